@@ -1,0 +1,53 @@
+"""Derived parameters: what the user left out and the design page fills in."""
+
+import hashlib
+from typing import NamedTuple
+
+from rft_api.job import RFTJobSpec
+from rft_api.parameters import LossAggregation, Objective
+from rft_api.status import Effective
+
+
+class ObjectiveDefaults(NamedTuple):
+    """One row of the table of objectives in the training guide."""
+
+    clip_low: float | None
+    clip_high: float
+    kl_beta: float
+    loss_aggregation: LossAggregation
+
+
+OBJECTIVE_DEFAULTS: dict[Objective, ObjectiveDefaults] = {
+    "grpo": ObjectiveDefaults(0.2, 0.2, 0.001, "token"),
+    "dapo": ObjectiveDefaults(0.2, 0.28, 0.0, "token"),
+    "gspo": ObjectiveDefaults(3e-4, 4e-4, 0.0, "sequence"),
+    "drGrpo": ObjectiveDefaults(0.2, 0.2, 0.0, "maxTokens"),
+    "cispo": ObjectiveDefaults(None, 0.28, 0.0, "token"),
+}
+
+
+def effective(spec: RFTJobSpec, uid: str, model_context_length: int | None = None) -> Effective:
+    """Fill in what ``spec`` leaves to the objective, the batch size and the UID.
+
+    ``model_context_length`` is the model's own limit in tokens, where it is known.
+    """
+    training = spec.training
+    defaults = OBJECTIVE_DEFAULTS[training.objective]
+    context = training.max_context_length or min(
+        training.batch_size_tokens, max(4096, 2 * spec.sampling.max_tokens)
+    )
+    if model_context_length is not None:
+        context = min(context, model_context_length)
+    return Effective(
+        seed=training.seed if training.seed is not None else seed_from_uid(uid),
+        max_context_length=context,
+        clip_low=training.clip_low if training.clip_low is not None else defaults.clip_low,
+        clip_high=training.clip_high if training.clip_high is not None else defaults.clip_high,
+        kl_beta=training.kl_beta if training.kl_beta is not None else defaults.kl_beta,
+        loss_aggregation=training.loss_aggregation or defaults.loss_aggregation,
+    )
+
+
+def seed_from_uid(uid: str) -> int:
+    """Return a seed below 2**31 that is the same for the same run."""
+    return int.from_bytes(hashlib.sha256(uid.encode()).digest()[:4]) & 0x7FFFFFFF

@@ -1,0 +1,37 @@
+"""Exit codes of the trainer: the one contract between it, the child Job and the operator."""
+
+from enum import IntEnum
+
+from rft_api.conditions import Reason
+
+
+class ExitCode(IntEnum):
+    """Why a trainer ended. Codes from 10 to 19 are permanent: the same input fails again."""
+
+    OK = 0
+    UNEXPECTED = 1
+    CONFIGURATION = 10
+    DATA = 11
+    USER_CODE = 12
+    OUT_OF_MEMORY = 13
+    VOLUME = 20
+    SAMPLER = 21
+    PREEMPTED = 75
+    FENCED = 76
+
+
+PERMANENT = (ExitCode.CONFIGURATION, ExitCode.DATA, ExitCode.USER_CODE)
+"""Codes after which the child Job fails at once (podFailurePolicy FailJob)."""
+
+UNCOUNTED = (ExitCode.PREEMPTED, ExitCode.FENCED)
+"""Codes that do not count against ``retry.limit``."""
+
+REASONS: dict[int, str] = {
+    ExitCode.UNEXPECTED: Reason.TRAINER_FAILED,
+    ExitCode.CONFIGURATION: Reason.CONFIGURATION,
+    ExitCode.DATA: Reason.DATA,
+    ExitCode.USER_CODE: Reason.USER_CODE,
+    ExitCode.OUT_OF_MEMORY: Reason.OUT_OF_MEMORY,
+    ExitCode.VOLUME: Reason.VOLUME,
+    ExitCode.SAMPLER: Reason.TRAINER_FAILED,
+}

@@ -1,0 +1,141 @@
+"""Lower pydantic's JSON schema to the structural schema of a CustomResourceDefinition.
+
+Pydantic says ``$ref``, ``anyOf: [X, null]``, ``const`` and numeric ``exclusiveMinimum``; a structural
+schema knows none of them. Whatever this module does not know how to lower is an error, so that no
+constraint gets lost unnoticed.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rft_api.base import Model
+from rft_api.problems import bounds_text
+
+Schema = dict[str, Any]
+
+_KEPT = (
+    "type",
+    "description",
+    "enum",
+    "pattern",
+    "minLength",
+    "maxLength",
+    "minItems",
+    "maxItems",
+    "minimum",
+    "maximum",
+    "x-kubernetes-list-type",
+    "x-kubernetes-list-map-keys",
+)
+_BOUNDS = {"ge": "minimum", "le": "maximum"}
+_HANDLED = (
+    *_BOUNDS,
+    "$ref",
+    "anyOf",
+    "const",
+    "exclusiveMinimum",
+    "exclusiveMaximum",
+    "properties",
+    "required",
+    "items",
+    "additionalProperties",
+    "default",
+    "title",
+)
+
+
+class CannotLower(ValueError):
+    """A schema says something that a structural schema cannot."""
+
+
+def structural(model: type[Model], *, defaults: bool) -> Schema:
+    """Return the structural schema of ``model``.
+
+    ``defaults`` writes schema defaults for scalars outside lists; Argo CD stays OutOfSync on
+    defaults inside list items, and a status has none.
+
+    Raises:
+        CannotLower: if something would get lost.
+    """
+    source = model.model_json_schema(by_alias=True)
+    definitions = source.pop("$defs", {})
+    return _lower(source, definitions, defaults, str(model.__name__))
+
+
+def _lower(source: Schema, definitions: Mapping[str, Schema], defaults: bool, path: str) -> Schema:
+    source = _resolve(source, definitions, path)
+    unknown = set(source) - set(_KEPT) - set(_HANDLED) - {"$defs"}
+    if unknown:
+        raise CannotLower(f"{path}: cannot lower {', '.join(sorted(unknown))}")
+    if "anyOf" in source:  # a union of scalars: CRDs have no type for it
+        return {"description": source.get("description", ""), "x-kubernetes-preserve-unknown-fields": True}
+    target = {key: source[key] for key in _KEPT if key in source}
+    # An optional number's bounds arrive under pydantic's own names.
+    target.update({_BOUNDS[key]: source[key] for key in _BOUNDS if key in source})
+    for exclusive, inclusive in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
+        if exclusive in source:
+            target[inclusive], target[exclusive] = source[exclusive], True
+    if "const" in source:
+        target["enum"] = [source["const"]]
+    if target.get("enum"):
+        target["type"] = "integer" if isinstance(target["enum"][0], int) else "string"
+    if target.get("type") == "object":
+        _lower_object(source, target, definitions, defaults, path)
+    if target.get("type") == "array":
+        target["items"] = _lower(source["items"], definitions, False, f"{path}[]")
+        target.setdefault("x-kubernetes-list-type", "atomic")
+    if defaults and (default := source.get("default")) is not None:
+        target["default"] = default
+    target["description"] = _describe(target, source.get("default"))
+    if not target["description"]:
+        del target["description"]
+    return target
+
+
+def _resolve(source: Schema, definitions: Mapping[str, Schema], path: str) -> Schema:
+    """Follow ``$ref`` and unwrap ``anyOf: [X, null]``; what stands beside them wins."""
+    beside = {k: v for k, v in source.items() if k not in ("$ref", "anyOf")}
+    if "$ref" in source:
+        name = source["$ref"].rsplit("/", 1)[-1]
+        return _resolve({**definitions[name], **beside}, definitions, path)
+    if "anyOf" in source:
+        options = [option for option in source["anyOf"] if option.get("type") != "null"]
+        if len(options) == 1:
+            return _resolve({**options[0], **beside}, definitions, path)
+        if any("$ref" in option or option.get("type") == "object" for option in options):
+            raise CannotLower(f"{path}: a union of objects is not structural")
+    return source
+
+
+def _lower_object(
+    source: Schema, target: Schema, definitions: Mapping[str, Schema], defaults: bool, path: str
+) -> None:
+    extra = source.get("additionalProperties")
+    if "properties" in source:
+        target["properties"] = {
+            name: _lower(child, definitions, defaults, f"{path}.{name}")
+            for name, child in source["properties"].items()
+        }
+        if required := source.get("required"):
+            target["required"] = sorted(required)
+    elif extra is True:
+        target["x-kubernetes-preserve-unknown-fields"] = True
+    elif isinstance(extra, dict):
+        target["additionalProperties"] = _lower(extra, definitions, False, f"{path}{{}}")
+
+
+def _describe(target: Schema, default: object) -> str:
+    """Append default and range, so that ``kubectl explain`` teaches."""
+    sentences = [str(target.get("description", "")).strip()]
+    if default is not None and default != {} and not isinstance(default, list):
+        shown = str(default).lower() if isinstance(default, bool) else f"{default}"
+        sentences.append(f"Default: {shown}.")
+    if target.get("type") in ("integer", "number") and "enum" not in target:
+        names = {"minimum": "gt" if target.get("exclusiveMinimum") else "ge"}
+        names["maximum"] = "lt" if target.get("exclusiveMaximum") else "le"
+        limits = {names[key]: target[key] for key in names if key in target}
+        if limits:
+            sentences.append(f"Range: {bounds_text(limits)}.")
+    if "enum" in target and len(target["enum"]) > 1:
+        sentences.append(f"One of: {', '.join(map(str, target['enum']))}.")
+    return " ".join(filter(None, sentences))

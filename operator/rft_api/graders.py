@@ -1,0 +1,152 @@
+"""Graders: what turns a completion into a score between 0 and 1."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from rft_api.base import Model
+from rft_api.sources import SecretKeyRef
+
+
+class ExactMatch(Model):
+    """1 when the completion's text equals the row's field."""
+
+    field: str = Field("answer", description="Field of the row that holds the expected text.")
+    ignore_case: bool = Field(False, description="Compare without regard to case.")
+    strip: bool = Field(True, description="Ignore white space at both ends.")
+
+
+class Numeric(Model):
+    """1 when the number found in the completion equals the row's field."""
+
+    field: str = Field("answer", description="Field of the row that holds the expected number.")
+    extract: Literal["last", "first", "boxed", "marker"] = Field(
+        "last", description="Which number counts: the last, the first, the one in \\boxed{}, or after marker."
+    )
+    marker: str | None = Field(None, description="Text before the number, with extract marker, e.g. ####.")
+    tolerance: float = Field(0.0, ge=0, description="Largest absolute difference that still counts as equal.")
+
+
+class Math(Model):
+    """1 when the completion's answer is symbolically equal to the row's field."""
+
+    field: str = Field("answer", description="Field of the row that holds the expected expression.")
+
+
+class Regex(Model):
+    """1 when the pattern matches."""
+
+    pattern: str = Field(min_length=1, description="Regular expression in Python's syntax.")
+    full_match: bool = Field(False, description="The whole completion must match, not a part of it.")
+
+
+class JsonSchema(Model):
+    """1 when the completion is JSON valid under a schema."""
+
+    schema_text: str = Field(alias="schema", min_length=2, description="The JSON schema, as JSON text.")
+
+
+class TextSimilarity(Model):
+    """Similarity between the completion and the row's field."""
+
+    field: str = Field("answer", description="Field of the row that holds the reference text.")
+    metric: Literal["levenshtein", "jaroWinkler", "tokenSet"] = Field(
+        "levenshtein", description="Which similarity."
+    )
+
+
+class ConfigMapCode(Model):
+    """Code in a ConfigMap."""
+
+    name: str = Field(min_length=1, description="Name of the ConfigMap.")
+    key: str = Field("grader.py", min_length=1, description="Key that holds the Python source.")
+
+
+class Python(Model):
+    """The score your own function returns. Runs in a container of its own. Exactly one source."""
+
+    inline: str | None = Field(None, min_length=1, description="Python source that defines the function.")
+    config_map: ConfigMapCode | None = Field(None, description="Python source in a ConfigMap.")
+    function: str = Field(
+        "grade", pattern=r"^[A-Za-z_]\w*$", description="Function called as grade(completion, row)."
+    )
+
+
+class Http(Model):
+    """The scores a web service returns for a batch."""
+
+    url: str = Field(pattern=r"^https?://.+", description="Address that takes a batch by POST.")
+    secret_ref: SecretKeyRef | None = Field(None, description="Bearer token, by reference only.")
+
+
+class ModelJudge(Model):
+    """The score a judge model gives."""
+
+    url: str = Field(pattern=r"^https?://.+", description="Base URL of an OpenAI-compatible endpoint.")
+    model: str = Field(min_length=1, description="Name of the judge model.")
+    prompt: str = Field(min_length=1, description="Instruction with {prompt}, {completion} and row fields.")
+    secret_ref: SecretKeyRef | None = Field(None, description="API key, by reference only.")
+
+
+class Scale(Model):
+    """The range of raw scores that is mapped onto 0…1."""
+
+    min: float = Field(description="Raw score that becomes 0.")
+    max: float = Field(description="Raw score that becomes 1.")
+
+
+class Grader(Model):
+    """One term of the reward Σ wᵢsᵢ / Σ wᵢ. Exactly one kind."""
+
+    name: str = Field(
+        min_length=1,
+        max_length=63,
+        pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
+        description="Name in metrics and status; unique within the job.",
+    )
+    weight: float = Field(1.0, gt=0, le=1000, description="Weight in the reward.")
+    scale: Scale | None = Field(None, description="Raw range mapped onto 0…1; a score outside is an error.")
+    timeout_seconds: float = Field(
+        10.0, ge=0.1, le=600, description="Longest time one score may take, in seconds."
+    )
+    on_error: Literal["zero", "drop", "fail"] | None = Field(
+        None,
+        description=(
+            "After an error: score zero (default of python), drop the rollout (default of http and model),"
+            " or fail the run."
+        ),
+    )
+    exact_match: ExactMatch | None = Field(None, description="Text equal to a field of the row.")
+    numeric: Numeric | None = Field(None, description="Number equal to a field of the row.")
+    math: Math | None = Field(None, description="Expression symbolically equal to a field of the row.")
+    regex: Regex | None = Field(None, description="Text that matches a pattern.")
+    json_schema: JsonSchema | None = Field(None, description="JSON valid under a schema.")
+    text_similarity: TextSimilarity | None = Field(None, description="Text similar to a field of the row.")
+    python: Python | None = Field(None, description="Your own Python function.")
+    http: Http | None = Field(None, description="Your own web service.")
+    model: ModelJudge | None = Field(None, description="A judge model.")
+
+    @property
+    def kind(self) -> str:
+        """Python name of the one kind that is set (``python``, ``exact_match``, …)."""
+        return next(kind for kind in GRADER_KINDS if getattr(self, kind) is not None)
+
+    @property
+    def error_policy(self) -> Literal["zero", "drop", "fail"]:
+        """``onError`` with the default of the grader's kind."""
+        if self.on_error is not None:
+            return self.on_error
+        return "drop" if self.kind in ("http", "model") else "zero"
+
+
+GRADER_KINDS = (
+    "exact_match",
+    "numeric",
+    "math",
+    "regex",
+    "json_schema",
+    "text_similarity",
+    "python",
+    "http",
+    "model",
+)

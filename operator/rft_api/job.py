@@ -1,0 +1,79 @@
+"""The RFTJob itself."""
+
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from rft_api.base import EMPTY_DEFAULT, Int, Model, map_by
+from rft_api.graders import Grader
+from rft_api.lifecycle import Checkpoint, Evaluation, Preflight, Retry, Stop, Tracking
+from rft_api.parameters import Sampling, Training
+from rft_api.resources import Resources, Template
+from rft_api.sources import Dataset, ModelSource, Storage
+
+MAX_NAME_LENGTH = 52
+"""Longest metadata.name: children add a dash and eight characters, and 63 is the limit of a label."""
+
+
+class RFTJobSpec(Model):
+    """What to train, on what, and how."""
+
+    model: ModelSource = Field(description="The base model.")
+    dataset: Dataset = Field(description="Training rows. Exactly one source.")
+    graders: list[Grader] = Field(
+        min_length=1, max_length=64, json_schema_extra=map_by("name"), description="What makes the reward."
+    )
+    evaluation: Evaluation = Field(
+        default_factory=Evaluation, json_schema_extra=EMPTY_DEFAULT, description="Held-out evaluation."
+    )
+    training: Training = Field(
+        default_factory=Training, json_schema_extra=EMPTY_DEFAULT, description="How the model learns."
+    )
+    sampling: Sampling = Field(
+        default_factory=Sampling, json_schema_extra=EMPTY_DEFAULT, description="How rollouts are sampled."
+    )
+    storage: Storage = Field(description="Where the run's folder lives. Exactly one kind.")
+    resources: Resources | None = Field(None, description="Overrides of what is derived.")
+    checkpoint: Checkpoint = Field(
+        default_factory=Checkpoint, json_schema_extra=EMPTY_DEFAULT, description="When state is saved."
+    )
+    retry: Retry = Field(
+        default_factory=Retry, json_schema_extra=EMPTY_DEFAULT, description="What happens after failures."
+    )
+    preflight: Preflight = Field("warn", description="Whether the base model must earn any reward first.")
+    tracking: Tracking | None = Field(None, description="Where curves are logged beside the status.")
+    stop: Stop | None = Field(None, description="Reasons to complete early.")
+    suspend: bool = Field(False, description="Checkpoint and free the GPUs until set back.")
+    cancel: bool = Field(False, description="Checkpoint and end for good.")
+    ttl_seconds_after_finished: Int | None = Field(
+        None, ge=0, description="Remove child Job, pods and ConfigMap this long after the end, in seconds."
+    )
+    template: Template | None = Field(None, description="Changes to the trainer's pod.")
+
+
+class Metadata(Model):
+    """The part of ``metadata`` that matters to us; the rest belongs to Kubernetes."""
+
+    model_config = ConfigDict(extra="ignore", strict=False)
+
+    name: str = Field(min_length=1, max_length=MAX_NAME_LENGTH, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+    namespace: str = "default"
+    uid: str = ""
+    generation: int = 1
+    labels: dict[str, str] = Field(default_factory=dict)
+    annotations: dict[str, str] = Field(default_factory=dict)
+    resource_version: str = ""
+    creation_timestamp: str = ""
+    deletion_timestamp: str | None = None
+
+
+class RFTJob(Model):
+    """A reinforcement fine-tuning run as a Kubernetes resource."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    api_version: Literal["rft.dev/v1alpha1"] = "rft.dev/v1alpha1"
+    kind: Literal["RFTJob"] = "RFTJob"
+    metadata: Metadata
+    spec: RFTJobSpec
+    status: dict[str, Any] | None = None

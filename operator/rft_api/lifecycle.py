@@ -1,0 +1,81 @@
+"""Evaluation, checkpoints, retries, stopping and tracking."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from rft_api.base import Int, Model
+from rft_api.sources import Dataset, SecretKeyRef
+
+
+class Evaluation(Model):
+    """Held-out evaluation: the same rows for base and tuned, never trained on."""
+
+    dataset: Dataset | None = Field(None, description="Rows of their own; otherwise a fraction is held out.")
+    fraction: float = Field(
+        0.1, gt=0, le=0.5, description="Share of the training rows that is held out, 32 to 256 rows."
+    )
+    every_steps: Int | None = Field(
+        None, ge=1, description="Also evaluate every so many steps; before and after if absent."
+    )
+    temperature: float = Field(0.0, ge=0, le=2, description="0 is greedy.")
+    samples: Int = Field(1, ge=1, le=16, description="Completions per row; 1 when greedy.")
+
+
+class Checkpoint(Model):
+    """When the run's state is saved, and how much of it is kept."""
+
+    every_steps: Int = Field(10, ge=1, description="Steps between checkpoints.")
+    keep: Int = Field(3, ge=1, le=100, description="Checkpoints kept; the best by held-out reward always is.")
+
+
+class Retry(Model):
+    """What happens after a failure that may pass."""
+
+    limit: Int = Field(3, ge=0, le=20, description="Restarts after failures; preemptions do not count.")
+
+
+class Stop(Model):
+    """Reasons to complete early. Each saves a checkpoint first."""
+
+    target_reward: float | None = Field(None, ge=0, le=1, description="Held-out reward to reach.")
+    patience: Int | None = Field(None, ge=1, description="Evaluations without a new best.")
+    max_steps: Int | None = Field(None, ge=1, description="Optimizer steps.")
+    max_gpu_hours: float | None = Field(None, gt=0, description="GPU-hours of all attempts together.")
+    deadline: str | None = Field(
+        None,
+        pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$",
+        description="Moment in UTC, e.g. 2027-01-31T18:00:00Z.",
+    )
+
+
+class Wandb(Model):
+    """Weights & Biases."""
+
+    project: str = Field(min_length=1, description="Project name.")
+    entity: str | None = Field(None, description="Team or user.")
+    base_url: str | None = Field(None, description="Address of a private server.")
+    secret_ref: SecretKeyRef = Field(description="API key, by reference only.")
+
+
+class Mlflow(Model):
+    """MLflow."""
+
+    tracking_uri: str = Field(min_length=1, description="Address of the tracking server.")
+    experiment: str = Field(min_length=1, description="Experiment name.")
+    secret_ref: SecretKeyRef | None = Field(None, description="Token, by reference only.")
+
+
+class Tensorboard(Model):
+    """TensorBoard event files in the run's folder."""
+
+
+class Tracking(Model):
+    """Where curves and parameters are logged beside the status."""
+
+    wandb: Wandb | None = Field(None, description="Log to Weights & Biases.")
+    mlflow: Mlflow | None = Field(None, description="Log to MLflow.")
+    tensorboard: Tensorboard | None = Field(None, description="Write TensorBoard event files.")
+
+
+Preflight = Literal["require", "warn", "off"]

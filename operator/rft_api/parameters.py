@@ -1,0 +1,99 @@
+"""The tuned parameters: training and sampling, with the documented ranges and defaults."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from rft_api.base import Int, Model
+
+Objective = Literal["grpo", "dapo", "gspo", "drGrpo", "cispo"]
+LossAggregation = Literal["token", "sequence", "maxTokens"]
+
+
+class Training(Model):
+    """How the model learns."""
+
+    learning_rate: float = Field(
+        1e-4,
+        ge=1e-5,
+        le=5e-4,
+        description="Step size of AdamW. Too high: reward spikes, then collapses. Too low: early plateau.",
+    )
+    epochs: Int = Field(1, ge=1, le=10, description="Complete passes through the training rows.")
+    lora_rank: Literal[4, 8, 16, 32] = Field(
+        8, description="Rank of the LoRA adapter: its capacity, and with the model's size the GPUs needed."
+    )
+    lora_alpha: Int = Field(
+        32,
+        ge=1,
+        le=256,
+        description="LoRA scale numerator; if constant, the best learning rate stays similar at every rank.",
+    )
+    lora_targets: Literal["all-linear", "attention"] = Field(
+        "all-linear", description="Which layers get an adapter."
+    )
+    batch_size_tokens: Int = Field(
+        32768,
+        ge=1024,
+        description="Prompt plus completion tokens per optimizer step (tokens, not sequences).",
+    )
+    max_context_length: Int | None = Field(
+        None,
+        ge=32,
+        description=(
+            "Longest prompt plus completion, in tokens."
+            " If absent: min(the model's, batchSizeTokens, max(4096, 2 × maxTokens))."
+        ),
+    )
+    objective: Objective = Field("grpo", description="Policy-gradient objective.")
+    clip_low: float | None = Field(
+        None, ge=0, lt=1, description="Lower clip distance of the ratio; derived from objective if absent."
+    )
+    clip_high: float | None = Field(
+        None, ge=0, le=10, description="Upper clip distance of the ratio; derived from objective if absent."
+    )
+    kl_beta: float | None = Field(
+        None, ge=0, le=1, description="Weight of the KL term; derived from objective if absent."
+    )
+    loss_aggregation: LossAggregation | None = Field(
+        None, description="What the summed token loss is divided by; derived from objective if absent."
+    )
+    warmup_steps: Int = Field(0, ge=0, description="Steps over which the learning rate rises from 0.")
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant", description="Learning rate after the warm-up."
+    )
+    weight_decay: float = Field(0.01, ge=0, le=1, description="AdamW's decoupled weight decay.")
+    max_grad_norm: float = Field(
+        1.0, gt=0, description="Gradient norm above which gradients are scaled down."
+    )
+    seed: Int | None = Field(
+        None, ge=0, le=2147483647, description="Seed of everything random; a hash of the UID if absent."
+    )
+    max_staleness: Int = Field(
+        1, ge=0, le=4, description="Adapter versions by which generation may lag behind training."
+    )
+    deterministic: bool = Field(False, description="Repeatable on the same machine and versions; no overlap.")
+    mask_truncated: bool = Field(False, description="Leave completions cut at maxTokens out of the loss.")
+
+
+class Sampling(Model):
+    """How rollouts are sampled."""
+
+    temperature: float = Field(
+        0.7, ge=0.1, le=2.0, description="Randomness of sampling; 0.5 to 1.0 is the usual range."
+    )
+    top_p: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="Nucleus sampling: keep the most probable tokens up to this mass; 0 keeps one token.",
+    )
+    top_k: Int = Field(
+        40, ge=0, le=100, description="Keep the k most probable tokens; 0 turns it off. Keep at most 50."
+    )
+    num_rollouts: Int = Field(4, ge=2, le=8, description="Completions per prompt, compared with each other.")
+    max_tokens: Int = Field(2048, ge=16, le=16384, description="Longest completion, in tokens.")
+    stop: list[str] | None = Field(
+        None, max_length=16, description="Texts that end a completion when they appear."
+    )
+    engine: Literal["vllm", "transformers"] = Field("vllm", description="What generates the rollouts.")

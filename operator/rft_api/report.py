@@ -1,0 +1,49 @@
+"""What the trainer tells the operator: cumulative snapshots."""
+
+import json
+from typing import Any, Literal
+
+from pydantic import Field
+
+from rft_api.base import Int, Model
+from rft_api.status import RunStatus
+
+REPORT_PATH = "/v1/report"
+TOKEN_AUDIENCE = "rft.dev/ingest"
+MAX_REPORT_BYTES = 64 * 1024
+MAX_TERMINATION_BYTES = 4000
+"""The kubelet cuts termination messages at 4,096 bytes."""
+
+
+class Ending(Model):
+    """How an attempt ended."""
+
+    exit_code: Int = Field(ge=0, le=255, description="Exit code of the trainer, see exitcodes.")
+    reason: str = Field(description="Reason in the sense of conditions.")
+    message: str = Field("", max_length=2048, description="One sentence for people; no secrets.")
+
+
+class ProgressReport(Model):
+    """A cumulative snapshot: any single delivery repairs the status."""
+
+    version: Literal[1] = 1
+    attempt: str = Field(min_length=1, max_length=128, description="UID of the reporting pod.")
+    sequence: Int = Field(ge=0, description="Rises by one with every report of an attempt.")
+    resumed_from_step: Int = Field(0, ge=0, description="Step of the checkpoint the attempt began from.")
+    run: RunStatus = Field(description="Progress, reward, metrics.")
+    ending: Ending | None = Field(None, description="Set in the last report of an attempt.")
+
+    def termination_message(self) -> dict[str, Any]:
+        """Return a snapshot small enough for the kubelet: the newest history points that fit."""
+        body = self.dump()
+        body["run"].pop("recommendations", None)
+        history = body["run"].get("reward", {}).get("history")
+        while len(json.dumps(body, separators=(",", ":")).encode()) > MAX_TERMINATION_BYTES:
+            if history:
+                del history[: max(1, len(history) // 2)]
+                continue
+            if body.get("ending", {}).get("message"):
+                body["ending"]["message"] = body["ending"]["message"][:500]
+            body["run"] = {"progress": body["run"]["progress"]}
+            break
+        return body

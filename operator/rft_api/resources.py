@@ -1,0 +1,95 @@
+"""What the trainer's pod may use and how it may differ."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from rft_api.base import Int, Model, map_by
+
+QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|Ki|Mi|Gi|Ti|k|M|G|T)?$"
+
+
+class Accelerator(Model):
+    """The GPU the plan is made for."""
+
+    name: str | None = Field(None, description="Name from the catalogue, e.g. nvidia-h100-80gb, or cpu.")
+    memory: str | None = Field(None, pattern=QUANTITY, description="Memory of one GPU, for any other kind.")
+
+
+class Toleration(Model):
+    """A Kubernetes toleration."""
+
+    key: str | None = Field(None, description="Taint key; every key if absent.")
+    operator: Literal["Exists", "Equal"] = Field("Equal", description="Exists or Equal.")
+    value: str | None = Field(None, description="Taint value.")
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
+        None, description="Taint effect; every effect if absent."
+    )
+    toleration_seconds: Int | None = Field(None, ge=0, description="For NoExecute, in seconds.")
+
+
+class Resources(Model):
+    """Overrides of what is derived. What is absent is planned."""
+
+    accelerator: Accelerator | None = Field(None, description="GPU kind; from the cluster's nodes if absent.")
+    gpus: Int | None = Field(
+        None,
+        ge=0,
+        le=16,
+        description="GPUs of the pod; obeyed, and warned about when the plan disagrees. 0: CPU.",
+    )
+    cpu: str | None = Field(None, pattern=QUANTITY, description="CPU request.")
+    memory: str | None = Field(None, pattern=QUANTITY, description="Memory request and limit.")
+    shm: str | None = Field(None, pattern=QUANTITY, description="Size of /dev/shm.")
+    node_selector: dict[str, str] | None = Field(None, description="Node labels the pod needs.")
+    tolerations: list[Toleration] | None = Field(None, description="Taints the pod tolerates.")
+    price_per_gpu_hour: float | None = Field(
+        None, ge=0, description="For the cost estimate, in your currency."
+    )
+
+
+class EnvVar(Model):
+    """An environment variable of the trainer."""
+
+    name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="Name.")
+    value: str = Field("", description="Value; secrets belong in a secretRef.")
+
+
+class LocalObjectRef(Model):
+    """A named object in the job's namespace."""
+
+    name: str = Field(min_length=1, description="Name of the object.")
+
+
+class ExtraVolume(Model):
+    """A volume mounted read-only into the trainer. Exactly one source."""
+
+    name: str = Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=50, description="Volume name.")
+    mount_path: str = Field(pattern=r"^/.+", description="Where it appears.")
+    persistent_volume_claim: str | None = Field(None, description="Name of a claim.")
+    config_map: str | None = Field(None, description="Name of a ConfigMap.")
+
+
+class Template(Model):
+    """Changes to the trainer's pod. hostPath, hostNetwork and security contexts are not offered."""
+
+    image: str | None = Field(
+        None, min_length=1, description="Trainer image; the operator's default if absent."
+    )
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = Field(
+        None, description="When the image is pulled."
+    )
+    image_pull_secrets: list[LocalObjectRef] | None = Field(
+        None, json_schema_extra=map_by("name"), description="Registry credentials."
+    )
+    service_account_name: str | None = Field(None, description="ServiceAccount; no token of it is mounted.")
+    labels: dict[str, str] | None = Field(None, description="Extra labels of Job and pods.")
+    annotations: dict[str, str] | None = Field(None, description="Extra annotations of Job and pods.")
+    env: list[EnvVar] | None = Field(
+        None, json_schema_extra=map_by("name"), description="Extra environment variables."
+    )
+    affinity: dict[str, Any] | None = Field(None, description="Kubernetes affinity, as in a pod.")
+    priority_class_name: str | None = Field(None, description="PriorityClass of the pod.")
+    volumes: list[ExtraVolume] | None = Field(
+        None, json_schema_extra=map_by("name"), description="Extra volumes, e.g. with a model."
+    )

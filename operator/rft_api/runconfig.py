@@ -1,0 +1,120 @@
+"""What a trainer is started with: the spec's snapshot and where things are.
+
+The operator writes it into the child's immutable ConfigMap, ``rft run`` into the output folder.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from rft_api.base import Int, Model
+from rft_api.graders import Grader
+from rft_api.job import RFTJobSpec
+from rft_api.status import Effective, Plan
+
+CONFIG_FILE = "run.json"
+
+# Paths inside the trainer's pod.
+CONFIG_DIR = "/etc/rft/config"
+CA_DIR = "/etc/rft/ca"
+TOKEN_DIR = "/var/run/rft/token"
+DATASET_DIR = "/data/train"
+EVALUATION_DIR = "/data/evaluation"
+RUNS_DIR = "/runs"
+GRADER_DIR = "/run/rft-grader"
+GRADER_SOCKET = f"{GRADER_DIR}/grader.sock"
+GRADER_CODE_DIR = "/etc/rft/graders"
+"""Holds one folder per python grader that comes from a ConfigMap: ``<name>/<key>``."""
+SECRETS_DIR = "/etc/rft/secrets"
+SCRATCH_DIR = "/scratch"
+
+TRAINER_CONTAINER = "trainer"
+GRADER_CONTAINER = "grader"
+
+
+class JobIdentity(Model):
+    """Which RFTJob this run is."""
+
+    name: str = Field(min_length=1)
+    namespace: str = Field(min_length=1)
+    uid: str = Field(min_length=1)
+
+
+class ReportTarget(Model):
+    """Where reports go, over TLS with a pod-bound token."""
+
+    url: str = Field(pattern=r"^https://.+")
+    ca_file: str
+    token_file: str
+
+
+class RunConfig(Model):
+    """The whole input of ``python -m rft_trainer --config FILE``."""
+
+    version: Literal[1] = 1
+    job: JobIdentity
+    spec: RFTJobSpec
+    effective: Effective
+    plan: Plan | None = None
+    device: Literal["cpu", "cuda"] = "cpu"
+    gpus: Int = Field(0, ge=0)
+    run_dir: str = Field(description="Absolute path of the run's folder.")
+    dataset_path: str = Field(description="Absolute path or URI of the training rows.")
+    evaluation_path: str | None = Field(None, description="Rows of their own for the evaluation.")
+    grader_code: dict[str, str] | None = Field(
+        None, description="Path of the source of every python grader that is not inline, by grader name."
+    )
+    grader_socket: str | None = Field(
+        None, description="Socket the grader container connects to; absent: graders run as local processes."
+    )
+    scratch_dir: str | None = Field(None, description="Fast local folder for sockets and temporary files.")
+    report: ReportTarget | None = Field(None, description="Where reports go; absent for rft run.")
+
+
+GRADER_CONFIG_DIR = "/etc/rft/grader"
+"""Mounted into the grader container only."""
+GRADER_CONFIG_FILE = "graders.json"
+
+
+class PythonGrader(Model):
+    """One python grader as the grader container knows it. Exactly one of inline and sourcePath."""
+
+    name: str = Field(min_length=1)
+    function: str = "grade"
+    inline: str | None = None
+    source_path: str | None = Field(None, description="File with the Python source.")
+    timeout_seconds: float = Field(gt=0, description="Longest time one score may take, in seconds.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "PythonGrader":
+        if (self.inline is None) == (self.source_path is None):
+            raise ValueError("exactly one of inline and sourcePath")
+        return self
+
+
+class GraderConfig(Model):
+    """The whole input of ``python -m rft_trainer.rewards.serve``: users' code and its limits."""
+
+    version: Literal[1] = 1
+    graders: list[PythonGrader]
+    workers: Int = Field(2, ge=1, le=64, description="Processes per grader.")
+    memory_mebibytes: Int = Field(
+        1024, ge=64, description="Memory that all of the users' processes together may hold, in MiB."
+    )
+    max_processes: Int = Field(64, ge=1, description="Processes that users' code may have in all.")
+
+
+def python_graders(graders: Sequence[Grader], code: Mapping[str, str]) -> list[PythonGrader]:
+    """Return the python graders among ``graders``; ``code`` maps names to source files."""
+    return [
+        PythonGrader(
+            name=grader.name,
+            function=grader.python.function,
+            inline=grader.python.inline,
+            source_path=None if grader.python.inline is not None else code[grader.name],
+            timeout_seconds=grader.timeout_seconds,
+        )
+        for grader in graders
+        if grader.python is not None
+    ]

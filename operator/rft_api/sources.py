@@ -1,0 +1,107 @@
+"""Where the model, the data and the run's folder come from."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from rft_api.base import Model
+
+
+class SecretKeyRef(Model):
+    """A key of a Secret in the job's namespace."""
+
+    name: str = Field(min_length=1, description="Name of the Secret.")
+    key: str = Field(min_length=1, description="Key within the Secret.")
+
+
+class AdapterSource(Model):
+    """An adapter to start from."""
+
+    path: str = Field(min_length=1, description="Folder of the adapter on the run's volume.")
+
+
+class ModelSource(Model):
+    """The base model. Its weights never change."""
+
+    name: str = Field(
+        min_length=1,
+        description="Hub id such as Qwen/Qwen2.5-7B-Instruct, or an absolute path on a mounted volume.",
+    )
+    revision: str | None = Field(None, description="Branch, tag or commit on the hub.")
+    secret_ref: SecretKeyRef | None = Field(
+        None, description="Hub token for gated models, by reference only."
+    )
+    chat_template_args: dict[str, str | int | float | bool] | None = Field(
+        None, description="Extra arguments for the model's chat template."
+    )
+    parameters: str | None = Field(
+        None,
+        pattern=r"^[0-9]+(\.[0-9]+)?[MBT]$",
+        description="Parameter count such as 7B; needed only where the catalogue and config.json are silent.",
+    )
+    adapter: AdapterSource | None = Field(
+        None, description="Adapter to start from; it is then also the KL reference."
+    )
+
+
+class ConfigMapSource(Model):
+    """A file in a ConfigMap."""
+
+    name: str = Field(min_length=1, description="Name of the ConfigMap.")
+    key: str = Field("train.jsonl", min_length=1, description="Key that holds the JSONL rows.")
+
+
+class VolumeFileSource(Model):
+    """A file on a PersistentVolumeClaim."""
+
+    claim_name: str = Field(min_length=1, description="Name of the PersistentVolumeClaim.")
+    path: str = Field(
+        min_length=1,
+        pattern=r"^[^/].*$",
+        description="Path of the JSONL file inside the volume, without a leading slash.",
+    )
+
+
+class Dataset(Model):
+    """JSONL rows: ``messages`` plus any fields the graders use. Exactly one source."""
+
+    config_map: ConfigMapSource | None = Field(None, description="Rows in a ConfigMap.")
+    persistent_volume_claim: VolumeFileSource | None = Field(
+        None, description="Rows in a file on a PersistentVolumeClaim."
+    )
+    uri: str | None = Field(
+        None,
+        pattern=r"^([a-z0-9]+://|[./]).+",
+        description="Rows behind a URI (s3://, gs://, https://, hf://, file://); a plain path for rft run.",
+    )
+
+
+class VolumeClaim(Model):
+    """An existing PersistentVolumeClaim."""
+
+    claim_name: str = Field(min_length=1, description="Name of the PersistentVolumeClaim.")
+
+
+class ClaimTemplate(Model):
+    """A PersistentVolumeClaim the operator makes for this job."""
+
+    size: str = Field(
+        pattern=r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$", description="Requested size, e.g. 20Gi."
+    )
+    storage_class_name: str | None = Field(None, description="StorageClass; the cluster's default if absent.")
+    access_modes: list[Literal["ReadWriteOnce", "ReadWriteMany", "ReadWriteOncePod"]] | None = Field(
+        None, description="Access modes; ReadWriteOnce if absent."
+    )
+    retain: bool = Field(True, description="Keep the claim when the RFTJob is deleted.")
+
+
+class Ephemeral(Model):
+    """An emptyDir: checkpoints and adapters die with the pod."""
+
+
+class Storage(Model):
+    """Where the run's folder ``<namespace>/<name>-<uid8>`` lives. Exactly one kind."""
+
+    persistent_volume_claim: VolumeClaim | None = Field(None, description="An existing claim.")
+    claim_template: ClaimTemplate | None = Field(None, description="A claim made for this job.")
+    ephemeral: Ephemeral | None = Field(None, description="An emptyDir; nothing survives the pod.")

@@ -1,0 +1,196 @@
+"""The status of an RFTJob. Everything here is ours; the user never writes it."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from rft_api.base import Int, Model, map_by
+from rft_api.conditions import Condition, Phase
+
+MAX_HISTORY = 50
+"""Points of the reward curve that status keeps."""
+
+
+class Effective(Model):
+    """Parameters that were derived, next to those the user gave."""
+
+    seed: Int = Field(description="Seed the run uses.")
+    max_context_length: Int = Field(description="Longest prompt plus completion, in tokens.")
+    clip_low: float | None = Field(None, description="Lower clip distance; absent when not clipped.")
+    clip_high: float = Field(description="Upper clip distance.")
+    kl_beta: float = Field(description="Weight of the KL term.")
+    loss_aggregation: Literal["token", "sequence", "maxTokens"] = Field(
+        description="What the summed token loss is divided by."
+    )
+
+
+class MemoryPart(Model):
+    """One line of the memory sum."""
+
+    name: str = Field(description="Part, e.g. base weights.")
+    mebibytes: float = Field(ge=0, description="Size per device in MiB.")
+
+
+class Plan(Model):
+    """What was derived before the run."""
+
+    effective: Effective | None = Field(None, description="Derived parameters.")
+    gpus: Int = Field(0, ge=0, description="GPUs of the pod.")
+    device: Literal["cpu", "cuda"] = Field("cpu", description="What the trainer computes on.")
+    accelerator: str | None = Field(None, description="GPU kind the plan is made for.")
+    cpu: str | None = Field(None, description="CPU request of the trainer.")
+    memory: str | None = Field(None, description="Memory request and limit of the trainer.")
+    memory_parts: list[MemoryPart] | None = Field(None, description="The memory sum by part.")
+    notes: list[str] | None = Field(None, description="How the numbers came about, line by line.")
+
+
+class Progress(Model):
+    """How far the run is."""
+
+    step: Int = Field(0, ge=0, description="Optimizer steps made.")
+    total_steps: Int | None = Field(None, ge=0, description="Steps in all.")
+    total_steps_estimated: bool = Field(True, description="Whether totalSteps is still an estimate.")
+    epoch: Int = Field(0, ge=0, description="Current epoch, from 1.")
+    percent: float = Field(0.0, ge=0, le=100, description="Share of the steps made, in percent.")
+    eta_seconds: float | None = Field(None, ge=0, description="Estimated time left, in seconds.")
+    attempt: Int = Field(1, ge=1, description="Trainer starts so far, this one included.")
+    resumed_from_step: Int = Field(0, ge=0, description="Step of the checkpoint this attempt began from.")
+    stage: Literal["preparing", "evaluatingBase", "training", "evaluatingTuned", "finished"] = Field(
+        "preparing", description="What the trainer is doing."
+    )
+    samplers_restarted: Int = Field(0, ge=0, description="Times vLLM died and was started again in place.")
+    updated_at: str | None = Field(None, description="When the trainer said so, RFC 3339.")
+
+
+class RewardPoint(Model):
+    """One point of the reward curve."""
+
+    step: Int = Field(ge=0, description="Optimizer step.")
+    reward: float = Field(description="Mean reward of the step's rollouts.")
+
+
+class Reward(Model):
+    """The reward curve."""
+
+    latest: float | None = Field(None, description="Mean reward of the last step.")
+    best: float | None = Field(None, description="Highest mean reward of any step.")
+    baseline: float | None = Field(None, description="Mean reward of the first step.")
+    graders: dict[str, float] | None = Field(None, description="Mean score of the last step by grader.")
+    history: list[RewardPoint] = Field(
+        default_factory=list, max_length=MAX_HISTORY, description="At most 50 points of the curve."
+    )
+
+
+class PairedDifference(Model):
+    """Tuned minus base on the same rows, with a bootstrap interval."""
+
+    mean: float = Field(description="Mean difference.")
+    low: float = Field(description="Lower end of the 95 % interval.")
+    high: float = Field(description="Upper end of the 95 % interval.")
+
+
+class GraderEvaluation(Model):
+    """Held-out scores of one grader, or of the whole reward."""
+
+    base: float = Field(description="Mean score of the starting policy.")
+    tuned: float | None = Field(None, description="Mean score of the last tuned policy.")
+    difference: PairedDifference | None = Field(None, description="Tuned minus base, paired by row.")
+
+
+class EvaluationResult(Model):
+    """Held-out evaluation."""
+
+    rows: Int = Field(ge=0, description="Rows in the held-out set.")
+    step: Int = Field(0, ge=0, description="Step of the tuned policy.")
+    reward: GraderEvaluation | None = Field(None, description="The whole reward.")
+    graders: dict[str, GraderEvaluation] | None = Field(None, description="By grader.")
+    selected: bool = Field(False, description="The best checkpoint was chosen on these rows.")
+
+
+class PhaseSeconds(Model):
+    """Where a step's time went, in seconds."""
+
+    rollout: float = Field(0.0, ge=0, description="Generating.")
+    grade: float = Field(0.0, ge=0, description="Grading.")
+    update: float = Field(0.0, ge=0, description="Forward, backward and optimizer.")
+    publish: float = Field(0.0, ge=0, description="Writing and loading the adapter version.")
+
+
+class Metrics(Model):
+    """Health of the last step."""
+
+    loss: float | None = Field(None, description="Loss of the step.")
+    kl: float | None = Field(None, description="Mean KL (k3) to the reference, per token.")
+    entropy: float | None = Field(None, description="Mean entropy of the sampling distribution, in nats.")
+    clip_fraction: float | None = Field(None, description="Share of tokens whose ratio was clipped.")
+    truncated_fraction: float | None = Field(None, description="Share of completions cut at maxTokens.")
+    zero_variance_fraction: float | None = Field(None, description="Share of groups whose rewards are equal.")
+    mismatch_kl: float | None = Field(None, description="KL between trainer and sampler, per token.")
+    grad_norm: float | None = Field(None, description="Gradient norm before clipping.")
+    completion_tokens: float | None = Field(None, description="Mean completion length, in tokens.")
+    tokens_per_second: float | None = Field(None, description="Generated tokens per second of the step.")
+    step_seconds: float | None = Field(None, description="Time of the step, in seconds.")
+    phases: PhaseSeconds | None = Field(None, description="The step's time by phase.")
+
+
+class Recommendation(Model):
+    """A piece of advice from the run's own numbers."""
+
+    rule: str = Field(description="Id of the rule.")
+    parameter: str | None = Field(None, description="Field to change.")
+    message: str = Field(description="What to change, and why.")
+
+
+class Usage(Model):
+    """What the run has used."""
+
+    gpu_seconds: float = Field(0.0, ge=0, description="GPUs times seconds, all attempts.")
+    prompt_tokens: Int = Field(0, ge=0, description="Prompt tokens trained on.")
+    completion_tokens: Int = Field(0, ge=0, description="Completion tokens trained on.")
+    dropped_prompts: Int = Field(0, ge=0, description="Prompts too long for the context.")
+    dropped_groups: Int = Field(0, ge=0, description="Groups left with fewer than two graded rollouts.")
+    grader_errors: dict[str, int] | None = Field(None, description="Errors by grader.")
+    cost: float | None = Field(None, ge=0, description="Cost, where a price is given.")
+
+
+class Output(Model):
+    """What the run leaves behind."""
+
+    folder: str | None = Field(None, description="The run's folder on the volume.")
+    adapter: str | None = Field(None, description="The final adapter; loads with peft.")
+    checkpoint: str | None = Field(None, description="The newest checkpoint.")
+
+
+class RunStatus(Model):
+    """The part of the status that the trainer knows and reports."""
+
+    progress: Progress = Field(default_factory=Progress, description="How far the run is.")
+    reward: Reward | None = Field(None, description="The reward curve.")
+    evaluation: EvaluationResult | None = Field(None, description="Held-out evaluation.")
+    metrics: Metrics | None = Field(None, description="Health of the last step.")
+    recommendations: list[Recommendation] | None = Field(None, description="Advice from the run.")
+    usage: Usage | None = Field(None, description="What the run has used.")
+    output: Output | None = Field(None, description="What the run leaves behind.")
+
+
+class RFTJobStatus(Model):
+    """Status of an RFTJob."""
+
+    observed_generation: Int | None = Field(None, description="Generation of the spec that was acted upon.")
+    phase: Phase | None = Field(None, description="Summary of the conditions.")
+    message: str | None = Field(None, max_length=4096, description="What is going on, in one sentence.")
+    start_time: str | None = Field(None, description="When the run was started, RFC 3339.")
+    completion_time: str | None = Field(None, description="When the run ended, RFC 3339.")
+    job_name: str | None = Field(None, description="Name of the child Job.")
+    failed_pods: Int = Field(0, ge=0, description="Pods of the child Job that failed.")
+    conditions: list[Condition] = Field(
+        default_factory=list, json_schema_extra=map_by("type"), description="Accepted, Planned, Ready, …"
+    )
+    plan: Plan | None = Field(None, description="What was derived before the run.")
+    progress: Progress | None = Field(None, description="How far the run is.")
+    reward: Reward | None = Field(None, description="The reward curve.")
+    evaluation: EvaluationResult | None = Field(None, description="Held-out evaluation.")
+    metrics: Metrics | None = Field(None, description="Health of the last step.")
+    recommendations: list[Recommendation] | None = Field(None, description="Advice from the run.")
+    usage: Usage | None = Field(None, description="What the run has used.")
+    output: Output | None = Field(None, description="What the run leaves behind.")

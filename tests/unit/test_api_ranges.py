@@ -1,0 +1,103 @@
+"""The documented ranges and defaults of the nine parameters, as the reference page gives them."""
+
+from typing import Any
+
+import pytest
+from tests.manifests import manifest
+
+from rft_api.export.schema import structural
+from rft_api.job import RFTJobSpec
+from rft_api.validation import check
+
+# name, section, default, accepted edges, refused neighbours: from the tuning guide.
+NINE: list[tuple[str, str, Any, list[Any], list[Any]]] = [
+    ("learningRate", "training", 1e-4, [1e-5, 5e-4], [9.9e-6, 5.1e-4]),
+    ("epochs", "training", 1, [1, 10], [0, 11, 1.5]),
+    ("loraRank", "training", 8, [4, 8, 16, 32], [2, 5, 64]),
+    ("batchSizeTokens", "training", 32768, [1024, 10**6], [1023]),
+    ("temperature", "sampling", 0.7, [0.1, 2.0], [0.0, 0.09, 2.1]),
+    ("topP", "sampling", 1.0, [0, 1, 0.5], [-0.1, 1.1]),
+    ("topK", "sampling", 40, [0, 100], [-1, 101]),
+    ("numRollouts", "sampling", 4, [2, 8], [1, 9]),
+    ("maxTokens", "sampling", 2048, [16, 16384], [15, 16385]),
+]
+
+
+@pytest.mark.parametrize(("field", "section", "default", "accepted", "refused"), NINE)
+def test_the_nine_parameters_have_the_documented_default_and_range(
+    field: str, section: str, default: Any, accepted: list[Any], refused: list[Any]
+) -> None:
+    job, problems = check(manifest())
+    assert job is not None, problems
+    assert job.spec.dump()[section][field] == default
+    for value in accepted:
+        # A batch that holds the longest completion, so that only the field's own range is tested.
+        section_values = (
+            {"batchSizeTokens": 10**6} if section == "training" and field != "batchSizeTokens" else {}
+        )
+        spec: dict[str, Any] = {"training": section_values, "sampling": {}}
+        spec[section] = {**spec[section], field: value}
+        if field == "batchSizeTokens":
+            spec["sampling"] = {"maxTokens": 16}
+        assert check(manifest(**spec)).problems == (), (field, value)
+    for value in refused:
+        problems = check(manifest(**{section: {field: value}})).problems
+        assert [p.path for p in problems] == [f"spec.{section}.{field}"], (field, value)
+        assert str(value) in problems[0].message
+
+
+def test_a_value_out_of_range_is_refused_with_field_value_and_range() -> None:
+    (problem,) = check(manifest(sampling={"topK": 101})).problems
+    assert str(problem) == "spec.sampling.topK: 101 is out of range; allowed is 0 to 100"
+
+
+def test_a_quoted_number_is_refused_with_the_fix() -> None:
+    (problem,) = check(manifest(training={"epochs": "2"})).problems
+    assert str(problem) == "spec.training.epochs: '2' is not a whole number 1 to 10; write 2 without quotes"
+
+
+@pytest.mark.parametrize(
+    ("spec", "path", "hint"),
+    [
+        ({"sampling": {"top_k": 5}}, "spec.sampling.top_k", "did you mean spec.sampling.topK?"),
+        ({"sampling": {"topk": 5}}, "spec.sampling.topk", "did you mean spec.sampling.topK?"),
+        ({"topK": 5}, "spec.topK", "did you mean spec.sampling.topK?"),
+        ({"training": {"learning_rate": 1e-4}}, "spec.training.learning_rate", "spec.training.learningRate?"),
+    ],
+)
+def test_an_unknown_field_is_refused_with_the_field_that_was_meant(
+    spec: dict[str, Any], path: str, hint: str
+) -> None:
+    (problem,) = check(manifest(**spec)).problems
+    assert problem.path == path
+    assert hint in problem.message
+
+
+def test_null_means_the_default_where_there_is_one_and_is_refused_elsewhere() -> None:
+    job, _ = check(manifest(sampling={"topK": None}, training=None))
+    assert job is not None
+    assert job.spec.sampling.top_k == 40
+    (problem,) = check(manifest(training={"seed": None})).problems
+    assert str(problem) == "spec.training.seed: is null; give it a value or remove the line"
+
+
+def test_whole_floats_are_whole_numbers_as_on_the_api_server() -> None:
+    job, _ = check(manifest(training={"epochs": 2.0}))
+    assert job is not None
+    assert job.spec.training.epochs == 2
+
+
+def test_booleans_are_not_numbers() -> None:
+    assert check(manifest(training={"epochs": True})).problems
+
+
+def test_every_field_of_the_spec_says_what_it_is() -> None:
+    def undocumented(schema: dict[str, Any], path: str) -> list[str]:
+        missing = [] if schema.get("description") else [path]
+        for name, child in schema.get("properties", {}).items():
+            missing += undocumented(child, f"{path}.{name}")
+        if schema.get("items", {}).get("type") == "object":
+            missing += undocumented(schema["items"], f"{path}[]")
+        return missing
+
+    assert undocumented(structural(RFTJobSpec, defaults=True), "spec") == []
