@@ -1,0 +1,44 @@
+# make demo   the main job: trains the example on this machine, no cluster and no GPU needed
+# make test   every check and every test
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.PHONY: help setup demo demo-cluster cluster-up cluster-down images generate lint format test test-unit clean
+
+help: ## Show the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+
+setup: ## Install everything into .venv
+	@scripts/setup-venv.sh
+
+demo: setup ## Train examples/arithmetic.yaml here, into runs/arithmetic
+	.venv/bin/rft run examples/arithmetic.yaml --output runs/arithmetic
+
+demo-cluster: setup ## The same on a real Kubernetes cluster, with the operator
+	scripts/demo-cluster.sh run
+
+cluster-up: ## Start the test cluster (builds it once where there is none)
+	python3 -m tests.cluster up
+
+cluster-down: ## Stop the test cluster and remove all it made
+	python3 -m tests.cluster down
+
+images: ## Build both images and load them into the test cluster
+	scripts/demo-cluster.sh prepare
+
+generate: setup ## Write the generated files
+	.venv/bin/python -m rft_api.export
+
+lint: setup ## ruff, mypy, import-linter, generated files
+	scripts/lint.sh
+
+format: setup ## Format the code
+	.venv/bin/ruff format . && .venv/bin/ruff check --fix .
+
+test: setup ## Every check and every test, the cluster's included
+	scripts/test.sh
+
+test-unit: setup ## The tests that need neither vLLM nor a cluster
+	.venv/bin/python -m pytest -m "not vllm and not cluster and not e2e"
+
+clean: cluster-down ## Remove what the targets made in this checkout
+	rm -rf .venv .cache .cluster runs

