@@ -106,15 +106,21 @@ class GraderConfig(Model):
 
 
 def python_graders(graders: Sequence[Grader], code: Mapping[str, str]) -> list[PythonGrader]:
-    """Return the python graders among ``graders``; ``code`` maps names to source files."""
-    return [
-        PythonGrader(
-            name=grader.name,
-            function=grader.python.function,
-            inline=grader.python.inline,
-            source_path=None if grader.python.inline is not None else code[grader.name],
-            timeout_seconds=grader.timeout_seconds,
-        )
-        for grader in graders
-        if grader.python is not None
-    ]
+    """Return the python graders among ``graders``; ``code`` maps names to source files.
+
+    Raises KeyError with the name of one whose source is neither inline nor in ``code``.
+    """
+    found = []
+    for grader in graders:
+        if (python := grader.python) is not None:
+            inline = python.inline is not None
+            source = {"inline": python.inline} if inline else {"source_path": code[grader.name]}
+            found.append(
+                PythonGrader(
+                    name=grader.name,
+                    function=python.function,
+                    timeout_seconds=grader.timeout_seconds,
+                    **source,
+                )
+            )
+    return found

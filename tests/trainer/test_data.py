@@ -1,0 +1,220 @@
+"""Rows are checked whole, split by prompt, and rendered within the budget."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rft_api.graders import ExactMatch, Grader, Numeric
+from rft_api.lifecycle import Evaluation
+from rft_trainer.data import Row, load_rows, prompt_key, render, required_fields, split, without
+from rft_trainer.errors import ConfigurationError, DataError
+
+USER = {"role": "user", "content": "What is 1 + 1?"}
+
+
+def written(folder: Path, *lines: object) -> str:
+    path = folder / "rows.jsonl"
+    texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
+    path.write_text("\n".join(texts) + "\n", encoding="utf-8")
+    return str(path)
+
+
+def row(number: int, prompt: str | None = None) -> Row:
+    messages = [{"role": "user", "content": prompt if prompt is not None else f"question {number}"}]
+    return Row(number, messages, {"answer": number}, prompt_key(messages))
+
+
+class WordTokenizer:
+    """One token a word, one for the generation prompt."""
+
+    chat_template: str | None = "words"
+
+    def apply_chat_template(self, conversation: list[dict[str, Any]], **options: Any) -> list[int]:
+        assert options["add_generation_prompt"]
+        assert options["return_dict"] is False
+        words = " ".join(message["content"] for message in conversation).split()
+        if "refuse" in words:
+            raise ValueError("roles must alternate")
+        return [len(word) for word in words] + [options.get("marker", 0)]
+
+
+def test_a_row_keeps_its_line_messages_and_other_fields(tmp_path: Path) -> None:
+    rows = load_rows(written(tmp_path, "", {"messages": [USER], "answer": "2", "topic": "sums"}))
+    assert [(r.line, r.messages, r.fields) for r in rows] == [(2, [USER], {"answer": "2", "topic": "sums"})]
+
+
+def test_rows_with_the_same_prompt_share_a_key_however_they_are_written(tmp_path: Path) -> None:
+    swapped = '{"answer": 3, "messages": [{"content": "What is 1 + 1?", "role": "user"}]}'
+    first, second = load_rows(written(tmp_path, {"messages": [USER]}, swapped))
+    assert first.key == second.key
+
+
+def test_a_line_separator_inside_a_text_does_not_end_the_row(tmp_path: Path) -> None:
+    text = json.dumps({"messages": [{"role": "user", "content": "a\u2028b"}]}, ensure_ascii=False)
+    assert load_rows(written(tmp_path, text))[0].messages[0]["content"] == "a\u2028b"
+
+
+def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps({"messages": [USER]}).encode())
+    assert len(load_rows(path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ('{"messages": [', "not JSON"),
+        ("[1]", "a row is a JSON object, not a list"),
+        ('{"messages": [], "x": NaN}', "NaN is not JSON"),
+        ('{"answer": 1}', "messages is missing"),
+        ('{"messages": "hello"}', "messages is a string, not a list"),
+        ('{"messages": []}', "messages is empty"),
+        ('{"messages": ["hello"]}', "message 1 is a string, not an object"),
+        ('{"messages": [{"role": "robot", "content": ""}]}', 'message 1: role "robot" is not one of'),
+        ('{"messages": [{"role": ["user"], "content": ""}]}', "message 1: role"),
+        ('{"messages": [{"role": "user"}]}', "message 1: content is null, not a string"),
+        ('{"messages": [{"role": "user", "content": 3}]}', "message 1: content is a number"),
+        ('{"messages": [{"role": "assistant", "content": "2"}]}', "the last message is the assistant's"),
+        ('{"messages": [{"role": "user", "content": "\\ud800"}]}', "surrogate"),
+        ('{"messages": [{"role": "user", "content": "x"}], "a": ' + "[" * 100_000, "nested too deeply"),
+        ('{"messages": ' + "9" * 5000 + "}", "line 2: "),
+    ],
+)
+def test_a_broken_line_is_reported_with_its_number(tmp_path: Path, line: str, problem: str) -> None:
+    with pytest.raises(DataError) as caught:
+        load_rows(written(tmp_path, {"messages": [USER]}, line))
+    assert str(caught.value).startswith("line 2: ")
+    assert problem in str(caught.value)
+
+
+def test_bytes_that_are_not_utf8_are_reported_with_their_line(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"messages": "\xff"}\n')
+    with pytest.raises(DataError, match="line 1: not UTF-8"):
+        load_rows(path)
+
+
+def test_every_broken_line_is_reported_at_most_twenty_by_name(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        load_rows(written(tmp_path, *["{"] * 25))
+    message = str(caught.value)
+    assert "line 1: " in message
+    assert "line 20: " in message
+    assert "line 21: " not in message
+    assert message.endswith("and 5 more")
+
+
+@pytest.mark.parametrize("content", ["", "\n\n"])
+def test_a_file_without_rows_is_an_error(tmp_path: Path, content: str) -> None:
+    with pytest.raises(DataError, match="no rows"):
+        load_rows(written(tmp_path, content))
+
+
+def test_a_missing_file_is_a_data_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file"):
+        load_rows(tmp_path / "absent.jsonl")
+
+
+def test_a_file_uri_is_read(tmp_path: Path) -> None:
+    assert len(load_rows("file://" + written(tmp_path, {"messages": [USER]}))) == 1
+
+
+def test_a_uri_of_an_unknown_protocol_is_a_configuration_error() -> None:
+    with pytest.raises(ConfigurationError, match="nosuch"):
+        load_rows("nosuch://bucket/rows.jsonl")
+
+
+def test_fields_that_graders_need_are_checked_with_line_numbers(tmp_path: Path) -> None:
+    graders = [
+        Grader(name="exact", exact_match=ExactMatch()),
+        Grader(name="close", numeric=Numeric(field="value")),
+    ]
+    path = written(
+        tmp_path,
+        {"messages": [USER], "answer": "2", "value": "about 2"},
+        {"messages": [USER], "value": "none"},
+        {"messages": [USER], "answer": ["2"], "value": True},
+    )
+    with pytest.raises(DataError) as caught:
+        load_rows(path, required_fields(graders))
+    assert str(caught.value).split("; ") == [
+        "line 2: field answer is missing (grader exact)",
+        "line 2: field value holds no number (grader close)",
+        "line 3: field answer is a list (grader exact)",
+        "line 3: field value holds no number (grader close)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "fraction", "held"), [(64, 0.1, 32), (1000, 0.1, 100), (5000, 0.1, 256), (100, 0.5, 50)]
+)
+def test_the_held_out_share_stays_between_32_and_256_rows(rows: int, fraction: float, held: int) -> None:
+    train, held_out = split([row(i) for i in range(rows)], Evaluation(fraction=fraction))
+    assert (len(train), len(held_out)) == (rows - held, held)
+
+
+def test_rows_with_the_same_prompt_land_on_the_same_side() -> None:
+    train, held_out = split([row(i, f"question {i % 70}") for i in range(280)], Evaluation())
+    assert {r.key for r in train}.isdisjoint(r.key for r in held_out)
+    assert 32 <= len(held_out) <= 36
+
+
+def test_the_split_does_not_depend_on_the_order_of_the_rows() -> None:
+    rows = [row(i) for i in range(200)]
+    assert {r.key for r in split(rows, Evaluation())[1]} == {
+        r.key for r in split(rows[::-1], Evaluation())[1]
+    }
+
+
+@pytest.mark.parametrize("rows", [[row(i) for i in range(63)], [row(i, "same") for i in range(500)]])
+def test_too_few_rows_or_prompts_to_hold_any_out_is_a_clear_error(rows: list[Row]) -> None:
+    with pytest.raises(DataError, match="too few to hold out 32"):
+        split(rows, Evaluation())
+
+
+def test_prompts_that_are_evaluated_on_are_not_trained_on(caplog: pytest.LogCaptureFixture) -> None:
+    kept = without([row(1), row(2), row(3)], [row(2)])
+    assert [r.line for r in kept] == [1, 3]
+    assert "1 training rows left out" in caplog.text
+    with pytest.raises(DataError, match="also in the evaluation dataset"):
+        without([row(1)], [row(1)])
+
+
+def test_prompts_are_rendered_with_the_template_arguments() -> None:
+    prompts, dropped = render([row(1)], WordTokenizer(), {"marker": 7}, 10)
+    assert [p.token_ids for p in prompts] == [(8, 1, 7)]
+    assert dropped == 0
+
+
+def test_long_prompts_are_dropped_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    rows = [row(i) for i in range(19)] + [row(19, "one two three four")]
+    with caplog.at_level(logging.WARNING):
+        prompts, dropped = render(rows, WordTokenizer(), None, 3)
+    assert (len(prompts), dropped) == (19, 1)
+    assert not caplog.records
+
+
+def test_more_than_a_tenth_of_dropped_prompts_warns(caplog: pytest.LogCaptureFixture) -> None:
+    rows = [row(i) for i in range(8)] + [row(8, "one two three four")]
+    assert render(rows, WordTokenizer(), None, 3)[1] == 1
+    assert "1 of 9 prompts dropped: longer than 3 tokens" in caplog.text
+
+
+def test_dropping_every_prompt_fails_and_names_the_shortest() -> None:
+    with pytest.raises(DataError, match=r"all 2 prompts are longer than 2 tokens \(the shortest has 3\)"):
+        render([row(1), row(2)], WordTokenizer(), None, 2)
+
+
+def test_rows_that_the_template_refuses_are_listed_by_line() -> None:
+    with pytest.raises(DataError, match="line 2: the chat template refuses it: roles must alternate"):
+        render([row(1), row(2, "refuse this")], WordTokenizer(), None, 10)
+
+
+def test_a_tokenizer_without_template_is_a_configuration_error() -> None:
+    tokenizer = WordTokenizer()
+    tokenizer.chat_template = None
+    with pytest.raises(ConfigurationError, match="no chat template"):
+        render([row(1)], tokenizer, None, 10)

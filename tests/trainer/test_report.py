@@ -1,0 +1,431 @@
+"""Reports reach a real HTTPS server, or wait until they do, and never disturb the training."""
+
+import http.server
+import json
+import math
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from rft_api.conditions import CONDITION_TYPES
+from rft_api.exitcodes import ExitCode
+from rft_api.job import RFTJobSpec
+from rft_api.report import MAX_REPORT_BYTES, MAX_TERMINATION_BYTES, Ending, ProgressReport
+from rft_api.runconfig import JobIdentity, ReportTarget, RunConfig
+from rft_api.status import (
+    MAX_HISTORY,
+    Effective,
+    Progress,
+    Recommendation,
+    Reward,
+    RewardPoint,
+    RFTJobStatus,
+    RunStatus,
+)
+from rft_trainer.errors import Fenced
+from rft_trainer.report import Reporter, backoff, fitted, history
+
+OK = Ending(exit_code=ExitCode.OK, reason="Completed", message="All done")
+
+
+class Server:
+    """An HTTPS server that remembers reports and answers what it is told to."""
+
+    def __init__(self, folder: Path) -> None:
+        self.answer = 200
+        self.bodies: list[dict[str, Any]] = []
+        self.tokens: list[str] = []
+        self.certificate, key = certificate(folder)
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                outer.tokens.append(self.headers["Authorization"])
+                outer.bodies.append(json.loads(body))
+                self.send_response(outer.answer)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.certificate, key)
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.handle_error = lambda *_: None  # type: ignore[method-assign]
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self.url = f"https://127.0.0.1:{self._server.server_address[1]}/v1/report"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    @property
+    def steps(self) -> list[int]:
+        return [body["run"]["progress"]["step"] for body in self.bodies]
+
+
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """Make a self-signed certificate for 127.0.0.1; return its file and its key's."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "operator")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        # Without key ids OpenSSL takes the first certificate of that name, old or new.
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tls.crt").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    (folder / "tls.key").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return folder / "tls.crt", folder / "tls.key"
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    made = Server(tmp_path / "server")
+    yield made
+    made.close()
+
+
+@pytest.fixture(autouse=True)
+def termination(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("RFT_TERMINATION_LOG", str(tmp_path / "termination-log"))
+    monkeypatch.setenv("RFT_POD_UID", "pod-1")
+    return tmp_path / "termination-log"
+
+
+def config(folder: Path, server: Server | None = None, ca: Path | None = None) -> RunConfig:
+    spec = RFTJobSpec.model_validate(
+        {
+            "model": {"name": "org/model"},
+            "dataset": {"uri": "./rows.jsonl"},
+            "graders": [{"name": "right", "numeric": {}}],
+            "storage": {"ephemeral": {}},
+        }
+    )
+    given: dict[str, Any] = {}
+    if server is not None:
+        (folder / "token").write_text("token-1\n")
+        given["report"] = ReportTarget(
+            url=server.url, ca_file=str(ca or server.certificate), token_file=str(folder / "token")
+        )
+    return RunConfig(
+        job=JobIdentity(name="job", namespace="default", uid="uid"),
+        spec=spec,
+        effective=Effective(
+            seed=1, max_context_length=64, clip_high=0.2, kl_beta=0.0, loss_aggregation="token"
+        ),
+        run_dir=str(folder / "run"),
+        dataset_path="rows.jsonl",
+        **given,
+    )
+
+
+def at(step: int, **given: Any) -> RunStatus:
+    return RunStatus(progress=Progress(step=step, stage="training", **given))
+
+
+def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true"
+        time.sleep(0.01)
+
+
+def test_a_snapshot_arrives_with_token_attempt_and_sequence(tmp_path: Path, server: Server) -> None:
+    with Reporter(config(tmp_path, server), interval=0.02) as reporter:
+        reporter.publish(at(3, resumed_from_step=2))
+        until(lambda: bool(server.bodies))
+    assert server.tokens == ["Bearer token-1"]
+    report = ProgressReport.model_validate(server.bodies[0])
+    assert (report.attempt, report.sequence, report.resumed_from_step) == ("pod-1", 1, 2)
+    assert report.run.progress.step == 3
+
+
+def test_only_the_newest_of_many_snapshots_is_sent(tmp_path: Path, server: Server) -> None:
+    with Reporter(config(tmp_path, server), interval=0.2) as reporter:
+        for step in range(500):
+            reporter.publish(at(step))
+        reporter.publish(at(500), ending=OK)
+    assert server.steps[-1] == 500
+    assert len(server.steps) < 20
+    assert server.steps == sorted(server.steps)
+    assert server.bodies[-1]["ending"] == {"exitCode": 0, "reason": "Completed", "message": "All done"}
+
+
+def test_publishing_never_waits_for_the_operator(tmp_path: Path, server: Server) -> None:
+    server.answer = 503
+    reporter = Reporter(config(tmp_path, server), interval=0.02)
+    started = time.monotonic()
+    for step in range(50):
+        reporter.publish(at(step))
+    assert time.monotonic() - started < 1.0
+    assert not reporter.close(timeout=0.1)
+
+
+@pytest.mark.parametrize("answer", [401, 403, 429, 500, 503])
+def test_a_report_is_tried_again_and_the_trouble_is_logged_once_without_the_token(
+    tmp_path: Path, server: Server, caplog: pytest.LogCaptureFixture, answer: int
+) -> None:
+    server.answer = answer
+    with Reporter(config(tmp_path, server), interval=0.01) as reporter:
+        reporter.publish(at(1))
+        until(lambda: len(server.bodies) >= 3)
+        server.answer = 200
+        reporter.publish(at(2), ending=OK)
+    assert server.steps[-1] == 2
+    assert caplog.text.count(f"answered a report with {answer}") == 1
+    assert "token-1" not in caplog.text
+
+
+def test_the_last_report_is_tried_until_the_time_is_up(tmp_path: Path, server: Server) -> None:
+    server.answer = 503
+    reporter = Reporter(config(tmp_path, server), interval=0.02)
+    reporter.publish(at(1), ending=OK)
+    assert not reporter.close(timeout=0.5)
+    assert len(server.bodies) >= 3
+
+
+def test_a_report_that_the_operator_refuses_is_not_repeated(tmp_path: Path, server: Server) -> None:
+    server.answer = 422
+    with Reporter(config(tmp_path, server), interval=0.01) as reporter:
+        reporter.publish(at(1))
+        until(lambda: server.steps == [1])
+        server.answer = 200
+        reporter.publish(at(2))
+    assert server.steps == [1, 2]
+
+
+def test_an_older_attempt_learns_that_it_is_fenced(tmp_path: Path, server: Server) -> None:
+    server.answer = 409
+    with Reporter(config(tmp_path, server), interval=0.01) as reporter:
+        reporter.publish(at(1))
+        until(lambda: reporter.fenced)
+        with pytest.raises(Fenced):
+            reporter.publish(at(2))
+        reporter.publish(at(2), ending=Ending(exit_code=ExitCode.FENCED, reason="TrainerFailed"))
+    assert server.steps == [1]
+
+
+def test_a_renewed_token_and_a_renewed_ca_are_used_from_the_next_report_on(
+    tmp_path: Path, server: Server
+) -> None:
+    stranger, _ = certificate(tmp_path / "stranger")
+    ca = tmp_path / "ca.crt"
+    ca.write_bytes(stranger.read_bytes())
+    with Reporter(config(tmp_path, server, ca), interval=0.01) as reporter:
+        reporter.publish(at(1))
+        until(lambda: bool(reporter._complaints))
+        assert server.bodies == []
+        (tmp_path / "token").write_text("token-2")
+        ca.write_bytes(stranger.read_bytes() + server.certificate.read_bytes())
+        until(lambda: bool(server.bodies))
+    assert server.tokens[0] == "Bearer token-2"
+
+
+def test_the_ca_may_be_a_folder(tmp_path: Path, server: Server) -> None:
+    (tmp_path / "cas").mkdir()
+    (tmp_path / "cas" / "old.crt").write_bytes(certificate(tmp_path / "old")[0].read_bytes())
+    (tmp_path / "cas" / "new.crt").write_bytes(server.certificate.read_bytes())
+    with Reporter(config(tmp_path, server, tmp_path / "cas"), interval=0.01) as reporter:
+        reporter.publish(at(1))
+    assert server.steps == [1]
+
+
+def test_missing_files_and_servers_never_fail_the_training(tmp_path: Path, server: Server) -> None:
+    given = config(tmp_path, server)
+    (tmp_path / "token").unlink()
+    reporter = Reporter(given, interval=0.01)
+    reporter.publish(at(1))
+    until(lambda: bool(reporter._complaints))
+    assert not reporter.close(timeout=0.05)
+
+
+def test_a_snapshot_with_a_nan_is_kept_back_and_the_next_is_sent(tmp_path: Path, server: Server) -> None:
+    broken = at(1).model_copy(update={"reward": Reward().model_copy(update={"latest": math.nan})})
+    with Reporter(config(tmp_path, server), interval=0.01) as reporter:
+        reporter.publish(broken)
+        until(lambda: bool(reporter._complaints))
+        reporter.publish(at(2))
+    assert server.steps == [2]
+
+
+def test_the_termination_message_is_the_newest_snapshot_within_its_limit(
+    tmp_path: Path, termination: Path
+) -> None:
+    points = [RewardPoint(step=i, reward=0.123456789012345) for i in range(50)]
+    run = RunStatus(progress=Progress(step=50), reward=Reward(latest=0.5, history=points))
+    long = Ending(exit_code=ExitCode.DATA, reason="DataError", message="x" * 2048)
+    with Reporter(config(tmp_path)) as reporter:
+        reporter.publish(run)
+        assert "ending" not in json.loads(termination.read_text())
+        reporter.publish(run, ending=long)
+    assert len(termination.read_bytes()) <= MAX_TERMINATION_BYTES
+    report = ProgressReport.model_validate_json(termination.read_text())
+    assert report.run.progress.step == 50
+    assert report.ending is not None
+    assert report.ending.exit_code == ExitCode.DATA
+
+
+def test_an_attempt_without_a_pod_gets_an_id_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RFT_POD_UID")
+    assert Reporter(config(tmp_path)).attempt != Reporter(config(tmp_path)).attempt
+
+
+def test_an_oversized_report_loses_advice_before_progress() -> None:
+    advice = [Recommendation(rule="r", message="x" * 70_000)]
+    run = at(7).model_copy(update={"recommendations": advice, "reward": Reward(latest=0.5)})
+    data = fitted(ProgressReport(attempt="a", sequence=1, run=run))
+    body = json.loads(data)
+    assert len(data) <= MAX_REPORT_BYTES
+    assert "recommendations" not in body["run"]
+    assert body["run"]["progress"]["step"] == 7
+    assert body["run"]["reward"]["latest"] == 0.5
+
+
+def test_retries_slow_down_to_half_a_minute_however_long_the_operator_is_away() -> None:
+    assert [backoff(n, 1.0) for n in (0, 1, 2, 3, 5, 100_000)] == [1.0, 2.0, 4.0, 8.0, 30.0, 30.0]
+
+
+def test_a_short_curve_is_kept_whole() -> None:
+    points = [RewardPoint(step=i, reward=0.0) for i in range(MAX_HISTORY)]
+    assert history(points) == points
+
+
+@pytest.mark.parametrize("length", [51, 52, 99, 100, 1000, 12345])
+@pytest.mark.parametrize("position", [0, 3, 17, 50])
+def test_a_long_curve_keeps_its_first_best_and_last_point_in_order(length: int, position: int) -> None:
+    points = [RewardPoint(step=i, reward=1.0 if i == position else 0.5) for i in range(length)]
+    kept = history(points)
+    assert len(kept) in (MAX_HISTORY - 1, MAX_HISTORY)
+    assert [kept[0], kept[-1]] == [points[0], points[-1]]
+    assert points[position] in kept
+    assert kept == sorted(kept, key=lambda point: point.step)
+
+
+# --- status.yaml of a local run -----------------------------------------------------------------
+
+
+def written(folder: Path) -> RFTJobStatus:
+    body = yaml.safe_load((folder / "run" / "status.yaml").read_text())
+    return RFTJobStatus.model_validate(body)
+
+
+def holding(status: RFTJobStatus) -> set[str]:
+    assert tuple(c.type for c in status.conditions) == CONDITION_TYPES
+    return {c.type for c in status.conditions if c.status == "True"}
+
+
+@pytest.mark.parametrize(
+    ("ending", "phase", "conditions"),
+    [
+        (None, "Running", {"Accepted", "Planned", "Reconciling", "Ready"}),
+        (OK, "Succeeded", {"Accepted", "Planned", "Ready", "Complete"}),
+        (
+            Ending(exit_code=ExitCode.DATA, reason="DataError", message="line 7: not JSON"),
+            "Failed",
+            {"Accepted", "Planned", "Stalled", "Failed"},
+        ),
+        (
+            Ending(exit_code=ExitCode.PREEMPTED, reason="Suspended"),
+            "Suspended",
+            {"Accepted", "Planned", "Ready", "Suspended"},
+        ),
+    ],
+)
+def test_a_local_run_has_the_status_that_a_cluster_would_show(
+    tmp_path: Path, ending: Ending | None, phase: str, conditions: set[str]
+) -> None:
+    with Reporter(config(tmp_path)) as reporter:
+        reporter.publish(at(5, total_steps=9), ending=ending)
+    status = written(tmp_path)
+    assert status.phase == phase
+    assert holding(status) == conditions
+    assert status.progress is not None
+    assert status.progress.step == 5
+    assert status.plan is not None
+    assert status.plan.effective is not None
+    assert (status.completion_time is not None) == (phase in ("Succeeded", "Failed"))
+    assert status.message == (ending.message if ending else "Step 5 of about 9")
+
+
+def test_a_run_that_has_not_stepped_yet_is_starting(tmp_path: Path) -> None:
+    with Reporter(config(tmp_path)) as reporter:
+        reporter.publish(RunStatus())
+    assert written(tmp_path).phase == "Starting"
+    assert "Ready" not in holding(written(tmp_path))
+
+
+def test_a_resumed_local_run_keeps_its_start_time(tmp_path: Path) -> None:
+    with Reporter(config(tmp_path)) as reporter:
+        reporter.publish(at(1))
+    path = tmp_path / "run" / "status.yaml"
+    body = yaml.safe_load(path.read_text())
+    body["startTime"] = "2026-01-01T00:00:00Z"
+    body["conditions"][0]["lastTransitionTime"] = "2026-01-01T00:00:01Z"
+    path.write_text(yaml.safe_dump(body))
+    with Reporter(config(tmp_path)) as reporter:
+        reporter.publish(at(2))
+    assert written(tmp_path).start_time == "2026-01-01T00:00:00Z"
+    assert written(tmp_path).conditions[0].last_transition_time == "2026-01-01T00:00:01Z"
+
+
+def test_the_local_file_is_written_at_most_once_a_second_unless_forced(tmp_path: Path) -> None:
+    with Reporter(config(tmp_path)) as reporter:
+        reporter.publish(at(1))
+        reporter.publish(at(2))
+        assert written(tmp_path).message == "Step 1"
+        reporter.publish(at(3), force=True)
+        assert written(tmp_path).message == "Step 3"
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["status.yaml"]
+
+
+def test_a_run_with_an_operator_writes_no_local_status(tmp_path: Path, server: Server) -> None:
+    with Reporter(config(tmp_path, server), interval=0.01) as reporter:
+        reporter.publish(at(1))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_cannot_be_written_does_not_fail_the_training(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "run").write_text("a file in the way")
+    with Reporter(config(tmp_path)) as reporter:
+        reporter.publish(at(1), force=True)
+        reporter.publish(at(2), force=True)
+    assert caplog.text.count("status.yaml cannot be written") == 1

@@ -1,0 +1,1 @@
+"""The trainer: one reinforcement fine-tuning run, as a client of vLLM's server."""

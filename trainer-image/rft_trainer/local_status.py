@@ -1,0 +1,142 @@
+"""``status.yaml`` of a local run: the status that the operator would write on a cluster."""
+
+import os
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rft_api.conditions import CONDITION_TYPES, Condition, ConditionType, Phase, Reason, merge
+from rft_api.exitcodes import ExitCode
+from rft_api.report import Ending
+from rft_api.runconfig import RunConfig
+from rft_api.status import Plan, RFTJobStatus, RunStatus
+
+STATUS_FILE = "status.yaml"
+WRITE_SECONDS = 1.0
+"""Shortest time between two writes that nothing forces."""
+
+
+def phase_of(run: RunStatus, ending: Ending | None) -> Phase:
+    """Return the phase of a run, by its progress and how it ended."""
+    if ending is None:
+        return "Starting" if run.progress.stage == "preparing" else "Running"
+    if ending.exit_code == ExitCode.OK:
+        return "Succeeded"
+    # Asked to stop, with a checkpoint: the same command goes on from there.
+    return "Suspended" if ending.exit_code == ExitCode.PREEMPTED else "Failed"
+
+
+def conditions_of(phase: Phase, reason: str, message: str, now: str) -> list[Condition]:
+    """Return every condition of a run in ``phase``; one that does not hold is False, not missing."""
+    ended = phase in ("Succeeded", "Failed", "Suspended")
+    holds: dict[ConditionType, str] = {"Accepted": Reason.ACCEPTED, "Planned": Reason.PLANNED}
+    if not ended:
+        holds["Reconciling"] = reason
+    if phase in ("Running", "Succeeded", "Suspended"):
+        holds["Ready"] = reason
+    if phase == "Failed":
+        holds |= {"Stalled": reason, "Failed": reason}
+    if phase == "Suspended":
+        holds["Suspended"] = reason
+    if phase == "Succeeded":
+        holds["Complete"] = reason
+    return [_condition(kind, holds.get(kind), phase, reason, message, now) for kind in CONDITION_TYPES]
+
+
+def _condition(
+    kind: ConditionType, held: str | None, phase: Phase, reason: str, message: str, now: str
+) -> Condition:
+    if held is not None:
+        about_run = kind not in ("Accepted", "Planned")
+        return Condition(
+            type=kind,
+            status="True",
+            reason=held,
+            message=message if about_run else "",
+            last_transition_time=now,
+        )
+    over = kind in ("Ready", "Reconciling") or phase in ("Succeeded", "Failed")
+    return Condition(
+        type=kind, status="False", reason=reason if over else Reason.NOT_YET, last_transition_time=now
+    )
+
+
+class LocalStatus:
+    """Writes ``status.yaml`` into the run's folder."""
+
+    def __init__(self, config: RunConfig) -> None:
+        """Take over what an earlier attempt wrote: start time, conditions, attempts."""
+        self._path = Path(config.run_dir) / STATUS_FILE
+        self._plan = (config.plan or Plan(device=config.device, gpus=config.gpus)).model_copy(
+            update={"effective": config.effective}
+        )
+        before = self._read()
+        self._start_time = str(before.get("startTime") or _now())
+        conditions = before.get("conditions")
+        self._conditions: list[dict[str, Any]] = conditions if isinstance(conditions, list) else []
+        self._written_at = -WRITE_SECONDS
+
+    def write(self, run: RunStatus, ending: Ending | None, *, force: bool = False) -> None:
+        """Replace the file atomically. Raises OSError.
+
+        Without an ending or ``force`` it does so once a second at most.
+        """
+        if ending is not None and ending.exit_code == ExitCode.FENCED:
+            return  # the folder belongs to a newer attempt
+        if not (force or ending) and time.monotonic() - self._written_at < WRITE_SECONDS:
+            return
+        body = self.status(run, ending, _now()).dump()
+        self._conditions = body["conditions"]
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self._path.with_name(f".{STATUS_FILE}.{os.getpid()}")
+        temporary.write_text(yaml.safe_dump(body, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        temporary.replace(self._path)
+        self._written_at = time.monotonic()
+
+    def status(self, run: RunStatus, ending: Ending | None, now: str) -> RFTJobStatus:
+        """Return the whole status at ``now`` (RFC 3339)."""
+        phase = phase_of(run, ending)
+        if phase == "Suspended":
+            reason = Reason.SUSPENDED
+        elif ending is not None:
+            reason = ending.reason
+        else:
+            reason = Reason.STARTING if phase == "Starting" else Reason.TRAINING
+        message = ending.message if ending is not None else _progress_message(run)
+        wanted = conditions_of(phase, reason, message, now)
+        known = {name: value for name, value in run if value is not None}
+        if phase in ("Succeeded", "Failed"):
+            known["completion_time"] = now
+        return RFTJobStatus(
+            phase=phase,
+            message=message,
+            start_time=self._start_time,
+            conditions=[Condition.model_validate(entry) for entry in merge(self._conditions, wanted)],
+            plan=self._plan,
+            **known,
+        )
+
+    def _read(self) -> dict[str, Any]:
+        """Return the file of an earlier attempt; whatever cannot be read is no reason to fail."""
+        try:
+            value = yaml.safe_load(self._path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError):
+            return {}
+        return value if isinstance(value, dict) else {}
+
+
+def _progress_message(run: RunStatus) -> str:
+    progress = run.progress
+    if progress.stage != "training":
+        return {"preparing": "Preparing", "finished": "Finished"}.get(progress.stage, "Evaluating")
+    if progress.total_steps is None:
+        return f"Step {progress.step}"
+    about = "about " if progress.total_steps_estimated else ""
+    return f"Step {progress.step} of {about}{progress.total_steps}"
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

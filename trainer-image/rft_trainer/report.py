@@ -1,0 +1,254 @@
+"""Telling the operator how far the run is, without ever holding up or failing the training.
+
+A report is a cumulative snapshot, so only the newest one matters: a background thread sends what is
+newest whenever it may, and a lost delivery is repaired by the next.
+"""
+
+import json
+import logging
+import os
+import ssl
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from rft_api.report import MAX_REPORT_BYTES, Ending, ProgressReport
+from rft_api.runconfig import ReportTarget, RunConfig
+from rft_api.status import MAX_HISTORY, RewardPoint, RunStatus
+from rft_trainer.errors import Fenced
+from rft_trainer.local_status import LocalStatus
+
+log = logging.getLogger(__name__)
+
+TERMINATION_LOG = "/dev/termination-log"
+LAST_REPORT_SECONDS = 60.0
+"""How long the report with the ending is tried."""
+
+_REQUEST_SECONDS = 10.0
+_MAX_BACKOFF_SECONDS = 30.0
+_REFUSED = (400, 413, 422)
+"""Answers to a report that will not be better the second time."""
+
+
+def history(points: Sequence[RewardPoint]) -> list[RewardPoint]:
+    """Return at most 50 points of the curve: evenly spread, with the first, the best and the last."""
+    if len(points) <= MAX_HISTORY:
+        return list(points)
+    best = max(range(len(points)), key=lambda index: points[index].reward)
+    spread = MAX_HISTORY - 1  # one place is the best's
+    chosen = {round(i * (len(points) - 1) / (spread - 1)) for i in range(spread)} | {best}
+    return [points[index] for index in sorted(chosen)]
+
+
+def fitted(report: ProgressReport) -> bytes:
+    """Return the report as JSON of at most ``MAX_REPORT_BYTES``; the curve and advice give way first."""
+    body = report.dump()
+    for shorten in ("recommendations", "reward", "evaluation", "metrics", "output"):
+        data = json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
+        if len(data) <= MAX_REPORT_BYTES:
+            break
+        body["run"].pop(shorten, None)
+    return json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
+
+
+def trust(ca: Path) -> ssl.SSLContext:
+    """Return a TLS context that trusts a CA file, or every file of a folder, as they are now.
+
+    Raises OSError and ssl.SSLError when there is nothing usable.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    files = sorted(f for f in ca.iterdir() if f.is_file()) if ca.is_dir() else [ca]
+    for file in files:
+        context.load_verify_locations(cafile=str(file))
+    return context
+
+
+def post(target: ReportTarget, body: bytes) -> int:
+    """Send one report and return the HTTP status.
+
+    CA and token are read anew: both are renewed while the run goes on. Raises OSError,
+    ssl.SSLError, httpx.HTTPError.
+    """
+    token = Path(target.token_file).read_text(encoding="ascii").strip()
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    # No proxy from the environment: the operator is inside the cluster.
+    with httpx.Client(
+        verify=trust(Path(target.ca_file)), timeout=_REQUEST_SECONDS, trust_env=False
+    ) as client:
+        return client.post(target.url, content=body, headers=headers).status_code
+
+
+def backoff(failures: int, interval: float) -> float:
+    """Return the seconds until the next report after so many failures in a row."""
+    # Bounded before the power: 2**1024 is no float any more.
+    return min(interval * 2.0 ** min(failures, 16), _MAX_BACKOFF_SECONDS)
+
+
+class Reporter:
+    """Sends the newest snapshot, writes the termination message and the local status file.
+
+    A context manager: leaving it delivers the last report, for at most 60 seconds.
+    """
+
+    def __init__(self, config: RunConfig, *, local_status: bool | None = None, interval: float = 1.0) -> None:
+        """``local_status``: write ``status.yaml``; by default when there is no operator to tell.
+
+        ``interval`` is the shortest time between two reports, in seconds.
+        """
+        self._target = config.report
+        self._interval = interval
+        self._attempt = os.environ.get("RFT_POD_UID") or str(uuid.uuid4())
+        self._termination = _termination_log()
+        write_status = config.report is None if local_status is None else local_status
+        self._local = LocalStatus(config) if write_status else None
+        self._sequence = 0
+        self._changed = threading.Condition()
+        self._newest: ProgressReport | None = None
+        self._sent = -1
+        self._fenced = False
+        self._closing_at: float | None = None
+        self._complaints: set[str] = set()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        """Return itself; the thread starts with the first report."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Deliver the last report."""
+        self.close()
+
+    @property
+    def attempt(self) -> str:
+        """UID of this pod; made up for a local run."""
+        return self._attempt
+
+    @property
+    def fenced(self) -> bool:
+        """Whether the operator said that a newer attempt is reporting."""
+        return self._fenced
+
+    def publish(self, run: RunStatus, *, ending: Ending | None = None, force: bool = False) -> None:
+        """Make this the newest snapshot; returns at once.
+
+        ``force`` is for the local file, which is otherwise written once per interval. Raises Fenced
+        when a newer attempt is current, except with an ending. No other failure leaves this method.
+        """
+        if self._fenced and ending is None:
+            raise Fenced("the operator knows a newer attempt of this run")
+        with self._changed:
+            self._sequence += 1
+            report = ProgressReport(
+                attempt=self._attempt,
+                sequence=self._sequence,
+                resumed_from_step=run.progress.resumed_from_step,
+                run=run,
+            ).model_copy(update={"ending": ending})
+            self._newest = report
+            self._changed.notify_all()
+        if self._local is not None and not self._fenced:
+            self._quietly("status.yaml", partial(self._local.write, run, ending, force=force))
+        if self._termination is not None:
+            self._quietly("the termination message", partial(self._write_termination, report))
+        if self._target is not None and self._thread is None:
+            self._thread = threading.Thread(target=self._run, args=(self._target,), daemon=True)
+            self._thread.start()
+
+    def close(self, timeout: float = LAST_REPORT_SECONDS) -> bool:
+        """Wait until the newest report is delivered, at most ``timeout`` seconds; return whether it is."""
+        with self._changed:
+            if self._closing_at is None:
+                self._closing_at = time.monotonic() + timeout
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join(timeout + _REQUEST_SECONDS)
+        return self._target is None or self._newest is None or self._sent == self._newest.sequence
+
+    def _run(self, target: ReportTarget) -> None:
+        """Send what is newest until closed."""
+        failures = 0
+        while (report := self._next()) is not None:
+            started = time.monotonic()
+            done = self._deliver(target, report)
+            failures = 0 if done else failures + 1
+            self._pause(started + backoff(failures, self._interval))
+
+    def _next(self) -> ProgressReport | None:
+        """Wait for a report that is not delivered; None when there will be none, or time is up."""
+        with self._changed:
+            while not self._fenced and (self._closing_at is None or time.monotonic() < self._closing_at):
+                if self._newest is not None and self._newest.sequence > self._sent:
+                    return self._newest
+                if self._closing_at is not None:
+                    return None
+                self._changed.wait()
+            return None
+
+    def _pause(self, until: float) -> None:
+        """Wait; an ending or the closing cuts a long backoff short, but never the interval."""
+        earliest = min(until, time.monotonic() + self._interval)
+        with self._changed:
+            while (now := time.monotonic()) < until:
+                last = self._closing_at is not None
+                # Nothing is newer than the last report: only retries remain, one per interval.
+                deadline = earliest if last else until
+                if now >= deadline:
+                    return
+                self._changed.wait(deadline - now)
+
+    def _deliver(self, target: ReportTarget, report: ProgressReport) -> bool:
+        """Send one report; return whether no retry of it is wanted."""
+        try:
+            status = post(target, fitted(report))
+        except (OSError, ValueError, httpx.HTTPError, httpx.InvalidURL) as error:
+            self._complain(type(error).__name__, f"the operator cannot be reached: {error}")
+            return False
+        if 200 <= status < 300:
+            self._complaints.clear()
+        elif status == httpx.codes.CONFLICT:
+            log.error("the operator knows a newer attempt of this run")
+            self._fenced = True
+        elif status in _REFUSED:
+            self._complain(str(status), f"the operator refused a report with {status}")
+        else:
+            self._complain(str(status), f"the operator answered a report with {status}; trying again")
+            return False
+        self._sent = report.sequence
+        return True
+
+    def _complain(self, kind: str, message: str) -> None:
+        """Log a kind of trouble once until a report goes through."""
+        if kind not in self._complaints:
+            self._complaints.add(kind)
+            log.warning("%s", message)
+
+    def _write_termination(self, report: ProgressReport) -> None:
+        """Write what the kubelet shows when the pod is gone; every time, because a killed pod has no end."""
+        assert self._termination is not None
+        message = json.dumps(report.termination_message(), separators=(",", ":"), allow_nan=False)
+        self._termination.write_text(message, encoding="utf-8")
+
+    def _quietly(self, what: str, write: Callable[[], None]) -> None:
+        """Write a file; a failure is logged once and nothing else."""
+        try:
+            write()
+        except (OSError, ValueError) as error:
+            self._complain(what, f"{what} cannot be written: {error}")
+
+
+def _termination_log() -> Path | None:
+    """Return the file for the termination message; there is none outside a pod."""
+    given = os.environ.get("RFT_TERMINATION_LOG")
+    if given:
+        return Path(given)
+    path = Path(TERMINATION_LOG)
+    return path if path.is_file() else None

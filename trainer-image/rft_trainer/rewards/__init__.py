@@ -1,0 +1,13 @@
+"""Rewards: graders, their combination, and the sandbox that users' code runs in.
+
+scorer      what the loop calls; errors become scores by each grader's onError
+builtin     graders that are pure functions
+combine     scale mapping and the weighted mean
+client      the trainer's end of the grader protocol
+serve       the program at the other end: in a container of its own, or as a local process
+pool        its worker processes: deadlines, restarts
+watchdog    its limits on all descendants together
+worker      one process that runs one user's function (standard library only)
+
+Nothing is imported here: ``serve`` starts within a fraction of a second and never sees torch.
+"""

@@ -1,0 +1,80 @@
+"""JSON lines over a stream socket, with limits on every line. Never pickle: the peer is users' code.
+
+serve -> trainer   {"graders": {NAME: null | "why it does not load"}}    once
+trainer -> serve   {"id": 7, "grader": NAME, "completion": "…", "row": {…}}
+serve -> trainer   {"id": 7, "score": 0.5}  or  {"id": 7, "error": "…"}   in any order
+"""
+
+import json
+import socket
+import time
+from typing import Any
+
+MAX_REQUEST_BYTES = 8 * 1024 * 1024
+MAX_REPLY_BYTES = 64 * 1024
+MAX_ERROR_CHARACTERS = 500
+
+
+class ProtocolError(Exception):
+    """The peer sent something that is not a line of the protocol."""
+
+
+class Closed(Exception):
+    """The peer closed the connection."""
+
+
+def encode(message: dict[str, Any]) -> bytes:
+    """Return one line; JSON text never holds a bare newline."""
+    return json.dumps(message, separators=(",", ":")).encode() + b"\n"
+
+
+class LineReader:
+    """Reads JSON objects from a socket, one a line."""
+
+    def __init__(self, connection: socket.socket, max_bytes: int) -> None:
+        """Refuse lines above ``max_bytes``."""
+        self._connection = connection
+        self._max_bytes = max_bytes
+        self._buffer = bytearray()
+        self._searched = 0
+
+    def read(self, timeout: float | None) -> dict[str, Any]:
+        """Return the next object.
+
+        Raises TimeoutError when no whole line has come after ``timeout`` seconds (a part of one is
+        kept for the next call), Closed, or ProtocolError.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while (end := self._buffer.find(b"\n", self._searched)) < 0:
+            self._searched = len(self._buffer)
+            if self._searched > self._max_bytes:
+                raise ProtocolError(f"a line of more than {self._max_bytes} bytes")
+            self._receive(deadline)
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
+        self._searched = 0
+        return _object(line)
+
+    def _receive(self, deadline: float | None) -> None:
+        """Append what has come. Raises TimeoutError at the deadline, Closed at the end."""
+        remaining = None if deadline is None else deadline - time.monotonic()
+        if remaining is not None and remaining <= 0:
+            raise TimeoutError
+        self._connection.settimeout(remaining)
+        try:
+            data = self._connection.recv(65536)
+        except ConnectionError as error:
+            raise Closed from error
+        if not data:
+            raise Closed
+        self._buffer += data
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError("a line is not JSON") from error
+    if not isinstance(value, dict):
+        raise ProtocolError("a line is not a JSON object")
+    return value

@@ -1,0 +1,169 @@
+"""What the loop calls: completions in, rewards out."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+from pydantic import ValidationError
+
+from rft_api.graders import Grader
+from rft_api.runconfig import GraderConfig, PythonGrader, RunConfig, python_graders
+from rft_trainer.errors import ConfigurationError, UserCodeError
+from rft_trainer.rewards.backends import Backend, ContainerBackend, LocalBackend, max_silence
+from rft_trainer.rewards.builtin import Builtin, builtin, check_available, regex_source
+from rft_trainer.rewards.client import Outcome, Request, ShouldStop
+from rft_trainer.rewards.combine import combine, normalized
+from rft_trainer.rewards.types import GradeItem, ScoredBatch
+
+
+def _never() -> bool:
+    return False
+
+
+class Scorer:
+    """Scores completions with a job's graders.
+
+    A context manager: entering it opens the grader container's socket, so enter it first thing at
+    start and call ``ready`` before the first step. Calls from several threads are taken in turn.
+    """
+
+    def __init__(
+        self,
+        graders: Sequence[Grader],
+        *,
+        grader_socket: str | None = None,
+        grader_code: Mapping[str, str] | None = None,
+        scratch_dir: str | None = None,
+    ) -> None:
+        """Check the graders. Raises ConfigurationError for those that cannot run."""
+        for grader in graders:
+            check_available(grader)
+        self._graders = tuple(graders)
+        self._builtin: dict[str, Builtin] = {
+            grader.name: function for grader in graders if (function := builtin(grader)) is not None
+        }
+        self._socket = grader_socket
+        self._scratch_dir = scratch_dir
+        try:
+            self._python = python_graders(graders, grader_code or {})
+        except KeyError as error:
+            raise ConfigurationError(f"grader {error.args[0]}: its source is not mounted") from error
+        except ValidationError as error:
+            raise ConfigurationError(f"python graders: {error}") from error
+        self._patterns = [
+            PythonGrader(
+                name=grader.name, inline=regex_source(grader.regex), timeout_seconds=grader.timeout_seconds
+            )
+            for grader in graders
+            if grader.regex is not None
+        ]
+        self._backends: list[tuple[frozenset[str], Backend]] = []
+        self._is_ready = False
+        self._lock = threading.Lock()
+
+    @classmethod
+    def from_config(cls, config: RunConfig) -> Self:
+        """Return the scorer of a run."""
+        return cls(
+            config.spec.graders,
+            grader_socket=config.grader_socket,
+            grader_code=config.grader_code,
+            scratch_dir=config.scratch_dir,
+        )
+
+    def __enter__(self) -> Self:
+        """Open the socket, or prepare the local process."""
+        here = list(self._patterns)
+        if self._socket is None:
+            here += self._python
+        elif self._python:
+            silence = max_silence([grader.timeout_seconds for grader in self._python])
+            self._add(self._python, ContainerBackend(self._socket, silence))
+        if here:
+            silence = max_silence([grader.timeout_seconds for grader in here])
+            users_code = len(here) > len(self._patterns)
+            config = GraderConfig(graders=here)
+            self._add(here, LocalBackend(config, self._scratch_dir, silence, hide=users_code))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the grader process."""
+        for _, backend in self._backends:
+            backend.close()
+        self._backends.clear()
+
+    def ready(self, should_stop: ShouldStop = _never) -> None:
+        """Wait until users' code is loaded; ``score`` does it otherwise.
+
+        Raises UserCodeError when some of it does not load, TrainerError when the grader process
+        does not come up, Preempted.
+        """
+        with self._lock:
+            self._ready(should_stop)
+
+    def score(self, items: Sequence[GradeItem], should_stop: ShouldStop = _never) -> ScoredBatch:
+        """Return one score per item, in order.
+
+        Raises UserCodeError for an error of a grader with ``onError: fail``, TrainerError when the
+        grader container is lost, Preempted.
+        """
+        with self._lock:
+            self._ready(should_stop)
+            raw: dict[str, list[Outcome]] = {
+                name: [_call(function, item) for item in items] for name, function in self._builtin.items()
+            }
+            for names, backend in self._backends:
+                raw |= _ask(backend, names, items, should_stop)
+        return ScoredBatch(
+            combine(self._graders, {g.name: _normalized(raw[g.name][i], g) for g in self._graders})
+            for i in range(len(items))
+        )
+
+    def _add(self, graders: Sequence[PythonGrader], backend: Backend) -> None:
+        self._backends.append((frozenset(grader.name for grader in graders), backend))
+
+    def _ready(self, should_stop: ShouldStop) -> None:
+        if self._is_ready:
+            return
+        for names, backend in self._backends:
+            loaded = backend.ready(should_stop)
+            problems = [
+                f"grader {name} does not load: {loaded.get(name, 'the grader container does not know it')}"
+                for name in sorted(names)
+                if loaded.get(name, "") is not None
+            ]
+            if problems:
+                raise UserCodeError("; ".join(problems))
+        self._is_ready = True
+
+
+def _call(function: Builtin, item: GradeItem) -> Outcome:
+    try:
+        return function(item.completion, item.row_fields)
+    except ValueError as error:
+        return error
+
+
+def _ask(
+    backend: Backend, names: frozenset[str], items: Sequence[GradeItem], should_stop: ShouldStop
+) -> dict[str, list[Outcome]]:
+    """Return the outcomes by grader. Graders alternate, so that all workers are busy at once."""
+    order = sorted(names)
+    rows = [item.row() for item in items]
+    requests = [
+        Request(n, item.completion, row) for item, row in zip(items, rows, strict=True) for n in order
+    ]
+    outcomes = backend.exchange(requests, should_stop)
+    return {name: outcomes[start :: len(order)] for start, name in enumerate(order)}
+
+
+def _normalized(outcome: Outcome, grader: Grader) -> Outcome:
+    if isinstance(outcome, ValueError):
+        return outcome
+    try:
+        return normalized(outcome, grader.scale)
+    except ValueError as error:
+        return error

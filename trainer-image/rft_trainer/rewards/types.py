@@ -1,0 +1,75 @@
+"""What goes into the scorer and what comes out."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class GradeItem:
+    """One completion with the row it answers. ``row_fields`` is everything but the messages."""
+
+    prompt_messages: Sequence[Mapping[str, Any]]
+    completion: str
+    row_fields: Mapping[str, Any]
+
+    def row(self) -> dict[str, Any]:
+        """Return the row as graders see it."""
+        return {**self.row_fields, "messages": list(self.prompt_messages)}
+
+
+@dataclass(frozen=True)
+class Score:
+    """One completion's result. A reward of None means that the rollout is dropped.
+
+    ``per_grader`` holds scores in 0…1 after scale mapping, without those that were dropped.
+    ``errors`` holds one sentence for every grader that failed.
+    """
+
+    reward: float | None
+    per_grader: dict[str, float] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
+
+
+class ScoredBatch(list[Score]):
+    """Scores in the order of the items, with what the loop and the status want to know."""
+
+    @property
+    def error_ratio(self) -> float:
+        """Share of the completions with at least one grader error; 0 for an empty batch."""
+        return sum(bool(score.errors) for score in self) / len(self) if self else 0.0
+
+    @property
+    def mostly_errors(self) -> bool:
+        """Whether more than half of the completions have an error: the run should pause."""
+        return self.error_ratio > 0.5
+
+    @property
+    def error_counts(self) -> dict[str, int]:
+        """Errors per grader; graders without one are left out."""
+        return _count(name for score in self for name in score.errors)
+
+    @property
+    def first_errors(self) -> dict[str, str]:
+        """The first error of each grader, for people."""
+        first: dict[str, str] = {}
+        for score in self:
+            for name, message in score.errors.items():
+                first.setdefault(name, message)
+        return first
+
+    @property
+    def grader_means(self) -> dict[str, float]:
+        """Mean score per grader over the completions it scored."""
+        values: dict[str, list[float]] = {}
+        for score in self:
+            for name, value in score.per_grader.items():
+                values.setdefault(name, []).append(value)
+        return {name: sum(scores) / len(scores) for name, scores in values.items()}
+
+
+def _count(names: Iterable[str]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for name in names:
+        counts[name] = counts.get(name, 0) + 1
+    return counts
