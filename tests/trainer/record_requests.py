@@ -1,0 +1,42 @@
+"""ASGI middleware that vLLM's server loads: writes down what it really received."""
+
+import json
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Message, Receive, Send], Awaitable[None]]
+
+RECORD_FILE = "RFT_TEST_RECORD_FILE"
+
+
+class RecordRequests:
+    """Appends the body of every POST as a JSON line with its path."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._file = Path(os.environ[RECORD_FILE])
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Pass a request on, and write it down once its body is complete."""
+        if scope["type"] != "http" or scope["method"] != "POST":
+            await self._app(scope, receive, send)
+            return
+        body = b""
+
+        async def recording() -> Message:
+            nonlocal body
+            message = await receive()
+            if message["type"] == "http.request":
+                body += message.get("body", b"")
+                if not message.get("more_body", False):
+                    line = json.dumps({"path": scope["path"], "body": json.loads(body)})
+                    with self._file.open("a", encoding="utf-8") as file:
+                        file.write(line + "\n")
+            return message
+
+        await self._app(scope, recording, send)

@@ -1,0 +1,129 @@
+"""The nine documented parameters arrive where they act: in vLLM's requests and in the optimizer."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rft_api.effective import effective
+from rft_api.runconfig import JobIdentity, RunConfig
+from rft_api.validation import parse
+from rft_trainer import __main__ as trainer
+from rft_trainer.rollout import vllm_server
+from tests.manifests import manifest
+from tests.trainer.record_requests import RECORD_FILE
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
+
+ROOT = Path(__file__).parents[2]
+ROWS = 72
+MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+# What the manifest says, and the top-k and top-p that vLLM must then receive.
+DEFAULTS: dict[str, Any] = {}
+ALL_CHANGED: dict[str, Any] = {
+    "training": {"learningRate": 3e-4, "epochs": 2, "loraRank": 16, "batchSizeTokens": 2048},
+    "sampling": {"temperature": 1.3, "topP": 0.9, "topK": 0, "numRollouts": 2, "maxTokens": 24},
+}
+TOP_P_ZERO: dict[str, Any] = {
+    "training": {"learningRate": 1e-5, "loraRank": 4, "batchSizeTokens": 4096},
+    "sampling": {"temperature": 0.1, "topP": 0, "topK": 0, "numRollouts": 2, "maxTokens": 16},
+}
+
+
+def run_config(folder: Path, changes: dict[str, Any]) -> RunConfig:
+    # The stop text is none of the nine; it keeps 2,048 allowed tokens affordable on two cores.
+    sampling = {"stop": [".", "\n"], **changes.get("sampling", {})}
+    document = manifest(
+        model={"name": MODEL},
+        training=changes.get("training", {}),
+        sampling=sampling,
+        checkpoint={"everySteps": 1},
+    )
+    spec = parse(document).spec
+    rows = [
+        {"messages": [{"role": "user", "content": f"What is {a} + {a * 7 % 50}?"}], "answer": a + a * 7 % 50}
+        for a in range(10, 10 + ROWS)
+    ]
+    dataset = folder / "rows.jsonl"
+    dataset.write_text("\n".join(map(json.dumps, rows)))
+    return RunConfig(
+        job=JobIdentity(name="nine", namespace="default", uid="nine"),
+        spec=spec,
+        effective=effective(spec, "nine"),
+        run_dir=str(folder / "run"),
+        dataset_path=str(dataset),
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "sent"),
+    [
+        pytest.param(DEFAULTS, {"top_k": 40, "top_p": 1.0}, id="defaults"),
+        pytest.param(ALL_CHANGED, {"top_k": 0, "top_p": 0.9}, id="all-nine-changed-and-top-k-off"),
+        pytest.param(TOP_P_ZERO, {"top_k": 1, "top_p": 1.0}, id="top-p-zero-is-the-most-probable-token"),
+    ],
+)
+def test_the_nine_parameters_arrive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], sent: dict[str, float]
+) -> None:
+    config = run_config(tmp_path, changes)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run.json").write_text(json.dumps(config.dump()))
+    received_file = tmp_path / "received.jsonl"
+    monkeypatch.setenv(RECORD_FILE, str(received_file))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    plain = vllm_server.command
+
+    def recording(*arguments: Any) -> list[str]:
+        return [*plain(*arguments), "--middleware", "tests.trainer.record_requests.RecordRequests"]
+
+    monkeypatch.setattr(vllm_server, "command", recording)
+    assert trainer.main(["--config", str(tmp_path / "run.json")]) == 0
+
+    training, sampling = config.spec.training, config.spec.sampling
+    posts = [json.loads(line) for line in received_file.read_text().splitlines()]
+    completions = [post["body"] for post in posts if post["path"] == "/v1/completions"]
+    rollouts = [body for body in completions if body["temperature"] > 0]
+    greedy = [body for body in completions if body["temperature"] == 0]
+
+    # Temperature, top-p, top-k, max tokens, in every rollout request.
+    for body in rollouts:
+        assert body["temperature"] == sampling.temperature
+        assert body["max_tokens"] == sampling.max_tokens
+        assert {key: body[key] for key in sent} == sent
+        assert body["n"] == 1
+    assert len({body["seed"] for body in rollouts}) == len(rollouts)
+    for body in greedy:
+        assert "top_k" not in body
+        assert "top_p" not in body
+
+    # Rollouts and epochs: every kept row was asked for exactly so often.
+    asked = Counter(tuple(body["prompt"]) for body in rollouts)
+    held_out = {tuple(body["prompt"]) for body in greedy}
+    assert set(asked.values()) == {sampling.num_rollouts * training.epochs}
+    assert len(asked) + len(held_out) == ROWS
+    assert not held_out & set(asked)
+
+    # Batch size: the first step took as many groups as fit, in tokens, and not one more.
+    steps = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    first = steps[0]["groups"]
+    expected = sampling.max_tokens / 2
+    group_tokens = [sampling.num_rollouts * (len(prompt) + expected) for prompt in asked]
+    assert first * min(group_tokens) <= training.batch_size_tokens
+    assert first == len(asked) or (first + 1) * max(group_tokens) > training.batch_size_tokens
+
+    # Learning rate and rank: from the optimizer's own state.
+    newest = max((tmp_path / "run" / "checkpoints").iterdir())
+    state = torch.load(newest / "training.pt", weights_only=False)["optimizer"]
+    (group,) = [g for g in state["param_groups"] if g["params"]]
+    assert group["lr"] == pytest.approx(training.learning_rate)
+    assert tuple(group["betas"]) == (0.9, 0.999)
+    assert {int(entry["step"]) for entry in state["state"].values()} == {len(steps)}
+    assert {min(entry["exp_avg"].shape) for entry in state["state"].values()} == {training.lora_rank}
+
+    adapter = json.loads((tmp_path / "run" / "adapter" / "adapter_config.json").read_text())
+    assert adapter["r"] == training.lora_rank
