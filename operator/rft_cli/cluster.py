@@ -1,0 +1,190 @@
+"""RFTJobs and their pods in a cluster, read only."""
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import kubernetes
+import urllib3
+from kubernetes.client.exceptions import ApiException
+from kubernetes.config.config_exception import ConfigException
+
+from rft_api import GROUP, KIND, PLURAL, VERSION
+from rft_cli.console import INVALID, UNREADABLE, UserError
+
+WATCH_SECONDS = 60
+"""How long one watch request lives; a dead connection is noticed after at most this."""
+TIMEOUT = (10, 30)
+"""Seconds to connect, and between two pieces of an answer."""
+RETRY_SECONDS = 3.0
+MAX_FAILURES = 20
+"""A watch outlives an API server that is away for about a minute."""
+
+Body = dict[str, Any]
+
+# Its types are partly missing and partly wrong.
+_kubernetes: Any = kubernetes
+
+
+class Unreachable(UserError):
+    """The API server does not answer, or not now."""
+
+
+class Cluster:
+    """The RFTJobs of one namespace, through a kubeconfig."""
+
+    def __init__(self, context: str | None = None, namespace: str | None = None) -> None:
+        """Read ``KUBECONFIG`` or ``~/.kube/config``; inside a pod, the pod's own account.
+
+        Raises:
+            UserError: there is no usable kubeconfig or no such context.
+        """
+        self._api, default = _connect(context)
+        self.namespace = namespace or default
+        self._objects = _kubernetes.client.CustomObjectsApi(self._api)
+        self._core = _kubernetes.client.CoreV1Api(self._api)
+
+    def jobs(self, *, all_namespaces: bool = False) -> list[Body]:
+        """Return the RFTJobs of the namespace, or of all."""
+        with self._explained(f"the list of {PLURAL}"):
+            if all_namespaces:
+                answer = self._objects.list_cluster_custom_object(
+                    GROUP, VERSION, PLURAL, _request_timeout=TIMEOUT
+                )
+            else:
+                answer = self._objects.list_namespaced_custom_object(
+                    GROUP, VERSION, self.namespace, PLURAL, _request_timeout=TIMEOUT
+                )
+        return list(answer["items"])
+
+    def job(self, name: str) -> Body:
+        """Return one RFTJob."""
+        with self._explained(f"{KIND} {name!r}"):
+            found: Body = self._objects.get_namespaced_custom_object(
+                GROUP, VERSION, self.namespace, PLURAL, name, _request_timeout=TIMEOUT
+            )
+        return found
+
+    def changes(self, name: str) -> Iterator[Body]:
+        """Yield an RFTJob now and after every change, for ever.
+
+        Raises:
+            UserError: it does not exist, or is deleted meanwhile.
+        """
+        yield self.job(name)
+        failures = 0
+        while True:
+            try:
+                for body in self._watched(name):
+                    failures = 0
+                    yield body
+                # An empty watch may mean that it is gone.
+                yield self.job(name)
+            except Unreachable:
+                failures += 1
+                if failures > MAX_FAILURES:
+                    raise
+                time.sleep(RETRY_SECONDS)
+
+    def _watched(self, name: str) -> Iterator[Body]:
+        """Yield an RFTJob as it is and after every change, until the server ends the request."""
+        # Without a resourceVersion each request begins with the object as it is: nothing is missed.
+        stream = _kubernetes.watch.Watch().stream(
+            self._objects.list_namespaced_custom_object,
+            *(GROUP, VERSION, self.namespace, PLURAL),
+            field_selector=f"metadata.name={name}",
+            timeout_seconds=WATCH_SECONDS,
+            _request_timeout=(TIMEOUT[0], WATCH_SECONDS + TIMEOUT[1]),
+        )
+        with self._explained(f"{KIND} {name!r}"), contextlib.closing(stream) as events:
+            for event in events:
+                if event["type"] == "DELETED":
+                    raise UserError(f"{KIND} {name!r} was deleted", INVALID)
+                yield event["object"]
+
+    def newest_pod(self, job: Body) -> Body:
+        """Return the pod that an RFTJob's child Job made last.
+
+        Raises:
+            UserError: it has none.
+        """
+        name, child = job["metadata"]["name"], (job.get("status") or {}).get("jobName")
+        phase = (job.get("status") or {}).get("phase") or "Pending"
+        pods: list[Body] = []
+        if child:
+            with self._explained(f"the pods of {KIND} {name!r}"):
+                answer = self._core.list_namespaced_pod(
+                    self.namespace, label_selector=f"job-name={child}", _request_timeout=TIMEOUT
+                )
+            pods = [self._api.sanitize_for_serialization(pod) for pod in answer.items]
+        if not pods:
+            raise UserError(f"{KIND} {name!r} has no pod: its phase is {phase}", INVALID)
+        return max(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
+
+    def log_lines(self, pod: str, container: str, *, follow: bool, tail: int | None) -> Iterator[str]:
+        """Yield the lines of a container's log."""
+        with self._explained(f"the log of {pod}, container {container}"):
+            answer = self._core.read_namespaced_pod_log(
+                pod,
+                self.namespace,
+                container=container,
+                follow=follow,
+                **({} if tail is None else {"tail_lines": tail}),
+                _preload_content=False,
+            )
+            rest = b""
+            for chunk in answer.stream(65536):
+                *lines, rest = (rest + chunk).split(b"\n")
+                yield from (line.decode(errors="replace") for line in lines)
+            if rest:
+                yield rest.decode(errors="replace")
+
+    @contextlib.contextmanager
+    def _explained(self, what: str) -> Iterator[None]:
+        """Turn the client's errors into one line that says what to do."""
+        try:
+            yield
+        except ApiException as error:
+            passing = error.status == 429 or error.status >= 500
+            raise (Unreachable if passing else UserError)(self._explanation(what, error), INVALID) from error
+        except urllib3.exceptions.HTTPError as error:
+            raise Unreachable(
+                f"{self._api.configuration.host} does not answer ({type(error).__name__});"
+                " check the cluster, or name another with --context",
+                UNREADABLE,
+            ) from error
+
+    def _explanation(self, what: str, error: ApiException) -> str:
+        where = f"in namespace {self.namespace!r}"
+        if error.status == 404 and "page not found" in str(error.body):
+            return f"the cluster knows no {PLURAL}.{GROUP}: install the operator's chart first"
+        if error.status == 404:
+            return f"{what} does not exist {where}; see rft get, or name another namespace with -n"
+        if error.status in (401, 403):
+            return f"{what}: {error.reason} {where}; ask for get, list and watch on {PLURAL}.{GROUP}"
+        return f"{what}: the API server answers {error.status} {error.reason}"
+
+
+def _connect(context: str | None) -> tuple[Any, str]:
+    """Return a client and the context's namespace."""
+    # Its warnings about retries would stand before the one line that says it all.
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
+    try:
+        contexts, active = _kubernetes.config.list_kube_config_contexts()
+    except ConfigException as error:
+        if context is None:
+            with contextlib.suppress(ConfigException):
+                _kubernetes.config.load_incluster_config()
+                return _kubernetes.client.ApiClient(), "default"
+        raise UserError(f"no usable kubeconfig ({error}); set KUBECONFIG", UNREADABLE) from error
+    chosen = active if context is None else next((c for c in contexts if c["name"] == context), None)
+    if chosen is None:
+        names = ", ".join(str(c["name"]) for c in contexts)
+        raise UserError(f"--context {context!r} is not in the kubeconfig; it has {names}", UNREADABLE)
+    try:
+        api = _kubernetes.config.new_client_from_config(context=chosen["name"])
+    except ConfigException as error:
+        raise UserError(f"the context {chosen['name']!r} is not usable: {error}", UNREADABLE) from error
+    return api, chosen["context"].get("namespace") or "default"

@@ -1,0 +1,45 @@
+"""What the trainer will compute on, found out without importing torch."""
+
+import os
+import re
+from importlib import metadata
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from rft_api.resources import Resources
+
+Device = Literal["cpu", "cuda"]
+
+
+class Hardware(NamedTuple):
+    """Device, and how many GPUs of it the run gets."""
+
+    device: Device
+    gpus: int
+
+
+def visible_gpus(dev: Path = Path("/dev")) -> int:
+    """Return how many GPUs the driver shows this process."""
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if allowed is not None:
+        names = [name.strip() for name in allowed.split(",") if name.strip()]
+        return 0 if not names or names[0] == "-1" else len(names)
+    return sum(1 for node in dev.glob("nvidia*") if re.fullmatch(r"nvidia\d+", node.name))
+
+
+def torch_has_cuda() -> bool:
+    """Whether the installed torch is a build for GPUs, as far as its version says."""
+    try:
+        return not metadata.version("torch").endswith("+cpu")
+    except metadata.PackageNotFoundError:
+        return False
+
+
+def detect(resources: Resources | None, dev: Path = Path("/dev")) -> Hardware:
+    """Return the GPUs the manifest asks for, as far as the machine has them; else the CPU."""
+    wanted = resources.gpus if resources is not None else None
+    accelerator = resources.accelerator.name if resources is not None and resources.accelerator else None
+    found = visible_gpus(dev) if torch_has_cuda() else 0
+    if not found or wanted == 0 or accelerator == "cpu":
+        return Hardware("cpu", 0)
+    return Hardware("cuda", min(found, wanted if wanted is not None else 1))

@@ -1,0 +1,48 @@
+"""What the trainer's exit codes mean, and what to do."""
+
+from typing import NamedTuple
+
+from rft_api.exitcodes import ExitCode
+from rft_cli.process import INTERRUPTED
+
+
+class Ending(NamedTuple):
+    """An exit code in words."""
+
+    what: str
+    fix: str
+
+
+RESUME = "the same command resumes from the last checkpoint"
+
+ENDINGS: dict[int, Ending] = {
+    ExitCode.OK: Ending("complete", ""),
+    ExitCode.UNEXPECTED: Ending("the trainer failed", f"see the log; {RESUME}"),
+    ExitCode.CONFIGURATION: Ending(
+        "the trainer refused its configuration", "correct the manifest or the model's path"
+    ),
+    ExitCode.DATA: Ending("the rows cannot be used", "correct what the message names"),
+    ExitCode.USER_CODE: Ending("a grader with onError: fail failed", "correct the grader; see the log"),
+    ExitCode.OUT_OF_MEMORY: Ending(
+        "out of memory",
+        "lower training.batchSizeTokens, sampling.maxTokens or training.loraRank, with a new --output",
+    ),
+    ExitCode.VOLUME: Ending("the output folder cannot be written", f"make room or rights there; {RESUME}"),
+    ExitCode.SAMPLER: Ending(
+        "the sampler did not start or come back",
+        "see vLLM's lines in the log; spec.sampling.engine: transformers works without vLLM",
+    ),
+    ExitCode.PREEMPTED: Ending("stopped with a checkpoint", RESUME),
+    ExitCode.FENCED: Ending("another trainer has taken over this folder", "use a new --output"),
+    INTERRUPTED: Ending("killed", RESUME),
+    137: Ending("killed by SIGKILL, often for want of memory", f"free some; {RESUME}"),
+}
+
+
+def explain(exit_code: int) -> Ending:
+    """Return what an exit code means; signals and unknown codes too."""
+    if exit_code in ENDINGS:
+        return ENDINGS[exit_code]
+    if exit_code > 128:
+        return Ending(f"the trainer died of signal {exit_code - 128}", f"see the log; {RESUME}")
+    return Ending(f"the trainer ended with code {exit_code}", f"see the log; {RESUME}")

@@ -1,0 +1,24 @@
+"""``rft``, also installed as ``kubectl-rft``."""
+
+import typer
+
+from rft_cli.curve import curve
+from rft_cli.get import get
+from rft_cli.logs import logs
+from rft_cli.run import run
+from rft_cli.validate import validate
+from rft_cli.watch import watch
+
+app = typer.Typer(
+    help="Reinforcement fine-tuning of language models: check, run and watch RFTJobs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+for command in (validate, run, get, watch, curve, logs):
+    app.command()(command)
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,101 @@
+"""Manifests: the RFTJobs of a file, and the ConfigMaps that travel with them."""
+
+import base64
+import binascii
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rft_api import GROUP, KIND
+from rft_api.job import RFTJob
+from rft_api.loader import Document, UnreadableManifest, load_documents, load_file
+from rft_api.validation import check
+from rft_cli.console import INVALID, UNREADABLE, UserError
+
+STDIN = Path("-")
+
+
+class Manifest(NamedTuple):
+    """A valid RFTJob and what its file holds beside it."""
+
+    path: Path
+    job: RFTJob
+    config_maps: dict[str, dict[str, bytes]]
+    """Contents by ConfigMap name, then key."""
+
+    @property
+    def folder(self) -> Path:
+        """What relative paths in the manifest are relative to."""
+        return Path.cwd() if self.path == STDIN else self.path.resolve().parent
+
+
+def read(path: Path) -> list[Document]:
+    """Return the objects of a file, or of stdin for ``-``.
+
+    Raises:
+        UserError: the file cannot be read as YAML.
+    """
+    try:
+        return load_documents(sys.stdin.read(), "stdin") if path == STDIN else load_file(path)
+    except UnreadableManifest as error:
+        raise UserError(str(error), UNREADABLE) from error
+
+
+def is_job(body: Mapping[str, Any]) -> bool:
+    """Whether a document is, or was meant to be, an RFTJob."""
+    group = str(body.get("apiVersion", "")).partition("/")[0]
+    return group == GROUP or str(body.get("kind", "")).lower() == KIND.lower()
+
+
+def load(path: Path) -> Manifest:
+    """Return the one RFTJob of a file.
+
+    Raises:
+        UserError: there is not exactly one, or it is not valid.
+    """
+    documents = read(path)
+    jobs = [document for document in documents if is_job(document.body)]
+    if len(jobs) != 1:
+        names = ", ".join(name_of(document.body) for document in jobs)
+        found = f"{len(jobs)} RFTJobs ({names})" if jobs else "no RFTJob"
+        raise UserError(f"{path}: holds {found}; it must hold exactly one")
+    job, problems = check(jobs[0].body)
+    if job is None:
+        lines = "\n".join(f"  {problem}" for problem in problems)
+        raise UserError(f"{jobs[0].source}: is not valid:\n{lines}", INVALID)
+    return Manifest(path, job, config_maps(documents, job.metadata.namespace))
+
+
+def name_of(body: Mapping[str, Any]) -> str:
+    """Return ``metadata.name``, or a stand-in for messages."""
+    metadata = body.get("metadata")
+    name = metadata.get("name") if isinstance(metadata, Mapping) else None
+    return str(name) if name else "without a name"
+
+
+def config_maps(documents: list[Document], namespace: str) -> dict[str, dict[str, bytes]]:
+    """Return the contents of a namespace's ConfigMaps by name and key."""
+    found: dict[str, dict[str, bytes]] = {}
+    for source, body in documents:
+        if body.get("apiVersion") != "v1" or body.get("kind") != "ConfigMap":
+            continue
+        metadata = body.get("metadata") or {}
+        # One without a namespace goes wherever the job goes.
+        if metadata.get("namespace", namespace) == namespace:
+            found[name_of(body)] = _contents(source, body)
+    return found
+
+
+def _contents(source: str, body: Mapping[str, Any]) -> dict[str, bytes]:
+    contents: dict[str, bytes] = {}
+    for key, text in (body.get("data") or {}).items():
+        if not isinstance(text, str):
+            raise UserError(f"{source}: data.{key}: {text!r} is not a text; quote it", UNREADABLE)
+        contents[str(key)] = text.encode()
+    for key, text in (body.get("binaryData") or {}).items():
+        try:
+            contents[str(key)] = base64.b64decode(text, validate=True)
+        except (binascii.Error, TypeError, ValueError) as error:
+            raise UserError(f"{source}: binaryData.{key}: is not base64", UNREADABLE) from error
+    return contents

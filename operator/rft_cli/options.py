@@ -1,0 +1,19 @@
+"""Options that several commands share, and the connection they make."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rft_cli.cluster import Cluster
+
+Context = Annotated[str | None, typer.Option("--context", help="Context of the kubeconfig.")]
+Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="The context's if absent.")]
+
+
+def connect(context: str | None, namespace: str | None) -> "Cluster":
+    """Return the cluster that the options mean."""
+    # The kubernetes client takes a second to import; commands on files do not pay it.
+    from rft_cli.cluster import Cluster
+
+    return Cluster(context, namespace)

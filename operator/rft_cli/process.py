@@ -1,0 +1,127 @@
+"""The trainer as a child process: its lines, its log, and a clean way to stop it."""
+
+import contextlib
+import os
+import queue
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+POLL_SECONDS = 0.2
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+SECOND_THOUGHT_SECONDS = 1.0
+"""A stop within this time is an echo of the first: timeout(1), make and terminals send some twice."""
+
+INTERRUPTED = 130
+"""Exit code after a second Ctrl-C."""
+
+
+class Supervisor:
+    """Runs one child in a process group of its own.
+
+    The first Ctrl-C, SIGTERM or hang-up asks the child to checkpoint; a later Ctrl-C kills its group.
+    """
+
+    def __init__(self, command: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> None:
+        self._command = command
+        self._log = log
+        self._env = env
+        self._process: subprocess.Popen[str] | None = None
+        self._lines: queue.Queue[str] = queue.Queue()
+        self._asked_at: float | None = None
+        self._killed = False
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the child has been asked to stop."""
+        return self._asked_at is not None
+
+    def run(self, on_line: Callable[[str], None], on_tick: Callable[[], None]) -> int:
+        """Start the child, hand each line of its stdout to ``on_line`` and return its exit code.
+
+        ``on_tick`` is called several times a second in between. Both run in the calling thread. A child
+        ended by a signal gives 128 plus its number, as in a shell.
+        """
+        with self._log.open("a", encoding="utf-8") as log, self._started(log) as process:
+            reader = threading.Thread(target=self._read, args=(process,), daemon=True)
+            reader.start()
+            while process.poll() is None:
+                self._deliver(on_line, wait=True)
+                on_tick()
+            # A grandchild may hold the pipe open for ever: what is not here after a second never comes.
+            reader.join(timeout=1.0)
+            while self._deliver(on_line, wait=False):
+                pass
+            on_tick()
+            if not reader.is_alive() and process.stdout is not None:
+                process.stdout.close()
+        if self._killed:
+            return INTERRUPTED
+        return process.returncode if process.returncode >= 0 else 128 - process.returncode
+
+    @contextlib.contextmanager
+    def _started(self, log: IO[str]) -> Iterator["subprocess.Popen[str]"]:
+        handlers = {number: signal.signal(number, self._on_signal) for number in STOP_SIGNALS}
+        try:
+            process = self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                errors="replace",
+                env=self._env,
+                start_new_session=True,
+            )
+            if self.stopping:
+                # It came while there was no child to tell.
+                process.send_signal(signal.SIGTERM)
+            try:
+                yield process
+            except BaseException:
+                _kill_group(process)
+                process.wait()
+                raise
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        """Pass a stop on. No waiting and no locks: this interrupts the loop anywhere."""
+        first = self._asked_at is None
+        if self._asked_at is None:
+            self._asked_at = time.monotonic()
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        if first:
+            # Only the trainer: it ends its own children once the checkpoint is written.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGTERM)
+        elif number == signal.SIGINT and time.monotonic() - self._asked_at >= SECOND_THOUGHT_SECONDS:
+            self._killed = True
+            _kill_group(process)
+
+    def _read(self, process: "subprocess.Popen[str]") -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            self._lines.put(line.rstrip("\n"))
+
+    def _deliver(self, on_line: Callable[[str], None], *, wait: bool) -> bool:
+        try:
+            line = self._lines.get(timeout=POLL_SECONDS) if wait else self._lines.get_nowait()
+        except queue.Empty:
+            return False
+        on_line(line)
+        return True
+
+
+def _kill_group(process: "subprocess.Popen[str]") -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)

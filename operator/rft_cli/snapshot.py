@@ -1,0 +1,168 @@
+"""``run.json``: what a run was started with, and whether a manifest still says the same."""
+
+import json
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from rft_api.effective import effective
+from rft_api.job import RFTJob, RFTJobSpec
+from rft_api.problems import join_path
+from rft_api.runconfig import CONFIG_FILE, JobIdentity, RunConfig
+from rft_cli.console import INVALID, UNREADABLE, UserError
+from rft_cli.device import Hardware
+from rft_cli.inputs import Inputs
+
+DIGESTS_FILE = "inputs.json"
+INPUTS_FOLDER = "inputs"
+
+CHANGEABLE = ("suspend", "cancel", "stop", "ttlSecondsAfterFinished", "resources", "template", "storage")
+"""Parts of the spec that may differ when a run resumes here; ``storage`` is the output folder itself."""
+
+
+class Change(NamedTuple):
+    """One field that differs."""
+
+    path: str
+    before: object
+    after: object
+
+    def __str__(self) -> str:
+        return f"{self.path}: was {_show(self.before)}, is now {_show(self.after)}"
+
+
+def previous(folder: Path) -> RunConfig | None:
+    """Return what the run in ``folder`` was started with; None when there is no run.
+
+    Raises:
+        UserError: the file is there but cannot be read.
+    """
+    path = folder / CONFIG_FILE
+    if not path.exists():
+        return None
+    try:
+        return RunConfig.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        detail = f"{error.error_count()} fields are wrong"
+    except (OSError, ValueError) as error:
+        detail = str(error)
+    raise UserError(f"{path}: not a run of this version ({detail}); use a new --output", UNREADABLE)
+
+
+def build(
+    job: RFTJob, inputs: Inputs, hardware: Hardware, folder: Path, before: RunConfig | None
+) -> RunConfig:
+    """Return the configuration of a run in ``folder``; the UID stays that of the run before."""
+    uid = before.job.uid if before is not None else job.metadata.uid or str(uuid.uuid4())
+    optional: dict[str, Any] = {}
+    if inputs.evaluation is not None:
+        optional["evaluation_path"] = inputs.evaluation.location
+    if inputs.graders:
+        optional["grader_code"] = {name: given.location for name, given in inputs.graders.items()}
+    return RunConfig(
+        job=JobIdentity(name=job.metadata.name, namespace=job.metadata.namespace, uid=uid),
+        spec=job.spec,
+        effective=effective(job.spec, uid, model_context_length(job.spec)),
+        device=hardware.device,
+        gpus=hardware.gpus,
+        run_dir=str(folder),
+        dataset_path=inputs.dataset.location,
+        **optional,
+    )
+
+
+def model_context_length(spec: RFTJobSpec) -> int | None:
+    """Return the model's own context length, where the model is a folder on this machine."""
+    try:
+        config = json.loads((Path(spec.model.name) / "config.json").read_text(encoding="utf-8"))
+        length = config.get("max_position_embeddings")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return length if isinstance(length, int) else None
+
+
+def refuse_changes(folder: Path, before: RunConfig, now: RunConfig, inputs: Inputs) -> None:
+    """Resume only what is the same run.
+
+    Raises:
+        UserError: the spec or the content of an input changed; lists every change.
+    """
+    changes = [change for change in spec_changes(before.spec, now.spec) if not _may_change(change.path)]
+    changes += [Change(field, *pair) for field, pair in _changed_inputs(folder, inputs).items()]
+    if before.job.name != now.job.name:
+        changes.insert(0, Change("metadata.name", before.job.name, now.job.name))
+    if changes:
+        lines = "\n".join(f"  {change}" for change in changes)
+        raise UserError(
+            f"{folder} holds a run with another spec:\n{lines}\n"
+            "Name a new folder with --output to start anew, or undo the changes to resume.",
+            INVALID,
+        )
+
+
+def save(folder: Path, config: RunConfig, inputs: Inputs) -> Path:
+    """Write inputs and configuration and return the path of the latter."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for given in inputs.named().values():
+        given.write()
+    digests = {field: given.digest() for field, given in inputs.named().items()}
+    _write(folder / DIGESTS_FILE, digests)
+    _write(folder / CONFIG_FILE, config.dump())
+    return folder / CONFIG_FILE
+
+
+def spec_changes(before: RFTJobSpec, now: RFTJobSpec) -> list[Change]:
+    """Return the fields that differ, defaults included, in the order of the spec."""
+    return [
+        Change(join_path(("spec", *loc)), old, new)
+        for loc, old, new in _differences(before.dump(), now.dump(), ())
+    ]
+
+
+def _differences(
+    old: Any, new: Any, loc: tuple[int | str, ...]
+) -> Iterator[tuple[tuple[int | str, ...], Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in [*old, *(key for key in new if key not in old)]:
+            yield from _differences(old.get(key), new.get(key), (*loc, key))
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for i, (left, right) in enumerate(zip(old, new, strict=True)):
+            yield from _differences(left, right, (*loc, i))
+    elif old != new:
+        yield loc, old, new
+
+
+def _may_change(path: str) -> bool:
+    return path.split(".")[1] in CHANGEABLE
+
+
+def _changed_inputs(folder: Path, inputs: Inputs) -> dict[str, tuple[str, str]]:
+    try:
+        before = json.loads((folder / DIGESTS_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    now = {field: given.digest() for field, given in inputs.named().items()}
+    return {
+        f"content of {field}": (_short(before.get(field)), _short(now.get(field)))
+        for field in sorted({*before, *now})
+        if before.get(field) != now.get(field)
+    }
+
+
+def _short(digest: str | None) -> str:
+    return f"sha256 {digest[:12]}" if digest is not None else "not a file here"
+
+
+def _show(value: object) -> str:
+    text = "not set" if value is None else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _write(path: Path, body: dict[str, Any]) -> None:
+    """Replace a file in one step, so that a killed command never leaves half of it."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(body, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.replace(path)

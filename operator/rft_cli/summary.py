@@ -1,0 +1,52 @@
+"""What a local run has come to: the curve, the held-out evaluation, the adapter."""
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from rft_api.loader import UnreadableManifest, load_file
+from rft_api.status import RFTJobStatus
+from rft_cli.console import UNREADABLE, UserError, out
+from rft_cli.curve import METRICS_FILE, STATUS_FILE, print_curve, read_metrics
+from rft_cli.evaluation import evaluation_table, verdict
+from rft_cli.png import write_png
+
+PNG_FILE = "reward.png"
+
+
+def print_summary(folder: Path) -> None:
+    """Print what is there to show, and draw ``reward.png``."""
+    console = out()
+    metrics = folder / METRICS_FILE
+    points = read_metrics(metrics) if metrics.is_file() else []
+    if points:
+        console.print()
+        print_curve(console, points)
+        write_png(points, folder / PNG_FILE, folder.name)
+    status = read_status(folder)
+    if status.evaluation is not None:
+        console.print()
+        console.print(evaluation_table(status.evaluation))
+        console.print(verdict(status.evaluation), markup=False)
+    console.print()
+    if points:
+        console.print(f"curve:   {folder / PNG_FILE}", markup=False)
+    if status.output is not None and status.output.adapter:
+        console.print(f"adapter: {status.output.adapter}", markup=False)
+
+
+def read_status(folder: Path) -> RFTJobStatus:
+    """Return what the trainer last reported; nothing yet is an empty status.
+
+    Raises:
+        UserError: the file is there but is not a status.
+    """
+    path = folder / STATUS_FILE
+    if not path.is_file():
+        return RFTJobStatus()
+    try:
+        documents = load_file(path)
+        body = documents[0].body if documents else {}
+        return RFTJobStatus.model_validate(body)
+    except (UnreadableManifest, ValidationError) as error:
+        raise UserError(f"{path}: is not a status that this version wrote", UNREADABLE) from error

@@ -1,0 +1,62 @@
+"""The trainer's time in ``rft run``: from its start to what is said about its end."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from rft_api.exitcodes import ExitCode
+from rft_cli.console import err, out
+from rft_cli.endings import explain
+from rft_cli.process import Supervisor
+from rft_cli.progress import ProgressView, parse
+from rft_cli.summary import print_summary
+
+LOG_FILE = "trainer.log"
+LOG_TAIL = 15
+"""Lines of the log that are shown when there is no message."""
+
+CLEAN = (ExitCode.OK, ExitCode.PREEMPTED)
+
+
+def train(command: list[str], folder: Path) -> int:
+    """Run the trainer to its end, show it, and return its exit code."""
+    log = folder / LOG_FILE
+    supervisor = Supervisor(command, log, {**os.environ, "PYTHONUNBUFFERED": "1"})
+    told = False
+    end: dict[str, Any] = {}
+    with ProgressView(out()) as view:
+
+        def on_line(line: str) -> None:
+            event = parse(line)
+            if event is None:
+                with log.open("a", encoding="utf-8") as file:
+                    file.write(line + "\n")
+                return
+            if event["event"] == "end":
+                end.update(event)
+            view.show(event)
+
+        def on_tick() -> None:
+            nonlocal told
+            if supervisor.stopping and not told:
+                view.note("stopping: waiting for the checkpoint; Ctrl-C again kills")
+                told = True
+            view.refresh()
+
+        exit_code = supervisor.run(on_line, on_tick)
+    ending = explain(exit_code)
+    sentence = ": ".join(part for part in ending if part)
+    if exit_code in CLEAN:
+        reason = f" ({end['reason']})" if exit_code == ExitCode.OK and end.get("reason") else ""
+        out().print(sentence + reason, markup=False)
+        print_summary(folder)
+    else:
+        err().print(end.get("message") or _tail(log), markup=False)
+        err().print(f"error: exit code {exit_code}: {sentence} ({log})", markup=False)
+    return exit_code
+
+
+def _tail(log: Path) -> str:
+    """Return the end of the log, for a trainer that left no message."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL:]
+    return "\n".join(f"  {line}" for line in lines)

@@ -1,0 +1,48 @@
+"""``rft validate``: everything that is wrong with manifests, at once."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rft_api import KIND
+from rft_api.loader import Document
+from rft_api.validation import check
+from rft_cli.console import INVALID, UserError, err, out, reports_errors
+from rft_cli.manifest import is_job, name_of, read
+
+
+@reports_errors
+def validate(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Manifests; - reads stdin.")],
+) -> None:
+    """Check every RFTJob in the files: fields, ranges and the rules across fields.
+
+    Other kinds in the same files are skipped. Exit code 1: something is wrong; 2: a file cannot be read.
+    """
+    exit_code = 0
+    for path in files:
+        try:
+            jobs = [document for document in read(path) if is_job(document.body)]
+        except UserError as error:
+            err().print(f"error: {error}", markup=False)
+            exit_code = max(exit_code, error.exit_code)
+            continue
+        if not jobs:
+            out().print(f"{path}: holds no {KIND}", markup=False)
+        verdicts = [_is_valid(document) for document in jobs]
+        if not all(verdicts):
+            exit_code = max(exit_code, INVALID)
+    raise typer.Exit(exit_code)
+
+
+def _is_valid(document: Document) -> bool:
+    """Print what there is to say about one RFTJob."""
+    title = f"{document.source}: {KIND} {name_of(document.body)}"
+    problems = check(document.body).problems
+    if not problems:
+        out().print(f"{title}: OK", markup=False)
+        return True
+    count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+    out().print("\n".join([f"{title}: {count}", *(f"  {problem}" for problem in problems)]), markup=False)
+    return False

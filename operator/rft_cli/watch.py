@@ -1,0 +1,81 @@
+"""``rft watch``: a job in the cluster, live until it ends."""
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from rft_api.conditions import TERMINAL_PHASES
+from rft_cli.console import out, reports_errors
+from rft_cli.curve import AXIS_COLUMNS, MAX_WIDTH
+from rft_cli.get import job_table
+from rft_cli.options import Context, Namespace, connect
+from rft_cli.plot import line_chart
+from rft_cli.views import COLUMNS, history, row
+
+SUCCEEDED = "Succeeded"
+
+
+@reports_errors
+def watch(
+    name: Annotated[str, typer.Argument(help="The job.")],
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing: only the exit code.")] = False,
+    context: Context = None,
+    namespace: Namespace = None,
+) -> None:
+    """Follow a job until it ends. Exit code 0: Succeeded; 1: Failed or Cancelled."""
+    try:
+        console = Console(quiet=True, force_terminal=False) if quiet else out()
+        phase = follow(connect(context, namespace).changes(name), console)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    raise typer.Exit(0 if phase == SUCCEEDED else 1)
+
+
+def follow(changes: Iterable[dict[str, Any]], console: Console) -> str:
+    """Show every change until a terminal phase, and return that phase."""
+    phase = ""
+    if console.is_terminal:
+        with Live(console=console, auto_refresh=False) as live:
+            for job in changes:
+                live.update(picture(job, console.width), refresh=True)
+                if (phase := phase_of(job)) in TERMINAL_PHASES:
+                    break
+        return phase
+    shown = ""
+    for job in changes:
+        if (line := plain_line(job)) != shown:
+            console.print(line, markup=False)
+            shown = line
+        if (phase := phase_of(job)) in TERMINAL_PHASES:
+            break
+    return phase
+
+
+def phase_of(job: Mapping[str, Any]) -> str:
+    """Return ``status.phase``; a job that nobody has looked at yet is pending."""
+    return (job.get("status") or {}).get("phase") or "Pending"
+
+
+def plain_line(job: Mapping[str, Any]) -> str:
+    """Return a job as one line without what changes by itself, such as its age."""
+    shown = row(job, datetime.now(UTC))
+    parts = [shown.phase, f"step {shown.steps}", f"reward {shown.reward}", f"eta {shown.eta}"]
+    line = ", ".join(part for part in parts if not part.endswith(" -"))
+    return f"{line}: {shown.message}" if shown.message else line
+
+
+def picture(job: dict[str, Any], width: int) -> Group:
+    """Return a job as its row, its message and its curve."""
+    points = history(job)
+    parts: list[Any] = [job_table([job], COLUMNS, datetime.now(UTC))]
+    if message := row(job, datetime.now(UTC)).message:
+        parts.append(Text(message))
+    if points:
+        chart = line_chart(points, width=max(20, min(width - AXIS_COLUMNS, MAX_WIDTH)))
+        parts.append(Text(f"\n{chart}", no_wrap=True))
+    return Group(*parts)

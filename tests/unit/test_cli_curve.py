@@ -1,0 +1,116 @@
+"""rft curve and the charts below it."""
+
+import json
+from pathlib import Path
+
+import matplotlib.backends.backend_agg  # noqa: F401 - slow to import, and not what is timed here
+import pytest
+from typer.testing import CliRunner
+
+from rft_cli.curve import read_metrics
+from rft_cli.main import app
+from rft_cli.plot import line_chart
+from rft_cli.png import trailing_mean
+
+RISING = [(step, step / 10) for step in range(1, 11)]
+
+runner = CliRunner()
+
+
+def metrics(path: Path) -> Path:
+    path.write_text("".join(json.dumps({"step": x, "reward": y, "loss": 0.1}) + "\n" for x, y in RISING))
+    return path
+
+
+def test_a_chart_labels_both_axes_with_the_ranges_of_the_data() -> None:
+    lines = line_chart(RISING, width=30, height=6).splitlines()
+    assert lines[0] == "reward"
+    assert "1.000" in lines[1]
+    assert "0.100" in lines[6]
+    assert lines[-1].split() == ["1", "step", "10"]
+
+
+def test_a_rising_curve_runs_from_bottom_left_to_top_right() -> None:
+    rows = line_chart(RISING, width=30, height=6, ascii_only=True).splitlines()[1:7]
+    columns = [row.partition("|")[2].find("*") for row in rows]
+    assert columns == sorted(columns, reverse=True)
+    assert columns[-1] == 0
+    assert rows[0].endswith("*")
+
+
+def test_every_line_of_a_chart_keeps_within_its_width() -> None:
+    assert max(map(len, line_chart(RISING, width=30, height=6).splitlines())) <= 30 + len("1.000 ┤")
+
+
+def test_braille_has_eight_dots_a_cell() -> None:
+    dense = [(x, y) for x in range(2) for y in range(4)]
+    assert "⣿" in line_chart([(float(x), float(y)) for x, y in dense], width=1, height=1)
+
+
+@pytest.mark.parametrize("points", [[], [(1.0, float("nan"))]])
+def test_a_chart_without_points_says_so(points: list[tuple[float, float]]) -> None:
+    assert line_chart(points) == "no reward yet"
+
+
+def test_a_single_point_and_a_flat_curve_are_drawn() -> None:
+    assert "⠁" in line_chart([(3, 0.5)]) or any(0x2800 < ord(c) < 0x2900 for c in line_chart([(3, 0.5)]))
+    assert "0.500" not in line_chart([(1, 0.5), (2, 0.5)]).splitlines()[1]
+
+
+def test_the_trailing_mean_uses_what_is_there_at_the_start() -> None:
+    assert trailing_mean([1, 3, 5], 2) == [1, 2, 4]
+
+
+def test_the_curve_of_a_folder_is_that_of_its_metrics(tmp_path: Path) -> None:
+    metrics(tmp_path / "metrics.jsonl")
+    folder = runner.invoke(app, ["curve", str(tmp_path)])
+    file = runner.invoke(app, ["curve", str(tmp_path / "metrics.jsonl")])
+    assert folder.exit_code == file.exit_code == 0
+    assert folder.stdout == file.stdout
+    assert "reward" in folder.stdout
+    assert "step" in folder.stdout
+
+
+def test_a_line_that_is_still_being_written_is_left_out(tmp_path: Path) -> None:
+    path = metrics(tmp_path / "metrics.jsonl")
+    whole = runner.invoke(app, ["curve", str(path)]).stdout
+    with path.open("a") as file:
+        file.write('{"step": 11, "rew')
+    assert runner.invoke(app, ["curve", str(path)]).stdout == whole
+
+
+def test_a_step_without_a_graded_rollout_has_no_point(tmp_path: Path) -> None:
+    path = metrics(tmp_path / "metrics.jsonl")
+    before = read_metrics(path)
+    with path.open("a") as file:
+        file.write('{"step": 11, "reward": null}\n')
+    assert read_metrics(path) == before
+
+
+def test_a_broken_line_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "reward": 0.1}\n{"step": 2}\n')
+    result = runner.invoke(app, ["curve", str(path)])
+    assert result.exit_code == 2
+    assert "line 2" in result.stderr
+
+
+def test_the_curve_of_a_saved_status_is_its_history(tmp_path: Path) -> None:
+    path = tmp_path / "status.yaml"
+    path.write_text("reward:\n  history:\n  - {step: 1, reward: 0.25}\n  - {step: 2, reward: 0.75}\n")
+    result = runner.invoke(app, ["curve", str(path)])
+    assert result.exit_code == 0
+    assert "0.750" in result.stdout
+
+
+def test_a_picture_is_written(tmp_path: Path) -> None:
+    png = tmp_path / "charts" / "reward.png"
+    result = runner.invoke(app, ["curve", str(metrics(tmp_path / "metrics.jsonl")), "--png", str(png)])
+    assert result.exit_code == 0
+    assert png.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_path_that_is_not_there_is_not_taken_for_a_job(tmp_path: Path) -> None:
+    result = runner.invoke(app, ["curve", str(tmp_path / "none")])
+    assert result.exit_code == 2
+    assert "no such file or folder" in result.stderr

@@ -1,0 +1,113 @@
+"""rft run: where rows, grader code and the device come from."""
+
+from pathlib import Path
+
+import pytest
+
+from rft_api.resources import Accelerator, Resources
+from rft_cli import device
+from rft_cli.console import UserError
+from rft_cli.inputs import Inputs, Overrides, resolve
+from rft_cli.manifest import load
+from rft_cli.run import with_overrides
+
+JOB = """
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: files}
+data:
+  train.jsonl: '{"messages": []}'
+  grader.py: 'def grade(completion, row): return 1.0'
+---
+apiVersion: rft.dev/v1alpha1
+kind: RFTJob
+metadata: {name: arithmetic}
+spec:
+  model: {name: Qwen/Qwen2.5-0.5B-Instruct}
+  dataset: DATASET
+  graders: [{name: own, python: {configMap: {name: files}}}]
+  storage: {ephemeral: {}}
+"""
+
+
+def resolved(folder: Path, dataset: str, overrides: Overrides | None = None, job: str = JOB) -> Inputs:
+    path = folder / "job.yaml"
+    path.write_text(job.replace("DATASET", dataset))
+    return resolve(load(path), overrides or Overrides(), folder / "out")
+
+
+def test_rows_and_graders_of_a_config_map_are_taken_from_the_same_file(tmp_path: Path) -> None:
+    inputs = resolved(tmp_path, "{configMap: {name: files}}")
+    inputs.dataset.write()
+    assert (tmp_path / "out" / "train.jsonl").read_text() == '{"messages": []}'
+    assert inputs.graders["own"].location == str(tmp_path / "out" / "graders" / "own.py")
+    assert inputs.graders["own"].content == b"def grade(completion, row): return 1.0"
+
+
+@pytest.mark.parametrize("uri", ["./rows.jsonl", "file://rows.jsonl", "file://{folder}/rows.jsonl"])
+def test_a_relative_path_is_relative_to_the_manifest(
+    tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir("/")
+    (tmp_path / "rows.jsonl").write_text("{}")
+    inputs = resolved(tmp_path, f"{{uri: '{uri.format(folder=tmp_path)}'}}")
+    assert inputs.dataset.location == str(tmp_path / "rows.jsonl")
+
+
+def test_a_remote_uri_is_left_to_the_trainer(tmp_path: Path) -> None:
+    inputs = resolved(tmp_path, "{uri: 'https://example.com/rows.jsonl'}")
+    assert inputs.dataset.location == "https://example.com/rows.jsonl"
+    assert inputs.dataset.digest() is None
+
+
+def test_a_flag_replaces_what_only_a_cluster_has(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("{}")
+    claim = "{persistentVolumeClaim: {claimName: data, path: rows.jsonl}}"
+    assert resolved(tmp_path, claim, Overrides(dataset=rows)).dataset.location == str(rows)
+    with pytest.raises(UserError, match=r"spec.dataset.persistentVolumeClaim.*'data'.*--dataset FILE"):
+        resolved(tmp_path, claim)
+
+
+def test_a_missing_config_map_or_key_is_named_with_the_fix(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"spec.dataset.configMap.name: no ConfigMap 'rows'.*--dataset FILE"):
+        resolved(tmp_path, "{configMap: {name: rows}}")
+    with pytest.raises(UserError, match=r"configMap.key: .* has no 'a.jsonl'; it has grader.py, train.jsonl"):
+        resolved(tmp_path, "{configMap: {name: files, key: a.jsonl}}")
+    job = JOB.replace("python: {configMap: {name: files}}", "python: {configMap: {name: code}}")
+    with pytest.raises(UserError, match=r"--grader own=FILE"):
+        resolved(tmp_path, "{configMap: {name: files}}", job=job)
+
+
+def test_a_file_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"spec.dataset.uri: .*none.jsonl is not a file"):
+        resolved(tmp_path, "{uri: ./none.jsonl}")
+    with pytest.raises(UserError, match=r"--grader other: not a python grader from a ConfigMap \(own\)"):
+        resolved(tmp_path, "{configMap: {name: files}}", Overrides(graders={"other": tmp_path}))
+
+
+def test_flags_change_the_spec_and_are_checked_like_it(tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(JOB.replace("DATASET", "{configMap: {name: files}}"))
+    job = load(path).job
+    changed = with_overrides(job, seed=7, max_steps=3).spec
+    assert (changed.training.seed, changed.stop and changed.stop.max_steps) == (7, 3)
+    assert with_overrides(job, None, None) == job
+    with pytest.raises(UserError, match=r"spec.stop.maxSteps: 0 is out of range; allowed is at least 1"):
+        with_overrides(job, None, 0)
+
+
+def test_gpus_are_used_as_far_as_manifest_and_machine_have_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(device, "torch_has_cuda", lambda: True)
+    for name in ("nvidia0", "nvidia1", "nvidiactl"):
+        (tmp_path / name).touch()
+    assert device.detect(None, tmp_path) == ("cuda", 1)
+    assert device.detect(Resources(gpus=8), tmp_path) == ("cuda", 2)
+    assert device.detect(Resources(gpus=0), tmp_path) == ("cpu", 0)
+    assert device.detect(Resources(accelerator=Accelerator(name="cpu")), tmp_path) == ("cpu", 0)
+    assert device.detect(Resources(gpus=1), tmp_path / "none") == ("cpu", 0)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert device.detect(None, tmp_path) == ("cpu", 0)
