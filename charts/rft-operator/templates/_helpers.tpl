@@ -1,0 +1,65 @@
+{{- define "rft.name" -}}
+{{- if contains .Chart.Name .Release.Name -}}
+{{- .Release.Name | trunc 50 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "rft.serviceAccount" -}}
+{{- .Values.serviceAccount.name | default (include "rft.name" .) -}}
+{{- end -}}
+
+{{- define "rft.selector" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "rft.labels" -}}
+{{ include "rft.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | quote }}
+{{- end -}}
+
+{{- define "rft.image" -}}
+{{- printf "%s:%s" .image.repository (.image.tag | default .root.Chart.AppVersion) -}}
+{{- end -}}
+
+{{/* Host of the ingest in URLs: the pinned address, or the Service's name. */}}
+{{- define "rft.ingestHost" -}}
+{{- with .Values.ingest.clusterIP -}}
+{{- if contains ":" . }}[{{ . }}]{{ else }}{{ . }}{{ end -}}
+{{- else -}}
+{{- printf "%s-ingest.%s.svc" (include "rft.name" .) .Release.Namespace -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Rights in the namespaces of the jobs. They mirror rft_operator/cluster.py. */}}
+{{- define "rft.rules" -}}
+- apiGroups: [rft.dev]
+  resources: [rftjobs]
+  verbs: [get, list, watch]
+- apiGroups: [rft.dev]
+  resources: [rftjobs/status]
+  verbs: [patch]
+# For blockOwnerDeletion, where OwnerReferencesPermissionEnforcement is on.
+- apiGroups: [rft.dev]
+  resources: [rftjobs/finalizers]
+  verbs: [update]
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch]
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [get, list, watch, create, patch]
+- apiGroups: [""]
+  resources: [persistentvolumeclaims]
+  verbs: [get, create]
+- apiGroups: [""]
+  resources: [events]
+  verbs: [create]
+{{- end -}}

@@ -1,0 +1,21 @@
+"""Time as Kubernetes writes it."""
+
+from datetime import UTC, datetime
+
+_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
+
+
+def rfc3339(moment: datetime) -> str:
+    """Return ``2026-11-22T18:00:00Z``."""
+    return moment.astimezone(UTC).strftime(_FORMAT)
+
+
+def parse(text: str | None) -> datetime | None:
+    """Return the moment, or ``None`` where there is none or it is not readable."""
+    if not text:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)

@@ -1,0 +1,231 @@
+"""The one module that talks to the API server.
+
+Plain JSON over the ``kubernetes`` client's own connection (its credentials, TLS and token refresh),
+not its generated models: those drop the fields they do not know, and validate what servers send.
+Calls block; callers run them in a bounded pool of threads.
+
+ClusterError           the server refused, or could not be reached
+├── NotFound           404
+├── Conflict           409: someone else wrote in between, or the name is taken
+└── Unavailable        no answer, 429 or 5xx: worth another try
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import urllib3
+from kubernetes import client, config
+from kubernetes.client import rest
+
+from rft_api import GROUP, PLURAL, VERSION
+from rft_operator.objects.names import LABEL_JOB_UID, Owner
+from rft_operator.observe import RawState
+
+Json = dict[str, Any]
+
+_MERGE_PATCH = "application/merge-patch+json"
+_TIMEOUT = urllib3.Timeout(connect=5, read=30)
+_RESOURCES = {
+    "Job": "apis/batch/v1/namespaces/{}/jobs",
+    "ConfigMap": "api/v1/namespaces/{}/configmaps",
+    "PersistentVolumeClaim": "api/v1/namespaces/{}/persistentvolumeclaims",
+    "Pod": "api/v1/namespaces/{}/pods",
+    "Event": "api/v1/namespaces/{}/events",
+    "Secret": "api/v1/namespaces/{}/secrets",
+    "RFTJob": f"apis/{GROUP}/{VERSION}/namespaces/{{}}/{PLURAL}",
+}
+
+
+class ClusterError(Exception):
+    """The API server said no."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(f"{status}: {message}")
+        self.status = status
+
+
+class NotFound(ClusterError):
+    """There is no such object."""
+
+
+class Conflict(ClusterError):
+    """The object changed in between, or exists already."""
+
+
+class Unavailable(ClusterError):
+    """No usable answer."""
+
+
+class Cluster:
+    """The calls the operator makes, and no others: the chart's RBAC rules mirror this class."""
+
+    def __init__(self, configuration: Any, threads: int = 8) -> None:
+        """Use a loaded ``kubernetes.client.Configuration`` from up to ``threads`` threads."""
+        configuration.connection_pool_maxsize = threads
+        self._configuration = configuration
+        self._pool: Any = rest.RESTClientObject(configuration).pool_manager
+
+    def login(self) -> Json:
+        """Return the credentials in the words of kopf's ``ConnectionInfo``."""
+        c = self._configuration
+        # "Bearer …" or "bearer …", by where it comes from.
+        token = self._authorization().get("Authorization", "").partition(" ")[2]
+        return {
+            "server": c.host,
+            "ca_path": c.ssl_ca_cert,
+            "insecure": not c.verify_ssl,
+            "certificate_path": c.cert_file,
+            "private_key_path": c.key_file,
+            "token": token or None,
+        }
+
+    # What is observed.
+
+    def job(self, namespace: str, name: str) -> Json | None:
+        """Return an RFTJob, ``None`` where there is none."""
+        return self._find("RFTJob", namespace, name)
+
+    def state(self, owner: Owner) -> RawState:
+        """Return everything that belongs to one RFTJob, or is in the way."""
+        selector = f"{LABEL_JOB_UID}={owner.uid}"
+        return RawState(
+            job=self._find("Job", owner.namespace, owner.child),
+            config=self._find("ConfigMap", owner.namespace, owner.child),
+            ca=self._find("ConfigMap", owner.namespace, owner.ca),
+            claim=self._find("PersistentVolumeClaim", owner.namespace, owner.child),
+            pods=tuple(self._list("Pod", owner.namespace, selector)),
+        )
+
+    def pod(self, namespace: str, name: str) -> Json | None:
+        """Return a pod."""
+        return self._find("Pod", namespace, name)
+
+    def child(self, namespace: str, name: str) -> Json | None:
+        """Return a Job."""
+        return self._find("Job", namespace, name)
+
+    def secret(self, namespace: str, name: str) -> Json | None:
+        """Return a Secret; the chart allows one by name."""
+        return self._find("Secret", namespace, name)
+
+    def check_crd(self, namespace: str | None) -> None:
+        """Raise NotFound where the server does not know RFTJobs."""
+        where = f"namespaces/{namespace}/" if namespace else ""
+        self._call("GET", f"apis/{GROUP}/{VERSION}/{where}{PLURAL}", {"limit": "1"})
+
+    # What is written.
+
+    def create(self, manifest: Json) -> Json:
+        """Create an object. Raises Conflict where the name is taken."""
+        return self._call(
+            "POST", self._path(manifest["kind"], manifest["metadata"]["namespace"]), body=manifest
+        )
+
+    def merge_data(self, kind: str, namespace: str, name: str, version: str, data: Json) -> Json:
+        """Merge ``data`` into a ConfigMap or Secret, unless it changed since ``version``."""
+        body = {"metadata": {"resourceVersion": version}, "data": data}
+        return self._call("PATCH", self._path(kind, namespace, name), body=body)
+
+    def patch_status(self, document: Mapping[str, Any], patch: Json) -> Json:
+        """Merge ``patch`` into the status, unless the RFTJob changed since it was read."""
+        metadata = document["metadata"]
+        path = self._path("RFTJob", metadata["namespace"], metadata["name"])
+        body = {"metadata": {"resourceVersion": metadata["resourceVersion"]}, "status": patch}
+        return self._call("PATCH", f"{path}/status", body=body)
+
+    def patch_child(self, namespace: str, name: str, uid: str, patch: Json) -> Json:
+        """Merge ``patch`` into the Job, if it is still that Job."""
+        body = {**patch, "metadata": {"uid": uid}}
+        return self._call("PATCH", self._path("Job", namespace, name), body=body)
+
+    def delete_child(self, namespace: str, name: str, uid: str) -> None:
+        """Delete the Job after its pods, if it is still that Job."""
+        body = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "propagationPolicy": "Foreground",
+            "preconditions": {"uid": uid},
+        }
+        self._call("DELETE", self._path("Job", namespace, name), body=body)
+
+    def review_token(self, token: str, audience: str) -> Json:
+        """Return the status of a TokenReview."""
+        review = {
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenReview",
+            "spec": {"token": token, "audiences": [audience]},
+        }
+        answer = self._call("POST", "apis/authentication.k8s.io/v1/tokenreviews", body=review)
+        return dict(answer.get("status") or {})
+
+    # How.
+
+    def _path(self, kind: str, namespace: str, name: str = "") -> str:
+        path = _RESOURCES[kind].format(quote(namespace, safe=""))
+        return f"{path}/{quote(name, safe='')}" if name else path
+
+    def _find(self, kind: str, namespace: str, name: str) -> Json | None:
+        try:
+            return self._call("GET", self._path(kind, namespace, name))
+        except NotFound:
+            return None
+
+    def _list(self, kind: str, namespace: str, selector: str) -> list[Json]:
+        answer = self._call("GET", self._path(kind, namespace), {"labelSelector": selector})
+        return list(answer.get("items") or [])
+
+    def _call(
+        self, method: str, path: str, query: Mapping[str, str] | None = None, body: Json | None = None
+    ) -> Json:
+        url = f"{self._configuration.host}/{path}"
+        if query:
+            url = f"{url}?{urlencode(query)}"
+        headers = {"Accept": "application/json", "User-Agent": "rft-operator", **self._authorization()}
+        data = None
+        if body is not None:
+            headers["Content-Type"] = _MERGE_PATCH if method == "PATCH" else "application/json"
+            data = json.dumps(body, allow_nan=False).encode()
+        try:
+            answer = self._pool.request(
+                method, url, body=data, headers=headers, timeout=_TIMEOUT, retries=False
+            )
+        except urllib3.exceptions.HTTPError as error:
+            raise Unavailable(0, f"{method} {path}: {type(error).__name__}") from error
+        if 200 <= answer.status < 300:
+            return dict(json.loads(answer.data or b"{}"))
+        raise _error(answer.status, f"{method} {path}: {_said(answer.data)}")
+
+    def _authorization(self) -> dict[str, str]:
+        # Asking each time lets the client refresh tokens that expire.
+        bearer = self._configuration.auth_settings().get("BearerToken")
+        return {"Authorization": bearer["value"]} if bearer else {}
+
+
+def connect(kubeconfig: str | None, context: str | None = None, threads: int = 8) -> Cluster:
+    """Connect as the pod's service account, or with a kubeconfig where one is given."""
+    configuration = client.Configuration()
+    loader: Any = config
+    if kubeconfig is None:
+        loader.load_incluster_config(client_configuration=configuration)
+    else:
+        loader.load_kube_config(kubeconfig, context=context, client_configuration=configuration)
+    return Cluster(configuration, threads)
+
+
+def _error(status: int, message: str) -> ClusterError:
+    if status == 404:
+        return NotFound(status, message)
+    if status == 409:
+        return Conflict(status, message)
+    if status == 429 or status >= 500:
+        return Unavailable(status, message)
+    return ClusterError(status, message)
+
+
+def _said(data: bytes) -> str:
+    try:
+        return str(json.loads(data).get("message", ""))[:500]
+    except (ValueError, AttributeError):
+        return data[:200].decode(errors="replace")

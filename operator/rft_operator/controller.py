@@ -1,0 +1,163 @@
+"""One round for one RFTJob: read, decide, write the status, act."""
+
+import hashlib
+import logging
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from rft_operator import metrics
+from rft_operator.clock import rfc3339
+from rft_operator.cluster import Cluster, ClusterError, Conflict, NotFound, Unavailable
+from rft_operator.decision import Decision, Note, Part
+from rft_operator.ingest.reports import Reports
+from rft_operator.objects.config import CA_KEY, ca_config_map, claim, config_map, run_config
+from rft_operator.objects.job import child_job
+from rft_operator.objects.names import OPERATOR_NAME, Owner, owner_of
+from rft_operator.objects.pod import Image
+from rft_operator.observe import RawState, observe
+from rft_operator.queue import Key
+from rft_operator.reconcile import reconcile
+from rft_operator.settings import Settings
+from rft_operator.status import merge_patch
+
+_log = logging.getLogger(__name__)
+MAX_EVENT_MESSAGE = 1000
+AGAIN_AFTER_CONFLICT_SECONDS = 0.2
+
+
+class Controller:
+    """Carries decisions out. Its calls block; a key is never in two threads at once."""
+
+    def __init__(self, cluster: Cluster, reports: Reports, settings: Settings) -> None:
+        self._cluster = cluster
+        self._reports = reports
+        self._settings = settings
+        self._uids: dict[Key, str] = {}
+        self._written: dict[Key, str] = {}
+        self.ca_bundle: str | None = None
+        """What the CA's ConfigMaps hold; ``None`` without ingest."""
+
+    def is_own_write(self, key: Key, version: str) -> bool:
+        """Return whether a watch event shows nothing but our last status patch."""
+        return self._written.get(key) == version
+
+    def process(self, key: Key) -> float | None:
+        """Do one round; return the seconds after which to look again."""
+        started = time.monotonic()
+        try:
+            again = self._round(key)
+        except Conflict as error:
+            # Someone else wrote in between: what was read is outdated, so read again.
+            _log.debug("%s/%s: %s", *key, error)
+            metrics.RECONCILES.labels("conflict").inc()
+            return AGAIN_AFTER_CONFLICT_SECONDS
+        metrics.RECONCILES.labels("done").inc()
+        metrics.RECONCILE_SECONDS.observe(time.monotonic() - started)
+        return again
+
+    def _round(self, key: Key) -> float | None:
+        document = self._cluster.job(*key)
+        if document is None:
+            self._reports.forget(self._uids.pop(key, ""))
+            self._written.pop(key, None)
+            return None
+        owner = owner_of(document)
+        self._uids[key] = owner.uid
+        raw = self._cluster.state(owner)
+        observed = observe(owner, raw, self.ca_bundle, self._reports.get(owner.uid))
+        decision = reconcile(document, observed, datetime.now(UTC), self._settings.no_progress_seconds)
+        self._write_status(key, document, decision.status)
+        for note in decision.notes:
+            self._post(owner, note)
+        self._act(owner, raw, decision)
+        return decision.requeue_after
+
+    def _write_status(self, key: Key, document: dict[str, Any], status: Mapping[str, Any]) -> None:
+        patch = merge_patch(document.get("status") or {}, status)
+        if not patch:
+            return
+        try:
+            written = self._cluster.patch_status(document, patch)
+        except NotFound:
+            # Deleted in between; its event follows.
+            return
+        self._written[key] = written["metadata"]["resourceVersion"]
+        metrics.STATUS_WRITES.inc()
+
+    def _act(self, owner: Owner, raw: RawState, decision: Decision) -> None:
+        for part in decision.ensure:
+            self._ensure(owner, raw, decision, part)
+        if raw.job is None:
+            return
+        child_uid = raw.job["metadata"]["uid"]
+        try:
+            if decision.delete_child:
+                self._cluster.delete_child(owner.namespace, owner.child, child_uid)
+            elif decision.patch_child is not None:
+                self._cluster.patch_child(owner.namespace, owner.child, child_uid, decision.patch_child)
+        except NotFound:
+            pass
+
+    def _ensure(self, owner: Owner, raw: RawState, decision: Decision, part: Part) -> None:
+        if part is Part.CA and raw.ca is not None:
+            version = raw.ca["metadata"]["resourceVersion"]
+            data = {CA_KEY: self.ca_bundle}
+            self._cluster.merge_data("ConfigMap", owner.namespace, owner.ca, version, data)
+            return
+        manifest = self._manifest(owner, decision, part)
+        try:
+            self._cluster.create(manifest)
+        except (Conflict, Unavailable):
+            raise
+        except ClusterError as error:
+            # A quota, or an admission policy: the user has to know.
+            what = f"{manifest['kind']} {manifest['metadata']['name']}"
+            self._post(owner, Note("FailedCreate", f"{what}: {error}", warning=True))
+            raise
+
+    def _manifest(self, owner: Owner, decision: Decision, part: Part) -> dict[str, Any]:
+        spec, plan, settings = decision.spec, decision.plan, self._settings
+        if spec is None or plan is None:
+            raise AssertionError("nothing is created without a spec and a plan")
+        if part is Part.CLAIM and spec.storage.claim_template is not None:
+            return claim(owner, spec.storage.claim_template)
+        if part is Part.CONFIG:
+            return config_map(owner, run_config(owner, spec, plan, settings.ingest_url))
+        if part is Part.CA:
+            return ca_config_map(owner, self.ca_bundle or "")
+        image = Image(settings.trainer_image, settings.image_pull_policy)
+        return child_job(owner, spec, plan, image, reports=settings.ingest_url is not None)
+
+    def _post(self, owner: Owner, note: Note) -> None:
+        """Post an Event; what it says stands in the status too, so a failure only costs the Event."""
+        try:
+            self._cluster.create(event(owner, note, datetime.now(UTC)))
+        except Conflict:
+            _log.debug("event %s for %s/%s is there already", note.reason, owner.namespace, owner.name)
+        except ClusterError as error:
+            _log.warning("event %s for %s/%s: %s", note.reason, owner.namespace, owner.name, error)
+
+
+def event(owner: Owner, note: Note, now: datetime) -> dict[str, Any]:
+    """Return an Event about an RFTJob. Its name makes the same Event of the same second one."""
+    moment = rfc3339(now)
+    said = "\0".join((owner.uid, note.reason, note.message, moment))
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {
+            "name": f"{owner.name}.{hashlib.sha256(said.encode()).hexdigest()[:16]}",
+            "namespace": owner.namespace,
+        },
+        "involvedObject": {key: owner.reference[key] for key in ("apiVersion", "kind", "name", "uid")}
+        | {"namespace": owner.namespace},
+        "reason": note.reason,
+        "message": note.message[:MAX_EVENT_MESSAGE],
+        "type": "Warning" if note.warning else "Normal",
+        "source": {"component": OPERATOR_NAME},
+        "firstTimestamp": moment,
+        "lastTimestamp": moment,
+        "count": 1,
+    }

@@ -1,0 +1,180 @@
+"""Why a pod failed or does not start: ordered chains of named checks, first match wins.
+
+Each check is a pure function from a case to a verdict, or ``None`` when it has nothing to say.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from rft_api.conditions import Reason
+from rft_api.exitcodes import PERMANENT, REASONS, UNCOUNTED, ExitCode
+from rft_api.status import Plan
+from rft_operator.observe import Pod
+
+_LOST_REASONS = ("Evicted", "NodeLost", "NodeShutdown", "Shutdown", "Terminated", "NodeAffinity")
+_PULL_REASONS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
+_CONFIG_REASONS = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
+MAX_MESSAGE = 2000
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The verdict about one failed pod."""
+
+    reason: str
+    message: str
+    counted: bool = True
+    """Whether it uses up one of ``retry.limit``."""
+    permanent: bool = False
+    """Whether another attempt would end the same way."""
+
+
+@dataclass(frozen=True)
+class Hindrance:
+    """Why a pod does not start. It may pass, so nothing fails by it."""
+
+    reason: str
+    message: str
+
+
+class Case(NamedTuple):
+    """A failed pod and what was planned for it."""
+
+    pod: Pod
+    plan: Plan | None
+
+
+Check = Callable[[Case], Failure | None]
+
+
+def _exit_code(pod: Pod) -> int | None:
+    return pod.trainer.exit_code if pod.trainer is not None else None
+
+
+def _said(pod: Pod, otherwise: str) -> str:
+    """Return what the trainer said at its end, or the plain text it left, or ``otherwise``."""
+    if pod.report is not None and pod.report.ending is not None and pod.report.ending.message:
+        return pod.report.ending.message
+    if pod.report is None and pod.trainer is not None and pod.trainer.message:
+        return pod.trainer.message[-MAX_MESSAGE:]
+    return otherwise
+
+
+def configuration(case: Case) -> Failure | None:
+    """The trainer refused what it was given."""
+    return _permanent(case.pod, ExitCode.CONFIGURATION, "the trainer refused its configuration")
+
+
+def data(case: Case) -> Failure | None:
+    """The rows cannot be used; the trainer's message has the line numbers."""
+    return _permanent(case.pod, ExitCode.DATA, "the dataset cannot be read")
+
+
+def user_code(case: Case) -> Failure | None:
+    """A grader failed the run."""
+    return _permanent(case.pod, ExitCode.USER_CODE, "a grader with onError: fail failed")
+
+
+def _permanent(pod: Pod, code: ExitCode, otherwise: str) -> Failure | None:
+    if _exit_code(pod) != code:
+        return None
+    return Failure(REASONS[code], _said(pod, otherwise), permanent=code in PERMANENT)
+
+
+def out_of_memory(case: Case) -> Failure | None:
+    """The trainer, or the kernel, ran out of memory."""
+    pod, plan = case
+    killed = pod.trainer is not None and pod.trainer.reason == "OOMKilled"
+    if not killed and _exit_code(pod) != ExitCode.OUT_OF_MEMORY:
+        return None
+    limit = f" of {plan.memory}" if killed and plan is not None and plan.memory else ""
+    otherwise = f"the kernel ended the trainer at its memory limit{limit}" if killed else "out of memory"
+    advice = (
+        "raise spec.resources.memory, or lower spec.training.batchSizeTokens"
+        if killed
+        else "lower spec.training.maxContextLength or spec.training.batchSizeTokens"
+    )
+    return Failure(Reason.OUT_OF_MEMORY, f"{_said(pod, otherwise)}; {advice}")
+
+
+def preempted_or_lost(case: Case) -> Failure | None:
+    """The node or the scheduler took the pod away: nobody's fault, so it does not count."""
+    pod = case.pod
+    if _exit_code(pod) in UNCOUNTED or pod.disrupted or pod.reason in _LOST_REASONS:
+        text = _said(pod, pod.message or "the pod was taken away")
+        return Failure(Reason.RETRYING, f"preempted or lost: {text}", counted=False)
+    return None
+
+
+def volume(case: Case) -> Failure | None:
+    """The run's folder cannot be written."""
+    pod = case.pod
+    if _exit_code(pod) != ExitCode.VOLUME:
+        return None
+    return Failure(Reason.VOLUME, _said(pod, "the run's folder cannot be written"))
+
+
+def grader_container(case: Case) -> Failure | None:
+    """The trainer ended well, the container of the users' code did not."""
+    pod = case.pod
+    if _exit_code(pod) != ExitCode.OK or pod.grader is None or pod.grader.exit_code == 0:
+        return None
+    ended = pod.grader.reason or "ended"
+    return Failure(Reason.USER_CODE, f"the grader container {ended} (exit code {pod.grader.exit_code})")
+
+
+def unknown(case: Case) -> Failure | None:
+    """Anything else, with the last words there are."""
+    pod = case.pod
+    code = _exit_code(pod)
+    otherwise = pod.message or pod.reason or f"the trainer ended with exit code {code}"
+    return Failure(REASONS.get(code or 0, Reason.TRAINER_FAILED), _said(pod, otherwise))
+
+
+CHAIN: tuple[Check, ...] = (
+    configuration,
+    data,
+    user_code,
+    out_of_memory,
+    preempted_or_lost,
+    volume,
+    grader_container,
+    unknown,
+)
+
+
+def classify(pod: Pod, plan: Plan | None) -> Failure:
+    """Return the first verdict of the chain about a failed pod."""
+    for check in CHAIN:
+        failure = check(Case(pod, plan))
+        if failure is not None:
+            return failure
+    raise AssertionError("the last check of the chain always answers")
+
+
+def image_pull(pod: Pod) -> Hindrance | None:
+    """The image cannot be had."""
+    if pod.waiting is None or pod.waiting.reason not in _PULL_REASONS:
+        return None
+    return Hindrance(Reason.IMAGE_PULL, f"{pod.waiting.reason}: {pod.waiting.message}")
+
+
+def unschedulable(pod: Pod) -> Hindrance | None:
+    """No node takes the pod."""
+    return Hindrance(Reason.UNSCHEDULABLE, pod.unschedulable) if pod.unschedulable else None
+
+
+def container_config(pod: Pod) -> Hindrance | None:
+    """A Secret or ConfigMap is missing, or the container cannot be made."""
+    if pod.waiting is None or pod.waiting.reason not in _CONFIG_REASONS:
+        return None
+    return Hindrance(Reason.WAITING_FOR_POD, f"{pod.waiting.reason}: {pod.waiting.message}")
+
+
+HINDRANCES: tuple[Callable[[Pod], Hindrance | None], ...] = (unschedulable, image_pull, container_config)
+
+
+def hindrance(pod: Pod) -> Hindrance | None:
+    """Return why a pod does not start, where something is known."""
+    return next((found for check in HINDRANCES if (found := check(pod)) is not None), None)

@@ -1,0 +1,1 @@
+"""Progress ingest: what the trainers push, and the proof of who pushes."""

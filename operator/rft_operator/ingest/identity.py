@@ -1,0 +1,117 @@
+"""Who pushes: the chain from a token to an RFTJob, as pure checks.
+
+Nothing the sender writes into URL or body decides whose job a report belongs to; only the token
+does, and the API server vouches for it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rft_api import API_VERSION, KIND
+from rft_operator.objects.names import controller
+
+POD_NAME = "authentication.kubernetes.io/pod-name"
+POD_UID = "authentication.kubernetes.io/pod-uid"
+_USER_PREFIX = "system:serviceaccount:"
+
+Raw = Mapping[str, Any]
+
+
+class Refused(Exception):
+    """A report is not accepted; ``status`` is the HTTP status, the text is for the sender."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Claims:
+    """What a reviewed token says about its bearer."""
+
+    namespace: str
+    pod_name: str
+    pod_uid: str
+
+
+@dataclass(frozen=True)
+class Caller:
+    """A pod that is proven to train for an RFTJob."""
+
+    namespace: str
+    job_name: str
+    job_uid: str
+    pod_uid: str
+    pod_created: str
+    known_attempt: int = 0
+    """The attempt the status spoke of when the token was reviewed."""
+
+
+def claims(review: Raw, audience: str) -> Claims:
+    """Return what the TokenReview's status proves.
+
+    Raises:
+        Refused: 401 for tokens that are not valid for us, 403 for bearers that are not pods.
+    """
+    if review.get("authenticated") is not True:
+        raise Refused(401, "the token is not valid")
+    # A server that does not know audiences leaves the list out: then nothing is proven.
+    if audience not in (review.get("audiences") or []):
+        raise Refused(401, f"the token is not for the audience {audience}")
+    user = review.get("user") or {}
+    parts = str(user.get("username", "")).removeprefix(_USER_PREFIX).split(":")
+    if not str(user.get("username", "")).startswith(_USER_PREFIX) or len(parts) != 2 or not all(parts):
+        raise Refused(403, "the bearer is not a service account")
+    extra = user.get("extra") or {}
+    pod_name, pod_uid = _only(extra.get(POD_NAME)), _only(extra.get(POD_UID))
+    if not pod_name or not pod_uid:
+        raise Refused(403, "the token is not bound to a pod")
+    return Claims(parts[0], pod_name, pod_uid)
+
+
+def _only(values: object) -> str:
+    return str(values[0]) if isinstance(values, list) and len(values) == 1 else ""
+
+
+def live_pod(claimed: Claims, pod: Raw | None) -> dict[str, Any]:
+    """Return the reference to the Job that controls the pod the token is bound to."""
+    if pod is None or pod["metadata"]["uid"] != claimed.pod_uid:
+        raise Refused(403, "the pod of the token is gone")
+    if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
+        raise Refused(403, "the pod of the token has ended")
+    return _controller(pod, "batch/v1", "Job", "the pod is not controlled by a Job")
+
+
+def live_child(reference: Raw, child: Raw | None) -> dict[str, Any]:
+    """Return the reference to the RFTJob that controls the live Job."""
+    if child is None or child["metadata"]["uid"] != reference["uid"]:
+        raise Refused(403, "the Job of the pod is gone")
+    return _controller(child, API_VERSION, KIND, f"the Job is not controlled by an {KIND}")
+
+
+def live_job(reference: Raw, job: Raw | None) -> Raw:
+    """Return the live RFTJob."""
+    if job is None or job["metadata"]["uid"] != reference["uid"]:
+        raise Refused(403, f"the {KIND} of the pod is gone")
+    return job
+
+
+def _controller(raw: Raw, api_version: str, kind: str, otherwise: str) -> dict[str, Any]:
+    reference = controller(dict(raw))
+    if reference is None or (reference.get("apiVersion"), reference.get("kind")) != (api_version, kind):
+        raise Refused(403, otherwise)
+    return reference
+
+
+def caller(claimed: Claims, pod: Raw, job: Raw) -> Caller:
+    """Return the proven caller."""
+    metadata = job["metadata"]
+    return Caller(
+        namespace=claimed.namespace,
+        job_name=metadata["name"],
+        job_uid=metadata["uid"],
+        pod_uid=claimed.pod_uid,
+        pod_created=pod["metadata"].get("creationTimestamp", ""),
+        known_attempt=int(((job.get("status") or {}).get("progress") or {}).get("attempt", 0)),
+    )

@@ -1,0 +1,54 @@
+"""Limits that stand before any work: per source, and on token reviews under way."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rft_operator.ingest.identity import Refused
+
+PER_SECOND = 5.0
+BURST = 20.0
+MAX_SOURCES = 8192
+REVIEWS_AT_ONCE = 8
+
+
+class SourceLimiter:
+    """A token bucket for every source address."""
+
+    def __init__(
+        self, clock: Callable[[], float], per_second: float = PER_SECOND, burst: float = BURST
+    ) -> None:
+        self._clock = clock
+        self._per_second = per_second
+        self._burst = burst
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def check(self, source: str) -> None:
+        """Take one from the bucket of ``source``. Raises Refused (429) when it is empty."""
+        now = self._clock()
+        level, since = self._buckets.pop(source, (self._burst, now))
+        level = min(self._burst, level + (now - since) * self._per_second)
+        self._buckets[source] = (max(0.0, level - 1), now)
+        # The sources that were silent longest have full buckets again, so nothing is lost.
+        while len(self._buckets) > MAX_SOURCES:
+            self._buckets.popitem(last=False)
+        if level < 1:
+            raise Refused(429, "too many requests")
+
+
+class ReviewGate:
+    """Bounds the token reviews under way, so that forged tokens cannot load the API server."""
+
+    def __init__(self, at_once: int = REVIEWS_AT_ONCE) -> None:
+        self._free = at_once
+
+    @contextmanager
+    def enter(self) -> Iterator[None]:
+        """Hold one of the places. Raises Refused (429) when there is none."""
+        if self._free <= 0:
+            raise Refused(429, "too many token reviews are under way")
+        self._free -= 1
+        try:
+            yield
+        finally:
+            self._free += 1

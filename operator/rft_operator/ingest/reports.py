@@ -1,0 +1,53 @@
+"""The newest report of every job, in memory: a report is a snapshot, so only the last one counts."""
+
+from rft_api.report import ProgressReport
+from rft_operator.ingest.identity import Caller, Refused
+from rft_operator.observe import Received
+
+
+def check_position(known: Received | None, caller: Caller, report: ProgressReport) -> bool:
+    """Return whether the report is new; ``False`` when it is the one that is known.
+
+    Raises:
+        Refused: 403 when it speaks for another attempt than its sender, 409 when it is outdated.
+    """
+    if report.attempt != caller.pod_uid:
+        raise Refused(403, "the report speaks for another attempt than the token")
+    if report.run.progress.attempt < caller.known_attempt:
+        raise Refused(409, "a newer attempt has reported")
+    if known is None:
+        return True
+    if known.pod_uid != caller.pod_uid:
+        if known.order > (caller.pod_created, report.run.progress.attempt):
+            raise Refused(409, "a newer attempt has reported")
+        return True
+    if report == known.report:
+        # The answer to the first delivery was lost.
+        return False
+    if report.sequence <= known.report.sequence:
+        raise Refused(409, f"sequence {report.sequence} is not above {known.report.sequence}")
+    if report.run.progress.step < known.report.run.progress.step:
+        raise Refused(409, f"step {report.run.progress.step} is below {known.report.run.progress.step}")
+    return True
+
+
+class Reports:
+    """Newest report by RFTJob UID. Written by the event loop, read by worker threads."""
+
+    def __init__(self) -> None:
+        self._newest: dict[str, Received] = {}
+
+    def get(self, job_uid: str) -> Received | None:
+        """Return the newest report."""
+        return self._newest.get(job_uid)
+
+    def accept(self, caller: Caller, report: ProgressReport) -> bool:
+        """Keep a report and return whether it was new. Raises Refused as ``check_position`` does."""
+        new = check_position(self.get(caller.job_uid), caller, report)
+        if new:
+            self._newest[caller.job_uid] = Received(report, caller.pod_uid, caller.pod_created)
+        return new
+
+    def forget(self, job_uid: str) -> None:
+        """Drop the report of a job that is gone."""
+        self._newest.pop(job_uid, None)

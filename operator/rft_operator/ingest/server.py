@@ -1,0 +1,149 @@
+"""The ingest: one POST by which trainers push their progress, over TLS with a pod-bound token."""
+
+import asyncio
+import logging
+import ssl
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+
+from aiohttp import web
+from pydantic import ValidationError
+
+from rft_api.report import MAX_REPORT_BYTES, REPORT_PATH, TOKEN_AUDIENCE, ProgressReport
+from rft_operator import metrics
+from rft_operator.cluster import Cluster, ClusterError
+from rft_operator.ingest import identity
+from rft_operator.ingest.cache import AnswerCache
+from rft_operator.ingest.identity import Caller, Refused
+from rft_operator.ingest.limits import ReviewGate, SourceLimiter
+from rft_operator.ingest.reports import Reports
+from rft_operator.queue import Key
+
+BODY_SECONDS = 15.0
+_log = logging.getLogger(__name__)
+
+
+class Ingest:
+    """Checks reports and keeps the newest of each job. Lives in one event loop."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        reports: Reports,
+        executor: Executor,
+        accepted: Callable[[Key], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``accepted`` is called with the key of a job that has news."""
+        self._cluster = cluster
+        self._reports = reports
+        self._executor = executor
+        self._accepted = accepted
+        self._cache = AnswerCache(clock)
+        self._sources = SourceLimiter(clock)
+        self._gate = ReviewGate()
+
+    def application(self) -> web.Application:
+        """Return the web application."""
+        application = web.Application(client_max_size=MAX_REPORT_BYTES)
+        application.router.add_post(REPORT_PATH, self._respond)
+        application.router.add_get("/healthz", _healthy)
+        return application
+
+    def forget_pod(self, pod_uid: str) -> None:
+        """A pod is gone: its token is worth nothing any more."""
+        self._cache.forget_pod(pod_uid)
+
+    async def _respond(self, request: web.Request) -> web.Response:
+        try:
+            await self._take(request)
+            response = web.Response(status=204)
+        except Refused as refusal:
+            # The reason never holds the token, and the address is all there is to name a sender by.
+            _log.info("report from %s refused: %s %s", request.remote, refusal.status, refusal)
+            response = web.json_response({"error": str(refusal)}, status=refusal.status)
+        metrics.REPORTS.labels(response.status).inc()
+        return response
+
+    async def _take(self, request: web.Request) -> None:
+        self._sources.check(request.remote or "")
+        token = _bearer(request)
+        if (request.content_length or 0) > MAX_REPORT_BYTES:
+            raise Refused(413, f"a report has at most {MAX_REPORT_BYTES} bytes")
+        caller = await self._identify(token)
+        report = _parse(await _body(request))
+        if self._reports.accept(caller, report):
+            self._accepted((caller.namespace, caller.job_name))
+
+    async def _identify(self, token: str) -> Caller:
+        answer = self._cache.get(token)
+        if answer is None:
+            with self._gate.enter():
+                metrics.REVIEWS.inc()
+                answer = await asyncio.get_running_loop().run_in_executor(
+                    self._executor, self._look_up, token
+                )
+            self._cache.put(token, answer)
+        if isinstance(answer, Refused):
+            # A fresh one: an exception that is raised twice drags its traceback along.
+            raise Refused(answer.status, str(answer))
+        return answer
+
+    def _look_up(self, token: str) -> Caller | Refused:
+        """Follow the chain from the token to the RFTJob; runs in a thread."""
+        try:
+            claimed = identity.claims(self._cluster.review_token(token, TOKEN_AUDIENCE), TOKEN_AUDIENCE)
+            pod = self._cluster.pod(claimed.namespace, claimed.pod_name)
+            child_reference = identity.live_pod(claimed, pod)
+            child = self._cluster.child(claimed.namespace, child_reference["name"])
+            job_reference = identity.live_child(child_reference, child)
+            job = identity.live_job(
+                job_reference, self._cluster.job(claimed.namespace, job_reference["name"])
+            )
+        except Refused as refusal:
+            return refusal
+        except ClusterError as error:
+            # Nothing is known about the token, so nothing is remembered.
+            _log.warning("a token could not be reviewed: %s", error)
+            raise Refused(503, "the API server does not answer; try again") from error
+        if pod is None:
+            raise AssertionError("live_pod refuses pods that are gone")
+        return identity.caller(claimed, pod, job)
+
+
+async def _healthy(_: web.Request) -> web.Response:
+    return web.Response(text="ok")
+
+
+def _bearer(request: web.Request) -> str:
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise Refused(401, "a bearer token is needed")
+    return token.strip()
+
+
+async def _body(request: web.Request) -> bytes:
+    try:
+        return await asyncio.wait_for(request.read(), BODY_SECONDS)
+    except web.HTTPRequestEntityTooLarge as error:
+        raise Refused(413, f"a report has at most {MAX_REPORT_BYTES} bytes") from error
+    except TimeoutError as error:
+        raise Refused(408, "the body did not come in time") from error
+
+
+def _parse(body: bytes) -> ProgressReport:
+    try:
+        return ProgressReport.model_validate_json(body, by_alias=True, by_name=False)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise Refused(400, f"not a report: {place}: {first['msg']}") from error
+
+
+async def serve(ingest: Ingest, context: ssl.SSLContext, host: str, port: int) -> web.AppRunner:
+    """Start listening; the caller cleans the runner up."""
+    runner = web.AppRunner(ingest.application(), access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, host, port, ssl_context=context).start()
+    return runner

@@ -1,0 +1,10 @@
+"""The operator's own metrics, for Prometheus."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+RECONCILES = Counter("rft_reconciles_total", "Decisions made, by result.", ["result"])
+RECONCILE_SECONDS = Histogram("rft_reconcile_seconds", "Time of one decision with its reads and writes.")
+STATUS_WRITES = Counter("rft_status_writes_total", "Status patches sent.")
+QUEUE_LENGTH = Gauge("rft_queue_length", "RFTJobs that are due or will be.")
+REPORTS = Counter("rft_ingest_requests_total", "Requests to the ingest, by HTTP status.", ["status"])
+REVIEWS = Counter("rft_ingest_token_reviews_total", "Token reviews sent to the API server.")

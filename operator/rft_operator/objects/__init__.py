@@ -1,0 +1,1 @@
+"""Builders of the child objects. Pure: they take models and return manifests."""

@@ -1,0 +1,129 @@
+"""The run's immutable ConfigMap, the CA's ConfigMap and the claim."""
+
+import json
+from pathlib import PurePosixPath
+from typing import Any
+
+from rft_api.job import RFTJobSpec
+from rft_api.report import REPORT_PATH
+from rft_api.runconfig import (
+    CA_DIR,
+    CONFIG_FILE,
+    DATASET_DIR,
+    EVALUATION_DIR,
+    GRADER_CODE_DIR,
+    GRADER_CONFIG_FILE,
+    GRADER_SOCKET,
+    RUNS_DIR,
+    SCRATCH_DIR,
+    TOKEN_DIR,
+    GraderConfig,
+    JobIdentity,
+    ReportTarget,
+    RunConfig,
+    python_graders,
+)
+from rft_api.sources import ClaimTemplate, Dataset
+from rft_api.status import Plan
+from rft_operator.objects.names import Owner
+
+CA_KEY = "ca.crt"
+TOKEN_KEY = "token"
+
+
+def has_user_code(spec: RFTJobSpec) -> bool:
+    """Return whether the pod needs a grader container."""
+    return any(grader.python is not None for grader in spec.graders)
+
+
+def run_config(owner: Owner, spec: RFTJobSpec, plan: Plan, ingest_url: str | None) -> RunConfig:
+    """Return what the trainer is started with."""
+    if plan.effective is None:
+        raise ValueError("a plan without effective parameters cannot be run")
+    code = {
+        grader.name: f"{GRADER_CODE_DIR}/{grader.name}/{grader.python.config_map.key}"
+        for grader in spec.graders
+        if grader.python is not None and grader.python.config_map is not None
+    }
+    evaluation = spec.evaluation.dataset
+    # The models take an absent field, not a null.
+    optional: dict[str, Any] = {
+        "evaluation_path": dataset_path(evaluation, EVALUATION_DIR) if evaluation is not None else None,
+        "grader_code": code or None,
+        "grader_socket": GRADER_SOCKET if has_user_code(spec) else None,
+        "report": _report_target(ingest_url) if ingest_url else None,
+    }
+    return RunConfig(
+        job=JobIdentity(name=owner.name, namespace=owner.namespace, uid=owner.uid),
+        spec=spec,
+        effective=plan.effective,
+        plan=plan,
+        device=plan.device,
+        gpus=plan.gpus,
+        run_dir=f"{RUNS_DIR}/{owner.folder}",
+        dataset_path=dataset_path(spec.dataset, DATASET_DIR),
+        scratch_dir=SCRATCH_DIR,
+        **{name: value for name, value in optional.items() if value is not None},
+    )
+
+
+def _report_target(ingest_url: str) -> ReportTarget:
+    return ReportTarget(
+        url=f"{ingest_url}{REPORT_PATH}",
+        ca_file=f"{CA_DIR}/{CA_KEY}",
+        token_file=f"{TOKEN_DIR}/{TOKEN_KEY}",
+    )
+
+
+def dataset_path(dataset: Dataset, folder: str) -> str:
+    """Return where the trainer finds the rows: a path in the pod, or the URI."""
+    if dataset.config_map is not None:
+        return str(PurePosixPath(folder, dataset.config_map.key))
+    if dataset.persistent_volume_claim is not None:
+        return str(PurePosixPath(folder, dataset.persistent_volume_claim.path))
+    return dataset.uri or ""
+
+
+def config_map(owner: Owner, run: RunConfig) -> dict[str, Any]:
+    """Return the ConfigMap with the run's snapshot, and the graders' part under a key of its own."""
+    data = {CONFIG_FILE: _json(run.dump())}
+    if has_user_code(run.spec):
+        graders = GraderConfig(graders=python_graders(run.spec.graders, run.grader_code or {}))
+        data[GRADER_CONFIG_FILE] = _json(graders.dump())
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": owner.metadata(owner.child),
+        "immutable": True,
+        "data": data,
+    }
+
+
+def ca_config_map(owner: Owner, bundle: str) -> dict[str, Any]:
+    """Return the ConfigMap with the CAs the trainer trusts. Not immutable: CAs rotate."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": owner.metadata(owner.ca),
+        "data": {CA_KEY: bundle},
+    }
+
+
+def claim(owner: Owner, template: ClaimTemplate) -> dict[str, Any]:
+    """Return the claim of a run; only one that is not retained has an owner that takes it along."""
+    spec: dict[str, Any] = {
+        "accessModes": list(template.access_modes or ["ReadWriteOnce"]),
+        "resources": {"requests": {"storage": template.size}},
+    }
+    if template.storage_class_name is not None:
+        spec["storageClassName"] = template.storage_class_name
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": owner.metadata(owner.child, owned=not template.retain),
+        "spec": spec,
+    }
+
+
+def _json(value: dict[str, Any]) -> str:
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False)

@@ -1,0 +1,62 @@
+"""The child Job."""
+
+from typing import Any
+
+from rft_api.exitcodes import PERMANENT, UNCOUNTED
+from rft_api.job import RFTJobSpec
+from rft_api.runconfig import TRAINER_CONTAINER
+from rft_api.status import Plan
+from rft_operator.objects.names import Owner
+from rft_operator.objects.pod import Image, pod_template
+
+OWN_COUNT_MARGIN = 100
+"""Added to ``backoffLimit`` where the server knows no ``podFailurePolicy``.
+
+Such a Job controller counts preemptions too; the margin leaves the count to the operator.
+"""
+
+
+def child_job(owner: Owner, spec: RFTJobSpec, plan: Plan, image: Image, *, reports: bool) -> dict[str, Any]:
+    """Return the child Job. A server that does not know the failure policy drops it silently."""
+    metadata = owner.metadata(owner.child)
+    template = spec.template
+    if template is not None and template.labels:
+        metadata["labels"] = {**template.labels, **owner.labels}
+    if template is not None and template.annotations:
+        metadata["annotations"] = dict(template.annotations)
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": metadata,
+        "spec": {
+            "completions": 1,
+            "parallelism": 1,
+            "backoffLimit": spec.retry.limit,
+            # Two trainers at once would hold the GPUs twice.
+            "podReplacementPolicy": "Failed",
+            "podFailurePolicy": {
+                "rules": [
+                    {
+                        "action": "Ignore",
+                        "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
+                    },
+                    _on_exit("Ignore", UNCOUNTED),
+                    _on_exit("FailJob", PERMANENT),
+                ]
+            },
+            "template": pod_template(owner, spec, plan, image, reports=reports),
+        },
+    }
+
+
+def own_count_limit(retry_limit: int) -> int:
+    """Return the ``backoffLimit`` of a Job whose failures the operator counts."""
+    return retry_limit + OWN_COUNT_MARGIN
+
+
+def _on_exit(action: str, codes: tuple[int, ...]) -> dict[str, Any]:
+    values = sorted(int(code) for code in codes)
+    return {
+        "action": action,
+        "onExitCodes": {"containerName": TRAINER_CONTAINER, "operator": "In", "values": values},
+    }

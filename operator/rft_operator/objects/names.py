@@ -1,0 +1,90 @@
+"""Names, labels and owner references of the child objects."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+from rft_api import API_VERSION, KIND
+
+MANAGED_BY = "app.kubernetes.io/managed-by"
+OPERATOR_NAME = "rft-operator"
+LABEL_JOB_UID = "rft.dev/job-uid"
+LABEL_JOB_NAME = "rft.dev/job-name"
+SELECTOR = f"{MANAGED_BY}={OPERATOR_NAME},{LABEL_JOB_UID}"
+"""Label selector of everything the operator makes."""
+
+
+def uid8(uid: str) -> str:
+    """Return the eight characters that tell this run from others of the same name."""
+    return hashlib.sha256(uid.encode()).hexdigest()[:8]
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The RFTJob that owns a child."""
+
+    name: str
+    namespace: str
+    uid: str
+
+    @property
+    def child(self) -> str:
+        """Name of the child Job, its ConfigMap and its claim."""
+        return f"{self.name}-{uid8(self.uid)}"
+
+    @property
+    def ca(self) -> str:
+        """Name of the ConfigMap with the ingest's CA."""
+        return f"{self.child}-ca"
+
+    @property
+    def folder(self) -> str:
+        """The run's folder on its volume."""
+        return f"{self.namespace}/{self.child}"
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Labels of every child, pods included."""
+        return {
+            "app.kubernetes.io/name": "rft-trainer",
+            MANAGED_BY: OPERATOR_NAME,
+            LABEL_JOB_UID: self.uid,
+            LABEL_JOB_NAME: self.name,
+        }
+
+    @property
+    def reference(self) -> dict[str, Any]:
+        """The owner reference that makes the garbage collector remove a child."""
+        return {
+            "apiVersion": API_VERSION,
+            "kind": KIND,
+            "name": self.name,
+            "uid": self.uid,
+            "controller": True,
+            "blockOwnerDeletion": True,
+        }
+
+    def metadata(self, name: str, *, owned: bool = True) -> dict[str, Any]:
+        """Return the metadata of a child."""
+        metadata: dict[str, Any] = {"name": name, "namespace": self.namespace, "labels": self.labels}
+        if owned:
+            metadata["ownerReferences"] = [self.reference]
+        return metadata
+
+
+def owner_of(document: dict[str, Any]) -> Owner:
+    """Return the owner an RFTJob document is."""
+    metadata = document["metadata"]
+    return Owner(metadata["name"], metadata["namespace"], metadata["uid"])
+
+
+def controller_uid(raw: dict[str, Any]) -> str | None:
+    """Return the UID of an object's controller."""
+    reference = controller(raw)
+    return str(reference["uid"]) if reference is not None else None
+
+
+def controller(raw: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the owner reference of an object's controller."""
+    references = raw.get("metadata", {}).get("ownerReferences") or []
+    return next((dict(r) for r in references if r.get("controller")), None)

@@ -1,0 +1,170 @@
+"""The trainer's pod: two containers that trust each other with a socket only."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from rft_api.job import RFTJobSpec
+from rft_api.resources import Resources, Template
+from rft_api.runconfig import (
+    CONFIG_DIR,
+    CONFIG_FILE,
+    GRADER_CONFIG_DIR,
+    GRADER_CONFIG_FILE,
+    GRADER_CONTAINER,
+    GRADER_SOCKET,
+    SCRATCH_DIR,
+    TRAINER_CONTAINER,
+)
+from rft_api.sources import SecretKeyRef
+from rft_api.status import Plan
+from rft_operator.objects.config import has_user_code
+from rft_operator.objects.names import Owner
+from rft_operator.objects.volumes import Mounted, volumes
+
+TRAINER_UID = 10001
+GRADER_UID = 10002
+SHARED_GROUP = 10000
+GRACE_SECONDS = 120
+GPU_RESOURCE = "nvidia.com/gpu"
+GRADER_MEMORY_LIMIT = "1536Mi"
+"""Above what the grader's own watchdog allows users' code, so that the watchdog acts first."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """The trainer image where the job names none."""
+
+    name: str
+    pull_policy: str
+
+
+def pod_template(
+    owner: Owner, spec: RFTJobSpec, plan: Plan, image: Image, *, reports: bool
+) -> dict[str, Any]:
+    """Return the pod template of the child Job."""
+    template = spec.template or Template()
+    mounted = volumes(owner, spec, reports=reports)
+    chosen = {
+        "image": template.image or image.name,
+        "imagePullPolicy": template.image_pull_policy or image.pull_policy,
+    }
+    containers = [chosen | _trainer(spec, plan, mounted)]
+    if has_user_code(spec):
+        containers.append(chosen | _grader(mounted))
+    metadata: dict[str, Any] = {"labels": {**(template.labels or {}), **owner.labels}}
+    if template.annotations:
+        metadata["annotations"] = dict(template.annotations)
+    pod: dict[str, Any] = {
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "shareProcessNamespace": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "fsGroup": SHARED_GROUP,
+            "supplementalGroups": [SHARED_GROUP],
+            # Without it every start walks through all checkpoints of the volume.
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": containers,
+        "volumes": [m.volume for m in mounted],
+    }
+    return {"metadata": metadata, "spec": pod | _placement(template, spec.resources or Resources())}
+
+
+def _placement(template: Template, resources: Resources) -> dict[str, Any]:
+    wanted = {
+        "serviceAccountName": template.service_account_name,
+        "imagePullSecrets": [ref.dump() for ref in template.image_pull_secrets or []],
+        "affinity": template.affinity,
+        "priorityClassName": template.priority_class_name,
+        "nodeSelector": resources.node_selector,
+        "tolerations": [toleration.dump() for toleration in resources.tolerations or []],
+    }
+    return {key: value for key, value in wanted.items() if value}
+
+
+def _security(uid: int) -> dict[str, Any]:
+    return {
+        "runAsUser": uid,
+        "runAsGroup": uid,
+        "runAsNonRoot": True,
+        "readOnlyRootFilesystem": True,
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def _trainer(spec: RFTJobSpec, plan: Plan, mounted: list[Mounted]) -> dict[str, Any]:
+    requests = {"cpu": plan.cpu, "memory": plan.memory}
+    limits = {"memory": plan.memory}
+    if plan.gpus:
+        limits[GPU_RESOURCE] = str(plan.gpus)
+    return {
+        "name": TRAINER_CONTAINER,
+        "command": ["python", "-m", "rft_trainer"],
+        "args": ["--config", f"{CONFIG_DIR}/{CONFIG_FILE}"],
+        "env": _environment(spec),
+        "resources": {"requests": _given(requests), "limits": _given(limits)},
+        "securityContext": _security(TRAINER_UID),
+        "terminationMessagePolicy": "File",
+        "volumeMounts": [m.mount(m.trainer) for m in mounted if m.trainer is not None],
+    }
+
+
+def _grader(mounted: list[Mounted]) -> dict[str, Any]:
+    config = f"{GRADER_CONFIG_DIR}/{GRADER_CONFIG_FILE}"
+    return {
+        "name": GRADER_CONTAINER,
+        "command": ["python", "-m", "rft_trainer.rewards.serve"],
+        "args": ["--socket", GRADER_SOCKET, "--config", config],
+        "env": [_variable("HOME", "/tmp"), _variable("TMPDIR", "/tmp")],  # noqa: S108
+        "resources": {
+            "requests": {"cpu": "100m", "memory": "256Mi"},
+            "limits": {"memory": GRADER_MEMORY_LIMIT},
+        },
+        "securityContext": _security(GRADER_UID),
+        "terminationMessagePolicy": "File",
+        "volumeMounts": [m.mount(m.grader) for m in mounted if m.grader is not None],
+    }
+
+
+def _environment(spec: RFTJobSpec) -> list[dict[str, Any]]:
+    """Return the trainer's variables; ours come last, so that none of the user's hides one."""
+    template = spec.template or Template()
+    tracking = spec.tracking
+    wandb = tracking.wandb.secret_ref if tracking and tracking.wandb else None
+    mlflow = tracking.mlflow.secret_ref if tracking and tracking.mlflow else None
+    ours = [
+        _from_field("RFT_POD_UID", "metadata.uid"),
+        _from_field("RFT_POD_NAME", "metadata.name"),
+        _variable("HOME", SCRATCH_DIR),
+        _variable("TMPDIR", "/tmp"),  # noqa: S108 - a volume of its own
+        *_from_secret("HF_TOKEN", spec.model.secret_ref),
+        *_from_secret("WANDB_API_KEY", wandb),
+        *_from_secret("MLFLOW_TRACKING_TOKEN", mlflow),
+    ]
+    taken = {variable["name"] for variable in ours}
+    theirs = [_variable(v.name, v.value) for v in template.env or [] if v.name not in taken]
+    return theirs + ours
+
+
+def _variable(name: str, value: str) -> dict[str, Any]:
+    return {"name": name, "value": value}
+
+
+def _from_field(name: str, path: str) -> dict[str, Any]:
+    return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+
+
+def _from_secret(name: str, ref: SecretKeyRef | None) -> list[dict[str, Any]]:
+    if ref is None:
+        return []
+    return [{"name": name, "valueFrom": {"secretKeyRef": {"name": ref.name, "key": ref.key}}}]
+
+
+def _given(amounts: dict[str, str | None]) -> dict[str, str]:
+    return {name: amount for name, amount in amounts.items() if amount is not None}

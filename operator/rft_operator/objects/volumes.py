@@ -1,0 +1,195 @@
+"""Volumes of the trainer's pod, each with who may see it.
+
+The grader container runs users' code: it gets its socket, its code and a scratch folder, and none
+of the token, the run's configuration, the rows or the checkpoints.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from rft_api.job import RFTJobSpec
+from rft_api.report import TOKEN_AUDIENCE
+from rft_api.runconfig import (
+    CA_DIR,
+    CONFIG_DIR,
+    CONFIG_FILE,
+    DATASET_DIR,
+    EVALUATION_DIR,
+    GRADER_CODE_DIR,
+    GRADER_CONFIG_DIR,
+    GRADER_CONFIG_FILE,
+    GRADER_DIR,
+    RUNS_DIR,
+    SCRATCH_DIR,
+    SECRETS_DIR,
+    TOKEN_DIR,
+)
+from rft_api.sources import Dataset
+from rft_operator.objects.config import TOKEN_KEY, has_user_code
+from rft_operator.objects.names import Owner
+
+TOKEN_SECONDS = 3600
+DEFAULT_SHM = "1Gi"
+_READ_BY_GROUP = 0o440
+
+
+@dataclass(frozen=True)
+class Mounted:
+    """A volume and where each container sees it; ``None``: not at all."""
+
+    name: str
+    source: dict[str, Any]
+    trainer: str | None = None
+    grader: str | None = None
+    read_only: bool = False
+
+    @property
+    def volume(self) -> dict[str, Any]:
+        """The volume of the pod."""
+        return {"name": self.name, **self.source}
+
+    def mount(self, path: str) -> dict[str, Any]:
+        """Return the mount in a container."""
+        mount: dict[str, Any] = {"name": self.name, "mountPath": path}
+        if self.read_only:
+            mount["readOnly"] = True
+        return mount
+
+
+def volumes(owner: Owner, spec: RFTJobSpec, *, reports: bool) -> list[Mounted]:
+    """Return every volume of the pod."""
+    found = [
+        _config(owner),
+        _runs(owner, spec),
+        _empty("trainer-tmp", trainer="/tmp"),  # noqa: S108 - a volume of its own
+        _empty("scratch", trainer=SCRATCH_DIR),
+        _shared_memory(spec),
+        *_dataset("dataset", spec.dataset, DATASET_DIR),
+        *_secrets(spec),
+        *_extra(spec),
+    ]
+    if spec.evaluation.dataset is not None:
+        found += _dataset("evaluation", spec.evaluation.dataset, EVALUATION_DIR)
+    if reports:
+        found += [_token(), _ca(owner)]
+    if has_user_code(spec):
+        found += [
+            _empty("grader-socket", trainer=GRADER_DIR, grader=GRADER_DIR),
+            _empty("grader-tmp", grader="/tmp"),  # noqa: S108 - a volume of its own
+            _grader_config(owner),
+            *_grader_code(spec),
+        ]
+    return found
+
+
+def _empty(name: str, *, trainer: str | None = None, grader: str | None = None) -> Mounted:
+    return Mounted(name, {"emptyDir": {}}, trainer=trainer, grader=grader)
+
+
+def _config(owner: Owner) -> Mounted:
+    items = [{"key": CONFIG_FILE, "path": CONFIG_FILE}]
+    source = {"configMap": {"name": owner.child, "items": items}}
+    return Mounted("config", source, trainer=CONFIG_DIR, read_only=True)
+
+
+def _grader_config(owner: Owner) -> Mounted:
+    items = [{"key": GRADER_CONFIG_FILE, "path": GRADER_CONFIG_FILE}]
+    source = {"configMap": {"name": owner.child, "items": items}}
+    return Mounted("grader-config", source, grader=GRADER_CONFIG_DIR, read_only=True)
+
+
+def _runs(owner: Owner, spec: RFTJobSpec) -> Mounted:
+    storage = spec.storage
+    if storage.persistent_volume_claim is not None:
+        return Mounted("runs", _claim(storage.persistent_volume_claim.claim_name), trainer=RUNS_DIR)
+    if storage.claim_template is not None:
+        return Mounted("runs", _claim(owner.child), trainer=RUNS_DIR)
+    return _empty("runs", trainer=RUNS_DIR)
+
+
+def _claim(name: str) -> dict[str, Any]:
+    return {"persistentVolumeClaim": {"claimName": name}}
+
+
+def _shared_memory(spec: RFTJobSpec) -> Mounted:
+    size = (spec.resources.shm if spec.resources is not None else None) or DEFAULT_SHM
+    return Mounted(
+        "shm",
+        {"emptyDir": {"medium": "Memory", "sizeLimit": size}},
+        trainer="/dev/shm",  # noqa: S108 - a volume of its own
+    )
+
+
+def _token() -> Mounted:
+    # Bound to the pod and good for our audience only: the API server itself answers it with 401.
+    source = {
+        "projected": {
+            "defaultMode": _READ_BY_GROUP,
+            "sources": [
+                {
+                    "serviceAccountToken": {
+                        "audience": TOKEN_AUDIENCE,
+                        "expirationSeconds": TOKEN_SECONDS,
+                        "path": TOKEN_KEY,
+                    }
+                }
+            ],
+        }
+    }
+    return Mounted("token", source, trainer=TOKEN_DIR, read_only=True)
+
+
+def _ca(owner: Owner) -> Mounted:
+    # A directory, never a subPath: the kubelet renews the files of directories only.
+    return Mounted("ca", {"configMap": {"name": owner.ca}}, trainer=CA_DIR, read_only=True)
+
+
+def _dataset(name: str, dataset: Dataset, path: str) -> list[Mounted]:
+    if dataset.config_map is not None:
+        source: dict[str, Any] = {"configMap": {"name": dataset.config_map.name}}
+    elif dataset.persistent_volume_claim is not None:
+        source = _claim(dataset.persistent_volume_claim.claim_name)
+    else:
+        return []
+    return [Mounted(name, source, trainer=path, read_only=True)]
+
+
+def _secrets(spec: RFTJobSpec) -> list[Mounted]:
+    """Secrets of http and model graders, one file each: ``<secrets>/<grader>/<key>``."""
+    found = []
+    for i, grader in enumerate(spec.graders):
+        kind = grader.http or grader.model
+        if kind is None or kind.secret_ref is None:
+            continue
+        ref = kind.secret_ref
+        items = [{"key": ref.key, "path": ref.key}]
+        source = {"secret": {"secretName": ref.name, "items": items, "defaultMode": _READ_BY_GROUP}}
+        path = f"{SECRETS_DIR}/{grader.name}"
+        found.append(Mounted(f"secret-{i}", source, trainer=path, read_only=True))
+    return found
+
+
+def _grader_code(spec: RFTJobSpec) -> list[Mounted]:
+    found = []
+    for i, grader in enumerate(spec.graders):
+        if grader.python is None or grader.python.config_map is None:
+            continue
+        code = grader.python.config_map
+        items = [{"key": code.key, "path": code.key}]
+        source = {"configMap": {"name": code.name, "items": items}}
+        path = f"{GRADER_CODE_DIR}/{grader.name}"
+        found.append(Mounted(f"code-{i}", source, grader=path, read_only=True))
+    return found
+
+
+def _extra(spec: RFTJobSpec) -> list[Mounted]:
+    found = []
+    for volume in (spec.template.volumes if spec.template is not None else None) or []:
+        source = (
+            _claim(volume.persistent_volume_claim)
+            if volume.persistent_volume_claim is not None
+            else {"configMap": {"name": volume.config_map}}
+        )
+        # A prefix keeps users' names apart from ours.
+        found.append(Mounted(f"extra-{volume.name}", source, trainer=volume.mount_path, read_only=True))
+    return found

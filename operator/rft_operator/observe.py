@@ -1,0 +1,267 @@
+"""What the cluster holds, as small facts. Raw objects go in; nothing here talks to a cluster."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from rft_api.report import ProgressReport
+from rft_api.runconfig import CONFIG_FILE, GRADER_CONTAINER, TRAINER_CONTAINER, RunConfig
+from rft_operator.objects.config import CA_KEY
+from rft_operator.objects.names import Owner, controller_uid
+
+Raw = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Terminated:
+    """How a container ended."""
+
+    exit_code: int
+    reason: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """What a container waits for."""
+
+    reason: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Pod:
+    """A pod of this RFTJob."""
+
+    name: str
+    uid: str
+    created: str
+    controller: str | None = None
+    phase: str = "Pending"
+    deleting: bool = False
+    disrupted: bool = False
+    reason: str = ""
+    message: str = ""
+    scheduled: bool = False
+    unschedulable: str = ""
+    waiting: Waiting | None = None
+    trainer: Terminated | None = None
+    grader: Terminated | None = None
+    report: ProgressReport | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether its containers run or may still run."""
+        return self.phase not in ("Succeeded", "Failed")
+
+    @property
+    def failed(self) -> bool:
+        """Whether the attempt failed; its other container may take a moment longer."""
+        return self.phase == "Failed" or (self.trainer is not None and self.trainer.exit_code != 0)
+
+    @property
+    def order(self) -> tuple[str, str]:
+        """Sorts attempts: a later pod is a newer attempt."""
+        return self.created, self.uid
+
+
+@dataclass(frozen=True)
+class Child:
+    """The child Job."""
+
+    uid: str
+    created: str = ""
+    deleting: bool = False
+    complete: bool = False
+    failed: bool = False
+    failed_reason: str = ""
+    failed_message: str = ""
+    failed_pods: int = 0
+    has_failure_policy: bool = False
+    backoff_limit: int = 0
+    deadline: int | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the Job controller is done with it."""
+        return self.complete or self.failed
+
+
+@dataclass(frozen=True)
+class Received:
+    """A pushed report and the pod that pushed it."""
+
+    report: ProgressReport
+    pod_uid: str
+    pod_created: str
+
+    @property
+    def order(self) -> tuple[str, int]:
+        """Sorts attempts; the trainer's own count decides between pods of the same second."""
+        return self.pod_created, self.report.run.progress.attempt
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Everything the decision about one RFTJob rests on."""
+
+    child: Child | None = None
+    pods: tuple[Pod, ...] = ()
+    snapshot: RunConfig | None = None
+    config_exists: bool = False
+    ca_current: bool = False
+    claim_exists: bool = False
+    conflicts: tuple[str, ...] = ()
+    received: Received | None = None
+
+    @property
+    def any_alive(self) -> bool:
+        """Whether any pod of this RFTJob may still write to its folder."""
+        return any(pod.alive for pod in self.pods)
+
+    @property
+    def attempts(self) -> tuple[Pod, ...]:
+        """Pods of the present child Job, oldest first."""
+        if self.child is None:
+            return ()
+        return tuple(pod for pod in self.pods if pod.controller == self.child.uid)
+
+
+@dataclass(frozen=True)
+class RawState:
+    """The objects as the API server gave them; ``None``: there is none."""
+
+    job: Raw | None = None
+    config: Raw | None = None
+    ca: Raw | None = None
+    claim: Raw | None = None
+    pods: tuple[Raw, ...] = ()
+
+
+def observe(owner: Owner, raw: RawState, ca_bundle: str | None, received: Received | None) -> Observed:
+    """Return the facts. ``ca_bundle`` is what the CA's ConfigMap should hold, ``None`` without ingest."""
+    named = {
+        f"Job {owner.child}": raw.job,
+        f"ConfigMap {owner.child}": raw.config,
+        f"ConfigMap {owner.ca}": raw.ca,
+    }
+    ours = {label: found is not None and _is_ours(found, owner) for label, found in named.items()}
+    # A claim that is retained has no owner; its labels say whose it is.
+    claim_ours = raw.claim is not None and (_is_ours(raw.claim, owner) or _is_labelled(raw.claim, owner))
+    conflicts = [label for label, found in named.items() if found is not None and not ours[label]]
+    if raw.claim is not None and not claim_ours:
+        conflicts.append(f"PersistentVolumeClaim {owner.child}")
+    config = raw.config if ours[f"ConfigMap {owner.child}"] else None
+    ca = raw.ca if ours[f"ConfigMap {owner.ca}"] else None
+    return Observed(
+        child=child(raw.job) if raw.job is not None and ours[f"Job {owner.child}"] else None,
+        pods=tuple(sorted((pod(p) for p in raw.pods), key=lambda p: p.order)),
+        snapshot=_snapshot(config),
+        config_exists=config is not None,
+        ca_current=ca_bundle is None or (ca is not None and _data(ca).get(CA_KEY) == ca_bundle),
+        claim_exists=claim_ours,
+        conflicts=tuple(conflicts),
+        received=received,
+    )
+
+
+def _is_ours(raw: Raw, owner: Owner) -> bool:
+    return controller_uid(dict(raw)) == owner.uid
+
+
+def _is_labelled(raw: Raw, owner: Owner) -> bool:
+    labels = raw.get("metadata", {}).get("labels") or {}
+    return all(labels.get(name) == value for name, value in owner.labels.items())
+
+
+def _data(raw: Raw) -> Mapping[str, str]:
+    return raw.get("data") or {}
+
+
+def _snapshot(config: Raw | None) -> RunConfig | None:
+    if config is None:
+        return None
+    try:
+        return RunConfig.model_validate_json(_data(config).get(CONFIG_FILE, ""))
+    except ValidationError:
+        # Written by another version of the operator: the trainer of that version reads it.
+        return None
+
+
+def child(raw: Raw) -> Child:
+    """Return the facts of a Job."""
+    metadata, spec, status = raw["metadata"], raw.get("spec", {}), raw.get("status", {})
+    failed = _condition(status, "Failed")
+    return Child(
+        uid=metadata["uid"],
+        created=metadata.get("creationTimestamp", ""),
+        deleting="deletionTimestamp" in metadata,
+        complete=_condition(status, "Complete") is not None,
+        failed=failed is not None,
+        failed_reason=(failed or {}).get("reason", ""),
+        failed_message=(failed or {}).get("message", ""),
+        failed_pods=status.get("failed", 0),
+        has_failure_policy="podFailurePolicy" in spec,
+        backoff_limit=spec.get("backoffLimit", 0),
+        deadline=spec.get("activeDeadlineSeconds"),
+    )
+
+
+def pod(raw: Raw) -> Pod:
+    """Return the facts of a pod."""
+    metadata, status = raw["metadata"], raw.get("status", {})
+    states = {c["name"]: c.get("state", {}) for c in status.get("containerStatuses") or []}
+    trainer = _terminated(states.get(TRAINER_CONTAINER, {}))
+    unscheduled = _condition(status, "PodScheduled", "False") or {}
+    return Pod(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        created=metadata.get("creationTimestamp", ""),
+        controller=controller_uid(dict(raw)),
+        phase=status.get("phase", "Pending"),
+        deleting="deletionTimestamp" in metadata,
+        disrupted=_condition(status, "DisruptionTarget") is not None,
+        reason=status.get("reason", ""),
+        message=status.get("message", ""),
+        scheduled=bool(raw.get("spec", {}).get("nodeName")),
+        unschedulable=unscheduled.get("message", "") if unscheduled.get("reason") == "Unschedulable" else "",
+        waiting=_waiting(states.values()),
+        trainer=trainer,
+        grader=_terminated(states.get(GRADER_CONTAINER, {})),
+        report=_report(trainer),
+    )
+
+
+def _condition(status: Raw, kind: str, value: str = "True") -> dict[str, Any] | None:
+    for condition in status.get("conditions") or []:
+        if condition.get("type") == kind and condition.get("status") == value:
+            return dict(condition)
+    return None
+
+
+def _terminated(state: Raw) -> Terminated | None:
+    found = state.get("terminated")
+    if not found:
+        return None
+    return Terminated(found.get("exitCode", 0), found.get("reason", ""), found.get("message", ""))
+
+
+def _waiting(states: Iterable[Raw]) -> Waiting | None:
+    """Return the first thing that holds a container back, ordinary creation left out."""
+    for state in states:
+        found = state.get("waiting") or {}
+        if found.get("reason") not in (None, "", "ContainerCreating", "PodInitializing"):
+            return Waiting(found["reason"], found.get("message", ""))
+    return None
+
+
+def _report(trainer: Terminated | None) -> ProgressReport | None:
+    """Return the reduced snapshot a trainer leaves behind, where it got that far."""
+    if trainer is None or not trainer.message:
+        return None
+    try:
+        return ProgressReport.model_validate_json(trainer.message)
+    except ValidationError:
+        return None

@@ -1,0 +1,163 @@
+"""The running operator: queue, workers, ingest and certificates in one event loop."""
+
+import asyncio
+import logging
+import ssl
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+from aiohttp import web
+
+from rft_operator import metrics, tls
+from rft_operator.cluster import Cluster, ClusterError, Conflict, Unavailable
+from rft_operator.controller import Controller
+from rft_operator.ingest.reports import Reports
+from rft_operator.ingest.server import Ingest, serve
+from rft_operator.objects.names import MANAGED_BY, OPERATOR_NAME
+from rft_operator.queue import Key, WorkQueue, work
+from rft_operator.settings import Settings
+
+REVIEW_THREADS = 8
+APART_SECONDS = 2.0
+"""Least time between two rounds for reports of one job, so that status writes are coalesced."""
+CERTIFICATE_CHECK_SECONDS = 12 * 3600.0
+_log = logging.getLogger(__name__)
+
+
+class Operator:
+    """Owns everything that runs. ``start`` and ``stop`` are called in the event loop."""
+
+    def __init__(self, cluster: Cluster, settings: Settings) -> None:
+        self._cluster = cluster
+        self._settings = settings
+        self._reports = Reports()
+        self._controller = Controller(cluster, self._reports, settings)
+        self._queue = WorkQueue(time.monotonic)
+        self._threads = ThreadPoolExecutor(settings.workers, "reconcile")
+        # Apart, so that a flood of tokens cannot hold up the decisions.
+        self._review_threads = ThreadPoolExecutor(REVIEW_THREADS, "review")
+        self._ingest = Ingest(cluster, self._reports, self._review_threads, self._reported)
+        self._known: set[Key] = set()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._runner: web.AppRunner | None = None
+
+    # What happens.
+
+    def job_changed(self, key: Key, version: str, *, gone: bool) -> None:
+        """An RFTJob is there, changed, or is gone."""
+        if gone:
+            self._known.discard(key)
+            self._queue.forget(key)
+        else:
+            self._known.add(key)
+            if self._controller.is_own_write(key, version):
+                return
+        self._queue.add(key)
+
+    def child_changed(self, key: Key) -> None:
+        """A Job, a pod or a ConfigMap of an RFTJob changed."""
+        self._queue.add(key)
+
+    def pod_ended(self, uid: str) -> None:
+        """A pod is gone or has ended."""
+        self._ingest.forget_pod(uid)
+
+    def _reported(self, key: Key) -> None:
+        self._queue.add(key, apart=APART_SECONDS)
+
+    # How it runs.
+
+    async def start(self) -> None:
+        """Start workers and ingest."""
+        if self._settings.ingest_url is not None:
+            await self._start_ingest()
+        self._tasks += [
+            asyncio.create_task(work(self._queue, self._process, _failed))
+            for _ in range(self._settings.workers)
+        ]
+
+    async def stop(self) -> None:
+        """Stop taking work; what is being written is finished."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._runner is not None:
+            await self._runner.cleanup()
+        self._threads.shutdown()
+        self._review_threads.shutdown()
+
+    async def _process(self, key: Key) -> float | None:
+        metrics.QUEUE_LENGTH.set(len(self._queue))
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, self._controller.process, key)
+
+    async def _start_ingest(self) -> None:
+        identity = await self._certificates()
+        context = tls.server_context(identity)
+        self._runner = await serve(
+            self._ingest, context, self._settings.ingest_bind, self._settings.ingest_port
+        )
+        self._tasks.append(asyncio.create_task(self._keep_certificates(context, identity)))
+
+    async def _certificates(self) -> tls.Identity:
+        loop = asyncio.get_running_loop()
+        identity = await loop.run_in_executor(self._threads, current_identity, self._cluster, self._settings)
+        self._controller.ca_bundle = identity.ca_bundle
+        return identity
+
+    async def _keep_certificates(self, context: ssl.SSLContext, identity: tls.Identity) -> None:
+        while True:
+            await asyncio.sleep(CERTIFICATE_CHECK_SECONDS)
+            try:
+                newer = await self._certificates()
+            except ClusterError as error:
+                _log.warning("the certificates could not be checked: %s", error)
+                continue
+            if newer == identity:
+                continue
+            if newer.ca_bundle != identity.ca_bundle:
+                # Every trainer needs the new CA before it meets a certificate of it.
+                for key in self._known:
+                    self._queue.add(key)
+            tls.load_into(context, newer)
+            identity = newer
+
+
+def current_identity(cluster: Cluster, settings: Settings) -> tls.Identity:
+    """Return the ingest's identity from its Secret, made or renewed where that is due."""
+    namespace, name = settings.own_namespace, settings.tls_secret
+    for _ in range(3):
+        secret = cluster.secret(namespace, name)
+        current = tls.from_secret(secret) if secret is not None else None
+        wanted = tls.renewed(current, settings.certificate_names, datetime.now(UTC))
+        if wanted == current:
+            return wanted
+        try:
+            if secret is None:
+                cluster.create(_secret(namespace, name, wanted))
+            else:
+                version = secret["metadata"]["resourceVersion"]
+                cluster.merge_data("Secret", namespace, name, version, wanted.to_secret())
+        except Conflict:
+            continue
+        return wanted
+    raise Unavailable(409, f"Secret {namespace}/{name} keeps changing")
+
+
+def _secret(namespace: str, name: str, identity: tls.Identity) -> dict[str, object]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": name, "namespace": namespace, "labels": {MANAGED_BY: OPERATOR_NAME}},
+        "type": "Opaque",
+        "data": identity.to_secret(),
+    }
+
+
+def _failed(key: Key, error: Exception) -> None:
+    metrics.RECONCILES.labels("error").inc()
+    if isinstance(error, ClusterError):
+        _log.warning("%s/%s: %s; trying again", *key, error)
+    else:
+        _log.error("%s/%s: a decision failed; trying again", *key, exc_info=error)

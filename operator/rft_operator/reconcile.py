@@ -1,0 +1,169 @@
+"""The decision about one RFTJob: a pure function of the job, what was observed, and the time.
+
+It is level-triggered: any state, any order and any number of repeats lead to the same end.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from rft_api.conditions import Reason
+from rft_api.status import Plan
+from rft_api.validation import check
+from rft_operator import clock
+from rft_operator.decision import Decision, Facts, Note, Part, Verdict
+from rft_operator.objects.names import owner_of
+from rft_operator.observe import Observed
+from rft_operator.stages import STAGES, end_now, failures_of, joined
+from rft_operator.status import (
+    NOT_SO_FAR,
+    Gate,
+    Summary,
+    is_over,
+    newest_report,
+    with_report,
+    with_summary,
+)
+from rft_planner.plan import Unplannable, plan
+
+NO_PROGRESS_SECONDS = 1800.0
+MUTABLE_FIELDS = ("suspend", "cancel", "stop", "ttl_seconds_after_finished")
+
+
+def reconcile(
+    document: Mapping[str, Any],
+    observed: Observed,
+    now: datetime,
+    no_progress_seconds: float = NO_PROGRESS_SECONDS,
+) -> Decision:
+    """Return what to write and do about one RFTJob."""
+    if "deletionTimestamp" in document["metadata"]:
+        # The garbage collector removes the children.
+        return Decision(dict(document.get("status") or {}))
+    facts = gather(document, observed, now, no_progress_seconds)
+    status = with_report(facts.status, facts.report)
+    if is_over(facts.status):
+        return _after_the_end(facts, status)
+    verdict = next(found for stage in STAGES if (found := stage(facts)) is not None)
+    status = _with_plan(facts, status, verdict)
+    summary = Summary(
+        verdict.phase, verdict.reason, verdict.message, _accepted(facts), _planned(facts),
+        stalled=verdict.stalled, ended=verdict.ended,
+    )  # fmt: skip
+    status = with_summary(status, summary, document["metadata"].get("generation", 1), now)
+    return Decision(
+        status=status,
+        spec=facts.spec,
+        plan=facts.plan,
+        ensure=verdict.ensure,
+        patch_child=verdict.patch_child,
+        delete_child=verdict.delete_child,
+        notes=_notes(facts, verdict),
+        requeue_after=verdict.requeue_after,
+    )
+
+
+def gather(
+    document: Mapping[str, Any], observed: Observed, now: datetime, no_progress_seconds: float
+) -> Facts:
+    """Check the spec, make the plan, pick the newest report."""
+    job, problems = check(document)
+    snapshot = observed.snapshot
+    spec = snapshot.spec if snapshot is not None else job.spec if job is not None else None
+    planned: Plan | None = snapshot.plan if snapshot is not None else None
+    unplannable = None
+    if planned is None and spec is not None:
+        try:
+            planned = plan(spec, document["metadata"]["uid"])
+        except Unplannable as error:
+            unplannable = error
+    return Facts(
+        document, observed, now, job, problems, spec, planned, unplannable,
+        newest_report(observed), no_progress_seconds,
+    )  # fmt: skip
+
+
+def _after_the_end(facts: Facts, status: dict[str, Any]) -> Decision:
+    """Nothing is made any more; what still runs is stopped."""
+    child = facts.observed.child
+    if child is None or child.finished or child.deleting:
+        return Decision(status)
+    if status.get("phase") == "Cancelled":
+        return Decision(status, delete_child=True)
+    return Decision(status, patch_child=end_now(facts))
+
+
+def _accepted(facts: Facts) -> Gate:
+    changed = _changed_fields(facts)
+    if changed:
+        return Gate(
+            False,
+            Reason.IMMUTABLE_FIELD_CHANGED,
+            f"spec.{', spec.'.join(changed)} changed after the start; the run goes on with what it had",
+        )
+    if facts.job is None:
+        return Gate(False, Reason.INVALID_SPEC, joined(facts.problems))
+    return Gate(True, Reason.ACCEPTED, "The spec is valid.")
+
+
+def _changed_fields(facts: Facts) -> list[str]:
+    """Return the fields whose edit came too late."""
+    snapshot = facts.observed.snapshot
+    if snapshot is None or facts.job is None:
+        return []
+    fields = type(snapshot.spec).model_fields
+    return [
+        info.alias or name
+        for name, info in fields.items()
+        if name not in MUTABLE_FIELDS and getattr(snapshot.spec, name) != getattr(facts.job.spec, name)
+    ]
+
+
+def _planned(facts: Facts) -> Gate:
+    if facts.unplannable is not None:
+        return Gate(False, facts.unplannable.reason, str(facts.unplannable))
+    if facts.plan is None:
+        return Gate(False, Reason.NOT_YET, NOT_SO_FAR)
+    return Gate(True, Reason.PLANNED, "; ".join(facts.plan.notes or []) or "Planned.")
+
+
+def _with_plan(facts: Facts, status: dict[str, Any], verdict: Verdict) -> dict[str, Any]:
+    """Return ``status`` with the plan and what is known of the child."""
+    changed = dict(status)
+    if facts.plan is not None and "plan" not in changed:
+        changed["plan"] = facts.plan.dump()
+    child = facts.observed.child
+    if child is not None or Part.JOB in verdict.ensure:
+        made = child.created if child is not None and child.created else clock.rfc3339(facts.now)
+        changed.setdefault("startTime", made)
+        changed["jobName"] = owner_of(dict(facts.document)).child
+    counted = sum(failure.counted for failure in failures_of(facts))
+    changed["failedPods"] = max(changed.get("failedPods", 0), counted)
+    return changed
+
+
+def _notes(facts: Facts, verdict: Verdict) -> tuple[Note, ...]:
+    """Return an Event for every change of the reason, and one for the plan."""
+    old = {c.get("type"): c for c in facts.status.get("conditions") or []}
+    notes: list[Note] = []
+    planned = _planned(facts)
+    if planned.holds and (old.get("Planned") or {}).get("status") != "True":
+        notes.append(Note(planned.reason, planned.message))
+    accepted = _accepted(facts)
+    was_rejected = (old.get("Accepted") or {}).get("reason")
+    if accepted.reason == Reason.IMMUTABLE_FIELD_CHANGED != was_rejected:
+        notes.append(Note(accepted.reason, accepted.message, warning=True))
+    if (old.get("Ready") or {}).get("reason") != verdict.reason:
+        notes.append(Note(verdict.reason, verdict.message, warning=_is_bad(verdict)))
+    return tuple(notes)
+
+
+def _is_bad(verdict: Verdict) -> bool:
+    worrying = (
+        Reason.UNSCHEDULABLE,
+        Reason.IMAGE_PULL,
+        Reason.NO_PROGRESS,
+        Reason.NAME_CONFLICT,
+        Reason.RETRYING,
+    )
+    return verdict.phase == "Failed" or verdict.reason in worrying

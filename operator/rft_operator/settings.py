@@ -1,0 +1,90 @@
+"""Settings from the environment, read once at start."""
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+
+class BadSettings(ValueError):
+    """A variable that cannot be used; the message names it."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the chart, or a developer, decides."""
+
+    trainer_image: str
+    image_pull_policy: str = "IfNotPresent"
+    namespaces: tuple[str, ...] = ()
+    """Namespaces that are served; empty: all of them."""
+    own_namespace: str = "default"
+    """Where the operator keeps its TLS secret."""
+    ingest_url: str | None = None
+    """Base URL of the ingest as pods reach it; ``None``: results come with the end of a pod only."""
+    ingest_bind: str = "0.0.0.0"  # noqa: S104 - pods on other nodes must reach it
+    ingest_port: int = 8443
+    tls_secret: str = "rft-operator-ingest-tls"
+    tls_names: tuple[str, ...] = field(default=())
+    """Further DNS names and addresses for the serving certificate."""
+    health_port: int = 8080
+    metrics_port: int = 9090
+    workers: int = 8
+    no_progress_seconds: float = 1800.0
+
+    @property
+    def certificate_names(self) -> tuple[str, ...]:
+        """Names and addresses the serving certificate must hold, the URL's host first."""
+        host = urlsplit(self.ingest_url).hostname if self.ingest_url else None
+        return tuple(dict.fromkeys([*([host] if host else []), *self.tls_names]))
+
+
+def from_env(env: Mapping[str, str]) -> Settings:
+    """Return the settings in ``env``.
+
+    Raises:
+        BadSettings: if a variable is missing or malformed.
+    """
+    image = env.get("RFT_TRAINER_IMAGE")
+    if not image:
+        raise BadSettings("RFT_TRAINER_IMAGE is not set; it names the image of the trainer")
+    url = env.get("RFT_INGEST_URL") or None
+    if url is not None and not url.startswith("https://"):
+        raise BadSettings(f"RFT_INGEST_URL {url} must start with https://: it carries tokens")
+    return Settings(
+        trainer_image=image,
+        image_pull_policy=env.get("RFT_TRAINER_IMAGE_PULL_POLICY") or Settings.image_pull_policy,
+        namespaces=_words(env, "RFT_WATCH_NAMESPACES"),
+        own_namespace=env.get("RFT_NAMESPACE") or Settings.own_namespace,
+        ingest_url=url.rstrip("/") if url else None,
+        ingest_bind=_address(env, "RFT_INGEST_BIND", Settings.ingest_bind),
+        ingest_port=_number(env, "RFT_INGEST_PORT", Settings.ingest_port),
+        tls_secret=env.get("RFT_TLS_SECRET") or Settings.tls_secret,
+        tls_names=_words(env, "RFT_TLS_NAMES"),
+        health_port=_number(env, "RFT_HEALTH_PORT", Settings.health_port),
+        metrics_port=_number(env, "RFT_METRICS_PORT", Settings.metrics_port),
+        workers=_number(env, "RFT_WORKERS", Settings.workers),
+        no_progress_seconds=float(_number(env, "RFT_NO_PROGRESS_SECONDS", int(Settings.no_progress_seconds))),
+    )
+
+
+def _words(env: Mapping[str, str], name: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in env.get(name, "").split(",") if word.strip())
+
+
+def _number(env: Mapping[str, str], name: str, default: int) -> int:
+    text = env.get(name)
+    if not text:
+        return default
+    if not text.isdigit():
+        raise BadSettings(f"{name} {text} is not a whole number")
+    return int(text)
+
+
+def _address(env: Mapping[str, str], name: str, default: str) -> str:
+    text = env.get(name) or default
+    try:
+        ipaddress.ip_address(text)
+    except ValueError as error:
+        raise BadSettings(f"{name} {text} is not an IP address") from error
+    return text

@@ -1,0 +1,256 @@
+"""The stages of a decision, tried in order; the first that has something to say decides.
+
+Read top to bottom, ``STAGES`` at the end is the specification. Each stage is a pure function.
+"""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from rft_api.conditions import Phase, Reason
+from rft_api.problems import Problem
+from rft_api.report import ProgressReport
+from rft_operator import clock
+from rft_operator.decision import Facts, Part, Verdict
+from rft_operator.failures import Failure, classify, hindrance
+from rft_operator.objects.job import own_count_limit
+from rft_operator.observe import Pod
+
+CONFLICT_RECHECK_SECONDS = 60.0
+STOP_REASONS = (
+    Reason.COMPLETED,
+    Reason.TARGET_REWARD,
+    Reason.PATIENCE,
+    Reason.MAX_STEPS,
+    Reason.MAX_GPU_HOURS,
+    Reason.DEADLINE,
+)
+
+
+def cancelled(facts: Facts) -> Verdict | None:
+    """``spec.cancel``: the trainer checkpoints on SIGTERM, and nothing follows."""
+    if not facts.wants("cancel") or _child_ended(facts):
+        return None
+    return Verdict(
+        "Cancelled",
+        Reason.CANCELLED,
+        "Cancelled by spec.cancel.",
+        ended=True,
+        delete_child=facts.observed.child is not None,
+    )
+
+
+def invalid(facts: Facts) -> Verdict | None:
+    """The spec breaks a range or a rule, and nothing runs yet. A corrected spec starts anew."""
+    if facts.spec is not None or facts.observed.child is not None:
+        return None
+    return Verdict("Failed", Reason.INVALID_SPEC, joined(facts.problems))
+
+
+def unplannable(facts: Facts) -> Verdict | None:
+    """What the pod needs cannot be derived, and nothing runs yet."""
+    if facts.unplannable is None or facts.observed.child is not None:
+        return None
+    return Verdict("Failed", facts.unplannable.reason, str(facts.unplannable))
+
+
+def name_taken(facts: Facts) -> Verdict | None:
+    """An object that is not ours has a child's name; it is never touched."""
+    if not facts.observed.conflicts:
+        return None
+    names = ", ".join(facts.observed.conflicts)
+    return Verdict(
+        "Pending",
+        Reason.NAME_CONFLICT,
+        f"{names} is not controlled by this RFTJob; remove it or rename the job",
+        requeue_after=CONFLICT_RECHECK_SECONDS,
+    )
+
+
+def succeeded(facts: Facts) -> Verdict | None:
+    """The child Job is complete."""
+    child = facts.observed.child
+    if child is None or not child.complete:
+        return None
+    ending = facts.report.ending if facts.report is not None else None
+    reason = ending.reason if ending is not None and ending.reason in STOP_REASONS else Reason.COMPLETED
+    message = ending.message if ending is not None and ending.message else "Every epoch is trained."
+    return Verdict("Succeeded", reason, message, ended=True)
+
+
+def failed(facts: Facts) -> Verdict | None:
+    """A permanent failure, more failures than allowed, or a child Job that failed by itself."""
+    child = facts.observed.child
+    if child is None:
+        return None
+    failures = failures_of(facts)
+    counted = [failure for failure in failures if failure.counted]
+    permanent = next((failure for failure in failures if failure.permanent), None)
+    if permanent is not None:
+        return _failure(facts, permanent.reason, permanent.message)
+    if counted and len(counted) > _retry_limit(facts):
+        last = counted[-1]
+        known = last.reason != Reason.TRAINER_FAILED
+        reason = last.reason if known else Reason.BACKOFF_LIMIT
+        return _failure(facts, reason, f"Failed {len(counted)} times, at last: {last.message}")
+    if child.failed:
+        said = f"{child.failed_reason}: {child.failed_message}"
+        last_words = f"; at last: {failures[-1].message}" if failures else ""
+        return _failure(facts, Reason.BACKOFF_LIMIT, said + last_words)
+    return None
+
+
+def _failure(facts: Facts, reason: str, message: str) -> Verdict:
+    return Verdict("Failed", reason, message, ended=True, patch_child=end_now(facts))
+
+
+def suspended(facts: Facts) -> Verdict | None:
+    """``spec.suspend``: the child goes, and comes back only when no pod of this run is left."""
+    if not facts.wants("suspend"):
+        return None
+    child = facts.observed.child
+    if child is not None or facts.observed.any_alive:
+        return Verdict(
+            "Pending",
+            Reason.SUSPENDED,
+            "Suspending: waiting for the trainer's checkpoint.",
+            delete_child=child is not None and not child.deleting,
+        )
+    return Verdict("Suspended", Reason.SUSPENDED, "Suspended by spec.suspend; the GPUs are free.")
+
+
+def leaving(facts: Facts) -> Verdict | None:
+    """The child of before is still being removed; two trainers must never share a folder."""
+    child = facts.observed.child
+    gone = child is None and not facts.observed.any_alive
+    if gone or (child is not None and not child.deleting):
+        return None
+    return Verdict("Pending", Reason.WAITING_FOR_POD, "Waiting for the pod of before to end.")
+
+
+def to_create(facts: Facts) -> Verdict | None:
+    """Nothing runs yet: make the child and what it needs."""
+    if facts.observed.child is not None:
+        return None
+    return Verdict("Pending", Reason.WAITING_FOR_POD, "The child Job is made.", ensure=_missing(facts))
+
+
+def waiting(facts: Facts) -> Verdict | None:
+    """No pod runs: it is not there yet, cannot be placed, or cannot start."""
+    pod = _current(facts)
+    if pod is not None and pod.phase == "Running" and pod.waiting is None:
+        return None
+    ensure, patch = _missing(facts), _own_count(facts)
+    failures = failures_of(facts)
+    held = hindrance(pod) if pod is not None else None
+    phase: Phase = "Starting" if pod is not None and pod.scheduled else "Pending"
+    if held is not None:
+        return Verdict(phase, held.reason, held.message, ensure=ensure, patch_child=patch)
+    if failures:
+        message = f"Attempt {len(failures)} failed: {failures[-1].reason}: {failures[-1].message}"
+        return Verdict("Starting", Reason.RETRYING, message, ensure=ensure, patch_child=patch)
+    message = "The pod starts." if phase == "Starting" else "Waiting for the pod."
+    return Verdict(phase, Reason.WAITING_FOR_POD, message, ensure=ensure, patch_child=patch)
+
+
+def running(facts: Facts) -> Verdict | None:
+    """A pod runs: it prepares, trains, or makes no progress."""
+    ensure, patch = _missing(facts), _own_count(facts)
+    pod, report = _current(facts), facts.report
+    if report is None or pod is None or report.attempt != pod.uid or _prepares(report):
+        message = "The trainer prepares its model and data."
+        return Verdict("Starting", Reason.STARTING, message, ensure=ensure, patch_child=patch)
+    since = clock.parse(report.run.progress.updated_at) or facts.now
+    left = since + timedelta(seconds=facts.no_progress_seconds) - facts.now
+    if left <= timedelta():
+        message = f"No progress since {clock.rfc3339(since)}."
+        return Verdict("Running", Reason.NO_PROGRESS, message, stalled=True, ensure=ensure, patch_child=patch)
+    return Verdict(
+        "Running",
+        Reason.TRAINING,
+        _progress(report),
+        ensure=ensure,
+        patch_child=patch,
+        requeue_after=left.total_seconds(),
+    )
+
+
+STAGES: tuple[Callable[[Facts], Verdict | None], ...] = (
+    cancelled,
+    invalid,
+    unplannable,
+    name_taken,
+    succeeded,
+    failed,
+    suspended,
+    leaving,
+    to_create,
+    waiting,
+    running,
+)
+
+
+def _child_ended(facts: Facts) -> bool:
+    return facts.observed.child is not None and facts.observed.child.finished
+
+
+def _current(facts: Facts) -> Pod | None:
+    """Return the newest pod that has not ended."""
+    return next((pod for pod in reversed(facts.observed.attempts) if pod.alive and not pod.failed), None)
+
+
+def failures_of(facts: Facts) -> list[Failure]:
+    """Return the verdicts about the failed pods of the present child, oldest first."""
+    return [classify(pod, facts.plan) for pod in facts.observed.attempts if pod.failed]
+
+
+def _retry_limit(facts: Facts) -> int:
+    # Without a readable spec the Job controller's own limit stands.
+    return facts.spec.retry.limit if facts.spec is not None else 2**31
+
+
+def _own_count(facts: Facts) -> dict[str, Any] | None:
+    """Read the created Job back: where the failure policy was dropped, the operator counts."""
+    child = facts.observed.child
+    if child is None or child.has_failure_policy or facts.spec is None:
+        return None
+    limit = own_count_limit(facts.spec.retry.limit)
+    return {"spec": {"backoffLimit": limit}} if child.backoff_limit < limit else None
+
+
+def _missing(facts: Facts) -> tuple[Part, ...]:
+    observed, spec = facts.observed, facts.spec
+    if spec is None or facts.plan is None:
+        return ()
+    there = {
+        Part.CLAIM: spec.storage.claim_template is None or observed.claim_exists,
+        Part.CONFIG: observed.config_exists,
+        Part.CA: observed.ca_current,
+        Part.JOB: observed.child is not None,
+    }
+    return tuple(part for part in Part if not there[part])
+
+
+def _prepares(report: ProgressReport) -> bool:
+    return report.run.progress.stage == "preparing"
+
+
+def _progress(report: ProgressReport) -> str:
+    progress = report.run.progress
+    if progress.stage == "evaluatingBase":
+        return "Evaluating the base model."
+    total = f" of {'about ' if progress.total_steps_estimated else ''}{progress.total_steps}"
+    return f"Step {progress.step}{total if progress.total_steps is not None else ''}."
+
+
+def joined(problems: tuple[Problem, ...]) -> str:
+    """Return all problems in one line."""
+    return "; ".join(map(str, problems))
+
+
+def end_now(facts: Facts) -> dict[str, Any] | None:
+    """End the child Job but keep its failed pods and their logs, which deleting would not."""
+    child = facts.observed.child
+    if child is None or child.finished or child.deadline == 1:
+        return None
+    return {"spec": {"activeDeadlineSeconds": 1}}

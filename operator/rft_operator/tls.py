@@ -1,0 +1,198 @@
+"""The ingest's own CA and serving certificate.
+
+They are made and renewed here, and kept in one Secret, because a chart that makes certificates
+makes new ones at every rendering. Pure but for the random keys: nothing here talks to a cluster.
+"""
+
+import base64
+import ipaddress
+import ssl
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+CA_LIFE = timedelta(days=3650)
+SERVING_LIFE = timedelta(days=90)
+CA_MARGIN = timedelta(days=365)
+SERVING_MARGIN = timedelta(days=30)
+_CLOCK_SKEW = timedelta(minutes=5)
+_FIELDS = {"ca_bundle": "ca.crt", "ca_key": "ca.key", "certificate": "tls.crt", "key": "tls.key"}
+
+
+@dataclass(frozen=True)
+class Identity:
+    """PEM texts. The bundle's first certificate is the CA in use; older ones follow it."""
+
+    ca_bundle: str
+    ca_key: str
+    certificate: str
+    key: str
+
+    def to_secret(self) -> dict[str, str]:
+        """Return the data of the Secret."""
+        return {
+            entry: base64.b64encode(getattr(self, name).encode()).decode() for name, entry in _FIELDS.items()
+        }
+
+
+def from_secret(secret: Mapping[str, Any]) -> Identity | None:
+    """Return what a Secret holds, ``None`` where it is incomplete."""
+    data = secret.get("data") or {}
+    if not all(entry in data for entry in _FIELDS.values()):
+        return None
+    return Identity(**{name: base64.b64decode(data[entry]).decode() for name, entry in _FIELDS.items()})
+
+
+def renewed(current: Identity | None, names: Sequence[str], now: datetime) -> Identity:
+    """Return an identity that is good for ``names`` for some time; ``current`` itself if it is.
+
+    A new CA is put before the old one, which stays in the bundle while it is valid: trainers that
+    read the bundle at each connection accept both.
+    """
+    if current is None:
+        return _serving(*_authority(now), older=(), names=names, now=now)
+    bundle = x509.load_pem_x509_certificates(current.ca_bundle.encode())
+    authority = bundle[0]
+    if authority.not_valid_after_utc - now < CA_MARGIN:
+        valid = [old for old in bundle if old.not_valid_after_utc > now]
+        return _serving(*_authority(now), older=valid, names=names, now=now)
+    serving = x509.load_pem_x509_certificate(current.certificate.encode())
+    fresh = serving.not_valid_after_utc - now > SERVING_MARGIN
+    if fresh and _names_of(serving) >= set(names) and serving.issuer == authority.subject:
+        return current
+    key = serialization.load_pem_private_key(current.ca_key.encode(), password=None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ValueError("the key of the CA is not an elliptic-curve key")
+    return _serving(authority, key, older=bundle[1:], names=names, now=now)
+
+
+def server_context(identity: Identity) -> ssl.SSLContext:
+    """Return a server context with the serving certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    load_into(context, identity)
+    return context
+
+
+def load_into(context: ssl.SSLContext, identity: Identity) -> None:
+    """Use the serving certificate for new connections of ``context``."""
+    # The ssl module reads files only. The folder is private and gone at once.
+    with tempfile.TemporaryDirectory(prefix="rft-tls-") as folder:
+        certificate, key = Path(folder, "tls.crt"), Path(folder, "tls.key")
+        certificate.write_text(identity.certificate)
+        key.write_text(identity.key)
+        context.load_cert_chain(certificate, key)
+
+
+def _authority(now: datetime) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    serial = x509.random_serial_number()
+    # The serial in the name keeps two CAs of a bundle apart.
+    subject = _name(f"rft-operator ingest CA {serial % 10**8:08d}")
+    certificate = (
+        _builder(subject, subject, key.public_key(), now, CA_LIFE)
+        .serial_number(serial)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(key_cert_sign=True, crl_sign=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    return certificate, key
+
+
+def _serving(
+    authority: x509.Certificate,
+    authority_key: ec.EllipticCurvePrivateKey,
+    *,
+    older: Sequence[x509.Certificate],
+    names: Sequence[str],
+    now: datetime,
+) -> Identity:
+    key = ec.generate_private_key(ec.SECP256R1())
+    issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key())
+    certificate = (
+        _builder(_name("rft-operator ingest"), authority.subject, key.public_key(), now, SERVING_LIFE)
+        .serial_number(x509.random_serial_number())
+        .add_extension(x509.SubjectAlternativeName([_alternative(n) for n in names]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(digital_signature=True), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(issuer, critical=False)
+        .sign(authority_key, hashes.SHA256())
+    )
+    return Identity(
+        ca_bundle="".join(_pem(c) for c in [authority, *older]),
+        ca_key=_key_pem(authority_key),
+        certificate=_pem(certificate),
+        key=_key_pem(key),
+    )
+
+
+def _builder(
+    subject: x509.Name,
+    issuer: x509.Name,
+    public_key: ec.EllipticCurvePublicKey,
+    now: datetime,
+    life: timedelta,
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(public_key)
+        .not_valid_before(now - _CLOCK_SKEW)
+        .not_valid_after(now + life)
+    )
+
+
+def _name(common_name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+
+
+def _usage(
+    *, digital_signature: bool = False, key_cert_sign: bool = False, crl_sign: bool = False
+) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=digital_signature,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=key_cert_sign,
+        crl_sign=crl_sign,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _alternative(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+def _names_of(certificate: x509.Certificate) -> set[str]:
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    addresses = {str(address) for address in names.get_values_for_type(x509.IPAddress)}
+    return addresses | set(names.get_values_for_type(x509.DNSName))
+
+
+def _pem(certificate: x509.Certificate) -> str:
+    return certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def _key_pem(key: ec.EllipticCurvePrivateKey) -> str:
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    ).decode()

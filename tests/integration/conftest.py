@@ -1,0 +1,139 @@
+"""Fixtures: a namespace, the CRD, and the operator from this checkout outside the cluster."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import yaml
+from tests.integration.operator_support import (
+    CRDS,
+    OPERATORS,
+    RFTJOBS,
+    ROOT,
+    Api,
+    Object,
+    Operator,
+    Run,
+    wait_until,
+)
+
+from rft_operator.cluster import ClusterError, Conflict, connect
+
+
+@pytest.fixture(scope="session")
+def kubeconfig() -> Path:
+    """The kubeconfig of the test cluster."""
+    named = os.environ.get("RFT_TEST_KUBECONFIG")
+    path = Path(named) if named else ROOT / ".cluster" / "kubeconfig"
+    if not path.exists():
+        pytest.skip("no test cluster: set RFT_TEST_KUBECONFIG, or start one with `make cluster-up`")
+    return path
+
+
+@pytest.fixture(scope="session")
+def api(kubeconfig: Path) -> Iterator[Api]:
+    """A namespace of its own with the CRD installed, and no other operator that serves it."""
+    api = Api(connect(str(kubeconfig)), f"rft-it-{uuid4().hex[:8]}")
+    try:
+        api.call("GET", "version")
+    except ClusterError as error:
+        pytest.skip(f"the test cluster of {kubeconfig} does not answer ({error}): `make cluster-up`")
+    asleep = _put_others_to_sleep(api)
+    _install_crd(api)
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": api.namespace}}
+    api.call("POST", "api/v1/namespaces", namespace)
+    # The account that tokens are made for appears a moment after its namespace.
+    wait_until("the default account", lambda: api.find("api/v1/namespaces/{}/serviceaccounts", "default"))
+    yield api
+    api.call("DELETE", f"api/v1/namespaces/{api.namespace}")
+    for path, replicas in asleep:
+        api.call("PATCH", path, {"spec": {"replicas": replicas}})
+
+
+def _put_others_to_sleep(api: Api) -> list[tuple[str, int]]:
+    """An operator that serves all namespaces would act here too: stop it for as long as this runs."""
+    asleep = []
+    for deployment in api.call("GET", OPERATORS).get("items") or []:
+        metadata, replicas = deployment["metadata"], deployment["spec"].get("replicas", 1)
+        if not replicas:
+            continue
+        if "RFT_TEST_KUBECONFIG" in os.environ:
+            pytest.skip(f"the operator {metadata['namespace']}/{metadata['name']} serves this cluster")
+        path = f"apis/apps/v1/namespaces/{metadata['namespace']}/deployments/{metadata['name']}"
+        api.call("PATCH", path, {"spec": {"replicas": 0}})
+        asleep.append((path, replicas))
+        wait_until("the operator's pod ends", partial(_has_no_pods, api, path), 60)
+    return asleep
+
+
+def _has_no_pods(api: Api, path: str) -> bool:
+    return not api.call("GET", path).get("status", {}).get("replicas")
+
+
+def _install_crd(api: Api) -> None:
+    crd = yaml.safe_load((ROOT / "crds" / "rftjobs.rft.dev.yaml").read_text())
+    try:
+        api.call("POST", CRDS, crd)
+    except Conflict:
+        api.call("PATCH", f"{CRDS}/{crd['metadata']['name']}", {"spec": crd["spec"]})
+
+    def established() -> bool:
+        conditions = api.get(CRDS, crd["metadata"]["name"]).get("status", {}).get("conditions") or []
+        return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
+
+    wait_until("the CRD is established", established)
+
+
+@pytest.fixture(scope="session")
+def operator(api: Api, kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
+    """The operator, running."""
+    operator = Operator(kubeconfig, api.namespace, tmp_path_factory.mktemp("operator") / "log")
+    operator.start()
+    yield operator
+    operator.stop()
+
+
+@pytest.fixture
+def manifest(request: pytest.FixtureRequest) -> Callable[..., Object]:
+    """Make manifests of RFTJobs that are valid, small, and named after the test."""
+    stem = request.node.name.replace("_", "-").split("[")[0].removeprefix("test-")[:36].strip("-")
+    name = f"{stem}-{uuid4().hex[:6]}"
+
+    def make(**spec: Any) -> Object:
+        return {
+            "apiVersion": "rft.dev/v1alpha1",
+            "kind": "RFTJob",
+            "metadata": {"name": name},
+            "spec": {
+                "model": {"name": "/models/SmolLM2-135M"},
+                "dataset": {"configMap": {"name": "rows"}},
+                "graders": [{"name": "right", "numeric": {}}],
+                "storage": {"persistentVolumeClaim": {"claimName": "runs"}},
+                "resources": {"accelerator": {"name": "cpu"}, "nodeSelector": {"rft.dev/none": "here"}},
+                **spec,
+            },
+        }
+
+    return make
+
+
+@pytest.fixture
+def submit(api: Api, operator: Operator, manifest: Callable[..., Object]) -> Iterator[Callable[..., Run]]:
+    """Create an RFTJob; it is deleted after the test."""
+    made: list[str] = []
+
+    def create(**spec: Any) -> Run:
+        run = Run(api, api.create(RFTJOBS, json.loads(json.dumps(manifest(**spec)))))
+        made.append(run.name)
+        return run
+
+    yield create
+    operator.check()
+    for name in made:
+        if api.find(RFTJOBS, name) is not None:
+            api.delete(RFTJOBS, name)

@@ -1,0 +1,237 @@
+"""Helpers: the operator from this checkout against a real API server and Job controller.
+
+The pods of these tests fit no node, so no kubelet touches them: the tests write their status, as a
+kubelet would, and everything else (Job controller, garbage collector, tokens) is real.
+"""
+
+import os
+import socket
+import ssl
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rft_api.report import REPORT_PATH, TOKEN_AUDIENCE
+from rft_operator.cluster import Cluster, NotFound
+from rft_operator.objects.names import uid8
+
+ROOT = Path(__file__).parents[2]
+T = TypeVar("T")
+Object = dict[str, Any]
+RFTJOBS = "apis/rft.dev/v1alpha1/namespaces/{}/rftjobs"
+PODS = "api/v1/namespaces/{}/pods"
+JOBS = "apis/batch/v1/namespaces/{}/jobs"
+CONFIG_MAPS = "api/v1/namespaces/{}/configmaps"
+CRDS = "apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+OPERATORS = "apis/apps/v1/deployments?labelSelector=app.kubernetes.io/name%3Drft-operator"
+
+
+def wait_until(what: str, probe: Callable[[], T | None], seconds: float = 30.0) -> T:
+    """Return the first true result of ``probe``; fails with ``what`` after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = probe()
+        if found:
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"{what}: not within {seconds:.0f} s")
+
+
+class Api:
+    """The API server as an administrator sees it, in the namespace of the tests."""
+
+    def __init__(self, cluster: Cluster, namespace: str) -> None:
+        self._cluster = cluster
+        self.namespace = namespace
+
+    def call(self, method: str, path: str, body: Object | None = None) -> Object:
+        """Send one request; ``{}`` in the path is the namespace."""
+        return self._cluster._call(method, path.format(self.namespace), body=body)
+
+    def get(self, path: str, name: str) -> Object:
+        """Return an object."""
+        return self.call("GET", f"{path}/{name}")
+
+    def find(self, path: str, name: str) -> Object | None:
+        """Return an object, ``None`` where there is none."""
+        try:
+            return self.get(path, name)
+        except NotFound:
+            return None
+
+    def create(self, path: str, body: Object) -> Object:
+        """Create an object in the namespace."""
+        return self.call("POST", path, body)
+
+    def patch(self, path: str, name: str, body: Object) -> Object:
+        """Send a merge patch."""
+        return self.call("PATCH", f"{path}/{name}", body)
+
+    def delete(self, path: str, name: str) -> None:
+        """Delete an object, its dependents in the background."""
+        options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+        self.call("DELETE", f"{path}/{name}", options)
+
+
+class Run:
+    """One RFTJob and what belongs to it."""
+
+    def __init__(self, api: Api, made: Object) -> None:
+        self.api = api
+        self.name: str = made["metadata"]["name"]
+        self.uid: str = made["metadata"]["uid"]
+        self.child_name = f"{self.name}-{uid8(self.uid)}"
+
+    @property
+    def job(self) -> Object:
+        """The RFTJob as it is now."""
+        return self.api.get(RFTJOBS, self.name)
+
+    @property
+    def status(self) -> Object:
+        """Its status."""
+        return dict(self.job.get("status") or {})
+
+    def condition(self, kind: str) -> Object:
+        """One condition."""
+        return next((c for c in self.status.get("conditions", []) if c["type"] == kind), {})
+
+    def wait_for_phase(self, phase: str, seconds: float = 30.0) -> Object:
+        """Return the status once it has this phase."""
+        return wait_until(
+            f"{self.name} becomes {phase}",
+            lambda: status if (status := self.status).get("phase") == phase else None,
+            seconds,
+        )
+
+    def child(self) -> Object:
+        """The child Job, once it is there."""
+        return wait_until("the child Job", lambda: self.api.find(JOBS, self.child_name))
+
+    def pods(self) -> list[Object]:
+        """Its pods, oldest first."""
+        selector = f"labelSelector=rft.dev/job-uid%3D{self.uid}"
+        items = self.api.call("GET", f"{PODS}?{selector}").get("items") or []
+        return sorted(items, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
+
+    def pod(self) -> Object:
+        """The newest pod, once there is one that is not being deleted."""
+        return wait_until(
+            "a pod",
+            lambda: next((p for p in self.pods()[::-1] if "deletionTimestamp" not in p["metadata"]), None),
+        )
+
+    def end_pod(self, pod: Object, exit_code: int, message: str = "") -> None:
+        """Let a pod end, as its kubelet would report it."""
+        ended = {"exitCode": exit_code, "reason": "Completed" if exit_code == 0 else "Error"}
+        state = {
+            "name": "trainer",
+            "image": "x",
+            "imageID": "x",
+            "ready": False,
+            "restartCount": 0,
+            "state": {"terminated": {**ended, "message": message}},
+        }
+        phase = "Succeeded" if exit_code == 0 else "Failed"
+        status = {"phase": phase, "containerStatuses": [state]}
+        self.api.patch(PODS, f"{pod['metadata']['name']}/status", {"status": status})
+
+    def start_pod(self, pod: Object) -> None:
+        """Let a pod run, as its kubelet would report it."""
+        state = {"name": "trainer", "image": "x", "imageID": "x", "ready": True, "restartCount": 0}
+        running = {**state, "state": {"running": {"startedAt": "2026-11-22T18:00:00Z"}}}
+        status = {"phase": "Running", "containerStatuses": [running]}
+        self.api.patch(PODS, f"{pod['metadata']['name']}/status", {"status": status})
+
+    def token(self, pod: Object, audience: str = TOKEN_AUDIENCE) -> str:
+        """Return a token bound to a pod, as the kubelet would project it."""
+        metadata = pod["metadata"]
+        bound = {"kind": "Pod", "apiVersion": "v1", "name": metadata["name"], "uid": metadata["uid"]}
+        spec = {"audiences": [audience], "expirationSeconds": 3600, "boundObjectRef": bound}
+        account = "api/v1/namespaces/{}/serviceaccounts/default/token"
+        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
+        return str(self.api.create(account, body)["status"]["token"])
+
+
+class Operator:
+    """An operator process of this checkout."""
+
+    def __init__(self, kubeconfig: Path, namespace: str, log: Path) -> None:
+        self._kubeconfig = kubeconfig
+        self._namespace = namespace
+        self._process: subprocess.Popen[bytes] | None = None
+        self.log = log
+        self.port, self._health, self._metrics = _free_ports(3)
+        self.url = f"https://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start it and wait until its ingest answers."""
+        program = [sys.executable, "-m", "rft_operator", "--kubeconfig", str(self._kubeconfig)]
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT / "operator"),
+            "RFT_TRAINER_IMAGE": "rft-test/none:1",
+            "RFT_NAMESPACE": self._namespace,
+            "RFT_INGEST_URL": self.url,
+            "RFT_INGEST_PORT": str(self.port),
+            "RFT_HEALTH_PORT": str(self._health),
+            "RFT_METRICS_PORT": str(self._metrics),
+        }
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*program, "--namespace", self._namespace], env=environment, stdout=log, stderr=log
+            )
+        wait_until("the operator listens", self._listens)
+
+    def stop(self) -> None:
+        """Stop it as Kubernetes does."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(20)
+            self._process = None
+
+    def metric(self, line: str) -> float:
+        """Return a sample of the operator's metrics."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._metrics}/metrics", timeout=10) as answer:
+            text = answer.read().decode()
+        return sum(float(row.rsplit(" ", 1)[1]) for row in text.splitlines() if row.startswith(line))
+
+    def push(self, ca: str, token: str | None, body: bytes) -> int:
+        """Send a report as a trainer would; return the HTTP status."""
+        headers = {"Content-Type": "application/json"}
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
+        request = urllib.request.Request(f"{self.url}{REPORT_PATH}", body, headers)
+        context = ssl.create_default_context(cadata=ca)
+        try:
+            with urllib.request.urlopen(request, timeout=30, context=context) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code
+
+    def check(self) -> None:
+        """Fail with its log when it has ended."""
+        assert self._process is not None
+        assert self._process.poll() is None, f"the operator ended:\n{self.log.read_text()[-4000:]}"
+
+    def _listens(self) -> bool:
+        self.check()
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()

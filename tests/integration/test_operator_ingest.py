@@ -1,0 +1,199 @@
+"""Progress ingest against real tokens: what is taken, and every way to be refused."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tests.integration.operator_support import CONFIG_MAPS, PODS, Api, Object, Operator, Run, wait_until
+
+from rft_api.report import MAX_REPORT_BYTES
+
+pytestmark = pytest.mark.cluster
+Submit = Callable[..., Run]
+
+
+def body(pod: Object, step: int = 3, sequence: int | None = None, **progress: Any) -> bytes:
+    """A report of ``pod``."""
+    points = [{"step": i, "reward": i / 100} for i in range(1, step + 1)]
+    report = {
+        "version": 1,
+        "attempt": pod["metadata"]["uid"],
+        "sequence": step if sequence is None else sequence,
+        "run": {
+            "progress": {"step": step, "totalSteps": 12, "stage": "training", **progress},
+            "reward": {"latest": step / 100, "best": step / 100, "baseline": 0.01, "history": points},
+        },
+    }
+    return json.dumps(report).encode()
+
+
+class Trainer:
+    """A pod that pushes."""
+
+    def __init__(self, run: Run, operator: Operator, api: Api) -> None:
+        self.run, self.operator = run, operator
+        run.child()
+        self.pod = run.pod()
+        run.start_pod(self.pod)
+        self.token = run.token(self.pod)
+        self.ca: str = api.get(CONFIG_MAPS, f"{run.child_name}-ca")["data"]["ca.crt"]
+
+    def push(self, content: bytes, token: str | None = None) -> int:
+        """Push with the pod's own token, or another."""
+        return self.operator.push(self.ca, token if token is not None else self.token, content)
+
+
+@pytest.fixture
+def trainer(submit: Submit, operator: Operator, api: Api) -> Trainer:
+    return Trainer(submit(), operator, api)
+
+
+def test_a_report_reaches_the_status(trainer: Trainer) -> None:
+    assert trainer.push(body(trainer.pod, 3)) == 204
+    status = trainer.run.wait_for_phase("Running")
+    assert status["progress"]["step"] == 3
+    assert [p["step"] for p in status["reward"]["history"]] == [1, 2, 3]
+    assert trainer.run.condition("Ready")["status"] == "True"
+    assert trainer.push(body(trainer.pod, 5)) == 204
+    wait_until("step 5", lambda: trainer.run.status["progress"]["step"] == 5)
+
+
+def test_reports_in_quick_succession_are_written_together(trainer: Trainer, operator: Operator) -> None:
+    assert trainer.push(body(trainer.pod, 1)) == 204
+    trainer.run.wait_for_phase("Running")
+    before = operator.metric("rft_status_writes_total")
+    for step in range(2, 12):
+        assert trainer.push(body(trainer.pod, step)) == 204
+    wait_until("the last one", lambda: trainer.run.status["progress"]["step"] == 11)
+    assert operator.metric("rft_status_writes_total") - before <= 4
+
+
+def test_the_same_report_again_is_no_error(trainer: Trainer) -> None:
+    assert trainer.push(body(trainer.pod, 3)) == 204
+    assert trainer.push(body(trainer.pod, 3)) == 204
+
+
+def test_the_token_is_reviewed_once_for_many_reports(trainer: Trainer, operator: Operator) -> None:
+    assert trainer.push(body(trainer.pod, 1)) == 204
+    before = operator.metric("rft_ingest_token_reviews_total")
+    assert trainer.push(body(trainer.pod, 2)) == 204
+    assert operator.metric("rft_ingest_token_reviews_total") == before
+
+
+def test_no_token_is_refused(trainer: Trainer) -> None:
+    assert trainer.operator.push(trainer.ca, None, body(trainer.pod)) == 401
+
+
+def test_an_invented_token_is_refused(trainer: Trainer) -> None:
+    assert trainer.push(body(trainer.pod), "eyJhbGciOiJub25lIn0.e30.") == 401
+
+
+def test_a_token_for_another_audience_is_refused(trainer: Trainer) -> None:
+    assert trainer.push(body(trainer.pod), trainer.run.token(trainer.pod, "vault")) == 401
+
+
+def test_a_token_without_a_pod_is_refused(trainer: Trainer, api: Api) -> None:
+    request = {
+        "apiVersion": "authentication.k8s.io/v1",
+        "kind": "TokenRequest",
+        "spec": {"audiences": ["rft.dev/ingest"], "expirationSeconds": 3600},
+    }
+    made = api.create("api/v1/namespaces/{}/serviceaccounts/default/token", request)
+    assert trainer.push(body(trainer.pod), made["status"]["token"]) == 403
+
+
+def test_a_pod_of_a_user_is_refused_although_it_wears_our_labels(trainer: Trainer, api: Api) -> None:
+    labels = trainer.pod["metadata"]["labels"]
+    ours = {name: value for name, value in labels.items() if "rft" in name + value}
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        # Without the Job controller's own labels: it would adopt the pod, and remove it as one too many.
+        "metadata": {"name": f"{trainer.run.name}-forged", "labels": ours},
+        "spec": {
+            "nodeSelector": {"rft.dev/none": "here"},
+            "containers": [{"name": "trainer", "image": "rft-test/none:1"}],
+        },
+    }
+    made = api.create("api/v1/namespaces/{}/pods", pod)
+    forged = trainer.run.token(made)
+    assert trainer.push(body(trainer.pod), forged) == 403
+    api.delete("api/v1/namespaces/{}/pods", made["metadata"]["name"])
+
+
+def test_a_pod_cannot_speak_for_another_job(trainer: Trainer, api: Api, submit: Submit) -> None:
+    original = trainer.run.job
+    copy = {**original, "metadata": {"name": f"{trainer.run.name}-b"}}
+    copy.pop("status", None)
+    other = Run(api, api.create("apis/rft.dev/v1alpha1/namespaces/{}/rftjobs", copy))
+    other.child()
+    stranger = other.token(other.pod())
+    assert trainer.push(body(trainer.pod), stranger) == 403
+    assert "progress" not in trainer.run.status
+    api.delete("apis/rft.dev/v1alpha1/namespaces/{}/rftjobs", other.name)
+
+
+def test_a_pod_that_is_gone_is_refused(trainer: Trainer, api: Api) -> None:
+    assert trainer.push(body(trainer.pod, 1)) == 204
+    path = f"api/v1/namespaces/{{}}/pods/{trainer.pod['metadata']['name']}"
+    options = {"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0}
+    api.call("DELETE", path, options)
+    wait_until("it is refused", lambda: trainer.push(body(trainer.pod, 2)) in (401, 403), 10)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+def test_numbers_that_are_none_are_refused(trainer: Trainer, number: str) -> None:
+    content = body(trainer.pod).replace(b'"latest": 0.03', f'"latest": {number}'.encode())
+    assert number.encode() in content
+    assert trainer.push(content) == 400
+
+
+def test_what_is_not_a_report_is_refused(trainer: Trainer) -> None:
+    assert trainer.push(b"{}") == 400
+    assert trainer.push(b"not json") == 400
+    assert trainer.push(body(trainer.pod).replace(b'"version"', b'"surprise": 1, "version"')) == 400
+
+
+def test_a_report_that_is_too_large_is_refused(trainer: Trainer) -> None:
+    assert trainer.push(b" " * (MAX_REPORT_BYTES + 1)) == 413
+    assert trainer.push(body(trainer.pod).ljust(MAX_REPORT_BYTES)) == 204
+
+
+def test_a_report_that_is_behind_is_refused(trainer: Trainer) -> None:
+    assert trainer.push(body(trainer.pod, 5, sequence=5)) == 204
+    assert trainer.push(body(trainer.pod, 4, sequence=4)) == 409
+    assert trainer.push(body(trainer.pod, 4, sequence=6)) == 409
+    assert trainer.push(body(trainer.pod, 6, sequence=6)) == 204
+
+
+def test_an_older_attempt_is_refused_after_a_newer_one_reported(trainer: Trainer, api: Api) -> None:
+    """The old pod takes its time to end, as a preempted one does while it saves a checkpoint."""
+    run, name = trainer.run, trainer.pod["metadata"]["name"]
+    assert trainer.push(body(trainer.pod, 5)) == 204
+    wait_until("step 5", lambda: run.status.get("progress", {}).get("step") == 5)
+    api.patch(PODS, name, {"metadata": {"finalizers": ["rft.dev/slow-to-end"]}})
+    api.delete(PODS, name)
+    try:
+        newer = run.pod()
+        assert newer["metadata"]["uid"] != trainer.pod["metadata"]["uid"]
+        run.start_pod(newer)
+        content = json.loads(body(newer, 4, sequence=0, attempt=2))
+        content["resumedFromStep"] = 3
+        content["run"]["reward"]["history"] = [{"step": 4, "reward": 0.5}]
+        assert trainer.push(json.dumps(content).encode(), run.token(newer)) == 204
+        wait_until("step 4", lambda: run.status["progress"]["step"] == 4)
+        history = {p["step"]: p["reward"] for p in run.status["reward"]["history"]}
+        assert history == {1: 0.01, 2: 0.02, 3: 0.03, 4: 0.5}
+        assert trainer.push(body(trainer.pod, 6)) == 409
+        assert run.status["progress"]["step"] == 4
+    finally:
+        api.patch(PODS, name, {"metadata": {"finalizers": None}})
+
+
+def test_the_operator_says_nothing_of_tokens_in_its_log(trainer: Trainer) -> None:
+    trainer.push(body(trainer.pod, 1))
+    trainer.push(b"x", "eyJhbGciOiJub25lIn0.secret.")
+    text = trainer.operator.log.read_text()
+    assert trainer.token not in text
+    assert "eyJ" not in text

@@ -1,0 +1,273 @@
+"""From an RFTJob to its child and back: creation, endings, suspend, cancel, deletion."""
+
+import json
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+from tests.integration.operator_support import (
+    CONFIG_MAPS,
+    JOBS,
+    RFTJOBS,
+    Api,
+    Object,
+    Operator,
+    Run,
+    wait_until,
+)
+
+from rft_api.conditions import CONDITION_TYPES
+from rft_api.report import Ending, ProgressReport
+from rft_api.runconfig import CONFIG_FILE, RunConfig
+from rft_api.status import Progress, RunStatus
+from rft_operator.cluster import ClusterError
+
+pytestmark = pytest.mark.cluster
+Submit = Callable[..., Run]
+
+
+@pytest.mark.parametrize(
+    ("section", "field"),
+    [
+        ("sampling", {"topK": 101}),
+        ("sampling", {"temperature": 2.1}),
+        ("sampling", {"numRollouts": 1}),
+        ("sampling", {"maxTokens": 15}),
+        ("training", {"learningRate": 1e-2}),
+        ("training", {"loraRank": 9}),
+        ("training", {"epochs": 11}),
+        ("retry", {"limit": 21}),
+    ],
+)
+def test_the_crd_refuses_values_out_of_range(
+    api: Api, manifest: Callable[..., Object], section: str, field: dict[str, Any]
+) -> None:
+    with pytest.raises(ClusterError) as refusal:
+        api.create(RFTJOBS, manifest(**{section: field}))
+    assert refusal.value.status == 422
+    assert next(iter(field)) in str(refusal.value)
+
+
+def test_a_job_gets_its_child_its_snapshot_and_its_ca(submit: Submit, api: Api) -> None:
+    run = submit(graders=[{"name": "mine", "python": {"inline": "def grade(c, r): return 1.0"}}])
+    child = run.child()
+    (reference,) = child["metadata"]["ownerReferences"]
+    assert reference["uid"] == run.uid
+    assert reference["controller"] is True
+    snapshot = api.get(CONFIG_MAPS, run.child_name)
+    assert snapshot["immutable"] is True
+    assert RunConfig.model_validate_json(snapshot["data"][CONFIG_FILE]).job.uid == run.uid
+    assert "BEGIN CERTIFICATE" in api.get(CONFIG_MAPS, f"{run.child_name}-ca")["data"]["ca.crt"]
+    pod = run.pod()
+    assert {c["name"] for c in pod["spec"]["containers"]} == {"trainer", "grader"}
+    assert pod["metadata"]["labels"]["rft.dev/job-uid"] == run.uid
+    assert not any("kube-api-access" in v["name"] or "secret" in v for v in pod["spec"]["volumes"])
+    status = wait_until(
+        "it says why no pod runs",
+        lambda: run.status if run.condition("Ready").get("reason") == "Unschedulable" else None,
+    )
+    assert [c["type"] for c in status["conditions"]] == list(CONDITION_TYPES)
+    assert status["phase"] == "Pending"
+    assert status["plan"]["device"] == "cpu"
+    assert status["jobName"] == run.child_name
+
+
+def test_the_server_drops_no_failure_count(submit: Submit, api: Api) -> None:
+    """Where it keeps podFailurePolicy it counts; where not, the limit leaves that to the operator."""
+    run = submit(retry={"limit": 2})
+    spec = run.child()["spec"]
+    if "podFailurePolicy" in spec:
+        assert spec["backoffLimit"] == 2
+    else:
+        wait_until(
+            "the operator takes over the count",
+            lambda: api.get(JOBS, run.child_name)["spec"]["backoffLimit"] == 102,
+        )
+
+
+def test_no_annotation_and_no_finalizer_is_put_on_a_users_object(submit: Submit) -> None:
+    run = submit()
+    run.wait_for_phase("Pending")
+    metadata = run.job["metadata"]
+    assert "finalizers" not in metadata
+    assert "annotations" not in metadata
+
+
+def test_an_object_of_that_name_that_is_not_ours_is_never_touched(
+    submit: Submit, api: Api, operator: Operator
+) -> None:
+    operator.stop()
+    run = submit()
+    foreign = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": run.child_name},
+        "data": {"mine": "1"},
+    }
+    kept = api.create(CONFIG_MAPS, foreign)
+    operator.start()
+    wait_until("the conflict is told", lambda: run.condition("Ready").get("reason") == "NameConflict")
+    now = api.get(CONFIG_MAPS, run.child_name)
+    assert now["metadata"]["resourceVersion"] == kept["metadata"]["resourceVersion"]
+    assert api.find(JOBS, run.child_name) is None
+
+
+def test_an_unknown_model_is_told_with_the_field_to_set(submit: Submit, api: Api) -> None:
+    run = submit(model={"name": "org/secret"}, resources={"cpu": "1"})
+    run.wait_for_phase("Failed")
+    planned = run.condition("Planned")
+    assert (planned["status"], planned["reason"]) == ("False", "UnknownModel")
+    assert "spec.model.parameters" in planned["message"]
+    assert api.find(JOBS, run.child_name) is None
+    cpu = {"accelerator": {"name": "cpu"}, "nodeSelector": {"rft.dev/none": "here"}}
+    api.patch(RFTJOBS, run.name, {"spec": {"resources": cpu}})
+    run.wait_for_phase("Pending")
+    assert run.child()
+
+
+def test_a_data_error_ends_the_job_at_once_with_the_line(submit: Submit, api: Api) -> None:
+    run = submit()
+    run.child()
+    pod = run.pod()
+    said = "train.jsonl line 7: the row has no messages"
+    ending = Ending(exit_code=11, reason="DataError", message=said)
+    report = ProgressReport(attempt=pod["metadata"]["uid"], sequence=2, run=RunStatus(), ending=ending)
+    run.end_pod(pod, 11, json.dumps(report.termination_message()))
+    status = run.wait_for_phase("Failed")
+    failed = run.condition("Failed")
+    assert (failed["status"], failed["reason"]) == ("True", "DataError")
+    assert "line 7" in failed["message"]
+    assert status["failedPods"] == 1
+    assert status["completionTime"]
+    wait_until("the Job ends", lambda: _has(api.get(JOBS, run.child_name), "Failed"), 60)
+    assert pod["metadata"]["name"] in [p["metadata"]["name"] for p in run.pods()], "its log is kept"
+
+
+def _has(job: Object, kind: str) -> bool:
+    conditions = job.get("status", {}).get("conditions") or []
+    return any(c["type"] == kind and c["status"] == "True" for c in conditions)
+
+
+def test_a_failure_beyond_the_limit_ends_the_job(submit: Submit) -> None:
+    run = submit(retry={"limit": 0})
+    run.child()
+    run.end_pod(run.pod(), 1, "RuntimeError: no luck")
+    run.wait_for_phase("Failed")
+    assert run.condition("Failed")["reason"] == "RetryLimitReached"
+    assert "no luck" in run.condition("Failed")["message"]
+
+
+def test_a_passing_failure_is_followed_by_another_attempt(submit: Submit) -> None:
+    run = submit(retry={"limit": 1})
+    run.child()
+    first = run.pod()
+    run.end_pod(first, 1, "RuntimeError: once")
+    wait_until("it is counted", lambda: run.status["failedPods"] == 1)
+    wait_until("another pod", lambda: run.pod()["metadata"]["uid"] != first["metadata"]["uid"], 60)
+    assert run.status["phase"] in ("Pending", "Starting")
+
+
+def test_success_is_final_and_a_deleted_child_does_not_come_back(
+    submit: Submit, api: Api, operator: Operator
+) -> None:
+    run = submit()
+    run.child()
+    pod = run.pod()
+    progress = Progress.model_validate({"step": 12, "totalSteps": 12, "stage": "finished", "percent": 100.0})
+    ending = Ending(exit_code=0, reason="Completed", message="1 epoch trained")
+    report = ProgressReport(
+        attempt=pod["metadata"]["uid"], sequence=9, run=RunStatus(progress=progress), ending=ending
+    )
+    run.end_pod(pod, 0, json.dumps(report.termination_message()))
+    status = run.wait_for_phase("Succeeded")
+    assert run.condition("Complete")["status"] == "True"
+    assert status["progress"]["step"] == 12, "a push that was lost is repaired at the end"
+    operator.stop()
+    api.delete(JOBS, run.child_name)
+    wait_until("the child goes", lambda: api.find(JOBS, run.child_name) is None)
+    operator.start()
+    other = submit_again(api, run)
+    other.child()
+    assert api.find(JOBS, run.child_name) is None
+    assert run.status == status
+
+
+def submit_again(api: Api, run: Run) -> Run:
+    """Create the same job under another name: once it has a child, the operator has seen all."""
+    copy = {**run.job, "metadata": {"name": f"{run.name}-2"}}
+    copy.pop("status", None)
+    return Run(api, api.create(RFTJOBS, copy))
+
+
+def test_a_restart_of_the_operator_writes_nothing(submit: Submit, operator: Operator) -> None:
+    run = submit()
+    wait_until("it settles", lambda: run.condition("Ready").get("reason") == "Unschedulable")
+    before = run.job["metadata"]["resourceVersion"]
+    operator.stop()
+    operator.start()
+    wait_until("it looked", lambda: operator.metric('rft_reconciles_total{result="done"}') > 0)
+    assert run.job["metadata"]["resourceVersion"] == before
+
+
+def test_suspend_frees_the_pod_and_resume_brings_it_back(submit: Submit, api: Api) -> None:
+    run = submit()
+    run.child()
+    run.pod()
+    api.patch(RFTJOBS, run.name, {"spec": {"suspend": True}})
+    run.wait_for_phase("Suspended")
+    assert run.pods() == []
+    assert api.find(JOBS, run.child_name) is None
+    api.patch(RFTJOBS, run.name, {"spec": {"suspend": False}})
+    run.child()
+    run.wait_for_phase("Pending")
+
+
+def test_cancel_is_final(submit: Submit, api: Api) -> None:
+    run = submit()
+    run.child()
+    api.patch(RFTJOBS, run.name, {"spec": {"cancel": True}})
+    run.wait_for_phase("Cancelled")
+    wait_until("the child goes", lambda: api.find(JOBS, run.child_name) is None)
+    api.patch(RFTJOBS, run.name, {"spec": {"cancel": False}})
+    assert run.condition("Failed")["reason"] == "Cancelled"
+
+
+def test_deleting_the_rftjob_takes_the_children_along(submit: Submit, api: Api) -> None:
+    run = submit()
+    run.child()
+    api.delete(RFTJOBS, run.name)
+    for path, name in ((JOBS, run.child_name), (CONFIG_MAPS, run.child_name)):
+        wait_until("it goes", partial(_is_gone, api, path, name))
+
+
+def _is_gone(api: Api, path: str, name: str) -> bool:
+    return api.find(path, name) is None
+
+
+def test_a_job_of_the_same_name_is_a_new_run(submit: Submit, api: Api) -> None:
+    first = submit()
+    first.child()
+    api.delete(RFTJOBS, first.name)
+    second = submit()
+    assert second.child_name != first.child_name
+    second.child()
+
+
+def test_an_edit_after_the_start_is_told_and_changes_nothing(submit: Submit, api: Api) -> None:
+    run = submit()
+    before = run.child()["metadata"]["uid"]
+    api.patch(RFTJOBS, run.name, {"spec": {"training": {"epochs": 4}}})
+    wait_until("it is told", lambda: run.condition("Accepted").get("reason") == "ImmutableFieldChanged")
+    assert run.child()["metadata"]["uid"] == before
+
+
+def test_events_tell_the_story(submit: Submit, api: Api) -> None:
+    run = submit()
+
+    def reasons() -> set[str]:
+        selector = f"fieldSelector=involvedObject.uid%3D{run.uid}"
+        items = api.call("GET", "api/v1/namespaces/{}/events?" + selector).get("items") or []
+        return {event["reason"] for event in items}
+
+    wait_until("events", lambda: {"Planned", "WaitingForPod", "Unschedulable"} <= reasons())

@@ -1,0 +1,104 @@
+"""The chains that say why a pod failed or does not start."""
+
+from dataclasses import replace
+
+import pytest
+
+from rft_api.report import Ending, ProgressReport
+from rft_api.status import Plan, RunStatus
+from rft_operator.failures import CHAIN, classify, hindrance
+from rft_operator.observe import Pod, Terminated, Waiting, pod
+
+POD = Pod("p", "u", "2026-11-22T18:00:00Z", phase="Failed")
+PLAN = Plan(memory="6Gi")
+
+
+def ended(code: int, reason: str = "Error", message: str = "") -> Pod:
+    return replace(POD, trainer=Terminated(code, reason, message))
+
+
+@pytest.mark.parametrize(
+    ("failed", "reason", "counted", "permanent"),
+    [
+        (ended(10), "ConfigurationError", True, True),
+        (ended(11), "DataError", True, True),
+        (ended(12), "GraderError", True, True),
+        (ended(13), "OutOfMemory", True, False),
+        (ended(137, "OOMKilled"), "OutOfMemory", True, False),
+        (ended(20), "VolumeError", True, False),
+        (ended(21), "TrainerFailed", True, False),
+        (ended(75), "Retrying", False, False),
+        (ended(76), "Retrying", False, False),
+        (ended(1), "TrainerFailed", True, False),
+        (ended(137), "TrainerFailed", True, False),
+        (replace(ended(137), disrupted=True), "Retrying", False, False),
+        (replace(POD, reason="Evicted", message="low on memory"), "Retrying", False, False),
+        (replace(POD, reason="NodeLost"), "Retrying", False, False),
+        (replace(ended(0), grader=Terminated(137, "OOMKilled")), "GraderError", True, False),
+        (POD, "TrainerFailed", True, False),
+    ],
+)
+def test_a_failure_is_classified(failed: Pod, reason: str, counted: bool, permanent: bool) -> None:
+    failure = classify(failed, PLAN)
+    assert (failure.reason, failure.counted, failure.permanent) == (reason, counted, permanent)
+    assert failure.message
+
+
+def test_the_order_of_the_chain_is_the_specification() -> None:
+    assert [check.__name__ for check in CHAIN] == [
+        "configuration",
+        "data",
+        "user_code",
+        "out_of_memory",
+        "preempted_or_lost",
+        "volume",
+        "grader_container",
+        "unknown",
+    ]
+
+
+def test_the_trainers_own_words_are_the_message() -> None:
+    ending = Ending(exit_code=11, reason="DataError", message="line 7: no messages")
+    report = ProgressReport(attempt="u", sequence=1, run=RunStatus(), ending=ending)
+    assert classify(replace(ended(11), report=report), None).message == "line 7: no messages"
+
+
+def test_plain_last_words_are_the_message_too() -> None:
+    assert "Traceback" in classify(ended(1, message="Traceback: no luck"), None).message
+
+
+def test_out_of_memory_says_the_limit_and_what_to_change() -> None:
+    message = classify(ended(137, "OOMKilled"), PLAN).message
+    assert "6Gi" in message
+    assert "spec.resources.memory" in message
+
+
+@pytest.mark.parametrize(
+    ("waiting", "reason"),
+    [
+        (replace(POD, unschedulable="0/1 nodes are available"), "Unschedulable"),
+        (replace(POD, waiting=Waiting("ImagePullBackOff", "back-off")), "ImagePull"),
+        (replace(POD, waiting=Waiting("ErrImageNeverPull", "not present")), "ImagePull"),
+        (replace(POD, waiting=Waiting("CreateContainerConfigError", "secret")), "WaitingForPod"),
+    ],
+)
+def test_a_pod_that_does_not_start_says_why(waiting: Pod, reason: str) -> None:
+    found = hindrance(waiting)
+    assert found is not None
+    assert found.reason == reason
+    assert found.message
+
+
+def test_a_termination_message_that_is_no_report_is_plain_text() -> None:
+    raw = {
+        "metadata": {"name": "p", "uid": "u"},
+        "status": {
+            "phase": "Failed",
+            "containerStatuses": [
+                {"name": "trainer", "state": {"terminated": {"exitCode": 1, "message": "{broken"}}}
+            ],
+        },
+    }
+    seen = pod(raw)
+    assert seen.report is None
+    assert classify(seen, None).message == "{broken"

@@ -1,0 +1,224 @@
+"""Who may push, how often, and in which order."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from rft_api.report import ProgressReport
+from rft_operator.ingest import identity
+from rft_operator.ingest.cache import MAX_ENTRIES, AnswerCache
+from rft_operator.ingest.identity import Caller, Refused
+from rft_operator.ingest.limits import ReviewGate, SourceLimiter
+from rft_operator.ingest.reports import Reports
+
+AUDIENCE = "rft.dev/ingest"
+CALLER = Caller("team", "sums", "job-uid", "pod-1", "2026-11-22T18:00:00Z")
+
+
+def review(**changes: Any) -> dict[str, Any]:
+    return {
+        "authenticated": True,
+        "audiences": [AUDIENCE],
+        "user": {
+            "username": "system:serviceaccount:team:default",
+            "extra": {identity.POD_NAME: ["p"], identity.POD_UID: ["pod-1"]},
+        },
+        **changes,
+    }
+
+
+def user(**changes: Any) -> dict[str, Any]:
+    return {"user": {**review()["user"], **changes}}
+
+
+def test_a_good_review_names_the_pod() -> None:
+    assert identity.claims(review(), AUDIENCE) == identity.Claims("team", "p", "pod-1")
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({"authenticated": False}, 401),
+        ({"authenticated": None}, 401),
+        ({"authenticated": "yes"}, 401),
+        ({"audiences": ["vault"]}, 401),
+        ({"audiences": []}, 401),
+        ({"audiences": None}, 401),
+        (user(username="jane"), 403),
+        (user(username="system:serviceaccount:team"), 403),
+        (user(username="system:serviceaccount::default"), 403),
+        (user(username="xsystem:serviceaccount:team:default"), 403),
+        (user(extra={}), 403),
+        (user(extra={identity.POD_NAME: ["p"]}), 403),
+        (user(extra={identity.POD_NAME: ["p"], identity.POD_UID: ["a", "b"]}), 403),
+        ({"user": None}, 403),
+    ],
+)
+def test_a_review_that_proves_less_is_refused(changes: dict[str, Any], status: int) -> None:
+    with pytest.raises(Refused) as refusal:
+        identity.claims(review(**changes), AUDIENCE)
+    assert refusal.value.status == status
+
+
+def controlled(uid: str, by: str, kind: str, api_version: str, controller: bool = True) -> dict[str, Any]:
+    reference = {"apiVersion": api_version, "kind": kind, "name": "n", "uid": by, "controller": controller}
+    return {"metadata": {"uid": uid, "name": "n", "ownerReferences": [reference]}}
+
+
+POD = controlled("pod-1", "job-1", "Job", "batch/v1")
+CHILD = controlled("job-1", "rft-1", "RFTJob", "rft.dev/v1alpha1")
+CLAIMS = identity.Claims("team", "p", "pod-1")
+
+
+def test_the_chain_leads_from_the_pod_to_the_rftjob() -> None:
+    child_reference = identity.live_pod(CLAIMS, POD)
+    job_reference = identity.live_child(child_reference, CHILD)
+    job = {"metadata": {"uid": "rft-1", "name": "sums"}, "status": {"progress": {"attempt": 3}}}
+    caller = identity.caller(CLAIMS, POD, identity.live_job(job_reference, job))
+    assert (caller.job_uid, caller.job_name, caller.pod_uid, caller.known_attempt) == (
+        "rft-1",
+        "sums",
+        "pod-1",
+        3,
+    )
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        lambda: identity.live_pod(CLAIMS, None),
+        lambda: identity.live_pod(CLAIMS, controlled("pod-2", "job-1", "Job", "batch/v1")),
+        lambda: identity.live_pod(CLAIMS, {**POD, "status": {"phase": "Failed"}}),
+        lambda: identity.live_pod(CLAIMS, {"metadata": {"uid": "pod-1"}}),
+        lambda: identity.live_pod(CLAIMS, controlled("pod-1", "job-1", "Job", "batch/v1", controller=False)),
+        lambda: identity.live_pod(CLAIMS, controlled("pod-1", "x", "ReplicaSet", "apps/v1")),
+        lambda: identity.live_pod(CLAIMS, controlled("pod-1", "x", "Job", "evil.dev/v1")),
+        lambda: identity.live_child({"uid": "job-1"}, None),
+        lambda: identity.live_child({"uid": "job-2"}, CHILD),
+        lambda: identity.live_child({"uid": "job-1"}, {"metadata": {"uid": "job-1"}}),
+        lambda: identity.live_child({"uid": "job-1"}, controlled("job-1", "x", "RFTJob", "evil.dev/v1")),
+        lambda: identity.live_job({"uid": "rft-1"}, None),
+        lambda: identity.live_job({"uid": "rft-1"}, {"metadata": {"uid": "rft-2"}}),
+    ],
+)
+def test_a_broken_link_of_the_chain_is_refused(check: Callable[[], object]) -> None:
+    with pytest.raises(Refused) as refusal:
+        check()
+    assert refusal.value.status == 403
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_answers_are_remembered_for_their_time_only() -> None:
+    clock = Clock()
+    cache = AnswerCache(clock)
+    cache.put("good", CALLER)
+    cache.put("bad", Refused(401, "no"))
+    clock.now += 9
+    assert cache.get("good") == CALLER
+    assert isinstance(cache.get("bad"), Refused)
+    clock.now += 2
+    assert cache.get("bad") is None
+    clock.now += 50
+    assert cache.get("good") is None
+
+
+def test_an_answer_goes_with_its_pod() -> None:
+    cache = AnswerCache(Clock())
+    cache.put("good", CALLER)
+    cache.forget_pod("pod-1")
+    assert cache.get("good") is None
+
+
+def test_the_cache_is_bounded_and_keeps_no_token() -> None:
+    cache = AnswerCache(Clock())
+    for i in range(MAX_ENTRIES + 10):
+        cache.put(f"token-{i}", CALLER)
+    assert cache.get("token-0") is None
+    assert len(vars(cache)["_answers"]) == MAX_ENTRIES
+    assert "token-" not in repr(vars(cache))
+
+
+def test_a_source_is_held_back_alone() -> None:
+    clock = Clock()
+    limiter = SourceLimiter(clock, per_second=1, burst=2)
+    limiter.check("a")
+    limiter.check("a")
+    with pytest.raises(Refused) as refusal:
+        limiter.check("a")
+    assert refusal.value.status == 429
+    limiter.check("b")
+    clock.now += 1
+    limiter.check("a")
+
+
+def test_reviews_under_way_are_bounded() -> None:
+    gate = ReviewGate(1)
+    with gate.enter():
+        with pytest.raises(Refused) as refusal, gate.enter():
+            pass
+        assert refusal.value.status == 429
+    with gate.enter():
+        pass
+
+
+def report(sequence: int, step: int, pod: str = "pod-1", attempt: int = 1) -> ProgressReport:
+    run = {"progress": {"step": step, "attempt": attempt}}
+    return ProgressReport.model_validate({"attempt": pod, "sequence": sequence, "run": run})
+
+
+def refused(reports: Reports, caller: Caller, said: ProgressReport) -> int:
+    with pytest.raises(Refused) as refusal:
+        reports.accept(caller, said)
+    return refusal.value.status
+
+
+def test_sequence_and_step_rise_within_an_attempt() -> None:
+    reports = Reports()
+    assert reports.accept(CALLER, report(5, 5))
+    assert not reports.accept(CALLER, report(5, 5)), "a repeated delivery is no news and no error"
+    assert refused(reports, CALLER, report(5, 6)) == 409
+    assert refused(reports, CALLER, report(4, 6)) == 409
+    assert refused(reports, CALLER, report(6, 4)) == 409
+    assert reports.accept(CALLER, report(6, 5))
+
+
+def test_a_newer_attempt_replaces_an_older_one_for_good() -> None:
+    reports = Reports()
+    newer = Caller("team", "sums", "job-uid", "pod-2", "2026-11-22T18:05:00Z")
+    assert reports.accept(CALLER, report(5, 5))
+    assert reports.accept(newer, report(0, 3, "pod-2", attempt=2))
+    assert refused(reports, CALLER, report(6, 6)) == 409
+    assert reports.get("job-uid") is not None
+
+
+def test_between_pods_of_one_second_the_trainers_count_decides() -> None:
+    reports = Reports()
+    twin = Caller("team", "sums", "job-uid", "pod-0", CALLER.pod_created)
+    assert reports.accept(CALLER, report(5, 5))
+    assert reports.accept(twin, report(0, 3, "pod-0", attempt=2))
+    assert refused(reports, CALLER, report(6, 6)) == 409
+
+
+def test_an_older_attempt_is_known_from_the_status_after_a_restart() -> None:
+    caller = Caller("team", "sums", "job-uid", "pod-1", "2026-11-22T18:00:00Z", known_attempt=2)
+    assert refused(Reports(), caller, report(6, 6, attempt=1)) == 409
+
+
+def test_a_pod_speaks_for_itself_only() -> None:
+    assert refused(Reports(), CALLER, report(1, 1, "pod-2")) == 403
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
+def test_a_number_that_is_none_is_no_report(number: str) -> None:
+    text = json.dumps({"attempt": "p", "sequence": 1, "run": {"progress": {}, "reward": {"latest": 0.5}}})
+    with pytest.raises(ValueError, match="finite"):
+        ProgressReport.model_validate_json(text.replace("0.5", number))

@@ -1,0 +1,209 @@
+"""What the pod may and may not do."""
+
+from typing import Any
+
+import pytest
+
+from rft_api.exitcodes import PERMANENT, UNCOUNTED
+from rft_api.report import TOKEN_AUDIENCE
+from rft_api.runconfig import CONFIG_FILE, GRADER_CONFIG_FILE, GraderConfig, RunConfig
+from rft_api.validation import parse
+from rft_operator.objects.config import ca_config_map, claim, config_map, run_config
+from rft_operator.objects.job import child_job
+from rft_operator.objects.names import Owner, uid8
+from rft_operator.objects.pod import Image
+from rft_planner.plan import plan
+
+OWNER = Owner("sums", "team", "5b0d2ac7-2f3b-4c3a-9f0f-6a4b7c1f2d3e")
+URL = "https://10.96.0.50:8443"
+SPEC: dict[str, Any] = {
+    "model": {"name": "/models/SmolLM2-135M", "secretRef": {"name": "hub", "key": "token"}},
+    "dataset": {"configMap": {"name": "rows", "key": "sums.jsonl"}},
+    "graders": [
+        {"name": "right", "numeric": {}},
+        {"name": "mine", "python": {"configMap": {"name": "code", "key": "grader.py"}}},
+        {"name": "judge", "http": {"url": "https://judge", "secretRef": {"name": "judge", "key": "t"}}},
+    ],
+    "storage": {"persistentVolumeClaim": {"claimName": "runs"}},
+    "resources": {"accelerator": {"name": "cpu"}},
+    "template": {
+        "labels": {"team": "a", "rft.dev/job-uid": "forged"},
+        "env": [{"name": "MINE", "value": "1"}, {"name": "RFT_POD_UID", "value": "forged"}],
+    },
+}
+
+
+def job(**changes: Any) -> dict[str, Any]:
+    spec = parse(
+        {
+            "apiVersion": "rft.dev/v1alpha1",
+            "kind": "RFTJob",
+            "metadata": {"name": "sums"},
+            "spec": {**SPEC, **changes},
+        }
+    ).spec
+    return child_job(OWNER, spec, plan(spec, OWNER.uid), Image("trainer:1", "IfNotPresent"), reports=True)
+
+
+def run(**changes: Any) -> RunConfig:
+    spec = parse(
+        {
+            "apiVersion": "rft.dev/v1alpha1",
+            "kind": "RFTJob",
+            "metadata": {"name": "sums"},
+            "spec": {**SPEC, **changes},
+        }
+    ).spec
+    return run_config(OWNER, spec, plan(spec, OWNER.uid), URL)
+
+
+def containers(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {c["name"]: c for c in manifest["spec"]["template"]["spec"]["containers"]}
+
+
+def mounts(container: dict[str, Any]) -> dict[str, str]:
+    return {m["mountPath"]: m["name"] for m in container["volumeMounts"]}
+
+
+def volume(manifest: dict[str, Any], name: str) -> dict[str, Any]:
+    found = [v for v in manifest["spec"]["template"]["spec"]["volumes"] if v["name"] == name]
+    return dict(found[0])
+
+
+def test_children_are_named_by_the_uid_and_controlled_by_the_rftjob() -> None:
+    manifest = job()
+    assert manifest["metadata"]["name"] == f"sums-{uid8(OWNER.uid)}"
+    assert len(uid8(OWNER.uid)) == 8
+    (reference,) = manifest["metadata"]["ownerReferences"]
+    assert reference["uid"] == OWNER.uid
+    assert reference["controller"] is True
+    assert reference["blockOwnerDeletion"] is True
+
+
+def test_a_uid_names_the_same_child_every_time_and_another_uid_another() -> None:
+    assert job() == job()
+    assert Owner("sums", "team", "other").child != OWNER.child
+
+
+def test_every_container_is_locked_down() -> None:
+    manifest = job()
+    for container in containers(manifest).values():
+        security = container["securityContext"]
+        assert security["runAsNonRoot"] is True
+        assert security["readOnlyRootFilesystem"] is True
+        assert security["allowPrivilegeEscalation"] is False
+        assert security["capabilities"] == {"drop": ["ALL"]}
+        assert security["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert container["terminationMessagePolicy"] == "File"
+    pod = manifest["spec"]["template"]["spec"]
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["restartPolicy"] == "Never"
+    assert pod["shareProcessNamespace"] is False
+    assert not any(key.startswith("host") for key in pod)
+
+
+def test_users_code_runs_as_another_user_and_sees_neither_token_nor_rows_nor_checkpoints() -> None:
+    manifest = job()
+    trainer, grader = containers(manifest)["trainer"], containers(manifest)["grader"]
+    assert trainer["securityContext"]["runAsUser"] != grader["securityContext"]["runAsUser"]
+    shared = set(mounts(trainer).values()) & set(mounts(grader).values())
+    assert shared == {"grader-socket"}
+    assert set(mounts(grader)) == {"/run/rft-grader", "/tmp", "/etc/rft/grader", "/etc/rft/graders/mine"}
+    assert not any("valueFrom" in variable for variable in grader["env"])
+    assert grader["resources"]["limits"]["memory"]
+
+
+def test_a_job_without_users_code_has_one_container() -> None:
+    manifest = job(graders=[{"name": "right", "numeric": {}}])
+    assert set(containers(manifest)) == {"trainer"}
+    assert (
+        GRADER_CONFIG_FILE not in config_map(OWNER, run(graders=[{"name": "right", "numeric": {}}]))["data"]
+    )
+
+
+def test_the_token_is_for_our_audience_and_readable_by_the_group_only() -> None:
+    projected = volume(job(), "token")["projected"]
+    (source,) = projected["sources"]
+    assert source["serviceAccountToken"]["audience"] == TOKEN_AUDIENCE
+    assert source["serviceAccountToken"]["expirationSeconds"] == 3600
+    assert projected["defaultMode"] == 0o440
+
+
+def test_the_ca_is_mounted_as_a_directory_so_that_rotations_arrive() -> None:
+    (mount,) = [m for m in containers(job())["trainer"]["volumeMounts"] if m["name"] == "ca"]
+    assert "subPath" not in mount
+    assert "immutable" not in ca_config_map(OWNER, "PEM")
+
+
+def test_secrets_are_references_and_none_is_copied() -> None:
+    manifest = job()
+    environment = {v["name"]: v for v in containers(manifest)["trainer"]["env"]}
+    assert environment["HF_TOKEN"]["valueFrom"]["secretKeyRef"] == {"name": "hub", "key": "token"}
+    assert volume(manifest, "secret-2")["secret"]["secretName"] == "judge"
+    assert mounts(containers(manifest)["trainer"])["/etc/rft/secrets/judge"] == "secret-2"
+
+
+def test_a_users_label_or_variable_cannot_pose_as_ours() -> None:
+    manifest = job()
+    labels = manifest["spec"]["template"]["metadata"]["labels"]
+    assert labels["rft.dev/job-uid"] == OWNER.uid
+    assert labels["team"] == "a"
+    named = [v for v in containers(manifest)["trainer"]["env"] if v["name"] == "RFT_POD_UID"]
+    assert named == [{"name": "RFT_POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}]
+
+
+def test_the_failure_policy_fails_at_once_on_permanent_codes_and_ignores_preemption() -> None:
+    manifest = job()
+    rules = manifest["spec"]["podFailurePolicy"]["rules"]
+    by_action = {rule["action"]: rule["onExitCodes"]["values"] for rule in rules if "onExitCodes" in rule}
+    assert by_action == {"FailJob": sorted(PERMANENT), "Ignore": sorted(UNCOUNTED)}
+    assert rules[0]["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
+    assert manifest["spec"]["podReplacementPolicy"] == "Failed"
+    assert manifest["spec"]["backoffLimit"] == 3
+
+
+def test_gpus_are_asked_for_as_limits() -> None:
+    limits = containers(job(resources={"gpus": 2}))["trainer"]["resources"]["limits"]
+    assert limits["nvidia.com/gpu"] == "2"
+    assert "nvidia.com/gpu" not in containers(job())["trainer"]["resources"]["limits"]
+
+
+def test_the_snapshot_is_immutable_and_reads_back() -> None:
+    made = config_map(OWNER, run())
+    assert made["immutable"] is True
+    read = RunConfig.model_validate_json(made["data"][CONFIG_FILE])
+    assert read == run()
+    assert read.run_dir == f"/runs/team/{OWNER.child}"
+    assert read.dataset_path == "/data/train/sums.jsonl"
+    assert read.grader_code == {"mine": "/etc/rft/graders/mine/grader.py"}
+    assert read.report is not None
+    assert read.report.url == f"{URL}/v1/report"
+
+
+def test_the_graders_part_names_users_code_only() -> None:
+    text = config_map(OWNER, run())["data"][GRADER_CONFIG_FILE]
+    graders = GraderConfig.model_validate_json(text)
+    assert [g.name for g in graders.graders] == ["mine"]
+    assert "judge" not in text
+
+
+@pytest.mark.parametrize(("retain", "owned"), [(True, False), (False, True)])
+def test_a_claim_dies_with_the_job_only_when_it_is_not_retained(retain: bool, owned: bool) -> None:
+    spec = run(storage={"claimTemplate": {"size": "5Gi", "retain": retain}}).spec
+    assert spec.storage.claim_template is not None
+    made = claim(OWNER, spec.storage.claim_template)
+    assert ("ownerReferences" in made["metadata"]) is owned
+    assert made["spec"]["accessModes"] == ["ReadWriteOnce"]
+
+
+def test_a_dataset_on_a_claim_is_mounted_read_only() -> None:
+    manifest = job(dataset={"persistentVolumeClaim": {"claimName": "data", "path": "a/b.jsonl"}})
+    (mount,) = [m for m in containers(manifest)["trainer"]["volumeMounts"] if m["name"] == "dataset"]
+    assert mount == {"name": "dataset", "mountPath": "/data/train", "readOnly": True}
+
+
+def test_without_ingest_no_token_is_made() -> None:
+    spec = run().spec
+    made = child_job(OWNER, spec, plan(spec, OWNER.uid), Image("t", "Never"), reports=False)
+    names = {v["name"] for v in made["spec"]["template"]["spec"]["volumes"]}
+    assert not names & {"token", "ca"}

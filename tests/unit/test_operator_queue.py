@@ -1,0 +1,154 @@
+"""The queue: due times, one worker a key, back-off."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from rft_operator.queue import FIRST_BACKOFF_SECONDS, LAST_BACKOFF_SECONDS, Key, WorkQueue, work
+
+A: Key = ("team", "a")
+B: Key = ("team", "b")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(main, 2))
+
+
+def ready(queue: WorkQueue) -> Coroutine[Any, Any, Key]:
+    return asyncio.wait_for(queue.get(), 0.05)
+
+
+async def nothing(queue: WorkQueue) -> bool:
+    try:
+        await ready(queue)
+    except TimeoutError:
+        return True
+    return False
+
+
+def test_a_key_that_is_added_twice_is_worked_on_once() -> None:
+    async def main() -> None:
+        queue = WorkQueue(Clock())
+        queue.add(A)
+        queue.add(A)
+        queue.add(B)
+        assert {await ready(queue), await ready(queue)} == {A, B}
+        assert await nothing(queue)
+
+    run(main())
+
+
+def test_a_key_in_work_waits_for_its_worker() -> None:
+    async def main() -> None:
+        queue = WorkQueue(Clock())
+        queue.add(A)
+        assert await ready(queue) == A
+        queue.add(A)
+        assert await nothing(queue)
+        queue.done(A)
+        assert await ready(queue) == A
+
+    run(main())
+
+
+def test_the_earlier_of_two_due_times_counts() -> None:
+    async def main() -> None:
+        clock = Clock()
+        queue = WorkQueue(clock)
+        queue.add(A, delay=100)
+        queue.add(A, delay=10)
+        queue.add(A, delay=50)
+        clock.now = 11
+        assert await ready(queue) == A
+        queue.done(A)
+        clock.now = 200
+        assert await nothing(queue)
+
+    run(main())
+
+
+def test_rounds_for_reports_are_kept_apart() -> None:
+    async def main() -> None:
+        clock = Clock()
+        queue = WorkQueue(clock)
+        queue.add(A, apart=2)
+        assert await ready(queue) == A, "the first is not held back"
+        queue.done(A)
+        for _ in range(5):
+            queue.add(A, apart=2)
+        assert await nothing(queue)
+        clock.now = 2.1
+        assert await ready(queue) == A
+        queue.done(A)
+        assert await nothing(queue)
+
+    run(main())
+
+
+def test_failures_back_off_and_success_forgets_them() -> None:
+    queue = WorkQueue(Clock())
+    delays = [queue.retry(A) for _ in range(12)]
+    assert delays[:3] == [FIRST_BACKOFF_SECONDS, 2 * FIRST_BACKOFF_SECONDS, 4 * FIRST_BACKOFF_SECONDS]
+    assert delays[-1] == LAST_BACKOFF_SECONDS
+    queue.succeeded(A)
+    assert queue.retry(A) == FIRST_BACKOFF_SECONDS
+
+
+def test_workers_share_the_keys_and_survive_errors() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        queue = WorkQueue(loop.time)
+        seen: list[Key] = []
+        errors: list[str] = []
+        finished = asyncio.Event()
+
+        async def process(key: Key) -> float | None:
+            seen.append(key)
+            if len(seen) == 1:
+                raise RuntimeError("once")
+            if seen.count(A) >= 2 and B in seen:
+                finished.set()
+            return None
+
+        tasks = [
+            asyncio.create_task(work(queue, process, lambda key, error: errors.append(str(error))))
+            for _ in range(3)
+        ]
+        queue.add(A)
+        await asyncio.sleep(0)
+        queue.add(B)
+        await finished.wait()
+        assert errors == ["once"]
+        for task in tasks:
+            task.cancel()
+
+    run(main())
+
+
+def test_a_key_is_looked_at_again_when_its_work_asks_for_it() -> None:
+    async def main() -> None:
+        queue = WorkQueue(asyncio.get_running_loop().time)
+        times: list[Key] = []
+        finished = asyncio.Event()
+
+        async def process(key: Key) -> float | None:
+            times.append(key)
+            if len(times) == 3:
+                finished.set()
+                return None
+            return 0.01
+
+        task = asyncio.create_task(work(queue, process, lambda key, error: None))
+        queue.add(A)
+        await finished.wait()
+        task.cancel()
+
+    run(main())

@@ -1,0 +1,452 @@
+"""The decision: any state, any order, any number of repeats give the same end."""
+
+import itertools
+import json
+import random
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from rft_api.conditions import CONDITION_TYPES
+from rft_api.exitcodes import ExitCode
+from rft_api.report import Ending, ProgressReport
+from rft_api.status import Progress, RFTJobStatus, RunStatus
+from rft_api.validation import parse
+from rft_operator.clock import rfc3339
+from rft_operator.decision import Decision, Part
+from rft_operator.objects.config import run_config
+from rft_operator.objects.names import owner_of
+from rft_operator.observe import Child, Observed, Pod, Received, Terminated, Waiting
+from rft_operator.reconcile import reconcile
+from rft_planner.plan import plan
+
+NOW = datetime(2026, 11, 22, 18, 0, tzinfo=UTC)
+UID = "5b0d2ac7-2f3b-4c3a-9f0f-6a4b7c1f2d3e"
+SPEC: dict[str, Any] = {
+    "model": {"name": "SmolLM2-135M"},
+    "dataset": {"configMap": {"name": "rows"}},
+    "graders": [{"name": "right", "numeric": {}}],
+    "storage": {"persistentVolumeClaim": {"claimName": "runs"}},
+    "resources": {"accelerator": {"name": "cpu"}},
+}
+
+
+def rftjob(status: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "rft.dev/v1alpha1",
+        "kind": "RFTJob",
+        "metadata": {
+            "name": "sums",
+            "namespace": "team",
+            "uid": UID,
+            "generation": 1,
+            "resourceVersion": "1",
+        },
+        "spec": {**SPEC, **changes},
+        **({"status": status} if status is not None else {}),
+    }
+
+
+def snapshot() -> Any:
+    document = rftjob()
+    spec = parse(document).spec
+    return run_config(owner_of(document), spec, plan(spec, UID), None)
+
+
+CHILD = Child(uid="job-1", created="2026-11-22T17:50:00Z", has_failure_policy=True, backoff_limit=3)
+STARTED = Observed(child=CHILD, snapshot=snapshot(), config_exists=True, ca_current=True)
+POD = Pod("sums-x-1", "pod-1", "2026-11-22T17:50:05Z", controller="job-1", phase="Running", scheduled=True)
+
+
+def observed(*pods: Pod, child: Child | None = CHILD, received: Received | None = None) -> Observed:
+    return replace(STARTED, child=child, pods=pods, received=received)
+
+
+def report(
+    pod: Pod = POD,
+    step: int = 3,
+    stage: str = "training",
+    ending: Ending | None = None,
+    at: datetime = NOW,
+    attempt: int = 1,
+) -> Received:
+    progress = Progress.model_validate(
+        {"step": step, "totalSteps": 12, "stage": stage, "updatedAt": rfc3339(at), "attempt": attempt}
+    )
+    extra: dict[str, Any] = {"ending": ending} if ending is not None else {}
+    said = ProgressReport(attempt=pod.uid, sequence=step, run=RunStatus(progress=progress), **extra)
+    return Received(said, pod.uid, pod.created)
+
+
+def failed_pod(code: int, number: int = 1, message: str = "", reason: str = "Error") -> Pod:
+    return replace(
+        POD,
+        name=f"sums-x-{number}",
+        uid=f"pod-{number}",
+        created=f"2026-11-22T17:5{number}:00Z",
+        phase="Failed",
+        trainer=Terminated(code, reason, message),
+        report=said(f"pod-{number}", code, message) if message else None,
+    )
+
+
+def said(pod_uid: str, code: int, message: str) -> ProgressReport:
+    ending = Ending(exit_code=code, reason="DataError", message=message)
+    return ProgressReport(attempt=pod_uid, sequence=9, run=RunStatus(), ending=ending)
+
+
+def condition(decision: Decision, kind: str) -> dict[str, Any]:
+    return next(c for c in decision.status["conditions"] if c["type"] == kind)
+
+
+def holding(decision: Decision) -> set[str]:
+    return {c["type"] for c in decision.status["conditions"] if c["status"] == "True"}
+
+
+def once(document: dict[str, Any], state: Observed, now: datetime = NOW) -> Decision:
+    return reconcile(document, state, now)
+
+
+ACCEPTED = {"Accepted", "Planned"}
+STATES: list[tuple[str, dict[str, Any], Observed, str, str, set[str]]] = [
+    ("new", rftjob(), Observed(ca_current=True), "Pending", "WaitingForPod", {*ACCEPTED, "Reconciling"}),
+    ("no pod yet", rftjob(), observed(), "Pending", "WaitingForPod", {*ACCEPTED, "Reconciling"}),
+    (
+        "no room",
+        rftjob(),
+        observed(replace(POD, phase="Pending", scheduled=False, unschedulable="0/1 nodes: Insufficient cpu")),
+        "Pending",
+        "Unschedulable",
+        {*ACCEPTED, "Reconciling"},
+    ),
+    (
+        "no image",
+        rftjob(),
+        observed(replace(POD, phase="Pending", waiting=Waiting("ErrImagePull", "no such image"))),
+        "Starting",
+        "ImagePull",
+        {*ACCEPTED, "Reconciling"},
+    ),
+    ("pod runs", rftjob(), observed(POD), "Starting", "Starting", {*ACCEPTED, "Reconciling"}),
+    (
+        "prepares",
+        rftjob(),
+        observed(POD, received=report(step=0, stage="preparing")),
+        "Starting",
+        "Starting",
+        {*ACCEPTED, "Reconciling"},
+    ),
+    ("trains", rftjob(), observed(POD, received=report()), "Running", "Training", {*ACCEPTED, "Ready"}),
+    (
+        "stuck",
+        rftjob(),
+        observed(POD, received=report(at=NOW - timedelta(hours=2))),
+        "Running",
+        "NoProgress",
+        {*ACCEPTED, "Ready", "Stalled"},
+    ),
+    (
+        "retries",
+        rftjob(),
+        observed(failed_pod(1)),
+        "Starting",
+        "Retrying",
+        {*ACCEPTED, "Reconciling"},
+    ),
+    (
+        "succeeds",
+        rftjob(),
+        observed(replace(POD, phase="Succeeded", trainer=Terminated(0)), child=replace(CHILD, complete=True)),
+        "Succeeded",
+        "Completed",
+        {*ACCEPTED, "Ready", "Complete"},
+    ),
+    (
+        "bad data",
+        rftjob(),
+        observed(failed_pod(ExitCode.DATA, message="line 7: no messages")),
+        "Failed",
+        "DataError",
+        {*ACCEPTED, "Stalled", "Failed"},
+    ),
+    (
+        "invalid",
+        rftjob(sampling={"topK": 500}),
+        Observed(),
+        "Failed",
+        "InvalidSpec",
+        {"Stalled"},
+    ),
+    (
+        "unknown model",
+        rftjob(model={"name": "org/secret"}, resources={"cpu": "1"}),
+        Observed(),
+        "Failed",
+        "UnknownModel",
+        {"Accepted", "Stalled"},
+    ),
+    (
+        "name taken",
+        rftjob(),
+        Observed(conflicts=("Job sums-1",)),
+        "Pending",
+        "NameConflict",
+        {*ACCEPTED, "Reconciling"},
+    ),
+    (
+        "suspending",
+        rftjob(suspend=True),
+        observed(POD),
+        "Pending",
+        "Suspended",
+        {*ACCEPTED, "Reconciling"},
+    ),
+    (
+        "suspended",
+        rftjob(suspend=True),
+        observed(child=None),
+        "Suspended",
+        "Suspended",
+        {*ACCEPTED, "Ready", "Suspended"},
+    ),
+    (
+        "cancelled",
+        rftjob(cancel=True),
+        observed(POD),
+        "Cancelled",
+        "Cancelled",
+        {*ACCEPTED, "Ready", "Failed"},
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("document", "state", "phase", "reason", "holds"), [s[1:] for s in STATES], ids=[s[0] for s in STATES]
+)
+def test_a_state_has_its_phase_reason_and_conditions(
+    document: dict[str, Any], state: Observed, phase: str, reason: str, holds: set[str]
+) -> None:
+    decision = once(document, state)
+    assert decision.status["phase"] == phase
+    assert condition(decision, "Ready")["reason"] == reason
+    assert holding(decision) == holds
+    assert [c["type"] for c in decision.status["conditions"]] == list(CONDITION_TYPES)
+    assert all(c["message"] for c in decision.status["conditions"])
+    RFTJobStatus.model_validate(decision.status, by_alias=True, by_name=False)
+
+
+@pytest.mark.parametrize(("document", "state"), [(s[1], s[2]) for s in STATES], ids=[s[0] for s in STATES])
+def test_the_same_state_again_writes_nothing_new(document: dict[str, Any], state: Observed) -> None:
+    first = once(document, state)
+    # Through JSON, as the API server keeps it.
+    kept = json.loads(json.dumps(first.status))
+    again = once({**document, "status": kept}, state, NOW + timedelta(seconds=90))
+    assert again.status == kept
+    assert again.notes == ()
+
+
+TERMINAL = [s for s in STATES if s[0] in ("succeeds", "bad data", "cancelled")]
+
+
+@pytest.mark.parametrize("end", TERMINAL, ids=[s[0] for s in TERMINAL])
+@pytest.mark.parametrize("later", STATES, ids=[s[0] for s in STATES])
+def test_an_end_never_reverts_and_nothing_is_created_after_it(end: Any, later: Any) -> None:
+    status = once(end[1], end[2]).status
+    decision = once({**later[1], "status": status}, later[2], NOW + timedelta(days=1))
+    assert decision.status["phase"] == status["phase"]
+    assert decision.status["conditions"] == status["conditions"]
+    assert decision.ensure == ()
+
+
+def test_any_order_of_states_ends_alike() -> None:
+    """Whatever was seen in between, the last state decides the phase and the conditions that hold."""
+    free = [s for s in STATES if s not in TERMINAL]
+    generator = random.Random(7)
+    for last in free:
+        wanted = once(last[1], last[2])
+        for _ in range(8):
+            status: dict[str, Any] | None = None
+            for seen in generator.sample(free, 4):
+                status = once({**seen[1], **({"status": status} if status else {})}, seen[2]).status
+            decision = once({**last[1], "status": status}, last[2])
+            assert decision.status["phase"] == wanted.status["phase"]
+            assert holding(decision) == holding(wanted)
+            assert (decision.ensure, decision.delete_child) == (wanted.ensure, wanted.delete_child)
+
+
+def test_exclusive_conditions_never_hold_together() -> None:
+    for first, second in itertools.product(STATES, STATES):
+        status = once(first[1], first[2]).status
+        held = holding(once({**second[1], "status": status}, second[2]))
+        assert not {"Complete", "Failed"} <= held
+        assert not {"Ready", "Reconciling"} <= held
+
+
+def test_a_new_job_makes_what_is_missing_in_order() -> None:
+    decision = once(rftjob(storage={"claimTemplate": {"size": "1Gi"}}), Observed())
+    assert decision.ensure == (Part.CLAIM, Part.CONFIG, Part.CA, Part.JOB)
+    assert decision.status["startTime"] == rfc3339(NOW)
+    assert [note.reason for note in decision.notes] == ["Planned", "WaitingForPod"]
+
+
+def test_a_child_that_is_there_is_never_made_again() -> None:
+    assert once(rftjob(), observed(POD)).ensure == ()
+
+
+def test_a_child_that_someone_deleted_is_made_again_only_when_its_pod_is_gone() -> None:
+    assert once(rftjob(), observed(POD, child=None)).ensure == ()
+    assert once(rftjob(), observed(child=None)).ensure == (Part.JOB,)
+
+
+def test_a_ca_that_rotated_is_renewed_while_the_child_runs() -> None:
+    state = replace(observed(POD, received=report()), ca_current=False)
+    assert once(rftjob(), state).ensure == (Part.CA,)
+
+
+def test_where_the_server_dropped_the_failure_policy_the_operator_counts() -> None:
+    old_server = replace(CHILD, has_failure_policy=False)
+    decision = once(rftjob(), observed(POD, child=old_server))
+    assert decision.patch_child == {"spec": {"backoffLimit": 103}}
+    raised = replace(old_server, backoff_limit=103)
+    assert once(rftjob(), observed(POD, child=raised)).patch_child is None
+
+
+@pytest.mark.parametrize(("failures", "phase"), [(1, "Starting"), (2, "Starting"), (3, "Failed")])
+def test_failures_are_counted_to_the_limit(failures: int, phase: str) -> None:
+    old_server = replace(CHILD, has_failure_policy=False, backoff_limit=102)
+    pods = [failed_pod(1, number) for number in range(failures)]
+    state = replace(observed(*pods, child=old_server), snapshot=None)
+    decision = once(rftjob(retry={"limit": 2}), state)
+    assert decision.status["phase"] == phase
+    assert decision.status["failedPods"] == failures
+    if phase == "Failed":
+        assert condition(decision, "Failed")["reason"] == "RetryLimitReached"
+        assert decision.patch_child == {"spec": {"activeDeadlineSeconds": 1}}
+
+
+@pytest.mark.parametrize("code", [ExitCode.PREEMPTED, ExitCode.FENCED])
+def test_preemptions_do_not_count(code: int) -> None:
+    pods = [failed_pod(code, number) for number in range(9)]
+    decision = once(rftjob(), observed(*pods))
+    assert decision.status["phase"] == "Starting"
+    assert decision.status["failedPods"] == 0
+
+
+@pytest.mark.parametrize("code", [ExitCode.CONFIGURATION, ExitCode.DATA, ExitCode.USER_CODE])
+def test_a_permanent_failure_ends_the_job_at_once_on_every_server(code: int) -> None:
+    for policy in (True, False):
+        child = replace(CHILD, has_failure_policy=policy)
+        decision = once(rftjob(), observed(failed_pod(code), child=child))
+        assert decision.status["phase"] == "Failed"
+        assert decision.patch_child == {"spec": {"activeDeadlineSeconds": 1}}
+
+
+def test_a_permanent_failure_ends_the_job_although_the_grader_container_still_runs() -> None:
+    pod = replace(failed_pod(ExitCode.DATA, message="line 7"), phase="Running")
+    assert once(rftjob(), observed(pod)).status["phase"] == "Failed"
+
+
+def test_the_line_of_a_data_error_stands_in_the_condition() -> None:
+    decision = once(rftjob(), observed(failed_pod(ExitCode.DATA, message="train.jsonl line 7: not JSON")))
+    assert "line 7" in condition(decision, "Failed")["message"]
+    assert condition(decision, "Failed")["reason"] == "DataError"
+    assert decision.status["completionTime"] == rfc3339(NOW)
+    assert decision.notes[-1].warning
+
+
+def test_an_ended_run_that_still_runs_is_stopped_again() -> None:
+    status = once(rftjob(), observed(failed_pod(ExitCode.DATA))).status
+    later = once(rftjob(status), observed(POD))
+    assert later.patch_child == {"spec": {"activeDeadlineSeconds": 1}}
+    patched = observed(POD, child=replace(CHILD, deadline=1))
+    assert once(rftjob(status), patched).patch_child is None
+
+
+def test_cancel_deletes_the_child_and_keeps_taking_the_last_report() -> None:
+    decision = once(rftjob(cancel=True), observed(POD))
+    assert decision.delete_child
+    last = once(rftjob(decision.status, cancel=True), observed(POD, received=report(step=8)))
+    assert last.status["progress"]["step"] == 8
+    assert last.delete_child
+
+
+def test_suspend_deletes_the_child_and_waits_for_the_pod() -> None:
+    assert once(rftjob(suspend=True), observed(POD)).delete_child
+    leaving = observed(POD, child=replace(CHILD, deleting=True))
+    decision = once(rftjob(suspend=True), leaving)
+    assert not decision.delete_child
+    assert decision.status["phase"] == "Pending"
+
+
+def test_resuming_waits_until_no_pod_is_left() -> None:
+    decision = once(rftjob(), observed(POD, child=replace(CHILD, deleting=True)))
+    assert decision.ensure == ()
+    assert once(rftjob(), observed(child=None)).ensure == (Part.JOB,)
+
+
+def test_an_edit_after_the_start_changes_nothing_and_says_so() -> None:
+    decision = once(rftjob(training={"epochs": 5}), observed(POD, received=report()))
+    assert condition(decision, "Accepted")["status"] == "False"
+    assert condition(decision, "Accepted")["reason"] == "ImmutableFieldChanged"
+    assert "spec.training" in condition(decision, "Accepted")["message"]
+    assert decision.status["phase"] == "Running"
+    assert decision.spec is not None
+    assert decision.spec.training.epochs == 1
+
+
+def test_an_edit_to_an_invalid_spec_does_not_end_a_run() -> None:
+    decision = once(rftjob(sampling={"topK": 500}), observed(POD, received=report()))
+    assert decision.status["phase"] == "Running"
+    assert condition(decision, "Accepted")["status"] == "False"
+
+
+@pytest.mark.parametrize("switch", [{"stop": {"maxSteps": 3}}, {"ttlSecondsAfterFinished": 60}])
+def test_switches_may_change_while_it_runs(switch: dict[str, Any]) -> None:
+    assert condition(once(rftjob(**switch), observed(POD)), "Accepted")["status"] == "True"
+
+
+def test_a_corrected_spec_starts_anew() -> None:
+    rejected = once(rftjob(sampling={"topK": 500}), Observed(ca_current=True))
+    assert "spec.sampling.topK" in condition(rejected, "Accepted")["message"]
+    decision = once(rftjob(rejected.status), Observed(ca_current=True))
+    assert decision.status["phase"] == "Pending"
+    assert Part.JOB in decision.ensure
+
+
+def test_the_end_tells_why_it_was_early() -> None:
+    ending = Ending(exit_code=0, reason="TargetRewardReached", message="held-out reward 0.91")
+    pod = replace(POD, phase="Succeeded", trainer=Terminated(0))
+    state = observed(pod, child=replace(CHILD, complete=True), received=report(ending=ending))
+    complete = condition(once(rftjob(), state), "Complete")
+    assert (complete["reason"], complete["message"]) == ("TargetRewardReached", "held-out reward 0.91")
+
+
+def test_a_lost_last_push_is_repaired_by_the_termination_message() -> None:
+    final = report(step=12, stage="finished").report
+    pod = replace(POD, phase="Succeeded", trainer=Terminated(0), report=final)
+    state = observed(pod, child=replace(CHILD, complete=True), received=report(step=11))
+    assert once(rftjob(), state).status["progress"]["step"] == 12
+
+
+def test_the_end_of_an_older_attempt_does_not_hide_a_newer_one() -> None:
+    old = replace(failed_pod(1, 1), report=report(failed_pod(1, 1), step=10).report)
+    new = replace(POD, uid="pod-2", created="2026-11-22T17:59:00Z")
+    received = report(new, step=6, attempt=2)
+    assert once(rftjob(), observed(old, new, received=received)).status["progress"]["step"] == 6
+    after_restart = observed(old, new)
+    status = {"progress": {"step": 6, "attempt": 2}}
+    assert once(rftjob(status), after_restart).status["progress"]["step"] == 6
+
+
+def test_a_job_that_is_being_deleted_is_left_alone() -> None:
+    document = rftjob({"phase": "Running"})
+    document["metadata"]["deletionTimestamp"] = rfc3339(NOW)
+    decision = once(document, observed(POD))
+    assert decision == Decision({"phase": "Running"})
+
+
+def test_a_running_job_is_looked_at_again_when_it_could_be_stuck() -> None:
+    decision = once(rftjob(), observed(POD, received=report(at=NOW - timedelta(minutes=10))))
+    assert decision.requeue_after == pytest.approx(20 * 60)
