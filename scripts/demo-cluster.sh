@@ -13,8 +13,7 @@ log() { printf '== %s (%ds)\n' "$1" "$SECONDS"; }
 
 use_cluster() {
   KUBECONFIG=$(python3 -m tests.cluster kubeconfig)
-  local tool
-  while read -r tool; do PATH=$(dirname "$tool"):$PATH; done < <(python3 -m tests.cluster tools)
+  PATH=$(python3 -m tests.cluster tools):$PATH
   export KUBECONFIG PATH
 }
 
@@ -45,7 +44,7 @@ install() {
   log "operator"
   helm upgrade --install rft-operator charts/rft-operator --namespace rft-system --create-namespace \
     --set image.repository=rft-operator --set image.tag=dev \
-    --set trainer.image.repository=rft-trainer --set trainer.image.tag=dev \
+    --take-ownership --set trainer.image.repository=rft-trainer --set trainer.image.tag=dev \
     $(ingest_options) --wait --timeout 5m
 }
 

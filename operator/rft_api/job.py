@@ -14,6 +14,11 @@ from rft_api.sources import Dataset, ModelSource, Storage
 MAX_NAME_LENGTH = 52
 """Longest metadata.name: children add a dash and eight characters, and 63 is the limit of a label."""
 
+MUTABLE_AFTER_START = ("suspend", "cancel", "stop", "ttl_seconds_after_finished")
+"""Fields of the spec that may change while a run goes on."""
+MUTABLE_WHILE_SUSPENDED = ("resources", "template")
+"""Fields of the spec that may change as well while nothing runs."""
+
 
 class RFTJobSpec(Model):
     """What to train, on what, and how."""

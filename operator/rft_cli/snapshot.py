@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from rft_api.effective import effective
-from rft_api.job import RFTJob, RFTJobSpec
+from rft_api.job import MUTABLE_AFTER_START, MUTABLE_WHILE_SUSPENDED, RFTJob, RFTJobSpec
 from rft_api.problems import join_path
 from rft_api.runconfig import CONFIG_FILE, JobIdentity, RunConfig
 from rft_cli.console import INVALID, UNREADABLE, UserError
@@ -19,7 +19,10 @@ from rft_cli.inputs import Inputs
 DIGESTS_FILE = "inputs.json"
 INPUTS_FOLDER = "inputs"
 
-CHANGEABLE = ("suspend", "cancel", "stop", "ttlSecondsAfterFinished", "resources", "template", "storage")
+CHANGEABLE = frozenset(
+    RFTJobSpec.model_fields[name].alias or name
+    for name in (*MUTABLE_AFTER_START, *MUTABLE_WHILE_SUSPENDED, "storage")
+)
 """Parts of the spec that may differ when a run resumes here; ``storage`` is the output folder itself."""
 
 

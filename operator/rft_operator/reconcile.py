@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from rft_api.conditions import Reason
+from rft_api.job import MUTABLE_AFTER_START
 from rft_api.status import Plan
 from rft_api.validation import check
 from rft_operator import clock
@@ -27,7 +28,6 @@ from rft_operator.status import (
 from rft_planner.plan import Unplannable, plan
 
 NO_PROGRESS_SECONDS = 1800.0
-MUTABLE_FIELDS = ("suspend", "cancel", "stop", "ttl_seconds_after_finished")
 
 
 def reconcile(
@@ -115,7 +115,7 @@ def _changed_fields(facts: Facts) -> list[str]:
     return [
         info.alias or name
         for name, info in fields.items()
-        if name not in MUTABLE_FIELDS and getattr(snapshot.spec, name) != getattr(facts.job.spec, name)
+        if name not in MUTABLE_AFTER_START and getattr(snapshot.spec, name) != getattr(facts.job.spec, name)
     ]
 
 

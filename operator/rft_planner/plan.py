@@ -19,7 +19,8 @@ DEFAULT_GPU_MEMORY = 80e9
 MAX_GPUS = 16
 _HEADROOM = 1.3
 _FIXED_GPU_BYTES = 16e9
-_FIXED_CPU_BYTES = 5 * GIB  # torch, the sampler's process and its cache
+_FIXED_CPU_BYTES = 8.5 * GIB
+"""Two interpreters with torch, the sampler's cache, and the activations of one micro-batch."""
 
 
 class Unplannable(ValueError):
@@ -89,5 +90,5 @@ def _host(gpus: int, parameters: float | None) -> tuple[str, str]:
     size = parameters or 3e8
     if gpus:
         return str(4 * gpus), gib(2 * size * 1.5 + gpus * 16 * GIB)
-    # Float32 for the trainer, bf16 for the sampler. 1.5 CPUs leave room on a node with two.
-    return "1500m", gib(6 * size + _FIXED_CPU_BYTES)
+    # Float32 on both sides. 1.5 CPUs leave room on a node with two.
+    return "1500m", gib(8 * size + _FIXED_CPU_BYTES)

@@ -3,11 +3,11 @@
 from typing import Any
 
 import pytest
-from tests.manifests import manifest
 
 from rft_api.export.schema import structural
 from rft_api.job import RFTJobSpec
 from rft_api.validation import check
+from tests.manifests import manifest
 
 # name, section, default, accepted edges, refused neighbours: from the tuning guide.
 NINE: list[tuple[str, str, Any, list[Any], list[Any]]] = [

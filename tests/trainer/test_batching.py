@@ -1,0 +1,53 @@
+"""Which prompts make a step."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rft_trainer.batching import Position, batch_size, epoch_order, estimated_steps, next_expectation
+
+lengths = st.lists(st.integers(1, 200), min_size=1, max_size=60)
+
+
+@given(st.integers(1, 200), st.integers(0, 2**31 - 1), st.integers(1, 10))
+def test_an_epoch_uses_every_row_once_in_an_order_of_seed_and_epoch(rows: int, seed: int, epoch: int) -> None:
+    order = epoch_order(rows, seed, epoch)
+    assert sorted(order) == list(range(rows))
+    assert order == epoch_order(rows, seed, epoch)
+
+
+def test_epochs_and_seeds_differ_in_order() -> None:
+    assert len({tuple(epoch_order(50, seed, epoch)) for seed in range(3) for epoch in (1, 2)}) == 6
+
+
+@given(lengths, st.integers(2, 8), st.floats(0, 500), st.integers(1024, 20000))
+def test_prompts_join_while_the_budget_lasts_and_one_always_does(
+    prompts: list[int], rollouts: int, expected: float, budget: int
+) -> None:
+    count = batch_size(prompts, rollouts, expected, budget)
+    assert 1 <= count <= len(prompts)
+
+    def cost(n: int) -> float:
+        total = 0.0
+        for length in prompts[:n]:
+            total += rollouts * (length + expected)
+        return total
+
+    assert count == 1 or cost(count) <= budget
+    assert count == len(prompts) or cost(count + 1) > budget
+
+
+def test_the_expectation_moves_towards_what_was_trained_on() -> None:
+    assert next_expectation(100.0, [50, 50]) == 90.0
+    assert next_expectation(100.0, []) == 100.0
+
+
+@given(st.integers(1, 80), st.integers(1, 4), st.integers(2, 8))
+def test_for_equal_prompts_the_estimate_is_exact(rows: int, epochs: int, rollouts: int) -> None:
+    prompts, made, position = [30] * rows, 0, Position()
+    estimate = estimated_steps(prompts, position, epochs, rollouts, 10, 1024)
+    while position.epoch <= epochs:
+        count = batch_size(prompts[position.offset :], rollouts, 10, 1024)
+        offset = position.offset + count
+        position = Position(position.epoch, offset) if offset < rows else Position(position.epoch + 1)
+        made += 1
+    assert made == estimate

@@ -1,0 +1,121 @@
+"""Checkpoints are whole or absent, and only the current attempt writes."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from rft_trainer import files
+from rft_trainer.batching import Position
+from rft_trainer.checkpoint import Checkpoints, Fence, RunState
+from rft_trainer.errors import Fenced, VolumeError
+from rft_trainer.optimizer import Schedule, make_optimizer
+
+
+class TinyPolicy:
+    """Stands in for Policy: one weight."""
+
+    def __init__(self, value: float = 0.0) -> None:
+        self.weight = torch.nn.Parameter(torch.tensor([value]))
+
+    def save_adapter(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        (folder / "adapter_model.safetensors").write_bytes(b"weights")
+
+    def adapter_state(self) -> dict[str, torch.Tensor]:
+        return {"weight": self.weight.detach().clone()}
+
+    def load_adapter_state(self, state: dict[str, torch.Tensor]) -> None:
+        self.weight.data.copy_(state["weight"])
+
+
+def training() -> Any:
+    return SimpleNamespace(learning_rate=0.1, weight_decay=0.0, warmup_steps=0, schedule="linear")
+
+
+def parts(policy: TinyPolicy) -> tuple[torch.optim.Optimizer, Schedule]:
+    optimizer = make_optimizer([policy.weight], training())
+    return optimizer, Schedule(optimizer, training())
+
+
+def step(policy: TinyPolicy, optimizer: torch.optim.Optimizer) -> None:
+    optimizer.zero_grad()
+    (policy.weight**2 + torch.randn(1) * policy.weight).sum().backward()
+    optimizer.step()
+
+
+def test_a_resumed_run_goes_on_as_if_it_had_never_stopped(tmp_path: Path) -> None:
+    policy: Any = TinyPolicy(1.0)
+    optimizer, schedule = parts(policy)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", 3, Fence(tmp_path))
+    torch.manual_seed(0)
+    schedule.set(5, 10)
+    step(policy, optimizer)
+    state = RunState(step=5, position=Position(2, 7), expected_completion=3.5, grader_errors={"a": 1})
+    checkpoints.save(state, policy, optimizer, schedule)
+    step(policy, optimizer)
+
+    other: Any = TinyPolicy()
+    optimizer, schedule = parts(other)
+    again = Checkpoints(tmp_path / "checkpoints", 3, Fence(tmp_path))
+    assert again.load_latest(other, optimizer, schedule) == state
+    step(other, optimizer)
+    assert torch.equal(other.weight, policy.weight)
+
+
+def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
+    policy: Any = TinyPolicy()
+    optimizer, schedule = parts(policy)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", 2, Fence(tmp_path))
+    for number in range(1, 6):
+        checkpoints.save(RunState(step=number, best_step=2 if number > 1 else 0), policy, optimizer, schedule)
+    assert checkpoints.steps() == [2, 4, 5]
+
+
+def test_an_older_attempt_may_not_write(tmp_path: Path) -> None:
+    policy: Any = TinyPolicy()
+    old = Fence(tmp_path)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", 2, old)
+    new = Fence(tmp_path)
+    assert new.number == old.number + 1
+    with pytest.raises(Fenced):
+        checkpoints.save(RunState(step=1), policy, *parts(policy))
+    new.check()
+
+
+def test_a_folder_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
+    def fail() -> None:
+        with files.new_folder(tmp_path / "whole") as unfinished:
+            (unfinished / "first").write_text("x")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_attempt_left_is_not_a_checkpoint(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    (folder / ".step-000009.abcd1234.partial").mkdir(parents=True)
+    checkpoints = Checkpoints(folder, 2, Fence(tmp_path))
+    assert checkpoints.steps() == []
+    assert list(folder.iterdir()) == []
+
+
+def test_a_full_volume_is_named(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(VolumeError):
+        files.write_json(blocked / "attempt.json", {})
+
+
+def test_json_is_replaced_whole(tmp_path: Path) -> None:
+    target = tmp_path / "state.json"
+    files.write_json(target, {"a": 1})
+    with pytest.raises(ValueError, match="JSON"):
+        files.write_json(target, {"a": float("nan")})
+    assert json.loads(target.read_text()) == {"a": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["state.json"]

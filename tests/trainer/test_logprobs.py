@@ -1,0 +1,70 @@
+"""Filtered log-probabilities against a plain reading of "temperature, then top-k, then top-p"."""
+
+import math
+
+import pytest
+import torch
+
+from rft_trainer import logprobs
+from rft_trainer.logprobs import Filter, token_logprobs, unfiltered_logprobs
+
+VOCABULARY = 23
+
+
+@pytest.fixture
+def logits_n_v() -> torch.Tensor:
+    return torch.randn(7, VOCABULARY, generator=torch.Generator().manual_seed(0)) * 2
+
+
+def plain(logits: list[float], token: int, settings: Filter) -> tuple[float, float, bool]:
+    """Log-prob, entropy, and whether the union with the sampled token was needed."""
+    weights = {i: math.exp(value / settings.temperature) for i, value in enumerate(logits)}
+    ranked = sorted(weights, key=lambda i: -weights[i])[: settings.top_k or len(logits)]
+    total, mass, kept = sum(weights[i] for i in ranked), 0.0, []
+    for i in ranked:
+        if not kept or mass < settings.top_p:
+            kept.append(i)
+        mass += weights[i] / total
+    outside = token not in kept
+    chosen = [*kept, token] if outside else kept
+    z = sum(weights[i] for i in chosen)
+    entropy = -sum(weights[i] / z * math.log(weights[i] / z) for i in chosen)
+    return math.log(weights[token] / z), entropy, outside
+
+
+@pytest.mark.parametrize(("top_k", "top_p"), [(0, 1.0), (5, 1.0), (0, 0.7), (6, 0.5), (1, 1.0), (100, 0.9)])
+@pytest.mark.parametrize("temperature", [0.7, 1.3])
+def test_every_filter_gives_the_plain_result(
+    logits_n_v: torch.Tensor, top_k: int, top_p: float, temperature: float
+) -> None:
+    settings = Filter(temperature, top_k, top_p)
+    targets = torch.tensor([0, 3, 5, 22, 7, 11, 1])
+    found = token_logprobs(logits_n_v, targets, lambda hidden: hidden, settings)
+    for row, target in enumerate(targets.tolist()):
+        logprob, entropy, outside = plain(logits_n_v[row].tolist(), target, settings)
+        assert float(found.filtered_N[row]) == pytest.approx(logprob, abs=1e-4)
+        assert float(found.entropy_N[row]) == pytest.approx(entropy, abs=1e-4)
+        assert bool(found.outside_N[row]) == outside
+
+
+def test_the_kl_sees_temperature_but_no_filter(logits_n_v: torch.Tensor) -> None:
+    targets = torch.tensor([0, 3, 5, 22, 7, 11, 1])
+    wanted = (logits_n_v / 0.7).log_softmax(1).gather(1, targets[:, None])[:, 0]
+    found = token_logprobs(logits_n_v, targets, lambda hidden: hidden, Filter(0.7, 4, 0.5))
+    torch.testing.assert_close(found.unfiltered_N, wanted)
+    torch.testing.assert_close(unfiltered_logprobs(logits_n_v, targets, lambda h: h, 0.7), wanted)
+
+
+def test_chunks_change_neither_values_nor_gradients(
+    logits_n_v: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    targets = torch.tensor([0, 3, 5, 22, 7, 11, 1])
+    results = []
+    for size in (1024, 2):
+        monkeypatch.setattr(logprobs, "CHUNK_TOKENS", size)
+        hidden = logits_n_v.clone().requires_grad_()
+        found = token_logprobs(hidden, targets, lambda h: h * 1.5, Filter(0.9, 6, 0.8)).filtered_N
+        (gradient,) = torch.autograd.grad(found.sum(), hidden)
+        results.append((found.detach(), gradient))
+    torch.testing.assert_close(results[0][0], results[1][0])
+    torch.testing.assert_close(results[0][1], results[1][1])

@@ -1,0 +1,136 @@
+"""A whole run, with a tiny model and the second engine: killed and resumed, it ends the same."""
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from rft_api.effective import effective
+from rft_api.job import RFTJobSpec
+from rft_api.runconfig import JobIdentity, RunConfig
+from rft_trainer import machine
+from rft_trainer.errors import Preempted
+from rft_trainer.loop import Run
+from rft_trainer.progress import Events
+from rft_trainer.report import Reporter
+
+COMPARED = ("step", "reward", "loss", "gradNorm", "kl", "entropy", "completionTokens", "learningRate")
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model this small only loses by more threads, most of all on a busy machine."""
+    monkeypatch.setattr(machine, "usable_cores", lambda: 1)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A two-layer model over single characters."""
+    folder = tmp_path_factory.mktemp("model")
+    words = ["<end>", "?", *"0123456789+ab"]
+    raw = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="?"))
+    raw.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<end>", unk_token="?")
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(words),
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        eos_token_id=0,
+        bos_token_id=None,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def config(model: Path, run_dir: Path, **training: Any) -> RunConfig:
+    run_dir.mkdir(parents=True, exist_ok=True)
+    rows = [
+        {"messages": [{"role": "user", "content": f"{a}+{b}"}], "answer": str(a)}
+        for a in range(10)
+        for b in range(7)
+    ]
+    (run_dir / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    spec = RFTJobSpec.model_validate(
+        {
+            "model": {"name": str(model)},
+            "dataset": {"uri": "./rows.jsonl"},
+            "graders": [{"name": "exact", "exactMatch": {}}],
+            "training": {"batchSizeTokens": 1024, "learningRate": 5e-4, "seed": 3, **training},
+            "sampling": {"engine": "transformers", "maxTokens": 16, "temperature": 1.0, "numRollouts": 8},
+            "checkpoint": {"everySteps": 100},
+            "stop": {"maxSteps": 3},
+            "storage": {"ephemeral": {}},
+        }
+    )
+    return RunConfig(
+        job=JobIdentity(name="tiny", namespace="default", uid="uid"),
+        spec=spec,
+        effective=effective(spec, "uid", 128),
+        run_dir=str(run_dir),
+        dataset_path=str(run_dir / "rows.jsonl"),
+    )
+
+
+def run(config: RunConfig, should_stop: Callable[[], bool] = lambda: False) -> Run:
+    with Reporter(config) as reporter:
+        attempt = Run(config, reporter, Events(io.StringIO()), should_stop)
+        attempt.train()
+    return attempt
+
+
+def trajectory(folder: Path) -> list[list[Any]]:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [[row[key] for key in COMPARED] for row in rows]
+
+
+def test_a_run_that_was_preempted_ends_as_one_that_was_not(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(config(model, tmp_path / "whole"))
+    assert whole.state.step == 3
+
+    asked = False
+    step = Run._step
+
+    def stop_after_one(self: Run, *arguments: Any) -> None:
+        nonlocal asked
+        step(self, *arguments)
+        asked = self.state.step == 1
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "_step", stop_after_one)
+        with pytest.raises(Preempted):
+            run(config(model, tmp_path / "cut"), lambda: asked)
+    resumed = run(config(model, tmp_path / "cut"))
+    assert resumed.status.resumed_from_step == 1
+    assert trajectory(tmp_path / "cut") == trajectory(tmp_path / "whole")
+    weights = "adapter/adapter_model.safetensors"
+    assert (tmp_path / "cut" / weights).read_bytes() == (tmp_path / "whole" / weights).read_bytes()
+
+
+def test_a_finished_run_leaves_an_adapter_that_peft_loads_and_a_paired_evaluation(
+    model: Path, tmp_path: Path
+) -> None:
+    finished = run(config(model, tmp_path / "run"))
+    PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(model), str(tmp_path / "run" / "adapter"))
+    snapshot = finished.snapshot()
+    assert snapshot.progress.stage == "finished"
+    assert snapshot.evaluation is not None
+    assert snapshot.evaluation.reward is not None
+    assert snapshot.evaluation.reward.difference is not None
+    assert snapshot.evaluation.rows == 32
+    assert not list((tmp_path / "run").rglob("*.partial"))

@@ -1,0 +1,125 @@
+"""What is sent to vLLM, how its answers are read, and how its process is owned."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rft_trainer import machine
+from rft_trainer.rollout import guard
+from rft_trainer.rollout.engine import Request, SamplingParameters, rollout_seed
+from rft_trainer.rollout.vllm_client import ConnectionLost, parse_answer, request_body
+from rft_trainer.rollout.vllm_server import _MARKER, ServerOptions, command, environment, reap
+
+
+def body(**changes: Any) -> dict[str, Any]:
+    parameters = SamplingParameters(
+        **{"temperature": 0.7, "top_p": 1.0, "top_k": 40, "max_tokens": 16} | changes
+    )
+    return request_body("v000001", Request((1, 2), 7, parameters))
+
+
+def options(tmp_path: Path, **changes: Any) -> ServerOptions:
+    return ServerOptions(model=tmp_path, context_length=4096, lora_rank=4, run_dir=tmp_path, **changes)
+
+
+def test_a_rollout_is_its_own_request_with_its_own_seed() -> None:
+    sent = body()
+    assert (sent["n"], sent["seed"], sent["prompt"], sent["logprobs"]) == (1, 7, [1, 2], 0)
+    assert (sent["top_k"], sent["top_p"], sent["return_token_ids"]) == (40, 1.0, True)
+
+
+def test_top_p_zero_means_only_the_most_probable_token() -> None:
+    sent = body(top_p=0.0)
+    assert (sent["top_k"], sent["top_p"]) == (1, 1.0)
+
+
+def test_greedy_requests_carry_neither_top_k_nor_top_p() -> None:
+    sent = request_body("base", Request((1,), 0, SamplingParameters.greedily(16)))
+    assert "top_k" not in sent
+    assert "top_p" not in sent
+    assert sent["temperature"] == 0
+
+
+def test_seeds_differ_by_every_part_and_repeat() -> None:
+    seeds = {rollout_seed(0, step, row, rollout) for step in (1, 2) for row in (1, 2) for rollout in range(4)}
+    assert len(seeds) == 16
+    assert rollout_seed(0, 1, 11) != rollout_seed(0, 11, 1)
+    assert rollout_seed(0, 1, 2, 3) == rollout_seed(0, 1, 2, 3)
+
+
+def test_an_aborted_request_is_sent_again() -> None:
+    choice = {"token_ids": [5], "text": "x", "logprobs": {"token_logprobs": [-0.5]}, "finish_reason": "abort"}
+    with pytest.raises(ConnectionLost):
+        parse_answer({"choices": [choice]})
+    read = parse_answer({"choices": [{**choice, "finish_reason": "length"}]})
+    assert (read.token_ids, read.logprobs, read.truncated) == ((5,), (-0.5,), True)
+
+
+def test_the_cpu_server_never_prefills_in_chunks_and_reports_what_it_drew_from(tmp_path: Path) -> None:
+    line = " ".join(command(options(tmp_path), tmp_path / "s"))
+    for wanted in (
+        "--no-enable-chunked-prefill",
+        "--max-num-batched-tokens 4096",
+        "--max-model-len 4096",
+        "--logprobs-mode processed_logprobs",
+        "--max-lora-rank 8",
+        "--generation-config vllm",
+    ):
+        assert wanted in line
+
+
+def test_all_allowed_cores_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "affine_cores", lambda: [0, 1, 4])
+    monkeypatch.setattr(machine, "cpu_quota", lambda: None)
+    assert environment(options(tmp_path))["VLLM_CPU_OMP_THREADS_BIND"] == "0-1,4"
+    monkeypatch.setattr(machine, "cpu_quota", lambda: 2.0)
+    quota = environment(options(tmp_path))
+    assert (quota["VLLM_CPU_OMP_THREADS_BIND"], quota["OMP_NUM_THREADS"]) == ("nobind", "2")
+
+
+def test_the_sampler_dies_with_the_trainer_even_by_sigkill(tmp_path: Path) -> None:
+    child = "import subprocess; p = subprocess.Popen(['sleep', '60']); print(p.pid, flush=True); p.wait()"
+    trainer = (
+        "import subprocess,sys\n"
+        f"p = subprocess.Popen([sys.executable, {guard.__file__!r}, sys.executable, '-c', {child!r}],"
+        " stdin=subprocess.PIPE, start_new_session=True)\n"
+        "p.wait()"
+    )
+    with subprocess.Popen([sys.executable, "-c", trainer], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        grandchild = int(process.stdout.readline())
+        os.kill(process.pid, signal.SIGKILL)
+        assert _ends(grandchild)
+
+
+def test_what_an_earlier_sampler_of_this_run_left_is_reaped(tmp_path: Path) -> None:
+    environ = {**os.environ, _MARKER: str(tmp_path)}
+    with subprocess.Popen(["sleep", "60"], env=environ) as mine, subprocess.Popen(["sleep", "60"]) as other:
+        _until(lambda: reap(tmp_path) == [mine.pid])
+        assert mine.wait() == -signal.SIGKILL
+        assert other.poll() is None
+        other.kill()
+
+
+def _ends(pid: int) -> bool:
+    def gone() -> bool:
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+        except FileNotFoundError:
+            return True
+
+    _until(gone)
+    return gone()
+
+
+def _until(holds: Any, seconds: float = 5.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

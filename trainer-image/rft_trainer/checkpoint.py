@@ -1,0 +1,142 @@
+"""Checkpoints, and the fence that keeps an attempt that is no longer current from writing any."""
+
+import json
+import random
+import shutil
+import uuid
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rft_trainer import files
+from rft_trainer.batching import Position
+from rft_trainer.errors import Fenced, VolumeError
+from rft_trainer.policy import Policy
+
+_STATE, _TENSORS = "state.json", "training.pt"
+
+
+@dataclass
+class RunState:
+    """Where a run is after a whole step. ``position`` counts trained rows only."""
+
+    step: int = 0
+    position: Position = field(default_factory=Position)
+    expected_completion: float = 0.0
+    adapter_version: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    dropped_groups: int = 0
+    grader_errors: dict[str, int] = field(default_factory=dict)
+    gpu_seconds: float = 0.0
+    best_reward: float | None = None
+    best_step: int = 0
+    evaluations_without_best: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "RunState":
+        """Read what ``to_json`` gave."""
+        return cls(**{**value, "position": Position(**value["position"])})
+
+
+class Fence:
+    """The run's folder belongs to the attempt that was started last."""
+
+    def __init__(self, run_dir: Path) -> None:
+        """Take the folder over: whoever held it may not write any more. Raises VolumeError."""
+        self._file = run_dir / "attempt.json"
+        self._id = uuid.uuid4().hex
+        try:
+            before = json.loads(self._file.read_text(encoding="utf-8"))["number"]
+        except (OSError, ValueError, KeyError):
+            before = 0
+        self.number = int(before) + 1
+        files.write_json(self._file, {"number": self.number, "id": self._id})
+
+    def check(self) -> None:
+        """Raise Fenced when a newer attempt took the folder over."""
+        try:
+            current = json.loads(self._file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise VolumeError(f"{self._file}: {error}") from error
+        if current.get("id") != self._id:
+            raise Fenced(f"attempt {current.get('number')} took over from attempt {self.number}")
+
+
+class Checkpoints:
+    """The folder of checkpoints of a run, ``step-000042`` each."""
+
+    def __init__(self, folder: Path, keep: int, fence: Fence) -> None:
+        self.folder = folder
+        self._keep = keep
+        self._fence = fence
+        files.remove_leftovers(folder)
+
+    def path(self, step: int) -> Path:
+        """Where the checkpoint of a step is."""
+        return self.folder / f"step-{step:06d}"
+
+    def steps(self) -> list[int]:
+        """Steps with a whole checkpoint, oldest first."""
+        return sorted(int(path.name.removeprefix("step-")) for path in self.folder.glob("step-*"))
+
+    def save(self, state: RunState, policy: Policy, optimizer: torch.optim.Optimizer, schedule: Any) -> Path:
+        """Write the checkpoint of ``state.step`` unless it is there. Raises Fenced, VolumeError."""
+        self._fence.check()
+        target = self.path(state.step)
+        if target.exists():
+            # The same step has the same tensors; only what evaluations found since is new.
+            files.write_json(target / _STATE, state.to_json())
+            self.prune(state.best_step)
+            return target
+        with files.new_folder(target) as unfinished:
+            policy.save_adapter(unfinished / "adapter")
+            torch.save(
+                {
+                    "adapter": policy.adapter_state(),
+                    "optimizer": optimizer.state_dict(),
+                    "schedule": schedule.state_dict(),
+                    "torch_rng": torch.get_rng_state(),
+                    "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+                    "python_rng": random.getstate(),
+                },
+                unfinished / _TENSORS,
+            )
+            (unfinished / _STATE).write_text(json.dumps(state.to_json()), encoding="utf-8")
+        self.prune(state.best_step)
+        return target
+
+    def prune(self, best_step: int) -> None:
+        """Keep the newest, and the best by held-out reward."""
+        for step in self.steps()[: -self._keep]:
+            if step != best_step:
+                shutil.rmtree(self.path(step), ignore_errors=True)
+
+    def load_latest(self, policy: Policy, optimizer: torch.optim.Optimizer, schedule: Any) -> RunState | None:
+        """Restore everything from the newest checkpoint; None when there is none."""
+        steps = self.steps()
+        if not steps:
+            return None
+        folder = self.path(steps[-1])
+        state = RunState.from_json(json.loads((folder / _STATE).read_text(encoding="utf-8")))
+        # Written by this program onto the run's own volume; the tuple of Python's RNG needs pickle.
+        saved = torch.load(folder / _TENSORS, map_location="cpu", weights_only=False)
+        policy.load_adapter_state(saved["adapter"])
+        optimizer.load_state_dict(saved["optimizer"])
+        schedule.load_state_dict(saved["schedule"])
+        torch.set_rng_state(saved["torch_rng"])
+        if saved["cuda_rng"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(saved["cuda_rng"])
+        random.setstate(saved["python_rng"])
+        return state
+
+    def load_adapter(self, step: int, policy: Policy) -> None:
+        """Put the adapter of a kept checkpoint into the policy."""
+        saved = torch.load(self.path(step) / _TENSORS, map_location="cpu", weights_only=False)
+        policy.load_adapter_state(saved["adapter"])

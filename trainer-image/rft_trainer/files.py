@@ -1,0 +1,67 @@
+"""Files that are whole or not there: temporary name, fsync, rename."""
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from rft_trainer.errors import VolumeError
+
+_PARTIAL = ".partial"
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Give a temporary folder that is renamed to ``target`` when the block succeeds.
+
+    Every file is synced first: after a power cut the folder is whole or absent. Raises VolumeError.
+    """
+    unfinished = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}{_PARTIAL}")
+    try:
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        for file in [*unfinished.rglob("*"), unfinished]:
+            sync(file)
+        unfinished.rename(target)
+        sync(target.parent)
+    except OSError as error:
+        raise VolumeError(f"{target}: {error}") from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def sync(path: Path) -> None:
+    """Flush a file or folder to its disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(target: Path, value: Any) -> None:
+    """Replace a JSON file atomically. Raises VolumeError."""
+    unfinished = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}{_PARTIAL}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_text(json.dumps(value, allow_nan=False) + "\n", encoding="utf-8")
+        sync(unfinished)
+        unfinished.replace(target)
+    except OSError as error:
+        raise VolumeError(f"{target}: {error}") from error
+    finally:
+        with suppress(OSError):
+            unfinished.unlink()
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed attempt left unfinished in ``folder``."""
+    for leftover in folder.glob(f".*{_PARTIAL}"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)

@@ -1,0 +1,149 @@
+"""How completions are laid out for one forward pass: no token is computed twice, little is padding.
+
+A row holds a prompt followed by one or more of its completions. Each completion sees the prompt and itself
+(a mask hides its siblings, positions restart after the prompt), so a group of G rollouts costs one prompt,
+not G. Where the completions are long, attention over hidden siblings would cost more than the shared
+prompt saves; then each rollout is a row of its own and needs no mask.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One accepted rollout: what the loss needs of it. ``masked`` ones count, but carry no loss."""
+
+    completion_ids: tuple[int, ...]
+    sampler_logprobs: tuple[float, ...]
+    advantage: float
+    masked: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """A prompt and the completions that share it."""
+
+    prompt_ids: tuple[int, ...]
+    samples: tuple[Sample, ...]
+
+    @property
+    def length(self) -> int:
+        """Tokens to compute. The last token of a completion predicts nothing, so it is left out."""
+        return len(self.prompt_ids) + sum(len(sample.completion_ids) - 1 for sample in self.samples)
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Tensors of B rows of T tokens with N completion tokens of S sequences.
+
+    ``source_N`` indexes the flattened (B·T) position that predicts ``target_N``. ``attention_B_1_T_T`` is
+    None where plain causal attention is right.
+    """
+
+    tokens_B_T: Tensor
+    positions_B_T: Tensor
+    attention_B_1_T_T: Tensor | None
+    source_N: Tensor
+    target_N: Tensor
+    sequence_N: Tensor
+    sampler_logprobs_N: Tensor
+    mask_N: Tensor
+    advantages_S: Tensor
+
+    def to(self, device: torch.device) -> "MicroBatch":
+        """Copy the tensors to a device."""
+        moved = {
+            name: value.to(device) if isinstance(value, Tensor) else value
+            for name, value in vars(self).items()
+        }
+        return MicroBatch(**moved)
+
+
+def rows_of_group(prompt_ids: Sequence[int], samples: Sequence[Sample], hidden_size: int | None) -> list[Row]:
+    """Lay a group out as one row or as one row per rollout, whichever costs less.
+
+    A token costs about 1 + length / (6 · hidden size) in units of its matrix products. ``hidden_size`` None:
+    the model does not take a mask of its own, so rows are never shared.
+    """
+    kept = [sample for sample in samples if sample.completion_ids]
+    single = [Row(tuple(prompt_ids), (sample,)) for sample in kept]
+    if hidden_size is None or len(kept) < 2:
+        return single
+    shared = Row(tuple(prompt_ids), tuple(kept))
+
+    def cost(row: Row) -> float:
+        return row.length * (1 + row.length / (6 * hidden_size))
+
+    return [shared] if cost(shared) < sum(map(cost, single)) else single
+
+
+def micro_batches(rows: Sequence[Row], max_tokens: int) -> Iterator[list[Row]]:
+    """Cut rows, longest first, so that each rectangle of rows holds at most ``max_tokens`` tokens.
+
+    Neighbours in length share a rectangle, which keeps padding low. A row longer than that goes alone.
+    """
+    batch: list[Row] = []
+    for row in sorted(rows, key=lambda row: -row.length):
+        if batch and batch[0].length * (len(batch) + 1) > max_tokens:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def build(rows: Sequence[Row], pad_id: int = 0) -> MicroBatch:
+    """Turn rows into tensors on the CPU."""
+    width = max(row.length for row in rows)
+    tokens_B_T = torch.full((len(rows), width), pad_id, dtype=torch.long)
+    positions_B_T = torch.arange(width).repeat(len(rows), 1)
+    segments_B_T = torch.zeros((len(rows), width), dtype=torch.long)
+    source: list[int] = []
+    target: list[int] = []
+    sequence: list[int] = []
+    sampler: list[float] = []
+    mask: list[float] = []
+    advantages: list[float] = []
+    for index, row in enumerate(rows):
+        prompt = len(row.prompt_ids)
+        tokens_B_T[index, :prompt] = torch.tensor(row.prompt_ids)
+        start = prompt
+        for number, sample in enumerate(row.samples, start=1):
+            seen = len(sample.completion_ids) - 1
+            stop = start + seen
+            tokens_B_T[index, start:stop] = torch.tensor(sample.completion_ids[:-1], dtype=torch.long)
+            positions_B_T[index, start:stop] = torch.arange(prompt, prompt + seen)
+            segments_B_T[index, start:stop] = number
+            # The prompt's last token predicts the first token of every completion.
+            source += [index * width + prompt - 1, *range(index * width + start, index * width + stop)]
+            target += sample.completion_ids
+            sequence += [len(advantages)] * (seen + 1)
+            sampler += sample.sampler_logprobs
+            mask += [0.0 if sample.masked else 1.0] * (seen + 1)
+            advantages.append(sample.advantage)
+            start = stop
+    shared = any(len(row.samples) > 1 for row in rows)
+    return MicroBatch(
+        tokens_B_T=tokens_B_T,
+        positions_B_T=positions_B_T,
+        attention_B_1_T_T=_siblings_hidden(segments_B_T) if shared else None,
+        source_N=torch.tensor(source),
+        target_N=torch.tensor(target),
+        sequence_N=torch.tensor(sequence),
+        sampler_logprobs_N=torch.tensor(sampler, dtype=torch.float32),
+        mask_N=torch.tensor(mask),
+        advantages_S=torch.tensor(advantages, dtype=torch.float32),
+    )
+
+
+def _siblings_hidden(segments_B_T: Tensor) -> Tensor:
+    """Causal attention within a completion and to its prompt (segment 0); True means "may see"."""
+    width = segments_B_T.shape[1]
+    causal_T_T = torch.ones((width, width), dtype=torch.bool).tril()
+    same_B_T_T = segments_B_T[:, :, None] == segments_B_T[:, None, :]
+    prompt_B_T_T = (segments_B_T == 0)[:, None, :]
+    return (causal_T_T & (same_B_T_T | prompt_B_T_T))[:, None]

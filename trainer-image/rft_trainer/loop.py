@@ -1,0 +1,312 @@
+"""The run, from its first evaluation to its last, readable from top to bottom.
+
+Left out on purpose: generation never overlaps training here (``maxStaleness`` is an upper bound), so the
+policy that samples a batch is the one that is trained on it and the policy ratio is 1 at the first and only
+update of a batch. Training uses one device.
+"""
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rft_api.conditions import Reason
+from rft_api.runconfig import RunConfig
+from rft_api.status import RunStatus
+from rft_trainer import batching, files
+from rft_trainer.checkpoint import Fence, RunState
+from rft_trainer.data import Prompt
+from rft_trainer.errors import Preempted, UserCodeError
+from rft_trainer.heldout import RowScores, compare, evaluate
+from rft_trainer.metrics import metrics_row
+from rft_trainer.progress import Events, Stage, Status
+from rft_trainer.records import MetricsFile, clean, save_rollouts
+from rft_trainer.report import Reporter
+from rft_trainer.sampling import SampledBatch, sample_batch
+from rft_trainer.setup import Parts, prepare
+from rft_trainer.stopping import stop_reason
+from rft_trainer.update import update
+
+log = logging.getLogger(__name__)
+
+
+class Run:
+    """One attempt at a run. ``train`` does all of it."""
+
+    def __init__(
+        self, config: RunConfig, reporter: Reporter, events: Events, should_stop: Callable[[], bool]
+    ) -> None:
+        """Take the run's folder over. Raises VolumeError."""
+        self.config = config
+        self.spec = config.spec
+        self.seed = config.effective.seed
+        self.folder = Path(config.run_dir)
+        self.reporter = reporter
+        self.events = events
+        self.should_stop = should_stop
+        self.fence = Fence(self.folder)
+        self.status = Status(config, self.fence.number)
+        self.state = RunState(expected_completion=config.spec.sampling.max_tokens / 2)
+        self.metrics: MetricsFile | None = None
+
+    def train(self) -> str:
+        """Run to the end and return the reason of completion. Raises the errors of ``errors``."""
+        self._enter("preparing")
+        with ExitStack() as stack:
+            parts = prepare(self.config, self.fence, stack, self.should_stop)
+            self._resume(parts)
+            try:
+                base = self._evaluate_base(parts)
+                reason = self._steps(parts)
+                self._evaluate_tuned(parts, base)
+            except Preempted:
+                # Raised only between whole steps' changes: the state is that of the last whole step.
+                self._save(parts)
+                raise
+            self._finish(parts)
+        return reason
+
+    def _steps(self, parts: Parts) -> str:
+        """Step until the last epoch ends or a stop rule speaks."""
+        self._enter("training")
+        heldout_reward: float | None = None
+        while True:
+            reason = stop_reason(self.spec.stop, self.state, heldout_reward, datetime.now(UTC))
+            if reason is not None:
+                return reason
+            prompts = self._next_prompts(parts)
+            if not prompts:
+                return Reason.COMPLETED
+            self._step(parts, prompts)
+            heldout_reward = self._evaluate_if_due(parts)
+            if self.state.step % self.spec.checkpoint.every_steps == 0:
+                self._save(parts)
+
+    def _step(self, parts: Parts, prompts: list[Prompt]) -> None:
+        """Sample, grade, update, publish: one batch, one optimizer step."""
+        started = time.monotonic()
+        step = self.state.step + 1
+        batch = sample_batch(
+            prompts,
+            self.spec.sampling.num_rollouts,
+            parts.sampling,
+            parts.update.loss.shape.normalization,
+            self.seed,
+            step,
+            parts.engine,
+            parts.scorer,
+            self.should_stop,
+        )
+        if batch.scores.mostly_errors:
+            self._save(parts)
+            raise UserCodeError(f"more than half of step {step} could not be graded: {_first(batch)}")
+
+        update_started = time.monotonic()
+        rate = parts.schedule.set(step, self._total_steps(parts))
+        kept = [group for group in batch.groups if not group.dropped]
+        result = update(parts.policy, parts.optimizer, kept, parts.update, self.should_stop)
+        self._advance(batch, len(prompts), len(parts.train))
+        publish_started = time.monotonic()
+        self.fence.check()
+        if result.moved:
+            self._publish_adapter(parts)
+        ended = time.monotonic()
+
+        self.state.gpu_seconds += self.config.gpus * (ended - started)
+        seconds = {
+            "rollout": batch.rollout_seconds,
+            "grade": batch.grade_seconds,
+            "update": publish_started - update_started,
+            "publish": ended - publish_started,
+        }
+        row = metrics_row(self.state, batch, result, rate, seconds, ended - started, self.fence.number)
+        assert self.metrics is not None
+        self.metrics.append(row)
+        save_rollouts(self.folder / "rollouts", step, batch.groups)
+        self.status.total_steps = self._total_steps(parts)
+        self.status.total_steps_estimated = not self._is_last(parts)
+        snapshot = self._report(parts)
+        self.events.emit(
+            "step",
+            totalSteps=snapshot.progress.total_steps,
+            totalStepsEstimated=snapshot.progress.total_steps_estimated,
+            etaSeconds=snapshot.progress.eta_seconds,
+            **row,
+        )
+
+    def _next_prompts(self, parts: Parts) -> list[Prompt]:
+        """Lay out the next batch; empty after the last epoch."""
+        position = self.state.position
+        if position.epoch > self.spec.training.epochs:
+            return []
+        order = batching.epoch_order(len(parts.train), self.seed, position.epoch)[position.offset :]
+        count = batching.batch_size(
+            [len(parts.train[index].token_ids) for index in order],
+            self.spec.sampling.num_rollouts,
+            self.state.expected_completion,
+            self.spec.training.batch_size_tokens,
+        )
+        return [parts.train[index] for index in order[:count]]
+
+    def _advance(self, batch: SampledBatch, prompts: int, rows: int) -> None:
+        """Move the state past a trained batch. Never crosses into the next epoch."""
+        state = self.state
+        accepted = [rollout for group in batch.groups for rollout in group.accepted]
+        lengths = [len(rollout.generated.token_ids) for rollout in accepted]
+        offset = state.position.offset + prompts
+        epoch = state.position.epoch
+        state.position = (
+            batching.Position(epoch, offset) if offset < rows else batching.Position(epoch + 1, 0)
+        )
+        state.step += 1
+        state.expected_completion = batching.next_expectation(state.expected_completion, lengths)
+        state.prompt_tokens += sum(len(g.accepted) * len(g.prompt.token_ids) for g in batch.groups)
+        state.completion_tokens += sum(lengths)
+        state.dropped_groups += sum(group.dropped for group in batch.groups)
+        for name, count in batch.scores.error_counts.items():
+            state.grader_errors[name] = state.grader_errors.get(name, 0) + count
+
+    def _publish_adapter(self, parts: Parts) -> None:
+        """Write the current weights as a new version and sample from it; drop versions that are past."""
+        self.state.adapter_version += 1
+        adapters = self.folder / "adapters"
+        version = parts.policy.save_version(adapters, self.state.adapter_version)
+        parts.engine.use_adapter(version)
+        self.status.samplers_restarted = parts.engine.restarts
+        for old in sorted(adapters.glob("v*"))[:-2]:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def _total_steps(self, parts: Parts) -> int:
+        """Steps in all, as far as can be told from the lengths so far."""
+        training = self.spec.training
+        left = batching.estimated_steps(
+            [len(prompt.token_ids) for prompt in parts.train],
+            self.state.position,
+            training.epochs,
+            self.spec.sampling.num_rollouts,
+            self.state.expected_completion,
+            training.batch_size_tokens,
+        )
+        total = self.state.step + left
+        limit = self.spec.stop.max_steps if self.spec.stop else None
+        return total if limit is None else min(total, max(limit, self.state.step))
+
+    def _is_last(self, parts: Parts) -> bool:
+        """Whether nothing is left but what is already laid out."""
+        return self._total_steps(parts) == self.state.step
+
+    # --- evaluation -------------------------------------------------------------------------------
+
+    def _evaluate_base(self, parts: Parts) -> RowScores:
+        """Evaluate the starting policy, once for all attempts."""
+        saved = self._saved_evaluation(0)
+        if saved is None:
+            self._enter("evaluatingBase")
+            if self.spec.model.adapter is not None:
+                parts.engine.use_adapter(parts.policy.save_version(self.folder / "adapters", 0))
+            saved = self._evaluate(parts, 0)
+        self.status.evaluation = compare(saved, None, self.seed, selected=False)
+        if self.state.adapter_version > 0:
+            self._publish_adapter(parts)
+        self._report(parts)
+        return saved
+
+    def _evaluate_if_due(self, parts: Parts) -> float | None:
+        """Evaluate every so many steps and keep the best; returns the mean held-out reward."""
+        every = self.spec.evaluation.every_steps
+        if every is None or self.state.step % every:
+            return None
+        scores = self._evaluate(parts, self.state.step)
+        state = self.state
+        if state.best_reward is None or scores.mean_reward > state.best_reward:
+            state.best_reward, state.best_step = scores.mean_reward, state.step
+            state.evaluations_without_best = 0
+            self._save(parts)
+        else:
+            state.evaluations_without_best += 1
+        base = self._saved_evaluation(0)
+        assert base is not None
+        self.status.evaluation = compare(base, scores, self.seed, selected=False)
+        self._report(parts)
+        return scores.mean_reward
+
+    def _evaluate_tuned(self, parts: Parts, base: RowScores) -> None:
+        """Evaluate the last policy on the base's rows."""
+        self._save(parts)
+        self._enter("evaluatingTuned")
+        tuned = self._saved_evaluation(self.state.step) or self._evaluate(parts, self.state.step)
+        self.status.evaluation = compare(base, tuned, self.seed, selected=False)
+
+    def _evaluate(self, parts: Parts, step: int) -> RowScores:
+        scores = evaluate(
+            parts.heldout, self.spec, self.seed, step, parts.engine, parts.scorer, self.should_stop
+        )
+        self.fence.check()
+        scores.save(self.folder / "evaluation")
+        self.events.emit("evaluation", step=step, reward=scores.mean_reward, rows=len(scores.lines))
+        return scores
+
+    def _saved_evaluation(self, step: int) -> RowScores | None:
+        """Read the evaluation of a step, where an attempt has made one of the same rows."""
+        path = self.folder / "evaluation" / f"step-{step:06d}.json"
+        try:
+            return RowScores.from_json(json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
+
+    # --- state ------------------------------------------------------------------------------------
+
+    def _resume(self, parts: Parts) -> None:
+        """Go on from the newest checkpoint, where there is one."""
+        state = parts.checkpoints.load_latest(parts.policy, parts.optimizer, parts.schedule)
+        if state is not None:
+            self.state = state
+            self.events.emit("resumed", step=state.step)
+        self.status.resumed_from_step = self.state.step
+        self.status.dropped_prompts = parts.dropped_prompts
+        self.metrics = MetricsFile(self.folder / "metrics.jsonl", self.state.step)
+        clean(self.folder, self.state.step)
+        self.status.total_steps = self._total_steps(parts)
+
+    def _save(self, parts: Parts) -> None:
+        """Write a checkpoint of the last whole step."""
+        if self.state.step == 0:
+            return  # nothing has moved: starting anew gives the same
+        path = parts.checkpoints.save(self.state, parts.policy, parts.optimizer, parts.schedule)
+        self.status.output = self.status.output.model_copy(update={"checkpoint": str(path)})
+
+    def _finish(self, parts: Parts) -> None:
+        """Put the final adapter where people look for it."""
+        self.fence.check()
+        target = self.folder / "adapter"
+        shutil.rmtree(target, ignore_errors=True)
+        with files.new_folder(target) as unfinished:
+            parts.policy.save_adapter(unfinished)
+        self.status.output = self.status.output.model_copy(update={"adapter": str(target)})
+        self.status.total_steps = self.state.step
+        self.status.total_steps_estimated = False
+        self._enter("finished")
+
+    def _enter(self, stage: Stage) -> None:
+        self.status.stage = stage
+        self.events.emit("stage", stage=stage)
+        self.reporter.publish(self.snapshot(), force=True)
+
+    def _report(self, parts: Parts) -> RunStatus:
+        self.status.samplers_restarted = parts.engine.restarts
+        snapshot = self.snapshot()
+        self.reporter.publish(snapshot)
+        return snapshot
+
+    def snapshot(self) -> RunStatus:
+        """The run's status as it is now."""
+        return self.status.snapshot(self.state, self.metrics.rows if self.metrics else [])
+
+
+def _first(batch: SampledBatch) -> str:
+    """The first error of each grader."""
+    return "; ".join(f"{name}: {message}" for name, message in batch.scores.first_errors.items())

@@ -1,0 +1,60 @@
+"""AdamW over the adapter, and the learning rate over the steps."""
+
+import math
+from collections.abc import Callable
+
+import torch
+
+from rft_api.parameters import Training
+
+
+def make_optimizer(parameters: list[torch.nn.Parameter], training: Training) -> torch.optim.AdamW:
+    """AdamW with betas 0.9 and 0.999; its state is float32 as the adapter is."""
+    return torch.optim.AdamW(
+        parameters,
+        lr=training.learning_rate,
+        betas=(0.9, 0.999),
+        weight_decay=training.weight_decay,
+        foreach=True,
+    )
+
+
+class Schedule:
+    """Sets the learning rate before each step: linear warm-up, then constant, linear or cosine to zero.
+
+    The length of the run is an estimate that changes with the completions' length, so the decay is laid
+    over the share of the run that is done and never rises again.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, training: Training) -> None:
+        self._optimizer = optimizer
+        self._peak = training.learning_rate
+        self._warmup = training.warmup_steps
+        self._shape = SHAPES[training.schedule]
+        self._done = 0.0
+
+    def set(self, step: int, total_steps: int) -> float:
+        """Set and return the learning rate of ``step`` (from 1) of about ``total_steps``."""
+        decay_steps = max(1, total_steps - self._warmup)
+        self._done = min(1.0, max(self._done, (step - 1 - self._warmup) / decay_steps))
+        warm = min(1.0, step / self._warmup) if self._warmup else 1.0
+        rate = self._peak * warm * self._shape(self._done)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        return rate
+
+    def state_dict(self) -> dict[str, float]:
+        """What a checkpoint keeps."""
+        return {"done": self._done}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Go on from a checkpoint."""
+        self._done = state["done"]
+
+
+SHAPES: dict[str, Callable[[float], float]] = {
+    "constant": lambda _done: 1.0,
+    "linear": lambda done: 1.0 - done,
+    "cosine": lambda done: 0.5 * (1.0 + math.cos(math.pi * done)),
+}
+"""Share of the peak learning rate by the share of the run that is done."""

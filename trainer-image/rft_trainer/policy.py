@@ -1,0 +1,195 @@
+"""The policy: a frozen base model with a LoRA adapter, which is the only thing that moves."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from rft_api.parameters import Training
+from rft_trainer import files
+from rft_trainer.errors import ModelError
+from rft_trainer.layout import MicroBatch, Row, Sample, build
+from rft_trainer.rollout.engine import AdapterVersion
+
+_ATTENTION_LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj"]
+_REFERENCE = "reference"
+_TOLERANCE = 1e-2
+
+
+class Policy:
+    """Model, adapter and tokenizer of a run."""
+
+    def __init__(
+        self, folder: Path, training: Training, device: str, dtype: str, seed: int, warm_start: Path | None
+    ) -> None:
+        """Load the base and put an adapter on it. Raises ModelError when either cannot be used."""
+        self.folder = folder
+        self.device = torch.device(device)
+        try:
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+            base: Any = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=getattr(torch, dtype), attn_implementation="sdpa"
+            )
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{folder}: {error}") from error
+        base.to(self.device).requires_grad_(False)
+        self.config: Any = base.config.get_text_config()
+        self._warm = warm_start is not None
+        self._model: Any = _with_adapter(base, training, seed, warm_start)
+        self._model.train()
+        if device == "cuda":
+            self._model.gradient_checkpointing_enable({"use_reentrant": False})
+            self._model.enable_input_require_grads()
+        self._inner: Any = self._model.get_base_model()
+        self._head_scale = _head_scale(self.config)
+        self.shares_prompts = self._check_forward()
+
+    @property
+    def context_length(self) -> int | None:
+        """The model's own limit, in tokens, where it says so."""
+        limit = getattr(self.config, "max_position_embeddings", None)
+        return int(limit) if limit else None
+
+    @property
+    def hidden_size_for_packing(self) -> int | None:
+        """Hidden size where rollouts may share their prompt's row, else None."""
+        return int(self.config.hidden_size) if self.shares_prompts else None
+
+    def trainable(self) -> list[torch.nn.Parameter]:
+        """Parameters that the optimizer moves: float32 adapter weights."""
+        return [parameter for parameter in self._model.parameters() if parameter.requires_grad]
+
+    def hidden(self, batch: MicroBatch) -> Tensor:
+        """Hidden states (N, H) at the positions that predict the completion tokens."""
+        output = self._inner.base_model(
+            input_ids=batch.tokens_B_T,
+            position_ids=batch.positions_B_T,
+            attention_mask=batch.attention_B_1_T_T,
+            use_cache=False,
+        )
+        hidden_N_H: Tensor = output.last_hidden_state.flatten(0, 1)[batch.source_N]
+        return hidden_N_H
+
+    def head(self, hidden_n_H: Tensor) -> Tensor:
+        """Logits (n, V), unscaled by temperature, in float32."""
+        logits_n_V: Tensor = self._inner.get_output_embeddings()(hidden_n_H).float() * self._head_scale
+        cap = getattr(self.config, "final_logit_softcapping", None)
+        return logits_n_V if not cap else torch.tanh(logits_n_V / cap) * cap
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        """Compute with the reference policy: the adapter disabled, or the frozen warm start."""
+        with torch.no_grad():
+            if self._warm:
+                self._model.set_adapter(_REFERENCE)
+                try:
+                    yield
+                finally:
+                    self._model.set_adapter("default")
+                    _freeze(self._model, _REFERENCE)
+            else:
+                with self._model.disable_adapter():
+                    yield
+
+    def save_version(self, adapters: Path, number: int) -> AdapterVersion:
+        """Write the adapter as immutable folder ``v000042``; loads with ``PeftModel.from_pretrained``."""
+        name = f"v{number:06d}"
+        target = adapters / name
+        if target.exists():  # a half-made step of an earlier attempt; its bytes were never trained on
+            shutil.rmtree(target)
+        with files.new_folder(target) as unfinished:
+            self.save_adapter(unfinished)
+        return AdapterVersion(name, target)
+
+    def save_adapter(self, folder: Path) -> None:
+        """Write adapter weights and configuration into an existing folder."""
+        self._model.save_pretrained(folder, selected_adapters=["default"])
+
+    def adapter_state(self) -> dict[str, Tensor]:
+        """Adapter weights by name."""
+        return dict(get_peft_model_state_dict(self._model, adapter_name="default"))
+
+    def load_adapter_state(self, state: dict[str, Tensor]) -> None:
+        """Put saved adapter weights back. Raises ModelError when they are of another shape."""
+        try:
+            result: Any = set_peft_model_state_dict(self._model, state, adapter_name="default")
+        except RuntimeError as error:
+            raise ModelError(f"the checkpoint's adapter does not fit: {error}") from error
+        if result.unexpected_keys:
+            raise ModelError(f"the checkpoint's adapter does not fit: {result.unexpected_keys[:3]}")
+
+    @torch.no_grad()
+    def _check_forward(self) -> bool:
+        """Compare our way through the model with its own; return whether prompts may be shared.
+
+        Raises ModelError when the hidden states and head do not give the model's own logits: an
+        architecture with a step that is not known here must not be trained wrongly in silence.
+        """
+        prompt, first, second = (5, 6, 7, 8), (9, 10, 11), (12, 13, 14, 15)
+        samples = tuple(Sample(ids, (0.0,) * len(ids), 0.0) for ids in (first, second))
+        expected_N_V = torch.cat(
+            [
+                self._model(torch.tensor([[*prompt, *ids[:-1]]], device=self.device)).logits[0, 3:]
+                for ids in (first, second)
+            ]
+        ).float()
+        separate = [build([Row(prompt, (sample,))]).to(self.device) for sample in samples]
+        alone_N_V = torch.cat([self.head(self.hidden(batch)) for batch in separate])
+        if not torch.allclose(alone_N_V, expected_N_V, atol=_TOLERANCE, rtol=_TOLERANCE):
+            raise ModelError(f"{self.folder}: logits of this architecture are made in a way not known here")
+        try:
+            shared_N_V = self.head(self.hidden(build([Row(prompt, samples)]).to(self.device)))
+        except (RuntimeError, ValueError, TypeError):
+            return False
+        # bfloat16 differs by more than float32's rounding, a mask that is ignored by whole units.
+        tolerance = _TOLERANCE if self._inner.dtype == torch.float32 else 0.5
+        return torch.allclose(shared_N_V, expected_N_V, atol=tolerance, rtol=tolerance)
+
+
+def _with_adapter(base: Any, training: Training, seed: int, warm_start: Path | None) -> Any:
+    """Wrap the base in a fresh adapter, or in the warm start and a frozen copy of it."""
+    if warm_start is None:
+        torch.manual_seed(seed)
+        targets = "all-linear" if training.lora_targets == "all-linear" else _ATTENTION_LAYERS
+        lora = LoraConfig(
+            r=training.lora_rank,
+            lora_alpha=training.lora_alpha,
+            target_modules=targets,
+            task_type="CAUSAL_LM",
+        )
+        try:
+            return get_peft_model(base, lora)
+        except ValueError as error:
+            raise ModelError(f"no adapter fits this model: {error}") from error
+    try:
+        model = PeftModel.from_pretrained(base, str(warm_start), is_trainable=True)
+        model.load_adapter(str(warm_start), adapter_name=_REFERENCE, is_trainable=False)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{warm_start}: {error}") from error
+    found: Any = model.peft_config["default"]
+    if (found.r, found.lora_alpha) != (training.lora_rank, training.lora_alpha):
+        raise ModelError(
+            f"{warm_start}: rank {found.r} and alpha {found.lora_alpha}, but the job says"
+            f" rank {training.lora_rank} and alpha {training.lora_alpha}"
+        )
+    _freeze(model, _REFERENCE)
+    return model
+
+
+def _freeze(model: Any, adapter: str) -> None:
+    """Switching adapters makes the active one trainable: undo that for the reference."""
+    for name, parameter in model.named_parameters():
+        if f".{adapter}." in name:
+            parameter.requires_grad_(False)
+
+
+def _head_scale(config: Any) -> float:
+    """What the architecture multiplies its logits by (Cohere's logit_scale, Granite's logits_scaling)."""
+    scale = getattr(config, "logit_scale", None) or 1.0
+    return float(scale) / float(getattr(config, "logits_scaling", None) or 1.0)

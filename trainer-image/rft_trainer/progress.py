@@ -1,0 +1,151 @@
+"""What people see while a run goes on: the cumulative status, and JSON lines on standard output."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal, TextIO
+
+from rft_api.runconfig import RunConfig
+from rft_api.status import (
+    EvaluationResult,
+    Metrics,
+    Output,
+    PhaseSeconds,
+    Progress,
+    Reward,
+    RewardPoint,
+    RunStatus,
+    Usage,
+)
+from rft_trainer.checkpoint import RunState
+from rft_trainer.report import history
+
+Stage = Literal["preparing", "evaluatingBase", "training", "evaluatingTuned", "finished"]
+
+
+def known(**fields: Any) -> dict[str, Any]:
+    """Leave out what is None: the API's models refuse nulls, as the API server does."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+class Events:
+    """Writes ``{"event": "step", ...}`` lines; ``rft run`` turns them into its live display."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stdout
+
+    def emit(self, event: str, **fields: Any) -> None:
+        """Write one line. A reader that went away is no reason to stop training."""
+        try:
+            self._stream.write(json.dumps({"event": event, **fields}, default=str) + "\n")
+            self._stream.flush()
+        except (BrokenPipeError, ValueError):
+            pass
+
+
+class Status:
+    """Everything the run's status is made of; ``snapshot`` gives the API's model of it."""
+
+    def __init__(self, config: RunConfig, attempt: int) -> None:
+        self._config = config
+        self._attempt = attempt
+        self.stage: Stage = "preparing"
+        self.total_steps: int | None = None
+        self.total_steps_estimated = True
+        self.resumed_from_step = 0
+        self.dropped_prompts = 0
+        self.samplers_restarted = 0
+        self.evaluation: EvaluationResult | None = None
+        self.output = Output(folder=config.run_dir)
+        self._step_seconds: float | None = None
+
+    def snapshot(self, state: RunState, rows: Sequence[Mapping[str, Any]]) -> RunStatus:
+        """Build the status from the run's state and its metric rows, oldest first."""
+        last = rows[-1] if rows else None
+        if last is not None:
+            seconds = float(last["stepSeconds"])
+            so_far = self._step_seconds
+            self._step_seconds = seconds if so_far is None else 0.7 * so_far + 0.3 * seconds
+        return RunStatus(
+            **known(
+                progress=self._progress(state),
+                reward=_reward(rows),
+                evaluation=self.evaluation,
+                metrics=_metrics(last) if last is not None else None,
+                usage=self._usage(state),
+                output=self.output,
+            )
+        )
+
+    def _progress(self, state: RunState) -> Progress:
+        total = self.total_steps
+        left = None if total is None else max(0, total - state.step)
+        eta = None if left is None or self._step_seconds is None else left * self._step_seconds
+        percent = 100.0 if self.stage == "finished" else 0.0
+        if total and self.stage != "finished":
+            percent = min(99.0, 100.0 * state.step / total)
+        return Progress(
+            **known(
+                step=state.step,
+                total_steps=total,
+                total_steps_estimated=self.total_steps_estimated,
+                epoch=state.position.epoch,
+                percent=percent,
+                eta_seconds=0.0 if self.stage == "finished" else eta,
+                attempt=self._attempt,
+                resumed_from_step=self.resumed_from_step,
+                stage=self.stage,
+                samplers_restarted=self.samplers_restarted,
+                updated_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            )
+        )
+
+    def _usage(self, state: RunState) -> Usage:
+        resources = self._config.spec.resources
+        price = resources.price_per_gpu_hour if resources else None
+        return Usage(
+            **known(
+                gpu_seconds=state.gpu_seconds,
+                prompt_tokens=state.prompt_tokens,
+                completion_tokens=state.completion_tokens,
+                dropped_prompts=self.dropped_prompts,
+                dropped_groups=state.dropped_groups,
+                grader_errors=dict(state.grader_errors) or None,
+                cost=None if price is None else price * state.gpu_seconds / 3600,
+            )
+        )
+
+
+def _reward(rows: Sequence[Mapping[str, Any]]) -> Reward | None:
+    """The curve. Steps without a graded rollout have no point."""
+    graded = [row for row in rows if row["reward"] is not None]
+    if not graded:
+        return None
+    return Reward(
+        latest=graded[-1]["reward"],
+        best=max(row["reward"] for row in graded),
+        baseline=graded[0]["reward"],
+        graders=graded[-1]["graders"],
+        history=history([RewardPoint(step=row["step"], reward=row["reward"]) for row in graded]),
+    )
+
+
+def _metrics(row: Mapping[str, Any]) -> Metrics:
+    """Health of the last step, from its row."""
+    return Metrics(
+        **known(
+            loss=row["loss"],
+            kl=row["kl"],
+            entropy=row["entropy"],
+            clip_fraction=row["clipFraction"],
+            truncated_fraction=row["truncatedFraction"],
+            zero_variance_fraction=row["zeroVarianceFraction"],
+            mismatch_kl=row["mismatchKl"],
+            grad_norm=row["gradNorm"],
+            completion_tokens=row["completionTokens"],
+            tokens_per_second=row["tokensPerSecond"],
+            step_seconds=row["stepSeconds"],
+            phases=PhaseSeconds.model_validate(row["phases"]),
+        )
+    )

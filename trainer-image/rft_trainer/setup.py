@@ -1,0 +1,133 @@
+"""Everything a run needs before its first step, in the order that wastes the least time."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rft_api.runconfig import RunConfig
+from rft_trainer import machine, models
+from rft_trainer.checkpoint import Checkpoints, Fence
+from rft_trainer.data import Prompt, load_rows, render, required_fields, split, without
+from rft_trainer.errors import ConfigurationError, ModelError
+from rft_trainer.logprobs import Filter
+from rft_trainer.objective import settings_for
+from rft_trainer.optimizer import Schedule, make_optimizer
+from rft_trainer.policy import Policy
+from rft_trainer.rewards.scorer import Scorer
+from rft_trainer.rollout.engine import RolloutEngine, SamplingParameters
+from rft_trainer.rollout.start import model_dtype, start_engine
+from rft_trainer.update import UpdateSettings
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the loop works with."""
+
+    engine: RolloutEngine
+    scorer: Scorer
+    policy: Policy
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    checkpoints: Checkpoints
+    train: list[Prompt]
+    heldout: list[Prompt]
+    dropped_prompts: int
+    sampling: SamplingParameters
+    update: UpdateSettings
+
+
+def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Callable[[], bool]) -> Parts:
+    """Load and start everything; what must be closed is put on ``stack``.
+
+    vLLM takes the longest to start, so it starts first and is waited for when the first request is made.
+    Raises what models, data, graders and engine raise.
+    """
+    spec, effective = config.spec, config.effective
+    run_dir = Path(config.run_dir)
+    torch.set_num_threads(machine.usable_cores())
+    scorer = stack.enter_context(Scorer.from_config(config))
+    rows = load_rows(config.dataset_path, required_fields(spec.graders))
+    if config.evaluation_path is not None:
+        heldout_rows = load_rows(config.evaluation_path, required_fields(spec.graders))
+        train_rows = without(rows, heldout_rows)
+    else:
+        train_rows, heldout_rows = split(rows, spec.evaluation)
+
+    folder = models.resolve(spec.model.name, spec.model.revision)
+    shape = _model_config(folder)
+    context = min(effective.max_context_length, getattr(shape, "max_position_embeddings", 2**31))
+    if context <= spec.sampling.max_tokens:
+        raise ConfigurationError(
+            f"{spec.sampling.max_tokens} sampled tokens leave no room for a prompt in a context of {context}"
+        )
+    engine = start_engine(config, folder, context, _kv_bytes_per_token(shape, config.device), should_stop)
+    stack.callback(engine.close)
+    warm_start = Path(spec.model.adapter.path) if spec.model.adapter else None
+    dtype = model_dtype(config.device)
+    policy = Policy(folder, spec.training, config.device, dtype, effective.seed, warm_start)
+    budget = context - spec.sampling.max_tokens
+    arguments = spec.model.chat_template_args
+    train, dropped = render(train_rows, policy.tokenizer, arguments, budget)
+    heldout, dropped_heldout = render(heldout_rows, policy.tokenizer, arguments, budget)
+    scorer.ready(should_stop)
+    optimizer = make_optimizer(policy.trainable(), spec.training)
+    sampling = SamplingParameters(
+        spec.sampling.temperature,
+        spec.sampling.top_p,
+        spec.sampling.top_k,
+        spec.sampling.max_tokens,
+        tuple(spec.sampling.stop or ()),
+    )
+    return Parts(
+        engine=engine,
+        scorer=scorer,
+        policy=policy,
+        optimizer=optimizer,
+        schedule=Schedule(optimizer, spec.training),
+        checkpoints=Checkpoints(run_dir / "checkpoints", spec.checkpoint.keep, fence),
+        train=train,
+        heldout=heldout,
+        dropped_prompts=dropped + dropped_heldout,
+        sampling=sampling,
+        update=_update_settings(config, sampling),
+    )
+
+
+def _update_settings(config: RunConfig, sampling: SamplingParameters) -> UpdateSettings:
+    training, effective = config.spec.training, config.effective
+    drawn = sampling.effective()
+    return UpdateSettings(
+        filter=Filter(drawn.temperature, drawn.top_k, drawn.top_p),
+        loss=settings_for(
+            training.objective,
+            effective.clip_low,
+            effective.clip_high,
+            effective.kl_beta,
+            effective.loss_aggregation,
+        ),
+        max_tokens=sampling.max_tokens,
+        max_grad_norm=training.max_grad_norm,
+        mask_truncated=training.mask_truncated,
+    )
+
+
+def _model_config(folder: Path) -> Any:
+    """The text model's configuration. Raises ModelError."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(folder).get_text_config()
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder}: {error}") from error
+
+
+def _kv_bytes_per_token(shape: Any, device: str) -> int:
+    """Bytes of KV cache per token: keys and values of every layer."""
+    heads = getattr(shape, "num_key_value_heads", None) or shape.num_attention_heads
+    size = getattr(shape, "head_dim", None) or shape.hidden_size // shape.num_attention_heads
+    width = 4 if model_dtype(device) == "float32" else 2
+    return int(2 * shape.num_hidden_layers * heads * size * width)

@@ -1,0 +1,61 @@
+"""When a run completes before its last epoch ends: each rule of ``spec.stop`` is one function."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from rft_api.conditions import Reason
+from rft_api.lifecycle import Stop
+from rft_trainer.checkpoint import RunState
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What the rules look at."""
+
+    state: RunState
+    heldout_reward: float | None
+    now: datetime
+
+
+def _max_steps(stop: Stop, moment: Moment) -> bool:
+    return stop.max_steps is not None and moment.state.step >= stop.max_steps
+
+
+def _target_reward(stop: Stop, moment: Moment) -> bool:
+    reward = moment.heldout_reward
+    return stop.target_reward is not None and reward is not None and reward >= stop.target_reward
+
+
+def _patience(stop: Stop, moment: Moment) -> bool:
+    return stop.patience is not None and moment.state.evaluations_without_best >= stop.patience
+
+
+def _gpu_hours(stop: Stop, moment: Moment) -> bool:
+    return stop.max_gpu_hours is not None and moment.state.gpu_seconds >= stop.max_gpu_hours * 3600
+
+
+def _deadline(stop: Stop, moment: Moment) -> bool:
+    if stop.deadline is None:
+        return False
+    return moment.now >= datetime.strptime(stop.deadline, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+
+
+RULES: tuple[tuple[Callable[[Stop, Moment], bool], str], ...] = (
+    (_target_reward, Reason.TARGET_REWARD),
+    (_patience, Reason.PATIENCE),
+    (_max_steps, Reason.MAX_STEPS),
+    (_gpu_hours, Reason.MAX_GPU_HOURS),
+    (_deadline, Reason.DEADLINE),
+)
+"""Checked in this order after every step."""
+
+
+def stop_reason(
+    stop: Stop | None, state: RunState, heldout_reward: float | None, now: datetime
+) -> str | None:
+    """Return the reason to complete now, or None. ``heldout_reward`` is of this step, where evaluated."""
+    if stop is None:
+        return None
+    moment = Moment(state, heldout_reward, now)
+    return next((reason for rule, reason in RULES if rule(stop, moment)), None)
