@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.e2e.kube import Kubectl, Object
 
 from rft_api.loader import load_file
+from tests.e2e.kube import Kubectl, Object
 
 ROOT = Path(__file__).parents[2]
 NAMESPACE = "rft-e2e"
@@ -29,7 +29,7 @@ def _cluster(*arguments: str) -> list[str]:
 def kubectl() -> Iterator[Kubectl]:
     """kubectl in a namespace of its own, with the operator installed by its chart."""
     status = json.loads(" ".join(_cluster("status")))
-    program = Path(_cluster("tools")[0])
+    program = Path(_cluster("tools")[0]) / "kubectl"
     install = [str(ROOT / "scripts" / "demo-cluster.sh"), "install"]
     result = subprocess.run(install, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr

@@ -5,16 +5,22 @@ import signal
 from typing import Any
 
 import pytest
-from tests.e2e.conftest import variant
-from tests.e2e.kube import Kubectl, Object, processes_with, wait_until
 
 from rft_api.runconfig import GRADER_CONTAINER, TOKEN_DIR, TRAINER_CONTAINER
+from tests.e2e.conftest import variant
+from tests.e2e.kube import Kubectl, Object, processes_with, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
 MINUTE = 60.0
 TRAINER_UID = 10001
-RAISING = "def grade(completion, row):\n    raise ValueError('a grader that raises')\n"
+# Raises for about a third of the rows: a run whose grader fails for most of them stops by design.
+RAISING = """
+def grade(completion, row):
+    if row["answer"] % 3 == 0:
+        raise ValueError("a grader that raises")
+    return 1
+"""
 
 
 def status(kubectl: Kubectl, name: str) -> Object:
@@ -247,8 +253,8 @@ def test_killed_processes_cost_no_more_than_the_checkpoint_interval(
     found = wait_until("the job ends", lambda: ended(kubectl, name), 12 * MINUTE)
     assert found["phase"] == "Succeeded", found
     assert [point["step"] for point in found["reward"]["history"]] == list(range(1, 9))
-    # The grader raised for every completion, and hurt its own score only.
-    assert found["reward"]["graders"]["own-code"] == 0
+    # The grader raised for some completions, and hurt its own score only.
+    assert 0 < found["reward"]["graders"]["own-code"] < 1
     assert found["usage"]["graderErrors"]["own-code"] > 0
 
 

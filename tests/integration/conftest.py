@@ -10,6 +10,8 @@ from uuid import uuid4
 
 import pytest
 import yaml
+
+from rft_operator.cluster import ClusterError, Conflict, connect
 from tests.integration.operator_support import (
     CRDS,
     OPERATORS,
@@ -21,8 +23,6 @@ from tests.integration.operator_support import (
     Run,
     wait_until,
 )
-
-from rft_operator.cluster import ClusterError, Conflict, connect
 
 
 @pytest.fixture(scope="session")

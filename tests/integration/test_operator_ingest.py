@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.integration.operator_support import CONFIG_MAPS, PODS, Api, Object, Operator, Run, wait_until
 
 from rft_api.report import MAX_REPORT_BYTES
+from tests.integration.operator_support import CONFIG_MAPS, PODS, Api, Object, Operator, Run, wait_until
 
 pytestmark = pytest.mark.cluster
 Submit = Callable[..., Run]

@@ -6,6 +6,12 @@ from functools import partial
 from typing import Any
 
 import pytest
+
+from rft_api.conditions import CONDITION_TYPES
+from rft_api.report import Ending, ProgressReport
+from rft_api.runconfig import CONFIG_FILE, RunConfig
+from rft_api.status import Progress, RunStatus
+from rft_operator.cluster import ClusterError
 from tests.integration.operator_support import (
     CONFIG_MAPS,
     JOBS,
@@ -16,12 +22,6 @@ from tests.integration.operator_support import (
     Run,
     wait_until,
 )
-
-from rft_api.conditions import CONDITION_TYPES
-from rft_api.report import Ending, ProgressReport
-from rft_api.runconfig import CONFIG_FILE, RunConfig
-from rft_api.status import Progress, RunStatus
-from rft_operator.cluster import ClusterError
 
 pytestmark = pytest.mark.cluster
 Submit = Callable[..., Run]

@@ -13,13 +13,8 @@ from types import FrameType
 
 from pydantic import ValidationError
 
-from rft_api.exitcodes import REASONS, ExitCode
-from rft_api.report import Ending
+from rft_api.exitcodes import ExitCode
 from rft_api.runconfig import RunConfig
-from rft_trainer.errors import ConfigurationError, MemoryExhausted, TrainerError, VolumeError
-from rft_trainer.loop import Run
-from rft_trainer.progress import Events
-from rft_trainer.report import Reporter
 
 log = logging.getLogger("rft_trainer")
 
@@ -42,62 +37,26 @@ class StopFlag:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one attempt; returns the exit code."""
+    # The first process of a container has no default action for SIGTERM: without this it would be ignored.
+    should_stop = StopFlag()
     parser = argparse.ArgumentParser(prog="python -m rft_trainer")
     parser.add_argument("--config", type=Path, required=True, help="a RunConfig as JSON")
     arguments = parser.parse_args(argv)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    # transformers' and the hub's progress bars would fill the log.
+    # transformers' and the hub's progress bars would fill the log; read when those are imported.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    events = Events()
     try:
         config = RunConfig.model_validate_json(arguments.config.read_text(encoding="utf-8"))
     except (OSError, ValidationError) as error:
         log.error("%s: %s", arguments.config, error)
         return ExitCode.CONFIGURATION
-    should_stop = StopFlag()
-    with Reporter(config) as reporter:
-        return _attempt(config, reporter, events, should_stop)
+    # torch and transformers come with it, which takes seconds.
+    from rft_trainer.attempt import attempt
 
-
-def _attempt(config: RunConfig, reporter: Reporter, events: Events, should_stop: StopFlag) -> int:
-    """Run, and tell how it ended."""
-    run: Run | None = None
-    try:
-        run = Run(config, reporter, events, should_stop)
-        ending = Ending(exit_code=ExitCode.OK, reason=run.train())
-    except Exception as raised:
-        error = classify(raised)
-        log.log(
-            logging.INFO if error.exit_code == ExitCode.PREEMPTED else logging.ERROR,
-            "%s",
-            error,
-            exc_info=raised if error.exit_code == ExitCode.UNEXPECTED else None,
-        )
-        ending = Ending(
-            exit_code=error.exit_code,
-            reason=REASONS.get(error.exit_code, error.exit_code.name.title()),
-            message=str(error)[:2048],
-        )
-    events.emit("end", exitCode=int(ending.exit_code), reason=ending.reason, message=ending.message)
-    if run is not None:
-        reporter.publish(run.snapshot(), ending=ending, force=True)
-    return ending.exit_code
-
-
-def classify(error: Exception) -> TrainerError:
-    """Give any exception its place in the tree."""
-    if isinstance(error, TrainerError):
-        return error
-    if isinstance(error, MemoryError):
-        return MemoryExhausted(str(error) or "out of memory")
-    if isinstance(error, PermissionError):
-        return VolumeError(str(error))
-    if isinstance(error, ValidationError):
-        return ConfigurationError(str(error))
-    return TrainerError(f"{type(error).__name__}: {error}")
+    return attempt(config, should_stop)
 
 
 if __name__ == "__main__":

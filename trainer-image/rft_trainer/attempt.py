@@ -1,0 +1,60 @@
+"""One attempt at a run, and how it ended: the one place where errors become exit codes."""
+
+import logging
+from collections.abc import Callable
+
+from pydantic import ValidationError
+
+from rft_api.exitcodes import REASONS, ExitCode
+from rft_api.report import Ending
+from rft_api.runconfig import RunConfig
+from rft_trainer.errors import ConfigurationError, MemoryExhausted, TrainerError, VolumeError
+from rft_trainer.loop import Run
+from rft_trainer.progress import Events
+from rft_trainer.report import Reporter
+
+log = logging.getLogger("rft_trainer")
+
+
+def attempt(config: RunConfig, should_stop: Callable[[], bool]) -> int:
+    """Run, tell how it ended, and return the exit code."""
+    events = Events()
+    with Reporter(config) as reporter:
+        run: Run | None = None
+        try:
+            run = Run(config, reporter, events, should_stop)
+            ending = Ending(exit_code=ExitCode.OK, reason=run.train())
+        except Exception as raised:
+            ending = _ending_of(raised)
+        events.emit("end", exitCode=int(ending.exit_code), reason=ending.reason, message=ending.message)
+        if run is not None:
+            reporter.publish(run.snapshot(), ending=ending, force=True)
+    return ending.exit_code
+
+
+def _ending_of(raised: Exception) -> Ending:
+    error = classify(raised)
+    log.log(
+        logging.INFO if error.exit_code == ExitCode.PREEMPTED else logging.ERROR,
+        "%s",
+        error,
+        exc_info=raised if error.exit_code == ExitCode.UNEXPECTED else None,
+    )
+    return Ending(
+        exit_code=error.exit_code,
+        reason=REASONS.get(error.exit_code, error.exit_code.name.title()),
+        message=str(error)[:2048],
+    )
+
+
+def classify(error: Exception) -> TrainerError:
+    """Give any exception its place in the tree."""
+    if isinstance(error, TrainerError):
+        return error
+    if isinstance(error, MemoryError):
+        return MemoryExhausted(str(error) or "out of memory")
+    if isinstance(error, PermissionError):
+        return VolumeError(str(error))
+    if isinstance(error, ValidationError):
+        return ConfigurationError(str(error))
+    return TrainerError(f"{type(error).__name__}: {error}")
