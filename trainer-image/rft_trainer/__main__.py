@@ -48,6 +48,9 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # A thread that waits must not spin while the one it waits for has no core: on a shared machine that
+    # makes an update several times slower. Read when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         config = RunConfig.model_validate_json(arguments.config.read_text(encoding="utf-8"))
     except (OSError, ValidationError) as error:
