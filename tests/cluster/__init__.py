@@ -1,0 +1,18 @@
+"""The test cluster: a real Kubernetes cluster for the integration and end-to-end tests.
+
+``python3 -m tests.cluster up`` (from the repository root) starts one or finds the one that runs, and
+prints the path of its kubeconfig. It uses nothing beyond the standard library, so that it runs
+before any virtual environment exists.
+
+Four providers, in order of preference (``provider.py``):
+
+1. the cluster of the kubeconfig named by ``RFT_TEST_KUBECONFIG``;
+2. ``kind``, where a Docker engine answers;
+3. the binaries in ``KUBEBUILDER_ASSETS``, where they include a kubelet;
+4. Debian's source package ``kubernetes``, built once and cached (``build.py``).
+
+The last two run a *node*: one process tree in PID, mount and network namespaces of its own
+(``node.py``). Every process, mount, iptables rule, link and network namespace that Kubernetes makes
+lives in there, so they end with the node's first process, however it ends. What is left for
+``down`` to remove by hand is short: cgroups, data files and empty mount points (``host.py``).
+"""

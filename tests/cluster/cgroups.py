@@ -1,0 +1,54 @@
+"""The node's cgroup: one folder of the same name in every hierarchy of the host."""
+
+from pathlib import Path
+
+from tests.cluster.shell import ClusterError, say
+
+REQUIRED = ("cpu", "cpuset", "memory")
+WANTED = ("pids",)
+
+
+def hierarchies() -> list[Path]:
+    """Mount points of the cgroup hierarchies, of either version."""
+    lines = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    return [Path(words[1]) for words in lines if words[2] in ("cgroup", "cgroup2")]
+
+
+def check_controllers() -> None:
+    """Say which optional controllers are missing.
+
+    Raises:
+        ClusterError: kubelet cannot work without one of the missing ones.
+    """
+    lines = Path("/proc/cgroups").read_text().splitlines()[1:]
+    fields = [line.split() for line in lines]
+    enabled = {name for name, _, _, is_enabled in fields if is_enabled == "1"}
+    if missing := [name for name in REQUIRED if name not in enabled]:
+        raise ClusterError(f"the kernel offers no cgroup controller {', '.join(missing)}")
+    for name in WANTED:
+        if name not in enabled:
+            say(f"no cgroup controller {name}: its limits will not be enforced")
+
+
+def make_cgroup(name: str) -> None:
+    """Make the folder in every hierarchy.
+
+    A fresh v1 cpuset is empty and would refuse processes, so it gets its parent's CPUs and memory.
+    """
+    for root in hierarchies():
+        folder = root / name
+        folder.mkdir(exist_ok=True)
+        for setting in ("cpuset.cpus", "cpuset.mems"):
+            if (root / setting).exists():
+                (folder / setting).write_text((root / setting).read_text())
+
+
+def remove_cgroup(name: str) -> None:
+    """Remove the folder and all below it. Its processes must be dead."""
+    for root in hierarchies():
+        folder = root / name
+        if folder.exists():
+            children = [path for path in folder.rglob("*") if path.is_dir()]
+            for child in sorted(children, key=lambda path: len(path.parts), reverse=True):
+                child.rmdir()
+            folder.rmdir()

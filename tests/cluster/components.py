@@ -1,0 +1,141 @@
+"""The command line of each component of the node."""
+
+from dataclasses import dataclass
+
+from tests.cluster.spec import API_PORT, NODE_NAME, NodeSpec
+
+ISSUER = "https://kubernetes.default.svc"
+CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
+ETCD = "http://127.0.0.1:2379"
+
+
+@dataclass(frozen=True)
+class Component:
+    """A program that the node keeps running; ``name`` also names its log."""
+
+    name: str
+    command: list[str]
+
+
+def components(spec: NodeSpec) -> list[Component]:
+    """All components. The order does not matter: each waits for, or retries, what it needs."""
+    return [
+        _etcd(),
+        _containerd(spec),
+        _api_server(spec),
+        _controller_manager(spec),
+        _scheduler(spec),
+        _kubelet(spec),
+        _proxy(spec),
+    ]
+
+
+def _feature_gates(spec: NodeSpec) -> list[str]:
+    """``ttlSecondsAfterFinished`` of a Job was switched off by default before 1.21."""
+    return ["--feature-gates=TTLAfterFinished=true"] if spec.minor_version < 21 else []
+
+
+def _etcd() -> Component:
+    """Keeps its data in the node's ``/run``, which is memory: nothing to sync, nothing to remove."""
+    urls = [f"--listen-client-urls={ETCD}", f"--advertise-client-urls={ETCD}"]
+    return Component("etcd", ["etcd", "--data-dir=/run/etcd", "--log-outputs=stderr", *urls])
+
+
+def _containerd(spec: NodeSpec) -> Component:
+    return Component("containerd", ["containerd", f"--config={spec.layout.config}/containerd.toml"])
+
+
+def _api_server(spec: NodeSpec) -> Component:
+    config, logs = spec.layout.config, spec.layout.logs
+    return Component(
+        "kube-apiserver",
+        [
+            f"{spec.binaries}/kube-apiserver",
+            f"--etcd-servers={ETCD}",
+            f"--secure-port={API_PORT}",
+            f"--advertise-address={spec.network.node_address}",
+            f"--service-cluster-ip-range={spec.network.services}",
+            "--authorization-mode=Node,RBAC",
+            "--enable-admission-plugins=NodeRestriction",
+            "--allow-privileged=true",
+            f"--client-ca-file={config}/ca.crt",
+            f"--tls-cert-file={config}/server.crt",
+            f"--tls-private-key-file={config}/server.key",
+            f"--kubelet-certificate-authority={config}/ca.crt",
+            f"--kubelet-client-certificate={config}/admin.crt",
+            f"--kubelet-client-key={config}/admin.key",
+            "--kubelet-preferred-address-types=InternalIP",
+            f"--service-account-issuer={ISSUER}",
+            f"--api-audiences={ISSUER}",
+            f"--service-account-key-file={config}/service-account.key",
+            f"--service-account-signing-key-file={config}/service-account.key",
+            f"--audit-policy-file={config}/audit-policy.yaml",
+            f"--audit-log-path={logs}/audit.log",
+            *_feature_gates(spec),
+        ],
+    )
+
+
+def _controller_manager(spec: NodeSpec) -> Component:
+    config = spec.layout.config
+    return Component(
+        "kube-controller-manager",
+        [
+            f"{spec.binaries}/kube-controller-manager",
+            f"--kubeconfig={config}/kube-controller-manager.kubeconfig",
+            f"--service-account-private-key-file={config}/service-account.key",
+            f"--root-ca-file={config}/ca.crt",
+            f"--cluster-signing-cert-file={config}/ca.crt",
+            f"--cluster-signing-key-file={config}/ca.key",
+            "--use-service-account-credentials=true",
+            "--leader-elect=false",
+            "--bind-address=127.0.0.1",
+            *_feature_gates(spec),
+        ],
+    )
+
+
+def _scheduler(spec: NodeSpec) -> Component:
+    return Component(
+        "kube-scheduler",
+        [
+            f"{spec.binaries}/kube-scheduler",
+            f"--kubeconfig={spec.layout.config}/kube-scheduler.kubeconfig",
+            "--leader-elect=false",
+            "--bind-address=127.0.0.1",
+        ],
+    )
+
+
+def _kubelet(spec: NodeSpec) -> Component:
+    remote = ["--container-runtime=remote"] if spec.minor_version < 24 else []  # removed in 1.27
+    return Component(
+        "kubelet",
+        [
+            f"{spec.binaries}/kubelet",
+            f"--config={spec.layout.config}/kubelet.json",
+            f"--kubeconfig={spec.layout.config}/kubelet.kubeconfig",
+            f"--hostname-override={NODE_NAME}",
+            f"--node-ip={spec.network.node_address}",
+            f"--container-runtime-endpoint=unix://{CONTAINERD_SOCKET}",
+            *remote,
+        ],
+    )
+
+
+def _proxy(spec: NodeSpec) -> Component:
+    """The zeros keep it off the connection-tracking settings, which belong to the host."""
+    return Component(
+        "kube-proxy",
+        [
+            f"{spec.binaries}/kube-proxy",
+            f"--kubeconfig={spec.layout.config}/kube-proxy.kubeconfig",
+            f"--hostname-override={NODE_NAME}",
+            f"--cluster-cidr={spec.network.pods}",
+            "--proxy-mode=iptables",
+            "--conntrack-max-per-core=0",
+            "--conntrack-tcp-timeout-established=0s",
+            "--conntrack-tcp-timeout-close-wait=0s",
+            "--oom-score-adj=0",
+        ],
+    )

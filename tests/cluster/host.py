@@ -1,0 +1,143 @@
+"""The host's side of a node: starting it, and removing everything that it made."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zlib
+from pathlib import Path
+
+from tests.cluster.cgroups import check_controllers, make_cgroup, remove_cgroup
+from tests.cluster.config import write_configuration
+from tests.cluster.layout import Layout
+from tests.cluster.network import choose_network, connect, disconnect
+from tests.cluster.node import KEEP
+from tests.cluster.processes import end_node, first_process, mark
+from tests.cluster.shell import ClusterError, run, say, succeeds, tail, wait_until
+from tests.cluster.spec import NodeSpec
+
+CAP_SYS_RESOURCE = 24
+
+
+def check_machine() -> None:
+    """Raise ClusterError where this machine cannot run a node; the rest can be installed."""
+    if os.geteuid() != 0:
+        raise ClusterError("running a node needs root")
+    if not succeeds("unshare", "--pid", "--fork", "--mount", "--net", "true"):
+        raise ClusterError("running a node needs new PID, mount and network namespaces (CAP_SYS_ADMIN)")
+    check_controllers()
+
+
+def plan_node(layout: Layout, binaries: Path) -> NodeSpec:
+    """Look at the machine and decide how the node runs here."""
+    return NodeSpec(
+        name=f"rft-{zlib.crc32(str(layout.state).encode()):08x}",
+        binaries=binaries,
+        minor_version=_minor_version(binaries),
+        snapshotter=_snapshotter(layout.state),
+        lacks_sys_resource=_lacks_capability(CAP_SYS_RESOURCE),
+        network=choose_network(),
+        layout=layout,
+    )
+
+
+class Starter:
+    """Holds the pipe that ties a starting node to this process.
+
+    Until ``keep`` is called the node ends as soon as this process does, however it does.
+    """
+
+    def __init__(self, spec: NodeSpec) -> None:
+        """Write down what will be made, make it, and start the node.
+
+        Raises:
+            ClusterError: some part could not be made; ``remove_node`` clears up what was.
+        """
+        self.layout = spec.layout
+        self.layout.record.write_text(spec.to_json())
+        make_cgroup(spec.name)
+        write_configuration(spec)
+        self.process = self._spawn()
+        wait_until("first process of the node", 20, lambda: self._first_process() is not None)
+        connect(spec.network, spec.name, self._first_process() or 0)
+
+    def check(self) -> None:
+        """Raise ClusterError where the node has ended already."""
+        if self.process.poll() is not None:
+            raise ClusterError(f"the node ended:\n{tail(self.layout.logs / 'node.log')}")
+
+    def keep(self) -> None:
+        """Let the node outlive this process."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(KEEP)
+        self.process.stdin.close()
+
+    def _spawn(self) -> "subprocess.Popen[bytes]":
+        namespaces = ["--pid", "--fork", "--kill-child", "--mount", "--mount-proc", "--net"]
+        node = [sys.executable, "-m", "tests.cluster.node", str(self.layout.record)]
+        with (self.layout.logs / "node.log").open("ab") as log:
+            return subprocess.Popen(
+                ["unshare", *namespaces, "--", *node],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=self.layout.repository,
+                env={**os.environ, **mark(self.layout.state)},
+                start_new_session=True,
+            )
+
+    def _first_process(self) -> int | None:
+        self.check()
+        return first_process(self.layout.state)
+
+
+def remove_node(layout: Layout) -> None:
+    """Remove all that a node made, whole or half made, running or dead. Logs stay.
+
+    Raises:
+        ClusterError: its processes cannot be killed.
+    """
+    end_node(layout.state)
+    if layout.record.exists():
+        name = NodeSpec.from_json(layout.record.read_text()).name
+        disconnect(name)
+        remove_cgroup(name)
+    for folder in (layout.data, layout.volumes, layout.config):
+        if folder.exists():
+            shutil.rmtree(folder)
+    layout.kubeconfig.unlink(missing_ok=True)
+    layout.record.unlink(missing_ok=True)
+
+
+def _minor_version(binaries: Path) -> int:
+    version = run(binaries / "kubelet", "--version")
+    found = re.search(r"v1\.(\d+)\.", version)
+    if found is None:
+        raise ClusterError(f"kubelet printed no version: {version!r}")
+    return int(found[1])
+
+
+def _lacks_capability(number: int) -> bool:
+    status = Path("/proc/self/status").read_text()
+    effective = next(line for line in status.splitlines() if line.startswith("CapEff:"))
+    lacks = not int(effective.split()[1], 16) >> number & 1
+    if lacks:
+        say("CAP_SYS_RESOURCE is missing: containers cannot lower their OOM score below ours")
+    return lacks
+
+
+def _snapshotter(state: Path) -> str:
+    """overlayfs, unless the state folder lies on a file system that cannot carry it."""
+    with tempfile.TemporaryDirectory(dir=state) as folder:
+        names = [Path(folder, name) for name in ("lower", "upper", "work", "merged")]
+        for path in names:
+            path.mkdir()
+        lower, upper, work, merged = names
+        options = f"lowerdir={lower},upperdir={upper},workdir={work}"
+        overlay = ["mount", "-t", "overlay", "-o", options, "overlay", str(merged)]
+        if succeeds("unshare", "--mount", *overlay):
+            return "overlayfs"
+    say(f"{state} cannot carry overlayfs: images are copied instead, which is slow and large")
+    return "native"

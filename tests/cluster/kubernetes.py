@@ -1,0 +1,109 @@
+"""What the test cluster needs of the Kubernetes API, spoken through kubectl."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tests.cluster.layout import Layout
+from tests.cluster.shell import ClusterError, run
+from tests.cluster.tools import kubectl
+
+GPU_RESOURCE = "nvidia.com/gpu"
+VOLUME_COUNT = 16
+VOLUME_PREFIX = "rft-test-pv-"
+VOLUME_SIZE = "10Gi"
+
+
+class Kubernetes:
+    """kubectl with one kubeconfig."""
+
+    def __init__(self, layout: Layout, kubeconfig: Path) -> None:
+        self.layout = layout
+        self.command = (kubectl(layout.tools), f"--kubeconfig={kubeconfig}")
+
+    def call(self, *words: str, stdin: str | None = None) -> str:
+        """Run kubectl and return its stdout.
+
+        Raises:
+            ClusterError: kubectl failed.
+        """
+        return run(*self.command, *words, stdin=stdin)
+
+    def is_ready(self) -> bool:
+        """Whether the API answers, every node is ready and pods may be created.
+
+        A pod needs its namespace's default service account, which a controller makes.
+        """
+        try:
+            self.call("get", "--request-timeout=2s", "--raw=/readyz")
+            self.call("--namespace=default", "get", "serviceaccount", "default")
+            nodes = self.nodes()
+        except ClusterError:
+            return False
+        return bool(nodes) and all(_is_node_ready(node) for node in nodes)
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """All nodes, as the API gives them."""
+        items: list[dict[str, Any]] = json.loads(self.call("get", "nodes", "--output=json"))["items"]
+        return items
+
+    def set_gpus(self, count: int) -> None:
+        """Give every node ``count`` GPUs to schedule on. kubelet forgets them when it restarts."""
+        names = ("capacity", "allocatable")
+        resource = GPU_RESOURCE.replace("/", "~1")
+        patch = [{"op": "add", "path": f"/status/{name}/{resource}", "value": str(count)} for name in names]
+        for node in self.nodes():
+            where = ("node", node["metadata"]["name"], "--subresource=status", "--type=json")
+            self.call("patch", *where, f"--patch={json.dumps(patch)}")
+
+    def make_volumes(self) -> None:
+        """Make PersistentVolumes for claims without a class.
+
+        The kubelet does not apply ``fsGroup`` to host paths, so the folders are open to every UID.
+        """
+        volumes = [self._volume(number) for number in range(VOLUME_COUNT)]
+        self.call("apply", "--filename=-", stdin=_list(volumes))
+
+    def renew_volumes(self) -> list[str]:
+        """Empty the volumes whose claim is gone and offer them again; return their names."""
+        found = json.loads(self.call("get", "persistentvolumes", "--output=json"))["items"]
+        released = [
+            volume["metadata"]["name"]
+            for volume in found
+            if volume["status"].get("phase") == "Released"
+            and volume["metadata"]["name"].startswith(VOLUME_PREFIX)
+        ]
+        for name in released:
+            self.call("delete", "persistentvolume", name)
+        if released:
+            volumes = [self._volume(int(name.removeprefix(VOLUME_PREFIX))) for name in released]
+            self.call("apply", "--filename=-", stdin=_list(volumes))
+        return released
+
+    def _volume(self, number: int) -> dict[str, Any]:
+        """Describe one volume and give it an empty folder."""
+        folder = self.layout.volumes / str(number)
+        if folder.exists():
+            run("rm", "--recursive", folder)
+        folder.mkdir(parents=True)
+        folder.chmod(0o777)
+        return {
+            "apiVersion": "v1",
+            "kind": "PersistentVolume",
+            "metadata": {"name": f"{VOLUME_PREFIX}{number}"},
+            "spec": {
+                "capacity": {"storage": VOLUME_SIZE},
+                "accessModes": ["ReadWriteOnce", "ReadWriteMany"],
+                "persistentVolumeReclaimPolicy": "Retain",
+                "hostPath": {"path": str(folder)},
+            },
+        }
+
+
+def _is_node_ready(node: dict[str, Any]) -> bool:
+    conditions = node["status"].get("conditions", [])
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+
+
+def _list(items: list[dict[str, Any]]) -> str:
+    return json.dumps({"apiVersion": "v1", "kind": "List", "items": items})

@@ -1,0 +1,62 @@
+"""Where the test cluster keeps its files."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Paths of one checkout's cluster. ``state`` belongs to the checkout, ``cache`` to the user."""
+
+    repository: Path
+    state: Path
+    cache: Path
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.state / "kubeconfig"
+
+    @property
+    def record(self) -> Path:
+        """The node's ``NodeSpec``, written before anything is made and removed after all else."""
+        return self.state / "cluster.json"
+
+    @property
+    def lock(self) -> Path:
+        return self.state / "lock"
+
+    @property
+    def logs(self) -> Path:
+        """One file a component, and the API server's ``audit.log``. They survive ``down``."""
+        return self.state / "logs"
+
+    @property
+    def config(self) -> Path:
+        """Certificates, keys, kubeconfigs and configuration files of the components."""
+        return self.state / "config"
+
+    @property
+    def data(self) -> Path:
+        """Images, container file systems, kubelet's folder, pods' logs."""
+        return self.state / "data"
+
+    @property
+    def volumes(self) -> Path:
+        """The folders behind the ready-made PersistentVolumes."""
+        return self.state / "volumes"
+
+    @property
+    def tools(self) -> Path:
+        """Command-line tools (kubectl, helm) that the PATH lacked."""
+        return self.cache / "bin"
+
+
+def default_layout() -> Layout:
+    """This checkout's layout: ``<repository>/.cluster``, or ``RFT_CLUSTER_STATE`` for a second cluster
+    beside it, and the cache folder ``RFT_CACHE``."""
+    repository = Path(__file__).resolve().parents[2]
+    user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    cache = Path(os.environ.get("RFT_CACHE") or user_cache / "rft-operator")
+    state = Path(os.environ.get("RFT_CLUSTER_STATE") or repository / ".cluster")
+    return Layout(repository=repository, state=state.absolute(), cache=cache.absolute())

@@ -1,0 +1,105 @@
+"""Proof that nothing stays behind: the machine before ``up`` compared with the machine after.
+
+Busy machines change all the time, so only what a node could leave is compared, in a form that other
+people's work does not disturb: processes count by the network namespaces that they live in.
+"""
+
+import json
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+from tests.cluster.cgroups import hierarchies
+from tests.cluster.layout import Layout
+from tests.cluster.node import KERNEL_SETTINGS
+from tests.cluster.processes import all_processes, node_processes
+from tests.cluster.shell import ClusterError, run
+
+Snapshot = dict[str, list[str]]
+
+_SYSCTLS = (*KERNEL_SETTINGS, "net/ipv4/ip_forward", "net/ipv4/conf/all/route_localnet")
+_NOT_FOR_THE_HOST = (
+    "/opt/containerd",
+    "/run/containerd",
+    "/run/netns",
+    "/var/lib/cni",
+    "/var/lib/kubelet",
+    "/var/log/containers",
+    "/var/log/pods",
+)
+_TABLES = ("iptables-save", "ip6tables-save", "iptables-legacy-save")
+
+
+def snapshot(layout: Layout) -> Snapshot:
+    """What a node could leave on this machine, by kind, each entry a line for people."""
+    sysctls = {name: Path("/proc/sys", name) for name in _SYSCTLS}
+    return {
+        "processes of the node": [str(pid) for pid in node_processes(layout.state)],
+        "network namespaces": _network_namespaces(),
+        "mounts": [path for path in _mount_points() if _is_of_a_node(path, layout)],
+        "links": [path.name for path in Path("/sys/class/net").iterdir()],
+        "routes": run("ip", "-4", "route", "show").splitlines(),
+        "iptables rules": [rule for command in _TABLES for rule in _rules(command)],
+        "cgroups": [str(path) for root in hierarchies() for path in root.iterdir() if path.is_dir()],
+        "host folders": [path for path in _NOT_FOR_THE_HOST if Path(path).exists()],
+        "kernel settings": [
+            f"{name}={path.read_text().strip()}" for name, path in sysctls.items() if path.exists()
+        ],
+        "files": [str(path) for path in (layout.data, layout.volumes, layout.config) if path.exists()],
+    }
+
+
+def differences(before: Snapshot, after: Snapshot) -> list[str]:
+    """What came or changed, one line each. What merely went is not left over."""
+    return [
+        f"{kind}: {entry}"
+        for kind, entries in after.items()
+        for entry in sorted(set(entries) - set(before.get(kind, [])))
+    ]
+
+
+def save_snapshot(layout: Layout) -> None:
+    """Remember the machine as it is. The node must be gone, with all its traces."""
+    _file(layout).write_text(json.dumps(snapshot(layout), indent=2))
+
+
+def compare_with_saved(layout: Layout) -> int:
+    """Print what is left over; return 1 if there is anything, else 0.
+
+    Raises:
+        ClusterError: there was no ``up`` to compare with.
+    """
+    if not _file(layout).exists():
+        raise ClusterError("no snapshot: there was no `up` yet")
+    found = differences(json.loads(_file(layout).read_text()), snapshot(layout))
+    print("\n".join(found) or "clean: nothing is left over")
+    return 1 if found else 0
+
+
+def _file(layout: Layout) -> Path:
+    return layout.state / "before.json"
+
+
+def _mount_points() -> list[str]:
+    return [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+
+
+def _is_of_a_node(mount_point: str, layout: Layout) -> bool:
+    return mount_point.startswith((str(layout.state), "/proc/sys", "/sys/fs/cgroup", *_NOT_FOR_THE_HOST))
+
+
+def _network_namespaces() -> list[str]:
+    """Those in use by any process. Every process of a node is in one that was not there before."""
+    found = set()
+    for pid in all_processes():
+        with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+            found.add(str(Path(f"/proc/{pid}/ns/net").readlink()))
+    return sorted(found)
+
+
+def _rules(command: str) -> list[str]:
+    """Rules and chains, without comments and packet counters."""
+    if shutil.which(command) is None:
+        return []
+    lines = run(command).splitlines()
+    return [f"{command}: {line.split(' [')[0]}" for line in lines if not line.startswith("#")]

@@ -1,0 +1,113 @@
+"""Addresses of the node, its pods and its Services, and the link between host and node.
+
+The node has a network namespace of its own. One veth pair leads into it, and the host routes the
+pods' and the Services' addresses through that pair; so the host reaches both, pods reach
+the host at the link's address, and kube-proxy's and CNI's rules never touch the host. Pods have no
+way to the internet.
+"""
+
+import ipaddress
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from tests.cluster.shell import ClusterError, run, succeeds, wait_until
+
+NODE_LINK = "eth0"
+CANDIDATES = 24
+
+
+@dataclass(frozen=True)
+class Network:
+    """Address ranges in CIDR notation."""
+
+    services: str
+    pods: str
+    link: str
+
+    @property
+    def host_address(self) -> str:
+        """The host, as the node and its pods see it."""
+        return str(ipaddress.ip_network(self.link)[1])
+
+    @property
+    def node_address(self) -> str:
+        return str(ipaddress.ip_network(self.link)[2])
+
+    @property
+    def first_service_address(self) -> str:
+        """The ClusterIP of the API server's Service ``kubernetes``."""
+        return str(ipaddress.ip_network(self.services)[1])
+
+    @property
+    def ingest_ip(self) -> str:
+        """A ClusterIP for the operator's Service, which trainers must find without DNS.
+
+        Far up the range: the API server hands out low addresses just as well as high ones, but
+        65,000 are free and the tests use a dozen.
+        """
+        return str(ipaddress.ip_network(self.services)[20000])
+
+
+def choose_network() -> Network:
+    """Take the first candidate that overlaps none of the host's routes; 10.96.0.0/16 comes first.
+
+    Raises:
+        ClusterError: every candidate is taken.
+    """
+    taken = _host_networks()
+    for number in range(CANDIDATES):
+        network = Network(
+            services=f"10.{96 + number}.0.0/16",
+            pods=f"10.{128 + number}.0.0/24",
+            link=f"10.{128 + number}.255.0/30",
+        )
+        ranges = [ipaddress.IPv4Network(r) for r in (network.services, network.pods, network.link)]
+        if not any(mine.overlaps(other) for mine in ranges for other in taken):
+            return network
+    raise ClusterError("the host's routes overlap every address range that the node could use")
+
+
+def connect(network: Network, host_link: str, node_process: int) -> None:
+    """Join the host and the node's network namespace.
+
+    Args:
+        network: the addresses.
+        host_link: name of the host's end, at most 15 characters.
+        node_process: the node's first process, by its PID on the host.
+    """
+    peer = ("peer", "name", NODE_LINK, "netns", str(node_process))
+    prefix = ipaddress.ip_network(network.link).prefixlen
+    run("ip", "link", "add", host_link, "type", "veth", *peer)
+    run("ip", "address", "add", f"{network.host_address}/{prefix}", "dev", host_link)
+    run("ip", "link", "set", host_link, "up")
+    wait_until("carrier on the node's link", 20, lambda: _has_carrier(host_link))
+    for destination in (network.pods, network.services):
+        run("ip", "route", "add", destination, "via", network.node_address)
+
+
+def configure_node_side(network: Network) -> None:
+    """Called inside the node: wait for the link, then set its address and the default route."""
+    run("ip", "link", "set", "lo", "up")
+    link = ("ip", "link", "show", NODE_LINK)
+    wait_until("link to the host", 20, lambda: succeeds(*link))
+    prefix = ipaddress.ip_network(network.link).prefixlen
+    run("ip", "address", "add", f"{network.node_address}/{prefix}", "dev", NODE_LINK)
+    run("ip", "link", "set", NODE_LINK, "up")
+    run("ip", "route", "add", "default", "via", network.host_address)
+
+
+def disconnect(host_link: str) -> None:
+    """Remove the host's end, and with it the routes. It is gone already once the node has died."""
+    if succeeds("ip", "link", "show", host_link):
+        run("ip", "link", "delete", host_link)
+
+
+def _has_carrier(link: str) -> bool:
+    return "LOWER_UP" in json.loads(run("ip", "-json", "link", "show", link))[0]["flags"]
+
+
+def _host_networks() -> list[ipaddress.IPv4Network]:
+    routes: list[dict[str, Any]] = json.loads(run("ip", "-json", "-4", "route", "show", "table", "all"))
+    known = [str(route["dst"]) for route in routes if route["dst"] != "default"]
+    return [ipaddress.IPv4Network(destination, strict=False) for destination in known]

@@ -1,0 +1,139 @@
+"""The node's first process: prepares its namespaces, then keeps the components running.
+
+Started by ``host.start_node`` as PID 1 of new PID, mount and network namespaces. When it ends, the
+kernel kills every process of the node and drops the node's mounts, links and iptables rules.
+"""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+
+from tests.cluster.components import Component, components
+from tests.cluster.network import configure_node_side
+from tests.cluster.shell import run
+from tests.cluster.spec import NodeSpec
+
+RESTART_SECONDS = 1.0
+KEEP = b"keep"
+
+# The components have paths below these built in. Covered by an overlay, all that they write there
+# stays in the node.
+COVERED = ("/var/lib", "/var/log")
+ON_DISK = {"/var/lib/kubelet": "kubelet", "/var/log/pods": "pod-logs"}
+
+# kubelet sets these for the whole machine unless it finds the value it wants. It finds it in a
+# file of ours.
+KERNEL_SETTINGS = {
+    "vm/overcommit_memory": 1,
+    "vm/panic_on_oom": 0,
+    "kernel/panic": 10,
+    "kernel/panic_on_oops": 1,
+    "kernel/keys/root_maxkeys": 1000000,
+    "kernel/keys/root_maxbytes": 25000000,
+}
+
+
+def main(spec_file: str) -> None:
+    """Run the node until killed, or until whoever started it goes away before saying ``keep``."""
+    spec = NodeSpec.from_json(Path(spec_file).read_text())
+    signal.signal(signal.SIGTERM, _exit)
+    _mount(spec)
+    configure_node_side(spec.network)
+    Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+    Supervisor(spec).run_forever()
+
+
+class Supervisor:
+    """Starts the components and restarts each that ends."""
+
+    def __init__(self, spec: NodeSpec) -> None:
+        self.logs = spec.layout.logs
+        self.waiting: dict[str, tuple[float, Component]] = {
+            component.name: (0.0, component) for component in components(spec)
+        }
+        self.running: dict[int, tuple[Component, subprocess.Popen[bytes]]] = {}
+
+    def run_forever(self) -> None:
+        starter_watched = True
+        while True:
+            self._start_due()
+            self._reap()
+            ready, _, _ = select.select([0] if starter_watched else [], [], [], 0.2)
+            if ready:
+                if os.read(0, len(KEEP)) != KEEP:
+                    print("node: the process that started the node is gone, ending", flush=True)
+                    return
+                starter_watched = False
+
+    def _start_due(self) -> None:
+        for name, (due, component) in list(self.waiting.items()):
+            if time.monotonic() >= due:
+                del self.waiting[name]
+                with (self.logs / f"{name}.log").open("ab") as log:
+                    process = subprocess.Popen(
+                        component.command,
+                        stdin=subprocess.DEVNULL,
+                        stdout=log,
+                        stderr=subprocess.STDOUT,
+                        start_new_session=True,
+                    )
+                self.running[process.pid] = (component, process)
+
+    def _reap(self) -> None:
+        """Collect ended components, and the orphans that fall to a namespace's first process."""
+        with suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                pid, status = ended
+                if pid in self.running:
+                    component, process = self.running.pop(pid)
+                    process.returncode = os.waitstatus_to_exitcode(status)
+                    print(f"node: {component.name} ended ({process.returncode})", flush=True)
+                    self.waiting[component.name] = (time.monotonic() + RESTART_SECONDS, component)
+
+
+def _mount(spec: NodeSpec) -> None:
+    run("mount", "--make-rshared", "/")  # kubelet's volumes propagate; the host is cut off already
+    run("mount", "-t", "tmpfs", "tmpfs", "/run")
+    state = spec.layout.state
+    kept = Path("/run/rft-test/state")
+    _bind(state, kept)
+    for target in COVERED:
+        _cover(target)
+    _bind(kept, state)  # the state folder itself may lie below a covered one
+    for target, name in ON_DISK.items():
+        (spec.layout.data / name).mkdir(parents=True)
+        _bind(spec.layout.data / name, Path(target))
+    for setting, value in KERNEL_SETTINGS.items():
+        if Path("/proc/sys", setting).exists():
+            stand_in = Path("/run/rft-test/kernel-settings") / setting
+            stand_in.parent.mkdir(parents=True, exist_ok=True)
+            stand_in.write_text(f"{value}\n")
+            run("mount", "--bind", stand_in, Path("/proc/sys", setting))
+
+
+def _bind(source: Path, target: Path) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    run("mount", "--bind", source, target)
+
+
+def _cover(target: str) -> None:
+    """Overlay a folder of the host so that writes stay in the node's memory."""
+    upper, work = (Path("/run/rft-test", kind, target[1:]) for kind in ("upper", "work"))
+    upper.mkdir(parents=True)
+    work.mkdir(parents=True)
+    options = f"lowerdir={target},upperdir={upper},workdir={work}"
+    run("mount", "-t", "overlay", "-o", options, "overlay", target)
+
+
+def _exit(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,140 @@
+"""The cluster of one node that runs in namespaces of this machine."""
+
+import hashlib
+import tarfile
+import time
+from pathlib import Path
+
+from tests.cluster.build import kubernetes_binaries
+from tests.cluster.components import CONTAINERD_SOCKET
+from tests.cluster.host import Starter, check_machine, plan_node, remove_node
+from tests.cluster.kubernetes import Kubernetes
+from tests.cluster.layout import Layout
+from tests.cluster.leftovers import save_snapshot
+from tests.cluster.packages import RUNTIME, ensure_packages
+from tests.cluster.pause import pause_archive
+from tests.cluster.processes import first_process
+from tests.cluster.shell import ClusterError, locked, run, say, succeeds, wait_until
+from tests.cluster.spec import NodeSpec
+
+READY_SECONDS = 180
+
+
+class NodeCluster:
+    """Built from ``binaries``, or from Debian's source package where that is None."""
+
+    def __init__(self, layout: Layout, binaries: Path | None) -> None:
+        self.layout = layout
+        self.binaries = binaries
+        self.kubeconfig = layout.kubeconfig
+
+    def up(self) -> None:
+        """Start the node and wait until pods can be created; one that is ready is left alone."""
+        with locked(self.layout.lock):
+            if self._is_ready():
+                return
+            self.layout.logs.mkdir(parents=True, exist_ok=True)
+            remove_node(self.layout)  # what an interrupted start or stop left
+            try:
+                self._start()
+            except BaseException:
+                say(f"removing the half-started cluster; its logs stay in {self.layout.logs}")
+                remove_node(self.layout)
+                raise
+
+    def down(self) -> None:
+        """Kill the node and remove what it left."""
+        with locked(self.layout.lock):
+            remove_node(self.layout)
+
+    def load_images(self, archives: list[Path]) -> None:
+        """Import into containerd, under the namespace that kubelet reads."""
+        process = first_process(self.layout.state)
+        if process is None:
+            raise ClusterError("the cluster is down")
+        loaded = self.layout.data / "loaded-images"
+        loaded.mkdir(exist_ok=True)
+        for archive in archives:
+            started = time.monotonic()
+            mark = loaded / f"{archive.stem}-{_contents(archive)}"
+            if mark.exists():
+                say(f"{archive.name} is loaded already")
+                continue
+            _import_image(process, archive)
+            for older in loaded.glob(f"{archive.stem}-*"):  # its name has just been taken over
+                older.unlink()
+            mark.touch()
+            say(f"loaded {archive.name} in {time.monotonic() - started:.0f} s")
+
+    def describe(self) -> dict[str, str]:
+        """Addresses, and where to find the node's processes from the host."""
+        process = first_process(self.layout.state)
+        if process is None or not self._is_ready():
+            raise ClusterError("the cluster is down, or not ready yet")
+        spec = NodeSpec.from_json(self.layout.record.read_text())
+        return {
+            "provider": "node",
+            "server": spec.server,
+            "host_address": spec.network.host_address,
+            "services": spec.network.services,
+            "pods": spec.network.pods,
+            "ingest_ip": spec.network.ingest_ip,
+            "node_process": str(process),
+            "containerd_socket": f"/proc/{process}/root{CONTAINERD_SOCKET}",
+            "logs": str(self.layout.logs),
+        }
+
+    def _is_ready(self) -> bool:
+        return (
+            self.kubeconfig.exists()
+            and first_process(self.layout.state) is not None
+            and Kubernetes(self.layout, self.kubeconfig).is_ready()
+        )
+
+    def _start(self) -> None:
+        check_machine()
+        ensure_packages(RUNTIME)
+        binaries = self.binaries or kubernetes_binaries(self.layout.cache)
+        pause = pause_archive(self.layout.cache)
+        for log in self.layout.logs.iterdir():
+            log.unlink()
+        save_snapshot(self.layout)
+        started = time.monotonic()
+        spec = plan_node(self.layout, binaries)
+        say(f"starting Kubernetes 1.{spec.minor_version}, Services in {spec.network.services}")
+        starter = Starter(spec)
+        kubernetes = Kubernetes(self.layout, self.kubeconfig)
+
+        def ready() -> bool:
+            starter.check()
+            return kubernetes.is_ready()
+
+        wait_until(f"ready cluster (logs in {self.layout.logs})", READY_SECONDS, ready, poll=1.0)
+        self.load_images([pause])
+        kubernetes.make_volumes()
+        starter.keep()
+        say(f"ready after {time.monotonic() - started:.0f} s")
+
+
+def _import_image(node_process: int, archive: Path) -> None:
+    """Import one archive through containerd's socket, which lies in the node's own ``/run``."""
+    socket = Path(f"/proc/{node_process}/root{CONTAINERD_SOCKET}")
+    client = ("ctr", f"--address={socket}", "--namespace=k8s.io")
+    wait_until("answer from containerd", 30, lambda: succeeds(*client, "version"))
+    run(*client, "images", "import", archive)
+
+
+def _contents(archive: Path) -> str:
+    """Digest of the list of an archive's images, which names every configuration and layer.
+
+    Raises:
+        ClusterError: there is no such file, or it is no archive of images.
+    """
+    try:
+        with tarfile.open(archive) as tar:
+            names = tar.getnames()
+            listing = tar.extractfile("manifest.json" if "manifest.json" in names else "index.json")
+            assert listing is not None, "both are regular files"
+            return hashlib.sha256(listing.read()).hexdigest()
+    except (OSError, KeyError, tarfile.ReadError) as error:
+        raise ClusterError(f"{archive} is no image archive: {error}") from error

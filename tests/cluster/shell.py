@@ -1,0 +1,134 @@
+"""Running commands, waiting, locking: the few things every module here needs."""
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+TAIL_BYTES = 3000
+
+
+class ClusterError(Exception):
+    """The cluster cannot be had, started or reached; the message says why and what would help."""
+
+
+def say(message: str) -> None:
+    """Report progress on stderr; stdout carries only what a script would read."""
+    print(f"cluster: {message}", file=sys.stderr, flush=True)
+
+
+def run(
+    *command: str | Path,
+    stdin: str | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> str:
+    """Run a command to its end and return its stdout.
+
+    Raises:
+        ClusterError: the command is missing or failed; the message carries the end of its stderr.
+    """
+    words = [str(word) for word in command]
+    if shutil.which(words[0]) is None:
+        raise ClusterError(f"the command {words[0]!r} is missing")
+    done = subprocess.run(
+        words,
+        input=stdin,
+        stdin=subprocess.DEVNULL if stdin is None else None,
+        capture_output=True,
+        text=True,
+        env=None if env is None else {**os.environ, **env},
+        cwd=cwd,
+    )
+    if done.returncode:
+        raise ClusterError(
+            f"{' '.join(words)[:300]}: exit {done.returncode}\n{done.stderr[-TAIL_BYTES:].strip()}"
+        )
+    return done.stdout
+
+
+def succeeds(*command: str | Path) -> bool:
+    """Whether the command exists and exits 0."""
+    try:
+        run(*command)
+    except ClusterError:
+        return False
+    return True
+
+
+def run_contained(command: Sequence[str | Path], log: Path, env: Mapping[str, str], cwd: Path) -> None:
+    """Run a long build whose whole process tree ends with this process, even after ``kill -9``.
+
+    The tree lives in a PID namespace whose first process dies with ``unshare``, and ``unshare``
+    with us. Output goes to ``log``.
+
+    Raises:
+        ClusterError: the command failed; the message carries the end of the log.
+    """
+    contained = ["setpriv", "--pdeathsig", "KILL", "unshare", "--fork", "--pid", "--mount-proc"]
+    with log.open("ab") as output:
+        code = subprocess.run(
+            [*contained, "--kill-child", "--", *map(str, command)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **env},
+            cwd=cwd,
+        ).returncode
+    if code:
+        raise ClusterError(f"{command[0]} failed (exit {code}), see {log}:\n{tail(log)}")
+
+
+def tail(path: Path) -> str:
+    """The last few thousand characters of a text file, or nothing where it is absent."""
+    return path.read_text(errors="replace")[-TAIL_BYTES:] if path.exists() else ""
+
+
+def wait_until(what: str, seconds: float, condition: Callable[[], bool], poll: float = 0.2) -> None:
+    """Poll ``condition`` every ``poll`` seconds until it holds.
+
+    Raises:
+        ClusterError: it did not hold within ``seconds``.
+    """
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise ClusterError(f"no {what} within {seconds:.0f} s")
+        time.sleep(poll)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock. The kernel frees it when the holder dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"waiting for another process that holds {path}")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def scratch(path: Path) -> Iterator[Path]:
+    """An empty folder of a fixed name, so that a later run removes what a killed one left."""
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def staged(target: Path) -> Iterator[Path]:
+    """A scratch folder beside ``target`` that becomes ``target`` only if the block succeeds."""
+    with scratch(target.with_name(f"{target.name}.part")) as draft:
+        yield draft
+        draft.rename(target)

@@ -1,0 +1,45 @@
+"""What a node is told: the one value that host side and node side share."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.cluster.layout import Layout
+from tests.cluster.network import Network
+
+NODE_NAME = "rft-test-node"
+API_PORT = 6443
+
+
+@dataclass(frozen=True)
+class NodeSpec:
+    """Everything about one node.
+
+    ``name`` is unique to the checkout and at most 15 characters long: it names the node's cgroup
+    and the host's end of its link. ``minor_version`` is the 20 of Kubernetes 1.20.
+    """
+
+    name: str
+    binaries: Path
+    minor_version: int
+    snapshotter: str
+    lacks_sys_resource: bool
+    network: Network
+    layout: Layout
+
+    @property
+    def server(self) -> str:
+        """The API server's URL, from the host as from the node."""
+        return f"https://{self.network.node_address}:{API_PORT}"
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), default=str, indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> "NodeSpec":
+        values: dict[str, Any] = json.loads(text)
+        values["binaries"] = Path(values["binaries"])
+        values["network"] = Network(**values["network"])
+        values["layout"] = Layout(**{key: Path(path) for key, path in values["layout"].items()})
+        return cls(**values)
