@@ -42,10 +42,13 @@ prepare() {
 install() {
   use_cluster
   log "operator"
+  # The tag stays the same from build to build: a new image must still mean a new pod.
+  local built
+  built=$(cksum .cache/images/operator.tar 2>/dev/null | tr -cd 0-9 || true)
   helm upgrade --install rft-operator charts/rft-operator --namespace rft-system --create-namespace \
     --set image.repository=rft-operator --set image.tag=dev \
     --take-ownership --set trainer.image.repository=rft-trainer --set trainer.image.tag=dev \
-    $(ingest_options) --wait --timeout 5m
+    --set-string "podAnnotations.rft\\.dev/image=$built" $(ingest_options) --wait --timeout 5m
 }
 
 run() {

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -29,11 +30,13 @@ def _cluster(*arguments: str) -> list[str]:
 def kubectl() -> Iterator[Kubectl]:
     """kubectl in a namespace of its own, with the operator installed by its chart."""
     status = json.loads(" ".join(_cluster("status")))
-    program = Path(_cluster("tools")[0]) / "kubectl"
+    # Fetched only where the PATH lacks it.
+    program = shutil.which("kubectl", path=f"{_cluster('tools')[0]}:{os.environ['PATH']}")
+    assert program is not None
     install = [str(ROOT / "scripts" / "demo-cluster.sh"), "install"]
     result = subprocess.run(install, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
-    kubectl = Kubectl(program, Path(status["kubeconfig"]), NAMESPACE)
+    kubectl = Kubectl(Path(program), Path(status["kubeconfig"]), NAMESPACE)
     kubectl.run("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait")
     kubectl.run("create", "namespace", NAMESPACE)
     yield kubectl

@@ -20,7 +20,8 @@ def plain(logits: list[float], token: int, settings: Filter) -> tuple[float, flo
     """Log-prob, entropy, and whether the union with the sampled token was needed."""
     weights = {i: math.exp(value / settings.temperature) for i, value in enumerate(logits)}
     ranked = sorted(weights, key=lambda i: -weights[i])[: settings.top_k or len(logits)]
-    total, mass, kept = sum(weights[i] for i in ranked), 0.0, []
+    total, mass = sum(weights[i] for i in ranked), 0.0
+    kept: list[int] = []
     for i in ranked:
         if not kept or mass < settings.top_p:
             kept.append(i)

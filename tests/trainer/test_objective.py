@@ -3,6 +3,7 @@
 import math
 import random
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from rft_trainer.objective import (
 NAMES: tuple[Objective, ...] = ("grpo", "dapo", "gspo", "drGrpo", "cispo")
 
 
-def defaults(name: Objective, **changes: object) -> LossSettings:
+def defaults(name: Objective, **changes: Any) -> LossSettings:
     return replace(settings_for(name, *OBJECTIVE_DEFAULTS[name]), **changes)
 
 
@@ -96,7 +97,8 @@ def test_cutting_a_batch_into_micro_batches_changes_neither_loss_nor_gradient(na
     denominators = whole_batch(lengths, 8)
     loss = compute_loss(whole, settings, denominators).loss
     (gradient,) = torch.autograd.grad(loss, whole.logprobs_N)
-    parts, gradients = 0.0, []
+    parts = 0.0
+    gradients: list[torch.Tensor] = []
     for first, last in ((0, 2), (2, 4)):
         chosen = (whole.sequence_N >= first) & (whole.sequence_N < last)
         part = LossInputs(

@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import AutoTokenizer
@@ -48,7 +49,7 @@ def sampler_processes(run_dir: Path) -> list[int]:
 
 @pytest.fixture(scope="module")
 def requests(folder: Path) -> list[Request]:
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     parameters = SamplingParameters(temperature=0.7, top_p=1.0, top_k=40, max_tokens=16)
     made = []
     for number in range(4):
