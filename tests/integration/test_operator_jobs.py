@@ -158,13 +158,15 @@ def test_a_failure_beyond_the_limit_ends_the_job(submit: Submit) -> None:
     assert "no luck" in run.condition("Failed")["message"]
 
 
+@pytest.mark.timeout(400)
 def test_a_passing_failure_is_followed_by_another_attempt(submit: Submit) -> None:
     run = submit(retry={"limit": 1})
     run.child()
     first = run.pod()
     run.end_pod(first, 1, "RuntimeError: once")
     wait_until("it is counted", lambda: run.status["failedPods"] == 1)
-    wait_until("another pod", lambda: run.pod()["metadata"]["uid"] != first["metadata"]["uid"], 60)
+    # The Job controller of 1.20 doubles its delay with every conflicting update, from 10 s on.
+    wait_until("another pod", lambda: run.pod()["metadata"]["uid"] != first["metadata"]["uid"], 330)
     assert run.status["phase"] in ("Pending", "Starting")
 
 
