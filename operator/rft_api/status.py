@@ -1,5 +1,6 @@
 """The status of an RFTJob. Everything here is ours; the user never writes it."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field
@@ -67,6 +68,22 @@ class RewardPoint(Model):
 
     step: Int = Field(ge=0, description="Optimizer step.")
     reward: float = Field(description="Mean reward of the step's rollouts.")
+
+
+def thin(points: Sequence[RewardPoint]) -> list[RewardPoint]:
+    """Return at most 50 points of the curve: evenly spread, with the first, the best and the last."""
+    if len(points) <= MAX_HISTORY:
+        return list(points)
+    best = max(range(len(points)), key=lambda index: points[index].reward)
+    chosen = _spread(len(points), MAX_HISTORY)
+    if best not in chosen:
+        chosen = _spread(len(points), MAX_HISTORY - 1) | {best}
+    return [points[index] for index in sorted(chosen)]
+
+
+def _spread(length: int, count: int) -> set[int]:
+    """Return ``count`` indices of ``length``, both ends among them."""
+    return {round(i * (length - 1) / (count - 1)) for i in range(count)}
 
 
 class Reward(Model):

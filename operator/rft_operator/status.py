@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from rft_api.conditions import CONDITION_TYPES, Condition, ConditionType, Phase, Reason, merge
 from rft_api.report import ProgressReport
-from rft_api.status import MAX_HISTORY, Reward, RewardPoint, RunStatus
+from rft_api.status import Reward, RunStatus, thin
 from rft_operator.clock import rfc3339
 from rft_operator.observe import Observed, Received
 
@@ -163,14 +163,6 @@ def merge_reward(status: Mapping[str, Any], report: ProgressReport) -> Reward | 
     kept = [p for p in old.history if p.step <= bound and p.step < first]
     base = new if new is not None else old
     return base.model_copy(update={"history": thin([*kept, *points])})
-
-
-def thin(points: Sequence[RewardPoint]) -> list[RewardPoint]:
-    """Return at most ``MAX_HISTORY`` points, the first and the last among them, evenly spread."""
-    if len(points) <= MAX_HISTORY:
-        return list(points)
-    stride = (len(points) - 1) / (MAX_HISTORY - 1)
-    return [points[round(i * stride)] for i in range(MAX_HISTORY)]
 
 
 def _reward(status: Mapping[str, Any]) -> Reward | None:

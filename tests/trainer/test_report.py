@@ -33,9 +33,10 @@ from rft_api.status import (
     RewardPoint,
     RFTJobStatus,
     RunStatus,
+    thin,
 )
 from rft_trainer.errors import Fenced
-from rft_trainer.report import Reporter, backoff, fitted, history
+from rft_trainer.report import Reporter, backoff, fitted
 
 OK = Ending(exit_code=ExitCode.OK, reason="Completed", message="All done")
 
@@ -324,14 +325,14 @@ def test_retries_slow_down_to_half_a_minute_however_long_the_operator_is_away() 
 
 def test_a_short_curve_is_kept_whole() -> None:
     points = [RewardPoint(step=i, reward=0.0) for i in range(MAX_HISTORY)]
-    assert history(points) == points
+    assert thin(points) == points
 
 
 @pytest.mark.parametrize("length", [51, 52, 99, 100, 1000, 12345])
 @pytest.mark.parametrize("position", [0, 3, 17, 50])
 def test_a_long_curve_keeps_its_first_best_and_last_point_in_order(length: int, position: int) -> None:
     points = [RewardPoint(step=i, reward=1.0 if i == position else 0.5) for i in range(length)]
-    kept = history(points)
+    kept = thin(points)
     assert len(kept) in (MAX_HISTORY - 1, MAX_HISTORY)
     assert [kept[0], kept[-1]] == [points[0], points[-1]]
     assert points[position] in kept

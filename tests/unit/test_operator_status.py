@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from rft_api.report import ProgressReport
-from rft_api.status import MAX_HISTORY, Reward, RewardPoint
+from rft_api.status import MAX_HISTORY, Reward, RewardPoint, thin
 from rft_operator.observe import Observed, Pod, Received, Terminated
 from rft_operator.status import (
     Gate,
@@ -15,7 +15,6 @@ from rft_operator.status import (
     is_behind,
     merge_patch,
     newest_report,
-    thin,
     with_report,
 )
 

@@ -135,8 +135,3 @@ class Checkpoints:
             torch.cuda.set_rng_state_all(saved["cuda_rng"])
         random.setstate(saved["python_rng"])
         return state
-
-    def load_adapter(self, step: int, policy: Policy) -> None:
-        """Put the adapter of a kept checkpoint into the policy."""
-        saved = torch.load(self.path(step) / _TENSORS, map_location="cpu", weights_only=False)
-        policy.load_adapter_state(saved["adapter"])

@@ -17,9 +17,9 @@ from rft_api.status import (
     RewardPoint,
     RunStatus,
     Usage,
+    thin,
 )
 from rft_trainer.checkpoint import RunState
-from rft_trainer.report import history
 
 Stage = Literal["preparing", "evaluatingBase", "training", "evaluatingTuned", "finished"]
 
@@ -127,7 +127,7 @@ def _reward(rows: Sequence[Mapping[str, Any]]) -> Reward | None:
         best=max(row["reward"] for row in graded),
         baseline=graded[0]["reward"],
         graders=graded[-1]["graders"],
-        history=history([RewardPoint(step=row["step"], reward=row["reward"]) for row in graded]),
+        history=thin([RewardPoint(step=row["step"], reward=row["reward"]) for row in graded]),
     )
 
 

@@ -11,7 +11,7 @@ import ssl
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +21,7 @@ import httpx
 
 from rft_api.report import MAX_REPORT_BYTES, Ending, ProgressReport
 from rft_api.runconfig import ReportTarget, RunConfig
-from rft_api.status import MAX_HISTORY, RewardPoint, RunStatus
+from rft_api.status import RunStatus
 from rft_trainer.errors import Fenced
 from rft_trainer.local_status import LocalStatus
 
@@ -35,16 +35,6 @@ _REQUEST_SECONDS = 10.0
 _MAX_BACKOFF_SECONDS = 30.0
 _REFUSED = (400, 413, 422)
 """Answers to a report that will not be better the second time."""
-
-
-def history(points: Sequence[RewardPoint]) -> list[RewardPoint]:
-    """Return at most 50 points of the curve: evenly spread, with the first, the best and the last."""
-    if len(points) <= MAX_HISTORY:
-        return list(points)
-    best = max(range(len(points)), key=lambda index: points[index].reward)
-    spread = MAX_HISTORY - 1  # one place is the best's
-    chosen = {round(i * (len(points) - 1) / (spread - 1)) for i in range(spread)} | {best}
-    return [points[index] for index in sorted(chosen)]
 
 
 def fitted(report: ProgressReport) -> bytes:
