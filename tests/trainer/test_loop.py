@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from peft import PeftModel
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM
 
 from rft_api.effective import effective
 from rft_api.job import RFTJobSpec
@@ -28,32 +26,6 @@ COMPARED = ("step", "reward", "loss", "gradNorm", "kl", "entropy", "completionTo
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """A model this small only loses by more threads, most of all on a busy machine."""
     monkeypatch.setattr(machine, "usable_cores", lambda: 1)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A two-layer model over single characters."""
-    folder = tmp_path_factory.mktemp("model")
-    words = ["<end>", "?", *"0123456789+ab"]
-    raw = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="?"))
-    raw.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<end>", unk_token="?")
-    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(words),
-        hidden_size=32,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=128,
-        eos_token_id=0,
-        bos_token_id=None,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
 
 
 def config(model: Path, run_dir: Path, **training: Any) -> RunConfig:
@@ -98,9 +70,9 @@ def trajectory(folder: Path) -> list[list[Any]]:
 
 
 def test_a_run_that_was_preempted_ends_as_one_that_was_not(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    character_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = run(config(model, tmp_path / "whole"))
+    whole = run(config(character_model, tmp_path / "whole"))
     assert whole.state.step == 3
 
     asked = False
@@ -114,8 +86,8 @@ def test_a_run_that_was_preempted_ends_as_one_that_was_not(
     with monkeypatch.context() as patch:
         patch.setattr(Run, "_step", stop_after_one)
         with pytest.raises(Preempted):
-            run(config(model, tmp_path / "cut"), lambda: asked)
-    resumed = run(config(model, tmp_path / "cut"))
+            run(config(character_model, tmp_path / "cut"), lambda: asked)
+    resumed = run(config(character_model, tmp_path / "cut"))
     assert resumed.status.resumed_from_step == 1
     assert trajectory(tmp_path / "cut") == trajectory(tmp_path / "whole")
     weights = "adapter/adapter_model.safetensors"
@@ -123,10 +95,12 @@ def test_a_run_that_was_preempted_ends_as_one_that_was_not(
 
 
 def test_a_finished_run_leaves_an_adapter_that_peft_loads_and_a_paired_evaluation(
-    model: Path, tmp_path: Path
+    character_model: Path, tmp_path: Path
 ) -> None:
-    finished = run(config(model, tmp_path / "run"))
-    PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(model), str(tmp_path / "run" / "adapter"))
+    finished = run(config(character_model, tmp_path / "run"))
+    PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(character_model), str(tmp_path / "run" / "adapter")
+    )
     snapshot = finished.snapshot()
     assert snapshot.progress.stage == "finished"
     assert snapshot.evaluation is not None

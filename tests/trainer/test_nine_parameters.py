@@ -1,6 +1,9 @@
 """The nine documented parameters arrive where they act: in vLLM's requests and in the optimizer."""
 
 import json
+import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,51 +14,52 @@ import torch
 from rft_api.effective import effective
 from rft_api.runconfig import JobIdentity, RunConfig
 from rft_api.validation import parse
-from rft_trainer import __main__ as trainer
-from rft_trainer.rollout import vllm_server
 from tests.manifests import manifest
+from tests.trainer.conftest import CONTEXT_LENGTH
 from tests.trainer.record_requests import RECORD_FILE
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
-ROWS = 72
-MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+ROWS = 20
+HELD_OUT = 4
 
 # What the manifest says, and the top-k and top-p that vLLM must then receive.
 DEFAULTS: dict[str, Any] = {}
 ALL_CHANGED: dict[str, Any] = {
-    "training": {"learningRate": 3e-4, "epochs": 2, "loraRank": 16, "batchSizeTokens": 2048},
-    "sampling": {"temperature": 1.3, "topP": 0.9, "topK": 0, "numRollouts": 2, "maxTokens": 24},
+    "training": {"learningRate": 3e-4, "epochs": 2, "loraRank": 16, "batchSizeTokens": 1024},
+    "sampling": {"temperature": 1.3, "topP": 0.9, "topK": 0, "numRollouts": 3, "maxTokens": 24},
 }
 TOP_P_ZERO: dict[str, Any] = {
-    "training": {"learningRate": 1e-5, "loraRank": 4, "batchSizeTokens": 4096},
+    "training": {"learningRate": 1e-5, "loraRank": 4, "batchSizeTokens": 1536},
     "sampling": {"temperature": 0.1, "topP": 0, "topK": 0, "numRollouts": 2, "maxTokens": 16},
 }
 
 
-def run_config(folder: Path, changes: dict[str, Any]) -> RunConfig:
-    # The stop text is none of the nine; it keeps 2,048 allowed tokens affordable on two cores.
-    sampling = {"stop": [".", "\n"], **changes.get("sampling", {})}
+def run_config(folder: Path, model: Path, changes: dict[str, Any]) -> RunConfig:
     document = manifest(
-        model={"name": MODEL},
-        training=changes.get("training", {}),
-        sampling=sampling,
+        model={"name": str(model)},
+        **changes,
         checkpoint={"everySteps": 1},
+        # A dataset of its own: a fraction would hold out 32 rows, and ask for as many again.
+        evaluation={"dataset": {"uri": "./held-out.jsonl"}},
     )
     spec = parse(document).spec
     rows = [
-        {"messages": [{"role": "user", "content": f"What is {a} + {a * 7 % 50}?"}], "answer": a + a * 7 % 50}
+        {"messages": [{"role": "user", "content": f"{a}+{a * 7 % 50}"}], "answer": a + a * 7 % 50}
         for a in range(10, 10 + ROWS)
     ]
     dataset = folder / "rows.jsonl"
-    dataset.write_text("\n".join(map(json.dumps, rows)))
+    dataset.write_text("\n".join(map(json.dumps, rows[HELD_OUT:])))
+    evaluation = folder / "held-out.jsonl"
+    evaluation.write_text("\n".join(map(json.dumps, rows[:HELD_OUT])))
     return RunConfig(
         job=JobIdentity(name="nine", namespace="default", uid="nine"),
         spec=spec,
-        effective=effective(spec, "nine"),
+        effective=effective(spec, "nine", CONTEXT_LENGTH),
         run_dir=str(folder / "run"),
         dataset_path=str(dataset),
+        evaluation_path=str(evaluation),
     )
 
 
@@ -68,21 +72,15 @@ def run_config(folder: Path, changes: dict[str, Any]) -> RunConfig:
     ],
 )
 def test_the_nine_parameters_arrive(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], sent: dict[str, float]
+    tmp_path: Path, character_model: Path, changes: dict[str, Any], sent: dict[str, float]
 ) -> None:
-    config = run_config(tmp_path, changes)
+    config = run_config(tmp_path, character_model, changes)
     (tmp_path / "run").mkdir()
     (tmp_path / "run.json").write_text(json.dumps(config.dump()))
     received_file = tmp_path / "received.jsonl"
-    monkeypatch.setenv(RECORD_FILE, str(received_file))
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    plain = vllm_server.command
-
-    def recording(*arguments: Any) -> list[str]:
-        return [*plain(*arguments), "--middleware", "tests.trainer.record_requests.RecordRequests"]
-
-    monkeypatch.setattr(vllm_server, "command", recording)
-    assert trainer.main(["--config", str(tmp_path / "run.json")]) == 0
+    command = [sys.executable, "-m", "tests.trainer.recorded_run", "--config", str(tmp_path / "run.json")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), RECORD_FILE: str(received_file)}
+    subprocess.run(command, cwd=ROOT, env=environment, check=True)
 
     training, sampling = config.spec.training, config.spec.sampling
     posts = [json.loads(line) for line in received_file.read_text().splitlines()]
@@ -105,7 +103,8 @@ def test_the_nine_parameters_arrive(
     asked = Counter(tuple(body["prompt"]) for body in rollouts)
     held_out = {tuple(body["prompt"]) for body in greedy}
     assert set(asked.values()) == {sampling.num_rollouts * training.epochs}
-    assert len(asked) + len(held_out) == ROWS
+    assert len(held_out) == HELD_OUT
+    assert len(asked) == ROWS - HELD_OUT
     assert not held_out & set(asked)
 
     # Batch size: the first step took as many groups as fit, in tokens, and not one more.

@@ -1,0 +1,21 @@
+"""``python -m tests.trainer.recorded_run --config FILE``: the trainer, whose vLLM writes down its requests.
+
+A process of its own, as in a pod: in pytest's, torch is there before the trainer can set how threads wait.
+"""
+
+import sys
+from typing import Any
+
+from rft_trainer import __main__ as trainer
+from rft_trainer.rollout import vllm_server
+
+_plain = vllm_server.command
+
+
+def _recording(*arguments: Any) -> list[str]:
+    return [*_plain(*arguments), "--middleware", "tests.trainer.record_requests.RecordRequests"]
+
+
+if __name__ == "__main__":
+    vllm_server.command = _recording
+    sys.exit(trainer.main())
