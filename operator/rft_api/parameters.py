@@ -94,6 +94,8 @@ class Sampling(Model):
     num_rollouts: Int = Field(4, ge=2, le=8, description="Completions per prompt, compared with each other.")
     max_tokens: Int = Field(2048, ge=16, le=16384, description="Longest completion, in tokens.")
     stop: list[str] | None = Field(
-        None, max_length=16, description="Texts that end a completion when they appear."
+        None,
+        max_length=4,
+        description="Texts that end a completion when they appear; vLLM takes at most 4.",
     )
     engine: Literal["vllm", "transformers"] = Field("vllm", description="What generates the rollouts.")
