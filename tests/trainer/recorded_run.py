@@ -4,16 +4,17 @@ A process of its own, as in a pod: in pytest's, torch is there before the traine
 """
 
 import sys
-from typing import Any
+from pathlib import Path
 
 from rft_trainer import __main__ as trainer
 from rft_trainer.rollout import vllm_server
+from rft_trainer.rollout.vllm_server import ServerOptions
 
 _plain = vllm_server.command
 
 
-def _recording(*arguments: Any) -> list[str]:
-    return [*_plain(*arguments), "--middleware", "tests.trainer.record_requests.RecordRequests"]
+def _recording(options: ServerOptions, uds: Path) -> list[str]:
+    return [*_plain(options, uds), "--middleware", "tests.trainer.record_requests.RecordRequests"]
 
 
 if __name__ == "__main__":
