@@ -20,9 +20,7 @@ use_cluster() {
 # Where the cluster has no DNS for Services, the trainers reach the operator by a fixed ClusterIP.
 ingest_options() {
   kubectl get service kube-dns --namespace kube-system >/dev/null 2>&1 && return
-  local api
-  api=$(kubectl get service kubernetes --namespace default -o 'jsonpath={.spec.clusterIP}')
-  echo --set "ingest.clusterIP=${api%.*}.200"
+  echo --set "ingest.clusterIP=$(python3 -m tests.cluster ingest-ip)"
 }
 
 prepare() {

@@ -3,14 +3,12 @@
 import json
 import os
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 
-T = TypeVar("T")
 Object = dict[str, Any]
 
 
@@ -46,17 +44,6 @@ class Kubectl:
     def exec(self, pod: str, container: str, *command: str, check: bool = True) -> str:
         """Return what a command in a container prints."""
         return self.run("exec", pod, "-c", container, "--", *command, check=check).stdout
-
-
-def wait_until(what: str, probe: Callable[[], T | None], seconds: float) -> T:
-    """Return the first true result of ``probe``; fails with ``what`` after ``seconds``."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        found = probe()
-        if found:
-            return found
-        time.sleep(0.5)
-    raise AssertionError(f"{what}: not within {seconds:.0f} s")
 
 
 def processes_with(text: str, *, uid: int | None = None) -> Iterator[int]:

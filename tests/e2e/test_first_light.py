@@ -8,7 +8,8 @@ import pytest
 
 from rft_api.runconfig import GRADER_CONTAINER, TOKEN_DIR, TRAINER_CONTAINER
 from tests.e2e.conftest import variant
-from tests.e2e.kube import Kubectl, Object, processes_with, wait_until
+from tests.e2e.kube import Kubectl, Object, processes_with
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 

@@ -21,8 +21,8 @@ from tests.integration.operator_support import (
     Object,
     Operator,
     Run,
-    wait_until,
 )
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="session")

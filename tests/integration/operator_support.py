@@ -9,19 +9,17 @@ import socket
 import ssl
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from rft_api.report import REPORT_PATH, TOKEN_AUDIENCE
 from rft_operator.cluster import Cluster, NotFound
 from rft_operator.objects.names import uid8
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
-T = TypeVar("T")
 Object = dict[str, Any]
 RFTJOBS = "apis/rft.dev/v1alpha1/namespaces/{}/rftjobs"
 PODS = "api/v1/namespaces/{}/pods"
@@ -29,17 +27,6 @@ JOBS = "apis/batch/v1/namespaces/{}/jobs"
 CONFIG_MAPS = "api/v1/namespaces/{}/configmaps"
 CRDS = "apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 OPERATORS = "apis/apps/v1/deployments?labelSelector=app.kubernetes.io/name%3Drft-operator"
-
-
-def wait_until(what: str, probe: Callable[[], T | None], seconds: float = 30.0) -> T:
-    """Return the first true result of ``probe``; fails with ``what`` after ``seconds``."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        found = probe()
-        if found:
-            return found
-        time.sleep(0.1)
-    raise AssertionError(f"{what}: not within {seconds:.0f} s")
 
 
 class Api:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from rft_api.report import MAX_REPORT_BYTES
-from tests.integration.operator_support import CONFIG_MAPS, PODS, Api, Object, Operator, Run, wait_until
+from tests.integration.operator_support import CONFIG_MAPS, PODS, Api, Object, Operator, Run
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.cluster
 Submit = Callable[..., Run]

@@ -20,8 +20,8 @@ from tests.integration.operator_support import (
     Object,
     Operator,
     Run,
-    wait_until,
 )
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.cluster
 Submit = Callable[..., Run]
