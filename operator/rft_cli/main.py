@@ -3,6 +3,7 @@
 import typer
 
 from rft_cli.curve import curve
+from rft_cli.explain import explain
 from rft_cli.get import get
 from rft_cli.logs import logs
 from rft_cli.run import run
@@ -17,7 +18,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-for command in (validate, run, get, watch, curve, logs):
+for command in (validate, explain, run, get, watch, curve, logs):
     app.command()(command)
 
 if __name__ == "__main__":
