@@ -93,6 +93,9 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 _Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
 _Loader.add_constructor("tag:yaml.org,2002:map", _construct_mapping)
 
+PLAIN_SCALARS = _Loader.yaml_implicit_resolvers
+"""What is not text without quotes; a dumper needs to know."""
+
 
 def load_documents(text: str, source: str = "manifest") -> list[Document]:
     """Return the objects of a YAML text, the items of a ``kind: List`` one by one.

@@ -3,9 +3,11 @@
 import typer
 
 from rft_cli.curve import curve
+from rft_cli.explain import explain
 from rft_cli.get import get
 from rft_cli.logs import logs
 from rft_cli.run import run
+from rft_cli.suggest import suggest
 from rft_cli.validate import validate
 from rft_cli.watch import watch
 
@@ -17,7 +19,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-for command in (validate, run, get, watch, curve, logs):
+for command in (validate, explain, suggest, run, get, watch, curve, logs):
     app.command()(command)
 
 if __name__ == "__main__":

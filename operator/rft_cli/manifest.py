@@ -55,16 +55,30 @@ def load(path: Path) -> Manifest:
         UserError: there is not exactly one, or it is not valid.
     """
     documents = read(path)
+    document = _only_job(documents, path)
+    job, problems = check(document.body)
+    if job is None:
+        lines = "\n".join(f"  {problem}" for problem in problems)
+        raise UserError(f"{document.source}: is not valid:\n{lines}", INVALID)
+    return Manifest(path, job, config_maps(documents, job.metadata.namespace))
+
+
+def the_job(path: Path) -> Document:
+    """Return the one RFTJob of a file as it stands there, valid or not.
+
+    Raises:
+        UserError: there is not exactly one.
+    """
+    return _only_job(read(path), path)
+
+
+def _only_job(documents: list[Document], path: Path) -> Document:
     jobs = [document for document in documents if is_job(document.body)]
     if len(jobs) != 1:
         names = ", ".join(name_of(document.body) for document in jobs)
         found = f"{len(jobs)} RFTJobs ({names})" if jobs else "no RFTJob"
         raise UserError(f"{path}: holds {found}; it must hold exactly one")
-    job, problems = check(jobs[0].body)
-    if job is None:
-        lines = "\n".join(f"  {problem}" for problem in problems)
-        raise UserError(f"{jobs[0].source}: is not valid:\n{lines}", INVALID)
-    return Manifest(path, job, config_maps(documents, job.metadata.namespace))
+    return jobs[0]
 
 
 def name_of(body: Mapping[str, Any]) -> str:

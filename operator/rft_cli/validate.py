@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from rft_api import KIND
+from rft_api.advice import advise
 from rft_api.loader import Document
 from rft_api.validation import check
 from rft_cli.console import INVALID, UserError, err, out, reports_errors
@@ -17,6 +18,8 @@ def validate(
     files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Manifests; - reads stdin.")],
 ) -> None:
     """Check every RFTJob in the files: fields, ranges and the rules across fields.
+
+    What the tuning guide would advise is printed as a warning and changes no exit code.
 
     Other kinds in the same files are skipped. Exit code 1: something is wrong; 2: a file cannot be read.
     """
@@ -39,9 +42,10 @@ def validate(
 def _is_valid(document: Document) -> bool:
     """Print what there is to say about one RFTJob."""
     title = f"{document.source}: {KIND} {name_of(document.body)}"
-    problems = check(document.body).problems
-    if not problems:
-        out().print(f"{title}: OK", markup=False)
+    job, problems = check(document.body)
+    if job is not None:
+        warnings = [f"  warning: {advice}" for advice in advise(job.spec)]
+        out().print("\n".join([f"{title}: OK", *warnings]), markup=False)
         return True
     count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
     out().print("\n".join([f"{title}: {count}", *(f"  {problem}" for problem in problems)]), markup=False)

@@ -11,8 +11,9 @@ from rft_api.conditions import Reason
 from rft_api.effective import effective
 from rft_api.job import RFTJobSpec
 from rft_api.resources import Resources
+from rft_api.sizes import parameter_count
 from rft_api.status import Plan
-from rft_planner.sizes import GIB, gib, parameter_count, quantity
+from rft_planner.sizes import GIB, gib, quantity
 
 CPU_NAME = "cpu"
 DEFAULT_GPU_MEMORY = 80e9

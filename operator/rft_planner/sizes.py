@@ -1,9 +1,7 @@
-"""Sizes as people write them: ``7B`` parameters, ``80Gi`` of memory."""
+"""Memory as people write it: ``80Gi``."""
 
 import re
 
-_COUNT = re.compile(r"(?:(\d+)x)?(\d+(?:\.\d+)?)([MBT])(?![A-Za-z0-9])", re.IGNORECASE)
-_SCALE = {"M": 1e6, "B": 1e9, "T": 1e12}
 _QUANTITY = re.compile(r"^(\d+(?:\.\d+)?)(m|Ki|Mi|Gi|Ti|k|M|G|T)?$")
 _UNITS = {
     None: 1.0,
@@ -18,18 +16,6 @@ _UNITS = {
     "Ti": 2.0**40,
 }
 GIB = 2.0**30
-
-
-def parameter_count(text: str) -> float | None:
-    """Return the parameter count in a model name, or ``None``: ``Qwen2.5-7B-Instruct`` is 7e9.
-
-    ``8x7B`` is read as 56e9, which is more than such a mixture has: a guess must not be too small.
-    """
-    found = _COUNT.search(text)
-    if found is None:
-        return None
-    experts = int(found[1]) if found[1] else 1
-    return experts * float(found[2]) * _SCALE[found[3].upper()]
 
 
 def quantity(text: str) -> float:

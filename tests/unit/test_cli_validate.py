@@ -41,11 +41,29 @@ def test_a_valid_job_is_named_and_exits_0(job_file: Path) -> None:
     assert "RFTJob arithmetic: OK" in result.stdout
 
 
+def test_advice_is_printed_as_warnings_and_the_exit_code_stays_0(job_file: Path) -> None:
+    job_file.write_text(JOB.replace("learningRate: 1e-4", "epochs: 4"))
+    result = runner.invoke(app, ["validate", str(job_file)])
+    assert result.exit_code == 0
+    head, *warnings = result.stdout.splitlines()
+    assert head.endswith("RFTJob arithmetic: OK")
+    assert [line.partition(" [")[0].split()[:2] for line in warnings] == [
+        ["warning:", "spec.training.epochs:"],
+        ["warning:", "spec.storage.ephemeral:"],
+    ]
+
+
+def test_a_job_of_defaults_is_not_warned_about(job_file: Path) -> None:
+    job_file.write_text(JOB.replace("ephemeral: {}", "claimTemplate: {size: 5Gi}"))
+    result = runner.invoke(app, ["validate", str(job_file)])
+    assert result.stdout == f"{job_file}: RFTJob arithmetic: OK\n"
+
+
 def test_other_kinds_in_the_same_file_are_skipped(job_file: Path) -> None:
     job_file.write_text(f"{ROWS}---{JOB}---\napiVersion: v1\nkind: PersistentVolumeClaim\nspec: {{bad: 1}}\n")
     result = runner.invoke(app, ["validate", str(job_file)])
     assert result.exit_code == 0
-    assert result.stdout.count("\n") == 1
+    assert len([line for line in result.stdout.splitlines() if "warning:" not in line]) == 1
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
+from rft_api.sizes import parameter_count
 from rft_api.validation import parse
 from rft_operator.settings import BadSettings, from_env
 from rft_planner.plan import Unplannable, plan
-from rft_planner.sizes import gib, parameter_count, quantity
+from rft_planner.sizes import gib, quantity
 
 
 def test_settings_have_defaults() -> None:

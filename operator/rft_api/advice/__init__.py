@@ -1,5 +1,7 @@
 """The tuning guide's advice, as rules that speak when it matters. Advice never refuses a job."""
 
-from rft_api.advice.rules import Advice, AdviceRule, advise
+from rft_api.advice.rule import Advice, AdviceRule
+from rft_api.advice.rules import RULES, advise
+from rft_api.advice.run import RUN_RULES, RunRule, recommend
 
-__all__ = ["Advice", "AdviceRule", "advise"]
+__all__ = ["RULES", "RUN_RULES", "Advice", "AdviceRule", "RunRule", "advise", "recommend"]

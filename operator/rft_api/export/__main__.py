@@ -5,6 +5,7 @@ import difflib
 import sys
 from pathlib import Path
 
+from rft_api.export.advice_doc import advice_markdown
 from rft_api.export.crd import crd_yaml
 
 
@@ -14,6 +15,7 @@ def generated_files() -> dict[str, str]:
     return {
         "crds/rftjobs.rft.dev.yaml": crd,
         "charts/rft-operator/files/rftjobs.rft.dev.yaml": crd,
+        "docs/reference/advice.md": advice_markdown(),
     }
 
 

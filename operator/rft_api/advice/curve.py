@@ -1,0 +1,51 @@
+"""The reward curve in a few numbers that noise does not move."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from statistics import fmean
+from typing import NamedTuple
+
+from rft_api.status import Reward, RewardPoint
+
+MIN_POINTS = 8
+"""Points below which a curve says nothing: two for each quarter."""
+WINDOW = 3
+"""Points that are averaged, since every step grades other prompts."""
+
+
+class Curve(NamedTuple):
+    """Means of a reward curve."""
+
+    quarters: tuple[float, float, float, float]
+    start: float
+    """Mean of the first points, like ``end`` of the last."""
+    end: float
+    peak: float
+    """Highest mean of neighbouring points."""
+    peak_step: int
+
+
+def curve_of(reward: Reward | None) -> Curve | None:
+    """Return the curve of a run, ``None`` where it is too short to say anything."""
+    points = reward.history if reward is not None else []
+    if len(points) < MIN_POINTS:
+        return None
+    smooth = [(_mean(points[i : i + WINDOW]), i) for i in range(len(points) - WINDOW + 1)]
+    peak, index = max(smooth)
+    edges = [round(i * len(points) / 4) for i in range(5)]
+    first, second, third, fourth = (_mean(points[a:b]) for a, b in pairwise(edges))
+    return Curve(
+        (first, second, third, fourth), smooth[0][0], smooth[-1][0], peak, points[index + WINDOW // 2].step
+    )
+
+
+def epoch_means(reward: Reward | None, epochs: int, steps: int) -> list[float] | None:
+    """Return the mean reward of each epoch, taking epochs as equally long; ``None``: too few points."""
+    points = reward.history if reward is not None else []
+    length = steps / epochs
+    by_epoch = [[p for p in points if i * length < p.step <= (i + 1) * length] for i in range(epochs)]
+    return [_mean(part) for part in by_epoch] if all(len(part) >= 2 for part in by_epoch) else None
+
+
+def _mean(points: Sequence[RewardPoint]) -> float:
+    return fmean(point.reward for point in points)

@@ -1,0 +1,32 @@
+"""The headings of the tuning guide that give advice: fixed here, so that none is left without a rule."""
+
+from typing import Literal, get_args
+
+Heading = Literal[
+    "Overview",
+    "Learning Rate",
+    "Epochs",
+    "LoRA Rank",
+    "Batch Size",
+    "Temperature",
+    "Top-p (Nucleus Sampling)",
+    "Top-k",
+    "Number of Rollouts (n)",
+    "Max Tokens",
+    "Temperature + Top-p/Top-k",
+    "Learning Rate + Batch Size",
+    "LoRA Rank + Model Size",
+    "Start with Defaults",
+    "One Change at a Time",
+    "Track Everything",
+    "Faster convergence",
+    "Better quality",
+    "Safer/less toxic",
+    "More creative",
+    "Lower cost",
+    "Higher capacity",
+    "Prevent overfitting",
+]
+"""The last seven are the patterns under "Common Patterns"."""
+
+HEADINGS: tuple[Heading, ...] = get_args(Heading)

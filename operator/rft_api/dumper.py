@@ -1,0 +1,28 @@
+"""Write YAML that kubectl reads back as it was meant."""
+
+from typing import Any
+
+import yaml
+
+from rft_api.loader import PLAIN_SCALARS
+
+
+class _Dumper(yaml.SafeDumper):
+    """SafeDumper that quotes what kubectl would not read as text: ``1e-4``, ``y``."""
+
+    yaml_implicit_resolvers = PLAIN_SCALARS
+
+    def ignore_aliases(self, _data: object) -> bool:
+        return True
+
+
+def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def dump(body: dict[str, Any]) -> str:
+    """Return one object as YAML."""
+    return yaml.dump(body, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)

@@ -1,0 +1,120 @@
+"""Fields of the manifest by their path, as the models describe them."""
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any, NamedTuple
+
+from rft_api.export.schema import Schema, structural
+from rft_api.job import RFTJobSpec
+from rft_api.problems import bounds_text
+from rft_api.status import RFTJobStatus
+
+
+class UnknownField(LookupError):
+    """No such field; ``meant`` is the one that probably was, if any."""
+
+    def __init__(self, path: str, meant: str | None) -> None:
+        super().__init__(f"no field {path}" + (f"; did you mean {meant}?" if meant else ""))
+        self.meant = meant
+
+
+class Field(NamedTuple):
+    """What the models say about a field."""
+
+    path: str
+    """With ``spec.`` or ``status.`` in front, list items as ``spec.graders[]``."""
+    type: str
+    description: str
+    """Its default and range included."""
+    default: Any
+    minimum: float | None
+    maximum: float | None
+    choices: tuple[Any, ...]
+    children: tuple[str, ...]
+
+    @property
+    def allowed(self) -> str:
+        """The range in words: ``1 to 10``, ``one of 4, 8, 16, 32``; empty where nothing is bounded."""
+        if self.choices:
+            return f"one of {', '.join(map(str, self.choices))}"
+        limits = {"ge": self.minimum, "le": self.maximum}
+        return bounds_text({key: limit for key, limit in limits.items() if limit is not None})
+
+    def allows(self, value: float) -> bool:
+        """Whether a number is within the documented range."""
+        if self.choices:
+            return value in self.choices
+        above = self.minimum is None or value >= self.minimum
+        return above and (self.maximum is None or value <= self.maximum)
+
+
+def find(path: str) -> Field:
+    """Return the field at ``path``; ``spec.`` may be left out, and so may ``[0]`` after a list.
+
+    Raises:
+        UnknownField: with the path that was probably meant.
+    """
+    normal = re.sub(r"\[\d*\]", "", path.strip(". "))
+    if normal.partition(".")[0] not in _roots():
+        normal = f"spec.{normal}"
+    found = all_fields().get(normal)
+    if found is None:
+        raise UnknownField(path, _meant(normal))
+    return found
+
+
+@cache
+def all_fields() -> Mapping[str, Field]:
+    """Return every field of spec and status by its path without brackets."""
+    return {
+        re.sub(r"\[\]", "", field.path): field
+        for root, schema in _roots().items()
+        for field in _walk(root, schema)
+    }
+
+
+@cache
+def _roots() -> Mapping[str, Schema]:
+    return {
+        "spec": structural(RFTJobSpec, defaults=True),
+        "status": structural(RFTJobStatus, defaults=False),
+    }
+
+
+def _walk(path: str, schema: Schema) -> Iterator[Field]:
+    item = schema.get("items", {})
+    properties = schema.get("properties") or item.get("properties") or {}
+    yield Field(
+        path=path + ("[]" if item.get("properties") else ""),
+        type=_type(schema),
+        description=schema.get("description", ""),
+        default=schema.get("default"),
+        minimum=schema.get("minimum"),
+        maximum=schema.get("maximum"),
+        choices=tuple(schema.get("enum", ())),
+        children=tuple(properties),
+    )
+    for name, child in properties.items():
+        yield from _walk(f"{path}.{name}", child)
+
+
+def _type(schema: Schema) -> str:
+    kind = str(schema.get("type", "any"))
+    item = schema.get("items")
+    return f"list of {item.get('type', 'any')}" if item is not None else kind
+
+
+def _meant(path: str) -> str | None:
+    """Guess: the same name anywhere, else the most alike path."""
+    wanted = _fold(path.rpartition(".")[2])
+    for known in all_fields():
+        if _fold(known.rpartition(".")[2]) == wanted:
+            return known
+    close = difflib.get_close_matches(path, all_fields(), 1, cutoff=0.8)
+    return close[0] if close else None
+
+
+def _fold(name: str) -> str:
+    return name.replace("_", "").replace("-", "").lower()

@@ -1,0 +1,18 @@
+"""Model sizes as people write them: ``7B`` parameters."""
+
+import re
+
+_COUNT = re.compile(r"(?:(\d+)x)?(\d+(?:\.\d+)?)([MBT])(?![A-Za-z0-9])", re.IGNORECASE)
+_SCALE = {"M": 1e6, "B": 1e9, "T": 1e12}
+
+
+def parameter_count(text: str) -> float | None:
+    """Return the parameter count in a model name, or ``None``: ``Qwen2.5-7B-Instruct`` is 7e9.
+
+    ``8x7B`` is read as 56e9, which is more than such a mixture has: a guess must not be too small.
+    """
+    found = _COUNT.search(text)
+    if found is None:
+        return None
+    experts = int(found[1]) if found[1] else 1
+    return experts * float(found[2]) * _SCALE[found[3].upper()]

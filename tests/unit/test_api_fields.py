@@ -1,0 +1,60 @@
+"""Fields are found by their path and described as the models describe them."""
+
+import pytest
+
+from rft_api.fields import UnknownField, all_fields, find
+from rft_api.guide import NINE, value_of
+from rft_api.validation import parse
+from tests.manifests import manifest
+
+
+def test_a_field_is_found_with_and_without_spec_in_front() -> None:
+    assert find("sampling.topK") == find("spec.sampling.topK")
+    assert find("sampling.topK").default == 40
+    assert find("status.reward.best").path == "status.reward.best"
+
+
+@pytest.mark.parametrize("path", ["graders.numeric", "graders[].numeric", "spec.graders[0].numeric"])
+def test_items_of_a_list_need_no_number(path: str) -> None:
+    assert "tolerance" in find(path).children
+
+
+def test_ranges_and_choices_come_from_the_models() -> None:
+    assert find("training.epochs").allowed == "1 to 10"
+    assert find("training.loraRank").allowed == "one of 4, 8, 16, 32"
+    assert find("training.batchSizeTokens").allowed == "at least 1024"
+    assert find("training.loraRank").allows(16)
+    assert not find("training.loraRank").allows(17)
+    assert not find("sampling.temperature").allows(2.1)
+    assert not find("sampling.numRollouts").allows(1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [
+        ("sampling.top_k", "spec.sampling.topK"),
+        ("topK", "spec.sampling.topK"),
+        ("training.learningrate", "spec.training.learningRate"),
+        ("training.lerningRate", "spec.training.learningRate"),
+        ("zzz", None),
+    ],
+)
+def test_an_unknown_field_is_answered_with_the_one_that_was_meant(wrong: str, meant: str | None) -> None:
+    with pytest.raises(UnknownField) as caught:
+        find(wrong)
+    assert caught.value.meant == meant
+
+
+def test_the_guide_has_the_nine_parameters_and_something_to_say_on_each() -> None:
+    paths = {path for path in all_fields() if path.count(".") == 2}
+    assert len(NINE) == 9
+    assert {guide.path for guide in NINE} <= paths
+    for guide in NINE:
+        assert all((guide.does, guide.too_low, guide.too_high, guide.change))
+
+
+def test_the_value_of_a_path_is_what_the_spec_says() -> None:
+    spec = parse(manifest(sampling={"topK": 7})).spec
+    assert value_of(spec, "spec.sampling.topK") == 7
+    assert value_of(spec, "spec.training.learningRate") == 1e-4
+    assert value_of(spec, "spec.stop.maxSteps") is None

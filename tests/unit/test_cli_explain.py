@@ -1,0 +1,54 @@
+"""rft explain: what a field is, when to change it, and what was meant by a wrong name."""
+
+import pytest
+from typer.testing import CliRunner
+
+from rft_api.fields import find
+from rft_api.guide import NINE, Guide
+from rft_cli.main import app
+
+runner = CliRunner()
+
+
+def explain(*arguments: str) -> str:
+    result = runner.invoke(app, ["explain", *arguments])
+    assert result.exit_code == 0, result.stderr
+    return result.stdout
+
+
+@pytest.mark.parametrize("guide", NINE, ids=lambda guide: guide.path)
+def test_each_of_the_nine_says_default_range_both_ends_and_its_advice(guide: Guide) -> None:
+    text = explain(guide.path)
+    for words in (guide.does, guide.too_low, guide.too_high, guide.change, guide.field.allowed):
+        assert words in text
+    assert f"Default     {guide.field.default}\n" in text
+    assert "Advice that speaks about it:" in text
+
+
+def test_the_short_path_says_the_same_as_the_long_one() -> None:
+    assert explain("sampling.topK") == explain("spec.sampling.topK")
+    assert "top-k-above-50" in explain("sampling.topK")
+    assert "in a run:" in explain("training.learningRate")
+
+
+def test_without_a_field_the_nine_are_listed() -> None:
+    text = explain()
+    for guide in NINE:
+        assert guide.path in text
+        assert guide.does in text
+
+
+def test_any_other_field_says_what_the_models_say() -> None:
+    text = explain("storage")
+    assert find("storage").description in text
+    assert "claimTemplate" in text
+    assert "storage-ephemeral" in explain("storage.ephemeral")
+    assert "Default: 3." in explain("checkpoint.keep")
+
+
+@pytest.mark.parametrize("wrong", ["sampling.top_k", "topK", "spec.sampling.topk"])
+def test_an_unknown_field_exits_1_and_names_the_one_that_was_meant(wrong: str) -> None:
+    result = runner.invoke(app, ["explain", wrong])
+    assert result.exit_code == 1
+    assert result.stderr == f"error: no field {wrong}; did you mean spec.sampling.topK?\n"
+    assert result.stdout == ""
