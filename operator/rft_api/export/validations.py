@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from rft_api import rules
+from rft_api import immutability, rules
 from rft_api.cel import Cel
 
 Schema = dict[str, Any]
@@ -15,6 +15,7 @@ def all_texts() -> Iterator[Cel]:
     """Yield every text, in the order of the rules."""
     for rule in rules.RULES:
         yield from rule.cel
+    yield from immutability.CEL
 
 
 def node_at(schema: Schema, where: str) -> Schema:
