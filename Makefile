@@ -37,8 +37,8 @@ format: setup ## Format the code
 test: setup ## Every check and every test, the cluster's included
 	scripts/test.sh
 
-test-unit: setup ## The tests that need neither vLLM nor a cluster
-	.venv/bin/python -m pytest -m "not vllm and not cluster and not e2e"
+test-unit: setup ## The tests that need neither vLLM nor a server
+	.venv/bin/python -m pytest -m "not vllm and not cluster and not e2e and not modern"
 
 clean: cluster-down ## Remove what the targets made in this checkout
 	rm -rf .venv .cache .cluster runs

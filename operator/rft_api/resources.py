@@ -42,7 +42,7 @@ class Resources(Model):
     memory: str | None = Field(None, pattern=QUANTITY, description="Memory request and limit.")
     shm: str | None = Field(None, pattern=QUANTITY, description="Size of /dev/shm.")
     node_selector: dict[str, str] | None = Field(None, description="Node labels the pod needs.")
-    tolerations: list[Toleration] | None = Field(None, description="Taints the pod tolerates.")
+    tolerations: list[Toleration] | None = Field(None, max_length=64, description="Taints the pod tolerates.")
     price_per_gpu_hour: float | None = Field(
         None, ge=0, description="For the cost estimate, in your currency."
     )
@@ -80,16 +80,16 @@ class Template(Model):
         None, description="When the image is pulled."
     )
     image_pull_secrets: list[LocalObjectRef] | None = Field(
-        None, json_schema_extra=map_by("name"), description="Registry credentials."
+        None, max_length=16, json_schema_extra=map_by("name"), description="Registry credentials."
     )
     service_account_name: str | None = Field(None, description="ServiceAccount; no token of it is mounted.")
     labels: dict[str, str] | None = Field(None, description="Extra labels of Job and pods.")
     annotations: dict[str, str] | None = Field(None, description="Extra annotations of Job and pods.")
     env: list[EnvVar] | None = Field(
-        None, json_schema_extra=map_by("name"), description="Extra environment variables."
+        None, max_length=128, json_schema_extra=map_by("name"), description="Extra environment variables."
     )
     affinity: dict[str, Any] | None = Field(None, description="Kubernetes affinity, as in a pod.")
     priority_class_name: str | None = Field(None, description="PriorityClass of the pod.")
     volumes: list[ExtraVolume] | None = Field(
-        None, json_schema_extra=map_by("name"), description="Extra volumes, e.g. with a model."
+        None, max_length=32, json_schema_extra=map_by("name"), description="Extra volumes, e.g. with a model."
     )

@@ -1,74 +1,103 @@
 """Rules across fields. Read top to bottom, the list at the end is the specification.
 
-A rule is a pure function from a spec to the problems it sees. Ranges of single fields are not
-here: they stand in the models.
+A rule is a pure function from a spec to the problems it sees, and beside it the CEL texts with which
+an API server that knows CEL says the same. Ranges of single fields are not here: they stand in the
+models. Nor is what may change after the start: see ``immutability``.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
-from rft_api.graders import GRADER_KINDS
+from rft_api.base import Model
+from rft_api.cel import Cel, exactly_one_of
+from rft_api.graders import GRADER_KINDS, Grader, Python
 from rft_api.job import RFTJobSpec
 from rft_api.problems import Problem
+from rft_api.resources import ExtraVolume
+from rft_api.sources import Dataset, Storage
 
-Rule = Callable[[RFTJobSpec], Iterator[Problem]]
+Check = Callable[[RFTJobSpec], Iterator[Problem]]
+
+DATASET_SOURCES = ("config_map", "persistent_volume_claim", "uri")
+STORAGE_KINDS = ("persistent_volume_claim", "claim_template", "ephemeral")
+CODE_SOURCES = ("inline", "config_map")
+VOLUME_SOURCES = ("persistent_volume_claim", "config_map")
 
 
-def _exactly_one(path: str, options: dict[str, object | None]) -> Iterator[Problem]:
-    given = [name for name, value in options.items() if value is not None]
+class Rule(NamedTuple):
+    """A rule across fields."""
+
+    check: Check
+    cel: tuple[Cel, ...] = ()
+    no_cel: str = ""
+    """Why CEL has no text of it."""
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        return self.check.__name__
+
+    def __call__(self, spec: RFTJobSpec) -> Iterator[Problem]:
+        """Return the problems the rule sees."""
+        return self.check(spec)
+
+
+def in_cel(*texts: Cel) -> Callable[[Check], Rule]:
+    """Make a rule of the function below, with its texts in CEL."""
+    return lambda check: Rule(check, cel=texts)
+
+
+def not_in_cel(reason: str) -> Callable[[Check], Rule]:
+    """Make a rule of the function below, of which CEL has no text."""
+    return lambda check: Rule(check, no_cel=reason)
+
+
+def _aliases(model: type[Model], fields: Sequence[str]) -> list[str]:
+    return [model.model_fields[field].alias or field for field in fields]
+
+
+def _exactly_one(path: str, value: Model, fields: Sequence[str]) -> Iterator[Problem]:
+    names = _aliases(type(value), fields)
+    given = [name for name, field in zip(names, fields, strict=True) if getattr(value, field) is not None]
     if len(given) == 1:
         return
     found = f"{', '.join(given)} are set" if given else "none is set"
-    yield Problem(path, f"needs exactly one of {', '.join(options)}; {found}")
+    yield Problem(path, f"needs exactly one of {', '.join(names)}; {found}")
 
 
+@in_cel(
+    exactly_one_of("spec.dataset", _aliases(Dataset, DATASET_SOURCES)),
+    exactly_one_of("spec.evaluation.dataset", _aliases(Dataset, DATASET_SOURCES)),
+)
 def dataset_has_one_source(spec: RFTJobSpec) -> Iterator[Problem]:
     """A dataset, training or evaluation, comes from exactly one place."""
-    for path, dataset in (
-        ("spec.dataset", spec.dataset),
-        ("spec.evaluation.dataset", spec.evaluation.dataset),
-    ):
-        if dataset is not None:
-            yield from _exactly_one(
-                path,
-                {
-                    "configMap": dataset.config_map,
-                    "persistentVolumeClaim": dataset.persistent_volume_claim,
-                    "uri": dataset.uri,
-                },
-            )
+    yield from _exactly_one("spec.dataset", spec.dataset, DATASET_SOURCES)
+    if spec.evaluation.dataset is not None:
+        yield from _exactly_one("spec.evaluation.dataset", spec.evaluation.dataset, DATASET_SOURCES)
 
 
+@in_cel(exactly_one_of("spec.storage", _aliases(Storage, STORAGE_KINDS)))
 def storage_has_one_kind(spec: RFTJobSpec) -> Iterator[Problem]:
     """The run's folder lives in exactly one place."""
-    yield from _exactly_one(
-        "spec.storage",
-        {
-            "persistentVolumeClaim": spec.storage.persistent_volume_claim,
-            "claimTemplate": spec.storage.claim_template,
-            "ephemeral": spec.storage.ephemeral,
-        },
-    )
+    yield from _exactly_one("spec.storage", spec.storage, STORAGE_KINDS)
 
 
+@in_cel(exactly_one_of("spec.graders[]", _aliases(Grader, GRADER_KINDS)))
 def grader_has_one_kind(spec: RFTJobSpec) -> Iterator[Problem]:
     """A grader is of exactly one kind."""
     for i, grader in enumerate(spec.graders):
-        aliases = {
-            type(grader).model_fields[kind].alias or kind: getattr(grader, kind) for kind in GRADER_KINDS
-        }
-        yield from _exactly_one(f"spec.graders[{i}]", aliases)
+        yield from _exactly_one(f"spec.graders[{i}]", grader, GRADER_KINDS)
 
 
+@in_cel(exactly_one_of("spec.graders[].python", _aliases(Python, CODE_SOURCES)))
 def python_grader_has_one_source(spec: RFTJobSpec) -> Iterator[Problem]:
     """The code of a python grader comes from exactly one place."""
     for i, grader in enumerate(spec.graders):
         if grader.python is not None:
-            yield from _exactly_one(
-                f"spec.graders[{i}].python",
-                {"inline": grader.python.inline, "configMap": grader.python.config_map},
-            )
+            yield from _exactly_one(f"spec.graders[{i}].python", grader.python, CODE_SOURCES)
 
 
+@not_in_cel("the list is a map by name: the schema alone refuses a name that stands twice")
 def grader_names_are_unique(spec: RFTJobSpec) -> Iterator[Problem]:
     """Metrics are reported by grader name."""
     seen: dict[str, int] = {}
@@ -81,6 +110,13 @@ def grader_names_are_unique(spec: RFTJobSpec) -> Iterator[Problem]:
         seen.setdefault(grader.name, i)
 
 
+@in_cel(
+    Cel(
+        "spec.graders[].scale",
+        "self.min < self.max",
+        "spec.graders[].scale: min must be below max; raise max or lower min",
+    )
+)
 def grader_scale_rises(spec: RFTJobSpec) -> Iterator[Problem]:
     """A scale maps min to 0 and max to 1."""
     for i, grader in enumerate(spec.graders):
@@ -91,6 +127,13 @@ def grader_scale_rises(spec: RFTJobSpec) -> Iterator[Problem]:
             )
 
 
+@in_cel(
+    Cel(
+        "spec.graders[].numeric",
+        "(has(self.extract) && self.extract == 'marker') == has(self.marker)",
+        "spec.graders[].numeric: marker and extract: marker belong together; set both or neither",
+    )
+)
 def marker_goes_with_marker_extraction(spec: RFTJobSpec) -> Iterator[Problem]:
     """``numeric.marker`` and ``extract: marker`` belong together."""
     for i, grader in enumerate(spec.graders):
@@ -102,6 +145,14 @@ def marker_goes_with_marker_extraction(spec: RFTJobSpec) -> Iterator[Problem]:
             )
 
 
+@in_cel(
+    Cel(
+        "spec",
+        "!has(self.training.maxContextLength) || self.sampling.maxTokens < self.training.maxContextLength",
+        "spec.sampling.maxTokens must be smaller than spec.training.maxContextLength, which holds the"
+        " prompt too; lower the one or raise the other",
+    )
+)
 def completion_fits_context(spec: RFTJobSpec) -> Iterator[Problem]:
     """A prompt needs room beside the completion."""
     context = spec.training.max_context_length
@@ -113,6 +164,14 @@ def completion_fits_context(spec: RFTJobSpec) -> Iterator[Problem]:
         )
 
 
+@in_cel(
+    Cel(
+        "spec.training",
+        "!has(self.maxContextLength) || self.maxContextLength <= self.batchSizeTokens",
+        "spec.training.maxContextLength must be at most spec.training.batchSizeTokens;"
+        " lower the one or raise the other",
+    )
+)
 def context_fits_batch(spec: RFTJobSpec) -> Iterator[Problem]:
     """A batch holds at least one longest sequence."""
     context = spec.training.max_context_length
@@ -124,6 +183,14 @@ def context_fits_batch(spec: RFTJobSpec) -> Iterator[Problem]:
         )
 
 
+@in_cel(
+    Cel(
+        "spec",
+        "has(self.training.maxContextLength) || self.sampling.maxTokens < self.training.batchSizeTokens",
+        "spec.sampling.maxTokens must be smaller than spec.training.batchSizeTokens, which bounds prompt"
+        " plus completion; lower the one or raise the other",
+    )
+)
 def completion_fits_default_context(spec: RFTJobSpec) -> Iterator[Problem]:
     """Where the context is derived, the batch is what bounds it."""
     training = spec.training
@@ -135,16 +202,22 @@ def completion_fits_default_context(spec: RFTJobSpec) -> Iterator[Problem]:
         )
 
 
+@in_cel(exactly_one_of("spec.template.volumes[]", _aliases(ExtraVolume, VOLUME_SOURCES)))
 def extra_volume_has_one_source(spec: RFTJobSpec) -> Iterator[Problem]:
     """An extra volume comes from exactly one place."""
     volumes = (spec.template.volumes if spec.template is not None else None) or []
     for i, volume in enumerate(volumes):
-        yield from _exactly_one(
-            f"spec.template.volumes[{i}]",
-            {"persistentVolumeClaim": volume.persistent_volume_claim, "configMap": volume.config_map},
-        )
+        yield from _exactly_one(f"spec.template.volumes[{i}]", volume, VOLUME_SOURCES)
 
 
+@in_cel(
+    Cel(
+        "spec",
+        "!self.suspend || !has(self.storage.ephemeral)",
+        "spec.suspend must be false with spec.storage.ephemeral, whose checkpoints die with the pod;"
+        " use a claim, or cancel",
+    )
+)
 def suspending_needs_storage(spec: RFTJobSpec) -> Iterator[Problem]:
     """An emptyDir dies with the pod, so there would be nothing to resume from."""
     if spec.suspend and spec.storage.ephemeral is not None:

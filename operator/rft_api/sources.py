@@ -90,7 +90,7 @@ class ClaimTemplate(Model):
     )
     storage_class_name: str | None = Field(None, description="StorageClass; the cluster's default if absent.")
     access_modes: list[Literal["ReadWriteOnce", "ReadWriteMany", "ReadWriteOncePod"]] | None = Field(
-        None, description="Access modes; ReadWriteOnce if absent."
+        None, max_length=3, description="Access modes; ReadWriteOnce if absent."
     )
     retain: bool = Field(True, description="Keep the claim when the RFTJob is deleted.")
 

@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from rft_api.conditions import Reason
-from rft_api.job import MUTABLE_AFTER_START
+from rft_api.immutability import late_changes
+from rft_api.problems import Problem
 from rft_api.status import Plan
 from rft_api.validation import check
 from rft_operator import clock
@@ -94,29 +95,27 @@ def _after_the_end(facts: Facts, status: dict[str, Any]) -> Decision:
 
 
 def _accepted(facts: Facts) -> Gate:
-    changed = _changed_fields(facts)
+    changed = _late_changes(facts)
     if changed:
+        paths = ", ".join(problem.path for problem in changed)
         return Gate(
             False,
             Reason.IMMUTABLE_FIELD_CHANGED,
-            f"spec.{', spec.'.join(changed)} changed after the start; the run goes on with what it had",
+            f"{paths} changed after the start; the run goes on with what it had",
         )
     if facts.job is None:
         return Gate(False, Reason.INVALID_SPEC, joined(facts.problems))
     return Gate(True, Reason.ACCEPTED, "The spec is valid.")
 
 
-def _changed_fields(facts: Facts) -> list[str]:
-    """Return the fields whose edit came too late."""
+def _late_changes(facts: Facts) -> list[Problem]:
+    """Return the edits that the run does not follow."""
     snapshot = facts.observed.snapshot
     if snapshot is None or facts.job is None:
         return []
-    fields = type(snapshot.spec).model_fields
-    return [
-        info.alias or name
-        for name, info in fields.items()
-        if name not in MUTABLE_AFTER_START and getattr(snapshot.spec, name) != getattr(facts.job.spec, name)
-    ]
+    # The snapshot holds resources and template too and is not made anew on resuming: an edit while
+    # nothing runs, which the gates admit, has no effect either, and is told as long as it stands.
+    return late_changes(snapshot.spec, facts.job.spec, pod_alive=True)
 
 
 def _planned(facts: Facts) -> Gate:

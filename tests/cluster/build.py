@@ -9,7 +9,7 @@ import shutil
 import time
 from pathlib import Path
 
-from tests.cluster.packages import BUILD, ensure_packages
+from tests.cluster.packages import BUILD, ensure_packages, private_lists
 from tests.cluster.shell import (
     ClusterError,
     locked,
@@ -27,14 +27,12 @@ BINARIES = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube
 # "1.20.5+really1.20.2".
 SUITE = "bookworm"
 VERSION = "v1.20.2"
-SOURCE = f"deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] {{}} {SUITE} main\n"
 RECIPE = 2  # raised when the same source is built in another way
 
 # reflect2 before 1.0.2 walks maps by a layout that Go 1.18 changed: an API server built with it
 # crashes now and then on a custom resource. Debian has the newer one as a package of its own.
 REFLECT2 = "github.com/modern-go/reflect2"
 PACKAGED_GO_SOURCES = Path("/usr/share/gocode/src")
-MIRROR = "http://deb.debian.org/debian"
 
 
 def kubernetes_binaries(cache: Path) -> Path:
@@ -82,18 +80,8 @@ def _build(target: Path) -> None:
 
 
 def _unpack_source(work: Path, source: Path, log: Path) -> None:
-    """Fetch with package lists of our own: the system's may lack the source entries."""
-    lists = work / "lists"
-    (lists / "partial").mkdir(parents=True)
-    (work / "sources.list").write_text(SOURCE.format(os.environ.get("RFT_DEBIAN_MIRROR", MIRROR)))
-    private = [
-        f"--option=Dir::Etc::SourceList={work / 'sources.list'}",
-        "--option=Dir::Etc::SourceParts=/dev/null",
-        f"--option=Dir::State::Lists={lists}",
-        "--option=APT::Sandbox::User=root",
-    ]
-    run("apt-get", *private, "update")
-    run("apt-get", *private, "source", "--download-only", "kubernetes", cwd=work)
+    options = private_lists(work, "deb-src", SUITE)
+    run("apt-get", *options, "source", "--download-only", "kubernetes", cwd=work)
     (description,) = work.glob("kubernetes_*.dsc")
     source.parent.mkdir(parents=True)
     run_contained(["dpkg-source", "--no-check", "--extract", description, source], log, {}, work)

@@ -1,5 +1,6 @@
-"""Installing the Debian packages that the node and the builds need."""
+"""Installing the Debian packages that the node and the builds need, or fetching them."""
 
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,9 @@ BUILD = (
     "rsync",
 )
 
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+MIRROR = "http://deb.debian.org/debian"
+
 POLICY = Path("/usr/sbin/policy-rc.d")
 
 
@@ -53,6 +57,34 @@ def ensure_packages(names: Sequence[str]) -> None:
     run("apt-get", wait, "update", env=quiet)
     with _services_not_started():
         run("apt-get", wait, "install", "--yes", "--no-install-recommends", *missing, env=quiet)
+
+
+def private_lists(work: Path, kind: str, suite: str) -> list[str]:
+    """Fetch package lists of our own into ``work`` and return the options that make apt-get use them.
+
+    The system's lists lack other suites, and may lack the source entries. ``kind`` is ``deb``, which then
+    counts no package as installed, or ``deb-src``.
+
+    Raises:
+        ClusterError: the lists cannot be fetched.
+    """
+    lists = work / "lists"
+    (lists / "partial").mkdir(parents=True)
+    (work / "archives/partial").mkdir(parents=True)
+    (work / "status").touch()
+    mirror = os.environ.get("RFT_DEBIAN_MIRROR", MIRROR)
+    (work / "sources.list").write_text(f"{kind} [signed-by={KEYRING}] {mirror} {suite} main\n")
+    options = [
+        f"--option=Dir::Etc::SourceList={work / 'sources.list'}",
+        "--option=Dir::Etc::SourceParts=/dev/null",
+        f"--option=Dir::State::Lists={lists}",
+        f"--option=Dir::Cache={work}",
+        "--option=APT::Sandbox::User=root",
+    ]
+    if kind == "deb":
+        options.append(f"--option=Dir::State::Status={work / 'status'}")
+    run("apt-get", *options, "update")
+    return options
 
 
 def _installed(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""``python -m rft_api.export [--check]``: write the generated files, or fail when they drifted."""
+"""``python -m rft_api.export [--check]``: write the generated files, or check them and the rules in CEL."""
 
 import argparse
 import difflib
@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 from rft_api.export.advice_doc import advice_markdown
-from rft_api.export.crd import crd_yaml
+from rft_api.export.cel_lint import lint
+from rft_api.export.crd import crd_yaml, object_schema
+from rft_api.export.validations import all_texts
 
 
 def generated_files() -> dict[str, str]:
@@ -33,8 +35,14 @@ def drift(root: Path) -> list[str]:
     return diffs
 
 
+def cel_problems() -> list[str]:
+    """Return what is wrong with the rules in CEL."""
+    schema = object_schema()
+    return [problem for text in all_texts() for problem in lint(text, schema)]
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Write or check the files; 1 when ``--check`` finds drift."""
+    """Write or check the files; 1 when ``--check`` finds something."""
     parser = argparse.ArgumentParser(prog="python -m rft_api.export", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing, fail when a file differs")
     parser.add_argument("--root", type=Path, default=Path.cwd(), help="root of the repository")
@@ -44,7 +52,9 @@ def main(arguments: list[str] | None = None) -> int:
         if diffs:
             print("\n".join(diffs), file=sys.stderr)
             print("generated files differ; run: python -m rft_api.export", file=sys.stderr)
-        return 1 if diffs else 0
+        problems = cel_problems()
+        print(*problems, sep="\n", end="\n" if problems else "", file=sys.stderr)
+        return 1 if diffs or problems else 0
     for name, text in generated_files().items():
         path = options.root / name
         path.parent.mkdir(parents=True, exist_ok=True)

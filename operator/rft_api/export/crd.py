@@ -6,6 +6,7 @@ import yaml
 
 from rft_api import GROUP, KIND, PLURAL, SHORT_NAME, SINGULAR, VERSION
 from rft_api.export.schema import structural
+from rft_api.export.validations import all_texts, place
 from rft_api.job import MAX_NAME_LENGTH, RFTJobSpec
 from rft_api.status import RFTJobStatus
 
@@ -24,9 +25,9 @@ _COLUMNS = (
 )
 
 
-def crd() -> dict[str, Any]:
-    """Return the CustomResourceDefinition as an object."""
-    schema = {
+def object_schema() -> dict[str, Any]:
+    """Return the schema of a whole RFTJob, with its rules in CEL."""
+    schema: dict[str, Any] = {
         "description": "A reinforcement fine-tuning run.",
         "type": "object",
         "required": ["spec"],
@@ -41,6 +42,12 @@ def crd() -> dict[str, Any]:
             "status": structural(RFTJobStatus, defaults=False),
         },
     }
+    place(schema, all_texts())
+    return schema
+
+
+def crd() -> dict[str, Any]:
+    """Return the CustomResourceDefinition as an object."""
     columns = [
         {"name": name, "type": kind, "jsonPath": path, "priority": priority, "description": text}
         for name, kind, path, priority, text in _COLUMNS
@@ -67,7 +74,7 @@ def crd() -> dict[str, Any]:
                     "storage": True,
                     "subresources": {"status": {}},
                     "additionalPrinterColumns": columns,
-                    "schema": {"openAPIV3Schema": schema},
+                    "schema": {"openAPIV3Schema": object_schema()},
                 }
             ],
         },

@@ -1,0 +1,49 @@
+"""Rules in CEL, the language in which the API server itself refuses an object.
+
+A rule's text stands beside the function that says the same in Python. Only what Kubernetes 1.25
+knows is used: ``rft_api.export.cel_lint`` refuses the rest.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+def words(text: str) -> frozenset[str]:
+    """Return the words of a text."""
+    return frozenset(text.split())
+
+
+_RESERVED = words(
+    "true false null in as break const continue else for function if import let loop package namespace"
+    " return var void while"
+)
+
+
+class Cel(NamedTuple):
+    """One entry of ``x-kubernetes-validations``."""
+
+    where: str
+    """Place in the schema: ``spec``, ``spec.graders[]``, empty for the whole object."""
+    expression: str
+    """Sees the value at ``where`` as ``self``."""
+    message: str
+    """The field, what is allowed, and the fix. One line; the server puts the place before it."""
+
+
+def escape(field: str) -> str:
+    """Return the CEL identifier of a field: ``function`` is ``__function__``."""
+    if field in _RESERVED:
+        return f"__{field}__"
+    for character, word in (("__", "underscores"), (".", "dot"), ("-", "dash"), ("/", "slash")):
+        field = field.replace(character, f"__{word}__")
+    return field
+
+
+def exactly_one_of(where: str, fields: Sequence[str]) -> Cel:
+    """Return the rule that exactly one of the optional ``fields`` at ``where`` is set."""
+    given = ", ".join(f"has(self.{escape(field)})" for field in fields)
+    return Cel(
+        where,
+        f"[{given}].exists_one(given, given)",
+        f"{where} needs exactly one of {', '.join(fields)}; set one and remove the others",
+    )

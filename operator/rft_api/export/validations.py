@@ -1,0 +1,43 @@
+"""Put the rules in CEL into a schema, as ``x-kubernetes-validations``."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from rft_api import immutability, rules
+from rft_api.cel import Cel
+
+Schema = dict[str, Any]
+
+KEY = "x-kubernetes-validations"
+
+
+def all_texts() -> Iterator[Cel]:
+    """Yield every text, in the order of the rules."""
+    for rule in rules.RULES:
+        yield from rule.cel
+    yield from immutability.CEL
+
+
+def node_at(schema: Schema, where: str) -> Schema:
+    """Return the schema of ``spec.graders[].python``; the empty path is the whole object.
+
+    Raises:
+        KeyError: there is no such place.
+    """
+    for part in where.split(".") if where else ():
+        name = part.removesuffix("[]")
+        schema = schema["properties"][name]
+        if name != part:
+            schema = schema["items"]
+    return schema
+
+
+def place(schema: Schema, texts: Iterable[Cel]) -> None:
+    """Append each text where it stands.
+
+    Raises:
+        KeyError: a text stands at a place that the schema lacks.
+    """
+    for text in texts:
+        entry = {"rule": text.expression, "message": text.message}
+        node_at(schema, text.where).setdefault(KEY, []).append(entry)

@@ -1,0 +1,140 @@
+"""One server with its etcd, for as long as a ``with`` block lasts."""
+
+import json
+import socket
+import ssl
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.cluster.pki import Authority, Pair
+from tests.cluster.shell import ClusterError, tail, wait_until
+from tests.modern.build import BINARY, PACKAGE, PACKAGES_FILE
+
+# They read Namespaces, Secrets or webhooks, of which this server has none.
+NO_ADMISSION = (
+    "MutatingAdmissionPolicy",
+    "MutatingAdmissionWebhook",
+    "NamespaceLifecycle",
+    "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionWebhook",
+)
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that runs."""
+
+    url: str
+    package: str
+    """What it was built of, with its version."""
+    client: httpx.Client
+    """Speaks as an administrator."""
+
+    def call(
+        self, method: str, path: str, body: Any = None, kind: str = "application/json"
+    ) -> httpx.Response:
+        """Send one request; ``kind`` is the body's content type."""
+        content = None if body is None else json.dumps(body)
+        return self.client.request(method, path, content=content, headers={"Content-Type": kind})
+
+
+@contextmanager
+def running(binaries: Path, folder: Path) -> Iterator[Server]:
+    """Run a server on an etcd of its own; data, certificates and logs go into ``folder``.
+
+    Raises:
+        ClusterError: it did not start; the message carries the end of its log.
+    """
+    url = f"https://127.0.0.1:{_free_port()}"
+    etcd = f"http://127.0.0.1:{_free_port()}"
+    authority = Authority(folder / "pki")
+    serving = authority.issue("server", "rft-modern", hosts=("IP:127.0.0.1", "DNS:localhost"))
+    admin = authority.issue("admin", "admin", group="system:masters")
+    kubeconfig = authority.kubeconfig(url, admin, folder / "kubeconfig")
+    packages = (binaries / PACKAGES_FILE).read_text().splitlines()
+    with ExitStack() as stack:
+        _start(stack, folder, _etcd(folder, etcd))
+        server = _start(stack, folder, _server(binaries, url, etcd, authority.pair, serving, kubeconfig))
+        client = stack.enter_context(
+            httpx.Client(base_url=url, verify=_tls(authority.pair, admin), timeout=30)
+        )
+
+        def answers() -> bool:
+            if server.poll() is not None:
+                raise ClusterError(f"{BINARY} ended:\n{tail(folder / f'{BINARY}.log')}")
+            try:
+                # Not /readyz: it waits for the core objects that are not served here.
+                return client.get("/healthz").status_code == 200
+            except httpx.TransportError:
+                return False
+
+        wait_until(f"answer of {BINARY}", 60, answers)
+        package = next(name for name in packages if name.startswith(PACKAGE))
+        yield Server(url, package, client)
+
+
+def _etcd(folder: Path, url: str) -> list[str]:
+    peer = f"http://127.0.0.1:{_free_port()}"
+    return [
+        "etcd",
+        f"--data-dir={folder / 'etcd'}",
+        "--log-outputs=stderr",
+        f"--listen-client-urls={url}",
+        f"--advertise-client-urls={url}",
+        f"--listen-peer-urls={peer}",
+        f"--initial-advertise-peer-urls={peer}",
+        f"--initial-cluster=default={peer}",
+    ]
+
+
+def _server(
+    binaries: Path, url: str, etcd: str, authority: Pair, serving: Pair, kubeconfig: Path
+) -> list[str]:
+    return [
+        str(binaries / BINARY),
+        f"--etcd-servers={etcd}",
+        "--bind-address=127.0.0.1",
+        f"--secure-port={url.rsplit(':', 1)[-1]}",
+        f"--client-ca-file={authority.certificate}",
+        f"--tls-cert-file={serving.certificate}",
+        f"--tls-private-key-file={serving.key}",
+        # There is no cluster behind it to ask: it asks itself, and an administrator needs no answer.
+        "--authentication-skip-lookup",
+        f"--authentication-kubeconfig={kubeconfig}",
+        f"--authorization-kubeconfig={kubeconfig}",
+        f"--kubeconfig={kubeconfig}",
+        "--enable-priority-and-fairness=false",
+        f"--disable-admission-plugins={','.join(NO_ADMISSION)}",
+    ]
+
+
+def _start(stack: ExitStack, folder: Path, command: Sequence[str]) -> "subprocess.Popen[bytes]":
+    """Start a program that ends with the block, and with this process however that ends."""
+    log = stack.enter_context((folder / f"{Path(command[0]).name}.log").open("wb"))
+    process = subprocess.Popen(
+        ["setpriv", "--pdeathsig", "KILL", *command],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+    )
+    stack.callback(process.wait)
+    stack.callback(process.kill)
+    return process
+
+
+def _tls(authority: Pair, client: Pair) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(authority.certificate))
+    context.load_cert_chain(str(client.certificate), str(client.key))
+    return context
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

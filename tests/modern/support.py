@@ -1,0 +1,52 @@
+"""Objects for the modern server."""
+
+from copy import deepcopy
+from typing import Any
+from uuid import uuid4
+
+import httpx
+
+from rft_api import GROUP, PLURAL, VERSION
+from tests.manifests import manifest
+from tests.modern.server import Server
+
+CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+RFTJOBS = f"/apis/{GROUP}/{VERSION}/namespaces/default/{PLURAL}"
+MERGE_PATCH = "application/merge-patch+json"
+APPLY_PATCH = "application/apply-patch+yaml"
+START = "2026-11-22T18:00:00Z"
+
+Object = dict[str, Any]
+
+
+def named(**spec: Any) -> Object:
+    """Return a valid RFTJob of a name of its own, with ``spec`` fields replaced."""
+    document = deepcopy(manifest(**spec))
+    document["metadata"]["name"] = f"job-{uuid4().hex[:8]}"
+    return document
+
+
+def create(server: Server, document: Object) -> httpx.Response:
+    """Send an RFTJob as strictly as kubectl does."""
+    return server.call("POST", f"{RFTJOBS}?fieldValidation=Strict", document)
+
+
+def patch(server: Server, name: str, body: Object, subresource: str = "") -> httpx.Response:
+    """Send a merge patch."""
+    return server.call("PATCH", f"{RFTJOBS}/{name}{subresource}", body, MERGE_PATCH)
+
+
+def started(server: Server, phase: str = "Running", **spec: Any) -> str:
+    """Create an RFTJob, say in its status that it started, and return its name."""
+    answer = create(server, named(**spec))
+    assert answer.status_code == 201, answer.text
+    name = str(answer.json()["metadata"]["name"])
+    answer = patch(server, name, {"status": {"startTime": START, "phase": phase}}, "/status")
+    assert answer.status_code == 200, answer.text
+    return name
+
+
+def apply(server: Server, document: Object, manager: str) -> httpx.Response:
+    """Apply a part of an RFTJob, server-side, as ``manager``."""
+    path = f"{RFTJOBS}/{document['metadata']['name']}?fieldManager={manager}"
+    return server.call("PATCH", path, document, APPLY_PATCH)

@@ -1,0 +1,78 @@
+"""What may change after the start, by the one function that all gates share."""
+
+from typing import Any
+
+import pytest
+
+from rft_api.immutability import CEL, NEVER, ONLY_SUSPENDED, problems
+from rft_api.job import MUTABLE_AFTER_START, RFTJobSpec
+from rft_api.validation import parse
+from tests.manifests import manifest
+
+CLAIM = {"storage": {"persistentVolumeClaim": {"claimName": "runs"}}}
+RUNNING = {"startTime": "2026-11-22T18:00:00Z", "phase": "Running"}
+SUSPENDED = {**RUNNING, "phase": "Suspended"}
+
+
+def spec(**changes: Any) -> RFTJobSpec:
+    return parse(manifest(**CLAIM, **changes)).spec
+
+
+def paths(old: RFTJobSpec, new: RFTJobSpec, status: dict[str, Any]) -> list[str]:
+    return [problem.path for problem in problems(old, new, status)]
+
+
+def test_before_the_start_everything_may_change() -> None:
+    new = spec(model={"name": "org/other"}, training={"learningRate": 2e-4})
+    assert problems(spec(), new, {}) == []
+    assert problems(spec(), new, {"phase": "Failed"}) == []
+
+
+def test_after_the_start_each_change_is_named_by_its_field() -> None:
+    new = spec(
+        training={"learningRate": 2e-4, "maxContextLength": 4096},
+        graders=[{"name": "right", "numeric": {"tolerance": 0.1}}, {"name": "more", "math": {}}],
+    )
+    assert paths(spec(), new, RUNNING) == [
+        "spec.graders.right.numeric.tolerance",
+        "spec.graders.more",
+        "spec.training.learningRate",
+        "spec.training.maxContextLength",
+    ]
+    assert {problem.message for problem in problems(spec(), new, RUNNING)} == {NEVER}
+
+
+def test_a_field_that_goes_is_a_change() -> None:
+    assert paths(spec(tracking={"tensorboard": {}}), spec(), RUNNING) == ["spec.tracking"]
+
+
+def test_the_order_of_a_list_that_is_merged_by_name_says_nothing() -> None:
+    one, two = {"name": "a", "math": {}}, {"name": "b", "math": {}}
+    assert problems(spec(graders=[one, two]), spec(graders=[two, one]), RUNNING) == []
+
+
+@pytest.mark.parametrize(
+    "change", [{"stop": {"maxSteps": 3}}, {"suspend": True}, {"cancel": True}, {"ttlSecondsAfterFinished": 9}]
+)
+def test_what_steers_a_run_may_change_at_any_time(change: dict[str, Any]) -> None:
+    assert problems(spec(), spec(**change), RUNNING) == []
+
+
+PLACEMENT = {"resources": {"gpus": 2}, "template": {"labels": {"team": "a"}}}
+
+
+def test_placement_may_change_only_while_nothing_runs() -> None:
+    new, asleep = spec(**PLACEMENT), spec(**PLACEMENT, suspend=True)
+    assert paths(spec(), new, RUNNING) == ["spec.resources", "spec.template"]
+    assert {problem.message for problem in problems(spec(), new, RUNNING)} == {ONLY_SUSPENDED}
+    assert paths(spec(suspend=True), asleep, RUNNING), "its pod still writes its checkpoint"
+    assert problems(spec(suspend=True), asleep, SUSPENDED) == []
+    assert problems(spec(suspend=True), new, SUSPENDED) == [], "changed and resumed at once"
+    assert paths(spec(), new, SUSPENDED), "resumed, and the operator has not looked yet"
+
+
+def test_every_field_that_may_not_change_has_its_text_in_cel() -> None:
+    steering = {RFTJobSpec.model_fields[name].alias for name in MUTABLE_AFTER_START}
+    fields = {info.alias or name for name, info in RFTJobSpec.model_fields.items()} - steering
+    assert {text.message.split()[0].removeprefix("spec.") for text in CEL} == fields
+    assert {text.where for text in CEL} == {""}

@@ -1,0 +1,56 @@
+"""A spec that breaks each rule across fields, and nothing else."""
+
+from typing import Any, NamedTuple
+
+
+class Violation(NamedTuple):
+    """A broken spec."""
+
+    spec: dict[str, Any]
+    path: str
+    """The field that is to be named."""
+
+
+GRADER = {"name": "right", "numeric": {}}
+TWO_SOURCES = {"uri": "./a", "configMap": {"name": "b"}}
+
+VIOLATIONS: dict[str, tuple[Violation, ...]] = {
+    "dataset_has_one_source": (
+        Violation({"dataset": TWO_SOURCES}, "spec.dataset"),
+        Violation({"evaluation": {"dataset": TWO_SOURCES}}, "spec.evaluation.dataset"),
+    ),
+    "storage_has_one_kind": (Violation({"storage": {}}, "spec.storage"),),
+    "grader_has_one_kind": (Violation({"graders": [{"name": "right"}]}, "spec.graders[0]"),),
+    "python_grader_has_one_source": (
+        Violation({"graders": [{"name": "right", "python": {}}]}, "spec.graders[0].python"),
+    ),
+    "grader_names_are_unique": (Violation({"graders": [GRADER, GRADER]}, "spec.graders[1].name"),),
+    "grader_scale_rises": (
+        Violation({"graders": [{**GRADER, "scale": {"min": 1, "max": 1}}]}, "spec.graders[0].scale"),
+    ),
+    "marker_goes_with_marker_extraction": (
+        Violation(
+            {"graders": [{"name": "right", "numeric": {"extract": "marker"}}]}, "spec.graders[0].numeric"
+        ),
+    ),
+    "completion_fits_context": (
+        Violation(
+            {"training": {"maxContextLength": 2048}, "sampling": {"maxTokens": 2048}},
+            "spec.sampling.maxTokens",
+        ),
+    ),
+    "context_fits_batch": (
+        Violation(
+            {"training": {"maxContextLength": 40000, "batchSizeTokens": 32768}},
+            "spec.training.maxContextLength",
+        ),
+    ),
+    "completion_fits_default_context": (
+        Violation({"training": {"batchSizeTokens": 2048}}, "spec.sampling.maxTokens"),
+    ),
+    "extra_volume_has_one_source": (
+        Violation({"template": {"volumes": [{"name": "m", "mountPath": "/m"}]}}, "spec.template.volumes[0]"),
+    ),
+    "suspending_needs_storage": (Violation({"suspend": True}, "spec.suspend"),),
+}
+"""By rule; one for each of its texts in CEL, in their order, and one where it has none."""
