@@ -28,6 +28,8 @@ def print_summary(folder: Path) -> None:
         console.print()
         console.print(evaluation_table(status.evaluation))
         console.print(verdict(status.evaluation), markup=False)
+    for advice in status.recommendations or []:
+        console.print(f"advice: {advice.parameter}: {advice.message} [{advice.rule}]", markup=False)
     console.print()
     if points:
         console.print(f"curve:   {folder / PNG_FILE}", markup=False)

@@ -107,4 +107,6 @@ def test_a_finished_run_leaves_an_adapter_that_peft_loads_and_a_paired_evaluatio
     assert snapshot.evaluation.reward is not None
     assert snapshot.evaluation.reward.difference is not None
     assert snapshot.evaluation.rows == 32
+    # Random weights seldom end an answer within 16 tokens.
+    assert "completions-cut" in {advice.rule for advice in snapshot.recommendations or []}
     assert not list((tmp_path / "run").rglob("*.partial"))

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
+from rft_api.advice import recommend
 from rft_api.runconfig import RunConfig
 from rft_api.status import (
     EvaluationResult,
@@ -67,7 +68,7 @@ class Status:
             seconds = float(last["stepSeconds"])
             so_far = self._step_seconds
             self._step_seconds = seconds if so_far is None else 0.7 * so_far + 0.3 * seconds
-        return RunStatus(
+        run = RunStatus(
             **known(
                 progress=self._progress(state),
                 reward=_reward(rows),
@@ -77,6 +78,8 @@ class Status:
                 output=self.output,
             )
         )
+        # An empty list takes back what was said before.
+        return run.model_copy(update={"recommendations": recommend(self._config.spec, run)})
 
     def _progress(self, state: RunState) -> Progress:
         total = self.total_steps
