@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from rft_api.export.crd import crd_yaml
+from rft_api.export.reference import reference
 
 
 def generated_files() -> dict[str, str]:
@@ -14,6 +15,7 @@ def generated_files() -> dict[str, str]:
     return {
         "crds/rftjobs.rft.dev.yaml": crd,
         "charts/rft-operator/files/rftjobs.rft.dev.yaml": crd,
+        "docs/reference/rftjob.md": reference(),
     }
 
 
