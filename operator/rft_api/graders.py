@@ -68,7 +68,9 @@ class Python(Model):
     inline: str | None = Field(None, min_length=1, description="Python source that defines the function.")
     config_map: ConfigMapCode | None = Field(None, description="Python source in a ConfigMap.")
     function: str = Field(
-        "grade", pattern=r"^[A-Za-z_]\w*$", description="Function called as grade(completion, row)."
+        "grade",
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        description="Function called as grade(completion, row).",
     )
 
 

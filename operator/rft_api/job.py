@@ -14,6 +14,9 @@ from rft_api.sources import Dataset, ModelSource, Storage
 MAX_NAME_LENGTH = 52
 """Longest metadata.name: children add a dash and eight characters, and 63 is the limit of a label."""
 
+NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+"""Names of child objects are labels too, so a dot is not allowed."""
+
 MUTABLE_AFTER_START = ("suspend", "cancel", "stop", "ttl_seconds_after_finished")
 """Fields of the spec that may change while a run goes on."""
 MUTABLE_WHILE_SUSPENDED = ("resources", "template")
@@ -61,7 +64,7 @@ class Metadata(Model):
 
     model_config = ConfigDict(extra="ignore", strict=False)
 
-    name: str = Field(min_length=1, max_length=MAX_NAME_LENGTH, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+    name: str = Field(min_length=1, max_length=MAX_NAME_LENGTH, pattern=NAME_PATTERN)
     namespace: str = "default"
     uid: str = ""
     generation: int = 1

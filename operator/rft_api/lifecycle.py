@@ -44,7 +44,7 @@ class Stop(Model):
     max_gpu_hours: float | None = Field(None, gt=0, description="GPU-hours of all attempts together.")
     deadline: str | None = Field(
         None,
-        pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$",
+        pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$",
         description="Moment in UTC, e.g. 2027-01-31T18:00:00Z.",
     )
 

@@ -2,11 +2,14 @@
 
 kubectl follows YAML 1.1 with Go's number syntax: ``1e-4`` is a number (PyYAML reads a string), ``y``
 and ``off`` are booleans, keys included. It also accepts several documents and ``kind: List``.
-Duplicate keys are an error here: kubectl's strict decoding refuses them too.
+Duplicate keys are an error here, where kubectl silently takes the last: nobody knows which was meant.
 """
 
+import math
 import re
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Hashable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,72 +29,151 @@ class Document(NamedTuple):
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader with kubectl's resolution of plain scalars."""
+    """SafeLoader with kubectl's resolution of plain scalars, and its leniency with tabs and anchors."""
+
+    def scan_to_next_token(self) -> None:
+        """Take tabs for spaces wherever they cannot be indentation."""
+        super().scan_to_next_token()
+        while self.peek() == "\t" and (self.flow_level or not self.allow_simple_key):
+            while self.peek() in " \t":
+                self.forward()
+            super().scan_to_next_token()
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Let a later anchor of the same name replace the earlier one."""
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if not isinstance(event, yaml.AliasEvent):
+            self.anchors.pop(getattr(event, "anchor", None), None)
+        return super().compose_node(parent, index)
 
 
+_TAG = "tag:yaml.org,2002:"
 _FLOAT = re.compile(
-    r"""^[-+]?(?:(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*|[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?
+    r"""^[-+]?(?:(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*|[0-9][0-9_]*)(?:[eE][-+]?[0-9][0-9_]*)?
     |\.(?:inf|Inf|INF))$|^\.(?:nan|NaN|NAN)$""",
     re.VERBOSE,
 )
-_INT = re.compile(r"^[-+]?(?:0b[01_]+|0o?[0-7_]+|0x[0-9a-fA-F_]+|0|[1-9][0-9_]*)$")
+_INT = re.compile(r"^[-+]?(?:0b[01_]+|0o?[0-7_]+|0[xX][0-9a-fA-F_]+|0|[1-9][0-9_]*)$")
 _BOOL = re.compile(
     r"^(?:y|Y|yes|Yes|YES|on|On|ON|true|True|TRUE|n|N|no|No|NO|off|Off|OFF|false|False|FALSE)$"
 )
+_FLOAT_DIGITS_LIMIT = 1e21
+"""From here on Go writes floats with an exponent, which keeps them floats."""
+_INLINE_DOCUMENT = re.compile(r"^---[ \t]*[^\s#]", re.MULTILINE)
+_BYTE_ORDER_MARK = re.compile("^\ufeff", re.MULTILINE)
+"""Files that some editors write begin with one, and are put together with others."""
 _NULL = re.compile(r"^(?:~|null|Null|NULL|)$")
 
 
 def _use_kubectls_resolvers() -> None:
     _Loader.yaml_implicit_resolvers = {}
-    tag = "tag:yaml.org,2002:"
-    _Loader.add_implicit_resolver(f"{tag}bool", _BOOL, list("yYnNtTfFoO"))
-    _Loader.add_implicit_resolver(f"{tag}null", _NULL, ["~", "n", "N", ""])
-    _Loader.add_implicit_resolver(f"{tag}int", _INT, list("-+0123456789"))
-    _Loader.add_implicit_resolver(f"{tag}float", _FLOAT, list("-+.0123456789"))
-    _Loader.add_implicit_resolver(f"{tag}merge", re.compile("^<<$"), ["<"])
+    _Loader.add_implicit_resolver(f"{_TAG}bool", _BOOL, list("yYnNtTfFoO"))
+    _Loader.add_implicit_resolver(f"{_TAG}null", _NULL, ["~", "n", "N", ""])
+    _Loader.add_implicit_resolver(f"{_TAG}int", _INT, list("-+0123456789"))
+    _Loader.add_implicit_resolver(f"{_TAG}float", _FLOAT, list("-+.0123456789"))
+    _Loader.add_implicit_resolver(f"{_TAG}merge", re.compile("^<<$"), ["<"])
 
 
 def _construct_bool(loader: _Loader, node: yaml.ScalarNode) -> bool:
     return str(loader.construct_scalar(node)).lower() in ("y", "yes", "on", "true")
 
 
-def _construct_int(loader: _Loader, node: yaml.ScalarNode) -> int:
+def _construct_int(loader: _Loader, node: yaml.ScalarNode) -> int | float:
     text = str(loader.construct_scalar(node)).replace("_", "")
     sign, digits = (-1, text[1:]) if text.startswith("-") else (1, text.lstrip("+"))
     octal = re.fullmatch(r"0([0-7]+)", digits)
-    return sign * (int(octal[1], 8) if octal else int(digits, 0))
+    try:
+        return _as_sent(sign * (int(octal[1], 8) if octal else int(digits, 0)))
+    except ValueError:
+        raise _refused(node, f"{text!r} is not a whole number") from None
 
 
-def _construct_float(loader: _Loader, node: yaml.ScalarNode) -> float:
-    return float(
-        str(loader.construct_scalar(node))
-        .replace("_", "")
-        .lower()
-        .replace(".inf", "inf")
-        .replace(".nan", "nan")
-    )
+def _construct_float(loader: _Loader, node: yaml.ScalarNode) -> int | float | str:
+    text = str(loader.construct_scalar(node))
+    plain = text.replace("_", "").lower()
+    try:
+        value = float(plain.replace(".inf", "inf").replace(".nan", "nan"))
+    except ValueError:
+        raise _refused(node, f"{text!r} is not a number") from None
+    if math.isfinite(value):
+        return _as_sent(value)
+    if plain.endswith((".inf", ".nan")):
+        raise _refused(node, f"{text} cannot be sent to a cluster: JSON has no such number")
+    return text  # Go cannot parse what is too large for a float, so kubectl takes it for a text.
+
+
+def _as_sent(value: int | float) -> int | float:
+    """Return a number as the API server gets it from kubectl: JSON knows no ``8.0``, only 8."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < _FLOAT_DIGITS_LIMIT:
+        value = int(Decimal(repr(value)))
+    return value if -(2**63) <= value < 2**63 else float(value)
+
+
+def _refused(node: yaml.Node, problem: str) -> yaml.constructor.ConstructorError:
+    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
 
 def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Hashable, Any]:
-    loader.flatten_mapping(node)
     result: dict[Hashable, Any] = {}
+    written: set[str] = set()
     for key_node, value_node in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        # JSON has string keys only; this is how kubectl writes the others.
-        key = str(key).lower() if isinstance(key, bool) else str(key)
-        if key in result:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"the key {key!r} stands here twice", key_node.start_mark
-            )
-        result[key] = loader.construct_object(value_node, deep=True)
+        value = loader.construct_object(value_node, deep=True)
+        if key_node.tag == f"{_TAG}merge":
+            # In the order of the text, as kubectl does it: a merge also replaces keys that stand before it.
+            result.update(_merged(value, value_node))
+            continue
+        key = _key(loader, key_node)
+        if key in written:
+            raise _refused(key_node, f"the key {key!r} stands here twice")
+        written.add(key)
+        result[key] = value
     return result
 
 
+def _key(loader: _Loader, node: yaml.Node) -> str:
+    """Return a key as kubectl writes it: JSON has texts only."""
+    key = loader.construct_object(node, deep=True)
+    if key is None or isinstance(key, (dict, list)):
+        raise _refused(node, "a key must be a text")
+    return str(key).lower() if isinstance(key, bool) else str(key)
+
+
+def _merged(value: object, node: yaml.Node) -> dict[Hashable, Any]:
+    """Return what ``<<`` brings: of several objects, the first that has a key."""
+    objects = value if isinstance(value, list) else [value]
+    if not all(isinstance(each, dict) for each in objects):
+        raise _refused(node, "<< takes an object or a list of objects")
+    return {key: each[key] for each in reversed(objects) for key in each}
+
+
+def _construct_binary(loader: _Loader, node: yaml.ScalarNode) -> str:
+    try:
+        return loader.construct_yaml_binary(node).decode()
+    except UnicodeDecodeError:
+        raise _refused(node, "!!binary that is not a text") from None
+
+
+def _construct_untagged(loader: _Loader, node: yaml.Node) -> Any:
+    """Read what has a tag that means nothing to JSON as if it had none; a scalar is then a text."""
+    if isinstance(node, yaml.MappingNode):
+        return _construct_mapping(loader, node)
+    if isinstance(node, yaml.SequenceNode):
+        return loader.construct_sequence(node, deep=True)
+    return str(loader.construct_scalar(node))  # type: ignore[arg-type]
+
+
 _use_kubectls_resolvers()
-_Loader.add_constructor("tag:yaml.org,2002:bool", _construct_bool)
-_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
-_Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
-_Loader.add_constructor("tag:yaml.org,2002:map", _construct_mapping)
+_Loader.yaml_constructors = {
+    name: construct
+    for name, construct in _Loader.yaml_constructors.items()
+    if name in (f"{_TAG}null", f"{_TAG}seq", f"{_TAG}str")
+}
+_Loader.add_constructor(f"{_TAG}bool", _construct_bool)
+_Loader.add_constructor(f"{_TAG}int", _construct_int)
+_Loader.add_constructor(f"{_TAG}float", _construct_float)
+_Loader.add_constructor(f"{_TAG}map", _construct_mapping)
+_Loader.add_constructor(f"{_TAG}binary", _construct_binary)
+_Loader.add_constructor(None, _construct_untagged)
 
 PLAIN_SCALARS = _Loader.yaml_implicit_resolvers
 """What is not text without quotes; a dumper needs to know."""
@@ -103,8 +185,11 @@ def load_documents(text: str, source: str = "manifest") -> list[Document]:
     Raises:
         UnreadableManifest: if the text is not YAML or a document is not an object.
     """
+    if inline := _INLINE_DOCUMENT.search(text):
+        line = text.count("\n", 0, inline.start()) + 1
+        raise UnreadableManifest(f"{source}: line {line}: write the document below ---, not beside it")
     try:
-        parsed = list(yaml.load_all(text, Loader=_Loader))
+        parsed = list(yaml.load_all(_BYTE_ORDER_MARK.sub("", text), Loader=_Loader))
     except yaml.YAMLError as error:
         raise UnreadableManifest(f"{source}: {error}") from error
     documents: list[Document] = []
@@ -114,11 +199,11 @@ def load_documents(text: str, source: str = "manifest") -> list[Document]:
         place = source if len(parsed) == 1 else f"{source} (document {number})"
         if not isinstance(body, dict):
             raise UnreadableManifest(f"{place}: is a {type(body).__name__}, not a Kubernetes object")
-        items = body.get("items") if str(body.get("kind", "")).endswith("List") else None
-        if not isinstance(items, list):
+        items = body.get("items", body)
+        if not isinstance(items, list | None):
             documents.append(Document(place, body))
             continue
-        for i, item in enumerate(items):
+        for i, item in enumerate(items or []):
             if not isinstance(item, dict):
                 raise UnreadableManifest(f"{place}: items[{i}] is not a Kubernetes object")
             documents.append(Document(f"{place} items[{i}]", item))
@@ -132,7 +217,8 @@ def load_file(path: Path) -> list[Document]:
         UnreadableManifest: if the file cannot be read.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        data = path.read_bytes()
+        text = data.decode("utf-16" if data[:2] in (BOM_UTF16_LE, BOM_UTF16_BE) else "utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UnreadableManifest(f"{path}: {error}") from error
     return load_documents(text, str(path))

@@ -19,7 +19,7 @@ class Problem(NamedTuple):
     """The value, what is allowed, and the fix."""
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.message}"
+        return f"{self.path}: {self.message}" if self.path else self.message
 
 
 class InvalidManifest(ValueError):
@@ -38,9 +38,9 @@ def from_validation_error(error: ValidationError, root: type[Model]) -> list[Pro
 
 
 def _loc(detail: ErrorDetails) -> tuple[int | str, ...]:
-    """Return the field's location; a null is found by the model around the field."""
-    field = detail.get("ctx", {}).get("field") if detail["type"] == "null_value" else None
-    return (*detail["loc"], str(field)) if field else detail["loc"]
+    """Return the field's location; nulls and duplicates are found by what is around them."""
+    inside = {"null_value": "field", "duplicate_item": "index"}.get(detail["type"])
+    return (*detail["loc"], detail["ctx"][inside]) if inside is not None else detail["loc"]
 
 
 def join_path(loc: Iterable[int | str]) -> str:
@@ -54,10 +54,12 @@ def join_path(loc: Iterable[int | str]) -> str:
 _TYPE_NAMES = {
     "int_type": "a whole number",
     "int_from_float": "a whole number",
+    "int_64_bits": "a whole number of 64 bits",
     "float_type": "a number",
     "finite_number": "a finite number",
     "string_type": "a text",
     "bool_type": "true or false",
+    "scalar_type": "a text, a number, true or false",
     "list_type": "a list",
     "dict_type": "an object",
     "model_type": "an object",
@@ -73,11 +75,14 @@ def _message(detail: ErrorDetails, root: type[Model]) -> str:
         return "is null; give it a value or remove the line"
     if kind == "extra_forbidden":
         return f"no such field{_suggestion(detail['loc'], root)}"
+    if kind == "duplicate_item":
+        first = join_path((*detail["loc"], context["first"]))
+        return f"{context['value']!r} is also the {context['key']} of {first}; give each its own"
     if kind == "literal_error":
-        return f"{_show(value)} is not one of {_options(context)}"
+        return f"{_show(value)} is not one of {_options(context)}{_meant(value, context)}"
     bounds = _bounds(detail["loc"], root)
     if kind in _TYPE_NAMES:
-        hint = f"; write {value} without quotes" if _is_quoted_number(value) and "string" not in kind else ""
+        hint = _quotes(value, kind)
         allowed = f" {bounds}" if bounds else ""
         return f"{_show(value)} is not {_TYPE_NAMES[kind]}{allowed}{hint}"
     if kind in ("greater_than", "greater_than_equal", "less_than", "less_than_equal"):
@@ -89,6 +94,25 @@ def _message(detail: ErrorDetails, root: type[Model]) -> str:
 
 def _options(context: dict[str, Any]) -> str:
     return str(context.get("expected", "")).replace(" or ", ", ")
+
+
+def _meant(value: object, context: dict[str, Any]) -> str:
+    """Guess the option that was meant: the same number without quotes, or a text spelt alike."""
+    options = [option.strip() for option in _options(context).split(",")]
+    if _is_quoted_number(value) and str(value) in options:
+        return f"; write {value} without quotes"
+    texts = {_fold(option.strip("'")): option for option in options}
+    close = difflib.get_close_matches(_fold(str(value)), texts, 1) if isinstance(value, str) else []
+    return f"; did you mean {texts[close[0]]}?" if close else ""
+
+
+def _quotes(value: object, kind: str) -> str:
+    """Say where YAML's quotes are missing or too many."""
+    if kind == "string_type" and isinstance(value, (bool, int, float)):
+        return f"; write it in quotes: '{_show(value)}'"
+    numeric = kind.startswith(("int_", "float_")) and _is_quoted_number(value)
+    boolean = kind == "bool_type" and value in ("true", "false")
+    return f"; write {value} without quotes" if numeric or boolean else ""
 
 
 def _show(value: object) -> str:

@@ -1,10 +1,10 @@
 """What the trainer's pod may use and how it may differ."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from rft_api.base import Int, Model, map_by
+from rft_api.base import Int, Model, map_by, unique_by
 
 QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|Ki|Mi|Gi|Ti|k|M|G|T)?$"
 
@@ -79,17 +79,17 @@ class Template(Model):
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = Field(
         None, description="When the image is pulled."
     )
-    image_pull_secrets: list[LocalObjectRef] | None = Field(
+    image_pull_secrets: Annotated[list[LocalObjectRef], unique_by("name")] | None = Field(
         None, max_length=16, json_schema_extra=map_by("name"), description="Registry credentials."
     )
     service_account_name: str | None = Field(None, description="ServiceAccount; no token of it is mounted.")
     labels: dict[str, str] | None = Field(None, description="Extra labels of Job and pods.")
     annotations: dict[str, str] | None = Field(None, description="Extra annotations of Job and pods.")
-    env: list[EnvVar] | None = Field(
+    env: Annotated[list[EnvVar], unique_by("name")] | None = Field(
         None, max_length=128, json_schema_extra=map_by("name"), description="Extra environment variables."
     )
     affinity: dict[str, Any] | None = Field(None, description="Kubernetes affinity, as in a pod.")
     priority_class_name: str | None = Field(None, description="PriorityClass of the pod.")
-    volumes: list[ExtraVolume] | None = Field(
+    volumes: Annotated[list[ExtraVolume], unique_by("name")] | None = Field(
         None, max_length=32, json_schema_extra=map_by("name"), description="Extra volumes, e.g. with a model."
     )

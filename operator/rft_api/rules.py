@@ -5,6 +5,7 @@ an API server that knows CEL says the same. Ranges of single fields are not here
 models. Nor is what may change after the start: see ``immutability``.
 """
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -36,6 +37,11 @@ class Rule(NamedTuple):
     def name(self) -> str:
         """The function's name."""
         return self.check.__name__
+
+    @property
+    def text(self) -> str:
+        """The function's docstring: what the rule says."""
+        return inspect.getdoc(self.check) or ""
 
     def __call__(self, spec: RFTJobSpec) -> Iterator[Problem]:
         """Return the problems the rule sees."""

@@ -6,11 +6,13 @@ The operator writes it into the child's immutable ConfigMap, ``rft run`` into th
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from rft_api import rules
 from rft_api.base import Int, Model
 from rft_api.graders import Grader
 from rft_api.job import RFTJobSpec
+from rft_api.problems import InvalidManifest, from_validation_error
 from rft_api.status import Effective, Plan
 
 CONFIG_FILE = "run.json"
@@ -70,6 +72,21 @@ class RunConfig(Model):
     )
     scratch_dir: str | None = Field(None, description="Fast local folder for sockets and temporary files.")
     report: ReportTarget | None = Field(None, description="Where reports go; absent for rft run.")
+
+
+def read_run_config(text: str) -> RunConfig:
+    """Return the configuration a trainer is started with, checked like a manifest.
+
+    Raises:
+        InvalidManifest: with every problem.
+    """
+    try:
+        config = RunConfig.model_validate_json(text, by_alias=True, by_name=False)
+    except ValidationError as error:
+        raise InvalidManifest(from_validation_error(error, RunConfig)) from error
+    if problems := rules.problems(config.spec):
+        raise InvalidManifest(problems)
+    return config
 
 
 GRADER_CONFIG_DIR = "/etc/rft/grader"

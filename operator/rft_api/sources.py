@@ -1,10 +1,23 @@
 """Where the model, the data and the run's folder come from."""
 
-from typing import Literal
+import math
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from rft_api.base import Model
+
+
+def _is_scalar(value: object) -> object:
+    """Complain once, where a union would complain once for each of its types."""
+    if not isinstance(value, (str, int, float)) or (isinstance(value, float) and not math.isfinite(value)):
+        raise PydanticCustomError("scalar_type", "Input should be a text, a number, true or false")
+    return value
+
+
+Scalar = Annotated[str | int | float | bool, BeforeValidator(_is_scalar)]
+"""A value without parts."""
 
 
 class SecretKeyRef(Model):
@@ -31,7 +44,7 @@ class ModelSource(Model):
     secret_ref: SecretKeyRef | None = Field(
         None, description="Hub token for gated models, by reference only."
     )
-    chat_template_args: dict[str, str | int | float | bool] | None = Field(
+    chat_template_args: dict[str, Scalar] | None = Field(
         None, description="Extra arguments for the model's chat template."
     )
     parameters: str | None = Field(

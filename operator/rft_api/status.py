@@ -45,6 +45,28 @@ class Plan(Model):
     notes: list[str] | None = Field(None, description="How the numbers came about, line by line.")
 
 
+class Change(Model):
+    """A parameter that differs from the baseline's."""
+
+    path: str = Field(description="Field, e.g. spec.training.learningRate.")
+    from_: str | None = Field(
+        None, alias="from", description="The baseline's effective value; absent where it has none."
+    )
+    to: str | None = Field(None, description="This run's effective value; absent where it has none.")
+
+
+class Baseline(Model):
+    """Comparison with the RFTJob that the annotation rft.dev/baseline names."""
+
+    job: str = Field(description="Name of the baseline.")
+    changes: list[Change] | None = Field(
+        None, description="What differs; absent where it could not be compared."
+    )
+    message: str | None = Field(
+        None, description="Why it could not be compared, or that more than one parameter changed."
+    )
+
+
 class Progress(Model):
     """How far the run is."""
 
@@ -204,6 +226,7 @@ class RFTJobStatus(Model):
         default_factory=list, json_schema_extra=map_by("type"), description="Accepted, Planned, Ready, …"
     )
     plan: Plan | None = Field(None, description="What was derived before the run.")
+    baseline: Baseline | None = Field(None, description="What differs from the baseline.")
     progress: Progress | None = Field(None, description="How far the run is.")
     reward: Reward | None = Field(None, description="The reward curve.")
     evaluation: EvaluationResult | None = Field(None, description="Held-out evaluation.")

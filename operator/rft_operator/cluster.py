@@ -87,8 +87,8 @@ class Cluster:
         """Return an RFTJob, ``None`` where there is none."""
         return self._find("RFTJob", namespace, name)
 
-    def state(self, owner: Owner) -> RawState:
-        """Return everything that belongs to one RFTJob, or is in the way."""
+    def state(self, owner: Owner, baseline: str | None = None) -> RawState:
+        """Return everything that belongs to one RFTJob, or is in the way, and the RFTJob ``baseline``."""
         selector = f"{LABEL_JOB_UID}={owner.uid}"
         return RawState(
             job=self._find("Job", owner.namespace, owner.child),
@@ -96,6 +96,7 @@ class Cluster:
             ca=self._find("ConfigMap", owner.namespace, owner.ca),
             claim=self._find("PersistentVolumeClaim", owner.namespace, owner.child),
             pods=tuple(self._list("Pod", owner.namespace, selector)),
+            baseline=self.job(owner.namespace, baseline) if baseline is not None else None,
         )
 
     def pod(self, namespace: str, name: str) -> Json | None:

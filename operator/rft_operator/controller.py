@@ -18,7 +18,7 @@ from rft_operator.objects.names import OPERATOR_NAME, Owner, owner_of
 from rft_operator.objects.pod import Image
 from rft_operator.observe import RawState, observe
 from rft_operator.queue import Key
-from rft_operator.reconcile import reconcile
+from rft_operator.reconcile import baseline_to_read, reconcile
 from rft_operator.settings import Settings
 from rft_operator.status import merge_patch
 
@@ -65,7 +65,7 @@ class Controller:
             return None
         owner = owner_of(document)
         self._uids[key] = owner.uid
-        raw = self._cluster.state(owner)
+        raw = self._cluster.state(owner, baseline_to_read(document))
         observed = observe(owner, raw, self.ca_bundle, self._reports.get(owner.uid))
         decision = reconcile(document, observed, datetime.now(UTC), self._settings.no_progress_seconds)
         self._write_status(key, document, decision.status)

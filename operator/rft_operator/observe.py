@@ -115,6 +115,7 @@ class Observed:
     claim_exists: bool = False
     conflicts: tuple[str, ...] = ()
     received: Received | None = None
+    baseline: Raw | None = None
 
     @property
     def any_alive(self) -> bool:
@@ -138,6 +139,7 @@ class RawState:
     ca: Raw | None = None
     claim: Raw | None = None
     pods: tuple[Raw, ...] = ()
+    baseline: Raw | None = None
 
 
 def observe(owner: Owner, raw: RawState, ca_bundle: str | None, received: Received | None) -> Observed:
@@ -164,6 +166,7 @@ def observe(owner: Owner, raw: RawState, ca_bundle: str | None, received: Receiv
         claim_exists=claim_ours,
         conflicts=tuple(conflicts),
         received=received,
+        baseline=raw.baseline,
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from rft_api import baseline
 from rft_api.conditions import Reason
 from rft_api.immutability import late_changes
 from rft_api.problems import Problem
@@ -46,7 +47,7 @@ def reconcile(
     if is_over(facts.status):
         return _after_the_end(facts, status)
     verdict = next(found for stage in STAGES if (found := stage(facts)) is not None)
-    status = _with_plan(facts, status, verdict)
+    status = _with_baseline(facts, _with_plan(facts, status, verdict))
     summary = Summary(
         verdict.phase, verdict.reason, verdict.message, _accepted(facts), _planned(facts),
         stalled=verdict.stalled, ended=verdict.ended,
@@ -138,6 +139,25 @@ def _with_plan(facts: Facts, status: dict[str, Any], verdict: Verdict) -> dict[s
         changed["jobName"] = owner_of(dict(facts.document)).child
     counted = sum(failure.counted for failure in failures_of(facts))
     changed["failedPods"] = max(changed.get("failedPods", 0), counted)
+    return changed
+
+
+def baseline_to_read(document: Mapping[str, Any]) -> str | None:
+    """Return the name of the baseline while it has to be compared: until it is, and until the start."""
+    name, status = baseline.named_in(document), document.get("status") or {}
+    known = status.get("baseline") or {}
+    compared = known.get("job") == name and "changes" in known
+    return None if compared and "startTime" in status else name
+
+
+def _with_baseline(facts: Facts, status: dict[str, Any]) -> dict[str, Any]:
+    """Return ``status`` with the comparison, without it where no baseline is named."""
+    changed = dict(status)
+    if baseline.named_in(facts.document) is None:
+        changed.pop("baseline", None)
+    name = baseline_to_read(facts.document)
+    if name is not None and facts.spec is not None:
+        changed["baseline"] = baseline.compare(name, facts.spec, facts.observed.baseline).dump()
     return changed
 
 

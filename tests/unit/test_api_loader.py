@@ -1,15 +1,26 @@
 """YAML is read as kubectl reads it."""
 
+from pathlib import Path
+
 import pytest
 
-from rft_api.loader import UnreadableManifest, load_documents
+from rft_api.loader import UnreadableManifest, load_documents, load_file
 
 
 @pytest.mark.parametrize(
     ("text", "value"),
     [
         ("1e-4", 1e-4),
-        ("5E3", 5e3),
+        ("5E3", 5000),
+        ("8.0", 8),
+        ("-0.0", 0),
+        ("1e21", 1e21),
+        ("9223372036854775808", 2.0**63),
+        ("1e400", "1e400"),
+        ("0X1f", 31),
+        ("!!int '8'", 8),
+        ("!foo 8", "8"),
+        ("!!binary aGVsbG8=", "hello"),
         ("0.5", 0.5),
         (".5", 0.5),
         ("0x10", 16),
@@ -45,6 +56,34 @@ def test_duplicate_keys_are_an_error_that_names_the_line() -> None:
 def test_several_documents_and_lists_are_taken_apart() -> None:
     text = "kind: A\n---\n---\nkind: List\nitems: [{kind: B}, {kind: C}]\n"
     assert [d.body["kind"] for d in load_documents(text)] == ["A", "B", "C"]
+
+
+@pytest.mark.parametrize("text", [".inf", "-.inf", ".nan", "!!int 8.5", "!!float x"])
+def test_numbers_that_json_does_not_have_are_refused_with_the_line(text: str) -> None:
+    with pytest.raises(UnreadableManifest, match="line 2"):
+        load_documents(f"a: 1\nb: {text}")
+
+
+def test_a_byte_order_mark_and_utf_16_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        path.write_bytes("kind: A\r\nname: ü\r\n".encode(encoding))
+        assert load_file(path)[0].body == {"kind": "A", "name": "ü"}
+    assert [d.body for d in load_documents("kind: A\n---\n\ufeffkind: B\n")] == [{"kind": "A"}, {"kind": "B"}]
+
+
+def test_a_list_without_items_holds_nothing() -> None:
+    assert load_documents("kind: List\nitems:\n") == []
+
+
+def test_a_document_beside_its_separator_is_refused() -> None:
+    with pytest.raises(UnreadableManifest, match="line 2"):
+        load_documents("kind: A\n--- {kind: B}\n")
+
+
+def test_a_later_anchor_replaces_an_earlier_one_and_a_merge_what_stands_before_it() -> None:
+    assert load_documents("{a: &x 1, b: &x 2, c: *x}")[0].body == {"a": 1, "b": 2, "c": 2}
+    assert load_documents("{a: &x {k: 1}, b: {k: 2, <<: *x}}")[0].body["b"] == {"k": 1}
 
 
 def test_anchors_and_merges_work() -> None:

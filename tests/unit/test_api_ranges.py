@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from rft_api.effective import effective
 from rft_api.export.schema import structural
 from rft_api.job import RFTJobSpec
 from rft_api.validation import check
@@ -57,6 +58,33 @@ def test_a_quoted_number_is_refused_with_the_fix() -> None:
 
 
 @pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"training": {"loraRank": "16"}}, "'16' is not one of 4, 8, 16, 32; write 16 without quotes"),
+        (
+            {"training": {"learningRate": "1e-4"}},
+            "'1e-4' is not a number 1e-05 to 0.0005; write 1e-4 without quotes",
+        ),
+        ({"suspend": "true"}, "'true' is not true or false; write true without quotes"),
+        ({"model": {"name": 7}}, "7 is not a text; write it in quotes: '7'"),
+        ({"model": {"name": "m", "revision": True}}, "true is not a text; write it in quotes: 'true'"),
+        (
+            {"training": {"schedule": "Cosine"}},
+            "'Cosine' is not one of 'constant', 'linear', 'cosine'; did you mean 'cosine'?",
+        ),
+        (
+            {"training": {"loraTargets": "all_linear"}},
+            "'all_linear' is not one of 'all-linear', 'attention'; did you mean 'all-linear'?",
+        ),
+        ({"training": {"loraRank": 7}}, "7 is not one of 4, 8, 16, 32"),
+    ],
+)
+def test_a_wrong_value_is_answered_with_the_fix(spec: dict[str, Any], message: str) -> None:
+    (problem,) = check(manifest(**spec)).problems
+    assert problem.message == message
+
+
+@pytest.mark.parametrize(
     ("spec", "path", "hint"),
     [
         ({"sampling": {"top_k": 5}}, "spec.sampling.top_k", "did you mean spec.sampling.topK?"),
@@ -85,6 +113,48 @@ def test_whole_floats_are_whole_numbers_as_on_the_api_server() -> None:
     job, _ = check(manifest(training={"epochs": 2.0}))
     assert job is not None
     assert job.spec.training.epochs == 2
+
+
+@pytest.mark.parametrize("value", [2**63, -(2**63) - 1, 10**30, 1e30])
+def test_a_whole_number_has_64_bits_as_on_the_api_server(value: float) -> None:
+    (problem,) = check(manifest(training={"batchSizeTokens": value})).problems
+    assert problem.path == "spec.training.batchSizeTokens"
+    assert "whole number" in problem.message
+
+
+def test_null_under_a_name_nobody_knows_is_refused_with_the_field_that_was_meant() -> None:
+    (problem,) = check(manifest(sampling={"top_k": None})).problems
+    assert str(problem) == "spec.sampling.top_k: no such field; did you mean spec.sampling.topK?"
+
+
+@pytest.mark.parametrize(
+    ("field", "item"),
+    [
+        ("env", {"name": "A"}),
+        ("imagePullSecrets", {"name": "a"}),
+        ("volumes", {"name": "a", "mountPath": "/a", "configMap": "c"}),
+    ],
+)
+def test_two_items_of_one_name_are_refused_as_in_every_list_that_is_a_map(
+    field: str, item: dict[str, Any]
+) -> None:
+    (problem,) = check(manifest(template={field: [item, item]})).problems
+    assert str(problem) == (
+        f"spec.template.{field}[1]: {item['name']!r} is also the name of spec.template.{field}[0];"
+        " give each its own"
+    )
+
+
+def test_what_is_no_scalar_is_refused_once() -> None:
+    (problem,) = check(manifest(model={"name": "m", "chatTemplateArgs": {"a": [1]}})).problems
+    assert str(problem) == "spec.model.chatTemplateArgs.a: [1] is not a text, a number, true or false"
+
+
+@pytest.mark.parametrize("objective", ["grpo", "dapo", "gspo", "drGrpo", "cispo"])
+def test_every_objective_has_effective_parameters(objective: str) -> None:
+    job, _ = check(manifest(training={"objective": objective}))
+    assert job is not None
+    assert (effective(job.spec, "uid").clip_low is None) == (objective == "cispo")
 
 
 def test_booleans_are_not_numbers() -> None:

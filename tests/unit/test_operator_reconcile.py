@@ -19,7 +19,7 @@ from rft_operator.decision import Decision, Part
 from rft_operator.objects.config import run_config
 from rft_operator.objects.names import owner_of
 from rft_operator.observe import Child, Observed, Pod, Received, Terminated, Waiting
-from rft_operator.reconcile import reconcile
+from rft_operator.reconcile import baseline_to_read, reconcile
 from rft_planner.plan import plan
 
 NOW = datetime(2026, 11, 22, 18, 0, tzinfo=UTC)
@@ -445,6 +445,45 @@ def test_a_job_that_is_being_deleted_is_left_alone() -> None:
     document["metadata"]["deletionTimestamp"] = rfc3339(NOW)
     decision = once(document, observed(POD))
     assert decision == Decision({"phase": "Running"})
+
+
+def tuned(baseline: str = "base", status: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
+    document = rftjob(status, **changes)
+    document["metadata"]["annotations"] = {"rft.dev/baseline": baseline}
+    return document
+
+
+def test_the_status_says_what_differs_from_the_baseline() -> None:
+    document = tuned(training={"epochs": 2})
+    assert baseline_to_read(document) == "base"
+    decision = once(document, Observed(ca_current=True, baseline=rftjob()))
+    wanted = {"job": "base", "changes": [{"path": "spec.training.epochs", "from": "1", "to": "2"}]}
+    assert decision.status["baseline"] == wanted
+    RFTJobStatus.model_validate(decision.status, by_alias=True, by_name=False)
+
+
+def test_a_comparison_is_made_until_the_start_and_kept_then() -> None:
+    started = once(tuned(), Observed(ca_current=True, baseline=rftjob(training={"epochs": 3}))).status
+    later = tuned(status=started)
+    assert baseline_to_read(later) is None
+    assert once(later, observed(POD)).status["baseline"] == started["baseline"]
+    waiting = tuned(status={**started, "startTime": None}, training={"epochs": 3})
+    del waiting["status"]["startTime"]
+    assert baseline_to_read(waiting) == "base"
+
+
+def test_a_baseline_that_is_missing_is_said_and_looked_for_again() -> None:
+    status = once(tuned(), Observed(ca_current=True)).status
+    assert status["baseline"] == {"job": "base", "message": "There is no RFTJob base in this namespace."}
+    assert baseline_to_read(tuned(status=status)) == "base"
+    found = once(tuned(status=status), replace(STARTED, baseline=rftjob())).status
+    assert found["baseline"] == {"job": "base", "changes": []}
+
+
+def test_another_baseline_is_compared_anew_and_none_leaves_nothing() -> None:
+    status = once(tuned(), Observed(ca_current=True, baseline=rftjob())).status
+    assert baseline_to_read(tuned("other", status=status)) == "other"
+    assert "baseline" not in once(rftjob(status), STARTED).status
 
 
 def test_a_running_job_is_looked_at_again_when_it_could_be_stuck() -> None:

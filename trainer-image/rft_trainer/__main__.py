@@ -11,10 +11,9 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-from pydantic import ValidationError
-
 from rft_api.exitcodes import ExitCode
-from rft_api.runconfig import RunConfig
+from rft_api.problems import InvalidManifest
+from rft_api.runconfig import read_run_config
 
 log = logging.getLogger("rft_trainer")
 
@@ -52,8 +51,8 @@ def main(argv: list[str] | None = None) -> int:
     # makes an update several times slower. Read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        config = RunConfig.model_validate_json(arguments.config.read_text(encoding="utf-8"))
-    except (OSError, ValidationError) as error:
+        config = read_run_config(arguments.config.read_text(encoding="utf-8"))
+    except (OSError, InvalidManifest) as error:
         log.error("%s: %s", arguments.config, error)
         return ExitCode.CONFIGURATION
     # torch and transformers come with it, which takes seconds.

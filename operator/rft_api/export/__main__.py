@@ -8,6 +8,7 @@ from pathlib import Path
 from rft_api.export.advice_doc import advice_markdown
 from rft_api.export.cel_lint import lint
 from rft_api.export.crd import crd_yaml, object_schema
+from rft_api.export.reference import reference
 from rft_api.export.validations import all_texts
 
 
@@ -18,6 +19,7 @@ def generated_files() -> dict[str, str]:
         "crds/rftjobs.rft.dev.yaml": crd,
         "charts/rft-operator/files/rftjobs.rft.dev.yaml": crd,
         "docs/reference/advice.md": advice_markdown(),
+        "docs/reference/rftjob.md": reference(),
     }
 
 

@@ -1,0 +1,22 @@
+"""What holds for all tests: the summary says how many cases each gate has judged."""
+
+from collections import Counter
+
+import pytest
+
+_JUDGED = pytest.StashKey[Counter[str]]()
+
+
+@pytest.fixture(scope="session")
+def judged(request: pytest.FixtureRequest) -> "Counter[str]":
+    """Counts the manifests that each gate has judged."""
+    return request.config.stash.setdefault(_JUDGED, Counter())
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print the counts."""
+    counts = config.stash.get(_JUDGED, Counter[str]())
+    if counts:
+        terminalreporter.section("manifests judged by each gate")
+        for gate, count in sorted(counts.items()):
+            terminalreporter.write_line(f"{count:6d}  {gate}")

@@ -1,0 +1,127 @@
+"""What an API server makes of an object before it stores it, without an API server.
+
+After the steps of apiextensions-apiserver: prune what the structural schema does not know, drop nulls
+that have no default, fill in defaults, validate.
+"""
+
+import copy
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from jsonschema import Draft4Validator, ValidationError, validators
+
+Schema = dict[str, Any]
+PRESERVE = "x-kubernetes-preserve-unknown-fields"
+
+
+def stored(document: dict[str, Any], schema: Schema) -> dict[str, Any]:
+    """Return the object as it would be validated and stored."""
+    kept = copy.deepcopy(document)
+    _prune(kept, schema, root=True)
+    _drop_nulls(kept, schema)
+    _default(kept, schema)
+    return kept
+
+
+def _child(schema: Schema, key: str) -> Schema | None:
+    """Return the schema of a field, ``None`` where there is none."""
+    found = schema.get("properties", {}).get(key, schema.get("additionalProperties"))
+    return found if isinstance(found, dict) else None
+
+
+def _prune(value: Any, schema: Schema, root: bool = False) -> None:
+    if isinstance(value, list):
+        for item in value:
+            _prune(item, schema.get("items", {}))
+    if not isinstance(value, dict) or schema.get(PRESERVE):
+        return
+    for key in list(value):
+        child = _child(schema, key)
+        if root and key in ("apiVersion", "kind", "metadata"):
+            continue
+        if child is None:
+            del value[key]
+        else:
+            _prune(value[key], child)
+
+
+def _drop_nulls(value: Any, schema: Schema) -> None:
+    if isinstance(value, list):
+        for item in value:
+            _drop_nulls(item, schema.get("items", {}))
+    if not isinstance(value, dict):
+        return
+    for key in list(value):
+        child = _child(schema, key)
+        if child is None:
+            continue
+        if value[key] is None and "default" not in child:
+            del value[key]
+        else:
+            _drop_nulls(value[key], child)
+
+
+def _default(value: Any, schema: Schema) -> None:
+    if isinstance(value, list):
+        for item in value:
+            _default(item, schema.get("items", {}))
+    if not isinstance(value, dict):
+        return
+    for key, child in schema.get("properties", {}).items():
+        if "default" in child and value.get(key) is None:
+            value[key] = copy.deepcopy(child["default"])
+    for key in value:
+        if (child := _child(schema, key)) is not None:
+            _default(value[key], child)
+
+
+def complaints(document: dict[str, Any], schema: Schema) -> list[str]:
+    """Return what is wrong with an object, each with the path of its field."""
+    found = _VALIDATOR(schema).iter_errors(stored(document, schema))
+    return [f"{_path(error)}: {error.message}" for error in found]
+
+
+def _path(error: ValidationError) -> str:
+    parts: list[int | str] = list(error.absolute_path)
+    if error.validator == "required":
+        # The message begins with the name in quotes.
+        parts.append(error.message.split("'")[1])
+    text = ""
+    for part in parts:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def _is_integer(_checker: Any, value: object) -> bool:
+    if isinstance(value, float):
+        return value.is_integer() and abs(value) < 2**53
+    return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
+
+
+def re2(pattern: str) -> re.Pattern[str]:
+    """Return a pattern that finds what Go's RE2 finds: ASCII classes, ``$`` at the very end only."""
+    if "$" in pattern[:-1] or re.search(r"\\[^.]", pattern):
+        raise NotImplementedError(f"{pattern}: this translation knows $ at the end and \\. only")
+    return re.compile(re.sub(r"\$$", r"\\Z", pattern), re.ASCII)
+
+
+def _pattern(_validator: Any, pattern: str, value: object, _schema: Schema) -> Iterator[ValidationError]:
+    if isinstance(value, str) and not re2(pattern).search(value):
+        yield ValidationError(f"{value!r} does not match {pattern}")
+
+
+def _map_keys(_validator: Any, keys: list[str], value: object, _schema: Schema) -> Iterator[ValidationError]:
+    seen = []
+    for index, item in enumerate(value if isinstance(value, list) else []):
+        identity = [item.get(key) for key in keys] if isinstance(item, dict) else None
+        if identity is not None and identity in seen:
+            yield ValidationError(f"Duplicate value: {identity}", path=[index])
+        seen.append(identity)
+
+
+_VALIDATOR = validators.extend(
+    Draft4Validator,
+    {"pattern": _pattern, "x-kubernetes-list-map-keys": _map_keys},
+    type_checker=Draft4Validator.TYPE_CHECKER.redefine("integer", _is_integer),
+)

@@ -1,0 +1,497 @@
+"""One manifest for every bound of every field, derived from the models, and for every rule across fields.
+
+A case changes one thing of a manifest that is valid otherwise. What it expects is read off the models'
+own annotations, never asked of a gate.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from functools import cache
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from rft_api.base import Model
+from rft_api.graders import GRADER_KINDS, Grader, Numeric, Python, Scale
+from rft_api.job import MAX_NAME_LENGTH, RFTJobSpec
+from rft_api.parameters import Sampling, Training
+from rft_api.resources import ExtraVolume
+from rft_api.sources import Dataset, Storage
+
+Object = dict[str, Any]
+Place = Callable[[Any], Object]
+"""Puts a value where it belongs, in a manifest that is valid otherwise."""
+
+LARGEST = 2**63 - 1
+SMALLEST = -(2**63)
+
+
+class Sight(Enum):
+    """What a gate must see to judge a case."""
+
+    DOCUMENT = "more than the spec"
+    UNKNOWN = "fields that are not in the schema"
+    NULL = "null where an absent field has no default"
+    SCALAR = "that a value of any type must be a scalar"
+    NOT_JSON = "numbers that JSON does not have"
+    EMPTY = "that an empty text is not null"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A manifest and what has to be said about it."""
+
+    name: str
+    manifest: Object
+    refused_at: str | None = None
+    """Path of the field that a refusal has to name; ``None``: the manifest is valid."""
+    takes: frozenset[Sight] = frozenset()
+    rule: str = ""
+    """Name of the rule across fields that it breaks."""
+
+
+class Value(NamedTuple):
+    """A value to try."""
+
+    what: str
+    value: Any
+    below: str | None = None
+    """``None``: it is valid; else what the refused path has behind the field's, e.g. ``[0]``."""
+    takes: frozenset[Sight] = frozenset()
+
+
+class Kind(NamedTuple):
+    """A field's type without its optionality, and its constraints."""
+
+    type: Any
+    limits: dict[str, Any]
+
+
+class _Absent:
+    """Stands for a field that is left out."""
+
+
+ABSENT = _Absent()
+
+ALTERNATIVES: dict[type[Model], tuple[str, ...]] = {
+    Dataset: ("config_map", "persistent_volume_claim", "uri"),
+    Storage: ("persistent_volume_claim", "claim_template", "ephemeral"),
+    Grader: GRADER_KINDS,
+    Python: ("inline", "config_map"),
+    ExtraVolume: ("persistent_volume_claim", "config_map"),
+}
+"""Of these fields exactly one is set; the first is, where a case does not say another."""
+
+ROOM: dict[type[Model], Object] = {
+    Training: {"batchSizeTokens": LARGEST},
+    Sampling: {"maxTokens": 16},
+}
+"""Values beside which every other field may take its whole range."""
+
+PATTERNS: dict[str, tuple[list[str], list[str]]] = {
+    r"^[0-9]+(\.[0-9]+)?[MBT]$": (["7B", "0.5B", "135M", "1T"], ["7", "B", "7b", "7B\n", "٧B", " 7B", ".5B"]),
+    r"^[^/].*$": (["train.jsonl", "a/b"], ["/a", "a\nb"]),
+    r"^([a-z0-9]+://|[./]).+": (["s3://bucket/rows", "./rows", "/rows"], ["rows", "S3://b/r", "."]),
+    r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$": (["20Gi", "1.5T", "5"], ["20gb", "Gi", "20Gi\n", "-1Gi"]),
+    r"^[0-9]+(\.[0-9]+)?(m|Ki|Mi|Gi|Ti|k|M|G|T)?$": (["500m", "4", "1.5Gi"], ["4 cores", "", "4\n", "٤"]),
+    r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$": (["a", "a-1", "0"], ["A", "-a", "a-", "a_b", "a\n", "ä", "a.b"]),
+    r"^[A-Za-z_][A-Za-z0-9_]*$": (["grade", "_g1", "G"], ["1a", "a-b", "gräde", "a\n", "a٣", ""]),
+    r"^https?://.+": (["http://h", "https://h/p"], ["ftp://h", "http://", "HTTP://h", " http://h"]),
+    r"^/.+": (["/data"], ["data", "/", ""]),
+    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$": (
+        ["2027-01-31T18:00:00Z"],
+        ["2027-01-31", "2027-01-31T18:00:00", "2027-01-31T18:00:00Z\n", "٢٠٢٧-01-31T18:00:00Z"],
+    ),
+}
+"""Texts that match, and texts that do not, by pattern."""
+
+
+@cache
+def cases() -> tuple[Case, ...]:
+    """Return every case, those across fields last."""
+    return (*_metadata_cases(), *_spec_cases(), *_rule_cases())
+
+
+def manifest(spec: Any) -> Object:
+    """Return an RFTJob with this spec."""
+    document = {"apiVersion": "rft.dev/v1alpha1", "kind": "RFTJob", "metadata": {"name": "job"}}
+    return document if spec is ABSENT else {**document, "spec": copy.deepcopy(spec)}
+
+
+# Samples: what is valid.
+
+
+def sample(model: type[Model], given: Object | None = None) -> Object:
+    """Return a valid object: what is required, and what lets other fields take their whole range."""
+    given = given or {}
+    filled = {**ROOM.get(model, {}), **_companions(model, given)}
+    for name, info in model.model_fields.items():
+        if info.is_required():
+            filled.setdefault(alias(name, info), good(kind_of(info)))
+    if model is RFTJobSpec:
+        filled |= {"training": sample(Training), "sampling": sample(Sampling)}
+    group = ALTERNATIVES.get(model, ())
+    names = [alias(name, model.model_fields[name]) for name in group]
+    if names and not any(given.get(name, ABSENT) is not ABSENT for name in names):
+        # Not the one that is left out.
+        first = next(name for name in names if name not in given)
+        field = group[names.index(first)]
+        filled[first] = good(kind_of(model.model_fields[field]))
+    return {key: value for key, value in {**filled, **given}.items() if value is not ABSENT}
+
+
+def _companions(model: type[Model], given: Object) -> Object:
+    """Return what has to stand beside a value for a rule across fields to hold."""
+    if model is Scale:
+        return {"max": 1.5e308} if "min" in given else {"min": -1.5e308}
+    if model is Numeric and given.get("extract") == "marker":
+        return {"marker": "####"}
+    if model is Numeric and isinstance(given.get("marker"), str):
+        return {"extract": "marker"}
+    return {}
+
+
+def good(kind: Kind) -> Any:
+    """Return the first valid value of a type."""
+    return next(value.value for value in values(kind) if value.below is None)
+
+
+def alias(name: str, info: FieldInfo) -> str:
+    """Return a field's name in a manifest."""
+    return info.alias or name
+
+
+def kind_of(info: FieldInfo) -> Kind:
+    """Return a field's type and constraints."""
+    return _kind(info.annotation, [*info.metadata, info])
+
+
+def _kind(annotation: Any, metadata: list[Any]) -> Kind:
+    if get_origin(annotation) is Annotated:
+        inner, *more = get_args(annotation)
+        return _kind(inner, [*metadata, *more])
+    options = [a for a in get_args(annotation) if a is not NoneType]
+    if get_origin(annotation) in (Union, UnionType) and len(options) == 1:
+        return _kind(options[0], metadata)
+    names = ("ge", "gt", "le", "lt", "min_length", "max_length", "pattern")
+    limits = {n: v for m in metadata for n in names if (v := getattr(m, n, None)) is not None}
+    extra = [m.json_schema_extra for m in metadata if isinstance(m, FieldInfo)]
+    keys = [e.get("x-kubernetes-list-map-keys") for e in extra if isinstance(e, dict)]
+    return Kind(annotation, {**limits, **({"key": keys[0][0]} if keys and keys[0] else {})})  # type: ignore[index]
+
+
+# Values: the edges of a type.
+
+
+def values(kind: Kind) -> Iterator[Value]:
+    """Yield valid values and invalid ones, a valid one first."""
+    origin, arguments = get_origin(kind.type), get_args(kind.type)
+    if kind.type is int:
+        yield from _int_values(kind.limits)
+    elif kind.type is float:
+        yield from _float_values(kind.limits)
+    elif kind.type is str:
+        yield from _str_values(kind.limits)
+    elif kind.type is bool:
+        yield from (Value("true", True), Value("false", False))
+        yield from _wrong("true", 1, 0, 1.0, [], {})
+    elif origin is Literal:
+        yield from _enum_values(arguments)
+    elif origin is list:
+        yield from _list_values(_kind(arguments[0], []), kind.limits)
+    elif origin is dict:
+        yield from _dict_values(_kind(arguments[1], []))
+    elif isinstance(kind.type, type) and issubclass(kind.type, Model):
+        yield Value("as it is", sample(kind.type))  # alone, for good() takes no more
+        yield from _wrong("text", 3, True, [], [sample(kind.type)])
+    else:
+        raise NotImplementedError(f"no values for {kind.type}")
+
+
+def _wrong(*wrong: Any, below: str = "") -> Iterator[Value]:
+    yield from (Value(f"{type(each).__name__} {each!r:.30}", each, below) for each in wrong)
+
+
+def _int_values(limits: dict[str, Any]) -> Iterator[Value]:
+    low, high = limits.get("ge", SMALLEST), limits.get("le", LARGEST)
+    yield from (Value("lowest", low), Value("highest", high))
+    if abs(low) < 2**53:
+        yield Value("lowest, as a float", float(low))
+        yield Value("a fraction", low + 0.5, "")
+        # A float as far out as this is no whole number to an API server.
+    yield from (Value("just below", low - 1, ""), Value("just above", high + 1, ""))
+    yield from (Value("beyond 64 bits", 2**63, ""), Value("1e30", 1e30, ""))
+    yield from _wrong(str(max(low, 1)), True, [], {}, [low])
+
+
+def _float_values(limits: dict[str, Any]) -> Iterator[Value]:
+    low, high = limits.get("ge", limits.get("gt", -1e308)), limits.get("le", limits.get("lt", 1e308))
+    lowest = math.nextafter(low, math.inf) if "gt" in limits else low
+    highest = math.nextafter(high, -math.inf) if "lt" in limits else high
+    yield from (Value("lowest", lowest), Value("highest", highest))
+    if "ge" in limits or "gt" in limits:
+        yield Value("just below", math.nextafter(lowest, -math.inf), "")
+        yield Value("far below", low - 1, "")
+    if "le" in limits or "lt" in limits:
+        yield Value("just above", math.nextafter(highest, math.inf), "")
+        yield Value("far above", high + 1, "")
+    whole = math.ceil(lowest)
+    if abs(whole) < 2**53 and whole <= highest:
+        yield Value("a whole number", whole)
+    not_json = frozenset({Sight.NOT_JSON})
+    yield from (Value(f"{value}", value, "", not_json) for value in (math.nan, math.inf, -math.inf))
+    yield from _wrong(str(lowest), True, [], {})
+
+
+def _str_values(limits: dict[str, Any]) -> Iterator[Value]:
+    low, high = limits.get("min_length", 0), limits.get("max_length")
+    if (pattern := limits.get("pattern")) is not None:
+        matches, others = PATTERNS[pattern]
+        yield from (Value(f"match {text!r}", text) for text in matches)
+        yield from (Value(f"no match {text!r}", text, "", _empty(text)) for text in others)
+    else:
+        texts = ("some text", "ü 😀", "true", "1e-4", "x\n", "x" * (high or 10_000), "x" * max(low, 1))
+        yield from (Value(f"text {text!r:.20}", text) for text in texts)
+        yield Value("empty", "", "" if low else None, _empty(""))
+    if low > 1:
+        yield Value("too short", "x" * (low - 1), "")
+    if high is not None:
+        yield from (Value("longest", "a" * high), Value("too long", "a" * (high + 1), ""))
+    yield from _wrong(3, 1.5, True, [], {}, ["text"])
+
+
+def _empty(text: str) -> frozenset[Sight]:
+    return frozenset() if text else frozenset({Sight.EMPTY})
+
+
+def _enum_values(options: tuple[Any, ...]) -> Iterator[Value]:
+    yield from (Value(f"{option!r}", option) for option in options)
+    if isinstance(options[0], int):
+        yield from (Value(f"{option}.0", float(option)) for option in options)
+        yield from _wrong(max(options) + 1, options[0] + 0.5, str(options[0]), True, [], {})
+    else:
+        yield from _wrong("none of them", f"{options[0]}\n", options[0].swapcase(), 3, True, [], {})
+
+
+def _list_values(item: Kind, limits: dict[str, Any]) -> Iterator[Value]:
+    low, high = limits.get("min_length", 0), limits.get("max_length", 3)
+    yield Value("one", [good(item)])
+    yield Value("most", _different(item, high))
+    yield Value("empty", [], "" if low else None)
+    if "max_length" in limits:
+        yield Value("too many", _different(item, high + 1), "")
+    yield Value("null within", [None], "[0]")
+    if "key" in limits:
+        yield Value("the same twice", [good(item), good(item)], "[1]")
+    yield from _wrong("text", 3, True, {}, {"0": good(item)})
+
+
+def _different(item: Kind, count: int) -> list[Any]:
+    """Return valid items of different names."""
+    if isinstance(item.type, type) and issubclass(item.type, Model) and "name" in item.type.model_fields:
+        return [sample(item.type, {"name": f"n{number}"}) for number in range(count)]
+    return [good(item)] * count
+
+
+def _dict_values(item: Kind) -> Iterator[Value]:
+    yield Value("empty", {})
+    null = frozenset({Sight.NULL})
+    if item.type is Any:
+        yield Value("anything", {"a": {"b": [1, "x", True, {"c": 1.5}]}})
+    elif item.type is str:
+        yield Value("one", {"a": "text", "b.c/d": "2"})
+        yield from _wrong({"a": 1}, {"a": True}, {"a": []}, {"a": {}}, below=".a")
+        yield Value("null within", {"a": None}, ".a", null)
+    else:  # scalars of any type
+        yield Value("every type", {"a": "text", "b": 1, "c": 1.5, "d": True})
+        scalar = frozenset({Sight.SCALAR})
+        yield from (each._replace(takes=scalar) for each in _wrong({"a": {}}, {"a": [1]}, below=".a"))
+        yield Value("null within", {"a": None}, ".a", null)
+    yield from _wrong("text", 3, True, [], [{"a": "text"}])
+
+
+# Cases: one value in one place.
+
+
+def _metadata_cases() -> Iterator[Case]:
+    takes = frozenset({Sight.DOCUMENT})
+    matches, others = PATTERNS[r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"]
+    for name in (*matches, "a" * MAX_NAME_LENGTH):
+        yield Case(f"metadata.name {name!r}", {**manifest(sample(RFTJobSpec)), "metadata": {"name": name}})
+    for name in (*others, "a" * (MAX_NAME_LENGTH + 1)):
+        refused = {**manifest(sample(RFTJobSpec)), "metadata": {"name": name}}
+        yield Case(f"metadata.name {name!r}", refused, "metadata.name", takes)
+    for what, spec in (("absent", ABSENT), ("null", None), ("a list", []), ("a text", "text")):
+        yield Case(f"spec: {what}", manifest(spec), "spec", takes)
+
+
+def _spec_cases() -> Iterator[Case]:
+    yield Case("spec: as it is", manifest(sample(RFTJobSpec)))
+    yield from _model_cases(RFTJobSpec, "spec", manifest)
+
+
+def _model_cases(model: type[Model], path: str, place: Place) -> Iterator[Case]:
+    """Yield the cases of every field of ``model``, whose object stands at ``path``."""
+    unknown = place({**sample(model), "noSuchField": 1})
+    yield Case(
+        f"{path}: unknown field", unknown, f"{path}.noSuchField", frozenset({Sight.UNKNOWN})
+    )  # fmt: skip
+    for name, info in model.model_fields.items():
+        field = alias(name, info)
+        yield from _field_cases(name, info, f"{path}.{field}", _placer(model, field, place))
+
+
+def _placer(model: type[Model], field: str, place: Place) -> Place:
+    return lambda value: place(sample(model, {field: value}))
+
+
+def _field_cases(name: str, info: FieldInfo, path: str, place: Place) -> Iterator[Case]:
+    kind, required = kind_of(info), info.is_required()
+    yield Case(f"{path}: absent", place(ABSENT), path if required else None)
+    defaulted = not required and info.get_default(call_default_factory=True) is not None
+    takes = frozenset({Sight.NULL} if not required and not defaulted else ())
+    yield Case(f"{path}: null", place(None), None if defaulted else path, takes)
+    field = path.rsplit(".", 1)[1]
+    if name != field:
+        yield _snake_case(name, field, path, place(good(kind)), required)
+    for value in values(kind):
+        refused_at = None if value.below is None else path + value.below
+        yield Case(f"{path}: {value.what}", place(value.value), refused_at, value.takes)
+    yield from _nested(kind, path, place)
+
+
+def _snake_case(name: str, field: str, path: str, spelled: Object, required: bool) -> Case:
+    """Return the case of a field under its Python name. Where it is pruned, a required one is missing."""
+    holder = _find(spelled, path.rsplit(".", 1)[0])
+    holder[name] = holder.pop(field)
+    where = path if required else f"{path.rsplit('.', 1)[0]}.{name}"
+    takes = frozenset(() if required else {Sight.UNKNOWN})
+    return Case(f"{path}: as {name}", spelled, where, takes)
+
+
+def _find(document: Any, path: str) -> Any:
+    """Return what stands at ``spec.graders[0].numeric``."""
+    for part in path.replace("]", "").replace("[", ".").split("."):
+        document = document[int(part) if isinstance(document, list) else part]
+    return document
+
+
+def _nested(kind: Kind, path: str, place: Place) -> Iterator[Case]:
+    if isinstance(kind.type, type) and issubclass(kind.type, Model):
+        yield from _model_cases(kind.type, path, place)
+    elif get_origin(kind.type) is list:
+        item = _kind(get_args(kind.type)[0], [])
+        if isinstance(item.type, type) and issubclass(item.type, Model):
+            yield from _model_cases(item.type, f"{path}[0]", lambda value: place([value]))
+        for value in values(item):
+            refused_at = None if value.below is None else f"{path}[0]{value.below}"
+            yield Case(f"{path}[0]: {value.what}", place([value.value]), refused_at, value.takes)
+
+
+# Rules across fields.
+
+_VOLUME = {"name": "m", "mountPath": "/m"}
+
+
+def _grader(**fields: Any) -> Object:
+    return {"graders": [{"name": "right", **fields}]}
+
+
+BROKEN: dict[str, list[tuple[str, Object, str]]] = {
+    "dataset_has_one_source": [
+        ("none", {"dataset": {}}, "spec.dataset"),
+        ("two", {"dataset": {"uri": "./a", "configMap": {"name": "b"}}}, "spec.dataset"),
+        ("none to evaluate", {"evaluation": {"dataset": {}}}, "spec.evaluation.dataset"),
+    ],
+    "storage_has_one_kind": [
+        ("none", {"storage": {}}, "spec.storage"),
+        ("two", {"storage": {"ephemeral": {}, "claimTemplate": {"size": "1Gi"}}}, "spec.storage"),
+    ],
+    "grader_has_one_kind": [
+        ("none", _grader(), "spec.graders[0]"),
+        ("two", _grader(numeric={}, math={}), "spec.graders[0]"),
+    ],
+    "python_grader_has_one_source": [
+        ("none", _grader(python={}), "spec.graders[0].python"),
+        ("two", _grader(python={"inline": "x", "configMap": {"name": "c"}}), "spec.graders[0].python"),
+    ],
+    "grader_names_are_unique": [
+        ("twice", {"graders": [{"name": "a", "math": {}}, {"name": "a", "numeric": {}}]}, "spec.graders[1]"),
+    ],
+    "grader_scale_rises": [
+        ("flat", _grader(numeric={}, scale={"min": 1, "max": 1}), "spec.graders[0].scale"),
+        ("falls", _grader(numeric={}, scale={"min": 1, "max": 0.5}), "spec.graders[0].scale"),
+    ],
+    "marker_goes_with_marker_extraction": [
+        ("no marker", _grader(numeric={"extract": "marker"}), "spec.graders[0].numeric"),
+        ("no extraction", _grader(numeric={"marker": "#"}), "spec.graders[0].numeric"),
+    ],
+    "completion_fits_context": [
+        (
+            "equal",
+            {"training": {"maxContextLength": 64}, "sampling": {"maxTokens": 64}},
+            "spec.sampling.maxTokens",
+        ),
+    ],
+    "context_fits_batch": [
+        ("one more", {"training": {"maxContextLength": 32769}}, "spec.training.maxContextLength"),
+    ],
+    "completion_fits_default_context": [
+        ("equal", {"training": {"batchSizeTokens": 2048}, "sampling": {}}, "spec.sampling.maxTokens"),
+    ],
+    "extra_volume_has_one_source": [
+        ("none", {"template": {"volumes": [_VOLUME]}}, "spec.template.volumes[0]"),
+        (
+            "two",
+            {"template": {"volumes": [{**_VOLUME, "persistentVolumeClaim": "p", "configMap": "c"}]}},
+            "spec.template.volumes[0]",
+        ),
+    ],
+    "suspending_needs_storage": [
+        ("ephemeral", {"suspend": True, "storage": {"ephemeral": {}}}, "spec.suspend"),
+    ],
+}
+"""By rule: specs that break it and nothing else, with the field that is refused."""
+
+KEPT: dict[str, list[tuple[str, Object]]] = {
+    "dataset_has_one_source": [
+        ("one each", {"dataset": {"uri": "./a"}, "evaluation": {"dataset": {"uri": "./b"}}}),
+    ],
+    "storage_has_one_kind": [("one", {"storage": {"ephemeral": {}}})],
+    "grader_has_one_kind": [("one", _grader(math={}))],
+    "python_grader_has_one_source": [("one", _grader(python={"configMap": {"name": "c"}}))],
+    "grader_names_are_unique": [
+        ("alike", {"graders": [{"name": "a", "math": {}}, {"name": "a1", "numeric": {}}]}),
+    ],
+    "grader_scale_rises": [("barely", _grader(numeric={}, scale={"min": 1, "max": math.nextafter(1, 2)}))],
+    "marker_goes_with_marker_extraction": [("both", _grader(numeric={"marker": "#", "extract": "marker"}))],
+    "completion_fits_context": [
+        ("one less", {"training": {"maxContextLength": 64}, "sampling": {"maxTokens": 63}}),
+    ],
+    "context_fits_batch": [("equal", {"training": {"maxContextLength": 32768}})],
+    "completion_fits_default_context": [
+        ("one more", {"training": {"batchSizeTokens": 2049}, "sampling": {}})
+    ],
+    "extra_volume_has_one_source": [
+        ("one", {"template": {"volumes": [{**_VOLUME, "persistentVolumeClaim": "p"}]}}),
+    ],
+    "suspending_needs_storage": [
+        ("a claim", {"suspend": True}),
+        ("ephemeral, not suspended", {"suspend": False, "storage": {"ephemeral": {}}}),
+    ],
+}
+"""By rule: specs that just keep it."""
+
+
+def _rule_cases() -> Iterator[Case]:
+    base = sample(RFTJobSpec)
+    for rule, broken in BROKEN.items():
+        for what, fields, path in broken:
+            yield Case(f"{rule}: {what}", manifest({**base, **fields}), path, rule=rule)
+    for rule, kept in KEPT.items():
+        for what, fields in kept:
+            yield Case(f"{rule}: {what}, kept", manifest({**base, **fields}))

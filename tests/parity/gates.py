@@ -1,0 +1,220 @@
+"""The gates a manifest passes: each accepts it or says what is wrong with which field.
+
+A gate sees less than the model where that is its nature: an API server without CEL sees no rules across
+fields, and none sees the fields that it prunes. What a gate can see, it must judge as the model does.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import yaml
+from typer.testing import CliRunner
+
+from rft_api import rules
+from rft_api.effective import effective
+from rft_api.export.crd import crd
+from rft_api.job import RFTJobSpec
+from rft_api.problems import InvalidManifest
+from rft_api.runconfig import read_run_config
+from rft_api.validation import check
+from rft_cli.main import app
+from rft_operator.cluster import ClusterError
+from tests.parity.apiserver import complaints
+from tests.parity.cases import Case, Sight, sample
+
+Object = dict[str, Any]
+ALL_RULES = frozenset(rule.name for rule in rules.RULES)
+LIST_MAP_RULES = frozenset({"grader_names_are_unique"})
+"""Rules that a structural schema can say: the keys of a list that is a map."""
+_CLI_BATCH = 100
+_THREADS = 8
+
+
+class Verdict(NamedTuple):
+    """What a gate says."""
+
+    accepted: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Judges manifests."""
+
+    name: str
+    judge: Callable[[Sequence[Object]], list[Verdict]]
+    sees: frozenset[Sight] = frozenset(Sight)
+    rules: frozenset[str] = ALL_RULES
+
+    def can_judge(self, case: Case) -> bool:
+        """Whether it sees what the case is about."""
+        return case.takes <= self.sees and (not case.rule or case.rule in self.rules)
+
+    def accepts(self, manifest: Object) -> Verdict:
+        """Return the verdict on one manifest."""
+        return self.judge([manifest])[0]
+
+    def disagreements(self, cases: Sequence[Case]) -> list[str]:
+        """Return what it judges otherwise than the models say; the cases are those it can judge."""
+        verdicts = self.judge([case.manifest for case in cases])
+        return [
+            complaint
+            for case, verdict in zip(cases, verdicts, strict=True)
+            if (complaint := _disagreement(case, verdict))
+        ]
+
+
+def _disagreement(case: Case, verdict: Verdict) -> str:
+    if verdict.accepted != (case.refused_at is None):
+        said = "accepted" if verdict.accepted else f"refused: {verdict.text[:300]}"
+        return f"{case.name}: {said}"
+    if case.refused_at is not None and not names(verdict.text, case.refused_at):
+        return f"{case.name}: the refusal does not name {case.refused_at}: {verdict.text[:300]}"
+    return ""
+
+
+def names(text: str, path: str) -> bool:
+    """Whether ``text`` names the field; old API servers write ``graders.0.name`` for ``graders[0].name``."""
+    spelled = re.escape(path).replace(r"\[", r"[.\[]").replace(r"\]", r"\]?")
+    return re.search(rf"(?<![\w.]){spelled}(?!\w)", text) is not None
+
+
+# Gates that need no cluster.
+
+
+def _by_model(manifests: Sequence[Object]) -> list[Verdict]:
+    found = [check(manifest).problems for manifest in manifests]
+    return [Verdict(not problems, "; ".join(map(str, problems))) for problems in found]
+
+
+def _by_cli(manifests: Sequence[Object]) -> list[Verdict]:
+    verdicts: list[Verdict] = []
+    for start in range(0, len(manifests), _CLI_BATCH):
+        verdicts += _by_one_call(manifests[start : start + _CLI_BATCH])
+    return verdicts
+
+
+def _by_one_call(manifests: Sequence[Object]) -> list[Verdict]:
+    """Ask ``rft validate`` about one text that holds all the manifests."""
+    text = "".join(f"---\n{yaml_text(manifest)}" for manifest in manifests)
+    result = CliRunner().invoke(app, ["validate", "-"], input=text)
+    if result.exit_code == 2 and len(manifests) > 1:  # one that cannot be read hides the others
+        middle = len(manifests) // 2
+        return _by_one_call(manifests[:middle]) + _by_one_call(manifests[middle:])
+    if result.exit_code == 2:
+        return [Verdict(False, result.stderr)]
+    assert result.exit_code in (0, 1), result.output
+    said = re.split(r"(?m)^stdin", result.stdout)[1:]
+    assert len(said) == len(manifests), result.output
+    return [Verdict(each.splitlines()[0].endswith(": OK"), each) for each in said]  # advice may follow
+
+
+def _by_trainer(manifests: Sequence[Object]) -> list[Verdict]:
+    return [_by_one_trainer(json.dumps(run_config(manifest["spec"]))) for manifest in manifests]
+
+
+def _by_one_trainer(text: str) -> Verdict:
+    try:
+        read_run_config(text)
+    except InvalidManifest as error:
+        return Verdict(False, str(error))
+    return Verdict(True, "")
+
+
+def run_config(spec: Any) -> Object:
+    """Return a trainer's configuration around a spec."""
+    derived = effective(RFTJobSpec.model_validate(sample(RFTJobSpec), by_alias=True, by_name=False), "uid")
+    return {
+        "job": {"name": "job", "namespace": "team", "uid": "uid"},
+        "spec": spec,
+        "effective": derived.dump(),
+        "runDir": "/runs/team/job",
+        "datasetPath": "/data/train/train.jsonl",
+    }
+
+
+STORED_SCHEMA = crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+"""The schema an API server stores RFTJobs by."""
+
+
+def _by_schema(manifests: Sequence[Object]) -> list[Verdict]:
+    found = [complaints(manifest, STORED_SCHEMA) for manifest in manifests]
+    return [Verdict(not each, "; ".join(each)) for each in found]
+
+
+MODEL = Gate("model", _by_model)
+# YAML's .nan and .inf end the reading, as in kubectl: the message names the line, not yet a field.
+CLI = Gate("rft validate", _by_cli, frozenset(Sight) - {Sight.NOT_JSON})
+TRAINER = Gate("trainer's config", _by_trainer, frozenset(Sight) - {Sight.DOCUMENT})
+SCHEMA = Gate("CRD's schema", _by_schema, frozenset({Sight.DOCUMENT, Sight.EMPTY}), LIST_MAP_RULES)
+LOCAL = (MODEL, CLI, TRAINER, SCHEMA)
+
+
+# API servers.
+
+
+class RestApi(Protocol):
+    """An API server in one namespace; ``{}`` in a path is the namespace."""
+
+    def call(self, method: str, path: str, body: Object | None = None) -> Object:
+        """Send one request; raise ClusterError where it is refused."""
+
+
+def api_server(
+    api: RestApi,
+    *,
+    name: str = "API server",
+    evaluates: frozenset[str] = LIST_MAP_RULES,
+    strict: bool = False,
+    tells_empty_from_null: bool = False,
+) -> Gate:
+    """Return the gate of a real API server, which judges by creating with ``dryRun=All``.
+
+    ``evaluates`` are the rules across fields that its copy of the CRD carries (CEL, keys of list maps).
+    ``strict`` asks for ``fieldValidation=Strict``, with which servers from 1.25 on refuse unknown fields
+    instead of pruning them. ``tells_empty_from_null``: servers as old as 1.20 take "" for null.
+    """
+    query = "dryRun=All&fieldValidation=Strict" if strict else "dryRun=All"
+    path = f"apis/rft.dev/v1alpha1/namespaces/{{}}/rftjobs?{query}"
+
+    def one(manifest: Object) -> Verdict:
+        try:
+            api.call("POST", path, manifest)
+        except ClusterError as error:
+            if error.status not in (400, 422):
+                raise
+            return Verdict(False, str(error))
+        return Verdict(True, "")
+
+    def judge(manifests: Sequence[Object]) -> list[Verdict]:
+        with ThreadPoolExecutor(_THREADS) as threads:
+            return list(threads.map(one, manifests))
+
+    sees = {Sight.DOCUMENT}
+    if strict:
+        sees.add(Sight.UNKNOWN)
+    if tells_empty_from_null:
+        sees.add(Sight.EMPTY)
+    return Gate(name, judge, frozenset(sees), evaluates)
+
+
+# YAML.
+
+
+class _Quoted(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
+    """Quotes every text, so that no reader takes one for a number, and repeats instead of anchoring."""
+
+    def ignore_aliases(self, _data: object) -> bool:
+        return True
+
+
+_Quoted.add_representer(str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, '"'))
+
+
+def yaml_text(document: Mapping[str, Any]) -> str:
+    """Return a manifest as YAML."""
+    return yaml.dump(dict(document), Dumper=_Quoted, sort_keys=False, allow_unicode=True, width=10**9)

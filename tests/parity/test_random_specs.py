@@ -1,0 +1,57 @@
+"""Random specs: every gate says the same, and reading back what was written changes nothing."""
+
+import json
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from pydantic import ValidationError
+
+from rft_api.job import RFTJob
+from rft_api.loader import load_documents
+from rft_api.rules import RULES
+from rft_api.validation import check
+from tests.parity.apiserver import stored
+from tests.parity.gates import LIST_MAP_RULES, SCHEMA, STORED_SCHEMA, TRAINER, yaml_text
+from tests.parity.random_specs import manifests
+
+
+@pytest.mark.timeout(600)
+@settings(
+    max_examples=2000,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(document=manifests())
+def test_no_gate_disagrees_about_a_random_spec(document: dict[str, Any], judged: Counter[str]) -> None:
+    job, problems = check(document)
+    accepted = "accepted" if job is not None else "refused"
+    judged[f"model, loader, trainer and schema: random specs, {accepted}"] += 1
+
+    # The loader reads what was written, and so every command judges alike.
+    (read,) = load_documents(yaml_text(document))
+    assert [problem.path for problem in check(read.body).problems] == [problem.path for problem in problems]
+    assert TRAINER.accepts(document).accepted == (job is not None)
+
+    # What the API server makes of it is judged by its schema as by the models, rules across fields apart.
+    kept = stored(document, STORED_SCHEMA)
+    verdict = SCHEMA.accepts(document)
+    assert verdict.accepted == _every_field_is_valid(kept), (verdict.text, check(kept).problems)
+
+    # A valid spec comes back from its own JSON as it was.
+    if job is not None:
+        written = json.loads(json.dumps({**document, "spec": job.spec.dump()}))
+        again, _ = check(written)
+        assert again is not None
+        assert again.spec == job.spec
+
+
+def _every_field_is_valid(document: dict[str, Any]) -> bool:
+    """Whether the models, and of the rules across fields those a schema can say, accept it."""
+    try:
+        job = RFTJob.model_validate(document, by_alias=True, by_name=False)
+    except ValidationError:
+        return False
+    return not any(list(rule(job.spec)) for rule in RULES if rule.name in LIST_MAP_RULES)
