@@ -2,7 +2,7 @@
 # The whole product on a real cluster: `make demo-cluster`.
 #
 #   scripts/demo-cluster.sh prepare   cluster up, both images built and loaded
-#   scripts/demo-cluster.sh install   the operator, by its chart
+#   scripts/demo-cluster.sh install [HELM-OPTION...]   the operator, by its chart
 #   scripts/demo-cluster.sh run       all of that, then the example until it ends
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -46,7 +46,7 @@ install() {
   helm upgrade --install rft-operator charts/rft-operator --namespace rft-system --create-namespace \
     --set image.repository=rft-operator --set image.tag=dev \
     --take-ownership --set trainer.image.repository=rft-trainer --set trainer.image.tag=dev \
-    --set-string "podAnnotations.rft\\.dev/image=$built" $(ingest_options) --wait --timeout 5m
+    --set-string "podAnnotations.rft\\.dev/image=$built" $(ingest_options) "$@" --wait --timeout 5m
 }
 
 run() {
@@ -65,4 +65,5 @@ run() {
   log "done"
 }
 
-"${1:-run}"
+command=${1:-run}
+"$command" "${@:2}"

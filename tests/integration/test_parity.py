@@ -31,7 +31,7 @@ def test_the_api_server_agrees_with_the_models_on_all_it_can_see(gate: Gate, jud
 
 @pytest.mark.timeout(600)
 @settings(
-    max_examples=40,
+    max_examples=42,  # of 50 specs; a few hold empty texts, which 1.20 takes for null
     deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),

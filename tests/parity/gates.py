@@ -78,8 +78,11 @@ def _disagreement(case: Case, verdict: Verdict) -> str:
 
 
 def names(text: str, path: str) -> bool:
-    """Whether ``text`` names the field; old API servers write ``graders.0.name`` for ``graders[0].name``."""
-    spelled = re.escape(path).replace(r"\[", r"[.\[]").replace(r"\]", r"\]?")
+    """Whether ``text`` names the field.
+
+    API servers write ``graders[0].name``, or ``graders.0.name``, or leave the index out as 1.20 does.
+    """
+    spelled = re.sub(r"\\\[(\d+)\\\]", r"(?:[.\[]\1\]?)?", re.escape(path))
     return re.search(rf"(?<![\w.]){spelled}(?!\w)", text) is not None
 
 

@@ -1,0 +1,56 @@
+"""The tuning guide speaks at ``kubectl apply``, through the webhook as its chart installs it."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rft_api.advice import advise
+from rft_api.loader import load_file
+from rft_api.validation import parse
+from tests.e2e.conftest import ROOT
+from tests.e2e.kube import Kubectl
+from tests.waiting import wait_until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+MANIFESTS = sorted((ROOT / "examples" / "advice").glob("*.yaml"))
+
+
+def install(*options: str) -> None:
+    command = [str(ROOT / "scripts" / "demo-cluster.sh"), "install", *options]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.fixture(scope="module")
+def webhook(kubectl: Kubectl) -> Iterator[Kubectl]:
+    """kubectl against a cluster whose webhook answers."""
+    install("--set", "webhook.enabled=true")
+    bad = {
+        "apiVersion": "rft.dev/v1alpha1",
+        "kind": "RFTJob",
+        "metadata": {"name": "no-source"},
+        "spec": {"model": {"name": "m"}, "dataset": {}, "graders": [{"name": "g"}], "storage": {}},
+    }
+    # An API server that cannot reach the webhook lets everything pass, so one refusal shows that it does.
+    wait_until("the webhook answers", lambda: kubectl.apply(bad, check=False).returncode != 0, 60)
+    refused = kubectl.apply(bad, check=False).stderr
+    for field in ("spec.dataset", "spec.graders[0]", "spec.storage"):
+        assert field in refused
+    yield kubectl
+    install()
+
+
+@pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda path: path.stem)
+def test_apply_prints_the_warning_of_its_example(webhook: Kubectl, manifest: Path) -> None:
+    objects = [document.body for document in load_file(manifest)]
+    spoken = [advice for o in objects if o["kind"] == "RFTJob" for advice in advise(parse(o).spec)]
+    printed = webhook.apply(*objects).stderr
+    webhook.run("delete", "rftjob", objects[0]["metadata"]["name"])
+    warnings = [line for line in printed.splitlines() if line.startswith("Warning:")]
+    assert len(warnings) == len(spoken) == (0 if manifest.stem == "defaults" else 1)
+    for advice, line in zip(spoken, warnings, strict=True):
+        assert advice.rule == manifest.stem
+        assert advice.path in line
