@@ -39,6 +39,7 @@ class Sight(Enum):
     SCALAR = "that a value of any type must be a scalar"
     NOT_JSON = "numbers that JSON does not have"
     EMPTY = "that an empty text is not null"
+    FLOAT = "that 8.0 is a whole number"
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class Case:
     takes: frozenset[Sight] = frozenset()
     rule: str = ""
     """Name of the rule across fields that it breaks."""
+    or_at: str | None = None
+    """Path that a refusal may name instead."""
 
 
 class Value(NamedTuple):
@@ -220,7 +223,7 @@ def _int_values(limits: dict[str, Any]) -> Iterator[Value]:
     low, high = limits.get("ge", SMALLEST), limits.get("le", LARGEST)
     yield from (Value("lowest", low), Value("highest", high))
     if abs(low) < 2**53:
-        yield Value("lowest, as a float", float(low))
+        yield Value("lowest, as a float", float(low), takes=frozenset({Sight.FLOAT}))
         yield Value("a fraction", low + 0.5, "")
         # A float as far out as this is no whole number to an API server.
     yield from (Value("just below", low - 1, ""), Value("just above", high + 1, ""))
@@ -368,9 +371,10 @@ def _snake_case(name: str, field: str, path: str, spelled: Object, required: boo
     """Return the case of a field under its Python name. Where it is pruned, a required one is missing."""
     holder = _find(spelled, path.rsplit(".", 1)[0])
     holder[name] = holder.pop(field)
-    where = path if required else f"{path.rsplit('.', 1)[0]}.{name}"
-    takes = frozenset(() if required else {Sight.UNKNOWN})
-    return Case(f"{path}: as {name}", spelled, where, takes)
+    unknown = f"{path.rsplit('.', 1)[0]}.{name}"
+    if required:
+        return Case(f"{path}: as {name}", spelled, path, or_at=unknown)
+    return Case(f"{path}: as {name}", spelled, unknown, frozenset({Sight.UNKNOWN}))
 
 
 def _find(document: Any, path: str) -> Any:

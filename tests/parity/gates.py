@@ -72,7 +72,8 @@ def _disagreement(case: Case, verdict: Verdict) -> str:
     if verdict.accepted != (case.refused_at is None):
         said = "accepted" if verdict.accepted else f"refused: {verdict.text[:300]}"
         return f"{case.name}: {said}"
-    if case.refused_at is not None and not names(verdict.text, case.refused_at):
+    paths = [path for path in (case.refused_at, case.or_at) if path is not None]
+    if paths and not any(names(verdict.text, path) for path in paths):
         return f"{case.name}: the refusal does not name {case.refused_at}: {verdict.text[:300]}"
     return ""
 
@@ -153,7 +154,9 @@ MODEL = Gate("model", _by_model)
 # YAML's .nan and .inf end the reading, as in kubectl: the message names the line, not yet a field.
 CLI = Gate("rft validate", _by_cli, frozenset(Sight) - {Sight.NOT_JSON})
 TRAINER = Gate("trainer's config", _by_trainer, frozenset(Sight) - {Sight.DOCUMENT})
-SCHEMA = Gate("CRD's schema", _by_schema, frozenset({Sight.DOCUMENT, Sight.EMPTY}), LIST_MAP_RULES)
+SCHEMA = Gate(
+    "CRD's schema", _by_schema, frozenset({Sight.DOCUMENT, Sight.EMPTY, Sight.FLOAT}), LIST_MAP_RULES
+)
 LOCAL = (MODEL, CLI, TRAINER, SCHEMA)
 
 
@@ -198,6 +201,8 @@ def api_server(
             return list(threads.map(one, manifests))
 
     sees = {Sight.DOCUMENT}
+    if evaluates == LIST_MAP_RULES:
+        sees.add(Sight.FLOAT)  # CEL takes 8.0 for no int; kubectl and Go's clients write 8
     if strict:
         sees.add(Sight.UNKNOWN)
     if tells_empty_from_null:
