@@ -2,7 +2,7 @@
 # make test   every check and every test
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help setup demo demo-cluster cluster-up cluster-down images generate lint format test test-unit clean
+.PHONY: help setup demo demo-cluster cluster-up cluster-down images generate lint format test test-unit bench-api clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -39,6 +39,9 @@ test: setup ## Every check and every test, the cluster's included
 
 test-unit: setup ## The tests that need neither vLLM nor a server
 	.venv/bin/python -m pytest -m "not vllm and not cluster and not e2e and not modern"
+
+bench-api: setup ## How fast RFTJobs are reviewed, in process and over TLS on one core
+	.venv/bin/python bench/api.py
 
 clean: cluster-down ## Remove what the targets made in this checkout
 	rm -rf .venv .cache .cluster runs

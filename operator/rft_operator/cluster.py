@@ -26,6 +26,7 @@ from rft_operator.observe import RawState
 Json = dict[str, Any]
 
 _MERGE_PATCH = "application/merge-patch+json"
+_STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 _TIMEOUT = urllib3.Timeout(connect=5, read=30)
 _RESOURCES = {
     "Job": "apis/batch/v1/namespaces/{}/jobs",
@@ -34,6 +35,7 @@ _RESOURCES = {
     "Pod": "api/v1/namespaces/{}/pods",
     "Event": "api/v1/namespaces/{}/events",
     "Secret": "api/v1/namespaces/{}/secrets",
+    "ValidatingWebhookConfiguration": "apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations",
     "RFTJob": f"apis/{GROUP}/{VERSION}/namespaces/{{}}/{PLURAL}",
 }
 
@@ -59,7 +61,7 @@ class Unavailable(ClusterError):
 
 
 class Cluster:
-    """The calls the operator makes, and no others: the chart's RBAC rules mirror this class."""
+    """The calls of operator and webhook, and no others: the chart's RBAC rules mirror this class."""
 
     def __init__(self, configuration: Any, threads: int = 8) -> None:
         """Use a loaded ``kubernetes.client.Configuration`` from up to ``threads`` threads."""
@@ -111,6 +113,10 @@ class Cluster:
         """Return a Secret; the chart allows one by name."""
         return self._find("Secret", namespace, name)
 
+    def webhook_configuration(self, name: str) -> Json:
+        """Return a ValidatingWebhookConfiguration; the chart allows the webhook its own by name."""
+        return self._call("GET", self._path("ValidatingWebhookConfiguration", "", name))
+
     def check_crd(self, namespace: str | None) -> None:
         """Raise NotFound where the server does not know RFTJobs."""
         where = f"namespaces/{namespace}/" if namespace else ""
@@ -128,6 +134,11 @@ class Cluster:
         """Merge ``data`` into a ConfigMap or Secret, unless it changed since ``version``."""
         body = {"metadata": {"resourceVersion": version}, "data": data}
         return self._call("PATCH", self._path(kind, namespace, name), body=body)
+
+    def patch_webhook_configuration(self, name: str, patch: Json) -> Json:
+        """Merge ``patch`` into a ValidatingWebhookConfiguration, its webhooks by their names."""
+        path = self._path("ValidatingWebhookConfiguration", "", name)
+        return self._call("PATCH", path, body=patch, patch_type=_STRATEGIC_PATCH)
 
     def patch_status(self, document: Mapping[str, Any], patch: Json) -> Json:
         """Merge ``patch`` into the status, unless the RFTJob changed since it was read."""
@@ -178,7 +189,12 @@ class Cluster:
         return list(answer.get("items") or [])
 
     def _call(
-        self, method: str, path: str, query: Mapping[str, str] | None = None, body: Json | None = None
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: Json | None = None,
+        patch_type: str = _MERGE_PATCH,
     ) -> Json:
         url = f"{self._configuration.host}/{path}"
         if query:
@@ -186,7 +202,7 @@ class Cluster:
         headers = {"Accept": "application/json", "User-Agent": "rft-operator", **self._authorization()}
         data = None
         if body is not None:
-            headers["Content-Type"] = _MERGE_PATCH if method == "PATCH" else "application/json"
+            headers["Content-Type"] = patch_type if method == "PATCH" else "application/json"
             data = json.dumps(body, allow_nan=False).encode()
         try:
             answer = self._pool.request(

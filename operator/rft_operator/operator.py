@@ -5,18 +5,17 @@ import logging
 import ssl
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 
 from aiohttp import web
 
 from rft_operator import metrics, tls
-from rft_operator.cluster import Cluster, ClusterError, Conflict, Unavailable
+from rft_operator.cluster import Cluster, ClusterError
 from rft_operator.controller import Controller
 from rft_operator.ingest.reports import Reports
 from rft_operator.ingest.server import Ingest, serve
-from rft_operator.objects.names import MANAGED_BY, OPERATOR_NAME
 from rft_operator.queue import Key, WorkQueue, work
 from rft_operator.settings import Settings
+from rft_operator.tls_secret import current_identity
 
 REVIEW_THREADS = 8
 APART_SECONDS = 2.0
@@ -101,8 +100,15 @@ class Operator:
         self._tasks.append(asyncio.create_task(self._keep_certificates(context, identity)))
 
     async def _certificates(self) -> tls.Identity:
-        loop = asyncio.get_running_loop()
-        identity = await loop.run_in_executor(self._threads, current_identity, self._cluster, self._settings)
+        wanted = self._settings
+        identity = await asyncio.get_running_loop().run_in_executor(
+            self._threads,
+            current_identity,
+            self._cluster,
+            wanted.own_namespace,
+            wanted.tls_secret,
+            wanted.certificate_names,
+        )
         self._controller.ca_bundle = identity.ca_bundle
         return identity
 
@@ -122,37 +128,6 @@ class Operator:
                     self._queue.add(key)
             tls.load_into(context, newer)
             identity = newer
-
-
-def current_identity(cluster: Cluster, settings: Settings) -> tls.Identity:
-    """Return the ingest's identity from its Secret, made or renewed where that is due."""
-    namespace, name = settings.own_namespace, settings.tls_secret
-    for _ in range(3):
-        secret = cluster.secret(namespace, name)
-        current = tls.from_secret(secret) if secret is not None else None
-        wanted = tls.renewed(current, settings.certificate_names, datetime.now(UTC))
-        if wanted == current:
-            return wanted
-        try:
-            if secret is None:
-                cluster.create(_secret(namespace, name, wanted))
-            else:
-                version = secret["metadata"]["resourceVersion"]
-                cluster.merge_data("Secret", namespace, name, version, wanted.to_secret())
-        except Conflict:
-            continue
-        return wanted
-    raise Unavailable(409, f"Secret {namespace}/{name} keeps changing")
-
-
-def _secret(namespace: str, name: str, identity: tls.Identity) -> dict[str, object]:
-    return {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": name, "namespace": namespace, "labels": {MANAGED_BY: OPERATOR_NAME}},
-        "type": "Opaque",
-        "data": identity.to_secret(),
-    }
 
 
 def _failed(key: Key, error: Exception) -> None:

@@ -54,25 +54,27 @@ def from_env(env: Mapping[str, str]) -> Settings:
     return Settings(
         trainer_image=image,
         image_pull_policy=env.get("RFT_TRAINER_IMAGE_PULL_POLICY") or Settings.image_pull_policy,
-        namespaces=_words(env, "RFT_WATCH_NAMESPACES"),
+        namespaces=words(env, "RFT_WATCH_NAMESPACES"),
         own_namespace=env.get("RFT_NAMESPACE") or Settings.own_namespace,
         ingest_url=url.rstrip("/") if url else None,
-        ingest_bind=_address(env, "RFT_INGEST_BIND", Settings.ingest_bind),
-        ingest_port=_number(env, "RFT_INGEST_PORT", Settings.ingest_port),
+        ingest_bind=address(env, "RFT_INGEST_BIND", Settings.ingest_bind),
+        ingest_port=number(env, "RFT_INGEST_PORT", Settings.ingest_port),
         tls_secret=env.get("RFT_TLS_SECRET") or Settings.tls_secret,
-        tls_names=_words(env, "RFT_TLS_NAMES"),
-        health_port=_number(env, "RFT_HEALTH_PORT", Settings.health_port),
-        metrics_port=_number(env, "RFT_METRICS_PORT", Settings.metrics_port),
-        workers=_number(env, "RFT_WORKERS", Settings.workers),
-        no_progress_seconds=float(_number(env, "RFT_NO_PROGRESS_SECONDS", int(Settings.no_progress_seconds))),
+        tls_names=words(env, "RFT_TLS_NAMES"),
+        health_port=number(env, "RFT_HEALTH_PORT", Settings.health_port),
+        metrics_port=number(env, "RFT_METRICS_PORT", Settings.metrics_port),
+        workers=number(env, "RFT_WORKERS", Settings.workers),
+        no_progress_seconds=float(number(env, "RFT_NO_PROGRESS_SECONDS", int(Settings.no_progress_seconds))),
     )
 
 
-def _words(env: Mapping[str, str], name: str) -> tuple[str, ...]:
+def words(env: Mapping[str, str], name: str) -> tuple[str, ...]:
+    """Return the words of a comma-separated variable."""
     return tuple(word.strip() for word in env.get(name, "").split(",") if word.strip())
 
 
-def _number(env: Mapping[str, str], name: str, default: int) -> int:
+def number(env: Mapping[str, str], name: str, default: int) -> int:
+    """Return a whole number. Raises BadSettings where it is none."""
     text = env.get(name)
     if not text:
         return default
@@ -81,7 +83,8 @@ def _number(env: Mapping[str, str], name: str, default: int) -> int:
     return int(text)
 
 
-def _address(env: Mapping[str, str], name: str, default: str) -> str:
+def address(env: Mapping[str, str], name: str, default: str) -> str:
+    """Return an IP address. Raises BadSettings where it is none."""
     text = env.get(name) or default
     try:
         ipaddress.ip_address(text)

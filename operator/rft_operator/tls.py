@@ -1,6 +1,6 @@
-"""The ingest's own CA and serving certificate.
+"""A server's own CA and serving certificate: the ingest's, the webhook's.
 
-They are made and renewed here, and kept in one Secret, because a chart that makes certificates
+They are made and renewed here, and kept in one Secret each, because a chart that makes certificates
 makes new ones at every rendering. Pure but for the random keys: nothing here talks to a cluster.
 """
 
@@ -23,18 +23,26 @@ CA_LIFE = timedelta(days=3650)
 SERVING_LIFE = timedelta(days=90)
 CA_MARGIN = timedelta(days=365)
 SERVING_MARGIN = timedelta(days=30)
+INGEST = "rft-operator ingest"
+WEBHOOK = "rft-operator webhook"
 _CLOCK_SKEW = timedelta(minutes=5)
 _FIELDS = {"ca_bundle": "ca.crt", "ca_key": "ca.key", "certificate": "tls.crt", "key": "tls.key"}
 
 
 @dataclass(frozen=True)
-class Identity:
-    """PEM texts. The bundle's first certificate is the CA in use; older ones follow it."""
+class KeyPair:
+    """A serving certificate and its key, PEM texts."""
+
+    certificate: str
+    key: str
+
+
+@dataclass(frozen=True)
+class Identity(KeyPair):
+    """A key pair with its CA. The bundle's first certificate is the CA in use; older ones follow it."""
 
     ca_bundle: str
     ca_key: str
-    certificate: str
-    key: str
 
     def to_secret(self) -> dict[str, str]:
         """Return the data of the Secret."""
@@ -51,19 +59,20 @@ def from_secret(secret: Mapping[str, Any]) -> Identity | None:
     return Identity(**{name: base64.b64decode(data[entry]).decode() for name, entry in _FIELDS.items()})
 
 
-def renewed(current: Identity | None, names: Sequence[str], now: datetime) -> Identity:
+def renewed(current: Identity | None, names: Sequence[str], now: datetime, server: str = INGEST) -> Identity:
     """Return an identity that is good for ``names`` for some time; ``current`` itself if it is.
 
-    A new CA is put before the old one, which stays in the bundle while it is valid: trainers that
-    read the bundle at each connection accept both.
+    A new CA is put before the old one, which stays in the bundle while it is valid: clients that
+    read the bundle at each connection accept both. ``server`` says in new certificates what they
+    are for.
     """
     if current is None:
-        return _serving(*_authority(now), older=(), names=names, now=now)
+        return _serving(server, *_authority(server, now), older=(), names=names, now=now)
     bundle = x509.load_pem_x509_certificates(current.ca_bundle.encode())
     authority = bundle[0]
     if authority.not_valid_after_utc - now < CA_MARGIN:
         valid = [old for old in bundle if old.not_valid_after_utc > now]
-        return _serving(*_authority(now), older=valid, names=names, now=now)
+        return _serving(server, *_authority(server, now), older=valid, names=names, now=now)
     serving = x509.load_pem_x509_certificate(current.certificate.encode())
     fresh = serving.not_valid_after_utc - now > SERVING_MARGIN
     if fresh and _names_of(serving) >= set(names) and serving.issuer == authority.subject:
@@ -71,32 +80,32 @@ def renewed(current: Identity | None, names: Sequence[str], now: datetime) -> Id
     key = serialization.load_pem_private_key(current.ca_key.encode(), password=None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise ValueError("the key of the CA is not an elliptic-curve key")
-    return _serving(authority, key, older=bundle[1:], names=names, now=now)
+    return _serving(server, authority, key, older=bundle[1:], names=names, now=now)
 
 
-def server_context(identity: Identity) -> ssl.SSLContext:
+def server_context(pair: KeyPair) -> ssl.SSLContext:
     """Return a server context with the serving certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    load_into(context, identity)
+    load_into(context, pair)
     return context
 
 
-def load_into(context: ssl.SSLContext, identity: Identity) -> None:
+def load_into(context: ssl.SSLContext, pair: KeyPair) -> None:
     """Use the serving certificate for new connections of ``context``."""
     # The ssl module reads files only. The folder is private and gone at once.
     with tempfile.TemporaryDirectory(prefix="rft-tls-") as folder:
         certificate, key = Path(folder, "tls.crt"), Path(folder, "tls.key")
-        certificate.write_text(identity.certificate)
-        key.write_text(identity.key)
+        certificate.write_text(pair.certificate)
+        key.write_text(pair.key)
         context.load_cert_chain(certificate, key)
 
 
-def _authority(now: datetime) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+def _authority(server: str, now: datetime) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
     key = ec.generate_private_key(ec.SECP256R1())
     serial = x509.random_serial_number()
     # The serial in the name keeps two CAs of a bundle apart.
-    subject = _name(f"rft-operator ingest CA {serial % 10**8:08d}")
+    subject = _name(f"{server} CA {serial % 10**8:08d}")
     certificate = (
         _builder(subject, subject, key.public_key(), now, CA_LIFE)
         .serial_number(serial)
@@ -109,6 +118,7 @@ def _authority(now: datetime) -> tuple[x509.Certificate, ec.EllipticCurvePrivate
 
 
 def _serving(
+    server: str,
     authority: x509.Certificate,
     authority_key: ec.EllipticCurvePrivateKey,
     *,
@@ -119,7 +129,7 @@ def _serving(
     key = ec.generate_private_key(ec.SECP256R1())
     issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key())
     certificate = (
-        _builder(_name("rft-operator ingest"), authority.subject, key.public_key(), now, SERVING_LIFE)
+        _builder(_name(server), authority.subject, key.public_key(), now, SERVING_LIFE)
         .serial_number(x509.random_serial_number())
         .add_extension(x509.SubjectAlternativeName([_alternative(n) for n in names]), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)

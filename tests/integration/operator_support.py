@@ -153,7 +153,7 @@ class Operator:
         self._namespace = namespace
         self._process: subprocess.Popen[bytes] | None = None
         self.log = log
-        self.port, self._health, self._metrics = _free_ports(3)
+        self.port, self._health, self._metrics = free_ports(3)
         self.url = f"https://127.0.0.1:{self.port}"
 
     def start(self) -> None:
@@ -213,7 +213,7 @@ class Operator:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
     try:
         for one in sockets:

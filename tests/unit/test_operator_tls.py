@@ -50,6 +50,15 @@ def test_a_client_refuses_another_name_and_another_ca() -> None:
         shake_hands(identity, tls.renewed(None, NAMES, NOW).ca_bundle, NAMES[0])
 
 
+def test_certificates_say_which_server_they_are_for() -> None:
+    identity = tls.renewed(None, NAMES, NOW, tls.WEBHOOK)
+    (authority,) = x509.load_pem_x509_certificates(identity.ca_bundle.encode())
+    serving = x509.load_pem_x509_certificate(identity.certificate.encode())
+    assert serving.subject.rfc4514_string() == f"CN={tls.WEBHOOK}"
+    assert serving.issuer == authority.subject
+    assert authority.subject.rfc4514_string().startswith(f"CN={tls.WEBHOOK} CA ")
+
+
 def test_a_good_identity_is_kept() -> None:
     identity = tls.renewed(None, NAMES, NOW)
     assert tls.renewed(identity, NAMES, NOW + timedelta(days=1)) is identity

@@ -35,6 +35,29 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | quote }}
 {{- end -}}
 {{- end -}}
 
+{{- define "rft.webhookName" -}}
+{{- printf "%s-webhook" (include "rft.name" .) -}}
+{{- end -}}
+
+{{/* Cluster-scoped, so the namespace is in the name. */}}
+{{- define "rft.webhookConfiguration" -}}
+{{- printf "%s-%s" .Release.Namespace (include "rft.webhookName" .) -}}
+{{- end -}}
+
+{{/* Another name than the operator's: its Deployment and the ingest's Service must not select these pods. */}}
+{{- define "rft.webhookSelector" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}-webhook
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "rft.webhookLabels" -}}
+{{ include "rft.webhookSelector" . }}
+app.kubernetes.io/part-of: {{ .Chart.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | quote }}
+{{- end -}}
+
 {{/* Rights in the namespaces of the jobs. They mirror rft_operator/cluster.py. */}}
 {{- define "rft.rules" -}}
 - apiGroups: [rft.dev]

@@ -1,0 +1,40 @@
+"""The Secret that keeps a server's certificates."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from rft_operator import tls
+from rft_operator.cluster import Cluster, Conflict, Unavailable
+from rft_operator.objects.names import MANAGED_BY, OPERATOR_NAME
+
+
+def current_identity(
+    cluster: Cluster, namespace: str, name: str, names: Sequence[str], server: str = tls.INGEST
+) -> tls.Identity:
+    """Return the identity that the Secret holds for ``names``, made or renewed where that is due."""
+    for _ in range(3):
+        secret = cluster.secret(namespace, name)
+        current = tls.from_secret(secret) if secret is not None else None
+        wanted = tls.renewed(current, names, datetime.now(UTC), server)
+        if wanted == current:
+            return wanted
+        try:
+            if secret is None:
+                cluster.create(_secret(namespace, name, wanted))
+            else:
+                version = secret["metadata"]["resourceVersion"]
+                cluster.merge_data("Secret", namespace, name, version, wanted.to_secret())
+        except Conflict:
+            continue
+        return wanted
+    raise Unavailable(409, f"Secret {namespace}/{name} keeps changing")
+
+
+def _secret(namespace: str, name: str, identity: tls.Identity) -> dict[str, object]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": name, "namespace": namespace, "labels": {MANAGED_BY: OPERATOR_NAME}},
+        "type": "Opaque",
+        "data": identity.to_secret(),
+    }

@@ -1,0 +1,55 @@
+"""``python -m rft_operator.webhook``: answers admission reviews, with settings from the environment."""
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from functools import partial
+
+from rft_operator.cluster import connect
+from rft_operator.settings import BadSettings
+from rft_operator.webhook.certificates import Source, mounted, own
+from rft_operator.webhook.logs import log_as_json
+from rft_operator.webhook.server import run
+from rft_operator.webhook.settings import Settings, from_env
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the webhook until it is told to stop; return the exit code."""
+    options = _parser().parse_args(argv)
+    log_as_json(logging.DEBUG if options.verbose else logging.INFO)
+    try:
+        settings = from_env(os.environ)
+    except BadSettings as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    asyncio.run(_serve(settings, _source(settings, options.kubeconfig, options.context)))
+    return 0
+
+
+def _source(settings: Settings, kubeconfig: str | None, context: str | None) -> Source:
+    if settings.tls_folder is not None:
+        return partial(mounted, settings.tls_folder)
+    return partial(own, connect(kubeconfig, context, threads=1), settings)
+
+
+async def _serve(settings: Settings, source: Source) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await run(settings, source, stop)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m rft_operator.webhook", description=__doc__)
+    parser.add_argument("--kubeconfig", help="run outside the cluster with this kubeconfig")
+    parser.add_argument("--context", help="context of the kubeconfig; its current one if absent")
+    parser.add_argument("--verbose", action="store_true", help="log every call")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

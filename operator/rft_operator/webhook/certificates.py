@@ -1,0 +1,49 @@
+"""Where the webhook's serving certificate comes from, and how the API server learns to trust it."""
+
+import base64
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rft_operator import tls
+from rft_operator.cluster import Cluster
+from rft_operator.tls_secret import current_identity
+from rft_operator.webhook.settings import Settings
+
+Source = Callable[[], tls.KeyPair]
+"""Returns the key pair to serve with now; blocks. Raises ClusterError, OSError or ValueError."""
+
+
+def mounted(folder: Path) -> tls.KeyPair:
+    """Return the key pair of a mounted Secret, such as cert-manager's."""
+    return tls.KeyPair((folder / "tls.crt").read_text(), (folder / "tls.key").read_text())
+
+
+def own(cluster: Cluster, settings: Settings) -> tls.KeyPair:
+    """Return the key pair of the webhook's own Secret, once the API server was told its CA."""
+    name = settings.configuration
+    # Read before the Secret: where another replica renews in between, the patch below is refused.
+    configuration = cluster.webhook_configuration(name) if name else None
+    identity = current_identity(
+        cluster, settings.own_namespace, settings.tls_secret, settings.tls_names, tls.WEBHOOK
+    )
+    patch = ca_patch(configuration, identity.ca_bundle) if configuration is not None else {}
+    if patch:
+        cluster.patch_webhook_configuration(name, patch)
+    return identity
+
+
+def ca_patch(configuration: dict[str, Any], bundle: str) -> dict[str, Any]:
+    """Return the strategic merge patch that sets ``caBundle``; empty where all webhooks have it."""
+    wanted = base64.b64encode(bundle.encode()).decode()
+    behind = [
+        webhook["name"]
+        for webhook in configuration.get("webhooks") or []
+        if webhook["clientConfig"].get("caBundle") != wanted
+    ]
+    if not behind:
+        return {}
+    return {
+        "metadata": {"resourceVersion": configuration["metadata"]["resourceVersion"]},
+        "webhooks": [{"name": name, "clientConfig": {"caBundle": wanted}} for name in behind],
+    }

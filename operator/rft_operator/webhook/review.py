@@ -1,0 +1,123 @@
+"""The answer to one AdmissionReview. Pure, without side effects: a dry run is answered like any other."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from rft_api import GROUP, KIND, PLURAL
+from rft_api.advice import advise
+from rft_api.job import MUTABLE_AFTER_START, MUTABLE_WHILE_SUSPENDED, RFTJobSpec
+from rft_api.problems import Problem
+from rft_api.validation import CheckResult, check
+from rft_operator.stages import joined
+from rft_operator.webhook.warnings import fitted
+
+Json = dict[str, Any]
+
+REVIEW = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview"}
+OPERATIONS = ("CREATE", "UPDATE")
+
+
+class Malformed(ValueError):
+    """Not a review of an RFTJob that is created or updated."""
+
+
+class Verdict(NamedTuple):
+    """Problems refuse; warnings are printed by kubectl and refuse nothing."""
+
+    problems: tuple[Problem, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def review(document: object) -> Json:
+    """Return the AdmissionReview that answers ``document``.
+
+    Raises:
+        Malformed: where it is not a review, or not one that this webhook is for.
+    """
+    request = request_of(document)
+    old = request["oldObject"] if request["operation"] == "UPDATE" else None
+    verdict = judge(request["object"], old)
+    response: Json = {"uid": request["uid"], "allowed": not verdict.problems}
+    if verdict.problems:
+        response["status"] = _refusal(request["object"], verdict.problems)
+    if verdict.warnings:
+        response["warnings"] = fitted(verdict.warnings)
+    return {**REVIEW, "response": response}
+
+
+def judge(new: Json, old: Json | None) -> Verdict:
+    """Return what is to be said about a job that is created, or that was ``old``."""
+    if old is not None and (_is_leaving(new) or new.get("spec") == old.get("spec")):
+        # Finalizers and labels of a job that an older version let in must never be locked.
+        return Verdict()
+    job, problems = check(new)
+    before, known = check(old) if old is not None else CheckResult(None, ())
+    late: tuple[Problem, ...] = ()
+    if old is not None and before is not None and job is not None:
+        late = late_changes(before.spec, job.spec, old.get("status") or {})
+    if late or not set(problems) <= set(known):
+        return Verdict((*problems, *late))
+    advice = advise(job.spec) if job is not None else ()
+    # What was wrong before is no reason to refuse an edit: cancelling must stay possible.
+    return Verdict(warnings=(*map(str, problems), *map(str, advice)))
+
+
+def late_changes(old: RFTJobSpec, new: RFTJobSpec, status: Json) -> tuple[Problem, ...]:
+    """Return the edits of a started run that come too late."""
+    if not status.get("startTime"):
+        return ()
+    at_rest = old.suspend and status.get("phase") == "Suspended"
+    mutable = (*MUTABLE_AFTER_START, *(MUTABLE_WHILE_SUSPENDED if at_rest else ()))
+    return tuple(
+        Problem(f"spec.{info.alias or name}", "cannot change after the start; create another RFTJob")
+        for name, info in RFTJobSpec.model_fields.items()
+        if name not in mutable and getattr(old, name) != getattr(new, name)
+    )
+
+
+def _is_leaving(job: Json) -> bool:
+    return "deletionTimestamp" in job["metadata"]
+
+
+def _refusal(job: Json, problems: Sequence[Problem]) -> Json:
+    """Return a Status; kubectl prints its causes as a list."""
+    causes = [{"reason": "FieldValueInvalid", "field": p.path, "message": p.message} for p in problems]
+    return {
+        "status": "Failure",
+        "code": 422,
+        "reason": "Invalid",
+        "message": joined(tuple(problems)),
+        "details": {"group": GROUP, "kind": KIND, "name": job["metadata"].get("name", ""), "causes": causes},
+    }
+
+
+def request_of(document: object) -> Json:
+    """Return the request of a review.
+
+    Raises:
+        Malformed: where ``review`` could not answer it.
+    """
+    if not isinstance(document, Mapping) or any(document.get(key) != REVIEW[key] for key in REVIEW):
+        raise Malformed("not an AdmissionReview of admission.k8s.io/v1")
+    request = document.get("request")
+    if not isinstance(request, dict):
+        raise Malformed("the review has no request")
+    if not isinstance(request.get("uid"), str) or not request["uid"]:
+        raise Malformed("the request has no uid")
+    resource = request.get("resource")
+    found = (resource.get("group"), resource.get("resource")) if isinstance(resource, dict) else None
+    if found != (GROUP, PLURAL) or request.get("subResource"):
+        raise Malformed(f"only {PLURAL}.{GROUP} are reviewed here")
+    operation = request.get("operation")
+    if operation not in OPERATIONS:
+        raise Malformed(f"only {' and '.join(OPERATIONS)} are reviewed here")
+    for name in ("object", "oldObject") if operation == "UPDATE" else ("object",):
+        _check_object(request.get(name), name)
+    return request
+
+
+def _check_object(job: object, name: str) -> None:
+    if not isinstance(job, dict) or not isinstance(job.get("metadata"), dict):
+        raise Malformed(f"the request has no {name} with metadata")
+    if not isinstance(job.get("status") or {}, dict):
+        raise Malformed(f"the status of {name} is not an object")

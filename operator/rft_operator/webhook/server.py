@@ -1,0 +1,161 @@
+"""The webhook's two servers: reviews over TLS, and plain probes of its health."""
+
+import asyncio
+import json
+import logging
+import ssl
+import time
+from contextlib import suppress
+from typing import Any
+
+from aiohttp import web
+
+from rft_operator import tls
+from rft_operator.cluster import ClusterError
+from rft_operator.webhook.certificates import Source
+from rft_operator.webhook.review import Malformed, review
+from rft_operator.webhook.settings import Settings
+
+VALIDATE_PATH = "/validate"
+MAX_REVIEW_BYTES = 3 * 2**20
+"""An object has at most about 1.5 MB, and an update carries two."""
+BODY_SECONDS = 5.0
+"""As long as the API server waits."""
+RETRY_SECONDS = 2.0
+_log = logging.getLogger(__name__)
+
+
+def application() -> web.Application:
+    """Return the web application that answers reviews."""
+    made = web.Application(client_max_size=MAX_REVIEW_BYTES)
+    made.router.add_post(VALIDATE_PATH, _respond)
+    return made
+
+
+async def _respond(request: web.Request) -> web.Response:
+    started = time.perf_counter()
+    try:
+        document = _parse(await _body(request))
+        answer = review(document)
+    except web.HTTPRequestEntityTooLarge:
+        return _error(request, 413, f"a review has at most {MAX_REVIEW_BYTES} bytes")
+    except TimeoutError:
+        return _error(request, 408, "the body did not come in time")
+    except Malformed as error:
+        return _error(request, 400, str(error))
+    fields = {**_summary(document["request"], answer["response"])}
+    fields["milliseconds"] = round((time.perf_counter() - started) * 1000, 2)
+    _log.info("reviewed", extra={"fields": fields})
+    return web.json_response(answer)
+
+
+async def _body(request: web.Request) -> bytes:
+    return await asyncio.wait_for(request.read(), BODY_SECONDS)
+
+
+def _parse(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise Malformed("the body is not JSON") from error
+
+
+def _error(request: web.Request, status: int, message: str) -> web.Response:
+    _log.warning(message, extra={"fields": {"remote": request.remote, "status": status}})
+    return web.json_response({"error": message}, status=status)
+
+
+def _summary(request: dict[str, Any], response: dict[str, Any]) -> dict[str, Any]:
+    """Return what is logged of a review: which job, and what was said about which fields."""
+    causes = response["status"]["details"]["causes"] if "status" in response else []
+    return {
+        "uid": request["uid"],
+        "operation": request["operation"],
+        "namespace": request.get("namespace"),
+        "name": request["object"]["metadata"].get("name"),
+        "allowed": response["allowed"],
+        "problems": [cause["field"] for cause in causes],
+        "warnings": len(response.get("warnings", ())),
+    }
+
+
+class Readiness:
+    """Why reviews are not taken; empty: they are."""
+
+    def __init__(self) -> None:
+        self.reason = "there is no certificate yet"
+
+    def application(self) -> web.Application:
+        """Return the web application of the probes."""
+        made = web.Application()
+        made.router.add_get("/healthz", self._alive)
+        made.router.add_get("/readyz", self._ready)
+        return made
+
+    async def _alive(self, _: web.Request) -> web.Response:
+        return web.Response(text="ok")
+
+    async def _ready(self, _: web.Request) -> web.Response:
+        return web.Response(text=self.reason or "ok", status=503 if self.reason else 200)
+
+
+async def run(settings: Settings, source: Source, stop: asyncio.Event) -> None:
+    """Serve until told to stop. Reviews are taken once the API server can trust the certificate."""
+    certificate = _Certificate(source)
+    readiness = Readiness()
+    runners = [await _listen(readiness.application(), settings.bind, settings.health_port)]
+    try:
+        while not await certificate.refresh():
+            if await _told(stop, RETRY_SECONDS):
+                return
+        runners.append(await _listen(application(), settings.bind, settings.port, certificate.context))
+        readiness.reason = ""
+        _log.info("serving", extra={"fields": {"port": settings.port}})
+        while not await _told(stop, settings.check_seconds):
+            await certificate.refresh()
+        readiness.reason = "the webhook stops"
+        await asyncio.sleep(settings.drain_seconds)
+    finally:
+        for runner in reversed(runners):
+            await runner.cleanup()
+
+
+class _Certificate:
+    """The serving certificate in a context of the ssl module."""
+
+    def __init__(self, source: Source) -> None:
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self._source = source
+        self._loaded: tls.KeyPair | None = None
+
+    async def refresh(self) -> bool:
+        """Load the certificate if it is new; return whether the one in use is what it should be."""
+        try:
+            pair = await asyncio.to_thread(self._source)
+            if pair != self._loaded:
+                # Tried apart: a key that does not fit, in files half replaced, must not spoil the one in use.
+                tls.server_context(pair)
+                tls.load_into(self.context, pair)
+                self._loaded = pair
+                _log.info("certificate loaded")
+        except (ClusterError, OSError, ValueError) as error:
+            _log.warning("the certificate could not be checked: %s", error)
+            return False
+        return True
+
+
+async def _listen(
+    made: web.Application, host: str, port: int, context: ssl.SSLContext | None = None
+) -> web.AppRunner:
+    runner = web.AppRunner(made, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, host, port, ssl_context=context).start()
+    return runner
+
+
+async def _told(stop: asyncio.Event, seconds: float) -> bool:
+    """Return whether ``stop`` is set within ``seconds``."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)
+    return stop.is_set()

@@ -1,0 +1,52 @@
+"""The webhook's settings from the environment, read once at start."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rft_operator.settings import BadSettings, address, number, words
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the chart, or a developer, decides."""
+
+    bind: str = "0.0.0.0"  # noqa: S104 - the API server must reach it
+    port: int = 8443
+    health_port: int = 8080
+    tls_folder: Path | None = None
+    """A mounted Secret with ``tls.crt`` and ``tls.key``; ``None``: the webhook keeps its own."""
+    own_namespace: str = "default"
+    """Where the webhook keeps its own TLS secret."""
+    tls_secret: str = "rft-operator-webhook-tls"
+    tls_names: tuple[str, ...] = ()
+    """DNS names and addresses of the serving certificate."""
+    configuration: str = ""
+    """The ValidatingWebhookConfiguration that is told the CA; empty: none is."""
+    check_seconds: float = 60.0
+    """Between two looks at the certificate."""
+    drain_seconds: float = 5.0
+    """Between being told to stop and taking no more reviews: so long may the Service still send some."""
+
+
+def from_env(env: Mapping[str, str]) -> Settings:
+    """Return the settings in ``env``.
+
+    Raises:
+        BadSettings: if a variable is missing or malformed.
+    """
+    folder, names = env.get("RFT_TLS_FOLDER"), words(env, "RFT_TLS_NAMES")
+    if not folder and not names:
+        raise BadSettings("RFT_TLS_NAMES is not set; it names the hosts of the serving certificate")
+    return Settings(
+        bind=address(env, "RFT_WEBHOOK_BIND", Settings.bind),
+        port=number(env, "RFT_WEBHOOK_PORT", Settings.port),
+        health_port=number(env, "RFT_HEALTH_PORT", Settings.health_port),
+        tls_folder=Path(folder) if folder else None,
+        own_namespace=env.get("RFT_NAMESPACE") or Settings.own_namespace,
+        tls_secret=env.get("RFT_TLS_SECRET") or Settings.tls_secret,
+        tls_names=names,
+        configuration=env.get("RFT_WEBHOOK_CONFIGURATION", ""),
+        check_seconds=float(number(env, "RFT_TLS_CHECK_SECONDS", int(Settings.check_seconds))),
+        drain_seconds=float(number(env, "RFT_DRAIN_SECONDS", int(Settings.drain_seconds))),
+    )

@@ -1,0 +1,37 @@
+"""Warnings as the API server passes them on: it cuts long ones and drops what is too much."""
+
+from collections.abc import Sequence
+
+MAX_WARNING = 256
+"""Characters of one warning."""
+MAX_WARNINGS = 4096
+"""Characters of all warnings of a request."""
+_NOTE = "more warnings than the API server passes on: {} left out"
+
+
+def fitted(texts: Sequence[str]) -> list[str]:
+    """Return as many warnings as fit, each on one line; the last says how many did not."""
+    lines = [_cut(_one_line(text)) for text in texts]
+    if sum(map(len, lines)) <= MAX_WARNINGS:
+        return lines
+    room = MAX_WARNINGS - len(_note(len(lines)))
+    kept: list[str] = []
+    for line in lines:
+        room -= len(line)
+        if room < 0:
+            break
+        kept.append(line)
+    return [*kept, _note(len(lines) - len(kept))]
+
+
+def _note(count: int) -> str:
+    return _NOTE.format(count)
+
+
+def _one_line(text: str) -> str:
+    # A header holds no control characters; the API server drops a warning that has one.
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= MAX_WARNING else line[: MAX_WARNING - 1] + "…"

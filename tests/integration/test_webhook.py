@@ -1,0 +1,334 @@
+"""The webhook on this machine, asked by a real API server: refusals, warnings, and its absence."""
+
+import base64
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import pytest
+import urllib3
+
+from rft_api import advice
+from rft_api.validation import check
+from rft_operator.webhook.server import VALIDATE_PATH
+from rft_operator.webhook.warnings import fitted
+from tests.integration.operator_support import CRDS, RFTJOBS, ROOT, Api, Object, free_ports, wait_until
+from tests.manifests import manifest as small
+from tests.unit.test_api_rules import BROKEN
+
+pytestmark = pytest.mark.cluster
+CONFIGURATIONS = "apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
+SECRETS = "api/v1/namespaces/{}/secrets"
+SECRET = "webhook-tls"
+SELECTED = {"rft.dev/test": "webhook"}
+DENIED = 'admission webhook "rftjobs.rft.dev" denied the request: '
+WITHOUT_STORAGE: Object = {"storage": {}}
+"""Breaks a rule across fields, which the schema cannot say."""
+
+
+class Answer:
+    """What the API server says to a user: status, body, and the texts of its warnings."""
+
+    def __init__(self, answer: urllib3.BaseHTTPResponse) -> None:
+        self.status = answer.status
+        self.body: Object = json.loads(answer.data)
+        # One header a warning: code, agent, and a quoted string in UTF-8.
+        lines = [line.encode("latin-1").decode() for line in answer.headers.getlist("Warning")]
+        assert all(line.startswith('299 - "') for line in lines)
+        self.warnings = [re.sub(r"\\(.)", r"\1", line[len('299 - "') : -1]) for line in lines]
+
+    @property
+    def message(self) -> str:
+        return str(self.body.get("message", ""))
+
+
+class Webhook:
+    """A webhook process of this checkout, registered for the namespace of the tests."""
+
+    def __init__(self, api: Api, kubeconfig: Path, host: str, log: Path) -> None:
+        self._kubeconfig = kubeconfig
+        self._host = host
+        self._process: subprocess.Popen[bytes] | None = None
+        self.api = api
+        self.log = log
+        self.name = f"rft-test-{api.namespace}"
+        self.port, self._health = free_ports(2)
+
+    def start(self) -> None:
+        """Start it and wait until the API server asks it."""
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT / "operator"),
+            "RFT_NAMESPACE": self.api.namespace,
+            "RFT_TLS_SECRET": SECRET,
+            "RFT_TLS_NAMES": self._host,
+            "RFT_TLS_CHECK_SECONDS": "1",
+            "RFT_WEBHOOK_CONFIGURATION": self.name,
+            "RFT_WEBHOOK_PORT": str(self.port),
+            "RFT_HEALTH_PORT": str(self._health),
+            "RFT_DRAIN_SECONDS": "0",
+        }
+        program = [sys.executable, "-m", "rft_operator.webhook", "--kubeconfig", str(self._kubeconfig)]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(program, env=environment, stdout=log, stderr=log)
+
+    def stop(self) -> None:
+        """Stop it as Kubernetes does."""
+        if self._process is not None:
+            self._process.terminate()
+            assert self._process.wait(20) == 0, self.log.read_text()[-4000:]
+            self._process = None
+
+    def is_asked(self) -> bool:
+        """Return whether the API server asks it; a dry run leaves nothing behind."""
+        assert self._process is None or self._process.poll() is None, self.log.read_text()[-4000:]
+        probe = job()
+        self.send("POST", f"{RFTJOBS}?dryRun=All", probe)
+        return probe["metadata"]["name"] in self.log.read_text()
+
+    def send(self, method: str, path: str, body: Object) -> Answer:
+        """Send a request as the administrator, and keep what the client would print."""
+        cluster: Any = self.api._cluster
+        patch = "application/merge-patch+json"
+        headers = {"Content-Type": patch if method == "PATCH" else "application/json"}
+        url = f"{cluster._configuration.host}/{path.format(self.api.namespace)}"
+        return Answer(
+            cluster._pool.request(
+                method, url, body=json.dumps(body), headers={**headers, **cluster._authorization()}
+            )
+        )
+
+    def create(self, **spec: Any) -> Answer:
+        """Create a job of this spec."""
+        return self.send("POST", RFTJOBS, job(**spec))
+
+    def edit(self, name: str, patch: Object) -> Answer:
+        """Send a merge patch."""
+        return self.send("PATCH", f"{RFTJOBS}/{name}", patch)
+
+    def configuration(self) -> Object:
+        """The ValidatingWebhookConfiguration of the chart, but with an address in place of a Service."""
+        webhook = {
+            "name": "rftjobs.rft.dev",
+            "admissionReviewVersions": ["v1"],
+            "clientConfig": {"url": f"https://{self._host}:{self.port}{VALIDATE_PATH}"},
+            "rules": [
+                {
+                    "apiGroups": ["rft.dev"],
+                    "apiVersions": ["v1alpha1"],
+                    "resources": ["rftjobs"],
+                    "operations": ["CREATE", "UPDATE"],
+                    "scope": "Namespaced",
+                }
+            ],
+            "failurePolicy": "Ignore",
+            "timeoutSeconds": 5,
+            "sideEffects": "None",
+            "matchPolicy": "Equivalent",
+            "namespaceSelector": {"matchLabels": SELECTED},
+        }
+        return {
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "ValidatingWebhookConfiguration",
+            "metadata": {"name": self.name},
+            "webhooks": [webhook],
+        }
+
+    def select(self, *, selected: bool) -> None:
+        """Let the API server ask about the namespace of the tests, or not."""
+        labels = {key: value if selected else None for key, value in SELECTED.items()}
+        self.api.call("PATCH", "api/v1/namespaces/{}", {"metadata": {"labels": labels}})
+
+    def trusted(self) -> str | None:
+        """The CA that the API server was told."""
+        (webhook,) = self.api.get(CONFIGURATIONS, self.name)["webhooks"]
+        bundle = webhook["clientConfig"].get("caBundle")
+        return base64.b64decode(bundle).decode() if bundle else None
+
+
+def job(**spec: Any) -> Object:
+    """A job that the operator under test would not start: its node does not exist."""
+    made = small(
+        **{"resources": {"accelerator": {"name": "cpu"}, "nodeSelector": {"rft.dev/none": "x"}}, **spec}
+    )
+    made["metadata"] = {"name": f"hook-{uuid4().hex[:8]}"}
+    return made
+
+
+def _own_address(server: str) -> str:
+    """The address of this machine as the API server's machine sees it."""
+    named = os.environ.get("RFT_TEST_WEBHOOK_HOST")
+    if named:
+        return named
+    there = urlsplit(server)
+    with socket.create_connection((there.hostname or "", there.port or 443), 10) as connection:
+        address = str(connection.getsockname()[0])
+    if address.startswith("127.") or address == "::1":
+        pytest.skip(
+            "the API server is behind a forwarded port: RFT_TEST_WEBHOOK_HOST names this machine's address"
+        )
+    return address
+
+
+@pytest.fixture(scope="module")
+def webhook(api: Api, kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Webhook]:
+    """The webhook, running and asked by the API server."""
+    cluster: Any = api._cluster
+    host = _own_address(cluster._configuration.host)
+    webhook = Webhook(api, kubeconfig, host, tmp_path_factory.mktemp("webhook") / "log")
+    webhook.select(selected=True)
+    api.call("POST", CONFIGURATIONS, webhook.configuration())
+    try:
+        webhook.start()
+        wait_until(f"the API server asks the webhook at {host}", webhook.is_asked, 60)
+        yield webhook
+    finally:
+        api.call("DELETE", f"{CONFIGURATIONS}/{webhook.name}")
+        webhook.stop()
+
+
+@pytest.fixture
+def without_cel(api: Api) -> None:
+    """Skip where the schema has rules across fields: they speak before the webhook is asked."""
+    if "x-kubernetes-validations" in json.dumps(api.get(CRDS, "rftjobs.rft.dev")):
+        pytest.skip("on this server the CEL rules of the schema speak before the webhook")
+
+
+@pytest.fixture
+def stored(webhook: Webhook) -> Iterator[Callable[..., str]]:
+    """Store a job past the webhook; return its name. It is deleted after the test."""
+    made: list[str] = []
+
+    def store(**spec: Any) -> str:
+        webhook.select(selected=False)
+        wait_until("the webhook is not asked", lambda: not webhook.is_asked())
+        made.append(webhook.api.create(RFTJOBS, job(**spec))["metadata"]["name"])
+        webhook.select(selected=True)
+        wait_until("the webhook is asked", webhook.is_asked)
+        return made[-1]
+
+    yield store
+    for name in made:
+        if webhook.api.find(RFTJOBS, name) is not None:
+            webhook.api.patch(RFTJOBS, name, {"metadata": {"finalizers": None}})
+        if webhook.api.find(RFTJOBS, name) is not None:
+            webhook.api.delete(RFTJOBS, name)
+
+
+def test_a_valid_job_is_created(webhook: Webhook) -> None:
+    answer = webhook.create()
+    assert answer.status == 201, answer.message
+    webhook.api.delete(RFTJOBS, answer.body["metadata"]["name"])
+
+
+@pytest.mark.parametrize(("spec", "path"), BROKEN.values(), ids=BROKEN)
+def test_every_rule_across_fields_is_refused_at_admission(
+    webhook: Webhook, spec: dict[str, Any], path: str
+) -> None:
+    answer = webhook.create(**spec)
+    assert answer.status == 422
+    # The schema may be first to say it, in its own words.
+    assert path in answer.message or not answer.message.startswith(DENIED)
+
+
+@pytest.mark.usefixtures("without_cel")
+def test_all_problems_come_at_once_with_their_fields(webhook: Webhook) -> None:
+    spec = {**WITHOUT_STORAGE, "graders": [{"name": "right"}], "training": {"batchSizeTokens": 2048}}
+    problems = check(job(**spec)).problems
+    assert len(problems) == 3
+    answer = webhook.create(**spec)
+    assert answer.status == 422
+    assert answer.message == DENIED + "; ".join(map(str, problems))
+    causes = answer.body["details"]["causes"]
+    assert [(cause["field"], cause["message"]) for cause in causes] == list(problems)
+
+
+@pytest.mark.skipif(not advice.rules.RULES, reason="there is no rule of advice yet")
+def test_advice_is_printed_as_warnings(webhook: Webhook) -> None:
+    made = job(sampling={"topK": 100})
+    valid = check(made).job
+    assert valid is not None
+    expected = [str(said) for said in advice.advise(valid.spec)]
+    assert expected
+    answer = webhook.send("POST", f"{RFTJOBS}?dryRun=All", made)
+    assert answer.status == 201
+    assert answer.warnings == fitted(expected)
+
+
+@pytest.mark.usefixtures("without_cel")
+def test_a_stored_problem_warns_on_other_edits_and_never_locks(
+    webhook: Webhook, stored: Callable[..., str]
+) -> None:
+    name = stored(**WITHOUT_STORAGE)
+    labelled = webhook.edit(name, {"metadata": {"labels": {"team": "a"}}})
+    assert (labelled.status, labelled.warnings) == (200, [])
+    cancelled = webhook.edit(name, {"spec": {"cancel": True}})
+    assert cancelled.status == 200
+    assert [text.split(":")[0] for text in cancelled.warnings] == ["spec.storage"]
+    worse = webhook.edit(name, {"spec": {"graders": [{"name": "right"}]}})
+    assert worse.status == 422
+    assert "spec.storage" in worse.message
+    assert "spec.graders[0]" in worse.message
+
+
+@pytest.mark.usefixtures("without_cel")
+def test_a_job_that_is_being_deleted_passes_whatever_its_spec(
+    webhook: Webhook, stored: Callable[..., str]
+) -> None:
+    name = stored()
+    webhook.api.patch(RFTJOBS, name, {"metadata": {"finalizers": ["rft-test/hold"]}})
+    webhook.api.delete(RFTJOBS, name)
+    change = {"metadata": {"finalizers": None}, "spec": {"graders": [{"name": "right"}]}}
+    assert webhook.edit(name, change).status == 200
+    wait_until("it is gone", lambda: webhook.api.find(RFTJOBS, name) is None)
+
+
+def test_after_the_start_what_is_trained_stays(webhook: Webhook, stored: Callable[..., str]) -> None:
+    name = stored()
+    status = {"status": {"startTime": "2026-11-22T18:00:00Z", "phase": "Running"}}
+    webhook.api.patch(RFTJOBS, f"{name}/status", status)
+    refused = webhook.edit(name, {"spec": {"training": {"epochs": 2}}})
+    assert refused.status == 422
+    assert "spec.training" in refused.message
+    assert webhook.edit(name, {"spec": {"cancel": True}}).status == 200
+
+
+def test_a_ca_that_someone_took_away_is_told_again(webhook: Webhook) -> None:
+    before = webhook.trusted()
+    assert before is not None
+    assert "BEGIN CERTIFICATE" in before
+    webhook.api.patch(CONFIGURATIONS, webhook.name, {"webhooks": webhook.configuration()["webhooks"]})
+    wait_until("the CA is told again", lambda: webhook.trusted() == before)
+    wait_until("the API server asks the webhook again", webhook.is_asked)
+
+
+def test_a_webhook_that_is_down_stops_nobody_and_comes_back_with_the_same_ca(webhook: Webhook) -> None:
+    ca = webhook.trusted()
+    secret = webhook.api.get(SECRETS, SECRET)["metadata"]["uid"]
+    webhook.stop()
+    try:
+        answer = webhook.create()
+        assert answer.status == 201, answer.message
+        webhook.api.delete(RFTJOBS, answer.body["metadata"]["name"])
+    finally:
+        webhook.start()
+    wait_until("the API server asks the webhook again", webhook.is_asked, 60)
+    assert webhook.trusted() == ca
+    assert webhook.api.get(SECRETS, SECRET)["metadata"]["uid"] == secret
+
+
+def test_what_is_logged_of_a_review_is_json_without_the_spec(webhook: Webhook) -> None:
+    made = job(model={"name": "org/not-for-the-log"})
+    assert webhook.send("POST", f"{RFTJOBS}?dryRun=All", made).status == 201
+    said = [json.loads(line) for line in webhook.log.read_text().splitlines()]
+    (line,) = [line for line in said if line.get("name") == made["metadata"]["name"]]
+    assert (line["message"], line["operation"], line["allowed"]) == ("reviewed", "CREATE", True)
+    assert "not-for-the-log" not in json.dumps(said)

@@ -1,0 +1,134 @@
+"""What the chart makes of the webhook: nothing by default, and no more rights than it needs."""
+
+import base64
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rft_operator.webhook.server import VALIDATE_PATH
+from rft_operator.webhook.settings import from_env
+from tests.cluster.layout import default_layout
+
+CHART = Path(__file__).parents[2] / "charts" / "rft-operator"
+ON = "webhook.enabled=true"
+SECRET = "webhook.tls.existingSecret=hook-tls"
+NAME = "rft-rft-operator-webhook"
+Json = dict[str, Any]
+
+
+def template(*values: str) -> subprocess.CompletedProcess[str]:
+    helm = shutil.which("helm") or shutil.which("helm", path=default_layout().tools)
+    if helm is None:
+        pytest.skip("no helm: `python3 -m tests.cluster tools` fetches it")
+    options = [word for value in values for word in ("--set", value)]
+    program = [helm, "template", "rft", str(CHART), "--namespace", "sys", *options]
+    return subprocess.run(program, capture_output=True, text=True, check=False)
+
+
+def rendered(*values: str) -> list[Json]:
+    done = template(*values)
+    assert done.returncode == 0, done.stderr
+    return [document for document in yaml.safe_load_all(done.stdout) if document]
+
+
+def one(documents: list[Json], kind: str, name: str = NAME) -> Json:
+    (found,) = [d for d in documents if d["kind"] == kind and d["metadata"]["name"] == name]
+    return found
+
+
+def of_webhook(documents: list[Json]) -> list[Json]:
+    return [d for d in documents if "webhook" in d["metadata"]["name"]]
+
+
+def test_nothing_is_made_by_default() -> None:
+    assert of_webhook(rendered()) == []
+
+
+def test_only_rftjobs_that_are_created_or_updated_are_asked_about() -> None:
+    (webhook,) = one(rendered(ON), "ValidatingWebhookConfiguration", f"sys-{NAME}")["webhooks"]
+    (rule,) = webhook["rules"]
+    assert (rule["apiGroups"], rule["resources"]) == (["rft.dev"], ["rftjobs"])
+    assert rule["operations"] == ["CREATE", "UPDATE"]
+    assert (webhook["failurePolicy"], webhook["timeoutSeconds"]) == ("Ignore", 5)
+    assert (webhook["sideEffects"], webhook["matchPolicy"]) == ("None", "Equivalent")
+    assert webhook["namespaceSelector"] == {}
+    assert webhook["clientConfig"]["service"]["path"] == VALIDATE_PATH
+    assert "caBundle" not in webhook["clientConfig"], "rendering must not take the CA away"
+
+
+def test_everything_it_may_do_is_limited_by_name_but_making_its_secret() -> None:
+    documents = of_webhook(rendered(ON))
+    rules = [rule for d in documents if d["kind"] in ("Role", "ClusterRole") for rule in d["rules"]]
+    assert [(r["resources"], r.get("resourceNames"), r["verbs"]) for r in rules] == [
+        (["validatingwebhookconfigurations"], [f"sys-{NAME}"], ["get", "patch"]),
+        (["secrets"], None, ["create"]),
+        (["secrets"], [f"{NAME}-tls"], ["get", "patch"]),
+    ]
+    subjects = [s["name"] for d in documents if d["kind"].endswith("Binding") for s in d["subjects"]]
+    assert subjects == [NAME, NAME]
+
+
+def test_with_a_secret_of_cert_manager_it_has_no_rights_and_no_token() -> None:
+    documents = of_webhook(rendered(ON, SECRET, "webhook.tls.injectCAFrom=sys/hook"))
+    assert not [d for d in documents if "Role" in d["kind"]]
+    pod = one(documents, "Deployment")["spec"]["template"]["spec"]
+    assert pod["automountServiceAccountToken"] is False
+    assert {"name": "tls", "secret": {"secretName": "hook-tls"}} in pod["volumes"]
+    configuration = one(documents, "ValidatingWebhookConfiguration", f"sys-{NAME}")
+    assert configuration["metadata"]["annotations"] == {"cert-manager.io/inject-ca-from": "sys/hook"}
+
+
+def test_the_ca_of_a_secret_can_be_given() -> None:
+    documents = rendered(ON, SECRET, "webhook.tls.caBundle=pem")
+    (webhook,) = one(documents, "ValidatingWebhookConfiguration", f"sys-{NAME}")["webhooks"]
+    assert base64.b64decode(webhook["clientConfig"]["caBundle"]) == b"pem"
+
+
+def test_an_injector_without_its_secret_is_refused() -> None:
+    done = template(ON, "webhook.tls.injectCAFrom=sys/hook")
+    assert done.returncode != 0
+    assert "webhook.tls.existingSecret" in done.stderr
+
+
+@pytest.mark.parametrize("values", [(ON,), (ON, SECRET)], ids=["own certificates", "a mounted Secret"])
+def test_the_pod_is_restricted_and_its_settings_are_read(values: tuple[str, ...]) -> None:
+    documents = rendered(*values, "webhook.clusterIP=10.96.0.201")
+    spec = one(documents, "Deployment")["spec"]
+    pod = spec["template"]["spec"]
+    (container,) = pod["containers"]
+    assert spec["replicas"] == 2
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {
+        "readOnlyRootFilesystem": True,
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    settings = from_env({e["name"]: e["value"] for e in container["env"] if "value" in e})
+    assert settings.port == container["ports"][0]["containerPort"]
+    assert settings.health_port == container["ports"][1]["containerPort"]
+    if SECRET in values:
+        assert settings.tls_folder == Path(container["volumeMounts"][1]["mountPath"])
+    else:
+        assert (settings.tls_secret, settings.configuration) == (f"{NAME}-tls", f"sys-{NAME}")
+        assert {f"{NAME}.sys.svc", "10.96.0.201"} <= set(settings.tls_names)
+    assert one(documents, "Service")["spec"]["clusterIP"] == "10.96.0.201"
+
+
+def test_the_operator_and_its_ingest_do_not_select_the_webhooks_pods() -> None:
+    documents = rendered(ON)
+    labels = one(documents, "Deployment")["spec"]["template"]["metadata"]["labels"].items()
+    others = [one(documents, "Deployment", "rft-rft-operator")["spec"]["selector"]["matchLabels"]]
+    others.append(one(documents, "Service", "rft-rft-operator-ingest")["spec"]["selector"])
+    assert not any(other.items() <= labels for other in others)
+    assert one(documents, "Service")["spec"]["selector"].items() <= labels
+
+
+def test_a_disruption_budget_is_made_on_request() -> None:
+    assert not [d for d in rendered(ON) if d["kind"] == "PodDisruptionBudget"]
+    documents = rendered(ON, "webhook.podDisruptionBudget.enabled=true")
+    assert one(documents, "PodDisruptionBudget")["spec"]["minAvailable"] == 1
