@@ -22,7 +22,7 @@ from rft_operator.webhook.server import VALIDATE_PATH
 from rft_operator.webhook.warnings import fitted
 from tests.integration.operator_support import CRDS, RFTJOBS, ROOT, Api, Object, free_ports, wait_until
 from tests.manifests import manifest as small
-from tests.unit.test_api_rules import BROKEN
+from tests.violations import VIOLATIONS
 
 pytestmark = pytest.mark.cluster
 CONFIGURATIONS = "apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
@@ -229,7 +229,7 @@ def test_a_valid_job_is_created(webhook: Webhook) -> None:
     webhook.api.delete(RFTJOBS, answer.body["metadata"]["name"])
 
 
-@pytest.mark.parametrize(("spec", "path"), BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize(("spec", "path"), [each for rule in VIOLATIONS.values() for each in rule])
 def test_every_rule_across_fields_is_refused_at_admission(
     webhook: Webhook, spec: dict[str, Any], path: str
 ) -> None:

@@ -17,7 +17,7 @@ from rft_operator.webhook.review import Malformed, review
 from rft_operator.webhook.warnings import MAX_WARNING, MAX_WARNINGS, fitted
 from tests.admission import admission_review
 from tests.manifests import manifest
-from tests.unit.test_api_rules import BROKEN
+from tests.violations import VIOLATIONS
 
 Json = dict[str, Any]
 BAD: dict[str, Json] = {
@@ -178,7 +178,7 @@ def test_what_is_no_review_of_an_rftjob_is_malformed(document: object) -> None:
         review(document)
 
 
-@pytest.mark.parametrize(("spec", "path"), BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize(("spec", "path"), [each for rule in VIOLATIONS.values() for each in rule])
 def test_every_rule_across_fields_refuses(spec: Json, path: str) -> None:
     assert refused_fields(answer(job(**spec))) == [path]
 

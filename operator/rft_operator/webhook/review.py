@@ -3,9 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from rft_api import GROUP, KIND, PLURAL
+from rft_api import GROUP, KIND, PLURAL, immutability
 from rft_api.advice import advise
-from rft_api.job import MUTABLE_AFTER_START, MUTABLE_WHILE_SUSPENDED, RFTJobSpec
 from rft_api.problems import Problem
 from rft_api.validation import CheckResult, check
 from rft_operator.stages import joined
@@ -54,25 +53,12 @@ def judge(new: Json, old: Json | None) -> Verdict:
     before, known = check(old) if old is not None else CheckResult(None, ())
     late: tuple[Problem, ...] = ()
     if old is not None and before is not None and job is not None:
-        late = late_changes(before.spec, job.spec, old.get("status") or {})
+        late = tuple(immutability.problems(before.spec, job.spec, old.get("status") or {}))
     if late or not set(problems) <= set(known):
         return Verdict((*problems, *late))
     advice = advise(job.spec) if job is not None else ()
     # What was wrong before is no reason to refuse an edit: cancelling must stay possible.
     return Verdict(warnings=(*map(str, problems), *map(str, advice)))
-
-
-def late_changes(old: RFTJobSpec, new: RFTJobSpec, status: Json) -> tuple[Problem, ...]:
-    """Return the edits of a started run that come too late."""
-    if not status.get("startTime"):
-        return ()
-    at_rest = old.suspend and status.get("phase") == "Suspended"
-    mutable = (*MUTABLE_AFTER_START, *(MUTABLE_WHILE_SUSPENDED if at_rest else ()))
-    return tuple(
-        Problem(f"spec.{info.alias or name}", "cannot change after the start; create another RFTJob")
-        for name, info in RFTJobSpec.model_fields.items()
-        if name not in mutable and getattr(old, name) != getattr(new, name)
-    )
 
 
 def _is_leaving(job: Json) -> bool:
