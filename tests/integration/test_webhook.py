@@ -20,9 +20,10 @@ from rft_api import advice
 from rft_api.validation import check
 from rft_operator.webhook.server import VALIDATE_PATH
 from rft_operator.webhook.warnings import fitted
-from tests.integration.operator_support import CRDS, RFTJOBS, ROOT, Api, Object, free_ports, wait_until
+from tests.integration.operator_support import CRDS, RFTJOBS, ROOT, Api, Object, free_ports
 from tests.manifests import manifest as small
 from tests.violations import VIOLATIONS
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.cluster
 CONFIGURATIONS = "apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
