@@ -16,13 +16,13 @@ from uuid import uuid4
 import pytest
 import urllib3
 
-from rft_api import advice
+from rft_api.advice import advise
 from rft_api.validation import check
 from rft_operator.webhook.server import VALIDATE_PATH
 from rft_operator.webhook.warnings import fitted
 from tests.integration.operator_support import CRDS, RFTJOBS, ROOT, Api, Object, free_ports
 from tests.manifests import manifest as small
-from tests.violations import VIOLATIONS
+from tests.violations import VIOLATIONS, Violation
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.cluster
@@ -230,14 +230,14 @@ def test_a_valid_job_is_created(webhook: Webhook) -> None:
     webhook.api.delete(RFTJOBS, answer.body["metadata"]["name"])
 
 
-@pytest.mark.parametrize(("spec", "path"), [each for rule in VIOLATIONS.values() for each in rule])
-def test_every_rule_across_fields_is_refused_at_admission(
-    webhook: Webhook, spec: dict[str, Any], path: str
-) -> None:
-    answer = webhook.create(**spec)
+@pytest.mark.parametrize(
+    "broken", [pytest.param(v, id=f"{rule}-{v.path}") for rule, vs in VIOLATIONS.items() for v in vs]
+)
+def test_every_rule_across_fields_is_refused_at_admission(webhook: Webhook, broken: Violation) -> None:
+    answer = webhook.create(**broken.spec)
     assert answer.status == 422
     # The schema may be first to say it, in its own words.
-    assert path in answer.message or not answer.message.startswith(DENIED)
+    assert broken.path in answer.message or not answer.message.startswith(DENIED)
 
 
 @pytest.mark.usefixtures("without_cel")
@@ -252,12 +252,11 @@ def test_all_problems_come_at_once_with_their_fields(webhook: Webhook) -> None:
     assert [(cause["field"], cause["message"]) for cause in causes] == list(problems)
 
 
-@pytest.mark.skipif(not advice.rules.RULES, reason="there is no rule of advice yet")
 def test_advice_is_printed_as_warnings(webhook: Webhook) -> None:
     made = job(sampling={"topK": 100})
     valid = check(made).job
     assert valid is not None
-    expected = [str(said) for said in advice.advise(valid.spec)]
+    expected = [str(said) for said in advise(valid.spec)]
     assert expected
     answer = webhook.send("POST", f"{RFTJOBS}?dryRun=All", made)
     assert answer.status == 201
@@ -298,7 +297,7 @@ def test_after_the_start_what_is_trained_stays(webhook: Webhook, stored: Callabl
     webhook.api.patch(RFTJOBS, f"{name}/status", status)
     refused = webhook.edit(name, {"spec": {"training": {"epochs": 2}}})
     assert refused.status == 422
-    assert "spec.training" in refused.message
+    assert "spec.training.epochs" in refused.message or not refused.message.startswith(DENIED)
     assert webhook.edit(name, {"spec": {"cancel": True}}).status == 200
 
 

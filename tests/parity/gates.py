@@ -23,6 +23,8 @@ from rft_api.runconfig import read_run_config
 from rft_api.validation import check
 from rft_cli.main import app
 from rft_operator.cluster import ClusterError
+from rft_operator.webhook.review import review
+from tests.admission import admission_review
 from tests.parity.apiserver import complaints
 from tests.parity.cases import Case, Sight, sample
 
@@ -150,6 +152,12 @@ def _by_schema(manifests: Sequence[Object]) -> list[Verdict]:
     return [Verdict(not each, "; ".join(each)) for each in found]
 
 
+def _by_webhook(manifests: Sequence[Object]) -> list[Verdict]:
+    """Ask about the creation of each, past the schema that a server would apply first."""
+    answers = [review(admission_review(manifest))["response"] for manifest in manifests]
+    return [Verdict(each["allowed"], each.get("status", {}).get("message", "")) for each in answers]
+
+
 MODEL = Gate("model", _by_model)
 # YAML's .nan and .inf end the reading, as in kubectl: the message names the line, not yet a field.
 CLI = Gate("rft validate", _by_cli, frozenset(Sight) - {Sight.NOT_JSON})
@@ -157,7 +165,8 @@ TRAINER = Gate("trainer's config", _by_trainer, frozenset(Sight) - {Sight.DOCUME
 SCHEMA = Gate(
     "CRD's schema", _by_schema, frozenset({Sight.DOCUMENT, Sight.EMPTY, Sight.FLOAT}), LIST_MAP_RULES
 )
-LOCAL = (MODEL, CLI, TRAINER, SCHEMA)
+WEBHOOK = Gate("webhook", _by_webhook)
+LOCAL = (MODEL, CLI, TRAINER, SCHEMA, WEBHOOK)
 
 
 # API servers.
