@@ -70,6 +70,17 @@ class Reason:
     NOT_YET = "NotYet"  # the condition does not hold so far
 
 
+COMPLETED_BECAUSE = {
+    Reason.COMPLETED: "Every epoch is trained.",
+    Reason.TARGET_REWARD: "The held-out reward has reached spec.stop.targetReward.",
+    Reason.PATIENCE: "The held-out reward has not risen for spec.stop.patience evaluations.",
+    Reason.MAX_STEPS: "spec.stop.maxSteps is reached.",
+    Reason.MAX_GPU_HOURS: "spec.stop.maxGpuHours is spent.",
+    Reason.DEADLINE: "spec.stop.deadline has passed.",
+}
+"""Reasons for which a run succeeds, in a sentence."""
+
+
 def merge(old: Iterable[Mapping[str, Any]], wanted: Iterable[Condition]) -> list[dict[str, Any]]:
     """Return the full list of conditions with stable transition times.
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from rft_api.conditions import Phase, Reason
+from rft_api.conditions import COMPLETED_BECAUSE, Phase, Reason
 from rft_api.problems import Problem
 from rft_api.report import ProgressReport
 from rft_operator import clock
@@ -17,14 +17,6 @@ from rft_operator.objects.job import own_count_limit
 from rft_operator.observe import Pod
 
 CONFLICT_RECHECK_SECONDS = 60.0
-STOP_REASONS = (
-    Reason.COMPLETED,
-    Reason.TARGET_REWARD,
-    Reason.PATIENCE,
-    Reason.MAX_STEPS,
-    Reason.MAX_GPU_HOURS,
-    Reason.DEADLINE,
-)
 
 
 def cancelled(facts: Facts) -> Verdict | None:
@@ -73,8 +65,8 @@ def succeeded(facts: Facts) -> Verdict | None:
     if child is None or not child.complete:
         return None
     ending = facts.report.ending if facts.report is not None else None
-    reason = ending.reason if ending is not None and ending.reason in STOP_REASONS else Reason.COMPLETED
-    message = ending.message if ending is not None and ending.message else "Every epoch is trained."
+    reason = ending.reason if ending is not None and ending.reason in COMPLETED_BECAUSE else Reason.COMPLETED
+    message = (ending.message if ending is not None else "") or COMPLETED_BECAUSE[reason]
     return Verdict("Succeeded", reason, message, ended=True)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from pydantic import ValidationError
 
+from rft_api.conditions import COMPLETED_BECAUSE
 from rft_api.exitcodes import REASONS, ExitCode
 from rft_api.report import Ending
 from rft_api.runconfig import RunConfig
@@ -23,7 +24,8 @@ def attempt(config: RunConfig, should_stop: Callable[[], bool]) -> int:
         run: Run | None = None
         try:
             run = Run(config, reporter, events, should_stop)
-            ending = Ending(exit_code=ExitCode.OK, reason=run.train())
+            reason = run.train()
+            ending = Ending(exit_code=ExitCode.OK, reason=reason, message=COMPLETED_BECAUSE[reason])
         except Exception as raised:
             ending = _ending_of(raised)
         events.emit("end", exitCode=int(ending.exit_code), reason=ending.reason, message=ending.message)
