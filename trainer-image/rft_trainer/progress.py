@@ -22,6 +22,9 @@ from rft_api.status import (
 )
 from rft_trainer.checkpoint import RunState
 
+REWARD_DIGITS = 4
+"""Of the curve in the status, which people read in columns; metrics.jsonl has all."""
+
 Stage = Literal["preparing", "evaluatingBase", "training", "evaluatingTuned", "finished"]
 
 
@@ -125,12 +128,13 @@ def _reward(rows: Sequence[Mapping[str, Any]]) -> Reward | None:
     graded = [row for row in rows if row["reward"] is not None]
     if not graded:
         return None
+    points = [RewardPoint(step=row["step"], reward=round(row["reward"], REWARD_DIGITS)) for row in graded]
     return Reward(
-        latest=graded[-1]["reward"],
-        best=max(row["reward"] for row in graded),
-        baseline=graded[0]["reward"],
+        latest=points[-1].reward,
+        best=max(point.reward for point in points),
+        baseline=points[0].reward,
         graders=graded[-1]["graders"],
-        history=thin([RewardPoint(step=row["step"], reward=row["reward"]) for row in graded]),
+        history=thin(points),
     )
 
 
