@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rft_api.effective import effective
+from rft_api.guide import guide_for
 from rft_api.job import RFTJobSpec
 from rft_api.problems import join_path
 from rft_api.status import Baseline, Change
@@ -18,19 +19,6 @@ ANNOTATION = "rft.dev/baseline"
 
 TUNED = ("model", "dataset", "graders", "evaluation", "training", "sampling")
 """Parts of the spec that decide what is learnt; the rest decides where it runs."""
-
-DOCUMENTED = (
-    "spec.training.learningRate",
-    "spec.training.epochs",
-    "spec.training.loraRank",
-    "spec.training.batchSizeTokens",
-    "spec.sampling.temperature",
-    "spec.sampling.topP",
-    "spec.sampling.topK",
-    "spec.sampling.numRollouts",
-    "spec.sampling.maxTokens",
-)
-"""The nine parameters of the tuning guide."""
 
 
 def named_in(document: Mapping[str, Any]) -> str | None:
@@ -62,7 +50,7 @@ def changes(before: RFTJobSpec, after: RFTJobSpec) -> list[Change]:
 
 def warning(found: Sequence[Change]) -> str | None:
     """Return what to say when more than one of the nine parameters changed."""
-    changed = [change.path for change in found if change.path in DOCUMENTED]
+    changed = [change.path for change in found if guide_for(change.path)]
     if len(changed) < 2:
         return None
     return (

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from rft_api import bands
 from rft_api.advice import Advice, advise
+from rft_api.baseline import ANNOTATION
 from rft_api.fields import find
 from rft_api.guide import value_of
 from rft_api.job import MAX_NAME_LENGTH, RFTJob, RFTJobSpec
@@ -30,8 +31,6 @@ class Goal(StrEnum):
     PREVENT_OVERFITTING = "prevent-overfitting"
 
 
-BASELINE_ANNOTATION = "rft.dev/baseline"
-"""On an experiment: the name of the job it is compared with."""
 _KEPT_METADATA = ("namespace", "labels", "annotations")
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _SWITCHES = ("suspend", "cancel")
@@ -227,7 +226,7 @@ def _manifest(document: Mapping[str, Any], baseline: str, path: str, value: Any)
         "metadata": {
             "name": experiment_name(baseline, field, value),
             **metadata,
-            "annotations": {**annotations, BASELINE_ANNOTATION: baseline},
+            "annotations": {**annotations, ANNOTATION: baseline},
         },
         "spec": spec,
     }

@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rft_api.advice import advise
+from rft_api.baseline import ANNOTATION
 from rft_api.fields import find
 from rft_api.guide import NINE, value_of
 from rft_api.job import MAX_NAME_LENGTH
 from rft_api.problems import InvalidManifest
-from rft_api.suggest import BASELINE_ANNOTATION, STEPS, Goal, experiment_name, other_goals, suggest
+from rft_api.suggest import STEPS, Goal, experiment_name, other_goals, suggest
 from rft_api.validation import check, parse
 from tests.manifests import manifest
 
@@ -61,7 +62,7 @@ def test_every_suggestion_is_valid_and_differs_from_its_baseline_in_one_paramete
     for experiment in found.experiments:
         job, problems = check(experiment.manifest)
         assert job is not None, problems
-        assert job.metadata.annotations == {BASELINE_ANNOTATION: baseline.metadata.name}
+        assert job.metadata.annotations == {ANNOTATION: baseline.metadata.name}
         assert job.metadata.labels == {"team": "a"}
         assert set(experiment.manifest["metadata"]) == {"name", "labels", "annotations"}
         assert len(job.metadata.name) <= MAX_NAME_LENGTH
@@ -159,7 +160,7 @@ def test_switches_and_what_the_server_wrote_stay_with_the_baseline() -> None:
         assert experiment.manifest["metadata"] == {
             "name": experiment.name,
             "namespace": "team",
-            "annotations": {"note": "mine", BASELINE_ANNOTATION: "job"},
+            "annotations": {"note": "mine", ANNOTATION: "job"},
         }
 
 

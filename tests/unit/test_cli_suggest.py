@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from rft_api.baseline import ANNOTATION
 from rft_api.loader import load_documents, load_file
-from rft_api.suggest import BASELINE_ANNOTATION, Goal
+from rft_api.suggest import Goal
 from rft_api.validation import check
 from rft_cli.main import app
 
@@ -46,7 +47,7 @@ def test_stdout_holds_valid_jobs_only(job_file: Path, goal: Goal) -> None:
     assert documents
     for document in documents:
         assert check(document.body).problems == ()
-        assert document.body["metadata"]["annotations"] == {BASELINE_ANNOTATION: "sums"}
+        assert document.body["metadata"]["annotations"] == {ANNOTATION: "sums"}
 
 
 def test_each_manifest_says_what_it_changes_and_why(job_file: Path) -> None:
