@@ -1,7 +1,8 @@
 """What of a spec may change once its run has started.
 
 The same tuples of fields make the check in Python and its texts in CEL. A run goes on with the snapshot it
-was started with, so an edit that none of the gates refused changes nothing and is told.
+was started with, so an edit that none of the gates refused changes nothing and is told. The snapshot is made
+anew only when a suspended run goes on with what may be changed meanwhile.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,9 @@ from rft_api.problems import Problem
 _FIELDS = RFTJobSpec.model_fields
 FROZEN = tuple(n for n in _FIELDS if n not in (*MUTABLE_AFTER_START, *MUTABLE_WHILE_SUSPENDED))
 """Fields of the spec that never change after the start."""
+
+_FOLLOWED = (*MUTABLE_WHILE_SUSPENDED, "stop")
+"""Fields of the spec that say something to the next trainer."""
 
 NEVER = "cannot change after the start; put it back, or create another RFTJob"
 ONLY_SUSPENDED = "can change after the start only while phase is Suspended; set spec.suspend and wait for it"
@@ -36,6 +40,16 @@ def late_changes(old: RFTJobSpec, new: RFTJobSpec, *, pod_alive: bool) -> list[P
     if pod_alive:
         found += _changed(old, new, MUTABLE_WHILE_SUSPENDED, ONLY_SUSPENDED)
     return found
+
+
+def followed(old: RFTJobSpec, new: RFTJobSpec) -> RFTJobSpec | None:
+    """Return the spec that a run at rest goes on with, ``None`` for ``old``.
+
+    It is ``new`` where that differs in what a run can follow, and in nothing that is frozen.
+    """
+    if late_changes(old, new, pod_alive=False):
+        return None
+    return new if any(_changed(old, new, _FOLLOWED, "")) else None
 
 
 def _changed(old: RFTJobSpec, new: RFTJobSpec, fields: tuple[str, ...], message: str) -> Iterator[Problem]:

@@ -162,6 +162,11 @@ class Cluster:
         }
         self._call("DELETE", self._path("Job", namespace, name), body=body)
 
+    def delete_config(self, namespace: str, name: str, uid: str) -> None:
+        """Delete the ConfigMap, if it is still that ConfigMap. Raises NotFound where it is gone."""
+        body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}}
+        self._call("DELETE", self._path("ConfigMap", namespace, name), body=body)
+
     def review_token(self, token: str, audience: str) -> Json:
         """Return the status of a TokenReview."""
         review = {

@@ -4,6 +4,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -106,6 +107,10 @@ class Controller:
             data = {CA_KEY: self.ca_bundle}
             self._cluster.merge_data("ConfigMap", owner.namespace, owner.ca, version, data)
             return
+        if part is Part.CONFIG and raw.config is not None:
+            # Immutable, so that nobody edits it. Until it is there again, the user's spec says the same.
+            with suppress(NotFound):
+                self._cluster.delete_config(owner.namespace, owner.child, raw.config["metadata"]["uid"])
         manifest = self._manifest(owner, decision, part)
         try:
             self._cluster.create(manifest)

@@ -73,6 +73,8 @@ class Facts:
     problems: tuple[Problem, ...]
     spec: RFTJobSpec | None
     """The spec that runs: the snapshot once there is one, the user's until then."""
+    renews: bool
+    """Whether the snapshot is outdated: the user changed, while nothing runs, what may change then."""
     plan: Plan | None
     unplannable: Unplannable | None
     report: ProgressReport | None

@@ -9,7 +9,7 @@ from typing import Any
 
 from rft_api import baseline
 from rft_api.conditions import Reason
-from rft_api.immutability import late_changes
+from rft_api.immutability import followed, late_changes
 from rft_api.problems import Problem
 from rft_api.status import Plan
 from rft_api.validation import check
@@ -71,6 +71,11 @@ def gather(
     """Check the spec, make the plan, pick the newest report."""
     job, problems = check(document)
     snapshot = observed.snapshot
+    at_rest = observed.child is None and not observed.any_alive
+    edited = followed(snapshot.spec, job.spec) if snapshot and job and at_rest else None
+    renews = edited is not None
+    if renews:
+        snapshot = None
     spec = snapshot.spec if snapshot is not None else job.spec if job is not None else None
     planned: Plan | None = snapshot.plan if snapshot is not None else None
     unplannable = None
@@ -80,7 +85,7 @@ def gather(
         except Unplannable as error:
             unplannable = error
     return Facts(
-        document, observed, now, job, problems, spec, planned, unplannable,
+        document, observed, now, job, problems, spec, renews, planned, unplannable,
         newest_report(observed), no_progress_seconds,
     )  # fmt: skip
 
@@ -114,9 +119,7 @@ def _late_changes(facts: Facts) -> list[Problem]:
     snapshot = facts.observed.snapshot
     if snapshot is None or facts.job is None:
         return []
-    # The snapshot holds resources and template too and is not made anew on resuming: an edit while
-    # nothing runs, which the gates admit, has no effect either, and is told as long as it stands.
-    return late_changes(snapshot.spec, facts.job.spec, pod_alive=True)
+    return late_changes(snapshot.spec, facts.job.spec, pod_alive=not facts.renews)
 
 
 def _planned(facts: Facts) -> Gate:
@@ -130,7 +133,7 @@ def _planned(facts: Facts) -> Gate:
 def _with_plan(facts: Facts, status: dict[str, Any], verdict: Verdict) -> dict[str, Any]:
     """Return ``status`` with the plan and what is known of the child."""
     changed = dict(status)
-    if facts.plan is not None and "plan" not in changed:
+    if facts.plan is not None:
         changed["plan"] = facts.plan.dump()
     child = facts.observed.child
     if child is not None or Part.JOB in verdict.ensure:

@@ -39,13 +39,6 @@ def invalid(facts: Facts) -> Verdict | None:
     return Verdict("Failed", Reason.INVALID_SPEC, joined(facts.problems))
 
 
-def unplannable(facts: Facts) -> Verdict | None:
-    """What the pod needs cannot be derived, and nothing runs yet."""
-    if facts.unplannable is None or facts.observed.child is not None:
-        return None
-    return Verdict("Failed", facts.unplannable.reason, str(facts.unplannable))
-
-
 def name_taken(facts: Facts) -> Verdict | None:
     """An object that is not ours has a child's name; it is never touched."""
     if not facts.observed.conflicts:
@@ -120,6 +113,13 @@ def leaving(facts: Facts) -> Verdict | None:
     return Verdict("Pending", Reason.WAITING_FOR_POD, "Waiting for the pod of before to end.")
 
 
+def unplannable(facts: Facts) -> Verdict | None:
+    """What the pod needs cannot be derived, and nothing runs. Suspending allows to correct it."""
+    if facts.unplannable is None or facts.observed.child is not None:
+        return None
+    return Verdict("Failed", facts.unplannable.reason, str(facts.unplannable))
+
+
 def to_create(facts: Facts) -> Verdict | None:
     """Nothing runs yet: make the child and what it needs."""
     if facts.observed.child is not None:
@@ -170,12 +170,12 @@ def running(facts: Facts) -> Verdict | None:
 STAGES: tuple[Callable[[Facts], Verdict | None], ...] = (
     cancelled,
     invalid,
-    unplannable,
     name_taken,
     succeeded,
     failed,
     suspended,
     leaving,
+    unplannable,
     to_create,
     waiting,
     running,
@@ -216,7 +216,7 @@ def _missing(facts: Facts) -> tuple[Part, ...]:
         return ()
     there = {
         Part.CLAIM: spec.storage.claim_template is None or observed.claim_exists,
-        Part.CONFIG: observed.config_exists,
+        Part.CONFIG: observed.config_exists and not facts.renews,
         Part.CA: observed.ca_current,
         Part.JOB: observed.child is not None,
     }

@@ -229,6 +229,28 @@ def test_suspend_frees_the_pod_and_resume_brings_it_back(submit: Submit, api: Ap
     run.wait_for_phase("Pending")
 
 
+def test_resources_changed_while_suspended_are_what_the_run_goes_on_with(submit: Submit, api: Api) -> None:
+    run = submit()
+    run.child()
+    before = api.get(CONFIG_MAPS, run.child_name)["metadata"]["uid"]
+    api.patch(RFTJOBS, run.name, {"spec": {"suspend": True}})
+    run.wait_for_phase("Suspended")
+    api.patch(RFTJOBS, run.name, {"spec": {"resources": {"cpu": "3"}, "template": {"labels": {"team": "a"}}}})
+    wait_until("it is planned", lambda: run.status["observedGeneration"] >= 3)
+    assert run.condition("Accepted")["status"] == "True"
+    api.patch(RFTJOBS, run.name, {"spec": {"suspend": False}})
+    template = run.child()["spec"]["template"]
+    assert template["spec"]["containers"][0]["resources"]["requests"]["cpu"] == "3"
+    assert template["metadata"]["labels"]["team"] == "a"
+    snapshot = api.get(CONFIG_MAPS, run.child_name)
+    assert snapshot["metadata"]["uid"] != before
+    resources = RunConfig.model_validate_json(snapshot["data"][CONFIG_FILE]).spec.resources
+    assert resources is not None
+    assert resources.cpu == "3"
+    run.wait_for_phase("Pending")
+    assert run.condition("Accepted")["reason"] == "Accepted"
+
+
 def test_cancel_is_final(submit: Submit, api: Api) -> None:
     run = submit()
     run.child()

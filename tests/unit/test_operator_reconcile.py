@@ -386,6 +386,59 @@ def test_resuming_waits_until_no_pod_is_left() -> None:
     assert once(rftjob(), observed(child=None)).ensure == (Part.JOB,)
 
 
+LARGER = {"resources": {"accelerator": {"name": "cpu"}, "cpu": "4"}}
+AT_REST = replace(observed(child=None), pods=())
+
+
+def test_what_changed_while_nothing_ran_is_what_the_run_goes_on_with() -> None:
+    resting = once(rftjob(suspend=True, **LARGER), AT_REST)
+    assert resting.status["phase"] == "Suspended"
+    assert resting.ensure == ()
+    assert condition(resting, "Accepted")["status"] == "True"
+    decision = once(rftjob(resting.status, **LARGER), AT_REST)
+    assert decision.ensure == (Part.CONFIG, Part.JOB)
+    assert decision.spec is not None
+    assert decision.spec.resources is not None
+    assert decision.spec.resources.cpu == "4"
+    assert decision.plan == plan(decision.spec, UID)
+    assert decision.status["plan"] == decision.plan.dump()
+
+
+def test_a_stop_rule_of_later_is_followed_on_resuming() -> None:
+    decision = once(rftjob(stop={"maxSteps": 3}), AT_REST)
+    assert decision.ensure == (Part.CONFIG, Part.JOB)
+    assert decision.spec is not None
+    assert decision.spec.stop is not None
+    assert decision.spec.stop.max_steps == 3
+
+
+def test_beside_an_edit_of_what_is_frozen_no_other_is_followed() -> None:
+    decision = once(rftjob(training={"epochs": 5}, **LARGER), AT_REST)
+    assert decision.ensure == (Part.JOB,)
+    assert decision.spec == STARTED.snapshot.spec if STARTED.snapshot else False
+    message = condition(decision, "Accepted")["message"]
+    assert "spec.training.epochs" in message
+    assert "spec.resources.cpu" in message
+
+
+def test_an_edit_of_resources_while_a_pod_runs_is_told_and_not_followed() -> None:
+    decision = once(rftjob(**LARGER), observed(POD, received=report()))
+    assert condition(decision, "Accepted")["reason"] == "ImmutableFieldChanged"
+    assert decision.ensure == ()
+
+
+def test_what_cannot_be_planned_on_resuming_can_be_corrected_after_suspending_again() -> None:
+    hopeless = {"resources": {"accelerator": {"name": "tiny", "memory": "16Mi"}}}
+    decision = once(rftjob(**hopeless), AT_REST)
+    assert decision.status["phase"] == "Failed"
+    assert condition(decision, "Planned")["status"] == "False"
+    assert decision.ensure == ()
+    again = once(rftjob(decision.status, suspend=True, **hopeless), AT_REST)
+    assert again.status["phase"] == "Suspended"
+    assert condition(again, "Planned")["status"] == "False"
+    assert once(rftjob(again.status), AT_REST).ensure == (Part.JOB,)
+
+
 def test_an_edit_after_the_start_changes_nothing_and_says_so() -> None:
     decision = once(rftjob(training={"epochs": 5}), observed(POD, received=report()))
     assert condition(decision, "Accepted")["status"] == "False"
