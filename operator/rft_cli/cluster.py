@@ -1,15 +1,18 @@
-"""RFTJobs and their pods in a cluster, read only."""
+"""RFTJobs and their pods in a cluster."""
 
 import contextlib
+import json
 import logging
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import kubernetes
 import urllib3
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
+from kubernetes.dynamic.exceptions import NotFoundError, ResourceNotFoundError
 
 from rft_api import GROUP, KIND, PLURAL, VERSION
 from rft_cli.console import INVALID, UNREADABLE, UserError
@@ -19,10 +22,14 @@ WATCH_SECONDS = 60
 TIMEOUT = (10, 30)
 """Seconds to connect, and between two pieces of an answer."""
 RETRY_SECONDS = 3.0
+FIELD_MANAGER = "rft"
 MAX_FAILURES = 20
 """A watch outlives an API server that is away for about a minute."""
 
 Body = dict[str, Any]
+Applier = Callable[[Body], str]
+"""Applies an object and returns ``created``, ``configured`` or ``unchanged``; raises UserError where the
+server does not know its kind, or refuses it."""
 
 # Its types are partly missing and partly wrong.
 _kubernetes: Any = kubernetes
@@ -104,6 +111,21 @@ class Cluster:
                     raise UserError(f"{KIND} {name!r} was deleted", INVALID)
                 yield event["object"]
 
+    @contextlib.contextmanager
+    def applying(self, *, dry_run: bool = False, force_conflicts: bool = False) -> Iterator["Applier"]:
+        """Give what applies objects server-side."""
+        # The client keeps what it learns of the server in a file; in a shared folder others could write it.
+        with tempfile.TemporaryDirectory(prefix="rft-") as folder:
+            client = _kubernetes.dynamic.DynamicClient(self._api, cache_file=f"{folder}/discovery.json")
+            options = {"force_conflicts": force_conflicts, **({"dry_run": "All"} if dry_run else {})}
+
+            def apply(body: Body) -> str:
+                what = f"{body.get('kind')} {body['metadata']['name']!r}"
+                with self._explained(what):
+                    return _apply(client, body, self.namespace, options)
+
+            yield apply
+
     def newest_pod(self, job: Body) -> Body:
         """Return the pod that an RFTJob's child Job made last.
 
@@ -164,7 +186,38 @@ class Cluster:
             return f"{what} does not exist {where}; see rft get, or name another namespace with -n"
         if error.status in (401, 403):
             return f"{what}: {error.reason} {where}; ask for get, list and watch on {PLURAL}.{GROUP}"
+        if error.status in (400, 409, 422) and (said := _message(error)):
+            return f"{what}: {said}" + ("; --force-conflicts takes them over" if error.status == 409 else "")
         return f"{what}: the API server answers {error.status} {error.reason}"
+
+
+def _apply(client: Any, body: Body, namespace: str, options: Body) -> str:
+    """Apply an object; return ``created``, ``configured`` or ``unchanged``."""
+    kind, version = body["kind"], body["apiVersion"]
+    try:
+        resource = client.resources.get(api_version=version, kind=kind)
+    except ResourceNotFoundError as error:
+        fix = ": install the operator's chart first" if kind == KIND else ""
+        raise UserError(f"the cluster knows no kind {kind} of {version}{fix}", INVALID) from error
+    where: Body = {"name": body["metadata"]["name"], "_request_timeout": TIMEOUT}
+    if resource.namespaced:
+        where["namespace"] = body["metadata"].get("namespace") or namespace
+    try:
+        before = resource.get(**where).metadata.resourceVersion
+    except NotFoundError:
+        before = None
+    after = resource.server_side_apply(body=body, field_manager=FIELD_MANAGER, **where, **options)
+    if before is None:
+        return "created"
+    return "unchanged" if after.metadata.resourceVersion == before else "configured"
+
+
+def _message(error: ApiException) -> str:
+    """Return what the API server says about an object that it refuses."""
+    try:
+        return str(json.loads(error.body or "")["message"])
+    except (ValueError, TypeError, KeyError):
+        return ""
 
 
 def _connect(context: str | None) -> tuple[Any, str]:

@@ -7,6 +7,7 @@ from rft_cli.explain import explain
 from rft_cli.get import get
 from rft_cli.logs import logs
 from rft_cli.run import run
+from rft_cli.submit import submit
 from rft_cli.suggest import suggest
 from rft_cli.validate import validate
 from rft_cli.watch import watch
@@ -19,7 +20,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-for command in (validate, explain, suggest, run, get, watch, curve, logs):
+for command in (validate, explain, suggest, run, submit, get, watch, curve, logs):
     app.command()(command)
 
 if __name__ == "__main__":

@@ -33,14 +33,14 @@ def validate(
             continue
         if not jobs:
             out().print(f"{path}: holds no {KIND}", markup=False)
-        verdicts = [_is_valid(document) for document in jobs]
+        verdicts = [is_valid(document) for document in jobs]
         if not all(verdicts):
             exit_code = max(exit_code, INVALID)
     raise typer.Exit(exit_code)
 
 
-def _is_valid(document: Document) -> bool:
-    """Print what there is to say about one RFTJob."""
+def is_valid(document: Document) -> bool:
+    """Print what there is to say about one RFTJob; return whether it is valid."""
     title = f"{document.source}: {KIND} {name_of(document.body)}"
     job, problems = check(document.body)
     if job is not None:
