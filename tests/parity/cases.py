@@ -55,6 +55,8 @@ class Case:
     """Name of the rule across fields that it breaks."""
     or_at: str | None = None
     """Path that a refusal may name instead."""
+    across_fields: bool = False
+    """Whether it breaks, or just keeps, a rule across fields."""
 
 
 class Value(NamedTuple):
@@ -105,9 +107,20 @@ PATTERNS: dict[str, tuple[list[str], list[str]]] = {
     r"^[A-Za-z_][A-Za-z0-9_]*$": (["grade", "_g1", "G"], ["1a", "a-b", "gräde", "a\n", "a٣", ""]),
     r"^https?://.+": (["http://h", "https://h/p"], ["ftp://h", "http://", "HTTP://h", " http://h"]),
     r"^/.+": (["/data"], ["data", "/", ""]),
-    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$": (
-        ["2027-01-31T18:00:00Z"],
-        ["2027-01-31", "2027-01-31T18:00:00", "2027-01-31T18:00:00Z\n", "٢٠٢٧-01-31T18:00:00Z"],
+    r"^2[0-9]{3}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$": (
+        ["2027-01-31T18:00:00Z", "2028-02-29T00:00:00Z", "2999-12-31T23:59:59Z"],
+        [
+            "2027-02-29T18:00:00Z",
+            "2027-13-01T00:00:00Z",
+            "2027-01-31T24:00:00Z",
+            "2027-01-31T23:60:00Z",
+            "2027-01-31T23:59:60Z",
+            "2027-00-01T00:00:00Z",
+            "2027-01-31",
+            "2027-01-31T18:00:00",
+            "2027-01-31T18:00:00Z\n",
+            "٢٠٢٧-01-31T18:00:00Z",
+        ],
     ),
 }
 """Texts that match, and texts that do not, by pattern."""
@@ -180,8 +193,9 @@ def _kind(annotation: Any, metadata: list[Any]) -> Kind:
     options = [a for a in get_args(annotation) if a is not NoneType]
     if get_origin(annotation) in (Union, UnionType) and len(options) == 1:
         return _kind(options[0], metadata)
+    inner = [constraint for m in metadata if isinstance(m, FieldInfo) for constraint in m.metadata]
     names = ("ge", "gt", "le", "lt", "min_length", "max_length", "pattern")
-    limits = {n: v for m in metadata for n in names if (v := getattr(m, n, None)) is not None}
+    limits = {n: v for m in (*inner, *metadata) for n in names if (v := getattr(m, n, None)) is not None}
     extra = [m.json_schema_extra for m in metadata if isinstance(m, FieldInfo)]
     keys = [e.get("x-kubernetes-list-map-keys") for e in extra if isinstance(e, dict)]
     return Kind(annotation, {**limits, **({"key": keys[0][0]} if keys and keys[0] else {})})  # type: ignore[index]
@@ -495,7 +509,7 @@ def _rule_cases() -> Iterator[Case]:
     base = sample(RFTJobSpec)
     for rule, broken in BROKEN.items():
         for what, fields, path in broken:
-            yield Case(f"{rule}: {what}", manifest({**base, **fields}), path, rule=rule)
+            yield Case(f"{rule}: {what}", manifest({**base, **fields}), path, rule=rule, across_fields=True)
     for rule, kept in KEPT.items():
         for what, fields in kept:
-            yield Case(f"{rule}: {what}, kept", manifest({**base, **fields}))
+            yield Case(f"{rule}: {what}, kept", manifest({**base, **fields}), across_fields=True)

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from rft_api.conditions import Reason
-from rft_api.lifecycle import Stop
+from rft_api.lifecycle import Stop, read_moment
 from rft_trainer.checkpoint import RunState
 
 
@@ -38,7 +38,7 @@ def _gpu_hours(stop: Stop, moment: Moment) -> bool:
 def _deadline(stop: Stop, moment: Moment) -> bool:
     if stop.deadline is None:
         return False
-    return moment.now >= datetime.strptime(stop.deadline, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    return moment.now >= read_moment(stop.deadline)
 
 
 RULES: tuple[tuple[Callable[[Stop, Moment], bool], str], ...] = (

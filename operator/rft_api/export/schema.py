@@ -17,6 +17,7 @@ _KEPT = (
     "type",
     "description",
     "enum",
+    "format",
     "pattern",
     "minLength",
     "maxLength",
