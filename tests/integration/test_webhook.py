@@ -7,6 +7,7 @@ import re
 import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from rft_operator.webhook.server import VALIDATE_PATH
 from rft_operator.webhook.warnings import fitted
 from tests.integration.operator_support import CRDS, RFTJOBS, ROOT, Api, Object, free_ports
 from tests.manifests import manifest as small
+from tests.parity.cases import cases
+from tests.parity.gates import ALL_RULES, api_server
 from tests.violations import VIOLATIONS, Violation
 from tests.waiting import wait_until
 
@@ -238,6 +241,17 @@ def test_every_rule_across_fields_is_refused_at_admission(webhook: Webhook, brok
     assert answer.status == 422
     # The schema may be first to say it, in its own words.
     assert broken.path in answer.message or not answer.message.startswith(DENIED)
+
+
+@pytest.mark.usefixtures("without_cel")
+def test_with_it_the_api_server_agrees_with_the_models_on_every_rule_across_fields(
+    webhook: Webhook, judged: "Counter[str]"
+) -> None:
+    gate = api_server(webhook.api, name="API server with the webhook", evaluates=ALL_RULES)
+    rules = [case for case in cases() if case.across_fields and gate.can_judge(case)]
+    judged[f"{gate.name}: cases across fields"] += len(rules)
+    disagreements = gate.disagreements(rules)
+    assert disagreements == [], "\n".join(disagreements)
 
 
 @pytest.mark.usefixtures("without_cel")

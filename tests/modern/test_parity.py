@@ -34,6 +34,7 @@ def gate(server: Server, installed: httpx.Response) -> Gate:
         DefaultNamespace(server),
         name="API server with CEL",
         evaluates=ALL_RULES,
+        by_cel=True,
         strict=True,
         tells_empty_from_null=True,
     )

@@ -184,12 +184,14 @@ def api_server(
     *,
     name: str = "API server",
     evaluates: frozenset[str] = LIST_MAP_RULES,
+    by_cel: bool = False,
     strict: bool = False,
     tells_empty_from_null: bool = False,
 ) -> Gate:
     """Return the gate of a real API server, which judges by creating with ``dryRun=All``.
 
-    ``evaluates`` are the rules across fields that its copy of the CRD carries (CEL, keys of list maps).
+    ``evaluates`` are the rules across fields that it asks for: by the keys of list maps, by a webhook, or
+    ``by_cel`` in its copy of the CRD, which takes 8.0 for no whole number.
     ``strict`` asks for ``fieldValidation=Strict``, with which servers from 1.25 on refuse unknown fields
     instead of pruning them. ``tells_empty_from_null``: servers as old as 1.20 take "" for null.
     """
@@ -210,8 +212,8 @@ def api_server(
             return list(threads.map(one, manifests))
 
     sees = {Sight.DOCUMENT}
-    if evaluates == LIST_MAP_RULES:
-        sees.add(Sight.FLOAT)  # CEL takes 8.0 for no int; kubectl and Go's clients write 8
+    if not by_cel:
+        sees.add(Sight.FLOAT)  # kubectl and Go's clients write 8
     if strict:
         sees.add(Sight.UNKNOWN)
     if tells_empty_from_null:

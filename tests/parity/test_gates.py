@@ -12,7 +12,7 @@ from rft_api.base import Model
 from rft_api.job import RFTJobSpec
 from rft_api.validation import check
 from tests.parity.cases import BROKEN, KEPT, Case, cases, kind_of
-from tests.parity.gates import LOCAL, MODEL, Gate, names, yaml_text
+from tests.parity.gates import CLI, LOCAL, Gate, names, yaml_text
 
 
 @pytest.mark.parametrize("gate", LOCAL, ids=lambda gate: gate.name)
@@ -24,7 +24,7 @@ def test_a_gate_agrees_with_the_models_on_all_it_can_see(gate: Gate, judged: Cou
 
 
 def test_a_program_of_its_own_judges_as_well(tmp_path: Path) -> None:
-    some = [case for case in cases() if MODEL.can_judge(case)][:: len(cases()) // 6]
+    some = [case for case in cases() if CLI.can_judge(case)][:: len(cases()) // 6]
     for number, case in enumerate(some):
         path = tmp_path / f"{number}.yaml"
         path.write_text(yaml_text(case.manifest))
