@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from rft_api.loader import load_file
-from tests.e2e.kube import Kubectl, Object
+from tests.kubectl import Kubectl, Object
 
 ROOT = Path(__file__).parents[2]
 NAMESPACE = "rft-e2e"

@@ -10,7 +10,7 @@ from rft_api.advice import advise
 from rft_api.loader import load_file
 from rft_api.validation import parse
 from tests.e2e.conftest import ROOT
-from tests.e2e.kube import Kubectl
+from tests.kubectl import Kubectl
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]

@@ -1,9 +1,7 @@
-"""kubectl for the end-to-end tests: what a user types is what is tested."""
+"""kubectl for tests: what a user types is what is tested."""
 
 import json
-import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,15 +42,3 @@ class Kubectl:
     def exec(self, pod: str, container: str, *command: str, check: bool = True) -> str:
         """Return what a command in a container prints."""
         return self.run("exec", pod, "-c", container, "--", *command, check=check).stdout
-
-
-def processes_with(text: str, *, uid: int | None = None) -> Iterator[int]:
-    """Yield the host's process numbers whose command line contains ``text``."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            owner = folder.stat().st_uid
-        except OSError:
-            continue
-        if text in command and (uid is None or owner == uid) and int(folder.name) != os.getpid():
-            yield int(folder.name)

@@ -1,0 +1,134 @@
+"""What kubectl shows of RFTJobs, on any server: each server's tests inherit these."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from rft_api.export.crd import crd
+from rft_api.guide import NINE
+from rft_api.loader import load_file
+from tests.kubectl import Kubectl, Object
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = sorted((ROOT / "examples").rglob("*.yaml"))
+
+
+def jobs(path: Path) -> list[Object]:
+    """Return the RFTJobs of a file, under names of their own."""
+    found = [document.body for document in load_file(path) if document.body["kind"] == "RFTJob"]
+    return [{**job, "metadata": {**job["metadata"], "name": f"kubectl-{uuid4().hex[:8]}"}} for job in found]
+
+
+def words(text: str) -> str:
+    """Return a text without its line breaks, which kubectl puts where it likes."""
+    return re.sub(r"\s+", " ", text)
+
+
+def described() -> dict[str, str]:
+    """Return what the CRD says of every field of the spec, by path."""
+    found: dict[str, str] = {}
+
+    def walk(path: str, schema: dict[str, Any]) -> None:
+        for name, child in schema.get("properties", {}).items():
+            found[f"{path}.{name}"] = child.get("description", "")
+            walk(f"{path}.{name}", child.get("items", child))
+
+    whole = crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    walk("spec", whole)
+    return found
+
+
+class KubectlChecks:
+    """Tests against the server of the fixture ``kubectl``; the CRD is installed there."""
+
+    @pytest.fixture
+    def applied(self, kubectl: Kubectl) -> Any:
+        """Apply jobs; they are deleted after the test."""
+        names: list[str] = []
+
+        def apply(*objects: Object) -> str:
+            names.extend(each["metadata"]["name"] for each in objects)
+            return kubectl.apply(*objects).stdout
+
+        yield apply
+        kubectl.run("delete", "rftjob", "--ignore-not-found", *names)
+
+    @pytest.mark.parametrize("path", [guide.path for guide in NINE])
+    def test_explain_teaches_a_documented_parameter(self, kubectl: Kubectl, path: str) -> None:
+        said = words(kubectl.run("explain", f"rftjob.{path}").stdout)
+        assert words(described()[path]) in said
+        assert "Default: " in said
+        assert "Range: " in said
+
+    def test_explain_knows_every_field(self, kubectl: Kubectl) -> None:
+        said = words(kubectl.run("explain", "rftjob.spec", "--recursive").stdout)
+        missing = [
+            path for path in described() if not re.search(rf"\b{re.escape(path.split('.')[-1])}\b", said)
+        ]
+        assert len(described()) > 100
+        assert missing == []
+
+    def test_get_wide_shows_what_the_model_and_the_run_are(
+        self, kubectl: Kubectl, applied: Callable[..., str]
+    ) -> None:
+        (job,) = jobs(ROOT / "examples" / "advice" / "defaults.yaml")
+        applied(job)
+        head, row = kubectl.run("get", "rftjob", job["metadata"]["name"], "-o", "wide").stdout.splitlines()
+        columns = [column["name"].upper() for column in _columns()]
+        assert head.split() == ["NAME", *columns]
+        assert job["spec"]["model"]["name"] in row
+        narrow = kubectl.run("get", "rftjob", job["metadata"]["name"]).stdout.splitlines()[0]
+        assert narrow.split() == ["NAME", *(c["name"].upper() for c in _columns() if not c.get("priority"))]
+
+    @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+    def test_an_example_does_not_drift(
+        self, kubectl: Kubectl, applied: Callable[..., str], path: Path
+    ) -> None:
+        objects = jobs(path)
+        assert objects
+        applied(*objects)
+        text = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
+        difference = kubectl.run("diff", "-f", "-", stdin=text, check=False)
+        assert (difference.returncode, difference.stdout) == (0, ""), difference.stderr
+        again = applied(*objects).splitlines()
+        assert len(again) == len(objects)
+        assert all(line.endswith(" unchanged") for line in again), again
+
+    def test_server_side_apply_keeps_what_others_own(
+        self, kubectl: Kubectl, applied: Callable[..., str]
+    ) -> None:
+        (job,) = jobs(ROOT / "examples" / "advice" / "defaults.yaml")
+        name = job["metadata"]["name"]
+        style = {"name": "style", "weight": 0.5, "regex": {"pattern": "^[0-9]+$"}}
+        addition = {**job, "spec": {"graders": [style]}}
+
+        def apply(manager: str, what: Object) -> Any:
+            arguments = ("apply", "--server-side", f"--field-manager={manager}", "-f", "-")
+            return kubectl.run(*arguments, stdin=json.dumps(what), check=False)
+
+        try:
+            for manager, what in (("team", job), ("reviewer", addition), ("team", job)):
+                answer = apply(manager, what)
+                assert answer.returncode == 0, answer.stderr
+            graders = kubectl.get("rftjob", name)["spec"]["graders"]
+            assert [grader["name"] for grader in graders] == [
+                *(grader["name"] for grader in job["spec"]["graders"]),
+                "style",
+            ]
+            conflict = apply("reviewer", {**job, "spec": {**job["spec"], "seed": 7}})
+            mine = apply("team", {**job, "spec": {**job["spec"], "seed": 8}})
+            assert conflict.returncode == 0, conflict.stderr
+            assert mine.returncode != 0
+            assert "conflict" in mine.stderr
+            assert ".spec.seed" in mine.stderr
+        finally:
+            kubectl.run("delete", "rftjob", "--ignore-not-found", name)
+
+
+def _columns() -> list[dict[str, Any]]:
+    return list(crd()["spec"]["versions"][0]["additionalPrinterColumns"])
