@@ -44,6 +44,8 @@ class Reason:
     IMMUTABLE_FIELD_CHANGED = "ImmutableFieldChanged"  # an edit after start; the run ignores it
     PLANNED = "Planned"  # GPUs and memory are derived
     UNKNOWN_MODEL = "UnknownModel"  # neither catalogue nor config.json knows the model
+    UNKNOWN_ACCELERATOR = "UnknownAccelerator"  # the catalogue does not know it and no memory is given
+    DOES_NOT_FIT = "DoesNotFit"  # no number of GPUs that a pod may have holds the run
     NAME_CONFLICT = "NameConflict"  # a child's name is taken by an object that is not ours
     WAITING_FOR_POD = "WaitingForPod"  # the child Job exists, no pod runs yet
     UNSCHEDULABLE = "Unschedulable"  # no node has what the pod asks for

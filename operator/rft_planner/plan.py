@@ -1,22 +1,25 @@
-"""The plan: a rough first one, by parameter count alone.
+"""The plan: a rough first one, by the parameter count and the memory of the accelerator.
 
 Bytes = the base weights twice in bf16 (trainer and sampler are both resident) plus 30 % for
-activations and the cache, plus a fixed part for two CUDA contexts and graphs. It agrees with the
-published minimum of 80 GB GPUs for GRPO with LoRA: 7B 1, 14B 2, 32B 4, 72B 8.
+activations and the cache, plus a fixed part for two CUDA contexts and graphs. On 80 GB it stays within the
+published minimum for GRPO with LoRA: 7B 1, 14B 2, 32B 4, 72B 8.
 """
 
+import difflib
 from typing import Any
 
 from rft_api.conditions import Reason
 from rft_api.effective import effective
 from rft_api.job import RFTJobSpec
-from rft_api.resources import Resources
+from rft_api.resources import Accelerator, Resources
 from rft_api.sizes import parameter_count
 from rft_api.status import Plan
+from rft_planner import accelerators
+from rft_planner.accelerators import ACCELERATORS
+from rft_planner.catalogue import shape_of
 from rft_planner.sizes import GIB, gib, quantity
 
 CPU_NAME = "cpu"
-DEFAULT_GPU_MEMORY = 80e9
 MAX_GPUS = 16
 _HEADROOM = 1.3
 _FIXED_GPU_BYTES = 16e9
@@ -36,10 +39,10 @@ def plan(spec: RFTJobSpec, uid: str) -> Plan:
     """Return what the pod needs.
 
     Raises:
-        Unplannable: if the model's size is needed and not known.
+        Unplannable: if the model's size or the accelerator's memory is needed and not known.
     """
     resources = spec.resources or Resources()
-    parameters = parameter_count(spec.model.parameters or spec.model.name)
+    parameters = _parameters(spec)
     gpus, note = _gpus(spec, resources, parameters)
     name = resources.accelerator.name if resources.accelerator is not None else None
     cpu, memory = _host(gpus, parameters)
@@ -68,15 +71,14 @@ def _gpus(spec: RFTJobSpec, resources: Resources, parameters: float | None) -> t
             f"the size of {spec.model.name} is not known;"
             " set spec.model.parameters, e.g. 7B, or spec.resources.gpus",
         )
-    given = accelerator.memory if accelerator is not None else None
-    memory = quantity(given) if given else DEFAULT_GPU_MEMORY
+    memory = _memory(accelerator or Accelerator())
     needed = 4 * parameters * _HEADROOM + _FIXED_GPU_BYTES
     gpus = 1
     while gpus * memory < needed:
         gpus *= 2
     if gpus > MAX_GPUS:
         raise Unplannable(
-            Reason.UNKNOWN_MODEL,
+            Reason.DOES_NOT_FIT,
             f"{spec.model.name} needs about {needed / 1e9:.0f} GB, more than {MAX_GPUS} GPUs of"
             f" {memory / 1e9:.0f} GB have; set spec.resources.gpus or a larger accelerator",
         )
@@ -84,6 +86,34 @@ def _gpus(spec: RFTJobSpec, resources: Resources, parameters: float | None) -> t
         f"{parameters / 1e9:g}B parameters need about {needed / 1e9:.0f} GB:"
         f" {gpus} GPU{'s' if gpus > 1 else ''} of {memory / 1e9:.0f} GB"
     )
+
+
+def _parameters(spec: RFTJobSpec) -> float | None:
+    """Return the parameter count: as stated, of the catalogue, or as the name says it."""
+    if spec.model.parameters is not None:
+        return parameter_count(spec.model.parameters)
+    shape = shape_of(spec.model.name)
+    return shape.parameters if shape is not None else parameter_count(spec.model.name)
+
+
+def _memory(accelerator: Accelerator) -> float:
+    """Return the bytes of one GPU.
+
+    Raises:
+        Unplannable: if the catalogue does not know the name and no memory is given.
+    """
+    if accelerator.memory is not None:
+        return quantity(accelerator.memory)
+    name = accelerator.name or accelerators.DEFAULT
+    if name not in ACCELERATORS:
+        close = difflib.get_close_matches(name.lower(), ACCELERATORS, 1, cutoff=0.5)
+        meant = f"write {close[0]}, or " if close else ""
+        raise Unplannable(
+            Reason.UNKNOWN_ACCELERATOR,
+            f"spec.resources.accelerator.name: {name!r} is not in the catalogue; {meant}for any other kind"
+            " set spec.resources.accelerator.memory, e.g. 48Gi",
+        )
+    return ACCELERATORS[name].memory
 
 
 def _host(gpus: int, parameters: float | None) -> tuple[str, str]:

@@ -20,12 +20,12 @@ from rft_api.status import Plan
 from rft_operator.objects.config import has_user_code
 from rft_operator.objects.names import Owner
 from rft_operator.objects.volumes import Mounted, volumes
+from rft_planner.accelerators import resource_of
 
 TRAINER_UID = 10001
 GRADER_UID = 10002
 SHARED_GROUP = 10000
 GRACE_SECONDS = 120
-GPU_RESOURCE = "nvidia.com/gpu"
 GRADER_MEMORY_LIMIT = "1536Mi"
 """Above what the grader's own watchdog allows users' code, so that the watchdog acts first."""
 
@@ -102,7 +102,7 @@ def _trainer(spec: RFTJobSpec, plan: Plan, mounted: list[Mounted]) -> dict[str, 
     requests = {"cpu": plan.cpu, "memory": plan.memory}
     limits = {"memory": plan.memory}
     if plan.gpus:
-        limits[GPU_RESOURCE] = str(plan.gpus)
+        limits[resource_of(plan.accelerator)] = str(plan.gpus)
     return {
         "name": TRAINER_CONTAINER,
         "command": ["python", "-m", "rft_trainer"],
