@@ -6,6 +6,7 @@ from rft_cli.curve import curve
 from rft_cli.explain import explain
 from rft_cli.get import get
 from rft_cli.logs import logs
+from rft_cli.plan import plan
 from rft_cli.run import run
 from rft_cli.submit import submit
 from rft_cli.suggest import suggest
@@ -20,7 +21,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-for command in (validate, explain, suggest, run, submit, get, watch, curve, logs):
+for command in (validate, explain, suggest, plan, run, submit, get, watch, curve, logs):
     app.command()(command)
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def plan(spec: RFTJobSpec, uid: str) -> Plan:
     """
     resources = spec.resources or Resources()
     parameters = _parameters(spec)
-    gpus, note = _gpus(spec, resources, parameters)
+    gpus, notes = _asked_for(spec, parameters) or _derived(spec, parameters)
     name = resources.accelerator.name if resources.accelerator is not None else None
     cpu, memory = _host(gpus, parameters)
     # The models take an absent field, not a null.
@@ -54,38 +54,56 @@ def plan(spec: RFTJobSpec, uid: str) -> Plan:
         device="cuda" if gpus else "cpu",
         cpu=resources.cpu or cpu,
         memory=resources.memory or memory,
-        notes=[note],
+        notes=notes,
         **optional,
     )
 
 
-def _gpus(spec: RFTJobSpec, resources: Resources, parameters: float | None) -> tuple[int, str]:
-    if resources.gpus is not None:
-        return resources.gpus, f"spec.resources.gpus asks for {resources.gpus}"
-    accelerator = resources.accelerator
-    if accelerator is not None and accelerator.name == CPU_NAME:
-        return 0, "spec.resources.accelerator.name is cpu"
+def _asked_for(spec: RFTJobSpec, parameters: float | None) -> tuple[int, list[str]] | None:
+    """Return the GPUs that the spec itself says, which are obeyed, and what would be derived instead."""
+    resources = spec.resources or Resources()
+    if resources.gpus is None:
+        accelerator = resources.accelerator
+        on_cpu = accelerator is not None and accelerator.name == CPU_NAME
+        return (0, ["spec.resources.accelerator.name is cpu"]) if on_cpu else None
+    notes = [f"spec.resources.gpus asks for {resources.gpus}"]
+    if resources.gpus:
+        try:
+            derived, reasons = _derived(spec, parameters)
+        except Unplannable as error:
+            notes.append(f"without it: {error}")
+        else:
+            if derived != resources.gpus:
+                notes += [f"without it: {reason}" for reason in reasons]
+    return resources.gpus, notes
+
+
+def _derived(spec: RFTJobSpec, parameters: float | None) -> tuple[int, list[str]]:
+    """Return the fewest GPUs that hold the run, and why.
+
+    Raises:
+        Unplannable: if a number is not known, or no pod may have so many.
+    """
     if parameters is None:
         raise Unplannable(
             Reason.UNKNOWN_MODEL,
             f"the size of {spec.model.name} is not known;"
             " set spec.model.parameters, e.g. 7B, or spec.resources.gpus",
         )
+    accelerator = spec.resources.accelerator if spec.resources is not None else None
     memory = _memory(accelerator or Accelerator())
     needed = 4 * parameters * _HEADROOM + _FIXED_GPU_BYTES
     gpus = 1
     while gpus * memory < needed:
         gpus *= 2
+    size = f"{parameters / 1e9:.3g}B parameters need about {needed / GIB:.0f} GiB"
     if gpus > MAX_GPUS:
         raise Unplannable(
             Reason.DOES_NOT_FIT,
-            f"{spec.model.name} needs about {needed / 1e9:.0f} GB, more than {MAX_GPUS} GPUs of"
-            f" {memory / 1e9:.0f} GB have; set spec.resources.gpus or a larger accelerator",
+            f"{spec.model.name}: {size}, more than {MAX_GPUS} GPUs of {memory / GIB:.0f} GiB have;"
+            " set spec.resources.gpus or a larger accelerator",
         )
-    return gpus, (
-        f"{parameters / 1e9:g}B parameters need about {needed / 1e9:.0f} GB:"
-        f" {gpus} GPU{'s' if gpus > 1 else ''} of {memory / 1e9:.0f} GB"
-    )
+    return gpus, [f"{size}: {gpus} GPU{'s' if gpus > 1 else ''} of {memory / GIB:.0f} GiB"]
 
 
 def _parameters(spec: RFTJobSpec) -> float | None:
