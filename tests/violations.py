@@ -52,5 +52,8 @@ VIOLATIONS: dict[str, tuple[Violation, ...]] = {
         Violation({"template": {"volumes": [{"name": "m", "mountPath": "/m"}]}}, "spec.template.volumes[0]"),
     ),
     "suspending_needs_storage": (Violation({"suspend": True}, "spec.suspend"),),
+    "deadline_is_in_the_calendar": (
+        Violation({"stop": {"deadline": "2027-02-29T18:00:00Z"}}, "spec.stop.deadline"),
+    ),
 }
 """By rule; one for each of its texts in CEL, in their order, and one where it has none."""

@@ -13,6 +13,7 @@ from rft_api.base import Model
 from rft_api.cel import Cel, exactly_one_of
 from rft_api.graders import GRADER_KINDS, Grader, Python
 from rft_api.job import RFTJobSpec
+from rft_api.lifecycle import read_moment
 from rft_api.problems import Problem
 from rft_api.resources import ExtraVolume
 from rft_api.sources import Dataset, Storage
@@ -234,6 +235,25 @@ def suspending_needs_storage(spec: RFTJobSpec) -> Iterator[Problem]:
         )
 
 
+@in_cel(
+    Cel(
+        "spec.stop.deadline",
+        # The conversion fails on what the calendar does not have.
+        "timestamp(self) >= timestamp('2000-01-01T00:00:00Z')",
+        "has to be a day and a time of day that there are",
+    )
+)
+def deadline_is_in_the_calendar(spec: RFTJobSpec) -> Iterator[Problem]:
+    """A deadline of the right form may still be the 31st of February."""
+    deadline = spec.stop.deadline if spec.stop is not None else None
+    if deadline is None:
+        return
+    try:
+        read_moment(deadline)
+    except ValueError:
+        yield Problem("spec.stop.deadline", f"{deadline!r}: there is no such day or time of day")
+
+
 RULES: tuple[Rule, ...] = (
     dataset_has_one_source,
     storage_has_one_kind,
@@ -247,6 +267,7 @@ RULES: tuple[Rule, ...] = (
     completion_fits_default_context,
     extra_volume_has_one_source,
     suspending_needs_storage,
+    deadline_is_in_the_calendar,
 )
 
 

@@ -1,17 +1,52 @@
-"""kubectl against the test cluster, while the operator writes the status."""
+"""What kubectl shows of RFTJobs, while the operator writes their status."""
 
+import json
 import os
+import re
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import pytest
 
+from rft_api.export.crd import crd
+from rft_api.guide import NINE
+from rft_api.loader import load_file
 from tests.cluster.layout import default_layout
 from tests.integration.operator_support import Api, Operator
-from tests.kubectl import Kubectl
-from tests.kubectl_checks import KubectlChecks
+from tests.kubectl import Kubectl, Object
 
 pytestmark = pytest.mark.cluster
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = sorted((ROOT / "examples").rglob("*.yaml"))
+
+
+def jobs(path: Path) -> list[Object]:
+    """Return the RFTJobs of a file, under names of their own."""
+    found = [document.body for document in load_file(path) if document.body["kind"] == "RFTJob"]
+    return [{**job, "metadata": {**job["metadata"], "name": f"kubectl-{uuid4().hex[:8]}"}} for job in found]
+
+
+def words(text: str) -> str:
+    """Return a text without its line breaks, which kubectl puts where it likes."""
+    return re.sub(r"\s+", " ", text)
+
+
+def described() -> dict[str, str]:
+    """Return what the CRD says of every field of the spec, by path."""
+    found: dict[str, str] = {}
+
+    def walk(path: str, schema: dict[str, Any]) -> None:
+        for name, child in schema.get("properties", {}).items():
+            found[f"{path}.{name}"] = child.get("description", "")
+            walk(f"{path}.{name}", child.get("items", child))
+
+    whole = crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    walk("spec", whole)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -23,5 +58,88 @@ def kubectl(api: Api, operator: Operator, kubeconfig: Path) -> Kubectl:
     return Kubectl(Path(found), kubeconfig, api.namespace)
 
 
-class TestKubectl(KubectlChecks):
-    """All of the checks."""
+@pytest.fixture
+def applied(kubectl: Kubectl) -> Iterator[Callable[..., str]]:
+    """Apply jobs; they are deleted after the test."""
+    names: list[str] = []
+
+    def apply(*objects: Object) -> str:
+        names.extend(each["metadata"]["name"] for each in objects)
+        return kubectl.apply(*objects).stdout
+
+    yield apply
+    if names:
+        kubectl.run("delete", "rftjob", "--ignore-not-found", *names)
+
+
+@pytest.mark.parametrize("path", [guide.path for guide in NINE])
+def test_explain_teaches_a_documented_parameter(kubectl: Kubectl, path: str) -> None:
+    said = words(kubectl.run("explain", f"rftjob.{path}").stdout)
+    assert words(described()[path]) in said
+    assert "Default: " in said
+    assert "Range: " in said or "One of: " in said
+
+
+def test_explain_knows_every_field(kubectl: Kubectl) -> None:
+    said = words(kubectl.run("explain", "rftjob.spec", "--recursive").stdout)
+    missing = [path for path in described() if not re.search(rf"\b{re.escape(path.split('.')[-1])}\b", said)]
+    assert len(described()) > 100
+    assert missing == []
+
+
+def test_get_wide_shows_what_the_model_and_the_run_are(kubectl: Kubectl, applied: Callable[..., str]) -> None:
+    (job,) = jobs(ROOT / "examples" / "advice" / "defaults.yaml")
+    applied(job)
+    head, row = kubectl.run("get", "rftjob", job["metadata"]["name"], "-o", "wide").stdout.splitlines()
+    columns = [column["name"].upper() for column in _columns()]
+    assert head.split() == ["NAME", *columns]
+    assert job["spec"]["model"]["name"] in row
+    narrow = kubectl.run("get", "rftjob", job["metadata"]["name"]).stdout.splitlines()[0]
+    assert narrow.split() == ["NAME", *(c["name"].upper() for c in _columns() if not c.get("priority"))]
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_does_not_drift(kubectl: Kubectl, applied: Callable[..., str], path: Path) -> None:
+    objects = jobs(path)
+    assert objects
+    applied(*objects)
+    text = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
+    difference = kubectl.run("diff", "-f", "-", stdin=text, check=False)
+    assert (difference.returncode, difference.stdout) == (0, ""), difference.stderr
+    again = applied(*objects).splitlines()
+    assert len(again) == len(objects)
+    assert all(line.endswith(" unchanged") for line in again), again
+
+
+def test_server_side_apply_keeps_what_others_own(kubectl: Kubectl) -> None:
+    (job,) = jobs(ROOT / "examples" / "advice" / "defaults.yaml")
+    name = job["metadata"]["name"]
+    style = {"name": "style", "weight": 0.5, "regex": {"pattern": "^[0-9]+$"}}
+    addition = {**job, "spec": {"graders": [style]}}
+
+    def apply(manager: str, what: Object) -> Any:
+        # Before 1.25 kubectl itself misses what is required in a part of an object.
+        arguments = ("apply", "--server-side", "--validate=false", f"--field-manager={manager}", "-f", "-")
+        return kubectl.run(*arguments, stdin=json.dumps(what), check=False)
+
+    try:
+        for manager, what in (("team", job), ("reviewer", addition), ("team", job)):
+            answer = apply(manager, what)
+            assert answer.returncode == 0, answer.stderr
+        graders = kubectl.get("rftjob", name)["spec"]["graders"]
+        assert [grader["name"] for grader in graders] == [
+            *(grader["name"] for grader in job["spec"]["graders"]),
+            "style",
+        ]
+        conflict = apply("reviewer", {**job, "spec": {**job["spec"], "seed": 7}})
+        mine = apply("team", {**job, "spec": {**job["spec"], "seed": 8}})
+        assert conflict.returncode == 0, conflict.stderr
+        assert mine.returncode != 0
+        assert "conflict" in mine.stderr
+        assert ".spec.seed" in mine.stderr
+    finally:
+        kubectl.run("delete", "rftjob", "--ignore-not-found", name)
+
+
+def _columns() -> list[dict[str, Any]]:
+    return list(crd()["spec"]["versions"][0]["additionalPrinterColumns"])

@@ -24,7 +24,8 @@ def job(api: Api, manifest: Callable[..., Object]) -> Object:
 @pytest.fixture
 def submit(api: Api, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch) -> Submit:
     """Run the command in the namespace of the tests."""
-    monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+    # The client reads KUBECONFIG when it is imported.
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(kubeconfig))
 
     def run(*objects: Object, options: tuple[str, ...] = ()) -> Result:
         command = ["submit", "-", "--namespace", api.namespace, *options]

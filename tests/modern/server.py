@@ -35,8 +35,6 @@ class Server:
     """What it was built of, with its version."""
     client: httpx.Client
     """Speaks as an administrator."""
-    kubeconfig: Path
-    """Lets kubectl do so."""
 
     def call(
         self, method: str, path: str, body: Any = None, kind: str = "application/json"
@@ -78,7 +76,7 @@ def running(binaries: Path, folder: Path) -> Iterator[Server]:
 
         wait_until(f"answer of {BINARY}", 60, answers)
         package = next(name for name in packages if name.startswith(PACKAGE))
-        yield Server(url, package, client, kubeconfig)
+        yield Server(url, package, client)
 
 
 def _etcd(folder: Path, url: str) -> list[str]:

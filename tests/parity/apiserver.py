@@ -7,7 +7,6 @@ that have no default, fill in defaults, validate.
 import copy
 import re
 from collections.abc import Iterator
-from datetime import datetime
 from typing import Any
 
 from jsonschema import Draft4Validator, ValidationError, validators
@@ -112,17 +111,6 @@ def _pattern(_validator: Any, pattern: str, value: object, _schema: Schema) -> I
         yield ValidationError(f"{value!r} does not match {pattern}")
 
 
-def _format(_validator: Any, name: str, value: object, _schema: Schema) -> Iterator[ValidationError]:
-    if name != "date-time":
-        raise NotImplementedError(name)
-    if not isinstance(value, str):
-        return
-    try:
-        datetime.strptime(value, "%Y-%m-%dT%H:%M:%SZ")
-    except ValueError:
-        yield ValidationError(f"{value!r} is no {name}")
-
-
 def _map_keys(_validator: Any, keys: list[str], value: object, _schema: Schema) -> Iterator[ValidationError]:
     seen = []
     for index, item in enumerate(value if isinstance(value, list) else []):
@@ -134,6 +122,6 @@ def _map_keys(_validator: Any, keys: list[str], value: object, _schema: Schema) 
 
 _VALIDATOR = validators.extend(
     Draft4Validator,
-    {"pattern": _pattern, "format": _format, "x-kubernetes-list-map-keys": _map_keys},
+    {"pattern": _pattern, "x-kubernetes-list-map-keys": _map_keys},
     type_checker=Draft4Validator.TYPE_CHECKER.redefine("integer", _is_integer),
 )

@@ -17,7 +17,6 @@ _KEPT = (
     "type",
     "description",
     "enum",
-    "format",
     "pattern",
     "minLength",
     "maxLength",
