@@ -131,12 +131,12 @@ def test_server_side_apply_keeps_what_others_own(kubectl: Kubectl) -> None:
             *(grader["name"] for grader in job["spec"]["graders"]),
             "style",
         ]
-        conflict = apply("reviewer", {**job, "spec": {**job["spec"], "seed": 7}})
-        mine = apply("team", {**job, "spec": {**job["spec"], "seed": 8}})
+        conflict = apply("reviewer", {**job, "spec": {**job["spec"], "training": {"seed": 7}}})
+        mine = apply("team", {**job, "spec": {**job["spec"], "training": {"seed": 8}}})
         assert conflict.returncode == 0, conflict.stderr
         assert mine.returncode != 0
         assert "conflict" in mine.stderr
-        assert ".spec.seed" in mine.stderr
+        assert ".spec.training.seed" in mine.stderr
     finally:
         kubectl.run("delete", "rftjob", "--ignore-not-found", name)
 

@@ -50,22 +50,22 @@ def test_all_of_a_file_is_applied_and_a_second_time_changes_nothing(
     assert api.get(CONFIG_MAPS, name)["data"] == {"a": "{}"}
     again = submit(rows, job)
     assert f"ConfigMap {name} unchanged" in again.stdout
-    job["spec"]["seed"] = 7
+    job["spec"]["training"] = {"seed": 7}
     assert f"RFTJob {name} configured" in submit(rows, job).stdout
-    assert api.get(RFTJOBS, name)["spec"]["seed"] == 7
+    assert api.get(RFTJOBS, name)["spec"]["training"]["seed"] == 7
 
 
 def test_what_another_manager_has_set_is_kept_unless_forced(api: Api, submit: Submit, job: Object) -> None:
     name = job["metadata"]["name"]
     assert submit(job).exit_code == 0
-    api.patch(RFTJOBS, name, {"spec": {"seed": 3}})
-    job["spec"]["seed"] = 4
+    api.patch(RFTJOBS, name, {"spec": {"training": {"seed": 3}}})
+    job["spec"]["training"] = {"seed": 4}
     refused = submit(job)
     assert refused.exit_code == 1
-    assert ".spec.seed" in refused.stderr
-    assert api.get(RFTJOBS, name)["spec"]["seed"] == 3
+    assert ".spec.training.seed" in refused.stderr
+    assert api.get(RFTJOBS, name)["spec"]["training"]["seed"] == 3
     assert submit(job, options=("--force-conflicts",)).exit_code == 0
-    assert api.get(RFTJOBS, name)["spec"]["seed"] == 4
+    assert api.get(RFTJOBS, name)["spec"]["training"]["seed"] == 4
 
 
 def test_a_kind_that_the_cluster_does_not_know_is_named(submit: Submit, job: Object) -> None:
