@@ -23,6 +23,7 @@ TIMEOUT = (10, 30)
 """Seconds to connect, and between two pieces of an answer."""
 RETRY_SECONDS = 3.0
 FIELD_MANAGER = "rft"
+READING = f"get, list and watch on {PLURAL}.{GROUP}"
 MAX_FAILURES = 20
 """A watch outlives an API server that is away for about a minute."""
 
@@ -120,8 +121,10 @@ class Cluster:
             options = {"force_conflicts": force_conflicts, **({"dry_run": "All"} if dry_run else {})}
 
             def apply(body: Body) -> str:
-                what = f"{body.get('kind')} {body['metadata']['name']!r}"
-                with self._explained(what):
+                kind = body["kind"]
+                with self._explained(
+                    f"{kind} {body['metadata']['name']!r}", f"get, create and patch on {kind}"
+                ):
                     return _apply(client, body, self.namespace, options)
 
             yield apply
@@ -164,13 +167,15 @@ class Cluster:
                 yield rest.decode(errors="replace")
 
     @contextlib.contextmanager
-    def _explained(self, what: str) -> Iterator[None]:
+    def _explained(self, what: str, rights: str = READING) -> Iterator[None]:
         """Turn the client's errors into one line that says what to do."""
         try:
             yield
         except ApiException as error:
             passing = error.status == 429 or error.status >= 500
-            raise (Unreachable if passing else UserError)(self._explanation(what, error), INVALID) from error
+            raise (Unreachable if passing else UserError)(
+                self._explanation(what, error, rights), INVALID
+            ) from error
         except urllib3.exceptions.HTTPError as error:
             raise Unreachable(
                 f"{self._api.configuration.host} does not answer ({type(error).__name__});"
@@ -178,14 +183,14 @@ class Cluster:
                 UNREADABLE,
             ) from error
 
-    def _explanation(self, what: str, error: ApiException) -> str:
+    def _explanation(self, what: str, error: ApiException, rights: str) -> str:
         where = f"in namespace {self.namespace!r}"
         if error.status == 404 and "page not found" in str(error.body):
             return f"the cluster knows no {PLURAL}.{GROUP}: install the operator's chart first"
         if error.status == 404:
             return f"{what} does not exist {where}; see rft get, or name another namespace with -n"
         if error.status in (401, 403):
-            return f"{what}: {error.reason} {where}; ask for get, list and watch on {PLURAL}.{GROUP}"
+            return f"{what}: {error.reason} {where}; ask for {rights}"
         if error.status in (400, 409, 422) and (said := _message(error)):
             return f"{what}: {said}" + ("; --force-conflicts takes them over" if error.status == 409 else "")
         return f"{what}: the API server answers {error.status} {error.reason}"

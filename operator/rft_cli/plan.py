@@ -39,7 +39,9 @@ def plan(
         if accelerator not in ACCELERATORS and accelerator != "cpu":
             names = ", ".join(ACCELERATORS)
             raise UserError(f"--accelerator {accelerator!r} is not in the catalogue: cpu, {names}", INVALID)
-        document["resources"] = {**document.get("resources", {}), "accelerator": {"name": accelerator}}
+        # What it takes on that kind is the question, not what the job asks for on its own.
+        kept = {key: value for key, value in document.get("resources", {}).items() if key != "gpus"}
+        document["resources"] = {**kept, "accelerator": {"name": accelerator}}
     try:
         # Without a UID: what is derived from it is the seed, which is no part of what a job asks for.
         made = planned(type(job.spec).model_validate(document, by_alias=True, by_name=False), "")

@@ -46,8 +46,9 @@ def submit(
         err().print("error: nothing was submitted", markup=False)
         raise typer.Exit(INVALID)
     for document in documents:
-        _require_name(document)
-    cluster = connect(context, namespace)
+        _require_name(document, namespace)
+    # What is watched is where the job says.
+    cluster = connect(context, namespace or jobs[0].body["metadata"].get("namespace"))
     with cluster.applying(dry_run=dry_run, force_conflicts=force_conflicts) as apply:
         for document in documents:
             _apply(document, apply, " (dry run)" if dry_run else "")
@@ -59,13 +60,18 @@ def submit(
         raise typer.Exit(0 if phase == SUCCEEDED else INVALID)
 
 
-def _require_name(document: Document) -> None:
+def _require_name(document: Document, namespace: str | None) -> None:
     for field in ("apiVersion", "kind"):
         if not isinstance(document.body.get(field), str):
             raise UserError(f"{document.source}: {field}: is missing")
     metadata = document.body.get("metadata")
     if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
         raise UserError(f"{document.source}: metadata.name: is missing; what is applied needs a name")
+    own = metadata.get("namespace")
+    if namespace is not None and own not in (None, namespace):
+        raise UserError(
+            f"{document.source}: metadata.namespace: is {own!r}, but --namespace {namespace!r}; leave one out"
+        )
 
 
 def _apply(document: Document, apply: "Applier", remark: str) -> None:

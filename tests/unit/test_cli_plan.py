@@ -34,6 +34,8 @@ def test_another_accelerator_makes_another_plan() -> None:
     found = json.loads(plan("-o", "json", "--accelerator", "nvidia-h200-141gb").stdout)
     assert (found["gpus"], found["accelerator"]) == (2, "nvidia-h200-141gb")
     assert json.loads(plan("-o", "json", "--accelerator", "cpu").stdout)["device"] == "cpu"
+    asked = plan("-o", "json", "--accelerator", "nvidia-h200-141gb", resources={"gpus": 8})
+    assert json.loads(asked.stdout)["gpus"] == 2
 
 
 def test_an_accelerator_that_is_none_is_refused_with_those_there_are() -> None:

@@ -54,6 +54,15 @@ def test_what_has_no_name_is_refused_by_its_place() -> None:
     assert "metadata.name: is missing" in result.stderr
 
 
+def test_two_namespaces_for_one_object_are_refused() -> None:
+    placed = manifest()
+    placed["metadata"]["namespace"] = "team-a"
+    result = submit("-", "--namespace", "team-b", text=yaml.safe_dump(placed))
+    assert result.exit_code == 1
+    assert "'team-a'" in result.stderr
+    assert "'team-b'" in result.stderr
+
+
 def test_without_a_cluster_it_says_what_to_set() -> None:
     result = submit("-", text=yaml.safe_dump(manifest()))
     assert result.exit_code == 2
