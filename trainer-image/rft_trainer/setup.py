@@ -4,11 +4,11 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from rft_api.runconfig import RunConfig
+from rft_planner.shapes import Shape, from_config
 from rft_trainer import machine, models
 from rft_trainer.checkpoint import Checkpoints, Fence
 from rft_trainer.data import Prompt, load_rows, render, required_fields, split, without
@@ -58,13 +58,13 @@ def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Call
         train_rows, heldout_rows = split(rows, spec.evaluation)
 
     folder = models.resolve(spec.model.name, spec.model.revision)
-    shape = _model_config(folder)
-    context = min(effective.max_context_length, getattr(shape, "max_position_embeddings", 2**31))
+    shape = _shape(folder)
+    context = min(effective.max_context_length, shape.context)
     if context <= spec.sampling.max_tokens:
         raise ConfigurationError(
             f"{spec.sampling.max_tokens} sampled tokens leave no room for a prompt in a context of {context}"
         )
-    engine = start_engine(config, folder, context, _kv_bytes_per_token(shape, config.device), should_stop)
+    engine = start_engine(config, folder, shape, context, should_stop)
     stack.callback(engine.close)
     warm_start = Path(spec.model.adapter.path) if spec.model.adapter else None
     dtype = model_dtype(config.device)
@@ -115,19 +115,11 @@ def _update_settings(config: RunConfig, sampling: SamplingParameters) -> UpdateS
     )
 
 
-def _model_config(folder: Path) -> Any:
-    """The text model's configuration. Raises ModelError."""
+def _shape(folder: Path) -> Shape:
+    """The text model's shape. Raises ModelError."""
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(folder).get_text_config()
+        return from_config(AutoConfig.from_pretrained(folder).get_text_config().to_dict())
     except (OSError, ValueError) as error:
         raise ModelError(f"{folder}: {error}") from error
-
-
-def _kv_bytes_per_token(shape: Any, device: str) -> int:
-    """Bytes of KV cache per token: keys and values of every layer."""
-    heads = getattr(shape, "num_key_value_heads", None) or shape.num_attention_heads
-    size = getattr(shape, "head_dim", None) or shape.hidden_size // shape.num_attention_heads
-    width = 4 if model_dtype(device) == "float32" else 2
-    return int(2 * shape.num_hidden_layers * heads * size * width)

