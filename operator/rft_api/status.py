@@ -42,6 +42,11 @@ class Plan(Model):
     cpu: str | None = Field(None, description="CPU request of the trainer.")
     memory: str | None = Field(None, description="Memory request and limit of the trainer.")
     memory_parts: list[MemoryPart] | None = Field(None, description="The memory sum by part.")
+    micro_batch_tokens: Int | None = Field(None, ge=1, description="Tokens of one forward pass on a GPU.")
+    sampler_gpus: Int | None = Field(None, ge=1, description="GPUs that the sampler is divided over.")
+    sampler_memory_share: float | None = Field(
+        None, gt=0, le=1, description="Share of a GPU's memory that the sampler may take."
+    )
     notes: list[str] | None = Field(None, description="How the numbers came about, line by line.")
 
 

@@ -71,5 +71,6 @@ def text(made: Plan) -> str:
         f"CPU     {made.cpu}",
         f"memory  {made.memory}",
         *(f"- {note}" for note in made.notes or []),
+        *(f"  {part.mebibytes / 1024:6.1f} GiB  {part.name}" for part in made.memory_parts or []),
     ]
     return "\n".join(lines)

@@ -1,28 +1,23 @@
-"""The plan: a rough first one, by the parameter count and the memory of the accelerator.
-
-Bytes = the base weights twice in bf16 (trainer and sampler are both resident) plus 30 % for
-activations and the cache, plus a fixed part for two CUDA contexts and graphs. On 80 GB it stays within the
-published minimum for GRPO with LoRA: 7B 1, 14B 2, 32B 4, 72B 8.
-"""
+"""The plan: the GPUs of a pod and how they are divided, its CPU and its memory."""
 
 import difflib
-from typing import Any
+from typing import Any, NamedTuple
 
 from rft_api.conditions import Reason
 from rft_api.effective import effective
 from rft_api.job import RFTJobSpec
 from rft_api.resources import Accelerator, Resources
 from rft_api.sizes import parameter_count
-from rft_api.status import Plan
+from rft_api.status import Effective, MemoryPart, Plan
 from rft_planner import accelerators
 from rft_planner.accelerators import ACCELERATORS
 from rft_planner.catalogue import shape_of
+from rft_planner.memory import USABLE, Part, Workload, total, training
+from rft_planner.shapes import Shape, estimated
 from rft_planner.sizes import GIB, gib, quantity
+from rft_planner.split import Split, fitted, smallest
 
 CPU_NAME = "cpu"
-MAX_GPUS = 16
-_HEADROOM = 1.3
-_FIXED_GPU_BYTES = 16e9
 _FIXED_CPU_BYTES = 8.5 * GIB
 """Two interpreters with torch, the sampler's cache, and the activations of one micro-batch."""
 
@@ -35,83 +30,152 @@ class Unplannable(ValueError):
         self.reason = reason
 
 
+class _Gpus(NamedTuple):
+    """A number of GPUs, why, and how they are divided where that is known."""
+
+    number: int
+    notes: list[str]
+    split: Split | None = None
+
+
 def plan(spec: RFTJobSpec, uid: str) -> Plan:
     """Return what the pod needs.
 
     Raises:
-        Unplannable: if the model's size or the accelerator's memory is needed and not known.
+        Unplannable: if the model's size or the accelerator's memory is needed and not known, or nothing fits.
     """
     resources = spec.resources or Resources()
-    parameters = _parameters(spec)
-    gpus, notes = _asked_for(spec, parameters) or _derived(spec, parameters)
-    name = resources.accelerator.name if resources.accelerator is not None else None
-    cpu, memory = _host(gpus, parameters)
+    shape = _shape(spec)
+    derived = effective(spec, uid, shape.context if shape is not None else None)
+    gpus = _asked_for(spec, shape, derived) or _derived(spec, shape, derived)
+    cpu, memory = _host(gpus.number, shape)
     # The models take an absent field, not a null.
-    optional: dict[str, Any] = {"accelerator": name} if gpus and name else {}
+    optional: dict[str, Any] = {}
+    if gpus.number and resources.accelerator is not None and resources.accelerator.name is not None:
+        optional["accelerator"] = resources.accelerator.name
+    if gpus.split is not None:
+        optional |= {
+            "memory_parts": [_in_mebibytes(part) for part in gpus.split.parts],
+            "micro_batch_tokens": gpus.split.micro_batch,
+            "sampler_gpus": gpus.split.samplers,
+            "sampler_memory_share": gpus.split.sampler_share,
+        }
     return Plan(
-        effective=effective(spec, uid),
-        gpus=gpus,
-        device="cuda" if gpus else "cpu",
+        effective=derived,
+        gpus=gpus.number,
+        device="cuda" if gpus.number else "cpu",
         cpu=resources.cpu or cpu,
         memory=resources.memory or memory,
-        notes=notes,
+        notes=gpus.notes,
         **optional,
     )
 
 
-def _asked_for(spec: RFTJobSpec, parameters: float | None) -> tuple[int, list[str]] | None:
+def _asked_for(spec: RFTJobSpec, shape: Shape | None, derived: Effective) -> _Gpus | None:
     """Return the GPUs that the spec itself says, which are obeyed, and what would be derived instead."""
     resources = spec.resources or Resources()
     if resources.gpus is None:
         accelerator = resources.accelerator
         on_cpu = accelerator is not None and accelerator.name == CPU_NAME
-        return (0, ["spec.resources.accelerator.name is cpu"]) if on_cpu else None
-    notes = [f"spec.resources.gpus asks for {resources.gpus}"]
-    if resources.gpus:
-        try:
-            derived, reasons = _derived(spec, parameters)
-        except Unplannable as error:
-            notes.append(f"without it: {error}")
-        else:
-            if derived != resources.gpus:
-                notes += [f"without it: {reason}" for reason in reasons]
-    return resources.gpus, notes
+        return _Gpus(0, ["spec.resources.accelerator.name is cpu"]) if on_cpu else None
+    asked = f"spec.resources.gpus asks for {resources.gpus}"
+    if not resources.gpus:
+        return _Gpus(0, [asked])
+    try:
+        without = _derived(spec, shape, derived)
+    except Unplannable as error:
+        return _Gpus(resources.gpus, [asked, f"without it: {error}"])
+    if without.number == resources.gpus:
+        return _Gpus(resources.gpus, [asked, *without.notes], without.split)
+    notes = [asked, *(f"without it: {note}" for note in without.notes)]
+    if shape is None:
+        return _Gpus(resources.gpus, notes)
+    split = fitted(resources.gpus, shape, _workload(spec, derived), _memory(_accelerator(spec)))
+    if split is None:
+        notes.append(f"{resources.gpus} do not hold the run by this plan")
+    return _Gpus(resources.gpus, notes, split)
 
 
-def _derived(spec: RFTJobSpec, parameters: float | None) -> tuple[int, list[str]]:
+def _derived(spec: RFTJobSpec, shape: Shape | None, derived: Effective) -> _Gpus:
     """Return the fewest GPUs that hold the run, and why.
 
     Raises:
-        Unplannable: if a number is not known, or no pod may have so many.
+        Unplannable: if a number is not known, or nothing fits.
     """
-    if parameters is None:
+    if shape is None:
         raise Unplannable(
             Reason.UNKNOWN_MODEL,
             f"the size of {spec.model.name} is not known;"
             " set spec.model.parameters, e.g. 7B, or spec.resources.gpus",
         )
-    accelerator = spec.resources.accelerator if spec.resources is not None else None
-    memory = _memory(accelerator or Accelerator())
-    needed = 4 * parameters * _HEADROOM + _FIXED_GPU_BYTES
-    gpus = 1
-    while gpus * memory < needed:
-        gpus *= 2
-    size = f"{parameters / 1e9:.3g}B parameters need about {needed / GIB:.0f} GiB"
-    if gpus > MAX_GPUS:
-        raise Unplannable(
-            Reason.DOES_NOT_FIT,
-            f"{spec.model.name}: {size}, more than {MAX_GPUS} GPUs of {memory / GIB:.0f} GiB have;"
-            " set spec.resources.gpus or a larger accelerator",
+    memory, work = _memory(_accelerator(spec)), _workload(spec, derived)
+    split = smallest(shape, work, memory)
+    if split is None:
+        raise Unplannable(Reason.DOES_NOT_FIT, _too_large(spec, shape, work, memory))
+    return _Gpus(split.gpus, _explained(shape, split, memory), split)
+
+
+def _too_large(spec: RFTJobSpec, shape: Shape, work: Workload, memory: float) -> str:
+    needed = total(training(shape, work, work.context))
+    return (
+        f"{spec.model.name}, {_billions(shape)} parameters: training needs {_gib(needed)} and is not divided"
+        f" over several GPUs; {_gib(USABLE * memory)} of {_gib(memory)} are usable on one. Take a larger"
+        " accelerator or a smaller model, lower training.maxContextLength or training.loraRank, or set"
+        " spec.resources.gpus to try it all the same"
+    )
+
+
+def _explained(shape: Shape, split: Split, memory: float) -> list[str]:
+    """Return the sum in words."""
+
+    def of(role: str) -> float:
+        return total(part for part in split.parts if part.name.startswith(role))
+
+    trained, sampled, usable = of("training"), of("sampling"), USABLE * memory
+    sizes = f"{_gib(usable)} of a GPU's {_gib(memory)} are usable"
+    if split.gpus == 1:
+        placed = f"1 GPU holds {_gib(trained)} of training and {_gib(sampled)} of sampling: {sizes}"
+    else:
+        over = f"divided over {split.samplers}" if split.samplers > 1 else "on another"
+        placed = (
+            f"{split.gpus} GPUs hold {_gib(trained)} of training on one and {_gib(sampled)} each of sampling"
+            f" {over}: {sizes}"
         )
-    return gpus, [f"{size}: {gpus} GPU{'s' if gpus > 1 else ''} of {memory / GIB:.0f} GiB"]
+    return [
+        placed,
+        f"for {_billions(shape)} parameters and {split.micro_batch} tokens in a micro-batch;"
+        " the sum was not compared with a GPU yet",
+    ]
 
 
-def _parameters(spec: RFTJobSpec) -> float | None:
-    """Return the parameter count: as stated, of the catalogue, or as the name says it."""
-    if spec.model.parameters is not None:
-        return parameter_count(spec.model.parameters)
-    shape = shape_of(spec.model.name)
-    return shape.parameters if shape is not None else parameter_count(spec.model.name)
+def _billions(shape: Shape) -> str:
+    return f"{shape.parameters / 1e9:.3g}B"
+
+
+def _gib(amount: float) -> str:
+    return f"{amount / GIB:.1f} GiB"
+
+
+def _in_mebibytes(part: Part) -> MemoryPart:
+    return MemoryPart(name=part.name, mebibytes=round(part.bytes / 2**20, 1))
+
+
+def _shape(spec: RFTJobSpec) -> Shape | None:
+    """Return the model's shape: by the stated count, of the catalogue, or by the count in its name."""
+    known = shape_of(spec.model.name)
+    if spec.model.parameters is None and known is not None:
+        return known
+    count = parameter_count(spec.model.parameters or spec.model.name)
+    return estimated(count) if count is not None else None
+
+
+def _workload(spec: RFTJobSpec, derived: Effective) -> Workload:
+    return Workload(spec.training.lora_rank, derived.max_context_length, spec.sampling.num_rollouts)
+
+
+def _accelerator(spec: RFTJobSpec) -> Accelerator:
+    resources = spec.resources
+    return (resources.accelerator if resources is not None else None) or Accelerator()
 
 
 def _memory(accelerator: Accelerator) -> float:
@@ -134,9 +198,9 @@ def _memory(accelerator: Accelerator) -> float:
     return ACCELERATORS[name].memory
 
 
-def _host(gpus: int, parameters: float | None) -> tuple[str, str]:
+def _host(gpus: int, shape: Shape | None) -> tuple[str, str]:
     """Return CPU and memory of the trainer's container."""
-    size = parameters or 3e8
+    size = shape.parameters if shape is not None else 3e8
     if gpus:
         return str(4 * gpus), gib(2 * size * 1.5 + gpus * 16 * GIB)
     # Float32 on both sides. 1.5 CPUs leave room on a node with two.

@@ -69,6 +69,9 @@ def test_a_prompt_is_shared_only_where_that_is_cheaper() -> None:
     long = [Sample(tuple(range(400)), (0.0,) * 400, 0.0)] * 8
     assert len(rows_of_group(PROMPT, long, hidden_size=16)) == 8
     assert len(rows_of_group(PROMPT * 10, SAMPLES, hidden_size=None)) == 3
+    (row,) = rows_of_group(PROMPT * 10, SAMPLES, hidden_size=16)
+    assert len(rows_of_group(PROMPT * 10, SAMPLES, hidden_size=16, max_tokens=row.length)) == 1
+    assert len(rows_of_group(PROMPT * 10, SAMPLES, hidden_size=16, max_tokens=row.length - 1)) == 3
 
 
 def test_micro_batches_hold_every_row_once_within_their_rectangle() -> None:

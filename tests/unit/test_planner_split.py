@@ -1,9 +1,14 @@
 """The split over GPUs."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from rft_planner.accelerators import ACCELERATORS
 from rft_planner.catalogue import CATALOGUE
-from rft_planner.split import tensor_parallel
+from rft_planner.memory import USABLE, Workload, total, training
+from rft_planner.shapes import Shape, estimated
+from rft_planner.split import fitted, smallest, tensor_parallel
 
 
 @pytest.mark.parametrize(
@@ -24,8 +29,76 @@ def test_the_largest_size_that_divides_heads_and_columns(model: str, gpus: int, 
 
 
 @pytest.mark.parametrize("shape", CATALOGUE.values(), ids=CATALOGUE.keys())
-def test_every_model_can_be_split_or_stays_whole(shape: object) -> None:
+def test_every_model_can_be_split_or_stays_whole(shape: Shape) -> None:
     for gpus in range(1, 17):
-        size = tensor_parallel(gpus, shape)  # type: ignore[arg-type]
+        size = tensor_parallel(gpus, shape)
         assert 1 <= size <= gpus
-        assert shape.heads % size == 0  # type: ignore[attr-defined]
+        assert shape.heads % size == 0
+
+
+def work(rank: int = 32, context: int = 4096, rollouts: int = 8) -> Workload:
+    return Workload(rank, context, rollouts)
+
+
+@pytest.mark.parametrize("kind", ["nvidia-a100-80gb", "nvidia-h200-141gb"])
+@pytest.mark.parametrize("model", CATALOGUE)
+def test_what_is_said_to_fit_adds_up(model: str, kind: str) -> None:
+    memory = ACCELERATORS[kind].memory
+    split = smallest(CATALOGUE[model], work(), memory)
+    if split is None:
+        # Only what one GPU cannot train is refused: the sampler could be split.
+        least = training(CATALOGUE[model], work(), work().context)
+        assert total(least) > USABLE * memory
+        return
+    trained = sum(part.bytes for part in split.parts if part.name.startswith("training"))
+    sampled = sum(part.bytes for part in split.parts if part.name.startswith("sampling"))
+    assert trained <= USABLE * memory
+    assert sampled <= split.sampler_share * memory + 0.01 * memory
+    if split.gpus == 1:
+        assert trained + split.sampler_share * memory <= USABLE * memory
+    assert split.micro_batch >= work().context
+
+
+def test_a_single_gpu_keeps_the_sampler_its_share() -> None:
+    split = fitted(1, CATALOGUE["Qwen/Qwen2.5-7B"], work(), ACCELERATORS["nvidia-h100-80gb"].memory)
+    assert split is not None
+    assert 0.25 < split.sampler_share < 0.6
+
+
+SHAPES = st.sampled_from(sorted(CATALOGUE)).map(lambda name: CATALOGUE[name])
+MEMORY = st.floats(10e9, 400e9)
+
+
+def gpus(shape: Shape, workload: Workload, memory: float) -> float:
+    split = smallest(shape, workload, memory)
+    return split.gpus if split is not None else float("inf")
+
+
+@given(
+    SHAPES, MEMORY, st.integers(1, 32), st.integers(1, 32), st.integers(512, 32_768), st.integers(512, 32_768)
+)
+def test_more_rank_or_context_never_needs_less(
+    shape: Shape, memory: float, rank: int, other_rank: int, context: int, other_context: int
+) -> None:
+    ranks, contexts = sorted((rank, other_rank)), sorted((context, other_context))
+    assert gpus(shape, work(ranks[0], contexts[0]), memory) <= gpus(
+        shape, work(ranks[1], contexts[1]), memory
+    )
+
+
+@given(SHAPES, MEMORY, st.integers(2, 64), st.integers(2, 64))
+def test_more_rollouts_never_need_less(shape: Shape, memory: float, one: int, other: int) -> None:
+    few, many = sorted((one, other))
+    assert gpus(shape, work(rollouts=few), memory) <= gpus(shape, work(rollouts=many), memory)
+
+
+@given(MEMORY, st.floats(1e7, 1e12), st.floats(1e7, 1e12))
+def test_more_parameters_never_need_less(memory: float, one: float, other: float) -> None:
+    small, large = sorted((one, other))
+    assert gpus(estimated(small), work(), memory) <= gpus(estimated(large), work(), memory)
+
+
+@given(SHAPES, MEMORY, MEMORY)
+def test_more_memory_never_needs_more_gpus(shape: Shape, one: float, other: float) -> None:
+    little, much = sorted((one, other))
+    assert gpus(shape, work(), much) <= gpus(shape, work(), little)

@@ -63,8 +63,15 @@ class MicroBatch:
         return MicroBatch(**moved)
 
 
-def rows_of_group(prompt_ids: Sequence[int], samples: Sequence[Sample], hidden_size: int | None) -> list[Row]:
+def rows_of_group(
+    prompt_ids: Sequence[int],
+    samples: Sequence[Sample],
+    hidden_size: int | None,
+    max_tokens: int | None = None,
+) -> list[Row]:
     """Lay a group out as one row or as one row per rollout, whichever costs less.
+
+    A shared row is no longer than ``max_tokens``, where memory is planned for so many.
 
     A token costs about 1 + length / (6 · hidden size) in units of its matrix products. ``hidden_size`` None:
     the model does not take a mask of its own, so rows are never shared.
@@ -78,7 +85,8 @@ def rows_of_group(prompt_ids: Sequence[int], samples: Sequence[Sample], hidden_s
     def cost(row: Row) -> float:
         return row.length * (1 + row.length / (6 * hidden_size))
 
-    return [shared] if cost(shared) < sum(map(cost, single)) else single
+    fits = max_tokens is None or shared.length <= max_tokens
+    return [shared] if fits and cost(shared) < sum(map(cost, single)) else single
 
 
 def micro_batches(rows: Sequence[Row], max_tokens: int) -> Iterator[list[Row]]:

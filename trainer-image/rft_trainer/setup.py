@@ -20,7 +20,7 @@ from rft_trainer.policy import Policy
 from rft_trainer.rewards.scorer import Scorer
 from rft_trainer.rollout.engine import RolloutEngine, SamplingParameters
 from rft_trainer.rollout.start import model_dtype, start_engine
-from rft_trainer.update import UpdateSettings
+from rft_trainer.update import MICRO_BATCH_TOKENS, UpdateSettings
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,7 @@ def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Call
 def _update_settings(config: RunConfig, sampling: SamplingParameters) -> UpdateSettings:
     training, effective = config.spec.training, config.effective
     drawn = sampling.effective()
+    planned = config.plan.micro_batch_tokens if config.plan is not None else None
     return UpdateSettings(
         filter=Filter(drawn.temperature, drawn.top_k, drawn.top_p),
         loss=settings_for(
@@ -110,6 +111,8 @@ def _update_settings(config: RunConfig, sampling: SamplingParameters) -> UpdateS
             effective.loss_aggregation,
         ),
         max_tokens=sampling.max_tokens,
+        micro_batch_tokens=planned or MICRO_BATCH_TOKENS[config.device],
+        longest_shared_row=planned,
         max_grad_norm=training.max_grad_norm,
         mask_truncated=training.mask_truncated,
     )

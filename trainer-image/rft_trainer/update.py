@@ -14,16 +14,22 @@ from rft_trainer.policy import Policy
 from rft_trainer.sampling import Group
 
 MICRO_BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
-"""Tokens of one forward pass, by device: enough to fill it, little enough to hold the activations."""
+"""Tokens of one forward pass where the plan does not say: enough to fill the device."""
 
 
 @dataclass(frozen=True)
 class UpdateSettings:
-    """What an update is made with. ``max_tokens`` is the longest completion allowed."""
+    """What an update is made with.
+
+    ``max_tokens`` is the longest completion allowed, ``micro_batch_tokens`` the size of a forward pass, and
+    ``longest_shared_row`` limits rows of several rollouts where memory is planned.
+    """
 
     filter: Filter
     loss: LossSettings
     max_tokens: int
+    micro_batch_tokens: int
+    longest_shared_row: int | None
     max_grad_norm: float
     mask_truncated: bool
 
@@ -64,20 +70,22 @@ def update(
         lengths += [len(sample.completion_ids) for sample in samples if not sample.masked]
         if group.flat and settings.loss.kl_beta == 0:
             continue  # counted in the denominator; the policy term is zero and nothing else is left
-        rows += rows_of_group(group.prompt.token_ids, samples, policy.hidden_size_for_packing)
+        rows += rows_of_group(
+            group.prompt.token_ids, samples, policy.hidden_size_for_packing, settings.longest_shared_row
+        )
     denominators = whole_batch(lengths, settings.max_tokens)
     metrics = UpdateMetrics(kl=0.0 if settings.loss.kl_beta > 0 else None)
     optimizer.zero_grad(set_to_none=True)
     seen = 0
     try:
-        for chunk in micro_batches(rows, MICRO_BATCH_TOKENS[policy.device.type]):
+        for chunk in micro_batches(rows, settings.micro_batch_tokens):
             if should_stop():
                 raise Preempted("asked to stop during an update")
             batch = build(chunk).to(policy.device)
             seen += _backward(policy, batch, settings, denominators, metrics)
     except torch.cuda.OutOfMemoryError as error:
         raise MemoryExhausted(
-            f"a forward pass of {MICRO_BATCH_TOKENS[policy.device.type]} tokens does not fit: {error}"
+            f"a forward pass of {settings.micro_batch_tokens} tokens does not fit: {error}"
         ) from error
     parameters = policy.trainable()
     metrics.grad_norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm))

@@ -44,6 +44,7 @@ def start_engine(
     kv_bytes_per_token = shape.kv_elements_per_token * (4 if dtype == "float32" else 2)
     kv_gib = math.ceil(sequences * context_length * kv_bytes_per_token / 2**30)
     samplers = tensor_parallel(config.gpus - 1, shape)
+    planned = config.plan.sampler_memory_share if config.plan is not None else None
     return VllmEngine(
         ServerOptions(
             model=model,
@@ -58,7 +59,7 @@ def start_engine(
             kv_cache_gib=min(_CPU_KV_GIB_MAX, max(1, kv_gib)),
             # One GPU: both roles live on it. More: the first trains, the others sample, as many as can share.
             tensor_parallel=samplers,
-            gpu_memory_share=0.45 if config.gpus == 1 else 0.9,
+            gpu_memory_share=planned or (0.45 if config.gpus == 1 else 0.9),
             visible_devices=_sampler_devices(config.gpus, samplers),
             deterministic=spec.training.deterministic,
         ),
