@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,15 @@ def folder() -> Path:
 
 @pytest.fixture(scope="module")
 def engine(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmEngine]:
-    run_dir = tmp_path_factory.mktemp("run")
+    run_dir, temporary = tmp_path_factory.mktemp("run"), tmp_path_factory.mktemp("tmp")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(temporary))
+        patch.setattr(tempfile, "tempdir", str(temporary))
+        yield from _engine(folder, run_dir)
+    assert list(temporary.iterdir()) == []
+
+
+def _engine(folder: Path, run_dir: Path) -> Iterator[VllmEngine]:
     started = VllmEngine(
         ServerOptions(
             model=folder, context_length=128, lora_rank=8, run_dir=run_dir, dtype=machine.cpu_dtype()

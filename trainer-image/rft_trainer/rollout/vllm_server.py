@@ -72,7 +72,8 @@ class VllmServer:
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, guard.__file__, *command(self._options, self.socket)],
-                env=environment(self._options) | {"VLLM_API_KEY": self.api_key},
+                # A killed vLLM leaves its sockets and rendezvous files: in a folder that goes with ours.
+                env=environment(self._options) | {"VLLM_API_KEY": self.api_key, "TMPDIR": str(self._folder)},
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
