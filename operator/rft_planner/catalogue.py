@@ -1,7 +1,7 @@
-"""Shapes of the models people fine-tune, as their ``config.json`` gives them.
+"""Shapes of the models people fine-tune, by the repository whose ``config.json`` says the same.
 
-Each was read off the ``config.json`` of the repository that is named; the parameter counts that follow are
-compared with the published ones by a test.
+They were written down from what is generally known of these models; only SmolLM2-135M was compared with its
+file here. What guards the others is a test: each counts the parameters that its card gives.
 """
 
 import re
