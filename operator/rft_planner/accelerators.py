@@ -1,13 +1,15 @@
 """Accelerators by name: the memory of one device, and what Kubernetes calls it.
 
-Memory is what a process sees of a device, ``torch.cuda.get_device_properties().total_memory``, or a little
-less: a maker's 80 GB are 79.1 GiB on an H100, 139.8 GiB are left of an H200's 141 GB.
+Memory stands for what a process sees of a device (``torch.cuda.get_device_properties().total_memory``), which
+is less than the maker's number. The values are common knowledge, not measured by us; a spec overrides them
+with ``spec.resources.accelerator.memory``.
 """
 
 from dataclasses import dataclass
 from types import MappingProxyType
 
-GIB = 2.0**30
+from rft_planner.sizes import GIB
+
 NVIDIA = "nvidia.com/gpu"
 AMD = "amd.com/gpu"
 

@@ -11,8 +11,8 @@ None of the terms has been measured on a GPU yet; they are meant to be no smalle
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from rft_planner.accelerators import GIB
 from rft_planner.shapes import Shape
+from rft_planner.sizes import GIB
 
 BF16 = 2
 FLOAT32 = 4

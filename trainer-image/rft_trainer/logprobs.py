@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-CHUNK_TOKENS = 1024
+from rft_planner.memory import LOGITS_CHUNK_TOKENS
+
+CHUNK_TOKENS = LOGITS_CHUNK_TOKENS
 """Positions whose logits exist at once."""
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from rft_planner import split
 from rft_trainer.errors import MemoryExhausted, Preempted
 from rft_trainer.layout import MicroBatch, Row, build, micro_batches, rows_of_group
 from rft_trainer.logprobs import Filter, token_logprobs, unfiltered_logprobs
@@ -13,7 +14,7 @@ from rft_trainer.objective import Denominators, LossInputs, LossSettings, comput
 from rft_trainer.policy import Policy
 from rft_trainer.sampling import Group
 
-MICRO_BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
+MICRO_BATCH_TOKENS = {"cpu": 1024, "cuda": split.MICRO_BATCH_TOKENS}
 """Tokens of one forward pass where the plan does not say: enough to fill the device."""
 
 

