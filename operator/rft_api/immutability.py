@@ -42,14 +42,12 @@ def late_changes(old: RFTJobSpec, new: RFTJobSpec, *, pod_alive: bool) -> list[P
     return found
 
 
-def followed(old: RFTJobSpec, new: RFTJobSpec) -> RFTJobSpec | None:
-    """Return the spec that a run at rest goes on with, ``None`` for ``old``.
+def follows(old: RFTJobSpec, new: RFTJobSpec) -> bool:
+    """Return whether a run at rest that began with ``old`` goes on with ``new``.
 
-    It is ``new`` where that differs in what a run can follow, and in nothing that is frozen.
+    It does where they differ in what a run can follow, and in nothing that is frozen.
     """
-    if late_changes(old, new, pod_alive=False):
-        return None
-    return new if any(_changed(old, new, _FOLLOWED, "")) else None
+    return not late_changes(old, new, pod_alive=False) and any(_changed(old, new, _FOLLOWED, ""))
 
 
 def _changed(old: RFTJobSpec, new: RFTJobSpec, fields: tuple[str, ...], message: str) -> Iterator[Problem]:

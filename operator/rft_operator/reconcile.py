@@ -9,7 +9,7 @@ from typing import Any
 
 from rft_api import baseline
 from rft_api.conditions import Reason
-from rft_api.immutability import followed, late_changes
+from rft_api.immutability import follows, late_changes
 from rft_api.problems import Problem
 from rft_api.status import Plan
 from rft_api.validation import check
@@ -72,8 +72,7 @@ def gather(
     job, problems = check(document)
     snapshot = observed.snapshot
     at_rest = observed.child is None and not observed.any_alive
-    edited = followed(snapshot.spec, job.spec) if snapshot and job and at_rest else None
-    renews = edited is not None
+    renews = at_rest and snapshot is not None and job is not None and follows(snapshot.spec, job.spec)
     if renews:
         snapshot = None
     spec = snapshot.spec if snapshot is not None else job.spec if job is not None else None
