@@ -11,7 +11,7 @@ from rft_cli.console import INVALID, UserError, err, out, reports_errors
 from rft_cli.manifest import is_job, read
 from rft_cli.options import Context, Namespace, connect
 from rft_cli.validate import is_valid
-from rft_cli.watch import SUCCEEDED, follow
+from rft_cli.watch import exit_with_its_end
 
 if TYPE_CHECKING:
     from rft_cli.cluster import Applier
@@ -53,11 +53,7 @@ def submit(
         for document in documents:
             _apply(document, apply, " (dry run)" if dry_run else "")
     if wait:
-        try:
-            phase = follow(cluster.changes(jobs[0].body["metadata"]["name"]), out())
-        except KeyboardInterrupt:
-            raise typer.Exit(130) from None
-        raise typer.Exit(0 if phase == SUCCEEDED else INVALID)
+        exit_with_its_end(lambda: cluster.changes(jobs[0].body["metadata"]["name"]), out())
 
 
 def _require_name(document: Document, namespace: str | None) -> None:

@@ -1,8 +1,8 @@
 """``rft watch``: a job in the cluster, live until it ends."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console, Group
@@ -28,9 +28,14 @@ def watch(
     namespace: Namespace = None,
 ) -> None:
     """Follow a job until it ends. Exit code 0: Succeeded; 1: Failed or Cancelled."""
+    console = Console(quiet=True, force_terminal=False) if quiet else out()
+    exit_with_its_end(lambda: connect(context, namespace).changes(name), console)
+
+
+def exit_with_its_end(changes: Callable[[], Iterable[dict[str, Any]]], console: Console) -> NoReturn:
+    """Follow a job and exit: 0 Succeeded, 1 Failed or Cancelled, 130 Ctrl-C, while connecting too."""
     try:
-        console = Console(quiet=True, force_terminal=False) if quiet else out()
-        phase = follow(connect(context, namespace).changes(name), console)
+        phase = follow(changes(), console)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     raise typer.Exit(0 if phase == SUCCEEDED else 1)
