@@ -1,8 +1,9 @@
-"""Accelerators by name: the memory of one device, and what Kubernetes calls it.
+"""Accelerators by name: memory, speed and labels of one device, and what Kubernetes calls it.
 
 Memory stands for what a process sees of a device (``torch.cuda.get_device_properties().total_memory``), which
 is less than the maker's number. The values are common knowledge, not measured by us; a spec overrides them
-with ``spec.resources.accelerator.memory``.
+with ``spec.resources.accelerator.memory``. Rates are those of the makers' data sheets, dense, which no
+program reaches; where forms of one device differ, the slower one counts.
 """
 
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from rft_planner.sizes import GIB
 
 NVIDIA = "nvidia.com/gpu"
 AMD = "amd.com/gpu"
+TERA = 1e12
 
 
 @dataclass(frozen=True)
@@ -20,38 +22,81 @@ class Device:
 
     memory: float
     """Bytes of one device."""
+    bf16_flops: float
+    """Floating-point operations per second in bf16 on its matrix units, dense; fp16 where it has no bf16."""
+    bandwidth: float
+    """Bytes per second between the device's memory and its processors."""
+    products: tuple[str, ...] = ()
+    """Values of a node's label ``nvidia.com/gpu.product`` (AMD: ``amd.com/gpu.product-name``) that mean it.
+
+    A slice has none: with the strategy ``mixed`` that label names the whole device.
+    """
     resource: str = NVIDIA
     """Extended resource that a pod asks for."""
 
 
-def _slice(profile: str, gib: float) -> Device:
+def _device(gib: float, tflops: float, tbps: float, *products: str, resource: str = NVIDIA) -> Device:
+    return Device(gib * GIB, tflops * TERA, tbps * TERA, products, resource)
+
+
+def _slice(profile: str, gib: float, tflops: float, tbps: float) -> Device:
     """Return a slice as the device plugin offers it with the strategy ``mixed``."""
-    return Device(gib * GIB, f"nvidia.com/mig-{profile}")
+    return _device(gib, tflops, tbps, resource=f"nvidia.com/mig-{profile}")
+
+
+def _a100_slice(profile: str, gib: float, processors: int, eighths: int) -> Device:
+    """Return a slice of an A100 80 GB: so many of its 108 processors and eighths of its memory paths."""
+    return _slice(profile, gib, 312 * processors / 108, 1.935 * eighths / 8)
+
+
+def _h100_slice(profile: str, gib: float, processors: int, eighths: int) -> Device:
+    """Return a slice of an H100 80 GB: so many of its 132 processors and eighths of its memory paths."""
+    return _slice(profile, gib, 989.4 * processors / 132, 3.35 * eighths / 8)
 
 
 ACCELERATORS = MappingProxyType(
     {
-        "nvidia-t4-16gb": Device(14.5 * GIB),
-        "nvidia-v100-16gb": Device(15.7 * GIB),
-        "nvidia-v100-32gb": Device(31.7 * GIB),
-        "nvidia-a10-24gb": Device(22.0 * GIB),
-        "nvidia-a10g-24gb": Device(22.0 * GIB),
-        "nvidia-rtx-4090-24gb": Device(23.5 * GIB),
-        "nvidia-l4-24gb": Device(22.0 * GIB),
-        "nvidia-l40s-48gb": Device(44.4 * GIB),
-        "nvidia-a100-40gb": Device(39.4 * GIB),
-        "nvidia-a100-80gb": Device(79.1 * GIB),
-        "nvidia-a100-80gb-mig-1g.10gb": _slice("1g.10gb", 9.5),
-        "nvidia-a100-80gb-mig-2g.20gb": _slice("2g.20gb", 19.5),
-        "nvidia-a100-80gb-mig-3g.40gb": _slice("3g.40gb", 39.2),
-        "nvidia-h100-80gb": Device(79.1 * GIB),
-        "nvidia-h100-80gb-mig-1g.10gb": _slice("1g.10gb", 9.5),
-        "nvidia-h100-80gb-mig-2g.20gb": _slice("2g.20gb", 19.5),
-        "nvidia-h100-80gb-mig-3g.40gb": _slice("3g.40gb", 39.2),
-        "nvidia-h100-nvl-94gb": Device(93.1 * GIB),
-        "nvidia-h200-141gb": Device(139.8 * GIB),
-        "nvidia-b200-180gb": Device(178.0 * GIB),
-        "amd-mi300x-192gb": Device(191.5 * GIB, AMD),
+        "nvidia-t4-16gb": _device(14.5, 65, 0.3, "Tesla-T4"),
+        "nvidia-v100-16gb": _device(15.7, 112, 0.9, "Tesla-V100-SXM2-16GB", "Tesla-V100-PCIE-16GB"),
+        "nvidia-v100-32gb": _device(
+            31.7, 112, 0.9, "Tesla-V100-SXM2-32GB", "Tesla-V100-PCIE-32GB", "Tesla-V100S-PCIE-32GB"
+        ),
+        "nvidia-a10-24gb": _device(22.0, 125, 0.6, "NVIDIA-A10"),
+        "nvidia-a10g-24gb": _device(22.0, 70, 0.6, "NVIDIA-A10G"),
+        "nvidia-a40-48gb": _device(44.4, 149.7, 0.696, "NVIDIA-A40"),
+        "nvidia-rtx-3090-24gb": _device(23.5, 71, 0.936, "NVIDIA-GeForce-RTX-3090"),
+        "nvidia-rtx-4090-24gb": _device(23.5, 165.2, 1.008, "NVIDIA-GeForce-RTX-4090"),
+        "nvidia-rtx-5090-32gb": _device(31.3, 209.5, 1.792, "NVIDIA-GeForce-RTX-5090"),
+        "nvidia-rtx-a6000-48gb": _device(47.4, 154.8, 0.768, "NVIDIA-RTX-A6000"),
+        "nvidia-rtx-6000-ada-48gb": _device(47.4, 364.2, 0.96, "NVIDIA-RTX-6000-Ada-Generation"),
+        "nvidia-rtx-pro-6000-96gb": _device(
+            94.9,
+            503.8,
+            1.597,
+            "NVIDIA-RTX-PRO-6000-Blackwell-Server-Edition",
+            "NVIDIA-RTX-PRO-6000-Blackwell-Workstation-Edition",
+        ),
+        "nvidia-l4-24gb": _device(22.0, 121, 0.3, "NVIDIA-L4"),
+        "nvidia-l40s-48gb": _device(44.4, 362, 0.864, "NVIDIA-L40S"),
+        "nvidia-a100-40gb": _device(39.4, 312, 1.555, "NVIDIA-A100-SXM4-40GB", "NVIDIA-A100-PCIE-40GB"),
+        "nvidia-a100-80gb": _device(79.1, 312, 1.935, "NVIDIA-A100-SXM4-80GB", "NVIDIA-A100-80GB-PCIe"),
+        "nvidia-a100-80gb-mig-1g.10gb": _a100_slice("1g.10gb", 9.5, 14, 1),
+        "nvidia-a100-80gb-mig-2g.20gb": _a100_slice("2g.20gb", 19.5, 28, 2),
+        "nvidia-a100-80gb-mig-3g.40gb": _a100_slice("3g.40gb", 39.2, 42, 4),
+        "nvidia-h100-80gb": _device(79.1, 989.4, 3.35, "NVIDIA-H100-80GB-HBM3"),
+        "nvidia-h100-80gb-mig-1g.10gb": _h100_slice("1g.10gb", 9.5, 16, 1),
+        "nvidia-h100-80gb-mig-2g.20gb": _h100_slice("2g.20gb", 19.5, 32, 2),
+        "nvidia-h100-80gb-mig-3g.40gb": _h100_slice("3g.40gb", 39.2, 60, 4),
+        "nvidia-h100-pcie-80gb": _device(79.1, 756, 2.0, "NVIDIA-H100-PCIe"),
+        "nvidia-h100-nvl-94gb": _device(93.1, 835, 3.9, "NVIDIA-H100-NVL"),
+        "nvidia-h20-96gb": _device(95.0, 148, 4.0, "NVIDIA-H20"),
+        "nvidia-h200-141gb": _device(139.8, 989.4, 4.8, "NVIDIA-H200"),
+        "nvidia-h200-nvl-141gb": _device(139.8, 835, 4.8, "NVIDIA-H200-NVL"),
+        "nvidia-b200-180gb": _device(178.0, 2250, 7.7, "NVIDIA-B200"),
+        "nvidia-gb200-186gb": _device(184.0, 2500, 8.0, "NVIDIA-GB200"),
+        "amd-mi250x-64gb": _device(63.9, 191.5, 1.6, resource=AMD),
+        "amd-mi300x-192gb": _device(191.5, 1307.4, 5.3, "AMD_Instinct_MI300X_OAM", resource=AMD),
+        "amd-mi325x-256gb": _device(255.5, 1307.4, 6.0, resource=AMD),
     }
 )
 """Device by the name that ``spec.resources.accelerator.name`` takes."""
