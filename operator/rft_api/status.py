@@ -42,7 +42,8 @@ class Plan(Model):
     cpu: str | None = Field(None, description="CPU request of the trainer.")
     memory: str | None = Field(None, description="Memory request and limit of the trainer.")
     memory_parts: list[MemoryPart] | None = Field(None, description="The memory sum by part.")
-    micro_batch_tokens: Int | None = Field(None, ge=1, description="Tokens of one forward pass on a GPU.")
+    micro_batch_tokens: Int | None = Field(None, ge=1, description="Tokens of one forward pass on one device.")
+    trainer_gpus: Int | None = Field(None, ge=1, description="GPUs that the training is divided over.")
     sampler_gpus: Int | None = Field(None, ge=1, description="GPUs that the sampler is divided over.")
     sampler_memory_share: float | None = Field(
         None, gt=0, le=1, description="Share of a GPU's memory that the sampler may take."

@@ -58,10 +58,12 @@ def _columns(shape: Shape) -> int:
     return shape.experts_per_token * shape.expert_intermediate if shape.experts else shape.intermediate
 
 
-def training(shape: Shape, work: Workload, tokens: int) -> list[Part]:
-    """Return the parts of the trainer, on one GPU, with micro-batches of ``tokens``."""
+def training(shape: Shape, work: Workload, tokens: int, gpus: int = 1) -> list[Part]:
+    """Return the parts of the trainer on each of ``gpus`` GPUs, with micro-batches of ``tokens``."""
+    gathered = [Part("training: gathered layers", gathered_layers(shape))] if gpus > 1 else []
     return [
-        Part("training: base weights", BF16 * shape.parameters),
+        Part("training: base weights", base_weights(shape, gpus)),
+        *gathered,
         Part("training: adapter and optimizer", adapter_and_optimizer(shape, work.rank)),
         Part("training: saved activations", saved_activations(shape, tokens)),
         Part("training: one layer's recomputation", layer_peak(shape, tokens)),
@@ -71,8 +73,26 @@ def training(shape: Shape, work: Workload, tokens: int) -> list[Part]:
     ]
 
 
+def base_weights(shape: Shape, gpus: int = 1) -> float:
+    """The base in bf16: the layers divided over the GPUs, embedding, output layer and last norm on each."""
+    whole = min(shape.parameters, shape.embedding_parameters * (1 if shape.tied else 2) + shape.hidden)
+    return BF16 * (whole + (shape.parameters - whole) / gpus)
+
+
+def gathered_layers(shape: Shape) -> float:
+    """Three whole layers in bf16, and 1 GiB of the communication library's buffers.
+
+    Of the layer that is computed FSDP2 holds the gathered bytes and the weights copied out of them; of the
+    next one, fetched meanwhile, the gathered bytes.
+    """
+    return 3 * BF16 * shape.layer_parameters + GIB
+
+
 def adapter_and_optimizer(shape: Shape, rank: int) -> float:
-    """Adapter, its gradient and AdamW's two moments, all in float32: 16 bytes a parameter."""
+    """Adapter, its gradient and AdamW's two moments, all in float32: 16 bytes a parameter.
+
+    Every training GPU has the whole adapter; the moments are on the first only.
+    """
     return 4 * FLOAT32 * shape.lora_parameters(rank)
 
 

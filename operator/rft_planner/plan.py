@@ -12,10 +12,10 @@ from rft_api.status import Effective, MemoryPart, Plan
 from rft_planner import accelerators
 from rft_planner.accelerators import ACCELERATORS
 from rft_planner.catalogue import shape_of
-from rft_planner.memory import USABLE, Part, Workload, total, training
+from rft_planner.memory import USABLE, Part, Workload, sampling, total, training
 from rft_planner.shapes import Shape, estimated
 from rft_planner.sizes import GIB, gib, quantity
-from rft_planner.split import Split, fitted, smallest
+from rft_planner.split import MAX_GPUS, Split, fitted, smallest, tensor_parallel
 
 CPU_NAME = "cpu"
 _FIXED_CPU_BYTES = 8.5 * GIB
@@ -57,6 +57,7 @@ def plan(spec: RFTJobSpec, uid: str) -> Plan:
         optional |= {
             "memory_parts": [_in_mebibytes(part) for part in gpus.split.parts],
             "micro_batch_tokens": gpus.split.micro_batch,
+            "trainer_gpus": gpus.split.trainers,
             "sampler_gpus": gpus.split.samplers,
             "sampler_memory_share": gpus.split.sampler_share,
         }
@@ -116,12 +117,21 @@ def _derived(spec: RFTJobSpec, shape: Shape | None, derived: Effective) -> _Gpus
 
 
 def _too_large(spec: RFTJobSpec, shape: Shape, work: Workload, memory: float) -> str:
-    needed = total(training(shape, work, work.context))
+    usable = USABLE * memory
+
+    def least(role: str, needed: float) -> str:
+        return f"{role} needs {_gib(needed)} each" if needed > usable else ""
+
+    # What is needed on each of the most GPUs, where even those do not do; else it is both together.
+    most = MAX_GPUS - 1
+    trained = total(training(shape, work, work.context, most))
+    sampled = total(sampling(shape, work, tensor_parallel(most, shape)))
+    short = [text for text in (least("training", trained), least("sampling", sampled)) if text]
+    why = " and ".join(short) or "training and sampling need too much together"
     return (
-        f"{spec.model.name}, {_billions(shape)} parameters: training needs {_gib(needed)} and is not divided"
-        f" over several GPUs; {_gib(USABLE * memory)} of {_gib(memory)} are usable on one. Take a larger"
-        " accelerator or a smaller model, lower training.maxContextLength or training.loraRank, or set"
-        " spec.resources.gpus to try it all the same"
+        f"{spec.model.name}, {_billions(shape)} parameters: on {MAX_GPUS} GPUs {why};"
+        f" {_gib(usable)} of {_gib(memory)} are usable. Take a larger accelerator or a smaller model, lower"
+        " training.maxContextLength or training.loraRank, or set spec.resources.gpus to try it all the same"
     )
 
 
@@ -136,16 +146,19 @@ def _explained(shape: Shape, split: Split, memory: float) -> list[str]:
     if split.gpus == 1:
         placed = f"1 GPU holds {_gib(trained)} of training and {_gib(sampled)} of sampling: {sizes}"
     else:
-        over = f"divided over {split.samplers}" if split.samplers > 1 else "on another"
         placed = (
-            f"{split.gpus} GPUs hold {_gib(trained)} of training on one and {_gib(sampled)} each of sampling"
-            f" {over}: {sizes}"
+            f"{split.gpus} GPUs: {split.trainers} {_hold(split.trainers)} {_gib(trained)} of training,"
+            f" {split.samplers} {_hold(split.samplers)} {_gib(sampled)} of sampling: {sizes}"
         )
     return [
         placed,
         f"for {_billions(shape)} parameters and {split.micro_batch} tokens in a micro-batch;"
         " the sum was not compared with a GPU yet",
     ]
+
+
+def _hold(gpus: int) -> str:
+    return "holds" if gpus == 1 else "hold each"
 
 
 def _billions(shape: Shape) -> str:

@@ -1,4 +1,4 @@
-"""How a run is divided over GPUs: the first trains, the others sample; one alone does both."""
+"""How a run is divided over GPUs: the first ones train, the others sample; one alone does both."""
 
 import math
 from dataclasses import dataclass
@@ -13,13 +13,15 @@ MICRO_BATCH_TOKENS = 16_384
 
 @dataclass(frozen=True)
 class Split:
-    """A division of a pod's GPUs that fits."""
+    """A division of a pod's GPUs that fits. One GPU alone does both."""
 
     gpus: int
+    trainers: int
+    """GPUs that the training is divided over."""
     samplers: int
-    """GPUs that vLLM is split over."""
+    """GPUs that vLLM is divided over."""
     micro_batch: int
-    """Tokens of one forward pass of the trainer."""
+    """Tokens of one forward pass of the trainer, on each of its GPUs."""
     sampler_share: float
     """Share of a GPU's memory that vLLM may take."""
     parts: tuple[Part, ...]
@@ -28,30 +30,51 @@ class Split:
 def smallest(shape: Shape, work: Workload, memory: float) -> Split | None:
     """Return the fewest GPUs of ``memory`` bytes that hold the run, ``None`` where none do."""
     found = (fitted(count, shape, work, memory) for count in range(1, MAX_GPUS + 1))
-    return next((split for split in found if split is not None and _uses_all(split)), None)
-
-
-def _uses_all(split: Split) -> bool:
-    return split.gpus == 1 or split.samplers == split.gpus - 1
+    return next((split for split in found if split is not None), None)
 
 
 def fitted(gpus: int, shape: Shape, work: Workload, memory: float) -> Split | None:
-    """Return how the run fits on so many GPUs, with the largest micro-batch; ``None`` where it does not."""
-    usable = USABLE * memory
-    samplers = tensor_parallel(gpus - 1, shape)
-    sampled = sampling(shape, work, samplers)
-    left = usable - total(sampled) if gpus == 1 else usable
-    if total(sampled) > usable:
-        return None
-    for tokens in _micro_batches(work):
+    """Return how the run fits on so many GPUs of ``memory`` bytes; ``None`` where it does not.
+
+    Sampling gets as many as leave training room for its micro-batches: it is the longer half of a step.
+    """
+    if gpus == 1:
+        return _together(shape, work, memory)
+    sizes = sorted({tensor_parallel(count, shape) for count in range(1, gpus)}, reverse=True)
+    found = [split for size in sizes if (split := _apart(gpus - size, size, shape, work, memory)) is not None]
+    return max(found, key=lambda split: split.micro_batch, default=None)
+
+
+def _together(shape: Shape, work: Workload, memory: float) -> Split | None:
+    """Both roles on one GPU: vLLM's share is what training leaves, and at least what it needs."""
+    usable, sampled = USABLE * memory, sampling(shape, work)
+    for tokens in micro_batches(work):
         trained = training(shape, work, tokens)
-        if total(trained) <= left:
-            share = (usable - total(trained)) / memory if gpus == 1 else USABLE
-            return Split(gpus, samplers, tokens, math.floor(share * 100) / 100, (*trained, *sampled))
+        if total(trained) + total(sampled) <= usable:
+            share = (usable - total(trained)) / memory
+            return Split(1, 1, 1, tokens, _floor(share), (*trained, *sampled))
     return None
 
 
-def _micro_batches(work: Workload) -> list[int]:
+def _apart(trainers: int, samplers: int, shape: Shape, work: Workload, memory: float) -> Split | None:
+    """Each role on GPUs of its own."""
+    usable, sampled = USABLE * memory, sampling(shape, work, samplers)
+    if total(sampled) > usable:
+        return None
+    for tokens in micro_batches(work):
+        trained = training(shape, work, tokens, trainers)
+        if total(trained) <= usable:
+            return Split(
+                trainers + samplers, trainers, samplers, tokens, _floor(USABLE), (*trained, *sampled)
+            )
+    return None
+
+
+def _floor(share: float) -> float:
+    return math.floor(share * 100) / 100
+
+
+def micro_batches(work: Workload) -> list[int]:
     """Sizes to try, largest first: halves of the usual one, and at least one longest sequence."""
     halves = [MICRO_BATCH_TOKENS >> power for power in range(5)]
     return sorted({max(size, work.context) for size in halves}, reverse=True)

@@ -47,7 +47,7 @@ def test_an_accelerator_that_is_none_is_refused_with_those_there_are() -> None:
 def test_an_override_is_obeyed_and_the_plan_says_what_it_would_be() -> None:
     result = plan(resources={"gpus": 1})
     assert result.stdout.startswith("GPUs    1")
-    assert "without it: 2 GPUs hold" in result.stdout
+    assert "without it: 2 GPUs: 1 holds" in result.stdout
     assert "without it" not in plan(resources={"gpus": 2}).stdout
 
 

@@ -23,16 +23,23 @@ def planned(name: str, **spec: Any) -> Plan:
 
 @pytest.mark.parametrize(
     ("model", "at_most"),
-    [("Qwen/Qwen2.5-0.5B-Instruct", 1), ("Qwen/Qwen2.5-7B-Instruct", 1), ("Qwen/Qwen2.5-14B-Instruct", 2)],
+    [
+        ("Qwen/Qwen2.5-0.5B-Instruct", 1),
+        ("Qwen/Qwen2.5-7B-Instruct", 1),
+        ("Qwen/Qwen2.5-14B-Instruct", 2),
+        ("Qwen/Qwen2.5-32B-Instruct", 4),
+        ("Qwen/Qwen2.5-72B-Instruct", 8),
+    ],
 )
 def test_80_gb_hold_what_they_hold_in_public_practice(model: str, at_most: int) -> None:
     for kind in ("nvidia-a100-80gb", "nvidia-h100-80gb"):
-        assert 1 <= planned(model, resources={"accelerator": {"name": kind}}).gpus <= at_most
+        asked = planned(model, training={"loraRank": 32}, resources={"accelerator": {"name": kind}})
+        assert 1 <= asked.gpus <= at_most
 
 
-def test_what_one_gpu_cannot_train_is_refused_with_the_sum_and_the_fix() -> None:
-    with pytest.raises(Unplannable, match="is not divided over several GPUs") as refusal:
-        planned("Qwen/Qwen2.5-72B-Instruct")
+def test_what_no_node_can_hold_is_refused_with_the_sum_and_the_fix() -> None:
+    with pytest.raises(Unplannable, match=r"on 16 GPUs training needs .* and sampling needs .* each") as refusal:
+        planned("meta-llama/Llama-3.1-405B")
     assert refusal.value.reason == "DoesNotFit"
     for field in ("training.maxContextLength", "training.loraRank", "spec.resources.gpus"):
         assert field in str(refusal.value)
@@ -44,7 +51,7 @@ def test_the_parts_and_what_the_trainer_is_told_are_in_the_plan() -> None:
     assert {part.name.split(":")[0] for part in made.memory_parts} == {"training", "sampling"}
     weights = next(part for part in made.memory_parts if part.name == "training: base weights")
     assert weights.mebibytes == pytest.approx(2 * 7.616e9 / 2**20, rel=0.001)
-    assert (made.micro_batch_tokens, made.sampler_gpus) == (16_384, 1)
+    assert (made.micro_batch_tokens, made.trainer_gpus, made.sampler_gpus) == (16_384, 1, 1)
     assert made.sampler_memory_share is not None
 
 

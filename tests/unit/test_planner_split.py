@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from rft_planner.accelerators import ACCELERATORS
 from rft_planner.catalogue import CATALOGUE
-from rft_planner.memory import USABLE, Workload, total, training
+from rft_planner.memory import USABLE, Workload, base_weights, sampling, total, training
 from rft_planner.shapes import Shape, estimated
-from rft_planner.split import fitted, smallest, tensor_parallel
+from rft_planner.split import MAX_GPUS, fitted, smallest, tensor_parallel
 
 
 @pytest.mark.parametrize(
@@ -46,9 +46,12 @@ def test_what_is_said_to_fit_adds_up(model: str, kind: str) -> None:
     memory = ACCELERATORS[kind].memory
     split = smallest(CATALOGUE[model], work(), memory)
     if split is None:
-        # Only what one GPU cannot train is refused: the sampler could be split.
-        least = training(CATALOGUE[model], work(), work().context)
-        assert total(least) > USABLE * memory
+        shape, usable = CATALOGUE[model], USABLE * memory
+        assert not any(
+            total(training(shape, work(), work().context, MAX_GPUS - size)) <= usable
+            and total(sampling(shape, work(), size)) <= usable
+            for size in {tensor_parallel(count, shape) for count in range(1, MAX_GPUS)}
+        )
         return
     trained = sum(part.bytes for part in split.parts if part.name.startswith("training"))
     sampled = sum(part.bytes for part in split.parts if part.name.startswith("sampling"))
@@ -57,6 +60,27 @@ def test_what_is_said_to_fit_adds_up(model: str, kind: str) -> None:
     if split.gpus == 1:
         assert trained + split.sampler_share * memory <= USABLE * memory
     assert split.micro_batch >= work().context
+    assert split.gpus == (1 if split.gpus == 1 else split.trainers + split.samplers)
+
+
+def test_training_is_divided_where_one_gpu_does_not_hold_it() -> None:
+    split = smallest(CATALOGUE["Qwen/Qwen2.5-72B"], work(), ACCELERATORS["nvidia-h100-80gb"].memory)
+    assert split is not None
+    assert (split.gpus, split.trainers, split.samplers) == (8, 4, 4)
+    parts = {part.name: part.bytes for part in split.parts}
+    embeddings = 2 * 2 * 152_064 * 8192
+    assert parts["training: base weights"] == pytest.approx(
+        (2 * 72.7e9 - embeddings) / 4 + embeddings, rel=0.01
+    )
+    assert "training: gathered layers" in parts
+
+
+@pytest.mark.parametrize("shape", CATALOGUE.values(), ids=CATALOGUE.keys())
+def test_dividing_the_base_keeps_all_of_it(shape: Shape) -> None:
+    alone = base_weights(shape)
+    for gpus in range(2, MAX_GPUS):
+        assert alone / gpus < base_weights(shape, gpus) < alone
+        assert gpus * base_weights(shape, gpus) >= alone
 
 
 def test_a_single_gpu_keeps_the_sampler_its_share() -> None:
