@@ -9,6 +9,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rft_planner.steps import prompts_per_step, steps_for
+
 _MOMENTUM = 0.8
 
 
@@ -62,10 +64,7 @@ def estimated_steps(
     if not prompt_lengths or position.epoch > epochs:
         return 0
     mean = sum(prompt_lengths) / len(prompt_lengths)
-    groups = max(1, int(budget_tokens // (rollouts * (mean + expected_completion))))
+    prompts = prompts_per_step(mean, expected_completion, rollouts, budget_tokens)
     rows = len(prompt_lengths)
-
-    def steps(count: int) -> int:
-        return -(-count // groups)
-
-    return steps(rows - position.offset) + (epochs - position.epoch) * steps(rows)
+    later = (epochs - position.epoch) * steps_for(rows, prompts)
+    return steps_for(rows - position.offset, prompts) + later

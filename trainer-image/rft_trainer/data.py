@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from rft_api.graders import Grader
 from rft_api.lifecycle import Evaluation
+from rft_planner.steps import MAX_HELD_OUT, MIN_HELD_OUT, held_out_rows
 from rft_trainer.errors import ConfigurationError, DataError, TrainerError
 from rft_trainer.rewards.numbers import expected_number
 
@@ -22,9 +23,6 @@ log = logging.getLogger(__name__)
 ROLES = ("system", "developer", "user", "assistant", "tool")
 MAX_LISTED = 20
 """Problems named one by one in a message; the rest are counted."""
-
-MIN_HELD_OUT, MAX_HELD_OUT = 32, 256
-"""Bounds of a held-out fraction, in rows."""
 
 WARN_DROPPED = 0.1
 """Share of prompts over the budget above which a warning is logged."""
@@ -219,7 +217,7 @@ def split(rows: Sequence[Row], evaluation: Evaluation) -> tuple[list[Row], list[
     their order, the seed or the attempt. Raises DataError when half of the rows are too few.
     """
     limit = min(MAX_HELD_OUT, len(rows) // 2)
-    wanted = min(max(round(evaluation.fraction * len(rows)), MIN_HELD_OUT), MAX_HELD_OUT)
+    wanted = held_out_rows(len(rows), evaluation.fraction)
     sizes: dict[str, int] = {}
     for row in rows:
         sizes[row.key] = sizes.get(row.key, 0) + 1

@@ -17,6 +17,7 @@ from pathlib import Path
 from rft_api.conditions import Reason
 from rft_api.runconfig import RunConfig
 from rft_api.status import RunStatus
+from rft_planner.steps import first_expectation
 from rft_trainer import batching, files
 from rft_trainer.checkpoint import Fence, RunState
 from rft_trainer.data import Prompt
@@ -50,7 +51,7 @@ class Run:
         self.should_stop = should_stop
         self.fence = Fence(self.folder)
         self.status = Status(config, self.fence.number)
-        self.state = RunState(expected_completion=config.spec.sampling.max_tokens / 2)
+        self.state = RunState(expected_completion=first_expectation(config.spec.sampling.max_tokens))
         self.metrics: MetricsFile | None = None
 
     def train(self) -> str:

@@ -1,0 +1,39 @@
+"""The batch rule."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rft_planner.steps import first_expectation, held_out_rows, prompts_per_step, steps_for
+
+
+@pytest.mark.parametrize(
+    ("prompt", "rollouts", "max_tokens", "budget", "prompts"),
+    [
+        (100, 4, 200, 8000, 10),
+        (100, 4, 200, 7999, 9),
+        (100, 8, 200, 8000, 5),
+        (5000, 8, 2048, 1024, 1),  # more than the budget: one prompt makes a step all the same
+    ],
+)
+def test_prompts_join_while_their_rollouts_fit_the_budget(
+    prompt: float, rollouts: int, max_tokens: int, budget: int, prompts: int
+) -> None:
+    assert prompts_per_step(prompt, first_expectation(max_tokens), rollouts, budget) == prompts
+
+
+def test_the_last_step_of_an_epoch_may_be_short() -> None:
+    assert [steps_for(rows, 10) for rows in (0, 1, 10, 11)] == [0, 1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("rows", "held"), [(10_000, 256), (1000, 100), (200, 32), (64, 32), (62, 31), (2, 1), (0, 0)]
+)
+def test_a_tenth_is_held_out_within_its_bounds_and_at_most_half(rows: int, held: int) -> None:
+    assert held_out_rows(rows, 0.1) == held
+
+
+@given(st.integers(0, 100_000), st.integers(0, 100_000), st.floats(0.001, 0.5))
+def test_more_rows_never_leave_fewer_to_train_on(one: int, other: int, fraction: float) -> None:
+    few, many = sorted((one, other))
+    assert few - held_out_rows(few, fraction) <= many - held_out_rows(many, fraction)
