@@ -32,6 +32,24 @@ class MemoryPart(Model):
     mebibytes: float = Field(ge=0, description="Size per device in MiB.")
 
 
+class Estimate(Model):
+    """What the run is expected to take. Absent: not known before it."""
+
+    steps: Int | None = Field(None, ge=0, description="Optimizer steps in all.")
+    steps_per_epoch: Int | None = Field(None, ge=0, description="Optimizer steps of one epoch.")
+    prompts_per_step: Int | None = Field(None, ge=1, description="Prompts of one step.")
+    prompt_tokens: Int | None = Field(None, ge=0, description="Prompt tokens to train on, once a rollout.")
+    completion_tokens: Int | None = Field(None, ge=0, description="Completion tokens to train on.")
+    seconds_per_step: float | None = Field(None, ge=0, description="Time of a step, in seconds.")
+    sampling_seconds: float | None = Field(None, ge=0, description="Of these, generating.")
+    update_seconds: float | None = Field(None, ge=0, description="Of these, forward and backward passes.")
+    gpu_hours: float | None = Field(None, ge=0, description="GPUs times hours, evaluations included.")
+    gpu_hours_if_longest: float | None = Field(
+        None, ge=0, description="The same if every completion is maxTokens long."
+    )
+    cost: float | None = Field(None, ge=0, description="Of gpuHours, where a price is given.")
+
+
 class Plan(Model):
     """What was derived before the run."""
 
@@ -39,6 +57,13 @@ class Plan(Model):
     gpus: Int = Field(0, ge=0, description="GPUs of the pod.")
     device: Literal["cpu", "cuda"] = Field("cpu", description="What the trainer computes on.")
     accelerator: str | None = Field(None, description="GPU kind the plan is made for.")
+    gpu_resource: str | None = Field(
+        None, description="Extended resource the pod asks for, where the nodes say it."
+    )
+    gpu_memory: str | None = Field(None, description="Memory of one GPU, where the nodes' labels chose it.")
+    node_selector: dict[str, str] | None = Field(
+        None, description="Node labels the plan adds, so that the pod lands on that kind of GPU."
+    )
     cpu: str | None = Field(None, description="CPU request of the trainer.")
     memory: str | None = Field(None, description="Memory request and limit of the trainer.")
     memory_parts: list[MemoryPart] | None = Field(None, description="The memory sum by part.")
@@ -48,6 +73,7 @@ class Plan(Model):
     sampler_memory_share: float | None = Field(
         None, gt=0, le=1, description="Share of a GPU's memory that the sampler may take."
     )
+    estimate: Estimate | None = Field(None, description="Steps, tokens, time and cost, estimated.")
     notes: list[str] | None = Field(None, description="How the numbers came about, line by line.")
 
 
@@ -196,6 +222,10 @@ class Usage(Model):
     dropped_groups: Int = Field(0, ge=0, description="Groups left with fewer than two graded rollouts.")
     grader_errors: dict[str, int] | None = Field(None, description="Errors by grader.")
     cost: float | None = Field(None, ge=0, description="Cost, where a price is given.")
+    expected_gpu_hours: float | None = Field(
+        None, ge=0, description="GPU-hours at the end, from the speed so far, once totalSteps is known."
+    )
+    expected_cost: float | None = Field(None, ge=0, description="The same as cost, where a price is given.")
 
 
 class Output(Model):

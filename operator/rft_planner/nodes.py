@@ -1,0 +1,158 @@
+"""Nodes as facts: who may use them, what they offer, and what kind of GPU their labels say they have.
+
+The labels are those of NVIDIA's gpu-feature-discovery (``nvidia.com/gpu.product``, ``.memory`` in MiB; with
+the MIG strategy ``mixed`` the same of ``nvidia.com/mig-1g.10gb``) and of AMD's node labeller
+(``amd.com/gpu.product-name``, ``.vram`` such as ``192G``).
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from rft_api.resources import Toleration
+from rft_planner.accelerators import ACCELERATORS, AMD, NVIDIA
+from rft_planner.sizes import GIB
+
+CPU = "cpu"
+MEMORY = "memory"
+VISIBLE = 0.97
+"""Share of the labelled memory that a process sees: of a T4's 15,360 MiB torch reports 14.6 GiB."""
+
+_MIG = re.compile(r"^nvidia\.com/mig-(\S+)$")
+_VRAM = re.compile(r"^(\d+)(?:G|GB|Gi)$")
+_REPELLING = ("NoSchedule", "NoExecute")
+
+
+@dataclass(frozen=True)
+class Taint:
+    """A taint of a node."""
+
+    key: str
+    value: str = ""
+    effect: str = "NoSchedule"
+
+
+@dataclass(frozen=True)
+class Node:
+    """What matters of a node."""
+
+    name: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    allocatable: Mapping[str, float] = field(default_factory=dict)
+    """Amount by resource: CPUs, bytes, devices. What other pods have of it is not taken off."""
+    taints: tuple[Taint, ...] = ()
+    schedulable: bool = True
+    """Whether it is ready and not cordoned."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of GPU that nodes offer."""
+
+    resource: str
+    """Extended resource that a pod asks for."""
+    memory: float
+    """Bytes of one device."""
+    name: str | None = None
+    """Its name in the catalogue."""
+    label: tuple[str, str] | None = None
+    """The node label that says it."""
+
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        return self.name or (self.label[1] if self.label is not None else self.resource)
+
+
+def kinds_of(node: Node) -> list[Kind]:
+    """Return the kinds of GPU whose memory the node's labels say. Shared GPUs are none: others use it too."""
+    offered = sorted(name for name, amount in node.allocatable.items() if amount >= 1 and is_gpu(name))
+    return [kind for name in offered if (kind := _kind(node, name)) is not None]
+
+
+def is_gpu(resource: str) -> bool:
+    """Return whether an extended resource is a GPU or a slice of one."""
+    return resource in (NVIDIA, AMD) or _MIG.match(resource) is not None
+
+
+def _kind(node: Node, resource: str) -> Kind | None:
+    label = _product_label(node, resource)
+    if _is_shared(node, resource, label):
+        return None
+    name = _catalogued(label[1], resource) if label is not None else None
+    if name is not None:
+        return Kind(resource, ACCELERATORS[name].memory, name, label)
+    memory = _labelled_memory(node, resource)
+    return Kind(resource, memory, None, label) if memory is not None else None
+
+
+def product_key(resource: str) -> str:
+    """Return the label that holds the product of a resource's devices."""
+    return f"{AMD}.product-name" if resource == AMD else f"{resource}.product"
+
+
+def _product_label(node: Node, resource: str) -> tuple[str, str] | None:
+    """Return the label with the device's product; of a slice that has none, the whole device's."""
+    own = product_key(resource)
+    keys = (own, product_key(NVIDIA)) if _MIG.match(resource) else (own,)
+    return next(((key, node.labels[key]) for key in keys if node.labels.get(key)), None)
+
+
+def _is_shared(node: Node, resource: str, label: tuple[str, str] | None) -> bool:
+    replicas = node.labels.get(f"{resource}.replicas", "")
+    return (label is not None and label[1].endswith("-SHARED")) or (replicas.isdigit() and int(replicas) > 1)
+
+
+def _catalogued(product: str, resource: str) -> str | None:
+    """Return the catalogue's name of a product, or of the slice of it that the resource or a suffix says."""
+    whole, _, slice_ = product.partition("-MIG-")
+    mixed = _MIG.match(resource)
+    profile = mixed[1] if mixed is not None else slice_
+    name = next((name for name, device in ACCELERATORS.items() if whole in device.products), None)
+    if name is None or not profile:
+        return name
+    return sliced if (sliced := f"{name}-mig-{profile}") in ACCELERATORS else None
+
+
+def _labelled_memory(node: Node, resource: str) -> float | None:
+    if resource == AMD:
+        found = _VRAM.match(node.labels.get(f"{AMD}.vram", ""))
+        return VISIBLE * int(found[1]) * GIB if found is not None else None
+    mebibytes = node.labels.get(f"{resource}.memory", "")
+    return VISIBLE * int(mebibytes) * 2**20 if mebibytes.isdigit() and int(mebibytes) else None
+
+
+def usable(
+    nodes: Sequence[Node],
+    selector: Mapping[str, str],
+    tolerations: Sequence[Toleration],
+    resource: str | None = None,
+) -> list[Node]:
+    """Return the nodes that a pod may be placed on, as far as selector and taints go.
+
+    ``resource`` is the extended resource it asks for, whose own taint it tolerates. Affinity is not seen.
+    """
+    return [
+        node
+        for node in nodes
+        if node.schedulable
+        and all(node.labels.get(key) == value for key, value in selector.items())
+        and all(taint.key == resource or _tolerated(taint, tolerations) for taint in node.taints)
+    ]
+
+
+def _tolerated(taint: Taint, tolerations: Sequence[Toleration]) -> bool:
+    return taint.effect not in _REPELLING or any(_tolerates(toleration, taint) for toleration in tolerations)
+
+
+def _tolerates(toleration: Toleration, taint: Taint) -> bool:
+    """Return whether a toleration matches, by the rules of the scheduler."""
+    if toleration.effect not in (None, taint.effect) or toleration.key not in (None, taint.key):
+        return False
+    exists = toleration.operator == "Exists"
+    return exists or (toleration.key is not None and (toleration.value or "") == taint.value)
+
+
+def holds(node: Node, needs: Mapping[str, float]) -> bool:
+    """Return whether an empty node has what a pod needs."""
+    return all(node.allocatable.get(resource, 0.0) >= amount for resource, amount in needs.items())

@@ -1,0 +1,167 @@
+"""The plan on a cluster: for the kind of GPU that its nodes have, and for no other kind of node.
+
+Where the spec names no accelerator, the plan is made for each kind that the job may use, and the one with
+which it fits on one node with the fewest GPUs is taken: of several the one that more nodes have, then the
+first by name. What was chosen before stays as long as there is such a node, or none of any kind.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from rft_api.job import RFTJobSpec
+from rft_api.resources import Accelerator, Resources
+from rft_api.status import Plan
+from rft_planner import accelerators
+from rft_planner.accelerators import ACCELERATORS, resource_of
+from rft_planner.nodes import CPU, MEMORY, Kind, Node, holds, kinds_of, product_key, usable
+from rft_planner.plan import CPU_NAME, Unplannable, plan
+from rft_planner.sizes import quantity
+
+
+class _Offer(NamedTuple):
+    """A kind, the nodes that have it and the job may use, and the plan for it."""
+
+    kind: Kind
+    nodes: list[Node]
+    plan: Plan
+
+
+def placed(spec: RFTJobSpec, uid: str, nodes: Sequence[Node] = (), before: Plan | None = None) -> Plan:
+    """Return the plan for a cluster of ``nodes``; none: their kinds are not known.
+
+    ``before`` is an earlier plan of the same spec, so that nodes that come and go do not change it.
+
+    Raises:
+        Unplannable: as ``plan`` does; where no kind of the cluster's holds the job, for the largest.
+    """
+    resources = spec.resources or Resources()
+    if resources.gpus == 0 or (resources.accelerator is not None and resources.accelerator.name == CPU_NAME):
+        return plan(spec, uid)
+    offered = _kinds(spec, nodes)
+    if resources.accelerator is not None:
+        kind = _named(resources.accelerator.name, offered)
+        made = plan(spec, uid)
+        return _landing_on(kind, made, spec, nodes) if kind is not None else made
+    earlier = recorded(before)
+    if not offered and earlier is not None:
+        offered = {earlier: []}
+    if not offered:
+        made = plan(spec, uid).model_copy(update={"accelerator": accelerators.DEFAULT})
+        return _noted(made, f"for {accelerators.DEFAULT}: {_silent(nodes)}")
+    best = _best(_offers(spec, uid, offered, nodes), earlier)
+    found = best.plan.model_copy(update={"gpu_memory": _mebibytes(best.kind.memory)})
+    return _noted(found, f"for {best.kind.title}: {_why(best, nodes)}")
+
+
+def needs(plan: Plan) -> dict[str, float]:
+    """Return what the trainer's container asks for, by resource: CPUs, bytes, devices."""
+    found = {CPU: quantity(plan.cpu or "0"), MEMORY: quantity(plan.memory or "0")}
+    if plan.gpus:
+        found[plan.gpu_resource or resource_of(plan.accelerator)] = float(plan.gpus)
+    return found
+
+
+def recorded(before: Plan | None) -> Kind | None:
+    """Return the kind that a plan was made for, where the nodes' labels decided it."""
+    if before is None or before.gpu_resource is None or before.gpu_memory is None:
+        return None
+    name = before.accelerator if before.accelerator in ACCELERATORS else None
+    label = next(iter((before.node_selector or {}).items()), None)
+    if name is None and before.accelerator not in (None, before.gpu_resource):
+        label = (product_key(before.gpu_resource), before.accelerator)
+    return Kind(before.gpu_resource, quantity(before.gpu_memory), name, label)
+
+
+def for_kind(spec: RFTJobSpec, kind: Kind) -> RFTJobSpec:
+    """Return the spec as if it named the accelerator ``kind``."""
+    named: dict[str, Any] = {"name": kind.name} if kind.name else {"memory": _mebibytes(kind.memory)}
+    resources = (spec.resources or Resources()).model_copy(update={"accelerator": Accelerator(**named)})
+    return spec.model_copy(update={"resources": resources})
+
+
+def _kinds(spec: RFTJobSpec, nodes: Sequence[Node]) -> dict[Kind, list[Node]]:
+    """Return the kinds that the job may use, each with its nodes."""
+    resources = spec.resources or Resources()
+    found: dict[Kind, list[Node]] = {}
+    for node in nodes:
+        for kind in kinds_of(node):
+            if usable([node], resources.node_selector or {}, resources.tolerations or [], kind.resource):
+                found.setdefault(kind, []).append(node)
+    return found
+
+
+def _named(name: str | None, offered: dict[Kind, list[Node]]) -> Kind | None:
+    """Return the kind of that name that most nodes have."""
+    kinds = [kind for kind in offered if name is not None and kind.name == name]
+    return min(kinds, key=lambda kind: (-len(offered[kind]), kind.label or ()), default=None)
+
+
+def _offers(
+    spec: RFTJobSpec, uid: str, offered: dict[Kind, list[Node]], everything: Sequence[Node]
+) -> list[_Offer]:
+    """Return a plan for every kind that holds the job.
+
+    Raises:
+        Unplannable: if none does, for the kind with the most memory.
+    """
+    found, refused = [], {}
+    for kind, nodes in offered.items():
+        try:
+            made = _landing_on(kind, plan(for_kind(spec, kind), uid), spec, everything)
+            found.append(_Offer(kind, nodes, made))
+        except Unplannable as error:
+            refused[kind.memory, kind.title] = error
+    if not found:
+        raise refused[max(refused)]
+    return found
+
+
+def _best(offers: list[_Offer], earlier: Kind | None) -> _Offer:
+    def order(offer: _Offer) -> tuple[Any, ...]:
+        wanted = needs(offer.plan)
+        on_one_node = any(holds(node, wanted) for node in offer.nodes)
+        return (
+            not on_one_node,
+            offer.plan.memory_parts is None,  # a number that the user set, and that does not hold the run
+            earlier is None or offer.kind.title != earlier.title,
+            offer.plan.gpus,
+            -len(offer.nodes),
+            offer.kind.title,
+            offer.kind.label or (),
+        )
+
+    return min(offers, key=order)
+
+
+def _landing_on(kind: Kind, made: Plan, spec: RFTJobSpec, nodes: Sequence[Node]) -> Plan:
+    """Return the plan with what makes its pod land on nodes of that kind; the user's selector wins."""
+    update: dict[str, Any] = {"accelerator": kind.title, "gpu_resource": kind.resource}
+    theirs = (spec.resources.node_selector if spec.resources is not None else None) or {}
+    if kind.label is not None and kind.label[0] not in theirs and _has_others(kind, nodes):
+        update["node_selector"] = dict([kind.label])
+    return made.model_copy(update=update)
+
+
+def _has_others(kind: Kind, nodes: Sequence[Node]) -> bool:
+    """Return whether a pod that asks for the resource could land on another kind."""
+    return any(node.allocatable.get(kind.resource, 0) >= 1 and kind not in kinds_of(node) for node in nodes)
+
+
+def _noted(made: Plan, note: str) -> Plan:
+    return made.model_copy(update={"notes": [note, *(made.notes or [])]})
+
+
+def _why(offer: _Offer, nodes: Sequence[Node]) -> str:
+    if not offer.nodes:
+        return f"chosen before, and {_silent(nodes)} now"
+    if len(offer.nodes) == 1:
+        return f"{offer.nodes[0].name} has it"
+    return f"{len(offer.nodes)} nodes that the job may use have it"
+
+
+def _silent(nodes: Sequence[Node]) -> str:
+    return "no node that the job may use says its kind" if nodes else "no node says its kind"
+
+
+def _mebibytes(memory: float) -> str:
+    return f"{int(memory // 2**20)}Mi"
