@@ -12,6 +12,7 @@ from rft_planner.shapes import Shape, from_config
 from rft_trainer import machine, models
 from rft_trainer.checkpoint import Checkpoints, Fence
 from rft_trainer.data import Prompt, load_rows, render, required_fields, split, without
+from rft_trainer.device import on_this_machine
 from rft_trainer.errors import ConfigurationError, ModelError
 from rft_trainer.logprobs import Filter
 from rft_trainer.objective import settings_for
@@ -46,6 +47,7 @@ def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Call
     vLLM takes the longest to start, so it starts first and is waited for when the first request is made.
     Raises what models, data, graders and engine raise.
     """
+    config = on_this_machine(config)
     spec, effective = config.spec, config.effective
     run_dir = Path(config.run_dir)
     torch.set_num_threads(machine.usable_cores())

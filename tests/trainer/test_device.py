@@ -1,0 +1,63 @@
+"""What a run computes on: the plan's GPUs, or the CPU where those are pretended."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from rft_api.effective import effective
+from rft_api.exitcodes import ExitCode
+from rft_api.runconfig import JobIdentity, RunConfig
+from rft_api.status import Plan
+from rft_api.validation import parse
+from rft_trainer.attempt import attempt
+from rft_trainer.device import on_this_machine
+from rft_trainer.errors import ConfigurationError
+from tests.manifests import manifest
+
+without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+
+
+def config(tmp_path: Path, device: str = "cuda", gpus: int = 2) -> RunConfig:
+    spec = parse(manifest()).spec
+    return RunConfig.model_validate(
+        {
+            "job": JobIdentity(name="tiny", namespace="default", uid="uid"),
+            "spec": spec,
+            "effective": effective(spec, "uid"),
+            "plan": Plan(gpus=gpus, micro_batch_tokens=16_384, sampler_gpus=1),
+            "device": device,
+            "gpus": gpus,
+            "run_dir": str(tmp_path),
+            "dataset_path": str(tmp_path / "rows.jsonl"),
+        },
+        by_name=True,
+    )
+
+
+@without_gpu
+def test_gpus_that_torch_does_not_see_are_told_with_what_may_be_wrong(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cuda with 2 GPUs, but torch sees no GPU") as refusal:
+        on_this_machine(config(tmp_path), {})
+    for said in ("spec.template.image", "device plugin", "RFT_DEVICE=cpu"):
+        assert said in str(refusal.value)
+
+
+@without_gpu
+def test_the_attempt_ends_with_the_configurations_exit_code(tmp_path: Path) -> None:
+    assert attempt(config(tmp_path), lambda: False) == ExitCode.CONFIGURATION
+
+
+def test_pretended_gpus_are_for_the_scheduler_only(tmp_path: Path) -> None:
+    found = on_this_machine(config(tmp_path), {"RFT_DEVICE": "cpu"})
+    assert (found.device, found.gpus, found.plan) == ("cpu", 0, None)
+
+
+def test_a_run_on_the_cpu_keeps_its_plan(tmp_path: Path) -> None:
+    given = config(tmp_path, "cpu", 0)
+    assert on_this_machine(given, {}) == on_this_machine(given, {"RFT_DEVICE": "cpu"}) == given
+
+
+def test_another_device_cannot_be_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="RFT_DEVICE=tpu"):
+        on_this_machine(config(tmp_path), {"RFT_DEVICE": "tpu"})

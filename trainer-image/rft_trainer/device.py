@@ -1,0 +1,38 @@
+"""What a run computes on: what the plan says, unless the node's GPUs are pretended."""
+
+import os
+from collections.abc import Mapping
+
+import torch
+
+from rft_api.runconfig import RunConfig
+from rft_trainer.errors import ConfigurationError
+
+DEVICE_VARIABLE = "RFT_DEVICE"
+"""``cpu``: compute on the CPU though the pod asks for GPUs. For test clusters whose GPUs are but a number."""
+
+
+def on_this_machine(config: RunConfig, env: Mapping[str, str] = os.environ) -> RunConfig:
+    """Return the configuration for what is there.
+
+    With ``RFT_DEVICE=cpu`` the plan's GPUs are for the scheduler only: nothing in it is about a CPU.
+
+    Raises:
+        ConfigurationError: if the plan says GPUs that torch does not see, or the variable says anything else.
+    """
+    asked = env.get(DEVICE_VARIABLE, "")
+    if asked not in ("", "cpu"):
+        raise ConfigurationError(f"{DEVICE_VARIABLE}={asked}: only cpu can be asked for; leave it out")
+    if config.device != "cuda":
+        return config
+    if asked == "cpu":
+        return config.model_copy(update={"device": "cpu", "gpus": 0, "plan": None})
+    seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if seen < config.gpus:
+        raise ConfigurationError(
+            f"the plan says cuda with {config.gpus} GPU{'s' if config.gpus > 1 else ''}, but torch sees"
+            f" {seen or 'no GPU'}: the image must have torch for GPUs (spec.template.image), the node a"
+            f" driver and a device plugin; where its GPUs are pretended, set {DEVICE_VARIABLE}=cpu in"
+            " spec.template.env"
+        )
+    return config
