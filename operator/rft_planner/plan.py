@@ -12,9 +12,11 @@ from rft_api.status import Effective, MemoryPart, Plan
 from rft_planner import accelerators
 from rft_planner.accelerators import ACCELERATORS
 from rft_planner.catalogue import shape_of
+from rft_planner.estimate import Rows, estimate
 from rft_planner.memory import USABLE, Part, Workload, sampling, total, training
 from rft_planner.shapes import Shape, estimated
 from rft_planner.sizes import GIB, gib, quantity
+from rft_planner.speed import Speed, speed_of
 from rft_planner.split import MAX_GPUS, Split, fitted, smallest, tensor_parallel
 
 CPU_NAME = "cpu"
@@ -38,17 +40,20 @@ class _Gpus(NamedTuple):
     split: Split | None = None
 
 
-def plan(spec: RFTJobSpec, uid: str) -> Plan:
-    """Return what the pod needs.
+def plan(spec: RFTJobSpec, uid: str, *, shape: Shape | None = None, rows: Rows | None = None) -> Plan:
+    """Return what the pod needs, and what the run is expected to take.
+
+    ``shape`` replaces what is known of the model by its name, ``rows`` is what is known of the data.
 
     Raises:
         Unplannable: if the model's size or the accelerator's memory is needed and not known, or nothing fits.
     """
     resources = spec.resources or Resources()
-    shape = _shape(spec)
+    shape = shape or _shape(spec)
     derived = effective(spec, uid, shape.context if shape is not None else None)
     gpus = _asked_for(spec, shape, derived) or _derived(spec, shape, derived)
     cpu, memory = _host(gpus.number, shape)
+    expected = estimate(spec, derived, shape, _speed(spec, gpus.split), rows)
     # The models take an absent field, not a null.
     optional: dict[str, Any] = {}
     if gpus.number and resources.accelerator is not None and resources.accelerator.name is not None:
@@ -67,7 +72,8 @@ def plan(spec: RFTJobSpec, uid: str) -> Plan:
         device="cuda" if gpus.number else "cpu",
         cpu=resources.cpu or cpu,
         memory=resources.memory or memory,
-        notes=gpus.notes,
+        estimate=expected.estimate,
+        notes=[*gpus.notes, *expected.notes],
         **optional,
     )
 
@@ -189,6 +195,14 @@ def _workload(spec: RFTJobSpec, derived: Effective) -> Workload:
 def _accelerator(spec: RFTJobSpec) -> Accelerator:
     resources = spec.resources
     return (resources.accelerator if resources is not None else None) or Accelerator()
+
+
+def _speed(spec: RFTJobSpec, split: Split | None) -> Speed | None:
+    """Return what the GPUs can do, if they are of a kind whose rates the catalogue has."""
+    accelerator = _accelerator(spec)
+    default = accelerators.DEFAULT if accelerator.memory is None else ""
+    device = ACCELERATORS.get(accelerator.name or default)
+    return speed_of(split, device, _memory(accelerator)) if split is not None and device is not None else None
 
 
 def _memory(accelerator: Accelerator) -> float:

@@ -1,0 +1,192 @@
+"""What a run will take: steps, tokens, GPU-hours and cost, as far as they can be told before it.
+
+What is not known is left out: without rows only ``stop.maxSteps`` bounds the steps, and only GPUs whose rates
+the catalogue has give hours. The result rests on how long completions get, which nobody knows before; so the
+hours are given for the trainer's first expectation and for completions of ``maxTokens``.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from rft_api.job import RFTJobSpec
+from rft_api.lifecycle import Evaluation
+from rft_api.resources import Resources
+from rft_api.status import Effective, Estimate
+from rft_planner.shapes import Shape
+from rft_planner.speed import (
+    COMPUTED,
+    READ,
+    Lengths,
+    Speed,
+    Update,
+    sampling_seconds,
+    update_seconds,
+)
+from rft_planner.steps import MAX_HELD_OUT, first_expectation, prompts_per_step, steps_for
+
+ASSUMED_PROMPT = 256
+"""Tokens of a prompt where the rows are not known. Ours: a question of some sentences, and instructions."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What is known of the data before a run."""
+
+    train: int
+    """Rows that are trained on in one epoch."""
+    evaluation: int
+    """Rows that are held out, or of the evaluation's own dataset."""
+    prompt_tokens: float
+    """Mean length of a prompt, chat template included."""
+
+
+class Batches(NamedTuple):
+    """How a run's prompts fall into steps. ``None``: it depends on rows that are not known."""
+
+    per_step: int
+    """Prompts of a full step."""
+    per_epoch: int | None
+    """Steps."""
+    steps: int | None
+    """In all."""
+    prompts: int | None
+    """Trained on in all, each as often as it comes."""
+
+
+class Found(NamedTuple):
+    """An estimate and what is to be said about it."""
+
+    estimate: Estimate
+    notes: list[str]
+
+
+def batches(spec: RFTJobSpec, rows: int | None, lengths: Lengths) -> Batches:
+    """Lay out a run of prompts and completions that all have the mean lengths."""
+    budget, rollouts = spec.training.batch_size_tokens, spec.sampling.num_rollouts
+    prompts = prompts_per_step(lengths.prompt, lengths.completion, rollouts, budget)
+    limit = spec.stop.max_steps if spec.stop is not None else None
+    if rows is None:
+        return Batches(prompts, None, limit, None if limit is None else limit * prompts)
+    per_epoch = steps_for(rows, prompts)
+    steps = per_epoch * spec.training.epochs
+    steps = steps if limit is None else min(steps, limit)
+    epochs, rest = divmod(steps, per_epoch)
+    return Batches(min(prompts, rows), per_epoch, steps, epochs * rows + min(rows, rest * prompts))
+
+
+def estimate(
+    spec: RFTJobSpec, effective: Effective, shape: Shape | None, speed: Speed | None, rows: Rows | None
+) -> Found:
+    """Return what the run takes; times only where ``shape`` and ``speed`` are known."""
+    prompt = rows.prompt_tokens if rows is not None else ASSUMED_PROMPT
+    longest = spec.sampling.max_tokens
+    usual = Lengths(prompt, first_expectation(longest), longest)
+    laid_out = batches(spec, rows.train if rows is not None else None, usual)
+    counts = _counts(spec, laid_out, usual)
+    if shape is None or speed is None:
+        return Found(Estimate(**counts), list(_notes(spec, laid_out, rows, None, None)))
+    step, hours = _times(spec, effective, shape, speed, rows, usual)
+    _, most = _times(spec, effective, shape, speed, rows, Lengths(prompt, longest, longest))
+    resources = spec.resources or Resources()
+    times: dict[str, Any] = {
+        "sampling_seconds": about(step.sampling),
+        "update_seconds": about(step.update),
+        "seconds_per_step": about(step.sampling + step.update),
+    }
+    if hours is not None and most is not None:
+        times |= {"gpu_hours": about(hours), "gpu_hours_if_longest": about(most)}
+        if resources.price_per_gpu_hour is not None:
+            times["cost"] = about(hours * resources.price_per_gpu_hour)
+    return Found(Estimate(**counts, **times), list(_notes(spec, laid_out, rows, hours, most)))
+
+
+class _Step(NamedTuple):
+    """Seconds of one step by phase."""
+
+    sampling: float
+    update: float
+
+
+def _times(
+    spec: RFTJobSpec, effective: Effective, shape: Shape, speed: Speed, rows: Rows | None, lengths: Lengths
+) -> tuple[_Step, float | None]:
+    """Return the time of a step and the GPU-hours of all, evaluations included, if the steps are known."""
+    laid_out = batches(spec, rows.train if rows is not None else None, lengths)
+    steps = laid_out.steps or 1
+    prompts = laid_out.prompts or laid_out.per_step
+    completions = prompts * spec.sampling.num_rollouts
+    attention_only = spec.training.lora_targets == "attention"
+    adapter = shape.lora_parameters(spec.training.lora_rank, feed_forward=not attention_only)
+    update = Update(spec.sampling.num_rollouts, adapter, effective.kl_beta > 0)
+    sampled = sampling_seconds(shape, speed, lengths, steps, prompts, completions)
+    trained = update_seconds(shape, speed, lengths, prompts, update)
+    step = _Step(sampled / steps, trained / steps)
+    if laid_out.steps is None:
+        return step, None
+    held_out = rows.evaluation if rows is not None else MAX_HELD_OUT
+    evaluated = evaluations(spec.evaluation, steps) * _evaluation_seconds(
+        spec, shape, speed, lengths, held_out
+    )
+    return step, speed.gpus * (sampled + trained + evaluated) / 3600
+
+
+def evaluations(evaluation: Evaluation, steps: int) -> int:
+    """Return how often the held-out rows are answered: before, after, and in between where asked for."""
+    between = (steps - 1) // evaluation.every_steps if evaluation.every_steps is not None else 0
+    return 2 + between
+
+
+def _evaluation_seconds(spec: RFTJobSpec, shape: Shape, speed: Speed, lengths: Lengths, rows: int) -> float:
+    samples = spec.evaluation.samples if spec.evaluation.temperature > 0 else 1
+    return sampling_seconds(shape, speed, lengths, 1, rows, rows * samples) if rows else 0.0
+
+
+def _counts(spec: RFTJobSpec, laid_out: Batches, lengths: Lengths) -> dict[str, Any]:
+    """Return the fields without a time; what is not known is absent, as the API's models want it."""
+    completions = None if laid_out.prompts is None else laid_out.prompts * spec.sampling.num_rollouts
+    fields = {
+        "steps": laid_out.steps,
+        "steps_per_epoch": laid_out.per_epoch,
+        "prompts_per_step": laid_out.per_step,
+        "prompt_tokens": None if completions is None else round(completions * lengths.prompt),
+        "completion_tokens": None if completions is None else round(completions * lengths.completion),
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def about(value: float) -> float:
+    """Round to three digits: no more of them mean anything."""
+    return float(f"{value:.3g}")
+
+
+def _short(value: float) -> str:
+    return f"{float(f'{value:.2g}'):g}"
+
+
+def _notes(
+    spec: RFTJobSpec, laid_out: Batches, rows: Rows | None, hours: float | None, most: float | None
+) -> Iterator[str]:
+    """Say what the numbers rest on."""
+    if laid_out.steps is None:
+        yield "steps, tokens and hours are not estimated: rows are not known here, stop.maxSteps is not set"
+        return
+    if rows is None:
+        yield (
+            f"at most {laid_out.steps} steps, by stop.maxSteps: the rows are not known here, and a prompt is"
+            f" taken for {ASSUMED_PROMPT} tokens"
+        )
+    else:
+        yield (
+            f"about {laid_out.steps} steps, if completions are half of maxTokens long and prompts"
+            f" {rows.prompt_tokens:.0f} tokens"
+        )
+    if hours is not None and most is not None:
+        longest = f"{_short(most)} if completions are {spec.sampling.max_tokens} tokens long"
+        yield (
+            f"about {_short(hours)} GPU-hours, {longest}; for {COMPUTED:.0%} of the GPUs' bf16 rate and"
+            f" {READ:.0%} of their bandwidth, not measured"
+        )
+        limit = spec.stop.max_gpu_hours if spec.stop is not None else None
+        if limit is not None and most > limit:
+            yield f"spec.stop.maxGpuHours {limit:g} may end it earlier"

@@ -1,0 +1,244 @@
+"""Steps, tokens, hours and cost before the run."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rft_api.effective import effective
+from rft_api.job import RFTJobSpec
+from rft_api.status import Estimate
+from rft_api.validation import parse
+from rft_planner.accelerators import ACCELERATORS
+from rft_planner.catalogue import CATALOGUE
+from rft_planner.estimate import ASSUMED_PROMPT, Found, Rows, estimate, evaluations
+from rft_planner.memory import Workload
+from rft_planner.plan import plan
+from rft_planner.shapes import Shape
+from rft_planner.speed import Lengths, Speed, Update, group_flops, speed_of, weights_read
+from rft_planner.split import smallest
+from tests.manifests import manifest
+
+MODEL = "Qwen/Qwen2.5-7B"
+H100 = ACCELERATORS["nvidia-h100-80gb"]
+
+
+def spec(**given: Any) -> RFTJobSpec:
+    return parse(manifest(**given)).spec
+
+
+def speed(model: str = MODEL) -> Speed:
+    split = smallest(CATALOGUE[model], Workload(32, 4096, 8), H100.memory)
+    assert split is not None
+    return speed_of(split, H100, H100.memory)
+
+
+USUAL = speed()
+
+
+def found(
+    given: RFTJobSpec, rows: Rows | None, shape: Shape = CATALOGUE[MODEL], fast: Speed | None = USUAL
+) -> Found:
+    return estimate(given, effective(given, "uid"), shape, fast, rows)
+
+
+def test_rows_lengths_and_epochs_give_steps_and_tokens() -> None:
+    given = spec(
+        training={"epochs": 2, "batchSizeTokens": 8000},
+        sampling={"numRollouts": 4, "maxTokens": 200},
+    )
+    made = found(given, Rows(train=95, evaluation=32, prompt_tokens=100)).estimate
+    assert (made.prompts_per_step, made.steps_per_epoch, made.steps) == (10, 10, 20)
+    assert (made.prompt_tokens, made.completion_tokens) == (2 * 95 * 4 * 100, 2 * 95 * 4 * 100)
+
+
+def test_max_steps_ends_the_count_in_the_middle_of_an_epoch() -> None:
+    given = spec(
+        training={"epochs": 2, "batchSizeTokens": 8000},
+        sampling={"numRollouts": 4, "maxTokens": 200},
+        stop={"maxSteps": 12},
+    )
+    made = found(given, Rows(train=95, evaluation=32, prompt_tokens=100)).estimate
+    assert made.steps == 12
+    assert made.prompt_tokens == (95 + 2 * 10) * 4 * 100
+
+
+def test_without_rows_only_max_steps_bounds_the_run() -> None:
+    unbounded = found(spec(), None)
+    assert unbounded.estimate.steps is None
+    assert unbounded.estimate.gpu_hours is None
+    assert unbounded.estimate.seconds_per_step is not None
+    assert any("stop.maxSteps" in note for note in unbounded.notes)
+    bounded = found(spec(stop={"maxSteps": 30}), None)
+    assert bounded.estimate.steps == 30
+    assert bounded.estimate.gpu_hours is not None
+    assert any(f"{ASSUMED_PROMPT} tokens" in note for note in bounded.notes)
+
+
+def test_where_no_rate_is_known_there_are_no_hours() -> None:
+    made = found(spec(), Rows(1000, 100, 100), fast=None).estimate
+    assert made.steps is not None
+    assert (made.seconds_per_step, made.gpu_hours, made.cost) == (None, None, None)
+
+
+def test_a_price_makes_a_cost() -> None:
+    priced = spec(resources={"pricePerGpuHour": 2.5})
+    made = found(priced, Rows(1000, 100, 100)).estimate
+    assert made.gpu_hours is not None
+    assert made.cost == pytest.approx(2.5 * made.gpu_hours, rel=0.01)
+    assert found(spec(), Rows(1000, 100, 100)).estimate.cost is None
+
+
+def test_the_longest_completions_are_said_beside_the_usual_ones() -> None:
+    made = found(spec(), Rows(1000, 100, 100))
+    assert made.estimate.gpu_hours is not None
+    assert made.estimate.gpu_hours_if_longest is not None
+    assert made.estimate.gpu_hours_if_longest > made.estimate.gpu_hours
+    assert any("not measured" in note and "2048 tokens" in note for note in made.notes)
+
+
+def test_a_budget_of_hours_is_named_where_it_may_end_the_run() -> None:
+    def said(hours: float) -> bool:
+        notes = found(spec(stop={"maxGpuHours": hours}), Rows(1000, 100, 100)).notes
+        return any("spec.stop.maxGpuHours" in note for note in notes)
+
+    assert said(0.01)
+    assert not said(1000)
+
+
+@pytest.mark.parametrize(
+    ("every", "steps", "count"), [(None, 100, 2), (10, 100, 11), (10, 9, 2), (10, 11, 3)]
+)
+def test_the_held_out_rows_are_answered_before_after_and_every_so_often(
+    every: int | None, steps: int, count: int
+) -> None:
+    evaluation = {} if every is None else {"everySteps": every}
+    assert evaluations(spec(evaluation=evaluation).evaluation, steps) == count
+
+
+SIZES = st.sampled_from(sorted(CATALOGUE))
+ROWS = st.integers(1, 100_000)
+AT_LEAST = ("prompt_tokens", "completion_tokens", "gpu_hours", "gpu_hours_if_longest", "cost")
+
+
+def never_less(few: Estimate, many: Estimate) -> None:
+    for name in AT_LEAST:
+        assert getattr(few, name) <= getattr(many, name), name
+
+
+def run(
+    rows: int, prompt: float, epochs: int, rollouts: int, max_tokens: int, model: str = MODEL
+) -> Estimate:
+    given = spec(
+        training={"epochs": epochs, "klBeta": 0.001},
+        sampling={"numRollouts": rollouts, "maxTokens": max_tokens},
+        resources={"pricePerGpuHour": 1},
+    )
+    fast = Speed(4, 2, 2, H100.bf16_flops, H100.bandwidth, 16_384, 20e9)
+    return found(given, Rows(rows, 64, prompt), CATALOGUE[model], fast).estimate
+
+
+@settings(deadline=None)
+@given(st.data(), SIZES, st.integers(1, 4000))
+def test_more_of_anything_never_takes_fewer_tokens_or_hours(
+    data: st.DataObject, model: str, prompt: int
+) -> None:
+    drawn = (ROWS, st.integers(1, 10), st.integers(2, 8), st.integers(16, 8192))
+    pairs = [sorted((data.draw(values), data.draw(values))) for values in drawn]
+    (rows, more_rows), (epochs, more_epochs), (rollouts, more_rollouts), (tokens, more_tokens) = pairs
+    few = run(rows, prompt, epochs, rollouts, tokens, model)
+    never_less(few, run(more_rows, prompt, epochs, rollouts, tokens, model))
+    never_less(few, run(rows, prompt, more_epochs, rollouts, tokens, model))
+    never_less(few, run(rows, prompt, epochs, more_rollouts, tokens, model))
+    never_less(few, run(rows, prompt, epochs, rollouts, more_tokens, model))
+
+
+@settings(deadline=None)
+@given(SIZES, st.floats(1, 10), st.floats(1, 10))
+def test_faster_gpus_never_take_more_hours(model: str, flops: float, bandwidth: float) -> None:
+    given, rows = spec(), Rows(1000, 100, 200)
+    slow = Speed(2, 1, 1, 1e14, 1e12, 16_384, 20e9)
+    fast = replace(slow, flops=flops * 1e14, bandwidth=bandwidth * 1e12)
+    before = found(given, rows, CATALOGUE[model], slow).estimate.gpu_hours
+    after = found(given, rows, CATALOGUE[model], fast).estimate.gpu_hours
+    assert before is not None
+    assert after is not None
+    assert after <= before
+
+
+def test_the_reference_policy_costs_a_forward_pass() -> None:
+    def seconds(beta: float) -> float:
+        made = found(spec(training={"klBeta": beta}), Rows(1000, 100, 100)).estimate.update_seconds
+        assert made is not None
+        return made
+
+    assert 1.25 < seconds(0.001) / seconds(0) < 1.34
+
+
+def test_short_answers_to_a_long_prompt_share_its_row() -> None:
+    shape, update = CATALOGUE[MODEL], Update(8, 0, reference=False)
+    lengths = Lengths(2000, 50, 100)
+    shared = group_flops(shape, speed(), lengths, update)
+    apart = group_flops(shape, replace(speed(), micro_batch=2050), lengths, update)
+    assert apart / shared > 5
+
+
+def test_a_mixture_reads_the_experts_that_its_tokens_take() -> None:
+    mixture = CATALOGUE["Qwen/Qwen3-30B-A3B"]
+    assert weights_read(mixture, 1) == pytest.approx(2 * mixture.active_parameters, rel=0.01)
+    assert weights_read(mixture, 256) == pytest.approx(2 * mixture.parameters, rel=0.01)
+
+
+def test_a_published_rate_is_met_by_the_share_that_is_assumed() -> None:
+    # prime-rl, LoRA on a 4B model at 16k on one H100: 6,229 tokens/s. Here what a mask hides is not skipped.
+    one = Speed(1, 1, 1, H100.bf16_flops, H100.bandwidth, 16_384, 0)
+    shape = CATALOGUE["Qwen/Qwen3-4B"]
+    made = group_flops(shape, one, Lengths(0, 16_384, 16_384), Update(1, 0, reference=False))
+    rate = 16_384 * 0.25 * H100.bf16_flops / made
+    assert 0.5 < rate / 6229 < 1
+
+
+ROWS_OF_A_RUN = Rows(train=1000, evaluation=100, prompt_tokens=100)
+
+
+def in_plan(resources: dict[str, Any], shape: Shape | None = None) -> Estimate:
+    given = spec(model={"name": MODEL}, resources=resources)
+    made = plan(given, "uid", shape=shape, rows=ROWS_OF_A_RUN).estimate
+    assert made is not None
+    return made
+
+
+def test_the_plan_holds_the_estimate_and_its_notes() -> None:
+    made = plan(spec(model={"name": MODEL}), "uid", rows=ROWS_OF_A_RUN)
+    assert made.estimate is not None
+    assert made.estimate.steps == made.estimate.steps_per_epoch
+    assert made.estimate.gpu_hours is not None
+    assert any("GPU-hours" in note for note in made.notes or [])
+
+
+@pytest.mark.parametrize(
+    "resources",
+    [{"gpus": 0}, {"accelerator": {"name": "cpu"}}, {"accelerator": {"memory": "79Gi"}}],
+)
+def test_the_cpu_and_unknown_kinds_have_steps_and_tokens_but_no_hours(resources: dict[str, Any]) -> None:
+    made = in_plan(resources)
+    assert made.steps is not None
+    assert made.completion_tokens is not None
+    assert (made.seconds_per_step, made.gpu_hours) == (None, None)
+
+
+def test_a_faster_kind_takes_fewer_hours() -> None:
+    fast = in_plan({"accelerator": {"name": "nvidia-h200-141gb"}}).gpu_hours
+    slow = in_plan({"accelerator": {"name": "nvidia-a100-80gb"}}).gpu_hours
+    assert fast is not None
+    assert slow is not None
+    assert fast < slow
+
+
+def test_a_given_shape_counts_before_the_name() -> None:
+    small, own = in_plan({}, CATALOGUE["Qwen/Qwen2.5-0.5B"]).gpu_hours, in_plan({}).gpu_hours
+    assert small is not None
+    assert own is not None
+    assert small < own
