@@ -86,8 +86,6 @@ class Status:
 
     def _progress(self, state: RunState) -> Progress:
         total = self.total_steps
-        left = None if total is None else max(0, total - state.step)
-        eta = None if left is None or self._step_seconds is None else left * self._step_seconds
         percent = 100.0 if self.stage == "finished" else 0.0
         if total and self.stage != "finished":
             percent = min(99.0, 100.0 * state.step / total)
@@ -98,7 +96,7 @@ class Status:
                 total_steps_estimated=self.total_steps_estimated,
                 epoch=state.position.epoch,
                 percent=percent,
-                eta_seconds=0.0 if self.stage == "finished" else eta,
+                eta_seconds=self._seconds_left(state),
                 attempt=self._attempt,
                 resumed_from_step=self.resumed_from_step,
                 stage=self.stage,
@@ -110,6 +108,7 @@ class Status:
     def _usage(self, state: RunState) -> Usage:
         resources = self._config.spec.resources
         price = resources.price_per_gpu_hour if resources else None
+        hours = self._expected_gpu_hours(state)
         return Usage(
             **known(
                 gpu_seconds=state.gpu_seconds,
@@ -119,8 +118,25 @@ class Status:
                 dropped_groups=state.dropped_groups,
                 grader_errors=dict(state.grader_errors) or None,
                 cost=None if price is None else price * state.gpu_seconds / 3600,
+                expected_gpu_hours=hours,
+                expected_cost=None if price is None or hours is None else price * hours,
             )
         )
+
+    def _expected_gpu_hours(self, state: RunState) -> float | None:
+        """GPU-hours of all steps, those left at the speed so far; None while either is not known."""
+        left = self._seconds_left(state)
+        if left is None or not self._config.gpus:
+            return None
+        return (state.gpu_seconds + self._config.gpus * left) / 3600
+
+    def _seconds_left(self, state: RunState) -> float | None:
+        """Time of the steps that are left, at the speed so far; None while either is not known."""
+        if self.stage == "finished":
+            return 0.0
+        if self.total_steps is None or self._step_seconds is None:
+            return None
+        return max(0, self.total_steps - state.step) * self._step_seconds
 
 
 def _reward(rows: Sequence[Mapping[str, Any]]) -> Reward | None:
