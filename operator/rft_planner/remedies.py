@@ -1,0 +1,262 @@
+"""What would make a job fit on a node: each answer is one that fits when it is planned again."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, get_args
+
+from annotated_types import Ge
+
+from rft_api.job import RFTJobSpec
+from rft_api.parameters import Sampling, Training
+from rft_api.resources import Resources
+from rft_api.status import Plan
+from rft_planner.accelerators import ACCELERATORS, AMD, NVIDIA
+from rft_planner.nodes import CPU, MEMORY, Kind, Node, holds
+from rft_planner.placement import for_kind, needs, recorded
+from rft_planner.plan import Unplannable, plan
+from rft_planner.sizes import quantity
+
+Amounts = Mapping[str, float]
+Value = int | str
+
+CONTEXT = "spec.training.maxContextLength"
+RANK = "spec.training.loraRank"
+ROLLOUTS = "spec.sampling.numRollouts"
+GPUS = "spec.resources.gpus"
+RAM = "spec.resources.memory"
+CPUS = "spec.resources.cpu"
+LOWERED = (CONTEXT, RANK, ROLLOUTS)
+"""What is tried, one at a time, then in pairs."""
+
+_BILLIONS = (70, 32, 24, 14, 8, 7, 4, 3, 1.5, 1, 0.5)
+_FIELDS = {CONTEXT: "max_context_length", RANK: "lora_rank", ROLLOUTS: "num_rollouts"}
+
+
+class Change(NamedTuple):
+    """A field and the value that it would take."""
+
+    path: str
+    value: Value
+
+    def __str__(self) -> str:
+        """Write it as in a manifest."""
+        return f"{self.path}: {self.value}"
+
+
+Remedy = tuple[Change, ...]
+
+
+@dataclass(frozen=True)
+class Room:
+    """What a pod may land on: the nodes it may use, and what its other containers take of them."""
+
+    nodes: Sequence[Node]
+    resource: str | None = None
+    """Extended resource of its GPUs."""
+    aside: Amounts = field(default_factory=dict)
+
+    def fits(self, made: Plan) -> bool:
+        """Return whether an empty node has all of it."""
+        asked = needs(made.model_copy(update={"gpu_resource": self.resource}) if made.gpus else made)
+        return any(holds(node, added(asked, self.aside)) for node in self.nodes)
+
+    @property
+    def largest(self) -> Node | None:
+        """The node with the most GPUs, then the most memory, then the most CPUs."""
+
+        def size(node: Node) -> tuple[float, float, float, str]:
+            has = node.allocatable
+            return has.get(self.resource or "", 0), has.get(MEMORY, 0), has.get(CPU, 0), node.name
+
+        return max(self.nodes, key=size, default=None)
+
+
+def remedies(spec: RFTJobSpec, made: Plan, room: Room) -> list[Remedy]:
+    """Return the least changes that let the job fit on a node, each of them alone enough.
+
+    First what one parameter does, in its documented range; a context becomes a power of two, or three
+    quarters of one. Where none is enough alone, the two that are lowered least. What the user set by hand of
+    ``spec.resources`` is given up before, and CPUs are capped at what the largest node has.
+    """
+    ways = [way for way in _ways(spec, made, room) if _possible(way)]
+    for way in ways:
+        if way.released and way.fits(()):
+            return [way.remedy(())]
+    for way in ways:
+        if found := [way.remedy((change,)) for path in LOWERED if (change := _most(way, path)) is not None]:
+            return found
+    return [way.remedy(pair) for way in ways[:1] if (pair := _pair(way)) is not None]
+
+
+@dataclass(frozen=True)
+class _Way:
+    """A spec to start from, and what of it was changed already."""
+
+    spec: RFTJobSpec
+    made: Plan
+    room: Room
+    released: tuple[str, ...] = ()
+    """Fields of the user's that are given up; their values are those of the plan."""
+
+    def plan(self, changes: Sequence[Change]) -> Plan | None:
+        """Return the plan with changes, if there is one."""
+        changed = self.spec
+        for change in changes:
+            changed = _changed(changed, change)
+        try:
+            return plan(changed, "")
+        except Unplannable:
+            return None
+
+    def fits(self, changes: Sequence[Change]) -> bool:
+        """Return whether a node has what the plan with the changes needs, and that holds the run."""
+        made = self.plan(changes)
+        if made is None or not self.room.fits(made):
+            return False
+        # Where the user's own number of GPUs does not hold the run, the user has been told already.
+        return made.memory_parts is not None or not made.gpus or self.made.memory_parts is None
+
+    def remedy(self, changes: Sequence[Change]) -> Remedy:
+        """Return the changes together with what was given up before."""
+        made = self.plan(changes)
+        values: dict[str, Value] = {}
+        if made is not None:
+            values = {GPUS: made.gpus, RAM: made.memory or "", CPUS: made.cpu or ""}
+        return (*changes, *(Change(path, values[path]) for path in self.released if path in values))
+
+
+def _target(spec: RFTJobSpec, made: Plan) -> RFTJobSpec:
+    """Return the spec with the accelerator that its plan was made for."""
+    kind = recorded(made)
+    chosen = spec.resources is None or spec.resources.accelerator is None
+    return for_kind(spec, kind) if kind is not None and chosen else spec
+
+
+def _ways(spec: RFTJobSpec, made: Plan, room: Room) -> Iterator[_Way]:
+    """Yield what to start from: the spec, without what is set by hand, and with fewer CPUs."""
+    way = _Way(_target(spec, made), made, room)
+    resources = spec.resources or Resources()
+    yield way
+    if resources.gpus:
+        way = _released(way, GPUS, {"gpus": None})
+        yield way
+    if resources.memory is not None:
+        way = _released(way, RAM, {"memory": None})
+        yield way
+    most = max((_left(node, room, CPU) for node in room.nodes), default=0.0)
+    if quantity(made.cpu or "0") > most > 0:
+        yield _released(way, CPUS, {"cpu": _cpus(most)})
+
+
+def _released(way: _Way, path: str, update: dict[str, str | None]) -> _Way:
+    resources = (way.spec.resources or Resources()).model_copy(update=update)
+    freed = way.spec.model_copy(update={"resources": resources})
+    return _Way(freed, way.made, way.room, (*way.released, path))
+
+
+def _possible(way: _Way) -> bool:
+    """Return whether anything of this way could fit: all parameters at their least do."""
+    least = [Change(path, values[-1]) for path in LOWERED if (values := _values(way, path))]
+    return way.fits(least)
+
+
+def _values(way: _Way, path: str) -> list[int]:
+    """Return the lower values of a parameter, the highest first."""
+    spec, made = way.spec, way.made
+    if path == RANK:
+        ranks = get_args(Training.model_fields["lora_rank"].annotation)
+        return sorted((rank for rank in ranks if rank < spec.training.lora_rank), reverse=True)
+    if path == ROLLOUTS:
+        least = _least(Sampling.model_fields["num_rollouts"].metadata)
+        return list(range(spec.sampling.num_rollouts - 1, least - 1, -1))
+    now = made.effective.max_context_length if made.effective is not None else 0
+    least = max(_least(Training.model_fields["max_context_length"].metadata), spec.sampling.max_tokens + 1)
+    halves = {size for power in range(5, 30) for size in (2**power, 3 * 2 ** (power - 1))}
+    return sorted((size for size in halves if least <= size < now), reverse=True)
+
+
+def _least(metadata: Sequence[object]) -> int:
+    """Return the lower end of a field's range."""
+    return next((int(str(found.ge)) for found in metadata if isinstance(found, Ge)), 1)
+
+
+def _most(way: _Way, path: str, others: Sequence[Change] = ()) -> Change | None:
+    """Return the highest lower value that fits; what fits at one value is taken to fit below it."""
+    values = _values(way, path)
+
+    def fits(index: int) -> bool:
+        return way.fits((*others, Change(path, values[index])))
+
+    if not values or not fits(len(values) - 1):
+        return None
+    return Change(path, values[_first(fits, len(values) - 1)])
+
+
+def _first(holds_at: Callable[[int], bool], last: int) -> int:
+    """Return the first index at which something holds that holds at ``last`` and, once it does, stays."""
+    low, high = 0, last
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds_at(middle) else (middle + 1, high)
+    return low
+
+
+def _pair(way: _Way) -> tuple[Change, ...] | None:
+    """Return the two lowered parameters that fit with the least lowering: the least product of ratios."""
+    pairs = [
+        (Change(one, value), other)
+        for one, path in ((RANK, CONTEXT), (ROLLOUTS, CONTEXT), (RANK, ROLLOUTS))
+        for value in _values(way, one)
+        if (other := _most(way, path, (Change(one, value),))) is not None
+    ]
+    return min(pairs, key=lambda pair: _lowering(way, pair), default=None)
+
+
+def _lowering(way: _Way, pair: Sequence[Change]) -> float:
+    now = {
+        CONTEXT: way.made.effective.max_context_length if way.made.effective is not None else 1,
+        RANK: way.spec.training.lora_rank,
+        ROLLOUTS: way.spec.sampling.num_rollouts,
+    }
+    return math.prod(now[change.path] / int(change.value) for change in pair)
+
+
+def _changed(spec: RFTJobSpec, change: Change) -> RFTJobSpec:
+    section = "sampling" if change.path == ROLLOUTS else "training"
+    part = getattr(spec, section).model_copy(update={_FIELDS[change.path]: change.value})
+    return spec.model_copy(update={section: part})
+
+
+def larger_accelerator(spec: RFTJobSpec, made: Plan, room: Room) -> str | None:
+    """Return the smallest accelerator of which as many as the nodes have would do."""
+    *_, way = _ways(spec, made, room)
+    vendor = AMD if room.resource == AMD else NVIDIA
+    for _, name in sorted((d.memory, name) for name, d in ACCELERATORS.items() if d.resource == vendor):
+        kind = Kind(vendor, ACCELERATORS[name].memory, name)
+        if room.resource is not None and replace(way, spec=for_kind(way.spec, kind)).fits(()):
+            return name
+    return None
+
+
+def smaller_model(spec: RFTJobSpec, made: Plan, room: Room) -> float | None:
+    """Return the largest of the usual sizes of a model that would do, in billions of parameters."""
+    *_, way = _ways(spec, made, room)
+    for billions in _BILLIONS:
+        model = way.spec.model.model_copy(update={"parameters": f"{billions}B"})
+        if replace(way, spec=way.spec.model_copy(update={"model": model})).fits(()):
+            return billions
+    return None
+
+
+def _left(node: Node, room: Room, name: str) -> float:
+    return node.allocatable.get(name, 0.0) - room.aside.get(name, 0.0)
+
+
+def added(one: Amounts, other: Amounts) -> dict[str, float]:
+    """Return the sum of two pods' amounts."""
+    return {name: one.get(name, 0.0) + other.get(name, 0.0) for name in (*one, *(set(other) - set(one)))}
+
+
+def _cpus(amount: float) -> str:
+    return str(math.floor(amount)) if amount >= 1 else f"{math.floor(amount * 1000)}m"

@@ -1,0 +1,105 @@
+"""Why no node takes a pod, in words: what it needs, what the largest node has, and what would make it fit."""
+
+from collections.abc import Sequence
+
+from rft_api.job import RFTJobSpec
+from rft_api.resources import Resources
+from rft_api.status import Plan
+from rft_planner.nodes import CPU, MEMORY, Node, holds, usable
+from rft_planner.placement import needs
+from rft_planner.remedies import (
+    LOWERED,
+    Amounts,
+    Remedy,
+    Room,
+    larger_accelerator,
+    remedies,
+    smaller_model,
+)
+from rft_planner.sizes import GIB
+
+
+def unplaced(spec: RFTJobSpec, made: Plan, nodes: Sequence[Node], requests: Amounts, said: str) -> str:
+    """Return why no node takes the pod of a job, and what to do about it.
+
+    ``requests`` is what the pod asks for; ``said`` are the scheduler's words. Without ``nodes`` nothing is
+    known of the cluster.
+    """
+    wanted = dict(requests) or needs(made)
+    asks = f"The pod needs {_amounts(wanted)}"
+    if nodes:
+        room = _room(spec, made, nodes, wanted)
+        asks = f"{asks}; {_answer(spec, made, room, wanted)}"
+    return f"{asks}. The scheduler: {said}"
+
+
+def _answer(spec: RFTJobSpec, made: Plan, room: Room, wanted: Amounts) -> str:
+    largest = room.largest
+    if largest is None:
+        return "there is no ready node with the labels of its node selector and only taints that it tolerates"
+    if any(holds(node, wanted) for node in room.nodes):
+        return "a node of that size is there, so it waits for what others use on it"
+    has = {name: largest.allocatable.get(name, 0.0) for name in wanted}
+    said = f"the largest node that it may use, {largest.name}, has {_amounts(has)}"
+    return f"{said}. {_advice(spec, made, room, wanted)}"
+
+
+def _advice(spec: RFTJobSpec, made: Plan, room: Room, wanted: Amounts) -> str:
+    largest = room.largest
+    if made.gpus and largest is not None and not largest.allocatable.get(room.resource or ""):
+        return (
+            f"No node that it may use has {room.resource}; spec.resources.accelerator.name: cpu asks for none"
+        )
+    found = remedies(spec, made, room)
+    if found:
+        ways = ", or with ".join(" and ".join(map(str, remedy)) for remedy in found)
+        return f"It fits with {ways} ({_how(found)})"
+    return _larger(spec, made, room, wanted)
+
+
+def _how(found: Sequence[Remedy]) -> str:
+    """Say how a job that waits already can be changed."""
+    paths = [change.path.startswith("spec.resources.") for remedy in found for change in remedy]
+    if all(paths):
+        return "spec.resources can change while the job is suspended"
+    another = "in another job: it cannot change after the start"
+    return (
+        f"spec.resources can change while the job is suspended, the rest {another}" if any(paths) else another
+    )
+
+
+def _larger(spec: RFTJobSpec, made: Plan, room: Room, wanted: Amounts) -> str:
+    """Say which accelerator, or which size of model, would fit where no parameter does."""
+    names = ", ".join(path.removeprefix("spec.") for path in LOWERED)
+    accelerator, size = larger_accelerator(spec, made, room), smaller_model(spec, made, room)
+    ways = [f"GPUs of the kind {accelerator}"] if accelerator is not None else []
+    ways += [f"a model of up to {size:g}B parameters"] if size is not None else []
+    would = " or ".join(ways) or _short_of(room, wanted)
+    return f"No value of {names}, alone or in pairs, makes it fit; {would} would"
+
+
+def _short_of(room: Room, wanted: Amounts) -> str:
+    has = room.largest.allocatable if room.largest is not None else {}
+    short = {name: amount for name, amount in wanted.items() if amount > has.get(name, 0)}
+    return f"a node with {_amounts(short)}"
+
+
+def _room(spec: RFTJobSpec, made: Plan, nodes: Sequence[Node], wanted: Amounts) -> Room:
+    own = needs(made)
+    resource = next((name for name in own if name not in (CPU, MEMORY)), None)
+    resources = spec.resources or Resources()
+    selector = {**(made.node_selector or {}), **(resources.node_selector or {})}
+    aside = {name: max(0.0, amount - own.get(name, 0.0)) for name, amount in wanted.items()}
+    return Room(usable(nodes, selector, resources.tolerations or [], resource), resource, aside)
+
+
+def _amounts(amounts: Amounts) -> str:
+    """Write amounts as ``4 nvidia.com/gpu, 16 CPU, 90Gi``."""
+    order = sorted(amounts, key=lambda name: (name == MEMORY, name == CPU, name))
+    return ", ".join(_amount(name, amounts[name]) for name in order)
+
+
+def _amount(name: str, amount: float) -> str:
+    if name == MEMORY:
+        return f"{amount / GIB:.4g}Gi"
+    return f"{amount:g} {'CPU' if name == CPU else name}"

@@ -1,0 +1,224 @@
+"""What is said about a job that no node takes: what it needs, what there is, and what would make it fit."""
+
+from typing import Any
+
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from rft_api.job import RFTJobSpec
+from rft_api.status import Plan
+from rft_api.validation import parse
+from rft_planner.nodes import Node, Taint
+from rft_planner.placement import needs, placed
+from rft_planner.plan import Unplannable, plan
+from rft_planner.remedies import Change, Remedy, Room, remedies
+from rft_planner.unplaced import unplaced
+from tests.manifests import manifest
+
+GIB = 2.0**30
+SAID = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu."
+L4, L40S = "NVIDIA-L4", "NVIDIA-L40S"
+
+
+def node(gpus: int = 2, cpu: float = 96, memory: float = 1000, product: str = L40S, **facts: Any) -> Node:
+    allocatable = {"cpu": float(cpu), "memory": memory * GIB, "nvidia.com/gpu": float(gpus)}
+    return Node("gpu-1", {"nvidia.com/gpu.product": product}, allocatable, **facts)
+
+
+def document(model: str, changes: Remedy = (), **fields: Any) -> dict[str, Any]:
+    """Return a manifest with changes, as a user would edit it."""
+    made = manifest(model={"name": model}, **fields)
+    for path, value in changes:
+        _, section, field = path.split(".")
+        made["spec"][section] = {**made["spec"].get(section, {}), field: value}
+    return made
+
+
+def spec(model: str = "Qwen/Qwen2.5-7B", **fields: Any) -> RFTJobSpec:
+    return parse(document(model, **fields)).spec
+
+
+def said(asked: RFTJobSpec, *nodes: Node, made: Plan | None = None) -> str:
+    made = made or placed(asked, "uid", nodes)
+    return unplaced(asked, made, nodes, needs(made), SAID)
+
+
+def found(asked: RFTJobSpec, *nodes: Node) -> list[Remedy]:
+    made = placed(asked, "uid", nodes)
+    return remedies(asked, made, Room(nodes, "nvidia.com/gpu"))
+
+
+H100 = "NVIDIA-H100-80GB-HBM3"
+LONG = {"training": {"maxContextLength": 32768, "loraRank": 32}, "sampling": {"numRollouts": 8}}
+
+
+# The message.
+
+
+def test_it_says_what_the_pod_needs_what_the_largest_node_has_and_what_would_fit() -> None:
+    asked = spec(resources={"gpus": 4, "memory": "90Gi"})
+    message = said(asked, node(gpus=2, cpu=8, memory=62))
+    assert message.startswith(
+        "The pod needs 4 nvidia.com/gpu, 16 CPU, 90Gi; the largest node that it may use, gpu-1,"
+        " has 2 nvidia.com/gpu, 8 CPU, 62Gi. It fits with spec.resources.gpus: 2 "
+    )
+    assert message.endswith(f"The scheduler: {SAID}")
+
+
+def test_cpus_that_lack_are_said_likewise() -> None:
+    message = said(spec(), node(gpus=2, cpu=3, memory=1000))
+    assert "has 2 nvidia.com/gpu, 3 CPU" in message
+    assert (
+        "It fits with spec.resources.cpu: 3 (spec.resources can change while the job is suspended)" in message
+    )
+
+
+def test_memory_that_lacks_because_it_was_set_by_hand_is_given_back_to_the_plan() -> None:
+    asked = spec("Qwen/Qwen2.5-0.5B", resources={"memory": "300Gi"})
+    (remedy,) = found(asked, node(memory=64))
+    assert [change.path for change in remedy] == ["spec.resources.memory"]
+    assert fits("Qwen/Qwen2.5-0.5B", remedy, [node(memory=64)], resources={"memory": "300Gi"})
+
+
+def test_memory_that_no_parameter_lowers_is_named_as_what_a_node_needs() -> None:
+    message = said(spec("Qwen/Qwen2.5-32B"), node(gpus=8, memory=8))
+    assert "No value of training.maxContextLength, training.loraRank, sampling.numRollouts" in message
+    assert message.count("makes it fit; a node with ") == 1
+
+
+def test_a_pod_that_only_waits_for_others_is_not_told_to_change() -> None:
+    message = said(spec(), node(gpus=8))
+    assert "a node of that size is there, so it waits for what others use on it" in message
+    assert "fits with" not in message
+
+
+def test_where_no_node_may_be_used_the_selector_is_named() -> None:
+    message = said(spec(resources={"nodeSelector": {"pool": "none"}}), node())
+    assert "no ready node with the labels of its node selector" in message
+
+
+def test_without_gpus_in_the_cluster_the_cpu_is_named() -> None:
+    message = said(spec(), Node("cpu-1", {}, {"cpu": 64.0, "memory": 500 * GIB}))
+    assert "No node that it may use has nvidia.com/gpu" in message
+    assert "spec.resources.accelerator.name: cpu" in message
+
+
+def test_a_cluster_of_which_nothing_is_known_leaves_the_scheduler_to_speak() -> None:
+    asked = spec(resources={"gpus": 4, "memory": "90Gi"})
+    made = plan(asked, "uid")
+    message = unplaced(asked, made, (), {}, SAID)
+    assert message == f"The pod needs 4 nvidia.com/gpu, 16 CPU, 90Gi. The scheduler: {SAID}"
+
+
+def test_only_nodes_that_the_pod_may_land_on_are_compared() -> None:
+    tainted = Node("big", {}, {"nvidia.com/gpu": 16.0, "cpu": 96.0}, (Taint("team", "a"),))
+    message = said(spec(resources={"gpus": 4}), node(gpus=2), tainted)
+    assert "the largest node that it may use, gpu-1, has 2 nvidia.com/gpu" in message
+
+
+def test_a_further_container_takes_its_part_of_the_node() -> None:
+    asked, nodes = spec("Qwen/Qwen2.5-0.5B"), [node(gpus=1, cpu=4)]
+    made = placed(asked, "uid", nodes)
+    wanted = needs(made) | {"cpu": needs(made)["cpu"] + 0.1}
+    assert "The pod needs 1 nvidia.com/gpu, 4.1 CPU" in unplaced(asked, made, nodes, wanted, SAID)
+    assert "It fits with spec.resources.cpu: 3" in unplaced(asked, made, nodes, wanted, SAID)
+
+
+# The remedies.
+
+
+def fits(model: str, remedy: Remedy, nodes: list[Node], **fields: Any) -> bool:
+    """Plan again with the remedy applied, as the operator would for another job."""
+    made = placed(parse(document(model, remedy, **fields)).spec, "uid", nodes)
+    held = made.memory_parts is not None
+    return held and any(
+        all(n.allocatable.get(name, 0) >= amount for name, amount in needs(made).items()) for n in nodes
+    )
+
+
+def test_each_parameter_is_lowered_alone_and_no_further_than_it_must() -> None:
+    model, nodes = "Qwen/Qwen2.5-14B", [node(gpus=3, product=H100)]
+    asked = spec(model, **LONG)
+    assert placed(asked, "uid", nodes).gpus == 4
+    answers = found(asked, *nodes)
+    assert [change.path.split(".")[-1] for (change,) in answers] == [
+        "maxContextLength",
+        "loraRank",
+        "numRollouts",
+    ]
+    for (change,) in answers:
+        assert fits(model, (change,), nodes, **LONG)
+        higher = higher_value(change)
+        assert higher is None or not fits(model, (higher,), nodes, **LONG)
+
+
+def higher_value(change: Change) -> Change | None:
+    value = int(change.value)
+    if change.path.endswith("numRollouts"):
+        return change._replace(value=value + 1) if value < 7 else None
+    if change.path.endswith("loraRank"):
+        return change._replace(value=2 * value) if value < 16 else None
+    return change._replace(value=value * 4 // 3 if value % 3 else value // 3 * 4)
+
+
+def test_what_no_single_parameter_does_two_may() -> None:
+    model, nodes = "Qwen/Qwen2.5-14B", [node(gpus=1, product=H100)]
+    (remedy,) = found(spec(model, **LONG), *nodes)
+    assert {change.path for change in remedy} == {
+        "spec.sampling.numRollouts",
+        "spec.training.maxContextLength",
+    }
+    assert fits(model, remedy, nodes, **LONG)
+    for change in remedy:
+        assert not fits(model, (change,), nodes, **LONG)
+
+
+def test_where_nothing_helps_an_accelerator_and_a_size_that_would_are_named() -> None:
+    asked = spec("Qwen/Qwen2.5-14B")
+    message = said(asked, node(gpus=1, product=L4))
+    assert "makes it fit; GPUs of the kind nvidia-" in message
+    named = message.split("GPUs of the kind ")[1].split()[0]
+    assert placed(spec("Qwen/Qwen2.5-14B", resources={"accelerator": {"name": named}}), "uid").gpus == 1
+    size = message.split("a model of up to ")[1].split()[0]
+    smaller = manifest(
+        model={"name": "x", "parameters": size.removesuffix("parameters")},
+        resources={"accelerator": {"name": "nvidia-l4-24gb"}},
+    )
+    assert plan(parse(smaller).spec, "").gpus == 1
+
+
+def test_a_hand_set_number_goes_back_to_what_the_plan_needs() -> None:
+    fields = {"resources": {"gpus": 4}}
+    (remedy,) = found(spec("Qwen/Qwen2.5-0.5B", **fields), node(gpus=2))
+    assert remedy == (Change("spec.resources.gpus", 1),)
+
+
+MODELS = ["Qwen/Qwen2.5-0.5B", "Qwen/Qwen2.5-7B", "Qwen/Qwen2.5-14B", "Qwen/Qwen2.5-32B"]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    model=st.sampled_from(MODELS),
+    product=st.sampled_from([L4, L40S, H100]),
+    gpus=st.integers(1, 4),
+    cpu=st.integers(1, 64),
+    context=st.sampled_from([4096, 8192, 32768]),
+    rank=st.sampled_from([8, 32]),
+    by_hand=st.none() | st.integers(1, 8),
+)
+def test_what_a_remedy_names_fits_when_it_is_planned_again(
+    model: str, product: str, gpus: int, cpu: int, context: int, rank: int, by_hand: int | None
+) -> None:
+    fields: dict[str, Any] = {
+        "training": {"maxContextLength": context, "loraRank": rank},
+        "resources": {"gpus": by_hand} if by_hand else {},
+    }
+    nodes = [node(gpus=gpus, cpu=cpu, product=product)]
+    try:
+        assume(not fits(model, (), nodes, **fields))
+        answers = found(spec(model, **fields), *nodes)
+    except Unplannable:
+        assume(False)
+    holds = placed(spec(model, **fields), "uid", nodes).memory_parts is not None
+    for remedy in answers:
+        assert fits(model, remedy, nodes, **fields) or not holds
