@@ -11,6 +11,7 @@ from rft_api.loader import Document
 from rft_api.validation import check
 from rft_cli.console import INVALID, UserError, err, out, reports_errors
 from rft_cli.manifest import is_job, name_of, read
+from rft_planner.overrides import contradiction
 
 
 @reports_errors
@@ -19,7 +20,8 @@ def validate(
 ) -> None:
     """Check every RFTJob in the files: fields, ranges and the rules across fields.
 
-    What the tuning guide would advise is printed as a warning and changes no exit code.
+    What the tuning guide would advise, and a number of GPUs that the plan would not take, are printed as
+    warnings and change no exit code.
 
     Other kinds in the same files are skipped. Exit code 1: something is wrong; 2: a file cannot be read.
     """
@@ -44,7 +46,9 @@ def is_valid(document: Document) -> bool:
     title = f"{document.source}: {KIND} {name_of(document.body)}"
     job, problems = check(document.body)
     if job is not None:
-        warnings = [f"  warning: {advice}" for advice in advise(job.spec)]
+        overridden = contradiction(job.spec)
+        said = [*map(str, advise(job.spec)), *([overridden] if overridden else [])]
+        warnings = [f"  warning: {text}" for text in said]
         out().print("\n".join([f"{title}: OK", *warnings]), markup=False)
         return True
     count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"

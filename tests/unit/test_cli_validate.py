@@ -53,6 +53,14 @@ def test_advice_is_printed_as_warnings_and_the_exit_code_stays_0(job_file: Path)
     ]
 
 
+def test_a_number_of_gpus_that_the_plan_would_not_take_is_a_warning(job_file: Path) -> None:
+    claim = JOB.replace("ephemeral: {}", "claimTemplate: {size: 5Gi}")
+    job_file.write_text(f"{claim}  resources: {{gpus: 4}}\n")
+    result = runner.invoke(app, ["validate", str(job_file)])
+    assert result.exit_code == 0
+    assert "warning: spec.resources.gpus: 4 is obeyed; the plan for nvidia-h100-80gb needs 1" in result.stdout
+
+
 def test_a_job_of_defaults_is_not_warned_about(job_file: Path) -> None:
     job_file.write_text(JOB.replace("ephemeral: {}", "claimTemplate: {size: 5Gi}"))
     result = runner.invoke(app, ["validate", str(job_file)])

@@ -81,6 +81,13 @@ def test_without_the_webhook_the_operator_says_the_same(spec: Json) -> None:
     assert accepted["message"] == answer(job(**spec))["status"]["message"]
 
 
+def test_a_number_of_gpus_that_the_plan_would_not_take_is_a_warning() -> None:
+    model, storage = {"name": "Qwen/Qwen2.5-0.5B"}, {"claimTemplate": {"size": "1Gi"}}
+    response = answer(job(model=model, storage=storage, resources={"gpus": 4}))
+    assert response["allowed"] is True
+    assert response["warnings"] == ["spec.resources.gpus: 4 is obeyed; the plan for nvidia-h100-80gb needs 1"]
+
+
 def test_advice_is_a_warning_and_refuses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     said = Advice("top-k-above-50", "spec.sampling.topK", "100 lets\nthe tail in")
     monkeypatch.setattr(module, "advise", lambda spec: [said] if spec.sampling.top_k == 100 else [])

@@ -5,10 +5,12 @@ from typing import Any, NamedTuple
 
 from rft_api import GROUP, KIND, PLURAL, immutability
 from rft_api.advice import advise
+from rft_api.job import RFTJobSpec
 from rft_api.problems import Problem
 from rft_api.validation import CheckResult, check
 from rft_operator.stages import joined
 from rft_operator.webhook.warnings import fitted
+from rft_planner.overrides import contradiction
 
 Json = dict[str, Any]
 
@@ -56,9 +58,13 @@ def judge(new: Json, old: Json | None) -> Verdict:
         late = tuple(immutability.problems(before.spec, job.spec, old.get("status") or {}))
     if late or not set(problems) <= set(known):
         return Verdict((*problems, *late))
-    advice = advise(job.spec) if job is not None else ()
     # What was wrong before is no reason to refuse an edit: cancelling must stay possible.
-    return Verdict(warnings=(*map(str, problems), *map(str, advice)))
+    return Verdict(warnings=(*map(str, problems), *(_warnings(job.spec) if job is not None else ())))
+
+
+def _warnings(spec: RFTJobSpec) -> list[str]:
+    overridden = contradiction(spec)
+    return [*map(str, advise(spec)), *([overridden] if overridden is not None else [])]
 
 
 def _is_leaving(job: Json) -> bool:
