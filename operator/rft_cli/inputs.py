@@ -70,11 +70,11 @@ def resolve(manifest: Manifest, overrides: Overrides, folder: Path) -> Inputs:
     for name in sorted(set(overrides.graders) - replaceable):
         allowed = ", ".join(sorted(replaceable)) or "none here"
         raise UserError(f"--grader {name}: not a python grader from a ConfigMap ({allowed})", UNREADABLE)
-    dataset = _dataset(manifest, "spec.dataset", spec.dataset, overrides.dataset, "--dataset", folder)
+    dataset = located(manifest, "spec.dataset", spec.dataset, overrides.dataset, "--dataset", folder)
     evaluation = None
     if spec.evaluation.dataset is not None:
         source, override = spec.evaluation.dataset, overrides.evaluation
-        evaluation = _dataset(
+        evaluation = located(
             manifest, "spec.evaluation.dataset", source, override, "--evaluation-dataset", folder
         )
     elif overrides.evaluation is not None:
@@ -82,9 +82,14 @@ def resolve(manifest: Manifest, overrides: Overrides, folder: Path) -> Inputs:
     return Inputs(dataset, evaluation, _graders(manifest, overrides.graders, folder))
 
 
-def _dataset(
+def located(
     manifest: Manifest, field: str, source: Dataset, override: Path | None, flag: str, folder: Path
 ) -> Input:
+    """Find one dataset: of ``override``, which ``flag`` names, else of ``source``, which stands at ``field``.
+
+    Raises:
+        UserError: it is missing.
+    """
     if override is not None:
         return _file(override.resolve(), flag)
     if source.config_map is not None:

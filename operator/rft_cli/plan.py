@@ -1,6 +1,7 @@
-"""``rft plan``: what a job would ask for, before it runs."""
+"""``rft plan``: what a job would ask for and take, before it runs."""
 
 import json
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,10 +9,17 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from rft_api.status import Plan
-from rft_cli.console import INVALID, UserError, out, reports_errors
-from rft_cli.manifest import load
+from rft_api.job import RFTJob
+from rft_api.status import Estimate, Plan
+from rft_cli.console import INVALID, UserError, err, out, reports_errors
+from rft_cli.get import WIDE_ENOUGH
+from rft_cli.manifest import Manifest, load
+from rft_cli.rows import rows_of
+from rft_cli.shapes import shape_for
+from rft_cli.sweep import ACCELERATOR, Line, entry, sweep_of, table, with_value, without_seed
+from rft_cli.views import duration
 from rft_planner.accelerators import ACCELERATORS
+from rft_planner.estimate import Rows
 from rft_planner.plan import Unplannable
 from rft_planner.plan import plan as planned
 
@@ -31,46 +39,119 @@ def plan(
     accelerator: Annotated[
         str | None, typer.Option("--accelerator", help="Plan for this kind, e.g. nvidia-l40s-48gb.")
     ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="The model's config.json, or a folder with one.")
+    ] = None,
+    hub: Annotated[bool, typer.Option("--hub", help="Fetch the model's config.json from the hub.")] = False,
+    dataset: Annotated[Path | None, typer.Option(help="Rows in place of the manifest's.")] = None,
+    evaluation_dataset: Annotated[Path | None, typer.Option(help="The same for the evaluation.")] = None,
+    sweep: Annotated[
+        str | None,
+        typer.Option(metavar="FIELD[=V1,V2]", help="Compare values, e.g. training.loraRank or accelerator."),
+    ] = None,
 ) -> None:
-    """Say what a job would ask for: GPUs, CPU and memory, and why. Exit code 1: no plan can be made."""
-    job = load(file).job
-    document = job.spec.dump()
-    if accelerator is not None:
-        if accelerator not in ACCELERATORS and accelerator != "cpu":
-            names = ", ".join(ACCELERATORS)
-            raise UserError(f"--accelerator {accelerator!r} is not in the catalogue: cpu, {names}", INVALID)
-        # What it takes on that kind is the question, not what the job asks for on its own.
-        kept = {key: value for key, value in document.get("resources", {}).items() if key != "gpus"}
-        document["resources"] = {**kept, "accelerator": {"name": accelerator}}
+    """Say what a job would ask for and take: GPUs, CPU, memory, steps, hours, and why.
+
+    Exit code 1: no plan can be made, with --sweep for none of the values.
+    """
+    manifest = load(file)
+    rows, notes = known_rows(manifest, dataset, evaluation_dataset)
+    job = manifest.job if accelerator is None else on(accelerator, manifest.job)
+    if sweep is not None:
+        found = sweep_of(sweep, job)
+        lines = [Line(value, outcome(made, config, hub, rows, notes)) for value, made in found.jobs]
+        show_sweep(found.path, lines, output)
+        raise typer.Exit(INVALID if all(isinstance(line.outcome, Unplannable) for line in lines) else 0)
+    made = outcome(job, config, hub, rows, notes)
+    if isinstance(made, Unplannable):
+        raise UserError(str(made), INVALID) from made
+    if output is Format.TEXT:
+        out().print("\n".join(text(made)), markup=False)
+    else:
+        typer.echo(serialized(without_seed(made), output))
+
+
+def known_rows(
+    manifest: Manifest, dataset: Path | None, evaluation: Path | None
+) -> tuple[Rows | None, list[str]]:
+    """Return what is known of the rows, or a note why nothing is; files that were named must be readable."""
+    try:
+        return rows_of(manifest, dataset, evaluation), []
+    except UserError as error:
+        if dataset is not None or evaluation is not None:
+            raise
+        return None, [f"rows: {error}"]
+
+
+def on(accelerator: str, job: RFTJob) -> RFTJob:
+    """Return the job for another kind of GPU, with as many as that takes.
+
+    Raises:
+        UserError: the catalogue does not have it.
+    """
+    if accelerator not in ACCELERATORS and accelerator != "cpu":
+        names = ", ".join(ACCELERATORS)
+        raise UserError(f"--accelerator {accelerator!r} is not in the catalogue: cpu, {names}", INVALID)
+    return RFTJob.model_validate(with_value(job.dump(), ACCELERATOR, accelerator))
+
+
+def outcome(
+    job: RFTJob, config: Path | None, hub: bool, rows: Rows | None, notes: list[str]
+) -> Plan | Unplannable:
+    """Return the plan of a job, or why there is none."""
+    read = shape_for(job.spec.model, config, hub=hub)
     try:
         # Without a UID: what is derived from it is the seed, which is no part of what a job asks for.
-        made = planned(type(job.spec).model_validate(document, by_alias=True, by_name=False), "")
+        made = planned(job.spec, "", shape=read.shape if read is not None else None, rows=rows)
     except Unplannable as error:
-        raise UserError(str(error), INVALID) from error
-    asked = without_seed(made)
+        return error
+    told = [f"the model's shape is that of {read.path}"] if read is not None else []
+    return made.model_copy(update={"notes": [*(made.notes or []), *told, *notes]})
+
+
+def show_sweep(path: str, lines: list[Line], output: Format) -> None:
+    """Print the comparison."""
     if output is Format.TEXT:
-        out().print(text(made), markup=False)
+        # Like kubectl: a narrow terminal wraps, and nothing is cut off in a pipe.
+        out(WIDE_ENOUGH).print(table(path, lines), markup=False)
+        err().print("~ is an estimate; rft plan without --sweep says what it rests on", markup=False)
     else:
-        shown = (
-            json.dumps(asked, indent=2) if output is Format.JSON else yaml.safe_dump(asked, sort_keys=False)
-        )
-        typer.echo(shown.rstrip())
+        typer.echo(serialized({"field": path, "sweep": [entry(line) for line in lines]}, output))
 
 
-def without_seed(made: Plan) -> dict[str, Any]:
-    """Return a plan as JSON, without the seed that only a stored job has."""
-    dumped = made.dump()
-    dumped.get("effective", {}).pop("seed", None)
-    return dumped
+def serialized(body: dict[str, Any], output: Format) -> str:
+    """Return JSON or YAML."""
+    shown = json.dumps(body, indent=2) if output is Format.JSON else yaml.safe_dump(body, sort_keys=False)
+    return shown.rstrip()
 
 
-def text(made: Plan) -> str:
-    """Return a plan for people."""
-    lines = [
-        f"GPUs    {made.gpus}" + (f" × {made.accelerator}" if made.accelerator else ""),
-        f"CPU     {made.cpu}",
-        f"memory  {made.memory}",
-        *(f"- {note}" for note in made.notes or []),
-        *(f"  {part.mebibytes / 1024:6.1f} GiB  {part.name}" for part in made.memory_parts or []),
-    ]
-    return "\n".join(lines)
+def text(made: Plan) -> Iterator[str]:
+    """Yield a plan for people, line by line."""
+    yield f"GPUs    {made.gpus}" + (f" × {made.accelerator}" if made.accelerator else "")
+    yield f"CPU     {made.cpu}"
+    yield f"memory  {made.memory}"
+    if made.estimate is not None:
+        yield from expected(made.estimate)
+    yield from (f"- {note}" for note in made.notes or [])
+    yield from (f"  {part.mebibytes / 1024:6.1f} GiB  {part.name}" for part in made.memory_parts or [])
+
+
+def expected(estimate: Estimate) -> Iterator[str]:
+    """Yield what a run is expected to take, as far as it is known."""
+    if estimate.steps is not None:
+        yield f"steps   about {estimate.steps}, {estimate.prompts_per_step} prompts each"
+    if estimate.prompt_tokens is not None and estimate.completion_tokens is not None:
+        prompts, completions = _millions(estimate.prompt_tokens), _millions(estimate.completion_tokens)
+        yield f"tokens  about {prompts} of prompts, {completions} of completions"
+    if estimate.seconds_per_step is not None:
+        sampling, update = duration(estimate.sampling_seconds), duration(estimate.update_seconds)
+        yield f"a step  about {duration(estimate.seconds_per_step)}: {sampling} sampling, {update} training"
+    if estimate.gpu_hours is not None:
+        longest = f"{estimate.gpu_hours_if_longest:g} with the longest completions"
+        yield f"hours   about {estimate.gpu_hours:g} GPU-hours, {longest}"
+    if estimate.cost is not None:
+        yield f"cost    about {estimate.cost:g}"
+
+
+def _millions(tokens: int) -> str:
+    return f"{tokens / 1e6:.3g}M"

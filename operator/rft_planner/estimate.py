@@ -156,12 +156,8 @@ def _counts(spec: RFTJobSpec, laid_out: Batches, lengths: Lengths) -> dict[str, 
 
 
 def about(value: float) -> float:
-    """Round to three digits: no more of them mean anything."""
-    return float(f"{value:.3g}")
-
-
-def _short(value: float) -> str:
-    return f"{float(f'{value:.2g}'):g}"
+    """Round to two digits: no more of them mean anything."""
+    return float(f"{value:.2g}")
 
 
 def _notes(
@@ -182,9 +178,9 @@ def _notes(
             f" {rows.prompt_tokens:.0f} tokens"
         )
     if hours is not None and most is not None:
-        longest = f"{_short(most)} if completions are {spec.sampling.max_tokens} tokens long"
+        longest = f"{about(most):g} if completions are {spec.sampling.max_tokens} tokens long"
         yield (
-            f"about {_short(hours)} GPU-hours, {longest}; for {COMPUTED:.0%} of the GPUs' bf16 rate and"
+            f"about {about(hours):g} GPU-hours, {longest}; for {COMPUTED:.0%} of the GPUs' bf16 rate and"
             f" {READ:.0%} of their bandwidth, not measured"
         )
         limit = spec.stop.max_gpu_hours if spec.stop is not None else None

@@ -1,13 +1,17 @@
 """rft plan."""
 
 import json
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from huggingface_hub import constants
 from typer.testing import CliRunner, Result
 
 from rft_cli.main import app
+from rft_planner.accelerators import ACCELERATORS
 from tests.manifests import manifest
 
 
@@ -55,3 +59,211 @@ def test_without_a_size_there_is_no_plan() -> None:
     result = plan(model={"name": "org/secret"})
     assert result.exit_code == 1
     assert "spec.model.parameters" in result.stderr
+
+
+CONFIG = {
+    "model_type": "qwen2", "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24,
+    "num_attention_heads": 14, "num_key_value_heads": 2, "vocab_size": 151936, "tie_word_embeddings": True,
+    "max_position_embeddings": 32768,
+}  # fmt: skip
+
+
+def rows(number: int, characters: int = 400) -> str:
+    row = {"messages": [{"role": "user", "content": "x" * characters}], "answer": "1"}
+    return "\n".join([json.dumps(row)] * number)
+
+
+def written(folder: Path, number: int, name: str = "rows.jsonl") -> Path:
+    path = folder / name
+    path.write_text(rows(number))
+    return path
+
+
+def as_json(*options: str, **spec: Any) -> dict[str, Any]:
+    result = plan("-o", "json", *options, **spec)
+    assert result.exit_code == 0, result.output
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
+
+
+def test_rows_of_a_file_make_steps_tokens_hours_and_cost(tmp_path: Path) -> None:
+    path = written(tmp_path, 1000)
+    found = as_json("--dataset", str(path), resources={"pricePerGpuHour": 2})["estimate"]
+    # A tenth is held out; 400 characters are 100 tokens, and ChatML adds 8.
+    assert found["promptTokens"] == 900 * 4 * 108
+    assert found["steps"] == -(-900 // found["promptsPerStep"])
+    assert found["cost"] == pytest.approx(2 * found["gpuHours"], rel=0.1)
+    shown = plan("--dataset", str(path), resources={"pricePerGpuHour": 2}).stdout
+    assert f"steps   about {found['steps']}" in shown
+    assert "GPU-hours" in shown
+    assert "cost    about" in shown
+
+
+def test_rows_of_a_config_map_in_the_same_file_are_counted() -> None:
+    job = manifest(model={"name": "Qwen/Qwen2.5-7B"}, dataset={"configMap": {"name": "rows"}})
+    data = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "rows"}}
+    text = yaml.safe_dump_all([job, {**data, "data": {"train.jsonl": rows(100)}}])
+    result = CliRunner().invoke(app, ["plan", "-", "-o", "json"], input=text)
+    assert json.loads(result.stdout)["estimate"]["completionTokens"] == 68 * 4 * 1024
+
+
+def test_rows_of_their_own_for_the_evaluation_leave_all_others_to_train_on(tmp_path: Path) -> None:
+    train, held_out = written(tmp_path, 100), written(tmp_path, 40, "evaluation.jsonl")
+    options = ("--dataset", str(train), "--evaluation-dataset", str(held_out))
+    found = as_json(*options, evaluation={"dataset": {"uri": "./not-here.jsonl"}})
+    assert found["estimate"]["completionTokens"] == 100 * 4 * 1024
+    refused = plan(*options)
+    assert refused.exit_code == 2
+    assert "spec.evaluation.dataset" in refused.stderr
+
+
+def test_rows_that_cannot_be_read_are_a_note_and_a_named_file_that_cannot_is_an_error(tmp_path: Path) -> None:
+    notes = as_json(dataset={"persistentVolumeClaim": {"claimName": "data", "path": "train.jsonl"}})["notes"]
+    assert any("--dataset FILE" in note for note in notes)
+    notes = as_json(dataset={"uri": "s3://bucket/rows.jsonl"})["notes"]
+    assert any("s3://bucket/rows.jsonl: is not on this machine" in note for note in notes)
+    missing = plan("--dataset", str(tmp_path / "no.jsonl"))
+    assert missing.exit_code == 2
+    assert "--dataset" in missing.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "holds no rows"),
+        ('{"messages": "hello"}', "line 1: is not a row"),
+        (rows(1) + "\n[1]", "line 2: is not a row"),
+        (rows(63), "63 rows are too few to hold out 32"),
+    ],
+)
+def test_rows_that_the_trainer_would_refuse_are_named(tmp_path: Path, content: str, said: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(content)
+    result = plan("--dataset", str(path))
+    assert result.exit_code != 0
+    assert said in result.stderr
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_a_config_file_counts_before_the_catalogue(tmp_path: Path, folder: bool) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(CONFIG))
+    found = as_json("--config", str(tmp_path if folder else path))
+    assert found["gpus"] == 1
+    assert any("for 0.494B parameters" in note for note in found["notes"])
+    assert any(str(path) in note for note in found["notes"])
+
+
+def test_a_model_that_is_a_folder_is_read_unless_its_size_is_stated(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    assert any("for 0.494B" in note for note in as_json(model={"name": str(tmp_path)})["notes"])
+    stated = as_json(model={"name": str(tmp_path), "parameters": "3B"})
+    assert any("for 3B" in note for note in stated["notes"])
+
+
+def test_a_model_in_the_hubs_cache_is_read_from_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    cached = tmp_path / "models--org--own"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text("abc")
+    (cached / "snapshots" / "abc").mkdir(parents=True)
+    (cached / "snapshots" / "abc" / "config.json").write_text(json.dumps(CONFIG))
+    assert any("for 0.494B" in note for note in as_json(model={"name": "org/own"})["notes"])
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "No such file"),
+        ("{", "not JSON"),
+        ("[]", "not a JSON object"),
+        (json.dumps({**CONFIG, "hidden_size": "896"}), "hidden_size: '896' is not a whole number"),
+    ],
+)
+def test_a_config_that_is_none_is_refused_by_its_field(
+    tmp_path: Path, content: str | None, said: str
+) -> None:
+    path = tmp_path / "config.json"
+    if content is not None:
+        path.write_text(content)
+    result = plan("--config", str(path))
+    assert result.exit_code != 0
+    assert said in result.stderr
+    assert str(path) in result.stderr
+
+
+def test_a_sweep_has_a_line_for_every_rank() -> None:
+    found = as_json("--sweep", "training.loraRank", model={"name": "Qwen/Qwen2.5-72B"})
+    assert found["field"] == "spec.training.loraRank"
+    assert [line["value"] for line in found["sweep"]] == [4, 8, 16, 32]
+    counts = [line["gpus"] for line in found["sweep"]]
+    assert counts == sorted(counts)
+    lines = plan("--sweep", "training.loraRank", model={"name": "Qwen/Qwen2.5-72B"}).stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["loraRank", "4", "8", "16", "32"]
+
+
+def test_a_sweep_says_why_a_value_cannot_be_planned() -> None:
+    kinds = "accelerator=nvidia-t4-16gb,nvidia-h200-141gb"
+    small, large = as_json("--sweep", kinds)["sweep"]
+    assert (small["gpus"], small["refused"]["reason"]) == (None, "DoesNotFit")
+    assert large["gpus"] == 1
+    shown = plan("--sweep", kinds).stdout.splitlines()
+    assert "are usable" in shown[1]
+    assert plan("--sweep", "accelerator=nvidia-t4-16gb").exit_code == 1
+
+
+def test_a_sweep_over_accelerators_takes_all_of_the_catalogue_and_no_stated_count() -> None:
+    found = as_json("--sweep", "accelerator", resources={"gpus": 8, "pricePerGpuHour": 2})["sweep"]
+    assert [line["value"] for line in found] == list(ACCELERATORS)
+    assert {line["gpus"] for line in found if line["value"] == "nvidia-h200-141gb"} == {1}
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("sampling.numRollouts", [2, 3, 4, 5, 6, 7, 8]),
+        # Half of the default, and only what is above maxTokens and within the batch.
+        ("training.maxContextLength", [4096, 8192, 16384]),
+        ("training.batchSizeTokens", [8192, 16384, 32768, 65536, 131072]),
+        ("training.objective", ["grpo", "dapo", "gspo", "drGrpo", "cispo"]),
+        ("sampling.maxTokens=256, 512", [256, 512]),
+    ],
+)
+def test_values_are_the_usual_ones_or_those_that_are_named(field: str, values: list[Any]) -> None:
+    found = as_json("--sweep", field, model={"name": "Qwen/Qwen2.5-7B"})["sweep"]
+    assert [line["value"] for line in found] == values
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("training.loraRank=8,64", "spec.training.loraRank: 64"),
+        ("sampling.numRollouts=9", "allowed is 2 to 8"),
+        ("training.maxContextLength=1024", "maxContextLength"),
+        ("training.lorarank", "did you mean spec.training.loraRank"),
+        ("training", "is not a number, text or switch"),
+        ("status.phase", "is not a number, text or switch of the spec"),
+        ("model.name", "--sweep model.name=v1,v2"),
+    ],
+)
+def test_a_sweep_that_cannot_be_made_is_refused_with_the_fix(asked: str, said: str) -> None:
+    result = plan("--sweep", asked)
+    assert result.exit_code != 0
+    assert said in result.stderr
+    assert not result.stdout
+
+
+def test_a_hub_that_does_not_answer_is_told_with_the_ways_around_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    result = plan("--hub", model={"name": "org/secret"})
+    assert result.exit_code == 2
+    for way in ("org/secret", "HF_TOKEN", "--config FILE"):
+        assert way in result.stderr
+
+
+def test_without_the_hubs_client_only_the_hub_is_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    assert plan().exit_code == 0
+    assert "pip install huggingface_hub" in plan("--hub").stderr

@@ -1,0 +1,102 @@
+"""How many rows a dataset has and how long their prompts are, as far as it can be read here.
+
+The tokenizer may not be here, so lengths are taken from characters: about four to a token in English prose,
+fewer in code and in most other languages. What wraps a message in ChatML is five tokens, and three begin the
+answer.
+"""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from rft_cli.console import UNREADABLE, UserError
+from rft_cli.inputs import Input, located
+from rft_cli.manifest import Manifest
+from rft_planner.estimate import Rows
+from rft_planner.steps import MAX_HELD_OUT, MIN_HELD_OUT, held_out_rows
+
+CHARACTERS_PER_TOKEN = 4
+MESSAGE_TOKENS = 5
+ANSWER_TOKENS = 3
+
+
+class Counted(NamedTuple):
+    """Rows of one dataset."""
+
+    number: int
+    prompt_tokens: float
+    """Mean."""
+
+
+def count(content: bytes, source: str) -> Counted:
+    """Return how many rows JSONL holds, and their mean length; blank lines do not count.
+
+    Raises:
+        UserError: a line holds no conversation, or none is there.
+    """
+    lengths = [
+        _prompt_tokens(line, f"{source}: line {number}")
+        for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1)
+        if line.strip()
+    ]
+    if not lengths:
+        raise UserError(f"{source}: holds no rows", UNREADABLE)
+    return Counted(len(lengths), sum(lengths) / len(lengths))
+
+
+def _prompt_tokens(line: bytes, place: str) -> float:
+    try:
+        messages = json.loads(line)["messages"]
+        texts = [message["content"] for message in messages]
+        characters = sum(map(len, texts))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(
+            f"{place}: is not a row; one is a JSON object whose messages have a role and a content",
+            UNREADABLE,
+        ) from error
+    return characters / CHARACTERS_PER_TOKEN + MESSAGE_TOKENS * len(texts) + ANSWER_TOKENS
+
+
+def rows_of(manifest: Manifest, dataset: Path | None, evaluation: Path | None) -> Rows:
+    """Return what is known of a manifest's rows; files named on the command line count before its own.
+
+    Raises:
+        UserError: the rows cannot be read here, or are too few.
+    """
+    spec = manifest.job.spec
+    counted = _read(located(manifest, "spec.dataset", spec.dataset, dataset, "--dataset", Path()))
+    if spec.evaluation.dataset is not None:
+        return Rows(counted.number, _evaluated(manifest, evaluation), counted.prompt_tokens)
+    if evaluation is not None:
+        raise UserError("--evaluation-dataset: the manifest has no spec.evaluation.dataset", UNREADABLE)
+    held_out = held_out_rows(counted.number, spec.evaluation.fraction)
+    if held_out < MIN_HELD_OUT:
+        raise UserError(
+            f"spec.dataset: {counted.number} rows are too few to hold out {MIN_HELD_OUT} and train on as"
+            " many; add rows, or set spec.evaluation.dataset"
+        )
+    return Rows(counted.number - held_out, held_out, counted.prompt_tokens)
+
+
+def _evaluated(manifest: Manifest, override: Path | None) -> int:
+    """Return the rows of the evaluation's own dataset; the most of a fraction where it cannot be read."""
+    source = manifest.job.spec.evaluation.dataset
+    assert source is not None
+    field, flag = "spec.evaluation.dataset", "--evaluation-dataset"
+    try:
+        return _read(located(manifest, field, source, override, flag, Path())).number
+    except UserError:
+        if override is not None:
+            raise
+        return MAX_HELD_OUT
+
+
+def _read(given: Input) -> Counted:
+    if given.content is not None:
+        return count(given.content, given.location)
+    if "://" in given.location:
+        raise UserError(f"{given.location}: is not on this machine; pass --dataset FILE", UNREADABLE)
+    try:
+        return count(Path(given.location).read_bytes(), given.location)
+    except OSError as error:
+        raise UserError(f"{given.location}: cannot be read: {error.strerror}", UNREADABLE) from error

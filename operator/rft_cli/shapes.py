@@ -1,0 +1,87 @@
+"""The shape of a model by its ``config.json``, where one is at hand."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from rft_api.sources import ModelSource
+from rft_cli.console import INVALID, UNREADABLE, UserError
+from rft_planner.shapes import Shape, UnreadableConfig, from_config
+
+CONFIG_FILE = "config.json"
+
+
+class Read(NamedTuple):
+    """A shape and the file that describes it."""
+
+    shape: Shape
+    path: Path
+
+
+def shape_for(model: ModelSource, config: Path | None, *, hub: bool) -> Read | None:
+    """Return the shape that a file gives: ``config``, the model's own folder, the hub's cache or the hub.
+
+    ``None``: there is no such file, or ``spec.model.parameters`` is to count.
+
+    Raises:
+        UserError: a file cannot be read or describes no shape, or the hub does not give it.
+    """
+    if config is not None:
+        path = config / CONFIG_FILE if config.is_dir() else config
+        return read(path)
+    if hub:
+        return read(_from_hub(model))
+    if model.parameters is not None:
+        return None
+    folder = Path(model.name).expanduser()
+    path_or_none = folder / CONFIG_FILE if folder.is_dir() else _cached(model)
+    return read(path_or_none) if path_or_none is not None else None
+
+
+def read(path: Path) -> Read:
+    """Return the shape that a ``config.json`` describes.
+
+    Raises:
+        UserError: it cannot be read, or a field is missing or no number.
+    """
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not JSON"
+        raise UserError(f"{path}: cannot be read as a model's config.json: {reason}", UNREADABLE) from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: is not a model's config.json: not a JSON object", UNREADABLE)
+    try:
+        return Read(from_config(config), path)
+    except UnreadableConfig as error:
+        fix = "set spec.model.parameters, e.g. 7B, to plan by the model's size"
+        raise UserError(f"{path}: {error}; {fix}", INVALID) from error
+
+
+def _cached(model: ModelSource) -> Path | None:
+    """Return the file in the hub's cache on this machine; nothing is fetched."""
+    try:
+        from huggingface_hub import try_to_load_from_cache
+    except ImportError:
+        return None
+    try:
+        found = try_to_load_from_cache(model.name, CONFIG_FILE, revision=model.revision)
+    except ValueError:  # no name that a hub could have
+        return None
+    return Path(found) if isinstance(found, str) else None
+
+
+def _from_hub(model: ModelSource) -> Path:
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError as error:
+        raise UserError("--hub: needs the package huggingface_hub: pip install huggingface_hub") from error
+    try:
+        return Path(hf_hub_download(model.name, CONFIG_FILE, revision=model.revision))
+    except Exception as error:  # the hub's client raises httpx's, its own and OSError alike
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"--hub: {model.name}: the hub did not give config.json: {reason}; for a gated model set HF_TOKEN"
+            " or log in with hf auth login, without a route pass --config FILE",
+            UNREADABLE,
+        ) from error
