@@ -1,0 +1,124 @@
+"""What the code of a model type fixes and its ``config.json`` does not say.
+
+Read from the model classes of ``transformers`` 5.19. A test builds each type with random weights and compares
+every count with the model's own, and the adapter's with what peft 0.21 trains.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rft_planner.shapes import Shape
+
+Extra = Callable[["Shape"], int]
+
+
+def head_norms(shape: "Shape") -> int:
+    """Norms of queries and keys, one weight for each column of a head."""
+    return 2 * shape.head_dim
+
+
+def width_norms(shape: "Shape") -> int:
+    """Norms of queries and keys over all heads together."""
+    return (shape.heads + shape.kv_heads) * shape.head_dim
+
+
+def two_more_norms(shape: "Shape") -> int:
+    """Norms behind attention and feed-forward part, besides those in front of them."""
+    return 2 * shape.hidden
+
+
+def output_bias(shape: "Shape") -> int:
+    """Bias of the output projection, where the projections of the attention have one."""
+    return shape.hidden if shape.attention_bias else 0
+
+
+def sinks(shape: "Shape") -> int:
+    """A sink for each head."""
+    return shape.heads
+
+
+def expert_biases(shape: "Shape") -> int:
+    """Biases of the router and of each expert's gate, up and down."""
+    return shape.experts * (1 + 2 * shape.expert_intermediate + shape.hidden)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One model type."""
+
+    extras: tuple[Extra, ...] = (output_bias,)
+    """Parameters of a layer beyond its matrices, two norms and the biases of q, k and v."""
+    bias: bool = False
+    """Whether q, k and v have a bias where the config does not say."""
+    bias_field: str | None = "attention_bias"
+    """Field that says so; ``None`` where the code asks none."""
+    head_norms_field: str | None = None
+    """Field that gives queries and keys the norms of ``head_norms``."""
+    feed_forward_bias_field: str | None = None
+    """Field that gives gate, up and down a bias."""
+    tied: bool = False
+    """Whether the output layer is the embedding where the config does not say."""
+    fused_attention: bool = False
+    fused_feed_forward: bool = False
+    mixture: bool = False
+    adapted_experts: bool = False
+    """Whether peft's ``all-linear`` adapts router and experts, instead of every other feed-forward matrix."""
+    shared_gate: bool = False
+    defaults: Mapping[str, int] = field(default_factory=dict)
+    """Values of fields that published configs of this type leave out."""
+
+
+def _defaults(**values: int) -> Mapping[str, int]:
+    return MappingProxyType(values)
+
+
+_PLAIN = Layout(extras=(), bias_field=None)
+_GEMMA_3 = _defaults(
+    head_dim=256,
+    num_attention_heads=8,
+    num_key_value_heads=4,
+    vocab_size=262_208,
+    max_position_embeddings=131_072,
+)
+
+LAYOUTS: Mapping[str, Layout] = MappingProxyType(
+    {
+        "ernie4_5": Layout(
+            bias_field="use_bias", feed_forward_bias_field="use_bias", tied=True,
+            defaults=_defaults(head_dim=128),
+        ),
+        "exaone4": Layout(extras=(head_norms,), bias_field=None),
+        "gemma": Layout(tied=True, defaults=_defaults(head_dim=256)),
+        "gemma2": Layout(extras=(two_more_norms, output_bias), tied=True, defaults=_defaults(head_dim=256)),
+        "gemma3_text": Layout(extras=(head_norms, two_more_norms, output_bias), tied=True, defaults=_GEMMA_3),
+        "glm": Layout(extras=(), bias=True, fused_feed_forward=True, defaults=_defaults(head_dim=128)),
+        "glm4": Layout(
+            extras=(two_more_norms,), bias=True, fused_feed_forward=True, defaults=_defaults(head_dim=128)
+        ),
+        "glm4_moe": Layout(extras=(), head_norms_field="use_qk_norm", mixture=True, adapted_experts=True),
+        "gpt_oss": Layout(
+            extras=(output_bias, sinks, expert_biases), bias=True, mixture=True,
+            defaults=_defaults(head_dim=64),
+        ),
+        "granite": Layout(feed_forward_bias_field="mlp_bias"),
+        "hunyuan_v1_dense": Layout(extras=(head_norms, output_bias)),
+        "llama": Layout(feed_forward_bias_field="mlp_bias"),
+        "ministral": _PLAIN,
+        "ministral3": Layout(extras=(), bias_field=None, defaults=_defaults(head_dim=128)),
+        "mistral": _PLAIN,
+        "mixtral": Layout(extras=(), bias_field=None, mixture=True, adapted_experts=True),
+        "olmo2": Layout(extras=(width_norms, output_bias)),
+        "olmo3": Layout(extras=(width_norms, output_bias)),
+        "olmoe": Layout(extras=(width_norms, output_bias), mixture=True, adapted_experts=True),
+        "phi3": Layout(extras=(), bias_field=None, fused_attention=True, fused_feed_forward=True),
+        "qwen2": Layout(extras=(), bias=True, bias_field=None),
+        "qwen2_moe": Layout(extras=(), bias=True, bias_field="qkv_bias", mixture=True, shared_gate=True),
+        "qwen3": Layout(extras=(head_norms, output_bias), defaults=_defaults(head_dim=128)),
+        "qwen3_moe": Layout(extras=(head_norms, output_bias), mixture=True, adapted_experts=True),
+        "smollm3": Layout(feed_forward_bias_field="mlp_bias", tied=True),
+    }
+)  # fmt: skip
+"""Layout by the ``model_type`` of a config."""
