@@ -43,6 +43,7 @@ class Reason:
     INVALID_SPEC = "InvalidSpec"  # a field is out of range or fields contradict each other
     IMMUTABLE_FIELD_CHANGED = "ImmutableFieldChanged"  # an edit after start; the run ignores it
     PLANNED = "Planned"  # GPUs and memory are derived
+    OVERRIDDEN = "PlanOverridden"  # spec.resources.gpus is obeyed, and the plan would take another number
     UNKNOWN_MODEL = "UnknownModel"  # neither catalogue nor config.json knows the model
     UNKNOWN_ACCELERATOR = "UnknownAccelerator"  # the catalogue does not know it and no memory is given
     DOES_NOT_FIT = "DoesNotFit"  # no number of GPUs that a pod may have holds the run

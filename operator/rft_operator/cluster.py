@@ -117,6 +117,11 @@ class Cluster:
         """Return a ValidatingWebhookConfiguration; the chart allows the webhook its own by name."""
         return self._call("GET", self._path("ValidatingWebhookConfiguration", "", name))
 
+    def nodes(self) -> list[Json]:
+        """Return the nodes, as the API server remembers them; the chart may allow it."""
+        answer = self._call("GET", "api/v1/nodes", {"resourceVersion": "0"})
+        return list(answer.get("items") or [])
+
     def check_crd(self, namespace: str | None) -> None:
         """Raise NotFound where the server does not know RFTJobs."""
         where = f"namespaces/{namespace}/" if namespace else ""

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,11 +14,12 @@ from rft_operator.clock import rfc3339
 from rft_operator.cluster import Cluster, ClusterError, Conflict, NotFound, Unavailable
 from rft_operator.decision import Decision, Note, Part
 from rft_operator.ingest.reports import Reports
+from rft_operator.nodes import PLACING_SECONDS, PLANNING_SECONDS, Nodes
 from rft_operator.objects.config import CA_KEY, ca_config_map, claim, config_map, run_config
 from rft_operator.objects.job import child_job
 from rft_operator.objects.names import OPERATOR_NAME, Owner, owner_of
 from rft_operator.objects.pod import Image
-from rft_operator.observe import RawState, observe
+from rft_operator.observe import Observed, RawState, observe
 from rft_operator.queue import Key
 from rft_operator.reconcile import baseline_to_read, reconcile
 from rft_operator.settings import Settings
@@ -35,6 +37,7 @@ class Controller:
         self._cluster = cluster
         self._reports = reports
         self._settings = settings
+        self._nodes = Nodes(cluster.nodes if settings.read_nodes else None)
         self._uids: dict[Key, str] = {}
         self._written: dict[Key, str] = {}
         self.ca_bundle: str | None = None
@@ -67,13 +70,21 @@ class Controller:
         owner = owner_of(document)
         self._uids[key] = owner.uid
         raw = self._cluster.state(owner, baseline_to_read(document))
-        observed = observe(owner, raw, self.ca_bundle, self._reports.get(owner.uid))
+        observed = self._with_nodes(observe(owner, raw, self.ca_bundle, self._reports.get(owner.uid)))
         decision = reconcile(document, observed, datetime.now(UTC), self._settings.no_progress_seconds)
         self._write_status(key, document, decision.status)
         for note in decision.notes:
             self._post(owner, note)
         self._act(owner, raw, decision)
         return decision.requeue_after
+
+    def _with_nodes(self, observed: Observed) -> Observed:
+        """Return the facts with the nodes, where a plan is to be made or a pod is not placed."""
+        if any(pod.unschedulable for pod in observed.pods):
+            return replace(observed, nodes=self._nodes.get(PLACING_SECONDS))
+        if observed.child is None:
+            return replace(observed, nodes=self._nodes.get(PLANNING_SECONDS))
+        return observed
 
     def _write_status(self, key: Key, document: dict[str, Any], status: Mapping[str, Any]) -> None:
         patch = merge_patch(document.get("status") or {}, status)

@@ -1,7 +1,7 @@
 """What the cluster holds, as small facts. Raw objects go in; nothing here talks to a cluster."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
@@ -10,6 +10,8 @@ from rft_api.report import ProgressReport
 from rft_api.runconfig import CONFIG_FILE, GRADER_CONTAINER, TRAINER_CONTAINER, RunConfig
 from rft_operator.objects.config import CA_KEY
 from rft_operator.objects.names import Owner, controller_uid
+from rft_planner.nodes import Node, Taint
+from rft_planner.sizes import quantity
 
 Raw = Mapping[str, Any]
 
@@ -46,6 +48,8 @@ class Pod:
     message: str = ""
     scheduled: bool = False
     unschedulable: str = ""
+    requests: Mapping[str, float] = field(default_factory=dict)
+    """What its containers ask for together, by resource: CPUs, bytes, devices."""
     waiting: Waiting | None = None
     trainer: Terminated | None = None
     grader: Terminated | None = None
@@ -116,6 +120,8 @@ class Observed:
     conflicts: tuple[str, ...] = ()
     received: Received | None = None
     baseline: Raw | None = None
+    nodes: tuple[Node, ...] = ()
+    """Nodes of the cluster; none where they are not needed, or cannot be read."""
 
     @property
     def any_alive(self) -> bool:
@@ -230,11 +236,42 @@ def pod(raw: Raw) -> Pod:
         message=status.get("message", ""),
         scheduled=bool(raw.get("spec", {}).get("nodeName")),
         unschedulable=unscheduled.get("message", "") if unscheduled.get("reason") == "Unschedulable" else "",
+        requests=_requests(raw.get("spec", {})),
         waiting=_waiting(states.values()),
         trainer=trainer,
         grader=_terminated(states.get(GRADER_CONTAINER, {})),
         report=_report(trainer),
     )
+
+
+def _requests(spec: Raw) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for container in spec.get("containers") or []:
+        asked = (container.get("resources") or {}).get("requests") or {}
+        for name, amount in asked.items():
+            found[name] = found.get(name, 0.0) + _amount(amount)
+    return found
+
+
+def node(raw: Raw) -> Node:
+    """Return the facts of a node."""
+    metadata, spec, status = raw["metadata"], raw.get("spec", {}), raw.get("status", {})
+    taints = [Taint(t["key"], t.get("value", ""), t["effect"]) for t in spec.get("taints") or []]
+    return Node(
+        name=metadata["name"],
+        labels=metadata.get("labels") or {},
+        allocatable={name: _amount(text) for name, text in (status.get("allocatable") or {}).items()},
+        taints=tuple(taints),
+        schedulable=not spec.get("unschedulable") and _condition(status, "Ready") is not None,
+    )
+
+
+def _amount(text: str) -> float:
+    """Return a quantity as a number; 0 for one written in a way that nodes do not use."""
+    try:
+        return quantity(text)
+    except ValueError:
+        return 0.0
 
 
 def _condition(status: Raw, kind: str, value: str = "True") -> dict[str, Any] | None:

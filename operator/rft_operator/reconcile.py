@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from pydantic import ValidationError
+
 from rft_api import baseline
 from rft_api.conditions import Reason
 from rft_api.immutability import follows, late_changes
@@ -27,7 +29,9 @@ from rft_operator.status import (
     with_report,
     with_summary,
 )
-from rft_planner.plan import Unplannable, plan
+from rft_planner.overrides import contradiction
+from rft_planner.placement import placed
+from rft_planner.plan import Unplannable
 
 NO_PROGRESS_SECONDS = 1800.0
 
@@ -80,13 +84,24 @@ def gather(
     unplannable = None
     if planned is None and spec is not None:
         try:
-            planned = plan(spec, document["metadata"]["uid"])
+            planned = placed(spec, document["metadata"]["uid"], observed.nodes, told(document))
         except Unplannable as error:
             unplannable = error
     return Facts(
         document, observed, now, job, problems, spec, renews, planned, unplannable,
         newest_report(observed), no_progress_seconds,
     )  # fmt: skip
+
+
+def told(document: Mapping[str, Any]) -> Plan | None:
+    """Return the plan that the status tells of this spec: its kind of GPU stays while nodes come and go."""
+    status = document.get("status") or {}
+    if status.get("observedGeneration") != document["metadata"].get("generation", 1):
+        return None
+    try:
+        return Plan.model_validate(status.get("plan"), by_alias=True, by_name=False)
+    except ValidationError:
+        return None
 
 
 def _after_the_end(facts: Facts, status: dict[str, Any]) -> Decision:
@@ -170,6 +185,9 @@ def _notes(facts: Facts, verdict: Verdict) -> tuple[Note, ...]:
     planned = _planned(facts)
     if planned.holds and (old.get("Planned") or {}).get("status") != "True":
         notes.append(Note(planned.reason, planned.message))
+        overridden = _overridden(facts)
+        if overridden is not None:
+            notes.append(Note(Reason.OVERRIDDEN, overridden, warning=True))
     accepted = _accepted(facts)
     was_rejected = (old.get("Accepted") or {}).get("reason")
     if accepted.reason == Reason.IMMUTABLE_FIELD_CHANGED != was_rejected:
@@ -177,6 +195,14 @@ def _notes(facts: Facts, verdict: Verdict) -> tuple[Note, ...]:
     if (old.get("Ready") or {}).get("reason") != verdict.reason:
         notes.append(Note(verdict.reason, verdict.message, warning=_is_bad(verdict)))
     return tuple(notes)
+
+
+def _overridden(facts: Facts) -> str | None:
+    """Return what the plan says against the number of GPUs that the user set."""
+    if facts.spec is None:
+        return None
+    uid, nodes = facts.document["metadata"]["uid"], facts.observed.nodes
+    return contradiction(facts.spec, lambda spec: placed(spec, uid, nodes, facts.plan))
 
 
 def _is_bad(verdict: Verdict) -> bool:

@@ -31,6 +31,8 @@ class Settings:
     metrics_port: int = 9090
     workers: int = 8
     no_progress_seconds: float = 1800.0
+    read_nodes: bool = True
+    """Whether the cluster's nodes are read: they say which GPUs to plan for, and why a pod is not placed."""
 
     @property
     def certificate_names(self) -> tuple[str, ...]:
@@ -65,6 +67,7 @@ def from_env(env: Mapping[str, str]) -> Settings:
         metrics_port=number(env, "RFT_METRICS_PORT", Settings.metrics_port),
         workers=number(env, "RFT_WORKERS", Settings.workers),
         no_progress_seconds=float(number(env, "RFT_NO_PROGRESS_SECONDS", int(Settings.no_progress_seconds))),
+        read_nodes=switch(env, "RFT_READ_NODES", Settings.read_nodes),
     )
 
 
@@ -81,6 +84,14 @@ def number(env: Mapping[str, str], name: str, default: int) -> int:
     if not text.isdigit():
         raise BadSettings(f"{name} {text} is not a whole number")
     return int(text)
+
+
+def switch(env: Mapping[str, str], name: str, default: bool) -> bool:
+    """Return a switch. Raises BadSettings where it is neither true nor false."""
+    text = env.get(name) or str(default).lower()
+    if text not in ("true", "false"):
+        raise BadSettings(f"{name} {text} is neither true nor false")
+    return text == "true"
 
 
 def address(env: Mapping[str, str], name: str, default: str) -> str:

@@ -12,11 +12,14 @@ from rft_api.problems import Problem
 from rft_api.report import ProgressReport
 from rft_operator import clock
 from rft_operator.decision import Facts, Part, Verdict
-from rft_operator.failures import Failure, classify, hindrance
+from rft_operator.failures import Failure, Hindrance, classify, hindrance
 from rft_operator.objects.job import own_count_limit
 from rft_operator.observe import Pod
+from rft_planner.unplaced import unplaced
 
 CONFLICT_RECHECK_SECONDS = 60.0
+NODES_RECHECK_SECONDS = 300.0
+"""After which a job that no node takes is looked at again: the scheduler tells of no node that changed."""
 
 
 def cancelled(facts: Facts) -> Verdict | None:
@@ -134,15 +137,27 @@ def waiting(facts: Facts) -> Verdict | None:
         return None
     ensure, patch = _missing(facts), _own_count(facts)
     failures = failures_of(facts)
-    held = hindrance(pod) if pod is not None else None
+    held = _held(facts, pod) if pod is not None else None
     phase: Phase = "Starting" if pod is not None and pod.scheduled else "Pending"
     if held is not None:
-        return Verdict(phase, held.reason, held.message, ensure=ensure, patch_child=patch)
+        again = NODES_RECHECK_SECONDS if held.reason == Reason.UNSCHEDULABLE else None
+        return Verdict(
+            phase, held.reason, held.message, ensure=ensure, patch_child=patch, requeue_after=again
+        )
     if failures:
         message = f"Attempt {len(failures)} failed: {failures[-1].reason}: {failures[-1].message}"
         return Verdict("Starting", Reason.RETRYING, message, ensure=ensure, patch_child=patch)
     message = "The pod starts." if phase == "Starting" else "Waiting for the pod."
     return Verdict(phase, Reason.WAITING_FOR_POD, message, ensure=ensure, patch_child=patch)
+
+
+def _held(facts: Facts, pod: Pod) -> Hindrance | None:
+    """Return why a pod does not start; where no node takes it, what it needs and what would make it fit."""
+    found = hindrance(pod)
+    if found is None or found.reason != Reason.UNSCHEDULABLE or facts.spec is None or facts.plan is None:
+        return found
+    said = unplaced(facts.spec, facts.plan, facts.observed.nodes, pod.requests, found.message)
+    return Hindrance(found.reason, said)
 
 
 def running(facts: Facts) -> Verdict | None:

@@ -41,16 +41,18 @@ def placed(spec: RFTJobSpec, uid: str, nodes: Sequence[Node] = (), before: Plan 
     if resources.accelerator is not None:
         kind = _named(resources.accelerator.name, offered)
         made = plan(spec, uid)
-        return _landing_on(kind, made, spec, nodes) if kind is not None else made
+        return _landing_on(kind, made, spec, nodes, before) if kind is not None else made
     earlier = recorded(before)
     if not offered and earlier is not None:
         offered = {earlier: []}
     if not offered:
         made = plan(spec, uid).model_copy(update={"accelerator": accelerators.DEFAULT})
-        return _noted(made, f"for {accelerators.DEFAULT}: {_silent(nodes)}")
-    best = _best(_offers(spec, uid, offered, nodes), earlier)
-    found = best.plan.model_copy(update={"gpu_memory": _mebibytes(best.kind.memory)})
-    return _noted(found, f"for {best.kind.title}: {_why(best, nodes)}")
+        # The same words as long as it is that kind: a status must not change with every node.
+        return _noted(made, f"for {accelerators.DEFAULT}: no node that the job may use says its kind")
+    best = _best(_offers(spec, uid, offered), earlier)
+    found = _landing_on(best.kind, best.plan, spec, nodes, before)
+    found = found.model_copy(update={"gpu_memory": _mebibytes(best.kind.memory)})
+    return _noted(found, f"for {best.kind.title}: chosen by the labels of the cluster's nodes")
 
 
 def needs(plan: Plan) -> dict[str, float]:
@@ -96,9 +98,7 @@ def _named(name: str | None, offered: dict[Kind, list[Node]]) -> Kind | None:
     return min(kinds, key=lambda kind: (-len(offered[kind]), kind.label or ()), default=None)
 
 
-def _offers(
-    spec: RFTJobSpec, uid: str, offered: dict[Kind, list[Node]], everything: Sequence[Node]
-) -> list[_Offer]:
+def _offers(spec: RFTJobSpec, uid: str, offered: dict[Kind, list[Node]]) -> list[_Offer]:
     """Return a plan for every kind that holds the job.
 
     Raises:
@@ -107,8 +107,8 @@ def _offers(
     found, refused = [], {}
     for kind, nodes in offered.items():
         try:
-            made = _landing_on(kind, plan(for_kind(spec, kind), uid), spec, everything)
-            found.append(_Offer(kind, nodes, made))
+            made = plan(for_kind(spec, kind), uid)
+            found.append(_Offer(kind, nodes, made.model_copy(update={"gpu_resource": kind.resource})))
         except Unplannable as error:
             refused[kind.memory, kind.title] = error
     if not found:
@@ -133,12 +133,15 @@ def _best(offers: list[_Offer], earlier: Kind | None) -> _Offer:
     return min(offers, key=order)
 
 
-def _landing_on(kind: Kind, made: Plan, spec: RFTJobSpec, nodes: Sequence[Node]) -> Plan:
+def _landing_on(kind: Kind, made: Plan, spec: RFTJobSpec, nodes: Sequence[Node], before: Plan | None) -> Plan:
     """Return the plan with what makes its pod land on nodes of that kind; the user's selector wins."""
     update: dict[str, Any] = {"accelerator": kind.title, "gpu_resource": kind.resource}
     theirs = (spec.resources.node_selector if spec.resources is not None else None) or {}
-    if kind.label is not None and kind.label[0] not in theirs and _has_others(kind, nodes):
-        update["node_selector"] = dict([kind.label])
+    if kind.label is not None and kind.label[0] not in theirs:
+        selector = dict([kind.label])
+        bound = before is not None and before.node_selector == selector
+        if bound or _has_others(kind, nodes):
+            update["node_selector"] = selector
     return made.model_copy(update=update)
 
 
@@ -149,18 +152,6 @@ def _has_others(kind: Kind, nodes: Sequence[Node]) -> bool:
 
 def _noted(made: Plan, note: str) -> Plan:
     return made.model_copy(update={"notes": [note, *(made.notes or [])]})
-
-
-def _why(offer: _Offer, nodes: Sequence[Node]) -> str:
-    if not offer.nodes:
-        return f"chosen before, and {_silent(nodes)} now"
-    if len(offer.nodes) == 1:
-        return f"{offer.nodes[0].name} has it"
-    return f"{len(offer.nodes)} nodes that the job may use have it"
-
-
-def _silent(nodes: Sequence[Node]) -> str:
-    return "no node that the job may use says its kind" if nodes else "no node says its kind"
 
 
 def _mebibytes(memory: float) -> str:

@@ -12,6 +12,12 @@ def test_settings_have_defaults() -> None:
     assert settings.certificate_names == ()
 
 
+def test_nodes_are_read_unless_that_is_turned_off() -> None:
+    image = {"RFT_TRAINER_IMAGE": "trainer:1"}
+    assert from_env(image).read_nodes is True
+    assert from_env({**image, "RFT_READ_NODES": "false"}).read_nodes is False
+
+
 def test_the_host_of_the_url_is_in_the_certificate() -> None:
     settings = from_env(
         {
@@ -33,6 +39,7 @@ def test_the_host_of_the_url_is_in_the_certificate() -> None:
         {"RFT_INGEST_URL": "http://plain"},
         {"RFT_INGEST_PORT": "many"},
         {"RFT_INGEST_BIND": "everywhere"},
+        {"RFT_READ_NODES": "perhaps"},
     ],
 )
 def test_a_wrong_setting_is_named(wrong: dict[str, str]) -> None:

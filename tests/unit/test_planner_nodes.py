@@ -150,7 +150,7 @@ def test_the_nodes_label_decides_what_the_plan_is_made_for() -> None:
         "nvidia.com/gpu",
         named.gpus,
     )
-    assert first_note(made) == "for nvidia-l40s-48gb: gpu-1 has it"
+    assert first_note(made) == "for nvidia-l40s-48gb: chosen by the labels of the cluster's nodes"
     assert made.memory_parts == named.memory_parts
 
 
@@ -158,7 +158,7 @@ def test_without_labels_it_is_the_default_and_the_note_says_so() -> None:
     made = on(node(product=None))
     assert made.accelerator == "nvidia-h100-80gb"
     assert first_note(made) == "for nvidia-h100-80gb: no node that the job may use says its kind"
-    assert first_note(on()) == "for nvidia-h100-80gb: no node says its kind"
+    assert on() == made
     assert made.node_selector is None
 
 
@@ -250,10 +250,15 @@ def test_nodes_that_come_later_change_nothing() -> None:
 
 def test_nodes_that_go_change_nothing_until_another_kind_is_there() -> None:
     first = on(node("a", "NVIDIA-New", nvidia_com__gpu_memory="81920"))
-    gone = on(before=first)
-    assert (gone.accelerator, gone.gpus, gone.gpu_memory) == (first.accelerator, first.gpus, first.gpu_memory)
-    assert first_note(gone) == "for NVIDIA-New: chosen before, and no node says its kind now"
+    assert first.accelerator == "NVIDIA-New"
+    assert on(before=first) == first
     assert on(node("b", H100), before=first).accelerator == "nvidia-h100-80gb"
+
+
+def test_a_binding_to_a_label_is_kept_when_the_other_kind_goes() -> None:
+    first = on(node("a", L40S), node("b", H100))
+    assert on(node("b", H100), before=first) == first
+    assert on(before=first) == first
 
 
 KINDS = st.lists(

@@ -71,17 +71,21 @@ def pod_template(
         "containers": containers,
         "volumes": [m.volume for m in mounted],
     }
-    return {"metadata": metadata, "spec": pod | _placement(template, spec.resources or Resources())}
+    return {"metadata": metadata, "spec": pod | _placement(template, spec.resources or Resources(), plan)}
 
 
-def _placement(template: Template, resources: Resources) -> dict[str, Any]:
+def _placement(template: Template, resources: Resources, plan: Plan) -> dict[str, Any]:
+    tolerations = [toleration.dump() for toleration in resources.tolerations or []]
+    if plan.gpus:
+        # GPU nodes are often kept from others by a taint of the resource's name. Some API servers add this.
+        tolerations.append({"key": _resource(plan), "operator": "Exists", "effect": "NoSchedule"})
     wanted = {
         "serviceAccountName": template.service_account_name,
         "imagePullSecrets": [ref.dump() for ref in template.image_pull_secrets or []],
         "affinity": template.affinity,
         "priorityClassName": template.priority_class_name,
-        "nodeSelector": resources.node_selector,
-        "tolerations": [toleration.dump() for toleration in resources.tolerations or []],
+        "nodeSelector": {**(plan.node_selector or {}), **(resources.node_selector or {})},
+        "tolerations": tolerations,
     }
     return {key: value for key, value in wanted.items() if value}
 
@@ -102,7 +106,7 @@ def _trainer(spec: RFTJobSpec, plan: Plan, mounted: list[Mounted]) -> dict[str, 
     requests = {"cpu": plan.cpu, "memory": plan.memory}
     limits = {"memory": plan.memory}
     if plan.gpus:
-        limits[resource_of(plan.accelerator)] = str(plan.gpus)
+        limits[_resource(plan)] = str(plan.gpus)
     return {
         "name": TRAINER_CONTAINER,
         "command": ["python", "-m", "rft_trainer"],
@@ -113,6 +117,10 @@ def _trainer(spec: RFTJobSpec, plan: Plan, mounted: list[Mounted]) -> dict[str, 
         "terminationMessagePolicy": "File",
         "volumeMounts": [m.mount(m.trainer) for m in mounted if m.trainer is not None],
     }
+
+
+def _resource(plan: Plan) -> str:
+    return plan.gpu_resource or resource_of(plan.accelerator)
 
 
 def _grader(mounted: list[Mounted]) -> dict[str, Any]:

@@ -1,0 +1,43 @@
+"""The right to read nodes: given by default, small, and not given where it is not wanted."""
+
+from typing import Any
+
+import pytest
+
+from rft_operator.settings import from_env
+from tests.unit.test_chart_webhook import one, rendered
+
+Json = dict[str, Any]
+NAME = "rft-rft-operator"
+RIGHT = {"apiGroups": [""], "resources": ["nodes"], "verbs": ["list"]}
+SINGLE = "watch.namespaces={team}"
+OFF = "nodes.read=false"
+
+
+def of_nodes(documents: list[Json]) -> list[tuple[str, Json]]:
+    """Return every rule about nodes with the kind of role that holds it."""
+    return [
+        (d["kind"], rule)
+        for d in documents
+        if d["kind"] in ("Role", "ClusterRole")
+        for rule in d["rules"]
+        if "nodes" in rule["resources"]
+    ]
+
+
+@pytest.mark.parametrize("values", [(), (SINGLE,)], ids=["all namespaces", "single namespaces"])
+def test_the_operator_may_list_nodes_and_nothing_else_of_them(values: tuple[str, ...]) -> None:
+    assert of_nodes(rendered(*values)) == [("ClusterRole", RIGHT)]
+
+
+@pytest.mark.parametrize("values", [(OFF,), (OFF, SINGLE)], ids=["all namespaces", "single namespaces"])
+def test_the_right_can_be_kept_back(values: tuple[str, ...]) -> None:
+    assert of_nodes(rendered(*values)) == []
+
+
+@pytest.mark.parametrize("read", [True, False])
+def test_the_operator_knows_whether_it_may_read_them(read: bool) -> None:
+    documents = rendered() if read else rendered(OFF)
+    (container,) = one(documents, "Deployment", NAME)["spec"]["template"]["spec"]["containers"]
+    settings = from_env({e["name"]: e["value"] for e in container["env"] if "value" in e})
+    assert settings.read_nodes is read

@@ -1,0 +1,111 @@
+"""The cluster's nodes: read now and then, and never in the way."""
+
+import logging
+from typing import Any
+
+import pytest
+
+from rft_operator.cluster import ClusterError
+from rft_operator.nodes import Nodes
+from rft_operator.observe import node, pod
+from rft_planner.nodes import Node, Taint
+
+RAW: dict[str, Any] = {
+    "metadata": {"name": "gpu-1", "labels": {"nvidia.com/gpu.product": "Tesla-T4"}},
+    "spec": {"taints": [{"key": "nvidia.com/gpu", "effect": "NoSchedule"}]},
+    "status": {
+        "allocatable": {"cpu": "7910m", "memory": "32Gi", "nvidia.com/gpu": "2", "odd": "1e3"},
+        "conditions": [{"type": "Ready", "status": "True"}],
+    },
+}
+
+
+class Server:
+    """Nodes that can be read, or not, at a time that does not pass by itself."""
+
+    def __init__(self) -> None:
+        self.items: list[dict[str, Any]] = [RAW]
+        self.error: ClusterError | None = None
+        self.reads, self.now = 0, 0.0
+        self.nodes = Nodes(self._read, lambda: self.now)
+
+    def _read(self) -> list[dict[str, Any]]:
+        self.reads += 1
+        if self.error is not None:
+            raise self.error
+        return self.items
+
+    def names(self, max_age: float = 60.0) -> list[str]:
+        return [found.name for found in self.nodes.get(max_age)]
+
+
+def test_a_nodes_facts_are_numbers() -> None:
+    assert node(RAW) == Node(
+        "gpu-1",
+        {"nvidia.com/gpu.product": "Tesla-T4"},
+        {"cpu": 7.91, "memory": 32 * 2**30, "nvidia.com/gpu": 2, "odd": 0},
+        (Taint("nvidia.com/gpu"),),
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"spec": {"unschedulable": True}}, {"status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}}],
+    ids=["cordoned", "not ready"],
+)
+def test_a_node_that_takes_no_pods_is_known_as_such(change: dict[str, Any]) -> None:
+    assert node(RAW).schedulable
+    assert not node({**RAW, **change}).schedulable
+
+
+def test_what_a_pod_asks_for_is_the_sum_of_its_containers() -> None:
+    def container(**requests: str) -> dict[str, Any]:
+        return {"name": "x", "resources": {"requests": requests}}
+
+    containers = [container(cpu="4", memory="1Gi"), container(cpu="100m", memory="256Mi"), {"name": "y"}]
+    seen = pod({"metadata": {"name": "p", "uid": "u"}, "spec": {"containers": containers}})
+    assert seen.requests == {"cpu": 4.1, "memory": 1280 * 2**20}
+
+
+def test_nodes_are_read_again_only_when_they_are_too_old() -> None:
+    server = Server()
+    assert server.names() == server.names() == ["gpu-1"]
+    assert server.reads == 1
+    server.now = 30
+    assert server.names(max_age=60) == ["gpu-1"]
+    assert server.reads == 1
+    server.items = []
+    assert server.names(max_age=10) == []
+    assert server.reads == 2
+
+
+def test_what_cannot_be_read_is_done_without_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    server = Server()
+    server.error = ClusterError(403, "nodes is forbidden")
+    with caplog.at_level(logging.WARNING):
+        for server.now in (0, 1, 100, 200):
+            assert server.names() == []
+    assert server.reads == 3, "a refusal is remembered like an answer"
+    assert [record.message for record in caplog.records] == [
+        "the nodes cannot be read, so plans are made without them: 403: nodes is forbidden"
+    ]
+
+
+def test_a_failure_in_between_leaves_the_nodes_as_they_were() -> None:
+    server = Server()
+    assert server.names() == ["gpu-1"]
+    server.error, server.now = ClusterError(503, "away"), 100
+    assert server.names() == ["gpu-1"]
+
+
+def test_a_cluster_without_nodes_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    server = Server()
+    server.items = []
+    with caplog.at_level(logging.WARNING):
+        for server.now in (0, 100):
+            assert server.names() == []
+    assert len(caplog.records) == 1
+
+
+def test_an_operator_that_may_not_read_them_has_none() -> None:
+    assert Nodes(None).get(0.0) == ()

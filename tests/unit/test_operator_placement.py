@@ -1,0 +1,159 @@
+"""From nodes to the job: what is planned for, where the pod lands, and what is said where it does not."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from rft_api.conditions import CONDITION_TYPES
+from rft_api.status import Plan, RFTJobStatus
+from rft_api.validation import parse
+from rft_operator.decision import Decision
+from rft_operator.objects.config import run_config
+from rft_operator.objects.job import child_job
+from rft_operator.objects.names import owner_of
+from rft_operator.objects.pod import Image
+from rft_operator.observe import Child, Observed, Pod
+from rft_operator.reconcile import reconcile
+from rft_planner.nodes import Node
+
+NOW = datetime(2026, 11, 22, 18, 0, tzinfo=UTC)
+PRODUCT = "nvidia.com/gpu.product"
+CHILD = Child(uid="job-1", created="2026-11-22T17:50:00Z", has_failure_policy=True, backoff_limit=3)
+WAITING = Pod(
+    "sums-x-1",
+    "pod-1",
+    "2026-11-22T17:50:05Z",
+    controller="job-1",
+    unschedulable="0/1 nodes are available: 1 Insufficient nvidia.com/gpu.",
+    requests={"cpu": 16.0, "memory": 90 * 2.0**30, "nvidia.com/gpu": 4.0},
+)
+
+
+def node(name: str = "gpu-1", product: str = "NVIDIA-L40S", gpus: int = 2) -> Node:
+    allocatable = {"cpu": 64.0, "memory": 500 * 2.0**30, "nvidia.com/gpu": float(gpus)}
+    return Node(name, {PRODUCT: product}, allocatable)
+
+
+def rftjob(status: Any = None, generation: int = 1, **changes: Any) -> dict[str, Any]:
+    spec = {
+        "model": {"name": "Qwen/Qwen2.5-7B"},
+        "dataset": {"configMap": {"name": "rows"}},
+        "graders": [{"name": "right", "numeric": {}}],
+        "storage": {"persistentVolumeClaim": {"claimName": "runs"}},
+        **changes,
+    }
+    metadata = {"name": "sums", "namespace": "team", "uid": "u-1", "generation": generation}
+    return {
+        "apiVersion": "rft.dev/v1alpha1",
+        "kind": "RFTJob",
+        "metadata": metadata,
+        "spec": spec,
+        # Through JSON, as the API server keeps it.
+        **({"status": json.loads(json.dumps(status))} if status is not None else {}),
+    }
+
+
+def decided(document: dict[str, Any], *nodes: Node, **observed: Any) -> Decision:
+    return reconcile(document, Observed(nodes=nodes, ca_current=True, **observed), NOW)
+
+
+def plan_of(decision: Decision) -> Plan:
+    assert decision.plan is not None
+    return decision.plan
+
+
+def condition(decision: Decision, kind: str) -> dict[str, Any]:
+    assert [c["type"] for c in decision.status["conditions"]] == list(CONDITION_TYPES)
+    return next(c for c in decision.status["conditions"] if c["type"] == kind)
+
+
+def test_the_plan_in_the_status_is_for_the_kind_of_the_nodes() -> None:
+    decision = decided(rftjob(), node(gpus=8))
+    told = decision.status["plan"]
+    assert (told["accelerator"], told["gpuResource"]) == ("nvidia-l40s-48gb", "nvidia.com/gpu")
+    assert told["notes"][0] == "for nvidia-l40s-48gb: chosen by the labels of the cluster's nodes"
+    RFTJobStatus.model_validate(decision.status, by_alias=True, by_name=False)
+
+
+def test_before_the_start_the_kind_stays_until_the_spec_changes() -> None:
+    taken = {"conflicts": ("Job sums-1",)}
+    first = decided(rftjob(), node(gpus=8), **taken)
+    better = (node(gpus=8), node("gpu-2", "NVIDIA-H200"))
+    for nodes in ((), better):
+        again = decided(rftjob(first.status), *nodes, **taken)
+        assert plan_of(again).accelerator == "nvidia-l40s-48gb"
+        assert again.notes == ()
+    edited = decided(rftjob(first.status, generation=2), *better, **taken)
+    assert plan_of(edited).accelerator == "nvidia-h200-141gb"
+
+
+def test_the_snapshots_plan_is_not_changed_by_nodes_that_come_later() -> None:
+    first = decided(rftjob(), node(gpus=8))
+    spec = parse(rftjob()).spec
+    snapshot = run_config(owner_of(rftjob()), spec, plan_of(first), None)
+    state = {"child": CHILD, "snapshot": snapshot, "config_exists": True}
+    later = decided(rftjob(first.status, generation=2), node("gpu-2", "NVIDIA-H200"), **state)
+    assert plan_of(later) == plan_of(first)
+
+
+def test_the_pod_lands_on_the_kind_that_was_chosen() -> None:
+    mine = {"nodeSelector": {"pool": "train"}, "tolerations": [{"key": "team", "value": "a"}]}
+    nodes = [
+        Node(n.name, {**n.labels, "pool": "train"}, n.allocatable) for n in (node(), node("b", "Tesla-T4"))
+    ]
+    document = rftjob(model={"name": "Qwen/Qwen2.5-0.5B"}, resources=mine)
+    made = plan_of(decided(document, *nodes))
+    spec, image = parse(document).spec, Image("trainer:1", "IfNotPresent")
+    job = child_job(owner_of(document), spec, made, image, reports=False)
+    pod = job["spec"]["template"]["spec"]
+    assert pod["nodeSelector"] == {PRODUCT: "NVIDIA-L40S", "pool": "train"}
+    assert pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    # A taint of the resource's name keeps others off the GPUs, and must not keep this pod off them.
+    assert pod["tolerations"] == [
+        {"key": "team", "operator": "Equal", "value": "a"},
+        {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"},
+    ]
+
+
+def test_a_label_in_the_users_selector_wins() -> None:
+    made = Plan(gpus=1, node_selector={PRODUCT: "NVIDIA-L40S"}, gpu_resource="nvidia.com/mig-1g.10gb")
+    document = rftjob(resources={"nodeSelector": {PRODUCT: "Tesla-T4"}})
+    image = Image("trainer:1", "IfNotPresent")
+    job = child_job(owner_of(document), parse(document).spec, made, image, reports=False)
+    pod = job["spec"]["template"]["spec"]
+    assert pod["nodeSelector"] == {PRODUCT: "Tesla-T4"}
+    assert pod["containers"][0]["resources"]["limits"]["nvidia.com/mig-1g.10gb"] == "1"
+
+
+def test_a_pod_that_no_node_takes_says_what_it_needs_what_there_is_and_what_would_fit() -> None:
+    document = rftjob(resources={"gpus": 4, "memory": "90Gi"})
+    decision = decided(document, node(), child=CHILD, pods=(WAITING,), config_exists=True)
+    ready = condition(decision, "Ready")
+    assert (ready["status"], ready["reason"]) == ("False", "Unschedulable")
+    assert ready["message"].startswith(
+        "The pod needs 4 nvidia.com/gpu, 16 CPU, 90Gi; the largest node that it may use, gpu-1, has"
+        " 2 nvidia.com/gpu, 64 CPU, 500Gi. It fits with spec.resources.gpus: 2 "
+    )
+    assert ready["message"].endswith(f"The scheduler: {WAITING.unschedulable}")
+    (told,) = [note for note in decision.notes if note.reason == "Unschedulable"]
+    assert (told.message, told.warning) == (ready["message"], True)
+    assert decision.requeue_after is not None
+    again = decided(rftjob(decision.status, **document["spec"]), node(), child=CHILD, pods=(WAITING,))
+    assert again.notes == ()
+
+
+def test_without_nodes_the_scheduler_speaks() -> None:
+    document = rftjob(resources={"gpus": 4, "memory": "90Gi"})
+    decision = decided(document, child=CHILD, pods=(WAITING,), config_exists=True)
+    said = f"The pod needs 4 nvidia.com/gpu, 16 CPU, 90Gi. The scheduler: {WAITING.unschedulable}"
+    assert condition(decision, "Ready")["message"] == said
+
+
+def test_a_number_of_gpus_that_the_plan_would_not_take_is_warned_about_once() -> None:
+    document = rftjob(resources={"gpus": 4})
+    first = decided(document, node("a", "NVIDIA-H200", 8))
+    warned = [note for note in first.notes if note.warning]
+    assert [note.reason for note in warned] == ["PlanOverridden"]
+    assert warned[0].message == "spec.resources.gpus: 4 is obeyed; the plan for nvidia-h200-141gb needs 1"
+    assert plan_of(first).gpus == 4
+    assert decided(rftjob(first.status, **document["spec"]), node("a", "NVIDIA-H200", 8)).notes == ()
