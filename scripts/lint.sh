@@ -19,6 +19,7 @@ check "mypy, products" $bin/mypy operator/rft_api operator/rft_planner operator/
 check "mypy, tests" $bin/mypy tests
 check "import-linter" $bin/lint-imports
 check "generated files" $bin/python -m rft_api.export --check
+check "table of plans" $bin/python -m rft_planner.table --check
 for script in scripts/*.sh .ci/run; do check "bash -n $script" bash -n "$script"; done
 
 if [ ${#failed[@]} -ne 0 ]; then
