@@ -1,4 +1,4 @@
-"""``python -m rft_planner.table [--check]``: write ``docs/reference/plans.md``, or check that it is up to date."""
+"""``python -m rft_planner.table [--check]``: write ``docs/reference/plans.md``, or check it."""
 
 import argparse
 import sys
