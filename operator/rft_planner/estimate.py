@@ -173,8 +173,10 @@ def _notes(
             f" taken for {ASSUMED_PROMPT} tokens"
         )
     else:
+        whole = (laid_out.per_epoch or 0) * spec.training.epochs
+        cut = f"{laid_out.steps} steps, by stop.maxSteps, of " if laid_out.steps < whole else ""
         yield (
-            f"about {laid_out.steps} steps, if completions are half of maxTokens long and prompts"
+            f"{cut}about {whole} steps, if completions are half of maxTokens long and prompts"
             f" {rows.prompt_tokens:.0f} tokens"
         )
     if hours is not None and most is not None:

@@ -60,9 +60,10 @@ def test_max_steps_ends_the_count_in_the_middle_of_an_epoch() -> None:
         sampling={"numRollouts": 4, "maxTokens": 200},
         stop={"maxSteps": 12},
     )
-    made = found(given, Rows(train=95, evaluation=32, prompt_tokens=100)).estimate
-    assert made.steps == 12
-    assert made.prompt_tokens == (95 + 2 * 10) * 4 * 100
+    made = found(given, Rows(train=95, evaluation=32, prompt_tokens=100))
+    assert made.estimate.steps == 12
+    assert made.estimate.prompt_tokens == (95 + 2 * 10) * 4 * 100
+    assert made.notes[0].startswith("12 steps, by stop.maxSteps, of about 20 steps")
 
 
 def test_without_rows_only_max_steps_bounds_the_run() -> None:
