@@ -1,9 +1,22 @@
 """Accelerators by name: memory, speed and labels of one device, and what Kubernetes calls it.
 
+None of these numbers was measured by us.
+
 Memory stands for what a process sees of a device (``torch.cuda.get_device_properties().total_memory``), which
-is less than the maker's number. The values are common knowledge, not measured by us; a spec overrides them
-with ``spec.resources.accelerator.memory``. Rates are those of the makers' data sheets, dense, which no
-program reaches; where forms of one device differ, the slower one counts.
+is less than the maker's number and differs with driver and error correction. It is the least of the total
+capacities that torch names in public out-of-memory messages, rounded down; for V100 16 GB it is common
+knowledge, for slices what ``nvidia-smi mig -lgip`` lists. A spec overrides it with
+``spec.resources.accelerator.memory``.
+
+Rates are the makers', dense, which no program reaches; where forms of one device share a name, the slower
+counts. Compared in November 2026 with public copies of data sheets and with the tables of torchtitan
+(``tools/utils.py``) and Lightning (``fabric/utilities/throughput.py``): T4, V100, A10, A40, A100, L4, L40,
+L40S, RTX 4090, RTX A6000, H100, H20, H200, B200, GB200, MI300X, MI325X, the rate of MI250X, and the
+processors of slices. Compared with nothing: RTX 3090, RTX 5090, RTX 6000 Ada, RTX PRO 6000, H200 NVL, the rate
+of A10G, the bandwidths of T4, A100 80 GB as a card, H100 NVL and MI250X.
+
+Labels are seen in public manifests and node listings, except those of RTX 3090, 4090, 5090 and 6000 Ada,
+which follow the same rule: the name that the driver gives, with hyphens for spaces.
 """
 
 from dataclasses import dataclass
@@ -61,24 +74,25 @@ ACCELERATORS = MappingProxyType(
         "nvidia-v100-32gb": _device(
             31.7, 112, 0.9, "Tesla-V100-SXM2-32GB", "Tesla-V100-PCIE-32GB", "Tesla-V100S-PCIE-32GB"
         ),
-        "nvidia-a10-24gb": _device(22.0, 125, 0.6, "NVIDIA-A10"),
-        "nvidia-a10g-24gb": _device(22.0, 70, 0.6, "NVIDIA-A10G"),
-        "nvidia-a40-48gb": _device(44.4, 149.7, 0.696, "NVIDIA-A40"),
+        "nvidia-a10-24gb": _device(21.9, 125, 0.6, "NVIDIA-A10"),
+        "nvidia-a10g-24gb": _device(21.9, 70, 0.6, "NVIDIA-A10G"),
+        "nvidia-a40-48gb": _device(44.3, 149.7, 0.696, "NVIDIA-A40"),
         "nvidia-rtx-3090-24gb": _device(23.5, 71, 0.936, "NVIDIA-GeForce-RTX-3090"),
         "nvidia-rtx-4090-24gb": _device(23.5, 165.2, 1.008, "NVIDIA-GeForce-RTX-4090"),
         "nvidia-rtx-5090-32gb": _device(31.3, 209.5, 1.792, "NVIDIA-GeForce-RTX-5090"),
-        "nvidia-rtx-a6000-48gb": _device(47.4, 154.8, 0.768, "NVIDIA-RTX-A6000"),
-        "nvidia-rtx-6000-ada-48gb": _device(47.4, 364.2, 0.96, "NVIDIA-RTX-6000-Ada-Generation"),
+        "nvidia-rtx-a6000-48gb": _device(47.2, 154.8, 0.768, "NVIDIA-RTX-A6000"),
+        "nvidia-rtx-6000-ada-48gb": _device(47.2, 364.2, 0.96, "NVIDIA-RTX-6000-Ada-Generation"),
         "nvidia-rtx-pro-6000-96gb": _device(
-            94.9,
+            94.5,
             503.8,
             1.597,
             "NVIDIA-RTX-PRO-6000-Blackwell-Server-Edition",
             "NVIDIA-RTX-PRO-6000-Blackwell-Workstation-Edition",
         ),
-        "nvidia-l4-24gb": _device(22.0, 121, 0.3, "NVIDIA-L4"),
-        "nvidia-l40s-48gb": _device(44.4, 362, 0.864, "NVIDIA-L40S"),
-        "nvidia-a100-40gb": _device(39.4, 312, 1.555, "NVIDIA-A100-SXM4-40GB", "NVIDIA-A100-PCIE-40GB"),
+        "nvidia-l4-24gb": _device(21.9, 121, 0.3, "NVIDIA-L4"),
+        "nvidia-l40-48gb": _device(44.3, 181, 0.864, "NVIDIA-L40"),
+        "nvidia-l40s-48gb": _device(44.3, 362, 0.864, "NVIDIA-L40S"),
+        "nvidia-a100-40gb": _device(39.3, 312, 1.555, "NVIDIA-A100-SXM4-40GB", "NVIDIA-A100-PCIE-40GB"),
         "nvidia-a100-80gb": _device(79.1, 312, 1.935, "NVIDIA-A100-SXM4-80GB", "NVIDIA-A100-80GB-PCIe"),
         "nvidia-a100-80gb-mig-1g.10gb": _a100_slice("1g.10gb", 9.5, 14, 1),
         "nvidia-a100-80gb-mig-2g.20gb": _a100_slice("2g.20gb", 19.5, 28, 2),
@@ -88,15 +102,15 @@ ACCELERATORS = MappingProxyType(
         "nvidia-h100-80gb-mig-2g.20gb": _h100_slice("2g.20gb", 19.5, 32, 2),
         "nvidia-h100-80gb-mig-3g.40gb": _h100_slice("3g.40gb", 39.2, 60, 4),
         "nvidia-h100-pcie-80gb": _device(79.1, 756, 2.0, "NVIDIA-H100-PCIe"),
-        "nvidia-h100-nvl-94gb": _device(93.1, 835, 3.9, "NVIDIA-H100-NVL"),
+        "nvidia-h100-nvl-94gb": _device(93.0, 835, 3.9, "NVIDIA-H100-NVL"),
         "nvidia-h20-96gb": _device(95.0, 148, 4.0, "NVIDIA-H20"),
-        "nvidia-h200-141gb": _device(139.8, 989.4, 4.8, "NVIDIA-H200"),
-        "nvidia-h200-nvl-141gb": _device(139.8, 835, 4.8, "NVIDIA-H200-NVL"),
-        "nvidia-b200-180gb": _device(178.0, 2250, 7.7, "NVIDIA-B200"),
-        "nvidia-gb200-186gb": _device(184.0, 2500, 8.0, "NVIDIA-GB200"),
-        "amd-mi250x-64gb": _device(63.9, 191.5, 1.6, resource=AMD),
-        "amd-mi300x-192gb": _device(191.5, 1307.4, 5.3, "AMD_Instinct_MI300X_OAM", resource=AMD),
-        "amd-mi325x-256gb": _device(255.5, 1307.4, 6.0, resource=AMD),
+        "nvidia-h200-141gb": _device(139.7, 989.4, 4.8, "NVIDIA-H200"),
+        "nvidia-h200-nvl-141gb": _device(139.7, 835, 4.8, "NVIDIA-H200-NVL"),
+        "nvidia-b200-180gb": _device(178.3, 2250, 7.7, "NVIDIA-B200"),
+        "nvidia-gb200-186gb": _device(184.3, 2500, 8.0, "NVIDIA-GB200"),
+        "amd-mi250x-64gb": _device(63.9, 191.5, 1.6, resource=AMD),  # one of a module's two
+        "amd-mi300x-192gb": _device(191.6, 1307.4, 5.3, "AMD_Instinct_MI300X_OAM", resource=AMD),
+        "amd-mi325x-256gb": _device(255.6, 1307.4, 6.0, "AMD_Instinct_MI325_OAM", resource=AMD),
     }
 )
 """Device by the name that ``spec.resources.accelerator.name`` takes."""

@@ -1,0 +1,88 @@
+"""The catalogue of accelerators holds together: names, labels, slices and orders of magnitude."""
+
+import re
+
+import pytest
+
+from rft_planner.accelerators import ACCELERATORS, AMD, DEFAULT, NVIDIA, Device, resource_of
+from rft_planner.sizes import GIB
+
+WHOLE = [name for name in ACCELERATORS if "-mig-" not in name]
+SLICES = [name for name in ACCELERATORS if "-mig-" in name]
+
+
+def nominal(name: str) -> float:
+    """Bytes that the name says, in the makers' gigabytes."""
+    found = re.search(r"(\d+)gb$", name)
+    assert found is not None, name
+    return float(found[1]) * 1e9
+
+
+@pytest.mark.parametrize("name", ACCELERATORS)
+def test_a_process_sees_about_as_much_memory_as_the_name_says(name: str) -> None:
+    # Makers count in 2**30 or in 10**9; error correction and firmware keep up to a tenth of it.
+    memory = ACCELERATORS[name].memory
+    assert 0.9 * nominal(name) < memory < nominal(name) * GIB / 1e9
+
+
+@pytest.mark.parametrize("name", ACCELERATORS)
+def test_a_device_multiplies_faster_than_it_reads(name: str) -> None:
+    """Operations per byte: 37 on an H20, which is slowed down for export, to 500 on an L4."""
+    device = ACCELERATORS[name]
+    assert 30 < device.bf16_flops / device.bandwidth < 600
+
+
+@pytest.mark.parametrize("name", SLICES)
+def test_a_slice_is_part_of_its_device(name: str) -> None:
+    slice_, profile = ACCELERATORS[name], name.split("-mig-")[1]
+    whole = ACCELERATORS[name.split("-mig-")[0]]
+    assert slice_.resource == f"nvidia.com/mig-{profile}"
+    assert slice_.memory < whole.memory
+    assert slice_.bandwidth < whole.bandwidth
+    # Up to a seventh of the processors is left out when a device is cut.
+    sevenths = int(profile[0]) / 7
+    assert 0.8 * sevenths < slice_.bf16_flops / whole.bf16_flops < 1.1 * sevenths
+
+
+def test_a_label_means_one_device() -> None:
+    labels = [label for device in ACCELERATORS.values() for label in device.products]
+    assert len(labels) == len(set(labels))
+    # What Kubernetes takes as a label's value.
+    assert all(re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?", label) for label in labels)
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_label_names_the_maker_of_the_resource(name: str) -> None:
+    device = ACCELERATORS[name]
+    assert device.resource == (AMD if name.startswith("amd-") else NVIDIA)
+    maker = "AMD" if device.resource == AMD else ("NVIDIA", "Tesla")
+    assert all(label.startswith(maker) for label in device.products)
+
+
+@pytest.mark.parametrize(
+    ("label", "name"),
+    [
+        ("Tesla-T4", "nvidia-t4-16gb"),
+        ("NVIDIA-A10G", "nvidia-a10g-24gb"),
+        ("NVIDIA-A100-SXM4-80GB", "nvidia-a100-80gb"),
+        ("NVIDIA-A100-80GB-PCIe", "nvidia-a100-80gb"),
+        ("NVIDIA-H100-80GB-HBM3", "nvidia-h100-80gb"),
+        ("NVIDIA-H100-PCIe", "nvidia-h100-pcie-80gb"),
+        ("AMD_Instinct_MI300X_OAM", "amd-mi300x-192gb"),
+    ],
+)
+def test_the_labels_of_common_nodes_are_known(label: str, name: str) -> None:
+    assert [found for found, device in ACCELERATORS.items() if label in device.products] == [name]
+
+
+def test_the_default_is_a_device_with_labels() -> None:
+    assert isinstance(ACCELERATORS[DEFAULT], Device)
+    assert ACCELERATORS[DEFAULT].products
+    assert resource_of(None) == ACCELERATORS[DEFAULT].resource
+
+
+def test_a_newer_generation_is_faster() -> None:
+    order = ["nvidia-t4-16gb", "nvidia-a10-24gb", "nvidia-a100-80gb", "nvidia-h100-80gb", "nvidia-b200-180gb"]
+    devices = [ACCELERATORS[name] for name in order]
+    assert [device.bf16_flops for device in devices] == sorted(device.bf16_flops for device in devices)
+    assert [device.bandwidth for device in devices] == sorted(device.bandwidth for device in devices)
