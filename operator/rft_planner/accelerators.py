@@ -12,8 +12,8 @@ Rates are the makers', dense, which no program reaches; where forms of one devic
 counts. Compared in November 2026 with public copies of data sheets and with the tables of torchtitan
 (``tools/utils.py``) and Lightning (``fabric/utilities/throughput.py``): T4, V100, A10, A40, A100, L4, L40,
 L40S, RTX 4090, RTX A6000, H100, H20, H200, B200, GB200, MI300X, MI325X, the rate of MI250X, and the
-processors of slices. Compared with nothing: RTX 3090, RTX 5090, RTX 6000 Ada, RTX PRO 6000, H200 NVL, the rate
-of A10G, the bandwidths of T4, A100 80 GB as a card, H100 NVL and MI250X.
+processors of slices. Compared with nothing: RTX 3090, RTX 5090, RTX 6000 Ada, RTX PRO 6000, H200 NVL, the
+rate of A10G, the bandwidths of T4, A100 80 GB as a card, H100 NVL and MI250X.
 
 Labels are seen in public manifests and node listings, except those of RTX 3090, 4090, 5090 and 6000 Ada,
 which follow the same rule: the name that the driver gives, with hyphens for spaces.
