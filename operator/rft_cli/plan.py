@@ -141,7 +141,7 @@ def expected(estimate: Estimate) -> Iterator[str]:
     if estimate.steps is not None:
         yield f"steps   about {estimate.steps}, {estimate.prompts_per_step} prompts each"
     if estimate.prompt_tokens is not None and estimate.completion_tokens is not None:
-        prompts, completions = _millions(estimate.prompt_tokens), _millions(estimate.completion_tokens)
+        prompts, completions = _short(estimate.prompt_tokens), _short(estimate.completion_tokens)
         yield f"tokens  about {prompts} of prompts, {completions} of completions"
     if estimate.seconds_per_step is not None:
         sampling, update = duration(estimate.sampling_seconds), duration(estimate.update_seconds)
@@ -153,5 +153,9 @@ def expected(estimate: Estimate) -> Iterator[str]:
         yield f"cost    about {estimate.cost:g}"
 
 
-def _millions(tokens: int) -> str:
-    return f"{tokens / 1e6:.3g}M"
+def _short(tokens: int) -> str:
+    """Return a count with three digits: ``950``, ``57.9k``, ``1.02M``."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if tokens >= 0.9995 * size:  # 999,999 is 1M
+            return f"{tokens / size:.3g}{letter}"
+    return str(tokens)

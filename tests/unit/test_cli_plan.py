@@ -95,6 +95,7 @@ def test_rows_of_a_file_make_steps_tokens_hours_and_cost(tmp_path: Path) -> None
     assert found["cost"] == pytest.approx(2 * found["gpuHours"], rel=0.1)
     shown = plan("--dataset", str(path), resources={"pricePerGpuHour": 2}).stdout
     assert f"steps   about {found['steps']}" in shown
+    assert "tokens  about 389k of prompts, 3.69M of completions" in shown
     assert "GPU-hours" in shown
     assert "cost    about" in shown
 
