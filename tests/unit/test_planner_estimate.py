@@ -17,7 +17,7 @@ from rft_planner.estimate import ASSUMED_PROMPT, Found, Rows, estimate, evaluati
 from rft_planner.memory import Workload
 from rft_planner.plan import plan
 from rft_planner.shapes import Shape
-from rft_planner.speed import Lengths, Speed, Update, group_flops, speed_of, weights_read
+from rft_planner.speed import Lengths, Speed, Update, group_flops, sampling_seconds, speed_of, weights_read
 from rft_planner.split import smallest
 from tests.manifests import manifest
 
@@ -199,6 +199,16 @@ def test_a_published_rate_is_met_by_the_share_that_is_assumed() -> None:
     made = group_flops(shape, one, Lengths(0, 16_384, 16_384), Update(1, 0, reference=False))
     rate = 16_384 * 0.25 * H100.bf16_flops / made
     assert 0.5 < rate / 6229 < 1
+
+
+@pytest.mark.parametrize(("kind", "share"), [("nvidia-h100-80gb", 0.27), ("nvidia-l4-24gb", 0.81)])
+def test_one_sequence_is_decoded_within_twice_what_was_published(kind: str, share: float) -> None:
+    # Chen 2026: the share of a device's bandwidth that models of 7B to 8B reach with one sequence.
+    device, shape = ACCELERATORS[kind], CATALOGUE[MODEL]
+    one = Speed(1, 1, 1, device.bf16_flops, device.bandwidth, 16_384, 1e9)
+    planned = sampling_seconds(shape, one, Lengths(2048, 100, 100), 1, 0, 1) / 100
+    published = 2 * shape.parameters / device.bandwidth / share
+    assert 0.5 < planned / published < 2
 
 
 ROWS_OF_A_RUN = Rows(train=1000, evaluation=100, prompt_tokens=100)
