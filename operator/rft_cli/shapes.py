@@ -54,8 +54,7 @@ def read(path: Path) -> Read:
     try:
         return Read(from_config(config), path)
     except UnreadableConfig as error:
-        fix = "set spec.model.parameters, e.g. 7B, to plan by the model's size"
-        raise UserError(f"{path}: {error}; {fix}", INVALID) from error
+        raise UserError(f"{path}: {error}", INVALID) from error
 
 
 def _cached(model: ModelSource) -> Path | None:

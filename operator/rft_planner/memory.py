@@ -153,7 +153,8 @@ def kv_cache(shape: Shape, tokens: int, gpus: int = 1) -> float:
 
 def adapter_slots(shape: Shape, rank: int, gpus: int = 1) -> float:
     """Two slots in bf16 while a version is published, each as large as vLLM's next rank."""
-    slot = next((size for size in SLOT_RANKS if size >= rank), rank)
+    largest = shape.largest_rank(rank)
+    slot = next((size for size in SLOT_RANKS if size >= largest), largest)
     return 2 * BF16 * shape.lora_parameters(slot) / gpus
 
 

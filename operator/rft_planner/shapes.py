@@ -123,6 +123,10 @@ class Shape:
             widths += self._feed_forward_widths + self.beside_widths
         return rank * widths
 
+    def largest_rank(self, rank: int) -> int:
+        """Rank of the largest part of such an adapter, which vLLM's ``max_lora_rank`` has to hold."""
+        return 2 * rank if self.adapted_experts else rank
+
     @property
     def _attention_widths(self) -> int:
         q, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim

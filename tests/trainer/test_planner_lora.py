@@ -90,6 +90,15 @@ def test_an_adapter_of_all_linear_layers_is_as_large_as_the_planner_says(name: s
     assert shape.lora_parameters(rank) == trained(model, rank, "all-linear")
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning:peft")
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_largest_rank_is_that_of_the_widest_adapted_matrix(name: str) -> None:
+    model, shape = built(name)
+    lora = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+    adapter: Any = get_peft_model(model, lora).peft_config["default"]
+    assert shape.largest_rank(4) == max([adapter.r, *adapter.rank_pattern.values()])
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_an_adapter_of_the_attention_is_as_large_as_the_planner_says(name: str) -> None:
     model, shape = built(name)
