@@ -61,6 +61,11 @@ class Room:
         asked = needs(made.model_copy(update={"gpu_resource": self.resource}) if made.gpus else made)
         return any(holds(node, added(asked, self.aside)) for node in self.nodes)
 
+    def most(self, resource: str) -> float:
+        """Return the most of a resource that a node has for the trainer's container."""
+        has = (node.allocatable.get(resource, 0.0) for node in self.nodes)
+        return max(has, default=0.0) - self.aside.get(resource, 0.0)
+
     @property
     def largest(self) -> Node | None:
         """The node with the most GPUs, then the most memory, then the most CPUs."""
@@ -77,7 +82,7 @@ def remedies(spec: RFTJobSpec, made: Plan, room: Room) -> list[Remedy]:
 
     First what one parameter does, in its documented range; a context becomes a power of two, or three
     quarters of one. Where none is enough alone, the two that are lowered least. What the user set by hand of
-    ``spec.resources`` is given up before, and CPUs are capped at what the largest node has.
+    ``spec.resources`` to more than any node has is given up before; CPUs are capped at the largest node's.
     """
     ways = [way for way in _ways(spec, made, room) if _possible(way)]
     for way in ways:
@@ -134,19 +139,19 @@ def _target(spec: RFTJobSpec, made: Plan) -> RFTJobSpec:
 
 
 def _ways(spec: RFTJobSpec, made: Plan, room: Room) -> Iterator[_Way]:
-    """Yield what to start from: the spec, without what is set by hand, and with fewer CPUs."""
+    """Yield what to start from: the spec, then without what is set higher than any node has it."""
     way = _Way(_target(spec, made), made, room)
     resources = spec.resources or Resources()
     yield way
-    if resources.gpus:
+    if (resources.gpus or 0) > room.most(room.resource or ""):
         way = _released(way, GPUS, {"gpus": None})
         yield way
-    if resources.memory is not None:
+    if resources.memory is not None and quantity(resources.memory) > room.most(MEMORY):
         way = _released(way, RAM, {"memory": None})
         yield way
-    most = max((_left(node, room, CPU) for node in room.nodes), default=0.0)
-    if quantity(made.cpu or "0") > most > 0:
-        yield _released(way, CPUS, {"cpu": _cpus(most)})
+    cpus = room.most(CPU)
+    if quantity(made.cpu or "0") > cpus > 0:
+        yield _released(way, CPUS, {"cpu": _cpus(cpus)})
 
 
 def _released(way: _Way, path: str, update: dict[str, str | None]) -> _Way:
@@ -247,10 +252,6 @@ def smaller_model(spec: RFTJobSpec, made: Plan, room: Room) -> float | None:
         if replace(way, spec=way.spec.model_copy(update={"model": model})).fits(()):
             return billions
     return None
-
-
-def _left(node: Node, room: Room, name: str) -> float:
-    return node.allocatable.get(name, 0.0) - room.aside.get(name, 0.0)
 
 
 def added(one: Amounts, other: Amounts) -> dict[str, float]:

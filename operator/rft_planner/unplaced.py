@@ -18,6 +18,9 @@ from rft_planner.remedies import (
 )
 from rft_planner.sizes import GIB
 
+_SHORT = "Insufficient"
+"""How the scheduler says that something of a node is used up; of volumes and ports it speaks otherwise."""
+
 
 def unplaced(spec: RFTJobSpec, made: Plan, nodes: Sequence[Node], requests: Amounts, said: str) -> str:
     """Return why no node takes the pod of a job, and what to do about it.
@@ -29,19 +32,20 @@ def unplaced(spec: RFTJobSpec, made: Plan, nodes: Sequence[Node], requests: Amou
     asks = f"The pod needs {_amounts(wanted)}"
     if nodes:
         room = _room(spec, made, nodes, wanted)
-        asks = f"{asks}; {_answer(spec, made, room, wanted)}"
+        asks = f"{asks}; {_answer(spec, made, room, wanted, said)}"
     return f"{asks}. The scheduler: {said}"
 
 
-def _answer(spec: RFTJobSpec, made: Plan, room: Room, wanted: Amounts) -> str:
+def _answer(spec: RFTJobSpec, made: Plan, room: Room, wanted: Amounts, said: str) -> str:
     largest = room.largest
     if largest is None:
         return "there is no ready node with the labels of its node selector and only taints that it tolerates"
     if any(holds(node, wanted) for node in room.nodes):
-        return "a node of that size is there, so it waits for what others use on it"
+        busy = ", so it waits for what others use on it" if _SHORT in said else ""
+        return f"a node of that size is there{busy}"
     has = {name: largest.allocatable.get(name, 0.0) for name in wanted}
-    said = f"the largest node that it may use, {largest.name}, has {_amounts(has)}"
-    return f"{said}. {_advice(spec, made, room, wanted)}"
+    compared = f"the largest node that it may use, {largest.name}, has {_amounts(has)}"
+    return f"{compared}. {_advice(spec, made, room, wanted)}"
 
 
 def _advice(spec: RFTJobSpec, made: Plan, room: Room, wanted: Amounts) -> str:
@@ -101,5 +105,5 @@ def _amounts(amounts: Amounts) -> str:
 
 def _amount(name: str, amount: float) -> str:
     if name == MEMORY:
-        return f"{amount / GIB:.4g}Gi"
+        return f"{amount / GIB:.4g}Gi" if amount >= GIB else f"{amount / 2**20:.4g}Mi"
     return f"{amount:g} {'CPU' if name == CPU else name}"

@@ -80,6 +80,11 @@ def test_memory_that_lacks_because_it_was_set_by_hand_is_given_back_to_the_plan(
     assert fits("Qwen/Qwen2.5-0.5B", remedy, [node(memory=64)], resources={"memory": "300Gi"})
 
 
+def test_what_was_set_by_hand_and_fits_stays_as_it_is() -> None:
+    fields: dict[str, Any] = {"resources": {"gpus": 2, "memory": "1Gi", "cpu": "128"}}
+    assert found(spec(**fields), node(gpus=2)) == [(Change("spec.resources.cpu", "96"),)]
+
+
 def test_memory_that_no_parameter_lowers_is_named_as_what_a_node_needs() -> None:
     message = said(spec("Qwen/Qwen2.5-32B"), node(gpus=8, memory=8))
     assert "No value of training.maxContextLength, training.loraRank, sampling.numRollouts" in message
@@ -90,6 +95,13 @@ def test_a_pod_that_only_waits_for_others_is_not_told_to_change() -> None:
     message = said(spec(), node(gpus=8))
     assert "a node of that size is there, so it waits for what others use on it" in message
     assert "fits with" not in message
+
+
+def test_another_reason_of_the_schedulers_is_left_to_its_words() -> None:
+    asked, reason = spec(), '0/1 nodes are available: 1 persistentvolumeclaim "runs" not found.'
+    made = placed(asked, "uid", [node(gpus=8)])
+    message = unplaced(asked, made, [node(gpus=8)], needs(made), reason)
+    assert message.endswith(f"; a node of that size is there. The scheduler: {reason}")
 
 
 def test_where_no_node_may_be_used_the_selector_is_named() -> None:

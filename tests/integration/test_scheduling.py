@@ -1,0 +1,168 @@
+"""GPUs on a real scheduler: what is chosen, where the pod lands, and what is said when it lands nowhere.
+
+Run with ``-s`` to read what the conditions say.
+"""
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.integration.node_support import GPU, PRODUCT, fake_node, gpus
+from tests.integration.operator_support import RFTJOBS, Api, Object, Operator, Run
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.cluster
+Submit = Callable[..., Run]
+
+H100, L40S = "NVIDIA-H100-80GB-HBM3", "NVIDIA-L40S"
+WITHIN_SECONDS = 30.0
+SMALL = {"cpu": "100m", "memory": "64Mi"}
+"""The GPUs are the matter here: the rest must not keep a pod off a small machine."""
+ANYWHERE: dict[str, Any] = {"storage": {"ephemeral": {}}, "resources": SMALL}
+LARGE: dict[str, Any] = {
+    **ANYWHERE,
+    "model": {"name": "Qwen/Qwen2.5-14B"},
+    "training": {"maxContextLength": 32768, "loraRank": 32},
+    "sampling": {"numRollouts": 8},
+}
+"""By the plan for 80 GB it needs four GPUs."""
+
+
+@pytest.fixture
+def offering(api: Api, operator: Operator) -> Iterator[Callable[..., None]]:
+    """Return what lets the node offer GPUs; the operator is started again, so that it looks at once."""
+    entered: list[Any] = []
+
+    def offer(count: int, product: str | None = None) -> None:
+        entered.append(gpus(api, count, product))
+        entered[-1].__enter__()
+        operator.stop()
+        operator.start()
+
+    yield offer
+    for manager in reversed(entered):
+        manager.__exit__(None, None, None)
+
+
+def events(api: Api, run: Run) -> list[Object]:
+    selector = f"fieldSelector=involvedObject.uid%3D{run.uid}"
+    found: list[Object] = api.call("GET", "api/v1/namespaces/{}/events?" + selector).get("items") or []
+    return found
+
+
+def unschedulable(run: Run) -> Object:
+    """Return the condition once no node takes the pod, and say how long that took."""
+    started = time.monotonic()
+    ready = wait_until(
+        "it says why no node takes it",
+        lambda: found if (found := run.condition("Ready")).get("reason") == "Unschedulable" else None,
+        WITHIN_SECONDS,
+    )
+    print(f"\nafter {time.monotonic() - started:.1f} s: {ready['message']}")
+    return ready
+
+
+def scheduled(run: Run) -> Object:
+    """Return the pod's spec once a node takes it."""
+    pod = wait_until("a node takes the pod", lambda: _placed(run), WITHIN_SECONDS)
+    return dict(pod["spec"])
+
+
+def _placed(run: Run) -> Object | None:
+    return next((pod for pod in run.pods() if pod["spec"].get("nodeName")), None)
+
+
+def test_a_job_that_needs_one_gpu_is_placed_by_the_extended_resource(
+    submit: Submit, offering: Callable[..., None]
+) -> None:
+    offering(2)
+    run = submit(**ANYWHERE)
+    spec = scheduled(run)
+    assert spec["containers"][0]["resources"]["limits"][GPU] == "1"
+    plan = run.status["plan"]
+    assert (plan["gpus"], plan["accelerator"]) == (1, "nvidia-h100-80gb")
+    assert plan["notes"][0] == "for nvidia-h100-80gb: no node that the job may use says its kind"
+
+
+def test_a_job_that_needs_four_says_what_would_fit_on_two_and_that_fits(
+    submit: Submit, offering: Callable[..., None], api: Api
+) -> None:
+    offering(2, H100)
+    run = submit(**LARGE)
+    ready = unschedulable(run)
+    assert run.status["plan"]["gpus"] == 4
+    assert ready["status"] == "False"
+    assert "The pod needs 4 nvidia.com/gpu, 0.1 CPU" in ready["message"]
+    assert "has 2 nvidia.com/gpu" in ready["message"]
+    assert "Insufficient nvidia.com/gpu" in ready["message"], "the scheduler's own words stay"
+    wait_until("an Event says it too", lambda: _told(api, run, "Unschedulable"))
+    named = re.search(r"It fits with spec\.training\.maxContextLength: (\d+)", ready["message"])
+    assert named is not None, ready["message"]
+    api.delete(RFTJOBS, run.name)
+    lowered = submit(**LARGE | {"training": {"maxContextLength": int(named[1]), "loraRank": 32}})
+    limits = scheduled(lowered)["containers"][0]["resources"]["limits"]
+    print(f"with maxContextLength {named[1]} it asks for {limits[GPU]} and is placed")
+    assert int(limits[GPU]) <= 2
+
+
+def _told(api: Api, run: Run, reason: str) -> Object | None:
+    found = [event for event in events(api, run) if event["reason"] == reason]
+    return found[0] if found and found[0]["type"] == "Warning" else None
+
+
+def test_an_override_is_obeyed_warned_about_and_can_be_taken_back(
+    submit: Submit, offering: Callable[..., None], api: Api
+) -> None:
+    offering(2, H100)
+    # A run that is suspended needs a folder that outlives its pod.
+    kept = {"claimTemplate": {"size": "1Gi", "retain": False}}
+    run = submit(storage=kept, resources={**SMALL, "gpus": 4})
+    message = unschedulable(run)["message"]
+    assert "The pod needs 4 nvidia.com/gpu" in message
+    assert "It fits with spec.resources.gpus: 1" in message
+    warned = wait_until("it is warned about", lambda: _told(api, run, "PlanOverridden"))
+    print(warned["message"])
+    assert warned["message"] == "spec.resources.gpus: 4 is obeyed; the plan for nvidia-h100-80gb needs 1"
+    assert len([e for e in events(api, run) if e["reason"] == "PlanOverridden"]) == 1
+    api.patch(RFTJOBS, run.name, {"spec": {"suspend": True}})
+    run.wait_for_phase("Suspended")
+    api.patch(RFTJOBS, run.name, {"spec": {"resources": {"gpus": 1}}})
+    api.patch(RFTJOBS, run.name, {"spec": {"suspend": False}})
+    assert scheduled(run)["containers"][0]["resources"]["limits"][GPU] == "1"
+
+
+def test_cpus_that_lack_are_named_with_what_the_largest_node_has(submit: Submit) -> None:
+    run = submit(resources={"accelerator": {"name": "cpu"}, "cpu": "64", "memory": "64Mi"})
+    message = unschedulable(run)["message"]
+    assert "The pod needs 64 CPU" in message
+    assert re.search(r"It fits with spec\.resources\.cpu: \d+m? ", message), message
+
+
+def test_the_nodes_label_decides_the_accelerator(submit: Submit, offering: Callable[..., None]) -> None:
+    offering(2, L40S)
+    run = submit(**ANYWHERE)
+    spec = scheduled(run)
+    plan = run.status["plan"]
+    print(f"\n{plan['notes'][0]}; {plan['gpus']} of {plan['gpuMemory']}")
+    assert plan["accelerator"] == "nvidia-l40s-48gb"
+    assert PRODUCT not in spec.get("nodeSelector", {}), "there is no other kind to keep it off"
+
+
+def test_with_several_kinds_the_pod_is_bound_to_the_one_it_was_planned_for(
+    submit: Submit, offering: Callable[..., None], api: Api
+) -> None:
+    with fake_node(api, "rft-fake-h200", "NVIDIA-H200", 8):
+        offering(2, L40S)
+        run = submit(**ANYWHERE)
+        spec = scheduled(run)
+        assert run.status["plan"]["accelerator"] == "nvidia-l40s-48gb"
+        assert spec["nodeSelector"] == {PRODUCT: L40S}
+        assert spec["nodeName"] != "rft-fake-h200"
+
+
+def test_a_job_that_no_node_may_take_says_that(submit: Submit) -> None:
+    run = submit()
+    assert "no ready node with the labels of its node selector" in unschedulable(run)["message"]
