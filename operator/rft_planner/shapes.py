@@ -197,6 +197,11 @@ def from_config(config: Mapping[str, Any]) -> Shape:
         fused_attention=layout.fused_attention,
         fused_feed_forward=layout.fused_feed_forward,
     )
+    if heads % shape.kv_heads:
+        raise UnreadableConfig(
+            f"config.json: num_key_value_heads: {shape.kv_heads} does not divide num_attention_heads {heads};"
+            f" {INSTEAD}"
+        )
     if layout.mixture:
         shape = _with_experts(shape, config, layout)
     beside, widths = _tower(config, hidden)

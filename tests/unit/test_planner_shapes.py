@@ -256,6 +256,7 @@ LLAMA = {
         ({"hidden_size": "4096"}, "hidden_size: '4096'"),
         ({"num_hidden_layers": 0}, "num_hidden_layers: 0"),
         ({"num_attention_heads": True}, "num_attention_heads: True"),
+        ({"num_key_value_heads": 3}, "num_key_value_heads: 3 does not divide num_attention_heads 4"),
         ({"model_type": None}, "model_type: None"),
         ({"model_type": "arcee"}, "model_type: 'arcee'"),  # two feed-forward matrices, not three
         ({"is_encoder_decoder": True}, "is_encoder_decoder: True means an encoder and a decoder"),
