@@ -7,7 +7,7 @@ prompt saves; then each rollout is a row of its own and needs no mask.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -34,6 +34,10 @@ class Row:
     def length(self) -> int:
         """Tokens to compute. The last token of a completion predicts nothing, so it is left out."""
         return len(self.prompt_ids) + sum(len(sample.completion_ids) - 1 for sample in self.samples)
+
+    def masked(self) -> "Row":
+        """The same row, computed like any other, that counts nothing."""
+        return replace(self, samples=tuple(replace(sample, masked=True) for sample in self.samples))
 
 
 @dataclass(frozen=True)

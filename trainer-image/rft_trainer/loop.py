@@ -2,7 +2,7 @@
 
 Left out on purpose: generation never overlaps training here (``maxStaleness`` is an upper bound), so the
 policy that samples a batch is the one that is trained on it and the policy ratio is 1 at the first and only
-update of a batch. Training uses one device.
+update of a batch.
 """
 
 import json
@@ -109,7 +109,7 @@ class Run:
         update_started = time.monotonic()
         rate = parts.schedule.set(step, self._total_steps(parts))
         kept = [group for group in batch.groups if not group.dropped]
-        result = update(parts.policy, parts.optimizer, kept, parts.update, self.should_stop)
+        result = update(parts.policy, parts.optimizer, kept, parts.update, self.should_stop, parts.followers)
         self._advance(batch, len(prompts), len(parts.train))
         publish_started = time.monotonic()
         self.fence.check()

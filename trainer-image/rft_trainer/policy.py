@@ -3,50 +3,66 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from rft_api.parameters import Training
-from rft_trainer import files
+from rft_trainer import files, sharding
 from rft_trainer.errors import ModelError
 from rft_trainer.layout import MicroBatch, Row, Sample, build
 from rft_trainer.rollout.engine import AdapterVersion
+from rft_trainer.team import ALONE, Team
 
 _ATTENTION_LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj"]
 _REFERENCE = "reference"
 _TOLERANCE = 1e-2
 
 
-class Policy:
-    """Model, adapter and tokenizer of a run."""
+@dataclass(frozen=True)
+class PolicyOptions:
+    """What a policy is made of; the same for every process of a team."""
 
-    def __init__(
-        self, folder: Path, training: Training, device: str, dtype: str, seed: int, warm_start: Path | None
-    ) -> None:
+    folder: Path
+    training: Training
+    device: str
+    dtype: str
+    seed: int
+    warm_start: Path | None = None
+
+
+class Policy:
+    """Model, adapter and tokenizer of a run, divided over a team where there is one."""
+
+    def __init__(self, options: PolicyOptions, team: Team = ALONE) -> None:
         """Load the base and put an adapter on it. Raises ModelError when either cannot be used."""
-        self.folder = folder
-        self.device = torch.device(device)
+        self.folder = options.folder
+        self.device = torch.device(f"cuda:{team.rank}" if options.device == "cuda" else options.device)
+        self._warm = options.warm_start is not None
         try:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-            base: Any = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=getattr(torch, dtype), attn_implementation="sdpa"
-            )
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(options.folder)
+            base = _base(options, leads=team.rank == 0)
         except (OSError, ValueError) as error:
-            raise ModelError(f"{folder}: {error}") from error
-        base.to(self.device).requires_grad_(False)
+            raise ModelError(f"{options.folder}: {error}") from error
+        base.requires_grad_(False)
+        if team.size == 1:
+            base.to(self.device)
         self.config: Any = base.config.get_text_config()
-        self._warm = warm_start is not None
-        self._model: Any = _with_adapter(base, training, seed, warm_start)
+        self._model: Any = _with_adapter(base, options, leads=team.rank == 0)
+        self._inner: Any = self._model.get_base_model()
+        if team.size > 1:
+            sharding.divide(
+                self._model, self._inner.base_model, self.config.num_hidden_layers, self.device, team
+            )
         self._model.train()
-        if device == "cuda":
+        if options.device == "cuda":
             self._model.gradient_checkpointing_enable({"use_reentrant": False})
             self._model.enable_input_require_grads()
-        self._inner: Any = self._model.get_base_model()
         self._head_scale = _head_scale(self.config)
         self.shares_prompts = self._check_forward()
 
@@ -152,27 +168,34 @@ class Policy:
         return torch.allclose(shared_N_V, expected_N_V, atol=tolerance, rtol=tolerance)
 
 
-def _with_adapter(base: Any, training: Training, seed: int, warm_start: Path | None) -> Any:
+def _base(options: PolicyOptions, *, leads: bool) -> Any:
+    """The base model, in host memory; without values where the leader's are going to come."""
+    kind: Any = AutoModelForCausalLM
+    chosen = {"dtype": getattr(torch, options.dtype), "attn_implementation": "sdpa"}
+    if leads:
+        return kind.from_pretrained(options.folder, **chosen)
+    with torch.device("meta"):
+        return kind.from_config(AutoConfig.from_pretrained(options.folder), **chosen)
+
+
+def _with_adapter(base: Any, options: PolicyOptions, *, leads: bool) -> Any:
     """Wrap the base in a fresh adapter, or in the warm start and a frozen copy of it."""
-    if warm_start is None:
-        torch.manual_seed(seed)
-        targets = "all-linear" if training.lora_targets == "all-linear" else _ATTENTION_LAYERS
-        lora = LoraConfig(
-            r=training.lora_rank,
-            lora_alpha=training.lora_alpha,
-            target_modules=targets,
-            task_type="CAUSAL_LM",
-        )
-        try:
-            return get_peft_model(base, lora)
-        except ValueError as error:
-            raise ModelError(f"no adapter fits this model: {error}") from error
+    if options.warm_start is None:
+        return _fresh(base, options)
+    warm_start = str(options.warm_start)
     try:
-        model = PeftModel.from_pretrained(base, str(warm_start), is_trainable=True)
-        model.load_adapter(str(warm_start), adapter_name=_REFERENCE, is_trainable=False)
+        if leads:
+            model = PeftModel.from_pretrained(base, warm_start, is_trainable=True)
+            model.load_adapter(warm_start, adapter_name=_REFERENCE, is_trainable=False)
+        else:
+            lora = LoraConfig.from_pretrained(warm_start)
+            lora.inference_mode = False  # a saved adapter comes frozen
+            model = get_peft_model(base, lora)
+            model.add_adapter(_REFERENCE, lora)
     except (OSError, ValueError) as error:
         raise ModelError(f"{warm_start}: {error}") from error
     found: Any = model.peft_config["default"]
+    training = options.training
     if (found.r, found.lora_alpha) != (training.lora_rank, training.lora_alpha):
         raise ModelError(
             f"{warm_start}: rank {found.r} and alpha {found.lora_alpha}, but the job says"
@@ -180,6 +203,21 @@ def _with_adapter(base: Any, training: Training, seed: int, warm_start: Path | N
         )
     _freeze(model, _REFERENCE)
     return model
+
+
+def _fresh(base: Any, options: PolicyOptions) -> Any:
+    torch.manual_seed(options.seed)
+    training = options.training
+    lora = LoraConfig(
+        r=training.lora_rank,
+        lora_alpha=training.lora_alpha,
+        target_modules="all-linear" if training.lora_targets == "all-linear" else _ATTENTION_LAYERS,
+        task_type="CAUSAL_LM",
+    )
+    try:
+        return get_peft_model(base, lora)
+    except ValueError as error:
+        raise ModelError(f"no adapter fits this model: {error}") from error
 
 
 def _freeze(model: Any, adapter: str) -> None:

@@ -17,10 +17,11 @@ from rft_trainer.errors import ConfigurationError, ModelError
 from rft_trainer.logprobs import Filter
 from rft_trainer.objective import settings_for
 from rft_trainer.optimizer import Schedule, make_optimizer
-from rft_trainer.policy import Policy
+from rft_trainer.policy import Policy, PolicyOptions
 from rft_trainer.rewards.scorer import Scorer
 from rft_trainer.rollout.engine import RolloutEngine, SamplingParameters
-from rft_trainer.rollout.start import model_dtype, start_engine
+from rft_trainer.rollout.start import model_dtype, start_engine, trainers
+from rft_trainer.team import Followers
 from rft_trainer.update import MICRO_BATCH_TOKENS, UpdateSettings
 
 
@@ -31,6 +32,7 @@ class Parts:
     engine: RolloutEngine
     scorer: Scorer
     policy: Policy
+    followers: Followers
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     checkpoints: Checkpoints
@@ -51,6 +53,8 @@ def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Call
     spec, effective = config.spec, config.effective
     run_dir = Path(config.run_dir)
     torch.set_num_threads(machine.usable_cores())
+    followers = Followers(trainers(config), config.device, _path(config.scratch_dir))
+    stack.callback(followers.close)
     scorer = stack.enter_context(Scorer.from_config(config))
     rows = load_rows(config.dataset_path, required_fields(spec.graders))
     if config.evaluation_path is not None:
@@ -68,9 +72,11 @@ def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Call
         )
     engine = start_engine(config, folder, shape, context, should_stop)
     stack.callback(engine.close)
-    warm_start = Path(spec.model.adapter.path) if spec.model.adapter else None
+    warm_start = _path(spec.model.adapter.path if spec.model.adapter else None)
     dtype = model_dtype(config.device)
-    policy = Policy(folder, spec.training, config.device, dtype, effective.seed, warm_start)
+    options = PolicyOptions(folder, spec.training, config.device, dtype, effective.seed, warm_start)
+    with followers.watched():
+        policy = Policy(options, followers.gather(options))
     budget = context - spec.sampling.max_tokens
     arguments = spec.model.chat_template_args
     train, dropped = render(train_rows, policy.tokenizer, arguments, budget)
@@ -88,6 +94,7 @@ def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Call
         engine=engine,
         scorer=scorer,
         policy=policy,
+        followers=followers,
         optimizer=optimizer,
         schedule=Schedule(optimizer, spec.training),
         checkpoints=Checkpoints(run_dir / "checkpoints", spec.checkpoint.keep, fence),
@@ -118,6 +125,10 @@ def _update_settings(config: RunConfig, sampling: SamplingParameters) -> UpdateS
         max_grad_norm=training.max_grad_norm,
         mask_truncated=training.mask_truncated,
     )
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text) if text is not None else None
 
 
 def _shape(folder: Path) -> Shape:

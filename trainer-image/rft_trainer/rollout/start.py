@@ -44,7 +44,7 @@ def start_engine(
     dtype = model_dtype(config.device)
     kv_bytes_per_token = shape.kv_elements_per_token * (4 if dtype == "float32" else 2)
     kv_gib = math.ceil(sequences * context_length * kv_bytes_per_token / 2**30)
-    samplers = tensor_parallel(config.gpus - 1, shape)
+    samplers = (config.plan and config.plan.sampler_gpus) or tensor_parallel(config.gpus - 1, shape)
     planned = config.plan.sampler_memory_share if config.plan is not None else None
     return VllmEngine(
         ServerOptions(
@@ -58,20 +58,25 @@ def start_engine(
             seed=config.effective.seed,
             max_sequences=sequences,
             kv_cache_gib=min(_CPU_KV_GIB_MAX, max(1, kv_gib)),
-            # One GPU: both roles live on it. More: the first trains, the others sample, as many as can share.
+            # One GPU: both roles live on it. More: the first ones train, the others sample.
             tensor_parallel=samplers,
             gpu_memory_share=planned or (0.45 if config.gpus == 1 else 0.9),
-            visible_devices=_sampler_devices(config.gpus, samplers),
+            visible_devices=_sampler_devices(config.gpus, trainers(config), samplers),
             deterministic=spec.training.deterministic,
         ),
         should_stop,
     )
 
 
-def _sampler_devices(gpus: int, samplers: int) -> str | None:
-    """The devices behind the first, where there is more than one."""
+def trainers(config: RunConfig) -> int:
+    """Return how many processes training is divided over."""
+    return (config.plan and config.plan.trainer_gpus) or 1
+
+
+def _sampler_devices(gpus: int, trainers: int, samplers: int) -> str | None:
+    """The devices behind those that train, where there is more than one."""
     if gpus < 2:
         return None
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = given.split(",") if given else [str(index) for index in range(gpus)]
-    return ",".join(names[1 : 1 + samplers])
+    return ",".join(names[trainers : trainers + samplers])

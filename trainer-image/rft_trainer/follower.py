@@ -1,0 +1,70 @@
+"""``python -m rft_trainer.follower FD``: one of the processes that training is divided over.
+
+Started by the trainer, which leads it over the pipe FD. Ends when the trainer does, in whatever way.
+"""
+
+import logging
+import signal
+import sys
+from contextlib import suppress
+from multiprocessing.connection import Connection
+
+import torch
+
+from rft_api.exitcodes import ExitCode
+from rft_trainer import machine
+from rft_trainer.errors import TrainerError
+from rft_trainer.policy import Policy, PolicyOptions
+from rft_trainer.team import Post, follow, join
+from rft_trainer.update import Accumulation, Begin, Compute
+
+log = logging.getLogger("rft_trainer")
+
+
+def serve(pipe: Connection) -> None:
+    """Do what the leader says until it is gone. Raises TrainerError, torch.OutOfMemoryError."""
+    orders = follow(pipe)
+    post: Post | None = next(orders, None)
+    options: PolicyOptions | None = next(orders, None)
+    if post is None or options is None:
+        return
+    torch.set_num_threads(machine.usable_cores())
+    team = join(post)
+    policy = Policy(options, team)
+    work: Accumulation | None = None
+    for order in orders:
+        if isinstance(order, Begin):
+            work = Accumulation(policy, order, team)
+        elif work is not None and isinstance(order, Compute):
+            work.add(order.rows)
+        elif work is not None:
+            work.finish()
+
+
+def main(argv: list[str]) -> int:
+    """Serve, and say why when it goes wrong."""
+    machine.die_with_parent()
+    # The leader decides what a signal to the group means.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    pipe = Connection(int(argv[0]))
+    try:
+        serve(pipe)
+    except (TrainerError, RuntimeError, OSError) as error:
+        code = _code(error)
+        log.log(logging.ERROR, "%s", error, exc_info=error if code == ExitCode.UNEXPECTED else None)
+        with suppress(OSError):  # the leader may be gone, and with it who would read it
+            pipe.send(str(error)[:2000])
+        return code
+    return ExitCode.OK
+
+
+def _code(error: Exception) -> int:
+    if isinstance(error, torch.OutOfMemoryError):
+        return ExitCode.OUT_OF_MEMORY
+    return error.exit_code if isinstance(error, TrainerError) else ExitCode.UNEXPECTED
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
