@@ -67,7 +67,9 @@ class Plan(Model):
     cpu: str | None = Field(None, description="CPU request of the trainer.")
     memory: str | None = Field(None, description="Memory request and limit of the trainer.")
     memory_parts: list[MemoryPart] | None = Field(None, description="The memory sum by part.")
-    micro_batch_tokens: Int | None = Field(None, ge=1, description="Tokens of one forward pass on one device.")
+    micro_batch_tokens: Int | None = Field(
+        None, ge=1, description="Tokens of one forward pass on one device."
+    )
     trainer_gpus: Int | None = Field(None, ge=1, description="GPUs that the training is divided over.")
     sampler_gpus: Int | None = Field(None, ge=1, description="GPUs that the sampler is divided over.")
     sampler_memory_share: float | None = Field(
@@ -215,7 +217,9 @@ class Recommendation(Model):
 class Usage(Model):
     """What the run has used."""
 
-    gpu_seconds: float = Field(0.0, ge=0, description="GPUs times seconds, all attempts.")
+    gpu_seconds: float = Field(
+        0.0, ge=0, description="GPUs times seconds of steps and evaluations, all attempts."
+    )
     prompt_tokens: Int = Field(0, ge=0, description="Prompt tokens trained on.")
     completion_tokens: Int = Field(0, ge=0, description="Completion tokens trained on.")
     dropped_prompts: Int = Field(0, ge=0, description="Prompts too long for the context.")

@@ -110,3 +110,16 @@ def test_a_finished_run_leaves_an_adapter_that_peft_loads_and_a_paired_evaluatio
     # Random weights seldom end an answer within 16 tokens.
     assert "completions-cut" in {advice.rule for advice in snapshot.recommendations or []}
     assert not list((tmp_path / "run").rglob("*.partial"))
+
+
+def test_the_gpus_time_is_that_of_the_steps_and_the_evaluations(
+    character_model: Path, tmp_path: Path
+) -> None:
+    asked = config(character_model, tmp_path / "run").model_copy(update={"gpus": 2})
+    finished = run(asked)
+    assert finished.metrics is not None
+    steps = 2 * sum(row["stepSeconds"] for row in finished.metrics.rows)
+    usage = finished.snapshot().usage
+    assert usage is not None
+    assert usage.gpu_seconds > steps
+    assert usage.expected_gpu_hours == usage.gpu_seconds / 3600

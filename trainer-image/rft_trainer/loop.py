@@ -243,9 +243,11 @@ class Run:
         self.status.evaluation = compare(base, tuned, self.seed, selected=False)
 
     def _evaluate(self, parts: Parts, step: int) -> RowScores:
+        started = time.monotonic()
         scores = evaluate(
             parts.heldout, self.spec, self.seed, step, parts.engine, parts.scorer, self.should_stop
         )
+        self.state.gpu_seconds += self.config.gpus * (time.monotonic() - started)
         self.fence.check()
         scores.save(self.folder / "evaluation")
         self.events.emit("evaluation", step=step, reward=scores.mean_reward, rows=len(scores.lines))
