@@ -71,7 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("ingest-ip", help="print a ClusterIP to pin, where the cluster has no DNS")
     load = commands.add_parser("load-image", help="load docker or OCI archives")
     load.add_argument("archives", nargs="+", type=Path, metavar="ARCHIVE")
-    gpus = commands.add_parser("set-gpus", help="let every node offer so many nvidia.com/gpu")
+    gpus = commands.add_parser(
+        "set-gpus", help="let every node offer so many nvidia.com/gpu; 0: none any more"
+    )
     gpus.add_argument("count", type=int, metavar="N")
     commands.add_parser("renew-volumes", help="empty the released volumes and offer them again")
     commands.add_parser("tools", help="print the folder of the tools that the PATH lacks, fetched if need be")

@@ -48,12 +48,11 @@ class Kubernetes:
         return items
 
     def set_gpus(self, count: int) -> None:
-        """Give every node ``count`` GPUs to schedule on. kubelet forgets them when it restarts."""
-        names = ("capacity", "allocatable")
-        resource = GPU_RESOURCE.replace("/", "~1")
-        patch = [{"op": "add", "path": f"/status/{name}/{resource}", "value": str(count)} for name in names]
+        """Give every node ``count`` GPUs to schedule on; 0: none any more. A new kubelet forgets."""
+        amount = {GPU_RESOURCE: str(count) if count else None}
+        patch = {"status": {"capacity": amount, "allocatable": amount}}
         for node in self.nodes():
-            where = ("node", node["metadata"]["name"], "--subresource=status", "--type=json")
+            where = ("node", node["metadata"]["name"], "--subresource=status", "--type=merge")
             self.call("patch", *where, f"--patch={json.dumps(patch)}")
 
     def make_volumes(self) -> None:

@@ -18,7 +18,8 @@ ROOT = Path(__file__).parents[2]
 NAMESPACE = "rft-e2e"
 
 
-def _cluster(*arguments: str) -> list[str]:
+def cluster(*arguments: str) -> list[str]:
+    """Run a command of the test cluster and return the words of its answer."""
     command = [sys.executable, "-m", "tests.cluster", *arguments]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if result.returncode != 0:
@@ -29,9 +30,9 @@ def _cluster(*arguments: str) -> list[str]:
 @pytest.fixture(scope="session")
 def kubectl() -> Iterator[Kubectl]:
     """kubectl in a namespace of its own, with the operator installed by its chart."""
-    status = json.loads(" ".join(_cluster("status")))
+    status = json.loads(" ".join(cluster("status")))
     # Fetched only where the PATH lacks it.
-    program = shutil.which("kubectl", path=f"{_cluster('tools')[0]}:{os.environ['PATH']}")
+    program = shutil.which("kubectl", path=f"{cluster('tools')[0]}:{os.environ['PATH']}")
     assert program is not None
     install = [str(ROOT / "scripts" / "demo-cluster.sh"), "install"]
     result = subprocess.run(install, cwd=ROOT, capture_output=True, text=True, check=False)

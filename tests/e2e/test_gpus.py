@@ -1,0 +1,64 @@
+"""A job whose pod asks for a GPU, on a node that only says it has some, from scheduling to success."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.conftest import cluster, variant
+from tests.e2e.test_first_light import condition, ended, pods, status
+from tests.kubectl import Kubectl, Object
+from tests.waiting import wait_until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+MINUTE = 60.0
+PRODUCT = "nvidia.com/gpu.product"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def two_gpus(kubectl: Kubectl) -> Iterator[None]:
+    """Every node offers two L40S, as far as the scheduler can tell, and none again afterwards."""
+    cluster("set-gpus", "2")
+    kubectl.run("label", "nodes", "--all", f"{PRODUCT}=NVIDIA-L40S", "--overwrite")
+    yield
+    kubectl.run("label", "nodes", "--all", f"{PRODUCT}-")
+    cluster("set-gpus", "0")
+
+
+def test_a_job_that_needs_one_gpu_runs_where_gpus_are_pretended(
+    kubectl: Kubectl, example: list[Object]
+) -> None:
+    name = "on-a-gpu"
+    objects = variant(example, name, stop={"maxSteps": 2}, sampling={"engine": "transformers"})
+    job = next(o for o in objects if o["kind"] == "RFTJob")
+    # Neither gpus nor an accelerator: the plan says one. Its four CPUs are more than the node may have.
+    job["spec"]["resources"] = {"cpu": "1", "memory": "8Gi"}
+    job["spec"]["template"] = {"env": [{"name": "RFT_DEVICE", "value": "cpu"}]}
+    kubectl.apply(*objects)
+    found = wait_until("the job ends", lambda: ended(kubectl, name), 12 * MINUTE)
+    assert found["phase"] == "Succeeded", found
+    # The label was read with the rights that the chart gives.
+    plan = found["plan"]
+    assert (plan["gpus"], plan["device"], plan["accelerator"]) == (1, "cuda", "nvidia-l40s-48gb")
+    assert condition(found, "Complete")["reason"] == "MaxStepsReached"
+    (pod,) = pods(kubectl, name)
+    trainer = next(c for c in pod["spec"]["containers"] if c["name"] == "trainer")
+    assert trainer["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert pod["spec"]["nodeName"]
+    assert found["progress"]["step"] == 2
+
+
+def test_a_gpu_that_torch_does_not_see_is_told_with_what_to_do(
+    kubectl: Kubectl, example: list[Object]
+) -> None:
+    name = "no-such-gpu"
+    objects = variant(example, name, sampling={"engine": "transformers"})
+    job = next(o for o in objects if o["kind"] == "RFTJob")
+    job["spec"]["resources"] = {"cpu": "1", "memory": "8Gi"}
+    kubectl.apply(*objects)
+    wait_until("the job ends", lambda: ended(kubectl, name), 5 * MINUTE)
+    failed = condition(status(kubectl, name), "Failed")
+    print(failed["message"])
+    assert failed["reason"] == "ConfigurationError"
+    assert "torch sees no GPU" in failed["message"]
+    assert "RFT_DEVICE=cpu" in failed["message"]
