@@ -30,7 +30,11 @@ class Training(Model):
         description="LoRA scale numerator; if constant, the best learning rate stays similar at every rank.",
     )
     lora_targets: Literal["all-linear", "attention"] = Field(
-        "all-linear", description="Which layers get an adapter."
+        "all-linear",
+        description=(
+            "Which layers get an adapter: every linear layer of the text model, or those of the attention."
+            " Of a mixture of experts it is always the attention."
+        ),
     )
     batch_size_tokens: Int = Field(
         32768,

@@ -64,8 +64,6 @@ class Layout:
     fused_attention: bool = False
     fused_feed_forward: bool = False
     mixture: bool = False
-    adapted_experts: bool = False
-    """Whether peft's ``all-linear`` adapts router and experts, instead of every other feed-forward matrix."""
     shared_gate: bool = False
     defaults: Mapping[str, int] = field(default_factory=dict)
     """Values of fields that published configs of this type leave out."""
@@ -98,7 +96,7 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
         "glm4": Layout(
             extras=(two_more_norms,), bias=True, fused_feed_forward=True, defaults=_defaults(head_dim=128)
         ),
-        "glm4_moe": Layout(extras=(), head_norms_field="use_qk_norm", mixture=True, adapted_experts=True),
+        "glm4_moe": Layout(extras=(), head_norms_field="use_qk_norm", mixture=True),
         "gpt_oss": Layout(
             extras=(output_bias, sinks, expert_biases), bias=True, mixture=True,
             defaults=_defaults(head_dim=64),
@@ -109,15 +107,15 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
         "ministral": _PLAIN,
         "ministral3": Layout(extras=(), bias_field=None, defaults=_defaults(head_dim=128)),
         "mistral": _PLAIN,
-        "mixtral": Layout(extras=(), bias_field=None, mixture=True, adapted_experts=True),
+        "mixtral": Layout(extras=(), bias_field=None, mixture=True),
         "olmo2": Layout(extras=(width_norms, output_bias)),
         "olmo3": Layout(extras=(width_norms, output_bias)),
-        "olmoe": Layout(extras=(width_norms, output_bias), mixture=True, adapted_experts=True),
+        "olmoe": Layout(extras=(width_norms, output_bias), mixture=True),
         "phi3": Layout(extras=(), bias_field=None, fused_attention=True, fused_feed_forward=True),
         "qwen2": Layout(extras=(), bias=True, bias_field=None),
         "qwen2_moe": Layout(extras=(), bias=True, bias_field="qkv_bias", mixture=True, shared_gate=True),
         "qwen3": Layout(extras=(head_norms, output_bias), defaults=_defaults(head_dim=128)),
-        "qwen3_moe": Layout(extras=(head_norms, output_bias), mixture=True, adapted_experts=True),
+        "qwen3_moe": Layout(extras=(head_norms, output_bias), mixture=True),
         "smollm3": Layout(feed_forward_bias_field="mlp_bias", tied=True),
     }
 )  # fmt: skip

@@ -51,6 +51,8 @@ class Workload:
     """The longest sequence."""
     rollouts: int
     """Completions of one prompt, which vLLM works on together."""
+    attention_only: bool = False
+    """Whether only the attention's projections are adapted."""
 
 
 def _columns(shape: Shape) -> int:
@@ -64,7 +66,7 @@ def training(shape: Shape, work: Workload, tokens: int, gpus: int = 1) -> list[P
     return [
         Part("training: base weights", base_weights(shape, gpus)),
         *gathered,
-        Part("training: adapter and optimizer", adapter_and_optimizer(shape, work.rank)),
+        Part("training: adapter and optimizer", adapter_and_optimizer(shape, work)),
         Part("training: saved activations", saved_activations(shape, tokens)),
         Part("training: one layer's recomputation", layer_peak(shape, tokens)),
         Part("training: attention mask", attention_mask(tokens)),
@@ -88,12 +90,12 @@ def gathered_layers(shape: Shape) -> float:
     return 3 * BF16 * shape.layer_parameters + GIB
 
 
-def adapter_and_optimizer(shape: Shape, rank: int) -> float:
+def adapter_and_optimizer(shape: Shape, work: Workload) -> float:
     """Adapter, its gradient and AdamW's two moments, all in float32: 16 bytes a parameter.
 
     Every training GPU has the whole adapter; the moments are on the first only.
     """
-    return 4 * FLOAT32 * shape.lora_parameters(rank)
+    return 4 * FLOAT32 * shape.lora_parameters(work.rank, feed_forward=not work.attention_only)
 
 
 def saved_activations(shape: Shape, tokens: int) -> float:
@@ -139,7 +141,7 @@ def sampling(shape: Shape, work: Workload, gpus: int = 1) -> list[Part]:
     return [
         Part("sampling: base weights", BF16 * shape.parameters / gpus),
         Part("sampling: key-value cache of a group", kv_cache(shape, work.rollouts * work.context, gpus)),
-        Part("sampling: adapter slots", adapter_slots(shape, work.rank, gpus)),
+        Part("sampling: adapter slots", adapter_slots(shape, work, gpus)),
         Part("sampling: a batch of tokens", sampler_batch(shape, gpus)),
         Part("sampling: logits", sampler_logits(shape)),
         Part("sampling: context and graphs", 2 * GIB),
@@ -151,11 +153,10 @@ def kv_cache(shape: Shape, tokens: int, gpus: int = 1) -> float:
     return BF16 * shape.kv_elements_per_token * tokens / min(gpus, shape.kv_heads)
 
 
-def adapter_slots(shape: Shape, rank: int, gpus: int = 1) -> float:
+def adapter_slots(shape: Shape, work: Workload, gpus: int = 1) -> float:
     """Two slots in bf16 while a version is published, each as large as vLLM's next rank."""
-    largest = shape.largest_rank(rank)
-    slot = next((size for size in SLOT_RANKS if size >= largest), largest)
-    return 2 * BF16 * shape.lora_parameters(slot) / gpus
+    slot = next((size for size in SLOT_RANKS if size >= work.rank), work.rank)
+    return 2 * BF16 * shape.lora_parameters(slot, feed_forward=not work.attention_only) / gpus
 
 
 def sampler_batch(shape: Shape, gpus: int = 1) -> float:

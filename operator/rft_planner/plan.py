@@ -189,7 +189,11 @@ def _shape(spec: RFTJobSpec) -> Shape | None:
 
 
 def _workload(spec: RFTJobSpec, derived: Effective) -> Workload:
-    return Workload(spec.training.lora_rank, derived.max_context_length, spec.sampling.num_rollouts)
+    training = spec.training
+    attention_only = training.lora_targets == "attention"
+    return Workload(
+        training.lora_rank, derived.max_context_length, spec.sampling.num_rollouts, attention_only
+    )
 
 
 def _accelerator(spec: RFTJobSpec) -> Accelerator:

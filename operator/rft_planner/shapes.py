@@ -50,12 +50,8 @@ class Shape:
     shared_intermediate: int = 0
     """Width of what every token takes of a mixture's layer besides its experts."""
     shared_gate: bool = False
-    adapted_experts: bool = False
-    """Whether peft's ``all-linear`` adapts router and experts, instead of every other feed-forward matrix."""
     beside: int = 0
     """Parameters beside the text model: a tower that sees, and its projector."""
-    beside_widths: int = 0
-    """Inputs and outputs of the matrices there that peft's ``all-linear`` adapts."""
     stated: int = 0
     """Parameters in all where the count is known and the rest is estimated from it."""
 
@@ -115,17 +111,12 @@ class Shape:
     def lora_parameters(self, rank: int, *, feed_forward: bool = True) -> int:
         """Parameters of an adapter: rank · (in + out) for every adapted matrix (Hu et al. 2021, section 4.1).
 
-        Without ``feed_forward`` only the attention's projections are adapted, else what peft's ``all-linear``
-        finds. It gives each expert an adapter of its own, gate and up together one of twice the rank.
+        Without ``feed_forward``, and in a mixture, only the attention's projections are adapted.
         """
-        widths = self.layers * self._attention_widths
-        if feed_forward:
-            widths += self._feed_forward_widths + self.beside_widths
-        return rank * widths
-
-    def largest_rank(self, rank: int) -> int:
-        """Rank of the largest part of such an adapter, which vLLM's ``max_lora_rank`` has to hold."""
-        return 2 * rank if self.adapted_experts else rank
+        widths = self._attention_widths
+        if feed_forward and not self.experts:
+            widths += self._feed_forward_widths
+        return self.layers * rank * widths
 
     @property
     def _attention_widths(self) -> int:
@@ -135,18 +126,8 @@ class Shape:
 
     @property
     def _feed_forward_widths(self) -> int:
-        """Inputs and outputs of the adapted feed-forward matrices, all layers."""
-        if self.adapted_experts:
-            expert = 2 * (self.hidden + 2 * self.expert_intermediate) + self.expert_intermediate + self.hidden
-            return self.expert_layers * (self.hidden + self.experts + self.experts * expert)
-        dense = self._gated_widths(self.intermediate)
-        shared = self._gated_widths(self.shared_intermediate) if self.shared_intermediate else 0
-        gate = self.hidden + 1 if self.shared_gate else 0
-        return (self.layers - self.expert_layers) * dense + self.expert_layers * (shared + gate)
-
-    def _gated_widths(self, columns: int) -> int:
         inputs = self.hidden * (1 if self.fused_feed_forward else 2)
-        return inputs + 2 * columns + columns + self.hidden
+        return inputs + 2 * self.intermediate + self.intermediate + self.hidden
 
 
 class UnreadableConfig(ValueError):
@@ -204,8 +185,7 @@ def from_config(config: Mapping[str, Any]) -> Shape:
         )
     if layout.mixture:
         shape = _with_experts(shape, config, layout)
-    beside, widths = _tower(config, hidden)
-    return replace(shape, extras=_extras(shape, config, layout), beside=beside, beside_widths=widths)
+    return replace(shape, extras=_extras(shape, config, layout), beside=_tower(config, hidden))
 
 
 def _refuse_unlike(config: Mapping[str, Any]) -> None:
@@ -240,18 +220,18 @@ def _with_experts(shape: Shape, config: Mapping[str, Any], layout: Layout) -> Sh
     dense = sum(index in skipped or (index + 1) % step != 0 or index < first for index in range(shape.layers))
     return replace(
         shape,
-        experts=_first(config, "num_local_experts", "num_experts", "n_routed_experts")
-        or _number(config, "num_experts"),
+        experts=_first(config, *EXPERTS) or _number(config, "num_experts"),
         experts_per_token=_first(config, "num_experts_per_tok", "experts_per_token")
         or _number(config, "num_experts_per_tok"),
         expert_intermediate=width,
         dense_layers=dense,
         shared_intermediate=shared or (_count(config, _SHARED) if layout.shared_gate else 0),
         shared_gate=layout.shared_gate,
-        adapted_experts=layout.adapted_experts,
     )
 
 
+EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
+"""Fields that count a mixture's experts."""
 _SHARED = "shared_expert_intermediate_size"
 
 
@@ -264,15 +244,15 @@ def _extras(shape: Shape, config: Mapping[str, Any], layout: Layout) -> int:
     return extras
 
 
-def _tower(config: Mapping[str, Any], hidden: int) -> tuple[int, int]:
-    """Return parameters, and adapted inputs and outputs, of the SigLIP tower and projector of Gemma 3.
+def _tower(config: Mapping[str, Any], hidden: int) -> int:
+    """Return the parameters of the SigLIP tower and projector of Gemma 3.
 
     Each layer has four projections of the attention, two of the feed-forward part, all with biases, and two
     norms with biases. Counted after ``Gemma3ForConditionalGeneration``.
     """
     vision = config.get("vision_config")
     if not isinstance(vision, Mapping):
-        return 0, 0
+        return 0
     if vision.get("model_type") != "siglip_vision_model":
         raise UnreadableConfig(
             f"config.json: vision_config.model_type: {vision.get('model_type')!r} is not siglip_vision_model,"
@@ -284,8 +264,7 @@ def _tower(config: Mapping[str, Any], hidden: int) -> tuple[int, int]:
     patches = (_number(vision, "image_size") // patch) ** 2
     embeddings = 3 * patch**2 * width + width + patches * width
     projector = width * hidden + width
-    parameters = layers * layer + embeddings + 2 * width + projector
-    return parameters, layers * (8 * width + 2 * (width + columns))
+    return layers * layer + embeddings + 2 * width + projector
 
 
 def _first(config: Mapping[str, Any], *names: str) -> int | None:

@@ -38,7 +38,9 @@ def test_80_gb_hold_what_they_hold_in_public_practice(model: str, at_most: int) 
 
 
 def test_what_no_node_can_hold_is_refused_with_the_sum_and_the_fix() -> None:
-    with pytest.raises(Unplannable, match=r"on 16 GPUs training needs .* and sampling needs .* each") as refusal:
+    with pytest.raises(
+        Unplannable, match=r"on 16 GPUs training needs .* and sampling needs .* each"
+    ) as refusal:
         planned("meta-llama/Llama-3.1-405B")
     assert refusal.value.reason == "DoesNotFit"
     for field in ("training.maxContextLength", "training.loraRank", "spec.resources.gpus"):

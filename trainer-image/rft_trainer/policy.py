@@ -13,13 +13,16 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from rft_api.parameters import Training
+from rft_planner.shapes import EXPERTS
 from rft_trainer import files, sharding
 from rft_trainer.errors import ModelError
 from rft_trainer.layout import MicroBatch, Row, Sample, build
 from rft_trainer.rollout.engine import AdapterVersion
 from rft_trainer.team import ALONE, Team
 
-_ATTENTION_LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj"]
+ATTENTION_LAYERS = ("q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj")
+"""Names that architectures give the attention's projections."""
+_TOWERS = r".*(vision|audio|multi_modal)_.*"
 _REFERENCE = "reference"
 _TOLERANCE = 1e-2
 
@@ -207,17 +210,27 @@ def _with_adapter(base: Any, options: PolicyOptions, *, leads: bool) -> Any:
 
 def _fresh(base: Any, options: PolicyOptions) -> Any:
     torch.manual_seed(options.seed)
-    training = options.training
-    lora = LoraConfig(
-        r=training.lora_rank,
-        lora_alpha=training.lora_alpha,
-        target_modules="all-linear" if training.lora_targets == "all-linear" else _ATTENTION_LAYERS,
-        task_type="CAUSAL_LM",
-    )
     try:
-        return get_peft_model(base, lora)
+        return get_peft_model(base, lora_config(options.training, base.config))
     except ValueError as error:
         raise ModelError(f"no adapter fits this model: {error}") from error
+
+
+def lora_config(training: Training, config: Any) -> LoraConfig:
+    """Return the adapter of a job on a model with this configuration.
+
+    Of a mixture only the attention is adapted: an adapter for each expert is a hundred times as large, and
+    no sampler takes one for the router. A tower that sees learns nothing from a reward on text.
+    """
+    text = config.get_text_config()
+    attention = training.lora_targets == "attention" or any(getattr(text, name, 0) for name in EXPERTS)
+    return LoraConfig(
+        r=training.lora_rank,
+        lora_alpha=training.lora_alpha,
+        target_modules=list(ATTENTION_LAYERS) if attention else "all-linear",
+        exclude_modules=_TOWERS if text is not config else None,
+        task_type="CAUSAL_LM",
+    )
 
 
 def _freeze(model: Any, adapter: str) -> None:

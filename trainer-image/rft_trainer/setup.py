@@ -1,14 +1,17 @@
 """Everything a run needs before its first step, in the order that wastes the least time."""
 
+import logging
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from rft_api.runconfig import RunConfig
-from rft_planner.shapes import Shape, from_config
+from rft_api.sizes import parameter_count
+from rft_api.sources import ModelSource
+from rft_planner.shapes import Shape, UnreadableConfig, estimated, from_config
 from rft_trainer import machine, models
 from rft_trainer.checkpoint import Checkpoints, Fence
 from rft_trainer.data import Prompt, load_rows, render, required_fields, split, without
@@ -23,6 +26,9 @@ from rft_trainer.rollout.engine import RolloutEngine, SamplingParameters
 from rft_trainer.rollout.start import model_dtype, start_engine, trainers
 from rft_trainer.team import Followers
 from rft_trainer.update import MICRO_BATCH_TOKENS, UpdateSettings
+
+log = logging.getLogger(__name__)
+_USUAL_PARAMETERS = 1e9
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,7 @@ def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Call
         train_rows, heldout_rows = split(rows, spec.evaluation)
 
     folder = models.resolve(spec.model.name, spec.model.revision)
-    shape = _shape(folder)
+    shape = _shape(folder, spec.model)
     context = min(effective.max_context_length, shape.context)
     if context <= spec.sampling.max_tokens:
         raise ConfigurationError(
@@ -131,11 +137,18 @@ def _path(text: str | None) -> Path | None:
     return Path(text) if text is not None else None
 
 
-def _shape(folder: Path) -> Shape:
-    """The text model's shape. Raises ModelError."""
+def _shape(folder: Path, model: ModelSource) -> Shape:
+    """The model's shape; estimated from its size where its kind is not known. Raises ModelError."""
     from transformers import AutoConfig
 
     try:
-        return from_config(AutoConfig.from_pretrained(folder).get_text_config().to_dict())
+        config = AutoConfig.from_pretrained(folder)
     except (OSError, ValueError) as error:
         raise ModelError(f"{folder}: {error}") from error
+    try:
+        return from_config(config.to_dict())
+    except UnreadableConfig as error:
+        log.warning("%s; what is planned by the model's shape is estimated", error)
+    guess = estimated(parameter_count(model.parameters or model.name) or _USUAL_PARAMETERS)
+    context = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return replace(guess, context=context or guess.context)

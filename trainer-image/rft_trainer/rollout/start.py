@@ -12,6 +12,7 @@ from rft_planner.shapes import Shape
 from rft_planner.split import tensor_parallel
 from rft_trainer import machine
 from rft_trainer.errors import ConfigurationError
+from rft_trainer.policy import ATTENTION_LAYERS
 from rft_trainer.rollout.engine import RolloutEngine
 from rft_trainer.rollout.transformers_engine import TransformersEngine
 from rft_trainer.rollout.vllm_engine import VllmEngine
@@ -51,6 +52,7 @@ def start_engine(
             model=model,
             context_length=context_length,
             lora_rank=spec.training.lora_rank,
+            adapted=ATTENTION_LAYERS if spec.training.lora_targets == "attention" or shape.experts else (),
             run_dir=Path(config.run_dir),
             scratch_dir=Path(config.scratch_dir) if config.scratch_dir else None,
             device=config.device,

@@ -49,6 +49,8 @@ class ServerOptions:
     gpu_memory_share: float = 0.9
     visible_devices: str | None = None
     adapter_slots: int = 1
+    adapted: tuple[str, ...] = ()
+    """Names of the layers that adapters change; empty: any that vLLM can adapt, each with a buffer."""
     deterministic: bool = False
 
 
@@ -172,6 +174,8 @@ def command(options: ServerOptions, uds: Path) -> list[str]:
     else:
         arguments["tensor-parallel-size"] = options.tensor_parallel
         arguments["gpu-memory-utilization"] = options.gpu_memory_share
+    if options.adapted:
+        flags += ["--lora-target-modules", *options.adapted]
     if options.deterministic:
         flags.append("--no-enable-prefix-caching")
     pairs = [part for name, value in arguments.items() for part in (f"--{name}", str(value))]
