@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from rft_api.job import RFTJob
+from rft_api.job import RFTJob, RFTJobSpec
 from rft_api.status import Estimate, Plan
 from rft_cli.console import INVALID, UserError, err, out, reports_errors
 from rft_cli.get import WIDE_ENOUGH
@@ -20,6 +20,7 @@ from rft_cli.sweep import ACCELERATOR, Line, entry, sweep_of, table, with_value,
 from rft_cli.views import duration
 from rft_planner.accelerators import ACCELERATORS
 from rft_planner.estimate import Rows
+from rft_planner.overrides import contradiction
 from rft_planner.plan import Unplannable
 from rft_planner.plan import plan as planned
 
@@ -65,6 +66,7 @@ def plan(
     made = outcome(job, config, hub, rows, notes)
     if isinstance(made, Unplannable):
         raise UserError(str(made), INVALID) from made
+    warn_of_override(job, config, hub)
     if output is Format.TEXT:
         out().print("\n".join(text(made)), markup=False)
     else:
@@ -107,6 +109,20 @@ def outcome(
         return error
     told = [f"the model's shape is that of {read.path}"] if read is not None else []
     return made.model_copy(update={"notes": [*(made.notes or []), *told, *notes]})
+
+
+def warn_of_override(job: RFTJob, config: Path | None, hub: bool) -> None:
+    """Say on standard error where the job sets a number of GPUs that the plan would not take."""
+
+    def made(spec: RFTJobSpec) -> Plan:
+        found = outcome(job.model_copy(update={"spec": spec}), config, hub, None, [])
+        if isinstance(found, Unplannable):
+            raise found
+        return found
+
+    overridden = contradiction(job.spec, made)
+    if overridden is not None:
+        err().print(f"warning: {overridden}", markup=False)
 
 
 def show_sweep(path: str, lines: list[Line], output: Format) -> None:

@@ -8,6 +8,7 @@ first by name. What was chosen before stays as long as there is such a node, or 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from rft_api.conditions import Reason
 from rft_api.job import RFTJobSpec
 from rft_api.resources import Accelerator, Resources
 from rft_api.status import Plan
@@ -16,6 +17,8 @@ from rft_planner.accelerators import ACCELERATORS, resource_of
 from rft_planner.nodes import CPU, MEMORY, Kind, Node, holds, kinds_of, product_key, usable
 from rft_planner.plan import CPU_NAME, Unplannable, plan
 from rft_planner.sizes import quantity
+
+_ELSEWHERE = "no node that the job may use says it has that accelerator: the pod may land on another kind"
 
 
 class _Offer(NamedTuple):
@@ -41,7 +44,9 @@ def placed(spec: RFTJobSpec, uid: str, nodes: Sequence[Node] = (), before: Plan 
     if resources.accelerator is not None:
         kind = _named(resources.accelerator.name, offered)
         made = plan(spec, uid)
-        return _landing_on(kind, made, spec, nodes, before) if kind is not None else made
+        if kind is not None:
+            return _landing_on(kind, made, spec, nodes, before)
+        return _noted(made, _ELSEWHERE) if offered and resources.accelerator.name is not None else made
     earlier = recorded(before)
     if not offered and earlier is not None:
         offered = {earlier: []}
@@ -112,8 +117,16 @@ def _offers(spec: RFTJobSpec, uid: str, offered: dict[Kind, list[Node]]) -> list
         except Unplannable as error:
             refused[kind.memory, kind.title] = error
     if not found:
-        raise refused[max(refused)]
+        largest = max(refused)
+        raise _of_kind(refused[largest], largest[1])
     return found
+
+
+def _of_kind(error: Unplannable, title: str) -> Unplannable:
+    """Return the error with the kind it is about, which the spec does not name."""
+    if error.reason != Reason.DOES_NOT_FIT:
+        return error
+    return Unplannable(error.reason, f"for {title}, the largest kind of the cluster's nodes: {error}")
 
 
 def _best(offers: list[_Offer], earlier: Kind | None) -> _Offer:

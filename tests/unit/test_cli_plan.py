@@ -52,7 +52,12 @@ def test_an_override_is_obeyed_and_the_plan_says_what_it_would_be() -> None:
     result = plan(resources={"gpus": 1})
     assert result.stdout.startswith("GPUs    1")
     assert "without it: 2 GPUs: 1 holds" in result.stdout
-    assert "without it" not in plan(resources={"gpus": 2}).stdout
+    assert result.stderr.startswith(
+        "warning: spec.resources.gpus: 1 is obeyed; the plan for nvidia-h100-80gb"
+    )
+    agreed = plan(resources={"gpus": 2})
+    assert "without it" not in agreed.stdout
+    assert agreed.stderr == ""
 
 
 def test_without_a_size_there_is_no_plan() -> None:

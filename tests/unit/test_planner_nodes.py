@@ -189,7 +189,11 @@ def test_where_no_kind_holds_the_job_the_largest_ones_sum_is_told() -> None:
     with pytest.raises(Unplannable) as refusal:
         on(node("a", T4), node("b", L40S), model="meta-llama/Llama-3.1-405B")
     assert refusal.value.reason == "DoesNotFit"
-    assert "44.3 GiB" in str(refusal.value)
+    assert str(refusal.value).startswith(
+        "for nvidia-l40s-48gb, the largest kind of the cluster's nodes: meta-llama/Llama-3.1-405B"
+    )
+    with pytest.raises(Unplannable, match=r"^the size of org/secret is not known"):
+        on(node("a", T4), model="org/secret")
 
 
 def test_nodes_that_the_job_may_not_use_decide_nothing() -> None:
@@ -204,6 +208,7 @@ def test_nodes_that_the_job_may_not_use_decide_nothing() -> None:
 def test_a_named_accelerator_memory_of_its_own_and_the_cpu_are_not_chosen_for() -> None:
     named = on(node(product=L40S), resources={"accelerator": {"name": "nvidia-h100-80gb"}})
     assert (named.accelerator, named.node_selector) == ("nvidia-h100-80gb", None)
+    assert "the pod may land on another kind" in first_note(named)
     assert on(node(product=L40S), resources={"accelerator": {"memory": "80Gi"}}).accelerator is None
     for resources in ({"gpus": 0}, {"accelerator": {"name": "cpu"}}):
         assert on(node(), resources=resources).device == "cpu"
