@@ -70,6 +70,9 @@ class Plan(Model):
     micro_batch_tokens: Int | None = Field(
         None, ge=1, description="Tokens of one forward pass on one device."
     )
+    balanced_gpus: Int | None = Field(
+        None, ge=1, description="GPUs with which sampling and training would take equally long, of up to 8."
+    )
     trainer_gpus: Int | None = Field(None, ge=1, description="GPUs that the training is divided over.")
     sampler_gpus: Int | None = Field(None, ge=1, description="GPUs that the sampler is divided over.")
     sampler_memory_share: float | None = Field(

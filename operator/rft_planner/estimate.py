@@ -13,6 +13,7 @@ from rft_api.job import RFTJobSpec
 from rft_api.lifecycle import Evaluation
 from rft_api.resources import Resources
 from rft_api.status import Effective, Estimate
+from rft_planner.balance import Step
 from rft_planner.shapes import Shape
 from rft_planner.speed import (
     COMPUTED,
@@ -79,15 +80,13 @@ def estimate(
     spec: RFTJobSpec, effective: Effective, shape: Shape | None, speed: Speed | None, rows: Rows | None
 ) -> Found:
     """Return what the run takes; times only where ``shape`` and ``speed`` are known."""
-    prompt = rows.prompt_tokens if rows is not None else ASSUMED_PROMPT
-    longest = spec.sampling.max_tokens
-    usual = Lengths(prompt, first_expectation(longest), longest)
+    usual = _usual(spec, rows)
     laid_out = batches(spec, rows.train if rows is not None else None, usual)
     counts = _counts(spec, laid_out, usual)
     if shape is None or speed is None:
         return Found(Estimate(**counts), list(_notes(spec, laid_out, rows, None, None)))
     step, hours = _times(spec, effective, shape, speed, rows, usual)
-    _, most = _times(spec, effective, shape, speed, rows, Lengths(prompt, longest, longest))
+    _, most = _times(spec, effective, shape, speed, rows, usual.at_most())
     resources = spec.resources or Resources()
     times: dict[str, Any] = {
         "sampling_seconds": about(step.sampling),
@@ -101,16 +100,22 @@ def estimate(
     return Found(Estimate(**counts, **times), list(_notes(spec, laid_out, rows, hours, most)))
 
 
-class _Step(NamedTuple):
-    """Seconds of one step by phase."""
+def step_seconds(
+    spec: RFTJobSpec, effective: Effective, shape: Shape, speed: Speed, rows: Rows | None
+) -> Step:
+    """Return the time of a step, with completions as long as the trainer first expects them."""
+    return _times(spec, effective, shape, speed, rows, _usual(spec, rows))[0]
 
-    sampling: float
-    update: float
+
+def _usual(spec: RFTJobSpec, rows: Rows | None) -> Lengths:
+    longest = spec.sampling.max_tokens
+    prompt = rows.prompt_tokens if rows is not None else ASSUMED_PROMPT
+    return Lengths(prompt, first_expectation(longest), longest)
 
 
 def _times(
     spec: RFTJobSpec, effective: Effective, shape: Shape, speed: Speed, rows: Rows | None, lengths: Lengths
-) -> tuple[_Step, float | None]:
+) -> tuple[Step, float | None]:
     """Return the time of a step and the GPU-hours of all, evaluations included, if the steps are known."""
     laid_out = batches(spec, rows.train if rows is not None else None, lengths)
     steps = laid_out.steps or 1
@@ -121,7 +126,7 @@ def _times(
     update = Update(spec.sampling.num_rollouts, adapter, effective.kl_beta > 0)
     sampled = sampling_seconds(shape, speed, lengths, steps, prompts, completions)
     trained = update_seconds(shape, speed, lengths, prompts, update)
-    step = _Step(sampled / steps, trained / steps)
+    step = Step(sampled / steps, trained / steps)
     if laid_out.steps is None:
         return step, None
     held_out = rows.evaluation if rows is not None else MAX_HELD_OUT

@@ -10,9 +10,10 @@ from rft_api.resources import Accelerator, Resources
 from rft_api.sizes import parameter_count
 from rft_api.status import Effective, MemoryPart, Plan
 from rft_planner import accelerators
-from rft_planner.accelerators import ACCELERATORS
+from rft_planner.accelerators import ACCELERATORS, Device
+from rft_planner.balance import Step, balanced
 from rft_planner.catalogue import shape_of
-from rft_planner.estimate import Rows, estimate
+from rft_planner.estimate import Rows, about, estimate, step_seconds
 from rft_planner.memory import USABLE, Part, Workload, sampling, total, training
 from rft_planner.shapes import Shape, estimated
 from rft_planner.sizes import GIB, gib, quantity
@@ -54,6 +55,7 @@ def plan(spec: RFTJobSpec, uid: str, *, shape: Shape | None = None, rows: Rows |
     gpus = _asked_for(spec, shape, derived) or _derived(spec, shape, derived)
     cpu, memory = _host(gpus.number, shape)
     expected = estimate(spec, derived, shape, _speed(spec, gpus.split), rows)
+    even = _balance(spec, derived, shape, rows) if gpus.split is not None else None
     # The models take an absent field, not a null.
     optional: dict[str, Any] = {}
     if gpus.number and resources.accelerator is not None and resources.accelerator.name is not None:
@@ -66,6 +68,8 @@ def plan(spec: RFTJobSpec, uid: str, *, shape: Shape | None = None, rows: Rows |
             "sampler_gpus": gpus.split.samplers,
             "sampler_memory_share": gpus.split.sampler_share,
         }
+    if even is not None:
+        optional["balanced_gpus"] = even.gpus
     return Plan(
         effective=derived,
         gpus=gpus.number,
@@ -73,8 +77,39 @@ def plan(spec: RFTJobSpec, uid: str, *, shape: Shape | None = None, rows: Rows |
         cpu=resources.cpu or cpu,
         memory=resources.memory or memory,
         estimate=expected.estimate,
-        notes=[*gpus.notes, *expected.notes],
+        notes=[*gpus.notes, *expected.notes, *([even.note] if even is not None else [])],
         **optional,
+    )
+
+
+class _Even(NamedTuple):
+    """The GPUs with which sampling and training take equally long, in words."""
+
+    gpus: int
+    note: str
+
+
+def _balance(spec: RFTJobSpec, derived: Effective, shape: Shape | None, rows: Rows | None) -> _Even | None:
+    """Return the balanced count, where the GPUs' rates are known."""
+    memory = _memory(_accelerator(spec))
+
+    def seconds(split: Split) -> Step:
+        speed = _speed(spec, split)
+        assert speed is not None
+        assert shape is not None
+        return step_seconds(spec, derived, shape, speed, rows)
+
+    if shape is None or _device(spec) is None:
+        return None
+    found = balanced(shape, _workload(spec, derived), memory, seconds)
+    if found is None:
+        return None
+    split, step = found
+    return _Even(
+        split.gpus,
+        f"sampling and training are the most even with {split.gpus} GPUs, {split.trainers} for training and"
+        f" {split.samplers} for sampling: about {about(step.update):g} s and {about(step.sampling):g} s of a"
+        " step",
     )
 
 
@@ -201,12 +236,19 @@ def _accelerator(spec: RFTJobSpec) -> Accelerator:
     return (resources.accelerator if resources is not None else None) or Accelerator()
 
 
-def _speed(spec: RFTJobSpec, split: Split | None) -> Speed | None:
-    """Return what the GPUs can do, if they are of a kind whose rates the catalogue has."""
+def _device(spec: RFTJobSpec) -> Device | None:
+    """Return the kind of GPU, if it is one whose rates the catalogue has."""
     accelerator = _accelerator(spec)
     default = accelerators.DEFAULT if accelerator.memory is None else ""
-    device = ACCELERATORS.get(accelerator.name or default)
-    return speed_of(split, device, _memory(accelerator)) if split is not None and device is not None else None
+    return ACCELERATORS.get(accelerator.name or default)
+
+
+def _speed(spec: RFTJobSpec, split: Split | None) -> Speed | None:
+    """Return what the GPUs can do, if that is known."""
+    device = _device(spec)
+    if split is None or device is None:
+        return None
+    return speed_of(split, device, _memory(_accelerator(spec)))
 
 
 def _memory(accelerator: Accelerator) -> float:

@@ -6,7 +6,7 @@ stand for what keeps a program from reaching it, so a result is an order of magn
 communication between GPUs and the writing of adapters are not counted.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rft_planner.accelerators import Device
 from rft_planner.memory import BF16, SAMPLER_SEQUENCES
@@ -53,6 +53,10 @@ class Lengths:
     prompt: float
     completion: float
     longest: int
+
+    def at_most(self) -> "Lengths":
+        """The same with every completion as long as it may be."""
+        return replace(self, completion=self.longest)
 
 
 def speed_of(split: Split, device: Device, memory: float) -> Speed:

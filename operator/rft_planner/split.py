@@ -40,9 +40,14 @@ def fitted(gpus: int, shape: Shape, work: Workload, memory: float) -> Split | No
     """
     if gpus == 1:
         return _together(shape, work, memory)
+    return max(divisions(gpus, shape, work, memory), key=lambda split: split.micro_batch, default=None)
+
+
+def divisions(gpus: int, shape: Shape, work: Workload, memory: float) -> list[Split]:
+    """Return the ways in which the roles fit on GPUs of their own, the most samplers first."""
     sizes = sorted({tensor_parallel(count, shape) for count in range(1, gpus)}, reverse=True)
-    found = [split for size in sizes if (split := _apart(gpus - size, size, shape, work, memory)) is not None]
-    return max(found, key=lambda split: split.micro_batch, default=None)
+    found = (_apart(gpus - size, size, shape, work, memory) for size in sizes)
+    return [split for split in found if split is not None]
 
 
 def _together(shape: Shape, work: Workload, memory: float) -> Split | None:

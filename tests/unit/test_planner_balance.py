@@ -1,0 +1,56 @@
+"""The count of GPUs that balances sampling against training."""
+
+import pytest
+
+from rft_api.validation import parse
+from rft_planner.accelerators import ACCELERATORS
+from rft_planner.balance import NODE_GPUS, Step, balanced
+from rft_planner.catalogue import CATALOGUE
+from rft_planner.memory import Workload
+from rft_planner.plan import plan
+from rft_planner.split import Split, divisions
+from tests.manifests import manifest
+
+SHAPE, WORK = CATALOGUE["Qwen/Qwen2.5-7B"], Workload(8, 4096, 4)
+MEMORY = ACCELERATORS["nvidia-h100-80gb"].memory
+
+
+def taking(sampling: float, update: float) -> Split:
+    """What is balanced where one GPU would take so long for each phase."""
+    found = balanced(
+        SHAPE, WORK, MEMORY, lambda split: Step(sampling / split.samplers, update / split.trainers)
+    )
+    assert found is not None
+    return found[0]
+
+
+@pytest.mark.parametrize(
+    ("sampling", "update", "trainers", "samplers"),
+    [(10, 10, 1, 1), (20, 10, 1, 2), (10, 30, 3, 1), (40, 30, 3, 4), (1000, 1, 1, 4), (1, 1000, 7, 1)],
+)
+def test_each_role_has_gpus_by_the_work_it_has(
+    sampling: float, update: float, trainers: int, samplers: int
+) -> None:
+    split = taking(sampling, update)
+    assert (split.trainers, split.samplers) == (trainers, samplers)
+
+
+def test_nothing_else_that_fits_is_more_even() -> None:
+    def uneven(split: Split) -> float:
+        return Step(37 / split.samplers, 23 / split.trainers).uneven
+
+    others = [split for count in range(2, NODE_GPUS + 1) for split in divisions(count, SHAPE, WORK, MEMORY)]
+    assert uneven(taking(37, 23)) == min(map(uneven, others))
+
+
+def test_a_plan_names_the_balanced_count_and_both_times() -> None:
+    made = plan(parse(manifest(model={"name": "Qwen/Qwen2.5-7B"})).spec, "uid")
+    assert made.balanced_gpus is not None
+    assert made.gpus == 1 < made.balanced_gpus <= NODE_GPUS
+    assert any("the most even with" in note for note in made.notes or [])
+
+
+def test_a_kind_without_rates_and_the_cpu_have_none() -> None:
+    for resources in ({"accelerator": {"memory": "80Gi"}}, {"gpus": 0}):
+        made = plan(parse(manifest(model={"name": "Qwen/Qwen2.5-7B"}, resources=resources)).spec, "uid")
+        assert made.balanced_gpus is None
