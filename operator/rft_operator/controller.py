@@ -101,6 +101,8 @@ class Controller:
     def _act(self, owner: Owner, raw: RawState, decision: Decision) -> None:
         for part in decision.ensure:
             self._ensure(owner, raw, decision, part)
+        for part in decision.remove:
+            self._remove(owner, raw, part)
         if raw.job is None:
             return
         child_uid = raw.job["metadata"]["uid"]
@@ -111,6 +113,14 @@ class Controller:
                 self._cluster.patch_child(owner.namespace, owner.child, child_uid, decision.patch_child)
         except NotFound:
             pass
+
+    def _remove(self, owner: Owner, raw: RawState, part: Part) -> None:
+        found = {Part.JOB: raw.job, Part.CONFIG: raw.config, Part.CA: raw.ca}[part]
+        assert found is not None
+        name, uid = found["metadata"]["name"], found["metadata"]["uid"]
+        remove = self._cluster.delete_child if part is Part.JOB else self._cluster.delete_config
+        with suppress(NotFound):
+            remove(owner.namespace, name, uid)
 
     def _ensure(self, owner: Owner, raw: RawState, decision: Decision, part: Part) -> None:
         if part is Part.CA and raw.ca is not None:

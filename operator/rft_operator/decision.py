@@ -43,6 +43,8 @@ class Decision:
     ensure: tuple[Part, ...] = ()
     patch_child: dict[str, Any] | None = None
     delete_child: bool = False
+    remove: tuple[Part, ...] = ()
+    """What a passed TTL removes."""
     notes: tuple[Note, ...] = ()
     requeue_after: float | None = None
 

@@ -115,6 +115,7 @@ class Observed:
     pods: tuple[Pod, ...] = ()
     snapshot: RunConfig | None = None
     config_exists: bool = False
+    ca_exists: bool = False
     ca_current: bool = False
     claim_exists: bool = False
     conflicts: tuple[str, ...] = ()
@@ -168,6 +169,7 @@ def observe(owner: Owner, raw: RawState, ca_bundle: str | None, received: Receiv
         pods=tuple(sorted((pod(p) for p in raw.pods), key=lambda p: p.order)),
         snapshot=_snapshot(config),
         config_exists=config is not None,
+        ca_exists=ca is not None,
         ca_current=ca_bundle is None or (ca is not None and _data(ca).get(CA_KEY) == ca_bundle),
         claim_exists=claim_ours,
         conflicts=tuple(conflicts),

@@ -29,6 +29,7 @@ from rft_operator.status import (
     with_report,
     with_summary,
 )
+from rft_operator.ttl import seconds_left
 from rft_planner.overrides import contradiction
 from rft_planner.placement import placed
 from rft_planner.plan import Unplannable
@@ -105,13 +106,28 @@ def told(document: Mapping[str, Any]) -> Plan | None:
 
 
 def _after_the_end(facts: Facts, status: dict[str, Any]) -> Decision:
-    """Nothing is made any more; what still runs is stopped."""
+    """Nothing is made any more; what still runs is stopped, and what is left goes when its time has come."""
     child = facts.observed.child
-    if child is None or child.finished or child.deleting:
+    if child is not None and not child.finished and not child.deleting:
+        if status.get("phase") == "Cancelled":
+            return Decision(status, delete_child=True)
+        return Decision(status, patch_child=end_now(facts))
+    left = seconds_left(facts.document, facts.now)
+    if left is None:
         return Decision(status)
-    if status.get("phase") == "Cancelled":
-        return Decision(status, delete_child=True)
-    return Decision(status, patch_child=end_now(facts))
+    if left > 0:
+        return Decision(status, requeue_after=left)
+    return Decision(status, remove=_removable(facts.observed))
+
+
+def _removable(observed: Observed) -> tuple[Part, ...]:
+    """Return the children that a TTL removes: never a claim, which holds what was learned."""
+    there = {
+        Part.JOB: observed.child is not None and not observed.child.deleting,
+        Part.CONFIG: observed.config_exists,
+        Part.CA: observed.ca_exists,
+    }
+    return tuple(part for part, is_there in there.items() if is_there)
 
 
 def _accepted(facts: Facts) -> Gate:

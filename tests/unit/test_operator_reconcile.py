@@ -57,6 +57,7 @@ def snapshot() -> Any:
 
 CHILD = Child(uid="job-1", created="2026-11-22T17:50:00Z", has_failure_policy=True, backoff_limit=3)
 STARTED = Observed(child=CHILD, snapshot=snapshot(), config_exists=True, ca_current=True)
+STARTED_AND_ENDED = replace(STARTED, child=replace(CHILD, complete=True))
 POD = Pod("sums-x-1", "pod-1", "2026-11-22T17:50:05Z", controller="job-1", phase="Running", scheduled=True)
 
 
@@ -542,3 +543,38 @@ def test_another_baseline_is_compared_anew_and_none_leaves_nothing() -> None:
 def test_a_running_job_is_looked_at_again_when_it_could_be_stuck() -> None:
     decision = once(rftjob(), observed(POD, received=report(at=NOW - timedelta(minutes=10))))
     assert decision.requeue_after == pytest.approx(20 * 60)
+
+
+def over(ttl: int | None, ended: datetime) -> dict[str, Any]:
+    status = reconcile(rftjob(), replace(STARTED, child=replace(CHILD, complete=True)), ended).status
+    changes = {"ttlSecondsAfterFinished": ttl} if ttl is not None else {}
+    return rftjob(status, **changes)
+
+
+def test_a_passed_ttl_removes_the_children_and_never_the_claim() -> None:
+    left = replace(STARTED, child=replace(CHILD, complete=True), ca_exists=True, claim_exists=True)
+    decision = reconcile(over(60, NOW), left, NOW + timedelta(seconds=60))
+    assert decision.remove == (Part.JOB, Part.CONFIG, Part.CA)
+    assert decision.status["phase"] == "Succeeded"
+    gone = reconcile(over(60, NOW), Observed(), NOW + timedelta(hours=9))
+    assert (gone.remove, gone.ensure, gone.requeue_after) == ((), (), None)
+
+
+def test_a_ttl_is_waited_for_and_counts_from_the_end() -> None:
+    decision = reconcile(over(60, NOW), STARTED_AND_ENDED, NOW + timedelta(seconds=18))
+    assert (decision.remove, decision.requeue_after) == ((), 42)
+
+
+@pytest.mark.parametrize("ttl", [None, True, -1, "60"])
+def test_without_a_readable_ttl_the_children_stay(ttl: Any) -> None:
+    document = over(None, NOW)
+    if ttl is not None:
+        document["spec"]["ttlSecondsAfterFinished"] = ttl
+    decision = reconcile(document, STARTED_AND_ENDED, NOW + timedelta(days=900))
+    assert (decision.remove, decision.requeue_after) == ((), None)
+
+
+def test_a_child_that_still_runs_after_the_end_is_ended_before_anything_is_removed() -> None:
+    decision = reconcile(over(0, NOW), STARTED, NOW + timedelta(seconds=5))
+    assert decision.remove == ()
+    assert decision.patch_child == {"spec": {"activeDeadlineSeconds": 1}}
