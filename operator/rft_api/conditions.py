@@ -48,6 +48,7 @@ class Reason:
     UNKNOWN_ACCELERATOR = "UnknownAccelerator"  # the catalogue does not know it and no memory is given
     DOES_NOT_FIT = "DoesNotFit"  # no number of GPUs that a pod may have holds the run
     NAME_CONFLICT = "NameConflict"  # a child's name is taken by an object that is not ours
+    QUEUED = "Queued"  # something else, such as Kueue, holds the child Job suspended
     WAITING_FOR_POD = "WaitingForPod"  # the child Job exists, no pod runs yet
     UNSCHEDULABLE = "Unschedulable"  # no node has what the pod asks for
     IMAGE_PULL = "ImagePull"  # the image cannot be pulled

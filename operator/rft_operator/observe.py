@@ -86,6 +86,8 @@ class Child:
     has_failure_policy: bool = False
     backoff_limit: int = 0
     deadline: int | None = None
+    suspended: bool = False
+    """Whether something holds it back; the operator itself never does."""
 
     @property
     def finished(self) -> bool:
@@ -217,6 +219,7 @@ def child(raw: Raw) -> Child:
         has_failure_policy="podFailurePolicy" in spec,
         backoff_limit=spec.get("backoffLimit", 0),
         deadline=spec.get("activeDeadlineSeconds"),
+        suspended=spec.get("suspend") is True,
     )
 
 

@@ -130,6 +130,18 @@ def to_create(facts: Facts) -> Verdict | None:
     return Verdict("Pending", Reason.WAITING_FOR_POD, "The child Job is made.", ensure=_missing(facts))
 
 
+def queued(facts: Facts) -> Verdict | None:
+    """Something else, such as Kueue, has not admitted the child Job yet, or has taken it back.
+
+    The Job controller ends its pods then, and the trainer checkpoints. Who suspended it resumes it.
+    """
+    child = facts.observed.child
+    if child is None or not child.suspended:
+        return None
+    message = "The child Job is suspended until its queue admits it."
+    return Verdict("Queued", Reason.QUEUED, message, ensure=_missing(facts), patch_child=_own_count(facts))
+
+
 def waiting(facts: Facts) -> Verdict | None:
     """No pod runs: it is not there yet, cannot be placed, or cannot start."""
     pod = _current(facts)
@@ -192,6 +204,7 @@ STAGES: tuple[Callable[[Facts], Verdict | None], ...] = (
     leaving,
     unplannable,
     to_create,
+    queued,
     waiting,
     running,
 )

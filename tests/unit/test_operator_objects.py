@@ -10,7 +10,7 @@ from rft_api.runconfig import CONFIG_FILE, GRADER_CONFIG_FILE, GraderConfig, Run
 from rft_api.validation import parse
 from rft_operator.objects.config import ca_config_map, claim, config_map, run_config
 from rft_operator.objects.job import child_job
-from rft_operator.objects.names import Owner, uid8
+from rft_operator.objects.names import Owner, owner_of, uid8
 from rft_operator.objects.pod import Image
 from rft_planner.plan import plan
 
@@ -207,3 +207,30 @@ def test_without_ingest_no_token_is_made() -> None:
     made = child_job(OWNER, spec, plan(spec, OWNER.uid), Image("t", "Never"), reports=False)
     names = {v["name"] for v in made["spec"]["template"]["spec"]["volumes"]}
     assert not names & {"token", "ca"}
+
+
+def test_the_queue_of_the_rftjob_is_the_childs_and_nothing_holds_it_back_by_itself() -> None:
+    document = {
+        "metadata": {
+            "name": "sums",
+            "namespace": "team",
+            "uid": OWNER.uid,
+            "labels": {
+                "kueue.x-k8s.io/queue-name": "gpus",
+                "kueue.x-k8s.io/priority-class": "low",
+                "own": "x",
+            },
+        }
+    }
+    spec = parse(
+        {"apiVersion": "rft.dev/v1alpha1", "kind": "RFTJob", "metadata": {"name": "s"}, "spec": SPEC}
+    ).spec
+    image = Image("trainer:1", "IfNotPresent")
+    made = child_job(owner_of(document), spec, plan(spec, OWNER.uid), image, reports=True)
+    labels = made["metadata"]["labels"]
+    assert labels["kueue.x-k8s.io/queue-name"] == "gpus"
+    assert labels["kueue.x-k8s.io/priority-class"] == "low"
+    assert "own" not in labels
+    assert labels["rft.dev/job-uid"] == OWNER.uid
+    assert "suspend" not in made["spec"]
+    assert "kueue.x-k8s.io/queue-name" not in job()["metadata"]["labels"]

@@ -578,3 +578,20 @@ def test_a_child_that_still_runs_after_the_end_is_ended_before_anything_is_remov
     decision = reconcile(over(0, NOW), STARTED, NOW + timedelta(seconds=5))
     assert decision.remove == ()
     assert decision.patch_child == {"spec": {"activeDeadlineSeconds": 1}}
+
+
+@pytest.mark.parametrize("pods", [(), (POD,), (replace(POD, deleting=True),)])
+def test_a_child_that_its_queue_holds_back_is_queued_and_left_alone(pods: tuple[Pod, ...]) -> None:
+    held = replace(STARTED, child=replace(CHILD, suspended=True), pods=pods)
+    decision = reconcile(rftjob(), held, NOW)
+    assert (decision.status["phase"], decision.patch_child, decision.delete_child) == ("Queued", None, False)
+    ready = next(c for c in decision.status["conditions"] if c["type"] == "Ready")
+    assert (ready["status"], ready["reason"]) == ("False", "Queued")
+    admitted = reconcile(rftjob(decision.status), STARTED, NOW)
+    assert admitted.status["phase"] == "Pending"
+
+
+def test_a_queued_job_can_be_suspended_and_cancelled() -> None:
+    held = replace(STARTED, child=replace(CHILD, suspended=True))
+    assert reconcile(rftjob(suspend=True), held, NOW).delete_child
+    assert reconcile(rftjob(cancel=True), held, NOW).status["phase"] == "Cancelled"

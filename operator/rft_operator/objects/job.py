@@ -17,11 +17,14 @@ Such a Job controller counts preemptions too; the margin leaves the count to the
 
 
 def child_job(owner: Owner, spec: RFTJobSpec, plan: Plan, image: Image, *, reports: bool) -> dict[str, Any]:
-    """Return the child Job. A server that does not know the failure policy drops it silently."""
+    """Return the child Job. A server that does not know the failure policy drops it silently.
+
+    Its ``suspend`` is left to whoever admits it to a queue, from its creation on.
+    """
     metadata = owner.metadata(owner.child)
     template = spec.template
-    if template is not None and template.labels:
-        metadata["labels"] = {**template.labels, **owner.labels}
+    theirs = (template.labels if template is not None else None) or {}
+    metadata["labels"] = {**theirs, **dict(owner.queue), **owner.labels}
     if template is not None and template.annotations:
         metadata["annotations"] = dict(template.annotations)
     return {

@@ -10,6 +10,8 @@ MANAGED_BY = "app.kubernetes.io/managed-by"
 OPERATOR_NAME = "rft-operator"
 LABEL_JOB_UID = "rft.dev/job-uid"
 LABEL_JOB_NAME = "rft.dev/job-name"
+QUEUE_LABELS = ("kueue.x-k8s.io/queue-name", "kueue.x-k8s.io/priority-class")
+"""Labels of an RFTJob by which Kueue admits its child Job."""
 SELECTOR = f"{MANAGED_BY}={OPERATOR_NAME},{LABEL_JOB_UID}"
 """Label selector of everything the operator makes."""
 
@@ -26,6 +28,8 @@ class Owner:
     name: str
     namespace: str
     uid: str
+    queue: tuple[tuple[str, str], ...] = ()
+    """Labels that are for the queue of the child Job."""
 
     @property
     def child(self) -> str:
@@ -75,7 +79,9 @@ class Owner:
 def owner_of(document: dict[str, Any]) -> Owner:
     """Return the owner an RFTJob document is."""
     metadata = document["metadata"]
-    return Owner(metadata["name"], metadata["namespace"], metadata["uid"])
+    labels = metadata.get("labels") or {}
+    queue = tuple((name, labels[name]) for name in QUEUE_LABELS if name in labels)
+    return Owner(metadata["name"], metadata["namespace"], metadata["uid"], queue)
 
 
 def controller_uid(raw: dict[str, Any]) -> str | None:
