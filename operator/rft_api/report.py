@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from rft_api.base import Int, Model
+from rft_api.lifecycle import Stop
 from rft_api.status import RunStatus
 
 REPORT_PATH = "/v1/report"
@@ -21,6 +22,14 @@ class Ending(Model):
     exit_code: Int = Field(ge=0, le=255, description="Exit code of the trainer, see exitcodes.")
     reason: str = Field(description="Reason in the sense of conditions.")
     message: str = Field("", max_length=2048, description="One sentence for people; no secrets.")
+
+
+class ReportAnswer(Model):
+    """What the operator says to a report that it took."""
+
+    stop: Stop | None = Field(
+        None, description="spec.stop as it is now; empty where there is none, absent where it is not known."
+    )
 
 
 class ProgressReport(Model):

@@ -9,6 +9,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from rft_api.lifecycle import Stop
+from rft_api.report import ReportAnswer
+from rft_api.validation import check
 from rft_operator import metrics
 from rft_operator.clock import rfc3339
 from rft_operator.cluster import Cluster, ClusterError, Conflict, NotFound, Unavailable
@@ -69,6 +72,7 @@ class Controller:
             return None
         owner = owner_of(document)
         self._uids[key] = owner.uid
+        self._reports.set_answer(owner.uid, answer_of(document))
         raw = self._cluster.state(owner, baseline_to_read(document))
         observed = self._with_nodes(observe(owner, raw, self.ca_bundle, self._reports.get(owner.uid)))
         decision = reconcile(document, observed, datetime.now(UTC), self._settings.no_progress_seconds)
@@ -164,6 +168,12 @@ class Controller:
             _log.debug("event %s for %s/%s is there already", note.reason, owner.namespace, owner.name)
         except ClusterError as error:
             _log.warning("event %s for %s/%s: %s", note.reason, owner.namespace, owner.name, error)
+
+
+def answer_of(document: Mapping[str, Any]) -> ReportAnswer:
+    """Return what the trainers of an RFTJob are told: what may change while they run."""
+    job, _problems = check(document)
+    return ReportAnswer(stop=job.spec.stop or Stop()) if job is not None else ReportAnswer()
 
 
 def event(owner: Owner, note: Note, now: datetime) -> dict[str, Any]:

@@ -4,6 +4,7 @@ The pods of these tests fit no node, so no kubelet touches them: the tests write
 kubelet would, and everything else (Job controller, garbage collector, tokens) is real.
 """
 
+import json
 import os
 import socket
 import ssl
@@ -155,6 +156,8 @@ class Operator:
         self.log = log
         self.port, self._health, self._metrics = free_ports(3)
         self.url = f"https://127.0.0.1:{self.port}"
+        self.answer: Any = None
+        """What the ingest said to the last report that it took."""
 
     def start(self) -> None:
         """Start it and wait until its ingest answers."""
@@ -197,6 +200,7 @@ class Operator:
         context = ssl.create_default_context(cadata=ca)
         try:
             with urllib.request.urlopen(request, timeout=30, context=context) as answer:
+                self.answer = json.load(answer)
                 return int(answer.status)
         except urllib.error.HTTPError as error:
             with error:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rft_api.report import MAX_REPORT_BYTES
-from tests.integration.operator_support import CONFIG_MAPS, PODS, Api, Object, Operator, Run
+from tests.integration.operator_support import CONFIG_MAPS, PODS, RFTJOBS, Api, Object, Operator, Run
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.cluster
@@ -50,35 +50,48 @@ def trainer(submit: Submit, operator: Operator, api: Api) -> Trainer:
     return Trainer(submit(), operator, api)
 
 
+def test_the_answer_to_a_report_is_the_stop_rules_of_now(trainer: Trainer) -> None:
+    assert trainer.push(body(trainer.pod, 1)) == 200
+    assert trainer.operator.answer == {"stop": {}}
+    trainer.run.api.patch(RFTJOBS, trainer.run.name, {"spec": {"stop": {"maxSteps": 4}}})
+
+    def said() -> bool:
+        assert trainer.push(body(trainer.pod, 1)) == 200
+        return bool(trainer.operator.answer == {"stop": {"maxSteps": 4}})
+
+    wait_until("the new rules in the answer", said)
+    assert trainer.run.condition("Accepted")["status"] == "True"
+
+
 def test_a_report_reaches_the_status(trainer: Trainer) -> None:
-    assert trainer.push(body(trainer.pod, 3)) == 204
+    assert trainer.push(body(trainer.pod, 3)) == 200
     status = trainer.run.wait_for_phase("Running")
     assert status["progress"]["step"] == 3
     assert [p["step"] for p in status["reward"]["history"]] == [1, 2, 3]
     assert trainer.run.condition("Ready")["status"] == "True"
-    assert trainer.push(body(trainer.pod, 5)) == 204
+    assert trainer.push(body(trainer.pod, 5)) == 200
     wait_until("step 5", lambda: trainer.run.status["progress"]["step"] == 5)
 
 
 def test_reports_in_quick_succession_are_written_together(trainer: Trainer, operator: Operator) -> None:
-    assert trainer.push(body(trainer.pod, 1)) == 204
+    assert trainer.push(body(trainer.pod, 1)) == 200
     trainer.run.wait_for_phase("Running")
     before = operator.metric("rft_status_writes_total")
     for step in range(2, 12):
-        assert trainer.push(body(trainer.pod, step)) == 204
+        assert trainer.push(body(trainer.pod, step)) == 200
     wait_until("the last one", lambda: trainer.run.status["progress"]["step"] == 11)
     assert operator.metric("rft_status_writes_total") - before <= 4
 
 
 def test_the_same_report_again_is_no_error(trainer: Trainer) -> None:
-    assert trainer.push(body(trainer.pod, 3)) == 204
-    assert trainer.push(body(trainer.pod, 3)) == 204
+    assert trainer.push(body(trainer.pod, 3)) == 200
+    assert trainer.push(body(trainer.pod, 3)) == 200
 
 
 def test_the_token_is_reviewed_once_for_many_reports(trainer: Trainer, operator: Operator) -> None:
-    assert trainer.push(body(trainer.pod, 1)) == 204
+    assert trainer.push(body(trainer.pod, 1)) == 200
     before = operator.metric("rft_ingest_token_reviews_total")
-    assert trainer.push(body(trainer.pod, 2)) == 204
+    assert trainer.push(body(trainer.pod, 2)) == 200
     assert operator.metric("rft_ingest_token_reviews_total") == before
 
 
@@ -136,7 +149,7 @@ def test_a_pod_cannot_speak_for_another_job(trainer: Trainer, api: Api, submit: 
 
 
 def test_a_pod_that_is_gone_is_refused(trainer: Trainer, api: Api) -> None:
-    assert trainer.push(body(trainer.pod, 1)) == 204
+    assert trainer.push(body(trainer.pod, 1)) == 200
     path = f"api/v1/namespaces/{{}}/pods/{trainer.pod['metadata']['name']}"
     options = {"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0}
     api.call("DELETE", path, options)
@@ -158,20 +171,20 @@ def test_what_is_not_a_report_is_refused(trainer: Trainer) -> None:
 
 def test_a_report_that_is_too_large_is_refused(trainer: Trainer) -> None:
     assert trainer.push(b" " * (MAX_REPORT_BYTES + 1)) == 413
-    assert trainer.push(body(trainer.pod).ljust(MAX_REPORT_BYTES)) == 204
+    assert trainer.push(body(trainer.pod).ljust(MAX_REPORT_BYTES)) == 200
 
 
 def test_a_report_that_is_behind_is_refused(trainer: Trainer) -> None:
-    assert trainer.push(body(trainer.pod, 5, sequence=5)) == 204
+    assert trainer.push(body(trainer.pod, 5, sequence=5)) == 200
     assert trainer.push(body(trainer.pod, 4, sequence=4)) == 409
     assert trainer.push(body(trainer.pod, 4, sequence=6)) == 409
-    assert trainer.push(body(trainer.pod, 6, sequence=6)) == 204
+    assert trainer.push(body(trainer.pod, 6, sequence=6)) == 200
 
 
 def test_an_older_attempt_is_refused_after_a_newer_one_reported(trainer: Trainer, api: Api) -> None:
     """The old pod takes its time to end, as a preempted one does while it saves a checkpoint."""
     run, name = trainer.run, trainer.pod["metadata"]["name"]
-    assert trainer.push(body(trainer.pod, 5)) == 204
+    assert trainer.push(body(trainer.pod, 5)) == 200
     wait_until("step 5", lambda: run.status.get("progress", {}).get("step") == 5)
     api.patch(PODS, name, {"metadata": {"finalizers": ["rft.dev/slow-to-end"]}})
     api.delete(PODS, name)
@@ -182,7 +195,7 @@ def test_an_older_attempt_is_refused_after_a_newer_one_reported(trainer: Trainer
         content = json.loads(body(newer, 4, sequence=0, attempt=2))
         content["resumedFromStep"] = 3
         content["run"]["reward"]["history"] = [{"step": 4, "reward": 0.5}]
-        assert trainer.push(json.dumps(content).encode(), run.token(newer)) == 204
+        assert trainer.push(json.dumps(content).encode(), run.token(newer)) == 200
         wait_until("step 4", lambda: run.status["progress"]["step"] == 4)
         history = {p["step"]: p["reward"] for p in run.status["reward"]["history"]}
         assert history == {1: 0.01, 2: 0.02, 3: 0.03, 4: 0.5}

@@ -299,3 +299,27 @@ def test_events_tell_the_story(submit: Submit, api: Api) -> None:
         return {event["reason"] for event in items}
 
     wait_until("events", lambda: {"Planned", "WaitingForPod", "Unschedulable"} <= reasons())
+
+
+def test_a_passed_ttl_removes_the_children_and_applying_again_trains_nothing(
+    submit: Submit, api: Api, operator: Operator
+) -> None:
+    run = submit()
+    run.child()
+    run.end_pod(run.pod(), 11, "line 3 is not JSON")
+    run.wait_for_phase("Failed")
+    ended = run.status["completionTime"]
+    assert api.find(JOBS, run.child_name) is not None
+    # The end is what counts, so a TTL that is given afterwards may have passed already.
+    api.patch(RFTJOBS, run.name, {"spec": {"ttlSecondsAfterFinished": 1}})
+    wait_until("the Job is gone", lambda: api.find(JOBS, run.child_name) is None)
+    for name in (run.child_name, f"{run.child_name}-ca"):
+        wait_until(f"{name} is gone", lambda name=name: api.find(CONFIG_MAPS, name) is None)  # type: ignore[misc]
+    wait_until("the pods are gone", lambda: not run.pods())
+    api.patch(RFTJOBS, run.name, {"metadata": {"labels": {"applied": "again"}}})
+    operator.stop()
+    operator.start()
+    other = submit()
+    other.child()  # so everything that came before it was looked at
+    assert api.find(JOBS, run.child_name) is None
+    assert (run.status["phase"], run.status["completionTime"]) == ("Failed", ended)

@@ -12,12 +12,13 @@ from transformers import AutoModelForCausalLM
 
 from rft_api.effective import effective
 from rft_api.job import RFTJobSpec
-from rft_api.runconfig import JobIdentity, RunConfig
+from rft_api.runconfig import JobIdentity, ReportTarget, RunConfig
 from rft_trainer import machine
 from rft_trainer.errors import Preempted
 from rft_trainer.loop import Run
 from rft_trainer.progress import Events
 from rft_trainer.report import Reporter
+from tests.trainer.test_report import Server
 
 COMPARED = ("step", "reward", "loss", "gradNorm", "kl", "entropy", "completionTokens", "learningRate")
 
@@ -123,3 +124,18 @@ def test_the_gpus_time_is_that_of_the_steps_and_the_evaluations(
     assert usage is not None
     assert usage.gpu_seconds > steps
     assert usage.expected_gpu_hours == usage.gpu_seconds / 3600
+
+
+def test_stop_rules_that_change_while_the_run_goes_on_are_followed(
+    character_model: Path, tmp_path: Path
+) -> None:
+    server = Server(tmp_path / "server")
+    server.says = b'{"stop": {"maxSteps": 1}}'
+    (tmp_path / "token").write_text("token")
+    target = ReportTarget(url=server.url, ca_file=str(server.certificate), token_file=str(tmp_path / "token"))
+    try:
+        ended = run(config(character_model, tmp_path / "run").model_copy(update={"report": target}))
+    finally:
+        server.close()
+    assert ended.state.step == 1
+    assert ended.status.total_steps == 1

@@ -22,6 +22,7 @@ from cryptography.x509.oid import NameOID
 from rft_api.conditions import CONDITION_TYPES
 from rft_api.exitcodes import ExitCode
 from rft_api.job import RFTJobSpec
+from rft_api.lifecycle import Stop
 from rft_api.report import MAX_REPORT_BYTES, MAX_TERMINATION_BYTES, Ending, ProgressReport
 from rft_api.runconfig import JobIdentity, ReportTarget, RunConfig
 from rft_api.status import (
@@ -46,6 +47,7 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         self.answer = 200
+        self.says = b""
         self.bodies: list[dict[str, Any]] = []
         self.tokens: list[str] = []
         self.certificate, key = certificate(folder)
@@ -57,8 +59,9 @@ class Server:
                 outer.tokens.append(self.headers["Authorization"])
                 outer.bodies.append(json.loads(body))
                 self.send_response(outer.answer)
-                self.send_header("Content-Length", "0")
+                self.send_header("Content-Length", str(len(outer.says)))
                 self.end_headers()
+                self.wfile.write(outer.says)
 
             def log_message(self, format: str, *args: object) -> None:
                 pass
@@ -430,3 +433,23 @@ def test_a_folder_that_cannot_be_written_does_not_fail_the_training(
         reporter.publish(at(1), force=True)
         reporter.publish(at(2), force=True)
     assert caplog.text.count("status.yaml cannot be written") == 1
+
+
+def test_what_the_operator_says_of_stop_is_heard(tmp_path: Path, server: Server) -> None:
+    with Reporter(config(tmp_path, server), interval=0.01) as reporter:
+        reporter.publish(at(1))
+        until(lambda: len(server.bodies) == 1)
+        server.says = b'{"stop": {"maxSteps": 7}}'
+        reporter.publish(at(2))
+        until(lambda: reporter.stop is not None)
+        assert reporter.stop == Stop(max_steps=7)
+        for step, said in enumerate(
+            (b"{}", b"not JSON", b'{"stop": {"maxSteps": "many"}}', b'{"new": 1}'), 3
+        ):
+            server.says = said
+            reporter.publish(at(step))
+            until(lambda step=step: server.steps[-1] == step)  # type: ignore[misc]
+            assert reporter.stop == Stop(max_steps=7)
+        server.says = b'{"stop": {}}'
+        reporter.publish(at(9))
+        until(lambda: reporter.stop == Stop())

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rft_api.conditions import Reason
+from rft_api.lifecycle import Stop
 from rft_api.runconfig import RunConfig
 from rft_api.status import RunStatus
 from rft_planner.steps import first_expectation
@@ -76,7 +77,7 @@ class Run:
         self._enter("training")
         heldout_reward: float | None = None
         while True:
-            reason = stop_reason(self.spec.stop, self.state, heldout_reward, datetime.now(UTC))
+            reason = stop_reason(self._stop(), self.state, heldout_reward, datetime.now(UTC))
             if reason is not None:
                 return reason
             prompts = self._next_prompts(parts)
@@ -193,8 +194,13 @@ class Run:
             training.batch_size_tokens,
         )
         total = self.state.step + left
-        limit = self.spec.stop.max_steps if self.spec.stop else None
+        stop = self._stop()
+        limit = stop.max_steps if stop is not None else None
         return total if limit is None else min(total, max(limit, self.state.step))
+
+    def _stop(self) -> Stop | None:
+        """``spec.stop``, which may change while the run goes on."""
+        return self.reporter.stop if self.reporter.stop is not None else self.spec.stop
 
     def _is_last(self, parts: Parts) -> bool:
         """Whether nothing is left but what is already laid out."""

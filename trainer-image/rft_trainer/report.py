@@ -18,8 +18,10 @@ from types import TracebackType
 from typing import Self
 
 import httpx
+from pydantic import ValidationError
 
-from rft_api.report import MAX_REPORT_BYTES, Ending, ProgressReport
+from rft_api.lifecycle import Stop
+from rft_api.report import MAX_REPORT_BYTES, Ending, ProgressReport, ReportAnswer
 from rft_api.runconfig import ReportTarget, RunConfig
 from rft_api.status import RunStatus
 from rft_trainer.errors import Fenced
@@ -60,8 +62,8 @@ def trust(ca: Path) -> ssl.SSLContext:
     return context
 
 
-def post(target: ReportTarget, body: bytes) -> int:
-    """Send one report and return the HTTP status.
+def post(target: ReportTarget, body: bytes) -> tuple[int, bytes]:
+    """Send one report and return the HTTP status and the answer's body.
 
     CA and token are read anew: both are renewed while the run goes on. Raises OSError,
     ssl.SSLError, httpx.HTTPError.
@@ -72,7 +74,8 @@ def post(target: ReportTarget, body: bytes) -> int:
     with httpx.Client(
         verify=trust(Path(target.ca_file)), timeout=_REQUEST_SECONDS, trust_env=False
     ) as client:
-        return client.post(target.url, content=body, headers=headers).status_code
+        answer = client.post(target.url, content=body, headers=headers)
+        return answer.status_code, answer.content
 
 
 def backoff(failures: int, interval: float) -> float:
@@ -103,6 +106,7 @@ class Reporter:
         self._newest: ProgressReport | None = None
         self._sent = -1
         self._fenced = False
+        self._stop: Stop | None = None
         self._closing_at: float | None = None
         self._complaints: set[str] = set()
         self._thread: threading.Thread | None = None
@@ -126,6 +130,11 @@ class Reporter:
     def fenced(self) -> bool:
         """Whether the operator said that a newer attempt is reporting."""
         return self._fenced
+
+    @property
+    def stop(self) -> Stop | None:
+        """``spec.stop`` as the operator said it last; ``None`` while it said nothing."""
+        return self._stop
 
     def publish(self, run: RunStatus, *, ending: Ending | None = None, force: bool = False) -> None:
         """Make this the newest snapshot; returns at once.
@@ -198,12 +207,13 @@ class Reporter:
     def _deliver(self, target: ReportTarget, report: ProgressReport) -> bool:
         """Send one report; return whether no retry of it is wanted."""
         try:
-            status = post(target, fitted(report))
+            status, answer = post(target, fitted(report))
         except (OSError, ValueError, httpx.HTTPError, httpx.InvalidURL) as error:
             self._complain(type(error).__name__, f"the operator cannot be reached: {error}")
             return False
         if 200 <= status < 300:
             self._complaints.clear()
+            self._hear(answer)
         elif status == httpx.codes.CONFLICT:
             log.error("the operator knows a newer attempt of this run")
             self._fenced = True
@@ -214,6 +224,16 @@ class Reporter:
             return False
         self._sent = report.sequence
         return True
+
+    def _hear(self, answer: bytes) -> None:
+        """Take what the operator says; an older or newer one may say what is not understood here."""
+        try:
+            said = ReportAnswer.model_validate_json(answer or b"{}", by_alias=True, by_name=False)
+        except ValidationError as error:
+            self._complain("answer", f"the operator's answer is not understood: {error.errors()[0]['msg']}")
+            return
+        if said.stop is not None:
+            self._stop = said.stop
 
     def _complain(self, kind: str, message: str) -> None:
         """Log a kind of trouble once until a report goes through."""

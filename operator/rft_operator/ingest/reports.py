@@ -1,6 +1,6 @@
 """The newest report of every job, in memory: a report is a snapshot, so only the last one counts."""
 
-from rft_api.report import ProgressReport
+from rft_api.report import ProgressReport, ReportAnswer
 from rft_operator.ingest.identity import Caller, Refused
 from rft_operator.observe import Received
 
@@ -36,6 +36,7 @@ class Reports:
 
     def __init__(self) -> None:
         self._newest: dict[str, Received] = {}
+        self._answers: dict[str, ReportAnswer] = {}
 
     def get(self, job_uid: str) -> Received | None:
         """Return the newest report."""
@@ -48,6 +49,15 @@ class Reports:
             self._newest[caller.job_uid] = Received(report, caller.pod_uid, caller.pod_created)
         return new
 
+    def set_answer(self, job_uid: str, answer: ReportAnswer) -> None:
+        """Keep what trainers of a job are to be told."""
+        self._answers[job_uid] = answer
+
+    def answer(self, job_uid: str) -> ReportAnswer:
+        """Return what a trainer is told; nothing until the job was looked at."""
+        return self._answers.get(job_uid) or ReportAnswer()
+
     def forget(self, job_uid: str) -> None:
         """Drop the report of a job that is gone."""
+        self._answers.pop(job_uid, None)
         self._newest.pop(job_uid, None)

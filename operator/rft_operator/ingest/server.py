@@ -10,7 +10,7 @@ from concurrent.futures import Executor
 from aiohttp import web
 from pydantic import ValidationError
 
-from rft_api.report import MAX_REPORT_BYTES, REPORT_PATH, TOKEN_AUDIENCE, ProgressReport
+from rft_api.report import MAX_REPORT_BYTES, REPORT_PATH, TOKEN_AUDIENCE, ProgressReport, ReportAnswer
 from rft_operator import metrics
 from rft_operator.cluster import Cluster, ClusterError
 from rft_operator.ingest import identity
@@ -57,8 +57,7 @@ class Ingest:
 
     async def _respond(self, request: web.Request) -> web.Response:
         try:
-            await self._take(request)
-            response = web.Response(status=204)
+            response = web.json_response((await self._take(request)).dump())
         except Refused as refusal:
             # The reason never holds the token, and the address is all there is to name a sender by.
             _log.info("report from %s refused: %s %s", request.remote, refusal.status, refusal)
@@ -66,7 +65,7 @@ class Ingest:
         metrics.REPORTS.labels(response.status).inc()
         return response
 
-    async def _take(self, request: web.Request) -> None:
+    async def _take(self, request: web.Request) -> ReportAnswer:
         self._sources.check(request.remote or "")
         token = _bearer(request)
         if (request.content_length or 0) > MAX_REPORT_BYTES:
@@ -75,6 +74,7 @@ class Ingest:
         report = _parse(await _body(request))
         if self._reports.accept(caller, report):
             self._accepted((caller.namespace, caller.job_name))
+        return self._reports.answer(caller.job_uid)
 
     async def _identify(self, token: str) -> Caller:
         answer = self._cache.get(token)
