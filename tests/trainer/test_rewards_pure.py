@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rft_api.graders import ExactMatch, Grader, Http, Numeric, Regex, Scale
 from rft_trainer.errors import ConfigurationError, UserCodeError
-from rft_trainer.rewards.builtin import check_available, exact_match, numeric
+from rft_trainer.rewards.builtin import check_settings, exact_match, numeric
 from rft_trainer.rewards.combine import combine, normalized
 from rft_trainer.rewards.numbers import find_numbers
 from rft_trainer.rewards.types import Score, ScoredBatch
@@ -121,7 +121,7 @@ def test_exact_match_without_a_field_is_an_error() -> None:
 )
 def test_what_cannot_run_is_refused_before_the_run(grader: Grader, problem: str) -> None:
     with pytest.raises(ConfigurationError, match=problem):
-        check_available(grader)
+        check_settings(grader)
 
 
 @pytest.mark.parametrize(

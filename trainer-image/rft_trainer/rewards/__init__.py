@@ -1,7 +1,10 @@
 """Rewards: graders, their combination, and the sandbox that users' code runs in.
 
 scorer      what the loop calls; errors become scores by each grader's onError
-builtin     graders that are pure functions
+builtin     graders that are pure functions, and the checks of settings
+trusted     graders of ours that run in workers: regex, math, jsonSchema
+symbolic    math: symbolic equality
+json_schema jsonSchema: JSON valid under a schema
 combine     scale mapping and the weighted mean
 client      the trainer's end of the grader protocol
 serve       the program at the other end: in a container of its own, or as a local process

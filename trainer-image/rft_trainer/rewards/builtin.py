@@ -1,33 +1,32 @@
-"""Graders that are pure functions of a completion and its row, and the kinds still to come."""
+"""Graders that are pure functions of a completion and its row, and what is checked before the run."""
 
 import re
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
-from rft_api.graders import ExactMatch, Grader, Numeric, Regex
+from rapidfuzz import fuzz
+from rapidfuzz.distance import JaroWinkler, Levenshtein
+
+from rft_api.graders import ExactMatch, Grader, Numeric, TextSimilarity
 from rft_trainer.errors import ConfigurationError
+from rft_trainer.rewards.json_schema import SchemaProblem, validator
 from rft_trainer.rewards.numbers import expected_number, extract_number
 
 Builtin = Callable[[str, Mapping[str, Any]], float]
 """(completion, row) -> raw score; raises ValueError when the row does not serve."""
 
-NOT_AVAILABLE = {
-    "math": "math",
-    "json_schema": "jsonSchema",
-    "text_similarity": "textSimilarity",
-    "http": "http",
-    "model": "model",
+_SIMILARITY: dict[str, Callable[[str, str], float]] = {
+    "levenshtein": Levenshtein.normalized_similarity,
+    "jaroWinkler": JaroWinkler.similarity,
+    "tokenSet": lambda first, second: fuzz.token_set_ratio(first, second) / 100,
 }
-"""Kinds that the API knows and this version of the trainer does not run."""
 
 
-def check_available(grader: Grader) -> None:
-    """Raise ConfigurationError for a kind that cannot run yet, and for settings that cannot work."""
-    if grader.kind in NOT_AVAILABLE:
-        raise ConfigurationError(
-            f"grader {grader.name}: {NOT_AVAILABLE[grader.kind]} is not available in this version"
-        )
+def check_settings(grader: Grader) -> None:
+    """Raise ConfigurationError for settings that cannot work."""
+    if grader.kind in ("http", "model"):
+        raise ConfigurationError(f"grader {grader.name}: {grader.kind} is not available in this version")
     if grader.scale is not None and not grader.scale.min < grader.scale.max:
         raise ConfigurationError(f"grader {grader.name}: scale.min is not below scale.max")
     if grader.regex is not None:
@@ -35,6 +34,11 @@ def check_available(grader: Grader) -> None:
             re.compile(grader.regex.pattern)
         except (re.error, RecursionError, OverflowError) as error:
             raise ConfigurationError(f"grader {grader.name}: regex does not compile: {error}") from error
+    if grader.json_schema is not None:
+        try:
+            validator(grader.json_schema.schema_text)
+        except SchemaProblem as error:
+            raise ConfigurationError(f"grader {grader.name}: jsonSchema.schema: {error}") from error
 
 
 def exact_match(completion: str, row: Mapping[str, Any], settings: ExactMatch) -> float:
@@ -58,17 +62,9 @@ def numeric(completion: str, row: Mapping[str, Any], settings: Numeric) -> float
     return float(abs(actual - expected) <= Decimal(str(settings.tolerance)))
 
 
-def regex_source(settings: Regex) -> str:
-    """Return a Python grader for the pattern.
-
-    A pattern can take exponential time, and ``re`` holds the interpreter's lock meanwhile: it runs
-    in a worker with a deadline like any other user code.
-    """
-    method = "fullmatch" if settings.full_match else "search"
-    return (
-        f"import re\nPATTERN = re.compile({settings.pattern!r})\n"
-        f"def grade(completion, row):\n    return PATTERN.{method}(completion) is not None\n"
-    )
+def text_similarity(completion: str, row: Mapping[str, Any], settings: TextSimilarity) -> float:
+    """Return how alike the completion and the field's text are, 0…1, by rapidfuzz; both as written."""
+    return _SIMILARITY[settings.metric](_text(row, settings.field), completion)
 
 
 def builtin(grader: Grader) -> Builtin | None:
@@ -77,6 +73,8 @@ def builtin(grader: Grader) -> Builtin | None:
         return lambda completion, row: exact_match(completion, row, exact)
     if (number := grader.numeric) is not None:
         return lambda completion, row: numeric(completion, row, number)
+    if (similarity := grader.text_similarity) is not None:
+        return lambda completion, row: text_similarity(completion, row, similarity)
     return None
 
 

@@ -11,9 +11,10 @@ from rft_api.graders import Grader
 from rft_api.runconfig import GraderConfig, PythonGrader, RunConfig, python_graders
 from rft_trainer.errors import ConfigurationError, UserCodeError
 from rft_trainer.rewards.backends import Backend, ContainerBackend, LocalBackend, max_silence
-from rft_trainer.rewards.builtin import Builtin, builtin, check_available, regex_source
+from rft_trainer.rewards.builtin import Builtin, builtin, check_settings
 from rft_trainer.rewards.client import Outcome, Request, ShouldStop
 from rft_trainer.rewards.combine import combine, normalized
+from rft_trainer.rewards.trusted import in_workers
 from rft_trainer.rewards.types import GradeItem, ScoredBatch
 
 
@@ -38,7 +39,7 @@ class Scorer:
     ) -> None:
         """Check the graders. Raises ConfigurationError for those that cannot run."""
         for grader in graders:
-            check_available(grader)
+            check_settings(grader)
         self._graders = tuple(graders)
         self._builtin: dict[str, Builtin] = {
             grader.name: function for grader in graders if (function := builtin(grader)) is not None
@@ -51,13 +52,7 @@ class Scorer:
             raise ConfigurationError(f"grader {error.args[0]}: its source is not mounted") from error
         except ValidationError as error:
             raise ConfigurationError(f"python graders: {error}") from error
-        self._patterns = [
-            PythonGrader(
-                name=grader.name, inline=regex_source(grader.regex), timeout_seconds=grader.timeout_seconds
-            )
-            for grader in graders
-            if grader.regex is not None
-        ]
+        self._trusted = [code for grader in graders if (code := in_workers(grader)) is not None]
         self._backends: list[tuple[frozenset[str], Backend]] = []
         self._is_ready = False
         self._lock = threading.Lock()
@@ -74,7 +69,7 @@ class Scorer:
 
     def __enter__(self) -> Self:
         """Open the socket, or prepare the local process."""
-        here = list(self._patterns)
+        here = list(self._trusted)
         if self._socket is None:
             here += self._python
         elif self._python:
@@ -82,7 +77,7 @@ class Scorer:
             self._add(self._python, ContainerBackend(self._socket, silence))
         if here:
             silence = max_silence([grader.timeout_seconds for grader in here])
-            users_code = len(here) > len(self._patterns)
+            users_code = len(here) > len(self._trusted)
             config = GraderConfig(graders=here)
             self._add(here, LocalBackend(config, self._scratch_dir, silence, hide=users_code))
         return self
