@@ -19,10 +19,10 @@ from rft_api.lifecycle import Stop
 from rft_api.runconfig import RunConfig
 from rft_api.status import RunStatus
 from rft_planner.steps import first_expectation
-from rft_trainer import batching, files
+from rft_trainer import batching, files, preflight
 from rft_trainer.checkpoint import Fence, RunState
 from rft_trainer.data import Prompt
-from rft_trainer.errors import Preempted, UserCodeError
+from rft_trainer.errors import ConfigurationError, Preempted, UserCodeError
 from rft_trainer.heldout import RowScores, compare, evaluate
 from rft_trainer.metrics import metrics_row
 from rft_trainer.progress import Events, Stage, Status
@@ -62,6 +62,7 @@ class Run:
             parts = prepare(self.config, self.fence, stack, self.should_stop)
             self._resume(parts)
             try:
+                self._preflight(parts)
                 base = self._evaluate_base(parts)
                 reason = self._steps(parts)
                 self._evaluate_tuned(parts, base)
@@ -92,17 +93,7 @@ class Run:
         """Sample, grade, update, publish: one batch, one optimizer step."""
         started = time.monotonic()
         step = self.state.step + 1
-        batch = sample_batch(
-            prompts,
-            self.spec.sampling.num_rollouts,
-            parts.sampling,
-            parts.update.loss.shape.normalization,
-            self.seed,
-            step,
-            parts.engine,
-            parts.scorer,
-            self.should_stop,
-        )
+        batch = self._sample(parts, prompts, step)
         if batch.scores.mostly_errors:
             self._save(parts)
             raise UserCodeError(f"more than half of step {step} could not be graded: {_first(batch)}")
@@ -206,6 +197,41 @@ class Run:
         """Whether nothing is left but what is already laid out."""
         return self._total_steps(parts) == self.state.step
 
+    def _preflight(self, parts: Parts) -> None:
+        """See what a few prompts earn, once for all attempts. Raises ConfigurationError under ``require``."""
+        if self.spec.model.adapter is not None and self._saved_evaluation(0) is None:
+            parts.engine.use_adapter(parts.policy.save_version(self.folder / "adapters", 0))
+        if self.spec.preflight == "off":
+            return
+        found = preflight.saved(self.folder)
+        if found is None:
+            found = preflight.findings(self._sample(parts, self._some_prompts(parts), 0))
+            self.fence.check()
+            preflight.save(self.folder, found)
+        self.status.preflight = found
+        for finding in found:
+            log.warning("preflight: %s: %s", finding.parameter, finding.message)
+        if found and self.spec.preflight == "require":
+            raise ConfigurationError("; ".join(f"{entry.parameter}: {entry.message}" for entry in found))
+
+    def _some_prompts(self, parts: Parts) -> list[Prompt]:
+        order = batching.epoch_order(len(parts.train), self.seed, 1)
+        return [parts.train[index] for index in order[: preflight.PROMPTS]]
+
+    def _sample(self, parts: Parts, prompts: list[Prompt], step: int) -> SampledBatch:
+        """Sample and grade at training settings."""
+        return sample_batch(
+            prompts,
+            self.spec.sampling.num_rollouts,
+            parts.sampling,
+            parts.update.loss.shape.normalization,
+            self.seed,
+            step,
+            parts.engine,
+            parts.scorer,
+            self.should_stop,
+        )
+
     # --- evaluation -------------------------------------------------------------------------------
 
     def _evaluate_base(self, parts: Parts) -> RowScores:
@@ -213,8 +239,6 @@ class Run:
         saved = self._saved_evaluation(0)
         if saved is None:
             self._enter("evaluatingBase")
-            if self.spec.model.adapter is not None:
-                parts.engine.use_adapter(parts.policy.save_version(self.folder / "adapters", 0))
             saved = self._evaluate(parts, 0)
         self.status.evaluation = compare(saved, None, self.seed, selected=False)
         if self.state.adapter_version > 0:

@@ -14,6 +14,7 @@ from rft_api.status import (
     Output,
     PhaseSeconds,
     Progress,
+    Recommendation,
     Reward,
     RewardPoint,
     RunStatus,
@@ -61,6 +62,7 @@ class Status:
         self.dropped_prompts = 0
         self.samplers_restarted = 0
         self.evaluation: EvaluationResult | None = None
+        self.preflight: list[Recommendation] = []
         self.output = Output(folder=config.run_dir)
         self._step_seconds: float | None = None
 
@@ -82,7 +84,8 @@ class Status:
             )
         )
         # An empty list takes back what was said before.
-        return run.model_copy(update={"recommendations": recommend(self._config.spec, run)})
+        advice = [*self.preflight, *recommend(self._config.spec, run)]
+        return run.model_copy(update={"recommendations": advice})
 
     def _progress(self, state: RunState) -> Progress:
         total = self.total_steps

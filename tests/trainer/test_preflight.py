@@ -1,0 +1,100 @@
+"""What a few prompts of the base model foretell."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rft_trainer import machine
+from rft_trainer.data import Prompt, Row
+from rft_trainer.errors import ConfigurationError
+from rft_trainer.preflight import FILE, findings
+from rft_trainer.rewards.types import Score, ScoredBatch
+from rft_trainer.rollout.engine import Generated
+from rft_trainer.sampling import Rollout, SampledBatch, _group
+from tests.trainer.test_loop import config, run
+
+PROMPT = Prompt(Row(1, [{"role": "user", "content": "1+1"}], {}, "key"), (1, 2))
+
+
+def batch(rewards: Sequence[Sequence[float | None]], *, cut: bool = False, error: str = "") -> SampledBatch:
+    """A batch whose groups have these rewards; ``None`` is a completion that its grader failed on."""
+    groups, scores = [], []
+    for group in rewards:
+        rollouts = tuple(
+            Rollout(
+                Generated((3, 4), (-0.1, -0.2), "about 3", "length" if cut else "stop"),
+                Score(reward, {}, {"right": error} if reward is None or error else {}),
+            )
+            for reward in group
+        )
+        groups.append(_group(PROMPT, rollouts, "std"))
+        scores += [rollout.score for rollout in rollouts]
+    return SampledBatch(groups, ScoredBatch(scores), 1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("made", "rules", "said"),
+    [
+        (batch([[0, 0], [0, 0]]), ["preflight-no-variance"], "never earns anything"),
+        (batch([[1, 1], [1, 1]]), ["preflight-no-variance"], "earns everything already"),
+        (batch([[0.5, 0.5], [0.2, 0.2]]), ["preflight-no-variance"], "0.20 to 0.50, the same within each"),
+        (batch([[0, 1], [0, 0]], cut=True), ["preflight-always-cut"], "all 4 completions"),
+        (
+            batch([[None, None]], error="KeyError: 'answer'"),
+            ["preflight-grader-fails", "preflight-nothing-graded"],
+            "KeyError: 'answer'",
+        ),
+        (
+            batch([[0.0, 0.0], [0.0, 0.0]], error="timed out"),  # onError: zero
+            ["preflight-grader-fails", "preflight-no-variance"],
+            "failed on all 4 completions",
+        ),
+        (batch([[0, 1], [0, 0]]), [], ""),
+        (batch([[None, 0, 1], [None, 0, 0]]), [], ""),
+    ],
+)
+def test_each_pattern_is_found_and_a_healthy_batch_is_silent(
+    made: SampledBatch, rules: list[str], said: str
+) -> None:
+    found = findings(made)
+    assert [entry.rule for entry in found] == rules
+    assert said in "; ".join(entry.message for entry in found)
+    assert all(entry.parameter for entry in found)
+
+
+@pytest.fixture
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "usable_cores", lambda: 1)
+
+
+def never(folder: Path, model: Path, mode: str) -> Any:
+    """A run whose grader looks for what no completion of this model can hold."""
+    made = config(model, folder)
+    graders = [{"name": "never", "regex": {"pattern": "zebra"}}]
+    document = made.spec.dump() | {"preflight": mode, "graders": graders}
+    return made.model_copy(update={"spec": type(made.spec).model_validate(document)})
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_required_it_ends_the_run_before_a_step_and_again_on_the_next_attempt(
+    character_model: Path, tmp_path: Path
+) -> None:
+    wanted = never(tmp_path, character_model, "require")
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match="never earns anything"):
+            run(wanted)
+    assert not (tmp_path / "evaluation").exists()
+    assert not (tmp_path / "checkpoints" / "step-000001").exists()
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_by_default_it_warns_in_the_status_and_off_is_off(character_model: Path, tmp_path: Path) -> None:
+    warned = run(never(tmp_path / "warn", character_model, "warn"))
+    assert warned.state.step == 3
+    recommendations = warned.snapshot().recommendations or []
+    assert recommendations[0].rule == "preflight-no-variance"
+    silent = run(never(tmp_path / "off", character_model, "off"))
+    assert not [r for r in silent.snapshot().recommendations or [] if r.rule.startswith("preflight")]
+    assert not (tmp_path / "off" / FILE).exists()

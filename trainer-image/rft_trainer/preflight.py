@@ -1,0 +1,117 @@
+"""Before the GPUs burn: a few prompts at training settings, and what their rewards foretell.
+
+A check is a pure function from the sampled batch to what it has to say; ``CHECKS`` is their order. A run
+whose base model never earns anything, or whose grader always fails, would train on nothing for hours.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from rft_api.status import Recommendation
+from rft_trainer import files
+from rft_trainer.advantages import zero_variance
+from rft_trainer.sampling import SampledBatch, reward
+
+PROMPTS = 16
+FILE = "preflight.json"
+_SHOWN = 200
+
+Check = Callable[[SampledBatch], Recommendation | None]
+
+
+def grader_always_fails(batch: SampledBatch) -> Recommendation | None:
+    """A grader gave no score to any completion."""
+    broken = [name for name, count in batch.scores.error_counts.items() if count == len(batch.scores)]
+    if not broken:
+        return None
+    first = batch.scores.first_errors
+    said = "; ".join(f"{name}: {_short(first[name])}" for name in broken)
+    return _finding(
+        "preflight-grader-fails",
+        "spec.graders",
+        f"{', '.join(broken)} failed on all {len(batch.scores)} completions of the base model ({said}):"
+        " correct the grader, or the fields of the rows that it reads",
+    )
+
+
+def nothing_graded(batch: SampledBatch) -> Recommendation | None:
+    """Every group lost its completions to errors."""
+    if any(not group.dropped for group in batch.groups):
+        return None
+    return _finding(
+        "preflight-nothing-graded",
+        "spec.graders",
+        f"of {len(batch.groups)} prompts none has two graded completions: there is nothing to compare",
+    )
+
+
+def no_variance(batch: SampledBatch) -> Recommendation | None:
+    """Within every group all rewards are equal, so no advantage is other than zero."""
+    graded = [group for group in batch.groups if not group.dropped]
+    if not graded or not all(group.flat for group in graded):
+        return None
+    rewards = [reward(rollout) for group in graded for rollout in group.accepted]
+    alike = zero_variance(rewards)
+    seen = f"{rewards[0]:.2f}" if alike else f"{min(rewards):.2f} to {max(rewards):.2f}, the same within each"
+    shown = _short(graded[0].accepted[0].generated.text)
+    return _finding(
+        "preflight-no-variance",
+        "spec.graders" if max(rewards) <= 0 else "spec.sampling.temperature",
+        f"{len(rewards)} completions of {len(graded)} prompts score {seen}: {_why(rewards)}. A completion:"
+        f" {shown!r}",
+    )
+
+
+def _why(rewards: list[float]) -> str:
+    if max(rewards) <= 0:
+        return (
+            "the base model never earns anything, so nothing can be learned; give partial credit, easier rows"
+            " or a clearer instruction, or check that the grader finds right answers"
+        )
+    if min(rewards) >= 1:
+        return "the base model earns everything already; take harder rows or a stricter grader"
+    return "rollouts of a prompt do not differ; raise the temperature, or grade finer"
+
+
+def always_cut(batch: SampledBatch) -> Recommendation | None:
+    """No completion came to its end."""
+    generated = [rollout.generated for group in batch.groups for rollout in group.rollouts]
+    if not generated or not all(completion.truncated for completion in generated):
+        return None
+    return _finding(
+        "preflight-always-cut",
+        "spec.sampling.maxTokens",
+        f"all {len(generated)} completions of the base model were cut at maxTokens: raise it, or ask for"
+        " shorter answers",
+    )
+
+
+CHECKS: tuple[Check, ...] = (grader_always_fails, nothing_graded, no_variance, always_cut)
+
+
+def findings(batch: SampledBatch) -> list[Recommendation]:
+    """Return what speaks against training, most important first."""
+    return [found for check in CHECKS if (found := check(batch)) is not None]
+
+
+def saved(folder: Path) -> list[Recommendation] | None:
+    """Return what an earlier attempt found; ``None`` where none has looked."""
+    try:
+        found = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        return [Recommendation.model_validate(entry) for entry in found["findings"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def save(folder: Path, found: list[Recommendation]) -> None:
+    """Keep what was found, for attempts that follow. Raises VolumeError."""
+    files.write_json(folder / FILE, {"findings": [entry.dump() for entry in found]})
+
+
+def _finding(rule: str, parameter: str, message: str) -> Recommendation:
+    return Recommendation(rule=rule, parameter=parameter, message=message)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
