@@ -64,6 +64,7 @@ class Wandb(Model):
     entity: str | None = Field(None, description="Team or user.")
     base_url: str | None = Field(None, description="Address of a private server.")
     secret_ref: SecretKeyRef = Field(description="API key, by reference only.")
+    upload_adapter: bool = Field(True, description="Keep the final adapter there as an artifact.")
 
 
 class Mlflow(Model):
@@ -72,6 +73,7 @@ class Mlflow(Model):
     tracking_uri: str = Field(min_length=1, description="Address of the tracking server.")
     experiment: str = Field(min_length=1, description="Experiment name.")
     secret_ref: SecretKeyRef | None = Field(None, description="Token, by reference only.")
+    upload_adapter: bool = Field(True, description="Keep the final adapter there as an artifact.")
 
 
 class Tensorboard(Model):

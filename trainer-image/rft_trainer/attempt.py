@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from pydantic import ValidationError
 
@@ -13,6 +14,7 @@ from rft_trainer.errors import ConfigurationError, MemoryExhausted, TrainerError
 from rft_trainer.loop import Run
 from rft_trainer.progress import Events
 from rft_trainer.report import Reporter
+from rft_trainer.tracking.trackers import Trackers
 
 log = logging.getLogger("rft_trainer")
 
@@ -20,10 +22,11 @@ log = logging.getLogger("rft_trainer")
 def attempt(config: RunConfig, should_stop: Callable[[], bool]) -> int:
     """Run, tell how it ended, and return the exit code."""
     events = Events()
-    with Reporter(config) as reporter:
+    with Reporter(config) as reporter, ExitStack() as stack:
         run: Run | None = None
         try:
-            run = Run(config, reporter, events, should_stop)
+            trackers = stack.enter_context(Trackers(config))
+            run = Run(config, reporter, events, should_stop, trackers)
             reason = run.train()
             ending = Ending(exit_code=ExitCode.OK, reason=reason, message=COMPLETED_BECAUSE[reason])
         except Exception as raised:
@@ -31,6 +34,7 @@ def attempt(config: RunConfig, should_stop: Callable[[], bool]) -> int:
         events.emit("end", exitCode=int(ending.exit_code), reason=ending.reason, message=ending.message)
         if run is not None:
             reporter.publish(run.snapshot(), ending=ending, force=True)
+            run.trackers.finish(run.snapshot(), ending)
     return ending.exit_code
 
 

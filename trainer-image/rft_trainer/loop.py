@@ -31,6 +31,7 @@ from rft_trainer.report import Reporter
 from rft_trainer.sampling import SampledBatch, sample_batch
 from rft_trainer.setup import Parts, prepare
 from rft_trainer.stopping import stop_reason
+from rft_trainer.tracking.trackers import Trackers
 from rft_trainer.update import update
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,12 @@ class Run:
     """One attempt at a run. ``train`` does all of it."""
 
     def __init__(
-        self, config: RunConfig, reporter: Reporter, events: Events, should_stop: Callable[[], bool]
+        self,
+        config: RunConfig,
+        reporter: Reporter,
+        events: Events,
+        should_stop: Callable[[], bool],
+        trackers: Trackers | None = None,
     ) -> None:
         """Take the run's folder over. Raises VolumeError."""
         self.config = config
@@ -50,6 +56,7 @@ class Run:
         self.reporter = reporter
         self.events = events
         self.should_stop = should_stop
+        self.trackers = trackers or Trackers()
         self.fence = Fence(self.folder)
         self.status = Status(config, self.fence.number)
         self.state = RunState(expected_completion=first_expectation(config.spec.sampling.max_tokens))
@@ -61,6 +68,7 @@ class Run:
         with ExitStack() as stack:
             parts = prepare(self.config, self.fence, stack, self.should_stop)
             self._resume(parts)
+            self.trackers.start(self.state.step, self.fence.number)
             try:
                 self._preflight(parts)
                 base = self._evaluate_base(parts)
@@ -120,6 +128,7 @@ class Run:
         assert self.metrics is not None
         self.metrics.append(row)
         save_rollouts(self.folder / "rollouts", step, batch.groups)
+        self.trackers.log(row)
         self.status.total_steps = self._total_steps(parts)
         self.status.total_steps_estimated = not self._is_last(parts)
         snapshot = self._report(parts)
@@ -280,6 +289,7 @@ class Run:
         self.state.gpu_seconds += self.config.gpus * (time.monotonic() - started)
         self.fence.check()
         scores.save(self.folder / "evaluation")
+        self.trackers.evaluation(scores)
         self.events.emit("evaluation", step=step, reward=scores.mean_reward, rows=len(scores.lines))
         return scores
 

@@ -1,0 +1,107 @@
+"""``python -m rft_trainer.tracking.worker BACKEND``: runs one tracking library in a process of its own.
+
+Standard input carries one call a line. The library may hang, retry for hours or crash: the trainer never
+waits for it, and kills this process when its time is up.
+"""
+
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from rft_trainer.rewards.processes import set_dumpable
+from rft_trainer.tracking.mlflow_tracker import MlflowTracker
+from rft_trainer.tracking.protocol import End, RunInfo, Tracker
+from rft_trainer.tracking.tensorboard_tracker import TensorboardTracker
+from rft_trainer.tracking.wandb_tracker import WandbTracker
+
+log = logging.getLogger("rft_trainer")
+
+TRACKERS: dict[str, Callable[[], Tracker]] = {
+    "wandb": WandbTracker,
+    "mlflow": MlflowTracker,
+    "tensorboard": TensorboardTracker,
+}
+SECRETS = ("WANDB_API_KEY", "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_PASSWORD")
+TRIES = 3
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 2.0, 60.0
+
+
+class Worker:
+    """Makes the calls, and tells of each kind of trouble once."""
+
+    def __init__(self, backend: str, tracker: Tracker, pause: Callable[[float], None] = time.sleep) -> None:
+        self._backend = backend
+        self._tracker = tracker
+        self._pause = pause
+        self._told: set[str] = set()
+        self.lost = 0
+
+    def run(self, lines: Iterable[str]) -> None:
+        """Make the call of every line until there are no more."""
+        for line in lines:
+            call, arguments = json.loads(line)
+            if call == "start":
+                self._until_started(RunInfo(**arguments))
+            elif not self._made(self._bound(call, arguments), TRIES):
+                self.lost += 1
+        if self.lost:
+            log.warning("%s: %d rows were not logged there; metrics.jsonl has all", self._backend, self.lost)
+
+    def _until_started(self, run: RunInfo) -> None:
+        """Try for as long as it takes: meanwhile the trainer queues, and it ends this process in the end."""
+        self._made(lambda: self._tracker.start(run), tries=None)
+
+    def _bound(self, call: str, arguments: Mapping[str, Any]) -> Callable[[], None]:
+        if call == "finish":
+            return lambda: self._tracker.finish(End(**arguments["end"]), arguments["numbers"])
+        method = {"log": self._tracker.log, "evaluation": self._tracker.evaluation}[call]
+        return lambda: method(arguments["step"], arguments["numbers"])
+
+    def _made(self, call: Callable[[], None], tries: int | None) -> bool:
+        """Make a call, again after a while where it fails; return whether it was made."""
+        failures = 0
+        while True:
+            try:
+                call()
+                return True
+            except Exception as error:  # a library raises what it likes
+                failures += 1
+                self._tell(error)
+                if failures == tries:
+                    return False
+            self._pause(min(FIRST_PAUSE_SECONDS * 2.0 ** min(failures - 1, 16), LONGEST_PAUSE_SECONDS))
+
+    def _tell(self, error: Exception) -> None:
+        kind = type(error).__name__
+        if kind not in self._told:
+            self._told.add(kind)
+            log.warning("%s: %s: %s; the run goes on", self._backend, kind, without_secrets(str(error))[:500])
+
+
+def without_secrets(text: str) -> str:
+    """Hide the keys of the environment, should a library quote one."""
+    for secret in filter(None, map(os.environ.get, SECRETS)):
+        text = text.replace(secret, "***")
+    return text
+
+
+def main(argv: list[str]) -> None:
+    """Run to the end of standard input, then leave without the libraries' own exit hooks, which may hang."""
+    # Ctrl-C is the trainer's to handle: it still has a last row to log.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    set_dumpable(False)
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    Worker(argv[0], TRACKERS[argv[0]]()).run(sys.stdin)
+    sys.stderr.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
