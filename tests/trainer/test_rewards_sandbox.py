@@ -37,7 +37,7 @@ def grade(completion, row):
     if completion == "sysexit":
         sys.exit(0)
     if completion == "memory":
-        return len(bytearray(2**40))
+        return len(bytearray(10 * 2**30))
     if completion == "output":
         while True: print("x" * 10000)
     if completion == "text":
@@ -127,6 +127,46 @@ def test_the_function_sees_the_row_with_its_messages() -> None:
     grader = Grader(name="user", python=Python(inline=source, function="check"))
     with Scorer([grader]) as scorer:
         assert scorer.score([item("question42", answer="42")])[0].reward == 1.0
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        # As evaluators take them that score whole conversations.
+        "def grade(row):\n    *_, asked, said = row['messages']\n"
+        "    return {'score': asked['content'] + row['answer'] == said['content']}",
+        # As OpenAI's Python graders.
+        "def grade(sample, item):\n"
+        "    return sample['output_text'] == 'question' + item['answer'] and sample['output_json'] is None",
+        # As TRL's reward functions, with and without a place for the columns they do not read.
+        "def grade(prompts, completions, answer, **kwargs):\n"
+        "    return [float(p[-1]['content'] + a == c[0]['content'])"
+        " for p, c, a in zip(prompts, completions, answer)]",
+        "def grade(completions, answer):\n    return [c[0]['content'].endswith(a) for c, a in"
+        " zip(completions, answer)]",
+        # A class of one's own.
+        "class Grade:\n    def __call__(self, completion, row):\n"
+        "        return completion == 'question' + row['answer']\n"
+        "grade = Grade()",
+    ],
+)
+def test_evaluators_that_people_have_are_known_by_their_parameters(source: str) -> None:
+    with Scorer([python(source)]) as scorer:
+        right, wrong = scorer.score([item("question42", answer="42"), item("question43", answer="42")])
+    assert (right, wrong) == (Score(1.0, {"user": 1.0}, {}), Score(0.0, {"user": 0.0}, {}))
+
+
+@pytest.mark.parametrize(
+    ("returned", "problem"),
+    [
+        ("0.5", "returned a float, not a list of one score"),
+        ("[1, 1]", "not a list"),
+        ("[None]", "a NoneType"),
+    ],
+)
+def test_a_reward_function_for_batches_returns_a_list_of_one(returned: str, problem: str) -> None:
+    with Scorer([python(f"def grade(prompts, completions, **kwargs): return {returned}")]) as scorer:
+        assert problem in scorer.score([item("x", answer="42")])[0].errors["user"]
 
 
 def test_the_source_may_be_a_file(tmp_path: Path) -> None:

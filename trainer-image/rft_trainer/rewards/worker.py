@@ -5,6 +5,7 @@ takes milliseconds and the user's code finds nothing of ours in its process.
 """
 
 import ctypes
+import inspect
 import json
 import linecache
 import numbers
@@ -37,15 +38,68 @@ def limit(memory_bytes: int) -> None:
         resource.setrlimit(kind, (bound, bound))
 
 
-def load(source: str, function: str) -> Callable[[str, dict[str, Any]], object]:
-    """Run the user's source and return the function. Raises whatever the source raises."""
+Grade = Callable[[str, dict[str, Any]], object]
+
+
+def load(source: str, function: str) -> Grade:
+    """Run the user's source and return its function as (completion, row). Raises what the source raises."""
     linecache.cache[SOURCE_NAME] = (len(source), None, source.splitlines(True), SOURCE_NAME)
     namespace: dict[str, Any] = {"__name__": "grader", "__file__": SOURCE_NAME}
     exec(compile(source, SOURCE_NAME, "exec"), namespace)  # noqa: S102 - what this process is for
     found = namespace.get(function)
     if not callable(found):
         raise NameError(f"the source defines no function {function}")
-    return found  # type: ignore[no-any-return]
+    return adapted(found)
+
+
+def adapted(function: Callable[..., Any]) -> Grade:
+    """Return a function as (completion, row), by the names of its parameters.
+
+    evaluate(row)                          the completion is the last of row["messages"]
+    grade(sample, item)                    as OpenAI's Python graders
+    reward(prompts, completions, **field)  as TRL's reward functions, one rollout a call
+    """
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):  # written in C
+        return function
+    names = list(parameters)
+    if names == ["row"]:
+        return lambda completion, row: function(conversation(completion, row))
+    if names[:2] == ["sample", "item"]:
+        return lambda completion, row: function(sample(completion), row)
+    if "completions" in names:
+        every = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+        return lambda completion, row: batch_of_one(function, None if every else names, completion, row)
+    return function
+
+
+def conversation(completion: str, row: dict[str, Any]) -> dict[str, Any]:
+    """Return the row with the completion as the last message."""
+    return {**row, "messages": [*row["messages"], {"role": "assistant", "content": completion}]}
+
+
+def sample(completion: str) -> dict[str, Any]:
+    """Return what a sample holds: the text, the JSON in it or None, and the choices of a chat completion."""
+    try:
+        parsed = json.loads(completion)
+    except (ValueError, RecursionError):
+        parsed = None
+    message = {"role": "assistant", "content": completion}
+    return {"output_text": completion, "output_json": parsed, "choices": [{"message": message}]}
+
+
+def batch_of_one(
+    function: Callable[..., Any], names: list[str] | None, completion: str, row: dict[str, Any]
+) -> object:
+    """Call with columns of one entry, all or those in ``names``; return the one score."""
+    columns = {name: [value] for name, value in row.items()}
+    columns["prompts"] = [row["messages"]]
+    columns["completions"] = [[{"role": "assistant", "content": completion}]]
+    scores = function(**{name: column for name, column in columns.items() if names is None or name in names})
+    if not isinstance(scores, list) or len(scores) != 1:
+        raise TypeError(f"returned a {type(scores).__name__}, not a list of one score for each completion")
+    return scores[0]
 
 
 def number(result: object) -> float:
@@ -76,7 +130,7 @@ def explain(error: BaseException) -> str:
     return text[: MAX_ERROR_CHARACTERS - len(where)].replace("\n", " ") + where
 
 
-def answer(grade: Callable[[str, dict[str, Any]], object], request: dict[str, Any]) -> dict[str, Any]:
+def answer(grade: Grade, request: dict[str, Any]) -> dict[str, Any]:
     """Score one completion; everything the user's code raises becomes an error."""
     try:
         return {"id": request["id"], "score": number(grade(request["completion"], request["row"]))}
