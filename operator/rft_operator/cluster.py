@@ -7,11 +7,13 @@ Calls block; callers run them in a bounded pool of threads.
 ClusterError           the server refused, or could not be reached
 ├── NotFound           404
 ├── Conflict           409: someone else wrote in between, or the name is taken
+├── Fenced             not sent: this process may not write any more
 └── Unavailable        no answer, 429 or 5xx: worth another try
 """
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -27,7 +29,8 @@ Json = dict[str, Any]
 
 _MERGE_PATCH = "application/merge-patch+json"
 _STRATEGIC_PATCH = "application/strategic-merge-patch+json"
-_TIMEOUT = urllib3.Timeout(connect=5, read=30)
+CONNECT_SECONDS = 5.0
+READ_SECONDS = 30.0
 _RESOURCES = {
     "Job": "apis/batch/v1/namespaces/{}/jobs",
     "ConfigMap": "api/v1/namespaces/{}/configmaps",
@@ -35,6 +38,7 @@ _RESOURCES = {
     "Pod": "api/v1/namespaces/{}/pods",
     "Event": "api/v1/namespaces/{}/events",
     "Secret": "api/v1/namespaces/{}/secrets",
+    "Lease": "apis/coordination.k8s.io/v1/namespaces/{}/leases",
     "ValidatingWebhookConfiguration": "apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations",
     "RFTJob": f"apis/{GROUP}/{VERSION}/namespaces/{{}}/{PLURAL}",
 }
@@ -56,6 +60,10 @@ class Conflict(ClusterError):
     """The object changed in between, or exists already."""
 
 
+class Fenced(ClusterError):
+    """Writing is for the holder of the Lease only."""
+
+
 class Unavailable(ClusterError):
     """No usable answer."""
 
@@ -63,9 +71,15 @@ class Unavailable(ClusterError):
 class Cluster:
     """The calls of operator and webhook, and no others: the chart's RBAC rules mirror this class."""
 
-    def __init__(self, configuration: Any, threads: int = 8) -> None:
-        """Use a loaded ``kubernetes.client.Configuration`` from up to ``threads`` threads."""
+    def __init__(self, configuration: Any, threads: int = 8, seconds: float = READ_SECONDS) -> None:
+        """Use a loaded ``kubernetes.client.Configuration`` from up to ``threads`` threads.
+
+        An answer that takes more than ``seconds`` is no answer.
+        """
         configuration.connection_pool_maxsize = threads
+        self._seconds = seconds
+        self.fence: Callable[[], float] = lambda: math.inf
+        """Seconds for which this process may write."""
         self._configuration = configuration
         self._pool: Any = rest.RESTClientObject(configuration).pool_manager
 
@@ -113,6 +127,10 @@ class Cluster:
         """Return a Secret; the chart allows one by name."""
         return self._find("Secret", namespace, name)
 
+    def lease(self, namespace: str, name: str) -> Json:
+        """Return a Lease; the chart allows one by name."""
+        return self._call("GET", self._path("Lease", namespace, name))
+
     def webhook_configuration(self, name: str) -> Json:
         """Return a ValidatingWebhookConfiguration; the chart allows the webhook its own by name."""
         return self._call("GET", self._path("ValidatingWebhookConfiguration", "", name))
@@ -139,6 +157,11 @@ class Cluster:
         """Merge ``data`` into a ConfigMap or Secret, unless it changed since ``version``."""
         body = {"metadata": {"resourceVersion": version}, "data": data}
         return self._call("PATCH", self._path(kind, namespace, name), body=body)
+
+    def replace_lease(self, manifest: Json) -> Json:
+        """Write a Lease that was read, unless it changed since."""
+        metadata = manifest["metadata"]
+        return self._call("PUT", self._path("Lease", metadata["namespace"], metadata["name"]), body=manifest)
 
     def patch_webhook_configuration(self, name: str, patch: Json) -> Json:
         """Merge ``patch`` into a ValidatingWebhookConfiguration, its webhooks by their names."""
@@ -214,9 +237,10 @@ class Cluster:
         if body is not None:
             headers["Content-Type"] = patch_type if method == "PATCH" else "application/json"
             data = json.dumps(body, allow_nan=False).encode()
+        timeout = self._timeout(method, path)
         try:
             answer = self._pool.request(
-                method, url, body=data, headers=headers, timeout=_TIMEOUT, retries=False
+                method, url, body=data, headers=headers, timeout=timeout, retries=False
             )
         except urllib3.exceptions.HTTPError as error:
             raise Unavailable(0, f"{method} {path}: {type(error).__name__}") from error
@@ -224,13 +248,22 @@ class Cluster:
             return dict(json.loads(answer.data or b"{}"))
         raise _error(answer.status, f"{method} {path}: {_said(answer.data)}")
 
+    def _timeout(self, method: str, path: str) -> urllib3.Timeout:
+        """Return how long to wait. A write that cannot be on its way before the fence falls is not sent."""
+        left = self.fence() if method != "GET" else math.inf
+        if left <= 0:
+            raise Fenced(0, f"{method} {path}: the Lease is not held any more")
+        return urllib3.Timeout(connect=min(CONNECT_SECONDS, self._seconds, left), read=self._seconds)
+
     def _authorization(self) -> dict[str, str]:
         # Asking each time lets the client refresh tokens that expire.
         bearer = self._configuration.auth_settings().get("BearerToken")
         return {"Authorization": bearer["value"]} if bearer else {}
 
 
-def connect(kubeconfig: str | None, context: str | None = None, threads: int = 8) -> Cluster:
+def connect(
+    kubeconfig: str | None, context: str | None = None, threads: int = 8, seconds: float = READ_SECONDS
+) -> Cluster:
     """Connect as the pod's service account, or with a kubeconfig where one is given."""
     configuration = client.Configuration()
     loader: Any = config
@@ -238,7 +271,7 @@ def connect(kubeconfig: str | None, context: str | None = None, threads: int = 8
         loader.load_incluster_config(client_configuration=configuration)
     else:
         loader.load_kube_config(kubeconfig, context=context, client_configuration=configuration)
-    return Cluster(configuration, threads)
+    return Cluster(configuration, threads, seconds)
 
 
 def _error(status: int, message: str) -> ClusterError:

@@ -1,0 +1,166 @@
+"""Holding the Lease: wait for it, renew it, end the process when it is lost, give it back.
+
+Renewals have a thread of their own, and so has the deadline: neither a busy event loop nor an answer
+that does not come may delay them.
+"""
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from rft_operator import metrics
+from rft_operator.cluster import Cluster, ClusterError, Conflict, NotFound, Unavailable
+from rft_operator.lease import Json, Seen, Step, Terms, clock, decide, look, record, written
+
+_log = logging.getLogger(__name__)
+GUARD_SECONDS = 1.0
+"""How often the deadline is looked at, at least: a sleep does not count the machine's own."""
+
+
+def end_process(why: str) -> None:
+    """End at once: nothing is finished, flushed or written any more."""
+    _log.critical("%s: this process ends, so that it does not act beside another", why)
+    os._exit(1)
+
+
+@dataclass
+class Leadership:
+    """The Lease ``namespace/name`` as the process ``me`` holds it, or waits for it.
+
+    ``cluster`` is a connection of its own: it is not fenced by this Lease, and its timeouts are short.
+    """
+
+    cluster: Cluster
+    namespace: str
+    name: str
+    me: str
+    terms: Terms
+    lost: Callable[[str], None] = end_process
+    now: Callable[[], float] = clock
+    _seen: Seen | None = None
+    _lease: Json | None = None
+    _outdated: bool = True
+    _renewed: float | None = None
+    _stopping: threading.Event = field(default_factory=threading.Event)
+    _threads: list[threading.Thread] = field(default_factory=list)
+
+    def remaining(self) -> float:
+        """Return the seconds for which this process may write; not above zero without the Lease."""
+        renewed = self._renewed
+        return 0.0 if renewed is None else renewed + self.terms.deadline - self.now()
+
+    def acquire(self) -> None:
+        """Wait until the Lease is held, however long the API server or another holder takes.
+
+        Raises:
+            ClusterError: the API server refuses; it is about rights, or the namespace.
+        """
+        said = ""
+        while self._renewed is None:
+            said = self._say(self._attempt(), said)
+            if self._renewed is None:
+                self._stopping.wait(self.terms.retry)
+        metrics.LEASE_HELD.set(1)
+        _log.info("the Lease %s/%s is held as %s", self.namespace, self.name, self.me)
+
+    def keep(self) -> None:
+        """Renew from now on, in the background."""
+        for name, target in (("lease", self._renew), ("lease-deadline", self._guard)):
+            thread = threading.Thread(target=target, name=name, daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def release(self) -> None:
+        """Give the Lease back, when everything that writes has stopped; the next one starts at once."""
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join()
+        if self.remaining() <= 0:
+            return
+        self._renewed = None
+        metrics.LEASE_HELD.set(0)
+        try:
+            self._put("")
+        except ClusterError as error:
+            _log.warning("the Lease is not given back; the next operator waits for its end: %s", error)
+
+    def turn(self) -> Step:
+        """Look where that is needed, and take one step. Raises ClusterError."""
+        if self._renewed is None or self._outdated:
+            self._look()
+        step = decide(self._seen, self.me, self._renewed, self.now(), self.terms)
+        if step in (Step.ACQUIRE, Step.RENEW):
+            sent = self.now()
+            self._put(self.me)
+            self._renewed = sent
+        return step
+
+    def _attempt(self) -> str:
+        """Take one step towards the Lease; return what it waits for."""
+        try:
+            self.turn()
+        except (Conflict, Unavailable) as error:
+            return f"the Lease cannot be had yet: {error}"
+        holder = self._seen.record.holder if self._seen is not None else ""
+        return f"waiting: {holder} holds the Lease {self.namespace}/{self.name}"
+
+    def _say(self, what: str, said: str) -> str:
+        if self._renewed is None and what != said:
+            _log.info(what)
+        return what
+
+    def _renew(self) -> None:
+        wait = self.terms.retry
+        while not self._stopping.wait(wait):
+            began = self.now()
+            try:
+                step = self.turn()
+            except ClusterError as error:
+                _log.warning("the Lease is not renewed, %.1f s are left: %s", self.remaining(), error)
+            else:
+                if step is Step.LOST:
+                    self.lost(self._why())
+                    return
+            wait = max(0.0, self.terms.retry - (self.now() - began))
+
+    def _guard(self) -> None:
+        while (left := self.remaining()) > 0:
+            if self._stopping.wait(min(left, GUARD_SECONDS)):
+                return
+        self.lost(self._why())
+
+    def _why(self) -> str:
+        lease = f"the Lease {self.namespace}/{self.name}"
+        if self.remaining() <= 0:
+            return f"{lease} could not be renewed for {self.terms.deadline:.0f} s"
+        if self._seen is None:
+            return f"{lease} was deleted"
+        return f"{lease} is held by {self._seen.record.holder or 'nobody'}"
+
+    def _look(self) -> None:
+        try:
+            self._lease = self.cluster.lease(self.namespace, self.name)
+        except NotFound:
+            self._lease = None
+        self._see()
+
+    def _put(self, holder: str) -> None:
+        """Write, unless somebody else did since the last look."""
+        spec = written(self._lease, holder, self.terms, datetime.now(UTC))
+        # Also where no answer comes: it may have been written.
+        self._outdated = True
+        if self._lease is None:
+            metadata = {"name": self.name, "namespace": self.namespace}
+            manifest = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata}
+            self._lease = self.cluster.create({**manifest, "spec": spec})
+        else:
+            self._lease = self.cluster.replace_lease({**self._lease, "spec": spec})
+        self._see()
+
+    def _see(self) -> None:
+        there = record(self._lease, self.terms) if self._lease is not None else None
+        self._seen = look(self._seen, there, self.now())
+        self._outdated = False
