@@ -3,15 +3,22 @@
 import argparse
 import logging
 import os
+import signal
+import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from uuid import uuid4
 
 import kopf
 from prometheus_client import start_http_server
 
+from rft_operator import health
 from rft_operator.cluster import Cluster, ClusterError, NotFound, connect
-from rft_operator.handlers import kopf_settings, registry
+from rft_operator.handlers import kopf_settings, registry, watched_paths
+from rft_operator.health import Signs
+from rft_operator.leadership import Leadership
+from rft_operator.lease import Terms
 from rft_operator.objects.names import OPERATOR_NAME
 from rft_operator.operator import REVIEW_THREADS, Operator
 from rft_operator.settings import BadSettings, Settings, from_env
@@ -37,24 +44,48 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     if options.namespace:
         settings = replace(settings, namespaces=tuple(options.namespace))
+    signs = Signs(settings.stale_seconds)
+    health.serve(signs, settings.health_port)
+    start_http_server(settings.metrics_port)
     cluster = connect(options.kubeconfig, options.context, settings.workers + REVIEW_THREADS)
+    leadership = _leadership(options, settings)
+    # As the first process of a container, nothing else would end it while it waits.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
+        leadership.acquire()
+        cluster.fence = leadership.remaining
+        leadership.keep()
         _check_crd(cluster, settings)
     except ClusterError as error:
         print(f"error: {error}", file=sys.stderr)
+        leadership.release()
         return 1
-    start_http_server(settings.metrics_port)
+    _act(cluster, settings, signs)
+    leadership.release()
+    return 0
+
+
+def _leadership(options: argparse.Namespace, settings: Settings) -> Leadership:
+    terms = Terms(settings.lease_seconds)
+    # Two tries fit before the deadline, so one connection that hangs does not lose the Lease.
+    cluster = connect(options.kubeconfig, options.context, threads=1, seconds=terms.deadline / 2)
+    # A container that is started again is another process, and waits for the end of the one before.
+    me = f"{socket.gethostname()}_{uuid4()}"
+    return Leadership(cluster, settings.own_namespace, settings.lease, me, terms)
+
+
+def _act(cluster: Cluster, settings: Settings, signs: Signs) -> None:
+    """Watch and serve until told to stop. Whoever calls this holds the Lease."""
     # kopf wants to know its user's name, and a container's user has none.
     os.environ.setdefault("LOGNAME", OPERATOR_NAME)
+    signs.expect(watched_paths(settings.namespaces))
     kopf.run(
-        registry=registry(Operator(cluster, settings), cluster),
-        settings=kopf_settings(),
+        registry=registry(Operator(cluster, settings, signs), cluster, signs),
+        settings=kopf_settings(settings.watch_seconds),
         standalone=True,
         clusterwide=not settings.namespaces,
         namespaces=settings.namespaces,
-        liveness_endpoint=f"http://0.0.0.0:{settings.health_port}/healthz",
     )
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -11,6 +11,7 @@ from aiohttp import web
 from rft_operator import metrics, tls
 from rft_operator.cluster import Cluster, ClusterError
 from rft_operator.controller import Controller
+from rft_operator.health import Signs
 from rft_operator.ingest.reports import Reports
 from rft_operator.ingest.server import Ingest, serve
 from rft_operator.queue import Key, WorkQueue, work
@@ -20,6 +21,7 @@ from rft_operator.tls_secret import current_identity
 REVIEW_THREADS = 8
 APART_SECONDS = 2.0
 """Least time between two rounds for reports of one job, so that status writes are coalesced."""
+BEAT_SECONDS = 2.0
 CERTIFICATE_CHECK_SECONDS = 12 * 3600.0
 _log = logging.getLogger(__name__)
 
@@ -27,9 +29,10 @@ _log = logging.getLogger(__name__)
 class Operator:
     """Owns everything that runs. ``start`` and ``stop`` are called in the event loop."""
 
-    def __init__(self, cluster: Cluster, settings: Settings) -> None:
+    def __init__(self, cluster: Cluster, settings: Settings, signs: Signs) -> None:
         self._cluster = cluster
         self._settings = settings
+        self._signs = signs
         self._reports = Reports()
         self._controller = Controller(cluster, self._reports, settings)
         self._queue = WorkQueue(time.monotonic)
@@ -69,6 +72,7 @@ class Operator:
 
     async def start(self) -> None:
         """Start workers and ingest."""
+        self._tasks.append(asyncio.create_task(self._beat()))
         if self._settings.ingest_url is not None:
             await self._start_ingest()
         self._tasks += [
@@ -90,6 +94,11 @@ class Operator:
         metrics.QUEUE_LENGTH.set(len(self._queue))
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, self._controller.process, key)
+
+    async def _beat(self) -> None:
+        while True:
+            self._signs.loop_turned()
+            await asyncio.sleep(BEAT_SECONDS)
 
     async def _start_ingest(self) -> None:
         identity = await self._certificates()

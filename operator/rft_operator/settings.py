@@ -5,6 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+MIN_LEASE_SECONDS = 3
+MAX_LEASE_SECONDS = 300
+
 
 class BadSettings(ValueError):
     """A variable that cannot be used; the message names it."""
@@ -19,7 +22,11 @@ class Settings:
     namespaces: tuple[str, ...] = ()
     """Namespaces that are served; empty: all of them."""
     own_namespace: str = "default"
-    """Where the operator keeps its TLS secret."""
+    """Where the operator keeps its TLS secret and its Lease."""
+    lease: str = "rft-operator"
+    """Name of the Lease that one operator holds at a time."""
+    lease_seconds: int = 15
+    """How long a Lease that is not renewed keeps others waiting."""
     ingest_url: str | None = None
     """Base URL of the ingest as pods reach it; ``None``: results come with the end of a pod only."""
     ingest_bind: str = "0.0.0.0"  # noqa: S104 - pods on other nodes must reach it
@@ -29,6 +36,10 @@ class Settings:
     """Further DNS names and addresses for the serving certificate."""
     health_port: int = 8080
     metrics_port: int = 9090
+    watch_seconds: int = 180
+    """After how long the API server ends a watch, which is then connected anew."""
+    stale_seconds: int = 300
+    """After how long a watch that was not connected is dead, and the operator not alive."""
     workers: int = 8
     no_progress_seconds: float = 1800.0
     read_nodes: bool = True
@@ -53,11 +64,26 @@ def from_env(env: Mapping[str, str]) -> Settings:
     url = env.get("RFT_INGEST_URL") or None
     if url is not None and not url.startswith("https://"):
         raise BadSettings(f"RFT_INGEST_URL {url} must start with https://: it carries tokens")
+    lease_seconds = number(env, "RFT_LEASE_SECONDS", Settings.lease_seconds)
+    if not MIN_LEASE_SECONDS <= lease_seconds <= MAX_LEASE_SECONDS:
+        raise BadSettings(
+            f"RFT_LEASE_SECONDS {lease_seconds} must be from {MIN_LEASE_SECONDS} to {MAX_LEASE_SECONDS}: "
+            "renewals need some of it, and others wait for it after a crash"
+        )
+    watch_seconds = number(env, "RFT_WATCH_SECONDS", Settings.watch_seconds)
+    stale_seconds = number(env, "RFT_STALE_SECONDS", Settings.stale_seconds)
+    if not 0 < watch_seconds < stale_seconds:
+        raise BadSettings(
+            f"RFT_WATCH_SECONDS {watch_seconds} must be from 1 to less than RFT_STALE_SECONDS "
+            f"{stale_seconds}: a watch in good order is silent for so long"
+        )
     return Settings(
         trainer_image=image,
         image_pull_policy=env.get("RFT_TRAINER_IMAGE_PULL_POLICY") or Settings.image_pull_policy,
         namespaces=words(env, "RFT_WATCH_NAMESPACES"),
         own_namespace=env.get("RFT_NAMESPACE") or Settings.own_namespace,
+        lease=env.get("RFT_LEASE") or Settings.lease,
+        lease_seconds=lease_seconds,
         ingest_url=url.rstrip("/") if url else None,
         ingest_bind=address(env, "RFT_INGEST_BIND", Settings.ingest_bind),
         ingest_port=number(env, "RFT_INGEST_PORT", Settings.ingest_port),
@@ -65,6 +91,8 @@ def from_env(env: Mapping[str, str]) -> Settings:
         tls_names=words(env, "RFT_TLS_NAMES"),
         health_port=number(env, "RFT_HEALTH_PORT", Settings.health_port),
         metrics_port=number(env, "RFT_METRICS_PORT", Settings.metrics_port),
+        watch_seconds=watch_seconds,
+        stale_seconds=stale_seconds,
         workers=number(env, "RFT_WORKERS", Settings.workers),
         no_progress_seconds=float(number(env, "RFT_NO_PROGRESS_SECONDS", int(Settings.no_progress_seconds))),
         read_nodes=switch(env, "RFT_READ_NODES", Settings.read_nodes),

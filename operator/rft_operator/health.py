@@ -1,0 +1,103 @@
+"""Is this process still doing its work? What the liveness probe asks, answered beside the event loop.
+
+Every watch is connected anew at least every ``watch_seconds``, because the API server ends it then. So
+a watch that was not connected for much longer is dead, however quiet its resource may be. An API server
+that does not answer looks the same for as long as the Lease lasts, a few seconds: what lives here holds
+the Lease, so the API server has just answered. The limit leaves room for that, and for the time after
+which kopf itself gives a silent connection up and connects again.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+
+import aiohttp
+
+from rft_operator import metrics
+from rft_operator.lease import clock
+
+LOOP_SECONDS = 30.0
+"""How long the event loop may be busy with one thing."""
+_log = logging.getLogger(__name__)
+
+
+class Signs:
+    """When each part of the operator was last seen alive. Written in the event loop, read by a thread."""
+
+    def __init__(self, stale_seconds: float, now: Callable[[], float] = clock) -> None:
+        """Call a watch dead that was not connected for ``stale_seconds``."""
+        self._stale_seconds = stale_seconds
+        self._now = now
+        self._loop: float | None = None
+        self._watches: dict[str, float] = {}
+        metrics.WATCH_SILENCE.set_function(self._silence)
+
+    def expect(self, paths: Iterable[str]) -> None:
+        """Watch these from now on; one that never connects is noticed too."""
+        self._watches = dict.fromkeys(paths, self._now())
+
+    def loop_turned(self) -> None:
+        """The event loop has time."""
+        self._loop = self._now()
+
+    def connected(self, path: str) -> None:
+        """The API server has accepted the watch of ``path``."""
+        if path in self._watches:
+            self._watches[path] = self._now()
+
+    def complaints(self) -> list[str]:
+        """Return what is dead. Nothing is, before the operator has something to do."""
+        now = self._now()
+        silent = {path: now - since for path, since in sorted(self._watches.items())}
+        found = [
+            f"the watch of {path} is dead: not connected for {seconds:.0f} s"
+            for path, seconds in silent.items()
+            if seconds > self._stale_seconds
+        ]
+        if self._loop is not None and now - self._loop > LOOP_SECONDS:
+            found.append(f"the event loop stands still for {now - self._loop:.0f} s")
+        return found
+
+    def _silence(self) -> float:
+        return max((self._now() - since for since in self._watches.values()), default=0.0)
+
+
+def tracing(signs: Signs) -> aiohttp.TraceConfig:
+    """Return what tells ``signs`` about the watches of an HTTP session."""
+    trace = aiohttp.TraceConfig()
+
+    async def answered(
+        _session: aiohttp.ClientSession, _context: SimpleNamespace, request: aiohttp.TraceRequestEndParams
+    ) -> None:
+        # The head of the answer has come; what is watched follows for minutes.
+        if request.url.query.get("watch") == "true" and request.response.status == 200:
+            signs.connected(request.url.path)
+
+    trace.on_request_end.append(answered)
+    return trace
+
+
+def serve(signs: Signs, port: int) -> ThreadingHTTPServer:
+    """Answer the liveness probe on ``port``: 200, or 500 with what is dead."""
+
+    class Probe(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            complaints = signs.complaints()
+            for complaint in complaints:
+                _log.error("not alive: %s", complaint)
+            body = "\n".join(complaints or ["ok"]).encode()
+            self.send_response(500 if complaints else 200)
+            self.send_header("Content-Type", "text/plain; charset=utf-8")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Say nothing about probes that are answered."""
+
+    server = ThreadingHTTPServer(("", port), Probe)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
+    return server

@@ -1,0 +1,25 @@
+"""What the chart gives the operator for its Lease: the one by name, and no other."""
+
+from rft_operator.settings import MAX_LEASE_SECONDS, MIN_LEASE_SECONDS, from_env
+from tests.unit.test_chart_webhook import one, rendered, template
+
+NAME = "rft-rft-operator"
+
+
+def test_the_operator_may_use_its_own_lease() -> None:
+    rules = one(rendered(), "Role", f"{NAME}-own")["rules"]
+    leases = [(rule["verbs"], rule.get("resourceNames")) for rule in rules if rule["resources"] == ["leases"]]
+    assert leases == [(["create"], None), (["get", "update"], [NAME])]
+
+
+def test_the_operator_uses_the_lease_that_it_may_use() -> None:
+    (container,) = one(rendered("lease.seconds=30"), "Deployment", NAME)["spec"]["template"]["spec"][
+        "containers"
+    ]
+    settings = from_env({e["name"]: e["value"] for e in container["env"] if "value" in e})
+    assert (settings.lease, settings.lease_seconds) == (NAME, 30)
+
+
+def test_the_chart_takes_no_duration_that_the_operator_refuses() -> None:
+    for seconds in (MIN_LEASE_SECONDS - 1, MAX_LEASE_SECONDS + 1):
+        assert template(f"lease.seconds={seconds}").returncode != 0

@@ -1,0 +1,132 @@
+"""Liveness: a dead watch and a stuck event loop are noticed, and quiet ones are not taken for dead."""
+
+import asyncio
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from rft_operator.handlers import watched_paths
+from rft_operator.health import LOOP_SECONDS, Signs, serve, tracing
+
+PATH = "/api/v1/pods"
+
+
+class Time:
+    """Time that passes when told to."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def time() -> Time:
+    return Time()
+
+
+@pytest.fixture
+def signs(time: Time) -> Signs:
+    return Signs(300, time)
+
+
+def test_nothing_is_dead_before_it_is_asked_for(signs: Signs, time: Time) -> None:
+    time.now += 1e6
+    assert signs.complaints() == []
+
+
+def test_a_quiet_watch_lives_while_it_is_connected_anew(signs: Signs, time: Time) -> None:
+    signs.expect([PATH])
+    for _ in range(10):
+        time.now += 180
+        assert signs.complaints() == []
+        signs.connected(PATH)
+
+
+def test_a_watch_that_is_not_connected_anew_is_dead(signs: Signs, time: Time) -> None:
+    signs.expect([PATH, "/apis/batch/v1/jobs"])
+    time.now += 200
+    signs.connected(PATH)
+    time.now += 101
+    assert signs.complaints() == ["the watch of /apis/batch/v1/jobs is dead: not connected for 301 s"]
+
+
+def test_a_watch_that_was_never_connected_is_dead(signs: Signs, time: Time) -> None:
+    signs.expect([PATH])
+    time.now += 301
+    assert signs.complaints()
+
+
+def test_an_event_loop_that_stands_still_is_noticed(signs: Signs, time: Time) -> None:
+    signs.loop_turned()
+    time.now += LOOP_SECONDS
+    assert signs.complaints() == []
+    time.now += 1
+    assert signs.complaints() == ["the event loop stands still for 31 s"]
+
+
+def test_every_watch_is_expected_where_it_is_made() -> None:
+    assert watched_paths([]) == [
+        "/apis/rft.dev/v1alpha1/rftjobs",
+        "/apis/batch/v1/jobs",
+        "/api/v1/pods",
+        "/api/v1/configmaps",
+    ]
+    assert "/api/v1/namespaces/b/pods" in watched_paths(["a", "b"])
+    assert len(watched_paths(["a", "b"])) == 8
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "lives"),
+    [("watch=true", 200, True), ("watch=true", 403, False), ("limit=1", 200, False)],
+    ids=["a watch", "a refused watch", "a list"],
+)
+def test_only_an_accepted_watch_is_a_sign(
+    signs: Signs, time: Time, query: str, status: int, lives: bool
+) -> None:
+    signs.expect([PATH])
+    time.now += 301
+    asyncio.run(_ask(signs, query, status))
+    assert (signs.complaints() == []) is lives
+
+
+async def _ask(signs: Signs, query: str, status: int) -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(status=status)
+
+    application = web.Application()
+    application.router.add_get(PATH, answer)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    async with (
+        aiohttp.ClientSession(trace_configs=[tracing(signs)]) as session,
+        session.get(f"http://127.0.0.1:{port}{PATH}?{query}") as response,
+    ):
+        assert response.status == status
+    await runner.cleanup()
+
+
+@pytest.fixture
+def probe(signs: Signs) -> Iterator[str]:
+    server = serve(signs, 0)
+    yield f"http://127.0.0.1:{server.server_address[1]}/healthz"
+    server.shutdown()
+    server.server_close()
+
+
+def test_the_probe_says_what_is_dead(signs: Signs, time: Time, probe: str) -> None:
+    with urllib.request.urlopen(probe, timeout=1) as answer:
+        assert answer.read() == b"ok"
+    signs.expect([PATH])
+    time.now += 301
+    with pytest.raises(urllib.error.HTTPError, match="500") as caught:
+        urllib.request.urlopen(probe, timeout=1)
+    with caught.value as answer:
+        assert b"/api/v1/pods is dead" in answer.read()
