@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rft_api.graders import ExactMatch, Grader, Http, Numeric, Regex, Scale
+from rft_api.graders import ExactMatch, Grader, Numeric, Regex, Scale
 from rft_trainer.errors import ConfigurationError, UserCodeError
 from rft_trainer.rewards.builtin import check_settings, exact_match, numeric
 from rft_trainer.rewards.combine import combine, normalized
@@ -115,7 +115,7 @@ def test_exact_match_without_a_field_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("grader", "problem"),
     [
-        (Grader(name="g", http=Http(url="https://x")), "http is not available in this version"),
+        (Grader(name="g", exact_match=ExactMatch(), scale=Scale(min=1, max=1)), "scale.min is not below"),
         (Grader(name="g", regex=Regex(pattern="(")), "regex does not compile"),
     ],
 )

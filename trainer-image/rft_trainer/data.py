@@ -17,6 +17,7 @@ from rft_api.lifecycle import Evaluation
 from rft_planner.steps import MAX_HELD_OUT, MIN_HELD_OUT, held_out_rows
 from rft_trainer.errors import ConfigurationError, DataError, TrainerError
 from rft_trainer.rewards.numbers import expected_number
+from rft_trainer.rewards.template import row_fields
 
 log = logging.getLogger(__name__)
 
@@ -73,8 +74,11 @@ def required_fields(graders: Iterable[Grader]) -> dict[str, dict[str, Grader]]:
     needs: dict[str, dict[str, Grader]] = {}
     for grader in graders:
         kind = grader.exact_match or grader.numeric or grader.math or grader.text_similarity
-        if kind is not None:
-            needs.setdefault(kind.field, {})[grader.name] = grader
+        fields = [kind.field] if kind is not None else []
+        if grader.model is not None:
+            fields = row_fields(grader.model.prompt)
+        for field in fields:
+            needs.setdefault(field, {})[grader.name] = grader
     return needs
 
 
@@ -202,7 +206,7 @@ def _unmet(fields: Mapping[str, Any], required: Mapping[str, Mapping[str, Grader
         names = ", ".join(graders)
         if value is None:
             yield f"field {field} is missing (grader {names})"
-        elif isinstance(value, list | dict):
+        elif isinstance(value, list | dict) and any(grader.model is None for grader in graders.values()):
             yield f"field {field} is {_kind(value)} (grader {names})"
         else:
             for name, grader in graders.items():

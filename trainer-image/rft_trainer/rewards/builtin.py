@@ -25,8 +25,6 @@ _SIMILARITY: dict[str, Callable[[str, str], float]] = {
 
 def check_settings(grader: Grader) -> None:
     """Raise ConfigurationError for settings that cannot work."""
-    if grader.kind in ("http", "model"):
-        raise ConfigurationError(f"grader {grader.name}: {grader.kind} is not available in this version")
     if grader.scale is not None and not grader.scale.min < grader.scale.max:
         raise ConfigurationError(f"grader {grader.name}: scale.min is not below scale.max")
     if grader.regex is not None:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
@@ -14,6 +15,7 @@ from rft_trainer.rewards.backends import Backend, ContainerBackend, LocalBackend
 from rft_trainer.rewards.builtin import Builtin, builtin, check_settings
 from rft_trainer.rewards.client import Outcome, Request, ShouldStop
 from rft_trainer.rewards.combine import combine, normalized
+from rft_trainer.rewards.remote import RemoteBackend
 from rft_trainer.rewards.trusted import in_workers
 from rft_trainer.rewards.types import GradeItem, ScoredBatch
 
@@ -53,6 +55,8 @@ class Scorer:
         except ValidationError as error:
             raise ConfigurationError(f"python graders: {error}") from error
         self._trusted = [code for grader in graders if (code := in_workers(grader)) is not None]
+        self._remote = [grader for grader in graders if grader.http is not None or grader.model is not None]
+        self._remote_backend = RemoteBackend(self._remote)
         self._backends: list[tuple[frozenset[str], Backend]] = []
         self._is_ready = False
         self._lock = threading.Lock()
@@ -80,6 +84,8 @@ class Scorer:
             users_code = len(here) > len(self._trusted)
             config = GraderConfig(graders=here)
             self._add(here, LocalBackend(config, self._scratch_dir, silence, hide=users_code))
+        if self._remote:
+            self._add(self._remote, self._remote_backend)
         return self
 
     def __exit__(
@@ -110,14 +116,17 @@ class Scorer:
             raw: dict[str, list[Outcome]] = {
                 name: [_call(function, item) for item in items] for name, function in self._builtin.items()
             }
-            for names, backend in self._backends:
-                raw |= _ask(backend, names, items, should_stop)
+            with ThreadPoolExecutor(len(self._backends) or 1, "grading") as threads:
+                for outcomes in threads.map(
+                    lambda pair: _ask(pair[1], pair[0], items, should_stop), self._backends
+                ):
+                    raw |= outcomes
         return ScoredBatch(
             combine(self._graders, {g.name: _normalized(raw[g.name][i], g) for g in self._graders})
             for i in range(len(items))
         )
 
-    def _add(self, graders: Sequence[PythonGrader], backend: Backend) -> None:
+    def _add(self, graders: Sequence[PythonGrader | Grader], backend: Backend) -> None:
         self._backends.append((frozenset(grader.name for grader in graders), backend))
 
     def _ready(self, should_stop: ShouldStop) -> None:

@@ -1,0 +1,63 @@
+"""Bearer tokens of http and model graders. They appear in no message, no log and no other process."""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from rft_api.graders import Grader
+from rft_api.runconfig import SECRETS_DIR
+from rft_api.sources import SecretKeyRef
+from rft_trainer.errors import ConfigurationError
+
+_HEADER_SAFE = re.compile(r"[\x21-\x7e]+")
+
+ReadToken = Callable[[], str | None]
+"""Reads the token anew, as a mounted Secret changes while a run goes on; None where none is asked for."""
+
+
+def environment_variable(grader: str, key: str) -> str:
+    """Return the variable that holds a token where no Secret is mounted, as with ``rft run``."""
+    return "RFT_SECRET_" + re.sub(r"[^A-Z0-9]", "_", f"{grader}_{key}".upper())
+
+
+def token_reader(
+    grader: Grader,
+    folder: str = SECRETS_DIR,
+    environment: Mapping[str, str] = os.environ,
+) -> ReadToken:
+    """Return what reads a grader's token: from ``<folder>/<grader>/<key>``, else from the environment.
+
+    Raises ConfigurationError where there is none now, or one that no header can carry.
+    """
+    kind = grader.http or grader.model
+    ref = kind.secret_ref if kind is not None else None
+    if ref is None:
+        return lambda: None
+
+    def read() -> str:
+        return _read(grader.name, ref, Path(folder) / grader.name / ref.key, environment)
+
+    read()
+    return read
+
+
+def _read(grader: str, ref: SecretKeyRef, path: Path, environment: Mapping[str, str]) -> str:
+    variable = environment_variable(grader, ref.key)
+    try:
+        token, place = path.read_text(encoding="utf-8").strip(), str(path)
+    except (OSError, UnicodeDecodeError):
+        token, place = environment.get(variable, "").strip(), variable
+    if not token:
+        raise ConfigurationError(
+            f"grader {grader}: secretRef names key {ref.key} of Secret {ref.name}, which is neither mounted"
+            f" ({path}) nor in the environment variable {variable}; a local run needs the variable"
+        )
+    if not _HEADER_SAFE.fullmatch(token):
+        raise ConfigurationError(f"grader {grader}: {place} holds white space or other than ASCII characters")
+    return token
+
+
+def hidden(text: str, token: str | None) -> str:
+    """Return ``text`` with the token replaced: services repeat headers in their errors."""
+    return text.replace(token, "[token]") if token else text
