@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 MIN_LEASE_SECONDS = 3
-MAX_LEASE_SECONDS = 300
+MAX_LEASE_SECONDS = 100
 
 
 class BadSettings(ValueError):
@@ -72,10 +72,11 @@ def from_env(env: Mapping[str, str]) -> Settings:
         )
     watch_seconds = number(env, "RFT_WATCH_SECONDS", Settings.watch_seconds)
     stale_seconds = number(env, "RFT_STALE_SECONDS", Settings.stale_seconds)
-    if not 0 < watch_seconds < stale_seconds:
+    if not 0 < watch_seconds < stale_seconds - lease_seconds:
         raise BadSettings(
-            f"RFT_WATCH_SECONDS {watch_seconds} must be from 1 to less than RFT_STALE_SECONDS "
-            f"{stale_seconds}: a watch in good order is silent for so long"
+            f"RFT_WATCH_SECONDS {watch_seconds} must be from 1 to less than RFT_STALE_SECONDS {stale_seconds} "
+            f"minus RFT_LEASE_SECONDS {lease_seconds}: a watch in good order is silent for so long, and more "
+            "while the API server does not answer"
         )
     return Settings(
         trainer_image=image,

@@ -6,6 +6,7 @@ kubelet would, and everything else (Job controller, garbage collector, tokens) i
 
 import json
 import os
+import signal
 import socket
 import ssl
 import subprocess
@@ -149,9 +150,14 @@ class Run:
 class Operator:
     """An operator process of this checkout."""
 
-    def __init__(self, kubeconfig: Path, namespace: str, log: Path) -> None:
+    def __init__(
+        self, kubeconfig: Path, namespace: str, log: Path, *, everywhere: bool = False, **environment: str
+    ) -> None:
+        """Serve ``namespace``, or ``everywhere``; ``environment`` holds further settings."""
         self._kubeconfig = kubeconfig
         self._namespace = namespace
+        self._everywhere = everywhere
+        self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
         self.log = log
         self.port, self._health, self._metrics = free_ports(3)
@@ -161,6 +167,11 @@ class Operator:
 
     def start(self) -> None:
         """Start it and wait until its ingest answers."""
+        self.launch()
+        wait_until("the operator listens", self.listens)
+
+    def launch(self) -> None:
+        """Start it; it may have to wait for its Lease."""
         program = [sys.executable, "-m", "rft_operator", "--kubeconfig", str(self._kubeconfig)]
         environment = {
             **os.environ,
@@ -171,12 +182,11 @@ class Operator:
             "RFT_INGEST_PORT": str(self.port),
             "RFT_HEALTH_PORT": str(self._health),
             "RFT_METRICS_PORT": str(self._metrics),
+            **self._environment,
         }
+        served = [] if self._everywhere else ["--namespace", self._namespace]
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [*program, "--namespace", self._namespace], env=environment, stdout=log, stderr=log
-            )
-        wait_until("the operator listens", self._listens)
+            self._process = subprocess.Popen([*program, *served], env=environment, stdout=log, stderr=log)
 
     def stop(self) -> None:
         """Stop it as Kubernetes does."""
@@ -184,6 +194,36 @@ class Operator:
             self._process.terminate()
             self._process.wait(20)
             self._process = None
+
+    def kill(self) -> None:
+        """End it, whatever it is doing."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(20)
+            self._process = None
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def wait(self, seconds: float) -> int:
+        """Return how it ended by itself, negative for a signal."""
+        assert self._process is not None
+        code = self._process.wait(seconds)
+        self._process = None
+        return code
+
+    def health(self) -> tuple[int, str]:
+        """Ask as the liveness probe does; 0 where nothing answers."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self._health}/healthz", timeout=5) as answer:
+                return int(answer.status), answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+        except OSError as error:
+            return 0, str(error)
 
     def metric(self, line: str) -> float:
         """Return a sample of the operator's metrics."""
@@ -211,7 +251,8 @@ class Operator:
         assert self._process is not None
         assert self._process.poll() is None, f"the operator ended:\n{self.log.read_text()[-4000:]}"
 
-    def _listens(self) -> bool:
+    def listens(self) -> bool:
+        """Return whether its ingest answers, as the readiness probe asks."""
         self.check()
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0

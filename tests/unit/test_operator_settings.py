@@ -41,7 +41,7 @@ def test_the_host_of_the_url_is_in_the_certificate() -> None:
         {"RFT_INGEST_BIND": "everywhere"},
         {"RFT_READ_NODES": "perhaps"},
         {"RFT_LEASE_SECONDS": "2"},
-        {"RFT_WATCH_SECONDS": "300", "RFT_STALE_SECONDS": "300"},
+        {"RFT_WATCH_SECONDS": "180", "RFT_STALE_SECONDS": "190"},
     ],
 )
 def test_a_wrong_setting_is_named(wrong: dict[str, str]) -> None:

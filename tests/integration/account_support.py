@@ -1,0 +1,146 @@
+"""The operator's service account: what the chart gives it, its credentials, and what it did."""
+
+import json
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+
+from tests.cluster.layout import default_layout
+from tests.integration.operator_support import ROOT, Api, Object
+
+_RBAC = "apis/rbac.authorization.k8s.io/v1"
+_PATHS = {
+    "ServiceAccount": "api/v1/namespaces/{}/serviceaccounts",
+    "Role": f"{_RBAC}/namespaces/{{}}/roles",
+    "RoleBinding": f"{_RBAC}/namespaces/{{}}/rolebindings",
+    "ClusterRole": f"{_RBAC}/clusterroles",
+    "ClusterRoleBinding": f"{_RBAC}/clusterrolebindings",
+}
+
+
+class Right(NamedTuple):
+    """One verb on one kind of resource."""
+
+    group: str
+    resource: str
+    verb: str
+
+
+class Request(NamedTuple):
+    """What the API server's audit log says about one request."""
+
+    right: Right
+    name: str
+    namespace: str
+    code: int
+    received: str
+    """When, in a form that sorts."""
+
+
+def rendered(release: str, namespace: str, *values: str) -> list[Object]:
+    """Return what the chart makes. Skips where there is no helm."""
+    helm = shutil.which("helm") or shutil.which("helm", path=default_layout().tools)
+    if helm is None:
+        pytest.skip("no helm: `python3 -m tests.cluster tools` fetches it")
+    options = [word for value in values for word in ("--set", value)]
+    chart = str(ROOT / "charts" / "rft-operator")
+    program = [helm, "template", release, chart, "--namespace", namespace, *options]
+    done = subprocess.run(program, capture_output=True, text=True, check=True)
+    return [document for document in yaml.safe_load_all(done.stdout) if document]
+
+
+@dataclass(frozen=True)
+class Account:
+    """A service account with the rights of the chart, and nothing else."""
+
+    api: Api
+    name: str
+    objects: tuple[Object, ...]
+
+    @property
+    def user(self) -> str:
+        """Its name in the audit log."""
+        return f"system:serviceaccount:{self.api.namespace}:{self.name}"
+
+    @property
+    def rights(self) -> set[Right]:
+        """What the chart's roles allow."""
+        return {
+            Right(group, resource, verb)
+            for made in self.objects
+            for rule in made.get("rules", [])
+            for group in rule["apiGroups"]
+            for resource in rule["resources"]
+            for verb in rule["verbs"]
+        }
+
+    def kubeconfig(self, admin: Path, path: Path) -> Path:
+        """Write a kubeconfig with a token of this account for the cluster of ``admin``."""
+        token = self.api.create(f"{_PATHS['ServiceAccount']}/{self.name}/token", _TOKEN)["status"]["token"]
+        config: dict[str, Any] = yaml.safe_load(admin.read_text())
+        config["users"] = [{"name": "operator", "user": {"token": token}}]
+        config["contexts"][0]["context"]["user"] = "operator"
+        config["current-context"] = config["contexts"][0]["name"]
+        path.write_text(yaml.safe_dump(config))
+        return path
+
+    def remove(self) -> None:
+        """Remove what has no namespace."""
+        for made in self.objects:
+            if made["kind"].startswith("Cluster"):
+                self.api.delete(_PATHS[made["kind"]], made["metadata"]["name"])
+
+
+_TOKEN = {
+    "apiVersion": "authentication.k8s.io/v1",
+    "kind": "TokenRequest",
+    "spec": {"expirationSeconds": 7200},
+}
+
+
+def account(cluster: Api, release: str, *values: str) -> Account:
+    """Make the account of a release in the namespace of ``cluster``."""
+    objects = tuple(o for o in rendered(release, cluster.namespace, *values) if o["kind"] in _PATHS)
+    for made in objects:
+        if "webhook" not in made["metadata"]["name"]:
+            cluster.create(_PATHS[made["kind"]], made)
+    (name,) = (o["metadata"]["name"] for o in objects if o["kind"] == "ServiceAccount")
+    return Account(cluster, name, objects)
+
+
+class Audit:
+    """The API server's audit log from now on. Skips where the cluster is not ours."""
+
+    def __init__(self) -> None:
+        self._path = default_layout().logs / "audit.log"
+        if not self._path.exists():
+            pytest.skip(f"no audit log at {self._path}: the test cluster of this repository writes one")
+        self._start = self._path.stat().st_size
+
+    def requests(self, user: str) -> list[Request]:
+        """Return what ``user`` asked for, the oldest first."""
+        with self._path.open("rb") as log:
+            log.seek(self._start)
+            # The last line may not be whole yet.
+            events = [json.loads(line) for line in log if user.encode() in line and line.endswith(b"\n")]
+        found = {
+            e["auditID"]: _request(e) for e in events if e["user"]["username"] == user and "objectRef" in e
+        }
+        return sorted(found.values(), key=lambda request: request.received)
+
+
+def _request(event: dict[str, Any]) -> Request:
+    reference = event["objectRef"]
+    resource = "/".join(filter(None, (reference["resource"], reference.get("subresource"))))
+    return Request(
+        Right(reference.get("apiGroup", ""), resource, event["verb"]),
+        reference.get("name", ""),
+        reference.get("namespace", ""),
+        event.get("responseStatus", {}).get("code", 0),
+        event["requestReceivedTimestamp"],
+    )

@@ -1,0 +1,176 @@
+"""Two operators at once: one acts, and the other begins when the first cannot any more."""
+
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from tests.integration.account_support import Account, Audit, account
+from tests.integration.operator_support import JOBS, RFTJOBS, Api, Object, Operator
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.cluster
+LEASES = "apis/coordination.k8s.io/v1/namespaces/{}/leases"
+WRITES = ("create", "update", "patch", "delete")
+Start = Callable[..., Operator]
+
+
+@pytest.fixture
+def place(api: Api) -> Iterator[Api]:
+    """A namespace that no other operator serves."""
+    place = Api(api._cluster, f"rft-one-{uuid4().hex[:8]}")
+    place.call(
+        "POST",
+        "api/v1/namespaces",
+        {"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": place.namespace}},
+    )
+    yield place
+    place.call("DELETE", f"api/v1/namespaces/{place.namespace}")
+
+
+@pytest.fixture
+def accounts(place: Api) -> Iterator[list[Account]]:
+    """An account for each of two operators, so that the audit log tells them apart."""
+    scope = f"watch.namespaces={{{place.namespace}}}"
+    # Both may use both Leases' names: they are told to use the same one.
+    made = [account(place, name, scope) for name in ("rft-operator-a", "rft-operator-b")]
+    place.create(*_shared_lease(place))
+    place.create(*_shared_binding(place, made))
+    yield made
+    for one in made:
+        one.remove()
+
+
+def _shared_lease(place: Api) -> tuple[str, Object]:
+    rules = [
+        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create", "get", "update"]}
+    ]
+    return "apis/rbac.authorization.k8s.io/v1/namespaces/{}/roles", {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "Role",
+        "metadata": {"name": "shared-lease", "namespace": place.namespace},
+        "rules": rules,
+    }
+
+
+def _shared_binding(place: Api, accounts: list[Account]) -> tuple[str, Object]:
+    return "apis/rbac.authorization.k8s.io/v1/namespaces/{}/rolebindings", {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": "shared-lease", "namespace": place.namespace},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "shared-lease"},
+        "subjects": [
+            {"kind": "ServiceAccount", "name": a.name, "namespace": place.namespace} for a in accounts
+        ],
+    }
+
+
+@pytest.fixture
+def pair(
+    place: Api, accounts: list[Account], kubeconfig: Path, tmp_path: Path
+) -> Iterator[Callable[[int], tuple[Operator, Operator]]]:
+    """Start two operators, the second when the first holds the Lease; what still runs is ended."""
+    started: list[Operator] = []
+
+    def start(seconds: int) -> tuple[Operator, Operator]:
+        for one in accounts:
+            credentials = one.kubeconfig(kubeconfig, tmp_path / f"{one.name}.kubeconfig")
+            operator = Operator(
+                credentials,
+                place.namespace,
+                tmp_path / f"{one.name}.log",
+                RFT_LEASE="the-lease",
+                RFT_LEASE_SECONDS=str(seconds),
+                RFT_TLS_SECRET=f"{one.name}-ingest-tls",
+            )
+            started.append(operator)
+        first, second = started
+        first.start()
+        second.launch()
+        wait_until("the second waits", lambda: "waiting:" in second.log.read_text())
+        return first, second
+
+    yield start
+    for operator in started:
+        operator.kill()
+
+
+def holder(place: Api) -> str:
+    """Return who holds the Lease."""
+    return str(place.get(LEASES, "the-lease")["spec"]["holderIdentity"])
+
+
+def submit(place: Api, manifest: Callable[..., Object], count: int = 1) -> None:
+    """Create RFTJobs."""
+    for number in range(count):
+        job = manifest()
+        job["metadata"]["name"] = f"one-{uuid4().hex[:6]}-{number}"
+        place.create(RFTJOBS, job)
+
+
+def children(place: Api) -> int:
+    """Return how many child Jobs there are."""
+    return len(place.call("GET", JOBS).get("items") or [])
+
+
+def test_the_second_acts_when_the_first_was_killed(
+    pair: Callable[[int], tuple[Operator, Operator]],
+    place: Api,
+    accounts: list[Account],
+    manifest: Callable[..., Object],
+) -> None:
+    audit = Audit()
+    first, second = pair(9)
+    submit(place, manifest)
+    wait_until("the first acts", lambda: children(place) == 1)
+    assert not second.listens(), "only the holder may be behind the ingest's Service"
+    assert second.health() == (200, "ok"), "waiting is no illness"
+    asked = {request.right for request in audit.requests(accounts[1].user)}
+    assert {(right.resource, right.verb) for right in asked} == {("leases", "get")}
+    first.send(signal.SIGKILL)
+    assert first.wait(10) == -signal.SIGKILL
+    submit(place, manifest)
+    wait_until("the second acts", lambda: children(place) == 2, 9 + 10)
+    assert second.listens()
+
+
+def test_the_second_starts_at_once_when_the_first_was_stopped(
+    pair: Callable[[int], tuple[Operator, Operator]], place: Api
+) -> None:
+    first, second = pair(90)
+    before = holder(place)
+    first.send(signal.SIGTERM)
+    assert first.wait(30) == 0
+    # Long before ninety seconds are over.
+    wait_until("the second listens", second.listens, 40)
+    assert holder(place) not in ("", before)
+
+
+def test_one_that_stood_still_for_too_long_writes_nothing_and_ends(
+    pair: Callable[[int], tuple[Operator, Operator]],
+    place: Api,
+    accounts: list[Account],
+    manifest: Callable[..., Object],
+) -> None:
+    audit = Audit()
+    first, second = pair(9)
+    before = holder(place)
+    submit(place, manifest, 30)
+    wait_until("the first is in the middle of its work", lambda: children(place) > 0, poll=0.01)
+    first.send(signal.SIGSTOP)
+    assert children(place) < 30, "it was too fast to be stopped in between"
+    wait_until("the second has the Lease", lambda: holder(place) not in ("", before))
+    wait_until("the second goes on", lambda: children(place) == 30)
+    first.send(signal.SIGCONT)
+    assert first.wait(10) == 1
+    taken = next(r for r in audit.requests(accounts[1].user) if r.right.verb == "update")
+    late = [
+        request
+        for request in audit.requests(accounts[0].user)
+        if request.right.verb in WRITES and request.received > taken.received and request.code < 400
+    ]
+    assert late == []
+    assert "this process ends" in first.log.read_text()
+    second.check()
