@@ -70,7 +70,10 @@ class Python(Model):
     function: str = Field(
         "grade",
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
-        description="Function called as grade(completion, row).",
+        description=(
+            "Function called as grade(completion, row); also evaluate(row), grade(sample, item) and"
+            " TRL's (prompts, completions, **columns), by the names of its parameters."
+        ),
     )
 
 
@@ -109,7 +112,10 @@ class Grader(Model):
     weight: float = Field(1.0, gt=0, le=1000, description="Weight in the reward.")
     scale: Scale | None = Field(None, description="Raw range mapped onto 0…1; a score outside is an error.")
     timeout_seconds: float = Field(
-        10.0, ge=0.1, le=600, description="Longest time one score may take, in seconds."
+        10.0,
+        ge=0.1,
+        le=600,
+        description="Longest time one score may take, in seconds; of http and model, one request.",
     )
     on_error: Literal["zero", "drop", "fail"] | None = Field(
         None,
