@@ -5,7 +5,7 @@ import json
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import kubernetes
@@ -128,6 +128,17 @@ class Cluster:
                     return _apply(client, body, self.namespace, options)
 
             yield apply
+
+    def change_spec(self, name: str, fields: Mapping[str, Any]) -> None:
+        """Set fields of an RFTJob's spec and leave the others as they are."""
+        with self._explained(f"{KIND} {name!r}", f"patch on {PLURAL}.{GROUP}"):
+            self._objects.patch_namespaced_custom_object(
+                *(GROUP, VERSION, self.namespace, PLURAL, name),
+                {"spec": dict(fields)},
+                field_manager=FIELD_MANAGER,
+                _content_type="application/merge-patch+json",
+                _request_timeout=TIMEOUT,
+            )
 
     def newest_pod(self, job: Body) -> Body:
         """Return the pod that an RFTJob's child Job made last.

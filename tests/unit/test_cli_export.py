@@ -1,0 +1,138 @@
+"""rft export chooses and copies adapters; merging, which needs torch, is tested in tests/trainer."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from rft_api.effective import effective
+from rft_api.runconfig import JobIdentity, RunConfig
+from rft_api.validation import parse
+from rft_cli.export import choose
+from rft_cli.main import app
+from tests.manifests import manifest
+
+
+def adapter(folder: Path, content: str) -> None:
+    folder.mkdir(parents=True)
+    config = {"r": 8, "base_model_name_or_path": "/opt/models/somewhere"}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    (folder / "adapter_model.safetensors").write_text(content)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run of 30 steps with two checkpoints, of which the older did better."""
+    folder = tmp_path / "run"
+    adapter(folder / "adapter", "final")
+    for step in (10, 20):
+        adapter(folder / "checkpoints" / f"step-{step:06d}" / "adapter", f"step {step}")
+        state = {"best_reward": 0.5, "best_step": 10}
+        (folder / "checkpoints" / f"step-{step:06d}" / "state.json").write_text(json.dumps(state))
+    spec = parse(manifest(model={"name": "org/model", "revision": "abc"})).spec
+    config = RunConfig(
+        job=JobIdentity(name="job", namespace="team", uid="uid"),
+        spec=spec,
+        effective=effective(spec, "uid"),
+        run_dir=str(folder),
+        dataset_path="rows.jsonl",
+    )
+    (folder / "run.json").write_text(json.dumps(config.dump()))
+    return folder
+
+
+def export(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["export", *map(str, arguments)])
+
+
+def exported(output: Path) -> str:
+    return (output / "adapter_model.safetensors").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "content"),
+    [([], "final"), (["--step", 20], "step 20"), (["--best"], "step 10")],
+)
+def test_the_final_adapter_is_copied_unless_another_is_named(
+    run: Path, tmp_path: Path, options: list[object], content: str
+) -> None:
+    result = export(run, "-o", tmp_path / "out" / "adapter", *options)
+    assert result.exit_code == 0, result.stderr
+    assert exported(tmp_path / "out" / "adapter") == content
+    assert "adapter of" in result.stdout
+
+
+def test_a_copied_adapter_names_its_base_as_the_job_does(run: Path, tmp_path: Path) -> None:
+    assert export(run, "-o", tmp_path / "out").exit_code == 0
+    config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    assert config == {"r": 8, "base_model_name_or_path": "org/model", "revision": "abc"}
+
+
+def test_a_run_that_goes_on_gives_its_newest_checkpoint(run: Path) -> None:
+    (run / "adapter" / "adapter_config.json").unlink()
+    assert choose(run, None, best=False).what == "step 20"
+
+
+def test_an_adapters_own_folder_is_copied_as_it_is(run: Path, tmp_path: Path) -> None:
+    assert export(run / "adapter", "-o", tmp_path / "out").exit_code == 0
+    assert (tmp_path / "out" / "adapter_config.json").read_text().count("/opt/models/somewhere") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--step", 15], "step 15: has no checkpoint"),
+        (["--step", 10, "--best"], "name one of them"),
+        (["--base", "org/other"], "only used by --merge"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_with_what_there_is(
+    run: Path, tmp_path: Path, options: list[object], message: str
+) -> None:
+    result = export(run, "-o", tmp_path / "out", *options)
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_best_needs_an_evaluation_between(run: Path, tmp_path: Path) -> None:
+    for path in run.rglob("state.json"):
+        path.write_text(json.dumps({"best_reward": None, "best_step": 0}))
+    assert "spec.evaluation.everySteps" in export(run, "-o", tmp_path / "out", "--best").stderr
+
+
+def test_what_is_there_is_replaced_only_by_force(run: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "precious").write_text("")
+    refused = export(run, "-o", output)
+    assert refused.exit_code == 1
+    assert "--force" in refused.stderr
+    assert (output / "precious").exists()
+    assert export(run, "-o", output, "--force").exit_code == 0
+    assert exported(output) == "final"
+    assert not (output / "precious").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "run"]
+
+
+def test_a_merge_that_fails_leaves_nothing_and_what_was_there_stays(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in: Any = ["/bin/sh"]  # cannot run a module, as a Python without torch cannot
+    monkeypatch.setattr("rft_cli.export.trainer_command", lambda: stand_in)
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "precious").write_text("")
+    result = export(run, "-o", output, "--merge", "--force")
+    assert result.exit_code == 1
+    assert f"merging {run / 'adapter'} into org/model" in result.stderr
+    assert [path.name for path in output.iterdir()] == ["precious"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "run"]
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
+    result = export(tmp_path, "-o", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "holds neither an adapter nor a checkpoint" in result.stderr

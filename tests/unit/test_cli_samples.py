@@ -1,0 +1,147 @@
+"""rft samples on a folder, and what it says of a job in the cluster."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+from typer.testing import CliRunner, Result
+
+from rft_cli.main import app
+from tests.api_server import Server, job, served
+
+
+def record(line: int, completion: str, reward: float | None, **other: Any) -> dict[str, Any]:
+    return {
+        "step": 4, "line": line, "messages": [{"role": "user", "content": f"What is {line} + 1?"}],
+        "fields": {"answer": line + 1}, "completion": completion, "reward": reward,
+        "graders": {"right": reward}, "errors": {}, "advantage": 0.5, "finishReason": "stop", "tokens": 2,
+        **other,
+    }  # fmt: skip
+
+
+def write(folder: Path, step: int, records: list[dict[str, Any]]) -> None:
+    (folder / "rollouts").mkdir(exist_ok=True)
+    text = "".join(json.dumps(line | {"step": step}) + "\n" for line in records)
+    data = zstandard.ZstdCompressor().compress(text.encode())
+    (folder / "rollouts" / f"step-{step:06d}.jsonl.zst").write_bytes(data)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write(tmp_path, 1, [record(1, "old", 0.0)])
+    write(tmp_path, 2, [record(1, "old", 0.0)])
+    write(
+        tmp_path,
+        4,
+        [
+            record(7, "9", 0.0, advantage=-0.5, finishReason="length"),
+            record(7, "8", 1.0),
+            record(9, "?", None, advantage=None, errors={"right": "timed out"}),
+            record(9, "10\x1b[31m", 1.0),
+        ],
+    )
+    return tmp_path
+
+
+def samples(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["samples", *map(str, arguments)])
+
+
+def test_the_newest_step_is_shown_with_everything_that_is_known_of_a_rollout(folder: Path) -> None:
+    result = samples(folder)
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[:8] == [
+        "step 4, row 7: 2 rollouts, mean reward 0.500",
+        "  user: What is 7 + 1?",
+        "  fields: answer=8",
+        "  -- reward 1.000, right 1.000, advantage +0.500, stop after 2 tokens",
+        "     8",
+        "  -- reward 0.000, right 0.000, advantage -0.500, length after 2 tokens",
+        "     9",
+        "",
+    ]
+    assert "error of right: timed out" in result.stdout
+    assert "-- reward -, right -, advantage -" in result.stdout
+
+
+def test_what_a_terminal_would_obey_is_shown_as_its_number(folder: Path) -> None:
+    result = samples(folder, "--row", 9)
+    assert "\x1b" not in result.stdout
+    assert r"10\x1b[31m" in result.stdout
+
+
+def test_a_step_and_a_row_are_chosen_and_the_rest_is_counted(folder: Path) -> None:
+    assert "old" in samples(folder, "--step", 2).stdout
+    one = samples(folder, "--row", 9).stdout
+    assert "row 9" in one
+    assert "row 7" not in one
+    limited = samples(folder, "--limit", 1).stdout
+    assert "row 9" not in limited
+    assert "1 of 2 prompts of step 4" in limited
+
+
+def test_json_is_what_the_file_holds(folder: Path) -> None:
+    shown = json.loads(samples(folder, "-o", "json", "--row", 7).stdout)
+    assert shown == [record(7, "9", 0.0, advantage=-0.5, finishReason="length"), record(7, "8", 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--step", "3"], 1, "has the steps 1 to 2, 4"),
+        (["--row", "8"], 1, "sampled the rows 7, 9"),
+        (["--limit", "0"], 2, "limit"),
+    ],
+)
+def test_a_step_or_row_that_is_not_there_names_those_that_are(
+    folder: Path, arguments: list[str], code: int, message: str
+) -> None:
+    result = samples(folder, *arguments)
+    assert result.exit_code == code
+    assert message in result.stderr
+
+
+def test_a_folder_without_rollouts_and_a_broken_file_are_refused(tmp_path: Path) -> None:
+    assert "holds no rollouts" in samples(tmp_path).stderr
+    assert "there is no such folder" in samples(tmp_path / "none").stderr
+    write(tmp_path, 1, [{"line": 1}])
+    assert "lacks line, completion or graders" in samples(tmp_path).stderr
+    (tmp_path / "rollouts" / "step-000001.jsonl.zst").write_bytes(b"not zstandard")
+    result = samples(tmp_path)
+    assert result.exit_code == 2
+    assert "is not a file of rollouts" in result.stderr
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    with served(tmp_path, monkeypatch) as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("storage", "volume", "afterwards"),
+    [
+        ({"persistentVolumeClaim": {"claimName": "runs"}}, "the claim runs", "mounts the claim"),
+        ({"claimTemplate": {"size": "5Gi"}}, "the claim made for the job", "mounts the claim"),
+        ({"ephemeral": {}}, "its pod's own disk", "gone with the pod"),
+    ],
+)
+def test_a_job_in_the_cluster_says_where_its_folder_is_and_how_to_copy_it(
+    server: Server, storage: dict[str, Any], volume: str, afterwards: str
+) -> None:
+    found = job()
+    found["spec"]["storage"] = storage
+    found["status"]["output"] = {"folder": "/runs/team/arithmetic-12345678"}
+    server.jobs = [found]
+    result = samples("arithmetic")
+    assert result.exit_code == 1
+    assert f"/runs/team/arithmetic-12345678 is on {volume}" in result.stderr
+    assert "kubectl cp -n team -c trainer POD:/runs/team/arithmetic-12345678/rollouts" in result.stderr
+    assert afterwards in result.stderr
+
+
+def test_a_job_that_has_not_begun_has_no_folder_yet(server: Server) -> None:
+    assert "has not written a run's folder yet" in samples("arithmetic").stderr

@@ -1,0 +1,58 @@
+"""``python -m rft_trainer.export``: writes base plus adapter as one model that needs neither PEFT nor us.
+
+    python -m rft_trainer.export --base NAME [--revision REV] --adapter DIR --output DIR
+
+``rft export --merge`` calls it. Files are written straight into the output folder: the caller renames it when
+it is whole.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from rft_trainer.errors import ModelError
+from rft_trainer.models import resolve
+
+
+def merge(base: Path, adapter: Path, output: Path) -> None:
+    """Write weights, configuration and tokenizer, in the base's own number format. Raises ModelError."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    kind: Any = AutoModelForCausalLM
+    try:
+        model: Any = PeftModel.from_pretrained(kind.from_pretrained(base, dtype="auto"), str(adapter))
+        # Refuses an adapter with weights that are not numbers, where a plain merge spoils the model.
+        merged = model.merge_and_unload(safe_merge=True)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ModelError(f"{adapter}: does not fit {base}: {_first_line(error)}") from error
+    merged.save_pretrained(output)
+    AutoTokenizer.from_pretrained(base).save_pretrained(output)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m rft_trainer.export")
+    parser.add_argument("--base", required=True, help="folder or hub id")
+    parser.add_argument("--revision")
+    parser.add_argument("--adapter", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    arguments = parser.parse_args(argv)
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    try:
+        merge(resolve(arguments.base, arguments.revision), arguments.adapter, arguments.output)
+    except (ModelError, OSError) as error:
+        print(_first_line(error), file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
