@@ -1,6 +1,7 @@
 """Graders http and model against real servers: whatever a service does, it costs its own scores."""
 
 import datetime
+import ipaddress
 import logging
 import math
 import socket
@@ -232,21 +233,28 @@ def test_a_redirect_is_not_followed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "answered 307: redirects are not followed" in score.errors["web"]
 
 
-def test_a_certificate_that_nobody_vouches_for_is_refused(tmp_path: Path) -> None:
+def test_a_certificate_that_nobody_vouches_for_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with serving(each(1), self_signed(tmp_path)) as web:
         score = scored(grader(web.url), "a")[0]
         assert web.asked == []
-    assert "CERTIFICATE_VERIFY_FAILED" in score.errors["web"]
+        assert "CERTIFICATE_VERIFY_FAILED" in score.errors["web"]
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "pair.pem"))
+        assert scored(grader(web.url), "a")[0].reward == 1.0
 
 
 def self_signed(folder: Path) -> ssl.SSLContext:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    address = ipaddress.ip_address("127.0.0.1")
     now = datetime.datetime.now(datetime.UTC)
     certificate = (
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))
         .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(address)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(key, hashes.SHA256())
     )
     private = key.private_bytes(
