@@ -274,6 +274,16 @@ def test_a_service_may_ask_for_a_wait_within_bounds(header: str, seconds: float)
     assert post._retry_after(header) == seconds
 
 
+def test_a_wait_that_is_asked_for_is_kept() -> None:
+    with (
+        serving(lambda _: Answer(status=429, headers={"Retry-After": "3600"})) as web,
+        Scorer([grader(web.url)]) as scorer,
+        pytest.raises(Preempted),
+    ):
+        scorer.score([item("a")], should_stop=lambda: bool(web.asked))
+    assert len(web.asked) == 1
+
+
 def test_a_wait_may_be_asked_for_by_a_date() -> None:
     assert post._retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
     assert post._retry_after("Wed, 21 Oct 2115 07:28:00 GMT") == post.MAX_RETRY_AFTER_SECONDS

@@ -363,11 +363,14 @@ def test_a_process_that_runs_away_from_its_worker_is_killed() -> None:
         backend.close()
 
 
-def test_a_local_server_that_is_killed_costs_what_was_under_way_and_is_started_again() -> None:
+def test_a_local_server_that_is_killed_costs_its_own_scores_and_is_started_again() -> None:
     source = "import os\ndef grade(c, r):\n    if c == 'kill': os.kill(os.getppid(), 9)\n    return 1"
-    with Scorer([python(source)]) as scorer:
-        assert "closed the connection" in scorer.score([item("kill")])[0].errors["user"]
-        assert scorer.score([item("x")])[0].reward == 1.0
+    ours = Grader(name="ours", regex=Regex(pattern="kill"))
+    with Scorer([python(source), ours]) as scorer:
+        batch = scorer.score([item("kill")] * 3)
+        assert all("closed the connection" in score.errors["user"] for score in batch)
+        assert [score.per_grader["ours"] for score in batch] == [1.0] * 3
+        assert scorer.score([item("x")])[0].per_grader["user"] == 1.0
 
 
 def test_users_code_may_import_numpy_within_the_memory_limit() -> None:

@@ -72,18 +72,15 @@ class Scorer:
         )
 
     def __enter__(self) -> Self:
-        """Open the socket, or prepare the local process."""
-        here = list(self._trusted)
-        if self._socket is None:
-            here += self._python
-        elif self._python:
+        """Open the socket, or prepare the local processes."""
+        if self._trusted:
+            self._add(self._trusted, self._local(self._trusted, hide=False))
+        # Apart from ours, so that what users' code holds or starts never counts against another grader.
+        if self._python and self._socket is None:
+            self._add(self._python, self._local(self._python, hide=True))
+        elif self._python and self._socket is not None:
             silence = max_silence([grader.timeout_seconds for grader in self._python])
             self._add(self._python, ContainerBackend(self._socket, silence))
-        if here:
-            silence = max_silence([grader.timeout_seconds for grader in here])
-            users_code = len(here) > len(self._trusted)
-            config = GraderConfig(graders=here)
-            self._add(here, LocalBackend(config, self._scratch_dir, silence, hide=users_code))
         if self._remote:
             self._add(self._remote, self._remote_backend)
         return self
@@ -91,7 +88,7 @@ class Scorer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the grader process."""
+        """End the grader processes."""
         for _, backend in self._backends:
             backend.close()
         self._backends.clear()
@@ -128,6 +125,10 @@ class Scorer:
 
     def _add(self, graders: Sequence[PythonGrader | Grader], backend: Backend) -> None:
         self._backends.append((frozenset(grader.name for grader in graders), backend))
+
+    def _local(self, graders: Sequence[PythonGrader], *, hide: bool) -> LocalBackend:
+        silence = max_silence([grader.timeout_seconds for grader in graders])
+        return LocalBackend(GraderConfig(graders=list(graders)), self._scratch_dir, silence, hide=hide)
 
     def _ready(self, should_stop: ShouldStop) -> None:
         if self._is_ready:
