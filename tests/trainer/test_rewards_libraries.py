@@ -32,6 +32,8 @@ def item(completion: str, **fields: object) -> GradeItem:
         (r"\frac{1}{2}", r"\boxed{\frac{2}{4}}", 1.0),
         (r"$\frac{1}{2}$", r"first \boxed{3}, no: \boxed{\frac{1}{2}}", 1.0),
         (r"\boxed{\frac12}", "1/3", 0.0),
+        (r"From \boxed{3} follows \boxed{7}.", "The final answer is 7, not 3.", 1.0),
+        ("Half of 14 is $7$", "7", 1.0),
         (5, r"\boxed{5\text{ cm}}", 1.0),
         ("5", r"$x = 5$", 1.0),
         (1e-07, "0.0000001", 1.0),

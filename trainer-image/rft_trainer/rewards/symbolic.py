@@ -17,7 +17,7 @@ from rft_trainer.rewards.numbers import boxed
 # Its warning that time limits are off, and every text that does not parse.
 logging.getLogger("math_verify").setLevel(logging.ERROR)
 
-_DELIMITERS = ("$", "\\(", "\\[", "\\boxed")
+_DELIMITERS = ("$", "\\(", "\\[")
 
 
 def equal(completion: str, row: Mapping[str, Any], field: str) -> float:
@@ -29,18 +29,24 @@ def equal(completion: str, row: Mapping[str, Any], field: str) -> float:
     gold = _gold(_text(row.get(field), field))
     if not gold:
         raise ValueError(f"field {field} holds no expression")
-    # The library would take all boxes together as one set, and a corrected answer as two.
-    inside = boxed(completion)
-    answer = completion if inside is None else f"\\boxed{{{inside}}}"
-    return float(verify(list(gold), parse(answer, parsing_timeout=None), timeout_seconds=None))
+    return float(verify(list(gold), _parsed(_boxed(completion) or completion), timeout_seconds=None))
+
+
+def _parsed(text: str) -> list[Any]:
+    return list(parse(text, parsing_timeout=None))
+
+
+def _boxed(text: str) -> str | None:
+    """Return the last box alone: the library takes all boxes together as one set, a corrected answer too."""
+    inside = boxed(text)
+    return None if inside is None else f"\\boxed{{{inside}}}"
 
 
 @lru_cache(maxsize=64)
 def _gold(text: str) -> tuple[Any, ...]:
     r"""Parse what a row holds: LaTeX may come bare there; the library reads it only in $…$ or \boxed{}."""
-    if any(delimiter in text for delimiter in _DELIMITERS):
-        return tuple(parse(text, parsing_timeout=None))
-    return tuple(parse(f"${text}$", parsing_timeout=None) or parse(text, parsing_timeout=None))
+    delimited = _boxed(text) or (text if any(mark in text for mark in _DELIMITERS) else None)
+    return tuple(_parsed(delimited) if delimited else _parsed(f"${text}$") or _parsed(text))
 
 
 def _text(value: object, field: str) -> str:
