@@ -35,9 +35,13 @@ def regex_source(settings: Regex) -> str:
 
 
 def math_source(settings: Math) -> str:
-    """Return a Python grader for symbolic equality."""
+    """Return a Python grader for symbolic equality.
+
+    Its first comparison loads the grammar, which would otherwise count against the first score's time.
+    """
     return (
         f"{_our_path()}from rft_trainer.rewards.symbolic import equal\n"
+        "equal('$x^2$', {'warm': 'x x'}, 'warm')\n"
         f"def grade(completion, row):\n    return equal(completion, row, {settings.field!r})\n"
     )
 
