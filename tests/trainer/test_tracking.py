@@ -92,13 +92,14 @@ def attempt(
     asked: RunConfig,
     rows: dict[int, float],
     ending: Ending,
-    resumed_from: int = 0,
+    before: dict[int, float] | None = None,
     adapter: Path | None = None,
 ) -> None:
     """Log one attempt: rows by step with their rewards, the base's evaluation at the very first."""
     with Trackers(asked) as trackers:
-        trackers.start(resumed_from, attempt=1)
-        if resumed_from == 0:
+        known = [row(step, reward) for step, reward in (before or {}).items()]
+        trackers.start(len(known), attempt=1, rows=known)
+        if not known:
             trackers.evaluation(scores(0, 0.1))
         for step, reward in rows.items():
             trackers.log(row(step, reward))
@@ -115,7 +116,7 @@ def two_attempts(asked: RunConfig) -> None:
     adapter.mkdir()
     (adapter / "adapter_config.json").write_text("{}")
     attempt(asked, {1: 0.1, 2: 0.2, 3: 0.3}, PREEMPTED)
-    attempt(asked, {3: 0.35, 4: 0.4}, SUCCEEDED, resumed_from=2, adapter=adapter)
+    attempt(asked, {3: 0.35, 4: 0.4}, SUCCEEDED, {1: 0.1, 2: 0.2}, adapter)
 
 
 # --- Weights & Biases ---------------------------------------------------------------------------------
@@ -239,6 +240,18 @@ def test_mlflow_gets_every_step_once_parameters_and_the_adapter_in_one_run(
     assert (run / "params" / "spec.training.learningRate").read_text() == "0.0001"
     assert (run / "metrics" / "final" / "evaluation" / "reward" / "difference" / "high").is_file()
     assert (run / "artifacts" / "adapter" / "adapter_config.json").is_file()
+
+
+@needs("mlflow")
+def test_what_was_not_logged_by_an_earlier_attempt_is_logged_when_the_job_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    store = tmp_path / "store"
+    asked = config(tmp_path, mlflow=TARGETS["mlflow"] | {"trackingUri": store.as_uri()})
+    attempt(asked, {3: 0.3}, SUCCEEDED, {1: 0.1, 2: 0.2})
+    (points,) = store.glob("*/*/metrics/reward")
+    assert [line.split()[2] for line in points.read_text().splitlines()] == ["1", "2", "3"]
 
 
 def test_a_parameter_that_mlflow_would_refuse_is_cut() -> None:

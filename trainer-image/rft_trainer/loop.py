@@ -68,7 +68,7 @@ class Run:
         with ExitStack() as stack:
             parts = prepare(self.config, self.fence, stack, self.should_stop)
             self._resume(parts)
-            self.trackers.start(self.state.step, self.fence.number)
+            self.trackers.start(self.state.step, self.fence.number, self.metrics.rows if self.metrics else ())
             try:
                 self._preflight(parts)
                 base = self._evaluate_base(parts)

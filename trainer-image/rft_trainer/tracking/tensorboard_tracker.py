@@ -23,6 +23,7 @@ class TensorboardTracker:
         self._scalar: Any = importlib.import_module("tensorboard.plugins.scalar.summary_v2")
         text: Any = importlib.import_module("tensorboard.plugins.text.summary_v2")
         hparams: Any = importlib.import_module("tensorboard.plugins.hparams.summary_v2")
+        self._resumed_from = run.resumed_from
         self._writer: Any = files.EventFileWriter(str(Path(run.folder) / FOLDER))
         # TensorBoard drops what older files hold from this step on: the session log says that it starts anew.
         session = self._event.SessionLog(status=self._event.SessionLog.START)
@@ -33,18 +34,22 @@ class TensorboardTracker:
         self._writer.flush()
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Add the numbers of a step."""
+        """Add the numbers of a step; those up to the checkpoint are in older files."""
+        if step > self._resumed_from:
+            self._scalars(step, numbers)
+
+    def _scalars(self, step: int, numbers: Mapping[str, float]) -> None:
         for tag, value in numbers.items():
             self._add(step, summary=self._scalar.scalar_pb(tag, value))
         self._writer.flush()
 
     def evaluation(self, step: int, numbers: Mapping[str, float]) -> None:
         """Add the numbers of an evaluation."""
-        self.log(step, numbers)
+        self._scalars(step, numbers)
 
     def finish(self, end: End, numbers: Mapping[str, float]) -> None:  # noqa: ARG002 - it has no status
         """Add the final numbers and close the file."""
-        self.log(int(numbers.get("final/step", 0)), numbers)
+        self._scalars(int(numbers.get("final/step", 0)), numbers)
         self._writer.close()
 
     def _add(self, step: int, **fields: Any) -> None:

@@ -1,6 +1,7 @@
 """All trackers of a run, as the loop sees them: no call waits, and none raises once the run has begun."""
 
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
@@ -14,12 +15,14 @@ from rft_trainer.errors import ConfigurationError
 from rft_trainer.heldout import RowScores
 from rft_trainer.tracking.flat import hyperparameters, numbers
 from rft_trainer.tracking.protocol import End, RunInfo
-from rft_trainer.tracking.sender import Sender
+from rft_trainer.tracking.sender import QUEUE_LENGTH, Sender
 
 FINISH_SECONDS = 120.0
 """How long the trackers together may take to send what is left, the adapter included."""
 FINISH_SECONDS_OTHERWISE = 20.0
 """The same for an attempt that did not complete: a pod that is stopped has little time."""
+
+LEAST_SECONDS = 1.0
 
 
 class Trackers:
@@ -42,8 +45,11 @@ class Trackers:
         for sender in self._senders:
             sender.kill()
 
-    def start(self, resumed_from: int, attempt: int) -> None:
-        """Open the run at every backend; ``resumed_from`` is the step of the checkpoint."""
+    def start(self, resumed_from: int, attempt: int, rows: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Open the run at every backend; ``resumed_from`` is the step of the checkpoint.
+
+        ``rows`` are those of the attempts before: a backend that was away then gets them now.
+        """
         if self._config is None or not self._targets:
             return
         job, parameters = self._config.job, hyperparameters(self._config)
@@ -62,6 +68,8 @@ class Trackers:
             sender = self._sender(backend)
             self._senders.append(sender)
             sender.send("start", asdict(run))
+        for row in rows[-QUEUE_LENGTH // 2 :]:
+            self.log(row)
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Log a row of ``metrics.jsonl``: every number of it."""
@@ -82,8 +90,10 @@ class Trackers:
         end = End(ending.exit_code, ending.reason, adapter or "")
         self._send("finish", {"end": asdict(end), "numbers": final_numbers(run)})
         seconds = FINISH_SECONDS if complete else FINISH_SECONDS_OTHERWISE
+        deadline = time.monotonic() + seconds
         for sender in self._senders:
-            sender.close(seconds / len(self._senders))
+            # All of them are at it already: the time is shared, and the last still gets to say how it went.
+            sender.close(max(LEAST_SECONDS, deadline - time.monotonic()))
 
     def _send(self, call: str, arguments: dict[str, Any]) -> None:
         for sender in self._senders:

@@ -43,18 +43,23 @@ class WandbTracker:
             "x_stats_pid": run.trainer_pid,
             **({"base_url": run.target["baseUrl"]} if "baseUrl" in run.target else {}),
         }
-        self._run: Any = self._library.init(
-            project=run.target["project"],
-            entity=run.target.get("entity"),
-            id=run.uid,
-            name=run.name,
-            group=run.namespace,
-            resume="allow",
-            allow_val_change=True,
-            config=dict(run.parameters),
-            dir=str(folder),
-            settings=self._library.Settings(**settings),
-        )
+        try:
+            self._run: Any = self._library.init(
+                project=run.target["project"],
+                entity=run.target.get("entity"),
+                id=run.uid,
+                name=run.name,
+                group=run.namespace,
+                resume="allow",
+                allow_val_change=True,
+                config=dict(run.parameters),
+                dir=str(folder),
+                settings=self._library.Settings(**settings),
+            )
+        except Exception:
+            # Its service would take the next try for a second run of the same id.
+            self._library.teardown()
+            raise
         self._run.define_metric(_STEP, hidden=True)
         self._run.define_metric("*", step_metric=_STEP)
         self._sent_file = folder / SENT_FILE

@@ -98,6 +98,8 @@ def main(argv: list[str]) -> None:
     logging.basicConfig(
         stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s"
     )
+    # Each retry of a request would be a line of its own.
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
     Worker(argv[0], TRACKERS[argv[0]]()).run(sys.stdin)
     sys.stderr.flush()
     os._exit(0)
