@@ -240,6 +240,20 @@ def test_a_refusal_is_not_waited_for() -> None:
         Machine(Forbidding(), "a").leadership.acquire()
 
 
+def test_an_api_server_that_is_away_is_waited_for() -> None:
+    class Late(Server):
+        looks = 0
+
+        def lease(self, namespace: str, name: str) -> dict[str, Any]:
+            self.looks += 1
+            self.mood = "away" if self.looks < 3 else "good"
+            return super().lease(namespace, name)
+
+    server = Late()
+    Leadership(server, "ns", "lease", "a", Terms(0.015), lost=pytest.fail).acquire()
+    assert server.lease("ns", "lease")["spec"]["holderIdentity"] == "a"
+
+
 def test_a_fenced_cluster_reads_and_does_not_write() -> None:
     class Configuration:
         host = "http://127.0.0.1:9"  # discard: nothing listens
