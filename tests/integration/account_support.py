@@ -38,6 +38,8 @@ class Request(NamedTuple):
     name: str
     namespace: str
     code: int
+    refused: bool
+    """Whether it was for want of a right."""
     received: str
     """When, in a form that sorts."""
 
@@ -114,18 +116,16 @@ def account(cluster: Api, release: str, *values: str) -> Account:
 
 
 class Audit:
-    """The API server's audit log from now on. Skips where the cluster is not ours."""
+    """The API server's audit log. Skips where the cluster is not ours."""
 
     def __init__(self) -> None:
         self._path = default_layout().logs / "audit.log"
         if not self._path.exists():
             pytest.skip(f"no audit log at {self._path}: the test cluster of this repository writes one")
-        self._start = self._path.stat().st_size
 
     def requests(self, user: str) -> list[Request]:
         """Return what ``user`` asked for, the oldest first."""
         with self._path.open("rb") as log:
-            log.seek(self._start)
             # The last line may not be whole yet.
             events = [json.loads(line) for line in log if user.encode() in line and line.endswith(b"\n")]
         found = {
@@ -142,5 +142,6 @@ def _request(event: dict[str, Any]) -> Request:
         reference.get("name", ""),
         reference.get("namespace", ""),
         event.get("responseStatus", {}).get("code", 0),
+        event.get("annotations", {}).get("authorization.k8s.io/decision") == "forbid",
         event["requestReceivedTimestamp"],
     )

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from rft_operator.cluster import ClusterError, Conflict, connect
+from tests.integration.account_support import Account, account
 from tests.integration.operator_support import (
     CRDS,
     OPERATORS,
@@ -89,10 +90,27 @@ def _install_crd(api: Api) -> None:
     wait_until("the CRD is established", established)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests last that look back at what the operator did for the others."""
+    items.sort(key=lambda item: item.path == Path(__file__).with_name("test_rights.py"))
+
+
 @pytest.fixture(scope="session")
-def operator(api: Api, kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
-    """The operator, running."""
-    operator = Operator(kubeconfig, api.namespace, tmp_path_factory.mktemp("operator") / "log")
+def operator_account(api: Api) -> Iterator[Account]:
+    """The account that the chart makes for an operator of one namespace."""
+    made = account(api, "rft-operator", f"watch.namespaces={{{api.namespace}}}")
+    yield made
+    made.remove()
+
+
+@pytest.fixture(scope="session")
+def operator(
+    api: Api, kubeconfig: Path, operator_account: Account, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Operator]:
+    """The operator, running with the rights of its chart."""
+    folder = tmp_path_factory.mktemp("operator")
+    credentials = operator_account.kubeconfig(kubeconfig, folder / "kubeconfig")
+    operator = Operator(credentials, api.namespace, folder / "log")
     operator.start()
     yield operator
     operator.stop()

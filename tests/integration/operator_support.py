@@ -157,7 +157,7 @@ class Operator:
         self._kubeconfig = kubeconfig
         self._namespace = namespace
         self._everywhere = everywhere
-        self._environment = environment
+        self.environment: dict[str, str] = environment
         self._process: subprocess.Popen[bytes] | None = None
         self.log = log
         self.port, self._health, self._metrics = free_ports(3)
@@ -182,7 +182,7 @@ class Operator:
             "RFT_INGEST_PORT": str(self.port),
             "RFT_HEALTH_PORT": str(self._health),
             "RFT_METRICS_PORT": str(self._metrics),
-            **self._environment,
+            **self.environment,
         }
         served = [] if self._everywhere else ["--namespace", self._namespace]
         with self.log.open("ab") as log:

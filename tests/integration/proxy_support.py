@@ -85,8 +85,10 @@ class Proxy:
         finally:
             answering.cancel()
             await asyncio.gather(answering, return_exceptions=True)
-            requests.close()
-            answers.close()
+            # Nobody may be there any more to say goodbye to.
+            for writer in (requests, answers):
+                writer.transport.abort()
+            await asyncio.gather(requests.wait_closed(), answers.wait_closed(), return_exceptions=True)
 
 
 class _Pipe:

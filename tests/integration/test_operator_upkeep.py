@@ -1,0 +1,49 @@
+"""What the operator keeps current beside its jobs: certificates, what trainers trust, and claims."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.integration.operator_support import CONFIG_MAPS, Api, Operator, Run
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.cluster
+CLAIMS = "api/v1/namespaces/{}/persistentvolumeclaims"
+SECRETS = "api/v1/namespaces/{}/secrets"
+Submit = Callable[..., Run]
+
+
+def test_a_claim_is_made_from_its_template(submit: Submit, api: Api) -> None:
+    run = submit(storage={"claimTemplate": {"size": "1Gi"}})
+    claim = wait_until("the claim", lambda: api.find(CLAIMS, run.child_name))
+    assert claim["spec"]["resources"]["requests"] == {"storage": "1Gi"}
+
+
+def test_what_a_trainer_trusts_is_put_right(submit: Submit, api: Api) -> None:
+    run = submit()
+    name = f"{run.child_name}-ca"
+    before = wait_until("the CA", lambda: api.find(CONFIG_MAPS, name))["data"]
+    api.patch(CONFIG_MAPS, name, {"data": {"ca.crt": "of yesterday"}})
+    wait_until("the CA is right again", lambda: api.get(CONFIG_MAPS, name)["data"] == before)
+
+
+@pytest.fixture
+def renamed(operator: Operator) -> Iterator[Operator]:
+    """The operator, reached by one more name."""
+    operator.stop()
+    operator.environment["RFT_TLS_NAMES"] = "ingest.example"
+    operator.start()
+    yield operator
+    operator.environment.clear()
+
+
+def test_a_new_name_gets_a_new_certificate_of_the_same_ca(
+    submit: Submit, api: Api, request: pytest.FixtureRequest
+) -> None:
+    run = submit()
+    trusted = wait_until("the CA", lambda: api.find(CONFIG_MAPS, f"{run.child_name}-ca"))["data"]
+    before = api.get(SECRETS, "rft-operator-ingest-tls")["data"]
+    operator: Operator = request.getfixturevalue("renamed")
+    assert api.get(SECRETS, "rft-operator-ingest-tls")["data"] != before
+    code = operator.push(trusted["ca.crt"], run.token(run.pod()), b"{}")
+    assert code == 400, "the trainer trusts the new certificate, and its report is read"
