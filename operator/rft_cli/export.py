@@ -1,11 +1,13 @@
 """``rft export``: an adapter, or the base model with the adapter merged in, out of a run's folder."""
 
 import json
+import os
 import shutil
 import subprocess
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -21,6 +23,13 @@ from rft_cli.snapshot import previous
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _FINAL, _CHECKPOINTS, _STATE = "adapter", "checkpoints", "state.json"
 _PARTIAL = ".partial"
+
+
+class Dtype(StrEnum):
+    """What ``--dtype`` takes."""
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
 
 
 class Chosen(NamedTuple):
@@ -40,6 +49,7 @@ def export(
         bool, typer.Option("--best", help="The checkpoint that did best when evaluated.")
     ] = False,
     base: Annotated[str | None, typer.Option(help="Base model for --merge; the run's if absent.")] = None,
+    dtype: Annotated[Dtype, typer.Option(help="Number format of --merge; auto: the base's.")] = Dtype.AUTO,
     force: Annotated[bool, typer.Option("--force", help="Replace what is at --output.")] = False,
     context: Context = None,
     namespace: Namespace = None,
@@ -55,7 +65,7 @@ def export(
     config = previous(folder)
     with _placed(output, force) as unfinished:
         if merge:
-            _merge(chosen.folder, unfinished, *_base(chosen.folder, config, base))
+            _merge(chosen.folder, unfinished, *_base(chosen.folder, config, base), dtype)
         else:
             _copy(chosen.folder, unfinished, config)
     out().print(f"{'merged model' if merge else 'adapter'} of {chosen.what}: {output}", markup=False)
@@ -150,11 +160,11 @@ def _copy(adapter: Path, target: Path, config: RunConfig | None) -> None:
         raise UserError(f"--output: cannot be written: {error}", UNREADABLE) from error
 
 
-def _merge(adapter: Path, target: Path, base: str, revision: str | None) -> None:
+def _merge(adapter: Path, target: Path, base: str, revision: str | None, dtype: Dtype) -> None:
     """Let the trainer's package merge, in a process of its own: the command line never loads torch."""
     python, *_ = trainer_command()
     command = [python, "-m", "rft_trainer.export", "--adapter", str(adapter), "--base", base]
-    command += ["--output", str(target), *(["--revision", revision] if revision else [])]
+    command += ["--output", str(target), "--dtype", dtype, *(["--revision", revision] if revision else [])]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
@@ -175,11 +185,21 @@ def _placed(output: Path, force: bool) -> Iterator[Path]:
     try:
         unfinished.mkdir(parents=True)
         yield unfinished
+        _make_readable(unfinished)
         _replace(unfinished, target)
     except OSError as error:
         raise UserError(f"--output {output}: cannot be written: {error}", UNREADABLE) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _make_readable(folder: Path) -> None:
+    """Give files the rights of any new file: weights are written so that only their owner reads them."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.chmod(0o666 & ~mask)
 
 
 def _replace(new: Path, target: Path) -> None:

@@ -67,6 +67,19 @@ def test_the_number_format_of_the_base_is_kept(character_model: Path, adapter: P
     assert merged.dtype == torch.bfloat16
 
 
+def test_in_float32_nothing_is_rounded_whatever_the_base_is_in(
+    character_model: Path, adapter: Path, tmp_path: Path
+) -> None:
+    half = tmp_path / "half"
+    AutoModelForCausalLM.from_pretrained(character_model, dtype=torch.bfloat16).save_pretrained(half)
+    AutoTokenizer.from_pretrained(character_model).save_pretrained(half)
+    merge(half, adapter, tmp_path / "merged", "float32")
+    base = AutoModelForCausalLM.from_pretrained(half, dtype=torch.float32)
+    expected = logits(PeftModel.from_pretrained(base, str(adapter)))
+    merged = logits(AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype="auto"))
+    torch.testing.assert_close(merged, expected, atol=1e-5, rtol=1e-5)
+
+
 def test_an_adapter_of_another_model_is_refused(character_model: Path, adapter: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     config = AutoModelForCausalLM.from_pretrained(character_model).config

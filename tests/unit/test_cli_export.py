@@ -1,6 +1,7 @@
 """rft export chooses and copies adapters; merging, which needs torch, is tested in tests/trainer."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,17 @@ def test_a_copied_adapter_names_its_base_as_the_job_does(run: Path, tmp_path: Pa
     assert export(run, "-o", tmp_path / "out").exit_code == 0
     config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
     assert config == {"r": 8, "base_model_name_or_path": "org/model", "revision": "abc"}
+
+
+def test_an_exported_adapter_can_be_read_by_whoever_serves_it(run: Path, tmp_path: Path) -> None:
+    weights = run / "adapter" / "adapter_model.safetensors"
+    weights.chmod(0o600)
+    before = os.umask(0o022)
+    try:
+        assert export(run, "-o", tmp_path / "out").exit_code == 0
+    finally:
+        os.umask(before)
+    assert (tmp_path / "out" / "adapter_model.safetensors").stat().st_mode & 0o777 == 0o644
 
 
 def test_a_run_that_goes_on_gives_its_newest_checkpoint(run: Path) -> None:

@@ -1,6 +1,6 @@
 """``python -m rft_trainer.export``: writes base plus adapter as one model that needs neither PEFT nor us.
 
-    python -m rft_trainer.export --base NAME [--revision REV] --adapter DIR --output DIR
+    python -m rft_trainer.export --base NAME [--revision REV] --adapter DIR --output DIR [--dtype float32]
 
 ``rft export --merge`` calls it. Files are written straight into the output folder: the caller renames it when
 it is whole.
@@ -16,14 +16,18 @@ from rft_trainer.errors import ModelError
 from rft_trainer.models import resolve
 
 
-def merge(base: Path, adapter: Path, output: Path) -> None:
-    """Write weights, configuration and tokenizer, in the base's own number format. Raises ModelError."""
+def merge(base: Path, adapter: Path, output: Path, dtype: str = "auto") -> None:
+    """Write weights, configuration and tokenizer; ``auto`` is the base's own number format.
+
+    In 16 bits the sums are rounded once more; in float32 the logits are those of base plus adapter. Raises
+    ModelError.
+    """
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     kind: Any = AutoModelForCausalLM
     try:
-        model: Any = PeftModel.from_pretrained(kind.from_pretrained(base, dtype="auto"), str(adapter))
+        model: Any = PeftModel.from_pretrained(kind.from_pretrained(base, dtype=dtype), str(adapter))
         # Refuses an adapter with weights that are not numbers, where a plain merge spoils the model.
         merged = model.merge_and_unload(safe_merge=True)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
@@ -43,11 +47,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--revision")
     parser.add_argument("--adapter", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--dtype", choices=("auto", "float32"), default="auto")
     arguments = parser.parse_args(argv)
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
-        merge(resolve(arguments.base, arguments.revision), arguments.adapter, arguments.output)
+        base = resolve(arguments.base, arguments.revision)
+        merge(base, arguments.adapter, arguments.output, arguments.dtype)
     except (ModelError, OSError) as error:
         print(_first_line(error), file=sys.stderr)
         return 1
