@@ -66,6 +66,10 @@ class Plan(Model):
     )
     cpu: str | None = Field(None, description="CPU request of the trainer.")
     memory: str | None = Field(None, description="Memory request and limit of the trainer.")
+    least_memory: str | None = Field(
+        None, description="The least memory that holds the run, with the smallest micro-batch."
+    )
+    forced: bool = Field(False, description="Whether less memory than that is obeyed.")
     memory_parts: list[MemoryPart] | None = Field(None, description="The memory sum by part.")
     micro_batch_tokens: Int | None = Field(
         None, ge=1, description="Tokens of one forward pass on one device."
@@ -75,6 +79,9 @@ class Plan(Model):
     )
     trainer_gpus: Int | None = Field(None, ge=1, description="GPUs that the training is divided over.")
     sampler_gpus: Int | None = Field(None, ge=1, description="GPUs that the sampler is divided over.")
+    sampler_cache_tokens: Int | None = Field(
+        None, ge=1, description="Tokens that the sampler's key-value cache holds on a CPU."
+    )
     sampler_memory_share: float | None = Field(
         None, gt=0, le=1, description="Share of a GPU's memory that the sampler may take."
     )

@@ -19,6 +19,7 @@ from rft_cli.shapes import shape_for
 from rft_cli.sweep import ACCELERATOR, Line, entry, sweep_of, table, with_value, without_seed
 from rft_cli.views import duration
 from rft_planner.accelerators import ACCELERATORS
+from rft_planner.container import forces
 from rft_planner.estimate import Rows
 from rft_planner.overrides import contradiction
 from rft_planner.plan import Unplannable
@@ -104,7 +105,13 @@ def outcome(
     read = shape_for(job.spec.model, config, hub=hub)
     try:
         # Without a UID: what is derived from it is the seed, which is no part of what a job asks for.
-        made = planned(job.spec, "", shape=read.shape if read is not None else None, rows=rows)
+        made = planned(
+            job.spec,
+            "",
+            shape=read.shape if read is not None else None,
+            rows=rows,
+            force_memory=forces(job.metadata.annotations),
+        )
     except Unplannable as error:
         return error
     told = [f"the model's shape is that of {read.path}"] if read is not None else []

@@ -1,6 +1,7 @@
 """``run.json``: what a run was started with, and whether a manifest still says the same."""
 
 import json
+import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,13 +9,20 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from rft_api.conditions import Reason
 from rft_api.effective import effective
 from rft_api.job import MUTABLE_AFTER_START, MUTABLE_WHILE_SUSPENDED, RFTJob, RFTJobSpec
 from rft_api.problems import join_path
+from rft_api.resources import Resources
 from rft_api.runconfig import CONFIG_FILE, JobIdentity, RunConfig
+from rft_api.status import Plan
 from rft_cli.console import INVALID, UNREADABLE, UserError
 from rft_cli.device import Hardware
 from rft_cli.inputs import Inputs
+from rft_cli.shapes import shape_for
+from rft_planner.container import forces
+from rft_planner.plan import Unplannable, plan
+from rft_planner.sizes import mib, quantity
 
 DIGESTS_FILE = "inputs.json"
 INPUTS_FOLDER = "inputs"
@@ -65,6 +73,9 @@ def build(
         optional["evaluation_path"] = inputs.evaluation.location
     if inputs.graders:
         optional["grader_code"] = {name: given.location for name, given in inputs.graders.items()}
+    made = planned(job, hardware)
+    if made is not None:
+        optional["plan"] = made
     return RunConfig(
         job=JobIdentity(name=job.metadata.name, namespace=job.metadata.namespace, uid=uid),
         spec=job.spec,
@@ -75,6 +86,48 @@ def build(
         dataset_path=inputs.dataset.location,
         **optional,
     )
+
+
+def planned(job: RFTJob, hardware: Hardware) -> Plan | None:
+    """Return the plan of a run on this machine's CPU; None on its GPUs, or where nothing can be planned.
+
+    Where the memory that slows nothing down is more than the machine has, it is planned with what there is.
+
+    Raises:
+        UserError: ``spec.resources.memory`` is less than the run needs.
+    """
+    if hardware.gpus:
+        return None
+    given = job.spec.resources or Resources()
+    on_cpu = job.spec.model_copy(update={"resources": given.model_copy(update={"gpus": 0})})
+    forced = forces(job.metadata.annotations)
+    try:
+        read = shape_for(job.spec.model, None, hub=False)
+        shape = read.shape if read is not None else None
+        made = plan(on_cpu, "", shape=shape, force_memory=forced)
+        fitting = within(made, total_memory())
+        if fitting is None:
+            return made
+        resources = given.model_copy(update={"gpus": 0, "memory": fitting})
+        return plan(job.spec.model_copy(update={"resources": resources}), "", shape=shape)
+    except Unplannable as error:
+        if error.reason == Reason.DOES_NOT_FIT:
+            raise UserError(str(error), INVALID) from error
+    except UserError:  # a config.json that describes no shape known here: the trainer says what it lacks
+        pass
+    return None
+
+
+def within(made: Plan, memory: float) -> str | None:
+    """Return ``memory`` bytes as a quantity where they hold the plan's least, but not what it asks for."""
+    if made.forced or made.least_memory is None or made.memory is None:
+        return None
+    return mib(memory) if quantity(made.least_memory) <= memory < quantity(made.memory) else None
+
+
+def total_memory() -> int:
+    """Return the bytes of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def model_context_length(spec: RFTJobSpec) -> int | None:

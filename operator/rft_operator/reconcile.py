@@ -30,6 +30,7 @@ from rft_operator.status import (
     with_summary,
 )
 from rft_operator.ttl import seconds_left
+from rft_planner.container import forces
 from rft_planner.overrides import contradiction
 from rft_planner.placement import placed
 from rft_planner.plan import Unplannable
@@ -85,7 +86,10 @@ def gather(
     unplannable = None
     if planned is None and spec is not None:
         try:
-            planned = placed(spec, document["metadata"]["uid"], observed.nodes, told(document))
+            planned = placed(
+                spec, document["metadata"]["uid"], observed.nodes, told(document),
+                force_memory=forces(document["metadata"].get("annotations")),
+            )  # fmt: skip
         except Unplannable as error:
             unplannable = error
     return Facts(

@@ -55,7 +55,7 @@ class Workload:
     """Whether only the attention's projections are adapted."""
 
 
-def _columns(shape: Shape) -> int:
+def columns(shape: Shape) -> int:
     """I: feed-forward columns that one token uses."""
     return shape.experts_per_token * shape.expert_intermediate if shape.experts else shape.intermediate
 
@@ -110,9 +110,9 @@ def layer_peak(shape: Shape, tokens: int) -> float:
     and repetition, and gate, up, their product and its gradient: 2 · (5 H + 5 Q + 4 I). In float32 the norms
     and what peft casts for each adapted matrix, whose weights are float32: 4 · (9 H + Q + 3 I).
     """
-    hidden, query, columns = shape.hidden, shape.heads * shape.head_dim, _columns(shape)
-    in_bf16 = BF16 * (5 * hidden + 5 * query + 4 * columns)
-    in_float32 = FLOAT32 * (9 * hidden + query + 3 * columns)
+    hidden, query, wide = shape.hidden, shape.heads * shape.head_dim, columns(shape)
+    in_bf16 = BF16 * (5 * hidden + 5 * query + 4 * wide)
+    in_float32 = FLOAT32 * (9 * hidden + query + 3 * wide)
     return tokens * (in_bf16 + in_float32)
 
 
@@ -162,7 +162,7 @@ def adapter_slots(shape: Shape, work: Workload, gpus: int = 1) -> float:
 def sampler_batch(shape: Shape, gpus: int = 1) -> float:
     """vLLM's profiled batch: residual, norm and output at full width, projections and columns divided."""
     query = shape.heads * shape.head_dim
-    divided = (3 * query + 3 * _columns(shape)) / gpus
+    divided = (3 * query + 3 * columns(shape)) / gpus
     return BF16 * SAMPLER_BATCH_TOKENS * (4 * shape.hidden + divided)
 
 

@@ -5,7 +5,8 @@ which it fits on one node with the fewest GPUs is taken: of several the one that
 first by name. What was chosen before stays as long as there is such a node, or none of any kind.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from rft_api.conditions import Reason
@@ -29,21 +30,30 @@ class _Offer(NamedTuple):
     plan: Plan
 
 
-def placed(spec: RFTJobSpec, uid: str, nodes: Sequence[Node] = (), before: Plan | None = None) -> Plan:
+def placed(
+    spec: RFTJobSpec,
+    uid: str,
+    nodes: Sequence[Node] = (),
+    before: Plan | None = None,
+    *,
+    force_memory: bool = False,
+) -> Plan:
     """Return the plan for a cluster of ``nodes``; none: their kinds are not known.
 
     ``before`` is an earlier plan of the same spec, so that nodes that come and go do not change it.
+    ``force_memory`` is that of ``plan``.
 
     Raises:
         Unplannable: as ``plan`` does; where no kind of the cluster's holds the job, for the largest.
     """
     resources = spec.resources or Resources()
+    made_for = partial(plan, uid=uid, force_memory=force_memory)
     if resources.gpus == 0 or (resources.accelerator is not None and resources.accelerator.name == CPU_NAME):
-        return plan(spec, uid)
+        return made_for(spec)
     offered = _kinds(spec, nodes)
     if resources.accelerator is not None:
         kind = _named(resources.accelerator.name, offered)
-        made = plan(spec, uid)
+        made = made_for(spec)
         if kind is not None:
             return _landing_on(kind, made, spec, nodes, before)
         return _noted(made, _ELSEWHERE) if offered and resources.accelerator.name is not None else made
@@ -51,10 +61,10 @@ def placed(spec: RFTJobSpec, uid: str, nodes: Sequence[Node] = (), before: Plan 
     if not offered and earlier is not None:
         offered = {earlier: []}
     if not offered:
-        made = plan(spec, uid).model_copy(update={"accelerator": accelerators.DEFAULT})
+        made = made_for(spec).model_copy(update={"accelerator": accelerators.DEFAULT})
         # The same words as long as it is that kind: a status must not change with every node.
         return _noted(made, f"for {accelerators.DEFAULT}: no node that the job may use says its kind")
-    best = _best(_offers(spec, uid, offered), earlier)
+    best = _best(_offers(spec, offered, made_for), earlier)
     found = _landing_on(best.kind, best.plan, spec, nodes, before)
     found = found.model_copy(update={"gpu_memory": _mebibytes(best.kind.memory)})
     return _noted(found, f"for {best.kind.title}: chosen by the labels of the cluster's nodes")
@@ -103,7 +113,9 @@ def _named(name: str | None, offered: dict[Kind, list[Node]]) -> Kind | None:
     return min(kinds, key=lambda kind: (-len(offered[kind]), kind.label or ()), default=None)
 
 
-def _offers(spec: RFTJobSpec, uid: str, offered: dict[Kind, list[Node]]) -> list[_Offer]:
+def _offers(
+    spec: RFTJobSpec, offered: dict[Kind, list[Node]], made_for: Callable[[RFTJobSpec], Plan]
+) -> list[_Offer]:
     """Return a plan for every kind that holds the job.
 
     Raises:
@@ -112,7 +124,7 @@ def _offers(spec: RFTJobSpec, uid: str, offered: dict[Kind, list[Node]]) -> list
     found, refused = [], {}
     for kind, nodes in offered.items():
         try:
-            made = plan(for_kind(spec, kind), uid)
+            made = made_for(for_kind(spec, kind))
             found.append(_Offer(kind, nodes, made.model_copy(update={"gpu_resource": kind.resource})))
         except Unplannable as error:
             refused[kind.memory, kind.title] = error

@@ -9,20 +9,19 @@ from rft_api.job import RFTJobSpec
 from rft_api.resources import Accelerator, Resources
 from rft_api.sizes import parameter_count
 from rft_api.status import Effective, MemoryPart, Plan
-from rft_planner import accelerators
+from rft_planner import accelerators, container
 from rft_planner.accelerators import ACCELERATORS, Device
 from rft_planner.balance import Step, balanced
 from rft_planner.catalogue import shape_of
+from rft_planner.container import Container
 from rft_planner.estimate import Rows, about, estimate, step_seconds
 from rft_planner.memory import USABLE, Part, Workload, sampling, total, training
 from rft_planner.shapes import Shape, estimated
-from rft_planner.sizes import GIB, gib, quantity
+from rft_planner.sizes import GIB, mib, quantity
 from rft_planner.speed import Speed, speed_of
 from rft_planner.split import MAX_GPUS, Split, fitted, smallest, tensor_parallel
 
 CPU_NAME = "cpu"
-_FIXED_CPU_BYTES = 8.5 * GIB
-"""Two interpreters with torch, the sampler's cache, and the activations of one micro-batch."""
 
 
 class Unplannable(ValueError):
@@ -41,10 +40,18 @@ class _Gpus(NamedTuple):
     split: Split | None = None
 
 
-def plan(spec: RFTJobSpec, uid: str, *, shape: Shape | None = None, rows: Rows | None = None) -> Plan:
+def plan(
+    spec: RFTJobSpec,
+    uid: str,
+    *,
+    shape: Shape | None = None,
+    rows: Rows | None = None,
+    force_memory: bool = False,
+) -> Plan:
     """Return what the pod needs, and what the run is expected to take.
 
     ``shape`` replaces what is known of the model by its name, ``rows`` is what is known of the data.
+    ``force_memory`` obeys a ``spec.resources.memory`` that does not hold the run.
 
     Raises:
         Unplannable: if the model's size or the accelerator's memory is needed and not known, or nothing fits.
@@ -53,7 +60,7 @@ def plan(spec: RFTJobSpec, uid: str, *, shape: Shape | None = None, rows: Rows |
     shape = shape or _shape(spec)
     derived = effective(spec, uid, shape.context if shape is not None else None)
     gpus = _asked_for(spec, shape, derived) or _derived(spec, shape, derived)
-    cpu, memory = _host(gpus.number, shape)
+    held = _container(spec, derived, shape, gpus.number, force=force_memory)
     expected = estimate(spec, derived, shape, _speed(spec, gpus.split), rows)
     even = _balance(spec, derived, shape, rows) if gpus.split is not None else None
     # The models take an absent field, not a null.
@@ -70,14 +77,23 @@ def plan(spec: RFTJobSpec, uid: str, *, shape: Shape | None = None, rows: Rows |
         }
     if even is not None:
         optional["balanced_gpus"] = even.gpus
+    if held.size is not None:
+        optional |= {
+            "memory_parts": [_in_mebibytes(part) for part in held.size.parts],
+            "micro_batch_tokens": held.size.micro_batch,
+            "sampler_cache_tokens": held.size.cache_tokens,
+        }
+    if held.least is not None:
+        optional["least_memory"] = mib(held.least)
     return Plan(
         effective=derived,
         gpus=gpus.number,
         device="cuda" if gpus.number else "cpu",
-        cpu=resources.cpu or cpu,
-        memory=resources.memory or memory,
+        cpu=resources.cpu or held.cpu,
+        memory=held.memory,
+        forced=held.forced,
         estimate=expected.estimate,
-        notes=[*gpus.notes, *expected.notes, *([even.note] if even is not None else [])],
+        notes=[*gpus.notes, *held.notes, *expected.notes, *([even.note] if even is not None else [])],
         **optional,
     )
 
@@ -271,10 +287,26 @@ def _memory(accelerator: Accelerator) -> float:
     return ACCELERATORS[name].memory
 
 
-def _host(gpus: int, shape: Shape | None) -> tuple[str, str]:
-    """Return CPU and memory of the trainer's container."""
-    size = shape.parameters if shape is not None else 3e8
-    if gpus:
-        return str(4 * gpus), gib(2 * size * 1.5 + gpus * 16 * GIB)
-    # Float32 on both sides. 1.5 CPUs leave room on a node with two.
-    return "1500m", gib(8 * size + _FIXED_CPU_BYTES)
+def _container(
+    spec: RFTJobSpec, derived: Effective, shape: Shape | None, gpus: int, *, force: bool
+) -> Container:
+    """Return CPU and memory of the trainer's container.
+
+    Raises:
+        Unplannable: if the memory that is asked for does not hold the run, or what it needs is not known.
+    """
+    asked = spec.resources.memory if spec.resources is not None else None
+    try:
+        if gpus:
+            return container.on_gpu(gpus, shape, asked)
+        if shape is not None:
+            return container.on_cpu(spec, derived, shape, asked, force=force)
+    except container.TooLittle as error:
+        raise Unplannable(Reason.DOES_NOT_FIT, str(error)) from error
+    if asked is not None:
+        return Container("1500m", asked)
+    raise Unplannable(
+        Reason.UNKNOWN_MODEL,
+        f"the size of {spec.model.name} is not known;"
+        " set spec.model.parameters, e.g. 135M, or spec.resources.memory",
+    )

@@ -15,6 +15,7 @@ _UNITS = {
     "Gi": 2.0**30,
     "Ti": 2.0**40,
 }
+MIB = 2.0**20
 GIB = 2.0**30
 
 
@@ -33,3 +34,8 @@ def quantity(text: str) -> float:
 def gib(amount: float) -> str:
     """Return bytes as whole gibibytes, rounded up: the form Kubernetes shows."""
     return f"{max(1, -int(-amount // GIB))}Gi"
+
+
+def mib(amount: float) -> str:
+    """Return bytes as whole mebibytes, rounded up."""
+    return f"{max(1, -int(-amount // MIB))}Mi"

@@ -59,7 +59,7 @@ def test_the_parts_and_what_the_trainer_is_told_are_in_the_plan() -> None:
 
 def test_on_the_cpu_nothing_of_a_gpu_is_planned() -> None:
     made = planned("Qwen/Qwen2.5-7B", resources={"accelerator": {"name": "cpu"}})
-    assert (made.gpus, made.device, made.micro_batch_tokens, made.memory_parts) == (0, "cpu", None, None)
+    assert (made.gpus, made.device, made.trainer_gpus, made.sampler_memory_share) == (0, "cpu", None, None)
 
 
 def test_the_accelerators_memory_decides() -> None:
@@ -124,9 +124,11 @@ def test_a_pod_asks_for_its_accelerators_resource() -> None:
 
 
 def test_zero_gpus_mean_the_cpu_and_a_small_model_fits_a_small_node() -> None:
-    assert planned("org/secret", resources={"gpus": 0}).device == "cpu"
-    found = planned("SmolLM2-135M", resources={"accelerator": {"name": "cpu"}})
-    assert (found.gpus, found.cpu, found.memory) == (0, "1500m", "10Gi")
+    assert planned("org/secret", resources={"gpus": 0, "memory": "4Gi"}).device == "cpu"
+    short = {"training": {"maxContextLength": 512}, "sampling": {"maxTokens": 256}}
+    found = planned("SmolLM2-135M", resources={"accelerator": {"name": "cpu"}}, **short)
+    assert (found.gpus, found.cpu) == (0, "1500m")
+    assert quantity(found.memory or "") < quantity("8Gi")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from rft_api.conditions import COMPLETED_BECAUSE
 from rft_api.exitcodes import REASONS, ExitCode
 from rft_api.report import Ending
 from rft_api.runconfig import RunConfig
+from rft_trainer import limits, machine
 from rft_trainer.errors import ConfigurationError, MemoryExhausted, TrainerError, VolumeError
 from rft_trainer.loop import Run
 from rft_trainer.progress import Events
@@ -22,15 +23,17 @@ log = logging.getLogger("rft_trainer")
 def attempt(config: RunConfig, should_stop: Callable[[], bool]) -> int:
     """Run, tell how it ended, and return the exit code."""
     events = Events()
+    kills = machine.out_of_memory_kills()
     with Reporter(config) as reporter, ExitStack() as stack:
         run: Run | None = None
         try:
+            limits.refuse_too_little(config)
             trackers = stack.enter_context(Trackers(config))
             run = Run(config, reporter, events, should_stop, trackers)
             reason = run.train()
             ending = Ending(exit_code=ExitCode.OK, reason=reason, message=COMPLETED_BECAUSE[reason])
         except Exception as raised:
-            ending = _ending_of(raised)
+            ending = _ending_of(limits.after_kills(raised, config, kills))
         events.emit("end", exitCode=int(ending.exit_code), reason=ending.reason, message=ending.message)
         if run is not None:
             reporter.publish(run.snapshot(), ending=ending, force=True)

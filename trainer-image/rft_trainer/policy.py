@@ -89,11 +89,18 @@ class Policy:
         output = self._inner.base_model(
             input_ids=batch.tokens_B_T,
             position_ids=batch.positions_B_T,
-            attention_mask=batch.attention_B_1_T_T,
+            attention_mask=self._mask(batch.attention_B_1_T_T),
             use_cache=False,
         )
         hidden_N_H: Tensor = output.last_hidden_state.flatten(0, 1)[batch.source_N]
         return hidden_N_H
+
+    def _mask(self, allowed_B_1_T_T: Tensor | None) -> Tensor | None:
+        """What attention takes. On the CPU every layer would keep a float copy of a mask of booleans."""
+        if allowed_B_1_T_T is None or self.device.type != "cpu":
+            return allowed_B_1_T_T
+        mask_B_1_T_T = torch.zeros(allowed_B_1_T_T.shape, dtype=self._inner.dtype)
+        return mask_B_1_T_T.masked_fill_(~allowed_B_1_T_T, -torch.inf)
 
     def head(self, hidden_n_H: Tensor) -> Tensor:
         """Logits (n, V), unscaled by temperature, in float32."""

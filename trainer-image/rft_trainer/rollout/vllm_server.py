@@ -20,6 +20,7 @@ from pathlib import Path
 
 import httpx
 
+from rft_planner.host import CPU_CACHE_BLOCK
 from rft_planner.memory import SLOT_RANKS
 from rft_trainer import machine
 from rft_trainer.errors import Preempted, SamplerError
@@ -33,7 +34,7 @@ _START_SECONDS = 900.0
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """What a server is started with. ``context_length`` in tokens, ``kv_cache_gib`` in GiB."""
+    """What a server is started with. ``context_length`` in tokens; ``kv_cache_bytes`` is for the CPU."""
 
     model: Path
     context_length: int
@@ -44,7 +45,7 @@ class ServerOptions:
     dtype: str = "bfloat16"
     seed: int = 0
     max_sequences: int = 128
-    kv_cache_gib: int = 1
+    kv_cache_bytes: int = 2**30
     tensor_parallel: int = 1
     gpu_memory_share: float = 0.9
     visible_devices: str | None = None
@@ -170,7 +171,9 @@ def command(options: ServerOptions, uds: Path) -> list[str]:
         flags.append("--no-enable-chunked-prefill")
         arguments["max-num-batched-tokens"] = max(options.context_length, 2048)
         # With the CPU's default of 128 short prompts are never cached, and rollouts share theirs.
-        arguments["block-size"] = 32
+        arguments["block-size"] = CPU_CACHE_BLOCK
+        # tcmalloc fills what it hands out with zeros, so all of it is in memory from the start.
+        arguments["kv-cache-memory-bytes"] = options.kv_cache_bytes
     else:
         arguments["tensor-parallel-size"] = options.tensor_parallel
         arguments["gpu-memory-utilization"] = options.gpu_memory_share
@@ -197,7 +200,8 @@ def environment(options: ServerOptions) -> dict[str, str]:
         return variables
     cores = machine.affine_cores()
     threads = machine.usable_cores()
-    variables["VLLM_CPU_KVCACHE_SPACE"] = str(options.kv_cache_gib)
+    # It would win over the argument, and counts whole gibibytes.
+    variables.pop("VLLM_CPU_KVCACHE_SPACE", None)
     variables["VLLM_CPU_NUM_OF_RESERVED_CPU"] = "0"
     # Sampling would be compiled at the first request, which needs a C++ compiler wherever a trainer runs.
     variables["TORCHDYNAMO_DISABLE"] = "1"

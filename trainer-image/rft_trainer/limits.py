@@ -1,0 +1,43 @@
+"""The container's memory against the plan's: too little is refused before anything is loaded."""
+
+from rft_api.runconfig import RunConfig
+from rft_planner.sizes import mib, quantity
+from rft_trainer import machine
+from rft_trainer.errors import ConfigurationError, MemoryExhausted, SamplerError
+
+_LOWER = "spec.training.maxContextLength, spec.training.loraRank or spec.sampling.numRollouts"
+
+
+def refuse_too_little(config: RunConfig, limit: int | None = None) -> None:
+    """Compare the memory that there is, ``limit`` bytes or what the container may hold, with the least.
+
+    Raises:
+        ConfigurationError: if it is less and the plan is not forced; names both numbers and the fix.
+    """
+    plan = config.plan
+    if config.device != "cpu" or plan is None or plan.least_memory is None or plan.forced:
+        return
+    there = limit or machine.memory_limit() or machine.total_memory()
+    if there >= quantity(plan.least_memory):
+        return
+    raise ConfigurationError(
+        f"{mib(there)} of memory are less than the {plan.least_memory} that the plan needs at least: give the"
+        f" container more (spec.resources.memory), or lower {_LOWER}"
+    )
+
+
+def after_kills(error: Exception, config: RunConfig, kills: int) -> Exception:
+    """Return what ended the run: a sampler that the kernel killed ran out of memory, like the trainer.
+
+    ``kills`` is what the kernel's counter stood at when the attempt began.
+    """
+    if not isinstance(error, SamplerError) or machine.out_of_memory_kills() <= kills:
+        return error
+    plan = config.plan
+    limit = machine.memory_limit()
+    held = f" of {mib(limit)}" if limit is not None else ""
+    needed = f"; the plan needs at least {plan.least_memory}" if plan and plan.least_memory else ""
+    return MemoryExhausted(
+        f"the kernel ended the sampler at the container's memory limit{held}{needed}: raise"
+        f" spec.resources.memory, or lower {_LOWER}"
+    )
