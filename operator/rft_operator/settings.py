@@ -75,8 +75,8 @@ def from_env(env: Mapping[str, str]) -> Settings:
     if not 0 < watch_seconds < stale_seconds - lease_seconds:
         raise BadSettings(
             f"RFT_WATCH_SECONDS {watch_seconds} must be from 1 to less than RFT_STALE_SECONDS "
-            f"{stale_seconds} minus RFT_LEASE_SECONDS {lease_seconds}: a watch in good order is silent for so long, and more "
-            "while the API server does not answer"
+            f"{stale_seconds} minus RFT_LEASE_SECONDS {lease_seconds}: a watch in good order is silent "
+            "for so long, and for more while the API server does not answer"
         )
     return Settings(
         trainer_image=image,
