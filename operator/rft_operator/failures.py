@@ -89,9 +89,11 @@ def out_of_memory(case: Case) -> Failure | None:
     if not killed and _exit_code(pod) != ExitCode.OUT_OF_MEMORY:
         return None
     limit = f" of {plan.memory}" if killed and plan is not None and plan.memory else ""
+    if killed and plan is not None and plan.least_memory:
+        limit += f" (the plan needs at least {plan.least_memory})"
     otherwise = f"the kernel ended the trainer at its memory limit{limit}" if killed else "out of memory"
     advice = (
-        "raise spec.resources.memory, or lower spec.training.batchSizeTokens"
+        "raise spec.resources.memory, or lower spec.training.maxContextLength or spec.training.loraRank"
         if killed
         else "lower spec.training.maxContextLength or spec.training.batchSizeTokens"
     )

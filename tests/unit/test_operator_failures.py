@@ -67,6 +67,12 @@ def test_plain_last_words_are_the_message_too() -> None:
     assert "Traceback" in classify(ended(1, message="Traceback: no luck"), None).message
 
 
+def test_out_of_memory_says_what_the_plan_needs_at_least() -> None:
+    message = classify(ended(137, "OOMKilled"), Plan(memory="3Gi", least_memory="4096Mi")).message
+    assert "of 3Gi (the plan needs at least 4096Mi)" in message
+    assert "spec.training.maxContextLength" in message
+
+
 def test_out_of_memory_says_the_limit_and_what_to_change() -> None:
     message = classify(ended(137, "OOMKilled"), PLAN).message
     assert "6Gi" in message
