@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from rft_api import API_VERSION, KIND
 from rft_api.conditions import CONDITION_TYPES
 from rft_api.report import Ending, ProgressReport
 from rft_api.runconfig import CONFIG_FILE, RunConfig
@@ -120,8 +121,8 @@ def test_an_unknown_model_is_told_with_the_field_to_set(submit: Submit, api: Api
     assert (planned["status"], planned["reason"]) == ("False", "UnknownModel")
     assert "spec.model.parameters" in planned["message"]
     assert api.find(JOBS, run.child_name) is None
-    cpu = {"accelerator": {"name": "cpu"}, "nodeSelector": {"rft.dev/none": "here"}}
-    api.patch(RFTJOBS, run.name, {"spec": {"resources": cpu}})
+    node = {"nodeSelector": {"rft.dev/none": "here"}}
+    api.patch(RFTJOBS, run.name, {"spec": {"model": {"parameters": "135M"}, "resources": node}})
     run.wait_for_phase("Pending")
     assert run.child()
 
@@ -319,7 +320,10 @@ def test_a_passed_ttl_removes_the_children_and_applying_again_trains_nothing(
     api.patch(RFTJOBS, run.name, {"metadata": {"labels": {"applied": "again"}}})
     operator.stop()
     operator.start()
-    other = submit()
+    spec = api.get(RFTJOBS, run.name)["spec"]
+    body = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": f"{run.name}-2"}, "spec": spec}
+    other = Run(api, api.create(RFTJOBS, body))
     other.child()  # so everything that came before it was looked at
+    api.delete(RFTJOBS, other.name)
     assert api.find(JOBS, run.child_name) is None
     assert (run.status["phase"], run.status["completionTime"]) == ("Failed", ended)

@@ -135,7 +135,7 @@ def test_an_override_is_obeyed_warned_about_and_can_be_taken_back(
 
 
 def test_cpus_that_lack_are_named_with_what_the_largest_node_has(submit: Submit) -> None:
-    run = submit(resources={"accelerator": {"name": "cpu"}, "cpu": "64", "memory": "64Mi"})
+    run = submit(resources={"accelerator": {"name": "cpu"}, "cpu": "64"})
     message = unschedulable(run)["message"]
     assert "The pod needs 64 CPU" in message
     assert re.search(r"It fits with spec\.resources\.cpu: \d+m? ", message), message
