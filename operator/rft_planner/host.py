@@ -50,6 +50,8 @@ class HostRun:
     """Whether top-p sorts the whole vocabulary, which top-k would have cut before."""
     in_process: bool
     """Whether ``sampling.engine`` is ``transformers``."""
+    beside: float = 0.0
+    """Bytes of the processes of graders and trackers in the trainer's container."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,21 @@ def host_run(spec: RFTJobSpec, derived: Effective) -> HostRun:
         reference=derived.kl_beta > 0,
         sorts=sampling.top_k == 0 and 0 < sampling.top_p < 1,
         in_process=sampling.engine == "transformers",
+        beside=beside(spec),
     )
+
+
+def beside(spec: RFTJobSpec) -> float:
+    """Return what graders of ours that work in processes of their own, and trackers, hold at most.
+
+    A worker with a symbolic or schema library 190 MiB, two for each such grader; W&B 60, MLflow 73 and
+    TensorBoard 35 MiB: private memory of the real processes. Users' code has a container of its own.
+    """
+    workers = sum(2 * (grader.math is not None or grader.json_schema is not None) for grader in spec.graders)
+    tracking = spec.tracking
+    kinds = (tracking.wandb, tracking.mlflow, tracking.tensorboard) if tracking is not None else ()
+    trackers = sum(size for size, kind in zip((60, 73, 35), kinds, strict=False) if kind is not None)
+    return MIB * (190 * workers + trackers)
 
 
 def sizes(shape: Shape, run: HostRun) -> Iterator[HostSize]:
@@ -108,13 +124,16 @@ def comfortable(run: HostRun) -> tuple[int, int]:
 def parts(shape: Shape, run: HostRun, tokens: int, cache_tokens: int) -> list[Part]:
     """Return the sum of a container whose trainer works on ``tokens`` at once."""
     sampled = in_process_sampling(shape, run) if run.in_process else vllm(shape, run, cache_tokens)
-    held = [*trainer(shape, run, tokens), *sampled, Part("shared memory", SHARED_MEMORY)]
+    others = [Part("graders and trackers", run.beside)] if run.beside else []
+    held = [*trainer(shape, run, tokens), *sampled, *others, Part("shared memory", SHARED_MEMORY)]
     return [*held, Part("margin for page cache", MARGIN * total(held))]
 
 
 def trainer(shape: Shape, run: HostRun, tokens: int) -> list[Part]:
     """Return the parts of the trainer's process during an update."""
     passing = passing_memory(shape, run, tokens)
+    if run.in_process:  # it samples and trains in turn
+        passing = max(passing, in_process_generation(shape, run), key=total)
     return [
         Part("training: interpreter", INTERPRETERS["trainer"]),
         Part("training: base weights", FLOAT32 * shape.parameters),
@@ -147,12 +166,14 @@ def saved_activations(shape: Shape, run: HostRun, tokens: int) -> float:
 
     Two norms keep their input and hand their output, 4 H, to adapted matrices, which keep it; attention keeps
     query, key and value, repeated to Q columns where a mask hides siblings, and its output, 4 Q; gate, its
-    activation, up and their product, 4 I; each adapted matrix a row of its rank. Counted with
+    activation, up and their product, 4 I; each adapted matrix a row of its rank. Besides, once, the sines and
+    cosines of the positions. Counted with
     ``torch.autograd.graph.saved_tensors_hooks``; equal for ``modeling_llama`` in transformers 5.19.
     """
     hidden, query = shape.hidden, shape.heads * shape.head_dim
     kept = 4 * (hidden + query + columns(shape)) + 7 * run.work.rank + shape.heads + 2
-    return FLOAT32 * shape.layers * tokens * kept
+    rotary = 2 * shape.head_dim + 2
+    return FLOAT32 * tokens * (shape.layers * kept + rotary)
 
 
 def attention_mask(tokens: int) -> float:
@@ -178,6 +199,28 @@ def logits_chunk(shape: Shape, run: HostRun, tokens: int) -> float:
     """
     each = 3 * FLOAT32 + (2 * FLOAT32 if run.reference else 0) + (18 if run.sorts else 0)
     return each * min(tokens, LOGITS_CHUNK_TOKENS) * shape.vocabulary
+
+
+def in_process_generation(shape: Shape, run: HostRun) -> list[Part]:
+    """Return what the second engine holds for a moment while it generates.
+
+    The cache of a batch, of one layer twice while it grows; and before, when there is less of it, all
+    prompts at once: 4 · (4 H + 3 Q + 3 I) bytes a token.
+    """
+    sequences, context = IN_PROCESS_SEQUENCES, run.work.context
+    prompt = max(1, context - run.max_tokens)
+    each = FLOAT32 * sequences * shape.kv_elements_per_token
+    at_the_end = each * context * (1 + 1 / shape.layers)
+    at_the_start = each * prompt + FLOAT32 * sequences * prompt * _widths(shape)
+    return [
+        Part("sampling: key-value cache, or prompts", max(at_the_start, at_the_end)),
+        Part("sampling: logits", 3 * FLOAT32 * sequences * shape.vocabulary),
+    ]
+
+
+def _widths(shape: Shape) -> int:
+    """Columns of what a layer holds of a token while it is computed: residual, projections, gate and up."""
+    return 4 * shape.hidden + 3 * shape.heads * shape.head_dim + 3 * columns(shape)
 
 
 def in_process_sampling(shape: Shape, run: HostRun) -> list[Part]:
@@ -218,8 +261,7 @@ def adapter_slots(shape: Shape, run: HostRun) -> float:
 
 def sampler_batch(shape: Shape, run: HostRun) -> float:
     """Prompts computed at once: 4 · (4 H + 3 Q + 3 I) bytes a token, at most what a batch may hold."""
-    query = shape.heads * shape.head_dim
-    return FLOAT32 * max(BATCH_TOKENS, run.work.context) * (4 * shape.hidden + 3 * query + 3 * columns(shape))
+    return FLOAT32 * max(BATCH_TOKENS, run.work.context) * _widths(shape)
 
 
 def sampler_logits(shape: Shape, cache_tokens: int) -> float:

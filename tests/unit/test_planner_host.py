@@ -138,3 +138,12 @@ def test_sizes_go_down_from_comfortable_to_the_least(
     assert memories == sorted(memories, reverse=True)
     assert found[-1].micro_batch == context
     assert found[-1].cache_tokens == min(rollouts * context, found[0].cache_tokens)
+
+
+def test_workers_of_graders_and_trackers_have_their_part() -> None:
+    plain = quantity(on_cpu().memory or "")
+    symbolic = [{"name": "right", "math": {}}, {"name": "shape", "jsonSchema": {"schema": "{}"}}]
+    with_workers = on_cpu(graders=symbolic, tracking={"tensorboard": {}})
+    found = next(part for part in with_workers.memory_parts or [] if part.name == "graders and trackers")
+    assert found.mebibytes == 4 * 190 + 35
+    assert quantity(with_workers.memory or "") > plain
