@@ -1,0 +1,353 @@
+"""Memory of a run on the CPU: what the planner says and what the processes hold, as tables.
+
+Runs the real trainer with each engine on models whose completions never end, so that every sequence is as
+long as the plan allows, and follows the proportional set size of its processes. `make bench-memory`; the
+columns are MiB at the fullest moment. `--baselines` measures what the processes hold with a model of a few
+kilobytes: the constants in rft_planner/host.py.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rft_api.job import RFTJobSpec
+from rft_api.runconfig import JobIdentity, RunConfig
+from rft_api.status import Plan
+from rft_planner.plan import plan
+from rft_planner.shapes import Shape, from_config
+
+ROOT = Path(__file__).resolve().parents[1]
+MIB = 2.0**20
+ENGINES = ("vllm", "transformers")
+TREES = {"training": "trainer", "sampling": "vLLM"}
+POLL_SECONDS = 0.02
+GROWTH = 1.003
+"""A process is asked for its proportional set size once it has grown by so much: that walks all its pages."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model and a run on it; lengths in tokens."""
+
+    name: str
+    context: int
+    max_tokens: int
+    least: bool
+    """Whether to run with the least memory, a micro-batch of one sequence, or the comfortable one."""
+    engine: str = "vllm"
+
+
+CASES = (
+    Case("SmolLM2-135M", 128, 64, least=True),
+    Case("random-58M", 512, 64, least=True),
+    Case("SmolLM2-135M", 256, 128, least=False),
+    Case("random-58M", 512, 448, least=False),
+    Case("SmolLM2-135M", 256, 128, least=True, engine="transformers"),
+    Case("random-58M", 512, 448, least=False, engine="transformers"),
+)
+
+
+@dataclass
+class Peak:
+    """The fullest moment of each tree of processes and of all together, in bytes."""
+
+    trees: dict[str, float] = field(default_factory=dict)
+    total: float = 0.0
+
+    def add(self, held: dict[str, float]) -> None:
+        """Take a moment into account."""
+        for name, amount in held.items():
+            self.trees[name] = max(self.trees.get(name, 0.0), amount)
+        self.total = max(self.total, sum(held.values()))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A case, what was predicted by tree, and what was measured; in bytes."""
+
+    case: Case
+    predicted: dict[str, float]
+    measured: Peak
+    seconds: float
+
+    @property
+    def ratio(self) -> float:
+        """Predicted over measured, all processes."""
+        return sum(self.predicted.values()) / self.measured.total
+
+
+def measure(case: Case, model: Path, folder: Path) -> Outcome:
+    """Run a case in ``folder`` and return what it held.
+
+    Raises:
+        RuntimeError: if the trainer does not end well; with the end of its log.
+    """
+    config = run_config(case, model, folder)
+    assert config.plan is not None
+    started = time.monotonic()
+    measured = follow(config, folder)
+    return Outcome(case, predicted(config.plan, case.engine), measured, time.monotonic() - started)
+
+
+def predicted(made: Plan, engine: str) -> dict[str, float]:
+    """Return the sum of the processes of each tree; shared memory and the margin are the pod's."""
+    found: dict[str, float] = {}
+    for part in made.memory_parts or []:
+        tree = TREES.get(part.name.split(":")[0])
+        if tree is not None:
+            tree = tree if engine == "vllm" else "trainer"
+            found[tree] = found.get(tree, 0.0) + part.mebibytes * MIB
+    return found
+
+
+def run_config(case: Case, model: Path, folder: Path) -> RunConfig:
+    """Write rows that fill the context and return the configuration of a run on them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, count in (("rows", 64), ("held-out", 1)):
+        lines = [json.dumps(row(case, f"{name} {number}")) for number in range(count)]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines))
+    made = planned(case, model)
+    assert made.effective is not None
+    return RunConfig(
+        job=JobIdentity(name="memory", namespace="bench", uid="uid"),
+        spec=spec_of(case, model),
+        effective=made.effective,
+        plan=made,
+        run_dir=str(folder),
+        dataset_path=str(folder / "rows.jsonl"),
+        evaluation_path=str(folder / "held-out.jsonl"),
+    )
+
+
+def row(case: Case, what: str) -> dict[str, Any]:
+    """Return a row whose prompt leaves little of the context beside the completion."""
+    words = case.context - case.max_tokens - 48  # what a chat template and numbers add
+    text = " ".join(["w1", what, *(["one"] * max(1, words))])
+    return {"messages": [{"role": "user", "content": text}], "answer": "1"}
+
+
+def planned(case: Case, model: Path) -> Plan:
+    """Return the plan for all memory that is comfortable, or for the least."""
+    shape = shape_of(model)
+    comfortable = plan(spec_of(case, model), "uid", shape=shape)
+    if not case.least:
+        return comfortable
+    return plan(spec_of(case, model, comfortable.least_memory), "uid", shape=shape)
+
+
+def shape_of(model: Path) -> Shape:
+    """Return the shape of a model in a folder."""
+    return from_config(json.loads((model / "config.json").read_text(encoding="utf-8")))
+
+
+def spec_of(case: Case, model: Path, memory: str | None = None) -> RFTJobSpec:
+    """Return a job of two steps: the second samples with an adapter, and AdamW has its state."""
+    return RFTJobSpec.model_validate(
+        {
+            "model": {"name": str(model)},
+            "dataset": {"uri": "./rows.jsonl"},
+            "graders": [{"name": "exact", "exactMatch": {}}],
+            "training": {
+                "batchSizeTokens": max(1024, 2 * case.context), "maxContextLength": case.context, "seed": 1,
+            },
+            "sampling": {"engine": case.engine, "maxTokens": case.max_tokens, "numRollouts": 2},
+            "resources": {"gpus": 0} | ({"memory": memory} if memory else {}),
+            "preflight": "off",
+            "stop": {"maxSteps": 2},
+            "storage": {"ephemeral": {}},
+        }
+    )  # fmt: skip
+
+
+def follow(config: RunConfig, folder: Path) -> Peak:
+    """Run the trainer and return its peak.
+
+    Raises:
+        RuntimeError: if it does not end well.
+    """
+    path = folder / "run.json"
+    path.write_text(json.dumps(config.dump()))
+    source = os.pathsep.join(str(ROOT / part) for part in ("operator", "trainer-image"))
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "rft_trainer", "--config", str(path)],
+            env=os.environ | {"PYTHONPATH": source}, stdout=subprocess.DEVNULL, stderr=log,
+        )  # fmt: skip
+        peak = Peak()
+        watch = Watch(process.pid)
+        while process.poll() is None:
+            peak.add(watch.held())
+            time.sleep(POLL_SECONDS)
+    if process.returncode:
+        raise RuntimeError(
+            f"the trainer ended with {process.returncode}: {(folder / 'log').read_text()[-2000:]}"
+        )
+    return peak
+
+
+class Watch:
+    """Proportional set sizes of a process and its descendants, as often as they grow."""
+
+    def __init__(self, root: int) -> None:
+        self._root = root
+        self._known: dict[int, tuple[float, float]] = {}
+        """By process: resident pages when last asked, and its proportional set size in bytes."""
+
+    def held(self) -> dict[str, float]:
+        """Return the bytes of the trainer's process, and of all that it started."""
+        there = dict(resident(descendants(self._root)))
+        for gone in self._known.keys() - there.keys():
+            del self._known[gone]
+        for pid, pages in there.items():
+            before, _ = self._known.get(pid, (0.0, 0.0))
+            if pages > GROWTH * before or pages < before / 1.1:
+                size = proportional(pid)
+                if size is not None:
+                    self._known[pid] = (pages, size)
+        started = sum(size for pid, (_, size) in self._known.items() if pid != self._root)
+        return {"trainer": self._known.get(self._root, (0.0, 0.0))[1], "vLLM": started}
+
+
+def descendants(root: int) -> list[int]:
+    """Return a process and all that it started."""
+    children: dict[int, list[int]] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+        except (OSError, ValueError):
+            continue
+        children.setdefault(parent, []).append(int(folder.name))
+    found = [root]
+    for pid in found:
+        found += children.get(pid, [])
+    return found
+
+
+def resident(pids: list[int]) -> Iterator[tuple[int, int]]:
+    """Yield each process that is there with its resident pages."""
+    for pid in pids:
+        try:
+            yield pid, int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        except (OSError, IndexError):
+            continue
+
+
+def proportional(pid: int) -> float | None:
+    """Return the proportional set size of a process in bytes: a page that several map counts by its share."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return None
+    return next((1024.0 * int(line.split()[1]) for line in lines if line.startswith("Pss:")), None)
+
+
+def model_named(name: str, folder: Path) -> Path:
+    """Return a folder with the model of that name, made where it is not there yet."""
+    target = folder / name
+    if not target.exists():
+        _MODELS[name](target)
+    return target
+
+
+def endless_example(target: Path) -> None:
+    """Link the example model and tell it another end token, which it never writes."""
+    from rft_trainer import models
+
+    source = models.resolve(models.EXAMPLE_MODEL)
+    target.mkdir(parents=True)
+    for path in source.iterdir():
+        if not path.name.endswith("config.json"):
+            (target / path.name).symlink_to(path)
+            continue
+        config = json.loads(path.read_text(encoding="utf-8"))
+        config |= {"eos_token_id": 5} if "eos_token_id" in config else {}
+        config |= {"eos_token": "<file_sep>"} if "eos_token" in config else {}
+        (target / path.name).write_text(json.dumps(config))
+
+
+def random_model(target: Path) -> None:
+    """58 million random parameters: fewer and wider layers than the example's, its output layer not tied."""
+    _random(target, vocabulary=32_000, layers=6, hidden=512, intermediate=2048, heads=8)
+
+
+def hardly_a_model(target: Path) -> None:
+    """Write a model that takes no memory to speak of."""
+    _random(target, vocabulary=64, layers=1, hidden=64, intermediate=64, heads=2)
+
+
+_MODELS = {"SmolLM2-135M": endless_example, "random-58M": random_model, "baseline": hardly_a_model}
+
+
+def _random(
+    target: Path, *, vocabulary: int, layers: int, hidden: int, intermediate: int, heads: int
+) -> None:
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    words = ["<end>", "?", *(f"w{number}" for number in range(vocabulary - 2))]
+    raw = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="?"))
+    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    fast: Any = PreTrainedTokenizerFast
+    llama: Any = LlamaForCausalLM
+    tokenizer = fast(tokenizer_object=raw, eos_token="<end>", unk_token="?")
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    tokenizer.save_pretrained(target)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=vocabulary, hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers,
+        num_attention_heads=heads, num_key_value_heads=heads, max_position_embeddings=4096,
+        eos_token_id=0, bos_token_id=None,
+    )  # fmt: skip
+    model = llama(config)
+    model.to(torch.bfloat16).save_pretrained(target)
+
+
+def table(outcomes: list[Outcome]) -> Iterator[str]:
+    """Yield the lines of a table: predicted / measured MiB by tree, and the ratio of the sums."""
+    yield "| engine | model | context | micro-batch | trainer | vLLM | all | ratio |"
+    yield "|---|---|--:|---|--:|--:|--:|--:|"
+    for found in outcomes:
+        case = found.case
+        cells = [_pair(found.predicted.get(tree), found.measured.trees.get(tree)) for tree in TREES.values()]
+        every = _pair(sum(found.predicted.values()), found.measured.total)
+        size = "one sequence" if case.least else "comfortable"
+        yield f"| {case.engine} | {case.name} | {case.context} | {size} | {' | '.join([*cells, every])} |" + (
+            f" {found.ratio:.2f} |"
+        )
+
+
+def _pair(one: float | None, other: float | None) -> str:
+    return f"{(one or 0) / MIB:.0f} / {(other or 0) / MIB:.0f}"
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--engine", choices=ENGINES, action="append", help="only this one; may be repeated")
+    parser.add_argument("--baselines", action="store_true", help="measure the constants instead")
+    parser.add_argument("--only", type=int, action="append", help="number of a case, from 0; may be repeated")
+    arguments = parser.parse_args()
+    engines = arguments.engine or ENGINES
+    cases = [case for index, case in enumerate(CASES) if not arguments.only or index in arguments.only]
+    if arguments.baselines:
+        cases = [Case("baseline", 128, 64, least=True, engine=engine) for engine in ENGINES]
+    with tempfile.TemporaryDirectory() as folder:
+        outcomes = []
+        for number, case in enumerate(case for case in cases if case.engine in engines):
+            model = model_named(case.name, Path(folder))
+            outcomes.append(measure(case, model, Path(folder) / str(number)))
+            print(f"{outcomes[-1].seconds:.0f} s for {case}", file=sys.stderr, flush=True)
+    print("\n".join(table(outcomes)))
+
+
+if __name__ == "__main__":
+    main()
