@@ -47,7 +47,7 @@ class Case:
 
 CASES = (
     Case("SmolLM2-135M", 128, 64, least=True),
-    Case("random-58M", 512, 64, least=True),
+    Case("random-58M", 512, 192, least=True),
     Case("SmolLM2-135M", 256, 128, least=False),
     Case("random-58M", 512, 448, least=False),
     Case("SmolLM2-135M", 256, 128, least=True, engine="transformers"),

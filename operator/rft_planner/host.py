@@ -28,6 +28,9 @@ IN_PROCESS_SEQUENCES = 32
 INTERPRETERS = {"trainer": 320 * MIB, "vllm": 1400 * MIB}
 """Processes that imported what theirs does and hold no model: python with torch, transformers and peft;
 vLLM's API server, engine and worker with their helpers. Measured by ``bench/memory.py --baselines``."""
+TOKENIZERS = {"trainer": 1024, "vllm": 3400}
+"""For each entry of the vocabulary: a tokenizer in the trainer, and one each in vLLM's API server and engine.
+From their sizes with vocabularies of 4,000, 32,000 and 64,000 words, and of SmolLM2."""
 SLACK = 0.04
 """Of what comes and goes in an update: blocks the allocator keeps, and what is too small to be listed."""
 MARGIN = 0.05
@@ -136,6 +139,7 @@ def trainer(shape: Shape, run: HostRun, tokens: int) -> list[Part]:
         passing = max(passing, in_process_generation(shape, run), key=total)
     return [
         Part("training: interpreter", INTERPRETERS["trainer"]),
+        Part("training: tokenizer", TOKENIZERS["trainer"] * shape.vocabulary),
         Part("training: base weights", FLOAT32 * shape.parameters),
         Part("training: adapter and optimizer", adapter_and_optimizer(shape, run)),
         *passing,
@@ -235,12 +239,23 @@ def vllm(shape: Shape, run: HostRun, cache_tokens: int) -> list[Part]:
     """Return the parts of vLLM's processes; the cache is filled with zeros at the start."""
     return [
         Part("sampling: interpreters", INTERPRETERS["vllm"]),
+        Part("sampling: tokenizers", TOKENIZERS["vllm"] * shape.vocabulary),
         Part("sampling: base weights", FLOAT32 * shape.parameters),
+        Part("sampling: output layer's copies", packed_output_layer(shape)),
         Part("sampling: key-value cache", kv_cache(shape, cache_tokens)),
         Part("sampling: adapter slots", adapter_slots(shape, run)),
         Part("sampling: a batch of tokens", sampler_batch(shape, run)),
         Part("sampling: logits", sampler_logits(shape, cache_tokens)),
     ]
+
+
+def packed_output_layer(shape: Shape) -> float:
+    """Two more copies of the output layer, 8 · V · H bytes, also where it is the embedding.
+
+    Measured: vLLM's worker holds, before its first request, the weights and 2.1 times the output layer, with
+    vocabularies of 4,000, 32,000 and 64,000 and with SmolLM2; not more for more layers.
+    """
+    return 2 * FLOAT32 * shape.embedding_parameters
 
 
 def kv_cache(shape: Shape, tokens: int) -> float:

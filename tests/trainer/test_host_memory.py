@@ -34,7 +34,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     "case",
-    [Case("SmolLM2-135M", 128, 64, least=True), Case("random-58M", 512, 64, least=True)],
+    [Case("SmolLM2-135M", 128, 64, least=True), Case("random-58M", 512, 192, least=True)],
     ids=lambda case: case.name,
 )
 def test_the_processes_hold_what_the_plan_says(case: Case, models: Path, tmp_path: Path) -> None:
@@ -93,17 +93,16 @@ def run_within(group: Path, limit: float, case: Case, model: Path, folder: Path,
     path = folder / "run.json"
     path.write_text(json.dumps(config.model_copy(update={"plan": plan}).dump()))
     program = (
-        "import os, sys; open(sys.argv[1], 'w').write(str(os.getpid()));"
+        "import os, sys; from pathlib import Path; Path(sys.argv[1]).write_text(str(os.getpid()));"
         "os.execv(sys.executable, [sys.executable, '-m', 'rft_trainer', '--config', sys.argv[2]])"
     )
     source = Path(machine.__file__).parents[1]
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(group / "cgroup.procs"), str(path)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(source), str(source.parent / "operator")])},
-        stdout=(folder / "events").open("w"),
-        stderr=subprocess.STDOUT,
-        check=False,
-    )
+    with (folder / "events").open("w") as events:
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(group / "cgroup.procs"), str(path)],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(source), str(source.parent / "operator")])},
+            stdout=events, stderr=subprocess.STDOUT, check=False,
+        )  # fmt: skip
     return done.returncode
 
 
