@@ -2,7 +2,7 @@
 # make test   every check and every test
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help setup demo demo-cluster cluster-up cluster-down images generate lint format test test-unit bench-api clean
+.PHONY: help setup demo demo-cluster cluster-up cluster-down images generate lint format test test-unit bench-api bench-memory clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -43,6 +43,9 @@ test-unit: setup ## The tests that need neither vLLM nor a server
 
 bench-api: setup ## How fast RFTJobs are reviewed, in process and over TLS on one core
 	.venv/bin/python bench/api.py
+
+bench-memory: setup ## What a run on the CPU holds, against what the planner says
+	.venv/bin/python bench/memory.py
 
 clean: cluster-down ## Remove what the targets made in this checkout
 	rm -rf .venv .cache .cluster runs

@@ -11,6 +11,7 @@ import torch
 from rft_api.runconfig import RunConfig
 from rft_api.sizes import parameter_count
 from rft_api.sources import ModelSource
+from rft_planner.memory import USABLE
 from rft_planner.shapes import Shape, UnreadableConfig, estimated, from_config
 from rft_trainer import machine, models
 from rft_trainer.checkpoint import Checkpoints, Fence
@@ -61,6 +62,8 @@ def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Call
     torch.set_num_threads(machine.usable_cores())
     if config.device == "cpu":
         machine.give_large_blocks_back()
+    else:
+        _leave_the_samplers_part(config)
     followers = Followers(trainers(config), config.device, _path(config.scratch_dir))
     stack.callback(followers.close)
     scorer = stack.enter_context(Scorer.from_config(config))
@@ -112,6 +115,13 @@ def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Call
         sampling=sampling,
         update=_update_settings(config, sampling),
     )
+
+
+def _leave_the_samplers_part(config: RunConfig) -> None:
+    """Where both roles share a GPU, run out of memory here rather than take what the plan gave to vLLM."""
+    share = config.plan.sampler_memory_share if config.plan is not None else None
+    if config.gpus == 1 and share is not None and share < USABLE:
+        torch.cuda.set_per_process_memory_fraction(USABLE - share)
 
 
 def _update_settings(config: RunConfig, sampling: SamplingParameters) -> UpdateSettings:
