@@ -30,12 +30,14 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("models")
 
 
-@pytest.mark.vllm
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     "case",
-    [Case("SmolLM2-135M", 128, 64, least=True), Case("random-58M", 512, 192, least=True)],
-    ids=lambda case: case.name,
+    [
+        pytest.param(Case("SmolLM2-135M", 128, 64, least=True), marks=pytest.mark.vllm),
+        Case("random-58M", 512, 448, least=False, engine="transformers"),
+    ],
+    ids=lambda case: f"{case.name} with {case.engine}",
 )
 def test_the_processes_hold_what_the_plan_says(case: Case, models: Path, tmp_path: Path) -> None:
     found = measure(case, model_named(case.name, models), tmp_path / "run")
