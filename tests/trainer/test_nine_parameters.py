@@ -14,6 +14,7 @@ import torch
 from rft_api.effective import effective
 from rft_api.runconfig import JobIdentity, RunConfig
 from rft_api.validation import parse
+from rft_trainer import preflight
 from tests.manifests import manifest
 from tests.trainer.conftest import CONTEXT_LENGTH
 from tests.trainer.record_requests import RECORD_FILE
@@ -99,10 +100,12 @@ def test_the_nine_parameters_arrive(
         assert "top_k" not in body
         assert "top_p" not in body
 
-    # Rollouts and epochs: every kept row was asked for exactly so often.
+    # Rollouts and epochs: every kept row was asked for exactly so often, and once more before the first step
+    # by the pre-flight, which samples at training settings.
     asked = Counter(tuple(body["prompt"]) for body in rollouts)
     held_out = {tuple(body["prompt"]) for body in greedy}
-    assert set(asked.values()) == {sampling.num_rollouts * training.epochs}
+    assert set(asked.values()) == {sampling.num_rollouts * (training.epochs + 1)}
+    assert len(asked) <= preflight.PROMPTS
     assert len(held_out) == HELD_OUT
     assert len(asked) == ROWS - HELD_OUT
     assert not held_out & set(asked)
