@@ -42,7 +42,7 @@ snapshotter = "{snapshotter}"
 runtime_type = "io.containerd.runc.v2"
 """
 
-_AUDIT_POLICY = {
+AUDIT_POLICY = {
     "apiVersion": "audit.k8s.io/v1",
     "kind": "Policy",
     "omitStages": ["RequestReceived"],
@@ -60,7 +60,7 @@ def write_configuration(spec: NodeSpec) -> None:
     _write_credentials(spec, folder)
     (folder / "containerd.toml").write_text(_containerd(spec))
     (folder / "kubelet.json").write_text(json.dumps(_kubelet(spec), indent=2))
-    (folder / "audit-policy.yaml").write_text(json.dumps(_AUDIT_POLICY, indent=2))
+    (folder / "audit-policy.yaml").write_text(json.dumps(AUDIT_POLICY, indent=2))
     (folder / "cni").mkdir()
     (folder / "cni/rft-test.conflist").write_text(json.dumps(_cni(spec), indent=2))
 
