@@ -31,6 +31,7 @@ _MERGE_PATCH = "application/merge-patch+json"
 _STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 30.0
+MAX_LOG_BYTES = 64 * 1024
 _RESOURCES = {
     "Job": "apis/batch/v1/namespaces/{}/jobs",
     "ConfigMap": "api/v1/namespaces/{}/configmaps",
@@ -118,6 +119,12 @@ class Cluster:
     def pod(self, namespace: str, name: str) -> Json | None:
         """Return a pod."""
         return self._find("Pod", namespace, name)
+
+    def log(self, namespace: str, name: str, container: str, lines: int) -> str:
+        """Return the last lines of a container's log."""
+        query = {"container": container, "tailLines": str(lines), "limitBytes": str(MAX_LOG_BYTES)}
+        answer = self._send("GET", f"{self._path('Pod', namespace, name)}/log", query)
+        return answer.decode(errors="replace")
 
     def child(self, namespace: str, name: str) -> Json | None:
         """Return a Job."""
@@ -229,10 +236,21 @@ class Cluster:
         body: Json | None = None,
         patch_type: str = _MERGE_PATCH,
     ) -> Json:
+        return dict(json.loads(self._send(method, path, query, body, patch_type) or b"{}"))
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: Json | None = None,
+        patch_type: str = _MERGE_PATCH,
+    ) -> bytes:
         url = f"{self._configuration.host}/{path}"
         if query:
             url = f"{url}?{urlencode(query)}"
-        headers = {"Accept": "application/json", "User-Agent": "rft-operator", **self._authorization()}
+        # A log is text, which has to be accepted too.
+        headers = {"Accept": "application/json, */*", "User-Agent": "rft-operator", **self._authorization()}
         data = None
         if body is not None:
             headers["Content-Type"] = patch_type if method == "PATCH" else "application/json"
@@ -245,7 +263,7 @@ class Cluster:
         except urllib3.exceptions.HTTPError as error:
             raise Unavailable(0, f"{method} {path}: {type(error).__name__}") from error
         if 200 <= answer.status < 300:
-            return dict(json.loads(answer.data or b"{}"))
+            return bytes(answer.data)
         raise _error(answer.status, f"{method} {path}: {_said(answer.data)}")
 
     def _timeout(self, method: str, path: str) -> urllib3.Timeout:

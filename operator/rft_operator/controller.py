@@ -11,12 +11,14 @@ from typing import Any
 
 from rft_api.lifecycle import Stop
 from rft_api.report import ReportAnswer
+from rft_api.runconfig import TRAINER_CONTAINER
 from rft_api.validation import check
 from rft_operator import metrics
 from rft_operator.clock import rfc3339
 from rft_operator.cluster import Cluster, ClusterError, Conflict, NotFound, Unavailable
 from rft_operator.decision import Decision, Note, Part
 from rft_operator.ingest.reports import Reports
+from rft_operator.logs import LINES, last_lines
 from rft_operator.nodes import PLACING_SECONDS, PLANNING_SECONDS, Nodes
 from rft_operator.objects.config import CA_KEY, ca_config_map, claim, config_map, run_config
 from rft_operator.objects.job import child_job
@@ -75,12 +77,30 @@ class Controller:
         self._reports.set_answer(owner.uid, answer_of(document))
         raw = self._cluster.state(owner, baseline_to_read(document))
         observed = self._with_nodes(observe(owner, raw, self.ca_bundle, self._reports.get(owner.uid)))
-        decision = reconcile(document, observed, datetime.now(UTC), self._settings.no_progress_seconds)
+        decision = self._decide(document, observed)
         self._write_status(key, document, decision.status)
         for note in decision.notes:
             self._post(owner, note)
         self._act(owner, raw, decision)
         return decision.requeue_after
+
+    def _decide(self, document: dict[str, Any], observed: Observed) -> Decision:
+        now, seconds = datetime.now(UTC), self._settings.no_progress_seconds
+        decision = reconcile(document, observed, now, seconds)
+        if decision.log_of is None:
+            return decision
+        lines = self._last_lines(document["metadata"]["namespace"], decision.log_of)
+        return reconcile(document, replace(observed, last_lines=lines), now, seconds) if lines else decision
+
+    def _last_lines(self, namespace: str, pod: str) -> tuple[str, ...]:
+        """Return the end of a trainer's log. It is there for people to see, so nothing fails without it."""
+        if not self._settings.read_logs:
+            return ()
+        try:
+            return last_lines(self._cluster.log(namespace, pod, TRAINER_CONTAINER, LINES))
+        except ClusterError as error:
+            _log.info("%s/%s: its log cannot be read: %s", namespace, pod, error)
+            return ()
 
     def _with_nodes(self, observed: Observed) -> Observed:
         """Return the facts with the nodes, where a plan is to be made or a pod is not placed."""

@@ -47,6 +47,8 @@ class Decision:
     """What a passed TTL removes."""
     notes: tuple[Note, ...] = ()
     requeue_after: float | None = None
+    log_of: str | None = None
+    """The pod whose log would say more. With its last lines, the decision is made once more."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Verdict:
     patch_child: dict[str, Any] | None = None
     delete_child: bool = False
     requeue_after: float | None = None
+    log_of: str | None = None
 
 
 @dataclass(frozen=True)

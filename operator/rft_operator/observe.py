@@ -125,6 +125,8 @@ class Observed:
     baseline: Raw | None = None
     nodes: tuple[Node, ...] = ()
     """Nodes of the cluster; none where they are not needed, or cannot be read."""
+    last_lines: tuple[str, ...] = ()
+    """The end of the log of a trainer that has stalled; none where it is not needed, or cannot be read."""
 
     @property
     def any_alive(self) -> bool:

@@ -68,6 +68,7 @@ def reconcile(
         delete_child=verdict.delete_child,
         notes=_notes(facts, verdict),
         requeue_after=verdict.requeue_after,
+        log_of=verdict.log_of,
     )
 
 

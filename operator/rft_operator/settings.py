@@ -42,8 +42,11 @@ class Settings:
     """After how long a watch that was not connected is dead, and the operator not alive."""
     workers: int = 8
     no_progress_seconds: float = 1800.0
+    """How long a trainer may be silent while it evaluates, and before its steps say how long they take."""
     read_nodes: bool = True
     """Whether the cluster's nodes are read: they say which GPUs to plan for, and why a pod is not placed."""
+    read_logs: bool = True
+    """Whether the last lines of a trainer that has stalled are read and shown."""
 
     @property
     def certificate_names(self) -> tuple[str, ...]:
@@ -97,6 +100,7 @@ def from_env(env: Mapping[str, str]) -> Settings:
         workers=number(env, "RFT_WORKERS", Settings.workers),
         no_progress_seconds=float(number(env, "RFT_NO_PROGRESS_SECONDS", int(Settings.no_progress_seconds))),
         read_nodes=switch(env, "RFT_READ_NODES", Settings.read_nodes),
+        read_logs=switch(env, "RFT_READ_LOGS", Settings.read_logs),
     )
 
 

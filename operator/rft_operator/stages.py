@@ -4,17 +4,16 @@ Read top to bottom, ``STAGES`` at the end is the specification. Each stage is a 
 """
 
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 
 from rft_api.conditions import COMPLETED_BECAUSE, Phase, Reason
 from rft_api.problems import Problem
-from rft_api.report import ProgressReport
-from rft_operator import clock
+from rft_api.status import Progress
 from rft_operator.decision import Facts, Part, Verdict
 from rft_operator.failures import Failure, Hindrance, classify, hindrance
 from rft_operator.objects.job import own_count_limit
 from rft_operator.observe import Pod
+from rft_operator.stall import last_word, silence
 from rft_planner.unplaced import unplaced
 
 CONFLICT_RECHECK_SECONDS = 60.0
@@ -175,23 +174,24 @@ def _held(facts: Facts, pod: Pod) -> Hindrance | None:
 def running(facts: Facts) -> Verdict | None:
     """A pod runs: it prepares, trains, or makes no progress."""
     ensure, patch = _missing(facts), _own_count(facts)
-    pod, report = _current(facts), facts.report
-    if report is None or pod is None or report.attempt != pod.uid or _prepares(report):
+    pod = _current(facts)
+    run = last_word(facts.report, pod, facts.status) if pod is not None else None
+    if pod is None or run is None or run.progress.stage == "preparing":
         message = "The trainer prepares its model and data."
         return Verdict("Starting", Reason.STARTING, message, ensure=ensure, patch_child=patch)
-    since = clock.parse(report.run.progress.updated_at) or facts.now
-    left = since + timedelta(seconds=facts.no_progress_seconds) - facts.now
-    if left <= timedelta():
-        message = f"No progress since {clock.rfc3339(since)}."
-        return Verdict("Running", Reason.NO_PROGRESS, message, stalled=True, ensure=ensure, patch_child=patch)
+    quiet = silence(run, facts.now, facts.no_progress_seconds)
+    left = quiet.left(facts.now)
+    if left > 0:
+        said = _progress(run.progress)
+        return Verdict("Running", Reason.TRAINING, said, ensure=ensure, patch_child=patch, requeue_after=left)
+    said = "\n".join(_and_its_log(str(quiet), pod, facts.observed.last_lines))
     return Verdict(
-        "Running",
-        Reason.TRAINING,
-        _progress(report),
-        ensure=ensure,
-        patch_child=patch,
-        requeue_after=left.total_seconds(),
+        "Running", Reason.NO_PROGRESS, said, stalled=True, ensure=ensure, patch_child=patch, log_of=pod.name
     )
+
+
+def _and_its_log(said: str, pod: Pod, lines: tuple[str, ...]) -> tuple[str, ...]:
+    return (f"{said} The last lines of pod {pod.name}:", *lines) if lines else (said,)
 
 
 STAGES: tuple[Callable[[Facts], Verdict | None], ...] = (
@@ -251,12 +251,7 @@ def _missing(facts: Facts) -> tuple[Part, ...]:
     return tuple(part for part in Part if not there[part])
 
 
-def _prepares(report: ProgressReport) -> bool:
-    return report.run.progress.stage == "preparing"
-
-
-def _progress(report: ProgressReport) -> str:
-    progress = report.run.progress
+def _progress(progress: Progress) -> str:
     if progress.stage == "evaluatingBase":
         return "Evaluating the base model."
     total = f" of {'about ' if progress.total_steps_estimated else ''}{progress.total_steps}"

@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from rft_api.report import MAX_REPORT_BYTES
+from rft_operator.clock import rfc3339
 from tests.integration.operator_support import CONFIG_MAPS, PODS, RFTJOBS, Api, Object, Operator, Run
 from tests.waiting import wait_until
 
@@ -203,6 +205,26 @@ def test_an_older_attempt_is_refused_after_a_newer_one_reported(trainer: Trainer
         assert run.status["progress"]["step"] == 4
     finally:
         api.patch(PODS, name, {"metadata": {"finalizers": None}})
+
+
+def test_a_trainer_that_falls_silent_is_shown_as_stalled_until_it_goes_on(trainer: Trainer) -> None:
+    """By its own steps: the setting would allow half an hour."""
+
+    def said(step: int, at: str) -> bytes:
+        content = json.loads(body(trainer.pod, step, updatedAt=at))
+        content["run"]["metrics"] = {"stepSeconds": 2.0}
+        return json.dumps(content).encode()
+
+    assert trainer.push(said(3, rfc3339(datetime.now(UTC) - timedelta(minutes=6)))) == 200
+    trainer.run.wait_for_phase("Running")
+    stalled = wait_until(
+        "it is stalled", lambda: c if (c := trainer.run.condition("Stalled"))["status"] == "True" else None
+    )
+    assert stalled["reason"] == "NoProgress"
+    assert "300 s are allowed; a step takes about 2 s" in stalled["message"]
+    assert trainer.push(said(4, rfc3339(datetime.now(UTC)))) == 200
+    wait_until("it goes on", lambda: trainer.run.condition("Stalled")["status"] == "False")
+    assert trainer.run.condition("Ready")["reason"] == "Training"
 
 
 def test_the_operator_says_nothing_of_tokens_in_its_log(trainer: Trainer) -> None:

@@ -1,0 +1,29 @@
+"""The last lines of a pod's log, fit for a condition and an Event. Pure."""
+
+from rft_operator.redact import redacted
+
+LINES = 10
+"""Lines that are asked for."""
+MAX_LINE = 200
+MAX_TOTAL = 700
+"""Characters of all lines together: the kubelet's limit for an Event's message is 1,024."""
+
+
+def last_lines(text: str) -> tuple[str, ...]:
+    """Return the last lines that fit, oldest first: no secrets, none too long, no empty ones."""
+    kept: list[str] = []
+    room = MAX_TOTAL
+    for line in reversed(text.splitlines()):
+        # Redacted before it is cut, or half a secret would not look like one.
+        short = _cut(redacted(line).rstrip())
+        if not short:
+            continue
+        room -= len(short) + 1
+        if room < 0 or len(kept) == LINES:
+            break
+        kept.append(short)
+    return tuple(reversed(kept))
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= MAX_LINE else line[: MAX_LINE - 1] + "…"

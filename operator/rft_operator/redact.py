@@ -1,0 +1,45 @@
+"""Secrets that programs print, taken out of lines that others get to read. Pure.
+
+Whoever may read an RFTJob's status need not be allowed to read its pods' logs. A log may say anything, so
+this is a net and no proof: the operator only shows a few last lines.
+"""
+
+import re
+
+REDACTED = "[redacted]"
+
+_SECRET_NAME = r"[\w.-]*(?:token|secret|passw(?:or)?d|api[_-]?key|access[_-]?key|credential)[\w.-]*"
+_PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern, re.IGNORECASE), replacement)
+    for pattern, replacement in (
+        # HTTP headers, whatever the scheme.
+        (
+            r"\b(authorization['\"]?\s*[:=]\s*['\"]?)(?:(?:bearer|basic|token)\s+)?[^\s'\",]+",
+            rf"\1{REDACTED}",
+        ),
+        (r"\b(bearer|basic)\s+[\w.~+/=-]{8,}", rf"\1 {REDACTED}"),
+        # name=value, "name": "value", --name value.
+        (rf"({_SECRET_NAME}['\"]?\s*[:=]\s*)(['\"])[^'\"]*\2", rf"\1\2{REDACTED}\2"),
+        (rf"({_SECRET_NAME}['\"]?\s*[:=]\s*)[^\s'\",;&]+", rf"\1{REDACTED}"),
+        (rf"(--{_SECRET_NAME}\s+)[^\s-]\S*", rf"\1{REDACTED}"),
+        # scheme://user:password@host
+        (r"\b([a-z][a-z0-9+.-]*://)[^\s/@]+@", rf"\1{REDACTED}@"),
+    )
+) + tuple(
+    (re.compile(pattern), REDACTED)
+    for pattern in (
+        r"\beyJ[\w-]+\.[\w-]*(?:\.[\w-]*)?",  # JSON web tokens, of service accounts too
+        r"\bhf_[A-Za-z0-9]{8,}",
+        r"\bsk-[\w-]{16,}",
+        r"\bgh[pousr]_[A-Za-z0-9]{16,}",
+        r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b",
+        r"\b[0-9a-fA-F]{40,}\b",  # API keys of wandb; hashes go as well, which costs little
+    )
+)
+
+
+def redacted(line: str) -> str:
+    """Return ``line`` with what looks like a secret replaced, and without control characters."""
+    for pattern, replacement in _PATTERNS:
+        line = pattern.sub(replacement, line)
+    return "".join(character for character in line if character.isprintable() or character == "\t")

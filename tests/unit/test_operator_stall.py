@@ -1,0 +1,143 @@
+"""A run that trains and has stalled: when it counts as one, and what is shown of its log."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from rft_api.report import ProgressReport
+from rft_api.status import RunStatus
+from rft_operator.clock import rfc3339
+from rft_operator.logs import LINES, MAX_LINE, MAX_TOTAL, last_lines
+from rft_operator.observe import Pod
+from rft_operator.redact import REDACTED, redacted
+from rft_operator.stall import LEAST_SECONDS, last_word, silence
+
+NOW = datetime(2026, 11, 22, 18, 0, tzinfo=UTC)
+POD = Pod("sums-x-1", "pod-1", "2026-11-22T17:00:00Z", controller="job-1", phase="Running", scheduled=True)
+UNKNOWN = 1800.0
+
+
+def run(
+    step_seconds: float | None = None, stage: str = "training", silent: float = 0.0, **progress: Any
+) -> RunStatus:
+    said = rfc3339(NOW - timedelta(seconds=silent))
+    document: dict[str, Any] = {"progress": {"step": 4, "stage": stage, "updatedAt": said, **progress}}
+    if step_seconds is not None:
+        document["metrics"] = {"stepSeconds": step_seconds}
+    return RunStatus.model_validate(document)
+
+
+def allowed(of: RunStatus) -> float:
+    return silence(of, NOW, UNKNOWN).allowed
+
+
+def test_the_allowance_is_ten_of_the_runs_own_steps() -> None:
+    assert allowed(run(60.0)) == 600.0
+    assert allowed(run(900.0)) == 9000.0, "longer than the setting: these steps just take long"
+
+
+def test_short_steps_leave_time_for_a_sampler_that_starts_again() -> None:
+    assert allowed(run(0.5)) == LEAST_SECONDS
+
+
+def test_one_quick_step_does_not_hide_that_the_others_are_slow() -> None:
+    assert allowed(run(10.0, totalSteps=14, etaSeconds=1000.0)) == 1000.0
+
+
+def test_before_the_first_step_the_setting_counts() -> None:
+    assert allowed(run()) == UNKNOWN
+    assert allowed(run(stage="evaluatingBase")) == UNKNOWN
+
+
+def test_an_evaluation_at_the_end_may_take_as_long_as_one_at_the_start() -> None:
+    assert allowed(run(60.0, stage="evaluatingTuned")) == UNKNOWN
+    assert allowed(run(900.0, stage="evaluatingTuned")) == 9000.0
+
+
+def test_it_stalls_when_the_allowance_is_over_and_no_earlier() -> None:
+    assert silence(run(60.0, silent=599), NOW, UNKNOWN).left(NOW) == 1.0
+    assert silence(run(60.0, silent=600), NOW, UNKNOWN).left(NOW) == 0.0
+
+
+def test_the_sentence_says_since_when_and_by_which_measure() -> None:
+    said = str(silence(run(60.0, silent=3600), NOW, UNKNOWN))
+    assert said == "No progress since 2026-11-22T17:00:00Z: 600 s are allowed; a step takes about 60 s."
+    said = str(silence(run(silent=3600), NOW, UNKNOWN))
+    assert said == "No progress since 2026-11-22T17:00:00Z: 1800 s are allowed."
+
+
+def report(pod: str) -> ProgressReport:
+    return ProgressReport(attempt=pod, sequence=1, run=run(60.0))
+
+
+def test_a_report_of_another_pod_is_not_the_last_word_of_this_one() -> None:
+    status = run(60.0).dump()
+    assert last_word(report("pod-1"), POD, {}) is not None
+    assert last_word(report("pod-0"), POD, status) is None
+
+
+def test_after_a_restart_the_status_tells_what_the_trainer_said_last() -> None:
+    known = last_word(None, POD, run(60.0).dump())
+    assert known is not None
+    assert allowed(known) == 600.0
+    newer = replace(POD, created="2026-11-22T18:00:01Z")
+    assert last_word(None, newer, run(60.0).dump()) is None, "this pod started after it"
+    assert last_word(None, POD, {}) is None
+    assert last_word(None, POD, {"progress": {"step": "many"}}) is None
+
+
+@pytest.mark.parametrize(
+    ("line", "secret"),
+    [
+        ("Authorization: Bearer abcdefgh12345678", "abcdefgh12345678"),
+        ("{'authorization': 'Basic dXNlcjpwYXNz'}", "dXNlcjpwYXNz"),
+        ("token eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ4In0.c2ln was refused", "eyJzdWIiOiJ4In0"),
+        ("HF_TOKEN=hf_abcdefghijklmnop", "abcdefghijklmnop"),
+        ("downloading with hf_abcdefghijklmnop", "abcdefghijklmnop"),
+        ('{"api_key": "short1"}', "short1"),
+        ("password: hunter2, user: jane", "hunter2"),
+        ("--wandb-api-key 0123456789", "0123456789"),
+        ("wandb: 0123456789abcdef0123456789abcdef01234567", "0123456789abcdef"),
+        ("GET https://jane:hunter2@models.example.org/v1", "hunter2"),
+        ("https://x.example.org/o?X-Amz-Credential=AKIAABCDEFGHIJKLMNOP&b=1", "AKIAABCDEFGHIJKLMNOP"),
+        ("using sk-proj-abcdefghijklmnopqrst", "abcdefghijklmnopqrst"),
+    ],
+)
+def test_what_looks_like_a_secret_is_taken_out(line: str, secret: str) -> None:
+    assert secret in line
+    assert secret not in redacted(line)
+    assert REDACTED in redacted(line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "step 3 of 12: reward 0.41, 2100 tokens/s, 9.8 s",
+        "2026-11-22 18:00:00,000 INFO rft_trainer.loop: 3200 completion tokens, basic checks done",
+        "https://models.example.org/Qwen/Qwen2.5-7B-Instruct is read",
+        'File "/app/rft_trainer/loop.py", line 12, in train',
+    ],
+)
+def test_ordinary_lines_stay_as_they_are(line: str) -> None:
+    assert redacted(line) == line
+
+
+def test_the_last_lines_are_the_newest_and_fit_into_an_event() -> None:
+    lines = last_lines("\n".join(f"line {i}" for i in range(100)) + "\n\n")
+    assert lines == tuple(f"line {i}" for i in range(100 - LINES, 100))
+    assert last_lines("") == ()
+    long = last_lines("\n".join(f"{i} {'x' * 500}" for i in range(20)))
+    assert long[-1].startswith("19 x")
+    assert all(len(line) <= MAX_LINE for line in long)
+    assert sum(len(line) + 1 for line in long) <= MAX_TOTAL
+
+
+def test_a_secret_is_taken_out_before_its_line_is_cut() -> None:
+    token = "eyJ" + "a" * 300 + ".b.c"
+    assert "eyJ" not in last_lines("x" * (MAX_LINE - 20) + " " + token)[0]
+
+
+def test_control_characters_do_not_reach_a_terminal() -> None:
+    assert last_lines("\x1b[31mred\x1b[0m\r 50%\r100%") == ("[31mred[0m", " 50%", "100%")
