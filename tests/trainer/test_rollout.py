@@ -13,6 +13,7 @@ import pytest
 from rft_trainer import machine
 from rft_trainer.rollout import guard
 from rft_trainer.rollout.engine import Request, SamplingParameters, rollout_seed
+from rft_trainer.rollout.transformers_engine import TransformersEngine
 from rft_trainer.rollout.vllm_client import ConnectionLost, parse_answer, request_body
 from rft_trainer.rollout.vllm_server import _MARKER, ServerOptions, command, environment, reap
 
@@ -51,6 +52,51 @@ def test_seeds_differ_by_every_part_and_repeat() -> None:
     assert len(seeds) == 16
     assert rollout_seed(0, 1, 11) != rollout_seed(0, 11, 1)
     assert rollout_seed(0, 1, 2, 3) == rollout_seed(0, 1, 2, 3)
+
+
+def test_a_completion_does_not_depend_on_those_beside_it(character_model: Path) -> None:
+    engine = TransformersEngine(character_model, "cpu", "float32")
+    requests = mixed_requests()
+    together = engine.generate(requests)
+    for request, found in zip(requests, together, strict=True):
+        (alone,) = engine.generate([request])
+        assert (found.token_ids, found.text, found.finish_reason) == (
+            alone.token_ids,
+            alone.text,
+            alone.finish_reason,
+        )
+        assert found.logprobs == pytest.approx(alone.logprobs, abs=1e-5)
+    assert {found.finish_reason for found in together} == {"stop", "length"}
+
+
+def test_a_prompt_is_computed_once_and_nothing_is_computed_for_who_is_done(character_model: Path) -> None:
+    engine = TransformersEngine(character_model, "cpu", "float32")
+    shapes: list[tuple[int, ...]] = []
+    engine._model.register_forward_pre_hook(
+        lambda _module, _positional, named: shapes.append(tuple(named["input_ids"].shape)), with_kwargs=True
+    )
+    requests = mixed_requests()
+    found = engine.generate(requests)
+    assert shapes[0] == (len({request.prompt_token_ids for request in requests}), 5)
+    # The last token of a completion is not looked at.
+    assert sum(rows for rows, width in shapes[1:]) == sum(len(one.token_ids) - 1 for one in found)
+
+
+def mixed_requests() -> list[Request]:
+    """Three prompts of different lengths, sampled and greedy, short and long, with and without a stop."""
+    ways = (
+        SamplingParameters(1.0, 1.0, 0, 24),
+        SamplingParameters(0.7, 0.9, 5, 12),
+        SamplingParameters(1.0, 1.0, 8, 24, stop=("7",)),
+        SamplingParameters.greedily(6),
+    )
+    prompts = ((3, 4), (5, 6, 7, 8, 9), (8, 9, 10))
+    return [
+        Request(prompt, rollout_seed(0, 1, row, number), parameters)
+        for number, parameters in enumerate(ways)
+        for row, prompt in enumerate(prompts)
+        for _ in range(2)
+    ]
 
 
 def test_an_aborted_request_is_sent_again() -> None:

@@ -1,11 +1,12 @@
 """The second engine: plain ``transformers`` generation in the trainer's process.
 
-For unit tests and machines without vLLM. Slow: no continuous batching, and every batch waits for its
-longest completion. Draws are seeded per request, so results do not depend on how requests are batched
-beyond rounding.
+For unit tests, machines without vLLM, and CPUs on which vLLM's kernels are slow. No continuous batching: a
+batch shrinks as its completions end, and the next one begins after the longest. Draws are seeded per request,
+so results do not depend on how requests are batched beyond rounding.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,8 @@ class TransformersEngine:
     def generate(
         self, requests: Sequence[Request], should_stop: Callable[[], bool] = lambda: False
     ) -> list[Generated]:
-        """See RolloutEngine. Requests with equal parameters are batched, shortest prompts first."""
-        order = sorted(range(len(requests)), key=lambda i: len(requests[i].prompt_token_ids))
+        """See RolloutEngine. Shortest prompts first, and those of one prompt side by side."""
+        order = sorted(range(len(requests)), key=lambda i: _by_prompt(requests[i]))
         done: dict[int, Generated] = {}
         for start in range(0, len(order), _BATCH):
             chunk = order[start : start + _BATCH]
@@ -65,84 +66,156 @@ class TransformersEngine:
 
     @torch.no_grad()
     def _batch(self, requests: list[Request], should_stop: Callable[[], bool]) -> list[Generated]:
-        """Decode a batch token by token with a KV cache, left-padded."""
-        width = max(len(request.prompt_token_ids) for request in requests)
-        tokens_B_T = torch.zeros((len(requests), width), dtype=torch.long)
-        mask_B_T = torch.zeros((len(requests), width), dtype=torch.long)
-        for row, request in enumerate(requests):
-            tokens_B_T[row, width - len(request.prompt_token_ids) :] = torch.tensor(request.prompt_token_ids)
-            mask_B_T[row, width - len(request.prompt_token_ids) :] = 1
-        tokens_B_T, mask_B_T = tokens_B_T.to(self._device), mask_B_T.to(self._device)
-        positions_B_T = (mask_B_T.cumsum(1) - 1).clamp(min=0)
-        draws = [torch.Generator().manual_seed(request.seed) for request in requests]
-        states = [_Growing(request.parameters.effective()) for request in requests]
-        cache = None
-        while not all(state.finish for state in states):
+        """Decode token by token with a KV cache; a prompt is computed once, and who is done leaves."""
+        states = [_Growing(request, self._ends, self._tokenizer) for request in requests]
+        batch, logits_B_V = self._prefill(requests)
+        while True:
             if should_stop():
                 raise Preempted("asked to stop while sampling")
-            output = self._model(
-                input_ids=tokens_B_T,
-                attention_mask=mask_B_T,
-                position_ids=positions_B_T,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-            cache = output.past_key_values
-            logits_B_V = output.logits[:, -1].float().cpu()
-            next_B = torch.zeros(len(requests), dtype=torch.long)
-            for row, state in enumerate(states):
-                if state.finish is None:
-                    token, logprob = draw(logits_B_V[row], state.parameters, draws[row])
-                    state.add(token, logprob, self._ends, self._tokenizer)
-                    next_B[row] = token
-            tokens_B_T = next_B[:, None].to(self._device)
-            mask_B_T = torch.cat([mask_B_T, torch.ones_like(tokens_B_T)], dim=1)
-            positions_B_T = positions_B_T[:, -1:] + 1
-        return [state.finished() for state in states]
+            growing = [states[row] for row in batch.rows]
+            for state, (token, logprob) in zip(growing, draw_all(logits_B_V, growing), strict=True):
+                state.add(token, logprob)
+            left = [place for place, state in enumerate(growing) if state.finish is None]
+            if not left:
+                return [state.finished() for state in states]
+            if len(left) < len(growing):
+                batch = batch.only(left)
+            logits_B_V = self._decode(batch, [states[row].last for row in batch.rows])
+
+    def _prefill(self, requests: list[Request]) -> tuple["_Batch", Tensor]:
+        """Compute each different prompt once, left-padded; return the batch and every row's first logits."""
+        prompts = list(dict.fromkeys(request.prompt_token_ids for request in requests))
+        width = max(map(len, prompts))
+        tokens_P_T = torch.zeros((len(prompts), width), dtype=torch.long)
+        mask_P_T = torch.zeros((len(prompts), width), dtype=torch.long)
+        for row, prompt in enumerate(prompts):
+            tokens_P_T[row, width - len(prompt) :] = torch.tensor(prompt)
+            mask_P_T[row, width - len(prompt) :] = 1
+        tokens_P_T, mask_P_T = tokens_P_T.to(self._device), mask_P_T.to(self._device)
+        positions_P_T = (mask_P_T.cumsum(1) - 1).clamp(min=0)
+        output = self._forward(tokens_P_T, mask_P_T, positions_P_T, None)
+        prompt_of = [prompts.index(request.prompt_token_ids) for request in requests]
+        shared = _Batch(list(range(len(prompts))), output.past_key_values, mask_P_T, positions_P_T[:, -1:])
+        batch = replace(shared.only(prompt_of), rows=list(range(len(requests))))
+        return batch, output.logits[prompt_of, -1]
+
+    def _decode(self, batch: "_Batch", tokens: list[int]) -> Tensor:
+        """Append a token to every row; return the logits (B, V) of the next."""
+        tokens_B_1 = torch.tensor(tokens, device=self._device)[:, None]
+        batch.mask_B_T = torch.cat([batch.mask_B_T, torch.ones_like(tokens_B_1)], dim=1)
+        batch.position_B_1 = batch.position_B_1 + 1
+        output = self._forward(tokens_B_1, batch.mask_B_T, batch.position_B_1, batch.cache)
+        batch.cache = output.past_key_values
+        logits_B_V: Tensor = output.logits[:, -1]
+        return logits_B_V
+
+    def _forward(self, tokens_B_T: Tensor, mask_B_T: Tensor, positions_B_T: Tensor, cache: Any) -> Any:
+        return self._model(
+            input_ids=tokens_B_T,
+            attention_mask=mask_B_T,
+            position_ids=positions_B_T,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
 
     def close(self) -> None:
         """See RolloutEngine."""
 
 
+def _by_prompt(request: Request) -> tuple[int, tuple[int, ...]]:
+    return len(request.prompt_token_ids), request.prompt_token_ids
+
+
+@dataclass
+class _Batch:
+    """Completions that are decoded together: which of the requests, and what the model keeps of them."""
+
+    rows: list[int]
+    cache: Any
+    mask_B_T: Tensor
+    position_B_1: Tensor
+
+    def only(self, places: list[int]) -> "_Batch":
+        """Take these rows of the batch; one may be taken several times."""
+        index = torch.tensor(places, device=self.mask_B_T.device)
+        self.cache.reorder_cache(index)
+        rows = [self.rows[place] for place in places]
+        return _Batch(rows, self.cache, self.mask_B_T[index], self.position_B_1[index])
+
+
 class _Growing:
     """A completion that is being sampled."""
 
-    def __init__(self, parameters: SamplingParameters) -> None:
-        self.parameters = parameters
+    def __init__(self, request: Request, ends: set[int], tokenizer: Any) -> None:
+        self.parameters = request.parameters.effective()
+        self.generator = torch.Generator().manual_seed(request.seed)
         self.finish: FinishReason | None = None
+        self._ends, self._tokenizer = ends, tokenizer
         self._tokens: list[int] = []
         self._logprobs: list[float] = []
-        self._text = ""
+        self._stopped_text: str | None = None
 
-    def add(self, token: int, logprob: float, ends: set[int], tokenizer: Any) -> None:
+    @property
+    def last(self) -> int:
+        """The newest token."""
+        return self._tokens[-1]
+
+    def add(self, token: int, logprob: float) -> None:
         """Append a token and see whether it was the last."""
         self._tokens.append(token)
         self._logprobs.append(logprob)
-        self._text = tokenizer.decode(self._tokens, skip_special_tokens=True)
-        found = [at for text in self.parameters.stop if (at := self._text.find(text)) >= 0]
-        if found:
-            self._text = self._text[: min(found)]
-        if found or token in ends:
+        if self._stops() or token in self._ends:
             self.finish = "stop"
         elif len(self._tokens) >= self.parameters.max_tokens:
             self.finish = "length"
 
+    def _stops(self) -> bool:
+        """Whether one of the texts has appeared that end a completion, and keep what is before it."""
+        if not self.parameters.stop:
+            return False
+        text = self._text()
+        found = [at for stop in self.parameters.stop if (at := text.find(stop)) >= 0]
+        if found:
+            self._stopped_text = text[: min(found)]
+        return bool(found)
+
+    def _text(self) -> str:
+        return str(self._tokenizer.decode(self._tokens, skip_special_tokens=True))
+
     def finished(self) -> Generated:
         """The whole completion."""
-        reason = self.finish or "length"
-        return Generated(tuple(self._tokens), tuple(self._logprobs), self._text, reason)
+        text = self._stopped_text if self._stopped_text is not None else self._text()
+        return Generated(tuple(self._tokens), tuple(self._logprobs), text, self.finish or "length")
 
 
-def draw(logits_V: Tensor, parameters: SamplingParameters, generator: torch.Generator) -> tuple[int, float]:
-    """Draw one token; returns it with its log-prob under the processed distribution, in nats."""
+def draw_all(logits_B_V: Tensor, growing: Sequence[_Growing]) -> list[tuple[int, float]]:
+    """Draw a token for each row with its own generator; rows of equal parameters are filtered together."""
+    drawn: dict[int, tuple[int, float]] = {}
+    for parameters in dict.fromkeys(state.parameters for state in growing):
+        rows = [row for row, state in enumerate(growing) if state.parameters == parameters]
+        logits_b_V = logits_B_V if len(rows) == len(growing) else logits_B_V[rows]
+        generators = [growing[row].generator for row in rows]
+        drawn |= zip(rows, draw(logits_b_V, parameters, generators), strict=True)
+    return [drawn[row] for row in range(len(growing))]
+
+
+def draw(
+    logits_B_V: Tensor, parameters: SamplingParameters, generators: Sequence[torch.Generator]
+) -> list[tuple[int, float]]:
+    """Draw a token a row; returns each with its log-prob under the processed distribution, in nats."""
     if parameters.greedy:
-        token = int(logits_V.argmax())
-        return token, float(logits_V.log_softmax(0)[token])
+        tokens_B = logits_B_V.argmax(1)
+        logprobs_B = logits_B_V.float().log_softmax(1).gather(1, tokens_B[:, None]).squeeze(1)
+        return list(zip(tokens_B.tolist(), logprobs_B.tolist(), strict=True))
     settings = Filter(parameters.temperature, parameters.top_k, parameters.top_p)
-    scaled_1_V = logits_V[None] / parameters.temperature
-    index_1_K, kept_1_K = filter_set(scaled_1_V, settings)
-    values_K = scaled_1_V.gather(1, index_1_K).masked_fill(~kept_1_K, -torch.inf)[0]
-    logprobs_K = values_K.log_softmax(0)
-    choice = int(torch.multinomial(logprobs_K.exp(), 1, generator=generator))
-    return int(index_1_K[0, choice]), float(logprobs_K[choice])
+    scaled_B_V = logits_B_V.float() / parameters.temperature
+    index_B_K, kept_B_K = filter_set(scaled_B_V, settings)
+    values_B_K = scaled_B_V.gather(1, index_B_K).masked_fill(~kept_B_K, -torch.inf)
+    # The generators are the host's: a draw is the same whatever computes the logits.
+    logprobs_B_K, index_B_K = values_B_K.log_softmax(1).cpu(), index_B_K.cpu()
+    drawn = []
+    for logprobs_K, index_K, generator in zip(logprobs_B_K, index_B_K, generators, strict=True):
+        choice = int(torch.multinomial(logprobs_K.exp(), 1, generator=generator))
+        drawn.append((int(index_K[choice]), float(logprobs_K[choice])))
+    return drawn
