@@ -1,0 +1,97 @@
+"""The plan's least memory, enforced by the kernel, holds the longest rows; three quarters of it do not."""
+
+import json
+from typing import Any
+
+import pytest
+
+from rft_api.validation import parse
+from rft_planner.container import FORCE_ANNOTATION
+from rft_planner.plan import plan
+from rft_planner.sizes import mib, quantity
+from tests.e2e.conftest import variant
+from tests.e2e.test_first_light import condition, ended, pods, status
+from tests.kubectl import Kubectl, Object
+from tests.waiting import wait_until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
+
+MINUTE = 60.0
+CONTEXT, MAX_TOKENS = 192, 128
+"""Tokens: with the template, a row's prompt and a completion that does not end fill the context."""
+
+
+def job(example: list[Object], name: str, memory: str | None = None, *, force: bool = False) -> list[Object]:
+    """Return a job of two steps whose sequences are as long as the context allows."""
+    objects = variant(
+        example, name,
+        sampling={"maxTokens": MAX_TOKENS, "numRollouts": 2, "temperature": 1.0},
+        training={"batchSizeTokens": 1024, "maxContextLength": CONTEXT, "klBeta": 0.001},
+        stop={"maxSteps": 2}, retry={"limit": 0}, preflight="off",
+        resources={"gpus": 0} | ({"memory": memory} if memory is not None else {}),
+        evaluation={"dataset": {"configMap": {"name": "long-rows", "key": "held-out.jsonl"}}},
+        dataset={"configMap": {"name": "long-rows", "key": "rows.jsonl"}},
+    )  # fmt: skip
+    made = next(o for o in objects if o["kind"] == "RFTJob")
+    made["spec"]["evaluation"].pop("fraction", None)
+    if force:
+        made["metadata"]["annotations"] = {FORCE_ANNOTATION: "true"}
+    data = next(o for o in objects if o["kind"] == "ConfigMap")
+    data["metadata"]["name"] = "long-rows"
+    data["data"] = {"rows.jsonl": rows(48), "held-out.jsonl": rows(1, first=100)}
+    return objects
+
+
+def rows(count: int, first: int = 0) -> str:
+    """Return rows that a small model answers at length."""
+    asked = "Write a very long story with many chapters, and never end it. Begin with chapter"
+    made: list[dict[str, Any]] = [
+        {"messages": [{"role": "user", "content": f"{asked} {number}."}], "answer": number}
+        for number in range(first, first + count)
+    ]
+    return "\n".join(json.dumps(row) for row in made)
+
+
+def least(example: list[Object]) -> float:
+    """Return the least memory in bytes, as ``rft plan`` has it."""
+    spec = parse(next(o for o in job(example, "asked") if o["kind"] == "RFTJob")).spec
+    return quantity(plan(spec, "").least_memory or "")
+
+
+def test_the_least_memory_holds_a_run_on_the_longest_rows(kubectl: Kubectl, example: list[Object]) -> None:
+    name = "least"
+    kubectl.apply(*job(example, name, mib(least(example))))
+    found = wait_until("the job ends", lambda: ended(kubectl, name), 10 * MINUTE)
+    assert found["phase"] == "Succeeded", found["message"]
+    assert found["plan"]["microBatchTokens"] == CONTEXT
+    (pod,) = pods(kubectl, name)
+    trainer = next(c for c in pod["spec"]["containers"] if c["name"] == "trainer")
+    assert quantity(trainer["resources"]["limits"]["memory"]) == pytest.approx(least(example), rel=0.01)
+    assert found["metrics"]["truncatedFraction"] > 0.8
+
+
+def test_three_quarters_of_it_are_refused_and_nothing_is_made(
+    kubectl: Kubectl, example: list[Object]
+) -> None:
+    name = "too-little"
+    kubectl.apply(*job(example, name, mib(0.75 * least(example))))
+    found = wait_until("the job ends", lambda: ended(kubectl, name), MINUTE)
+    assert found["phase"] == "Failed"
+    planned = condition(found, "Planned")
+    assert (planned["status"], planned["reason"]) == ("False", "DoesNotFit")
+    assert "training.maxContextLength" in planned["message"]
+    assert pods(kubectl, name) == []
+    assert "jobName" not in found
+
+
+def test_three_quarters_of_it_forced_run_out_of_memory_and_say_so(
+    kubectl: Kubectl, example: list[Object]
+) -> None:
+    name = "forced"
+    kubectl.apply(*job(example, name, mib(0.75 * least(example)), force=True))
+    found = wait_until("the job ends", lambda: ended(kubectl, name), 5 * MINUTE)
+    assert found["plan"]["forced"] is True
+    failed = condition(found, "Failed")
+    assert (failed["status"], failed["reason"]) == ("True", "OutOfMemory"), failed
+    assert "spec.resources.memory" in failed["message"]
+    assert status(kubectl, name)["phase"] == "Failed"
