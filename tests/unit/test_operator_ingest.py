@@ -8,9 +8,9 @@ import pytest
 
 from rft_api.report import ProgressReport
 from rft_operator.ingest import identity
-from rft_operator.ingest.cache import MAX_ENTRIES, AnswerCache
+from rft_operator.ingest.cache import CHAIN_SECONDS, MAX_ENTRIES, AnswerCache, Chains
 from rft_operator.ingest.identity import Caller, Refused
-from rft_operator.ingest.limits import ReviewGate, SourceLimiter
+from rft_operator.ingest.limits import SAID_AGAIN_SECONDS, Complaints, ReviewGate, SourceLimiter
 from rft_operator.ingest.reports import Reports
 
 AUDIENCE = "rft.dev/ingest"
@@ -109,6 +109,14 @@ def test_a_broken_link_of_the_chain_is_refused(check: Callable[[], object]) -> N
     assert refusal.value.status == 403
 
 
+def test_a_pod_of_a_namespace_that_is_not_served_is_refused_before_anything_is_read() -> None:
+    identity.served(CLAIMS, ())
+    identity.served(CLAIMS, ("other", "team"))
+    with pytest.raises(Refused) as refusal:
+        identity.served(CLAIMS, ("other",))
+    assert refusal.value.status == 403
+
+
 class Clock:
     def __init__(self) -> None:
         self.now = 100.0
@@ -136,6 +144,47 @@ def test_an_answer_goes_with_its_pod() -> None:
     cache.put("good", CALLER)
     cache.forget_pod("pod-1")
     assert cache.get("good") is None
+
+
+def test_a_pod_is_known_by_its_token_although_that_has_to_be_reviewed_again() -> None:
+    clock = Clock()
+    cache = AnswerCache(clock)
+    cache.put("good", CALLER)
+    cache.put("bad", Refused(401, "no"))
+    clock.now += 3600
+    assert cache.get("good") is None
+    assert cache.bearer("good") == CALLER.pod_uid
+    assert cache.bearer("bad") is None
+    assert cache.bearer("never seen") is None
+
+
+def test_the_chain_of_a_pod_is_followed_again_after_its_time_or_its_end() -> None:
+    clock = Clock()
+    chains = Chains(clock)
+    claimed = identity.Claims(CALLER.namespace, "p", CALLER.pod_uid)
+    assert chains.get(claimed) is None
+    chains.put(CALLER)
+    assert chains.get(claimed) == CALLER
+    assert chains.get(identity.Claims("other", "p", CALLER.pod_uid)) is None
+    clock.now += CHAIN_SECONDS - 1
+    chains.put(CALLER)
+    clock.now += 2
+    assert chains.get(claimed) is None, "putting it again does not make it younger"
+    chains.put(CALLER)
+    chains.forget_pod(CALLER.pod_uid)
+    assert chains.get(claimed) is None
+
+
+def test_the_same_refusal_of_one_source_is_logged_once_in_a_while_with_its_number() -> None:
+    clock = Clock()
+    complaints = Complaints(clock)
+    assert complaints.count("a", "401 no") == 0
+    assert [complaints.count("a", "401 no") for _ in range(500)] == [None] * 500
+    assert complaints.count("b", "401 no") == 0
+    assert complaints.count("a", "413 too large") == 0
+    clock.now += SAID_AGAIN_SECONDS
+    assert complaints.count("a", "401 no") == 500
+    assert complaints.count("a", "401 no") is None
 
 
 def test_the_cache_is_bounded_and_keeps_no_token() -> None:

@@ -4,11 +4,12 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
 
-from rft_operator.ingest.identity import Caller, Refused
+from rft_operator.ingest.identity import Caller, Claims, Refused
 
 POSITIVE_SECONDS = 60.0
 NEGATIVE_SECONDS = 10.0
-MAX_ENTRIES = 4096
+CHAIN_SECONDS = 300.0
+MAX_ENTRIES = 16384
 
 Answer = Caller | Refused
 
@@ -22,17 +23,20 @@ class AnswerCache:
 
     def get(self, token: str) -> Answer | None:
         """Return the answer that still holds."""
-        key = _key(token)
-        until, answer = self._answers.get(key, (0.0, None))
-        if answer is None or until <= self._clock():
-            self._answers.pop(key, None)
-            return None
-        return answer
+        until, answer = self._answers.get(_key(token), (0.0, None))
+        return answer if until > self._clock() else None
+
+    def bearer(self, token: str) -> str | None:
+        """Return the UID of the pod that a token belonged to when it was reviewed last, however long ago."""
+        _, answer = self._answers.get(_key(token), (0.0, None))
+        return answer.pod_uid if isinstance(answer, Caller) else None
 
     def put(self, token: str, answer: Answer) -> None:
         """Remember an answer; the oldest goes when there are too many."""
         life = NEGATIVE_SECONDS if isinstance(answer, Refused) else POSITIVE_SECONDS
-        self._answers[_key(token)] = (self._clock() + life, answer)
+        key = _key(token)
+        self._answers[key] = (self._clock() + life, answer)
+        self._answers.move_to_end(key)
         while len(self._answers) > MAX_ENTRIES:
             self._answers.popitem(last=False)
 
@@ -45,6 +49,37 @@ class AnswerCache:
         ]
         for key in gone:
             del self._answers[key]
+
+
+class Chains:
+    """Remembers for which RFTJob a pod trains. That never changes, so only a pod that goes ends it.
+
+    The time limit is for a watch that missed the end of a pod. The token is reviewed all the same.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._callers: OrderedDict[str, tuple[float, Caller]] = OrderedDict()
+
+    def get(self, claimed: Claims) -> Caller | None:
+        """Return the caller that a reviewed token stands for, where its chain was followed lately."""
+        until, caller = self._callers.get(claimed.pod_uid, (0.0, None))
+        holds = caller is not None and until > self._clock() and caller.namespace == claimed.namespace
+        return caller if holds else None
+
+    def put(self, caller: Caller) -> None:
+        """Remember a chain that was followed to its end; one that is remembered becomes no younger."""
+        until, known = self._callers.get(caller.pod_uid, (0.0, None))
+        if known == caller and until > self._clock():
+            return
+        self._callers[caller.pod_uid] = (self._clock() + CHAIN_SECONDS, caller)
+        self._callers.move_to_end(caller.pod_uid)
+        while len(self._callers) > MAX_ENTRIES:
+            self._callers.popitem(last=False)
+
+    def forget_pod(self, pod_uid: str) -> None:
+        """A pod is gone."""
+        self._callers.pop(pod_uid, None)
 
 
 def _key(token: str) -> str:

@@ -4,7 +4,7 @@ Nothing the sender writes into URL or body decides whose job a report belongs to
 does, and the API server vouches for it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,6 +72,12 @@ def claims(review: Raw, audience: str) -> Claims:
 
 def _only(values: object) -> str:
     return str(values[0]) if isinstance(values, list) and len(values) == 1 else ""
+
+
+def served(claimed: Claims, namespaces: Collection[str]) -> None:
+    """Raise Refused (403) for a pod of a namespace that is not served; without a list, all are."""
+    if namespaces and claimed.namespace not in namespaces:
+        raise Refused(403, "the namespace of the pod is not served")
 
 
 def live_pod(claimed: Claims, pod: Raw | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Limits that stand before any work: per source, and on token reviews under way."""
+"""Limits that stand before any work: per sender, on token reviews under way, and on what is logged."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -10,10 +10,11 @@ PER_SECOND = 5.0
 BURST = 20.0
 MAX_SOURCES = 8192
 REVIEWS_AT_ONCE = 8
+SAID_AGAIN_SECONDS = 10.0
 
 
 class SourceLimiter:
-    """A token bucket for every source address."""
+    """A token bucket for every source: a pod whose token is known, or else an address."""
 
     def __init__(
         self, clock: Callable[[], float], per_second: float = PER_SECOND, burst: float = BURST
@@ -34,6 +35,24 @@ class SourceLimiter:
             self._buckets.popitem(last=False)
         if level < 1:
             raise Refused(429, "too many requests")
+
+
+class Complaints:
+    """Which refusals are logged: of those that say the same about one source, one in ten seconds."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._said: OrderedDict[tuple[str, str], tuple[float, int]] = OrderedDict()
+
+    def count(self, source: str, what: str) -> int | None:
+        """Return how many were left out since the last that was logged; ``None`` to leave this one out."""
+        key, now = (source, what), self._clock()
+        since, left_out = self._said.pop(key, (float("-inf"), 0))
+        silent = now - since < SAID_AGAIN_SECONDS
+        self._said[key] = (since, left_out + 1) if silent else (now, 0)
+        while len(self._said) > MAX_SOURCES:
+            self._said.popitem(last=False)
+        return None if silent else left_out
 
 
 class ReviewGate:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Executor
 
 from aiohttp import web
@@ -14,9 +14,9 @@ from rft_api.report import MAX_REPORT_BYTES, REPORT_PATH, TOKEN_AUDIENCE, Progre
 from rft_operator import metrics
 from rft_operator.cluster import Cluster, ClusterError
 from rft_operator.ingest import identity
-from rft_operator.ingest.cache import AnswerCache
+from rft_operator.ingest.cache import AnswerCache, Chains
 from rft_operator.ingest.identity import Caller, Refused
-from rft_operator.ingest.limits import ReviewGate, SourceLimiter
+from rft_operator.ingest.limits import Complaints, ReviewGate, SourceLimiter
 from rft_operator.ingest.reports import Reports
 from rft_operator.queue import Key
 
@@ -34,14 +34,21 @@ class Ingest:
         executor: Executor,
         accepted: Callable[[Key], None],
         clock: Callable[[], float] = time.monotonic,
+        namespaces: Collection[str] = (),
     ) -> None:
-        """``accepted`` is called with the key of a job that has news."""
+        """``accepted`` is called with the key of a job that has news.
+
+        ``namespaces`` are those that are served; empty: all of them.
+        """
+        self._namespaces = namespaces
         self._cluster = cluster
         self._reports = reports
         self._executor = executor
         self._accepted = accepted
         self._cache = AnswerCache(clock)
+        self._chains = Chains(clock)
         self._sources = SourceLimiter(clock)
+        self._complaints = Complaints(clock)
         self._gate = ReviewGate()
 
     def application(self) -> web.Application:
@@ -54,20 +61,30 @@ class Ingest:
     def forget_pod(self, pod_uid: str) -> None:
         """A pod is gone: its token is worth nothing any more."""
         self._cache.forget_pod(pod_uid)
+        self._chains.forget_pod(pod_uid)
 
     async def _respond(self, request: web.Request) -> web.Response:
         try:
             response = web.json_response((await self._take(request)).dump())
         except Refused as refusal:
-            # The reason never holds the token, and the address is all there is to name a sender by.
-            _log.info("report from %s refused: %s %s", request.remote, refusal.status, refusal)
+            self._complain(request.remote or "", refusal)
             response = web.json_response({"error": str(refusal)}, status=refusal.status)
         metrics.REPORTS.labels(response.status).inc()
         return response
 
+    def _complain(self, source: str, refusal: Refused) -> None:
+        """Log a refusal. It never holds the token; the address is all there is to name a sender by."""
+        left_out = self._complaints.count(source, f"{refusal.status} {refusal}")
+        if left_out is not None:
+            more = f" ({left_out} more before)" if left_out else ""
+            _log.info("report from %s refused: %s %s%s", source, refusal.status, refusal, more)
+
     async def _take(self, request: web.Request) -> ReportAnswer:
-        self._sources.check(request.remote or "")
-        token = _bearer(request)
+        source, token = request.remote or "", _token(request)
+        # Many pods may share an address, and one that is known is not to suffer from the others.
+        self._sources.check((token and self._cache.bearer(token)) or source)
+        if not token:
+            raise Refused(401, "a bearer token is needed")
         if (request.content_length or 0) > MAX_REPORT_BYTES:
             raise Refused(413, f"a report has at most {MAX_REPORT_BYTES} bytes")
         caller = await self._identify(token)
@@ -85,6 +102,8 @@ class Ingest:
                     self._executor, self._look_up, token
                 )
             self._cache.put(token, answer)
+            if isinstance(answer, Caller):
+                self._chains.put(answer)
         if isinstance(answer, Refused):
             # A fresh one: an exception that is raised twice drags its traceback along.
             raise Refused(answer.status, str(answer))
@@ -94,6 +113,9 @@ class Ingest:
         """Follow the chain from the token to the RFTJob; runs in a thread."""
         try:
             claimed = identity.claims(self._cluster.review_token(token, TOKEN_AUDIENCE), TOKEN_AUDIENCE)
+            identity.served(claimed, self._namespaces)
+            if (known := self._chains.get(claimed)) is not None:
+                return known
             pod = self._cluster.pod(claimed.namespace, claimed.pod_name)
             child_reference = identity.live_pod(claimed, pod)
             child = self._cluster.child(claimed.namespace, child_reference["name"])
@@ -116,11 +138,9 @@ async def _healthy(_: web.Request) -> web.Response:
     return web.Response(text="ok")
 
 
-def _bearer(request: web.Request) -> str:
+def _token(request: web.Request) -> str:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not token.strip():
-        raise Refused(401, "a bearer token is needed")
-    return token.strip()
+    return token.strip() if scheme.lower() == "bearer" else ""
 
 
 async def _body(request: web.Request) -> bytes:
