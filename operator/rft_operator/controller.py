@@ -19,6 +19,7 @@ from rft_operator.cluster import Cluster, ClusterError, Conflict, NotFound, Unav
 from rft_operator.decision import Decision, Note, Part
 from rft_operator.ingest.reports import Reports
 from rft_operator.logs import LINES, last_lines
+from rft_operator.memo import Memo
 from rft_operator.nodes import PLACING_SECONDS, PLANNING_SECONDS, Nodes
 from rft_operator.objects.config import CA_KEY, ca_config_map, claim, config_map, run_config
 from rft_operator.objects.job import child_job
@@ -45,6 +46,7 @@ class Controller:
         self._nodes = Nodes(cluster.nodes if settings.read_nodes else None)
         self._uids: dict[Key, str] = {}
         self._written: dict[Key, str] = {}
+        self._memo = Memo()
         self.ca_bundle: str | None = None
         """What the CA's ConfigMaps hold; ``None`` without ingest."""
 
@@ -52,12 +54,19 @@ class Controller:
         """Return whether a watch event shows nothing but our last status patch."""
         return self._written.get(key) == version
 
+    def changed(self, key: Key) -> None:
+        """The cluster has to be read again about an RFTJob. Any thread may call it."""
+        self._memo.changed(key)
+
     def process(self, key: Key) -> float | None:
         """Do one round; return the seconds after which to look again."""
         started = time.monotonic()
         try:
             again = self._round(key)
-        except Conflict as error:
+        except ClusterError as error:
+            self._memo.changed(key)
+            if not isinstance(error, Conflict):
+                raise
             # Someone else wrote in between: what was read is outdated, so read again.
             _log.debug("%s/%s: %s", *key, error)
             metrics.RECONCILES.labels("conflict").inc()
@@ -67,8 +76,23 @@ class Controller:
         return again
 
     def _round(self, key: Key) -> float | None:
+        """Say what is new by what was seen before; where more is to be done, read and decide anew."""
+        seen = self._memo.get(key)
+        if seen is not None:
+            document, observed = seen
+            owner = owner_of(document)
+            observed = self._with_nodes(replace(observed, received=self._reports.get(owner.uid)))
+            decision = self._decide(document, observed)
+            if not decision.acts:
+                self._say(key, owner, document, decision)
+                return decision.requeue_after
+        return self._whole_round(key)
+
+    def _whole_round(self, key: Key) -> float | None:
+        begun = self._memo.begin(key)
         document = self._cluster.job(*key)
         if document is None:
+            self._memo.forget(key)
             self._reports.forget(self._uids.pop(key, ""))
             self._written.pop(key, None)
             return None
@@ -78,11 +102,16 @@ class Controller:
         raw = self._cluster.state(owner, baseline_to_read(document))
         observed = self._with_nodes(observe(owner, raw, self.ca_bundle, self._reports.get(owner.uid)))
         decision = self._decide(document, observed)
+        if observed.child is not None and not decision.acts:
+            self._memo.keep(key, begun, document, observed)
+        self._say(key, owner, document, decision)
+        self._act(owner, raw, decision)
+        return decision.requeue_after
+
+    def _say(self, key: Key, owner: Owner, document: dict[str, Any], decision: Decision) -> None:
         self._write_status(key, document, decision.status)
         for note in decision.notes:
             self._post(owner, note)
-        self._act(owner, raw, decision)
-        return decision.requeue_after
 
     def _decide(self, document: dict[str, Any], observed: Observed) -> Decision:
         now, seconds = datetime.now(UTC), self._settings.no_progress_seconds
@@ -120,6 +149,7 @@ class Controller:
             # Deleted in between; its event follows.
             return
         self._written[key] = written["metadata"]["resourceVersion"]
+        self._memo.written(key, written)
         metrics.STATUS_WRITES.inc()
 
     def _act(self, owner: Owner, raw: RawState, decision: Decision) -> None:

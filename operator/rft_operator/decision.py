@@ -50,6 +50,11 @@ class Decision:
     log_of: str | None = None
     """The pod whose log would say more. With its last lines, the decision is made once more."""
 
+    @property
+    def acts(self) -> bool:
+        """Whether more is to be done than to say something."""
+        return bool(self.ensure or self.remove or self.delete_child or self.patch_child)
+
 
 @dataclass(frozen=True)
 class Verdict:

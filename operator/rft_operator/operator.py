@@ -39,7 +39,9 @@ class Operator:
         self._threads = ThreadPoolExecutor(settings.workers, "reconcile")
         # Apart, so that a flood of tokens cannot hold up the decisions.
         self._review_threads = ThreadPoolExecutor(REVIEW_THREADS, "review")
-        self._ingest = Ingest(cluster, self._reports, self._review_threads, self._reported)
+        self._ingest = Ingest(
+            cluster, self._reports, self._review_threads, self._reported, namespaces=settings.namespaces
+        )
         self._known: set[Key] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._runner: web.AppRunner | None = None
@@ -55,15 +57,19 @@ class Operator:
             self._known.add(key)
             if self._controller.is_own_write(key, version):
                 return
-        self._queue.add(key)
+        self._look(key)
 
     def child_changed(self, key: Key) -> None:
         """A Job, a pod or a ConfigMap of an RFTJob changed."""
-        self._queue.add(key)
+        self._look(key)
 
     def pod_ended(self, uid: str) -> None:
         """A pod is gone or has ended."""
         self._ingest.forget_pod(uid)
+
+    def _look(self, key: Key) -> None:
+        self._controller.changed(key)
+        self._queue.add(key)
 
     def _reported(self, key: Key) -> None:
         self._queue.add(key, apart=APART_SECONDS)
@@ -134,7 +140,7 @@ class Operator:
             if newer.ca_bundle != identity.ca_bundle:
                 # Every trainer needs the new CA before it meets a certificate of it.
                 for key in self._known:
-                    self._queue.add(key)
+                    self._look(key)
             tls.load_into(context, newer)
             identity = newer
 
