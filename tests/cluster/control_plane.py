@@ -71,7 +71,7 @@ def running(binaries: Path, folder: Path) -> Iterator[ControlPlane]:
             except OSError:
                 return False
 
-        wait_until("answer of kube-apiserver", 90, ready)
+        wait_until("answer of kube-apiserver", 300, ready)
         kubeconfig = authority.kubeconfig(url, manager, folder / "manager.kubeconfig")
         _start(stack, folder, _controller_manager(binaries, folder, kubeconfig))
         yield plane

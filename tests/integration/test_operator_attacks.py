@@ -1,0 +1,252 @@
+"""Attacks on the ingest with real tokens: each is refused, logged without the token, and moves no status.
+
+The single refusals of a report's content are in test_operator_ingest; here a stranger tries.
+"""
+
+import asyncio
+import base64
+import itertools
+import json
+import ssl
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+from uuid import uuid4
+
+import aiohttp
+import pytest
+import yaml
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+
+from rft_api.report import REPORT_PATH
+from tests.integration.operator_support import Api, Operator, Run
+from tests.integration.test_operator_ingest import Submit, Trainer, body
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.cluster
+ACCOUNTS = "api/v1/namespaces/{}/serviceaccounts/default/token"
+FLOOD = 500
+"""Requests of a flood; they are sent as fast as the operator takes them."""
+AT_ONCE = 32
+
+
+@pytest.fixture
+def trainer(submit: Submit, operator: Operator, api: Api) -> Trainer:
+    """A trainer at step 3."""
+    trainer = Trainer(submit(), operator, api)
+    assert trainer.push(body(trainer.pod, 3)) == 200
+    wait_until("step 3", lambda: trainer.run.status.get("progress", {}).get("step") == 3)
+    return trainer
+
+
+class Attack(NamedTuple):
+    """What is sent, and how it has to be refused."""
+
+    token: str | None
+    content: bytes
+    status: int
+    said: str
+
+
+ADDRESSES = (f"127.2.0.{number}" for number in itertools.count(1))
+"""Each attack has an address of its own, by which the log names it."""
+
+
+def refused(trainer: Trainer, attack: Attack) -> None:
+    """Send; check the answer, what the log says about it, and that nothing moved."""
+    before, source = trainer.run.job, next(ADDRESSES)
+    tokens = [attack.token] if attack.token is not None else [""]
+    assert asyncio.run(flood(trainer, tokens, attack.content, source)) == {attack.status: 1}
+    line = f"report from {source} refused: {attack.status} {attack.said}"
+    assert line in trainer.operator.log.read_text()
+    assert trainer.run.job == before
+    for token in filter(None, (attack.token, trainer.token)):
+        assert token not in trainer.operator.log.read_text()
+
+
+def of_another_pod(trainer: Trainer, submit: Submit) -> str:
+    """The token of the trainer of another job, which is a good one for its own reports."""
+    second = trainer.run.job
+    second["metadata"] = {"name": f"other-{uuid4().hex[:8]}"}
+    api = trainer.run.api
+    second.pop("status")
+    other = Run(api, api.create("apis/rft.dev/v1alpha1/namespaces/{}/rftjobs", second))
+    other.child()
+    pod = other.pod()
+    other.start_pod(pod)
+    return other.token(pod)
+
+
+def test_the_token_of_another_pod_moves_no_job_but_its_own(trainer: Trainer, submit: Submit) -> None:
+    token = of_another_pod(trainer, submit)
+    said = "the report speaks for another attempt than the token"
+    refused(trainer, Attack(token, body(trainer.pod, 9), 403, said))
+
+
+@pytest.fixture
+def elsewhere(api: Api) -> Iterator[Api]:
+    """A namespace of somebody else."""
+    other = Api(api._cluster, f"rft-it-{uuid4().hex[:8]}")
+    other.call("POST", "api/v1/namespaces", {"metadata": {"name": other.namespace}})
+    wait_until(
+        "the default account", lambda: other.find("api/v1/namespaces/{}/serviceaccounts", "default"), 60
+    )
+    yield other
+    other.call("DELETE", f"api/v1/namespaces/{other.namespace}")
+
+
+def test_a_pod_of_another_namespace_with_our_labels_and_names_is_refused(
+    trainer: Trainer, elsewhere: Api
+) -> None:
+    metadata = trainer.pod["metadata"]
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        # Not with its owner: that is not in this namespace, so the garbage collector would remove the pod.
+        "metadata": {"name": metadata["name"], "labels": metadata["labels"]},
+        "spec": {
+            "nodeSelector": {"rft.dev/none": "here"},
+            "containers": [{"name": "trainer", "image": "rft-test/none:1"}],
+        },
+    }
+    made = elsewhere.create("api/v1/namespaces/{}/pods", pod)
+    token = Run.token(_Elsewhere(elsewhere), made)  # type: ignore[arg-type]
+    said = "the namespace of the pod is not served"
+    refused(trainer, Attack(token, body(trainer.pod, 9), 403, said))
+
+
+class _Elsewhere(NamedTuple):
+    """As much of a run as making a token takes."""
+
+    api: Api
+
+
+def test_tokens_that_are_not_for_the_ingest_are_refused(trainer: Trainer) -> None:
+    content = body(trainer.pod, 9)
+    refused(trainer, Attack(trainer.run.token(trainer.pod, "vault"), content, 401, "the token is not valid"))
+    default = trainer.run.token(trainer.pod, "https://kubernetes.default.svc")
+    refused(trainer, Attack(default, content, 401, "the token is not valid"))
+    refused(trainer, Attack(None, content, 401, "a bearer token is needed"))
+
+
+@pytest.fixture
+def key(kubeconfig: Path) -> rsa.RSAPrivateKey:
+    """The key by which the API server signs tokens."""
+    cluster = yaml.safe_load(kubeconfig.read_text())["clusters"][0]["cluster"]
+    path = Path(cluster.get("certificate-authority", "")).with_name("service-account.key")
+    if not path.exists():
+        pytest.skip("not a cluster of this repository, whose keys are at hand")
+    found = serialization.load_pem_private_key(path.read_bytes(), None)
+    assert isinstance(found, rsa.RSAPrivateKey)
+    return found
+
+
+def signed_again(token: str, key: rsa.RSAPrivateKey, seconds: int) -> str:
+    """Return the token as the API server had made it so many seconds ago."""
+    head, claims, _ = (part + "=" * (-len(part) % 4) for part in token.split("."))
+    said = json.loads(base64.urlsafe_b64decode(claims))
+    said |= {name: said[name] - seconds for name in ("iat", "nbf", "exp")}
+    plain = ".".join((head.rstrip("="), _base64(json.dumps(said).encode())))
+    return f"{plain}.{_base64(key.sign(plain.encode(), padding.PKCS1v15(), hashes.SHA256()))}"
+
+
+def _base64(content: bytes) -> str:
+    return base64.urlsafe_b64encode(content).decode().rstrip("=")
+
+
+def test_an_expired_token_is_refused(trainer: Trainer, key: rsa.RSAPrivateKey) -> None:
+    fresh = signed_again(trainer.token, key, 60)
+    assert trainer.push(body(trainer.pod, 4), fresh) == 200, "it is the time alone that counts"
+    wait_until("step 4", lambda: trainer.run.status["progress"]["step"] == 4)
+    expired = signed_again(trainer.token, key, 3700)
+    refused(trainer, Attack(expired, body(trainer.pod, 9), 401, "the token is not valid"))
+
+
+def test_rewards_that_are_no_numbers_are_refused(trainer: Trainer) -> None:
+    for number in (b"NaN", b"Infinity", b"1e999"):
+        content = body(trainer.pod, 9).replace(b'"latest": 0.09', b'"latest": ' + number)
+        assert number in content
+        refused(trainer, Attack(trainer.token, content, 400, "not a report: "))
+
+
+def test_what_is_no_json_is_refused(trainer: Trainer) -> None:
+    refused(trainer, Attack(trainer.token, body(trainer.pod, 9)[:-5], 400, "not a report"))
+    deep = b"[" * 30_000
+    refused(trainer, Attack(trainer.token, deep, 400, "not a report"))
+
+
+def test_a_report_that_goes_back_is_refused(trainer: Trainer) -> None:
+    back = body(trainer.pod, 2, sequence=9)
+    refused(trainer, Attack(trainer.token, back, 409, "step 2 is below 3"))
+
+
+def test_ten_megabytes_are_refused_by_their_announcement_and_by_their_size(trainer: Trainer) -> None:
+    before = trainer.run.job
+    ten = 10 * 1024 * 1024
+    announced = asyncio.run(_raw(trainer, f"Content-Length: {ten}\r\n\r\n".encode(), b""))
+    assert announced == 413, "before a byte of it was sent"
+    chunk = b"10000\r\n" + b" " * 65536 + b"\r\n"
+    streamed = asyncio.run(_raw(trainer, b"Transfer-Encoding: chunked\r\n\r\n", chunk * (ten // 65536)))
+    assert streamed == 413
+    assert trainer.run.job == before
+
+
+async def _raw(trainer: Trainer, head: bytes, content: bytes) -> int:
+    """Send a request as it stands; return the HTTP status."""
+    context = ssl.create_default_context(cadata=trainer.ca)
+    reader, writer = await asyncio.open_connection("127.0.0.1", trainer.operator.port, ssl=context)
+    line = f"POST {REPORT_PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {trainer.token}\r\n"
+    writer.write(line.encode() + head + content)
+    try:
+        # What is too large need not be read to its end, nor be sent to it.
+        return int((await asyncio.wait_for(reader.readline(), 60)).split()[1])
+    finally:
+        writer.transport.abort()
+
+
+async def flood(trainer: Trainer, tokens: Sequence[str], content: bytes, source: str) -> Counter[int]:
+    """Send one report with each token from one address; return the answers by status."""
+    context = ssl.create_default_context(cadata=trainer.ca)
+    connector = aiohttp.TCPConnector(ssl=context, limit=AT_ONCE, local_addr=(source, 0))
+    statuses: Counter[int] = Counter()
+
+    async with aiohttp.ClientSession(trainer.operator.url, connector=connector) as session:
+
+        async def one(token: str) -> None:
+            headers = {"Authorization": f"Bearer {token}"} if token else {}
+            async with session.post(REPORT_PATH, data=content, headers=headers) as answer:
+                statuses[answer.status] += 1
+
+        await asyncio.gather(*map(one, tokens))
+    return statuses
+
+
+def test_a_flood_of_bad_tokens_costs_few_reviews_and_few_lines(trainer: Trainer) -> None:
+    operator = trainer.operator
+    reviews, logged = operator.metric("rft_ingest_token_reviews_total"), len(operator.log.read_text())
+    bad = [f"eyJhbGciOiJub25lIn0.{uuid4().hex}." for _ in range(FLOOD)]
+    statuses = asyncio.run(flood(trainer, bad, body(trainer.pod, 9), "127.0.0.9"))
+    assert set(statuses) <= {401, 429}
+    assert statuses[429] > FLOOD / 2
+    assert operator.metric("rft_ingest_token_reviews_total") - reviews == statuses[401]
+    text = operator.log.read_text()[logged:]
+    assert "from 127.0.0.9 refused: 429 too many requests" in text
+    assert text.count("127.0.0.9") < FLOOD / 10
+    assert "eyJ" not in text
+    assert trainer.push(body(trainer.pod, 4)) == 200, "the others go on"
+
+
+def test_a_pod_that_floods_holds_itself_back_and_nobody_else(trainer: Trainer, submit: Submit) -> None:
+    """Although both come from one address, as pods behind one node's address do."""
+    other = of_another_pod(trainer, submit)
+    assert trainer.operator.push(trainer.ca, other, body(trainer.pod)) == 403, "it is known by now"
+    reviews = trainer.operator.metric("rft_ingest_token_reviews_total")
+    statuses = asyncio.run(flood(trainer, [other] * FLOOD, b"{}", "127.0.0.1"))
+    assert set(statuses) <= {400, 429}
+    assert statuses[429] > FLOOD / 2
+    assert trainer.operator.metric("rft_ingest_token_reviews_total") == reviews
+    for step in range(4, 9):
+        assert trainer.push(body(trainer.pod, step)) == 200
+    wait_until("step 8", lambda: trainer.run.status["progress"]["step"] == 8)
