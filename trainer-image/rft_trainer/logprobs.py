@@ -43,7 +43,7 @@ def unfiltered_logprobs(
     parts = []
     with torch.no_grad():
         for start in range(0, len(target_N), CHUNK_TOKENS):
-            scaled_n_V = head(hidden_N_H[start : start + CHUNK_TOKENS]).float() / temperature
+            scaled_n_V = head(hidden_N_H[start : start + CHUNK_TOKENS]) / temperature
             chosen_n = scaled_n_V.gather(1, target_N[start : start + CHUNK_TOKENS, None]).squeeze(1)
             parts.append(chosen_n - scaled_n_V.logsumexp(dim=1))
     return torch.cat(parts)
@@ -54,12 +54,13 @@ def token_logprobs(
 ) -> TokenLogprobs:
     """Return log-probs of ``target_N`` given the hidden states that predict them.
 
-    ``head`` maps (n, H) to logits (n, V). The filter set is made from detached logits and joined with the
-    sampled token, so that a sampler whose rounding differs never gives an infinite log-prob.
+    ``head`` maps (n, H) to logits (n, V), in float32 or wider. The filter set is made from detached logits
+    and joined with the sampled token, so that a sampler whose rounding differs never gives an infinite
+    log-prob.
     """
 
     def one_chunk(hidden_n_H: Tensor, target_n: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return _from_logits(head(hidden_n_H).float() / settings.temperature, target_n, settings)
+        return _from_logits(head(hidden_n_H) / settings.temperature, target_n, settings)
 
     parts = []
     for start in range(0, len(target_N), CHUNK_TOKENS):

@@ -103,8 +103,9 @@ class Policy:
         return mask_B_1_T_T.masked_fill_(~allowed_B_1_T_T, -torch.inf)
 
     def head(self, hidden_n_H: Tensor) -> Tensor:
-        """Logits (n, V), unscaled by temperature, in float32."""
-        logits_n_V: Tensor = self._inner.get_output_embeddings()(hidden_n_H).float() * self._head_scale
+        """Logits (n, V), unscaled by temperature, in float32 or the model's wider type."""
+        logits_n_V: Tensor = self._inner.get_output_embeddings()(hidden_n_H)
+        logits_n_V = logits_n_V.to(torch.promote_types(logits_n_V.dtype, torch.float32)) * self._head_scale
         cap = getattr(self.config, "final_logit_softcapping", None)
         return logits_n_V if not cap else torch.tanh(logits_n_V / cap) * cap
 
@@ -164,7 +165,8 @@ class Policy:
                 self._model(torch.tensor([[*prompt, *ids[:-1]]], device=self.device)).logits[0, 3:]
                 for ids in (first, second)
             ]
-        ).float()
+        )
+        expected_N_V = expected_N_V.to(torch.promote_types(expected_N_V.dtype, torch.float32))
         separate = [build([Row(prompt, (sample,))]).to(self.device) for sample in samples]
         alone_N_V = torch.cat([self.head(self.hidden(batch)) for batch in separate])
         if not torch.allclose(alone_N_V, expected_N_V, atol=_TOLERANCE, rtol=_TOLERANCE):

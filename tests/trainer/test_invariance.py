@@ -1,0 +1,154 @@
+"""How a batch is cut, ordered and interrupted does not move the trajectory: 20 steps on recorded rollouts."""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+from rft_api.parameters import Training
+from rft_trainer.advantages import group_advantages
+from rft_trainer.checkpoint import Checkpoints, Fence, RunState
+from rft_trainer.data import Prompt, Row
+from rft_trainer.logprobs import Filter
+from rft_trainer.objective import settings_for
+from rft_trainer.optimizer import Schedule, make_optimizer
+from rft_trainer.policy import Policy, PolicyOptions
+from rft_trainer.rewards.types import Score
+from rft_trainer.rollout.engine import Generated
+from rft_trainer.sampling import Group, Rollout
+from rft_trainer.team import Followers
+from rft_trainer.update import UpdateSettings, update
+
+STEPS = 20
+TOLERANCE = {"float64": 1e-8, "float32": 1e-4}
+"""Largest difference of an adapter weight, relative to the largest that training made."""
+CLIPPED, UNCLIPPED = 0.05, 1e9
+"""Gradient norms: one that binds at every step, and one that never does."""
+
+SETTINGS = UpdateSettings(
+    filter=Filter(0.9, 8, 0.95),
+    loss=settings_for("grpo", 0.2, 0.2, 0.05, "token"),
+    max_tokens=16,
+    micro_batch_tokens=1024,
+    longest_shared_row=None,
+    max_grad_norm=CLIPPED,
+    mask_truncated=True,
+)
+TRAINING = Training(lora_rank=4, lora_alpha=8, learning_rate=5e-4, schedule="cosine", warmup_steps=3)
+
+Batch = list[Group]
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to compute the same steps."""
+
+    micro_batch_tokens: int = 1024
+    order: Callable[[Batch, random.Random], Batch] = lambda batch, _: batch
+    shares_prompts: bool = True
+    restart_after: int | None = None
+
+
+def shuffled(batch: Batch, draw: random.Random) -> Batch:
+    """The groups in another order, and the rollouts within each."""
+    return [_reordered(group, draw) for group in draw.sample(batch, len(batch))]
+
+
+def _reordered(group: Group, draw: random.Random) -> Group:
+    pairs = list(zip(group.accepted, group.advantages, strict=True))
+    rollouts, advantages = zip(*draw.sample(pairs, len(pairs)), strict=True)
+    return replace(group, rollouts=rollouts, accepted=rollouts, advantages=advantages)
+
+
+WAYS = {
+    "micro-batches of 40 tokens": Way(micro_batch_tokens=40),
+    "every row accumulated alone": Way(micro_batch_tokens=1),
+    "another order of groups and rollouts": Way(order=shuffled, micro_batch_tokens=64),
+    "a prompt for every rollout": Way(shares_prompts=False),
+    "a restart in the middle": Way(restart_after=10),
+    "all of it at once": Way(40, shuffled, shares_prompts=False, restart_after=7),
+}
+WITHOUT_CLIPPING = ("a restart in the middle", "all of it at once")
+
+
+def recorded(steps: int) -> list[Batch]:
+    """Rollouts as a sampler might have left them: of different lengths, some cut, one group all equal."""
+    draw = random.Random(11)
+
+    def tokens(least: int, most: int) -> tuple[int, ...]:
+        return tuple(draw.randrange(1, 15) for _ in range(draw.randint(least, most)))
+
+    def rollout(value: float) -> Rollout:
+        ids = tokens(1, 10)
+        sampled = tuple(-3 * draw.random() for _ in ids)
+        ending = "length" if draw.random() < 0.1 else "stop"
+        return Rollout(Generated(ids, sampled, "", ending), Score(value))  # type: ignore[arg-type]
+
+    def group(rewards: Sequence[float]) -> Group:
+        rollouts = tuple(map(rollout, rewards))
+        prompt = Prompt(Row(1, [], {}, ""), tokens(8, 20))
+        return Group(prompt, rollouts, rollouts, tuple(group_advantages(rewards, "std")))
+
+    return [[group([1.0, 0.0, draw.random()]), group([0.5] * 3), group([0.0, 1.0])] for _ in range(steps)]
+
+
+def fresh(model: Path, dtype: str) -> tuple[Policy, torch.optim.Optimizer, Schedule]:
+    policy = Policy(PolicyOptions(model, TRAINING, "cpu", dtype, 3))
+    optimizer = make_optimizer(policy.trainable(), TRAINING)
+    return policy, optimizer, Schedule(optimizer, TRAINING)
+
+
+def trained(
+    model: Path, folder: Path, dtype: str, norm: float, way: Way
+) -> tuple[Tensor, Tensor, list[float]]:
+    """The adapter before and after, as one vector each, and the gradient norms of the steps."""
+    folder.mkdir(parents=True)
+    settings = replace(SETTINGS, micro_batch_tokens=way.micro_batch_tokens, max_grad_norm=norm)
+    checkpoints, draw, norms = Checkpoints(folder / "checkpoints", 1, Fence(folder)), random.Random(5), []
+    policy, optimizer, schedule = fresh(model, dtype)
+    before = flat(policy)
+    for step, batch in enumerate(recorded(STEPS), start=1):
+        policy.shares_prompts = policy.shares_prompts and way.shares_prompts
+        schedule.set(step, STEPS)
+        groups = way.order(batch, draw)
+        made = update(policy, optimizer, groups, settings, lambda: False, Followers(1, "cpu", None))
+        norms.append(made.grad_norm)
+        if step == way.restart_after:
+            checkpoints.save(RunState(step=step), policy, optimizer, schedule)
+            policy, optimizer, schedule = fresh(model, dtype)
+            assert checkpoints.load_latest(policy, optimizer, schedule) == RunState(step=step)
+    return before, flat(policy), norms
+
+
+def flat(policy: Policy) -> Tensor:
+    return torch.cat([parameter.detach().double().flatten() for parameter in policy.trainable()])
+
+
+def wide_norm(layer: Any, hidden: Tensor) -> Tensor:
+    """The norm in the tensor's own type; transformers computes it in float32, and rounds its gradient."""
+    mean = hidden.pow(2).mean(-1, keepdim=True)
+    found: Tensor = layer.weight * (hidden * torch.rsqrt(mean + layer.variance_epsilon))
+    return found
+
+
+@pytest.mark.parametrize("norm", [CLIPPED, UNCLIPPED], ids=["clipped", "unclipped"])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_no_way_to_compute_the_steps_moves_the_adapter(
+    character_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, norm: float
+) -> None:
+    torch.set_num_threads(1)
+    if dtype == "float64":
+        monkeypatch.setattr(LlamaRMSNorm, "forward", wide_norm)
+    before, expected, norms = trained(character_model, tmp_path / "plain", dtype, norm, Way())
+    assert all((found > norm) == (norm == CLIPPED) for found in norms)
+    total = (expected - before).abs().max()
+    for name in WAYS if norm == CLIPPED else WITHOUT_CLIPPING:
+        _, found, _ = trained(character_model, tmp_path / name, dtype, norm, WAYS[name])
+        difference = float((found - expected).abs().max() / total)
+        assert difference < TOLERANCE[dtype], name
