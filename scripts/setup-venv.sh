@@ -23,7 +23,7 @@ from pathlib import Path
 
 project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
 extras = project["optional-dependencies"]
-used = ("cli", "operator", "trainer", "wandb", "mlflow", "tensorboard", "dev")
+used = ("cli", "operator", "trainer", "wandb", "mlflow", "tensorboard", "remote-data", "dev")
 for requirement in (*project["dependencies"], *(line for extra in used for line in extras[extra])):
     print(requirement)
 PY

@@ -3,7 +3,16 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rft_trainer.batching import Position, batch_size, epoch_order, estimated_steps, next_expectation
+from rft_trainer.batching import Position, Room, epoch_order, estimated_steps, next_expectation
+
+
+def batch_size(prompts: list[int], rollouts: int, expected: float, budget: int) -> int:
+    room = Room(rollouts, expected, budget)
+    for length in prompts:
+        if not room.takes(length):
+            break
+    return room.prompts
+
 
 lengths = st.lists(st.integers(1, 200), min_size=1, max_size=60)
 
@@ -44,7 +53,7 @@ def test_the_expectation_moves_towards_what_was_trained_on() -> None:
 @given(st.integers(1, 80), st.integers(1, 4), st.integers(2, 8))
 def test_for_equal_prompts_the_estimate_is_exact(rows: int, epochs: int, rollouts: int) -> None:
     prompts, made, position = [30] * rows, 0, Position()
-    estimate = estimated_steps(prompts, position, epochs, rollouts, 10, 1024)
+    estimate = estimated_steps(rows, 30, position, epochs, rollouts, 10, 1024)
     while position.epoch <= epochs:
         count = batch_size(prompts[position.offset :], rollouts, 10, 1024)
         offset = position.offset + count

@@ -9,7 +9,8 @@ import pytest
 
 from rft_api.graders import ExactMatch, Grader, Numeric
 from rft_api.lifecycle import Evaluation
-from rft_trainer.data import Row, load_rows, prompt_key, render, required_fields, split, without
+from rft_trainer.data.rows import Row, prompt_key, required_fields
+from rft_trainer.data.whole import load_rows, render, split, without
 from rft_trainer.errors import ConfigurationError, DataError
 
 USER = {"role": "user", "content": "What is 1 + 1?"}
@@ -116,15 +117,6 @@ def test_a_file_without_rows_is_an_error(tmp_path: Path, content: str) -> None:
 def test_a_missing_file_is_a_data_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         load_rows(tmp_path / "absent.jsonl")
-
-
-def test_a_file_uri_is_read(tmp_path: Path) -> None:
-    assert len(load_rows("file://" + written(tmp_path, {"messages": [USER]}))) == 1
-
-
-def test_a_uri_of_an_unknown_protocol_is_a_configuration_error() -> None:
-    with pytest.raises(ConfigurationError, match="nosuch"):
-        load_rows("nosuch://bucket/rows.jsonl")
 
 
 def test_fields_that_graders_need_are_checked_with_line_numbers(tmp_path: Path) -> None:

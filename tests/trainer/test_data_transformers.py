@@ -2,7 +2,8 @@
 
 import pytest
 
-from rft_trainer.data import Row, prompt_key, render
+from rft_trainer.data.rows import Row, prompt_key
+from rft_trainer.data.whole import render
 
 TEMPLATE = (
     "{% for m in messages %}{{ m.role }} {{ m.content }} {% endfor %}"

@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from rft_api.graders import Grader, Scale
-from rft_trainer.data import load_rows, required_fields
+from rft_trainer.data.rows import required_fields
+from rft_trainer.data.whole import load_rows
 from rft_trainer.errors import ConfigurationError, DataError, Preempted
 from rft_trainer.rewards import post, service
 from rft_trainer.rewards.judge import MAX_TOKENS, parse_score

@@ -5,6 +5,7 @@ completion length, a moving average of what was trained on.
 """
 
 import hashlib
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,19 +31,26 @@ def epoch_order(rows: int, seed: int, epoch: int) -> list[int]:
     return order
 
 
-def batch_size(
-    prompt_lengths: Sequence[int], rollouts: int, expected_completion: float, budget_tokens: int
-) -> int:
-    """Return how many of the next prompts join: at least one, at most all that are left of the epoch.
+@dataclass
+class Room:
+    """What is left of a step: prompts join while their rollouts stay within ``budget_tokens``.
 
-    Prompts join while the sum of rollouts × (prompt + expected completion) stays within ``budget_tokens``.
+    A prompt brings rollouts × (prompt + expected completion) tokens; the first always joins.
     """
-    total = 0.0
-    for count, length in enumerate(prompt_lengths):
-        total += rollouts * (length + expected_completion)
-        if total > budget_tokens:
-            return max(1, count)
-    return len(prompt_lengths)
+
+    rollouts: int
+    expected_completion: float
+    budget_tokens: int
+    prompts: int = 0
+    _tokens: float = 0.0
+
+    def takes(self, prompt_length: int) -> bool:
+        """Whether one more prompt joins. None does after the first that did not."""
+        self._tokens += self.rollouts * (prompt_length + self.expected_completion)
+        if self.prompts and self._tokens > self.budget_tokens:
+            return False
+        self.prompts += 1
+        return True
 
 
 def next_expectation(expected: float, trained_lengths: Sequence[int]) -> float:
@@ -53,18 +61,24 @@ def next_expectation(expected: float, trained_lengths: Sequence[int]) -> float:
 
 
 def estimated_steps(
-    prompt_lengths: Sequence[int],
+    rows: int,
+    mean_length: float,
     position: Position,
     epochs: int,
     rollouts: int,
     expected_completion: float,
     budget_tokens: int,
+    share: float = 1.0,
 ) -> int:
-    """Estimate the steps that are left from ``position``, as if every prompt had the mean length."""
-    if not prompt_lengths or position.epoch > epochs:
+    """Estimate the steps that are left from ``position``, as if every prompt had the mean length.
+
+    Of the ``rows`` of an epoch a ``share`` is trained on.
+    """
+    if not rows or position.epoch > epochs:
         return 0
-    mean = sum(prompt_lengths) / len(prompt_lengths)
-    prompts = prompts_per_step(mean, expected_completion, rollouts, budget_tokens)
-    rows = len(prompt_lengths)
-    later = (epochs - position.epoch) * steps_for(rows, prompts)
-    return steps_for(rows - position.offset, prompts) + later
+    prompts = prompts_per_step(mean_length, expected_completion, rollouts, budget_tokens)
+
+    def steps(places: int) -> int:
+        return steps_for(math.ceil(share * places), prompts)
+
+    return steps(rows - position.offset) + (epochs - position.epoch) * steps(rows)

@@ -20,7 +20,10 @@ _STATE, _TENSORS = "state.json", "training.pt"
 
 @dataclass
 class RunState:
-    """Where a run is after a whole step. ``position`` counts trained rows only."""
+    """Where a run is after a whole step. ``position`` counts trained rows only.
+
+    ``dropped_prompts`` are those that were found too long on the way, beside those known from the start.
+    """
 
     step: int = 0
     position: Position = field(default_factory=Position)
@@ -29,6 +32,7 @@ class RunState:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     dropped_groups: int = 0
+    dropped_prompts: int = 0
     grader_errors: dict[str, int] = field(default_factory=dict)
     gpu_seconds: float = 0.0
     best_reward: float | None = None

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,40 @@ def new_folder(target: Path) -> Iterator[Path]:
         raise VolumeError(f"{target}: {error}") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+@contextmanager
+def new_file(target: Path) -> Iterator[Path]:
+    """Give the path of a temporary file that takes ``target``'s place when the block succeeds.
+
+    Raises VolumeError where the folder cannot be made or the file not be moved.
+    """
+    unfinished = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}{_PARTIAL}")
+    try:
+        with _volume_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+        yield unfinished
+        with _volume_errors(target):
+            sync(unfinished)
+            unfinished.replace(target)
+    finally:
+        with suppress(OSError):
+            unfinished.unlink()
+
+
+@contextmanager
+def _volume_errors(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise VolumeError(f"{target}: {error}") from error
+
+
+def write_pieces(target: Path, pieces: Iterable[bytes]) -> None:
+    """Replace a file with what is given piece by piece. Raises VolumeError."""
+    with new_file(target) as unfinished, _volume_errors(target), unfinished.open("wb") as file:
+        for piece in pieces:
+            file.write(piece)
 
 
 def sync(path: Path) -> None:

@@ -21,8 +21,10 @@ from rft_api.status import RunStatus
 from rft_planner.steps import first_expectation
 from rft_trainer import batching, files, preflight
 from rft_trainer.checkpoint import Fence, RunState
-from rft_trainer.data import Prompt
-from rft_trainer.errors import ConfigurationError, Preempted, UserCodeError
+from rft_trainer.data import Prompt, opening
+from rft_trainer.data.source import discard
+from rft_trainer.data.training import Batch
+from rft_trainer.errors import ConfigurationError, DataError, Preempted, UserCodeError
 from rft_trainer.heldout import RowScores, compare, evaluate
 from rft_trainer.metrics import metrics_row
 from rft_trainer.progress import Events, Stage, Status
@@ -89,19 +91,19 @@ class Run:
             reason = stop_reason(self._stop(), self.state, heldout_reward, datetime.now(UTC))
             if reason is not None:
                 return reason
-            prompts = self._next_prompts(parts)
-            if not prompts:
+            laid_out = self._next_batch(parts)
+            if not laid_out.prompts:
                 return Reason.COMPLETED
-            self._step(parts, prompts)
+            self._step(parts, laid_out)
             heldout_reward = self._evaluate_if_due(parts)
             if self.state.step % self.spec.checkpoint.every_steps == 0:
                 self._save(parts)
 
-    def _step(self, parts: Parts, prompts: list[Prompt]) -> None:
+    def _step(self, parts: Parts, laid_out: Batch) -> None:
         """Sample, grade, update, publish: one batch, one optimizer step."""
         started = time.monotonic()
         step = self.state.step + 1
-        batch = self._sample(parts, prompts, step)
+        batch = self._sample(parts, laid_out.prompts, step)
         if batch.scores.mostly_errors:
             self._save(parts)
             raise UserCodeError(f"more than half of step {step} could not be graded: {_first(batch)}")
@@ -110,7 +112,7 @@ class Run:
         rate = parts.schedule.set(step, self._total_steps(parts))
         kept = [group for group in batch.groups if not group.dropped]
         result = update(parts.policy, parts.optimizer, kept, parts.update, self.should_stop, parts.followers)
-        self._advance(batch, len(prompts), len(parts.train))
+        self._advance(batch, laid_out)
         publish_started = time.monotonic()
         self.fence.check()
         if result.moved:
@@ -140,30 +142,28 @@ class Run:
             **row,
         )
 
-    def _next_prompts(self, parts: Parts) -> list[Prompt]:
-        """Lay out the next batch; empty after the last epoch."""
-        position = self.state.position
-        if position.epoch > self.spec.training.epochs:
-            return []
-        order = batching.epoch_order(len(parts.train), self.seed, position.epoch)[position.offset :]
-        count = batching.batch_size(
-            [len(parts.train[index].token_ids) for index in order],
-            self.spec.sampling.num_rollouts,
-            self.state.expected_completion,
-            self.spec.training.batch_size_tokens,
-        )
-        return [parts.train[index] for index in order[:count]]
+    def _next_batch(self, parts: Parts) -> Batch:
+        """Lay out the next batch; empty after the last epoch. Rows that are broken end the run."""
+        try:
+            return parts.train.batch(self.state.position, *self._room())
+        except DataError:
+            self._save(parts)
+            raise
 
-    def _advance(self, batch: SampledBatch, prompts: int, rows: int) -> None:
-        """Move the state past a trained batch. Never crosses into the next epoch."""
+    def _room(self) -> tuple[int, int, float, int]:
+        """Epochs, rollouts of a prompt, the length expected of one, and the tokens of a step."""
+        training = self.spec.training
+        rollouts = self.spec.sampling.num_rollouts
+        return training.epochs, rollouts, self.state.expected_completion, training.batch_size_tokens
+
+    def _advance(self, batch: SampledBatch, laid_out: Batch) -> None:
+        """Move the state past a trained batch."""
         state = self.state
         accepted = [rollout for group in batch.groups for rollout in group.accepted]
         lengths = [len(rollout.generated.token_ids) for rollout in accepted]
-        offset = state.position.offset + prompts
-        epoch = state.position.epoch
-        state.position = (
-            batching.Position(epoch, offset) if offset < rows else batching.Position(epoch + 1, 0)
-        )
+        state.position = laid_out.after
+        state.dropped_prompts += laid_out.dropped
+        self.status.dropped_prompts += laid_out.dropped
         state.step += 1
         state.expected_completion = batching.next_expectation(state.expected_completion, lengths)
         state.prompt_tokens += sum(len(g.accepted) * len(g.prompt.token_ids) for g in batch.groups)
@@ -184,16 +184,7 @@ class Run:
 
     def _total_steps(self, parts: Parts) -> int:
         """Steps in all, as far as can be told from the lengths so far."""
-        training = self.spec.training
-        left = batching.estimated_steps(
-            [len(prompt.token_ids) for prompt in parts.train],
-            self.state.position,
-            training.epochs,
-            self.spec.sampling.num_rollouts,
-            self.state.expected_completion,
-            training.batch_size_tokens,
-        )
-        total = self.state.step + left
+        total = self.state.step + parts.train.steps_left(self.state.position, *self._room())
         stop = self._stop()
         limit = stop.max_steps if stop is not None else None
         return total if limit is None else min(total, max(limit, self.state.step))
@@ -214,7 +205,7 @@ class Run:
             return
         found = preflight.saved(self.folder)
         if found is None:
-            found = preflight.findings(self._sample(parts, self._some_prompts(parts), 0))
+            found = preflight.findings(self._sample(parts, parts.train.first(preflight.PROMPTS), 0))
             self.fence.check()
             preflight.save(self.folder, found)
         self.status.preflight = found
@@ -222,10 +213,6 @@ class Run:
             log.warning("preflight: %s: %s", finding.parameter, finding.message)
         if found and self.spec.preflight == "require":
             raise ConfigurationError("; ".join(f"{entry.parameter}: {entry.message}" for entry in found))
-
-    def _some_prompts(self, parts: Parts) -> list[Prompt]:
-        order = batching.epoch_order(len(parts.train), self.seed, 1)
-        return [parts.train[index] for index in order[: preflight.PROMPTS]]
 
     def _sample(self, parts: Parts, prompts: list[Prompt], step: int) -> SampledBatch:
         """Sample and grade at training settings."""
@@ -310,7 +297,7 @@ class Run:
             self.state = state
             self.events.emit("resumed", step=state.step)
         self.status.resumed_from_step = self.state.step
-        self.status.dropped_prompts = parts.dropped_prompts
+        self.status.dropped_prompts = parts.dropped_prompts + self.state.dropped_prompts
         self.metrics = MetricsFile(self.folder / "metrics.jsonl", self.state.step)
         clean(self.folder, self.state.step)
         self.status.total_steps = self._total_steps(parts)
@@ -330,6 +317,7 @@ class Run:
         with files.new_folder(target) as unfinished:
             parts.policy.save_adapter(unfinished)
         self.status.output = self.status.output.model_copy(update={"adapter": str(target)})
+        discard(self.folder / opening.FOLDER)
         self.status.total_steps = self.state.step
         self.status.total_steps_estimated = False
         self._enter("finished")

@@ -15,7 +15,9 @@ from rft_planner.memory import USABLE
 from rft_planner.shapes import Shape, UnreadableConfig, estimated, from_config
 from rft_trainer import machine, models
 from rft_trainer.checkpoint import Checkpoints, Fence
-from rft_trainer.data import Prompt, load_rows, render, required_fields, split, without
+from rft_trainer.data import Prompt
+from rft_trainer.data.opening import open_rows
+from rft_trainer.data.training import TrainingPrompts
 from rft_trainer.device import on_this_machine
 from rft_trainer.errors import ConfigurationError, ModelError
 from rft_trainer.logprobs import Filter
@@ -43,7 +45,7 @@ class Parts:
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     checkpoints: Checkpoints
-    train: list[Prompt]
+    train: TrainingPrompts
     heldout: list[Prompt]
     dropped_prompts: int
     sampling: SamplingParameters
@@ -67,12 +69,7 @@ def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Call
     followers = Followers(trainers(config), config.device, _path(config.scratch_dir))
     stack.callback(followers.close)
     scorer = stack.enter_context(Scorer.from_config(config))
-    rows = load_rows(config.dataset_path, required_fields(spec.graders))
-    if config.evaluation_path is not None:
-        heldout_rows = load_rows(config.evaluation_path, required_fields(spec.graders))
-        train_rows = without(rows, heldout_rows)
-    else:
-        train_rows, heldout_rows = split(rows, spec.evaluation)
+    rows = open_rows(config, stack, should_stop)
 
     folder = models.resolve(spec.model.name, spec.model.revision)
     shape = _shape(folder, spec.model)
@@ -89,9 +86,7 @@ def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Call
     with followers.watched():
         policy = Policy(options, followers.gather(options))
     budget = context - spec.sampling.max_tokens
-    arguments = spec.model.chat_template_args
-    train, dropped = render(train_rows, policy.tokenizer, arguments, budget)
-    heldout, dropped_heldout = render(heldout_rows, policy.tokenizer, arguments, budget)
+    prompts = rows.rendered(policy.tokenizer, spec.model.chat_template_args, budget)
     scorer.ready(should_stop)
     optimizer = make_optimizer(policy.trainable(), spec.training)
     sampling = SamplingParameters(
@@ -109,9 +104,9 @@ def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Call
         optimizer=optimizer,
         schedule=Schedule(optimizer, spec.training),
         checkpoints=Checkpoints(run_dir / "checkpoints", spec.checkpoint.keep, fence),
-        train=train,
-        heldout=heldout,
-        dropped_prompts=dropped + dropped_heldout,
+        train=prompts.train,
+        heldout=prompts.heldout,
+        dropped_prompts=prompts.dropped,
         sampling=sampling,
         update=_update_settings(config, sampling),
     )

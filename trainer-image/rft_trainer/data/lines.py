@@ -1,0 +1,100 @@
+"""The lines of a file too large to hold: where each begins is written to a file beside the run's other data.
+
+Eight bytes a line, on disk only: neither the rows nor their places take memory.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rft_trainer import files
+from rft_trainer.data.rows import BYTE_ORDER_MARK
+from rft_trainer.data.source import readable
+from rft_trainer.errors import DataError, VolumeError
+
+_CHUNK_BYTES = 8 << 20
+_PLACE = np.dtype("<u8")
+
+
+class Lines:
+    """A file's lines by number, from 1. Only a newline ends one: JSON text may hold U+2028."""
+
+    def __init__(self, file: Path, index: Path) -> None:
+        """Open a file whose index was made with ``index_lines``. Raises DataError, VolumeError."""
+        self.file = file
+        with readable(file):
+            self._data = os.open(file, os.O_RDONLY)
+        try:
+            self._index = os.open(index, os.O_RDONLY)
+        except OSError as error:
+            raise VolumeError(f"{index}: {error}") from error
+        self._count = os.fstat(self._index).st_size // _PLACE.itemsize - 1
+        self._identity = _identity(file)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, line: int) -> bytes:
+        """Return the bytes of a line. Raises DataError when the file is not what was indexed."""
+        two = os.pread(self._index, 2 * _PLACE.itemsize, (line - 1) * _PLACE.itemsize)
+        begin, end = (int(place) for place in np.frombuffer(two, _PLACE))
+        raw = os.pread(self._data, end - begin, begin)
+        if len(raw) != end - begin:
+            raise DataError(f"line {line}: {self.file} became shorter while the run goes on")
+        return raw.removeprefix(BYTE_ORDER_MARK) if line == 1 else raw
+
+    def changed(self) -> bool:
+        """Whether somebody wrote to the file since it was opened."""
+        return _identity(self.file) != self._identity
+
+    def close(self) -> None:
+        """Close both files."""
+        os.close(self._data)
+        os.close(self._index)
+
+
+def index_lines(file: Path, index: Path) -> bool:
+    """Write where the lines of ``file`` begin, unless ``index`` says so already.
+
+    Returns whether another state of the file was indexed before. Raises DataError, VolumeError.
+    """
+    about = index.with_suffix(".json")
+    with readable(file):
+        identity = _identity(file)
+        known = _known(about) if index.exists() else None
+        if known == identity:
+            return False
+        files.write_pieces(index, _places(file))
+    files.write_json(about, identity)
+    return known is not None
+
+
+def _places(file: Path) -> Iterator[bytes]:
+    """Yield the places where lines begin, and the file's size: where the last one ends."""
+    begin = np.zeros(1, _PLACE)
+    position = 0
+    with file.open("rb", buffering=0) as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            yield begin.tobytes()
+            begin = (np.flatnonzero(np.frombuffer(chunk, np.uint8) == 0x0A) + (position + 1)).astype(_PLACE)
+            position += len(chunk)
+    yield begin.tobytes()
+    if not len(begin) or int(begin[-1]) != position:
+        yield np.array([position], _PLACE).tobytes()
+
+
+def _identity(file: Path) -> dict[str, Any]:
+    found = file.stat()
+    return {"file": str(file), "bytes": found.st_size, "modifiedNanoseconds": found.st_mtime_ns}
+
+
+def _known(about: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(about.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None

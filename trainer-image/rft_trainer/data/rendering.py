@@ -1,0 +1,34 @@
+"""The model's chat template makes token ids of messages."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from rft_trainer.data.rows import Message, Prompt, Row
+from rft_trainer.errors import ConfigurationError
+
+
+class Tokenizer(Protocol):
+    """The one method of a tokenizer that is used here."""
+
+    def apply_chat_template(self, conversation: list[Message], **options: Any) -> Any:
+        """Return the token ids of a conversation."""
+
+
+class Renderer:
+    """Renders rows with the template's arguments of a job."""
+
+    def __init__(self, tokenizer: Tokenizer, chat_template_args: Mapping[str, Any] | None) -> None:
+        """Raises ConfigurationError when the tokenizer has no template."""
+        if getattr(tokenizer, "chat_template", "") is None:
+            raise ConfigurationError("the model's tokenizer has no chat template")
+        self._tokenizer = tokenizer
+        ours = {"add_generation_prompt": True, "tokenize": True, "return_dict": False}
+        self._options = {**(chat_template_args or {}), **ours}
+
+    def prompt(self, row: Row) -> Prompt:
+        """Return the row with its token ids. Raises ValueError, with the line, where the template does."""
+        try:
+            ids = self._tokenizer.apply_chat_template(row.messages, **self._options)
+        except Exception as error:  # templates are programs of the model's authors: they raise anything
+            raise ValueError(f"line {row.line}: the chat template refuses it: {error}") from error
+        return Prompt(row, tuple(ids))

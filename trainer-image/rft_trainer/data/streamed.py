@@ -1,0 +1,166 @@
+"""Files too large to read before the start: a row is read, checked and rendered when its turn comes.
+
+Before the start the first part of the file is checked whole, and rows from all over it. A broken line
+that is reached later ends the run with its number; what was trained is kept.
+"""
+
+import logging
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from rft_planner.steps import MAX_HELD_OUT, MIN_HELD_OUT
+from rft_trainer.batching import Position
+from rft_trainer.data.lines import Lines
+from rft_trainer.data.order import permuted
+from rft_trainer.data.rendering import Renderer
+from rft_trainer.data.rows import MAX_LISTED, Prompt, Required, Row, data_error, read_row
+from rft_trainer.data.training import Reached, TrainingPrompts
+from rft_trainer.data.whole import WARN_DROPPED, checked
+from rft_trainer.errors import DataError
+
+log = logging.getLogger(__name__)
+
+LOOK_AHEAD = 1000
+"""Rows that are read behind a broken one, to report more than one at once."""
+_TRIES = 8
+"""Rows looked at for each that is wanted: where there are fewer different prompts, they are too few."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Rows from all over a file, no two with the same prompt."""
+
+    rows: list[Row]
+
+    def prompts(self, renderer: Renderer, budget_tokens: int) -> tuple[list[Prompt], float, float]:
+        """Return those within the budget, their mean length in tokens and their share. Raises DataError."""
+        prompts = _rendered(self.rows, renderer)
+        kept = [prompt for prompt in prompts if len(prompt.token_ids) <= budget_tokens]
+        if not kept:
+            shortest = min(len(prompt.token_ids) for prompt in prompts)
+            raise DataError(
+                f"all of {len(prompts)} prompts from all over the dataset are longer than {budget_tokens}"
+                f" tokens (the shortest has {shortest}): raise maxContextLength or lower maxTokens"
+            )
+        share = len(kept) / len(prompts)
+        if 1 - share > WARN_DROPPED:
+            percent = 100 * (1 - share)
+            log.warning("about %.0f %% of the prompts are longer than %d tokens", percent, budget_tokens)
+        return kept, fmean(len(prompt.token_ids) for prompt in kept), share
+
+
+def _rendered(rows: Sequence[Row], renderer: Renderer) -> list[Prompt]:
+    prompts, problems = [], []
+    for row in rows:
+        try:
+            prompts.append(renderer.prompt(row))
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise data_error(problems)
+    return prompts
+
+
+def check_first(lines: Lines, required: Required, size: int) -> None:
+    """Check every line that ends within the first ``size`` bytes. Raises DataError with all problems."""
+    with lines.file.open("rb") as file:
+        head = file.read(size)
+    whole = head[: head.rfind(b"\n") + 1]
+    problems = [problem for _, found in checked(whole, required) for problem in found]
+    if problems:
+        raise data_error(problems)
+
+
+def sample(lines: Lines, required: Required) -> Sample:
+    """Return rows whose places depend on the number of lines alone: not on the seed or the attempt.
+
+    Raises DataError where some are broken, or too few prompts differ.
+    """
+    rows: dict[str, Row] = {}
+    problems: list[str] = []
+    for index in range(min(len(lines), _TRIES * MAX_HELD_OUT)):
+        line = 1 + permuted(index, len(lines), "held-out")
+        row, found = _row(lines, line, required)
+        problems += found
+        if row is not None:
+            rows.setdefault(row.key, row)
+        if len(rows) == MAX_HELD_OUT:
+            break
+    if problems:
+        raise data_error(problems)
+    if len(rows) < max(MIN_HELD_OUT, MAX_HELD_OUT // 2):
+        raise DataError(
+            f"{lines.file}: {_TRIES * MAX_HELD_OUT} rows from all over it have only {len(rows)} different"
+            " prompts: leave out what repeats"
+        )
+    return Sample(list(rows.values()))
+
+
+def _row(lines: Lines, line: int, required: Required) -> tuple[Row | None, list[str]]:
+    """Return the row of a line, which a blank one has not, and what is wrong with it."""
+    raw = lines[line]
+    if not raw.strip():
+        return None, []
+    row, problems = read_row(line, raw, required)
+    if problems and lines.changed():
+        raise DataError(f"{problems[0]}: {lines.file} was changed while the run goes on")
+    return row, problems
+
+
+class Streamed(TrainingPrompts):
+    """The prompts of a file, read line by line in an order that is computed."""
+
+    def __init__(
+        self,
+        lines: Lines,
+        required: Required,
+        renderer: Renderer,
+        budget_tokens: int,
+        held_out: Collection[str],
+        seed: int,
+    ) -> None:
+        """Leave out the prompts whose keys are in ``held_out``."""
+        self._lines, self._required, self._renderer = lines, required, renderer
+        self._budget, self._held_out, self._seed = budget_tokens, frozenset(held_out), seed
+        self.rows = len(lines)
+
+    def read(self, position: Position) -> Iterator[Reached]:
+        """Yield what is fit to train on; raises DataError with the broken lines among the next ones."""
+        dropped, found = 0, False
+        for offset in range(position.offset, self.rows):
+            prompt, problems = self._prompt(position.epoch, offset)
+            if problems:
+                raise data_error([*problems, *self._problems_after(position.epoch, offset)])
+            if prompt is None:
+                continue
+            if len(prompt.token_ids) > self._budget:
+                dropped += 1
+                continue
+            found = True
+            yield Reached(prompt, offset + 1, dropped)
+        if not found and position.offset == 0:
+            raise DataError(
+                f"{self._lines.file}: of {self.rows} lines {dropped} are longer than {self._budget} tokens,"
+                " and the others are blank or evaluated on"
+            )
+        yield Reached(None, self.rows, dropped)
+
+    def _prompt(self, epoch: int, offset: int) -> tuple[Prompt | None, list[str]]:
+        line = 1 + permuted(offset, self.rows, f"order/{self._seed}/{epoch}")
+        row, problems = _row(self._lines, line, self._required)
+        if row is None or problems or row.key in self._held_out:
+            return None, problems
+        try:
+            return self._renderer.prompt(row), []
+        except ValueError as error:
+            return None, [str(error)]
+
+    def _problems_after(self, epoch: int, offset: int) -> list[str]:
+        """Look for more broken lines among those that come next: one at a time would cost a run each."""
+        found: list[str] = []
+        for later in range(offset + 1, min(self.rows, offset + 1 + LOOK_AHEAD)):
+            found += self._prompt(epoch, later)[1]
+            if len(found) >= MAX_LISTED:
+                break
+        return found

@@ -1,0 +1,104 @@
+"""The prompts of a step, from a dataset of any size."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from statistics import fmean
+
+from rft_trainer.batching import Position, Room, epoch_order, estimated_steps
+from rft_trainer.data.rows import Prompt
+
+
+@dataclass(frozen=True)
+class Reached:
+    """A prompt, and the offset behind it. Without a prompt: the end of the epoch.
+
+    ``dropped`` counts the longer prompts that were passed over since reading began.
+    """
+
+    prompt: Prompt | None
+    end: int
+    dropped: int = 0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The prompts of a step, where the next one begins, and how many longer ones were first passed over."""
+
+    prompts: list[Prompt]
+    after: Position
+    dropped: int
+
+
+class TrainingPrompts(ABC):
+    """Prompts in the order in which they are trained; an epoch has ``rows`` places.
+
+    ``mean_length`` is of a prompt, in tokens; ``share`` is that of the places that hold one. Both may come
+    from a sample.
+    """
+
+    rows: int
+    mean_length: float
+    share: float = 1.0
+
+    @abstractmethod
+    def read(self, position: Position) -> Iterator[Reached]:
+        """Yield the prompts from a position to the end of its epoch, and that end. Raises DataError."""
+
+    def batch(
+        self, position: Position, epochs: int, rollouts: int, completion: float, budget_tokens: int
+    ) -> Batch:
+        """Return the next batch: within one epoch, and empty after the last. Raises DataError.
+
+        ``completion`` is the length that is expected of one, in tokens.
+        """
+        dropped = 0
+        while position.epoch <= epochs:
+            room = Room(rollouts, completion, budget_tokens)
+            prompts: list[Prompt] = []
+            epoch, passed = position.epoch, 0
+            for reached in self.read(position):
+                if reached.prompt is not None and not room.takes(len(reached.prompt.token_ids)):
+                    break
+                passed = reached.dropped
+                if reached.prompt is None:
+                    position = Position(epoch + 1, 0)
+                    break
+                prompts.append(reached.prompt)
+                position = Position(epoch, reached.end)
+            dropped += passed if epoch == 1 else 0  # later epochs pass over the same ones
+            if prompts:
+                return Batch(prompts, position, dropped)
+        return Batch([], position, dropped)
+
+    def first(self, count: int) -> list[Prompt]:
+        """Return the first prompts of the first epoch. Raises DataError."""
+        reached = (one.prompt for one in self.read(Position()))
+        return list(islice((prompt for prompt in reached if prompt is not None), count))
+
+    def steps_left(
+        self, position: Position, epochs: int, rollouts: int, completion: float, budget_tokens: int
+    ) -> int:
+        """Estimate the steps that are left from a position."""
+        return estimated_steps(
+            self.rows, self.mean_length, position, epochs, rollouts, completion, budget_tokens, self.share
+        )
+
+
+class InMemory(TrainingPrompts):
+    """Prompts that were all rendered before the start."""
+
+    def __init__(self, prompts: Sequence[Prompt], seed: int) -> None:
+        self._prompts, self._seed = prompts, seed
+        self._order: tuple[int, list[int]] = (0, [])
+        self.rows = len(prompts)
+        self.mean_length = fmean(len(prompt.token_ids) for prompt in prompts) if prompts else 0.0
+
+    def read(self, position: Position) -> Iterator[Reached]:
+        """Yield them in the order of their epoch."""
+        if self._order[0] != position.epoch:
+            self._order = position.epoch, epoch_order(self.rows, self._seed, position.epoch)
+        for offset in range(position.offset, self.rows):
+            yield Reached(self._prompts[self._order[1][offset]], offset + 1)
+        yield Reached(None, self.rows)

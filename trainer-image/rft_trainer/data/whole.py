@@ -1,0 +1,132 @@
+"""Datasets that are read whole before the start: loaded, split and rendered.
+
+A bad dataset is reported whole: every broken line is collected before anything fails, because a
+user who fixes one line per GPU allocation gives up.
+"""
+
+import logging
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rft_api.lifecycle import Evaluation
+from rft_planner.steps import MAX_HELD_OUT, MIN_HELD_OUT, held_out_rows
+from rft_trainer.data.rendering import Renderer, Tokenizer
+from rft_trainer.data.rows import BYTE_ORDER_MARK, Prompt, Required, Row, data_error, read_row
+from rft_trainer.data.source import readable
+from rft_trainer.errors import DataError
+
+log = logging.getLogger(__name__)
+
+WARN_DROPPED = 0.1
+"""Share of prompts over the budget above which a warning is logged."""
+
+
+def load_rows(file: str | Path, required: Required | None = None) -> list[Row]:
+    """Read the JSONL rows of a local file; blank lines are skipped.
+
+    ``required`` is what ``required_fields`` returns. Raises DataError with every broken line.
+    """
+    with readable(file):
+        data = Path(file).read_bytes()
+    rows: list[Row] = []
+    problems: list[str] = []
+    for row, found in checked(data, required or {}):
+        problems += found
+        if row is not None:
+            rows.append(row)
+    if problems:
+        raise data_error(problems)
+    if not rows:
+        raise DataError(f"{file}: no rows")
+    return rows
+
+
+def checked(data: bytes, required: Required) -> Iterator[tuple[Row | None, list[str]]]:
+    """Yield the row of every line, where it can be parsed, and all that is wrong with it."""
+    for line, raw in _lines(data):
+        yield read_row(line, raw, required)
+
+
+def _lines(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Number the lines from 1. Only a newline ends one: JSON text may hold U+2028."""
+    for number, raw in enumerate(data.removeprefix(BYTE_ORDER_MARK).split(b"\n"), start=1):
+        if raw.strip():
+            yield number, raw
+
+
+def split(rows: Sequence[Row], evaluation: Evaluation) -> tuple[list[Row], list[Row]]:
+    """Return (train, held out); rows with the same prompt land on the same side.
+
+    Prompts are taken in the order of their hashes, so the set depends on the rows alone: not on
+    their order, the seed or the attempt. Raises DataError when half of the rows are too few.
+    """
+    limit = min(MAX_HELD_OUT, len(rows) // 2)
+    wanted = held_out_rows(len(rows), evaluation.fraction)
+    sizes: dict[str, int] = {}
+    for row in rows:
+        sizes[row.key] = sizes.get(row.key, 0) + 1
+    held: set[str] = set()
+    count = 0
+    for key in sorted(sizes):
+        if count < wanted and count + sizes[key] <= limit:
+            held.add(key)
+            count += sizes[key]
+    if count < MIN_HELD_OUT:
+        raise DataError(
+            f"{len(rows)} rows with {len(sizes)} different prompts are too few to hold out {MIN_HELD_OUT} and"
+            f" train on as many: add rows, or give the evaluation a dataset of its own"
+        )
+    return [r for r in rows if r.key not in held], [r for r in rows if r.key in held]
+
+
+def without(rows: Sequence[Row], held_out: Collection[Row]) -> list[Row]:
+    """Return the rows whose prompts are not evaluated on, for an evaluation dataset of its own.
+
+    Raises DataError when none is left.
+    """
+    keys = {row.key for row in held_out}
+    kept = [row for row in rows if row.key not in keys]
+    if not kept:
+        raise DataError("every training prompt is also in the evaluation dataset")
+    if len(kept) < len(rows):
+        log.warning("%d training rows left out: their prompts are evaluated on", len(rows) - len(kept))
+    return kept
+
+
+def render(
+    rows: Sequence[Row],
+    tokenizer: Tokenizer,
+    chat_template_args: Mapping[str, Any] | None,
+    budget_tokens: int,
+) -> tuple[list[Prompt], int]:
+    """Return the prompts within ``budget_tokens`` and how many were longer.
+
+    Raises DataError for rows the chat template refuses and when every prompt is too long,
+    ConfigurationError when the tokenizer has no template.
+    """
+    renderer = Renderer(tokenizer, chat_template_args)
+    prompts: list[Prompt] = []
+    problems: list[str] = []
+    shortest: int | None = None
+    for row in rows:
+        try:
+            prompt = renderer.prompt(row)
+        except ValueError as error:
+            problems.append(str(error))
+            continue
+        length = len(prompt.token_ids)
+        shortest = min(length, shortest if shortest is not None else length)
+        if length <= budget_tokens:
+            prompts.append(prompt)
+    if problems:
+        raise data_error(problems)
+    dropped = len(rows) - len(prompts)
+    if not prompts:
+        raise DataError(
+            f"all {len(rows)} prompts are longer than {budget_tokens} tokens (the shortest has {shortest}):"
+            " raise maxContextLength or lower maxTokens"
+        )
+    if dropped > WARN_DROPPED * len(rows):
+        log.warning("%d of %d prompts dropped: longer than %d tokens", dropped, len(rows), budget_tokens)
+    return prompts, dropped
