@@ -180,6 +180,13 @@ class GraderEvaluation(Model):
     difference: PairedDifference | None = Field(None, description="Tuned minus base, paired by row.")
 
 
+class BestEvaluation(Model):
+    """The evaluated checkpoint with the highest held-out reward."""
+
+    step: Int = Field(ge=1, description="Its step.")
+    reward: GraderEvaluation = Field(description="The whole reward.")
+
+
 class EvaluationResult(Model):
     """Held-out evaluation."""
 
@@ -187,7 +194,12 @@ class EvaluationResult(Model):
     step: Int = Field(0, ge=0, description="Step of the tuned policy.")
     reward: GraderEvaluation | None = Field(None, description="The whole reward.")
     graders: dict[str, GraderEvaluation] | None = Field(None, description="By grader.")
-    selected: bool = Field(False, description="The best checkpoint was chosen on these rows.")
+    best: BestEvaluation | None = Field(
+        None, description="The checkpoint with the highest held-out reward; absent before one is evaluated."
+    )
+    selected: bool = Field(
+        False, description="The best checkpoint was chosen among several on these rows, which flatters it."
+    )
 
 
 class PhaseSeconds(Model):
@@ -248,6 +260,9 @@ class Output(Model):
     folder: str | None = Field(None, description="The run's folder on the volume.")
     adapter: str | None = Field(None, description="The final adapter; loads with peft.")
     checkpoint: str | None = Field(None, description="The newest checkpoint.")
+    best_checkpoint: str | None = Field(
+        None, description="The checkpoint with the highest held-out reward; never removed."
+    )
 
 
 class RunStatus(Model):

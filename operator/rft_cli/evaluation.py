@@ -19,6 +19,8 @@ def evaluation_table(result: EvaluationResult) -> Table:
         table.add_row(*_cells("reward", result.reward))
     for name, scores in (result.graders or {}).items():
         table.add_row(*_cells(f"  {name}", scores))
+    if result.best is not None and result.best.step != result.step:
+        table.add_row(*_cells(f"reward of the best, step {result.best.step}", result.best.reward))
     return table
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from rft_api.job import RFTJobSpec
-from rft_api.status import EvaluationResult, GraderEvaluation
+from rft_api.status import BestEvaluation, EvaluationResult, GraderEvaluation
 from rft_trainer import files
 from rft_trainer.data import Prompt
 from rft_trainer.evaluation import paired_bootstrap
+from rft_trainer.progress import known
 from rft_trainer.rewards.scorer import Scorer
 from rft_trainer.rollout.engine import Request, RolloutEngine, SamplingParameters, rollout_seed
 from rft_trainer.sampling import Rollout, complete_and_score
@@ -94,8 +95,20 @@ def evaluate(
     )
 
 
-def compare(base: RowScores, tuned: RowScores | None, seed: int, selected: bool) -> EvaluationResult:
-    """Put both policies side by side: means, paired differences and their intervals."""
+def compare(
+    base: RowScores,
+    tuned: RowScores | None,
+    seed: int,
+    best: RowScores | None = None,
+    selected: bool = False,
+) -> EvaluationResult:
+    """Put the policies side by side: means, paired differences and their intervals.
+
+    ``selected``: ``best`` was chosen among several.
+    """
+    chosen = None
+    if best is not None:
+        chosen = BestEvaluation(step=best.step, reward=_side_by_side(base.reward, best.reward, seed))
     return EvaluationResult(
         rows=len(base.lines),
         step=tuned.step if tuned else 0,
@@ -104,6 +117,7 @@ def compare(base: RowScores, tuned: RowScores | None, seed: int, selected: bool)
             name: _side_by_side(scores, tuned.graders[name] if tuned else None, seed)
             for name, scores in base.graders.items()
         },
+        **known(best=chosen),
         selected=selected,
     )
 

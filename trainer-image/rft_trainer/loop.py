@@ -236,7 +236,7 @@ class Run:
         if saved is None:
             self._enter("evaluatingBase")
             saved = self._evaluate(parts, 0)
-        self.status.evaluation = compare(saved, None, self.seed, selected=False)
+        self.status.evaluation = compare(saved, None, self.seed)
         if self.state.adapter_version > 0:
             self._publish_adapter(parts)
         self._report(parts)
@@ -248,16 +248,11 @@ class Run:
         if every is None or self.state.step % every:
             return None
         scores = self._evaluate(parts, self.state.step)
-        state = self.state
-        if state.best_reward is None or scores.mean_reward > state.best_reward:
-            state.best_reward, state.best_step = scores.mean_reward, state.step
-            state.evaluations_without_best = 0
-            self._save(parts)
-        else:
-            state.evaluations_without_best += 1
+        if not self._is_best(parts, scores):
+            self.state.evaluations_without_best += 1
         base = self._saved_evaluation(0)
         assert base is not None
-        self.status.evaluation = compare(base, scores, self.seed, selected=False)
+        self._compare(base, scores)
         self._report(parts)
         return scores.mean_reward
 
@@ -266,7 +261,24 @@ class Run:
         self._save(parts)
         self._enter("evaluatingTuned")
         tuned = self._saved_evaluation(self.state.step) or self._evaluate(parts, self.state.step)
-        self.status.evaluation = compare(base, tuned, self.seed, selected=False)
+        self._is_best(parts, tuned)
+        self._compare(base, tuned)
+
+    def _is_best(self, parts: Parts, scores: RowScores) -> bool:
+        """Keep the checkpoint of a policy that does better on the held-out rows than any before."""
+        state = self.state
+        if state.step == 0 or (state.best_reward is not None and scores.mean_reward <= state.best_reward):
+            return False
+        state.best_reward, state.best_step = scores.mean_reward, state.step
+        state.evaluations_without_best = 0
+        self._save(parts)
+        return True
+
+    def _compare(self, base: RowScores, tuned: RowScores) -> None:
+        """Put base, tuned and best side by side in the status."""
+        best = self._saved_evaluation(self.state.best_step) if self.state.best_step else None
+        several = len(list((self.folder / "evaluation").glob("step-*.json"))) > 2  # the base's is one
+        self.status.evaluation = compare(base, tuned, self.seed, best, selected=several)
 
     def _evaluate(self, parts: Parts, step: int) -> RowScores:
         started = time.monotonic()
@@ -296,6 +308,7 @@ class Run:
         if state is not None:
             self.state = state
             self.events.emit("resumed", step=state.step)
+            self._name_checkpoints(parts, parts.checkpoints.path(state.step))
         self.status.resumed_from_step = self.state.step
         self.status.dropped_prompts = parts.dropped_prompts + self.state.dropped_prompts
         self.metrics = MetricsFile(self.folder / "metrics.jsonl", self.state.step)
@@ -307,7 +320,14 @@ class Run:
         if self.state.step == 0:
             return  # nothing has moved: starting anew gives the same
         path = parts.checkpoints.save(self.state, parts.policy, parts.optimizer, parts.schedule)
-        self.status.output = self.status.output.model_copy(update={"checkpoint": str(path)})
+        self._name_checkpoints(parts, path)
+
+    def _name_checkpoints(self, parts: Parts, newest: Path) -> None:
+        """Tell where the newest checkpoint is, and the best."""
+        named = {"checkpoint": str(newest)}
+        if self.state.best_step:
+            named["best_checkpoint"] = str(parts.checkpoints.path(self.state.best_step))
+        self.status.output = self.status.output.model_copy(update=named)
 
     def _finish(self, parts: Parts) -> None:
         """Put the final adapter where people look for it."""
