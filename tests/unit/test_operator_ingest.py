@@ -1,5 +1,6 @@
 """Who may push, how often, and in which order."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
@@ -209,14 +210,28 @@ def test_a_source_is_held_back_alone() -> None:
     limiter.check("a")
 
 
-def test_reviews_under_way_are_bounded() -> None:
-    gate = ReviewGate(1)
-    with gate.enter():
-        with pytest.raises(Refused) as refusal, gate.enter():
-            pass
+def test_reviews_under_way_are_bounded_and_so_are_those_that_wait() -> None:
+    async def held(gate: ReviewGate, until: asyncio.Event, done: list[str], name: str) -> None:
+        async with gate.enter():
+            done.append(name)
+            await until.wait()
+
+    async def all_of_it() -> list[str]:
+        gate, until, done = ReviewGate(at_once=1, waiting=1), asyncio.Event(), list[str]()
+        first = asyncio.create_task(held(gate, until, done, "first"))
+        await asyncio.sleep(0)
+        second = asyncio.create_task(held(gate, until, done, "second"))
+        await asyncio.sleep(0)
+        assert done == ["first"]
+        with pytest.raises(Refused) as refusal:
+            await held(gate, until, done, "third")
         assert refusal.value.status == 429
-    with gate.enter():
-        pass
+        until.set()
+        await asyncio.gather(first, second)
+        await held(gate, until, done, "fourth")
+        return done
+
+    assert asyncio.run(all_of_it()) == ["first", "second", "fourth"]
 
 
 def report(sequence: int, step: int, pod: str = "pod-1", attempt: int = 1) -> ProgressReport:

@@ -1,8 +1,9 @@
 """Limits that stand before any work: per sender, on token reviews under way, and on what is logged."""
 
+import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 from rft_operator.ingest.identity import Refused
 
@@ -10,6 +11,9 @@ PER_SECOND = 5.0
 BURST = 20.0
 MAX_SOURCES = 8192
 REVIEWS_AT_ONCE = 8
+REVIEWS_WAITING = 256
+REVIEW_WAIT_SECONDS = 5.0
+"""Less than a trainer waits for its answer."""
 SAID_AGAIN_SECONDS = 10.0
 
 
@@ -56,18 +60,30 @@ class Complaints:
 
 
 class ReviewGate:
-    """Bounds the token reviews under way, so that forged tokens cannot load the API server."""
+    """Bounds the token reviews under way, so that forged tokens cannot load the API server.
 
-    def __init__(self, at_once: int = REVIEWS_AT_ONCE) -> None:
-        self._free = at_once
+    A moment's wait costs a trainer nothing, a refusal costs it its next try: when many start at once, they
+    queue. Belongs to one event loop.
+    """
 
-    @contextmanager
-    def enter(self) -> Iterator[None]:
-        """Hold one of the places. Raises Refused (429) when there is none."""
-        if self._free <= 0:
+    def __init__(self, at_once: int = REVIEWS_AT_ONCE, waiting: int = REVIEWS_WAITING) -> None:
+        self._free = asyncio.Semaphore(at_once)
+        self._room = waiting
+
+    @asynccontextmanager
+    async def enter(self) -> AsyncIterator[None]:
+        """Hold one of the places. Raises Refused (429) when none comes free, or too many wait for one."""
+        if self._room <= 0:
             raise Refused(429, "too many token reviews are under way")
-        self._free -= 1
+        self._room -= 1
+        try:
+            async with asyncio.timeout(REVIEW_WAIT_SECONDS):
+                await self._free.acquire()
+        except TimeoutError as error:
+            raise Refused(429, "too many token reviews are under way") from error
+        finally:
+            self._room += 1
         try:
             yield
         finally:
-            self._free += 1
+            self._free.release()

@@ -49,7 +49,7 @@ class Ingest:
         self._chains = Chains(clock)
         self._sources = SourceLimiter(clock)
         self._complaints = Complaints(clock)
-        self._gate = ReviewGate()
+        self._gate, self._known_gate = ReviewGate(), ReviewGate()
 
     def application(self) -> web.Application:
         """Return the web application."""
@@ -96,7 +96,9 @@ class Ingest:
     async def _identify(self, token: str) -> Caller:
         answer = self._cache.get(token)
         if answer is None:
-            with self._gate.enter():
+            # Who was known a minute ago does not queue behind strangers.
+            gate = self._known_gate if self._cache.bearer(token) else self._gate
+            async with gate.enter():
                 metrics.REVIEWS.inc()
                 answer = await asyncio.get_running_loop().run_in_executor(
                     self._executor, self._look_up, token
