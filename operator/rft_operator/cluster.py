@@ -22,6 +22,7 @@ from kubernetes import client, config
 from kubernetes.client import rest
 
 from rft_api import GROUP, PLURAL, VERSION
+from rft_operator import metrics
 from rft_operator.objects.names import LABEL_JOB_UID, Owner
 from rft_operator.observe import RawState
 
@@ -262,6 +263,7 @@ class Cluster:
             )
         except urllib3.exceptions.HTTPError as error:
             raise Unavailable(0, f"{method} {path}: {type(error).__name__}") from error
+        metrics.API_REQUESTS.labels(method, answer.status).inc()
         if 200 <= answer.status < 300:
             return bytes(answer.data)
         raise _error(answer.status, f"{method} {path}: {_said(answer.data)}")

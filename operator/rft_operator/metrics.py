@@ -4,6 +4,11 @@ from prometheus_client import Counter, Gauge, Histogram
 
 RECONCILES = Counter("rft_reconciles_total", "Decisions made, by result.", ["result"])
 RECONCILE_SECONDS = Histogram("rft_reconcile_seconds", "Time of one decision with its reads and writes.")
+API_REQUESTS = Counter(
+    "rft_api_requests_total",
+    "Answers of the API server, watches left out, by method and status.",
+    ["method", "status"],
+)
 STATUS_WRITES = Counter("rft_status_writes_total", "Status patches sent.")
 QUEUE_LENGTH = Gauge("rft_queue_length", "RFTJobs that are due or will be.")
 REPORTS = Counter("rft_ingest_requests_total", "Requests to the ingest, by HTTP status.", ["status"])

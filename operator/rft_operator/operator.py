@@ -21,6 +21,8 @@ from rft_operator.tls_secret import current_identity
 REVIEW_THREADS = 8
 APART_SECONDS = 2.0
 """Least time between two rounds for reports of one job, so that status writes are coalesced."""
+SWARM_SECONDS = 0.5
+"""Least time between two rounds for what happens to the children of one job."""
 BEAT_SECONDS = 2.0
 CERTIFICATE_CHECK_SECONDS = 12 * 3600.0
 _log = logging.getLogger(__name__)
@@ -60,16 +62,16 @@ class Operator:
         self._look(key)
 
     def child_changed(self, key: Key) -> None:
-        """A Job, a pod or a ConfigMap of an RFTJob changed."""
-        self._look(key)
+        """A Job, a pod or a ConfigMap of an RFTJob changed. They come in swarms, each of our acts one."""
+        self._look(key, SWARM_SECONDS)
 
     def pod_ended(self, uid: str) -> None:
         """A pod is gone or has ended."""
         self._ingest.forget_pod(uid)
 
-    def _look(self, key: Key) -> None:
+    def _look(self, key: Key, apart: float = 0.0) -> None:
         self._controller.changed(key)
-        self._queue.add(key)
+        self._queue.add(key, apart=apart)
 
     def _reported(self, key: Key) -> None:
         self._queue.add(key, apart=APART_SECONDS)

@@ -85,6 +85,22 @@ def test_reports_in_quick_succession_are_written_together(trainer: Trainer, oper
     assert operator.metric("rft_status_writes_total") - before <= 4
 
 
+def test_a_report_is_written_without_reading_the_cluster_again(trainer: Trainer, operator: Operator) -> None:
+    assert trainer.push(body(trainer.pod, 1)) == 200
+    trainer.run.wait_for_phase("Running")
+    requests = {method: f'rft_api_requests_total{{method="{method}"' for method in ("GET", "PATCH")}
+
+    def pushed(step: int) -> dict[str, float]:
+        before = {method: operator.metric(line) for method, line in requests.items()}
+        assert trainer.push(body(trainer.pod, step)) == 200
+        wait_until("the step", lambda: trainer.run.status["progress"]["step"] == step)
+        return {method: operator.metric(line) - before[method] for method, line in requests.items()}
+
+    # The Lease is read at no renewal, but what happened to the pod may still be on its way.
+    steps = iter(range(2, 12))
+    wait_until("nothing but the status is asked for", lambda: pushed(next(steps)) == {"GET": 0, "PATCH": 1})
+
+
 def test_the_same_report_again_is_no_error(trainer: Trainer) -> None:
     assert trainer.push(body(trainer.pod, 3)) == 200
     assert trainer.push(body(trainer.pod, 3)) == 200
