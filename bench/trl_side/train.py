@@ -1,0 +1,128 @@
+"""TRL's side of ``bench/trainer.py``: a GRPOTrainer on the case in a JSON file, a JSON line for each step.
+
+Runs in an environment of its own, without this project. Only timing is added to TRL's trainer.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from trl import GRPOConfig, GRPOTrainer
+
+
+class Timed(GRPOTrainer):
+    """Adds up the seconds of sampling and grading, and what was sampled."""
+
+    seconds: dict[str, float]
+    sampled: dict[str, list[int]]
+
+    def reset(self) -> None:
+        """Start a step."""
+        self.seconds = {"rollout": 0.0, "grade": 0.0}
+        self.sampled = {"prompts": [], "completions": []}
+
+    def _generate(self, prompts: list[Any]) -> Any:
+        started = time.monotonic()
+        found = super()._generate(prompts)
+        self.seconds["rollout"] += time.monotonic() - started
+        self.sampled["prompts"] += [len(ids) for ids in found[0]]
+        self.sampled["completions"] += [len(ids) for ids in found[1]]
+        return found
+
+    def _calculate_rewards(self, *arguments: Any) -> Any:
+        started = time.monotonic()
+        found = super()._calculate_rewards(*arguments)
+        self.seconds["grade"] += time.monotonic() - started
+        return found
+
+
+class Steps(TrainerCallback):
+    """Writes a line at the end of each step."""
+
+    trainer: Timed
+
+    def on_step_begin(self, *_arguments: Any, **_named: Any) -> None:
+        """Nothing of this step happened yet: its batch is sampled in its first micro-batch."""
+        self.trainer.reset()
+        self._began = time.monotonic()
+
+    def on_step_end(self, _arguments: Any, state: Any, _control: Any, **_named: Any) -> None:
+        """Write what the step was."""
+        phases = self.trainer.seconds
+        rest = time.monotonic() - self._began - sum(phases.values())
+        line = {"event": "step", "step": state.global_step, "phases": phases | {"update": rest}}
+        print(json.dumps(line | self.trainer.sampled), flush=True)
+
+
+def arguments(case: dict[str, Any], folder: Path) -> GRPOConfig:
+    """Return GRPOTrainer's arguments for the case; the comments say what they answer to on the other side."""
+    return GRPOConfig(
+        output_dir=str(folder),
+        use_cpu=True,
+        bf16=False,  # float32, as the other side where bfloat16 is emulated
+        gradient_checkpointing=case["trlCheckpointing"],  # off, as on the other side's CPU
+        per_device_train_batch_size=case["microBatch"],
+        gradient_accumulation_steps=case["completions"] // case["microBatch"],
+        num_generations=case["rollouts"],
+        max_completion_length=case["maxTokens"],
+        max_steps=case["steps"],
+        shuffle_dataset=False,
+        temperature=case["temperature"],
+        top_k=case["topK"],
+        top_p=1.0,
+        loss_type="dapo",  # its name for the sum over the tokens of the batch, lossAggregation: token
+        beta=case["klBeta"],
+        use_bias_correction_kl=False,
+        epsilon=0.2,
+        scale_rewards="group",
+        learning_rate=case["learningRate"],
+        lr_scheduler_type="constant",
+        weight_decay=0.01,
+        max_grad_norm=1.0,
+        optim="adamw_torch",
+        seed=case["seed"],
+        save_strategy="no",
+        eval_strategy="no",
+        logging_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+    )
+
+
+def main() -> None:
+    """Train the case in the file that the command line names."""
+    case = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    torch.set_num_threads(case["threads"])
+    space: dict[str, Any] = {}
+    exec(compile(case["grader"], "grader", "exec"), space)  # noqa: S102  # the same source on both sides
+    tokenizer = AutoTokenizer.from_pretrained(case["model"])
+    steps = Steps()
+    trainer = Timed(
+        model=AutoModelForCausalLM.from_pretrained(case["model"], dtype=torch.float32),
+        reward_funcs=space["grade"],
+        args=arguments(case, Path(sys.argv[1]).parent / "trl"),
+        train_dataset=Dataset.from_list(
+            [{"prompt": row["messages"], "answer": row["answer"]} for row in case["rows"]]
+        ),
+        processing_class=tokenizer,
+        callbacks=[steps],
+        peft_config=LoraConfig(
+            r=case["rank"],
+            lora_alpha=case["alpha"],
+            lora_dropout=0.0,
+            target_modules="all-linear",
+            task_type="CAUSAL_LM",
+        ),
+    )
+    steps.trainer = trainer
+    trainer.train()
+
+
+if __name__ == "__main__":
+    main()
