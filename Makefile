@@ -2,7 +2,7 @@
 # make test   every check and every test
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help setup demo demo-cluster cluster-up cluster-down images generate lint format test test-unit bench-api bench-memory bench-data bench-trainer clean
+.PHONY: help setup demo demo-cluster cluster-up cluster-down images generate lint format test test-unit bench-api bench-memory bench-operator bench-data bench-trainer clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -46,6 +46,9 @@ bench-api: setup ## How fast RFTJobs are reviewed, in process and over TLS on on
 
 bench-memory: setup ## What a run on the CPU holds, against what the planner says
 	.venv/bin/python bench/memory.py
+
+bench-operator: setup ## The operator with 1,000 RFTJobs: applied at once, at rest, reporting
+	.venv/bin/python -m bench.scale
 
 bench-trainer: setup ## The trainer against TRL's GRPOTrainer on this machine's CPU
 	.venv/bin/python -m bench.trainer

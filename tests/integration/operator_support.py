@@ -214,6 +214,12 @@ class Operator:
         self._process = None
         return code
 
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        assert self._process is not None
+        return self._process.pid
+
     def health(self) -> tuple[int, str]:
         """Ask as the liveness probe does; 0 where nothing answers."""
         try:
