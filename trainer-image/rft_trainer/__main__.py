@@ -14,6 +14,7 @@ from types import FrameType
 from rft_api.exitcodes import ExitCode
 from rft_api.problems import InvalidManifest
 from rft_api.runconfig import read_run_config
+from rft_trainer import allocator
 
 log = logging.getLogger("rft_trainer")
 
@@ -23,8 +24,9 @@ class StopFlag:
 
     def __init__(self) -> None:
         self._set = False
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in allocator.STOP_SIGNALS:
             signal.signal(number, self._on_signal)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, allocator.STOP_SIGNALS)  # see allocator.preload
 
     def __call__(self) -> bool:
         """Whether the run was asked to stop."""
@@ -55,6 +57,8 @@ def main(argv: list[str] | None = None) -> int:
     except (OSError, InvalidManifest) as error:
         log.error("%s: %s", arguments.config, error)
         return ExitCode.CONFIGURATION
+    if config.device == "cpu":
+        allocator.preload(should_stop)
     # torch and transformers come with it, which takes seconds.
     from rft_trainer.attempt import attempt
 

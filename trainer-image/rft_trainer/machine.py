@@ -134,7 +134,8 @@ def give_large_blocks_back() -> bool:
     """Let glibc map every large block on its own, so that what is freed goes back; whether it does.
 
     By default the size from which it does so grows with what was freed, up to 32 MiB: tensors of every
-    length then leave holes, and an update holds twice what it needs, more with every step.
+    length then leave holes. It costs an update up to twice its time, so tcmalloc is preferred where there
+    is one (``allocator``).
     """
     try:
         return bool(ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _BLOCK_OF_ITS_OWN))

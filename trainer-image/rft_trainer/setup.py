@@ -13,7 +13,7 @@ from rft_api.sizes import parameter_count
 from rft_api.sources import ModelSource
 from rft_planner.memory import USABLE
 from rft_planner.shapes import Shape, UnreadableConfig, estimated, from_config
-from rft_trainer import machine, models
+from rft_trainer import allocator, machine, models
 from rft_trainer.checkpoint import Checkpoints, Fence
 from rft_trainer.data import Prompt
 from rft_trainer.data.opening import open_rows
@@ -62,10 +62,10 @@ def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Call
     spec, effective = config.spec, config.effective
     run_dir = Path(config.run_dir)
     torch.set_num_threads(machine.usable_cores())
-    if config.device == "cpu":
-        machine.give_large_blocks_back()
-    else:
+    if config.device != "cpu":
         _leave_the_samplers_part(config)
+    elif not allocator.preloaded():
+        machine.give_large_blocks_back()
     followers = Followers(trainers(config), config.device, _path(config.scratch_dir))
     stack.callback(followers.close)
     scorer = stack.enter_context(Scorer.from_config(config))

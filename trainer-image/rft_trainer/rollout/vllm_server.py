@@ -22,7 +22,7 @@ import httpx
 
 from rft_planner.host import CPU_CACHE_BLOCK
 from rft_planner.memory import SLOT_RANKS
-from rft_trainer import machine
+from rft_trainer import allocator, machine
 from rft_trainer.errors import Preempted, SamplerError
 from rft_trainer.rollout import guard
 
@@ -212,15 +212,15 @@ def environment(options: ServerOptions) -> dict[str, str]:
         variables["OMP_NUM_THREADS"] = str(threads)
     preloads = preload_libraries()
     if preloads:
-        variables["LD_PRELOAD"] = ":".join([*preloads, *filter(None, [os.environ.get("LD_PRELOAD")])])
+        others = os.environ.get("LD_PRELOAD", "").split(":")
+        variables["LD_PRELOAD"] = ":".join(dict.fromkeys([*preloads, *filter(None, others)]))
     return variables
 
 
 def preload_libraries() -> list[str]:
     """libiomp5 and tcmalloc, where they are installed: the CPU's LoRA path gains a half by them."""
-    openmp = [Path(sys.prefix) / "lib" / "libiomp5.so"]
-    malloc = sorted(Path("/usr/lib").glob("*/libtcmalloc_minimal.so.4"))
-    return [str(found) for choices in (openmp, malloc) for found in choices[:1] if found.exists()]
+    openmp = Path(sys.prefix) / "lib" / "libiomp5.so"
+    return [str(found) for found in (openmp, allocator.library()) if found is not None and found.exists()]
 
 
 def reap(run_dir: Path) -> list[int]:

@@ -1,0 +1,63 @@
+"""The trainer's process starts again with tcmalloc, and loses nothing by it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rft_trainer import allocator
+
+PROGRAM = """
+import os, signal, sys
+from rft_trainer import allocator
+from rft_trainer.__main__ import StopFlag
+
+should_stop = StopFlag()
+print(os.getpid(), "tcmalloc" in open("/proc/self/maps").read(), should_stop(), sys.argv[1:], flush=True)
+if not allocator.preloaded():
+    execv = os.execv
+
+    def asked_to_stop_in_between(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        execv(*arguments)
+
+    os.execv = asked_to_stop_in_between
+allocator.preload(should_stop)
+print("went on", flush=True)
+"""
+
+needs_tcmalloc = pytest.mark.skipif(
+    allocator.library() is None, reason="tcmalloc is not installed: apt-get install libtcmalloc-minimal4"
+)
+
+
+def run(program: Path, **variables: str) -> list[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"} | variables
+    source = Path(allocator.__file__).parents[1]
+    environment["PYTHONPATH"] = os.pathsep.join([str(source), str(source.parent / "operator")])
+    command = [sys.executable, str(program), "--config", "a b"]
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+
+
+@needs_tcmalloc
+def test_the_same_process_starts_again_with_its_arguments_and_keeps_a_request_to_stop(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    first, second, last = run(program)
+    pid = first.split()[0]
+    assert first == f"{pid} False False ['--config', 'a b']"
+    assert second == f"{pid} True True ['--config', 'a b']"
+    assert last == "went on"
+
+
+@needs_tcmalloc
+def test_a_process_that_has_tcmalloc_goes_on(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    (first, last) = run(program, LD_PRELOAD=str(allocator.library()))
+    assert first.split()[1:3] == ["True", "False"]
+    assert last == "went on"
