@@ -97,7 +97,9 @@ def out_of_memory(case: Case) -> Failure | None:
         if killed
         else "lower spec.training.maxContextLength or spec.training.batchSizeTokens"
     )
-    return Failure(Reason.OUT_OF_MEMORY, f"{_said(pod, otherwise)}; {advice}")
+    said = _said(pod, otherwise)
+    # A trainer that could still speak has named the fields to change.
+    return Failure(Reason.OUT_OF_MEMORY, said if "spec." in said else f"{said}; {advice}")
 
 
 def preempted_or_lost(case: Case) -> Failure | None:

@@ -79,7 +79,8 @@ def failed(facts: Facts) -> Verdict | None:
         last = counted[-1]
         known = last.reason != Reason.TRAINER_FAILED
         reason = last.reason if known else Reason.BACKOFF_LIMIT
-        return _failure(facts, reason, f"Failed {len(counted)} times, at last: {last.message}")
+        times = "once" if len(counted) == 1 else f"{len(counted)} times, at last"
+        return _failure(facts, reason, f"Failed {times}: {last.message}")
     if child.failed:
         said = f"{child.failed_reason}: {child.failed_message}"
         last_words = f"; at last: {failures[-1].message}" if failures else ""

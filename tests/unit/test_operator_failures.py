@@ -79,6 +79,11 @@ def test_out_of_memory_says_the_limit_and_what_to_change() -> None:
     assert "spec.resources.memory" in message
 
 
+def test_the_advice_for_want_of_memory_is_given_once() -> None:
+    said = "the kernel ended the sampler: raise spec.resources.memory"
+    assert classify(ended(13, message=said), PLAN).message == said
+
+
 @pytest.mark.parametrize(
     ("waiting", "reason"),
     [
