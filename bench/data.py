@@ -1,0 +1,133 @@
+"""How long a large dataset keeps a run from its first step, and what it holds meanwhile, as a table.
+
+`make bench-data` writes a file of 10 GB beside the system's temporary files, opens it as the trainer does,
+with the example model's tokenizer, lays out ten steps, and removes it. Once with nothing known of the file
+and once as a resumed run does. `--gigabytes` and `--folder` choose another size and place.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from rft_api.effective import effective
+from rft_api.job import RFTJobSpec
+from rft_api.runconfig import JobIdentity, RunConfig
+from rft_trainer import models
+from rft_trainer.batching import Position
+from rft_trainer.data.opening import open_rows
+from rft_trainer.data.rendering import Tokenizer
+
+BLOCK_BYTES = 64 << 20
+STEPS = 10
+MIB = 2.0**20
+
+
+@dataclass(frozen=True)
+class Start:
+    """One start: its rows, seconds to the first step and for ``STEPS`` of them, and MiB held by it.
+
+    ``busy`` are the seconds of processor time until the first step: what the others are on an idle machine.
+    """
+
+    name: str
+    rows: int
+    first_step: float
+    busy: float
+    steps: float
+    held: float
+
+
+def write_rows(path: Path, size: int) -> None:
+    """Write about ``size`` bytes of rows of half a kilobyte: a block of different ones, over and over."""
+    block = b"".join(rows(BLOCK_BYTES))
+    with path.open("wb") as file:
+        for _ in range(max(1, size // len(block))):
+            file.write(block)
+
+
+def rows(size: int) -> Iterator[bytes]:
+    """Yield different rows of ``size`` bytes in all."""
+    number = 0
+    while size > 0:
+        words = " ".join(f"{number * step % 9973} and then" for step in range(1, 30))
+        message = {"role": "user", "content": f"Number {number}: add {words} nothing more."}
+        row = json.dumps({"messages": [message], "answer": str(number)}).encode() + b"\n"
+        yield row
+        size -= len(row)
+        number += 1
+
+
+def run_config(folder: Path, rows: Path) -> RunConfig:
+    """Return the configuration of a run on the rows."""
+    spec = RFTJobSpec.model_validate(
+        {
+            "model": {"name": models.EXAMPLE_MODEL},
+            "dataset": {"uri": str(rows)},
+            "graders": [{"name": "exact", "exactMatch": {}}],
+            "sampling": {"maxTokens": 256},
+            "storage": {"ephemeral": {}},
+        }
+    )
+    return RunConfig(
+        job=JobIdentity(name="data", namespace="bench", uid="uid"),
+        spec=spec, effective=effective(spec, "uid", 8192), run_dir=str(folder), dataset_path=str(rows),
+    )  # fmt: skip
+
+
+def started(name: str, config: RunConfig, tokenizer: Tokenizer) -> Start:
+    """Open the rows as the trainer does and lay out the first steps."""
+    Path("/proc/self/clear_refs").write_text("5")
+    before, began, worked = most_resident(), time.monotonic(), time.process_time()
+    with ExitStack() as stack:
+        opened = open_rows(config, stack, lambda: False)
+        train = opened.rendered(tokenizer, None, 2048).train
+        position, first, busy = Position(), 0.0, 0.0
+        for _ in range(STEPS):
+            position = train.batch(position, 1, 4, 128.0, 32768).after
+            first, busy = first or time.monotonic() - began, busy or time.process_time() - worked
+        seconds = time.monotonic() - began
+        return Start(name, train.rows, first, busy, seconds, (most_resident() - before) / MIB)
+
+
+def most_resident() -> int:
+    """Return the most memory this process has held, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+
+
+def table(starts: list[Start], size: int) -> Iterator[str]:
+    """Yield the lines of a table."""
+    yield f"{size / 1e9:.1f} GB"
+    yield "| start | rows | seconds to the first step | of processor time | ten steps | MiB |"
+    yield "|---|--:|--:|--:|--:|--:|"
+    for one in starts:
+        times = f"{one.first_step:.1f} | {one.busy:.1f} | {one.steps:.1f}"
+        yield f"| {one.name} | {one.rows} | {times} | {one.held:.0f} |"
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--gigabytes", type=float, default=10.0)
+    parser.add_argument("--folder", type=Path, help="where the file goes for a while")
+    arguments = parser.parse_args()
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(models.resolve(models.EXAMPLE_MODEL))
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
+        path = Path(name) / "rows.jsonl"
+        write_rows(path, int(arguments.gigabytes * 1e9))
+        print(f"wrote {path.stat().st_size / 1e9:.1f} GB", file=sys.stderr, flush=True)
+        config = run_config(Path(name), path)
+        starts = [started(name, config, tokenizer) for name in ("first", "resumed")]
+        print("\n".join(table(starts, path.stat().st_size)))
+
+
+if __name__ == "__main__":
+    main()
