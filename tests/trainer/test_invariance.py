@@ -67,12 +67,12 @@ def _reordered(group: Group, draw: random.Random) -> Group:
 
 
 WAYS = {
-    "micro-batches of 40 tokens": Way(micro_batch_tokens=40),
+    "micro-batches of 96 tokens": Way(micro_batch_tokens=96),
     "every row accumulated alone": Way(micro_batch_tokens=1),
-    "another order of groups and rollouts": Way(order=shuffled, micro_batch_tokens=64),
+    "another order of groups and rollouts": Way(order=shuffled, micro_batch_tokens=96),
     "a prompt for every rollout": Way(shares_prompts=False),
     "a restart in the middle": Way(restart_after=10),
-    "all of it at once": Way(40, shuffled, shares_prompts=False, restart_after=7),
+    "all of it at once": Way(96, shuffled, shares_prompts=False, restart_after=7),
 }
 WITHOUT_CLIPPING = ("a restart in the middle", "all of it at once")
 
