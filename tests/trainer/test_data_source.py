@@ -27,7 +27,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 
     def send_head(self) -> Any:
         self.seen.append(self.path)
-        for name, status in (("/denied", 403), ("/broken", 500)):
+        for name, status in (("/denied", 403), ("/broken", 500), ("/status/401", 401)):
             if self.path.startswith(name):
                 self.send_error(status)
                 return None
@@ -147,6 +147,22 @@ def test_a_missing_library_is_named_with_the_extra_that_brings_it(
     monkeypatch.setattr(registry, "_registry", {})
     with pytest.raises(ConfigurationError, match=r"rft-operator\[remote-data\]"):
         fetched(f"{scheme}://bucket/rows.jsonl", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [(401, "permission denied: name a token's Secret in spec.model.secretRef"), (404, "no such file")],
+)
+def test_a_dataset_of_the_hub_that_is_refused_says_what_lets_it_be_read(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, said: str
+) -> None:
+    hub = pytest.importorskip("huggingface_hub")
+    hub.HfFileSystem.clear_instance_cache()
+    monkeypatch.setattr(hub.constants, "ENDPOINT", f"{server}/status/{status}")
+    with pytest.raises(DataError) as caught:
+        fetched("hf://datasets/owner/name/rows.jsonl", tmp_path / "data")
+    hub.HfFileSystem.clear_instance_cache()
+    assert str(caught.value) == f"hf://datasets/owner/name/rows.jsonl: {said}"
 
 
 def test_rows_come_from_a_bucket_with_its_credentials(

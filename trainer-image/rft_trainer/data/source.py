@@ -91,7 +91,7 @@ def _cause(source: str, error: BaseException) -> BaseException:
 def _error_of(source: str, error: BaseException) -> TrainerError:
     """Tell what fails again from what may pass."""
     name, said = shown(source), shown(f"{error}" or type(error).__name__)
-    status = getattr(error, "status", None) or getattr(getattr(error, "response", None), "status_code", None)
+    status = _http_status(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return VolumeError(f"{name}: its copy does not fit on the volume of the run: enlarge spec.storage")
     if isinstance(error, ImportError):
@@ -105,6 +105,13 @@ def _error_of(source: str, error: BaseException) -> TrainerError:
     if isinstance(error, ValueError):
         return ConfigurationError(f"{name}: {said}")
     return TrainerError(f"{name}: cannot be read: {said}")
+
+
+def _http_status(error: BaseException) -> int | None:
+    """Return the status that a server answered with, wherever its library puts it."""
+    places = (error, "status"), (getattr(error, "response", None), "status_code"), (error, "code")
+    found = next((getattr(holder, name) for holder, name in places if hasattr(holder, name)), None)
+    return int(found) if str(found).isdigit() else None
 
 
 def _remedy(source: str) -> str:
