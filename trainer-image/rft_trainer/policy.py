@@ -105,7 +105,9 @@ class Policy:
     def head(self, hidden_n_H: Tensor) -> Tensor:
         """Logits (n, V), unscaled by temperature, in float32 or the model's wider type."""
         logits_n_V: Tensor = self._inner.get_output_embeddings()(hidden_n_H)
-        logits_n_V = logits_n_V.to(torch.promote_types(logits_n_V.dtype, torch.float32)) * self._head_scale
+        logits_n_V = logits_n_V.to(torch.promote_types(logits_n_V.dtype, torch.float32))
+        if self._head_scale != 1:  # nearly always 1, and a product over the vocabulary is dear, twice
+            logits_n_V = logits_n_V * self._head_scale
         cap = getattr(self.config, "final_logit_softcapping", None)
         return logits_n_V if not cap else torch.tanh(logits_n_V / cap) * cap
 
