@@ -11,6 +11,7 @@ by proportional set size, loading included.
 """
 
 import argparse
+import signal
 import statistics
 import sys
 import tempfile
@@ -96,6 +97,7 @@ def main() -> None:
     parser.add_argument("--arm", choices=ARMS, action="append", help="only this one; may be repeated")
     parser.add_argument("--checkpointing", action="store_true", help="TRL's default: it saves memory")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("asked to stop"))  # so that the side is ended too
     prepare_trl()
     found: dict[tuple[str, str], list[Outcome]] = {}
     with tempfile.TemporaryDirectory() as name:
