@@ -111,7 +111,7 @@ def _http_status(error: BaseException) -> int | None:
     """Return the status that a server answered with, wherever its library puts it."""
     places = (error, "status"), (getattr(error, "response", None), "status_code"), (error, "code")
     found = next((getattr(holder, name) for holder, name in places if hasattr(holder, name)), None)
-    return int(found) if str(found).isdigit() else None
+    return int(str(found)) if str(found).isdigit() else None
 
 
 def _remedy(source: str) -> str:
