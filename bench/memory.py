@@ -46,13 +46,15 @@ class Case:
 
 
 CASES = (
-    Case("SmolLM2-135M", 128, 64, least=True),
-    Case("random-58M", 512, 192, least=True),
-    Case("SmolLM2-135M", 256, 128, least=False),
+    Case("SmolLM2-135M", 128, 72, least=True),
+    Case("SmolLM2-135M", 256, 200, least=False),
+    Case("random-58M", 512, 448, least=True),
     Case("random-58M", 512, 448, least=False),
-    Case("SmolLM2-135M", 256, 128, least=True, engine="transformers"),
+    Case("SmolLM2-135M", 256, 200, least=False, engine="transformers"),
+    Case("random-58M", 512, 448, least=True, engine="transformers"),
     Case("random-58M", 512, 448, least=False, engine="transformers"),
 )
+"""As much of the context in completions as a chat template leaves: the plan counts logits for every token."""
 
 
 @dataclass
@@ -82,6 +84,11 @@ class Outcome:
     def ratio(self) -> float:
         """Predicted over measured, all processes."""
         return sum(self.predicted.values()) / self.measured.total
+
+    @property
+    def ratios(self) -> dict[str, float]:
+        """The same of each tree of processes."""
+        return {tree: size / self.measured.trees[tree] for tree, size in self.predicted.items()}
 
 
 def measure(case: Case, model: Path, folder: Path) -> Outcome:
@@ -311,18 +318,20 @@ def _random(
     model.to(torch.bfloat16).save_pretrained(target)
 
 
-def table(outcomes: list[Outcome]) -> Iterator[str]:
-    """Yield the lines of a table: predicted / measured MiB by tree, and the ratio of the sums."""
-    yield "| engine | model | context | micro-batch | trainer | vLLM | all | ratio |"
-    yield "|---|---|--:|---|--:|--:|--:|--:|"
-    for found in outcomes:
-        case = found.case
-        cells = [_pair(found.predicted.get(tree), found.measured.trees.get(tree)) for tree in TREES.values()]
-        every = _pair(sum(found.predicted.values()), found.measured.total)
-        size = "one sequence" if case.least else "comfortable"
-        yield f"| {case.engine} | {case.name} | {case.context} | {size} | {' | '.join([*cells, every])} |" + (
-            f" {found.ratio:.2f} |"
-        )
+HEAD = (
+    "| engine | model | context | micro-batch | trainer | vLLM | all | ratio |",
+    "|---|---|--:|---|--:|--:|--:|--:|",
+)
+
+
+def line(found: Outcome) -> str:
+    """Return a line of the table: predicted / measured MiB by tree, and the ratio of the sums."""
+    case = found.case
+    cells = [_pair(found.predicted.get(tree), found.measured.trees.get(tree)) for tree in TREES.values()]
+    every = _pair(sum(found.predicted.values()), found.measured.total)
+    size = "one sequence" if case.least else "comfortable"
+    names = f"{case.engine} | {case.name} | {case.context} | {size}"
+    return f"| {names} | {' | '.join([*cells, every])} | {found.ratio:.2f} |"
 
 
 def _pair(one: float | None, other: float | None) -> str:
@@ -341,12 +350,12 @@ def main() -> None:
     if arguments.baselines:
         cases = [Case("baseline", 128, 64, least=True, engine=engine) for engine in ENGINES]
     with tempfile.TemporaryDirectory() as folder:
-        outcomes = []
+        print("\n".join(HEAD), flush=True)
         for number, case in enumerate(case for case in cases if case.engine in engines):
             model = model_named(case.name, Path(folder))
-            outcomes.append(measure(case, model, Path(folder) / str(number)))
-            print(f"{outcomes[-1].seconds:.0f} s for {case}", file=sys.stderr, flush=True)
-    print("\n".join(table(outcomes)))
+            found = measure(case, model, Path(folder) / str(number))
+            print(f"{found.seconds:.0f} s for {case}", file=sys.stderr)
+            print(line(found), flush=True)
 
 
 if __name__ == "__main__":
