@@ -74,7 +74,10 @@ class Training(Model):
         None, ge=0, le=2147483647, description="Seed of everything random; a hash of the UID if absent."
     )
     max_staleness: Int = Field(
-        1, ge=0, le=4, description="Adapter versions by which generation may lag behind training."
+        1,
+        ge=0,
+        le=4,
+        description="Adapter versions by which generation may lag behind training; 0: never, above 1 as 1.",
     )
     deterministic: bool = Field(False, description="Repeatable on the same machine and versions; no overlap.")
     mask_truncated: bool = Field(False, description="Leave completions cut at maxTokens out of the loss.")

@@ -159,6 +159,12 @@ def text(made: Plan) -> Iterator[str]:
     yield from (f"  {part.mebibytes / 1024:6.1f} GiB  {part.name}" for part in made.memory_parts or [])
 
 
+def _together(estimate: Estimate) -> bool:
+    """Whether sampling and training overlap by so much that it shows."""
+    phases = (estimate.sampling_seconds or 0) + (estimate.update_seconds or 0)
+    return (estimate.seconds_per_step or 0) < 0.95 * phases
+
+
 def expected(estimate: Estimate) -> Iterator[str]:
     """Yield what a run is expected to take, as far as it is known."""
     if estimate.steps is not None:
@@ -168,7 +174,11 @@ def expected(estimate: Estimate) -> Iterator[str]:
         yield f"tokens  about {prompts} of prompts, {completions} of completions"
     if estimate.seconds_per_step is not None:
         sampling, update = duration(estimate.sampling_seconds), duration(estimate.update_seconds)
-        yield f"a step  about {duration(estimate.seconds_per_step)}: {sampling} sampling, {update} training"
+        together = _together(estimate)
+        yield (
+            f"a step  about {duration(estimate.seconds_per_step)}: {sampling} sampling,"
+            f" {update} training{', at the same time' if together else ''}"
+        )
     if estimate.gpu_hours is not None:
         longest = f"{estimate.gpu_hours_if_longest:g} with the longest completions"
         yield f"hours   about {estimate.gpu_hours:g} GPU-hours, {longest}"

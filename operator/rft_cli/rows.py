@@ -6,8 +6,9 @@ answer.
 """
 
 import json
+from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from rft_cli.console import UNREADABLE, UserError
 from rft_cli.inputs import Input, located
@@ -15,6 +16,9 @@ from rft_cli.manifest import Manifest
 from rft_planner.estimate import Rows
 from rft_planner.steps import MAX_HELD_OUT, MIN_HELD_OUT, held_out_rows
 
+READ_BYTES = 32 << 20
+"""Of a file; what the trainer checks before the start."""
+CHUNK_BYTES = 1 << 20
 CHARACTERS_PER_TOKEN = 4
 MESSAGE_TOKENS = 5
 ANSWER_TOKENS = 3
@@ -28,20 +32,33 @@ class Counted(NamedTuple):
     """Mean."""
 
 
-def count(content: bytes, source: str) -> Counted:
+def count(file: IO[bytes], source: str) -> Counted:
     """Return how many rows JSONL holds, and their mean length; blank lines do not count.
+
+    Beyond ``READ_BYTES`` lines are counted and not looked into: the rest has the length of those before.
 
     Raises:
         UserError: a line holds no conversation, or none is there.
     """
-    lengths = [
-        _prompt_tokens(line, f"{source}: line {number}")
-        for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1)
-        if line.strip()
-    ]
-    if not lengths:
+    rows, tokens, left = 0, 0.0, READ_BYTES
+    for number, line in enumerate(file, start=1):
+        text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+        if text.strip():
+            rows, tokens = rows + 1, tokens + _prompt_tokens(text, f"{source}: line {number}")
+        left -= len(line)
+        if left <= 0:
+            break
+    if not rows:
         raise UserError(f"{source}: holds no rows", UNREADABLE)
-    return Counted(len(lengths), sum(lengths) / len(lengths))
+    return Counted(rows + _lines(file), tokens / rows)
+
+
+def _lines(file: IO[bytes]) -> int:
+    """Return the lines from here to the end; the last one may lack its end."""
+    lines, last = 0, b"\n"
+    while chunk := file.read(CHUNK_BYTES):
+        lines, last = lines + chunk.count(b"\n"), chunk[-1:]
+    return lines + (last != b"\n")
 
 
 def _prompt_tokens(line: bytes, place: str) -> float:
@@ -93,10 +110,11 @@ def _evaluated(manifest: Manifest, override: Path | None) -> int:
 
 def _read(given: Input) -> Counted:
     if given.content is not None:
-        return count(given.content, given.location)
+        return count(BytesIO(given.content), given.location)
     if "://" in given.location:
         raise UserError(f"{given.location}: is not on this machine; pass --dataset FILE", UNREADABLE)
     try:
-        return count(Path(given.location).read_bytes(), given.location)
+        with Path(given.location).open("rb") as file:
+            return count(file, given.location)
     except OSError as error:
         raise UserError(f"{given.location}: cannot be read: {error.strerror}", UNREADABLE) from error

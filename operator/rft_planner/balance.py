@@ -1,7 +1,7 @@
 """The count of GPUs with which sampling and training take equally long.
 
-On GPUs of their own one role waits while the other works. What is lost by that is least where both take the
-same time, and generation that overlaps training gains most there.
+On GPUs of their own one role waits for the other: in turn, or for the slower one where generation overlaps
+training. What is lost by that is least where both take the same time.
 """
 
 import math
@@ -21,6 +21,10 @@ class Step(NamedTuple):
 
     sampling: float
     update: float
+
+    def whole(self, overlapped: bool) -> float:
+        """Seconds of the step: of both phases, or of the longer one where they overlap."""
+        return max(self) if overlapped else sum(self)
 
     @property
     def uneven(self) -> float:

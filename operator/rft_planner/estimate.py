@@ -14,6 +14,7 @@ from rft_api.lifecycle import Evaluation
 from rft_api.resources import Resources
 from rft_api.status import Effective, Estimate
 from rft_planner.balance import Step
+from rft_planner.overlap import overlaps
 from rft_planner.shapes import Shape
 from rft_planner.speed import (
     COMPUTED,
@@ -91,7 +92,7 @@ def estimate(
     times: dict[str, Any] = {
         "sampling_seconds": about(step.sampling),
         "update_seconds": about(step.update),
-        "seconds_per_step": about(step.sampling + step.update),
+        "seconds_per_step": about(step.whole(overlaps(spec, speed.gpus))),
     }
     if hours is not None and most is not None:
         times |= {"gpu_hours": about(hours), "gpu_hours_if_longest": about(most)}
@@ -133,7 +134,10 @@ def _times(
     evaluated = evaluations(spec.evaluation, steps) * _evaluation_seconds(
         spec, shape, speed, lengths, held_out
     )
-    return step, speed.gpus * (sampled + trained + evaluated) / 3600
+    overlapped = overlaps(spec, speed.gpus)
+    # Nothing overlaps with the first batch, nor with the last update.
+    alone = min(step) if overlapped else 0.0
+    return step, speed.gpus * (steps * step.whole(overlapped) + alone + evaluated) / 3600
 
 
 def evaluations(evaluation: Evaluation, steps: int) -> int:

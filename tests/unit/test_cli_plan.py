@@ -2,6 +2,7 @@
 
 import json
 import sys
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,10 @@ import yaml
 from huggingface_hub import constants
 from typer.testing import CliRunner, Result
 
+from rft_cli import rows as module
+from rft_cli.console import UserError
 from rft_cli.main import app
+from rft_cli.rows import count
 from rft_planner.accelerators import ACCELERATORS
 from tests.manifests import manifest
 
@@ -103,6 +107,20 @@ def test_rows_of_a_file_make_steps_tokens_hours_and_cost(tmp_path: Path) -> None
     assert "tokens  about 389k of prompts, 3.69M of completions" in shown
     assert "GPU-hours" in shown
     assert "cost    about" in shown
+
+
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_of_a_large_file_only_the_beginning_is_looked_into(
+    end: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = rows(10).strip().encode().split(b"\n")
+    text = b"\n".join([*lines[:6], b"not looked into", *lines[7:]]) + end
+    with pytest.raises(UserError, match="rows: line 7"):
+        count(BytesIO(text), "rows")
+    whole = count(BytesIO(b"\n".join(lines) + end), "rows")
+    monkeypatch.setattr(module, "READ_BYTES", sum(len(line) + 1 for line in lines[:6]))
+    monkeypatch.setattr(module, "CHUNK_BYTES", 7)
+    assert count(BytesIO(text), "rows") == whole == (10, whole.prompt_tokens)
 
 
 def test_rows_of_a_config_map_in_the_same_file_are_counted() -> None:

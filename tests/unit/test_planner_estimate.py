@@ -1,10 +1,11 @@
 """Steps, tokens, hours and cost before the run."""
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rft_api.effective import effective
@@ -78,6 +79,29 @@ def test_without_rows_only_max_steps_bounds_the_run() -> None:
     assert any(f"{ASSUMED_PROMPT} tokens" in note for note in bounded.notes)
 
 
+def test_on_gpus_of_their_own_sampling_and_training_overlap_unless_the_job_forbids_it() -> None:
+    apart = replace(USUAL, gpus=2)
+    rows = Rows(1000, 100, 100)
+
+    def made(fast: Speed, **training: Any) -> Estimate:
+        return found(spec(training=training), rows, fast=fast).estimate
+
+    def parts(one: Estimate) -> tuple[float, float]:
+        assert one.sampling_seconds is not None
+        assert one.update_seconds is not None
+        return one.sampling_seconds, one.update_seconds
+
+    alone, together = made(USUAL), made(apart)
+    assert alone.seconds_per_step == pytest.approx(sum(parts(alone)), rel=0.05)
+    assert together.seconds_per_step == max(parts(together))
+    for forbidden in ({"maxStaleness": 0}, {"deterministic": True}):
+        in_turn = made(apart, **forbidden)
+        assert in_turn.seconds_per_step == pytest.approx(sum(parts(in_turn)), rel=0.05)
+        assert in_turn.gpu_hours is not None
+        assert together.gpu_hours is not None
+        assert together.gpu_hours < in_turn.gpu_hours
+
+
 def test_where_no_rate_is_known_there_are_no_hours() -> None:
     made = found(spec(), Rows(1000, 100, 100), fast=None).estimate
     assert made.steps is not None
@@ -120,40 +144,67 @@ def test_the_held_out_rows_are_answered_before_after_and_every_so_often(
 
 
 SIZES = st.sampled_from(sorted(CATALOGUE))
-ROWS = st.integers(1, 100_000)
-AT_LEAST = ("prompt_tokens", "completion_tokens", "gpu_hours", "gpu_hours_if_longest", "cost")
+TOKENS = ("prompt_tokens", "completion_tokens")
+HOURS = ("gpu_hours", "gpu_hours_if_longest", "cost")
+ROUNDED = 1.1
+"""Two digits are kept: of two equal numbers one may be told that much larger."""
 
 
 def never_less(few: Estimate, many: Estimate) -> None:
-    for name in AT_LEAST:
+    for name in (*TOKENS, *HOURS):
         assert getattr(few, name) <= getattr(many, name), name
 
 
-def run(
-    rows: int, prompt: float, epochs: int, rollouts: int, max_tokens: int, model: str = MODEL
-) -> Estimate:
+def hardly_less(few: Estimate, many: Estimate) -> None:
+    """Nothing overlaps with the first batch, so more work in smaller steps may save the part of one step."""
+    assert few.steps is not None
+    for name in TOKENS:
+        assert getattr(few, name) <= getattr(many, name), name
+    for name in HOURS:
+        assert getattr(few, name) <= (1 + 1 / few.steps) * ROUNDED * getattr(many, name), name
+
+
+class Amounts(NamedTuple):
+    rows: int
+    epochs: int
+    rollouts: int
+    max_tokens: int
+
+
+AMOUNTS = st.builds(
+    Amounts, st.integers(1, 100_000), st.integers(1, 10), st.integers(2, 8), st.integers(16, 8192)
+)
+
+
+def run(amounts: Amounts, prompt: float, model: str, staleness: int) -> Estimate:
     given = spec(
-        training={"epochs": epochs, "klBeta": 0.001},
-        sampling={"numRollouts": rollouts, "maxTokens": max_tokens},
+        training={"epochs": amounts.epochs, "klBeta": 0.001, "maxStaleness": staleness},
+        sampling={"numRollouts": amounts.rollouts, "maxTokens": amounts.max_tokens},
         resources={"pricePerGpuHour": 1},
     )
     fast = Speed(4, 2, 2, H100.bf16_flops, H100.bandwidth, 16_384, 20e9)
-    return found(given, Rows(rows, 64, prompt), CATALOGUE[model], fast).estimate
+    return found(given, Rows(amounts.rows, 64, prompt), CATALOGUE[model], fast).estimate
 
 
+@pytest.mark.parametrize(
+    ("staleness", "holds"),
+    [pytest.param(0, never_less, id="in turn"), pytest.param(1, hardly_less, id="overlapped")],
+)
 @settings(deadline=None)
-@given(st.data(), SIZES, st.integers(1, 4000))
+@example(Amounts(15, 1, 2, 16), Amounts(15, 1, 3, 16), "HuggingFaceTB/SmolLM2-1.7B", 721)
+@given(AMOUNTS, AMOUNTS, SIZES, st.integers(1, 4000))
 def test_more_of_anything_never_takes_fewer_tokens_or_hours(
-    data: st.DataObject, model: str, prompt: int
+    staleness: int,
+    holds: Callable[[Estimate, Estimate], None],
+    one: Amounts,
+    other: Amounts,
+    model: str,
+    prompt: int,
 ) -> None:
-    drawn = (ROWS, st.integers(1, 10), st.integers(2, 8), st.integers(16, 8192))
-    pairs = [sorted((data.draw(values), data.draw(values))) for values in drawn]
-    (rows, more_rows), (epochs, more_epochs), (rollouts, more_rollouts), (tokens, more_tokens) = pairs
-    few = run(rows, prompt, epochs, rollouts, tokens, model)
-    never_less(few, run(more_rows, prompt, epochs, rollouts, tokens, model))
-    never_less(few, run(rows, prompt, more_epochs, rollouts, tokens, model))
-    never_less(few, run(rows, prompt, epochs, more_rollouts, tokens, model))
-    never_less(few, run(rows, prompt, epochs, rollouts, more_tokens, model))
+    less = Amounts(*map(min, one, other))
+    few = run(less, prompt, model, staleness)
+    for name, value in zip(Amounts._fields, map(max, one, other), strict=True):
+        holds(few, run(less._replace(**{name: value}), prompt, model, staleness))
 
 
 @settings(deadline=None)

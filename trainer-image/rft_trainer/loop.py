@@ -1,8 +1,7 @@
 """The run, from its first evaluation to its last, readable from top to bottom.
 
-Left out on purpose: generation never overlaps training here (``maxStaleness`` is an upper bound), so the
-policy that samples a batch is the one that is trained on it and the policy ratio is 1 at the first and only
-update of a batch.
+There is one update a batch, and its policy ratio is that of the current weights: 1. The policy that sampled
+the batch is the same, or the one before where generation overlaps training (``lookahead``).
 """
 
 import json
@@ -10,6 +9,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +26,7 @@ from rft_trainer.data.source import discard
 from rft_trainer.data.training import Batch
 from rft_trainer.errors import ConfigurationError, DataError, Preempted, UserCodeError
 from rft_trainer.heldout import RowScores, compare, evaluate
+from rft_trainer.lookahead import Lookahead
 from rft_trainer.metrics import metrics_row
 from rft_trainer.progress import Events, Stage, Status
 from rft_trainer.records import MetricsFile, clean, save_rollouts
@@ -87,32 +88,39 @@ class Run:
         """Step until the last epoch ends or a stop rule speaks."""
         self._enter("training")
         heldout_reward: float | None = None
-        while True:
-            reason = stop_reason(self._stop(), self.state, heldout_reward, datetime.now(UTC))
-            if reason is not None:
-                return reason
-            laid_out = self._next_batch(parts)
-            if not laid_out.prompts:
-                return Reason.COMPLETED
-            self._step(parts, laid_out)
-            heldout_reward = self._evaluate_if_due(parts)
-            if self.state.step % self.spec.checkpoint.every_steps == 0:
-                self._save(parts)
+        with Lookahead() as ahead:
+            while True:
+                reason = stop_reason(self._stop(), self.state, heldout_reward, datetime.now(UTC))
+                if reason is not None:
+                    return reason
+                begun = ahead.take()
+                laid_out = begun.laid_out if begun is not None else self._next_batch(parts)
+                if not laid_out.prompts:
+                    return Reason.COMPLETED
+                self._step(parts, laid_out, begun.sampled if begun is not None else None, ahead)
+                heldout_reward = self._evaluate_if_due(parts)
+                if self.state.step % self.spec.checkpoint.every_steps == 0:
+                    self._save(parts)
 
-    def _step(self, parts: Parts, laid_out: Batch) -> None:
+    def _step(
+        self, parts: Parts, laid_out: Batch, begun: Future[SampledBatch] | None, ahead: Lookahead
+    ) -> None:
         """Sample, grade, update, publish: one batch, one optimizer step."""
         started = time.monotonic()
         step = self.state.step + 1
-        batch = self._sample(parts, laid_out.prompts, step)
+        batch = begun.result() if begun is not None else self._sample(parts, laid_out.prompts, step)
         if batch.scores.mostly_errors:
             self._save(parts)
             raise UserCodeError(f"more than half of step {step} could not be graded: {_first(batch)}")
 
+        self._look_ahead(parts, laid_out, ahead)
         update_started = time.monotonic()
         rate = parts.schedule.set(step, self._total_steps(parts))
         kept = [group for group in batch.groups if not group.dropped]
         result = update(parts.policy, parts.optimizer, kept, parts.update, self.should_stop, parts.followers)
         self._advance(batch, laid_out)
+        updated = time.monotonic()
+        ahead.settle()
         publish_started = time.monotonic()
         self.fence.check()
         if result.moved:
@@ -123,7 +131,7 @@ class Run:
         seconds = {
             "rollout": batch.rollout_seconds,
             "grade": batch.grade_seconds,
-            "update": publish_started - update_started,
+            "update": updated - update_started,
             "publish": ended - publish_started,
         }
         row = metrics_row(self.state, batch, result, rate, seconds, ended - started, self.fence.number)
@@ -141,6 +149,19 @@ class Run:
             etaSeconds=snapshot.progress.eta_seconds,
             **row,
         )
+
+    def _look_ahead(self, parts: Parts, laid_out: Batch, ahead: Lookahead) -> None:
+        """Begin with the batch after ``laid_out``, where that is not the last and generation overlaps."""
+        stop, step = self._stop(), self.state.step + 2
+        is_last = stop is not None and stop.max_steps is not None and step > stop.max_steps
+        if is_last or not parts.overlaps:
+            return
+        try:
+            following = parts.train.batch(laid_out.after, *self._room())
+        except DataError:
+            return  # told when its turn comes, after the step before it
+        if following.prompts:
+            ahead.begin(following, lambda: self._sample(parts, following.prompts, step))
 
     def _next_batch(self, parts: Parts) -> Batch:
         """Lay out the next batch; empty after the last epoch. Rows that are broken end the run."""

@@ -12,6 +12,7 @@ from rft_api.runconfig import RunConfig
 from rft_api.sizes import parameter_count
 from rft_api.sources import ModelSource
 from rft_planner.memory import USABLE
+from rft_planner.overlap import overlaps
 from rft_planner.shapes import Shape, UnreadableConfig, estimated, from_config
 from rft_trainer import allocator, machine, models
 from rft_trainer.checkpoint import Checkpoints, Fence
@@ -50,6 +51,8 @@ class Parts:
     dropped_prompts: int
     sampling: SamplingParameters
     update: UpdateSettings
+    overlaps: bool
+    """Whether the next batch is sampled while the last one is trained on."""
 
 
 def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Callable[[], bool]) -> Parts:
@@ -109,6 +112,7 @@ def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Call
         dropped_prompts=prompts.dropped,
         sampling=sampling,
         update=_update_settings(config, sampling),
+        overlaps=overlaps(spec, config.gpus),
     )
 
 
