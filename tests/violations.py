@@ -48,6 +48,12 @@ VIOLATIONS: dict[str, tuple[Violation, ...]] = {
     "completion_fits_default_context": (
         Violation({"training": {"batchSizeTokens": 2048}}, "spec.sampling.maxTokens"),
     ),
+    "variable_has_one_value": (
+        Violation(
+            {"template": {"env": [{"name": "A", "value": "b", "secretRef": {"name": "s", "key": "k"}}]}},
+            "spec.template.env[0]",
+        ),
+    ),
     "extra_volume_has_one_source": (
         Violation({"template": {"volumes": [{"name": "m", "mountPath": "/m"}]}}, "spec.template.volumes[0]"),
     ),

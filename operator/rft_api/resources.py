@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from rft_api.base import Int, Model, map_by, unique_by
+from rft_api.sources import SecretKeyRef
 
 QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|Ki|Mi|Gi|Ti|k|M|G|T)?$"
 
@@ -52,7 +53,8 @@ class EnvVar(Model):
     """An environment variable of the trainer."""
 
     name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="Name.")
-    value: str = Field("", description="Value; secrets belong in a secretRef.")
+    value: str | None = Field(None, description="Value; empty if absent. Secrets belong in secretRef.")
+    secret_ref: SecretKeyRef | None = Field(None, description="Where the value is, if it is secret.")
 
 
 class LocalObjectRef(Model):

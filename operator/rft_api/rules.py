@@ -209,6 +209,21 @@ def completion_fits_default_context(spec: RFTJobSpec) -> Iterator[Problem]:
         )
 
 
+@in_cel(
+    Cel(
+        "spec.template.env[]",
+        "!has(self.value) || !has(self.secretRef)",
+        "spec.template.env[] takes its value from value or from secretRef; remove one of them",
+    )
+)
+def variable_has_one_value(spec: RFTJobSpec) -> Iterator[Problem]:
+    """An environment variable is told or comes from a Secret, not both."""
+    variables = (spec.template.env if spec.template is not None else None) or []
+    for i, variable in enumerate(variables):
+        if variable.secret_ref is not None and variable.value is not None:
+            yield Problem(f"spec.template.env[{i}]", "has both value and secretRef; remove one of them")
+
+
 @in_cel(exactly_one_of("spec.template.volumes[]", _aliases(ExtraVolume, VOLUME_SOURCES)))
 def extra_volume_has_one_source(spec: RFTJobSpec) -> Iterator[Problem]:
     """An extra volume comes from exactly one place."""
@@ -265,6 +280,7 @@ RULES: tuple[Rule, ...] = (
     completion_fits_context,
     context_fits_batch,
     completion_fits_default_context,
+    variable_has_one_value,
     extra_volume_has_one_source,
     suspending_needs_storage,
     deadline_is_in_the_calendar,

@@ -408,6 +408,7 @@ def _nested(kind: Kind, path: str, place: Place) -> Iterator[Case]:
 # Rules across fields.
 
 _VOLUME = {"name": "m", "mountPath": "/m"}
+_SECRET_VARIABLE = {"name": "A", "secretRef": {"name": "s", "key": "k"}}
 
 
 def _grader(**fields: Any) -> Object:
@@ -456,6 +457,10 @@ BROKEN: dict[str, list[tuple[str, Object, str]]] = {
     "completion_fits_default_context": [
         ("equal", {"training": {"batchSizeTokens": 2048}, "sampling": {}}, "spec.sampling.maxTokens"),
     ],
+    "variable_has_one_value": [
+        (what, {"template": {"env": [{**_SECRET_VARIABLE, "value": value}]}}, "spec.template.env[0]")
+        for what, value in (("both", "b"), ("both, one empty", ""))
+    ],
     "extra_volume_has_one_source": [
         ("none", {"template": {"volumes": [_VOLUME]}}, "spec.template.volumes[0]"),
         (
@@ -500,6 +505,11 @@ KEPT: dict[str, list[tuple[str, Object]]] = {
     "context_fits_batch": [("equal", {"training": {"maxContextLength": 32768}})],
     "completion_fits_default_context": [
         ("one more", {"training": {"batchSizeTokens": 2049}, "sampling": {}})
+    ],
+    "variable_has_one_value": [
+        ("told", {"template": {"env": [{"name": "A", "value": "b"}]}}),
+        ("secret", {"template": {"env": [_SECRET_VARIABLE]}}),
+        ("empty", {"template": {"env": [{"name": "A"}]}}),
     ],
     "extra_volume_has_one_source": [
         ("one", {"template": {"volumes": [{**_VOLUME, "persistentVolumeClaim": "p"}]}}),
