@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from rft_api.exitcodes import ExitCode
 from rft_trainer import allocator
 
 PROGRAM = """
 import os, signal, sys
+from rft_api.exitcodes import ExitCode
 from rft_trainer import allocator
 from rft_trainer.__main__ import StopFlag
 
@@ -61,3 +63,25 @@ def test_a_process_that_has_tcmalloc_goes_on(tmp_path: Path) -> None:
     (first, last) = run(program, LD_PRELOAD=str(allocator.library()))
     assert first.split()[1:3] == ["True", "False"]
     assert last == "went on"
+
+
+ASKED_WHILE_IMPORTING = """
+import os, signal, sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "rft_api.runconfig":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+sys.meta_path.insert(0, Finder())
+"""
+
+
+def test_a_request_to_stop_waits_until_the_program_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(ASKED_WHILE_IMPORTING)
+    source = Path(allocator.__file__).parents[1]
+    paths = map(str, (tmp_path, source, source.parent / "operator"))
+    command = [sys.executable, "-m", "rft_trainer", "--config", str(tmp_path / "none.json")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == ExitCode.CONFIGURATION, done.stderr

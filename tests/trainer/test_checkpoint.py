@@ -1,12 +1,16 @@
 """Checkpoints are whole or absent, and only the current attempt writes."""
 
 import json
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from rft_trainer import files
 from rft_trainer.batching import Position
@@ -110,6 +114,39 @@ def test_a_full_volume_is_named(tmp_path: Path) -> None:
     blocked.write_text("")
     with pytest.raises(VolumeError):
         files.write_json(blocked / "attempt.json", {})
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Let writes fail as they do on a full volume, after so many bytes of a file."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize(("adapter", "optimizer_state"), [(1, 100_000), (100_000, 1)])
+def test_a_volume_that_is_full_costs_the_new_checkpoint_only(
+    tmp_path: Path, adapter: int, optimizer_state: int
+) -> None:
+    class Large(TinyPolicy):
+        def save_adapter(self, folder: Path) -> None:
+            folder.mkdir(exist_ok=True)
+            save_file({"weight": torch.zeros(adapter)}, folder / "adapter_model.safetensors")
+
+        def adapter_state(self) -> dict[str, torch.Tensor]:
+            return super().adapter_state() | {"more": torch.zeros(optimizer_state)}
+
+    policy: Any = Large(1.0)
+    optimizer, schedule = parts(policy)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", 1, Fence(tmp_path))
+    checkpoints.save(RunState(step=1), policy, optimizer, schedule)
+    with files_of_at_most(200_000), pytest.raises(VolumeError, match="MiB are free on its volume"):
+        checkpoints.save(RunState(step=2), policy, optimizer, schedule)
+    assert [path.name for path in checkpoints.folder.iterdir()] == ["step-000001"]
+    assert checkpoints.load_latest(policy, optimizer, schedule) == RunState(step=1)
 
 
 def test_json_is_replaced_whole(tmp_path: Path) -> None:

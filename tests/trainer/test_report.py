@@ -223,8 +223,11 @@ def test_the_last_report_is_tried_until_the_time_is_up(tmp_path: Path, server: S
     assert len(server.bodies) >= 3
 
 
-def test_a_report_that_the_operator_refuses_is_not_repeated(tmp_path: Path, server: Server) -> None:
-    server.answer = 422
+@pytest.mark.parametrize("answer", [410, 422])
+def test_a_report_that_the_operator_refuses_is_not_repeated(
+    tmp_path: Path, server: Server, answer: int
+) -> None:
+    server.answer = answer
     with Reporter(config(tmp_path, server), interval=0.01) as reporter:
         reporter.publish(at(1))
         until(lambda: server.steps == [1])

@@ -3,10 +3,16 @@
 Standard output carries JSON lines for ``rft run``; everything else goes to standard error.
 """
 
+import signal
+
+if __name__ == "__main__":
+    # The first process of a container has no default action for SIGTERM: it would be lost until there is a
+    # handler. Blocked, it waits while the rest is imported.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+
 import argparse
 import logging
 import os
-import signal
 import sys
 from pathlib import Path
 from types import FrameType
@@ -38,7 +44,6 @@ class StopFlag:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one attempt; returns the exit code."""
-    # The first process of a container has no default action for SIGTERM: without this it would be ignored.
     should_stop = StopFlag()
     parser = argparse.ArgumentParser(prog="python -m rft_trainer")
     parser.add_argument("--config", type=Path, required=True, help="a RunConfig as JSON")

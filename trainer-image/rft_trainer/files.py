@@ -9,16 +9,21 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from rft_trainer.errors import VolumeError
 
 _PARTIAL = ".partial"
+_TORCH_WRITER = "inline_container"
+"""torch.save has no error of its own for a file that does not take it all: this is in the message."""
 
 
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
     """Give a temporary folder that is renamed to ``target`` when the block succeeds.
 
-    Every file is synced first: after a power cut the folder is whole or absent. Raises VolumeError.
+    Every file is synced first: after a power cut the folder is whole or absent. Raises VolumeError,
+    also where torch or safetensors in the block could not write a file to its end.
     """
     unfinished = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}{_PARTIAL}")
     try:
@@ -28,10 +33,22 @@ def new_folder(target: Path) -> Iterator[Path]:
             sync(file)
         unfinished.rename(target)
         sync(target.parent)
-    except OSError as error:
-        raise VolumeError(f"{target}: {error}") from error
+    except (OSError, SafetensorError) as error:
+        raise _not_written(target, error) from error
+    except RuntimeError as error:
+        if _TORCH_WRITER not in str(error):
+            raise
+        raise _not_written(target, error) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _not_written(target: Path, error: Exception) -> VolumeError:
+    try:
+        free = shutil.disk_usage(target.parent).free
+    except OSError:
+        return VolumeError(f"{target}: {error}")
+    return VolumeError(f"{target}: {error} ({free / 2**20:,.1f} MiB are free on its volume)")
 
 
 @contextmanager

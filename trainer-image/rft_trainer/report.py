@@ -35,7 +35,7 @@ LAST_REPORT_SECONDS = 60.0
 
 _REQUEST_SECONDS = 10.0
 _MAX_BACKOFF_SECONDS = 30.0
-_REFUSED = (400, 413, 422)
+_REFUSED = (400, 410, 413, 422)
 """Answers to a report that will not be better the second time."""
 
 
