@@ -105,15 +105,19 @@ class Cluster:
         """Return an RFTJob, ``None`` where there is none."""
         return self._find("RFTJob", namespace, name)
 
-    def state(self, owner: Owner, baseline: str | None = None) -> RawState:
-        """Return everything that belongs to one RFTJob, or is in the way, and the RFTJob ``baseline``."""
+    def state(self, owner: Owner, baseline: str | None = None, pods_version: str = "0") -> RawState:
+        """Return everything that belongs to one RFTJob, or is in the way, and the RFTJob ``baseline``.
+
+        The pods are those of ``pods_version`` at least, a resource version that a watch told. So the API
+        server need not read every pod of the namespace from etcd to find one.
+        """
         selector = f"{LABEL_JOB_UID}={owner.uid}"
         return RawState(
             job=self._find("Job", owner.namespace, owner.child),
             config=self._find("ConfigMap", owner.namespace, owner.child),
             ca=self._find("ConfigMap", owner.namespace, owner.ca),
             claim=self._find("PersistentVolumeClaim", owner.namespace, owner.child),
-            pods=tuple(self._list("Pod", owner.namespace, selector)),
+            pods=tuple(self._list("Pod", owner.namespace, selector, pods_version)),
             baseline=self.job(owner.namespace, baseline) if baseline is not None else None,
         )
 
@@ -225,8 +229,13 @@ class Cluster:
         except NotFound:
             return None
 
-    def _list(self, kind: str, namespace: str, selector: str) -> list[Json]:
-        answer = self._call("GET", self._path(kind, namespace), {"labelSelector": selector})
+    def _list(self, kind: str, namespace: str, selector: str, version: str) -> list[Json]:
+        path, query = self._path(kind, namespace), {"labelSelector": selector}
+        try:
+            answer = self._call("GET", path, query | {"resourceVersion": version})
+        except Unavailable:
+            # A server whose cache is behind says so after three seconds; etcd knows.
+            answer = self._call("GET", path, query)
         return list(answer.get("items") or [])
 
     def _call(

@@ -17,6 +17,8 @@ from rft_operator import metrics
 from rft_operator.clock import rfc3339
 from rft_operator.cluster import Cluster, ClusterError, Conflict, NotFound, Unavailable
 from rft_operator.decision import Decision, Note, Part
+from rft_operator.ingest.cache import Chains
+from rft_operator.ingest.identity import callers
 from rft_operator.ingest.reports import Reports
 from rft_operator.logs import LINES, last_lines
 from rft_operator.memo import Memo
@@ -39,14 +41,18 @@ AGAIN_AFTER_CONFLICT_SECONDS = 0.2
 class Controller:
     """Carries decisions out. Its calls block; a key is never in two threads at once."""
 
-    def __init__(self, cluster: Cluster, reports: Reports, settings: Settings) -> None:
+    def __init__(self, cluster: Cluster, reports: Reports, settings: Settings, chains: Chains) -> None:
+        """``chains`` are told of every pod that may report, so that the ingest need not ask again."""
         self._cluster = cluster
+        self._chains = chains
         self._reports = reports
         self._settings = settings
         self._nodes = Nodes(cluster.nodes if settings.read_nodes else None)
         self._uids: dict[Key, str] = {}
         self._written: dict[Key, str] = {}
         self._memo = Memo()
+        self._counts = False
+        """Whether the API server dropped the failure policy of the last child Job."""
         self.ca_bundle: str | None = None
         """What the CA's ConfigMaps hold; ``None`` without ingest."""
 
@@ -54,9 +60,17 @@ class Controller:
         """Return whether a watch event shows nothing but our last status patch."""
         return self._written.get(key) == version
 
-    def changed(self, key: Key) -> None:
-        """The cluster has to be read again about an RFTJob. Any thread may call it."""
-        self._memo.changed(key)
+    def told(self, key: Key, document: Mapping[str, Any]) -> None:
+        """Take an RFTJob as the watch tells it. Any thread may call it."""
+        self._memo.tell(key, document)
+
+    def gone(self, key: Key) -> None:
+        """The watch tells that an RFTJob is gone. Any thread may call it."""
+        self._memo.doubt(key)
+
+    def changed(self, key: Key, pods_version: str = "") -> None:
+        """The children of an RFTJob have to be read again. Any thread may call it."""
+        self._memo.changed(key, pods_version)
 
     def process(self, key: Key) -> float | None:
         """Do one round; return the seconds after which to look again."""
@@ -64,7 +78,7 @@ class Controller:
         try:
             again = self._round(key)
         except ClusterError as error:
-            self._memo.changed(key)
+            self._memo.doubt(key)
             if not isinstance(error, Conflict):
                 raise
             # Someone else wrote in between: what was read is outdated, so read again.
@@ -90,7 +104,7 @@ class Controller:
 
     def _whole_round(self, key: Key) -> float | None:
         begun = self._memo.begin(key)
-        document = self._cluster.job(*key)
+        document = self._memo.document(key) or self._cluster.job(*key)
         if document is None:
             self._memo.forget(key)
             self._reports.forget(self._uids.pop(key, ""))
@@ -99,19 +113,33 @@ class Controller:
         owner = owner_of(document)
         self._uids[key] = owner.uid
         self._reports.set_answer(owner.uid, answer_of(document))
-        raw = self._cluster.state(owner, baseline_to_read(document))
+        raw = self._read(key, owner, document)
         observed = self._with_nodes(observe(owner, raw, self.ca_bundle, self._reports.get(owner.uid)))
+        self._chains.put(*callers(document, observed))
         decision = self._decide(document, observed)
         if observed.child is not None and not decision.acts:
-            self._memo.keep(key, begun, document, observed)
-        self._say(key, owner, document, decision)
-        self._act(owner, raw, decision)
+            self._memo.keep(key, begun, observed)
+        if self._say(key, owner, document, decision):
+            self._act(owner, raw, decision)
         return decision.requeue_after
 
-    def _say(self, key: Key, owner: Owner, document: dict[str, Any], decision: Decision) -> None:
-        self._write_status(key, document, decision.status)
-        for note in decision.notes:
+    def _read(self, key: Key, owner: Owner, document: dict[str, Any]) -> RawState:
+        """Return what belongs to an RFTJob.
+
+        The status is written before anything is done, so one without any has no children, and is not read
+        for. Where that is wrong, the API server refuses to make what is there, and the next round reads.
+        """
+        baseline = baseline_to_read(document)
+        if (document.get("status") or {}).get("phase"):
+            return self._cluster.state(owner, baseline, self._memo.pods_version(key))
+        return RawState(baseline=self._cluster.job(owner.namespace, baseline) if baseline else None)
+
+    def _say(self, key: Key, owner: Owner, document: dict[str, Any], decision: Decision) -> bool:
+        """Write status and Events; return whether the RFTJob is there."""
+        there = self._write_status(key, document, decision.status)
+        for note in decision.notes if there else ():
             self._post(owner, note)
+        return there
 
     def _decide(self, document: dict[str, Any], observed: Observed) -> Decision:
         now, seconds = datetime.now(UTC), self._settings.no_progress_seconds
@@ -139,18 +167,20 @@ class Controller:
             return replace(observed, nodes=self._nodes.get(PLANNING_SECONDS))
         return observed
 
-    def _write_status(self, key: Key, document: dict[str, Any], status: Mapping[str, Any]) -> None:
+    def _write_status(self, key: Key, document: dict[str, Any], status: Mapping[str, Any]) -> bool:
         patch = merge_patch(document.get("status") or {}, status)
         if not patch:
-            return
+            return True
         try:
             written = self._cluster.patch_status(document, patch)
         except NotFound:
             # Deleted in between; its event follows.
-            return
+            self._memo.doubt(key)
+            return False
         self._written[key] = written["metadata"]["resourceVersion"]
-        self._memo.written(key, written)
+        self._memo.tell(key, written)
         metrics.STATUS_WRITES.inc()
+        return True
 
     def _act(self, owner: Owner, raw: RawState, decision: Decision) -> None:
         for part in decision.ensure:
@@ -188,7 +218,7 @@ class Controller:
                 self._cluster.delete_config(owner.namespace, owner.child, raw.config["metadata"]["uid"])
         manifest = self._manifest(owner, decision, part)
         try:
-            self._cluster.create(manifest)
+            made = self._cluster.create(manifest)
         except (Conflict, Unavailable):
             raise
         except ClusterError as error:
@@ -196,6 +226,8 @@ class Controller:
             what = f"{manifest['kind']} {manifest['metadata']['name']}"
             self._post(owner, Note("FailedCreate", f"{what}: {error}", warning=True))
             raise
+        if part is Part.JOB:
+            self._counts = "podFailurePolicy" not in made.get("spec", {})
 
     def _manifest(self, owner: Owner, decision: Decision, part: Part) -> dict[str, Any]:
         spec, plan, settings = decision.spec, decision.plan, self._settings
@@ -208,7 +240,8 @@ class Controller:
         if part is Part.CA:
             return ca_config_map(owner, self.ca_bundle or "")
         image = Image(settings.trainer_image, settings.image_pull_policy)
-        return child_job(owner, spec, plan, image, reports=settings.ingest_url is not None)
+        reports = settings.ingest_url is not None
+        return child_job(owner, spec, plan, image, reports=reports, counts=self._counts)
 
     def _post(self, owner: Owner, note: Note) -> None:
         """Post an Event; what it says stands in the status too, so a failure only costs the Event."""

@@ -47,7 +47,7 @@ def registry(operator: Operator, cluster: Cluster, signs: Signs) -> kopf.Operato
     async def job_event(type: str | None, body: Mapping[str, Any], **_: Any) -> None:
         metadata = body["metadata"]
         key = (metadata["namespace"], metadata["name"])
-        operator.job_changed(key, metadata.get("resourceVersion", ""), gone=type == "DELETED")
+        operator.job_changed(key, dict(body), gone=type == "DELETED")
 
     @kopf.on.event("batch", "v1", "jobs", registry=handlers)
     @kopf.on.event("", "v1", "configmaps", registry=handlers)
@@ -64,7 +64,7 @@ def registry(operator: Operator, cluster: Cluster, signs: Signs) -> kopf.Operato
             operator.pod_ended(metadata["uid"])
         name = (metadata.get("labels") or {}).get(LABEL_JOB_NAME)
         if name:
-            operator.child_changed((metadata["namespace"], name))
+            operator.child_changed((metadata["namespace"], name), metadata["resourceVersion"])
 
     return handlers
 

@@ -4,7 +4,9 @@ import asyncio
 import logging
 import ssl
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from aiohttp import web
 
@@ -12,6 +14,7 @@ from rft_operator import metrics, tls
 from rft_operator.cluster import Cluster, ClusterError
 from rft_operator.controller import Controller
 from rft_operator.health import Signs
+from rft_operator.ingest.cache import Chains
 from rft_operator.ingest.reports import Reports
 from rft_operator.ingest.server import Ingest, serve
 from rft_operator.queue import Key, WorkQueue, work
@@ -36,13 +39,19 @@ class Operator:
         self._settings = settings
         self._signs = signs
         self._reports = Reports()
-        self._controller = Controller(cluster, self._reports, settings)
+        chains = Chains(time.monotonic)
+        self._controller = Controller(cluster, self._reports, settings, chains)
         self._queue = WorkQueue(time.monotonic)
         self._threads = ThreadPoolExecutor(settings.workers, "reconcile")
         # Apart, so that a flood of tokens cannot hold up the decisions.
         self._review_threads = ThreadPoolExecutor(REVIEW_THREADS, "review")
         self._ingest = Ingest(
-            cluster, self._reports, self._review_threads, self._reported, namespaces=settings.namespaces
+            cluster,
+            self._reports,
+            self._review_threads,
+            self._reported,
+            namespaces=settings.namespaces,
+            chains=chains,
         )
         self._known: set[Key] = set()
         self._tasks: list[asyncio.Task[None]] = []
@@ -50,27 +59,29 @@ class Operator:
 
     # What happens.
 
-    def job_changed(self, key: Key, version: str, *, gone: bool) -> None:
+    def job_changed(self, key: Key, document: Mapping[str, Any], *, gone: bool) -> None:
         """An RFTJob is there, changed, or is gone."""
         if gone:
             self._known.discard(key)
             self._queue.forget(key)
+            self._controller.gone(key)
         else:
             self._known.add(key)
-            if self._controller.is_own_write(key, version):
+            if self._controller.is_own_write(key, document["metadata"].get("resourceVersion", "")):
                 return
+            self._controller.told(key, document)
         self._look(key)
 
-    def child_changed(self, key: Key) -> None:
+    def child_changed(self, key: Key, pods_version: str = "") -> None:
         """A Job, a pod or a ConfigMap of an RFTJob changed. They come in swarms, each of our acts one."""
-        self._look(key, SWARM_SECONDS)
+        self._look(key, SWARM_SECONDS, pods_version)
 
     def pod_ended(self, uid: str) -> None:
         """A pod is gone or has ended."""
         self._ingest.forget_pod(uid)
 
-    def _look(self, key: Key, apart: float = 0.0) -> None:
-        self._controller.changed(key)
+    def _look(self, key: Key, apart: float = 0.0, pods_version: str = "") -> None:
+        self._controller.changed(key, pods_version)
         self._queue.add(key, apart=apart)
 
     def _reported(self, key: Key) -> None:

@@ -67,7 +67,8 @@ def reconcile(
         patch_child=verdict.patch_child,
         delete_child=verdict.delete_child,
         notes=_notes(facts, verdict),
-        requeue_after=verdict.requeue_after,
+        # Nothing else need happen any more that would make anyone look when the TTL has passed.
+        requeue_after=seconds_left(document, status, now) if is_over(status) else verdict.requeue_after,
         log_of=verdict.log_of,
     )
 
@@ -117,7 +118,7 @@ def _after_the_end(facts: Facts, status: dict[str, Any]) -> Decision:
         if status.get("phase") == "Cancelled":
             return Decision(status, delete_child=True)
         return Decision(status, patch_child=end_now(facts))
-    left = seconds_left(facts.document, facts.now)
+    left = seconds_left(facts.document, status, facts.now)
     if left is None:
         return Decision(status)
     if left > 0:

@@ -168,6 +168,10 @@ def _held(facts: Facts, pod: Pod) -> Hindrance | None:
     found = hindrance(pod)
     if found is None or found.reason != Reason.UNSCHEDULABLE or facts.spec is None or facts.plan is None:
         return found
+    ending = next((other.name for other in facts.observed.attempts if other.alive and other.deleting), None)
+    if ending is not None:
+        said = f"Pod {ending} is being ended; the next one waits for it, so that never two trainers run."
+        return Hindrance(Reason.WAITING_FOR_POD, said)
     said = unplaced(facts.spec, facts.plan, facts.observed.nodes, pod.requests, found.message)
     return Hindrance(found.reason, said)
 
@@ -233,10 +237,13 @@ def _retry_limit(facts: Facts) -> int:
 def _own_count(facts: Facts) -> dict[str, Any] | None:
     """Read the created Job back: where the failure policy was dropped, the operator counts."""
     child = facts.observed.child
-    if child is None or child.has_failure_policy or facts.spec is None:
+    if child is None or facts.spec is None:
         return None
-    limit = own_count_limit(facts.spec.retry.limit)
-    return {"spec": {"backoffLimit": limit}} if child.backoff_limit < limit else None
+    theirs, ours = facts.spec.retry.limit, own_count_limit(facts.spec.retry.limit)
+    if child.has_failure_policy:
+        # Made for a server that had no failure policies; since then it was upgraded.
+        return {"spec": {"backoffLimit": theirs}} if child.backoff_limit == ours else None
+    return {"spec": {"backoffLimit": ours}} if child.backoff_limit < ours else None
 
 
 def _missing(facts: Facts) -> tuple[Part, ...]:

@@ -10,13 +10,13 @@ from typing import Any
 from rft_operator import clock
 
 
-def seconds_left(document: Mapping[str, Any], now: datetime) -> float | None:
+def seconds_left(document: Mapping[str, Any], status: Mapping[str, Any], now: datetime) -> float | None:
     """Return the seconds until the children go, 0 from then on; ``None`` where they stay.
 
-    The user's own field counts, which may change after the end.
+    The user's own field counts, which may change after the end. ``status`` is the one that will stand.
     """
     ttl = (document.get("spec") or {}).get("ttlSecondsAfterFinished")
-    ended = clock.parse((document.get("status") or {}).get("completionTime"))
+    ended = clock.parse(status.get("completionTime"))
     if not isinstance(ttl, int) or isinstance(ttl, bool) or ttl < 0 or ended is None:
         return None
     return max(0.0, (ended + timedelta(seconds=ttl) - now).total_seconds())

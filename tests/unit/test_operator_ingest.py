@@ -13,6 +13,7 @@ from rft_operator.ingest.cache import CHAIN_SECONDS, MAX_ENTRIES, AnswerCache, C
 from rft_operator.ingest.identity import Caller, Refused
 from rft_operator.ingest.limits import SAID_AGAIN_SECONDS, Complaints, ReviewGate, SourceLimiter
 from rft_operator.ingest.reports import Reports
+from rft_operator.observe import Child, Observed, Pod
 
 AUDIENCE = "rft.dev/ingest"
 CALLER = Caller("team", "sums", "job-uid", "pod-1", "2026-11-22T18:00:00Z")
@@ -76,7 +77,10 @@ CLAIMS = identity.Claims("team", "p", "pod-1")
 def test_the_chain_leads_from_the_pod_to_the_rftjob() -> None:
     child_reference = identity.live_pod(CLAIMS, POD)
     job_reference = identity.live_child(child_reference, CHILD)
-    job = {"metadata": {"uid": "rft-1", "name": "sums"}, "status": {"progress": {"attempt": 3}}}
+    job = {
+        "metadata": {"uid": "rft-1", "name": "sums", "namespace": "team"},
+        "status": {"progress": {"attempt": 3}},
+    }
     caller = identity.caller(CLAIMS, POD, identity.live_job(job_reference, job))
     assert (caller.job_uid, caller.job_name, caller.pod_uid, caller.known_attempt) == (
         "rft-1",
@@ -84,30 +88,43 @@ def test_the_chain_leads_from_the_pod_to_the_rftjob() -> None:
         "pod-1",
         3,
     )
+    pods = (
+        Pod("p", "pod-1", "", controller="job-1", phase="Running"),
+        Pod("ended", "pod-0", "", controller="job-1", phase="Failed"),
+        Pod("forged", "pod-2", "", controller="job-of-another", phase="Running"),
+    )
+    assert identity.callers(job, Observed(child=Child("job-1"), pods=pods)) == [caller], "the same chain"
+    assert identity.callers(job, Observed(pods=pods)) == [], "without a live Job"
 
 
 @pytest.mark.parametrize(
-    "check",
+    ("status", "check"),
     [
-        lambda: identity.live_pod(CLAIMS, None),
-        lambda: identity.live_pod(CLAIMS, controlled("pod-2", "job-1", "Job", "batch/v1")),
-        lambda: identity.live_pod(CLAIMS, {**POD, "status": {"phase": "Failed"}}),
-        lambda: identity.live_pod(CLAIMS, {"metadata": {"uid": "pod-1"}}),
-        lambda: identity.live_pod(CLAIMS, controlled("pod-1", "job-1", "Job", "batch/v1", controller=False)),
-        lambda: identity.live_pod(CLAIMS, controlled("pod-1", "x", "ReplicaSet", "apps/v1")),
-        lambda: identity.live_pod(CLAIMS, controlled("pod-1", "x", "Job", "evil.dev/v1")),
-        lambda: identity.live_child({"uid": "job-1"}, None),
-        lambda: identity.live_child({"uid": "job-2"}, CHILD),
-        lambda: identity.live_child({"uid": "job-1"}, {"metadata": {"uid": "job-1"}}),
-        lambda: identity.live_child({"uid": "job-1"}, controlled("job-1", "x", "RFTJob", "evil.dev/v1")),
-        lambda: identity.live_job({"uid": "rft-1"}, None),
-        lambda: identity.live_job({"uid": "rft-1"}, {"metadata": {"uid": "rft-2"}}),
+        (410, lambda: identity.live_pod(CLAIMS, None)),
+        (410, lambda: identity.live_pod(CLAIMS, controlled("pod-2", "job-1", "Job", "batch/v1"))),
+        (403, lambda: identity.live_pod(CLAIMS, {**POD, "status": {"phase": "Failed"}})),
+        (403, lambda: identity.live_pod(CLAIMS, {"metadata": {"uid": "pod-1"}})),
+        (
+            403,
+            lambda: identity.live_pod(CLAIMS, controlled("pod-1", "j", "Job", "batch/v1", controller=False)),
+        ),
+        (403, lambda: identity.live_pod(CLAIMS, controlled("pod-1", "x", "ReplicaSet", "apps/v1"))),
+        (403, lambda: identity.live_pod(CLAIMS, controlled("pod-1", "x", "Job", "evil.dev/v1"))),
+        (410, lambda: identity.live_child({"uid": "job-1"}, None)),
+        (410, lambda: identity.live_child({"uid": "job-2"}, CHILD)),
+        (403, lambda: identity.live_child({"uid": "job-1"}, {"metadata": {"uid": "job-1"}})),
+        (
+            403,
+            lambda: identity.live_child({"uid": "job-1"}, controlled("job-1", "x", "RFTJob", "evil.dev/v1")),
+        ),
+        (410, lambda: identity.live_job({"uid": "rft-1"}, None)),
+        (410, lambda: identity.live_job({"uid": "rft-1"}, {"metadata": {"uid": "rft-2"}})),
     ],
 )
-def test_a_broken_link_of_the_chain_is_refused(check: Callable[[], object]) -> None:
+def test_a_broken_link_of_the_chain_is_refused(status: int, check: Callable[[], object]) -> None:
     with pytest.raises(Refused) as refusal:
         check()
-    assert refusal.value.status == 403
+    assert refusal.value.status == status
 
 
 def test_a_pod_of_a_namespace_that_is_not_served_is_refused_before_anything_is_read() -> None:
@@ -167,10 +184,8 @@ def test_the_chain_of_a_pod_is_followed_again_after_its_time_or_its_end() -> Non
     chains.put(CALLER)
     assert chains.get(claimed) == CALLER
     assert chains.get(identity.Claims("other", "p", CALLER.pod_uid)) is None
-    clock.now += CHAIN_SECONDS - 1
-    chains.put(CALLER)
-    clock.now += 2
-    assert chains.get(claimed) is None, "putting it again does not make it younger"
+    clock.now += CHAIN_SECONDS + 1
+    assert chains.get(claimed) is None
     chains.put(CALLER)
     chains.forget_pod(CALLER.pod_uid)
     assert chains.get(claimed) is None

@@ -28,12 +28,16 @@ SPEC: dict[str, Any] = {
     "resources": {"accelerator": {"name": "cpu"}},
     "template": {
         "labels": {"team": "a", "rft.dev/job-uid": "forged"},
-        "env": [{"name": "MINE", "value": "1"}, {"name": "RFT_POD_UID", "value": "forged"}],
+        "env": [
+            {"name": "MINE", "value": "1"},
+            {"name": "RFT_POD_UID", "value": "forged"},
+            {"name": "AWS_SECRET_ACCESS_KEY", "secretRef": {"name": "bucket", "key": "secret"}},
+        ],
     },
 }
 
 
-def job(**changes: Any) -> dict[str, Any]:
+def job(*, counts: bool = False, **changes: Any) -> dict[str, Any]:
     spec = parse(
         {
             "apiVersion": "rft.dev/v1alpha1",
@@ -42,7 +46,8 @@ def job(**changes: Any) -> dict[str, Any]:
             "spec": {**SPEC, **changes},
         }
     ).spec
-    return child_job(OWNER, spec, plan(spec, OWNER.uid), Image("trainer:1", "IfNotPresent"), reports=True)
+    image = Image("trainer:1", "IfNotPresent")
+    return child_job(OWNER, spec, plan(spec, OWNER.uid), image, reports=True, counts=counts)
 
 
 def run(**changes: Any) -> RunConfig:
@@ -139,6 +144,8 @@ def test_secrets_are_references_and_none_is_copied() -> None:
     manifest = job()
     environment = {v["name"]: v for v in containers(manifest)["trainer"]["env"]}
     assert environment["HF_TOKEN"]["valueFrom"]["secretKeyRef"] == {"name": "hub", "key": "token"}
+    from_bucket = environment["AWS_SECRET_ACCESS_KEY"]["valueFrom"]["secretKeyRef"]
+    assert from_bucket == {"name": "bucket", "key": "secret"}
     assert volume(manifest, "secret-2")["secret"]["secretName"] == "judge"
     assert mounts(containers(manifest)["trainer"])["/etc/rft/secrets/judge"] == "secret-2"
 
@@ -234,3 +241,34 @@ def test_the_queue_of_the_rftjob_is_the_childs_and_nothing_holds_it_back_by_itse
     assert labels["rft.dev/job-uid"] == OWNER.uid
     assert "suspend" not in made["spec"]
     assert "kueue.x-k8s.io/queue-name" not in job()["metadata"]["labels"]
+
+
+REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
+APART = {
+    "labelSelector": {"matchLabels": {"rft.dev/job-uid": OWNER.uid}},
+    "topologyKey": "kubernetes.io/os",
+}
+
+
+def affinity(template: dict[str, Any]) -> Any:
+    return job(template=template)["spec"]["template"]["spec"]["affinity"]
+
+
+def test_no_two_pods_of_a_job_have_a_node_and_users_affinity_stays() -> None:
+    assert affinity({}) == {"podAntiAffinity": {REQUIRED: [APART]}}
+    zone = {"labelSelector": {"matchLabels": {"app": "noisy"}}, "topologyKey": "topology.kubernetes.io/zone"}
+    theirs = {"nodeAffinity": {"a": "b"}, "podAntiAffinity": {REQUIRED: [zone], "preferred": []}}
+    assert affinity({"affinity": theirs}) == {
+        "nodeAffinity": {"a": "b"},
+        "podAntiAffinity": {REQUIRED: [zone, APART], "preferred": []},
+    }
+
+
+@pytest.mark.parametrize("broken", ["no", {REQUIRED: "no"}])
+def test_an_affinity_that_is_none_is_for_the_api_server_to_refuse(broken: Any) -> None:
+    assert affinity({"affinity": {"podAntiAffinity": broken}}) == {"podAntiAffinity": broken}
+
+
+def test_where_the_operator_counts_the_job_controller_does_not_from_the_beginning() -> None:
+    assert job(retry={"limit": 2})["spec"]["backoffLimit"] == 2
+    assert job(counts=True, retry={"limit": 2})["spec"]["backoffLimit"] == 102

@@ -1,6 +1,7 @@
 """From nodes to the job: what is planned for, where the pod lands, and what is said where it does not."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -140,6 +141,17 @@ def test_a_pod_that_no_node_takes_says_what_it_needs_what_there_is_and_what_woul
     assert decision.requeue_after is not None
     again = decided(rftjob(decision.status, **document["spec"]), node(), child=CHILD, pods=(WAITING,))
     assert again.notes == ()
+
+
+def test_a_pod_that_waits_for_the_end_of_the_one_before_says_so() -> None:
+    ending = replace(
+        WAITING, name="sums-x-0", phase="Running", deleting=True, scheduled=True, unschedulable=""
+    )
+    pods = (ending, replace(WAITING, created="2026-11-22T17:55:00Z"))
+    decision = decided(rftjob(resources={"gpus": 4}), node(), child=CHILD, pods=pods, config_exists=True)
+    ready = condition(decision, "Ready")
+    assert ready["reason"] == "WaitingForPod"
+    assert ready["message"].startswith("Pod sums-x-0 is being ended; the next one waits for it")
 
 
 def test_without_nodes_the_scheduler_speaks() -> None:

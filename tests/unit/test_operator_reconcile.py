@@ -336,6 +336,8 @@ def test_where_the_server_dropped_the_failure_policy_the_operator_counts() -> No
     assert decision.patch_child == {"spec": {"backoffLimit": 103}}
     raised = replace(old_server, backoff_limit=103)
     assert once(rftjob(), observed(POD, child=raised)).patch_child is None
+    upgraded = replace(raised, has_failure_policy=True)
+    assert once(rftjob(), observed(POD, child=upgraded)).patch_child == {"spec": {"backoffLimit": 3}}
 
 
 @pytest.mark.parametrize(("failures", "phase"), [(1, "Starting"), (2, "Starting"), (3, "Failed")])
@@ -587,6 +589,10 @@ def test_a_passed_ttl_removes_the_children_and_never_the_claim() -> None:
 def test_a_ttl_is_waited_for_and_counts_from_the_end() -> None:
     decision = reconcile(over(60, NOW), STARTED_AND_ENDED, NOW + timedelta(seconds=18))
     assert (decision.remove, decision.requeue_after) == ((), 42)
+    ending = reconcile(rftjob(ttlSecondsAfterFinished=60), STARTED_AND_ENDED, NOW)
+    assert (ending.status["phase"], ending.requeue_after) == ("Succeeded", 60), (
+        "nothing else may happen any more"
+    )
 
 
 @pytest.mark.parametrize("ttl", [None, True, -1, "60"])

@@ -1,6 +1,7 @@
 """Answers about tokens, remembered for a short time. Tokens themselves are never kept."""
 
 import hashlib
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -55,31 +56,35 @@ class Chains:
     """Remembers for which RFTJob a pod trains. That never changes, so only a pod that goes ends it.
 
     The time limit is for a watch that missed the end of a pod. The token is reviewed all the same.
+    Any thread may call.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
+        self._lock = threading.Lock()
         self._callers: OrderedDict[str, tuple[float, Caller]] = OrderedDict()
 
     def get(self, claimed: Claims) -> Caller | None:
         """Return the caller that a reviewed token stands for, where its chain was followed lately."""
-        until, caller = self._callers.get(claimed.pod_uid, (0.0, None))
+        with self._lock:
+            until, caller = self._callers.get(claimed.pod_uid, (0.0, None))
         holds = caller is not None and until > self._clock() and caller.namespace == claimed.namespace
         return caller if holds else None
 
-    def put(self, caller: Caller) -> None:
-        """Remember a chain that was followed to its end; one that is remembered becomes no younger."""
-        until, known = self._callers.get(caller.pod_uid, (0.0, None))
-        if known == caller and until > self._clock():
-            return
-        self._callers[caller.pod_uid] = (self._clock() + CHAIN_SECONDS, caller)
-        self._callers.move_to_end(caller.pod_uid)
-        while len(self._callers) > MAX_ENTRIES:
-            self._callers.popitem(last=False)
+    def put(self, *callers: Caller) -> None:
+        """Remember chains that were just followed to their ends."""
+        until = self._clock() + CHAIN_SECONDS
+        with self._lock:
+            for caller in callers:
+                self._callers[caller.pod_uid] = (until, caller)
+                self._callers.move_to_end(caller.pod_uid)
+            while len(self._callers) > MAX_ENTRIES:
+                self._callers.popitem(last=False)
 
     def forget_pod(self, pod_uid: str) -> None:
         """A pod is gone."""
-        self._callers.pop(pod_uid, None)
+        with self._lock:
+            self._callers.pop(pod_uid, None)
 
 
 def _key(token: str) -> str:

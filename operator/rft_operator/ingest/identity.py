@@ -10,9 +10,12 @@ from typing import Any
 
 from rft_api import API_VERSION, KIND
 from rft_operator.objects.names import controller
+from rft_operator.observe import Observed
 
 POD_NAME = "authentication.kubernetes.io/pod-name"
 POD_UID = "authentication.kubernetes.io/pod-uid"
+GONE = 410
+"""What the report is about is deleted: the sender need not try again."""
 _USER_PREFIX = "system:serviceaccount:"
 
 Raw = Mapping[str, Any]
@@ -83,7 +86,7 @@ def served(claimed: Claims, namespaces: Collection[str]) -> None:
 def live_pod(claimed: Claims, pod: Raw | None) -> dict[str, Any]:
     """Return the reference to the Job that controls the pod the token is bound to."""
     if pod is None or pod["metadata"]["uid"] != claimed.pod_uid:
-        raise Refused(403, "the pod of the token is gone")
+        raise Refused(GONE, "the pod of the token is gone")
     if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
         raise Refused(403, "the pod of the token has ended")
     return _controller(pod, "batch/v1", "Job", "the pod is not controlled by a Job")
@@ -92,14 +95,14 @@ def live_pod(claimed: Claims, pod: Raw | None) -> dict[str, Any]:
 def live_child(reference: Raw, child: Raw | None) -> dict[str, Any]:
     """Return the reference to the RFTJob that controls the live Job."""
     if child is None or child["metadata"]["uid"] != reference["uid"]:
-        raise Refused(403, "the Job of the pod is gone")
+        raise Refused(GONE, "the Job of the pod is gone")
     return _controller(child, API_VERSION, KIND, f"the Job is not controlled by an {KIND}")
 
 
 def live_job(reference: Raw, job: Raw | None) -> Raw:
     """Return the live RFTJob."""
     if job is None or job["metadata"]["uid"] != reference["uid"]:
-        raise Refused(403, f"the {KIND} of the pod is gone")
+        raise Refused(GONE, f"the {KIND} of the pod is gone")
     return job
 
 
@@ -112,12 +115,24 @@ def _controller(raw: Raw, api_version: str, kind: str, otherwise: str) -> dict[s
 
 def caller(claimed: Claims, pod: Raw, job: Raw) -> Caller:
     """Return the proven caller."""
+    return _caller(job, claimed.pod_uid, pod["metadata"].get("creationTimestamp", ""))
+
+
+def callers(job: Raw, observed: Observed) -> list[Caller]:
+    """Return who may report for a live RFTJob: the pods of its live Job, as a look at all of them proves.
+
+    It is the same chain, followed from its other end.
+    """
+    return [_caller(job, pod.uid, pod.created) for pod in observed.attempts if pod.alive]
+
+
+def _caller(job: Raw, pod_uid: str, pod_created: str) -> Caller:
     metadata = job["metadata"]
     return Caller(
-        namespace=claimed.namespace,
+        namespace=metadata["namespace"],
         job_name=metadata["name"],
         job_uid=metadata["uid"],
-        pod_uid=claimed.pod_uid,
-        pod_created=pod["metadata"].get("creationTimestamp", ""),
+        pod_uid=pod_uid,
+        pod_created=pod_created,
         known_attempt=int(((job.get("status") or {}).get("progress") or {}).get("attempt", 0)),
     )

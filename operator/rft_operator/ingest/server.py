@@ -35,9 +35,11 @@ class Ingest:
         accepted: Callable[[Key], None],
         clock: Callable[[], float] = time.monotonic,
         namespaces: Collection[str] = (),
+        chains: Chains | None = None,
     ) -> None:
         """``accepted`` is called with the key of a job that has news.
 
+        ``chains`` may be filled by who looks at RFTJobs and their pods anyway.
         ``namespaces`` are those that are served; empty: all of them.
         """
         self._namespaces = namespaces
@@ -46,7 +48,7 @@ class Ingest:
         self._executor = executor
         self._accepted = accepted
         self._cache = AnswerCache(clock)
-        self._chains = Chains(clock)
+        self._chains = chains or Chains(clock)
         self._sources = SourceLimiter(clock)
         self._complaints = Complaints(clock)
         self._gate, self._known_gate = ReviewGate(), ReviewGate()
@@ -104,8 +106,6 @@ class Ingest:
                     self._executor, self._look_up, token
                 )
             self._cache.put(token, answer)
-            if isinstance(answer, Caller):
-                self._chains.put(answer)
         if isinstance(answer, Refused):
             # A fresh one: an exception that is raised twice drags its traceback along.
             raise Refused(answer.status, str(answer))
@@ -133,7 +133,9 @@ class Ingest:
             raise Refused(503, "the API server does not answer; try again") from error
         if pod is None:
             raise AssertionError("live_pod refuses pods that are gone")
-        return identity.caller(claimed, pod, job)
+        caller = identity.caller(claimed, pod, job)
+        self._chains.put(caller)
+        return caller
 
 
 async def _healthy(_: web.Request) -> web.Response:

@@ -16,10 +16,13 @@ Such a Job controller counts preemptions too; the margin leaves the count to the
 """
 
 
-def child_job(owner: Owner, spec: RFTJobSpec, plan: Plan, image: Image, *, reports: bool) -> dict[str, Any]:
+def child_job(
+    owner: Owner, spec: RFTJobSpec, plan: Plan, image: Image, *, reports: bool, counts: bool = False
+) -> dict[str, Any]:
     """Return the child Job. A server that does not know the failure policy drops it silently.
 
-    Its ``suspend`` is left to whoever admits it to a queue, from its creation on.
+    Where that is known, ``counts``, the limit leaves the counting to the operator from the beginning. The
+    Job's ``suspend`` is left to whoever admits it to a queue, from its creation on.
     """
     metadata = owner.metadata(owner.child)
     template = spec.template
@@ -34,7 +37,7 @@ def child_job(owner: Owner, spec: RFTJobSpec, plan: Plan, image: Image, *, repor
         "spec": {
             "completions": 1,
             "parallelism": 1,
-            "backoffLimit": spec.retry.limit,
+            "backoffLimit": own_count_limit(spec.retry.limit) if counts else spec.retry.limit,
             # Two trainers at once would hold the GPUs twice.
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": {

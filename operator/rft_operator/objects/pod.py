@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rft_api.job import RFTJobSpec
-from rft_api.resources import Resources, Template
+from rft_api.resources import EnvVar, Resources, Template
 from rft_api.runconfig import (
     CONFIG_DIR,
     CONFIG_FILE,
@@ -18,7 +18,7 @@ from rft_api.runconfig import (
 from rft_api.sources import SecretKeyRef
 from rft_api.status import Plan
 from rft_operator.objects.config import has_user_code
-from rft_operator.objects.names import Owner
+from rft_operator.objects.names import LABEL_JOB_UID, Owner
 from rft_operator.objects.volumes import Mounted, volumes
 from rft_planner.accelerators import resource_of
 
@@ -26,6 +26,8 @@ TRAINER_UID = 10001
 GRADER_UID = 10002
 SHARED_GROUP = 10000
 GRACE_SECONDS = 120
+ANYWHERE = "kubernetes.io/os"
+"""A label that each node has, with the same value: a topology of one domain."""
 GRADER_MEMORY_LIMIT = "1536Mi"
 """Above what the grader's own watchdog allows users' code, so that the watchdog acts first."""
 
@@ -71,10 +73,13 @@ def pod_template(
         "containers": containers,
         "volumes": [m.volume for m in mounted],
     }
-    return {"metadata": metadata, "spec": pod | _placement(template, spec.resources or Resources(), plan)}
+    return {
+        "metadata": metadata,
+        "spec": pod | _placement(owner, template, spec.resources or Resources(), plan),
+    }
 
 
-def _placement(template: Template, resources: Resources, plan: Plan) -> dict[str, Any]:
+def _placement(owner: Owner, template: Template, resources: Resources, plan: Plan) -> dict[str, Any]:
     tolerations = [toleration.dump() for toleration in resources.tolerations or []]
     if plan.gpus:
         # GPU nodes are often kept from others by a taint of the resource's name. Some API servers add this.
@@ -82,12 +87,28 @@ def _placement(template: Template, resources: Resources, plan: Plan) -> dict[str
     wanted = {
         "serviceAccountName": template.service_account_name,
         "imagePullSecrets": [ref.dump() for ref in template.image_pull_secrets or []],
-        "affinity": template.affinity,
+        "affinity": alone(template.affinity, owner.uid),
         "priorityClassName": template.priority_class_name,
         "nodeSelector": {**(plan.node_selector or {}), **(resources.node_selector or {})},
         "tolerations": tolerations,
     }
     return {key: value for key, value in wanted.items() if value}
+
+
+def alone(affinity: dict[str, Any] | None, uid: str) -> dict[str, Any]:
+    """Return the affinity with the demand that no other pod of this RFTJob has a node.
+
+    A pod that is being ended may take its grace period, or be on a node that nobody hears of. Its
+    successor waits for it on servers too whose Jobs know no ``podReplacementPolicy``. An affinity
+    that is none is left for the API server to refuse.
+    """
+    affinity = affinity or {}
+    apart = affinity.get("podAntiAffinity") or {}
+    required = "requiredDuringSchedulingIgnoredDuringExecution"
+    if not isinstance(apart, dict) or not isinstance(apart.get(required) or [], list):
+        return affinity
+    own = {"labelSelector": {"matchLabels": {LABEL_JOB_UID: uid}}, "topologyKey": ANYWHERE}
+    return {**affinity, "podAntiAffinity": {**apart, required: [*(apart.get(required) or []), own]}}
 
 
 def _security(uid: int) -> dict[str, Any]:
@@ -156,8 +177,13 @@ def _environment(spec: RFTJobSpec) -> list[dict[str, Any]]:
         *_from_secret("MLFLOW_TRACKING_TOKEN", mlflow),
     ]
     taken = {variable["name"] for variable in ours}
-    theirs = [_variable(v.name, v.value) for v in template.env or [] if v.name not in taken]
+    theirs = [_theirs(v) for v in template.env or [] if v.name not in taken]
     return theirs + ours
+
+
+def _theirs(variable: EnvVar) -> dict[str, Any]:
+    secret = _from_secret(variable.name, variable.secret_ref)
+    return secret[0] if secret else _variable(variable.name, variable.value or "")
 
 
 def _variable(name: str, value: str) -> dict[str, Any]:

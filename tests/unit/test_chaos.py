@@ -1,0 +1,113 @@
+"""What a round of chaos must not show is noticed."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from tests.chaos.jobs import STEPS
+from tests.chaos.lives import Life, at_once, lives
+from tests.chaos.rounds import Outcome, last_step, table, what_is_wrong
+
+NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
+RECORD = [{"step": step, "reward": step / 100, "attempt": 1} for step in range(1, STEPS + 1)]
+
+
+def end(**changes: Any) -> dict[str, Any]:
+    history = [{"step": row["step"], "reward": row["reward"]} for row in RECORD]
+    progress = {"step": STEPS, "attempt": 2, "resumedFromStep": 4}
+    return {"phase": "Succeeded", "progress": progress, "reward": {"history": history}} | changes
+
+
+def life(pod: str, began: int, ended: int) -> Life:
+    return Life(pod, NOON + timedelta(seconds=began), NOON + timedelta(seconds=ended))
+
+
+def wrong(
+    found: dict[str, Any] | None = None,
+    record: list[dict[str, Any]] = RECORD,
+    trainers: list[Life] | None = None,
+    reached: int = 5,
+    attempts: int = 2,
+) -> list[str]:
+    outcome = Outcome("trainer killed", 1.0, attempts=attempts)
+    return list(what_is_wrong(found or end(), record, trainers or [], reached, outcome))
+
+
+def test_a_run_that_went_on_as_it_should_is_right() -> None:
+    assert wrong() == []
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (wrong(end(phase="Failed", message="no luck")), "ended as Failed: no luck"),
+        (wrong(end(progress={"step": 7, "attempt": 2, "resumedFromStep": 4})), "ended at step 7"),
+        (wrong(record=RECORD[1:]), "recorded steps"),
+        (wrong(record=[*RECORD[:-1], RECORD[-1] | {"reward": 0.5}]), f"differ at steps [{STEPS}]"),
+        (wrong(reached=9), "5 steps lost"),
+        (wrong(trainers=[life("a", 0, 10), life("b", 8, 20)]), "two live trainers for 2 s: a and b"),
+    ],
+)
+def test_what_must_not_be_is_told(found: list[str], said: str) -> None:
+    assert len([line for line in found if said in line]) == 1
+
+
+def test_the_table_has_a_line_for_each_fault_that_was_played() -> None:
+    outcomes = [Outcome("a", 3.0, 40.0, 1), Outcome("a", 9.0, 50.0, 2, 1, ["no"]), Outcome("b", 1.0)]
+    lines = list(table(outcomes, ["a", "b", "c"]))[2:]
+    assert lines == ["| a | 2 | 1 | 3 to 9 | 2 | 1 | 50 |", "| b | 1 | 1 | 1 to 1 | 0 | 0 | 0 |"]
+
+
+def told(pod: str, phase: str = "Running", **state: dict[str, str]) -> dict[str, Any]:
+    """An audit event as the API server writes it when the kubelet has told of a pod."""
+    status = {"containerStatuses": [{"name": "grader", "state": {}}, {"name": "trainer", "state": state}]}
+    metadata = {"name": pod, "labels": {"rft.dev/job-uid": "u"}}
+    return {
+        "verb": "patch",
+        "user": {"username": "system:node:n"},
+        "objectRef": {"resource": "pods", "name": pod},
+        "stageTimestamp": "2026-11-23T12:00:06.5Z",
+        "responseObject": {"metadata": metadata, "status": status | {"phase": phase}},
+    }
+
+
+def removed(pod: str, user: str) -> dict[str, Any]:
+    about = {"resource": "pods", "name": pod}
+    return {
+        "verb": "delete",
+        "user": {"username": user},
+        "objectRef": about,
+        "stageTimestamp": "2026-11-23T12:00:07.5Z",
+    }
+
+
+def test_a_trainer_lives_from_its_start_until_the_kubelet_tells_of_its_end() -> None:
+    began, ended = "2026-11-23T12:00:02Z", "2026-11-23T12:00:05Z"
+    events = [
+        told("a", waiting={"reason": "ContainerCreating"}),
+        told("a", running={"startedAt": began}),
+        told("a", terminated={"startedAt": began, "finishedAt": ended}),
+    ]
+    assert lives(events, "u") == [life("a", 2, 5)]
+    assert lives(events, "of another") == []
+
+
+def test_a_pod_whose_end_nobody_told_lives_until_the_kubelet_removes_it() -> None:
+    events = [told("a", running={"startedAt": "2026-11-23T12:00:02Z"}), removed("a", "system:node:n")]
+    assert [(one.ended - NOON).total_seconds() for one in lives(events, "u")] == [7.0]
+    asked = [*events[:1], removed("a", "system:serviceaccount:kube-system:job-controller")]
+    assert at_once([*lives(asked, "u"), life("b", 100, 200)]) == [("a", "b", 100)]
+
+
+def test_a_pod_whose_phase_is_final_lives_no_more_although_the_kubelet_forgot_its_container() -> None:
+    events = [
+        told("a", running={"startedAt": "2026-11-23T12:00:02Z"}),
+        told("a", "Failed", waiting={"reason": "ContainerCreating"}),
+    ]
+    assert [(one.ended - NOON).total_seconds() for one in lives(events, "u")] == [6.0]
+
+
+def test_the_last_step_is_read_from_the_log() -> None:
+    log = '{"event": "stage"}\n{"event": "step", "step": 3}\n{"event": "step", "step": 4}\nkilled\n'
+    assert (last_step(log), last_step("")) == (4, 0)
