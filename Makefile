@@ -2,7 +2,7 @@
 # make test   every check and every test
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help setup demo demo-cluster cluster-up cluster-down images generate lint format test test-unit bench-api bench-memory bench-operator bench-data bench-trainer clean
+.PHONY: help setup demo demo-cluster cluster-up cluster-down images generate lint format test test-unit bench-api bench-memory bench-operator bench-data bench-trainer chaos clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -55,6 +55,12 @@ bench-trainer: setup ## The trainer against TRL's GRPOTrainer on this machine's 
 
 bench-data: setup ## How long a dataset of 10 GB keeps a run from its first step, and what it holds
 	.venv/bin/python bench/data.py
+
+chaos: setup ## Strike jobs on the test cluster at random moments, and print the table (ROUNDS, AT_ONCE, ENGINE, FAULT)
+	scripts/demo-cluster.sh prepare
+	scripts/demo-cluster.sh install
+	.venv/bin/python -m tests.chaos --rounds $(or $(ROUNDS),10) --at-once $(or $(AT_ONCE),1) \
+	  --engine $(or $(ENGINE),transformers) $(if $(FAULT),--fault "$(FAULT)")
 
 clean: cluster-down ## Remove what the targets made in this checkout
 	rm -rf .venv .cache .cluster runs

@@ -46,7 +46,11 @@ AUDIT_POLICY = {
     "apiVersion": "audit.k8s.io/v1",
     "kind": "Policy",
     "omitStages": ["RequestReceived"],
-    "rules": [{"level": "Metadata"}],
+    "rules": [
+        # With the state of each container: when a trainer began and ended, as the kubelet told it.
+        {"level": "RequestResponse", "resources": [{"group": "", "resources": ["pods/status"]}]},
+        {"level": "Metadata"},
+    ],
 }
 
 

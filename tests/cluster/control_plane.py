@@ -52,7 +52,7 @@ def running(binaries: Path, folder: Path) -> Iterator[ControlPlane]:
     admin = authority.issue("admin", "rft-test-admin", "system:masters")
     manager = authority.issue("manager", "system:kube-controller-manager")
     service_account_key(authority.folder)
-    (folder / "audit-policy.json").write_text(json.dumps(AUDIT_POLICY))
+    (folder / "audit-policy.json").write_text(json.dumps(AUDIT_POLICY | {"rules": [{"level": "Metadata"}]}))
     plane = ControlPlane(
         url, authority.kubeconfig(url, admin, folder / "kubeconfig"), folder / "logs" / "audit.log"
     )

@@ -1,0 +1,159 @@
+"""``python -m tests.chaos``: strike jobs on the cluster that runs, and print the table."""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from pathlib import Path
+
+from tests.chaos.again import DELETED, EXPIRED, delete_and_apply, let_expire_and_apply
+from tests.chaos.faults import FAULTS, mount_small, unmount
+from tests.chaos.jobs import CLAIM, NAME_LABEL, prerequisites, reader
+from tests.chaos.rounds import Outcome, play, table
+from tests.cluster.shell import ClusterError
+from tests.integration.account_support import Audit
+from tests.kubectl import Kubectl
+from tests.waiting import wait_until
+
+ROOT = Path(__file__).parents[2]
+OPERATOR_ACCOUNT = "system:serviceaccount:rft-system:rft-operator"
+NAMESPACE, OPERATOR_NAMESPACE = "rft-chaos", "rft-system"
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What is played, under the name that the table has."""
+
+    name: str
+    play: Callable[[Kubectl, Kubectl, Sequence[str], str, int], list[Outcome]]
+    """Given the namespaces of jobs and operator, the jobs' names, their engine and the seed."""
+    engine: str | None = None
+    """The one it needs."""
+
+
+def _alone(
+    play_one: Callable[[Kubectl, str, str, int], Outcome],
+    jobs: Kubectl,
+    _: Kubectl,
+    names: Sequence[str],
+    engine: str,
+    seed: int,
+) -> list[Outcome]:
+    """Play with one job: nothing strikes here, so more of them at once show no more."""
+    return [play_one(jobs, names[0], engine, seed)]
+
+
+SCENARIOS = (
+    *(Scenario(fault.name, partial(play, fault), fault.engine) for fault in FAULTS),
+    Scenario(DELETED, partial(_alone, delete_and_apply)),
+    Scenario(EXPIRED, partial(_alone, let_expire_and_apply)),
+)
+
+
+def main() -> int:
+    """Run; 1 when a round showed something wrong."""
+    options = _parser().parse_args()
+    # The namespace is taken away, and what was stopped goes on.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    scenarios = chosen(options.fault, options.engine)
+    jobs = Kubectl(*cluster(), NAMESPACE)
+    operator = Kubectl(jobs.program, jobs.kubeconfig, OPERATOR_NAMESPACE)
+    outcomes: list[Outcome] = []
+    with namespace(jobs, options.keep):
+        try:
+            for number, scenario in product(range(options.rounds), scenarios):
+                names = [f"chaos-{len(outcomes) + i}" for i in range(options.at_once)]
+                seen = scenario.play(jobs, operator, names, options.engine, options.seed + number)
+                print(*(json.dumps(vars(one)) for one in seen), sep="\n", file=sys.stderr, flush=True)
+                outcomes += seen
+                if options.keep and any(one.wrong for one in seen):
+                    break
+                clear(jobs, names)
+        finally:
+            print(f"engine {options.engine}, seed {options.seed}")
+            print("\n".join(table(outcomes, [scenario.name for scenario in scenarios])))
+    refused = [request for request in Audit().requests(OPERATOR_ACCOUNT) if request.refused]
+    print(f"requests of the operator that were refused for want of a right: {len(refused)}")
+    return 1 if refused or any(outcome.wrong for outcome in outcomes) else 0
+
+
+def chosen(names: list[str] | None, engine: str) -> list[Scenario]:
+    """Return the scenarios whose names begin as asked for, all without a wish, that this engine can play."""
+    asked = [
+        scenario
+        for scenario in SCENARIOS
+        if not names or any(scenario.name.startswith(name) for name in names)
+    ]
+    return [scenario for scenario in asked if scenario.engine in (None, engine)]
+
+
+def clear(jobs: Kubectl, names: Sequence[str]) -> None:
+    """Take jobs and what they wrote away."""
+    jobs.run("delete", "rftjob", *names, "--ignore-not-found", "--wait", check=False)
+    wait_until("their pods are gone", lambda: not jobs.list("pods", NAME_LABEL), 120)
+    jobs.run("exec", "reader", "--", "sh", "-c", "rm -rf /runs/*")
+
+
+def cluster() -> tuple[Path, Path]:
+    """Return kubectl and the kubeconfig of the cluster that runs."""
+
+    def ask(what: str) -> str:
+        command = [sys.executable, "-m", "tests.cluster", what]
+        return subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+
+    program = shutil.which("kubectl", path=f"{ask('tools')}:{os.environ['PATH']}")
+    if program is None:
+        raise ClusterError("there is no kubectl")
+    return Path(program), Path(ask("kubeconfig"))
+
+
+@contextmanager
+def namespace(jobs: Kubectl, keep: bool) -> Iterator[None]:
+    """Make an empty namespace that holds what all jobs share; take it away at the end unless ``keep``."""
+    _remove_namespace(jobs)
+    jobs.run("create", "namespace", NAMESPACE)
+    subprocess.run([sys.executable, "-m", "tests.cluster", "renew-volumes"], cwd=ROOT, check=True)
+    jobs.apply(*prerequisites())
+    bound = wait_until("the claim is bound", lambda: jobs.get("pvc", CLAIM)["spec"].get("volumeName"), 60)
+    folder = jobs.get("persistentvolume", bound)["spec"]["hostPath"]["path"]
+    mount_small(folder)
+    try:
+        jobs.apply(reader())
+        wait_until("the reader runs", lambda: jobs.get("pod", "reader")["status"]["phase"] == "Running", 120)
+        yield
+    finally:
+        if not keep:
+            _remove_namespace(jobs)
+            unmount(folder)
+
+
+def _remove_namespace(jobs: Kubectl) -> None:
+    jobs.run("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=false")
+    # Trainers that were at work take their grace period.
+    there = ("get", "namespace", NAMESPACE, "--ignore-not-found", "-o", "name")
+    wait_until("the namespace is gone", lambda: not jobs.run(*there).stdout, 300, poll=1.0)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=10, help="rounds of each fault (default 10)")
+    parser.add_argument("--at-once", type=int, default=1, help="jobs that one blow strikes (default 1)")
+    parser.add_argument("--fault", action="append", help="only those whose names begin so; may be repeated")
+    parser.add_argument("--engine", choices=("transformers", "vllm"), default="transformers")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments (default 0)")
+    parser.add_argument(
+        "--keep", action="store_true", help="stop at the first round that is wrong, and leave all for a look"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

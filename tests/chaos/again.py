@@ -1,0 +1,88 @@
+"""A manifest that is applied again: after its job's TTL, and after its job was deleted."""
+
+import time
+from collections.abc import Iterator
+
+from tests.chaos.jobs import NAME_LABEL, STEPS, UID_LABEL, job
+from tests.chaos.rounds import END_SECONDS, LATEST_SECONDS, Outcome, drawn, ended, recorded
+from tests.kubectl import Kubectl, Object
+from tests.waiting import wait_until
+
+DELETED = "deleted and applied again"
+EXPIRED = "applied again after the TTL"
+QUIET_SECONDS = 15.0
+"""A run that should not be would begin sooner: the operator acts within a second."""
+
+
+def delete_and_apply(jobs: Kubectl, name: str, engine: str, seed: int) -> Outcome:
+    """Delete a job at a random moment and apply it at once: a new run, that touches nothing of the old."""
+    moment = drawn(f"{DELETED}/{seed}", 1, LATEST_SECONDS)[0]
+    outcome, started = Outcome(DELETED, round(moment, 1)), time.monotonic()
+    jobs.apply(job(name, engine))
+    old = jobs.get("rftjob", name)["metadata"]["uid"]
+    time.sleep(moment)
+    folder = jobs.get("rftjob", name).get("status", {}).get("output", {}).get("folder")
+    jobs.run("delete", "rftjob", name, "--wait=false")
+    # Until the old object is gone, which is at once without finalizers, this changes the old one.
+    wait_until("the object is gone", lambda: jobs.run("get", "rftjob", name, check=False).returncode, 60)
+    jobs.apply(job(name, engine))
+    wait_until("the old children are gone", lambda: not _children(jobs, f"{UID_LABEL}={old}"), 120)
+    before = _content(jobs, folder)
+    found = wait_until("the new job ends", lambda: ended(jobs, name), END_SECONDS, poll=1.0)
+    outcome.seconds = round(time.monotonic() - started, 1)
+    outcome.attempts = found.get("progress", {}).get("attempt", 0)
+    outcome.wrong = list(_not_new(found, recorded(jobs, found), folder))
+    if _content(jobs, folder) != before:
+        outcome.wrong.append(f"the new run changed {folder}")
+    return outcome
+
+
+def _not_new(found: Object, record: list[Object], old_folder: str | None) -> Iterator[str]:
+    if found.get("phase") != "Succeeded":
+        yield f"ended as {found.get('phase')}: {found.get('message')}"
+    elif found["output"]["folder"] == old_folder:
+        yield "the new run has the folder of the old"
+    if [(row["step"], row["attempt"]) for row in record] != [(step, 1) for step in range(1, STEPS + 1)]:
+        yield f"the new run recorded {[(row['step'], row['attempt']) for row in record]}"
+
+
+def let_expire_and_apply(jobs: Kubectl, name: str, engine: str, seed: int) -> Outcome:
+    """Let the TTL take the children away, and apply the manifest again: no new run. Nothing is drawn."""
+    del seed
+    outcome, started = Outcome(EXPIRED, 0.0), time.monotonic()
+    manifest = job(name, engine)
+    manifest["spec"]["ttlSecondsAfterFinished"] = 2
+    jobs.apply(manifest)
+    before = wait_until("the job ends", lambda: ended(jobs, name), END_SECONDS, poll=1.0)
+    of_job = f"{NAME_LABEL}={name}"
+    wait_until("the TTL takes the children", lambda: not _children(jobs, of_job), 60)
+    outcome.after = round(time.monotonic() - started, 1)
+    # The label makes it a change that the operator is told of.
+    manifest["metadata"]["labels"] = {"applied": "again"}
+    jobs.apply(manifest)
+    time.sleep(QUIET_SECONDS)
+    outcome.seconds = round(time.monotonic() - started, 1)
+    outcome.attempts = before.get("progress", {}).get("attempt", 0)
+    if made := _children(jobs, of_job):
+        outcome.wrong.append(f"a new run: {made}")
+    after = jobs.get("rftjob", name)["status"]
+    lasting = ("phase", "progress", "reward", "completionTime")
+    unlike = [field for field in lasting if after.get(field) != before.get(field)]
+    outcome.wrong += [f"status.{field} changed" for field in unlike]
+    return outcome
+
+
+def _children(jobs: Kubectl, selector: str) -> list[str]:
+    return [
+        f"{kind}/{one['metadata']['name']}"
+        for kind in ("jobs", "pods", "configmaps")
+        for one in jobs.list(kind, selector)
+    ]
+
+
+def _content(jobs: Kubectl, folder: str | None) -> str:
+    """Return the name and checksum of every file of a run; nothing where it had not told of its folder."""
+    if folder is None:
+        return ""
+    command = ["find", folder, "-type", "f", "-exec", "sha256sum", "{}", "+"]
+    return jobs.run("exec", "reader", "--", *command, check=False).stdout

@@ -1,0 +1,224 @@
+"""What is struck, and how it is healed. Processes are those of the node that runs on this machine."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tests.chaos.jobs import NAME_LABEL
+from tests.cluster.layout import default_layout
+from tests.cluster.processes import all_processes, node_processes
+from tests.kubectl import Kubectl, Object
+from tests.waiting import wait_until
+
+OPERATOR = "deployment/rft-operator"
+IN_PODS = {"operator": "-m rft_operator", "trainer": "-m rft_trainer --config", "sampler": "vllm.entrypoints"}
+FILLER = "/runs/filler"
+VOLUME_SIZE = "64m"
+NEIGHBOUR = "rft-chaos-neighbour"
+HEARTBEAT_SECONDS = 5.0
+NODE = ("kubelet", "containerd", "trainer")
+"""What stands still with a node; the operator's pod is left out, as if it were on another."""
+COMPONENTS = ("etcd", "kube-apiserver", "kubelet", "containerd")
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a fault may reach for: the namespaces of the jobs and of the operator."""
+
+    jobs: Kubectl
+    operator: Kubectl
+    names: tuple[str, ...]
+    """The RFTJobs'."""
+
+    @property
+    def selector(self) -> str:
+        """Selects what belongs to them."""
+        return f"{NAME_LABEL} in ({','.join(self.names)})"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """``strike`` returns once all is healed; it is called at moments of the jobs' lives."""
+
+    name: str
+    strike: Callable[[Target], None]
+    engine: str | None = None
+    """The engine without which there is nothing to strike."""
+    lost_node_seconds: int | None = None
+    """How long the jobs' pods tolerate a lost node; the cluster's own time where ``None``."""
+
+
+def pids(program: str) -> list[int]:
+    """Return the host's process numbers of a component of the node, or of a program in its pods."""
+    node = node_processes(default_layout().state)
+    assert node, "the faults need the node that `make cluster-up` runs on this machine"
+    if program in COMPONENTS:
+        return [pid for pid in node if Path(_command(pid).split(" ")[0]).name == program]
+    return [pid for pid in all_processes() if IN_PODS[program] in _command(pid) and _in_a_container(pid)]
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def _in_a_container(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/ns/pid").readlink() != Path("/proc/self/ns/pid").readlink()
+    except OSError:
+        return False
+
+
+def kill(program: str) -> Callable[[Target], None]:
+    """Return a fault that ends a program with SIGKILL; whoever keeps it starts it again."""
+
+    def strike(_: Target) -> None:
+        _send(pids(program), signal.SIGKILL)
+
+    return strike
+
+
+def freeze(seconds: float, *programs: str) -> Callable[[Target], None]:
+    """Return a fault that stops programs where they are, for so long."""
+
+    def strike(_: Target) -> None:
+        with stopped(*programs):
+            time.sleep(seconds)
+
+    return strike
+
+
+def lose_node(seconds: float) -> Callable[[Target], None]:
+    """Return a fault that stops the node for so long while another one is well.
+
+    Where no node is well any more, Kubernetes takes its own network for broken and evicts nobody.
+    """
+
+    def strike(target: Target) -> None:
+        until = time.monotonic() + seconds
+        with neighbour(target.operator) as well, stopped(*NODE):
+            while time.monotonic() < until:
+                well()
+                time.sleep(HEARTBEAT_SECONDS)
+
+    return strike
+
+
+@contextmanager
+def neighbour(kubectl: Kubectl) -> Iterator[Callable[[], None]]:
+    """Make a node that exists in name only and takes no pods; yield what says that it is well."""
+    node: Object = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": NEIGHBOUR}}
+
+    def well() -> None:
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        ready = {"type": "Ready", "status": "True", "reason": "Said", "lastHeartbeatTime": now}
+        said = json.dumps({**node, "status": {"conditions": [ready]}})
+        kubectl.run("replace", "--raw", f"/api/v1/nodes/{NEIGHBOUR}/status", "-f", "-", stdin=said)
+
+    kubectl.apply({**node, "spec": {"unschedulable": True}})
+    try:
+        well()
+        yield well
+    finally:
+        kubectl.run("delete", "node", NEIGHBOUR)
+
+
+@contextmanager
+def stopped(*programs: str) -> Iterator[None]:
+    """Hold programs with SIGSTOP, and let them go whatever happens."""
+    held = [pid for program in programs for pid in pids(program)]
+    _send(held, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        _send(held, signal.SIGCONT)
+
+
+def _send(targets: list[int], number: signal.Signals) -> None:
+    for pid in targets:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def delete_pod(target: Target) -> None:
+    """Take the pods away as a user would, grace period and all."""
+    target.jobs.run("delete", "pod", "-l", target.selector, "--wait=false")
+
+
+def away_until_the_end(target: Target) -> None:
+    """Keep the operator away until the runs themselves have ended."""
+    many = len(target.names)
+    wait_until("the pods are there", lambda: len(target.jobs.list("pods", target.selector)) == many, 120)
+    target.operator.run("scale", OPERATOR, "--replicas=0")
+    try:
+        wait_until("the child Jobs end", lambda: _jobs_ended(target), 300, poll=1.0)
+    finally:
+        target.operator.run("scale", OPERATOR, "--replicas=1")
+
+
+def _jobs_ended(target: Target) -> bool:
+    found = target.jobs.list("jobs", target.selector)
+    return all(one.get("status", {}).get("completionTime") for one in found)
+
+
+def second_operator(target: Target) -> None:
+    """Run two operators for a while."""
+    target.operator.run("scale", OPERATOR, "--replicas=2")
+    try:
+        time.sleep(15)
+    finally:
+        target.operator.run("scale", OPERATOR, "--replicas=1")
+
+
+def full_volume(target: Target) -> None:
+    """Leave no byte free on the runs' volume for a while: checkpoints fail, and the next attempts too."""
+    fill = f"dd if=/dev/zero of={FILLER} bs=64k; sync"
+    target.jobs.run("exec", "reader", "--", "sh", "-c", fill)
+    try:
+        time.sleep(25)
+    finally:
+        target.jobs.run("exec", "reader", "--", "rm", FILLER)
+
+
+def mount_small(folder: str) -> None:
+    """Give the node a volume of its own size at a folder of its disk. Needs root, as the node does."""
+    _in_node("mount", "-t", "tmpfs", "-o", f"size={VOLUME_SIZE},mode=777", "runs", folder)
+
+
+def unmount(folder: str) -> None:
+    """Take the small volume away again."""
+    _in_node("umount", "--lazy", folder)
+
+
+def _in_node(*command: str) -> None:
+    (kubelet,) = pids("kubelet")
+    subprocess.run(["nsenter", f"--target={kubelet}", "--mount", "--pid", *command], check=True)
+
+
+# The node is taken for lost after 40 s without a word.
+FAULTS = (
+    Fault("operator killed", kill("operator")),
+    Fault("trainer killed", kill("trainer")),
+    Fault("sampler killed", kill("sampler"), engine="vllm"),
+    Fault("pod deleted", delete_pod),
+    Fault("node stopped for 20 s", freeze(20, *NODE)),
+    Fault(
+        "node stopped for 100 s, its pods evicted after 60 s",
+        lose_node(100),
+        lost_node_seconds=20,
+    ),
+    Fault("API server stopped for 60 s", freeze(60, "kube-apiserver")),
+    Fault("etcd restarted", kill("etcd")),
+    Fault("operator away until the end", away_until_the_end),
+    Fault("two operators", second_operator),
+    Fault("volume full for 25 s", full_volume),
+)

@@ -1,0 +1,123 @@
+"""A job that takes half a minute, on a model small enough for a ConfigMap."""
+
+import base64
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tests.kubectl import Object
+
+MODEL = "tiny-model"
+ROWS = "chaos-rows"
+CLAIM = "chaos-runs"
+STEPS = 60
+CHECKPOINT_EVERY = 2
+"""Steps: a fault may cost one fewer than that, and the one that was under way."""
+NAME_LABEL = "rft.dev/job-name"
+UID_LABEL = "rft.dev/job-uid"
+
+
+def prerequisites() -> list[Object]:
+    """Return what all jobs share: the model, the rows and the claim."""
+    rows = [
+        {"messages": [{"role": "user", "content": f"{a}+{b}"}], "answer": a + b}
+        for a in range(10, 22)
+        for b in range(10, 20)
+    ]
+    text = "\n".join(map(json.dumps, rows))
+    return [_model(), _object("ConfigMap", ROWS, data={"rows.jsonl": text}), _claim()]
+
+
+def job(name: str, engine: str, lost_node_seconds: int | None = None) -> Object:
+    """Return an RFTJob of ``STEPS`` steps.
+
+    ``lost_node_seconds``: how long its pods tolerate a lost node; the cluster's own time where ``None``.
+    """
+    spec = {
+        "model": {"name": "/models/tiny"},
+        "dataset": {"configMap": {"name": ROWS, "key": "rows.jsonl"}},
+        "graders": [{"name": "digits", "regex": {"pattern": "[0-9]"}}],
+        "training": {"batchSizeTokens": 1024, "maxContextLength": 64, "epochs": 10, "loraRank": 4},
+        "sampling": {"engine": engine, "maxTokens": 16, "numRollouts": 8},
+        "evaluation": {"fraction": 0.1},
+        "preflight": "off",
+        "checkpoint": {"everySteps": CHECKPOINT_EVERY},
+        "stop": {"maxSteps": STEPS},
+        "resources": {
+            "gpus": 0,
+            "cpu": "300m",
+            "memory": "5Gi",
+            "tolerations": _tolerations(lost_node_seconds),
+        },
+        "storage": {"persistentVolumeClaim": {"claimName": CLAIM}},
+        "template": {"volumes": [{"name": "model", "mountPath": "/models/tiny", "configMap": MODEL}]},
+    }
+    return {"apiVersion": "rft.dev/v1alpha1", "kind": "RFTJob", "metadata": {"name": name}, "spec": spec}
+
+
+def _tolerations(seconds: int | None) -> list[Object]:
+    taints = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable") if seconds is not None else ()
+    return [
+        {"key": taint, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds}
+        for taint in taints
+    ]
+
+
+def _object(kind: str, name: str, **rest: Any) -> Object:
+    return {"apiVersion": "v1", "kind": kind, "metadata": {"name": name}, **rest}
+
+
+def _model() -> Object:
+    """Return a ConfigMap with the files of a random one-layer model over single characters."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_model(Path(folder))
+        files = {path.name: base64.b64encode(path.read_bytes()).decode() for path in Path(folder).iterdir()}
+    return _object("ConfigMap", MODEL, binaryData=files)
+
+
+def write_model(folder: Path) -> None:
+    """Write the model's files."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    words = ["<end>", "?", *"0123456789+ab"]
+    raw = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="?"))
+    raw.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    fast: Any = PreTrainedTokenizerFast
+    llama: Any = LlamaForCausalLM
+    tokenizer = fast(tokenizer_object=raw, eos_token="<end>", unk_token="?")
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(words), hidden_size=64, intermediate_size=64, num_hidden_layers=1,
+        num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=128,
+        eos_token_id=0, bos_token_id=None,
+    )  # fmt: skip
+    llama(config).save_pretrained(folder)
+
+
+def _claim() -> Object:
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    return _object("PersistentVolumeClaim", CLAIM, spec={**spec, "storageClassName": ""})
+
+
+def reader() -> Object:
+    """Return a pod that sees the claim, as the trainer's user."""
+    container = {
+        "name": "reader",
+        "image": "rft-operator:dev",
+        "imagePullPolicy": "Never",
+        "command": ["sleep", "infinity"],
+        "volumeMounts": [{"name": "runs", "mountPath": "/runs"}],
+    }
+    spec = {
+        "automountServiceAccountToken": False,
+        "securityContext": {"runAsUser": 10001, "runAsNonRoot": True, "fsGroup": 10000},
+        "containers": [container],
+        "volumes": [{"name": "runs", "persistentVolumeClaim": {"claimName": CLAIM}}],
+        "terminationGracePeriodSeconds": 0,
+    }
+    return _object("Pod", "reader", spec=spec)

@@ -1,0 +1,165 @@
+"""One round: jobs, a fault at random moments of theirs, and whether the ends are right."""
+
+import json
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+
+from tests.chaos.faults import Fault, Target
+from tests.chaos.jobs import CHECKPOINT_EVERY, NAME_LABEL, STEPS, job
+from tests.chaos.lives import Life, at_once, lives, read
+from tests.cluster.layout import default_layout
+from tests.kubectl import Kubectl, Object
+from tests.waiting import wait_until
+
+EARLIEST_SECONDS, LATEST_SECONDS = 0.5, 30.0
+"""After a job was applied. A life without faults takes about so long with the second engine."""
+SLOWER = {"transformers": 1, "vllm": 3}
+END_SECONDS = 900.0
+ROUNDING = 0.5e-4
+"""The status has four decimals."""
+RECORD = ("step", "reward", "attempt")
+
+
+@dataclass
+class Outcome:
+    """What a round showed of one job."""
+
+    fault: str
+    after: float
+    """Seconds from apply to the fault."""
+    seconds: float = 0.0
+    attempts: int = 0
+    lost: int = 0
+    """Steps that had been made and were made again."""
+    wrong: list[str] = field(default_factory=list)
+
+
+def play(
+    fault: Fault, jobs: Kubectl, operator: Kubectl, names: Sequence[str], engine: str, seed: int
+) -> list[Outcome]:
+    """Strike the jobs ``names`` once, all with one blow, each at a moment of its own life.
+
+    ``seed`` and the fault's name draw the moments: a job is applied so long before the blow.
+    """
+    moments = drawn(f"{fault.name}/{seed}", len(names), LATEST_SECONDS * SLOWER[engine])
+    log = default_layout().logs / "audit.log"
+    offset = log.stat().st_size
+    blow = time.monotonic() + moments[0]
+    for name, moment in zip(names, moments, strict=True):
+        time.sleep(max(0.0, blow - moment - time.monotonic()))
+        jobs.apply(job(name, engine, fault.lost_node_seconds))
+    time.sleep(max(0.0, blow - time.monotonic()))
+    before = [_progress(jobs, name) for name in names]
+    fault.strike(Target(jobs, operator, tuple(names)))
+    return [
+        _judged(jobs, name, Outcome(fault.name, round(moment, 1)), reached, partial(read, log, offset))
+        for name, moment, reached in zip(names, moments, before, strict=True)
+    ]
+
+
+def drawn(seed: str, count: int, latest: float) -> list[float]:
+    """Return random moments in seconds, the latest first."""
+    source = random.Random(seed)
+    return sorted((source.uniform(EARLIEST_SECONDS, latest) for _ in range(count)), reverse=True)
+
+
+def _judged(
+    jobs: Kubectl, name: str, outcome: Outcome, before: int, audited: Callable[[str], Iterator[Object]]
+) -> Outcome:
+    """Wait for the job's end and look at what it left."""
+    wait_until(f"{name} ends", lambda: ended(jobs, name), END_SECONDS, poll=1.0)
+    whole = jobs.get("rftjob", name)
+    found, metadata = whole["status"], whole["metadata"]
+    over, applied = found["completionTime"], metadata["creationTimestamp"]
+    outcome.seconds = (datetime.fromisoformat(over) - datetime.fromisoformat(applied)).total_seconds()
+    outcome.attempts = found.get("progress", {}).get("attempt", 0)
+    trainers = lives(audited(name), metadata["uid"])
+    reached = max(before, *(last_step(log) for log in logs(jobs, name)), 0)
+    outcome.wrong = list(what_is_wrong(found, recorded(jobs, found), trainers, reached, outcome))
+    return outcome
+
+
+def what_is_wrong(
+    found: Object, record: list[Object], trainers: list[Life], reached: int, outcome: Outcome
+) -> Iterator[str]:
+    """Yield what a round must not show, and set ``outcome.lost``.
+
+    ``reached`` is the last step of an attempt that was broken off.
+    """
+    if found.get("phase") != "Succeeded":
+        yield f"ended as {found.get('phase')}: {found.get('message')}"
+        return
+    if found["progress"]["step"] != STEPS:
+        yield f"ended at step {found['progress']['step']} of {STEPS}"
+    if [row["step"] for row in record] != list(range(1, STEPS + 1)):
+        yield f"the trainer recorded steps {[row['step'] for row in record]}"
+    history = {point["step"]: point["reward"] for point in found["reward"]["history"]}
+    told = {row["step"]: row["reward"] for row in record}
+    unlike = [step for step in history if abs(history[step] - told.get(step, 2.0)) > ROUNDING]
+    if unlike:
+        yield f"status and record differ at steps {unlike}"
+    if outcome.attempts > 1:
+        outcome.lost = max(0, reached - found["progress"]["resumedFromStep"])
+        if outcome.lost > CHECKPOINT_EVERY:
+            yield f"{outcome.lost} steps lost: {reached} had been made"
+    for one, other, seconds in at_once(trainers):
+        yield f"two live trainers for {seconds:.0f} s: {one} and {other}"
+
+
+def logs(jobs: Kubectl, name: str) -> Iterator[str]:
+    """Yield the log of each trainer of a job that did not end well and whose pod is there."""
+    for pod in jobs.list("pods", f"{NAME_LABEL}={name}"):
+        if pod["status"]["phase"] == "Failed":
+            yield jobs.run("logs", pod["metadata"]["name"], "-c", "trainer", check=False).stdout
+
+
+def last_step(log: str) -> int:
+    """Return the last step that a trainer's log tells of; 0 for none."""
+    steps = [json.loads(line)["step"] for line in log.splitlines() if line.startswith('{"event": "step"')]
+    return max(steps, default=0)
+
+
+def recorded(jobs: Kubectl, found: Object) -> list[Object]:
+    """Return what the trainer wrote down, a row for each step."""
+    folder = found.get("output", {}).get("folder")
+    if not folder:
+        return []
+    lines = jobs.run("exec", "reader", "--", "cat", f"{folder}/metrics.jsonl", check=False).stdout
+    return [{name: row.get(name) for name in RECORD} for row in map(json.loads, lines.splitlines())]
+
+
+def _progress(jobs: Kubectl, name: str) -> int:
+    found = _status(jobs, name)
+    return int(found.get("progress", {}).get("step", 0)) if found else 0
+
+
+def ended(jobs: Kubectl, name: str) -> Object | None:
+    """Return the status of a job that has ended."""
+    found = _status(jobs, name)
+    return found if found.get("phase") in ("Succeeded", "Failed", "Cancelled") else None
+
+
+def _status(jobs: Kubectl, name: str) -> Object:
+    """Return the status; empty while the API server does not answer."""
+    result = jobs.run("get", "rftjob", name, "-o", "json", check=False)
+    return dict(json.loads(result.stdout).get("status") or {}) if result.returncode == 0 else {}
+
+
+def table(outcomes: list[Outcome], names: list[str]) -> Iterator[str]:
+    """Yield the lines of a table, one for each fault."""
+    yield "| fault | jobs | right | seconds after apply | attempts | steps made again | seconds in all |"
+    yield "|---|--:|--:|---|--:|--:|--:|"
+    for name in names:
+        of = [outcome for outcome in outcomes if outcome.fault == name]
+        if not of:
+            continue
+        attempts, lost, seconds = (
+            max(one.attempts for one in of), max(one.lost for one in of), max(one.seconds for one in of)
+        )  # fmt: skip
+        moments = f"{min(one.after for one in of):.0f} to {max(one.after for one in of):.0f}"
+        right = sum(not one.wrong for one in of)
+        yield f"| {name} | {len(of)} | {right} | {moments} | {attempts} | {lost} | {seconds:.0f} |"
