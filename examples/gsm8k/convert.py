@@ -1,0 +1,43 @@
+"""Makes rows of GSM8K's published lines: the question becomes a prompt, the number after #### the answer.
+
+    python examples/gsm8k/convert.py < train.jsonl > rows/train.jsonl
+
+GSM8K (Cobbe et al. 2021, https://arxiv.org/abs/2110.14168) has a worked solution per question that ends in
+``#### 72``. The solution is left out: the model is to find its own, and only the number is graded.
+"""
+
+import json
+import sys
+
+PROMPT = "Think step by step, then write the answer as a number after ####, on a line of its own."
+
+
+def row(line: str) -> dict[str, object]:
+    """Return the row of one published line. Raises ValueError where it has no number after ####."""
+    published = json.loads(line)
+    _, marker, number = published["answer"].rpartition("####")
+    if not marker:
+        raise ValueError("no number after ####")
+    answer = float(number.replace(",", ""))
+    return {
+        "messages": [
+            {"role": "system", "content": PROMPT},
+            {"role": "user", "content": published["question"]},
+        ],
+        "answer": int(answer) if answer.is_integer() else answer,
+    }
+
+
+def main() -> int:
+    """Convert standard input to standard output."""
+    for number, line in enumerate(sys.stdin, start=1):
+        try:
+            print(json.dumps(row(line), ensure_ascii=False))
+        except (ValueError, KeyError, TypeError) as error:
+            print(f"line {number}: not a line of GSM8K: {error}", file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
