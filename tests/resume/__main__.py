@@ -1,0 +1,141 @@
+"""``python -m tests.resume``: kill a run with real vLLM at random moments; its end must be the same."""
+
+import argparse
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from rft_api.exitcodes import ExitCode
+from rft_trainer.rollout.vllm_server import reap
+from tests.resume.runs import checkpoints, digest, left, prepare, start
+
+
+def main() -> int:
+    """Run; 1 when anything differs."""
+    options = _parser().parse_args()
+    with tempfile.TemporaryDirectory(prefix="rft-resume-") as name:
+        alone, killed = Path(name) / "alone", Path(name) / "killed"
+        seconds = whole(alone, options.steps)
+        print(f"left alone: {options.steps} steps in {seconds:.0f} s", flush=True)
+        wrong = list(strike(killed, alone, options)) or list(differences(alone, killed))
+        print("\n".join(wrong) or "nothing differs")
+    return 1 if wrong else 0
+
+
+def differences(alone: Path, killed: Path) -> Iterator[str]:
+    """Yield in what two runs differ that ended well."""
+    one, other = left(alone), left(killed)
+    print(f"compared: {', '.join(one)}")
+    yield from (f"{part} differs" for part in one if one[part] != other[part])
+
+
+class Attempts:
+    """The attempt that runs."""
+
+    def __init__(self, config: Path, log: IO[bytes]) -> None:
+        """Start the first one."""
+        self._config, self._log = config, log
+        self.trainer = start(config, log)
+
+    def ends_within(self, seconds: float | None) -> int | None:
+        """Return how the run ended by itself before so long, if it did.
+
+        A sampler that is killed while it starts ends its attempt, and a Job would start the next one.
+        """
+        deadline = None if seconds is None else time.monotonic() + seconds
+        while True:
+            left_over = None if deadline is None else max(0.0, deadline - time.monotonic())
+            try:
+                code = self.trainer.wait(left_over)
+            except subprocess.TimeoutExpired:
+                return None
+            if code != ExitCode.SAMPLER:
+                return code
+            self.again()
+
+    def again(self) -> None:
+        """Start the next one where the last has ended."""
+        self.trainer.wait()
+        self.trainer = start(self._config, self._log)
+
+
+def whole(folder: Path, steps: int) -> float:
+    """Run without a fault and return the seconds."""
+    began = time.monotonic()
+    config = prepare(folder, steps)
+    with (folder / "log").open("wb") as log:
+        code = start(config, log).wait()
+    if code != 0:
+        sys.exit(f"the run ended with {code}:\n{told(folder)}")
+    return time.monotonic() - began
+
+
+def told(folder: Path) -> str:
+    """Return the end of a run's log."""
+    return (folder / "log").read_text()[-4000:]
+
+
+def strike(folder: Path, alone: Path, options: argparse.Namespace) -> Iterator[str]:
+    """Kill trainer or sampler until that was done often enough; then let the run end. Yield what is wrong."""
+    config = prepare(folder, options.steps)
+    with (folder / "log").open("wb") as log:
+        attempts = Attempts(config, log)
+        try:
+            yield from _strikes(attempts, folder, alone, options)
+            code = attempts.ends_within(None)
+            if code != 0:
+                yield f"the run ended with {code}:\n{told(folder)}"
+        finally:
+            attempts.trainer.kill()
+            reap(folder)
+
+
+def _strikes(attempts: Attempts, folder: Path, alone: Path, options: argparse.Namespace) -> Iterator[str]:
+    draw = random.Random(options.seed)
+    expected = {step: digest(path) for step, path in checkpoints(alone).items()}
+    print(
+        "| kill | of | seconds after the one before | newest checkpoint | all equal the undisturbed run's |"
+    )
+    print("|--:|---|--:|--:|---|", flush=True)
+    for kill in range(1, options.kills + 1):
+        moment = draw.uniform(2.0, options.latest)
+        if attempts.ends_within(moment) is not None:
+            yield f"the run was over before kill {kill}:\n{told(folder)}"
+            return
+        what = struck(attempts.trainer, folder, draw)
+        found = checkpoints(folder)
+        same = all(digest(path) == expected[number] for number, path in found.items())
+        print(
+            f"| {kill} | {what} | {moment:.0f} | {max(found, default=0)} | {'yes' if same else 'no'} |",
+            flush=True,
+        )
+        if not same:
+            yield f"after kill {kill} a checkpoint differs"
+        if what == "trainer":
+            attempts.again()
+
+
+def struck(trainer: subprocess.Popen[bytes], folder: Path, draw: random.Random) -> str:
+    """Kill the sampler or the trainer, as drawn; the trainer where there is no sampler yet."""
+    if draw.random() < 0.5 and reap(folder):
+        return "sampler"
+    trainer.kill()
+    return "trainer"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.resume", description=__doc__)
+    parser.add_argument("--kills", type=int, default=10, help="how often (default 10)")
+    parser.add_argument("--steps", type=int, default=12, help="steps of the run (default 12)")
+    parser.add_argument("--latest", type=float, default=90.0, help="seconds between two kills, at most (90)")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments (default 0)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

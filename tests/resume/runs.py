@@ -1,0 +1,120 @@
+"""The run that is killed: what it is given, how it is started, and what it leaves."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from rft_api.effective import effective
+from rft_api.job import RFTJobSpec
+from rft_api.runconfig import JobIdentity, RunConfig
+from rft_trainer import models
+from tests.trainer.test_loop import COMPARED
+
+ROOT = Path(__file__).parents[2]
+TRAINER = "tests.resume.trainer"
+CONTEXT = 128
+
+
+def spec(model: Path, steps: int) -> dict[str, Any]:
+    """Return a spec of ``steps`` short steps in deterministic mode that keeps every checkpoint."""
+    return {
+        "model": {"name": str(model)},
+        "dataset": {"uri": "./rows.jsonl"},
+        "graders": [{"name": "right", "numeric": {}}],
+        "training": {
+            "batchSizeTokens": 1024,
+            "maxContextLength": CONTEXT,
+            "learningRate": 5e-4,
+            "loraRank": 8,
+            "seed": 3,
+            "deterministic": True,
+        },
+        "sampling": {"engine": "vllm", "maxTokens": 24, "temperature": 1.0, "numRollouts": 8},
+        "evaluation": {"fraction": 0.1},
+        "preflight": "off",
+        "checkpoint": {"everySteps": 1, "keep": 100},
+        "stop": {"maxSteps": steps},
+        "resources": {"gpus": 0},
+        "storage": {"ephemeral": {}},
+    }
+
+
+def prepare(folder: Path, steps: int) -> Path:
+    """Write what a run in ``folder`` is given; return its configuration."""
+    folder.mkdir(parents=True)
+    rows = [
+        {"messages": [{"role": "user", "content": f"What is {a} + {b}?"}], "answer": str(a + b)}
+        for a in range(10, 26)
+        for b in range(10, 25)
+    ]
+    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    parsed = RFTJobSpec.model_validate(spec(models.resolve(models.EXAMPLE_MODEL), steps))
+    config = RunConfig(
+        job=JobIdentity(name="resumed", namespace="default", uid="uid"),
+        spec=parsed,
+        effective=effective(parsed, "uid", CONTEXT),
+        run_dir=str(folder),
+        dataset_path=str(folder / "rows.jsonl"),
+        device="cpu",
+    )
+    path = folder / "config.json"
+    path.write_text(config.model_dump_json(by_alias=True, exclude_none=True))
+    return path
+
+
+def start(config: Path, log: IO[bytes]) -> subprocess.Popen[bytes]:
+    """Start an attempt."""
+    path = os.pathsep.join(map(str, (ROOT, ROOT / "operator", ROOT / "trainer-image")))
+    return subprocess.Popen(
+        [sys.executable, "-m", TRAINER, "--config", str(config)],
+        stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": path},
+    )  # fmt: skip
+
+
+def checkpoints(folder: Path) -> dict[int, Path]:
+    """Return the checkpoints that are there, by step."""
+    found = (folder / "checkpoints").glob("step-*")
+    return {int(path.name.removeprefix("step-")): path for path in sorted(found)}
+
+
+def digest(checkpoint: Path) -> dict[str, str]:
+    """Return what a checkpoint restores, by part, as hashes. Raises what reading half a file raises."""
+    saved = torch.load(checkpoint / "training.pt", map_location="cpu", weights_only=False)
+    state = json.loads((checkpoint / "state.json").read_text())
+    del state["gpu_seconds"]
+    weights = (checkpoint / "adapter" / "adapter_model.safetensors").read_bytes()
+    parts = {name: _flat(saved[name]) for name in ("adapter", "optimizer", "schedule", "torch_rng")}
+    return {"weights": _hash(weights), "state": json.dumps(state, sort_keys=True)} | {
+        name: _hash(repr(part).encode()) for name, part in parts.items()
+    }
+
+
+def _flat(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return _hash(value.contiguous().numpy().tobytes())
+    if isinstance(value, dict):
+        return {key: _flat(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_flat(part) for part in value]
+    return value
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def left(folder: Path) -> dict[str, Any]:
+    """Return what a run that has ended is compared by."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    tokens = {path.name: json.loads(path.read_text()) for path in (folder / "rollouts").glob("tokens-*")}
+    return {
+        "tokens": tokens,
+        **{name: [row[name] for row in rows] for name in COMPARED},
+        "adapter": _hash((folder / "adapter" / "adapter_model.safetensors").read_bytes()),
+    }

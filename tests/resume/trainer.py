@@ -1,0 +1,23 @@
+"""The trainer, which also writes down which tokens each rollout has: the records hold their text."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rft_trainer import loop
+from rft_trainer.__main__ import main
+from rft_trainer.records import save_rollouts
+from rft_trainer.sampling import Group
+
+
+def save_with_tokens(folder: Path, step: int, groups: Sequence[Group]) -> None:
+    """Save the rollouts of a step, and their tokens beside them."""
+    save_rollouts(folder, step, groups)
+    tokens = [list(rollout.generated.token_ids) for group in groups for rollout in group.rollouts]
+    (folder / f"tokens-{step:06d}.json").write_text(json.dumps(tokens))
+
+
+if __name__ == "__main__":
+    vars(loop)[save_rollouts.__name__] = save_with_tokens
+    sys.exit(main())
