@@ -27,6 +27,13 @@ def cluster(*arguments: str) -> list[str]:
     return result.stdout.split()
 
 
+def install(*options: str) -> None:
+    """Install the operator by its chart, with further options of Helm."""
+    command = [str(ROOT / "scripts" / "demo-cluster.sh"), "install", *options]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
 @pytest.fixture(scope="session")
 def kubectl() -> Iterator[Kubectl]:
     """kubectl in a namespace of its own, with the operator installed by its chart."""
@@ -34,9 +41,7 @@ def kubectl() -> Iterator[Kubectl]:
     # Fetched only where the PATH lacks it.
     program = shutil.which("kubectl", path=f"{cluster('tools')[0]}:{os.environ['PATH']}")
     assert program is not None
-    install = [str(ROOT / "scripts" / "demo-cluster.sh"), "install"]
-    result = subprocess.run(install, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout + result.stderr
+    install()
     kubectl = Kubectl(Path(program), Path(status["kubeconfig"]), NAMESPACE)
     kubectl.run("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait")
     kubectl.run("create", "namespace", NAMESPACE)

@@ -1,6 +1,5 @@
 """The tuning guide speaks at ``kubectl apply``, through the webhook as its chart installs it."""
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,19 +8,13 @@ import pytest
 from rft_api.advice import advise
 from rft_api.loader import load_file
 from rft_api.validation import parse
-from tests.e2e.conftest import ROOT
+from tests.e2e.conftest import ROOT, install
 from tests.kubectl import Kubectl
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 MANIFESTS = sorted((ROOT / "examples" / "advice").glob("*.yaml"))
-
-
-def install(*options: str) -> None:
-    command = [str(ROOT / "scripts" / "demo-cluster.sh"), "install", *options]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout + result.stderr
 
 
 @pytest.fixture(scope="module")

@@ -44,14 +44,19 @@ class Request(NamedTuple):
     """When, in a form that sorts."""
 
 
+def tool(name: str) -> str:
+    """Return the path of a program. Skips where there is none."""
+    path = shutil.which(name) or shutil.which(name, path=default_layout().tools)
+    if path is None:
+        pytest.skip(f"no {name}: `python3 -m tests.cluster tools` fetches it")
+    return path
+
+
 def rendered(release: str, namespace: str, *values: str) -> list[Object]:
     """Return what the chart makes. Skips where there is no helm."""
-    helm = shutil.which("helm") or shutil.which("helm", path=default_layout().tools)
-    if helm is None:
-        pytest.skip("no helm: `python3 -m tests.cluster tools` fetches it")
     options = [word for value in values for word in ("--set", value)]
     chart = str(ROOT / "charts" / "rft-operator")
-    program = [helm, "template", release, chart, "--namespace", namespace, *options]
+    program = [tool("helm"), "template", release, chart, "--namespace", namespace, *options]
     done = subprocess.run(program, capture_output=True, text=True, check=True)
     return [document for document in yaml.safe_load_all(done.stdout) if document]
 

@@ -16,7 +16,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from rft_api.report import REPORT_PATH, TOKEN_AUDIENCE
+from rft_api.report import REPORT_PATH, TOKEN_AUDIENCE, Ending, ProgressReport
+from rft_api.status import Progress, RunStatus
 from rft_operator.cluster import Cluster, NotFound
 from rft_operator.objects.names import uid8
 from tests.waiting import wait_until
@@ -129,6 +130,12 @@ class Run:
         phase = "Succeeded" if exit_code == 0 else "Failed"
         status = {"phase": phase, "containerStatuses": [state]}
         self.api.patch(PODS, f"{pod['metadata']['name']}/status", {"status": status})
+
+    def end_trainer(self, pod: Object, ending: Ending, progress: Progress | None = None) -> None:
+        """Let a pod end whose trainer said its last word, which the kubelet reports with it."""
+        run = RunStatus() if progress is None else RunStatus(progress=progress)
+        report = ProgressReport(attempt=pod["metadata"]["uid"], sequence=9, run=run, ending=ending)
+        self.end_pod(pod, ending.exit_code, json.dumps(report.termination_message()))
 
     def start_pod(self, pod: Object) -> None:
         """Let a pod run, as its kubelet would report it."""

@@ -171,7 +171,7 @@ def test_a_pod_that_is_gone_is_refused(trainer: Trainer, api: Api) -> None:
     path = f"api/v1/namespaces/{{}}/pods/{trainer.pod['metadata']['name']}"
     options = {"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0}
     api.call("DELETE", path, options)
-    wait_until("it is refused", lambda: trainer.push(body(trainer.pod, 2)) in (401, 403), 10)
+    wait_until("it is refused", lambda: trainer.push(body(trainer.pod, 2)) in (401, 410), 10)
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])

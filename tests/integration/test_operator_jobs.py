@@ -1,6 +1,5 @@
 """From an RFTJob to its child and back: creation, endings, suspend, cancel, deletion."""
 
-import json
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -9,9 +8,9 @@ import pytest
 
 from rft_api import API_VERSION, KIND
 from rft_api.conditions import CONDITION_TYPES
-from rft_api.report import Ending, ProgressReport
+from rft_api.report import Ending
 from rft_api.runconfig import CONFIG_FILE, RunConfig
-from rft_api.status import Progress, RunStatus
+from rft_api.status import Progress
 from rft_operator.cluster import ClusterError
 from tests.integration.operator_support import (
     CONFIG_MAPS,
@@ -133,8 +132,7 @@ def test_a_data_error_ends_the_job_at_once_with_the_line(submit: Submit, api: Ap
     pod = run.pod()
     said = "train.jsonl line 7: the row has no messages"
     ending = Ending(exit_code=11, reason="DataError", message=said)
-    report = ProgressReport(attempt=pod["metadata"]["uid"], sequence=2, run=RunStatus(), ending=ending)
-    run.end_pod(pod, 11, json.dumps(report.termination_message()))
+    run.end_trainer(pod, ending)
     status = run.wait_for_phase("Failed")
     failed = run.condition("Failed")
     assert (failed["status"], failed["reason"]) == ("True", "DataError")
@@ -183,10 +181,7 @@ def test_success_is_final_and_a_deleted_child_does_not_come_back(
     pod = run.pod()
     progress = Progress.model_validate({"step": 12, "totalSteps": 12, "stage": "finished", "percent": 100.0})
     ending = Ending(exit_code=0, reason="Completed", message="1 epoch trained")
-    report = ProgressReport(
-        attempt=pod["metadata"]["uid"], sequence=9, run=RunStatus(progress=progress), ending=ending
-    )
-    run.end_pod(pod, 0, json.dumps(report.termination_message()))
+    run.end_trainer(pod, ending, progress)
     status = run.wait_for_phase("Succeeded")
     assert run.condition("Complete")["status"] == "True"
     assert status["progress"]["step"] == 12, "a push that was lost is repaired at the end"
