@@ -30,8 +30,8 @@ def rows() -> list[dict[str, object]]:
     return [
         {
             "messages": [
-                {"role": "system", "content": "You answer sums with just the number."},
-                {"role": "user", "content": f"What is {a} + {b}? Answer with just the number."},
+                {"role": "system", "content": "You answer sums with just the equation."},
+                {"role": "user", "content": f"What is {a} + {b}? Answer with just the equation."},
             ],
             "answer": a + b,
         }
