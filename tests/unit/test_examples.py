@@ -1,15 +1,18 @@
 """The examples' own code does what their manifests and pages say."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from rft_api.graders import Grader
 from rft_api.loader import load_file
 from rft_api.validation import parse
-from rft_trainer.rewards.builtin import numeric
+from rft_trainer.rewards.builtin import exact_match, numeric
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SOLUTION = "3*4 = <<3*4=12>>12 boxes hold 12*100 = <<12*100=1200>>1,200 pens.\n#### {}"
@@ -40,3 +43,40 @@ def test_what_is_no_line_of_gsm8k_is_named_with_its_number() -> None:
     done = converted({"question": "?", "answer": "#### 1"}, {"question": "?", "answer": "one"})
     assert done.returncode == 1
     assert done.stderr == "line 2: not a line of GSM8K: no number after ####\n"
+
+
+def test_the_rows_of_the_arithmetic_example_are_what_its_generator_writes() -> None:
+    command = [sys.executable, str(EXAMPLES / "arithmetic" / "generate.py"), "--check"]
+    assert subprocess.run(command, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["arithmetic", "retrieval"])
+def test_each_rows_answer_gets_the_whole_reward_and_no_other_does(name: str) -> None:
+    documents = [one.body for one in load_file(EXAMPLES / f"{name}.yaml")]
+    graders = parse(next(body for body in documents if body["kind"] == "RFTJob")).spec.graders
+    text = next(body for body in documents if body["kind"] == "ConfigMap")["data"]["train.jsonl"]
+    rows = [json.loads(line) for line in text.splitlines()]
+    for row in rows:
+        right = said(name, row, row["answer"])
+        assert [score(grader, right, row) for grader in graders] == [1, 1]
+    row, other = rows[0], rows[1]["answer"]
+    assert row["answer"] != other
+    assert [score(grader, said(name, row, other), row) for grader in graders] == [0, 1]
+    assert [score(grader, f"I think: {said(name, row, other)}.", row) for grader in graders] == [0, 0]
+
+
+def said(name: str, row: dict[str, Any], answer: object) -> str:
+    """Return what the example's prompt asks for."""
+    if name == "retrieval":
+        return str(answer)
+    a, b = re.findall(r"\d+", row["messages"][-1]["content"])
+    return f"{a} + {b} = {answer}"
+
+
+def score(grader: Grader, completion: str, row: dict[str, Any]) -> float:
+    if grader.numeric is not None:
+        return numeric(completion, row, grader.numeric)
+    if grader.exact_match is not None:
+        return exact_match(completion, row, grader.exact_match)
+    assert grader.regex is not None
+    return float(re.fullmatch(grader.regex.pattern, completion) is not None)

@@ -1,0 +1,46 @@
+"""Writes the rows of the retrieval example into ``examples/retrieval.yaml``, always the same ones.
+
+    pip install reasoning-gym==0.1.25
+    python examples/retrieval/generate.py
+
+The task is reasoning-gym's ``needle_haystack``, question and answer as it makes them. Its other tasks do as
+well, where an answer is right or wrong; some have scorers of their own, which a ``python`` grader can hold.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import reasoning_gym
+
+MANIFEST = Path(__file__).parent.parent / "retrieval.yaml"
+MARKER = "# --- The rows, written by examples/retrieval/generate.py. ---\n"
+HEAD = """---
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: retrieval-rows
+data:
+  train.jsonl: |
+"""
+TASK = "needle_haystack"
+ROWS = 640
+
+
+def row(question: str, answer: str) -> dict[str, object]:
+    """Return a line of the dataset."""
+    return {"messages": [{"role": "user", "content": question}], "answer": answer}
+
+
+def main() -> None:
+    """Rewrite what stands behind the marker."""
+    job, marker, _ = MANIFEST.read_text(encoding="utf-8").partition(MARKER)
+    if not marker:
+        sys.exit(f"{MANIFEST}: the marker line is missing")
+    task = reasoning_gym.create_dataset(TASK, size=ROWS, seed=0, min_num_statements=3, max_num_statements=5)
+    lines = "".join(f"    {json.dumps(row(one['question'], one['answer']))}\n" for one in task)
+    MANIFEST.write_text(job + MARKER + HEAD + lines, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
