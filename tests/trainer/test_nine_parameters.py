@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
+from rft_api.advice.run import CUT
 from rft_api.effective import effective
 from rft_api.runconfig import JobIdentity, RunConfig
 from rft_api.validation import parse
@@ -129,3 +131,10 @@ def test_the_nine_parameters_arrive(
 
     adapter = json.loads((tmp_path / "run" / "adapter" / "adapter_config.json").read_text())
     assert adapter["r"] == training.lora_rank
+
+    # Max tokens again: where answers of a random model do not end within them, the run says what to raise.
+    status = yaml.safe_load((tmp_path / "run" / "status.yaml").read_text())
+    advice = {one["rule"]: one for one in status["recommendations"]}
+    assert status["metrics"]["truncatedFraction"] >= CUT
+    assert advice["completions-cut"]["parameter"] == "spec.sampling.maxTokens"
+    assert f"maxTokens {sampling.max_tokens}: raise it" in advice["completions-cut"]["message"]

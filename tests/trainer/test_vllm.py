@@ -4,13 +4,17 @@ import os
 import signal
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoTokenizer
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rft_trainer import machine, models
+from rft_trainer.export import merge
 from rft_trainer.rollout.engine import Request, SamplingParameters, rollout_seed
 from rft_trainer.rollout.vllm_engine import VllmEngine
 from rft_trainer.rollout.vllm_server import _MARKER, ServerOptions
@@ -82,3 +86,45 @@ def test_seeded_rollouts_repeat_also_after_the_server_was_killed(
     os.killpg(group, signal.SIGKILL)
     assert engine.generate(requests) == first
     assert engine.restarts == 1
+
+
+def test_vllm_serves_a_merged_model_that_answers_as_base_plus_adapter(folder: Path, tmp_path: Path) -> None:
+    base: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    prompts = [list(request.prompt_token_ids) for request in greedy(folder)]
+    unmoved = answers(base, prompts)
+    torch.manual_seed(0)
+    adapted: Any = get_peft_model(base, LoraConfig(r=8, lora_alpha=16, target_modules="all-linear"))
+    for name, weight in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.02)
+    adapted.save_pretrained(str(tmp_path / "adapter"))
+    expected = answers(adapted, prompts)
+    assert all(one != other for one, other in zip(expected, unmoved, strict=True))
+
+    merge(folder, tmp_path / "adapter", tmp_path / "merged", "float32")
+    options = ServerOptions(
+        model=tmp_path / "merged", context_length=128, lora_rank=8, run_dir=tmp_path, dtype="float32"
+    )
+    with closing(VllmEngine(options)) as served:
+        said = [list(completion.token_ids) for completion in served.generate(greedy(folder))]
+    assert said == expected
+
+
+def greedy(folder: Path) -> list[Request]:
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    parameters = SamplingParameters.greedily(16)
+    made = []
+    for question in ("What is 12 + 30?", "Name a colour.", "Who wrote Faust?"):
+        messages = [{"role": "user", "content": question}]
+        ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        made.append(Request(tuple(ids), 0, parameters))
+    return made
+
+
+def answers(model: Any, prompts: list[list[int]]) -> list[list[int]]:
+    """Return the most probable completion of each prompt, its end token included as vLLM has it."""
+    made = []
+    for prompt in prompts:
+        written = model.generate(torch.tensor([prompt]), max_new_tokens=16, do_sample=False)
+        made.append(written[0, len(prompt) :].tolist())
+    return made
