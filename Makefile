@@ -2,7 +2,7 @@
 # make test   every check and every test
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help setup demo demo-cluster cluster-up cluster-down images generate lint format test test-unit bench-api bench-memory bench-operator bench-data bench-trainer chaos clean
+.PHONY: help setup demo demo-cluster cluster-up cluster-down images generate lint format test test-unit bench-api bench-memory bench-operator bench-data bench-trainer chaos resume clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -61,6 +61,9 @@ chaos: setup ## Strike jobs on the test cluster at random moments, and print the
 	scripts/demo-cluster.sh install
 	.venv/bin/python -m tests.chaos --rounds $(or $(ROUNDS),10) --at-once $(or $(AT_ONCE),1) \
 	  --engine $(or $(ENGINE),transformers) $(if $(FAULT),--fault "$(FAULT)")
+
+resume: setup ## Kill a run with vLLM at random moments, and compare its end with one left alone (KILLS)
+	.venv/bin/python -m tests.resume --kills $(or $(KILLS),10)
 
 clean: cluster-down ## Remove what the targets made in this checkout
 	rm -rf .venv .cache .cluster runs

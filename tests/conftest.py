@@ -5,8 +5,8 @@ from collections import Counter
 import pytest
 from hypothesis import settings
 
-# How long one example takes says more of what else the machine does than of the code. A run that is red for one
-# is red for all, so the examples are the same each time; --hypothesis-profile=search looks for others.
+# How long one example takes says more of what else the machine does than of the code. The examples are the
+# same each time, so a run that is red for one is red for all; --hypothesis-profile=search looks for others.
 settings.register_profile("same", deadline=None, derandomize=True)
 settings.register_profile("search", deadline=None, max_examples=1000)
 settings.load_profile("same")
