@@ -26,6 +26,8 @@ APART_SECONDS = 2.0
 """Least time between two rounds for reports of one job, so that status writes are coalesced."""
 SWARM_SECONDS = 0.5
 """Least time between two rounds for what happens to the children of one job."""
+NEW_AHEAD_SECONDS = 30.0
+"""By how much an RFTJob that nobody has looked at goes before what happens to others: it has nothing yet."""
 BEAT_SECONDS = 2.0
 CERTIFICATE_CHECK_SECONDS = 12 * 3600.0
 _log = logging.getLogger(__name__)
@@ -70,7 +72,8 @@ class Operator:
             if self._controller.is_own_write(key, document["metadata"].get("resourceVersion", "")):
                 return
             self._controller.told(key, document)
-        self._look(key)
+        is_new = not gone and not (document.get("status") or {}).get("phase")
+        self._look(key, delay=-NEW_AHEAD_SECONDS if is_new else 0.0)
 
     def child_changed(self, key: Key, pods_version: str = "") -> None:
         """A Job, a pod or a ConfigMap of an RFTJob changed. They come in swarms, each of our acts one."""
@@ -80,9 +83,9 @@ class Operator:
         """A pod is gone or has ended."""
         self._ingest.forget_pod(uid)
 
-    def _look(self, key: Key, apart: float = 0.0, pods_version: str = "") -> None:
+    def _look(self, key: Key, apart: float = 0.0, pods_version: str = "", delay: float = 0.0) -> None:
         self._controller.changed(key, pods_version)
-        self._queue.add(key, apart=apart)
+        self._queue.add(key, delay, apart)
 
     def _reported(self, key: Key) -> None:
         self._queue.add(key, apart=APART_SECONDS)

@@ -35,7 +35,10 @@ class WorkQueue:
         return len(self._due)
 
     def add(self, key: Key, delay: float = 0.0, apart: float = 0.0) -> None:
-        """Make ``key`` due after ``delay`` seconds, and ``apart`` seconds after its last work."""
+        """Make ``key`` due after ``delay`` seconds, and ``apart`` seconds after its last work.
+
+        A negative ``delay`` goes before what has waited for less than that.
+        """
         due = max(self.clock() + delay, self._finished.get(key, float("-inf")) + apart)
         if key in self._due and self._due[key] <= due:
             return

@@ -8,6 +8,7 @@ from rft_operator.queue import FIRST_BACKOFF_SECONDS, LAST_BACKOFF_SECONDS, Key,
 
 A: Key = ("team", "a")
 B: Key = ("team", "b")
+C: Key = ("team", "c")
 
 
 class Clock:
@@ -71,6 +72,19 @@ def test_the_earlier_of_two_due_times_counts() -> None:
         queue.done(A)
         clock.now = 200
         assert await nothing(queue)
+
+    run(main())
+
+
+def test_a_head_start_goes_before_what_has_waited_for_less() -> None:
+    async def main() -> None:
+        clock = Clock()
+        queue = WorkQueue(clock)
+        queue.add(A)
+        clock.now = 100.0
+        queue.add(B)
+        queue.add(C, delay=-30.0)
+        assert [await ready(queue) for _ in range(3)] == [A, C, B]
 
     run(main())
 
