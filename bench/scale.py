@@ -464,6 +464,7 @@ def started(folder: Path, workers: int) -> Iterator[tuple[ControlPlane, Operator
     with running(kubernetes_binaries(default_layout().cache), folder) as plane:
         # A machine that does other things as well is slow to renew a Lease, and that is not what is measured.
         settings = {"RFT_WORKERS": str(workers), "RFT_LEASE_SECONDS": "100"}
+        settings["MALLOC_ARENA_MAX"] = "2"  # as in the operator's image
         operator = Operator(plane.kubeconfig, NAMESPACE, folder / "operator.log", **settings)
         try:
             yield plane, operator
