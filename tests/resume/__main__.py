@@ -6,7 +6,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import IO
 
@@ -18,13 +19,21 @@ from tests.resume.runs import checkpoints, digest, left, prepare, start
 def main() -> int:
     """Run; 1 when anything differs."""
     options = _parser().parse_args()
-    with tempfile.TemporaryDirectory(prefix="rft-resume-") as name:
+    with kept(options.folder) as name:
         alone, killed = Path(name) / "alone", Path(name) / "killed"
         seconds = whole(alone, options.steps)
         print(f"left alone: {options.steps} steps in {seconds:.0f} s", flush=True)
         wrong = list(strike(killed, alone, options)) or list(differences(alone, killed))
         print("\n".join(wrong) or "nothing differs")
     return 1 if wrong else 0
+
+
+def kept(folder: Path | None) -> AbstractContextManager[str]:
+    """Return where the runs go: ``folder``, which stays, or one that goes with them."""
+    if folder is None:
+        return tempfile.TemporaryDirectory(prefix="rft-resume-")
+    folder.mkdir(parents=True)
+    return nullcontext(str(folder))
 
 
 def differences(alone: Path, killed: Path) -> Iterator[str]:
@@ -109,15 +118,23 @@ def _strikes(attempts: Attempts, folder: Path, alone: Path, options: argparse.Na
             return
         what = struck(attempts.trainer, folder, draw)
         found = checkpoints(folder)
-        same = all(digest(path) == expected[number] for number, path in found.items())
+        wrong = [
+            f"after kill {kill}: {part} of step {number}"
+            for number, path in found.items()
+            for part in unlike(digest(path), expected[number])
+        ]
         print(
-            f"| {kill} | {what} | {moment:.0f} | {max(found, default=0)} | {'yes' if same else 'no'} |",
+            f"| {kill} | {what} | {moment:.0f} | {max(found, default=0)} | {'no' if wrong else 'yes'} |",
             flush=True,
         )
-        if not same:
-            yield f"after kill {kill} a checkpoint differs"
+        yield from wrong
         if what == "trainer":
             attempts.again()
+
+
+def unlike(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
+    """Return the parts in which two checkpoints differ."""
+    return [part for part in one.keys() | other.keys() if one.get(part) != other.get(part)]
 
 
 def struck(trainer: subprocess.Popen[bytes], folder: Path, draw: random.Random) -> str:
@@ -131,9 +148,10 @@ def struck(trainer: subprocess.Popen[bytes], folder: Path, draw: random.Random) 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.resume", description=__doc__)
     parser.add_argument("--kills", type=int, default=10, help="how often (default 10)")
-    parser.add_argument("--steps", type=int, default=12, help="steps of the run (default 12)")
+    parser.add_argument("--steps", type=int, default=16, help="steps of the run (default 16)")
     parser.add_argument("--latest", type=float, default=90.0, help="seconds between two kills, at most (90)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default 0)")
+    parser.add_argument("--folder", type=Path, help="keep both runs in this folder, which must be new")
     return parser
 
 

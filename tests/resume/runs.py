@@ -87,11 +87,14 @@ def digest(checkpoint: Path) -> dict[str, str]:
     """Return what a checkpoint restores, by part, as hashes. Raises what reading half a file raises."""
     saved = torch.load(checkpoint / "training.pt", map_location="cpu", weights_only=False)
     state = json.loads((checkpoint / "state.json").read_text())
-    del state["gpu_seconds"]
+    # Time passes, and an adapter's name that a sampler may have loaded is never used again.
+    del state["gpu_seconds"], state["adapter_version"]
     weights = (checkpoint / "adapter" / "adapter_model.safetensors").read_bytes()
     parts = {name: _flat(saved[name]) for name in ("adapter", "optimizer", "schedule", "torch_rng")}
-    return {"weights": _hash(weights), "state": json.dumps(state, sort_keys=True)} | {
-        name: _hash(repr(part).encode()) for name, part in parts.items()
+    return {
+        "weights": _hash(weights),
+        **{name: _hash(repr(part).encode()) for name, part in parts.items()},
+        **{f"state.{name}": json.dumps(value, sort_keys=True) for name, value in state.items()},
     }
 
 
