@@ -107,6 +107,8 @@ def strike(folder: Path, alone: Path, options: argparse.Namespace) -> Iterator[s
 def _strikes(attempts: Attempts, folder: Path, alone: Path, options: argparse.Namespace) -> Iterator[str]:
     draw = random.Random(options.seed)
     expected = {step: digest(path) for step, path in checkpoints(alone).items()}
+    # Written again after the last evaluation, so there are two of it; the end is compared by itself.
+    del expected[options.steps]
     print(
         "| kill | of | seconds after the one before | newest checkpoint | all equal the undisturbed run's |"
     )
@@ -121,6 +123,7 @@ def _strikes(attempts: Attempts, folder: Path, alone: Path, options: argparse.Na
         wrong = [
             f"after kill {kill}: {part} of step {number}"
             for number, path in found.items()
+            if number in expected
             for part in unlike(digest(path), expected[number])
         ]
         print(
@@ -148,7 +151,7 @@ def struck(trainer: subprocess.Popen[bytes], folder: Path, draw: random.Random) 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.resume", description=__doc__)
     parser.add_argument("--kills", type=int, default=10, help="how often (default 10)")
-    parser.add_argument("--steps", type=int, default=16, help="steps of the run (default 16)")
+    parser.add_argument("--steps", type=int, default=24, help="steps of the run (default 24)")
     parser.add_argument("--latest", type=float, default=90.0, help="seconds between two kills, at most (90)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default 0)")
     parser.add_argument("--folder", type=Path, help="keep both runs in this folder, which must be new")
