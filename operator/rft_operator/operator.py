@@ -17,7 +17,7 @@ from rft_operator.health import Signs
 from rft_operator.ingest.cache import Chains
 from rft_operator.ingest.reports import Reports
 from rft_operator.ingest.server import Ingest, serve
-from rft_operator.queue import Key, WorkQueue, work
+from rft_operator.queue import Key, Pace, WorkQueue, work
 from rft_operator.settings import Settings
 from rft_operator.tls_secret import current_identity
 
@@ -26,6 +26,8 @@ APART_SECONDS = 2.0
 """Least time between two rounds for reports of one job, so that status writes are coalesced."""
 SWARM_SECONDS = 0.5
 """Least time between two rounds for what happens to the children of one job."""
+REPORT_ROUNDS_PER_SECOND = 20.0
+"""Of all jobs together. Where more report, each status is a little older, and the API server is spared."""
 NEW_AHEAD_SECONDS = 30.0
 """By how much an RFTJob that nobody has looked at goes before what happens to others: it has nothing yet."""
 BEAT_SECONDS = 2.0
@@ -44,6 +46,7 @@ class Operator:
         chains = Chains(time.monotonic)
         self._controller = Controller(cluster, self._reports, settings, chains)
         self._queue = WorkQueue(time.monotonic)
+        self._pace = Pace(time.monotonic, 1 / REPORT_ROUNDS_PER_SECOND)
         self._threads = ThreadPoolExecutor(settings.workers, "reconcile")
         # Apart, so that a flood of tokens cannot hold up the decisions.
         self._review_threads = ThreadPoolExecutor(REVIEW_THREADS, "review")
@@ -66,6 +69,7 @@ class Operator:
         if gone:
             self._known.discard(key)
             self._queue.forget(key)
+            self._pace.forget(key)
             self._controller.gone(key)
         else:
             self._known.add(key)
@@ -88,7 +92,7 @@ class Operator:
         self._queue.add(key, delay, apart)
 
     def _reported(self, key: Key) -> None:
-        self._queue.add(key, apart=APART_SECONDS)
+        self._queue.add(key, self._pace.wait(key), APART_SECONDS)
 
     # How it runs.
 

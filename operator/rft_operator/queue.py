@@ -100,6 +100,29 @@ class WorkQueue:
         return None
 
 
+@dataclass
+class Pace:
+    """Turns for keys: one every so many seconds, in the order in which they are asked for."""
+
+    clock: Callable[[], float]
+    every: float
+    _turns: dict[Key, float] = field(default_factory=dict)
+    _free: float = float("-inf")
+
+    def wait(self, key: Key) -> float:
+        """Return the seconds until the turn of ``key``: the one that it has and is to come, or the next."""
+        now = self.clock()
+        turn = self._turns.get(key, float("-inf"))
+        if turn < now:
+            turn = self._turns[key] = max(now, self._free)
+            self._free = turn + self.every
+        return turn - now
+
+    def forget(self, key: Key) -> None:
+        """Forget a key whose object is gone."""
+        self._turns.pop(key, None)
+
+
 async def work(
     queue: WorkQueue,
     process: Callable[[Key], Awaitable[float | None]],

@@ -157,6 +157,23 @@ def test_answers_are_remembered_for_their_time_only() -> None:
     assert cache.get("good") is None
 
 
+def test_a_known_pod_is_asked_about_once_before_its_answer_ends() -> None:
+    clock = Clock()
+    cache = AnswerCache(clock)
+    cache.put("good", CALLER)
+    cache.put("bad", Refused(401, "no"))
+    assert not cache.renews("good")
+    assert not cache.renews("bad"), "a stranger waits"
+    assert not cache.renews("never seen")
+    clock.now += 45
+    assert [cache.renews("good"), cache.renews("good")] == [True, False]
+    assert cache.get("good") == CALLER
+    cache.put("good", CALLER)
+    clock.now += 45
+    assert cache.get("good") == CALLER
+    assert cache.renews("good")
+
+
 def test_an_answer_goes_with_its_pod() -> None:
     cache = AnswerCache(Clock())
     cache.put("good", CALLER)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from rft_operator.queue import FIRST_BACKOFF_SECONDS, LAST_BACKOFF_SECONDS, Key, WorkQueue, work
+from rft_operator.queue import FIRST_BACKOFF_SECONDS, LAST_BACKOFF_SECONDS, Key, Pace, WorkQueue, work
 
 A: Key = ("team", "a")
 B: Key = ("team", "b")
@@ -105,6 +105,18 @@ def test_rounds_for_reports_are_kept_apart() -> None:
         assert await nothing(queue)
 
     run(main())
+
+
+def test_turns_come_one_after_the_other_and_each_key_waits_for_one_only() -> None:
+    clock = Clock()
+    pace = Pace(clock, 0.5)
+    assert [pace.wait(key) for key in (A, B, A, C, B)] == [0.0, 0.5, 0.0, 1.0, 0.5]
+    clock.now = 0.25
+    assert [pace.wait(key) for key in (A, B)] == [1.25, 0.25]
+    clock.now = 10.0
+    assert pace.wait(B) == 0.0, "turns that nobody took are gone"
+    pace.forget(B)
+    assert pace.wait(B) == 0.5
 
 
 def test_failures_back_off_and_success_forgets_them() -> None:

@@ -4,10 +4,13 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from rft_operator.ingest.identity import Caller, Claims, Refused
 
 POSITIVE_SECONDS = 60.0
+RENEWED_BEFORE_SECONDS = 20.0
+"""Before the end of its time an answer is asked for again: two reports of a run with short steps."""
 NEGATIVE_SECONDS = 10.0
 CHAIN_SECONDS = 300.0
 MAX_ENTRIES = 16384
@@ -15,28 +18,43 @@ MAX_ENTRIES = 16384
 Answer = Caller | Refused
 
 
+@dataclass
+class _Known:
+    answer: Answer
+    until: float
+    renewed: bool = False
+
+
 class AnswerCache:
     """Remembers who a token belongs to, or why it was refused."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._answers: OrderedDict[str, tuple[float, Answer]] = OrderedDict()
+        self._answers: OrderedDict[str, _Known] = OrderedDict()
 
     def get(self, token: str) -> Answer | None:
         """Return the answer that still holds."""
-        until, answer = self._answers.get(_key(token), (0.0, None))
-        return answer if until > self._clock() else None
+        known = self._answers.get(_key(token))
+        return known.answer if known is not None and known.until > self._clock() else None
+
+    def renews(self, token: str) -> bool:
+        """Return whether it is time to ask again about a pod that is known; once for each answer."""
+        known = self._answers.get(_key(token))
+        if known is None or known.renewed or not isinstance(known.answer, Caller):
+            return False
+        known.renewed = known.until - self._clock() <= RENEWED_BEFORE_SECONDS
+        return known.renewed
 
     def bearer(self, token: str) -> str | None:
         """Return the UID of the pod that a token belonged to when it was reviewed last, however long ago."""
-        _, answer = self._answers.get(_key(token), (0.0, None))
-        return answer.pod_uid if isinstance(answer, Caller) else None
+        known = self._answers.get(_key(token))
+        return known.answer.pod_uid if known is not None and isinstance(known.answer, Caller) else None
 
     def put(self, token: str, answer: Answer) -> None:
         """Remember an answer; the oldest goes when there are too many."""
         life = NEGATIVE_SECONDS if isinstance(answer, Refused) else POSITIVE_SECONDS
         key = _key(token)
-        self._answers[key] = (self._clock() + life, answer)
+        self._answers[key] = _Known(answer, self._clock() + life)
         self._answers.move_to_end(key)
         while len(self._answers) > MAX_ENTRIES:
             self._answers.popitem(last=False)
@@ -45,8 +63,8 @@ class AnswerCache:
         """Drop what is known of the tokens of a pod that is gone."""
         gone = [
             key
-            for key, (_, answer) in self._answers.items()
-            if isinstance(answer, Caller) and answer.pod_uid == pod_uid
+            for key, known in self._answers.items()
+            if isinstance(known.answer, Caller) and known.answer.pod_uid == pod_uid
         ]
         for key in gone:
             del self._answers[key]

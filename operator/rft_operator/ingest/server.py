@@ -6,6 +6,7 @@ import ssl
 import time
 from collections.abc import Callable, Collection
 from concurrent.futures import Executor
+from contextlib import suppress
 
 from aiohttp import web
 from pydantic import ValidationError
@@ -52,6 +53,7 @@ class Ingest:
         self._sources = SourceLimiter(clock)
         self._complaints = Complaints(clock)
         self._gate, self._known_gate = ReviewGate(), ReviewGate()
+        self._renewals: set[asyncio.Task[None]] = set()
 
     def application(self) -> web.Application:
         """Return the web application."""
@@ -98,17 +100,28 @@ class Ingest:
     async def _identify(self, token: str) -> Caller:
         answer = self._cache.get(token)
         if answer is None:
-            # Who was known a minute ago does not queue behind strangers.
-            gate = self._known_gate if self._cache.bearer(token) else self._gate
-            async with gate.enter():
-                metrics.REVIEWS.inc()
-                answer = await asyncio.get_running_loop().run_in_executor(
-                    self._executor, self._look_up, token
-                )
-            self._cache.put(token, answer)
+            answer = await self._review(token)
+        elif self._cache.renews(token):
+            renewal = asyncio.create_task(self._renew(token))
+            self._renewals.add(renewal)
+            renewal.add_done_callback(self._renewals.discard)
         if isinstance(answer, Refused):
             # A fresh one: an exception that is raised twice drags its traceback along.
             raise Refused(answer.status, str(answer))
+        return answer
+
+    async def _renew(self, token: str) -> None:
+        """Review a token whose answer holds for a little longer, so that nobody waits for it."""
+        with suppress(Refused):  # of the review, not of the token: the answer there is ends with its time
+            await self._review(token)
+
+    async def _review(self, token: str) -> Caller | Refused:
+        # Who was known a minute ago does not queue behind strangers.
+        gate = self._known_gate if self._cache.bearer(token) else self._gate
+        async with gate.enter():
+            metrics.REVIEWS.inc()
+            answer = await asyncio.get_running_loop().run_in_executor(self._executor, self._look_up, token)
+        self._cache.put(token, answer)
         return answer
 
     def _look_up(self, token: str) -> Caller | Refused:
