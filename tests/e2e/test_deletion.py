@@ -15,6 +15,8 @@ OPERATOR = "deployment/rft-operator"
 NAME = "deleted"
 # The trainer checkpoints, and then tells an operator that is away about it for a minute.
 GONE_SECONDS = 180.0
+AWAY_SECONDS = 180.0
+"""A pod has 30 s to end, and a node that does much else at the same time tells of it late."""
 CLAIM = {"claimTemplate": {"size": "1Gi", "retain": False}}
 
 
@@ -75,7 +77,7 @@ def test_what_is_deleted_while_the_operator_is_away_leaves_nothing_behind(
     started(elsewhere)
     assert len(children(kubectl, uid)) >= 5, "a Job, a pod, two ConfigMaps and a claim"
     operator.run("scale", OPERATOR, "--replicas=0")
-    wait_until("the operator is away", lambda: not replicas(operator), 60)
+    wait_until("the operator is away", lambda: not replicas(operator), AWAY_SECONDS)
 
     kubectl.run("delete", "rftjob", NAME, "--wait=false")
     elsewhere.run("delete", "namespace", elsewhere.namespace, "--wait=false")
