@@ -13,9 +13,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bench.memory import Peak, Watch, descendants, shape_of
 from transformers import AutoTokenizer
 
+from bench.memory import Peak, Watch, descendants, shape_of
 from rft_api.job import RFTJobSpec
 from rft_api.runconfig import JobIdentity, RunConfig
 from rft_planner.plan import plan

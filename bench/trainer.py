@@ -20,7 +20,6 @@ from pathlib import Path
 
 from bench.memory import MIB, endless_example
 from bench.sides import PROMPTS, ROLLOUTS, TRL, Case, Outcome, measure, prepare_trl
-
 from rft_trainer import machine, models
 
 SIDES = ("trl", "transformers", "vllm")

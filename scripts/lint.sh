@@ -16,7 +16,7 @@ check "ruff check" $bin/ruff check .
 check "ruff format" $bin/ruff format --check .
 check "mypy, products" $bin/mypy operator/rft_api operator/rft_planner operator/rft_operator operator/rft_cli \
   trainer-image/rft_trainer
-check "mypy, tests" $bin/mypy tests
+check "mypy, tests and benchmarks" $bin/mypy tests bench
 check "import-linter" $bin/lint-imports
 check "generated files" $bin/python -m rft_api.export --check
 check "table of plans" $bin/python -m rft_planner.table --check

@@ -36,6 +36,8 @@ class Outcome:
     lost: int = 0
     """Steps that had been made and were made again."""
     wrong: list[str] = field(default_factory=list)
+    pods: int = 0
+    """Trainer pods that lived: a blow before there was anything to strike, or after, leaves one."""
 
 
 def play(
@@ -78,6 +80,7 @@ def _judged(
     outcome.seconds = (datetime.fromisoformat(over) - datetime.fromisoformat(applied)).total_seconds()
     outcome.attempts = found.get("progress", {}).get("attempt", 0)
     trainers = lives(audited(name), metadata["uid"])
+    outcome.pods = len(trainers)
     reached = max(before, *(last_step(log) for log in logs(jobs, name)), 0)
     outcome.wrong = list(what_is_wrong(found, recorded(jobs, found), trainers, reached, outcome))
     return outcome

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from bench.sides import Case, Outcome, Step, run_config, trl_case
-
 from rft_planner.steps import first_expectation, prompts_per_step
 
 

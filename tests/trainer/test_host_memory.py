@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from bench.memory import Case, measure, model_named, shape_of
 
+from bench.memory import Case, measure, model_named, shape_of
 from rft_api.parameters import Training
 from rft_planner import host
 from rft_planner.memory import Workload

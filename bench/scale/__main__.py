@@ -1,0 +1,262 @@
+"""``python -m bench.scale``: start what is measured, measure, and print."""
+
+import argparse
+import asyncio
+import os
+import platform
+import resource
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import bench.scale
+from bench.scale.api import ACCOUNT, CRDS, JOBS, NAMESPACE, RFTJOBS, Api, Json, each, until
+from bench.scale.audit import Audit, standing
+from bench.scale.trainers import Trainer, report, trainers, trust_of
+from rft_api.export.crd import crd
+from tests.cluster.build import kubernetes_binaries
+from tests.cluster.control_plane import ControlPlane, running
+from tests.cluster.layout import default_layout
+from tests.integration.operator_support import Operator
+
+QUIET_SECONDS = 6.0
+"""How long the operator has to ask for nothing before it is called idle."""
+SPEC: Json = {
+    "model": {"name": "Qwen/Qwen2.5-7B-Instruct"},
+    "dataset": {"configMap": {"name": "rows"}},
+    "graders": [
+        {"name": "right", "weight": 2, "numeric": {"field": "answer"}},
+        {"name": "form", "regex": {"pattern": "^[0-9]+$"}},
+    ],
+    "resources": {"accelerator": {"name": "nvidia-l40s-48gb"}},
+    "storage": {"claimTemplate": {"size": "50Gi"}},
+    "stop": {"targetReward": 0.9, "patience": 5},
+}
+
+
+async def prepare(api: Api) -> None:
+    """Make the namespace and the CRD."""
+    await api.call("POST", CRDS, crd())
+    await api.call("POST", "/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
+
+    async def ready() -> bool:
+        return await api.find(RFTJOBS) is not None and await api.find(ACCOUNT) is not None
+
+    await until("the namespace is ready", ready)
+
+
+async def apply(api: Api, count: int) -> dict[str, tuple[float, float]]:
+    """Create all RFTJobs at once; return when each was sent, and when its Job was seen."""
+    sent: dict[str, float] = {}
+    seen: dict[str, float] = {}
+
+    async def look() -> None:
+        async for event in api.watch(JOBS):
+            if event["type"] == "ADDED":
+                name = event["object"]["metadata"]["labels"]["rft.dev/job-name"]
+                seen.setdefault(name, time.monotonic())
+            if len(seen) == count:
+                return
+
+    async def create(name: str) -> None:
+        metadata = {"name": name, "namespace": NAMESPACE}
+        document = {"apiVersion": "rft.dev/v1alpha1", "kind": "RFTJob", "metadata": metadata, "spec": SPEC}
+        sent[name] = time.monotonic()
+        await api.call("POST", RFTJOBS, document)
+
+    watching = asyncio.create_task(look())
+    await each((f"job-{number:04}" for number in range(count)), create)
+    print(f"  {count} RFTJobs created in {time.monotonic() - min(sent.values()):.1f} s", flush=True)
+
+    async def made() -> bool:
+        if not watching.done() and (failed := await _failed(api)):
+            raise SystemExit(f"an RFTJob failed: {failed}")
+        return watching.done()
+
+    await until("every child Job exists", made, 900, 5)
+    return {name: (sent[name], seen[name]) for name in sent}
+
+
+async def _failed(api: Api) -> str:
+    """Return what the first RFTJob of the list says if it failed."""
+    status = (await api.call("GET", f"{RFTJOBS}?limit=1"))["items"][0].get("status", {})
+    return str(status.get("message")) if status.get("phase") == "Failed" else ""
+
+
+async def quiet(operator: Operator) -> float:
+    """Wait until the operator decides nothing any more; return when that began, in wall-clock time."""
+    before, since = -1.0, time.time()
+    while time.time() - since < QUIET_SECONDS:
+        await asyncio.sleep(1)
+        now = await asyncio.to_thread(operator.metric, "rft_reconciles_total")
+        if now != before:
+            before, since = now, time.time()
+    return since
+
+
+async def last_steps(api: Api) -> Counter[int]:
+    """Return how many jobs' status tells of which step."""
+    jobs = (await api.call("GET", RFTJOBS))["items"]
+    return Counter(job["status"].get("progress", {}).get("step", 0) for job in jobs)
+
+
+def goal(what: str, reached: float, limit: float, unit: str) -> None:
+    """Print a number beside its goal."""
+    said = "goal reached" if reached <= limit else "GOAL MISSED"
+    print(f"  {what:44}{reached:10.2f} {unit:4} goal {limit:g} {unit}: {said}", flush=True)
+
+
+def figure(what: str, number: float, unit: str) -> None:
+    """Print a number that has no goal."""
+    print(f"  {what:44}{number:10.2f} {unit}", flush=True)
+
+
+def peak_mebibytes(operator: Operator) -> float:
+    """Return the most memory that the operator held so far."""
+    lines = Path(f"/proc/{operator.pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+
+def cpu_seconds(operator: Operator) -> float:
+    """Return the processor time of the operator so far."""
+    fields = Path(f"/proc/{operator.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def measure(plane: ControlPlane, operator: Operator, options: argparse.Namespace) -> None:
+    """Measure and print."""
+    count, audit = options.jobs, Audit(plane.audit_log)
+    async with Api(plane) as api:
+        await prepare(api)
+        await asyncio.to_thread(operator.start)
+        figure("the operator before there is any job holds", peak_mebibytes(operator), "MiB")
+
+        print(f"\n{count} RFTJobs applied at once", flush=True)
+        began, busy = time.time(), cpu_seconds(operator)
+        times = await apply(api, count)
+        first = min(sent for sent, _ in times.values())
+        waits = [seen - sent for sent, seen in times.values()]
+        goal("until every child Job exists", max(s for _, s in times.values()) - first, 60, "s")
+        figure("apply to Job, p50", statistics.median(waits), "s")
+        goal("apply to Job, p99", _p99(waits), 60, "s")
+        everyone = await trainers(api, count)
+        settled = await quiet(operator)
+        figure("all settled after", settled - began, "s")
+        figure("processor time of the operator", cpu_seconds(operator) - busy, "s")
+        show("requests from apply to a running pod, per job", audit.between(began, settled), count)
+
+        print(f"\n{count} RFTJobs at rest for {options.idle:g} s", flush=True)
+        await asyncio.sleep(options.idle)
+        asked = audit.between(settled, settled + QUIET_SECONDS + options.idle)
+        other = asked - standing(asked)
+        minutes = (QUIET_SECONDS + options.idle) / 60
+        goal("requests beside watches and the Lease", other.total() / minutes, 0, "/min")
+        for what, number in other.most_common():
+            figure(f"    {what}", number / minutes, "/min")
+        figure("watches and renewals of the Lease", standing(asked).total() / minutes, "/min")
+
+        await measure_reports(api, audit, operator, everyone, options)
+
+
+async def measure_reports(
+    api: Api, audit: Audit, operator: Operator, everyone: list[Trainer], options: argparse.Namespace
+) -> None:
+    """Measure and print the second half: trainers that report."""
+    print(
+        f"\n{len(everyone)} RFTJobs reporting every {options.every:g} s, {options.rounds} times", flush=True
+    )
+    trust = await trust_of(api)
+    began, busy = time.time(), cpu_seconds(operator)
+    writes = operator.metric("rft_status_writes_total")
+    said = await report(everyone, operator.url, trust, options.every, options.rounds)
+    ended = time.time()
+    settled = await quiet(operator)
+    count = len(said.first) + len(said.seconds)
+    figure("reports a second", count / (ended - began), "/s")
+    figure("ingest of each job's first report, p50", statistics.median(said.first) * 1e3, "ms")
+    figure("ingest of each job's first report, p99", _p99(said.first) * 1e3, "ms")
+    figure("ingest of the others, p50", statistics.median(said.seconds) * 1e3, "ms")
+    goal("ingest of the others, p99", _p99(said.seconds) * 1e3, 250, "ms")
+    written = operator.metric("rft_status_writes_total") - writes
+    figure("status patches a second", written / (settled - began), "/s")
+    figure("processor time of the operator", cpu_seconds(operator) - busy, "s")
+    print(f"  answers by HTTP status: {dict(said.statuses)}")
+    print(f"  jobs by the step in their status: {dict(await last_steps(api))}")
+    show("requests per report", audit.between(began, settled), count)
+    goal("the operator held at most", peak_mebibytes(operator), 300, "MiB")
+
+
+def show(title: str, asked: Counter[str], by: int) -> None:
+    """Print requests divided by ``by``, the most frequent first."""
+    busy = asked - standing(asked)
+    figure(title, busy.total() / by, "")
+    for what, number in busy.most_common():
+        figure(f"    {what}", number / by, "")
+
+
+def _p99(values: Sequence[float]) -> float:
+    return statistics.quantiles(values, n=100)[98]
+
+
+def machine() -> str:
+    """Return what is measured on."""
+    found = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
+    cpu = found[0].split(":")[1].strip() if found else platform.machine()
+    load, nice = os.getloadavg()[0], os.nice(0)
+    busy = "; BUSY OR NICED, so times are upper bounds" if load > 0.5 or nice > 0 else ""
+    where = f"{cpu}, {os.cpu_count()} cores, shared with the API server, etcd, the controllers and the bench"
+    return f"{where}; Python {platform.python_version()}, load {load:.1f}, niceness {nice}{busy}"
+
+
+@contextmanager
+def started(folder: Path, workers: int) -> Iterator[tuple[ControlPlane, Operator]]:
+    """Run a control plane, and make an operator that is ended with it."""
+    with running(kubernetes_binaries(default_layout().cache), folder) as plane:
+        # A machine that does other things as well is slow to renew a Lease, and that is not what is measured.
+        operator = Operator(
+            plane.kubeconfig,
+            NAMESPACE,
+            folder / "operator.log",
+            RFT_WORKERS=str(workers),
+            RFT_LEASE_SECONDS="100",
+            MALLOC_ARENA_MAX="2",  # as in the operator's image
+        )
+        try:
+            yield plane, operator
+        finally:
+            operator.kill()
+
+
+def main() -> None:
+    """Read the options and measure."""
+    parser = argparse.ArgumentParser(prog="python -m bench.scale", description=bench.scale.__doc__)
+    parser.add_argument("--jobs", type=int, default=1000, help="how many RFTJobs")
+    parser.add_argument("--idle", type=float, default=60, help="seconds to watch them at rest")
+    parser.add_argument("--every", type=float, default=10, help="seconds from one report to the next")
+    parser.add_argument("--rounds", type=int, default=12, help="reports of each job")
+    parser.add_argument("--workers", type=int, default=8, help="RFT_WORKERS of the operator")
+    parser.add_argument("--log", type=Path, help="keep the operator's log here")
+    options = parser.parse_args()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit(130))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 8192)), hard))
+    print(machine(), flush=True)
+    with tempfile.TemporaryDirectory(prefix="rft-bench-") as name:
+        folder = Path(name)
+        try:
+            with started(folder, options.workers) as (plane, operator):
+                asyncio.run(measure(plane, operator, options))
+        finally:
+            if options.log is not None and (folder / "operator.log").exists():
+                options.log.write_bytes((folder / "operator.log").read_bytes())
+
+
+if __name__ == "__main__":
+    main()

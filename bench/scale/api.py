@@ -1,0 +1,94 @@
+"""The API server of the bench as an administrator sees it."""
+
+import asyncio
+import json
+import ssl
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import Any, TypeVar
+
+import aiohttp
+
+from tests.cluster.control_plane import ControlPlane
+
+T = TypeVar("T")
+Json = dict[str, Any]
+NAMESPACE = "bench"
+CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+RFTJOBS = f"/apis/rft.dev/v1alpha1/namespaces/{NAMESPACE}/rftjobs"
+JOBS = f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs"
+PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
+CONFIG_MAPS = f"/api/v1/namespaces/{NAMESPACE}/configmaps"
+ACCOUNT = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/default"
+AT_ONCE = 64
+"""Requests of the bench itself that are under way at a time."""
+
+
+class Api:
+    """The API server as an administrator sees it."""
+
+    def __init__(self, plane: ControlPlane) -> None:
+        """Read the credentials of ``plane``'s kubeconfig."""
+        document = json.loads(plane.kubeconfig.read_text())
+        self._url = plane.url
+        user = document["users"][0]["user"]
+        self._tls = ssl.create_default_context(
+            cafile=document["clusters"][0]["cluster"]["certificate-authority"]
+        )
+        self._tls.load_cert_chain(user["client-certificate"], user["client-key"])
+
+    async def __aenter__(self) -> "Api":
+        """Open the connections."""
+        connector = aiohttp.TCPConnector(limit=AT_ONCE + 1, ssl=self._tls)
+        headers = {"User-Agent": "rft-bench"}
+        self._session = aiohttp.ClientSession(self._url, connector=connector, headers=headers)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close them."""
+        await self._session.close()
+
+    async def call(self, method: str, path: str, body: Json | None = None) -> Json:
+        """Send one request; a PATCH is a merge patch. Raises SystemExit where the server refuses."""
+        kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
+        async with self._session.request(
+            method, path, data=None if body is None else json.dumps(body), headers={"Content-Type": kind}
+        ) as answer:
+            said = await answer.json()
+            if answer.status >= 300:
+                raise SystemExit(f"{method} {path}: {answer.status} {said.get('message')}")
+            return dict(said)
+
+    async def find(self, path: str) -> Json | None:
+        """Return an object, ``None`` where there is none."""
+        async with self._session.get(path) as answer:
+            return dict(await answer.json()) if answer.status == 200 else None
+
+    async def watch(self, path: str) -> AsyncIterator[Json]:
+        """Yield the events of a watch."""
+        timeout = aiohttp.ClientTimeout(total=None)
+        async with self._session.get(f"{path}?watch=true", timeout=timeout) as answer:
+            async for line in answer.content:
+                yield json.loads(line)
+
+
+async def each(items: Iterable[T], act: Callable[[T], Awaitable[None]]) -> None:
+    """Do ``act`` for all, a bounded number at a time."""
+    room = asyncio.Semaphore(AT_ONCE)
+
+    async def one(item: T) -> None:
+        async with room:
+            await act(item)
+
+    await asyncio.gather(*map(one, items))
+
+
+async def until(
+    what: str, holds: Callable[[], Awaitable[bool]], seconds: float = 600.0, poll: float = 0.5
+) -> None:
+    """Wait; raises SystemExit after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while not await holds():
+        if time.monotonic() > deadline:
+            raise SystemExit(f"{what}: not within {seconds:.0f} s")
+        await asyncio.sleep(poll)

@@ -1,0 +1,45 @@
+"""What the operator asked the API server, from the server's audit log."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+from bench.scale.api import Json
+
+AGENTS = ("rft-operator", "kopf/")
+"""How the operator's requests call themselves."""
+
+
+class Audit:
+    """The requests of the operator in the API server's audit log."""
+
+    def __init__(self, log: Path) -> None:
+        """Read ``log``."""
+        self._log = log
+
+    def between(self, since: float, until: float) -> Counter[str]:
+        """Return what was asked between two moments of the wall clock, counted by verb and resource."""
+        found: Counter[str] = Counter()
+        for event in self._events():
+            moment = datetime.fromisoformat(event["requestReceivedTimestamp"]).timestamp()
+            if since <= moment < until:
+                reference = event.get("objectRef", {})
+                what = "/".join(filter(None, (reference.get("resource"), reference.get("subresource"))))
+                found[f"{event['verb']} {what}"] += 1
+        return found
+
+    def _events(self) -> Iterator[Json]:
+        with self._log.open("rb") as log:
+            for line in log:
+                # The last line may not be whole yet.
+                if any(f'"{agent}'.encode() in line for agent in AGENTS) and line.endswith(b"\n"):
+                    event = json.loads(line)
+                    if event["userAgent"].startswith(AGENTS) and event["stage"] != "ResponseStarted":
+                        yield event
+
+
+def standing(asked: Counter[str]) -> Counter[str]:
+    """Return what an operator asks while nothing happens: it watches, and keeps its Lease."""
+    return Counter({what: n for what, n in asked.items() if what.startswith("watch ") or "leases" in what})

@@ -1,0 +1,131 @@
+"""What stands for kubelets and trainers: pods that are said to run, and their reports."""
+
+import asyncio
+import json
+import ssl
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import aiohttp
+
+from bench.scale.api import ACCOUNT, CONFIG_MAPS, PODS, Api, Json, each, until
+from rft_api.report import REPORT_PATH, TOKEN_AUDIENCE
+
+
+@dataclass
+class Trainer:
+    """What stands for a trainer: a pod that is said to run, and its token."""
+
+    pod: Json
+    address: str
+    token: str = ""
+    sequence: int = 0
+
+    @property
+    def job(self) -> str:
+        """Name of its RFTJob."""
+        return str(self.pod["metadata"]["labels"]["rft.dev/job-name"])
+
+    def report(self) -> bytes:
+        """Return the next report, as large as one of a run that is on its way."""
+        self.sequence += 1
+        step = self.sequence
+        points = [{"step": i + 1, "reward": round(0.3 + i / 1000, 4)} for i in range(min(step, 50))]
+        phases = {"rollout": 5.1, "grade": 0.2, "update": 4.3, "publish": 0.4}
+        run = {
+            "progress": {
+                "step": step, "totalSteps": 1000, "totalStepsEstimated": False, "epoch": 1,
+                "percent": step / 10, "etaSeconds": 10.0 * (1000 - step), "stage": "training",
+                "updatedAt": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            },
+            "reward": {
+                "latest": points[-1]["reward"], "best": points[-1]["reward"], "baseline": 0.3,
+                "graders": {"right": 0.31, "form": 0.72}, "history": points,
+            },
+            "metrics": {
+                "loss": 0.01, "kl": 0.002, "entropy": 0.9, "clipFraction": 0.01, "gradNorm": 0.4,
+                "tokensPerSecond": 2100.0, "stepSeconds": 10.0, "phases": phases,
+            },
+            "usage": {"gpuSeconds": 10.0 * step, "promptTokens": 900 * step, "completionTokens": 9000 * step},
+        }  # fmt: skip
+        attempt = self.pod["metadata"]["uid"]
+        return json.dumps({"version": 1, "attempt": attempt, "sequence": step, "run": run}).encode()
+
+
+@dataclass
+class Reported:
+    """What became of the reports."""
+
+    first: list[float] = field(default_factory=list)
+    """Of each job's first report. Its token has never been seen: the API server has to review it."""
+    seconds: list[float] = field(default_factory=list)
+    """Of all others."""
+    statuses: Counter[int] = field(default_factory=Counter)
+
+
+async def trainers(api: Api, count: int) -> list[Trainer]:
+    """Return a running trainer for each RFTJob."""
+
+    async def there() -> bool:
+        return len((await api.call("GET", PODS))["items"]) >= count
+
+    await until("the Job controller makes the pods", there)
+    pods = (await api.call("GET", PODS))["items"]
+    found = [Trainer(pod, f"127.1.{n // 250}.{n % 250 + 1}") for n, pod in enumerate(pods)]
+
+    async def start(trainer: Trainer) -> None:
+        metadata = trainer.pod["metadata"]
+        state = {"name": "trainer", "image": "x", "imageID": "x", "ready": True, "restartCount": 0}
+        state["state"] = {"running": {"startedAt": metadata["creationTimestamp"]}}
+        status = {"phase": "Running", "containerStatuses": [state]}
+        await api.call("PATCH", f"{PODS}/{metadata['name']}/status", {"status": status})
+        bound = {"kind": "Pod", "apiVersion": "v1", "name": metadata["name"], "uid": metadata["uid"]}
+        spec = {"audiences": [TOKEN_AUDIENCE], "expirationSeconds": 3600, "boundObjectRef": bound}
+        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
+        trainer.token = (await api.call("POST", f"{ACCOUNT}/token", body))["status"]["token"]
+
+    await each(found, start)
+    return found
+
+
+async def push(trainer: Trainer, url: str, trust: ssl.SSLContext) -> int:
+    """Send one report from the trainer's own address; return the HTTP status."""
+    connector = aiohttp.TCPConnector(ssl=trust, local_addr=(trainer.address, 0), force_close=True)
+    headers = {"Authorization": f"Bearer {trainer.token}", "Content-Type": "application/json"}
+    async with (
+        aiohttp.ClientSession(connector=connector, headers=headers) as session,
+        session.post(f"{url}{REPORT_PATH}", data=trainer.report()) as answer,
+    ):
+        await answer.read()
+        return answer.status
+
+
+async def report(
+    everyone: Sequence[Trainer], url: str, trust: ssl.SSLContext, every: float, rounds: int
+) -> Reported:
+    """Let every trainer report every ``every`` seconds, evenly spread.
+
+    The time of each counts from when it was due: waiting in line is part of it.
+    """
+    said = Reported()
+    started = time.monotonic()
+
+    async def one(number: int, trainer: Trainer) -> None:
+        for turn in range(rounds):
+            due = started + every * (turn + number / len(everyone))
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            said.statuses[await push(trainer, url, trust)] += 1
+            (said.seconds if turn else said.first).append(time.monotonic() - due)
+
+    await asyncio.gather(*(one(number, trainer) for number, trainer in enumerate(everyone)))
+    return said
+
+
+async def trust_of(api: Api) -> ssl.SSLContext:
+    """Return what the trainers trust."""
+    found = (await api.call("GET", CONFIG_MAPS))["items"]
+    bundle = next(o["data"]["ca.crt"] for o in found if o["metadata"]["name"].endswith("-ca"))
+    return ssl.create_default_context(cadata=bundle)
