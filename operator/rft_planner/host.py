@@ -25,9 +25,9 @@ CPU_CACHE_BLOCK = 32
 """Tokens of one block of vLLM's key-value cache on the CPU."""
 IN_PROCESS_SEQUENCES = 32
 """Completions that the second engine, plain ``transformers``, works on at once."""
-INTERPRETERS = {"trainer": 345 * MIB, "vllm": 1400 * MIB}
+INTERPRETERS = {"trainer": 380 * MIB, "vllm": 1010 * MIB}
 """Processes that imported what theirs does and hold no model: python with torch, transformers and peft;
-vLLM's API server, engine and worker with their helpers. Measured by ``bench/memory.py --baselines``."""
+vLLM's API server and engine with their helpers. Measured by ``bench/memory.py --baselines``."""
 TOKENIZERS = {"trainer": 1024, "vllm": 3400}
 """For each entry of the vocabulary: a tokenizer in the trainer, and one each in vLLM's API server and engine.
 From their sizes with vocabularies of 4,000, 32,000 and 64,000 words, and of SmolLM2."""

@@ -121,12 +121,11 @@ def test_the_cpu_server_never_prefills_in_chunks_and_reports_what_it_drew_from(t
 
 
 def test_all_allowed_cores_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "affine_cores", lambda: [0, 1, 4])
+    monkeypatch.setattr(machine, "affine_cores", lambda: 3)
     monkeypatch.setattr(machine, "cpu_quota", lambda: None)
-    assert environment(options(tmp_path))["VLLM_CPU_OMP_THREADS_BIND"] == "0-1,4"
+    assert environment(options(tmp_path))["OMP_NUM_THREADS"] == "3"
     monkeypatch.setattr(machine, "cpu_quota", lambda: 2.0)
-    quota = environment(options(tmp_path))
-    assert (quota["VLLM_CPU_OMP_THREADS_BIND"], quota["OMP_NUM_THREADS"]) == ("nobind", "2")
+    assert environment(options(tmp_path))["OMP_NUM_THREADS"] == "2"
 
 
 def test_the_sampler_dies_with_the_trainer_even_by_sigkill(tmp_path: Path) -> None:

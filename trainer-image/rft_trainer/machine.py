@@ -14,9 +14,9 @@ _NO_LIMIT = 2**60
 """Above it a limit of the first version means none: it writes the largest number of whole pages."""
 
 
-def affine_cores() -> list[int]:
-    """Cores the scheduler may put this process on."""
-    return sorted(os.sched_getaffinity(0))
+def affine_cores() -> int:
+    """Number of cores the scheduler may put this process on."""
+    return len(os.sched_getaffinity(0))
 
 
 def cpu_quota() -> float | None:
@@ -40,19 +40,8 @@ def cpu_quota() -> float | None:
 def usable_cores() -> int:
     """Threads worth starting: the allowed cores, or the cgroup's quota where that is less."""
     quota = cpu_quota()
-    cores = len(affine_cores())
+    cores = affine_cores()
     return cores if quota is None else max(1, min(cores, math.floor(quota)))
-
-
-def core_ranges(cores: list[int]) -> str:
-    """Write sorted core numbers as vLLM reads them: ``0-3,8``."""
-    ranges: list[list[int]] = []
-    for core in cores:
-        if ranges and core == ranges[-1][1] + 1:
-            ranges[-1][1] = core
-        else:
-            ranges.append([core, core])
-    return ",".join(f"{low}-{high}" if high > low else str(low) for low, high in ranges)
 
 
 def die_with_parent(signal_number: int = signal.SIGKILL) -> None:
