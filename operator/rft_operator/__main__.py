@@ -1,6 +1,7 @@
 """``python -m rft_operator``: in a cluster with settings from the environment, or from a kubeconfig."""
 
 import argparse
+import gc
 import logging
 import os
 import signal
@@ -79,13 +80,27 @@ def _act(cluster: Cluster, settings: Settings, signs: Signs) -> None:
     # kopf wants to know its user's name, and a container's user has none.
     os.environ.setdefault("LOGNAME", OPERATOR_NAME)
     signs.expect(watched_paths(settings.namespaces))
+    operator = Operator(cluster, settings, signs)
+    _collect_seldom()
     kopf.run(
-        registry=registry(Operator(cluster, settings, signs), cluster, signs),
+        registry=registry(operator, cluster, signs),
         settings=kopf_settings(settings.watch_seconds),
         standalone=True,
         clusterwide=not settings.namespaces,
         namespaces=settings.namespaces,
     )
+
+
+def _collect_seldom() -> None:
+    """Let a full collection of garbage walk past what was imported, and come a tenth as often.
+
+    Everything waits for it, reports too: with 1,000 jobs 0.1 to 0.3 s every six seconds, and it found some
+    hundred objects each time.
+    """
+    gc.collect()
+    gc.freeze()
+    young, middle, old = gc.get_threshold()
+    gc.set_threshold(young, middle, 10 * old)
 
 
 def _parser() -> argparse.ArgumentParser:

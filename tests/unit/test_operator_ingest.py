@@ -9,7 +9,7 @@ import pytest
 
 from rft_api.report import ProgressReport
 from rft_operator.ingest import identity
-from rft_operator.ingest.cache import CHAIN_SECONDS, MAX_ENTRIES, AnswerCache, Chains
+from rft_operator.ingest.cache import CHAIN_SECONDS, MAX_ENTRIES, POSITIVE_SECONDS, AnswerCache, Chains
 from rft_operator.ingest.identity import Caller, Refused
 from rft_operator.ingest.limits import SAID_AGAIN_SECONDS, Complaints, ReviewGate, SourceLimiter
 from rft_operator.ingest.reports import Reports
@@ -172,6 +172,20 @@ def test_a_known_pod_is_asked_about_once_before_its_answer_ends() -> None:
     clock.now += 45
     assert cache.get("good") == CALLER
     assert cache.renews("good")
+
+
+def test_tokens_that_were_reviewed_at_once_are_not_asked_about_at_once_again() -> None:
+    clock = Clock()
+    cache = AnswerCache(clock)
+    tokens = [f"token {number}" for number in range(200)]
+    for token in tokens:
+        cache.put(token, CALLER)
+    asked = []
+    for _ in range(round(2 * POSITIVE_SECONDS)):
+        clock.now += 0.5
+        asked.append(sum(cache.renews(token) for token in tokens))
+    assert sum(asked) == len(tokens)
+    assert max(asked) < 20
 
 
 def test_an_answer_goes_with_its_pod() -> None:

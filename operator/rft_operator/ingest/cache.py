@@ -9,8 +9,12 @@ from dataclasses import dataclass
 from rft_operator.ingest.identity import Caller, Claims, Refused
 
 POSITIVE_SECONDS = 60.0
-RENEWED_BEFORE_SECONDS = 20.0
-"""Before the end of its time an answer is asked for again: two reports of a run with short steps."""
+RENEWED_BEFORE_SECONDS = (15.0, 40.0)
+"""Before the end of its time an answer is asked for again, for each token at a moment of its own in between.
+
+The least leaves time for a report of a run with short steps. After a restart of the operator all tokens are
+reviewed at once, and should not be again.
+"""
 NEGATIVE_SECONDS = 10.0
 CHAIN_SECONDS = 300.0
 MAX_ENTRIES = 16384
@@ -22,6 +26,7 @@ Answer = Caller | Refused
 class _Known:
     answer: Answer
     until: float
+    renews: float
     renewed: bool = False
 
 
@@ -42,7 +47,7 @@ class AnswerCache:
         known = self._answers.get(_key(token))
         if known is None or known.renewed or not isinstance(known.answer, Caller):
             return False
-        known.renewed = known.until - self._clock() <= RENEWED_BEFORE_SECONDS
+        known.renewed = known.renews <= self._clock()
         return known.renewed
 
     def bearer(self, token: str) -> str | None:
@@ -54,7 +59,8 @@ class AnswerCache:
         """Remember an answer; the oldest goes when there are too many."""
         life = NEGATIVE_SECONDS if isinstance(answer, Refused) else POSITIVE_SECONDS
         key = _key(token)
-        self._answers[key] = _Known(answer, self._clock() + life)
+        until = self._clock() + life
+        self._answers[key] = _Known(answer, until, until - _ahead(key))
         self._answers.move_to_end(key)
         while len(self._answers) > MAX_ENTRIES:
             self._answers.popitem(last=False)
@@ -103,6 +109,12 @@ class Chains:
         """A pod is gone."""
         with self._lock:
             self._callers.pop(pod_uid, None)
+
+
+def _ahead(key: str) -> float:
+    """Return how long before its end the answer of this key is asked for again."""
+    least, most = RENEWED_BEFORE_SECONDS
+    return least + (most - least) * int(key[:8], 16) / 2**32
 
 
 def _key(token: str) -> str:
