@@ -23,6 +23,8 @@ def main() -> int:
         alone, killed = Path(name) / "alone", Path(name) / "killed"
         seconds = whole(alone, options.steps)
         print(f"left alone: {options.steps} steps in {seconds:.0f} s", flush=True)
+        # Ten gaps of an eighth of the run on average, and every kill takes a start back: the run outlasts them.
+        options.latest = options.latest or seconds / 4
         wrong = list(strike(killed, alone, options)) or list(differences(alone, killed))
         print("\n".join(wrong) or "nothing differs")
     return 1 if wrong else 0
@@ -152,7 +154,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.resume", description=__doc__)
     parser.add_argument("--kills", type=int, default=10, help="how often (default 10)")
     parser.add_argument("--steps", type=int, default=24, help="steps of the run (default 24)")
-    parser.add_argument("--latest", type=float, default=90.0, help="seconds between two kills, at most (90)")
+    parser.add_argument(
+        "--latest", type=float, help="seconds between two kills, at most (default: a quarter of the run's)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default 0)")
     parser.add_argument("--folder", type=Path, help="keep both runs in this folder, which must be new")
     return parser
