@@ -1,12 +1,14 @@
 """How long a large dataset keeps a run from its first step, and what it holds meanwhile, as a table.
 
 `make bench-data` writes a file of 10 GB beside the system's temporary files, opens it as the trainer does,
-with the example model's tokenizer, lays out ten steps, and removes it. Once with nothing known of the file
-and once as a resumed run does. `--gigabytes` and `--folder` choose another size and place.
+with the example model's tokenizer, lays out ten steps, and removes it. Once with nothing known of the file,
+which is read from the disk then, and once as a resumed run does. `--gigabytes` and `--folder` choose
+another size and place.
 """
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
@@ -49,6 +51,10 @@ def write_rows(path: Path, size: int) -> None:
     with path.open("wb") as file:
         for _ in range(max(1, size // len(block))):
             file.write(block)
+        file.flush()
+        os.fsync(file.fileno())
+        # As on a machine that has just got the job: nothing of it in the kernel's memory.
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def rows(size: int) -> Iterator[bytes]:
