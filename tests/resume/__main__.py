@@ -23,7 +23,7 @@ def main() -> int:
         alone, killed = Path(name) / "alone", Path(name) / "killed"
         seconds = whole(alone, options.steps)
         print(f"left alone: {options.steps} steps in {seconds:.0f} s", flush=True)
-        # Ten gaps of an eighth of the run on average, and every kill takes a start back: the run outlasts them.
+        # Gaps of an eighth of the run on average, each with a start in it: the run outlasts ten.
         options.latest = options.latest or seconds / 4
         wrong = list(strike(killed, alone, options)) or list(differences(alone, killed))
         print("\n".join(wrong) or "nothing differs")
