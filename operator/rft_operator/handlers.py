@@ -79,10 +79,29 @@ def watched_paths(namespaces: Sequence[str]) -> list[str]:
     return [f"{api}/{place}{plural}" for api, plural in apis for place in places]
 
 
+class NoDifferences(kopf.DiffBaseStorage):
+    """Stands for what an object was, which only handlers of changes ask for, and there are none.
+
+    kopf would copy every object that it is told of to find out, on the loop that answers reports.
+    """
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        """Return that there is nothing to compare."""
+        return kopf.BodyEssence()
+
+    def fetch(self, **_: Any) -> kopf.BodyEssence | None:
+        """Return that there was nothing to compare."""
+        return None
+
+    def store(self, **_: Any) -> None:
+        """Keep nothing."""
+
+
 def kopf_settings(watch_seconds: int) -> kopf.OperatorSettings:
     """Return kopf's settings: it watches, connecting anew every ``watch_seconds``, and writes nothing."""
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
+    settings.persistence.diffbase_storage = NoDifferences()
     # What is watched is known, so no rights on namespaces and CRDs are needed.
     settings.scanning.disabled = True
     settings.peering.standalone = True
