@@ -124,6 +124,10 @@ def _controller_manager(binaries: Path, folder: Path, kubeconfig: Path) -> list[
         "--bind-address=127.0.0.1",
         "--port=0",
         f"--secure-port={_free_port()}",
+        # Up to Kubernetes 1.20 it lists all Jobs of the cluster every ten seconds, from etcd.
+        "--controllers=*,-cronjob",
+        # No claim is ever bound here, and each would get an Event about that every 15 seconds.
+        "--pvclaimbinder-sync-period=1h",
         f"--kube-api-qps={_CONTROLLERS_PER_SECOND}",
         f"--kube-api-burst={2 * _CONTROLLERS_PER_SECOND}",
     ]
