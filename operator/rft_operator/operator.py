@@ -26,7 +26,7 @@ APART_SECONDS = 2.0
 """Least time between two rounds for reports of one job, so that status writes are coalesced."""
 SWARM_SECONDS = 0.5
 """Least time between two rounds for what happens to the children of one job."""
-REPORT_ROUNDS_PER_SECOND = 20.0
+REPORT_ROUNDS_PER_SECOND = 15.0
 """Of all jobs together. Where more report, each status is a little older, and the API server is spared."""
 NEW_AHEAD_SECONDS = 30.0
 """By how much an RFTJob that nobody has looked at goes before what happens to others: it has nothing yet."""
