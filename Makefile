@@ -56,10 +56,10 @@ bench-trainer: setup ## The trainer against TRL's GRPOTrainer on this machine's 
 bench-data: setup ## How long a dataset of 10 GB keeps a run from its first step, and what it holds
 	.venv/bin/python bench/data.py
 
-chaos: setup ## Strike jobs on the test cluster at random moments, and print the table (ROUNDS, AT_ONCE, ENGINE, FAULT)
+chaos: setup ## Strike jobs on the test cluster at random moments, and print the table (TIMES, AT_ONCE, ENGINE, FAULT)
 	scripts/demo-cluster.sh prepare
 	scripts/demo-cluster.sh install
-	.venv/bin/python -m tests.chaos --rounds $(or $(ROUNDS),10) --at-once $(or $(AT_ONCE),1) \
+	.venv/bin/python -m tests.chaos --times $(or $(TIMES),10) --at-once $(or $(AT_ONCE),1) \
 	  --engine $(or $(ENGINE),transformers) $(if $(FAULT),--fault "$(FAULT)")
 
 resume: setup ## Kill a run with vLLM at random moments, and compare its end with one left alone (KILLS)

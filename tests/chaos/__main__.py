@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
 from pathlib import Path
+from statistics import median
 
 from tests.chaos.again import DELETED, EXPIRED, delete_and_apply, let_expire_and_apply
-from tests.chaos.faults import FAULTS, mount_small, unmount
+from tests.chaos.faults import FAULTS, NOTHING, mount_small, unmount
 from tests.chaos.jobs import CLAIM, NAME_LABEL, prerequisites, reader
-from tests.chaos.rounds import Outcome, play, table
+from tests.chaos.rounds import Moments, Outcome, play, table
 from tests.cluster.shell import ClusterError
 from tests.integration.account_support import Audit
 from tests.kubectl import Kubectl
@@ -33,24 +33,25 @@ class Scenario:
     """What is played, under the name that the table has."""
 
     name: str
-    play: Callable[[Kubectl, Kubectl, Sequence[str], str, int], list[Outcome]]
-    """Given the namespaces of jobs and operator, the jobs' names, their engine and the seed."""
+    play: Callable[[Kubectl, Kubectl, Sequence[str], str, Moments], list[Outcome]]
+    """Given the namespaces of jobs and operator, the jobs' names, their engine and the moments."""
     engine: str | None = None
     """The one it needs."""
 
 
 def _alone(
-    play_one: Callable[[Kubectl, str, str, int], Outcome],
+    play_one: Callable[[Kubectl, str, str, Moments], Outcome],
     jobs: Kubectl,
     _: Kubectl,
     names: Sequence[str],
     engine: str,
-    seed: int,
+    when: Moments,
 ) -> list[Outcome]:
     """Play with one job: nothing strikes here, so more of them at once show no more."""
-    return [play_one(jobs, names[0], engine, seed)]
+    return [play_one(jobs, names[0], engine, when)]
 
 
+UNDISTURBED = Scenario(NOTHING.name, partial(play, NOTHING))
 SCENARIOS = (
     *(Scenario(fault.name, partial(play, fault), fault.engine) for fault in FAULTS),
     Scenario(DELETED, partial(_alone, delete_and_apply)),
@@ -68,21 +69,47 @@ def main() -> int:
     operator = Kubectl(jobs.program, jobs.kubeconfig, OPERATOR_NAMESPACE)
     outcomes: list[Outcome] = []
     with namespace(jobs, options.keep):
+
+        def strike(scenario: Scenario, when: Moments) -> list[Outcome]:
+            names = [f"chaos-{len(outcomes) + i}" for i in range(options.at_once)]
+            seen = scenario.play(jobs, operator, names, options.engine, when)
+            print(*(json.dumps(vars(one)) for one in seen), sep="\n", file=sys.stderr, flush=True)
+            if not (options.keep and any(one.wrong for one in seen)):
+                clear(jobs, names)
+            outcomes.extend(seen)
+            return seen
+
         try:
-            for number, scenario in product(range(options.rounds), scenarios):
-                names = [f"chaos-{len(outcomes) + i}" for i in range(options.at_once)]
-                seen = scenario.play(jobs, operator, names, options.engine, options.seed + number)
-                print(*(json.dumps(vars(one)) for one in seen), sep="\n", file=sys.stderr, flush=True)
-                outcomes += seen
+            life = median(one.seconds for one in strike(UNDISTURBED, Moments(options.seed, 0.0)))
+            for number, scenario in due(scenarios, outcomes, options.times):
+                seen = strike(scenario, Moments(options.seed + number, life))
                 if options.keep and any(one.wrong for one in seen):
                     break
-                clear(jobs, names)
         finally:
             print(f"engine {options.engine}, seed {options.seed}")
-            print("\n".join(table(outcomes, [scenario.name for scenario in scenarios])))
+            print("\n".join(table(outcomes, [scenario.name for scenario in (UNDISTURBED, *scenarios)])))
+    few = [scenario.name for scenario in scenarios if struck(scenario, outcomes) < options.times]
+    if few:
+        print(f"struck fewer than {options.times} jobs: {', '.join(few)}")
     refused = [request for request in Audit().requests(OPERATOR_ACCOUNT) if request.refused]
     print(f"requests of the operator that were refused for want of a right: {len(refused)}")
-    return 1 if refused or any(outcome.wrong for outcome in outcomes) else 0
+    return 1 if few or refused or any(outcome.wrong for outcome in outcomes) else 0
+
+
+def due(scenarios: list[Scenario], outcomes: list[Outcome], times: int) -> Iterator[tuple[int, Scenario]]:
+    """Yield round by round what has struck fewer than ``times`` jobs, with the round's number.
+
+    ``outcomes`` grows meanwhile. What misses so often that twice as many rounds do not do is given up.
+    """
+    for number in range(2 * times):
+        for scenario in scenarios:
+            if struck(scenario, outcomes) < times:
+                yield number, scenario
+
+
+def struck(scenario: Scenario, outcomes: list[Outcome]) -> int:
+    """Return how many jobs a scenario has struck."""
+    return sum(one.struck for one in outcomes if one.fault == scenario.name)
 
 
 def chosen(names: list[str] | None, engine: str) -> list[Scenario]:
@@ -144,7 +171,7 @@ def _remove_namespace(jobs: Kubectl) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=10, help="rounds of each fault (default 10)")
+    parser.add_argument("--times", type=int, default=10, help="jobs that each must strike (default 10)")
     parser.add_argument("--at-once", type=int, default=1, help="jobs that one blow strikes (default 1)")
     parser.add_argument("--fault", action="append", help="only those whose names begin so; may be repeated")
     parser.add_argument("--engine", choices=("transformers", "vllm"), default="transformers")

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 
 from tests.chaos.jobs import NAME_LABEL, STEPS, UID_LABEL, job
-from tests.chaos.rounds import END_SECONDS, LATEST_SECONDS, Outcome, drawn, ended, recorded
+from tests.chaos.rounds import END_SECONDS, Moments, Outcome, ended, is_over, recorded
 from tests.kubectl import Kubectl, Object
 from tests.waiting import wait_until
 
@@ -14,14 +14,15 @@ QUIET_SECONDS = 15.0
 """A run that should not be would begin sooner: the operator acts within a second."""
 
 
-def delete_and_apply(jobs: Kubectl, name: str, engine: str, seed: int) -> Outcome:
+def delete_and_apply(jobs: Kubectl, name: str, engine: str, when: Moments) -> Outcome:
     """Delete a job at a random moment and apply it at once: a new run, that touches nothing of the old."""
-    moment = drawn(f"{DELETED}/{seed}", 1, LATEST_SECONDS)[0]
+    (moment,) = when.drawn(DELETED, 1)
     outcome, started = Outcome(DELETED, round(moment, 1)), time.monotonic()
     jobs.apply(job(name, engine))
     old = jobs.get("rftjob", name)["metadata"]["uid"]
     time.sleep(moment)
-    folder = jobs.get("rftjob", name).get("status", {}).get("output", {}).get("folder")
+    found = jobs.get("rftjob", name).get("status", {})
+    outcome.struck, folder = not is_over(found), found.get("output", {}).get("folder")
     jobs.run("delete", "rftjob", name, "--wait=false")
     # Until the old object is gone, which is at once without finalizers, this changes the old one.
     wait_until("the object is gone", lambda: jobs.run("get", "rftjob", name, check=False).returncode, 60)
@@ -46,9 +47,9 @@ def _not_new(found: Object, record: list[Object], old_folder: str | None) -> Ite
         yield f"the new run recorded {[(row['step'], row['attempt']) for row in record]}"
 
 
-def let_expire_and_apply(jobs: Kubectl, name: str, engine: str, seed: int) -> Outcome:
+def let_expire_and_apply(jobs: Kubectl, name: str, engine: str, when: Moments) -> Outcome:
     """Let the TTL take the children away, and apply the manifest again: no new run. Nothing is drawn."""
-    del seed
+    del when
     outcome, started = Outcome(EXPIRED, 0.0), time.monotonic()
     manifest = job(name, engine)
     manifest["spec"]["ttlSecondsAfterFinished"] = 2

@@ -51,6 +51,8 @@ class Fault:
     strike: Callable[[Target], None]
     engine: str | None = None
     """The engine without which there is nothing to strike."""
+    ends_pods: bool = False
+    """Whether what it hits goes on in another pod; where none followed, there was nothing to hit."""
     lost_node_seconds: int | None = None
     """How long the jobs' pods tolerate a lost node; the cluster's own time where ``None``."""
 
@@ -204,12 +206,14 @@ def _in_node(*command: str) -> None:
     subprocess.run(["nsenter", f"--target={kubelet}", "--mount", "--pid", *command], check=True)
 
 
+NOTHING = Fault("nothing", lambda _: None)
+"""What shows how long a life is."""
 # The node is taken for lost after 40 s without a word.
 FAULTS = (
     Fault("operator killed", kill("operator")),
-    Fault("trainer killed", kill("trainer")),
-    Fault("sampler killed", kill("sampler"), engine="vllm"),
-    Fault("pod deleted", delete_pod),
+    Fault("trainer killed", kill("trainer"), ends_pods=True),
+    Fault("sampler killed", kill("sampler"), engine="vllm", ends_pods=True),
+    Fault("pod deleted", delete_pod, ends_pods=True),
     Fault("node stopped for 20 s", freeze(20, *NODE)),
     Fault(
         "node stopped for 100 s, its pods evicted after 60 s",

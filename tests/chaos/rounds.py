@@ -15,13 +15,27 @@ from tests.cluster.layout import default_layout
 from tests.kubectl import Kubectl, Object
 from tests.waiting import wait_until
 
-EARLIEST_SECONDS, LATEST_SECONDS = 0.5, 30.0
-"""After a job was applied. A life without faults takes about so long with the second engine."""
-SLOWER = {"transformers": 1, "vllm": 3}
+EARLIEST_SECONDS = 0.5
+"""After a job was applied."""
 END_SECONDS = 900.0
 ROUNDING = 0.5e-4
 """The status has four decimals."""
 RECORD = ("step", "reward", "attempt")
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Where in the jobs' lives they are struck."""
+
+    seed: int
+    latest: float
+    """Seconds after apply; how long a life takes that is left alone."""
+
+    def drawn(self, name: str, count: int) -> list[float]:
+        """Return random moments in seconds for what has this name, the latest first."""
+        source = random.Random(f"{name}/{self.seed}")
+        latest = max(EARLIEST_SECONDS, self.latest)
+        return sorted((source.uniform(EARLIEST_SECONDS, latest) for _ in range(count)), reverse=True)
 
 
 @dataclass
@@ -37,17 +51,19 @@ class Outcome:
     """Steps that had been made and were made again."""
     wrong: list[str] = field(default_factory=list)
     pods: int = 0
-    """Trainer pods that lived: a blow before there was anything to strike, or after, leaves one."""
+    """Trainer pods that lived."""
+    struck: bool = True
+    """Whether the fault met a job that had not ended, and there what it strikes."""
 
 
 def play(
-    fault: Fault, jobs: Kubectl, operator: Kubectl, names: Sequence[str], engine: str, seed: int
+    fault: Fault, jobs: Kubectl, operator: Kubectl, names: Sequence[str], engine: str, when: Moments
 ) -> list[Outcome]:
     """Strike the jobs ``names`` once, all with one blow, each at a moment of its own life.
 
-    ``seed`` and the fault's name draw the moments: a job is applied so long before the blow.
+    A job is applied so long before the blow as ``when`` draws for it.
     """
-    moments = drawn(f"{fault.name}/{seed}", len(names), LATEST_SECONDS * SLOWER[engine])
+    moments = when.drawn(fault.name, len(names))
     log = default_layout().logs / "audit.log"
     offset = log.stat().st_size
     blow = time.monotonic() + moments[0]
@@ -55,18 +71,15 @@ def play(
         time.sleep(max(0.0, blow - moment - time.monotonic()))
         jobs.apply(job(name, engine, fault.lost_node_seconds))
     time.sleep(max(0.0, blow - time.monotonic()))
-    before = [_progress(jobs, name) for name in names]
+    before = [_status(jobs, name) for name in names]
     fault.strike(Target(jobs, operator, tuple(names)))
-    return [
-        _judged(jobs, name, Outcome(fault.name, round(moment, 1)), reached, partial(read, log, offset))
-        for name, moment, reached in zip(names, moments, before, strict=True)
+    outcomes = [
+        _judged(jobs, name, Outcome(fault.name, round(moment, 1)), _step(found), partial(read, log, offset))
+        for name, moment, found in zip(names, moments, before, strict=True)
     ]
-
-
-def drawn(seed: str, count: int, latest: float) -> list[float]:
-    """Return random moments in seconds, the latest first."""
-    source = random.Random(seed)
-    return sorted((source.uniform(EARLIEST_SECONDS, latest) for _ in range(count)), reverse=True)
+    for outcome, found in zip(outcomes, before, strict=True):
+        outcome.struck = not is_over(found) and (not fault.ends_pods or outcome.pods > 1)
+    return outcomes
 
 
 def _judged(
@@ -135,15 +148,19 @@ def recorded(jobs: Kubectl, found: Object) -> list[Object]:
     return [{name: row.get(name) for name in RECORD} for row in map(json.loads, lines.splitlines())]
 
 
-def _progress(jobs: Kubectl, name: str) -> int:
-    found = _status(jobs, name)
-    return int(found.get("progress", {}).get("step", 0)) if found else 0
+def _step(found: Object) -> int:
+    return int(found.get("progress", {}).get("step", 0))
+
+
+def is_over(found: Object) -> bool:
+    """Say whether this is the status of a job that has ended."""
+    return found.get("phase") in ("Succeeded", "Failed", "Cancelled")
 
 
 def ended(jobs: Kubectl, name: str) -> Object | None:
     """Return the status of a job that has ended."""
     found = _status(jobs, name)
-    return found if found.get("phase") in ("Succeeded", "Failed", "Cancelled") else None
+    return found if is_over(found) else None
 
 
 def _status(jobs: Kubectl, name: str) -> Object:
@@ -154,8 +171,11 @@ def _status(jobs: Kubectl, name: str) -> Object:
 
 def table(outcomes: list[Outcome], names: list[str]) -> Iterator[str]:
     """Yield the lines of a table, one for each fault."""
-    yield "| fault | jobs | right | seconds after apply | attempts | steps made again | seconds in all |"
-    yield "|---|--:|--:|---|--:|--:|--:|"
+    yield (
+        "| fault | jobs | struck | right | seconds after apply "
+        "| attempts | steps made again | seconds in all |"
+    )
+    yield "|---|--:|--:|--:|---|--:|--:|--:|"
     for name in names:
         of = [outcome for outcome in outcomes if outcome.fault == name]
         if not of:
@@ -164,5 +184,5 @@ def table(outcomes: list[Outcome], names: list[str]) -> Iterator[str]:
             max(one.attempts for one in of), max(one.lost for one in of), max(one.seconds for one in of)
         )  # fmt: skip
         moments = f"{min(one.after for one in of):.0f} to {max(one.after for one in of):.0f}"
-        right = sum(not one.wrong for one in of)
-        yield f"| {name} | {len(of)} | {right} | {moments} | {attempts} | {lost} | {seconds:.0f} |"
+        struck, right = sum(one.struck for one in of), sum(not one.wrong for one in of)
+        yield f"| {name} | {len(of)} | {struck} | {right} | {moments} | {attempts} | {lost} | {seconds:.0f} |"

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from tests.chaos.__main__ import SCENARIOS, due
 from tests.chaos.jobs import STEPS
 from tests.chaos.lives import Life, at_once, lives
-from tests.chaos.rounds import Outcome, last_step, table, what_is_wrong
+from tests.chaos.rounds import Moments, Outcome, last_step, table, what_is_wrong
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 RECORD = [{"step": step, "reward": step / 100, "attempt": 1} for step in range(1, STEPS + 1)]
@@ -54,9 +55,34 @@ def test_what_must_not_be_is_told(found: list[str], said: str) -> None:
 
 
 def test_the_table_has_a_line_for_each_fault_that_was_played() -> None:
-    outcomes = [Outcome("a", 3.0, 40.0, 1), Outcome("a", 9.0, 50.0, 2, 1, ["no"]), Outcome("b", 1.0)]
+    outcomes = [
+        Outcome("a", 3.0, 40.0, 1, struck=False), Outcome("a", 9.0, 50.0, 2, 1, ["no"]), Outcome("b", 1.0)
+    ]  # fmt: skip
     lines = list(table(outcomes, ["a", "b", "c"]))[2:]
-    assert lines == ["| a | 2 | 1 | 3 to 9 | 2 | 1 | 50 |", "| b | 1 | 1 | 1 to 1 | 0 | 0 | 0 |"]
+    assert lines == ["| a | 2 | 1 | 1 | 3 to 9 | 2 | 1 | 50 |", "| b | 1 | 1 | 1 | 1 to 1 | 0 | 0 | 0 |"]
+
+
+def test_a_fault_is_repeated_until_it_has_struck_as_many_jobs_as_it_should() -> None:
+    outcomes: list[Outcome] = []
+    played = []
+    for number, scenario in due(list(SCENARIOS[:2]), outcomes, 2):
+        played.append((number, scenario.name))
+        # The second fault misses in the first round.
+        outcomes.append(Outcome(scenario.name, 1.0, struck=played[-1] != (0, SCENARIOS[1].name)))
+    first, second = (scenario.name for scenario in SCENARIOS[:2])
+    assert played == [(0, first), (0, second), (1, first), (1, second), (2, second)]
+
+
+def test_a_fault_that_never_strikes_is_given_up() -> None:
+    assert len(list(due(list(SCENARIOS[:1]), [], 2))) == 4
+
+
+def test_moments_lie_within_a_life_the_latest_first() -> None:
+    moments = Moments(0, 20.0).drawn("a", 50)
+    assert moments == sorted(moments, reverse=True)
+    assert 0.5 <= moments[-1] < 3
+    assert 17 < moments[0] <= 20
+    assert moments != Moments(1, 20.0).drawn("a", 50)
 
 
 def told(pod: str, phase: str = "Running", **state: dict[str, str]) -> dict[str, Any]:
