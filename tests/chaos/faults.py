@@ -51,8 +51,8 @@ class Fault:
     strike: Callable[[Target], None]
     engine: str | None = None
     """The engine without which there is nothing to strike."""
-    ends_pods: bool = False
-    """Whether what it hits goes on in another pod; where none followed, there was nothing to hit."""
+    interrupts: bool = False
+    """Whether a run that it hits goes on in another pod or with another vLLM: else it hit nothing."""
     lost_node_seconds: int | None = None
     """How long the jobs' pods tolerate a lost node; the cluster's own time where ``None``."""
 
@@ -211,9 +211,9 @@ NOTHING = Fault("nothing", lambda _: None)
 # The node is taken for lost after 40 s without a word.
 FAULTS = (
     Fault("operator killed", kill("operator")),
-    Fault("trainer killed", kill("trainer"), ends_pods=True),
-    Fault("sampler killed", kill("sampler"), engine="vllm", ends_pods=True),
-    Fault("pod deleted", delete_pod, ends_pods=True),
+    Fault("trainer killed", kill("trainer"), interrupts=True),
+    Fault("sampler killed", kill("sampler"), engine="vllm", interrupts=True),
+    Fault("pod deleted", delete_pod, interrupts=True),
     Fault("node stopped for 20 s", freeze(20, *NODE)),
     Fault(
         "node stopped for 100 s, its pods evicted after 60 s",

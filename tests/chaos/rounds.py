@@ -52,6 +52,8 @@ class Outcome:
     wrong: list[str] = field(default_factory=list)
     pods: int = 0
     """Trainer pods that lived."""
+    samplers: int = 0
+    """Times that vLLM was started again in its pod."""
     struck: bool = True
     """Whether the fault met a job that had not ended, and there what it strikes."""
 
@@ -78,7 +80,8 @@ def play(
         for name, moment, found in zip(names, moments, before, strict=True)
     ]
     for outcome, found in zip(outcomes, before, strict=True):
-        outcome.struck = not is_over(found) and (not fault.ends_pods or outcome.pods > 1)
+        interrupted = outcome.pods > 1 or outcome.samplers > 0
+        outcome.struck = not is_over(found) and (interrupted or not fault.interrupts)
     return outcomes
 
 
@@ -91,7 +94,8 @@ def _judged(
     found, metadata = whole["status"], whole["metadata"]
     over, applied = found["completionTime"], metadata["creationTimestamp"]
     outcome.seconds = (datetime.fromisoformat(over) - datetime.fromisoformat(applied)).total_seconds()
-    outcome.attempts = found.get("progress", {}).get("attempt", 0)
+    progress = found.get("progress", {})
+    outcome.attempts, outcome.samplers = progress.get("attempt", 0), progress.get("samplersRestarted", 0)
     trainers = lives(audited(name), metadata["uid"])
     outcome.pods = len(trainers)
     reached = max(before, *(last_step(log) for log in logs(jobs, name)), 0)
