@@ -2,7 +2,7 @@
 # make test   every check and every test
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help setup demo demo-cluster cluster-up cluster-down images generate lint format test test-unit bench-api bench-memory bench-operator bench-data bench-trainer chaos resume clean
+.PHONY: help setup demo demo-cluster cluster-up cluster-down images generate lint format test test-unit bench-api bench-memory bench-operator bench-data bench-trainer bench-update chaos resume clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -52,6 +52,9 @@ bench-operator: setup ## The operator with 1,000 RFTJobs: applied at once, at re
 
 bench-trainer: setup ## The trainer against TRL's GRPOTrainer on this machine's CPU
 	.venv/bin/python -m bench.trainer
+
+bench-update: setup ## The update alone: tokens per second, MFU and memory on a GPU where torch sees one
+	.venv/bin/python -m bench.update
 
 bench-data: setup ## How long a dataset of 10 GB keeps a run from its first step, and what it holds
 	.venv/bin/python bench/data.py

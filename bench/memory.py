@@ -297,17 +297,10 @@ def _random(
     target: Path, *, vocabulary: int, layers: int, hidden: int, intermediate: int, heads: int
 ) -> None:
     import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import LlamaConfig, LlamaForCausalLM
 
-    words = ["<end>", "?", *(f"w{number}" for number in range(vocabulary - 2))]
-    raw = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="?"))
-    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    fast: Any = PreTrainedTokenizerFast
     llama: Any = LlamaForCausalLM
-    tokenizer = fast(tokenizer_object=raw, eos_token="<end>", unk_token="?")
-    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
-    tokenizer.save_pretrained(target)
+    save_tokenizer(target, vocabulary)
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=vocabulary, hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers,
@@ -316,6 +309,20 @@ def _random(
     )  # fmt: skip
     model = llama(config)
     model.to(torch.bfloat16).save_pretrained(target)
+
+
+def save_tokenizer(target: Path, vocabulary: int) -> None:
+    """Write a tokenizer of so many words, and a template that adds nothing, beside a model."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["<end>", "?", *(f"w{number}" for number in range(vocabulary - 2))]
+    raw = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="?"))
+    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    fast: Any = PreTrainedTokenizerFast
+    tokenizer = fast(tokenizer_object=raw, eos_token="<end>", unk_token="?")
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    tokenizer.save_pretrained(target)
 
 
 HEAD = (

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from rft_api.parameters import Sampling
 from rft_api.runconfig import RunConfig
 from rft_api.sizes import parameter_count
 from rft_api.sources import ModelSource
@@ -92,13 +93,7 @@ def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Call
     prompts = rows.rendered(policy.tokenizer, spec.model.chat_template_args, budget)
     scorer.ready(should_stop)
     optimizer = make_optimizer(policy.trainable(), spec.training)
-    sampling = SamplingParameters(
-        spec.sampling.temperature,
-        spec.sampling.top_p,
-        spec.sampling.top_k,
-        spec.sampling.max_tokens,
-        tuple(spec.sampling.stop or ()),
-    )
+    sampling = sampling_parameters(spec.sampling)
     return Parts(
         engine=engine,
         scorer=scorer,
@@ -111,7 +106,7 @@ def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Call
         heldout=prompts.heldout,
         dropped_prompts=prompts.dropped,
         sampling=sampling,
-        update=_update_settings(config, sampling),
+        update=update_settings(config, sampling),
         overlaps=overlaps(spec, config.gpus),
     )
 
@@ -123,7 +118,15 @@ def _leave_the_samplers_part(config: RunConfig) -> None:
         torch.cuda.set_per_process_memory_fraction(USABLE - share)
 
 
-def _update_settings(config: RunConfig, sampling: SamplingParameters) -> UpdateSettings:
+def sampling_parameters(sampling: Sampling) -> SamplingParameters:
+    """Return what a job's completions are drawn with."""
+    return SamplingParameters(
+        sampling.temperature, sampling.top_p, sampling.top_k, sampling.max_tokens, tuple(sampling.stop or ())
+    )
+
+
+def update_settings(config: RunConfig, sampling: SamplingParameters) -> UpdateSettings:
+    """Return what a run's updates are made with: its objective, and micro-batches as planned."""
     training, effective = config.spec.training, config.effective
     drawn = sampling.effective()
     planned = config.plan.micro_batch_tokens if config.plan is not None else None
