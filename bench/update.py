@@ -49,6 +49,8 @@ from rft_trainer.team import Followers
 from rft_trainer.update import update
 
 ROLLOUTS = 4
+MAX_COMPLETION = 16_384
+"""The most that ``sampling.maxTokens`` takes."""
 TINY = "tiny"
 LAYOUTS = ("long", "shared")
 SETTINGS = ("plain", "usual")
@@ -67,7 +69,9 @@ class Case:
     @property
     def prompt(self) -> int:
         """Tokens of the group's prompt."""
-        return self.context // (32 if self.layout == "long" else 2)
+        if self.layout == "shared":
+            return self.context // 2
+        return max(self.context // 32, self.context - MAX_COMPLETION)
 
     @property
     def completion(self) -> int:
