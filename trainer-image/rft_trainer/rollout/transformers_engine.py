@@ -116,7 +116,9 @@ class TransformersEngine:
             position_ids=positions_B_T,
             past_key_values=cache,
             use_cache=True,
-            logits_to_keep=1,
+            # By an index, which copies. A slice of each row would make the output layer's product one
+            # for each row, and in bfloat16 a copy of the layer for each: 0.4 GB for 8 prompts.
+            logits_to_keep=torch.tensor([-1], device=self._device),
         )
 
     def close(self) -> None:
