@@ -14,11 +14,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rft_api.job import RFTJobSpec
+from rft_api.parameters import Dtype
 from rft_api.runconfig import JobIdentity, RunConfig
 from rft_api.status import Plan
 from rft_planner.plan import plan
@@ -27,6 +28,7 @@ from rft_planner.shapes import Shape, from_config
 ROOT = Path(__file__).resolve().parents[1]
 MIB = 2.0**20
 ENGINES = ("vllm", "transformers")
+DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16")
 TREES = {"training": "trainer", "sampling": "vLLM"}
 POLL_SECONDS = 0.02
 GROWTH = 1.003
@@ -43,6 +45,7 @@ class Case:
     least: bool
     """Whether to run with the least memory, a micro-batch of one sequence, or the comfortable one."""
     engine: str = "vllm"
+    dtype: Dtype = "float32"
 
 
 CASES = (
@@ -164,6 +167,7 @@ def spec_of(case: Case, model: Path, memory: str | None = None) -> RFTJobSpec:
             "graders": [{"name": "exact", "exactMatch": {}}],
             "training": {
                 "batchSizeTokens": max(1024, 2 * case.context), "maxContextLength": case.context, "seed": 1,
+                "cpuDtype": case.dtype,
             },
             "sampling": {"engine": case.engine, "maxTokens": case.max_tokens, "numRollouts": 2},
             "resources": {"gpus": 0} | ({"memory": memory} if memory else {}),
@@ -326,36 +330,40 @@ def save_tokenizer(target: Path, vocabulary: int) -> None:
 
 
 HEAD = (
-    "| engine | model | context | micro-batch | trainer | vLLM | all | ratio |",
-    "|---|---|--:|---|--:|--:|--:|--:|",
+    "| dtype | engine | model | context | micro-batch | trainer | ratio | vLLM | ratio | all | ratio |",
+    "|---|---|---|--:|---|--:|--:|--:|--:|--:|--:|",
 )
 
 
 def line(found: Outcome) -> str:
-    """Return a line of the table: predicted / measured MiB by tree, and the ratio of the sums."""
+    """Return a line of the table: predicted / measured MiB by tree and in all, each with its ratio."""
     case = found.case
-    cells = [_pair(found.predicted.get(tree), found.measured.trees.get(tree)) for tree in TREES.values()]
+    trees = [_pair(found.predicted.get(tree), found.measured.trees.get(tree)) for tree in TREES.values()]
     every = _pair(sum(found.predicted.values()), found.measured.total)
     size = "one sequence" if case.least else "comfortable"
-    names = f"{case.engine} | {case.name} | {case.context} | {size}"
-    return f"| {names} | {' | '.join([*cells, every])} | {found.ratio:.2f} |"
+    names = (case.dtype, case.engine, case.name, str(case.context), size)
+    return f"| {' | '.join([*names, *trees, every])} |"
 
 
 def _pair(one: float | None, other: float | None) -> str:
-    return f"{(one or 0) / MIB:.0f} / {(other or 0) / MIB:.0f}"
+    if one is None or not other:
+        return "– | –"
+    return f"{one / MIB:.0f} / {other / MIB:.0f} | {one / other:.2f}"
 
 
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--engine", choices=ENGINES, action="append", help="only this one; may be repeated")
+    parser.add_argument("--dtype", choices=DTYPES, action="append", help="only this one; may be repeated")
     parser.add_argument("--baselines", action="store_true", help="measure the constants instead")
     parser.add_argument("--only", type=int, action="append", help="number of a case, from 0; may be repeated")
     arguments = parser.parse_args()
-    engines = arguments.engine or ENGINES
+    engines, dtypes = arguments.engine or ENGINES, arguments.dtype or DTYPES
     cases = [case for index, case in enumerate(CASES) if not arguments.only or index in arguments.only]
     if arguments.baselines:
         cases = [Case("baseline", 128, 64, least=True, engine=engine) for engine in ENGINES]
+    cases = [replace(case, dtype=dtype) for dtype in dtypes for case in cases]
     with tempfile.TemporaryDirectory() as folder:
         print("\n".join(HEAD), flush=True)
         for number, case in enumerate(case for case in cases if case.engine in engines):

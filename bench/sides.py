@@ -17,6 +17,7 @@ from transformers import AutoTokenizer
 
 from bench.memory import Peak, Watch, descendants, shape_of
 from rft_api.job import RFTJobSpec
+from rft_api.parameters import Dtype
 from rft_api.runconfig import JobIdentity, RunConfig
 from rft_planner.plan import plan
 from rft_trainer.records import read_rollouts
@@ -51,6 +52,8 @@ class Case:
     max_tokens: int
     steps: int
     threads: int
+    dtype: Dtype
+    """Of the base's weights on all sides."""
     trl_checkpointing: bool = False
 
     @property
@@ -123,7 +126,7 @@ def trl_case(case: Case) -> dict[str, Any]:
         "steps": case.steps, "completions": PROMPTS * ROLLOUTS, "rollouts": ROLLOUTS,
         "microBatch": MICRO_BATCH, "maxTokens": case.max_tokens, "temperature": 0.7, "topK": 40,
         "klBeta": 0.001, "rank": 8, "alpha": 32, "learningRate": 1e-5,
-        "trlCheckpointing": case.trl_checkpointing,
+        "trlCheckpointing": case.trl_checkpointing, "dtype": case.dtype,
     }  # fmt: skip
 
 
@@ -140,7 +143,7 @@ def spec_of(case: Case, engine: str) -> RFTJobSpec:
                 "epochs": case.steps, "learningRate": told["learningRate"],
                 "loraRank": told["rank"], "loraAlpha": told["alpha"],
                 "batchSizeTokens": 2 * told["completions"] * case.context, "maxContextLength": case.context,
-                "seed": told["seed"],
+                "seed": told["seed"], "cpuDtype": told["dtype"],
             },
             "sampling": {
                 "engine": engine, "maxTokens": case.max_tokens, "numRollouts": ROLLOUTS,

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from bench.memory import MIB, endless_example
 from bench.sides import PROMPTS, ROLLOUTS, TRL, Case, Outcome, measure, prepare_trl
+from rft_planner.precision import WIDTHS, fast_cpu_dtype
 from rft_trainer import machine, models
 
 SIDES = ("trl", "transformers", "vllm")
@@ -80,7 +81,13 @@ def cases(arguments: argparse.Namespace, folder: Path) -> Iterator[Case]:
     for arm in arguments.arm or ARMS:
         model = endless if arm == "forced" else plain
         yield Case(
-            arm, model, arguments.tokens, arguments.steps, machine.usable_cores(), arguments.checkpointing
+            arm,
+            model,
+            arguments.tokens,
+            arguments.steps,
+            machine.usable_cores(),
+            arguments.dtype,
+            arguments.checkpointing,
         )
 
 
@@ -94,6 +101,12 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=48, help="longest completion")
     parser.add_argument("--side", choices=SIDES, action="append", help="only this one; may be repeated")
     parser.add_argument("--arm", choices=ARMS, action="append", help="only this one; may be repeated")
+    parser.add_argument(
+        "--dtype",
+        choices=WIDTHS,
+        default=fast_cpu_dtype(),
+        help="of the base's weights (default: %(default)s)",
+    )
     parser.add_argument("--checkpointing", action="store_true", help="TRL's default: it saves memory")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("asked to stop"))  # so that the side is ended too
@@ -112,7 +125,7 @@ def main() -> None:
                     )
     installed = (TRL / "requirements.txt").read_text().split()
     print(
-        f"{next(name for name in installed if name.startswith('trl=='))}; weights in {machine.cpu_dtype()} on"
+        f"{next(name for name in installed if name.startswith('trl=='))}; weights in {arguments.dtype} on"
         f" all sides, adapters in float32; {PROMPTS} prompts with {ROLLOUTS} completions of at most"
         f" {arguments.tokens} tokens in a step; {arguments.steps - 1} steps counted in each run"
     )

@@ -228,7 +228,7 @@ def measure(case: Case, model: Path, accelerator: str | None, updates: int) -> O
     config = run_config(case, model, accelerator)
     shape = shape_named(case.model)
     training = config.spec.training
-    policy = Policy(PolicyOptions(model, training, config.device, model_dtype(config.device), seed=1))
+    policy = Policy(PolicyOptions(model, training, config.device, model_dtype(config), seed=1))
     optimizer = make_optimizer(policy.trainable(), training)
     settings = update_settings(config, sampling_parameters(config.spec.sampling))
     group = group_of(case, shape.vocabulary)

@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
 # `make test`: all checks and all tests. Brings the test cluster up if it is down, and then takes it down again.
-# What fails does not stop the rest: one run shows everything that is wrong.
+# What fails does not stop the rest: one run shows everything that is wrong. The last lines name each failed
+# check and test of both halves, with the command that runs it again alone.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
 python=.venv/bin/python
-failed=()
+report=$(mktemp -d) # what has failed: one file with stages, one with tests of each half
 stage() {
-  local name=$1 started=$SECONDS
-  shift
+  local name=$1 again=$2 started=$SECONDS
+  shift 2
   echo "== $name"
-  "$@" || failed+=("$name")
+  "$@" || printf '%s\t%s\n' "$name" "$again" >>"$report/stages"
   echo "== $name took $((SECONDS - started)) s"
 }
 
@@ -20,7 +21,7 @@ log=$(mktemp)
 beside=
 clean_up() {
   [ -z "$beside" ] || kill -- "-$beside" 2>/dev/null
-  rm -f "$log"
+  rm -rf "$log" "$report"
   [ "$cluster_was_up" = yes ] || python3 -m tests.cluster down
 }
 trap clean_up EXIT
@@ -28,27 +29,32 @@ trap 'exit 130' INT TERM
 
 # What needs no cluster goes on beside the rest, which waits for archives and pods more than for a core.
 without_a_cluster() {
-  stage "checks" scripts/lint.sh
-  stage "tests without a cluster" $python -m pytest -m "not cluster and not e2e" --durations=10 "$@"
-  [ ${#failed[@]} -eq 0 ]
+  stage "checks" "scripts/lint.sh" scripts/lint.sh
+  RFT_FAILED_TESTS=$report/without stage "tests without a cluster" "" \
+    $python -m pytest -m "not cluster and not e2e" --durations=10 "$@"
 }
 set -m # a process group of its own, so that an interrupt ends all of it
 without_a_cluster "$@" >"$log" 2>&1 </dev/null &
 beside=$!
 set +m
-told() {
-  local code=0
-  wait "$beside" || code=$?
-  beside=
-  cat "$log"
-  return $code
-}
 
-stage "cluster and images" scripts/demo-cluster.sh prepare
-stage "tests on the cluster" $python -m pytest -m "cluster or e2e" --durations=10 "$@"
-stage "what needs no cluster, begun at the same time" told
+prepare="scripts/demo-cluster.sh prepare"
+stage "cluster and images" "$prepare" $prepare
+RFT_FAILED_TESTS=$report/cluster stage "tests on the cluster" "" \
+  $python -m pytest -m "cluster or e2e" --durations=10 "$@"
+wait "$beside" || printf 'the half without a cluster ended early\tscripts/test.sh\n' >>"$report/stages"
+beside=
+cat "$log"
 
-if [ ${#failed[@]} -ne 0 ]; then
-  printf 'failed: %s\n' "${failed[@]}" >&2
-  exit 1
-fi
+[ -s "$report/stages" ] || exit 0
+# A stage of tests whose names are known is told by them; one that has none ended before it could write them.
+setting=${RFT_CPU_DTYPE:+RFT_CPU_DTYPE=$RFT_CPU_DTYPE }
+{
+  echo "failed, with the command that runs it again alone:"
+  while IFS=$'\t' read -r name again; do echo "  $name${again:+: $setting$again}"; done <"$report/stages"
+  while read -r test; do echo "  $setting$python -m pytest $test"; done < <(cat "$report/without" 2>/dev/null)
+  while read -r test; do
+    echo "  $prepare && $setting$python -m pytest $test"
+  done < <(cat "$report/cluster" 2>/dev/null)
+} >&2
+exit 1

@@ -1,9 +1,11 @@
-"""What holds for all tests: the summary says how many cases each gate has judged."""
+"""What holds for all tests: the summary says how many cases each gate has judged, a file what has failed."""
 
 from collections import Counter
 
 import pytest
 from hypothesis import settings
+
+from tests import failures
 
 # How long one example takes says more of what else the machine does than of the code. The examples are the
 # same each time, so a run that is red for one is red for all; --hypothesis-profile=search looks for others.
@@ -21,7 +23,8 @@ def judged(request: pytest.FixtureRequest) -> "Counter[str]":
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print the counts."""
+    """Print the counts, and write the names of what has failed."""
+    failures.write(terminalreporter)
     counts = config.stash.get(_JUDGED, Counter[str]())
     if counts:
         terminalreporter.section("manifests judged by each gate")

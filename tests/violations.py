@@ -61,5 +61,8 @@ VIOLATIONS: dict[str, tuple[Violation, ...]] = {
     "deadline_is_in_the_calendar": (
         Violation({"stop": {"deadline": "2027-02-29T18:00:00Z"}}, "spec.stop.deadline"),
     ),
+    "deterministic_runs_are_in_float32": (
+        Violation({"training": {"deterministic": True, "cpuDtype": "bfloat16"}}, "spec.training.cpuDtype"),
+    ),
 }
 """By rule; one for each of its texts in CEL, in their order, and one where it has none."""

@@ -65,7 +65,7 @@ def arguments(case: dict[str, Any], folder: Path) -> GRPOConfig:
     return GRPOConfig(
         output_dir=str(folder),
         use_cpu=True,
-        bf16=False,  # float32, as the other side where bfloat16 is emulated
+        bf16=case["dtype"] == "bfloat16",
         gradient_checkpointing=case["trlCheckpointing"],  # off, as on the other side's CPU
         per_device_train_batch_size=case["microBatch"],
         gradient_accumulation_steps=case["completions"] // case["microBatch"],
@@ -104,7 +104,7 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(case["model"])
     steps = Steps()
     trainer = Timed(
-        model=AutoModelForCausalLM.from_pretrained(case["model"], dtype=torch.float32),
+        model=AutoModelForCausalLM.from_pretrained(case["model"], dtype=getattr(torch, case["dtype"])),
         reward_funcs=space["grade"],
         args=arguments(case, Path(sys.argv[1]).parent / "trl"),
         train_dataset=Dataset.from_list(

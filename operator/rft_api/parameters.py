@@ -8,6 +8,7 @@ from rft_api.base import Int, Model
 
 Objective = Literal["grpo", "dapo", "gspo", "drGrpo", "cispo"]
 LossAggregation = Literal["token", "sequence", "maxTokens"]
+Dtype = Literal["float32", "bfloat16"]
 
 
 class Training(Model):
@@ -79,7 +80,17 @@ class Training(Model):
         le=4,
         description="Adapter versions by which generation may lag behind training; 0: never, above 1 as 1.",
     )
-    deterministic: bool = Field(False, description="Repeatable on the same machine and versions; no overlap.")
+    deterministic: bool = Field(
+        False,
+        description="Repeatable on the same machine and versions: no overlap, and float32 on the CPU.",
+    )
+    cpu_dtype: Dtype | None = Field(
+        None,
+        description=(
+            "Type of the base's weights in a run on the CPU. If absent: float32, but in rft run without"
+            " deterministic what the machine is fast in. On GPUs it is always bfloat16."
+        ),
+    )
     mask_truncated: bool = Field(False, description="Leave completions cut at maxTokens out of the loss.")
 
 

@@ -269,6 +269,25 @@ def deadline_is_in_the_calendar(spec: RFTJobSpec) -> Iterator[Problem]:
         yield Problem("spec.stop.deadline", f"{deadline!r}: there is no such day or time of day")
 
 
+@in_cel(
+    Cel(
+        "spec.training",
+        "!self.deterministic || !has(self.cpuDtype) || self.cpuDtype == 'float32'",
+        "spec.training.cpuDtype must be float32 with spec.training.deterministic, since bfloat16 does not"
+        " repeat on a CPU; leave one of them out",
+    )
+)
+def deterministic_runs_are_in_float32(spec: RFTJobSpec) -> Iterator[Problem]:
+    """On a CPU the same requests repeat in float32, and in bfloat16 they do not."""
+    training = spec.training
+    if training.deterministic and training.cpu_dtype not in (None, "float32"):
+        yield Problem(
+            "spec.training.cpuDtype",
+            f"{training.cpu_dtype} does not repeat on a CPU, but spec.training.deterministic is true;"
+            " set float32, or leave one of them out",
+        )
+
+
 RULES: tuple[Rule, ...] = (
     dataset_has_one_source,
     storage_has_one_kind,
@@ -284,6 +303,7 @@ RULES: tuple[Rule, ...] = (
     extra_volume_has_one_source,
     suspending_needs_storage,
     deadline_is_in_the_calendar,
+    deterministic_runs_are_in_float32,
 )
 
 

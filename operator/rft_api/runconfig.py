@@ -13,7 +13,7 @@ from rft_api.base import Int, Model
 from rft_api.graders import Grader
 from rft_api.job import RFTJobSpec
 from rft_api.problems import InvalidManifest, from_validation_error
-from rft_api.status import Effective, Plan
+from rft_api.status import Device, Effective, Plan
 
 CONFIG_FILE = "run.json"
 
@@ -59,7 +59,7 @@ class RunConfig(Model):
     spec: RFTJobSpec
     effective: Effective
     plan: Plan | None = None
-    device: Literal["cpu", "cuda"] = "cpu"
+    device: Device = "cpu"
     gpus: Int = Field(0, ge=0)
     run_dir: str = Field(description="Absolute path of the run's folder.")
     dataset_path: str = Field(description="Absolute path or URI of the training rows.")

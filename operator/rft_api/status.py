@@ -7,6 +7,9 @@ from pydantic import Field
 
 from rft_api.base import Int, Model, map_by
 from rft_api.conditions import Condition, Phase
+from rft_api.parameters import Dtype
+
+Device = Literal["cpu", "cuda"]
 
 MAX_HISTORY = 50
 """Points of the reward curve that status keeps."""
@@ -55,7 +58,8 @@ class Plan(Model):
 
     effective: Effective | None = Field(None, description="Derived parameters.")
     gpus: Int = Field(0, ge=0, description="GPUs of the pod.")
-    device: Literal["cpu", "cuda"] = Field("cpu", description="What the trainer computes on.")
+    device: Device = Field("cpu", description="What the trainer computes on.")
+    dtype: Dtype | None = Field(None, description="Type of the base's weights in trainer and sampler.")
     accelerator: str | None = Field(None, description="GPU kind the plan is made for.")
     gpu_resource: str | None = Field(
         None, description="Extended resource the pod asks for, where the nodes say it."

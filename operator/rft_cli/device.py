@@ -4,11 +4,10 @@ import os
 import re
 from importlib import metadata
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from rft_api.resources import Resources
-
-Device = Literal["cpu", "cuda"]
+from rft_api.status import Device
 
 
 class Hardware(NamedTuple):

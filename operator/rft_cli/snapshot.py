@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from rft_api.conditions import Reason
 from rft_api.effective import effective
 from rft_api.job import MUTABLE_AFTER_START, MUTABLE_WHILE_SUSPENDED, RFTJob, RFTJobSpec
+from rft_api.parameters import Dtype
 from rft_api.problems import join_path
 from rft_api.resources import Resources
 from rft_api.runconfig import CONFIG_FILE, JobIdentity, RunConfig
@@ -22,6 +23,7 @@ from rft_cli.inputs import Inputs
 from rft_cli.shapes import shape_for
 from rft_planner.container import forces
 from rft_planner.plan import Unplannable, plan
+from rft_planner.precision import SAFE, fast_cpu_dtype
 from rft_planner.sizes import mib, quantity
 
 DIGESTS_FILE = "inputs.json"
@@ -73,7 +75,7 @@ def build(
         optional["evaluation_path"] = inputs.evaluation.location
     if inputs.graders:
         optional["grader_code"] = {name: given.location for name, given in inputs.graders.items()}
-    made = planned(job, hardware)
+    made = planned(job, hardware, _cpu_dtype(before))
     if made is not None:
         optional["plan"] = made
     return RunConfig(
@@ -88,10 +90,23 @@ def build(
     )
 
 
-def planned(job: RFTJob, hardware: Hardware) -> Plan | None:
+def _cpu_dtype(before: RunConfig | None) -> Dtype:
+    """Return what the CPU computes in where the job leaves it open.
+
+    A run that resumes stays in its dtype, also on a machine that is fast in another.
+    """
+    started_in = before.plan.dtype if before is not None and before.plan is not None else None
+    try:
+        return started_in or fast_cpu_dtype()
+    except ValueError as error:
+        raise UserError(str(error), INVALID) from error
+
+
+def planned(job: RFTJob, hardware: Hardware, cpu_dtype: Dtype = SAFE) -> Plan | None:
     """Return the plan of a run on this machine's CPU; None on its GPUs, or where nothing can be planned.
 
     Where the memory that slows nothing down is more than the machine has, it is planned with what there is.
+    ``cpu_dtype`` is what the CPU computes in where the job leaves it open.
 
     Raises:
         UserError: ``spec.resources.memory`` is less than the run needs.
@@ -104,12 +119,13 @@ def planned(job: RFTJob, hardware: Hardware) -> Plan | None:
     try:
         read = shape_for(job.spec.model, None, hub=False)
         shape = read.shape if read is not None else None
-        made = plan(on_cpu, "", shape=shape, force_memory=forced)
+        made = plan(on_cpu, "", shape=shape, force_memory=forced, cpu_dtype=cpu_dtype)
         fitting = within(made, total_memory())
         if fitting is None:
             return made
         resources = given.model_copy(update={"gpus": 0, "memory": fitting})
-        return plan(job.spec.model_copy(update={"resources": resources}), "", shape=shape)
+        smaller = job.spec.model_copy(update={"resources": resources})
+        return plan(smaller, "", shape=shape, cpu_dtype=cpu_dtype)
     except Unplannable as error:
         if error.reason == Reason.DOES_NOT_FIT:
             raise UserError(str(error), INVALID) from error

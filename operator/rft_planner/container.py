@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rft_api.job import RFTJobSpec
+from rft_api.parameters import Dtype
 from rft_api.status import Effective
 from rft_planner import host
 from rft_planner.host import HostSize
@@ -58,24 +59,32 @@ def on_gpu(gpus: int, shape: Shape | None, asked: str | None) -> Container:
 
 
 def on_cpu(
-    spec: RFTJobSpec, derived: Effective, shape: Shape, asked: str | None, *, force: bool = False
+    spec: RFTJobSpec,
+    derived: Effective,
+    shape: Shape,
+    asked: str | None,
+    *,
+    dtype: Dtype,
+    force: bool = False,
 ) -> Container:
     """Return the container of a run on the CPU: as asked for, with the largest micro-batch that fits.
 
     Raises:
         TooLittle: if less than the least is asked for and not forced.
     """
-    found = list(host.sizes(shape, host.host_run(spec, derived)))
+    found = list(host.sizes(shape, host.host_run(spec, derived, dtype)))
     comfortable, least = found[0], found[-1]
     # 1.5 CPUs leave room on a node with two.
     cpu = "1500m"
     if asked is None:
-        return Container(cpu, mib(comfortable.memory), least.memory, comfortable, notes=(_said(comfortable),))
+        return Container(
+            cpu, mib(comfortable.memory), least.memory, comfortable, notes=(_said(comfortable, dtype),)
+        )
     fitting = next((size for size in found if size.memory <= quantity(asked)), None)
     if fitting is None and not force:
         raise TooLittle(_refusal(spec, derived, least, asked))
     size = fitting or least
-    notes = [_said(size)]
+    notes = [_said(size, dtype)]
     if size != comfortable:
         notes.append(f"spec.resources.memory: {asked} is obeyed; {mib(comfortable.memory)} are comfortable")
     if fitting is None:
@@ -90,10 +99,10 @@ def _forced(asked: str, least: float) -> str:
     )
 
 
-def _said(size: HostSize) -> str:
+def _said(size: HostSize, dtype: Dtype) -> str:
     return (
         f"{mib(size.memory)} hold a micro-batch of {size.micro_batch} tokens and a cache of"
-        f" {size.cache_tokens}"
+        f" {size.cache_tokens}, with weights in {dtype} (training.cpuDtype)"
     )
 
 

@@ -2,16 +2,20 @@
 
 The letters are those of ``memory``: L layers, H hidden size, Q = heads · head size, I feed-forward columns
 that a token uses, V vocabulary, M tokens of a micro-batch, N of them predicted.
-Everything is in float32, as where bfloat16 is emulated; on the CPU no layer is computed twice.
-``bench/memory.py`` compares the sum with the proportional set size of the processes.
+The base's weights and what is computed with them are in the run's dtype (``precision``): w is the bytes of
+one number of it, 4 in float32 and 2 in bfloat16. The adapter in the trainer is always in float32, and so are
+logits once they are scaled. On the CPU no layer is computed twice.
+``bench/memory.py`` compares the sum with the proportional set size of the processes, in both dtypes.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rft_api.job import RFTJobSpec
+from rft_api.parameters import Dtype
 from rft_api.status import Effective
 from rft_planner.memory import FLOAT32, LOGITS_CHUNK_TOKENS, SLOT_RANKS, Part, Workload, columns, total
+from rft_planner.precision import WIDTHS
 from rft_planner.shapes import Shape
 from rft_planner.sizes import MIB
 
@@ -25,16 +29,19 @@ CPU_CACHE_BLOCK = 32
 """Tokens of one block of vLLM's key-value cache on the CPU."""
 IN_PROCESS_SEQUENCES = 32
 """Completions that the second engine, plain ``transformers``, works on at once."""
-INTERPRETERS = {"trainer": 380 * MIB, "vllm": 1010 * MIB}
+INTERPRETERS = {"trainer": 425 * MIB, "vllm": 1065 * MIB}
 """Processes that imported what theirs does and hold no model: python with torch, transformers and peft;
 vLLM's API server and engine with their helpers. Measured by ``bench/memory.py --baselines``."""
+GENERATION_KERNELS = 60 * MIB
+"""What the trainer's process holds more where it generates in bfloat16: kernels that oneDNN compiles for
+numbers of sequences. In float32 MKL has its own ready. From ``--baselines`` in both dtypes."""
 TOKENIZERS = {"trainer": 1024, "vllm": 3400}
 """For each entry of the vocabulary: a tokenizer in the trainer, and one each in vLLM's API server and engine.
 From their sizes with vocabularies of 4,000, 32,000 and 64,000 words, and of SmolLM2."""
 SLACK = 0.1
 """Of what comes and goes in an update: pages tcmalloc keeps, and what is too small to be listed."""
 WEIGHTS_SLACK = 0.08
-"""Of the weights in the trainer's process: what tcmalloc keeps of reading and widening them."""
+"""Of the weights in the trainer's process: what tcmalloc keeps of reading and converting them."""
 MARGIN = 0.05
 """Of the whole: page cache of rows, checkpoints and code that the pod's limit counts too."""
 SHARED_MEMORY = 64 * MIB
@@ -53,10 +60,19 @@ class HostRun:
     """Whether a KL term computes logits of the reference too."""
     sorts: bool
     """Whether top-p sorts the whole vocabulary, which top-k would have cut before."""
+    unfiltered: bool
+    """Whether neither top-k nor top-p is on: the entropy is then of the whole vocabulary."""
     in_process: bool
     """Whether ``sampling.engine`` is ``transformers``."""
     beside: float = 0.0
     """Bytes of the processes of graders and trackers in the trainer's container."""
+    dtype: Dtype = "float32"
+    """Of the base's weights in trainer and sampler."""
+
+    @property
+    def width(self) -> int:
+        """w: bytes of one number in the run's dtype."""
+        return WIDTHS[self.dtype]
 
 
 @dataclass(frozen=True)
@@ -73,8 +89,8 @@ class HostSize:
         return total(self.parts)
 
 
-def host_run(spec: RFTJobSpec, derived: Effective) -> HostRun:
-    """Return what ``spec`` asks of a CPU's memory."""
+def host_run(spec: RFTJobSpec, derived: Effective, dtype: Dtype) -> HostRun:
+    """Return what ``spec`` asks of a CPU's memory when it computes in ``dtype``."""
     training, sampling = spec.training, spec.sampling
     return HostRun(
         work=Workload(
@@ -87,8 +103,10 @@ def host_run(spec: RFTJobSpec, derived: Effective) -> HostRun:
         batch_tokens=training.batch_size_tokens,
         reference=derived.kl_beta > 0,
         sorts=sampling.top_k == 0 and 0 < sampling.top_p < 1,
+        unfiltered=sampling.top_k == 0 and sampling.top_p == 1,
         in_process=sampling.engine == "transformers",
         beside=beside(spec),
+        dtype=dtype,
     )
 
 
@@ -137,23 +155,32 @@ def parts(shape: Shape, run: HostRun, tokens: int, cache_tokens: int) -> list[Pa
 def trainer(shape: Shape, run: HostRun, tokens: int) -> list[Part]:
     """Return the parts of the trainer's process during an update."""
     passing = passing_memory(shape, run, tokens)
+    converting = 0 if mapped(shape, run) else WEIGHTS_SLACK * run.width * shape.parameters
     if run.in_process:  # it samples and trains in turn
         passing = max(passing, in_process_generation(shape, run), key=total)
     return [
         Part("training: interpreter", INTERPRETERS["trainer"]),
         Part("training: tokenizer", TOKENIZERS["trainer"] * shape.vocabulary),
-        Part("training: base weights", FLOAT32 * shape.parameters),
+        Part("training: base weights", run.width * shape.parameters),
         Part("training: adapter and optimizer", adapter_and_optimizer(shape, run)),
         *passing,
-        Part("training: allocator", SLACK * total(passing) + WEIGHTS_SLACK * FLOAT32 * shape.parameters),
+        Part("training: allocator", SLACK * total(passing) + converting),
     ]
+
+
+def mapped(shape: Shape, run: HostRun) -> bool:
+    """Return whether the weights stay in the pages of the checkpoint's file, which all that load it share.
+
+    So it is where the file has them in the run's dtype; else they are converted, a copy for each.
+    """
+    return shape.stored == run.dtype
 
 
 def passing_memory(shape: Shape, run: HostRun, tokens: int) -> list[Part]:
     """Return what an update with micro-batches of ``tokens`` holds for a moment."""
     return [
         Part("training: saved activations", saved_activations(shape, run, tokens)),
-        Part("training: attention mask", attention_mask(tokens)),
+        Part("training: attention mask", attention_mask(run, tokens)),
         Part("training: logits, or one layer's gradients", backward_peak(shape, run, tokens)),
     ]
 
@@ -168,29 +195,36 @@ def _adapter(shape: Shape, run: HostRun, rank: int) -> int:
 
 
 def saved_activations(shape: Shape, run: HostRun, tokens: int) -> float:
-    """What autograd keeps of every layer: 4 · L · M · (4 H + 4 Q + 4 I + 7 rank + heads + 2) bytes.
+    """What autograd keeps of every layer, L · M times, in bytes.
 
-    Two norms keep their input and hand their output, 4 H, to adapted matrices, which keep it; attention keeps
-    query, key and value, repeated to Q columns where a mask hides siblings, and its output, 4 Q; gate, its
-    activation, up and their product, 4 I; each adapted matrix a row of its rank. Besides, once, the sines and
-    cosines of the positions. Counted with
+    In the run's dtype attention keeps query and output, key and value: w · (2 Q + 2 K), where a key has K
+    columns. The feed-forward part keeps gate, its activation and up: w · 3 I. The rest is in float32. Each
+    adapted matrix keeps a row of its rank, attention a number for each head, two norms one each:
+    7 rank + heads + 2. In float32 two norms keep their input, adapted matrices the norms' output, and the
+    last matrix its own input: 4 H + I. In bfloat16 peft casts the input of each adapted matrix to the
+    adapter's float32, and each keeps its copy: 7 H + Q + I. Besides, once, the sines and cosines of the
+    positions. Counted with
     ``torch.autograd.graph.saved_tensors_hooks``; equal for ``modeling_llama`` in transformers 5.19.
     """
-    hidden, query = shape.hidden, shape.heads * shape.head_dim
-    kept = 4 * (hidden + query + columns(shape)) + 7 * run.work.rank + shape.heads + 2
-    rotary = 2 * shape.head_dim + 2
-    return FLOAT32 * tokens * (shape.layers * kept + rotary)
+    hidden, query, wide = shape.hidden, shape.heads * shape.head_dim, columns(shape)
+    inputs = 4 * hidden + wide if run.dtype == "float32" else 7 * hidden + query + wide
+    in_float32 = inputs + 7 * run.work.rank + shape.heads + 2
+    key = shape.kv_heads * shape.head_dim
+    kept = run.width * (2 * query + 2 * key + 3 * wide) + FLOAT32 * in_float32
+    rotary = FLOAT32 * (2 * shape.head_dim + 2)
+    return tokens * (shape.layers * kept + rotary)
 
 
-def attention_mask(tokens: int) -> float:
-    """The mask of a row whose rollouts share their prompt: M² in float32, and as booleans while made."""
-    return (FLOAT32 + 2) * tokens**2
+def attention_mask(run: HostRun, tokens: int) -> float:
+    """The mask of a row whose rollouts share their prompt: (w + 2) · M², two of it as booleans while made."""
+    return (run.width + 2) * tokens**2
 
 
 def backward_peak(shape: Shape, run: HostRun, tokens: int) -> float:
     """The larger of logits and one layer's gradients, which follow each other, and the last hidden states.
 
-    One layer: 4 · M · (4 I + 2 H) bytes.
+    One layer: 4 · M · (4 I + 2 H) bytes in both dtypes, since the gradients of the adapter's inputs are
+    float32.
     """
     layer = FLOAT32 * tokens * (4 * columns(shape) + 2 * shape.hidden)
     last = 2 * FLOAT32 * tokens * shape.hidden
@@ -198,12 +232,14 @@ def backward_peak(shape: Shape, run: HostRun, tokens: int) -> float:
 
 
 def logits_chunk(shape: Shape, run: HostRun, tokens: int) -> float:
-    """Logits of one chunk: N · V · 12 bytes, 8 more with a reference, 18 more where top-p sorts.
+    """Logits of one chunk: N · V · 12 bytes; 20 with a reference or without a filter; 38 where top-p sorts.
 
-    As they come, scaled, and a gradient; the reference's beside those that are kept; sorted values with
-    64-bit indices, gathered ones, and their gradients. Peaks of torch's allocations, measured.
+    As they come, scaled, and a gradient; the reference's, or the whole vocabulary's entropy, beside those
+    that are kept; sorted values with 64-bit indices, gathered ones, and their gradients. Peaks of torch's
+    allocations in its profiler, the same in both dtypes: in bfloat16 the logits come in 2 bytes, are made
+    float32, and the first are let go.
     """
-    each = 3 * FLOAT32 + (2 * FLOAT32 if run.reference else 0) + (18 if run.sorts else 0)
+    each = 38 if run.sorts else 20 if run.reference or run.unfiltered else 12
     return each * min(tokens, LOGITS_CHUNK_TOKENS) * shape.vocabulary
 
 
@@ -211,13 +247,13 @@ def in_process_generation(shape: Shape, run: HostRun) -> list[Part]:
     """Return what the second engine holds for a moment while it generates.
 
     The cache of a batch, of one layer twice while it grows; and before, when there is less of it, all
-    prompts at once: 4 · (4 H + 3 Q + 3 I) bytes a token.
+    prompts at once: w · (4 H + 3 Q + 3 I) bytes a token.
     """
     sequences, context = IN_PROCESS_SEQUENCES, run.work.context
     prompt = max(1, context - run.max_tokens)
-    each = FLOAT32 * sequences * shape.kv_elements_per_token
+    each = run.width * sequences * shape.kv_elements_per_token
     at_the_end = each * context * (1 + 1 / shape.layers)
-    at_the_start = each * prompt + FLOAT32 * sequences * prompt * _widths(shape)
+    at_the_start = each * prompt + run.width * sequences * prompt * _widths(shape)
     return [
         Part("sampling: key-value cache, or prompts", max(at_the_start, at_the_end)),
         Part("sampling: logits", 3 * FLOAT32 * sequences * shape.vocabulary),
@@ -231,8 +267,10 @@ def _widths(shape: Shape) -> int:
 
 def in_process_sampling(shape: Shape, run: HostRun) -> list[Part]:
     """Return the parts of the second engine, which waits in the trainer's process during an update."""
+    kernels = GENERATION_KERNELS if run.dtype == "bfloat16" else 0
     return [
-        Part("sampling: base weights", FLOAT32 * shape.parameters),
+        Part("sampling: compiled kernels", kernels),
+        Part("sampling: base weights", 0 if mapped(shape, run) else run.width * shape.parameters),
         Part("sampling: adapter", FLOAT32 * _adapter(shape, run, run.work.rank)),
     ]
 
@@ -242,27 +280,27 @@ def vllm(shape: Shape, run: HostRun, cache_tokens: int) -> list[Part]:
     return [
         Part("sampling: interpreters", INTERPRETERS["vllm"]),
         Part("sampling: tokenizers", TOKENIZERS["vllm"] * shape.vocabulary),
-        Part("sampling: base weights", FLOAT32 * shape.parameters),
-        Part("sampling: output layer's copies", packed_output_layer(shape)),
-        Part("sampling: key-value cache", kv_cache(shape, cache_tokens)),
+        Part("sampling: base weights", run.width * shape.parameters),
+        Part("sampling: output layer's copies", packed_output_layer(shape, run)),
+        Part("sampling: key-value cache", kv_cache(shape, run, cache_tokens)),
         Part("sampling: adapter slots", adapter_slots(shape, run)),
         Part("sampling: a batch of tokens", sampler_batch(shape, run)),
         Part("sampling: logits", sampler_logits(shape, cache_tokens)),
     ]
 
 
-def packed_output_layer(shape: Shape) -> float:
-    """Two more copies of the output layer, 8 · V · H bytes, also where it is the embedding.
+def packed_output_layer(shape: Shape, run: HostRun) -> float:
+    """Two more copies of the output layer, 2 w · V · H bytes, also where it is the embedding.
 
     Measured: vLLM's worker holds, before its first request, the weights and 2.1 times the output layer, with
     vocabularies of 4,000, 32,000 and 64,000 and with SmolLM2; not more for more layers.
     """
-    return 2 * FLOAT32 * shape.embedding_parameters
+    return 2 * run.width * shape.embedding_parameters
 
 
-def kv_cache(shape: Shape, tokens: int) -> float:
-    """Keys and values of so many tokens in float32; one block more, which vLLM keeps empty."""
-    return FLOAT32 * shape.kv_elements_per_token * cache_slots(tokens)
+def kv_cache(shape: Shape, run: HostRun, tokens: int) -> float:
+    """Keys and values of so many tokens; one block more, which vLLM keeps empty."""
+    return run.width * shape.kv_elements_per_token * cache_slots(tokens)
 
 
 def cache_slots(tokens: int) -> int:
@@ -273,12 +311,12 @@ def cache_slots(tokens: int) -> int:
 def adapter_slots(shape: Shape, run: HostRun) -> float:
     """The slot in use and two versions read from disk, each as large as vLLM's next rank."""
     slot = next((size for size in SLOT_RANKS if size >= run.work.rank), run.work.rank)
-    return 3 * FLOAT32 * _adapter(shape, run, slot)
+    return 3 * run.width * _adapter(shape, run, slot)
 
 
 def sampler_batch(shape: Shape, run: HostRun) -> float:
-    """Prompts computed at once: 4 · (4 H + 3 Q + 3 I) bytes a token, at most what a batch may hold."""
-    return FLOAT32 * max(BATCH_TOKENS, run.work.context) * _widths(shape)
+    """Prompts computed at once: w · (4 H + 3 Q + 3 I) bytes a token, at most what a batch may hold."""
+    return run.width * max(BATCH_TOKENS, run.work.context) * _widths(shape)
 
 
 def sampler_logits(shape: Shape, cache_tokens: int) -> float:

@@ -6,16 +6,19 @@ from typing import Any, NamedTuple
 from rft_api.conditions import Reason
 from rft_api.effective import effective
 from rft_api.job import RFTJobSpec
+from rft_api.parameters import Dtype
 from rft_api.resources import Accelerator, Resources
 from rft_api.sizes import parameter_count
-from rft_api.status import Effective, MemoryPart, Plan
+from rft_api.status import Device, Effective, MemoryPart, Plan
 from rft_planner import accelerators, container
-from rft_planner.accelerators import ACCELERATORS, Device
+from rft_planner.accelerators import ACCELERATORS
+from rft_planner.accelerators import Device as Gpu
 from rft_planner.balance import Step, balanced
 from rft_planner.catalogue import shape_of
 from rft_planner.container import Container
 from rft_planner.estimate import Rows, about, estimate, step_seconds
 from rft_planner.memory import USABLE, Part, Workload, sampling, total, training
+from rft_planner.precision import SAFE, dtype_of
 from rft_planner.shapes import Shape, estimated
 from rft_planner.sizes import GIB, mib, quantity
 from rft_planner.speed import Speed, speed_of
@@ -47,11 +50,13 @@ def plan(
     shape: Shape | None = None,
     rows: Rows | None = None,
     force_memory: bool = False,
+    cpu_dtype: Dtype = SAFE,
 ) -> Plan:
     """Return what the pod needs, and what the run is expected to take.
 
     ``shape`` replaces what is known of the model by its name, ``rows`` is what is known of the data.
-    ``force_memory`` obeys a ``spec.resources.memory`` that does not hold the run.
+    ``force_memory`` obeys a ``spec.resources.memory`` that does not hold the run. ``cpu_dtype`` is what the
+    machine that will train is fast in; float32 where it is not known.
 
     Raises:
         Unplannable: if the model's size or the accelerator's memory is needed and not known, or nothing fits.
@@ -60,7 +65,9 @@ def plan(
     shape = shape or _shape(spec)
     derived = effective(spec, uid, shape.context if shape is not None else None)
     gpus = _asked_for(spec, shape, derived) or _derived(spec, shape, derived)
-    held = _container(spec, derived, shape, gpus.number, force=force_memory)
+    device: Device = "cuda" if gpus.number else "cpu"
+    dtype = dtype_of(spec.training, device, cpu_dtype)
+    held = _container(spec, derived, shape, gpus.number, dtype, force=force_memory)
     expected = estimate(spec, derived, shape, _speed(spec, gpus.split), rows)
     even = _balance(spec, derived, shape, rows) if gpus.split is not None else None
     # The models take an absent field, not a null.
@@ -88,7 +95,8 @@ def plan(
     return Plan(
         effective=derived,
         gpus=gpus.number,
-        device="cuda" if gpus.number else "cpu",
+        device=device,
+        dtype=dtype,
         cpu=resources.cpu or held.cpu,
         memory=held.memory,
         forced=held.forced,
@@ -252,7 +260,7 @@ def _accelerator(spec: RFTJobSpec) -> Accelerator:
     return (resources.accelerator if resources is not None else None) or Accelerator()
 
 
-def _device(spec: RFTJobSpec) -> Device | None:
+def _device(spec: RFTJobSpec) -> Gpu | None:
     """Return the kind of GPU, if it is one whose rates the catalogue has."""
     accelerator = _accelerator(spec)
     default = accelerators.DEFAULT if accelerator.memory is None else ""
@@ -288,7 +296,7 @@ def _memory(accelerator: Accelerator) -> float:
 
 
 def _container(
-    spec: RFTJobSpec, derived: Effective, shape: Shape | None, gpus: int, *, force: bool
+    spec: RFTJobSpec, derived: Effective, shape: Shape | None, gpus: int, dtype: Dtype, *, force: bool
 ) -> Container:
     """Return CPU and memory of the trainer's container.
 
@@ -300,7 +308,7 @@ def _container(
         if gpus:
             return container.on_gpu(gpus, shape, asked)
         if shape is not None:
-            return container.on_cpu(spec, derived, shape, asked, force=force)
+            return container.on_cpu(spec, derived, shape, asked, dtype=dtype, force=force)
     except container.TooLittle as error:
         raise Unplannable(Reason.DOES_NOT_FIT, str(error)) from error
     if asked is not None:

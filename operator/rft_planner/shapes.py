@@ -9,7 +9,7 @@ cannot train it otherwise.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rft_planner.layouts import LAYOUTS, Layout, head_norms
@@ -54,6 +54,8 @@ class Shape:
     """Parameters beside the text model: a tower that sees, and its projector."""
     stated: int = 0
     """Parameters in all where the count is known and the rest is estimated from it."""
+    stored: str = field(default="", compare=False)
+    """Type in which the checkpoint has its weights, e.g. bfloat16; empty: not known."""
 
     @property
     def attention_parameters(self) -> int:
@@ -177,6 +179,7 @@ def from_config(config: Mapping[str, Any]) -> Shape:
         context=_first(config, "max_position_embeddings") or 32768,
         fused_attention=layout.fused_attention,
         fused_feed_forward=layout.fused_feed_forward,
+        stored=str(config.get("dtype") or config.get("torch_dtype") or "").removeprefix("torch."),
     )
     if heads % shape.kv_heads:
         raise UnreadableConfig(

@@ -1,13 +1,18 @@
-"""The plan's least memory, enforced by the kernel, holds the longest rows; three quarters of it do not."""
+"""The plan's least memory, enforced by the kernel, holds the longest rows; three quarters of it do not.
+
+In both dtypes, on nodes of any kind: the pod computes in what the plan says.
+"""
 
 import json
 from typing import Any
 
 import pytest
 
+from rft_api.parameters import Dtype
 from rft_api.validation import parse
 from rft_planner.container import FORCE_ANNOTATION
 from rft_planner.plan import plan
+from rft_planner.precision import WIDTHS
 from rft_planner.sizes import mib, quantity
 from tests.e2e.conftest import variant
 from tests.e2e.test_first_light import condition, ended, pods, status
@@ -21,12 +26,14 @@ CONTEXT, MAX_TOKENS = 192, 128
 """Tokens: with the template, a row's prompt and a completion that does not end fill the context."""
 
 
-def job(example: list[Object], name: str, memory: str | None = None, *, force: bool = False) -> list[Object]:
-    """Return a job of two steps whose sequences are as long as the context allows."""
+def job(
+    example: list[Object], name: str, dtype: Dtype, memory: str | None = None, *, force: bool = False
+) -> list[Object]:
+    """Return a job of two steps in ``dtype`` whose sequences are as long as the context allows."""
     objects = variant(
         example, name,
         sampling={"maxTokens": MAX_TOKENS, "numRollouts": 2, "temperature": 1.0},
-        training={"batchSizeTokens": 1024, "maxContextLength": CONTEXT, "klBeta": 0.001},
+        training={"batchSizeTokens": 1024, "maxContextLength": CONTEXT, "klBeta": 0.001, "cpuDtype": dtype},
         stop={"maxSteps": 2}, retry={"limit": 0}, preflight="off",
         resources={"gpus": 0} | ({"memory": memory} if memory is not None else {}),
         evaluation={"dataset": {"configMap": {"name": "long-rows", "key": "held-out.jsonl"}}},
@@ -52,29 +59,35 @@ def rows(count: int, first: int = 0) -> str:
     return "\n".join(json.dumps(row) for row in made)
 
 
-def least(example: list[Object]) -> float:
+def least(example: list[Object], dtype: Dtype) -> float:
     """Return the least memory in bytes, as ``rft plan`` has it."""
-    spec = parse(next(o for o in job(example, "asked") if o["kind"] == "RFTJob")).spec
+    spec = parse(next(o for o in job(example, "asked", dtype) if o["kind"] == "RFTJob")).spec
     return quantity(plan(spec, "").least_memory or "")
 
 
-def test_the_least_memory_holds_a_run_on_the_longest_rows(kubectl: Kubectl, example: list[Object]) -> None:
-    name = "least"
-    kubectl.apply(*job(example, name, mib(least(example))))
+@pytest.mark.parametrize("dtype", WIDTHS)
+def test_the_least_memory_holds_a_run_on_the_longest_rows(
+    kubectl: Kubectl, example: list[Object], dtype: Dtype
+) -> None:
+    name = f"least-{dtype}"
+    kubectl.apply(*job(example, name, dtype, mib(least(example, dtype))))
     found = wait_until("the job ends", lambda: ended(kubectl, name), 10 * MINUTE)
     assert found["phase"] == "Succeeded", found["message"]
-    assert found["plan"]["microBatchTokens"] == CONTEXT
+    assert (found["plan"]["microBatchTokens"], found["plan"]["dtype"]) == (CONTEXT, dtype)
     (pod,) = pods(kubectl, name)
     trainer = next(c for c in pod["spec"]["containers"] if c["name"] == "trainer")
-    assert quantity(trainer["resources"]["limits"]["memory"]) == pytest.approx(least(example), rel=0.01)
+    assert quantity(trainer["resources"]["limits"]["memory"]) == pytest.approx(
+        least(example, dtype), rel=0.01
+    )
     assert found["metrics"]["truncatedFraction"] > 0.8
 
 
+@pytest.mark.parametrize("dtype", WIDTHS)
 def test_three_quarters_of_it_are_refused_and_nothing_is_made(
-    kubectl: Kubectl, example: list[Object]
+    kubectl: Kubectl, example: list[Object], dtype: Dtype
 ) -> None:
-    name = "too-little"
-    kubectl.apply(*job(example, name, mib(0.75 * least(example))))
+    name = f"too-little-{dtype}"
+    kubectl.apply(*job(example, name, dtype, mib(0.75 * least(example, dtype))))
     found = wait_until("the job ends", lambda: ended(kubectl, name), MINUTE)
     assert found["phase"] == "Failed"
     planned = condition(found, "Planned")
@@ -84,11 +97,12 @@ def test_three_quarters_of_it_are_refused_and_nothing_is_made(
     assert "jobName" not in found
 
 
+@pytest.mark.parametrize("dtype", WIDTHS)
 def test_three_quarters_of_it_forced_run_out_of_memory_and_say_so(
-    kubectl: Kubectl, example: list[Object]
+    kubectl: Kubectl, example: list[Object], dtype: Dtype
 ) -> None:
-    name = "forced"
-    kubectl.apply(*job(example, name, mib(0.75 * least(example)), force=True))
+    name = f"forced-{dtype}"
+    kubectl.apply(*job(example, name, dtype, mib(0.75 * least(example, dtype)), force=True))
     found = wait_until("the job ends", lambda: ended(kubectl, name), 5 * MINUTE)
     assert found["plan"]["forced"] is True
     failed = condition(found, "Failed")

@@ -484,6 +484,9 @@ BROKEN: dict[str, list[tuple[str, Object, str]]] = {
             "2027-01-31T23:59:60Z",
         )
     ],
+    "deterministic_runs_are_in_float32": [
+        ("bfloat16", {"training": {"deterministic": True, "cpuDtype": "bfloat16"}}, "spec.training.cpuDtype"),
+    ],
 }
 """By rule: specs that break it and nothing else, with the field that is refused."""
 
@@ -521,6 +524,12 @@ KEPT: dict[str, list[tuple[str, Object]]] = {
     "deadline_is_in_the_calendar": [
         (text, {"stop": {"deadline": text}})
         for text in ("2028-02-29T00:00:00Z", "2000-01-01T00:00:00Z", "2999-12-31T23:59:59Z")
+    ],
+    "deterministic_runs_are_in_float32": [
+        ("float32", {"training": {"deterministic": True, "cpuDtype": "float32"}}),
+        ("absent", {"training": {"deterministic": True}}),
+        ("not deterministic", {"training": {"deterministic": False, "cpuDtype": "bfloat16"}}),
+        ("not said to be", {"training": {"cpuDtype": "bfloat16"}}),
     ],
 }
 """By rule: specs that just keep it."""

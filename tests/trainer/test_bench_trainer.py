@@ -7,7 +7,7 @@ from rft_planner.steps import first_expectation, prompts_per_step
 
 
 def case(model: Path) -> Case:
-    return Case("natural", model, max_tokens=24, steps=3, threads=1)
+    return Case("natural", model, max_tokens=24, steps=3, threads=1, dtype="float32")
 
 
 def test_every_step_of_ours_takes_all_prompts_as_trls_does(character_model: Path, tmp_path: Path) -> None:

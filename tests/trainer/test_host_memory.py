@@ -3,15 +3,17 @@
 The least of it as a real limit is in tests/e2e/test_memory_limit.py.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from bench.memory import Case, measure, model_named, shape_of
-from rft_api.parameters import Training
+from rft_api.parameters import Dtype, Training
 from rft_planner import host
 from rft_planner.memory import Workload
+from rft_planner.precision import WIDTHS
 from rft_trainer.layout import Row, Sample, build
 from rft_trainer.policy import Policy, PolicyOptions
 
@@ -24,6 +26,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.parametrize("dtype", WIDTHS)
 @pytest.mark.parametrize(
     "case",
     [
@@ -32,15 +35,18 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
     ids=lambda case: f"{case.name} with {case.engine}",
 )
-def test_each_tree_of_processes_holds_what_the_plan_says(case: Case, models: Path, tmp_path: Path) -> None:
-    found = measure(case, model_named(case.name, models), tmp_path / "run")
+def test_each_tree_of_processes_holds_what_the_plan_says(
+    case: Case, dtype: Dtype, models: Path, tmp_path: Path
+) -> None:
+    found = measure(replace(case, dtype=dtype), model_named(case.name, models), tmp_path / "run")
     assert all(LOWEST <= ratio <= HIGHEST for ratio in [found.ratio, *found.ratios.values()]), found
 
 
+@pytest.mark.parametrize("dtype", WIDTHS)
 @pytest.mark.parametrize("samples", [1, 3])
-def test_autograd_keeps_what_the_formula_says(character_model: Path, samples: int) -> None:
+def test_autograd_keeps_what_the_formula_says(character_model: Path, samples: int, dtype: Dtype) -> None:
     training = Training(lora_rank=4)
-    policy = Policy(PolicyOptions(character_model, training, "cpu", "float32", 0))
+    policy = Policy(PolicyOptions(character_model, training, "cpu", dtype, 0))
     completion = Sample((3,) * 200, (0.0,) * 200, 1.0)
     batch = build([Row((4, 5, 6), (completion,) * samples)])
     weights = {parameter.untyped_storage().data_ptr() for parameter in policy._model.parameters()}
@@ -58,8 +64,9 @@ def test_autograd_keeps_what_the_formula_says(character_model: Path, samples: in
     measured = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
     shape, tokens = shape_of(character_model), batch.tokens_B_T.numel()
     run = host.HostRun(
-        Workload(4, tokens, samples), 200, tokens, reference=True, sorts=False, in_process=True
-    )
-    mask = host.attention_mask(tokens) if samples > 1 else 0
+        Workload(4, tokens, samples), 200, tokens,
+        reference=True, sorts=False, unfiltered=False, in_process=True, dtype=dtype,
+    )  # fmt: skip
+    mask = host.attention_mask(run, tokens) if samples > 1 else 0
     predicted = host.saved_activations(shape, run, tokens) + mask
     assert 1.0 <= predicted / measured <= 1.15

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import statistics
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,9 +14,14 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rft_trainer import machine, models
+from rft_api.parameters import Dtype, Training
+from rft_planner.precision import WIDTHS
+from rft_trainer import models
 from rft_trainer.export import merge
-from rft_trainer.rollout.engine import Request, SamplingParameters, rollout_seed
+from rft_trainer.layout import Row, Sample, build
+from rft_trainer.logprobs import Filter, token_logprobs
+from rft_trainer.policy import Policy, PolicyOptions
+from rft_trainer.rollout.engine import Generated, Request, SamplingParameters, rollout_seed
 from rft_trainer.rollout.vllm_engine import VllmEngine
 from rft_trainer.rollout.vllm_server import _MARKER, ServerOptions
 
@@ -27,21 +33,21 @@ def folder() -> Path:
     return models.resolve(models.EXAMPLE_MODEL)
 
 
-@pytest.fixture(scope="module")
-def engine(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmEngine]:
+@pytest.fixture(scope="module", params=WIDTHS)
+def engine(
+    request: pytest.FixtureRequest, folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[VllmEngine]:
     run_dir, temporary = tmp_path_factory.mktemp("run"), tmp_path_factory.mktemp("tmp")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", str(temporary))
         patch.setattr(tempfile, "tempdir", str(temporary))
-        yield from _engine(folder, run_dir)
+        yield from _engine(folder, run_dir, request.param)
     assert list(temporary.iterdir()) == []
 
 
-def _engine(folder: Path, run_dir: Path) -> Iterator[VllmEngine]:
+def _engine(folder: Path, run_dir: Path, dtype: Dtype) -> Iterator[VllmEngine]:
     started = VllmEngine(
-        ServerOptions(
-            model=folder, context_length=128, lora_rank=8, run_dir=run_dir, dtype=machine.cpu_dtype()
-        )
+        ServerOptions(model=folder, context_length=128, lora_rank=8, run_dir=run_dir, dtype=dtype)
     )
     yield started
     started.close()
@@ -72,7 +78,8 @@ def requests(folder: Path) -> list[Request]:
     return made
 
 
-def test_seeded_rollouts_repeat_also_after_the_server_was_killed(
+@pytest.mark.parametrize("engine", ["float32"], indirect=True)
+def test_seeded_rollouts_repeat_in_float32_also_after_the_server_was_killed(
     engine: VllmEngine, requests: list[Request]
 ) -> None:
     first = engine.generate(requests)
@@ -86,6 +93,38 @@ def test_seeded_rollouts_repeat_also_after_the_server_was_killed(
     os.killpg(group, signal.SIGKILL)
     assert engine.generate(requests) == first
     assert engine.restarts == 1
+
+
+LOGPROB_TOLERANCE: dict[str, float] = {"float32": 1e-3, "bfloat16": 0.1}
+"""Mean distance in nats between the log-probs of sampler and trainer, both in that dtype."""
+
+
+def test_the_trainer_computes_the_log_probs_that_the_sampler_drew_with(
+    engine: VllmEngine, folder: Path, requests: list[Request]
+) -> None:
+    dtype = engine.server._options.dtype
+    completions = engine.generate(requests)
+    sampled = [logprob for completion in completions for logprob in completion.logprobs]
+    computed = trainer_logprobs(folder, dtype, requests, completions)
+    assert len(sampled) == len(computed) > len(requests)
+    distance = statistics.fmean(abs(one - other) for one, other in zip(sampled, computed, strict=True))
+    assert distance < LOGPROB_TOLERANCE[dtype]
+
+
+def trainer_logprobs(
+    folder: Path, dtype: str, requests: list[Request], completions: list[Generated]
+) -> list[float]:
+    """Return what the trainer computes for each sampled token, in order; its adapter is still zero."""
+    policy = Policy(PolicyOptions(folder, Training(), "cpu", dtype, 0))
+    found: list[float] = []
+    for request, completion in zip(requests, completions, strict=True):
+        sample = Sample(completion.token_ids, completion.logprobs, 0.0)
+        batch = build([Row(request.prompt_token_ids, (sample,))])
+        settings = Filter(request.parameters.temperature, request.parameters.top_k, request.parameters.top_p)
+        with torch.no_grad():
+            computed = token_logprobs(policy.hidden(batch), batch.target_N, policy.head, settings)
+        found += computed.filtered_N.tolist()
+    return found
 
 
 def test_vllm_serves_a_merged_model_that_answers_as_base_plus_adapter(folder: Path, tmp_path: Path) -> None:

@@ -139,6 +139,27 @@ def test_the_same_command_again_resumes_the_same_run(job: Path) -> None:
     assert config(job).job.uid == uid
 
 
+def test_a_run_stays_in_its_dtype_where_it_resumes_on_a_machine_that_is_fast_in_another(
+    job: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job.write_text(JOB.replace("name: org/model", "name: SmolLM2-135M"))
+    for machine in ("bfloat16", "float32"):
+        monkeypatch.setenv("RFT_CPU_DTYPE", machine)
+        assert run(job).exit_code == 0
+        plan = config(job).plan
+        assert plan is not None
+        assert plan.dtype == "bfloat16"
+
+
+def test_a_dtype_of_the_machine_that_does_not_exist_is_refused(
+    job: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RFT_CPU_DTYPE", "half")
+    result = run(job)
+    assert result.exit_code == 1
+    assert "RFT_CPU_DTYPE=half: must be one of float32, bfloat16" in result.stderr
+
+
 def test_a_changed_spec_is_refused_with_every_change_and_the_fix(job: Path) -> None:
     run(job)
     before = (job.parent / "out" / "run.json").read_text()

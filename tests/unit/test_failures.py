@@ -1,0 +1,66 @@
+"""What has failed is written down by name, so that `make test` can end with it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+TESTS = """
+import pytest
+
+
+@pytest.fixture
+def broken():
+    raise OSError
+
+
+@pytest.mark.parametrize("value", ["it's", "two words"])
+def test_fails(value):
+    assert not value
+
+
+def test_passes():
+    pass
+
+
+def test_errs(broken):
+    pass
+
+
+def test_fails_and_errs_at_its_end(request):
+    def end():
+        raise OSError
+
+    request.addfinalizer(end)
+    raise ValueError
+"""
+HOOK = """
+from tests import failures
+
+
+def pytest_terminal_summary(terminalreporter):
+    failures.write(terminalreporter)
+"""
+
+
+def failed(folder: Path, *arguments: str) -> list[str]:
+    """Run pytest in a folder, and return the lines that it left."""
+    left = folder / "failed"
+    environment = os.environ | {"RFT_FAILED_TESTS": str(left), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(folder)]
+    subprocess.run([*command, *arguments], cwd=folder, env=environment, capture_output=True, check=False)
+    return left.read_text().splitlines()
+
+
+def test_each_failed_test_is_named_once_as_the_shell_takes_it(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text(HOOK)
+    (tmp_path / "test_some.py").write_text(TESTS)
+    (tmp_path / "test_unreadable.py").write_text("import nothing_of_this_name\n")
+    assert sorted(failed(tmp_path, "--continue-on-collection-errors")) == [
+        "'test_some.py::test_fails[it'\"'\"'s]'",
+        "'test_some.py::test_fails[two words]'",
+        "test_some.py::test_errs",
+        "test_some.py::test_fails_and_errs_at_its_end",
+        "test_unreadable.py",
+    ]
