@@ -12,7 +12,9 @@ from transformers import AutoModelForCausalLM
 
 from rft_api.effective import effective
 from rft_api.job import RFTJobSpec
+from rft_api.parameters import Dtype
 from rft_api.runconfig import JobIdentity, ReportTarget, RunConfig
+from rft_planner.precision import WIDTHS
 from rft_trainer import machine
 from rft_trainer.errors import Preempted
 from rft_trainer.loop import Run
@@ -70,10 +72,12 @@ def trajectory(folder: Path) -> list[list[Any]]:
     return [[row[key] for key in COMPARED] for row in rows]
 
 
-def test_a_run_that_was_preempted_ends_as_one_that_was_not(
-    character_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("machine_dtype", WIDTHS)
+def test_a_deterministic_run_that_was_preempted_ends_as_one_that_was_not(
+    character_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine_dtype: Dtype
 ) -> None:
-    whole = run(config(character_model, tmp_path / "whole"))
+    monkeypatch.setenv("RFT_CPU_DTYPE", machine_dtype)
+    whole = run(config(character_model, tmp_path / "whole", deterministic=True))
     assert whole.state.step == 3
 
     asked = False
@@ -87,18 +91,19 @@ def test_a_run_that_was_preempted_ends_as_one_that_was_not(
     with monkeypatch.context() as patch:
         patch.setattr(Run, "_step", stop_after_one)
         with pytest.raises(Preempted):
-            run(config(character_model, tmp_path / "cut"), lambda: asked)
-    resumed = run(config(character_model, tmp_path / "cut"))
+            run(config(character_model, tmp_path / "cut", deterministic=True), lambda: asked)
+    resumed = run(config(character_model, tmp_path / "cut", deterministic=True))
     assert resumed.status.resumed_from_step == 1
     assert trajectory(tmp_path / "cut") == trajectory(tmp_path / "whole")
     weights = "adapter/adapter_model.safetensors"
     assert (tmp_path / "cut" / weights).read_bytes() == (tmp_path / "whole" / weights).read_bytes()
 
 
+@pytest.mark.parametrize("dtype", WIDTHS)
 def test_a_finished_run_leaves_an_adapter_that_peft_loads_and_a_paired_evaluation(
-    character_model: Path, tmp_path: Path
+    character_model: Path, tmp_path: Path, dtype: Dtype
 ) -> None:
-    finished = run(config(character_model, tmp_path / "run"))
+    finished = run(config(character_model, tmp_path / "run", cpuDtype=dtype))
     PeftModel.from_pretrained(
         AutoModelForCausalLM.from_pretrained(character_model), str(tmp_path / "run" / "adapter")
     )
