@@ -1,4 +1,4 @@
-"""Writes the names of failed tests into the file that ``RFT_FAILED_TESTS`` names, for the end of `make test`."""
+"""Writes the names of failed tests into the file that ``RFT_FAILED_TESTS`` names; `make test` reads it."""
 
 import os
 import shlex
@@ -11,7 +11,7 @@ VARIABLE = "RFT_FAILED_TESTS"
 
 
 def names(reports: Iterable[pytest.TestReport | pytest.CollectReport]) -> list[str]:
-    """Return each failed test once, in order, as the shell takes it; of a file that cannot be read its path."""
+    """Return each failed test once, quoted for the shell; a file that cannot be imported by its path."""
     return list(dict.fromkeys(shlex.quote(report.nodeid) for report in reports))
 
 

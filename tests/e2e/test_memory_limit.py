@@ -1,4 +1,4 @@
-"""The plan's least memory, enforced by the kernel, holds the longest rows; three quarters of it do not.
+"""The plan's least memory, enforced by the kernel, holds the longest rows; a good part of it does not.
 
 In both dtypes, on nodes of any kind: the pod computes in what the plan says.
 """
@@ -82,6 +82,11 @@ def test_the_least_memory_holds_a_run_on_the_longest_rows(
     assert found["metrics"]["truncatedFraction"] > 0.8
 
 
+TOO_LITTLE: dict[Dtype, float] = {"float32": 0.75, "bfloat16": 0.6}
+"""Shares of the least that end a run. In bfloat16 the trainer's weights are pages of the checkpoint's file:
+the kernel drops them and reads them again before it ends anything. A run on three quarters is only slower."""
+
+
 @pytest.mark.parametrize("dtype", WIDTHS)
 def test_three_quarters_of_it_are_refused_and_nothing_is_made(
     kubectl: Kubectl, example: list[Object], dtype: Dtype
@@ -98,11 +103,11 @@ def test_three_quarters_of_it_are_refused_and_nothing_is_made(
 
 
 @pytest.mark.parametrize("dtype", WIDTHS)
-def test_three_quarters_of_it_forced_run_out_of_memory_and_say_so(
+def test_too_little_of_it_forced_runs_out_of_memory_and_says_so(
     kubectl: Kubectl, example: list[Object], dtype: Dtype
 ) -> None:
     name = f"forced-{dtype}"
-    kubectl.apply(*job(example, name, dtype, mib(0.75 * least(example, dtype)), force=True))
+    kubectl.apply(*job(example, name, dtype, mib(TOO_LITTLE[dtype] * least(example, dtype)), force=True))
     found = wait_until("the job ends", lambda: ended(kubectl, name), 5 * MINUTE)
     assert found["plan"]["forced"] is True
     failed = condition(found, "Failed")
