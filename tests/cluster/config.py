@@ -103,6 +103,8 @@ def _containerd(spec: NodeSpec) -> str:
 
 def _kubelet(spec: NodeSpec) -> dict[str, Any]:
     config = spec.layout.config
+    # Known from 1.31 on; from 1.35 on a kubelet refuses a machine with cgroup v1 unless it is false.
+    either_cgroup = {"failCgroupV1": False} if spec.minor_version >= 31 else {}
     return {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
@@ -123,6 +125,7 @@ def _kubelet(spec: NodeSpec) -> dict[str, Any]:
         # A shared disk may be quite full, and an image that is collected cannot be pulled again.
         "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1Gi"},
         "imageGCHighThresholdPercent": 100,
+        **either_cgroup,
     }
 
 
