@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds one of the two images with docker or buildah, whichever is there.
+# Builds one of the two images with the first tool that can: docker with buildx, buildah, an older docker.
 #
 #   scripts/build-image.sh operator|trainer [option...]
 #
@@ -48,14 +48,20 @@ done
 say() { printf 'build-image: %s\n' "$1" >&2; }
 took() { printf 'took %ds: %s\n' "$SECONDS" "$1"; }
 
-if docker info >/dev/null 2>&1; then
-  engine=docker
-elif command -v buildah >/dev/null; then
-  engine=buildah
+# The Dockerfiles need BuildKit. From Docker 23 on it comes with buildx alone; an engine that answers does not mean
+# that it is there. Before, it was part of docker itself.
+docker_answers() { docker info >/dev/null 2>&1; }
+if docker_answers && docker buildx version >/dev/null 2>&1; then
+  engine=docker tool="docker with buildx"
+elif command -v buildah >/dev/null || scripts/debian-packages.sh buildah; then
+  engine=buildah tool=buildah
+elif docker_answers; then
+  engine=docker tool="docker without buildx, which has BuildKit before Docker 23"
 else
-  scripts/debian-packages.sh buildah
-  engine=buildah
+  say "nothing here can build an image: start a Docker engine that has buildx, or install buildah"
+  exit 1
 fi
+say "building with $tool"
 
 has_image() {
   case $engine in
