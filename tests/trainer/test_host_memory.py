@@ -67,6 +67,7 @@ def test_autograd_keeps_what_the_formula_says(character_model: Path, samples: in
         Workload(4, tokens, samples), 200, tokens,
         reference=True, sorts=False, unfiltered=False, in_process=True, dtype=dtype,
     )  # fmt: skip
-    mask = host.attention_mask(run, tokens) if samples > 1 else 0
+    # The booleans that the mask is made of are gone by then.
+    mask = host.attention_mask(run, tokens) - 2 * tokens**2 if samples > 1 else 0
     predicted = host.saved_activations(shape, run, tokens) + mask
     assert 1.0 <= predicted / measured <= 1.15
