@@ -15,14 +15,18 @@ stage() {
   echo "== $name took $((SECONDS - started)) s"
 }
 
-cluster_was_up=no
-python3 -m tests.cluster status >/dev/null 2>&1 && cluster_was_up=yes
+leave_cluster=no
+python3 -m tests.cluster status >/dev/null 2>&1 && leave_cluster=yes
 log=$(mktemp)
 beside=
+cluster_down() {
+  [ "$leave_cluster" = yes ] || python3 -m tests.cluster down
+  leave_cluster=yes
+}
 clean_up() {
   [ -z "$beside" ] || kill -- "-$beside" 2>/dev/null
   rm -rf "$log" "$report"
-  [ "$cluster_was_up" = yes ] || python3 -m tests.cluster down
+  cluster_down
 }
 trap clean_up EXIT
 trap 'exit 130' INT TERM
@@ -45,6 +49,7 @@ RFT_FAILED_TESTS=$report/cluster stage "tests on the cluster" "" \
 wait "$beside" || printf 'the half without a cluster ended early\tscripts/test.sh\n' >>"$report/stages"
 beside=
 cat "$log"
+cluster_down # before the summary, so that nothing follows it
 
 [ -s "$report/stages" ] || exit 0
 # A stage of tests whose names are known is told by them; one that has none ended before it could write them.
