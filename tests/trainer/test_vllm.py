@@ -47,8 +47,11 @@ def engine(
 
 def _engine(folder: Path, run_dir: Path, dtype: Dtype) -> Iterator[VllmEngine]:
     started = VllmEngine(
-        ServerOptions(model=folder, context_length=128, lora_rank=8, run_dir=run_dir, dtype=dtype)
-    )
+        ServerOptions(
+            model=folder, context_length=128, lora_rank=8, run_dir=run_dir, dtype=dtype,
+            deterministic=dtype == "float32",
+        )
+    )  # fmt: skip
     yield started
     started.close()
     assert not sampler_processes(run_dir)
@@ -79,7 +82,7 @@ def requests(folder: Path) -> list[Request]:
 
 
 @pytest.mark.parametrize("engine", ["float32"], indirect=True)
-def test_seeded_rollouts_repeat_in_float32_also_after_the_server_was_killed(
+def test_deterministic_rollouts_repeat_in_any_company_also_after_the_server_was_killed(
     engine: VllmEngine, requests: list[Request]
 ) -> None:
     first = engine.generate(requests)
@@ -87,6 +90,8 @@ def test_seeded_rollouts_repeat_in_float32_also_after_the_server_was_killed(
         assert len(completion.token_ids) == len(completion.logprobs)
         assert all(logprob <= 0 for logprob in completion.logprobs)
     assert engine.generate(list(reversed(requests))) == list(reversed(first))
+    assert [alone for request in requests for alone in engine.generate([request])] == first
+    assert engine.generate(requests[:3]) + engine.generate(requests[3:]) == first
 
     group = engine.server.pid
     assert group is not None

@@ -77,7 +77,8 @@ class VllmClient:
             async def one(key: int, request: Request) -> None:
                 done[key] = await _completion(client, model, request)
 
-            pending = {asyncio.create_task(one(key, request)) for key, request in requests.items()}
+            tasks = {asyncio.create_task(one(key, request)) for key, request in requests.items()}
+            pending = tasks
             try:
                 while pending:
                     finished, pending = await asyncio.wait(
@@ -92,7 +93,8 @@ class VllmClient:
             finally:
                 for task in pending:
                     task.cancel()
-                await asyncio.gather(*pending, return_exceptions=True)
+                # All of them: where the server dies many fail at once, and the first alone is raised.
+                await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _completion(client: httpx.AsyncClient, model: str, request: Request) -> Generated:

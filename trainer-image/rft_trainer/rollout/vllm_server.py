@@ -208,6 +208,10 @@ def environment(options: ServerOptions) -> dict[str, str]:
     variables["TORCHDYNAMO_DISABLE"] = "1"
     # What vLLM would tell a worker process. Pinning would crowd pods that share a node onto the same cores.
     variables |= {"OMP_NUM_THREADS": str(machine.usable_cores()), "KMP_BLOCKTIME": "5", "KMP_TPAUSE": "0"}
+    if options.deterministic:
+        # With more than AVX2 oneDNN's kernels round a row differently among 1, 3 or 24: a request's log-probs
+        # would depend on which others arrived with it, and on which are sent again after a death.
+        variables["ONEDNN_MAX_CPU_ISA"] = "AVX2"
     preloads = preload_libraries()
     if preloads:
         others = os.environ.get("LD_PRELOAD", "").split(":")
