@@ -13,7 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -204,13 +205,29 @@ def follow(config: RunConfig, folder: Path) -> Peak:
     return peak
 
 
+@dataclass(frozen=True)
+class Held:
+    """What a process held when it was last asked, in bytes."""
+
+    pages: float
+    """Resident pages then."""
+    own: float
+    """Anonymous and shared memory, by its proportional share."""
+    files: dict[str, float]
+    """Pages of each file that it maps."""
+
+
 class Watch:
-    """Proportional set sizes of a process and its descendants, as often as they grow."""
+    """What a process and its descendants hold, asked as often as they grow.
+
+    A file's pages, of libraries above all, count by shares among these processes alone, as in a container.
+    Others on this machine that map the same files change nothing: the kernel's own proportional set size
+    was 160 MiB less while another run went on.
+    """
 
     def __init__(self, root: int) -> None:
         self._root = root
-        self._known: dict[int, tuple[float, float]] = {}
-        """By process: resident pages when last asked, and its proportional set size in bytes."""
+        self._known: dict[int, Held] = {}
 
     def held(self) -> dict[str, float]:
         """Return the bytes of the trainer's process, and of all that it started."""
@@ -218,13 +235,18 @@ class Watch:
         for gone in self._known.keys() - there.keys():
             del self._known[gone]
         for pid, pages in there.items():
-            before, _ = self._known.get(pid, (0.0, 0.0))
+            before = self._known[pid].pages if pid in self._known else 0.0
             if pages > GROWTH * before or pages < before / 1.1:
-                size = proportional(pid)
-                if size is not None:
-                    self._known[pid] = (pages, size)
-        started = sum(size for pid, (_, size) in self._known.items() if pid != self._root)
-        return {"trainer": self._known.get(self._root, (0.0, 0.0))[1], "vLLM": started}
+                found = held_by(pid, pages)
+                if found is not None:
+                    self._known[pid] = found
+        sharing = Counter(path for held in self._known.values() for path in held.files)
+        sizes = {
+            pid: held.own + sum(size / sharing[path] for path, size in held.files.items())
+            for pid, held in self._known.items()
+        }
+        trainer = sizes.pop(self._root, 0.0)
+        return {"trainer": trainer, "vLLM": sum(sizes.values())}
 
 
 def descendants(root: int) -> list[int]:
@@ -251,13 +273,47 @@ def resident(pids: list[int]) -> Iterator[tuple[int, int]]:
             continue
 
 
-def proportional(pid: int) -> float | None:
-    """Return the proportional set size of a process in bytes: a page that several map counts by its share."""
+def held_by(pid: int, pages: int) -> Held | None:
+    """Return what a process holds; None where it has ended."""
     try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        sums = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        mappings = Path(f"/proc/{pid}/smaps").read_text().splitlines()
     except OSError:
         return None
-    return next((1024.0 * int(line.split()[1]) for line in lines if line.startswith("Pss:")), None)
+    own = sum(_kibibytes(line) for line in sums if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
+    return Held(pages, own, file_pages(mappings))
+
+
+def file_pages(lines: Iterable[str]) -> dict[str, float]:
+    """Return the bytes of resident pages by file, from the lines of ``smaps``.
+
+    Pages that the process has written to are its own, and counted as anonymous.
+    """
+    largest: dict[tuple[str, str], float] = {}
+    place = ("", "")
+    resident = 0.0
+    for line in lines:
+        words = line.split(maxsplit=5)
+        if not words[0].endswith(":"):  # a mapping begins: addresses, rights, offset, device, inode, path
+            named = words[5] if len(words) == 6 else ""
+            mapped = named.startswith("/") and not named.startswith(_SHARED_MEMORY)
+            place = (named, words[2]) if mapped else ("", "")
+        elif words[0] == "Rss:":
+            resident = _kibibytes(line)
+        elif words[0] == "Anonymous:" and place[0]:
+            # The same part of a file may be mapped twice, as a checkpoint is by trainer and sampler in one.
+            largest[place] = max(largest.get(place, 0.0), resident - _kibibytes(line))
+    found: dict[str, float] = {}
+    for (path, _), size in largest.items():
+        found[path] = found.get(path, 0.0) + size
+    return found
+
+
+_SHARED_MEMORY = ("/dev/shm/", "/dev/zero", "/memfd:", "/SYSV")  # noqa: S108 - paths that are read, not written
+
+
+def _kibibytes(line: str) -> float:
+    return 1024.0 * int(line.split()[1])
 
 
 def model_named(name: str, folder: Path) -> Path:

@@ -29,9 +29,11 @@ CPU_CACHE_BLOCK = 32
 """Tokens of one block of vLLM's key-value cache on the CPU."""
 IN_PROCESS_SEQUENCES = 32
 """Completions that the second engine, plain ``transformers``, works on at once."""
-INTERPRETERS = {"trainer": 425 * MIB, "vllm": 1065 * MIB}
+INTERPRETERS = {"trainer": 425 * MIB, "vllm": 1040 * MIB}
 """Processes that imported what theirs does and hold no model: python with torch, transformers and peft;
 vLLM's API server and engine with their helpers. Measured by ``bench/memory.py --baselines``."""
+SHARED_LIBRARIES = 30 * MIB
+"""What of the trainer's libraries vLLM's processes account for where they map the same files."""
 GENERATION_KERNELS = 60 * MIB
 """What the trainer's process holds more where it generates in bfloat16: kernels that oneDNN compiles for
 numbers of sequences. In float32 MKL has its own ready. From ``--baselines`` in both dtypes."""
@@ -159,7 +161,7 @@ def trainer(shape: Shape, run: HostRun, tokens: int) -> list[Part]:
     if run.in_process:  # it samples and trains in turn
         passing = max(passing, in_process_generation(shape, run), key=total)
     return [
-        Part("training: interpreter", INTERPRETERS["trainer"]),
+        Part("training: interpreter", INTERPRETERS["trainer"] - (0 if run.in_process else SHARED_LIBRARIES)),
         Part("training: tokenizer", TOKENIZERS["trainer"] * shape.vocabulary),
         Part("training: base weights", run.width * shape.parameters),
         Part("training: adapter and optimizer", adapter_and_optimizer(shape, run)),

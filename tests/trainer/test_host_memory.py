@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.memory import Case, measure, model_named, shape_of
+from bench.memory import Case, file_pages, measure, model_named, shape_of
 from rft_api.parameters import Dtype, Training
 from rft_planner import host
 from rft_planner.memory import Workload
@@ -71,3 +71,35 @@ def test_autograd_keeps_what_the_formula_says(character_model: Path, samples: in
     mask = host.attention_mask(run, tokens) - 2 * tokens**2 if samples > 1 else 0
     predicted = host.saved_activations(shape, run, tokens) + mask
     assert 1.0 <= predicted / measured <= 1.15
+
+
+SMAPS = """\
+7f10-7f20 r--p 00000000 00:1f 5 /models/model.safetensors
+Rss:                 100 kB
+Anonymous:             0 kB
+7f20-7f30 r--p 00000000 00:1f 5 /models/model.safetensors
+Rss:                  80 kB
+Anonymous:             0 kB
+7f30-7f40 r-xp 00001000 00:1f 6 /lib/with a space.so
+Rss:                  50 kB
+Anonymous:             0 kB
+7f40-7f50 rw-p 00002000 00:1f 6 /lib/with a space.so
+Rss:                  20 kB
+Anonymous:            16 kB
+7f50-7f60 rw-s 00000000 00:1f 7 /dev/shm/psm_1
+Rss:                  30 kB
+Anonymous:             0 kB
+7f60-7f70 rw-p 00000000 00:00 0
+Rss:                  40 kB
+Anonymous:            40 kB
+7f70-7f80 rw-p 00000000 00:00 0 [heap]
+Rss:                  40 kB
+Anonymous:            40 kB
+"""
+
+
+def test_a_files_pages_count_once_and_neither_what_was_written_nor_shared_memory() -> None:
+    assert file_pages(SMAPS.splitlines()) == {
+        "/models/model.safetensors": 100 * 1024,
+        "/lib/with a space.so": (50 + 4) * 1024,
+    }
