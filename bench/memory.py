@@ -24,12 +24,12 @@ from rft_api.parameters import Dtype
 from rft_api.runconfig import JobIdentity, RunConfig
 from rft_api.status import Plan
 from rft_planner.plan import plan
+from rft_planner.precision import WIDTHS
 from rft_planner.shapes import Shape, from_config
 
 ROOT = Path(__file__).resolve().parents[1]
 MIB = 2.0**20
 ENGINES = ("vllm", "transformers")
-DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16")
 TREES = {"training": "trainer", "sampling": "vLLM"}
 POLL_SECONDS = 0.02
 GROWTH = 1.003
@@ -291,7 +291,7 @@ def file_pages(lines: Iterable[str]) -> dict[str, float]:
     """
     largest: dict[tuple[str, str], float] = {}
     place = ("", "")
-    resident = 0.0
+    in_memory = 0.0
     for line in lines:
         words = line.split(maxsplit=5)
         if not words[0].endswith(":"):  # a mapping begins: addresses, rights, offset, device, inode, path
@@ -299,10 +299,10 @@ def file_pages(lines: Iterable[str]) -> dict[str, float]:
             mapped = named.startswith("/") and not named.startswith(_SHARED_MEMORY)
             place = (named, words[2]) if mapped else ("", "")
         elif words[0] == "Rss:":
-            resident = _kibibytes(line)
+            in_memory = _kibibytes(line)
         elif words[0] == "Anonymous:" and place[0]:
             # The same part of a file may be mapped twice, as a checkpoint is by trainer and sampler in one.
-            largest[place] = max(largest.get(place, 0.0), resident - _kibibytes(line))
+            largest[place] = max(largest.get(place, 0.0), in_memory - _kibibytes(line))
     found: dict[str, float] = {}
     for (path, _), size in largest.items():
         found[path] = found.get(path, 0.0) + size
@@ -411,11 +411,11 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--engine", choices=ENGINES, action="append", help="only this one; may be repeated")
-    parser.add_argument("--dtype", choices=DTYPES, action="append", help="only this one; may be repeated")
+    parser.add_argument("--dtype", choices=WIDTHS, action="append", help="only this one; may be repeated")
     parser.add_argument("--baselines", action="store_true", help="measure the constants instead")
     parser.add_argument("--only", type=int, action="append", help="number of a case, from 0; may be repeated")
     arguments = parser.parse_args()
-    engines, dtypes = arguments.engine or ENGINES, arguments.dtype or DTYPES
+    engines, dtypes = arguments.engine or ENGINES, arguments.dtype or WIDTHS
     cases = [case for index, case in enumerate(CASES) if not arguments.only or index in arguments.only]
     if arguments.baselines:
         cases = [Case("baseline", 128, 64, least=True, engine=engine) for engine in ENGINES]

@@ -7,7 +7,7 @@ length, and ``natural``. `make bench-trainer`; `--rounds` and `--steps` for long
 Counted from the end of the first step to the end of the last: completions generated and graded, those of
 groups without variance too. Left out: what comes before the end of the first step (start, loading, the first
 batch, sampled without an adapter) and the evaluations. Memory: the fullest moment of all processes together,
-by proportional set size, loading included.
+files by shares among its own processes, loading included.
 """
 
 import argparse
