@@ -6,6 +6,7 @@ It belongs to one event loop; ``add_threadsafe`` may be called from elsewhere.
 import asyncio
 import heapq
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 Key = tuple[str, str]
@@ -74,10 +75,10 @@ class WorkQueue:
                 # More may be due: let another worker look as well.
                 self._changed.set()
                 return key
-            try:
-                await asyncio.wait_for(self._changed.wait(), wait)
-            except TimeoutError:
-                continue
+            # Not wait_for: until Python 3.12 it may lose a cancellation that comes with what it waits for.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._changed.wait()
 
     def done(self, key: Key) -> None:
         """Mark the work on ``key`` as finished."""

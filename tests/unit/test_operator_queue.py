@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
+import pytest
+
 from rft_operator.queue import FIRST_BACKOFF_SECONDS, LAST_BACKOFF_SECONDS, Key, Pace, WorkQueue, work
 
 A: Key = ("team", "a")
@@ -176,5 +178,29 @@ def test_a_key_is_looked_at_again_when_its_work_asks_for_it() -> None:
         queue.add(A)
         await finished.wait()
         task.cancel()
+
+    run(main())
+
+
+@pytest.mark.parametrize("turns", range(5))
+@pytest.mark.parametrize("delay", [0.0, 60.0])
+def test_a_worker_that_is_cancelled_just_when_something_changes_ends(delay: float, turns: int) -> None:
+    """Else the operator never ends: it waits for its workers."""
+
+    async def main() -> None:
+        queue = WorkQueue(Clock())
+        queue.add(B, 100.0)
+
+        async def process(key: Key) -> float | None:
+            return None
+
+        worker = asyncio.create_task(work(queue, process, lambda key, error: None))
+        await asyncio.sleep(0.01)  # it waits now
+        queue.add(A, delay)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        worker.cancel()
+        done, _ = await asyncio.wait([worker], timeout=0.5)
+        assert done, "the cancellation was lost"
 
     run(main())
