@@ -15,6 +15,8 @@ from rft_operator.observe import Pod
 _LOST_REASONS = ("Evicted", "NodeLost", "NodeShutdown", "Shutdown", "Terminated", "NodeAffinity")
 _PULL_REASONS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
 _CONFIG_REASONS = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
+_SIGNALS = (128 + 9, 128 + 15)
+"""Exit codes of a trainer that SIGKILL or SIGTERM ended before it could say more."""
 MAX_MESSAGE = 2000
 
 
@@ -105,7 +107,9 @@ def out_of_memory(case: Case) -> Failure | None:
 def preempted_or_lost(case: Case) -> Failure | None:
     """The node or the scheduler took the pod away: nobody's fault, so it does not count."""
     pod = case.pod
-    if _exit_code(pod) in UNCOUNTED or pod.disrupted or pod.reason in _LOST_REASONS:
+    # A queue that takes the quota back has the Job suspended, which deletes the pod and says no more.
+    ended_with_it = pod.deleting and _exit_code(pod) in (None, *_SIGNALS)
+    if _exit_code(pod) in UNCOUNTED or pod.disrupted or pod.reason in _LOST_REASONS or ended_with_it:
         text = _said(pod, pod.message or "the pod was taken away")
         return Failure(Reason.RETRYING, f"preempted or lost: {text}", counted=False)
     return None
