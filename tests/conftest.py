@@ -6,6 +6,7 @@ import pytest
 from hypothesis import settings
 
 from tests import failures
+from tests.tables import TABLES
 
 # How long one example takes says more of what else the machine does than of the code. The examples are the
 # same each time, so a run that is red for one is red for all; --hypothesis-profile=search looks for others.
@@ -25,6 +26,10 @@ def judged(request: pytest.FixtureRequest) -> "Counter[str]":
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Print the counts, and write the names of what has failed."""
     failures.write(terminalreporter)
+    for table in config.stash.get(TABLES, {}).values():
+        terminalreporter.section(table.title)
+        for line in table.lines():
+            terminalreporter.write_line(line)
     counts = config.stash.get(_JUDGED, Counter[str]())
     if counts:
         terminalreporter.section("manifests judged by each gate")

@@ -49,12 +49,16 @@ class Reason:
     DOES_NOT_FIT = "DoesNotFit"  # no number of GPUs that a pod may have holds the run
     NAME_CONFLICT = "NameConflict"  # a child's name is taken by an object that is not ours
     QUEUED = "Queued"  # something else, such as Kueue, holds the child Job suspended
+    INADMISSIBLE = "Inadmissible"  # Kueue will not admit the child Job until somebody changes something
+    PREEMPTED = "Preempted"  # Kueue has taken the child Job's quota back for another; it is queued again
+    FAILED_CREATE = "FailedCreate"  # the API server does not take an object of the run; it is tried again
     WAITING_FOR_POD = "WaitingForPod"  # the child Job exists, no pod runs yet
     UNSCHEDULABLE = "Unschedulable"  # no node has what the pod asks for
     IMAGE_PULL = "ImagePull"  # the image cannot be pulled
     STARTING = "Starting"  # the pod runs, the trainer has not stepped yet
     TRAINING = "Training"  # steps are made
     NO_PROGRESS = "NoProgress"  # the pod runs but makes no steps
+    NODE_LOST = "NodeLost"  # the pod's node does not answer, and nobody can tell whether the pod still runs
     RETRYING = "Retrying"  # a pod failed, the Job controller starts another
     SUSPENDED = "Suspended"  # spec.suspend
     CANCELLED = "Cancelled"  # spec.cancel

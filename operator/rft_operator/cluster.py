@@ -152,6 +152,17 @@ class Cluster:
         answer = self._call("GET", "api/v1/nodes", {"resourceVersion": "0"})
         return list(answer.get("items") or [])
 
+    def workloads(self, namespace: str) -> list[Json]:
+        """Return Kueue's Workloads in a namespace; the chart may allow it. Raises NotFound without Kueue."""
+        path = f"{self._api('kueue.x-k8s.io')}/namespaces/{quote(namespace, safe='')}/workloads"
+        return list(self._call("GET", path, {"resourceVersion": "0"}).get("items") or [])
+
+    def pending_workloads(self, namespace: str, queue: str) -> list[Json]:
+        """Return the Workloads that wait in a LocalQueue with their places, by Kueue's visibility API."""
+        api, where = self._api("visibility.kueue.x-k8s.io"), f"namespaces/{quote(namespace, safe='')}"
+        path = f"{api}/{where}/localqueues/{quote(queue, safe='')}/pendingworkloads"
+        return list(self._call("GET", path).get("items") or [])
+
     def check_crd(self, namespace: str | None) -> None:
         """Raise NotFound where the server does not know RFTJobs."""
         where = f"namespaces/{namespace}/" if namespace else ""
@@ -189,7 +200,7 @@ class Cluster:
 
     def patch_child(self, namespace: str, name: str, uid: str, patch: Json) -> Json:
         """Merge ``patch`` into the Job, if it is still that Job."""
-        body = {**patch, "metadata": {"uid": uid}}
+        body = {**patch, "metadata": {**patch.get("metadata", {}), "uid": uid}}
         return self._call("PATCH", self._path("Job", namespace, name), body=body)
 
     def delete_child(self, namespace: str, name: str, uid: str) -> None:
@@ -222,6 +233,10 @@ class Cluster:
     def _path(self, kind: str, namespace: str, name: str = "") -> str:
         path = _RESOURCES[kind].format(quote(namespace, safe=""))
         return f"{path}/{quote(name, safe='')}" if name else path
+
+    def _api(self, group: str) -> str:
+        """Return the path of a group's preferred version. Raises NotFound where there is no such group."""
+        return f"apis/{self._call('GET', f'apis/{group}')['preferredVersion']['groupVersion']}"
 
     def _find(self, kind: str, namespace: str, name: str) -> Json | None:
         try:

@@ -15,7 +15,7 @@ from rft_api.runconfig import TRAINER_CONTAINER
 from rft_api.validation import check
 from rft_operator import metrics
 from rft_operator.clock import rfc3339
-from rft_operator.cluster import Cluster, ClusterError, Conflict, NotFound, Unavailable
+from rft_operator.cluster import Cluster, ClusterError, Conflict, Fenced, NotFound
 from rft_operator.decision import Decision, Note, Part
 from rft_operator.ingest.cache import Chains
 from rft_operator.ingest.identity import callers
@@ -32,10 +32,19 @@ from rft_operator.queue import Key
 from rft_operator.reconcile import baseline_to_read, reconcile
 from rft_operator.settings import Settings
 from rft_operator.status import merge_patch
+from rft_operator.workloads import Workloads
 
 _log = logging.getLogger(__name__)
 MAX_EVENT_MESSAGE = 1000
 AGAIN_AFTER_CONFLICT_SECONDS = 0.2
+
+
+class NotMade(Exception):
+    """An object of a run was refused; the text is for the user, ``error`` is what was said."""
+
+    def __init__(self, message: str, error: ClusterError) -> None:
+        super().__init__(message)
+        self.error = error
 
 
 class Controller:
@@ -47,7 +56,13 @@ class Controller:
         self._chains = chains
         self._reports = reports
         self._settings = settings
+        kueue = (cluster.workloads, cluster.pending_workloads) if settings.read_kueue else (None, None)
+        self._workloads = Workloads(*kueue)
+        self._refused: dict[Key, str] = {}
+        """What the API server said when an object could not be made the last time."""
         self._nodes = Nodes(cluster.nodes if settings.read_nodes else None)
+        self._nodes_of_pods = Nodes(cluster.nodes if settings.read_nodes else None)
+        """Read for pods that may be lost. Apart, since no plan is made by what was read for them."""
         self._uids: dict[Key, str] = {}
         self._written: dict[Key, str] = {}
         self._memo = Memo()
@@ -96,6 +111,7 @@ class Controller:
             document, observed = seen
             owner = owner_of(document)
             observed = self._with_nodes(replace(observed, received=self._reports.get(owner.uid)))
+            observed = self._with_queue(key, observed)
             decision = self._decide(document, observed)
             if not decision.acts:
                 self._say(key, owner, document, decision)
@@ -108,6 +124,8 @@ class Controller:
         if document is None:
             self._memo.forget(key)
             self._reports.forget(self._uids.pop(key, ""))
+            self._workloads.of(key, None)
+            self._refused.pop(key, None)
             self._written.pop(key, None)
             return None
         owner = owner_of(document)
@@ -115,12 +133,13 @@ class Controller:
         self._reports.set_answer(owner.uid, answer_of(document))
         raw = self._read(key, owner, document)
         observed = self._with_nodes(observe(owner, raw, self.ca_bundle, self._reports.get(owner.uid)))
+        observed = self._with_queue(key, replace(observed, refused=self._refused.get(key, "")))
         self._chains.put(*callers(document, observed))
         decision = self._decide(document, observed)
         if observed.child is not None and not decision.acts:
             self._memo.keep(key, begun, observed)
         if self._say(key, owner, document, decision):
-            self._act(owner, raw, decision)
+            self._act(key, owner, raw, decision)
         return decision.requeue_after
 
     def _read(self, key: Key, owner: Owner, document: dict[str, Any]) -> RawState:
@@ -159,10 +178,22 @@ class Controller:
             _log.info("%s/%s: its log cannot be read: %s", namespace, pod, error)
             return ()
 
+    def look_at_queues(self) -> list[Key]:
+        """Read why the Jobs that wait do so; return the RFTJobs about which there is something new."""
+        return self._workloads.look()
+
+    def _with_queue(self, key: Key, observed: Observed) -> Observed:
+        """Return the facts with what Kueue says, where the child Job is held back."""
+        waits = observed.child is not None and observed.child.suspended and not observed.child.deleting
+        uid = observed.child.uid if observed.child is not None and waits else None
+        return replace(observed, workload=self._workloads.of(key, uid))
+
     def _with_nodes(self, observed: Observed) -> Observed:
-        """Return the facts with the nodes, where a plan is to be made or a pod is not placed."""
+        """Return the facts with the nodes: to make a plan, or where a pod is not placed or may be lost."""
         if any(pod.unschedulable for pod in observed.pods):
             return replace(observed, nodes=self._nodes.get(PLACING_SECONDS))
+        if any(pod.phase == "Running" and (pod.deleting or not pod.ready) for pod in observed.pods):
+            return replace(observed, nodes=self._nodes_of_pods.get(PLACING_SECONDS))
         if observed.child is None:
             return replace(observed, nodes=self._nodes.get(PLANNING_SECONDS))
         return observed
@@ -182,9 +213,15 @@ class Controller:
         metrics.STATUS_WRITES.inc()
         return True
 
-    def _act(self, owner: Owner, raw: RawState, decision: Decision) -> None:
-        for part in decision.ensure:
-            self._ensure(owner, raw, decision, part)
+    def _act(self, key: Key, owner: Owner, raw: RawState, decision: Decision) -> None:
+        try:
+            for part in decision.ensure:
+                self._ensure(owner, raw, decision, part)
+        except NotMade as refused:
+            self._refused[key] = str(refused)
+            self._memo.changed(key)  # so that the next round, which comes soon, says it
+            raise refused.error from refused
+        self._refused.pop(key, None)
         for part in decision.remove:
             self._remove(owner, raw, part)
         if raw.job is None:
@@ -219,13 +256,14 @@ class Controller:
         manifest = self._manifest(owner, decision, part)
         try:
             made = self._cluster.create(manifest)
-        except (Conflict, Unavailable):
+        except Conflict:
             raise
         except ClusterError as error:
-            # A quota, or an admission policy: the user has to know.
+            if isinstance(error, Fenced) or not error.status:
+                raise  # nobody said no: there was no answer
+            # A quota, a policy, or an admission webhook that does not answer: the user has to know.
             what = f"{manifest['kind']} {manifest['metadata']['name']}"
-            self._post(owner, Note("FailedCreate", f"{what}: {error}", warning=True))
-            raise
+            raise NotMade(f"{what} cannot be made: {error}.", error) from error
         if part is Part.JOB:
             self._counts = "podFailurePolicy" not in made.get("spec", {})
 

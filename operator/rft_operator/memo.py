@@ -107,7 +107,7 @@ class Memo:
     def keep(self, key: Key, begun: int, observed: Observed) -> None:
         """Remember what was read since ``begun``, unless it changed meanwhile."""
         snapshot = json.dumps(observed.snapshot.dump()).encode() if observed.snapshot is not None else None
-        facts = replace(observed, received=None, nodes=(), snapshot=None)
+        facts = replace(observed, received=None, nodes=(), workload=None, snapshot=None)
         seen = _Seen(facts, snapshot, self._clock())
         with self._lock:
             if self._changes.get(key, 0) == begun:

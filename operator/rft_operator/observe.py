@@ -8,8 +8,9 @@ from pydantic import ValidationError
 
 from rft_api.report import ProgressReport
 from rft_api.runconfig import CONFIG_FILE, GRADER_CONTAINER, TRAINER_CONTAINER, RunConfig
+from rft_operator.kueue import Workload
 from rft_operator.objects.config import CA_KEY
-from rft_operator.objects.names import Owner, controller_uid
+from rft_operator.objects.names import Owner, controller_uid, queue_labels
 from rft_planner.nodes import Node, Taint
 from rft_planner.sizes import quantity
 
@@ -47,6 +48,9 @@ class Pod:
     reason: str = ""
     message: str = ""
     scheduled: bool = False
+    node: str = ""
+    ready: bool = True
+    """What the cluster believes: it takes a pod of a node that does not answer for not ready."""
     unschedulable: str = ""
     requests: Mapping[str, float] = field(default_factory=dict)
     """What its containers ask for together, by resource: CPUs, bytes, devices."""
@@ -86,6 +90,8 @@ class Child:
     has_failure_policy: bool = False
     backoff_limit: int = 0
     deadline: int | None = None
+    queue: tuple[tuple[str, str], ...] = ()
+    """Its labels that are for a queue."""
     suspended: bool = False
     """Whether something holds it back; the operator itself never does."""
 
@@ -125,6 +131,10 @@ class Observed:
     baseline: Raw | None = None
     nodes: tuple[Node, ...] = ()
     """Nodes of the cluster; none where they are not needed, or cannot be read."""
+    workload: Workload | None = None
+    """What Kueue says of the child Job while that is suspended; ``None`` where it says nothing."""
+    refused: str = ""
+    """What the API server said when an object of this run could not be made the last time."""
     last_lines: tuple[str, ...] = ()
     """The end of the log of a trainer that has stalled; none where it is not needed, or cannot be read."""
 
@@ -221,6 +231,7 @@ def child(raw: Raw) -> Child:
         has_failure_policy="podFailurePolicy" in spec,
         backoff_limit=spec.get("backoffLimit", 0),
         deadline=spec.get("activeDeadlineSeconds"),
+        queue=queue_labels(metadata),
         suspended=spec.get("suspend") is True,
     )
 
@@ -242,6 +253,8 @@ def pod(raw: Raw) -> Pod:
         reason=status.get("reason", ""),
         message=status.get("message", ""),
         scheduled=bool(raw.get("spec", {}).get("nodeName")),
+        node=raw.get("spec", {}).get("nodeName") or "",
+        ready=_condition(status, "Ready", "False") is None,
         unschedulable=unscheduled.get("message", "") if unscheduled.get("reason") == "Unschedulable" else "",
         requests=_requests(raw.get("spec", {})),
         waiting=_waiting(states.values()),
@@ -270,7 +283,16 @@ def node(raw: Raw) -> Node:
         allocatable={name: _amount(text) for name, text in (status.get("allocatable") or {}).items()},
         taints=tuple(taints),
         schedulable=not spec.get("unschedulable") and _condition(status, "Ready") is not None,
+        silent_since=_silent_since(status),
     )
+
+
+def _silent_since(status: Raw) -> str:
+    for value in ("False", "Unknown"):
+        condition = _condition(status, "Ready", value)
+        if condition is not None:
+            return str(condition.get("lastTransitionTime") or "an unknown time")
+    return ""
 
 
 def _amount(text: str) -> float:

@@ -20,6 +20,7 @@ from rft_operator.ingest.server import Ingest, serve
 from rft_operator.queue import Key, Pace, WorkQueue, work
 from rft_operator.settings import Settings
 from rft_operator.tls_secret import current_identity
+from rft_operator.workloads import POLL_SECONDS
 
 REVIEW_THREADS = 8
 APART_SECONDS = 2.0
@@ -99,6 +100,7 @@ class Operator:
     async def start(self) -> None:
         """Start workers and ingest."""
         self._tasks.append(asyncio.create_task(self._beat()))
+        self._tasks.append(asyncio.create_task(self._look_at_queues()))
         if self._settings.ingest_url is not None:
             await self._start_ingest()
         self._tasks += [
@@ -125,6 +127,19 @@ class Operator:
         while True:
             self._signs.loop_turned()
             await asyncio.sleep(BEAT_SECONDS)
+
+    async def _look_at_queues(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(POLL_SECONDS)
+            try:
+                changed = await loop.run_in_executor(self._threads, self._controller.look_at_queues)
+            except Exception:
+                # An answer of a shape that no Kueue known here gives must not end the looking.
+                _log.exception("what Kueue says could not be read; trying again")
+                continue
+            for key in changed:
+                self._queue.add(key)
 
     async def _start_ingest(self) -> None:
         identity = await self._certificates()

@@ -233,6 +233,9 @@ def _is_bad(verdict: Verdict) -> bool:
         Reason.IMAGE_PULL,
         Reason.NO_PROGRESS,
         Reason.NAME_CONFLICT,
+        Reason.FAILED_CREATE,
+        Reason.INADMISSIBLE,
+        Reason.NODE_LOST,
         Reason.RETRYING,
     )
     return verdict.phase == "Failed" or verdict.reason in worrying

@@ -45,6 +45,8 @@ class Settings:
     """How long a trainer may be silent while it evaluates, and before its steps say how long they take."""
     read_nodes: bool = True
     """Whether the cluster's nodes are read: they say which GPUs to plan for, and why a pod is not placed."""
+    read_kueue: bool = True
+    """Whether Kueue's Workloads are read: they say why a job waits in its queue."""
     read_logs: bool = True
     """Whether the last lines of a trainer that has stalled are read and shown."""
 
@@ -100,6 +102,7 @@ def from_env(env: Mapping[str, str]) -> Settings:
         workers=number(env, "RFT_WORKERS", Settings.workers),
         no_progress_seconds=float(number(env, "RFT_NO_PROGRESS_SECONDS", int(Settings.no_progress_seconds))),
         read_nodes=switch(env, "RFT_READ_NODES", Settings.read_nodes),
+        read_kueue=switch(env, "RFT_READ_KUEUE", Settings.read_kueue),
         read_logs=switch(env, "RFT_READ_LOGS", Settings.read_logs),
     )
 

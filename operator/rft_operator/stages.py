@@ -11,12 +11,16 @@ from rft_api.problems import Problem
 from rft_api.status import Progress
 from rft_operator.decision import Facts, Part, Verdict
 from rft_operator.failures import Failure, Hindrance, classify, hindrance
+from rft_operator.kueue import held
 from rft_operator.objects.job import own_count_limit
+from rft_operator.objects.names import QUEUE_LABEL, owner_of
 from rft_operator.observe import Pod
 from rft_operator.stall import last_word, silence
 from rft_planner.unplaced import unplaced
 
 CONFLICT_RECHECK_SECONDS = 60.0
+LOST_RECHECK_SECONDS = 30.0
+"""After which a job whose node does not answer is looked at again: no watch tells of nodes."""
 NODES_RECHECK_SECONDS = 300.0
 """After which a job that no node takes is looked at again: the scheduler tells of no node that changed."""
 
@@ -101,7 +105,8 @@ def suspended(facts: Facts) -> Verdict | None:
         return Verdict(
             "Pending",
             Reason.SUSPENDED,
-            "Suspending: waiting for the trainer's checkpoint.",
+            " ".join(["Suspending: waiting for the trainer's checkpoint.", *_lost(facts)]),
+            requeue_after=_nodes_again(facts),
             delete_child=child is not None and not child.deleting,
         )
     return Verdict("Suspended", Reason.SUSPENDED, "Suspended by spec.suspend; the GPUs are free.")
@@ -113,7 +118,8 @@ def leaving(facts: Facts) -> Verdict | None:
     gone = child is None and not facts.observed.any_alive
     if gone or (child is not None and not child.deleting):
         return None
-    return Verdict("Pending", Reason.WAITING_FOR_POD, "Waiting for the pod of before to end.")
+    said = " ".join(["Waiting for the pod of before to end.", *_lost(facts)])
+    return Verdict("Pending", Reason.WAITING_FOR_POD, said, requeue_after=_nodes_again(facts))
 
 
 def unplannable(facts: Facts) -> Verdict | None:
@@ -127,6 +133,9 @@ def to_create(facts: Facts) -> Verdict | None:
     """Nothing runs yet: make the child and what it needs."""
     if facts.observed.child is not None:
         return None
+    if facts.observed.refused:
+        said = f"{facts.observed.refused} It is tried again."
+        return Verdict("Pending", Reason.FAILED_CREATE, said, ensure=_missing(facts))
     return Verdict("Pending", Reason.WAITING_FOR_POD, "The child Job is made.", ensure=_missing(facts))
 
 
@@ -138,8 +147,46 @@ def queued(facts: Facts) -> Verdict | None:
     child = facts.observed.child
     if child is None or not child.suspended:
         return None
-    message = "The child Job is suspended until its queue admits it."
-    return Verdict("Queued", Reason.QUEUED, message, ensure=_missing(facts), patch_child=_own_count(facts))
+    wanted = owner_of(dict(facts.document)).queue
+    why = held(facts.observed.workload, dict(wanted).get(QUEUE_LABEL, ""))
+    patch = _own_count(facts) or {}
+    if dict(wanted) != dict(child.queue):  # corrected, or put on, while it waits
+        gone = {name: None for name, _ in child.queue}
+        patch |= {"metadata": {"labels": {**gone, **dict(wanted)}}}
+    return Verdict("Queued", why.reason, why.message, ensure=_missing(facts), patch_child=patch or None)
+
+
+def node_lost(facts: Facts) -> Verdict | None:
+    """The pod's node does not answer: the pod may run on there, so no other may start."""
+    said = _lost(facts)
+    if not said:
+        return None
+    ensure, patch = _missing(facts), _own_count(facts)
+    return Verdict(
+        "Running", Reason.NODE_LOST, " ".join(said), stalled=True, ensure=ensure, patch_child=patch,
+        requeue_after=LOST_RECHECK_SECONDS,
+    )  # fmt: skip
+
+
+def _lost(facts: Facts) -> list[str]:
+    """Say which nodes with pods of this run do not answer, since when, and what a person can do."""
+    silent = {node.name: node.silent_since for node in facts.observed.nodes if node.silent_since}
+    pods = [pod for pod in facts.observed.pods if pod.alive and pod.node in silent]
+    return [
+        f"Node {pod.node} has not answered since {silent[pod.node]}, so nobody knows whether pod {pod.name} "
+        f"still runs there, and no other starts{_until_when(pod)}. If the machine is off or gone: "
+        f"kubectl delete node {pod.node}, or "
+        f"kubectl taint node {pod.node} node.kubernetes.io/out-of-service=nodeshutdown:NoExecute."
+        for pod in pods
+    ]
+
+
+def _until_when(pod: Pod) -> str:
+    return " before it is back" if pod.deleting else " before the cluster has given it up"
+
+
+def _nodes_again(facts: Facts) -> float | None:
+    return LOST_RECHECK_SECONDS if _lost(facts) else None
 
 
 def waiting(facts: Facts) -> Verdict | None:
@@ -210,6 +257,7 @@ STAGES: tuple[Callable[[Facts], Verdict | None], ...] = (
     unplannable,
     to_create,
     queued,
+    node_lost,
     waiting,
     running,
 )

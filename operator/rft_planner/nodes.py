@@ -43,6 +43,8 @@ class Node:
     taints: tuple[Taint, ...] = ()
     schedulable: bool = True
     """Whether it is ready and not cordoned."""
+    silent_since: str = ""
+    """Since when its kubelet has not said that it is ready, RFC 3339; empty: it has."""
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,13 @@ def test_a_node_that_takes_no_pods_is_known_as_such(change: dict[str, Any]) -> N
     assert not node({**RAW, **change}).schedulable
 
 
+@pytest.mark.parametrize("status", ["Unknown", "False"])
+def test_since_when_a_node_does_not_answer_is_known(status: str) -> None:
+    assert node(RAW).silent_since == ""
+    ready = {"type": "Ready", "status": status, "lastTransitionTime": "2026-11-22T17:58:00Z"}
+    assert node({**RAW, "status": {"conditions": [ready]}}).silent_since == "2026-11-22T17:58:00Z"
+
+
 def test_what_a_pod_asks_for_is_the_sum_of_its_containers() -> None:
     def container(**requests: str) -> dict[str, Any]:
         return {"name": "x", "resources": {"requests": requests}}

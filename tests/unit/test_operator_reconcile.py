@@ -16,10 +16,13 @@ from rft_api.status import Progress, RFTJobStatus, RunStatus
 from rft_api.validation import parse
 from rft_operator.clock import rfc3339
 from rft_operator.decision import Decision, Part
+from rft_operator.kueue import Workload
 from rft_operator.objects.config import run_config
 from rft_operator.objects.names import owner_of
 from rft_operator.observe import Child, Observed, Pod, Received, Terminated, Waiting
 from rft_operator.reconcile import baseline_to_read, reconcile
+from rft_operator.stages import LOST_RECHECK_SECONDS
+from rft_planner.nodes import Node
 from rft_planner.plan import plan
 
 NOW = datetime(2026, 11, 22, 18, 0, tzinfo=UTC)
@@ -619,6 +622,91 @@ def test_a_child_that_its_queue_holds_back_is_queued_and_left_alone(pods: tuple[
     assert (ready["status"], ready["reason"]) == ("False", "Queued")
     admitted = reconcile(rftjob(decision.status), STARTED, NOW)
     assert admitted.status["phase"] == "Pending"
+
+
+def test_why_a_child_waits_in_its_queue_stands_in_message_condition_and_event() -> None:
+    document = rftjob()
+    document["metadata"]["labels"] = {"kueue.x-k8s.io/queue-name": "gpus"}
+    child = replace(CHILD, suspended=True, queue=(("kueue.x-k8s.io/queue-name", "gpus"),))
+    held = replace(STARTED, child=child)
+    unknown = reconcile(document, held, NOW)
+    assert unknown.status["message"] == "The child Job is suspended until LocalQueue gpus admits it."
+    missing = Workload("w", pending_reason="Inadmissible", pending_message="LocalQueue gpus doesn't exist")
+    document["status"] = unknown.status
+    told = reconcile(document, replace(held, workload=missing), NOW)
+    ready = next(c for c in told.status["conditions"] if c["type"] == "Ready")
+    (note,) = told.notes
+    assert (told.status["phase"], ready["reason"], note.reason, note.warning) == (
+        "Queued", "Inadmissible", "Inadmissible", True,
+    )  # fmt: skip
+    for text in (told.status["message"], ready["message"], note.message):
+        assert "LocalQueue gpus doesn't exist" in text
+
+
+@pytest.mark.parametrize("wanted", [{}, {"kueue.x-k8s.io/queue-name": "right"}])
+def test_a_queue_that_is_corrected_while_the_job_waits_reaches_the_child(wanted: dict[str, str]) -> None:
+    document = rftjob()
+    document["metadata"]["labels"] = wanted
+    wrong = replace(CHILD, suspended=True, queue=(("kueue.x-k8s.io/queue-name", "wrong"),))
+    decision = reconcile(document, replace(STARTED, child=wrong), NOW)
+    labels = {"kueue.x-k8s.io/queue-name": None, **wanted}
+    assert decision.patch_child == {"metadata": {"labels": labels}}
+    runs = replace(wrong, suspended=False)
+    assert reconcile(document, replace(STARTED, child=runs), NOW).patch_child is None
+
+
+def test_what_the_api_server_refused_is_told_and_tried_again() -> None:
+    first = reconcile(rftjob(), Observed(), NOW)
+    assert Part.JOB in first.ensure
+    said = "Job sums-5b0d2ac7 cannot be made: 500: failed calling webhook."
+    again = reconcile(rftjob(first.status), Observed(refused=said), NOW)
+    assert again.ensure == first.ensure
+    assert again.status["message"] == f"{said} It is tried again."
+    assert [note.reason for note in again.notes] == ["FailedCreate"]
+    made = reconcile(rftjob(again.status), STARTED, NOW)
+    assert "cannot be made" not in made.status["message"]
+
+
+LOST = Node("worker-2", silent_since="2026-11-22T17:58:00Z", schedulable=False)
+
+
+@pytest.mark.parametrize("deleting", [False, True])
+def test_a_pod_on_a_node_that_does_not_answer_is_told_with_what_a_person_can_do(deleting: bool) -> None:
+    pod = replace(POD, node="worker-2", ready=False, deleting=deleting)
+    facts = replace(observed(pod), nodes=(LOST, Node("worker-1")))
+    decision = reconcile(rftjob(), facts, NOW)
+    ready, stalled = (
+        next(c for c in decision.status["conditions"] if c["type"] == kind) for kind in ("Ready", "Stalled")
+    )
+    assert (ready["reason"], stalled["status"], stalled["reason"]) == ("NodeLost", "True", "NodeLost")
+    for text in (
+        "worker-2",
+        "2026-11-22T17:58:00Z",
+        POD.name,
+        "kubectl delete node worker-2",
+        "out-of-service",
+    ):
+        assert text in decision.status["message"]
+    assert decision.requeue_after == LOST_RECHECK_SECONDS
+    assert [note.warning for note in decision.notes if note.reason == "NodeLost"] == [True]
+    back = reconcile(rftjob(decision.status), observed(POD), NOW)
+    assert "worker-2" not in back.status["message"]
+
+
+@pytest.mark.parametrize("node", ["worker-1", ""])
+def test_a_lost_node_without_a_pod_of_this_run_is_none_of_its_business(node: str) -> None:
+    facts = replace(observed(replace(POD, node=node)), nodes=(LOST, Node("worker-1")))
+    assert "worker-2" not in reconcile(rftjob(), facts, NOW).status["message"]
+
+
+def test_what_waits_for_the_pod_of_a_lost_node_says_so() -> None:
+    pod = replace(POD, node="worker-2", deleting=True)
+    facts = replace(observed(pod), nodes=(LOST,))
+    suspending = reconcile(rftjob(suspend=True), facts, NOW)
+    assert suspending.delete_child
+    assert "kubectl delete node worker-2" in suspending.status["message"]
+    leaving = reconcile(rftjob(), replace(facts, child=None), NOW)
+    assert "kubectl delete node worker-2" in leaving.status["message"]
 
 
 def test_a_queued_job_can_be_suspended_and_cancelled() -> None:

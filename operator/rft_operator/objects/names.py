@@ -1,6 +1,7 @@
 """Names, labels and owner references of the child objects."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,8 @@ MANAGED_BY = "app.kubernetes.io/managed-by"
 OPERATOR_NAME = "rft-operator"
 LABEL_JOB_UID = "rft.dev/job-uid"
 LABEL_JOB_NAME = "rft.dev/job-name"
-QUEUE_LABELS = ("kueue.x-k8s.io/queue-name", "kueue.x-k8s.io/priority-class")
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+QUEUE_LABELS = (QUEUE_LABEL, "kueue.x-k8s.io/priority-class")
 """Labels of an RFTJob by which Kueue admits its child Job."""
 SELECTOR = f"{MANAGED_BY}={OPERATOR_NAME},{LABEL_JOB_UID}"
 """Label selector of everything the operator makes."""
@@ -79,9 +81,13 @@ class Owner:
 def owner_of(document: dict[str, Any]) -> Owner:
     """Return the owner an RFTJob document is."""
     metadata = document["metadata"]
+    return Owner(metadata["name"], metadata["namespace"], metadata["uid"], queue_labels(metadata))
+
+
+def queue_labels(metadata: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Return the labels of an object that are for a queue."""
     labels = metadata.get("labels") or {}
-    queue = tuple((name, labels[name]) for name in QUEUE_LABELS if name in labels)
-    return Owner(metadata["name"], metadata["namespace"], metadata["uid"], queue)
+    return tuple((name, labels[name]) for name in QUEUE_LABELS if name in labels)
 
 
 def controller_uid(raw: dict[str, Any]) -> str | None:

@@ -1,0 +1,155 @@
+"""What Kueue says of a child Job that it holds back: facts of its Workload, and one sentence for people.
+
+A Workload is Kueue's own object for a Job. ``workloads`` reads it while the Job waits.
+
+Source of the conditions and their reasons: ``Workload`` in Kueue's API reference, kueue.x-k8s.io/v1beta1 and
+v1beta2.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rft_api.conditions import Reason
+
+Raw = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Check:
+    """An AdmissionCheck of a Workload: ``state`` is Pending, Ready, Retry or Rejected."""
+
+    name: str
+    state: str
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What Kueue says of one Job."""
+
+    name: str
+    queue: str = ""
+    active: bool = True
+    admitted: bool = False
+    reserved: bool = False
+    """Whether it has quota; it is admitted when the checks are ready too."""
+    pending_reason: str = ""
+    """Why it has no quota, in Kueue's word: ``Pending`` or ``Inadmissible``; empty before Kueue says it."""
+    pending_message: str = ""
+    evicted_reason: str = ""
+    evicted_message: str = ""
+    evicted_at: str = ""
+    requeue_at: str = ""
+    """Until when Kueue leaves it aside, RFC 3339."""
+    checks: tuple[Check, ...] = ()
+    place: int = 0
+    """Its place in the LocalQueue, from 1, as ``rounded``; 0: not known."""
+
+
+PLACES = (20, 50, 100, 200, 500, 1000, 2000, 5000)
+
+
+def rounded(place: int) -> int:
+    """Return a place up to 10 as it is, and a later one as the next of ``PLACES``.
+
+    Each job that is admitted moves all others up, and what moves is written into as many statuses.
+    """
+    return place if place <= 10 else next((most for most in PLACES if place <= most), PLACES[-1])
+
+
+@dataclass(frozen=True)
+class Held:
+    """Why a Job waits, for condition, message and Event."""
+
+    reason: str
+    message: str
+
+
+def workload(raw: Raw) -> Workload:
+    """Return the facts of a Workload."""
+    spec, status = raw.get("spec") or {}, raw.get("status") or {}
+    conditions = {c.get("type"): c for c in status.get("conditions") or []}
+    quota, evicted = conditions.get("QuotaReserved") or {}, conditions.get("Evicted") or {}
+    # A Workload that has quota again keeps the condition of its last eviction, as False.
+    preempted = conditions.get("Preempted") or {}
+    was = evicted if evicted.get("status") == "True" else {}
+    by = preempted if was.get("reason") == "Preempted" and preempted.get("status") == "True" else was
+    waits = quota.get("status") == "False"
+    return Workload(
+        name=raw["metadata"]["name"],
+        queue=str(spec.get("queueName") or ""),
+        active=spec.get("active") is not False,
+        admitted=_holds(conditions.get("Admitted")),
+        reserved=_holds(quota),
+        pending_reason=str(quota.get("reason") or "") if waits else "",
+        pending_message=str(quota.get("message") or "") if waits else "",
+        evicted_reason=str(was.get("reason") or ""),
+        evicted_message=str(by.get("message") or ""),
+        evicted_at=str(was.get("lastTransitionTime") or ""),
+        requeue_at=str((status.get("requeueState") or {}).get("requeueAt") or ""),
+        checks=tuple(
+            Check(str(c["name"]), str(c.get("state") or "Pending"), str(c.get("message") or ""))
+            for c in status.get("admissionChecks") or []
+        ),
+    )
+
+
+def _holds(condition: Raw | None) -> bool:
+    return condition is not None and condition.get("status") == "True"
+
+
+def held(found: Workload | None, queue: str) -> Held:
+    """Say why a suspended child Job waits; ``queue`` is the LocalQueue that its label names."""
+    if found is None:
+        said = (
+            f"The child Job is suspended until LocalQueue {queue} admits it."
+            if queue
+            else "Somebody has suspended the child Job, which names no queue: whoever did has to resume it."
+        )
+        return Held(Reason.QUEUED, said)
+    if not found.active:
+        said = f"Kueue's Workload {found.name} is deactivated (spec.active is false){_because(found)}."
+        return Held(Reason.INADMISSIBLE, f"{said} Set spec.active to true to queue it again.")
+    check = _worst(found.checks)
+    if check is not None and (found.reserved or check.state != "Pending"):
+        told = f": {_sentence(check.message)}" if check.message else "."
+        again = f" Kueue tries again at {found.requeue_at}." if found.requeue_at else ""
+        reason = Reason.INADMISSIBLE if check.state == "Rejected" else Reason.QUEUED
+        return Held(reason, f"AdmissionCheck {check.name} says {check.state}{told}{again}{_evicted(found)}")
+    if found.admitted:
+        return Held(Reason.QUEUED, f"LocalQueue {queue} has admitted the child Job; it starts.")
+    reason, said = Reason.QUEUED, f"The child Job waits in LocalQueue {queue}."
+    if found.pending_message:
+        said = f"The child Job waits in LocalQueue {queue}: {_sentence(found.pending_message)}"
+    if found.place:
+        place = f"number {found.place}" if found.place <= 10 else f"among the first {found.place}"
+        said += f" It is {place} there."
+    if found.pending_reason == "Inadmissible":
+        reason = Reason.INADMISSIBLE
+    elif found.evicted_reason == "Preempted":
+        reason = Reason.PREEMPTED
+    if found.requeue_at:
+        said += f" Kueue leaves it aside until {found.requeue_at}."
+    return Held(reason, said + _evicted(found))
+
+
+def _because(found: Workload) -> str:
+    return f": {found.evicted_message.rstrip('.')}" if found.evicted_message else ""
+
+
+def _evicted(found: Workload) -> str:
+    if not found.evicted_reason:
+        return ""
+    return f" Kueue stopped it at {found.evicted_at} ({found.evicted_reason}){_because(found)}."
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith(".") else f"{text}."
+
+
+def _worst(checks: Iterable[Check]) -> Check | None:
+    """Return the check that decides: one that is rejected, else to be tried again, else waiting."""
+    order = ("Rejected", "Retry", "Pending")
+    waiting = sorted((c for c in checks if c.state in order), key=lambda c: order.index(c.state))
+    return waiting[0] if waiting else None

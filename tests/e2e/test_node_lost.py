@@ -1,0 +1,68 @@
+"""A node that is cut off while a trainer runs on it: what the user reads meanwhile, and how the run ends."""
+
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.cluster.layout import default_layout
+from tests.cluster.provider import choose_provider
+from tests.e2e.conftest import variant
+from tests.e2e.test_first_light import condition, ended, pods, status
+from tests.kubectl import Kubectl, Object
+from tests.waiting import wait_until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+NAME = "cut-off"
+
+
+@pytest.fixture
+def far_node(kubectl: Kubectl) -> str:
+    """A node of kind's that takes pods and has not the operator's."""
+    described = choose_provider(default_layout()).describe()
+    nodes = described.get("nodes_for_pods", "").split(",")
+    if len(nodes) < 2:
+        pytest.skip("needs kind with two workers: one that is cut off, and one for the operator")
+    everywhere = ("get", "pods", "--all-namespaces", "-l", "app.kubernetes.io/name=rft-operator")
+    taken = kubectl.run(*everywhere, "-o", "jsonpath={.items[*].spec.nodeName}").stdout.split()
+    return next(node for node in nodes if node not in taken)
+
+
+@contextmanager
+def cut_off(node: str) -> Iterator[None]:
+    """Stop all that runs on a node, where it is."""
+    subprocess.run(["docker", "pause", node], check=True, capture_output=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["docker", "unpause", node], check=True, capture_output=True)
+
+
+def test_a_node_that_is_cut_off_is_told_and_the_run_goes_on_when_it_is_back(
+    kubectl: Kubectl, example: list[Object], far_node: str
+) -> None:
+    objects = variant(example, NAME, sampling={"engine": "transformers"}, stop={"maxSteps": 8})
+    job = next(o for o in objects if o["kind"] == "RFTJob")
+    placed = job["spec"].setdefault("resources", {})
+    placed["nodeSelector"] = {**placed.get("nodeSelector", {}), "kubernetes.io/hostname": far_node}
+    kubectl.apply(*objects)
+    wait_until("a step", lambda: status(kubectl, NAME).get("progress", {}).get("step", 0) >= 1, 300)
+    with cut_off(far_node):
+        began = time.monotonic()
+        lost = wait_until(
+            "it is told",
+            lambda: (
+                found
+                if (found := condition(status(kubectl, NAME), "Ready"))["reason"] == "NodeLost"
+                else None
+            ),
+            120,
+        )
+        print(f"told after {time.monotonic() - began:.0f} s: {lost['message']}")
+        assert f"kubectl delete node {far_node}" in lost["message"]
+    found = wait_until("the job ends", lambda: ended(kubectl, NAME), 300)
+    assert found["phase"] == "Succeeded", found
+    assert found.get("failedPods", 0) == 0
+    assert len(pods(kubectl, NAME)) == 1, "the pod went on"

@@ -1,0 +1,188 @@
+"""A real Kueue, installed by its own chart: queues, and what is asked of it."""
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from rft_operator.cluster import ClusterError, NotFound
+from rft_operator.objects.names import QUEUE_LABELS
+from rft_operator.workloads import JOB_UID
+from tests.cluster.layout import default_layout
+from tests.cluster.provider import choose_provider
+from tests.integration.account_support import tool
+from tests.integration.operator_support import Api, Object, Run
+from tests.tables import Table
+from tests.waiting import wait_until
+
+CHART, IMAGE, ARCHIVE = "RFT_KUEUE_CHART", "RFT_KUEUE_IMAGE", "RFT_KUEUE_ARCHIVE"
+NAMESPACE = "kueue-system"
+KUEUE = "apis/kueue.x-k8s.io/v1beta1"
+WORKLOADS = "apis/kueue.x-k8s.io/v1beta2/namespaces/{}/workloads"
+LOCAL_QUEUES = f"{KUEUE}/namespaces/{{}}/localqueues"
+CONTROLLER = f"apis/apps/v1/namespaces/{NAMESPACE}/deployments/kueue-controller-manager"
+QUEUE_NAME, PRIORITY = QUEUE_LABELS
+TOLD_WITHIN = 10.0
+"""Seconds within which a user must read why a job waits."""
+
+
+@dataclass
+class Told:
+    """Fills the table of cases: what the user reads, and after how many seconds."""
+
+    table: Table
+
+    def until(
+        self, case: str, run: Run, part: str, *, within: float = TOLD_WITHIN, since: float = 0.0
+    ) -> Object:
+        """Wait until the message of ``run`` has ``part``; note text and seconds; return the status."""
+        began = since or time.monotonic()
+        status: Object = {}
+
+        def told() -> bool:
+            nonlocal status
+            status = run.status
+            return part in status.get("message", "")
+
+        try:
+            wait_until(f"{case}: {part}", told, 60)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; it says: {status.get('message')}") from None
+        took = time.monotonic() - began
+        self.table.rows.append((case, status["message"], f"{took:.1f}"))
+        assert took < within, f"{case}: told after {took:.1f} s"
+        ready = next(c for c in status["conditions"] if c["type"] == "Ready")
+        assert ready["message"] == status["message"]
+        return status
+
+
+class Kueue:
+    """The installed Kueue, as an administrator sets it up."""
+
+    def __init__(self, api: Api) -> None:
+        self.api = api
+        self._made: list[tuple[str, str]] = []
+
+    def make(self, path: str, body: Object) -> None:
+        """Make an object; it is removed with the test."""
+        self.api.create(path, {"apiVersion": "kueue.x-k8s.io/v1beta1", **body})
+        self._made.append((path, body["metadata"]["name"]))
+
+    def remove(self) -> None:
+        """Remove what was made. Kueue keeps what another of these uses until that one is gone."""
+        made, self._made = self._made, []
+        for path, name in made:
+            with suppress(NotFound):
+                self.api.delete(path, name)
+        for path, name in made:
+            wait_until(f"{name} is gone", partial(gone, self.api, path, name), 60)
+
+    def flavor(self, name: str) -> None:
+        """Make a ResourceFlavor."""
+        body = {"kind": "ResourceFlavor", "metadata": {"name": name}, "spec": {}}
+        self.make(f"{KUEUE}/resourceflavors", body)
+
+    def cluster_queue(
+        self, name: str, flavor: str, cpu: str, *, gpus: str | None = None, **spec: object
+    ) -> None:
+        """Make a ClusterQueue with so many CPUs, memory without end, and GPUs where they are given."""
+        quotas = {"cpu": cpu, "memory": "10Ti", **({"nvidia.com/gpu": gpus} if gpus is not None else {})}
+        group = {
+            "coveredResources": list(quotas),
+            "flavors": [
+                {"name": flavor, "resources": [{"name": k, "nominalQuota": v} for k, v in quotas.items()]}
+            ],
+        }
+        self.make(
+            f"{KUEUE}/clusterqueues",
+            {
+                "kind": "ClusterQueue",
+                "metadata": {"name": name},
+                "spec": {"namespaceSelector": {}, "resourceGroups": [group], **spec},
+            },
+        )
+
+    def local_queue(self, name: str, cluster_queue: str) -> None:
+        """Make a LocalQueue in the namespace of the tests."""
+        self.make(
+            LOCAL_QUEUES,
+            {"kind": "LocalQueue", "metadata": {"name": name}, "spec": {"clusterQueue": cluster_queue}},
+        )
+
+    def workload(self, run: Run) -> Object:
+        """Return the Workload of a run's child Job, once there is one."""
+        uid = run.child()["metadata"]["uid"]
+        path = f"{WORKLOADS}?labelSelector={quote(f'{JOB_UID}={uid}', safe='')}"
+        return wait_until(
+            "the Workload", lambda: next(iter(self.api.call("GET", path).get("items") or []), None)
+        )
+
+
+def gone(api: Api, path: str, name: str) -> bool:
+    """Whether there is no such object."""
+    return api.find(path, name) is None
+
+
+def answers(api: Api) -> bool:
+    """Whether Kueue's webhook answers. Helm calls Kueue ready before that; until then no Job can be made."""
+    flavor = {"apiVersion": "kueue.x-k8s.io/v1beta1", "kind": "ResourceFlavor", "metadata": {"name": "probe"}}
+    try:
+        api.create(f"{KUEUE}/resourceflavors?dryRun=All", flavor)
+    except ClusterError:
+        return False
+    return True
+
+
+def image_of(tag: str) -> list[str]:
+    """Return Helm's settings for an image that was loaded into the nodes."""
+    repository, _, version = tag.rpartition(":")
+    manager = "controllerManager.manager"
+    return [
+        f"{manager}.image.repository={repository}",
+        f"{manager}.image.tag={version}",
+        f"{manager}.image.pullPolicy=Never",
+    ]
+
+
+@contextmanager
+def installed(kubeconfig: Path) -> Iterator[None]:
+    """Install Kueue by the chart that RFT_KUEUE_CHART names; remove it afterwards, its CRDs too."""
+    chart = os.environ.get(CHART)
+    if not chart:
+        pytest.skip(f"no Kueue: {CHART} names its chart, {IMAGE} its image, {ARCHIVE} what to load")
+    settings = ["controllerManager.manager.resources.requests.cpu=50m"]
+    if image := os.environ.get(IMAGE):
+        settings += image_of(image)
+    if archive := os.environ.get(ARCHIVE):
+        choose_provider(default_layout()).load_images([Path(archive)])
+    helm = [tool("helm"), "--kubeconfig", str(kubeconfig), "--namespace", NAMESPACE]
+    options = [word for setting in settings for word in ("--set", setting)]
+    install = [*helm, "install", "kueue", chart, "--create-namespace", "--wait", "--timeout", "5m", *options]
+    try:
+        done = subprocess.run(install, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        yield
+    finally:
+        subprocess.run(
+            [*helm, "uninstall", "kueue", "--wait", "--timeout", "60s"], capture_output=True, check=False
+        )
+        subprocess.run(
+            [
+                tool("kubectl"),
+                "--kubeconfig",
+                str(kubeconfig),
+                "delete",
+                "namespace",
+                NAMESPACE,
+                "--ignore-not-found",
+            ],
+            capture_output=True,
+            check=False,
+        )

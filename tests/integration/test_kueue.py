@@ -1,0 +1,281 @@
+"""With a real Kueue: why a job waits, in the words that its user reads, and how soon.
+
+The pods of these jobs fit no node, which Kueue does not mind: it counts what they ask for.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rft_planner.sizes import quantity
+from tests.integration.kueue_support import (
+    CONTROLLER,
+    KUEUE,
+    PRIORITY,
+    QUEUE_NAME,
+    WORKLOADS,
+    Kueue,
+    Told,
+    answers,
+    gone,
+    installed,
+)
+from tests.integration.operator_support import CONFIG_MAPS, JOBS, RFTJOBS, Api, Object, Operator, Run
+from tests.tables import table
+from tests.waiting import wait_until
+
+pytestmark = [pytest.mark.cluster, pytest.mark.kueue, pytest.mark.timeout(400)]
+
+
+@pytest.fixture(scope="module")
+def told(request: pytest.FixtureRequest) -> Told:
+    return Told(table(request.config, "Kueue: why a job waits", "case", "what its user reads", "seconds"))
+
+
+@pytest.fixture(scope="module")
+def running(api: Api, kubeconfig: Path) -> Iterator[None]:
+    with installed(kubeconfig):
+        wait_until("Kueue's webhook answers", partial(answers, api), 240, poll=1.0)
+        yield
+
+
+@pytest.fixture
+def kueue(running: None, api: Api) -> Iterator[Kueue]:
+    """Kueue with one ClusterQueue of four CPUs, and the LocalQueue "team" for it."""
+    kueue = Kueue(api)
+    kueue.flavor("cpu")
+    kueue.cluster_queue("all", "cpu", "4")
+    kueue.local_queue("team", "all")
+    yield kueue
+    kueue.remove()
+
+
+@pytest.fixture
+def queue(
+    kueue: Kueue, api: Api, operator: Operator, manifest: Callable[..., Object]
+) -> Iterator[Callable[..., Run]]:
+    """Create an RFTJob of so many CPUs in a queue; it is gone after the test."""
+    made: list[Run] = []
+
+    def create(cpu: str, name: str = "team", priority: str | None = None, **resources: Any) -> Run:
+        accelerator = {} if "gpus" in resources else {"accelerator": {"name": "cpu"}}
+        placed = {"cpu": cpu, "memory": "12Gi", "nodeSelector": {"rft.dev/none": "here"}}
+        document = manifest(resources={**accelerator, **placed, **resources})
+        document["metadata"]["name"] += f"-{len(made)}"
+        document["metadata"]["labels"] = {QUEUE_NAME: name, **({PRIORITY: priority} if priority else {})}
+        made.append(Run(api, api.create(RFTJOBS, document)))
+        return made[-1]
+
+    yield create
+    operator.check()
+    for run in made:
+        if api.find(RFTJOBS, run.name) is not None:
+            api.delete(RFTJOBS, run.name)
+    for run in made:
+        wait_until("the Job is gone", partial(gone, api, JOBS, run.child_name), 60)
+
+
+def admitted(run: Run) -> None:
+    """Wait until Kueue lets the child Job run."""
+    wait_until("admission", lambda: run.child()["spec"].get("suspend") is not True)
+    wait_until("it is told", lambda: run.status.get("phase") != "Queued")
+
+
+def test_quota_that_is_short_and_then_freed(told: Told, kueue: Kueue, queue: Callable[..., Run]) -> None:
+    first = queue("3")
+    admitted(first)
+    second = queue("2")
+    status = told.until("quota short", second, "insufficient unused quota for cpu")
+    assert (status["phase"], second.condition("Ready")["reason"]) == ("Queued", "Queued")
+    told.until("its place in the queue", second, "It is number 1 there.")
+    first.api.patch(RFTJOBS, first.name, {"spec": {"cancel": True}})
+    admitted(second)
+
+
+def test_a_queue_that_does_not_exist_and_is_then_made(
+    told: Told, kueue: Kueue, queue: Callable[..., Run]
+) -> None:
+    run = queue("1", "later")
+    told.until("LocalQueue missing", run, "LocalQueue later doesn't exist")
+    assert run.condition("Ready")["reason"] == "Inadmissible"
+    kueue.local_queue("later", "all")
+    admitted(run)
+
+
+def test_a_label_that_is_corrected_while_the_job_waits(
+    told: Told, kueue: Kueue, queue: Callable[..., Run], api: Api
+) -> None:
+    run = queue("1", "tema")
+    told.until("label wrong, then corrected", run, "LocalQueue tema doesn't exist")
+    api.patch(RFTJOBS, run.name, {"metadata": {"labels": {QUEUE_NAME: "team"}}})
+    admitted(run)
+
+
+def test_a_queue_that_is_held(told: Told, kueue: Kueue, queue: Callable[..., Run], api: Api) -> None:
+    api.patch(f"{KUEUE}/clusterqueues", "all", {"spec": {"stopPolicy": "Hold"}})
+    run = queue("1")
+    told.until("ClusterQueue held", run, "ClusterQueue all is inactive")
+    api.patch(f"{KUEUE}/clusterqueues", "all", {"spec": {"stopPolicy": "None"}})
+    admitted(run)
+
+
+def test_a_job_that_a_higher_priority_preempts_ten_times(
+    told: Told, kueue: Kueue, queue: Callable[..., Run], api: Api
+) -> None:
+    for name, value in (("low", 1), ("high", 100)):
+        body = {"kind": "WorkloadPriorityClass", "metadata": {"name": name}, "value": value}
+        kueue.make(f"{KUEUE}/workloadpriorityclasses", body)
+    preemption = {"withinClusterQueue": "LowerPriority"}
+    api.patch(f"{KUEUE}/clusterqueues", "all", {"spec": {"preemption": preemption}})
+    patient = queue("3", priority="low")
+    for number in range(10):
+        admitted(patient)
+        patient.start_pod(patient.pod())
+        urgent = queue("3", priority="high")
+        if number == 0:
+            told.until("preempted by a higher priority", patient, "Kueue stopped it at ")
+            assert patient.condition("Ready")["reason"] == "Preempted"
+        else:
+            patient.wait_for_phase("Queued")
+        # What a kubelet does: the trainer ends by SIGTERM, and the pod with it.
+        for pod in patient.pods():
+            if pod["status"]["phase"] == "Running":
+                patient.end_pod(pod, 143)
+        api.delete(RFTJOBS, urgent.name)
+        wait_until("the urgent Job is gone", partial(gone, api, JOBS, urgent.child_name), 60)
+    admitted(patient)
+    status = patient.status
+    assert status.get("failedPods", 0) == 0
+    assert status["phase"] in ("Pending", "Starting", "Running")
+
+
+def test_a_workload_that_is_deactivated(
+    told: Told, kueue: Kueue, queue: Callable[..., Run], api: Api
+) -> None:
+    run = queue("1")
+    admitted(run)
+    name = kueue.workload(run)["metadata"]["name"]
+    api.patch(WORKLOADS, name, {"spec": {"active": False}})
+    told.until("Workload deactivated", run, "is deactivated (spec.active is false)")
+    api.patch(WORKLOADS, name, {"spec": {"active": True}})
+    admitted(run)
+
+
+@pytest.mark.parametrize("state", ["Pending", "Retry", "Rejected"])
+def test_an_admission_check_that_waits_or_refuses(
+    told: Told, kueue: Kueue, queue: Callable[..., Run], api: Api, state: str
+) -> None:
+    check = {
+        "kind": "AdmissionCheck",
+        "metadata": {"name": "budget"},
+        "spec": {"controllerName": "test/none"},
+    }
+    kueue.make(f"{KUEUE}/admissionchecks", check)
+    at = "2026-11-28T00:00:00Z"
+    active = {"type": "Active", "status": "True", "reason": "Active", "message": "", "lastTransitionTime": at}
+    api.patch(f"{KUEUE}/admissionchecks", "budget/status", {"status": {"conditions": [active]}})
+    api.patch(f"{KUEUE}/clusterqueues", "all", {"spec": {"admissionChecks": ["budget"]}})
+    run = queue("1")
+    told.until(f"AdmissionCheck, then {state}", run, "AdmissionCheck budget says Pending")
+    if state == "Pending":
+        return
+    workload = kueue.workload(run)
+    checks = workload["status"]["admissionChecks"]
+    checks[0] |= {"state": state, "message": "no budget this month"}
+    api.patch(WORKLOADS, f"{workload['metadata']['name']}/status", {"status": {"admissionChecks": checks}})
+    # Kueue takes a check that is tried again back to Pending; a Workload that is refused is deactivated.
+    expected = "(spec.active is false)" if state == "Rejected" else "Previously: Retry"
+    told.until(f"AdmissionCheck {state}", run, expected)
+
+
+def test_the_users_suspend_over_kueues_and_back(
+    told: Told, kueue: Kueue, queue: Callable[..., Run], api: Api
+) -> None:
+    blocking = queue("4")
+    admitted(blocking)
+    run = queue("1")
+    told.until("queued, then suspended by its user", run, "insufficient unused quota")
+    api.patch(RFTJOBS, run.name, {"spec": {"suspend": True}})
+    run.wait_for_phase("Suspended")
+    api.patch(RFTJOBS, run.name, {"spec": {"suspend": False}})
+    told.until("resumed, queued again", run, "insufficient unused quota")
+    api.delete(RFTJOBS, blocking.name)
+    admitted(run)
+
+
+def test_deletion_while_queued_leaves_nothing(
+    told: Told, kueue: Kueue, queue: Callable[..., Run], api: Api
+) -> None:
+    run = queue("9")
+    told.until("asks for more than there is", run, "insufficient quota for cpu")
+    child = run.child_name
+    api.delete(RFTJOBS, run.name)
+    wait_until("the Job is gone", lambda: api.find(JOBS, child) is None)
+    wait_until("the ConfigMap is gone", lambda: api.find(CONFIG_MAPS, child) is None)
+    wait_until(
+        "the Workload is gone",
+        lambda: not any(child in w["metadata"]["name"] for w in api.call("GET", WORKLOADS)["items"]),
+    )
+
+
+def test_gpus_are_counted_as_the_plan_says(
+    told: Told, kueue: Kueue, queue: Callable[..., Run], api: Api
+) -> None:
+    kueue.flavor("gpu")
+    kueue.cluster_queue("gpus", "gpu", "64", gpus="2")
+    kueue.local_queue("gpus", "gpus")
+    first = queue("2", "gpus", gpus=2, accelerator={"name": "nvidia-l40s-48gb"})
+    admitted(first)
+    counted = kueue.workload(first)["status"]["admission"]["podSetAssignments"][0]["resourceUsage"]
+    plan = first.status["plan"]
+    assert counted["nvidia.com/gpu"] == str(plan["gpus"]) == "2"
+    asked: dict[str, float] = {}
+    for container in first.child()["spec"]["template"]["spec"]["containers"]:
+        resources = container["resources"]
+        for name, amount in {**resources.get("limits", {}), **resources["requests"]}.items():
+            asked[name] = asked.get(name, 0.0) + quantity(amount)
+    assert {name: quantity(amount) for name, amount in counted.items()} == asked
+    second = queue("2", "gpus", gpus=1, accelerator={"name": "nvidia-l40s-48gb"})
+    told.until(
+        "GPU quota short", second, "insufficient unused quota for nvidia.com/gpu in flavor gpu, 1 more"
+    )
+
+
+def test_two_queues_of_one_cohort_borrow_and_reclaim(
+    told: Told, kueue: Kueue, queue: Callable[..., Run], api: Api
+) -> None:
+    for name in ("left", "right"):
+        reclaim = {"reclaimWithinCohort": "Any"}
+        kueue.cluster_queue(name, "cpu", "2", cohort="both", preemption=reclaim)
+        kueue.local_queue(name, name)
+    borrower = queue("3", "left")
+    admitted(borrower)
+    owner = queue("2", "right")
+    told.until("reclaimed by the other queue of the cohort", borrower, "Kueue stopped it at ")
+    admitted(owner)
+
+
+def test_while_kueues_webhook_is_down_it_is_told_and_mends_itself(
+    told: Told, kueue: Kueue, queue: Callable[..., Run], api: Api
+) -> None:
+    api.call("PATCH", CONTROLLER, {"spec": {"replicas": 0}})
+    try:
+        wait_until(
+            "Kueue is gone", lambda: not api.call("GET", CONTROLLER).get("status", {}).get("replicas"), 60
+        )
+        began = time.monotonic()
+        run = queue("1")
+        told.until("Kueue's webhook down", run, "kueue", within=30.0, since=began)
+        assert run.condition("Ready")["reason"] == "FailedCreate"
+    finally:
+        api.call("PATCH", CONTROLLER, {"spec": {"replicas": 1}})
+    wait_until("admission", lambda: api.find(JOBS, run.child_name), 180)
+    admitted(run)
+
+
+def test_nothing_of_this_was_logged_as_an_error(told: Told, kueue: Kueue, operator: Operator) -> None:
+    assert "a decision failed" not in operator.log.read_text()
