@@ -2,7 +2,7 @@
 # make test   every check and every test
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help setup demo demo-cluster cluster-up cluster-down images generate lint format test test-unit bench-api bench-memory bench-operator bench-data bench-trainer bench-update chaos resume clean
+.PHONY: help setup demo demo-cluster cluster-up cluster-down images generate lint format test test-old test-unit bench-api bench-memory bench-operator bench-data bench-trainer bench-update chaos resume clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -37,6 +37,9 @@ format: setup ## Format the code
 
 test: setup ## Every check and every test, the cluster's included
 	scripts/test.sh
+
+test-old: setup ## The tests on the cluster, on Kubernetes 1.20, built once
+	RFT_TEST_CLUSTER=old RFT_TEST_ONLY=cluster scripts/test.sh
 
 test-unit: setup ## The tests that need neither vLLM nor a server
 	.venv/bin/python -m pytest -m "not vllm and not cluster and not e2e and not modern"

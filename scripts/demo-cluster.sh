@@ -6,6 +6,7 @@
 #   scripts/demo-cluster.sh run       all of that, then the example until it ends
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. scripts/ready-programs.sh
 
 namespace=${NAMESPACE:-default}
 job=arithmetic
@@ -25,6 +26,7 @@ ingest_options() {
 
 prepare() {
   log "cluster"
+  use_ready_programs
   python3 -m tests.cluster up
   use_cluster
   log "operator image"
@@ -45,7 +47,7 @@ install() {
   built=$(cksum .cache/images/operator.tar 2>/dev/null | tr -cd 0-9 || true)
   helm upgrade --install rft-operator charts/rft-operator --namespace rft-system --create-namespace \
     --set image.repository=rft-operator --set image.tag=dev \
-    --take-ownership --set trainer.image.repository=rft-trainer --set trainer.image.tag=dev \
+    --take-ownership --force-conflicts --set trainer.image.repository=rft-trainer --set trainer.image.tag=dev \
     --set-string "podAnnotations.rft\\.dev/image=$built" $(ingest_options) "$@" --wait --timeout 5m
 }
 

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # `make test`: all checks and all tests. Brings the test cluster up if it is down, and then takes it down again.
 # What fails does not stop the rest: one run shows everything that is wrong. The last lines name each failed
-# check and test of both halves, with the command that runs it again alone.
+# check and test of both halves, with the command that runs it again alone. RFT_TEST_ONLY=cluster leaves the half out
+# that needs no cluster.
 set -uo pipefail
 cd "$(dirname "$0")/.."
+. scripts/ready-programs.sh
 
 python=.venv/bin/python
 report=$(mktemp -d) # what has failed: one file with stages, one with tests of each half
@@ -15,6 +17,23 @@ stage() {
   echo "== $name took $((SECONDS - started)) s"
 }
 
+# bash acts on a signal only when its child has ended, unless it waits for it. The child gets a process group of its
+# own, so that all of it can be ended.
+current=
+interruptible() {
+  set -m
+  "$@" </dev/null &
+  current=$!
+  set +m
+  wait "$current"
+  local status=$?
+  current=
+  return $status
+}
+end_group() { # and wait for its first process
+  [ -z "$1" ] || { kill -- "-$1" && wait "$1"; } 2>/dev/null
+}
+
 leave_cluster=no
 python3 -m tests.cluster status >/dev/null 2>&1 && leave_cluster=yes
 log=$(mktemp)
@@ -22,9 +41,11 @@ beside=
 cluster_down() {
   [ "$leave_cluster" = yes ] || python3 -m tests.cluster down
   leave_cluster=yes
+  end_engine
 }
 clean_up() {
-  [ -z "$beside" ] || kill -- "-$beside" 2>/dev/null
+  end_group "$beside"
+  end_group "$current"
   rm -rf "$log" "$report"
   cluster_down
 }
@@ -37,18 +58,27 @@ without_a_cluster() {
   RFT_FAILED_TESTS=$report/without stage "tests without a cluster" "" \
     $python -m pytest -m "not cluster and not e2e" --durations=10 "$@"
 }
-set -m # a process group of its own, so that an interrupt ends all of it
-without_a_cluster "$@" >"$log" 2>&1 </dev/null &
-beside=$!
-set +m
+if [ "$leave_cluster" = no ]; then
+  use_ready_programs
+  use_ready_kueue
+fi
+if [ "${RFT_TEST_ONLY:-}" != cluster ]; then
+  set -m # a process group of its own, so that an interrupt ends all of it
+  without_a_cluster "$@" >"$log" 2>&1 </dev/null &
+  beside=$!
+  set +m
+fi
 
+[ "$leave_cluster" = yes ] || stage "Docker engine and kind's node image" "" start_engine
 prepare="scripts/demo-cluster.sh prepare"
-stage "cluster and images" "$prepare" $prepare
+stage "cluster and images" "$prepare" interruptible $prepare
 RFT_FAILED_TESTS=$report/cluster stage "tests on the cluster" "" \
-  $python -m pytest -m "cluster or e2e" --durations=10 "$@"
-wait "$beside" || printf 'the half without a cluster ended early\tscripts/test.sh\n' >>"$report/stages"
-beside=
-cat "$log"
+  interruptible $python -m pytest -m "cluster or e2e" --durations=10 "$@"
+if [ -n "$beside" ]; then
+  wait "$beside" || printf 'the half without a cluster ended early\tscripts/test.sh\n' >>"$report/stages"
+  beside=
+  cat "$log"
+fi
 cluster_down # before the summary, so that nothing follows it
 
 [ -s "$report/stages" ] || exit 0

@@ -20,7 +20,7 @@ from bench.scale.api import ACCOUNT, CRDS, JOBS, NAMESPACE, RFTJOBS, Api, Json, 
 from bench.scale.audit import Audit, standing
 from bench.scale.trainers import Trainer, report, trainers, trust_of
 from rft_api.export.crd import crd
-from tests.cluster.build import kubernetes_binaries
+from tests.cluster.build import server_binaries
 from tests.cluster.control_plane import ControlPlane, running
 from tests.cluster.layout import default_layout
 from tests.integration.operator_support import Operator
@@ -217,7 +217,7 @@ def machine() -> str:
 @contextmanager
 def started(folder: Path, workers: int) -> Iterator[tuple[ControlPlane, Operator]]:
     """Run a control plane, and make an operator that is ended with it."""
-    with running(kubernetes_binaries(default_layout().cache), folder) as plane:
+    with running(server_binaries(default_layout().cache), folder) as plane:
         # A machine that does other things as well is slow to renew a Lease, and that is not what is measured.
         operator = Operator(
             plane.kubeconfig,

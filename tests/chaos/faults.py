@@ -59,9 +59,9 @@ class Fault:
 
 def pids(program: str) -> list[int]:
     """Return the host's process numbers of a component of the node, or of a program in its pods."""
-    node = node_processes(default_layout().state)
-    assert node, "the faults need the node that `make cluster-up` runs on this machine"
     if program in COMPONENTS:
+        node = node_processes(default_layout().state)
+        assert node, "this fault needs a node of our own: RFT_TEST_CLUSTER=node or old, and make cluster-up"
         return [pid for pid in node if Path(_command(pid).split(" ")[0]).name == program]
     return [pid for pid in all_processes() if IN_PODS[program] in _command(pid) and _in_a_container(pid)]
 

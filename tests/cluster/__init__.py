@@ -7,9 +7,12 @@ before any virtual environment exists.
 Four providers, in order of preference (``provider.py``):
 
 1. the cluster of the kubeconfig named by ``RFT_TEST_KUBECONFIG``;
-2. ``kind``, where a Docker engine answers;
+2. ``kind``, where a Docker engine answers, with two workers where memory allows (``kind.py``);
 3. the binaries in ``KUBEBUILDER_ASSETS``, where they include a kubelet;
 4. Debian's source package ``kubernetes``, built once and cached (``build.py``).
+
+``RFT_TEST_CLUSTER`` asks for the second (kind), the third (node) or the fourth (old). What ``up`` took is
+written down, so that later commands find the same cluster in another environment.
 
 The last two run a *node*: one process tree in PID, mount and network namespaces of its own
 (``node.py``). Every process, mount, iptables rule, link and network namespace that Kubernetes makes

@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     load = commands.add_parser("load-image", help="load docker or OCI archives")
     load.add_argument("archives", nargs="+", type=Path, metavar="ARCHIVE")
     gpus = commands.add_parser(
-        "set-gpus", help="let every node offer so many nvidia.com/gpu; 0: none any more"
+        "set-gpus", help="let every node that takes pods offer so many nvidia.com/gpu; 0: none any more"
     )
     gpus.add_argument("count", type=int, metavar="N")
     commands.add_parser("renew-volumes", help="empty the released volumes and offer them again")

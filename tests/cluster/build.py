@@ -5,6 +5,7 @@ seven minutes on two idle cores and needs 3 GB while it runs; 400 MB stay in the
 """
 
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -52,6 +53,32 @@ def kubernetes_binaries(cache: Path) -> Path:
 def missing_binaries(folder: Path) -> list[str]:
     """Names from ``BINARIES`` that ``folder`` lacks."""
     return [name for name in BINARIES if not os.access(folder / name, os.X_OK)]
+
+
+def server_binaries(cache: Path) -> Path:
+    """Return ready binaries where ``KUBEBUILDER_ASSETS`` has them all, else the built ones, as above."""
+    assets = os.environ.get("KUBEBUILDER_ASSETS")
+    if assets and not missing_binaries(Path(assets)):
+        return Path(assets)
+    return kubernetes_binaries(cache)
+
+
+def etcd_program(folder: Path) -> Path:
+    """The etcd beside Kubernetes' own programs, else Debian's."""
+    return folder / "etcd" if os.access(folder / "etcd", os.X_OK) else Path("etcd")
+
+
+def minor_version(binaries: Path) -> int:
+    """The 20 of Kubernetes 1.20.
+
+    Raises:
+        ClusterError: the API server does not say its version.
+    """
+    version = run(binaries / "kube-apiserver", "--version")
+    found = re.search(r"v1\.(\d+)\.", version)
+    if found is None:
+        raise ClusterError(f"kube-apiserver printed no version: {version!r}")
+    return int(found[1])
 
 
 def _build(target: Path) -> None:

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 
+from tests.cluster.build import etcd_program
 from tests.cluster.spec import API_PORT, NODE_NAME, NodeSpec
 
 ISSUER = "https://kubernetes.default.svc"
 CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
+FRONT_PROXY = "front-proxy-client"
 ETCD = "http://127.0.0.1:2379"
 
 
@@ -20,7 +22,7 @@ class Component:
 def components(spec: NodeSpec) -> list[Component]:
     """All components. The order does not matter: each waits for, or retries, what it needs."""
     return [
-        _etcd(),
+        _etcd(spec),
         _containerd(spec),
         _api_server(spec),
         _controller_manager(spec),
@@ -35,10 +37,11 @@ def _feature_gates(spec: NodeSpec) -> list[str]:
     return ["--feature-gates=TTLAfterFinished=true"] if spec.minor_version < 21 else []
 
 
-def _etcd() -> Component:
+def _etcd(spec: NodeSpec) -> Component:
     """Keeps its data in the node's ``/run``, which is memory: nothing to sync, nothing to remove."""
+    program = str(etcd_program(spec.binaries))
     urls = [f"--listen-client-urls={ETCD}", f"--advertise-client-urls={ETCD}"]
-    return Component("etcd", ["etcd", "--data-dir=/run/etcd", "--log-outputs=stderr", *urls])
+    return Component("etcd", [program, "--data-dir=/run/etcd", "--log-outputs=stderr", *urls])
 
 
 def _containerd(spec: NodeSpec) -> Component:
@@ -69,6 +72,14 @@ def _api_server(spec: NodeSpec) -> Component:
             f"--api-audiences={ISSUER}",
             f"--service-account-key-file={config}/service-account.key",
             f"--service-account-signing-key-file={config}/service-account.key",
+            # For API servers behind it, such as Kueue's of what waits in a queue.
+            f"--proxy-client-cert-file={config}/{FRONT_PROXY}.crt",
+            f"--proxy-client-key-file={config}/{FRONT_PROXY}.key",
+            f"--requestheader-client-ca-file={config}/ca.crt",
+            f"--requestheader-allowed-names={FRONT_PROXY}",
+            "--requestheader-username-headers=X-Remote-User",
+            "--requestheader-group-headers=X-Remote-Group",
+            "--requestheader-extra-headers-prefix=X-Remote-Extra-",
             f"--audit-policy-file={config}/audit-policy.yaml",
             f"--audit-log-path={logs}/audit.log",
             *_feature_gates(spec),

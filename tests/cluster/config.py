@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.cluster.components import CONTAINERD_SOCKET
+from tests.cluster.components import CONTAINERD_SOCKET, FRONT_PROXY
 from tests.cluster.pause import IMAGE
 from tests.cluster.pki import Authority, service_account_key
 from tests.cluster.spec import NODE_NAME, NodeSpec
@@ -86,6 +86,7 @@ def _write_credentials(spec: NodeSpec, folder: Path) -> None:
     for name, (user, group) in users.items():
         pair = authority.issue(name, user, group)
         authority.kubeconfig(spec.server, pair, folder / f"{name}.kubeconfig")
+    authority.issue(FRONT_PROXY, FRONT_PROXY)
     service_account_key(folder)
 
 

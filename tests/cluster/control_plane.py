@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from tests.cluster.build import kubernetes_binaries
+from tests.cluster.build import etcd_program, minor_version, server_binaries
 from tests.cluster.components import ISSUER
 from tests.cluster.config import AUDIT_POLICY
 from tests.cluster.layout import default_layout
@@ -58,7 +58,7 @@ def running(binaries: Path, folder: Path) -> Iterator[ControlPlane]:
     )
     plane.audit_log.parent.mkdir()
     with ExitStack() as stack:
-        _start(stack, folder, _etcd(folder, etcd))
+        _start(stack, folder, _etcd(binaries, folder, etcd))
         server = _start(stack, folder, _api_server(binaries, folder, plane, etcd))
         trust = ssl.create_default_context(cafile=str(authority.pair.certificate))
 
@@ -77,10 +77,10 @@ def running(binaries: Path, folder: Path) -> Iterator[ControlPlane]:
         yield plane
 
 
-def _etcd(folder: Path, url: str) -> list[str]:
+def _etcd(binaries: Path, folder: Path, url: str) -> list[str]:
     peer = f"http://127.0.0.1:{_free_port()}"
     return [
-        "etcd",
+        str(etcd_program(binaries)),
         f"--data-dir={folder / 'etcd'}",
         "--log-outputs=stderr",
         f"--listen-client-urls={url}",
@@ -122,7 +122,7 @@ def _controller_manager(binaries: Path, folder: Path, kubeconfig: Path) -> list[
         "--use-service-account-credentials=true",
         "--leader-elect=false",
         "--bind-address=127.0.0.1",
-        "--port=0",
+        *(["--port=0"] if minor_version(binaries) < 24 else []),  # it had a port without TLS, on by default
         f"--secure-port={_free_port()}",
         # Up to Kubernetes 1.20 it lists all Jobs of the cluster every ten seconds, from etcd.
         "--controllers=*,-cronjob",
@@ -158,7 +158,7 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     try:
-        binaries = kubernetes_binaries(default_layout().cache)
+        binaries = server_binaries(default_layout().cache)
         with tempfile.TemporaryDirectory() as folder, running(binaries, Path(folder)) as plane:
             print(plane.kubeconfig, flush=True)
             signal.pause()

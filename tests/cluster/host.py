@@ -1,21 +1,20 @@
 """The host's side of a node: starting it, and removing everything that it made."""
 
 import os
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
-import zlib
 from pathlib import Path
 
+from tests.cluster.build import minor_version
 from tests.cluster.cgroups import check_controllers, make_cgroup, remove_cgroup
 from tests.cluster.config import write_configuration
 from tests.cluster.layout import Layout
 from tests.cluster.network import choose_network, connect, disconnect
 from tests.cluster.node import KEEP
 from tests.cluster.processes import end_node, first_process, mark
-from tests.cluster.shell import ClusterError, run, say, succeeds, tail, wait_until
+from tests.cluster.shell import ClusterError, say, succeeds, tail, wait_until
 from tests.cluster.spec import NodeSpec
 
 CAP_SYS_RESOURCE = 24
@@ -33,9 +32,9 @@ def check_machine() -> None:
 def plan_node(layout: Layout, binaries: Path) -> NodeSpec:
     """Look at the machine and decide how the node runs here."""
     return NodeSpec(
-        name=f"rft-{zlib.crc32(str(layout.state).encode()):08x}",
+        name=layout.name,
         binaries=binaries,
-        minor_version=_minor_version(binaries),
+        minor_version=minor_version(binaries),
         snapshotter=_snapshotter(layout.state),
         lacks_sys_resource=_lacks_capability(CAP_SYS_RESOURCE),
         network=choose_network(),
@@ -108,15 +107,8 @@ def remove_node(layout: Layout) -> None:
         if folder.exists():
             shutil.rmtree(folder)
     layout.kubeconfig.unlink(missing_ok=True)
+    layout.choice.unlink(missing_ok=True)
     layout.record.unlink(missing_ok=True)
-
-
-def _minor_version(binaries: Path) -> int:
-    version = run(binaries / "kubelet", "--version")
-    found = re.search(r"v1\.(\d+)\.", version)
-    if found is None:
-        raise ClusterError(f"kubelet printed no version: {version!r}")
-    return int(found[1])
 
 
 def _lacks_capability(number: int) -> bool:

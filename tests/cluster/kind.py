@@ -1,45 +1,164 @@
 """A kind cluster, where a Docker engine answers."""
 
+import json
+import shutil
 from pathlib import Path
+from typing import Any
 
+from tests.cluster.config import AUDIT_POLICY
+from tests.cluster.images import LoadedImages
+from tests.cluster.kubernetes import Kubernetes
 from tests.cluster.layout import Layout
-from tests.cluster.shell import run, say
+from tests.cluster.shell import ClusterError, locked, run, say, succeeds, wait_until
 
-NAME = "rft-test"
+WORKERS = 2
+MEBIBYTES_FOR_WORKERS = 8 * 1024
+"""Below that much memory a single node has to do: the example's trainer takes 3.5 GiB, each node 0.5."""
+READY_SECONDS = 240
+_AUDIT = "/etc/kubernetes/rft-test-audit"  # in the node; a folder that kubeadm makes anyway
 
 
 class KindCluster:
-    """One kind node. Its default storage class serves claims, so it needs no ready-made volumes."""
+    """A control plane and two workers, or one node where there is less memory.
 
-    def __init__(self, layout: Layout) -> None:
+    The API server's audit log and its key for tokens are shared with the host: tests read both. The folders
+    of the volumes are shared with every node: what a pod wrote is there for the next one, wherever it runs.
+    """
+
+    def __init__(self, layout: Layout, program: Path, image: str | None) -> None:
+        """``program`` is kind itself; ``image`` the nodes' image, ``None``: the one that kind names."""
+        self.layout = layout
+        self.program = program
+        self.image = image
         self.kubeconfig = layout.kubeconfig
 
     def up(self) -> None:
-        """Create the cluster and wait for its node."""
-        if NAME in run("kind", "get", "clusters").split():
-            run("kind", "export", "kubeconfig", "--name", NAME, "--kubeconfig", self.kubeconfig)
-            return
-        try:
-            where = ("--name", NAME, "--kubeconfig", self.kubeconfig)
-            run("kind", "create", "cluster", *where, "--wait", "120s")
-        except BaseException:
-            say("removing the half-started kind cluster")
-            self.down()
-            raise
+        """Create the cluster and wait for its nodes; one that is ready is left alone."""
+        with locked(self.layout.lock):
+            if self._is_ready():
+                return
+            self._remove()  # what an interrupted start or stop left
+            self._write_choice()
+            try:
+                self._create()
+            except BaseException:
+                say(f"removing the half-started kind cluster; its logs stay in {self.layout.logs}")
+                self._remove()
+                raise
 
     def down(self) -> None:
         """Delete the cluster; kind does not mind an absent one."""
-        run("kind", "delete", "cluster", "--name", NAME, "--kubeconfig", self.kubeconfig)
-        self.kubeconfig.unlink(missing_ok=True)
+        with locked(self.layout.lock):
+            self._remove()
 
     def load_images(self, archives: list[Path]) -> None:
-        """Hand the archives to kind."""
+        """Hand each archive to the nodes that run pods, once."""
+        loaded = LoadedImages(self.layout.data / "loaded-images")
+        nodes = ",".join(self._nodes_for_pods())
         for archive in archives:
-            run("kind", "load", "image-archive", "--name", NAME, archive)
+            with loaded.once(archive) as wanted:
+                if wanted:
+                    self._kind("load", "image-archive", "--nodes", nodes, "--name", self.layout.name, archive)
 
     def describe(self) -> dict[str, str]:
         """The address of the host as pods see it is the gateway of kind's Docker network."""
+        if not self._is_ready():
+            raise ClusterError("the cluster is down, or not ready yet")
         gateway = "{{range .IPAM.Config}}{{.Gateway}} {{end}}"
         addresses = run("docker", "network", "inspect", "kind", "--format", gateway).split()
         hosts = [address for address in addresses if ":" not in address]
-        return {"provider": "kind", "host_address": hosts[0] if hosts else ""}
+        return {
+            "provider": "kind",
+            "host_address": hosts[0] if hosts else "",
+            "service_account_key": str(self._key),
+            "nodes_for_pods": ",".join(self._nodes_for_pods()),
+            "logs": str(self.layout.logs),
+        }
+
+    @property
+    def _key(self) -> Path:
+        return self.layout.config / "service-account.key"
+
+    def _kind(self, *words: str | Path) -> str:
+        return run(self.program, *words)
+
+    def _is_ready(self) -> bool:
+        return (
+            self.kubeconfig.exists()
+            and self.layout.choice.exists()
+            and Kubernetes(self.layout, self.kubeconfig).is_ready()
+        )
+
+    def _write_choice(self) -> None:
+        choice = {"provider": "kind", "program": str(self.program)}
+        self.layout.state.mkdir(parents=True, exist_ok=True)
+        self.layout.choice.write_text(json.dumps(choice | ({"image": self.image} if self.image else {})))
+
+    def _create(self) -> None:
+        for folder in (self.layout.logs, self.layout.config, self.layout.data, self.layout.volumes):
+            folder.mkdir(parents=True, exist_ok=True)
+        for log in self.layout.logs.iterdir():
+            log.unlink()
+        (self.layout.config / "policy.yaml").write_text(json.dumps(AUDIT_POLICY))
+        configuration = self.layout.config / "kind.yaml"
+        workers = WORKERS if _available_mebibytes() >= MEBIBYTES_FOR_WORKERS else 0
+        say(f"starting kind with {f'a control plane and {workers} workers' if workers else 'one node'}")
+        configuration.write_text(json.dumps(cluster_configuration(self.layout, workers), indent=2))
+        image: tuple[str, ...] = ("--image", self.image) if self.image else ()
+        where = ("--name", self.layout.name, "--kubeconfig", self.kubeconfig, "--config", configuration)
+        self._kind("create", "cluster", *where, *image, "--wait", f"{READY_SECONDS}s")
+        control_plane = f"{self.layout.name}-control-plane"
+        run("docker", "cp", f"{control_plane}:/etc/kubernetes/pki/sa.key", self._key)
+        kubernetes = Kubernetes(self.layout, self.kubeconfig)
+        wait_until("ready nodes", READY_SECONDS, kubernetes.is_ready, poll=1.0)
+        kubernetes.leave_claims_without_a_class()
+        kubernetes.make_volumes()
+
+    def _nodes_for_pods(self) -> list[str]:
+        names = self._kind("get", "nodes", "--name", self.layout.name).split()
+        return [name for name in names if "control-plane" not in name] or names
+
+    def _remove(self) -> None:
+        if self.layout.choice.exists() and succeeds("docker", "info"):
+            where = ("--name", self.layout.name, "--kubeconfig", self.kubeconfig)
+            self._kind("delete", "cluster", *where)
+        for folder in (self.layout.data, self.layout.volumes, self.layout.config):
+            shutil.rmtree(folder, ignore_errors=True)
+        self.kubeconfig.unlink(missing_ok=True)
+        self.layout.choice.unlink(missing_ok=True)
+
+
+def cluster_configuration(layout: Layout, workers: int) -> dict[str, Any]:
+    """kind's own configuration file: the nodes, and an API server that writes an audit log."""
+    policy, log = f"{_AUDIT}/policy.yaml", f"{_AUDIT}-logs/audit.log"
+    api_server = {
+        "extraArgs": [
+            {"name": "audit-policy-file", "value": policy},
+            {"name": "audit-log-path", "value": log},
+        ],
+        "extraVolumes": [
+            {"name": "audit-policy", "hostPath": _AUDIT, "mountPath": _AUDIT, "readOnly": True},
+            {"name": "audit-logs", "hostPath": f"{_AUDIT}-logs", "mountPath": f"{_AUDIT}-logs"},
+        ],
+    }
+    volumes = {"hostPath": str(layout.volumes), "containerPath": str(layout.volumes)}
+    patch = {"kind": "ClusterConfiguration", "apiServer": api_server}
+    control_plane = {
+        "role": "control-plane",
+        "extraMounts": [
+            volumes,
+            {"hostPath": str(layout.config), "containerPath": _AUDIT},
+            {"hostPath": str(layout.logs), "containerPath": f"{_AUDIT}-logs"},
+        ],
+        "kubeadmConfigPatches": [json.dumps(patch)],
+    }
+    return {
+        "kind": "Cluster",
+        "apiVersion": "kind.x-k8s.io/v1alpha4",
+        "nodes": [control_plane, *({"role": "worker", "extraMounts": [volumes]} for _ in range(workers))],
+    }
+
+
+def _available_mebibytes() -> int:
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) // 1024 for line in lines if line.startswith("MemAvailable:"))

@@ -48,12 +48,19 @@ class Kubernetes:
         return items
 
     def set_gpus(self, count: int) -> None:
-        """Give every node ``count`` GPUs to schedule on; 0: none any more. A new kubelet forgets."""
+        """Give every node that takes pods ``count`` GPUs; 0: none any more. A new kubelet forgets."""
         amount = {GPU_RESOURCE: str(count) if count else None}
         patch = {"status": {"capacity": amount, "allocatable": amount}}
-        for node in self.nodes():
+        for node in filter(_takes_pods, self.nodes()):
             where = ("node", node["metadata"]["name"], "--subresource=status", "--type=merge")
             self.call("patch", *where, f"--patch={json.dumps(patch)}")
+
+    def leave_claims_without_a_class(self) -> None:
+        """Let no storage class be the default, so that claims without one take the volumes made here."""
+        nobody = {"metadata": {"annotations": {"storageclass.kubernetes.io/is-default-class": "false"}}}
+        found = json.loads(self.call("get", "storageclasses", "--output=json"))["items"]
+        for name in (one["metadata"]["name"] for one in found):
+            self.call("patch", "storageclass", name, f"--patch={json.dumps(nobody)}")
 
     def make_volumes(self) -> None:
         """Make PersistentVolumes for claims without a class.
@@ -102,6 +109,10 @@ class Kubernetes:
 def _is_node_ready(node: dict[str, Any]) -> bool:
     conditions = node["status"].get("conditions", [])
     return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+
+
+def _takes_pods(node: dict[str, Any]) -> bool:
+    return not any(taint["effect"] != "PreferNoSchedule" for taint in node["spec"].get("taints") or [])
 
 
 def _list(items: list[dict[str, Any]]) -> str:

@@ -1,6 +1,7 @@
 """Where the test cluster keeps its files."""
 
 import os
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,16 @@ class Layout:
     repository: Path
     state: Path
     cache: Path
+
+    @property
+    def name(self) -> str:
+        """Of kind's cluster, or the node's cgroup and link: unique to the checkout, at most 15 characters."""
+        return f"rft-{zlib.crc32(str(self.state).encode()):08x}"
+
+    @property
+    def choice(self) -> Path:
+        """Which provider the running cluster has (``provider.py``)."""
+        return self.state / "provider.json"
 
     @property
     def kubeconfig(self) -> Path:

@@ -3,7 +3,8 @@
 The node has a network namespace of its own. One veth pair leads into it, and the host routes the
 pods' and the Services' addresses through that pair; so the host reaches both, pods reach
 the host at the link's address, and kube-proxy's and CNI's rules never touch the host. Pods have no
-way to the internet.
+way to the internet. A packet to a Service without a rule, or to a pod that is gone, is refused in the
+node: by the default route it would come back to the host, and from there go wherever that routes it.
 """
 
 import ipaddress
@@ -95,6 +96,11 @@ def configure_node_side(network: Network) -> None:
     run("ip", "address", "add", f"{network.node_address}/{prefix}", "dev", NODE_LINK)
     run("ip", "link", "set", NODE_LINK, "up")
     run("ip", "route", "add", "default", "via", network.host_address)
+    # Each pod's own route is more specific than this one.
+    run("ip", "route", "add", "unreachable", network.pods)
+    # A rule and no route: kube-proxy puts another address in the place of a ClusterIP only after routing.
+    for chain in ("OUTPUT", "FORWARD"):
+        run("iptables", "--append", chain, "--destination", network.services, "--jump", "REJECT")
 
 
 def disconnect(host_link: str) -> None:

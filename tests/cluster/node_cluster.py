@@ -1,13 +1,13 @@
 """The cluster of one node that runs in namespaces of this machine."""
 
-import hashlib
-import tarfile
+import json
 import time
 from pathlib import Path
 
 from tests.cluster.build import kubernetes_binaries
 from tests.cluster.components import CONTAINERD_SOCKET
 from tests.cluster.host import Starter, check_machine, plan_node, remove_node
+from tests.cluster.images import LoadedImages
 from tests.cluster.kubernetes import Kubernetes
 from tests.cluster.layout import Layout
 from tests.cluster.leftovers import save_snapshot
@@ -35,6 +35,7 @@ class NodeCluster:
                 return
             self.layout.logs.mkdir(parents=True, exist_ok=True)
             remove_node(self.layout)  # what an interrupted start or stop left
+            self._write_choice()
             try:
                 self._start()
             except BaseException:
@@ -52,19 +53,11 @@ class NodeCluster:
         process = first_process(self.layout.state)
         if process is None:
             raise ClusterError("the cluster is down")
-        loaded = self.layout.data / "loaded-images"
-        loaded.mkdir(exist_ok=True)
+        loaded = LoadedImages(self.layout.data / "loaded-images")
         for archive in archives:
-            started = time.monotonic()
-            mark = loaded / f"{archive.stem}-{_contents(archive)}"
-            if mark.exists():
-                say(f"{archive.name} is loaded already")
-                continue
-            _import_image(process, archive)
-            for older in loaded.glob(f"{archive.stem}-*"):  # its name has just been taken over
-                older.unlink()
-            mark.touch()
-            say(f"loaded {archive.name} in {time.monotonic() - started:.0f} s")
+            with loaded.once(archive) as wanted:
+                if wanted:
+                    _import_image(process, archive)
 
     def describe(self) -> dict[str, str]:
         """Addresses, and where to find the node's processes from the host."""
@@ -75,6 +68,7 @@ class NodeCluster:
         return {
             "provider": "node",
             "server": spec.server,
+            "service_account_key": str(self.layout.config / "service-account.key"),
             "host_address": spec.network.host_address,
             "services": spec.network.services,
             "pods": spec.network.pods,
@@ -90,6 +84,10 @@ class NodeCluster:
             and first_process(self.layout.state) is not None
             and Kubernetes(self.layout, self.kubeconfig).is_ready()
         )
+
+    def _write_choice(self) -> None:
+        binaries = {"binaries": str(self.binaries)} if self.binaries else {}
+        self.layout.choice.write_text(json.dumps({"provider": "node", **binaries}))
 
     def _start(self) -> None:
         check_machine()
@@ -122,19 +120,3 @@ def _import_image(node_process: int, archive: Path) -> None:
     client = ("ctr", f"--address={socket}", "--namespace=k8s.io")
     wait_until("answer from containerd", 30, lambda: succeeds(*client, "version"))
     run(*client, "images", "import", archive)
-
-
-def _contents(archive: Path) -> str:
-    """Digest of the list of an archive's images, which names every configuration and layer.
-
-    Raises:
-        ClusterError: there is no such file, or it is no archive of images.
-    """
-    try:
-        with tarfile.open(archive) as tar:
-            names = tar.getnames()
-            listing = tar.extractfile("manifest.json" if "manifest.json" in names else "index.json")
-            assert listing is not None, "both are regular files"
-            return hashlib.sha256(listing.read()).hexdigest()
-    except (OSError, KeyError, tarfile.ReadError) as error:
-        raise ClusterError(f"{archive} is no image archive: {error}") from error

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster.kind import KindCluster
 from tests.cluster.layout import Layout, default_layout
 from tests.cluster.leftovers import differences, snapshot
-from tests.cluster.node_cluster import NodeCluster
 from tests.cluster.processes import first_process, node_processes
-from tests.cluster.provider import choose_provider
-from tests.cluster.shell import wait_until
+from tests.cluster.provider import WANTED, choose_provider
+from tests.cluster.shell import run, wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
@@ -22,12 +22,31 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Layout]:
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
+    """Of a second cluster, beside the one that serves the tests."""
+    if "RFT_TEST_KUBECONFIG" in os.environ:
+        pytest.skip("the cluster of RFT_TEST_KUBECONFIG is not started here")
     monkeypatch.setenv("RFT_CLUSTER_STATE", str(tmp_path / "cluster"))
-    second = default_layout()
-    if not isinstance(choose_provider(second), NodeCluster):
-        pytest.skip("this machine's cluster is not a node of our own")
-    yield second
+    return default_layout()
+
+
+@pytest.fixture
+def layout(elsewhere: Layout, monkeypatch: pytest.MonkeyPatch) -> Iterator[Layout]:
+    """Of a node of our own, with ready binaries where there are any."""
+    if isinstance(choose_provider(elsewhere), KindCluster):
+        if "KUBEBUILDER_ASSETS" not in os.environ:
+            pytest.skip("KUBEBUILDER_ASSETS names no binaries for a node of our own beside kind")
+        monkeypatch.setenv(WANTED, "node")
+    yield elsewhere
+    command("down")
+
+
+@pytest.fixture
+def kind_layout(elsewhere: Layout) -> Iterator[Layout]:
+    """Of a kind cluster."""
+    if not isinstance(choose_provider(elsewhere), KindCluster):
+        pytest.skip("this machine's cluster is not kind's")
+    yield elsewhere
     command("down")
 
 
@@ -93,3 +112,27 @@ def test_up_starts_anew_after_the_node_was_killed_and_down_leaves_nothing(layout
     assert command("status") == 0
     assert command("down") == 0
     assert differences(before, snapshot(layout)) == []
+
+
+def containers(layout: Layout) -> list[str]:
+    label = f"label=io.x-k8s.kind.cluster={layout.name}"
+    return run("docker", "ps", "--all", "--quiet", "--filter", label).split()
+
+
+def test_a_signal_while_kind_makes_its_nodes_leaves_no_container(kind_layout: Layout) -> None:
+    starting = start()
+    wait_until("containers", 60, lambda: bool(containers(kind_layout)))
+    starting.send_signal(signal.SIGTERM)
+    assert starting.wait(120) != 0
+    assert containers(kind_layout) == []
+    assert not kind_layout.choice.exists()
+
+
+def test_what_a_killed_start_of_kind_leaves_goes_with_down(kind_layout: Layout) -> None:
+    starting = start()
+    wait_until("containers", 60, lambda: bool(containers(kind_layout)))
+    starting.kill()
+    starting.wait()
+    assert command("down") == 0
+    # kind itself outlives the kill and goes on for as long as its nodes are there.
+    wait_until("end of the containers", 60, lambda: command("down") == 0 and not containers(kind_layout))

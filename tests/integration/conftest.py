@@ -12,6 +12,8 @@ import pytest
 import yaml
 
 from rft_operator.cluster import ClusterError, Conflict, connect
+from tests.cluster.layout import default_layout
+from tests.cluster.provider import choose_provider
 from tests.integration.account_support import Account, account
 from tests.integration.operator_support import (
     CRDS,
@@ -34,6 +36,12 @@ def kubeconfig() -> Path:
     if not path.exists():
         pytest.skip("no test cluster: set RFT_TEST_KUBECONFIG, or start one with `make cluster-up`")
     return path
+
+
+@pytest.fixture(scope="session")
+def described(kubeconfig: Path) -> dict[str, str]:
+    """What its provider knows of the test cluster, e.g. ``host_address``; of one that was given, nothing."""
+    return choose_provider(default_layout()).describe()
 
 
 @pytest.fixture(scope="session")

@@ -68,6 +68,11 @@ class Api:
         self.call("DELETE", f"{path}/{name}", options)
 
 
+def has_cel(api: Api) -> bool:
+    """Whether the API server kept the CRD's rules across fields; 1.20 drops what it does not know."""
+    return "x-kubernetes-validations" in json.dumps(api.get(CRDS, "rftjobs.rft.dev"))
+
+
 class Run:
     """One RFTJob and what belongs to it."""
 

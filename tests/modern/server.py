@@ -1,6 +1,7 @@
 """One server with its etcd, for as long as a ``with`` block lasts."""
 
 import json
+import os
 import socket
 import ssl
 import subprocess
@@ -12,9 +13,10 @@ from typing import Any
 
 import httpx
 
-from tests.cluster.pki import Authority, Pair
+from tests.cluster.build import etcd_program
+from tests.cluster.pki import Authority, Pair, service_account_key
 from tests.cluster.shell import ClusterError, tail, wait_until
-from tests.modern.build import BINARY, PACKAGE, PACKAGES_FILE
+from tests.modern.build import BINARY, WHOLE
 
 # They read Namespaces, Secrets or webhooks, of which this server has none.
 NO_ADMISSION = (
@@ -31,8 +33,6 @@ class Server:
     """A server that runs."""
 
     url: str
-    package: str
-    """What it was built of, with its version."""
     client: httpx.Client
     """Speaks as an administrator."""
 
@@ -57,32 +57,37 @@ def running(binaries: Path, folder: Path) -> Iterator[Server]:
     serving = authority.issue("server", "rft-modern", hosts=("IP:127.0.0.1", "DNS:localhost"))
     admin = authority.issue("admin", "admin", group="system:masters")
     kubeconfig = authority.kubeconfig(url, admin, folder / "kubeconfig")
-    packages = (binaries / PACKAGES_FILE).read_text().splitlines()
+    whole = os.access(binaries / WHOLE, os.X_OK)
+    program = WHOLE if whole else BINARY
+    command = (
+        _whole_server(binaries, url, etcd, authority, serving)
+        if whole
+        else _server(binaries, url, etcd, authority.pair, serving, kubeconfig)
+    )
     with ExitStack() as stack:
-        _start(stack, folder, _etcd(folder, etcd))
-        server = _start(stack, folder, _server(binaries, url, etcd, authority.pair, serving, kubeconfig))
+        _start(stack, folder, _etcd(binaries, folder, etcd))
+        server = _start(stack, folder, command)
         client = stack.enter_context(
             httpx.Client(base_url=url, verify=_tls(authority.pair, admin), timeout=30)
         )
 
         def answers() -> bool:
             if server.poll() is not None:
-                raise ClusterError(f"{BINARY} ended:\n{tail(folder / f'{BINARY}.log')}")
+                raise ClusterError(f"{program} ended:\n{tail(folder / f'{program}.log')}")
             try:
-                # Not /readyz: it waits for the core objects that are not served here.
-                return client.get("/healthz").status_code == 200
+                # The lone server is never ready: it waits for the core objects that it does not serve.
+                return client.get("/readyz" if whole else "/healthz").status_code == 200
             except httpx.TransportError:
                 return False
 
-        wait_until(f"answer of {BINARY}", 60, answers)
-        package = next(name for name in packages if name.startswith(PACKAGE))
-        yield Server(url, package, client)
+        wait_until(f"answer of {program}", 60, answers)
+        yield Server(url, client)
 
 
-def _etcd(folder: Path, url: str) -> list[str]:
+def _etcd(binaries: Path, folder: Path, url: str) -> list[str]:
     peer = f"http://127.0.0.1:{_free_port()}"
     return [
-        "etcd",
+        str(etcd_program(binaries)),
         f"--data-dir={folder / 'etcd'}",
         "--log-outputs=stderr",
         f"--listen-client-urls={url}",
@@ -111,6 +116,26 @@ def _server(
         f"--kubeconfig={kubeconfig}",
         "--enable-priority-and-fairness=false",
         f"--disable-admission-plugins={','.join(NO_ADMISSION)}",
+    ]
+
+
+def _whole_server(binaries: Path, url: str, etcd: str, authority: Authority, serving: Pair) -> list[str]:
+    key = service_account_key(authority.folder)
+    issuer = "https://kubernetes.default.svc"
+    return [
+        str(binaries / WHOLE),
+        f"--etcd-servers={etcd}",
+        "--bind-address=127.0.0.1",
+        f"--secure-port={url.rsplit(':', 1)[-1]}",
+        "--service-cluster-ip-range=10.96.0.0/24",
+        "--authorization-mode=RBAC",
+        f"--client-ca-file={authority.pair.certificate}",
+        f"--tls-cert-file={serving.certificate}",
+        f"--tls-private-key-file={serving.key}",
+        f"--service-account-issuer={issuer}",
+        f"--api-audiences={issuer}",
+        f"--service-account-key-file={key}",
+        f"--service-account-signing-key-file={key}",
     ]
 
 

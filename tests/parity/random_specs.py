@@ -90,6 +90,16 @@ def _within(kind: Kind, depth: int) -> st.SearchStrategy[Any] | None:
     return None
 
 
+def has_whole_float(value: Any, schema: dict[str, Any]) -> bool:
+    """Whether an integer is written as 8.0, which is none to a server with CEL; clients write 8."""
+    if isinstance(value, dict):
+        fields = schema.get("properties", {})
+        return any(has_whole_float(each, fields.get(key, {})) for key, each in value.items())
+    if isinstance(value, list):
+        return any(has_whole_float(each, schema.get("items", {})) for each in value)
+    return isinstance(value, float) and schema.get("type") == "integer"
+
+
 def has_empty_text(value: Any) -> bool:
     """Whether there is an empty text anywhere, which servers as old as 1.20 take for null."""
     if isinstance(value, dict):
