@@ -90,6 +90,21 @@ def test_an_older_attempt_may_not_write(tmp_path: Path) -> None:
     new.check()
 
 
+def test_an_attempt_that_is_replaced_while_it_writes_leaves_no_checkpoint(tmp_path: Path) -> None:
+    policy: Any = TinyPolicy()
+    checkpoints = Checkpoints(tmp_path / "checkpoints", 2, Fence(tmp_path))
+    save = policy.save_adapter
+
+    def slow(folder: Path) -> None:
+        save(folder)
+        Fence(tmp_path)
+
+    policy.save_adapter = slow
+    with pytest.raises(Fenced):
+        checkpoints.save(RunState(step=1), policy, *parts(policy))
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
 def test_a_folder_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
     def fail() -> None:
         with files.new_folder(tmp_path / "whole") as unfinished:

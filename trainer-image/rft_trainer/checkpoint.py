@@ -99,7 +99,7 @@ class Checkpoints:
             files.write_json(target / _STATE, state.to_json())
             self.prune(state.best_step)
             return target
-        with files.new_folder(target) as unfinished:
+        with files.new_folder(target, self._fence.check) as unfinished:
             policy.save_adapter(unfinished / "adapter")
             torch.save(
                 {

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,11 @@ _TORCH_WRITER = "inline_container"
 
 
 @contextmanager
-def new_folder(target: Path) -> Iterator[Path]:
+def new_folder(target: Path, check: Callable[[], None] = lambda: None) -> Iterator[Path]:
     """Give a temporary folder that is renamed to ``target`` when the block succeeds.
 
-    Every file is synced first: after a power cut the folder is whole or absent. Raises VolumeError,
+    Every file is synced first: after a power cut the folder is whole or absent. ``check`` is called just
+    before the rename and may refuse it by raising: writing and syncing can take minutes. Raises VolumeError,
     also where torch or safetensors in the block could not write a file to its end.
     """
     unfinished = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}{_PARTIAL}")
@@ -31,6 +32,7 @@ def new_folder(target: Path) -> Iterator[Path]:
         yield unfinished
         for file in [*unfinished.rglob("*"), unfinished]:
             sync(file)
+        check()
         unfinished.rename(target)
         sync(target.parent)
     except (OSError, SafetensorError) as error:

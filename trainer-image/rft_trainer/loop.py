@@ -136,6 +136,7 @@ class Run:
         }
         row = metrics_row(self.state, batch, result, rate, seconds, ended - started, self.fence.number)
         assert self.metrics is not None
+        self.fence.check()  # publishing may have taken long
         self.metrics.append(row)
         save_rollouts(self.folder / "rollouts", step, batch.groups)
         self.trackers.log(row)
@@ -197,7 +198,7 @@ class Run:
         """Write the current weights as a new version and sample from it; drop versions that are past."""
         self.state.adapter_version += 1
         adapters = self.folder / "adapters"
-        version = parts.policy.save_version(adapters, self.state.adapter_version)
+        version = parts.policy.save_version(adapters, self.state.adapter_version, self.fence.check)
         parts.engine.use_adapter(version)
         self.status.samplers_restarted = parts.engine.restarts
         for old in sorted(adapters.glob("v*"))[:-2]:
@@ -221,7 +222,8 @@ class Run:
     def _preflight(self, parts: Parts) -> None:
         """See what a few prompts earn, once for all attempts. Raises ConfigurationError under ``require``."""
         if self.spec.model.adapter is not None and self._saved_evaluation(0) is None:
-            parts.engine.use_adapter(parts.policy.save_version(self.folder / "adapters", 0))
+            version = parts.policy.save_version(self.folder / "adapters", 0, self.fence.check)
+            parts.engine.use_adapter(version)
         if self.spec.preflight == "off":
             return
         found = preflight.saved(self.folder)
@@ -332,6 +334,7 @@ class Run:
             self._name_checkpoints(parts, parts.checkpoints.path(state.step))
         self.status.resumed_from_step = self.state.step
         self.status.dropped_prompts = parts.dropped_prompts + self.state.dropped_prompts
+        self.fence.check()  # loading the model took long, and what follows removes later steps
         self.metrics = MetricsFile(self.folder / "metrics.jsonl", self.state.step)
         clean(self.folder, self.state.step)
         self.status.total_steps = self._total_steps(parts)
@@ -355,7 +358,7 @@ class Run:
         self.fence.check()
         target = self.folder / "adapter"
         shutil.rmtree(target, ignore_errors=True)
-        with files.new_folder(target) as unfinished:
+        with files.new_folder(target, self.fence.check) as unfinished:
             parts.policy.save_adapter(unfinished)
         self.status.output = self.status.output.model_copy(update={"adapter": str(target)})
         discard(self.folder / opening.FOLDER)

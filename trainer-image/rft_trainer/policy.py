@@ -1,7 +1,7 @@
 """The policy: a frozen base model with a LoRA adapter, which is the only thing that moves."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,13 +126,18 @@ class Policy:
                 with self._model.disable_adapter():
                     yield
 
-    def save_version(self, adapters: Path, number: int) -> AdapterVersion:
-        """Write the adapter as immutable folder ``v000042``; loads with ``PeftModel.from_pretrained``."""
+    def save_version(
+        self, adapters: Path, number: int, check: Callable[[], None] = lambda: None
+    ) -> AdapterVersion:
+        """Write the adapter as immutable folder ``v000042``; loads with ``PeftModel.from_pretrained``.
+
+        ``check`` is called just before the folder gets its name, and may refuse it by raising.
+        """
         name = f"v{number:06d}"
         target = adapters / name
         if target.exists():  # a half-made step of an earlier attempt; its bytes were never trained on
             shutil.rmtree(target)
-        with files.new_folder(target) as unfinished:
+        with files.new_folder(target, check) as unfinished:
             self.save_adapter(unfinished)
         return AdapterVersion(name, target)
 
