@@ -2,30 +2,21 @@
 
 import argparse
 import json
-import os
-import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from statistics import median
 
 from tests.chaos.again import DELETED, EXPIRED, delete_and_apply, let_expire_and_apply
 from tests.chaos.faults import FAULTS, NOTHING, mount_small, unmount
-from tests.chaos.jobs import CLAIM, NAME_LABEL, prerequisites, reader
+from tests.chaos.place import NAMESPACE, OPERATOR_NAMESPACE, clear, cluster, namespace
 from tests.chaos.rounds import Moments, Outcome, play, table
-from tests.cluster.shell import ClusterError
 from tests.integration.account_support import Audit
 from tests.kubectl import Kubectl
-from tests.waiting import wait_until
 
-ROOT = Path(__file__).parents[2]
 OPERATOR_ACCOUNT = "system:serviceaccount:rft-system:rft-operator"
-NAMESPACE, OPERATOR_NAMESPACE = "rft-chaos", "rft-system"
 
 
 @dataclass(frozen=True)
@@ -68,7 +59,7 @@ def main() -> int:
     jobs = Kubectl(*cluster(), NAMESPACE)
     operator = Kubectl(jobs.program, jobs.kubeconfig, OPERATOR_NAMESPACE)
     outcomes: list[Outcome] = []
-    with namespace(jobs, options.keep):
+    with namespace(jobs, options.keep, mount=mount_small, unmount=unmount):
 
         def strike(scenario: Scenario, when: Moments) -> list[Outcome]:
             names = [f"chaos-{len(outcomes) + i}" for i in range(options.at_once)]
@@ -120,53 +111,6 @@ def chosen(names: list[str] | None, engine: str) -> list[Scenario]:
         if not names or any(scenario.name.startswith(name) for name in names)
     ]
     return [scenario for scenario in asked if scenario.engine in (None, engine)]
-
-
-def clear(jobs: Kubectl, names: Sequence[str]) -> None:
-    """Take jobs and what they wrote away."""
-    jobs.run("delete", "rftjob", *names, "--ignore-not-found", "--wait", check=False)
-    wait_until("their pods are gone", lambda: not jobs.list("pods", NAME_LABEL), 120)
-    jobs.run("exec", "reader", "--", "sh", "-c", "rm -rf /runs/*")
-
-
-def cluster() -> tuple[Path, Path]:
-    """Return kubectl and the kubeconfig of the cluster that runs."""
-
-    def ask(what: str) -> str:
-        command = [sys.executable, "-m", "tests.cluster", what]
-        return subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
-
-    program = shutil.which("kubectl", path=f"{ask('tools')}:{os.environ['PATH']}")
-    if program is None:
-        raise ClusterError("there is no kubectl")
-    return Path(program), Path(ask("kubeconfig"))
-
-
-@contextmanager
-def namespace(jobs: Kubectl, keep: bool) -> Iterator[None]:
-    """Make an empty namespace that holds what all jobs share; take it away at the end unless ``keep``."""
-    _remove_namespace(jobs)
-    jobs.run("create", "namespace", NAMESPACE)
-    subprocess.run([sys.executable, "-m", "tests.cluster", "renew-volumes"], cwd=ROOT, check=True)
-    jobs.apply(*prerequisites())
-    bound = wait_until("the claim is bound", lambda: jobs.get("pvc", CLAIM)["spec"].get("volumeName"), 60)
-    folder = jobs.get("persistentvolume", bound)["spec"]["hostPath"]["path"]
-    mount_small(folder)
-    try:
-        jobs.apply(reader())
-        wait_until("the reader runs", lambda: jobs.get("pod", "reader")["status"]["phase"] == "Running", 120)
-        yield
-    finally:
-        if not keep:
-            _remove_namespace(jobs)
-            unmount(folder)
-
-
-def _remove_namespace(jobs: Kubectl) -> None:
-    jobs.run("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=false")
-    # Trainers that were at work take their grace period.
-    there = ("get", "namespace", NAMESPACE, "--ignore-not-found", "-o", "name")
-    wait_until("the namespace is gone", lambda: not jobs.run(*there).stdout, 300, poll=1.0)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,0 +1,380 @@
+"""``python -m tests.chaos.nodes``: take nodes away from jobs on kind, and print what became of them.
+
+Every job runs in deterministic mode. It has to end with the bytes of one that was left alone, and its folder
+may never show the work of an attempt that was replaced.
+"""
+
+import argparse
+import json
+import random
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rft_api.exitcodes import ExitCode
+from tests.chaos.faults import pids
+from tests.chaos.jobs import STEPS, job
+from tests.chaos.place import NAMESPACE, OPERATOR_NAMESPACE, clear, cluster, namespace
+from tests.chaos.rounds import ended
+from tests.cluster.layout import default_layout
+from tests.cluster.provider import choose_provider
+from tests.cluster.shell import ClusterError
+from tests.kubectl import Kubectl, Object
+from tests.resume.runs import left
+from tests.waiting import wait_until
+
+TOLERATED_SECONDS = 5
+"""How long the jobs' pods tolerate a lost node, after Kubernetes has taken it for lost."""
+LOST_WITHIN = 150.0
+"""Seconds within which the status has to say that the node is lost: Kubernetes takes 40 to 50 of them."""
+FENCED_WITHIN = 60.0
+"""Seconds within which a trainer that was replaced has to end once it runs again."""
+OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
+
+
+@dataclass
+class Seen:
+    """What one event showed of one job."""
+
+    event: str
+    step: int
+    """The last step before the event."""
+    seconds: float = 0.0
+    """From the event to the job's end."""
+    said: list[tuple[float, str, str]] = field(default_factory=list)
+    """Seconds after the event, reason and message, each time that they changed."""
+    wrong: list[str] = field(default_factory=list)
+    stale: str = ""
+    """How the trainer ended that came back after its successor had begun."""
+
+
+class Stage:
+    """Two nodes for pods: the operator's, and the one that is taken away with the jobs on it."""
+
+    def __init__(self, jobs: Kubectl, operator: Kubectl, volume: Path) -> None:
+        self.jobs, self.operator, self.volume = jobs, operator, volume
+        self.near, self.far = placed(operator)
+
+    def status(self, name: str) -> Object:
+        """Return the status of a job; empty while there is none."""
+        return dict(self.jobs.get("rftjob", name).get("status") or {})
+
+    def folder(self, name: str) -> Path:
+        """Return the folder of a job's run on this machine."""
+        told = self.status(name)["output"]["folder"]
+        return self.volume / str(told).removeprefix("/runs/")
+
+    def attempt(self, name: str) -> int:
+        """Return the number of the attempt that owns the run's folder."""
+        number = json.loads((self.folder(name) / "attempt.json").read_text())["number"]
+        return int(number)
+
+    def nodes(self, *words: str, check: bool = True) -> None:
+        """Run kubectl, which tells it of nodes as a person would."""
+        self.operator.run(*words, check=check)
+
+    def ready(self, node: str) -> bool:
+        """Whether a node is ready."""
+        path = '{.status.conditions[?(@.type=="Ready")].status}'
+        return self.operator.run("get", "node", node, "-o", f"jsonpath={path}", check=False).stdout == "True"
+
+
+def placed(operator: Kubectl) -> tuple[str, str]:
+    """Return the worker that has the operator, and the other one. Raises ClusterError without two workers."""
+    described = choose_provider(default_layout()).describe()
+    workers = described.get("nodes_for_pods", "").split(",")
+    if described["provider"] != "kind" or len(workers) < 2:
+        raise ClusterError("nodes are taken away on kind with two workers only: RFT_TEST_CLUSTER=kind")
+    wanted = ("get", "pods", "-l", "app.kubernetes.io/name=rft-operator", "-o", "json")
+    pods = json.loads(operator.run(*wanted).stdout)["items"]
+    near = next(str(pod["spec"]["nodeName"]) for pod in pods if "deletionTimestamp" not in pod["metadata"])
+    return near, next(worker for worker in workers if worker != near)
+
+
+def docker(*words: str) -> str:
+    """Run docker and return what it prints."""
+    return subprocess.run(["docker", *words], check=True, capture_output=True, text=True).stdout
+
+
+def apply_on(stage: Stage, names: Sequence[str], step: int) -> None:
+    """Apply jobs, let them start on the far node, and wait until each has made ``step``."""
+    stage.nodes("cordon", stage.near)
+    try:
+        for name in names:
+            stage.jobs.apply(deterministic(name))
+        for name in names:
+            wait_until(f"{name}: a step", partial(has_made, stage, name, step), 300)
+    finally:
+        stage.nodes("uncordon", stage.near)
+
+
+def has_made(stage: Stage, name: str, step: int) -> bool:
+    """Whether the status tells of that step."""
+    return int(stage.status(name).get("progress", {}).get("step", 0)) >= step
+
+
+def deterministic(name: str) -> Object:
+    """Return the job of a round, in deterministic mode and with the same seed each time."""
+    document = job(name, "transformers", TOLERATED_SECONDS)
+    document["spec"]["training"] |= {"deterministic": True, "seed": 3}
+    return document
+
+
+# --- events -------------------------------------------------------------------------------------------
+
+
+def drained(stage: Stage, names: Sequence[str]) -> dict[str, str]:
+    """Empty the node as for a repair."""
+    stage.nodes("drain", stage.far, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=100s")
+    return {}
+
+
+def killed(stage: Stage, names: Sequence[str]) -> dict[str, str]:
+    """Switch the node off; do what the status says that a person can do; switch it on when all have moved.
+
+    The status names two commands, one of which is drawn.
+    """
+    docker("kill", stage.far)
+    obey(stage, random.choice(commands_of(stage, names)))
+    for name in names:
+        wait_until(f"{name} has moved", partial(moved, stage, name), 120)
+    docker("start", stage.far)
+    return {}
+
+
+def back_late(stage: Stage, names: Sequence[str]) -> dict[str, str]:
+    """Cut the node off, have its pods replaced, and let it run again while their successors train.
+
+    Its kubelet stays stopped, so that nothing but the trainers themselves can end them.
+    """
+    before = set(pids("trainer"))
+    docker("exec", stage.far, "pkill", "-STOP", "-x", "kubelet")
+    docker("pause", stage.far)
+    try:
+        obey(stage, next(one for one in commands_of(stage, names) if OUT_OF_SERVICE in one))
+        for name in names:
+            wait_until(f"{name} has moved", partial(moved, stage, name), 120)
+    finally:
+        docker("unpause", stage.far)
+    began = time.monotonic()
+    wait_until("the replaced trainers end", lambda: not before & set(pids("trainer")), FENCED_WITHIN)
+    seconds = time.monotonic() - began
+    ends = {name: f"{last_words(stage, name)}, {seconds:.0f} s after its node" for name in names}
+    docker("exec", stage.far, "pkill", "-CONT", "-x", "kubelet")
+    return ends
+
+
+EVENTS: dict[str, Callable[[Stage, Sequence[str]], dict[str, str]]] = {
+    "node drained": drained,
+    "node killed": killed,
+    "node cut off, back late": back_late,
+}
+
+
+def commands_of(stage: Stage, names: Sequence[str]) -> list[str]:
+    """Wait until every status says that the node is lost; return the commands that it names."""
+
+    def lost(name: str) -> str:
+        reason, message = told(stage.status(name))
+        return message if reason == "NodeLost" else ""
+
+    messages = [wait_until(f"{name}: NodeLost", partial(lost, name), LOST_WITHIN) for name in names]
+    return re.findall(r"kubectl (?:delete node|taint node) \S+(?: \S+=\S+:NoExecute)?", messages[0])
+
+
+def obey(stage: Stage, command: str) -> None:
+    """Do what the status says, to the letter."""
+    stage.nodes(*shlex.split(command)[1:])
+
+
+def moved(stage: Stage, name: str) -> bool:
+    """Whether another attempt owns the run's folder."""
+    with suppress(OSError, ValueError):
+        return stage.attempt(name) > 1
+    return False
+
+
+def last_words(stage: Stage, name: str) -> str:
+    """Return how the first trainer of a job ended, by its log on the far node."""
+    logs = f"/var/log/pods/{NAMESPACE}_{name}-*/trainer/*.log"
+    found = docker("exec", stage.far, "sh", "-c", f"cat {logs} || true")
+    lines = [line for line in found.splitlines() if '"event": "end"' in line]
+    return lines[-1].partition(" F ")[2][:200] if lines else "it said nothing"
+
+
+def heal(stage: Stage) -> None:
+    """Have both nodes take pods again."""
+    state = docker("inspect", "--format", "{{.State.Status}}", stage.far).strip()
+    if state == "paused":
+        docker("unpause", stage.far)
+    elif state != "running":
+        docker("start", stage.far)
+    subprocess.run(["docker", "exec", stage.far, "pkill", "-CONT", "-x", "kubelet"], check=False)
+    wait_until("the node is ready", lambda: stage.ready(stage.far), 180, poll=1.0)
+    for node in (stage.near, stage.far):
+        stage.nodes("uncordon", node)
+        stage.nodes("taint", "node", node, f"{OUT_OF_SERVICE}-", check=False)
+
+
+# --- rounds -------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def listening(stage: Stage, outcomes: dict[str, Seen], began: float) -> Iterator[None]:
+    """Note what each job's status says, for as long as the block lasts."""
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(1.0):
+            for name, outcome in outcomes.items():
+                with suppress(AssertionError, KeyError):
+                    reason, message = told(stage.status(name))
+                    if not outcome.said or alike(message) != alike(outcome.said[-1][2]):
+                        outcome.said.append((time.monotonic() - began, reason, message))
+
+    listener = threading.Thread(target=look, daemon=True)
+    listener.start()
+    try:
+        yield
+    finally:
+        over.set()
+        listener.join()
+
+
+def told(status: Object) -> tuple[str, str]:
+    """Return the reason of the condition Ready, and the message."""
+    ready: Object = next((c for c in status["conditions"] if c["type"] == "Ready"), {})
+    return str(ready.get("reason")), str(status["message"])
+
+
+def alike(message: str) -> str:
+    """Return a message without its numbers, such as the step."""
+    return re.sub(r"\d+", "N", message)
+
+
+def play(stage: Stage, event: str, names: Sequence[str], step: int, alone: dict[str, Any]) -> list[Seen]:
+    """Let jobs start on the far node, take it away after ``step``, and judge how they end."""
+    apply_on(stage, names, step)
+    outcomes = {name: Seen(event, step) for name in names}
+    began = time.monotonic()
+    with listening(stage, outcomes, began):
+        try:
+            for name, end in EVENTS[event](stage, names).items():
+                outcomes[name].stale = end
+            for name in names:
+                wait_until(f"{name} ends", partial(ended, stage.jobs, name), 300, poll=1.0)
+                outcomes[name].seconds = time.monotonic() - began
+        finally:
+            heal(stage)
+    for name, outcome in outcomes.items():
+        outcome.wrong = list(what_is_wrong(stage, name, outcome, alone))
+    return list(outcomes.values())
+
+
+def what_is_wrong(stage: Stage, name: str, outcome: Seen, alone: dict[str, Any]) -> Iterator[str]:
+    """Yield in what a job differs from one that was left alone, and what two writers would have left."""
+    found = stage.status(name)
+    if found.get("phase") != "Succeeded":
+        yield f"ended as {found.get('phase')}: {found.get('message')}"
+        return
+    if found.get("failedPods", 0):
+        yield f"{found['failedPods']} pods count as failed"
+    folder = stage.folder(name)
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    if [row["step"] for row in rows] != list(range(1, STEPS + 1)):
+        yield f"steps {[row['step'] for row in rows]}"
+    attempts = [row["attempt"] for row in rows]
+    if attempts != sorted(attempts):
+        yield f"a replaced attempt wrote: {attempts}"
+    if partial_files := [str(path) for path in folder.rglob(".*.partial")]:
+        yield f"left half written: {partial_files}"
+    one = left(folder)
+    yield from (f"{part} differs from the run left alone" for part in alone if one[part] != alone[part])
+    if outcome.stale and f'"exitCode": {int(ExitCode.FENCED)}' not in outcome.stale:
+        yield f"the replaced trainer did not end because it was replaced: {outcome.stale}"
+
+
+def undisturbed(stage: Stage, name: str) -> dict[str, Any]:
+    """Return what a job leaves that nothing happens to."""
+    stage.jobs.apply(deterministic(name))
+    found = wait_until("the job left alone ends", partial(ended, stage.jobs, name), 300, poll=1.0)
+    assert found["phase"] == "Succeeded", found
+    return left(stage.folder(name))
+
+
+def table(seen: Sequence[Seen]) -> Iterator[str]:
+    """Yield the lines of two tables: how jobs ended, and what their status said meanwhile."""
+    yield "| event | jobs | right | after step | seconds from the event to the end |"
+    yield "|---|--:|--:|---|---|"
+    for event in EVENTS:
+        of = [one for one in seen if one.event == event]
+        if of:
+            steps, seconds = [one.step for one in of], [one.seconds for one in of]
+            right = sum(not one.wrong for one in of)
+            yield (
+                f"| {event} | {len(of)} | {right} | {min(steps)} to {max(steps)} "
+                f"| {min(seconds):.0f} to {max(seconds):.0f} |"
+            )
+    yield ""
+    yield "| event | seconds after it | reason | what the status says |"
+    yield "|---|--:|---|---|"
+    for event in EVENTS:
+        first = next((one for one in seen if one.event == event), None)
+        for moment, reason, message in first.said if first else ():
+            yield f"| {event} | {moment:.0f} | {reason} | {message} |"
+
+
+def main() -> int:
+    """Run; 1 when a job did not end right."""
+    options = _parser().parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    jobs = Kubectl(*cluster(), NAMESPACE)
+    operator = Kubectl(jobs.program, jobs.kubeconfig, OPERATOR_NAMESPACE)
+    near, _ = placed(operator)
+    draw = random.Random(options.seed)
+    random.seed(options.seed)
+    seen: list[Seen] = []
+    events = [event for event in EVENTS if not options.event or event in options.event]
+    with namespace(jobs, options.keep, {"nodeSelector": {"kubernetes.io/hostname": near}}) as volume:
+        stage = Stage(jobs, operator, volume)
+        alone = undisturbed(stage, "alone")
+        try:
+            for _ in range(options.times):
+                for event in events:
+                    names = [f"lost-{len(seen) + index}" for index in range(options.at_once)]
+                    now = play(stage, event, names, draw.randint(2, STEPS // 2), alone)
+                    print(*(json.dumps(vars(one)) for one in now), sep="\n", file=sys.stderr, flush=True)
+                    seen += now
+                    if options.keep and any(one.wrong for one in now):
+                        return 1
+                    clear(jobs, names)
+        finally:
+            print(f"seed {options.seed}, {options.at_once} jobs at once")
+            print("\n".join(table(seen)))
+    return 1 if any(one.wrong for one in seen) else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos.nodes", description=__doc__)
+    parser.add_argument("--times", type=int, default=10, help="how often each event happens (default 10)")
+    parser.add_argument("--at-once", type=int, default=1, help="jobs on the node each time (default 1)")
+    parser.add_argument("--event", action="append", choices=EVENTS, help="only this one; may be repeated")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments (default 0)")
+    parser.add_argument(
+        "--keep", action="store_true", help="stop at the first round that is wrong, and leave all for a look"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
