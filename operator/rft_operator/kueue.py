@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from rft_api.conditions import Reason
+from rft_api.status import Plan
+from rft_planner.accelerators import resource_of
+from rft_planner.nodes import catalogued, product_key
 
 Raw = Mapping[str, Any]
 
@@ -132,6 +135,27 @@ def held(found: Workload | None, queue: str) -> Held:
     if found.requeue_at:
         said += f" Kueue leaves it aside until {found.requeue_at}."
     return Held(reason, said + _evicted(found))
+
+
+def other_kind(node_labels: Mapping[str, str], plan: Plan) -> str:
+    """Say so where the pod's node labels name another kind of GPU than the plan is for; else return "".
+
+    Kueue adds the labels of a flavor to the Job that it admits. Where the plan itself names a label, Kueue
+    takes no flavor of another kind; the plan names none where no node of its kind is there yet.
+    """
+    resource = plan.gpu_resource or resource_of(plan.accelerator)
+    product = node_labels.get(product_key(resource))
+    if not plan.gpus or product is None or product == plan.accelerator:
+        return ""
+    name = catalogued(node_labels, resource)
+    if name == plan.accelerator:
+        return ""
+    kind = f"resources.accelerator.name to {name}" if name else "resources.accelerator.memory to its memory"
+    return (
+        f"The flavor that Kueue chose has nodes with {product_key(resource)}={product}, but the plan is made "
+        f"for {plan.accelerator} and stays as it is: the run may not fit there. Set {kind}, or "
+        "resources.nodeSelector to the kind that is wanted."
+    )
 
 
 def _because(found: Workload) -> str:

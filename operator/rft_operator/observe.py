@@ -94,6 +94,8 @@ class Child:
     """Its labels that are for a queue."""
     suspended: bool = False
     """Whether something holds it back; the operator itself never does."""
+    node_labels: tuple[tuple[str, str], ...] = ()
+    """Node labels that its pods need: the plan's, the user's, and those of the flavor that Kueue chose."""
 
     @property
     def finished(self) -> bool:
@@ -215,6 +217,11 @@ def _snapshot(config: Raw | None) -> RunConfig | None:
         return None
 
 
+def _pod_spec(job_spec: Raw) -> Raw:
+    spec: Raw = (job_spec.get("template") or {}).get("spec") or {}
+    return spec
+
+
 def child(raw: Raw) -> Child:
     """Return the facts of a Job."""
     metadata, spec, status = raw["metadata"], raw.get("spec", {}), raw.get("status", {})
@@ -233,6 +240,7 @@ def child(raw: Raw) -> Child:
         deadline=spec.get("activeDeadlineSeconds"),
         queue=queue_labels(metadata),
         suspended=spec.get("suspend") is True,
+        node_labels=tuple(sorted((_pod_spec(spec).get("nodeSelector") or {}).items())),
     )
 
 

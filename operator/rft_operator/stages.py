@@ -11,7 +11,7 @@ from rft_api.problems import Problem
 from rft_api.status import Progress
 from rft_operator.decision import Facts, Part, Verdict
 from rft_operator.failures import Failure, Hindrance, classify, hindrance
-from rft_operator.kueue import held
+from rft_operator.kueue import held, other_kind
 from rft_operator.objects.job import own_count_limit
 from rft_operator.objects.names import QUEUE_LABEL, owner_of
 from rft_operator.observe import Pod
@@ -198,16 +198,25 @@ def waiting(facts: Facts) -> Verdict | None:
     failures = failures_of(facts)
     held = _held(facts, pod) if pod is not None else None
     phase: Phase = "Starting" if pod is not None and pod.scheduled else "Pending"
+    elsewhere = _elsewhere(facts)
     if held is not None:
         again = NODES_RECHECK_SECONDS if held.reason == Reason.UNSCHEDULABLE else None
-        return Verdict(
-            phase, held.reason, held.message, ensure=ensure, patch_child=patch, requeue_after=again
-        )
+        said = f"{held.message}{elsewhere}"
+        return Verdict(phase, held.reason, said, ensure=ensure, patch_child=patch, requeue_after=again)
     if failures:
         message = f"Attempt {len(failures)} failed: {failures[-1].reason}: {failures[-1].message}"
         return Verdict("Starting", Reason.RETRYING, message, ensure=ensure, patch_child=patch)
     message = "The pod starts." if phase == "Starting" else "Waiting for the pod."
-    return Verdict(phase, Reason.WAITING_FOR_POD, message, ensure=ensure, patch_child=patch)
+    return Verdict(phase, Reason.WAITING_FOR_POD, f"{message}{elsewhere}", ensure=ensure, patch_child=patch)
+
+
+def _elsewhere(facts: Facts) -> str:
+    """Return what follows a message where a queue sends the pod to another kind of GPU than the plan's."""
+    child = facts.observed.child
+    if child is None or facts.plan is None:
+        return ""
+    said = other_kind(dict(child.node_labels), facts.plan)
+    return f" {said}" if said else ""
 
 
 def _held(facts: Facts, pod: Pod) -> Hindrance | None:

@@ -78,7 +78,7 @@ def is_gpu(resource: str) -> bool:
 
 
 def _kind(node: Node, resource: str) -> Kind | None:
-    label = _product_label(node, resource)
+    label = _product_label(node.labels, resource)
     if _is_shared(node, resource, label):
         return None
     name = _catalogued(label[1], resource) if label is not None else None
@@ -93,11 +93,17 @@ def product_key(resource: str) -> str:
     return f"{AMD}.product-name" if resource == AMD else f"{resource}.product"
 
 
-def _product_label(node: Node, resource: str) -> tuple[str, str] | None:
+def catalogued(labels: Mapping[str, str], resource: str) -> str | None:
+    """Return the catalogue's name of a node's devices, by its labels; ``None`` where it has none."""
+    label = _product_label(labels, resource)
+    return _catalogued(label[1], resource) if label is not None else None
+
+
+def _product_label(labels: Mapping[str, str], resource: str) -> tuple[str, str] | None:
     """Return the label with the device's product; of a slice that has none, the whole device's."""
     own = product_key(resource)
     keys = (own, product_key(NVIDIA)) if _MIG.match(resource) else (own,)
-    return next(((key, node.labels[key]) for key in keys if node.labels.get(key)), None)
+    return next(((key, labels[key]) for key in keys if labels.get(key)), None)
 
 
 def _is_shared(node: Node, resource: str, label: tuple[str, str] | None) -> bool:

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+import yaml
 
 from rft_operator.cluster import ClusterError, NotFound
 from rft_operator.objects.names import QUEUE_LABELS
@@ -29,6 +30,7 @@ WORKLOADS = "apis/kueue.x-k8s.io/v1beta2/namespaces/{}/workloads"
 LOCAL_QUEUES = f"{KUEUE}/namespaces/{{}}/localqueues"
 CONTROLLER = f"apis/apps/v1/namespaces/{NAMESPACE}/deployments/kueue-controller-manager"
 QUEUE_NAME, PRIORITY = QUEUE_LABELS
+PRODUCT_LABEL = "nvidia.com/gpu.product"
 TOLD_WITHIN = 10.0
 """Seconds within which a user must read why a job waits."""
 
@@ -84,21 +86,25 @@ class Kueue:
         for path, name in made:
             wait_until(f"{name} is gone", partial(gone, self.api, path, name), 60)
 
-    def flavor(self, name: str) -> None:
-        """Make a ResourceFlavor."""
-        body = {"kind": "ResourceFlavor", "metadata": {"name": name}, "spec": {}}
-        self.make(f"{KUEUE}/resourceflavors", body)
+    def flavor(self, name: str, product: str | None = None) -> None:
+        """Make a ResourceFlavor; with the GPU's product its nodes are labelled so, and tainted for GPUs."""
+        labels = {"nodeLabels": {PRODUCT_LABEL: product}} if product else {}
+        taint = {"key": "rft.dev/dedicated", "operator": "Exists", "effect": "NoSchedule"}
+        spec = {**labels, "tolerations": [taint]} if product else {}
+        self.make(
+            f"{KUEUE}/resourceflavors", {"kind": "ResourceFlavor", "metadata": {"name": name}, "spec": spec}
+        )
 
     def cluster_queue(
-        self, name: str, flavor: str, cpu: str, *, gpus: str | None = None, **spec: object
+        self, name: str, flavors: str | Sequence[str], cpu: str, *, gpus: str | None = None, **spec: object
     ) -> None:
-        """Make a ClusterQueue with so many CPUs, memory without end, and GPUs where they are given."""
+        """Make a ClusterQueue with so many CPUs of each flavor, memory without end, and GPUs where given."""
         quotas = {"cpu": cpu, "memory": "10Ti", **({"nvidia.com/gpu": gpus} if gpus is not None else {})}
+        resources = [{"name": name, "nominalQuota": amount} for name, amount in quotas.items()]
+        named = [flavors] if isinstance(flavors, str) else flavors
         group = {
             "coveredResources": list(quotas),
-            "flavors": [
-                {"name": flavor, "resources": [{"name": k, "nominalQuota": v} for k, v in quotas.items()]}
-            ],
+            "flavors": [{"name": flavor, "resources": resources} for flavor in named],
         }
         self.make(
             f"{KUEUE}/clusterqueues",
@@ -140,6 +146,17 @@ def answers(api: Api) -> bool:
     return True
 
 
+def restart(api: Api) -> None:
+    """Start Kueue's controller again: a changed configuration is read at its start."""
+    for replicas in (0, 1):
+        api.call("PATCH", CONTROLLER, {"spec": {"replicas": replicas}})
+        wait_until(
+            f"{replicas} of Kueue",
+            lambda: api.call("GET", CONTROLLER).get("status", {}).get("replicas", 0) == replicas,  # noqa: B023
+            60,
+        )
+
+
 def image_of(tag: str) -> list[str]:
     """Return Helm's settings for an image that was loaded into the nodes."""
     repository, _, version = tag.rpartition(":")
@@ -151,8 +168,47 @@ def image_of(tag: str) -> list[str]:
     ]
 
 
+class Release:
+    """Kueue's chart as it is installed."""
+
+    def __init__(self, kubeconfig: Path, chart: str, settings: Sequence[str]) -> None:
+        self._helm = [tool("helm"), "--kubeconfig", str(kubeconfig), "--namespace", NAMESPACE]
+        self._kubectl = [tool("kubectl"), "--kubeconfig", str(kubeconfig)]
+        self._chart = chart
+        self._settings = settings
+
+    def apply(self, configuration: Path | None = None) -> None:
+        """Install it, or change it, with a configuration of the controller where one is given."""
+        options = [word for setting in self._settings for word in ("--set", setting)]
+        if configuration is not None:
+            options += ["--set-file", f"managerConfig.controllerManagerConfigYaml={configuration}"]
+        wait = ("--install", "--create-namespace", "--wait", "--timeout", "5m")
+        done = subprocess.run(
+            [*self._helm, "upgrade", "kueue", self._chart, *wait, *options],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+
+    def configuration(self) -> str:
+        """Return the controller's configuration that the chart has."""
+        shown = subprocess.run(
+            [*self._helm, "show", "values", self._chart], capture_output=True, text=True, check=True
+        ).stdout
+        return str(yaml.safe_load(shown)["managerConfig"]["controllerManagerConfigYaml"])
+
+    def remove(self) -> None:
+        """Remove it, its CRDs too."""
+        for command in (
+            [*self._helm, "uninstall", "kueue", "--wait", "--timeout", "60s"],
+            [*self._kubectl, "delete", "namespace", NAMESPACE, "--ignore-not-found"],
+        ):
+            subprocess.run(command, capture_output=True, check=False)
+
+
 @contextmanager
-def installed(kubeconfig: Path) -> Iterator[None]:
+def installed(kubeconfig: Path) -> Iterator[Release]:
     """Install Kueue by the chart that RFT_KUEUE_CHART names; remove it afterwards, its CRDs too."""
     chart = os.environ.get(CHART)
     if not chart:
@@ -162,27 +218,9 @@ def installed(kubeconfig: Path) -> Iterator[None]:
         settings += image_of(image)
     if archive := os.environ.get(ARCHIVE):
         choose_provider(default_layout()).load_images([Path(archive)])
-    helm = [tool("helm"), "--kubeconfig", str(kubeconfig), "--namespace", NAMESPACE]
-    options = [word for setting in settings for word in ("--set", setting)]
-    install = [*helm, "install", "kueue", chart, "--create-namespace", "--wait", "--timeout", "5m", *options]
+    release = Release(kubeconfig, chart, settings)
     try:
-        done = subprocess.run(install, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        yield
+        release.apply()
+        yield release
     finally:
-        subprocess.run(
-            [*helm, "uninstall", "kueue", "--wait", "--timeout", "60s"], capture_output=True, check=False
-        )
-        subprocess.run(
-            [
-                tool("kubectl"),
-                "--kubeconfig",
-                str(kubeconfig),
-                "delete",
-                "namespace",
-                NAMESPACE,
-                "--ignore-not-found",
-            ],
-            capture_output=True,
-            check=False,
-        )
+        release.remove()

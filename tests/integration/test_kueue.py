@@ -10,19 +10,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from rft_planner.sizes import quantity
 from tests.integration.kueue_support import (
     CONTROLLER,
     KUEUE,
     PRIORITY,
+    PRODUCT_LABEL,
     QUEUE_NAME,
     WORKLOADS,
     Kueue,
+    Release,
     Told,
     answers,
     gone,
     installed,
+    restart,
 )
 from tests.integration.operator_support import CONFIG_MAPS, JOBS, RFTJOBS, Api, Object, Operator, Run
 from tests.tables import table
@@ -37,14 +41,14 @@ def told(request: pytest.FixtureRequest) -> Told:
 
 
 @pytest.fixture(scope="module")
-def running(api: Api, kubeconfig: Path) -> Iterator[None]:
-    with installed(kubeconfig):
+def running(api: Api, kubeconfig: Path) -> Iterator[Release]:
+    with installed(kubeconfig) as release:
         wait_until("Kueue's webhook answers", partial(answers, api), 240, poll=1.0)
-        yield
+        yield release
 
 
 @pytest.fixture
-def kueue(running: None, api: Api) -> Iterator[Kueue]:
+def kueue(running: Release, api: Api) -> Iterator[Kueue]:
     """Kueue with one ClusterQueue of four CPUs, and the LocalQueue "team" for it."""
     kueue = Kueue(api)
     kueue.flavor("cpu")
@@ -245,6 +249,38 @@ def test_gpus_are_counted_as_the_plan_says(
     )
 
 
+def test_two_flavors_of_gpus_follow_the_plan(
+    told: Told, kueue: Kueue, queue: Callable[..., Run], api: Api
+) -> None:
+    products = {"l40s": "NVIDIA-L40S", "t4": "Tesla-T4"}
+    for name, product in products.items():
+        kueue.flavor(name, product)
+    kueue.cluster_queue("kinds", tuple(products), "64", gpus="1")
+    kueue.local_queue("kinds", "kinds")
+    small = {"rft.dev/none": "here", PRODUCT_LABEL: "Tesla-T4"}
+    # Where no node of a kind is there, as in a pool scaled to zero, the plan names no label: the user's does.
+    first = queue("2", "kinds", gpus=1, accelerator={"name": "nvidia-t4-16gb"}, nodeSelector=small)
+    admitted(first)
+    (assigned,) = kueue.workload(first)["status"]["admission"]["podSetAssignments"]
+    assert assigned["flavors"]["nvidia.com/gpu"] == "t4"
+    pod = first.pod()["spec"]
+    assert pod["nodeSelector"][PRODUCT_LABEL] == "Tesla-T4"
+    assert any(one.get("key") == "rft.dev/dedicated" for one in pod["tolerations"])
+    second = queue("2", "kinds", gpus=1, accelerator={"name": "nvidia-t4-16gb"}, nodeSelector=small)
+    told.until("the other flavor has quota", second, "flavor l40s doesn't match node affinity")
+
+
+def test_a_flavor_of_another_kind_than_the_plans_is_told(
+    told: Told, kueue: Kueue, queue: Callable[..., Run], api: Api
+) -> None:
+    kueue.flavor("t4", "Tesla-T4")
+    kueue.cluster_queue("small", "t4", "64", gpus="1")
+    kueue.local_queue("small", "small")
+    run = queue("2", "small", gpus=1, accelerator={"name": "nvidia-l40s-48gb"})
+    admitted(run)
+    told.until("admitted to another kind of GPU", run, "but the plan is made for nvidia-l40s-48gb")
+
+
 def test_two_queues_of_one_cohort_borrow_and_reclaim(
     told: Told, kueue: Kueue, queue: Callable[..., Run], api: Api
 ) -> None:
@@ -275,6 +311,25 @@ def test_while_kueues_webhook_is_down_it_is_told_and_mends_itself(
         api.call("PATCH", CONTROLLER, {"spec": {"replicas": 1}})
     wait_until("admission", lambda: api.find(JOBS, run.child_name), 180)
     admitted(run)
+
+
+def test_pods_that_are_not_ready_in_time_lose_their_quota(
+    told: Told, kueue: Kueue, queue: Callable[..., Run], running: Release, api: Api, tmp_path: Path
+) -> None:
+    changed = yaml.safe_load(running.configuration())
+    changed["waitForPodsReady"] = {"timeout": "5s", "requeuingStrategy": {"backoffBaseSeconds": 600}}
+    configuration = tmp_path / "configuration.yaml"
+    configuration.write_text(yaml.safe_dump(changed))
+    running.apply(configuration)
+    restart(api)
+    wait_until("Kueue's webhook answers", partial(answers, api), 240, poll=1.0)
+    run = queue("1")
+    admitted(run)
+    began = wait_until(
+        "eviction", lambda: time.monotonic() if run.child()["spec"].get("suspend") else None, 60
+    )
+    status = told.until("pods not ready in time", run, "(PodsReadyTimeout)", since=began)
+    assert "Kueue leaves it aside until" in status["message"]
 
 
 def test_nothing_of_this_was_logged_as_an_error(told: Told, kueue: Kueue, operator: Operator) -> None:

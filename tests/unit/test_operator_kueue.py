@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from rft_api.status import Plan
 from rft_operator.cluster import ClusterError, NotFound
-from rft_operator.kueue import Check, Workload, held, rounded, workload
+from rft_operator.kueue import Check, Workload, held, other_kind, rounded, workload
 from rft_operator.settings import from_env
 from rft_operator.workloads import JOB_UID, Workloads
 from tests.unit.test_chart_webhook import one, rendered
@@ -239,3 +240,31 @@ def test_the_chart_gives_the_right_and_says_so(read: bool) -> None:
     (container,) = one(documents, "Deployment", NAME)["spec"]["template"]["spec"]["containers"]
     settings = from_env({e["name"]: e["value"] for e in container["env"] if "value" in e})
     assert settings.read_kueue is read
+
+
+L40S = Plan(gpus=1, accelerator="nvidia-l40s-48gb")
+PRODUCT = "nvidia.com/gpu.product"
+
+
+@pytest.mark.parametrize(
+    ("labels", "plan"),
+    [
+        ({}, L40S),
+        ({"zone": "a"}, L40S),
+        ({PRODUCT: "NVIDIA-L40S"}, L40S),
+        ({PRODUCT: "Custom-9"}, Plan(gpus=1, accelerator="Custom-9", gpu_resource="nvidia.com/gpu")),
+        ({PRODUCT: "Tesla-T4"}, Plan(gpus=0, accelerator="cpu")),
+    ],
+)
+def test_a_flavor_of_the_kind_that_the_plan_is_for_needs_no_word(labels: dict[str, str], plan: Plan) -> None:
+    assert other_kind(labels, plan) == ""
+
+
+def test_a_flavor_of_another_kind_is_told_with_what_to_set() -> None:
+    said = other_kind({PRODUCT: "Tesla-T4", "zone": "a"}, L40S)
+    assert "nodes with nvidia.com/gpu.product=Tesla-T4, but the plan is made for nvidia-l40s-48gb" in said
+    assert "Set resources.accelerator.name to nvidia-t4-16gb" in said
+
+
+def test_a_flavor_of_a_kind_that_no_catalogue_has_is_told_too() -> None:
+    assert "Set resources.accelerator.memory to its memory" in other_kind({PRODUCT: "Custom-9"}, L40S)

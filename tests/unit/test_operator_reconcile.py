@@ -52,8 +52,8 @@ def rftjob(status: dict[str, Any] | None = None, **changes: Any) -> dict[str, An
     }
 
 
-def snapshot() -> Any:
-    document = rftjob()
+def snapshot(document: dict[str, Any] | None = None) -> Any:
+    document = document or rftjob()
     spec = parse(document).spec
     return run_config(owner_of(document), spec, plan(spec, UID), None)
 
@@ -713,3 +713,11 @@ def test_a_queued_job_can_be_suspended_and_cancelled() -> None:
     held = replace(STARTED, child=replace(CHILD, suspended=True))
     assert reconcile(rftjob(suspend=True), held, NOW).delete_child
     assert reconcile(rftjob(cancel=True), held, NOW).status["phase"] == "Cancelled"
+
+
+def test_a_queue_that_sends_the_pod_to_another_kind_of_gpu_is_told_while_the_pod_waits() -> None:
+    document = rftjob(resources={"accelerator": {"name": "nvidia-l40s-48gb"}})
+    sent = replace(CHILD, node_labels=(("nvidia.com/gpu.product", "Tesla-T4"),))
+    state = replace(observed(child=sent), snapshot=snapshot(document))
+    message = once(document, state).status["message"]
+    assert message.startswith("Waiting for the pod. The flavor that Kueue chose has nodes with ")
