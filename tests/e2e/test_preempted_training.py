@@ -1,0 +1,133 @@
+"""A job that trains and is preempted by Kueue, checkpoint and all, ends as one that was left alone."""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+
+from rft_operator.cluster import connect
+from tests.chaos.jobs import STEPS, job, prerequisites, reader
+from tests.e2e.conftest import NAMESPACE
+from tests.integration.kueue_support import KUEUE, PRIORITY, QUEUE_NAME, Kueue, Told, answers, installed
+from tests.integration.operator_support import JOBS, RFTJOBS, Api, Object, Run
+from tests.kubectl import Kubectl
+from tests.tables import table
+from tests.waiting import wait_until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.kueue, pytest.mark.timeout(1200)]
+PREEMPTIONS = int(os.environ.get("RFT_PREEMPTIONS", "1"))
+QUOTA = "500m"
+"""Of CPU: enough for one job of 300m, not for two."""
+COMPARED = ("step", "reward", "loss", "gradNorm", "kl", "entropy", "completionTokens", "learningRate")
+
+
+@pytest.fixture(scope="module")
+def told(request: pytest.FixtureRequest) -> Told:
+    return Told(table(request.config, "Kueue: why a job waits", "case", "what its user reads", "seconds"))
+
+
+@pytest.fixture
+def api(kubectl: Kubectl) -> Api:
+    return Api(connect(str(kubectl.kubeconfig)), NAMESPACE)
+
+
+@pytest.fixture
+def kueue(kubectl: Kubectl, api: Api) -> Iterator[Kueue]:
+    """Kueue with a queue "train" in which jobs of a higher priority preempt."""
+    with installed(kubectl.kubeconfig):
+        wait_until("Kueue's webhook answers", partial(answers, api), 240, poll=1.0)
+        kueue = Kueue(api)
+        kueue.flavor("any")
+        kueue.cluster_queue("train", "any", QUOTA, preemption={"withinClusterQueue": "LowerPriority"})
+        kueue.local_queue("train", "train")
+        for name, value in (("low", 1), ("high", 100)):
+            body = {"kind": "WorkloadPriorityClass", "metadata": {"name": name}, "value": value}
+            kueue.make(f"{KUEUE}/workloadpriorityclasses", body)
+        yield kueue
+        kueue.remove()
+
+
+@pytest.fixture
+def place(kubectl: Kubectl) -> Iterator[None]:
+    """The volume of the runs, and a pod that reads it."""
+    kubectl.apply(*prerequisites(), reader())
+    wait_until("the reader runs", lambda: kubectl.get("pod", "reader")["status"]["phase"] == "Running", 120)
+    yield
+    kubectl.run("delete", "pod", "reader", "--ignore-not-found", "--wait=false")
+
+
+def queued(api: Api, name: str) -> Run:
+    """Create a deterministic job in the queue that checkpoints only when it is told to end."""
+    document = job(name, "transformers")
+    document["metadata"]["labels"] = {QUEUE_NAME: "train", PRIORITY: "low"}
+    document["spec"]["training"] |= {"deterministic": True, "seed": 3}
+    document["spec"]["checkpoint"] = {"everySteps": 1000}
+    return Run(api, api.create(RFTJOBS, document))
+
+
+def urgent(name: str) -> Object:
+    """A Job of a higher priority that takes all the quota for some seconds."""
+    container = {
+        "name": "urgent",
+        "image": "rft-operator:dev",
+        "imagePullPolicy": "Never",
+        "command": ["sleep", "5"],
+        "resources": {"requests": {"cpu": QUOTA}},
+    }
+    labels = {QUEUE_NAME: "train", PRIORITY: "high"}
+    spec = {
+        "suspend": True,
+        "template": {
+            "spec": {
+                "restartPolicy": "Never",
+                "containers": [container],
+                "securityContext": {"runAsUser": 10001, "runAsNonRoot": True},
+            }
+        },
+    }
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": name, "labels": labels},
+        "spec": spec,
+    }
+
+
+def step_of(run: Run) -> int:
+    return int(run.status.get("progress", {}).get("step", 0))
+
+
+def left(kubectl: Kubectl, run: Run) -> Object:
+    """Return what a run that has ended is compared by."""
+    status = run.wait_for_phase("Succeeded", 300)
+    folder = status["output"]["folder"]
+
+    def ask(*command: str) -> str:
+        return kubectl.run("exec", "reader", "--", *command).stdout
+
+    rows = [json.loads(line) for line in ask("cat", f"{folder}/metrics.jsonl").splitlines()]
+    weights = ask("sha256sum", f"{folder}/adapter/adapter_model.safetensors").split()[0]
+    return {**{name: [row[name] for row in rows] for name in COMPARED}, "adapter": weights}
+
+
+def test_a_training_job_that_is_preempted_ends_as_one_that_was_left_alone(
+    kubectl: Kubectl, kueue: Kueue, place: None, api: Api, told: Told
+) -> None:
+    alone = left(kubectl, queued(api, "left-alone"))
+    assert alone["step"] == list(range(1, STEPS + 1))
+    run = queued(api, "preempted")
+    for number in range(PREEMPTIONS):
+        least = (number + 1) * STEPS // (PREEMPTIONS + 2)
+        wait_until(f"step {least}", lambda least=least: step_of(run) >= least, 180)  # type: ignore[misc]
+        began = time.monotonic()
+        api.create(JOBS, urgent(f"urgent-{number}"))
+        told.until("a training job preempted", run, "Kueue stopped it at ", since=began, within=15.0)
+        wait_until("it goes on", lambda: step_of(run) > 0 and run.status["phase"] == "Running", 120)
+    assert left(kubectl, run) == alone
+    status = run.status
+    assert status.get("failedPods", 0) == 0
+    assert status["progress"]["attempt"] == PREEMPTIONS + 1
+    assert status["progress"]["resumedFromStep"] >= STEPS * PREEMPTIONS // (PREEMPTIONS + 2)
