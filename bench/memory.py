@@ -23,9 +23,10 @@ from rft_api.job import RFTJobSpec
 from rft_api.parameters import Dtype
 from rft_api.runconfig import JobIdentity, RunConfig
 from rft_api.status import Plan
+from rft_planner.modelconfig import from_config
 from rft_planner.plan import plan
 from rft_planner.precision import WIDTHS
-from rft_planner.shapes import Shape, from_config
+from rft_planner.shapes import Shape
 
 ROOT = Path(__file__).resolve().parents[1]
 MIB = 2.0**20

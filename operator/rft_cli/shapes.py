@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from rft_api.sources import ModelSource
 from rft_cli.console import INVALID, UNREADABLE, UserError
-from rft_planner.shapes import Shape, UnreadableConfig, from_config
+from rft_planner.modelconfig import UnreadableConfig, from_config
+from rft_planner.shapes import Shape
 
 CONFIG_FILE = "config.json"
 

@@ -20,7 +20,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from rft_planner.shapes import Shape, from_config
+from rft_planner.modelconfig import from_config
+from rft_planner.shapes import Shape
 
 
 def _shape(

@@ -7,40 +7,38 @@ every count with the model's own, and the adapter's with what peft 0.21 trains.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from rft_planner.shapes import Shape
+from rft_planner.shapes import Shape
 
-Extra = Callable[["Shape"], int]
+Extra = Callable[[Shape], int]
 
 
-def head_norms(shape: "Shape") -> int:
+def head_norms(shape: Shape) -> int:
     """Norms of queries and keys, one weight for each column of a head."""
     return 2 * shape.head_dim
 
 
-def width_norms(shape: "Shape") -> int:
+def width_norms(shape: Shape) -> int:
     """Norms of queries and keys over all heads together."""
     return (shape.heads + shape.kv_heads) * shape.head_dim
 
 
-def two_more_norms(shape: "Shape") -> int:
+def two_more_norms(shape: Shape) -> int:
     """Norms behind attention and feed-forward part, besides those in front of them."""
     return 2 * shape.hidden
 
 
-def output_bias(shape: "Shape") -> int:
+def output_bias(shape: Shape) -> int:
     """Bias of the output projection, where the projections of the attention have one."""
     return shape.hidden if shape.attention_bias else 0
 
 
-def sinks(shape: "Shape") -> int:
+def sinks(shape: Shape) -> int:
     """A sink for each head."""
     return shape.heads
 
 
-def expert_biases(shape: "Shape") -> int:
+def expert_biases(shape: Shape) -> int:
     """Biases of the router and of each expert's gate, up and down."""
     return shape.experts * (1 + 2 * shape.expert_intermediate + shape.hidden)
 

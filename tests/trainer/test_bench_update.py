@@ -17,7 +17,7 @@ from bench.update import (
     random_model,
     shape_named,
 )
-from rft_planner.shapes import from_config
+from rft_planner.modelconfig import from_config
 from rft_planner.speed import Update, attention_flops, linear_flops
 from rft_trainer.layout import Row, Sample, build
 

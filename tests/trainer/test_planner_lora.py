@@ -9,7 +9,8 @@ from transformers import AutoModelForCausalLM
 
 from rft_api.parameters import Training
 from rft_planner.layouts import LAYOUTS
-from rft_planner.shapes import Shape, from_config
+from rft_planner.modelconfig import from_config
+from rft_planner.shapes import Shape
 from rft_trainer.policy import lora_config
 
 SIZES = {

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rft_planner.catalogue import CATALOGUE, known, shape_of
-from rft_planner.shapes import UnreadableConfig, estimated, from_config
+from rft_planner.modelconfig import UnreadableConfig, from_config
+from rft_planner.shapes import estimated
 
 # Parameters as the model cards give them, in billions.
 PUBLISHED = {

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from rft_api.parameters import Training
-from rft_planner.shapes import EXPERTS
+from rft_planner.modelconfig import EXPERTS
 from rft_trainer import files, sharding
 from rft_trainer.errors import ModelError
 from rft_trainer.layout import MicroBatch, Row, Sample, build

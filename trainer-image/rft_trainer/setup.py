@@ -13,8 +13,9 @@ from rft_api.runconfig import RunConfig
 from rft_api.sizes import parameter_count
 from rft_api.sources import ModelSource
 from rft_planner.memory import USABLE
+from rft_planner.modelconfig import UnreadableConfig, from_config
 from rft_planner.overlap import overlaps
-from rft_planner.shapes import Shape, UnreadableConfig, estimated, from_config
+from rft_planner.shapes import Shape, estimated
 from rft_trainer import allocator, machine, models
 from rft_trainer.checkpoint import Checkpoints, Fence
 from rft_trainer.data import Prompt

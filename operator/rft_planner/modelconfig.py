@@ -1,0 +1,168 @@
+"""The shape that a model's ``config.json`` describes.
+
+Formulas follow the model classes of ``transformers``, whose layers are ``q/k/v/o_proj`` and
+``gate/up/down_proj``; what differs between them is in ``layouts``. A checkpoint that is published quantized
+has the count of its weights as they are multiplied: ``transformers`` unpacks gpt-oss (MXFP4) to the trainer's
+bf16 where no MXFP4 kernels are installed, and peft cannot train it otherwise.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from rft_planner.layouts import LAYOUTS, Layout, head_norms
+from rft_planner.shapes import Shape
+
+
+class UnreadableConfig(ValueError):
+    """A ``config.json`` that does not describe a shape known here; the message names the field."""
+
+
+INSTEAD = "set spec.model.parameters, e.g. 7B"
+_UNLIKE = {
+    "is_encoder_decoder": "an encoder and a decoder",
+    "kv_lora_rank": "latent attention, whose cache is compressed",
+    "mamba_d_state": "layers with a state instead of a cache",
+    "ssm_state_size": "layers with a state instead of a cache",
+    "linear_num_value_heads": "layers with a state instead of a cache",
+    "hidden_size_per_layer_input": "an embedding for each layer",
+    "num_kv_shared_layers": "layers that share a cache",
+    "audio_config": "a part that hears",
+}
+"""What a shape does not describe, by the field that says so."""
+_CACHED = {"full_attention", "sliding_attention", "chunked_attention"}
+
+
+def from_config(config: Mapping[str, Any]) -> Shape:
+    """Return the shape that a model's ``config.json`` describes.
+
+    A sliding window is taken as full attention: vLLM may keep less of such a layer's cache, never more.
+
+    Raises:
+        UnreadableConfig: if a field is missing or no number, or a shape does not describe such a model.
+    """
+    text = config.get("text_config")
+    if isinstance(text, Mapping):  # models that see have their text model inside
+        config = {**config, **text}
+    _refuse_unlike(config)
+    layout = _layout(config)
+    config = {**layout.defaults, **{name: value for name, value in config.items() if value is not None}}
+    hidden, heads = _number(config, "hidden_size"), _number(config, "num_attention_heads")
+    shape = Shape(
+        layers=_number(config, "num_hidden_layers"),
+        hidden=hidden,
+        intermediate=_number(config, "intermediate_size"),
+        heads=heads,
+        kv_heads=_first(config, "num_key_value_heads") or heads,
+        head_dim=_first(config, "head_dim") or hidden // heads,
+        vocabulary=_number(config, "vocab_size"),
+        tied=bool(config.get("tie_word_embeddings", layout.tied)),
+        attention_bias=bool(config.get(layout.bias_field or "", layout.bias)),
+        context=_first(config, "max_position_embeddings") or 32768,
+        fused_attention=layout.fused_attention,
+        fused_feed_forward=layout.fused_feed_forward,
+        stored=str(config.get("dtype") or config.get("torch_dtype") or "").removeprefix("torch."),
+    )
+    if heads % shape.kv_heads:
+        raise UnreadableConfig(
+            f"config.json: num_key_value_heads: {shape.kv_heads} does not divide num_attention_heads {heads};"
+            f" {INSTEAD}"
+        )
+    if layout.mixture:
+        shape = _with_experts(shape, config, layout)
+    return replace(shape, extras=_extras(shape, config, layout), beside=_tower(config, hidden))
+
+
+def _refuse_unlike(config: Mapping[str, Any]) -> None:
+    for name, what in _UNLIKE.items():
+        if config.get(name):
+            raise UnreadableConfig(
+                f"config.json: {name}: {config[name]!r} means {what}, which is not known here; {INSTEAD}"
+            )
+    others = sorted(set(map(str, config.get("layer_types") or ())) - _CACHED)
+    if others:
+        raise UnreadableConfig(
+            f"config.json: layer_types: {others[0]!r} is none of {', '.join(sorted(_CACHED))}; {INSTEAD}"
+        )
+
+
+def _layout(config: Mapping[str, Any]) -> Layout:
+    name = config.get("model_type")
+    name = "gemma3_text" if name == "gemma3" else name
+    if not isinstance(name, str) or name not in LAYOUTS:
+        raise UnreadableConfig(
+            f"config.json: model_type: {name!r} is none of {', '.join(LAYOUTS)}; {INSTEAD}"
+        )
+    return LAYOUTS[name]
+
+
+def _with_experts(shape: Shape, config: Mapping[str, Any], layout: Layout) -> Shape:
+    """Return the shape with the experts of a mixture, in the layers that have them."""
+    width = _first(config, "moe_intermediate_size") or shape.intermediate
+    shared = _count(config, "n_shared_experts") * width
+    skipped = config.get("mlp_only_layers") or ()
+    step, first = _count(config, "decoder_sparse_step") or 1, _count(config, "first_k_dense_replace")
+    dense = sum(index in skipped or (index + 1) % step != 0 or index < first for index in range(shape.layers))
+    return replace(
+        shape,
+        experts=_first(config, *EXPERTS) or _number(config, "num_experts"),
+        experts_per_token=_first(config, "num_experts_per_tok", "experts_per_token")
+        or _number(config, "num_experts_per_tok"),
+        expert_intermediate=width,
+        dense_layers=dense,
+        shared_intermediate=shared or (_count(config, _SHARED) if layout.shared_gate else 0),
+        shared_gate=layout.shared_gate,
+    )
+
+
+EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
+"""Fields that count a mixture's experts."""
+_SHARED = "shared_expert_intermediate_size"
+
+
+def _extras(shape: Shape, config: Mapping[str, Any], layout: Layout) -> int:
+    extras = sum(extra(shape) for extra in layout.extras)
+    if config.get(layout.head_norms_field or ""):
+        extras += head_norms(shape)
+    if config.get(layout.feed_forward_bias_field or ""):
+        extras += 2 * shape.intermediate + shape.hidden
+    return extras
+
+
+def _tower(config: Mapping[str, Any], hidden: int) -> int:
+    """Return the parameters of the SigLIP tower and projector of Gemma 3.
+
+    Each layer has four projections of the attention, two of the feed-forward part, all with biases, and two
+    norms with biases. Counted after ``Gemma3ForConditionalGeneration``.
+    """
+    vision = config.get("vision_config")
+    if not isinstance(vision, Mapping):
+        return 0
+    if vision.get("model_type") != "siglip_vision_model":
+        raise UnreadableConfig(
+            f"config.json: vision_config.model_type: {vision.get('model_type')!r} is not siglip_vision_model,"
+            f" the one that is known here; {INSTEAD}"
+        )
+    width, columns = _number(vision, "hidden_size"), _number(vision, "intermediate_size")
+    layers, patch = _number(vision, "num_hidden_layers"), _number(vision, "patch_size")
+    layer = 4 * (width**2 + width) + 2 * width * columns + columns + width + 4 * width
+    patches = (_number(vision, "image_size") // patch) ** 2
+    embeddings = 3 * patch**2 * width + width + patches * width
+    projector = width * hidden + width
+    return layers * layer + embeddings + 2 * width + projector
+
+
+def _first(config: Mapping[str, Any], *names: str) -> int | None:
+    return next((_number(config, name) for name in names if config.get(name) is not None), None)
+
+
+def _count(config: Mapping[str, Any], name: str) -> int:
+    """Return a number that may be absent or 0."""
+    return _number(config, name) if config.get(name) else 0
+
+
+def _number(config: Mapping[str, Any], name: str) -> int:
+    value = config.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UnreadableConfig(f"config.json: {name}: {value!r} is not a whole number from 1; {INSTEAD}")
+    return value
