@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -13,6 +12,7 @@ from typing import Annotated, NamedTuple
 
 import typer
 
+from rft_api import atomic
 from rft_api.runconfig import RunConfig
 from rft_cli.console import INVALID, UNREADABLE, UserError, out, reports_errors
 from rft_cli.folders import run_folder
@@ -22,7 +22,6 @@ from rft_cli.snapshot import previous
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _FINAL, _CHECKPOINTS, _STATE = "adapter", "checkpoints", "state.json"
-_PARTIAL = ".partial"
 
 
 class Dtype(StrEnum):
@@ -181,16 +180,12 @@ def _placed(output: Path, force: bool) -> Iterator[Path]:
     target = output.resolve()
     if target.exists() and not force:
         raise UserError(f"--output {output}: is there already; name another, or replace it with --force")
-    unfinished = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}{_PARTIAL}")
     try:
-        unfinished.mkdir(parents=True)
-        yield unfinished
-        _make_readable(unfinished)
-        _replace(unfinished, target)
+        with atomic.new_folder(target, replace=force) as unfinished:
+            yield unfinished
+            _make_readable(unfinished)
     except OSError as error:
         raise UserError(f"--output {output}: cannot be written: {error}", UNREADABLE) from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _make_readable(folder: Path) -> None:
@@ -200,17 +195,3 @@ def _make_readable(folder: Path) -> None:
     for file in folder.rglob("*"):
         if file.is_file():
             file.chmod(0o666 & ~mask)
-
-
-def _replace(new: Path, target: Path) -> None:
-    """Give ``new`` the name of ``target``; what had it is removed only when it has."""
-    if not target.exists():
-        new.rename(target)
-        return
-    old = new.with_suffix(".old")
-    target.rename(old)
-    new.rename(target)
-    if old.is_dir():
-        shutil.rmtree(old)
-    else:
-        old.unlink()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
+from rft_api import atomic
 from rft_api.sources import Dataset
 from rft_cli.console import UNREADABLE, UserError
 from rft_cli.manifest import Manifest
@@ -31,9 +32,7 @@ class Input(NamedTuple):
     def write(self) -> None:
         """Put the content in its place."""
         if self.content is not None:
-            path = Path(self.location)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(self.content)
+            atomic.write_bytes(Path(self.location), self.content)
 
 
 class Overrides(NamedTuple):

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from rft_api import atomic
 from rft_api.conditions import Reason
 from rft_api.effective import effective
 from rft_api.job import MUTABLE_AFTER_START, MUTABLE_WHILE_SUSPENDED, RFTJob, RFTJobSpec
@@ -234,7 +235,4 @@ def _show(value: object) -> str:
 
 
 def _write(path: Path, body: dict[str, Any]) -> None:
-    """Replace a file in one step, so that a killed command never leaves half of it."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(body, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    atomic.write_text(path, json.dumps(body, indent=2, ensure_ascii=False) + "\n")

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from rft_api import atomic
 from rft_trainer import files
 from rft_trainer.batching import Position
 from rft_trainer.errors import Fenced, VolumeError
@@ -80,7 +81,7 @@ class Checkpoints:
         self.folder = folder
         self._keep = keep
         self._fence = fence
-        files.remove_leftovers(folder)
+        atomic.remove_leftovers(folder)
 
     def path(self, step: int) -> Path:
         """Where the checkpoint of a step is."""

@@ -1,6 +1,5 @@
 """``status.yaml`` of a local run: the status that the operator would write on a cluster."""
 
-import os
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from rft_api import atomic
 from rft_api.conditions import CONDITION_TYPES, Condition, ConditionType, Phase, Reason, merge
 from rft_api.exitcodes import ExitCode
 from rft_api.report import Ending
@@ -90,10 +90,7 @@ class LocalStatus:
             return
         body = self.status(run, ending, _now()).dump()
         self._conditions = body["conditions"]
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._path.with_name(f".{STATUS_FILE}.{os.getpid()}")
-        temporary.write_text(yaml.safe_dump(body, sort_keys=False, allow_unicode=True), encoding="utf-8")
-        temporary.replace(self._path)
+        atomic.write_text(self._path, yaml.safe_dump(body, sort_keys=False, allow_unicode=True))
         self._written_at = time.monotonic()
 
     def status(self, run: RunStatus, ending: Ending | None, now: str) -> RFTJobStatus:

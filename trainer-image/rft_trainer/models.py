@@ -11,13 +11,13 @@ import fcntl
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from rft_api import atomic
 from rft_trainer.errors import HubError, ModelError
 
 EXAMPLE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -98,13 +98,8 @@ def _renamed_when_complete(target: Path) -> Iterator[Path | None]:
         return
     for leftover in target.parent.glob(f".{target.name}.*.partial"):
         shutil.rmtree(leftover, ignore_errors=True)
-    unfinished = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".partial"))
-    try:
+    with atomic.new_folder(target) as unfinished:
         yield unfinished
-        unfinished.chmod(0o755)
-        unfinished.rename(target)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _convert_example(folder: Path) -> None:

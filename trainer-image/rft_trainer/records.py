@@ -7,6 +7,7 @@ from typing import Any
 
 import zstandard
 
+from rft_api import atomic
 from rft_trainer import files
 from rft_trainer.errors import VolumeError
 from rft_trainer.sampling import Group
@@ -19,13 +20,7 @@ class MetricsFile:
         """Keep the rows up to ``last_step``. Raises VolumeError."""
         self._path = path
         self.rows: list[dict[str, Any]] = [row for row in _read(path) if row["step"] <= last_step]
-        unfinished = path.with_suffix(".jsonl.new")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            unfinished.write_text("".join(_line(row) for row in self.rows), encoding="utf-8")
-            unfinished.replace(path)
-        except OSError as error:
-            raise VolumeError(f"{path}: {error}") from error
+        files.write_bytes(path, "".join(map(_line, self.rows)).encode())
 
     def append(self, row: dict[str, Any]) -> None:
         """Add a step. Raises VolumeError."""
@@ -60,14 +55,7 @@ def save_rollouts(folder: Path, step: int, groups: Sequence[Group]) -> None:
     """Write every rollout of a step, dropped ones included. Raises VolumeError."""
     lines = [record for group in groups for record in _records(step, group)]
     data = zstandard.ZstdCompressor().compress("".join(map(_line, lines)).encode())
-    target = folder / f"step-{step:06d}.jsonl.zst"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        unfinished = target.with_name(f".{target.name}.partial")
-        unfinished.write_bytes(data)
-        unfinished.replace(target)
-    except OSError as error:
-        raise VolumeError(f"{target}: {error}") from error
+    files.write_bytes(folder / f"step-{step:06d}.jsonl.zst", data)
 
 
 def _records(step: int, group: Group) -> list[dict[str, Any]]:
@@ -99,7 +87,7 @@ def read_rollouts(path: Path) -> list[dict[str, Any]]:
 def clean(run_dir: Path, last_step: int) -> None:
     """Remove the rollouts of steps that are generated again, and unfinished files."""
     for folder in (run_dir, run_dir / "rollouts", run_dir / "adapters", run_dir / "evaluation"):
-        files.remove_leftovers(folder)
+        atomic.remove_leftovers(folder)
     for path in (run_dir / "rollouts").glob("step-*.jsonl.zst"):
         if int(path.name[5:11]) > last_step:
             path.unlink()

@@ -242,7 +242,10 @@ class Reporter:
             log.warning("%s", message)
 
     def _write_termination(self, report: ProgressReport) -> None:
-        """Write what the kubelet shows when the pod is gone; every time, because a killed pod has no end."""
+        """Write what the kubelet shows when the pod is gone; every time, because a killed pod has no end.
+
+        In place: the kubelet mounts this one file, and nothing can be renamed onto it.
+        """
         assert self._termination is not None
         message = json.dumps(report.termination_message(), separators=(",", ":"), allow_nan=False)
         self._termination.write_text(message, encoding="utf-8")
