@@ -1,7 +1,8 @@
-"""Phases, condition types and reasons: each reason beside what it means."""
+"""Phases, the conditions of each, and reasons: each reason beside what it means."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -23,6 +24,26 @@ CONDITION_TYPES: tuple[ConditionType, ...] = (
     "Complete",
     "Failed",
 )
+PHASE_CONDITIONS: Mapping[Phase, tuple[ConditionType, ...]] = MappingProxyType(
+    {
+        "Pending": ("Reconciling",),
+        "Queued": ("Reconciling",),
+        "Starting": ("Reconciling",),
+        "Running": ("Ready",),
+        "Suspended": ("Ready", "Suspended"),
+        "Succeeded": ("Ready", "Complete"),
+        "Failed": ("Stalled", "Failed"),
+        "Cancelled": ("Ready", "Failed"),
+    }
+)
+"""Conditions that are True in a phase, besides Accepted and Planned.
+
+They follow kstatus, by which helm and Flux wait: Reconciling means that the object is still on its way to
+what its spec asks for, Stalled that it does not get there by itself. An RFTJob asks for a training that runs,
+so one that makes steps is Ready and reconciles no more. Who waits for its end waits for Complete or Failed.
+"""
+MAX_MESSAGE = 4096
+"""Characters of a condition's message, and of the status's."""
 
 
 class Condition(Model):
@@ -31,7 +52,7 @@ class Condition(Model):
     type: ConditionType = Field(description="What the condition is about.")
     status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds.")
     reason: str = Field(min_length=1, description="One word for machines.")
-    message: str = Field("", max_length=4096, description="One sentence for people.")
+    message: str = Field("", max_length=MAX_MESSAGE, description="One sentence for people.")
     last_transition_time: str = Field(description="When status last changed, RFC 3339.")
     observed_generation: Int | None = Field(None, description="Generation of the spec it speaks of.")
 
@@ -87,6 +108,71 @@ COMPLETED_BECAUSE = {
     Reason.DEADLINE: "spec.stop.deadline has passed.",
 }
 """Reasons for which a run succeeds, in a sentence."""
+NOT_SO_FAR = "Not so far."
+
+
+class Gate(NamedTuple):
+    """The state of Accepted or Planned, which no phase decides."""
+
+    holds: bool
+    reason: str
+    message: str
+
+
+ACCEPTED = Gate(True, Reason.ACCEPTED, "The spec is valid.")
+NOT_PLANNED = Gate(False, Reason.NOT_YET, NOT_SO_FAR)
+
+
+def planned_by(notes: Iterable[str]) -> Gate:
+    """Return the state of Planned once there is a plan, which has these notes."""
+    return Gate(True, Reason.PLANNED, "; ".join(notes) or "Planned.")
+
+
+def cut(message: str) -> str:
+    """Return a message as long as the schema allows."""
+    return message if len(message) <= MAX_MESSAGE else message[: MAX_MESSAGE - 1] + "…"
+
+
+def conditions_of(
+    phase: Phase,
+    reason: str,
+    message: str,
+    *,
+    accepted: Gate,
+    planned: Gate,
+    now: str,
+    generation: int | None = None,
+    stalled: bool = False,
+    final: bool = True,
+) -> list[Condition]:
+    """Return every condition of a job in ``phase``, in the order of ``CONDITION_TYPES``.
+
+    The operator and ``rft run`` both write what this returns. ``stalled`` holds beside the phase. With
+    ``final=False`` a Failed job may still be corrected, and the condition Failed, which never reverts, is
+    False.
+    ``now`` is RFC 3339; ``merge`` puts back the times of conditions that have not changed.
+    """
+    holds = {kind: kind in PHASE_CONDITIONS[phase] for kind in CONDITION_TYPES}
+    holds["Stalled"] |= stalled
+    holds["Failed"] &= final or phase != "Failed"
+    said = (reason, message)
+    says = {"Reconciling": said, "Ready": said, "Accepted": accepted[1:], "Planned": planned[1:]}
+    holds |= {"Accepted": accepted.holds, "Planned": planned.holds}
+    # The rest says why it holds; while it does not, there is little to say. Never nothing: some old
+    # API servers take an empty text for null.
+    for kind in CONDITION_TYPES:
+        says.setdefault(kind, said if holds[kind] else (Reason.NOT_YET, NOT_SO_FAR))
+    return [
+        Condition(
+            type=kind,
+            status="True" if holds[kind] else "False",
+            reason=says[kind][0],
+            message=cut(says[kind][1]),
+            last_transition_time=now,
+            observed_generation=generation,
+        )
+        for kind in CONDITION_TYPES
+    ]
 
 
 def merge(old: Iterable[Mapping[str, Any]], wanted: Iterable[Condition]) -> list[dict[str, Any]]:

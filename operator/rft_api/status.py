@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field
 
 from rft_api.base import Int, Model, map_by
-from rft_api.conditions import Condition, Phase
+from rft_api.conditions import MAX_MESSAGE, Condition, Phase
 from rft_api.parameters import Dtype
 
 Device = Literal["cpu", "cuda"]
@@ -286,7 +286,9 @@ class RFTJobStatus(Model):
 
     observed_generation: Int | None = Field(None, description="Generation of the spec that was acted upon.")
     phase: Phase | None = Field(None, description="Summary of the conditions.")
-    message: str | None = Field(None, max_length=4096, description="What is going on, in one sentence.")
+    message: str | None = Field(
+        None, max_length=MAX_MESSAGE, description="What is going on, in one sentence."
+    )
     start_time: str | None = Field(None, description="When the run was started, RFC 3339.")
     completion_time: str | None = Field(None, description="When the run ended, RFC 3339.")
     job_name: str | None = Field(None, description="Name of the child Job.")

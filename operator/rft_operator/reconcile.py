@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from rft_api import baseline
-from rft_api.conditions import Reason
+from rft_api.conditions import ACCEPTED, NOT_PLANNED, Gate, Reason, planned_by
 from rft_api.immutability import follows, late_changes
 from rft_api.problems import Problem
 from rft_api.status import Plan
@@ -21,8 +21,6 @@ from rft_operator.objects.names import owner_of
 from rft_operator.observe import Observed
 from rft_operator.stages import STAGES, end_now, failures_of, joined
 from rft_operator.status import (
-    NOT_SO_FAR,
-    Gate,
     Summary,
     is_over,
     newest_report,
@@ -147,7 +145,7 @@ def _accepted(facts: Facts) -> Gate:
         )
     if facts.job is None:
         return Gate(False, Reason.INVALID_SPEC, joined(facts.problems))
-    return Gate(True, Reason.ACCEPTED, "The spec is valid.")
+    return ACCEPTED
 
 
 def _late_changes(facts: Facts) -> list[Problem]:
@@ -162,8 +160,8 @@ def _planned(facts: Facts) -> Gate:
     if facts.unplannable is not None:
         return Gate(False, facts.unplannable.reason, str(facts.unplannable))
     if facts.plan is None:
-        return Gate(False, Reason.NOT_YET, NOT_SO_FAR)
-    return Gate(True, Reason.PLANNED, "; ".join(facts.plan.notes or []) or "Planned.")
+        return NOT_PLANNED
+    return planned_by(facts.plan.notes or [])
 
 
 def _with_plan(facts: Facts, status: dict[str, Any], verdict: Verdict) -> dict[str, Any]:

@@ -3,27 +3,17 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic import ValidationError
 
-from rft_api.conditions import CONDITION_TYPES, Condition, ConditionType, Phase, Reason, merge
+from rft_api.conditions import Gate, Phase, conditions_of, cut, merge
 from rft_api.report import ProgressReport
 from rft_api.status import Reward, RunStatus, thin
 from rft_operator.clock import rfc3339
 from rft_operator.observe import Observed, Received
 
-MAX_MESSAGE = 4096
-NOT_SO_FAR = "Not so far."
 RUN_FIELDS = tuple(info.alias or name for name, info in RunStatus.model_fields.items())
-
-
-class Gate(NamedTuple):
-    """The state of Accepted or Planned."""
-
-    holds: bool
-    reason: str
-    message: str
 
 
 @dataclass(frozen=True)
@@ -51,45 +41,12 @@ def is_over(status: Mapping[str, Any]) -> bool:
 def conditions(
     summary: Summary, old: Sequence[Mapping[str, Any]], generation: int, now: datetime
 ) -> list[dict[str, Any]]:
-    """Return all conditions, in a fixed order, by the table of phases."""
-    phase, said = summary.phase, (summary.reason, summary.message)
-    waiting = phase in ("Pending", "Queued", "Starting")
-    holds: dict[ConditionType, bool] = {
-        "Accepted": summary.accepted.holds,
-        "Planned": summary.planned.holds,
-        "Reconciling": waiting,
-        "Ready": phase in ("Running", "Suspended", "Succeeded", "Cancelled"),
-        "Stalled": phase == "Failed" or summary.stalled,
-        "Suspended": phase == "Suspended",
-        "Complete": phase == "Succeeded",
-        "Failed": phase == "Cancelled" or (phase == "Failed" and summary.ended),
-    }
-    speaks: dict[ConditionType, tuple[str, str]] = {
-        "Accepted": summary.accepted[1:],
-        "Planned": summary.planned[1:],
-        "Reconciling": said,
-        "Ready": said,
-    }
-    # The rest says why it holds; while it does not, there is little to say. Never nothing: some old
-    # API servers take an empty text for null.
-    for kind in CONDITION_TYPES:
-        speaks.setdefault(kind, said if holds[kind] else (Reason.NOT_YET, NOT_SO_FAR))
-    wanted = [
-        Condition(
-            type=kind,
-            status="True" if holds[kind] else "False",
-            reason=speaks[kind][0],
-            message=_cut(speaks[kind][1]),
-            last_transition_time=rfc3339(now),
-            observed_generation=generation,
-        )
-        for kind in CONDITION_TYPES
-    ]
+    """Return all conditions; those whose status stays keep the time of ``old``."""
+    wanted = conditions_of(
+        summary.phase, summary.reason, summary.message, accepted=summary.accepted, planned=summary.planned,
+        now=rfc3339(now), generation=generation, stalled=summary.stalled, final=summary.ended,
+    )  # fmt: skip
     return merge(old, wanted)
-
-
-def _cut(message: str) -> str:
-    return message if len(message) <= MAX_MESSAGE else message[: MAX_MESSAGE - 1] + "…"
 
 
 def with_summary(
@@ -99,7 +56,7 @@ def with_summary(
     changed = dict(status)
     changed["observedGeneration"] = generation
     changed["phase"] = summary.phase
-    changed["message"] = _cut(summary.message)
+    changed["message"] = cut(summary.message)
     changed["conditions"] = conditions(summary, status.get("conditions") or [], generation, now)
     if summary.ended:
         changed.setdefault("completionTime", rfc3339(now))

@@ -361,7 +361,7 @@ def holding(status: RFTJobStatus) -> set[str]:
 @pytest.mark.parametrize(
     ("ending", "phase", "conditions"),
     [
-        (None, "Running", {"Accepted", "Planned", "Reconciling", "Ready"}),
+        (None, "Running", {"Accepted", "Planned", "Ready"}),
         (OK, "Succeeded", {"Accepted", "Planned", "Ready", "Complete"}),
         (
             Ending(exit_code=ExitCode.DATA, reason="DataError", message="line 7: not JSON"),

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
+from rft_api.conditions import Gate
 from rft_api.report import ProgressReport
 from rft_api.status import MAX_HISTORY, Reward, RewardPoint, thin
 from rft_operator.observe import Observed, Pod, Received, Terminated
 from rft_operator.status import (
-    Gate,
     Summary,
     conditions,
     is_behind,

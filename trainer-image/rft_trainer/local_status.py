@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from rft_api import atomic
-from rft_api.conditions import CONDITION_TYPES, Condition, ConditionType, Phase, Reason, merge
+from rft_api.conditions import ACCEPTED, Condition, Phase, Reason, conditions_of, merge, planned_by
 from rft_api.exitcodes import ExitCode
 from rft_api.report import Ending
 from rft_api.runconfig import RunConfig
@@ -29,41 +29,6 @@ def phase_of(run: RunStatus, ending: Ending | None) -> Phase:
     return "Suspended" if ending.exit_code == ExitCode.PREEMPTED else "Failed"
 
 
-def conditions_of(phase: Phase, reason: str, message: str, now: str) -> list[Condition]:
-    """Return every condition of a run in ``phase``; one that does not hold is False, not missing."""
-    ended = phase in ("Succeeded", "Failed", "Suspended")
-    holds: dict[ConditionType, str] = {"Accepted": Reason.ACCEPTED, "Planned": Reason.PLANNED}
-    if not ended:
-        holds["Reconciling"] = reason
-    if phase in ("Running", "Succeeded", "Suspended"):
-        holds["Ready"] = reason
-    if phase == "Failed":
-        holds |= {"Stalled": reason, "Failed": reason}
-    if phase == "Suspended":
-        holds["Suspended"] = reason
-    if phase == "Succeeded":
-        holds["Complete"] = reason
-    return [_condition(kind, holds.get(kind), phase, reason, message, now) for kind in CONDITION_TYPES]
-
-
-def _condition(
-    kind: ConditionType, held: str | None, phase: Phase, reason: str, message: str, now: str
-) -> Condition:
-    if held is not None:
-        about_run = kind not in ("Accepted", "Planned")
-        return Condition(
-            type=kind,
-            status="True",
-            reason=held,
-            message=message if about_run else "",
-            last_transition_time=now,
-        )
-    over = kind in ("Ready", "Reconciling") or phase in ("Succeeded", "Failed")
-    return Condition(
-        type=kind, status="False", reason=reason if over else Reason.NOT_YET, last_transition_time=now
-    )
-
-
 class LocalStatus:
     """Writes ``status.yaml`` into the run's folder."""
 
@@ -75,8 +40,8 @@ class LocalStatus:
         )
         before = self._read()
         self._start_time = str(before.get("startTime") or _now())
-        conditions = before.get("conditions")
-        self._conditions: list[dict[str, Any]] = conditions if isinstance(conditions, list) else []
+        known = before.get("conditions")
+        self._conditions: list[dict[str, Any]] = known if isinstance(known, list) else []
         self._written_at = -WRITE_SECONDS
 
     def write(self, run: RunStatus, ending: Ending | None, *, force: bool = False) -> None:
@@ -103,7 +68,9 @@ class LocalStatus:
         else:
             reason = Reason.STARTING if phase == "Starting" else Reason.TRAINING
         message = ending.message if ending is not None else _progress_message(run)
-        wanted = conditions_of(phase, reason, message, now)
+        wanted = conditions_of(
+            phase, reason, message, accepted=ACCEPTED, planned=planned_by(self._plan.notes or []), now=now
+        )
         known = {name: value for name, value in run if value is not None}
         if phase in ("Succeeded", "Failed"):
             known["completion_time"] = now

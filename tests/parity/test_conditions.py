@@ -1,0 +1,107 @@
+"""Both writers of a status give a phase the same conditions, and kstatus reads them as the docs say."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from rft_api.conditions import ACCEPTED as SPEC_ACCEPTED
+from rft_api.conditions import CONDITION_TYPES, PHASE_CONDITIONS, TERMINAL_PHASES, Phase, Reason, planned_by
+from rft_api.effective import effective
+from rft_api.exitcodes import ExitCode
+from rft_api.job import RFTJobSpec
+from rft_api.report import Ending
+from rft_api.runconfig import JobIdentity, RunConfig
+from rft_api.status import RunStatus
+from rft_operator.clock import rfc3339
+from rft_operator.status import Summary, conditions
+from rft_trainer.local_status import LocalStatus
+from tests.manifests import manifest
+
+NOW = datetime(2026, 11, 28, 19, 0, tzinfo=UTC)
+PHASES: tuple[Phase, ...] = get_args(Phase)
+PREPARING, TRAINING = (
+    RunStatus.model_validate({"progress": {"stage": stage}}) for stage in ("preparing", "training")
+)
+LOCAL: dict[Phase, tuple[RunStatus, Ending | None]] = {
+    "Starting": (PREPARING, None),
+    "Running": (TRAINING, None),
+    "Suspended": (TRAINING, Ending(exit_code=ExitCode.PREEMPTED, reason="Suspended", message="stopped")),
+    "Succeeded": (TRAINING, Ending(exit_code=ExitCode.OK, reason=Reason.MAX_STEPS, message="done")),
+    "Failed": (TRAINING, Ending(exit_code=ExitCode.DATA, reason=Reason.DATA, message="line 7: not JSON")),
+}
+"""How a run on this machine gets into a phase. Nothing queues it, and nothing but Ctrl-C ends it."""
+
+
+def by_operator(phase: Phase, reason: str, message: str, **flags: bool) -> list[dict[str, Any]]:
+    given = {"ended": phase in TERMINAL_PHASES, **flags}
+    summary = Summary(phase, reason, message, SPEC_ACCEPTED, planned_by([]), **given)
+    return conditions(summary, [], 1, NOW)
+
+
+def held(conditions: list[dict[str, Any]]) -> set[str]:
+    return {entry["type"] for entry in conditions if entry["status"] == "True"}
+
+
+def kstatus(conditions: list[dict[str, Any]]) -> str:
+    """What kstatus computes from an object's standard conditions, in its order."""
+    true = held(conditions)
+    return "InProgress" if "Reconciling" in true else "Failed" if "Stalled" in true else "Current"
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_the_operator_writes_the_table(phase: Phase) -> None:
+    found = by_operator(phase, "AReason", "a message")
+    assert held(found) == {"Accepted", "Planned", *PHASE_CONDITIONS[phase]}
+    assert tuple(entry["type"] for entry in found) == CONDITION_TYPES
+    assert all(entry["message"] for entry in found)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_local_run_writes_what_the_operator_would(phase: Phase, tmp_path: Path) -> None:
+    if phase not in LOCAL:
+        assert phase in ("Pending", "Queued", "Cancelled")
+        return
+    spec = RFTJobSpec.model_validate(manifest()["spec"])
+    config = RunConfig(
+        job=JobIdentity(name="job", namespace="default", uid="uid"),
+        spec=spec,
+        effective=effective(spec, "uid"),
+        run_dir=str(tmp_path),
+        dataset_path="rows.jsonl",
+    )
+    status = LocalStatus(config).status(*LOCAL[phase], rfc3339(NOW))
+    assert status.phase == phase
+    ready = next(entry for entry in status.conditions if entry.type == "Ready")
+    wanted = by_operator(phase, ready.reason, status.message or "")
+    for entry in wanted:
+        del entry["observedGeneration"]  # a manifest on a disk has no generation
+    assert [entry.dump() for entry in status.conditions] == wanted
+
+
+@pytest.mark.parametrize(
+    ("phase", "wanted"),
+    [
+        ("Pending", "InProgress"),
+        ("Queued", "InProgress"),
+        ("Starting", "InProgress"),
+        ("Running", "Current"),
+        ("Suspended", "Current"),
+        ("Succeeded", "Current"),
+        ("Cancelled", "Current"),
+        ("Failed", "Failed"),
+    ],
+)
+def test_kstatus_reads_a_phase_as_the_docs_say(phase: Phase, wanted: str) -> None:
+    assert kstatus(by_operator(phase, "AReason", "a message")) == wanted
+
+
+def test_a_running_job_that_has_stalled_has_failed_to_kstatus_and_stays_ready() -> None:
+    found = by_operator("Running", "NoProgress", "silent", stalled=True)
+    assert held(found) == {"Accepted", "Planned", "Ready", "Stalled"}
+    assert kstatus(found) == "Failed"
+
+
+def test_a_failure_that_a_correction_ends_does_not_set_the_condition_that_never_reverts() -> None:
+    assert held(by_operator("Failed", "InvalidSpec", "no", ended=False)) == {"Accepted", "Planned", "Stalled"}
