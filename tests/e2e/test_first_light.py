@@ -8,6 +8,7 @@ import pytest
 
 from rft_api.runconfig import GRADER_CONTAINER, TOKEN_DIR, TRAINER_CONTAINER
 from tests.e2e.conftest import variant
+from tests.e2e.jobs_support import condition, ended, pods, status
 from tests.e2e.processes import processes_with
 from tests.kubectl import Kubectl, Object
 from tests.waiting import wait_until
@@ -26,26 +27,8 @@ def grade(completion, row):
 """
 
 
-def status(kubectl: Kubectl, name: str) -> Object:
-    return dict(kubectl.get("rftjob", name).get("status") or {})
-
-
 def step(kubectl: Kubectl, name: str) -> int:
     return int(status(kubectl, name).get("progress", {}).get("step", 0))
-
-
-def ended(kubectl: Kubectl, name: str) -> Object | None:
-    found = status(kubectl, name)
-    return found if found.get("phase") in ("Succeeded", "Failed", "Cancelled") else None
-
-
-def condition(found: Object, kind: str) -> Object:
-    return next(c for c in found["conditions"] if c["type"] == kind)
-
-
-def pods(kubectl: Kubectl, name: str) -> list[Object]:
-    found = kubectl.list("pods", f"rft.dev/job-name={name}")
-    return sorted(found, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
 
 
 def running_pod(kubectl: Kubectl, name: str) -> str | None:

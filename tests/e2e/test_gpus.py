@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.conftest import cluster, variant
-from tests.e2e.test_first_light import condition, ended, pods, status
+from tests.e2e.jobs_support import condition, ended, pods, status
 from tests.kubectl import Kubectl, Object
 from tests.waiting import wait_until
 

@@ -15,7 +15,7 @@ from rft_planner.plan import plan
 from rft_planner.precision import WIDTHS
 from rft_planner.sizes import mib, quantity
 from tests.e2e.conftest import variant
-from tests.e2e.test_first_light import condition, ended, pods, status
+from tests.e2e.jobs_support import condition, ended, pods, status
 from tests.kubectl import Kubectl, Object
 from tests.waiting import wait_until
 

@@ -10,7 +10,7 @@ import pytest
 from tests.cluster.layout import default_layout
 from tests.cluster.provider import choose_provider
 from tests.e2e.conftest import variant
-from tests.e2e.test_first_light import condition, ended, pods, status
+from tests.e2e.jobs_support import condition, ended, pods, status
 from tests.kubectl import Kubectl, Object
 from tests.waiting import wait_until
 

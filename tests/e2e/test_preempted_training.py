@@ -15,13 +15,13 @@ from tests.integration.kueue_support import KUEUE, PRIORITY, QUEUE_NAME, Kueue, 
 from tests.integration.operator_support import JOBS, RFTJOBS, Api, Object, Run
 from tests.kubectl import Kubectl
 from tests.tables import table
+from tests.trainer.loop_support import COMPARED
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.kueue, pytest.mark.timeout(1200)]
 PREEMPTIONS = int(os.environ.get("RFT_PREEMPTIONS", "1"))
 QUOTA = "500m"
 """Of CPU: enough for one job of 300m, not for two."""
-COMPARED = ("step", "reward", "loss", "gradNorm", "kl", "entropy", "completionTokens", "learningRate")
 
 
 @pytest.fixture(scope="module")

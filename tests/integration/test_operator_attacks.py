@@ -20,8 +20,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from rft_api.report import REPORT_PATH
+from tests.integration.ingest_support import Submit, Trainer, body
 from tests.integration.operator_support import Api, Operator, Run
-from tests.integration.test_operator_ingest import Submit, Trainer, body
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.cluster

@@ -13,8 +13,8 @@ import pytest
 
 from rft_api.report import Ending
 from tests.integration.account_support import tool
+from tests.integration.ingest_support import body
 from tests.integration.operator_support import CONFIG_MAPS, RFTJOBS, Api, Object, Operator, Run
-from tests.integration.test_operator_ingest import body
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.cluster

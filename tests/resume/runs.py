@@ -14,7 +14,7 @@ from rft_api.effective import effective
 from rft_api.job import RFTJobSpec
 from rft_api.runconfig import JobIdentity, RunConfig
 from rft_trainer import models
-from tests.trainer.test_loop import COMPARED
+from tests.trainer.loop_support import COMPARED
 
 ROOT = Path(__file__).parents[2]
 TRAINER = "tests.resume.trainer"

@@ -9,7 +9,7 @@ from rft_cli.evaluation import evaluation_table
 from rft_cli.export import choose
 from rft_trainer import machine
 from rft_trainer.heldout import RowScores, compare
-from tests.trainer.test_loop import config, run
+from tests.trainer.loop_support import config, run
 
 
 def scores(step: int, *rewards: float) -> RowScores:

@@ -3,7 +3,6 @@
 import json
 import logging
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,6 +11,7 @@ from rft_api.lifecycle import Evaluation
 from rft_trainer.data.rows import Row, prompt_key, required_fields
 from rft_trainer.data.whole import load_rows, render, split, without
 from rft_trainer.errors import ConfigurationError, DataError
+from tests.trainer.data_support import WordTokenizer
 
 USER = {"role": "user", "content": "What is 1 + 1?"}
 
@@ -26,20 +26,6 @@ def written(folder: Path, *lines: object) -> str:
 def row(number: int, prompt: str | None = None) -> Row:
     messages = [{"role": "user", "content": prompt if prompt is not None else f"question {number}"}]
     return Row(number, messages, {"answer": number}, prompt_key(messages))
-
-
-class WordTokenizer:
-    """One token a word, one for the generation prompt."""
-
-    chat_template: str | None = "words"
-
-    def apply_chat_template(self, conversation: list[dict[str, Any]], **options: Any) -> list[int]:
-        assert options["add_generation_prompt"]
-        assert options["return_dict"] is False
-        words = " ".join(message["content"] for message in conversation).split()
-        if "refuse" in words:
-            raise ValueError("roles must alternate")
-        return [len(word) for word in words] + [options.get("marker", 0)]
 
 
 def test_a_row_keeps_its_line_messages_and_other_fields(tmp_path: Path) -> None:

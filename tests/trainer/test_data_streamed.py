@@ -22,8 +22,8 @@ from rft_trainer.data.order import permuted
 from rft_trainer.data.rendering import Renderer
 from rft_trainer.data.streamed import Streamed
 from rft_trainer.errors import DataError
-from tests.trainer.test_data import WordTokenizer
-from tests.trainer.test_loop import config
+from tests.trainer.data_support import WordTokenizer
+from tests.trainer.loop_support import config
 
 BUDGET = 6
 """Tokens of the longest prompt."""

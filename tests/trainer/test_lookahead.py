@@ -16,7 +16,7 @@ from rft_trainer.loop import Run
 from rft_trainer.rollout.engine import AdapterVersion, Generated, Request
 from rft_trainer.rollout.start import start_engine
 from rft_trainer.update import update
-from tests.trainer.test_loop import config, run
+from tests.trainer.loop_support import config, run
 
 
 class Watched:

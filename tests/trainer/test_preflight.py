@@ -13,7 +13,7 @@ from rft_trainer.preflight import FILE, findings
 from rft_trainer.rewards.types import Score, ScoredBatch
 from rft_trainer.rollout.engine import Generated
 from rft_trainer.sampling import Rollout, SampledBatch, _group
-from tests.trainer.test_loop import config, run
+from tests.trainer.loop_support import config, run
 
 PROMPT = Prompt(Row(1, [{"role": "user", "content": "1+1"}], {}, "key"), (1, 2))
 

@@ -27,7 +27,7 @@ from rft_trainer.objective import settings_for, whole_batch
 from rft_trainer.policy import Policy, PolicyOptions
 from rft_trainer.team import ALONE, Followers, MemberLost, _error_of
 from rft_trainer.update import Begin, UpdateSettings, accumulate, rounds
-from tests.trainer.test_loop import config, run
+from tests.trainer.loop_support import config, run
 
 SETTINGS = UpdateSettings(
     filter=Filter(1.0, 5, 1.0),

@@ -1,7 +1,7 @@
 """What the chart gives the operator for its Lease: the one by name, and no other."""
 
 from rft_operator.settings import MAX_LEASE_SECONDS, MIN_LEASE_SECONDS, from_env
-from tests.unit.test_chart_webhook import one, rendered, template
+from tests.unit.chart_support import one, rendered, template
 
 NAME = "rft-rft-operator"
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from rft_operator.settings import from_env
-from tests.unit.test_chart_webhook import one, rendered
+from tests.unit.chart_support import one, rendered
 
 Json = dict[str, Any]
 NAME = "rft-rft-operator"

@@ -1,43 +1,16 @@
 """What the chart makes of the webhook: nothing by default, and no more rights than it needs."""
 
 import base64
-import shutil
-import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 from rft_operator.webhook.server import VALIDATE_PATH
 from rft_operator.webhook.settings import from_env
-from tests.cluster.layout import default_layout
+from tests.unit.chart_support import NAME, Json, one, rendered, template
 
-CHART = Path(__file__).parents[2] / "charts" / "rft-operator"
 ON = "webhook.enabled=true"
 SECRET = "webhook.tls.existingSecret=hook-tls"
-NAME = "rft-rft-operator-webhook"
-Json = dict[str, Any]
-
-
-def template(*values: str) -> subprocess.CompletedProcess[str]:
-    helm = shutil.which("helm") or shutil.which("helm", path=default_layout().tools)
-    if helm is None:
-        pytest.skip("no helm: `python3 -m tests.cluster tools` fetches it")
-    options = [word for value in values for word in ("--set", value)]
-    program = [helm, "template", "rft", str(CHART), "--namespace", "sys", *options]
-    return subprocess.run(program, capture_output=True, text=True, check=False)
-
-
-def rendered(*values: str) -> list[Json]:
-    done = template(*values)
-    assert done.returncode == 0, done.stderr
-    return [document for document in yaml.safe_load_all(done.stdout) if document]
-
-
-def one(documents: list[Json], kind: str, name: str = NAME) -> Json:
-    (found,) = [d for d in documents if d["kind"] == kind and d["metadata"]["name"] == name]
-    return found
 
 
 def of_webhook(documents: list[Json]) -> list[Json]:

@@ -11,7 +11,7 @@ from rft_operator.cluster import ClusterError, NotFound
 from rft_operator.kueue import Check, Workload, held, other_kind, rounded, workload
 from rft_operator.settings import from_env
 from rft_operator.workloads import JOB_UID, Workloads
-from tests.unit.test_chart_webhook import one, rendered
+from tests.unit.chart_support import one, rendered
 
 Json = dict[str, Any]
 NAME = "rft-rft-operator"

@@ -6,7 +6,7 @@ from typing import Any
 from rft_operator.memo import GOOD_SECONDS, Memo
 from rft_operator.observe import Child, Observed, Received
 from rft_operator.queue import Key
-from tests.unit.test_operator_reconcile import NOW, STARTED, once, report, rftjob
+from tests.unit.reconcile_support import NOW, STARTED, once, report, rftjob
 
 KEY: Key = ("team", "sums")
 SEEN = Observed(child=Child("job-1"), ca_current=True)

@@ -4,84 +4,30 @@ import itertools
 import json
 import random
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
 from rft_api.conditions import CONDITION_TYPES
 from rft_api.exitcodes import ExitCode
-from rft_api.report import Ending, ProgressReport
-from rft_api.status import Progress, RFTJobStatus, RunStatus
-from rft_api.validation import parse
+from rft_api.report import Ending
+from rft_api.status import RFTJobStatus
 from rft_operator.clock import rfc3339
 from rft_operator.decision import Decision, Part
 from rft_operator.kueue import Workload
-from rft_operator.objects.config import run_config
-from rft_operator.objects.names import owner_of
 from rft_operator.observe import Child, Observed, Pod, Received, Terminated, Waiting
 from rft_operator.reconcile import baseline_to_read, reconcile
 from rft_operator.stages import LOST_RECHECK_SECONDS
 from rft_planner.nodes import Node
 from rft_planner.plan import plan
+from tests.unit.reconcile_support import CHILD, NOW, POD, STARTED, UID, once, report, rftjob, said, snapshot
 
-NOW = datetime(2026, 11, 22, 18, 0, tzinfo=UTC)
-UID = "5b0d2ac7-2f3b-4c3a-9f0f-6a4b7c1f2d3e"
-SPEC: dict[str, Any] = {
-    "model": {"name": "SmolLM2-135M"},
-    "dataset": {"configMap": {"name": "rows"}},
-    "graders": [{"name": "right", "numeric": {}}],
-    "storage": {"persistentVolumeClaim": {"claimName": "runs"}},
-    "resources": {"accelerator": {"name": "cpu"}},
-}
-
-
-def rftjob(status: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
-    return {
-        "apiVersion": "rft.dev/v1alpha1",
-        "kind": "RFTJob",
-        "metadata": {
-            "name": "sums",
-            "namespace": "team",
-            "uid": UID,
-            "generation": 1,
-            "resourceVersion": "1",
-        },
-        "spec": {**SPEC, **changes},
-        **({"status": status} if status is not None else {}),
-    }
-
-
-def snapshot(document: dict[str, Any] | None = None) -> Any:
-    document = document or rftjob()
-    spec = parse(document).spec
-    return run_config(owner_of(document), spec, plan(spec, UID), None)
-
-
-CHILD = Child(uid="job-1", created="2026-11-22T17:50:00Z", has_failure_policy=True, backoff_limit=3)
-STARTED = Observed(child=CHILD, snapshot=snapshot(), config_exists=True, ca_current=True)
 STARTED_AND_ENDED = replace(STARTED, child=replace(CHILD, complete=True))
-POD = Pod("sums-x-1", "pod-1", "2026-11-22T17:50:05Z", controller="job-1", phase="Running", scheduled=True)
 
 
 def observed(*pods: Pod, child: Child | None = CHILD, received: Received | None = None) -> Observed:
     return replace(STARTED, child=child, pods=pods, received=received)
-
-
-def report(
-    pod: Pod = POD,
-    step: int = 3,
-    stage: str = "training",
-    ending: Ending | None = None,
-    at: datetime = NOW,
-    attempt: int = 1,
-) -> Received:
-    progress = Progress.model_validate(
-        {"step": step, "totalSteps": 12, "stage": stage, "updatedAt": rfc3339(at), "attempt": attempt}
-    )
-    extra: dict[str, Any] = {"ending": ending} if ending is not None else {}
-    said = ProgressReport(attempt=pod.uid, sequence=step, run=RunStatus(progress=progress), **extra)
-    return Received(said, pod.uid, pod.created)
 
 
 def failed_pod(code: int, number: int = 1, message: str = "", reason: str = "Error") -> Pod:
@@ -96,21 +42,12 @@ def failed_pod(code: int, number: int = 1, message: str = "", reason: str = "Err
     )
 
 
-def said(pod_uid: str, code: int, message: str) -> ProgressReport:
-    ending = Ending(exit_code=code, reason="DataError", message=message)
-    return ProgressReport(attempt=pod_uid, sequence=9, run=RunStatus(), ending=ending)
-
-
 def condition(decision: Decision, kind: str) -> dict[str, Any]:
     return next(c for c in decision.status["conditions"] if c["type"] == kind)
 
 
 def holding(decision: Decision) -> set[str]:
     return {c["type"] for c in decision.status["conditions"] if c["status"] == "True"}
-
-
-def once(document: dict[str, Any], state: Observed, now: datetime = NOW) -> Decision:
-    return reconcile(document, state, now)
 
 
 ACCEPTED = {"Accepted", "Planned"}

@@ -1,0 +1,26 @@
+"""A test module is imported by pytest alone: what several need is in a ``*_support.py``."""
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def _imported(source: Path) -> set[str]:
+    """Return the dotted names that a file imports, and for ``from a import b`` also ``a.b``."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def test_nothing_is_imported_from_a_test_module() -> None:
+    tests = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in ROOT.glob("tests/**/test_*.py")
+    }
+    sources = [path for folder in ("tests", "bench") for path in (ROOT / folder).rglob("*.py")]
+    importing = {str(path.relative_to(ROOT)): found for path in sources if (found := _imported(path) & tests)}
+    assert importing == {}
