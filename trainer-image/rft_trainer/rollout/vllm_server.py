@@ -32,6 +32,8 @@ _IN_THE_ENGINE = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 """By its name: of "uni" vLLM makes "mp" on the CPU, to set OpenMP's environment, which is set here."""
 _MARKER = "RFT_SAMPLER_OF"
 _START_SECONDS = 900.0
+_END_SECONDS = 30.0
+"""How long a killed process may take to give its memory back."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,10 @@ class VllmServer:
             if self._process.stdin:
                 self._process.stdin.close()
             self._process = None
-        reap(self._options.run_dir)
+        # The next one must not start while this one's memory is still held.
+        deadline = time.monotonic() + _END_SECONDS
+        while reap(self._options.run_dir) and time.monotonic() < deadline:
+            time.sleep(0.05)
 
     def close(self) -> None:
         """Stop and remove the socket's folder."""
