@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ WORKERS = 2
 MEBIBYTES_FOR_WORKERS = 8 * 1024
 """Below that much memory a single node has to do: the example's trainer takes 3.5 GiB, each node 0.5."""
 READY_SECONDS = 240
+SETTLE_SECONDS = 60
 _AUDIT = "/etc/kubernetes/rft-test-audit"  # in the node; a folder that kubeadm makes anyway
 
 
@@ -118,10 +120,17 @@ class KindCluster:
         names = self._kind("get", "nodes", "--name", self.layout.name).split()
         return [name for name in names if "control-plane" not in name] or names
 
+    def _none_comes(self) -> bool:
+        """Delete the cluster; whether it has no container, and gets none in the next second."""
+        self._kind("delete", "cluster", "--name", self.layout.name, "--kubeconfig", self.kubeconfig)
+        time.sleep(1)
+        label = f"label=io.x-k8s.kind.cluster={self.layout.name}"
+        return not run("docker", "ps", "--all", "--quiet", "--filter", label).split()
+
     def _remove(self) -> None:
         if self.layout.choice.exists() and succeeds("docker", "info"):
-            where = ("--name", self.layout.name, "--kubeconfig", self.kubeconfig)
-            self._kind("delete", "cluster", *where)
+            # A start that was broken off may have asked the engine for containers that are yet to come.
+            wait_until("end of kind's containers", SETTLE_SECONDS, self._none_comes, poll=1.0)
         for folder in (self.layout.data, self.layout.volumes, self.layout.config):
             shutil.rmtree(folder, ignore_errors=True)
         self.kubeconfig.unlink(missing_ok=True)

@@ -3,11 +3,12 @@
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 TAIL_BYTES = 3000
@@ -28,7 +29,7 @@ def run(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> str:
-    """Run a command to its end and return its stdout.
+    """Run a command to its end and return its stdout; where that is broken off, end all that it started.
 
     Raises:
         ClusterError: the command is missing or failed; the message carries the end of its stderr.
@@ -36,20 +37,28 @@ def run(
     words = [str(word) for word in command]
     if shutil.which(words[0]) is None:
         raise ClusterError(f"the command {words[0]!r} is missing")
-    done = subprocess.run(
+    started = subprocess.Popen(
         words,
-        input=stdin,
-        stdin=subprocess.DEVNULL if stdin is None else None,
-        capture_output=True,
+        stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         env=None if env is None else {**os.environ, **env},
         cwd=cwd,
+        start_new_session=True,
     )
-    if done.returncode:
+    try:
+        output, errors = started.communicate(stdin)
+    except BaseException:
+        with suppress(ProcessLookupError):
+            os.killpg(started.pid, signal.SIGKILL)
+        started.communicate()
+        raise
+    if started.returncode:
         raise ClusterError(
-            f"{' '.join(words)[:300]}: exit {done.returncode}\n{done.stderr[-TAIL_BYTES:].strip()}"
+            f"{' '.join(words)[:300]}: exit {started.returncode}\n{errors[-TAIL_BYTES:].strip()}"
         )
-    return done.stdout
+    return output
 
 
 def succeeds(*command: str | Path) -> bool:
