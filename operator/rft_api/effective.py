@@ -1,4 +1,4 @@
-"""Derived parameters: what the user left out and the design page fills in."""
+"""Derived parameters: what the user left out, filled in."""
 
 import hashlib
 from typing import NamedTuple

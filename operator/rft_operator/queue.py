@@ -1,6 +1,6 @@
 """A keyed queue with due times: one heap in place of timers, and no key in work twice.
 
-It belongs to one event loop; ``add_threadsafe`` may be called from elsewhere.
+It belongs to one event loop and is not thread-safe.
 """
 
 import asyncio

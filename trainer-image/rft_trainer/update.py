@@ -226,7 +226,8 @@ def _backward(
             reference_N = unfiltered_logprobs(
                 policy.hidden(batch), batch.target_N, policy.head, settings.filter.temperature
             )
-    # One update per batch and no overlap: the policy that laid the batch out is the current one.
+    # One update per batch, so the policy before it is the current one. What sampled the batch may be a
+    # version behind: its log-probabilities came with the completions.
     old_N = current.filtered_N.detach()
     outputs = compute_loss(
         LossInputs(

@@ -40,7 +40,7 @@ MAX_TOKENS, MAX_STEPS = "spec.sampling.maxTokens", "spec.stop.maxSteps"
 
 
 class Run(Protocol):
-    """What a run knows of itself: ``RunStatus`` in the trainer, ``RFTJobStatus`` in the operator."""
+    """What a run knows of itself. The trainer asks for advice on its ``RunStatus`` and reports it."""
 
     @property
     def progress(self) -> Progress | None: ...

@@ -1,7 +1,7 @@
 """Owns the vLLM server: starts it, waits until it answers, ends it, and leaves nothing behind.
 
 Flags are chosen so that the sampler's log-probabilities are those of the distribution it drew from, and so
-that seeded requests repeat: see "Rollouts" in docs/training.md.
+that seeded requests repeat; docs/how-a-run-works.md says where they do.
 """
 
 import os

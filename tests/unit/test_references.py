@@ -1,0 +1,47 @@
+"""The check of references finds what does not exist, and nothing else."""
+
+import pytest
+from scripts.references import Repository, Text, broken_links, broken_names, read, tracked
+
+MISSING = "reference" + "s_nobody_wrote"
+
+
+@pytest.fixture(scope="module")
+def repository() -> Repository:
+    return read(tracked())[1]
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ("see operator/rft_api/conditions.py", []),
+        ("see conditions.py and `rft_api/conditions.py`", []),
+        ("see docs/" + MISSING + ".md", ["docs/" + MISSING + ".md"]),
+        ("`operator/" + MISSING + "/`", ["operator/" + MISSING + "/"]),
+        ("`make lint` and you make sure", []),
+        ("`make " + "nothing-new`", ["make " + "nothing-new"]),
+        ("``rft_api.conditions.merge``", []),
+        ("``rft_api.conditions." + MISSING + "``", ["rft_api.conditions." + MISSING]),
+        ("``rft_api." + MISSING + "``", ["rft_api." + MISSING]),
+        ("``conditions_of``, ``merge()``, ``plain words``", []),
+        ("``" + MISSING + "()``", [MISSING + "()"]),
+        ("https://example.org/other/" + MISSING + ".py", []),
+    ],
+)
+def test_what_does_not_exist_is_found(repository: Repository, said: str, found: list[str]) -> None:
+    text = Text("operator/rft_api/base.py", 1, said)
+    assert [wrong for _, wrong in broken_names(text, repository)] == found
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ("[a](docs/webhook.md), [b](https://example.org)", []),
+        ("[a](docs/benchmarks.md#the-update-on-a-gpu)", []),
+        ("[a](docs/benchmarks.md#" + MISSING + ")", ["docs/benchmarks.md#" + MISSING]),
+        ("[a](docs/" + MISSING + ".md)", ["docs/" + MISSING + ".md"]),
+        ("`[a](docs/" + MISSING + ".md)`", []),
+    ],
+)
+def test_a_link_to_what_does_not_exist_is_found(said: str, found: list[str]) -> None:
+    assert [wrong for _, wrong in broken_links(Text("README.md", 1, said))] == found
