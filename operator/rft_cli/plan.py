@@ -19,7 +19,7 @@ from rft_cli.shapes import shape_for
 from rft_cli.sweep import ACCELERATOR, Line, entry, sweep_of, table, with_value, without_seed
 from rft_cli.views import duration
 from rft_planner.accelerators import ACCELERATORS
-from rft_planner.container import forces
+from rft_planner.container import memory_check_disabled
 from rft_planner.estimate import Rows
 from rft_planner.overrides import contradiction
 from rft_planner.plan import Unplannable
@@ -110,7 +110,7 @@ def outcome(
             "",
             shape=read.shape if read is not None else None,
             rows=rows,
-            force_memory=forces(job.metadata.annotations),
+            force_memory=memory_check_disabled(job.metadata.annotations),
         )
     except Unplannable as error:
         return error

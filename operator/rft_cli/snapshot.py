@@ -22,7 +22,7 @@ from rft_cli.console import INVALID, UNREADABLE, UserError
 from rft_cli.device import Hardware
 from rft_cli.inputs import Inputs
 from rft_cli.shapes import shape_for
-from rft_planner.container import forces
+from rft_planner.container import memory_check_disabled
 from rft_planner.plan import Unplannable, plan
 from rft_planner.precision import SAFE, fast_cpu_dtype
 from rft_planner.sizes import mib, quantity
@@ -116,7 +116,7 @@ def planned(job: RFTJob, hardware: Hardware, cpu_dtype: Dtype = SAFE) -> Plan | 
         return None
     given = job.spec.resources or Resources()
     on_cpu = job.spec.model_copy(update={"resources": given.model_copy(update={"gpus": 0})})
-    forced = forces(job.metadata.annotations)
+    forced = memory_check_disabled(job.metadata.annotations)
     try:
         read = shape_for(job.spec.model, None, hub=False)
         shape = read.shape if read is not None else None

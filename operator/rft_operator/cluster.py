@@ -1,4 +1,4 @@
-"""The one module that talks to the API server.
+"""The only module that talks to the API server.
 
 Plain JSON over the ``kubernetes`` client's own connection (its credentials, TLS and token refresh),
 not its generated models: those drop the fields they do not know, and validate what servers send.
@@ -47,7 +47,7 @@ _RESOURCES = {
 
 
 class ClusterError(Exception):
-    """The API server said no."""
+    """The API server refused a request, or did not answer it."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(f"{status}: {message}")
@@ -63,11 +63,11 @@ class Conflict(ClusterError):
 
 
 class Fenced(ClusterError):
-    """Writing is for the holder of the Lease only."""
+    """The write was not sent, because this process does not hold the Lease."""
 
 
 class Unavailable(ClusterError):
-    """No usable answer."""
+    """No answer, or one that says to try again."""
 
 
 class Cluster:
@@ -76,19 +76,19 @@ class Cluster:
     def __init__(self, configuration: Any, threads: int = 8, seconds: float = READ_SECONDS) -> None:
         """Use a loaded ``kubernetes.client.Configuration`` from up to ``threads`` threads.
 
-        An answer that takes more than ``seconds`` is no answer.
+        ``seconds`` is the read timeout.
         """
         configuration.connection_pool_maxsize = threads
         self._seconds = seconds
         self.fence: Callable[[], float] = lambda: math.inf
-        """Seconds for which this process may write."""
+        """Returns the seconds for which this process still holds the Lease, and so may write."""
         self._configuration = configuration
         self._pool: Any = rest.RESTClientObject(configuration).pool_manager
 
     def login(self) -> Json:
-        """Return the credentials in the words of kopf's ``ConnectionInfo``."""
+        """Return the credentials as the arguments of kopf's ``ConnectionInfo``."""
         c = self._configuration
-        # "Bearer …" or "bearer …", by where it comes from.
+        # "Bearer …" or "bearer …", depending on its source.
         token = self._authorization().get("Authorization", "").partition(" ")[2]
         return {
             "server": c.host,
@@ -99,17 +99,17 @@ class Cluster:
             "token": token or None,
         }
 
-    # What is observed.
+    # Reads.
 
     def job(self, namespace: str, name: str) -> Json | None:
         """Return an RFTJob, ``None`` where there is none."""
         return self._find("RFTJob", namespace, name)
 
     def state(self, owner: Owner, baseline: str | None = None, pods_version: str = "0") -> RawState:
-        """Return everything that belongs to one RFTJob, or is in the way, and the RFTJob ``baseline``.
+        """Return all child objects of an RFTJob, others with the same names, and the RFTJob ``baseline``.
 
-        The pods are those of ``pods_version`` at least, a resource version that a watch told. So the API
-        server need not read every pod of the namespace from etcd to find one.
+        The pods are at least as new as the resource version ``pods_version``, which came from a watch. With
+        it the API server answers from its cache and need not read all pods of the namespace from etcd.
         """
         selector = f"{LABEL_JOB_UID}={owner.uid}"
         return RawState(
@@ -148,12 +148,12 @@ class Cluster:
         return self._call("GET", self._path("ValidatingWebhookConfiguration", "", name))
 
     def nodes(self) -> list[Json]:
-        """Return the nodes, as the API server remembers them; the chart may allow it."""
+        """Return the nodes, from the API server's cache; needs the chart's right to list nodes."""
         answer = self._call("GET", "api/v1/nodes", {"resourceVersion": "0"})
         return list(answer.get("items") or [])
 
     def workloads(self, namespace: str) -> list[Json]:
-        """Return Kueue's Workloads in a namespace; the chart may allow it. Raises NotFound without Kueue."""
+        """Return Kueue's Workloads in a namespace, if the chart allows it. Raises NotFound without Kueue."""
         path = f"{self._api('kueue.x-k8s.io')}/namespaces/{quote(namespace, safe='')}/workloads"
         return list(self._call("GET", path, {"resourceVersion": "0"}).get("items") or [])
 
@@ -168,7 +168,7 @@ class Cluster:
         where = f"namespaces/{namespace}/" if namespace else ""
         self._call("GET", f"apis/{GROUP}/{VERSION}/{where}{PLURAL}", {"limit": "1"})
 
-    # What is written.
+    # Writes.
 
     def create(self, manifest: Json) -> Json:
         """Create an object. Raises Conflict where the name is taken."""
@@ -228,7 +228,7 @@ class Cluster:
         answer = self._call("POST", "apis/authentication.k8s.io/v1/tokenreviews", body=review)
         return dict(answer.get("status") or {})
 
-    # How.
+    # Requests.
 
     def _path(self, kind: str, namespace: str, name: str = "") -> str:
         path = _RESOURCES[kind].format(quote(namespace, safe=""))
@@ -249,7 +249,8 @@ class Cluster:
         try:
             answer = self._call("GET", path, query | {"resourceVersion": version})
         except Unavailable:
-            # A server whose cache is behind says so after three seconds; etcd knows.
+            # The server's cache is older than the version asked for, which it reports after three seconds.
+            # Without a version it reads from etcd.
             answer = self._call("GET", path, query)
         return list(answer.get("items") or [])
 
@@ -293,7 +294,11 @@ class Cluster:
         raise _error(answer.status, f"{method} {path}: {_said(answer.data)}")
 
     def _timeout(self, method: str, path: str) -> urllib3.Timeout:
-        """Return how long to wait. A write that cannot be on its way before the fence falls is not sent."""
+        """Return the timeouts of a request.
+
+        A write must be sent while the Lease is held, so its connect timeout ends with the Lease.
+        Raises Fenced where the Lease is not held any more.
+        """
         left = self.fence() if method != "GET" else math.inf
         if left <= 0:
             raise Fenced(0, f"{method} {path}: the Lease is not held any more")

@@ -28,7 +28,7 @@ from rft_operator.status import (
     with_summary,
 )
 from rft_operator.ttl import seconds_left
-from rft_planner.container import forces
+from rft_planner.container import memory_check_disabled
 from rft_planner.overrides import contradiction
 from rft_planner.placement import placed
 from rft_planner.plan import Unplannable
@@ -87,8 +87,8 @@ def gather(
     if planned is None and spec is not None:
         try:
             planned = placed(
-                spec, document["metadata"]["uid"], observed.nodes, told(document),
-                force_memory=forces(document["metadata"].get("annotations")),
+                spec, document["metadata"]["uid"], observed.nodes, plan_from_status(document),
+                force_memory=memory_check_disabled(document["metadata"].get("annotations")),
             )  # fmt: skip
         except Unplannable as error:
             unplannable = error
@@ -98,8 +98,11 @@ def gather(
     )  # fmt: skip
 
 
-def told(document: Mapping[str, Any]) -> Plan | None:
-    """Return the plan that the status tells of this spec: its kind of GPU stays while nodes come and go."""
+def plan_from_status(document: Mapping[str, Any]) -> Plan | None:
+    """Return the plan in the status if it was made for this generation of the spec, else ``None``.
+
+    A new plan keeps its kind of GPU, although the nodes may have changed in between.
+    """
     status = document.get("status") or {}
     if status.get("observedGeneration") != document["metadata"].get("generation", 1):
         return None

@@ -16,7 +16,7 @@ from rft_operator.objects.job import own_count_limit
 from rft_operator.objects.names import QUEUE_LABEL, owner_of
 from rft_operator.observe import Pod
 from rft_operator.stall import last_word, silence
-from rft_planner.unplaced import unplaced
+from rft_planner.unschedulable import explain_unschedulable
 
 CONFLICT_RECHECK_SECONDS = 60.0
 LOST_RECHECK_SECONDS = 30.0
@@ -228,7 +228,7 @@ def _held(facts: Facts, pod: Pod) -> Hindrance | None:
     if ending is not None:
         said = f"Pod {ending} is being ended; the next one waits for it, so that never two trainers run."
         return Hindrance(Reason.WAITING_FOR_POD, said)
-    said = unplaced(facts.spec, facts.plan, facts.observed.nodes, pod.requests, found.message)
+    said = explain_unschedulable(facts.spec, facts.plan, facts.observed.nodes, pod.requests, found.message)
     return Hindrance(found.reason, said)
 
 

@@ -13,11 +13,11 @@ from rft_planner.shapes import Shape
 from rft_planner.sizes import GIB, gib, mib, quantity
 
 FORCE_ANNOTATION = "rft.dev/force-memory"
-"""``"true"`` on an RFTJob: less memory than the plan's least is obeyed."""
+"""``"true"`` on an RFTJob: ``spec.resources.memory`` may be less than the plan's least."""
 
 
-def forces(annotations: Mapping[str, str] | None) -> bool:
-    """Return whether an RFTJob's annotations say so."""
+def memory_check_disabled(annotations: Mapping[str, str] | None) -> bool:
+    """Return whether an RFTJob's annotations turn off the check that its memory holds the run."""
     return (annotations or {}).get(FORCE_ANNOTATION) == "true"
 
 

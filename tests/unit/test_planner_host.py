@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rft_api.status import Plan
 from rft_api.validation import parse
 from rft_planner import host
-from rft_planner.container import FORCE_ANNOTATION, forces
+from rft_planner.container import FORCE_ANNOTATION, memory_check_disabled
 from rft_planner.memory import Workload
 from rft_planner.plan import Unplannable, plan
 from rft_planner.shapes import Shape
@@ -92,8 +92,8 @@ def test_forced_it_is_obeyed_and_the_plan_says_so() -> None:
     ("value", "forced"), [("true", True), ("false", False), ("yes", False), (None, False)]
 )
 def test_only_true_forces(value: str | None, forced: bool) -> None:
-    assert forces({FORCE_ANNOTATION: value} if value else {}) is forced
-    assert forces(None) is False
+    assert memory_check_disabled({FORCE_ANNOTATION: value} if value else {}) is forced
+    assert memory_check_disabled(None) is False
 
 
 def test_an_unknown_model_on_the_cpu_needs_its_size_or_the_memory() -> None:

@@ -12,7 +12,7 @@ from rft_planner.nodes import Node, Taint
 from rft_planner.placement import needs, placed
 from rft_planner.plan import Unplannable, plan
 from rft_planner.remedies import Change, Remedy, Room, remedies
-from rft_planner.unplaced import unplaced
+from rft_planner.unschedulable import explain_unschedulable
 from tests.manifests import manifest
 
 GIB = 2.0**30
@@ -40,7 +40,7 @@ def spec(model: str = "Qwen/Qwen2.5-7B", **fields: Any) -> RFTJobSpec:
 
 def said(asked: RFTJobSpec, *nodes: Node, made: Plan | None = None) -> str:
     made = made or placed(asked, "uid", nodes)
-    return unplaced(asked, made, nodes, needs(made), SAID)
+    return explain_unschedulable(asked, made, nodes, needs(made), SAID)
 
 
 def found(asked: RFTJobSpec, *nodes: Node) -> list[Remedy]:
@@ -100,7 +100,7 @@ def test_a_pod_that_only_waits_for_others_is_not_told_to_change() -> None:
 def test_another_reason_of_the_schedulers_is_left_to_its_words() -> None:
     asked, reason = spec(), '0/1 nodes are available: 1 persistentvolumeclaim "runs" not found.'
     made = placed(asked, "uid", [node(gpus=8)])
-    message = unplaced(asked, made, [node(gpus=8)], needs(made), reason)
+    message = explain_unschedulable(asked, made, [node(gpus=8)], needs(made), reason)
     assert message.endswith(f"; a node of that size is there. The scheduler: {reason}")
 
 
@@ -118,7 +118,7 @@ def test_without_gpus_in_the_cluster_the_cpu_is_named() -> None:
 def test_a_cluster_of_which_nothing_is_known_leaves_the_scheduler_to_speak() -> None:
     asked = spec(resources={"gpus": 4, "memory": "90Gi"})
     made = plan(asked, "uid")
-    message = unplaced(asked, made, (), {}, SAID)
+    message = explain_unschedulable(asked, made, (), {}, SAID)
     assert message == f"The pod needs 4 nvidia.com/gpu, 16 CPU, 90Gi. The scheduler: {SAID}"
 
 
@@ -132,8 +132,10 @@ def test_a_further_container_takes_its_part_of_the_node() -> None:
     asked, nodes = spec("Qwen/Qwen2.5-0.5B"), [node(gpus=1, cpu=4)]
     made = placed(asked, "uid", nodes)
     wanted = needs(made) | {"cpu": needs(made)["cpu"] + 0.1}
-    assert "The pod needs 1 nvidia.com/gpu, 4.1 CPU" in unplaced(asked, made, nodes, wanted, SAID)
-    assert "It fits with spec.resources.cpu: 3" in unplaced(asked, made, nodes, wanted, SAID)
+    assert "The pod needs 1 nvidia.com/gpu, 4.1 CPU" in explain_unschedulable(
+        asked, made, nodes, wanted, SAID
+    )
+    assert "It fits with spec.resources.cpu: 3" in explain_unschedulable(asked, made, nodes, wanted, SAID)
 
 
 # The remedies.

@@ -68,7 +68,7 @@ def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Call
     run_dir = Path(config.run_dir)
     torch.set_num_threads(machine.usable_cores())
     if config.device != "cpu":
-        _leave_the_samplers_part(config)
+        _cap_trainer_gpu_memory(config)
     elif not allocator.preloaded():
         machine.give_large_blocks_back()
     followers = Followers(trainers(config), config.device, _path(config.scratch_dir))
@@ -112,8 +112,11 @@ def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Call
     )
 
 
-def _leave_the_samplers_part(config: RunConfig) -> None:
-    """Where both roles share a GPU, run out of memory here rather than take what the plan gave to vLLM."""
+def _cap_trainer_gpu_memory(config: RunConfig) -> None:
+    """Limit torch to the trainer's share of a GPU that vLLM uses too.
+
+    Beyond it the trainer runs out of memory, rather than vLLM, which the plan gave the rest.
+    """
     share = config.plan.sampler_memory_share if config.plan is not None else None
     if config.gpus == 1 and share is not None and share < USABLE:
         torch.cuda.set_per_process_memory_fraction(USABLE - share)

@@ -87,7 +87,7 @@ def _placement(owner: Owner, template: Template, resources: Resources, plan: Pla
     wanted = {
         "serviceAccountName": template.service_account_name,
         "imagePullSecrets": [ref.dump() for ref in template.image_pull_secrets or []],
-        "affinity": alone(template.affinity, owner.uid),
+        "affinity": pod_anti_affinity(template.affinity, owner.uid),
         "priorityClassName": template.priority_class_name,
         "nodeSelector": {**(plan.node_selector or {}), **(resources.node_selector or {})},
         "tolerations": tolerations,
@@ -95,12 +95,12 @@ def _placement(owner: Owner, template: Template, resources: Resources, plan: Pla
     return {key: value for key, value in wanted.items() if value}
 
 
-def alone(affinity: dict[str, Any] | None, uid: str) -> dict[str, Any]:
-    """Return the affinity with the demand that no other pod of this RFTJob has a node.
+def pod_anti_affinity(affinity: dict[str, Any] | None, uid: str) -> dict[str, Any]:
+    """Return the affinity with a required anti-affinity between the pods of this RFTJob, on all nodes.
 
-    A pod that is being ended may take its grace period, or be on a node that nobody hears of. Its
-    successor waits for it on servers too whose Jobs know no ``podReplacementPolicy``. An affinity
-    that is none is left for the API server to refuse.
+    So the scheduler starts no second pod while the first still has a node: it may use its grace period, or
+    its node may not answer. ``podReplacementPolicy`` says the same only on newer API servers. A malformed
+    affinity is returned as it is, for the API server to refuse.
     """
     affinity = affinity or {}
     apart = affinity.get("podAntiAffinity") or {}

@@ -22,7 +22,9 @@ _SHORT = "Insufficient"
 """How the scheduler says that something of a node is used up; of volumes and ports it speaks otherwise."""
 
 
-def unplaced(spec: RFTJobSpec, made: Plan, nodes: Sequence[Node], requests: Amounts, said: str) -> str:
+def explain_unschedulable(
+    spec: RFTJobSpec, made: Plan, nodes: Sequence[Node], requests: Amounts, said: str
+) -> str:
     """Return why no node takes the pod of a job, and what to do about it.
 
     ``requests`` is what the pod asks for; ``said`` are the scheduler's words. Without ``nodes`` nothing is
