@@ -1,4 +1,4 @@
-"""One round for one RFTJob: read, decide, write the status, act."""
+"""One reconciliation of one RFTJob: read, decide, write the status, then change the child objects."""
 
 import hashlib
 import logging
@@ -17,11 +17,11 @@ from rft_operator import metrics
 from rft_operator.clock import rfc3339
 from rft_operator.cluster import Cluster, ClusterError, Conflict, Fenced, NotFound
 from rft_operator.decision import Decision, Note, Part
+from rft_operator.informer import InformerCache
 from rft_operator.ingest.cache import Chains
 from rft_operator.ingest.identity import callers
 from rft_operator.ingest.reports import Reports
 from rft_operator.logs import LINES, last_lines
-from rft_operator.memo import Memo
 from rft_operator.nodes import PLACING_SECONDS, PLANNING_SECONDS, Nodes
 from rft_operator.objects.config import CA_KEY, ca_config_map, claim, config_map, run_config
 from rft_operator.objects.job import child_job
@@ -40,7 +40,7 @@ AGAIN_AFTER_CONFLICT_SECONDS = 0.2
 
 
 class NotMade(Exception):
-    """An object of a run was refused; the text is for the user, ``error`` is what was said."""
+    """The API server refused to create a child object. The text is for the user, ``error`` is the answer."""
 
     def __init__(self, message: str, error: ClusterError) -> None:
         super().__init__(message)
@@ -48,10 +48,10 @@ class NotMade(Exception):
 
 
 class Controller:
-    """Carries decisions out. Its calls block; a key is never in two threads at once."""
+    """Reconciles RFTJobs. Its calls block; the work queue never gives one key to two threads."""
 
     def __init__(self, cluster: Cluster, reports: Reports, settings: Settings, chains: Chains) -> None:
-        """``chains`` are told of every pod that may report, so that the ingest need not ask again."""
+        """``chains`` gets every pod that may report, so that the ingest need not look it up again."""
         self._cluster = cluster
         self._chains = chains
         self._reports = reports
@@ -59,70 +59,70 @@ class Controller:
         kueue = (cluster.workloads, cluster.pending_workloads) if settings.read_kueue else (None, None)
         self._workloads = Workloads(*kueue)
         self._refused: dict[Key, str] = {}
-        """What the API server said when an object could not be made the last time."""
+        """Why the API server refused the last child object, by RFTJob."""
         self._nodes = Nodes(cluster.nodes if settings.read_nodes else None)
         self._nodes_of_pods = Nodes(cluster.nodes if settings.read_nodes else None)
-        """Read for pods that may be lost. Apart, since no plan is made by what was read for them."""
+        """For pods on nodes that may be lost. Apart from ``_nodes``, on which plans rest."""
         self._uids: dict[Key, str] = {}
         self._written: dict[Key, str] = {}
-        self._memo = Memo()
+        self._cache = InformerCache()
         self._counts = False
-        """Whether the API server dropped the failure policy of the last child Job."""
+        """Whether the operator counts failures, since the API server drops a Job's failure policy."""
         self.ca_bundle: str | None = None
         """What the CA's ConfigMaps hold; ``None`` without ingest."""
 
     def is_own_write(self, key: Key, version: str) -> bool:
-        """Return whether a watch event shows nothing but our last status patch."""
+        """Return whether a watch event is only the echo of the operator's last status patch."""
         return self._written.get(key) == version
 
-    def told(self, key: Key, document: Mapping[str, Any]) -> None:
-        """Take an RFTJob as the watch tells it. Any thread may call it."""
-        self._memo.tell(key, document)
+    def on_update(self, key: Key, document: Mapping[str, Any]) -> None:
+        """Cache an RFTJob that a watch delivered. Thread-safe."""
+        self._cache.update(key, document)
 
-    def gone(self, key: Key) -> None:
-        """The watch tells that an RFTJob is gone. Any thread may call it."""
-        self._memo.doubt(key)
+    def on_delete(self, key: Key) -> None:
+        """Drop the cached state of an RFTJob that was deleted. Thread-safe."""
+        self._cache.invalidate(key)
 
-    def changed(self, key: Key, pods_version: str = "") -> None:
-        """The children of an RFTJob have to be read again. Any thread may call it."""
-        self._memo.changed(key, pods_version)
+    def on_child_event(self, key: Key, pods_version: str = "") -> None:
+        """Drop the cached children of an RFTJob, because one of them changed. Thread-safe."""
+        self._cache.invalidate_children(key, pods_version)
 
     def process(self, key: Key) -> float | None:
-        """Do one round; return the seconds after which to look again."""
+        """Reconcile once; return the seconds after which to requeue the key, ``None`` for never."""
         started = time.monotonic()
         try:
-            again = self._round(key)
+            requeue_after = self._reconcile(key)
         except ClusterError as error:
-            self._memo.doubt(key)
+            self._cache.invalidate(key)
             if not isinstance(error, Conflict):
                 raise
-            # Someone else wrote in between: what was read is outdated, so read again.
+            # Someone else wrote in between, so the cached state is stale: read it again.
             _log.debug("%s/%s: %s", *key, error)
             metrics.RECONCILES.labels("conflict").inc()
             return AGAIN_AFTER_CONFLICT_SECONDS
         metrics.RECONCILES.labels("done").inc()
         metrics.RECONCILE_SECONDS.observe(time.monotonic() - started)
-        return again
+        return requeue_after
 
-    def _round(self, key: Key) -> float | None:
-        """Say what is new by what was seen before; where more is to be done, read and decide anew."""
-        seen = self._memo.get(key)
+    def _reconcile(self, key: Key) -> float | None:
+        """Update the status from the cache; read everything and decide again where more than that is due."""
+        seen = self._cache.snapshot(key)
         if seen is not None:
             document, observed = seen
             owner = owner_of(document)
             observed = self._with_nodes(replace(observed, received=self._reports.get(owner.uid)))
-            observed = self._with_queue(key, observed)
+            observed = self._with_workload(key, observed)
             decision = self._decide(document, observed)
             if not decision.acts:
-                self._say(key, owner, document, decision)
+                self._publish(key, owner, document, decision)
                 return decision.requeue_after
-        return self._whole_round(key)
+        return self._reconcile_uncached(key)
 
-    def _whole_round(self, key: Key) -> float | None:
-        begun = self._memo.begin(key)
-        document = self._memo.document(key) or self._cluster.job(*key)
+    def _reconcile_uncached(self, key: Key) -> float | None:
+        revision = self._cache.revision(key)
+        document = self._cache.job(key) or self._cluster.job(*key)
         if document is None:
-            self._memo.forget(key)
+            self._cache.remove(key)
             self._reports.forget(self._uids.pop(key, ""))
             self._workloads.of(key, None)
             self._refused.pop(key, None)
@@ -133,32 +133,32 @@ class Controller:
         self._reports.set_answer(owner.uid, answer_of(document))
         raw = self._read(key, owner, document)
         observed = self._with_nodes(observe(owner, raw, self.ca_bundle, self._reports.get(owner.uid)))
-        observed = self._with_queue(key, replace(observed, refused=self._refused.get(key, "")))
+        observed = self._with_workload(key, replace(observed, refused=self._refused.get(key, "")))
         self._chains.put(*callers(document, observed))
         decision = self._decide(document, observed)
         if observed.child is not None and not decision.acts:
-            self._memo.keep(key, begun, observed)
-        if self._say(key, owner, document, decision):
+            self._cache.store(key, revision, observed)
+        if self._publish(key, owner, document, decision):
             self._act(key, owner, raw, decision)
         return decision.requeue_after
 
     def _read(self, key: Key, owner: Owner, document: dict[str, Any]) -> RawState:
-        """Return what belongs to an RFTJob.
+        """Return the child objects of an RFTJob.
 
-        The status is written before anything is done, so one without any has no children, and is not read
-        for. Where that is wrong, the API server refuses to make what is there, and the next round reads.
+        The status is written before the first child is created, so an RFTJob without a status has none, and
+        nothing is read. If that is ever wrong, creating them ends in a conflict, and the next round reads.
         """
         baseline = baseline_to_read(document)
         if (document.get("status") or {}).get("phase"):
-            return self._cluster.state(owner, baseline, self._memo.pods_version(key))
+            return self._cluster.state(owner, baseline, self._cache.pods_version(key))
         return RawState(baseline=self._cluster.job(owner.namespace, baseline) if baseline else None)
 
-    def _say(self, key: Key, owner: Owner, document: dict[str, Any], decision: Decision) -> bool:
-        """Write status and Events; return whether the RFTJob is there."""
-        there = self._write_status(key, document, decision.status)
-        for note in decision.notes if there else ():
+    def _publish(self, key: Key, owner: Owner, document: dict[str, Any], decision: Decision) -> bool:
+        """Write status and Events; return whether the RFTJob still exists."""
+        exists = self._write_status(key, document, decision.status)
+        for note in decision.notes if exists else ():
             self._post(owner, note)
-        return there
+        return exists
 
     def _decide(self, document: dict[str, Any], observed: Observed) -> Decision:
         now, seconds = datetime.now(UTC), self._settings.no_progress_seconds
@@ -169,7 +169,7 @@ class Controller:
         return reconcile(document, replace(observed, last_lines=lines), now, seconds) if lines else decision
 
     def _last_lines(self, namespace: str, pod: str) -> tuple[str, ...]:
-        """Return the end of a trainer's log. It is there for people to see, so nothing fails without it."""
+        """Return the last lines of a trainer's log; none where it cannot be read, which is no error."""
         if not self._settings.read_logs:
             return ()
         try:
@@ -178,18 +178,18 @@ class Controller:
             _log.info("%s/%s: its log cannot be read: %s", namespace, pod, error)
             return ()
 
-    def look_at_queues(self) -> list[Key]:
-        """Read why the Jobs that wait do so; return the RFTJobs about which there is something new."""
-        return self._workloads.look()
+    def poll_workloads(self) -> list[Key]:
+        """Read the Kueue Workloads of suspended child Jobs; return the RFTJobs whose Workload changed."""
+        return self._workloads.poll()
 
-    def _with_queue(self, key: Key, observed: Observed) -> Observed:
-        """Return the facts with what Kueue says, where the child Job is held back."""
+    def _with_workload(self, key: Key, observed: Observed) -> Observed:
+        """Return ``observed`` with the Kueue Workload of a suspended child Job."""
         waits = observed.child is not None and observed.child.suspended and not observed.child.deleting
         uid = observed.child.uid if observed.child is not None and waits else None
         return replace(observed, workload=self._workloads.of(key, uid))
 
     def _with_nodes(self, observed: Observed) -> Observed:
-        """Return the facts with the nodes: to make a plan, or where a pod is not placed or may be lost."""
+        """Return ``observed`` with nodes: for a plan, or for a pod that is unschedulable or may be lost."""
         if any(pod.unschedulable for pod in observed.pods):
             return replace(observed, nodes=self._nodes.get(PLACING_SECONDS))
         if any(pod.phase == "Running" and (pod.deleting or not pod.ready) for pod in observed.pods):
@@ -205,11 +205,11 @@ class Controller:
         try:
             written = self._cluster.patch_status(document, patch)
         except NotFound:
-            # Deleted in between; its event follows.
-            self._memo.doubt(key)
+            # It was deleted in between; the watch event follows.
+            self._cache.invalidate(key)
             return False
         self._written[key] = written["metadata"]["resourceVersion"]
-        self._memo.tell(key, written)
+        self._cache.update(key, written)
         metrics.STATUS_WRITES.inc()
         return True
 
@@ -219,7 +219,7 @@ class Controller:
                 self._ensure(owner, raw, decision, part)
         except NotMade as refused:
             self._refused[key] = str(refused)
-            self._memo.changed(key)  # so that the next round, which comes soon, says it
+            self._cache.invalidate_children(key)  # so that the retry reports it in the status
             raise refused.error from refused
         self._refused.pop(key, None)
         for part in decision.remove:
@@ -250,7 +250,7 @@ class Controller:
             self._cluster.merge_data("ConfigMap", owner.namespace, owner.ca, version, data)
             return
         if part is Part.CONFIG and raw.config is not None:
-            # Immutable, so that nobody edits it. Until it is there again, the user's spec says the same.
+            # It is immutable, so it is replaced. Until the new one exists, the job's own spec is used.
             with suppress(NotFound):
                 self._cluster.delete_config(owner.namespace, owner.child, raw.config["metadata"]["uid"])
         manifest = self._manifest(owner, decision, part)
@@ -260,8 +260,8 @@ class Controller:
             raise
         except ClusterError as error:
             if isinstance(error, Fenced) or not error.status:
-                raise  # nobody said no: there was no answer
-            # A quota, a policy, or an admission webhook that does not answer: the user has to know.
+                raise  # no refusal: the request was not sent, or not answered
+            # A quota, a policy, or an admission webhook that does not answer: the status has to say it.
             what = f"{manifest['kind']} {manifest['metadata']['name']}"
             raise NotMade(f"{what} cannot be made: {error}.", error) from error
         if part is Part.JOB:
@@ -282,7 +282,7 @@ class Controller:
         return child_job(owner, spec, plan, image, reports=reports, counts=self._counts)
 
     def _post(self, owner: Owner, note: Note) -> None:
-        """Post an Event; what it says stands in the status too, so a failure only costs the Event."""
+        """Post an Event. A failure is only logged, because the status says the same."""
         try:
             self._cluster.create(event(owner, note, datetime.now(UTC)))
         except Conflict:
@@ -292,13 +292,13 @@ class Controller:
 
 
 def answer_of(document: Mapping[str, Any]) -> ReportAnswer:
-    """Return what the trainers of an RFTJob are told: what may change while they run."""
+    """Return the answer to reports of an RFTJob's trainers: the fields that may change while they run."""
     job, _problems = check(document)
     return ReportAnswer(stop=job.spec.stop or Stop()) if job is not None else ReportAnswer()
 
 
 def event(owner: Owner, note: Note, now: datetime) -> dict[str, Any]:
-    """Return an Event about an RFTJob. Its name makes the same Event of the same second one."""
+    """Return an Event about an RFTJob. Its name is a hash, so a repeat in the same second is a conflict."""
     moment = rfc3339(now)
     said = "\0".join((owner.uid, note.reason, note.message, moment))
     return {

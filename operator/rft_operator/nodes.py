@@ -1,4 +1,4 @@
-"""The cluster's nodes, read now and then: plans and refusals rest on them, and no job waits for them."""
+"""A cache of the cluster's nodes, for plans and for explaining why a pod is unschedulable."""
 
 import logging
 import threading
@@ -11,19 +11,19 @@ from rft_operator.observe import node
 from rft_planner.nodes import Node
 
 PLANNING_SECONDS = 60.0
-"""Age up to which nodes are good for a plan."""
+"""Greatest age of the nodes that a plan may rest on."""
 PLACING_SECONDS = 10.0
-"""Age up to which they are good for saying why a pod is not placed."""
+"""Greatest age of the nodes by which an unschedulable pod is explained."""
 _log = logging.getLogger(__name__)
 
 
 class Nodes:
-    """The last nodes that were read. Any thread may ask; one at a time reads."""
+    """The nodes that were read last. Thread-safe; one thread at a time reads."""
 
     def __init__(
         self, read: Callable[[], list[Any]] | None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Read with ``read``; without it there are none."""
+        """``read`` lists the nodes; ``None`` disables the cache, which then is empty."""
         self._read = read
         self._clock = clock
         self._lock = threading.Lock()
@@ -41,7 +41,7 @@ class Nodes:
             return self._nodes
 
     def _refresh(self, read: Callable[[], list[Any]]) -> None:
-        # A refusal is asked about again no sooner than an answer.
+        # Set before the read, so that one that fails is not repeated sooner than one that succeeds.
         self._read_at = self._clock()
         try:
             self._nodes = tuple(map(node, read()))
@@ -51,7 +51,7 @@ class Nodes:
             self._say("" if self._nodes else "the cluster has no nodes, so plans are made without them")
 
     def _say(self, what: str) -> None:
-        """Log what is new."""
+        """Log a message, unless it is the same as the last one."""
         if what and what != self._said:
             _log.warning(what)
         self._said = what

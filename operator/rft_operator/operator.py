@@ -23,15 +23,15 @@ from rft_operator.tls_secret import current_identity
 from rft_operator.workloads import POLL_SECONDS
 
 REVIEW_THREADS = 8
-APART_SECONDS = 2.0
-"""Least time between two rounds for reports of one job, so that status writes are coalesced."""
-SWARM_SECONDS = 0.5
-"""Least time between two rounds for what happens to the children of one job."""
+REPORT_DEBOUNCE_SECONDS = 2.0
+"""Least time between two reconciliations of one job for its reports, so that status writes are coalesced."""
+CHILD_DEBOUNCE_SECONDS = 0.5
+"""Least time between two reconciliations of one job for events of its children."""
 REPORT_ROUNDS_PER_SECOND = 15.0
-"""Of all jobs together. Where more report, each status is a little older, and the API server is spared."""
-NEW_AHEAD_SECONDS = 30.0
-"""By how much an RFTJob that nobody has looked at goes before what happens to others: it has nothing yet."""
-BEAT_SECONDS = 2.0
+"""Limit for all jobs together. Above it each status is updated later, which spares the API server."""
+NEW_JOB_PRIORITY_SECONDS = 30.0
+"""A new RFTJob is queued as if it had been due for so long: it has no status yet, and others have."""
+HEARTBEAT_SECONDS = 2.0
 CERTIFICATE_CHECK_SECONDS = 12 * 3600.0
 _log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Operator:
         self._queue = WorkQueue(time.monotonic)
         self._pace = Pace(time.monotonic, 1 / REPORT_ROUNDS_PER_SECOND)
         self._threads = ThreadPoolExecutor(settings.workers, "reconcile")
-        # Apart, so that a flood of tokens cannot hold up the decisions.
+        # A pool of its own, so that many token reviews cannot delay reconciliations.
         self._review_threads = ThreadPoolExecutor(REVIEW_THREADS, "review")
         self._ingest = Ingest(
             cluster,
@@ -63,44 +63,47 @@ class Operator:
         self._tasks: list[asyncio.Task[None]] = []
         self._runner: web.AppRunner | None = None
 
-    # What happens.
+    # Event handlers.
 
     def job_changed(self, key: Key, document: Mapping[str, Any], *, gone: bool) -> None:
-        """An RFTJob is there, changed, or is gone."""
+        """An RFTJob was created or changed, or it was deleted (``gone``)."""
         if gone:
             self._known.discard(key)
             self._queue.forget(key)
             self._pace.forget(key)
-            self._controller.gone(key)
+            self._controller.on_delete(key)
         else:
             self._known.add(key)
             if self._controller.is_own_write(key, document["metadata"].get("resourceVersion", "")):
                 return
-            self._controller.told(key, document)
+            self._controller.on_update(key, document)
         is_new = not gone and not (document.get("status") or {}).get("phase")
-        self._look(key, delay=-NEW_AHEAD_SECONDS if is_new else 0.0)
+        self._enqueue(key, delay=-NEW_JOB_PRIORITY_SECONDS if is_new else 0.0)
 
     def child_changed(self, key: Key, pods_version: str = "") -> None:
-        """A Job, a pod or a ConfigMap of an RFTJob changed. They come in swarms, each of our acts one."""
-        self._look(key, SWARM_SECONDS, pods_version)
+        """A Job, a pod or a ConfigMap of an RFTJob changed.
+
+        One change of the operator leads to several such events, so they are debounced.
+        """
+        self._enqueue(key, CHILD_DEBOUNCE_SECONDS, pods_version)
 
     def pod_ended(self, uid: str) -> None:
-        """A pod is gone or has ended."""
+        """A pod has ended or was deleted."""
         self._ingest.forget_pod(uid)
 
-    def _look(self, key: Key, apart: float = 0.0, pods_version: str = "", delay: float = 0.0) -> None:
-        self._controller.changed(key, pods_version)
+    def _enqueue(self, key: Key, apart: float = 0.0, pods_version: str = "", delay: float = 0.0) -> None:
+        self._controller.on_child_event(key, pods_version)
         self._queue.add(key, delay, apart)
 
     def _reported(self, key: Key) -> None:
-        self._queue.add(key, self._pace.wait(key), APART_SECONDS)
+        self._queue.add(key, self._pace.wait(key), REPORT_DEBOUNCE_SECONDS)
 
-    # How it runs.
+    # Running.
 
     async def start(self) -> None:
         """Start workers and ingest."""
-        self._tasks.append(asyncio.create_task(self._beat()))
-        self._tasks.append(asyncio.create_task(self._look_at_queues()))
+        self._tasks.append(asyncio.create_task(self._heartbeat()))
+        self._tasks.append(asyncio.create_task(self._poll_workloads()))
         if self._settings.ingest_url is not None:
             await self._start_ingest()
         self._tasks += [
@@ -109,7 +112,7 @@ class Operator:
         ]
 
     async def stop(self) -> None:
-        """Stop taking work; what is being written is finished."""
+        """Stop taking keys from the queue, and wait for the reconciliations under way."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -123,19 +126,19 @@ class Operator:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, self._controller.process, key)
 
-    async def _beat(self) -> None:
+    async def _heartbeat(self) -> None:
         while True:
             self._signs.loop_turned()
-            await asyncio.sleep(BEAT_SECONDS)
+            await asyncio.sleep(HEARTBEAT_SECONDS)
 
-    async def _look_at_queues(self) -> None:
+    async def _poll_workloads(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(POLL_SECONDS)
             try:
-                changed = await loop.run_in_executor(self._threads, self._controller.look_at_queues)
+                changed = await loop.run_in_executor(self._threads, self._controller.poll_workloads)
             except Exception:
-                # An answer of a shape that no Kueue known here gives must not end the looking.
+                # A Workload that another version of Kueue writes differently must not end the polling.
                 _log.exception("what Kueue says could not be read; trying again")
                 continue
             for key in changed:
@@ -173,9 +176,9 @@ class Operator:
             if newer == identity:
                 continue
             if newer.ca_bundle != identity.ca_bundle:
-                # Every trainer needs the new CA before it meets a certificate of it.
+                # Trainers must trust the new CA before the ingest serves a certificate that it signed.
                 for key in self._known:
-                    self._look(key)
+                    self._enqueue(key)
             tls.load_into(context, newer)
             identity = newer
 

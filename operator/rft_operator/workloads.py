@@ -1,7 +1,7 @@
-"""Kueue's Workloads, read every few seconds while a child Job waits, and not at all while none does.
+"""Kueue's Workloads, polled every few seconds while a child Job is suspended, and else not at all.
 
-They are read and not watched: a cluster without Kueue has no such kind, which is no error, and may get it at
-any time.
+They are polled and not watched, because a cluster may have no Kueue, or get it later: then the kind does not
+exist, which must be no error.
 """
 
 import logging
@@ -15,22 +15,22 @@ from rft_operator.kueue import Workload, rounded, workload
 from rft_operator.queue import Key
 
 JOB_UID = "kueue.x-k8s.io/job-uid"
-"""The label by which a Workload says for which Job it is."""
+"""Label of a Workload with the UID of its Job."""
 POLL_SECONDS = 3.0
 _log = logging.getLogger(__name__)
 
 
 class Workloads:
-    """The Workloads of the Jobs that wait, as of a few seconds ago. Any thread may ask."""
+    """A cache of the Workloads of suspended child Jobs. Thread-safe."""
 
     def __init__(
         self,
         read: Callable[[str], list[Any]] | None,
         read_places: Callable[[str, str], list[Any]] | None = None,
     ) -> None:
-        """``read`` returns the Workloads of a namespace; without it nothing is known.
+        """``read`` returns the Workloads of a namespace; ``None`` disables the cache.
 
-        ``read_places`` returns those that wait in a LocalQueue of it with their places.
+        ``read_places`` returns the pending Workloads of a LocalQueue with their positions.
         """
         self._read = read
         self._read_places = read_places
@@ -40,7 +40,10 @@ class Workloads:
         self._said = ""
 
     def of(self, key: Key, job_uid: str | None) -> Workload | None:
-        """Return what is known of the Job of an RFTJob; ``None`` as ``job_uid`` means that none waits."""
+        """Return the cached Workload of a suspended child Job, which is polled from now on.
+
+        ``job_uid=None`` means that the child Job is not suspended, and ends the polling.
+        """
         with self._lock:
             if job_uid is None or self._read is None:
                 self._known.pop(self._waiting.pop(key, ""), None)
@@ -48,8 +51,8 @@ class Workloads:
             self._waiting[key] = job_uid
             return self._known.get(job_uid)
 
-    def look(self) -> list[Key]:
-        """Read the Workloads of every namespace where a Job waits; return the RFTJobs that this changes."""
+    def poll(self) -> list[Key]:
+        """Read the Workloads of suspended Jobs, a namespace at a time; return the RFTJobs with changes."""
         with self._lock:
             waiting = dict(self._waiting)
         wanted = set(waiting.values())
@@ -82,7 +85,7 @@ class Workloads:
         return {uid: replace(each, place=rounded(places.get(each.name, 0))) for uid, each in found.items()}
 
     def _places(self, namespace: str, queue: str) -> dict[str, int]:
-        """Return the place of each Workload of a LocalQueue; nothing where Kueue does not tell."""
+        """Return the position of each Workload in a LocalQueue; empty where Kueue does not offer it."""
         if self._read_places is None:
             return {}
         try:
@@ -93,7 +96,7 @@ class Workloads:
         return {item["metadata"]["name"]: int(item["positionInLocalQueue"]) + 1 for item in items}
 
     def _say(self, what: str) -> None:
-        """Log what is new."""
+        """Log a message, unless it is the same as the last one."""
         if what != self._said:
             _log.warning(what)
         self._said = what

@@ -133,7 +133,7 @@ def test_the_place_in_the_queue_is_asked_for_once_a_queue() -> None:
     workloads = Workloads(lambda _: [raw(WAITS), raw(WAITS, uid="job-2")], places)
     workloads.of(KEY, "job-1")
     workloads.of(OTHER, "job-2")
-    workloads.look()
+    workloads.poll()
     found = workloads.of(KEY, "job-1")
     assert found is not None
     assert (found.place, asked) == (2, [("team", "team")])
@@ -145,7 +145,7 @@ def test_a_kueue_that_tells_no_places_is_no_error() -> None:
 
     workloads = Workloads(lambda _: [raw(WAITS)], places)
     workloads.of(KEY, "job-1")
-    assert workloads.look() == [KEY]
+    assert workloads.poll() == [KEY]
 
 
 class Server:
@@ -166,7 +166,7 @@ class Server:
 
 def test_nothing_is_read_while_no_job_waits() -> None:
     server = Server()
-    assert server.workloads.look() == []
+    assert server.workloads.poll() == []
     assert server.reads == []
 
 
@@ -174,22 +174,22 @@ def test_what_is_new_is_returned_once_and_known_then() -> None:
     server = Server()
     assert server.workloads.of(KEY, "job-1") is None
     assert server.workloads.of(OTHER, "job-2") is None
-    assert server.workloads.look() == [KEY]
-    assert server.workloads.look() == []
+    assert server.workloads.poll() == [KEY]
+    assert server.workloads.poll() == []
     assert server.reads == ["team", "team"], "one list for all that wait in a namespace"
     found = server.workloads.of(KEY, "job-1")
     assert found is not None
     assert found.pending_message == SHORT
     server.items = [raw(condition("QuotaReserved", "True"))]
-    assert server.workloads.look() == [KEY]
+    assert server.workloads.poll() == [KEY]
 
 
 def test_a_job_that_goes_on_is_forgotten() -> None:
     server = Server()
     server.workloads.of(KEY, "job-1")
-    server.workloads.look()
+    server.workloads.poll()
     assert server.workloads.of(KEY, None) is None
-    assert server.workloads.look() == []
+    assert server.workloads.poll() == []
     assert len(server.reads) == 1
     assert server.workloads.of(KEY, "job-1") is None, "what was known is not good any more"
 
@@ -199,19 +199,19 @@ def test_a_cluster_without_kueue_is_no_error(caplog: pytest.LogCaptureFixture) -
     server.error = NotFound(404, "no such group")
     server.workloads.of(KEY, "job-1")
     with caplog.at_level(logging.INFO):
-        assert server.workloads.look() == []
+        assert server.workloads.poll() == []
     assert caplog.records == []
     server.error = None
-    assert server.workloads.look() == [KEY], "it was installed meanwhile"
+    assert server.workloads.poll() == [KEY], "it was installed meanwhile"
 
 
 def test_a_refusal_is_logged_once_and_keeps_what_was_known(caplog: pytest.LogCaptureFixture) -> None:
     server = Server()
     server.workloads.of(KEY, "job-1")
-    server.workloads.look()
+    server.workloads.poll()
     server.error = ClusterError(403, "workloads is forbidden")
-    assert server.workloads.look() == []
-    assert server.workloads.look() == []
+    assert server.workloads.poll() == []
+    assert server.workloads.poll() == []
     assert server.workloads.of(KEY, "job-1") is not None
     (record,) = caplog.records
     assert "workloads is forbidden" in record.message
@@ -220,7 +220,7 @@ def test_a_refusal_is_logged_once_and_keeps_what_was_known(caplog: pytest.LogCap
 def test_where_it_may_not_read_it_does_not_try() -> None:
     workloads = Workloads(None)
     assert workloads.of(KEY, "job-1") is None
-    assert workloads.look() == []
+    assert workloads.poll() == []
 
 
 @pytest.mark.parametrize("read", [True, False])

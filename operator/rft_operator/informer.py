@@ -1,0 +1,140 @@
+"""The informer cache: the last known RFTJob, and the child objects as they were last read.
+
+kopf's watches deliver every RFTJob whole, and so does the response to each status patch, so a round need not
+read it. A stale copy does no harm: the API server refuses a patch with an old resource version.
+
+The state of the children is cached for rounds that only a trainer's report brings about. A report changes
+nothing in the cluster, so reading the children again would show the same. Such a round may write the status
+from the cache, but before it creates or deletes anything it reads the children.
+
+Both entries are valid until a watch event invalidates them, and until the resync period has passed: a watch
+that was connected anew does not deliver the deletions that it missed.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rft_api.runconfig import RunConfig
+from rft_operator.observe import Observed
+from rft_operator.queue import Key
+
+RESYNC_SECONDS = 300.0
+"""Age after which a cached entry is read again."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    version: str
+    document: bytes
+    """As JSON, a tenth of the size of dictionaries; there may be thousands of jobs."""
+    at: float
+
+
+@dataclass(frozen=True)
+class _Children:
+    observed: Observed
+    """Without ``snapshot``, which is most of it."""
+    snapshot: bytes | None
+    """As JSON, for the same reason."""
+    at: float
+
+    def restored(self) -> Observed:
+        """Return the observed state with its snapshot."""
+        if self.snapshot is None:
+            return self.observed
+        snapshot = RunConfig.model_validate_json(self.snapshot, by_alias=True, by_name=False)
+        return replace(self.observed, snapshot=snapshot)
+
+
+class InformerCache:
+    """Cached RFTJobs and the state of their children. Thread-safe; a key is in one round at a time."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._jobs: dict[Key, _Job] = {}
+        self._children: dict[Key, _Children] = {}
+        self._revisions: dict[Key, int] = {}
+        """How often the children of an RFTJob were invalidated."""
+        self._pods_versions: dict[Key, str] = {}
+
+    def update(self, key: Key, document: Mapping[str, Any]) -> None:
+        """Store an RFTJob from a watch event or the response to a write, unless a newer one is stored."""
+        # managedFields are the largest part of an object, and are not used.
+        metadata = {name: value for name, value in document["metadata"].items() if name != "managedFields"}
+        version = str(metadata.get("resourceVersion", ""))
+        job = _Job(version, json.dumps({**document, "metadata": metadata}).encode(), self._clock())
+        with self._lock:
+            known = self._jobs.get(key)
+            if known is None or newest(known.version, version) == version:
+                self._jobs[key] = job
+
+    def job(self, key: Key) -> dict[str, Any] | None:
+        """Return the cached RFTJob; ``None`` where it has to be read."""
+        with self._lock:
+            job = self._jobs.get(key)
+        return dict(json.loads(job.document)) if job is not None and self._is_fresh(job.at) else None
+
+    def snapshot(self, key: Key) -> tuple[dict[str, Any], Observed] | None:
+        """Return the cached RFTJob with the state of its children; ``None`` where either has to be read."""
+        with self._lock:
+            children = self._children.get(key)
+        if children is None or not self._is_fresh(children.at):
+            return None
+        document = self.job(key)
+        return (document, children.restored()) if document is not None else None
+
+    def invalidate(self, key: Key) -> None:
+        """Drop the RFTJob and its children, because they are stale or were never right."""
+        with self._lock:
+            self._jobs.pop(key, None)
+        self.invalidate_children(key)
+
+    def invalidate_children(self, key: Key, pods_version: str = "") -> None:
+        """Drop the children, because one of them changed. A read that is under way is not stored either.
+
+        ``pods_version`` is the resource version of a pod that changed.
+        """
+        with self._lock:
+            self._children.pop(key, None)
+            self._revisions[key] = self._revisions.get(key, 0) + 1
+            # A watch that was connected anew may deliver older versions than before.
+            self._pods_versions[key] = newest(self._pods_versions.get(key, "0"), pods_version)
+
+    def pods_version(self, key: Key) -> str:
+        """Return the least resource version that a list of the pods must have; "0" for any."""
+        with self._lock:
+            return self._pods_versions.get(key, "0")
+
+    def revision(self, key: Key) -> int:
+        """Return the revision of the children. Ask before reading them, and pass it to ``store``."""
+        with self._lock:
+            return self._revisions.get(key, 0)
+
+    def store(self, key: Key, revision: int, observed: Observed) -> None:
+        """Cache the children that were read, unless they were invalidated since ``revision``."""
+        snapshot = json.dumps(observed.snapshot.dump()).encode() if observed.snapshot is not None else None
+        # The rest of what a round observes has caches of its own.
+        children = replace(observed, received=None, nodes=(), workload=None, snapshot=None)
+        entry = _Children(children, snapshot, self._clock())
+        with self._lock:
+            if self._revisions.get(key, 0) == revision:
+                self._children[key] = entry
+
+    def remove(self, key: Key) -> None:
+        """Forget an RFTJob that is gone."""
+        with self._lock:
+            for entries in (self._jobs, self._children, self._revisions, self._pods_versions):
+                entries.pop(key, None)
+
+    def _is_fresh(self, at: float) -> bool:
+        return self._clock() - at <= RESYNC_SECONDS
+
+
+def newest(one: str, other: str) -> str:
+    """Return the later of two resource versions of one kind of object, which are decimal numbers."""
+    return max(one, other, key=lambda version: (len(version), version))

@@ -1,0 +1,108 @@
+"""Cached state is valid until something changes, and is never acted upon."""
+
+from dataclasses import replace
+from typing import Any
+
+from rft_operator.informer import RESYNC_SECONDS, InformerCache
+from rft_operator.observe import Child, Observed, Received
+from rft_operator.queue import Key
+from tests.unit.reconcile_support import NOW, STARTED, once, report, rftjob
+
+KEY: Key = ("team", "sums")
+SEEN = Observed(child=Child("job-1"), ca_current=True)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def rftjob_at(version: str = "1", **status: str) -> dict[str, Any]:
+    document = rftjob(status)
+    document["metadata"]["resourceVersion"] = version
+    return document
+
+
+def stored(cache: InformerCache, observed: Observed = SEEN) -> None:
+    cache.update(KEY, rftjob_at())
+    cache.store(KEY, cache.revision(KEY), observed)
+
+
+def test_what_was_stored_is_returned_until_the_resync() -> None:
+    clock = Clock()
+    cache = InformerCache(clock)
+    assert cache.snapshot(KEY) is None
+    stored(cache)
+    assert cache.snapshot(KEY) == (rftjob_at(), SEEN)
+    stored(cache, STARTED)
+    assert cache.snapshot(KEY) == (rftjob_at(), STARTED), "with its snapshot"
+    clock.now += RESYNC_SECONDS + 1
+    assert cache.snapshot(KEY) is None
+
+
+def test_a_change_invalidates_what_is_stored_and_what_is_being_read() -> None:
+    cache = InformerCache(Clock())
+    stored(cache)
+    cache.invalidate_children(KEY)
+    assert cache.snapshot(KEY) is None
+    revision = cache.revision(KEY)
+    cache.invalidate_children(KEY)
+    cache.store(KEY, revision, SEEN)
+    assert cache.snapshot(KEY) is None, "it was read before the change, or in the middle of it"
+
+
+def test_the_job_is_the_newest_version_and_says_nothing_about_its_children() -> None:
+    cache = InformerCache(Clock())
+    cache.update(KEY, rftjob_at("99"))
+    assert cache.snapshot(KEY) is None
+    written = rftjob_at("100", phase="Running")
+    written["metadata"]["managedFields"] = [{"manager": "x"}]
+    cache.update(KEY, written)
+    cache.update(KEY, rftjob_at("98", phase="Pending"))
+    assert cache.job(KEY) == rftjob_at("100", phase="Running"), "the watch may be behind our own write"
+    stored(cache)
+    seen = cache.snapshot(KEY)
+    assert seen is not None
+    assert seen == (rftjob_at("100", phase="Running"), SEEN)
+
+
+def test_a_job_is_dropped_at_the_resync_and_when_invalidated() -> None:
+    clock = Clock()
+    cache = InformerCache(clock)
+    cache.update(KEY, rftjob_at())
+    clock.now += RESYNC_SECONDS + 1
+    assert cache.job(KEY) is None
+    stored(cache)
+    cache.invalidate(KEY)
+    assert cache.job(KEY) is None
+    assert cache.snapshot(KEY) is None
+    cache.update(KEY, rftjob_at("1"))
+    assert cache.job(KEY) == rftjob_at("1"), "after a deletion the versions may begin anew"
+
+
+def test_reports_are_not_cached_here() -> None:
+    cache = InformerCache(Clock())
+    received: Received = report()
+    stored(cache, replace(SEEN, received=received))
+    seen = cache.snapshot(KEY)
+    assert seen is not None
+    assert seen[1].received is None
+
+
+def test_a_decision_that_makes_removes_or_ends_something_acts() -> None:
+    assert once(rftjob(), Observed(ca_current=True), NOW).acts, "the child is made"
+    assert once(rftjob(cancel=True), SEEN, NOW).acts, "the child is removed"
+    assert not once(rftjob(sampling={"topK": 500}), Observed(), NOW).acts, "an invalid spec is only told"
+
+
+def test_the_pods_are_read_as_new_as_the_newest_event() -> None:
+    cache = InformerCache(Clock())
+    assert cache.pods_version(KEY) == "0", "any will do"
+    for told in ("99", "", "1000", "998"):
+        cache.invalidate_children(KEY, told)
+    assert cache.pods_version(KEY) == "1000"
+    cache.remove(KEY)
+    assert cache.pods_version(KEY) == "0"
