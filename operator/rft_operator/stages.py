@@ -204,10 +204,16 @@ def waiting(facts: Facts) -> Verdict | None:
         said = f"{held.message}{elsewhere}"
         return Verdict(phase, held.reason, said, ensure=ensure, patch_child=patch, requeue_after=again)
     if failures:
-        message = f"Attempt {len(failures)} failed: {failures[-1].reason}: {failures[-1].message}"
-        return Verdict("Starting", Reason.RETRYING, message, ensure=ensure, patch_child=patch)
+        said = _of_attempt(len(failures), failures[-1])
+        return Verdict("Starting", Reason.RETRYING, said, ensure=ensure, patch_child=patch)
     message = "The pod starts." if phase == "Starting" else "Waiting for the pod."
     return Verdict(phase, Reason.WAITING_FOR_POD, f"{message}{elsewhere}", ensure=ensure, patch_child=patch)
+
+
+def _of_attempt(number: int, failure: Failure) -> str:
+    if failure.counted:
+        return f"Attempt {number} failed: {failure.reason}: {failure.message}"
+    return f"Attempt {number} was {failure.message}. It does not count as failed, and the next one starts."
 
 
 def _elsewhere(facts: Facts) -> str:

@@ -658,3 +658,12 @@ def test_a_queue_that_sends_the_pod_to_another_kind_of_gpu_is_told_while_the_pod
     state = replace(observed(child=sent), snapshot=snapshot(document))
     message = once(document, state).status["message"]
     assert message.startswith("Waiting for the pod. The flavor that Kueue chose has nodes with ")
+
+
+def test_an_attempt_that_was_taken_away_is_not_said_to_have_failed() -> None:
+    taken = replace(POD, phase="Failed", trainer=Terminated(75, "Error", "asked to stop while sampling"))
+    message = once(rftjob(), observed(taken)).status["message"]
+    assert message == (
+        "Attempt 1 was preempted or lost: asked to stop while sampling. "
+        "It does not count as failed, and the next one starts."
+    )
