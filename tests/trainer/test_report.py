@@ -117,6 +117,21 @@ def test_publishing_never_waits_for_the_operator(tmp_path: Path, server: Server)
     assert not reporter.close(timeout=0.1)
 
 
+def test_an_attempt_that_was_replaced_ends_at_once_and_writes_nothing(
+    tmp_path: Path, server: Server, termination: Path
+) -> None:
+    server.answer = 403  # its pod is gone for the API server, and its token with it
+    ended = Ending(exit_code=ExitCode.FENCED, reason="Fenced", message="attempt 2 took over from attempt 1")
+    started = time.monotonic()
+    with Reporter(config(tmp_path, server), interval=0.02, local_status=True) as reporter:
+        reporter.publish(at(1))
+        written = (tmp_path / "run" / "status.yaml").read_text()
+        reporter.publish(at(2), ending=ended, force=True)
+    assert time.monotonic() - started < 15
+    assert (tmp_path / "run" / "status.yaml").read_text() == written
+    assert json.loads(termination.read_text())["ending"]["exitCode"] == ExitCode.FENCED
+
+
 @pytest.mark.parametrize("answer", [401, 403, 429, 500, 503])
 def test_a_report_is_tried_again_and_the_trouble_is_logged_once_without_the_token(
     tmp_path: Path, server: Server, caplog: pytest.LogCaptureFixture, answer: int

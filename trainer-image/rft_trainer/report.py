@@ -20,6 +20,7 @@ from typing import Self
 import httpx
 from pydantic import ValidationError
 
+from rft_api.exitcodes import ExitCode
 from rft_api.lifecycle import Stop
 from rft_api.report import MAX_REPORT_BYTES, Ending, ProgressReport, ReportAnswer
 from rft_api.runconfig import ReportTarget, RunConfig
@@ -141,9 +142,13 @@ class Reporter:
 
         ``force`` is for the local file, which is otherwise written once per interval. Raises Fenced
         when a newer attempt is current, except with an ending. No other failure leaves this method.
+        An attempt that ends because a newer one is current reports nothing more, and leaves the local
+        file to that one.
         """
         if self._fenced and ending is None:
             raise Fenced("the operator knows a newer attempt of this run")
+        if ending is not None and ending.exit_code == ExitCode.FENCED:
+            self._fenced = True
         with self._changed:
             self._sequence += 1
             report = ProgressReport(
