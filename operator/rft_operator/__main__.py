@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     if not options.verbose:
-        # A line for every watch event and every probe says nothing.
+        # They log a line for every watch event and every probe.
         for chatty in ("kopf.objects", "aiohttp.access"):
             logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     start_http_server(settings.metrics_port)
     cluster = connect(options.kubeconfig, options.context, settings.workers + REVIEW_THREADS)
     leadership = _leadership(options, settings)
-    # As the first process of a container, nothing else would end it while it waits.
+    # PID 1 of a container ignores SIGTERM without a handler, and it may wait for the Lease for long.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         leadership.acquire()
@@ -68,16 +68,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _leadership(options: argparse.Namespace, settings: Settings) -> Leadership:
     terms = Terms(settings.lease_seconds)
-    # Two tries fit before the deadline, so one connection that hangs does not lose the Lease.
+    # Two attempts fit into the deadline, so one connection that hangs does not lose the Lease.
     cluster = connect(options.kubeconfig, options.context, threads=1, seconds=terms.deadline / 2)
-    # A container that is started again is another process, and waits for the end of the one before.
+    # A restarted container has a new identity, so it waits until the Lease of the one before has expired.
     me = f"{socket.gethostname()}_{uuid4()}"
     return Leadership(cluster, settings.own_namespace, settings.lease, me, terms)
 
 
 def _act(cluster: Cluster, settings: Settings, signs: Signs) -> None:
-    """Watch and serve until told to stop. Whoever calls this holds the Lease."""
-    # kopf wants to know its user's name, and a container's user has none.
+    """Run kopf until it is told to stop. The caller must hold the Lease."""
+    # kopf asks for the name of its user, and a container's user has none.
     os.environ.setdefault("LOGNAME", OPERATOR_NAME)
     signs.expect(watched_paths(settings.namespaces))
     operator = Operator(cluster, settings, signs)
@@ -92,9 +92,9 @@ def _act(cluster: Cluster, settings: Settings, signs: Signs) -> None:
 
 
 def _collect_seldom() -> None:
-    """Let a full collection of garbage walk past what was imported, and come a tenth as often.
+    """Exclude imported objects from full garbage collections, and make these ten times as rare.
 
-    Everything waits for it, reports too: with 1,000 jobs 0.1 to 0.3 s every six seconds, and it found some
+    A collection stops everything, reports too: with 1,000 jobs 0.1 to 0.3 s every six seconds, for some
     hundred objects each time.
     """
     gc.collect()
@@ -115,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check_crd(cluster: Cluster, settings: Settings) -> None:
-    """Say what is missing instead of watching nothing."""
+    """Raise NotFound with a clear message where the CRD is not installed."""
     namespace = settings.namespaces[0] if settings.namespaces else None
     try:
         cluster.check_crd(namespace)

@@ -1,4 +1,4 @@
-"""What a decision about an RFTJob rests on, and what it says."""
+"""The input and the output of a decision about an RFTJob."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from rft_planner.plan import Unplannable
 
 
 class Part(Enum):
-    """Objects of a run, in the order in which they are made."""
+    """Child objects of a run, in the order in which they are created."""
 
     CLAIM = "claim"
     CONFIG = "config"
@@ -35,7 +35,7 @@ class Note:
 
 @dataclass(frozen=True)
 class Decision:
-    """What to do: write the status first, then act."""
+    """The new status, which is written first, and the changes to child objects."""
 
     status: dict[str, Any]
     spec: RFTJobSpec | None = None
@@ -44,21 +44,21 @@ class Decision:
     patch_child: dict[str, Any] | None = None
     delete_child: bool = False
     remove: tuple[Part, ...] = ()
-    """What a passed TTL removes."""
+    """Children to delete, because the TTL has passed."""
     notes: tuple[Note, ...] = ()
     requeue_after: float | None = None
     log_of: str | None = None
-    """The pod whose log would say more. With its last lines, the decision is made once more."""
+    """Name of a pod whose last log lines belong into the message: read them, and decide again."""
 
     @property
     def acts(self) -> bool:
-        """Whether more is to be done than to say something."""
+        """Whether child objects change, and not only the status."""
         return bool(self.ensure or self.remove or self.delete_child or self.patch_child)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a stage decides."""
+    """The decision of a stage."""
 
     phase: Phase
     reason: str
@@ -74,7 +74,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Facts:
-    """What the stages look at."""
+    """The input of the stages."""
 
     document: Mapping[str, Any]
     observed: Observed
@@ -82,9 +82,9 @@ class Facts:
     job: RFTJob | None
     problems: tuple[Problem, ...]
     spec: RFTJobSpec | None
-    """The spec that runs: the snapshot once there is one, the user's until then."""
+    """The spec that runs: that of the snapshot once there is one, before that the RFTJob's."""
     renews: bool
-    """Whether the snapshot is outdated: the user changed, while nothing runs, what may change then."""
+    """Whether the snapshot is replaced, since fields that may change while nothing runs have changed."""
     plan: Plan | None
     unplannable: Unplannable | None
     report: ProgressReport | None
@@ -92,9 +92,9 @@ class Facts:
 
     @property
     def status(self) -> Mapping[str, Any]:
-        """The status as it is."""
+        """The current status."""
         return self.document.get("status") or {}
 
     def wants(self, switch: str) -> bool:
-        """Return a switch of the user's spec, also where the rest of the spec is not valid."""
+        """Return a boolean field of the spec, also where the rest of the spec is invalid."""
         return (self.document.get("spec") or {}).get(switch) is True

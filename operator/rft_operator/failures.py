@@ -1,6 +1,6 @@
 """Why a pod failed or does not start: ordered chains of named checks, first match wins.
 
-Each check is a pure function from a case to a verdict, or ``None`` when it has nothing to say.
+Each check is a pure function that returns a Failure or a Hindrance, or ``None`` where it does not apply.
 """
 
 from collections.abc import Callable
@@ -16,13 +16,13 @@ _LOST_REASONS = ("Evicted", "NodeLost", "NodeShutdown", "Shutdown", "Terminated"
 _PULL_REASONS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
 _CONFIG_REASONS = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
 _SIGNALS = (128 + 9, 128 + 15)
-"""Exit codes of a trainer that SIGKILL or SIGTERM ended before it could say more."""
+"""Exit codes of a trainer that SIGKILL or SIGTERM ended before it could report."""
 MAX_MESSAGE = 2000
 
 
 @dataclass(frozen=True)
 class Failure:
-    """The verdict about one failed pod."""
+    """Why one pod failed."""
 
     reason: str
     message: str
@@ -34,7 +34,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Hindrance:
-    """Why a pod does not start. It may pass, so nothing fails by it."""
+    """Why a pod does not start yet. It may pass, so the job does not fail."""
 
     reason: str
     message: str
@@ -55,7 +55,7 @@ def _exit_code(pod: Pod) -> int | None:
 
 
 def _said(pod: Pod, otherwise: str) -> str:
-    """Return what the trainer said at its end, or the plain text it left, or ``otherwise``."""
+    """Return the message of the trainer's last report, or its plain termination message, or ``otherwise``."""
     if pod.report is not None and pod.report.ending is not None and pod.report.ending.message:
         return pod.report.ending.message
     if pod.report is None and pod.trainer is not None and pod.trainer.message:
@@ -100,14 +100,14 @@ def out_of_memory(case: Case) -> Failure | None:
         else "lower spec.training.maxContextLength or spec.training.batchSizeTokens"
     )
     said = _said(pod, otherwise)
-    # A trainer that could still speak has named the fields to change.
+    # A message of the trainer's own already names the fields to change.
     return Failure(Reason.OUT_OF_MEMORY, said if "spec." in said else f"{said}; {advice}")
 
 
 def preempted_or_lost(case: Case) -> Failure | None:
-    """The node or the scheduler took the pod away: nobody's fault, so it does not count."""
+    """The pod was preempted, evicted or lost with its node, which uses up no retry."""
     pod = case.pod
-    # A queue that takes the quota back has the Job suspended, which deletes the pod and says no more.
+    # Kueue preempts by suspending the Job, which deletes the pod and gives it no reason.
     ended_with_it = pod.deleting and _exit_code(pod) in (None, *_SIGNALS)
     if _exit_code(pod) in UNCOUNTED or pod.disrupted or pod.reason in _LOST_REASONS or ended_with_it:
         text = _said(pod, pod.message or "the pod was taken away")
@@ -124,7 +124,7 @@ def volume(case: Case) -> Failure | None:
 
 
 def grader_container(case: Case) -> Failure | None:
-    """The trainer ended well, the container of the users' code did not."""
+    """The trainer succeeded, but the grader container failed."""
     pod = case.pod
     if _exit_code(pod) != ExitCode.OK or pod.grader is None or pod.grader.exit_code == 0:
         return None
@@ -133,7 +133,7 @@ def grader_container(case: Case) -> Failure | None:
 
 
 def unknown(case: Case) -> Failure | None:
-    """Anything else, with the last words there are."""
+    """Any other failure, with the best message there is."""
     pod = case.pod
     code = _exit_code(pod)
     otherwise = pod.message or pod.reason or f"the trainer ended with exit code {code}"
@@ -153,7 +153,7 @@ CHAIN: tuple[Check, ...] = (
 
 
 def classify(pod: Pod, plan: Plan | None) -> Failure:
-    """Return the first verdict of the chain about a failed pod."""
+    """Return why a pod failed, by the first check of the chain that applies."""
     for check in CHAIN:
         failure = check(Case(pod, plan))
         if failure is not None:
@@ -162,19 +162,19 @@ def classify(pod: Pod, plan: Plan | None) -> Failure:
 
 
 def image_pull(pod: Pod) -> Hindrance | None:
-    """The image cannot be had."""
+    """The image cannot be pulled."""
     if pod.waiting is None or pod.waiting.reason not in _PULL_REASONS:
         return None
     return Hindrance(Reason.IMAGE_PULL, f"{pod.waiting.reason}: {pod.waiting.message}")
 
 
 def unschedulable(pod: Pod) -> Hindrance | None:
-    """No node takes the pod."""
+    """The scheduler finds no node for the pod."""
     return Hindrance(Reason.UNSCHEDULABLE, pod.unschedulable) if pod.unschedulable else None
 
 
 def container_config(pod: Pod) -> Hindrance | None:
-    """A Secret or ConfigMap is missing, or the container cannot be made."""
+    """A Secret or ConfigMap is missing, or the container cannot be created."""
     if pod.waiting is None or pod.waiting.reason not in _CONFIG_REASONS:
         return None
     return Hindrance(Reason.WAITING_FOR_POD, f"{pod.waiting.reason}: {pod.waiting.message}")
@@ -184,5 +184,5 @@ HINDRANCES: tuple[Callable[[Pod], Hindrance | None], ...] = (unschedulable, imag
 
 
 def hindrance(pod: Pod) -> Hindrance | None:
-    """Return why a pod does not start, where something is known."""
+    """Return why a pod does not start, ``None`` where nothing holds it back."""
     return next((found for check in HINDRANCES if (found := check(pod)) is not None), None)

@@ -1,7 +1,7 @@
-"""kopf's part: watches and authentication. The handlers only say which job to look at.
+"""kopf's handlers: authentication, and watch events that add the key of an RFTJob to the work queue.
 
-``on.event`` is used on purpose. Handlers of other kinds write annotations or finalizers onto users'
-objects, and a finalizer hangs every deletion while the operator is away.
+Only ``on.event`` is used. kopf's other handlers write annotations or finalizers onto users' objects, and a
+finalizer blocks every deletion while the operator is away.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,12 +21,12 @@ _CHILDREN = (("batch", "v1", "jobs"), ("", "v1", "pods"), ("", "v1", "configmaps
 
 
 def registry(operator: Operator, cluster: Cluster, signs: Signs) -> kopf.OperatorRegistry:
-    """Return the handlers, bound to ``operator``; the watches tell ``signs`` that they live."""
+    """Return the handlers, bound to ``operator``. Every watch that connects is reported to ``signs``."""
     handlers = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=handlers)
     async def login(**_: Any) -> kopf.AiohttpSession:
-        # The same credentials as the rest: kopf's own way needs a cluster with DNS.
+        # The credentials of ``Cluster``: kopf's own login needs a cluster with DNS.
         info = kopf.ConnectionInfo(**cluster.login())
         session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context()),
@@ -70,7 +70,7 @@ def registry(operator: Operator, cluster: Cluster, signs: Signs) -> kopf.Operato
 
 
 def watched_paths(namespaces: Sequence[str]) -> list[str]:
-    """Return the URL path of every watch; without ``namespaces`` they serve all."""
+    """Return the URL path of every watch; without ``namespaces`` they are cluster-wide."""
     places = [f"namespaces/{namespace}/" for namespace in namespaces] or [""]
     apis = (
         (f"/apis/{group}/{version}" if group else f"/api/{version}", plural)
@@ -80,29 +80,29 @@ def watched_paths(namespaces: Sequence[str]) -> list[str]:
 
 
 class NoDifferences(kopf.DiffBaseStorage):
-    """Stands for what an object was, which only handlers of changes ask for, and there are none.
+    """Turns off kopf's computation of diffs, which only change handlers need, and there are none.
 
-    kopf would copy every object that it is told of to find out, on the loop that answers reports.
+    It would deep-copy every object of every event, in the event loop that also answers reports.
     """
 
     def build(self, **_: Any) -> kopf.BodyEssence:
-        """Return that there is nothing to compare."""
+        """Return an empty essence."""
         return kopf.BodyEssence()
 
     def fetch(self, **_: Any) -> kopf.BodyEssence | None:
-        """Return that there was nothing to compare."""
+        """Return that no earlier essence is stored."""
         return None
 
     def store(self, **_: Any) -> None:
-        """Keep nothing."""
+        """Store nothing."""
 
 
 def kopf_settings(watch_seconds: int) -> kopf.OperatorSettings:
-    """Return kopf's settings: it watches, connecting anew every ``watch_seconds``, and writes nothing."""
+    """Return kopf's settings: it writes nothing, and its watches are renewed every ``watch_seconds``."""
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
     settings.persistence.diffbase_storage = NoDifferences()
-    # What is watched is known, so no rights on namespaces and CRDs are needed.
+    # The watched resources are fixed, so no rights to list namespaces and CRDs are needed.
     settings.scanning.disabled = True
     settings.peering.standalone = True
     settings.watching.server_timeout = watch_seconds  # whole seconds: the API server takes no others

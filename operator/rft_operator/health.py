@@ -1,10 +1,9 @@
-"""Is this process still doing its work? What the liveness probe asks, answered beside the event loop.
+"""The liveness probe, answered in a thread of its own.
 
-Every watch is connected anew at least every ``watch_seconds``, because the API server ends it then. So
-a watch that was not connected for much longer is dead, however quiet its resource may be. An API server
-that does not answer looks the same for as long as the Lease lasts, a few seconds: what lives here holds
-the Lease, so the API server has just answered. The limit leaves room for that, and for the time after
-which kopf itself gives a silent connection up and connects again.
+The API server ends every watch after ``watch_seconds``, and kopf connects again. A watch that did not
+connect for much longer is dead, however few events its resource has. While the API server is down no watch
+can connect either, but then this process loses the Lease within seconds and ends. The limit allows for
+that, and for the time after which kopf gives up a silent connection.
 """
 
 import logging
@@ -19,15 +18,15 @@ from rft_operator import metrics
 from rft_operator.lease import clock
 
 LOOP_SECONDS = 30.0
-"""How long the event loop may be busy with one thing."""
+"""Longest time for which the event loop may be blocked."""
 _log = logging.getLogger(__name__)
 
 
 class Signs:
-    """When each part of the operator was last seen alive. Written in the event loop, read by a thread."""
+    """Last sign of life of the event loop and of each watch. Written in the event loop, read by a thread."""
 
     def __init__(self, stale_seconds: float, now: Callable[[], float] = clock) -> None:
-        """Call a watch dead that was not connected for ``stale_seconds``."""
+        """A watch is dead when it was not connected for ``stale_seconds``."""
         self._stale_seconds = stale_seconds
         self._now = now
         self._loop: float | None = None
@@ -35,20 +34,20 @@ class Signs:
         metrics.WATCH_SILENCE.set_function(self._silence)
 
     def expect(self, paths: Iterable[str]) -> None:
-        """Watch these from now on; one that never connects is noticed too."""
+        """Set the expected watches. One that never connects is dead too, counted from now."""
         self._watches = dict.fromkeys(paths, self._now())
 
     def loop_turned(self) -> None:
-        """The event loop has time."""
+        """Record that the event loop runs."""
         self._loop = self._now()
 
     def connected(self, path: str) -> None:
-        """The API server has accepted the watch of ``path``."""
+        """Record that the API server accepted the watch of ``path``."""
         if path in self._watches:
             self._watches[path] = self._now()
 
     def complaints(self) -> list[str]:
-        """Return what is dead. Nothing is, before the operator has something to do."""
+        """Return what is dead; nothing before the operator has started."""
         now = self._now()
         silent = {path: now - since for path, since in sorted(self._watches.items())}
         found = [
@@ -65,13 +64,13 @@ class Signs:
 
 
 def tracing(signs: Signs) -> aiohttp.TraceConfig:
-    """Return what tells ``signs`` about the watches of an HTTP session."""
+    """Return a trace configuration that reports the watches of an HTTP session to ``signs``."""
     trace = aiohttp.TraceConfig()
 
     async def answered(
         _session: aiohttp.ClientSession, _context: SimpleNamespace, request: aiohttp.TraceRequestEndParams
     ) -> None:
-        # The head of the answer has come; what is watched follows for minutes.
+        # The response's headers have arrived; events follow for minutes.
         if request.url.query.get("watch") == "true" and request.response.status == 200:
             signs.connected(request.url.path)
 
@@ -95,7 +94,7 @@ def serve(signs: Signs, port: int) -> ThreadingHTTPServer:
             self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:
-            """Say nothing about probes that are answered."""
+            """Log no requests of probes."""
 
     server = ThreadingHTTPServer(("", port), Probe)
     server.daemon_threads = True

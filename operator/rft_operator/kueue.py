@@ -1,6 +1,6 @@
-"""What Kueue says of a child Job that it holds back: facts of its Workload, and one sentence for people.
+"""Why Kueue keeps a child Job suspended: parses its Workload, and words a message for people.
 
-A Workload is Kueue's own object for a Job. ``workloads`` reads it while the Job waits.
+A Workload is Kueue's own object for a Job. ``workloads`` polls it while the Job is suspended.
 
 Source of the conditions and their reasons: ``Workload`` in Kueue's API reference, kueue.x-k8s.io/v1beta1 and
 v1beta2.
@@ -29,41 +29,41 @@ class Check:
 
 @dataclass(frozen=True)
 class Workload:
-    """What Kueue says of one Job."""
+    """The facts of a Kueue Workload."""
 
     name: str
     queue: str = ""
     active: bool = True
     admitted: bool = False
     reserved: bool = False
-    """Whether it has quota; it is admitted when the checks are ready too."""
+    """Whether it has quota. It is admitted once its admission checks are ready too."""
     pending_reason: str = ""
-    """Why it has no quota, in Kueue's word: ``Pending`` or ``Inadmissible``; empty before Kueue says it."""
+    """Kueue's reason why it has no quota: ``Pending`` or ``Inadmissible``; empty before Kueue gives one."""
     pending_message: str = ""
     evicted_reason: str = ""
     evicted_message: str = ""
     evicted_at: str = ""
     requeue_at: str = ""
-    """Until when Kueue leaves it aside, RFC 3339."""
+    """When Kueue considers it again after an eviction, RFC 3339."""
     checks: tuple[Check, ...] = ()
     place: int = 0
-    """Its place in the LocalQueue, from 1, as ``rounded``; 0: not known."""
+    """Its position in the LocalQueue, from 1, as ``rounded`` returns it; 0: not known."""
 
 
 PLACES = (20, 50, 100, 200, 500, 1000, 2000, 5000)
 
 
 def rounded(place: int) -> int:
-    """Return a place up to 10 as it is, and a later one as the next of ``PLACES``.
+    """Return a position up to 10 as it is, and a later one rounded up to one of ``PLACES``.
 
-    Each job that is admitted moves all others up, and what moves is written into as many statuses.
+    Each admission moves all jobs behind up by one, and each change of position writes a status.
     """
     return place if place <= 10 else next((most for most in PLACES if place <= most), PLACES[-1])
 
 
 @dataclass(frozen=True)
 class Held:
-    """Why a Job waits, for condition, message and Event."""
+    """Why a Job is suspended, for condition, message and Event."""
 
     reason: str
     message: str
@@ -74,7 +74,7 @@ def workload(raw: Raw) -> Workload:
     spec, status = raw.get("spec") or {}, raw.get("status") or {}
     conditions = {c.get("type"): c for c in status.get("conditions") or []}
     quota, evicted = conditions.get("QuotaReserved") or {}, conditions.get("Evicted") or {}
-    # A Workload that has quota again keeps the condition of its last eviction, as False.
+    # Once it has quota again, the condition of its last eviction stays, with the status False.
     preempted = conditions.get("Preempted") or {}
     was = evicted if evicted.get("status") == "True" else {}
     by = preempted if was.get("reason") == "Preempted" and preempted.get("status") == "True" else was
@@ -103,7 +103,7 @@ def _holds(condition: Raw | None) -> bool:
 
 
 def held(found: Workload | None, queue: str) -> Held:
-    """Say why a suspended child Job waits; ``queue`` is the LocalQueue that its label names."""
+    """Return why a child Job is suspended; ``queue`` is the LocalQueue that its label names."""
     if found is None:
         said = (
             f"The child Job is suspended until LocalQueue {queue} admits it."
@@ -173,7 +173,7 @@ def _sentence(text: str) -> str:
 
 
 def _worst(checks: Iterable[Check]) -> Check | None:
-    """Return the check that decides: one that is rejected, else to be tried again, else waiting."""
+    """Return the worst check that is not ready: Rejected before Retry before Pending."""
     order = ("Rejected", "Retry", "Pending")
     waiting = sorted((c for c in checks if c.state in order), key=lambda c: order.index(c.state))
     return waiting[0] if waiting else None

@@ -1,7 +1,7 @@
-"""Holding the Lease: wait for it, renew it, end the process when it is lost, give it back.
+"""Leader election: acquire the Lease, renew it, end the process when it is lost, release it.
 
-Renewals have a thread of their own, and so has the deadline: neither a busy event loop nor an answer
-that does not come may delay them.
+Renewals and the check of the deadline run in threads of their own, so that neither a busy event loop nor a
+request that hangs can delay them.
 """
 
 import logging
@@ -17,11 +17,11 @@ from rft_operator.lease import Json, Seen, Step, Terms, clock, decide, look, rec
 
 _log = logging.getLogger(__name__)
 GUARD_SECONDS = 1.0
-"""How often the deadline is looked at, at least: a sleep does not count the machine's own."""
+"""Longest time between two checks of the deadline: sleep() does not count a suspended machine's time."""
 
 
 def end_process(why: str) -> None:
-    """End at once: nothing is finished, flushed or written any more."""
+    """End this process at once, without cleanup, so that it writes nothing more."""
     _log.critical("%s: this process ends, so that it does not act beside another", why)
     os._exit(1)
 
@@ -30,7 +30,7 @@ def end_process(why: str) -> None:
 class Leadership:
     """The Lease ``namespace/name`` as the process ``me`` holds it, or waits for it.
 
-    ``cluster`` is a connection of its own: it is not fenced by this Lease, and its timeouts are short.
+    ``cluster`` is a separate connection with short timeouts, which this Lease does not fence.
     """
 
     cluster: Cluster
@@ -74,7 +74,7 @@ class Leadership:
             thread.start()
 
     def release(self) -> None:
-        """Give the Lease back, when everything that writes has stopped; the next one starts at once."""
+        """Release the Lease once everything that writes has stopped, so that others need not wait."""
         self._stopping.set()
         for thread in self._threads:
             thread.join()
@@ -88,7 +88,7 @@ class Leadership:
             _log.warning("the Lease is not given back; the next operator waits for its end: %s", error)
 
     def turn(self) -> Step:
-        """Look where that is needed, and take one step. Raises ClusterError."""
+        """Read the Lease if it may have changed, and take one step. Raises ClusterError."""
         if self._renewed is None or self._outdated:
             self._look()
         step = decide(self._seen, self.me, self._renewed, self.now(), self.terms)
@@ -99,7 +99,7 @@ class Leadership:
         return step
 
     def _attempt(self) -> str:
-        """Take one step towards the Lease; return what it waits for."""
+        """Try to acquire the Lease; return what it waits for."""
         try:
             self.turn()
         except (Conflict, Unavailable) as error:
@@ -148,9 +148,9 @@ class Leadership:
         self._see()
 
     def _put(self, holder: str) -> None:
-        """Write, unless somebody else did since the last look."""
+        """Write the Lease, unless it was written since the last read."""
         spec = written(self._lease, holder, self.terms, datetime.now(UTC))
-        # Also where no answer comes: it may have been written.
+        # Set before the request: without an answer it may have been written all the same.
         self._outdated = True
         if self._lease is None:
             metadata = {"name": self.name, "namespace": self.namespace}

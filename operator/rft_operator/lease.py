@@ -1,9 +1,8 @@
-"""One actor: who may hold the Lease, and until when. Decisions only; ``leadership`` carries them out.
+"""Leader election as pure decisions: who may hold the Lease, and until when. ``leadership`` does the I/O.
 
-The protocol is the leader election of Kubernetes' own controllers. No two machines' clocks are compared:
-a holder says how long its record is good for, and whoever waits measures that time on a clock of its
-own, from the moment when it saw the record for the first time. The holder counts from before its write
-was sent, so it stops earlier than anybody can take over.
+The protocol is client-go's. Clocks of different machines are never compared: the record has a duration, and
+a candidate measures it on its own clock from the moment when it first read that record. The holder measures
+from before its write was sent, so it stops before any candidate can take over.
 """
 
 import time
@@ -17,30 +16,30 @@ _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 def clock() -> float:
-    """Return seconds that never go back, and that go on while the machine sleeps where it can tell."""
+    """Return a monotonic time in seconds, which includes the machine's suspended time where it is known."""
     return time.clock_gettime(_CLOCK)
 
 
 @dataclass(frozen=True)
 class Terms:
-    """How long the Lease is good for, in seconds. The shares are those of client-go: 15, 10 and 2."""
+    """Durations in seconds, in client-go's proportions of 15, 10 and 2."""
 
     duration: float = 15.0
 
     @property
     def deadline(self) -> float:
-        """Seconds after its last renewal was sent after which the holder must not write any more."""
+        """Seconds after sending its last renewal for which the holder may write."""
         return self.duration * 2 / 3
 
     @property
     def retry(self) -> float:
-        """Seconds from one renewal, or one look at somebody else's Lease, to the next."""
+        """Seconds between two renewals, or two reads of a Lease that another process holds."""
         return self.duration * 2 / 15
 
 
 @dataclass(frozen=True)
 class Record:
-    """What the Lease says. Two with one ``version`` are the same: nobody wrote in between."""
+    """The content of a Lease. ``version`` is its resource version: equal ones mean that nobody wrote."""
 
     holder: str
     duration: float
@@ -49,14 +48,14 @@ class Record:
 
 @dataclass(frozen=True)
 class Seen:
-    """A record, and the moment of our own clock at which we had seen it first."""
+    """A record, and when this process first read it, on its own clock."""
 
     record: Record
     since: float
 
 
 class Step(Enum):
-    """What to do next."""
+    """The next step of leader election."""
 
     ACQUIRE = auto()
     RENEW = auto()
@@ -65,14 +64,14 @@ class Step(Enum):
 
 
 def record(lease: Json, terms: Terms) -> Record:
-    """Read a Lease; one without a duration is good for ours."""
+    """Return a Lease's record; without a duration of its own it has that of ``terms``."""
     spec = lease.get("spec") or {}
     seconds = spec.get("leaseDurationSeconds") or terms.duration
     return Record(spec.get("holderIdentity") or "", float(seconds), lease["metadata"]["resourceVersion"])
 
 
 def look(before: Seen | None, now_there: Record | None, now: float) -> Seen | None:
-    """Return what is seen after a look; a record that did not change keeps its first moment."""
+    """Return what is known after a read: an unchanged record keeps the time of its first read."""
     if now_there is None:
         return None
     if before is not None and before.record.version == now_there.version:
@@ -83,20 +82,20 @@ def look(before: Seen | None, now_there: Record | None, now: float) -> Seen | No
 def decide(seen: Seen | None, me: str, renewed: float | None, now: float, terms: Terms) -> Step:
     """Return the next step of the process ``me``.
 
-    ``renewed`` is the moment just before our last successful write was sent, ``None`` before the first.
-    A Lease that was deleted is lost too: between then and now somebody else may have made it and acted.
+    ``renewed`` is the time just before the last successful write was sent, ``None`` before the first. A
+    Lease that was deleted is lost too: another process may have created it and deleted it again since.
     """
     if renewed is not None:
         late = now - renewed >= terms.deadline
         return Step.LOST if late or seen is None or seen.record.holder != me else Step.RENEW
-    # Our own name without a renewal is a write whose answer did not come.
+    # This process as the holder, without a renewal: the answer to an earlier write was lost.
     if seen is None or seen.record.holder in ("", me):
         return Step.ACQUIRE
     return Step.ACQUIRE if now - seen.since >= seen.record.duration else Step.WAIT
 
 
 def written(lease: Json | None, holder: str, terms: Terms, now: datetime) -> Json:
-    """Return the ``spec`` that names ``holder``. Its times are for people: nothing compares them."""
+    """Return the ``spec`` that names ``holder``. Its timestamps are informative; no decision uses them."""
     before: Json = dict((lease or {}).get("spec") or {})
     moment = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     spec = before | {"holderIdentity": holder, "renewTime": moment}

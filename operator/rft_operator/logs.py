@@ -1,4 +1,4 @@
-"""The last lines of a pod's log, fit for a condition and an Event. Pure."""
+"""The last lines of a pod's log, shortened for a condition and an Event. Pure."""
 
 from rft_operator.redact import redacted
 
@@ -14,7 +14,7 @@ def last_lines(text: str) -> tuple[str, ...]:
     kept: list[str] = []
     room = MAX_TOTAL
     for line in reversed(text.splitlines()):
-        # Redacted before it is cut, or half a secret would not look like one.
+        # Redacted before it is cut, because the patterns do not match half a secret.
         short = _cut(redacted(line).rstrip())
         if not short:
             continue

@@ -1,4 +1,4 @@
-"""What the cluster holds, as small facts. Raw objects go in; nothing here talks to a cluster."""
+"""Parses raw objects of the API server into small typed facts. Pure: nothing here talks to a cluster."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -50,10 +50,10 @@ class Pod:
     scheduled: bool = False
     node: str = ""
     ready: bool = True
-    """What the cluster believes: it takes a pod of a node that does not answer for not ready."""
+    """The pod's condition Ready, which is False too while its node does not answer."""
     unschedulable: str = ""
     requests: Mapping[str, float] = field(default_factory=dict)
-    """What its containers ask for together, by resource: CPUs, bytes, devices."""
+    """The sum of its containers' requests by resource: CPUs, bytes, devices."""
     waiting: Waiting | None = None
     trainer: Terminated | None = None
     grader: Terminated | None = None
@@ -61,17 +61,17 @@ class Pod:
 
     @property
     def alive(self) -> bool:
-        """Whether its containers run or may still run."""
+        """Whether its containers may still run."""
         return self.phase not in ("Succeeded", "Failed")
 
     @property
     def failed(self) -> bool:
-        """Whether the attempt failed; its other container may take a moment longer."""
+        """Whether the attempt failed; the grader container may still be running."""
         return self.phase == "Failed" or (self.trainer is not None and self.trainer.exit_code != 0)
 
     @property
     def order(self) -> tuple[str, str]:
-        """Sorts attempts: a later pod is a newer attempt."""
+        """Sort key of attempts: a later pod is a newer attempt."""
         return self.created, self.uid
 
 
@@ -91,15 +91,15 @@ class Child:
     backoff_limit: int = 0
     deadline: int | None = None
     queue: tuple[tuple[str, str], ...] = ()
-    """Its labels that are for a queue."""
+    """Its labels for a queue such as Kueue."""
     suspended: bool = False
-    """Whether something holds it back; the operator itself never does."""
+    """Whether ``spec.suspend`` is set, which the operator itself never does."""
     node_labels: tuple[tuple[str, str], ...] = ()
     """Node labels that its pods need: the plan's, the user's, and those of the flavor that Kueue chose."""
 
     @property
     def finished(self) -> bool:
-        """Whether the Job controller is done with it."""
+        """Whether it is complete or has failed."""
         return self.complete or self.failed
 
 
@@ -113,13 +113,13 @@ class Received:
 
     @property
     def order(self) -> tuple[str, int]:
-        """Sorts attempts; the trainer's own count decides between pods of the same second."""
+        """Sort key of attempts; the trainer's own count decides between pods of the same second."""
         return self.pod_created, self.report.run.progress.attempt
 
 
 @dataclass(frozen=True)
 class Observed:
-    """Everything the decision about one RFTJob rests on."""
+    """Everything that is observed for the decision about one RFTJob."""
 
     child: Child | None = None
     pods: tuple[Pod, ...] = ()
@@ -132,13 +132,13 @@ class Observed:
     received: Received | None = None
     baseline: Raw | None = None
     nodes: tuple[Node, ...] = ()
-    """Nodes of the cluster; none where they are not needed, or cannot be read."""
+    """Nodes of the cluster; empty where they are not needed, or cannot be read."""
     workload: Workload | None = None
-    """What Kueue says of the child Job while that is suspended; ``None`` where it says nothing."""
+    """The Kueue Workload of a suspended child Job; ``None`` where there is none."""
     refused: str = ""
-    """What the API server said when an object of this run could not be made the last time."""
+    """Why the API server refused to create a child object the last time; empty: it did not."""
     last_lines: tuple[str, ...] = ()
-    """The end of the log of a trainer that has stalled; none where it is not needed, or cannot be read."""
+    """Last log lines of a stalled trainer; empty where they are not needed, or cannot be read."""
 
     @property
     def any_alive(self) -> bool:
@@ -155,7 +155,7 @@ class Observed:
 
 @dataclass(frozen=True)
 class RawState:
-    """The objects as the API server gave them; ``None``: there is none."""
+    """The objects as the API server returned them; ``None``: it does not exist."""
 
     job: Raw | None = None
     config: Raw | None = None
@@ -166,14 +166,14 @@ class RawState:
 
 
 def observe(owner: Owner, raw: RawState, ca_bundle: str | None, received: Received | None) -> Observed:
-    """Return the facts. ``ca_bundle`` is what the CA's ConfigMap should hold, ``None`` without ingest."""
+    """Parse the objects. ``ca_bundle`` is the wanted text of the CA's ConfigMap, ``None`` without ingest."""
     named = {
         f"Job {owner.child}": raw.job,
         f"ConfigMap {owner.child}": raw.config,
         f"ConfigMap {owner.ca}": raw.ca,
     }
     ours = {label: found is not None and _is_ours(found, owner) for label, found in named.items()}
-    # A claim that is retained has no owner; its labels say whose it is.
+    # A retained claim has no owner reference; it is recognized by its labels.
     claim_ours = raw.claim is not None and (_is_ours(raw.claim, owner) or _is_labelled(raw.claim, owner))
     conflicts = [label for label, found in named.items() if found is not None and not ours[label]]
     if raw.claim is not None and not claim_ours:
@@ -213,7 +213,7 @@ def _snapshot(config: Raw | None) -> RunConfig | None:
     try:
         return RunConfig.model_validate_json(_data(config).get(CONFIG_FILE, ""))
     except ValidationError:
-        # Written by another version of the operator: the trainer of that version reads it.
+        # It was written by another version of the operator, for a trainer of that version.
         return None
 
 
@@ -304,7 +304,7 @@ def _silent_since(status: Raw) -> str:
 
 
 def _amount(text: str) -> float:
-    """Return a quantity as a number; 0 for one written in a way that nodes do not use."""
+    """Return a quantity as a number; 0 where it cannot be parsed."""
     try:
         return quantity(text)
     except ValueError:
@@ -326,7 +326,7 @@ def _terminated(state: Raw) -> Terminated | None:
 
 
 def _waiting(states: Iterable[Raw]) -> Waiting | None:
-    """Return the first thing that holds a container back, ordinary creation left out."""
+    """Return why a container waits, other than for its ordinary creation."""
     for state in states:
         found = state.get("waiting") or {}
         if found.get("reason") not in (None, "", "ContainerCreating", "PodInitializing"):
@@ -335,7 +335,7 @@ def _waiting(states: Iterable[Raw]) -> Waiting | None:
 
 
 def _report(trainer: Terminated | None) -> ProgressReport | None:
-    """Return the reduced snapshot a trainer leaves behind, where it got that far."""
+    """Return the report in the trainer's termination message, where there is one."""
     if trainer is None or not trainer.message:
         return None
     try:

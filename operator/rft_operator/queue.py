@@ -1,4 +1,4 @@
-"""A keyed queue with due times: one heap in place of timers, and no key in work twice.
+"""A work queue with delays, as client-go has: one heap, and no key is processed twice at the same time.
 
 It belongs to one event loop and is not thread-safe.
 """
@@ -20,8 +20,8 @@ LAST_BACKOFF_SECONDS = 120.0
 class WorkQueue:
     """Hands out each key when it is due, to one worker at a time.
 
-    Adding a key that waits already moves it to the earlier of the two due times. Adding one that is
-    in work makes it due again after that work.
+    Adding a key that is queued already moves it to the earlier of the two due times. Adding one that is being
+    processed queues it again for when that is done.
     """
 
     clock: Callable[[], float]
@@ -36,9 +36,9 @@ class WorkQueue:
         return len(self._due)
 
     def add(self, key: Key, delay: float = 0.0, apart: float = 0.0) -> None:
-        """Make ``key`` due after ``delay`` seconds, and ``apart`` seconds after its last work.
+        """Queue ``key`` for ``delay`` seconds from now, at least ``apart`` seconds after its last processing.
 
-        A negative ``delay`` goes before what has waited for less than that.
+        A negative ``delay`` puts it before keys that have been due for less than that.
         """
         due = max(self.clock() + delay, self._finished.get(key, float("-inf")) + apart)
         if key in self._due and self._due[key] <= due:
@@ -48,23 +48,23 @@ class WorkQueue:
         self._changed.set()
 
     def retry(self, key: Key) -> float:
-        """Make ``key`` due after a time that doubles with each failure; return that time."""
+        """Queue ``key`` with exponential back-off; return the delay in seconds."""
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         delay = min(LAST_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2.0 ** min(failures - 1, 10))
         self.add(key, delay)
         return delay
 
     def succeeded(self, key: Key) -> None:
-        """Forget the failures of ``key``."""
+        """Reset the back-off of ``key``."""
         self._failures.pop(key, None)
 
     def forget(self, key: Key) -> None:
-        """Forget all about a key whose object is gone, except that it may be due."""
+        """Drop the back-off and times of a key whose object is gone; it stays queued if it is."""
         self._failures.pop(key, None)
         self._finished.pop(key, None)
 
     async def get(self) -> Key:
-        """Wait for the next due key and mark it as being in work."""
+        """Wait for the next due key and mark it as being processed."""
         while True:
             self._changed.clear()
             wait = self._settle()
@@ -72,26 +72,26 @@ class WorkQueue:
                 _, key = heapq.heappop(self._heap)
                 del self._due[key]
                 self._working.add(key)
-                # More may be due: let another worker look as well.
+                # More may be due: wake another worker.
                 self._changed.set()
                 return key
-            # Not wait_for: until Python 3.12 it may lose a cancellation that comes with what it waits for.
+            # Not wait_for: before Python 3.12 it can swallow a cancellation that arrives with the result.
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await self._changed.wait()
 
     def done(self, key: Key) -> None:
-        """Mark the work on ``key`` as finished."""
+        """Mark ``key`` as processed."""
         self._working.discard(key)
         self._finished[key] = self.clock()
         due = self._due.get(key)
         if due is not None:
-            # It came back while it was in work, and get() left it aside.
+            # It was queued again while it was processed, and get() took it off the heap.
             heapq.heappush(self._heap, (due, key))
         self._changed.set()
 
     def _settle(self) -> float | None:
-        """Drop outdated and busy heads of the heap; return the seconds until the next is due."""
+        """Drop stale entries and busy keys from the heap's head; return the seconds until the next is due."""
         while self._heap:
             due, key = self._heap[0]
             if self._due.get(key) != due or (key in self._working and due <= self.clock()):
@@ -103,7 +103,7 @@ class WorkQueue:
 
 @dataclass
 class Pace:
-    """Turns for keys: one every so many seconds, in the order in which they are asked for."""
+    """A rate limiter: gives keys time slots, one every ``every`` seconds, in the order of the calls."""
 
     clock: Callable[[], float]
     every: float
@@ -111,7 +111,7 @@ class Pace:
     _free: float = float("-inf")
 
     def wait(self, key: Key) -> float:
-        """Return the seconds until the turn of ``key``: the one that it has and is to come, or the next."""
+        """Return the seconds until the slot of ``key``: its own if still to come, else the next free one."""
         now = self.clock()
         turn = self._turns.get(key, float("-inf"))
         if turn < now:
@@ -131,8 +131,8 @@ async def work(
 ) -> None:
     """Process keys for ever; run several of these as tasks.
 
-    ``process`` returns the seconds after which to look again, ``None`` for never. A key whose
-    processing raised is tried again later.
+    ``process`` returns the seconds after which to requeue the key, ``None`` for never. A key whose
+    processing raised is retried with back-off.
     """
     while True:
         key = await queue.get()

@@ -42,9 +42,9 @@ def reconcile(
     now: datetime,
     no_progress_seconds: float = NO_PROGRESS_SECONDS,
 ) -> Decision:
-    """Return what to write and do about one RFTJob."""
+    """Return the new status of an RFTJob and the changes to its children."""
     if "deletionTimestamp" in document["metadata"]:
-        # The garbage collector removes the children.
+        # The garbage collector deletes the children.
         return Decision(dict(document.get("status") or {}))
     facts = gather(document, observed, now, no_progress_seconds)
     status = with_report(facts.status, facts.report)
@@ -65,7 +65,7 @@ def reconcile(
         patch_child=verdict.patch_child,
         delete_child=verdict.delete_child,
         notes=_notes(facts, verdict),
-        # Nothing else need happen any more that would make anyone look when the TTL has passed.
+        # No event comes when the TTL has passed, so the key is requeued for then.
         requeue_after=seconds_left(document, status, now) if is_over(status) else verdict.requeue_after,
         log_of=verdict.log_of,
     )
@@ -74,7 +74,7 @@ def reconcile(
 def gather(
     document: Mapping[str, Any], observed: Observed, now: datetime, no_progress_seconds: float
 ) -> Facts:
-    """Check the spec, make the plan, pick the newest report."""
+    """Validate the spec, make or reuse the plan, and choose the newest report."""
     job, problems = check(document)
     snapshot = observed.snapshot
     at_rest = observed.child is None and not observed.any_alive
@@ -113,7 +113,7 @@ def plan_from_status(document: Mapping[str, Any]) -> Plan | None:
 
 
 def _after_the_end(facts: Facts, status: dict[str, Any]) -> Decision:
-    """Nothing is made any more; what still runs is stopped, and what is left goes when its time has come."""
+    """Return the decision about a finished job: end what still runs, and delete children after the TTL."""
     child = facts.observed.child
     if child is not None and not child.finished and not child.deleting:
         if status.get("phase") == "Cancelled":
@@ -128,7 +128,7 @@ def _after_the_end(facts: Facts, status: dict[str, Any]) -> Decision:
 
 
 def _removable(observed: Observed) -> tuple[Part, ...]:
-    """Return the children that a TTL removes: never a claim, which holds what was learned."""
+    """Return the children that the TTL deletes: never the claim, which holds the results."""
     there = {
         Part.JOB: observed.child is not None and not observed.child.deleting,
         Part.CONFIG: observed.config_exists,
@@ -152,7 +152,7 @@ def _accepted(facts: Facts) -> Gate:
 
 
 def _late_changes(facts: Facts) -> list[Problem]:
-    """Return the edits that the run does not follow."""
+    """Return the edits of the spec that the run ignores."""
     snapshot = facts.observed.snapshot
     if snapshot is None or facts.job is None:
         return []
@@ -168,7 +168,7 @@ def _planned(facts: Facts) -> Gate:
 
 
 def _with_plan(facts: Facts, status: dict[str, Any], verdict: Verdict) -> dict[str, Any]:
-    """Return ``status`` with the plan and what is known of the child."""
+    """Return ``status`` with the plan and the fields about the child Job."""
     changed = dict(status)
     if facts.plan is not None:
         changed["plan"] = facts.plan.dump()
@@ -183,7 +183,7 @@ def _with_plan(facts: Facts, status: dict[str, Any], verdict: Verdict) -> dict[s
 
 
 def baseline_to_read(document: Mapping[str, Any]) -> str | None:
-    """Return the name of the baseline while it has to be compared: until it is, and until the start."""
+    """Return the name of the baseline if it has to be read: until it was compared, and until the start."""
     name, status = baseline.named_in(document), document.get("status") or {}
     known = status.get("baseline") or {}
     compared = known.get("job") == name and "changes" in known
@@ -191,7 +191,7 @@ def baseline_to_read(document: Mapping[str, Any]) -> str | None:
 
 
 def _with_baseline(facts: Facts, status: dict[str, Any]) -> dict[str, Any]:
-    """Return ``status`` with the comparison, without it where no baseline is named."""
+    """Return ``status`` with the comparison with the baseline, or without one where none is named."""
     changed = dict(status)
     if baseline.named_in(facts.document) is None:
         changed.pop("baseline", None)
@@ -221,7 +221,7 @@ def _notes(facts: Facts, verdict: Verdict) -> tuple[Note, ...]:
 
 
 def _overridden(facts: Facts) -> str | None:
-    """Return what the plan says against the number of GPUs that the user set."""
+    """Return what the plan has against the number of GPUs in the spec, ``None`` for nothing."""
     if facts.spec is None:
         return None
     uid, nodes = facts.document["metadata"]["uid"], facts.observed.nodes

@@ -1,7 +1,7 @@
-"""Secrets that programs print, taken out of lines that others get to read. Pure.
+"""Removes what looks like a secret from log lines that get into a status. Pure.
 
-Whoever may read an RFTJob's status need not be allowed to read its pods' logs. A log may say anything, so
-this is a net and no proof: the operator only shows a few last lines.
+Whoever may read an RFTJob need not be allowed to read its pods' logs. Patterns cannot find every secret,
+so the operator shows only a few last lines.
 """
 
 import re

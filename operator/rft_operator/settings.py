@@ -15,7 +15,7 @@ class BadSettings(ValueError):
 
 @dataclass(frozen=True)
 class Settings:
-    """What the chart, or a developer, decides."""
+    """The settings of the operator, set by the chart or a developer."""
 
     trainer_image: str
     image_pull_policy: str = "IfNotPresent"
@@ -26,9 +26,9 @@ class Settings:
     lease: str = "rft-operator"
     """Name of the Lease that one operator holds at a time."""
     lease_seconds: int = 15
-    """How long a Lease that is not renewed keeps others waiting."""
+    """Seconds after which another operator may take a Lease that was not renewed."""
     ingest_url: str | None = None
-    """Base URL of the ingest as pods reach it; ``None``: results come with the end of a pod only."""
+    """Base URL of the ingest as pods reach it; ``None``: reports come by a pod's termination message only."""
     ingest_bind: str = "0.0.0.0"  # noqa: S104 - pods on other nodes must reach it
     ingest_port: int = 8443
     tls_secret: str = "rft-operator-ingest-tls"
@@ -37,18 +37,18 @@ class Settings:
     health_port: int = 8080
     metrics_port: int = 9090
     watch_seconds: int = 180
-    """After how long the API server ends a watch, which is then connected anew."""
+    """Seconds after which the API server ends a watch, which then connects again."""
     stale_seconds: int = 300
-    """After how long a watch that was not connected is dead, and the operator not alive."""
+    """Seconds after which a watch that was not connected fails the liveness probe."""
     workers: int = 8
     no_progress_seconds: float = 1800.0
-    """How long a trainer may be silent while it evaluates, and before its steps say how long they take."""
+    """Seconds without a report after which a run has stalled before its first step and during evaluations."""
     read_nodes: bool = True
-    """Whether the cluster's nodes are read: they say which GPUs to plan for, and why a pod is not placed."""
+    """Whether nodes are read, to choose the kind of GPU and to explain unschedulable pods."""
     read_kueue: bool = True
-    """Whether Kueue's Workloads are read: they say why a job waits in its queue."""
+    """Whether Kueue's Workloads are read, to explain why a job is queued."""
     read_logs: bool = True
-    """Whether the last lines of a trainer that has stalled are read and shown."""
+    """Whether the last log lines of a stalled trainer are read and shown."""
 
     @property
     def certificate_names(self) -> tuple[str, ...]:

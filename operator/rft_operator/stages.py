@@ -1,6 +1,6 @@
-"""The stages of a decision, tried in order; the first that has something to say decides.
+"""The stages of a decision: pure functions, tried in the order of ``STAGES``; the first that applies decides.
 
-Read top to bottom, ``STAGES`` at the end is the specification. Each stage is a pure function.
+A stage returns ``None`` where it does not apply. ``STAGES``, read top to bottom, is the specification.
 """
 
 from collections.abc import Callable
@@ -20,13 +20,13 @@ from rft_planner.unschedulable import explain_unschedulable
 
 CONFLICT_RECHECK_SECONDS = 60.0
 LOST_RECHECK_SECONDS = 30.0
-"""After which a job whose node does not answer is looked at again: no watch tells of nodes."""
+"""Requeue delay of a job whose node does not answer: nodes are not watched."""
 NODES_RECHECK_SECONDS = 300.0
-"""After which a job that no node takes is looked at again: the scheduler tells of no node that changed."""
+"""Requeue delay of a job whose pod is unschedulable: nodes are not watched."""
 
 
 def cancelled(facts: Facts) -> Verdict | None:
-    """``spec.cancel``: the trainer checkpoints on SIGTERM, and nothing follows."""
+    """``spec.cancel``: the child Job is deleted; the trainer writes a checkpoint on SIGTERM."""
     if not facts.wants("cancel") or _child_ended(facts):
         return None
     return Verdict(
@@ -39,14 +39,14 @@ def cancelled(facts: Facts) -> Verdict | None:
 
 
 def invalid(facts: Facts) -> Verdict | None:
-    """The spec breaks a range or a rule, and nothing runs yet. A corrected spec starts anew."""
+    """The spec is invalid, and nothing runs yet. A corrected spec is run."""
     if facts.spec is not None or facts.observed.child is not None:
         return None
     return Verdict("Failed", Reason.INVALID_SPEC, joined(facts.problems))
 
 
 def name_taken(facts: Facts) -> Verdict | None:
-    """An object that is not ours has a child's name; it is never touched."""
+    """An object of another owner has the name of a child; it is never changed."""
     if not facts.observed.conflicts:
         return None
     names = ", ".join(facts.observed.conflicts)
@@ -97,7 +97,7 @@ def _failure(facts: Facts, reason: str, message: str) -> Verdict:
 
 
 def suspended(facts: Facts) -> Verdict | None:
-    """``spec.suspend``: the child goes, and comes back only when no pod of this run is left."""
+    """``spec.suspend``: the child Job is deleted, and the job is Suspended once no pod is left."""
     if not facts.wants("suspend"):
         return None
     child = facts.observed.child
@@ -113,7 +113,7 @@ def suspended(facts: Facts) -> Verdict | None:
 
 
 def leaving(facts: Facts) -> Verdict | None:
-    """The child of before is still being removed; two trainers must never share a folder."""
+    """The previous child Job or its pod still exists; two trainers must never share a folder."""
     child = facts.observed.child
     gone = child is None and not facts.observed.any_alive
     if gone or (child is not None and not child.deleting):
@@ -123,14 +123,14 @@ def leaving(facts: Facts) -> Verdict | None:
 
 
 def unplannable(facts: Facts) -> Verdict | None:
-    """What the pod needs cannot be derived, and nothing runs. Suspending allows to correct it."""
+    """There is no plan for the spec, and nothing runs."""
     if facts.unplannable is None or facts.observed.child is not None:
         return None
     return Verdict("Failed", facts.unplannable.reason, str(facts.unplannable))
 
 
 def to_create(facts: Facts) -> Verdict | None:
-    """Nothing runs yet: make the child and what it needs."""
+    """Nothing runs yet: create the child Job and what it needs."""
     if facts.observed.child is not None:
         return None
     if facts.observed.refused:
@@ -140,9 +140,9 @@ def to_create(facts: Facts) -> Verdict | None:
 
 
 def queued(facts: Facts) -> Verdict | None:
-    """Something else, such as Kueue, has not admitted the child Job yet, or has taken it back.
+    """The child Job is suspended by Kueue or another queue: not admitted yet, or preempted.
 
-    The Job controller ends its pods then, and the trainer checkpoints. Who suspended it resumes it.
+    The Job controller deletes its pods then, and the trainer writes a checkpoint. Only the queue resumes it.
     """
     child = facts.observed.child
     if child is None or not child.suspended:
@@ -157,7 +157,7 @@ def queued(facts: Facts) -> Verdict | None:
 
 
 def node_lost(facts: Facts) -> Verdict | None:
-    """The pod's node does not answer: the pod may run on there, so no other may start."""
+    """The pod's node does not answer. The pod may still run there, so no other may start."""
     said = _lost(facts)
     if not said:
         return None
@@ -169,7 +169,7 @@ def node_lost(facts: Facts) -> Verdict | None:
 
 
 def _lost(facts: Facts) -> list[str]:
-    """Say which nodes with pods of this run do not answer, since when, and what a person can do."""
+    """Return a message for each pod on a node that does not answer, with what a person can do."""
     silent = {node.name: node.silent_since for node in facts.observed.nodes if node.silent_since}
     pods = [pod for pod in facts.observed.pods if pod.alive and pod.node in silent]
     return [
@@ -190,7 +190,7 @@ def _nodes_again(facts: Facts) -> float | None:
 
 
 def waiting(facts: Facts) -> Verdict | None:
-    """No pod runs: it is not there yet, cannot be placed, or cannot start."""
+    """No pod runs: it is not created yet, not scheduled, or cannot start."""
     pod = _current(facts)
     if pod is not None and pod.phase == "Running" and pod.waiting is None:
         return None
@@ -226,7 +226,7 @@ def _elsewhere(facts: Facts) -> str:
 
 
 def _held(facts: Facts, pod: Pod) -> Hindrance | None:
-    """Return why a pod does not start; where no node takes it, what it needs and what would make it fit."""
+    """Return why a pod does not start, with what would help where it is unschedulable."""
     found = hindrance(pod)
     if found is None or found.reason != Reason.UNSCHEDULABLE or facts.spec is None or facts.plan is None:
         return found
@@ -288,7 +288,7 @@ def _current(facts: Facts) -> Pod | None:
 
 
 def failures_of(facts: Facts) -> list[Failure]:
-    """Return the verdicts about the failed pods of the present child, oldest first."""
+    """Return why each failed pod of the current child Job failed, oldest first."""
     return [classify(pod, facts.plan) for pod in facts.observed.attempts if pod.failed]
 
 
@@ -298,13 +298,16 @@ def _retry_limit(facts: Facts) -> int:
 
 
 def _own_count(facts: Facts) -> dict[str, Any] | None:
-    """Read the created Job back: where the failure policy was dropped, the operator counts."""
+    """Return the patch of ``backoffLimit`` that the Job needs, by whether it kept its failure policy.
+
+    Without the policy the Job controller would count failures that should not count, so the operator counts.
+    """
     child = facts.observed.child
     if child is None or facts.spec is None:
         return None
     theirs, ours = facts.spec.retry.limit, own_count_limit(facts.spec.retry.limit)
     if child.has_failure_policy:
-        # Made for a server that had no failure policies; since then it was upgraded.
+        # The API server learned of failure policies after the operator had set its own limit.
         return {"spec": {"backoffLimit": theirs}} if child.backoff_limit == ours else None
     return {"spec": {"backoffLimit": ours}} if child.backoff_limit < ours else None
 
@@ -335,7 +338,7 @@ def joined(problems: tuple[Problem, ...]) -> str:
 
 
 def end_now(facts: Facts) -> dict[str, Any] | None:
-    """End the child Job but keep its failed pods and their logs, which deleting would not."""
+    """Return the patch that ends the child Job by its deadline, which keeps failed pods and their logs."""
     child = facts.observed.child
     if child is None or child.finished or child.deadline == 1:
         return None

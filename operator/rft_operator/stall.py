@@ -1,7 +1,8 @@
-"""When a run that trains has stalled. Pure; ``stages.running`` asks, and says so.
+"""When a training run has stalled. Pure; ``stages.running`` uses it.
 
-A trainer speaks after every step, so a silence is measured in steps. Other work happens between two of them
-(a held-out evaluation, a checkpoint, a sampler that is started again), and each may take some steps' time.
+A trainer reports after every step, so the time allowed without a report is a multiple of the step time.
+Between two steps there may be other work (a held-out evaluation, a checkpoint, a restart of the sampler),
+which may take as long as several steps.
 """
 
 from collections.abc import Mapping
@@ -17,14 +18,14 @@ from rft_operator import clock
 from rft_operator.observe import Pod
 
 STEPS = 10.0
-"""Steps' time for which a trainer may be silent."""
+"""Time allowed without a report, in step times."""
 LEAST_SECONDS = 300.0
-"""A sampler that died compiles and loads the model anew, however short the steps are."""
+"""Least time allowed: a sampler that is restarted has to load and compile the model."""
 
 
 @dataclass(frozen=True)
 class Silence:
-    """Since when a trainer has said nothing, and for how long it may."""
+    """Since when a trainer has not reported, and for how long it may not."""
 
     since: datetime
     allowed: float
@@ -33,7 +34,7 @@ class Silence:
     """Seconds of a step, where the allowance comes from it."""
 
     def left(self, now: datetime) -> float:
-        """Return the seconds until it is too long; not above zero from then on."""
+        """Return the seconds until the run counts as stalled; zero or less from then on."""
         return (self.since + timedelta(seconds=self.allowed) - now).total_seconds()
 
     def __str__(self) -> str:
@@ -43,9 +44,9 @@ class Silence:
 
 
 def silence(run: RunStatus, now: datetime, otherwise: float) -> Silence:
-    """Return how long the trainer of ``run`` has been silent.
+    """Return since when the trainer of ``run`` has not reported, and the time it is allowed.
 
-    ``otherwise`` is allowed, in seconds, where no step was made yet and while only evaluations run.
+    ``otherwise`` is the time allowed, in seconds, before the first step and while only evaluations run.
     """
     since = clock.parse(run.progress.updated_at) or now
     step = step_seconds(run)
@@ -58,7 +59,7 @@ def silence(run: RunStatus, now: datetime, otherwise: float) -> Silence:
 
 
 def step_seconds(run: RunStatus) -> float | None:
-    """Return the longer of the last step's time and the mean on which the time left rests, in seconds."""
+    """Return the seconds of a step: the last one's, or if longer the mean in the time left."""
     progress = run.progress
     found = [run.metrics.step_seconds if run.metrics is not None else None]
     if progress.eta_seconds is not None and (progress.total_steps or 0) > progress.step:
@@ -67,10 +68,10 @@ def step_seconds(run: RunStatus) -> float | None:
 
 
 def last_word(report: ProgressReport | None, pod: Pod, status: Mapping[str, Any]) -> RunStatus | None:
-    """Return what the trainer in ``pod`` said last, ``None`` where it said nothing.
+    """Return the last report of the trainer in ``pod``, ``None`` where there is none.
 
-    Reports are in memory only. After a restart of the operator the status still tells of a trainer that
-    has said nothing since, which is what one that hangs does.
+    Reports are kept in memory only. After a restart of the operator the status stands in for the last report,
+    so that a trainer which hangs, and so reports no more, is noticed all the same.
     """
     if report is not None:
         return report.run if report.attempt == pod.uid else None

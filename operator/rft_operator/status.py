@@ -1,4 +1,4 @@
-"""How a verdict and the trainer's reports become a status. Pure, and stable under repetition."""
+"""Makes the status from a verdict and the trainer's report. Pure and idempotent."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ RUN_FIELDS = tuple(info.alias or name for name, info in RunStatus.model_fields.i
 
 @dataclass(frozen=True)
 class Summary:
-    """What the status says besides the trainer's numbers."""
+    """The part of the status that does not come from the trainer."""
 
     phase: Phase
     reason: str
@@ -27,7 +27,7 @@ class Summary:
     planned: Gate
     stalled: bool = False
     ended: bool = False
-    """Whether the run is over for good: it sets Complete or Failed, which never revert."""
+    """Whether the run is finished: Complete or Failed is True, and never becomes False again."""
 
 
 def is_over(status: Mapping[str, Any]) -> bool:
@@ -64,10 +64,10 @@ def with_summary(
 
 
 def newest_report(observed: Observed) -> ProgressReport | None:
-    """Return the report that says most: of the newest attempt, its last word.
+    """Return the last report of the newest attempt.
 
-    A pod's termination message replaces pushes of the same attempt, because the last push may be
-    lost. It counts only while no newer attempt runs, whose pushes may be lost to a restart of ours.
+    The last push of an attempt may be lost, so its termination message counts too. It counts only while no
+    newer attempt runs: that one's pushes may have been lost by a restart of the operator.
     """
     candidates: list[Received] = [observed.received] if observed.received is not None else []
     started = [pod for pod in observed.pods if pod.trainer is not None or pod.phase == "Running"]
@@ -81,7 +81,7 @@ def newest_report(observed: Observed) -> ProgressReport | None:
 
 
 def with_report(status: Mapping[str, Any], report: ProgressReport | None) -> dict[str, Any]:
-    """Return ``status`` with what the trainer says; unchanged when the report is behind it."""
+    """Return ``status`` with the fields of the report; unchanged where the report is older than it."""
     if report is None or is_behind(status, report):
         return dict(status)
     said = report.run.dump()
@@ -93,21 +93,20 @@ def with_report(status: Mapping[str, Any], report: ProgressReport | None) -> dic
 
 
 def is_behind(status: Mapping[str, Any], report: ProgressReport) -> bool:
-    """Return whether ``status`` already says more than ``report``."""
+    """Return whether ``report`` is older than ``status``."""
     known = status.get("progress") or {}
     progress = report.run.progress
     attempt, step = int(known.get("attempt", 0)), int(known.get("step", 0))
     if progress.attempt != attempt:
         return progress.attempt < attempt
-    # A folder that dies with its pod starts to count again: then the step is where it resumed from.
+    # Without a volume a new pod starts at step 0 again, which is then the step it resumed from.
     return progress.step < step and progress.step < report.resumed_from_step
 
 
 def merge_reward(status: Mapping[str, Any], report: ProgressReport) -> Reward | None:
-    """Return the curve: the report's points, before them those of the status that still hold.
+    """Return the curve: the points of the status that are still valid, then the report's.
 
-    Of an earlier attempt only what lies at or before ``resumedFromStep`` still holds: later steps
-    were made again.
+    Points of an earlier attempt are valid up to ``resumedFromStep``; later steps were made again.
     """
     old = _reward(status)
     new = report.run.reward
@@ -130,7 +129,7 @@ def _reward(status: Mapping[str, Any]) -> Reward | None:
 
 
 def merge_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the JSON merge patch from ``old`` to ``new``; empty when they say the same."""
+    """Return the JSON merge patch from ``old`` to ``new``; empty when they are equal."""
     patch: dict[str, Any] = {key: None for key in old if key not in new}
     for key, value in new.items():
         before = old.get(key)

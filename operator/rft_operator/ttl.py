@@ -1,6 +1,6 @@
-"""``spec.ttlSecondsAfterFinished``: when the children of a job that is over are removed.
+"""``spec.ttlSecondsAfterFinished``: when the child objects of a finished job are deleted.
 
-The RFTJob stays: one that removed itself would be applied again by a GitOps tool, and train again.
+The RFTJob itself stays: a GitOps tool would apply a deleted one again, and the training would start anew.
 """
 
 from collections.abc import Mapping
@@ -11,9 +11,9 @@ from rft_operator import clock
 
 
 def seconds_left(document: Mapping[str, Any], status: Mapping[str, Any], now: datetime) -> float | None:
-    """Return the seconds until the children go, 0 from then on; ``None`` where they stay.
+    """Return the seconds until the children are deleted, 0 from then on; ``None`` where they are kept.
 
-    The user's own field counts, which may change after the end. ``status`` is the one that will stand.
+    The field of the current spec counts, which may change after the end. ``status`` is the new status.
     """
     ttl = (document.get("spec") or {}).get("ttlSecondsAfterFinished")
     ended = clock.parse(status.get("completionTime"))

@@ -1,4 +1,4 @@
-"""Answers about tokens, remembered for a short time. Tokens themselves are never kept."""
+"""Caches of token reviews and of the RFTJobs of pods. Tokens are stored as hashes only."""
 
 import hashlib
 import threading
@@ -10,10 +10,10 @@ from rft_operator.ingest.identity import Caller, Claims, Refused
 
 POSITIVE_SECONDS = 60.0
 RENEWED_BEFORE_SECONDS = (15.0, 40.0)
-"""Before the end of its time an answer is asked for again, for each token at a moment of its own in between.
+"""How long before it expires an entry is renewed: the least and the most, chosen by the token's hash.
 
-The least leaves time for a report of a run with short steps. After a restart of the operator all tokens are
-reviewed at once, and should not be again.
+The least leaves time for a report of a run with short steps. The spread keeps tokens that were reviewed at
+the same time, as after a restart of the operator, from being reviewed at the same time again.
 """
 NEGATIVE_SECONDS = 10.0
 CHAIN_SECONDS = 300.0
@@ -31,19 +31,19 @@ class _Known:
 
 
 class AnswerCache:
-    """Remembers who a token belongs to, or why it was refused."""
+    """Caches to which pod a token belongs, or why it was refused."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._answers: OrderedDict[str, _Known] = OrderedDict()
 
     def get(self, token: str) -> Answer | None:
-        """Return the answer that still holds."""
+        """Return the cached answer, ``None`` where it has expired."""
         known = self._answers.get(_key(token))
         return known.answer if known is not None and known.until > self._clock() else None
 
     def renews(self, token: str) -> bool:
-        """Return whether it is time to ask again about a pod that is known; once for each answer."""
+        """Return whether the entry of an accepted token is to be renewed now; True once for each entry."""
         known = self._answers.get(_key(token))
         if known is None or known.renewed or not isinstance(known.answer, Caller):
             return False
@@ -51,12 +51,12 @@ class AnswerCache:
         return known.renewed
 
     def bearer(self, token: str) -> str | None:
-        """Return the UID of the pod that a token belonged to when it was reviewed last, however long ago."""
+        """Return the UID of the token's pod by its last review, which may have expired."""
         known = self._answers.get(_key(token))
         return known.answer.pod_uid if known is not None and isinstance(known.answer, Caller) else None
 
     def put(self, token: str, answer: Answer) -> None:
-        """Remember an answer; the oldest goes when there are too many."""
+        """Cache an answer, and evict the oldest when there are too many."""
         life = NEGATIVE_SECONDS if isinstance(answer, Refused) else POSITIVE_SECONDS
         key = _key(token)
         until = self._clock() + life
@@ -66,7 +66,7 @@ class AnswerCache:
             self._answers.popitem(last=False)
 
     def forget_pod(self, pod_uid: str) -> None:
-        """Drop what is known of the tokens of a pod that is gone."""
+        """Drop the tokens of a pod that is gone."""
         gone = [
             key
             for key, known in self._answers.items()
@@ -77,10 +77,10 @@ class AnswerCache:
 
 
 class Chains:
-    """Remembers for which RFTJob a pod trains. That never changes, so only a pod that goes ends it.
+    """Caches the RFTJob of a pod, found by its chain of owner references, which never changes.
 
-    The time limit is for a watch that missed the end of a pod. The token is reviewed all the same.
-    Any thread may call.
+    Entries end with the pod, and expire in case a watch missed that. The token itself is still reviewed.
+    Thread-safe.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -89,14 +89,14 @@ class Chains:
         self._callers: OrderedDict[str, tuple[float, Caller]] = OrderedDict()
 
     def get(self, claimed: Claims) -> Caller | None:
-        """Return the caller that a reviewed token stands for, where its chain was followed lately."""
+        """Return the caller of a reviewed token, ``None`` where it is not cached."""
         with self._lock:
             until, caller = self._callers.get(claimed.pod_uid, (0.0, None))
         holds = caller is not None and until > self._clock() and caller.namespace == claimed.namespace
         return caller if holds else None
 
     def put(self, *callers: Caller) -> None:
-        """Remember chains that were just followed to their ends."""
+        """Cache callers whose chain of owners was just followed."""
         until = self._clock() + CHAIN_SECONDS
         with self._lock:
             for caller in callers:
@@ -106,13 +106,13 @@ class Chains:
                 self._callers.popitem(last=False)
 
     def forget_pod(self, pod_uid: str) -> None:
-        """A pod is gone."""
+        """Drop a pod that is gone."""
         with self._lock:
             self._callers.pop(pod_uid, None)
 
 
 def _ahead(key: str) -> float:
-    """Return how long before its end the answer of this key is asked for again."""
+    """Return how many seconds before its expiry the entry of this key is renewed."""
     least, most = RENEWED_BEFORE_SECONDS
     return least + (most - least) * int(key[:8], 16) / 2**32
 

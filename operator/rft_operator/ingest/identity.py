@@ -1,7 +1,6 @@
-"""Who pushes: the chain from a token to an RFTJob, as pure checks.
+"""Authenticates reports: pure checks along the chain token, pod, Job, RFTJob.
 
-Nothing the sender writes into URL or body decides whose job a report belongs to; only the token
-does, and the API server vouches for it.
+Only the token, which the API server reviews, decides which RFTJob a report belongs to. URL and body do not.
 """
 
 from collections.abc import Collection, Mapping
@@ -15,7 +14,7 @@ from rft_operator.observe import Observed
 POD_NAME = "authentication.kubernetes.io/pod-name"
 POD_UID = "authentication.kubernetes.io/pod-uid"
 GONE = 410
-"""What the report is about is deleted: the sender need not try again."""
+"""HTTP status when the pod, its Job or the RFTJob is deleted: the sender need not try again."""
 _USER_PREFIX = "system:serviceaccount:"
 
 Raw = Mapping[str, Any]
@@ -31,7 +30,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Claims:
-    """What a reviewed token says about its bearer."""
+    """What a token review proves about the bearer."""
 
     namespace: str
     pod_name: str
@@ -40,7 +39,7 @@ class Claims:
 
 @dataclass(frozen=True)
 class Caller:
-    """A pod that is proven to train for an RFTJob."""
+    """A pod with a proven chain of owners up to an RFTJob."""
 
     namespace: str
     job_name: str
@@ -48,7 +47,7 @@ class Caller:
     pod_uid: str
     pod_created: str
     known_attempt: int = 0
-    """The attempt the status spoke of when the token was reviewed."""
+    """The attempt in the RFTJob's status when the token was reviewed."""
 
 
 def claims(review: Raw, audience: str) -> Claims:
@@ -59,7 +58,7 @@ def claims(review: Raw, audience: str) -> Claims:
     """
     if review.get("authenticated") is not True:
         raise Refused(401, "the token is not valid")
-    # A server that does not know audiences leaves the list out: then nothing is proven.
+    # A server without support for audiences leaves the list out, and then has not checked them.
     if audience not in (review.get("audiences") or []):
         raise Refused(401, f"the token is not for the audience {audience}")
     user = review.get("user") or {}
@@ -119,9 +118,9 @@ def caller(claimed: Claims, pod: Raw, job: Raw) -> Caller:
 
 
 def callers(job: Raw, observed: Observed) -> list[Caller]:
-    """Return who may report for a live RFTJob: the pods of its live Job, as a look at all of them proves.
+    """Return who may report for an RFTJob: the live pods of its child Job.
 
-    It is the same chain, followed from its other end.
+    It is the same chain of owners, from the other end, for a reconciliation that has read all of it anyway.
     """
     return [_caller(job, pod.uid, pod.created) for pod in observed.attempts if pod.alive]
 

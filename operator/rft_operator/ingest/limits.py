@@ -1,4 +1,4 @@
-"""Limits that stand before any work: per sender, on token reviews under way, and on what is logged."""
+"""Limits of the ingest: rate per sender, concurrent token reviews, and rate of logged refusals."""
 
 import asyncio
 from collections import OrderedDict
@@ -13,12 +13,12 @@ MAX_SOURCES = 8192
 REVIEWS_AT_ONCE = 8
 REVIEWS_WAITING = 256
 REVIEW_WAIT_SECONDS = 5.0
-"""Less than a trainer waits for its answer."""
+"""Shorter than a trainer's timeout."""
 SAID_AGAIN_SECONDS = 10.0
 
 
 class SourceLimiter:
-    """A token bucket for every source: a pod whose token is known, or else an address."""
+    """A token bucket for each source: a pod whose token was reviewed before, else an address."""
 
     def __init__(
         self, clock: Callable[[], float], per_second: float = PER_SECOND, burst: float = BURST
@@ -34,7 +34,7 @@ class SourceLimiter:
         level, since = self._buckets.pop(source, (self._burst, now))
         level = min(self._burst, level + (now - since) * self._per_second)
         self._buckets[source] = (max(0.0, level - 1), now)
-        # The sources that were silent longest have full buckets again, so nothing is lost.
+        # The sources without requests for longest have full buckets again, so dropping them loses nothing.
         while len(self._buckets) > MAX_SOURCES:
             self._buckets.popitem(last=False)
         if level < 1:
@@ -42,14 +42,14 @@ class SourceLimiter:
 
 
 class Complaints:
-    """Which refusals are logged: of those that say the same about one source, one in ten seconds."""
+    """Limits the log: the same refusal of the same source is logged once in ten seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._said: OrderedDict[tuple[str, str], tuple[float, int]] = OrderedDict()
 
     def count(self, source: str, what: str) -> int | None:
-        """Return how many were left out since the last that was logged; ``None`` to leave this one out."""
+        """Return how many were dropped since the last one that was logged; ``None`` to drop this one."""
         key, now = (source, what), self._clock()
         since, left_out = self._said.pop(key, (float("-inf"), 0))
         silent = now - since < SAID_AGAIN_SECONDS
@@ -60,10 +60,10 @@ class Complaints:
 
 
 class ReviewGate:
-    """Bounds the token reviews under way, so that forged tokens cannot load the API server.
+    """Bounds the concurrent token reviews, so that forged tokens cannot load the API server.
 
-    A moment's wait costs a trainer nothing, a refusal costs it its next try: when many start at once, they
-    queue. Belongs to one event loop.
+    Requests beyond the bound wait for a short time before they are refused, because a refused trainer reports
+    only at its next try. Not thread-safe: it belongs to one event loop.
     """
 
     def __init__(self, at_once: int = REVIEWS_AT_ONCE, waiting: int = REVIEWS_WAITING) -> None:
@@ -72,7 +72,7 @@ class ReviewGate:
 
     @asynccontextmanager
     async def enter(self) -> AsyncIterator[None]:
-        """Hold one of the places. Raises Refused (429) when none comes free, or too many wait for one."""
+        """Hold one of the slots. Raises Refused (429) when none gets free in time, or too many wait."""
         if self._room <= 0:
             raise Refused(429, "too many token reviews are under way")
         self._room -= 1

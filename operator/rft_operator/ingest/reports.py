@@ -1,4 +1,4 @@
-"""The newest report of every job, in memory: a report is a snapshot, so only the last one counts."""
+"""The newest report of every job, in memory. A report holds the whole state, so only the last one counts."""
 
 from rft_api.report import ProgressReport, ReportAnswer
 from rft_operator.ingest.identity import Caller, Refused
@@ -6,10 +6,10 @@ from rft_operator.observe import Received
 
 
 def check_position(known: Received | None, caller: Caller, report: ProgressReport) -> bool:
-    """Return whether the report is new; ``False`` when it is the one that is known.
+    """Return whether the report is new; ``False`` when it repeats the known one.
 
     Raises:
-        Refused: 403 when it speaks for another attempt than its sender, 409 when it is outdated.
+        Refused: 403 when it names another attempt than its sender's, 409 when it is older than the known one.
     """
     if report.attempt != caller.pod_uid:
         raise Refused(403, "the report speaks for another attempt than the token")
@@ -50,11 +50,11 @@ class Reports:
         return new
 
     def set_answer(self, job_uid: str, answer: ReportAnswer) -> None:
-        """Keep what trainers of a job are to be told."""
+        """Set the answer to reports of a job's trainers."""
         self._answers[job_uid] = answer
 
     def answer(self, job_uid: str) -> ReportAnswer:
-        """Return what a trainer is told; nothing until the job was looked at."""
+        """Return the answer to a job's trainers; empty before its first reconciliation."""
         return self._answers.get(job_uid) or ReportAnswer()
 
     def forget(self, job_uid: str) -> None:

@@ -1,4 +1,4 @@
-"""The ingest: one POST by which trainers push their progress, over TLS with a pod-bound token."""
+"""The ingest: trainers POST their reports to it, over TLS and with a token that is bound to their pod."""
 
 import asyncio
 import logging
@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 
 class Ingest:
-    """Checks reports and keeps the newest of each job. Lives in one event loop."""
+    """Authenticates reports and keeps the newest of each job. Belongs to one event loop."""
 
     def __init__(
         self,
@@ -38,9 +38,9 @@ class Ingest:
         namespaces: Collection[str] = (),
         chains: Chains | None = None,
     ) -> None:
-        """``accepted`` is called with the key of a job that has news.
+        """``accepted`` is called with the key of a job that has a new report.
 
-        ``chains`` may be filled by who looks at RFTJobs and their pods anyway.
+        ``chains`` is also filled by the controller, which reads RFTJobs and their pods anyway.
         ``namespaces`` are those that are served; empty: all of them.
         """
         self._namespaces = namespaces
@@ -63,7 +63,7 @@ class Ingest:
         return application
 
     def forget_pod(self, pod_uid: str) -> None:
-        """A pod is gone: its token is worth nothing any more."""
+        """Drop the cached token of a pod that is gone."""
         self._cache.forget_pod(pod_uid)
         self._chains.forget_pod(pod_uid)
 
@@ -77,7 +77,7 @@ class Ingest:
         return response
 
     def _complain(self, source: str, refusal: Refused) -> None:
-        """Log a refusal. It never holds the token; the address is all there is to name a sender by."""
+        """Log a refusal with the sender's address, and never with the token."""
         left_out = self._complaints.count(source, f"{refusal.status} {refusal}")
         if left_out is not None:
             more = f" ({left_out} more before)" if left_out else ""
@@ -85,7 +85,7 @@ class Ingest:
 
     async def _take(self, request: web.Request) -> ReportAnswer:
         source, token = request.remote or "", _token(request)
-        # Many pods may share an address, and one that is known is not to suffer from the others.
+        # Pods may share an address, so one whose token was reviewed has a limit of its own.
         self._sources.check((token and self._cache.bearer(token)) or source)
         if not token:
             raise Refused(401, "a bearer token is needed")
@@ -106,17 +106,17 @@ class Ingest:
             self._renewals.add(renewal)
             renewal.add_done_callback(self._renewals.discard)
         if isinstance(answer, Refused):
-            # A fresh one: an exception that is raised twice drags its traceback along.
+            # A copy: raising the cached exception again would append to its traceback each time.
             raise Refused(answer.status, str(answer))
         return answer
 
     async def _renew(self, token: str) -> None:
-        """Review a token whose answer holds for a little longer, so that nobody waits for it."""
-        with suppress(Refused):  # of the review, not of the token: the answer there is ends with its time
+        """Review a token in the background, before its cached answer expires."""
+        with suppress(Refused):  # the review failed, not the token: the cached answer expires as it would
             await self._review(token)
 
     async def _review(self, token: str) -> Caller | Refused:
-        # Who was known a minute ago does not queue behind strangers.
+        # Senders whose token was accepted before do not queue behind unknown ones.
         gate = self._known_gate if self._cache.bearer(token) else self._gate
         async with gate.enter():
             metrics.REVIEWS.inc()
@@ -125,7 +125,7 @@ class Ingest:
         return answer
 
     def _look_up(self, token: str) -> Caller | Refused:
-        """Follow the chain from the token to the RFTJob; runs in a thread."""
+        """Review the token and follow the owner references of its pod to the RFTJob; runs in a thread."""
         try:
             claimed = identity.claims(self._cluster.review_token(token, TOKEN_AUDIENCE), TOKEN_AUDIENCE)
             identity.served(claimed, self._namespaces)
@@ -141,7 +141,7 @@ class Ingest:
         except Refused as refusal:
             return refusal
         except ClusterError as error:
-            # Nothing is known about the token, so nothing is remembered.
+            # This says nothing about the token, so nothing is cached.
             _log.warning("a token could not be reviewed: %s", error)
             raise Refused(503, "the API server does not answer; try again") from error
         if pod is None:

@@ -46,7 +46,7 @@ def run_config(owner: Owner, spec: RFTJobSpec, plan: Plan, ingest_url: str | Non
         if grader.python is not None and grader.python.config_map is not None
     }
     evaluation = spec.evaluation.dataset
-    # The models take an absent field, not a null.
+    # The models accept an absent field, but no null.
     optional: dict[str, Any] = {
         "evaluation_path": dataset_path(evaluation, EVALUATION_DIR) if evaluation is not None else None,
         "grader_code": code or None,
@@ -110,7 +110,7 @@ def ca_config_map(owner: Owner, bundle: str) -> dict[str, Any]:
 
 
 def claim(owner: Owner, template: ClaimTemplate) -> dict[str, Any]:
-    """Return the claim of a run; only one that is not retained has an owner that takes it along."""
+    """Return the claim of a run. A retained one has no owner reference, so it outlives the RFTJob."""
     spec: dict[str, Any] = {
         "accessModes": list(template.access_modes or ["ReadWriteOnce"]),
         "resources": {"requests": {"storage": template.size}},

@@ -19,7 +19,7 @@ SELECTOR = f"{MANAGED_BY}={OPERATOR_NAME},{LABEL_JOB_UID}"
 
 
 def uid8(uid: str) -> str:
-    """Return the eight characters that tell this run from others of the same name."""
+    """Return eight characters of the UID, which distinguish this run from others of the same name."""
     return hashlib.sha256(uid.encode()).hexdigest()[:8]
 
 
@@ -79,7 +79,7 @@ class Owner:
 
 
 def owner_of(document: dict[str, Any]) -> Owner:
-    """Return the owner an RFTJob document is."""
+    """Return an RFTJob document as the owner of child objects."""
     metadata = document["metadata"]
     return Owner(metadata["name"], metadata["namespace"], metadata["uid"], queue_labels(metadata))
 

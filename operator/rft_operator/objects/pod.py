@@ -27,9 +27,9 @@ GRADER_UID = 10002
 SHARED_GROUP = 10000
 GRACE_SECONDS = 120
 ANYWHERE = "kubernetes.io/os"
-"""A label that each node has, with the same value: a topology of one domain."""
+"""A label with the same value on each node, so that its topology has one domain: the cluster."""
 GRADER_MEMORY_LIMIT = "1536Mi"
-"""Above what the grader's own watchdog allows users' code, so that the watchdog acts first."""
+"""Above the limit of the grader's own watchdog, so that the watchdog acts before the kernel."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def pod_template(
             "runAsNonRoot": True,
             "fsGroup": SHARED_GROUP,
             "supplementalGroups": [SHARED_GROUP],
-            # Without it every start walks through all checkpoints of the volume.
+            # Without it the kubelet walks through all files of the volume at every start.
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
@@ -82,7 +82,7 @@ def pod_template(
 def _placement(owner: Owner, template: Template, resources: Resources, plan: Plan) -> dict[str, Any]:
     tolerations = [toleration.dump() for toleration in resources.tolerations or []]
     if plan.gpus:
-        # GPU nodes are often kept from others by a taint of the resource's name. Some API servers add this.
+        # GPU nodes often have a taint named after the resource; some API servers add this toleration.
         tolerations.append({"key": _resource(plan), "operator": "Exists", "effect": "NoSchedule"})
     wanted = {
         "serviceAccountName": template.service_account_name,
@@ -162,7 +162,7 @@ def _grader(mounted: list[Mounted]) -> dict[str, Any]:
 
 
 def _environment(spec: RFTJobSpec) -> list[dict[str, Any]]:
-    """Return the trainer's variables; ours come last, so that none of the user's hides one."""
+    """Return the trainer's variables; the operator's come last, so that they override the user's."""
     template = spec.template or Template()
     tracking = spec.tracking
     wandb = tracking.wandb.secret_ref if tracking and tracking.wandb else None

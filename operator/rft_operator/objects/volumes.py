@@ -121,7 +121,7 @@ def _shared_memory(spec: RFTJobSpec) -> Mounted:
 
 
 def _token() -> Mounted:
-    # Bound to the pod and good for our audience only: the API server itself answers it with 401.
+    # Bound to the pod and to the ingest's audience: the API server itself refuses it with 401.
     source = {
         "projected": {
             "defaultMode": _READ_BY_GROUP,
@@ -140,7 +140,7 @@ def _token() -> Mounted:
 
 
 def _ca(owner: Owner) -> Mounted:
-    # A directory, never a subPath: the kubelet renews the files of directories only.
+    # A directory and no subPath, because the kubelet does not update files mounted by subPath.
     return Mounted("ca", {"configMap": {"name": owner.ca}}, trainer=CA_DIR, read_only=True)
 
 
@@ -190,6 +190,6 @@ def _extra(spec: RFTJobSpec) -> list[Mounted]:
             if volume.persistent_volume_claim is not None
             else {"configMap": {"name": volume.config_map}}
         )
-        # A prefix keeps users' names apart from ours.
+        # The prefix keeps users' volume names from colliding with the operator's.
         found.append(Mounted(f"extra-{volume.name}", source, trainer=volume.mount_path, read_only=True))
     return found

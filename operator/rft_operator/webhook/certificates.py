@@ -20,9 +20,9 @@ def mounted(folder: Path) -> tls.KeyPair:
 
 
 def own(cluster: Cluster, settings: Settings) -> tls.KeyPair:
-    """Return the key pair of the webhook's own Secret, once the API server was told its CA."""
+    """Return the key pair of the webhook's own Secret, after writing its CA into the configuration."""
     name = settings.configuration
-    # Read before the Secret: where another replica renews in between, the patch below is refused.
+    # Read before the Secret, so that the patch conflicts where another replica renews the CA in between.
     configuration = cluster.webhook_configuration(name) if name else None
     identity = current_identity(
         cluster, settings.own_namespace, settings.tls_secret, settings.tls_names, tls.WEBHOOK

@@ -80,7 +80,7 @@ def _summary(request: dict[str, Any], response: dict[str, Any]) -> dict[str, Any
 
 
 class Readiness:
-    """Why reviews are not taken; empty: they are."""
+    """Readiness of the webhook: ``reason`` says why it is not ready, and is empty when it is."""
 
     def __init__(self) -> None:
         self.reason = "there is no certificate yet"
@@ -100,18 +100,18 @@ class Readiness:
 
 
 async def run(settings: Settings, source: Source, stop: asyncio.Event) -> None:
-    """Serve until told to stop. Reviews are taken once the API server can trust the certificate."""
+    """Serve until ``stop`` is set. Reviews are answered once the API server can trust the certificate."""
     certificate = _Certificate(source)
     readiness = Readiness()
     runners = [await _listen(readiness.application(), settings.bind, settings.health_port)]
     try:
         while not await certificate.refresh():
-            if await _told(stop, RETRY_SECONDS):
+            if await _is_set_within(stop, RETRY_SECONDS):
                 return
         runners.append(await _listen(application(), settings.bind, settings.port, certificate.context))
         readiness.reason = ""
         _log.info("serving", extra={"fields": {"port": settings.port}})
-        while not await _told(stop, settings.check_seconds):
+        while not await _is_set_within(stop, settings.check_seconds):
             await certificate.refresh()
         readiness.reason = "the webhook stops"
         await asyncio.sleep(settings.drain_seconds)
@@ -130,11 +130,12 @@ class _Certificate:
         self._loaded: tls.KeyPair | None = None
 
     async def refresh(self) -> bool:
-        """Load the certificate if it is new; return whether the one in use is what it should be."""
+        """Load the certificate if it has changed; return whether the one in use is current."""
         try:
             pair = await asyncio.to_thread(self._source)
             if pair != self._loaded:
-                # Tried apart: a key that does not fit, in files half replaced, must not spoil the one in use.
+                # Loaded into a context of its own first: while the files are being replaced the key may not
+                # match the certificate, which must not break the context in use.
                 tls.server_context(pair)
                 tls.load_into(self.context, pair)
                 self._loaded = pair
@@ -154,7 +155,7 @@ async def _listen(
     return runner
 
 
-async def _told(stop: asyncio.Event, seconds: float) -> bool:
+async def _is_set_within(stop: asyncio.Event, seconds: float) -> bool:
     """Return whether ``stop`` is set within ``seconds``."""
     with suppress(TimeoutError):
         await asyncio.wait_for(stop.wait(), seconds)
