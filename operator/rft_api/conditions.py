@@ -175,7 +175,7 @@ def conditions_of(
     ]
 
 
-def merge(old: Iterable[Mapping[str, Any]], wanted: Iterable[Condition]) -> list[dict[str, Any]]:
+def merge(old: Iterable[Mapping[str, Any]], wanted: Iterable[Condition]) -> list[Condition]:
     """Return the full list of conditions with stable transition times.
 
     A condition keeps its ``lastTransitionTime`` while its status stays the same, so a status that
@@ -184,9 +184,9 @@ def merge(old: Iterable[Mapping[str, Any]], wanted: Iterable[Condition]) -> list
     before = {c.get("type"): c for c in old}
     merged = []
     for condition in wanted:
-        entry = condition.dump()
         previous = before.get(condition.type)
         if previous is not None and previous.get("status") == condition.status:
-            entry["lastTransitionTime"] = previous["lastTransitionTime"]
-        merged.append(entry)
+            since = previous["lastTransitionTime"]
+            condition = condition.model_copy(update={"last_transition_time": since})
+        merged.append(condition)
     return merged

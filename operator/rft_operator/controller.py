@@ -9,10 +9,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from rft_api.job import RFTJob
 from rft_api.lifecycle import Stop
 from rft_api.report import ReportAnswer
 from rft_api.runconfig import TRAINER_CONTAINER
-from rft_api.validation import check
+from rft_api.validation import CheckResult, check
 from rft_operator import metrics
 from rft_operator.clock import rfc3339
 from rft_operator.cluster import Cluster, ClusterError, Conflict, Fenced, NotFound
@@ -112,13 +113,18 @@ class Controller:
             owner = owner_of(document)
             observed = self._with_nodes(replace(observed, received=self._reports.get(owner.uid)))
             observed = self._with_workload(key, observed)
-            decision = self._decide(document, observed)
+            checked = check(document)
+            decision = self._decide(document, observed, checked)
             if not decision.acts:
                 self._publish(key, owner, document, decision)
                 return decision.requeue_after
+            return self._reconcile_uncached(key, (document, checked))
         return self._reconcile_uncached(key)
 
-    def _reconcile_uncached(self, key: Key) -> float | None:
+    def _reconcile_uncached(
+        self, key: Key, known: tuple[dict[str, Any], CheckResult] | None = None
+    ) -> float | None:
+        """Read the children, decide, and act. ``known`` is a document that was checked in this round."""
         revision = self._cache.revision(key)
         document = self._cache.job(key) or self._cluster.job(*key)
         if document is None:
@@ -130,12 +136,13 @@ class Controller:
             return None
         owner = owner_of(document)
         self._uids[key] = owner.uid
-        self._reports.set_answer(owner.uid, answer_of(document))
+        checked = known[1] if known is not None and known[0] == document else check(document)
+        self._reports.set_answer(owner.uid, answer_of(checked.job))
         raw = self._read(key, owner, document)
         observed = self._with_nodes(observe(owner, raw, self.ca_bundle, self._reports.get(owner.uid)))
         observed = self._with_workload(key, replace(observed, refused=self._refused.get(key, "")))
         self._chains.put(*callers(document, observed))
-        decision = self._decide(document, observed)
+        decision = self._decide(document, observed, checked)
         if observed.child is not None and not decision.acts:
             self._cache.store(key, revision, observed)
         if self._publish(key, owner, document, decision):
@@ -160,13 +167,15 @@ class Controller:
             self._post(owner, note)
         return exists
 
-    def _decide(self, document: dict[str, Any], observed: Observed) -> Decision:
+    def _decide(self, document: dict[str, Any], observed: Observed, checked: CheckResult) -> Decision:
         now, seconds = datetime.now(UTC), self._settings.no_progress_seconds
-        decision = reconcile(document, observed, now, seconds)
+        decision = reconcile(document, observed, now, seconds, checked)
         if decision.log_of is None:
             return decision
         lines = self._last_lines(document["metadata"]["namespace"], decision.log_of)
-        return reconcile(document, replace(observed, last_lines=lines), now, seconds) if lines else decision
+        if not lines:
+            return decision
+        return reconcile(document, replace(observed, last_lines=lines), now, seconds, checked)
 
     def _last_lines(self, namespace: str, pod: str) -> tuple[str, ...]:
         """Return the last lines of a trainer's log; none where it cannot be read, which is no error."""
@@ -291,9 +300,8 @@ class Controller:
             _log.warning("event %s for %s/%s: %s", note.reason, owner.namespace, owner.name, error)
 
 
-def answer_of(document: Mapping[str, Any]) -> ReportAnswer:
+def answer_of(job: RFTJob | None) -> ReportAnswer:
     """Return the answer to reports of an RFTJob's trainers: the fields that may change while they run."""
-    job, _problems = check(document)
     return ReportAnswer(stop=job.spec.stop or Stop()) if job is not None else ReportAnswer()
 
 

@@ -13,8 +13,8 @@ from rft_api import baseline
 from rft_api.conditions import ACCEPTED, NOT_PLANNED, Gate, Reason, planned_by
 from rft_api.immutability import follows, late_changes
 from rft_api.problems import Problem
-from rft_api.status import Plan
-from rft_api.validation import check
+from rft_api.status import Plan, RFTJobStatus
+from rft_api.validation import CheckResult, check
 from rft_operator import clock
 from rft_operator.decision import Decision, Facts, Note, Part, Verdict
 from rft_operator.objects.names import owner_of
@@ -22,10 +22,12 @@ from rft_operator.observe import Observed
 from rft_operator.stages import STAGES, end_now, failures_of, joined
 from rft_operator.status import (
     Summary,
+    decided,
     is_over,
     newest_report,
+    overlaid,
+    reported,
     with_report,
-    with_summary,
 )
 from rft_operator.ttl import seconds_left
 from rft_planner.container import memory_check_disabled
@@ -41,22 +43,31 @@ def reconcile(
     observed: Observed,
     now: datetime,
     no_progress_seconds: float = NO_PROGRESS_SECONDS,
+    checked: CheckResult | None = None,
 ) -> Decision:
-    """Return the new status of an RFTJob and the changes to its children."""
+    """Return the new status of an RFTJob and the changes to its children.
+
+    ``checked`` is what ``check`` returned for this document, where the caller has it already.
+    """
     if "deletionTimestamp" in document["metadata"]:
         # The garbage collector deletes the children.
         return Decision(dict(document.get("status") or {}))
-    facts = gather(document, observed, now, no_progress_seconds)
-    status = with_report(facts.status, facts.report)
-    if is_over(facts.status):
-        return _after_the_end(facts, status)
+    facts = gather(document, observed, now, no_progress_seconds, checked or check(document))
+    old = facts.status
+    if is_over(old):
+        return _after_the_end(facts, with_report(old, facts.report))
     verdict = next(found for stage in STAGES if (found := stage(facts)) is not None)
-    status = _with_baseline(facts, _with_plan(facts, status, verdict))
     summary = Summary(
         verdict.phase, verdict.reason, verdict.message, _accepted(facts), _planned(facts),
         stalled=verdict.stalled, ended=verdict.ended,
     )  # fmt: skip
-    status = with_summary(status, summary, document["metadata"].get("generation", 1), now)
+    new = RFTJobStatus(
+        **reported(old, facts.report),
+        **_of_child(facts, verdict),
+        **_of_baseline(facts),
+        **decided(summary, old, document["metadata"].get("generation", 1), now),
+    )
+    status = overlaid(_without_old_baseline(facts), new)
     return Decision(
         status=status,
         spec=facts.spec,
@@ -64,7 +75,7 @@ def reconcile(
         ensure=verdict.ensure,
         patch_child=verdict.patch_child,
         delete_child=verdict.delete_child,
-        notes=_notes(facts, verdict),
+        notes=_notes(facts, summary),
         # No event comes when the TTL has passed, so the key is requeued for then.
         requeue_after=seconds_left(document, status, now) if is_over(status) else verdict.requeue_after,
         log_of=verdict.log_of,
@@ -72,10 +83,14 @@ def reconcile(
 
 
 def gather(
-    document: Mapping[str, Any], observed: Observed, now: datetime, no_progress_seconds: float
+    document: Mapping[str, Any],
+    observed: Observed,
+    now: datetime,
+    no_progress_seconds: float,
+    checked: CheckResult,
 ) -> Facts:
-    """Validate the spec, make or reuse the plan, and choose the newest report."""
-    job, problems = check(document)
+    """Make or reuse the plan of a checked document, and choose the newest report."""
+    job, problems = checked
     snapshot = observed.snapshot
     at_rest = observed.child is None and not observed.any_alive
     renews = at_rest and snapshot is not None and job is not None and follows(snapshot.spec, job.spec)
@@ -167,19 +182,19 @@ def _planned(facts: Facts) -> Gate:
     return planned_by(facts.plan.notes or [])
 
 
-def _with_plan(facts: Facts, status: dict[str, Any], verdict: Verdict) -> dict[str, Any]:
-    """Return ``status`` with the plan and the fields about the child Job."""
-    changed = dict(status)
+def _of_child(facts: Facts, verdict: Verdict) -> dict[str, Any]:
+    """Return the fields of the status about the plan and the child Job, by their Python names."""
+    counted = sum(failure.counted for failure in failures_of(facts))
+    fields: dict[str, Any] = {"failed_pods": max(facts.status.get("failedPods", 0), counted)}
     if facts.plan is not None:
-        changed["plan"] = facts.plan.dump()
+        fields["plan"] = facts.plan
     child = facts.observed.child
     if child is not None or Part.JOB in verdict.ensure:
-        made = child.created if child is not None and child.created else clock.rfc3339(facts.now)
-        changed.setdefault("startTime", made)
-        changed["jobName"] = owner_of(dict(facts.document)).child
-    counted = sum(failure.counted for failure in failures_of(facts))
-    changed["failedPods"] = max(changed.get("failedPods", 0), counted)
-    return changed
+        fields["job_name"] = owner_of(dict(facts.document)).child
+        if "startTime" not in facts.status:
+            created = child.created if child is not None else ""
+            fields["start_time"] = created or clock.rfc3339(facts.now)
+    return fields
 
 
 def baseline_to_read(document: Mapping[str, Any]) -> str | None:
@@ -190,33 +205,36 @@ def baseline_to_read(document: Mapping[str, Any]) -> str | None:
     return None if compared and "startTime" in status else name
 
 
-def _with_baseline(facts: Facts, status: dict[str, Any]) -> dict[str, Any]:
-    """Return ``status`` with the comparison with the baseline, or without one where none is named."""
-    changed = dict(status)
-    if baseline.named_in(facts.document) is None:
-        changed.pop("baseline", None)
+def _of_baseline(facts: Facts) -> dict[str, Any]:
+    """Return the field of the status about the baseline, where it has to be compared now."""
     name = baseline_to_read(facts.document)
-    if name is not None and facts.spec is not None:
-        changed["baseline"] = baseline.compare(name, facts.spec, facts.observed.baseline).dump()
-    return changed
+    if name is None or facts.spec is None:
+        return {}
+    return {"baseline": baseline.compare(name, facts.spec, facts.observed.baseline)}
 
 
-def _notes(facts: Facts, verdict: Verdict) -> tuple[Note, ...]:
+def _without_old_baseline(facts: Facts) -> Mapping[str, Any]:
+    """Return the status, less the comparison with a baseline that is not named any more."""
+    if baseline.named_in(facts.document) is not None:
+        return facts.status
+    return {name: value for name, value in facts.status.items() if name != "baseline"}
+
+
+def _notes(facts: Facts, summary: Summary) -> tuple[Note, ...]:
     """Return an Event for every change of the reason, and one for the plan."""
     old = {c.get("type"): c for c in facts.status.get("conditions") or []}
     notes: list[Note] = []
-    planned = _planned(facts)
+    accepted, planned = summary.accepted, summary.planned
     if planned.holds and (old.get("Planned") or {}).get("status") != "True":
         notes.append(Note(planned.reason, planned.message))
         overridden = _overridden(facts)
         if overridden is not None:
             notes.append(Note(Reason.OVERRIDDEN, overridden, warning=True))
-    accepted = _accepted(facts)
     was_rejected = (old.get("Accepted") or {}).get("reason")
     if accepted.reason == Reason.IMMUTABLE_FIELD_CHANGED != was_rejected:
         notes.append(Note(accepted.reason, accepted.message, warning=True))
-    if (old.get("Ready") or {}).get("reason") != verdict.reason:
-        notes.append(Note(verdict.reason, verdict.message, warning=_is_bad(verdict)))
+    if (old.get("Ready") or {}).get("reason") != summary.reason:
+        notes.append(Note(summary.reason, summary.message, warning=_is_bad(summary)))
     return tuple(notes)
 
 
@@ -228,7 +246,7 @@ def _overridden(facts: Facts) -> str | None:
     return contradiction(facts.spec, lambda spec: placed(spec, uid, nodes, facts.plan))
 
 
-def _is_bad(verdict: Verdict) -> bool:
+def _is_bad(summary: Summary) -> bool:
     worrying = (
         Reason.UNSCHEDULABLE,
         Reason.IMAGE_PULL,
@@ -239,4 +257,4 @@ def _is_bad(verdict: Verdict) -> bool:
         Reason.NODE_LOST,
         Reason.RETRYING,
     )
-    return verdict.phase == "Failed" or verdict.reason in worrying
+    return summary.phase == "Failed" or summary.reason in worrying

@@ -7,13 +7,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from rft_api.conditions import Gate, Phase, conditions_of, cut, merge
+from rft_api.conditions import Condition, Gate, Phase, conditions_of, cut, merge
 from rft_api.report import ProgressReport
-from rft_api.status import Reward, RunStatus, thin
+from rft_api.status import Reward, RFTJobStatus, thin
 from rft_operator.clock import rfc3339
 from rft_operator.observe import Observed, Received
-
-RUN_FIELDS = tuple(info.alias or name for name, info in RunStatus.model_fields.items())
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ def is_over(status: Mapping[str, Any]) -> bool:
 
 def conditions(
     summary: Summary, old: Sequence[Mapping[str, Any]], generation: int, now: datetime
-) -> list[dict[str, Any]]:
+) -> list[Condition]:
     """Return all conditions; those whose status stays keep the time of ``old``."""
     wanted = conditions_of(
         summary.phase, summary.reason, summary.message, accepted=summary.accepted, planned=summary.planned,
@@ -49,18 +47,28 @@ def conditions(
     return merge(old, wanted)
 
 
-def with_summary(
-    status: Mapping[str, Any], summary: Summary, generation: int, now: datetime
-) -> dict[str, Any]:
-    """Return ``status`` with phase, message and conditions of ``summary``."""
-    changed = dict(status)
-    changed["observedGeneration"] = generation
-    changed["phase"] = summary.phase
-    changed["message"] = cut(summary.message)
-    changed["conditions"] = conditions(summary, status.get("conditions") or [], generation, now)
-    if summary.ended:
-        changed.setdefault("completionTime", rfc3339(now))
-    return changed
+def decided(summary: Summary, old: Mapping[str, Any], generation: int, now: datetime) -> dict[str, Any]:
+    """Return the fields of ``RFTJobStatus`` that ``summary`` sets, by their Python names."""
+    fields: dict[str, Any] = {
+        "observed_generation": generation,
+        "phase": summary.phase,
+        "message": cut(summary.message),
+        "conditions": conditions(summary, old.get("conditions") or [], generation, now),
+    }
+    if summary.ended and "completionTime" not in old:
+        fields["completion_time"] = rfc3339(now)
+    return fields
+
+
+def overlaid(old: Mapping[str, Any], new: RFTJobStatus) -> dict[str, Any]:
+    """Return the status to write: ``old`` with every field that is set in ``new``.
+
+    ``old`` stays as the API server returned it: a field that another version of the operator wrote, and this
+    one does not know, is neither refused nor lost.
+    """
+    said = new.dump()
+    aliases = (RFTJobStatus.model_fields[name].alias or name for name in new.model_fields_set)
+    return {**old, **{alias: said[alias] for alias in aliases if alias in said}}
 
 
 def newest_report(observed: Observed) -> ProgressReport | None:
@@ -82,14 +90,19 @@ def newest_report(observed: Observed) -> ProgressReport | None:
 
 def with_report(status: Mapping[str, Any], report: ProgressReport | None) -> dict[str, Any]:
     """Return ``status`` with the fields of the report; unchanged where the report is older than it."""
-    if report is None or is_behind(status, report):
-        return dict(status)
-    said = report.run.dump()
-    changed = {**status, **{name: said[name] for name in RUN_FIELDS if name in said}}
-    reward = merge_reward(status, report)
-    if reward is not None:
-        changed["reward"] = reward.dump()
-    return changed
+    return overlaid(status, RFTJobStatus(**reported(status, report)))
+
+
+def reported(old: Mapping[str, Any], report: ProgressReport | None) -> dict[str, Any]:
+    """Return the fields of ``RFTJobStatus`` that ``report`` sets, by their Python names.
+
+    None where the report is older than ``old``.
+    """
+    if report is None or is_behind(old, report):
+        return {}
+    fields = {name: value for name, value in report.run if value is not None}
+    reward = merge_reward(old, report)
+    return fields if reward is None else {**fields, "reward": reward}
 
 
 def is_behind(status: Mapping[str, Any], report: ProgressReport) -> bool:

@@ -37,7 +37,7 @@ LOCAL: dict[Phase, tuple[RunStatus, Ending | None]] = {
 def by_operator(phase: Phase, reason: str, message: str, **flags: bool) -> list[dict[str, Any]]:
     given = {"ended": phase in TERMINAL_PHASES, **flags}
     summary = Summary(phase, reason, message, SPEC_ACCEPTED, planned_by([]), **given)
-    return conditions(summary, [], 1, NOW)
+    return [condition.dump() for condition in conditions(summary, [], 1, NOW)]
 
 
 def held(conditions: list[dict[str, Any]]) -> set[str]:

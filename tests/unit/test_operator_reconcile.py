@@ -13,6 +13,7 @@ from rft_api.conditions import CONDITION_TYPES
 from rft_api.exitcodes import ExitCode
 from rft_api.report import Ending
 from rft_api.status import RFTJobStatus
+from rft_api.validation import check
 from rft_operator.clock import rfc3339
 from rft_operator.decision import Decision, Part
 from rft_operator.kueue import Workload
@@ -667,3 +668,9 @@ def test_an_attempt_that_was_taken_away_is_not_said_to_have_failed() -> None:
         "Attempt 1 was preempted or lost: asked to stop while sampling. "
         "It does not count as failed, and the next one starts."
     )
+
+
+def test_a_document_that_was_checked_is_not_checked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted, checked = once(rftjob(), STARTED), check(rftjob())
+    monkeypatch.setattr("rft_operator.reconcile.check", None)
+    assert reconcile(rftjob(), STARTED, NOW, checked=checked) == wanted

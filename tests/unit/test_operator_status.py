@@ -7,7 +7,7 @@ import pytest
 
 from rft_api.conditions import Gate
 from rft_api.report import ProgressReport
-from rft_api.status import MAX_HISTORY, Reward, RewardPoint, thin
+from rft_api.status import MAX_HISTORY, Reward, RewardPoint, RFTJobStatus, thin
 from rft_operator.observe import Observed, Pod, Received, Terminated
 from rft_operator.status import (
     Summary,
@@ -15,6 +15,7 @@ from rft_operator.status import (
     is_behind,
     merge_patch,
     newest_report,
+    overlaid,
     with_report,
 )
 
@@ -88,6 +89,11 @@ def test_what_a_shortened_report_leaves_out_is_kept() -> None:
     assert with_report(status, report(4, curve(4)))["evaluation"] == {"rows": 32}
 
 
+def test_a_field_of_another_version_of_the_operator_is_kept() -> None:
+    status = overlaid({"phase": "Running", "ofTomorrow": 1}, RFTJobStatus(phase="Succeeded"))
+    assert status == {"phase": "Succeeded", "ofTomorrow": 1}
+
+
 def test_the_curve_has_at_most_fifty_points_with_both_ends() -> None:
     points = [RewardPoint(step=i, reward=0.5) for i in range(1, 400)]
     kept = thin(points)
@@ -100,7 +106,7 @@ def test_the_curve_has_at_most_fifty_points_with_both_ends() -> None:
 def test_a_condition_keeps_its_time_while_its_status_stays() -> None:
     def at(minutes: int, phase: Any, before: list[dict[str, Any]]) -> list[dict[str, Any]]:
         summary = Summary(phase, "Training", f"{minutes}", YES, YES)
-        return conditions(summary, before, 1, NOW + timedelta(minutes=minutes))
+        return [c.dump() for c in conditions(summary, before, 1, NOW + timedelta(minutes=minutes))]
 
     first = at(0, "Starting", [])
     second = at(1, "Running", first)

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from rft_api import atomic
-from rft_api.conditions import ACCEPTED, Condition, Phase, Reason, conditions_of, merge, planned_by
+from rft_api.conditions import ACCEPTED, Phase, Reason, conditions_of, merge, planned_by
 from rft_api.exitcodes import ExitCode
 from rft_api.report import Ending
 from rft_api.runconfig import RunConfig
@@ -78,7 +78,7 @@ class LocalStatus:
             phase=phase,
             message=message,
             start_time=self._start_time,
-            conditions=[Condition.model_validate(entry) for entry in merge(self._conditions, wanted)],
+            conditions=merge(self._conditions, wanted),
             plan=self._plan,
             **known,
         )
