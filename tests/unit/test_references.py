@@ -8,7 +8,8 @@ MISSING = "reference" + "s_nobody_wrote"
 
 @pytest.fixture(scope="module")
 def repository() -> Repository:
-    return read(tracked())[1]
+    # A part of the repository, because the whole takes two seconds.
+    return read(name for name in tracked() if name.startswith(("operator/rft_api/", "docs/")))[1]
 
 
 @pytest.mark.parametrize(
