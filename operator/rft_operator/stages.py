@@ -201,13 +201,13 @@ def waiting(facts: Facts) -> Verdict | None:
     elsewhere = _elsewhere(facts)
     if held is not None:
         again = NODES_RECHECK_SECONDS if held.reason == Reason.UNSCHEDULABLE else None
-        said = f"{held.message}{elsewhere}"
+        said = _and(held.message, elsewhere)
         return Verdict(phase, held.reason, said, ensure=ensure, patch_child=patch, requeue_after=again)
     if failures:
         said = _of_attempt(len(failures), failures[-1])
         return Verdict("Starting", Reason.RETRYING, said, ensure=ensure, patch_child=patch)
-    message = "The pod starts." if phase == "Starting" else "Waiting for the pod."
-    return Verdict(phase, Reason.WAITING_FOR_POD, f"{message}{elsewhere}", ensure=ensure, patch_child=patch)
+    message = _and("The pod starts." if phase == "Starting" else "Waiting for the pod.", elsewhere)
+    return Verdict(phase, Reason.WAITING_FOR_POD, message, ensure=ensure, patch_child=patch)
 
 
 def _of_attempt(number: int, failure: Failure) -> str:
@@ -217,12 +217,14 @@ def _of_attempt(number: int, failure: Failure) -> str:
 
 
 def _elsewhere(facts: Facts) -> str:
-    """Return what follows a message where a queue sends the pod to another kind of GPU than the plan's."""
+    """Say where a queue sends the pod to another kind of GPU than the plan's; else return ""."""
     child = facts.observed.child
-    if child is None or facts.plan is None:
-        return ""
-    said = other_kind(dict(child.node_labels), facts.plan)
-    return f" {said}" if said else ""
+    return other_kind(dict(child.node_labels), facts.plan) if child is not None and facts.plan else ""
+
+
+def _and(message: str, other: str) -> str:
+    """Return both as sentences."""
+    return f"{message.rstrip('.')}. {other}" if other else message
 
 
 def _held(facts: Facts, pod: Pod) -> Hindrance | None:
