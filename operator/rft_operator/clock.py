@@ -1,4 +1,4 @@
-"""Time as Kubernetes writes it."""
+"""Timestamps in the form that Kubernetes uses."""
 
 from datetime import UTC, datetime
 
@@ -11,7 +11,7 @@ def rfc3339(moment: datetime) -> str:
 
 
 def parse(text: str | None) -> datetime | None:
-    """Return the moment, or ``None`` where there is none or it is not readable."""
+    """Return the time, or ``None`` where the text is empty or cannot be parsed."""
     if not text:
         return None
     try:

@@ -39,7 +39,7 @@ class KeyPair:
 
 @dataclass(frozen=True)
 class Identity(KeyPair):
-    """A key pair with its CA. The bundle's first certificate is the CA in use; older ones follow it."""
+    """A key pair with its CA. The first certificate of the bundle is the current CA; older ones follow."""
 
     ca_bundle: str
     ca_key: str
@@ -93,7 +93,7 @@ def server_context(pair: KeyPair) -> ssl.SSLContext:
 
 def load_into(context: ssl.SSLContext, pair: KeyPair) -> None:
     """Use the serving certificate for new connections of ``context``."""
-    # The ssl module reads files only. The folder is private and gone at once.
+    # The ssl module reads certificates from files only. The folder is private and removed at once.
     with tempfile.TemporaryDirectory(prefix="rft-tls-") as folder:
         certificate, key = Path(folder, "tls.crt"), Path(folder, "tls.key")
         certificate.write_text(pair.certificate)
@@ -104,7 +104,7 @@ def load_into(context: ssl.SSLContext, pair: KeyPair) -> None:
 def _authority(server: str, now: datetime) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
     key = ec.generate_private_key(ec.SECP256R1())
     serial = x509.random_serial_number()
-    # The serial in the name keeps two CAs of a bundle apart.
+    # The serial number makes the names of two CAs in a bundle different.
     subject = _name(f"{server} CA {serial % 10**8:08d}")
     certificate = (
         _builder(subject, subject, key.public_key(), now, CA_LIFE)

@@ -1,4 +1,4 @@
-"""The Secret that keeps a server's certificates."""
+"""Reads and renews the Secret with a server's certificates."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime

@@ -22,7 +22,7 @@ def check_position(known: Received | None, caller: Caller, report: ProgressRepor
             raise Refused(409, "a newer attempt has reported")
         return True
     if report == known.report:
-        # The answer to the first delivery was lost.
+        # It was sent again, because the response to the first delivery was lost.
         return False
     if report.sequence <= known.report.sequence:
         raise Refused(409, f"sequence {report.sequence} is not above {known.report.sequence}")
@@ -43,7 +43,7 @@ class Reports:
         return self._newest.get(job_uid)
 
     def accept(self, caller: Caller, report: ProgressReport) -> bool:
-        """Keep a report and return whether it was new. Raises Refused as ``check_position`` does."""
+        """Store a report and return whether it was new. Raises Refused as ``check_position`` does."""
         new = check_position(self.get(caller.job_uid), caller, report)
         if new:
             self._newest[caller.job_uid] = Received(report, caller.pod_uid, caller.pod_created)

@@ -37,7 +37,7 @@ def has_user_code(spec: RFTJobSpec) -> bool:
 
 
 def run_config(owner: Owner, spec: RFTJobSpec, plan: Plan, ingest_url: str | None) -> RunConfig:
-    """Return what the trainer is started with."""
+    """Return the configuration of the trainer."""
     if plan.effective is None:
         raise ValueError("a plan without effective parameters cannot be run")
     code = {

@@ -19,10 +19,11 @@ Such a Job controller counts preemptions too; the margin leaves the count to the
 def child_job(
     owner: Owner, spec: RFTJobSpec, plan: Plan, image: Image, *, reports: bool, counts: bool = False
 ) -> dict[str, Any]:
-    """Return the child Job. A server that does not know the failure policy drops it silently.
+    """Return the child Job.
 
-    Where that is known, ``counts``, the limit leaves the counting to the operator from the beginning. The
-    Job's ``suspend`` is left to whoever admits it to a queue, from its creation on.
+    ``counts`` says that this API server drops the failure policy, as old ones do without a word: then
+    ``backoffLimit`` leaves the counting of failures to the operator from the start. ``suspend`` is not set,
+    because a queue such as Kueue sets it when the Job is created.
     """
     metadata = owner.metadata(owner.child)
     template = spec.template
@@ -38,7 +39,7 @@ def child_job(
             "completions": 1,
             "parallelism": 1,
             "backoffLimit": own_count_limit(spec.retry.limit) if counts else spec.retry.limit,
-            # Two trainers at once would hold the GPUs twice.
+            # Else the next pod may start while the last one still runs, and both would hold GPUs.
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": {
                 "rules": [

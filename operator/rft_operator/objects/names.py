@@ -15,7 +15,7 @@ QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 QUEUE_LABELS = (QUEUE_LABEL, "kueue.x-k8s.io/priority-class")
 """Labels of an RFTJob by which Kueue admits its child Job."""
 SELECTOR = f"{MANAGED_BY}={OPERATOR_NAME},{LABEL_JOB_UID}"
-"""Label selector of everything the operator makes."""
+"""Label selector of all objects that the operator creates."""
 
 
 def uid8(uid: str) -> str:
@@ -31,7 +31,7 @@ class Owner:
     namespace: str
     uid: str
     queue: tuple[tuple[str, str], ...] = ()
-    """Labels that are for the queue of the child Job."""
+    """Labels that the child Job gets for its queue."""
 
     @property
     def child(self) -> str:
@@ -85,7 +85,7 @@ def owner_of(document: dict[str, Any]) -> Owner:
 
 
 def queue_labels(metadata: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    """Return the labels of an object that are for a queue."""
+    """Return those labels of an object that a queue reads."""
     labels = metadata.get("labels") or {}
     return tuple((name, labels[name]) for name in QUEUE_LABELS if name in labels)
 

@@ -1,4 +1,4 @@
-"""The trainer's pod: two containers that trust each other with a socket only."""
+"""The trainer's pod: the trainer and the grader container, which share nothing but a socket."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +34,7 @@ GRADER_MEMORY_LIMIT = "1536Mi"
 
 @dataclass(frozen=True)
 class Image:
-    """The trainer image where the job names none."""
+    """The default trainer image, for jobs that name none."""
 
     name: str
     pull_policy: str

@@ -1,4 +1,4 @@
-"""Volumes of the trainer's pod, each with who may see it.
+"""Volumes of the trainer's pod, and where each container mounts them.
 
 The grader container runs users' code: it gets its socket, its code and a scratch folder, and none
 of the token, the run's configuration, the rows or the checkpoints.
@@ -35,7 +35,7 @@ _READ_BY_GROUP = 0o440
 
 @dataclass(frozen=True)
 class Mounted:
-    """A volume and where each container sees it; ``None``: not at all."""
+    """A volume and its path in each container; ``None``: not mounted there."""
 
     name: str
     source: dict[str, Any]

@@ -1,4 +1,4 @@
-"""Where the webhook's serving certificate comes from, and how the API server learns to trust it."""
+"""The webhook's serving certificate, and the ``caBundle`` by which the API server trusts it."""
 
 import base64
 from collections.abc import Callable

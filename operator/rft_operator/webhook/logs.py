@@ -1,4 +1,4 @@
-"""One JSON object a line, for the machines that collect logs. Bodies are never logged."""
+"""Logs one JSON object a line, for log collectors. Bodies of requests are never logged."""
 
 import json
 import logging

@@ -19,11 +19,11 @@ OPERATIONS = ("CREATE", "UPDATE")
 
 
 class Malformed(ValueError):
-    """Not a review of an RFTJob that is created or updated."""
+    """The request is no AdmissionReview of the creation or update of an RFTJob."""
 
 
 class Verdict(NamedTuple):
-    """Problems refuse; warnings are printed by kubectl and refuse nothing."""
+    """The result of a review: problems refuse the request, warnings are only printed by kubectl."""
 
     problems: tuple[Problem, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -47,9 +47,9 @@ def review(document: object) -> Json:
 
 
 def judge(new: Json, old: Json | None) -> Verdict:
-    """Return what is to be said about a job that is created, or that was ``old``."""
+    """Return problems and warnings of a job that is created, or updated from ``old``."""
     if old is not None and (_is_leaving(new) or new.get("spec") == old.get("spec")):
-        # Finalizers and labels of a job that an older version let in must never be locked.
+        # Metadata of a job that an older version accepted must stay editable, above all its finalizers.
         return Verdict()
     job, problems = check(new)
     before, known = check(old) if old is not None else CheckResult(None, ())
@@ -58,7 +58,7 @@ def judge(new: Json, old: Json | None) -> Verdict:
         late = tuple(immutability.problems(before.spec, job.spec, old.get("status") or {}))
     if late or not set(problems) <= set(known):
         return Verdict((*problems, *late))
-    # What was wrong before is no reason to refuse an edit: cancelling must stay possible.
+    # Problems that the old spec had too refuse no update: cancelling must stay possible.
     return Verdict(warnings=(*map(str, problems), *(_warnings(job.spec) if job is not None else ())))
 
 

@@ -1,4 +1,4 @@
-"""The webhook's two servers: reviews over TLS, and plain probes of its health."""
+"""The webhook's two servers: reviews over TLS, and probes over plain HTTP."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ VALIDATE_PATH = "/validate"
 MAX_REVIEW_BYTES = 3 * 2**20
 """An object has at most about 1.5 MB, and an update carries two."""
 BODY_SECONDS = 5.0
-"""As long as the API server waits."""
+"""The webhook's timeout in the API server."""
 RETRY_SECONDS = 2.0
 _log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def _error(request: web.Request, status: int, message: str) -> web.Response:
 
 
 def _summary(request: dict[str, Any], response: dict[str, Any]) -> dict[str, Any]:
-    """Return what is logged of a review: which job, and what was said about which fields."""
+    """Return the fields of a review's log record: the job, the answer, and the fields with problems."""
     causes = response["status"]["details"]["causes"] if "status" in response else []
     return {
         "uid": request["uid"],

@@ -9,24 +9,24 @@ from rft_operator.settings import BadSettings, address, number, words
 
 @dataclass(frozen=True)
 class Settings:
-    """What the chart, or a developer, decides."""
+    """The settings of the webhook, set by the chart or a developer."""
 
     bind: str = "0.0.0.0"  # noqa: S104 - the API server must reach it
     port: int = 8443
     health_port: int = 8080
     tls_folder: Path | None = None
-    """A mounted Secret with ``tls.crt`` and ``tls.key``; ``None``: the webhook keeps its own."""
+    """Folder of a mounted Secret with ``tls.crt`` and ``tls.key``; ``None``: the webhook creates its own."""
     own_namespace: str = "default"
-    """Where the webhook keeps its own TLS secret."""
+    """Namespace of the webhook's own TLS Secret."""
     tls_secret: str = "rft-operator-webhook-tls"
     tls_names: tuple[str, ...] = ()
     """DNS names and addresses of the serving certificate."""
     configuration: str = ""
-    """The ValidatingWebhookConfiguration that is told the CA; empty: none is."""
+    """The ValidatingWebhookConfiguration whose ``caBundle`` is set; empty: none."""
     check_seconds: float = 60.0
-    """Between two looks at the certificate."""
+    """Seconds between two checks of the certificate."""
     drain_seconds: float = 5.0
-    """Between being told to stop and taking no more reviews: so long may the Service still send some."""
+    """Seconds for which reviews are still answered after SIGTERM, since the Service may still route some."""
 
 
 def from_env(env: Mapping[str, str]) -> Settings:

@@ -1,11 +1,11 @@
-"""Warnings as the API server passes them on: it cuts long ones and drops what is too much."""
+"""Shortens warnings to the API server's limits, beyond which it cuts or drops them."""
 
 from collections.abc import Sequence
 
 MAX_WARNING = 256
-"""Characters of one warning."""
+"""Most characters of one warning."""
 MAX_WARNINGS = 4096
-"""Characters of all warnings of a request."""
+"""Most characters of all warnings of a request."""
 _NOTE = "more warnings than the API server passes on: {} left out"
 
 
@@ -29,7 +29,7 @@ def _note(count: int) -> str:
 
 
 def _one_line(text: str) -> str:
-    # A header holds no control characters; the API server drops a warning that has one.
+    # Warnings are sent as HTTP headers: the API server drops one with control characters.
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
