@@ -2,8 +2,6 @@
 
 import argparse
 import asyncio
-import os
-import platform
 import resource
 import signal
 import statistics
@@ -11,22 +9,21 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import bench.scale
-from bench.scale.api import ACCOUNT, CRDS, JOBS, NAMESPACE, RFTJOBS, Api, Json, each, until
+from bench.scale.api import JOBS, NAMESPACE, RFTJOBS, Api, Json, each, until
 from bench.scale.audit import Audit, standing
+from bench.scale.process import QUIET_SECONDS, cpu_seconds, machine, peak_mebibytes, percentile, quiet
+from bench.scale.server import prepare
 from bench.scale.trainers import Trainer, report, trainers, trust_of
-from rft_api.export.crd import crd
 from tests.cluster.build import server_binaries
 from tests.cluster.control_plane import ControlPlane, running
 from tests.cluster.layout import default_layout
 from tests.integration.operator_support import Operator
 
-QUIET_SECONDS = 6.0
-"""How long the operator has to ask for nothing before it is called idle."""
 SPEC: Json = {
     "model": {"name": "Qwen/Qwen2.5-7B-Instruct"},
     "dataset": {"configMap": {"name": "rows"}},
@@ -38,17 +35,6 @@ SPEC: Json = {
     "storage": {"claimTemplate": {"size": "50Gi"}},
     "stop": {"targetReward": 0.9, "patience": 5},
 }
-
-
-async def prepare(api: Api) -> None:
-    """Make the namespace and the CRD."""
-    await api.call("POST", CRDS, crd())
-    await api.call("POST", "/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
-
-    async def ready() -> bool:
-        return await api.find(RFTJOBS) is not None and await api.find(ACCOUNT) is not None
-
-    await until("the namespace is ready", ready)
 
 
 async def apply(api: Api, count: int) -> dict[str, tuple[float, float]]:
@@ -89,17 +75,6 @@ async def _failed(api: Api) -> str:
     return str(status.get("message")) if status.get("phase") == "Failed" else ""
 
 
-async def quiet(operator: Operator) -> float:
-    """Wait until the operator decides nothing any more; return when that began, in wall-clock time."""
-    before, since = -1.0, time.time()
-    while time.time() - since < QUIET_SECONDS:
-        await asyncio.sleep(1)
-        now = await asyncio.to_thread(operator.metric, "rft_reconciles_total")
-        if now != before:
-            before, since = now, time.time()
-    return since
-
-
 async def last_steps(api: Api) -> Counter[int]:
     """Return how many jobs' status tells of which step."""
     jobs = (await api.call("GET", RFTJOBS))["items"]
@@ -117,18 +92,6 @@ def figure(what: str, number: float, unit: str) -> None:
     print(f"  {what:44}{number:10.2f} {unit}", flush=True)
 
 
-def peak_mebibytes(operator: Operator) -> float:
-    """Return the most memory that the operator held so far."""
-    lines = Path(f"/proc/{operator.pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
-
-
-def cpu_seconds(operator: Operator) -> float:
-    """Return the processor time of the operator so far."""
-    fields = Path(f"/proc/{operator.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 async def measure(plane: ControlPlane, operator: Operator, options: argparse.Namespace) -> None:
     """Measure and print."""
     count, audit = options.jobs, Audit(plane.audit_log)
@@ -144,7 +107,7 @@ async def measure(plane: ControlPlane, operator: Operator, options: argparse.Nam
         waits = [seen - sent for sent, seen in times.values()]
         goal("until every child Job exists", max(s for _, s in times.values()) - first, 60, "s")
         figure("apply to Job, p50", statistics.median(waits), "s")
-        goal("apply to Job, p99", _p99(waits), 60, "s")
+        goal("apply to Job, p99", percentile(waits, 99), 60, "s")
         everyone = await trainers(api, count)
         settled = await quiet(operator)
         figure("all settled after", settled - began, "s")
@@ -180,9 +143,9 @@ async def measure_reports(
     count = len(said.first) + len(said.seconds)
     figure("reports a second", count / (ended - began), "/s")
     figure("ingest of each job's first report, p50", statistics.median(said.first) * 1e3, "ms")
-    figure("ingest of each job's first report, p99", _p99(said.first) * 1e3, "ms")
+    figure("ingest of each job's first report, p99", percentile(said.first, 99) * 1e3, "ms")
     figure("ingest of the others, p50", statistics.median(said.seconds) * 1e3, "ms")
-    goal("ingest of the others, p99", _p99(said.seconds) * 1e3, 250, "ms")
+    goal("ingest of the others, p99", percentile(said.seconds, 99) * 1e3, 250, "ms")
     written = operator.metric("rft_status_writes_total") - writes
     figure("status patches a second", written / (settled - began), "/s")
     figure("processor time of the operator", cpu_seconds(operator) - busy, "s")
@@ -198,20 +161,6 @@ def show(title: str, asked: Counter[str], by: int) -> None:
     figure(title, busy.total() / by, "")
     for what, number in busy.most_common():
         figure(f"    {what}", number / by, "")
-
-
-def _p99(values: Sequence[float]) -> float:
-    return statistics.quantiles(values, n=100)[98]
-
-
-def machine() -> str:
-    """Return what is measured on."""
-    found = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
-    cpu = found[0].split(":")[1].strip() if found else platform.machine()
-    load, nice = os.getloadavg()[0], os.nice(0)
-    busy = "; BUSY OR NICED, so times are upper bounds" if load > 0.5 or nice > 0 else ""
-    where = f"{cpu}, {os.cpu_count()} cores, shared with the API server, etcd, the controllers and the bench"
-    return f"{where}; Python {platform.python_version()}, load {load:.1f}, niceness {nice}{busy}"
 
 
 @contextmanager

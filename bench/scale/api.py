@@ -22,6 +22,8 @@ CONFIG_MAPS = f"/api/v1/namespaces/{NAMESPACE}/configmaps"
 ACCOUNT = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/default"
 AT_ONCE = 64
 """Requests of the bench itself that are under way at a time."""
+WATCHES = 4
+"""Watches of the bench beside them."""
 
 
 class Api:
@@ -39,7 +41,7 @@ class Api:
 
     async def __aenter__(self) -> "Api":
         """Open the connections."""
-        connector = aiohttp.TCPConnector(limit=AT_ONCE + 1, ssl=self._tls)
+        connector = aiohttp.TCPConnector(limit=AT_ONCE + WATCHES, ssl=self._tls)
         headers = {"User-Agent": "rft-bench"}
         self._session = aiohttp.ClientSession(self._url, connector=connector, headers=headers)
         return self
@@ -48,12 +50,14 @@ class Api:
         """Close them."""
         await self._session.close()
 
-    async def call(self, method: str, path: str, body: Json | None = None) -> Json:
+    async def call(
+        self, method: str, path: str, body: Json | None = None, accept: str = "application/json"
+    ) -> Json:
         """Send one request; a PATCH is a merge patch. Raises SystemExit where the server refuses."""
         kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
-        async with self._session.request(
-            method, path, data=None if body is None else json.dumps(body), headers={"Content-Type": kind}
-        ) as answer:
+        headers = {"Content-Type": kind, "Accept": accept}
+        data = None if body is None else json.dumps(body)
+        async with self._session.request(method, path, data=data, headers=headers) as answer:
             said = await answer.json()
             if answer.status >= 300:
                 raise SystemExit(f"{method} {path}: {answer.status} {said.get('message')}")
@@ -64,10 +68,19 @@ class Api:
         async with self._session.get(path) as answer:
             return dict(await answer.json()) if answer.status == 200 else None
 
-    async def watch(self, path: str) -> AsyncIterator[Json]:
-        """Yield the events of a watch."""
-        timeout = aiohttp.ClientTimeout(total=None)
-        async with self._session.get(f"{path}?watch=true", timeout=timeout) as answer:
+    async def accepts(self, path: str, body: Json) -> bool:
+        """Return whether the server takes an object."""
+        headers = {"Content-Type": "application/json"}
+        async with self._session.post(path, data=json.dumps(body), headers=headers) as answer:
+            return answer.status < 300
+
+    async def watch(
+        self, path: str, query: str = "", accept: str = "application/json"
+    ) -> AsyncIterator[Json]:
+        """Yield the events of a watch; ``query`` has further parameters, each behind an ``&``."""
+        timeout, headers = aiohttp.ClientTimeout(total=None), {"Accept": accept}
+        url = f"{path}?watch=true{query}"
+        async with self._session.get(url, timeout=timeout, headers=headers) as answer:
             async for line in answer.content:
                 yield json.loads(line)
 

@@ -74,7 +74,7 @@ async def trainers(api: Api, count: int) -> list[Trainer]:
 
     await until("the Job controller makes the pods", there)
     pods = (await api.call("GET", PODS))["items"]
-    found = [Trainer(pod, f"127.1.{n // 250}.{n % 250 + 1}") for n, pod in enumerate(pods)]
+    found = [Trainer(pod, address(number)) for number, pod in enumerate(pods)]
 
     async def start(trainer: Trainer) -> None:
         metadata = trainer.pod["metadata"]
@@ -82,13 +82,24 @@ async def trainers(api: Api, count: int) -> list[Trainer]:
         state["state"] = {"running": {"startedAt": metadata["creationTimestamp"]}}
         status = {"phase": "Running", "containerStatuses": [state]}
         await api.call("PATCH", f"{PODS}/{metadata['name']}/status", {"status": status})
-        bound = {"kind": "Pod", "apiVersion": "v1", "name": metadata["name"], "uid": metadata["uid"]}
-        spec = {"audiences": [TOKEN_AUDIENCE], "expirationSeconds": 3600, "boundObjectRef": bound}
-        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
-        trainer.token = (await api.call("POST", f"{ACCOUNT}/token", body))["status"]["token"]
+        trainer.token = await token_of(api, trainer.pod)
 
     await each(found, start)
     return found
+
+
+def address(number: int) -> str:
+    """Return an address of this machine for one trainer."""
+    return f"127.1.{number // 250}.{number % 250 + 1}"
+
+
+async def token_of(api: Api, pod: Json) -> str:
+    """Return a token bound to a pod, as the kubelet would project it."""
+    metadata = pod["metadata"]
+    bound = {"kind": "Pod", "apiVersion": "v1", "name": metadata["name"], "uid": metadata["uid"]}
+    spec = {"audiences": [TOKEN_AUDIENCE], "expirationSeconds": 3600, "boundObjectRef": bound}
+    body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
+    return str((await api.call("POST", f"{ACCOUNT}/token", body))["status"]["token"])
 
 
 async def push(trainer: Trainer, url: str, trust: ssl.SSLContext) -> int:
@@ -126,6 +137,6 @@ async def report(
 
 async def trust_of(api: Api) -> ssl.SSLContext:
     """Return what the trainers trust."""
-    found = (await api.call("GET", CONFIG_MAPS))["items"]
+    found = (await api.call("GET", f"{CONFIG_MAPS}?limit=50"))["items"]
     bundle = next(o["data"]["ca.crt"] for o in found if o["metadata"]["name"].endswith("-ca"))
     return ssl.create_default_context(cadata=bundle)

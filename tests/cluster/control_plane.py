@@ -12,11 +12,12 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from tests.cluster.build import etcd_program, minor_version, server_binaries
 from tests.cluster.components import ISSUER
@@ -37,29 +38,49 @@ class ControlPlane:
     kubeconfig: Path
     """An administrator's."""
     audit_log: Path
+    folder: Path
+    """Data, certificates and logs."""
+    authority: Authority
+    """Signs for servers and users of this cluster."""
+
+    def login(self, name: str, user: str, group: str | None = None) -> Path:
+        """Return a kubeconfig of ``user``; ``name`` names its files."""
+        pair = self.authority.issue(name, user, group)
+        return self.authority.kubeconfig(self.url, pair, self.folder / f"{name}.kubeconfig")
+
+
+@dataclass(frozen=True)
+class Further:
+    """What a control plane is told beside what all are told: options of the programs, what is audited."""
+
+    server: tuple[str, ...] = ()
+    manager: tuple[str, ...] = ()
+    etcd: tuple[str, ...] = ()
+    audited: tuple[Mapping[str, Any], ...] = ({"level": "Metadata"},)
+    """Rules of the audit policy."""
 
 
 @contextmanager
-def running(binaries: Path, folder: Path) -> Iterator[ControlPlane]:
+def running(binaries: Path, folder: Path, further: Further | None = None) -> Iterator[ControlPlane]:
     """Run one for as long as the block lasts; data, certificates and logs go into ``folder``.
 
     Raises:
         ClusterError: it did not start; the message carries the end of its log.
     """
-    url, etcd = f"https://127.0.0.1:{_free_port()}", f"http://127.0.0.1:{_free_port()}"
+    further = further or Further()
+    url, etcd = f"https://127.0.0.1:{free_port()}", f"http://127.0.0.1:{free_port()}"
     authority = Authority(folder / "pki")
     authority.issue("server", "rft-test", hosts=("IP:127.0.0.1", "DNS:localhost"))
     admin = authority.issue("admin", "rft-test-admin", "system:masters")
-    manager = authority.issue("manager", "system:kube-controller-manager")
     service_account_key(authority.folder)
-    (folder / "audit-policy.json").write_text(json.dumps(AUDIT_POLICY | {"rules": [{"level": "Metadata"}]}))
-    plane = ControlPlane(
-        url, authority.kubeconfig(url, admin, folder / "kubeconfig"), folder / "logs" / "audit.log"
-    )
+    policy = AUDIT_POLICY | {"rules": list(further.audited)}
+    (folder / "audit-policy.json").write_text(json.dumps(policy))
+    kubeconfig = authority.kubeconfig(url, admin, folder / "kubeconfig")
+    plane = ControlPlane(url, kubeconfig, folder / "logs" / "audit.log", folder, authority)
     plane.audit_log.parent.mkdir()
     with ExitStack() as stack:
-        _start(stack, folder, _etcd(binaries, folder, etcd))
-        server = _start(stack, folder, _api_server(binaries, folder, plane, etcd))
+        start(stack, folder, [*_etcd(binaries, folder, etcd), *further.etcd])
+        server = start(stack, folder, [*_api_server(binaries, folder, plane, etcd), *further.server])
         trust = ssl.create_default_context(cafile=str(authority.pair.certificate))
 
         def ready() -> bool:
@@ -72,13 +93,13 @@ def running(binaries: Path, folder: Path) -> Iterator[ControlPlane]:
                 return False
 
         wait_until("answer of kube-apiserver", 300, ready)
-        kubeconfig = authority.kubeconfig(url, manager, folder / "manager.kubeconfig")
-        _start(stack, folder, _controller_manager(binaries, folder, kubeconfig))
+        kubeconfig = plane.login("manager", "system:kube-controller-manager")
+        start(stack, folder, [*_controller_manager(binaries, folder, kubeconfig), *further.manager])
         yield plane
 
 
 def _etcd(binaries: Path, folder: Path, url: str) -> list[str]:
-    peer = f"http://127.0.0.1:{_free_port()}"
+    peer = f"http://127.0.0.1:{free_port()}"
     return [
         str(etcd_program(binaries)),
         f"--data-dir={folder / 'etcd'}",
@@ -123,7 +144,7 @@ def _controller_manager(binaries: Path, folder: Path, kubeconfig: Path) -> list[
         "--leader-elect=false",
         "--bind-address=127.0.0.1",
         *(["--port=0"] if minor_version(binaries) < 24 else []),  # it had a port without TLS, on by default
-        f"--secure-port={_free_port()}",
+        f"--secure-port={free_port()}",
         # Up to Kubernetes 1.20 it lists all Jobs of the cluster every ten seconds, from etcd.
         "--controllers=*,-cronjob",
         # No claim is ever bound here, and each would get an Event about that every 15 seconds.
@@ -133,7 +154,7 @@ def _controller_manager(binaries: Path, folder: Path, kubeconfig: Path) -> list[
     ]
 
 
-def _start(stack: ExitStack, folder: Path, command: Sequence[str]) -> "subprocess.Popen[bytes]":
+def start(stack: ExitStack, folder: Path, command: Sequence[str]) -> "subprocess.Popen[bytes]":
     """Start a program that ends with the block, and with this process however that ends."""
     log = stack.enter_context((folder / "logs" / f"{Path(command[0]).name}.log").open("wb"))
     process = subprocess.Popen(
@@ -147,7 +168,8 @@ def _start(stack: ExitStack, folder: Path, command: Sequence[str]) -> "subproces
     return process
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of this machine on which nothing listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,0 +1,66 @@
+"""The operator's process: memory, processor time, and when it has nothing left to decide."""
+
+import asyncio
+import os
+import platform
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.integration.operator_support import Operator
+
+QUIET_SECONDS = 6.0
+"""How long the operator has to decide nothing before it is called idle."""
+
+
+def peak_mebibytes(operator: Operator) -> float:
+    """Return the most memory that the operator held so far, or since ``forget_peak``."""
+    return _mebibytes(operator, "VmHWM")
+
+
+def held_mebibytes(operator: Operator) -> float:
+    """Return the memory that the operator holds now."""
+    return _mebibytes(operator, "VmRSS")
+
+
+def _mebibytes(operator: Operator, what: str) -> float:
+    lines = Path(f"/proc/{operator.pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(what)) / 1024
+
+
+def forget_peak(operator: Operator) -> None:
+    """Let the peak begin anew with what is held now."""
+    Path(f"/proc/{operator.pid}/clear_refs").write_text("5")
+
+
+def cpu_seconds(operator: Operator) -> float:
+    """Return the processor time of the operator so far."""
+    fields = Path(f"/proc/{operator.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def quiet(operator: Operator) -> float:
+    """Wait until the operator decides nothing any more; return when that began, in wall-clock time."""
+    before, since = -1.0, time.time()
+    while time.time() - since < QUIET_SECONDS:
+        await asyncio.sleep(1)
+        now = await asyncio.to_thread(operator.metric, "rft_reconciles_total")
+        if now != before:
+            before, since = now, time.time()
+    return since
+
+
+def percentile(values: Sequence[float], percent: int) -> float:
+    """Return a percentile of ``values``; of one value that value."""
+    return statistics.quantiles(values, n=100)[percent - 1] if len(values) > 1 else values[0]
+
+
+def machine() -> str:
+    """Return what is measured on."""
+    found = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
+    cpu = found[0].split(":")[1].strip() if found else platform.machine()
+    load, nice = os.getloadavg()[0], os.nice(0)
+    busy = "; BUSY OR NICED, so times are upper bounds" if load > 0.5 or nice > 0 else ""
+    where = f"{cpu}, {os.cpu_count()} cores, shared with the API server, etcd, the controllers and the bench"
+    return f"{where}; Python {platform.python_version()}, load {load:.1f}, niceness {nice}{busy}"
