@@ -18,6 +18,12 @@ use_ready_programs() {
   PATH=$PATH${KUBEBUILDER_ASSETS:+:$KUBEBUILDER_ASSETS}
 }
 
+# Sets RFT_KUEUE_CHART alone, for what runs Kueue as a process.
+use_ready_chart() {
+  local charts=("$ready_programs"/charts/kueue-*.tgz)
+  [ -n "${RFT_KUEUE_CHART:-}" ] || [ ! -f "${charts[0]}" ] || export RFT_KUEUE_CHART=${charts[0]}
+}
+
 # Sets RFT_KUEUE_CHART, RFT_KUEUE_IMAGE and RFT_KUEUE_ARCHIVE, by which the tests with Kueue install it.
 use_ready_kueue() {
   [ -z "${RFT_TEST_KUBECONFIG:-}${RFT_KUEUE_CHART:-}" ] && [ "${RFT_TEST_CLUSTER:-}" != old ] || return 0

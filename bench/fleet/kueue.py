@@ -1,0 +1,133 @@
+"""Kueue as a process of its own, with the objects of its chart and its service account's rights."""
+
+import base64
+import json
+import subprocess
+from contextlib import ExitStack
+from pathlib import Path
+
+import yaml
+
+from bench.fleet.programs import KUEUE, chart
+from bench.scale.api import NAMESPACE, Api, Json, each, until
+from tests.cluster.control_plane import ControlPlane, free_port, start
+from tests.cluster.layout import default_layout
+from tests.cluster.tools import helm
+
+QUEUE = "fleet"
+OWN_NAMESPACE = "kueue-system"
+ACCOUNT = f"system:serviceaccount:{OWN_NAMESPACE}:kueue-controller-manager"
+_API = "/apis/kueue.x-k8s.io/v1beta2"
+_LEFT_OUT = ("Deployment", "APIService")
+"""Not made: it is a process of its own, and serves no API."""
+_SECRET = "kueue-webhook-server-cert"
+_PATHS = {
+    "CustomResourceDefinition": "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
+    "ClusterRole": "/apis/rbac.authorization.k8s.io/v1/clusterroles",
+    "ClusterRoleBinding": "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+    "MutatingWebhookConfiguration": "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations",
+    "ValidatingWebhookConfiguration": "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations",
+    "Role": "/apis/rbac.authorization.k8s.io/v1/namespaces/{}/roles",
+    "RoleBinding": "/apis/rbac.authorization.k8s.io/v1/namespaces/{}/rolebindings",
+    "Secret": "/api/v1/namespaces/{}/secrets",
+    "Service": "/api/v1/namespaces/{}/services",
+    "ServiceAccount": "/api/v1/namespaces/{}/serviceaccounts",
+    "ConfigMap": "/api/v1/namespaces/{}/configmaps",
+}
+
+
+async def start_kueue(api: Api, plane: ControlPlane, program: Path, stack: ExitStack) -> None:
+    """Install Kueue by its chart, run its controller until ``stack`` ends, and make a queue for all jobs.
+
+    Raises:
+        SystemExit: it does not answer.
+    """
+    port = free_port()
+    objects = [part for part in rendered() if part["kind"] not in _LEFT_OUT]
+    for part in objects:
+        here(part, port)
+    await api.call("POST", "/api/v1/namespaces", {"metadata": {"name": OWN_NAMESPACE}})
+
+    async def make(part: Json) -> None:
+        await api.call("POST", _PATHS[part["kind"]].format(part["metadata"].get("namespace")), part)
+
+    await each(objects, make)
+    certificates = plane.folder / "kueue-certificates"
+    certificates.mkdir()
+    path = plane.folder / "kueue.yaml"
+    path.write_text(json.dumps(configuration(objects, port, certificates)))
+    login = plane.login(KUEUE, ACCOUNT, "system:serviceaccounts")
+    # Places in the queue come from an API server of its own, whose certificate would go into /visibility.
+    options = [f"--config={path}", f"--kubeconfig={login}", "--feature-gates=VisibilityOnDemand=false"]
+    start(stack, plane.folder, [str(program), *options, "--zap-log-level=1"])
+    await _project(api, certificates)
+
+    async def answers() -> bool:
+        flavor = {"apiVersion": "kueue.x-k8s.io/v1beta2", "kind": "ResourceFlavor"}
+        probe = {**flavor, "metadata": {"name": "probe"}}
+        return await api.accepts(f"{_API}/resourceflavors?dryRun=All", probe)
+
+    await until("Kueue's webhooks answer", answers, 180)
+    await _make_queue(api)
+
+
+async def _project(api: Api, folder: Path) -> None:
+    """Write the certificate that Kueue makes for its webhooks into ``folder``, as a kubelet would."""
+    data: Json = {}
+
+    async def made() -> bool:
+        data.update(
+            (await api.call("GET", _PATHS["Secret"].format(OWN_NAMESPACE) + f"/{_SECRET}")).get("data") or {}
+        )
+        return "tls.crt" in data
+
+    await until("Kueue makes its certificate", made, 60)
+    for name, content in data.items():
+        (folder / name).write_bytes(base64.b64decode(content))
+
+
+def rendered() -> list[Json]:
+    """Return the objects of the chart."""
+    program = helm(default_layout().tools)
+    command = [str(program), "template", "kueue", str(chart()), "--namespace", OWN_NAMESPACE]
+    said = subprocess.run(command, capture_output=True, check=True, text=True).stdout
+    return [part for part in yaml.load_all(said, yaml.CSafeLoader) if part]
+
+
+def here(part: Json, port: int) -> None:
+    """Let the API server find the webhooks of an object on this machine, by a Service that names it."""
+    if part["kind"] == "Service":
+        part["spec"] = {"type": "ExternalName", "externalName": "localhost"}
+    clients = [hook["clientConfig"] for hook in part.get("webhooks", [])]
+    conversion = part.get("spec", {}).get("conversion", {})
+    if "webhook" in conversion:
+        clients.append(conversion["webhook"]["clientConfig"])
+    for client in clients:
+        client["service"]["port"] = port
+
+
+def configuration(objects: list[Json], port: int, certificates: Path) -> Json:
+    """Return the chart's configuration of the controller, changed in what a process needs."""
+    maps = [part["data"] for part in objects if part["kind"] == "ConfigMap"]
+    text = next(data["controller_manager_config.yaml"] for data in maps)
+    config: Json = yaml.load(text, yaml.CSafeLoader)
+    config["webhook"] = {"host": "127.0.0.1", "port": port, "certDir": str(certificates)}
+    config["leaderElection"] = {"leaderElect": False}
+    config["health"] = {"healthProbeBindAddress": f"127.0.0.1:{free_port()}"}
+    config["metrics"] = {"bindAddress": "0"}
+    return config
+
+
+async def _make_queue(api: Api) -> None:
+    """Make one flavor, one ClusterQueue with room for all, and the LocalQueue."""
+    kind = {"apiVersion": "kueue.x-k8s.io/v1beta2"}
+    named = {"metadata": {"name": QUEUE}}
+    await api.call("POST", f"{_API}/resourceflavors", {**kind, "kind": "ResourceFlavor", **named, "spec": {}})
+    quotas = {"cpu": "1M", "memory": "1Pi", "nvidia.com/gpu": "1M"}
+    resources = [{"name": name, "nominalQuota": quota} for name, quota in quotas.items()]
+    group = {"coveredResources": list(quotas), "flavors": [{"name": QUEUE, "resources": resources}]}
+    spec: Json = {"namespaceSelector": {}, "resourceGroups": [group]}
+    body = {**kind, "kind": "ClusterQueue", **named, "spec": spec}
+    await api.call("POST", f"{_API}/clusterqueues", body)
+    body = {**kind, "kind": "LocalQueue", **named, "spec": {"clusterQueue": QUEUE}}
+    await api.call("POST", f"{_API}/namespaces/{NAMESPACE}/localqueues", body)

@@ -1,0 +1,259 @@
+"""What is measured, in the order in which it happens."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bench.fleet.nodes import node
+from bench.fleet.table import Figures
+from bench.fleet.watching import Times
+from bench.scale.api import NAMESPACE, PODS, RFTJOBS, Api, Json, each, until
+from bench.scale.audit import Audit, standing
+from bench.scale.process import (
+    cpu_seconds,
+    forget_peak,
+    held_mebibytes,
+    peak_mebibytes,
+    quiet,
+)
+from bench.scale.trainers import Trainer, address, report, token_of, trust_of
+from rft_operator.objects.names import QUEUE_LABEL
+from tests.integration.operator_support import Operator
+
+NODES = "/api/v1/nodes"
+STUCK_SECONDS = 1800.0
+_GRADERS = [
+    {"name": "right", "weight": 2, "numeric": {"field": "answer"}},
+    {"name": "form", "regex": {"pattern": "^[0-9]+$"}},
+]
+_MODELS: tuple[tuple[str, str | None], ...] = (
+    ("Qwen/Qwen2.5-7B-Instruct", "nvidia-l40s-48gb"),
+    ("Qwen/Qwen2.5-7B-Instruct", None),
+    ("Qwen/Qwen2.5-0.5B-Instruct", None),
+    ("Qwen/Qwen2.5-14B-Instruct", "nvidia-h100-80gb"),
+)
+"""Model and accelerator of the jobs, in turns; ``None``: the operator chooses by the labels of the nodes."""
+
+
+@dataclass
+class Fleet:
+    """What is measured, and by what."""
+
+    api: Api
+    operator: Operator
+    times: Times
+    audit: Audit
+    figures: Figures
+
+    async def reached(self, what: str, state: str, count: int, prefix: str) -> None:
+        """Wait until so many RFTJobs, or their children, have been in a state."""
+
+        async def there() -> bool:
+            await asyncio.to_thread(self.operator.check)
+            return self.times.count(state, prefix) >= count
+
+        await until(what, there, STUCK_SECONDS, 1)
+
+    def effort(self) -> Callable[[str], None]:
+        """Begin to look at the operator; what is returned adds its processor time and memory since then."""
+        forget_peak(self.operator)
+        busy = cpu_seconds(self.operator)
+
+        def add(what: str) -> None:
+            self.figures.add(
+                f"{what}: the operator's processor time", f"{cpu_seconds(self.operator) - busy:.1f} s"
+            )
+            held = f"{peak_mebibytes(self.operator):.0f} MiB, {held_mebibytes(self.operator):.0f} MiB"
+            self.figures.add(f"{what}: the operator's memory, at most and then", held)
+
+        return add
+
+
+async def make_nodes(api: Api, count: int) -> None:
+    """Make the fake nodes, and wait until the scheduler may use them."""
+
+    async def make(number: int) -> None:
+        await api.call("POST", NODES, node(number))
+
+    await each(range(count), make)
+
+    async def usable() -> bool:
+        found = (await api.call("GET", f"{NODES}?resourceVersion=0"))["items"]
+        taints = itertools.chain.from_iterable(each.get("spec", {}).get("taints", []) for each in found)
+        return len(found) >= count and not any(
+            taint["key"].startswith("node.kubernetes.io") for taint in taints
+        )
+
+    await until("the nodes are ready", usable, 600, 5)
+
+
+def rftjob(number: int, name: str, queue: str | None) -> Json:
+    """Return an RFTJob; some name a kind of GPU, others leave it to the operator."""
+    model, accelerator = _MODELS[number % len(_MODELS)]
+    metadata: Json = {"name": name, "namespace": NAMESPACE}
+    if queue is not None:
+        metadata["labels"] = {QUEUE_LABEL: queue}
+    spec: Json = {
+        "model": {"name": model},
+        "dataset": {"configMap": {"name": "rows"}},
+        "graders": _GRADERS,
+        "storage": {"claimTemplate": {"size": "50Gi"}},
+        "stop": {"targetReward": 0.9, "patience": 5},
+    }
+    if accelerator is not None:
+        spec["resources"] = {"accelerator": {"name": accelerator}}
+    return {"apiVersion": "rft.dev/v1alpha1", "kind": "RFTJob", "metadata": metadata, "spec": spec}
+
+
+async def _apply(fleet: Fleet, count: int, prefix: str, queue: str | None = None) -> None:
+    """Create RFTJobs at once."""
+
+    async def create(number: int) -> None:
+        name = f"{prefix}{number:05}"
+        fleet.times.note("applied", name)
+        await fleet.api.call("POST", RFTJOBS, rftjob(number, name, queue))
+
+    began = time.monotonic()
+    await each(range(count), create)
+    print(f"  {count} RFTJobs created in {time.monotonic() - began:.1f} s", flush=True)
+
+
+async def measure_start(fleet: Fleet, count: int) -> None:
+    """Apply RFTJobs at once; their pods are scheduled and run."""
+    print(f"\n{count} RFTJobs applied at once", flush=True)
+    figures, times, prefix = fleet.figures, fleet.times, "job-"
+    began, effort = time.time(), fleet.effort()
+    await _apply(fleet, count, prefix)
+    await fleet.reached("every child Job exists", "job", count, prefix)
+    jobs = times.span("applied", "job", prefix)
+    figures.add("until every child Job exists", f"{jobs:.1f} s, {1000 * jobs / count:.1f} s for each 1,000")
+    figures.seconds("apply to Job", times.between("applied", "job", prefix))
+    await fleet.reached("every pod runs", "pod runs", count, prefix)
+    await fleet.reached("every status says so", "status runs", count, prefix)
+    figures.add(
+        "until every pod runs and every status says so",
+        f"{times.span('applied', 'status runs', prefix):.1f} s",
+    )
+    figures.seconds("pod runs to condition", times.between("pod runs", "status runs", prefix))
+    settled = await quiet(fleet.operator)
+    figures.requests(
+        "requests from apply to a running pod, per job", fleet.audit.between(began, settled), count
+    )
+    effort("start")
+
+
+async def measure_rest(fleet: Fleet, seconds: float) -> None:
+    """Watch the operator while nothing happens."""
+    print(f"\nat rest for {seconds:g} s", flush=True)
+    began = time.time()
+    await asyncio.sleep(seconds)
+    asked, minutes = fleet.audit.between(began, began + seconds), seconds / 60
+    fleet.figures.requests("requests a minute at rest, beside watches and the Lease", asked, minutes)
+    fleet.figures.add(
+        "watches and renewals of the Lease, a minute", f"{standing(asked).total() / minutes:.1f}"
+    )
+
+
+async def measure_reports(fleet: Fleet, count: int, every: float, rounds: int) -> None:
+    """Let some trainers report."""
+    print(f"\n{count} RFTJobs report every {every:g} s, {rounds} times", flush=True)
+    pods = (await fleet.api.call("GET", f"{PODS}?limit={count}"))["items"]
+    everyone = [Trainer(pod, address(number)) for number, pod in enumerate(pods)]
+
+    async def prepare(trainer: Trainer) -> None:
+        trainer.token = await token_of(fleet.api, trainer.pod)
+
+    await each(everyone, prepare)
+    trust = await trust_of(fleet.api)
+    began, effort = time.time(), fleet.effort()
+    said = await report(everyone, fleet.operator.url, trust, every, rounds)
+    settled = await quiet(fleet.operator)
+    figures = fleet.figures
+    sent = len(said.first) + len(said.seconds)
+    answers = ", ".join(f"{number} with {status}" for status, number in said.statuses.items())
+    figures.add("reports, and how they were answered", f"{sent}: {answers}")
+    figures.seconds("ingest of each job's first report", said.first)
+    figures.seconds("ingest of the others", said.seconds)
+    figures.requests("requests per report", fleet.audit.between(began, settled), sent)
+    steps = [job.get("status", {}).get("progress", {}).get("step", 0) for job in await _of(fleet, everyone)]
+    late = sum(step != rounds for step in steps)
+    figures.add("jobs whose status lacks the last report in the end", str(late))
+    effort("reports")
+
+
+async def _of(fleet: Fleet, everyone: list[Trainer]) -> list[Json]:
+    found: list[Json] = []
+
+    async def get(trainer: Trainer) -> None:
+        found.append(await fleet.api.call("GET", f"{RFTJOBS}/{trainer.job}"))
+
+    await each(everyone, get)
+    return found
+
+
+async def measure_restart(fleet: Fleet, count: int) -> None:
+    """Stop the operator and start it with all that is there."""
+    print("\nthe operator starts again", flush=True)
+    operator, figures = fleet.operator, fleet.figures
+    await asyncio.to_thread(operator.stop)
+    began = time.time()
+    await asyncio.to_thread(operator.start)
+    figures.add("restart: until the ingest answers", f"{time.time() - began:.1f} s")
+    settled = await quiet(operator)
+    figures.add(f"restart: until all {count} RFTJobs are looked at", f"{settled - began:.1f} s")
+    figures.add("restart: the operator's processor time", f"{cpu_seconds(operator):.1f} s")
+    held = f"{peak_mebibytes(operator):.0f} MiB, {held_mebibytes(operator):.0f} MiB"
+    figures.add("restart: the operator's memory, at most and then", held)
+    figures.requests("restart: requests per job", fleet.audit.between(began, settled), count)
+
+
+async def measure_ends(fleet: Fleet, count: int, seconds: float) -> None:
+    """Wait for pods that end or fail within ``seconds``; a pod that failed is followed by another."""
+    print(f"\nthe pods of {count} RFTJobs end within {seconds:.0f} s", flush=True)
+    figures, times, prefix = fleet.figures, fleet.times, "job-"
+    began, effort = time.time(), fleet.effort()
+    await fleet.reached("every RFTJob has ended", "status ended", count, prefix)
+    settled = await quiet(fleet.operator)
+    figures.add("pods that failed", str(times.count("pod failed", prefix)))
+    figures.seconds("pod failed to condition", times.between("pod failed", "status failed", prefix))
+    figures.seconds(
+        "pod ended to phase, the Job controller's time included",
+        times.between("pod ended", "status ended", prefix),
+    )
+    figures.requests(
+        "requests from a running pod to the end, per job", fleet.audit.between(began, settled), count
+    )
+    effort("ends")
+
+
+async def measure_queued(fleet: Fleet, count: int, queue: str) -> None:
+    """Apply RFTJobs at once that Kueue has to admit, and whose pods end."""
+    print(f"\n{count} RFTJobs applied at once, with Kueue in front", flush=True)
+    figures, times, prefix = fleet.figures, fleet.times, "queued-"
+    began, effort = time.time(), fleet.effort()
+    await _apply(fleet, count, prefix, queue)
+    await fleet.reached("every child Job is admitted", "admitted", count, prefix)
+    figures.seconds("with Kueue: apply to Job", times.between("applied", "job", prefix))
+    figures.seconds("with Kueue: Job to admitted", times.between("job", "admitted", prefix))
+    took = times.span("applied", "admitted", prefix)
+    figures.add(
+        "with Kueue: from the first apply to the last admission", f"{took:.1f} s, {count / took:.1f} a second"
+    )
+    own = times.span("job", "admitted", prefix)
+    figures.add("with Kueue: admissions a second, from the first Job on", f"{count / own:.1f}")
+    await fleet.reached("every queued RFTJob has ended", "status ended", count, prefix)
+    settled = await quiet(fleet.operator)
+    figures.seconds("with Kueue: pod runs to ended", times.between("pod runs", "pod ended", prefix))
+    figures.seconds("with Kueue: pod ended to phase", times.between("pod ended", "status ended", prefix))
+    figures.requests(
+        "with Kueue: requests per job, from apply to end", fleet.audit.between(began, settled), count
+    )
+    effort("with Kueue")
+
+
+def summary(figures: Figures) -> None:
+    """Add what others publish."""
+    figures.add("published: KubeRay, 1,000 RayJobs", "258 s")
+    figures.add("published: Kueue, admissions a second", "42")

@@ -1,0 +1,48 @@
+"""The programs of a fleet: from ``KUBEBUILDER_ASSETS``, else from the PATH."""
+
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
+KWOK = "kwok"
+KUEUE = "kueue"
+CHART = "RFT_KUEUE_CHART"
+
+
+class Missing(Exception):
+    """Programs that are needed are not there; the message says which and how to name them."""
+
+
+def found(names: Iterable[str]) -> dict[str, Path]:
+    """Return the path of each program.
+
+    Raises:
+        Missing: if any is not there.
+    """
+    folder = os.environ.get("KUBEBUILDER_ASSETS")
+    where = os.pathsep.join(filter(None, (folder, os.environ.get("PATH"))))
+    paths = {name: shutil.which(name, path=where) for name in names}
+    missing = [name for name, path in paths.items() if path is None]
+    if missing:
+        raise Missing(
+            f"{', '.join(missing)}: not in the folder of KUBEBUILDER_ASSETS ({folder or 'not set'}) nor on "
+            f"the PATH. A fleet needs {', '.join(PLANE)} of one release of Kubernetes, {KWOK}, and {KUEUE} "
+            "for queued jobs (--queued 0 leaves them out)"
+        )
+    return {name: Path(path) for name, path in paths.items() if path is not None}
+
+
+def chart() -> Path:
+    """Return Kueue's chart.
+
+    Raises:
+        Missing: if none is named.
+    """
+    named = os.environ.get(CHART)
+    if not named or not Path(named).is_file():
+        raise Missing(
+            f"{CHART} names no file: Kueue's chart is needed for queued jobs (--queued 0 leaves them out)"
+        )
+    return Path(named)

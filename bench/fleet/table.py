@@ -1,0 +1,52 @@
+"""The figures of a run as a Markdown table."""
+
+import subprocess
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from bench.scale.audit import standing
+from bench.scale.process import percentile
+
+
+@dataclass
+class Figures:
+    """Rows as they are measured; each is printed at once, and all of them as a table in the end."""
+
+    rows: list[tuple[str, str]] = field(default_factory=list)
+
+    def add(self, what: str, value: str) -> None:
+        """Add a row."""
+        self.rows.append((what, value))
+        print(f"  {what}: {value}", flush=True)
+
+    def seconds(self, what: str, values: Sequence[float]) -> None:
+        """Add the p50 and p99 of some times."""
+        said = f"{percentile(values, 50):.2f} s, {percentile(values, 99):.2f} s" if values else "none seen"
+        self.add(f"{what}, p50 and p99", said)
+
+    def requests(self, what: str, asked: Counter[str], by: float) -> None:
+        """Add requests beside watches and the Lease, divided by ``by``; print what they were."""
+        busy = asked - standing(asked)
+        self.add(what, f"{busy.total() / by:.1f}")
+        for request, number in busy.most_common(12):
+            print(f"      {request}: {number / by:.2f}", flush=True)
+
+    def table(self) -> str:
+        """Return the table."""
+        lines = ["| | measured |", "|---|--:|", *(f"| {what} | {value} |" for what, value in self.rows)]
+        return "\n".join(lines)
+
+
+def commit() -> str:
+    """Return the commit of this checkout, and whether something in it was changed."""
+    said = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=10"], capture_output=True, text=True, check=False
+    )
+    return said.stdout.strip() or "unknown"
+
+
+def today() -> str:
+    """Return the date in UTC."""
+    return datetime.now(UTC).strftime("%Y-%m-%d")
