@@ -3,12 +3,12 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from rft_operator.cluster import ClusterError
 from rft_operator.observe import node
-from rft_planner.nodes import Node
+from rft_planner.inventory import Inventory
 
 PLANNING_SECONDS = 60.0
 """Greatest age of the nodes that a plan may rest on."""
@@ -21,30 +21,30 @@ class Nodes:
     """The nodes that were read last. Thread-safe; one thread at a time reads."""
 
     def __init__(
-        self, read: Callable[[], list[Any]] | None, clock: Callable[[], float] = time.monotonic
+        self, read: Callable[[], Iterable[Any]] | None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         """``read`` lists the nodes; ``None`` disables the cache, which then is empty."""
         self._read = read
         self._clock = clock
         self._lock = threading.Lock()
-        self._nodes: tuple[Node, ...] = ()
+        self._nodes = Inventory()
         self._read_at = float("-inf")
         self._said = ""
 
-    def get(self, max_age: float) -> tuple[Node, ...]:
+    def get(self, max_age: float) -> Inventory:
         """Return the nodes as they were at most ``max_age`` seconds ago, or the last that could be read."""
         if self._read is None:
-            return ()
+            return Inventory()
         with self._lock:
             if self._clock() - self._read_at > max_age:
                 self._refresh(self._read)
             return self._nodes
 
-    def _refresh(self, read: Callable[[], list[Any]]) -> None:
+    def _refresh(self, read: Callable[[], Iterable[Any]]) -> None:
         # Set before the read, so that one that fails is not repeated sooner than one that succeeds.
         self._read_at = self._clock()
         try:
-            self._nodes = tuple(map(node, read()))
+            self._nodes = Inventory(map(node, read()))
         except ClusterError as error:
             self._say(f"the nodes cannot be read, so plans are made without them: {error}")
         else:

@@ -5,7 +5,7 @@ which it fits on one node with the fewest GPUs is taken: of several the one that
 first by name. What was chosen before stays as long as there is such a node, or none of any kind.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,7 +15,8 @@ from rft_api.resources import Accelerator, Resources
 from rft_api.status import Plan
 from rft_planner import accelerators
 from rft_planner.accelerators import ACCELERATORS, resource_of
-from rft_planner.nodes import CPU, MEMORY, Kind, Node, holds, kinds_of, product_key, usable
+from rft_planner.inventory import Inventory, inventory
+from rft_planner.nodes import CPU, MEMORY, Kind, Node, holds, product_key
 from rft_planner.plan import CPU_NAME, Unplannable, plan
 from rft_planner.sizes import quantity
 
@@ -50,12 +51,13 @@ def placed(
     made_for = partial(plan, uid=uid, force_memory=force_memory)
     if resources.gpus == 0 or (resources.accelerator is not None and resources.accelerator.name == CPU_NAME):
         return made_for(spec)
-    offered = _kinds(spec, nodes)
+    known = inventory(nodes)
+    offered = known.offered(resources.node_selector or {}, resources.tolerations or [])
     if resources.accelerator is not None:
         kind = _named(resources.accelerator.name, offered)
         made = made_for(spec)
         if kind is not None:
-            return _landing_on(kind, made, spec, nodes, before)
+            return _landing_on(kind, made, spec, known, before)
         return _noted(made, _ELSEWHERE) if offered and resources.accelerator.name is not None else made
     earlier = recorded(before)
     if not offered and earlier is not None:
@@ -65,7 +67,7 @@ def placed(
         # The same words as long as it is that kind: a status must not change with every node.
         return _noted(made, f"for {accelerators.DEFAULT}: no node that the job may use says its kind")
     best = _best(_offers(spec, offered, made_for), earlier)
-    found = _landing_on(best.kind, best.plan, spec, nodes, before)
+    found = _landing_on(best.kind, best.plan, spec, known, before)
     found = found.model_copy(update={"gpu_memory": _mebibytes(best.kind.memory)})
     return _noted(found, f"for {best.kind.title}: chosen by the labels of the cluster's nodes")
 
@@ -96,25 +98,14 @@ def for_kind(spec: RFTJobSpec, kind: Kind) -> RFTJobSpec:
     return spec.model_copy(update={"resources": resources})
 
 
-def _kinds(spec: RFTJobSpec, nodes: Sequence[Node]) -> dict[Kind, list[Node]]:
-    """Return the kinds that the job may use, each with its nodes."""
-    resources = spec.resources or Resources()
-    found: dict[Kind, list[Node]] = {}
-    for node in nodes:
-        for kind in kinds_of(node):
-            if usable([node], resources.node_selector or {}, resources.tolerations or [], kind.resource):
-                found.setdefault(kind, []).append(node)
-    return found
-
-
-def _named(name: str | None, offered: dict[Kind, list[Node]]) -> Kind | None:
+def _named(name: str | None, offered: Mapping[Kind, list[Node]]) -> Kind | None:
     """Return the kind of that name that most nodes have."""
     kinds = [kind for kind in offered if name is not None and kind.name == name]
     return min(kinds, key=lambda kind: (-len(offered[kind]), kind.label or ()), default=None)
 
 
 def _offers(
-    spec: RFTJobSpec, offered: dict[Kind, list[Node]], made_for: Callable[[RFTJobSpec], Plan]
+    spec: RFTJobSpec, offered: Mapping[Kind, list[Node]], made_for: Callable[[RFTJobSpec], Plan]
 ) -> list[_Offer]:
     """Return a plan for every kind that holds the job.
 
@@ -158,21 +149,16 @@ def _best(offers: list[_Offer], earlier: Kind | None) -> _Offer:
     return min(offers, key=order)
 
 
-def _landing_on(kind: Kind, made: Plan, spec: RFTJobSpec, nodes: Sequence[Node], before: Plan | None) -> Plan:
+def _landing_on(kind: Kind, made: Plan, spec: RFTJobSpec, nodes: Inventory, before: Plan | None) -> Plan:
     """Return the plan with what makes its pod land on nodes of that kind; the user's selector wins."""
     update: dict[str, Any] = {"accelerator": kind.title, "gpu_resource": kind.resource}
     theirs = (spec.resources.node_selector if spec.resources is not None else None) or {}
     if kind.label is not None and kind.label[0] not in theirs:
         selector = dict([kind.label])
         bound = before is not None and before.node_selector == selector
-        if bound or _has_others(kind, nodes):
+        if bound or nodes.has_others(kind):
             update["node_selector"] = selector
     return made.model_copy(update=update)
-
-
-def _has_others(kind: Kind, nodes: Sequence[Node]) -> bool:
-    """Return whether a pod that asks for the resource could land on another kind."""
-    return any(node.allocatable.get(kind.resource, 0) >= 1 and kind not in kinds_of(node) for node in nodes)
 
 
 def _noted(made: Plan, note: str) -> Plan:

@@ -1,0 +1,66 @@
+"""The nodes of a cluster, with the answers to what plans ask about them.
+
+Many jobs ask the same about thousands of nodes.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+
+from rft_api.resources import Toleration
+from rft_planner.nodes import Kind, Node, kinds_of, usable
+
+MAX_ANSWERS = 64
+"""Limit of cached answers. Each is a list of nodes, and every job may select a node of its own."""
+
+_Question = tuple[frozenset[tuple[str, str]], tuple[str, ...]]
+
+
+class Inventory(tuple[Node, ...]):
+    """The nodes of one read, which never change. Thread-safe: an answer may be computed twice at once."""
+
+    _offered: dict[_Question, dict[Kind, list[Node]]]
+    _mixed: dict[Kind, bool]
+
+    def __new__(cls, nodes: Iterable[Node] = ()) -> "Inventory":
+        """Return an inventory of ``nodes`` without any answers yet."""
+        made = super().__new__(cls, nodes)
+        made._offered, made._mixed = {}, {}
+        return made
+
+    @cached_property
+    def _kinds(self) -> list[tuple[Node, list[Kind]]]:
+        return [(node, kinds) for node in self if (kinds := kinds_of(node))]
+
+    def offered(
+        self, selector: Mapping[str, str], tolerations: Sequence[Toleration]
+    ) -> Mapping[Kind, list[Node]]:
+        """Return the kinds of GPU that a pod may use, each with its nodes. Callers must not change it."""
+        question = (frozenset(selector.items()), tuple(each.model_dump_json() for each in tolerations))
+        found = self._offered.get(question)
+        if found is None:
+            if len(self._offered) >= MAX_ANSWERS:
+                self._offered = {}
+            found = self._offered[question] = self._answer(selector, tolerations)
+        return found
+
+    def _answer(
+        self, selector: Mapping[str, str], tolerations: Sequence[Toleration]
+    ) -> dict[Kind, list[Node]]:
+        found: dict[Kind, list[Node]] = {}
+        for node, kinds in self._kinds:
+            for kind in kinds:
+                if usable([node], selector, tolerations, kind.resource):
+                    found.setdefault(kind, []).append(node)
+        return found
+
+    def has_others(self, kind: Kind) -> bool:
+        """Return whether a pod that asks for the resource of ``kind`` could land on another kind."""
+        if kind not in self._mixed:
+            offering = (node for node in self if node.allocatable.get(kind.resource, 0) >= 1)
+            self._mixed[kind] = any(kind not in kinds_of(node) for node in offering)
+        return self._mixed[kind]
+
+
+def inventory(nodes: Sequence[Node]) -> Inventory:
+    """Return ``nodes`` as an inventory: itself where it is one, with its cached answers."""
+    return nodes if isinstance(nodes, Inventory) else Inventory(nodes)
