@@ -13,7 +13,7 @@ ClusterError           the server refused, or could not be reached
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -25,6 +25,7 @@ from rft_api import GROUP, PLURAL, VERSION
 from rft_operator import metrics
 from rft_operator.objects.names import LABEL_JOB_UID, Owner
 from rft_operator.observe import RawState
+from rft_operator.stream import BrokenOff, items
 
 Json = dict[str, Any]
 
@@ -33,6 +34,7 @@ _STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 30.0
 MAX_LOG_BYTES = 64 * 1024
+CHUNK_BYTES = 64 * 1024
 _RESOURCES = {
     "Job": "apis/batch/v1/namespaces/{}/jobs",
     "ConfigMap": "api/v1/namespaces/{}/configmaps",
@@ -147,10 +149,20 @@ class Cluster:
         """Return a ValidatingWebhookConfiguration; the chart allows the webhook its own by name."""
         return self._call("GET", self._path("ValidatingWebhookConfiguration", "", name))
 
-    def nodes(self) -> list[Json]:
-        """Return the nodes, from the API server's cache; needs the chart's right to list nodes."""
-        answer = self._call("GET", "api/v1/nodes", {"resourceVersion": "0"})
-        return list(answer.get("items") or [])
+    def nodes(self) -> Iterator[Json]:
+        """Yield the nodes, from the API server's cache; needs the chart's right to list nodes.
+
+        One at a time, because all nodes of a large cluster are hundreds of megabytes as dictionaries.
+        """
+        path = "api/v1/nodes"
+        answer = self._request("GET", path, {"resourceVersion": "0"}, whole=False)
+        try:
+            yield from items(answer.stream(CHUNK_BYTES))
+        except (urllib3.exceptions.HTTPError, BrokenOff) as error:
+            raise Unavailable(0, f"GET {path}: {type(error).__name__}") from error
+        finally:
+            answer.close()
+            answer.release_conn()
 
     def workloads(self, namespace: str) -> list[Json]:
         """Return Kueue's Workloads in a namespace, if the chart allows it. Raises NotFound without Kueue."""
@@ -272,6 +284,19 @@ class Cluster:
         body: Json | None = None,
         patch_type: str = _MERGE_PATCH,
     ) -> bytes:
+        return bytes(self._request(method, path, query, body, patch_type).data)
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: Json | None = None,
+        patch_type: str = _MERGE_PATCH,
+        *,
+        whole: bool = True,
+    ) -> Any:
+        """Return the response; unless ``whole``, the caller reads its body and releases the connection."""
         url = f"{self._configuration.host}/{path}"
         if query:
             url = f"{url}?{urlencode(query)}"
@@ -284,13 +309,13 @@ class Cluster:
         timeout = self._timeout(method, path)
         try:
             answer = self._pool.request(
-                method, url, body=data, headers=headers, timeout=timeout, retries=False
+                method, url, body=data, headers=headers, timeout=timeout, retries=False, preload_content=whole
             )
         except urllib3.exceptions.HTTPError as error:
             raise Unavailable(0, f"{method} {path}: {type(error).__name__}") from error
         metrics.API_REQUESTS.labels(method, answer.status).inc()
         if 200 <= answer.status < 300:
-            return bytes(answer.data)
+            return answer
         raise _error(answer.status, f"{method} {path}: {_said(answer.data)}")
 
     def _timeout(self, method: str, path: str) -> urllib3.Timeout:

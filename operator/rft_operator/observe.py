@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from sys import intern
 from typing import Any
 
 from pydantic import ValidationError
@@ -285,10 +286,12 @@ def node(raw: Raw) -> Node:
     """Return the facts of a node."""
     metadata, spec, status = raw["metadata"], raw.get("spec", {}), raw.get("status", {})
     taints = [Taint(t["key"], t.get("value", ""), t["effect"]) for t in spec.get("taints") or []]
+    labels = metadata.get("labels") or {}
     return Node(
         name=metadata["name"],
-        labels=metadata.get("labels") or {},
-        allocatable={name: _amount(text) for name, text in (status.get("allocatable") or {}).items()},
+        # Thousands of nodes have the same labels and resources, so each string is kept once.
+        labels={intern(name): intern(value) for name, value in labels.items()},
+        allocatable={intern(name): _amount(text) for name, text in (status.get("allocatable") or {}).items()},
         taints=tuple(taints),
         schedulable=not spec.get("unschedulable") and _condition(status, "Ready") is not None,
         silent_since=_silent_since(status),

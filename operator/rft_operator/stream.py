@@ -1,0 +1,50 @@
+"""Parses a list that an API server sends, one item at a time as the bytes arrive."""
+
+import codecs
+import json
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+_BEGIN = re.compile(r'"items"\s*:\s*(\[|null)')
+_BETWEEN = " \t\r\n,"
+
+
+class BrokenOff(Exception):
+    """The response ended before its list did."""
+
+
+def items(chunks: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """Yield the items of a list in JSON that arrives in ``chunks``, which may be cut anywhere.
+
+    At most one item and one chunk are held. The kind and the metadata of the list are skipped where they
+    precede the items, and not read where they follow.
+
+    Raises:
+        BrokenOff: the chunks ended before the list did.
+    """
+    text, decode = iter(chunks), codecs.getincrementaldecoder("utf-8")().decode
+    scan = json.JSONDecoder().raw_decode
+    held = ""
+    while (begun := _BEGIN.search(held)) is None:
+        held += _next(text, decode)
+    if begun[1] == "null":
+        return
+    held, at = held[begun.end() :], 0
+    while True:
+        while at < len(held) and held[at] in _BETWEEN:
+            at += 1
+        if held.startswith("]", at):
+            return
+        try:
+            item, at = scan(held, at)
+        except json.JSONDecodeError:
+            held, at = held[at:] + _next(text, decode), 0
+        else:
+            yield item
+
+
+def _next(text: Iterator[bytes], decode: Any) -> str:
+    for chunk in text:
+        return str(decode(chunk))
+    raise BrokenOff
