@@ -16,6 +16,10 @@ from rft_operator.health import Signs, tracing
 from rft_operator.objects.names import LABEL_JOB_NAME, SELECTOR, controller
 from rft_operator.operator import Operator
 
+LIST_CHUNK = 500
+"""Objects per response of the list with which a watch begins."""
+IDLE_SECONDS = 0.2
+"""How long kopf holds an object after its last event."""
 _JOBS = (GROUP, VERSION, PLURAL)
 _CHILDREN = (("batch", "v1", "jobs"), ("", "v1", "pods"), ("", "v1", "configmaps"))
 
@@ -108,6 +112,9 @@ def kopf_settings(watch_seconds: int) -> kopf.OperatorSettings:
     settings.watching.server_timeout = watch_seconds  # whole seconds: the API server takes no others
     settings.watching.client_timeout = watch_seconds + 30.0
     settings.watching.connect_timeout = 10.0
+    # With thousands of jobs, whole lists as dictionaries would be most of the memory.
+    settings.watching.chunk_size = LIST_CHUNK
+    settings.queueing.idle_timeout = IDLE_SECONDS
     for group, version, plural in _CHILDREN:
         settings.watching.label_selectors[group, version, plural] = SELECTOR
     return settings
