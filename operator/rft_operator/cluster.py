@@ -113,15 +113,21 @@ class Cluster:
         The pods are at least as new as the resource version ``pods_version``, which came from a watch. With
         it the API server answers from its cache and need not read all pods of the namespace from etcd.
         """
-        selector = f"{LABEL_JOB_UID}={owner.uid}"
+        job, pods = self.child_and_pods(owner, pods_version)
         return RawState(
-            job=self._find("Job", owner.namespace, owner.child),
+            job=job,
             config=self._find("ConfigMap", owner.namespace, owner.child),
             ca=self._find("ConfigMap", owner.namespace, owner.ca),
             claim=self._find("PersistentVolumeClaim", owner.namespace, owner.child),
-            pods=tuple(self._list("Pod", owner.namespace, selector, pods_version)),
+            pods=pods,
             baseline=self.job(owner.namespace, baseline) if baseline is not None else None,
         )
+
+    def child_and_pods(self, owner: Owner, pods_version: str) -> tuple[Json | None, tuple[Json, ...]]:
+        """Return the Job and the pods of an RFTJob, read as ``state`` reads them."""
+        selector = f"{LABEL_JOB_UID}={owner.uid}"
+        job = self._find("Job", owner.namespace, owner.child)
+        return job, tuple(self._list("Pod", owner.namespace, selector, pods_version))
 
     def pod(self, namespace: str, name: str) -> Json | None:
         """Return a pod."""

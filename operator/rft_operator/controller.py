@@ -28,7 +28,7 @@ from rft_operator.objects.config import CA_KEY, ca_config_map, claim, config_map
 from rft_operator.objects.job import child_job
 from rft_operator.objects.names import OPERATOR_NAME, Owner, owner_of
 from rft_operator.objects.pod import Image
-from rft_operator.observe import Observed, RawState, observe
+from rft_operator.observe import Observed, RawState, observe, refreshed
 from rft_operator.queue import Key
 from rft_operator.reconcile import baseline_to_read, reconcile
 from rft_operator.settings import Settings
@@ -84,9 +84,12 @@ class Controller:
         """Drop the cached state of an RFTJob that was deleted. Thread-safe."""
         self._cache.invalidate(key)
 
-    def on_child_event(self, key: Key, pods_version: str = "") -> None:
-        """Drop the cached children of an RFTJob, because one of them changed. Thread-safe."""
-        self._cache.invalidate_children(key, pods_version)
+    def on_child_event(self, key: Key, pods_version: str = "", *, job_or_pod: bool = False) -> None:
+        """Invalidate the cached children of an RFTJob, because one of them changed. Thread-safe.
+
+        ``job_or_pod`` says that it was the Job or a pod, so that only these are read again.
+        """
+        self._cache.invalidate_children(key, pods_version, job_or_pod=job_or_pod)
 
     def process(self, key: Key) -> float | None:
         """Reconcile once; return the seconds after which to requeue the key, ``None`` for never."""
@@ -107,7 +110,7 @@ class Controller:
 
     def _reconcile(self, key: Key) -> float | None:
         """Update the status from the cache; read everything and decide again where more than that is due."""
-        seen = self._cache.snapshot(key)
+        seen = self._cached(key)
         if seen is not None:
             document, observed = seen
             owner = owner_of(document)
@@ -120,6 +123,25 @@ class Controller:
                 return decision.requeue_after
             return self._reconcile_uncached(key, (document, checked))
         return self._reconcile_uncached(key)
+
+    def _cached(self, key: Key) -> tuple[dict[str, Any], Observed] | None:
+        """Return the cached state of an RFTJob, after reading its Job and pods again if they are stale.
+
+        ``None`` where everything has to be read.
+        """
+        revision, cached = self._cache.revision(key), self._cache.snapshot(key)
+        if cached is None:
+            return None
+        if not cached.stale:
+            return cached.document, cached.observed
+        owner = owner_of(cached.document)
+        job, pods = self._cluster.child_and_pods(owner, self._cache.pods_version(key))
+        observed = refreshed(owner, cached.observed, job, pods)
+        if observed is None:
+            return None
+        self._chains.put(*callers(cached.document, observed))
+        self._cache.refresh(key, revision, observed)
+        return cached.document, observed
 
     def _reconcile_uncached(
         self, key: Key, known: tuple[dict[str, Any], CheckResult] | None = None

@@ -53,12 +53,18 @@ def registry(operator: Operator, cluster: Cluster, signs: Signs) -> kopf.Operato
         key = (metadata["namespace"], metadata["name"])
         operator.job_changed(key, dict(body), gone=type == "DELETED")
 
-    @kopf.on.event("batch", "v1", "jobs", registry=handlers)
-    @kopf.on.event("", "v1", "configmaps", registry=handlers)
-    async def child_event(body: Mapping[str, Any], **_: Any) -> None:
+    def child_event(body: Mapping[str, Any], *, job_or_pod: bool) -> None:
         reference = controller(dict(body))
         if reference is not None and reference.get("kind") == KIND:
-            operator.child_changed((body["metadata"]["namespace"], reference["name"]))
+            operator.child_changed((body["metadata"]["namespace"], reference["name"]), job_or_pod=job_or_pod)
+
+    @kopf.on.event("batch", "v1", "jobs", registry=handlers)
+    async def child_job_event(body: Mapping[str, Any], **_: Any) -> None:
+        child_event(body, job_or_pod=True)
+
+    @kopf.on.event("", "v1", "configmaps", registry=handlers)
+    async def config_map_event(body: Mapping[str, Any], **_: Any) -> None:
+        child_event(body, job_or_pod=False)
 
     @kopf.on.event("", "v1", "pods", registry=handlers)
     async def pod_event(type: str | None, body: Mapping[str, Any], **_: Any) -> None:
@@ -68,7 +74,8 @@ def registry(operator: Operator, cluster: Cluster, signs: Signs) -> kopf.Operato
             operator.pod_ended(metadata["uid"])
         name = (metadata.get("labels") or {}).get(LABEL_JOB_NAME)
         if name:
-            operator.child_changed((metadata["namespace"], name), metadata["resourceVersion"])
+            key = (metadata["namespace"], name)
+            operator.child_changed(key, metadata["resourceVersion"], job_or_pod=True)
 
     return handlers
 

@@ -3,9 +3,10 @@
 kopf's watches deliver every RFTJob whole, and so does the response to each status patch, so a round need not
 read it. A stale copy does no harm: the API server refuses a patch with an old resource version.
 
-The state of the children is cached for rounds that only a trainer's report brings about. A report changes
-nothing in the cluster, so reading the children again would show the same. Such a round may write the status
-from the cache, but before it creates or deletes anything it reads the children.
+The state of the children is cached for rounds that a trainer's report brings about, and in part for those
+that an event of the Job or of a pod brings about. A report changes nothing in the cluster, so reading the
+children again would show the same; after an event of the Job or a pod, only these are read. Such a round may
+write the status from the cache, but before it creates or deletes anything it reads all the children.
 
 Both entries are valid until a watch event invalidates them, and until the resync period has passed: a watch
 that was connected anew does not deliver the deletions that it missed.
@@ -16,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from rft_api.runconfig import RunConfig
 from rft_operator.observe import Observed
@@ -41,6 +42,9 @@ class _Children:
     snapshot: bytes | None
     """As JSON, for the same reason."""
     at: float
+    """When all of it was read."""
+    stale: bool = False
+    """Whether the Job or a pod changed since."""
 
     def restored(self) -> Observed:
         """Return the observed state with its snapshot."""
@@ -48,6 +52,15 @@ class _Children:
             return self.observed
         snapshot = RunConfig.model_validate_json(self.snapshot, by_alias=True, by_name=False)
         return replace(self.observed, snapshot=snapshot)
+
+
+class Snapshot(NamedTuple):
+    """The cached state of an RFTJob."""
+
+    document: dict[str, Any]
+    observed: Observed
+    stale: bool
+    """Whether its Job and pods have to be read again."""
 
 
 class InformerCache:
@@ -79,14 +92,14 @@ class InformerCache:
             job = self._jobs.get(key)
         return dict(json.loads(job.document)) if job is not None and self._is_fresh(job.at) else None
 
-    def snapshot(self, key: Key) -> tuple[dict[str, Any], Observed] | None:
+    def snapshot(self, key: Key) -> Snapshot | None:
         """Return the cached RFTJob with the state of its children; ``None`` where either has to be read."""
         with self._lock:
             children = self._children.get(key)
         if children is None or not self._is_fresh(children.at):
             return None
         document = self.job(key)
-        return (document, children.restored()) if document is not None else None
+        return Snapshot(document, children.restored(), children.stale) if document is not None else None
 
     def invalidate(self, key: Key) -> None:
         """Drop the RFTJob and its children, because they are stale or were never right."""
@@ -94,13 +107,16 @@ class InformerCache:
             self._jobs.pop(key, None)
         self.invalidate_children(key)
 
-    def invalidate_children(self, key: Key, pods_version: str = "") -> None:
+    def invalidate_children(self, key: Key, pods_version: str = "", *, job_or_pod: bool = False) -> None:
         """Drop the children, because one of them changed. A read that is under way is not stored either.
 
+        ``job_or_pod`` says that it was the Job or a pod: then the rest is kept, and marked as stale.
         ``pods_version`` is the resource version of a pod that changed.
         """
         with self._lock:
-            self._children.pop(key, None)
+            children = self._children.pop(key, None)
+            if job_or_pod and children is not None:
+                self._children[key] = replace(children, stale=True)
             self._revisions[key] = self._revisions.get(key, 0) + 1
             # A watch that was connected anew may deliver older versions than before.
             self._pods_versions[key] = newest(self._pods_versions.get(key, "0"), pods_version)
@@ -124,6 +140,14 @@ class InformerCache:
         with self._lock:
             if self._revisions.get(key, 0) == revision:
                 self._children[key] = entry
+
+    def refresh(self, key: Key, revision: int, observed: Observed) -> None:
+        """Cache a Job and pods that were read again, by the rule of ``store``. The rest keeps its age."""
+        with self._lock:
+            children = self._children.get(key)
+            if self._revisions.get(key, 0) == revision and children is not None:
+                fresh = replace(children.observed, child=observed.child, pods=observed.pods)
+                self._children[key] = replace(children, observed=fresh, stale=False)
 
     def remove(self, key: Key) -> None:
         """Forget an RFTJob that is gone."""

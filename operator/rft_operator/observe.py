@@ -1,7 +1,7 @@
 """Parses raw objects of the API server into small typed facts. Pure: nothing here talks to a cluster."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from sys import intern
 from typing import Any
 
@@ -183,7 +183,7 @@ def observe(owner: Owner, raw: RawState, ca_bundle: str | None, received: Receiv
     ca = raw.ca if ours[f"ConfigMap {owner.ca}"] else None
     return Observed(
         child=child(raw.job) if raw.job is not None and ours[f"Job {owner.child}"] else None,
-        pods=tuple(sorted((pod(p) for p in raw.pods), key=lambda p: p.order)),
+        pods=_pods(raw.pods),
         snapshot=_snapshot(config),
         config_exists=config is not None,
         ca_exists=ca is not None,
@@ -193,6 +193,25 @@ def observe(owner: Owner, raw: RawState, ca_bundle: str | None, received: Receiv
         received=received,
         baseline=raw.baseline,
     )
+
+
+def refreshed(owner: Owner, cached: Observed, job: Raw | None, pods: Iterable[Raw]) -> Observed | None:
+    """Return the cached state with the Job and the pods as they are now; ``None`` to read everything.
+
+    Watches cover the ConfigMaps too, but not the claim. While a pod is not scheduled, the claim may be the
+    reason, so everything is read.
+    """
+    if job is None or not _is_ours(job, owner) or cached.conflicts:
+        return None
+    found = _pods(pods)
+    if any(each.alive and not each.scheduled for each in found):
+        return None
+    return replace(cached, child=child(job), pods=found)
+
+
+def _pods(raw: Iterable[Raw]) -> tuple[Pod, ...]:
+    """Return the facts of pods, oldest first."""
+    return tuple(sorted(map(pod, raw), key=lambda each: each.order))
 
 
 def _is_ours(raw: Raw, owner: Owner) -> bool:

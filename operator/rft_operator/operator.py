@@ -80,20 +80,21 @@ class Operator:
         is_new = not gone and not (document.get("status") or {}).get("phase")
         self._enqueue(key, delay=-NEW_JOB_PRIORITY_SECONDS if is_new else 0.0)
 
-    def child_changed(self, key: Key, pods_version: str = "") -> None:
-        """A Job, a pod or a ConfigMap of an RFTJob changed.
+    def child_changed(self, key: Key, pods_version: str = "", *, job_or_pod: bool) -> None:
+        """A child of an RFTJob changed: its Job or a pod (``job_or_pod``), or a ConfigMap.
 
         One change of the operator leads to several such events, so they are debounced.
         """
-        self._enqueue(key, CHILD_DEBOUNCE_SECONDS, pods_version)
+        self._controller.on_child_event(key, pods_version, job_or_pod=job_or_pod)
+        self._queue.add(key, 0.0, CHILD_DEBOUNCE_SECONDS)
 
     def pod_ended(self, uid: str) -> None:
         """A pod has ended or was deleted."""
         self._ingest.forget_pod(uid)
 
-    def _enqueue(self, key: Key, apart: float = 0.0, pods_version: str = "", delay: float = 0.0) -> None:
-        self._controller.on_child_event(key, pods_version)
-        self._queue.add(key, delay, apart)
+    def _enqueue(self, key: Key, delay: float = 0.0) -> None:
+        self._controller.on_child_event(key)
+        self._queue.add(key, delay)
 
     def _reported(self, key: Key) -> None:
         self._queue.add(key, self._pace.wait(key), REPORT_DEBOUNCE_SECONDS)

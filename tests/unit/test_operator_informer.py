@@ -36,9 +36,9 @@ def test_what_was_stored_is_returned_until_the_resync() -> None:
     cache = InformerCache(clock)
     assert cache.snapshot(KEY) is None
     stored(cache)
-    assert cache.snapshot(KEY) == (rftjob_at(), SEEN)
+    assert cache.snapshot(KEY) == (rftjob_at(), SEEN, False)
     stored(cache, STARTED)
-    assert cache.snapshot(KEY) == (rftjob_at(), STARTED), "with its snapshot"
+    assert cache.snapshot(KEY) == (rftjob_at(), STARTED, False), "with its snapshot"
     clock.now += RESYNC_SECONDS + 1
     assert cache.snapshot(KEY) is None
 
@@ -66,7 +66,7 @@ def test_the_job_is_the_newest_version_and_says_nothing_about_its_children() -> 
     stored(cache)
     seen = cache.snapshot(KEY)
     assert seen is not None
-    assert seen == (rftjob_at("100", phase="Running"), SEEN)
+    assert seen == (rftjob_at("100", phase="Running"), SEEN, False)
 
 
 def test_a_job_is_dropped_at_the_resync_and_when_invalidated() -> None:
@@ -106,3 +106,46 @@ def test_the_pods_are_read_as_new_as_the_newest_event() -> None:
     assert cache.pods_version(KEY) == "1000"
     cache.remove(KEY)
     assert cache.pods_version(KEY) == "0"
+
+
+def test_an_event_of_the_job_or_a_pod_makes_only_these_stale() -> None:
+    clock = Clock()
+    cache = InformerCache(clock)
+    stored(cache, STARTED)
+    cache.invalidate_children(KEY, "5", job_or_pod=True)
+    assert cache.snapshot(KEY) == (rftjob_at(), STARTED, True)
+    assert cache.pods_version(KEY) == "5"
+    newer = replace(STARTED, child=replace(SEEN.child or Child(""), failed_pods=1))
+    clock.now += RESYNC_SECONDS / 2
+    cache.refresh(KEY, cache.revision(KEY), newer)
+    assert cache.snapshot(KEY) == (rftjob_at(), newer, False)
+    cache.invalidate_children(KEY, job_or_pod=True)
+    cache.invalidate_children(KEY)
+    assert cache.snapshot(KEY) is None, "something else changed as well"
+
+
+def test_a_refresh_of_the_job_and_pods_does_not_put_off_the_resync() -> None:
+    clock = Clock()
+    cache = InformerCache(clock)
+    stored(cache)
+    clock.now += RESYNC_SECONDS
+    cache.invalidate_children(KEY, job_or_pod=True)
+    cache.refresh(KEY, cache.revision(KEY), SEEN)
+    cache.update(KEY, rftjob_at())
+    assert cache.snapshot(KEY) is not None
+    clock.now += 1
+    assert cache.snapshot(KEY) is None
+
+
+def test_a_refresh_is_not_stored_after_another_event() -> None:
+    cache = InformerCache(Clock())
+    stored(cache)
+    cache.invalidate_children(KEY, job_or_pod=True)
+    revision = cache.revision(KEY)
+    cache.invalidate_children(KEY, job_or_pod=True)
+    cache.refresh(KEY, revision, STARTED)
+    assert cache.snapshot(KEY) == (rftjob_at(), SEEN, True), "a pod changed while it was read"
+    revision = cache.revision(KEY)
+    cache.remove(KEY)
+    cache.refresh(KEY, revision, STARTED)
+    assert cache.snapshot(KEY) is None, "the RFTJob is gone"

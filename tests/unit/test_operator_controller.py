@@ -1,0 +1,151 @@
+"""What a reconciliation reads after which event, and what happens to events that arrive during a read."""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from rft_api.validation import parse
+from rft_operator.controller import Controller
+from rft_operator.ingest.cache import Chains
+from rft_operator.ingest.reports import Reports
+from rft_operator.objects.config import config_map, run_config
+from rft_operator.objects.job import child_job
+from rft_operator.objects.names import LABEL_JOB_UID, Owner, owner_of
+from rft_operator.objects.pod import Image
+from rft_operator.observe import RawState
+from rft_operator.queue import Key
+from rft_operator.settings import Settings
+from rft_planner.plan import plan
+from tests.unit.reconcile_support import UID, rftjob
+
+Json = dict[str, Any]
+KEY: Key = ("team", "sums")
+SETTINGS = Settings("trainer:1", read_nodes=False, read_kueue=False)
+
+
+def children(document: Json) -> tuple[Json, Json, Json]:
+    """Return the Job, the ConfigMap and a running pod of an RFTJob."""
+    owner, spec = owner_of(document), parse(document).spec
+    planned = plan(spec, UID)
+    job = child_job(owner, spec, planned, Image("trainer:1", "Always"), reports=False, counts=False)
+    config = config_map(owner, run_config(owner, spec, planned, None))
+    for uid, made in (("job-1", job), ("config-1", config)):
+        made["metadata"] |= {"uid": uid, "creationTimestamp": "2026-11-22T10:00:00Z"}
+    pod = {
+        "metadata": {
+            "name": "sums-x-1",
+            "uid": "pod-1",
+            "labels": {LABEL_JOB_UID: UID},
+            "ownerReferences": [{"kind": "Job", "uid": "job-1", "controller": True}],
+        },
+        "spec": {"nodeName": "n1"},
+        "status": {"phase": "Running"},
+    }
+    return job, config, pod
+
+
+class FakeCluster:
+    """Holds one RFTJob with its children, and notes what is read."""
+
+    def __init__(self, document: Json) -> None:
+        self.jobs: dict[str, Json] = {"sums": document}
+        self.child, self.config, self.pod = children(document)
+        self.reads: list[str] = []
+        self.during: Callable[[], None] = lambda: None
+        """Called once, in the middle of the next read of children."""
+
+    def job(self, namespace: str, name: str) -> Json | None:
+        self.reads.append(f"RFTJob {name}")
+        return self.jobs.get(name)
+
+    def state(self, owner: Owner, baseline: str | None, pods_version: str) -> RawState:
+        self.reads.append("everything")
+        self._interrupt()
+        found = self.jobs.get(baseline) if baseline is not None else None
+        return RawState(job=self.child, config=self.config, pods=(self.pod,), baseline=found)
+
+    def child_and_pods(self, owner: Owner, pods_version: str) -> tuple[Json, tuple[Json, ...]]:
+        self.reads.append(f"Job and pods at {pods_version}")
+        pods = (self.pod,)
+        self._interrupt()
+        return self.child, pods
+
+    def patch_status(self, document: Json, patch: Json) -> Json:
+        version = int(document["metadata"]["resourceVersion"]) + 1
+        status = {**document.get("status", {}), **patch}
+        metadata = {**document["metadata"], "resourceVersion": str(version)}
+        self.jobs["sums"] = {**document, "metadata": metadata, "status": status}
+        return self.jobs["sums"]
+
+    def create(self, manifest: Json) -> Json:
+        assert manifest["kind"] == "Event", "nothing is to be made"
+        return manifest
+
+    def _interrupt(self) -> None:
+        during, self.during = self.during, lambda: None
+        during()
+
+
+def settled(document: Json | None = None) -> tuple[FakeCluster, Controller]:
+    """Return a running RFTJob whose state is cached."""
+    cluster = FakeCluster(document or rftjob({"phase": "Running", "startTime": "2026-11-22T10:00:00Z"}))
+    controller = Controller(cast(Any, cluster), Reports(), SETTINGS, Chains(lambda: 0.0))
+    controller.on_update(KEY, cluster.jobs["sums"])
+    controller.process(KEY)
+    cluster.reads.clear()
+    controller.process(KEY)
+    assert cluster.reads == [], "nothing changed"
+    return cluster, controller
+
+
+def test_of_a_pod_that_changed_the_job_and_the_pods_are_read_once() -> None:
+    cluster, controller = settled()
+    cluster.pod["status"]["phase"] = "Failed"
+    controller.on_child_event(KEY, "7", job_or_pod=True)
+    controller.process(KEY)
+    controller.process(KEY)
+    assert cluster.reads == ["Job and pods at 7"]
+    assert cluster.jobs["sums"]["status"]["failedPods"] == 1
+
+
+def test_after_an_event_of_a_config_map_everything_is_read() -> None:
+    cluster, controller = settled()
+    controller.on_child_event(KEY, "7", job_or_pod=True)
+    controller.on_child_event(KEY)
+    controller.process(KEY)
+    assert cluster.reads == ["everything"]
+
+
+def test_an_event_during_the_read_of_job_and_pods_has_them_read_again() -> None:
+    cluster, controller = settled()
+    controller.on_child_event(KEY, "7", job_or_pod=True)
+    cluster.during = lambda: controller.on_child_event(KEY, "8", job_or_pod=True)
+    controller.process(KEY)
+    controller.process(KEY)
+    controller.process(KEY)
+    assert cluster.reads == ["Job and pods at 7", "Job and pods at 8"]
+
+
+def test_an_rftjob_deleted_during_the_read_of_its_job_and_pods_is_forgotten() -> None:
+    cluster, controller = settled()
+
+    def delete() -> None:
+        del cluster.jobs["sums"]
+        controller.on_delete(KEY)
+
+    controller.on_child_event(KEY, "7", job_or_pod=True)
+    cluster.during = delete
+    controller.process(KEY)
+    assert controller.process(KEY) is None
+    assert cluster.reads == ["Job and pods at 7", "RFTJob sums"]
+
+
+def test_an_rftjob_of_another_version_is_decided_about_with_all_its_children() -> None:
+    cluster, controller = settled()
+    controller.on_child_event(KEY, "7", job_or_pod=True)
+    document = cluster.jobs["sums"]
+    metadata = {**document["metadata"], "resourceVersion": "99", "labels": {"a": "b"}}
+    cluster.jobs["sums"] = {**document, "metadata": metadata}
+    controller.on_update(KEY, cluster.jobs["sums"])
+    controller.on_child_event(KEY)
+    controller.process(KEY)
+    assert cluster.reads == ["everything"]
