@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from rft_operator.informer import RESYNC_SECONDS, InformerCache
+from rft_operator.informer import RESYNC_SECONDS, InformerCache, compressed, decompressed
 from rft_operator.observe import Child, Observed, Received
 from rft_operator.queue import Key
 from tests.unit.reconcile_support import NOW, STARTED, once, report, rftjob
@@ -149,3 +149,10 @@ def test_a_refresh_is_not_stored_after_another_event() -> None:
     cache.remove(KEY)
     cache.refresh(KEY, revision, STARTED)
     assert cache.snapshot(KEY) is None, "the RFTJob is gone"
+
+
+def test_a_document_is_the_same_after_compression_and_takes_less() -> None:
+    document = rftjob_at("7", message="Wartet auf die Größe \u2028 «x»")
+    document["spec"]["graders"] = document["spec"]["graders"] * 20
+    assert decompressed(compressed(document)) == document
+    assert len(compressed(document)) < len(str(document)) / 3
