@@ -10,6 +10,7 @@ None of the terms has been measured on a GPU yet; they are meant to be no smalle
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from rft_planner.shapes import Shape
 from rft_planner.sizes import GIB
@@ -27,6 +28,8 @@ SLOT_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Values of vLLM's ``max_lora_rank``; a smaller adapter takes a slot of the next larger one."""
 USABLE = 0.94
 """Share of a device's memory that processes can have; the driver and its page tables keep the rest."""
+SUMS_KEPT = 512
+"""Sums that are remembered: a plan compares kinds of GPU and counts of them, which ask for the same again."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +63,11 @@ def columns(shape: Shape) -> int:
     return shape.experts_per_token * shape.expert_intermediate if shape.experts else shape.intermediate
 
 
-def training(shape: Shape, work: Workload, tokens: int, gpus: int = 1) -> list[Part]:
+@lru_cache(SUMS_KEPT)
+def training(shape: Shape, work: Workload, tokens: int, gpus: int = 1) -> tuple[Part, ...]:
     """Return the parts of the trainer on each of ``gpus`` GPUs, with micro-batches of ``tokens``."""
     gathered = [Part("training: gathered layers", gathered_layers(shape))] if gpus > 1 else []
-    return [
+    return (
         Part("training: base weights", base_weights(shape, gpus)),
         *gathered,
         Part("training: adapter and optimizer", adapter_and_optimizer(shape, work)),
@@ -72,7 +76,7 @@ def training(shape: Shape, work: Workload, tokens: int, gpus: int = 1) -> list[P
         Part("training: attention mask", attention_mask(tokens)),
         Part("training: logits of a chunk", logits_chunk(shape)),
         Part("training: context and fragmentation", reserve(shape, tokens)),
-    ]
+    )
 
 
 def base_weights(shape: Shape, gpus: int = 1) -> float:
@@ -136,16 +140,17 @@ def reserve(shape: Shape, tokens: int) -> float:
     return GIB + 0.08 * passing
 
 
-def sampling(shape: Shape, work: Workload, gpus: int = 1) -> list[Part]:
+@lru_cache(SUMS_KEPT)
+def sampling(shape: Shape, work: Workload, gpus: int = 1) -> tuple[Part, ...]:
     """Return the parts of vLLM on each of ``gpus`` GPUs, with the cache that one group needs."""
-    return [
+    return (
         Part("sampling: base weights", BF16 * shape.parameters / gpus),
         Part("sampling: key-value cache of a group", kv_cache(shape, work.rollouts * work.context, gpus)),
         Part("sampling: adapter slots", adapter_slots(shape, work, gpus)),
         Part("sampling: a batch of tokens", sampler_batch(shape, gpus)),
         Part("sampling: logits", sampler_logits(shape)),
         Part("sampling: context and graphs", 2 * GIB),
-    ]
+    )
 
 
 def kv_cache(shape: Shape, tokens: int, gpus: int = 1) -> float:

@@ -126,3 +126,11 @@ def test_more_parameters_never_need_less(memory: float, one: float, other: float
 def test_more_memory_never_needs_more_gpus(shape: Shape, one: float, other: float) -> None:
     little, much = sorted((one, other))
     assert gpus(shape, work(), much) <= gpus(shape, work(), little)
+
+
+def test_a_sum_that_is_asked_for_again_is_the_same_and_of_another_run_it_is_not() -> None:
+    shape, other = CATALOGUE["Qwen/Qwen2.5-7B"], CATALOGUE["Qwen/Qwen2.5-0.5B"]
+    assert training(shape, work(), 4096, 2) is training(shape, work(), 4096, 2)
+    assert sampling(shape, work(), 2) is sampling(shape, work(), 2)
+    totals = {total(training(each, work(), tokens, 2)) for each in (shape, other) for tokens in (4096, 8192)}
+    assert len(totals) == 4
