@@ -29,11 +29,12 @@ from tests.integration.operator_support import Operator
 
 OPERATOR = "rft-operator"
 ENDS_PER_SECOND = 40.0
-"""How many pods end in a second, on average."""
+"""How many pods end in a second, on average, of those that do not fail."""
 FURTHER = Further(
     server=(
         # As GKE does: a pod that asks for GPUs tolerates the taint of nodes that have them.
         "--enable-admission-plugins=ExtendedResourceToleration",
+        "--audit-log-maxsize=100000",  # by default it begins a new file after 100 MB
     ),
     manager=(
         # No kubelet says every few seconds that a node lives.
@@ -92,10 +93,13 @@ def kwok(plane: ControlPlane, program: Path, stages: Path) -> Iterator[None]:
 
 
 async def run_all(
-    plane: ControlPlane, operator: Operator, programs: dict[str, Path], options: argparse.Namespace
-) -> Figures:
-    """Measure everything; return the figures."""
-    figures = Figures()
+    plane: ControlPlane,
+    operator: Operator,
+    programs: dict[str, Path],
+    options: argparse.Namespace,
+    figures: Figures,
+) -> None:
+    """Measure everything; add it to ``figures``."""
     with ExitStack() as stack:
         start_scheduler(plane, programs["kube-scheduler"], stack)
         async with Api(plane) as api:
@@ -108,7 +112,6 @@ async def run_all(
             async with watching(api, fleet.times, ALWAYS):
                 await _phases(fleet, plane, programs, options, stack)
     measure.summary(figures)
-    return figures
 
 
 async def _phases(
@@ -173,7 +176,7 @@ def main() -> int:
     except (Missing, ClusterError) as error:
         print(f"bench-fleet: {error}", file=sys.stderr)
         return 2
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(130))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 65536)), hard))
@@ -181,19 +184,26 @@ def main() -> int:
     version = run(binaries / "kube-apiserver", "--version").strip()
     about = f"{machine()}; {version}; commit {commit()}, {today()}"
     print(about, flush=True)
+    figures = Figures()
     with tempfile.TemporaryDirectory(prefix="rft-fleet-") as name:
         folder = Path(name)
         try:
             with running(binaries, folder, FURTHER) as plane:
-                figures = _with_operator(plane, programs, options)
+                _with_operator(plane, programs, options, figures)
         finally:
+            # What was measured until something broke is worth reading too.
+            print(
+                f"\n`python -m bench.fleet {' '.join(sys.argv[1:])}`: {about}\n\n{figures.table()}",
+                flush=True,
+            )
             if options.logs is not None:
                 shutil.copytree(folder / "logs", options.logs, dirs_exist_ok=True)
-    print(f"\n`python -m bench.fleet {' '.join(sys.argv[1:])}`: {about}\n\n{figures.table()}", flush=True)
     return 0
 
 
-def _with_operator(plane: ControlPlane, programs: dict[str, Path], options: argparse.Namespace) -> Figures:
+def _with_operator(
+    plane: ControlPlane, programs: dict[str, Path], options: argparse.Namespace, figures: Figures
+) -> None:
     operator = Operator(
         plane.login(OPERATOR, OPERATOR, "system:masters"),
         NAMESPACE,
@@ -204,7 +214,7 @@ def _with_operator(plane: ControlPlane, programs: dict[str, Path], options: argp
         MALLOC_ARENA_MAX="2",  # as in the operator's image
     )
     try:
-        return asyncio.run(run_all(plane, operator, programs, options))
+        asyncio.run(run_all(plane, operator, programs, options, figures))
     finally:
         operator.kill()
 

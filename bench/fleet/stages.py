@@ -12,7 +12,8 @@ FAILING_PERCENT = 5
 def write(folder: Path, *, ending_seconds: float | None) -> Path:
     """Write the stages into ``folder``: pods start at once, and end within ``ending_seconds``.
 
-    With ``None`` they do not end. Their ends are spread evenly over that time.
+    With ``None`` they do not end. Their ends are spread evenly over that time, failures over its first
+    quarter, since another pod follows each.
     """
     # kwok looks after the pods of those nodes only for which it has a stage.
     stages = [_stage("node", _NOT_RUNNING, "phase: Running", kind="Node")]
@@ -20,7 +21,7 @@ def write(folder: Path, *, ending_seconds: float | None) -> Path:
     if ending_seconds is not None:
         stages += [
             _stage("pod-end", _RUNNING, _ended(0), seconds=ending_seconds, weight=100 - FAILING_PERCENT),
-            _stage("pod-fail", _RUNNING, _ended(1), seconds=ending_seconds, weight=FAILING_PERCENT),
+            _stage("pod-fail", _RUNNING, _ended(1), seconds=ending_seconds / 4, weight=FAILING_PERCENT),
         ]
     path = folder / ("stages-start.yaml" if ending_seconds is None else "stages-end.yaml")
     path.write_text("\n---\n".join(map(json.dumps, stages)))  # YAML readers read JSON
