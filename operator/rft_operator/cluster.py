@@ -160,20 +160,15 @@ class Cluster:
 
         One at a time, because all nodes of a large cluster are hundreds of megabytes as dictionaries.
         """
-        path = "api/v1/nodes"
-        answer = self._request("GET", path, {"resourceVersion": "0"}, whole=False)
-        try:
-            yield from items(answer.stream(CHUNK_BYTES))
-        except (urllib3.exceptions.HTTPError, BrokenOff) as error:
-            raise Unavailable(0, f"GET {path}: {type(error).__name__}") from error
-        finally:
-            answer.close()
-            answer.release_conn()
+        return self._stream("api/v1/nodes")
 
-    def workloads(self, namespace: str) -> list[Json]:
-        """Return Kueue's Workloads in a namespace, if the chart allows it. Raises NotFound without Kueue."""
+    def workloads(self, namespace: str) -> Iterator[Json]:
+        """Yield Kueue's Workloads in a namespace, one at a time, if the chart allows it.
+
+        Raises NotFound without Kueue, with the first item at the latest.
+        """
         path = f"{self._api('kueue.x-k8s.io')}/namespaces/{quote(namespace, safe='')}/workloads"
-        return list(self._call("GET", path, {"resourceVersion": "0"}).get("items") or [])
+        return self._stream(path)
 
     def pending_workloads(self, namespace: str, queue: str) -> list[Json]:
         """Return the Workloads that wait in a LocalQueue with their places, by Kueue's visibility API."""
@@ -271,6 +266,17 @@ class Cluster:
             # Without a version it reads from etcd.
             answer = self._call("GET", path, query)
         return list(answer.get("items") or [])
+
+    def _stream(self, path: str) -> Iterator[Json]:
+        """Yield the items of a list, from the API server's cache. A refusal is raised with the first item."""
+        answer = self._request("GET", path, {"resourceVersion": "0"}, whole=False)
+        try:
+            yield from items(answer.stream(CHUNK_BYTES))
+        except (urllib3.exceptions.HTTPError, BrokenOff) as error:
+            raise Unavailable(0, f"GET {path}: {type(error).__name__}") from error
+        finally:
+            answer.close()
+            answer.release_conn()
 
     def _call(
         self,

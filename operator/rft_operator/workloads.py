@@ -6,7 +6,7 @@ exist, which must be no error.
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +25,7 @@ class Workloads:
 
     def __init__(
         self,
-        read: Callable[[str], list[Any]] | None,
+        read: Callable[[str], Iterable[Any]] | None,
         read_places: Callable[[str, str], list[Any]] | None = None,
     ) -> None:
         """``read`` returns the Workloads of a namespace; ``None`` disables the cache.
@@ -68,7 +68,9 @@ class Workloads:
     def _of_namespace(self, namespace: str, wanted: set[str]) -> dict[str, Workload]:
         assert self._read is not None
         try:
-            items = self._read(namespace)
+            found = {
+                uid: workload(item) for item in self._read(namespace) if (uid := _job_of(item)) in wanted
+            }
         except NotFound:
             return {}  # no Kueue here, or not yet
         except ClusterError as error:
@@ -77,8 +79,6 @@ class Workloads:
             )
             with self._lock:
                 return {uid: each for uid, each in self._known.items() if uid in wanted}
-        uids = {(item["metadata"].get("labels") or {}).get(JOB_UID): item for item in items}
-        found = {uid: workload(item) for uid, item in uids.items() if uid in wanted}
         places: dict[str, int] = {}
         for queue in sorted({each.queue for each in found.values() if each.queue and not each.reserved}):
             places |= self._places(namespace, queue)
@@ -100,3 +100,8 @@ class Workloads:
         if what != self._said:
             _log.warning(what)
         self._said = what
+
+
+def _job_of(item: Any) -> str:
+    """Return the UID of the Job that a Workload belongs to; empty where its labels do not say it."""
+    return str((item["metadata"].get("labels") or {}).get(JOB_UID) or "")

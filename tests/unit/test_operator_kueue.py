@@ -1,13 +1,14 @@
 """Why a child Job waits, as Kueue's Workload says it; the raw texts are those of a Kueue 0.17."""
 
 import logging
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from rft_api.status import Plan
-from rft_operator.cluster import ClusterError, NotFound
+from rft_operator.cluster import ClusterError, NotFound, Unavailable
 from rft_operator.kueue import Check, Workload, held, other_kind, rounded, workload
 from rft_operator.settings import from_env
 from rft_operator.workloads import JOB_UID, Workloads
@@ -215,6 +216,22 @@ def test_a_refusal_is_logged_once_and_keeps_what_was_known(caplog: pytest.LogCap
     assert server.workloads.of(KEY, "job-1") is not None
     (record,) = caplog.records
     assert "workloads is forbidden" in record.message
+
+
+def test_of_a_list_that_breaks_off_no_part_is_used() -> None:
+    breaks = False
+
+    def read(namespace: str) -> Iterator[Json]:
+        yield raw(condition("QuotaReserved", "True")) if breaks else raw(WAITS)
+        if breaks:
+            raise Unavailable(0, "GET workloads: BrokenOff")
+
+    workloads = Workloads(read)
+    workloads.of(KEY, "job-1")
+    assert workloads.poll() == [KEY]
+    before, breaks = workloads.of(KEY, "job-1"), True
+    assert workloads.poll() == []
+    assert workloads.of(KEY, "job-1") == before
 
 
 def test_where_it_may_not_read_it_does_not_try() -> None:
