@@ -16,7 +16,7 @@ from rft_operator.health import Signs, tracing
 from rft_operator.objects.names import LABEL_JOB_NAME, SELECTOR, controller
 from rft_operator.operator import Operator
 
-LIST_CHUNK = 500
+LIST_CHUNK = 100
 """Objects per response of the list with which a watch begins."""
 IDLE_SECONDS = 0.2
 """How long kopf holds an object after its last event."""
