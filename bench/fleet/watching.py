@@ -114,20 +114,32 @@ async def _follow(
     states: Callable[[Cells], tuple[str, ...]],
     name: Callable[[Cells], str],
 ) -> None:
-    listed = await api.call("GET", f"{path}?limit=1{_CELLS}", accept=TABLE)
-    columns = [column["name"] for column in listed["columnDefinitions"]]
-    version = listed["metadata"]["resourceVersion"]
+    # An API server ends a watch whose reader is slow, as this one is while it creates thousands of objects.
+    # What changed until it is there again is noted a moment late.
     while True:
-        query = f"&timeoutSeconds=3600&resourceVersion={version}&allowWatchBookmarks=true{_CELLS}"
+        listed = await api.call("GET", f"{path}?resourceVersion=0{_CELLS}", accept=TABLE)
+        columns = [column["name"] for column in listed["columnDefinitions"]]
+        _note(times, columns, listed, states, name)
+        query = f"&timeoutSeconds=3600&resourceVersion={listed['metadata']['resourceVersion']}{_CELLS}"
         async for event in api.watch(path, query, TABLE):
             if event["type"] == "ERROR":
-                raise SystemExit(f"the watch of {path} broke: {event['object'].get('message')}")
-            if event["type"] in ("ADDED", "MODIFIED"):
-                for row in event["object"]["rows"]:
-                    cells = _cells(columns, row)
-                    for state in states(cells):
-                        times.note(state, name(cells))
-        raise SystemExit(f"the watch of {path} ended")
+                break
+            if event["type"] != "DELETED":
+                _note(times, columns, event["object"], states, name)
+        print(f"  the watch of {path} ended and begins again", flush=True)
+
+
+def _note(
+    times: Times,
+    columns: list[str],
+    table: Json,
+    states: Callable[[Cells], tuple[str, ...]],
+    name: Callable[[Cells], str],
+) -> None:
+    for row in table.get("rows") or []:
+        cells = _cells(columns, row)
+        for state in states(cells):
+            times.note(state, name(cells))
 
 
 def _cells(columns: list[str], row: Json) -> Cells:
