@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, cast
 
+from rft_api.baseline import ANNOTATION
 from rft_api.validation import parse
 from rft_operator.controller import Controller
 from rft_operator.ingest.cache import Chains
@@ -43,6 +44,15 @@ def children(document: Json) -> tuple[Json, Json, Json]:
     return job, config, pod
 
 
+def merged(target: Any, patch: Any) -> Any:
+    """Return ``target`` with a merge patch applied."""
+    if not isinstance(patch, dict):
+        return patch
+    old = target if isinstance(target, dict) else {}
+    new = {name: merged(old.get(name), value) for name, value in patch.items()}
+    return {name: value for name, value in {**old, **new}.items() if value is not None}
+
+
 class FakeCluster:
     """Holds one RFTJob with its children, and notes what is read."""
 
@@ -71,7 +81,7 @@ class FakeCluster:
 
     def patch_status(self, document: Json, patch: Json) -> Json:
         version = int(document["metadata"]["resourceVersion"]) + 1
-        status = {**document.get("status", {}), **patch}
+        status = merged(document.get("status", {}), patch)
         metadata = {**document["metadata"], "resourceVersion": str(version)}
         self.jobs["sums"] = {**document, "metadata": metadata, "status": status}
         return self.jobs["sums"]
@@ -149,3 +159,16 @@ def test_an_rftjob_of_another_version_is_decided_about_with_all_its_children() -
     controller.on_child_event(KEY)
     controller.process(KEY)
     assert cluster.reads == ["everything"]
+
+
+def test_a_baseline_that_appears_after_the_start_is_compared_at_the_next_event_of_a_pod() -> None:
+    document = rftjob({"phase": "Running", "startTime": "2026-11-22T10:00:00Z"})
+    document["metadata"]["annotations"] = {ANNOTATION: "earlier"}
+    cluster, controller = settled(document)
+    assert "changes" not in cluster.jobs["sums"]["status"]["baseline"]
+    cluster.jobs["earlier"] = rftjob(sampling={"temperature": 0.5})
+    for _ in range(2):
+        controller.on_child_event(KEY, "7", job_or_pod=True)
+        controller.process(KEY)
+    assert cluster.jobs["sums"]["status"]["baseline"]["changes"]
+    assert cluster.reads == ["everything", "Job and pods at 7"], "once it was compared, it is not read"
