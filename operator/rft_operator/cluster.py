@@ -323,12 +323,13 @@ class Cluster:
             answer = self._pool.request(
                 method, url, body=data, headers=headers, timeout=timeout, retries=False, preload_content=whole
             )
+            metrics.API_REQUESTS.labels(method, answer.status).inc()
+            if 200 <= answer.status < 300:
+                return answer
+            said = _said(answer.data)
         except urllib3.exceptions.HTTPError as error:
             raise Unavailable(0, f"{method} {path}: {type(error).__name__}") from error
-        metrics.API_REQUESTS.labels(method, answer.status).inc()
-        if 200 <= answer.status < 300:
-            return answer
-        raise _error(answer.status, f"{method} {path}: {_said(answer.data)}")
+        raise _error(answer.status, f"{method} {path}: {said}")
 
     def _timeout(self, method: str, path: str) -> urllib3.Timeout:
         """Return the timeouts of a request.
