@@ -270,8 +270,11 @@ class Cluster:
     def _stream(self, path: str) -> Iterator[Json]:
         """Yield the items of a list, from the API server's cache. A refusal is raised with the first item."""
         answer = self._request("GET", path, {"resourceVersion": "0"}, whole=False)
+        chunks = answer.stream(CHUNK_BYTES)
         try:
-            yield from items(answer.stream(CHUNK_BYTES))
+            yield from items(chunks)
+            for _ in chunks:
+                pass  # the connection can be used again once the response was read to its end
         except (urllib3.exceptions.HTTPError, BrokenOff) as error:
             raise Unavailable(0, f"GET {path}: {type(error).__name__}") from error
         finally:

@@ -13,18 +13,36 @@ from rft_operator.cluster import Cluster, ClusterError, NotFound, Unavailable
 NODES = b'{"kind":"NodeList","items":[{"metadata":{"name":"a"}},{"metadata":{"name":"b"}}],"metadata":{}}'
 
 
+def in_chunks(body: bytes, size: int) -> bytes:
+    parts = [body[at : at + size] for at in range(0, len(body), size)]
+    return b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in [*parts, b""])
+
+
 @contextmanager
-def answering(status: int, body: bytes, missing: int = 0) -> Iterator[Cluster]:
-    """Serve one response, whose length is ``missing`` bytes more than are sent before the connection ends."""
+def answering(
+    status: int, body: bytes, *, missing: int = 0, chunk: int = 0, connections: list[object] | None = None
+) -> Iterator[Cluster]:
+    """Serve one response, whose length is ``missing`` bytes more than are sent before the connection ends.
+
+    With ``chunk`` it is sent in chunks of so many bytes. ``connections`` gets every connection that is made.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
+        def setup(self) -> None:
+            super().setup()
+            if connections is not None:
+                connections.append(self.client_address)
+
         def do_GET(self) -> None:
             self.send_response(status)
-            self.send_header("Content-Length", str(len(body) + missing))
+            if chunk:
+                self.send_header("Transfer-Encoding", "chunked")
+            else:
+                self.send_header("Content-Length", str(len(body) + missing))
             self.end_headers()
-            self.wfile.write(body)
+            self.wfile.write(in_chunks(body, chunk) if chunk else body)
             self.close_connection = bool(missing)
 
         def log_message(self, format: str, *args: object) -> None:
@@ -49,9 +67,20 @@ def names(cluster: Cluster) -> list[str]:
     return [node["metadata"]["name"] for node in cluster.nodes()]
 
 
-def test_nodes_come_one_at_a_time_as_often_as_they_are_read() -> None:
-    with answering(200, NODES) as cluster:
-        assert [names(cluster), names(cluster)] == [["a", "b"]] * 2
+@pytest.mark.parametrize("chunk", [0, 7, 1000])
+def test_lists_that_follow_each_other_share_a_connection(chunk: int) -> None:
+    connections: list[object] = []
+    with answering(200, NODES, chunk=chunk, connections=connections) as cluster:
+        assert [names(cluster) for _ in range(3)] == [["a", "b"]] * 3
+    assert len(connections) == 1
+
+
+def test_after_a_list_that_was_left_early_the_next_is_whole() -> None:
+    with answering(200, NODES, chunk=7) as cluster:
+        nodes = cluster.nodes()
+        next(nodes)
+        nodes.close()  # type: ignore[attr-defined]
+        assert names(cluster) == ["a", "b"]
 
 
 def test_a_list_that_is_cut_short_is_unavailable_after_what_was_sent() -> None:
