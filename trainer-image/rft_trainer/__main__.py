@@ -6,8 +6,8 @@ Standard output carries JSON lines for ``rft run``; everything else goes to stan
 import signal
 
 if __name__ == "__main__":
-    # The first process of a container has no default action for SIGTERM: it would be lost until there is a
-    # handler. Blocked, it waits while the rest is imported.
+    # The first process of a container (PID 1) has no default action for SIGTERM: without a handler the kernel
+    # drops the signal. Blocked, it stays pending until the imports are done and the handler is set.
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
 
 import argparse
@@ -26,7 +26,7 @@ log = logging.getLogger("rft_trainer")
 
 
 class StopFlag:
-    """Set by SIGTERM and SIGINT. Only a flag: work stops where it is safe to stop."""
+    """A flag that SIGTERM and SIGINT set. The training loop reads it and stops where that is safe."""
 
     def __init__(self) -> None:
         self._set = False
@@ -50,12 +50,12 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    # transformers' and the hub's progress bars would fill the log; read when those are imported.
+    # Progress bars of transformers and the hub would fill the log. The variables are read at their import.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # A thread that waits must not spin while the one it waits for has no core: on a shared machine that
-    # makes an update several times slower. Read when torch is imported.
+    # Waiting OpenMP threads must sleep, not spin: on a shared machine spinning takes the core from the
+    # thread that they wait for, and an update takes several times as long. Read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         config = read_run_config(arguments.config.read_text(encoding="utf-8"))
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
         return ExitCode.CONFIGURATION
     if config.device == "cpu":
         allocator.preload(should_stop)
-    # torch and transformers come with it, which takes seconds.
+    # Imported late, because it imports torch and transformers, which takes seconds.
     from rft_trainer.attempt import attempt
 
     return attempt(config, should_stop)

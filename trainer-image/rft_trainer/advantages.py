@@ -25,5 +25,5 @@ def group_advantages(rewards_G: Sequence[float], normalization: Normalization) -
 
 
 def zero_variance(rewards_G: Sequence[float]) -> bool:
-    """Whether all rewards are equal, so that the group teaches nothing but to stay near the reference."""
+    """Whether all rewards are equal: then all advantages are 0, and only a KL penalty gives a gradient."""
     return max(rewards_G) == min(rewards_G)

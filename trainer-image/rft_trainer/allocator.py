@@ -1,7 +1,8 @@
-"""tcmalloc for the trainer's process: what an update frees serves the next one, and nothing is left over.
+"""Restarts the trainer with tcmalloc, which reuses freed memory without fragmentation.
 
-glibc's own leaves holes between tensors of every length, a fifth of what a small model's update holds, or
-spends half of the update on fresh pages (``machine.give_large_blocks_back``).
+glibc's allocator has two modes, both worse. By default memory fragments, because tensors have many sizes:
+the holes take a fifth of the memory of a small model's update. With ``machine.give_large_blocks_back`` it
+does not, but half of the update's time goes into page faults.
 """
 
 import os
@@ -14,7 +15,7 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def library() -> Path | None:
-    """Return tcmalloc, where it is installed (Debian's ``libtcmalloc-minimal4``)."""
+    """Return the path of tcmalloc, or None where it is not installed (Debian's ``libtcmalloc-minimal4``)."""
     return next(iter(sorted(Path("/usr/lib").glob("*/libtcmalloc_minimal.so.4"))), None)
 
 
@@ -24,9 +25,10 @@ def preloaded() -> bool:
 
 
 def preload(should_stop: Callable[[], bool]) -> None:
-    """Start this program again with tcmalloc, as the same process; returns where it has it, or never can.
+    """Execute this program again with tcmalloc preloaded, in the same process, which keeps its PID.
 
-    A request to stop that comes in between is kept: it waits until the new program takes signals again.
+    Returns only where tcmalloc is loaded already or not installed, or after a stop signal. A stop signal
+    during the restart is not lost: it stays pending until the new program unblocks signals.
     """
     found = library()
     if found is None or preloaded():

@@ -1,4 +1,4 @@
-"""One attempt at a run, and how it ended: the one place where errors become exit codes."""
+"""Runs one attempt and reports how it ended. The only place where errors become exit codes."""
 
 import logging
 from collections.abc import Callable
@@ -21,7 +21,7 @@ log = logging.getLogger("rft_trainer")
 
 
 def attempt(config: RunConfig, should_stop: Callable[[], bool]) -> int:
-    """Run, tell how it ended, and return the exit code."""
+    """Run the attempt, report its ending, and return the exit code."""
     events = Events()
     kills = machine.out_of_memory_kills()
     with Reporter(config) as reporter, ExitStack() as stack:
@@ -57,7 +57,7 @@ def _ending_of(raised: Exception) -> Ending:
 
 
 def classify(error: Exception) -> TrainerError:
-    """Give any exception its place in the tree."""
+    """Return the ``TrainerError`` for any exception."""
     if isinstance(error, TrainerError):
         return error
     if isinstance(error, MemoryError):

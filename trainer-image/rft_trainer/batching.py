@@ -1,7 +1,7 @@
-"""Which prompts make a step: whole groups, chosen before anything is generated.
+"""Chooses the prompts of a step, as whole groups, before anything is generated.
 
-Choosing by what finishes first would favour short answers. So the batch is laid out from an expected
-completion length, a moving average of what was trained on.
+Taking the completions that finish first would favour short answers. So the number of prompts is computed
+from an expected completion length: a moving average over the completions of earlier steps.
 """
 
 import hashlib
@@ -17,14 +17,14 @@ _MOMENTUM = 0.8
 
 @dataclass(frozen=True)
 class Position:
-    """Where in the data the next batch begins: ``offset`` rows of ``epoch`` (from 1) are trained."""
+    """Where the next batch begins: ``offset`` rows of ``epoch`` (counted from 1) are trained already."""
 
     epoch: int = 1
     offset: int = 0
 
 
 def epoch_order(rows: int, seed: int, epoch: int) -> list[int]:
-    """Shuffle row numbers by (seed, epoch) alone."""
+    """Return the row numbers shuffled; the order depends on (seed, epoch) alone."""
     digest = hashlib.sha256(f"order/{seed}/{epoch}".encode()).digest()
     order = list(range(rows))
     random.Random(int.from_bytes(digest[:8])).shuffle(order)
@@ -33,9 +33,9 @@ def epoch_order(rows: int, seed: int, epoch: int) -> list[int]:
 
 @dataclass
 class Room:
-    """What is left of a step: prompts join while their rollouts stay within ``budget_tokens``.
+    """The token budget of one step: prompts are added while their rollouts fit into ``budget_tokens``.
 
-    A prompt brings rollouts × (prompt + expected completion) tokens; the first always joins.
+    A prompt takes rollouts × (prompt length + expected completion length) tokens. The first always fits.
     """
 
     rollouts: int
@@ -45,7 +45,10 @@ class Room:
     _tokens: float = 0.0
 
     def takes(self, prompt_length: int) -> bool:
-        """Whether one more prompt joins. None does after the first that did not."""
+        """Add a prompt of this length in tokens if it fits, and return whether it did.
+
+        After the first prompt that does not fit no other does.
+        """
         self._tokens += self.rollouts * (prompt_length + self.expected_completion)
         if self.prompts and self._tokens > self.budget_tokens:
             return False
@@ -54,7 +57,7 @@ class Room:
 
 
 def next_expectation(expected: float, trained_lengths: Sequence[int]) -> float:
-    """Move the expected completion length towards the mean of what was trained on."""
+    """Return the moving average of the completion length after a step with completions of these lengths."""
     if not trained_lengths:
         return expected
     return _MOMENTUM * expected + (1 - _MOMENTUM) * sum(trained_lengths) / len(trained_lengths)
@@ -70,9 +73,9 @@ def estimated_steps(
     budget_tokens: int,
     share: float = 1.0,
 ) -> int:
-    """Estimate the steps that are left from ``position``, as if every prompt had the mean length.
+    """Estimate the number of steps left from ``position``, taking every prompt as of mean length.
 
-    Of the ``rows`` of an epoch a ``share`` is trained on.
+    ``share`` is the share of an epoch's ``rows`` that is trained on; the others are held out or too long.
     """
     if not rows or position.epoch > epochs:
         return 0

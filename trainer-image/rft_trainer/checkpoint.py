@@ -1,4 +1,4 @@
-"""Checkpoints, and the fence that keeps an attempt that is no longer current from writing any."""
+"""Checkpoints, and the fence: it stops an attempt from writing once a newer attempt has started."""
 
 import json
 import random
@@ -21,9 +21,9 @@ _STATE, _TENSORS = "state.json", "training.pt"
 
 @dataclass
 class RunState:
-    """Where a run is after a whole step. ``position`` counts trained rows only.
+    """Progress of a run after a complete step. ``position`` counts trained rows only.
 
-    ``dropped_prompts`` are those that were found too long on the way, beside those known from the start.
+    ``dropped_prompts`` counts the prompts found too long during training, not those found at the start.
     """
 
     step: int = 0
@@ -41,20 +41,20 @@ class RunState:
     evaluations_without_best: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return the state as a JSON object."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "RunState":
-        """Read what ``to_json`` gave."""
+        """Read a state from the JSON object that ``to_json`` returns."""
         return cls(**{**value, "position": Position(**value["position"])})
 
 
 class Fence:
-    """The run's folder belongs to the attempt that was started last."""
+    """Ownership of the run's folder: only the attempt that started last may write there."""
 
     def __init__(self, run_dir: Path) -> None:
-        """Take the folder over: whoever held it may not write any more. Raises VolumeError."""
+        """Take the folder over; earlier attempts may not write any more. Raises VolumeError."""
         self._file = run_dir / "attempt.json"
         self._id = uuid.uuid4().hex
         try:
@@ -65,7 +65,7 @@ class Fence:
         files.write_json(self._file, {"number": self.number, "id": self._id})
 
     def check(self) -> None:
-        """Raise Fenced when a newer attempt took the folder over."""
+        """Raise Fenced when a newer attempt has taken the folder over."""
         try:
             current = json.loads(self._file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -84,19 +84,19 @@ class Checkpoints:
         atomic.remove_leftovers(folder)
 
     def path(self, step: int) -> Path:
-        """Where the checkpoint of a step is."""
+        """Return the folder of a step's checkpoint."""
         return self.folder / f"step-{step:06d}"
 
     def steps(self) -> list[int]:
-        """Steps with a whole checkpoint, oldest first."""
+        """Return the steps that have a complete checkpoint, oldest first."""
         return sorted(int(path.name.removeprefix("step-")) for path in self.folder.glob("step-*"))
 
     def save(self, state: RunState, policy: Policy, optimizer: torch.optim.Optimizer, schedule: Any) -> Path:
-        """Write the checkpoint of ``state.step`` unless it is there. Raises Fenced, VolumeError."""
+        """Write or update the checkpoint of ``state.step``. Raises Fenced, VolumeError."""
         self._fence.check()
         target = self.path(state.step)
         if target.exists():
-            # The same step has the same tensors; only what evaluations found since is new.
+            # The tensors of one step never change; only an evaluation after it can change the state.
             files.write_json(target / _STATE, state.to_json())
             self.prune(state.best_step)
             return target
@@ -118,19 +118,21 @@ class Checkpoints:
         return target
 
     def prune(self, best_step: int) -> None:
-        """Keep the newest, and the best by held-out reward."""
+        """Remove old checkpoints; keep the newest ones, and the best one by held-out reward."""
         for step in self.steps()[: -self._keep]:
             if step != best_step:
                 shutil.rmtree(self.path(step), ignore_errors=True)
 
     def load_latest(self, policy: Policy, optimizer: torch.optim.Optimizer, schedule: Any) -> RunState | None:
-        """Restore everything from the newest checkpoint; None when there is none."""
+        """Restore policy, optimizer and schedule from the newest checkpoint and return its state, or None."""
         steps = self.steps()
         if not steps:
             return None
         folder = self.path(steps[-1])
         state = RunState.from_json(json.loads((folder / _STATE).read_text(encoding="utf-8")))
-        # Written by this program onto the run's own volume; the tuple of Python's RNG needs pickle.
+        # Not weights_only, because the state of Python's RNG, a tuple, needs pickle. The file is trusted:
+        # only
+        # the trainer writes to the run's volume.
         saved = torch.load(folder / _TENSORS, map_location="cpu", weights_only=False)
         policy.load_adapter_state(saved["adapter"])
         optimizer.load_state_dict(saved["optimizer"])

@@ -1,4 +1,4 @@
-"""What a run computes on: what the plan says, unless the node's GPUs are pretended."""
+"""The device of a run: the one in the plan, or the CPU on a test cluster whose GPUs are not real."""
 
 import os
 from collections.abc import Mapping
@@ -9,16 +9,17 @@ from rft_api.runconfig import RunConfig
 from rft_trainer.errors import ConfigurationError
 
 DEVICE_VARIABLE = "RFT_DEVICE"
-"""``cpu``: compute on the CPU though the pod asks for GPUs. For test clusters whose GPUs are but a number."""
+"""``cpu``: compute on the CPU although the pod requests GPUs. For test clusters whose GPUs are not real."""
 
 
 def on_this_machine(config: RunConfig, env: Mapping[str, str] = os.environ) -> RunConfig:
-    """Return the configuration for what is there.
+    """Return the configuration, adapted to the devices of this machine.
 
-    With ``RFT_DEVICE=cpu`` the plan's GPUs are for the scheduler only: nothing in it is about a CPU.
+    With ``RFT_DEVICE=cpu`` the run computes on the CPU. Its plan, which is made for GPUs, is then dropped:
+    the GPUs were only for the scheduler.
 
     Raises:
-        ConfigurationError: if the plan says GPUs that torch does not see, or the variable says anything else.
+        ConfigurationError: if torch does not see the GPUs of the plan, or the variable has another value.
     """
     asked = env.get(DEVICE_VARIABLE, "")
     if asked not in ("", "cpu"):

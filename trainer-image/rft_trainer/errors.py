@@ -1,6 +1,6 @@
-"""Everything a run can end with, as one tree; each knows the exit code that tells the operator what to do.
+"""All errors that end a run, as one class tree. Each has an exit code, from which the operator decides.
 
-TrainerError            unexpected, may pass
+TrainerError            unexpected; a retry may succeed
 ├── ConfigurationError  the same input fails again
 │   └── ModelError      the base model is not there or not usable
 ├── DataError           rows that cannot be read or rendered; carries every line number
@@ -16,7 +16,7 @@ from rft_api.exitcodes import ExitCode
 
 
 class TrainerError(Exception):
-    """Base of the tree."""
+    """Base class of all errors that end a run."""
 
     exit_code = ExitCode.UNEXPECTED
 
@@ -32,19 +32,19 @@ class ModelError(ConfigurationError):
 
 
 class HubError(ModelError):
-    """The hub did not answer or refused; another attempt may fare better."""
+    """The hub did not answer or refused; a retry may succeed."""
 
     exit_code = ExitCode.UNEXPECTED
 
 
 class DataError(TrainerError):
-    """Rows that cannot be used; the message names every line."""
+    """Rows that cannot be used; the message names the lines."""
 
     exit_code = ExitCode.DATA
 
 
 class UserCodeError(TrainerError):
-    """A grader whose errors fail the run."""
+    """A grader does not load, fails with ``onError: fail``, or fails for most completions of a step."""
 
     exit_code = ExitCode.USER_CODE
 
@@ -68,7 +68,7 @@ class SamplerError(TrainerError):
 
 
 class Preempted(TrainerError):
-    """SIGTERM or SIGINT: the state of the last whole step is on disk."""
+    """The run was stopped by SIGTERM or SIGINT; the state of the last complete step is on disk."""
 
     exit_code = ExitCode.PREEMPTED
 

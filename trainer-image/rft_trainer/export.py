@@ -1,9 +1,9 @@
-"""``python -m rft_trainer.export``: writes base plus adapter as one model that needs neither PEFT nor us.
+"""``python -m rft_trainer.export``: merges an adapter into its base model, so that loading needs no PEFT.
 
     python -m rft_trainer.export --base NAME [--revision REV] --adapter DIR --output DIR [--dtype float32]
 
-``rft export --merge`` calls it. Files are written straight into the output folder: the caller renames it when
-it is whole.
+``rft export --merge`` calls it. The files are not written atomically: the caller renames the output folder
+when it is complete.
 """
 
 import argparse
@@ -17,10 +17,10 @@ from rft_trainer.models import resolve
 
 
 def merge(base: Path, adapter: Path, output: Path, dtype: str = "auto") -> None:
-    """Write weights, configuration and tokenizer; ``auto`` is the base's own number format.
+    """Write the merged model's weights, configuration and tokenizer; ``auto`` keeps the base's dtype.
 
-    In 16 bits the sums are rounded once more; in float32 the logits are those of base plus adapter. Raises
-    ModelError.
+    In float32 the logits equal those of base plus adapter; a 16-bit dtype rounds the merged weights once
+    more. Raises ModelError.
     """
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -28,7 +28,7 @@ def merge(base: Path, adapter: Path, output: Path, dtype: str = "auto") -> None:
     kind: Any = AutoModelForCausalLM
     try:
         model: Any = PeftModel.from_pretrained(kind.from_pretrained(base, dtype=dtype), str(adapter))
-        # Refuses an adapter with weights that are not numbers, where a plain merge spoils the model.
+        # safe_merge raises for an adapter with NaN in its weights, which else would spread into the model.
         merged = model.merge_and_unload(safe_merge=True)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise ModelError(f"{adapter}: does not fit {base}: {_first_line(error)}") from error

@@ -1,4 +1,4 @@
-"""The atomic writer of ``rft_api``, with the trainer's error for a volume that cannot be written."""
+"""The atomic writer of ``rft_api``, whose OSError becomes the trainer's VolumeError."""
 
 import json
 import shutil
@@ -13,15 +13,15 @@ from rft_api import atomic
 from rft_trainer.errors import VolumeError
 
 _TORCH_WRITER = "inline_container"
-"""torch.save has no error of its own for a file that does not take it all: this is in the message."""
+"""In the message of the RuntimeError that torch.save raises for a file that it cannot write completely."""
 
 
 @contextmanager
 def new_folder(target: Path, check: Callable[[], None] = lambda: None) -> Iterator[Path]:
-    """Give a temporary folder that is renamed to ``target`` when the block succeeds.
+    """Yield a temporary folder that is renamed to ``target`` when the block succeeds.
 
-    ``check`` may refuse the rename by raising. Raises VolumeError, also where torch or safetensors in the
-    block could not write a file to its end.
+    ``check`` is called before the rename and prevents it by raising. Raises VolumeError, also where torch or
+    safetensors in the block could not write a complete file.
     """
     try:
         with atomic.new_folder(target, check) as unfinished:
@@ -44,10 +44,10 @@ def _not_written(target: Path, error: Exception) -> VolumeError:
 
 @contextmanager
 def new_file(target: Path) -> Iterator[Path]:
-    """Give the path of a temporary file that takes ``target``'s place when the block succeeds.
+    """Yield the path of a temporary file that replaces ``target`` when the block succeeds.
 
-    Raises VolumeError where the folder cannot be made or the file not be moved. What the block raises is not
-    translated: it may read from elsewhere.
+    Raises VolumeError where the folder cannot be created or the file cannot be renamed. Errors of the block
+    itself are not translated, because it may also read from other places.
     """
     unfinished = atomic.temporary(target)
     try:
@@ -70,18 +70,18 @@ def _volume_errors(target: Path) -> Iterator[None]:
 
 
 def write_pieces(target: Path, pieces: Iterable[bytes]) -> None:
-    """Replace a file with what is given piece by piece. Raises VolumeError."""
+    """Replace a file atomically by the concatenated pieces. Raises VolumeError."""
     with new_file(target) as unfinished, _volume_errors(target), unfinished.open("wb") as file:
         for piece in pieces:
             file.write(piece)
 
 
 def write_bytes(target: Path, content: bytes) -> None:
-    """Replace a file. Raises VolumeError."""
+    """Replace a file atomically. Raises VolumeError."""
     with _volume_errors(target):
         atomic.write_bytes(target, content)
 
 
 def write_json(target: Path, value: Any) -> None:
-    """Replace a JSON file. Raises VolumeError, and ValueError for what is no JSON."""
+    """Replace a JSON file atomically. Raises VolumeError, and ValueError for a value that is no JSON."""
     write_bytes(target, (json.dumps(value, allow_nan=False) + "\n").encode())

@@ -1,6 +1,6 @@
-"""``python -m rft_trainer.follower FD``: one of the processes that training is divided over.
+"""``python -m rft_trainer.follower FD``: one process of distributed training, with rank 1 or higher.
 
-Started by the trainer, which leads it over the pipe FD. Ends when the trainer does, in whatever way.
+The trainer, rank 0, starts it and sends it commands over the pipe FD. It ends when the trainer ends.
 """
 
 import logging
@@ -22,7 +22,7 @@ log = logging.getLogger("rft_trainer")
 
 
 def serve(pipe: Connection) -> None:
-    """Do what the leader says until it is gone. Raises TrainerError, torch.OutOfMemoryError."""
+    """Execute the leader's commands until it closes the pipe. Raises TrainerError, torch.OutOfMemoryError."""
     orders = follow(pipe)
     post: Post | None = next(orders, None)
     options: PolicyOptions | None = next(orders, None)
@@ -42,9 +42,9 @@ def serve(pipe: Connection) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """Serve, and say why when it goes wrong."""
+    """Serve the leader; send it the message of an error, and return the exit code."""
     machine.die_with_parent()
-    # The leader decides what a signal to the group means.
+    # Signals reach the whole process group; the leader alone decides what to do about them.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
     except (TrainerError, RuntimeError, OSError) as error:
         code = _code(error)
         log.log(logging.ERROR, "%s", error, exc_info=error if code == ExitCode.UNEXPECTED else None)
-        with suppress(OSError):  # the leader may be gone, and with it who would read it
+        with suppress(OSError):  # the leader may have ended, then nobody reads the message
             pipe.send(str(error)[:2000])
         return code
     return ExitCode.OK

@@ -1,4 +1,4 @@
-"""Held-out evaluation: the same rows for the base and for every tuned policy."""
+"""Held-out evaluation, on the same rows for the base model and for every tuned policy."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -17,12 +17,12 @@ from rft_trainer.rollout.engine import Request, RolloutEngine, SamplingParameter
 from rft_trainer.sampling import Rollout, complete_and_score
 
 REWARD = "reward"
-"""Key of the whole reward beside the graders' names, in capital-free words no grader shares."""
+"""Key of the total reward in a mapping whose other keys are graders' names."""
 
 
 @dataclass(frozen=True)
 class RowScores:
-    """Scores of one policy: by row, averaged over its samples. None: nothing of that row was graded."""
+    """Scores of one policy for each row, averaged over the row's samples. None: no sample was graded."""
 
     step: int
     lines: list[int]
@@ -33,7 +33,7 @@ class RowScores:
 
     @property
     def mean_reward(self) -> float:
-        """Mean reward over the rows that were graded."""
+        """Mean reward over the graded rows."""
         return _mean(self.reward) or 0.0
 
     def save(self, folder: Path) -> None:
@@ -42,7 +42,7 @@ class RowScores:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "RowScores":
-        """Read what ``save`` wrote."""
+        """Read scores from the JSON object that ``save`` wrote."""
         return cls(**value)
 
 
@@ -55,9 +55,9 @@ def evaluate(
     scorer: Scorer,
     should_stop: Callable[[], bool],
 ) -> RowScores:
-    """Answer and grade every held-out prompt with the engine's current adapter.
+    """Generate and grade completions of every held-out prompt with the engine's current adapter.
 
-    Greedy requests carry neither top-k nor top-p, and one sample each.
+    With greedy decoding each prompt gets one sample, and top-k and top-p are off.
     """
     evaluation, sampling = spec.evaluation, spec.sampling
     if evaluation.temperature == 0:
@@ -73,7 +73,7 @@ def evaluate(
             tuple(sampling.stop or ()),
         )
     repeated = [prompt for prompt in prompts for _ in range(samples)]
-    # Seeds without the step: differences come from the policies alone.
+    # The seeds do not depend on the step, so differences between evaluations come from the policies alone.
     requests = [
         Request(
             prompt.token_ids, rollout_seed(seed, "held-out", prompt.row.line, index % samples), parameters
@@ -102,9 +102,9 @@ def compare(
     best: RowScores | None = None,
     selected: bool = False,
 ) -> EvaluationResult:
-    """Put the policies side by side: means, paired differences and their intervals.
+    """Return the comparison of the policies: means, paired differences and their intervals.
 
-    ``selected``: ``best`` was chosen among several.
+    ``selected``: ``best`` is the best of several policies, so its difference is biased upwards.
     """
     chosen = None
     if best is not None:

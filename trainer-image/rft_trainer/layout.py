@@ -1,9 +1,9 @@
-"""How completions are laid out for one forward pass: no token is computed twice, little is padding.
+"""Packs completions into rows for one forward pass, with shared prompts and little padding.
 
-A row holds a prompt followed by one or more of its completions. Each completion sees the prompt and itself
-(a mask hides its siblings, positions restart after the prompt), so a group of G rollouts costs one prompt,
-not G. Where the completions are long, attention over hidden siblings would cost more than the shared
-prompt saves; then each rollout is a row of its own and needs no mask.
+A row is a prompt followed by one or more of its completions. Each completion attends to the prompt and to
+itself only (a mask hides the other completions, and positions restart after the prompt). So a group of G
+rollouts computes its prompt once, not G times. For long completions the masked part of the attention costs
+more than the shared prompt saves; then each rollout is a row of its own and needs no mask.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Sample:
-    """One accepted rollout: what the loss needs of it. ``masked`` ones count, but carry no loss."""
+    """What the loss needs of one accepted rollout. The tokens of a ``masked`` one have no loss."""
 
     completion_ids: tuple[int, ...]
     sampler_logprobs: tuple[float, ...]
@@ -25,18 +25,18 @@ class Sample:
 
 @dataclass(frozen=True)
 class Row:
-    """A prompt and the completions that share it."""
+    """One row of a batch: a prompt, and the completions that share it."""
 
     prompt_ids: tuple[int, ...]
     samples: tuple[Sample, ...]
 
     @property
     def length(self) -> int:
-        """Tokens to compute. The last token of a completion predicts nothing, so it is left out."""
+        """Number of tokens to compute. The last token of a completion predicts nothing and is left out."""
         return len(self.prompt_ids) + sum(len(sample.completion_ids) - 1 for sample in self.samples)
 
     def masked(self) -> "Row":
-        """The same row, computed like any other, that counts nothing."""
+        """Return the same row with all its completions masked: it is computed, but has no loss."""
         return replace(self, samples=tuple(replace(sample, masked=True) for sample in self.samples))
 
 
@@ -44,8 +44,8 @@ class Row:
 class MicroBatch:
     """Tensors of B rows of T tokens with N completion tokens of S sequences.
 
-    ``source_N`` indexes the flattened (B·T) position that predicts ``target_N``. ``attention_B_1_T_T`` is
-    None where plain causal attention is right.
+    ``source_N`` is the index into the flattened (B·T) positions of the one that predicts ``target_N``.
+    ``attention_B_1_T_T`` is None where plain causal attention is correct.
     """
 
     tokens_B_T: Tensor
@@ -73,12 +73,11 @@ def rows_of_group(
     hidden_size: int | None,
     max_tokens: int | None = None,
 ) -> list[Row]:
-    """Lay a group out as one row or as one row per rollout, whichever costs less.
+    """Return the rows of a group: one for all rollouts or one for each, whichever computes less.
 
-    A shared row is no longer than ``max_tokens``, where memory is planned for so many.
-
-    A token costs about 1 + length / (6 · hidden size) in units of its matrix products. ``hidden_size`` None:
-    the model does not take a mask of its own, so rows are never shared.
+    The cost of a token is about 1 + row length / (6 · hidden size), in units of its matrix products; the
+    second term is attention. ``hidden_size`` None: the model accepts no custom mask, so rows are never
+    shared. ``max_tokens`` limits the length of a shared row; None: no limit is planned.
     """
     kept = [sample for sample in samples if sample.completion_ids]
     single = [Row(tuple(prompt_ids), (sample,)) for sample in kept]
@@ -94,9 +93,10 @@ def rows_of_group(
 
 
 def micro_batches(rows: Sequence[Row], max_tokens: int) -> Iterator[list[Row]]:
-    """Cut rows, longest first, so that each rectangle of rows holds at most ``max_tokens`` tokens.
+    """Yield micro-batches of at most ``max_tokens`` tokens, padding included.
 
-    Neighbours in length share a rectangle, which keeps padding low. A row longer than that goes alone.
+    Rows are sorted by length, longest first, because rows of similar length need little padding. A row longer
+    than ``max_tokens`` is a micro-batch of its own.
     """
     batch: list[Row] = []
     for row in sorted(rows, key=lambda row: -row.length):
@@ -109,7 +109,7 @@ def micro_batches(rows: Sequence[Row], max_tokens: int) -> Iterator[list[Row]]:
 
 
 def build(rows: Sequence[Row], pad_id: int = 0) -> MicroBatch:
-    """Turn rows into tensors on the CPU."""
+    """Return the tensors of a micro-batch, on the CPU."""
     width = max(row.length for row in rows)
     tokens_B_T = torch.full((len(rows), width), pad_id, dtype=torch.long)
     positions_B_T = torch.arange(width).repeat(len(rows), 1)
@@ -153,7 +153,7 @@ def build(rows: Sequence[Row], pad_id: int = 0) -> MicroBatch:
 
 
 def _siblings_hidden(segments_B_T: Tensor) -> Tensor:
-    """Causal attention within a completion and to its prompt (segment 0); True means "may see"."""
+    """Return the mask: causal attention within a completion and to its prompt (segment 0). True: attends."""
     width = segments_B_T.shape[1]
     causal_T_T = torch.ones((width, width), dtype=torch.bool).tril()
     same_B_T_T = segments_B_T[:, :, None] == segments_B_T[:, None, :]

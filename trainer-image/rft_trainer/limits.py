@@ -1,4 +1,4 @@
-"""The container's memory against the plan's: too little is refused before anything is loaded."""
+"""Checks the container's memory limit against the plan, before anything is loaded."""
 
 from rft_api.runconfig import RunConfig
 from rft_planner.sizes import mib, quantity
@@ -9,10 +9,12 @@ _LOWER = "spec.training.maxContextLength, spec.training.loraRank or spec.samplin
 
 
 def refuse_too_little(config: RunConfig, limit: int | None = None) -> None:
-    """Compare the memory that there is, ``limit`` bytes or what the container may hold, with the least.
+    """Compare the memory limit with the least memory that the plan needs.
+
+    ``limit`` is in bytes; None: the container's own limit.
 
     Raises:
-        ConfigurationError: if it is less and the plan is not forced; names both numbers and the fix.
+        ConfigurationError: if it is less, unless the job disables this check; names both numbers and the fix.
     """
     plan = config.plan
     if config.device != "cpu" or plan is None or plan.least_memory is None or plan.forced:
@@ -27,9 +29,9 @@ def refuse_too_little(config: RunConfig, limit: int | None = None) -> None:
 
 
 def after_kills(error: Exception, config: RunConfig, kills: int) -> Exception:
-    """Return what ended the run: a sampler that the kernel killed ran out of memory, like the trainer.
+    """Return the error that ended the run: MemoryExhausted where the kernel killed the sampler for memory.
 
-    ``kills`` is what the kernel's counter stood at when the attempt began.
+    ``kills`` is the value of the kernel's counter of such kills when the attempt began.
     """
     if not isinstance(error, SamplerError) or machine.out_of_memory_kills() <= kills:
         return error

@@ -16,16 +16,16 @@ from rft_api.status import Plan, RFTJobStatus, RunStatus
 
 STATUS_FILE = "status.yaml"
 WRITE_SECONDS = 1.0
-"""Shortest time between two writes that nothing forces."""
+"""Shortest time between two writes that are not forced."""
 
 
 def phase_of(run: RunStatus, ending: Ending | None) -> Phase:
-    """Return the phase of a run, by its progress and how it ended."""
+    """Return the phase of a run from its progress and its ending."""
     if ending is None:
         return "Starting" if run.progress.stage == "preparing" else "Running"
     if ending.exit_code == ExitCode.OK:
         return "Succeeded"
-    # Asked to stop, with a checkpoint: the same command goes on from there.
+    # Stopped with a checkpoint: the same command resumes from it.
     return "Suspended" if ending.exit_code == ExitCode.PREEMPTED else "Failed"
 
 
@@ -33,7 +33,7 @@ class LocalStatus:
     """Writes ``status.yaml`` into the run's folder."""
 
     def __init__(self, config: RunConfig) -> None:
-        """Take over what an earlier attempt wrote: start time, conditions, attempts."""
+        """Read start time, conditions and attempts from the file of an earlier attempt."""
         self._path = Path(config.run_dir) / STATUS_FILE
         self._plan = (config.plan or Plan(device=config.device, gpus=config.gpus)).model_copy(
             update={"effective": config.effective}
@@ -45,12 +45,12 @@ class LocalStatus:
         self._written_at = -WRITE_SECONDS
 
     def write(self, run: RunStatus, ending: Ending | None, *, force: bool = False) -> None:
-        """Replace the file atomically. Raises OSError.
+        """Replace the file atomically, at most once a second unless there is an ending or ``force``.
 
-        Without an ending or ``force`` it does so once a second at most.
+        Raises OSError.
         """
         if ending is not None and ending.exit_code == ExitCode.FENCED:
-            return  # the folder belongs to a newer attempt
+            return  # a newer attempt owns the folder
         if not (force or ending) and time.monotonic() - self._written_at < WRITE_SECONDS:
             return
         body = self.status(run, ending, _now()).dump()
@@ -84,7 +84,7 @@ class LocalStatus:
         )
 
     def _read(self) -> dict[str, Any]:
-        """Return the file of an earlier attempt; whatever cannot be read is no reason to fail."""
+        """Return the content of an earlier attempt's file; empty where it cannot be read."""
         try:
             value = yaml.safe_load(self._path.read_text(encoding="utf-8"))
         except (OSError, ValueError, yaml.YAMLError):

@@ -1,7 +1,7 @@
 """Log-probabilities of sampled tokens under temperature, top-k and top-p, from hidden states.
 
-Logits exist only at completion positions, a chunk at a time: for 32k tokens and a vocabulary of 152k they
-would take 20 GB. While gradients are needed a chunk's logits are computed again in the backward pass.
+Logits are computed for completion positions only, one chunk after the other: for 32k tokens and a vocabulary
+of 152k they would take 20 GB. Where gradients are needed, the backward pass computes a chunk's logits again.
 """
 
 from collections.abc import Callable
@@ -14,12 +14,12 @@ from torch.utils.checkpoint import checkpoint
 from rft_planner.memory import LOGITS_CHUNK_TOKENS
 
 CHUNK_TOKENS = LOGITS_CHUNK_TOKENS
-"""Positions whose logits exist at once."""
+"""Number of positions whose logits are in memory at the same time."""
 
 
 @dataclass(frozen=True)
 class Filter:
-    """The processed distribution: temperature, then top-k (0 is off), then top-p (1 is off)."""
+    """Parameters of the filtered distribution: temperature, then top-k (0: off), then top-p (1: off)."""
 
     temperature: float
     top_k: int
@@ -28,7 +28,7 @@ class Filter:
 
 @dataclass(frozen=True)
 class TokenLogprobs:
-    """Per sampled token, in nats. ``outside_N`` marks those the filter alone would have removed."""
+    """Log-probs of the sampled tokens, in nats. ``outside_N`` marks tokens that the filter would remove."""
 
     filtered_N: Tensor
     unfiltered_N: Tensor
@@ -39,7 +39,7 @@ class TokenLogprobs:
 def unfiltered_logprobs(
     hidden_N_H: Tensor, target_N: Tensor, head: Callable[[Tensor], Tensor], temperature: float
 ) -> Tensor:
-    """Return log-probs (N) under temperature alone, for the KL's reference. Carries no gradient."""
+    """Return log-probs (N) under temperature alone, without gradient, for the reference of the KL penalty."""
     parts = []
     with torch.no_grad():
         for start in range(0, len(target_N), CHUNK_TOKENS):
@@ -54,9 +54,9 @@ def token_logprobs(
 ) -> TokenLogprobs:
     """Return log-probs of ``target_N`` given the hidden states that predict them.
 
-    ``head`` maps (n, H) to logits (n, V), in float32 or wider. The filter set is made from detached logits
-    and joined with the sampled token, so that a sampler whose rounding differs never gives an infinite
-    log-prob.
+    ``head`` maps (n, H) to logits (n, V), in float32 or wider. The set of tokens that the filter keeps is
+    computed from detached logits, and the sampled token is added to it. Else a sampler that rounds
+    differently could draw a token outside the set, with a log-prob of minus infinity.
     """
 
     def one_chunk(hidden_n_H: Tensor, target_n: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -75,7 +75,7 @@ def token_logprobs(
 def _from_logits(
     scaled_n_V: Tensor, target_n: Tensor, settings: Filter
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Filtered and unfiltered log-prob, entropy and "outside" of each target."""
+    """Return filtered and unfiltered log-prob, entropy, and whether it is outside the filter, per target."""
     chosen_n = scaled_n_V.gather(1, target_n[:, None]).squeeze(1)
     unfiltered_n = chosen_n - scaled_n_V.logsumexp(dim=1)
     if settings.top_k == 0 and settings.top_p >= 1:
@@ -94,7 +94,7 @@ def _from_logits(
 
 @torch.no_grad()
 def _entropy(scores_n_K: Tensor) -> Tensor:
-    """Entropy of softmax(scores), in nats; a score of minus infinity has no share."""
+    """Return the entropy of softmax(scores), in nats; a score of minus infinity adds nothing."""
     logprobs_n_K = scores_n_K.log_softmax(dim=1)
     return -(logprobs_n_K.exp() * logprobs_n_K.clamp(min=-1e9)).sum(dim=1)
 
@@ -102,8 +102,8 @@ def _entropy(scores_n_K: Tensor) -> Tensor:
 def filter_set(scaled_n_V: Tensor, settings: Filter) -> tuple[Tensor, Tensor]:
     """Return candidate token ids (n, K), most probable first, and which of them top-p keeps.
 
-    Top-k comes first and top-p looks at the probabilities that are left, renormalized, as in vLLM's sampler;
-    the most probable token always stays.
+    Top-k comes first; top-p is applied to the remaining probabilities, renormalized, as in vLLM's sampler.
+    The most probable token is always kept.
     """
     size = settings.top_k or scaled_n_V.shape[1]
     values_n_K, index_n_K = scaled_n_V.topk(min(size, scaled_n_V.shape[1]), dim=1)

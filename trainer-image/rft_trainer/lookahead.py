@@ -1,11 +1,11 @@
-"""The next batch, sampled while the last one is trained on.
+"""Samples the next batch while the current one is trained on.
 
-The sampler works for one side at a time: its batch is waited for before a new adapter is published to it. So
-a batch is at most one adapter version behind the policy that is trained on it, whatever more
-``maxStaleness`` would allow, and a step takes as long as the longer of its two halves.
+A new adapter is published only after the sampler has finished its batch. So a batch is sampled at most one
+adapter version before the policy that is trained on it, even where ``maxStaleness`` allows more, and a step
+takes as long as the longer of sampling and update.
 
-What the update makes of such a batch is what it makes of any other: the policy ratio is that of the current
-weights, and the weight for the sampler's mismatch, which then holds the version between them too, is bounded.
+The update treats such a batch like any other. The policy ratio starts from the current weights. The
+difference of one version is part of the mismatch weight (sampler against trainer), which is bounded.
 """
 
 from collections.abc import Callable
@@ -18,14 +18,14 @@ from rft_trainer.sampling import SampledBatch
 
 
 class Ahead(NamedTuple):
-    """A batch that is laid out and being sampled."""
+    """A batch whose prompts are chosen and which is being sampled."""
 
     laid_out: Batch
     sampled: Future[SampledBatch]
 
 
 class Lookahead:
-    """At most one batch ahead. A context manager: leaving it waits for what is still being sampled."""
+    """Samples at most one batch ahead, in a thread. A context manager: its exit waits for that batch."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "sampling")
@@ -38,19 +38,19 @@ class Lookahead:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Wait for the sampler; nobody wants the batch any more."""
+        """Wait until the sampler is idle; its batch is discarded."""
         self._thread.shutdown(wait=True, cancel_futures=True)
 
     def begin(self, laid_out: Batch, sample: Callable[[], SampledBatch]) -> None:
-        """Begin to sample the batch that comes next."""
+        """Start sampling the next batch."""
         self._next = Ahead(laid_out, self._thread.submit(sample))
 
     def settle(self) -> None:
-        """Wait until the sampler is idle. What went wrong is told to who takes the batch."""
+        """Wait until the sampler is idle. Its error, if any, is raised where the batch's result is read."""
         if self._next is not None:
             self._next.sampled.exception()
 
     def take(self) -> Ahead | None:
-        """Return the batch that was begun, once; ``None`` where none was."""
+        """Return the batch that was started, and forget it; ``None`` where none was started."""
         taken, self._next = self._next, None
         return taken

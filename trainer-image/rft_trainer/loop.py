@@ -1,7 +1,8 @@
-"""The run, from its first evaluation to its last, readable from top to bottom.
+"""The training loop, from the first evaluation to the last.
 
-There is one update a batch, and its policy ratio is that of the current weights: 1. The policy that sampled
-the batch is the same, or the one before where generation overlaps training (``lookahead``).
+Each batch has one optimizer step, so the policy ratio (new over old policy) is 1 when its gradient is taken.
+The batch was sampled by the current policy, or by the one before it where generation overlaps training
+(``lookahead``).
 """
 
 import json
@@ -41,7 +42,7 @@ log = logging.getLogger(__name__)
 
 
 class Run:
-    """One attempt at a run. ``train`` does all of it."""
+    """One attempt at a run; ``train`` is its only entry point."""
 
     def __init__(
         self,
@@ -51,7 +52,7 @@ class Run:
         should_stop: Callable[[], bool],
         trackers: Trackers | None = None,
     ) -> None:
-        """Take the run's folder over. Raises VolumeError."""
+        """Take ownership of the run's folder. Raises VolumeError."""
         self.config = config
         self.spec = config.spec
         self.seed = config.effective.seed
@@ -78,14 +79,14 @@ class Run:
                 reason = self._steps(parts)
                 self._evaluate_tuned(parts, base)
             except Preempted:
-                # Raised only between whole steps' changes: the state is that of the last whole step.
+                # Never raised while the state changes: it is that of the last complete step.
                 self._save(parts)
                 raise
             self._finish(parts)
         return reason
 
     def _steps(self, parts: Parts) -> str:
-        """Step until the last epoch ends or a stop rule speaks."""
+        """Train until the last epoch ends or a stop rule applies; return the reason."""
         self._enter("training")
         heldout_reward: float | None = None
         with Lookahead() as ahead:
@@ -136,7 +137,7 @@ class Run:
         }
         row = metrics_row(self.state, batch, result, rate, seconds, ended - started, self.fence.number)
         assert self.metrics is not None
-        self.fence.check()  # publishing may have taken long
+        self.fence.check()  # a newer attempt may have started during a long publish
         self.metrics.append(row)
         save_rollouts(self.folder / "rollouts", step, batch.groups)
         self.trackers.log(row)
@@ -152,7 +153,7 @@ class Run:
         )
 
     def _look_ahead(self, parts: Parts, laid_out: Batch, ahead: Lookahead) -> None:
-        """Begin with the batch after ``laid_out``, where that is not the last and generation overlaps."""
+        """Start sampling the batch after ``laid_out``, if there is one and generation overlaps training."""
         stop, step = self._stop(), self.state.step + 2
         is_last = stop is not None and stop.max_steps is not None and step > stop.max_steps
         if is_last or not parts.overlaps:
@@ -160,12 +161,12 @@ class Run:
         try:
             following = parts.train.batch(laid_out.after, *self._room())
         except DataError:
-            return  # told when its turn comes, after the step before it
+            return  # raised again when the batch is needed, so that the current step is still finished
         if following.prompts:
             ahead.begin(following, lambda: self._sample(parts, following.prompts, step))
 
     def _next_batch(self, parts: Parts) -> Batch:
-        """Lay out the next batch; empty after the last epoch. Rows that are broken end the run."""
+        """Return the next batch, empty after the last epoch. Raises DataError for broken rows."""
         try:
             return parts.train.batch(self.state.position, *self._room())
         except DataError:
@@ -173,13 +174,13 @@ class Run:
             raise
 
     def _room(self) -> tuple[int, int, float, int]:
-        """Epochs, rollouts of a prompt, the length expected of one, and the tokens of a step."""
+        """Return epochs, rollouts per prompt, expected completion length in tokens, and tokens per step."""
         training = self.spec.training
         rollouts = self.spec.sampling.num_rollouts
         return training.epochs, rollouts, self.state.expected_completion, training.batch_size_tokens
 
     def _advance(self, batch: SampledBatch, laid_out: Batch) -> None:
-        """Move the state past a trained batch."""
+        """Update the state after a batch was trained."""
         state = self.state
         accepted = [rollout for group in batch.groups for rollout in group.accepted]
         lengths = [len(rollout.generated.token_ids) for rollout in accepted]
@@ -195,7 +196,7 @@ class Run:
             state.grader_errors[name] = state.grader_errors.get(name, 0) + count
 
     def _publish_adapter(self, parts: Parts) -> None:
-        """Write the current weights as a new version and sample from it; drop versions that are past."""
+        """Save the adapter as a new version, sample from it, and remove all but the last two versions."""
         self.state.adapter_version += 1
         adapters = self.folder / "adapters"
         version = parts.policy.save_version(adapters, self.state.adapter_version, self.fence.check)
@@ -205,22 +206,22 @@ class Run:
             shutil.rmtree(old, ignore_errors=True)
 
     def _total_steps(self, parts: Parts) -> int:
-        """Steps in all, as far as can be told from the lengths so far."""
+        """Return the total number of steps, estimated from the completion lengths so far."""
         total = self.state.step + parts.train.steps_left(self.state.position, *self._room())
         stop = self._stop()
         limit = stop.max_steps if stop is not None else None
         return total if limit is None else min(total, max(limit, self.state.step))
 
     def _stop(self) -> Stop | None:
-        """``spec.stop``, which may change while the run goes on."""
+        """Return ``spec.stop``: as the operator sent it last, else as the run was started with."""
         return self.reporter.stop if self.reporter.stop is not None else self.spec.stop
 
     def _is_last(self, parts: Parts) -> bool:
-        """Whether nothing is left but what is already laid out."""
+        """Whether no step is left, by the current estimate."""
         return self._total_steps(parts) == self.state.step
 
     def _preflight(self, parts: Parts) -> None:
-        """See what a few prompts earn, once for all attempts. Raises ConfigurationError under ``require``."""
+        """Check the rewards of a few prompts, once per run. Raises ConfigurationError under ``require``."""
         if self.spec.model.adapter is not None and self._saved_evaluation(0) is None:
             version = parts.policy.save_version(self.folder / "adapters", 0, self.fence.check)
             parts.engine.use_adapter(version)
@@ -238,7 +239,7 @@ class Run:
             raise ConfigurationError("; ".join(f"{entry.parameter}: {entry.message}" for entry in found))
 
     def _sample(self, parts: Parts, prompts: list[Prompt], step: int) -> SampledBatch:
-        """Sample and grade at training settings."""
+        """Sample and grade a batch with the sampling parameters of training."""
         return sample_batch(
             prompts,
             self.spec.sampling.num_rollouts,
@@ -254,7 +255,7 @@ class Run:
     # --- evaluation -------------------------------------------------------------------------------
 
     def _evaluate_base(self, parts: Parts) -> RowScores:
-        """Evaluate the starting policy, once for all attempts."""
+        """Evaluate the starting policy, once per run."""
         saved = self._saved_evaluation(0)
         if saved is None:
             self._enter("evaluatingBase")
@@ -266,7 +267,7 @@ class Run:
         return saved
 
     def _evaluate_if_due(self, parts: Parts) -> float | None:
-        """Evaluate every so many steps and keep the best; returns the mean held-out reward."""
+        """Evaluate every ``evaluation.everySteps`` steps; return the mean held-out reward, else None."""
         every = self.spec.evaluation.every_steps
         if every is None or self.state.step % every:
             return None
@@ -280,7 +281,7 @@ class Run:
         return scores.mean_reward
 
     def _evaluate_tuned(self, parts: Parts, base: RowScores) -> None:
-        """Evaluate the last policy on the base's rows."""
+        """Evaluate the final policy on the same rows as the base."""
         self._save(parts)
         self._enter("evaluatingTuned")
         tuned = self._saved_evaluation(self.state.step) or self._evaluate(parts, self.state.step)
@@ -288,7 +289,7 @@ class Run:
         self._compare(base, tuned)
 
     def _is_best(self, parts: Parts, scores: RowScores) -> bool:
-        """Keep the checkpoint of a policy that does better on the held-out rows than any before."""
+        """Return whether the held-out reward is the highest so far; if so, save the checkpoint as best."""
         state = self.state
         if state.step == 0 or (state.best_reward is not None and scores.mean_reward <= state.best_reward):
             return False
@@ -298,9 +299,9 @@ class Run:
         return True
 
     def _compare(self, base: RowScores, tuned: RowScores) -> None:
-        """Put base, tuned and best side by side in the status."""
+        """Write the comparison of base, tuned and best policy into the status."""
         best = self._saved_evaluation(self.state.best_step) if self.state.best_step else None
-        several = len(list((self.folder / "evaluation").glob("step-*.json"))) > 2  # the base's is one
+        several = len(list((self.folder / "evaluation").glob("step-*.json"))) > 2  # one of them is the base's
         self.status.evaluation = compare(base, tuned, self.seed, best, selected=several)
 
     def _evaluate(self, parts: Parts, step: int) -> RowScores:
@@ -316,7 +317,7 @@ class Run:
         return scores
 
     def _saved_evaluation(self, step: int) -> RowScores | None:
-        """Read the evaluation of a step, where an attempt has made one of the same rows."""
+        """Read the evaluation of a step that an earlier attempt saved; None where there is none."""
         path = self.folder / "evaluation" / f"step-{step:06d}.json"
         try:
             return RowScores.from_json(json.loads(path.read_text(encoding="utf-8")))
@@ -326,7 +327,7 @@ class Run:
     # --- state ------------------------------------------------------------------------------------
 
     def _resume(self, parts: Parts) -> None:
-        """Go on from the newest checkpoint, where there is one."""
+        """Restore the newest checkpoint, where there is one."""
         state = parts.checkpoints.load_latest(parts.policy, parts.optimizer, parts.schedule)
         if state is not None:
             self.state = state
@@ -334,27 +335,27 @@ class Run:
             self._name_checkpoints(parts, parts.checkpoints.path(state.step))
         self.status.resumed_from_step = self.state.step
         self.status.dropped_prompts = parts.dropped_prompts + self.state.dropped_prompts
-        self.fence.check()  # loading the model took long, and what follows removes later steps
+        self.fence.check()  # the load took long; what a newer attempt has written must not be removed
         self.metrics = MetricsFile(self.folder / "metrics.jsonl", self.state.step)
         clean(self.folder, self.state.step)
         self.status.total_steps = self._total_steps(parts)
 
     def _save(self, parts: Parts) -> None:
-        """Write a checkpoint of the last whole step."""
+        """Write a checkpoint of the last complete step."""
         if self.state.step == 0:
-            return  # nothing has moved: starting anew gives the same
+            return  # nothing is trained yet, so a new start gives the same result
         path = parts.checkpoints.save(self.state, parts.policy, parts.optimizer, parts.schedule)
         self._name_checkpoints(parts, path)
 
     def _name_checkpoints(self, parts: Parts, newest: Path) -> None:
-        """Tell where the newest checkpoint is, and the best."""
+        """Write the paths of the newest and the best checkpoint into the status."""
         named = {"checkpoint": str(newest)}
         if self.state.best_step:
             named["best_checkpoint"] = str(parts.checkpoints.path(self.state.best_step))
         self.status.output = self.status.output.model_copy(update=named)
 
     def _finish(self, parts: Parts) -> None:
-        """Put the final adapter where people look for it."""
+        """Write the final adapter to ``adapter/`` in the run's folder."""
         self.fence.check()
         target = self.folder / "adapter"
         shutil.rmtree(target, ignore_errors=True)
@@ -378,10 +379,10 @@ class Run:
         return snapshot
 
     def snapshot(self) -> RunStatus:
-        """The run's status as it is now."""
+        """Return the current status of the run."""
         return self.status.snapshot(self.state, self.metrics.rows if self.metrics else [])
 
 
 def _first(batch: SampledBatch) -> str:
-    """The first error of each grader."""
+    """Return the first error message of each grader."""
     return "; ".join(f"{name}: {message}" for name, message in batch.scores.first_errors.items())

@@ -1,4 +1,4 @@
-"""What the trainer may use of the machine it runs on."""
+"""Cores and memory that the trainer may use on this machine."""
 
 import ctypes
 import math
@@ -11,18 +11,18 @@ CGROUPS = Path("/sys/fs/cgroup")
 _M_MMAP_THRESHOLD = -3
 _BLOCK_OF_ITS_OWN = 128 * 1024
 _NO_LIMIT = 2**60
-"""Above it a limit of the first version means none: it writes the largest number of whole pages."""
+"""A larger limit of cgroup v1 means none: the kernel writes the largest number of whole pages."""
 
 
 def affine_cores() -> int:
-    """Number of cores the scheduler may put this process on."""
+    """Number of cores in this process's CPU affinity."""
     return len(os.sched_getaffinity(0))
 
 
 def cpu_quota() -> float | None:
-    """Cores' worth of time this cgroup may use; None without a limit.
+    """CPU quota of this cgroup, in cores; None without a limit.
 
-    A container with ``limits.cpu: 2`` still sees every core of its node.
+    It is needed because a container with ``limits.cpu: 2`` still sees every core of its node.
     """
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
@@ -38,21 +38,21 @@ def cpu_quota() -> float | None:
 
 
 def usable_cores() -> int:
-    """Threads worth starting: the allowed cores, or the cgroup's quota where that is less."""
+    """Number of threads to start: the allowed cores, or the cgroup's quota where that is less."""
     quota = cpu_quota()
     cores = affine_cores()
     return cores if quota is None else max(1, min(cores, math.floor(quota)))
 
 
 def die_with_parent(signal_number: int = signal.SIGKILL) -> None:
-    """Ask the kernel to signal this process when its parent's starting thread ends."""
+    """Ask the kernel to send this process a signal when the thread that started it ends."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, int(signal_number))
 
 
 def memory_limit(root: Path = CGROUPS, process: Path = Path("/proc/self/cgroup")) -> int | None:
-    """Bytes that this container may hold; None without a limit.
+    """Memory limit of this container, in bytes; None without a limit.
 
-    In a container the group's own files are at the root; elsewhere in the folder that ``process`` names.
+    In a container the files of its cgroup are at ``root``; elsewhere in the folder that ``process`` names.
     """
     found = [
         limit
@@ -64,14 +64,14 @@ def memory_limit(root: Path = CGROUPS, process: Path = Path("/proc/self/cgroup")
 
 
 def out_of_memory_kills(root: Path = CGROUPS, process: Path = Path("/proc/self/cgroup")) -> int:
-    """Processes of this container that the kernel has killed at its memory limit; 0 where unknown."""
-    # Of its own group only: those around it count other containers too.
+    """Number of processes of this container that the kernel killed at the memory limit; 0 where unknown."""
+    # Only of its own cgroup, because the counters of parent groups include other containers.
     found = (_kills(folder) for folder in _memory_groups(root, process))
     return next((kills for kills in found if kills is not None), 0)
 
 
 def _memory_groups(root: Path, process: Path) -> list[Path]:
-    """Folders of this process's memory group and of those around it, of either version of cgroups."""
+    """Return the folders of this process's memory cgroup and of its parents, for cgroup v1 and v2."""
     try:
         lines = process.read_text().splitlines()
     except OSError:
@@ -82,7 +82,8 @@ def _memory_groups(root: Path, process: Path) -> list[Path]:
             top = root / controllers
             own = top / path.lstrip("/")
             found += [own, *(parent for parent in own.parents if parent.is_relative_to(top))]
-    # Where the container sees its own group as the root, the path is that of the host and leads nowhere.
+    # A container may see its own cgroup as the root. The path in ``process`` is then that of the host and
+    # does not exist here.
     return list(dict.fromkeys([*found, root / "memory", root]))
 
 
@@ -94,7 +95,7 @@ def _number(path: Path) -> int | None:
 
 
 def _kills(folder: Path) -> int | None:
-    """The line ``oom_kill 2`` of memory.events, or of memory.oom_control in the first version."""
+    """Return N of the line ``oom_kill N`` in memory.events, or in memory.oom_control of cgroup v1."""
     for name in ("memory.events", "memory.oom_control"):
         try:
             counts = dict(line.split() for line in (folder / name).read_text().splitlines())
@@ -106,18 +107,19 @@ def _kills(folder: Path) -> int | None:
 
 
 def total_memory() -> int:
-    """Bytes of this machine."""
+    """Memory of this machine, in bytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def give_large_blocks_back() -> bool:
-    """Let glibc map every large block on its own, so that what is freed goes back; whether it does.
+    """Make glibc return freed large blocks to the kernel at once; return whether that worked.
 
-    By default the size from which it does so grows with what was freed, up to 32 MiB: tensors of every
-    length then leave holes. It costs an update up to twice its time, so tcmalloc is preferred where there
-    is one (``allocator``).
+    It does so for blocks with a memory map of their own. By default the size from which a block gets one
+    grows with the blocks freed, up to 32 MiB, so tensors of many sizes fragment the heap. A fixed size avoids
+    that, but an update can take twice the time. So tcmalloc is preferred where it is installed
+    (``allocator``).
     """
     try:
         return bool(ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _BLOCK_OF_ITS_OWN))
-    except AttributeError:  # another C library
+    except AttributeError:  # a C library other than glibc
         return False

@@ -1,4 +1,4 @@
-"""One row of ``metrics.jsonl``: what a step was."""
+"""Builds the row of ``metrics.jsonl`` of one step."""
 
 import math
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ def metrics_row(
     step_seconds: float,
     attempt: int,
 ) -> dict[str, Any]:
-    """Return the row of the step that ``state`` has just passed. Not-a-number becomes None."""
+    """Return the row of the step that was just made, ``state.step``. NaN becomes None."""
     rollouts = [rollout for group in batch.groups for rollout in group.rollouts]
     accepted = [rollout for group in batch.groups for rollout in group.accepted]
     kept = [group for group in batch.groups if not group.dropped]

@@ -56,7 +56,7 @@ def resolve(name: str, revision: str | None = None) -> Path:
 
 def _from_hub(name: str, revision: str | None) -> Path:
     """Download the snapshot of a hub id, or find it in the hub's own cache."""
-    # Read once, at import: a machine without a route would otherwise retry for minutes.
+    # The variable is read once, at import. Without it a machine without network would retry for minutes.
     os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", "5")
     from huggingface_hub import snapshot_download
 
@@ -68,7 +68,7 @@ def _from_hub(name: str, revision: str | None) -> Path:
                 allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"],
             )
         )
-    except Exception as error:  # the hub's client raises httpx's, its own and OSError alike
+    except Exception as error:  # the hub's client raises httpx errors, its own ones and OSError
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise HubError(f"{name}: not on this machine, and the hub did not give it: {reason}") from error
 
@@ -83,7 +83,7 @@ def _converted_example(target: Path) -> Path:
 
 @contextmanager
 def _only_one(target: Path) -> Iterator[None]:
-    """Hold a lock that dies with its holder, so that an interrupted conversion blocks nobody."""
+    """Hold a file lock, which the kernel releases when the process ends, also when it is killed."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with (target.parent / f".{target.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -92,7 +92,7 @@ def _only_one(target: Path) -> Iterator[None]:
 
 @contextmanager
 def _renamed_when_complete(target: Path) -> Iterator[Path | None]:
-    """Give a temporary folder that becomes ``target`` at the end; None where it is there already."""
+    """Yield a temporary folder that is renamed to ``target`` at the end; None where ``target`` exists."""
     if (target / "config.json").is_file():
         yield None
         return
@@ -113,7 +113,8 @@ def _convert_example(folder: Path) -> None:
     gguf = next(file for place in spec.submodule_search_locations for file in Path(place).rglob("*.gguf"))
     source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     dequantized: Any = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
-    # The loaded one refuses to be saved as "quantized": copy its weights into one that never was.
+    # transformers refuses to save a model that was loaded from GGUF, as "quantized". So its weights are
+    # copied into a new model.
     config = dequantized.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config

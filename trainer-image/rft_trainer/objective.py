@@ -1,9 +1,10 @@
 """The loss of a micro-batch as a pure function: LossInputs -> LossOutputs.
 
-Every objective is a row of ``OBJECTIVES``; what differs is data. The loss of a batch is the sum over its
-micro-batches, because each is divided by a denominator of the whole batch: how a batch is cut never
-changes it. Formulas: GRPO arXiv 2402.03300, DAPO 2503.14476, GSPO 2507.18071, Dr. GRPO 2503.20783,
-CISPO 2506.13585, truncated importance sampling (the mismatch weight) 2508.03501.
+Every objective is an entry of ``OBJECTIVES``; they share the code and differ in data only. The loss of a
+batch is the sum over its micro-batches. Each of these is divided by a denominator of the whole batch, so the
+loss does not depend on how the batch is cut. Formulas: GRPO arXiv 2402.03300, DAPO 2503.14476, GSPO
+2507.18071, Dr. GRPO 2503.20783, CISPO 2506.13585, truncated importance sampling (the mismatch weight)
+2508.03501.
 """
 
 from collections.abc import Sequence
@@ -17,12 +18,12 @@ from rft_api.parameters import LossAggregation, Objective
 from rft_trainer.advantages import Normalization
 
 MISMATCH_CAP = 2.0
-"""Largest weight given to a token for the sampler having found it less probable than the trainer."""
+"""Upper bound of a token's mismatch weight, its probability in the trainer over that in the sampler."""
 
 
 @dataclass(frozen=True)
 class ObjectiveShape:
-    """What sets an objective apart, beyond its numbers."""
+    """The structure of an objective; its numbers are in ``LossSettings``."""
 
     normalization: Normalization
     ratio: Literal["token", "sequence"]
@@ -41,7 +42,7 @@ OBJECTIVES: dict[Objective, ObjectiveShape] = {
 
 @dataclass(frozen=True)
 class LossSettings:
-    """Numbers of the objective; ``clip_low`` None leaves that side open."""
+    """Numbers of the objective; ``clip_low`` None: the ratio is not clipped from below."""
 
     shape: ObjectiveShape
     clip_low: float | None
@@ -52,7 +53,7 @@ class LossSettings:
 
 @dataclass(frozen=True)
 class Denominators:
-    """Of the whole batch: accepted completion tokens, sequences, and the longest completion allowed."""
+    """Counts of the whole batch: unmasked completion tokens and sequences; and the most tokens of one."""
 
     tokens: int
     sequences: int
@@ -61,12 +62,13 @@ class Denominators:
 
 @dataclass(frozen=True)
 class LossInputs:
-    """All completion tokens of a micro-batch, one after the other (N), and their sequences (S).
+    """All N completion tokens of a micro-batch, concatenated, and its S sequences.
 
-    ``sequence_N`` is each token's sequence in 0..S-1. Log-probs are of the sampled token, in nats: of the
-    policy's filtered distribution now (``logprobs_N``, carries the gradient), when the batch was laid out
-    (``old_logprobs_N``) and by the sampler; ``policy_logprobs_N`` and ``reference_logprobs_N`` are
-    unfiltered, for the KL. ``mask_N`` is 0 for tokens that carry no loss.
+    ``sequence_N`` is the index of each token's sequence, 0 to S-1. Log-probs are those of the sampled tokens,
+    in nats. Three are of the filtered distribution: ``logprobs_N`` of the current policy, with gradient;
+    ``old_logprobs_N`` of the policy before the update; ``sampler_logprobs_N`` as the sampler returned them.
+    Two are unfiltered, for the KL penalty: ``policy_logprobs_N`` and ``reference_logprobs_N``. ``mask_N`` is
+    0 for tokens without loss.
     """
 
     logprobs_N: Tensor
@@ -81,7 +83,7 @@ class LossInputs:
 
 @dataclass(frozen=True)
 class LossOutputs:
-    """``loss`` is this micro-batch's share; the sums are over its unmasked tokens."""
+    """``loss`` is this micro-batch's part of the batch's loss; sums are over its unmasked tokens."""
 
     loss: Tensor
     kl_sum: float
@@ -90,7 +92,7 @@ class LossOutputs:
 
 
 def compute_loss(inputs: LossInputs, settings: LossSettings, denominators: Denominators) -> LossOutputs:
-    """Return the share of the batch's loss that these tokens bring."""
+    """Return the part of the batch's loss that comes from these tokens."""
     lengths_S = _sum_by_sequence(inputs.mask_N, inputs)
     log_ratio_N = inputs.logprobs_N - inputs.old_logprobs_N
     if settings.shape.ratio == "sequence":
@@ -123,7 +125,7 @@ def compute_loss(inputs: LossInputs, settings: LossSettings, denominators: Denom
 
 
 def k3(policy_N: Tensor, reference_N: Tensor) -> Tensor:
-    """Schulman's unbiased, non-negative estimate of KL(policy || reference) per sampled token, in nats."""
+    """Return Schulman's unbiased, non-negative estimate k3 of KL(policy || reference), per token, in nats."""
     log_ratio_N = reference_N - policy_N
     return log_ratio_N.exp() - log_ratio_N - 1
 
@@ -135,7 +137,7 @@ def _aggregate(
     aggregation: LossAggregation,
     denominators: Denominators,
 ) -> Tensor:
-    """Sum of the masked token losses over the batch's denominator."""
+    """Return the sum of the unmasked token losses, divided by the batch's denominator."""
     masked_N = loss_N * inputs.mask_N
     if aggregation == "token":
         return masked_N.sum() / denominators.tokens
@@ -146,7 +148,7 @@ def _aggregate(
 
 
 def _sum_by_sequence(values_N: Tensor, inputs: LossInputs) -> Tensor:
-    """Sum the values of each sequence, in order of sequence."""
+    """Return the sum of the values of each sequence (S)."""
     zeros_S = torch.zeros_like(inputs.advantages_S, dtype=values_N.dtype)
     return zeros_S.index_add(0, inputs.sequence_N, values_N)
 
@@ -158,10 +160,10 @@ def settings_for(
     kl_beta: float,
     aggregation: LossAggregation,
 ) -> LossSettings:
-    """Put an objective's shape beside its numbers."""
+    """Return the settings of an objective: its structure and its numbers."""
     return LossSettings(OBJECTIVES[objective], clip_low, clip_high, kl_beta, aggregation)
 
 
 def whole_batch(lengths: Sequence[int], max_tokens: int) -> Denominators:
-    """Denominators of a batch from the lengths of its accepted completions, in tokens."""
+    """Return the denominators of a batch from the lengths of its unmasked completions, in tokens."""
     return Denominators(max(1, sum(lengths)), max(1, len(lengths)), max_tokens)

@@ -1,4 +1,4 @@
-"""AdamW over the adapter, and the learning rate over the steps."""
+"""AdamW for the adapter's weights, and the schedule of its learning rate."""
 
 import math
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from rft_api.parameters import Training
 
 
 def make_optimizer(parameters: list[torch.nn.Parameter], training: Training) -> torch.optim.AdamW:
-    """AdamW with betas 0.9 and 0.999; its state is float32 as the adapter is."""
+    """Return AdamW with betas 0.9 and 0.999. Its state is float32, as the adapter is."""
     return torch.optim.AdamW(
         parameters,
         lr=training.learning_rate,
@@ -22,8 +22,8 @@ def make_optimizer(parameters: list[torch.nn.Parameter], training: Training) -> 
 class Schedule:
     """Sets the learning rate before each step: linear warm-up, then constant, linear or cosine to zero.
 
-    The length of the run is an estimate that changes with the completions' length, so the decay is laid
-    over the share of the run that is done and never rises again.
+    The total number of steps is an estimate that changes with the completions' length. So the decay follows
+    the share of the run that is done, and the rate never rises again when that share falls.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, training: Training) -> None:
@@ -44,11 +44,11 @@ class Schedule:
         return rate
 
     def state_dict(self) -> dict[str, float]:
-        """What a checkpoint keeps."""
+        """Return the state for a checkpoint."""
         return {"done": self._done}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        """Go on from a checkpoint."""
+        """Restore the state of a checkpoint."""
         self._done = state["done"]
 
 
@@ -57,4 +57,4 @@ SHAPES: dict[str, Callable[[float], float]] = {
     "linear": lambda done: 1.0 - done,
     "cosine": lambda done: 0.5 * (1.0 + math.cos(math.pi * done)),
 }
-"""Share of the peak learning rate by the share of the run that is done."""
+"""Functions of the schedules: from the share of the run that is done to the share of the peak rate."""

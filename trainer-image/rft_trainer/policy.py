@@ -1,4 +1,4 @@
-"""The policy: a frozen base model with a LoRA adapter, which is the only thing that moves."""
+"""The policy: a frozen base model with a LoRA adapter. Only the adapter is trained."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ from rft_trainer.rollout.engine import AdapterVersion
 from rft_trainer.team import ALONE, Team
 
 ATTENTION_LAYERS = ("q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj")
-"""Names that architectures give the attention's projections."""
+"""Names of the projection layers of attention in the supported architectures."""
 _TOWERS = r".*(vision|audio|multi_modal)_.*"
 _REFERENCE = "reference"
 _TOLERANCE = 1e-2
@@ -29,7 +29,7 @@ _TOLERANCE = 1e-2
 
 @dataclass(frozen=True)
 class PolicyOptions:
-    """What a policy is made of; the same for every process of a team."""
+    """Arguments of a policy; equal in all processes of distributed training."""
 
     folder: Path
     training: Training
@@ -40,10 +40,10 @@ class PolicyOptions:
 
 
 class Policy:
-    """Model, adapter and tokenizer of a run, divided over a team where there is one."""
+    """Model, adapter and tokenizer of a run; with several processes the model is sharded over them."""
 
     def __init__(self, options: PolicyOptions, team: Team = ALONE) -> None:
-        """Load the base and put an adapter on it. Raises ModelError when either cannot be used."""
+        """Load the base model and add an adapter. Raises ModelError when either cannot be used."""
         self.folder = options.folder
         self.device = torch.device(f"cuda:{team.rank}" if options.device == "cuda" else options.device)
         self._warm = options.warm_start is not None
@@ -71,21 +71,21 @@ class Policy:
 
     @property
     def context_length(self) -> int | None:
-        """The model's own limit, in tokens, where it says so."""
+        """The model's own context length in tokens; None where its configuration has none."""
         limit = getattr(self.config, "max_position_embeddings", None)
         return int(limit) if limit else None
 
     @property
     def hidden_size_for_packing(self) -> int | None:
-        """Hidden size where rollouts may share their prompt's row, else None."""
+        """Hidden size, where rollouts of a prompt can be packed into one row; else None."""
         return int(self.config.hidden_size) if self.shares_prompts else None
 
     def trainable(self) -> list[torch.nn.Parameter]:
-        """Parameters that the optimizer moves: float32 adapter weights."""
+        """Return the parameters that the optimizer updates: the adapter's weights, in float32."""
         return [parameter for parameter in self._model.parameters() if parameter.requires_grad]
 
     def hidden(self, batch: MicroBatch) -> Tensor:
-        """Hidden states (N, H) at the positions that predict the completion tokens."""
+        """Return the hidden states (N, H) at the positions that predict the completion tokens."""
         output = self._inner.base_model(
             input_ids=batch.tokens_B_T,
             position_ids=batch.positions_B_T,
@@ -96,24 +96,24 @@ class Policy:
         return hidden_N_H
 
     def _mask(self, allowed_B_1_T_T: Tensor | None) -> Tensor | None:
-        """What attention takes. On the CPU every layer would keep a float copy of a mask of booleans."""
+        """Return the mask for attention, on the CPU as floats: else every layer makes its own float copy."""
         if allowed_B_1_T_T is None or self.device.type != "cpu":
             return allowed_B_1_T_T
         mask_B_1_T_T = torch.zeros(allowed_B_1_T_T.shape, dtype=self._inner.dtype)
         return mask_B_1_T_T.masked_fill_(~allowed_B_1_T_T, -torch.inf)
 
     def head(self, hidden_n_H: Tensor) -> Tensor:
-        """Logits (n, V), unscaled by temperature, in float32 or the model's wider type."""
+        """Return logits (n, V), not scaled by temperature, in float32 or the model's wider dtype."""
         logits_n_V: Tensor = self._inner.get_output_embeddings()(hidden_n_H)
         logits_n_V = logits_n_V.to(torch.promote_types(logits_n_V.dtype, torch.float32))
-        if self._head_scale != 1:  # nearly always 1, and a product over the vocabulary is dear, twice
+        if self._head_scale != 1:  # nearly always 1; skipped, because it costs time forward and backward
             logits_n_V = logits_n_V * self._head_scale
         cap = getattr(self.config, "final_logit_softcapping", None)
         return logits_n_V if not cap else torch.tanh(logits_n_V / cap) * cap
 
     @contextmanager
     def reference(self) -> Iterator[None]:
-        """Compute with the reference policy: the adapter disabled, or the frozen warm start."""
+        """Use the reference policy in the block: adapter disabled, or a frozen copy of the warm start."""
         with torch.no_grad():
             if self._warm:
                 self._model.set_adapter(_REFERENCE)
@@ -129,13 +129,13 @@ class Policy:
     def save_version(
         self, adapters: Path, number: int, check: Callable[[], None] = lambda: None
     ) -> AdapterVersion:
-        """Write the adapter as immutable folder ``v000042``; loads with ``PeftModel.from_pretrained``.
+        """Write the adapter as immutable folder ``v000042``, which ``PeftModel.from_pretrained`` loads.
 
-        ``check`` is called just before the folder gets its name, and may refuse it by raising.
+        ``check`` is called just before the folder is renamed to that, and prevents it by raising.
         """
         name = f"v{number:06d}"
         target = adapters / name
-        if target.exists():  # a half-made step of an earlier attempt; its bytes were never trained on
+        if target.exists():  # left by an unfinished step of an earlier attempt; never used in training
             shutil.rmtree(target)
         with files.new_folder(target, check) as unfinished:
             self.save_adapter(unfinished)
@@ -146,11 +146,11 @@ class Policy:
         self._model.save_pretrained(folder, selected_adapters=["default"])
 
     def adapter_state(self) -> dict[str, Tensor]:
-        """Adapter weights by name."""
+        """Return the adapter's weights by name."""
         return dict(get_peft_model_state_dict(self._model, adapter_name="default"))
 
     def load_adapter_state(self, state: dict[str, Tensor]) -> None:
-        """Put saved adapter weights back. Raises ModelError when they are of another shape."""
+        """Load saved adapter weights. Raises ModelError when their names or shapes do not fit."""
         try:
             result: Any = set_peft_model_state_dict(self._model, state, adapter_name="default")
         except RuntimeError as error:
@@ -160,10 +160,11 @@ class Policy:
 
     @torch.no_grad()
     def _check_forward(self) -> bool:
-        """Compare our way through the model with its own; return whether prompts may be shared.
+        """Compare ``hidden`` and ``head`` with the model's own forward pass on short fixed sequences.
 
-        Raises ModelError when the hidden states and head do not give the model's own logits: an
-        architecture with a step that is not known here must not be trained wrongly in silence.
+        Returns whether rollouts of a prompt may share a row. Raises ModelError where ``head`` of ``hidden``
+        is not the model's logits: the architecture then has a computation that this class does not know, and
+        training it would silently be wrong.
         """
         prompt, first, second = (5, 6, 7, 8), (9, 10, 11), (12, 13, 14, 15)
         samples = tuple(Sample(ids, (0.0,) * len(ids), 0.0) for ids in (first, second))
@@ -182,13 +183,14 @@ class Policy:
             shared_N_V = self.head(self.hidden(build([Row(prompt, samples)]).to(self.device)))
         except (RuntimeError, ValueError, TypeError):
             return False
-        # bfloat16 differs by more than float32's rounding, a mask that is ignored by whole units.
+        # In bfloat16 rounding alone exceeds the tolerance of float32. An ignored mask changes logits by 1 or
+        # more.
         tolerance = _TOLERANCE if self._inner.dtype == torch.float32 else 0.5
         return torch.allclose(shared_N_V, expected_N_V, atol=tolerance, rtol=tolerance)
 
 
 def _base(options: PolicyOptions, *, leads: bool) -> Any:
-    """The base model, in host memory; without values where the leader's are going to come."""
+    """Return the base model: in host memory, or on the meta device where the leader sends its weights."""
     kind: Any = AutoModelForCausalLM
     chosen = {"dtype": getattr(torch, options.dtype), "attn_implementation": "sdpa"}
     if leads:
@@ -198,7 +200,7 @@ def _base(options: PolicyOptions, *, leads: bool) -> Any:
 
 
 def _with_adapter(base: Any, options: PolicyOptions, *, leads: bool) -> Any:
-    """Wrap the base in a fresh adapter, or in the warm start and a frozen copy of it."""
+    """Add a new adapter to the base, or the warm start's adapter and a frozen copy of it as reference."""
     if options.warm_start is None:
         return _fresh(base, options)
     warm_start = str(options.warm_start)
@@ -208,7 +210,7 @@ def _with_adapter(base: Any, options: PolicyOptions, *, leads: bool) -> Any:
             model.load_adapter(warm_start, adapter_name=_REFERENCE, is_trainable=False)
         else:
             lora = LoraConfig.from_pretrained(warm_start)
-            lora.inference_mode = False  # a saved adapter comes frozen
+            lora.inference_mode = False  # a saved adapter is loaded frozen
             model = get_peft_model(base, lora)
             model.add_adapter(_REFERENCE, lora)
     except (OSError, ValueError) as error:
@@ -233,10 +235,10 @@ def _fresh(base: Any, options: PolicyOptions) -> Any:
 
 
 def lora_config(training: Training, config: Any) -> LoraConfig:
-    """Return the adapter of a job on a model with this configuration.
+    """Return the LoRA configuration of a job for a model with this ``config``.
 
-    Of a mixture only the attention is adapted: an adapter for each expert is a hundred times as large, and
-    no sampler takes one for the router. A tower that sees learns nothing from a reward on text.
+    For a mixture of experts only the attention is adapted: adapters for all experts would be a hundred times
+    as large, and vLLM loads none for the router. Vision towers are left out, because the rows are text only.
     """
     text = config.get_text_config()
     attention = training.lora_targets == "attention" or any(getattr(text, name, 0) for name in EXPERTS)
@@ -250,13 +252,13 @@ def lora_config(training: Training, config: Any) -> LoraConfig:
 
 
 def _freeze(model: Any, adapter: str) -> None:
-    """Switching adapters makes the active one trainable: undo that for the reference."""
+    """Freeze an adapter's weights again, because ``set_adapter`` makes the active adapter trainable."""
     for name, parameter in model.named_parameters():
         if f".{adapter}." in name:
             parameter.requires_grad_(False)
 
 
 def _head_scale(config: Any) -> float:
-    """What the architecture multiplies its logits by (Cohere's logit_scale, Granite's logits_scaling)."""
+    """Return the model's own factor of its logits (Cohere's logit_scale, Granite's logits_scaling)."""
     scale = getattr(config, "logit_scale", None) or 1.0
     return float(scale) / float(getattr(config, "logits_scaling", None) or 1.0)

@@ -1,7 +1,7 @@
-"""Before the GPUs burn: a few prompts at training settings, and what their rewards foretell.
+"""Preflight: samples a few prompts before training and warns when training would be useless.
 
-A check is a pure function from the sampled batch to what it has to say; ``CHECKS`` is their order. A run
-whose base model never earns anything, or whose grader always fails, would train on nothing for hours.
+Where the base model never gets a reward, or a grader always fails, a run would train for hours on nothing.
+Each check is a pure function from the sampled batch to a finding; ``CHECKS`` is their order.
 """
 
 import json
@@ -36,7 +36,7 @@ def grader_always_fails(batch: SampledBatch) -> Recommendation | None:
 
 
 def nothing_graded(batch: SampledBatch) -> Recommendation | None:
-    """Every group lost its completions to errors."""
+    """Every group was dropped, because its completions could not be graded."""
     if any(not group.dropped for group in batch.groups):
         return None
     return _finding(
@@ -47,7 +47,7 @@ def nothing_graded(batch: SampledBatch) -> Recommendation | None:
 
 
 def no_variance(batch: SampledBatch) -> Recommendation | None:
-    """Within every group all rewards are equal, so no advantage is other than zero."""
+    """Within every group all rewards are equal, so all advantages are zero."""
     graded = [group for group in batch.groups if not group.dropped]
     if not graded or not all(group.flat for group in graded):
         return None
@@ -75,7 +75,7 @@ def _why(rewards: list[float]) -> str:
 
 
 def always_cut(batch: SampledBatch) -> Recommendation | None:
-    """No completion came to its end."""
+    """Every completion was cut at ``maxTokens``."""
     generated = [rollout.generated for group in batch.groups for rollout in group.rollouts]
     if not generated or not all(completion.truncated for completion in generated):
         return None
@@ -91,12 +91,12 @@ CHECKS: tuple[Check, ...] = (grader_always_fails, nothing_graded, no_variance, a
 
 
 def findings(batch: SampledBatch) -> list[Recommendation]:
-    """Return what speaks against training, most important first."""
+    """Return the findings of all checks, most important first; empty: nothing speaks against training."""
     return [found for check in CHECKS if (found := check(batch)) is not None]
 
 
 def saved(folder: Path) -> list[Recommendation] | None:
-    """Return what an earlier attempt found; ``None`` where none has looked."""
+    """Return the findings that an earlier attempt saved; ``None`` where there are none saved."""
     try:
         found = json.loads((folder / FILE).read_text(encoding="utf-8"))
         return [Recommendation.model_validate(entry) for entry in found["findings"]]
@@ -105,7 +105,7 @@ def saved(folder: Path) -> list[Recommendation] | None:
 
 
 def save(folder: Path, found: list[Recommendation]) -> None:
-    """Keep what was found, for attempts that follow. Raises VolumeError."""
+    """Save the findings for later attempts. Raises VolumeError."""
     files.write_json(folder / FILE, {"findings": [entry.dump() for entry in found]})
 
 

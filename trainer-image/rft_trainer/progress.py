@@ -1,4 +1,4 @@
-"""What people see while a run goes on: the cumulative status, and JSON lines on standard output."""
+"""Progress of a run: the cumulative status, and events as JSON lines on standard output."""
 
 import json
 import sys
@@ -24,13 +24,13 @@ from rft_api.status import (
 from rft_trainer.checkpoint import RunState
 
 REWARD_DIGITS = 4
-"""Of the curve in the status, which people read in columns; metrics.jsonl has all."""
+"""Decimals of the rewards in the status, for readability; ``metrics.jsonl`` has all."""
 
 Stage = Literal["preparing", "evaluatingBase", "training", "evaluatingTuned", "finished"]
 
 
 def known(**fields: Any) -> dict[str, Any]:
-    """Leave out what is None: the API's models refuse nulls, as the API server does."""
+    """Return the fields that are not None, because the API's models refuse nulls as the API server does."""
     return {name: value for name, value in fields.items() if value is not None}
 
 
@@ -41,7 +41,7 @@ class Events:
         self._stream = stream or sys.stdout
 
     def emit(self, event: str, **fields: Any) -> None:
-        """Write one line. A reader that went away is no reason to stop training."""
+        """Write one line. A closed pipe is ignored: training goes on without a reader."""
         try:
             self._stream.write(json.dumps({"event": event, **fields}, default=str) + "\n")
             self._stream.flush()
@@ -50,7 +50,7 @@ class Events:
 
 
 class Status:
-    """Everything the run's status is made of; ``snapshot`` gives the API's model of it."""
+    """Collects the values of the run's status; ``snapshot`` returns it as the API's model."""
 
     def __init__(self, config: RunConfig, attempt: int) -> None:
         self._config = config
@@ -83,7 +83,7 @@ class Status:
                 output=self.output,
             )
         )
-        # An empty list takes back what was said before.
+        # Always set: an empty list removes earlier recommendations from the status.
         advice = [*self.preflight, *recommend(self._config.spec, run)]
         return run.model_copy(update={"recommendations": advice})
 
@@ -127,14 +127,14 @@ class Status:
         )
 
     def _expected_gpu_hours(self, state: RunState) -> float | None:
-        """GPU-hours of all steps, those left at the speed so far; None while either is not known."""
+        """Return the GPU-hours used and still expected, at the speed so far; None while not known."""
         left = self._seconds_left(state)
         if left is None or not self._config.gpus:
             return None
         return (state.gpu_seconds + self._config.gpus * left) / 3600
 
     def _seconds_left(self, state: RunState) -> float | None:
-        """Time of the steps that are left, at the speed so far; None while either is not known."""
+        """Return the seconds of the remaining steps at the speed so far; None while not known."""
         if self.stage == "finished":
             return 0.0
         if self.total_steps is None or self._step_seconds is None:
@@ -143,7 +143,7 @@ class Status:
 
 
 def _reward(rows: Sequence[Mapping[str, Any]]) -> Reward | None:
-    """The curve. Steps without a graded rollout have no point."""
+    """Return the reward curve. Steps without a graded rollout have no point."""
     graded = [row for row in rows if row["reward"] is not None]
     if not graded:
         return None
@@ -158,7 +158,7 @@ def _reward(rows: Sequence[Mapping[str, Any]]) -> Reward | None:
 
 
 def _metrics(row: Mapping[str, Any]) -> Metrics:
-    """Health of the last step, from its row."""
+    """Return the metrics of the last step from its row."""
     return Metrics(
         **known(
             loss=row["loss"],

@@ -1,4 +1,4 @@
-"""What a run leaves to read: ``metrics.jsonl`` and ``rollouts/step-000042.jsonl.zst``."""
+"""Records of a run for people and tools: ``metrics.jsonl`` and ``rollouts/step-000042.jsonl.zst``."""
 
 import json
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from rft_trainer.sampling import Group
 
 
 class MetricsFile:
-    """One JSON object a step, in order; cut back to the checkpoint when a run goes on."""
+    """``metrics.jsonl``, one JSON object a step. A resumed run removes the rows after its checkpoint."""
 
     def __init__(self, path: Path, last_step: int) -> None:
         """Keep the rows up to ``last_step``. Raises VolumeError."""
@@ -23,7 +23,7 @@ class MetricsFile:
         files.write_bytes(path, "".join(map(_line, self.rows)).encode())
 
     def append(self, row: dict[str, Any]) -> None:
-        """Add a step. Raises VolumeError."""
+        """Append the row of a step. Raises VolumeError."""
         self.rows.append(row)
         try:
             with self._path.open("a", encoding="utf-8") as file:
@@ -33,7 +33,7 @@ class MetricsFile:
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
-    """Read the rows up to the first that is not whole: a killed trainer may leave half a line."""
+    """Read the rows up to the first incomplete line, which a killed trainer may leave."""
     rows: list[dict[str, Any]] = []
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -52,7 +52,7 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def save_rollouts(folder: Path, step: int, groups: Sequence[Group]) -> None:
-    """Write every rollout of a step, dropped ones included. Raises VolumeError."""
+    """Write all rollouts of a step, also the dropped ones. Raises VolumeError."""
     lines = [record for group in groups for record in _records(step, group)]
     data = zstandard.ZstdCompressor().compress("".join(map(_line, lines)).encode())
     files.write_bytes(folder / f"step-{step:06d}.jsonl.zst", data)
@@ -79,13 +79,13 @@ def _records(step: int, group: Group) -> list[dict[str, Any]]:
 
 
 def read_rollouts(path: Path) -> list[dict[str, Any]]:
-    """Read what ``save_rollouts`` wrote."""
+    """Read the rollouts that ``save_rollouts`` wrote."""
     data = zstandard.ZstdDecompressor().decompress(path.read_bytes())
     return [json.loads(line) for line in data.decode().splitlines()]
 
 
 def clean(run_dir: Path, last_step: int) -> None:
-    """Remove the rollouts of steps that are generated again, and unfinished files."""
+    """Remove unfinished files, and the rollouts of steps after ``last_step``, which are made again."""
     for folder in (run_dir, run_dir / "rollouts", run_dir / "adapters", run_dir / "evaluation"):
         atomic.remove_leftovers(folder)
     for path in (run_dir / "rollouts").glob("step-*.jsonl.zst"):

@@ -1,7 +1,7 @@
-"""Telling the operator how far the run is, without ever holding up or failing the training.
+"""Reports the run's progress to the operator, without ever delaying or failing the training.
 
-A report is a cumulative snapshot, so only the newest one matters: a background thread sends what is
-newest whenever it may, and a lost delivery is repaired by the next.
+A report is a cumulative snapshot, so only the newest one matters. A background thread sends it, at most one
+per interval; a report that is lost is made up for by the next.
 """
 
 import json
@@ -32,16 +32,16 @@ log = logging.getLogger(__name__)
 
 TERMINATION_LOG = "/dev/termination-log"
 LAST_REPORT_SECONDS = 60.0
-"""How long the report with the ending is tried."""
+"""How long delivering the last report, which has the ending, is tried."""
 
 _REQUEST_SECONDS = 10.0
 _MAX_BACKOFF_SECONDS = 30.0
 _REFUSED = (400, 410, 413, 422)
-"""Answers to a report that will not be better the second time."""
+"""HTTP statuses after which a report is not sent again, because the answer would be the same."""
 
 
 def fitted(report: ProgressReport) -> bytes:
-    """Return the report as JSON of at most ``MAX_REPORT_BYTES``; the curve and advice give way first."""
+    """Return the report as JSON of at most ``MAX_REPORT_BYTES``; parts are left out, the advice first."""
     body = report.dump()
     for shorten in ("recommendations", "reward", "evaluation", "metrics", "output"):
         data = json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
@@ -52,9 +52,9 @@ def fitted(report: ProgressReport) -> bytes:
 
 
 def trust(ca: Path) -> ssl.SSLContext:
-    """Return a TLS context that trusts a CA file, or every file of a folder, as they are now.
+    """Return a TLS context that trusts the certificates of a CA file, or of all files in a folder.
 
-    Raises OSError and ssl.SSLError when there is nothing usable.
+    Raises OSError and ssl.SSLError where no certificate can be read.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     files = sorted(f for f in ca.iterdir() if f.is_file()) if ca.is_dir() else [ca]
@@ -64,14 +64,14 @@ def trust(ca: Path) -> ssl.SSLContext:
 
 
 def post(target: ReportTarget, body: bytes) -> tuple[int, bytes]:
-    """Send one report and return the HTTP status and the answer's body.
+    """Send one report and return the HTTP status and the response's body.
 
-    CA and token are read anew: both are renewed while the run goes on. Raises OSError,
+    CA and token are read from their files each time, because both are renewed during a run. Raises OSError,
     ssl.SSLError, httpx.HTTPError.
     """
     token = Path(target.token_file).read_text(encoding="ascii").strip()
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-    # No proxy from the environment: the operator is inside the cluster.
+    # Proxies of the environment are ignored: the operator is inside the cluster.
     with httpx.Client(
         verify=trust(Path(target.ca_file)), timeout=_REQUEST_SECONDS, trust_env=False
     ) as client:
@@ -80,8 +80,8 @@ def post(target: ReportTarget, body: bytes) -> tuple[int, bytes]:
 
 
 def backoff(failures: int, interval: float) -> float:
-    """Return the seconds until the next report after so many failures in a row."""
-    # Bounded before the power: 2**1024 is no float any more.
+    """Return the seconds until the next report after this number of consecutive failures."""
+    # The exponent is bounded, because 2.0 ** 1024 overflows.
     return min(interval * 2.0 ** min(failures, 16), _MAX_BACKOFF_SECONDS)
 
 
@@ -92,7 +92,7 @@ class Reporter:
     """
 
     def __init__(self, config: RunConfig, *, local_status: bool | None = None, interval: float = 1.0) -> None:
-        """``local_status``: write ``status.yaml``; by default when there is no operator to tell.
+        """``local_status``: write ``status.yaml``; the default is to do so only without an operator.
 
         ``interval`` is the shortest time between two reports, in seconds.
         """
@@ -124,26 +124,25 @@ class Reporter:
 
     @property
     def attempt(self) -> str:
-        """UID of this pod; made up for a local run."""
+        """UID of this pod; a random one for a local run."""
         return self._attempt
 
     @property
     def fenced(self) -> bool:
-        """Whether the operator said that a newer attempt is reporting."""
+        """Whether the operator answered that a newer attempt is reporting."""
         return self._fenced
 
     @property
     def stop(self) -> Stop | None:
-        """``spec.stop`` as the operator said it last; ``None`` while it said nothing."""
+        """``spec.stop`` in the operator's last response; ``None`` before there was one."""
         return self._stop
 
     def publish(self, run: RunStatus, *, ending: Ending | None = None, force: bool = False) -> None:
-        """Make this the newest snapshot; returns at once.
+        """Make this the newest snapshot, to be sent in the background. Does not block.
 
-        ``force`` is for the local file, which is otherwise written once per interval. Raises Fenced
-        when a newer attempt is current, except with an ending. No other failure leaves this method.
-        An attempt that ends because a newer one is current reports nothing more, and leaves the local
-        file to that one.
+        ``force`` writes the local file now; otherwise it is written at most once per interval. Raises Fenced
+        when there is a newer attempt, unless there is an ending; raises nothing else. An attempt that ends as
+        fenced sends no report and does not write the local file, which then belongs to the newer attempt.
         """
         if self._fenced and ending is None:
             raise Fenced("the operator knows a newer attempt of this run")
@@ -168,7 +167,7 @@ class Reporter:
             self._thread.start()
 
     def close(self, timeout: float = LAST_REPORT_SECONDS) -> bool:
-        """Wait until the newest report is delivered, at most ``timeout`` seconds; return whether it is."""
+        """Wait until the newest report is delivered, at most ``timeout`` seconds; return whether it was."""
         with self._changed:
             if self._closing_at is None:
                 self._closing_at = time.monotonic() + timeout
@@ -178,7 +177,7 @@ class Reporter:
         return self._target is None or self._newest is None or self._sent == self._newest.sequence
 
     def _run(self, target: ReportTarget) -> None:
-        """Send what is newest until closed."""
+        """Send the newest report whenever there is a new one, until closed."""
         failures = 0
         while (report := self._next()) is not None:
             started = time.monotonic()
@@ -187,7 +186,7 @@ class Reporter:
             self._pause(started + backoff(failures, self._interval))
 
     def _next(self) -> ProgressReport | None:
-        """Wait for a report that is not delivered; None when there will be none, or time is up."""
+        """Wait for a report to send. None when closed and there is none or the time is up, or when fenced."""
         with self._changed:
             while not self._fenced and (self._closing_at is None or time.monotonic() < self._closing_at):
                 if self._newest is not None and self._newest.sequence > self._sent:
@@ -198,19 +197,19 @@ class Reporter:
             return None
 
     def _pause(self, until: float) -> None:
-        """Wait; an ending or the closing cuts a long backoff short, but never the interval."""
+        """Wait until ``until``, a monotonic time. ``close`` shortens a long backoff to one interval."""
         earliest = min(until, time.monotonic() + self._interval)
         with self._changed:
             while (now := time.monotonic()) < until:
                 last = self._closing_at is not None
-                # Nothing is newer than the last report: only retries remain, one per interval.
+                # After close no newer report comes; the last one is retried once per interval.
                 deadline = earliest if last else until
                 if now >= deadline:
                     return
                 self._changed.wait(deadline - now)
 
     def _deliver(self, target: ReportTarget, report: ProgressReport) -> bool:
-        """Send one report; return whether no retry of it is wanted."""
+        """Send one report; return False where it has to be sent again."""
         try:
             status, answer = post(target, fitted(report))
         except (OSError, ValueError, httpx.HTTPError, httpx.InvalidURL) as error:
@@ -231,7 +230,7 @@ class Reporter:
         return True
 
     def _hear(self, answer: bytes) -> None:
-        """Take what the operator says; an older or newer one may say what is not understood here."""
+        """Store ``stop`` of the operator's response. A response that cannot be parsed is only logged."""
         try:
             said = ReportAnswer.model_validate_json(answer or b"{}", by_alias=True, by_name=False)
         except ValidationError as error:
@@ -241,22 +240,23 @@ class Reporter:
             self._stop = said.stop
 
     def _complain(self, kind: str, message: str) -> None:
-        """Log a kind of trouble once until a report goes through."""
+        """Log a message, once per kind until a report succeeds again."""
         if kind not in self._complaints:
             self._complaints.add(kind)
             log.warning("%s", message)
 
     def _write_termination(self, report: ProgressReport) -> None:
-        """Write what the kubelet shows when the pod is gone; every time, because a killed pod has no end.
+        """Write the termination message, which stays in the pod's status when the container has ended.
 
-        In place: the kubelet mounts this one file, and nothing can be renamed onto it.
+        It is written with every report, because a killed trainer cannot write it at its end. The file is
+        written in place: the kubelet mounts this single file, so that a rename onto it fails.
         """
         assert self._termination is not None
         message = json.dumps(report.termination_message(), separators=(",", ":"), allow_nan=False)
         self._termination.write_text(message, encoding="utf-8")
 
     def _quietly(self, what: str, write: Callable[[], None]) -> None:
-        """Write a file; a failure is logged once and nothing else."""
+        """Call ``write``; an error is only logged, once."""
         try:
             write()
         except (OSError, ValueError) as error:
@@ -264,7 +264,7 @@ class Reporter:
 
 
 def _termination_log() -> Path | None:
-    """Return the file for the termination message; there is none outside a pod."""
+    """Return the file for the termination message; None outside a pod."""
     given = os.environ.get("RFT_TERMINATION_LOG")
     if given:
         return Path(given)

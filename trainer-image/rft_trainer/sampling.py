@@ -1,4 +1,4 @@
-"""From prompts to scored rollouts: requests, generation, grading, groups."""
+"""Turns prompts into groups of scored rollouts: requests, generation, grading, advantages."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ class Rollout:
 
 @dataclass(frozen=True)
 class Group:
-    """The accepted rollouts of a prompt with their advantages. ``dropped`` groups have none."""
+    """The rollouts of a prompt, and the accepted (graded) ones with their advantages."""
 
     prompt: Prompt
     rollouts: tuple[Rollout, ...]
@@ -37,16 +37,16 @@ class Group:
 
     @property
     def dropped(self) -> bool:
-        """Whether fewer than two rollouts were graded."""
+        """Whether the group is not trained on, because fewer than two rollouts were graded."""
         return not self.advantages
 
     @property
     def flat(self) -> bool:
-        """Whether all rewards are equal."""
+        """Whether all rewards are equal, so that all advantages are zero."""
         return not self.dropped and zero_variance([reward(r) for r in self.accepted])
 
     def samples(self, mask_truncated: bool) -> list[Sample]:
-        """What the update needs."""
+        """Return the accepted rollouts for the update, those cut at ``max_tokens`` masked if asked for."""
         return [
             Sample(
                 rollout.generated.token_ids,
@@ -60,7 +60,7 @@ class Group:
 
 @dataclass(frozen=True)
 class SampledBatch:
-    """A step's groups, in the order of its prompts, and how long they took, in seconds."""
+    """A step's groups, in the order of its prompts, and the time they took, in seconds."""
 
     groups: list[Group]
     scores: ScoredBatch
@@ -69,7 +69,7 @@ class SampledBatch:
 
 
 def reward(rollout: Rollout) -> float:
-    """Reward of an accepted rollout."""
+    """Return the reward of an accepted rollout."""
     assert rollout.score.reward is not None
     return rollout.score.reward
 
@@ -81,9 +81,9 @@ def complete_and_score(
     scorer: Scorer,
     should_stop: Callable[[], bool],
 ) -> tuple[list[Rollout], ScoredBatch, float, float]:
-    """Generate and grade one completion per request; also returns the seconds of both.
+    """Generate and grade one completion per request; also return the seconds that each of the two took.
 
-    ``prompts`` has the prompt of every request. Raises what engine and scorer raise.
+    ``prompts`` are the prompts of the requests, in the same order. Raises the errors of engine and scorer.
     """
     started = time.monotonic()
     generated = engine.generate(requests, should_stop)
@@ -108,7 +108,7 @@ def sample_batch(
     scorer: Scorer,
     should_stop: Callable[[], bool],
 ) -> SampledBatch:
-    """Sample ``count`` rollouts of each prompt and turn their rewards into advantages."""
+    """Sample ``count`` rollouts of each prompt, grade them and compute their advantages."""
     repeated = [prompt for prompt in prompts for _ in range(count)]
     requests = [
         Request(prompt.token_ids, rollout_seed(seed, step, prompt.row.line, index % count), parameters)

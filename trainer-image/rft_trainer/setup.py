@@ -1,4 +1,4 @@
-"""Everything a run needs before its first step, in the order that wastes the least time."""
+"""Loads and starts what a run needs before its first step, the slowest first."""
 
 import logging
 from collections.abc import Callable
@@ -39,7 +39,7 @@ _USUAL_PARAMETERS = 1e9
 
 @dataclass(frozen=True)
 class Parts:
-    """What the loop works with."""
+    """The objects that the training loop uses."""
 
     engine: RolloutEngine
     scorer: Scorer
@@ -58,10 +58,10 @@ class Parts:
 
 
 def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Callable[[], bool]) -> Parts:
-    """Load and start everything; what must be closed is put on ``stack``.
+    """Load and start everything; ``stack`` closes it.
 
-    vLLM takes the longest to start, so it starts first and is waited for when the first request is made.
-    Raises what models, data, graders and engine raise.
+    vLLM takes the longest to start. So it starts in the background before the policy is loaded, and the first
+    request waits for it. Raises the errors of models, data, graders and engine.
     """
     config = on_this_machine(config)
     spec, effective = config.spec, config.effective
@@ -113,9 +113,9 @@ def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Call
 
 
 def _cap_trainer_gpu_memory(config: RunConfig) -> None:
-    """Limit torch to the trainer's share of a GPU that vLLM uses too.
+    """Limit torch to the trainer's share of a GPU that it shares with vLLM.
 
-    Beyond it the trainer runs out of memory, rather than vLLM, which the plan gave the rest.
+    So a trainer that needs more than planned runs out of memory itself, not vLLM, which uses the rest.
     """
     share = config.plan.sampler_memory_share if config.plan is not None else None
     if config.gpus == 1 and share is not None and share < USABLE:
@@ -123,14 +123,14 @@ def _cap_trainer_gpu_memory(config: RunConfig) -> None:
 
 
 def sampling_parameters(sampling: Sampling) -> SamplingParameters:
-    """Return what a job's completions are drawn with."""
+    """Return the parameters by which completions are sampled."""
     return SamplingParameters(
         sampling.temperature, sampling.top_p, sampling.top_k, sampling.max_tokens, tuple(sampling.stop or ())
     )
 
 
 def update_settings(config: RunConfig, sampling: SamplingParameters) -> UpdateSettings:
-    """Return what a run's updates are made with: its objective, and micro-batches as planned."""
+    """Return the settings of the optimizer steps: the objective, and the planned size of micro-batches."""
     training, effective = config.spec.training, config.effective
     drawn = sampling.effective()
     planned = config.plan.micro_batch_tokens if config.plan is not None else None
@@ -156,7 +156,7 @@ def _path(text: str | None) -> Path | None:
 
 
 def _shape(folder: Path, model: ModelSource) -> Shape:
-    """The model's shape; estimated from its size where its kind is not known. Raises ModelError."""
+    """Return the model's shape, estimated from its size for unknown architectures. Raises ModelError."""
     from transformers import AutoConfig
 
     try:

@@ -1,7 +1,7 @@
-"""Divides a frozen base over a team with FSDP2; the adapter stays whole on every device.
+"""Shards a frozen base model over several devices with FSDP2; every device has the whole adapter.
 
-Decoder layers are divided, what lies around them is not: the embedding may be the output layer too, and
-the output layer is used once per chunk of logits.
+Only decoder layers are sharded. The embedding and the output layer are not: they may share their weights, and
+the output layer is used once per chunk of logits, so it would be gathered as often.
 """
 
 from collections.abc import Iterator
@@ -19,11 +19,12 @@ _ADAPTER = "lora_"
 
 
 def divide(model: nn.Module, decoder: nn.Module, layers: int, device: torch.device, team: Team) -> None:
-    """Move ``model`` to the device, each decoder layer divided over the team.
+    """Move ``model`` to the device, with each decoder layer sharded over the team.
 
-    The leader's model is whole and in host memory; the others' are on the meta device and take the leader's
-    values. ``decoder`` is the part that is called to get hidden states. A whole layer at a time is on the
-    device. Raises ModelError where no list of so many layers is found.
+    The leader's model is complete and in host memory. The others' are on the meta device and receive the
+    leader's values. ``decoder`` is the module that returns hidden states, and ``layers`` its number of
+    layers. During sharding one complete layer at a time is on the device. Raises ModelError where ``decoder``
+    has no list of that many layers.
     """
     mesh = init_device_mesh(device.type, (team.size,))
     stack = _layers(decoder, layers)
@@ -34,7 +35,8 @@ def divide(model: nn.Module, decoder: nn.Module, layers: int, device: torch.devi
     inside = {module for layer in stack for module in layer.modules()}
     _place((module for module in model.modules() if module not in inside), device, team)
     divided = {value for layer in stack for value in layer.parameters()}
-    # Makes one tree of the layers, so that each is fetched while the one before it is computed.
+    # Makes the decoder the FSDP root of the layers, so that FSDP prefetches the next layer during the
+    # current.
     fully_shard(decoder, mesh=mesh, ignored_params=set(decoder.parameters()) - divided)
 
 
@@ -47,12 +49,12 @@ def _layers(decoder: nn.Module, count: int) -> list[nn.Module]:
 
 
 def _place(modules: Iterator[nn.Module], device: torch.device, team: Team) -> None:
-    """Move what the modules themselves hold to the device, with the leader's values; twins stay one."""
+    """Move the modules' own tensors to the device with the leader's values; shared tensors stay shared."""
     placed: dict[int, tuple[Tensor, Tensor]] = {}
     for module in modules:
         for name, tensor in _own(module):
             if id(tensor) not in placed:
-                # The old one is kept meanwhile, so that its identity is not given to another.
+                # Keep the old tensor alive, so that its id() is not used again for another one.
                 placed[id(tensor)] = (tensor, _placed(tensor, device, team))
             setattr(module, name, placed[id(tensor)][1])
 

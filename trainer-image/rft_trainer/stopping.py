@@ -1,4 +1,4 @@
-"""When a run completes before its last epoch ends: each rule of ``spec.stop`` is one function."""
+"""Early stopping: each rule of ``spec.stop`` is one function."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from rft_trainer.checkpoint import RunState
 
 @dataclass(frozen=True)
 class Moment:
-    """What the rules look at."""
+    """The inputs of the rules."""
 
     state: RunState
     heldout_reward: float | None
@@ -54,7 +54,7 @@ RULES: tuple[tuple[Callable[[Stop, Moment], bool], str], ...] = (
 def stop_reason(
     stop: Stop | None, state: RunState, heldout_reward: float | None, now: datetime
 ) -> str | None:
-    """Return the reason to complete now, or None. ``heldout_reward`` is of this step, where evaluated."""
+    """Return the reason to stop now, or None. ``heldout_reward`` is this step's, None without evaluation."""
     if stop is None:
         return None
     moment = Moment(state, heldout_reward, now)

@@ -1,8 +1,8 @@
-"""The processes that training is divided over: the trainer leads, the others follow.
+"""Distributed training on one node: the trainer is the leader (rank 0), the other processes are followers.
 
-A follower holds its part of the base and nothing else that lasts. The leader tells each over a pipe of its
-own what to compute; only tensors go through ``torch.distributed``, over the loopback interface. A trainer
-on one device is a team of one, and nothing here does anything.
+A follower keeps no state but its shard of the base model. The leader sends commands to each follower over a
+pipe. Tensors go through ``torch.distributed`` (NCCL or gloo), on the loopback interface. A trainer on one
+device is a team of size 1, for which all of this does nothing.
 """
 
 import logging
@@ -31,27 +31,27 @@ log = logging.getLogger(__name__)
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 NOTICE_SECONDS = 60.0
-"""How long a collective may take to notice that a process is gone, before the trainer ends itself."""
+"""Seconds for a collective to fail after a follower has ended; then the trainer exits by itself."""
 _LAST_WORDS_SECONDS = 5.0
-# It does not list its stores among its names.
+# Typed as Any, because its type stubs do not export FileStore.
 _torch_distributed: Any = dist
 
 
 @dataclass(frozen=True)
 class Team:
-    """One process's view. Rank 0 leads."""
+    """Rank of this process and number of processes. Rank 0 is the leader."""
 
     rank: int = 0
     size: int = 1
 
     def broadcast(self, tensors: Sequence[Tensor]) -> None:
-        """Make the tensors, of equal shapes everywhere, those of the leader, in place."""
+        """Overwrite the tensors with the leader's, in place; shapes are equal in all processes."""
         if self.size > 1:
             for tensor in tensors:
                 dist.broadcast(tensor, src=0)
 
     def sum_to_leader(self, tensors: Sequence[Tensor]) -> None:
-        """Add the tensors up, in place; only the leader's are worth reading afterwards."""
+        """Sum the tensors over all processes into the leader's, in place; the others' are undefined then."""
         if self.size > 1:
             for tensor in tensors:
                 dist.reduce(tensor, dst=0)
@@ -62,18 +62,18 @@ ALONE = Team()
 
 @dataclass(frozen=True)
 class Post:
-    """A follower's first message: who it is and where the team meets."""
+    """A follower's first message: its rank, and how to join the process group."""
 
     rank: int
     size: int
     device: str
     meeting: str
-    """Path of a file that only this user can read."""
+    """Path of the file for the rendezvous of ``torch.distributed``; only this user can read it."""
 
 
 def join(post: Post) -> Team:
-    """Enter the team; returns when all are there."""
-    # Other containers of the pod share its addresses: nothing listens where it need not.
+    """Join the process group; returns when all processes have joined."""
+    # Use loopback only, so that nothing listens on the pod's own address.
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
     if post.device == "cuda":
@@ -89,14 +89,14 @@ def join(post: Post) -> Team:
 
 
 class MemberLost(TrainerError):
-    """Another process of the team ended."""
+    """A follower ended unexpectedly."""
 
 
 class Followers:
-    """The processes that a leader started. None at all where it trains alone."""
+    """The follower processes that the leader starts; none where the team has size 1."""
 
     def __init__(self, size: int, device: str, scratch_dir: Path | None) -> None:
-        """Start ``size`` - 1 followers. They wait for orders; ``gather`` lets all of them meet."""
+        """Start ``size`` - 1 followers, which then wait for orders; ``gather`` joins them into a team."""
         self.team = ALONE
         self._size, self._device = size, device
         self._closing = False
@@ -109,7 +109,10 @@ class Followers:
                 self._tell(rank, Post(rank, size, device, self._meeting))
 
     def gather(self, order: object) -> Team:
-        """Give every follower its first order and meet them. Raises the error of one that cannot come."""
+        """Send every follower its first order and join the process group with them.
+
+        Raises the error of a follower that ended instead.
+        """
         if self._size > 1:
             self.tell_all(order)
             with self.watched():
@@ -119,12 +122,12 @@ class Followers:
         return self.team
 
     def tell(self, orders: Sequence[object]) -> None:
-        """Give each follower its own order, the first to rank 1."""
+        """Send each follower its own order, the first to rank 1."""
         for rank, order in enumerate(orders, start=1):
             self._tell(rank, order)
 
     def tell_all(self, order: object) -> None:
-        """Give every follower the same order."""
+        """Send every follower the same order."""
         self.tell([order] * (self._size - 1))
 
     def _tell(self, rank: int, order: object) -> None:
@@ -133,7 +136,7 @@ class Followers:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Turn an error that a lost follower causes here into the follower's own."""
+        """Replace an error of the block by the error of the follower that ended and so caused it."""
         try:
             yield
         except torch.OutOfMemoryError:
@@ -145,14 +148,14 @@ class Followers:
             raise lost from error
 
     def _lost(self) -> TrainerError | None:
-        """Return the error of the first follower that ended."""
+        """Return the error of the first follower that has ended, or None."""
         for rank, (process, pipe) in enumerate(self._members, start=1):
             with suppress(subprocess.TimeoutExpired):
                 return _error_of(rank, process.wait(_LAST_WORDS_SECONDS), _last_words(pipe))
         return None
 
     def _watch(self, rank: int, process: subprocess.Popen[bytes]) -> None:
-        """End the trainer where a collective does not notice by itself that a follower is gone."""
+        """Exit the trainer when a follower has ended and no collective failed within ``NOTICE_SECONDS``."""
         code = process.wait()
         for _ in range(int(NOTICE_SECONDS)):
             if self._closing:
@@ -162,7 +165,7 @@ class Followers:
         os._exit(code if code in set(ExitCode) else ExitCode.UNEXPECTED)
 
     def close(self) -> None:
-        """End the followers, which have nothing to lose."""
+        """Kill the followers, which have no state to save."""
         self._closing = True
         if dist.is_initialized() and self._members:
             with suppress(RuntimeError):
@@ -202,7 +205,7 @@ def _error_of(rank: int, code: int, words: str) -> TrainerError:
 
 
 def follow(pipe: Connection) -> Iterator[Any]:
-    """Yield the orders of the leader until it is gone."""
+    """Yield the leader's orders until it closes the pipe."""
     with suppress(EOFError, ConnectionResetError):
         while True:
             yield pipe.recv()

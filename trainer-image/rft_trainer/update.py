@@ -1,4 +1,4 @@
-"""One optimizer step: every token of the batch through the objective, then AdamW."""
+"""One optimizer step: gradients of the objective over all tokens of a batch, then AdamW."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -17,15 +17,15 @@ from rft_trainer.sampling import Group
 from rft_trainer.team import Followers, Team
 
 MICRO_BATCH_TOKENS = {"cpu": 1024, "cuda": split.MICRO_BATCH_TOKENS}
-"""Tokens of one forward pass where the plan does not say: enough to fill the device."""
+"""Tokens of one forward pass, where the plan has no value: enough to keep the device busy."""
 
 
 @dataclass(frozen=True)
 class UpdateSettings:
-    """What an update is made with.
+    """Settings of an optimizer step. All lengths are in tokens.
 
-    ``max_tokens`` is the longest completion allowed, ``micro_batch_tokens`` the size of a forward pass, and
-    ``longest_shared_row`` limits rows of several rollouts where memory is planned.
+    ``max_tokens`` is the longest completion allowed, ``micro_batch_tokens`` the size of a forward pass.
+    ``longest_shared_row`` limits rows with several rollouts; None: there is no plan of memory to keep to.
     """
 
     filter: Filter
@@ -39,7 +39,7 @@ class UpdateSettings:
 
 @dataclass
 class UpdateMetrics:
-    """Means over the batch's unmasked completion tokens, log-probs in nats."""
+    """Metrics of an optimizer step: means over the batch's unmasked completion tokens, log-probs in nats."""
 
     loss: float = 0.0
     kl: float | None = None
@@ -50,15 +50,15 @@ class UpdateMetrics:
     outside_filter_tokens: int = 0
     grad_norm: float = 0.0
     moved: bool = False
-    """Whether the optimizer stepped; otherwise the adapter is what it was."""
+    """Whether the optimizer made its step; otherwise the adapter is unchanged."""
     forward_tokens: int = 0
 
     def sums(self) -> list[float]:
-        """What adds up over the processes of a team."""
+        """Return the values that are summed over the processes of a team."""
         return [float(getattr(self, name) or 0) for name in _SUMS]
 
     def set_sums(self, values: Sequence[float]) -> None:
-        """Take the sums over all processes."""
+        """Set the values to their sums over all processes."""
         for name, value in zip(_SUMS, values, strict=True):
             if getattr(self, name) is not None:
                 setattr(self, name, type(getattr(self, name))(value))
@@ -78,7 +78,7 @@ _SUMS = (
 
 @dataclass(frozen=True)
 class Begin:
-    """Order to a team: a batch begins."""
+    """Order to all followers: a batch begins."""
 
     settings: UpdateSettings
     denominators: Denominators
@@ -86,21 +86,21 @@ class Begin:
 
 @dataclass(frozen=True)
 class Compute:
-    """Order to a follower: a micro-batch of its own."""
+    """Order to one follower: compute this micro-batch."""
 
     rows: list[Row]
 
 
 @dataclass(frozen=True)
 class Finish:
-    """Order to a team: the batch has no more micro-batches."""
+    """Order to all followers: the batch has no more micro-batches."""
 
 
 class Accumulation:
-    """Gradients and sums of a batch, as far as this process computes them."""
+    """Gradients and metric sums of a batch, accumulated over the micro-batches of this process."""
 
     def __init__(self, policy: Policy, begin: Begin, team: Team) -> None:
-        """Take the leader's adapter and start from no gradient."""
+        """Receive the leader's adapter weights and clear the gradients."""
         self.metrics = UpdateMetrics(kl=0.0 if begin.settings.loss.kl_beta > 0 else None)
         self.seen = 0
         self._policy, self._begin, self._team = policy, begin, team
@@ -109,18 +109,18 @@ class Accumulation:
         team.broadcast([parameter.data for parameter in policy.trainable()])
 
     def add(self, rows: list[Row]) -> None:
-        """Compute a micro-batch. Raises torch.OutOfMemoryError."""
+        """Add the gradients of a micro-batch. Raises torch.OutOfMemoryError."""
         batch = build(rows).to(self._policy.device)
         self.seen += _backward(
             self._policy, batch, self._begin.settings, self._begin.denominators, self.metrics
         )
 
     def finish(self) -> None:
-        """Bring everyone's gradients and sums to the leader."""
+        """Sum the gradients and metrics of all processes into the leader's."""
         if self._team.size == 1:
             return
         for parameter in self._policy.trainable():
-            if parameter.grad is None:  # not touched by any row of this process
+            if parameter.grad is None:  # this process computed no rows
                 parameter.grad = torch.zeros_like(parameter)
             self._team.sum_to_leader([parameter.grad])
         sums = torch.tensor(
@@ -142,8 +142,8 @@ def update(
 ) -> UpdateMetrics:
     """Make one optimizer step from the accepted rollouts of ``groups``.
 
-    Nothing changes when there is nothing to learn from. Raises Preempted between micro-batches, before
-    anything moved; MemoryExhausted; MemberLost.
+    The policy stays unchanged when no group gives a gradient. Raises Preempted between micro-batches, before
+    the policy has changed; MemoryExhausted; MemberLost.
     """
     rows, lengths = _rows(policy, groups, settings)
     begin = Begin(settings, whole_batch(lengths, settings.max_tokens))
@@ -164,14 +164,14 @@ def update(
 
 
 def _rows(policy: Policy, groups: Sequence[Group], settings: UpdateSettings) -> tuple[list[Row], list[int]]:
-    """Lay the groups out; also returns the lengths of all unmasked completions."""
+    """Return the rows of the groups, and the lengths in tokens of all unmasked completions."""
     rows: list[Row] = []
     lengths: list[int] = []
     for group in groups:
         samples = group.samples(settings.mask_truncated)
         lengths += [len(sample.completion_ids) for sample in samples if not sample.masked]
         if group.flat and settings.loss.kl_beta == 0:
-            continue  # counted in the denominator; the policy term is zero and nothing else is left
+            continue  # no gradient: advantages are 0 and there is no KL penalty; its tokens still count
         rows += rows_of_group(
             group.prompt.token_ids, samples, policy.hidden_size_for_packing, settings.longest_shared_row
         )
@@ -185,7 +185,7 @@ def accumulate(
     followers: Followers,
     should_stop: Callable[[], bool],
 ) -> Accumulation:
-    """Compute every micro-batch, a round of one for each process at a time."""
+    """Compute the gradients of all rows, in rounds of one micro-batch per process."""
     with followers.watched():
         followers.tell_all(begin)
         work = Accumulation(policy, begin, followers.team)
@@ -200,10 +200,10 @@ def accumulate(
 
 
 def rounds(rows: Sequence[Row], max_tokens: int, processes: int) -> Iterator[list[list[Row]]]:
-    """Yield micro-batches, one for each process at a time.
+    """Yield rounds of micro-batches, one per process.
 
-    All processes make the same number of passes, because each gathers the layers from all. In the last round
-    those without a micro-batch get a row that counts nothing.
+    All processes must make the same number of forward passes, because each pass gathers the sharded layers
+    from all of them. In the last round, processes without a micro-batch get a fully masked row.
     """
     chunks = micro_batches(rows, max_tokens)
     while found := list(islice(chunks, processes)):
@@ -218,7 +218,7 @@ def _backward(
     denominators: Denominators,
     metrics: UpdateMetrics,
 ) -> int:
-    """Add a micro-batch's gradients and sums; returns its unmasked tokens."""
+    """Add a micro-batch's gradients and metric sums; return the number of its unmasked tokens."""
     current = token_logprobs(policy.hidden(batch), batch.target_N, policy.head, settings.filter)
     reference_N = None
     if settings.loss.kl_beta > 0:
@@ -226,8 +226,8 @@ def _backward(
             reference_N = unfiltered_logprobs(
                 policy.hidden(batch), batch.target_N, policy.head, settings.filter.temperature
             )
-    # One update per batch, so the policy before it is the current one. What sampled the batch may be a
-    # version behind: its log-probabilities came with the completions.
+    # There is one optimizer step per batch, so the old policy of the ratio is the current one. The batch may
+    # be sampled by the version before: those log-probabilities came with the completions.
     old_N = current.filtered_N.detach()
     outputs = compute_loss(
         LossInputs(
@@ -257,7 +257,7 @@ def _backward(
 
 
 def _to_means(metrics: UpdateMetrics, tokens: int) -> None:
-    """Divide the sums by the tokens they were taken over."""
+    """Turn sums into means, by dividing by the number of unmasked tokens."""
     tokens = max(1, tokens)
     metrics.entropy /= tokens
     metrics.clip_fraction /= tokens

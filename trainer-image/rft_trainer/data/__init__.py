@@ -1,14 +1,14 @@
-"""Data: where rows come from, what is checked, and in which order they are trained.
+"""Datasets: reads and checks rows, renders them into prompts, and puts them into their training order.
 
-source     the local file of a path or URI; what is remote is copied once into the run's folder
-rows       a line becomes a row, or a list of what is wrong with it
-rendering  the model's chat template makes token ids of it
-whole      files that are read whole before the start: loaded, split, rendered
-lines      larger files: where each line begins, kept on disk
-order      an order of any number of rows that takes no memory
-streamed   larger files: rows are read, checked and rendered when their turn comes
-training   the prompts of a step, from either
-opening    which of the two a file is
+source     returns the local file of a path or URI; remote files are copied once into the run's folder
+rows       parses and checks one line: a row, or a list of problems
+rendering  renders a row into token ids by the model's chat template
+whole      small files, read completely before the start: load, split, render
+lines      large files: an index on disk of where each line begins
+order      a pseudo-random order of rows that takes no memory
+streamed   large files: rows are read, checked and rendered when they are needed
+training   the prompts of a step, for both kinds of files
+opening    decides how a file is read
 """
 
 from rft_trainer.data.rows import Prompt, Row

@@ -1,6 +1,7 @@
-"""The lines of a file too large to hold: where each begins is written to a file beside the run's other data.
+"""Random access to the lines of a file that is too large for memory.
 
-Eight bytes a line, on disk only: neither the rows nor their places take memory.
+The offsets of the lines are in an index file in the run's folder, eight bytes a line. Neither rows nor
+offsets are held in memory.
 """
 
 import json
@@ -21,10 +22,10 @@ _PLACE = np.dtype("<u8")
 
 
 class Lines:
-    """A file's lines by number, from 1. Only a newline ends one: JSON text may hold U+2028."""
+    """The lines of a file by number, from 1. Only a newline ends a line, because JSON may contain U+2028."""
 
     def __init__(self, file: Path, index: Path) -> None:
-        """Open a file whose index was made with ``index_lines``. Raises DataError, VolumeError."""
+        """Open a file and its index from ``index_lines``. Raises DataError, VolumeError."""
         self.file = file
         with readable(file):
             self._data = os.open(file, os.O_RDONLY)
@@ -39,7 +40,7 @@ class Lines:
         return self._count
 
     def __getitem__(self, line: int) -> bytes:
-        """Return the bytes of a line. Raises DataError when the file is not what was indexed."""
+        """Return the bytes of a line. Raises DataError when the file was changed since it was indexed."""
         two = os.pread(self._index, 2 * _PLACE.itemsize, (line - 1) * _PLACE.itemsize)
         begin, end = (int(place) for place in np.frombuffer(two, _PLACE))
         raw = os.pread(self._data, end - begin, begin)
@@ -48,7 +49,7 @@ class Lines:
         return raw.removeprefix(BYTE_ORDER_MARK) if line == 1 else raw
 
     def changed(self) -> bool:
-        """Whether somebody wrote to the file since it was opened."""
+        """Whether the file was modified since it was opened."""
         return _identity(self.file) != self._identity
 
     def close(self) -> None:
@@ -58,9 +59,9 @@ class Lines:
 
 
 def index_lines(file: Path, index: Path) -> bool:
-    """Write where the lines of ``file`` begin, unless ``index`` says so already.
+    """Write the index of ``file``, unless ``index`` is up to date.
 
-    Returns whether another state of the file was indexed before. Raises DataError, VolumeError.
+    Returns whether there was an index of another version of the file. Raises DataError, VolumeError.
     """
     about = index.with_suffix(".json")
     with readable(file):
@@ -74,7 +75,7 @@ def index_lines(file: Path, index: Path) -> bool:
 
 
 def _places(file: Path) -> Iterator[bytes]:
-    """Yield the places where lines begin, and the file's size: where the last one ends."""
+    """Yield the byte offset at which each line begins, and at last the file's size."""
     begin = np.zeros(1, _PLACE)
     position = 0
     with file.open("rb", buffering=0) as stream:

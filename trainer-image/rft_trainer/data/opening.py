@@ -1,4 +1,4 @@
-"""A run's datasets: which are read whole before the start, and which as they are reached."""
+"""Opens a run's datasets: small files are read completely before the start, large ones row by row."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -20,15 +20,15 @@ from rft_trainer.errors import DataError
 log = logging.getLogger(__name__)
 
 FOLDER = "data"
-"""Of the run's folder: copies of what is remote, and where the lines of large files begin."""
+"""Subfolder of the run's folder, for copies of remote files and indexes of large files."""
 
 WHOLE_BYTES = 32 << 20
-"""A file up to this size is read and checked whole before the start; of a larger one, its first so many."""
+"""Files up to this size are read and checked completely before the start; of larger ones, this many bytes."""
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """What is trained and evaluated on, and how many prompts were too long so far."""
+    """The prompts of training and evaluation, and how many were dropped as too long so far."""
 
     train: TrainingPrompts
     heldout: list[Prompt]
@@ -36,12 +36,12 @@ class Prompts:
 
 
 class Rows(Protocol):
-    """Rows that were checked, as far as they are before the start."""
+    """The rows of a run. Those of large files are only partly checked before the start."""
 
     def rendered(
         self, tokenizer: Tokenizer, arguments: Mapping[str, Any] | None, budget_tokens: int
     ) -> Prompts:
-        """Render them with the model's template. Raises DataError, ConfigurationError."""
+        """Render the rows with the model's chat template. Raises DataError, ConfigurationError."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class WholeRows:
 
 @dataclass(frozen=True)
 class StreamedRows:
-    """Rows that stay in their file; ``heldout`` where the evaluation has a dataset of its own."""
+    """Rows that stay in their file. ``heldout``: rows of a separate evaluation dataset, if there is one."""
 
     lines: Lines
     required: Required
@@ -74,7 +74,7 @@ class StreamedRows:
     def rendered(
         self, tokenizer: Tokenizer, arguments: Mapping[str, Any] | None, budget_tokens: int
     ) -> Prompts:
-        """Render what is evaluated on, and a sample for the lengths."""
+        """Render the held-out rows, and a sample of the others to estimate the length of prompts."""
         renderer = Renderer(tokenizer, arguments)
         heldout, length, share = self.sample.prompts(renderer, budget_tokens)
         dropped = len(self.sample.rows) - len(heldout)
@@ -91,7 +91,7 @@ class StreamedRows:
 def open_rows(config: RunConfig, stack: ExitStack, should_stop: Callable[[], bool]) -> Rows:
     """Return a run's rows; ``stack`` closes their files. Raises what ``local_file`` raises, and DataError.
 
-    Copies with broken rows are forgotten, so that the corrected source is read the next time.
+    Copies with broken rows are removed, so that the next attempt reads the corrected source.
     """
     folder = Path(config.run_dir) / FOLDER
     try:

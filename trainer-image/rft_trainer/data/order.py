@@ -1,4 +1,4 @@
-"""An order of rows that is computed, not stored: the n-th row of an epoch in constant time and memory."""
+"""A pseudo-random order of rows that is computed, not stored, in constant time and memory per row."""
 
 import hashlib
 
@@ -6,10 +6,10 @@ _ROUNDS = 4
 
 
 def permuted(index: int, count: int, key: str) -> int:
-    """Return where ``index`` of ``count`` goes in the pseudo-random permutation that ``key`` names.
+    """Return the image of ``index`` (0 to ``count`` - 1) under the pseudo-random permutation of ``key``.
 
     A Feistel network of four rounds over the next power of four (Luby and Rackoff, How to Construct
-    Pseudorandom Permutations from Pseudorandom Functions, 1988), walked until it falls below ``count``
+    Pseudorandom Permutations from Pseudorandom Functions, 1988), applied until the result is below ``count``
     (Black and Rogaway, Ciphers with Arbitrary Finite Domains, 2002). Raises IndexError.
     """
     if not 0 <= index < count:
@@ -23,7 +23,7 @@ def permuted(index: int, count: int, key: str) -> int:
 
 
 def _network(value: int, half: int, secret: bytes) -> int:
-    """Permute the numbers of 2 × ``half`` bits."""
+    """Return the image of a number of 2 × ``half`` bits under the Feistel network."""
     mask = (1 << half) - 1
     left, right = value >> half, value & mask
     for number in range(_ROUNDS):

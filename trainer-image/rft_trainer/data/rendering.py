@@ -1,4 +1,4 @@
-"""The model's chat template makes token ids of messages."""
+"""Renders messages into token ids, with the model's chat template."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -8,17 +8,17 @@ from rft_trainer.errors import ConfigurationError
 
 
 class Tokenizer(Protocol):
-    """The one method of a tokenizer that is used here."""
+    """The only method of a tokenizer that this module uses."""
 
     def apply_chat_template(self, conversation: list[Message], **options: Any) -> Any:
         """Return the token ids of a conversation."""
 
 
 class Renderer:
-    """Renders rows with the template's arguments of a job."""
+    """Renders rows, with the job's arguments for the template."""
 
     def __init__(self, tokenizer: Tokenizer, chat_template_args: Mapping[str, Any] | None) -> None:
-        """Raises ConfigurationError when the tokenizer has no template."""
+        """Raises ConfigurationError when the tokenizer has no chat template."""
         if getattr(tokenizer, "chat_template", "") is None:
             raise ConfigurationError("the model's tokenizer has no chat template")
         self._tokenizer = tokenizer
@@ -26,9 +26,9 @@ class Renderer:
         self._options = {**(chat_template_args or {}), **ours}
 
     def prompt(self, row: Row) -> Prompt:
-        """Return the row with its token ids. Raises ValueError, with the line, where the template does."""
+        """Return the row with its token ids. Raises ValueError, with the line, when the template fails."""
         try:
             ids = self._tokenizer.apply_chat_template(row.messages, **self._options)
-        except Exception as error:  # templates are programs of the model's authors: they raise anything
+        except Exception as error:  # templates are programs by the model's authors and may raise any error
             raise ValueError(f"line {row.line}: the chat template refuses it: {error}") from error
         return Prompt(row, tuple(ids))

@@ -1,4 +1,4 @@
-"""Rows: parsed and checked one line at a time, whatever reads them."""
+"""Parses and checks rows, one line at a time."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ Required = Mapping[str, Mapping[str, Grader]]
 
 @dataclass(frozen=True)
 class Row:
-    """One row. ``key`` is equal for rows with the same prompt, however their JSON is written."""
+    """One row. Rows with equal prompts have equal keys, even if their JSON is formatted differently."""
 
     line: int
     messages: list[Message]
@@ -34,21 +34,21 @@ class Row:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A row as the sampler and the trainer both see it."""
+    """A row and its token ids, as sampler and trainer both use them."""
 
     row: Row
     token_ids: tuple[int, ...]
 
 
 def data_error(problems: Sequence[str]) -> DataError:
-    """Return one error that lists the first problems and counts the others."""
+    """Return one error that lists the first problems and gives the number of the others."""
     listed = "; ".join(problems[:MAX_LISTED])
     more = len(problems) - MAX_LISTED
     return DataError(f"{listed}; and {more} more" if more > 0 else listed)
 
 
 def prompt_key(messages: Sequence[Message]) -> str:
-    """Hash the canonical JSON of a prompt."""
+    """Return the hash of a prompt's canonical JSON."""
     canonical = json.dumps(messages, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -67,7 +67,7 @@ def required_fields(graders: Iterable[Grader]) -> dict[str, dict[str, Grader]]:
 
 
 def read_row(line: int, raw: bytes, required: Required) -> tuple[Row | None, list[str]]:
-    """Return the row of a line, where it can be parsed, and every problem it has, with the line's number."""
+    """Return the row of a line, None if it cannot be parsed, and all its problems with the line number."""
     try:
         row = _row(line, raw)
     except ValueError as error:
@@ -76,7 +76,7 @@ def read_row(line: int, raw: bytes, required: Required) -> tuple[Row | None, lis
 
 
 def _row(line: int, raw: bytes) -> Row:
-    """Parse one line. Raises ValueError with what is wrong."""
+    """Parse one line. Raises ValueError with the problem."""
     value = _json(raw)
     if not isinstance(value, dict):
         raise ValueError(f"a row is a JSON object, not {_kind(value)}")
@@ -86,14 +86,14 @@ def _row(line: int, raw: bytes) -> Row:
 
 
 def _json(raw: bytes) -> Any:
-    """Parse strict JSON: no NaN, no lone surrogates, no bottomless nesting."""
+    """Parse strict JSON: without NaN, lone surrogates and too deep nesting. Raises ValueError."""
 
     def refuse(name: str) -> None:
         raise ValueError(f"{name} is not JSON")
 
     try:
         value = json.loads(raw.decode(), parse_constant=refuse)
-        if b"\\u" in raw:  # only an escape can be half of a surrogate pair
+        if b"\\u" in raw:  # only an escape sequence can give a lone surrogate
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeDecodeError as error:
         raise ValueError("not UTF-8") from error
@@ -107,7 +107,7 @@ def _json(raw: bytes) -> Any:
 
 
 def _kind(value: object) -> str:
-    """Name a JSON value's type as JSON does."""
+    """Return the JSON name of a value's type."""
     if value is None:
         return "null"
     names: dict[type, str] = {
@@ -122,7 +122,7 @@ def _kind(value: object) -> str:
 
 
 def _check_messages(messages: object) -> None:
-    """Raise ValueError unless this is a conversation that the model is to answer."""
+    """Raise ValueError unless this is a conversation whose next message is the model's."""
     if messages is None:
         raise ValueError("messages is missing")
     if not isinstance(messages, list):
@@ -144,7 +144,7 @@ def _check_messages(messages: object) -> None:
 
 
 def _unmet(fields: Mapping[str, Any], required: Required) -> Iterator[str]:
-    """Yield what graders need of a row and do not find."""
+    """Yield a problem for each field that a grader needs and the row lacks."""
     for field, graders in required.items():
         value = fields.get(field)
         names = ", ".join(graders)

@@ -1,6 +1,6 @@
-"""Where rows are: a local file, or one that fsspec copies into the run's folder, once for all attempts.
+"""Finds a dataset's file: a local one, or a copy that fsspec makes in the run's folder, once per run.
 
-The copy is what makes a resumed run see the rows it began with, and what lets rows be read in any order.
+Because of the copy a resumed run reads the same rows again, and rows can be read in any order.
 """
 
 import contextlib
@@ -23,18 +23,18 @@ CREDENTIALS = {
     "gs": "run under a service account with a role that may read it (spec.template.serviceAccountName)",
     "hf": "name a token's Secret in spec.model.secretRef",
 }
-"""What lets a pod read a private source, by the scheme of its URI."""
+"""Advice on how a pod gets access to a private source, by the scheme of its URI."""
 
 _PRIVATE = re.compile(r"(?<=://)[^/@\s]*@|\?[^\s'\"]*")
 _KEPT_FREE = 64 << 20
-"""Bytes of the volume that a copy leaves for the first checkpoint."""
+"""Bytes that a copy leaves free on the volume, for the first checkpoint."""
 
 
 def local_file(source: str, folder: Path, should_stop: Callable[[], bool]) -> Path:
-    """Return the local file of a path or URI; what is remote is copied into ``folder`` where it is not yet.
+    """Return the local file of a path or URI; a remote file is copied into ``folder`` unless it is there.
 
-    Raises DataError, ConfigurationError, VolumeError; Preempted while it copies; TrainerError for what may
-    pass. No message has a URI's user, password or query in it, where signatures are.
+    Raises DataError, ConfigurationError, VolumeError; Preempted during a copy; TrainerError for temporary
+    failures. Messages show URIs without user, password and query, because these may contain secrets.
     """
     if "://" not in source:
         return Path(source)
@@ -49,7 +49,7 @@ def local_file(source: str, folder: Path, should_stop: Callable[[], bool]) -> Pa
 
 
 def discard(folder: Path) -> None:
-    """Forget the copies: the next attempt reads the sources again."""
+    """Remove the copies, so that the next attempt reads the sources again."""
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -60,36 +60,36 @@ def shown(text: str) -> str:
 
 @contextlib.contextmanager
 def readable(file: str | Path) -> Iterator[None]:
-    """Turn what goes wrong with a local file into the errors of a run."""
+    """Translate the errors of reading a local file into the trainer's."""
     try:
         yield
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise DataError(f"{file}: no such file") from error
     except PermissionError as error:
         raise DataError(f"{file}: permission denied") from error
-    except OSError as error:  # a network volume: another attempt may fare better
+    except OSError as error:  # e.g. a network volume: a retry may succeed
         raise TrainerError(f"{file}: cannot be read: {error}") from error
 
 
 @contextlib.contextmanager
 def reading(source: str) -> Iterator[None]:
-    """Turn what a dozen storages raise into the errors of a run."""
+    """Translate the errors of the many storage libraries into the trainer's."""
     try:
         yield
     except TrainerError:
         raise
-    except Exception as error:  # each library has a tree of its own
-        raise _error_of(source, _cause(source, error)) from None  # the chain would show the query
+    except Exception as error:  # each library has its own error classes
+        raise _error_of(source, _cause(source, error)) from None  # from None hides the URI's query
 
 
 def _cause(source: str, error: BaseException) -> BaseException:
-    """Return what went wrong: fsspec calls every failure over HTTP a file that is not found."""
+    """Return the true error: fsspec reports every HTTP failure as a file that is not found."""
     over_http = source.startswith(("http://", "https://"))
     return error.__cause__ if over_http and error.__cause__ is not None else error
 
 
 def _error_of(source: str, error: BaseException) -> TrainerError:
-    """Tell what fails again from what may pass."""
+    """Return the trainer's error: DataError or ConfigurationError if permanent, else TrainerError."""
     name, said = shown(source), shown(f"{error}" or type(error).__name__)
     status = _http_status(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -108,7 +108,7 @@ def _error_of(source: str, error: BaseException) -> TrainerError:
 
 
 def _http_status(error: BaseException) -> int | None:
-    """Return the status that a server answered with, wherever its library puts it."""
+    """Return the HTTP status in an error of any library, None where it has none."""
     places = (error, "status"), (getattr(error, "response", None), "status_code"), (error, "code")
     found = next((getattr(holder, name) for holder, name in places if hasattr(holder, name)), None)
     return int(str(found)) if str(found).isdigit() else None
@@ -150,7 +150,7 @@ def _saved(about: Path) -> dict[str, Any] | None:
 
 
 def _needs_room(folder: Path, size: int | None) -> None:
-    """Raise VolumeError where the copy does not fit: before an hour of copying, not after."""
+    """Raise VolumeError where the copy does not fit on the volume, before it is begun."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free
@@ -164,7 +164,7 @@ def _needs_room(folder: Path, size: int | None) -> None:
 
 
 def _watched(should_stop: Callable[[], bool]) -> Any:
-    """Return what fsspec calls after each piece of a copy."""
+    """Return a callback that fsspec calls after each block of a copy; it raises Preempted on a stop."""
     from fsspec.callbacks import Callback  # type: ignore[import-untyped]
 
     class Stopping(Callback):  # type: ignore[misc]

@@ -1,7 +1,8 @@
-"""Files too large to read before the start: a row is read, checked and rendered when its turn comes.
+"""Large files: a row is read, checked and rendered only when training needs it.
 
-Before the start the first part of the file is checked whole, and rows from all over it. A broken line
-that is reached later ends the run with its number; what was trained is kept.
+Before the start only the first part of the file and a sample of rows from the whole file are checked. A
+broken line that is found later ends the run with an error that names it; a checkpoint keeps the training so
+far.
 """
 
 import logging
@@ -22,19 +23,22 @@ from rft_trainer.errors import DataError
 log = logging.getLogger(__name__)
 
 LOOK_AHEAD = 1000
-"""Rows that are read behind a broken one, to report more than one at once."""
+"""Number of rows that are checked after a broken one, to report several problems at once."""
 _TRIES = 8
-"""Rows looked at for each that is wanted: where there are fewer different prompts, they are too few."""
+"""Rows read at most for each row of the sample; some are skipped, as their prompt was read before."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Rows from all over a file, no two with the same prompt."""
+    """A sample of rows from the whole file, all with different prompts."""
 
     rows: list[Row]
 
     def prompts(self, renderer: Renderer, budget_tokens: int) -> tuple[list[Prompt], float, float]:
-        """Return those within the budget, their mean length in tokens and their share. Raises DataError."""
+        """Return the prompts within the budget, their mean length in tokens, and their share of all.
+
+        Raises DataError.
+        """
         prompts = _rendered(self.rows, renderer)
         kept = [prompt for prompt in prompts if len(prompt.token_ids) <= budget_tokens]
         if not kept:
@@ -73,9 +77,9 @@ def check_first(lines: Lines, required: Required, size: int) -> None:
 
 
 def sample(lines: Lines, required: Required) -> Sample:
-    """Return rows whose places depend on the number of lines alone: not on the seed or the attempt.
+    """Return a sample of rows that depends on the number of lines alone, not on the seed or the attempt.
 
-    Raises DataError where some are broken, or too few prompts differ.
+    Raises DataError where rows are broken, or where there are too few different prompts.
     """
     rows: dict[str, Row] = {}
     problems: list[str] = []
@@ -98,7 +102,7 @@ def sample(lines: Lines, required: Required) -> Sample:
 
 
 def _row(lines: Lines, line: int, required: Required) -> tuple[Row | None, list[str]]:
-    """Return the row of a line, which a blank one has not, and what is wrong with it."""
+    """Return the row of a line, None for a blank or broken line, and its problems."""
     raw = lines[line]
     if not raw.strip():
         return None, []
@@ -109,7 +113,7 @@ def _row(lines: Lines, line: int, required: Required) -> tuple[Row | None, list[
 
 
 class Streamed(TrainingPrompts):
-    """The prompts of a file, read line by line in an order that is computed."""
+    """The prompts of a large file, read line by line in a computed order."""
 
     def __init__(
         self,
@@ -126,7 +130,7 @@ class Streamed(TrainingPrompts):
         self.rows = len(lines)
 
     def read(self, position: Position) -> Iterator[Reached]:
-        """Yield what is fit to train on; raises DataError with the broken lines among the next ones."""
+        """Yield the usable prompts. Raises DataError with the next broken line and some after it."""
         dropped, found = 0, False
         for offset in range(position.offset, self.rows):
             prompt, problems = self._prompt(position.epoch, offset)
@@ -157,7 +161,7 @@ class Streamed(TrainingPrompts):
             return None, [str(error)]
 
     def _problems_after(self, epoch: int, offset: int) -> list[str]:
-        """Look for more broken lines among those that come next: one at a time would cost a run each."""
+        """Return the problems of the next ``LOOK_AHEAD`` lines, so that one failed run shows many of them."""
         found: list[str] = []
         for later in range(offset + 1, min(self.rows, offset + 1 + LOOK_AHEAD)):
             found += self._prompt(epoch, later)[1]

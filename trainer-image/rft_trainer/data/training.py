@@ -12,9 +12,9 @@ from rft_trainer.data.rows import Prompt
 
 @dataclass(frozen=True)
 class Reached:
-    """A prompt, and the offset behind it. Without a prompt: the end of the epoch.
+    """A prompt and the offset of the row after it; ``prompt`` None: the end of the epoch.
 
-    ``dropped`` counts the longer prompts that were passed over since reading began.
+    ``dropped`` counts the prompts that were skipped as too long since ``read`` was called.
     """
 
     prompt: Prompt | None
@@ -24,7 +24,7 @@ class Reached:
 
 @dataclass(frozen=True)
 class Batch:
-    """The prompts of a step, where the next one begins, and how many longer ones were first passed over."""
+    """The prompts of a step, the position after them, and how many were skipped as too long."""
 
     prompts: list[Prompt]
     after: Position
@@ -32,10 +32,10 @@ class Batch:
 
 
 class TrainingPrompts(ABC):
-    """Prompts in the order in which they are trained; an epoch has ``rows`` places.
+    """The prompts of an epoch in their training order.
 
-    ``mean_length`` is of a prompt, in tokens; ``share`` is that of the places that hold one. Both may come
-    from a sample.
+    ``rows`` is the number of rows of an epoch, ``share`` the share of them that gives a prompt,
+    ``mean_length`` the mean length of a prompt in tokens. The last two may be estimated from a sample.
     """
 
     rows: int
@@ -44,14 +44,14 @@ class TrainingPrompts(ABC):
 
     @abstractmethod
     def read(self, position: Position) -> Iterator[Reached]:
-        """Yield the prompts from a position to the end of its epoch, and that end. Raises DataError."""
+        """Yield the prompts from a position to the end of its epoch, then that end. Raises DataError."""
 
     def batch(
         self, position: Position, epochs: int, rollouts: int, completion: float, budget_tokens: int
     ) -> Batch:
-        """Return the next batch: within one epoch, and empty after the last. Raises DataError.
+        """Return the next batch. It never spans two epochs and is empty after the last. Raises DataError.
 
-        ``completion`` is the length that is expected of one, in tokens.
+        ``completion`` is the expected length of a completion, in tokens.
         """
         dropped = 0
         while position.epoch <= epochs:
@@ -67,7 +67,7 @@ class TrainingPrompts(ABC):
                     break
                 prompts.append(reached.prompt)
                 position = Position(epoch, reached.end)
-            dropped += passed if epoch == 1 else 0  # later epochs pass over the same ones
+            dropped += passed if epoch == 1 else 0  # counted once: later epochs skip the same prompts
             if prompts:
                 return Batch(prompts, position, dropped)
         return Batch([], position, dropped)
@@ -80,14 +80,14 @@ class TrainingPrompts(ABC):
     def steps_left(
         self, position: Position, epochs: int, rollouts: int, completion: float, budget_tokens: int
     ) -> int:
-        """Estimate the steps that are left from a position."""
+        """Estimate the number of steps from a position to the end of the last epoch."""
         return estimated_steps(
             self.rows, self.mean_length, position, epochs, rollouts, completion, budget_tokens, self.share
         )
 
 
 class InMemory(TrainingPrompts):
-    """Prompts that were all rendered before the start."""
+    """Prompts of a small file, all rendered before the start."""
 
     def __init__(self, prompts: Sequence[Prompt], seed: int) -> None:
         self._prompts, self._seed = prompts, seed
@@ -96,7 +96,7 @@ class InMemory(TrainingPrompts):
         self.mean_length = fmean(len(prompt.token_ids) for prompt in prompts) if prompts else 0.0
 
     def read(self, position: Position) -> Iterator[Reached]:
-        """Yield them in the order of their epoch."""
+        """Yield the prompts in the order of the epoch."""
         if self._order[0] != position.epoch:
             self._order = position.epoch, epoch_order(self.rows, self._seed, position.epoch)
         for offset in range(position.offset, self.rows):

@@ -1,7 +1,6 @@
-"""Datasets that are read whole before the start: loaded, split and rendered.
+"""Small files, which are read completely before the start: loaded, split and rendered.
 
-A bad dataset is reported whole: every broken line is collected before anything fails, because a
-user who fixes one line per GPU allocation gives up.
+All broken lines of a file are reported in one error, because each new try costs the user a wait for GPUs.
 """
 
 import logging
@@ -23,7 +22,7 @@ WARN_DROPPED = 0.1
 
 
 def load_rows(file: str | Path, required: Required | None = None) -> list[Row]:
-    """Read the JSONL rows of a local file; blank lines are skipped.
+    """Read the JSONL rows of a local file; skip blank lines.
 
     ``required`` is what ``required_fields`` returns. Raises DataError with every broken line.
     """
@@ -43,23 +42,24 @@ def load_rows(file: str | Path, required: Required | None = None) -> list[Row]:
 
 
 def checked(data: bytes, required: Required) -> Iterator[tuple[Row | None, list[str]]]:
-    """Yield the row of every line, where it can be parsed, and all that is wrong with it."""
+    """Yield for every line its row, None if it cannot be parsed, and its problems."""
     for line, raw in _lines(data):
         yield read_row(line, raw, required)
 
 
 def _lines(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Number the lines from 1. Only a newline ends one: JSON text may hold U+2028."""
+    """Yield the lines with numbers from 1. Only a newline ends a line, because JSON may contain U+2028."""
     for number, raw in enumerate(data.removeprefix(BYTE_ORDER_MARK).split(b"\n"), start=1):
         if raw.strip():
             yield number, raw
 
 
 def split(rows: Sequence[Row], evaluation: Evaluation) -> tuple[list[Row], list[Row]]:
-    """Return (train, held out); rows with the same prompt land on the same side.
+    """Return (train, held out). Rows with the same prompt are all in the same part.
 
-    Prompts are taken in the order of their hashes, so the set depends on the rows alone: not on
-    their order, the seed or the attempt. Raises DataError when half of the rows are too few.
+    Prompts are chosen in the order of their hashes, so the held-out set depends on the rows alone, not on
+    their order, the seed or the attempt. Raises DataError when half of the rows are too few for an
+    evaluation.
     """
     limit = min(MAX_HELD_OUT, len(rows) // 2)
     wanted = held_out_rows(len(rows), evaluation.fraction)
@@ -81,7 +81,7 @@ def split(rows: Sequence[Row], evaluation: Evaluation) -> tuple[list[Row], list[
 
 
 def without(rows: Sequence[Row], held_out: Collection[Row]) -> list[Row]:
-    """Return the rows whose prompts are not evaluated on, for an evaluation dataset of its own.
+    """Return the rows whose prompts are not in a separate evaluation dataset.
 
     Raises DataError when none is left.
     """

@@ -1,20 +1,22 @@
-"""Rewards: graders, their combination, and the sandbox that users' code runs in.
+"""Rewards: the graders, the combination of their scores, and the sandbox for users' code.
 
-scorer      what the loop calls; errors become scores by each grader's onError
-builtin     graders that are pure functions, and the checks of settings
-trusted     graders of ours that run in workers: regex, math, jsonSchema
-symbolic    math: symbolic equality
-json_schema jsonSchema: JSON valid under a schema
-remote      graders behind an address: calls and their limits
-service     http: the protocol of a user's service
-judge       model: a judge's request and the score in its answer; template, its instruction
-post        one POST with its tries; tokens, what authorizes it
+scorer      scores completions for the training loop; handles errors by each grader's onError
+builtin     graders that run in the trainer, and the checks of graders' settings
+trusted     built-in graders that run in worker processes: regex, math, jsonSchema
+symbolic    grader math: symbolic equality
+json_schema grader jsonSchema: JSON valid under a schema
+remote      graders behind an address: concurrency and limits
+service     grader http: the protocol of a user's service
+judge       grader model: the request to a judge model, and the score in its answer
+template    the judge's instruction
+post        one HTTP POST with its retries
+tokens      bearer tokens for http and model graders
 combine     scale mapping and the weighted mean
 client      the trainer's end of the grader protocol
-serve       the program at the other end: in a container of its own, or as a local process
-pool        its worker processes: deadlines, restarts
-watchdog    its limits on all descendants together
+serve       the grader process at the other end: in its own container, or a local process
+pool        worker processes of the grader process: deadlines, restarts
+watchdog    limits on all descendants of the grader process together
 worker      one process that runs one user's function (standard library only)
 
-Nothing is imported here: ``serve`` starts within a fraction of a second and never sees torch.
+Nothing is imported here, so that ``serve`` starts in a fraction of a second and never imports torch.
 """

@@ -34,12 +34,15 @@ _SLACK_SECONDS = 30.0
 
 
 def max_silence(timeouts: Sequence[float]) -> float:
-    """Seconds within which a healthy grader process answers something: a timeout, then a reload."""
+    """Return the longest time in seconds without any reply from a healthy grader process.
+
+    That is one grader's timeout and then the restart of its worker.
+    """
     return max(timeouts, default=0.0) + LOAD_SECONDS + _SLACK_SECONDS
 
 
 class Backend(Protocol):
-    """Runs python graders somewhere else."""
+    """Runs graders outside the trainer's process."""
 
     def ready(self, should_stop: ShouldStop) -> dict[str, str | None]:
         """Wait until every grader is loaded; return why one is not, by name."""
@@ -48,23 +51,26 @@ class Backend(Protocol):
         """Return one outcome per request, in order."""
 
     def close(self) -> None:
-        """End what was started."""
+        """Stop what was started."""
 
 
 class ContainerBackend:
-    """The second container of the pod, which connects to a socket of ours.
+    """Graders in the second container of the pod, which connects to a socket of the trainer.
 
-    It is never restarted under a running trainer, so its loss ends the attempt.
+    That container does not restart while the trainer runs, so its loss ends the attempt.
     """
 
     def __init__(self, path: str, silence: float) -> None:
-        """Listen at once; the container may be there before ``ready`` is called."""
+        """Listen at once, because the container may connect before ``ready`` is called."""
         self._listener = Listener(path)
         self._silence = silence
         self._client: GraderClient | None = None
 
     def ready(self, should_stop: ShouldStop) -> dict[str, str | None]:
-        """Wait for the container. Raises TrainerError when it does not come."""
+        """Wait for the container and return why a grader does not load, by name, None if it does.
+
+        Raises TrainerError when the container does not connect.
+        """
         try:
             self._client = GraderClient(self._listener.accept(CONNECT_SECONDS, should_stop), self._silence)
             return self._client.hello(should_stop)
@@ -82,26 +88,26 @@ class ContainerBackend:
         return [outcomes[index] for index in range(len(requests))]
 
     def close(self) -> None:
-        """Close the socket: the container ends."""
+        """Close the socket, which ends the container."""
         self._listener.close()
         if self._client is not None:
             self._client.close()
 
 
 class LocalBackend:
-    """A process of this machine: containment of accidents, not a security boundary.
+    """Graders in a local process. It limits accidents of users' code, but is no security boundary.
 
-    Users' code has this user's rights to files and network. It gets a scrubbed environment, limits,
-    and no view into the trainer's memory. The process ends with the socket, so also when the trainer
-    is killed; a parent-death signal would fire when the thread that started it ends.
+    Users' code has this user's rights to files and network. It gets a clean environment and resource limits,
+    and cannot read the trainer's memory. The process ends when the socket closes, so also when the trainer is
+    killed. A parent-death signal would not do: it is sent when the thread that started the process ends.
     """
 
     def __init__(
         self, config: GraderConfig, scratch_dir: str | None, silence: float, *, hide: bool = True
     ) -> None:
-        """Start nothing yet; ``scratch_dir`` takes the private folder.
+        """Prepare the private folder in ``scratch_dir``; the process starts in ``ready``.
 
-        ``hide`` makes the trainer's memory and environment unreadable to processes of its UID.
+        ``hide``: other processes of this UID cannot read the trainer's memory and environment.
         """
         self._config = config
         self._silence = silence
@@ -114,7 +120,10 @@ class LocalBackend:
             set_dumpable(False)
 
     def ready(self, should_stop: ShouldStop) -> dict[str, str | None]:
-        """Start the process. Raises TrainerError when it does not come up."""
+        """Start the process and return why a grader does not load, by name, None if it does.
+
+        Raises TrainerError when the process does not start.
+        """
         try:
             return self._start().hello(should_stop)
         except GraderLost as error:
@@ -122,7 +131,7 @@ class LocalBackend:
             raise TrainerError(f"the local grader process does not start: {error}") from error
 
     def exchange(self, requests: Sequence[Request], should_stop: ShouldStop) -> list[Outcome]:
-        """Return the outcomes; what was under way when the process died counts as an error."""
+        """Return the outcomes. Requests in progress when the process died have an error as outcome."""
         if self._client is None:
             self.ready(should_stop)
         assert self._client is not None
@@ -161,7 +170,7 @@ class LocalBackend:
         return self._client
 
     def _stop(self) -> None:
-        """Close the socket and wait: the process kills its workers before it ends."""
+        """Close the socket and wait until the process has killed its workers and ended."""
         if self._client is not None:
             self._client.close()
         if self._process is not None:

@@ -1,4 +1,4 @@
-"""Graders that are pure functions of a completion and its row, and what is checked before the run."""
+"""Graders that are pure functions of a completion and its row, and checks of settings before the run."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ from rft_trainer.rewards.json_schema import SchemaProblem, validator
 from rft_trainer.rewards.numbers import expected_number, extract_number
 
 Builtin = Callable[[str, Mapping[str, Any]], float]
-"""(completion, row) -> raw score; raises ValueError when the row does not serve."""
+"""(completion, row) -> raw score; raises ValueError when the row's field cannot be used."""
 
 _SIMILARITY: dict[str, Callable[[str, str], float]] = {
     "levenshtein": Levenshtein.normalized_similarity,
@@ -61,12 +61,12 @@ def numeric(completion: str, row: Mapping[str, Any], settings: Numeric) -> float
 
 
 def text_similarity(completion: str, row: Mapping[str, Any], settings: TextSimilarity) -> float:
-    """Return how alike the completion and the field's text are, 0…1, by rapidfuzz; both as written."""
+    """Return the similarity of completion and field, 0 to 1, by rapidfuzz; neither text is normalized."""
     return _SIMILARITY[settings.metric](_text(row, settings.field), completion)
 
 
 def builtin(grader: Grader) -> Builtin | None:
-    """Return the function of a grader that runs in the trainer itself, None for the others."""
+    """Return the function of a grader that runs in the trainer's process, None for other graders."""
     if (exact := grader.exact_match) is not None:
         return lambda completion, row: exact_match(completion, row, exact)
     if (number := grader.numeric) is not None:

@@ -1,4 +1,4 @@
-"""What graders behind an address have in common: requests become calls, answers become outcomes."""
+"""Common types of remote graders: requests become HTTP calls, and responses become outcomes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,26 +9,26 @@ from rft_trainer.rewards.client import Outcome, Request
 
 @dataclass(frozen=True)
 class Call:
-    """One POST for some of the requests, by their indices; or why there is none."""
+    """One POST for the requests with these indices, or the reason why it cannot be sent."""
 
     indices: tuple[int, ...]
     body: bytes | ValueError
 
 
 class Remote(Protocol):
-    """A grader behind an address."""
+    """The protocol of a remote grader."""
 
     url: str
 
     def calls(self, requests: Sequence[Request]) -> Iterator[Call]:
-        """Yield calls that cover every request once."""
+        """Yield calls that together contain every request once."""
 
     def outcomes(self, answer: Any, count: int) -> list[Outcome]:
-        """Return one outcome for each of a call's ``count`` requests. Raises ValueError for all of them."""
+        """Return the outcomes of a call's ``count`` requests. Raises ValueError for an unusable answer."""
 
 
 def score(value: object) -> Outcome:
-    """Return a JSON value as a raw score. NaN passes: it is refused where scales are applied."""
+    """Return a JSON value as a raw score. NaN is refused later, where scales are applied."""
     if not isinstance(value, bool | int | float):
         return ValueError(f"the score is {'missing' if value is None else 'no number'}")
     try:

@@ -1,4 +1,4 @@
-"""The trainer's end of the grader protocol: a socket to listen on, and an exchange of many scores."""
+"""The trainer's end of the grader protocol: listens on a socket, and requests many scores at once."""
 
 import contextlib
 import socket
@@ -20,7 +20,7 @@ from rft_trainer.rewards.protocol import (
 )
 
 WINDOW = 32
-"""Requests under way at once: enough for every worker, little enough for the grader's memory."""
+"""Most requests in progress: enough to keep all workers busy, and few enough for the grader's memory."""
 
 _POLL_SECONDS = 0.25
 
@@ -28,12 +28,12 @@ ShouldStop = Callable[[], bool]
 
 
 class GraderLost(Exception):
-    """The grader process is gone, silent, or does not speak the protocol."""
+    """The grader process has ended, does not reply in time, or breaks the protocol."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """One score that is wanted."""
+    """A request for one score."""
 
     grader: str
     completion: str
@@ -41,20 +41,20 @@ class Request:
 
 
 Outcome = float | ValueError
-"""A raw score, or what went wrong."""
+"""A raw score, or an error."""
 
 
 class Listener:
-    """A Unix socket for exactly one connection: users' code beside the grader process gets none."""
+    """A Unix socket that accepts exactly one connection, so that users' code cannot connect too."""
 
     def __init__(self, path: str) -> None:
-        """Listen on ``path`` with mode 0660, in place of what an earlier attempt left there."""
+        """Listen on ``path`` with mode 0660; an old socket of an earlier attempt is replaced."""
         self._path = Path(path)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._path.unlink(missing_ok=True)
             self._socket.bind(path)
-            self._path.chmod(0o660)  # before listen: nobody connects earlier
+            self._path.chmod(0o660)  # the mode is set before listen, when nobody can connect yet
             self._socket.listen(1)
         except OSError as error:
             self._socket.close()
@@ -87,14 +87,14 @@ class GraderClient:
     """A connection to a grader process."""
 
     def __init__(self, connection: socket.socket, max_silence: float) -> None:
-        """``max_silence``: seconds without any reply after which the process counts as lost."""
+        """``max_silence``: seconds without any reply after which GraderLost is raised."""
         self._connection = connection
         self._reader = LineReader(connection, MAX_REPLY_BYTES)
         self._max_silence = max_silence
         self._next_id = 1
 
     def hello(self, should_stop: ShouldStop) -> dict[str, str | None]:
-        """Return why a grader does not load, by name. Raises GraderLost, Preempted."""
+        """Return by name why a grader does not load, None if it does. Raises GraderLost, Preempted."""
         graders = self._read(should_stop).get("graders")
         if not isinstance(graders, dict):
             raise GraderLost("the grader process did not introduce itself")
@@ -106,10 +106,10 @@ class GraderClient:
     def exchange(
         self, requests: Sequence[Request], outcomes: dict[int, Outcome], should_stop: ShouldStop
     ) -> None:
-        """Fill ``outcomes`` with one entry per request, by its index.
+        """Send the requests and store each outcome in ``outcomes`` under the request's index.
 
-        Raises GraderLost, with the outcomes that came before, and Preempted. Replies to requests
-        of an abandoned exchange are recognized by their ids and ignored.
+        Raises GraderLost and Preempted; outcomes received before are kept. Replies to requests of an earlier,
+        interrupted exchange are recognized by their ids and ignored.
         """
         waiting: dict[int, int] = {}
         for index, request in enumerate(requests):
@@ -133,7 +133,7 @@ class GraderClient:
             self._take(waiting, outcomes, should_stop)
 
     def close(self) -> None:
-        """Close the connection: the grader process ends."""
+        """Close the connection, which ends the grader process."""
         self._connection.close()
 
     def _send(self, line: bytes) -> None:

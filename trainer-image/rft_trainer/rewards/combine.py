@@ -1,4 +1,4 @@
-"""From raw scores to a reward: reward = Σ wᵢsᵢ / Σ wᵢ."""
+"""Combines raw scores into a reward: Σ wᵢsᵢ / Σ wᵢ."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ _ROUNDING = 1e-9
 
 
 def normalized(raw: object, scale: Scale | None) -> float:
-    """Map a raw score onto 0…1. Raises ValueError for what is not a number within the scale."""
+    """Map a raw score onto 0…1. Raises ValueError unless it is a number within the scale."""
     low, high = (scale.min, scale.max) if scale is not None else (0.0, 1.0)
     if not isinstance(raw, bool | int | float):
         raise ValueError(f"the score is a {type(raw).__name__}, not a number")
@@ -29,9 +29,9 @@ def normalized(raw: object, scale: Scale | None) -> float:
 
 
 def combine(graders: Sequence[Grader], outcomes: Mapping[str, float | ValueError]) -> Score:
-    """Return the weighted mean of the outcomes: normalized scores, or what went wrong.
+    """Return the weighted mean of the outcomes, which are normalized scores or errors.
 
-    An error scores zero, drops the rollout, or raises UserCodeError, by the grader's ``onError``.
+    By the grader's ``onError`` an error counts as zero, drops the rollout, or raises UserCodeError.
     """
     scores: dict[str, float] = {}
     errors: dict[str, str] = {}

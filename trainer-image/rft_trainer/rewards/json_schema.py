@@ -1,4 +1,4 @@
-"""JSON that is valid under a schema, by the library jsonschema. Nothing is ever fetched."""
+"""Grader ``jsonSchema``, with the library jsonschema, which never fetches a remote schema here."""
 
 import json
 import re
@@ -18,13 +18,13 @@ _REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 
 
 class SchemaProblem(ValueError):
-    """A schema that cannot be used; says where in it."""
+    """A schema that cannot be used; the message says where."""
 
 
 def validator(schema_text: str) -> Validator:
     """Return the validator of a schema: of the draft that its ``$schema`` names, else of draft 2020-12.
 
-    Raises SchemaProblem for what is not JSON or not a schema, and for references that lead out of it.
+    Raises SchemaProblem where it is not JSON or not a schema, or has a reference to another document.
     """
     schema = _parsed(schema_text)
     kind = validator_for(schema, default=None) if _names_draft(schema) else Draft202012Validator
@@ -38,14 +38,14 @@ def validator(schema_text: str) -> Validator:
         raise SchemaProblem("nested too deeply") from error
     draft = schema["$schema"] if _names_draft(schema) else Draft202012Validator.META_SCHEMA["$schema"]
     resource: Resource[Any] = specification_with(draft).create_resource(schema)
-    # With a registry of its own the library has no way to fetch anything.
+    # With an explicit registry the library fetches no remote references.
     registry: SchemaRegistry = REGISTRY.with_resource(resource.id() or "", resource).crawl()
     _check_references(resource, registry)
     return kind(schema, registry=registry)
 
 
 def valid(completion: str, schema: Validator) -> float:
-    """Return 1.0 when the whole completion, or the one fenced block that it is, is valid JSON; else 0.0."""
+    """Return 1.0 when the completion is valid JSON, bare or as a single fenced code block; else 0.0."""
     fenced = _FENCED.fullmatch(completion)
     try:
         value = json.loads(fenced[1] if fenced else completion, parse_constant=_refuse)
@@ -69,7 +69,7 @@ def _names_draft(schema: Any) -> bool:
 
 
 def _check_references(resource: "Resource[Any]", registry: SchemaRegistry) -> None:
-    """Raise SchemaProblem for a reference that does not lead into the schema or to a draft's own."""
+    """Raise SchemaProblem for a reference to anything but this schema and the drafts' own schemas."""
     pending = [(resource, registry.resolver_with_root(resource))]
     while pending:
         here, resolver = pending.pop()
@@ -87,7 +87,7 @@ def _check_references(resource: "Resource[Any]", registry: SchemaRegistry) -> No
 
 
 def _place(path: Any) -> str:
-    """Return a JSON pointer; the schema itself is /."""
+    """Return a path as a JSON pointer; / for the root."""
     return "/" + "/".join(str(part) for part in path)
 
 

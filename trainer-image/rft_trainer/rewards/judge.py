@@ -15,20 +15,20 @@ from rft_trainer.rewards.service import MAX_BODY_BYTES
 from rft_trainer.rewards.template import filled, parts
 
 MAX_TOKENS = 512
-"""Of a judge's answer: enough to think aloud for a paragraph."""
+"""Most tokens of a judge's answer: enough for a paragraph of reasoning."""
 
 _PATH = "/chat/completions"
 _READ_CHARACTERS = 20_000
-"""Of the end of an answer, where the score stands."""
+"""Number of characters that are read from the end of an answer, where the score is."""
 
 _OUT_OF = re.compile(r"(?<![\w./])(-?[0-9]+(?:\.[0-9]+)?)\s*/\s*([0-9]+(?:\.[0-9]+)?)(?![\w/]|\.[0-9])")
 
 
 class Judge:
-    """A judge model."""
+    """Requests to a judge model, and the scores in its answers."""
 
     def __init__(self, grader: Grader) -> None:
-        """Take address, instruction and scale. Raises TemplateProblem for an instruction that cannot work."""
+        """Read address, instruction and scale. Raises TemplateProblem for an invalid instruction."""
         assert grader.model is not None
         parts(grader.model.prompt)
         base = grader.model.url.rstrip("/")
@@ -45,8 +45,8 @@ class Judge:
                 yield Call((index,), error)
 
     def outcomes(self, answer: Any, count: int) -> list[Outcome]:
-        """Return the one outcome. Raises ValueError for an answer without a text or a score."""
-        del count  # one
+        """Return the outcome. Raises ValueError for an answer without a text or a score."""
+        del count  # always one
         return [score(parse_score(_text(answer), self._scale))]
 
     def _body(self, request: Request) -> bytes:
@@ -65,9 +65,9 @@ class Judge:
 
 
 def parse_score(text: str, scale: Scale | None) -> float:
-    """Return the score in a judge's answer: of the last JSON object with one, else the last number.
+    """Return the score in a judge's answer: in the last JSON object with a ``score``, else the last number.
 
-    A number out of the scale's maximum, such as 8/10, counts as the number. Raises ValueError for none.
+    "8/10" counts as 8 where 10 is the scale's maximum. Raises ValueError for an answer without a score.
     """
     text = text[-_READ_CHARACTERS:]
     if objects := list(_objects(text)):
@@ -82,7 +82,7 @@ def parse_score(text: str, scale: Scale | None) -> float:
 
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:
-    """Yield the JSON objects in a text that have a key score."""
+    """Yield the JSON objects in a text that have the key ``score``."""
     position = text.find("{")
     while position >= 0:
         try:
@@ -95,7 +95,7 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
 
 
 def _points(match: re.Match[str], scale: Scale | None) -> str:
-    """Return the points of "points / maximum", and other fractions as they are."""
+    """Return the points of "points / maximum"; leave other fractions as they are."""
     return match[1] if scale is not None and float(match[2]) == scale.max else match[0]
 
 

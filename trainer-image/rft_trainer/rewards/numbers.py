@@ -1,7 +1,7 @@
-"""Numbers in text, as people and models write them.
+"""Finds numbers in text, in the forms that people and models write.
 
-Decimal rather than float: 0.1 + 0.2 style noise would make an exact comparison fail, and long
-integers would compare equal to their neighbours.
+They are Decimal, not float: with rounding errors such as in 0.1 + 0.2 exact comparisons would fail, and large
+integers would equal their neighbours.
 """
 
 import re
@@ -9,8 +9,8 @@ from decimal import Context, Decimal, DecimalException, localcontext
 
 from rft_api.graders import Numeric
 
-# A sign counts only where it cannot be a minus between two terms. An exponent has at most three
-# digits: "1e999999999" is a memory bomb to anything that expands it.
+# A minus counts as a sign only where it cannot be a subtraction. An exponent has at most three digits,
+# because code that expands "1e999999999" would take all memory.
 _PLAIN = (
     r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
     r"(?:[eE][-+]?[0-9]{1,3}(?![0-9]))?"
@@ -31,7 +31,7 @@ def find_numbers(text: str) -> list[Decimal]:
 
 
 def _value(match: re.Match[str]) -> Decimal | None:
-    """Turn one match into a number; None for what is too long to be one, and for x/0."""
+    """Return the number of a match; None for too many digits, and for a fraction x/0."""
     if len(match[0]) > _MAX_NUMBER_CHARACTERS:
         return None
     try:
@@ -48,7 +48,7 @@ def _value(match: re.Match[str]) -> Decimal | None:
 
 
 def boxed(text: str) -> str | None:
-    r"""Return what the last ``\boxed{…}`` holds, braces balanced; None when there is none."""
+    r"""Return the content of the last ``\boxed{…}`` with balanced braces; None when there is none."""
     start = text.rfind("\\boxed{")
     if start < 0:
         return None
@@ -62,7 +62,7 @@ def boxed(text: str) -> str | None:
 
 
 def extract_number(text: str, settings: Numeric) -> Decimal | None:
-    """Return the number that ``settings.extract`` points at, or None."""
+    """Return the number of the text that ``settings.extract`` selects, or None."""
     if settings.extract == "marker":
         _, found, rest = text.rpartition(settings.marker or "####")
         numbers = find_numbers(rest) if found else []
@@ -78,10 +78,10 @@ def extract_number(text: str, settings: Numeric) -> Decimal | None:
 
 
 def expected_number(value: object, settings: Numeric) -> Decimal | None:
-    """Return the number a row's field stands for, or None.
+    """Return the number in a row's field, or None.
 
-    A text that is not a number by itself is read as a completion is, so that a worked solution
-    ending in the marker serves as a field.
+    From a text that is not just a number it is extracted as from a completion. So a field may hold a whole
+    worked solution that ends with the marker and the answer.
     """
     if isinstance(value, bool):
         return None

@@ -1,4 +1,4 @@
-"""Worker processes: one request at a time each, a deadline on every request, a new one after a failure."""
+"""Worker processes: each handles one request at a time with a deadline, and is replaced when lost."""
 
 import contextlib
 import os
@@ -27,11 +27,11 @@ _MAX_WORKER_REPLY_BYTES = 16 * 1024
 
 
 class ScoreFailed(Exception):
-    """One score failed; the worker goes on."""
+    """One score failed; the worker still runs."""
 
 
 class WorkerLost(ScoreFailed):
-    """One score failed and took the worker with it."""
+    """One score failed, and the worker was killed or has ended."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Code:
 
 
 def worker_environment(home: Path) -> dict[str, str]:
-    """Return all that users' code sees of an environment: no tokens, no proxies, one thread per library."""
+    """Return the complete environment of users' code: no tokens, no proxies, one thread per library."""
     threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
     return {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
@@ -58,10 +58,10 @@ def worker_environment(home: Path) -> dict[str, str]:
 
 
 class Worker:
-    """A process with the user's function loaded."""
+    """A process that has loaded a user's function."""
 
     def __init__(self, code: Code, children: Children) -> None:
-        """Start it and load the source. Raises WorkerLost when that fails."""
+        """Start the process and load the source. Raises WorkerLost when that fails."""
         self._children = children
         self._connection, theirs = socket.socketpair()
         command = [sys.executable, "-s", "-P", str(_WORKER), str(theirs.fileno()), str(os.getpid())]
@@ -90,7 +90,7 @@ class Worker:
             raise WorkerLost(str(error)) from error
 
     def score(self, request: dict[str, Any], timeout: float) -> float:
-        """Return the raw score. Raises ScoreFailed, or WorkerLost when the process is no more."""
+        """Return the raw score. Raises ScoreFailed, or WorkerLost when the process has ended."""
         return self._exchange(request["id"], request, timeout)
 
     def _exchange(self, number: int, message: dict[str, Any], timeout: float) -> float:
@@ -115,8 +115,8 @@ class Worker:
         return float(score)
 
     def kill(self) -> str:
-        """End the process with its descendants; return how it ended."""
-        # A process that closed its socket by dying has its exit status in a moment.
+        """Kill the process and its descendants; return how it ended."""
+        # If the socket closed because the process died, its exit status follows in a moment.
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(0.05)
         died = self._process.returncode
@@ -136,16 +136,16 @@ def _ending(code: int) -> str:
 
 
 class Pool:
-    """Workers for every grader, each driven by a thread of its own.
+    """Workers for every grader, each with its own thread.
 
-    The threads live as long as the process: a worker's parent-death signal fires when the *thread*
-    that started it ends.
+    The threads never end, because the kernel sends a worker's parent-death signal when the *thread* that
+    started the worker ends.
     """
 
     def __init__(
         self, config: GraderConfig, home: Path, children: Children, reply: Callable[[dict[str, Any]], None]
     ) -> None:
-        """Start one worker per grader at once, the others when there is work for them."""
+        """Start the first worker of each grader now, the others when they get work."""
         self._children = children
         self._reply = reply
         self._queues: dict[str, queue.SimpleQueue[dict[str, Any]]] = {}
@@ -163,21 +163,21 @@ class Pool:
                 threading.Thread(target=self._serve, args=(code, first), daemon=True).start()
 
     def load(self) -> dict[str, str | None]:
-        """Wait until every grader is loaded; return why one does not, by name."""
+        """Wait until all graders are loaded; return by name why one does not load, None if it does."""
         return {name: loaded.result() for name, loaded in self._loaded.items()}
 
     def submit(self, request: dict[str, Any]) -> None:
-        """Queue a request; its reply comes through ``reply``. Raises KeyError for an unknown grader."""
+        """Queue a request; ``reply`` is called with its reply. Raises KeyError for an unknown grader."""
         self._queues[request["grader"]].put(request)
 
     def _serve(self, code: Code, loaded: "Future[str | None] | None") -> None:
-        """Answer requests of one grader, one after the other, for ever."""
+        """Serve the requests of one grader, one after the other. Never returns."""
         worker: Worker | None = None
         if loaded is not None:
             problem: str | None = None
             try:
                 worker = Worker(code, self._children)
-            except Exception as error:  # the future must be set, or the trainer waits for nothing
+            except Exception as error:  # the future must be set in any case, else the trainer waits for it
                 problem = str(error) or type(error).__name__
             loaded.set_result(problem)
         while True:
@@ -185,7 +185,7 @@ class Pool:
             try:
                 worker = worker or Worker(code, self._children)
                 score = worker.score(request, code.grader.timeout_seconds)
-            except Exception as error:  # every request gets an answer, and the thread stays
+            except Exception as error:  # every request must get a reply, and the thread must not end
                 if not isinstance(error, ScoreFailed) or isinstance(error, WorkerLost):
                     worker = None
                 self._reply({"id": request["id"], "error": str(error) or type(error).__name__})

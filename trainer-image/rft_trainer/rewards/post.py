@@ -1,4 +1,4 @@
-"""One POST to a service that scores: tried again where that helps, within limits of time and size."""
+"""Sends one POST to a scoring service, with retries where they help, and limits of time and size."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ _QUOTED_CHARACTERS = 200
 
 @dataclass(frozen=True)
 class Target:
-    """Where requests go. ``timeout`` bounds one try from its first to its last byte, in seconds."""
+    """Address and limits of requests. ``timeout`` is that of one complete try, in seconds."""
 
     url: str
     token: str | None
@@ -29,13 +29,13 @@ class Target:
 
     @property
     def headers(self) -> dict[str, str]:
-        """Headers of a request; an answer that is packed could be larger than it looks."""
+        """Return the headers. Compression is refused, as a small answer could decompress to a huge one."""
         authorization = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         return {"Content-Type": "application/json", "Accept-Encoding": "identity", **authorization}
 
 
 class _Again(ValueError):
-    """A try failed that another may not; ``after`` is what the service asked to wait, in seconds."""
+    """A try failed, and a retry may succeed; ``after`` is the Retry-After of the service, in seconds."""
 
     def __init__(self, message: str, after: float = 0.0) -> None:
         super().__init__(message)
@@ -43,10 +43,10 @@ class _Again(ValueError):
 
 
 async def post(client: httpx.AsyncClient, target: Target, body: bytes) -> Any:
-    """Return the JSON that is answered.
+    """Send a POST and return the JSON of its response.
 
-    No answer in time, 429 and 5xx are tried again, everything else is not. Redirects are not followed: the
-    token would go where nobody sent it. Raises ValueError with what the last try met.
+    A timeout, a lost connection, 429 and 5xx are retried, other failures are not. Redirects are not followed,
+    because they could send the token to another host. Raises ValueError with the failure of the last try.
     """
     for wait in WAITS_SECONDS:
         try:
@@ -87,7 +87,7 @@ async def _once(client: httpx.AsyncClient, target: Target, body: bytes) -> Any:
 
 
 async def _read(answer: httpx.Response) -> bytes:
-    """Return the body. Raises ValueError for one that is too large."""
+    """Return the body. Raises ValueError when it is too large."""
     content = bytearray()
     async for part in answer.aiter_bytes():
         content += part
@@ -116,6 +116,6 @@ def _retry_after(value: str) -> float:
 
 
 def _place(url: str) -> str:
-    """Return scheme, host and port: the rest of an address may hold secrets."""
+    """Return scheme, host and port of an address; the rest may contain secrets."""
     parsed = httpx.URL(url)
     return f"{parsed.scheme}://{parsed.netloc.decode()}"

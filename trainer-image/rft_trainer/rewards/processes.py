@@ -1,4 +1,4 @@
-"""Process trees, as Linux shows them in /proc."""
+"""Process trees, read from Linux's /proc."""
 
 import contextlib
 import ctypes
@@ -14,17 +14,17 @@ _PROC = Path("/proc")
 
 
 def set_dumpable(dumpable: bool) -> None:
-    """Allow or refuse other processes of this UID to read this one's memory and environment."""
+    """Set whether other processes of this UID may read this process's memory and environment."""
     ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, int(dumpable), 0, 0, 0)
 
 
 def adopt_orphans() -> None:
-    """Become the parent of every descendant whose own parent ends, so that none escapes the tree."""
+    """Become the parent of descendants whose parent ends (a subreaper), so that none leaves the tree."""
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def children_of(pid: int) -> list[int]:
-    """Return the children of a process, zombies included; none when it is gone."""
+    """Return the children of a process, zombies included; empty when the process has ended."""
     found: list[int] = []
     with contextlib.suppress(OSError):
         for task in (_PROC / str(pid) / "task").iterdir():
@@ -36,13 +36,13 @@ def children_of(pid: int) -> list[int]:
 def tree_of(pid: int) -> list[int]:
     """Return a process and all its descendants, parents first."""
     members = [pid]
-    for member in members:  # grows while it is walked
+    for member in members:  # the list grows during the iteration
         members += children_of(member)
     return members
 
 
 def memory_of(pids: Iterable[int]) -> int:
-    """Return the memory that is these processes' own, in bytes: file pages that others share are not."""
+    """Return the memory of the processes in bytes, without file pages, which are shared with others."""
     kibibytes = 0
     for pid in pids:
         with contextlib.suppress(OSError):
@@ -53,7 +53,7 @@ def memory_of(pids: Iterable[int]) -> int:
 
 
 def kill_tree(pid: int, rounds: int = 20) -> None:
-    """Kill a process with all its descendants. All are stopped first: a fork bomb outruns mere killing."""
+    """Kill a process and its descendants. All are stopped first, so that a fork bomb cannot go on forking."""
     stopped: set[int] = set()
     for _ in range(rounds):
         new = set(tree_of(pid)) - stopped
@@ -67,7 +67,7 @@ def kill_tree(pid: int, rounds: int = 20) -> None:
 
 
 def reap(pid: int) -> None:
-    """Collect a dead child, if it is one."""
+    """Collect the exit status of a child that has ended; do nothing for other processes."""
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
 

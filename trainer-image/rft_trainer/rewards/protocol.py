@@ -1,4 +1,6 @@
-"""JSON lines over a stream socket, with limits on every line. Never pickle: the peer is users' code.
+"""JSON lines over a stream socket, with a limit on the length of a line.
+
+Not pickle, because unpickling data from users' code could run any code in the trainer.
 
 serve -> trainer   {"graders": {NAME: null | "why it does not load"}}    once
 trainer -> serve   {"id": 7, "grader": NAME, "completion": "…", "row": {…}}
@@ -16,7 +18,7 @@ MAX_ERROR_CHARACTERS = 500
 
 
 class ProtocolError(Exception):
-    """The peer sent something that is not a line of the protocol."""
+    """The peer sent an invalid line."""
 
 
 class Closed(Exception):
@@ -24,7 +26,7 @@ class Closed(Exception):
 
 
 def encode(message: dict[str, Any]) -> bytes:
-    """Return one line; JSON text never holds a bare newline."""
+    """Return a message as one line; JSON text never contains a newline character."""
     return json.dumps(message, separators=(",", ":")).encode() + b"\n"
 
 
@@ -32,7 +34,7 @@ class LineReader:
     """Reads JSON objects from a socket, one a line."""
 
     def __init__(self, connection: socket.socket, max_bytes: int) -> None:
-        """Refuse lines above ``max_bytes``."""
+        """Lines longer than ``max_bytes`` raise ProtocolError."""
         self._connection = connection
         self._max_bytes = max_bytes
         self._buffer = bytearray()
@@ -41,8 +43,8 @@ class LineReader:
     def read(self, timeout: float | None) -> dict[str, Any]:
         """Return the next object.
 
-        Raises TimeoutError when no whole line has come after ``timeout`` seconds (a part of one is
-        kept for the next call), Closed, or ProtocolError.
+        Raises TimeoutError when there is no complete line after ``timeout`` seconds (a part of a line is kept
+        for the next call), Closed, or ProtocolError.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while (end := self._buffer.find(b"\n", self._searched)) < 0:
@@ -56,7 +58,7 @@ class LineReader:
         return _object(line)
 
     def _receive(self, deadline: float | None) -> None:
-        """Append what has come. Raises TimeoutError at the deadline, Closed at the end."""
+        """Append received bytes. Raises TimeoutError at the deadline, Closed at the end of the stream."""
         remaining = None if deadline is None else deadline - time.monotonic()
         if remaining is not None and remaining <= 0:
             raise TimeoutError

@@ -1,4 +1,4 @@
-"""Runs http and model graders: many requests at once, within limits."""
+"""Runs http and model graders, with many concurrent requests up to a limit."""
 
 import asyncio
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from rft_trainer.rewards.template import TemplateProblem
 from rft_trainer.rewards.tokens import ReadToken, hidden, token_reader
 
 CONCURRENCY = 8
-"""Requests under way at once, per grader."""
+"""Most concurrent requests per grader."""
 
 _POLL_SECONDS = 0.2
 
@@ -31,7 +31,7 @@ class _Grader:
 
 
 class RemoteBackend:
-    """Graders behind an address. Nothing is started, and nothing stays open between exchanges."""
+    """Graders behind an address. It has no process, and no connections stay open between exchanges."""
 
     def __init__(self, graders: Sequence[Grader]) -> None:
         """Check addresses, templates and tokens. Raises ConfigurationError."""
@@ -41,7 +41,7 @@ class RemoteBackend:
         }
 
     def ready(self, should_stop: ShouldStop) -> dict[str, str | None]:
-        """Return that every grader can be asked; whether it answers is seen at the first score."""
+        """Return None for every grader: whether a service answers is found out at the first score."""
         del should_stop
         return dict.fromkeys(self._graders)
 
@@ -64,7 +64,7 @@ class RemoteBackend:
             return work.result()
 
     async def _all(self, client: httpx.AsyncClient, requests: Sequence[Request]) -> list[Outcome]:
-        """Ask all graders at once and put their outcomes into the requests' order."""
+        """Call all graders concurrently and return the outcomes in the order of the requests."""
         names = sorted({request.grader for request in requests})
         own = {name: [i for i, request in enumerate(requests) if request.grader == name] for name in names}
         found = await asyncio.gather(
@@ -80,7 +80,7 @@ async def _grade(client: httpx.AsyncClient, grader: _Grader, requests: Sequence[
     """Return the outcomes of one grader's requests."""
     try:
         token = grader.read_token()
-    except ConfigurationError as error:  # it was there at the start
+    except ConfigurationError as error:  # the token existed at the start
         return [ValueError(str(error))] * len(requests)
     target = Target(grader.remote.url, token, grader.timeout)
     limit = asyncio.Semaphore(CONCURRENCY)
@@ -98,7 +98,7 @@ async def _grade(client: httpx.AsyncClient, grader: _Grader, requests: Sequence[
 
 
 async def _call(client: httpx.AsyncClient, remote: Remote, target: Target, call: Call) -> list[Outcome]:
-    """Return one outcome per request of a call; what goes wrong with the call is the error of each."""
+    """Return the outcomes of a call's requests. If the call fails, its error is the outcome of each."""
     try:
         if isinstance(call.body, ValueError):
             raise call.body
@@ -108,14 +108,14 @@ async def _call(client: httpx.AsyncClient, remote: Remote, target: Target, call:
 
 
 def _presentable(outcome: Outcome, token: str | None) -> Outcome:
-    """Return the outcome, an error without the token and of a length for people."""
+    """Return the outcome; an error's message is shortened and the token in it is hidden."""
     if isinstance(outcome, ValueError):
         return ValueError(hidden(str(outcome), token)[:MAX_ERROR_CHARACTERS])
     return outcome
 
 
 def _remote(grader: Grader) -> Remote:
-    """Return the kind's protocol. Raises ConfigurationError for an address or a template that cannot work."""
+    """Return the protocol of the grader's kind. Raises ConfigurationError for a bad address or template."""
     kind = grader.http or grader.model
     assert kind is not None
     field = "http" if grader.http is not None else "model"

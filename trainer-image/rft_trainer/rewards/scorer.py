@@ -1,4 +1,4 @@
-"""What the loop calls: completions in, rewards out."""
+"""Scores completions with all graders of a job: completions in, rewards out."""
 
 import threading
 from collections.abc import Mapping, Sequence
@@ -27,8 +27,8 @@ def _never() -> bool:
 class Scorer:
     """Scores completions with a job's graders.
 
-    A context manager: entering it opens the grader container's socket, so enter it first thing at
-    start and call ``ready`` before the first step. Calls from several threads are taken in turn.
+    A context manager. Entering it opens the socket for the grader container, so enter it early, and call
+    ``ready`` before the first step. Concurrent calls from several threads run one after the other.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Scorer:
         grader_code: Mapping[str, str] | None = None,
         scratch_dir: str | None = None,
     ) -> None:
-        """Check the graders. Raises ConfigurationError for those that cannot run."""
+        """Check the graders. Raises ConfigurationError for a grader that cannot run."""
         for grader in graders:
             check_settings(grader)
         self._graders = tuple(graders)
@@ -75,7 +75,8 @@ class Scorer:
         """Open the socket, or prepare the local processes."""
         if self._trusted:
             self._add(self._trusted, self._local(self._trusted, hide=False))
-        # Apart from ours, so that what users' code holds or starts never counts against another grader.
+        # Users' code has a process of its own, so that its memory and processes never count against our
+        # graders.
         if self._python and self._socket is None:
             self._add(self._python, self._local(self._python, hide=True))
         elif self._python and self._socket is not None:
@@ -94,10 +95,10 @@ class Scorer:
         self._backends.clear()
 
     def ready(self, should_stop: ShouldStop = _never) -> None:
-        """Wait until users' code is loaded; ``score`` does it otherwise.
+        """Wait until users' code is loaded. Where it was not called, ``score`` does the same first.
 
-        Raises UserCodeError when some of it does not load, TrainerError when the grader process
-        does not come up, Preempted.
+        Raises UserCodeError when a grader does not load, TrainerError when the grader process does not start,
+        Preempted.
         """
         with self._lock:
             self._ready(should_stop)
@@ -155,7 +156,7 @@ def _call(function: Builtin, item: GradeItem) -> Outcome:
 def _ask(
     backend: Backend, names: frozenset[str], items: Sequence[GradeItem], should_stop: ShouldStop
 ) -> dict[str, list[Outcome]]:
-    """Return the outcomes by grader. Graders alternate, so that all workers are busy at once."""
+    """Return the outcomes by grader. Requests alternate between graders, to keep all workers busy."""
     order = sorted(names)
     rows = [item.row() for item in items]
     requests = [

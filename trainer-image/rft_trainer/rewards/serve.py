@@ -2,8 +2,8 @@
 
     python -m rft_trainer.rewards.serve --socket PATH --config FILE [--wait SECONDS]
 
-In a pod it is the second container; locally the scorer starts it with ``--descriptor``. It ends with
-0 when the trainer closes the connection, with 1 when none appears within the waiting time.
+In a pod it is the second container; locally the scorer starts it with ``--descriptor``. Its exit code is 0
+when the trainer closed the connection, 1 when there was no trainer within the waiting time.
 """
 
 import argparse
@@ -30,14 +30,14 @@ RETRY_SECONDS = 0.2
 
 
 def connect(path: str, wait_seconds: float) -> socket.socket | None:
-    """Connect to the trainer, trying again until ``wait_seconds`` are over; then None."""
+    """Connect to the trainer, with retries; None when ``wait_seconds`` are over."""
     deadline = time.monotonic() + wait_seconds
     while True:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             connection.connect(path)
             return connection
-        except OSError:  # not there yet, or not listening yet
+        except OSError:  # the socket does not exist yet, or nobody listens yet
             connection.close()
         if time.monotonic() >= deadline:
             return None
@@ -45,11 +45,11 @@ def connect(path: str, wait_seconds: float) -> socket.socket | None:
 
 
 def serve(connection: socket.socket, config: GraderConfig, home: Path) -> None:
-    """Answer requests until the trainer closes the connection or breaks the protocol."""
+    """Serve requests until the trainer closes the connection or breaks the protocol."""
     writing = threading.Lock()
 
     def reply(message: dict[str, Any]) -> None:
-        # A trainer that is gone is noticed by the reader.
+        # Errors are ignored here: the reader notices that the trainer has ended.
         with writing, contextlib.suppress(OSError):
             connection.sendall(encode(message))
 
@@ -58,7 +58,7 @@ def serve(connection: socket.socket, config: GraderConfig, home: Path) -> None:
     Watchdog(children, config.max_processes, config.memory_mebibytes * 2**20).start()
     try:
         pool = Pool(config, home, children, reply)
-        # Not here: a trainer that goes away while the code loads must be noticed at once.
+        # In a thread, because the reader must notice at once when the trainer ends while code is loaded.
         threading.Thread(target=lambda: reply({"graders": pool.load()}), daemon=True).start()
         reader = LineReader(connection, MAX_REQUEST_BYTES)
         with contextlib.suppress(Closed, ProtocolError, KeyError):
@@ -91,8 +91,8 @@ def main(argv: list[str] | None = None) -> int:
     if connection is None:
         print(f"no trainer on {arguments.socket} within {arguments.wait:g} s", file=sys.stderr)
         return 1
-    # The pod's end reaches both containers at once; the trainer says when it needs no more scores.
-    # A handler, because an ignored signal would stay ignored in users' processes.
+    # When the pod is deleted both containers get SIGTERM. The trainer may still need scores and closes the
+    # connection when it does not. A handler, because an ignored signal stays ignored in child processes.
     signal.signal(signal.SIGTERM, lambda *_: None)
     home = Path(tempfile.mkdtemp(prefix="rft-grader-"))
     try:

@@ -1,4 +1,4 @@
-"""Grader ``http``: the protocol that a web service speaks, version 1. ``docs/graders.md`` describes it.
+"""Grader ``http``: version 1 of the protocol of a user's web service, as in ``docs/graders.md``.
 
 request   {"version": 1, "grader": NAME, "items": [{"id": 0, "messages": […], "completion": "…", "row": {…}}]}
 answer    {"scores": [{"id": 0, "score": 0.5}, {"id": 1, "error": "why"}]}  or  {"scores": [0.5, 1]}
@@ -15,14 +15,14 @@ from rft_trainer.rewards.protocol import encode
 MAX_ITEMS = 32
 MAX_BODY_BYTES = 8 * 1024 * 1024
 _FRAME_BYTES = 256
-"""What surrounds the items, and the comma after each."""
+"""Bytes allowed for the JSON around the items, and the commas between them."""
 
 
 class Service:
-    """A user's web service."""
+    """Requests to a user's web service, and the scores in its answers."""
 
     def __init__(self, grader: Grader) -> None:
-        """Take the address and the name."""
+        """Read address and name of the grader."""
         assert grader.http is not None
         self.url = grader.http.url
         self._name = grader.name
@@ -30,7 +30,7 @@ class Service:
     def calls(self, requests: Sequence[Request]) -> Iterator[Call]:
         """Yield batches within the limits of items and bytes.
 
-        A request that alone is too large makes a call of its own without a body.
+        A request that is too large by itself becomes a call with an error in place of a body.
         """
         batch: list[int] = []
         size = _FRAME_BYTES
@@ -48,7 +48,7 @@ class Service:
             yield self._call(batch, requests)
 
     def outcomes(self, answer: Any, count: int) -> list[Outcome]:
-        """Return one outcome per item. Raises ValueError for an answer that is none as a whole."""
+        """Return one outcome per item. Raises ValueError when the answer as a whole is invalid."""
         scores = answer.get("scores") if isinstance(answer, dict) else None
         if not isinstance(scores, list):
             raise ValueError("the answer is no object with a list scores")

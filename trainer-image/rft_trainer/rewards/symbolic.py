@@ -1,7 +1,7 @@
-"""Symbolic equality, by math-verify. Runs in a worker process: sympy may take for ever or all memory.
+"""Symbolic equality, with math-verify. Runs in a worker process, as sympy may never end or take all memory.
 
-Its own time limits are turned off, as they are Python signal handlers: an integer power is computed in C,
-which no handler interrupts. The pool's deadline kills the process instead.
+math-verify's own time limits are turned off. They are Python signal handlers, which cannot interrupt C code
+such as that of an integer power. The pool kills the process at its deadline instead.
 """
 
 import logging
@@ -14,7 +14,7 @@ from math_verify import parse, verify
 
 from rft_trainer.rewards.numbers import boxed
 
-# Its warning that time limits are off, and every text that does not parse.
+# It warns that its time limits are off, and logs every text that it cannot parse.
 logging.getLogger("math_verify").setLevel(logging.ERROR)
 
 _DELIMITERS = ("$", "\\(", "\\[")
@@ -37,20 +37,20 @@ def _parsed(text: str) -> list[Any]:
 
 
 def _boxed(text: str) -> str | None:
-    """Return the last box alone: the library takes all boxes together as one set, a corrected answer too."""
+    """Return only the last box: the library would take all boxes together as one set of answers."""
     inside = boxed(text)
     return None if inside is None else f"\\boxed{{{inside}}}"
 
 
 @lru_cache(maxsize=64)
 def _gold(text: str) -> tuple[Any, ...]:
-    r"""Parse what a row holds: LaTeX may come bare there; the library reads it only in $…$ or \boxed{}."""
+    r"""Parse a row's field, which may be bare LaTeX; the library reads LaTeX only in $…$ or \boxed{}."""
     delimited = _boxed(text) or (text if any(mark in text for mark in _DELIMITERS) else None)
     return tuple(_parsed(delimited) if delimited else _parsed(f"${text}$") or _parsed(text))
 
 
 def _text(value: object, field: str) -> str:
-    """Return a field's text; numbers without an exponent, in which LaTeX has Euler's number."""
+    """Return a field's text; a number is written without exponent, as LaTeX reads e as Euler's number."""
     if isinstance(value, str):
         return value
     if isinstance(value, int | float) and not isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""A judge's instruction: {prompt}, {completion} and row fields, and nothing else that ``format`` could do."""
+"""The judge's instruction, a template with {prompt}, {completion} and row fields, but no format specs."""
 
 import json
 from collections.abc import Mapping
@@ -9,11 +9,11 @@ _OF_THE_ROLLOUT = ("prompt", "completion", "messages")
 
 
 class TemplateProblem(ValueError):
-    """A template that cannot be filled in; says why."""
+    """A template that cannot be filled in; the message says why."""
 
 
 def parts(template: str) -> list[tuple[str, str | None]]:
-    """Split into (literal text, field after it or None). Raises TemplateProblem."""
+    """Split a template into (literal text, field after it or None). Raises TemplateProblem."""
     try:
         found = list(Formatter().parse(template))
     except ValueError as error:
@@ -28,13 +28,13 @@ def parts(template: str) -> list[tuple[str, str | None]]:
 
 
 def row_fields(template: str) -> list[str]:
-    """Return the row fields that a template names, each once, in order. Raises TemplateProblem."""
+    """Return the row fields in a template, each once, in order. Raises TemplateProblem."""
     names = [field for _, field in parts(template) if field is not None and field not in _OF_THE_ROLLOUT]
     return list(dict.fromkeys(names))
 
 
 def filled(template: str, completion: str, row: Mapping[str, Any]) -> str:
-    """Return the text. What is put in is not read again, so braces in a completion stay braces.
+    """Return the template filled in. Inserted text is not expanded, so braces in a completion stay.
 
     Raises ValueError for a field that the row lacks, TemplateProblem.
     """
@@ -50,7 +50,7 @@ def filled(template: str, completion: str, row: Mapping[str, Any]) -> str:
 
 
 def conversation(messages: list[Mapping[str, Any]]) -> str:
-    """Return a prompt as text: a single message's content, else every message after its role."""
+    """Return a prompt as text: the content of a single message, else each message with its role before it."""
     if len(messages) == 1:
         return str(messages[0]["content"])
     return "\n\n".join(f"{message['role']}: {message['content']}" for message in messages)

@@ -1,4 +1,4 @@
-"""Bearer tokens of http and model graders. They appear in no message, no log and no other process."""
+"""Bearer tokens for http and model graders. They never appear in messages, logs or other processes."""
 
 import os
 import re
@@ -13,11 +13,11 @@ from rft_trainer.errors import ConfigurationError
 _HEADER_SAFE = re.compile(r"[\x21-\x7e]+")
 
 ReadToken = Callable[[], str | None]
-"""Reads the token anew, as a mounted Secret changes while a run goes on; None where none is asked for."""
+"""Reads the token; called for each use, as a mounted Secret may change. None: the grader has no token."""
 
 
 def environment_variable(grader: str, key: str) -> str:
-    """Return the variable that holds a token where no Secret is mounted, as with ``rft run``."""
+    """Return the name of the variable with the token, used where no Secret is mounted, as in ``rft run``."""
     return "RFT_SECRET_" + re.sub(r"[^A-Z0-9]", "_", f"{grader}_{key}".upper())
 
 
@@ -26,9 +26,9 @@ def token_reader(
     folder: str = SECRETS_DIR,
     environment: Mapping[str, str] = os.environ,
 ) -> ReadToken:
-    """Return what reads a grader's token: from ``<folder>/<grader>/<key>``, else from the environment.
+    """Return a function that reads a grader's token, from ``<folder>/<grader>/<key>``, else the environment.
 
-    Raises ConfigurationError where there is none now, or one that no header can carry.
+    Raises ConfigurationError where there is no token, or one that is not valid in an HTTP header.
     """
     kind = grader.http or grader.model
     ref = kind.secret_ref if kind is not None else None
@@ -59,5 +59,5 @@ def _read(grader: str, ref: SecretKeyRef, path: Path, environment: Mapping[str, 
 
 
 def hidden(text: str, token: str | None) -> str:
-    """Return ``text`` with the token replaced: services repeat headers in their errors."""
+    """Return ``text`` with the token replaced, because services may repeat headers in their errors."""
     return text.replace(token, "[token]") if token else text

@@ -1,6 +1,7 @@
-"""Graders of ours that can take exponential time or all memory: they run in workers as users' code does.
+"""Built-in graders that can take exponential time or all memory. They run in workers, like users' code.
 
-A pattern and an integer power hold the interpreter's lock, so no thread of the trainer could end them.
+Matching a pattern and computing an integer power hold Python's GIL, so no thread of the trainer could stop
+them.
 """
 
 import os
@@ -13,7 +14,7 @@ from rft_api.runconfig import PythonGrader
 
 
 def in_workers(grader: Grader) -> PythonGrader | None:
-    """Return the code of a grader that runs in a worker, None for the others."""
+    """Return the Python source of a grader that runs in a worker, None for other graders."""
     if grader.regex is not None:
         source = regex_source(grader.regex)
     elif grader.math is not None:
@@ -37,7 +38,8 @@ def regex_source(settings: Regex) -> str:
 def math_source(settings: Math) -> str:
     """Return a Python grader for symbolic equality.
 
-    Its first comparison loads the grammar, which would otherwise count against the first score's time.
+    The source compares once while it loads. That loads the grammar, which else counts as time of the first
+    score.
     """
     return (
         f"{_our_path()}from rft_trainer.rewards.symbolic import equal\n"
@@ -56,6 +58,6 @@ def json_schema_source(settings: JsonSchema) -> str:
 
 
 def _our_path() -> str:
-    """Return the lines with which a worker finds our packages: its environment names no path."""
+    """Return the lines that add our packages to a worker's path, which its environment does not contain."""
     folders = sorted({os.fspath(Path(package.__path__[0]).parent) for package in (rft_api, rft_trainer)})
     return f"import sys\nsys.path += {folders!r}\n"

@@ -1,4 +1,4 @@
-"""What goes into the scorer and what comes out."""
+"""Inputs and outputs of the scorer."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,14 +7,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class GradeItem:
-    """One completion with the row it answers. ``row_fields`` is everything but the messages."""
+    """One completion and its row. ``row_fields`` are the row's fields except the messages."""
 
     prompt_messages: Sequence[Mapping[str, Any]]
     completion: str
     row_fields: Mapping[str, Any]
 
     def row(self) -> dict[str, Any]:
-        """Return the row as graders see it."""
+        """Return the row as graders get it."""
         return {**self.row_fields, "messages": list(self.prompt_messages)}
 
 
@@ -22,8 +22,8 @@ class GradeItem:
 class Score:
     """One completion's result. A reward of None means that the rollout is dropped.
 
-    ``per_grader`` holds scores in 0…1 after scale mapping, without those that were dropped.
-    ``errors`` holds one sentence for every grader that failed.
+    ``per_grader`` has the scores in 0…1, after scale mapping; graders whose error drops the rollout have
+    none. ``errors`` has one sentence for every grader that failed.
     """
 
     reward: float | None
@@ -32,7 +32,7 @@ class Score:
 
 
 class ScoredBatch(list[Score]):
-    """Scores in the order of the items, with what the loop and the status want to know."""
+    """Scores in the order of the items, with statistics for the loop and the status."""
 
     @property
     def error_ratio(self) -> float:
@@ -51,7 +51,7 @@ class ScoredBatch(list[Score]):
 
     @property
     def first_errors(self) -> dict[str, str]:
-        """The first error of each grader, for people."""
+        """The first error message of each grader, for messages to users."""
         first: dict[str, str] = {}
         for score in self:
             for name, message in score.errors.items():

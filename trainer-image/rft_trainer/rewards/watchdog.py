@@ -1,6 +1,6 @@
 """Limits on all processes of users' code together: their number and their memory.
 
-Per-process limits cannot do this: RLIMIT_AS is counted anew for every child, and RLIMIT_NPROC counts
+Per-process limits cannot do this: RLIMIT_AS counts each child separately, and RLIMIT_NPROC counts
 every process of the UID, on a node even those of other pods.
 """
 
@@ -13,10 +13,10 @@ INTERVAL_SECONDS = 0.1
 
 
 class Children:
-    """The workers of this process. Whatever else is its child has run away from one."""
+    """The workers of this process. Any other child is an orphan that a worker's code left."""
 
     def __init__(self) -> None:
-        """Know no workers."""
+        """Start without workers."""
         self.lock = threading.Lock()
         """Held while a worker is started, so that the watchdog never takes it for an orphan."""
         self.workers: set[int] = set()
@@ -31,7 +31,7 @@ class Children:
             return self.stopped.pop(pid, None)
 
     def kill_all(self) -> None:
-        """Kill every descendant and let no more be started."""
+        """Kill all descendants and prevent the start of new workers."""
         with self.lock:
             self.closing = True
             for child in children_of(os.getpid()):
@@ -39,16 +39,16 @@ class Children:
 
 
 class Watchdog:
-    """Kills what exceeds the limits, the biggest worker first."""
+    """Enforces the limits by killing the worker that uses the most."""
 
     def __init__(self, children: Children, max_processes: int, memory_bytes: int) -> None:
-        """``max_processes`` does not count the workers themselves, only what they start."""
+        """``max_processes`` counts the processes that workers start, not the workers themselves."""
         self._children = children
         self._max_processes = max_processes
         self._memory_bytes = memory_bytes
 
     def start(self) -> None:
-        """Look every tenth of a second until the process ends."""
+        """Check the limits every tenth of a second, in a thread, until the pool closes."""
         threading.Thread(target=self._run, name="watchdog", daemon=True).start()
 
     def _run(self) -> None:
@@ -58,7 +58,7 @@ class Watchdog:
                 pause.wait(INTERVAL_SECONDS)
 
     def look(self) -> bool:
-        """Kill orphans, and the biggest worker when a limit is exceeded; return whether one was."""
+        """Kill orphans, and the biggest worker if a limit is exceeded; return whether one was killed."""
         with self._children.lock:
             workers = set(self._children.workers)
             for child in children_of(os.getpid()):

@@ -1,7 +1,7 @@
 """One process that runs one user's function: ``python -s -P worker.py FD PARENT``.
 
-Started by path and importing only the standard library, so that a restart after a hang or a crash
-takes milliseconds and the user's code finds nothing of ours in its process.
+It is started by path and imports only the standard library. So a restart after a hang or a crash takes
+milliseconds, and none of our modules is in the process of the user's code.
 """
 
 import ctypes
@@ -26,7 +26,7 @@ MAX_OPEN_FILES = 256
 
 
 def limit(memory_bytes: int) -> None:
-    """Bound this process. The number of processes is the watchdog's: RLIMIT_NPROC counts the whole UID."""
+    """Set resource limits. The watchdog limits processes, as RLIMIT_NPROC counts all of the UID."""
     for kind, value in (
         (resource.RLIMIT_AS, memory_bytes),
         (resource.RLIMIT_CORE, 0),
@@ -42,7 +42,7 @@ Grade = Callable[[str, dict[str, Any]], object]
 
 
 def load(source: str, function: str) -> Grade:
-    """Run the user's source and return its function as (completion, row). Raises what the source raises."""
+    """Execute the user's source and return its adapted function. Raises what the source raises."""
     linecache.cache[SOURCE_NAME] = (len(source), None, source.splitlines(True), SOURCE_NAME)
     namespace: dict[str, Any] = {"__name__": "grader", "__file__": SOURCE_NAME}
     exec(compile(source, SOURCE_NAME, "exec"), namespace)  # noqa: S102 - what this process is for
@@ -53,7 +53,7 @@ def load(source: str, function: str) -> Grade:
 
 
 def adapted(function: Callable[..., Any]) -> Grade:
-    """Return a function as (completion, row), by the names of its parameters.
+    """Return a function of (completion, row) that calls the user's, whose style is seen by its parameters.
 
     evaluate(row)                          the completion is the last of row["messages"]
     grade(sample, item)                    as OpenAI's Python graders
@@ -80,7 +80,7 @@ def conversation(completion: str, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def sample(completion: str) -> dict[str, Any]:
-    """Return what a sample holds: the text, the JSON in it or None, and the choices of a chat completion."""
+    """Return ``sample``: the text, the text parsed as JSON or None, and choices like a chat completion's."""
     try:
         parsed = json.loads(completion)
     except (ValueError, RecursionError):
@@ -92,7 +92,10 @@ def sample(completion: str) -> dict[str, Any]:
 def batch_of_one(
     function: Callable[..., Any], names: list[str] | None, completion: str, row: dict[str, Any]
 ) -> object:
-    """Call with columns of one entry, all or those in ``names``; return the one score."""
+    """Call a batch function with one rollout, as lists of length one; return its only score.
+
+    ``names`` are the function's parameters; None: it takes all.
+    """
     columns = {name: [value] for name, value in row.items()}
     columns["prompts"] = [row["messages"]]
     columns["completions"] = [[{"role": "assistant", "content": completion}]]
@@ -103,12 +106,12 @@ def batch_of_one(
 
 
 def number(result: object) -> float:
-    """Return the score in what a grader returned: a number, or a mapping with one under "score"."""
+    """Return the score from a grader's result: a number, or a mapping with a number under "score"."""
     if isinstance(result, dict):
         if "score" not in result:
             raise TypeError("the returned dict has no key score")
         result = result["score"]
-    # numpy's bool is no number to the standard library.
+    # numpy's bool is not a numbers.Number.
     if isinstance(result, numbers.Real) or type(result).__name__ in ("bool_", "bool"):
         value = float(result)  # type: ignore[arg-type]
         if value != value or value in (float("inf"), float("-inf")):
@@ -118,7 +121,7 @@ def number(result: object) -> float:
 
 
 def explain(error: BaseException) -> str:
-    """Return one line: type, message, and the line of the user's source."""
+    """Return one line for an error: type, message, and line number in the user's source."""
     try:
         text = f"{type(error).__name__}: {error}"
     except Exception:
@@ -131,15 +134,15 @@ def explain(error: BaseException) -> str:
 
 
 def answer(grade: Grade, request: dict[str, Any]) -> dict[str, Any]:
-    """Score one completion; everything the user's code raises becomes an error."""
+    """Score one completion; any exception of the user's code becomes an error reply."""
     try:
         return {"id": request["id"], "score": number(grade(request["completion"], request["row"]))}
-    except BaseException as error:  # sys.exit() is the user's error, not our end
+    except BaseException as error:  # sys.exit() in users' code must not end the worker
         return {"id": request["id"], "error": explain(error)}
 
 
 def main(descriptor: int, parent: int) -> None:
-    """Serve until the supervisor closes the socket."""
+    """Serve requests until the pool closes the socket."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         sys.exit(1)

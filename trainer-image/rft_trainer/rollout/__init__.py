@@ -1,1 +1,1 @@
-"""Sampling: an engine protocol, vLLM's server behind it, and plain transformers as the second engine."""
+"""Sampling: the protocol of engines, and two of them: vLLM's server, and plain transformers."""

@@ -1,4 +1,4 @@
-"""What the trainer asks of a sampler: tokens in, tokens and the sampler's own log-probabilities out."""
+"""The protocol of samplers: token ids in, token ids and the sampler's log-probabilities out."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ FinishReason = Literal["stop", "length"]
 
 @dataclass(frozen=True)
 class SamplingParameters:
-    """How tokens are drawn. ``top_k`` 0 and ``top_p`` 1 are off; temperature 0 is greedy."""
+    """How tokens are sampled. ``top_k`` 0 and ``top_p`` 1 are off; ``temperature`` 0 is greedy."""
 
     temperature: float
     top_p: float
@@ -21,16 +21,16 @@ class SamplingParameters:
 
     @property
     def greedy(self) -> bool:
-        """Whether the most probable token is always taken."""
+        """Whether decoding is greedy: always the most probable token."""
         return self.temperature == 0
 
     @classmethod
     def greedily(cls, max_tokens: int, stop: Sequence[str] | None = None) -> "SamplingParameters":
-        """Greedy decoding, which carries neither top-k nor top-p."""
+        """Return parameters of greedy decoding, with top-k and top-p off."""
         return cls(temperature=0.0, top_p=1.0, top_k=0, max_tokens=max_tokens, stop=tuple(stop or ()))
 
     def effective(self) -> "SamplingParameters":
-        """Spell "only the most probable token" (top-p 0) as samplers understand it: top-k 1, top-p 1."""
+        """Return the parameters with top-p 0 replaced by top-k 1 and top-p 1, as samplers refuse top-p 0."""
         if self.top_p > 0:
             return self
         return SamplingParameters(self.temperature, 1.0, 1, self.max_tokens, self.stop)
@@ -38,7 +38,7 @@ class SamplingParameters:
 
 @dataclass(frozen=True)
 class Request:
-    """One completion of one prompt."""
+    """A request for one completion of one prompt."""
 
     prompt_token_ids: tuple[int, ...]
     seed: int
@@ -47,7 +47,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Generated:
-    """One completion. ``logprobs`` are the sampler's, of the processed distribution, in nats."""
+    """One completion. ``logprobs`` are the sampler's, under the filtered distribution, in nats."""
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
@@ -56,13 +56,13 @@ class Generated:
 
     @property
     def truncated(self) -> bool:
-        """Whether it was cut at ``max_tokens``."""
+        """Whether the completion was cut at ``max_tokens``."""
         return self.finish_reason == "length"
 
 
 @dataclass(frozen=True)
 class AdapterVersion:
-    """An immutable adapter folder under a name never used before."""
+    """A folder with an adapter, which never changes, and its name, which is never used again."""
 
     name: str
     path: Path
@@ -72,24 +72,24 @@ class RolloutEngine(Protocol):
     """A sampler of the base model, with at most one current adapter."""
 
     restarts: int
-    """Times the sampler died and was started again in place."""
+    """How often the sampler died and was restarted."""
 
     def use_adapter(self, adapter: AdapterVersion | None) -> None:
-        """Sample from this version from now on; None is the base model. Raises SamplerError."""
+        """Sample from this version from now on; None: from the base model. Raises SamplerError."""
 
     def generate(
         self, requests: Sequence[Request], should_stop: Callable[[], bool] = lambda: False
     ) -> list[Generated]:
         """Return one completion per request, in order.
 
-        Raises Preempted once ``should_stop`` says so, SamplerError when the sampler cannot go on.
+        Raises Preempted when ``should_stop`` returns True, SamplerError when the sampler fails for good.
         """
 
     def close(self) -> None:
-        """End whatever was started."""
+        """Stop the engine and release its resources."""
 
 
 def rollout_seed(*parts: int | str) -> int:
-    """Hash (seed, step, row, rollout) to a request seed in [0, 2**31)."""
+    """Return the seed of a request, in [0, 2**31): a hash of (seed, step, row, rollout)."""
     digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:4]) & 0x7FFFFFFF

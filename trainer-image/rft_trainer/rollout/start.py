@@ -21,10 +21,10 @@ from rft_trainer.rollout.vllm_server import ServerOptions
 
 
 def model_dtype(config: RunConfig) -> Dtype:
-    """The dtype of the base's weights, the same for trainer and sampler: the plan's.
+    """Return the dtype of the base's weights, which is the same for trainer and sampler.
 
-    Plans of releases that had no dtype, and runs without a plan, take what the machine is fast in. Raises
-    ConfigurationError where the variable that says it is wrong.
+    It is the plan's. Without a plan, or with one of an old release without a dtype, it is the one in which
+    this machine is fast. Raises ConfigurationError where the variable that sets that has a bad value.
     """
     planned = config.plan.dtype if config.plan is not None else None
     try:
@@ -40,7 +40,7 @@ def start_engine(
     context_length: int,
     should_stop: Callable[[], bool],
 ) -> RolloutEngine:
-    """Start the sampler in the background. Raises ConfigurationError where vLLM is asked for but missing."""
+    """Start the sampler in the background. Raises ConfigurationError when vLLM is not installed."""
     spec = config.spec
     if spec.sampling.engine == "transformers":
         return TransformersEngine(model, config.device, model_dtype(config))
@@ -64,7 +64,8 @@ def start_engine(
             seed=config.effective.seed,
             max_sequences=sequences,
             kv_cache_bytes=_cache_bytes(config, shape),
-            # One GPU: both roles live on it. More: the first ones train, the others sample.
+            # One GPU is shared by trainer and sampler. Of several, the first ones train and the others
+            # sample.
             tensor_parallel=samplers,
             gpu_memory_share=planned or (0.45 if config.gpus == 1 else 0.9),
             visible_devices=_sampler_devices(config.gpus, trainers(config), samplers),
@@ -75,19 +76,19 @@ def start_engine(
 
 
 def trainers(config: RunConfig) -> int:
-    """Return how many processes training is divided over."""
+    """Return the number of processes of distributed training."""
     return (config.plan and config.plan.trainer_gpus) or 1
 
 
 def _cache_bytes(config: RunConfig, shape: Shape) -> int:
-    """Size of the key-value cache on the CPU: what the plan says, else what slows nothing down."""
+    """Return the bytes of the KV cache on the CPU: as planned, else so many that it never limits sampling."""
     planned = config.plan.sampler_cache_tokens if config.plan is not None else None
     run = host.host_run(config.spec, config.effective, model_dtype(config))
     return int(host.kv_cache(shape, run, planned or host.comfortable(run)[1]))
 
 
 def _sampler_devices(gpus: int, trainers: int, samplers: int) -> str | None:
-    """The devices behind those that train, where there is more than one."""
+    """Return CUDA_VISIBLE_DEVICES of the sampler: the GPUs after the trainers'. None with fewer than two."""
     if gpus < 2:
         return None
     given = os.environ.get("CUDA_VISIBLE_DEVICES")

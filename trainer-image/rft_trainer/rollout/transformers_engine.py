@@ -1,8 +1,8 @@
 """The second engine: plain ``transformers`` generation in the trainer's process.
 
-For unit tests, machines without vLLM, and CPUs on which vLLM's kernels are slow. No continuous batching: a
-batch shrinks as its completions end, and the next one begins after the longest. Draws are seeded per request,
-so results do not depend on how requests are batched beyond rounding.
+For unit tests, machines without vLLM, and CPUs on which vLLM's kernels are slow. There is no continuous
+batching: a batch shrinks as its completions end, and the next one starts after the longest. Each request has
+its own seed, so apart from rounding the results do not depend on how requests are batched.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ _BATCH = 32
 
 
 class TransformersEngine:
-    """A RolloutEngine with a model of its own; adapters are loaded from their folders as vLLM does."""
+    """A RolloutEngine with its own copy of the model. It loads adapters from their folders, like vLLM."""
 
     def __init__(self, folder: Path, device: str, dtype: str) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -56,7 +56,7 @@ class TransformersEngine:
     def generate(
         self, requests: Sequence[Request], should_stop: Callable[[], bool] = lambda: False
     ) -> list[Generated]:
-        """See RolloutEngine. Shortest prompts first, and those of one prompt side by side."""
+        """See RolloutEngine. Requests are batched by length of prompt, and those of one prompt together."""
         order = sorted(range(len(requests)), key=lambda i: _by_prompt(requests[i]))
         done: dict[int, Generated] = {}
         for start in range(0, len(order), _BATCH):
@@ -66,7 +66,7 @@ class TransformersEngine:
 
     @torch.no_grad()
     def _batch(self, requests: list[Request], should_stop: Callable[[], bool]) -> list[Generated]:
-        """Decode token by token with a KV cache; a prompt is computed once, and who is done leaves."""
+        """Decode a batch with a KV cache, each prompt computed once. Finished completions leave the batch."""
         states = [_Growing(request, self._ends, self._tokenizer) for request in requests]
         batch, logits_B_V = self._prefill(requests)
         while True:
@@ -83,7 +83,7 @@ class TransformersEngine:
             logits_B_V = self._decode(batch, [states[row].last for row in batch.rows])
 
     def _prefill(self, requests: list[Request]) -> tuple["_Batch", Tensor]:
-        """Compute each different prompt once, left-padded; return the batch and every row's first logits."""
+        """Compute each different prompt once, left-padded; return the batch and each row's first logits."""
         prompts = list(dict.fromkeys(request.prompt_token_ids for request in requests))
         width = max(map(len, prompts))
         tokens_P_T = torch.zeros((len(prompts), width), dtype=torch.long)
@@ -100,7 +100,7 @@ class TransformersEngine:
         return batch, output.logits[prompt_of, -1]
 
     def _decode(self, batch: "_Batch", tokens: list[int]) -> Tensor:
-        """Append a token to every row; return the logits (B, V) of the next."""
+        """Append a token to every row; return the logits (B, V) of the next token."""
         tokens_B_1 = torch.tensor(tokens, device=self._device)[:, None]
         batch.mask_B_T = torch.cat([batch.mask_B_T, torch.ones_like(tokens_B_1)], dim=1)
         batch.position_B_1 = batch.position_B_1 + 1
@@ -116,8 +116,8 @@ class TransformersEngine:
             position_ids=positions_B_T,
             past_key_values=cache,
             use_cache=True,
-            # By an index, which copies. A slice of each row would make the output layer's product one
-            # for each row, and in bfloat16 a copy of the layer for each: 0.4 GB for 8 prompts.
+            # A tensor index copies the last positions. With a slice, a view, the output layer would be
+            # applied row by row, in bfloat16 with a copy of its weights each time: 0.4 GB for 8 prompts.
             logits_to_keep=torch.tensor([-1], device=self._device),
         )
 
@@ -131,7 +131,7 @@ def _by_prompt(request: Request) -> tuple[int, tuple[int, ...]]:
 
 @dataclass
 class _Batch:
-    """Completions that are decoded together: which of the requests, and what the model keeps of them."""
+    """Completions that are decoded together: ``rows`` are the indices of their requests."""
 
     rows: list[int]
     cache: Any
@@ -139,7 +139,7 @@ class _Batch:
     position_B_1: Tensor
 
     def only(self, places: list[int]) -> "_Batch":
-        """Take these rows of the batch; one may be taken several times."""
+        """Return a batch of the rows at these places, which may repeat."""
         index = torch.tensor(places, device=self.mask_B_T.device)
         self.cache.reorder_cache(index)
         rows = [self.rows[place] for place in places]
@@ -147,7 +147,7 @@ class _Batch:
 
 
 class _Growing:
-    """A completion that is being sampled."""
+    """A completion in progress."""
 
     def __init__(self, request: Request, ends: set[int], tokenizer: Any) -> None:
         self.parameters = request.parameters.effective()
@@ -164,7 +164,7 @@ class _Growing:
         return self._tokens[-1]
 
     def add(self, token: int, logprob: float) -> None:
-        """Append a token and see whether it was the last."""
+        """Append a token and its log-prob, and set ``finish`` if it is the last."""
         self._tokens.append(token)
         self._logprobs.append(logprob)
         if self._stops() or token in self._ends:
@@ -173,7 +173,7 @@ class _Growing:
             self.finish = "length"
 
     def _stops(self) -> bool:
-        """Whether one of the texts has appeared that end a completion, and keep what is before it."""
+        """Return whether a stop text has appeared; if so, keep only the text before it."""
         if not self.parameters.stop:
             return False
         text = self._text()
@@ -186,13 +186,13 @@ class _Growing:
         return str(self._tokenizer.decode(self._tokens, skip_special_tokens=True))
 
     def finished(self) -> Generated:
-        """The whole completion."""
+        """Return the complete completion."""
         text = self._stopped_text if self._stopped_text is not None else self._text()
         return Generated(tuple(self._tokens), tuple(self._logprobs), text, self.finish or "length")
 
 
 def draw_all(logits_B_V: Tensor, growing: Sequence[_Growing]) -> list[tuple[int, float]]:
-    """Draw a token for each row with its own generator; rows of equal parameters are filtered together."""
+    """Sample a token per row with the row's own generator; rows with equal parameters form one batch."""
     drawn: dict[int, tuple[int, float]] = {}
     for parameters in dict.fromkeys(state.parameters for state in growing):
         rows = [row for row, state in enumerate(growing) if state.parameters == parameters]
@@ -205,7 +205,7 @@ def draw_all(logits_B_V: Tensor, growing: Sequence[_Growing]) -> list[tuple[int,
 def draw(
     logits_B_V: Tensor, parameters: SamplingParameters, generators: Sequence[torch.Generator]
 ) -> list[tuple[int, float]]:
-    """Draw a token a row; returns each with its log-prob under the processed distribution, in nats."""
+    """Sample a token per row; return it with its log-prob under the filtered distribution, in nats."""
     if parameters.greedy:
         tokens_B = logits_B_V.argmax(1)
         logprobs_B = logits_B_V.float().log_softmax(1).gather(1, tokens_B[:, None]).squeeze(1)
@@ -214,7 +214,7 @@ def draw(
     scaled_B_V = logits_B_V.float() / parameters.temperature
     index_B_K, kept_B_K = filter_set(scaled_B_V, settings)
     values_B_K = scaled_B_V.gather(1, index_B_K).masked_fill(~kept_B_K, -torch.inf)
-    # The generators are the host's: a draw is the same whatever computes the logits.
+    # The generators are on the CPU, so that the same logits give the same tokens on any device.
     logprobs_B_K, index_B_K = values_B_K.log_softmax(1).cpu(), index_B_K.cpu()
     drawn = []
     for logprobs_K, index_K, generator in zip(logprobs_B_K, index_B_K, generators, strict=True):

@@ -1,4 +1,4 @@
-"""Speaks to vLLM's OpenAI-compatible server: a rollout is a request with one completion and a seed."""
+"""Client of vLLM's OpenAI-compatible server. Each rollout is one request with its own seed."""
 
 import asyncio
 from collections.abc import Callable
@@ -16,22 +16,22 @@ _MAX_CONNECTIONS = 512
 
 
 class ConnectionLost(Exception):
-    """The server went away; requests without an answer may be sent again."""
+    """The connection to the server was lost; requests without an answer may be sent again."""
 
 
 class VllmClient:
-    """A client of one server behind a Unix socket. Holds no connection between calls."""
+    """A client of one server on a Unix socket. It keeps no connection open between calls."""
 
     def __init__(self, socket: Path, api_key: str) -> None:
         self._socket = socket
         self._headers = {"Authorization": f"Bearer {api_key}"}
 
     def load_adapter(self, adapter: AdapterVersion) -> None:
-        """Make the server offer an adapter folder. Raises SamplerError, ConnectionLost."""
+        """Load an adapter into the server, from its folder. Raises SamplerError, ConnectionLost."""
         self._adapter_call("load", {"lora_name": adapter.name, "lora_path": str(adapter.path)})
 
     def unload_adapter(self, name: str) -> None:
-        """Make the server forget an adapter. Raises SamplerError, ConnectionLost."""
+        """Unload an adapter from the server. Raises SamplerError, ConnectionLost."""
         self._adapter_call("unload", {"lora_name": name})
 
     def _adapter_call(self, verb: str, body: dict[str, str]) -> None:
@@ -54,8 +54,8 @@ class VllmClient:
     ) -> None:
         """Send ``requests`` and put each answer into ``done`` under its key as it arrives.
 
-        Raises ConnectionLost when the server dies (``done`` keeps what came before), Preempted on demand,
-        SamplerError when a request is refused.
+        Raises ConnectionLost when the server dies (``done`` keeps the answers received before), Preempted
+        when ``should_stop`` returns True, SamplerError when a request is refused.
         """
         asyncio.run(self._complete(model, requests, done, should_stop, alive))
 
@@ -93,7 +93,8 @@ class VllmClient:
             finally:
                 for task in pending:
                     task.cancel()
-                # All of them: where the server dies many fail at once, and the first alone is raised.
+                # Retrieve every task's exception. When the server dies many tasks fail, but only one error is
+                # raised.
                 await asyncio.gather(*tasks, return_exceptions=True)
 
 
@@ -111,7 +112,7 @@ async def _completion(client: httpx.AsyncClient, model: str, request: Request) -
 
 
 def request_body(model: str, request: Request) -> dict[str, Any]:
-    """Body of ``POST /v1/completions`` for one rollout."""
+    """Return the body of ``POST /v1/completions`` for one rollout."""
     parameters = request.parameters.effective()
     body: dict[str, Any] = {
         "model": model,
@@ -132,7 +133,7 @@ def request_body(model: str, request: Request) -> dict[str, Any]:
 
 
 def parse_answer(answer: dict[str, Any]) -> Generated:
-    """Read a completion; raises ConnectionLost when the server gave it up."""
+    """Return the completion in an answer. Raises ConnectionLost when the server aborted the request."""
     choice = answer["choices"][0]
     reason = choice["finish_reason"]
     if reason not in ("stop", "length"):

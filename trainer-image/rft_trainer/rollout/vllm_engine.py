@@ -1,4 +1,4 @@
-"""The default engine: vLLM's server with its client, restarted in place when it dies alone."""
+"""The default engine: vLLM's server, which is restarted when it dies while the trainer lives."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,7 +12,7 @@ _MAX_DEATHS_IN_A_ROW = 3
 
 
 class VllmEngine:
-    """A RolloutEngine over one server. Starting is asynchronous: the first use waits for it."""
+    """A RolloutEngine with one vLLM server, which starts in the background; the first use waits for it."""
 
     def __init__(self, options: ServerOptions, should_stop: Callable[[], bool] = lambda: False) -> None:
         self.restarts = 0
@@ -27,7 +27,7 @@ class VllmEngine:
         self.server.start()
 
     def wait_until_ready(self) -> None:
-        """Return once the server answers and holds the current adapter."""
+        """Return when the server answers and has loaded the current adapter."""
         while not self._ready:
             try:
                 self.server.wait_until_ready(self._should_stop)
@@ -38,7 +38,7 @@ class VllmEngine:
                 self._restart(error)
 
     def use_adapter(self, adapter: AdapterVersion | None) -> None:
-        """See RolloutEngine. The version before is unloaded, so that each name is used once."""
+        """See RolloutEngine. Earlier versions are unloaded."""
         self._adapter = adapter
         if not self._ready:
             return self.wait_until_ready()
@@ -59,7 +59,7 @@ class VllmEngine:
     def generate(
         self, requests: Sequence[Request], should_stop: Callable[[], bool] = lambda: False
     ) -> list[Generated]:
-        """See RolloutEngine. After a death only the requests without an answer are sent again."""
+        """See RolloutEngine. When the server dies, only the requests without an answer are sent again."""
         done: dict[int, Generated] = {}
         while len(done) < len(requests):
             self.wait_until_ready()
@@ -76,10 +76,10 @@ class VllmEngine:
         return [done[index] for index in range(len(requests))]
 
     def _restart(self, cause: ConnectionLost) -> None:
-        """Start the server again.
+        """Restart the server.
 
-        Raises SamplerError when it keeps dying without an answer between, or the kernel killed it for memory:
-        it would take as much again.
+        Raises SamplerError when it died several times in a row without any answer, or when the kernel killed
+        it at the memory limit, as it would need as much memory again.
         """
         if machine.out_of_memory_kills() > self._kills:
             raise SamplerError(f"the kernel killed vLLM at the memory limit ({cause})") from cause

@@ -1,7 +1,7 @@
-"""Owns the vLLM server: starts it, waits until it answers, ends it, and leaves nothing behind.
+"""Starts the vLLM server, waits until it answers, and stops it with all its processes and files.
 
-Flags are chosen so that the sampler's log-probabilities are those of the distribution it drew from, and so
-that seeded requests repeat; docs/how-a-run-works.md says where they do.
+The flags make the sampler return the log-probabilities of the distribution from which it samples, and make
+seeded requests reproducible; docs/how-a-run-works.md says where they are.
 """
 
 import os
@@ -27,18 +27,18 @@ from rft_trainer.errors import Preempted, SamplerError
 from rft_trainer.rollout import guard
 
 BASE_NAME = "base"
-"""Name under which the server offers the model without an adapter."""
+"""The server's name for the model without an adapter."""
 _IN_THE_ENGINE = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
-"""By its name: of "uni" vLLM makes "mp" on the CPU, to set OpenMP's environment, which is set here."""
+"""The executor by its class path: vLLM replaces "uni" by "mp" on the CPU, only to set OpenMP's variables."""
 _MARKER = "RFT_SAMPLER_OF"
 _START_SECONDS = 900.0
 _END_SECONDS = 30.0
-"""How long a killed process may take to give its memory back."""
+"""Longest wait in seconds for killed processes to release their memory."""
 
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """What a server is started with. ``context_length`` in tokens; ``kv_cache_bytes`` is for the CPU."""
+    """Options of a server. ``context_length`` is in tokens; ``kv_cache_bytes`` is used on the CPU only."""
 
     model: Path
     context_length: int
@@ -55,12 +55,12 @@ class ServerOptions:
     visible_devices: str | None = None
     adapter_slots: int = 1
     adapted: tuple[str, ...] = ()
-    """Names of the layers that adapters change; empty: any that vLLM can adapt, each with a buffer."""
+    """Names of the layers with adapters; empty: all that vLLM can adapt, and it allocates buffers for all."""
     deterministic: bool = False
 
 
 class VllmServer:
-    """One server process group. Not thread-safe; ``start`` may be called again after a death."""
+    """One server, as a process group. Not thread-safe. ``start`` may be called again when it has died."""
 
     def __init__(self, options: ServerOptions) -> None:
         self._options = options
@@ -71,14 +71,14 @@ class VllmServer:
         self.log_file = options.run_dir / "logs" / "vllm.log"
 
     def start(self) -> None:
-        """Start the process; ``wait_until_ready`` says when it can be used."""
+        """Start the process; it can be used when ``wait_until_ready`` returns."""
         reap(self._options.run_dir)
         self.socket.unlink(missing_ok=True)
         self.log_file.parent.mkdir(parents=True, exist_ok=True)
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, guard.__file__, *command(self._options, self.socket)],
-                # A killed vLLM leaves its sockets and rendezvous files: in a folder that goes with ours.
+                # A killed vLLM leaves sockets and rendezvous files in TMPDIR; ``close`` removes this folder.
                 env=environment(self._options) | {"VLLM_API_KEY": self.api_key, "TMPDIR": str(self._folder)},
                 stdin=subprocess.PIPE,
                 stdout=log,
@@ -88,17 +88,18 @@ class VllmServer:
 
     @property
     def pid(self) -> int | None:
-        """Process group of the server, where it was started."""
+        """Process group of the server, None before its start."""
         return self._process.pid if self._process else None
 
     def alive(self) -> bool:
-        """Whether the process is still there."""
+        """Whether the process still runs."""
         return self._process is not None and self._process.poll() is None
 
     def wait_until_ready(self, should_stop: Callable[[], bool] = lambda: False) -> None:
-        """Return once the server answers.
+        """Return when the server answers.
 
-        Raises SamplerError with the end of its log when it dies or takes too long, Preempted on demand.
+        Raises SamplerError with the end of its log when it dies or takes too long, and Preempted when
+        ``should_stop`` returns True.
         """
         deadline = time.monotonic() + _START_SECONDS
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(self.socket)), timeout=5) as client:
@@ -117,14 +118,14 @@ class VllmServer:
         raise SamplerError(f"vLLM did not answer within {_START_SECONDS:.0f} s:\n{self.log_tail()}")
 
     def log_tail(self, lines: int = 20) -> str:
-        """Last lines of the server's log."""
+        """Return the last lines of the server's log."""
         try:
             return "\n".join(self.log_file.read_text(errors="replace").splitlines()[-lines:])
         except OSError:
             return "(no log)"
 
     def stop(self) -> None:
-        """Kill the whole group; what it holds in memory is of no use to anyone."""
+        """Kill the process group, without a clean shutdown: the server has nothing to save."""
         if self._process is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -132,19 +133,19 @@ class VllmServer:
             if self._process.stdin:
                 self._process.stdin.close()
             self._process = None
-        # The next one must not start while this one's memory is still held.
+        # Wait for the end of all its processes, as the next server needs their memory.
         deadline = time.monotonic() + _END_SECONDS
         while reap(self._options.run_dir) and time.monotonic() < deadline:
             time.sleep(0.05)
 
     def close(self) -> None:
-        """Stop and remove the socket's folder."""
+        """Stop the server and remove the folder of its socket."""
         self.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _listens(path: Path) -> bool:
-    """Whether someone accepts connections. Asked first: httpx leaks a socket with each refused one."""
+    """Whether a server accepts connections. Needed because httpx leaks a socket per refused connection."""
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(str(path))
@@ -154,7 +155,7 @@ def _listens(path: Path) -> bool:
 
 
 def command(options: ServerOptions, uds: Path) -> list[str]:
-    """Command line of the server. By module: the CPU build's distribution breaks the ``vllm`` script."""
+    """Return the server's command line, as ``python -m``: vLLM's CPU build has a broken ``vllm`` script."""
     rank = next(rank for rank in SLOT_RANKS if rank >= options.lora_rank)
     arguments: dict[str, object] = {
         "model": options.model,
@@ -167,21 +168,22 @@ def command(options: ServerOptions, uds: Path) -> list[str]:
         "max-lora-rank": rank,
         "max-loras": options.adapter_slots,
         "max-cpu-loras": options.adapter_slots + 1,
-        # The default ignores temperature and top-k: importance ratios would be biased.
+        # The default returns log-probs without temperature and top-k, which would bias importance ratios.
         "logprobs-mode": "processed_logprobs",
-        # Otherwise the model's generation_config.json adds its own top-p and penalties.
+        # Without this the model's generation_config.json sets a top-p and penalties of its own.
         "generation-config": "vllm",
     }
     flags = ["--enable-lora", "--no-enable-log-requests", "--disable-uvicorn-access-log"]
     if options.device == "cpu":
-        # The CPU engine dies of a seeded request whose prompt it prefills in chunks.
+        # vLLM's CPU engine crashes on a seeded request whose prompt is prefilled in chunks.
         flags.append("--no-enable-chunked-prefill")
         arguments["max-num-batched-tokens"] = max(options.context_length, 2048)
-        # With the CPU's default of 128 short prompts are never cached, and rollouts share theirs.
+        # Prefix caching works on whole blocks. With the CPU's default of 128 tokens short prompts would never
+        # be cached, and each of a group's rollouts would compute the prompt again.
         arguments["block-size"] = CPU_CACHE_BLOCK
-        # By default a third process does the engine's work, which takes 430 MiB and a third of the start.
+        # Without this vLLM starts a separate worker process: 430 MiB, and a third of the time to start.
         arguments["distributed-executor-backend"] = _IN_THE_ENGINE
-        # tcmalloc fills what it hands out with zeros, so all of it is in memory from the start.
+        # With tcmalloc all of the cache is resident from the start, because the memory is filled with zeros.
         arguments["kv-cache-memory-bytes"] = options.kv_cache_bytes
     else:
         arguments["tensor-parallel-size"] = options.tensor_parallel
@@ -195,7 +197,7 @@ def command(options: ServerOptions, uds: Path) -> list[str]:
 
 
 def environment(options: ServerOptions) -> dict[str, str]:
-    """Environment of the server: the trainer's, plus what the device needs."""
+    """Return the environment of the server: the trainer's, and variables for the device."""
     variables = dict(os.environ) | {
         _MARKER: str(options.run_dir),
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
@@ -207,15 +209,16 @@ def environment(options: ServerOptions) -> dict[str, str]:
         if options.visible_devices is not None:
             variables["CUDA_VISIBLE_DEVICES"] = options.visible_devices
         return variables
-    # It would win over the argument, and counts whole gibibytes.
+    # The variable would override --kv-cache-memory-bytes, and has whole gibibytes only.
     variables.pop("VLLM_CPU_KVCACHE_SPACE", None)
-    # Sampling would be compiled at the first request, which needs a C++ compiler wherever a trainer runs.
+    # Without this torch compiles the sampling code at the first request, which needs a C++ compiler.
     variables["TORCHDYNAMO_DISABLE"] = "1"
-    # What vLLM would tell a worker process. Pinning would crowd pods that share a node onto the same cores.
+    # The variables that vLLM sets for a worker process, but without pinning threads to cores, because pods
+    # on the same node would be pinned to the same ones.
     variables |= {"OMP_NUM_THREADS": str(machine.usable_cores()), "KMP_BLOCKTIME": "5", "KMP_TPAUSE": "0"}
     if options.deterministic:
-        # With more than AVX2 oneDNN's kernels round a row differently among 1, 3 or 24: a request's log-probs
-        # would depend on which others arrived with it, and on which are sent again after a death.
+        # With AVX-512 oneDNN rounds a row differently in batches of 1, 3 or 24 rows. A request's log-probs
+        # would depend on the other requests of its batch, which also change when some are sent again.
         variables["ONEDNN_MAX_CPU_ISA"] = "AVX2"
     preloads = preload_libraries()
     if preloads:
@@ -225,13 +228,13 @@ def environment(options: ServerOptions) -> dict[str, str]:
 
 
 def preload_libraries() -> list[str]:
-    """libiomp5 and tcmalloc, where they are installed: the CPU's LoRA path gains a half by them."""
+    """Return libiomp5 and tcmalloc, where installed. They make LoRA on the CPU 1.5 times as fast."""
     openmp = Path(sys.prefix) / "lib" / "libiomp5.so"
     return [str(found) for found in (openmp, allocator.library()) if found is not None and found.exists()]
 
 
 def reap(run_dir: Path) -> list[int]:
-    """Kill every process that an earlier sampler of this run left, and return their numbers."""
+    """Kill all processes that earlier samplers of this run left, and return their PIDs."""
     wanted = f"{_MARKER}={run_dir}".encode()
     killed = []
     for folder in Path("/proc").glob("[0-9]*"):
@@ -240,5 +243,5 @@ def reap(run_dir: Path) -> list[int]:
                 os.kill(int(folder.name), signal.SIGKILL)
                 killed.append(int(folder.name))
         except (OSError, ValueError):
-            continue  # gone already, or not ours to look at
+            continue  # ended already, or of another user
     return killed

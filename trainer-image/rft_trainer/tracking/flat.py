@@ -1,4 +1,4 @@
-"""Metrics and parameters in the shapes that trackers take. Pure."""
+"""Flattens metrics and parameters into the form that trackers accept. Pure functions."""
 
 import math
 import re
@@ -9,13 +9,13 @@ from rft_api.runconfig import RunConfig
 
 _USER_INFO = re.compile(r"^([a-z][a-z0-9+.-]*://)[^/@]*@", re.IGNORECASE)
 _NO_PARAMETERS = ("tracking", "template")
-"""Parts of the spec that say nothing of the training, and whose environment or addresses may hold secrets."""
+"""Parts of the spec that are no hyperparameters, and that may contain secrets."""
 
 
 def numbers(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """Return every finite number of nested mappings by its path, such as ``graders/correct``.
+    """Return the finite numbers of nested mappings by path, such as ``graders/correct``.
 
-    Texts, lists and what is absent are left out; true is 1.
+    Strings, lists and None are left out; True becomes 1.
     """
     found: dict[str, float] = {}
     for name, value in values.items():
@@ -27,7 +27,7 @@ def numbers(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
 
 
 def hyperparameters(config: RunConfig) -> dict[str, Any]:
-    """Return the spec, what was derived from it and the plan, without tracking, template and passwords."""
+    """Return spec, effective parameters and plan, without ``tracking``, ``template`` and passwords."""
     spec = {name: value for name, value in config.spec.dump().items() if name not in _NO_PARAMETERS}
     whole = {
         "job": config.job.dump(),
@@ -42,7 +42,7 @@ def hyperparameters(config: RunConfig) -> dict[str, Any]:
 
 
 def texts(values: Any, prefix: str = "") -> dict[str, str]:
-    """Return every leaf of nested mappings and lists as text by its path, such as ``spec.graders.0.name``."""
+    """Return the leaves of nested mappings and lists as text by path, such as ``spec.graders.0.name``."""
     return dict(_leaves(values, prefix))
 
 
@@ -59,7 +59,7 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, str]]:
 
 
 def _without_passwords(value: Any) -> Any:
-    """Drop ``user:password@`` from every address."""
+    """Return the value with ``user:password@`` removed from all URLs."""
     if isinstance(value, Mapping):
         return {name: _without_passwords(part) for name, part in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""MLflow: one run a job, found again by a tag that holds the RFTJob's UID."""
+"""MLflow: one MLflow run per job, found again by a tag with the RFTJob's UID."""
 
 import importlib
 import os
@@ -14,7 +14,7 @@ from rft_trainer.tracking.protocol import End, RunInfo
 UID_TAG = "rft.dev/uid"
 ADAPTER = "adapter"
 EVERY_STEP, EVERY_EVALUATION = "stepSeconds", "eval/rows"
-"""Metrics that every step and every evaluation has: their newest steps say what is logged already."""
+"""Metrics of every step and of every evaluation; their highest logged steps show what is logged."""
 
 MAX_NAME, MAX_VALUE, MAX_BATCH = 250, 6000, 100
 """Limits of mlflow.utils.validation: length of a parameter's name and value, parameters of one request."""
@@ -28,10 +28,10 @@ _ENVIRONMENT = {
 
 
 class MlflowTracker:
-    """Logs through MLflow's client, synchronously: the worker's queue is the buffer."""
+    """Logs with MLflow's client, synchronously, because calls are already queued before the worker."""
 
     def start(self, run: RunInfo) -> None:
-        """Open the job's run in the experiment; parameters that it has stay as they are."""
+        """Find or create the job's run in the experiment; parameters logged before stay unchanged."""
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         mlflow: Any = importlib.import_module("mlflow")
@@ -52,19 +52,19 @@ class MlflowTracker:
         self._evaluations = self._newest(EVERY_EVALUATION)
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Add a step unless an earlier attempt has: MLflow would show both values and can drop neither."""
+        """Log a step unless it was logged: MLflow would show both values, and cannot delete one."""
         if step > self._steps:
             self._metrics(step, numbers)
             self._steps = step
 
     def evaluation(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Add an evaluation unless an earlier attempt has."""
+        """Log an evaluation unless an earlier attempt did."""
         if step > self._evaluations:
             self._metrics(step, numbers)
             self._evaluations = step
 
     def finish(self, end: End, numbers: Mapping[str, float]) -> None:
-        """Close the run; a job that was stopped with a checkpoint is KILLED until it goes on."""
+        """Close the run; that of a job stopped with a checkpoint is KILLED until the job resumes."""
         self._metrics(int(numbers.get("final/step", 0)), numbers)
         self._client.set_tag(self._run, "rft.dev/reason", end.reason)
         try:
@@ -78,7 +78,7 @@ class MlflowTracker:
         return str(found.experiment_id if found is not None else self._client.create_experiment(name))
 
     def _log_parameters(self, parameters: Mapping[str, Any], known: Mapping[str, str]) -> None:
-        """Log what is not there yet; MLflow refuses to change a parameter."""
+        """Log the parameters that the run does not have yet; MLflow refuses to change one."""
         new = [(name, value) for name, value in limited(texts(parameters)).items() if name not in known]
         for batch in _batches(new, MAX_BATCH):
             self._client.log_batch(self._run, params=[self._entities.Param(*pair) for pair in batch])
@@ -97,7 +97,7 @@ _STATUS: dict[int, str] = {ExitCode.OK: "FINISHED", ExitCode.PREEMPTED: "KILLED"
 
 
 def limited(parameters: Mapping[str, str]) -> dict[str, str]:
-    """Return parameters whose names and values MLflow takes: both cut where it would refuse them."""
+    """Return the parameters with names and values cut to the lengths that MLflow accepts."""
     return {name[:MAX_NAME]: _cut(value) for name, value in parameters.items() if value}
 
 

@@ -1,16 +1,16 @@
-"""What a backend does for a run, and what it is told at the start."""
+"""The protocol of tracking backends, and the data of a run that they get at its start."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 CURVES = ("step", "evaluation")
-"""Optimizer steps and held-out evaluations: each is logged once a step, and has a highest step of its own."""
+"""Kinds of rows: optimizer steps and held-out evaluations. The highest logged step is kept per kind."""
 
 
 @dataclass(frozen=True)
 class RunInfo:
-    """Which run is tracked. ``uid`` is the RFTJob's: the run of a resumed job is found again by it."""
+    """The tracked run. By ``uid``, the RFTJob's, a backend finds the run of a resumed job again."""
 
     name: str
     namespace: str
@@ -35,16 +35,16 @@ class End:
 
 
 class Tracker(Protocol):
-    """One backend. Any exception may leave any method: the worker counts and logs it, the run goes on."""
+    """One backend. Its methods may raise anything: the worker logs and counts it, and the run goes on."""
 
     def start(self, run: RunInfo) -> None:
-        """Open the run, or the one that an earlier attempt opened."""
+        """Create the run, or reopen the one of an earlier attempt."""
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Add one optimizer step."""
+        """Log one optimizer step."""
 
     def evaluation(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Add one held-out evaluation; step 0 is the starting policy."""
+        """Log one held-out evaluation; step 0 is the starting policy."""
 
     def finish(self, end: End, numbers: Mapping[str, float]) -> None:
-        """Close the run with its final numbers, and keep the adapter as an artifact."""
+        """Close the run with its final numbers, and upload the adapter as an artifact."""

@@ -1,4 +1,4 @@
-"""The trainer's end of the pipe to a tracking process: nothing here waits for it while the run goes on."""
+"""The trainer's end of the pipe to a tracking process. It never blocks during the run."""
 
 import json
 import logging
@@ -13,13 +13,13 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 QUEUE_LENGTH = 2000
-"""Calls that wait for a library that is slow or away; what comes then is dropped and counted."""
+"""Most calls in the queue; more, as when a backend is slow or down, are dropped and counted."""
 
 _STDERR = 2
 
 
 class Sender:
-    """Hands calls to one process by a thread with a bounded queue. No method raises."""
+    """Sends calls to one process, through a bounded queue and a thread. No method raises."""
 
     def __init__(self, backend: str, command: Sequence[str] | None = None) -> None:
         """``command`` is for tests of processes that hang or die."""
@@ -31,7 +31,7 @@ class Sender:
             self._process = subprocess.Popen(
                 command or (sys.executable, "-m", "rft_trainer.tracking.worker", backend),
                 stdin=subprocess.PIPE,
-                # The trainer's standard output is for its own JSON lines.
+                # The trainer's standard output is only for its JSON lines.
                 stdout=_STDERR,
                 text=True,
             )
@@ -48,7 +48,7 @@ class Sender:
             self.dropped += 1
 
     def close(self, seconds: float) -> bool:
-        """Let the process make the queued calls for at most so long; return whether it has."""
+        """Wait at most this long for the process to make the queued calls; return whether it succeeded."""
         deadline = time.monotonic() + seconds
         try:
             self._queue.put(None, timeout=seconds)
@@ -64,7 +64,7 @@ class Sender:
         return ended and process is not None and process.returncode == 0
 
     def kill(self) -> None:
-        """End the process as it is, without a word to the server."""
+        """Kill the process; it does not close its run at the backend."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -77,7 +77,7 @@ class Sender:
         return True
 
     def _write(self, process: subprocess.Popen[str] | None) -> None:
-        """Write what is queued until the end of the queue, or of the process."""
+        """Write the queued calls into the pipe, until ``close``; after the process has ended, drop them."""
         broken = process is None
         while (line := self._queue.get()) is not None:
             if broken or process is None or process.stdin is None:

@@ -14,10 +14,10 @@ FOLDER = "tensorboard"
 
 
 class TensorboardTracker:
-    """Writes with TensorBoard's own protocol buffers: neither torch nor tensorflow is loaded."""
+    """Writes with TensorBoard's protocol buffers, without importing torch or tensorflow."""
 
     def start(self, run: RunInfo) -> None:
-        """Open a new event file, which takes back the steps after the checkpoint the attempt began from."""
+        """Open a new event file, by which TensorBoard discards older steps after the resumed checkpoint."""
         files = importlib.import_module("tensorboard.summary.writer.event_file_writer")
         self._event: Any = importlib.import_module("tensorboard.compat.proto.event_pb2")
         self._scalar: Any = importlib.import_module("tensorboard.plugins.scalar.summary_v2")
@@ -25,7 +25,7 @@ class TensorboardTracker:
         hparams: Any = importlib.import_module("tensorboard.plugins.hparams.summary_v2")
         self._resumed_from = run.resumed_from
         self._writer: Any = files.EventFileWriter(str(Path(run.folder) / FOLDER))
-        # TensorBoard drops what older files hold from this step on: the session log says that it starts anew.
+        # A session log with START makes TensorBoard discard the events of older files from this step on.
         session = self._event.SessionLog(status=self._event.SessionLog.START)
         self._add(run.resumed_from + 1, session_log=session)
         self._add(0, summary=hparams.hparams_pb(texts(run.parameters), trial_id=run.uid))
@@ -34,7 +34,7 @@ class TensorboardTracker:
         self._writer.flush()
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Add the numbers of a step; those up to the checkpoint are in older files."""
+        """Log a step, unless it is up to the checkpoint and so in older files."""
         if step > self._resumed_from:
             self._scalars(step, numbers)
 
@@ -44,11 +44,11 @@ class TensorboardTracker:
         self._writer.flush()
 
     def evaluation(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Add the numbers of an evaluation."""
+        """Log the numbers of an evaluation."""
         self._scalars(step, numbers)
 
     def finish(self, end: End, numbers: Mapping[str, float]) -> None:  # noqa: ARG002 - it has no status
-        """Add the final numbers and close the file."""
+        """Log the final numbers and close the file."""
         self._scalars(int(numbers.get("final/step", 0)), numbers)
         self._writer.close()
 

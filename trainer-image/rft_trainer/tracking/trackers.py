@@ -1,4 +1,4 @@
-"""All trackers of a run, as the loop sees them: no call waits, and none raises once the run has begun."""
+"""All trackers of a run. Calls from the loop do not block, and do not raise once the run has begun."""
 
 import os
 import time
@@ -18,18 +18,18 @@ from rft_trainer.tracking.protocol import End, RunInfo
 from rft_trainer.tracking.sender import QUEUE_LENGTH, Sender
 
 FINISH_SECONDS = 120.0
-"""How long the trackers together may take to send what is left, the adapter included."""
+"""Longest time in seconds for all trackers together to send their queues and the adapter."""
 FINISH_SECONDS_OTHERWISE = 20.0
-"""The same for an attempt that did not complete: a pod that is stopped has little time."""
+"""The same when the run is not complete: a pod that is being deleted has little time."""
 
 LEAST_SECONDS = 1.0
 
 
 class Trackers:
-    """The backends of ``spec.tracking``; none is fine too."""
+    """The backends of ``spec.tracking``; there may be none."""
 
     def __init__(self, config: RunConfig | None = None, sender: Callable[[str], Sender] = Sender) -> None:
-        """Check that every library is there. Raises ConfigurationError."""
+        """Check that the library of every backend is installed. Raises ConfigurationError."""
         self._config = config
         self._targets = targets(config)
         self._sender = sender
@@ -41,14 +41,14 @@ class Trackers:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End what ``finish`` has not."""
+        """Kill the processes that ``finish`` has not ended."""
         for sender in self._senders:
             sender.kill()
 
     def start(self, resumed_from: int, attempt: int, rows: Sequence[Mapping[str, Any]] = ()) -> None:
         """Open the run at every backend; ``resumed_from`` is the step of the checkpoint.
 
-        ``rows`` are those of the attempts before: a backend that was away then gets them now.
+        ``rows`` are those of earlier attempts, sent again for backends that could not be reached then.
         """
         if self._config is None or not self._targets:
             return
@@ -72,15 +72,15 @@ class Trackers:
             self.log(row)
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Log a row of ``metrics.jsonl``: every number of it."""
+        """Log all numbers of a row of ``metrics.jsonl``."""
         self._send("log", {"step": row["step"], "numbers": numbers(row)})
 
     def evaluation(self, scores: RowScores) -> None:
-        """Log a held-out evaluation: means of the reward and of each grader, and the share that was cut."""
+        """Log a held-out evaluation: mean reward, mean score of each grader, share of cut completions."""
         self._send("evaluation", {"step": scores.step, "numbers": numbers(evaluation_row(scores), "eval/")})
 
     def finish(self, run: RunStatus, ending: Ending) -> None:
-        """Close the run everywhere, for a bounded time. A fenced attempt is silent: another one logs now."""
+        """Close the run at all backends, in bounded time. A fenced attempt logs nothing: a newer one does."""
         if ending.exit_code == ExitCode.FENCED:
             for sender in self._senders:
                 sender.kill()
@@ -92,7 +92,8 @@ class Trackers:
         seconds = FINISH_SECONDS if complete else FINISH_SECONDS_OTHERWISE
         deadline = time.monotonic() + seconds
         for sender in self._senders:
-            # All of them are at it already: the time is shared, and the last still gets to say how it went.
+            # All processes work in parallel, so they share the time. The minimum is for the exit of the last
+            # ones.
             sender.close(max(LEAST_SECONDS, deadline - time.monotonic()))
 
     def _send(self, call: str, arguments: dict[str, Any]) -> None:
@@ -121,7 +122,7 @@ def require_libraries(backends: Sequence[str]) -> None:
 
 
 def evaluation_row(scores: RowScores) -> dict[str, Any]:
-    """Return what is logged of an evaluation."""
+    """Return the row that is logged for an evaluation."""
     means = {name: _mean(values) for name, values in scores.graders.items()}
     return {
         "reward": scores.mean_reward,
@@ -132,7 +133,7 @@ def evaluation_row(scores: RowScores) -> dict[str, Any]:
 
 
 def final_numbers(run: RunStatus) -> dict[str, float]:
-    """Return the numbers of the whole run: steps, best reward, paired evaluation with its interval, usage."""
+    """Return the final numbers of a run: steps, best reward, paired difference and interval, usage."""
     body = run.dump()
     reward = {name: body.get("reward", {}).get(name) for name in ("best", "baseline", "latest")}
     parts = {"step": run.progress.step, "reward": reward}

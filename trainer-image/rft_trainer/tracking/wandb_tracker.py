@@ -1,4 +1,4 @@
-"""Weights & Biases: one run a job, whose id is the RFTJob's UID. The key comes by WANDB_API_KEY only."""
+"""Weights & Biases: one run per job, with the RFTJob's UID as its id. The API key is in WANDB_API_KEY."""
 
 import importlib
 import json
@@ -12,7 +12,7 @@ from rft_trainer import files
 from rft_trainer.tracking.protocol import CURVES, End, RunInfo
 
 FOLDER = "tracking"
-"""In the run's folder: ``wandb/`` with what the library writes, for ``wandb sync`` when it was offline."""
+"""Subfolder of the run's folder. W&B writes ``wandb/`` there, for ``wandb sync`` after an offline run."""
 SENT_FILE = "wandb-sent.json"
 
 _STEP, _EVALUATION = "step", "eval/step"
@@ -20,14 +20,14 @@ _ENVIRONMENT = {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false", "GIT_P
 
 
 class WandbTracker:
-    """Logs into one run over all attempts.
+    """Logs all attempts into one W&B run.
 
-    The library's own step only ever rises, and it drops rows behind it: so the step is a field of its own and
-    the axis of every chart.
+    W&B's own step can only increase, and it drops rows with a lower one. So the training step is a field of
+    its own, which is set as the x-axis of all charts.
     """
 
     def start(self, run: RunInfo) -> None:
-        """Open the job's run, with all hyperparameters as its config."""
+        """Create or resume the job's run, with all hyperparameters as its config."""
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         self._library: Any = importlib.import_module("wandb")
@@ -57,7 +57,7 @@ class WandbTracker:
                 settings=self._library.Settings(**settings),
             )
         except Exception:
-            # Its service would take the next try for a second run of the same id.
+            # Else W&B's local service takes the next try for a second run with the same id.
             self._library.teardown()
             raise
         self._run.define_metric(_STEP, hidden=True)
@@ -66,15 +66,15 @@ class WandbTracker:
         self._sent = self._sent_before()
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Add a step unless an earlier attempt has: a point cannot be taken back."""
+        """Log a step unless an earlier attempt did, because a logged point cannot be removed."""
         self._once("step", step, {_STEP: step, **numbers})
 
     def evaluation(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Add an evaluation unless an earlier attempt has."""
+        """Log an evaluation unless an earlier attempt did."""
         self._once("evaluation", step, {_STEP: step, _EVALUATION: step, **numbers})
 
     def finish(self, end: End, numbers: Mapping[str, float]) -> None:
-        """Close the run; one that was stopped with a checkpoint is marked as preempted."""
+        """Close the run; that of a job stopped with a checkpoint is marked as preempted."""
         self._run.summary.update({**numbers, "final/reason": end.reason})
         if end.adapter and self._uploads:
             artifact = self._library.Artifact(f"{self._name}-adapter", type="model")
@@ -91,7 +91,7 @@ class WandbTracker:
             files.write_json(self._sent_file, self._sent)
 
     def _sent_before(self) -> dict[str, int]:
-        """What earlier attempts have logged: the server knows best, and offline the run's folder does."""
+        """Return the highest logged step per kind: from the server, or offline from the run's folder."""
         if not self._run.offline:
             summary = self._run.summary
             return {curve: _step(summary.get(key)) for curve, key in zip(CURVES, _KEYS, strict=True)}

@@ -1,7 +1,7 @@
 """``python -m rft_trainer.tracking.worker BACKEND``: runs one tracking library in a process of its own.
 
-Standard input carries one call a line. The library may hang, retry for hours or crash: the trainer never
-waits for it, and kills this process when its time is up.
+Standard input has one call per line. The library may hang, retry for hours or crash, so the trainer never
+waits for it during the run, and kills this process at a deadline after it.
 """
 
 import json
@@ -32,7 +32,7 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 2.0, 60.0
 
 
 class Worker:
-    """Makes the calls, and tells of each kind of trouble once."""
+    """Makes the calls, and logs each kind of error once."""
 
     def __init__(self, backend: str, tracker: Tracker, pause: Callable[[float], None] = time.sleep) -> None:
         self._backend = backend
@@ -42,7 +42,7 @@ class Worker:
         self.lost = 0
 
     def run(self, lines: Iterable[str]) -> None:
-        """Make the call of every line until there are no more."""
+        """Make the call of each line, until the lines end."""
         for line in lines:
             call, arguments = json.loads(line)
             if call == "start":
@@ -53,7 +53,7 @@ class Worker:
             log.warning("%s: %d rows were not logged there; metrics.jsonl has all", self._backend, self.lost)
 
     def _until_started(self, run: RunInfo) -> None:
-        """Try for as long as it takes: meanwhile the trainer queues, and it ends this process in the end."""
+        """Start the run, with retries without limit; meanwhile the trainer's queue keeps the calls."""
         self._made(lambda: self._tracker.start(run), tries=None)
 
     def _bound(self, call: str, arguments: Mapping[str, Any]) -> Callable[[], None]:
@@ -63,13 +63,13 @@ class Worker:
         return lambda: method(arguments["step"], arguments["numbers"])
 
     def _made(self, call: Callable[[], None], tries: int | None) -> bool:
-        """Make a call, again after a while where it fails; return whether it was made."""
+        """Make a call, with retries and backoff; return whether it succeeded. ``tries`` None: no limit."""
         failures = 0
         while True:
             try:
                 call()
                 return True
-            except Exception as error:  # a library raises what it likes
+            except Exception as error:  # the libraries may raise anything
                 failures += 1
                 self._tell(error)
                 if failures == tries:
@@ -84,21 +84,21 @@ class Worker:
 
 
 def without_secrets(text: str) -> str:
-    """Hide the keys of the environment, should a library quote one."""
+    """Return ``text`` with secrets of the environment hidden, as libraries may repeat them in errors."""
     for secret in filter(None, map(os.environ.get, SECRETS)):
         text = text.replace(secret, "***")
     return text
 
 
 def main(argv: list[str]) -> None:
-    """Run to the end of standard input, then leave without the libraries' own exit hooks, which may hang."""
-    # Ctrl-C is the trainer's to handle: it still has a last row to log.
+    """Run to the end of standard input, then exit without the libraries' exit hooks, which may hang."""
+    # On Ctrl-C the trainer still logs its last row, so this process must not end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     set_dumpable(False)
     logging.basicConfig(
         stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s"
     )
-    # Each retry of a request would be a line of its own.
+    # Else every retry of a request is a line in the log.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
     Worker(argv[0], TRACKERS[argv[0]]()).run(sys.stdin)
     sys.stderr.flush()
