@@ -1,4 +1,4 @@
 """``rft``: check, run and watch RFTJobs from a terminal.
 
-The trainer is started as a process and never imported; torch is not imported here.
+The trainer runs as a child process. This package imports neither the trainer nor torch.
 """

@@ -1,4 +1,4 @@
-"""RFTJobs and their pods in a cluster."""
+"""Reads and changes RFTJobs in a cluster, and reads their pods, with the kubernetes client."""
 
 import contextlib
 import json
@@ -18,33 +18,33 @@ from rft_api import GROUP, KIND, PLURAL, VERSION
 from rft_cli.console import INVALID, UNREADABLE, UserError
 
 WATCH_SECONDS = 60
-"""How long one watch request lives; a dead connection is noticed after at most this."""
+"""Length of one watch request. After at most this time a dead connection is noticed."""
 TIMEOUT = (10, 30)
-"""Seconds to connect, and between two pieces of an answer."""
+"""Timeouts in seconds: to connect, and between two reads of a response."""
 RETRY_SECONDS = 3.0
 FIELD_MANAGER = "rft"
 READING = f"get, list and watch on {PLURAL}.{GROUP}"
 MAX_FAILURES = 20
-"""A watch outlives an API server that is away for about a minute."""
+"""Consecutive failures after which a watch gives up: the API server was away for about a minute."""
 
 Body = dict[str, Any]
 Applier = Callable[[Body], str]
-"""Applies an object and returns ``created``, ``configured`` or ``unchanged``; raises UserError where the
-server does not know its kind, or refuses it."""
+"""Applies an object and returns ``created``, ``configured`` or ``unchanged``. Raises UserError when the
+server does not know the object's kind or refuses the object."""
 
-# Its types are partly missing and partly wrong.
+# Typed as Any, because the client's own types are partly missing and partly wrong.
 _kubernetes: Any = kubernetes
 
 
 class Unreachable(UserError):
-    """The API server does not answer, or not now."""
+    """The API server does not answer, or has a temporary error."""
 
 
 class Cluster:
-    """The RFTJobs of one namespace, through a kubeconfig."""
+    """Access to the RFTJobs of one namespace."""
 
     def __init__(self, context: str | None = None, namespace: str | None = None) -> None:
-        """Read ``KUBECONFIG`` or ``~/.kube/config``; inside a pod, the pod's own account.
+        """Read ``KUBECONFIG`` or ``~/.kube/config``; inside a pod use its service account.
 
         Raises:
             UserError: there is no usable kubeconfig or no such context.
@@ -55,7 +55,7 @@ class Cluster:
         self._core = _kubernetes.client.CoreV1Api(self._api)
 
     def jobs(self, *, all_namespaces: bool = False) -> list[Body]:
-        """Return the RFTJobs of the namespace, or of all."""
+        """Return the RFTJobs of the namespace, or of all namespaces."""
         with self._explained(f"the list of {PLURAL}"):
             if all_namespaces:
                 answer = self._objects.list_cluster_custom_object(
@@ -76,10 +76,10 @@ class Cluster:
         return found
 
     def changes(self, name: str) -> Iterator[Body]:
-        """Yield an RFTJob now and after every change, for ever.
+        """Yield an RFTJob now and after every change. Never ends by itself.
 
         Raises:
-            UserError: it does not exist, or is deleted meanwhile.
+            UserError: the job does not exist, or was deleted.
         """
         yield self.job(name)
         failures = 0
@@ -88,7 +88,7 @@ class Cluster:
                 for body in self._watched(name):
                     failures = 0
                     yield body
-                # An empty watch may mean that it is gone.
+                # A watch without events may mean that the job was deleted: then this raises.
                 yield self.job(name)
             except Unreachable:
                 failures += 1
@@ -97,8 +97,8 @@ class Cluster:
                 time.sleep(RETRY_SECONDS)
 
     def _watched(self, name: str) -> Iterator[Body]:
-        """Yield an RFTJob as it is and after every change, until the server ends the request."""
-        # Without a resourceVersion each request begins with the object as it is: nothing is missed.
+        """Yield an RFTJob now and after every change, until the server ends the watch request."""
+        # Without a resourceVersion each watch begins with the current object, so no change is missed.
         stream = _kubernetes.watch.Watch().stream(
             self._objects.list_namespaced_custom_object,
             *(GROUP, VERSION, self.namespace, PLURAL),
@@ -114,8 +114,9 @@ class Cluster:
 
     @contextlib.contextmanager
     def applying(self, *, dry_run: bool = False, force_conflicts: bool = False) -> Iterator["Applier"]:
-        """Give what applies objects server-side."""
-        # The client keeps what it learns of the server in a file; in a shared folder others could write it.
+        """Yield a function that applies objects, server-side."""
+        # The client caches the server's API in a file. In a private folder, so that no other user can write
+        # it.
         with tempfile.TemporaryDirectory(prefix="rft-") as folder:
             client = _kubernetes.dynamic.DynamicClient(self._api, cache_file=f"{folder}/discovery.json")
             options = {"force_conflicts": force_conflicts, **({"dry_run": "All"} if dry_run else {})}
@@ -130,7 +131,7 @@ class Cluster:
             yield apply
 
     def change_spec(self, name: str, fields: Mapping[str, Any]) -> None:
-        """Set fields of an RFTJob's spec and leave the others as they are."""
+        """Set some fields of an RFTJob's spec, with a merge patch."""
         with self._explained(f"{KIND} {name!r}", f"patch on {PLURAL}.{GROUP}"):
             self._objects.patch_namespaced_custom_object(
                 *(GROUP, VERSION, self.namespace, PLURAL, name),
@@ -141,10 +142,10 @@ class Cluster:
             )
 
     def newest_pod(self, job: Body) -> Body:
-        """Return the pod that an RFTJob's child Job made last.
+        """Return the newest pod of an RFTJob's child Job.
 
         Raises:
-            UserError: it has none.
+            UserError: the job has no pod.
         """
         name, child = job["metadata"]["name"], (job.get("status") or {}).get("jobName")
         phase = (job.get("status") or {}).get("phase") or "Pending"
@@ -179,7 +180,7 @@ class Cluster:
 
     @contextlib.contextmanager
     def _explained(self, what: str, rights: str = READING) -> Iterator[None]:
-        """Turn the client's errors into one line that says what to do."""
+        """Translate errors of the client into a UserError, one line that says what to do."""
         try:
             yield
         except ApiException as error:
@@ -229,7 +230,7 @@ def _apply(client: Any, body: Body, namespace: str, options: Body) -> str:
 
 
 def _message(error: ApiException) -> str:
-    """Return what the API server says about an object that it refuses."""
+    """Return the message of the API server about an object that it refused."""
     try:
         return str(json.loads(error.body or "")["message"])
     except (ValueError, TypeError, KeyError):
@@ -238,7 +239,7 @@ def _message(error: ApiException) -> str:
 
 def _connect(context: str | None) -> tuple[Any, str]:
     """Return a client and the context's namespace."""
-    # Its warnings about retries would stand before the one line that says it all.
+    # urllib3's warnings about retries are hidden, because the error message alone says enough.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
     try:
         contexts, active = _kubernetes.config.list_kube_config_contexts()

@@ -1,4 +1,4 @@
-"""The terminal, and errors that are one line instead of a traceback."""
+"""Output to the terminal, and errors that are shown as one line instead of a traceback."""
 
 import functools
 from collections.abc import Callable
@@ -17,7 +17,7 @@ UNREADABLE = 2
 
 
 class UserError(Exception):
-    """Something the user can put right; the message names field, value, what is allowed and the fix."""
+    """An error that the user can fix; the message names field, value, what is allowed and the fix."""
 
     def __init__(self, message: str, exit_code: int = INVALID) -> None:
         super().__init__(message)
@@ -25,7 +25,7 @@ class UserError(Exception):
 
 
 def out(width: int | None = None) -> Console:
-    """Return a console on stdout. Made anew each time, so that it follows redirection."""
+    """Return a console on stdout. It is created at each call, so that it uses the current ``sys.stdout``."""
     return Console(highlight=False, soft_wrap=True, width=width)
 
 
@@ -35,7 +35,7 @@ def err() -> Console:
 
 
 def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Turn a UserError of a command into its message and exit code."""
+    """Decorate a command: a UserError prints its message and exits with its exit code."""
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:

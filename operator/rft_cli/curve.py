@@ -1,4 +1,4 @@
-"""``rft curve``: the reward curve of a run, wherever it is."""
+"""``rft curve``: draws the reward curve of a job, a folder or a file."""
 
 import json
 from pathlib import Path
@@ -38,7 +38,7 @@ def curve(
 
 
 def load_points(source: str, context: str | None = None, namespace: str | None = None) -> list[Point]:
-    """Return the curve of a folder or file if there is one of that name, else of a job."""
+    """Return the curve of the folder or file ``source`` if it exists, else of the job of that name."""
     path = Path(source)
     if path.is_dir():
         if not (path / METRICS_FILE).is_file():
@@ -54,8 +54,8 @@ def load_points(source: str, context: str | None = None, namespace: str | None =
 def read_metrics(path: Path) -> list[Point]:
     """Return step and mean reward of every row of ``metrics.jsonl``.
 
-    A step without a graded rollout has no point. A last line without its end is one being written,
-    and left out. Raises UserError for any other line that is not a row.
+    A step without a graded rollout has no point. A last line without newline is still being written and is
+    left out. Raises UserError for any other line that is not a row.
     """
     points: list[Point] = []
     for number, line in enumerate(path.read_text(encoding="utf-8").split("\n")[:-1], start=1):
@@ -78,7 +78,7 @@ def read_status(path: Path) -> list[Point]:
 
 
 def print_curve(console: Console, points: list[Point]) -> None:
-    """Draw a curve as wide as the terminal lets it, without braille where the encoding has none."""
+    """Draw a curve as wide as the terminal; in ASCII where the encoding has no braille characters."""
     width = max(20, min(console.width - AXIS_COLUMNS, MAX_WIDTH))
     chart = line_chart(points, width=width, ascii_only=not console.encoding.lower().startswith("utf"))
     console.print(chart, markup=False)

@@ -1,4 +1,4 @@
-"""What the trainer will compute on, found out without importing torch."""
+"""Finds the device of a local run, without importing torch."""
 
 import os
 import re
@@ -11,14 +11,14 @@ from rft_api.status import Device
 
 
 class Hardware(NamedTuple):
-    """Device, and how many GPUs of it the run gets."""
+    """Device of a run, and its number of GPUs."""
 
     device: Device
     gpus: int
 
 
 def visible_gpus(dev: Path = Path("/dev")) -> int:
-    """Return how many GPUs the driver shows this process."""
+    """Return the number of GPUs that the driver shows to this process."""
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if allowed is not None:
         names = [name.strip() for name in allowed.split(",") if name.strip()]
@@ -27,7 +27,7 @@ def visible_gpus(dev: Path = Path("/dev")) -> int:
 
 
 def torch_has_cuda() -> bool:
-    """Whether the installed torch is a build for GPUs, as far as its version says."""
+    """Whether the installed torch is a build with CUDA, judged by its version string."""
     try:
         return not metadata.version("torch").endswith("+cpu")
     except metadata.PackageNotFoundError:
@@ -35,7 +35,7 @@ def torch_has_cuda() -> bool:
 
 
 def detect(resources: Resources | None, dev: Path = Path("/dev")) -> Hardware:
-    """Return the GPUs the manifest asks for, as far as the machine has them; else the CPU."""
+    """Return the GPUs that the manifest asks for, limited to those of the machine; without any, the CPU."""
     wanted = resources.gpus if resources is not None else None
     accelerator = resources.accelerator.name if resources is not None and resources.accelerator else None
     found = visible_gpus(dev) if torch_has_cuda() else 0

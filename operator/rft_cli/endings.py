@@ -1,4 +1,4 @@
-"""What the trainer's exit codes mean, and what to do."""
+"""Explains the trainer's exit codes, and says what to do."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ from rft_cli.process import INTERRUPTED
 
 
 class Ending(NamedTuple):
-    """An exit code in words."""
+    """The explanation of an exit code."""
 
     what: str
     fix: str
@@ -40,7 +40,7 @@ ENDINGS: dict[int, Ending] = {
 
 
 def explain(exit_code: int) -> Ending:
-    """Return what an exit code means; signals and unknown codes too."""
+    """Return the explanation of an exit code, also for signals and unknown codes."""
     if exit_code in ENDINGS:
         return ENDINGS[exit_code]
     if exit_code > 128:

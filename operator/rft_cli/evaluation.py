@@ -1,4 +1,4 @@
-"""The held-out evaluation in words: what the training was worth."""
+"""Shows the held-out evaluation: a table, and a sentence on whether training helped."""
 
 from rich.table import Table
 
@@ -7,7 +7,7 @@ from rft_cli.views import NONE, number
 
 
 def evaluation_table(result: EvaluationResult) -> Table:
-    """Return base, tuned and their paired difference, for the reward and for each grader."""
+    """Return a table of base, tuned and paired difference, for the reward and for each grader."""
     title = f"Held-out evaluation: {result.rows} rows"
     if result.step:
         title += f", tuned at step {result.step}"
@@ -25,7 +25,7 @@ def evaluation_table(result: EvaluationResult) -> Table:
 
 
 def verdict(result: EvaluationResult) -> str:
-    """Say in one sentence whether the reward rose, fell, or cannot be told apart."""
+    """Return a sentence: the reward rose, fell, or shows no significant difference."""
     difference = result.reward.difference if result.reward is not None else None
     if difference is None:
         return "Base and tuned were not compared."

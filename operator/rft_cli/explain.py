@@ -1,4 +1,4 @@
-"""``rft explain``: what a field is for, and when to change it."""
+"""``rft explain``: shows what a field is for, and when to change it."""
 
 from typing import Annotated
 

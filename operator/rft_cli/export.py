@@ -1,4 +1,4 @@
-"""``rft export``: an adapter, or the base model with the adapter merged in, out of a run's folder."""
+"""``rft export``: copies an adapter out of a run's folder, or merges it into the base model."""
 
 import json
 import os
@@ -25,14 +25,14 @@ _FINAL, _CHECKPOINTS, _STATE = "adapter", "checkpoints", "state.json"
 
 
 class Dtype(StrEnum):
-    """What ``--dtype`` takes."""
+    """Values of ``--dtype``."""
 
     AUTO = "auto"
     FLOAT32 = "float32"
 
 
 class Chosen(NamedTuple):
-    """An adapter, and what it is in words."""
+    """An adapter, and its description."""
 
     folder: Path
     what: str
@@ -71,10 +71,10 @@ def export(
 
 
 def choose(folder: Path, step: int | None, best: bool) -> Chosen:
-    """Return the adapter that the options mean: by default the final one, else the newest checkpoint's.
+    """Return the adapter that the options select; without options the final or newest one.
 
     Raises:
-        UserError: there is none such.
+        UserError: there is no such adapter.
     """
     if step is not None and best:
         raise UserError("--step and --best: name one of them", INVALID)
@@ -112,7 +112,7 @@ def _steps(folder: Path) -> list[int]:
 
 
 def _best_step(folder: Path, steps: list[int]) -> int:
-    """Return the best step by held-out reward, as the newest checkpoint knows it."""
+    """Return the best step by held-out reward, as recorded in the newest checkpoint."""
     path = _checkpoint(folder, steps[-1]) / _STATE
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
@@ -127,7 +127,7 @@ def _best_step(folder: Path, steps: list[int]) -> int:
 
 
 def _base(adapter: Path, config: RunConfig | None, given: str | None) -> tuple[str, str | None]:
-    """Return name and revision of the base model: given, the run's, or the one the adapter names."""
+    """Return name and revision of the base: ``given``, else the run's, else the one the adapter names."""
     if given is not None:
         return given, None
     if config is not None:
@@ -147,7 +147,7 @@ def _adapter_config(adapter: Path) -> dict[str, object]:
 
 
 def _copy(adapter: Path, target: Path, config: RunConfig | None) -> None:
-    """Copy an adapter; its base is then named as the job names it, not by a path of the trainer's machine."""
+    """Copy an adapter. Its config then names the base as the job does, not by a path of the trainer's."""
     body = _adapter_config(adapter)
     if config is not None:
         body["base_model_name_or_path"] = config.spec.model.name
@@ -160,7 +160,7 @@ def _copy(adapter: Path, target: Path, config: RunConfig | None) -> None:
 
 
 def _merge(adapter: Path, target: Path, base: str, revision: str | None, dtype: Dtype) -> None:
-    """Let the trainer's package merge, in a process of its own: the command line never loads torch."""
+    """Merge in a child process, with the trainer's package, because this process never loads torch."""
     python, *_ = trainer_command()
     command = [python, "-m", "rft_trainer.export", "--adapter", str(adapter), "--base", base]
     command += ["--output", str(target), "--dtype", dtype, *(["--revision", revision] if revision else [])]
@@ -172,10 +172,10 @@ def _merge(adapter: Path, target: Path, base: str, revision: str | None, dtype: 
 
 @contextmanager
 def _placed(output: Path, force: bool) -> Iterator[Path]:
-    """Give a folder beside ``output`` that takes its name when the block succeeds, so that none is half made.
+    """Yield a temporary folder that is renamed to ``output`` when the block succeeds.
 
     Raises:
-        UserError: something is there already, or nothing can be written there.
+        UserError: ``output`` exists already, or cannot be written.
     """
     target = output.resolve()
     if target.exists() and not force:
@@ -189,7 +189,7 @@ def _placed(output: Path, force: bool) -> Iterator[Path]:
 
 
 def _make_readable(folder: Path) -> None:
-    """Give files the rights of any new file: weights are written so that only their owner reads them."""
+    """Set the usual permissions of new files (umask), as weights are written readable by the owner only."""
     mask = os.umask(0)
     os.umask(mask)
     for file in folder.rglob("*"):

@@ -1,4 +1,4 @@
-"""A run's folder on this machine, or what to do to get it here."""
+"""Finds a run's folder on this machine, or says how to copy it here."""
 
 import re
 from collections.abc import Mapping
@@ -12,12 +12,13 @@ _JOB_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 
 
 def run_folder(source: str, context: str | None, namespace: str | None, wanted: str) -> Path:
-    """Return ``source`` where it is a folder here; for a job in the cluster say where its folder is.
+    """Return ``source`` if it is a folder on this machine.
 
     ``wanted`` is what the command reads in it, such as ``rollouts``.
 
     Raises:
-        UserError: there is no such folder. A job's folder is on its volume, which this machine does not see.
+        UserError: there is no such folder. For a job in the cluster, whose folder is on a volume, the message
+            says how to copy it.
     """
     path = Path(source)
     if path.is_dir():
@@ -28,7 +29,7 @@ def run_folder(source: str, context: str | None, namespace: str | None, wanted: 
 
 
 def way_to(job: Mapping[str, Any], wanted: str) -> str:
-    """Return where the folder of a job in the cluster is, and how to get what is ``wanted`` of it."""
+    """Return a text that says where a job's folder is, and how to copy the ``wanted`` part of it."""
     name, namespace = job["metadata"]["name"], job["metadata"].get("namespace", "default")
     folder = ((job.get("status") or {}).get("output") or {}).get("folder")
     if not folder:

@@ -1,4 +1,4 @@
-"""``rft get``: RFTJobs of a cluster."""
+"""``rft get``: lists the RFTJobs of a cluster."""
 
 import json
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ WIDE_ENOUGH = 4096
 
 
 class Format(StrEnum):
-    """What ``-o`` takes."""
+    """Values of ``-o``."""
 
     WIDE = "wide"
     YAML = "yaml"
@@ -47,12 +47,12 @@ def get(
         return
     columns = WIDE_COLUMNS if output is Format.WIDE else COLUMNS
     table = job_table(jobs, ("namespace", *columns) if all_namespaces else columns, datetime.now(UTC))
-    # Like kubectl: a narrow terminal wraps, and nothing is cut off in a pipe.
+    # Like kubectl: lines are not cut to the terminal's width.
     out(WIDE_ENOUGH).print(table)
 
 
 def job_table(jobs: Sequence[dict[str, Any]], columns: Sequence[str], now: datetime) -> Table:
-    """Return jobs as a table without lines, as kubectl prints them."""
+    """Return a table of jobs without borders, as kubectl prints it."""
     table = Table(box=None, pad_edge=False)
     for column in columns:
         table.add_column(column.upper(), no_wrap=column != "message")

@@ -1,4 +1,4 @@
-"""Where a local run finds rows and grader code that a cluster would mount."""
+"""Finds rows and grader code for a local run, which in a cluster are mounted into the pod."""
 
 import hashlib
 from collections.abc import Mapping
@@ -13,15 +13,15 @@ from rft_cli.manifest import Manifest
 
 
 class Input(NamedTuple):
-    """A file the trainer reads."""
+    """A file that the trainer reads."""
 
     location: str
-    """Absolute path, or a URI that the trainer fetches itself."""
+    """Absolute path, or a URI that the trainer downloads."""
     content: bytes | None = None
-    """What to write there first; None where it exists already."""
+    """Content to write to ``location``; None where the file exists."""
 
     def digest(self) -> str | None:
-        """Return the SHA-256 of the content; None for a remote URI."""
+        """Return the SHA-256 of the content, None for a remote URI."""
         if self.content is not None:
             return hashlib.sha256(self.content).hexdigest()
         if "://" in self.location:
@@ -30,13 +30,13 @@ class Input(NamedTuple):
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def write(self) -> None:
-        """Put the content in its place."""
+        """Write the content to its location."""
         if self.content is not None:
             atomic.write_bytes(Path(self.location), self.content)
 
 
 class Overrides(NamedTuple):
-    """Files named on the command line in place of what only a cluster has."""
+    """Files from the command line, used in place of sources that exist only in a cluster."""
 
     dataset: Path | None = None
     evaluation: Path | None = None
@@ -44,14 +44,14 @@ class Overrides(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """Everything a local run reads."""
+    """All files that a local run reads."""
 
     dataset: Input
     evaluation: Input | None
     graders: dict[str, Input]
 
     def named(self) -> dict[str, Input]:
-        """Return all inputs under the field that asks for them."""
+        """Return all inputs by the field of the manifest that refers to them."""
         found = {"spec.dataset": self.dataset}
         if self.evaluation is not None:
             found["spec.evaluation.dataset"] = self.evaluation
@@ -59,7 +59,7 @@ class Inputs(NamedTuple):
 
 
 def resolve(manifest: Manifest, overrides: Overrides, folder: Path) -> Inputs:
-    """Find every input; what comes from a ConfigMap will be written below ``folder``.
+    """Find all inputs. Contents of ConfigMaps are to be written into ``folder``.
 
     Raises:
         UserError: an input is missing; the message names the flag that supplies it.
@@ -84,10 +84,10 @@ def resolve(manifest: Manifest, overrides: Overrides, folder: Path) -> Inputs:
 def located(
     manifest: Manifest, field: str, source: Dataset, override: Path | None, flag: str, folder: Path
 ) -> Input:
-    """Find one dataset: of ``override``, which ``flag`` names, else of ``source``, which stands at ``field``.
+    """Find a dataset: the file ``override`` of the option ``flag``, else ``source``, the value of ``field``.
 
     Raises:
-        UserError: it is missing.
+        UserError: the dataset is missing.
     """
     if override is not None:
         return _file(override.resolve(), flag)
@@ -114,7 +114,7 @@ def _uri(relative_to: Path, field: str, uri: str) -> Input:
     parts = urlsplit(uri)
     if parts.scheme != "file":
         return Input(uri)
-    # file://data/train.jsonl is read as a relative path, host names make no sense here.
+    # file://data/train.jsonl is read as a relative path, because a host makes no sense here.
     return _file((relative_to / unquote(parts.netloc + parts.path)).resolve(), field)
 
 

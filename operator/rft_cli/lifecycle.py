@@ -1,4 +1,4 @@
-"""``rft suspend``, ``resume`` and ``cancel``: one field of a job's spec, and what comes of it."""
+"""``rft suspend``, ``resume`` and ``cancel``: set one field of a job's spec, and may wait for the phase."""
 
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
@@ -22,7 +22,7 @@ REACHED: dict[Action, tuple[str, ...]] = {
     "resume": ("Running",),
     "cancel": ("Cancelled",),
 }
-"""The phase that ``--wait`` waits for."""
+"""Phases for which ``--wait`` waits."""
 
 Name = Annotated[str, typer.Argument(help="The job.")]
 Wait = Annotated[bool, typer.Option("--wait", "-w", help="Follow it until the phase says so, or it ends.")]
@@ -68,9 +68,9 @@ def _carry_out(action: Action, name: str, wait: bool, context: str | None, names
 
 
 def refusal(action: Action, job: Mapping[str, Any]) -> str | None:
-    """Return why a job cannot be suspended, resumed or cancelled, and what to do; None where it can."""
+    """Return why a job cannot be suspended, resumed or cancelled, and what to do; None if it can."""
     spec, status = job.get("spec") or {}, job.get("status") or {}
-    # A job that failed before its start goes on with a corrected spec: only a completion time is final.
+    # Only a completion time is final: a job that failed before its start runs once its spec is corrected.
     if status.get("completionTime"):
         return f"has ended: its phase is {phase_of(job)}, so there is nothing to {action}"
     if action != "cancel" and spec.get("cancel"):
@@ -84,7 +84,7 @@ def refusal(action: Action, job: Mapping[str, Any]) -> str | None:
 
 
 def _followed(changes: Iterable[Mapping[str, Any]], wanted: tuple[str, ...]) -> str:
-    """Print every change until a wanted or a terminal phase, and return that phase."""
+    """Print all changes until a wanted or a final phase, and return that phase."""
     shown = ""
     for job in changes:
         if (line := plain_line(job)) != shown:

@@ -1,4 +1,4 @@
-"""``rft logs``: what the newest pod of a job wrote."""
+"""``rft logs``: prints the log of a job's newest pod."""
 
 from typing import Annotated
 

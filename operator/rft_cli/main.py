@@ -1,4 +1,4 @@
-"""``rft``, also installed as ``kubectl-rft``."""
+"""The entry point of ``rft``, also installed as ``kubectl-rft``."""
 
 import typer
 

@@ -1,4 +1,4 @@
-"""Manifests: the RFTJobs of a file, and the ConfigMaps that travel with them."""
+"""Reads manifests: RFTJobs, and the ConfigMaps in the same file."""
 
 import base64
 import binascii
@@ -17,7 +17,7 @@ STDIN = Path("-")
 
 
 class Manifest(NamedTuple):
-    """A valid RFTJob and what its file holds beside it."""
+    """A valid RFTJob, and the other objects of its file."""
 
     path: Path
     job: RFTJob
@@ -26,12 +26,12 @@ class Manifest(NamedTuple):
 
     @property
     def folder(self) -> Path:
-        """What relative paths in the manifest are relative to."""
+        """The folder to which relative paths in the manifest refer."""
         return Path.cwd() if self.path == STDIN else self.path.resolve().parent
 
 
 def read(path: Path) -> list[Document]:
-    """Return the objects of a file, or of stdin for ``-``.
+    """Return the objects of a file; ``-`` is stdin.
 
     Raises:
         UserError: the file cannot be read as YAML.
@@ -43,16 +43,16 @@ def read(path: Path) -> list[Document]:
 
 
 def is_job(body: Mapping[str, Any]) -> bool:
-    """Whether a document is, or was meant to be, an RFTJob."""
+    """Whether a document is an RFTJob, or was probably meant to be one."""
     group = str(body.get("apiVersion", "")).partition("/")[0]
     return group == GROUP or str(body.get("kind", "")).lower() == KIND.lower()
 
 
 def load(path: Path) -> Manifest:
-    """Return the one RFTJob of a file.
+    """Return the RFTJob of a file with exactly one.
 
     Raises:
-        UserError: there is not exactly one, or it is not valid.
+        UserError: the file has not exactly one, or it is not valid.
     """
     documents = read(path)
     document = _only_job(documents, path)
@@ -64,10 +64,10 @@ def load(path: Path) -> Manifest:
 
 
 def the_job(path: Path) -> Document:
-    """Return the one RFTJob of a file as it stands there, valid or not.
+    """Return the RFTJob of a file with exactly one, without validation.
 
     Raises:
-        UserError: there is not exactly one.
+        UserError: the file has not exactly one.
     """
     return _only_job(read(path), path)
 
@@ -82,7 +82,7 @@ def _only_job(documents: list[Document], path: Path) -> Document:
 
 
 def name_of(body: Mapping[str, Any]) -> str:
-    """Return ``metadata.name``, or a stand-in for messages."""
+    """Return ``metadata.name``, or a placeholder for messages."""
     metadata = body.get("metadata")
     name = metadata.get("name") if isinstance(metadata, Mapping) else None
     return str(name) if name else "without a name"
@@ -95,7 +95,7 @@ def config_maps(documents: list[Document], namespace: str) -> dict[str, dict[str
         if body.get("apiVersion") != "v1" or body.get("kind") != "ConfigMap":
             continue
         metadata = body.get("metadata") or {}
-        # One without a namespace goes wherever the job goes.
+        # A ConfigMap without a namespace is in the job's.
         if metadata.get("namespace", namespace) == namespace:
             found[name_of(body)] = _contents(source, body)
     return found

@@ -1,4 +1,4 @@
-"""Options that several commands share, and the connection they make."""
+"""Options that several commands share, and the connection to the cluster that they select."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,8 +12,8 @@ Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="The co
 
 
 def connect(context: str | None, namespace: str | None) -> "Cluster":
-    """Return the cluster that the options mean."""
-    # The kubernetes client takes a second to import; commands on files do not pay it.
+    """Return the cluster that the options select."""
+    # Imported here, because the kubernetes client takes a second, which commands on files do not need.
     from rft_cli.cluster import Cluster
 
     return Cluster(context, namespace)

@@ -1,4 +1,4 @@
-"""``rft plan``: what a job would ask for and take, before it runs."""
+"""``rft plan``: shows the resources and the time that a job would need, before it runs."""
 
 import json
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ from rft_planner.plan import plan as planned
 
 
 class Format(StrEnum):
-    """What ``-o`` takes."""
+    """Values of ``-o``."""
 
     TEXT = "text"
     JSON = "json"
@@ -77,7 +77,7 @@ def plan(
 def known_rows(
     manifest: Manifest, dataset: Path | None, evaluation: Path | None
 ) -> tuple[Rows | None, list[str]]:
-    """Return what is known of the rows, or a note why nothing is; files that were named must be readable."""
+    """Return the counts of rows, or a note why they are unknown. Files from options must be readable."""
     try:
         return rows_of(manifest, dataset, evaluation), []
     except UserError as error:
@@ -87,10 +87,10 @@ def known_rows(
 
 
 def on(accelerator: str, job: RFTJob) -> RFTJob:
-    """Return the job for another kind of GPU, with as many as that takes.
+    """Return the job with another kind of GPU, and their number left to the plan.
 
     Raises:
-        UserError: the catalogue does not have it.
+        UserError: the catalogue has no such GPU.
     """
     if accelerator not in ACCELERATORS and accelerator != "cpu":
         names = ", ".join(ACCELERATORS)
@@ -101,10 +101,10 @@ def on(accelerator: str, job: RFTJob) -> RFTJob:
 def outcome(
     job: RFTJob, config: Path | None, hub: bool, rows: Rows | None, notes: list[str]
 ) -> Plan | Unplannable:
-    """Return the plan of a job, or why there is none."""
+    """Return the plan of a job, or the reason why there is none."""
     read = shape_for(job.spec.model, config, hub=hub)
     try:
-        # Without a UID: what is derived from it is the seed, which is no part of what a job asks for.
+        # No UID is needed: only the seed is derived from it, and a plan does not depend on the seed.
         made = planned(
             job.spec,
             "",
@@ -119,7 +119,7 @@ def outcome(
 
 
 def warn_of_override(job: RFTJob, config: Path | None, hub: bool) -> None:
-    """Say on standard error where the job sets a number of GPUs that the plan would not take."""
+    """Warn on standard error when the job sets another number of GPUs than the plan would."""
 
     def made(spec: RFTJobSpec) -> Plan:
         found = outcome(job.model_copy(update={"spec": spec}), config, hub, None, [])
@@ -133,9 +133,9 @@ def warn_of_override(job: RFTJob, config: Path | None, hub: bool) -> None:
 
 
 def show_sweep(path: str, lines: list[Line], output: Format) -> None:
-    """Print the comparison."""
+    """Print the comparison of the values."""
     if output is Format.TEXT:
-        # Like kubectl: a narrow terminal wraps, and nothing is cut off in a pipe.
+        # Like kubectl: lines are not cut to the terminal's width.
         out(WIDE_ENOUGH).print(table(path, lines), markup=False)
         err().print("~ is an estimate; rft plan without --sweep says what it rests on", markup=False)
     else:
@@ -143,13 +143,13 @@ def show_sweep(path: str, lines: list[Line], output: Format) -> None:
 
 
 def serialized(body: dict[str, Any], output: Format) -> str:
-    """Return JSON or YAML."""
+    """Return an object as JSON or YAML."""
     shown = json.dumps(body, indent=2) if output is Format.JSON else yaml.safe_dump(body, sort_keys=False)
     return shown.rstrip()
 
 
 def text(made: Plan) -> Iterator[str]:
-    """Yield a plan for people, line by line."""
+    """Yield the lines of a plan as text."""
     yield f"GPUs    {made.gpus}" + (f" × {made.accelerator}" if made.accelerator else "")
     yield f"CPU     {made.cpu}"
     yield f"memory  {made.memory}"
@@ -160,13 +160,13 @@ def text(made: Plan) -> Iterator[str]:
 
 
 def _together(estimate: Estimate) -> bool:
-    """Whether sampling and training overlap by so much that it shows."""
+    """Whether sampling and training overlap enough to mention it."""
     phases = (estimate.sampling_seconds or 0) + (estimate.update_seconds or 0)
     return (estimate.seconds_per_step or 0) < 0.95 * phases
 
 
 def expected(estimate: Estimate) -> Iterator[str]:
-    """Yield what a run is expected to take, as far as it is known."""
+    """Yield lines about the expected steps, time and cost, as far as they are known."""
     if estimate.steps is not None:
         yield f"steps   about {estimate.steps}, {estimate.prompts_per_step} prompts each"
     if estimate.prompt_tokens is not None and estimate.completion_tokens is not None:
@@ -189,6 +189,6 @@ def expected(estimate: Estimate) -> Iterator[str]:
 def _short(tokens: int) -> str:
     """Return a count with three digits: ``950``, ``57.9k``, ``1.02M``."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if tokens >= 0.9995 * size:  # 999,999 is 1M
+        if tokens >= 0.9995 * size:  # 999,999 is shown as 1M
             return f"{tokens / size:.3g}{letter}"
     return str(tokens)

@@ -1,4 +1,4 @@
-"""A line chart made of characters. Pure: points in, text out."""
+"""Line charts as text. Pure functions: points in, text out."""
 
 import itertools
 import math
@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 Point = tuple[float, float]
 
-# Bits of the dots of a braille cell, by row from the top and column.
+# Bit of each dot of a braille character, by row from the top and column.
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 _BRAILLE = 0x2800
 
 
 class _Grid(NamedTuple):
-    """Dots in a cell, across and down."""
+    """Number of dots in a character cell, horizontally and vertically."""
 
     across: int
     down: int
@@ -28,9 +28,9 @@ def line_chart(
     y_label: str = "reward",
     ascii_only: bool = False,
 ) -> str:
-    """Draw points, joined by lines, in ``width`` × ``height`` cells plus labelled axes.
+    """Return a chart of points joined by lines, ``width`` × ``height`` characters without its axes.
 
-    Points that are not finite are left out. ``ascii_only`` is for terminals without braille.
+    Points that are not finite are left out. ``ascii_only`` is for terminals without braille characters.
     """
     finite = [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
     if not finite:
@@ -54,7 +54,7 @@ def line_chart(
 
 
 def _widened(low: float, high: float) -> tuple[float, float]:
-    """Give a flat curve some room, so that it is drawn in the middle."""
+    """Return the range of the axis; for a flat curve a wider one, so that it is drawn in the middle."""
     if high > low:
         return low, high
     margin = abs(low) * 0.1 or 0.1
@@ -62,7 +62,7 @@ def _widened(low: float, high: float) -> tuple[float, float]:
 
 
 def _segment(start: tuple[int, int], end: tuple[int, int]) -> set[tuple[int, int]]:
-    """Return the dots on the straight line between two dots."""
+    """Return the dots of the straight line between two dots."""
     steps = max(abs(end[0] - start[0]), abs(end[1] - start[1]), 1)
     return {
         (

@@ -1,4 +1,4 @@
-"""The reward curve as a picture."""
+"""The reward curve as a PNG image."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from rft_cli.console import UserError
 from rft_cli.plot import Point
 
 SMOOTHED_OVER = 5
-"""Steps the trailing mean is taken over."""
+"""Number of points of the trailing mean."""
 
 
 def trailing_mean(values: Sequence[float], window: int) -> list[float]:
@@ -17,12 +17,12 @@ def trailing_mean(values: Sequence[float], window: int) -> list[float]:
 
 
 def write_png(points: Sequence[Point], path: Path, title: str) -> None:
-    """Draw the curve and its trailing mean without a display.
+    """Write an image of the curve and its trailing mean; needs no display.
 
     Raises:
         UserError: there is nothing to draw, or the file cannot be written.
     """
-    # Half a second to import; only this function pays it.
+    # Imported here, because it takes half a second.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""The trainer as a child process: its lines, its log, and a clean way to stop it."""
+"""Runs the trainer as a child process: passes its output on, writes its log, and stops it cleanly."""
 
 import contextlib
 import os
@@ -16,16 +16,17 @@ POLL_SECONDS = 0.2
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 SECOND_THOUGHT_SECONDS = 1.0
-"""A stop within this time is an echo of the first: timeout(1), make and terminals send some twice."""
+"""A second signal within this time is ignored: timeout(1), make and terminals may send one twice."""
 
 INTERRUPTED = 130
 """Exit code after a second Ctrl-C."""
 
 
 class Supervisor:
-    """Runs one child in a process group of its own.
+    """Runs one child process in its own process group.
 
-    The first Ctrl-C, SIGTERM or hang-up asks the child to checkpoint; a later Ctrl-C kills its group.
+    On the first SIGINT (Ctrl-C), SIGTERM or SIGHUP the child is asked to save a checkpoint and end. A later
+    Ctrl-C kills the group.
     """
 
     def __init__(self, command: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> None:
@@ -43,10 +44,11 @@ class Supervisor:
         return self._asked_at is not None
 
     def run(self, on_line: Callable[[str], None], on_tick: Callable[[], None]) -> int:
-        """Start the child, hand each line of its stdout to ``on_line`` and return its exit code.
+        """Run the child to its end and return its exit code.
 
-        ``on_tick`` is called several times a second in between. Both run in the calling thread. A child
-        ended by a signal gives 128 plus its number, as in a shell.
+        ``on_line`` gets each line of its stdout, and ``on_tick`` is called several times a second. Both are
+        called in this thread. For a child that a signal ended the exit code is 128 plus the signal's number,
+        as in a shell.
         """
         with self._log.open("a", encoding="utf-8") as log, self._started(log) as process:
             reader = threading.Thread(target=self._read, args=(process,), daemon=True)
@@ -54,7 +56,7 @@ class Supervisor:
             while process.poll() is None:
                 self._deliver(on_line, wait=True)
                 on_tick()
-            # A grandchild may hold the pipe open for ever: what is not here after a second never comes.
+            # Wait one second for the rest of the output: a grandchild may keep the pipe open for ever.
             reader.join(timeout=1.0)
             while self._deliver(on_line, wait=False):
                 pass
@@ -80,7 +82,7 @@ class Supervisor:
                 start_new_session=True,
             )
             if self.stopping:
-                # It came while there was no child to tell.
+                # The signal came before the child was started.
                 process.send_signal(signal.SIGTERM)
             try:
                 yield process
@@ -93,7 +95,7 @@ class Supervisor:
                 signal.signal(number, handler)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        """Pass a stop on. No waiting and no locks: this interrupts the loop anywhere."""
+        """Pass a signal on to the child. It must not wait or lock, as it can interrupt any code."""
         first = self._asked_at is None
         if self._asked_at is None:
             self._asked_at = time.monotonic()
@@ -101,7 +103,7 @@ class Supervisor:
         if process is None or process.returncode is not None:
             return
         if first:
-            # Only the trainer: it ends its own children once the checkpoint is written.
+            # Only to the trainer, which stops its own children after the checkpoint is written.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGTERM)
         elif number == signal.SIGINT and time.monotonic() - self._asked_at >= SECOND_THOUGHT_SECONDS:

@@ -1,4 +1,4 @@
-"""The trainer's JSON lines as progress: a live line on a terminal, plain lines elsewhere."""
+"""Shows the trainer's JSON lines as progress: one live line on a terminal, plain lines elsewhere."""
 
 import json
 from collections.abc import Mapping
@@ -22,11 +22,11 @@ STAGES = {
     "evaluatingTuned": "evaluating the tuned policy",
     "finished": "finished",
 }
-"""Words for ``status.progress.stage``."""
+"""Display texts of ``status.progress.stage``."""
 
 
 def parse(line: str) -> dict[str, Any] | None:
-    """Return the event on a line, or None where the line is something else."""
+    """Return the event of a line, or None where the line has none."""
     if not line.startswith("{"):
         return None
     try:
@@ -37,7 +37,7 @@ def parse(line: str) -> dict[str, Any] | None:
 
 
 def describe(event: Mapping[str, Any]) -> str:
-    """Return an event as one plain line."""
+    """Return an event as one line of text."""
     match event:
         case {"event": "step"}:
             return ", ".join(_step_parts(event))
@@ -67,7 +67,7 @@ def _short(value: object) -> str:
 
 
 class ProgressView:
-    """Shows events as they come. On a terminal steps share one live line; all else is printed above it."""
+    """Shows events. On a terminal, steps update one live line; all other events are printed above it."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -88,7 +88,7 @@ class ProgressView:
             self._live.stop()
 
     def show(self, event: Mapping[str, Any]) -> None:
-        """Take in one event. The last, ``end``, is for who started the trainer."""
+        """Show one event. ``end``, the last one, is only stored, for the caller."""
         if event["event"] == "end":
             return
         if event["event"] == "step":
@@ -100,11 +100,11 @@ class ProgressView:
         self.refresh()
 
     def note(self, message: str) -> None:
-        """Print a line of our own above the live line."""
+        """Print a line above the live line."""
         self._console.print(message, markup=False)
 
     def refresh(self) -> None:
-        """Draw the live line again."""
+        """Redraw the live line."""
         if self._live is not None:
             self._live.update(self._line(), refresh=True)
 

@@ -1,4 +1,4 @@
-"""``rft report``: a run on one page of markdown."""
+"""``rft report``: writes one page of Markdown about a run."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,13 +23,13 @@ CHART_WIDTH, CHART_HEIGHT = 64, 10
 
 
 class Run(NamedTuple):
-    """What a report is made of."""
+    """The data of a report."""
 
     name: str
     spec: RFTJobSpec
     status: RFTJobStatus
     points: Sequence[Point]
-    """The reward curve: of a folder every step, of a job what its status keeps."""
+    """The reward curve: all steps of a folder, or the points in a job's status."""
 
 
 @reports_errors
@@ -82,7 +82,7 @@ def _of_job(name: str, context: str | None, namespace: str | None) -> Run:
 
 
 def as_markdown(run: Run) -> str:
-    """Return the page. What is not known yet is left out."""
+    """Return the page as Markdown. Parts without data yet are left out."""
     parts = [
         _heading(run),
         _evaluation(run),
@@ -167,7 +167,7 @@ def _advice(run: Run) -> Iterator[str]:
 
 
 def _parameters(run: Run) -> Iterator[str]:
-    """Every parameter as the run used it, defaults included."""
+    """Return all parameters that the run used, defaults included."""
     spec = run.spec.dump()
     plan = run.status.plan
     effective = plan.effective.dump() if plan is not None and plan.effective is not None else {}

@@ -1,8 +1,8 @@
-"""How many rows a dataset has and how long their prompts are, as far as it can be read here.
+"""Counts the rows of a dataset and estimates the length of their prompts, if it can be read here.
 
-The tokenizer may not be here, so lengths are taken from characters: about four to a token in English prose,
-fewer in code and in most other languages. What wraps a message in ChatML is five tokens, and three begin the
-answer.
+The tokenizer may not be on this machine, so lengths are estimated from characters. A token has about four in
+English prose, fewer in code and most other languages. ChatML adds five tokens per message, and three for the
+start of the answer.
 """
 
 import json
@@ -17,7 +17,7 @@ from rft_planner.estimate import Rows
 from rft_planner.steps import MAX_HELD_OUT, MIN_HELD_OUT, held_out_rows
 
 READ_BYTES = 32 << 20
-"""Of a file; what the trainer checks before the start."""
+"""Bytes of a file that are read, as many as the trainer checks before the start."""
 CHUNK_BYTES = 1 << 20
 CHARACTERS_PER_TOKEN = 4
 MESSAGE_TOKENS = 5
@@ -25,20 +25,20 @@ ANSWER_TOKENS = 3
 
 
 class Counted(NamedTuple):
-    """Rows of one dataset."""
+    """Number of rows of a dataset, and their length."""
 
     number: int
     prompt_tokens: float
-    """Mean."""
+    """Mean length of a prompt, estimated."""
 
 
 def count(file: IO[bytes], source: str) -> Counted:
-    """Return how many rows JSONL holds, and their mean length; blank lines do not count.
+    """Return the number of rows in a JSONL file, without blank lines, and their mean length.
 
-    Beyond ``READ_BYTES`` lines are counted and not looked into: the rest has the length of those before.
+    After ``READ_BYTES`` lines are only counted, and taken to have the mean length of those before.
 
     Raises:
-        UserError: a line holds no conversation, or none is there.
+        UserError: a line is no row, or the file has no rows.
     """
     rows, tokens, left = 0, 0.0, READ_BYTES
     for number, line in enumerate(file, start=1):
@@ -54,7 +54,7 @@ def count(file: IO[bytes], source: str) -> Counted:
 
 
 def _lines(file: IO[bytes]) -> int:
-    """Return the lines from here to the end; the last one may lack its end."""
+    """Return the number of lines from here to the end; the last one may have no newline."""
     lines, last = 0, b"\n"
     while chunk := file.read(CHUNK_BYTES):
         lines, last = lines + chunk.count(b"\n"), chunk[-1:]
@@ -75,10 +75,10 @@ def _prompt_tokens(line: bytes, place: str) -> float:
 
 
 def rows_of(manifest: Manifest, dataset: Path | None, evaluation: Path | None) -> Rows:
-    """Return what is known of a manifest's rows; files named on the command line count before its own.
+    """Return the number of a manifest's rows; files from the command line replace those of the manifest.
 
     Raises:
-        UserError: the rows cannot be read here, or are too few.
+        UserError: the rows cannot be read on this machine, or are too few.
     """
     spec = manifest.job.spec
     counted = _read(located(manifest, "spec.dataset", spec.dataset, dataset, "--dataset", Path()))
@@ -96,7 +96,7 @@ def rows_of(manifest: Manifest, dataset: Path | None, evaluation: Path | None) -
 
 
 def _evaluated(manifest: Manifest, override: Path | None) -> int:
-    """Return the rows of the evaluation's own dataset; the most of a fraction where it cannot be read."""
+    """Return the number of rows in the evaluation's dataset, ``MAX_HELD_OUT`` if it cannot be read."""
     source = manifest.job.spec.evaluation.dataset
     assert source is not None
     field, flag = "spec.evaluation.dataset", "--evaluation-dataset"

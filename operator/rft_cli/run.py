@@ -1,4 +1,4 @@
-"""``rft run``: the manifest of the cluster on this machine, as one process group."""
+"""``rft run``: runs an RFTJob's manifest on this machine, without a cluster."""
 
 import contextlib
 import fcntl
@@ -59,10 +59,10 @@ def run(
 
 
 def with_overrides(job: RFTJob, seed: int | None, max_steps: int | None) -> RFTJob:
-    """Return the job with the flags written into its spec, checked like the rest of it.
+    """Return the job with the values of the options in its spec, validated.
 
     Raises:
-        UserError: a flag is out of range.
+        UserError: a value is out of range.
     """
     spec = job.spec.dump()
     if seed is not None:
@@ -77,10 +77,10 @@ def with_overrides(job: RFTJob, seed: int | None, max_steps: int | None) -> RFTJ
 
 
 def trainer_command() -> list[str]:
-    """Return how the trainer is started.
+    """Return the command that starts the trainer.
 
     Raises:
-        UserError: it is not installed beside the CLI.
+        UserError: the trainer is not installed beside the CLI.
     """
     if importlib.util.find_spec("rft_trainer") is None:
         raise UserError("the trainer is not installed here: pip install 'rft-operator[trainer]'", UNREADABLE)
@@ -99,7 +99,7 @@ def _by_name(pairs: list[str]) -> dict[str, Path]:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder, so that two commands never train into it."""
+    """Hold a lock on the folder, so that no second command trains into it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / LOCK_FILE).open("w")

@@ -1,4 +1,4 @@
-"""``rft samples``: what the policy said at a step, and what it got for it."""
+"""``rft samples``: shows the rollouts of a step with their scores."""
 
 import itertools
 import json
@@ -22,7 +22,7 @@ Record = dict[str, Any]
 
 
 class Format(StrEnum):
-    """What ``-o`` takes."""
+    """Values of ``-o``."""
 
     TEXT = "text"
     JSON = "json"
@@ -64,7 +64,7 @@ def samples(
 
 
 def rollout_file(folder: Path, step: int | None) -> tuple[int, Path]:
-    """Return the step and file of the rollouts of a step, the newest by default. Raises UserError."""
+    """Return step and file of a step's rollouts; ``step`` None: the newest step. Raises UserError."""
     found = {
         int(match[1]): path
         for path in (folder / ROLLOUTS).glob("step-*.jsonl.zst")
@@ -79,8 +79,8 @@ def rollout_file(folder: Path, step: int | None) -> tuple[int, Path]:
 
 
 def read_rollouts(path: Path) -> list[Record]:
-    """Return the records of a file. Raises UserError where it is not one."""
-    # Of all commands only this one needs it.
+    """Return the records of a file of rollouts. Raises UserError when it is not one."""
+    # Imported here, because no other command needs it.
     import zstandard
 
     try:
@@ -96,7 +96,7 @@ def read_rollouts(path: Path) -> list[Record]:
 
 
 def as_text(group: Sequence[Record]) -> list[str]:
-    """Return a prompt with its rollouts, the best first."""
+    """Return a prompt with its rollouts as text, the highest reward first."""
     first = group[0]
     rewards = [record["reward"] for record in group if record.get("reward") is not None]
     mean = sum(rewards) / len(rewards) if rewards else None
@@ -131,7 +131,7 @@ def _reward(record: Mapping[str, Any]) -> float:
 
 
 def _indented(text: str, margin: str) -> list[str]:
-    """Return the lines of a model's text; what a terminal would obey is shown as its number instead."""
+    """Return the text, indented. Control characters, which a terminal would execute, are shown as codes."""
     safe = "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in str(text))
     return [f"{margin}{line}" for line in safe.split("\n")]
 

@@ -1,4 +1,4 @@
-"""The shape of a model by its ``config.json``, where one is at hand."""
+"""Finds the shape of a model in its ``config.json``, if that can be read."""
 
 import json
 from pathlib import Path
@@ -13,19 +13,19 @@ CONFIG_FILE = "config.json"
 
 
 class Read(NamedTuple):
-    """A shape and the file that describes it."""
+    """A model's shape, and the file that it was read from."""
 
     shape: Shape
     path: Path
 
 
 def shape_for(model: ModelSource, config: Path | None, *, hub: bool) -> Read | None:
-    """Return the shape that a file gives: ``config``, the model's own folder, the hub's cache or the hub.
+    """Return the shape by the first of: ``config``, the model's folder, the hub's cache, the hub.
 
-    ``None``: there is no such file, or ``spec.model.parameters`` is to count.
+    ``None``: there is no such file, or ``spec.model.parameters`` is set, which then is used.
 
     Raises:
-        UserError: a file cannot be read or describes no shape, or the hub does not give it.
+        UserError: a file cannot be read or describes no shape, or the download from the hub fails.
     """
     if config is not None:
         path = config / CONFIG_FILE if config.is_dir() else config
@@ -40,10 +40,10 @@ def shape_for(model: ModelSource, config: Path | None, *, hub: bool) -> Read | N
 
 
 def read(path: Path) -> Read:
-    """Return the shape that a ``config.json`` describes.
+    """Return the shape in a ``config.json``.
 
     Raises:
-        UserError: it cannot be read, or a field is missing or no number.
+        UserError: the file cannot be read, or a field is missing or not a number.
     """
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -59,14 +59,14 @@ def read(path: Path) -> Read:
 
 
 def _cached(model: ModelSource) -> Path | None:
-    """Return the file in the hub's cache on this machine; nothing is fetched."""
+    """Return the ``config.json`` in the hub's cache on this machine, without any download."""
     try:
         from huggingface_hub import try_to_load_from_cache
     except ImportError:
         return None
     try:
         found = try_to_load_from_cache(model.name, CONFIG_FILE, revision=model.revision)
-    except ValueError:  # no name that a hub could have
+    except ValueError:  # not a valid repository name of the hub
         return None
     return Path(found) if isinstance(found, str) else None
 
@@ -78,7 +78,7 @@ def _from_hub(model: ModelSource) -> Path:
         raise UserError("--hub: needs the package huggingface_hub: pip install huggingface_hub") from error
     try:
         return Path(hf_hub_download(model.name, CONFIG_FILE, revision=model.revision))
-    except Exception as error:  # the hub's client raises httpx's, its own and OSError alike
+    except Exception as error:  # the hub's client raises httpx errors, its own ones and OSError
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
             f"--hub: {model.name}: the hub did not give config.json: {reason}; for a gated model set HF_TOKEN"

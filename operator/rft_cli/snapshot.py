@@ -1,4 +1,4 @@
-"""``run.json``: what a run was started with, and whether a manifest still says the same."""
+"""``run.json``, the configuration of a local run; a resumed run must have the same manifest."""
 
 import json
 import os
@@ -34,11 +34,11 @@ CHANGEABLE = frozenset(
     RFTJobSpec.model_fields[name].alias or name
     for name in (*MUTABLE_AFTER_START, *MUTABLE_WHILE_SUSPENDED, "storage")
 )
-"""Parts of the spec that may differ when a run resumes here; ``storage`` is the output folder itself."""
+"""Fields of the spec that may change when a local run resumes. ``storage`` is not used: ``--output`` is."""
 
 
 class Change(NamedTuple):
-    """One field that differs."""
+    """A field with its old and its new value."""
 
     path: str
     before: object
@@ -49,7 +49,7 @@ class Change(NamedTuple):
 
 
 def previous(folder: Path) -> RunConfig | None:
-    """Return what the run in ``folder`` was started with; None when there is no run.
+    """Return the configuration of the run in ``folder``; None when there is no run.
 
     Raises:
         UserError: the file is there but cannot be read.
@@ -69,7 +69,7 @@ def previous(folder: Path) -> RunConfig | None:
 def build(
     job: RFTJob, inputs: Inputs, hardware: Hardware, folder: Path, before: RunConfig | None
 ) -> RunConfig:
-    """Return the configuration of a run in ``folder``; the UID stays that of the run before."""
+    """Return the configuration of a run in ``folder``; a resumed run keeps the UID of ``before``."""
     uid = before.job.uid if before is not None else job.metadata.uid or str(uuid.uuid4())
     optional: dict[str, Any] = {}
     if inputs.evaluation is not None:
@@ -92,9 +92,9 @@ def build(
 
 
 def _cpu_dtype(before: RunConfig | None) -> Dtype:
-    """Return what the CPU computes in where the job leaves it open.
+    """Return the dtype on the CPU, for jobs that set none.
 
-    A run that resumes stays in its dtype, also on a machine that is fast in another.
+    A resumed run keeps its dtype, even on a machine that is faster with another.
     """
     started_in = before.plan.dtype if before is not None and before.plan is not None else None
     try:
@@ -104,10 +104,10 @@ def _cpu_dtype(before: RunConfig | None) -> Dtype:
 
 
 def planned(job: RFTJob, hardware: Hardware, cpu_dtype: Dtype = SAFE) -> Plan | None:
-    """Return the plan of a run on this machine's CPU; None on its GPUs, or where nothing can be planned.
+    """Return the plan of a run on the CPU; None for a run on GPUs, or where no plan can be made.
 
-    Where the memory that slows nothing down is more than the machine has, it is planned with what there is.
-    ``cpu_dtype`` is what the CPU computes in where the job leaves it open.
+    If this machine has less memory than the plan asks for, but at least the minimum, the plan uses the memory
+    of the machine. ``cpu_dtype`` is the dtype for jobs that set none.
 
     Raises:
         UserError: ``spec.resources.memory`` is less than the run needs.
@@ -130,25 +130,25 @@ def planned(job: RFTJob, hardware: Hardware, cpu_dtype: Dtype = SAFE) -> Plan | 
     except Unplannable as error:
         if error.reason == Reason.DOES_NOT_FIT:
             raise UserError(str(error), INVALID) from error
-    except UserError:  # a config.json that describes no shape known here: the trainer says what it lacks
+    except UserError:  # the config.json has no known shape: the trainer's error will say what is missing
         pass
     return None
 
 
 def within(made: Plan, memory: float) -> str | None:
-    """Return ``memory`` bytes as a quantity where they hold the plan's least, but not what it asks for."""
+    """Return ``memory`` as a quantity if it is between the plan's minimum and its request, else None."""
     if made.forced or made.least_memory is None or made.memory is None:
         return None
     return mib(memory) if quantity(made.least_memory) <= memory < quantity(made.memory) else None
 
 
 def total_memory() -> int:
-    """Return the bytes of this machine."""
+    """Return the memory of this machine in bytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def model_context_length(spec: RFTJobSpec) -> int | None:
-    """Return the model's own context length, where the model is a folder on this machine."""
+    """Return the model's own context length in tokens, None unless it is a folder on this machine."""
     try:
         config = json.loads((Path(spec.model.name) / "config.json").read_text(encoding="utf-8"))
         length = config.get("max_position_embeddings")
@@ -158,10 +158,10 @@ def model_context_length(spec: RFTJobSpec) -> int | None:
 
 
 def refuse_changes(folder: Path, before: RunConfig, now: RunConfig, inputs: Inputs) -> None:
-    """Resume only what is the same run.
+    """Check that the run in ``folder`` can be resumed with the configuration ``now``.
 
     Raises:
-        UserError: the spec or the content of an input changed; lists every change.
+        UserError: the spec or the content of an input changed; the message lists all changes.
     """
     changes = [change for change in spec_changes(before.spec, now.spec) if not _may_change(change.path)]
     changes += [Change(field, *pair) for field, pair in _changed_inputs(folder, inputs).items()]
@@ -177,7 +177,7 @@ def refuse_changes(folder: Path, before: RunConfig, now: RunConfig, inputs: Inpu
 
 
 def save(folder: Path, config: RunConfig, inputs: Inputs) -> Path:
-    """Write inputs and configuration and return the path of the latter."""
+    """Write inputs and configuration; return the path of the configuration."""
     folder.mkdir(parents=True, exist_ok=True)
     for given in inputs.named().values():
         given.write()

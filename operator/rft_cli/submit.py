@@ -1,4 +1,4 @@
-"""``rft submit``: checked here, then applied to a cluster."""
+"""``rft submit``: checks manifests and applies them to a cluster."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -47,7 +47,7 @@ def submit(
         raise typer.Exit(INVALID)
     for document in documents:
         _require_name(document, namespace)
-    # What is watched is where the job says.
+    # Watch in the job's namespace, which may not be the context's default.
     cluster = connect(context, namespace or jobs[0].body["metadata"].get("namespace"))
     with cluster.applying(dry_run=dry_run, force_conflicts=force_conflicts) as apply:
         for document in documents:

@@ -1,4 +1,4 @@
-"""``rft suggest``: the next experiments toward a goal, as manifests."""
+"""``rft suggest``: prints the next experiments for a goal, as manifests."""
 
 from pathlib import Path
 from typing import Annotated
@@ -42,7 +42,7 @@ def suggest(
 
 
 def _text(experiment: Experiment, goal: Goal) -> str:
-    """Return the manifest, with what it is about in comments."""
+    """Return the manifest with comments that explain the experiment."""
     comments = [
         f"{experiment.path}: {experiment.old} -> {experiment.new}",
         f"Toward {goal}: {experiment.why}.",
@@ -73,7 +73,7 @@ def _say_what_is_left(found: Suggestions, goal: Goal, others: list[Goal]) -> Non
 
 
 def _say_what_is_relative(body: dict[str, object], file: Path, folder: Path) -> None:
-    """A plain path in ``dataset.uri`` is relative to the manifest that holds it."""
+    """Print a note if a relative ``dataset.uri`` has another meaning in the folder of the new manifests."""
     spec = body.get("spec")
     dataset = spec.get("dataset") if isinstance(spec, dict) else None
     uri = dataset.get("uri") if isinstance(dataset, dict) else None

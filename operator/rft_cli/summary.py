@@ -1,4 +1,4 @@
-"""What a local run has come to: the curve, the held-out evaluation, the adapter."""
+"""Summary of a local run: the reward curve, the held-out evaluation and the adapter."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ PNG_FILE = "reward.png"
 
 
 def print_summary(folder: Path) -> None:
-    """Print what is there to show, and draw ``reward.png``."""
+    """Print the summary, as far as there is data, and write ``reward.png``."""
     console = out()
     metrics = folder / METRICS_FILE
     points = read_metrics(metrics) if metrics.is_file() else []
@@ -38,10 +38,10 @@ def print_summary(folder: Path) -> None:
 
 
 def read_status(folder: Path) -> RFTJobStatus:
-    """Return what the trainer last reported; nothing yet is an empty status.
+    """Return the status that the trainer wrote last; an empty one where there is none yet.
 
     Raises:
-        UserError: the file is there but is not a status.
+        UserError: the file exists but is not a status.
     """
     path = folder / STATUS_FILE
     if not path.is_file():

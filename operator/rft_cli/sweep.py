@@ -1,4 +1,4 @@
-"""``rft plan --sweep``: the same job with other values of one field, side by side."""
+"""``rft plan --sweep``: compares the plans of a job for several values of one field."""
 
 import copy
 import re
@@ -18,32 +18,32 @@ from rft_planner.plan import Unplannable
 
 ACCELERATOR = "spec.resources.accelerator.name"
 FEW = 16
-"""Whole numbers of a range that are all tried where no values are named."""
+"""A range of at most this many whole numbers is tried completely."""
 COLUMNS = ("GPUS", "TRAIN", "SAMPLE", "GIB TO TRAIN", "GIB TO SAMPLE", "STEPS", "GPU-HOURS", "COST")
 WHY_NOT = "WHY NOT"
 
 
 class Sweep(NamedTuple):
-    """One field and the jobs that differ in it alone."""
+    """A field, and copies of the job that differ in this field only."""
 
     path: str
-    """With ``spec.`` in front."""
+    """The field's path, beginning with ``spec.``."""
     jobs: list[tuple[Any, RFTJob]]
-    """Each with its value."""
+    """Pairs of value and job."""
 
 
 class Line(NamedTuple):
-    """What one value leads to: a plan, or why there is none."""
+    """The result for one value: a plan, or the reason why there is none."""
 
     value: Any
     outcome: Plan | Unplannable
 
 
 def sweep_of(text: str, job: RFTJob) -> Sweep:
-    """Return what ``FIELD`` or ``FIELD=v1,v2`` means for a job; without values, the usual ones.
+    """Parse ``FIELD=v1,v2`` or ``FIELD``, which stands for the usual values.
 
     Raises:
-        UserError: no such field, no usual values, or one that the field or a rule across fields refuses.
+        UserError: the field does not exist or has no usual values, or a value is not valid for the job.
     """
     name, _, listed = text.partition("=")
     path = ACCELERATOR if name.strip() == "accelerator" else _scalar(name)
@@ -69,7 +69,7 @@ SCALARS = ("integer", "number", "string", "boolean")
 
 
 def _values(listed: str) -> list[Any]:
-    """Read values as they would stand in a manifest."""
+    """Parse values as YAML, as in a manifest."""
     try:
         return [load_documents(f"value: {text}", "--sweep")[0].body["value"] for text in listed.split(",")]
     except UnreadableManifest as error:
@@ -77,7 +77,7 @@ def _values(listed: str) -> list[Any]:
 
 
 def _usual(path: str, job: RFTJob) -> list[Any]:
-    """Return the values to try: all of a short list or range, else halves and doubles of the job's own."""
+    """Return the usual values: all of a short range, else 1/4 to 4 times the job's value."""
     if path == ACCELERATOR:
         return list(ACCELERATORS)
     field = find(path)
@@ -90,7 +90,7 @@ def _usual(path: str, job: RFTJob) -> list[Any]:
 
 
 def _own(path: str, field: Field, job: RFTJob) -> int:
-    """Return the job's value, 0 where it has none; an absent context is as long as a batch at most."""
+    """Return the job's value or the default, else 0; for the context the default of the planner."""
     value: Any = job.dump()
     for key in path.split("."):
         value = value.get(key, {})
@@ -107,7 +107,7 @@ def _changed(job: RFTJob, path: str, value: Any) -> RFTJob:
 
 
 def _try(job: RFTJob, path: str, value: Any) -> tuple[RFTJob | None, str]:
-    """Return the job with another value, or what is wrong with it."""
+    """Return the job with another value, or None and its problems."""
     made, problems = check(with_value(job.dump(), path, value))
     return made, "; ".join(map(str, problems))
 
@@ -115,7 +115,8 @@ def _try(job: RFTJob, path: str, value: Any) -> tuple[RFTJob | None, str]:
 def with_value(document: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     """Return a copy of a job with ``value`` at ``path``.
 
-    Another kind of GPU has its own memory, and what it takes is the question: its count is not kept either.
+    For another kind of GPU the number of GPUs and the other fields of the accelerator, such as its memory,
+    are removed, so that they are planned.
     """
     changed = copy.deepcopy(document)
     if path == ACCELERATOR:
@@ -130,7 +131,7 @@ def with_value(document: dict[str, Any], path: str, value: Any) -> dict[str, Any
 
 
 def table(path: str, lines: list[Line]) -> Table:
-    """Return a line per value: GPUs, how they are divided, GiB on each of a role's, steps, hours, cost."""
+    """Return a table with a line per value: GPUs by role, GiB per GPU of a role, steps, hours, cost."""
     name = "accelerator" if path == ACCELERATOR else path.rpartition(".")[2]
     refused = [WHY_NOT] if any(isinstance(line.outcome, Unplannable) for line in lines) else []
     made = Table(box=None, pad_edge=False)
@@ -143,7 +144,7 @@ def table(path: str, lines: list[Line]) -> Table:
 
 def _cells(outcome: Plan | Unplannable) -> list[str]:
     if isinstance(outcome, Unplannable):
-        # The sentences after the first say what to change, which a comparison is about anyway.
+        # Only the first sentence: the others advise what to change, which is not needed in a comparison.
         return [*[NONE] * len(COLUMNS), re.split(r"(?<!e\.g)\. ", str(outcome))[0]]
     estimate = outcome.estimate or Estimate()
     return [
@@ -161,13 +162,13 @@ def _about(number: float | None) -> str:
 
 
 def gib_of(plan: Plan, role: str) -> str:
-    """Return the GiB that a role takes of each of its GPUs; a dash where they were not summed."""
+    """Return the memory of a role per GPU, in GiB; a dash where the plan has no sum of it."""
     parts = [part.mebibytes for part in plan.memory_parts or [] if part.name.startswith(role)]
     return f"{sum(parts) / 1024:.1f}" if parts else NONE
 
 
 def entry(line: Line) -> dict[str, Any]:
-    """Return a line for machines: the value beside the plan's fields, ``gpus`` null where there is none."""
+    """Return a line for JSON or YAML: the value and the plan's fields; without a plan ``gpus`` is null."""
     if isinstance(line.outcome, Unplannable):
         refused = {"reason": line.outcome.reason, "message": str(line.outcome)}
         return {"value": line.value, "gpus": None, "refused": refused}
@@ -175,7 +176,7 @@ def entry(line: Line) -> dict[str, Any]:
 
 
 def without_seed(plan: Plan) -> dict[str, Any]:
-    """Return a plan as JSON, without the seed that only a stored job has."""
+    """Return a plan as JSON without its seed, which depends on the UID of a stored job."""
     dumped = plan.dump()
     dumped.get("effective", {}).pop("seed", None)
     return dumped

@@ -1,4 +1,4 @@
-"""The trainer's time in ``rft run``: from its start to what is said about its end."""
+"""Runs the trainer for ``rft run``, shows its progress and explains its ending."""
 
 import os
 from pathlib import Path
@@ -13,13 +13,13 @@ from rft_cli.summary import print_summary
 
 LOG_FILE = "trainer.log"
 LOG_TAIL = 15
-"""Lines of the log that are shown when there is no message."""
+"""Number of lines of the log that are shown when there is no message."""
 
 CLEAN = (ExitCode.OK, ExitCode.PREEMPTED)
 
 
 def train(command: list[str], folder: Path) -> int:
-    """Run the trainer to its end, show it, and return its exit code."""
+    """Run the trainer to its end with a progress display, and return its exit code."""
     log = folder / LOG_FILE
     supervisor = Supervisor(command, log, {**os.environ, "PYTHONUNBUFFERED": "1"})
     told = False
@@ -57,6 +57,6 @@ def train(command: list[str], folder: Path) -> int:
 
 
 def _tail(log: Path) -> str:
-    """Return the end of the log, for a trainer that left no message."""
+    """Return the last lines of the log, for a trainer that ended without a message."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL:]
     return "\n".join(f"  {line}" for line in lines)

@@ -1,4 +1,4 @@
-"""``rft validate``: everything that is wrong with manifests, at once."""
+"""``rft validate``: reports all problems of manifests at once."""
 
 from pathlib import Path
 from typing import Annotated
@@ -42,7 +42,7 @@ def validate(
 
 
 def is_valid(document: Document) -> bool:
-    """Print what there is to say about one RFTJob; return whether it is valid."""
+    """Print problems and advice about one RFTJob; return whether it is valid."""
     title = f"{document.source}: {KIND} {name_of(document.body)}"
     job, problems = check(document.body)
     if job is not None:

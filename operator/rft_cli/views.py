@@ -1,4 +1,4 @@
-"""An RFTJob as a person reads it. Pure: objects in, text out."""
+"""Formats RFTJobs for the terminal. Pure functions: objects in, text out."""
 
 import math
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ WIDE_COLUMNS = (*COLUMNS, "best", "gpus", "model", "message")
 
 
 def row(job: Mapping[str, Any], now: datetime) -> Row:
-    """Return the columns of an RFTJob; what is not known yet is a dash."""
+    """Return the columns of an RFTJob; unknown values are a dash."""
     metadata, status = job["metadata"], job.get("status") or {}
     progress, reward = status.get("progress") or {}, status.get("reward") or {}
     phase = status.get("phase") or "Pending"
@@ -65,7 +65,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Return the two largest units: ``45s``, ``3m20s``, ``2h05m``, ``3d4h``."""
+    """Return a duration with its two largest units: ``45s``, ``3m20s``, ``2h05m``, ``3d4h``."""
     if seconds is None or not math.isfinite(seconds):
         return NONE
     whole = max(0, round(seconds))

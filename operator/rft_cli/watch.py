@@ -1,4 +1,4 @@
-"""``rft watch``: a job in the cluster, live until it ends."""
+"""``rft watch``: shows a job in the cluster live until it ends."""
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
@@ -33,7 +33,7 @@ def watch(
 
 
 def exit_with_its_end(changes: Callable[[], Iterable[dict[str, Any]]], console: Console) -> NoReturn:
-    """Follow a job and exit: 0 Succeeded, 1 Failed or Cancelled, 130 Ctrl-C, while connecting too."""
+    """Follow a job and exit with 0 (Succeeded), 1 (Failed, Cancelled) or 130 (Ctrl-C, at any moment)."""
     try:
         phase = follow(changes(), console)
     except KeyboardInterrupt:
@@ -42,7 +42,7 @@ def exit_with_its_end(changes: Callable[[], Iterable[dict[str, Any]]], console: 
 
 
 def follow(changes: Iterable[dict[str, Any]], console: Console) -> str:
-    """Show every change until a terminal phase, and return that phase."""
+    """Show all changes until a final phase, and return that phase."""
     phase = ""
     if console.is_terminal:
         with Live(console=console, auto_refresh=False) as live:
@@ -62,12 +62,12 @@ def follow(changes: Iterable[dict[str, Any]], console: Console) -> str:
 
 
 def phase_of(job: Mapping[str, Any]) -> str:
-    """Return ``status.phase``; a job that nobody has looked at yet is pending."""
+    """Return ``status.phase``; Pending for a job that the operator has not processed yet."""
     return (job.get("status") or {}).get("phase") or "Pending"
 
 
 def plain_line(job: Mapping[str, Any]) -> str:
-    """Return a job as one line without what changes by itself, such as its age."""
+    """Return a job as one line, without values that change with time alone, such as its age."""
     shown = row(job, datetime.now(UTC))
     parts = [shown.phase, f"step {shown.steps}", f"reward {shown.reward}", f"eta {shown.eta}"]
     line = ", ".join(part for part in parts if not part.endswith(" -"))
@@ -75,7 +75,7 @@ def plain_line(job: Mapping[str, Any]) -> str:
 
 
 def picture(job: dict[str, Any], width: int) -> Group:
-    """Return a job as its row, its message and its curve."""
+    """Return the live view of a job: its row, its message and its curve."""
     points = history(job)
     parts: list[Any] = [job_table([job], COLUMNS, datetime.now(UTC))]
     if message := row(job, datetime.now(UTC)).message:
