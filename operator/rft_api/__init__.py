@@ -1,4 +1,4 @@
-"""The API of rft-operator: every field, range, default and rule, once.
+"""The API of rft-operator: the only definition of every field, range, default and rule.
 
 This package imports pydantic and PyYAML only: no torch, no kubernetes. The CRD, the webhook,
 the CLI, the operator and the trainer all take their ranges from here.

@@ -1,7 +1,8 @@
-"""The one writer of what must survive a crash: files and folders are whole or absent, never half written.
+"""Writes files and folders atomically: after a crash they are complete or absent, never half written.
 
-Everything is written under a temporary name, flushed to the disk, renamed, and the rename is flushed too.
-Without the flush a rename can reach the disk before the content does: a power cut then leaves an empty file.
+Content is written under a temporary name, flushed to the disk and renamed; then the rename is flushed.
+Without the first flush the rename can reach the disk before the content, and a power failure leaves an empty
+file.
 """
 
 import os
@@ -15,19 +16,19 @@ _PARTIAL = ".partial"
 
 
 def temporary(target: Path) -> Path:
-    """Return a new hidden name beside ``target``; ``remove_leftovers`` finds it where a crash leaves it."""
+    """Return a new hidden name beside ``target``; after a crash ``remove_leftovers`` removes such files."""
     return target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}{_PARTIAL}")
 
 
 def put(unfinished: Path, target: Path) -> None:
-    """Give a file the name of ``target``, which it replaces. Raises OSError."""
+    """Flush a file and rename it to ``target``, which is replaced. Raises OSError."""
     sync(unfinished)
     unfinished.replace(target)
     sync(target.parent)
 
 
 def write_bytes(target: Path, content: bytes) -> None:
-    """Replace a file, or make it and its folder. Raises OSError."""
+    """Write a file atomically, with its folder if needed. Raises OSError."""
     unfinished = temporary(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +40,7 @@ def write_bytes(target: Path, content: bytes) -> None:
 
 
 def write_text(target: Path, text: str) -> None:
-    """Replace a file with text in UTF-8, or make it and its folder. Raises OSError."""
+    """Write a text file in UTF-8 atomically, with its folder if needed. Raises OSError."""
     write_bytes(target, text.encode())
 
 
@@ -47,10 +48,10 @@ def write_text(target: Path, text: str) -> None:
 def new_folder(
     target: Path, check: Callable[[], None] = lambda: None, *, replace: bool = False
 ) -> Iterator[Path]:
-    """Give a temporary folder that is renamed to ``target`` when the block succeeds.
+    """Yield a temporary folder that is renamed to ``target`` when the block succeeds.
 
-    ``check`` is called just before the rename and may refuse it by raising: writing and flushing can take
-    minutes. With ``replace`` what is there already is removed after the rename. Raises OSError.
+    ``check`` is called just before the rename and prevents it by raising; writing and flushing before it can
+    take minutes. With ``replace`` an existing ``target`` is removed after the rename. Raises OSError.
     """
     unfinished = temporary(target)
     try:
@@ -69,7 +70,7 @@ def new_folder(
 
 
 def _exchange(unfinished: Path, target: Path) -> None:
-    """Move a folder to ``target``, and remove what was there only once it has been moved."""
+    """Rename a folder to ``target``, and only then remove the folder that was there."""
     old = unfinished.with_suffix(".old")
     target.rename(old)
     unfinished.rename(target)
@@ -89,7 +90,7 @@ def sync(path: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed process left unfinished in ``folder``."""
+    """Remove the temporary files and folders that a killed process left in ``folder``."""
     for leftover in folder.glob(f".*{_PARTIAL}"):
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)

@@ -1,6 +1,7 @@
-"""Where advice begins. Each band says which sentence of the tuning guide it comes from.
+"""The limits from which advice is given. Each names the sentence of the tuning guide that it comes from.
 
-Ranges and defaults are not here: they stand in the models.
+"Ours" means that the guide gives no number and this one was chosen here. Ranges and defaults are in the
+models.
 """
 
 from rft_api.parameters import Sampling, Training
@@ -14,12 +15,12 @@ LEARNING_RATE_FACTOR = 2.0
 MANY_EPOCHS = 4
 """Ours. Epochs, "When to adjust", first point, adds one or two to the default: three is the most it means."""
 LOW_RANK = 4
-"""LoRA Rank, "How it affects outcome", first point: the lower end of what may lack capacity."""
+"""LoRA Rank, "How it affects outcome", first point: a rank that may lack capacity."""
 USUAL_RANK = 16
 """LoRA Rank, second point: the upper end of what suits most tasks. LoRA Rank + Model Size says it too."""
 SMALL_MODEL = 13e9
 LARGE_MODEL = 70e9
-"""LoRA Rank + Model Size: parameters below and from which it speaks of small and large models."""
+"""LoRA Rank + Model Size: models with fewer parameters count as small, the others as large."""
 BATCH_FACTOR = 4
 """Ours. Batch Size, "When to adjust", only says to keep near the default."""
 PRECISE_TEMPERATURE = (0.3, 0.5)
@@ -45,7 +46,7 @@ LONG_COMPLETION_FACTOR = 4
 PROMPT_SHARE = 0.25
 """Ours: the share of the context below which a prompt's room is called narrow."""
 MANY_CHANGES = 4
-"""Ours, parameters off their defaults. "One Change at a Time" counts changes since the last run, which
-a spec alone does not tell."""
+"""Ours: number of parameters that differ from their defaults. "One Change at a Time" means changes since the
+last run, which a spec alone does not show."""
 CPU_MODEL = 1e9
 """Ours, in parameters: from here on a CPU takes minutes for a step."""

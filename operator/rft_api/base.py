@@ -1,4 +1,4 @@
-"""What every API model shares: camelCase on the wire, snake_case in Python, nothing unknown."""
+"""Base of all API models: camelCase in JSON, snake_case in Python, unknown fields refused."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
@@ -8,13 +8,13 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
 _WHOLE_FLOATS = 2**53
-"""From here on not every whole number is a float, and the API server takes floats for fractions."""
+"""From here on floats cannot hold every whole number; the API server does not read them as integers."""
 
 
 def _integral(value: object) -> object:
-    """Read numbers as the API server does: ``8.0`` is 8, and what takes more than 64 bits is none.
+    """Convert a number as the API server does: ``8.0`` is 8; more than 64 bits are refused.
 
-    Everything else is left to strict validation.
+    Other values are returned unchanged, for strict validation.
     """
     if isinstance(value, float) and value.is_integer() and abs(value) < _WHOLE_FLOATS:
         return int(value)
@@ -27,11 +27,11 @@ Int = Annotated[int, BeforeValidator(_integral)]
 """A whole number of 64 bits; ``8.0`` is one, ``"8"`` and ``true`` are not."""
 
 EMPTY_DEFAULT: dict[str, Any] = {"default": {}}
-"""Schema extra of an object whose absence means all its defaults: the API server then fills them in."""
+"""Schema extra of an object with defaults only: the API server fills them in where it is absent."""
 
 
 def map_by(key: str) -> dict[str, Any]:
-    """Schema extra of a list that server-side apply merges by ``key``."""
+    """Return schema extras of a list that server-side apply merges by ``key``."""
     return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
 
 
@@ -39,7 +39,7 @@ Items = TypeVar("Items", bound=Sequence[Any])
 
 
 def unique_by(key: str) -> AfterValidator:
-    """Refuse two items of the same ``key``, as the API server does in a list that is a map."""
+    """Refuse two items with the same ``key``, as the API server does for lists of type map."""
 
     def check(items: Items) -> Items:
         seen: dict[str, int] = {}
@@ -57,7 +57,7 @@ def unique_by(key: str) -> AfterValidator:
 class Model(BaseModel):
     """Base of all API models.
 
-    Strict, because the API server does not turn ``"8"`` into 8 either, and closed, because a
+    Strict, because the API server does not convert ``"8"`` to 8 either. Unknown fields are refused, because a
     misspelt field that is silently ignored costs GPU-hours.
     """
 
@@ -75,8 +75,8 @@ class Model(BaseModel):
     def _nulls_as_the_api_server_reads_them(cls, data: Any) -> Any:
         """Drop ``null`` where a default exists, as the API server does, and refuse it elsewhere.
 
-        The API server drops it there too, without a word, like a field it does not know; but a value
-        that somebody forgot is worth one. Python names are code's, which says ``None`` for absent.
+        Elsewhere the API server silently drops it too, like an unknown field; but here it is refused, because
+        the user probably forgot a value. Python names are exempt: code passes ``None`` for absent fields.
         """
         if not isinstance(data, dict):
             return data
@@ -95,5 +95,5 @@ class Model(BaseModel):
         return kept
 
     def dump(self) -> dict[str, Any]:
-        """Return the JSON form: camelCase keys, absent optionals left out."""
+        """Return the JSON object: camelCase keys, without optional fields that are None."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)

@@ -1,6 +1,6 @@
-"""What differs between a run and its baseline, the earlier RFTJob that it is compared with.
+"""Compares a run with its baseline, an earlier RFTJob, by the parameters that differ.
 
-The tuning guide asks for one change at a time: after several, nobody knows which one helped.
+The tuning guide asks for one change at a time, because after several nobody knows which one helped.
 """
 
 import json
@@ -15,20 +15,20 @@ from rft_api.status import Baseline, Change
 from rft_api.validation import check
 
 ANNOTATION = "rft.dev/baseline"
-"""Names an RFTJob of the same namespace."""
+"""Annotation with the name of an RFTJob in the same namespace."""
 
 TUNED = ("model", "dataset", "graders", "evaluation", "training", "sampling")
-"""Parts of the spec that decide what is learnt; the rest decides where it runs."""
+"""Parts of the spec that influence what is learnt; the others decide where and how long it runs."""
 
 
 def named_in(document: Mapping[str, Any]) -> str | None:
-    """Return the name in an RFTJob's annotation."""
+    """Return the name of the baseline in an RFTJob's annotation, or None."""
     annotations = (document.get("metadata") or {}).get("annotations") or {}
     return annotations.get(ANNOTATION) or None
 
 
 def compare(name: str, spec: RFTJobSpec, document: Mapping[str, Any] | None) -> Baseline:
-    """Compare ``spec`` with the RFTJob ``name``; ``None``: there is no such job."""
+    """Compare ``spec`` with the RFTJob ``name``; ``document`` None: there is no such job."""
     if document is None:
         return Baseline(job=name, message=f"There is no RFTJob {name} in this namespace.")
     job, problems = check(document)
@@ -49,7 +49,7 @@ def changes(before: RFTJobSpec, after: RFTJobSpec) -> list[Change]:
 
 
 def warning(found: Sequence[Change]) -> str | None:
-    """Return what to say when more than one of the nine parameters changed."""
+    """Return a warning when more than one of the nine parameters changed, else None."""
     changed = [change.path for change in found if guide_for(change.path)]
     if len(changed) < 2:
         return None
@@ -60,9 +60,9 @@ def warning(found: Sequence[Change]) -> str | None:
 
 
 def _parameters(spec: RFTJobSpec) -> dict[str, Any]:
-    """Return every parameter by its path, those derived from others included."""
+    """Return all parameters by path, including those derived from others."""
     body = {part: value for part, value in spec.dump().items() if part in TUNED}
-    # Of what is derived, only the seed comes from the UID, which always differs.
+    # No UID is needed: only the seed is derived from it, and it differs for every run.
     derived = effective(spec, uid="").dump()
     del derived["seed"]
     body["training"] = {**derived, **body["training"]}

@@ -1,7 +1,7 @@
-"""Rules in CEL, the language in which the API server itself refuses an object.
+"""Rules in CEL, the language of validation rules that the API server itself checks.
 
-A rule's text stands beside the function that says the same in Python. Only what Kubernetes 1.25
-knows is used: ``rft_api.export.cel_lint`` refuses the rest.
+A rule's CEL is next to the Python function that checks the same. Only the CEL of Kubernetes 1.25 is used;
+``rft_api.export.cel_lint`` refuses anything newer.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 def words(text: str) -> frozenset[str]:
-    """Return the words of a text."""
+    """Split a text at whitespace into a set of words."""
     return frozenset(text.split())
 
 
@@ -23,11 +23,11 @@ class Cel(NamedTuple):
     """One entry of ``x-kubernetes-validations``."""
 
     where: str
-    """Place in the schema: ``spec``, ``spec.graders[]``, empty for the whole object."""
+    """Path in the schema: ``spec``, ``spec.graders[]``, empty for the whole object."""
     expression: str
-    """Sees the value at ``where`` as ``self``."""
+    """The expression; in it ``self`` is the value at ``where``."""
     message: str
-    """The field, what is allowed, and the fix. One line; the server puts the place before it."""
+    """The field, what is allowed, and the fix, in one line. The API server puts the path before it."""
 
 
 def escape(field: str) -> str:

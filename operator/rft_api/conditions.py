@@ -1,4 +1,4 @@
-"""Phases, the conditions of each, and reasons: each reason beside what it means."""
+"""Phases, the conditions of each phase, and the reasons of conditions with their meaning."""
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
@@ -38,12 +38,13 @@ PHASE_CONDITIONS: Mapping[Phase, tuple[ConditionType, ...]] = MappingProxyType(
 )
 """Conditions that are True in a phase, besides Accepted and Planned.
 
-They follow kstatus, by which helm and Flux wait: Reconciling means that the object is still on its way to
-what its spec asks for, Stalled that it does not get there by itself. An RFTJob asks for a training that runs,
-so one that makes steps is Ready and reconciles no more. Who waits for its end waits for Complete or Failed.
+They follow kstatus, which helm and Flux use to wait for objects. Reconciling: the object is not yet in the
+state of its spec. Stalled: it will not get there without help. The spec of an RFTJob asks for a running
+training, so a job that makes steps is Ready and not Reconciling. To wait for its end, wait for Complete or
+Failed.
 """
 MAX_MESSAGE = 4096
-"""Characters of a condition's message, and of the status's."""
+"""Most characters of a condition's message, and of the status's."""
 
 
 class Condition(Model):
@@ -68,19 +69,19 @@ class Reason:
     UNKNOWN_MODEL = "UnknownModel"  # neither catalogue nor config.json knows the model
     UNKNOWN_ACCELERATOR = "UnknownAccelerator"  # the catalogue does not know it and no memory is given
     DOES_NOT_FIT = "DoesNotFit"  # no number of GPUs that a pod may have holds the run
-    NAME_CONFLICT = "NameConflict"  # a child's name is taken by an object that is not ours
+    NAME_CONFLICT = "NameConflict"  # an object of somebody else has the name of a child object
     QUEUED = "Queued"  # something else, such as Kueue, holds the child Job suspended
-    INADMISSIBLE = "Inadmissible"  # Kueue will not admit the child Job until somebody changes something
-    PREEMPTED = "Preempted"  # Kueue has taken the child Job's quota back for another; it is queued again
-    FAILED_CREATE = "FailedCreate"  # the API server does not take an object of the run; it is tried again
+    INADMISSIBLE = "Inadmissible"  # Kueue cannot admit the child Job without a change by a person
+    PREEMPTED = "Preempted"  # Kueue preempted the child Job for another one; it is queued again
+    FAILED_CREATE = "FailedCreate"  # the API server refused an object of the run; it is tried again
     WAITING_FOR_POD = "WaitingForPod"  # the child Job exists, no pod runs yet
-    UNSCHEDULABLE = "Unschedulable"  # no node has what the pod asks for
+    UNSCHEDULABLE = "Unschedulable"  # no node has the resources that the pod requests
     IMAGE_PULL = "ImagePull"  # the image cannot be pulled
-    STARTING = "Starting"  # the pod runs, the trainer has not stepped yet
+    STARTING = "Starting"  # the pod runs, the trainer has made no step yet
     TRAINING = "Training"  # steps are made
     NO_PROGRESS = "NoProgress"  # the pod runs but makes no steps
-    NODE_LOST = "NodeLost"  # the pod's node does not answer, and nobody can tell whether the pod still runs
-    RETRYING = "Retrying"  # a pod failed, the Job controller starts another
+    NODE_LOST = "NodeLost"  # the pod's node does not answer, so it is unknown whether the pod still runs
+    RETRYING = "Retrying"  # a pod failed, and the Job controller starts another one
     SUSPENDED = "Suspended"  # spec.suspend
     CANCELLED = "Cancelled"  # spec.cancel
     COMPLETED = "Completed"  # every epoch trained
@@ -107,12 +108,12 @@ COMPLETED_BECAUSE = {
     Reason.MAX_GPU_HOURS: "spec.stop.maxGpuHours is spent.",
     Reason.DEADLINE: "spec.stop.deadline has passed.",
 }
-"""Reasons for which a run succeeds, in a sentence."""
+"""The reasons with which a run succeeds, each with its message."""
 NOT_SO_FAR = "Not so far."
 
 
 class Gate(NamedTuple):
-    """The state of Accepted or Planned, which no phase decides."""
+    """Status, reason and message of Accepted or Planned, which do not follow from the phase."""
 
     holds: bool
     reason: str
@@ -124,12 +125,12 @@ NOT_PLANNED = Gate(False, Reason.NOT_YET, NOT_SO_FAR)
 
 
 def planned_by(notes: Iterable[str]) -> Gate:
-    """Return the state of Planned once there is a plan, which has these notes."""
+    """Return the state of Planned for a plan with these notes."""
     return Gate(True, Reason.PLANNED, "; ".join(notes) or "Planned.")
 
 
 def cut(message: str) -> str:
-    """Return a message as long as the schema allows."""
+    """Return a message cut to the length that the schema allows."""
     return message if len(message) <= MAX_MESSAGE else message[: MAX_MESSAGE - 1] + "…"
 
 
@@ -147,10 +148,9 @@ def conditions_of(
 ) -> list[Condition]:
     """Return every condition of a job in ``phase``, in the order of ``CONDITION_TYPES``.
 
-    The operator and ``rft run`` both write what this returns. ``stalled`` holds beside the phase. With
-    ``final=False`` a Failed job may still be corrected, and the condition Failed, which never reverts, is
-    False.
-    ``now`` is RFC 3339; ``merge`` puts back the times of conditions that have not changed.
+    Both the operator and ``rft run`` write these. ``stalled``: Stalled is True too, whatever the phase.
+    ``final=False``: a job in phase Failed can still be corrected, so the condition Failed is False, because
+    once True it must stay True. ``now`` is RFC 3339; ``merge`` restores the times of unchanged conditions.
     """
     holds = {kind: kind in PHASE_CONDITIONS[phase] for kind in CONDITION_TYPES}
     holds["Stalled"] |= stalled
@@ -158,8 +158,8 @@ def conditions_of(
     said = (reason, message)
     says = {"Reconciling": said, "Ready": said, "Accepted": accepted[1:], "Planned": planned[1:]}
     holds |= {"Accepted": accepted.holds, "Planned": planned.holds}
-    # The rest says why it holds; while it does not, there is little to say. Never nothing: some old
-    # API servers take an empty text for null.
+    # Other conditions have reason and message only while True; else a fixed text. Not an empty one, which
+    # some old API servers read as null.
     for kind in CONDITION_TYPES:
         says.setdefault(kind, said if holds[kind] else (Reason.NOT_YET, NOT_SO_FAR))
     return [
@@ -178,8 +178,8 @@ def conditions_of(
 def merge(old: Iterable[Mapping[str, Any]], wanted: Iterable[Condition]) -> list[Condition]:
     """Return the full list of conditions with stable transition times.
 
-    A condition keeps its ``lastTransitionTime`` while its status stays the same, so a status that
-    says nothing new compares equal and is not written again.
+    A condition keeps its ``lastTransitionTime`` while its status stays the same. So an unchanged status
+    compares equal and is not written again.
     """
     before = {c.get("type"): c for c in old}
     merged = []

@@ -1,4 +1,4 @@
-"""Write YAML that kubectl reads back as it was meant."""
+"""Writes YAML that kubectl reads back with the same values."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from rft_api.loader import PLAIN_SCALARS
 
 
 class _Dumper(yaml.SafeDumper):
-    """SafeDumper that quotes what kubectl would not read as text: ``1e-4``, ``y``."""
+    """SafeDumper that quotes strings which kubectl would not read as strings, such as ``1e-4`` and ``y``."""
 
     yaml_implicit_resolvers = PLAIN_SCALARS
 

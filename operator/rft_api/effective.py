@@ -1,4 +1,4 @@
-"""Derived parameters: what the user left out, filled in."""
+"""Effective parameters: those of the user, and derived values for the others."""
 
 import hashlib
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from rft_api.status import Effective
 
 
 class ObjectiveDefaults(NamedTuple):
-    """One row of the table of objectives in the training guide."""
+    """Defaults of one objective, a row in the training guide's table of objectives."""
 
     clip_low: float | None
     clip_high: float
@@ -27,9 +27,9 @@ OBJECTIVE_DEFAULTS: dict[Objective, ObjectiveDefaults] = {
 
 
 def effective(spec: RFTJobSpec, uid: str, model_context_length: int | None = None) -> Effective:
-    """Fill in what ``spec`` leaves to the objective, the batch size and the UID.
+    """Return the parameters that ``spec`` leaves open, derived from objective, batch size and UID.
 
-    ``model_context_length`` is the model's own limit in tokens, where it is known.
+    ``model_context_length`` is the model's own limit in tokens, None where it is unknown.
     """
     training = spec.training
     defaults = OBJECTIVE_DEFAULTS[training.objective]
@@ -49,5 +49,5 @@ def effective(spec: RFTJobSpec, uid: str, model_context_length: int | None = Non
 
 
 def seed_from_uid(uid: str) -> int:
-    """Return a seed below 2**31 that is the same for the same run."""
+    """Return a seed below 2**31 that depends on the UID alone."""
     return int.from_bytes(hashlib.sha256(uid.encode()).digest()[:4]) & 0x7FFFFFFF

@@ -1,4 +1,4 @@
-"""Exit codes of the trainer: the one contract between it, the child Job and the operator."""
+"""Exit codes of the trainer. The child Job's failure policy and the operator act on them."""
 
 from enum import IntEnum
 
@@ -6,7 +6,7 @@ from rft_api.conditions import Reason
 
 
 class ExitCode(IntEnum):
-    """Why a trainer ended. Codes from 10 to 19 are permanent: the same input fails again."""
+    """Reasons why a trainer ended. Codes 10 to 19 are permanent: with the same input it fails again."""
 
     OK = 0
     UNEXPECTED = 1

@@ -1,4 +1,4 @@
-"""What there is to say about a field: text, from the models, the guide and the advice."""
+"""Explains a field in text, from the models, the tuning guide and the advice."""
 
 from rft_api.advice import RULES, RUN_RULES
 from rft_api.fields import Field, find
@@ -6,7 +6,7 @@ from rft_api.guide import NINE, Guide, guide_for
 
 
 def explain(path: str) -> str:
-    """Return what ``path`` is.
+    """Return the explanation of the field at ``path``.
 
     Raises:
         UnknownField: if there is none.
@@ -20,7 +20,7 @@ def explain(path: str) -> str:
 
 
 def overview() -> str:
-    """Return the nine parameters, a line or two each."""
+    """Return an overview of the nine parameters, one or two lines each."""
     lines = [
         "The nine parameters of the tuning guide. rft explain FIELD says more; any other field works too."
     ]
@@ -30,7 +30,7 @@ def overview() -> str:
 
 
 def rules_about(path: str) -> list[tuple[str, str]]:
-    """Return id and condition of every rule that reads the field or would change it."""
+    """Return id and condition of every rule of advice that is about the field."""
     on_spec = [(rule.id, rule.when) for rule in RULES if path in rule.paths]
     on_run = [(rule.id, f"in a run: {rule.when}") for rule in RUN_RULES if path in rule.paths]
     return on_spec + on_run

@@ -1,4 +1,4 @@
-"""Fields of the manifest by their path, as the models describe them."""
+"""The fields of the manifest by path, with descriptions and ranges from the models."""
 
 import difflib
 import re
@@ -13,7 +13,7 @@ from rft_api.status import RFTJobStatus
 
 
 class UnknownField(LookupError):
-    """No such field; ``meant`` is the one that probably was, if any."""
+    """There is no such field; ``meant`` is the most similar one, if any."""
 
     def __init__(self, path: str, meant: str | None) -> None:
         super().__init__(f"no field {path}" + (f"; did you mean {meant}?" if meant else ""))
@@ -21,13 +21,13 @@ class UnknownField(LookupError):
 
 
 class Field(NamedTuple):
-    """What the models say about a field."""
+    """The description of a field."""
 
     path: str
-    """With ``spec.`` or ``status.`` in front, list items as ``spec.graders[]``."""
+    """Path from ``spec`` or ``status``; list items as ``spec.graders[]``."""
     type: str
     description: str
-    """Its default and range included."""
+    """Description, including default and range."""
     default: Any
     minimum: float | None
     maximum: float | None
@@ -36,7 +36,7 @@ class Field(NamedTuple):
 
     @property
     def allowed(self) -> str:
-        """The range in words: ``1 to 10``, ``one of 4, 8, 16, 32``; empty where nothing is bounded."""
+        """The range in words: ``1 to 10``, ``one of 4, 8, 16, 32``; empty without bounds."""
         if self.choices:
             return f"one of {', '.join(map(str, self.choices))}"
         limits = {"ge": self.minimum, "le": self.maximum}
@@ -51,10 +51,10 @@ class Field(NamedTuple):
 
 
 def find(path: str) -> Field:
-    """Return the field at ``path``; ``spec.`` may be left out, and so may ``[0]`` after a list.
+    """Return the field at ``path``. ``spec.`` may be left out, and ``[0]`` after a list too.
 
     Raises:
-        UnknownField: with the path that was probably meant.
+        UnknownField: there is none; the message has the most similar path.
     """
     normal = re.sub(r"\[\d*\]", "", path.strip(". "))
     if normal.partition(".")[0] not in _roots():
@@ -67,7 +67,7 @@ def find(path: str) -> Field:
 
 @cache
 def all_fields() -> Mapping[str, Field]:
-    """Return every field of spec and status by its path without brackets."""
+    """Return all fields of spec and status, by their paths without brackets."""
     return {
         re.sub(r"\[\]", "", field.path): field
         for root, schema in _roots().items()
@@ -107,7 +107,7 @@ def _type(schema: Schema) -> str:
 
 
 def _meant(path: str) -> str | None:
-    """Guess: the same name anywhere, else the most alike path."""
+    """Return the field that was probably meant: one of the same name, else the most similar path."""
     wanted = _fold(path.rpartition(".")[2])
     for known in all_fields():
         if _fold(known.rpartition(".")[2]) == wanted:

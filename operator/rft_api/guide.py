@@ -1,6 +1,6 @@
-"""The tuning guide in our words: the nine parameters, what they do and when to change them.
+"""The tuning guide, rephrased: what the nine parameters do, and when to change them.
 
-Ranges and defaults come from the models, bands from ``bands``.
+Ranges and defaults come from the models, limits of advice from ``bands``.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from rft_api.job import RFTJobSpec
 
 
 class Guide(NamedTuple):
-    """One documented parameter."""
+    """The guide to one parameter."""
 
     path: str
     does: str
@@ -26,7 +26,7 @@ class Guide(NamedTuple):
 
     @property
     def field(self) -> Field:
-        """Range and default."""
+        """The field, with range and default."""
         return find(self.path)
 
 
@@ -111,12 +111,12 @@ NINE: tuple[Guide, ...] = (
 
 
 def guide_for(path: str) -> Guide | None:
-    """Return the guide of one of the nine parameters."""
+    """Return the guide to one of the nine parameters, None for other fields."""
     return next((guide for guide in NINE if guide.path == path), None)
 
 
 def value_of(spec: RFTJobSpec, path: str) -> Any:
-    """Return what a spec says at a path such as ``spec.sampling.topK``; ``None`` where it is absent."""
+    """Return a spec's value at a path such as ``spec.sampling.topK``; ``None`` where it is absent."""
     return reduce(_child, path.split(".")[1:], spec)
 
 

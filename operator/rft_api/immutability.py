@@ -1,8 +1,8 @@
-"""What of a spec may change once its run has started.
+"""Which fields of a spec may change after its run has started.
 
-The same tuples of fields make the check in Python and its texts in CEL. A run goes on with the snapshot it
-was started with, so an edit that none of the gates refused changes nothing and is told. The snapshot is made
-anew only when a suspended run goes on with what may be changed meanwhile.
+The same tuples of fields define the check in Python and the rules in CEL. A run uses the snapshot of the spec
+that it was started with. So an edit that no check refused has no effect on it, and is reported in the status.
+A new snapshot is made only when a suspended run resumes with a changed spec.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,16 +17,16 @@ FROZEN = tuple(n for n in _FIELDS if n not in (*MUTABLE_AFTER_START, *MUTABLE_WH
 """Fields of the spec that never change after the start."""
 
 _FOLLOWED = (*MUTABLE_WHILE_SUSPENDED, "stop")
-"""Fields of the spec that say something to the next trainer."""
+"""Fields of the spec that a resumed run applies."""
 
 NEVER = "cannot change after the start; put it back, or create another RFTJob"
 ONLY_SUSPENDED = "can change after the start only while phase is Suspended; set spec.suspend and wait for it"
 
 
 def problems(old: RFTJobSpec, new: RFTJobSpec, status: Mapping[str, Any]) -> list[Problem]:
-    """Return what an update may not do, given the ``status`` it finds.
+    """Return the changes that an update must not make, given the current ``status``.
 
-    Pods are not seen here: the operator says ``Suspended`` when none is alive any more.
+    Whether pods run is seen by the phase: the operator sets ``Suspended`` when no pod runs any more.
     """
     if not status.get("startTime"):
         return []
@@ -35,7 +35,7 @@ def problems(old: RFTJobSpec, new: RFTJobSpec, status: Mapping[str, Any]) -> lis
 
 
 def late_changes(old: RFTJobSpec, new: RFTJobSpec, *, pod_alive: bool) -> list[Problem]:
-    """Return what of ``new`` came too late for the run that was started with ``old``."""
+    """Return the changes from ``old`` to ``new`` that a run started with ``old`` cannot apply any more."""
     found = list(_changed(old, new, FROZEN, NEVER))
     if pod_alive:
         found += _changed(old, new, MUTABLE_WHILE_SUSPENDED, ONLY_SUSPENDED)
@@ -43,9 +43,9 @@ def late_changes(old: RFTJobSpec, new: RFTJobSpec, *, pod_alive: bool) -> list[P
 
 
 def follows(old: RFTJobSpec, new: RFTJobSpec) -> bool:
-    """Return whether a run at rest that began with ``old`` goes on with ``new``.
+    """Return whether a suspended run that was started with ``old`` gets a new snapshot, of ``new``.
 
-    It does where they differ in what a run can follow, and in nothing that is frozen.
+    It does when fields differ that a resumed run applies, and no field that must not change.
     """
     return not late_changes(old, new, pod_alive=False) and any(_changed(old, new, _FOLLOWED, ""))
 
@@ -59,7 +59,7 @@ def _changed(old: RFTJobSpec, new: RFTJobSpec, fields: tuple[str, ...], message:
 
 
 def _differences(old: object, new: object, path: str) -> Iterator[str]:
-    """Yield the paths at which two JSON values differ."""
+    """Yield the paths where two JSON values differ."""
     old, new = _by_name(old), _by_name(new)
     if isinstance(old, dict) and isinstance(new, dict):
         for key in dict.fromkeys((*old, *new)):
@@ -69,7 +69,7 @@ def _differences(old: object, new: object, path: str) -> Iterator[str]:
 
 
 def _by_name(value: object) -> object:
-    """Return a list that is a map by name as that map: its order says nothing, to the server either."""
+    """Return a list of named items as a dict by name: their order has no meaning, as for the API server."""
     if isinstance(value, list) and all(isinstance(item, dict) and "name" in item for item in value):
         return {f"{item['name']}": item for item in value}
     return value
@@ -89,10 +89,10 @@ _AT_REST = "oldSelf.spec.suspend && has(oldSelf.status.phase) && oldSelf.status.
 
 
 def _texts() -> Iterator[Cel]:
-    """Yield a text for each field, so that the message can name it.
+    """Yield a rule in CEL for each field, so that its message can name the field.
 
-    They stand at the root, which alone sees spec and status. Who writes the status does not change the
-    spec, so they hold there.
+    The rules are at the root of the schema, because only there can they read spec and status. They hold for
+    updates of the status too, which do not change the spec.
     """
     for field in FROZEN:
         message = f"spec.{_FIELDS[field].alias or field} {NEVER}"

@@ -1,4 +1,4 @@
-"""The RFTJob itself."""
+"""The model of an RFTJob, and the limits of its name."""
 
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from rft_api.resources import Resources, Template
 from rft_api.sources import Dataset, ModelSource, Storage
 
 MAX_NAME_LENGTH = 52
-"""Longest metadata.name: children add a dash and eight characters, and 63 is the limit of a label."""
+"""Most characters of metadata.name: child names add a dash and eight, and a label may have 63."""
 
 NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 """Names of child objects are labels too, so a dot is not allowed."""
@@ -60,7 +60,7 @@ class RFTJobSpec(Model):
 
 
 class Metadata(Model):
-    """The part of ``metadata`` that matters to us; the rest belongs to Kubernetes."""
+    """The part of ``metadata`` that is validated here; Kubernetes validates the rest."""
 
     model_config = ConfigDict(extra="ignore", strict=False)
 

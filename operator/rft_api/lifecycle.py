@@ -12,7 +12,7 @@ _MOMENT = "%Y-%m-%dT%H:%M:%SZ"
 
 
 def read_moment(text: str) -> datetime:
-    """Return the moment of a deadline. Raises ValueError where there is none."""
+    """Return the time of a deadline. Raises ValueError where the text is not a valid time."""
     return datetime.strptime(text, _MOMENT).replace(tzinfo=UTC)
 
 

@@ -1,8 +1,8 @@
-"""Read YAML as kubectl reads it, so that ``rft`` and the cluster never disagree about a file.
+"""Reads YAML as kubectl does, so that ``rft`` and the cluster get the same values from a file.
 
 kubectl follows YAML 1.1 with Go's number syntax: ``1e-4`` is a number (PyYAML reads a string), ``y``
 and ``off`` are booleans, keys included. It also accepts several documents and ``kind: List``.
-Duplicate keys are an error here, where kubectl silently takes the last: nobody knows which was meant.
+Duplicate keys are an error here, because nobody knows which one was meant; kubectl silently takes the last.
 """
 
 import math
@@ -24,15 +24,15 @@ class Document(NamedTuple):
     """One object of a file."""
 
     source: str
-    """File, and number of the document in it, for messages."""
+    """File and number of the document in it, for messages."""
     body: dict[str, Any]
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader with kubectl's resolution of plain scalars, and its leniency with tabs and anchors."""
+    """SafeLoader that resolves plain scalars like kubectl, and like it allows tabs and repeated anchors."""
 
     def scan_to_next_token(self) -> None:
-        """Take tabs for spaces wherever they cannot be indentation."""
+        """Skip tabs like spaces, except in indentation."""
         super().scan_to_next_token()
         while self.peek() == "\t" and (self.flow_level or not self.allow_simple_key):
             while self.peek() in " \t":
@@ -40,7 +40,7 @@ class _Loader(yaml.SafeLoader):
             super().scan_to_next_token()
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """Let a later anchor of the same name replace the earlier one."""
+        """Allow an anchor's name to be used again; the later anchor replaces the earlier one."""
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if not isinstance(event, yaml.AliasEvent):
             self.anchors.pop(getattr(event, "anchor", None), None)
@@ -58,10 +58,10 @@ _BOOL = re.compile(
     r"^(?:y|Y|yes|Yes|YES|on|On|ON|true|True|TRUE|n|N|no|No|NO|off|Off|OFF|false|False|FALSE)$"
 )
 _FLOAT_DIGITS_LIMIT = 1e21
-"""From here on Go writes floats with an exponent, which keeps them floats."""
+"""From here on Go writes floats with an exponent, so that they stay floats."""
 _INLINE_DOCUMENT = re.compile(r"^---[ \t]*[^\s#]", re.MULTILINE)
 _BYTE_ORDER_MARK = re.compile("^\ufeff", re.MULTILINE)
-"""Files that some editors write begin with one, and are put together with others."""
+"""Some editors put one at the start of a file; in concatenated files it may be at any line's start."""
 _NULL = re.compile(r"^(?:~|null|Null|NULL|)$")
 
 
@@ -99,11 +99,11 @@ def _construct_float(loader: _Loader, node: yaml.ScalarNode) -> int | float | st
         return _as_sent(value)
     if plain.endswith((".inf", ".nan")):
         raise _refused(node, f"{text} cannot be sent to a cluster: JSON has no such number")
-    return text  # Go cannot parse what is too large for a float, so kubectl takes it for a text.
+    return text  # Go cannot parse numbers too large for a float, so kubectl reads them as strings.
 
 
 def _as_sent(value: int | float) -> int | float:
-    """Return a number as the API server gets it from kubectl: JSON knows no ``8.0``, only 8."""
+    """Return a number as kubectl sends it to the API server: in JSON ``8.0`` becomes 8."""
     if isinstance(value, float) and value.is_integer() and abs(value) < _FLOAT_DIGITS_LIMIT:
         value = int(Decimal(repr(value)))
     return value if -(2**63) <= value < 2**63 else float(value)
@@ -119,7 +119,7 @@ def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Hashable
     for key_node, value_node in node.value:
         value = loader.construct_object(value_node, deep=True)
         if key_node.tag == f"{_TAG}merge":
-            # In the order of the text, as kubectl does it: a merge also replaces keys that stand before it.
+            # In the order of the file, like kubectl: a merge also replaces keys before it.
             result.update(_merged(value, value_node))
             continue
         key = _key(loader, key_node)
@@ -131,7 +131,7 @@ def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Hashable
 
 
 def _key(loader: _Loader, node: yaml.Node) -> str:
-    """Return a key as kubectl writes it: JSON has texts only."""
+    """Return a key as kubectl converts it, because keys of JSON are strings."""
     key = loader.construct_object(node, deep=True)
     if key is None or isinstance(key, (dict, list)):
         raise _refused(node, "a key must be a text")
@@ -139,7 +139,7 @@ def _key(loader: _Loader, node: yaml.Node) -> str:
 
 
 def _merged(value: object, node: yaml.Node) -> dict[Hashable, Any]:
-    """Return what ``<<`` brings: of several objects, the first that has a key."""
+    """Return the keys that ``<<`` merges in. For a key in several objects the first one counts."""
     objects = value if isinstance(value, list) else [value]
     if not all(isinstance(each, dict) for each in objects):
         raise _refused(node, "<< takes an object or a list of objects")
@@ -154,7 +154,7 @@ def _construct_binary(loader: _Loader, node: yaml.ScalarNode) -> str:
 
 
 def _construct_untagged(loader: _Loader, node: yaml.Node) -> Any:
-    """Read what has a tag that means nothing to JSON as if it had none; a scalar is then a text."""
+    """Read a node with an unknown tag as if it had none; a scalar is then a string."""
     if isinstance(node, yaml.MappingNode):
         return _construct_mapping(loader, node)
     if isinstance(node, yaml.SequenceNode):
@@ -176,11 +176,11 @@ _Loader.add_constructor(f"{_TAG}binary", _construct_binary)
 _Loader.add_constructor(None, _construct_untagged)
 
 PLAIN_SCALARS = _Loader.yaml_implicit_resolvers
-"""What is not text without quotes; a dumper needs to know."""
+"""Patterns of plain scalars that are no strings, for the dumper, which must quote such strings."""
 
 
 def load_documents(text: str, source: str = "manifest") -> list[Document]:
-    """Return the objects of a YAML text, the items of a ``kind: List`` one by one.
+    """Return the objects of a YAML text; a ``kind: List`` gives its items.
 
     Raises:
         UnreadableManifest: if the text is not YAML or a document is not an object.

@@ -1,4 +1,4 @@
-"""What is wrong with a manifest, in words a user can act on."""
+"""Problems of a manifest, as messages that tell the user what to change."""
 
 import difflib
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from rft_api.base import Model
 
 
 class Problem(NamedTuple):
-    """One thing that is wrong."""
+    """One problem of a manifest."""
 
     path: str
     """Field in the manifest, e.g. ``spec.sampling.topK``."""
@@ -23,7 +23,7 @@ class Problem(NamedTuple):
 
 
 class InvalidManifest(ValueError):
-    """A manifest that no gate accepts; ``problems`` lists all that is wrong with it."""
+    """A manifest that is not valid; ``problems`` lists all its problems."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__("; ".join(map(str, problems)))
@@ -38,7 +38,7 @@ def from_validation_error(error: ValidationError, root: type[Model]) -> list[Pro
 
 
 def _loc(detail: ErrorDetails) -> tuple[int | str, ...]:
-    """Return the field's location; nulls and duplicates are found by what is around them."""
+    """Return the field's location. Errors of nulls and duplicates are raised at the parent and carry it."""
     inside = {"null_value": "field", "duplicate_item": "index"}.get(detail["type"])
     return (*detail["loc"], detail["ctx"][inside]) if inside is not None else detail["loc"]
 
@@ -97,7 +97,7 @@ def _options(context: dict[str, Any]) -> str:
 
 
 def _meant(value: object, context: dict[str, Any]) -> str:
-    """Guess the option that was meant: the same number without quotes, or a text spelt alike."""
+    """Return the allowed value that was probably meant: the number without quotes, or a similar text."""
     options = [option.strip() for option in _options(context).split(",")]
     if _is_quoted_number(value) and str(value) in options:
         return f"; write {value} without quotes"
@@ -107,7 +107,7 @@ def _meant(value: object, context: dict[str, Any]) -> str:
 
 
 def _quotes(value: object, kind: str) -> str:
-    """Say where YAML's quotes are missing or too many."""
+    """Return advice to add or remove quotes in the YAML, or an empty text."""
     if kind == "string_type" and isinstance(value, (bool, int, float)):
         return f"; write it in quotes: '{_show(value)}'"
     numeric = kind.startswith(("int_", "float_")) and _is_quoted_number(value)
@@ -155,7 +155,7 @@ def _model_in(annotation: Any) -> type[Model] | None:
 
 
 def _bounds(loc: Sequence[int | str], root: type[Model]) -> str:
-    """Return ``1 to 10`` or ``above 0`` for the field at ``loc``, empty where nothing is bounded."""
+    """Return the range of the field at ``loc``, such as ``1 to 10`` or ``above 0``; empty without bounds."""
     model, _ = _parent(loc, root)
     if model is None:
         return ""
@@ -173,7 +173,7 @@ def _bounds(loc: Sequence[int | str], root: type[Model]) -> str:
 
 
 def bounds_text(limits: dict[str, float]) -> str:
-    """Say a range in words: ``{"ge": 0, "le": 100}`` is ``0 to 100``."""
+    """Return a range in words: ``{"ge": 0, "le": 100}`` is ``0 to 100``."""
     if "ge" in limits and "le" in limits:
         return f"{limits['ge']:g} to {limits['le']:g}"
     words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
@@ -181,7 +181,7 @@ def bounds_text(limits: dict[str, float]) -> str:
 
 
 def _suggestion(loc: Sequence[int | str], root: type[Model]) -> str:
-    """Guess the field that was meant, here or anywhere in the spec."""
+    """Return advice with the field that was probably meant, here or elsewhere in the spec."""
     wrong = str(loc[-1])
     model, path = _parent(loc, root)
     names = [f.alias or n for n, f in model.model_fields.items()] if model is not None else []

@@ -1,4 +1,4 @@
-"""What the trainer tells the operator: cumulative snapshots."""
+"""The progress reports of the trainer to the operator: cumulative snapshots."""
 
 import json
 from typing import Any, Literal
@@ -25,7 +25,7 @@ class Ending(Model):
 
 
 class ReportAnswer(Model):
-    """What the operator says to a report that it took."""
+    """The operator's response to an accepted report."""
 
     stop: Stop | None = Field(
         None, description="spec.stop as it is now; empty where there is none, absent where it is not known."
@@ -33,7 +33,7 @@ class ReportAnswer(Model):
 
 
 class ProgressReport(Model):
-    """A cumulative snapshot: any single delivery repairs the status."""
+    """A cumulative snapshot of a run: each report alone is enough to update the status."""
 
     version: Literal[1] = 1
     attempt: str = Field(min_length=1, max_length=128, description="UID of the reporting pod.")
@@ -43,7 +43,7 @@ class ProgressReport(Model):
     ending: Ending | None = Field(None, description="Set in the last report of an attempt.")
 
     def termination_message(self) -> dict[str, Any]:
-        """Return a snapshot small enough for the kubelet: the newest history points that fit."""
+        """Return a snapshot small enough for the kubelet, with as many of the newest points as fit."""
         body = self.dump()
         body["run"].pop("recommendations", None)
         history = body["run"].get("reward", {}).get("history")

@@ -1,8 +1,8 @@
-"""Rules across fields. Read top to bottom, the list at the end is the specification.
+"""Rules about several fields; the list of all is at the end.
 
-A rule is a pure function from a spec to the problems it sees, and beside it the CEL texts with which
-an API server that knows CEL says the same. Ranges of single fields are not here: they stand in the
-models. Nor is what may change after the start: see ``immutability``.
+A rule is a pure function from a spec to the problems that it finds. Next to it are rules in CEL by which the
+API server checks the same. Ranges of single fields are in the models, and which fields may change after the
+start is in ``immutability``.
 """
 
 import inspect
@@ -27,12 +27,12 @@ VOLUME_SOURCES = ("persistent_volume_claim", "config_map")
 
 
 class Rule(NamedTuple):
-    """A rule across fields."""
+    """A rule about several fields."""
 
     check: Check
     cel: tuple[Cel, ...] = ()
     no_cel: str = ""
-    """Why CEL has no text of it."""
+    """Why the rule has no CEL."""
 
     @property
     def name(self) -> str:
@@ -45,17 +45,17 @@ class Rule(NamedTuple):
         return inspect.getdoc(self.check) or ""
 
     def __call__(self, spec: RFTJobSpec) -> Iterator[Problem]:
-        """Return the problems the rule sees."""
+        """Return the problems that the rule finds."""
         return self.check(spec)
 
 
 def in_cel(*texts: Cel) -> Callable[[Check], Rule]:
-    """Make a rule of the function below, with its texts in CEL."""
+    """Decorate a function to make it a rule that also has these rules in CEL."""
     return lambda check: Rule(check, cel=texts)
 
 
 def not_in_cel(reason: str) -> Callable[[Check], Rule]:
-    """Make a rule of the function below, of which CEL has no text."""
+    """Decorate a function to make it a rule without CEL, for a reason."""
     return lambda check: Rule(check, no_cel=reason)
 
 
@@ -253,7 +253,7 @@ def suspending_needs_storage(spec: RFTJobSpec) -> Iterator[Problem]:
 @in_cel(
     Cel(
         "spec.stop.deadline",
-        # The conversion fails on what the calendar does not have.
+        # timestamp() fails for a date that does not exist.
         "timestamp(self) >= timestamp('2000-01-01T00:00:00Z')",
         "has to be a day and a time of day that there are",
     )
@@ -308,5 +308,5 @@ RULES: tuple[Rule, ...] = (
 
 
 def problems(spec: RFTJobSpec) -> list[Problem]:
-    """Return what every rule has to say, in the order of the rules."""
+    """Return the problems that all rules find, in the order of the rules."""
     return [problem for rule in RULES for problem in rule(spec)]

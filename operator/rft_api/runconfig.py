@@ -1,6 +1,6 @@
-"""What a trainer is started with: the spec's snapshot and where things are.
+"""The configuration of a trainer: the snapshot of the spec, and paths.
 
-The operator writes it into the child's immutable ConfigMap, ``rft run`` into the output folder.
+The operator writes it into the run's immutable ConfigMap, ``rft run`` into the output folder.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ RUNS_DIR = "/runs"
 GRADER_DIR = "/run/rft-grader"
 GRADER_SOCKET = f"{GRADER_DIR}/grader.sock"
 GRADER_CODE_DIR = "/etc/rft/graders"
-"""Holds one folder per python grader that comes from a ConfigMap: ``<name>/<key>``."""
+"""Folder with the code of python graders from ConfigMaps, as ``<name>/<key>``."""
 SECRETS_DIR = "/etc/rft/secrets"
 SCRATCH_DIR = "/scratch"
 
@@ -36,7 +36,7 @@ GRADER_CONTAINER = "grader"
 
 
 class JobIdentity(Model):
-    """Which RFTJob this run is."""
+    """Name, namespace and UID of the run's RFTJob."""
 
     name: str = Field(min_length=1)
     namespace: str = Field(min_length=1)
@@ -44,7 +44,7 @@ class JobIdentity(Model):
 
 
 class ReportTarget(Model):
-    """Where reports go, over TLS with a pod-bound token."""
+    """Address of the operator for reports, over TLS, with a pod-bound token."""
 
     url: str = Field(pattern=r"^https://.+")
     ca_file: str
@@ -52,7 +52,7 @@ class ReportTarget(Model):
 
 
 class RunConfig(Model):
-    """The whole input of ``python -m rft_trainer --config FILE``."""
+    """The complete configuration of ``python -m rft_trainer --config FILE``."""
 
     version: Literal[1] = 1
     job: JobIdentity
@@ -75,7 +75,7 @@ class RunConfig(Model):
 
 
 def read_run_config(text: str) -> RunConfig:
-    """Return the configuration a trainer is started with, checked like a manifest.
+    """Parse and validate a trainer's configuration, with messages like those for a manifest.
 
     Raises:
         InvalidManifest: with every problem.
@@ -90,12 +90,12 @@ def read_run_config(text: str) -> RunConfig:
 
 
 GRADER_CONFIG_DIR = "/etc/rft/grader"
-"""Mounted into the grader container only."""
+"""Folder of the grader's configuration, mounted only into the grader container."""
 GRADER_CONFIG_FILE = "graders.json"
 
 
 class PythonGrader(Model):
-    """One python grader as the grader container knows it. Exactly one of inline and sourcePath."""
+    """A python grader in the grader's configuration, with exactly one of inline and sourcePath."""
 
     name: str = Field(min_length=1)
     function: str = "grade"
@@ -111,7 +111,7 @@ class PythonGrader(Model):
 
 
 class GraderConfig(Model):
-    """The whole input of ``python -m rft_trainer.rewards.serve``: users' code and its limits."""
+    """The complete configuration of ``python -m rft_trainer.rewards.serve``: users' code and limits."""
 
     version: Literal[1] = 1
     graders: list[PythonGrader]

@@ -9,7 +9,7 @@ _SCALE = {"M": 1e6, "B": 1e9, "T": 1e12}
 def parameter_count(text: str) -> float | None:
     """Return the parameter count in a model name, or ``None``: ``Qwen2.5-7B-Instruct`` is 7e9.
 
-    ``8x7B`` is read as 56e9, which is more than such a mixture has: a guess must not be too small.
+    ``8x7B`` is read as 56e9, more than such a mixture of experts has, because a guess must not be too small.
     """
     found = _COUNT.search(text)
     if found is None:

@@ -10,14 +10,14 @@ from rft_api.base import Model
 
 
 def _is_scalar(value: object) -> object:
-    """Complain once, where a union would complain once for each of its types."""
+    """Refuse other types with a single error; the union alone would give one per type."""
     if not isinstance(value, (str, int, float)) or (isinstance(value, float) and not math.isfinite(value)):
         raise PydanticCustomError("scalar_type", "Input should be a text, a number, true or false")
     return value
 
 
 Scalar = Annotated[str | int | float | bool, BeforeValidator(_is_scalar)]
-"""A value without parts."""
+"""A string, number or boolean."""
 
 
 class SecretKeyRef(Model):

@@ -1,4 +1,4 @@
-"""The status of an RFTJob. Everything here is ours; the user never writes it."""
+"""The status of an RFTJob, which only the operator writes."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -12,7 +12,7 @@ from rft_api.parameters import Dtype
 Device = Literal["cpu", "cuda"]
 
 MAX_HISTORY = 50
-"""Points of the reward curve that status keeps."""
+"""Most points of the reward curve in the status."""
 
 
 class Effective(Model):
@@ -141,7 +141,7 @@ class RewardPoint(Model):
 
 
 def thin(points: Sequence[RewardPoint]) -> list[RewardPoint]:
-    """Return at most 50 points of the curve: evenly spread, with the first, the best and the last."""
+    """Return at most 50 points of the curve: evenly spaced, and always the first, the best and the last."""
     if len(points) <= MAX_HISTORY:
         return list(points)
     best = max(range(len(points)), key=lambda index: points[index].reward)
@@ -152,7 +152,7 @@ def thin(points: Sequence[RewardPoint]) -> list[RewardPoint]:
 
 
 def _spread(length: int, count: int) -> set[int]:
-    """Return ``count`` indices of ``length``, both ends among them."""
+    """Return ``count`` evenly spaced indices from 0 to ``length`` - 1, both included."""
     return {round(i * (length - 1) / (count - 1)) for i in range(count)}
 
 

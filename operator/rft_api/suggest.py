@@ -1,4 +1,4 @@
-"""The next experiments toward a goal: each one changes a single parameter of a spec.
+"""Suggests the next experiments for a goal; each one changes a single parameter of a spec.
 
 The goals are the tuning guide's "Common Patterns".
 """
@@ -20,7 +20,7 @@ from rft_api.validation import check, parse
 
 
 class Goal(StrEnum):
-    """What the next run should be better at."""
+    """What the next run should improve."""
 
     FASTER_CONVERGENCE = "faster-convergence"
     BETTER_QUALITY = "better-quality"
@@ -34,15 +34,15 @@ class Goal(StrEnum):
 _KEPT_METADATA = ("namespace", "labels", "annotations")
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _SWITCHES = ("suspend", "cancel")
-"""Fields of the spec that steer one run; they are not the experiment's."""
+"""Fields that control a single run; they are not copied into the experiment."""
 
 
 class Step(NamedTuple):
-    """One way toward a goal."""
+    """A way to change one parameter for a goal."""
 
     path: str
     next: Callable[[Any], Any | None]
-    """The next value after the current one; ``None`` at the goal's limit."""
+    """Returns the next value after the current one; ``None`` at the limit for the goal."""
     why: str
 
 
@@ -55,7 +55,7 @@ class Experiment(NamedTuple):
     why: str
     manifest: dict[str, Any]
     advice: tuple[Advice, ...]
-    """What the guide says about the experiment and did not say about the baseline."""
+    """Advice that applies to the experiment but not to the baseline."""
 
     @property
     def name(self) -> str:
@@ -64,20 +64,20 @@ class Experiment(NamedTuple):
 
 
 class Suggestions(NamedTuple):
-    """What to try next, and what has nothing left to try."""
+    """The next experiments, and the parameters that cannot be changed further."""
 
     experiments: tuple[Experiment, ...]
     exhausted: tuple[str, ...]
-    """Parameter and value of each step that is at the goal's limit."""
+    """Parameter and value of each step that is at its limit."""
 
 
 def _up_through(band: tuple[float, ...], value: float) -> float | None:
-    """Return the first of rising values that lies above."""
+    """Return the first of the ascending values above ``value``, or None."""
     return next((step for step in band if step > value), None)
 
 
 def _down_through(band: tuple[float, ...], value: float) -> float | None:
-    """Return the first of falling values that lies below."""
+    """Return the first of the descending values below ``value``, or None."""
     return next((step for step in band if step < value), None)
 
 
@@ -87,7 +87,7 @@ def _halve(value: int, least: int) -> int | None:
 
 
 def _faster_rate(value: float) -> float | None:
-    """To the default first, then up, always less than the advised factor above it."""
+    """Return the default, or 1.5 times the value; None from ``LEARNING_RATE_FACTOR`` times the default on."""
     default = bands.TRAINING.learning_rate
     higher = default if value < default else float(f"{1.5 * value:.2g}")
     return higher if value < higher < default * bands.LEARNING_RATE_FACTOR else None
@@ -98,7 +98,7 @@ def _one_more_epoch(value: int) -> int | None:
 
 
 def _lower_top_k(value: int) -> int | None:
-    # 0 is the widest, not the narrowest.
+    # 0 turns top-k off, so it is the widest value.
     return bands.SAMPLING.top_k if value == 0 else _halve(value, bands.FEW_TOP_K)
 
 
@@ -212,13 +212,13 @@ def _new_advice(before: RFTJobSpec, after: RFTJobSpec) -> tuple[Advice, ...]:
 
 
 def _manifest(document: Mapping[str, Any], baseline: str, path: str, value: Any) -> dict[str, Any]:
-    """Return the user's own document with one value changed, as a job of its own."""
+    """Return the user's document with one value changed and a new name."""
     found = copy.deepcopy(dict(document))
     metadata = {key: found["metadata"][key] for key in _KEPT_METADATA if found["metadata"].get(key)}
     annotations = {k: v for k, v in metadata.get("annotations", {}).items() if k != _LAST_APPLIED}
     spec = {key: part for key, part in found["spec"].items() if key not in _SWITCHES}
     _, section, field = path.split(".")
-    # An empty section is valid and reads as null.
+    # An empty section is valid YAML with the value null.
     spec[section] = {**(spec.get(section) or {}), field: value}
     return {
         "apiVersion": found["apiVersion"],
@@ -233,12 +233,12 @@ def _manifest(document: Mapping[str, Any], baseline: str, path: str, value: Any)
 
 
 def experiment_name(baseline: str, field: str, value: Any) -> str:
-    """Return a name of at most 52 characters that says what was changed; too long a baseline is cut."""
+    """Return a name of at most 52 characters with the changed field; a long baseline's name is cut."""
     digits = _text(value).lower().replace(".", "-").replace("+", "")
     suffix = f"-{field.lower()}-{digits}"
     if len(baseline) + len(suffix) <= MAX_NAME_LENGTH:
         return baseline + suffix
-    # Two long names that begin alike must not become one.
+    # With a hash, so that two long names with the same beginning stay different.
     suffix = f"-{hashlib.sha256(baseline.encode()).hexdigest()[:6]}{suffix}"
     return baseline[: MAX_NAME_LENGTH - len(suffix)].rstrip("-") + suffix
 

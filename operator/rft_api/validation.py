@@ -1,4 +1,4 @@
-"""The one check of a manifest that every gate runs."""
+"""The complete check of a manifest, used by CLI, webhook, operator and trainer."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -11,20 +11,20 @@ from rft_api.problems import InvalidManifest, Problem, from_validation_error
 
 
 class CheckResult(NamedTuple):
-    """A valid job, or everything that is wrong."""
+    """A valid job, or all problems of the manifest."""
 
     job: RFTJob | None
     problems: tuple[Problem, ...]
 
 
 def check(document: Mapping[str, Any]) -> CheckResult:
-    """Check shapes, ranges and the rules across fields, and report all problems at once."""
+    """Check types, ranges and the rules about several fields; return all problems at once."""
     kind = (document.get("apiVersion"), document.get("kind"))
     if kind != (API_VERSION, KIND):
         found = f"{kind[0]}, {kind[1]}"
         return CheckResult(None, (Problem("kind", f"{found} is not {API_VERSION}, {KIND}"),))
     try:
-        # On the wire only camelCase counts, as on the API server.
+        # Only camelCase names are accepted, as by the API server.
         job = RFTJob.model_validate(dict(document), by_alias=True, by_name=False)
     except ValidationError as error:
         return CheckResult(None, tuple(from_validation_error(error, RFTJob)))
@@ -33,10 +33,10 @@ def check(document: Mapping[str, Any]) -> CheckResult:
 
 
 def parse(document: Mapping[str, Any]) -> RFTJob:
-    """Return the job.
+    """Return the job of a valid manifest.
 
     Raises:
-        InvalidManifest: with every problem, when the manifest is not valid.
+        InvalidManifest: with all problems, when the manifest is not valid.
     """
     job, found = check(document)
     if job is None:

@@ -1,4 +1,4 @@
-"""The tuning guide's advice, as rules that speak when it matters. Advice never refuses a job."""
+"""The tuning guide's advice as rules about a spec or a run. Advice is a warning and never refuses a job."""
 
 from rft_api.advice.rule import Advice, AdviceRule
 from rft_api.advice.rules import RULES, advise

@@ -1,4 +1,4 @@
-"""The reward curve in a few numbers that noise does not move."""
+"""Summarizes a reward curve in a few means, which noise changes little."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -8,9 +8,9 @@ from typing import NamedTuple
 from rft_api.status import Reward, RewardPoint
 
 MIN_POINTS = 8
-"""Points below which a curve says nothing: two for each quarter."""
+"""Least number of points for advice about a curve: two for each quarter."""
 WINDOW = 3
-"""Points that are averaged, since every step grades other prompts."""
+"""Number of points of a moving average, which is needed because every step has other prompts."""
 
 
 class Curve(NamedTuple):
@@ -18,15 +18,15 @@ class Curve(NamedTuple):
 
     quarters: tuple[float, float, float, float]
     start: float
-    """Mean of the first points, like ``end`` of the last."""
+    """Mean of the first ``WINDOW`` points; ``end`` is that of the last ones."""
     end: float
     peak: float
-    """Highest mean of neighbouring points."""
+    """Highest value of the moving average."""
     peak_step: int
 
 
 def curve_of(reward: Reward | None) -> Curve | None:
-    """Return the curve of a run, ``None`` where it is too short to say anything."""
+    """Return the means of a run's curve, ``None`` where it has fewer than ``MIN_POINTS`` points."""
     points = reward.history if reward is not None else []
     if len(points) < MIN_POINTS:
         return None
@@ -40,7 +40,7 @@ def curve_of(reward: Reward | None) -> Curve | None:
 
 
 def epoch_means(reward: Reward | None, epochs: int, steps: int) -> list[float] | None:
-    """Return the mean reward of each epoch, taking epochs as equally long; ``None``: too few points."""
+    """Return the mean reward of each epoch, with epochs taken as equally long; ``None``: too few points."""
     points = reward.history if reward is not None else []
     length = steps / epochs
     by_epoch = [[p for p in points if i * length < p.step <= (i + 1) * length] for i in range(epochs)]

@@ -1,4 +1,4 @@
-"""The headings of the tuning guide that give advice: fixed here, so that none is left without a rule."""
+"""The headings of the tuning guide that give advice. A fixed list, to check that each has a rule."""
 
 from typing import Literal, get_args
 
@@ -27,6 +27,6 @@ Heading = Literal[
     "Higher capacity",
     "Prevent overfitting",
 ]
-"""The last seven are the patterns under "Common Patterns"."""
+"""Headings of the guide; the last seven are those under "Common Patterns"."""
 
 HEADINGS: tuple[Heading, ...] = get_args(Heading)

@@ -1,4 +1,4 @@
-"""Advice on parameters that act together."""
+"""Advice on combinations of parameters."""
 
 from rft_api import bands
 from rft_api.advice.rule import AdviceRule
@@ -11,7 +11,7 @@ _FOCUSED = bands.FOCUSED_TOP_P[1]
 
 
 def temperature_unfiltered(spec: RFTJobSpec) -> str | None:
-    """Raised, and nothing removes unlikely tokens."""
+    """The temperature is raised, and neither top-p nor top-k removes unlikely tokens."""
     sampling = spec.sampling
     if sampling.temperature <= _CREATIVE or sampling.top_p < 1 or sampling.top_k != 0:
         return None
@@ -22,7 +22,7 @@ def temperature_unfiltered(spec: RFTJobSpec) -> str | None:
 
 
 def creative_temperature_low_top_p(spec: RFTJobSpec) -> str | None:
-    """One asks for diversity, the other takes it away."""
+    """A high temperature raises diversity, and a low top-p removes it again."""
     sampling = spec.sampling
     if sampling.temperature < _CREATIVE or not 0 < sampling.top_p < bands.DIVERSE_TOP_P:
         return None
@@ -33,8 +33,8 @@ def creative_temperature_low_top_p(spec: RFTJobSpec) -> str | None:
 
 
 def top_k_with_low_top_p(spec: RFTJobSpec) -> str | None:
-    """Two cut-offs, where the tighter one decides."""
-    # At the upper end of the band the guide's "safer" pattern lowers both on purpose.
+    """Top-k and a low top-p are both set, and only the narrower one has an effect."""
+    # No advice at the upper end of the band: the guide's "safer" pattern lowers both on purpose.
     sampling = spec.sampling
     if sampling.top_k == 0 or not 0 < sampling.top_p < _FOCUSED:
         return None
@@ -45,7 +45,7 @@ def top_k_with_low_top_p(spec: RFTJobSpec) -> str | None:
 
 
 def learning_rate_raised_alone(spec: RFTJobSpec) -> str | None:
-    """A higher rate goes with a larger batch."""
+    """The learning rate is raised without a larger batch."""
     training = spec.training
     beyond = training.learning_rate > _RATE * bands.LEARNING_RATE_FACTOR
     if beyond or training.learning_rate <= _RATE or training.batch_size_tokens > _BATCH:
@@ -58,7 +58,7 @@ def learning_rate_raised_alone(spec: RFTJobSpec) -> str | None:
 
 
 def epochs_with_high_rank(spec: RFTJobSpec) -> str | None:
-    """Both let the policy memorize."""
+    """Many epochs and a high rank together lead to memorized rows."""
     training = spec.training
     passes = 1 < training.epochs < bands.MANY_EPOCHS
     if not passes or training.lora_rank < bands.USUAL_RANK:

@@ -1,4 +1,4 @@
-"""What a piece of advice is."""
+"""The types of advice and of its rules."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from rft_api.job import RFTJobSpec
 
 
 class Advice(NamedTuple):
-    """One thing that the tuning guide would say about a spec."""
+    """One piece of advice on a spec."""
 
     rule: str
     """Id of the rule, e.g. ``top-k-above-50``."""
@@ -22,21 +22,21 @@ class Advice(NamedTuple):
 
 
 class AdviceRule(NamedTuple):
-    """A named pure function from a spec to what it has to say."""
+    """A rule: a pure function from a spec to a message, with its description."""
 
     id: str
     paths: tuple[str, ...]
-    """Fields it reads; the first is the one to change."""
+    """Fields that the rule reads; the first is the one to change."""
     headings: tuple[Heading, ...]
-    """Where the guide says so; none where the advice follows from the API alone."""
+    """Headings of the guide with this advice; empty where it follows from the API alone."""
     when: str
-    """When it speaks."""
+    """The condition of the rule, in words."""
     advice: str
     """The guide's advice in our words."""
     message: Callable[[RFTJobSpec], str | None]
-    """What it has to say; ``None``: nothing."""
+    """Returns the message, ``None`` where the rule does not apply."""
 
     def speak(self, spec: RFTJobSpec) -> Advice | None:
-        """Return the advice, if the spec asks for it."""
+        """Return the advice if the rule applies to the spec, else None."""
         message = self.message(spec)
         return None if message is None else Advice(self.id, self.paths[0], message)

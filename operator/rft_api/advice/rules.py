@@ -1,4 +1,4 @@
-"""Advice on a spec. The list is the specification."""
+"""The list of all rules about a spec."""
 
 from rft_api.advice import interactions, sampling, training, workflow
 from rft_api.advice.rule import Advice, AdviceRule
@@ -13,5 +13,5 @@ RULES: tuple[AdviceRule, ...] = (
 
 
 def advise(spec: RFTJobSpec) -> list[Advice]:
-    """Return what every rule has to say, in the order of the rules."""
+    """Return the advice of all rules that apply, in the order of the rules."""
     return [advice for rule in RULES if (advice := rule.speak(spec)) is not None]

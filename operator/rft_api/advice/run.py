@@ -1,6 +1,6 @@
 """Advice from a run's own numbers: its reward curve, its metrics, its evaluation.
 
-A rule is a pure function from the spec and the run to what it has to say, with the numbers it saw.
+A rule is a pure function from spec and run to a message that has the numbers it is based on.
 """
 
 from collections.abc import Callable
@@ -14,25 +14,25 @@ from rft_api.job import RFTJobSpec
 from rft_api.status import EvaluationResult, Metrics, Progress, Recommendation, Reward
 
 RISE = 0.1
-"""Change of the mean reward (0 to 1) that is not noise between quarters of a curve."""
+"""Least change of the mean reward (0 to 1) between quarters of a curve that is taken as real, not noise."""
 NO_RISE = 0.02
-"""Change below which a curve has not moved."""
+"""A curve with a smaller change counts as not moved."""
 GOOD = 0.95
-"""Reward from which there is little left to gain."""
+"""Above this reward there is little left to gain."""
 LOST = 0.5
-"""Share of the rise that a collapse loses again."""
+"""Least share of the rise that is lost again in a collapse."""
 CLIMBING = 0.2
-"""Share of the rise that the last quarter still makes; a straight line makes a third."""
+"""Least share of the rise in the last quarter of a curve that still climbs; a straight line has a third."""
 LEVEL = 0.1
-"""Share of the rise that comes after the second quarter when a curve levelled off early."""
+"""Most change after the second quarter of a curve that levelled off, as a share of the rise before."""
 CUT = 0.1
-"""Share of completions cut at maxTokens."""
+"""Share of completions cut at ``maxTokens`` above which there is advice."""
 ALIKE = 0.5
-"""Share of groups in which all rollouts score the same."""
+"""Share of groups with equal rewards above which there is advice."""
 LOW_ENTROPY = 0.1
-"""Nats per token: the next token is nearly always the same."""
+"""Entropy in nats per token below which the next token is nearly always the same."""
 UNUSED = 8
-"""maxTokens over the mean completion."""
+"""Ratio of ``maxTokens`` to the mean length of completions above which there is advice."""
 
 RATE, EPOCHS, RANK = "spec.training.learningRate", "spec.training.epochs", "spec.training.loraRank"
 TEMPERATURE, ROLLOUTS = "spec.sampling.temperature", "spec.sampling.numRollouts"
@@ -40,7 +40,7 @@ MAX_TOKENS, MAX_STEPS = "spec.sampling.maxTokens", "spec.stop.maxSteps"
 
 
 class Run(Protocol):
-    """What a run knows of itself. The trainer asks for advice on its ``RunStatus`` and reports it."""
+    """The data of a run that rules read. The trainer passes its ``RunStatus`` and reports the advice."""
 
     @property
     def progress(self) -> Progress | None: ...
@@ -53,18 +53,18 @@ class Run(Protocol):
 
 
 class RunRule(NamedTuple):
-    """A named pure function from a spec and its run to what it has to say."""
+    """A rule: a pure function from a spec and its run to a message, with its description."""
 
     id: str
     paths: tuple[str, ...]
-    """Fields it is about; the first is the one to change."""
+    """Fields that the rule is about; the first is the one to change."""
     headings: tuple[Heading, ...]
     when: str
     advice: str
     message: Callable[[RFTJobSpec, Run], str | None]
 
     def speak(self, spec: RFTJobSpec, run: Run) -> Recommendation | None:
-        """Return the recommendation, if the run asks for it."""
+        """Return the recommendation if the rule applies to the run, else None."""
         message = self.message(spec, run)
         if message is None:
             return None
@@ -72,7 +72,7 @@ class RunRule(NamedTuple):
 
 
 def reward_collapsed(spec: RFTJobSpec, run: Run) -> str | None:
-    """A spike, then a crash."""
+    """The reward rose and then fell sharply."""
     curve = curve_of(run.reward)
     if curve is None or curve.peak - curve.start < RISE:
         return None
@@ -88,13 +88,13 @@ def reward_collapsed(spec: RFTJobSpec, run: Run) -> str | None:
 
 
 def reward_levelled_off(spec: RFTJobSpec, run: Run) -> str | None:
-    """Rose, then stopped too early."""
+    """The reward rose and then stayed level far below 1."""
     curve = curve_of(run.reward)
     rate, most = spec.training.learning_rate, bands.TRAINING.learning_rate * bands.LEARNING_RATE_FACTOR
     if curve is None or rate >= most or curve.end >= GOOD:
         return None
     first, second, _, last = curve.quarters
-    # A later fall is a collapse, and raising the rate would make it worse.
+    # If the reward fell later it is a collapse, which a higher rate would make worse.
     if second - first < RISE or not abs(last - second) <= LEVEL * (second - first):
         return None
     return (
@@ -105,7 +105,7 @@ def reward_levelled_off(spec: RFTJobSpec, run: Run) -> str | None:
 
 
 def slow_at_low_rate(spec: RFTJobSpec, run: Run) -> str | None:
-    """Has not moved, with a rate below the default."""
+    """The reward did not change, and the learning rate is below the default."""
     curve, rate = curve_of(run.reward), spec.training.learning_rate
     if curve is None or rate >= bands.TRAINING.learning_rate or not _unmoved(curve):
         return None
@@ -116,7 +116,7 @@ def slow_at_low_rate(spec: RFTJobSpec, run: Run) -> str | None:
 
 
 def never_learned(spec: RFTJobSpec, run: Run) -> str | None:
-    """Has not moved, and the rate is not to blame."""
+    """The reward did not change, and the learning rate is not below the default."""
     curve, rank = curve_of(run.reward), spec.training.lora_rank
     higher = [choice for choice in find(RANK).choices if choice > rank]
     slow = spec.training.learning_rate < bands.TRAINING.learning_rate
@@ -126,7 +126,7 @@ def never_learned(spec: RFTJobSpec, run: Run) -> str | None:
 
 
 def still_climbing(spec: RFTJobSpec, run: Run) -> str | None:
-    """The rows ended before the rise did."""
+    """The reward was still rising when the last epoch ended."""
     curve, epochs = curve_of(run.reward), spec.training.epochs
     if curve is None or not _ended(run) or _reached_max_steps(spec, run) or not _climbs(curve):
         return None
@@ -136,7 +136,7 @@ def still_climbing(spec: RFTJobSpec, run: Run) -> str | None:
 
 
 def stopped_while_climbing(spec: RFTJobSpec, run: Run) -> str | None:
-    """The limit on steps came before the end of the rise."""
+    """The reward was still rising at ``stop.maxSteps``."""
     curve = curve_of(run.reward)
     if curve is None or not _reached_max_steps(spec, run) or not _climbs(curve):
         return None
@@ -146,7 +146,7 @@ def stopped_while_climbing(spec: RFTJobSpec, run: Run) -> str | None:
 
 
 def epochs_stopped_helping(spec: RFTJobSpec, run: Run) -> str | None:
-    """The last pass brought nothing."""
+    """The last epoch did not raise the reward."""
     progress, epochs = run.progress, spec.training.epochs
     if progress is None or epochs == 1 or progress.epoch < epochs or not _ended(run):
         return None
@@ -160,7 +160,7 @@ def epochs_stopped_helping(spec: RFTJobSpec, run: Run) -> str | None:
 
 
 def overfitted(spec: RFTJobSpec, run: Run) -> str | None:
-    """Better on the rows it saw, not on those it did not, after several passes."""
+    """After several epochs the reward rose on training rows, but not on held-out rows."""
     evidence = _overfit(run)
     if evidence is None or spec.training.epochs == 1:
         return None
@@ -168,7 +168,7 @@ def overfitted(spec: RFTJobSpec, run: Run) -> str | None:
 
 
 def overfitted_in_one_epoch(spec: RFTJobSpec, run: Run) -> str | None:
-    """The same after a single pass."""
+    """The same as ``overfitted`` after a single epoch."""
     evidence, rank = _overfit(run), spec.training.lora_rank
     lower = [choice for choice in find(RANK).choices if choice < rank]
     if evidence is None or spec.training.epochs > 1 or not lower:
@@ -177,7 +177,7 @@ def overfitted_in_one_epoch(spec: RFTJobSpec, run: Run) -> str | None:
 
 
 def completions_cut(spec: RFTJobSpec, run: Run) -> str | None:
-    """Answers do not end."""
+    """Many completions are cut at ``maxTokens``."""
     cut = run.metrics.truncated_fraction if run.metrics is not None else None
     value = spec.sampling.max_tokens
     higher = min(2 * value, int(find(MAX_TOKENS).maximum or 2 * value))
@@ -191,7 +191,7 @@ def completions_cut(spec: RFTJobSpec, run: Run) -> str | None:
 
 
 def max_tokens_unused(spec: RFTJobSpec, run: Run) -> str | None:
-    """The ceiling is far above what is written."""
+    """``maxTokens`` is far above the length of completions."""
     metrics, value = run.metrics, spec.sampling.max_tokens
     if metrics is None or metrics.completion_tokens is None or metrics.truncated_fraction != 0:
         return None
@@ -205,7 +205,7 @@ def max_tokens_unused(spec: RFTJobSpec, run: Run) -> str | None:
 
 
 def groups_score_alike(spec: RFTJobSpec, run: Run) -> str | None:
-    """Groups without differences teach nothing."""
+    """Many groups have equal rewards, so their advantages are zero."""
     alike = run.metrics.zero_variance_fraction if run.metrics is not None else None
     value = spec.sampling.num_rollouts
     higher = next((count for count in bands.QUALITY_ROLLOUTS if count > value), None)
@@ -218,7 +218,7 @@ def groups_score_alike(spec: RFTJobSpec, run: Run) -> str | None:
 
 
 def diversity_lost(spec: RFTJobSpec, run: Run) -> str | None:
-    """The policy always says the same."""
+    """The entropy is so low that the policy always gives the same answer."""
     entropy = run.metrics.entropy if run.metrics is not None else None
     value = spec.sampling.temperature
     higher = next((band for band in bands.CREATIVE_TEMPERATURE if band > value), None)
@@ -267,7 +267,7 @@ def _reached_max_steps(spec: RFTJobSpec, run: Run) -> bool:
 
 
 def _overfit(run: Run) -> str | None:
-    """Return the numbers when the training reward rose and the held-out one did not."""
+    """Return a text with the numbers if the reward rose in training, but not on held-out rows; else None."""
     curve = curve_of(run.reward)
     held_out = run.evaluation.reward if run.evaluation is not None else None
     if curve is None or held_out is None or held_out.difference is None:
@@ -395,5 +395,5 @@ RUN_RULES: tuple[RunRule, ...] = (
 
 
 def recommend(spec: RFTJobSpec, run: Run) -> list[Recommendation]:
-    """Return what every rule has to say about a run, in the order of the rules."""
+    """Return the recommendations of all rules that apply to a run, in the order of the rules."""
     return [said for rule in RUN_RULES if (said := rule.speak(spec, run)) is not None]

@@ -1,4 +1,4 @@
-"""Advice on the sampling parameters, one at a time."""
+"""Advice on single sampling parameters."""
 
 from rft_api import bands
 from rft_api.advice.rule import AdviceRule
@@ -11,7 +11,7 @@ _FOCUSED, _QUALITY = bands.FOCUSED_TOP_P, bands.QUALITY_ROLLOUTS
 
 
 def temperature_near_greedy(spec: RFTJobSpec) -> str | None:
-    """So low that all rollouts are alike."""
+    """The temperature is so low that all rollouts are alike."""
     value = spec.sampling.temperature
     if value >= _PRECISE[0]:
         return None
@@ -22,7 +22,7 @@ def temperature_near_greedy(spec: RFTJobSpec) -> str | None:
 
 
 def temperature_high(spec: RFTJobSpec) -> str | None:
-    """So high that text falls apart."""
+    """The temperature is so high that texts become incoherent."""
     value = spec.sampling.temperature
     if value <= _CREATIVE[1]:
         return None
@@ -33,7 +33,7 @@ def temperature_high(spec: RFTJobSpec) -> str | None:
 
 
 def top_p_zero(spec: RFTJobSpec) -> str | None:
-    """Only one token is left."""
+    """Top-p is 0, which keeps only the most probable token."""
     if spec.sampling.top_p > 0:
         return None
     return (
@@ -43,7 +43,7 @@ def top_p_zero(spec: RFTJobSpec) -> str | None:
 
 
 def top_p_low(spec: RFTJobSpec) -> str | None:
-    """Narrower than the band against unlikely tokens."""
+    """Top-p is below the guide's range for removing unlikely tokens."""
     value = spec.sampling.top_p
     if value == 0 or value >= _FOCUSED[0]:
         return None
@@ -54,7 +54,7 @@ def top_p_low(spec: RFTJobSpec) -> str | None:
 
 
 def top_k_one(spec: RFTJobSpec) -> str | None:
-    """Only one token is left."""
+    """Top-k is 1, which keeps only the most probable token."""
     if spec.sampling.top_k != 1:
         return None
     return (
@@ -64,7 +64,7 @@ def top_k_one(spec: RFTJobSpec) -> str | None:
 
 
 def top_k_low(spec: RFTJobSpec) -> str | None:
-    """Few candidates."""
+    """Top-k leaves few tokens to choose from."""
     value = spec.sampling.top_k
     if not 1 < value < bands.FEW_TOP_K:
         return None
@@ -75,7 +75,7 @@ def top_k_low(spec: RFTJobSpec) -> str | None:
 
 
 def top_k_above_50(spec: RFTJobSpec) -> str | None:
-    """Slow to sample."""
+    """Top-k is so high that sampling is slow."""
     value = spec.sampling.top_k
     if value <= bands.MOST_TOP_K:
         return None
@@ -83,7 +83,7 @@ def top_k_above_50(spec: RFTJobSpec) -> str | None:
 
 
 def rollouts_few(spec: RFTJobSpec) -> str | None:
-    """Little to compare."""
+    """There are few rollouts of a prompt to compare."""
     value = spec.sampling.num_rollouts
     if value >= bands.USUAL_ROLLOUTS:
         return None
@@ -94,7 +94,7 @@ def rollouts_few(spec: RFTJobSpec) -> str | None:
 
 
 def rollouts_many(spec: RFTJobSpec) -> str | None:
-    """Quality at a price."""
+    """Many rollouts raise quality and cost."""
     value = spec.sampling.num_rollouts
     if value <= _QUALITY[0]:
         return None
@@ -106,7 +106,7 @@ def rollouts_many(spec: RFTJobSpec) -> str | None:
 
 
 def max_tokens_low(spec: RFTJobSpec) -> str | None:
-    """Answers may be cut."""
+    """``maxTokens`` is so low that answers may be cut."""
     value = spec.sampling.max_tokens
     if value >= bands.SHORT_COMPLETION:
         return None
@@ -117,7 +117,7 @@ def max_tokens_low(spec: RFTJobSpec) -> str | None:
 
 
 def max_tokens_high(spec: RFTJobSpec) -> str | None:
-    """Every token costs."""
+    """``maxTokens`` is far above the default, and cost grows with it."""
     value, default = spec.sampling.max_tokens, DEFAULTS.max_tokens
     if value <= default * bands.LONG_COMPLETION_FACTOR:
         return None
@@ -128,7 +128,7 @@ def max_tokens_high(spec: RFTJobSpec) -> str | None:
 
 
 def max_tokens_fills_context(spec: RFTJobSpec) -> str | None:
-    """Little room for prompts."""
+    """``maxTokens`` leaves little of the context for prompts."""
     context = longest_sequence(spec)
     room = context - spec.sampling.max_tokens
     if room >= context * bands.PROMPT_SHARE:

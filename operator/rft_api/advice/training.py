@@ -1,4 +1,4 @@
-"""Advice on the training parameters, one at a time."""
+"""Advice on single training parameters."""
 
 from rft_api import bands
 from rft_api.advice.rule import AdviceRule
@@ -10,17 +10,17 @@ DEFAULTS = bands.TRAINING
 
 
 def model_size(spec: RFTJobSpec) -> float | None:
-    """Return the model's parameter count, where the spec or the model's name says it."""
+    """Return the model's number of parameters from the spec or the model's name, else None."""
     return parameter_count(spec.model.parameters or spec.model.name)
 
 
 def longest_sequence(spec: RFTJobSpec) -> int:
-    """Return prompt plus completion at most, in tokens, as far as the spec alone tells."""
+    """Return the most tokens of prompt plus completion, as far as the spec alone shows them."""
     return effective(spec, uid="").max_context_length
 
 
 def learning_rate_high(spec: RFTJobSpec) -> str | None:
-    """Beyond the advised distance above the default."""
+    """The learning rate is further above the default than advised."""
     most = DEFAULTS.learning_rate * bands.LEARNING_RATE_FACTOR
     value = spec.training.learning_rate
     if value <= most:
@@ -32,7 +32,7 @@ def learning_rate_high(spec: RFTJobSpec) -> str | None:
 
 
 def learning_rate_low(spec: RFTJobSpec) -> str | None:
-    """Beyond the advised distance below the default."""
+    """The learning rate is further below the default than advised."""
     least = DEFAULTS.learning_rate / bands.LEARNING_RATE_FACTOR
     value = spec.training.learning_rate
     if value >= least:
@@ -44,7 +44,7 @@ def learning_rate_low(spec: RFTJobSpec) -> str | None:
 
 
 def epochs_many(spec: RFTJobSpec) -> str | None:
-    """So many passes that the rows are memorized."""
+    """There are so many epochs that the policy may memorize the rows."""
     epochs = spec.training.epochs
     if epochs < bands.MANY_EPOCHS:
         return None
@@ -55,7 +55,7 @@ def epochs_many(spec: RFTJobSpec) -> str | None:
 
 
 def lora_rank_low(spec: RFTJobSpec) -> str | None:
-    """The smallest adapters, for models not known to be large."""
+    """The LoRA rank is low, for models not known to be large."""
     if spec.training.lora_rank > bands.LOW_RANK or _is_large(spec):
         return None
     return (
@@ -65,7 +65,7 @@ def lora_rank_low(spec: RFTJobSpec) -> str | None:
 
 
 def lora_rank_high(spec: RFTJobSpec) -> str | None:
-    """The largest adapters, for models not known to be small."""
+    """The LoRA rank is high, for models not known to be small."""
     if spec.training.lora_rank <= bands.USUAL_RANK or _is_small(spec):
         return None
     return (
@@ -75,7 +75,7 @@ def lora_rank_high(spec: RFTJobSpec) -> str | None:
 
 
 def lora_rank_high_for_small_model(spec: RFTJobSpec) -> str | None:
-    """More rank than a small model can use."""
+    """The LoRA rank is higher than a small model can use."""
     if spec.training.lora_rank <= bands.USUAL_RANK or not _is_small(spec):
         return None
     return (
@@ -85,7 +85,7 @@ def lora_rank_high_for_small_model(spec: RFTJobSpec) -> str | None:
 
 
 def lora_rank_low_for_large_model(spec: RFTJobSpec) -> str | None:
-    """Less rank than a large model may need."""
+    """The LoRA rank is lower than a large model may need."""
     if spec.training.lora_rank > bands.LOW_RANK or not _is_large(spec):
         return None
     return (
@@ -96,7 +96,7 @@ def lora_rank_low_for_large_model(spec: RFTJobSpec) -> str | None:
 
 
 def batch_small(spec: RFTJobSpec) -> str | None:
-    """Far below the default."""
+    """The batch is far below the default."""
     size, default = spec.training.batch_size_tokens, DEFAULTS.batch_size_tokens
     if size * bands.BATCH_FACTOR >= default:
         return None
@@ -107,7 +107,7 @@ def batch_small(spec: RFTJobSpec) -> str | None:
 
 
 def batch_large(spec: RFTJobSpec) -> str | None:
-    """Far above the default."""
+    """The batch is far above the default."""
     size, default = spec.training.batch_size_tokens, DEFAULTS.batch_size_tokens
     if size <= default * bands.BATCH_FACTOR:
         return None
@@ -118,7 +118,7 @@ def batch_large(spec: RFTJobSpec) -> str | None:
 
 
 def batch_below_group(spec: RFTJobSpec) -> str | None:
-    """One prompt's rollouts at full length would not fit."""
+    """The batch is smaller than the rollouts of one prompt at full length."""
     rollouts, longest = spec.sampling.num_rollouts, longest_sequence(spec)
     size = spec.training.batch_size_tokens
     if size >= rollouts * longest:

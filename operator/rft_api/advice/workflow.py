@@ -1,4 +1,4 @@
-"""Advice on the experiment as a whole: what was changed, what is logged, what is kept, where it runs."""
+"""Advice on the experiment as a whole: number of changes, tracking, storage and hardware."""
 
 from rft_api import bands
 from rft_api.advice.rule import AdviceRule
@@ -7,18 +7,18 @@ from rft_api.guide import NINE, value_of
 from rft_api.job import RFTJobSpec
 
 CPU = "cpu"
-"""Accelerator name that means none."""
+"""Name of the accelerator for runs without a GPU."""
 
 
 def changed_parameters(spec: RFTJobSpec) -> list[str]:
-    """Return the names of the nine parameters that are off their defaults."""
+    """Return the names of those of the nine parameters that differ from their defaults."""
     return [
         guide.path.rpartition(".")[2] for guide in NINE if value_of(spec, guide.path) != guide.field.default
     ]
 
 
 def many_changes(spec: RFTJobSpec) -> str | None:
-    """Nobody will know which change did it."""
+    """So many parameters are changed that nobody can tell which one made the difference."""
     changed = changed_parameters(spec)
     if len(changed) < bands.MANY_CHANGES:
         return None
@@ -29,14 +29,14 @@ def many_changes(spec: RFTJobSpec) -> str | None:
 
 
 def tracking_without_backend(spec: RFTJobSpec) -> str | None:
-    """Asked for, and logged nowhere."""
+    """``tracking`` is set without a backend."""
     if spec.tracking is None or spec.tracking.model_fields_set:
         return None
     return "names no backend, so nothing is logged to compare runs by; add wandb, mlflow or tensorboard"
 
 
 def storage_ephemeral(spec: RFTJobSpec) -> str | None:
-    """What the pod takes with it."""
+    """The storage is ephemeral, so the results are lost with the pod."""
     if spec.storage.ephemeral is None:
         return None
     return (
@@ -46,7 +46,7 @@ def storage_ephemeral(spec: RFTJobSpec) -> str | None:
 
 
 def gpus_against_accelerator(spec: RFTJobSpec) -> str | None:
-    """The count and the kind say different things."""
+    """The number of GPUs and the accelerator contradict each other."""
     resources = spec.resources
     kind = resources.accelerator.name if resources and resources.accelerator else None
     if resources is None or resources.gpus is None or kind is None:
@@ -60,7 +60,7 @@ def gpus_against_accelerator(spec: RFTJobSpec) -> str | None:
 
 
 def cpu_for_large_model(spec: RFTJobSpec) -> str | None:
-    """Possible, and too slow to be meant."""
+    """A large model is to be trained on the CPU, which is possible but too slow."""
     size = model_size(spec)
     if spec.resources is None or spec.resources.gpus != 0 or size is None or size < bands.CPU_MODEL:
         return None

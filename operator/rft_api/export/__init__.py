@@ -1,1 +1,1 @@
-"""Generated files: the CRD and the chart's copy of it."""
+"""Writes the generated files: the CRD, the chart's copy of it, and pages of the documentation."""

@@ -24,7 +24,7 @@ def generated_files() -> dict[str, str]:
 
 
 def drift(root: Path) -> list[str]:
-    """Return a diff for every file that is not what the models say."""
+    """Return a diff for every generated file that is not up to date."""
     diffs = []
     for name, wanted in generated_files().items():
         path = root / name
@@ -38,7 +38,7 @@ def drift(root: Path) -> list[str]:
 
 
 def cel_problems() -> list[str]:
-    """Return what is wrong with the rules in CEL."""
+    """Return the problems of the rules in CEL."""
     schema = object_schema()
     return [problem for text in all_texts() for problem in lint(text, schema)]
 

@@ -1,4 +1,4 @@
-"""The page that lists all advice, from the rules."""
+"""Generates the page that lists all advice."""
 
 from collections.abc import Iterable, Sequence
 
@@ -35,7 +35,7 @@ turns into experiments.
 
 
 def rules_by_heading() -> dict[Heading, list[str]]:
-    """Return the ids of the rules that a heading of the guide became."""
+    """Return the ids of the rules for each heading of the guide."""
     rules: tuple[AdviceRule | RunRule, ...] = (*RULES, *RUN_RULES)
     return {heading: [rule.id for rule in rules if heading in rule.headings] for heading in HEADINGS}
 

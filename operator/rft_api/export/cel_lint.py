@@ -1,6 +1,6 @@
-"""What is wrong with a text in CEL, before any server says so.
+"""Checks rules in CEL against Kubernetes 1.25, without a server.
 
-A newer server accepts what 1.25 does not know, so no server that is at hand can stand in for this:
+A test with a server is not enough, because newer servers accept CEL that 1.25 does not. The checks are:
 
 - functions, macros and operators are those of 1.25 (later: optionals, quantities, addresses, formats,
   sets, macros over two variables, comparing a whole number with a fraction);
@@ -22,16 +22,16 @@ FUNCTIONS = TYPES | words(
     "size matches startsWith endsWith contains"
     " getDate getDayOfMonth getDayOfWeek getDayOfYear getFullYear getHours getMilliseconds getMinutes"
     " getMonth getSeconds"
-    # the strings' library as it was
+    # the library for strings, as of 1.25
     " charAt indexOf lastIndexOf lowerAscii upperAscii replace split substring trim"
-    # Kubernetes' own
+    # Kubernetes' own libraries
     " isSorted sum min max find findAll"
     " url isURL getScheme getHost getHostname getPort getEscapedPath getQuery"
 )
 ONE_VARIABLE = {"all": 2, "exists": 2, "exists_one": 2, "filter": 2, "map": 3}
-"""Most arguments of the macros over a list, the variable included."""
+"""Most arguments of the macros over a list, including the variable."""
 MAX_LENGTH = 2048
-"""Longest text of a message."""
+"""Most characters of a message."""
 
 _TOKEN = re.compile(
     r"""(?P<space>\s+)|(?P<text>'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")
@@ -52,14 +52,14 @@ _START = _Token("", "")
 
 
 class _Operand(NamedTuple):
-    """What stands on one side of a comparison: a field's path, or a literal's type."""
+    """One side of a comparison: a field's path, or the type of a literal."""
 
     path: tuple[str, ...] = ()
     type: str = ""
 
 
 def lint(cel: Cel, schema: Schema) -> list[str]:
-    """Return what is wrong with a text that stands in ``schema``, the whole object's."""
+    """Return the problems of a rule; ``schema`` is that of the whole object."""
     try:
         node = node_at(schema, cel.where)
     except KeyError as missing:
@@ -97,7 +97,7 @@ def _unknown(tokens: list[_Token]) -> Iterator[str]:
 
 
 def _variables(tokens: list[_Token]) -> Iterator[str]:
-    """Later libraries hide behind names such as ``sets.contains`` and ``optional.of``."""
+    """Yield names unknown to 1.25, which are those of later libraries, as in ``sets.contains``."""
     known = {"self", "oldSelf", "true", "false", "null", "in"} | {
         tokens[i + 2].text for i, token in enumerate(tokens[:-2]) if token.text in ONE_VARIABLE
     }
@@ -118,7 +118,7 @@ def _calls(tokens: list[_Token]) -> Iterator[str]:
 
 
 def _arguments(tokens: list[_Token], opening: int) -> int:
-    """Return the number of arguments between the bracket at ``opening`` and its end."""
+    """Return the number of arguments of a call; ``opening`` is the index of its opening bracket."""
     depth, commas = 0, 0
     for token in tokens[opening:]:
         depth += (token.text in "([{") - (token.text in ")]}")
@@ -137,7 +137,7 @@ def _paths(tokens: list[_Token]) -> dict[int, tuple[str, ...]]:
         names, at = [token.text], i + 1
         while at + 1 < len(tokens) and tokens[at].text == "." and tokens[at + 1].kind == "name":
             if at + 2 < len(tokens) and tokens[at + 2].text == "(":
-                break  # a function of the value
+                break  # the call of a method
             names.append(tokens[at + 1].text)
             at += 2
         found[i] = tuple(names)
@@ -221,10 +221,10 @@ def _type(operand: _Operand, node: Schema) -> str:
 
 
 def _bounds(path: tuple[str, ...], node: Schema) -> Iterator[str]:
-    """Yield what lacks a bound at ``path``, and below it where a whole object is compared."""
+    """Yield missing bounds of the field at ``path``, and of all its children if it is an object."""
     found = _resolve(path, node)
     if found is None:
-        return  # told already
+        return  # reported already
     shown = ".".join(path)
     if found.get("type") == "string" and not {"maxLength", "enum"} & set(found):
         yield f"{shown} needs maxLength"

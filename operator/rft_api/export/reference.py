@@ -1,4 +1,4 @@
-"""The reference page of RFTJob, from the models and the rules."""
+"""Generates the reference page of RFTJob from the models and the rules."""
 
 import inspect
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ where the field has a default, and refused elsewhere.
 
 
 class _Section(NamedTuple):
-    """An object of the resource, and everywhere it may stand."""
+    """The model of an object in the resource, and all paths at which it is used."""
 
     model: type[Model]
     paths: list[str]
@@ -51,7 +51,7 @@ def reference() -> str:
 
 
 def _sections(model: type[Model], path: str) -> list[_Section]:
-    """Return the objects in the order of the manifest, each model once."""
+    """Return the sections in the order of the manifest, one for each model."""
     found: dict[type[Model], _Section] = {}
 
     def visit(model: type[Model], path: str) -> None:
@@ -66,7 +66,7 @@ def _sections(model: type[Model], path: str) -> list[_Section]:
 
 
 def _objects_in(annotation: Any, suffix: str = "") -> Iterator[tuple[type[Model], str]]:
-    """Yield the models in an annotation with what stands behind the field's name in their path."""
+    """Yield the models in a type annotation, each with the suffix of its path, such as ``[]`` for a list."""
     if isinstance(annotation, type) and issubclass(annotation, Model):
         yield annotation, suffix
     arguments = get_args(annotation)
@@ -76,7 +76,7 @@ def _objects_in(annotation: Any, suffix: str = "") -> Iterator[tuple[type[Model]
 
 
 def _anchor(path: str) -> str:
-    """Return the anchor that Markdown viewers give a heading."""
+    """Return the anchor that Markdown renderers make for a heading."""
     return "".join(c for c in path.lower() if c.isalnum() or c in "-_")
 
 
@@ -101,7 +101,7 @@ def _section(section: _Section, anchors: dict[type[Model], str]) -> str:
 
 
 def _code(text: str) -> str:
-    # Not backticks: a | in a table has to be an entity, which they would show as it is.
+    # <code>, not backticks: a | in a table must be an HTML entity, which backticks would show literally.
     return f"<code>{text.replace('<', '&lt;').replace('>', '&gt;')}</code>"
 
 

@@ -1,8 +1,8 @@
-"""Lower pydantic's JSON schema to the structural schema of a CustomResourceDefinition.
+"""Converts pydantic's JSON schema to the structural schema of a CustomResourceDefinition.
 
-Pydantic says ``$ref``, ``anyOf: [X, null]``, ``const`` and numeric ``exclusiveMinimum``; a structural
-schema knows none of them. Whatever this module does not know how to lower is an error, so that no
-constraint gets lost unnoticed.
+Pydantic writes ``$ref``, ``anyOf: [X, null]``, ``const`` and numeric ``exclusiveMinimum``, which a structural
+schema does not allow. A keyword that this module cannot convert is an error, so that no constraint is lost
+unnoticed.
 """
 
 from collections.abc import Mapping
@@ -45,17 +45,17 @@ _HANDLED = (
 
 
 class CannotLower(ValueError):
-    """A schema says something that a structural schema cannot."""
+    """A JSON schema cannot be expressed as a structural schema."""
 
 
 def structural(model: type[Model], *, defaults: bool) -> Schema:
     """Return the structural schema of ``model``.
 
-    ``defaults`` writes schema defaults for scalars outside lists; Argo CD stays OutOfSync on
-    defaults inside list items, and a status has none.
+    ``defaults``: write schema defaults, for scalars outside lists only, because defaults in list items keep
+    Argo CD OutOfSync. A status has no defaults.
 
     Raises:
-        CannotLower: if something would get lost.
+        CannotLower: if a constraint would be lost.
     """
     source = model.model_json_schema(by_alias=True)
     definitions = source.pop("$defs", {})
@@ -67,10 +67,10 @@ def _lower(source: Schema, definitions: Mapping[str, Schema], defaults: bool, pa
     unknown = set(source) - set(_KEPT) - set(_HANDLED) - {"$defs"}
     if unknown:
         raise CannotLower(f"{path}: cannot lower {', '.join(sorted(unknown))}")
-    if "anyOf" in source:  # a union of scalars: CRDs have no type for it
+    if "anyOf" in source:  # a union of scalar types, for which structural schemas have no type
         return {"description": source.get("description", ""), "x-kubernetes-preserve-unknown-fields": True}
     target = {key: source[key] for key in _KEPT if key in source}
-    # An optional number's bounds arrive under pydantic's own names.
+    # For an optional number pydantic writes the bounds under its own names.
     target.update({_BOUNDS[key]: source[key] for key in _BOUNDS if key in source})
     for exclusive, inclusive in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
         if exclusive in source:
@@ -93,7 +93,7 @@ def _lower(source: Schema, definitions: Mapping[str, Schema], defaults: bool, pa
 
 
 def _resolve(source: Schema, definitions: Mapping[str, Schema], path: str) -> Schema:
-    """Follow ``$ref`` and unwrap ``anyOf: [X, null]``; what stands beside them wins."""
+    """Resolve ``$ref`` and ``anyOf: [X, null]``; keywords beside them take precedence."""
     beside = {k: v for k, v in source.items() if k not in ("$ref", "anyOf")}
     if "$ref" in source:
         name = source["$ref"].rsplit("/", 1)[-1]
@@ -125,7 +125,7 @@ def _lower_object(
 
 
 def _describe(target: Schema, default: object) -> str:
-    """Append default and range, so that ``kubectl explain`` teaches."""
+    """Append default and range to the description, so that ``kubectl explain`` shows them."""
     sentences = [str(target.get("description", "")).strip()]
     if default is not None and default != {} and not isinstance(default, list):
         shown = str(default).lower() if isinstance(default, bool) else f"{default}"

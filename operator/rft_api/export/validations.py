@@ -1,4 +1,4 @@
-"""Put the rules in CEL into a schema, as ``x-kubernetes-validations``."""
+"""Writes the rules in CEL into a schema, as ``x-kubernetes-validations``."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -12,17 +12,17 @@ KEY = "x-kubernetes-validations"
 
 
 def all_texts() -> Iterator[Cel]:
-    """Yield every text, in the order of the rules."""
+    """Yield all rules in CEL, in the order of the Python rules."""
     for rule in rules.RULES:
         yield from rule.cel
     yield from immutability.CEL
 
 
 def node_at(schema: Schema, where: str) -> Schema:
-    """Return the schema of ``spec.graders[].python``; the empty path is the whole object.
+    """Return the schema at a path such as ``spec.graders[].python``; the empty path is the whole object.
 
     Raises:
-        KeyError: there is no such place.
+        KeyError: the schema has no such path.
     """
     for part in where.split(".") if where else ():
         name = part.removesuffix("[]")
@@ -33,10 +33,10 @@ def node_at(schema: Schema, where: str) -> Schema:
 
 
 def place(schema: Schema, texts: Iterable[Cel]) -> None:
-    """Append each text where it stands.
+    """Add each rule to the schema at its path.
 
     Raises:
-        KeyError: a text stands at a place that the schema lacks.
+        KeyError: the schema lacks the path of a rule.
     """
     for text in texts:
         entry = {"rule": text.expression, "message": text.message}
