@@ -1,5 +1,5 @@
-"""Faults at random moments of a job's life, on a real cluster: ``make chaos``.
+"""Fault injection on a real cluster, at random moments of a job's life: ``make chaos``.
 
-Each round applies a job of a few short steps, strikes once at a moment drawn from a seed, heals what was
-struck, and then holds the end against what the trainer itself wrote down.
+Each round applies a job of a few short steps, injects one fault at a random moment (seeded), removes the
+fault, waits for the job's end, and compares the final status with the files that the trainer wrote.
 """

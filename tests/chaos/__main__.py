@@ -1,4 +1,4 @@
-"""``python -m tests.chaos``: strike jobs on the cluster that runs, and print the table."""
+"""``python -m tests.chaos``: inject faults into jobs on the running test cluster, and print a table."""
 
 import argparse
 import json
@@ -21,13 +21,13 @@ OPERATOR_ACCOUNT = "system:serviceaccount:rft-system:rft-operator"
 
 @dataclass(frozen=True)
 class Scenario:
-    """What is played, under the name that the table has."""
+    """A scenario with its name in the table: a fault, or a manifest that is applied again."""
 
     name: str
     play: Callable[[Kubectl, Kubectl, Sequence[str], str, Moments], list[Outcome]]
-    """Given the namespaces of jobs and operator, the jobs' names, their engine and the moments."""
+    """Arguments: kubectl for the jobs' and the operator's namespace, names of jobs, engine, moments."""
     engine: str | None = None
-    """The one it needs."""
+    """The sampling engine that the scenario needs; None: any."""
 
 
 def _alone(
@@ -38,7 +38,7 @@ def _alone(
     engine: str,
     when: Moments,
 ) -> list[Outcome]:
-    """Play with one job: nothing strikes here, so more of them at once show no more."""
+    """Play a scenario with a single job. It injects no fault, so several jobs at once show nothing more."""
     return [play_one(jobs, names[0], engine, when)]
 
 
@@ -51,9 +51,9 @@ SCENARIOS = (
 
 
 def main() -> int:
-    """Run; 1 when a round showed something wrong."""
+    """Run all rounds; return 1 when a job ended wrong, or a scenario hit too few jobs."""
     options = _parser().parse_args()
-    # The namespace is taken away, and what was stopped goes on.
+    # As an exception, so that the namespace is removed and stopped processes are continued.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     scenarios = chosen(options.fault, options.engine)
     jobs = Kubectl(*cluster(), NAMESPACE)
@@ -88,9 +88,10 @@ def main() -> int:
 
 
 def due(scenarios: list[Scenario], outcomes: list[Outcome], times: int) -> Iterator[tuple[int, Scenario]]:
-    """Yield round by round what has struck fewer than ``times`` jobs, with the round's number.
+    """Yield, with the number of the round, each scenario that has hit fewer than ``times`` jobs so far.
 
-    ``outcomes`` grows meanwhile. What misses so often that twice as many rounds do not do is given up.
+    The caller appends to ``outcomes`` in between. Ends after 2 × ``times`` rounds, because a fault may come
+    too late and hit nothing.
     """
     for number in range(2 * times):
         for scenario in scenarios:
@@ -99,12 +100,12 @@ def due(scenarios: list[Scenario], outcomes: list[Outcome], times: int) -> Itera
 
 
 def struck(scenario: Scenario, outcomes: list[Outcome]) -> int:
-    """Return how many jobs a scenario has struck."""
+    """Return the number of jobs that a scenario has hit."""
     return sum(one.struck for one in outcomes if one.fault == scenario.name)
 
 
 def chosen(names: list[str] | None, engine: str) -> list[Scenario]:
-    """Return the scenarios whose names begin as asked for, all without a wish, that this engine can play."""
+    """Return the scenarios for this engine whose names begin with one of ``names``; None: all of them."""
     asked = [
         scenario
         for scenario in SCENARIOS

@@ -1,4 +1,4 @@
-"""A manifest that is applied again: after its job's TTL, and after its job was deleted."""
+"""Scenarios in which a manifest is applied again: after the job's TTL, and after the job was deleted."""
 
 import time
 from collections.abc import Iterator
@@ -11,11 +11,11 @@ from tests.waiting import wait_until
 DELETED = "deleted and applied again"
 EXPIRED = "applied again after the TTL"
 QUIET_SECONDS = 15.0
-"""A run that should not be would begin sooner: the operator acts within a second."""
+"""Wait in which a wrong new run would begin: the operator acts within a second."""
 
 
 def delete_and_apply(jobs: Kubectl, name: str, engine: str, when: Moments) -> Outcome:
-    """Delete a job at a random moment and apply it at once: a new run, that touches nothing of the old."""
+    """Delete a job at a random moment and apply it again: the new run must not change the old one's files."""
     (moment,) = when.drawn(DELETED, 1)
     outcome, started = Outcome(DELETED, round(moment, 1)), time.monotonic()
     jobs.apply(job(name, engine))
@@ -24,7 +24,7 @@ def delete_and_apply(jobs: Kubectl, name: str, engine: str, when: Moments) -> Ou
     found = jobs.get("rftjob", name).get("status", {})
     outcome.struck, folder = not is_over(found), found.get("output", {}).get("folder")
     jobs.run("delete", "rftjob", name, "--wait=false")
-    # Until the old object is gone, which is at once without finalizers, this changes the old one.
+    # Wait until the old object is gone (at once, it has no finalizers): else apply would update that object.
     wait_until("the object is gone", lambda: jobs.run("get", "rftjob", name, check=False).returncode, 60)
     jobs.apply(job(name, engine))
     wait_until("the old children are gone", lambda: not _children(jobs, f"{UID_LABEL}={old}"), 120)
@@ -48,7 +48,7 @@ def _not_new(found: Object, record: list[Object], old_folder: str | None) -> Ite
 
 
 def let_expire_and_apply(jobs: Kubectl, name: str, engine: str, when: Moments) -> Outcome:
-    """Let the TTL take the children away, and apply the manifest again: no new run. Nothing is drawn."""
+    """Apply a manifest again after the TTL removed its children: no new run may begin. ``when`` is unused."""
     del when
     outcome, started = Outcome(EXPIRED, 0.0), time.monotonic()
     manifest = job(name, engine)
@@ -58,7 +58,7 @@ def let_expire_and_apply(jobs: Kubectl, name: str, engine: str, when: Moments) -
     of_job = f"{NAME_LABEL}={name}"
     wait_until("the TTL takes the children", lambda: not _children(jobs, of_job), 60)
     outcome.after = round(time.monotonic() - started, 1)
-    # The label makes it a change that the operator is told of.
+    # The new label makes it a change, so that the operator gets an event.
     manifest["metadata"]["labels"] = {"applied": "again"}
     jobs.apply(manifest)
     time.sleep(QUIET_SECONDS)
@@ -82,7 +82,7 @@ def _children(jobs: Kubectl, selector: str) -> list[str]:
 
 
 def _content(jobs: Kubectl, folder: str | None) -> str:
-    """Return the name and checksum of every file of a run; nothing where it had not told of its folder."""
+    """Return names and checksums of all files of a run; empty where its folder is not known."""
     if folder is None:
         return ""
     command = ["find", folder, "-type", "f", "-exec", "sha256sum", "{}", "+"]

@@ -1,4 +1,4 @@
-"""What is struck, and how it is healed. Processes are those of the node that runs on this machine."""
+"""The faults: how each is injected and removed. Processes are those of the node on this machine."""
 
 import json
 import os
@@ -24,41 +24,41 @@ VOLUME_SIZE = "64m"
 NEIGHBOUR = "rft-chaos-neighbour"
 HEARTBEAT_SECONDS = 5.0
 NODE = ("kubelet", "containerd", "trainer")
-"""What stands still with a node; the operator's pod is left out, as if it were on another."""
+"""The processes that stop with a node. The operator is left out, as if it ran on another node."""
 COMPONENTS = ("etcd", "kube-apiserver", "kubelet", "containerd")
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a fault may reach for: the namespaces of the jobs and of the operator."""
+    """The targets of a fault: the jobs, and the namespaces of jobs and operator."""
 
     jobs: Kubectl
     operator: Kubectl
     names: tuple[str, ...]
-    """The RFTJobs'."""
+    """Names of the RFTJobs."""
 
     @property
     def selector(self) -> str:
-        """Selects what belongs to them."""
+        """Label selector of the jobs' child objects."""
         return f"{NAME_LABEL} in ({','.join(self.names)})"
 
 
 @dataclass(frozen=True)
 class Fault:
-    """``strike`` returns once all is healed; it is called at moments of the jobs' lives."""
+    """A fault. ``strike`` injects it and returns when it is removed again."""
 
     name: str
     strike: Callable[[Target], None]
     engine: str | None = None
-    """The engine without which there is nothing to strike."""
+    """The sampling engine that the fault needs; None: any."""
     interrupts: bool = False
-    """Whether a run that it hits goes on in another pod or with another vLLM: else it hit nothing."""
+    """Whether a hit run must continue in a new pod or with a new vLLM. If it does neither, it was not hit."""
     lost_node_seconds: int | None = None
-    """How long the jobs' pods tolerate a lost node; the cluster's own time where ``None``."""
+    """Seconds for which the jobs' pods tolerate a lost node; ``None``: the cluster's default."""
 
 
 def pids(program: str) -> list[int]:
-    """Return the host's process numbers of a component of the node, or of a program in its pods."""
+    """Return the PIDs, on the host, of a component of the node or of a program in its pods."""
     if program in COMPONENTS:
         node = node_processes(default_layout().state)
         assert node, "this fault needs a node of our own: RFT_TEST_CLUSTER=node or old, and make cluster-up"
@@ -81,7 +81,7 @@ def _in_a_container(pid: int) -> bool:
 
 
 def kill(program: str) -> Callable[[Target], None]:
-    """Return a fault that ends a program with SIGKILL; whoever keeps it starts it again."""
+    """Return a fault that kills a program with SIGKILL. Its supervisor or the kubelet starts it again."""
 
     def strike(_: Target) -> None:
         _send(pids(program), signal.SIGKILL)
@@ -90,7 +90,7 @@ def kill(program: str) -> Callable[[Target], None]:
 
 
 def freeze(seconds: float, *programs: str) -> Callable[[Target], None]:
-    """Return a fault that stops programs where they are, for so long."""
+    """Return a fault that stops programs with SIGSTOP for some seconds."""
 
     def strike(_: Target) -> None:
         with stopped(*programs):
@@ -100,9 +100,10 @@ def freeze(seconds: float, *programs: str) -> Callable[[Target], None]:
 
 
 def lose_node(seconds: float) -> Callable[[Target], None]:
-    """Return a fault that stops the node for so long while another one is well.
+    """Return a fault that stops the node for some seconds, while another node is ready.
 
-    Where no node is well any more, Kubernetes takes its own network for broken and evicts nobody.
+    The other node is needed: when no node is ready, Kubernetes assumes a fault of the network and evicts no
+    pod.
     """
 
     def strike(target: Target) -> None:
@@ -117,7 +118,7 @@ def lose_node(seconds: float) -> Callable[[Target], None]:
 
 @contextmanager
 def neighbour(kubectl: Kubectl) -> Iterator[Callable[[], None]]:
-    """Make a node that exists in name only and takes no pods; yield what says that it is well."""
+    """Create a Node object without a machine, unschedulable; yield a function that reports it as ready."""
     node: Object = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": NEIGHBOUR}}
 
     def well() -> None:
@@ -136,7 +137,7 @@ def neighbour(kubectl: Kubectl) -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def stopped(*programs: str) -> Iterator[None]:
-    """Hold programs with SIGSTOP, and let them go whatever happens."""
+    """Stop programs with SIGSTOP during the block, and always continue them after it."""
     held = [pid for program in programs for pid in pids(program)]
     _send(held, signal.SIGSTOP)
     try:
@@ -152,12 +153,12 @@ def _send(targets: list[int], number: signal.Signals) -> None:
 
 
 def delete_pod(target: Target) -> None:
-    """Take the pods away as a user would, grace period and all."""
+    """Delete the pods as a user would, with the normal grace period."""
     target.jobs.run("delete", "pod", "-l", target.selector, "--wait=false")
 
 
 def away_until_the_end(target: Target) -> None:
-    """Keep the operator away until the runs themselves have ended."""
+    """Scale the operator to 0 until the child Jobs have ended."""
     many = len(target.names)
     wait_until("the pods are there", lambda: len(target.jobs.list("pods", target.selector)) == many, 120)
     target.operator.run("scale", OPERATOR, "--replicas=0")
@@ -173,7 +174,7 @@ def _jobs_ended(target: Target) -> bool:
 
 
 def second_operator(target: Target) -> None:
-    """Run two operators for a while."""
+    """Scale the operator to 2 replicas for 15 seconds."""
     target.operator.run("scale", OPERATOR, "--replicas=2")
     try:
         time.sleep(15)
@@ -182,7 +183,7 @@ def second_operator(target: Target) -> None:
 
 
 def full_volume(target: Target) -> None:
-    """Leave no byte free on the runs' volume for a while: checkpoints fail, and the next attempts too."""
+    """Fill the runs' volume for 25 seconds, so that checkpoints and new attempts fail."""
     fill = f"dd if=/dev/zero of={FILLER} bs=64k; sync"
     target.jobs.run("exec", "reader", "--", "sh", "-c", fill)
     try:
@@ -192,12 +193,12 @@ def full_volume(target: Target) -> None:
 
 
 def mount_small(folder: str) -> None:
-    """Give the node a volume of its own size at a folder of its disk. Needs root, as the node does."""
+    """Mount a small tmpfs at a folder of the node, to be able to fill it. Needs root, as the node does."""
     _in_node("mount", "-t", "tmpfs", "-o", f"size={VOLUME_SIZE},mode=777", "runs", folder)
 
 
 def unmount(folder: str) -> None:
-    """Take the small volume away again."""
+    """Unmount the small volume."""
     _in_node("umount", "--lazy", folder)
 
 
@@ -207,8 +208,8 @@ def _in_node(*command: str) -> None:
 
 
 NOTHING = Fault("nothing", lambda _: None)
-"""What shows how long a life is."""
-# The node is taken for lost after 40 s without a word.
+"""No fault, to measure how long an undisturbed job takes."""
+# Kubernetes takes a node as lost after 40 s without a heartbeat.
 FAULTS = (
     Fault("operator killed", kill("operator")),
     Fault("trainer killed", kill("trainer"), interrupts=True),

@@ -1,4 +1,4 @@
-"""A job that takes half a minute, on a model small enough for a ConfigMap."""
+"""The job of a round: it takes half a minute, with a model that is small enough for a ConfigMap."""
 
 import base64
 import json
@@ -13,13 +13,13 @@ ROWS = "chaos-rows"
 CLAIM = "chaos-runs"
 STEPS = 60
 CHECKPOINT_EVERY = 2
-"""Steps: a fault may cost one fewer than that, and the one that was under way."""
+"""Steps between checkpoints. A fault may lose one step less than that, and the step in progress."""
 NAME_LABEL = "rft.dev/job-name"
 UID_LABEL = "rft.dev/job-uid"
 
 
 def prerequisites() -> list[Object]:
-    """Return what all jobs share: the model, the rows and the claim."""
+    """Return the objects that all jobs share: the model, the rows and the claim."""
     rows = [
         {"messages": [{"role": "user", "content": f"{a}+{b}"}], "answer": a + b}
         for a in range(10, 22)
@@ -32,7 +32,7 @@ def prerequisites() -> list[Object]:
 def job(name: str, engine: str, lost_node_seconds: int | None = None) -> Object:
     """Return an RFTJob of ``STEPS`` steps.
 
-    ``lost_node_seconds``: how long its pods tolerate a lost node; the cluster's own time where ``None``.
+    ``lost_node_seconds``: how long its pods tolerate a lost node; ``None``: the cluster's default.
     """
     spec = {
         "model": {"name": "/models/tiny"},
@@ -69,7 +69,7 @@ def _object(kind: str, name: str, **rest: Any) -> Object:
 
 
 def _model() -> Object:
-    """Return a ConfigMap with the files of a random one-layer model over single characters."""
+    """Return a ConfigMap with the files of a random one-layer model whose tokens are characters."""
     with tempfile.TemporaryDirectory() as folder:
         write_model(Path(folder))
         files = {path.name: base64.b64encode(path.read_bytes()).decode() for path in Path(folder).iterdir()}
@@ -105,7 +105,7 @@ def _claim() -> Object:
 
 
 def reader() -> Object:
-    """Return a pod that sees the claim, as the trainer's user."""
+    """Return a pod that mounts the claim, with the UID of the trainer."""
     container = {
         "name": "reader",
         "image": "rft-operator:dev",

@@ -1,4 +1,4 @@
-"""When the trainers of a job lived, as the kubelet told the API server and its audit log kept it."""
+"""Start and end times of a job's trainers, from the kubelet's requests in the API server's audit log."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -13,26 +13,26 @@ from tests.kubectl import Object
 
 @dataclass(frozen=True)
 class Life:
-    """One trainer container, from its start until its end; both to the second."""
+    """The time in which one trainer container ran, in whole seconds."""
 
     pod: str
     began: datetime
     ended: datetime
-    """The end of time while nobody has told of it."""
+    """The largest datetime while no end is known."""
 
 
 def read(log: Path, start: int, name: str) -> Iterator[Object]:
-    """Yield the audit events after byte ``start`` about objects that carry the name of an RFTJob."""
+    """Yield the audit events after byte ``start`` of the log that contain an RFTJob's name."""
     with log.open("rb") as lines:
         lines.seek(start)
         for line in lines:
-            # The last line may not be whole yet.
+            # The last line may be incomplete.
             if name.encode() in line and line.endswith(b"\n"):
                 yield json.loads(line)
 
 
 def lives(events: Iterable[Object], uid: str) -> list[Life]:
-    """Return the lives of the trainers of the RFTJob with this UID, from events in their order."""
+    """Return the lives of the trainers of the RFTJob with this UID; ``events`` are in order of time."""
     found: dict[tuple[str, datetime], Life] = {}
     for event in events:
         pod = event.get("responseObject") or {}
@@ -42,7 +42,7 @@ def lives(events: Iterable[Object], uid: str) -> list[Life]:
                     for life in _told(pod["metadata"]["name"], status.get("state", {})):
                         found[life.pod, life.began] = life
         if over := _over(event):
-            # To the second, as the kubelet tells when a container began: else its successor seems too early.
+            # In whole seconds, like the kubelet's start times: else a successor may seem to start too early.
             when = datetime.fromisoformat(event["stageTimestamp"]).replace(microsecond=0)
             for key, life in found.items():
                 if life.pod == over:
@@ -51,10 +51,10 @@ def lives(events: Iterable[Object], uid: str) -> list[Life]:
 
 
 def _over(event: Object) -> str | None:
-    """Return the pod of which the kubelet tells that no container runs any more.
+    """Return the name of the pod of which an event shows that no container runs any more, else None.
 
-    It takes it away, or its phase is final. That may be all it tells: of a container that is removed before
-    its end was told it forgets when it ended.
+    Such an event is the pod's deletion by the kubelet, or a final phase. There may be no other sign: when a
+    container is removed before its end was reported, the kubelet does not know its end time.
     """
     about = event.get("objectRef", {})
     if about.get("resource") != "pods" or not event["user"]["username"].startswith("system:node:"):
@@ -73,7 +73,7 @@ def _told(pod: str, state: Object) -> Iterator[Life]:
 
 
 def at_once(found: Iterable[Life]) -> list[tuple[str, str, float]]:
-    """Return the pairs of pods whose trainers lived at the same time, and for how many seconds."""
+    """Return the pairs of pods whose trainers ran at the same time, with the seconds of overlap."""
     pairs = []
     for one, other in combinations(found, 2):
         seconds = (min(one.ended, other.ended) - max(one.began, other.began)).total_seconds()

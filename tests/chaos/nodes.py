@@ -1,7 +1,7 @@
-"""``python -m tests.chaos.nodes``: take nodes away from jobs on kind, and print what became of them.
+"""``python -m tests.chaos.nodes``: take nodes away from jobs on kind, and print how the jobs ended.
 
-Every job runs in deterministic mode. It has to end with the bytes of one that was left alone, and its folder
-may never show the work of an attempt that was replaced.
+All jobs run in deterministic mode. Each must end with the same bytes as an undisturbed job, and its folder
+must not contain anything that a replaced attempt wrote.
 """
 
 import argparse
@@ -34,32 +34,32 @@ from tests.resume.runs import left
 from tests.waiting import wait_until
 
 TOLERATED_SECONDS = 5
-"""How long the jobs' pods tolerate a lost node, after Kubernetes has taken it for lost."""
+"""Seconds for which the jobs' pods tolerate a lost node, after Kubernetes has marked it as lost."""
 LOST_WITHIN = 150.0
-"""Seconds within which the status has to say that the node is lost: Kubernetes takes 40 to 50 of them."""
+"""Seconds until the status must report the lost node; Kubernetes takes 40 to 50 to notice it."""
 FENCED_WITHIN = 60.0
-"""Seconds within which a trainer that was replaced has to end once it runs again."""
+"""Seconds within which a replaced trainer must end after its node continues."""
 OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
 
 
 @dataclass
 class Seen:
-    """What one event showed of one job."""
+    """The observations of one job during one event."""
 
     event: str
     step: int
-    """The last step before the event."""
+    """The step after which the event is triggered."""
     seconds: float = 0.0
-    """From the event to the job's end."""
+    """Seconds from the event to the job's end."""
     said: list[tuple[float, str, str]] = field(default_factory=list)
-    """Seconds after the event, reason and message, each time that they changed."""
+    """Each change of the status: seconds after the event, reason and message."""
     wrong: list[str] = field(default_factory=list)
     stale: str = ""
-    """How the trainer ended that came back after its successor had begun."""
+    """How the replaced trainer ended, after its node continued."""
 
 
 class Stage:
-    """Two nodes for pods: the operator's, and the one that is taken away with the jobs on it."""
+    """The two workers: ``near`` runs the operator, ``far`` runs the jobs and is taken away."""
 
     def __init__(self, jobs: Kubectl, operator: Kubectl, volume: Path) -> None:
         self.jobs, self.operator, self.volume = jobs, operator, volume
@@ -75,12 +75,12 @@ class Stage:
         return self.volume / str(told).removeprefix("/runs/")
 
     def attempt(self, name: str) -> int:
-        """Return the number of the attempt that owns the run's folder."""
+        """Return the number of the attempt that owns the run's folder, from ``attempt.json``."""
         number = json.loads((self.folder(name) / "attempt.json").read_text())["number"]
         return int(number)
 
     def nodes(self, *words: str, check: bool = True) -> None:
-        """Run kubectl, which tells it of nodes as a person would."""
+        """Run kubectl on nodes, as an administrator would."""
         self.operator.run(*words, check=check)
 
     def ready(self, node: str) -> bool:
@@ -90,7 +90,7 @@ class Stage:
 
 
 def placed(operator: Kubectl) -> tuple[str, str]:
-    """Return the worker that has the operator, and the other one. Raises ClusterError without two workers."""
+    """Return the worker with the operator, and the other one. Raises ClusterError without two workers."""
     described = choose_provider(default_layout()).describe()
     workers = described.get("nodes_for_pods", "").split(",")
     if described["provider"] != "kind" or len(workers) < 2:
@@ -102,12 +102,12 @@ def placed(operator: Kubectl) -> tuple[str, str]:
 
 
 def docker(*words: str) -> str:
-    """Run docker and return what it prints."""
+    """Run docker and return its standard output."""
     return subprocess.run(["docker", *words], check=True, capture_output=True, text=True).stdout
 
 
 def apply_on(stage: Stage, names: Sequence[str], step: int) -> None:
-    """Apply jobs, let them start on the far node, and wait until each has made ``step``."""
+    """Apply jobs, which start on the far node, and wait until each has made ``step`` steps."""
     stage.nodes("cordon", stage.near)
     try:
         for name in names:
@@ -119,12 +119,12 @@ def apply_on(stage: Stage, names: Sequence[str], step: int) -> None:
 
 
 def has_made(stage: Stage, name: str, step: int) -> bool:
-    """Whether the status tells of that step."""
+    """Whether the job has made that many steps, by its status."""
     return int(stage.status(name).get("progress", {}).get("step", 0)) >= step
 
 
 def deterministic(name: str) -> Object:
-    """Return the job of a round, in deterministic mode and with the same seed each time."""
+    """Return the job of a round, in deterministic mode and always with the same seed."""
     document = job(name, "transformers", TOLERATED_SECONDS)
     document["spec"]["training"] |= {"deterministic": True, "seed": 3}
     return document
@@ -134,15 +134,15 @@ def deterministic(name: str) -> Object:
 
 
 def drained(stage: Stage, names: Sequence[str]) -> dict[str, str]:
-    """Empty the node as for a repair."""
+    """Drain the far node, as for maintenance."""
     stage.nodes("drain", stage.far, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=100s")
     return {}
 
 
 def killed(stage: Stage, names: Sequence[str]) -> dict[str, str]:
-    """Switch the node off; do what the status says that a person can do; switch it on when all have moved.
+    """Switch the far node off, run a command from the status, and switch the node on after the jobs moved.
 
-    The status names two commands, one of which is drawn.
+    The status names two commands that a person can run; one is chosen at random.
     """
     docker("kill", stage.far)
     obey(stage, random.choice(commands_of(stage, names)))
@@ -153,9 +153,9 @@ def killed(stage: Stage, names: Sequence[str]) -> dict[str, str]:
 
 
 def back_late(stage: Stage, names: Sequence[str]) -> dict[str, str]:
-    """Cut the node off, have its pods replaced, and let it run again while their successors train.
+    """Pause the far node, have its pods replaced, and continue it while the new trainers run.
 
-    Its kubelet stays stopped, so that nothing but the trainers themselves can end them.
+    Its kubelet stays stopped, so that the old trainers can only end by themselves.
     """
     before = set(pids("trainer"))
     docker("exec", stage.far, "pkill", "-STOP", "-x", "kubelet")
@@ -182,7 +182,7 @@ EVENTS: dict[str, Callable[[Stage, Sequence[str]], dict[str, str]]] = {
 
 
 def commands_of(stage: Stage, names: Sequence[str]) -> list[str]:
-    """Wait until every status says that the node is lost; return the commands that it names."""
+    """Wait until all jobs report NodeLost; return the commands that the status names."""
 
     def lost(name: str) -> str:
         reason, message = told(stage.status(name))
@@ -193,19 +193,19 @@ def commands_of(stage: Stage, names: Sequence[str]) -> list[str]:
 
 
 def obey(stage: Stage, command: str) -> None:
-    """Do what the status says, to the letter."""
+    """Run a command exactly as the status gives it."""
     stage.nodes(*shlex.split(command)[1:])
 
 
 def moved(stage: Stage, name: str) -> bool:
-    """Whether another attempt owns the run's folder."""
+    """Whether a second attempt owns the run's folder."""
     with suppress(OSError, ValueError):
         return stage.attempt(name) > 1
     return False
 
 
 def last_words(stage: Stage, name: str) -> str:
-    """Return how the first trainer of a job ended, by its log on the far node."""
+    """Return the ``end`` event in the log of a job's first trainer, on the far node."""
     logs = f"/var/log/pods/{NAMESPACE}_{name}-*/trainer/*.log"
     found = docker("exec", stage.far, "sh", "-c", f"cat {logs} || true")
     lines = [line for line in found.splitlines() if '"event": "end"' in line]
@@ -213,7 +213,7 @@ def last_words(stage: Stage, name: str) -> str:
 
 
 def heal(stage: Stage) -> None:
-    """Have both nodes take pods again."""
+    """Bring both nodes back into service."""
     state = docker("inspect", "--format", "{{.State.Status}}", stage.far).strip()
     if state == "paused":
         docker("unpause", stage.far)
@@ -231,7 +231,7 @@ def heal(stage: Stage) -> None:
 
 @contextmanager
 def listening(stage: Stage, outcomes: dict[str, Seen], began: float) -> Iterator[None]:
-    """Note what each job's status says, for as long as the block lasts."""
+    """Record the changes of each job's status during the block."""
     over = threading.Event()
 
     def look() -> None:
@@ -252,18 +252,18 @@ def listening(stage: Stage, outcomes: dict[str, Seen], began: float) -> Iterator
 
 
 def told(status: Object) -> tuple[str, str]:
-    """Return the reason of the condition Ready, and the message."""
+    """Return the reason of the condition Ready, and the message of the status."""
     ready: Object = next((c for c in status["conditions"] if c["type"] == "Ready"), {})
     return str(ready.get("reason")), str(status["message"])
 
 
 def alike(message: str) -> str:
-    """Return a message without its numbers, such as the step."""
+    """Return a message with its numbers replaced, such as the step."""
     return re.sub(r"\d+", "N", message)
 
 
 def play(stage: Stage, event: str, names: Sequence[str], step: int, alone: dict[str, Any]) -> list[Seen]:
-    """Let jobs start on the far node, take it away after ``step``, and judge how they end."""
+    """Let jobs start on the far node, trigger the event after ``step``, and check how they end."""
     apply_on(stage, names, step)
     outcomes = {name: Seen(event, step) for name in names}
     began = time.monotonic()
@@ -282,7 +282,7 @@ def play(stage: Stage, event: str, names: Sequence[str], step: int, alone: dict[
 
 
 def what_is_wrong(stage: Stage, name: str, outcome: Seen, alone: dict[str, Any]) -> Iterator[str]:
-    """Yield in what a job differs from one that was left alone, and what two writers would have left."""
+    """Yield differences from the undisturbed job, and traces of two trainers writing at the same time."""
     found = stage.status(name)
     if found.get("phase") != "Succeeded":
         yield f"ended as {found.get('phase')}: {found.get('message')}"
@@ -305,7 +305,7 @@ def what_is_wrong(stage: Stage, name: str, outcome: Seen, alone: dict[str, Any])
 
 
 def undisturbed(stage: Stage, name: str) -> dict[str, Any]:
-    """Return what a job leaves that nothing happens to."""
+    """Run a job without any event; return what it leaves, for comparison."""
     stage.jobs.apply(deterministic(name))
     found = wait_until("the job left alone ends", partial(ended, stage.jobs, name), 300, poll=1.0)
     assert found["phase"] == "Succeeded", found
@@ -313,7 +313,7 @@ def undisturbed(stage: Stage, name: str) -> dict[str, Any]:
 
 
 def table(seen: Sequence[Seen]) -> Iterator[str]:
-    """Yield the lines of two tables: how jobs ended, and what their status said meanwhile."""
+    """Yield the lines of two tables: how the jobs ended, and the messages of their status until then."""
     yield "| event | jobs | right | after step | seconds from the event to the end |"
     yield "|---|--:|--:|---|---|"
     for event in EVENTS:
@@ -335,7 +335,7 @@ def table(seen: Sequence[Seen]) -> Iterator[str]:
 
 
 def main() -> int:
-    """Run; 1 when a job did not end right."""
+    """Run all events; return 1 when a job ended wrong."""
     options = _parser().parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     jobs = Kubectl(*cluster(), NAMESPACE)

@@ -1,4 +1,4 @@
-"""Where the jobs of a round live: the cluster, a namespace of their own, and its volume."""
+"""The surroundings of the jobs: the test cluster, their own namespace, and its volume."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ NAMESPACE, OPERATOR_NAMESPACE = "rft-chaos", "rft-system"
 
 
 def cluster() -> tuple[Path, Path]:
-    """Return kubectl and the kubeconfig of the cluster that runs."""
+    """Return the paths of kubectl and of the kubeconfig of the running test cluster."""
 
     def ask(what: str) -> str:
         command = [sys.executable, "-m", "tests.cluster", what]
@@ -38,10 +38,10 @@ def namespace(
     mount: Callable[[str], None] = lambda _: None,
     unmount: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Path]:
-    """Make an empty namespace that holds what all jobs share; take it away at the end unless ``keep``.
+    """Create the namespace with the objects that all jobs share; delete it at the end unless ``keep``.
 
-    ``placed`` is added to the spec of the pod that reads the volume. ``mount`` and ``unmount`` get the folder
-    of the volume on its node, before anything uses it and at the end. Yields that folder.
+    ``placed`` is added to the spec of the pod that reads the volume. ``mount`` is called before anything uses
+    the volume and ``unmount`` at the end, with the volume's folder on the node. Yields that folder.
     """
     _remove(jobs)
     jobs.run("create", "namespace", NAMESPACE)
@@ -64,13 +64,13 @@ def namespace(
 
 def _remove(jobs: Kubectl) -> None:
     jobs.run("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=false")
-    # Trainers that were at work take their grace period.
+    # Running trainers use their grace period.
     there = ("get", "namespace", NAMESPACE, "--ignore-not-found", "-o", "name")
     wait_until("the namespace is gone", lambda: not jobs.run(*there).stdout, 300, poll=1.0)
 
 
 def clear(jobs: Kubectl, names: Sequence[str]) -> None:
-    """Take jobs and what they wrote away."""
+    """Delete jobs and the files that they wrote."""
     jobs.run("delete", "rftjob", *names, "--ignore-not-found", "--wait", check=False)
     wait_until("their pods are gone", lambda: not jobs.list("pods", NAME_LABEL), 120)
     jobs.run("exec", "reader", "--", "sh", "-c", "rm -rf /runs/*")

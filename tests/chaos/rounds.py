@@ -1,4 +1,4 @@
-"""One round: jobs, a fault at random moments of theirs, and whether the ends are right."""
+"""One round: applies jobs, injects a fault at random moments of their lives, and checks how they end."""
 
 import json
 import random
@@ -16,23 +16,23 @@ from tests.kubectl import Kubectl, Object
 from tests.waiting import wait_until
 
 EARLIEST_SECONDS = 0.5
-"""After a job was applied."""
+"""Earliest moment of a fault, in seconds after a job was applied."""
 END_SECONDS = 900.0
 ROUNDING = 0.5e-4
-"""The status has four decimals."""
+"""Largest difference by rounding: rewards in the status have four decimals."""
 RECORD = ("step", "reward", "attempt")
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Where in the jobs' lives they are struck."""
+    """Draws the moments, in seconds after apply, at which faults are injected."""
 
     seed: int
     latest: float
-    """Seconds after apply; how long a life takes that is left alone."""
+    """Latest moment, in seconds after apply: the duration of an undisturbed job."""
 
     def drawn(self, name: str, count: int) -> list[float]:
-        """Return random moments in seconds for what has this name, the latest first."""
+        """Return ``count`` random moments in seconds, the latest first; ``name`` is part of the seed."""
         source = random.Random(f"{name}/{self.seed}")
         latest = max(EARLIEST_SECONDS, self.latest)
         return sorted((source.uniform(EARLIEST_SECONDS, latest) for _ in range(count)), reverse=True)
@@ -40,7 +40,7 @@ class Moments:
 
 @dataclass
 class Outcome:
-    """What a round showed of one job."""
+    """The result of a round for one job."""
 
     fault: str
     after: float
@@ -48,22 +48,22 @@ class Outcome:
     seconds: float = 0.0
     attempts: int = 0
     lost: int = 0
-    """Steps that had been made and were made again."""
+    """Steps that were lost and had to be made again."""
     wrong: list[str] = field(default_factory=list)
     pods: int = 0
-    """Trainer pods that lived."""
+    """Number of trainer pods that ran."""
     samplers: int = 0
-    """Times that vLLM was started again in its pod."""
+    """Number of restarts of vLLM within a pod."""
     struck: bool = True
-    """Whether the fault met a job that had not ended, and there what it strikes."""
+    """Whether the fault hit: the job had not ended yet, and the process that the fault aims at was there."""
 
 
 def play(
     fault: Fault, jobs: Kubectl, operator: Kubectl, names: Sequence[str], engine: str, when: Moments
 ) -> list[Outcome]:
-    """Strike the jobs ``names`` once, all with one blow, each at a moment of its own life.
+    """Inject one fault, which hits all jobs ``names`` at the same time, but each at another age.
 
-    A job is applied so long before the blow as ``when`` draws for it.
+    ``when`` draws an age for each job: it is applied that many seconds before the fault.
     """
     moments = when.drawn(fault.name, len(names))
     log = default_layout().logs / "audit.log"
@@ -88,7 +88,7 @@ def play(
 def _judged(
     jobs: Kubectl, name: str, outcome: Outcome, before: int, audited: Callable[[str], Iterator[Object]]
 ) -> Outcome:
-    """Wait for the job's end and look at what it left."""
+    """Wait for the job's end and check its status, its files and its trainers."""
     wait_until(f"{name} ends", lambda: ended(jobs, name), END_SECONDS, poll=1.0)
     whole = jobs.get("rftjob", name)
     found, metadata = whole["status"], whole["metadata"]
@@ -106,9 +106,9 @@ def _judged(
 def what_is_wrong(
     found: Object, record: list[Object], trainers: list[Life], reached: int, outcome: Outcome
 ) -> Iterator[str]:
-    """Yield what a round must not show, and set ``outcome.lost``.
+    """Yield what is wrong with a job's end, and set ``outcome.lost``.
 
-    ``reached`` is the last step of an attempt that was broken off.
+    ``reached`` is the last step that an interrupted attempt had made.
     """
     if found.get("phase") != "Succeeded":
         yield f"ended as {found.get('phase')}: {found.get('message')}"
@@ -131,20 +131,20 @@ def what_is_wrong(
 
 
 def logs(jobs: Kubectl, name: str) -> Iterator[str]:
-    """Yield the log of each trainer of a job that did not end well and whose pod is there."""
+    """Yield the logs of a job's failed trainers whose pods still exist."""
     for pod in jobs.list("pods", f"{NAME_LABEL}={name}"):
         if pod["status"]["phase"] == "Failed":
             yield jobs.run("logs", pod["metadata"]["name"], "-c", "trainer", check=False).stdout
 
 
 def last_step(log: str) -> int:
-    """Return the last step that a trainer's log tells of; 0 for none."""
+    """Return the last step in a trainer's log, 0 for none."""
     steps = [json.loads(line)["step"] for line in log.splitlines() if line.startswith('{"event": "step"')]
     return max(steps, default=0)
 
 
 def recorded(jobs: Kubectl, found: Object) -> list[Object]:
-    """Return what the trainer wrote down, a row for each step."""
+    """Return the rows of the trainer's ``metrics.jsonl``, one for each step."""
     folder = found.get("output", {}).get("folder")
     if not folder:
         return []
@@ -157,12 +157,12 @@ def _step(found: Object) -> int:
 
 
 def is_over(found: Object) -> bool:
-    """Say whether this is the status of a job that has ended."""
+    """Return whether this is the status of a job that has ended."""
     return found.get("phase") in ("Succeeded", "Failed", "Cancelled")
 
 
 def ended(jobs: Kubectl, name: str) -> Object | None:
-    """Return the status of a job that has ended."""
+    """Return the status of a job if it has ended, else None."""
     found = _status(jobs, name)
     return found if is_over(found) else None
 
