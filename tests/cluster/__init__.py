@@ -11,11 +11,11 @@ Four providers, in order of preference (``provider.py``):
 3. the binaries in ``KUBEBUILDER_ASSETS``, where they include a kubelet;
 4. Debian's source package ``kubernetes``, built once and cached (``build.py``).
 
-``RFT_TEST_CLUSTER`` asks for the second (kind), the third (node) or the fourth (old). What ``up`` took is
-written down, so that later commands find the same cluster in another environment.
+``RFT_TEST_CLUSTER`` selects the second (kind), the third (node) or the fourth (old). ``up`` stores its choice
+in a file, so that later commands find the same cluster even with other environment variables.
 
 The last two run a *node*: one process tree in PID, mount and network namespaces of its own
-(``node.py``). Every process, mount, iptables rule, link and network namespace that Kubernetes makes
-lives in there, so they end with the node's first process, however it ends. What is left for
-``down`` to remove by hand is short: cgroups, data files and empty mount points (``host.py``).
+(``node.py``). Every process, mount, iptables rule, link and network namespace that Kubernetes creates is in
+these namespaces, so the kernel removes them when the node's first process ends. ``down`` has to remove only
+cgroups, data files and empty mount points (``host.py``).
 """

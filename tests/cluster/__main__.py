@@ -17,7 +17,7 @@ from tests.cluster.tools import helm, kubectl
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return the exit status (1: it could not be done, 2: wrong usage)."""
+    """Run one command; return the exit status (1: it failed, 2: wrong usage)."""
     options = _parser().parse_args(arguments)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Unwind, so that a half-started cluster is removed; a background job would ignore SIGINT otherwise."""
+    """Raise, so that a half-started cluster is removed; background jobs ignore SIGINT without a handler."""
     raise KeyboardInterrupt
 
 

@@ -1,4 +1,4 @@
-"""Kubernetes' binaries, built once from Debian's source package and cached.
+"""Builds Kubernetes' binaries from Debian's source package, once, and caches them.
 
 The source package carries every dependency, so the build needs no Go module proxy. It takes about
 seven minutes on two idle cores and needs 3 GB while it runs; 400 MB stay in the cache.
@@ -24,23 +24,23 @@ from tests.cluster.shell import (
 
 BINARIES = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")
 
-# The last suite that carries the server side of Kubernetes; its packaged version says
+# The last suite with the server side of Kubernetes. The version of its package is
 # "1.20.5+really1.20.2".
 SUITE = "bookworm"
 VERSION = "v1.20.2"
-RECIPE = 2  # raised when the same source is built in another way
+RECIPE = 2  # increased when the way of building changes, so that caches are not used
 
-# reflect2 before 1.0.2 walks maps by a layout that Go 1.18 changed: an API server built with it
-# crashes now and then on a custom resource. Debian has the newer one as a package of its own.
+# reflect2 before 1.0.2 depends on a memory layout of maps that Go 1.18 changed: an API server built with it
+# sometimes crashes on a custom resource. Debian has the newer version in a separate package.
 REFLECT2 = "github.com/modern-go/reflect2"
 PACKAGED_GO_SOURCES = Path("/usr/share/gocode/src")
 
 
 def kubernetes_binaries(cache: Path) -> Path:
-    """Return the folder that holds ``BINARIES``, building them first where the cache lacks them.
+    """Return the folder with ``BINARIES``; build them first if they are not in the cache.
 
     Raises:
-        ClusterError: the source cannot be had or does not build.
+        ClusterError: the source cannot be downloaded or does not build.
     """
     target = cache / f"kubernetes-{VERSION}-{RECIPE}-{os.uname().machine}"
     with locked(cache / "kubernetes.lock"):
@@ -51,12 +51,12 @@ def kubernetes_binaries(cache: Path) -> Path:
 
 
 def missing_binaries(folder: Path) -> list[str]:
-    """Names from ``BINARIES`` that ``folder`` lacks."""
+    """Return the names of ``BINARIES`` that ``folder`` lacks."""
     return [name for name in BINARIES if not os.access(folder / name, os.X_OK)]
 
 
 def server_binaries(cache: Path) -> Path:
-    """Return ready binaries where ``KUBEBUILDER_ASSETS`` has them all, else the built ones, as above."""
+    """Return the folder ``KUBEBUILDER_ASSETS`` if it has all binaries, else that of the built ones."""
     assets = os.environ.get("KUBEBUILDER_ASSETS")
     if assets and not missing_binaries(Path(assets)):
         return Path(assets)
@@ -64,15 +64,15 @@ def server_binaries(cache: Path) -> Path:
 
 
 def etcd_program(folder: Path) -> Path:
-    """The etcd beside Kubernetes' own programs, else Debian's."""
+    """Return the etcd in ``folder``, else Debian's."""
     return folder / "etcd" if os.access(folder / "etcd", os.X_OK) else Path("etcd")
 
 
 def minor_version(binaries: Path) -> int:
-    """The 20 of Kubernetes 1.20.
+    """Return the minor version of the API server: 20 for Kubernetes 1.20.
 
     Raises:
-        ClusterError: the API server does not say its version.
+        ClusterError: the API server does not print its version.
     """
     version = run(binaries / "kube-apiserver", "--version")
     found = re.search(r"v1\.(\d+)\.", version)

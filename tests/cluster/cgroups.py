@@ -9,16 +9,16 @@ WANTED = ("pids",)
 
 
 def hierarchies() -> list[Path]:
-    """Mount points of the cgroup hierarchies, of either version."""
+    """Return the mount points of the cgroup hierarchies, v1 or v2."""
     lines = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
     return [Path(words[1]) for words in lines if words[2] in ("cgroup", "cgroup2")]
 
 
 def check_controllers() -> None:
-    """Say which optional controllers are missing.
+    """Print which optional controllers are missing.
 
     Raises:
-        ClusterError: kubelet cannot work without one of the missing ones.
+        ClusterError: a controller that the kubelet requires is missing.
     """
     lines = Path("/proc/cgroups").read_text().splitlines()[1:]
     fields = [line.split() for line in lines]
@@ -31,9 +31,10 @@ def check_controllers() -> None:
 
 
 def make_cgroup(name: str) -> None:
-    """Make the folder in every hierarchy.
+    """Create the cgroup in every hierarchy.
 
-    A fresh v1 cpuset is empty and would refuse processes, so it gets its parent's CPUs and memory.
+    A new cpuset of cgroup v1 has no CPUs and accepts no processes, so its parent's CPUs and memory are
+    copied.
     """
     for root in hierarchies():
         folder = root / name
@@ -44,7 +45,7 @@ def make_cgroup(name: str) -> None:
 
 
 def remove_cgroup(name: str) -> None:
-    """Remove the folder and all below it. Its processes must be dead."""
+    """Remove the cgroup and all below it. Its processes must have ended."""
     for root in hierarchies():
         folder = root / name
         if folder.exists():

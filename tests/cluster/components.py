@@ -1,4 +1,4 @@
-"""The command line of each component of the node."""
+"""The command lines of the node's components."""
 
 from dataclasses import dataclass
 
@@ -13,14 +13,14 @@ ETCD = "http://127.0.0.1:2379"
 
 @dataclass(frozen=True)
 class Component:
-    """A program that the node keeps running; ``name`` also names its log."""
+    """A program that the node keeps running; its log is named by ``name``."""
 
     name: str
     command: list[str]
 
 
 def components(spec: NodeSpec) -> list[Component]:
-    """All components. The order does not matter: each waits for, or retries, what it needs."""
+    """Return all components. Their order does not matter, because each waits for the others or retries."""
     return [
         _etcd(spec),
         _containerd(spec),
@@ -33,12 +33,12 @@ def components(spec: NodeSpec) -> list[Component]:
 
 
 def _feature_gates(spec: NodeSpec) -> list[str]:
-    """``ttlSecondsAfterFinished`` of a Job was switched off by default before 1.21."""
+    """Return the feature gates: before 1.21 ``ttlSecondsAfterFinished`` of a Job is off by default."""
     return ["--feature-gates=TTLAfterFinished=true"] if spec.minor_version < 21 else []
 
 
 def _etcd(spec: NodeSpec) -> Component:
-    """Keeps its data in the node's ``/run``, which is memory: nothing to sync, nothing to remove."""
+    """Return etcd, with its data in the node's ``/run``, a tmpfs: no fsync, and nothing to remove."""
     program = str(etcd_program(spec.binaries))
     urls = [f"--listen-client-urls={ETCD}", f"--advertise-client-urls={ETCD}"]
     return Component("etcd", [program, "--data-dir=/run/etcd", "--log-outputs=stderr", *urls])
@@ -72,7 +72,7 @@ def _api_server(spec: NodeSpec) -> Component:
             f"--api-audiences={ISSUER}",
             f"--service-account-key-file={config}/service-account.key",
             f"--service-account-signing-key-file={config}/service-account.key",
-            # For API servers behind it, such as Kueue's of what waits in a queue.
+            # For aggregated API servers, such as Kueue's visibility API.
             f"--proxy-client-cert-file={config}/{FRONT_PROXY}.crt",
             f"--proxy-client-key-file={config}/{FRONT_PROXY}.key",
             f"--requestheader-client-ca-file={config}/ca.crt",
@@ -135,7 +135,7 @@ def _kubelet(spec: NodeSpec) -> Component:
 
 
 def _proxy(spec: NodeSpec) -> Component:
-    """The zeros keep it off the connection-tracking settings, which belong to the host."""
+    """Return kube-proxy; the zeros stop it from changing the host's connection-tracking settings."""
     return Component(
         "kube-proxy",
         [

@@ -1,4 +1,4 @@
-"""Configuration files of the node's components, written anew at every start."""
+"""Writes the configuration files of the node's components, at every start."""
 
 import json
 from pathlib import Path
@@ -47,7 +47,7 @@ AUDIT_POLICY = {
     "kind": "Policy",
     "omitStages": ["RequestReceived"],
     "rules": [
-        # With the state of each container: when a trainer began and ended, as the kubelet told it.
+        # With bodies, which have the state of each container: the kubelet's start and end times of trainers.
         {"level": "RequestResponse", "resources": [{"group": "", "resources": ["pods/status"]}]},
         {"level": "Metadata"},
     ],
@@ -104,7 +104,7 @@ def _containerd(spec: NodeSpec) -> str:
 
 def _kubelet(spec: NodeSpec) -> dict[str, Any]:
     config = spec.layout.config
-    # Known from 1.31 on; from 1.35 on a kubelet refuses a machine with cgroup v1 unless it is false.
+    # Needed from 1.35 on, where the kubelet refuses cgroup v1 by default. The field exists from 1.31 on.
     either_cgroup = {"failCgroupV1": False} if spec.minor_version >= 31 else {}
     return {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -123,7 +123,7 @@ def _kubelet(spec: NodeSpec) -> dict[str, Any]:
         "resolvConf": "/dev/null",
         "oomScoreAdj": 0,
         "volumePluginDir": "/var/lib/kubelet/volume-plugins",
-        # A shared disk may be quite full, and an image that is collected cannot be pulled again.
+        # A shared disk may be nearly full, and an image that is garbage-collected cannot be pulled again.
         "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1Gi"},
         "imageGCHighThresholdPercent": 100,
         **either_cgroup,
@@ -131,7 +131,7 @@ def _kubelet(spec: NodeSpec) -> dict[str, Any]:
 
 
 def _cni(spec: NodeSpec) -> dict[str, Any]:
-    """Point-to-point links with routes need no bridge, hence no br_netfilter module either."""
+    """Return the CNI configuration: point-to-point links, which need no bridge and no br_netfilter."""
     address_pool = {"type": "host-local", "ranges": [[{"subnet": spec.network.pods}]]}
     plugin = {
         "type": "ptp",

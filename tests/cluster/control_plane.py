@@ -1,7 +1,7 @@
-"""``python3 -m tests.cluster.control_plane``: an API server with its etcd and controllers, and no node.
+"""``python3 -m tests.cluster.control_plane``: an API server with etcd and controllers, but no node.
 
-Everything but pods that run is real: Jobs get pods, service accounts get tokens, the garbage collector
-collects. It needs no rights on the machine and disturbs no other cluster: free ports, one folder.
+Jobs get pods, service accounts get tokens and the garbage collector works, but pods never run. It needs no
+root and disturbs no other cluster, because it uses free ports and a single folder.
 """
 
 import json
@@ -27,16 +27,16 @@ from tests.cluster.pki import Authority, service_account_key
 from tests.cluster.shell import ClusterError, tail, wait_until
 
 _CONTROLLERS_PER_SECOND = 400
-"""Requests that the controllers may send. Their own 20 would make 1,000 pods in a minute at best."""
+"""Client-side rate limit of the controllers. Their default of 20 allows 1,000 pods per minute at best."""
 
 
 @dataclass(frozen=True)
 class ControlPlane:
-    """One that runs."""
+    """A running control plane."""
 
     url: str
     kubeconfig: Path
-    """An administrator's."""
+    """Kubeconfig of an administrator."""
     audit_log: Path
     folder: Path
     """Data, certificates and logs."""
@@ -51,7 +51,7 @@ class ControlPlane:
 
 @dataclass(frozen=True)
 class Further:
-    """What a control plane is told beside what all are told: options of the programs, what is audited."""
+    """Further options of a control plane's programs, and the rules of its audit policy."""
 
     server: tuple[str, ...] = ()
     manager: tuple[str, ...] = ()
@@ -62,10 +62,10 @@ class Further:
 
 @contextmanager
 def running(binaries: Path, folder: Path, further: Further | None = None) -> Iterator[ControlPlane]:
-    """Run one for as long as the block lasts; data, certificates and logs go into ``folder``.
+    """Run a control plane during the block, with data, certificates and logs in ``folder``.
 
     Raises:
-        ClusterError: it did not start; the message carries the end of its log.
+        ClusterError: it did not start; the message has the end of its log.
     """
     further = further or Further()
     url, etcd = f"https://127.0.0.1:{free_port()}", f"http://127.0.0.1:{free_port()}"
@@ -143,11 +143,11 @@ def _controller_manager(binaries: Path, folder: Path, kubeconfig: Path) -> list[
         "--use-service-account-credentials=true",
         "--leader-elect=false",
         "--bind-address=127.0.0.1",
-        *(["--port=0"] if minor_version(binaries) < 24 else []),  # it had a port without TLS, on by default
+        *(["--port=0"] if minor_version(binaries) < 24 else []),  # turns off a port without TLS
         f"--secure-port={free_port()}",
-        # Up to Kubernetes 1.20 it lists all Jobs of the cluster every ten seconds, from etcd.
+        # Without cronjob, which up to Kubernetes 1.20 lists all Jobs from etcd every ten seconds.
         "--controllers=*,-cronjob",
-        # No claim is ever bound here, and each would get an Event about that every 15 seconds.
+        # No claim is ever bound here, and each would get an Event every 15 seconds.
         "--pvclaimbinder-sync-period=1h",
         f"--kube-api-qps={_CONTROLLERS_PER_SECOND}",
         f"--kube-api-burst={2 * _CONTROLLERS_PER_SECOND}",
@@ -155,7 +155,7 @@ def _controller_manager(binaries: Path, folder: Path, kubeconfig: Path) -> list[
 
 
 def start(stack: ExitStack, folder: Path, command: Sequence[str]) -> "subprocess.Popen[bytes]":
-    """Start a program that ends with the block, and with this process however that ends."""
+    """Start a program that is stopped at the end of the block, and killed if this process dies."""
     log = stack.enter_context((folder / "logs" / f"{Path(command[0]).name}.log").open("wb"))
     process = subprocess.Popen(
         ["setpriv", "--pdeathsig", "KILL", *command],
@@ -176,7 +176,7 @@ def free_port() -> int:
 
 
 def main() -> int:
-    """Run one until this process is ended; print where its kubeconfig is."""
+    """Run a control plane until this process is stopped; print the path of its kubeconfig."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     try:
@@ -193,7 +193,7 @@ def main() -> int:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Unwind, so that everything ends and the folder goes."""
+    """Raise, so that all programs are stopped and the folder is removed."""
     raise KeyboardInterrupt
 
 

@@ -1,4 +1,4 @@
-"""The host's side of a node: starting it, and removing everything that it made."""
+"""The host's side of a node: starts it, and removes everything that it created."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ CAP_SYS_RESOURCE = 24
 
 
 def check_machine() -> None:
-    """Raise ClusterError where this machine cannot run a node; the rest can be installed."""
+    """Raise ClusterError where this machine lacks what a node needs and what cannot be installed."""
     if os.geteuid() != 0:
         raise ClusterError("running a node needs root")
     if not succeeds("unshare", "--pid", "--fork", "--mount", "--net", "true"):
@@ -30,7 +30,7 @@ def check_machine() -> None:
 
 
 def plan_node(layout: Layout, binaries: Path) -> NodeSpec:
-    """Look at the machine and decide how the node runs here."""
+    """Return how a node is to run on this machine."""
     return NodeSpec(
         name=layout.name,
         binaries=binaries,
@@ -43,16 +43,16 @@ def plan_node(layout: Layout, binaries: Path) -> NodeSpec:
 
 
 class Starter:
-    """Holds the pipe that ties a starting node to this process.
+    """Starts a node and holds a pipe to it.
 
-    Until ``keep`` is called the node ends as soon as this process does, however it does.
+    Until ``keep`` is called the node ends when this process ends, even by SIGKILL.
     """
 
     def __init__(self, spec: NodeSpec) -> None:
-        """Write down what will be made, make it, and start the node.
+        """Record what will be created, create it, and start the node.
 
         Raises:
-            ClusterError: some part could not be made; ``remove_node`` clears up what was.
+            ClusterError: a part could not be created; ``remove_node`` removes the others.
         """
         self.layout = spec.layout
         self.layout.record.write_text(spec.to_json())
@@ -63,12 +63,12 @@ class Starter:
         connect(spec.network, spec.name, self._first_process() or 0)
 
     def check(self) -> None:
-        """Raise ClusterError where the node has ended already."""
+        """Raise ClusterError if the node has ended."""
         if self.process.poll() is not None:
             raise ClusterError(f"the node ended:\n{tail(self.layout.logs / 'node.log')}")
 
     def keep(self) -> None:
-        """Let the node outlive this process."""
+        """Let the node run on after this process has ended."""
         assert self.process.stdin is not None
         self.process.stdin.write(KEEP)
         self.process.stdin.close()
@@ -93,7 +93,7 @@ class Starter:
 
 
 def remove_node(layout: Layout) -> None:
-    """Remove all that a node made, whole or half made, running or dead. Logs stay.
+    """Remove everything that a node created, also after an interrupted start. Logs are kept.
 
     Raises:
         ClusterError: its processes cannot be killed.
@@ -121,7 +121,7 @@ def _lacks_capability(number: int) -> bool:
 
 
 def _snapshotter(state: Path) -> str:
-    """overlayfs, unless the state folder lies on a file system that cannot carry it."""
+    """Return containerd's snapshotter: overlayfs, if the state folder's file system supports it."""
     with tempfile.TemporaryDirectory(dir=state) as folder:
         names = [Path(folder, name) for name in ("lower", "upper", "work", "merged")]
         for path in names:

@@ -1,4 +1,4 @@
-"""Which image archives the running cluster has been given."""
+"""Records which image archives are loaded into the running cluster."""
 
 import hashlib
 import tarfile
@@ -11,17 +11,17 @@ from tests.cluster.shell import ClusterError, say
 
 
 class LoadedImages:
-    """Marks in a folder that goes with the cluster: one empty file an archive, named by its contents."""
+    """One empty file for each loaded archive, named by its contents, in a folder of the cluster."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     @contextmanager
     def once(self, archive: Path) -> Iterator[bool]:
-        """Yield whether the archive has to be loaded; mark it as loaded where the block succeeds.
+        """Yield whether the archive must be loaded; record it as loaded when the block succeeds.
 
         Raises:
-            ClusterError: there is no such file, or it is no archive of images.
+            ClusterError: the file does not exist, or is no archive of images.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         mark = self._folder / f"{archive.stem}-{_contents(archive)}"
@@ -31,14 +31,14 @@ class LoadedImages:
             return
         started = time.monotonic()
         yield True
-        for older in self._folder.glob(f"{archive.stem}-*"):  # its name has just been taken over
+        for older in self._folder.glob(f"{archive.stem}-*"):  # the new archive's images replaced theirs
             older.unlink()
         mark.touch()
         say(f"loaded {archive.name} in {time.monotonic() - started:.0f} s")
 
 
 def _contents(archive: Path) -> str:
-    """Digest of the list of an archive's images, which names every configuration and layer."""
+    """Return a digest of an archive's list of images, which has the digests of all layers."""
     try:
         with tarfile.open(archive) as tar:
             names = tar.getnames()

@@ -14,32 +14,32 @@ from tests.cluster.shell import ClusterError, locked, run, say, succeeds, wait_u
 
 WORKERS = 2
 MEBIBYTES_FOR_WORKERS = 8 * 1024
-"""Below that much memory a single node has to do: the example's trainer takes 3.5 GiB, each node 0.5."""
+"""Least free memory for workers; else there is one node. A trainer takes 3.5 GiB, each node 0.5."""
 READY_SECONDS = 240
 SETTLE_SECONDS = 60
-_AUDIT = "/etc/kubernetes/rft-test-audit"  # in the node; a folder that kubeadm makes anyway
+_AUDIT = "/etc/kubernetes/rft-test-audit"  # in the node, a folder that kubeadm creates anyway
 
 
 class KindCluster:
-    """A control plane and two workers, or one node where there is less memory.
+    """A kind cluster of a control plane and two workers, or of one node where there is little memory.
 
-    The API server's audit log and its key for tokens are shared with the host: tests read both. The folders
-    of the volumes are shared with every node: what a pod wrote is there for the next one, wherever it runs.
+    The API server's audit log and its key for tokens are on the host, because tests read them. The folders of
+    the volumes are mounted into all nodes, so that a pod finds the files of another one on any node.
     """
 
     def __init__(self, layout: Layout, program: Path, image: str | None) -> None:
-        """``program`` is kind itself; ``image`` the nodes' image, ``None``: the one that kind names."""
+        """``program`` is the path of kind; ``image`` is the nodes' image, ``None``: kind's default."""
         self.layout = layout
         self.program = program
         self.image = image
         self.kubeconfig = layout.kubeconfig
 
     def up(self) -> None:
-        """Create the cluster and wait for its nodes; one that is ready is left alone."""
+        """Create the cluster and wait for its nodes; do nothing if it is ready."""
         with locked(self.layout.lock):
             if self._is_ready():
                 return
-            self._remove()  # what an interrupted start or stop left
+            self._remove()  # remove what an interrupted start or stop left
             self._write_choice()
             try:
                 self._create()
@@ -49,12 +49,12 @@ class KindCluster:
                 raise
 
     def down(self) -> None:
-        """Delete the cluster; kind does not mind an absent one."""
+        """Delete the cluster; for kind an absent one is no error."""
         with locked(self.layout.lock):
             self._remove()
 
     def load_images(self, archives: list[Path]) -> None:
-        """Hand each archive to the nodes that run pods, once."""
+        """Load each archive once into the nodes that run pods."""
         loaded = LoadedImages(self.layout.data / "loaded-images")
         nodes = ",".join(self._nodes_for_pods())
         for archive in archives:
@@ -63,7 +63,7 @@ class KindCluster:
                     self._kind("load", "image-archive", "--nodes", nodes, "--name", self.layout.name, archive)
 
     def describe(self) -> dict[str, str]:
-        """The address of the host as pods see it is the gateway of kind's Docker network."""
+        """Return data about the cluster. Pods reach the host at the gateway of kind's Docker network."""
         if not self._is_ready():
             raise ClusterError("the cluster is down, or not ready yet")
         gateway = "{{range .IPAM.Config}}{{.Gateway}} {{end}}"
@@ -121,7 +121,7 @@ class KindCluster:
         return [name for name in names if "control-plane" not in name] or names
 
     def _none_comes(self) -> bool:
-        """Delete the cluster; whether it has no container, and gets none in the next second."""
+        """Delete the cluster; return whether it has no container after one more second."""
         self._kind("delete", "cluster", "--name", self.layout.name, "--kubeconfig", self.kubeconfig)
         time.sleep(1)
         label = f"label=io.x-k8s.kind.cluster={self.layout.name}"
@@ -129,7 +129,8 @@ class KindCluster:
 
     def _remove(self) -> None:
         if self.layout.choice.exists() and succeeds("docker", "info"):
-            # A start that was broken off may have asked the engine for containers that are yet to come.
+            # After an interrupted start the Docker engine may still create containers, so repeat until none
+            # come.
             wait_until("end of kind's containers", SETTLE_SECONDS, self._none_comes, poll=1.0)
         for folder in (self.layout.data, self.layout.volumes, self.layout.config):
             shutil.rmtree(folder, ignore_errors=True)
@@ -138,7 +139,7 @@ class KindCluster:
 
 
 def cluster_configuration(layout: Layout, workers: int) -> dict[str, Any]:
-    """kind's own configuration file: the nodes, and an API server that writes an audit log."""
+    """Return the content of kind's configuration file: the nodes, and an API server with an audit log."""
     policy, log = f"{_AUDIT}/policy.yaml", f"{_AUDIT}-logs/audit.log"
     api_server = {
         "extraArgs": [

@@ -1,4 +1,4 @@
-"""What the test cluster needs of the Kubernetes API, spoken through kubectl."""
+"""The calls of the Kubernetes API that the test cluster needs, by kubectl."""
 
 import json
 from pathlib import Path
@@ -30,9 +30,9 @@ class Kubernetes:
         return run(*self.command, *words, stdin=stdin)
 
     def is_ready(self) -> bool:
-        """Whether the API answers, every node is ready and pods may be created.
+        """Whether the API answers, all nodes are ready and pods can be created.
 
-        A pod needs its namespace's default service account, which a controller makes.
+        The last is checked by the namespace's default service account, which a controller creates.
         """
         try:
             self.call("get", "--request-timeout=2s", "--raw=/readyz")
@@ -43,12 +43,12 @@ class Kubernetes:
         return bool(nodes) and all(_is_node_ready(node) for node in nodes)
 
     def nodes(self) -> list[dict[str, Any]]:
-        """All nodes, as the API gives them."""
+        """Return all Node objects."""
         items: list[dict[str, Any]] = json.loads(self.call("get", "nodes", "--output=json"))["items"]
         return items
 
     def set_gpus(self, count: int) -> None:
-        """Give every node that takes pods ``count`` GPUs; 0: none any more. A new kubelet forgets."""
+        """Set ``count`` GPUs on every schedulable node; 0 removes them. A restart of the kubelet does too."""
         amount = {GPU_RESOURCE: str(count) if count else None}
         patch = {"status": {"capacity": amount, "allocatable": amount}}
         for node in filter(_takes_pods, self.nodes()):
@@ -56,22 +56,22 @@ class Kubernetes:
             self.call("patch", *where, f"--patch={json.dumps(patch)}")
 
     def leave_claims_without_a_class(self) -> None:
-        """Let no storage class be the default, so that claims without one take the volumes made here."""
+        """Unset the default storage class, so that claims without a class use the volumes made here."""
         nobody = {"metadata": {"annotations": {"storageclass.kubernetes.io/is-default-class": "false"}}}
         found = json.loads(self.call("get", "storageclasses", "--output=json"))["items"]
         for name in (one["metadata"]["name"] for one in found):
             self.call("patch", "storageclass", name, f"--patch={json.dumps(nobody)}")
 
     def make_volumes(self) -> None:
-        """Make PersistentVolumes for claims without a class.
+        """Create PersistentVolumes for claims without a class.
 
-        The kubelet does not apply ``fsGroup`` to host paths, so the folders are open to every UID.
+        The kubelet does not apply ``fsGroup`` to host paths, so the folders are writable by every UID.
         """
         volumes = [self._volume(number) for number in range(VOLUME_COUNT)]
         self.call("apply", "--filename=-", stdin=_list(volumes))
 
     def renew_volumes(self) -> list[str]:
-        """Empty the volumes whose claim is gone and offer them again; return their names."""
+        """Empty the volumes whose claim was deleted and make them available again; return their names."""
         found = json.loads(self.call("get", "persistentvolumes", "--output=json"))["items"]
         released = [
             volume["metadata"]["name"]
@@ -87,7 +87,7 @@ class Kubernetes:
         return released
 
     def _volume(self, number: int) -> dict[str, Any]:
-        """Describe one volume and give it an empty folder."""
+        """Return the PersistentVolume of this number, and create its empty folder."""
         folder = self.layout.volumes / str(number)
         if folder.exists():
             run("rm", "--recursive", folder)

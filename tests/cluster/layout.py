@@ -1,4 +1,4 @@
-"""Where the test cluster keeps its files."""
+"""The paths of the test cluster's files."""
 
 import os
 import zlib
@@ -16,12 +16,15 @@ class Layout:
 
     @property
     def name(self) -> str:
-        """Of kind's cluster, or the node's cgroup and link: unique to the checkout, at most 15 characters."""
+        """Name of the kind cluster, or of the node's cgroup and link.
+
+        It is unique per checkout and has at most 15 characters, as the name of a link must.
+        """
         return f"rft-{zlib.crc32(str(self.state).encode()):08x}"
 
     @property
     def choice(self) -> Path:
-        """Which provider the running cluster has (``provider.py``)."""
+        """File with the provider of the running cluster (``provider.py``)."""
         return self.state / "provider.json"
 
     @property
@@ -30,7 +33,7 @@ class Layout:
 
     @property
     def record(self) -> Path:
-        """The node's ``NodeSpec``, written before anything is made and removed after all else."""
+        """File with the node's ``NodeSpec``, written before anything is created and removed last."""
         return self.state / "cluster.json"
 
     @property
@@ -39,7 +42,7 @@ class Layout:
 
     @property
     def logs(self) -> Path:
-        """One file a component, and the API server's ``audit.log``. They survive ``down``."""
+        """Folder with a log for each component, and the API server's ``audit.log``. ``down`` keeps it."""
         return self.state / "logs"
 
     @property

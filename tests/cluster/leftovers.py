@@ -1,7 +1,7 @@
-"""Proof that nothing stays behind: the machine before ``up`` compared with the machine after.
+"""Checks that ``down`` leaves nothing: compares the machine before ``up`` with the machine after ``down``.
 
-Busy machines change all the time, so only what a node could leave is compared, in a form that other
-people's work does not disturb: processes count by the network namespaces that they live in.
+Other work changes the machine too, so only what a node could leave is compared. Processes are compared by
+their network namespaces, because other work rarely creates new ones.
 """
 
 import json
@@ -31,7 +31,7 @@ _TABLES = ("iptables-save", "ip6tables-save", "iptables-legacy-save")
 
 
 def snapshot(layout: Layout) -> Snapshot:
-    """What a node could leave on this machine, by kind, each entry a line for people."""
+    """Return everything on this machine that a node could leave, by kind, as lines of text."""
     sysctls = {name: Path("/proc/sys", name) for name in _SYSCTLS}
     return {
         "processes of the node": [str(pid) for pid in node_processes(layout.state)],
@@ -50,7 +50,7 @@ def snapshot(layout: Layout) -> Snapshot:
 
 
 def differences(before: Snapshot, after: Snapshot) -> list[str]:
-    """What came or changed, one line each. What merely went is not left over."""
+    """Return what is new or changed, one line each; what is missing does not count."""
     return [
         f"{kind}: {entry}"
         for kind, entries in after.items()
@@ -59,15 +59,15 @@ def differences(before: Snapshot, after: Snapshot) -> list[str]:
 
 
 def save_snapshot(layout: Layout) -> None:
-    """Remember the machine as it is. The node must be gone, with all its traces."""
+    """Save a snapshot. The node must be removed completely before."""
     _file(layout).write_text(json.dumps(snapshot(layout), indent=2))
 
 
 def compare_with_saved(layout: Layout) -> int:
-    """Print what is left over; return 1 if there is anything, else 0.
+    """Print what is left since the saved snapshot; return 1 if there is anything, else 0.
 
     Raises:
-        ClusterError: there was no ``up`` to compare with.
+        ClusterError: there is no snapshot, because there was no ``up``.
     """
     if not _file(layout).exists():
         raise ClusterError("no snapshot: there was no `up` yet")
@@ -89,7 +89,7 @@ def _is_of_a_node(mount_point: str, layout: Layout) -> bool:
 
 
 def _network_namespaces() -> list[str]:
-    """Those in use by any process. Every process of a node is in one that was not there before."""
+    """Return the network namespaces of all processes. A node's processes are in new ones."""
     found = set()
     for pid in all_processes():
         with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
@@ -98,7 +98,7 @@ def _network_namespaces() -> list[str]:
 
 
 def _rules(command: str) -> list[str]:
-    """Rules and chains, without comments and packet counters."""
+    """Return rules and chains, without comments and packet counters."""
     if shutil.which(command) is None:
         return []
     lines = run(command).splitlines()

@@ -1,10 +1,10 @@
 """Addresses of the node, its pods and its Services, and the link between host and node.
 
-The node has a network namespace of its own. One veth pair leads into it, and the host routes the
-pods' and the Services' addresses through that pair; so the host reaches both, pods reach
-the host at the link's address, and kube-proxy's and CNI's rules never touch the host. Pods have no
-way to the internet. A packet to a Service without a rule, or to a pod that is gone, is refused in the
-node: by the default route it would come back to the host, and from there go wherever that routes it.
+The node has its own network namespace, with a veth pair to the host. The host routes the addresses of pods
+and Services through that pair, so it reaches both. Pods reach the host at the link's address, but not the
+internet. Rules of kube-proxy and CNI stay in the node. Packets to a Service without a rule or to a deleted
+pod are rejected in the node, because its default route would send them back to the host, and the host
+elsewhere.
 """
 
 import ipaddress
@@ -20,7 +20,7 @@ CANDIDATES = 24
 
 @dataclass(frozen=True)
 class Network:
-    """Address ranges in CIDR notation."""
+    """The address ranges, in CIDR notation."""
 
     services: str
     pods: str
@@ -28,7 +28,7 @@ class Network:
 
     @property
     def host_address(self) -> str:
-        """The host, as the node and its pods see it."""
+        """Address of the host for the node and its pods."""
         return str(ipaddress.ip_network(self.link)[1])
 
     @property
@@ -37,24 +37,24 @@ class Network:
 
     @property
     def first_service_address(self) -> str:
-        """The ClusterIP of the API server's Service ``kubernetes``."""
+        """ClusterIP of the API server's Service ``kubernetes``."""
         return str(ipaddress.ip_network(self.services)[1])
 
     @property
     def ingest_ip(self) -> str:
-        """A ClusterIP for the operator's Service, which trainers must find without DNS.
+        """A fixed ClusterIP for the operator's Service, because trainers have no DNS to find it.
 
-        Far up the range: the API server hands out low addresses just as well as high ones, but
-        65,000 are free and the tests use a dozen.
+        It is high in the range. The API server could give it to another Service, but that is unlikely: 65,000
+        addresses are free and the tests use a dozen.
         """
         return str(ipaddress.ip_network(self.services)[20000])
 
 
 def choose_network() -> Network:
-    """Take the first candidate that overlaps none of the host's routes; 10.96.0.0/16 comes first.
+    """Return the first candidate that overlaps no route of the host, beginning with 10.96.0.0/16.
 
     Raises:
-        ClusterError: every candidate is taken.
+        ClusterError: all candidates overlap one.
     """
     taken = _host_networks()
     for number in range(CANDIDATES):
@@ -70,7 +70,7 @@ def choose_network() -> Network:
 
 
 def connect(network: Network, host_link: str, node_process: int) -> None:
-    """Join the host and the node's network namespace.
+    """Connect the host and the node's network namespace.
 
     Args:
         network: the addresses.
@@ -96,15 +96,15 @@ def configure_node_side(network: Network) -> None:
     run("ip", "address", "add", f"{network.node_address}/{prefix}", "dev", NODE_LINK)
     run("ip", "link", "set", NODE_LINK, "up")
     run("ip", "route", "add", "default", "via", network.host_address)
-    # Each pod's own route is more specific than this one.
+    # The routes of existing pods are more specific and take precedence.
     run("ip", "route", "add", "unreachable", network.pods)
-    # A rule and no route: kube-proxy puts another address in the place of a ClusterIP only after routing.
+    # A rule, not a route: kube-proxy replaces a ClusterIP by a pod's address only after routing.
     for chain in ("OUTPUT", "FORWARD"):
         run("iptables", "--append", chain, "--destination", network.services, "--jump", "REJECT")
 
 
 def disconnect(host_link: str) -> None:
-    """Remove the host's end, and with it the routes. It is gone already once the node has died."""
+    """Remove the host's end of the link with its routes. It does not exist any more if the node has died."""
     if succeeds("ip", "link", "show", host_link):
         run("ip", "link", "delete", host_link)
 

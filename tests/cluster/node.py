@@ -22,13 +22,12 @@ from tests.cluster.spec import NodeSpec
 RESTART_SECONDS = 1.0
 KEEP = b"keep"
 
-# The components have paths below these built in. Covered by an overlay, all that they write there
-# stays in the node.
+# Components have fixed paths below these folders. Overlays keep all that they write there in the node.
 COVERED = ("/var/lib", "/var/log")
 ON_DISK = {"/var/lib/kubelet": "kubelet", "/var/log/pods": "pod-logs"}
 
-# kubelet sets these for the whole machine unless it finds the value it wants. It finds it in a
-# file of ours.
+# The kubelet sets these for the whole machine unless they have these values. So files with the values are
+# mounted over them.
 KERNEL_SETTINGS = {
     "vm/overcommit_memory": 1,
     "vm/panic_on_oom": 0,
@@ -40,7 +39,7 @@ KERNEL_SETTINGS = {
 
 
 def main(spec_file: str) -> None:
-    """Run the node until killed, or until whoever started it goes away before saying ``keep``."""
+    """Run the node until it is killed, or its starter ends without having sent ``keep``."""
     spec = NodeSpec.from_json(Path(spec_file).read_text())
     signal.signal(signal.SIGTERM, _exit)
     _mount(spec)
@@ -50,7 +49,7 @@ def main(spec_file: str) -> None:
 
 
 class Supervisor:
-    """Starts the components and restarts each that ends."""
+    """Starts the components, and restarts those that end."""
 
     def __init__(self, spec: NodeSpec) -> None:
         self.logs = spec.layout.logs
@@ -86,7 +85,7 @@ class Supervisor:
                 self.running[process.pid] = (component, process)
 
     def _reap(self) -> None:
-        """Collect ended components, and the orphans that fall to a namespace's first process."""
+        """Reap ended components and orphans, whose parent is PID 1 of the namespace, this process."""
         with suppress(ChildProcessError):
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
                 pid, status = ended
@@ -98,14 +97,14 @@ class Supervisor:
 
 
 def _mount(spec: NodeSpec) -> None:
-    run("mount", "--make-rshared", "/")  # kubelet's volumes propagate; the host is cut off already
+    run("mount", "--make-rshared", "/")  # the kubelet's volumes propagate; the host's do not, by unshare
     run("mount", "-t", "tmpfs", "tmpfs", "/run")
     state = spec.layout.state
     kept = Path("/run/rft-test/state")
     _bind(state, kept)
     for target in COVERED:
         _cover(target)
-    _bind(kept, state)  # the state folder itself may lie below a covered one
+    _bind(kept, state)  # the state folder may itself be below a covered folder
     for target, name in ON_DISK.items():
         (spec.layout.data / name).mkdir(parents=True)
         _bind(spec.layout.data / name, Path(target))
@@ -123,7 +122,7 @@ def _bind(source: Path, target: Path) -> None:
 
 
 def _cover(target: str) -> None:
-    """Overlay a folder of the host so that writes stay in the node's memory."""
+    """Mount an overlay on a folder of the host, so that writes stay in the node's tmpfs."""
     upper, work = (Path("/run/rft-test", kind, target[1:]) for kind in ("upper", "work"))
     upper.mkdir(parents=True)
     work.mkdir(parents=True)

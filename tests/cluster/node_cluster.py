@@ -1,4 +1,4 @@
-"""The cluster of one node that runs in namespaces of this machine."""
+"""A cluster of one node, which runs in namespaces of this machine."""
 
 import json
 import time
@@ -21,7 +21,7 @@ READY_SECONDS = 180
 
 
 class NodeCluster:
-    """Built from ``binaries``, or from Debian's source package where that is None."""
+    """A cluster with ``binaries``; None: those built from Debian's source package."""
 
     def __init__(self, layout: Layout, binaries: Path | None) -> None:
         self.layout = layout
@@ -29,12 +29,12 @@ class NodeCluster:
         self.kubeconfig = layout.kubeconfig
 
     def up(self) -> None:
-        """Start the node and wait until pods can be created; one that is ready is left alone."""
+        """Start the node and wait until pods can be created; do nothing if it is ready."""
         with locked(self.layout.lock):
             if self._is_ready():
                 return
             self.layout.logs.mkdir(parents=True, exist_ok=True)
-            remove_node(self.layout)  # what an interrupted start or stop left
+            remove_node(self.layout)  # remove what an interrupted start or stop left
             self._write_choice()
             try:
                 self._start()
@@ -49,7 +49,7 @@ class NodeCluster:
             remove_node(self.layout)
 
     def load_images(self, archives: list[Path]) -> None:
-        """Import into containerd, under the namespace that kubelet reads."""
+        """Import images into containerd, in the namespace that the kubelet uses."""
         process = first_process(self.layout.state)
         if process is None:
             raise ClusterError("the cluster is down")
@@ -60,7 +60,7 @@ class NodeCluster:
                     _import_image(process, archive)
 
     def describe(self) -> dict[str, str]:
-        """Addresses, and where to find the node's processes from the host."""
+        """Return addresses, and how to find the node's processes from the host."""
         process = first_process(self.layout.state)
         if process is None or not self._is_ready():
             raise ClusterError("the cluster is down, or not ready yet")
@@ -115,7 +115,7 @@ class NodeCluster:
 
 
 def _import_image(node_process: int, archive: Path) -> None:
-    """Import one archive through containerd's socket, which lies in the node's own ``/run``."""
+    """Import an archive through containerd's socket, which is in the node's own ``/run``."""
     socket = Path(f"/proc/{node_process}/root{CONTAINERD_SOCKET}")
     client = ("ctr", f"--address={socket}", "--namespace=k8s.io")
     wait_until("answer from containerd", 30, lambda: succeeds(*client, "version"))

@@ -1,4 +1,4 @@
-"""Installing the Debian packages that the node and the builds need, or fetching them."""
+"""Installs or downloads the Debian packages that the node and the builds need."""
 
 import os
 import shutil
@@ -38,7 +38,7 @@ POLICY = Path("/usr/sbin/policy-rc.d")
 
 
 def ensure_packages(names: Sequence[str]) -> None:
-    """Install what is missing, without starting any of the services that the packages bring.
+    """Install missing packages, without starting their services.
 
     Raises:
         ClusterError: this is not a Debian-like system, or apt-get failed.
@@ -53,20 +53,20 @@ def ensure_packages(names: Sequence[str]) -> None:
         return
     say(f"installing the Debian packages {' '.join(missing)}")
     quiet = {"DEBIAN_FRONTEND": "noninteractive"}
-    wait = "--option=DPkg::Lock::Timeout=300"  # another installation may be under way
+    wait = "--option=DPkg::Lock::Timeout=300"  # waits while another installation runs
     run("apt-get", wait, "update", env=quiet)
     with _services_not_started():
         run("apt-get", wait, "install", "--yes", "--no-install-recommends", *missing, env=quiet)
 
 
 def private_lists(work: Path, kind: str, suite: str) -> list[str]:
-    """Fetch package lists of our own into ``work`` and return the options that make apt-get use them.
+    """Download package lists into ``work`` and return options that make apt-get use them.
 
-    The system's lists lack other suites, and may lack the source entries. ``kind`` is ``deb``, which then
-    counts no package as installed, or ``deb-src``.
+    They are needed because the system's lists lack other suites, and may lack sources. ``kind`` is
+    ``deb-src``, or ``deb``, with which no package counts as installed.
 
     Raises:
-        ClusterError: the lists cannot be fetched.
+        ClusterError: the lists cannot be downloaded.
     """
     lists = work / "lists"
     (lists / "partial").mkdir(parents=True)
@@ -96,9 +96,9 @@ def _installed(name: str) -> bool:
 
 @contextmanager
 def _services_not_started() -> Iterator[None]:
-    """Debian's own switch: a ``policy-rc.d`` that exits 101 forbids starting services."""
+    """Prevent services from starting, by Debian's means: a ``policy-rc.d`` script that exits with 101."""
     if POLICY.exists():
-        yield  # the administrator's policy stands
+        yield  # keep the administrator's policy
         return
     POLICY.write_text("#!/bin/sh\nexit 101\n")
     POLICY.chmod(0o755)

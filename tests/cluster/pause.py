@@ -1,4 +1,4 @@
-"""The pause image: the process that holds a pod's namespaces, compiled here as no registry is near."""
+"""Builds the pause image, whose process holds a pod's namespaces, because no registry is available."""
 
 import hashlib
 import io
@@ -33,7 +33,7 @@ int main(void) {
 
 
 def pause_archive(cache: Path) -> Path:
-    """Return the image as a ``docker save`` archive, making it first where the cache lacks it."""
+    """Return the image as a ``docker save`` archive; build it first if it is not in the cache."""
     archive = cache / f"pause-1-{os.uname().machine}.tar"
     if not archive.exists():
         with scratch(cache / "pause-build") as work:
@@ -63,7 +63,7 @@ def _write_archive(target: Path, program: bytes) -> None:
 
 
 def _tar(files: dict[str, tuple[bytes, int]]) -> bytes:
-    """A tar of name -> (content, mode)."""
+    """Return a tar archive of files: name -> (content, mode)."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for name, (content, mode) in files.items():

@@ -1,7 +1,7 @@
-"""Finding and ending the node's processes, as the host sees them.
+"""Finds and kills the node's processes, from the host.
 
-There are no pid files to go stale: a node's processes carry the state folder's path in an
-environment variable, and the one that is PID 1 in its namespace takes all others with it.
+No pid files are needed, which could be outdated. A node's processes have the state folder's path in an
+environment variable, and when PID 1 of their namespace ends, the kernel kills all others.
 """
 
 import os
@@ -15,18 +15,18 @@ MARK = "RFT_TEST_CLUSTER_STATE"
 
 
 def mark(state: Path) -> dict[str, str]:
-    """The environment variable that a node's processes carry."""
+    """Return the environment variable that marks a node's processes."""
     return {MARK: str(state)}
 
 
 def node_processes(state: Path) -> list[int]:
-    """PIDs of all processes that carry this state folder's mark."""
+    """Return the PIDs of all processes with the mark of this state folder."""
     wanted = f"{MARK}={state}".encode()
     return [pid for pid in all_processes() if wanted in _read(pid, "environ").split(b"\0")]
 
 
 def first_process(state: Path) -> int | None:
-    """PID, on the host, of the process that is PID 1 inside the node, if the node is alive."""
+    """Return the PID on the host of the node's PID 1, None if the node does not run."""
     for pid in node_processes(state):
         if pid_in_own_namespace(pid) == 1:
             return pid
@@ -34,24 +34,24 @@ def first_process(state: Path) -> int | None:
 
 
 def end_node(state: Path) -> None:
-    """Kill the node: what it holds lives in its namespaces and ends with them.
+    """Kill the node's processes. Its namespaces, with mounts and links, end with them.
 
     Raises:
-        ClusterError: processes outlived the kill by half a minute.
+        ClusterError: processes still exist half a minute later.
     """
     for pid in sorted(node_processes(state), key=lambda pid: pid_in_own_namespace(pid) != 1):
-        with suppress(ProcessLookupError):  # its namespace's first process took it along
+        with suppress(ProcessLookupError):  # killed by the kernel with PID 1
             os.kill(pid, signal.SIGKILL)
     wait_until("end of the node's processes", 30, lambda: not node_processes(state))
 
 
 def all_processes() -> list[int]:
-    """PIDs of every process that this one can see."""
+    """Return the PIDs of all processes that this one can see."""
     return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
 
 
 def pid_in_own_namespace(pid: int) -> int | None:
-    """The PID that a process has in the innermost PID namespace, or None once it is gone."""
+    """Return the PID of a process in its innermost PID namespace, None if it is in ours or has ended."""
     for line in _read(pid, "status").splitlines():
         if line.startswith(b"NSpid:"):
             numbers = line.split()[1:]
@@ -63,4 +63,4 @@ def _read(pid: int, name: str) -> bytes:
     try:
         return Path(f"/proc/{pid}/{name}").read_bytes()
     except (FileNotFoundError, ProcessLookupError, PermissionError):
-        return b""  # it has just ended, or it is not ours to read, hence not ours
+        return b""  # it has ended, or belongs to another user and so is not of the node

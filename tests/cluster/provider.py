@@ -1,4 +1,4 @@
-"""Which cluster serves the tests here, and why."""
+"""Chooses the cluster for the tests on this machine, and says why."""
 
 import json
 import os
@@ -16,32 +16,32 @@ from tests.cluster.shell import ClusterError, say, succeeds
 WANTED = "RFT_TEST_CLUSTER"
 NODE_IMAGE = "RFT_KIND_NODE_IMAGE"
 KINDS = ("kind", "node", "old")
-"""What ``RFT_TEST_CLUSTER`` may ask for: kind; an own node with ready programs; one of Kubernetes 1.20."""
+"""Values of ``RFT_TEST_CLUSTER``: kind; a node with ready binaries; a node with Kubernetes 1.20."""
 
 
 class Provider(Protocol):
-    """One way to have a cluster. Every method raises ClusterError where it cannot do its part."""
+    """A kind of test cluster. Every method raises ClusterError when it fails."""
 
     kubeconfig: Path
 
     def up(self) -> None:
-        """Start the cluster; return when pods can be created. A running one is left alone."""
+        """Start the cluster and return when pods can be created. Does nothing if it runs."""
 
     def down(self) -> None:
-        """Remove the cluster and every trace of it, be it running, half started or dead."""
+        """Remove the cluster completely, whether it runs, is half started or has died."""
 
     def load_images(self, archives: list[Path]) -> None:
-        """Make the images of ``docker save`` or OCI archives known to every node that runs pods."""
+        """Load the images of ``docker save`` or OCI archives into every node that runs pods."""
 
     def describe(self) -> dict[str, str]:
-        """What a person or a test wants to know of the running cluster."""
+        """Return data about the running cluster, for people and tests."""
 
 
 def choose_provider(layout: Layout) -> Provider:
-    """Take the provider of the cluster that was started, else the first that works here; say which and why.
+    """Return the provider of the running cluster, else the first that works here; print which and why.
 
     Raises:
-        ClusterError: ``RFT_TEST_CLUSTER`` asks for one that is unknown or cannot be had here.
+        ClusterError: the provider of ``RFT_TEST_CLUSTER`` is unknown or does not work here.
     """
     if kubeconfig := os.environ.get("RFT_TEST_KUBECONFIG"):
         say(f"using the cluster of RFT_TEST_KUBECONFIG, {kubeconfig}")
@@ -88,7 +88,7 @@ def _obstacle_to_assets(folder: Path) -> str:
 
 
 def _started(layout: Layout, choice: dict[str, str]) -> Provider:
-    """The provider that ``up`` wrote down: later commands may have another environment."""
+    """Return the provider that ``up`` stored, because later commands may have another environment."""
     binaries = Path(choice["binaries"]) if "binaries" in choice else None
     kind = choice["provider"] if choice["provider"] == "kind" or binaries else "old"
     if os.environ.get(WANTED, kind) not in ("", kind):

@@ -1,4 +1,4 @@
-"""Running commands, waiting, locking: the few things every module here needs."""
+"""Runs commands, waits and locks: helpers of all modules in this package."""
 
 import fcntl
 import os
@@ -15,11 +15,11 @@ TAIL_BYTES = 3000
 
 
 class ClusterError(Exception):
-    """The cluster cannot be had, started or reached; the message says why and what would help."""
+    """The cluster cannot be created, started or reached; the message says why and what would help."""
 
 
 def say(message: str) -> None:
-    """Report progress on stderr; stdout carries only what a script would read."""
+    """Print progress on stderr, because stdout is for output that scripts read."""
     print(f"cluster: {message}", file=sys.stderr, flush=True)
 
 
@@ -29,10 +29,10 @@ def run(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> str:
-    """Run a command to its end and return its stdout; where that is broken off, end all that it started.
+    """Run a command and return its stdout; if this is interrupted, kill the command and its children.
 
     Raises:
-        ClusterError: the command is missing or failed; the message carries the end of its stderr.
+        ClusterError: the command is missing or failed; the message has the end of its stderr.
     """
     words = [str(word) for word in command]
     if shutil.which(words[0]) is None:
@@ -73,11 +73,11 @@ def succeeds(*command: str | Path) -> bool:
 def run_contained(command: Sequence[str | Path], log: Path, env: Mapping[str, str], cwd: Path) -> None:
     """Run a long build whose whole process tree ends with this process, even after ``kill -9``.
 
-    The tree lives in a PID namespace whose first process dies with ``unshare``, and ``unshare``
-    with us. Output goes to ``log``.
+    The tree runs in a PID namespace: its PID 1 dies with ``unshare``, and ``unshare`` with this process.
+    Output goes to ``log``.
 
     Raises:
-        ClusterError: the command failed; the message carries the end of the log.
+        ClusterError: the command failed; the message has the end of the log.
     """
     contained = ["setpriv", "--pdeathsig", "KILL", "unshare", "--fork", "--pid", "--mount-proc"]
     with log.open("ab") as output:
@@ -94,15 +94,15 @@ def run_contained(command: Sequence[str | Path], log: Path, env: Mapping[str, st
 
 
 def tail(path: Path) -> str:
-    """The last few thousand characters of a text file, or nothing where it is absent."""
+    """Return the last few thousand characters of a text file, nothing if it does not exist."""
     return path.read_text(errors="replace")[-TAIL_BYTES:] if path.exists() else ""
 
 
 def wait_until(what: str, seconds: float, condition: Callable[[], bool], poll: float = 0.2) -> None:
-    """Poll ``condition`` every ``poll`` seconds until it holds.
+    """Call ``condition`` every ``poll`` seconds until it is true.
 
     Raises:
-        ClusterError: it did not hold within ``seconds``.
+        ClusterError: it was not true within ``seconds``.
     """
     deadline = time.monotonic() + seconds
     while not condition():
@@ -113,7 +113,7 @@ def wait_until(what: str, seconds: float, condition: Callable[[], bool], poll: f
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock. The kernel frees it when the holder dies."""
+    """Hold an exclusive file lock, which the kernel releases when this process dies."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as handle:
         try:
@@ -126,7 +126,7 @@ def locked(path: Path) -> Iterator[None]:
 
 @contextmanager
 def scratch(path: Path) -> Iterator[Path]:
-    """An empty folder of a fixed name, so that a later run removes what a killed one left."""
+    """Yield an empty folder of a fixed name, so that a later run removes what a killed one left."""
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
     try:
@@ -137,7 +137,7 @@ def scratch(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def staged(target: Path) -> Iterator[Path]:
-    """A scratch folder beside ``target`` that becomes ``target`` only if the block succeeds."""
+    """Yield a scratch folder that is renamed to ``target`` only if the block succeeds."""
     with scratch(target.with_name(f"{target.name}.part")) as draft:
         yield draft
         draft.rename(target)

