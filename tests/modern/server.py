@@ -1,4 +1,4 @@
-"""One server with its etcd, for as long as a ``with`` block lasts."""
+"""Runs a server with its etcd during a ``with`` block."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from tests.cluster.pki import Authority, Pair, service_account_key
 from tests.cluster.shell import ClusterError, tail, wait_until
 from tests.modern.build import BINARY, WHOLE
 
-# They read Namespaces, Secrets or webhooks, of which this server has none.
+# These admission plugins read Namespaces, Secrets or webhooks, which this server does not serve.
 NO_ADMISSION = (
     "MutatingAdmissionPolicy",
     "MutatingAdmissionWebhook",
@@ -30,11 +30,11 @@ NO_ADMISSION = (
 
 @dataclass(frozen=True)
 class Server:
-    """A server that runs."""
+    """A running server."""
 
     url: str
     client: httpx.Client
-    """Speaks as an administrator."""
+    """An HTTP client with an administrator's certificate."""
 
     def call(
         self, method: str, path: str, body: Any = None, kind: str = "application/json"
@@ -46,10 +46,10 @@ class Server:
 
 @contextmanager
 def running(binaries: Path, folder: Path) -> Iterator[Server]:
-    """Run a server on an etcd of its own; data, certificates and logs go into ``folder``.
+    """Run a server with its own etcd; data, certificates and logs go into ``folder``.
 
     Raises:
-        ClusterError: it did not start; the message carries the end of its log.
+        ClusterError: it did not start; the message has the end of its log.
     """
     url = f"https://127.0.0.1:{_free_port()}"
     etcd = f"http://127.0.0.1:{_free_port()}"
@@ -75,7 +75,8 @@ def running(binaries: Path, folder: Path) -> Iterator[Server]:
             if server.poll() is not None:
                 raise ClusterError(f"{program} ended:\n{tail(folder / f'{program}.log')}")
             try:
-                # The lone server is never ready: it waits for the core objects that it does not serve.
+                # apiextensions-apiserver alone never gets ready: it waits for core objects, which it does not
+                # serve.
                 return client.get("/readyz" if whole else "/healthz").status_code == 200
             except httpx.TransportError:
                 return False
@@ -109,7 +110,8 @@ def _server(
         f"--client-ca-file={authority.certificate}",
         f"--tls-cert-file={serving.certificate}",
         f"--tls-private-key-file={serving.key}",
-        # There is no cluster behind it to ask: it asks itself, and an administrator needs no answer.
+        # There is no kube-apiserver to delegate authentication and authorization to. Its own address is
+        # given, and is never asked about an administrator.
         "--authentication-skip-lookup",
         f"--authentication-kubeconfig={kubeconfig}",
         f"--authorization-kubeconfig={kubeconfig}",
@@ -140,7 +142,7 @@ def _whole_server(binaries: Path, url: str, etcd: str, authority: Authority, ser
 
 
 def _start(stack: ExitStack, folder: Path, command: Sequence[str]) -> "subprocess.Popen[bytes]":
-    """Start a program that ends with the block, and with this process however that ends."""
+    """Start a program that is stopped at the end of the block, and killed if this process dies."""
     log = stack.enter_context((folder / f"{Path(command[0]).name}.log").open("wb"))
     process = subprocess.Popen(
         ["setpriv", "--pdeathsig", "KILL", *command],

@@ -1,4 +1,4 @@
-"""Objects for the modern server."""
+"""Helpers for tests with the current API server."""
 
 from copy import deepcopy
 from typing import Any
@@ -20,14 +20,14 @@ Object = dict[str, Any]
 
 
 def named(**spec: Any) -> Object:
-    """Return a valid RFTJob of a name of its own, with ``spec`` fields replaced."""
+    """Return a valid RFTJob with a unique name and these fields of the spec."""
     document = deepcopy(manifest(**spec))
     document["metadata"]["name"] = f"job-{uuid4().hex[:8]}"
     return document
 
 
 def create(server: Server, document: Object) -> httpx.Response:
-    """Send an RFTJob as strictly as kubectl does."""
+    """Create an RFTJob with strict field validation, like kubectl."""
     return server.call("POST", f"{RFTJOBS}?fieldValidation=Strict", document)
 
 
@@ -37,7 +37,7 @@ def patch(server: Server, name: str, body: Object, subresource: str = "") -> htt
 
 
 def started(server: Server, phase: str = "Running", **spec: Any) -> str:
-    """Create an RFTJob, say in its status that it started, and return its name."""
+    """Create an RFTJob with a status that says that it started; return its name."""
     answer = create(server, named(**spec))
     assert answer.status_code == 201, answer.text
     name = str(answer.json()["metadata"]["name"])
@@ -47,6 +47,6 @@ def started(server: Server, phase: str = "Running", **spec: Any) -> str:
 
 
 def apply(server: Server, document: Object, manager: str) -> httpx.Response:
-    """Apply a part of an RFTJob, server-side, as ``manager``."""
+    """Apply a part of an RFTJob server-side, as field manager ``manager``."""
     path = f"{RFTJOBS}/{document['metadata']['name']}?fieldManager={manager}"
     return server.call("PATCH", path, document, APPLY_PATCH)

@@ -1,4 +1,4 @@
-"""What a current API server does with the CRD: it refuses by CEL what the models refuse."""
+"""A current API server with the CRD: its CEL rules refuse the same objects as the models."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from tests.modern.server import Server
 from tests.modern.support import RFTJOBS, Object, apply, create, named, patch, started
 from tests.violations import VIOLATIONS, Violation
 
-# The first test waits for the server, which may have to be built.
+# The first test includes the time to build the server, if it is not cached.
 pytestmark = [pytest.mark.modern, pytest.mark.timeout(60, func_only=True)]
 
 TEXTS = [
@@ -134,7 +134,7 @@ def test_placement_may_change_only_while_nothing_runs(
     refused = patch(server, name, {"spec": change})
     assert refused.status_code == 422, refused.text
     assert f"spec.{next(iter(change))} {ONLY_SUSPENDED}" in message(refused)
-    # The pod may be alive until the operator says otherwise.
+    # The pod may still run until the operator sets the phase Suspended.
     assert patch(server, name, {"spec": {"suspend": True}}).status_code == 200
     assert patch(server, name, {"spec": change}).status_code == 422
     assert patch(server, name, {"status": {"phase": "Suspended"}}, "/status").status_code == 200
@@ -187,7 +187,7 @@ def test_server_side_apply_merges_graders_by_name(server: Server, installed: htt
     answer = apply(server, addition, "reviewer")
     assert answer.status_code == 200, answer.text
     assert [g["name"] for g in answer.json()["spec"]["graders"]] == ["right", "style"]
-    # Each manager's later apply leaves the other's grader alone.
+    # When a manager applies again, the other manager's grader stays.
     answer = apply(server, whole, "team")
     assert [g["name"] for g in answer.json()["spec"]["graders"]] == ["right", "style"]
     conflicting = {**addition, "spec": {"graders": [{"name": "right", "math": {}}]}}

@@ -1,4 +1,4 @@
-"""A current API server, which has CEL and refuses unknown fields, judges as the models do."""
+"""A current API server, with CEL and strict field validation, accepts the same objects as the models."""
 
 from collections import Counter
 
@@ -15,13 +15,13 @@ pytestmark = [pytest.mark.modern, pytest.mark.timeout(300, func_only=True)]
 
 
 class DefaultNamespace:
-    """The server as a gate asks it."""
+    """The server, with the interface that the parity tests use."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
 
     def call(self, method: str, path: str, body: Object | None = None) -> Object:
-        """Send one request; ``{}`` in the path is the namespace."""
+        """Send one request; ``{}`` in the path stands for the namespace."""
         answer = self._server.call(method, f"/{path.format('default')}", body)
         if answer.is_error:
             raise ClusterError(answer.status_code, str(answer.json().get("message")))

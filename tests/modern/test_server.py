@@ -1,4 +1,4 @@
-"""The server and its etcd end with whoever started them."""
+"""The server and its etcd end with the process that started them."""
 
 import os
 import signal
