@@ -1,1 +1,1 @@
-"""A run with real vLLM that is killed again and again ends as one that was left alone."""
+"""Checks that a run with real vLLM that is killed repeatedly ends like an undisturbed run."""

@@ -17,13 +17,14 @@ from tests.resume.runs import checkpoints, digest, left, prepare, start
 
 
 def main() -> int:
-    """Run; 1 when anything differs."""
+    """Run both runs; return 1 when anything differs."""
     options = _parser().parse_args()
     with kept(options.folder) as name:
         alone, killed = Path(name) / "alone", Path(name) / "killed"
         seconds = whole(alone, options.steps)
         print(f"left alone: {options.steps} steps in {seconds:.0f} s", flush=True)
-        # Gaps of an eighth of the run on average, each with a start in it: the run outlasts ten.
+        # Kills are on average an eighth of the run's time apart. Each also costs a start, so the run lasts
+        # for ten.
         options.latest = options.latest or seconds / 4
         wrong = list(strike(killed, alone, options)) or list(differences(alone, killed))
         print("\n".join(wrong) or "nothing differs")
@@ -31,7 +32,7 @@ def main() -> int:
 
 
 def kept(folder: Path | None) -> AbstractContextManager[str]:
-    """Return where the runs go: ``folder``, which stays, or one that goes with them."""
+    """Return the folder of the runs: ``folder``, which is kept, or a temporary one."""
     if folder is None:
         return tempfile.TemporaryDirectory(prefix="rft-resume-")
     folder.mkdir(parents=True)
@@ -39,24 +40,24 @@ def kept(folder: Path | None) -> AbstractContextManager[str]:
 
 
 def differences(alone: Path, killed: Path) -> Iterator[str]:
-    """Yield in what two runs differ that ended well."""
+    """Yield the parts in which two successful runs differ."""
     one, other = left(alone), left(killed)
     print(f"compared: {', '.join(one)}")
     yield from (f"{part} differs" for part in one if one[part] != other[part])
 
 
 class Attempts:
-    """The attempt that runs."""
+    """The current attempt, and the start of the next one."""
 
     def __init__(self, config: Path, log: IO[bytes]) -> None:
-        """Start the first one."""
+        """Start the first attempt."""
         self._config, self._log = config, log
         self.trainer = start(config, log)
 
     def ends_within(self, seconds: float | None) -> int | None:
-        """Return how the run ended by itself before so long, if it did.
+        """Return the exit code if the run ends by itself within ``seconds``, else None.
 
-        A sampler that is killed while it starts ends its attempt, and a Job would start the next one.
+        A sampler that is killed during its start ends the attempt. The next one is then started, as by a Job.
         """
         deadline = None if seconds is None else time.monotonic() + seconds
         while True:
@@ -70,13 +71,13 @@ class Attempts:
             self.again()
 
     def again(self) -> None:
-        """Start the next one where the last has ended."""
+        """Wait for the end of the attempt and start the next one."""
         self.trainer.wait()
         self.trainer = start(self._config, self._log)
 
 
 def whole(folder: Path, steps: int) -> float:
-    """Run without a fault and return the seconds."""
+    """Make a run without faults and return its duration in seconds."""
     began = time.monotonic()
     config = prepare(folder, steps)
     with (folder / "log").open("wb") as log:
@@ -87,12 +88,12 @@ def whole(folder: Path, steps: int) -> float:
 
 
 def told(folder: Path) -> str:
-    """Return the end of a run's log."""
+    """Return the last part of a run's log."""
     return (folder / "log").read_text()[-4000:]
 
 
 def strike(folder: Path, alone: Path, options: argparse.Namespace) -> Iterator[str]:
-    """Kill trainer or sampler until that was done often enough; then let the run end. Yield what is wrong."""
+    """Kill trainer or sampler ``options.kills`` times, then let the run end. Yield what is wrong."""
     config = prepare(folder, options.steps)
     with (folder / "log").open("wb") as log:
         attempts = Attempts(config, log)
@@ -109,7 +110,8 @@ def strike(folder: Path, alone: Path, options: argparse.Namespace) -> Iterator[s
 def _strikes(attempts: Attempts, folder: Path, alone: Path, options: argparse.Namespace) -> Iterator[str]:
     draw = random.Random(options.seed)
     expected = {step: digest(path) for step, path in checkpoints(alone).items()}
-    # Written again after the last evaluation, so there are two of it; the end is compared by itself.
+    # The last step's checkpoint is written twice, the second time after the last evaluation. The ends of the
+    # runs are compared separately.
     del expected[options.steps]
     print(
         "| kill | of | seconds after the one before | newest checkpoint | all equal the undisturbed run's |"
@@ -143,7 +145,7 @@ def unlike(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
 
 
 def struck(trainer: subprocess.Popen[bytes], folder: Path, draw: random.Random) -> str:
-    """Kill the sampler or the trainer, as drawn; the trainer where there is no sampler yet."""
+    """Kill the sampler or the trainer, chosen at random; the trainer if there is no sampler yet."""
     if draw.random() < 0.5 and reap(folder):
         return "sampler"
     trainer.kill()

@@ -1,4 +1,4 @@
-"""The run that is killed: what it is given, how it is started, and what it leaves."""
+"""The runs that are compared: their configuration, their start, and the files that they leave."""
 
 import hashlib
 import json
@@ -46,7 +46,7 @@ def spec(model: Path, steps: int) -> dict[str, Any]:
 
 
 def prepare(folder: Path, steps: int) -> Path:
-    """Write what a run in ``folder`` is given; return its configuration."""
+    """Write the rows and the configuration of a run in ``folder``; return the configuration's path."""
     folder.mkdir(parents=True)
     rows = [
         {"messages": [{"role": "user", "content": f"What is {a} + {b}?"}], "answer": str(a + b)}
@@ -78,16 +78,16 @@ def start(config: Path, log: IO[bytes]) -> subprocess.Popen[bytes]:
 
 
 def checkpoints(folder: Path) -> dict[int, Path]:
-    """Return the checkpoints that are there, by step."""
+    """Return the existing checkpoints by step."""
     found = (folder / "checkpoints").glob("step-*")
     return {int(path.name.removeprefix("step-")): path for path in sorted(found)}
 
 
 def digest(checkpoint: Path) -> dict[str, str]:
-    """Return what a checkpoint restores, by part, as hashes. Raises what reading half a file raises."""
+    """Return a hash for each part of a checkpoint. Raises the error of reading an incomplete file."""
     saved = torch.load(checkpoint / "training.pt", map_location="cpu", weights_only=False)
     state = json.loads((checkpoint / "state.json").read_text())
-    # Time passes, and an adapter's name that a sampler may have loaded is never used again.
+    # These two differ: time passes, and after a kill an adapter version is skipped, never used again.
     del state["gpu_seconds"], state["adapter_version"]
     weights = (checkpoint / "adapter" / "adapter_model.safetensors").read_bytes()
     parts = {name: _flat(saved[name]) for name in ("adapter", "optimizer", "schedule", "torch_rng")}
@@ -113,7 +113,7 @@ def _hash(data: bytes) -> str:
 
 
 def left(folder: Path) -> dict[str, Any]:
-    """Return what a run that has ended is compared by."""
+    """Return the parts of an ended run that are compared."""
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     tokens = {path.name: json.loads(path.read_text()) for path in (folder / "rollouts").glob("tokens-*")}
     return {

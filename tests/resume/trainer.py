@@ -1,4 +1,4 @@
-"""The trainer, which also writes down which tokens each rollout has: the records hold their text."""
+"""The trainer, which also saves the tokens of each rollout, as the normal records have only the text."""
 
 import json
 import sys
@@ -12,7 +12,7 @@ from rft_trainer.sampling import Group
 
 
 def save_with_tokens(folder: Path, step: int, groups: Sequence[Group]) -> None:
-    """Save the rollouts of a step, and their tokens beside them."""
+    """Save the rollouts of a step, and their tokens in a file beside them."""
     save_rollouts(folder, step, groups)
     tokens = [list(rollout.generated.token_ids) for group in groups for rollout in group.rollouts]
     (folder / f"tokens-{step:06d}.json").write_text(json.dumps(tokens))
