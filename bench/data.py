@@ -1,9 +1,9 @@
-"""How long a large dataset keeps a run from its first step, and what it holds meanwhile, as a table.
+"""Measures how long a large dataset delays the first step of a run, and how much memory it takes.
 
-`make bench-data` writes a file of 10 GB beside the system's temporary files, opens it as the trainer does,
-with the example model's tokenizer, lays out ten steps, and removes it. Once with nothing known of the file,
-which is read from the disk then, and once as a resumed run does. `--gigabytes` and `--folder` choose
-another size and place.
+`make bench-data` writes a file of 10 GB into the system's folder for temporary files. It opens the file like
+the trainer, with the example model's tokenizer, chooses the prompts of ten steps, and removes the file. It
+does so twice: first without an index and without the file in the kernel's cache, then like a resumed run,
+with an index. `--gigabytes` and `--folder` change size and place. The result is a table.
 """
 
 import argparse

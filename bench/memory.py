@@ -373,7 +373,7 @@ def _random(
 
 
 def save_tokenizer(target: Path, vocabulary: int) -> None:
-    """Write a tokenizer of so many words, and a template that adds nothing, beside a model."""
+    """Write a tokenizer of ``vocabulary`` words, with a chat template that adds no tokens."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

@@ -16,7 +16,7 @@ NAME = "deleted"
 # The trainer checkpoints, and then tells an operator that is away about it for a minute.
 GONE_SECONDS = 180.0
 AWAY_SECONDS = 180.0
-"""A pod has 30 s to end, and a node that does much else at the same time tells of it late."""
+"""Longest wait for the end of the operator: its pod has 30 s, and a busy node reports the end late."""
 CLAIM = {"claimTemplate": {"size": "1Gi", "retain": False}}
 
 

@@ -1,4 +1,4 @@
-"""A job that trains and is preempted by Kueue, checkpoint and all, ends as one that was left alone."""
+"""A job that Kueue preempts while it trains resumes from its checkpoint and ends like an undisturbed one."""
 
 import json
 import os

@@ -1,6 +1,7 @@
-"""The installed operator gets by with the rights of its chart; that none is too many is tested without pods.
+"""No request of the installed operator is refused: the rights of its chart are enough.
 
-Last by its name: the audit log then holds what the operator did for all the others.
+That none of the rights is superfluous is tested elsewhere, without pods. By its name this file comes late, so
+that the audit log has the operator's requests during the tests before it.
 """
 
 import pytest

@@ -34,7 +34,7 @@ class Proxy:
         self.silent: str | None = None
         """What the request line of a silent connection contains; empty: every one is silent."""
         self.watches: Counter[str] = Counter()
-        """Watches that were asked for, by the plural of what they watch."""
+        """Number of watch requests, by the plural name of the resource."""
         self._port = 0
         self._ready = threading.Event()
         self._loop = asyncio.new_event_loop()

@@ -1,6 +1,6 @@
-"""With a real Kueue: why a job waits, in the words that its user reads, and how soon.
+"""Jobs in a real Kueue: the status says why a job waits, and it says so soon.
 
-The pods of these jobs fit no node, which Kueue does not mind: it counts what they ask for.
+No node has room for the pods of these jobs. That is no problem for Kueue, which only counts their requests.
 """
 
 import time

@@ -20,11 +20,11 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.cluster
 TIMEOUT = "60s"
 STILL_SECONDS = 2.0
-"""Helm's watch tells of a change within a fraction of it."""
+"""Seconds of waiting to see that Helm still waits; its watch gets a change much sooner."""
 
 
 class Release:
-    """A Helm release that is one RFTJob, and what ``helm --wait`` says of it."""
+    """A Helm release of a single RFTJob, installed with ``helm --wait``."""
 
     def __init__(self, api: Api, kubeconfig: Path, folder: Path, manifest: Object) -> None:
         self.api, self.manifest = api, manifest

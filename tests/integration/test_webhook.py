@@ -1,4 +1,4 @@
-"""The webhook on this machine, asked by a real API server: refusals, warnings, and its absence."""
+"""The webhook on this machine, called by a real API server: refusals, warnings, and what if it is down."""
 
 import base64
 import json
@@ -35,7 +35,7 @@ SECRET = "webhook-tls"
 SELECTED = {"rft.dev/test": "webhook"}
 DENIED = 'admission webhook "rftjobs.rft.dev" denied the request: '
 WITHOUT_STORAGE: Object = {"storage": {}}
-"""Breaks a rule across fields, which the schema cannot say."""
+"""A spec that breaks a rule about several fields, which the schema cannot check."""
 
 
 class Answer:

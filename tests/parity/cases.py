@@ -54,7 +54,7 @@ class Case:
     rule: str = ""
     """Name of the rule across fields that it breaks."""
     or_at: str | None = None
-    """Path that a refusal may name instead."""
+    """Another path that a refusal may name instead of ``refused_at``."""
     across_fields: bool = False
     """Whether it breaks, or just keeps, a rule across fields."""
 

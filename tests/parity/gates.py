@@ -31,7 +31,7 @@ from tests.parity.cases import Case, Sight, sample
 Object = dict[str, Any]
 ALL_RULES = frozenset(rule.name for rule in rules.RULES)
 LIST_MAP_RULES = frozenset({"grader_names_are_unique"})
-"""Rules that a structural schema can say: the keys of a list that is a map."""
+"""Rules that a structural schema enforces, because unique keys are part of lists of type map."""
 _CLI_BATCH = 100
 _THREADS = 8
 

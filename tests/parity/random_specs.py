@@ -32,7 +32,7 @@ def manifests() -> st.SearchStrategy[Object]:
 
 @cache
 def _objects(model: type[Model], depth: int) -> st.SearchStrategy[Object]:
-    """Return objects: the sample with up to four fields replaced, now and then a field nobody knows."""
+    """Return objects: the sample with up to four fields replaced, and rarely an unknown field."""
     fields = {alias(name, info): kind_of(info) for name, info in model.model_fields.items()}
     if not fields:
         return st.just({})
@@ -42,7 +42,7 @@ def _objects(model: type[Model], depth: int) -> st.SearchStrategy[Object]:
 
 
 def _assembled(model: type[Model], given: Object, chance: int) -> Object:
-    """Return the object; of a hundred, a few have a field nobody knows, or break "exactly one"."""
+    """Return the object. For ``chance`` 0 to 4 of 99 it may have an unknown field or break "exactly one"."""
     group = [alias(name, model.model_fields[name]) for name in ALTERNATIVES.get(model, ())]
     if chance == 0:
         return {**sample(model, given), "noSuchField": 1}
@@ -57,7 +57,7 @@ def _assembled(model: type[Model], given: Object, chance: int) -> Object:
 
 
 def _values(kind: Kind, depth: int) -> st.SearchStrategy[Any]:
-    """Return mostly valid values; one of ten from around the edges, valid or not, and rarely null."""
+    """Return mostly valid values; one of ten is near a bound, valid or not, and a few are null."""
     tried = [value for value in values(kind) if not value.takes & _NOT_SENT]
     valid = [value for value in tried if value.below is None]
     edges = st.sampled_from(_short(tried)).map(lambda value: value.value)
@@ -67,7 +67,7 @@ def _values(kind: Kind, depth: int) -> st.SearchStrategy[Any]:
 
 
 def _short(tried: list[Value]) -> list[Value]:
-    """Leave out the very long ones, which only take time."""
+    """Leave out very long values, which only take time."""
     return [value for value in tried if len(repr(value.value)) < 2000]
 
 

@@ -1,6 +1,7 @@
-"""``python -m tests.trainer.recorded_run --config FILE``: the trainer, whose vLLM writes down its requests.
+"""``python -m tests.trainer.recorded_run --config FILE``: the trainer, with a vLLM that records its requests.
 
-A process of its own, as in a pod: in pytest's, torch is there before the trainer can set how threads wait.
+It needs its own process, as in a pod. The trainer sets how OpenMP threads wait before it imports torch, and
+in pytest's process torch is imported already.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""What a few prompts of the base model foretell."""
+"""Preflight: findings from the rewards of a few prompts before training."""
 
 from collections.abc import Sequence
 from pathlib import Path

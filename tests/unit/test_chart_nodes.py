@@ -1,4 +1,4 @@
-"""The right to read nodes: given by default, small, and not given where it is not wanted."""
+"""The chart's RBAC rule for nodes: by default the operator may list them only, and it can be turned off."""
 
 from typing import Any
 

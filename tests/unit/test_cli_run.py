@@ -78,7 +78,7 @@ spec:
 
 @pytest.fixture
 def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A manifest, and a child that finds the stand-in under the trainer's name."""
+    """A manifest; the child process of ``rft run`` imports a fake ``rft_trainer`` in place of the trainer."""
     package = tmp_path / "path" / "rft_trainer"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()

@@ -1,4 +1,4 @@
-"""From nodes to the job: what is planned for, where the pod lands, and what is said where it does not."""
+"""Placement: for which kind of GPU a job is planned, where its pod runs, and why it is unschedulable."""
 
 import json
 from dataclasses import replace

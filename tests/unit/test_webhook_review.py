@@ -1,4 +1,4 @@
-"""What the webhook answers: every problem at once, advice as warnings, and nobody locked out."""
+"""The webhook's responses: all problems at once, advice as warnings, and no stored job is locked."""
 
 import copy
 from datetime import UTC, datetime
