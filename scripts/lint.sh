@@ -21,6 +21,7 @@ check "import-linter" $bin/lint-imports
 check "references" $bin/python scripts/references.py
 check "generated files" $bin/python -m rft_api.export --check
 check "table of plans" $bin/python -m rft_planner.table --check
+check "picture" $bin/python scripts/picture.py --check
 for script in scripts/*.sh .ci/run; do check "bash -n $script" bash -n "$script"; done
 
 if [ ${#failed[@]} -ne 0 ]; then
