@@ -126,6 +126,19 @@ def test_only_a_sampler_that_the_kernel_killed_ran_out_of_memory(tmp_path: Path)
     assert limits.after_kills(other, given, kills - 1) is other
 
 
+def test_a_sampler_whose_cache_has_no_room_ran_out_of_memory_too(tmp_path: Path) -> None:
+    said = (
+        "Available memory on node 0 (0.1/1.0 GiB) on kv cache allocation is less than requested memory for kv"
+    )
+    refused = SamplerError(f"vLLM ended while starting: ValueError: {said}")
+    found = limits.after_kills(
+        refused, config(tmp_path, least_memory="4000Mi"), machine.out_of_memory_kills()
+    )
+    assert isinstance(found, MemoryExhausted)
+    assert "KV cache has no room" in str(found)
+    assert "needs at least 4000Mi" in str(found)
+
+
 @pytest.fixture
 def group() -> Iterator[Path]:
     """A memory group of 96 MiB."""

@@ -17,13 +17,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from rft_api.parameters import Dtype, Training
 from rft_planner.precision import WIDTHS
 from rft_trainer import models
+from rft_trainer.errors import SamplerError
 from rft_trainer.export import merge
 from rft_trainer.layout import Row, Sample, build
 from rft_trainer.logprobs import Filter, token_logprobs
 from rft_trainer.policy import Policy, PolicyOptions
 from rft_trainer.rollout.engine import Generated, Request, SamplingParameters, rollout_seed
 from rft_trainer.rollout.vllm_engine import VllmEngine
-from rft_trainer.rollout.vllm_server import _MARKER, ServerOptions
+from rft_trainer.rollout.vllm_server import _MARKER, ServerOptions, VllmServer
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
@@ -172,3 +173,15 @@ def answers(model: Any, prompts: list[list[int]]) -> list[list[int]]:
         written = model.generate(torch.tensor([prompt]), max_new_tokens=16, do_sample=False)
         made.append(written[0, len(prompt) :].tolist())
     return made
+
+
+def test_a_server_without_room_for_its_cache_says_so_first(folder: Path, tmp_path: Path) -> None:
+    options = ServerOptions(
+        model=folder, context_length=128, lora_rank=8, run_dir=tmp_path, kv_cache_bytes=2**50
+    )
+    with closing(VllmServer(options)) as server:
+        server.start()
+        with pytest.raises(
+            SamplerError, match=r"^vLLM ended while starting: ValueError: Available memory on node"
+        ):
+            server.wait_until_ready()

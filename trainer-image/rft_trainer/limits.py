@@ -5,6 +5,8 @@ from rft_planner.sizes import mib, quantity
 from rft_trainer import machine
 from rft_trainer.errors import ConfigurationError, MemoryExhausted, SamplerError
 
+_NO_ROOM = "Available memory on node"
+"""How vLLM's error begins where its KV cache does not fit into what is left below the memory limit."""
 _LOWER = "spec.training.maxContextLength, spec.training.loraRank or spec.sampling.numRollouts"
 
 
@@ -29,17 +31,23 @@ def refuse_too_little(config: RunConfig, limit: int | None = None) -> None:
 
 
 def after_kills(error: Exception, config: RunConfig, kills: int) -> Exception:
-    """Return the error that ended the run: MemoryExhausted where the kernel killed the sampler for memory.
+    """Return the error that ended the run: MemoryExhausted where the sampler had too little memory.
 
-    ``kills`` is the value of the kernel's counter of such kills when the attempt began.
+    Then the kernel killed it, or vLLM saw that its KV cache has no room. ``kills`` is the value of the
+    kernel's counter of such kills when the attempt began.
     """
-    if not isinstance(error, SamplerError) or machine.out_of_memory_kills() <= kills:
+    if not isinstance(error, SamplerError):
+        return error
+    if machine.out_of_memory_kills() > kills:
+        what = "the kernel ended the sampler at"
+    elif _NO_ROOM in str(error):
+        what = "the sampler's KV cache has no room below"
+    else:
         return error
     plan = config.plan
     limit = machine.memory_limit()
     held = f" of {mib(limit)}" if limit is not None else ""
     needed = f"; the plan needs at least {plan.least_memory}" if plan and plan.least_memory else ""
     return MemoryExhausted(
-        f"the kernel ended the sampler at the container's memory limit{held}{needed}: raise"
-        f" spec.resources.memory, or lower {_LOWER}"
+        f"{what} the container's memory limit{held}{needed}: raise spec.resources.memory, or lower {_LOWER}"
     )

@@ -5,6 +5,7 @@ seeded requests reproducible; docs/how-a-run-works.md says where they are.
 """
 
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -32,6 +33,7 @@ _IN_THE_ENGINE = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 """The executor by its class path: vLLM replaces "uni" by "mp" on the CPU, only to set OpenMP's variables."""
 _MARKER = "RFT_SAMPLER_OF"
 _START_SECONDS = 900.0
+_ENGINE_ERROR = re.compile(r"\(EngineCore\b.*?\b(\w+(?:Error|Exception): .+)")
 _END_SECONDS = 30.0
 """Longest wait in seconds for killed processes to release their memory."""
 
@@ -69,6 +71,8 @@ class VllmServer:
         self.socket = self._folder / "vllm.sock"
         self.api_key = secrets.token_urlsafe(24)
         self.log_file = options.run_dir / "logs" / "vllm.log"
+        self._log_start = 0
+        """Where the part of the log begins that the present process writes, in bytes."""
 
     def start(self) -> None:
         """Start the process; it can be used when ``wait_until_ready`` returns."""
@@ -76,6 +80,7 @@ class VllmServer:
         self.socket.unlink(missing_ok=True)
         self.log_file.parent.mkdir(parents=True, exist_ok=True)
         with self.log_file.open("ab") as log:
+            self._log_start = log.tell()
             self._process = subprocess.Popen(
                 [sys.executable, guard.__file__, *command(self._options, self.socket)],
                 # A killed vLLM leaves sockets and rendezvous files in TMPDIR; ``close`` removes this folder.
@@ -107,7 +112,7 @@ class VllmServer:
                 if should_stop():
                     raise Preempted("asked to stop while vLLM was starting")
                 if not self.alive():
-                    raise SamplerError(f"vLLM ended while starting:\n{self.log_tail()}")
+                    raise SamplerError(f"vLLM ended while starting: {self._cause()}\n{self.log_tail()}")
                 with suppress(httpx.TransportError):
                     if (
                         _listens(self.socket)
@@ -116,6 +121,12 @@ class VllmServer:
                         return
                 time.sleep(0.2)
         raise SamplerError(f"vLLM did not answer within {_START_SECONDS:.0f} s:\n{self.log_tail()}")
+
+    def _cause(self) -> str:
+        try:
+            return cause(self.log_file.read_bytes()[self._log_start :].decode(errors="replace"))
+        except OSError:
+            return ""
 
     def log_tail(self, lines: int = 20) -> str:
         """Return the last lines of the server's log."""
@@ -142,6 +153,15 @@ class VllmServer:
         """Stop the server and remove the folder of its socket."""
         self.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def cause(log: str) -> str:
+    """Return the last error that vLLM's engine logged, "" for none.
+
+    The engine is a process of its own, and the server's last lines say only that it ended.
+    """
+    found = [match[1] for line in log.splitlines() if (match := _ENGINE_ERROR.match(line))]
+    return found[-1] if found else ""
 
 
 def _listens(path: Path) -> bool:
