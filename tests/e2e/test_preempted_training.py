@@ -20,6 +20,7 @@ from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.kueue, pytest.mark.timeout(1200)]
 PREEMPTIONS = int(os.environ.get("RFT_PREEMPTIONS", "1"))
+READER = "preempted-reader"
 QUOTA = "500m"
 """Of CPU: enough for one job of 300m, not for two."""
 
@@ -53,10 +54,12 @@ def kueue(kubectl: Kubectl, api: Api) -> Iterator[Kueue]:
 @pytest.fixture
 def place(kubectl: Kubectl) -> Iterator[None]:
     """The volume of the runs, and a pod that reads it."""
-    kubectl.apply(*prerequisites(), reader())
-    wait_until("the reader runs", lambda: kubectl.get("pod", "reader")["status"]["phase"] == "Running", 120)
+    pod = reader()
+    pod["metadata"]["name"] = READER
+    kubectl.apply(*prerequisites(), pod)
+    wait_until("the reader runs", lambda: kubectl.get("pod", READER)["status"]["phase"] == "Running", 120)
     yield
-    kubectl.run("delete", "pod", "reader", "--ignore-not-found", "--wait=false")
+    kubectl.run("delete", "pod", READER, "--ignore-not-found", "--wait=false")
 
 
 def queued(api: Api, name: str) -> Run:
@@ -106,7 +109,7 @@ def left(kubectl: Kubectl, run: Run) -> Object:
     folder = status["output"]["folder"]
 
     def ask(*command: str) -> str:
-        return kubectl.run("exec", "reader", "--", *command).stdout
+        return kubectl.run("exec", READER, "--", *command).stdout
 
     rows = [json.loads(line) for line in ask("cat", f"{folder}/metrics.jsonl").splitlines()]
     weights = ask("sha256sum", f"{folder}/adapter/adapter_model.safetensors").split()[0]
