@@ -158,7 +158,7 @@ def classify(pod: Pod, plan: Plan | None) -> Failure:
         failure = check(Case(pod, plan))
         if failure is not None:
             return failure
-    raise AssertionError("the last check of the chain always answers")
+    raise AssertionError("the last check of CHAIN must return a Failure for every pod")
 
 
 def image_pull(pod: Pod) -> Hindrance | None:

@@ -214,7 +214,7 @@ def _of_baseline(facts: Facts) -> dict[str, Any]:
 
 
 def _without_old_baseline(facts: Facts) -> Mapping[str, Any]:
-    """Return the status, less the comparison with a baseline that is not named any more."""
+    """Return the status; without ``status.baseline`` where the RFTJob names no baseline any more."""
     if baseline.named_in(facts.document) is not None:
         return facts.status
     return {name: value for name, value in facts.status.items() if name != "baseline"}

@@ -1,4 +1,8 @@
-"""CPU and memory of the trainer's container: comfortable, or as small as was asked for, or refused."""
+"""CPU and memory of the trainer's container.
+
+By default there is enough for the largest micro-batch. The spec may ask for less, down to what one sequence
+at a time needs; less than that is refused.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -33,10 +33,10 @@ INTERPRETERS = {"trainer": 425 * MIB, "vllm": 1040 * MIB}
 """Processes that imported what theirs does and hold no model: python with torch, transformers and peft;
 vLLM's API server and engine with their helpers. Measured by ``bench/memory.py --baselines``."""
 SHARED_LIBRARIES = 30 * MIB
-"""What of the trainer's libraries vLLM's processes account for where they map the same files."""
+"""The part of the trainer's libraries that is counted for vLLM, because its processes map the same files."""
 GENERATION_KERNELS = 60 * MIB
-"""What the trainer's process holds more where it generates in bfloat16: kernels that oneDNN compiles for
-numbers of sequences. In float32 MKL has its own ready. From ``--baselines`` in both dtypes."""
+"""Additional memory of a trainer that generates in bfloat16: oneDNN compiles a kernel for each number of
+sequences. In float32 MKL has kernels of its own. From ``--baselines`` in both dtypes."""
 TOKENIZERS = {"trainer": 1024, "vllm": 3400}
 """For each entry of the vocabulary: a tokenizer in the trainer, and one each in vLLM's API server and engine.
 From their sizes with vocabularies of 4,000, 32,000 and 64,000 words, and of SmolLM2."""
@@ -236,10 +236,10 @@ def backward_peak(shape: Shape, run: HostRun, tokens: int) -> float:
 def logits_chunk(shape: Shape, run: HostRun, tokens: int) -> float:
     """Logits of one chunk: N · V · 12 bytes; 20 with a reference or without a filter; 38 where top-p sorts.
 
-    As they come, scaled, and a gradient; the reference's, or the whole vocabulary's entropy, beside those
-    that are kept; sorted values with 64-bit indices, gathered ones, and their gradients. Peaks of torch's
-    allocations in its profiler, the same in both dtypes: in bfloat16 the logits come in 2 bytes, are made
-    float32, and the first are let go.
+    12 bytes: the logits, the scaled logits, and a gradient. 8 more: the reference's logits, or the entropy
+    over the whole vocabulary. 26 more for top-p: sorted values with 64-bit indices, gathered values, and
+    their gradients. These are the peaks of torch's allocations in its profiler. They are the same in both
+    dtypes: in bfloat16 the logits of 2 bytes are converted to float32 and freed.
     """
     each = 38 if run.sorts else 20 if run.reference or run.unfiltered else 12
     return each * min(tokens, LOGITS_CHUNK_TOKENS) * shape.vocabulary

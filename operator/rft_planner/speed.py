@@ -117,7 +117,7 @@ def cache_read(shape: Shape, speed: Speed, lengths: Lengths) -> float:
 
 
 def sampling_flops(shape: Shape, lengths: Lengths, prompts: float, completions: float) -> float:
-    """Operations for every prompt once and for every completion; a token looks at what stands before it."""
+    """Floating-point operations to compute each prompt once and each completion, with causal attention."""
     prompt, completion = lengths.prompt, lengths.completion
     prefill = attention_flops(shape, prompt, prompt / 2)
     decode = attention_flops(shape, completion, prompt + completion / 2)
