@@ -12,92 +12,57 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+
+from tests.cluster import leftovers
+from tests.cluster.layout import default_layout
+from tests.cluster.processes import all_processes
+from tests.cluster.shell import run, succeeds
 
 ROOT = Path(__file__).parents[1]
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 QUIET_SECONDS = 90.0
 """How long what was started may take to end."""
 ENGINES = re.compile(r"docker0|br-[0-9a-f]+|DOCKER|[Dd]ocker")
-"""Links, chains and rules of a Docker engine: they stay until the machine restarts."""
+"""Links, routes, rules and cgroups of a Docker engine: they stay until the machine restarts."""
+OF_ENGINES = ("links", "routes", "iptables rules", "cgroups")
 
 
-def _lines(*command: str) -> set[str]:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return set()
-    return set(done.stdout.splitlines()) if done.returncode == 0 else set()
-
-
-def containers() -> set[str]:
+def containers() -> list[str]:
     """Return the containers of the engine that answers, if one does."""
-    return _lines("docker", "ps", "--all", "--format", "{{.Names}}")
+    if not succeeds("docker", "info"):
+        return []
+    return run("docker", "ps", "--all", "--format", "{{.Names}}").splitlines()
 
 
-def processes() -> set[str]:
-    """Return every process with a program, as number and command."""
-    found = set()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            try:
-                words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            except OSError:
-                continue
-            if words.strip():
-                found.add(f"{entry.name} {words[:120]}")
+def processes() -> list[str]:
+    """Return every process with a program but this one, as number and command."""
+    found = []
+    for pid in all_processes():
+        with suppress(OSError):
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if words.strip() and pid != os.getpid():
+                found.append(f"{pid} {words[:120]}")
     return found
 
 
-def mounts() -> set[str]:
-    """Return the mount points."""
-    return {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
+def snapshot() -> leftovers.Snapshot:
+    """Return all that a run might leave behind: what a node might, containers, and processes."""
+    node = leftovers.snapshot(default_layout())
+    return {**node, "containers": containers(), "processes": processes()}
 
 
-def namespaces() -> set[str]:
-    """Return the network namespaces."""
-    return _lines("lsns", "--type", "net", "--noheadings", "--output", "NS")
-
-
-def links() -> set[str]:
-    """Return the network links."""
-    return {line.split(":")[1].strip() for line in _lines("ip", "-o", "link")}
-
-
-def rules() -> set[str]:
-    """Return the packet filter's rules, of either kind, without their counters."""
-    both = _lines("iptables-save") | _lines("iptables-legacy-save")
-    return {re.sub(r"\[\d+:\d+\]", "", line) for line in both if not line.startswith("#")}
-
-
-KINDS: dict[str, Callable[[], set[str]]] = {
-    "container": containers,
-    "process": processes,
-    "mount": mounts,
-    "network namespace": namespaces,
-    "link": links,
-    "iptables rule": rules,
-}
-
-
-def snapshot() -> dict[str, set[str]]:
-    """Return all that a run might leave behind."""
-    return {kind: look() for kind, look in KINDS.items()}
-
-
-def left_behind(before: dict[str, set[str]]) -> Iterator[str]:
-    """Yield what is there and was not there before."""
-    for kind, look in KINDS.items():
-        for one in sorted(look() - before[kind]):
-            if kind not in ("link", "iptables rule") or not ENGINES.search(one):
-                yield f"{kind}: {one}"
+def left_behind(before: leftovers.Snapshot) -> list[str]:
+    """Return what is there and was not there before, without what is a Docker engine's own."""
+    found = leftovers.differences(before, snapshot())
+    return [line for line in found if not (line.startswith(OF_ENGINES) and ENGINES.search(line))]
 
 
 def interrupted(moment: float, number: signal.Signals, log: Path) -> float:
     """Run ``make test`` for so long, interrupt it, and return after how many seconds it had ended."""
     with log.open("wb") as output:
-        run = subprocess.Popen(
+        started = subprocess.Popen(
             ["make", "test"],
             cwd=ROOT,
             stdout=output,
@@ -108,13 +73,13 @@ def interrupted(moment: float, number: signal.Signals, log: Path) -> float:
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         try:
-            run.wait(moment)
+            started.wait(moment)
             sys.exit(f"make test ended by itself within {moment:.0f} s: see {log}")
         except subprocess.TimeoutExpired:
             pass
         began = time.monotonic()
-        os.killpg(run.pid, number)
-        run.wait()
+        os.killpg(started.pid, number)
+        started.wait()
         return time.monotonic() - began
 
 
@@ -130,7 +95,7 @@ def main() -> int:
         moment, sent = draw.uniform(2.0, options.latest), SIGNALS[number % len(SIGNALS)]
         took = interrupted(moment, sent, options.log)
         deadline = time.monotonic() + QUIET_SECONDS
-        while (left := list(left_behind(before))) and time.monotonic() < deadline:
+        while (left := left_behind(before)) and time.monotonic() < deadline:
             time.sleep(1)
         failed = failed or bool(left)
         print(f"| {sent.name} | {moment:.0f} s | {took:.0f} s | {'; '.join(left) or 'nothing'} |", flush=True)
