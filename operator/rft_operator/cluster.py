@@ -136,7 +136,7 @@ class Cluster:
     def log(self, namespace: str, name: str, container: str, lines: int) -> str:
         """Return the last lines of a container's log."""
         query = {"container": container, "tailLines": str(lines), "limitBytes": str(MAX_LOG_BYTES)}
-        answer = self._send("GET", f"{self._path('Pod', namespace, name)}/log", query)
+        answer: bytes = self._request("GET", f"{self._path('Pod', namespace, name)}/log", query).data
         return answer.decode(errors="replace")
 
     def child(self, namespace: str, name: str) -> Json | None:
@@ -289,17 +289,7 @@ class Cluster:
         body: Json | None = None,
         patch_type: str = _MERGE_PATCH,
     ) -> Json:
-        return dict(json.loads(self._send(method, path, query, body, patch_type) or b"{}"))
-
-    def _send(
-        self,
-        method: str,
-        path: str,
-        query: Mapping[str, str] | None = None,
-        body: Json | None = None,
-        patch_type: str = _MERGE_PATCH,
-    ) -> bytes:
-        return bytes(self._request(method, path, query, body, patch_type).data)
+        return dict(json.loads(self._request(method, path, query, body, patch_type).data or b"{}"))
 
     def _request(
         self,
