@@ -1,5 +1,7 @@
-"""What a run computes on: the plan's GPUs, or the CPU where those are pretended."""
+"""What a run computes on (the plan's GPUs, or the CPU where those are pretended), and whether it repeats."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,11 +13,19 @@ from rft_api.runconfig import JobIdentity, RunConfig
 from rft_api.status import Plan
 from rft_api.validation import parse
 from rft_trainer.attempt import attempt
-from rft_trainer.device import on_this_machine
+from rft_trainer.device import on_this_machine, set_deterministic
 from rft_trainer.errors import ConfigurationError
 from tests.manifests import manifest
 
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+
+
+@pytest.fixture
+def as_before() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+    set_deterministic(False, "cpu")
 
 
 def config(tmp_path: Path, device: str = "cuda", gpus: int = 2) -> RunConfig:
@@ -61,3 +71,24 @@ def test_a_run_on_the_cpu_keeps_its_plan(tmp_path: Path) -> None:
 def test_another_device_cannot_be_asked_for(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="RFT_DEVICE=tpu"):
         on_this_machine(config(tmp_path), {"RFT_DEVICE": "tpu"})
+
+
+def test_gradients_of_an_index_that_occurs_often_repeat_in_a_deterministic_run(as_before: None) -> None:
+    """As in a policy whose rollouts share a prompt: each begins at the prompt's last hidden state."""
+    torch.set_num_threads(4)
+    draw = torch.Generator().manual_seed(0)
+    index_N = torch.randint(0, 4, (4096,), generator=draw)
+    upstream_N_H = torch.randn(4096, 256, generator=draw)
+
+    def gradient() -> torch.Tensor:
+        hidden_P_H = torch.ones(4, 256, requires_grad=True)
+        hidden_P_H[index_N].backward(upstream_N_H)
+        assert hidden_P_H.grad is not None
+        return hidden_P_H.grad
+
+    set_deterministic(False, "cpu")
+    loose = {gradient().numpy().tobytes() for _ in range(30)}
+    set_deterministic(True, "cpu")
+    assert len({gradient().numpy().tobytes() for _ in range(30)}) == 1
+    if (os.cpu_count() or 1) > 1:
+        assert len(loose) > 1, "torch repeats by itself: is set_deterministic still needed?"

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
@@ -36,6 +37,7 @@ def test_a_deterministic_run_that_was_preempted_ends_as_one_that_was_not(
     monkeypatch.setenv("RFT_CPU_DTYPE", machine_dtype)
     whole = run(config(character_model, tmp_path / "whole", deterministic=True))
     assert whole.state.step == 3
+    assert torch.are_deterministic_algorithms_enabled()
 
     asked = False
     step = Run._step

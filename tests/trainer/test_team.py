@@ -6,6 +6,7 @@ import random
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from transformers import AutoModelForCausalLM
 from rft_api.parameters import Training
 from rft_api.status import Plan
 from rft_trainer import machine
+from rft_trainer.device import set_deterministic
 from rft_trainer.errors import MemoryExhausted, ModelError
 from rft_trainer.layout import Row, Sample, micro_batches
 from rft_trainer.logprobs import Filter
@@ -69,9 +71,11 @@ def team(size: int, options: PolicyOptions) -> Iterator[tuple[Followers, Policy]
         followers.close()
 
 
-def gradients(policy: Policy, followers: Followers, rows: list[Row]) -> tuple[list[Tensor], Any]:
+def gradients(
+    policy: Policy, followers: Followers, rows: list[Row], settings: UpdateSettings = SETTINGS
+) -> tuple[list[Tensor], Any]:
     lengths = [len(sample.completion_ids) for row in rows for sample in row.samples]
-    work = accumulate(policy, rows, Begin(SETTINGS, whole_batch(lengths, 16)), followers, lambda: False)
+    work = accumulate(policy, rows, Begin(settings, whole_batch(lengths, 16)), followers, lambda: False)
     return [parameter.grad.clone() for parameter in policy.trainable() if parameter.grad is not None], work
 
 
@@ -111,6 +115,26 @@ def test_two_processes_make_the_gradients_of_one_from_a_fresh_and_a_warm_start(
                     for policy in (alone, divided):
                         for number, parameter in enumerate(policy.trainable()):
                             parameter.add_(0.01 * (number % 3 - 1))
+
+
+def test_a_divided_deterministic_update_repeats_to_the_bit(
+    character_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With four threads in each process: the order of their additions must not matter."""
+    monkeypatch.setattr(machine, "usable_cores", lambda: 4)
+    prompt, *drawn = some_rows(200)
+    shared = [Row(prompt.prompt_ids, tuple(sample for row in drawn for sample in row.samples))] * 2
+    settings = replace(SETTINGS, micro_batch_tokens=4096, longest_shared_row=4096)
+    training = Training(lora_rank=4, lora_alpha=8, deterministic=True)
+    options = PolicyOptions(character_model, training, "cpu", "float32", 3)
+    set_deterministic(True, "cpu")
+    try:
+        with team(2, options) as (followers, divided):
+            found = [gradients(divided, followers, shared, settings)[0] for _ in range(8)]
+    finally:
+        set_deterministic(False, "cpu")
+    for again in found[1:]:
+        assert all(map(torch.equal, again, found[0]))
 
 
 def test_a_divided_run_is_that_of_one_process_and_its_adapter_loads(

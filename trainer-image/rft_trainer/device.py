@@ -1,4 +1,4 @@
-"""The device of a run: the one in the plan, or the CPU on a test cluster whose GPUs are not real."""
+"""The device of a run (the plan's, or the CPU where GPUs are not real), and whether it repeats."""
 
 import os
 from collections.abc import Mapping
@@ -37,3 +37,17 @@ def on_this_machine(config: RunConfig, env: Mapping[str, str] = os.environ) -> R
             " spec.template.env"
         )
     return config
+
+
+def set_deterministic(deterministic: bool, device: str) -> None:
+    """Let this process use only algorithms of torch that repeat to the bit, or allow all of them again.
+
+    Without it, the gradient of an index that occurs more than once is summed by several threads in the order
+    in which they come. So on a busy CPU two equal runs end with different weights. On GPUs, where not every
+    operation has such an algorithm, torch logs a warning for those that have none.
+    """
+    if deterministic and device == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+    torch.use_deterministic_algorithms(deterministic, warn_only=device == "cuda")
+    # By default this mode also fills new tensors, which costs time and touches memory that no plan counts.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -13,6 +13,7 @@ import torch
 
 from rft_api.exitcodes import ExitCode
 from rft_trainer import machine
+from rft_trainer.device import set_deterministic
 from rft_trainer.errors import TrainerError
 from rft_trainer.policy import Policy, PolicyOptions
 from rft_trainer.team import Post, follow, join
@@ -29,6 +30,7 @@ def serve(pipe: Connection) -> None:
     if post is None or options is None:
         return
     torch.set_num_threads(machine.usable_cores())
+    set_deterministic(options.training.deterministic, options.device)
     team = join(post)
     policy = Policy(options, team)
     work: Accumulation | None = None

@@ -21,7 +21,7 @@ from rft_trainer.checkpoint import Checkpoints, Fence
 from rft_trainer.data import Prompt
 from rft_trainer.data.opening import open_rows
 from rft_trainer.data.training import TrainingPrompts
-from rft_trainer.device import on_this_machine
+from rft_trainer.device import on_this_machine, set_deterministic
 from rft_trainer.errors import ConfigurationError, ModelError
 from rft_trainer.logprobs import Filter
 from rft_trainer.objective import settings_for
@@ -67,6 +67,7 @@ def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Call
     spec, effective = config.spec, config.effective
     run_dir = Path(config.run_dir)
     torch.set_num_threads(machine.usable_cores())
+    set_deterministic(spec.training.deterministic, config.device)
     if config.device != "cpu":
         _cap_trainer_gpu_memory(config)
     elif not allocator.preloaded():
