@@ -1,5 +1,6 @@
 """A model small enough that a test is about the trainer, not about arithmetic on two cores."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,18 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from rft_trainer.device import set_deterministic
+
 CONTEXT_LENGTH = 4096
+
+
+@pytest.fixture(autouse=True)
+def torch_as_before() -> Iterator[None]:
+    """Undo what a run sets for its whole process."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+    set_deterministic(False, "cpu")
 
 
 @pytest.fixture(scope="session")

@@ -42,9 +42,9 @@ def on_this_machine(config: RunConfig, env: Mapping[str, str] = os.environ) -> R
 def set_deterministic(deterministic: bool, device: str) -> None:
     """Let this process use only algorithms of torch that repeat to the bit, or allow all of them again.
 
-    Without it, the gradient of an index that occurs more than once is summed by several threads in the order
-    in which they come. So on a busy CPU two equal runs end with different weights. On GPUs, where not every
-    operation has such an algorithm, torch logs a warning for those that have none.
+    Otherwise several threads sum the gradient of an index that occurs more than once, in any order, and two
+    equal runs on a busy CPU end with different weights. On GPUs some operations have no such algorithm: torch
+    warns when one of them is used.
     """
     if deterministic and device == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
