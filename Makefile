@@ -26,8 +26,7 @@ images: ## Build both images and load them into the test cluster
 	scripts/demo-cluster.sh prepare
 
 generate: setup ## Write the generated files
-	.venv/bin/python -m rft_api.export
-	.venv/bin/python -m rft_planner.table
+	.venv/bin/python -m rft_codegen
 	.venv/bin/python scripts/picture.py
 
 lint: setup ## ruff, mypy, import-linter, generated files

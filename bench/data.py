@@ -19,11 +19,11 @@ from pathlib import Path
 
 from rft_api.effective import effective
 from rft_api.job import RFTJobSpec
-from rft_api.runconfig import JobIdentity, RunConfig
-from rft_trainer import models
-from rft_trainer.batching import Position
+from rft_run.config import JobIdentity, RunConfig
+from rft_run.state import Position
 from rft_trainer.data.opening import open_rows
 from rft_trainer.data.rendering import Tokenizer
+from rft_trainer.runtime import models
 
 BLOCK_BYTES = 64 << 20
 STEPS = 10

@@ -21,12 +21,12 @@ from typing import Any
 
 from rft_api.job import RFTJobSpec
 from rft_api.parameters import Dtype
-from rft_api.runconfig import JobIdentity, RunConfig
 from rft_api.status import Plan
 from rft_planner.modelconfig import from_config
 from rft_planner.plan import plan
 from rft_planner.precision import WIDTHS
 from rft_planner.shapes import Shape
+from rft_run.config import JobIdentity, RunConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 MIB = 2.0**20
@@ -327,7 +327,7 @@ def model_named(name: str, folder: Path) -> Path:
 
 def endless_example(target: Path) -> None:
     """Link the example model and tell it another end token, which it never writes."""
-    from rft_trainer import models
+    from rft_trainer.runtime import models
 
     source = models.resolve(models.EXAMPLE_MODEL)
     target.mkdir(parents=True)

@@ -18,9 +18,9 @@ from transformers import AutoTokenizer
 from bench.memory import Peak, Watch, descendants, shape_of
 from rft_api.job import RFTJobSpec
 from rft_api.parameters import Dtype
-from rft_api.runconfig import JobIdentity, RunConfig
 from rft_planner.plan import plan
-from rft_trainer.records import read_rollouts
+from rft_run.config import JobIdentity, RunConfig
+from rft_trainer.monitors.records import read_rollouts
 
 ROOT = Path(__file__).resolve().parents[1]
 TRL = ROOT / "bench" / "trl_side"

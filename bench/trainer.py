@@ -21,7 +21,7 @@ from pathlib import Path
 from bench.memory import MIB, endless_example
 from bench.sides import PROMPTS, ROLLOUTS, TRL, Case, Outcome, measure, prepare_trl
 from rft_planner.precision import WIDTHS, fast_cpu_dtype
-from rft_trainer import machine, models
+from rft_trainer.runtime import machine, models
 
 SIDES = ("trl", "transformers", "vllm")
 ARMS = ("forced", "natural")

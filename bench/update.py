@@ -26,27 +26,27 @@ import torch
 
 from bench.memory import MIB, save_tokenizer
 from rft_api.job import RFTJobSpec
-from rft_api.runconfig import JobIdentity, RunConfig
+from rft_graders.types import Score
 from rft_planner.accelerators import ACCELERATORS, Device
 from rft_planner.catalogue import shape_of
 from rft_planner.plan import plan
 from rft_planner.shapes import Shape
 from rft_planner.sizes import GIB
 from rft_planner.speed import Lengths, Speed, Update, attention_flops, linear_flops, update_seconds
-from rft_trainer import machine
+from rft_run.config import JobIdentity, RunConfig
+from rft_run.errors import MemoryExhausted
 from rft_trainer.data import Prompt
 from rft_trainer.data.rows import Row as DataRow
-from rft_trainer.errors import MemoryExhausted
-from rft_trainer.layout import Row, rows_of_group
-from rft_trainer.optimizer import make_optimizer
-from rft_trainer.policy import Policy, PolicyOptions
-from rft_trainer.rewards.types import Score
+from rft_trainer.engines import model_dtype
+from rft_trainer.learn.optimizer import make_optimizer
+from rft_trainer.learn.packing import Row, completions_of, rows_of_group
+from rft_trainer.learn.policy import Policy, PolicyOptions
+from rft_trainer.learn.ranks import Followers
+from rft_trainer.learn.update import update
 from rft_trainer.rollout.engine import Generated
-from rft_trainer.rollout.start import model_dtype
-from rft_trainer.sampling import Group, Rollout
+from rft_trainer.rollout.groups import Group, Rollout
+from rft_trainer.runtime import machine
 from rft_trainer.setup import sampling_parameters, update_settings
-from rft_trainer.team import Followers
-from rft_trainer.update import update
 
 ROLLOUTS = 4
 MAX_COMPLETION = 16_384
@@ -128,8 +128,8 @@ def needed_flops(shape: Shape, rows: Sequence[Row], work: Update) -> float:
     for row in rows:
         prompt = len(row.prompt_ids)
         seen = prompt * prompt / 2
-        for sample in row.samples:
-            completion = len(sample.completion_ids) - 1
+        for one in row.completions:
+            completion = len(one.ids) - 1
             seen += completion * (prompt + completion / 2)
         found += (forwards + 1) * linear_flops(shape, row.length) + 6 * work.adapter * row.length
         found += (forwards + 2) * attention_flops(shape, 1, seen)
@@ -233,9 +233,11 @@ def measure(case: Case, model: Path, accelerator: str | None, updates: int) -> O
     settings = update_settings(config, sampling_parameters(config.spec.sampling))
     group = group_of(case, shape.vocabulary)
     rows = rows_of_group(
-        group.prompt.token_ids, group.samples(settings.mask_truncated), policy.hidden_size_for_packing,
+        group.prompt.token_ids,
+        completions_of(group, settings.mask_truncated),
+        policy.hidden_size_for_packing,
         settings.longest_shared_row,
-    )  # fmt: skip
+    )
     alone = Followers(1, config.device, None)
     seconds: list[float] = []
     computed = 0

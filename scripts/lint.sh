@@ -14,13 +14,11 @@ check() {
 
 check "ruff check" $bin/ruff check .
 check "ruff format" $bin/ruff format --check .
-check "mypy, products" $bin/mypy operator/rft_api operator/rft_planner operator/rft_operator operator/rft_cli \
-  trainer-image/rft_trainer
+check "mypy, products" $bin/mypy operator/rft_* trainer-image/rft_trainer
 check "mypy, tests, benchmarks and scripts" $bin/mypy tests bench scripts
 check "import-linter" $bin/lint-imports
 check "references" $bin/python scripts/references.py
-check "generated files" $bin/python -m rft_api.export --check
-check "table of plans" $bin/python -m rft_planner.table --check
+check "generated files" $bin/python -m rft_codegen --check
 check "picture" $bin/python scripts/picture.py --check
 for script in scripts/*.sh .ci/run; do check "bash -n $script" bash -n "$script"; done
 

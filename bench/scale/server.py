@@ -1,7 +1,7 @@
 """What the API server of a benchmark needs before there can be RFTJobs."""
 
 from bench.scale.api import ACCOUNT, CRDS, NAMESPACE, RFTJOBS, Api, until
-from rft_api.export.crd import crd
+from rft_codegen.crd import crd
 
 
 async def prepare(api: Api) -> None:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import aiohttp
 
 from bench.scale.api import ACCOUNT, CONFIG_MAPS, PODS, Api, Json, each, until
-from rft_api.report import REPORT_PATH, TOKEN_AUDIENCE
+from rft_run.report import REPORT_PATH, TOKEN_AUDIENCE
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """Rules in CEL, the language of validation rules that the API server itself checks.
 
 A rule's CEL is next to the Python function that checks the same. Only the CEL of Kubernetes 1.25 is used;
-``rft_api.export.cel_lint`` refuses anything newer.
+``rft_codegen.cel_lint`` refuses anything newer.
 """
 
 from collections.abc import Sequence

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
-from rft_api.export.schema import Schema, structural
 from rft_api.job import RFTJobSpec
 from rft_api.problems import bounds_text
+from rft_api.schema import Schema, structural
 from rft_api.status import RFTJobStatus
 
 

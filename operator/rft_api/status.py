@@ -115,6 +115,10 @@ class Baseline(Model):
     )
 
 
+Stage = Literal["preparing", "evaluatingBase", "training", "evaluatingTuned", "finished"]
+"""What the trainer is doing."""
+
+
 class Progress(Model):
     """How far the run is."""
 
@@ -126,9 +130,7 @@ class Progress(Model):
     eta_seconds: float | None = Field(None, ge=0, description="Estimated time left, in seconds.")
     attempt: Int = Field(1, ge=1, description="Trainer starts so far, this one included.")
     resumed_from_step: Int = Field(0, ge=0, description="Step of the checkpoint this attempt began from.")
-    stage: Literal["preparing", "evaluatingBase", "training", "evaluatingTuned", "finished"] = Field(
-        "preparing", description="What the trainer is doing."
-    )
+    stage: Stage = Field("preparing", description="What the trainer is doing.")
     samplers_restarted: Int = Field(0, ge=0, description="Times vLLM died and was started again in place.")
     updated_at: str | None = Field(None, description="When the trainer said so, RFC 3339.")
 

@@ -2,20 +2,20 @@
 
 import typer
 
-from rft_cli.curve import curve
-from rft_cli.explain import explain
-from rft_cli.export import export
-from rft_cli.get import get
-from rft_cli.lifecycle import cancel, resume, suspend
-from rft_cli.logs import logs
-from rft_cli.plan import plan
-from rft_cli.report import report
-from rft_cli.run import run
-from rft_cli.samples import samples
-from rft_cli.submit import submit
-from rft_cli.suggest import suggest
-from rft_cli.validate import validate
-from rft_cli.watch import watch
+from rft_cli.commands.curve import curve
+from rft_cli.commands.explain import explain
+from rft_cli.commands.export import export
+from rft_cli.commands.get import get
+from rft_cli.commands.lifecycle import cancel, resume, suspend
+from rft_cli.commands.logs import logs
+from rft_cli.commands.plan import plan
+from rft_cli.commands.report import report
+from rft_cli.commands.run import run
+from rft_cli.commands.samples import samples
+from rft_cli.commands.submit import submit
+from rft_cli.commands.suggest import suggest
+from rft_cli.commands.validate import validate
+from rft_cli.commands.watch import watch
 
 app = typer.Typer(
     help="Reinforcement fine-tuning of language models: check, run and watch RFTJobs.",

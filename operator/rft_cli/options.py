@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from rft_cli.cluster import Cluster
+    from rft_cli.cluster.client import Cluster
 
 Context = Annotated[str | None, typer.Option("--context", help="Context of the kubeconfig.")]
 Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="The context's if absent.")]
@@ -14,6 +14,6 @@ Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="The co
 def connect(context: str | None, namespace: str | None) -> "Cluster":
     """Return the cluster that the options select."""
     # Imported here, because the kubernetes client takes a second, which commands on files do not need.
-    from rft_cli.cluster import Cluster
+    from rft_cli.cluster.client import Cluster
 
     return Cluster(context, namespace)

@@ -11,8 +11,6 @@ from typing import Any
 
 from rft_api.job import RFTJob
 from rft_api.lifecycle import Stop
-from rft_api.report import ReportAnswer
-from rft_api.runconfig import TRAINER_CONTAINER
 from rft_api.validation import CheckResult, check
 from rft_operator import metrics
 from rft_operator.clock import rfc3339
@@ -34,6 +32,8 @@ from rft_operator.reconcile import baseline_to_read, reconcile
 from rft_operator.settings import Settings
 from rft_operator.status import merge_patch
 from rft_operator.workloads import Workloads
+from rft_run.config import TRAINER_CONTAINER
+from rft_run.report import ReportAnswer
 
 _log = logging.getLogger(__name__)
 MAX_EVENT_MESSAGE = 1000

@@ -9,10 +9,10 @@ from typing import Any
 from rft_api.conditions import Phase
 from rft_api.job import RFTJob, RFTJobSpec
 from rft_api.problems import Problem
-from rft_api.report import ProgressReport
 from rft_api.status import Plan
 from rft_operator.observe import Observed
 from rft_planner.plan import Unplannable
+from rft_run.report import ProgressReport
 
 
 class Part(Enum):

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from rft_api.conditions import Reason
-from rft_api.exitcodes import PERMANENT, REASONS, UNCOUNTED, ExitCode
 from rft_api.status import Plan
 from rft_operator.observe import Pod
+from rft_run.exit_codes import PERMANENT, REASONS, UNCOUNTED, ExitCode
 
 _LOST_REASONS = ("Evicted", "NodeLost", "NodeShutdown", "Shutdown", "Terminated", "NodeAffinity")
 _PULL_REASONS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")

@@ -20,9 +20,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from rft_api.runconfig import RunConfig
 from rft_operator.observe import Observed
 from rft_operator.queue import Key
+from rft_run.config import RunConfig
 
 RESYNC_SECONDS = 300.0
 """Age after which a cached entry is read again."""

@@ -7,13 +7,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from rft_api.report import ProgressReport
-from rft_api.runconfig import CONFIG_FILE, GRADER_CONTAINER, TRAINER_CONTAINER, RunConfig
 from rft_operator.kueue import Workload
 from rft_operator.objects.config import CA_KEY
 from rft_operator.objects.names import Owner, controller_uid, queue_labels
 from rft_planner.nodes import Node, Taint
 from rft_planner.sizes import quantity
+from rft_run.config import CONFIG_FILE, GRADER_CONTAINER, TRAINER_CONTAINER, RunConfig
+from rft_run.report import ProgressReport
 
 Raw = Mapping[str, Any]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from rft_api import baseline
+from rft_advice import baseline
 from rft_api.conditions import ACCEPTED, NOT_PLANNED, Gate, Reason, planned_by
 from rft_api.immutability import follows, late_changes
 from rft_api.problems import Problem

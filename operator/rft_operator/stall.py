@@ -12,10 +12,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from rft_api.report import ProgressReport
 from rft_api.status import RunStatus
 from rft_operator import clock
 from rft_operator.observe import Pod
+from rft_run.report import ProgressReport
 
 STEPS = 10.0
 """Time allowed without a report, in step times."""

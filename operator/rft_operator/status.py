@@ -8,10 +8,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from rft_api.conditions import Condition, Gate, Phase, conditions_of, cut, merge
-from rft_api.report import ProgressReport
 from rft_api.status import Reward, RFTJobStatus, thin
 from rft_operator.clock import rfc3339
 from rft_operator.observe import Observed, Received
+from rft_run.report import ProgressReport
 
 
 @dataclass(frozen=True)

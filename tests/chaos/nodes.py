@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rft_api.exitcodes import ExitCode
+from rft_run.exit_codes import ExitCode
 from tests.chaos.faults import pids
 from tests.chaos.jobs import STEPS, job
 from tests.chaos.place import NAMESPACE, OPERATOR_NAMESPACE, clear, cluster, namespace

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rft_api.advice import advise
+from rft_advice import advise
 from rft_api.loader import load_file
 from rft_api.validation import parse
 from tests.e2e.conftest import ROOT, install

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rft_api.runconfig import GRADER_CONTAINER, TOKEN_DIR, TRAINER_CONTAINER
+from rft_run.config import GRADER_CONTAINER, TOKEN_DIR, TRAINER_CONTAINER
 from tests.e2e.conftest import variant
 from tests.e2e.jobs_support import condition, ended, pods, status
 from tests.e2e.processes import processes_with

@@ -16,10 +16,10 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from rft_api.report import REPORT_PATH, TOKEN_AUDIENCE, Ending, ProgressReport
 from rft_api.status import Progress, RunStatus
 from rft_operator.cluster import Cluster, NotFound
 from rft_operator.objects.names import uid8
+from rft_run.report import REPORT_PATH, TOKEN_AUDIENCE, Ending, ProgressReport
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]

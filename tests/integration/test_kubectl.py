@@ -11,9 +11,9 @@ from uuid import uuid4
 
 import pytest
 
-from rft_api.export.crd import crd
-from rft_api.guide import NINE
+from rft_advice.guide import NINE
 from rft_api.loader import load_file
+from rft_codegen.crd import crd
 from tests.cluster.layout import default_layout
 from tests.integration.operator_support import Api, Operator
 from tests.kubectl import Kubectl, Object

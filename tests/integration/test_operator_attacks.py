@@ -19,7 +19,7 @@ import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from rft_api.report import REPORT_PATH
+from rft_run.report import REPORT_PATH
 from tests.integration.ingest_support import Submit, Trainer, body
 from tests.integration.operator_support import Api, Operator, Run
 from tests.waiting import wait_until

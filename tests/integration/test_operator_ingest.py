@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from rft_api.report import MAX_REPORT_BYTES
 from rft_operator.clock import rfc3339
+from rft_run.report import MAX_REPORT_BYTES
 from tests.integration.ingest_support import Submit, Trainer, body
 from tests.integration.operator_support import PODS, RFTJOBS, Api, Operator, Run
 from tests.waiting import wait_until

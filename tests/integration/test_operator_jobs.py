@@ -8,10 +8,10 @@ import pytest
 
 from rft_api import API_VERSION, KIND
 from rft_api.conditions import CONDITION_TYPES
-from rft_api.report import Ending
-from rft_api.runconfig import CONFIG_FILE, RunConfig
 from rft_api.status import Progress
 from rft_operator.cluster import ClusterError
+from rft_run.config import CONFIG_FILE, RunConfig
+from rft_run.report import Ending
 from tests.integration.operator_support import (
     CONFIG_MAPS,
     JOBS,

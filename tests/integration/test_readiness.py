@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rft_api.report import Ending
+from rft_run.report import Ending
 from tests.integration.account_support import tool
 from tests.integration.ingest_support import body
 from tests.integration.operator_support import CONFIG_MAPS, RFTJOBS, Api, Object, Operator, Run

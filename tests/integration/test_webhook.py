@@ -17,7 +17,7 @@ from uuid import uuid4
 import pytest
 import urllib3
 
-from rft_api.advice import advise
+from rft_advice import advise
 from rft_api.validation import check
 from rft_operator.webhook.server import VALIDATE_PATH
 from rft_operator.webhook.warnings import fitted

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from rft_api import GROUP, PLURAL
-from rft_api.export.crd import crd
+from rft_codegen.crd import crd
 from tests.cluster.layout import default_layout
 from tests.cluster.shell import ClusterError, wait_until
 from tests.modern.build import modern_server

@@ -16,14 +16,14 @@ from typer.testing import CliRunner
 
 from rft_api import rules
 from rft_api.effective import effective
-from rft_api.export.crd import crd
 from rft_api.job import RFTJobSpec
 from rft_api.problems import InvalidManifest
-from rft_api.runconfig import read_run_config
 from rft_api.validation import check
 from rft_cli.main import app
+from rft_codegen.crd import crd
 from rft_operator.cluster import ClusterError
 from rft_operator.webhook.review import review
+from rft_run.config import read_run_config
 from tests.admission import admission_review
 from tests.parity.apiserver import complaints
 from tests.parity.cases import Case, Sight, sample

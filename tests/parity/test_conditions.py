@@ -9,14 +9,14 @@ import pytest
 from rft_api.conditions import ACCEPTED as SPEC_ACCEPTED
 from rft_api.conditions import CONDITION_TYPES, PHASE_CONDITIONS, TERMINAL_PHASES, Phase, Reason, planned_by
 from rft_api.effective import effective
-from rft_api.exitcodes import ExitCode
 from rft_api.job import RFTJobSpec
-from rft_api.report import Ending
-from rft_api.runconfig import JobIdentity, RunConfig
 from rft_api.status import RunStatus
 from rft_operator.clock import rfc3339
 from rft_operator.status import Summary, conditions
-from rft_trainer.local_status import LocalStatus
+from rft_run.config import JobIdentity, RunConfig
+from rft_run.exit_codes import ExitCode
+from rft_run.report import Ending
+from rft_trainer.monitors.local_status import LocalStatus
 from tests.manifests import manifest
 
 NOW = datetime(2026, 11, 28, 19, 0, tzinfo=UTC)

@@ -13,7 +13,7 @@ import pytest
 from rft_api.loader import load_file
 from rft_api.status import RFTJobStatus
 from rft_api.validation import check
-from rft_cli.manifest import is_job
+from rft_cli.local.manifest import is_job
 from tests.parity.apiserver import complaints, stored
 from tests.parity.gates import STORED_SCHEMA
 

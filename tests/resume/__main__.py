@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import IO
 
-from rft_api.exitcodes import ExitCode
+from rft_run.exit_codes import ExitCode
 from rft_trainer.rollout.vllm_server import reap
 from tests.resume.runs import checkpoints, digest, left, prepare, start
 

@@ -12,8 +12,8 @@ import torch
 
 from rft_api.effective import effective
 from rft_api.job import RFTJobSpec
-from rft_api.runconfig import JobIdentity, RunConfig
-from rft_trainer import models
+from rft_run.config import JobIdentity, RunConfig
+from rft_trainer.runtime import models
 from tests.trainer.loop_support import COMPARED
 
 ROOT = Path(__file__).parents[2]

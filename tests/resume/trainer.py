@@ -7,8 +7,8 @@ from pathlib import Path
 
 from rft_trainer import loop
 from rft_trainer.__main__ import main
-from rft_trainer.records import save_rollouts
-from rft_trainer.sampling import Group
+from rft_trainer.monitors.records import save_rollouts
+from rft_trainer.rollout.groups import Group
 
 
 def save_with_tokens(folder: Path, step: int, groups: Sequence[Group]) -> None:

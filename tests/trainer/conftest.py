@@ -8,7 +8,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from rft_trainer.device import set_deterministic
+from rft_trainer.runtime.device import set_deterministic
 
 CONTEXT_LENGTH = 4096
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from rft_api.effective import effective
 from rft_api.job import RFTJobSpec
-from rft_api.runconfig import JobIdentity, RunConfig
+from rft_run.config import JobIdentity, RunConfig
 from rft_trainer.loop import Run
-from rft_trainer.progress import Events
-from rft_trainer.report import Reporter
+from rft_trainer.monitors.progress import Events
+from rft_trainer.monitors.report import Reporter
 
 COMPARED = ("step", "reward", "loss", "gradNorm", "kl", "entropy", "completionTokens", "learningRate")
 

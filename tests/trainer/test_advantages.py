@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rft_trainer.advantages import group_advantages, zero_variance
+from rft_trainer.rollout.advantages import group_advantages, zero_variance
 
 rewards = st.lists(st.floats(0, 1), min_size=2, max_size=8)
 

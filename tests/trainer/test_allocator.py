@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from rft_api.exitcodes import ExitCode
-from rft_trainer import allocator
+from rft_run.exit_codes import ExitCode
+from rft_trainer.runtime import allocator
 
 PROGRAM = """
 import os, signal, sys
-from rft_api.exitcodes import ExitCode
+from rft_run.exit_codes import ExitCode
 from rft_trainer import allocator
 from rft_trainer.__main__ import StopFlag
 
@@ -70,7 +70,7 @@ import os, signal, sys
 
 class Finder:
     def find_spec(self, name, path=None, target=None):
-        if name == "rft_api.runconfig":
+        if name == "rft_run.config":
             os.kill(os.getpid(), signal.SIGTERM)
 
 sys.meta_path.insert(0, Finder())

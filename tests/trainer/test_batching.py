@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rft_trainer.batching import Position, Room, epoch_order, estimated_steps, next_expectation
+from rft_run.state import Position
+from rft_trainer.data.batching import Room, epoch_order, estimated_steps, next_expectation
 
 
 def batch_size(prompts: list[int], rollouts: int, expected: float, budget: int) -> int:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from rft_cli.evaluation import evaluation_table
-from rft_cli.export import choose
-from rft_trainer import machine
-from rft_trainer.heldout import RowScores, compare
+from rft_cli.commands.export import choose
+from rft_cli.render.evaluation import evaluation_table
+from rft_trainer.evaluate import RowScores, compare
+from rft_trainer.runtime import machine
 from tests.trainer.loop_support import config, run
 
 

@@ -12,11 +12,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from rft_run.errors import Fenced, VolumeError
+from rft_run.state import Position, RunState
 from rft_trainer import files
-from rft_trainer.batching import Position
-from rft_trainer.checkpoint import Checkpoints, Fence, RunState
-from rft_trainer.errors import Fenced, VolumeError
-from rft_trainer.optimizer import Schedule, make_optimizer
+from rft_trainer.checkpoint import Checkpoints, Fence
+from rft_trainer.learn.optimizer import Schedule, make_optimizer
 
 
 class TinyPolicy:

@@ -8,9 +8,9 @@ import pytest
 
 from rft_api.graders import ExactMatch, Grader, Numeric
 from rft_api.lifecycle import Evaluation
+from rft_run.errors import ConfigurationError, DataError
 from rft_trainer.data.rows import Row, prompt_key, required_fields
 from rft_trainer.data.whole import load_rows, render, split, without
-from rft_trainer.errors import ConfigurationError, DataError
 from tests.trainer.data_support import WordTokenizer
 
 USER = {"role": "user", "content": "What is 1 + 1?"}

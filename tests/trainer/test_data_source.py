@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from rft_run.errors import ConfigurationError, DataError, Preempted, TrainerError, VolumeError
 from rft_trainer.data import source
 from rft_trainer.data.source import local_file, shown
-from rft_trainer.errors import ConfigurationError, DataError, Preempted, TrainerError, VolumeError
 
 ROWS = b'{"messages": [{"role": "user", "content": "1+1"}]}\n' * 20_000
 

@@ -14,14 +14,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rft_trainer.batching import Position
+from rft_run.errors import DataError
+from rft_run.state import Position
 from rft_trainer.data import opening
 from rft_trainer.data.lines import Lines, index_lines
 from rft_trainer.data.opening import Prompts, open_rows
 from rft_trainer.data.order import permuted
 from rft_trainer.data.rendering import Renderer
 from rft_trainer.data.streamed import Streamed
-from rft_trainer.errors import DataError
 from tests.trainer.data_support import WordTokenizer
 from tests.trainer.loop_support import config
 

@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from rft_api.effective import effective
-from rft_api.exitcodes import ExitCode
-from rft_api.runconfig import JobIdentity, RunConfig
 from rft_api.status import Plan
 from rft_api.validation import parse
-from rft_trainer import machine
+from rft_run.config import JobIdentity, RunConfig
+from rft_run.errors import ConfigurationError
+from rft_run.exit_codes import ExitCode
 from rft_trainer.attempt import attempt
-from rft_trainer.device import on_this_machine, set_deterministic
-from rft_trainer.errors import ConfigurationError
+from rft_trainer.runtime import machine
+from rft_trainer.runtime.device import on_this_machine, set_deterministic
 from tests.manifests import manifest
 
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
 from rft_cli.main import app
-from rft_trainer.errors import ModelError
+from rft_run.errors import ModelError
 from rft_trainer.export import merge
 
 PROMPT = torch.tensor([[2, 3, 12, 4, 5]])

@@ -14,8 +14,8 @@ from rft_api.parameters import Dtype, Training
 from rft_planner import host
 from rft_planner.memory import Workload
 from rft_planner.precision import WIDTHS
-from rft_trainer.layout import Row, Sample, build
-from rft_trainer.policy import Policy, PolicyOptions
+from rft_trainer.learn.packing import Completion, Row, build
+from rft_trainer.learn.policy import Policy, PolicyOptions
 
 LOWEST, HIGHEST = 1.00, 1.20
 
@@ -47,7 +47,7 @@ def test_each_tree_of_processes_holds_what_the_plan_says(
 def test_autograd_keeps_what_the_formula_says(character_model: Path, samples: int, dtype: Dtype) -> None:
     training = Training(lora_rank=4)
     policy = Policy(PolicyOptions(character_model, training, "cpu", dtype, 0))
-    completion = Sample((3,) * 200, (0.0,) * 200, 1.0)
+    completion = Completion((3,) * 200, (0.0,) * 200, 1.0)
     batch = build([Row((4, 5, 6), (completion,) * samples)])
     weights = {parameter.untyped_storage().data_ptr() for parameter in policy._model.parameters()}
     kept: dict[int, torch.Tensor] = {}

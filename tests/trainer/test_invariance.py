@@ -12,18 +12,19 @@ from torch import Tensor
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from rft_api.parameters import Training
-from rft_trainer.advantages import group_advantages
-from rft_trainer.checkpoint import Checkpoints, Fence, RunState
+from rft_graders.types import Score
+from rft_run.state import RunState
+from rft_trainer.checkpoint import Checkpoints, Fence
 from rft_trainer.data import Prompt, Row
-from rft_trainer.logprobs import Filter
-from rft_trainer.objective import settings_for
-from rft_trainer.optimizer import Schedule, make_optimizer
-from rft_trainer.policy import Policy, PolicyOptions
-from rft_trainer.rewards.types import Score
+from rft_trainer.learn.objective import settings_for
+from rft_trainer.learn.optimizer import Schedule, make_optimizer
+from rft_trainer.learn.policy import Policy, PolicyOptions
+from rft_trainer.learn.ranks import Followers
+from rft_trainer.learn.update import UpdateSettings, update
+from rft_trainer.rollout.advantages import group_advantages
 from rft_trainer.rollout.engine import Generated
-from rft_trainer.sampling import Group, Rollout
-from rft_trainer.team import Followers
-from rft_trainer.update import UpdateSettings, update
+from rft_trainer.rollout.filter import Filter
+from rft_trainer.rollout.groups import Group, Rollout
 
 STEPS = 20
 TOLERANCE = {"float64": 1e-8, "float32": 1e-4}

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 
 from rft_api.effective import effective
-from rft_api.exitcodes import ExitCode
 from rft_api.job import RFTJobSpec
-from rft_api.runconfig import JobIdentity, RunConfig
 from rft_api.status import Plan
-from rft_trainer import limits, machine
+from rft_run.config import JobIdentity, RunConfig
+from rft_run.errors import ConfigurationError, MemoryExhausted, SamplerError
+from rft_run.exit_codes import ExitCode
 from rft_trainer.attempt import attempt
-from rft_trainer.errors import ConfigurationError, MemoryExhausted, SamplerError
+from rft_trainer.runtime import machine
+from rft_trainer.runtime import memory as limits
 
 NONE = "9223372036854771712\n"
 

@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
-from rft_trainer import logprobs
-from rft_trainer.logprobs import Filter, token_logprobs, unfiltered_logprobs
+from rft_trainer.learn import logprobs
+from rft_trainer.learn.logprobs import token_logprobs, unfiltered_logprobs
+from rft_trainer.rollout.filter import Filter
 
 VOCABULARY = 23
 

@@ -10,11 +10,11 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from rft_api.parameters import Dtype
-from rft_api.runconfig import ReportTarget
 from rft_planner.precision import WIDTHS
-from rft_trainer import machine
-from rft_trainer.errors import Preempted
+from rft_run.config import ReportTarget
+from rft_run.errors import Preempted
 from rft_trainer.loop import Run
+from rft_trainer.runtime import machine
 from tests.trainer.loop_support import COMPARED, config, run
 from tests.trainer.report_support import Server
 

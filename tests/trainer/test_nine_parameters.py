@@ -12,10 +12,10 @@ import pytest
 import torch
 import yaml
 
-from rft_api.advice.run import CUT
+from rft_advice.run import CUT
 from rft_api.effective import effective
-from rft_api.runconfig import JobIdentity, RunConfig
 from rft_api.validation import parse
+from rft_run.config import JobIdentity, RunConfig
 from rft_trainer import preflight
 from tests.manifests import manifest
 from tests.trainer.conftest import CONTEXT_LENGTH

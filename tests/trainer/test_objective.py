@@ -10,7 +10,7 @@ import torch
 
 from rft_api.effective import OBJECTIVE_DEFAULTS
 from rft_api.parameters import LossAggregation, Objective
-from rft_trainer.objective import (
+from rft_trainer.learn.objective import (
     MISMATCH_CAP,
     LossInputs,
     LossSettings,

@@ -11,7 +11,7 @@ from rft_api.parameters import Training
 from rft_planner.layouts import LAYOUTS
 from rft_planner.modelconfig import from_config
 from rft_planner.shapes import Shape
-from rft_trainer.policy import lora_config
+from rft_trainer.learn.policy import lora_config
 
 SIZES = {
     "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 3, "num_attention_heads": 4,

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from rft_trainer import machine
+from rft_graders.types import Score, ScoredBatch
+from rft_run.errors import ConfigurationError
 from rft_trainer.data import Prompt, Row
-from rft_trainer.errors import ConfigurationError
 from rft_trainer.preflight import FILE, findings
-from rft_trainer.rewards.types import Score, ScoredBatch
 from rft_trainer.rollout.engine import Generated
-from rft_trainer.sampling import Rollout, SampledBatch, _group
+from rft_trainer.rollout.groups import Rollout, SampledBatch, _group
+from rft_trainer.runtime import machine
 from tests.trainer.loop_support import config, run
 
 PROMPT = Prompt(Row(1, [{"role": "user", "content": "1+1"}], {}, "key"), (1, 2))

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from rft_api.effective import effective
-from rft_api.runconfig import JobIdentity, RunConfig
 from rft_api.status import RunStatus
 from rft_api.validation import parse
-from rft_trainer.checkpoint import RunState
-from rft_trainer.progress import Status
+from rft_run.config import JobIdentity, RunConfig
+from rft_run.state import RunState
+from rft_trainer.monitors.progress import Status
 from tests.manifests import manifest
 
 

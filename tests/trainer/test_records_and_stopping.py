@@ -8,8 +8,8 @@ import pytest
 
 from rft_api.conditions import Reason
 from rft_api.lifecycle import Stop
-from rft_trainer.checkpoint import RunState
-from rft_trainer.records import MetricsFile
+from rft_run.state import RunState
+from rft_trainer.monitors.records import MetricsFile
 from rft_trainer.stopping import stop_reason
 
 NOW = datetime(2027, 1, 31, 18, tzinfo=UTC)

@@ -11,11 +11,8 @@ import pytest
 import yaml
 
 from rft_api.conditions import CONDITION_TYPES
-from rft_api.exitcodes import ExitCode
 from rft_api.job import RFTJobSpec
 from rft_api.lifecycle import Stop
-from rft_api.report import MAX_REPORT_BYTES, MAX_TERMINATION_BYTES, Ending, ProgressReport
-from rft_api.runconfig import JobIdentity, ReportTarget, RunConfig
 from rft_api.status import (
     MAX_HISTORY,
     Effective,
@@ -27,8 +24,11 @@ from rft_api.status import (
     RunStatus,
     thin,
 )
-from rft_trainer.errors import Fenced
-from rft_trainer.report import Reporter, backoff, fitted
+from rft_run.config import JobIdentity, ReportTarget, RunConfig
+from rft_run.errors import Fenced
+from rft_run.exit_codes import ExitCode
+from rft_run.report import MAX_REPORT_BYTES, MAX_TERMINATION_BYTES, Ending, ProgressReport
+from rft_trainer.monitors.report import Reporter, backoff, fitted
 from tests.trainer.report_support import Server, certificate
 
 OK = Ending(exit_code=ExitCode.OK, reason="Completed", message="All done")

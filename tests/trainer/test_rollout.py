@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from rft_trainer import machine
 from rft_trainer.rollout import guard
 from rft_trainer.rollout.engine import Request, SamplingParameters, rollout_seed
 from rft_trainer.rollout.transformers_engine import TransformersEngine
 from rft_trainer.rollout.vllm_client import ConnectionLost, parse_answer, request_body
 from rft_trainer.rollout.vllm_server import _MARKER, ServerOptions, command, environment, reap
+from rft_trainer.runtime import machine
 
 
 def body(**changes: Any) -> dict[str, Any]:

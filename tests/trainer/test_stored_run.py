@@ -16,10 +16,10 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from rft_api.runconfig import RunConfig, read_run_config
 from rft_api.status import RFTJobStatus
 from rft_cli.main import app
-from rft_trainer.rollout.start import model_dtype
+from rft_run.config import RunConfig, read_run_config
+from rft_trainer.engines import model_dtype
 
 ROOT = Path(__file__).parents[2]
 STORED = sorted((ROOT / "tests/stored").iterdir())

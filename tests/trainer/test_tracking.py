@@ -13,21 +13,21 @@ from typing import Any
 import pytest
 
 from rft_api.effective import effective
-from rft_api.report import Ending
-from rft_api.runconfig import JobIdentity, RunConfig
 from rft_api.status import EvaluationResult, GraderEvaluation, Output, PairedDifference, Progress, RunStatus
 from rft_api.validation import parse
-from rft_trainer import machine
+from rft_run.config import JobIdentity, RunConfig
+from rft_run.errors import ConfigurationError
+from rft_run.report import Ending
 from rft_trainer.attempt import attempt as run_attempt
-from rft_trainer.errors import ConfigurationError
-from rft_trainer.heldout import RowScores
-from rft_trainer.tracking import trackers as module
-from rft_trainer.tracking.flat import hyperparameters, numbers, texts
-from rft_trainer.tracking.mlflow_tracker import MAX_VALUE, limited
-from rft_trainer.tracking.protocol import End, RunInfo
-from rft_trainer.tracking.sender import QUEUE_LENGTH, Sender
-from rft_trainer.tracking.trackers import Trackers
-from rft_trainer.tracking.worker import TRIES, Worker, without_secrets
+from rft_trainer.evaluate import RowScores
+from rft_trainer.monitors.tracking import trackers as module
+from rft_trainer.monitors.tracking.flat import hyperparameters, numbers, texts
+from rft_trainer.monitors.tracking.mlflow_tracker import MAX_VALUE, limited
+from rft_trainer.monitors.tracking.protocol import End, RunInfo
+from rft_trainer.monitors.tracking.sender import QUEUE_LENGTH, Sender
+from rft_trainer.monitors.tracking.trackers import Trackers
+from rft_trainer.monitors.tracking.worker import TRIES, Worker, without_secrets
+from rft_trainer.runtime import machine
 from tests.manifests import manifest
 
 UID = "0b6c3b1e-1111-4222-8333-444455556666"

@@ -16,15 +16,16 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rft_api.parameters import Dtype, Training
 from rft_planner.precision import WIDTHS
-from rft_trainer import models
-from rft_trainer.errors import SamplerError
+from rft_run.errors import SamplerError
 from rft_trainer.export import merge
-from rft_trainer.layout import Row, Sample, build
-from rft_trainer.logprobs import Filter, token_logprobs
-from rft_trainer.policy import Policy, PolicyOptions
+from rft_trainer.learn.logprobs import token_logprobs
+from rft_trainer.learn.packing import Completion, Row, build
+from rft_trainer.learn.policy import Policy, PolicyOptions
 from rft_trainer.rollout.engine import Generated, Request, SamplingParameters, rollout_seed
+from rft_trainer.rollout.filter import Filter
 from rft_trainer.rollout.vllm_engine import VllmEngine
 from rft_trainer.rollout.vllm_server import _MARKER, ServerOptions, VllmServer
+from rft_trainer.runtime import models
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
@@ -124,8 +125,8 @@ def trainer_logprobs(
     policy = Policy(PolicyOptions(folder, Training(), "cpu", dtype, 0))
     found: list[float] = []
     for request, completion in zip(requests, completions, strict=True):
-        sample = Sample(completion.token_ids, completion.logprobs, 0.0)
-        batch = build([Row(request.prompt_token_ids, (sample,))])
+        packed = Completion(completion.token_ids, completion.logprobs, 0.0)
+        batch = build([Row(request.prompt_token_ids, (packed,))])
         settings = Filter(request.parameters.temperature, request.parameters.top_k, request.parameters.top_p)
         with torch.no_grad():
             computed = token_logprobs(policy.hidden(batch), batch.target_N, policy.head, settings)

@@ -3,7 +3,6 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from rft_api.report import Ending, ProgressReport
 from rft_api.status import Progress, RunStatus
 from rft_api.validation import parse
 from rft_operator.clock import rfc3339
@@ -13,6 +12,7 @@ from rft_operator.objects.names import owner_of
 from rft_operator.observe import Child, Observed, Pod, Received
 from rft_operator.reconcile import reconcile
 from rft_planner.plan import plan
+from rft_run.report import Ending, ProgressReport
 
 NOW = datetime(2026, 11, 22, 18, 0, tzinfo=UTC)
 UID = "5b0d2ac7-2f3b-4c3a-9f0f-6a4b7c1f2d3e"

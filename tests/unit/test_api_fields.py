@@ -2,8 +2,8 @@
 
 import pytest
 
+from rft_advice.guide import NINE, value_of
 from rft_api.fields import UnknownField, all_fields, find
-from rft_api.guide import NINE, value_of
 from rft_api.validation import parse
 from tests.manifests import manifest
 

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from rft_api.effective import effective
-from rft_api.export.schema import structural
 from rft_api.job import RFTJobSpec
+from rft_api.schema import structural
 from rft_api.validation import check
 from tests.manifests import manifest
 

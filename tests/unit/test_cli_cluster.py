@@ -76,7 +76,7 @@ def test_watching_ends_with_the_job_and_its_verdict(server: Server, phase: str, 
 def test_watching_outlives_a_server_that_is_away_for_a_while(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rft_cli.cluster.RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("rft_cli.cluster.client.RETRY_SECONDS", 0.01)
     server.watches = [[{"type": "MODIFIED", "object": job(phase="Succeeded", step=4)}]]
     server.failures = 3
     assert rft("watch", "arithmetic").exit_code == 0
@@ -85,8 +85,8 @@ def test_watching_outlives_a_server_that_is_away_for_a_while(
 def test_watching_gives_up_on_a_server_that_stays_away(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rft_cli.cluster.RETRY_SECONDS", 0.01)
-    monkeypatch.setattr("rft_cli.cluster.MAX_FAILURES", 2)
+    monkeypatch.setattr("rft_cli.cluster.client.RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("rft_cli.cluster.client.MAX_FAILURES", 2)
     server.failures = 100
     result = rft("watch", "arithmetic")
     assert result.exit_code == 1

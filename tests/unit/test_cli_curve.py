@@ -7,10 +7,10 @@ import matplotlib.backends.backend_agg  # noqa: F401 - slow to import, and not w
 import pytest
 from typer.testing import CliRunner
 
-from rft_cli.curve import read_metrics
+from rft_cli.commands.curve import read_metrics
 from rft_cli.main import app
-from rft_cli.plot import line_chart
-from rft_cli.png import trailing_mean
+from rft_cli.render.plot import line_chart
+from rft_cli.render.png import trailing_mean
 
 RISING = [(step, step / 10) for step in range(1, 11)]
 

@@ -3,8 +3,8 @@
 import pytest
 from typer.testing import CliRunner
 
+from rft_advice.guide import NINE, Guide
 from rft_api.fields import find
-from rft_api.guide import NINE, Guide
 from rft_cli.main import app
 
 runner = CliRunner()

@@ -9,10 +9,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from rft_api.effective import effective
-from rft_api.runconfig import JobIdentity, RunConfig
 from rft_api.validation import parse
-from rft_cli.export import choose
+from rft_cli.commands.export import choose
 from rft_cli.main import app
+from rft_run.config import JobIdentity, RunConfig
 from tests.manifests import manifest
 
 
@@ -133,7 +133,7 @@ def test_a_merge_that_fails_leaves_nothing_and_what_was_there_stays(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stand_in: Any = ["/bin/sh"]  # cannot run a module, as a Python without torch cannot
-    monkeypatch.setattr("rft_cli.export.trainer_command", lambda: stand_in)
+    monkeypatch.setattr("rft_cli.commands.export.trainer_command", lambda: stand_in)
     output = tmp_path / "out"
     output.mkdir()
     (output / "precious").write_text("")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from rft_cli.lifecycle import Action, refusal
+from rft_cli.commands.lifecycle import Action, refusal
 from rft_cli.main import app
 from tests.api_server import Server, job, served
 

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from rft_api.exitcodes import ExitCode
 from rft_api.status import EvaluationResult, GraderEvaluation, PairedDifference
-from rft_cli.endings import ENDINGS, explain
-from rft_cli.evaluation import evaluation_table, verdict
-from rft_cli.progress import ProgressView, describe, parse
-from rft_cli.views import duration, steps
+from rft_cli.render.endings import ENDINGS, explain
+from rft_cli.render.evaluation import evaluation_table, verdict
+from rft_cli.render.progress import ProgressView, describe, parse
+from rft_cli.render.views import duration, steps
+from rft_run.exit_codes import ExitCode
 
 STEP: dict[str, Any] = {
     "event": "step",

@@ -10,9 +10,9 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from rft_api.effective import effective
-from rft_api.runconfig import JobIdentity, RunConfig
 from rft_api.validation import parse
 from rft_cli.main import app
+from rft_run.config import JobIdentity, RunConfig
 from tests.api_server import Server, job, served
 from tests.manifests import manifest
 

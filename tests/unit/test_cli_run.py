@@ -14,11 +14,12 @@ import matplotlib.backends.backend_agg  # noqa: F401 - slow to import, and not w
 import pytest
 from typer.testing import CliRunner, Result
 
-from rft_api.runconfig import RunConfig
-from rft_cli import process, summary
+from rft_cli.local import process
 from rft_cli.main import app
-from rft_cli.png import write_png
-from rft_cli.progress import ProgressView
+from rft_cli.render import summary
+from rft_cli.render.png import write_png
+from rft_cli.render.progress import ProgressView
+from rft_run.config import RunConfig
 
 TRAINER = """
 import json, os, signal, sys, time

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from rft_api.resources import Accelerator, Resources
-from rft_cli import device
-from rft_cli.console import UserError
-from rft_cli.inputs import Inputs, Overrides, resolve
-from rft_cli.manifest import load
-from rft_cli.run import with_overrides
+from rft_cli.commands.run import with_overrides
+from rft_cli.local import device
+from rft_cli.local.inputs import Inputs, Overrides, resolve
+from rft_cli.local.manifest import load
+from rft_cli.render.console import UserError
 
 JOB = """
 apiVersion: v1

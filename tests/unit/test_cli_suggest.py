@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from rft_api.baseline import ANNOTATION
+from rft_advice.baseline import ANNOTATION
+from rft_advice.suggest import Goal
 from rft_api.loader import load_documents, load_file
-from rft_api.suggest import Goal
 from rft_api.validation import check
 from rft_cli.main import app
 

@@ -12,7 +12,7 @@ import pytest
 from rft_api.graders import Grader
 from rft_api.loader import load_file
 from rft_api.validation import parse
-from rft_trainer.rewards.builtin import exact_match, numeric
+from rft_graders.builtin import exact_match, numeric
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SOLUTION = "3*4 = <<3*4=12>>12 boxes hold 12*100 = <<12*100=1200>>1,200 pens.\n#### {}"

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, cast
 
-from rft_api.baseline import ANNOTATION
+from rft_advice.baseline import ANNOTATION
 from rft_api.validation import parse
 from rft_operator.controller import Controller
 from rft_operator.ingest.cache import Chains

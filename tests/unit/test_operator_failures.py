@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from rft_api.report import Ending, ProgressReport
 from rft_api.status import Plan, RunStatus
 from rft_operator.failures import CHAIN, classify, hindrance
 from rft_operator.observe import Pod, Terminated, Waiting, pod
+from rft_run.report import Ending, ProgressReport
 
 POD = Pod("p", "u", "2026-11-22T18:00:00Z", phase="Failed")
 PLAN = Plan(memory="6Gi")

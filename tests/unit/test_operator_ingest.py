@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from rft_api.report import ProgressReport
 from rft_operator.ingest import identity
 from rft_operator.ingest.cache import CHAIN_SECONDS, MAX_ENTRIES, POSITIVE_SECONDS, AnswerCache, Chains
 from rft_operator.ingest.identity import Caller, Refused
 from rft_operator.ingest.limits import SAID_AGAIN_SECONDS, Complaints, ReviewGate, SourceLimiter
 from rft_operator.ingest.reports import Reports
 from rft_operator.observe import Child, Observed, Pod
+from rft_run.report import ProgressReport
 
 AUDIENCE = "rft.dev/ingest"
 CALLER = Caller("team", "sums", "job-uid", "pod-1", "2026-11-22T18:00:00Z")

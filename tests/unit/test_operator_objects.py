@@ -4,15 +4,15 @@ from typing import Any
 
 import pytest
 
-from rft_api.exitcodes import PERMANENT, UNCOUNTED
-from rft_api.report import TOKEN_AUDIENCE
-from rft_api.runconfig import CONFIG_FILE, GRADER_CONFIG_FILE, GraderConfig, RunConfig
 from rft_api.validation import parse
 from rft_operator.objects.config import ca_config_map, claim, config_map, run_config
 from rft_operator.objects.job import child_job
 from rft_operator.objects.names import Owner, owner_of, uid8
 from rft_operator.objects.pod import Image
 from rft_planner.plan import plan
+from rft_run.config import CONFIG_FILE, GRADER_CONFIG_FILE, GraderConfig, RunConfig
+from rft_run.exit_codes import PERMANENT, UNCOUNTED
+from rft_run.report import TOKEN_AUDIENCE
 
 OWNER = Owner("sums", "team", "5b0d2ac7-2f3b-4c3a-9f0f-6a4b7c1f2d3e")
 URL = "https://10.96.0.50:8443"

@@ -10,8 +10,6 @@ from typing import Any
 import pytest
 
 from rft_api.conditions import CONDITION_TYPES
-from rft_api.exitcodes import ExitCode
-from rft_api.report import Ending
 from rft_api.status import RFTJobStatus
 from rft_api.validation import check
 from rft_operator.clock import rfc3339
@@ -22,6 +20,8 @@ from rft_operator.reconcile import baseline_to_read, reconcile
 from rft_operator.stages import LOST_RECHECK_SECONDS
 from rft_planner.nodes import Node
 from rft_planner.plan import plan
+from rft_run.exit_codes import ExitCode
+from rft_run.report import Ending
 from tests.unit.reconcile_support import CHILD, NOW, POD, STARTED, UID, once, report, rftjob, said, snapshot
 
 STARTED_AND_ENDED = replace(STARTED, child=replace(CHILD, complete=True))

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from rft_api.report import ProgressReport
 from rft_api.status import RunStatus
 from rft_operator.clock import rfc3339
 from rft_operator.logs import LINES, MAX_LINE, MAX_TOTAL, last_lines
 from rft_operator.observe import Pod
 from rft_operator.redact import REDACTED, redacted
 from rft_operator.stall import LEAST_SECONDS, last_word, silence
+from rft_run.report import ProgressReport
 
 NOW = datetime(2026, 11, 22, 18, 0, tzinfo=UTC)
 POD = Pod("sums-x-1", "pod-1", "2026-11-22T17:00:00Z", controller="job-1", phase="Running", scheduled=True)

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from rft_api.conditions import Gate
-from rft_api.report import ProgressReport
 from rft_api.status import MAX_HISTORY, Reward, RewardPoint, RFTJobStatus, thin
 from rft_operator.observe import Observed, Pod, Received, Terminated
 from rft_operator.status import (
@@ -18,6 +17,7 @@ from rft_operator.status import (
     overlaid,
     with_report,
 )
+from rft_run.report import ProgressReport
 
 NOW = datetime(2026, 11, 22, 18, 0, tzinfo=UTC)
 YES = Gate(True, "Accepted", "fine")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rft_api.advice import Advice
+from rft_advice import Advice
 from rft_api.validation import check
 from rft_operator.observe import Observed
 from rft_operator.reconcile import reconcile

@@ -1,4 +1,4 @@
-"""``python -m rft_trainer --config FILE``: runs one attempt and ends with a code of ``rft_api.exitcodes``.
+"""``python -m rft_trainer --config FILE``: runs one attempt and ends with a code of ``rft_run.exit_codes``.
 
 Standard output carries JSON lines for ``rft run``; everything else goes to standard error.
 """
@@ -17,10 +17,10 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-from rft_api.exitcodes import ExitCode
 from rft_api.problems import InvalidManifest
-from rft_api.runconfig import read_run_config
-from rft_trainer import allocator
+from rft_run.config import read_run_config
+from rft_run.exit_codes import ExitCode
+from rft_trainer.runtime import allocator
 
 log = logging.getLogger("rft_trainer")
 

@@ -7,15 +7,16 @@ from contextlib import ExitStack
 from pydantic import ValidationError
 
 from rft_api.conditions import COMPLETED_BECAUSE
-from rft_api.exitcodes import REASONS, ExitCode
-from rft_api.report import Ending
-from rft_api.runconfig import RunConfig
-from rft_trainer import limits, machine
-from rft_trainer.errors import ConfigurationError, MemoryExhausted, TrainerError, VolumeError
+from rft_run.config import RunConfig
+from rft_run.errors import ConfigurationError, MemoryExhausted, TrainerError, VolumeError
+from rft_run.exit_codes import REASONS, ExitCode
+from rft_run.report import Ending
 from rft_trainer.loop import Run
-from rft_trainer.progress import Events
-from rft_trainer.report import Reporter
-from rft_trainer.tracking.trackers import Trackers
+from rft_trainer.monitors.progress import Events
+from rft_trainer.monitors.report import Reporter
+from rft_trainer.monitors.tracking.trackers import Trackers
+from rft_trainer.runtime import machine
+from rft_trainer.runtime import memory as limits
 
 log = logging.getLogger("rft_trainer")
 

@@ -4,50 +4,18 @@ import json
 import random
 import shutil
 import uuid
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from rft_api import atomic
+from rft_run import atomic
+from rft_run.errors import Fenced, VolumeError
+from rft_run.state import RunState
 from rft_trainer import files
-from rft_trainer.batching import Position
-from rft_trainer.errors import Fenced, VolumeError
-from rft_trainer.policy import Policy
+from rft_trainer.learn.policy import Policy
 
 _STATE, _TENSORS = "state.json", "training.pt"
-
-
-@dataclass
-class RunState:
-    """Progress of a run after a complete step. ``position`` counts trained rows only.
-
-    ``dropped_prompts`` counts the prompts found too long during training, not those found at the start.
-    """
-
-    step: int = 0
-    position: Position = field(default_factory=Position)
-    expected_completion: float = 0.0
-    adapter_version: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    dropped_groups: int = 0
-    dropped_prompts: int = 0
-    grader_errors: dict[str, int] = field(default_factory=dict)
-    gpu_seconds: float = 0.0
-    best_reward: float | None = None
-    best_step: int = 0
-    evaluations_without_best: int = 0
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the state as a JSON object."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "RunState":
-        """Read a state from the JSON object that ``to_json`` returns."""
-        return cls(**{**value, "position": Position(**value["position"])})
 
 
 class Fence:

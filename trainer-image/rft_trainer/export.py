@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rft_trainer.errors import ModelError
-from rft_trainer.models import resolve
+from rft_run.errors import ModelError
+from rft_trainer.runtime.models import resolve
 
 
 def merge(base: Path, adapter: Path, output: Path, dtype: str = "auto") -> None:

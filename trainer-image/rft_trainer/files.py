@@ -9,8 +9,8 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from rft_api import atomic
-from rft_trainer.errors import VolumeError
+from rft_run import atomic
+from rft_run.errors import VolumeError
 
 _TORCH_WRITER = "inline_container"
 """In the message of the RuntimeError that torch.save raises for a file that it cannot write completely."""

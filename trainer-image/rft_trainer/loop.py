@@ -17,26 +17,27 @@ from pathlib import Path
 
 from rft_api.conditions import Reason
 from rft_api.lifecycle import Stop
-from rft_api.runconfig import RunConfig
 from rft_api.status import RunStatus
 from rft_planner.steps import first_expectation
-from rft_trainer import batching, files, preflight
-from rft_trainer.checkpoint import Fence, RunState
-from rft_trainer.data import Prompt, opening
+from rft_run.config import RunConfig
+from rft_run.errors import ConfigurationError, DataError, Preempted, UserCodeError
+from rft_run.state import RunState
+from rft_trainer import files, preflight
+from rft_trainer.checkpoint import Fence
+from rft_trainer.data import Prompt, batching, opening
 from rft_trainer.data.source import discard
 from rft_trainer.data.training import Batch
-from rft_trainer.errors import ConfigurationError, DataError, Preempted, UserCodeError
-from rft_trainer.heldout import RowScores, compare, evaluate
-from rft_trainer.lookahead import Lookahead
-from rft_trainer.metrics import metrics_row
-from rft_trainer.progress import Events, Stage, Status
-from rft_trainer.records import MetricsFile, clean, save_rollouts
-from rft_trainer.report import Reporter
-from rft_trainer.sampling import SampledBatch, sample_batch
+from rft_trainer.evaluate import RowScores, compare, evaluate
+from rft_trainer.learn.update import update
+from rft_trainer.monitors.metrics import metrics_row
+from rft_trainer.monitors.progress import Events, Stage, Status
+from rft_trainer.monitors.records import MetricsFile, clean, save_rollouts
+from rft_trainer.monitors.report import Reporter
+from rft_trainer.monitors.tracking.trackers import Trackers
+from rft_trainer.rollout.groups import SampledBatch, sample_batch
+from rft_trainer.rollout.prefetch import Lookahead
 from rft_trainer.setup import Parts, prepare
 from rft_trainer.stopping import stop_reason
-from rft_trainer.tracking.trackers import Trackers
-from rft_trainer.update import update
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from rft_api.status import Recommendation
 from rft_trainer import files
-from rft_trainer.advantages import zero_variance
-from rft_trainer.sampling import SampledBatch, reward
+from rft_trainer.rollout.advantages import zero_variance
+from rft_trainer.rollout.groups import SampledBatch, reward
 
 PROMPTS = 16
 FILE = "preflight.json"

@@ -9,29 +9,29 @@ from pathlib import Path
 import torch
 
 from rft_api.parameters import Sampling
-from rft_api.runconfig import RunConfig
 from rft_api.sizes import parameter_count
 from rft_api.sources import ModelSource
+from rft_graders.scorer import Scorer
 from rft_planner.memory import USABLE
 from rft_planner.modelconfig import UnreadableConfig, from_config
 from rft_planner.overlap import overlaps
 from rft_planner.shapes import Shape, estimated
-from rft_trainer import allocator, machine, models
+from rft_run.config import RunConfig
+from rft_run.errors import ConfigurationError, ModelError
 from rft_trainer.checkpoint import Checkpoints, Fence
 from rft_trainer.data import Prompt
 from rft_trainer.data.opening import open_rows
 from rft_trainer.data.training import TrainingPrompts
-from rft_trainer.device import on_this_machine, set_deterministic
-from rft_trainer.errors import ConfigurationError, ModelError
-from rft_trainer.logprobs import Filter
-from rft_trainer.objective import settings_for
-from rft_trainer.optimizer import Schedule, make_optimizer
-from rft_trainer.policy import Policy, PolicyOptions
-from rft_trainer.rewards.scorer import Scorer
+from rft_trainer.engines import model_dtype, start_engine, trainers
+from rft_trainer.learn.objective import settings_for
+from rft_trainer.learn.optimizer import Schedule, make_optimizer
+from rft_trainer.learn.policy import Policy, PolicyOptions
+from rft_trainer.learn.ranks import Followers
+from rft_trainer.learn.update import MICRO_BATCH_TOKENS, UpdateSettings
 from rft_trainer.rollout.engine import RolloutEngine, SamplingParameters
-from rft_trainer.rollout.start import model_dtype, start_engine, trainers
-from rft_trainer.team import Followers
-from rft_trainer.update import MICRO_BATCH_TOKENS, UpdateSettings
+from rft_trainer.rollout.filter import Filter
+from rft_trainer.runtime import allocator, machine, models
+from rft_trainer.runtime.device import on_this_machine, set_deterministic
 
 log = logging.getLogger(__name__)
 _USUAL_PARAMETERS = 1e9

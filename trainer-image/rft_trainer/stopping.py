@@ -6,7 +6,7 @@ from datetime import datetime
 
 from rft_api.conditions import Reason
 from rft_api.lifecycle import Stop, read_moment
-from rft_trainer.checkpoint import RunState
+from rft_run.state import RunState
 
 
 @dataclass(frozen=True)

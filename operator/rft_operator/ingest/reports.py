@@ -1,8 +1,8 @@
 """The newest report of every job, in memory. A report holds the whole state, so only the last one counts."""
 
-from rft_api.report import ProgressReport, ReportAnswer
 from rft_operator.ingest.identity import Caller, Refused
 from rft_operator.observe import Received
+from rft_run.report import ProgressReport, ReportAnswer
 
 
 def check_position(known: Received | None, caller: Caller, report: ProgressReport) -> bool:

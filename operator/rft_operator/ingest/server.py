@@ -11,7 +11,6 @@ from contextlib import suppress
 from aiohttp import web
 from pydantic import ValidationError
 
-from rft_api.report import MAX_REPORT_BYTES, REPORT_PATH, TOKEN_AUDIENCE, ProgressReport, ReportAnswer
 from rft_operator import metrics
 from rft_operator.cluster import Cluster, ClusterError
 from rft_operator.ingest import identity
@@ -20,6 +19,7 @@ from rft_operator.ingest.identity import Caller, Refused
 from rft_operator.ingest.limits import Complaints, ReviewGate, SourceLimiter
 from rft_operator.ingest.reports import Reports
 from rft_operator.queue import Key
+from rft_run.report import MAX_REPORT_BYTES, REPORT_PATH, TOKEN_AUDIENCE, ProgressReport, ReportAnswer
 
 BODY_SECONDS = 15.0
 _log = logging.getLogger(__name__)

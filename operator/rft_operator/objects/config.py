@@ -5,8 +5,10 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from rft_api.job import RFTJobSpec
-from rft_api.report import REPORT_PATH
-from rft_api.runconfig import (
+from rft_api.sources import ClaimTemplate, Dataset
+from rft_api.status import Plan
+from rft_operator.objects.names import Owner
+from rft_run.config import (
     CA_DIR,
     CONFIG_FILE,
     DATASET_DIR,
@@ -23,9 +25,7 @@ from rft_api.runconfig import (
     RunConfig,
     python_graders,
 )
-from rft_api.sources import ClaimTemplate, Dataset
-from rft_api.status import Plan
-from rft_operator.objects.names import Owner
+from rft_run.report import REPORT_PATH
 
 CA_KEY = "ca.crt"
 TOKEN_KEY = "token"

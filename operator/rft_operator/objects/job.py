@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from rft_api.exitcodes import PERMANENT, UNCOUNTED
 from rft_api.job import RFTJobSpec
-from rft_api.runconfig import TRAINER_CONTAINER
 from rft_api.status import Plan
 from rft_operator.objects.names import Owner
 from rft_operator.objects.pod import Image, pod_template
+from rft_run.config import TRAINER_CONTAINER
+from rft_run.exit_codes import PERMANENT, UNCOUNTED
 
 OWN_COUNT_MARGIN = 100
 """Added to ``backoffLimit`` where the server knows no ``podFailurePolicy``.

@@ -5,7 +5,13 @@ from typing import Any
 
 from rft_api.job import RFTJobSpec
 from rft_api.resources import EnvVar, Resources, Template
-from rft_api.runconfig import (
+from rft_api.sources import SecretKeyRef
+from rft_api.status import Plan
+from rft_operator.objects.config import has_user_code
+from rft_operator.objects.names import LABEL_JOB_UID, Owner
+from rft_operator.objects.volumes import Mounted, volumes
+from rft_planner.accelerators import resource_of
+from rft_run.config import (
     CONFIG_DIR,
     CONFIG_FILE,
     GRADER_CONFIG_DIR,
@@ -15,12 +21,6 @@ from rft_api.runconfig import (
     SCRATCH_DIR,
     TRAINER_CONTAINER,
 )
-from rft_api.sources import SecretKeyRef
-from rft_api.status import Plan
-from rft_operator.objects.config import has_user_code
-from rft_operator.objects.names import LABEL_JOB_UID, Owner
-from rft_operator.objects.volumes import Mounted, volumes
-from rft_planner.accelerators import resource_of
 
 TRAINER_UID = 10001
 GRADER_UID = 10002
@@ -148,7 +148,7 @@ def _grader(mounted: list[Mounted]) -> dict[str, Any]:
     config = f"{GRADER_CONFIG_DIR}/{GRADER_CONFIG_FILE}"
     return {
         "name": GRADER_CONTAINER,
-        "command": ["python", "-m", "rft_trainer.rewards.serve"],
+        "command": ["python", "-m", "rft_graders.serve"],
         "args": ["--socket", GRADER_SOCKET, "--config", config],
         "env": [_variable("HOME", "/tmp"), _variable("TMPDIR", "/tmp")],  # noqa: S108
         "resources": {

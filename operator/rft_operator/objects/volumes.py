@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from rft_api.job import RFTJobSpec
-from rft_api.report import TOKEN_AUDIENCE
-from rft_api.runconfig import (
+from rft_api.sources import Dataset
+from rft_operator.objects.config import TOKEN_KEY, has_user_code
+from rft_operator.objects.names import Owner
+from rft_run.config import (
     CA_DIR,
     CONFIG_DIR,
     CONFIG_FILE,
@@ -24,9 +26,7 @@ from rft_api.runconfig import (
     SECRETS_DIR,
     TOKEN_DIR,
 )
-from rft_api.sources import Dataset
-from rft_operator.objects.config import TOKEN_KEY, has_user_code
-from rft_operator.objects.names import Owner
+from rft_run.report import TOKEN_AUDIENCE
 
 TOKEN_SECONDS = 3600
 DEFAULT_SHM = "1Gi"

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from rft_advice import advise
 from rft_api import GROUP, KIND, PLURAL, immutability
-from rft_api.advice import advise
 from rft_api.job import RFTJobSpec
 from rft_api.problems import Problem
 from rft_api.validation import CheckResult, check

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from rft_run.errors import DataError, VolumeError
 from rft_trainer import files
 from rft_trainer.data.rows import BYTE_ORDER_MARK
 from rft_trainer.data.source import readable
-from rft_trainer.errors import DataError, VolumeError
 
 _CHUNK_BYTES = 8 << 20
 _PLACE = np.dtype("<u8")

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from rft_api.runconfig import RunConfig
+from rft_run.config import RunConfig
+from rft_run.errors import DataError
 from rft_trainer.data.lines import Lines, index_lines
 from rft_trainer.data.rendering import Renderer, Tokenizer
 from rft_trainer.data.rows import Prompt, Required, Row, required_fields
@@ -15,7 +16,6 @@ from rft_trainer.data.source import discard, local_file, readable
 from rft_trainer.data.streamed import Sample, Streamed, check_first, sample
 from rft_trainer.data.training import InMemory, TrainingPrompts
 from rft_trainer.data.whole import load_rows, render, split, without
-from rft_trainer.errors import DataError
 
 log = logging.getLogger(__name__)
 

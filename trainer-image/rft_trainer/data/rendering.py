@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from rft_run.errors import ConfigurationError
 from rft_trainer.data.rows import Message, Prompt, Row
-from rft_trainer.errors import ConfigurationError
 
 
 class Tokenizer(Protocol):

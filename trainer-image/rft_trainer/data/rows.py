@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from rft_api.graders import Grader
-from rft_trainer.errors import DataError
-from rft_trainer.rewards.numbers import expected_number
-from rft_trainer.rewards.template import row_fields
+from rft_graders.numbers import expected_number
+from rft_graders.template import row_fields
+from rft_run.errors import DataError
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 MAX_LISTED = 20

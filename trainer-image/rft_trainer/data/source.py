@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from rft_run.errors import ConfigurationError, DataError, Preempted, TrainerError, VolumeError
 from rft_trainer import files
-from rft_trainer.errors import ConfigurationError, DataError, Preempted, TrainerError, VolumeError
 
 log = logging.getLogger(__name__)
 

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from rft_planner.steps import MAX_HELD_OUT, MIN_HELD_OUT
-from rft_trainer.batching import Position
+from rft_run.errors import DataError
+from rft_run.state import Position
 from rft_trainer.data.lines import Lines
 from rft_trainer.data.order import permuted
 from rft_trainer.data.rendering import Renderer
 from rft_trainer.data.rows import MAX_LISTED, Prompt, Required, Row, data_error, read_row
 from rft_trainer.data.training import Reached, TrainingPrompts
 from rft_trainer.data.whole import WARN_DROPPED, checked
-from rft_trainer.errors import DataError
 
 log = logging.getLogger(__name__)
 

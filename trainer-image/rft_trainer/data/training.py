@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from itertools import islice
 from statistics import fmean
 
-from rft_trainer.batching import Position, Room, epoch_order, estimated_steps
+from rft_run.state import Position
+from rft_trainer.data.batching import Room, epoch_order, estimated_steps
 from rft_trainer.data.rows import Prompt
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from rft_api.lifecycle import Evaluation
 from rft_planner.steps import MAX_HELD_OUT, MIN_HELD_OUT, held_out_rows
+from rft_run.errors import DataError
 from rft_trainer.data.rendering import Renderer, Tokenizer
 from rft_trainer.data.rows import BYTE_ORDER_MARK, Prompt, Required, Row, data_error, read_row
 from rft_trainer.data.source import readable
-from rft_trainer.errors import DataError
 
 log = logging.getLogger(__name__)
 

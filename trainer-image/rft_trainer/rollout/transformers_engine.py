@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rft_trainer.errors import Preempted
-from rft_trainer.logprobs import Filter, filter_set
+from rft_run.errors import Preempted
 from rft_trainer.rollout.engine import (
     AdapterVersion,
     FinishReason,
@@ -22,6 +21,7 @@ from rft_trainer.rollout.engine import (
     Request,
     SamplingParameters,
 )
+from rft_trainer.rollout.filter import Filter, filter_set
 
 _BATCH = 32
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from rft_trainer.errors import Preempted, SamplerError
+from rft_run.errors import Preempted, SamplerError
 from rft_trainer.rollout.engine import AdapterVersion, Generated, Request
 
 _TOP_K_OFF = 0

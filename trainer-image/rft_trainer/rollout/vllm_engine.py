@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Sequence
 
-from rft_trainer import machine
-from rft_trainer.errors import SamplerError
+from rft_run.errors import SamplerError
 from rft_trainer.rollout.engine import AdapterVersion, Generated, Request
 from rft_trainer.rollout.vllm_client import ConnectionLost, VllmClient
 from rft_trainer.rollout.vllm_server import BASE_NAME, ServerOptions, VllmServer
+from rft_trainer.runtime import machine
 
 _MAX_DEATHS_IN_A_ROW = 3
 

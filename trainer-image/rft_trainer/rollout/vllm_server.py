@@ -23,9 +23,9 @@ import httpx
 
 from rft_planner.host import CPU_CACHE_BLOCK
 from rft_planner.memory import SLOT_RANKS
-from rft_trainer import allocator, machine
-from rft_trainer.errors import Preempted, SamplerError
+from rft_run.errors import Preempted, SamplerError
 from rft_trainer.rollout import guard
+from rft_trainer.runtime import allocator, machine
 
 BASE_NAME = "base"
 """The server's name for the model without an adapter."""

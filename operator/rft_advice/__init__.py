@@ -1,0 +1,7 @@
+"""The tuning guide's advice as rules about a spec or a run. Advice is a warning and never refuses a job."""
+
+from rft_advice.rule import Advice, AdviceRule
+from rft_advice.rules import RULES, advise
+from rft_advice.run import RUN_RULES, RunRule, recommend
+
+__all__ = ["RULES", "RUN_RULES", "Advice", "AdviceRule", "RunRule", "advise", "recommend"]

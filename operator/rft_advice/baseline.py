@@ -1,0 +1,86 @@
+"""Compares a run with its baseline, an earlier RFTJob, by the parameters that differ.
+
+The tuning guide asks for one change at a time, because after several nobody knows which one helped.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rft_advice.guide import guide_for
+from rft_api.effective import effective
+from rft_api.job import RFTJobSpec
+from rft_api.problems import join_path
+from rft_api.status import Baseline, Change
+from rft_api.validation import check
+
+ANNOTATION = "rft.dev/baseline"
+"""Annotation with the name of an RFTJob in the same namespace."""
+
+TUNED = ("model", "dataset", "graders", "evaluation", "training", "sampling")
+"""Parts of the spec that influence what is learnt; the others decide where and how long it runs."""
+
+
+def named_in(document: Mapping[str, Any]) -> str | None:
+    """Return the name of the baseline in an RFTJob's annotation, or None."""
+    annotations = (document.get("metadata") or {}).get("annotations") or {}
+    return annotations.get(ANNOTATION) or None
+
+
+def compare(name: str, spec: RFTJobSpec, document: Mapping[str, Any] | None) -> Baseline:
+    """Compare ``spec`` with the RFTJob ``name``; ``document`` None: there is no such job."""
+    if document is None:
+        return Baseline(job=name, message=f"There is no RFTJob {name} in this namespace.")
+    job, problems = check(document)
+    if job is None:
+        return Baseline(job=name, message=f"RFTJob {name} is not valid: {problems[0]}")
+    found = changes(job.spec, spec)
+    return Baseline(job=name, changes=found, **{"message": said} if (said := warning(found)) else {})
+
+
+def changes(before: RFTJobSpec, after: RFTJobSpec) -> list[Change]:
+    """Return the parameters whose effective values differ, in the order of the manifest."""
+    old, new = _parameters(before), _parameters(after)
+    return [
+        Change.model_validate({"path": path, **_said("from", old.get(path)), **_said("to", new.get(path))})
+        for path in {**new, **old}
+        if old.get(path) != new.get(path)
+    ]
+
+
+def warning(found: Sequence[Change]) -> str | None:
+    """Return a warning when more than one of the nine parameters changed, else None."""
+    changed = [change.path for change in found if guide_for(change.path)]
+    if len(changed) < 2:
+        return None
+    return (
+        f"{len(changed)} parameters changed ({', '.join(changed)});"
+        " one change at a time shows which one makes the difference."
+    )
+
+
+def _parameters(spec: RFTJobSpec) -> dict[str, Any]:
+    """Return all parameters by path, including those derived from others."""
+    body = {part: value for part, value in spec.dump().items() if part in TUNED}
+    # No UID is needed: only the seed is derived from it, and it differs for every run.
+    derived = effective(spec, uid="").dump()
+    del derived["seed"]
+    body["training"] = {**derived, **body["training"]}
+    return dict(_leaves(body, ("spec",)))
+
+
+def _leaves(value: Any, loc: tuple[str | int, ...]) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _leaves(inner, (*loc, key))
+    elif isinstance(value, list) and value:
+        for index, inner in enumerate(value):
+            yield from _leaves(inner, (*loc, index))
+    else:
+        yield join_path(loc), value
+
+
+def _said(key: str, value: Any) -> dict[str, str]:
+    if value is None:
+        return {}
+    return {key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}

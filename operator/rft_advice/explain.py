@@ -1,0 +1,59 @@
+"""Explains a field in text, from the models, the tuning guide and the advice."""
+
+from rft_advice import RULES, RUN_RULES
+from rft_advice.guide import NINE, Guide, guide_for
+from rft_api.fields import Field, find
+
+
+def explain(path: str) -> str:
+    """Return the explanation of the field at ``path``.
+
+    Raises:
+        UnknownField: if there is none.
+    """
+    field = find(path)
+    guide = guide_for(field.path)
+    lines = [field.path, *(_guided(guide) if guide is not None else _plain(field))]
+    if rules := rules_about(field.path):
+        lines += ["", "Advice that speaks about it:", *(f"  {name}: {when}" for name, when in rules)]
+    return "\n".join(lines)
+
+
+def overview() -> str:
+    """Return an overview of the nine parameters, one or two lines each."""
+    lines = [
+        "The nine parameters of the tuning guide. rft explain FIELD says more; any other field works too."
+    ]
+    for guide in NINE:
+        lines += ["", f"{guide.path}  {_range(guide.field)}", f"  {guide.does}"]
+    return "\n".join(lines)
+
+
+def rules_about(path: str) -> list[tuple[str, str]]:
+    """Return id and condition of every rule of advice that is about the field."""
+    on_spec = [(rule.id, rule.when) for rule in RULES if path in rule.paths]
+    on_run = [(rule.id, f"in a run: {rule.when}") for rule in RUN_RULES if path in rule.paths]
+    return on_spec + on_run
+
+
+def _guided(guide: Guide) -> list[str]:
+    return [
+        f"  {guide.does}",
+        "",
+        f"  Default     {guide.field.default}",
+        f"  Range       {guide.field.allowed}",
+        f"  Too low     {guide.too_low}",
+        f"  Too high    {guide.too_high}",
+        f"  Change it   {guide.change}",
+    ]
+
+
+def _plain(field: Field) -> list[str]:
+    lines = [f"  {field.description}" if field.description else "", f"  Type: {field.type}."]
+    if field.children:
+        lines.append(f"  Fields: {', '.join(field.children)}.")
+    return [line for line in lines if line]
+
+
+def _range(field: Field) -> str:
+    return f"default {field.default}, {field.allowed}"

@@ -1,0 +1,114 @@
+"""Advice on combinations of parameters."""
+
+from rft_advice import bands
+from rft_advice.rule import AdviceRule
+from rft_api.job import RFTJobSpec
+
+_RATE = bands.TRAINING.learning_rate
+_BATCH = bands.TRAINING.batch_size_tokens
+_CREATIVE = bands.CREATIVE_TEMPERATURE[0]
+_FOCUSED = bands.FOCUSED_TOP_P[1]
+
+
+def temperature_unfiltered(spec: RFTJobSpec) -> str | None:
+    """The temperature is raised, and neither top-p nor top-k removes unlikely tokens."""
+    sampling = spec.sampling
+    if sampling.temperature <= _CREATIVE or sampling.top_p < 1 or sampling.top_k != 0:
+        return None
+    return (
+        f"{sampling.temperature:g} with topP 1 and topK 0: any token may be drawn, however unlikely;"
+        f" set topP {bands.DIVERSE_TOP_P:g} or topK {bands.SAMPLING.top_k}"
+    )
+
+
+def creative_temperature_low_top_p(spec: RFTJobSpec) -> str | None:
+    """A high temperature raises diversity, and a low top-p removes it again."""
+    sampling = spec.sampling
+    if sampling.temperature < _CREATIVE or not 0 < sampling.top_p < bands.DIVERSE_TOP_P:
+        return None
+    return (
+        f"{sampling.top_p:g} removes the diversity that temperature {sampling.temperature:g} asks for;"
+        f" for creative tasks keep topP at {bands.DIVERSE_TOP_P:g} to {bands.SAMPLING.top_p:g}"
+    )
+
+
+def top_k_with_low_top_p(spec: RFTJobSpec) -> str | None:
+    """Top-k and a low top-p are both set, and only the narrower one has an effect."""
+    # No advice at the upper end of the band: the guide's "safer" pattern lowers both on purpose.
+    sampling = spec.sampling
+    if sampling.top_k == 0 or not 0 < sampling.top_p < _FOCUSED:
+        return None
+    return (
+        f"{sampling.top_k} with topP {sampling.top_p:g} cuts twice, and topP is the one that decides;"
+        " prefer one: topK 0 leaves it to topP, which adapts better"
+    )
+
+
+def learning_rate_raised_alone(spec: RFTJobSpec) -> str | None:
+    """The learning rate is raised without a larger batch."""
+    training = spec.training
+    beyond = training.learning_rate > _RATE * bands.LEARNING_RATE_FACTOR
+    if beyond or training.learning_rate <= _RATE or training.batch_size_tokens > _BATCH:
+        return None
+    return (
+        f"{training.learning_rate:g} is above the default {_RATE:g}, which is tuned for batches of {_BATCH}"
+        f" tokens, and batchSizeTokens is {training.batch_size_tokens}: raise it only when the curve of"
+        " another run levelled off early"
+    )
+
+
+def epochs_with_high_rank(spec: RFTJobSpec) -> str | None:
+    """Many epochs and a high rank together lead to memorized rows."""
+    training = spec.training
+    passes = 1 < training.epochs < bands.MANY_EPOCHS
+    if not passes or training.lora_rank < bands.USUAL_RANK:
+        return None
+    return (
+        f"{training.epochs} epochs with rank {training.lora_rank}: both make memorizing the rows easier;"
+        f" compare held-out rewards, and keep epochs {bands.TRAINING.epochs} or a lower rank if they fall"
+    )
+
+
+RULES: tuple[AdviceRule, ...] = (
+    AdviceRule(
+        "temperature-unfiltered",
+        ("spec.sampling.temperature", "spec.sampling.topP", "spec.sampling.topK"),
+        ("Temperature + Top-p/Top-k", "Temperature"),
+        f"temperature is above {_CREATIVE:g}, topP is 1 and topK is 0",
+        "Let topP or topK hold a high temperature in check.",
+        temperature_unfiltered,
+    ),
+    AdviceRule(
+        "creative-temperature-low-top-p",
+        ("spec.sampling.topP", "spec.sampling.temperature"),
+        ("Temperature + Top-p/Top-k", "Top-p (Nucleus Sampling)", "More creative"),
+        f"temperature is {_CREATIVE:g} or more and topP is above 0 and below {bands.DIVERSE_TOP_P:g}",
+        "Creative tasks raise the temperature and keep topP high.",
+        creative_temperature_low_top_p,
+    ),
+    AdviceRule(
+        "top-k-with-low-top-p",
+        ("spec.sampling.topK", "spec.sampling.topP"),
+        ("Temperature + Top-p/Top-k", "Top-k"),
+        f"topK is on and topP is above 0 and below {_FOCUSED:g}",
+        "Of the two cut-offs prefer topP, which adapts to the distribution.",
+        top_k_with_low_top_p,
+    ),
+    AdviceRule(
+        "learning-rate-raised-alone",
+        ("spec.training.learningRate", "spec.training.batchSizeTokens"),
+        ("Learning Rate + Batch Size", "Faster convergence"),
+        f"learningRate is above its default, up to {bands.LEARNING_RATE_FACTOR:g} times, and batchSizeTokens"
+        " is not above its own",
+        "Larger batches carry somewhat higher rates; at the default batch, raise it only with evidence.",
+        learning_rate_raised_alone,
+    ),
+    AdviceRule(
+        "epochs-with-high-rank",
+        ("spec.training.epochs", "spec.training.loraRank"),
+        ("Epochs", "LoRA Rank", "Prevent overfitting"),
+        f"epochs is 2 to {bands.MANY_EPOCHS - 1} and loraRank is {bands.USUAL_RANK} or more",
+        "Against overfitting keep one epoch, or lower the rank.",
+        epochs_with_high_rank,
+    ),
+)

@@ -1,0 +1,17 @@
+"""The list of all rules about a spec."""
+
+from rft_advice import interactions, sampling, training, workflow
+from rft_advice.rule import Advice, AdviceRule
+from rft_api.job import RFTJobSpec
+
+RULES: tuple[AdviceRule, ...] = (
+    *training.RULES,
+    *sampling.RULES,
+    *interactions.RULES,
+    *workflow.RULES,
+)
+
+
+def advise(spec: RFTJobSpec) -> list[Advice]:
+    """Return the advice of all rules that apply, in the order of the rules."""
+    return [advice for rule in RULES if (advice := rule.speak(spec)) is not None]

@@ -1,0 +1,399 @@
+"""Advice from a run's own numbers: its reward curve, its metrics, its evaluation.
+
+A rule is a pure function from spec and run to a message that has the numbers it is based on.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from rft_advice import bands
+from rft_advice.curve import Curve, curve_of, epoch_means
+from rft_advice.headings import Heading
+from rft_api.fields import find
+from rft_api.job import RFTJobSpec
+from rft_api.status import EvaluationResult, Metrics, Progress, Recommendation, Reward
+
+RISE = 0.1
+"""Least change of the mean reward (0 to 1) between quarters of a curve that is taken as real, not noise."""
+NO_RISE = 0.02
+"""A curve with a smaller change counts as not moved."""
+GOOD = 0.95
+"""Above this reward there is little left to gain."""
+LOST = 0.5
+"""Least share of the rise that is lost again in a collapse."""
+CLIMBING = 0.2
+"""Least share of the rise in the last quarter of a curve that still climbs; a straight line has a third."""
+LEVEL = 0.1
+"""Most change after the second quarter of a curve that levelled off, as a share of the rise before."""
+CUT = 0.1
+"""Share of completions cut at ``maxTokens`` above which there is advice."""
+ALIKE = 0.5
+"""Share of groups with equal rewards above which there is advice."""
+LOW_ENTROPY = 0.1
+"""Entropy in nats per token below which the next token is nearly always the same."""
+UNUSED = 8
+"""Ratio of ``maxTokens`` to the mean length of completions above which there is advice."""
+
+RATE, EPOCHS, RANK = "spec.training.learningRate", "spec.training.epochs", "spec.training.loraRank"
+TEMPERATURE, ROLLOUTS = "spec.sampling.temperature", "spec.sampling.numRollouts"
+MAX_TOKENS, MAX_STEPS = "spec.sampling.maxTokens", "spec.stop.maxSteps"
+
+
+class Run(Protocol):
+    """The data of a run that rules read. The trainer passes its ``RunStatus`` and reports the advice."""
+
+    @property
+    def progress(self) -> Progress | None: ...
+    @property
+    def reward(self) -> Reward | None: ...
+    @property
+    def evaluation(self) -> EvaluationResult | None: ...
+    @property
+    def metrics(self) -> Metrics | None: ...
+
+
+class RunRule(NamedTuple):
+    """A rule: a pure function from a spec and its run to a message, with its description."""
+
+    id: str
+    paths: tuple[str, ...]
+    """Fields that the rule is about; the first is the one to change."""
+    headings: tuple[Heading, ...]
+    when: str
+    advice: str
+    message: Callable[[RFTJobSpec, Run], str | None]
+
+    def speak(self, spec: RFTJobSpec, run: Run) -> Recommendation | None:
+        """Return the recommendation if the rule applies to the run, else None."""
+        message = self.message(spec, run)
+        if message is None:
+            return None
+        return Recommendation(rule=self.id, parameter=self.paths[0], message=message)
+
+
+def reward_collapsed(spec: RFTJobSpec, run: Run) -> str | None:
+    """The reward rose and then fell sharply."""
+    curve = curve_of(run.reward)
+    if curve is None or curve.peak - curve.start < RISE:
+        return None
+    if curve.peak - curve.end < LOST * (curve.peak - curve.start):
+        return None
+    rate = spec.training.learning_rate
+    lower = max(rate / 2, find(RATE).minimum or 0.0)
+    what = f"lower learningRate from {rate:g} to {lower:g}" if lower < rate else "use the best checkpoint"
+    return (
+        f"the reward rose from {curve.start:.2f} to {curve.peak:.2f} at step {curve.peak_step}, then fell to"
+        f" {curve.end:.2f}: {what}"
+    )
+
+
+def reward_levelled_off(spec: RFTJobSpec, run: Run) -> str | None:
+    """The reward rose and then stayed level far below 1."""
+    curve = curve_of(run.reward)
+    rate, most = spec.training.learning_rate, bands.TRAINING.learning_rate * bands.LEARNING_RATE_FACTOR
+    if curve is None or rate >= most or curve.end >= GOOD:
+        return None
+    first, second, _, last = curve.quarters
+    # If the reward fell later it is a collapse, which a higher rate would make worse.
+    if second - first < RISE or not abs(last - second) <= LEVEL * (second - first):
+        return None
+    return (
+        f"the mean reward went from {first:.2f} in the first quarter of the curve to {second:.2f} in the"
+        f" second and is {last:.2f} in the last: raise learningRate from {rate:g} to"
+        f" {min(1.5 * rate, most):g}"
+    )
+
+
+def slow_at_low_rate(spec: RFTJobSpec, run: Run) -> str | None:
+    """The reward did not change, and the learning rate is below the default."""
+    curve, rate = curve_of(run.reward), spec.training.learning_rate
+    if curve is None or rate >= bands.TRAINING.learning_rate or not _unmoved(curve):
+        return None
+    return (
+        f"{_not_moved(curve)}, with learningRate {rate:g}: raise it to the default"
+        f" {bands.TRAINING.learning_rate:g}"
+    )
+
+
+def never_learned(spec: RFTJobSpec, run: Run) -> str | None:
+    """The reward did not change, and the learning rate is not below the default."""
+    curve, rank = curve_of(run.reward), spec.training.lora_rank
+    higher = [choice for choice in find(RANK).choices if choice > rank]
+    slow = spec.training.learning_rate < bands.TRAINING.learning_rate
+    if curve is None or slow or not higher or not _unmoved(curve):
+        return None
+    return f"{_not_moved(curve)}, with loraRank {rank}: try {higher[0]}, if the base model earns any reward"
+
+
+def still_climbing(spec: RFTJobSpec, run: Run) -> str | None:
+    """The reward was still rising when the last epoch ended."""
+    curve, epochs = curve_of(run.reward), spec.training.epochs
+    if curve is None or not _ended(run) or _reached_max_steps(spec, run) or not _climbs(curve):
+        return None
+    if not find(EPOCHS).allows(epochs + 1):
+        return None
+    return f"{_climbing(curve)} when the rows ended: raise epochs from {epochs} to {epochs + 1}"
+
+
+def stopped_while_climbing(spec: RFTJobSpec, run: Run) -> str | None:
+    """The reward was still rising at ``stop.maxSteps``."""
+    curve = curve_of(run.reward)
+    if curve is None or not _reached_max_steps(spec, run) or not _climbs(curve):
+        return None
+    return (
+        f"{_climbing(curve)} when stop.maxSteps {_max_steps(spec)} ended the run: raise it, or leave it out"
+    )
+
+
+def epochs_stopped_helping(spec: RFTJobSpec, run: Run) -> str | None:
+    """The last epoch did not raise the reward."""
+    progress, epochs = run.progress, spec.training.epochs
+    if progress is None or epochs == 1 or progress.epoch < epochs or not _ended(run):
+        return None
+    means = epoch_means(run.reward, epochs, progress.step)
+    if means is None or means[-1] - means[-2] >= NO_RISE:
+        return None
+    return (
+        f"the mean reward was {means[-2]:.2f} in epoch {epochs - 1} and {means[-1]:.2f} in epoch {epochs}:"
+        f" {epochs - 1} would have done"
+    )
+
+
+def overfitted(spec: RFTJobSpec, run: Run) -> str | None:
+    """After several epochs the reward rose on training rows, but not on held-out rows."""
+    evidence = _overfit(run)
+    if evidence is None or spec.training.epochs == 1:
+        return None
+    return f"{evidence}: lower epochs from {spec.training.epochs} to {bands.TRAINING.epochs}"
+
+
+def overfitted_in_one_epoch(spec: RFTJobSpec, run: Run) -> str | None:
+    """The same as ``overfitted`` after a single epoch."""
+    evidence, rank = _overfit(run), spec.training.lora_rank
+    lower = [choice for choice in find(RANK).choices if choice < rank]
+    if evidence is None or spec.training.epochs > 1 or not lower:
+        return None
+    return f"{evidence}: lower loraRank from {rank} to {lower[-1]}"
+
+
+def completions_cut(spec: RFTJobSpec, run: Run) -> str | None:
+    """Many completions are cut at ``maxTokens``."""
+    cut = run.metrics.truncated_fraction if run.metrics is not None else None
+    value = spec.sampling.max_tokens
+    higher = min(2 * value, int(find(MAX_TOKENS).maximum or 2 * value))
+    if cut is None or cut < CUT or higher == value:
+        return None
+    context = spec.training.max_context_length
+    room = ", and maxContextLength with it" if context is not None and context <= higher else ""
+    return (
+        f"{cut:.0%} of the last step's completions were cut at maxTokens {value}: raise it to {higher}{room}"
+    )
+
+
+def max_tokens_unused(spec: RFTJobSpec, run: Run) -> str | None:
+    """``maxTokens`` is far above the length of completions."""
+    metrics, value = run.metrics, spec.sampling.max_tokens
+    if metrics is None or metrics.completion_tokens is None or metrics.truncated_fraction != 0:
+        return None
+    lower = value // 2
+    if metrics.completion_tokens * UNUSED > value or lower < bands.SHORT_COMPLETION:
+        return None
+    return (
+        f"completions of the last step took {metrics.completion_tokens:.0f} tokens on average and none was"
+        f" cut at maxTokens {value}: lower it to {lower}, memory is planned for the longest"
+    )
+
+
+def groups_score_alike(spec: RFTJobSpec, run: Run) -> str | None:
+    """Many groups have equal rewards, so their advantages are zero."""
+    alike = run.metrics.zero_variance_fraction if run.metrics is not None else None
+    value = spec.sampling.num_rollouts
+    higher = next((count for count in bands.QUALITY_ROLLOUTS if count > value), None)
+    if alike is None or alike < ALIKE or higher is None or _is_good(run):
+        return None
+    return (
+        f"in {alike:.0%} of the last step's groups all {value} rollouts scored the same, which teaches"
+        f" nothing: raise numRollouts to {higher}"
+    )
+
+
+def diversity_lost(spec: RFTJobSpec, run: Run) -> str | None:
+    """The entropy is so low that the policy always gives the same answer."""
+    entropy = run.metrics.entropy if run.metrics is not None else None
+    value = spec.sampling.temperature
+    higher = next((band for band in bands.CREATIVE_TEMPERATURE if band > value), None)
+    if entropy is None or entropy >= LOW_ENTROPY or higher is None or _is_good(run):
+        return None
+    return (
+        f"the entropy is {entropy:.3f} nats per token, rollouts hardly differ: raise temperature from"
+        f" {value:g} to {higher:g}"
+    )
+
+
+def _unmoved(curve: Curve) -> bool:
+    return abs(curve.quarters[-1] - curve.quarters[0]) < NO_RISE and curve.end < GOOD
+
+
+def _not_moved(curve: Curve) -> str:
+    return (
+        f"the mean reward was {curve.quarters[0]:.2f} in the first quarter of the curve and is"
+        f" {curve.quarters[-1]:.2f} in the last"
+    )
+
+
+def _climbs(curve: Curve) -> bool:
+    rise, late = curve.quarters[-1] - curve.quarters[0], curve.quarters[-1] - curve.quarters[-2]
+    return rise >= RISE and late >= CLIMBING * rise and curve.end < GOOD
+
+
+def _climbing(curve: Curve) -> str:
+    return (
+        f"the mean reward still climbed, from {curve.quarters[-2]:.2f} to {curve.quarters[-1]:.2f} in the"
+        " last quarter of the curve,"
+    )
+
+
+def _ended(run: Run) -> bool:
+    return run.progress is not None and run.progress.stage in ("evaluatingTuned", "finished")
+
+
+def _max_steps(spec: RFTJobSpec) -> int | None:
+    return spec.stop.max_steps if spec.stop is not None else None
+
+
+def _reached_max_steps(spec: RFTJobSpec, run: Run) -> bool:
+    most = _max_steps(spec)
+    return most is not None and run.progress is not None and run.progress.step >= most
+
+
+def _overfit(run: Run) -> str | None:
+    """Return a text with the numbers if the reward rose in training, but not on held-out rows; else None."""
+    curve = curve_of(run.reward)
+    held_out = run.evaluation.reward if run.evaluation is not None else None
+    if curve is None or held_out is None or held_out.difference is None:
+        return None
+    rise = curve.quarters[-1] - curve.quarters[0]
+    if rise < RISE or held_out.difference.mean > 0:
+        return None
+    return (
+        f"the training reward rose by {rise:.2f} and the held-out reward changed by"
+        f" {held_out.difference.mean:+.2f} (95 % interval {held_out.difference.low:+.2f} to"
+        f" {held_out.difference.high:+.2f})"
+    )
+
+
+def _is_good(run: Run) -> bool:
+    return run.reward is not None and run.reward.latest is not None and run.reward.latest >= GOOD
+
+
+RUN_RULES: tuple[RunRule, ...] = (
+    RunRule(
+        "reward-collapsed",
+        (RATE,),
+        ("Learning Rate",),
+        "the reward rose and then lost half of the rise again",
+        "A spike followed by a crash asks for a lower learning rate.",
+        reward_collapsed,
+    ),
+    RunRule(
+        "reward-levelled-off",
+        (RATE,),
+        ("Learning Rate", "Learning Rate + Batch Size", "Faster convergence"),
+        "the reward rose, levelled off in the first half and is not good yet",
+        "An early plateau asks for a higher learning rate, within the advised distance of the default.",
+        reward_levelled_off,
+    ),
+    RunRule(
+        "slow-at-low-learning-rate",
+        (RATE,),
+        ("Learning Rate", "Faster convergence"),
+        "the reward has not moved and learningRate is below its default",
+        "Too low a learning rate converges painfully slowly.",
+        slow_at_low_rate,
+    ),
+    RunRule(
+        "never-learned",
+        (RANK,),
+        ("LoRA Rank", "Higher capacity"),
+        "the reward has not moved and learningRate is at its default or above",
+        "A model that struggles to learn may need a larger adapter.",
+        never_learned,
+    ),
+    RunRule(
+        "still-climbing",
+        (EPOCHS,),
+        ("Epochs", "Faster convergence"),
+        "the rows ended while the reward still climbed",
+        "A reward that still climbs at the end asks for one or two more epochs.",
+        still_climbing,
+    ),
+    RunRule(
+        "stopped-while-climbing",
+        (MAX_STEPS,),
+        ("Epochs",),
+        "stop.maxSteps ended the run while the reward still climbed",
+        "A reward that still climbs at the end asks for more steps.",
+        stopped_while_climbing,
+    ),
+    RunRule(
+        "epochs-stopped-helping",
+        (EPOCHS,),
+        ("Epochs", "Lower cost"),
+        "the last of several epochs was no better than the one before",
+        "Watch the curve for when more epochs stop helping.",
+        epochs_stopped_helping,
+    ),
+    RunRule(
+        "overfitted",
+        (EPOCHS,),
+        ("Epochs", "Prevent overfitting"),
+        "after several epochs the training reward rose and the held-out reward did not",
+        "Against overfitting keep one epoch.",
+        overfitted,
+    ),
+    RunRule(
+        "overfitted-in-one-epoch",
+        (RANK,),
+        ("LoRA Rank", "Prevent overfitting"),
+        "after one epoch the training reward rose and the held-out reward did not",
+        "Against overfitting consider a lower rank.",
+        overfitted_in_one_epoch,
+    ),
+    RunRule(
+        "completions-cut",
+        (MAX_TOKENS, "spec.training.maxContextLength"),
+        ("Max Tokens", "Better quality"),
+        f"{CUT:.0%} or more of the completions are cut at maxTokens",
+        "Answers that are cut off ask for more tokens.",
+        completions_cut,
+    ),
+    RunRule(
+        "max-tokens-unused",
+        (MAX_TOKENS,),
+        ("Max Tokens", "Lower cost"),
+        f"completions take less than 1/{UNUSED} of maxTokens on average and none is cut",
+        "Naturally short answers need no high limit.",
+        max_tokens_unused,
+    ),
+    RunRule(
+        "groups-score-alike",
+        (ROLLOUTS,),
+        ("Number of Rollouts (n)", "Better quality"),
+        f"in {ALIKE:.0%} or more of the groups all rollouts score the same, and the reward is not good yet",
+        "More rollouts per prompt give more to compare.",
+        groups_score_alike,
+    ),
+    RunRule(
+        "diversity-lost",
+        (TEMPERATURE,),
+        ("Temperature", "Better quality", "More creative"),
+        f"the entropy is below {LOW_ENTROPY:g} nats per token, and the reward is not good yet",
+        "Outputs without diversity ask for a higher temperature.",
+        diversity_lost,
+    ),
+)
+
+
+def recommend(spec: RFTJobSpec, run: Run) -> list[Recommendation]:
+    """Return the recommendations of all rules that apply to a run, in the order of the rules."""
+    return [said for rule in RUN_RULES if (said := rule.speak(spec, run)) is not None]

@@ -1,0 +1,246 @@
+"""Suggests the next experiments for a goal; each one changes a single parameter of a spec.
+
+The goals are the tuning guide's "Common Patterns".
+"""
+
+import copy
+import hashlib
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from functools import partial
+from typing import Any, NamedTuple
+
+from rft_advice import Advice, advise, bands
+from rft_advice.baseline import ANNOTATION
+from rft_advice.guide import value_of
+from rft_api.fields import find
+from rft_api.job import MAX_NAME_LENGTH, RFTJob, RFTJobSpec
+from rft_api.validation import check, parse
+
+
+class Goal(StrEnum):
+    """What the next run should improve."""
+
+    FASTER_CONVERGENCE = "faster-convergence"
+    BETTER_QUALITY = "better-quality"
+    SAFER = "safer"
+    MORE_CREATIVE = "more-creative"
+    LOWER_COST = "lower-cost"
+    HIGHER_CAPACITY = "higher-capacity"
+    PREVENT_OVERFITTING = "prevent-overfitting"
+
+
+_KEPT_METADATA = ("namespace", "labels", "annotations")
+_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+_SWITCHES = ("suspend", "cancel")
+"""Fields that control a single run; they are not copied into the experiment."""
+
+
+class Step(NamedTuple):
+    """A way to change one parameter for a goal."""
+
+    path: str
+    next: Callable[[Any], Any | None]
+    """Returns the next value after the current one; ``None`` at the limit for the goal."""
+    why: str
+
+
+class Experiment(NamedTuple):
+    """A manifest that differs from its baseline in one parameter."""
+
+    path: str
+    old: Any
+    new: Any
+    why: str
+    manifest: dict[str, Any]
+    advice: tuple[Advice, ...]
+    """Advice that applies to the experiment but not to the baseline."""
+
+    @property
+    def name(self) -> str:
+        """``metadata.name`` of the manifest."""
+        return str(self.manifest["metadata"]["name"])
+
+
+class Suggestions(NamedTuple):
+    """The next experiments, and the parameters that cannot be changed further."""
+
+    experiments: tuple[Experiment, ...]
+    exhausted: tuple[str, ...]
+    """Parameter and value of each step that is at its limit."""
+
+
+def _up_through(band: tuple[float, ...], value: float) -> float | None:
+    """Return the first of the ascending values above ``value``, or None."""
+    return next((step for step in band if step > value), None)
+
+
+def _down_through(band: tuple[float, ...], value: float) -> float | None:
+    """Return the first of the descending values below ``value``, or None."""
+    return next((step for step in band if step < value), None)
+
+
+def _halve(value: int, least: int) -> int | None:
+    half = max(value // 2, least)
+    return half if half < value else None
+
+
+def _faster_rate(value: float) -> float | None:
+    """Return the default, or 1.5 times the value; None from ``LEARNING_RATE_FACTOR`` times the default on."""
+    default = bands.TRAINING.learning_rate
+    higher = default if value < default else float(f"{1.5 * value:.2g}")
+    return higher if value < higher < default * bands.LEARNING_RATE_FACTOR else None
+
+
+def _one_more_epoch(value: int) -> int | None:
+    return value + 1 if value + 1 < bands.MANY_EPOCHS else None
+
+
+def _lower_top_k(value: int) -> int | None:
+    # 0 turns top-k off, so it is the widest value.
+    return bands.SAMPLING.top_k if value == 0 else _halve(value, bands.FEW_TOP_K)
+
+
+def _double(value: int) -> int:
+    return 2 * value
+
+
+def _to(target: float, value: float) -> float | None:
+    return target if value != target else None
+
+
+def _ranks(rising: bool) -> tuple[int, ...]:
+    return tuple(sorted(find(_RANK).choices, reverse=not rising))
+
+
+_RATE, _EPOCHS = "spec.training.learningRate", "spec.training.epochs"
+_RANK, _BATCH = "spec.training.loraRank", "spec.training.batchSizeTokens"
+_TEMPERATURE, _TOP_P = "spec.sampling.temperature", "spec.sampling.topP"
+_TOP_K, _ROLLOUTS = "spec.sampling.topK", "spec.sampling.numRollouts"
+_MAX_TOKENS = "spec.sampling.maxTokens"
+
+_CREATIVE = bands.CREATIVE_TEMPERATURE
+_LEAST_BATCH = bands.TRAINING.batch_size_tokens // bands.BATCH_FACTOR
+
+STEPS: dict[Goal, tuple[Step, ...]] = {
+    Goal.FASTER_CONVERGENCE: (
+        Step(_EPOCHS, _one_more_epoch, "more passes bring the reward further before the run ends"),
+        Step(_RATE, _faster_rate, "larger steps get further in the same time"),
+    ),
+    Goal.BETTER_QUALITY: (
+        Step(_TEMPERATURE, partial(_up_through, _CREATIVE), "more diverse rollouts find better answers"),
+        Step(_ROLLOUTS, partial(_up_through, bands.QUALITY_ROLLOUTS), "more answers to compare"),
+        Step(_MAX_TOKENS, _double, "room for longer reasoning and complete answers"),
+    ),
+    Goal.SAFER: (
+        Step(
+            _TEMPERATURE,
+            partial(_down_through, bands.PRECISE_TEMPERATURE[::-1]),
+            "less random answers are more precise and less toxic",
+        ),
+        Step(
+            _TOP_P, partial(_down_through, bands.FOCUSED_TOP_P[1:]), "unlikely tokens are not drawn any more"
+        ),
+        Step(_TOP_K, _lower_top_k, "fewer candidates focus the answers"),
+    ),
+    Goal.MORE_CREATIVE: (
+        Step(_TEMPERATURE, partial(_up_through, _CREATIVE), "more random choices, more diverse answers"),
+        Step(
+            _TOP_P,
+            partial(_to, bands.DIVERSE_TOP_P),
+            "keeps diversity and removes the most unlikely tokens",
+        ),
+    ),
+    Goal.LOWER_COST: (
+        Step(_ROLLOUTS, lambda value: _halve(value, int(find(_ROLLOUTS).minimum or 0)), "fewer to generate"),
+        Step(_MAX_TOKENS, lambda value: _halve(value, bands.SHORT_COMPLETION), "every token generated costs"),
+        Step(_BATCH, lambda value: _halve(value, _LEAST_BATCH), "smaller steps need less memory at a time"),
+    ),
+    Goal.HIGHER_CAPACITY: (
+        Step(
+            _RANK, lambda value: _up_through(_ranks(True), value), "a larger adapter holds more; watch memory"
+        ),
+    ),
+    Goal.PREVENT_OVERFITTING: (
+        Step(_EPOCHS, partial(_down_through, (bands.TRAINING.epochs,)), "fewer passes memorize less"),
+        Step(_RANK, lambda value: _down_through(_ranks(False), value), "a smaller adapter memorizes less"),
+    ),
+}
+
+
+def suggest(document: Mapping[str, Any], goal: Goal) -> Suggestions:
+    """Return the next experiments from a valid manifest.
+
+    A step whose value would leave the documented range, or would break a rule across fields, is
+    exhausted.
+
+    Raises:
+        InvalidManifest: if the manifest is not valid.
+    """
+    job = parse(document)
+    experiments, exhausted = [], []
+    for step in STEPS[goal]:
+        experiment = _experiment(document, job, step)
+        if experiment is not None:
+            experiments.append(experiment)
+        else:
+            exhausted.append(f"{step.path} {_text(value_of(job.spec, step.path))}")
+    return Suggestions(tuple(experiments), tuple(exhausted))
+
+
+def other_goals(document: Mapping[str, Any], goal: Goal) -> list[Goal]:
+    """Return the goals that have experiments left."""
+    return [other for other in Goal if other != goal and suggest(document, other).experiments]
+
+
+def _experiment(document: Mapping[str, Any], job: RFTJob, step: Step) -> Experiment | None:
+    old = value_of(job.spec, step.path)
+    new = step.next(old)
+    if new is None or new == old or not find(step.path).allows(new):
+        return None
+    manifest = _manifest(document, job.metadata.name, step.path, new)
+    changed, problems = check(manifest)
+    if changed is None or problems:
+        return None
+    return Experiment(step.path, old, new, step.why, manifest, _new_advice(job.spec, changed.spec))
+
+
+def _new_advice(before: RFTJobSpec, after: RFTJobSpec) -> tuple[Advice, ...]:
+    known = {advice.rule for advice in advise(before)}
+    return tuple(advice for advice in advise(after) if advice.rule not in known)
+
+
+def _manifest(document: Mapping[str, Any], baseline: str, path: str, value: Any) -> dict[str, Any]:
+    """Return the user's document with one value changed and a new name."""
+    found = copy.deepcopy(dict(document))
+    metadata = {key: found["metadata"][key] for key in _KEPT_METADATA if found["metadata"].get(key)}
+    annotations = {k: v for k, v in metadata.get("annotations", {}).items() if k != _LAST_APPLIED}
+    spec = {key: part for key, part in found["spec"].items() if key not in _SWITCHES}
+    _, section, field = path.split(".")
+    # An empty section is valid YAML with the value null.
+    spec[section] = {**(spec.get(section) or {}), field: value}
+    return {
+        "apiVersion": found["apiVersion"],
+        "kind": found["kind"],
+        "metadata": {
+            "name": experiment_name(baseline, field, value),
+            **metadata,
+            "annotations": {**annotations, ANNOTATION: baseline},
+        },
+        "spec": spec,
+    }
+
+
+def experiment_name(baseline: str, field: str, value: Any) -> str:
+    """Return a name of at most 52 characters with the changed field; a long baseline's name is cut."""
+    digits = _text(value).lower().replace(".", "-").replace("+", "")
+    suffix = f"-{field.lower()}-{digits}"
+    if len(baseline) + len(suffix) <= MAX_NAME_LENGTH:
+        return baseline + suffix
+    # With a hash, so that two long names with the same beginning stay different.
+    suffix = f"-{hashlib.sha256(baseline.encode()).hexdigest()[:6]}{suffix}"
+    return baseline[: MAX_NAME_LENGTH - len(suffix)].rstrip("-") + suffix
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,114 @@
+"""Advice on the experiment as a whole: number of changes, tracking, storage and hardware."""
+
+from rft_advice import bands
+from rft_advice.guide import NINE, value_of
+from rft_advice.rule import AdviceRule
+from rft_advice.training import model_size
+from rft_api.job import RFTJobSpec
+
+CPU = "cpu"
+"""Name of the accelerator for runs without a GPU."""
+
+
+def changed_parameters(spec: RFTJobSpec) -> list[str]:
+    """Return the names of those of the nine parameters that differ from their defaults."""
+    return [
+        guide.path.rpartition(".")[2] for guide in NINE if value_of(spec, guide.path) != guide.field.default
+    ]
+
+
+def many_changes(spec: RFTJobSpec) -> str | None:
+    """So many parameters are changed that nobody can tell which one made the difference."""
+    changed = changed_parameters(spec)
+    if len(changed) < bands.MANY_CHANGES:
+        return None
+    return (
+        f"{len(changed)} of the nine parameters are off their defaults ({', '.join(changed)}): run a baseline"
+        " first, then change one at a time and compare (rft suggest writes such manifests)"
+    )
+
+
+def tracking_without_backend(spec: RFTJobSpec) -> str | None:
+    """``tracking`` is set without a backend."""
+    if spec.tracking is None or spec.tracking.model_fields_set:
+        return None
+    return "names no backend, so nothing is logged to compare runs by; add wandb, mlflow or tensorboard"
+
+
+def storage_ephemeral(spec: RFTJobSpec) -> str | None:
+    """The storage is ephemeral, so the results are lost with the pod."""
+    if spec.storage.ephemeral is None:
+        return None
+    return (
+        "the adapter, the checkpoints, metrics.jsonl and the recorded rollouts are lost with the pod, a retry"
+        " starts from step 0 and the run cannot be suspended; use a claim for what you want to keep"
+    )
+
+
+def gpus_against_accelerator(spec: RFTJobSpec) -> str | None:
+    """The number of GPUs and the accelerator contradict each other."""
+    resources = spec.resources
+    kind = resources.accelerator.name if resources and resources.accelerator else None
+    if resources is None or resources.gpus is None or kind is None:
+        return None
+    if (kind == CPU) == (resources.gpus == 0):
+        return None
+    return (
+        f"{resources.gpus} is obeyed although accelerator.name is {kind}; make both say the same, or leave"
+        " gpus out and let it be planned"
+    )
+
+
+def cpu_for_large_model(spec: RFTJobSpec) -> str | None:
+    """A large model is to be trained on the CPU, which is possible but too slow."""
+    size = model_size(spec)
+    if spec.resources is None or spec.resources.gpus != 0 or size is None or size < bands.CPU_MODEL:
+        return None
+    return (
+        f"0 trains {size / 1e9:g}B parameters on the CPU, with minutes and more for each step; leave gpus out"
+        " and let it be planned"
+    )
+
+
+RULES: tuple[AdviceRule, ...] = (
+    AdviceRule(
+        "many-changes",
+        ("spec", *(guide.path for guide in NINE)),
+        ("Overview", "Start with Defaults", "One Change at a Time"),
+        f"{bands.MANY_CHANGES} or more of the nine parameters are off their defaults",
+        "The defaults suit most runs. Run a baseline, then change one parameter at a time, for a reason.",
+        many_changes,
+    ),
+    AdviceRule(
+        "tracking-without-backend",
+        ("spec.tracking",),
+        ("Track Everything",),
+        "tracking is there and names no backend",
+        "Log curves and parameters of every run, so that runs can be compared.",
+        tracking_without_backend,
+    ),
+    AdviceRule(
+        "storage-ephemeral",
+        ("spec.storage.ephemeral",),
+        (),
+        "storage is ephemeral",
+        "What lies in the pod is lost with the pod.",
+        storage_ephemeral,
+    ),
+    AdviceRule(
+        "gpus-against-accelerator",
+        ("spec.resources.gpus", "spec.resources.accelerator.name"),
+        (),
+        "gpus is 0 with a GPU named, or above 0 with the CPU named",
+        "An override is obeyed, even where it contradicts the rest.",
+        gpus_against_accelerator,
+    ),
+    AdviceRule(
+        "cpu-for-large-model",
+        ("spec.resources.gpus", "spec.model.parameters"),
+        (),
+        f"gpus is 0 and the model has {bands.CPU_MODEL / 1e9:g}B parameters or more",
+        "Training on the CPU is for small models.",
+        cpu_for_large_model,
+    ),
+)

@@ -1,0 +1,1 @@
+"""RFTJobs in a cluster. Free of typer and rich."""

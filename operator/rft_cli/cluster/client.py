@@ -1,0 +1,260 @@
+"""Reads and changes RFTJobs in a cluster, and reads their pods, with the kubernetes client."""
+
+import contextlib
+import json
+import logging
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import kubernetes
+import urllib3
+from kubernetes.client.exceptions import ApiException
+from kubernetes.config.config_exception import ConfigException
+from kubernetes.dynamic.exceptions import NotFoundError, ResourceNotFoundError
+
+from rft_api import GROUP, KIND, PLURAL, VERSION
+from rft_cli.render.console import INVALID, UNREADABLE, UserError
+
+WATCH_SECONDS = 60
+"""Length of one watch request. After at most this time a dead connection is noticed."""
+TIMEOUT = (10, 30)
+"""Timeouts in seconds: to connect, and between two reads of a response."""
+RETRY_SECONDS = 3.0
+FIELD_MANAGER = "rft"
+READING = f"get, list and watch on {PLURAL}.{GROUP}"
+MAX_FAILURES = 20
+"""Consecutive failures after which a watch gives up: the API server was away for about a minute."""
+
+Body = dict[str, Any]
+Applier = Callable[[Body], str]
+"""Applies an object and returns ``created``, ``configured`` or ``unchanged``. Raises UserError when the
+server does not know the object's kind or refuses the object."""
+
+# Typed as Any, because the client's own types are partly missing and partly wrong.
+_kubernetes: Any = kubernetes
+
+
+class Unreachable(UserError):
+    """The API server does not answer, or has a temporary error."""
+
+
+class Cluster:
+    """Access to the RFTJobs of one namespace."""
+
+    def __init__(self, context: str | None = None, namespace: str | None = None) -> None:
+        """Read ``KUBECONFIG`` or ``~/.kube/config``; inside a pod use its service account.
+
+        Raises:
+            UserError: there is no usable kubeconfig or no such context.
+        """
+        self._api, default = _connect(context)
+        self.namespace = namespace or default
+        self._objects = _kubernetes.client.CustomObjectsApi(self._api)
+        self._core = _kubernetes.client.CoreV1Api(self._api)
+
+    def jobs(self, *, all_namespaces: bool = False) -> list[Body]:
+        """Return the RFTJobs of the namespace, or of all namespaces."""
+        with self._explained(f"the list of {PLURAL}"):
+            if all_namespaces:
+                answer = self._objects.list_cluster_custom_object(
+                    GROUP, VERSION, PLURAL, _request_timeout=TIMEOUT
+                )
+            else:
+                answer = self._objects.list_namespaced_custom_object(
+                    GROUP, VERSION, self.namespace, PLURAL, _request_timeout=TIMEOUT
+                )
+        return list(answer["items"])
+
+    def job(self, name: str) -> Body:
+        """Return one RFTJob."""
+        with self._explained(f"{KIND} {name!r}"):
+            found: Body = self._objects.get_namespaced_custom_object(
+                GROUP, VERSION, self.namespace, PLURAL, name, _request_timeout=TIMEOUT
+            )
+        return found
+
+    def changes(self, name: str) -> Iterator[Body]:
+        """Yield an RFTJob now and after every change. Never ends by itself.
+
+        Raises:
+            UserError: the job does not exist, or was deleted.
+        """
+        yield self.job(name)
+        failures = 0
+        while True:
+            try:
+                for body in self._watched(name):
+                    failures = 0
+                    yield body
+                # A watch without events may mean that the job was deleted: then this raises.
+                yield self.job(name)
+            except Unreachable:
+                failures += 1
+                if failures > MAX_FAILURES:
+                    raise
+                time.sleep(RETRY_SECONDS)
+
+    def _watched(self, name: str) -> Iterator[Body]:
+        """Yield an RFTJob now and after every change, until the server ends the watch request."""
+        # Without a resourceVersion each watch begins with the current object, so no change is missed.
+        stream = _kubernetes.watch.Watch().stream(
+            self._objects.list_namespaced_custom_object,
+            *(GROUP, VERSION, self.namespace, PLURAL),
+            field_selector=f"metadata.name={name}",
+            timeout_seconds=WATCH_SECONDS,
+            _request_timeout=(TIMEOUT[0], WATCH_SECONDS + TIMEOUT[1]),
+        )
+        with self._explained(f"{KIND} {name!r}"), contextlib.closing(stream) as events:
+            for event in events:
+                if event["type"] == "DELETED":
+                    raise UserError(f"{KIND} {name!r} was deleted", INVALID)
+                yield event["object"]
+
+    @contextlib.contextmanager
+    def applying(self, *, dry_run: bool = False, force_conflicts: bool = False) -> Iterator["Applier"]:
+        """Yield a function that applies objects, server-side."""
+        # The client caches the server's API in a file. In a private folder, so that no other user can write
+        # it.
+        with tempfile.TemporaryDirectory(prefix="rft-") as folder:
+            client = _kubernetes.dynamic.DynamicClient(self._api, cache_file=f"{folder}/discovery.json")
+            options = {"force_conflicts": force_conflicts, **({"dry_run": "All"} if dry_run else {})}
+
+            def apply(body: Body) -> str:
+                kind = body["kind"]
+                with self._explained(
+                    f"{kind} {body['metadata']['name']!r}", f"get, create and patch on {kind}"
+                ):
+                    return _apply(client, body, self.namespace, options)
+
+            yield apply
+
+    def change_spec(self, name: str, fields: Mapping[str, Any]) -> None:
+        """Set some fields of an RFTJob's spec, with a merge patch."""
+        with self._explained(f"{KIND} {name!r}", f"patch on {PLURAL}.{GROUP}"):
+            self._objects.patch_namespaced_custom_object(
+                *(GROUP, VERSION, self.namespace, PLURAL, name),
+                {"spec": dict(fields)},
+                field_manager=FIELD_MANAGER,
+                _content_type="application/merge-patch+json",
+                _request_timeout=TIMEOUT,
+            )
+
+    def newest_pod(self, job: Body) -> Body:
+        """Return the newest pod of an RFTJob's child Job.
+
+        Raises:
+            UserError: the job has no pod.
+        """
+        name, child = job["metadata"]["name"], (job.get("status") or {}).get("jobName")
+        phase = (job.get("status") or {}).get("phase") or "Pending"
+        pods: list[Body] = []
+        if child:
+            with self._explained(f"the pods of {KIND} {name!r}"):
+                answer = self._core.list_namespaced_pod(
+                    self.namespace, label_selector=f"job-name={child}", _request_timeout=TIMEOUT
+                )
+            pods = [self._api.sanitize_for_serialization(pod) for pod in answer.items]
+        if not pods:
+            raise UserError(f"{KIND} {name!r} has no pod: its phase is {phase}", INVALID)
+        return max(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
+
+    def log_lines(self, pod: str, container: str, *, follow: bool, tail: int | None) -> Iterator[str]:
+        """Yield the lines of a container's log."""
+        with self._explained(f"the log of {pod}, container {container}"):
+            answer = self._core.read_namespaced_pod_log(
+                pod,
+                self.namespace,
+                container=container,
+                follow=follow,
+                **({} if tail is None else {"tail_lines": tail}),
+                _preload_content=False,
+            )
+            rest = b""
+            for chunk in answer.stream(65536):
+                *lines, rest = (rest + chunk).split(b"\n")
+                yield from (line.decode(errors="replace") for line in lines)
+            if rest:
+                yield rest.decode(errors="replace")
+
+    @contextlib.contextmanager
+    def _explained(self, what: str, rights: str = READING) -> Iterator[None]:
+        """Translate errors of the client into a UserError, one line that says what to do."""
+        try:
+            yield
+        except ApiException as error:
+            passing = error.status == 429 or error.status >= 500
+            raise (Unreachable if passing else UserError)(
+                self._explanation(what, error, rights), INVALID
+            ) from error
+        except urllib3.exceptions.HTTPError as error:
+            raise Unreachable(
+                f"{self._api.configuration.host} does not answer ({type(error).__name__});"
+                " check the cluster, or name another with --context",
+                UNREADABLE,
+            ) from error
+
+    def _explanation(self, what: str, error: ApiException, rights: str) -> str:
+        where = f"in namespace {self.namespace!r}"
+        if error.status == 404 and "page not found" in str(error.body):
+            return f"the cluster knows no {PLURAL}.{GROUP}: install the operator's chart first"
+        if error.status == 404:
+            return f"{what} does not exist {where}; see rft get, or name another namespace with -n"
+        if error.status in (401, 403):
+            return f"{what}: {error.reason} {where}; ask for {rights}"
+        if error.status in (400, 409, 422) and (said := _message(error)):
+            return f"{what}: {said}" + ("; --force-conflicts takes them over" if error.status == 409 else "")
+        return f"{what}: the API server answers {error.status} {error.reason}"
+
+
+def _apply(client: Any, body: Body, namespace: str, options: Body) -> str:
+    """Apply an object; return ``created``, ``configured`` or ``unchanged``."""
+    kind, version = body["kind"], body["apiVersion"]
+    try:
+        resource = client.resources.get(api_version=version, kind=kind)
+    except ResourceNotFoundError as error:
+        fix = ": install the operator's chart first" if kind == KIND else ""
+        raise UserError(f"the cluster knows no kind {kind} of {version}{fix}", INVALID) from error
+    where: Body = {"name": body["metadata"]["name"], "_request_timeout": TIMEOUT}
+    if resource.namespaced:
+        where["namespace"] = body["metadata"].get("namespace") or namespace
+    try:
+        before = resource.get(**where).metadata.resourceVersion
+    except NotFoundError:
+        before = None
+    after = resource.server_side_apply(body=body, field_manager=FIELD_MANAGER, **where, **options)
+    if before is None:
+        return "created"
+    return "unchanged" if after.metadata.resourceVersion == before else "configured"
+
+
+def _message(error: ApiException) -> str:
+    """Return the message of the API server about an object that it refused."""
+    try:
+        return str(json.loads(error.body or "")["message"])
+    except (ValueError, TypeError, KeyError):
+        return ""
+
+
+def _connect(context: str | None) -> tuple[Any, str]:
+    """Return a client and the context's namespace."""
+    # urllib3's warnings about retries are hidden, because the error message alone says enough.
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
+    try:
+        contexts, active = _kubernetes.config.list_kube_config_contexts()
+    except ConfigException as error:
+        if context is None:
+            with contextlib.suppress(ConfigException):
+                _kubernetes.config.load_incluster_config()
+                return _kubernetes.client.ApiClient(), "default"
+        raise UserError(f"no usable kubeconfig ({error}); set KUBECONFIG", UNREADABLE) from error
+    chosen = active if context is None else next((c for c in contexts if c["name"] == context), None)
+    if chosen is None:
+        names = ", ".join(str(c["name"]) for c in contexts)
+        raise UserError(f"--context {context!r} is not in the kubeconfig; it has {names}", UNREADABLE)
+    try:
+        api = _kubernetes.config.new_client_from_config(context=chosen["name"])
+    except ConfigException as error:
+        raise UserError(f"the context {chosen['name']!r} is not usable: {error}", UNREADABLE) from error
+    return api, chosen["context"].get("namespace") or "default"

@@ -1,0 +1,27 @@
+"""``rft explain``: shows what a field is for, and when to change it."""
+
+from typing import Annotated
+
+import typer
+
+from rft_advice.explain import explain as explained
+from rft_advice.explain import overview
+from rft_api.fields import UnknownField
+from rft_cli.render.console import INVALID, UserError, out, reports_errors
+
+
+@reports_errors
+def explain(
+    field: Annotated[
+        str | None, typer.Argument(help="E.g. sampling.topK; the nine tuned parameters if absent.")
+    ] = None,
+) -> None:
+    """Say what a field does: default, range, too low, too high, when to change it, what is advised.
+
+    Exit code 1: there is no such field.
+    """
+    try:
+        text = explained(field) if field else overview()
+    except UnknownField as error:
+        raise UserError(str(error), INVALID) from error
+    out().print(text, markup=False)

@@ -1,0 +1,197 @@
+"""``rft export``: copies an adapter out of a run's folder, or merges it into the base model."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import typer
+
+from rft_cli.commands.run import trainer_command
+from rft_cli.local.folders import run_folder
+from rft_cli.local.snapshot import previous
+from rft_cli.options import Context, Namespace
+from rft_cli.render.console import INVALID, UNREADABLE, UserError, out, reports_errors
+from rft_run import atomic
+from rft_run.config import RunConfig
+
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_FINAL, _CHECKPOINTS, _STATE = "adapter", "checkpoints", "state.json"
+
+
+class Dtype(StrEnum):
+    """Values of ``--dtype``."""
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
+
+
+class Chosen(NamedTuple):
+    """An adapter, and its description."""
+
+    folder: Path
+    what: str
+
+
+@reports_errors
+def export(
+    source: Annotated[str, typer.Argument(metavar="DIR", help="A run's folder, or an adapter's.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.")],
+    merge: Annotated[bool, typer.Option("--merge", help="Write a whole model: base plus adapter.")] = False,
+    step: Annotated[int | None, typer.Option(min=1, help="The checkpoint of this step.")] = None,
+    best: Annotated[
+        bool, typer.Option("--best", help="The checkpoint that did best when evaluated.")
+    ] = False,
+    base: Annotated[str | None, typer.Option(help="Base model for --merge; the run's if absent.")] = None,
+    dtype: Annotated[Dtype, typer.Option(help="Number format of --merge; auto: the base's.")] = Dtype.AUTO,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is at --output.")] = False,
+    context: Context = None,
+    namespace: Namespace = None,
+) -> None:
+    """Copy the final adapter as PEFT loads it, or with --merge write a model that vLLM serves by itself.
+
+    Exit code 1: there is no such adapter, or it does not fit; 2: a folder cannot be read or written.
+    """
+    if base is not None and not merge:
+        raise UserError("--base: is only used by --merge; leave it out or add --merge", INVALID)
+    folder = run_folder(source, context, namespace, _FINAL)
+    chosen = choose(folder, step, best)
+    config = previous(folder)
+    with _placed(output, force) as unfinished:
+        if merge:
+            _merge(chosen.folder, unfinished, *_base(chosen.folder, config, base), dtype)
+        else:
+            _copy(chosen.folder, unfinished, config)
+    out().print(f"{'merged model' if merge else 'adapter'} of {chosen.what}: {output}", markup=False)
+
+
+def choose(folder: Path, step: int | None, best: bool) -> Chosen:
+    """Return the adapter that the options select; without options the final or newest one.
+
+    Raises:
+        UserError: there is no such adapter.
+    """
+    if step is not None and best:
+        raise UserError("--step and --best: name one of them", INVALID)
+    if (folder / ADAPTER_CONFIG).is_file():
+        if step is not None or best:
+            raise UserError(f"{folder}: is an adapter and has no steps; name the run's folder", INVALID)
+        return Chosen(folder, "the adapter")
+    steps = _steps(folder)
+    if step is None and not best and _is_adapter(folder / _FINAL):
+        return Chosen(folder / _FINAL, "the last step")
+    if not steps:
+        raise UserError(
+            f"{folder}: holds neither an adapter nor a checkpoint; name a run's folder", UNREADABLE
+        )
+    wanted = _best_step(folder, steps) if best else steps[-1] if step is None else step
+    if wanted not in steps:
+        kept = ", ".join(map(str, steps))
+        raise UserError(f"step {wanted}: has no checkpoint in {folder}; there are those of {kept}", INVALID)
+    return Chosen(_checkpoint(folder, wanted) / _FINAL, f"step {wanted}")
+
+
+def _is_adapter(folder: Path) -> bool:
+    return (folder / ADAPTER_CONFIG).is_file() and (folder / ADAPTER_WEIGHTS).is_file()
+
+
+def _checkpoint(folder: Path, step: int) -> Path:
+    return folder / _CHECKPOINTS / f"step-{step:06d}"
+
+
+def _steps(folder: Path) -> list[int]:
+    """Return the steps with a checkpoint, oldest first."""
+    names = (path.name.removeprefix("step-") for path in (folder / _CHECKPOINTS).glob("step-*"))
+    steps = sorted(int(name) for name in names if name.isdigit())
+    return [step for step in steps if _is_adapter(_checkpoint(folder, step) / _FINAL)]
+
+
+def _best_step(folder: Path, steps: list[int]) -> int:
+    """Return the best step by held-out reward, as recorded in the newest checkpoint."""
+    path = _checkpoint(folder, steps[-1]) / _STATE
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+        reward, step = state["best_reward"], int(state["best_step"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: is not a checkpoint's state: {error}", UNREADABLE) from error
+    if reward is None:
+        raise UserError(
+            "--best: no checkpoint was evaluated; set spec.evaluation.everySteps, or name one with --step"
+        )
+    return step
+
+
+def _base(adapter: Path, config: RunConfig | None, given: str | None) -> tuple[str, str | None]:
+    """Return name and revision of the base: ``given``, else the run's, else the one the adapter names."""
+    if given is not None:
+        return given, None
+    if config is not None:
+        return config.spec.model.name, config.spec.model.revision
+    named = _adapter_config(adapter).get("base_model_name_or_path")
+    if not named:
+        raise UserError(f"{adapter}: does not name its base model; add --base", INVALID)
+    return str(named), None
+
+
+def _adapter_config(adapter: Path) -> dict[str, object]:
+    try:
+        body = json.loads((adapter / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{adapter / ADAPTER_CONFIG}: cannot be read: {error}", UNREADABLE) from error
+    return body if isinstance(body, dict) else {}
+
+
+def _copy(adapter: Path, target: Path, config: RunConfig | None) -> None:
+    """Copy an adapter. Its config then names the base as the job does, not by a path of the trainer's."""
+    body = _adapter_config(adapter)
+    if config is not None:
+        body["base_model_name_or_path"] = config.spec.model.name
+        body["revision"] = config.spec.model.revision
+    try:
+        shutil.copytree(adapter, target, dirs_exist_ok=True)
+        (target / ADAPTER_CONFIG).write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--output: cannot be written: {error}", UNREADABLE) from error
+
+
+def _merge(adapter: Path, target: Path, base: str, revision: str | None, dtype: Dtype) -> None:
+    """Merge in a child process, with the trainer's package, because this process never loads torch."""
+    python, *_ = trainer_command()
+    command = [python, "-m", "rft_trainer.export", "--adapter", str(adapter), "--base", base]
+    command += ["--output", str(target), "--dtype", dtype, *(["--revision", revision] if revision else [])]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise UserError(f"merging {adapter} into {base}: {said[-1]}", INVALID)
+
+
+@contextmanager
+def _placed(output: Path, force: bool) -> Iterator[Path]:
+    """Yield a temporary folder that is renamed to ``output`` when the block succeeds.
+
+    Raises:
+        UserError: ``output`` exists already, or cannot be written.
+    """
+    target = output.resolve()
+    if target.exists() and not force:
+        raise UserError(f"--output {output}: is there already; name another, or replace it with --force")
+    try:
+        with atomic.new_folder(target, replace=force) as unfinished:
+            yield unfinished
+            _make_readable(unfinished)
+    except OSError as error:
+        raise UserError(f"--output {output}: cannot be written: {error}", UNREADABLE) from error
+
+
+def _make_readable(folder: Path) -> None:
+    """Set the usual permissions of new files (umask), as weights are written readable by the owner only."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.chmod(0o666 & ~mask)

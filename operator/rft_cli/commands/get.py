@@ -1,0 +1,62 @@
+"""``rft get``: lists the RFTJobs of a cluster."""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.table import Table
+
+from rft_cli.options import Context, Namespace, connect
+from rft_cli.render.console import out, reports_errors
+from rft_cli.render.views import COLUMNS, WIDE_COLUMNS, row
+
+WIDE_ENOUGH = 4096
+
+
+class Format(StrEnum):
+    """Values of ``-o``."""
+
+    WIDE = "wide"
+    YAML = "yaml"
+    JSON = "json"
+
+
+@reports_errors
+def get(
+    name: Annotated[str | None, typer.Argument(help="One job; all of the namespace if absent.")] = None,
+    output: Annotated[Format | None, typer.Option("--output", "-o", help="wide, yaml or json.")] = None,
+    all_namespaces: Annotated[bool, typer.Option("--all-namespaces", "-A", help="Every namespace.")] = False,
+    context: Context = None,
+    namespace: Namespace = None,
+) -> None:
+    """List RFTJobs: phase, steps, reward, time left, age."""
+    cluster = connect(context, namespace)
+    jobs = [cluster.job(name)] if name else cluster.jobs(all_namespaces=all_namespaces)
+    if output in (Format.YAML, Format.JSON):
+        body = jobs[0] if name else {"apiVersion": "v1", "kind": "List", "items": jobs}
+        text = json.dumps(body, indent=2) if output is Format.JSON else yaml.safe_dump(body, sort_keys=False)
+        typer.echo(text.rstrip())
+        return
+    if not jobs:
+        where = "any namespace" if all_namespaces else f"namespace {cluster.namespace!r}"
+        out().print(f"No RFTJobs in {where}.", markup=False)
+        return
+    columns = WIDE_COLUMNS if output is Format.WIDE else COLUMNS
+    table = job_table(jobs, ("namespace", *columns) if all_namespaces else columns, datetime.now(UTC))
+    # Like kubectl: lines are not cut to the terminal's width.
+    out(WIDE_ENOUGH).print(table)
+
+
+def job_table(jobs: Sequence[dict[str, Any]], columns: Sequence[str], now: datetime) -> Table:
+    """Return a table of jobs without borders, as kubectl prints it."""
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column.upper(), no_wrap=column != "message")
+    for job in jobs:
+        cells = row(job, now)._asdict()
+        table.add_row(*(cells[column] for column in columns))
+    return table

@@ -1,0 +1,95 @@
+"""``rft suspend``, ``resume`` and ``cancel``: set one field of a job's spec, and may wait for the phase."""
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
+
+import typer
+
+from rft_api.conditions import TERMINAL_PHASES
+from rft_cli.commands.watch import phase_of, plain_line
+from rft_cli.options import Context, Namespace, connect
+from rft_cli.render.console import INVALID, UserError, out, reports_errors
+
+Action = Literal["suspend", "resume", "cancel"]
+
+CHANGES: dict[Action, dict[str, bool]] = {
+    "suspend": {"suspend": True},
+    "resume": {"suspend": False},
+    "cancel": {"cancel": True},
+}
+REACHED: dict[Action, tuple[str, ...]] = {
+    "suspend": ("Suspended",),
+    "resume": ("Running",),
+    "cancel": ("Cancelled",),
+}
+"""Phases for which ``--wait`` waits."""
+
+Name = Annotated[str, typer.Argument(help="The job.")]
+Wait = Annotated[bool, typer.Option("--wait", "-w", help="Follow it until the phase says so, or it ends.")]
+
+
+@reports_errors
+def suspend(name: Name, wait: Wait = False, context: Context = None, namespace: Namespace = None) -> None:
+    """Save a checkpoint and free the GPUs. Exit code 1: refused, or with --wait it ended otherwise."""
+    _carry_out("suspend", name, wait, context, namespace)
+
+
+@reports_errors
+def resume(name: Name, wait: Wait = False, context: Context = None, namespace: Namespace = None) -> None:
+    """Let a suspended job go on from its checkpoint. Exit codes as of suspend."""
+    _carry_out("resume", name, wait, context, namespace)
+
+
+@reports_errors
+def cancel(name: Name, wait: Wait = False, context: Context = None, namespace: Namespace = None) -> None:
+    """Save a checkpoint and end a job for good; the run's folder stays. Exit codes as of suspend."""
+    _carry_out("cancel", name, wait, context, namespace)
+
+
+def _carry_out(action: Action, name: str, wait: bool, context: str | None, namespace: str | None) -> None:
+    cluster = connect(context, namespace)
+    job = cluster.job(name)
+    if said := refusal(action, job):
+        raise UserError(f"{name}: {said}", INVALID)
+    change = CHANGES[action]
+    done = f"spec.{next(iter(change))} is {str(next(iter(change.values()))).lower()}"
+    if all((job["spec"].get(field) or False) == value for field, value in change.items()):
+        out().print(f"{name}: {done} already; its phase is {phase_of(job)}", markup=False)
+    else:
+        cluster.change_spec(name, change)
+        out().print(f"{name}: {done}", markup=False)
+    if not wait:
+        return
+    try:
+        phase = _followed(cluster.changes(name), REACHED[action])
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    raise typer.Exit(0 if phase in REACHED[action] else INVALID)
+
+
+def refusal(action: Action, job: Mapping[str, Any]) -> str | None:
+    """Return why a job cannot be suspended, resumed or cancelled, and what to do; None if it can."""
+    spec, status = job.get("spec") or {}, job.get("status") or {}
+    # Only a completion time is final: a job that failed before its start runs once its spec is corrected.
+    if status.get("completionTime"):
+        return f"has ended: its phase is {phase_of(job)}, so there is nothing to {action}"
+    if action != "cancel" and spec.get("cancel"):
+        return f"is being cancelled, which is for good: it is too late to {action} it; submit a new job"
+    if action == "suspend" and "ephemeral" in (spec.get("storage") or {}):
+        return (
+            "spec.suspend must stay false with spec.storage.ephemeral, whose checkpoints die with the pod;"
+            " rft cancel ends it, a new job with a claim can be suspended"
+        )
+    return None
+
+
+def _followed(changes: Iterable[Mapping[str, Any]], wanted: tuple[str, ...]) -> str:
+    """Print all changes until a wanted or a final phase, and return that phase."""
+    shown = ""
+    for job in changes:
+        if (line := plain_line(job)) != shown:
+            out().print(line, markup=False)
+            shown = line
+        if (phase := phase_of(job)) in (*wanted, *TERMINAL_PHASES):
+            return phase
+    return ""

@@ -1,0 +1,28 @@
+"""``rft logs``: prints the log of a job's newest pod."""
+
+from typing import Annotated
+
+import typer
+
+from rft_cli.options import Context, Namespace, connect
+from rft_cli.render.console import reports_errors
+from rft_run.config import TRAINER_CONTAINER
+
+
+@reports_errors
+def logs(
+    name: Annotated[str, typer.Argument(help="The job.")],
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the container ends.")] = False,
+    container: Annotated[str, typer.Option(help="trainer, or grader for users' code.")] = TRAINER_CONTAINER,
+    tail: Annotated[int | None, typer.Option(min=0, help="Only the last lines.")] = None,
+    context: Context = None,
+    namespace: Namespace = None,
+) -> None:
+    """Print the log of the newest pod of a job."""
+    cluster = connect(context, namespace)
+    pod = cluster.newest_pod(cluster.job(name))["metadata"]["name"]
+    try:
+        for line in cluster.log_lines(pod, container, follow=follow, tail=tail):
+            typer.echo(line)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None

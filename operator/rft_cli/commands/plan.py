@@ -1,0 +1,194 @@
+"""``rft plan``: shows the resources and the time that a job would need, before it runs."""
+
+import json
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from rft_api.job import RFTJob, RFTJobSpec
+from rft_api.status import Estimate, Plan
+from rft_cli.commands.get import WIDE_ENOUGH
+from rft_cli.commands.sweep import ACCELERATOR, Line, entry, sweep_of, table, with_value, without_seed
+from rft_cli.local.manifest import Manifest, load
+from rft_cli.local.rows import rows_of
+from rft_cli.local.shapes import shape_for
+from rft_cli.render.console import INVALID, UserError, err, out, reports_errors
+from rft_cli.render.views import duration
+from rft_planner.accelerators import ACCELERATORS
+from rft_planner.container import memory_check_disabled
+from rft_planner.estimate import Rows
+from rft_planner.overrides import contradiction
+from rft_planner.plan import Unplannable
+from rft_planner.plan import plan as planned
+
+
+class Format(StrEnum):
+    """Values of ``-o``."""
+
+    TEXT = "text"
+    JSON = "json"
+    YAML = "yaml"
+
+
+@reports_errors
+def plan(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Manifest with one RFTJob; - reads stdin.")],
+    output: Annotated[Format, typer.Option("--output", "-o", help="text, json or yaml.")] = Format.TEXT,
+    accelerator: Annotated[
+        str | None, typer.Option("--accelerator", help="Plan for this kind, e.g. nvidia-l40s-48gb.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="The model's config.json, or a folder with one.")
+    ] = None,
+    hub: Annotated[bool, typer.Option("--hub", help="Fetch the model's config.json from the hub.")] = False,
+    dataset: Annotated[Path | None, typer.Option(help="Rows in place of the manifest's.")] = None,
+    evaluation_dataset: Annotated[Path | None, typer.Option(help="The same for the evaluation.")] = None,
+    sweep: Annotated[
+        str | None,
+        typer.Option(metavar="FIELD[=V1,V2]", help="Compare values, e.g. training.loraRank or accelerator."),
+    ] = None,
+) -> None:
+    """Say what a job would ask for and take: GPUs, CPU, memory, steps, hours, and why.
+
+    Exit code 1: no plan can be made, with --sweep for none of the values.
+    """
+    manifest = load(file)
+    rows, notes = known_rows(manifest, dataset, evaluation_dataset)
+    job = manifest.job if accelerator is None else on(accelerator, manifest.job)
+    if sweep is not None:
+        found = sweep_of(sweep, job)
+        lines = [Line(value, outcome(made, config, hub, rows, notes)) for value, made in found.jobs]
+        show_sweep(found.path, lines, output)
+        raise typer.Exit(INVALID if all(isinstance(line.outcome, Unplannable) for line in lines) else 0)
+    made = outcome(job, config, hub, rows, notes)
+    if isinstance(made, Unplannable):
+        raise UserError(str(made), INVALID) from made
+    warn_of_override(job, config, hub)
+    if output is Format.TEXT:
+        out().print("\n".join(text(made)), markup=False)
+    else:
+        typer.echo(serialized(without_seed(made), output))
+
+
+def known_rows(
+    manifest: Manifest, dataset: Path | None, evaluation: Path | None
+) -> tuple[Rows | None, list[str]]:
+    """Return the counts of rows, or a note why they are unknown. Files from options must be readable."""
+    try:
+        return rows_of(manifest, dataset, evaluation), []
+    except UserError as error:
+        if dataset is not None or evaluation is not None:
+            raise
+        return None, [f"rows: {error}"]
+
+
+def on(accelerator: str, job: RFTJob) -> RFTJob:
+    """Return the job with another kind of GPU, and their number left to the plan.
+
+    Raises:
+        UserError: the catalogue has no such GPU.
+    """
+    if accelerator not in ACCELERATORS and accelerator != "cpu":
+        names = ", ".join(ACCELERATORS)
+        raise UserError(f"--accelerator {accelerator!r} is not in the catalogue: cpu, {names}", INVALID)
+    return RFTJob.model_validate(with_value(job.dump(), ACCELERATOR, accelerator))
+
+
+def outcome(
+    job: RFTJob, config: Path | None, hub: bool, rows: Rows | None, notes: list[str]
+) -> Plan | Unplannable:
+    """Return the plan of a job, or the reason why there is none."""
+    read = shape_for(job.spec.model, config, hub=hub)
+    try:
+        # No UID is needed: only the seed is derived from it, and a plan does not depend on the seed.
+        made = planned(
+            job.spec,
+            "",
+            shape=read.shape if read is not None else None,
+            rows=rows,
+            force_memory=memory_check_disabled(job.metadata.annotations),
+        )
+    except Unplannable as error:
+        return error
+    told = [f"the model's shape is that of {read.path}"] if read is not None else []
+    return made.model_copy(update={"notes": [*(made.notes or []), *told, *notes]})
+
+
+def warn_of_override(job: RFTJob, config: Path | None, hub: bool) -> None:
+    """Warn on standard error when the job sets another number of GPUs than the plan would."""
+
+    def made(spec: RFTJobSpec) -> Plan:
+        found = outcome(job.model_copy(update={"spec": spec}), config, hub, None, [])
+        if isinstance(found, Unplannable):
+            raise found
+        return found
+
+    overridden = contradiction(job.spec, made)
+    if overridden is not None:
+        err().print(f"warning: {overridden}", markup=False)
+
+
+def show_sweep(path: str, lines: list[Line], output: Format) -> None:
+    """Print the comparison of the values."""
+    if output is Format.TEXT:
+        # Like kubectl: lines are not cut to the terminal's width.
+        out(WIDE_ENOUGH).print(table(path, lines), markup=False)
+        err().print("~ is an estimate; rft plan without --sweep says what it rests on", markup=False)
+    else:
+        typer.echo(serialized({"field": path, "sweep": [entry(line) for line in lines]}, output))
+
+
+def serialized(body: dict[str, Any], output: Format) -> str:
+    """Return an object as JSON or YAML."""
+    shown = json.dumps(body, indent=2) if output is Format.JSON else yaml.safe_dump(body, sort_keys=False)
+    return shown.rstrip()
+
+
+def text(made: Plan) -> Iterator[str]:
+    """Yield the lines of a plan as text."""
+    yield f"GPUs    {made.gpus}" + (f" × {made.accelerator}" if made.accelerator else "")
+    yield f"CPU     {made.cpu}"
+    yield f"memory  {made.memory}"
+    if made.estimate is not None:
+        yield from expected(made.estimate)
+    yield from (f"- {note}" for note in made.notes or [])
+    yield from (f"  {part.mebibytes / 1024:6.1f} GiB  {part.name}" for part in made.memory_parts or [])
+
+
+def _together(estimate: Estimate) -> bool:
+    """Whether sampling and training overlap enough to mention it."""
+    phases = (estimate.sampling_seconds or 0) + (estimate.update_seconds or 0)
+    return (estimate.seconds_per_step or 0) < 0.95 * phases
+
+
+def expected(estimate: Estimate) -> Iterator[str]:
+    """Yield lines about the expected steps, time and cost, as far as they are known."""
+    if estimate.steps is not None:
+        yield f"steps   about {estimate.steps}, {estimate.prompts_per_step} prompts each"
+    if estimate.prompt_tokens is not None and estimate.completion_tokens is not None:
+        prompts, completions = _short(estimate.prompt_tokens), _short(estimate.completion_tokens)
+        yield f"tokens  about {prompts} of prompts, {completions} of completions"
+    if estimate.seconds_per_step is not None:
+        sampling, update = duration(estimate.sampling_seconds), duration(estimate.update_seconds)
+        together = _together(estimate)
+        yield (
+            f"a step  about {duration(estimate.seconds_per_step)}: {sampling} sampling,"
+            f" {update} training{', at the same time' if together else ''}"
+        )
+    if estimate.gpu_hours is not None:
+        longest = f"{estimate.gpu_hours_if_longest:g} with the longest completions"
+        yield f"hours   about {estimate.gpu_hours:g} GPU-hours, {longest}"
+    if estimate.cost is not None:
+        yield f"cost    about {estimate.cost:g}"
+
+
+def _short(tokens: int) -> str:
+    """Return a count with three digits: ``950``, ``57.9k``, ``1.02M``."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if tokens >= 0.9995 * size:  # 999,999 is shown as 1M
+            return f"{tokens / size:.3g}{letter}"
+    return str(tokens)

@@ -1,0 +1,79 @@
+"""``rft submit``: checks manifests and applies them to a cluster."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rft_api import KIND
+from rft_api.loader import Document
+from rft_cli.commands.validate import is_valid
+from rft_cli.commands.watch import exit_with_its_end
+from rft_cli.local.manifest import is_job, read
+from rft_cli.options import Context, Namespace, connect
+from rft_cli.render.console import INVALID, UserError, err, out, reports_errors
+
+if TYPE_CHECKING:
+    from rft_cli.cluster.client import Applier
+
+
+@reports_errors
+def submit(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Manifests; - reads stdin.")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Let the API server check everything and store nothing.")
+    ] = False,
+    force_conflicts: Annotated[
+        bool, typer.Option("--force-conflicts", help="Take over fields that another manager has set.")
+    ] = False,
+    wait: Annotated[bool, typer.Option("--watch", "-w", help="Then follow the job until it ends.")] = False,
+    context: Context = None,
+    namespace: Namespace = None,
+) -> None:
+    """Check every RFTJob of the files as validate does; if all are valid, apply the files to a cluster.
+
+    Everything in the files is applied, in its order and server-side: a ConfigMap with the rows travels along.
+    Exit code 1: something is wrong or refused; 2: a file cannot be read. With --watch as of watch.
+    """
+    documents = [document for path in files for document in read(path)]
+    jobs = [document for document in documents if is_job(document.body)]
+    if not jobs:
+        raise UserError(f"{', '.join(map(str, files))}: holds no {KIND}")
+    if wait and (len(jobs) > 1 or dry_run):
+        raise UserError("--watch follows one job that is stored: give one, and no --dry-run", INVALID)
+    verdicts = [is_valid(document) for document in jobs]
+    if not all(verdicts):
+        err().print("error: nothing was submitted", markup=False)
+        raise typer.Exit(INVALID)
+    for document in documents:
+        _require_name(document, namespace)
+    # Watch in the job's namespace, which may not be the context's default.
+    cluster = connect(context, namespace or jobs[0].body["metadata"].get("namespace"))
+    with cluster.applying(dry_run=dry_run, force_conflicts=force_conflicts) as apply:
+        for document in documents:
+            _apply(document, apply, " (dry run)" if dry_run else "")
+    if wait:
+        exit_with_its_end(lambda: cluster.changes(jobs[0].body["metadata"]["name"]), out())
+
+
+def _require_name(document: Document, namespace: str | None) -> None:
+    for field in ("apiVersion", "kind"):
+        if not isinstance(document.body.get(field), str):
+            raise UserError(f"{document.source}: {field}: is missing")
+    metadata = document.body.get("metadata")
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
+        raise UserError(f"{document.source}: metadata.name: is missing; what is applied needs a name")
+    own = metadata.get("namespace")
+    if namespace is not None and own not in (None, namespace):
+        raise UserError(
+            f"{document.source}: metadata.namespace: is {own!r}, but --namespace {namespace!r}; leave one out"
+        )
+
+
+def _apply(document: Document, apply: "Applier", remark: str) -> None:
+    body = dict(document.body)
+    try:
+        done = apply(body)
+    except UserError as error:
+        raise UserError(f"{document.source}: {error}", error.exit_code) from error
+    out().print(f"{body['kind']} {body['metadata']['name']} {done}{remark}", markup=False)

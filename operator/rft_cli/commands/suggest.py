@@ -1,0 +1,84 @@
+"""``rft suggest``: prints the next experiments for a goal, as manifests."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rft_advice.suggest import Experiment, Goal, Suggestions, other_goals
+from rft_advice.suggest import suggest as suggested
+from rft_api.dumper import dump
+from rft_api.problems import InvalidManifest
+from rft_cli.local.manifest import STDIN, the_job
+from rft_cli.render.console import INVALID, UNREADABLE, UserError, err, reports_errors
+
+
+@reports_errors
+def suggest(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Manifest with one RFTJob; - reads stdin.")],
+    goal: Annotated[Goal, typer.Option("--goal", help="What the next run should be better at.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", help="Write a file each into this folder.")
+    ] = None,
+) -> None:
+    """Print the next experiments: manifests that change one parameter of the job each, within its range.
+
+    Other objects of the file are not repeated; the experiments refer to them as the job does.
+    """
+    document = the_job(file)
+    try:
+        found = suggested(document.body, goal)
+    except InvalidManifest as error:
+        lines = "\n".join(f"  {problem}" for problem in error.problems)
+        raise UserError(f"{document.source}: is not valid:\n{lines}", INVALID) from error
+    texts = {experiment.name: _text(experiment, goal) for experiment in found.experiments}
+    if output is None:
+        typer.echo("---\n".join(texts.values()), nl=False)
+    else:
+        _write(texts, output)
+    _say_what_is_left(found, goal, other_goals(document.body, goal))
+    if output is not None:
+        _say_what_is_relative(document.body, file, output)
+
+
+def _text(experiment: Experiment, goal: Goal) -> str:
+    """Return the manifest with comments that explain the experiment."""
+    comments = [
+        f"{experiment.path}: {experiment.old} -> {experiment.new}",
+        f"Toward {goal}: {experiment.why}.",
+        *(f"advice: {advice}" for advice in experiment.advice),
+    ]
+    return "".join(f"# {line}\n" for line in comments) + dump(experiment.manifest)
+
+
+def _write(texts: dict[str, str], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        path = folder / f"{name}.yaml"
+        if path.exists() and path.read_text(encoding="utf-8") != text:
+            raise UserError(f"{path}: exists and differs; move it away or name another folder", UNREADABLE)
+        path.write_text(text, encoding="utf-8")
+        err().print(str(path), markup=False)
+
+
+def _say_what_is_left(found: Suggestions, goal: Goal, others: list[Goal]) -> None:
+    for parameter in found.exhausted:
+        err().print(f"{parameter} is as far as {goal} goes", markup=False)
+    if not found.experiments:
+        left = f"; other goals with experiments left: {', '.join(others)}" if others else ""
+        err().print(
+            f"{goal}: already at its limit, nothing is left to change but rows, graders and model{left}",
+            markup=False,
+        )
+
+
+def _say_what_is_relative(body: dict[str, object], file: Path, folder: Path) -> None:
+    """Print a note if a relative ``dataset.uri`` has another meaning in the folder of the new manifests."""
+    spec = body.get("spec")
+    dataset = spec.get("dataset") if isinstance(spec, dict) else None
+    uri = dataset.get("uri") if isinstance(dataset, dict) else None
+    here = Path.cwd() if file == STDIN else file.resolve().parent
+    if isinstance(uri, str) and uri.startswith(".") and here != folder.resolve():
+        err().print(
+            f"note: spec.dataset.uri {uri} is relative to {here}; with rft run pass --dataset", markup=False
+        )

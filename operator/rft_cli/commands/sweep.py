@@ -1,0 +1,182 @@
+"""``rft plan --sweep``: compares the plans of a job for several values of one field."""
+
+import copy
+import re
+from typing import Any, NamedTuple
+
+from rich.table import Table
+
+from rft_api.fields import Field, UnknownField, find
+from rft_api.job import RFTJob
+from rft_api.loader import UnreadableManifest, load_documents
+from rft_api.status import Estimate, Plan
+from rft_api.validation import check
+from rft_cli.render.console import INVALID, UNREADABLE, UserError
+from rft_cli.render.views import NONE
+from rft_planner.accelerators import ACCELERATORS
+from rft_planner.plan import Unplannable
+
+ACCELERATOR = "spec.resources.accelerator.name"
+FEW = 16
+"""A range of at most this many whole numbers is tried completely."""
+COLUMNS = ("GPUS", "TRAIN", "SAMPLE", "GIB TO TRAIN", "GIB TO SAMPLE", "STEPS", "GPU-HOURS", "COST")
+WHY_NOT = "WHY NOT"
+
+
+class Sweep(NamedTuple):
+    """A field, and copies of the job that differ in this field only."""
+
+    path: str
+    """The field's path, beginning with ``spec.``."""
+    jobs: list[tuple[Any, RFTJob]]
+    """Pairs of value and job."""
+
+
+class Line(NamedTuple):
+    """The result for one value: a plan, or the reason why there is none."""
+
+    value: Any
+    outcome: Plan | Unplannable
+
+
+def sweep_of(text: str, job: RFTJob) -> Sweep:
+    """Parse ``FIELD=v1,v2`` or ``FIELD``, which stands for the usual values.
+
+    Raises:
+        UserError: the field does not exist or has no usual values, or a value is not valid for the job.
+    """
+    name, _, listed = text.partition("=")
+    path = ACCELERATOR if name.strip() == "accelerator" else _scalar(name)
+    if listed:
+        return Sweep(path, [(value, _changed(job, path, value)) for value in _values(listed)])
+    usual = [(value, made) for value in _usual(path, job) if (made := _try(job, path, value)[0]) is not None]
+    if not usual:
+        raise UserError(f"--sweep {name}: has no usual values; name them: --sweep {name}=v1,v2", UNREADABLE)
+    return Sweep(path, usual)
+
+
+def _scalar(name: str) -> str:
+    try:
+        field = find(name)
+    except UnknownField as error:
+        raise UserError(f"--sweep: {error}", UNREADABLE) from error
+    if not field.path.startswith("spec.") or "[]" in field.path or field.type not in SCALARS:
+        raise UserError(f"--sweep {field.path}: is not a number, text or switch of the spec", UNREADABLE)
+    return field.path
+
+
+SCALARS = ("integer", "number", "string", "boolean")
+
+
+def _values(listed: str) -> list[Any]:
+    """Parse values as YAML, as in a manifest."""
+    try:
+        return [load_documents(f"value: {text}", "--sweep")[0].body["value"] for text in listed.split(",")]
+    except UnreadableManifest as error:
+        raise UserError(str(error), UNREADABLE) from error
+
+
+def _usual(path: str, job: RFTJob) -> list[Any]:
+    """Return the usual values: all of a short range, else 1/4 to 4 times the job's value."""
+    if path == ACCELERATOR:
+        return list(ACCELERATORS)
+    field = find(path)
+    if field.choices or field.type != "integer":
+        return list(field.choices)
+    if field.maximum is not None and field.maximum - (field.minimum or 0) < FEW:
+        return list(range(round(field.minimum or 0), round(field.maximum) + 1))
+    own = _own(path, field, job)
+    return [value for value in (own // 4, own // 2, own, own * 2, own * 4) if value >= 1] if own else []
+
+
+def _own(path: str, field: Field, job: RFTJob) -> int:
+    """Return the job's value or the default, else 0; for the context the default of the planner."""
+    value: Any = job.dump()
+    for key in path.split("."):
+        value = value.get(key, {})
+    if path == "spec.training.maxContextLength" and not value:
+        return max(4096, 2 * job.spec.sampling.max_tokens)
+    return value if isinstance(value, int) else int(field.default or 0)
+
+
+def _changed(job: RFTJob, path: str, value: Any) -> RFTJob:
+    made, problems = _try(job, path, value)
+    if made is None:
+        raise UserError(f"--sweep: {problems}", INVALID)
+    return made
+
+
+def _try(job: RFTJob, path: str, value: Any) -> tuple[RFTJob | None, str]:
+    """Return the job with another value, or None and its problems."""
+    made, problems = check(with_value(job.dump(), path, value))
+    return made, "; ".join(map(str, problems))
+
+
+def with_value(document: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """Return a copy of a job with ``value`` at ``path``.
+
+    For another kind of GPU the number of GPUs and the other fields of the accelerator, such as its memory,
+    are removed, so that they are planned.
+    """
+    changed = copy.deepcopy(document)
+    if path == ACCELERATOR:
+        changed["spec"].setdefault("resources", {}).pop("gpus", None)
+        changed["spec"]["resources"]["accelerator"] = {}
+    *parents, last = path.split(".")
+    place = changed
+    for key in parents:
+        place = place.setdefault(key, {})
+    place[last] = value
+    return changed
+
+
+def table(path: str, lines: list[Line]) -> Table:
+    """Return a table with a line per value: GPUs by role, GiB per GPU of a role, steps, hours, cost."""
+    name = "accelerator" if path == ACCELERATOR else path.rpartition(".")[2]
+    refused = [WHY_NOT] if any(isinstance(line.outcome, Unplannable) for line in lines) else []
+    made = Table(box=None, pad_edge=False)
+    for column in (name, *COLUMNS, *refused):
+        made.add_column(column, no_wrap=column != WHY_NOT)
+    for line in lines:
+        made.add_row(str(line.value), *_cells(line.outcome))
+    return made
+
+
+def _cells(outcome: Plan | Unplannable) -> list[str]:
+    if isinstance(outcome, Unplannable):
+        # Only the first sentence: the others advise what to change, which is not needed in a comparison.
+        return [*[NONE] * len(COLUMNS), re.split(r"(?<!e\.g)\. ", str(outcome))[0]]
+    estimate = outcome.estimate or Estimate()
+    return [
+        str(outcome.gpus),
+        str(outcome.trainer_gpus or NONE),
+        str(outcome.sampler_gpus or NONE),
+        gib_of(outcome, "training"),
+        gib_of(outcome, "sampling"),
+        *(_about(number) for number in (estimate.steps, estimate.gpu_hours, estimate.cost)),
+    ]
+
+
+def _about(number: float | None) -> str:
+    return NONE if number is None else f"~{number:g}"
+
+
+def gib_of(plan: Plan, role: str) -> str:
+    """Return the memory of a role per GPU, in GiB; a dash where the plan has no sum of it."""
+    parts = [part.mebibytes for part in plan.memory_parts or [] if part.name.startswith(role)]
+    return f"{sum(parts) / 1024:.1f}" if parts else NONE
+
+
+def entry(line: Line) -> dict[str, Any]:
+    """Return a line for JSON or YAML: the value and the plan's fields; without a plan ``gpus`` is null."""
+    if isinstance(line.outcome, Unplannable):
+        refused = {"reason": line.outcome.reason, "message": str(line.outcome)}
+        return {"value": line.value, "gpus": None, "refused": refused}
+    return {"value": line.value, **without_seed(line.outcome)}
+
+
+def without_seed(plan: Plan) -> dict[str, Any]:
+    """Return a plan as JSON without its seed, which depends on the UID of a stored job."""
+    dumped = plan.dump()
+    dumped.get("effective", {}).pop("seed", None)
+    return dumped

@@ -1,0 +1,56 @@
+"""``rft validate``: reports all problems of manifests at once."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rft_advice import advise
+from rft_api import KIND
+from rft_api.loader import Document
+from rft_api.validation import check
+from rft_cli.local.manifest import is_job, name_of, read
+from rft_cli.render.console import INVALID, UserError, err, out, reports_errors
+from rft_planner.overrides import contradiction
+
+
+@reports_errors
+def validate(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Manifests; - reads stdin.")],
+) -> None:
+    """Check every RFTJob in the files: fields, ranges and the rules across fields.
+
+    What the tuning guide would advise, and a number of GPUs that the plan would not take, are printed as
+    warnings and change no exit code.
+
+    Other kinds in the same files are skipped. Exit code 1: something is wrong; 2: a file cannot be read.
+    """
+    exit_code = 0
+    for path in files:
+        try:
+            jobs = [document for document in read(path) if is_job(document.body)]
+        except UserError as error:
+            err().print(f"error: {error}", markup=False)
+            exit_code = max(exit_code, error.exit_code)
+            continue
+        if not jobs:
+            out().print(f"{path}: holds no {KIND}", markup=False)
+        verdicts = [is_valid(document) for document in jobs]
+        if not all(verdicts):
+            exit_code = max(exit_code, INVALID)
+    raise typer.Exit(exit_code)
+
+
+def is_valid(document: Document) -> bool:
+    """Print problems and advice about one RFTJob; return whether it is valid."""
+    title = f"{document.source}: {KIND} {name_of(document.body)}"
+    job, problems = check(document.body)
+    if job is not None:
+        overridden = contradiction(job.spec)
+        said = [*map(str, advise(job.spec)), *([overridden] if overridden else [])]
+        warnings = [f"  warning: {text}" for text in said]
+        out().print("\n".join([f"{title}: OK", *warnings]), markup=False)
+        return True
+    count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+    out().print("\n".join([f"{title}: {count}", *(f"  {problem}" for problem in problems)]), markup=False)
+    return False

@@ -1,0 +1,156 @@
+"""Finds rows and grader code for a local run, which in a cluster are mounted into the pod."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from rft_api.sources import Dataset
+from rft_cli.local.manifest import Manifest
+from rft_cli.render.console import UNREADABLE, UserError
+from rft_run import atomic
+
+
+class Input(NamedTuple):
+    """A file that the trainer reads."""
+
+    location: str
+    """Absolute path, or a URI that the trainer downloads."""
+    content: bytes | None = None
+    """Content to write to ``location``; None where the file exists."""
+
+    def digest(self) -> str | None:
+        """Return the SHA-256 of the content, None for a remote URI."""
+        if self.content is not None:
+            return hashlib.sha256(self.content).hexdigest()
+        if "://" in self.location:
+            return None
+        with Path(self.location).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def write(self) -> None:
+        """Write the content to its location."""
+        if self.content is not None:
+            atomic.write_bytes(Path(self.location), self.content)
+
+
+class Overrides(NamedTuple):
+    """Files from the command line, used in place of sources that exist only in a cluster."""
+
+    dataset: Path | None = None
+    evaluation: Path | None = None
+    graders: Mapping[str, Path] = {}
+
+
+class Inputs(NamedTuple):
+    """All files that a local run reads."""
+
+    dataset: Input
+    evaluation: Input | None
+    graders: dict[str, Input]
+
+    def named(self) -> dict[str, Input]:
+        """Return all inputs by the field of the manifest that refers to them."""
+        found = {"spec.dataset": self.dataset}
+        if self.evaluation is not None:
+            found["spec.evaluation.dataset"] = self.evaluation
+        return found | {f"grader {name}": given for name, given in self.graders.items()}
+
+
+def resolve(manifest: Manifest, overrides: Overrides, folder: Path) -> Inputs:
+    """Find all inputs. Contents of ConfigMaps are to be written into ``folder``.
+
+    Raises:
+        UserError: an input is missing; the message names the flag that supplies it.
+    """
+    spec = manifest.job.spec
+    replaceable = {grader.name for grader in spec.graders if grader.python and grader.python.config_map}
+    for name in sorted(set(overrides.graders) - replaceable):
+        allowed = ", ".join(sorted(replaceable)) or "none here"
+        raise UserError(f"--grader {name}: not a python grader from a ConfigMap ({allowed})", UNREADABLE)
+    dataset = located(manifest, "spec.dataset", spec.dataset, overrides.dataset, "--dataset", folder)
+    evaluation = None
+    if spec.evaluation.dataset is not None:
+        source, override = spec.evaluation.dataset, overrides.evaluation
+        evaluation = located(
+            manifest, "spec.evaluation.dataset", source, override, "--evaluation-dataset", folder
+        )
+    elif overrides.evaluation is not None:
+        raise UserError("--evaluation-dataset: the manifest has no spec.evaluation.dataset", UNREADABLE)
+    return Inputs(dataset, evaluation, _graders(manifest, overrides.graders, folder))
+
+
+def located(
+    manifest: Manifest, field: str, source: Dataset, override: Path | None, flag: str, folder: Path
+) -> Input:
+    """Find a dataset: the file ``override`` of the option ``flag``, else ``source``, the value of ``field``.
+
+    Raises:
+        UserError: the dataset is missing.
+    """
+    if override is not None:
+        return _file(override.resolve(), flag)
+    if source.config_map is not None:
+        reference = source.config_map
+        content = _from_config_map(
+            manifest, f"{field}.configMap", reference.name, reference.key, f"{flag} FILE"
+        )
+        name = "train.jsonl" if field == "spec.dataset" else "evaluation.jsonl"
+        return Input(str(folder / name), content)
+    if source.persistent_volume_claim is not None:
+        claim = source.persistent_volume_claim
+        raise UserError(
+            f"{field}.persistentVolumeClaim: the claim {claim.claim_name!r} exists only in a cluster;"
+            f" pass {flag} FILE with a copy of {claim.path}",
+            UNREADABLE,
+        )
+    return _uri(manifest.folder, f"{field}.uri", source.uri or "")
+
+
+def _uri(relative_to: Path, field: str, uri: str) -> Input:
+    if "://" not in uri:
+        return _file((relative_to / uri).resolve(), field)
+    parts = urlsplit(uri)
+    if parts.scheme != "file":
+        return Input(uri)
+    # file://data/train.jsonl is read as a relative path, because a host makes no sense here.
+    return _file((relative_to / unquote(parts.netloc + parts.path)).resolve(), field)
+
+
+def _graders(manifest: Manifest, overrides: Mapping[str, Path], folder: Path) -> dict[str, Input]:
+    found: dict[str, Input] = {}
+    for i, grader in enumerate(manifest.job.spec.graders):
+        if grader.name in overrides:
+            found[grader.name] = _file(overrides[grader.name].resolve(), f"--grader {grader.name}")
+        elif grader.python is not None and grader.python.config_map is not None:
+            reference = grader.python.config_map
+            content = _from_config_map(
+                manifest,
+                f"spec.graders[{i}].python.configMap",
+                reference.name,
+                reference.key,
+                f"--grader {grader.name}=FILE",
+            )
+            found[grader.name] = Input(str(folder / "graders" / f"{grader.name}.py"), content)
+    return found
+
+
+def _file(path: Path, field: str) -> Input:
+    if not path.is_file():
+        raise UserError(f"{field}: {path} is not a file; name one that exists", UNREADABLE)
+    return Input(str(path))
+
+
+def _from_config_map(manifest: Manifest, field: str, name: str, key: str, flag: str) -> bytes:
+    if name not in manifest.config_maps:
+        raise UserError(
+            f"{field}.name: no ConfigMap {name!r} in {manifest.path};"
+            f" add it there as a document of its own, or pass {flag}",
+            UNREADABLE,
+        )
+    contents = manifest.config_maps[name]
+    if key not in contents:
+        keys = ", ".join(sorted(contents)) or "none"
+        raise UserError(f"{field}.key: the ConfigMap {name!r} has no {key!r}; it has {keys}", UNREADABLE)
+    return contents[key]

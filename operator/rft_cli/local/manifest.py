@@ -1,0 +1,115 @@
+"""Reads manifests: RFTJobs, and the ConfigMaps in the same file."""
+
+import base64
+import binascii
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rft_api import GROUP, KIND
+from rft_api.job import RFTJob
+from rft_api.loader import Document, UnreadableManifest, load_documents, load_file
+from rft_api.validation import check
+from rft_cli.render.console import INVALID, UNREADABLE, UserError
+
+STDIN = Path("-")
+
+
+class Manifest(NamedTuple):
+    """A valid RFTJob, and the other objects of its file."""
+
+    path: Path
+    job: RFTJob
+    config_maps: dict[str, dict[str, bytes]]
+    """Contents by ConfigMap name, then key."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder to which relative paths in the manifest refer."""
+        return Path.cwd() if self.path == STDIN else self.path.resolve().parent
+
+
+def read(path: Path) -> list[Document]:
+    """Return the objects of a file; ``-`` is stdin.
+
+    Raises:
+        UserError: the file cannot be read as YAML.
+    """
+    try:
+        return load_documents(sys.stdin.read(), "stdin") if path == STDIN else load_file(path)
+    except UnreadableManifest as error:
+        raise UserError(str(error), UNREADABLE) from error
+
+
+def is_job(body: Mapping[str, Any]) -> bool:
+    """Whether a document is an RFTJob, or was probably meant to be one."""
+    group = str(body.get("apiVersion", "")).partition("/")[0]
+    return group == GROUP or str(body.get("kind", "")).lower() == KIND.lower()
+
+
+def load(path: Path) -> Manifest:
+    """Return the RFTJob of a file with exactly one.
+
+    Raises:
+        UserError: the file has not exactly one, or it is not valid.
+    """
+    documents = read(path)
+    document = _only_job(documents, path)
+    job, problems = check(document.body)
+    if job is None:
+        lines = "\n".join(f"  {problem}" for problem in problems)
+        raise UserError(f"{document.source}: is not valid:\n{lines}", INVALID)
+    return Manifest(path, job, config_maps(documents, job.metadata.namespace))
+
+
+def the_job(path: Path) -> Document:
+    """Return the RFTJob of a file with exactly one, without validation.
+
+    Raises:
+        UserError: the file has not exactly one.
+    """
+    return _only_job(read(path), path)
+
+
+def _only_job(documents: list[Document], path: Path) -> Document:
+    jobs = [document for document in documents if is_job(document.body)]
+    if len(jobs) != 1:
+        names = ", ".join(name_of(document.body) for document in jobs)
+        found = f"{len(jobs)} RFTJobs ({names})" if jobs else "no RFTJob"
+        raise UserError(f"{path}: holds {found}; it must hold exactly one")
+    return jobs[0]
+
+
+def name_of(body: Mapping[str, Any]) -> str:
+    """Return ``metadata.name``, or a placeholder for messages."""
+    metadata = body.get("metadata")
+    name = metadata.get("name") if isinstance(metadata, Mapping) else None
+    return str(name) if name else "without a name"
+
+
+def config_maps(documents: list[Document], namespace: str) -> dict[str, dict[str, bytes]]:
+    """Return the contents of a namespace's ConfigMaps by name and key."""
+    found: dict[str, dict[str, bytes]] = {}
+    for source, body in documents:
+        if body.get("apiVersion") != "v1" or body.get("kind") != "ConfigMap":
+            continue
+        metadata = body.get("metadata") or {}
+        # A ConfigMap without a namespace is in the job's.
+        if metadata.get("namespace", namespace) == namespace:
+            found[name_of(body)] = _contents(source, body)
+    return found
+
+
+def _contents(source: str, body: Mapping[str, Any]) -> dict[str, bytes]:
+    contents: dict[str, bytes] = {}
+    for key, text in (body.get("data") or {}).items():
+        if not isinstance(text, str):
+            raise UserError(f"{source}: data.{key}: {text!r} is not a text; quote it", UNREADABLE)
+        contents[str(key)] = text.encode()
+    for key, text in (body.get("binaryData") or {}).items():
+        try:
+            contents[str(key)] = base64.b64decode(text, validate=True)
+        except (binascii.Error, TypeError, ValueError) as error:
+            raise UserError(f"{source}: binaryData.{key}: is not base64", UNREADABLE) from error
+    return contents

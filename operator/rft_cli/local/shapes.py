@@ -1,0 +1,87 @@
+"""Finds the shape of a model in its ``config.json``, if that can be read."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from rft_api.sources import ModelSource
+from rft_cli.render.console import INVALID, UNREADABLE, UserError
+from rft_planner.modelconfig import UnreadableConfig, from_config
+from rft_planner.shapes import Shape
+
+CONFIG_FILE = "config.json"
+
+
+class Read(NamedTuple):
+    """A model's shape, and the file that it was read from."""
+
+    shape: Shape
+    path: Path
+
+
+def shape_for(model: ModelSource, config: Path | None, *, hub: bool) -> Read | None:
+    """Return the shape by the first of: ``config``, the model's folder, the hub's cache, the hub.
+
+    ``None``: there is no such file, or ``spec.model.parameters`` is set, which then is used.
+
+    Raises:
+        UserError: a file cannot be read or describes no shape, or the download from the hub fails.
+    """
+    if config is not None:
+        path = config / CONFIG_FILE if config.is_dir() else config
+        return read(path)
+    if hub:
+        return read(_from_hub(model))
+    if model.parameters is not None:
+        return None
+    folder = Path(model.name).expanduser()
+    path_or_none = folder / CONFIG_FILE if folder.is_dir() else _cached(model)
+    return read(path_or_none) if path_or_none is not None else None
+
+
+def read(path: Path) -> Read:
+    """Return the shape in a ``config.json``.
+
+    Raises:
+        UserError: the file cannot be read, or a field is missing or not a number.
+    """
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not JSON"
+        raise UserError(f"{path}: cannot be read as a model's config.json: {reason}", UNREADABLE) from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: is not a model's config.json: not a JSON object", UNREADABLE)
+    try:
+        return Read(from_config(config), path)
+    except UnreadableConfig as error:
+        raise UserError(f"{path}: {error}", INVALID) from error
+
+
+def _cached(model: ModelSource) -> Path | None:
+    """Return the ``config.json`` in the hub's cache on this machine, without any download."""
+    try:
+        from huggingface_hub import try_to_load_from_cache
+    except ImportError:
+        return None
+    try:
+        found = try_to_load_from_cache(model.name, CONFIG_FILE, revision=model.revision)
+    except ValueError:  # not a valid repository name of the hub
+        return None
+    return Path(found) if isinstance(found, str) else None
+
+
+def _from_hub(model: ModelSource) -> Path:
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError as error:
+        raise UserError("--hub: needs the package huggingface_hub: pip install huggingface_hub") from error
+    try:
+        return Path(hf_hub_download(model.name, CONFIG_FILE, revision=model.revision))
+    except Exception as error:  # the hub's client raises httpx errors, its own ones and OSError
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"--hub: {model.name}: the hub did not give config.json: {reason}; for a gated model set HF_TOKEN"
+            " or log in with hf auth login, without a route pass --config FILE",
+            UNREADABLE,
+        ) from error

@@ -1,0 +1,238 @@
+"""``run.json``, the configuration of a local run; a resumed run must have the same manifest."""
+
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from rft_api.conditions import Reason
+from rft_api.effective import effective
+from rft_api.job import MUTABLE_AFTER_START, MUTABLE_WHILE_SUSPENDED, RFTJob, RFTJobSpec
+from rft_api.parameters import Dtype
+from rft_api.problems import join_path
+from rft_api.resources import Resources
+from rft_api.status import Plan
+from rft_cli.local.device import Hardware
+from rft_cli.local.inputs import Inputs
+from rft_cli.local.shapes import shape_for
+from rft_cli.render.console import INVALID, UNREADABLE, UserError
+from rft_planner.container import memory_check_disabled
+from rft_planner.plan import Unplannable, plan
+from rft_planner.precision import SAFE, fast_cpu_dtype
+from rft_planner.sizes import mib, quantity
+from rft_run import atomic
+from rft_run.config import CONFIG_FILE, JobIdentity, RunConfig
+
+DIGESTS_FILE = "inputs.json"
+INPUTS_FOLDER = "inputs"
+
+CHANGEABLE = frozenset(
+    RFTJobSpec.model_fields[name].alias or name
+    for name in (*MUTABLE_AFTER_START, *MUTABLE_WHILE_SUSPENDED, "storage")
+)
+"""Fields of the spec that may change when a local run resumes. ``storage`` is not used: ``--output`` is."""
+
+
+class Change(NamedTuple):
+    """A field with its old and its new value."""
+
+    path: str
+    before: object
+    after: object
+
+    def __str__(self) -> str:
+        return f"{self.path}: was {_show(self.before)}, is now {_show(self.after)}"
+
+
+def previous(folder: Path) -> RunConfig | None:
+    """Return the configuration of the run in ``folder``; None when there is no run.
+
+    Raises:
+        UserError: the file is there but cannot be read.
+    """
+    path = folder / CONFIG_FILE
+    if not path.exists():
+        return None
+    try:
+        return RunConfig.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        detail = f"{error.error_count()} fields are wrong"
+    except (OSError, ValueError) as error:
+        detail = str(error)
+    raise UserError(f"{path}: not a run of this version ({detail}); use a new --output", UNREADABLE)
+
+
+def build(
+    job: RFTJob, inputs: Inputs, hardware: Hardware, folder: Path, before: RunConfig | None
+) -> RunConfig:
+    """Return the configuration of a run in ``folder``; a resumed run keeps the UID of ``before``."""
+    uid = before.job.uid if before is not None else job.metadata.uid or str(uuid.uuid4())
+    optional: dict[str, Any] = {}
+    if inputs.evaluation is not None:
+        optional["evaluation_path"] = inputs.evaluation.location
+    if inputs.graders:
+        optional["grader_code"] = {name: given.location for name, given in inputs.graders.items()}
+    made = planned(job, hardware, _cpu_dtype(before))
+    if made is not None:
+        optional["plan"] = made
+    return RunConfig(
+        job=JobIdentity(name=job.metadata.name, namespace=job.metadata.namespace, uid=uid),
+        spec=job.spec,
+        effective=effective(job.spec, uid, model_context_length(job.spec)),
+        device=hardware.device,
+        gpus=hardware.gpus,
+        run_dir=str(folder),
+        dataset_path=inputs.dataset.location,
+        **optional,
+    )
+
+
+def _cpu_dtype(before: RunConfig | None) -> Dtype:
+    """Return the dtype on the CPU, for jobs that set none.
+
+    A resumed run keeps its dtype, even on a machine that is faster with another.
+    """
+    started_in = before.plan.dtype if before is not None and before.plan is not None else None
+    try:
+        return started_in or fast_cpu_dtype()
+    except ValueError as error:
+        raise UserError(str(error), INVALID) from error
+
+
+def planned(job: RFTJob, hardware: Hardware, cpu_dtype: Dtype = SAFE) -> Plan | None:
+    """Return the plan of a run on the CPU; None for a run on GPUs, or where no plan can be made.
+
+    If this machine has less memory than the plan asks for, but at least the minimum, the plan uses the memory
+    of the machine. ``cpu_dtype`` is the dtype for jobs that set none.
+
+    Raises:
+        UserError: ``spec.resources.memory`` is less than the run needs.
+    """
+    if hardware.gpus:
+        return None
+    given = job.spec.resources or Resources()
+    on_cpu = job.spec.model_copy(update={"resources": given.model_copy(update={"gpus": 0})})
+    forced = memory_check_disabled(job.metadata.annotations)
+    try:
+        read = shape_for(job.spec.model, None, hub=False)
+        shape = read.shape if read is not None else None
+        made = plan(on_cpu, "", shape=shape, force_memory=forced, cpu_dtype=cpu_dtype)
+        fitting = within(made, total_memory())
+        if fitting is None:
+            return made
+        resources = given.model_copy(update={"gpus": 0, "memory": fitting})
+        smaller = job.spec.model_copy(update={"resources": resources})
+        return plan(smaller, "", shape=shape, cpu_dtype=cpu_dtype)
+    except Unplannable as error:
+        if error.reason == Reason.DOES_NOT_FIT:
+            raise UserError(str(error), INVALID) from error
+    except UserError:  # the config.json has no known shape: the trainer's error will say what is missing
+        pass
+    return None
+
+
+def within(made: Plan, memory: float) -> str | None:
+    """Return ``memory`` as a quantity if it is between the plan's minimum and its request, else None."""
+    if made.forced or made.least_memory is None or made.memory is None:
+        return None
+    return mib(memory) if quantity(made.least_memory) <= memory < quantity(made.memory) else None
+
+
+def total_memory() -> int:
+    """Return the memory of this machine in bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def model_context_length(spec: RFTJobSpec) -> int | None:
+    """Return the model's own context length in tokens, None unless it is a folder on this machine."""
+    try:
+        config = json.loads((Path(spec.model.name) / "config.json").read_text(encoding="utf-8"))
+        length = config.get("max_position_embeddings")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return length if isinstance(length, int) else None
+
+
+def refuse_changes(folder: Path, before: RunConfig, now: RunConfig, inputs: Inputs) -> None:
+    """Check that the run in ``folder`` can be resumed with the configuration ``now``.
+
+    Raises:
+        UserError: the spec or the content of an input changed; the message lists all changes.
+    """
+    changes = [change for change in spec_changes(before.spec, now.spec) if not _may_change(change.path)]
+    changes += [Change(field, *pair) for field, pair in _changed_inputs(folder, inputs).items()]
+    if before.job.name != now.job.name:
+        changes.insert(0, Change("metadata.name", before.job.name, now.job.name))
+    if changes:
+        lines = "\n".join(f"  {change}" for change in changes)
+        raise UserError(
+            f"{folder} holds a run with another spec:\n{lines}\n"
+            "Name a new folder with --output to start anew, or undo the changes to resume.",
+            INVALID,
+        )
+
+
+def save(folder: Path, config: RunConfig, inputs: Inputs) -> Path:
+    """Write inputs and configuration; return the path of the configuration."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for given in inputs.named().values():
+        given.write()
+    digests = {field: given.digest() for field, given in inputs.named().items()}
+    _write(folder / DIGESTS_FILE, digests)
+    _write(folder / CONFIG_FILE, config.dump())
+    return folder / CONFIG_FILE
+
+
+def spec_changes(before: RFTJobSpec, now: RFTJobSpec) -> list[Change]:
+    """Return the fields that differ, defaults included, in the order of the spec."""
+    return [
+        Change(join_path(("spec", *loc)), old, new)
+        for loc, old, new in _differences(before.dump(), now.dump(), ())
+    ]
+
+
+def _differences(
+    old: Any, new: Any, loc: tuple[int | str, ...]
+) -> Iterator[tuple[tuple[int | str, ...], Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in [*old, *(key for key in new if key not in old)]:
+            yield from _differences(old.get(key), new.get(key), (*loc, key))
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for i, (left, right) in enumerate(zip(old, new, strict=True)):
+            yield from _differences(left, right, (*loc, i))
+    elif old != new:
+        yield loc, old, new
+
+
+def _may_change(path: str) -> bool:
+    return path.split(".")[1] in CHANGEABLE
+
+
+def _changed_inputs(folder: Path, inputs: Inputs) -> dict[str, tuple[str, str]]:
+    try:
+        before = json.loads((folder / DIGESTS_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    now = {field: given.digest() for field, given in inputs.named().items()}
+    return {
+        f"content of {field}": (_short(before.get(field)), _short(now.get(field)))
+        for field in sorted({*before, *now})
+        if before.get(field) != now.get(field)
+    }
+
+
+def _short(digest: str | None) -> str:
+    return f"sha256 {digest[:12]}" if digest is not None else "not a file here"
+
+
+def _show(value: object) -> str:
+    text = "not set" if value is None else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _write(path: Path, body: dict[str, Any]) -> None:
+    atomic.write_text(path, json.dumps(body, indent=2, ensure_ascii=False) + "\n")

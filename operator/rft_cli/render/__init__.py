@@ -1,0 +1,1 @@
+"""Everything that the commands show: tables, charts, progress, and the texts of endings."""

@@ -1,0 +1,50 @@
+"""Shows the held-out evaluation: a table, and a sentence on whether training helped."""
+
+from rich.table import Table
+
+from rft_api.status import EvaluationResult, GraderEvaluation
+from rft_cli.render.views import NONE, number
+
+
+def evaluation_table(result: EvaluationResult) -> Table:
+    """Return a table of base, tuned and paired difference, for the reward and for each grader."""
+    title = f"Held-out evaluation: {result.rows} rows"
+    if result.step:
+        title += f", tuned at step {result.step}"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table.add_column("score")
+    for heading in ("base", "tuned", "difference", "95 % interval"):
+        table.add_column(heading, justify="right")
+    if result.reward is not None:
+        table.add_row(*_cells("reward", result.reward))
+    for name, scores in (result.graders or {}).items():
+        table.add_row(*_cells(f"  {name}", scores))
+    if result.best is not None and result.best.step != result.step:
+        table.add_row(*_cells(f"reward of the best, step {result.best.step}", result.best.reward))
+    return table
+
+
+def verdict(result: EvaluationResult) -> str:
+    """Return a sentence: the reward rose, fell, or shows no significant difference."""
+    difference = result.reward.difference if result.reward is not None else None
+    if difference is None:
+        return "Base and tuned were not compared."
+    sentence = "The interval includes 0: these rows cannot tell tuned from base."
+    if difference.low > 0:
+        sentence = "The tuned policy scores higher than the base on rows it was not trained on."
+    elif difference.high < 0:
+        sentence = "The tuned policy scores lower than the base."
+    if result.selected:
+        sentence += " The best checkpoint was chosen on these rows, which flatters it."
+    return sentence
+
+
+def _cells(name: str, scores: GraderEvaluation) -> tuple[str, ...]:
+    difference = scores.difference
+    return (
+        name,
+        number(scores.base),
+        number(scores.tuned),
+        NONE if difference is None else f"{difference.mean:+.3f}",
+        NONE if difference is None else f"{difference.low:+.3f} to {difference.high:+.3f}",
+    )

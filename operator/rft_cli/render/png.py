@@ -1,0 +1,44 @@
+"""The reward curve as a PNG image."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rft_cli.render.console import UserError
+from rft_cli.render.plot import Point
+
+SMOOTHED_OVER = 5
+"""Number of points of the trailing mean."""
+
+
+def trailing_mean(values: Sequence[float], window: int) -> list[float]:
+    """Return the mean of each value and up to ``window - 1`` values before it."""
+    windows = [values[max(0, i + 1 - window) : i + 1] for i in range(len(values))]
+    return [sum(near) / len(near) for near in windows]
+
+
+def write_png(points: Sequence[Point], path: Path, title: str) -> None:
+    """Write an image of the curve and its trailing mean; needs no display.
+
+    Raises:
+        UserError: there is nothing to draw, or the file cannot be written.
+    """
+    # Imported here, because it takes half a second.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    if not points:
+        raise UserError(f"{path}: no step has a reward yet; nothing to draw")
+    steps, rewards = [x for x, _ in points], [y for _, y in points]
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.plot(steps, rewards, color="0.7", marker=".", linewidth=1, label="step")
+    axes.plot(steps, trailing_mean(rewards, SMOOTHED_OVER), linewidth=2, label=f"mean of {SMOOTHED_OVER}")
+    axes.set(title=title, xlabel="step", ylabel="mean reward of the rollouts")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=150)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be written: {error}") from error

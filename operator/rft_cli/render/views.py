@@ -1,0 +1,90 @@
+"""Formats RFTJobs for the terminal. Pure functions: objects in, text out."""
+
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from rft_cli.render.plot import Point
+
+NONE = "-"
+
+
+class Row(NamedTuple):
+    """One line of ``rft get``."""
+
+    namespace: str
+    name: str
+    phase: str
+    steps: str
+    reward: str
+    eta: str
+    age: str
+    best: str
+    gpus: str
+    model: str
+    message: str
+
+
+COLUMNS = ("name", "phase", "steps", "reward", "eta", "age")
+WIDE_COLUMNS = (*COLUMNS, "best", "gpus", "model", "message")
+
+
+def row(job: Mapping[str, Any], now: datetime) -> Row:
+    """Return the columns of an RFTJob; unknown values are a dash."""
+    metadata, status = job["metadata"], job.get("status") or {}
+    progress, reward = status.get("progress") or {}, status.get("reward") or {}
+    phase = status.get("phase") or "Pending"
+    gpus = (status.get("plan") or {}).get("gpus")
+    estimated = progress.get("totalStepsEstimated", True)
+    return Row(
+        namespace=metadata.get("namespace", ""),
+        name=metadata["name"],
+        phase=phase,
+        steps=steps(progress.get("step"), progress.get("totalSteps"), estimated),
+        reward=number(reward.get("latest")),
+        eta=duration(progress.get("etaSeconds")) if phase == "Running" else NONE,
+        age=duration(_seconds_since(metadata.get("creationTimestamp"), now)),
+        best=number(reward.get("best")),
+        gpus=NONE if gpus is None else str(gpus),
+        model=str(((job.get("spec") or {}).get("model") or {}).get("name", NONE)),
+        message=status.get("message") or "",
+    )
+
+
+def steps(step: int | None, total: int | None, estimated: bool) -> str:
+    """Return ``12/40``, ``12/~40`` while the total is an estimate, ``12/?`` when it is unknown."""
+    if step is None:
+        return NONE
+    return f"{step}/{'?' if total is None else f'~{total}' if estimated else total}"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Return a number with a fixed count of decimals, or a dash."""
+    return NONE if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+
+
+def duration(seconds: float | None) -> str:
+    """Return a duration with its two largest units: ``45s``, ``3m20s``, ``2h05m``, ``3d4h``."""
+    if seconds is None or not math.isfinite(seconds):
+        return NONE
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    return f"{whole // 86400}d{whole % 86400 // 3600}h"
+
+
+def history(job: Mapping[str, Any]) -> list[Point]:
+    """Return the points of ``status.reward.history``."""
+    points = ((job.get("status") or {}).get("reward") or {}).get("history") or []
+    return [(float(point["step"]), float(point["reward"])) for point in points]
+
+
+def _seconds_since(moment: str | None, now: datetime) -> float | None:
+    if not moment:
+        return None
+    return (now - datetime.fromisoformat(moment.replace("Z", "+00:00")).astimezone(UTC)).total_seconds()

@@ -1,0 +1,71 @@
+"""``python -m rft_codegen [--check]``: write the generated files, or check them and the rules in CEL."""
+
+import argparse
+import difflib
+import sys
+from pathlib import Path
+
+from rft_codegen.advice_doc import advice_markdown
+from rft_codegen.cel_lint import lint
+from rft_codegen.crd import crd_yaml, object_schema
+from rft_codegen.planning_table import plans_markdown
+from rft_codegen.reference import reference
+from rft_codegen.validations import all_texts
+
+
+def generated_files() -> dict[str, str]:
+    """Return the text of every generated file by its path in the repository."""
+    crd = crd_yaml()
+    return {
+        "crds/rftjobs.rft.dev.yaml": crd,
+        "charts/rft-operator/files/rftjobs.rft.dev.yaml": crd,
+        "docs/reference/advice.md": advice_markdown(),
+        "docs/reference/plans.md": plans_markdown(),
+        "docs/reference/rftjob.md": reference(),
+    }
+
+
+def drift(root: Path) -> list[str]:
+    """Return a diff for every generated file that is not up to date."""
+    diffs = []
+    for name, wanted in generated_files().items():
+        path = root / name
+        found = path.read_text(encoding="utf-8") if path.exists() else ""
+        if found != wanted:
+            lines = difflib.unified_diff(
+                found.splitlines(), wanted.splitlines(), f"{name} (on disk)", f"{name} (models)", lineterm=""
+            )
+            diffs.append("\n".join(lines))
+    return diffs
+
+
+def cel_problems() -> list[str]:
+    """Return the problems of the rules in CEL."""
+    schema = object_schema()
+    return [problem for text in all_texts() for problem in lint(text, schema)]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write or check the files; 1 when ``--check`` finds something."""
+    parser = argparse.ArgumentParser(prog="python -m rft_codegen", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing, fail when a file differs")
+    parser.add_argument("--root", type=Path, default=Path.cwd(), help="root of the repository")
+    options = parser.parse_args(arguments)
+    if options.check:
+        diffs = drift(options.root)
+        if diffs:
+            print("\n".join(diffs), file=sys.stderr)
+            print("generated files differ; run: python -m rft_codegen", file=sys.stderr)
+        problems = cel_problems()
+        print(*problems, sep="\n", end="\n" if problems else "", file=sys.stderr)
+        return 1 if diffs or problems else 0
+    for name, text in generated_files().items():
+        path = options.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        print(name)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,187 @@
+"""Where users' code runs: the pod's grader container, or a local process."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import rft_api
+import rft_graders
+from rft_graders.client import (
+    GraderClient,
+    GraderLost,
+    Listener,
+    Outcome,
+    Request,
+    ShouldStop,
+)
+from rft_graders.pool import LOAD_SECONDS, worker_environment
+from rft_graders.processes import set_dumpable
+from rft_run.config import GRADER_CONFIG_FILE, GraderConfig
+from rft_run.errors import TrainerError
+
+CONNECT_SECONDS = 300.0
+"""Longest wait for the grader container, in seconds: its image may still be pulled."""
+
+_SLACK_SECONDS = 30.0
+
+
+def max_silence(timeouts: Sequence[float]) -> float:
+    """Return the longest time in seconds without any reply from a healthy grader process.
+
+    That is one grader's timeout and then the restart of its worker.
+    """
+    return max(timeouts, default=0.0) + LOAD_SECONDS + _SLACK_SECONDS
+
+
+class Backend(Protocol):
+    """Runs graders outside the trainer's process."""
+
+    def ready(self, should_stop: ShouldStop) -> dict[str, str | None]:
+        """Wait until every grader is loaded; return why one is not, by name."""
+
+    def exchange(self, requests: Sequence[Request], should_stop: ShouldStop) -> list[Outcome]:
+        """Return one outcome per request, in order."""
+
+    def close(self) -> None:
+        """Stop what was started."""
+
+
+class ContainerBackend:
+    """Graders in the second container of the pod, which connects to a socket of the trainer.
+
+    That container does not restart while the trainer runs, so its loss ends the attempt.
+    """
+
+    def __init__(self, path: str, silence: float) -> None:
+        """Listen at once, because the container may connect before ``ready`` is called."""
+        self._listener = Listener(path)
+        self._silence = silence
+        self._client: GraderClient | None = None
+
+    def ready(self, should_stop: ShouldStop) -> dict[str, str | None]:
+        """Wait for the container and return why a grader does not load, by name, None if it does.
+
+        Raises TrainerError when the container does not connect.
+        """
+        try:
+            self._client = GraderClient(self._listener.accept(CONNECT_SECONDS, should_stop), self._silence)
+            return self._client.hello(should_stop)
+        except GraderLost as error:
+            raise TrainerError(str(error)) from error
+
+    def exchange(self, requests: Sequence[Request], should_stop: ShouldStop) -> list[Outcome]:
+        """Return the outcomes. Raises TrainerError when the container is lost."""
+        assert self._client is not None
+        outcomes: dict[int, Outcome] = {}
+        try:
+            self._client.exchange(requests, outcomes, should_stop)
+        except GraderLost as error:
+            raise TrainerError(f"{error}; see the logs of the grader container") from error
+        return [outcomes[index] for index in range(len(requests))]
+
+    def close(self) -> None:
+        """Close the socket, which ends the container."""
+        self._listener.close()
+        if self._client is not None:
+            self._client.close()
+
+
+class LocalBackend:
+    """Graders in a local process. It limits accidents of users' code, but is no security boundary.
+
+    Users' code has this user's rights to files and network. It gets a clean environment and resource limits,
+    and cannot read the trainer's memory. The process ends when the socket closes, so also when the trainer is
+    killed. A parent-death signal would not do: it is sent when the thread that started the process ends.
+    """
+
+    def __init__(
+        self, config: GraderConfig, scratch_dir: str | None, silence: float, *, hide: bool = True
+    ) -> None:
+        """Prepare the private folder in ``scratch_dir``; the process starts in ``ready``.
+
+        ``hide``: other processes of this UID cannot read the trainer's memory and environment.
+        """
+        self._config = config
+        self._silence = silence
+        self._folder = Path(tempfile.mkdtemp(prefix="rft-grader-", dir=scratch_dir))
+        (self._folder / GRADER_CONFIG_FILE).write_text(config.model_dump_json(exclude_none=True))
+        self._process: subprocess.Popen[bytes] | None = None
+        self._client: GraderClient | None = None
+        self._hide = hide
+        if hide:
+            set_dumpable(False)
+
+    def ready(self, should_stop: ShouldStop) -> dict[str, str | None]:
+        """Start the process and return why a grader does not load, by name, None if it does.
+
+        Raises TrainerError when the process does not start.
+        """
+        try:
+            return self._start().hello(should_stop)
+        except GraderLost as error:
+            self._stop()
+            raise TrainerError(f"the local grader process does not start: {error}") from error
+
+    def exchange(self, requests: Sequence[Request], should_stop: ShouldStop) -> list[Outcome]:
+        """Return the outcomes. Requests in progress when the process died have an error as outcome."""
+        if self._client is None:
+            self.ready(should_stop)
+        assert self._client is not None
+        outcomes: dict[int, Outcome] = {}
+        try:
+            self._client.exchange(requests, outcomes, should_stop)
+        except GraderLost as error:
+            self._stop()
+            lost = ValueError(str(error))
+            return [outcomes.get(index, lost) for index in range(len(requests))]
+        return [outcomes[index] for index in range(len(requests))]
+
+    def close(self) -> None:
+        """End the process and remove its folder."""
+        self._stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._hide:
+            set_dumpable(True)
+
+    def _start(self) -> GraderClient:
+        ours, theirs = socket.socketpair()
+        packages = {str(Path(package.__path__[0]).parent) for package in (rft_api, rft_graders)}
+        environment = worker_environment(self._folder) | {"PYTHONPATH": os.pathsep.join(sorted(packages))}
+        command = [sys.executable, "-s", "-P", "-m", "rft_graders.serve"]
+        arguments = ["--descriptor", str(theirs.fileno()), "--config", str(self._folder / GRADER_CONFIG_FILE)]
+        with theirs:
+            self._process = subprocess.Popen(
+                [*command, *arguments],
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                env=environment,
+                cwd=self._folder,
+                start_new_session=True,
+            )
+        self._client = GraderClient(ours, self._silence)
+        return self._client
+
+    def _stop(self) -> None:
+        """Close the socket and wait until the process has killed its workers and ended."""
+        if self._client is not None:
+            self._client.close()
+        if self._process is not None:
+            try:
+                self._process.wait(10)
+            except subprocess.TimeoutExpired:
+                _kill_group(self._process.pid)
+                self._process.wait()
+        self._client = self._process = None
+
+
+def _kill_group(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)

@@ -1,0 +1,86 @@
+"""Graders that are pure functions of a completion and its row, and checks of settings before the run."""
+
+import re
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Any
+
+from rapidfuzz import fuzz
+from rapidfuzz.distance import JaroWinkler, Levenshtein
+
+from rft_api.graders import ExactMatch, Grader, Numeric, TextSimilarity
+from rft_graders.json_schema import SchemaProblem, validator
+from rft_graders.numbers import expected_number, extract_number
+from rft_run.errors import ConfigurationError
+
+Builtin = Callable[[str, Mapping[str, Any]], float]
+"""(completion, row) -> raw score; raises ValueError when the row's field cannot be used."""
+
+_SIMILARITY: dict[str, Callable[[str, str], float]] = {
+    "levenshtein": Levenshtein.normalized_similarity,
+    "jaroWinkler": JaroWinkler.similarity,
+    "tokenSet": lambda first, second: fuzz.token_set_ratio(first, second) / 100,
+}
+
+
+def check_settings(grader: Grader) -> None:
+    """Raise ConfigurationError for settings that cannot work."""
+    if grader.scale is not None and not grader.scale.min < grader.scale.max:
+        raise ConfigurationError(f"grader {grader.name}: scale.min is not below scale.max")
+    if grader.regex is not None:
+        try:
+            re.compile(grader.regex.pattern)
+        except (re.error, RecursionError, OverflowError) as error:
+            raise ConfigurationError(f"grader {grader.name}: regex does not compile: {error}") from error
+    if grader.json_schema is not None:
+        try:
+            validator(grader.json_schema.schema_text)
+        except SchemaProblem as error:
+            raise ConfigurationError(f"grader {grader.name}: jsonSchema.schema: {error}") from error
+
+
+def exact_match(completion: str, row: Mapping[str, Any], settings: ExactMatch) -> float:
+    """Return 1.0 when the completion is the field's text. A number in the field means its JSON text."""
+    expected, actual = _text(row, settings.field), completion
+    if settings.strip:
+        expected, actual = expected.strip(), actual.strip()
+    if settings.ignore_case:
+        expected, actual = expected.casefold(), actual.casefold()
+    return float(expected == actual)
+
+
+def numeric(completion: str, row: Mapping[str, Any], settings: Numeric) -> float:
+    """Return 1.0 when the completion's number is within the tolerance of the field's; no number is 0.0."""
+    expected = expected_number(row.get(settings.field), settings)
+    if expected is None:
+        raise ValueError(f"field {settings.field} holds no number")
+    actual = extract_number(completion, settings)
+    if actual is None:
+        return 0.0
+    return float(abs(actual - expected) <= Decimal(str(settings.tolerance)))
+
+
+def text_similarity(completion: str, row: Mapping[str, Any], settings: TextSimilarity) -> float:
+    """Return the similarity of completion and field, 0 to 1, by rapidfuzz; neither text is normalized."""
+    return _SIMILARITY[settings.metric](_text(row, settings.field), completion)
+
+
+def builtin(grader: Grader) -> Builtin | None:
+    """Return the function of a grader that runs in the trainer's process, None for other graders."""
+    if (exact := grader.exact_match) is not None:
+        return lambda completion, row: exact_match(completion, row, exact)
+    if (number := grader.numeric) is not None:
+        return lambda completion, row: numeric(completion, row, number)
+    if (similarity := grader.text_similarity) is not None:
+        return lambda completion, row: text_similarity(completion, row, similarity)
+    return None
+
+
+def _text(row: Mapping[str, Any], field: str) -> str:
+    """Return a field's text. Raises ValueError when there is none."""
+    value = row.get(field)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str | int | float):
+        return str(value)
+    raise ValueError(f"field {field} holds no text")

@@ -1,0 +1,173 @@
+"""The trainer's end of the grader protocol: listens on a socket, and requests many scores at once."""
+
+import contextlib
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rft_graders.protocol import (
+    MAX_ERROR_CHARACTERS,
+    MAX_REPLY_BYTES,
+    MAX_REQUEST_BYTES,
+    Closed,
+    LineReader,
+    ProtocolError,
+    encode,
+)
+from rft_run.errors import ConfigurationError, Preempted
+
+WINDOW = 32
+"""Most requests in progress: enough to keep all workers busy, and few enough for the grader's memory."""
+
+_POLL_SECONDS = 0.25
+
+ShouldStop = Callable[[], bool]
+
+
+class GraderLost(Exception):
+    """The grader process has ended, does not reply in time, or breaks the protocol."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request for one score."""
+
+    grader: str
+    completion: str
+    row: dict[str, Any]
+
+
+Outcome = float | ValueError
+"""A raw score, or an error."""
+
+
+class Listener:
+    """A Unix socket that accepts exactly one connection, so that users' code cannot connect too."""
+
+    def __init__(self, path: str) -> None:
+        """Listen on ``path`` with mode 0660; an old socket of an earlier attempt is replaced."""
+        self._path = Path(path)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._path.unlink(missing_ok=True)
+            self._socket.bind(path)
+            self._path.chmod(0o660)  # the mode is set before listen, when nobody can connect yet
+            self._socket.listen(1)
+        except OSError as error:
+            self._socket.close()
+            raise ConfigurationError(f"cannot listen on {path}: {error}") from error
+
+    def accept(self, timeout: float, should_stop: ShouldStop) -> socket.socket:
+        """Return the connection and stop listening. Raises GraderLost at the timeout, Preempted."""
+        deadline = time.monotonic() + timeout
+        self._socket.settimeout(_POLL_SECONDS)
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+                break
+            except TimeoutError:
+                if should_stop():
+                    raise Preempted("asked to stop while waiting for the grader container") from None
+                if time.monotonic() >= deadline:
+                    raise GraderLost(f"the grader container did not connect within {timeout:g} s") from None
+        self.close()
+        return connection
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._socket.close()
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
+
+
+class GraderClient:
+    """A connection to a grader process."""
+
+    def __init__(self, connection: socket.socket, max_silence: float) -> None:
+        """``max_silence``: seconds without any reply after which GraderLost is raised."""
+        self._connection = connection
+        self._reader = LineReader(connection, MAX_REPLY_BYTES)
+        self._max_silence = max_silence
+        self._next_id = 1
+
+    def hello(self, should_stop: ShouldStop) -> dict[str, str | None]:
+        """Return by name why a grader does not load, None if it does. Raises GraderLost, Preempted."""
+        graders = self._read(should_stop).get("graders")
+        if not isinstance(graders, dict):
+            raise GraderLost("the grader process did not introduce itself")
+        return {
+            str(name): None if problem is None else str(problem)[:MAX_ERROR_CHARACTERS]
+            for name, problem in graders.items()
+        }
+
+    def exchange(
+        self, requests: Sequence[Request], outcomes: dict[int, Outcome], should_stop: ShouldStop
+    ) -> None:
+        """Send the requests and store each outcome in ``outcomes`` under the request's index.
+
+        Raises GraderLost and Preempted; outcomes received before are kept. Replies to requests of an earlier,
+        interrupted exchange are recognized by their ids and ignored.
+        """
+        waiting: dict[int, int] = {}
+        for index, request in enumerate(requests):
+            line = encode(
+                {
+                    "id": self._next_id,
+                    "grader": request.grader,
+                    "completion": request.completion,
+                    "row": request.row,
+                }
+            )
+            if len(line) > MAX_REQUEST_BYTES:
+                outcomes[index] = ValueError(f"row and completion are larger than {MAX_REQUEST_BYTES} bytes")
+                continue
+            while len(waiting) >= WINDOW:
+                self._take(waiting, outcomes, should_stop)
+            waiting[self._next_id] = index
+            self._next_id += 1
+            self._send(line)
+        while waiting:
+            self._take(waiting, outcomes, should_stop)
+
+    def close(self) -> None:
+        """Close the connection, which ends the grader process."""
+        self._connection.close()
+
+    def _send(self, line: bytes) -> None:
+        try:
+            self._connection.settimeout(self._max_silence)
+            self._connection.sendall(line)
+        except OSError as error:
+            raise GraderLost("the grader process closed the connection") from error
+
+    def _take(self, waiting: dict[int, int], outcomes: dict[int, Outcome], should_stop: ShouldStop) -> None:
+        reply = self._read(should_stop)
+        number = reply.get("id")
+        index = waiting.pop(number, None) if isinstance(number, int) else None
+        if index is None:
+            return
+        score, error = reply.get("score"), reply.get("error")
+        if isinstance(score, bool | int | float):
+            outcomes[index] = float(score) if abs(score) < 1e300 else ValueError("the score is not finite")
+        elif isinstance(error, str):
+            outcomes[index] = ValueError(error[:MAX_ERROR_CHARACTERS])
+        else:
+            outcomes[index] = ValueError("the grader process sent no score")
+
+    def _read(self, should_stop: ShouldStop) -> dict[str, Any]:
+        deadline = time.monotonic() + self._max_silence
+        while True:
+            try:
+                return self._reader.read(_POLL_SECONDS)
+            except TimeoutError:
+                if should_stop():
+                    raise Preempted("asked to stop while grading") from None
+                if time.monotonic() >= deadline:
+                    raise GraderLost(f"the grader process was silent for {self._max_silence:g} s") from None
+            except Closed:
+                raise GraderLost("the grader process closed the connection") from None
+            except ProtocolError as error:
+                raise GraderLost(f"the grader process sent {error}") from error

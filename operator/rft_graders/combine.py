@@ -1,0 +1,52 @@
+"""Combines raw scores into a reward: Σ wᵢsᵢ / Σ wᵢ."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from rft_api.graders import Grader, Scale
+from rft_graders.types import Score
+from rft_run.errors import UserCodeError
+
+_ROUNDING = 1e-9
+"""A mean of ten scores of 1.0 may come out as 1.0000000000000002; that is not an error."""
+
+
+def normalized(raw: object, scale: Scale | None) -> float:
+    """Map a raw score onto 0…1. Raises ValueError unless it is a number within the scale."""
+    low, high = (scale.min, scale.max) if scale is not None else (0.0, 1.0)
+    if not isinstance(raw, bool | int | float):
+        raise ValueError(f"the score is a {type(raw).__name__}, not a number")
+    try:
+        value = float(raw)
+    except OverflowError:
+        value = math.inf
+    if not math.isfinite(value):
+        raise ValueError(f"the score is {value}")
+    position = (value - low) / (high - low)
+    if not -_ROUNDING <= position <= 1 + _ROUNDING:
+        raise ValueError(f"the score {value:g} is outside {low:g}…{high:g}")
+    return min(max(position, 0.0), 1.0)
+
+
+def combine(graders: Sequence[Grader], outcomes: Mapping[str, float | ValueError]) -> Score:
+    """Return the weighted mean of the outcomes, which are normalized scores or errors.
+
+    By the grader's ``onError`` an error counts as zero, drops the rollout, or raises UserCodeError.
+    """
+    scores: dict[str, float] = {}
+    errors: dict[str, str] = {}
+    for grader in graders:
+        outcome = outcomes[grader.name]
+        if isinstance(outcome, float):
+            scores[grader.name] = outcome
+            continue
+        errors[grader.name] = str(outcome)
+        if grader.error_policy == "fail":
+            raise UserCodeError(f"grader {grader.name} failed and its onError is fail: {outcome}")
+        if grader.error_policy == "zero":
+            scores[grader.name] = 0.0
+    if len(scores) < len(graders):
+        return Score(None, scores, errors)
+    total = math.fsum(grader.weight for grader in graders)
+    reward = math.fsum(grader.weight * scores[grader.name] for grader in graders) / total
+    return Score(min(max(reward, 0.0), 1.0), scores, errors)

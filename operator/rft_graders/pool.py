@@ -1,0 +1,201 @@
+"""Worker processes: each handles one request at a time with a deadline, and is replaced when lost."""
+
+import contextlib
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rft_graders.processes import kill_tree
+from rft_graders.protocol import MAX_ERROR_CHARACTERS, Closed, LineReader, ProtocolError, encode
+from rft_graders.watchdog import Children
+from rft_run.config import GraderConfig, PythonGrader
+
+LOAD_SECONDS = 60.0
+"""Longest time a user's source may take to load: imports such as sympy's take seconds."""
+
+_WORKER = Path(__file__).with_name("worker.py")
+_MAX_WORKER_REPLY_BYTES = 16 * 1024
+
+
+class ScoreFailed(Exception):
+    """One score failed; the worker still runs."""
+
+
+class WorkerLost(ScoreFailed):
+    """One score failed, and the worker was killed or has ended."""
+
+
+@dataclass(frozen=True)
+class Code:
+    """A grader's source and limits."""
+
+    grader: PythonGrader
+    source: str
+    memory_bytes: int
+    home: Path
+
+
+def worker_environment(home: Path) -> dict[str, str]:
+    """Return the complete environment of users' code: no tokens, no proxies, one thread per library."""
+    threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+    return {
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "HOME": str(home),
+        "TMPDIR": str(home),
+        "LANG": "C.UTF-8",
+        "PYTHONHASHSEED": "0",
+        **dict.fromkeys(threads, "1"),
+    }
+
+
+class Worker:
+    """A process that has loaded a user's function."""
+
+    def __init__(self, code: Code, children: Children) -> None:
+        """Start the process and load the source. Raises WorkerLost when that fails."""
+        self._children = children
+        self._connection, theirs = socket.socketpair()
+        command = [sys.executable, "-s", "-P", str(_WORKER), str(theirs.fileno()), str(os.getpid())]
+        with theirs, children.lock:
+            if children.closing:
+                raise WorkerLost("the grader is closing")
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                env=worker_environment(code.home),
+                cwd=code.home,
+                start_new_session=True,
+            )
+            children.workers.add(self._process.pid)
+        self._reader = LineReader(self._connection, _MAX_WORKER_REPLY_BYTES)
+        setup = {"source": code.source, "function": code.grader.function, "memoryBytes": code.memory_bytes}
+        try:
+            self._exchange(0, setup, LOAD_SECONDS)
+        except WorkerLost:
+            raise
+        except ScoreFailed as error:
+            self.kill()
+            raise WorkerLost(str(error)) from error
+
+    def score(self, request: dict[str, Any], timeout: float) -> float:
+        """Return the raw score. Raises ScoreFailed, or WorkerLost when the process has ended."""
+        return self._exchange(request["id"], request, timeout)
+
+    def _exchange(self, number: int, message: dict[str, Any], timeout: float) -> float:
+        try:
+            self._connection.settimeout(timeout)
+            self._connection.sendall(encode(message))
+            reply = self._reader.read(timeout)
+        except TimeoutError as error:
+            self.kill()
+            raise WorkerLost(f"no score within {timeout:g} s") from error
+        except ProtocolError as error:
+            self.kill()
+            raise WorkerLost(f"the worker answered with {error}") from error
+        except (Closed, OSError) as error:
+            raise WorkerLost(self.kill()) from error
+        score, failure = reply.get("score"), reply.get("error")
+        if reply.get("id") == number and isinstance(failure, str):
+            raise ScoreFailed(failure[:MAX_ERROR_CHARACTERS])
+        if reply.get("id") != number or not isinstance(score, int | float):
+            self.kill()
+            raise WorkerLost("the worker answered with something that is no score")
+        return float(score)
+
+    def kill(self) -> str:
+        """Kill the process and its descendants; return how it ended."""
+        # If the socket closed because the process died, its exit status follows in a moment.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(0.05)
+        died = self._process.returncode
+        kill_tree(self._process.pid)
+        self._process.wait()
+        self._connection.close()
+        stopped = self._children.forget(self._process.pid)
+        if stopped is not None:
+            return f"stopped: {stopped}"
+        return "the worker closed its socket" if died is None else _ending(died)
+
+
+def _ending(code: int) -> str:
+    if code >= 0:
+        return f"the worker ended with exit code {code}"
+    return f"the worker was ended by {signal.Signals(-code).name}"
+
+
+class Pool:
+    """Workers for every grader, each with its own thread.
+
+    The threads never end, because the kernel sends a worker's parent-death signal when the *thread* that
+    started the worker ends.
+    """
+
+    def __init__(
+        self, config: GraderConfig, home: Path, children: Children, reply: Callable[[dict[str, Any]], None]
+    ) -> None:
+        """Start the first worker of each grader now, the others when they get work."""
+        self._children = children
+        self._reply = reply
+        self._queues: dict[str, queue.SimpleQueue[dict[str, Any]]] = {}
+        self._loaded: dict[str, Future[str | None]] = {}
+        for grader in config.graders:
+            self._queues[grader.name] = queue.SimpleQueue()
+            loaded = self._loaded[grader.name] = Future()
+            try:
+                code = Code(grader, source_of(grader), config.memory_mebibytes * 2**20, home)
+            except (OSError, UnicodeDecodeError) as error:
+                loaded.set_result(f"the source cannot be read: {error}")
+                continue
+            for number in range(config.workers):
+                first = loaded if number == 0 else None
+                threading.Thread(target=self._serve, args=(code, first), daemon=True).start()
+
+    def load(self) -> dict[str, str | None]:
+        """Wait until all graders are loaded; return by name why one does not load, None if it does."""
+        return {name: loaded.result() for name, loaded in self._loaded.items()}
+
+    def submit(self, request: dict[str, Any]) -> None:
+        """Queue a request; ``reply`` is called with its reply. Raises KeyError for an unknown grader."""
+        self._queues[request["grader"]].put(request)
+
+    def _serve(self, code: Code, loaded: "Future[str | None] | None") -> None:
+        """Serve the requests of one grader, one after the other. Never returns."""
+        worker: Worker | None = None
+        if loaded is not None:
+            problem: str | None = None
+            try:
+                worker = Worker(code, self._children)
+            except Exception as error:  # the future must be set in any case, else the trainer waits for it
+                problem = str(error) or type(error).__name__
+            loaded.set_result(problem)
+        while True:
+            request = self._queues[code.grader.name].get()
+            try:
+                worker = worker or Worker(code, self._children)
+                score = worker.score(request, code.grader.timeout_seconds)
+            except Exception as error:  # every request must get a reply, and the thread must not end
+                if not isinstance(error, ScoreFailed) or isinstance(error, WorkerLost):
+                    worker = None
+                self._reply({"id": request["id"], "error": str(error) or type(error).__name__})
+                continue
+            self._reply({"id": request["id"], "score": score})
+
+
+def source_of(grader: PythonGrader) -> str:
+    """Return the Python source. Raises OSError, UnicodeDecodeError."""
+    if grader.inline is not None:
+        return grader.inline
+    assert grader.source_path is not None
+    return Path(grader.source_path).read_text(encoding="utf-8")

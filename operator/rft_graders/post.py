@@ -1,0 +1,121 @@
+"""Sends one POST to a scoring service, with retries where they help, and limits of time and size."""
+
+import asyncio
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import httpx
+
+from rft_graders.tokens import hidden
+
+WAITS_SECONDS = (0.5, 1.0, 2.0)
+"""Before the second, third and fourth try."""
+
+MAX_RETRY_AFTER_SECONDS = 60.0
+MAX_ANSWER_BYTES = 4 * 1024 * 1024
+_QUOTED_CHARACTERS = 200
+
+
+@dataclass(frozen=True)
+class Target:
+    """Address and limits of requests. ``timeout`` is that of one complete try, in seconds."""
+
+    url: str
+    token: str | None
+    timeout: float
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Return the headers. Compression is refused, as a small answer could decompress to a huge one."""
+        authorization = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        return {"Content-Type": "application/json", "Accept-Encoding": "identity", **authorization}
+
+
+class _Again(ValueError):
+    """A try failed, and a retry may succeed; ``after`` is the Retry-After of the service, in seconds."""
+
+    def __init__(self, message: str, after: float = 0.0) -> None:
+        super().__init__(message)
+        self.after = after
+
+
+async def post(client: httpx.AsyncClient, target: Target, body: bytes) -> Any:
+    """Send a POST and return the JSON of its response.
+
+    A timeout, a lost connection, 429 and 5xx are retried, other failures are not. Redirects are not followed,
+    because they could send the token to another host. Raises ValueError with the failure of the last try.
+    """
+    for wait in WAITS_SECONDS:
+        try:
+            return await _once(client, target, body)
+        except _Again as error:
+            await asyncio.sleep(max(wait, error.after))
+    try:
+        return await _once(client, target, body)
+    except _Again as error:
+        raise ValueError(f"{error} ({len(WAITS_SECONDS) + 1} tries)") from error
+
+
+async def _once(client: httpx.AsyncClient, target: Target, body: bytes) -> Any:
+    place = _place(target.url)
+    try:
+        async with (
+            asyncio.timeout(target.timeout),
+            client.stream("POST", target.url, content=body, headers=target.headers) as answer,
+        ):
+            content = await _read(answer)
+    except TimeoutError as error:
+        raise _Again(f"{place} did not answer within {target.timeout:g} s") from error
+    except httpx.TransportError as error:
+        raise _Again(f"{place}: {error or type(error).__name__}") from error
+    except httpx.HTTPError as error:
+        raise ValueError(f"{place}: {error}") from error
+    if answer.is_success:
+        return _json(content, place)
+    said = hidden(content.decode(errors="replace"), target.token)[:_QUOTED_CHARACTERS].strip()
+    problem = f"{place} answered {answer.status_code}" + (f": {said}" if said else "")
+    if answer.status_code == httpx.codes.TOO_MANY_REQUESTS or answer.is_server_error:
+        raise _Again(problem, _retry_after(answer.headers.get("Retry-After", "")))
+    if answer.has_redirect_location:
+        problem = (
+            f"{place} answered {answer.status_code}: redirects are not followed, set url to the last address"
+        )
+    raise ValueError(problem)
+
+
+async def _read(answer: httpx.Response) -> bytes:
+    """Return the body. Raises ValueError when it is too large."""
+    content = bytearray()
+    async for part in answer.aiter_bytes():
+        content += part
+        if len(content) > MAX_ANSWER_BYTES:
+            raise ValueError(f"{_place(str(answer.url))} answered with more than {MAX_ANSWER_BYTES} bytes")
+    return bytes(content)
+
+
+def _json(content: bytes, place: str) -> Any:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{place} answered with something that is not JSON") from error
+
+
+def _retry_after(value: str) -> float:
+    """Return the seconds that a Retry-After header asks for, a number or a date; 0 for none."""
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
+        except (ValueError, TypeError):  # no date, or one without a time zone
+            return 0.0
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER_SECONDS) if seconds == seconds else 0.0
+
+
+def _place(url: str) -> str:
+    """Return scheme, host and port of an address; the rest may contain secrets."""
+    parsed = httpx.URL(url)
+    return f"{parsed.scheme}://{parsed.netloc.decode()}"

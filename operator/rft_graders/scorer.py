@@ -1,0 +1,175 @@
+"""Scores completions with all graders of a job: completions in, rewards out."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Self
+
+from pydantic import ValidationError
+
+from rft_api.graders import Grader
+from rft_graders.backends import Backend, ContainerBackend, LocalBackend, max_silence
+from rft_graders.builtin import Builtin, builtin, check_settings
+from rft_graders.client import Outcome, Request, ShouldStop
+from rft_graders.combine import combine, normalized
+from rft_graders.remote import RemoteBackend
+from rft_graders.trusted import in_workers
+from rft_graders.types import GradeItem, ScoredBatch
+from rft_run.config import GraderConfig, PythonGrader, RunConfig, python_graders
+from rft_run.errors import ConfigurationError, UserCodeError
+
+
+def _never() -> bool:
+    return False
+
+
+class Scorer:
+    """Scores completions with a job's graders.
+
+    A context manager. Entering it opens the socket for the grader container, so enter it early, and call
+    ``ready`` before the first step. Concurrent calls from several threads run one after the other.
+    """
+
+    def __init__(
+        self,
+        graders: Sequence[Grader],
+        *,
+        grader_socket: str | None = None,
+        grader_code: Mapping[str, str] | None = None,
+        scratch_dir: str | None = None,
+    ) -> None:
+        """Check the graders. Raises ConfigurationError for a grader that cannot run."""
+        for grader in graders:
+            check_settings(grader)
+        self._graders = tuple(graders)
+        self._builtin: dict[str, Builtin] = {
+            grader.name: function for grader in graders if (function := builtin(grader)) is not None
+        }
+        self._socket = grader_socket
+        self._scratch_dir = scratch_dir
+        try:
+            self._python = python_graders(graders, grader_code or {})
+        except KeyError as error:
+            raise ConfigurationError(f"grader {error.args[0]}: its source is not mounted") from error
+        except ValidationError as error:
+            raise ConfigurationError(f"python graders: {error}") from error
+        self._trusted = [code for grader in graders if (code := in_workers(grader)) is not None]
+        self._remote = [grader for grader in graders if grader.http is not None or grader.model is not None]
+        self._remote_backend = RemoteBackend(self._remote)
+        self._backends: list[tuple[frozenset[str], Backend]] = []
+        self._is_ready = False
+        self._lock = threading.Lock()
+
+    @classmethod
+    def from_config(cls, config: RunConfig) -> Self:
+        """Return the scorer of a run."""
+        return cls(
+            config.spec.graders,
+            grader_socket=config.grader_socket,
+            grader_code=config.grader_code,
+            scratch_dir=config.scratch_dir,
+        )
+
+    def __enter__(self) -> Self:
+        """Open the socket, or prepare the local processes."""
+        if self._trusted:
+            self._add(self._trusted, self._local(self._trusted, hide=False))
+        # Users' code has a process of its own, so that its memory and processes never count against our
+        # graders.
+        if self._python and self._socket is None:
+            self._add(self._python, self._local(self._python, hide=True))
+        elif self._python and self._socket is not None:
+            silence = max_silence([grader.timeout_seconds for grader in self._python])
+            self._add(self._python, ContainerBackend(self._socket, silence))
+        if self._remote:
+            self._add(self._remote, self._remote_backend)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the grader processes."""
+        for _, backend in self._backends:
+            backend.close()
+        self._backends.clear()
+
+    def ready(self, should_stop: ShouldStop = _never) -> None:
+        """Wait until users' code is loaded. Where it was not called, ``score`` does the same first.
+
+        Raises UserCodeError when a grader does not load, TrainerError when the grader process does not start,
+        Preempted.
+        """
+        with self._lock:
+            self._ready(should_stop)
+
+    def score(self, items: Sequence[GradeItem], should_stop: ShouldStop = _never) -> ScoredBatch:
+        """Return one score per item, in order.
+
+        Raises UserCodeError for an error of a grader with ``onError: fail``, TrainerError when the
+        grader container is lost, Preempted.
+        """
+        with self._lock:
+            self._ready(should_stop)
+            raw: dict[str, list[Outcome]] = {
+                name: [_call(function, item) for item in items] for name, function in self._builtin.items()
+            }
+            with ThreadPoolExecutor(len(self._backends) or 1, "grading") as threads:
+                for outcomes in threads.map(
+                    lambda pair: _ask(pair[1], pair[0], items, should_stop), self._backends
+                ):
+                    raw |= outcomes
+        return ScoredBatch(
+            combine(self._graders, {g.name: _normalized(raw[g.name][i], g) for g in self._graders})
+            for i in range(len(items))
+        )
+
+    def _add(self, graders: Sequence[PythonGrader | Grader], backend: Backend) -> None:
+        self._backends.append((frozenset(grader.name for grader in graders), backend))
+
+    def _local(self, graders: Sequence[PythonGrader], *, hide: bool) -> LocalBackend:
+        silence = max_silence([grader.timeout_seconds for grader in graders])
+        return LocalBackend(GraderConfig(graders=list(graders)), self._scratch_dir, silence, hide=hide)
+
+    def _ready(self, should_stop: ShouldStop) -> None:
+        if self._is_ready:
+            return
+        for names, backend in self._backends:
+            loaded = backend.ready(should_stop)
+            problems = [
+                f"grader {name} does not load: {loaded.get(name, 'the grader container does not know it')}"
+                for name in sorted(names)
+                if loaded.get(name, "") is not None
+            ]
+            if problems:
+                raise UserCodeError("; ".join(problems))
+        self._is_ready = True
+
+
+def _call(function: Builtin, item: GradeItem) -> Outcome:
+    try:
+        return function(item.completion, item.row_fields)
+    except ValueError as error:
+        return error
+
+
+def _ask(
+    backend: Backend, names: frozenset[str], items: Sequence[GradeItem], should_stop: ShouldStop
+) -> dict[str, list[Outcome]]:
+    """Return the outcomes by grader. Requests alternate between graders, to keep all workers busy."""
+    order = sorted(names)
+    rows = [item.row() for item in items]
+    requests = [
+        Request(n, item.completion, row) for item, row in zip(items, rows, strict=True) for n in order
+    ]
+    outcomes = backend.exchange(requests, should_stop)
+    return {name: outcomes[start :: len(order)] for start, name in enumerate(order)}
+
+
+def _normalized(outcome: Outcome, grader: Grader) -> Outcome:
+    if isinstance(outcome, ValueError):
+        return outcome
+    try:
+        return normalized(outcome, grader.scale)
+    except ValueError as error:
+        return error

@@ -1,0 +1,107 @@
+"""The grader process: runs users' code for a trainer that listens on a Unix socket.
+
+    python -m rft_graders.serve --socket PATH --config FILE [--wait SECONDS]
+
+In a pod it is the second container; locally the scorer starts it with ``--descriptor``. Its exit code is 0
+when the trainer closed the connection, 1 when there was no trainer within the waiting time.
+"""
+
+import argparse
+import contextlib
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from rft_graders.pool import Pool
+from rft_graders.processes import adopt_orphans
+from rft_graders.protocol import MAX_REQUEST_BYTES, Closed, LineReader, ProtocolError, encode
+from rft_graders.watchdog import Children, Watchdog
+from rft_run.config import GRADER_CONFIG_DIR, GRADER_CONFIG_FILE, GRADER_SOCKET, GraderConfig
+
+RETRY_SECONDS = 0.2
+
+
+def connect(path: str, wait_seconds: float) -> socket.socket | None:
+    """Connect to the trainer, with retries; None when ``wait_seconds`` are over."""
+    deadline = time.monotonic() + wait_seconds
+    while True:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.connect(path)
+            return connection
+        except OSError:  # the socket does not exist yet, or nobody listens yet
+            connection.close()
+        if time.monotonic() >= deadline:
+            return None
+        time.sleep(RETRY_SECONDS)
+
+
+def serve(connection: socket.socket, config: GraderConfig, home: Path) -> None:
+    """Serve requests until the trainer closes the connection or breaks the protocol."""
+    writing = threading.Lock()
+
+    def reply(message: dict[str, Any]) -> None:
+        # Errors are ignored here: the reader notices that the trainer has ended.
+        with writing, contextlib.suppress(OSError):
+            connection.sendall(encode(message))
+
+    adopt_orphans()
+    children = Children()
+    Watchdog(children, config.max_processes, config.memory_mebibytes * 2**20).start()
+    try:
+        pool = Pool(config, home, children, reply)
+        # In a thread, because the reader must notice at once when the trainer ends while code is loaded.
+        threading.Thread(target=lambda: reply({"graders": pool.load()}), daemon=True).start()
+        reader = LineReader(connection, MAX_REQUEST_BYTES)
+        with contextlib.suppress(Closed, ProtocolError, KeyError):
+            while True:
+                pool.submit(reader.read(None))
+    finally:
+        children.kill_all()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m rft_graders.serve")
+    parser.add_argument("--socket", default=GRADER_SOCKET, help="the socket the trainer listens on")
+    parser.add_argument("--descriptor", type=int, help="a connected socket instead")
+    parser.add_argument("--config", type=Path, default=Path(GRADER_CONFIG_DIR) / GRADER_CONFIG_FILE)
+    parser.add_argument("--wait", type=float, default=300.0, help="longest wait for the trainer, in seconds")
+    arguments = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        config = GraderConfig.model_validate_json(arguments.config.read_bytes())
+    except (OSError, ValidationError) as error:
+        print(f"{arguments.config}: {error}", file=sys.stderr)
+        return 1
+    connection: socket.socket | None
+    if arguments.descriptor is not None:
+        connection = socket.socket(fileno=arguments.descriptor)
+        connection.set_inheritable(False)
+    else:
+        connection = connect(arguments.socket, arguments.wait)
+    if connection is None:
+        print(f"no trainer on {arguments.socket} within {arguments.wait:g} s", file=sys.stderr)
+        return 1
+    # When the pod is deleted both containers get SIGTERM. The trainer may still need scores and closes the
+    # connection when it does not. A handler, because an ignored signal stays ignored in child processes.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    home = Path(tempfile.mkdtemp(prefix="rft-grader-"))
+    try:
+        with connection:
+            serve(connection, config, home)
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""Grader ``http``: version 1 of the protocol of a user's web service, as in ``docs/graders.md``.
+
+request   {"version": 1, "grader": NAME, "items": [{"id": 0, "messages": […], "completion": "…", "row": {…}}]}
+answer    {"scores": [{"id": 0, "score": 0.5}, {"id": 1, "error": "why"}]}  or  {"scores": [0.5, 1]}
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rft_api.graders import Grader
+from rft_graders.calls import Call, score
+from rft_graders.client import Outcome, Request
+from rft_graders.protocol import encode
+
+MAX_ITEMS = 32
+MAX_BODY_BYTES = 8 * 1024 * 1024
+_FRAME_BYTES = 256
+"""Bytes allowed for the JSON around the items, and the commas between them."""
+
+
+class Service:
+    """Requests to a user's web service, and the scores in its answers."""
+
+    def __init__(self, grader: Grader) -> None:
+        """Read address and name of the grader."""
+        assert grader.http is not None
+        self.url = grader.http.url
+        self._name = grader.name
+
+    def calls(self, requests: Sequence[Request]) -> Iterator[Call]:
+        """Yield batches within the limits of items and bytes.
+
+        A request that is too large by itself becomes a call with an error in place of a body.
+        """
+        batch: list[int] = []
+        size = _FRAME_BYTES
+        for index, request in enumerate(requests):
+            length = len(encode(_item(0, request))) + _FRAME_BYTES
+            if length + _FRAME_BYTES > MAX_BODY_BYTES:
+                yield Call((index,), ValueError(f"row and completion are larger than {MAX_BODY_BYTES} bytes"))
+                continue
+            if batch and (len(batch) == MAX_ITEMS or size + length > MAX_BODY_BYTES):
+                yield self._call(batch, requests)
+                batch, size = [], _FRAME_BYTES
+            batch.append(index)
+            size += length
+        if batch:
+            yield self._call(batch, requests)
+
+    def outcomes(self, answer: Any, count: int) -> list[Outcome]:
+        """Return one outcome per item. Raises ValueError when the answer as a whole is invalid."""
+        scores = answer.get("scores") if isinstance(answer, dict) else None
+        if not isinstance(scores, list):
+            raise ValueError("the answer is no object with a list scores")
+        if any(isinstance(entry, dict) for entry in scores):
+            return _by_id(scores, count)
+        if len(scores) != count:
+            raise ValueError(
+                f"{len(scores)} scores for {count} items: answer one for each, or name their ids"
+            )
+        return [score(entry) for entry in scores]
+
+    def _call(self, batch: list[int], requests: Sequence[Request]) -> Call:
+        items = [_item(number, requests[index]) for number, index in enumerate(batch)]
+        return Call(tuple(batch), encode({"version": 1, "grader": self._name, "items": items}))
+
+
+def _item(number: int, request: Request) -> dict[str, Any]:
+    row = {name: value for name, value in request.row.items() if name != "messages"}
+    messages = request.row["messages"]
+    return {"id": number, "messages": messages, "completion": request.completion, "row": row}
+
+
+def _by_id(scores: list[Any], count: int) -> list[Outcome]:
+    found: dict[int, list[dict[str, Any]]] = {number: [] for number in range(count)}
+    for entry in scores:
+        number = entry.get("id") if isinstance(entry, dict) else None
+        if type(number) is int and number in found:
+            found[number].append(entry)
+    return [_outcome(found[number]) for number in range(count)]
+
+
+def _outcome(entries: list[dict[str, Any]]) -> Outcome:
+    if len(entries) != 1:
+        return ValueError(f"{len(entries) or 'no'} scores with its id came back")
+    if entries[0].get("error") is not None:
+        return ValueError(str(entries[0]["error"]))
+    return score(entries[0].get("score"))

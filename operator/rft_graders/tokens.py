@@ -1,0 +1,63 @@
+"""Bearer tokens for http and model graders. They never appear in messages, logs or other processes."""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from rft_api.graders import Grader
+from rft_api.sources import SecretKeyRef
+from rft_run.config import SECRETS_DIR
+from rft_run.errors import ConfigurationError
+
+_HEADER_SAFE = re.compile(r"[\x21-\x7e]+")
+
+ReadToken = Callable[[], str | None]
+"""Reads the token; called for each use, as a mounted Secret may change. None: the grader has no token."""
+
+
+def environment_variable(grader: str, key: str) -> str:
+    """Return the name of the variable with the token, used where no Secret is mounted, as in ``rft run``."""
+    return "RFT_SECRET_" + re.sub(r"[^A-Z0-9]", "_", f"{grader}_{key}".upper())
+
+
+def token_reader(
+    grader: Grader,
+    folder: str = SECRETS_DIR,
+    environment: Mapping[str, str] = os.environ,
+) -> ReadToken:
+    """Return a function that reads a grader's token, from ``<folder>/<grader>/<key>``, else the environment.
+
+    Raises ConfigurationError where there is no token, or one that is not valid in an HTTP header.
+    """
+    kind = grader.http or grader.model
+    ref = kind.secret_ref if kind is not None else None
+    if ref is None:
+        return lambda: None
+
+    def read() -> str:
+        return _read(grader.name, ref, Path(folder) / grader.name / ref.key, environment)
+
+    read()
+    return read
+
+
+def _read(grader: str, ref: SecretKeyRef, path: Path, environment: Mapping[str, str]) -> str:
+    variable = environment_variable(grader, ref.key)
+    try:
+        token, place = path.read_text(encoding="utf-8").strip(), str(path)
+    except (OSError, UnicodeDecodeError):
+        token, place = environment.get(variable, "").strip(), variable
+    if not token:
+        raise ConfigurationError(
+            f"grader {grader}: secretRef names key {ref.key} of Secret {ref.name}, which is neither mounted"
+            f" ({path}) nor in the environment variable {variable}; a local run needs the variable"
+        )
+    if not _HEADER_SAFE.fullmatch(token):
+        raise ConfigurationError(f"grader {grader}: {place} holds white space or other than ASCII characters")
+    return token
+
+
+def hidden(text: str, token: str | None) -> str:
+    """Return ``text`` with the token replaced, because services may repeat headers in their errors."""
+    return text.replace(token, "[token]") if token else text

@@ -1,0 +1,1 @@
+"""What a run reads, writes and reports: every file and message, defined once for all three programs."""

@@ -1,0 +1,143 @@
+"""The configuration of a trainer: the snapshot of the spec, and paths.
+
+The operator writes it into the run's immutable ConfigMap, ``rft run`` into the output folder.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from rft_api import rules
+from rft_api.base import Int, Model
+from rft_api.graders import Grader
+from rft_api.job import RFTJobSpec
+from rft_api.problems import InvalidManifest, from_validation_error
+from rft_api.status import Device, Effective, Plan
+
+CONFIG_FILE = "run.json"
+
+# Paths inside the trainer's pod.
+CONFIG_DIR = "/etc/rft/config"
+CA_DIR = "/etc/rft/ca"
+TOKEN_DIR = "/var/run/rft/token"
+DATASET_DIR = "/data/train"
+EVALUATION_DIR = "/data/evaluation"
+RUNS_DIR = "/runs"
+GRADER_DIR = "/run/rft-grader"
+GRADER_SOCKET = f"{GRADER_DIR}/grader.sock"
+GRADER_CODE_DIR = "/etc/rft/graders"
+"""Folder with the code of python graders from ConfigMaps, as ``<name>/<key>``."""
+SECRETS_DIR = "/etc/rft/secrets"
+SCRATCH_DIR = "/scratch"
+
+TRAINER_CONTAINER = "trainer"
+GRADER_CONTAINER = "grader"
+
+
+class JobIdentity(Model):
+    """Name, namespace and UID of the run's RFTJob."""
+
+    name: str = Field(min_length=1)
+    namespace: str = Field(min_length=1)
+    uid: str = Field(min_length=1)
+
+
+class ReportTarget(Model):
+    """Address of the operator for reports, over TLS, with a pod-bound token."""
+
+    url: str = Field(pattern=r"^https://.+")
+    ca_file: str
+    token_file: str
+
+
+class RunConfig(Model):
+    """The complete configuration of ``python -m rft_trainer --config FILE``."""
+
+    version: Literal[1] = 1
+    job: JobIdentity
+    spec: RFTJobSpec
+    effective: Effective
+    plan: Plan | None = None
+    device: Device = "cpu"
+    gpus: Int = Field(0, ge=0)
+    run_dir: str = Field(description="Absolute path of the run's folder.")
+    dataset_path: str = Field(description="Absolute path or URI of the training rows.")
+    evaluation_path: str | None = Field(None, description="Rows of their own for the evaluation.")
+    grader_code: dict[str, str] | None = Field(
+        None, description="Path of the source of every python grader that is not inline, by grader name."
+    )
+    grader_socket: str | None = Field(
+        None, description="Socket the grader container connects to; absent: graders run as local processes."
+    )
+    scratch_dir: str | None = Field(None, description="Fast local folder for sockets and temporary files.")
+    report: ReportTarget | None = Field(None, description="Where reports go; absent for rft run.")
+
+
+def read_run_config(text: str) -> RunConfig:
+    """Parse and validate a trainer's configuration, with messages like those for a manifest.
+
+    Raises:
+        InvalidManifest: with every problem.
+    """
+    try:
+        config = RunConfig.model_validate_json(text, by_alias=True, by_name=False)
+    except ValidationError as error:
+        raise InvalidManifest(from_validation_error(error, RunConfig)) from error
+    if problems := rules.problems(config.spec):
+        raise InvalidManifest(problems)
+    return config
+
+
+GRADER_CONFIG_DIR = "/etc/rft/grader"
+"""Folder of the grader's configuration, mounted only into the grader container."""
+GRADER_CONFIG_FILE = "graders.json"
+
+
+class PythonGrader(Model):
+    """A python grader in the grader's configuration, with exactly one of inline and sourcePath."""
+
+    name: str = Field(min_length=1)
+    function: str = "grade"
+    inline: str | None = None
+    source_path: str | None = Field(None, description="File with the Python source.")
+    timeout_seconds: float = Field(gt=0, description="Longest time one score may take, in seconds.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "PythonGrader":
+        if (self.inline is None) == (self.source_path is None):
+            raise ValueError("exactly one of inline and sourcePath")
+        return self
+
+
+class GraderConfig(Model):
+    """The complete configuration of ``python -m rft_graders.serve``: users' code and limits."""
+
+    version: Literal[1] = 1
+    graders: list[PythonGrader]
+    workers: Int = Field(2, ge=1, le=64, description="Processes per grader.")
+    memory_mebibytes: Int = Field(
+        1024, ge=64, description="Memory that all of the users' processes together may hold, in MiB."
+    )
+    max_processes: Int = Field(64, ge=1, description="Processes that users' code may have in all.")
+
+
+def python_graders(graders: Sequence[Grader], code: Mapping[str, str]) -> list[PythonGrader]:
+    """Return the python graders among ``graders``; ``code`` maps names to source files.
+
+    Raises KeyError with the name of one whose source is neither inline nor in ``code``.
+    """
+    found = []
+    for grader in graders:
+        if (python := grader.python) is not None:
+            inline = python.inline is not None
+            source = {"inline": python.inline} if inline else {"source_path": code[grader.name]}
+            found.append(
+                PythonGrader(
+                    name=grader.name,
+                    function=python.function,
+                    timeout_seconds=grader.timeout_seconds,
+                    **source,
+                )
+            )
+    return found

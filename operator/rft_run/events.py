@@ -1,0 +1,64 @@
+"""What a trainer says on its standard output: an event in each line, for the display of ``rft run``."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from rft_api.status import Stage
+from rft_run.record import Record
+from rft_run.steps import StepRecord
+
+
+class StageEvent(Record):
+    """A stage begins."""
+
+    event: Literal["stage"]
+    stage: Stage
+
+
+class ResumedEvent(Record):
+    """The run goes on from the checkpoint of ``step``."""
+
+    event: Literal["resumed"]
+    step: int
+
+
+class StepEvent(StepRecord):
+    """A step is done: its record, and how far the run is."""
+
+    event: Literal["step"]
+    total_steps: int | None = None
+    total_steps_estimated: bool = True
+    eta_seconds: float | None = None
+
+
+class EvaluationEvent(Record):
+    """A held-out evaluation is done; step 0 is the base's."""
+
+    event: Literal["evaluation"]
+    step: int
+    reward: float
+    rows: int
+
+
+class EndEvent(Record):
+    """The attempt ends. Always the last event."""
+
+    event: Literal["end"]
+    exit_code: int
+    reason: str
+    message: str
+
+
+Event = StageEvent | ResumedEvent | StepEvent | EvaluationEvent | EndEvent
+_EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
+
+
+def parse(line: str) -> Event | None:
+    """Return the event of a line; None for any other line, such as a library's print."""
+    if not line.startswith("{"):
+        return None
+    try:
+        return _EVENT.validate_json(line)
+    except ValueError:
+        return None

@@ -1,0 +1,53 @@
+"""``rollouts/step-000042.jsonl.zst``: every completion of a step with its scores, compressed."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from rft_run.record import Record
+
+
+class UnreadableRollouts(ValueError):
+    """A file does not hold the rollouts of a step; the message says why."""
+
+
+class RolloutRecord(Record):
+    """A completion, its prompt, and what it earned."""
+
+    step: int | None = None
+    line: int
+    """The row of the dataset, counted from 1."""
+    messages: list[dict[str, Any]] = Field(default_factory=list)
+    fields: dict[str, Any] = Field(default_factory=dict)
+    """The row's other fields, which graders read."""
+    completion: str
+    reward: float | None = None
+    """None: it could not be graded, and is not trained on."""
+    graders: dict[str, float | None]
+    """Score by grader, from 0 to 1."""
+    errors: dict[str, str] = Field(default_factory=dict)
+    """What went wrong, by grader."""
+    advantage: float | None = None
+    finish_reason: str | None = None
+    tokens: int | None = None
+
+
+def compressed(records: Sequence[RolloutRecord]) -> bytes:
+    """Return the content of a step's file."""
+    import zstandard  # only needed where rollouts are read or written
+
+    return zstandard.ZstdCompressor().compress("".join(record.as_line() for record in records).encode())
+
+
+def read_rollouts(path: Path) -> list[RolloutRecord]:
+    """Return the rollouts of a step. Raises UnreadableRollouts, also where there is no such file."""
+    import zstandard
+
+    try:
+        with path.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as stream:
+            lines = stream.read().decode().split("\n")
+        return [RolloutRecord.from_line(line) for line in lines if line]
+    except (OSError, ValueError, zstandard.ZstdError) as error:
+        raise UnreadableRollouts(f"{path}: is not a file of rollouts: {error}") from error

@@ -1,0 +1,44 @@
+"""``state.json`` of a checkpoint: how far a run is."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where the next batch begins: ``offset`` rows of ``epoch`` (counted from 1) are trained already."""
+
+    epoch: int = 1
+    offset: int = 0
+
+
+@dataclass
+class RunState:
+    """Progress of a run after a complete step. ``position`` counts trained rows only.
+
+    ``dropped_prompts`` counts the prompts found too long during training, not those found at the start.
+    A new field needs a default, since older checkpoints lack it.
+    """
+
+    step: int = 0
+    position: Position = field(default_factory=Position)
+    expected_completion: float = 0.0
+    adapter_version: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    dropped_groups: int = 0
+    dropped_prompts: int = 0
+    grader_errors: dict[str, int] = field(default_factory=dict)
+    gpu_seconds: float = 0.0
+    best_reward: float | None = None
+    best_step: int = 0
+    evaluations_without_best: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the state as a JSON object."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "RunState":
+        """Read a state from the JSON object that ``to_json`` returns. Raises KeyError and TypeError."""
+        return cls(**{**value, "position": Position(**value["position"])})

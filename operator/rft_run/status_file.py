@@ -1,0 +1,31 @@
+"""``status.yaml``: the status of a run without an operator, as the operator would write it on a cluster."""
+
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from rft_api.status import RFTJobStatus
+from rft_run import atomic
+
+
+class UnreadableStatus(ValueError):
+    """The file is not a status that this release knows."""
+
+
+def write_status(path: Path, status: RFTJobStatus) -> None:
+    """Replace the file atomically. Raises OSError."""
+    atomic.write_text(path, yaml.safe_dump(status.dump(), sort_keys=False, allow_unicode=True))
+
+
+def read_status(path: Path) -> RFTJobStatus:
+    """Return the status that was written last; an empty one where there is none yet.
+
+    Raises UnreadableStatus, and OSError where the file cannot be read.
+    """
+    try:
+        return RFTJobStatus.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+    except FileNotFoundError:
+        return RFTJobStatus()
+    except (yaml.YAMLError, ValueError, ValidationError) as error:
+        raise UnreadableStatus(f"{path}: is not a status that this version wrote") from error

@@ -1,0 +1,83 @@
+"""``metrics.jsonl``: one record of each optimizer step, in order."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import Field
+
+from rft_api.status import PhaseSeconds
+from rft_run.record import Record
+
+
+class UnreadableSteps(ValueError):
+    """A line of ``metrics.jsonl`` is not the record of a step; the message names the line."""
+
+
+class StepRecord(Record):
+    """What is known of a step. A number is None where it could not be computed, or an older release had none."""
+
+    step: int
+    reward: float | None = None
+    """Mean reward of the graded rollouts."""
+    reward_std: float | None = None
+    graders: dict[str, float] = Field(default_factory=dict)
+    """Mean score by grader."""
+    loss: float | None = None
+    kl: float | None = None
+    """Mean KL (k3) to the reference, per token."""
+    entropy: float | None = None
+    """Mean entropy of the sampling distribution, in nats."""
+    clip_fraction: float | None = None
+    grad_norm: float | None = None
+    """Norm of the gradient before clipping."""
+    mismatch_kl: float | None = None
+    """KL between trainer and sampler, per token."""
+    mismatch_mean_abs: float | None = None
+    outside_filter_tokens: int | None = None
+    """Sampled tokens that top-k and top-p would have removed by the trainer's own probabilities."""
+    truncated_fraction: float | None = None
+    zero_variance_fraction: float | None = None
+    completion_tokens: float | None = None
+    """Mean length of the graded completions."""
+    groups: int | None = None
+    rollouts: int | None = None
+    dropped_groups: int | None = None
+    forward_tokens: int | None = None
+    """Tokens of all forward passes of the update, padding included."""
+    learning_rate: float | None = None
+    epoch: int | None = None
+    adapter_version: int | None = None
+    tokens_per_second: float | None = None
+    """Sampled tokens per second of sampling."""
+    step_seconds: float | None = None
+    phases: PhaseSeconds | None = None
+    attempt: int | None = None
+    time: str | None = None
+    """End of the step, RFC 3339."""
+
+
+def read_steps(path: Path, *, until_broken: bool = False) -> list[StepRecord]:
+    """Return the records of all steps; none where there is no file.
+
+    A last line without a newline is left out: it is still being written, or its writer was killed. At any
+    other line that is not a record, raises UnreadableSteps; with ``until_broken`` returns the records before
+    it. Raises OSError.
+    """
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return []
+    records = []
+    for number, line in enumerate(text.split("\n")[:-1], start=1):
+        try:
+            records.append(StepRecord.from_line(line))
+        except ValueError as error:
+            if until_broken:
+                break
+            raise UnreadableSteps(f"{path}: line {number}: is not the record of a step") from error
+    return records
+
+
+def as_lines(records: Sequence[StepRecord]) -> bytes:
+    """Return the content of ``metrics.jsonl``."""
+    return "".join(record.as_line() for record in records).encode()

@@ -1,0 +1,516 @@
+"""Users' code in real processes: whatever it does hurts one score."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from rft_api.graders import ConfigMapCode, ExactMatch, Grader, Python, Regex
+from rft_graders import backends
+from rft_graders.client import Listener, Request
+from rft_graders.processes import children_of, memory_of, tree_of
+from rft_graders.protocol import MAX_REQUEST_BYTES
+from rft_graders.scorer import Scorer
+from rft_graders.types import GradeItem, Score
+from rft_run.config import GraderConfig, PythonGrader
+from rft_run.errors import ConfigurationError, Preempted, TrainerError, UserCodeError
+
+MISBEHAVING = """
+import os, sys, time
+
+def grade(completion, row):
+    if completion == "hang":
+        while True: pass
+    if completion == "raise":
+        raise ValueError("not today")
+    if completion == "exit":
+        os._exit(3)
+    if completion == "sysexit":
+        sys.exit(0)
+    if completion == "memory":
+        return len(bytearray(10 * 2**30))
+    if completion == "output":
+        while True: print("x" * 10000)
+    if completion == "text":
+        return "1"
+    if completion == "nan":
+        return float("nan")
+    if completion == "none":
+        return None
+    if completion == "huge":
+        return 10 ** 400
+    if completion == "outside":
+        return 2
+    if completion == "forged":
+        for fd in range(3, 64):
+            try: os.write(fd, b'{"id": 12345, "score": 1}\\n')
+            except OSError: pass
+        return 0.0
+    if completion == "flood":
+        for fd in range(3, 64):
+            try: os.write(fd, b"x" * 100000)
+            except OSError: pass
+        return 0.0
+    if completion == "dict":
+        return {"score": 0.25, "why": "so"}
+    return True
+"""
+
+
+def python(source: str, **settings: object) -> Grader:
+    return Grader.model_validate(
+        {"name": "user", "timeoutSeconds": 1, "python": {"inline": source}, **settings}
+    )
+
+
+def item(completion: str, **fields: object) -> GradeItem:
+    return GradeItem([{"role": "user", "content": "question"}], completion, fields)
+
+
+def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def misbehaving() -> Iterator[Scorer]:
+    with Scorer([python(MISBEHAVING)]) as scorer:
+        yield scorer
+
+
+@pytest.mark.parametrize(
+    ("completion", "error"),
+    [
+        ("hang", "no score within 1 s"),
+        ("raise", "ValueError: not today (line 8 of the grader)"),
+        ("exit", "the worker ended with exit code 3"),
+        ("sysexit", "SystemExit: 0"),
+        ("memory", "MemoryError"),
+        ("output", "no score within 1 s"),
+        ("text", "returned a str, not a number"),
+        ("nan", "returned nan"),
+        ("none", "returned a NoneType, not a number"),
+        ("huge", "OverflowError"),
+        ("outside", "the score 2 is outside 0…1"),
+        ("forged", "the worker answered with something that is no score"),
+        ("flood", "the worker answered with a line of more than"),
+    ],
+)
+def test_misbehaviour_costs_one_score_and_the_next_is_right(
+    misbehaving: Scorer, completion: str, error: str
+) -> None:
+    bad, good = misbehaving.score([item(completion), item("well")])
+    assert error in bad.errors["user"]
+    assert bad.reward == 0.0
+    assert good == Score(1.0, {"user": 1.0}, {})
+
+
+def test_a_score_may_come_in_a_dict(misbehaving: Scorer) -> None:
+    assert misbehaving.score([item("dict")])[0].reward == 0.25
+
+
+def test_the_function_sees_the_row_with_its_messages() -> None:
+    source = (
+        "def check(completion, row):\n    return row['messages'][0]['content'] + row['answer'] == completion"
+    )
+    grader = Grader(name="user", python=Python(inline=source, function="check"))
+    with Scorer([grader]) as scorer:
+        assert scorer.score([item("question42", answer="42")])[0].reward == 1.0
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        # As evaluators take them that score whole conversations.
+        "def grade(row):\n    *_, asked, said = row['messages']\n"
+        "    return {'score': asked['content'] + row['answer'] == said['content']}",
+        # As OpenAI's Python graders.
+        "def grade(sample, item):\n"
+        "    return sample['output_text'] == 'question' + item['answer'] and sample['output_json'] is None",
+        # As TRL's reward functions, with and without a place for the columns they do not read.
+        "def grade(prompts, completions, answer, **kwargs):\n"
+        "    return [float(p[-1]['content'] + a == c[0]['content'])"
+        " for p, c, a in zip(prompts, completions, answer)]",
+        "def grade(completions, answer):\n    return [c[0]['content'].endswith(a) for c, a in"
+        " zip(completions, answer)]",
+        # A class of one's own.
+        "class Grade:\n    def __call__(self, completion, row):\n"
+        "        return completion == 'question' + row['answer']\n"
+        "grade = Grade()",
+    ],
+)
+def test_evaluators_that_people_have_are_known_by_their_parameters(source: str) -> None:
+    with Scorer([python(source)]) as scorer:
+        right, wrong = scorer.score([item("question42", answer="42"), item("question43", answer="42")])
+    assert (right, wrong) == (Score(1.0, {"user": 1.0}, {}), Score(0.0, {"user": 0.0}, {}))
+
+
+@pytest.mark.parametrize(
+    ("returned", "problem"),
+    [
+        ("0.5", "returned a float, not a list of one score"),
+        ("[1, 1]", "not a list"),
+        ("[None]", "a NoneType"),
+    ],
+)
+def test_a_reward_function_for_batches_returns_a_list_of_one(returned: str, problem: str) -> None:
+    with Scorer([python(f"def grade(prompts, completions, **kwargs): return {returned}")]) as scorer:
+        assert problem in scorer.score([item("x", answer="42")])[0].errors["user"]
+
+
+def test_the_source_may_be_a_file(tmp_path: Path) -> None:
+    (tmp_path / "grader.py").write_text("def grade(completion, row):\n    return 1")
+    grader = Grader(name="user", python=Python(config_map=ConfigMapCode(name="code")))
+    with Scorer([grader], grader_code={"user": str(tmp_path / "grader.py")}) as scorer:
+        assert scorer.score([item("x")])[0].reward == 1.0
+    with pytest.raises(ConfigurationError, match="its source is not mounted"):
+        Scorer([grader])
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        ("def grade(", "SyntaxError"),
+        ("def other(c, r): pass", "the source defines no function grade"),
+        ("import no_such_module", "ModuleNotFoundError"),
+        ("raise SystemExit(1)", "SystemExit"),
+        ("import os\nos._exit(7)", "the worker ended with exit code 7"),
+    ],
+)
+def test_code_that_does_not_load_is_reported_before_the_first_score(source: str, problem: str) -> None:
+    with Scorer([python(source)]) as scorer, pytest.raises(UserCodeError, match=problem):
+        scorer.ready()
+
+
+def test_users_code_sees_no_secret_of_the_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    source = f"""
+import os
+def grade(completion, row):
+    assert "HF_TOKEN" not in os.environ and "PYTHONPATH" not in os.environ, sorted(os.environ)
+    status = open("/proc/self/status").read()
+    if int(status.split("CapEff:")[1].split()[0], 16) >> 19 & 1:
+        return 1  # with CAP_SYS_PTRACE, as root has it, every process is readable
+    try:
+        open("/proc/{os.getpid()}/environ", "rb").read()
+    except PermissionError:
+        return 1
+"""
+    with Scorer([python(source)]) as scorer:
+        assert scorer.score([item("x")])[0] == Score(1.0, {"user": 1.0}, {})
+
+
+def test_the_trainer_is_dumpable_again_after_local_grading() -> None:
+    def dumpable() -> int:
+        return int(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))  # PR_GET_DUMPABLE
+
+    with Scorer([python("def grade(c, r): return 1")]):
+        assert dumpable() == 0
+    assert dumpable() == 1
+
+
+def test_a_pattern_that_backtracks_for_ever_is_an_error_of_one_score() -> None:
+    grader = Grader(name="pattern", timeout_seconds=0.5, regex=Regex(pattern="(a+)+$"))
+    with Scorer([grader]) as scorer:
+        bad, good, none = scorer.score([item("a" * 40 + "!"), item("aaa"), item("b")])
+    assert bad.errors == {"pattern": "no score within 0.5 s"}
+    assert (good.reward, none.reward) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize(("completion", "score"), [("12", 1.0), ("12a", 0.0)])
+def test_a_full_match_covers_the_whole_completion(completion: str, score: float) -> None:
+    grader = Grader(name="pattern", regex=Regex(pattern=r"\d+", full_match=True))
+    with Scorer([grader]) as scorer:
+        assert scorer.score([item(completion)])[0].reward == score
+
+
+def test_scores_keep_their_order_through_many_workers() -> None:
+    source = "import time\ndef grade(c, r):\n    time.sleep(0.01 * (r['i'] % 3))\n    return r['i'] / 100"
+    graders = [python(source), Grader(name="exact", exact_match=ExactMatch())]
+    with Scorer(graders) as scorer:
+        batch = scorer.score([item("x", i=i, answer="x") for i in range(100)])
+    assert [score.per_grader["user"] for score in batch] == [i / 100 for i in range(100)]
+    assert batch.error_counts == {}
+
+
+def test_a_row_that_is_too_large_is_an_error_of_one_score(misbehaving: Scorer) -> None:
+    large, good = misbehaving.score([item("x" * MAX_REQUEST_BYTES), item("well")])
+    assert "larger than" in large.errors["user"]
+    assert good.reward == 1.0
+
+
+def test_grading_stops_when_asked_to(misbehaving: Scorer) -> None:
+    with pytest.raises(Preempted):
+        misbehaving.score([item("hang")], should_stop=lambda: True)
+    until(lambda: misbehaving.score([item("well")])[0].reward == 1.0)
+
+
+def local(source: str, **limits: int) -> backends.LocalBackend:
+    graders = [PythonGrader(name="user", inline=source, timeout_seconds=20)]
+    config = GraderConfig(graders=graders, workers=1).model_copy(update=limits)
+    return backends.LocalBackend(config, None, 60)
+
+
+def never() -> bool:
+    return False
+
+
+FORKS = """
+import os, time
+def grade(completion, row):
+    if completion != "bomb":
+        return 1
+    for _ in range(60):
+        if os.fork() == 0:
+            os.setsid()
+            time.sleep(60)
+            os._exit(0)
+    time.sleep(60)
+"""
+
+
+def test_a_fork_bomb_is_stopped_with_all_its_processes() -> None:
+    backend = local(FORKS, max_processes=10)
+    try:
+        assert backend.ready(never) == {"user": None}
+        assert backend._process is not None
+        server = backend._process.pid
+        bad, good = backend.exchange([Request("user", "bomb", {}), Request("user", "x", {})], never)
+        assert str(bad) == "stopped: more than 10 processes"
+        assert good == 1.0
+        until(lambda: len(tree_of(server)) == 2)  # the server and its one worker
+    finally:
+        backend.close()
+
+
+CHILDREN_WITH_MEMORY = """
+import os, time
+def grade(completion, row):
+    if completion != "bomb":
+        return 1
+    for _ in range(4):
+        if os.fork() == 0:
+            held = bytearray(b"x") * (60 * 2**20)
+            time.sleep(60)
+    time.sleep(60)
+"""
+
+
+def test_memory_is_limited_for_all_processes_together() -> None:
+    backend = local(CHILDREN_WITH_MEMORY, memory_mebibytes=150)
+    try:
+        backend.ready(never)
+        bad, good = backend.exchange([Request("user", "bomb", {}), Request("user", "x", {})], never)
+        assert str(bad) == "stopped: more than 150 MiB of memory"
+        assert good == 1.0
+    finally:
+        backend.close()
+
+
+HOARD = """
+def grade(completion, row):
+    held = []
+    while completion == "bomb":
+        held.append(bytearray(b"x") * 2**20)
+    return 1
+"""
+
+
+def test_memory_that_grows_bit_by_bit_hits_a_limit_too() -> None:
+    backend = local(HOARD, memory_mebibytes=128)
+    try:
+        backend.ready(never)
+        bad, good = backend.exchange([Request("user", "bomb", {}), Request("user", "x", {})], never)
+        assert str(bad).startswith(("MemoryError", "stopped: more than 128 MiB"))
+        assert good == 1.0
+    finally:
+        backend.close()
+
+
+DAEMON = """
+import os, time
+def grade(completion, row):
+    if os.fork() == 0:
+        if os.fork() == 0:
+            os.setsid()
+            time.sleep(300)
+        os._exit(0)
+    os.wait()
+    return 1
+"""
+
+
+def test_a_process_that_runs_away_from_its_worker_is_killed() -> None:
+    backend = local(DAEMON)
+    try:
+        backend.ready(never)
+        assert backend._process is not None
+        server = backend._process.pid
+        assert backend.exchange([Request("user", "x", {})], never) == [1.0]
+        until(lambda: len(tree_of(server)) == 2)
+    finally:
+        backend.close()
+
+
+def test_a_local_server_that_is_killed_costs_its_own_scores_and_is_started_again() -> None:
+    source = "import os\ndef grade(c, r):\n    if c == 'kill': os.kill(os.getppid(), 9)\n    return 1"
+    ours = Grader(name="ours", regex=Regex(pattern="kill"))
+    with Scorer([python(source), ours]) as scorer:
+        batch = scorer.score([item("kill")] * 3)
+        assert all("closed the connection" in score.errors["user"] for score in batch)
+        assert [score.per_grader["ours"] for score in batch] == [1.0] * 3
+        assert scorer.score([item("x")])[0].per_grader["user"] == 1.0
+
+
+def test_users_code_may_import_numpy_within_the_memory_limit() -> None:
+    source = "import numpy\ndef grade(c, r): return numpy.float32(0.5)"
+    with Scorer([python(source, timeoutSeconds=5)]) as scorer:
+        assert scorer.score([item("x")])[0].reward == 0.5
+
+
+def test_leaving_the_scorer_leaves_no_process_and_no_folder(tmp_path: Path) -> None:
+    before = set(children_of(os.getpid()))
+    with Scorer([python("def grade(c, r): return 1")], scratch_dir=str(tmp_path)) as scorer:
+        scorer.ready()
+        assert set(children_of(os.getpid())) > before
+    assert set(children_of(os.getpid())) <= before
+    assert list(tmp_path.iterdir()) == []
+
+
+KILLED_TRAINER = """
+from rft_api.graders import Grader, Python
+from rft_graders.scorer import Scorer
+from rft_graders.types import GradeItem
+
+source = "import time\\ndef grade(c, r):\\n    time.sleep(600)"
+with Scorer([Grader(name="user", python=Python(inline=source), timeout_seconds=600)]) as scorer:
+    scorer.ready()
+    print("ready", flush=True)
+    scorer.score([GradeItem([], "x", {})])
+"""
+
+
+def test_a_killed_trainer_leaves_no_grader_behind(tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-c", KILLED_TRAINER]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as trainer:
+        assert trainer.stdout is not None
+        assert trainer.stdout.readline() == b"ready\n"
+        _, *graders = tree_of(trainer.pid)
+        assert len(graders) >= 2
+        trainer.kill()
+    until(lambda: not any(alive(pid) for pid in graders))
+
+
+def alive(pid: int) -> bool:
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+
+
+# --- the grader container -------------------------------------------------------------------
+
+
+def started(tmp_path: Path, source: str, wait: float = 20) -> "subprocess.Popen[bytes]":
+    config = GraderConfig(graders=[PythonGrader(name="user", inline=source, timeout_seconds=5)])
+    (tmp_path / "graders.json").write_text(config.model_dump_json(by_alias=True, exclude_none=True))
+    arguments = ["--socket", str(tmp_path / "s"), "--config", str(tmp_path / "graders.json")]
+    return subprocess.Popen(
+        [sys.executable, "-m", "rft_graders.serve", *arguments, "--wait", str(wait)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(tmp_path)},
+    )
+
+
+def test_the_container_connects_to_the_trainer_and_ends_with_it(tmp_path: Path) -> None:
+    process = started(tmp_path, "def grade(c, r): return len(c) / 10")
+    with Scorer([python("the trainer does not run this")], grader_socket=str(tmp_path / "s")) as scorer:
+        assert (tmp_path / "s").stat().st_mode & 0o777 == 0o660
+        scorer.ready()
+        assert not (tmp_path / "s").exists()  # users' code beside the server finds nothing to connect to
+        assert scorer.score([item("four")])[0].reward == 0.4
+        process.send_signal(signal.SIGTERM)  # both containers get it; the trainer decides
+        assert scorer.score([item("four")])[0].reward == 0.4
+    assert process.wait(20) == 0
+
+
+def test_the_loss_of_the_container_ends_the_attempt(tmp_path: Path) -> None:
+    process = started(tmp_path, "def grade(c, r): return 1")
+    with Scorer([python("x")], grader_socket=str(tmp_path / "s")) as scorer:
+        scorer.ready()
+        process.kill()
+        process.wait()
+        with pytest.raises(TrainerError, match="see the logs of the grader container"):
+            scorer.score([item("x")])
+
+
+def test_the_container_gives_up_when_no_trainer_comes(tmp_path: Path) -> None:
+    assert started(tmp_path, "def grade(c, r): return 1", wait=0.3).wait(20) == 1
+
+
+def test_a_broken_configuration_file_ends_the_container(tmp_path: Path) -> None:
+    (tmp_path / "graders.json").write_text("{")
+    from rft_graders.serve import main
+
+    assert main(["--socket", "none", "--config", str(tmp_path / "graders.json")]) == 1
+
+
+def test_a_container_that_does_not_come_ends_the_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backends, "CONNECT_SECONDS", 0.1)
+    with (
+        Scorer([python("x")], grader_socket=str(tmp_path / "s")) as scorer,
+        pytest.raises(TrainerError, match="did not connect"),
+    ):
+        scorer.ready()
+
+
+@pytest.mark.parametrize(
+    "sent", [b"\x80\x04not json\n", b'["list"]\n', b'{"hello": 1}\n', b"x" * 200_000, b""]
+)
+def test_a_peer_that_does_not_speak_the_protocol_ends_the_attempt(tmp_path: Path, sent: bytes) -> None:
+    path = str(tmp_path / "s")
+    with Scorer([python("x")], grader_socket=path) as scorer:
+
+        def speak() -> None:
+            with socket.socket(socket.AF_UNIX) as peer:
+                peer.connect(path)
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                    peer.sendall(sent)
+
+        thread = threading.Thread(target=speak)
+        thread.start()
+        with pytest.raises(TrainerError):
+            scorer.ready()
+        thread.join()
+
+
+def test_a_socket_left_by_an_earlier_attempt_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "s").write_text("left over")
+    Listener(str(tmp_path / "s")).close()
+    with pytest.raises(ConfigurationError, match="cannot listen"):
+        Listener(str(tmp_path / "absent" / "s"))
+
+
+def test_the_server_imports_no_heavy_library() -> None:
+    code = "import sys, rft_graders.serve; print('torch' in sys.modules or 'numpy' in sys.modules)"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
+    assert done.stdout.strip() == b"False"
+
+
+def test_the_memory_of_a_process_is_its_own() -> None:
+    assert 2**20 < memory_of([os.getpid()]) < 2**40
+    assert memory_of([2**22 + 1]) == 0

@@ -1,0 +1,195 @@
+"""Training divided over processes: real ones, which meet over gloo, against one that trains alone."""
+
+import json
+import os
+import random
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from peft import PeftModel
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from rft_api.parameters import Training
+from rft_api.status import Plan
+from rft_run.errors import MemoryExhausted, ModelError
+from rft_trainer.learn.objective import settings_for, whole_batch
+from rft_trainer.learn.packing import Completion, Row, micro_batches
+from rft_trainer.learn.policy import Policy, PolicyOptions
+from rft_trainer.learn.ranks import ALONE, Followers, MemberLost, _error_of
+from rft_trainer.learn.update import Begin, UpdateSettings, accumulate, rounds
+from rft_trainer.rollout.filter import Filter
+from rft_trainer.runtime import machine
+from rft_trainer.runtime.device import set_deterministic
+from tests.trainer.loop_support import config, run
+
+SETTINGS = UpdateSettings(
+    filter=Filter(1.0, 5, 1.0),
+    loss=settings_for("grpo", 0.2, 0.2, 0.01, "token"),
+    max_tokens=16,
+    micro_batch_tokens=48,
+    longest_shared_row=48,
+    max_grad_norm=1.0,
+    mask_truncated=False,
+)
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "usable_cores", lambda: 1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+def some_rows(count: int) -> list[Row]:
+    draw = random.Random(7)
+
+    def tokens(length: int) -> tuple[int, ...]:
+        return tuple(draw.randrange(2, 15) for _ in range(length))
+
+    def completion() -> Completion:
+        length = draw.randrange(2, 12)
+        return Completion(tokens(length), tuple(-draw.random() for _ in range(length)), draw.gauss(0, 1))
+
+    return [Row(tokens(draw.randrange(3, 9)), (completion(), completion())) for _ in range(count)]
+
+
+@contextmanager
+def team(size: int, options: PolicyOptions) -> Iterator[tuple[Followers, Policy]]:
+    followers = Followers(size, "cpu", None)
+    try:
+        with followers.watched():
+            yield followers, Policy(options, followers.gather(options))
+    finally:
+        followers.close()
+
+
+def gradients(
+    policy: Policy, followers: Followers, rows: list[Row], settings: UpdateSettings = SETTINGS
+) -> tuple[list[Tensor], Any]:
+    lengths = [len(one.ids) for row in rows for one in row.completions]
+    work = accumulate(policy, rows, Begin(settings, whole_batch(lengths, 16)), followers, lambda: False)
+    return [parameter.grad.clone() for parameter in policy.trainable() if parameter.grad is not None], work
+
+
+@pytest.fixture(scope="module")
+def warm_start(character_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("warm")
+    policy = Policy(PolicyOptions(character_model, Training(lora_rank=4, lora_alpha=8), "cpu", "float32", 5))
+    with torch.no_grad():
+        for parameter in policy.trainable():
+            parameter.add_(torch.randn_like(parameter), alpha=0.05)
+    policy.save_adapter(folder)
+    return folder
+
+
+def test_two_processes_make_the_gradients_of_one_from_a_fresh_and_a_warm_start(
+    character_model: Path, warm_start: Path
+) -> None:
+    training, rows = Training(lora_rank=4, lora_alpha=8), some_rows(7)
+    for start in (None, warm_start):
+        options = PolicyOptions(character_model, training, "cpu", "float32", 3, start)
+        alone = Policy(options)
+        with team(2, options) as (followers, divided):
+            # The second time the follower must have taken over what the leader's step changed.
+            for _ in range(2):
+                expected, counted = gradients(alone, Followers(1, "cpu", None), rows)
+                found, divided_counted = gradients(divided, followers, rows)
+                assert len(found) == len(expected) > 0
+                assert max(float(gradient.abs().max()) for gradient in expected) > 1e-4
+                for one, other in zip(found, expected, strict=True):
+                    torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-8)
+                assert divided_counted.seen == counted.seen
+                wanted = dict(zip(range(20), counted.metrics.sums(), strict=False))
+                got = dict(zip(range(20), divided_counted.metrics.sums(), strict=False))
+                wanted.pop(7), got.pop(7)  # the last round's spare rows are computed too
+                assert got == pytest.approx(wanted, rel=1e-4, abs=1e-6)
+                with torch.no_grad():
+                    for policy in (alone, divided):
+                        for number, parameter in enumerate(policy.trainable()):
+                            parameter.add_(0.01 * (number % 3 - 1))
+
+
+def test_a_divided_deterministic_update_repeats_to_the_bit(character_model: Path) -> None:
+    """The follower has as many threads as the machine has cores: the order of their sums must not matter."""
+    prompt, *drawn = some_rows(200)
+    shared = [Row(prompt.prompt_ids, tuple(one for row in drawn for one in row.completions))] * 2
+    settings = replace(SETTINGS, micro_batch_tokens=4096, longest_shared_row=4096)
+    training = Training(lora_rank=4, lora_alpha=8, deterministic=True)
+    options = PolicyOptions(character_model, training, "cpu", "float32", 3)
+    set_deterministic(True, "cpu")
+    with team(2, options) as (followers, divided):
+        found = [gradients(divided, followers, shared, settings)[0] for _ in range(8)]
+    for again in found[1:]:
+        assert all(map(torch.equal, again, found[0]))
+
+
+def test_a_divided_run_is_that_of_one_process_and_its_adapter_loads(
+    character_model: Path, tmp_path: Path
+) -> None:
+    def rows(name: str, processes: int) -> list[dict[str, Any]]:
+        wanted = config(character_model, tmp_path / name, maxContextLength=128)
+        run(wanted.model_copy(update={"plan": Plan(trainer_gpus=processes)}))
+        return [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+
+    for one, other in zip(rows("alone", 1), rows("divided", 2), strict=True):
+        for key in ("step", "reward", "loss", "gradNorm", "kl", "entropy", "completionTokens"):
+            assert other[key] == pytest.approx(one[key], rel=1e-3, abs=1e-6), key
+    PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(character_model), str(tmp_path / "divided" / "adapter")
+    )
+
+
+def test_a_lost_process_ends_the_update_with_its_name(character_model: Path) -> None:
+    options = PolicyOptions(character_model, Training(lora_rank=4, lora_alpha=8), "cpu", "float32", 3)
+    with team(2, options) as (followers, policy):
+        os.kill(followers._members[0][0].pid, signal.SIGKILL)
+        with pytest.raises(MemberLost, match="process 1 of the team was killed by SIGKILL"):
+            gradients(policy, followers, some_rows(7))
+
+
+def test_a_process_that_cannot_begin_says_why(tmp_path: Path) -> None:
+    options = PolicyOptions(tmp_path / "nothing", Training(), "cpu", "float32", 3)
+    with pytest.raises(ModelError, match="nothing"), team(2, options):
+        pass
+
+
+def test_followers_end_with_their_leader(character_model: Path) -> None:
+    options = PolicyOptions(character_model, Training(lora_rank=4, lora_alpha=8), "cpu", "float32", 3)
+    with team(2, options) as (followers, _policy):
+        process = followers._members[0][0]
+        followers._closing = True  # this end is meant
+        followers._members[0][1].close()
+        assert process.wait(30) == 0
+
+
+def test_memory_that_runs_out_elsewhere_is_memory_that_ran_out() -> None:
+    assert isinstance(_error_of(2, 13, "CUDA out of memory"), MemoryExhausted)
+    assert str(_error_of(2, 1, "")) == "process 2 of the team ended with 1"
+
+
+@given(st.integers(0, 30), st.integers(1, 9), st.integers(20, 200))
+def test_every_process_makes_as_many_passes_and_every_row_counts_once(
+    count: int, processes: int, tokens: int
+) -> None:
+    rows = some_rows(count)
+    made = list(rounds(rows, tokens, processes))
+    assert all(len(one) == processes for one in made)
+    chunks = [chunk for one in made for chunk in one]
+    counting = [row for chunk in chunks for row in chunk if not all(one.masked for one in row.completions)]
+    assert sorted(map(hash, counting)) == sorted(map(hash, rows))
+    assert len(made) == -(-len(list(micro_batches(rows, tokens))) // processes)
+
+
+def test_alone_nothing_is_sent() -> None:
+    tensor = torch.ones(3)
+    ALONE.broadcast([tensor])
+    ALONE.sum_to_leader([tensor])
+    assert tensor.tolist() == [1, 1, 1]

@@ -1,0 +1,216 @@
+"""Advice from a run's numbers: which curve or metric makes which rule speak, with what evidence."""
+
+import random
+from typing import Any
+
+import pytest
+
+from rft_advice import RUN_RULES, RunRule, recommend
+from rft_advice.curve import MIN_POINTS, curve_of
+from rft_api.job import RFTJobSpec
+from rft_api.status import (
+    EvaluationResult,
+    GraderEvaluation,
+    Metrics,
+    PairedDifference,
+    Progress,
+    Reward,
+    RewardPoint,
+    RFTJobStatus,
+    RunStatus,
+)
+from rft_api.validation import parse
+from tests.manifests import manifest
+
+COLLAPSE = [0.1 + 0.1 * i for i in range(8)] + [0.7, 0.5, 0.3, 0.2, 0.1, 0.1, 0.1, 0.1]
+LEVEL = [0.1, 0.15, 0.2, 0.25, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5]
+CLIMB = [0.1 + 0.04 * i for i in range(16)]
+FLAT = [0.2] * 16
+
+
+def spec(**sections: Any) -> RFTJobSpec:
+    return parse(manifest(**sections)).spec
+
+
+def reward(values: list[float]) -> Reward:
+    history = [RewardPoint(step=i + 1, reward=value) for i, value in enumerate(values)]
+    return Reward(latest=values[-1], best=max(values), history=history)
+
+
+def run(values: list[float] | None = None, stage: str = "finished", **parts: Any) -> RunStatus:
+    progress = Progress.model_validate({"step": len(values or []), "stage": stage, "epoch": 1})
+    curve = {"reward": reward(values)} if values else {}
+    return RunStatus(**{"progress": progress, **curve, **parts})
+
+
+def said(found_spec: RFTJobSpec, found_run: RunStatus) -> dict[str, tuple[str | None, str]]:
+    return {r.rule: (r.parameter, r.message) for r in recommend(found_spec, found_run)}
+
+
+def held_out(mean: float) -> EvaluationResult:
+    difference = PairedDifference(mean=mean, low=mean - 0.05, high=mean + 0.05)
+    return EvaluationResult(
+        rows=64, reward=GraderEvaluation(base=0.3, tuned=0.3 + mean, difference=difference)
+    )
+
+
+CASES: dict[str, tuple[RFTJobSpec, RunStatus, str, list[str]]] = {
+    "reward-collapsed": (
+        spec(),
+        run(COLLAPSE, stage="training"),
+        "spec.training.learningRate",
+        ["from 0.20 to 0.73", "step 8", "to 0.10", "0.0001 to 5e-05"],
+    ),
+    "reward-levelled-off": (
+        spec(),
+        run(LEVEL),
+        "spec.training.learningRate",
+        ["0.17", "0.50", "from 0.0001 to 0.00015"],
+    ),
+    "slow-at-low-learning-rate": (
+        spec(training={"learningRate": 2e-5}),
+        run(FLAT),
+        "spec.training.learningRate",
+        ["0.20", "2e-05", "0.0001"],
+    ),
+    "never-learned": (spec(), run(FLAT), "spec.training.loraRank", ["0.20", "loraRank 8", "16"]),
+    "still-climbing": (
+        spec(),
+        run(CLIMB),
+        "spec.training.epochs",
+        ["from 0.48 to 0.64", "from 1 to 2"],
+    ),
+    "stopped-while-climbing": (
+        spec(stop={"maxSteps": 16}),
+        run(CLIMB),
+        "spec.stop.maxSteps",
+        ["from 0.48 to 0.64", "maxSteps 16"],
+    ),
+    "epochs-stopped-helping": (
+        spec(training={"epochs": 4, "learningRate": 2e-4}),
+        run(LEVEL, progress=Progress(step=16, epoch=4, stage="finished")),
+        "spec.training.epochs",
+        ["0.50 in epoch 3", "0.50 in epoch 4", "3 would have done"],
+    ),
+    "overfitted": (
+        spec(training={"epochs": 3}),
+        run(CLIMB, stage="training", evaluation=held_out(-0.02)),
+        "spec.training.epochs",
+        ["rose by 0.48", "-0.02", "from 3 to 1"],
+    ),
+    "overfitted-in-one-epoch": (
+        spec(),
+        run(CLIMB, stage="training", evaluation=held_out(0.0)),
+        "spec.training.loraRank",
+        ["+0.00", "from 8 to 4"],
+    ),
+    "completions-cut": (
+        spec(),
+        run(metrics=Metrics(truncated_fraction=0.23)),
+        "spec.sampling.maxTokens",
+        ["23%", "2048", "4096"],
+    ),
+    "max-tokens-unused": (
+        spec(),
+        run(metrics=Metrics(truncated_fraction=0.0, completion_tokens=40.0)),
+        "spec.sampling.maxTokens",
+        ["40 tokens", "2048", "1024"],
+    ),
+    "groups-score-alike": (
+        spec(),
+        run(metrics=Metrics(zero_variance_fraction=0.6)),
+        "spec.sampling.numRollouts",
+        ["60%", "all 4", "to 6"],
+    ),
+    "diversity-lost": (
+        spec(),
+        run(metrics=Metrics(entropy=0.05)),
+        "spec.sampling.temperature",
+        ["0.050 nats", "0.7 to 1"],
+    ),
+}
+
+
+@pytest.mark.parametrize("rule", RUN_RULES, ids=lambda rule: rule.id)
+def test_each_rule_speaks_with_its_evidence_and_the_field_to_change(rule: RunRule) -> None:
+    found_spec, found_run, parameter, words = CASES[rule.id]
+    found = said(found_spec, found_run)
+    assert set(found) == {rule.id}
+    assert found[rule.id][0] == parameter
+    assert all(word in found[rule.id][1] for word in words), found[rule.id][1]
+
+
+def test_a_run_that_has_only_begun_gets_no_advice() -> None:
+    assert recommend(spec(), RunStatus()) == []
+    assert recommend(spec(), RFTJobStatus()) == []
+    assert recommend(spec(), run(COLLAPSE[: MIN_POINTS - 1])) == []
+
+
+def test_the_operators_status_is_read_like_the_trainers() -> None:
+    status = RFTJobStatus(reward=reward(COLLAPSE))
+    assert [r.rule for r in recommend(spec(), status)] == ["reward-collapsed"]
+
+
+def test_a_run_that_rose_and_levelled_off_near_its_end_is_just_right() -> None:
+    curve = [0.05 * i for i in range(14)] + [0.67, 0.68, 0.69, 0.7, 0.7, 0.7]
+    found = said(spec(), run(curve, evaluation=held_out(0.4)))
+    assert "reward-levelled-off" not in found
+    assert "reward-collapsed" not in found
+    assert "still-climbing" not in found
+
+
+def test_noise_alone_is_no_trend() -> None:
+    noise = random.Random(3)
+    flat = run([0.5 + noise.uniform(-0.05, 0.05) for _ in range(50)])
+    steady = run([0.2 + 0.4 * (i / 50) ** 0.5 + noise.uniform(-0.05, 0.05) for i in range(50)])
+    assert set(said(spec(), flat)) <= {"never-learned"}
+    assert "reward-collapsed" not in said(spec(), steady)
+
+
+def test_a_run_that_still_goes_on_is_not_told_to_train_longer() -> None:
+    assert said(spec(), run(CLIMB, stage="training")) == {}
+
+
+def test_a_solved_task_needs_nothing() -> None:
+    metrics = Metrics(entropy=0.01, zero_variance_fraction=0.98, truncated_fraction=0.0)
+    assert said(spec(), run([0.96] * 16, metrics=metrics)) == {}
+
+
+@pytest.mark.parametrize(
+    ("sections", "found_run"),
+    [
+        ({"training": {"loraRank": 32}}, run(FLAT)),
+        ({"training": {"epochs": 10}}, run(CLIMB)),
+        ({"training": {"learningRate": 2e-4}}, run(LEVEL)),
+        ({"sampling": {"numRollouts": 8}}, run(metrics=Metrics(zero_variance_fraction=0.6))),
+        ({"sampling": {"temperature": 1.2}}, run(metrics=Metrics(entropy=0.05))),
+        (
+            {"sampling": {"maxTokens": 16384}, "training": {"batchSizeTokens": 65536}},
+            run(metrics=Metrics(truncated_fraction=0.5)),
+        ),
+    ],
+    ids=["rank", "epochs", "rate", "rollouts", "temperature", "tokens"],
+)
+def test_nothing_beyond_the_range_or_the_advised_band_is_recommended(
+    sections: dict[str, Any], found_run: RunStatus
+) -> None:
+    assert said(spec(**sections), found_run) == {}
+
+
+def test_at_the_lowest_rate_a_collapse_is_answered_with_the_best_checkpoint() -> None:
+    (message,) = [m for _, m in said(spec(training={"learningRate": 1e-5}), run(COLLAPSE)).values()]
+    assert message.endswith("use the best checkpoint")
+
+
+def test_more_tokens_than_the_context_holds_ask_for_more_context_too() -> None:
+    tight = spec(training={"maxContextLength": 3000})
+    (message,) = [m for _, m in said(tight, run(metrics=Metrics(truncated_fraction=0.2))).values()]
+    assert "maxContextLength" in message
+
+
+def test_a_curve_is_read_by_its_quarters() -> None:
+    curve = curve_of(reward([0.0, 0.0, 0.2, 0.2, 0.4, 0.4, 0.6, 0.6]))
+    assert curve is not None
+    assert curve.quarters == pytest.approx((0.0, 0.2, 0.4, 0.6))
+    assert curve.peak == pytest.approx(1.6 / 3)
+    assert curve.peak_step == 7

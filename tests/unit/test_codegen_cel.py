@@ -1,0 +1,116 @@
+"""The texts in CEL stay within what Kubernetes 1.25 knows; the lint that says so can fail."""
+
+from typing import Any
+
+import pytest
+
+from rft_api.cel import Cel, escape
+from rft_codegen import __main__ as export
+from rft_codegen.cel_lint import lint
+from rft_codegen.crd import object_schema
+from rft_codegen.validations import all_texts, node_at, place
+
+SCHEMA = object_schema()
+OBJECT: dict[str, Any] = {
+    "type": "object",
+    "required": ["count"],
+    "properties": {
+        "count": {"type": "integer"},
+        "share": {"type": "number", "default": 0.5},
+        "name": {"type": "string", "default": "a"},
+        "kind": {"type": "string", "enum": ["a", "b"], "default": "a"},
+        "names": {"type": "array", "items": {"type": "string"}, "default": []},
+        "few": {"type": "array", "maxItems": 4, "items": {"type": "string"}, "default": []},
+        "whole": {
+            "type": "object",
+            "default": {},
+            "properties": {"names": {"type": "array", "items": {"type": "string"}}},
+        },
+        "maybe": {"type": "object", "properties": {"function": {"type": "boolean"}}},
+    },
+}
+
+
+@pytest.mark.parametrize("text", list(all_texts()), ids=lambda text: f"{text.where}: {text.message[:40]}")
+def test_every_text_passes_the_lint(text: Cel) -> None:
+    assert lint(text, SCHEMA) == []
+
+
+@pytest.mark.parametrize(
+    ("expression", "complaint"),
+    [
+        ("quantity('1Gi').isGreaterThan(quantity('2Gi'))", "quantity is not a function of 1.25"),
+        ("'%d'.format([self.count]) == '1'", "format is not a function of 1.25"),
+        ("sets.contains(self.few, ['a'])", "sets is not known to 1.25"),
+        ("ip('::1').family() == 6", "ip is not a function of 1.25"),
+        ("self.few.transformList(i, v, v) == []", "transformList is not a function of 1.25"),
+        ("self.few.all(i, v, i < 3)", "all over two variables is newer than 1.25"),
+        ("self.?maybe.hasValue()", "optionals are newer than 1.25"),
+        ("self.few[?0] == self.few[0]", "optionals are newer than 1.25"),
+        ("optional.of(self.count).hasValue()", "optional is not known to 1.25"),
+        ("self.count < self.share", "1.25 does not compare a whole number with a fraction"),
+        ("self.share > 1", "1.25 does not compare a whole number with a fraction"),
+        ("self.missing == 1", "there is no self.missing"),
+        ("self.maybe.__function__", "self.maybe may be absent; guard it with has(self.maybe)"),
+        ("has(self.maybe) && self.maybe.__function__", "self.maybe.__function__ may be absent"),
+        ("has(self.maybe) && self.maybe.function", "there is no self.maybe.function"),
+        ("self.name == 'a'", "self.name needs maxLength"),
+        ("self.name.startsWith('a')", "self.name needs maxLength"),
+        ("self.names.exists(x, x == 'a')", "self.names needs maxItems"),
+        ("self.whole == oldSelf.whole", "self.whole.names needs maxItems"),
+        ("self.count == 1 # one", "'#' is not CEL"),
+    ],
+)
+def test_the_lint_refuses_what_an_older_server_would(expression: str, complaint: str) -> None:
+    found = lint(Cel("", expression, "Says what is wrong."), OBJECT)
+    assert any(complaint in problem for problem in found), found
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "self.count > 1 && self.share < 0.5 && double(self.count) < self.share",
+        "self.kind == 'a' || self.kind in ['b']",
+        "!has(self.maybe) || !has(self.maybe.__function__) || self.maybe.__function__",
+        "self.few.all(x, x.matches('^[a-z]+$')) && self.few.map(x, x != '', size(x)).sum() < 9",
+        "'optional text with .? in it' != self.kind",
+    ],
+)
+def test_the_lint_accepts_what_1_25_knows(expression: str) -> None:
+    assert lint(Cel("", expression, "Says what is wrong."), OBJECT) == []
+
+
+def test_a_message_is_one_line() -> None:
+    assert "one line" in lint(Cel("", "self.count > 1", "Two\nlines"), OBJECT)[0]
+    assert "one line" in lint(Cel("", "self.count > 1", ""), OBJECT)[0]
+
+
+def test_the_check_of_the_generated_files_runs_the_lint(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = Cel("spec", "quantity('1Gi').isInteger()", "Says what is wrong.")
+    monkeypatch.setattr(export, "all_texts", lambda: [wrong])
+    assert export.main(["--check"]) == 1
+    assert "quantity is not a function of 1.25" in capsys.readouterr().err
+
+
+def test_a_text_is_placed_where_it_stands() -> None:
+    schema: dict[str, Any] = {"type": "object", "properties": {"few": dict(OBJECT["properties"]["few"])}}
+    place(schema, [Cel("few[]", "self != ''", "Say something."), Cel("", "true", "Always.")])
+    rule = {"rule": "self != ''", "message": "Say something."}
+    assert node_at(schema, "few[]")["x-kubernetes-validations"] == [rule]
+    assert schema["x-kubernetes-validations"][0]["rule"] == "true"
+    with pytest.raises(KeyError):
+        place(schema, [Cel("fewer", "true", "Nowhere.")])
+
+
+@pytest.mark.parametrize(
+    ("field", "identifier"),
+    [
+        ("function", "__function__"),
+        ("a-b.c/d", "a__dash__b__dot__c__slash__d"),
+        ("a__b", "a__underscores__b"),
+    ],
+)
+def test_names_that_cel_reserves_are_escaped(field: str, identifier: str) -> None:
+    assert escape(field) == identifier

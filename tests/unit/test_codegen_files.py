@@ -1,0 +1,63 @@
+"""The generated files say what the models say."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import Field
+
+from rft_api.base import Model
+from rft_api.job import RFTJobSpec
+from rft_api.schema import CannotLower, structural
+from rft_codegen.__main__ import drift, generated_files, main
+from rft_codegen.crd import crd
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_committed_files_are_what_the_models_generate() -> None:
+    assert drift(ROOT) == []
+
+
+def test_a_crd_edited_by_hand_fails_the_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--root", str(tmp_path)]) == 0
+    assert main(["--check", "--root", str(tmp_path)]) == 0
+    path = tmp_path / next(iter(generated_files()))
+    path.write_text(path.read_text().replace("maximum: 100", "maximum: 200", 1))
+    assert main(["--check", "--root", str(tmp_path)]) == 1
+    assert "maximum: 200" in capsys.readouterr().err
+
+
+def walk(schema: dict[str, Any], inside_list: bool = False) -> list[tuple[dict[str, Any], bool]]:
+    found = [(schema, inside_list)]
+    for child in schema.get("properties", {}).values():
+        found += walk(child, inside_list)
+    if "items" in schema:
+        found += walk(schema["items"], True)
+    if isinstance(schema.get("additionalProperties"), dict):
+        found += walk(schema["additionalProperties"], True)
+    return found
+
+
+def test_the_schema_is_structural_and_has_no_default_inside_lists() -> None:
+    schema = crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    for node, inside_list in walk(schema):
+        assert not {"$ref", "anyOf", "const", "title"} & set(node)
+        assert "type" in node or node.get("x-kubernetes-preserve-unknown-fields")
+        assert not (inside_list and "default" in node), node
+        if isinstance(node.get("exclusiveMinimum"), float | int):
+            assert node["exclusiveMinimum"] is True
+
+
+def test_an_object_whose_fields_all_have_defaults_is_defaulted_itself() -> None:
+    spec = structural(RFTJobSpec, defaults=True)
+    assert spec["properties"]["sampling"]["default"] == {}
+    assert spec["properties"]["sampling"]["properties"]["topK"]["default"] == 40
+
+
+def test_what_cannot_be_lowered_is_an_error_and_not_lost() -> None:
+    class Odd(Model):
+        number: int = Field(4, multiple_of=2)
+
+    with pytest.raises(CannotLower, match="multipleOf"):
+        structural(Odd, defaults=True)

@@ -1,0 +1,101 @@
+"""What must survive a crash is whole or absent, and is written in one place."""
+
+import ast
+import os
+from pathlib import Path
+
+import pytest
+
+from rft_run import atomic
+
+ROOT = Path(__file__).parents[2]
+WRITER = ROOT / "operator" / "rft_api" / "atomic.py"
+
+
+def test_a_file_is_flushed_before_and_its_folder_after_the_rename(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "run" / "state.json"
+    flushed: list[tuple[bool, bool]] = []
+    flush = os.fsync
+
+    def recording(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").resolve()
+        flushed.append((path.is_dir(), target.exists()))
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", recording)
+    atomic.write_text(target, "{}")
+    assert flushed == [(False, False), (True, True)]
+    assert target.read_text() == "{}"
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "status.yaml"
+    atomic.write_text(target, "old")
+
+    def full(_descriptor: int) -> None:
+        raise OSError("no space")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="no space"):
+        atomic.write_text(target, "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["status.yaml"]
+    assert target.read_text() == "old"
+
+
+def test_a_folder_appears_when_its_block_succeeds_and_not_otherwise(tmp_path: Path) -> None:
+    target = tmp_path / "adapter"
+    with pytest.raises(FileNotFoundError), atomic.new_folder(target) as unfinished:
+        (unfinished / "weights").rename(unfinished / "missing")
+    assert not list(tmp_path.iterdir())
+    with atomic.new_folder(target) as unfinished:
+        (unfinished / "weights").write_text("whole")
+        assert not target.exists()
+    assert (target / "weights").read_text() == "whole"
+
+
+@pytest.mark.parametrize("folder", [True, False], ids=["a folder", "a file"])
+def test_a_folder_replaces_what_was_there_only_where_asked(tmp_path: Path, folder: bool) -> None:
+    target = tmp_path / "model"
+    if folder:
+        target.mkdir()
+        (target / "old").touch()
+    else:
+        target.touch()
+    with pytest.raises(OSError), atomic.new_folder(target):  # noqa: PT011 - the kind depends on the target
+        pass
+    with atomic.new_folder(target, replace=True) as unfinished:
+        (unfinished / "new").touch()
+    assert [path.name for path in target.iterdir()] == ["new"]
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    atomic.temporary(tmp_path / "state.json").touch()
+    atomic.temporary(tmp_path / "adapter").mkdir()
+    (tmp_path / ".kept").touch()
+    atomic.remove_leftovers(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".kept"]
+
+
+def _renames(source: Path) -> list[int]:
+    """Lines that rename a file: ``a.rename(b)``, ``os.replace(a, b)``, or ``path.replace(other)``."""
+    calls = (node for node in ast.walk(ast.parse(source.read_text())) if isinstance(node, ast.Call))
+    found = []
+    for call in calls:
+        if not isinstance(call.func, ast.Attribute):
+            continue
+        of_os = isinstance(call.func.value, ast.Name) and call.func.value.id == "os"
+        replaces = call.func.attr == "replace" and (of_os or (len(call.args) == 1 and not call.keywords))
+        if call.func.attr in ("rename", "renames") or replaces:
+            found.append(call.lineno)
+    return found
+
+
+def test_nothing_else_renames_files() -> None:
+    sources = [*(ROOT / "operator").rglob("*.py"), *(ROOT / "trainer-image").rglob("*.py")]
+    elsewhere = {str(path.relative_to(ROOT)): found for path in sources if (found := _renames(path))}
+    assert list(elsewhere) == [str(WRITER.relative_to(ROOT))]

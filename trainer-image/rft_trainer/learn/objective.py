@@ -1,0 +1,169 @@
+"""The loss of a micro-batch as a pure function: LossInputs -> LossOutputs.
+
+Every objective is an entry of ``OBJECTIVES``; they share the code and differ in data only. The loss of a
+batch is the sum over its micro-batches. Each of these is divided by a denominator of the whole batch, so the
+loss does not depend on how the batch is cut. Formulas: GRPO arXiv 2402.03300, DAPO 2503.14476, GSPO
+2507.18071, Dr. GRPO 2503.20783, CISPO 2506.13585, truncated importance sampling (the mismatch weight)
+2508.03501.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from rft_api.parameters import LossAggregation, Objective
+from rft_trainer.rollout.advantages import Normalization
+
+MISMATCH_CAP = 2.0
+"""Upper bound of a token's mismatch weight, its probability in the trainer over that in the sampler."""
+
+
+@dataclass(frozen=True)
+class ObjectiveShape:
+    """The structure of an objective; its numbers are in ``LossSettings``."""
+
+    normalization: Normalization
+    ratio: Literal["token", "sequence"]
+    surrogate: Literal["clipped", "weighted"]
+    """"clipped": min(ratio A, clipped ratio A). "weighted": detached clipped ratio times A log pi."""
+
+
+OBJECTIVES: dict[Objective, ObjectiveShape] = {
+    "grpo": ObjectiveShape("std", "token", "clipped"),
+    "dapo": ObjectiveShape("std", "token", "clipped"),
+    "gspo": ObjectiveShape("std", "sequence", "clipped"),
+    "drGrpo": ObjectiveShape("none", "token", "clipped"),
+    "cispo": ObjectiveShape("std", "token", "weighted"),
+}
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """Numbers of the objective; ``clip_low`` None: the ratio is not clipped from below."""
+
+    shape: ObjectiveShape
+    clip_low: float | None
+    clip_high: float
+    kl_beta: float
+    aggregation: LossAggregation
+
+
+@dataclass(frozen=True)
+class Denominators:
+    """Counts of the whole batch: unmasked completion tokens and sequences; and the most tokens of one."""
+
+    tokens: int
+    sequences: int
+    max_tokens: int
+
+
+@dataclass(frozen=True)
+class LossInputs:
+    """All N completion tokens of a micro-batch, concatenated, and its S sequences.
+
+    ``sequence_N`` is the index of each token's sequence, 0 to S-1. Log-probs are those of the sampled tokens,
+    in nats. Three are of the filtered distribution: ``logprobs_N`` of the current policy, with gradient;
+    ``old_logprobs_N`` of the policy before the update; ``sampler_logprobs_N`` as the sampler returned them.
+    Two are unfiltered, for the KL penalty: ``policy_logprobs_N`` and ``reference_logprobs_N``. ``mask_N`` is
+    0 for tokens without loss.
+    """
+
+    logprobs_N: Tensor
+    old_logprobs_N: Tensor
+    sampler_logprobs_N: Tensor
+    policy_logprobs_N: Tensor
+    reference_logprobs_N: Tensor | None
+    advantages_S: Tensor
+    sequence_N: Tensor
+    mask_N: Tensor
+
+
+@dataclass(frozen=True)
+class LossOutputs:
+    """``loss`` is this micro-batch's part of the batch's loss; sums are over its unmasked tokens."""
+
+    loss: Tensor
+    kl_sum: float
+    clipped_tokens: float
+    mismatch_kl_sum: float
+
+
+def compute_loss(inputs: LossInputs, settings: LossSettings, denominators: Denominators) -> LossOutputs:
+    """Return the part of the batch's loss that comes from these tokens."""
+    lengths_S = _sum_by_sequence(inputs.mask_N, inputs)
+    log_ratio_N = inputs.logprobs_N - inputs.old_logprobs_N
+    if settings.shape.ratio == "sequence":
+        mean_S = _sum_by_sequence(log_ratio_N * inputs.mask_N, inputs) / lengths_S.clamp(min=1)
+        log_ratio_N = mean_S[inputs.sequence_N]
+    ratio_N = log_ratio_N.exp()
+    low = 1 - settings.clip_low if settings.clip_low is not None else 0.0
+    clipped_N = ratio_N.clamp(low, 1 + settings.clip_high)
+    advantages_N = inputs.advantages_S[inputs.sequence_N]
+    if settings.shape.surrogate == "clipped":
+        gain_N = torch.minimum(ratio_N * advantages_N, clipped_N * advantages_N)
+        binding_N = clipped_N * advantages_N < ratio_N * advantages_N
+    else:
+        gain_N = clipped_N.detach() * advantages_N * inputs.logprobs_N
+        binding_N = clipped_N != ratio_N
+
+    mismatch_N = (inputs.old_logprobs_N - inputs.sampler_logprobs_N).detach()
+    loss_N = -gain_N * mismatch_N.exp().clamp(max=MISMATCH_CAP)
+    kl_sum = 0.0
+    if inputs.reference_logprobs_N is not None:
+        kl_N = k3(inputs.policy_logprobs_N, inputs.reference_logprobs_N)
+        loss_N = loss_N + settings.kl_beta * kl_N
+        kl_sum = float((kl_N.detach() * inputs.mask_N).sum())
+    return LossOutputs(
+        loss=_aggregate(loss_N, lengths_S, inputs, settings.aggregation, denominators),
+        kl_sum=kl_sum,
+        clipped_tokens=float((binding_N * inputs.mask_N).sum()),
+        mismatch_kl_sum=float((k3(torch.zeros_like(mismatch_N), mismatch_N) * inputs.mask_N).sum()),
+    )
+
+
+def k3(policy_N: Tensor, reference_N: Tensor) -> Tensor:
+    """Return Schulman's unbiased, non-negative estimate k3 of KL(policy || reference), per token, in nats."""
+    log_ratio_N = reference_N - policy_N
+    return log_ratio_N.exp() - log_ratio_N - 1
+
+
+def _aggregate(
+    loss_N: Tensor,
+    lengths_S: Tensor,
+    inputs: LossInputs,
+    aggregation: LossAggregation,
+    denominators: Denominators,
+) -> Tensor:
+    """Return the sum of the unmasked token losses, divided by the batch's denominator."""
+    masked_N = loss_N * inputs.mask_N
+    if aggregation == "token":
+        return masked_N.sum() / denominators.tokens
+    if aggregation == "maxTokens":
+        return masked_N.sum() / (denominators.sequences * denominators.max_tokens)
+    means_S = _sum_by_sequence(masked_N, inputs) / lengths_S.clamp(min=1)
+    return means_S.sum() / denominators.sequences
+
+
+def _sum_by_sequence(values_N: Tensor, inputs: LossInputs) -> Tensor:
+    """Return the sum of the values of each sequence (S)."""
+    zeros_S = torch.zeros_like(inputs.advantages_S, dtype=values_N.dtype)
+    return zeros_S.index_add(0, inputs.sequence_N, values_N)
+
+
+def settings_for(
+    objective: Objective,
+    clip_low: float | None,
+    clip_high: float,
+    kl_beta: float,
+    aggregation: LossAggregation,
+) -> LossSettings:
+    """Return the settings of an objective: its structure and its numbers."""
+    return LossSettings(OBJECTIVES[objective], clip_low, clip_high, kl_beta, aggregation)
+
+
+def whole_batch(lengths: Sequence[int], max_tokens: int) -> Denominators:
+    """Return the denominators of a batch from the lengths of its unmasked completions, in tokens."""
+    return Denominators(max(1, sum(lengths)), max(1, len(lengths)), max_tokens)

@@ -1,0 +1,179 @@
+"""Packs completions into rows for one forward pass, with shared prompts and little padding.
+
+A row is a prompt followed by one or more of its completions. Each completion attends to the prompt and to
+itself only (a mask hides the other completions, and positions restart after the prompt). So a group of G
+rollouts computes its prompt once, not G times. For long completions the masked part of the attention costs
+more than the shared prompt saves; then each rollout is a row of its own and needs no mask.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from rft_trainer.rollout.groups import Group
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What the loss needs of an accepted rollout. The tokens of a ``masked`` one have no loss.
+
+    ``sampler_logprobs``: the log-prob of each token by the sampler, in nats.
+    """
+
+    ids: tuple[int, ...]
+    sampler_logprobs: tuple[float, ...]
+    advantage: float
+    masked: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a batch: a prompt, and the completions that share it."""
+
+    prompt_ids: tuple[int, ...]
+    completions: tuple[Completion, ...]
+
+    @property
+    def length(self) -> int:
+        """Number of tokens to compute. The last token of a completion predicts nothing and is left out."""
+        return len(self.prompt_ids) + sum(len(completion.ids) - 1 for completion in self.completions)
+
+    def masked(self) -> "Row":
+        """Return the same row with all its completions masked: it is computed, but has no loss."""
+        return replace(self, completions=tuple(replace(one, masked=True) for one in self.completions))
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Tensors of B rows of T tokens with N completion tokens of S sequences.
+
+    ``source_N`` is the index into the flattened (B·T) positions of the one that predicts ``target_N``.
+    ``attention_B_1_T_T`` is None where plain causal attention is correct.
+    """
+
+    tokens_B_T: Tensor
+    positions_B_T: Tensor
+    attention_B_1_T_T: Tensor | None
+    source_N: Tensor
+    target_N: Tensor
+    sequence_N: Tensor
+    sampler_logprobs_N: Tensor
+    mask_N: Tensor
+    advantages_S: Tensor
+
+    def to(self, device: torch.device) -> "MicroBatch":
+        """Copy the tensors to a device."""
+        moved = {
+            name: value.to(device) if isinstance(value, Tensor) else value
+            for name, value in vars(self).items()
+        }
+        return MicroBatch(**moved)
+
+
+def completions_of(group: Group, mask_truncated: bool) -> list[Completion]:
+    """Return the accepted rollouts of a group, those cut at ``maxTokens`` masked if asked for."""
+    return [
+        Completion(
+            rollout.generated.token_ids,
+            rollout.generated.logprobs,
+            advantage,
+            masked=mask_truncated and rollout.generated.truncated,
+        )
+        for rollout, advantage in zip(group.accepted, group.advantages, strict=True)
+    ]
+
+
+def rows_of_group(
+    prompt_ids: Sequence[int],
+    completions: Sequence[Completion],
+    hidden_size: int | None,
+    max_tokens: int | None = None,
+) -> list[Row]:
+    """Return the rows of a group: one for all rollouts or one for each, whichever computes less.
+
+    The cost of a token is about 1 + row length / (6 · hidden size), in units of its matrix products; the
+    second term is attention. ``hidden_size`` None: the model accepts no custom mask, so rows are never
+    shared. ``max_tokens`` limits the length of a shared row; None: no limit is planned.
+    """
+    kept = [completion for completion in completions if completion.ids]
+    single = [Row(tuple(prompt_ids), (completion,)) for completion in kept]
+    if hidden_size is None or len(kept) < 2:
+        return single
+    shared = Row(tuple(prompt_ids), tuple(kept))
+
+    def cost(row: Row) -> float:
+        return row.length * (1 + row.length / (6 * hidden_size))
+
+    fits = max_tokens is None or shared.length <= max_tokens
+    return [shared] if fits and cost(shared) < sum(map(cost, single)) else single
+
+
+def micro_batches(rows: Sequence[Row], max_tokens: int) -> Iterator[list[Row]]:
+    """Yield micro-batches of at most ``max_tokens`` tokens, padding included.
+
+    Rows are sorted by length, longest first, because rows of similar length need little padding. A row longer
+    than ``max_tokens`` is a micro-batch of its own.
+    """
+    batch: list[Row] = []
+    for row in sorted(rows, key=lambda row: -row.length):
+        if batch and batch[0].length * (len(batch) + 1) > max_tokens:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def build(rows: Sequence[Row], pad_id: int = 0) -> MicroBatch:
+    """Return the tensors of a micro-batch, on the CPU."""
+    width = max(row.length for row in rows)
+    tokens_B_T = torch.full((len(rows), width), pad_id, dtype=torch.long)
+    positions_B_T = torch.arange(width).repeat(len(rows), 1)
+    segments_B_T = torch.zeros((len(rows), width), dtype=torch.long)
+    source: list[int] = []
+    target: list[int] = []
+    sequence: list[int] = []
+    sampler: list[float] = []
+    mask: list[float] = []
+    advantages: list[float] = []
+    for index, row in enumerate(rows):
+        prompt = len(row.prompt_ids)
+        tokens_B_T[index, :prompt] = torch.tensor(row.prompt_ids)
+        start = prompt
+        for number, completion in enumerate(row.completions, start=1):
+            seen = len(completion.ids) - 1
+            stop = start + seen
+            tokens_B_T[index, start:stop] = torch.tensor(completion.ids[:-1], dtype=torch.long)
+            positions_B_T[index, start:stop] = torch.arange(prompt, prompt + seen)
+            segments_B_T[index, start:stop] = number
+            # The prompt's last token predicts the first token of every completion.
+            source += [index * width + prompt - 1, *range(index * width + start, index * width + stop)]
+            target += completion.ids
+            sequence += [len(advantages)] * (seen + 1)
+            sampler += completion.sampler_logprobs
+            mask += [0.0 if completion.masked else 1.0] * (seen + 1)
+            advantages.append(completion.advantage)
+            start = stop
+    shared = any(len(row.completions) > 1 for row in rows)
+    return MicroBatch(
+        tokens_B_T=tokens_B_T,
+        positions_B_T=positions_B_T,
+        attention_B_1_T_T=_siblings_hidden(segments_B_T) if shared else None,
+        source_N=torch.tensor(source),
+        target_N=torch.tensor(target),
+        sequence_N=torch.tensor(sequence),
+        sampler_logprobs_N=torch.tensor(sampler, dtype=torch.float32),
+        mask_N=torch.tensor(mask),
+        advantages_S=torch.tensor(advantages, dtype=torch.float32),
+    )
+
+
+def _siblings_hidden(segments_B_T: Tensor) -> Tensor:
+    """Return the mask: causal attention within a completion and to its prompt (segment 0). True: attends."""
+    width = segments_B_T.shape[1]
+    causal_T_T = torch.ones((width, width), dtype=torch.bool).tril()
+    same_B_T_T = segments_B_T[:, :, None] == segments_B_T[:, None, :]
+    prompt_B_T_T = (segments_B_T == 0)[:, None, :]
+    return (causal_T_T & (same_B_T_T | prompt_B_T_T))[:, None]

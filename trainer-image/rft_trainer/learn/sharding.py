@@ -1,0 +1,72 @@
+"""Shards a frozen base model over several devices with FSDP2; every device has the whole adapter.
+
+Only decoder layers are sharded. The embedding and the output layer are not: they may share their weights, and
+the output layer is used once per chunk of logits, so it would be gathered as often.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+
+from rft_run.errors import ModelError
+from rft_trainer.learn.ranks import Team
+
+_ADAPTER = "lora_"
+
+
+def divide(model: nn.Module, decoder: nn.Module, layers: int, device: torch.device, team: Team) -> None:
+    """Move ``model`` to the device, with each decoder layer sharded over the team.
+
+    The leader's model is complete and in host memory. The others' are on the meta device and receive the
+    leader's values. ``decoder`` is the module that returns hidden states, and ``layers`` its number of
+    layers. During sharding one complete layer at a time is on the device. Raises ModelError where ``decoder``
+    has no list of that many layers.
+    """
+    mesh = init_device_mesh(device.type, (team.size,))
+    stack = _layers(decoder, layers)
+    for layer in stack:
+        _place(layer.modules(), device, team)
+        adapter = {value for name, value in layer.named_parameters() if _ADAPTER in name}
+        fully_shard(layer, mesh=mesh, ignored_params=adapter)
+    inside = {module for layer in stack for module in layer.modules()}
+    _place((module for module in model.modules() if module not in inside), device, team)
+    divided = {value for layer in stack for value in layer.parameters()}
+    # Makes the decoder the FSDP root of the layers, so that FSDP prefetches the next layer during the
+    # current.
+    fully_shard(decoder, mesh=mesh, ignored_params=set(decoder.parameters()) - divided)
+
+
+def _layers(decoder: nn.Module, count: int) -> list[nn.Module]:
+    found = [module for module in decoder.modules() if isinstance(module, nn.ModuleList)]
+    stack = next((list(modules) for modules in found if len(modules) == count), None)
+    if stack is None:
+        raise ModelError(f"no list of {count} layers in {type(decoder).__name__}: it cannot be divided")
+    return stack
+
+
+def _place(modules: Iterator[nn.Module], device: torch.device, team: Team) -> None:
+    """Move the modules' own tensors to the device with the leader's values; shared tensors stay shared."""
+    placed: dict[int, tuple[Tensor, Tensor]] = {}
+    for module in modules:
+        for name, tensor in _own(module):
+            if id(tensor) not in placed:
+                # Keep the old tensor alive, so that its id() is not used again for another one.
+                placed[id(tensor)] = (tensor, _placed(tensor, device, team))
+            setattr(module, name, placed[id(tensor)][1])
+
+
+def _own(module: nn.Module) -> list[tuple[str, Any]]:
+    return [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+
+
+def _placed(tensor: Tensor, device: torch.device, team: Team) -> Tensor:
+    value = tensor.detach()
+    moved = torch.empty_like(value, device=device) if value.is_meta else value.to(device)
+    team.broadcast([moved])
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(moved, requires_grad=tensor.requires_grad)
+    return moved

@@ -1,0 +1,106 @@
+"""``status.yaml`` of a local run: the status that the operator would write on a cluster."""
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rft_api.conditions import ACCEPTED, Phase, Reason, conditions_of, merge, planned_by
+from rft_api.status import Plan, RFTJobStatus, RunStatus
+from rft_run import atomic
+from rft_run.config import RunConfig
+from rft_run.exit_codes import ExitCode
+from rft_run.report import Ending
+
+STATUS_FILE = "status.yaml"
+WRITE_SECONDS = 1.0
+"""Shortest time between two writes that are not forced."""
+
+
+def phase_of(run: RunStatus, ending: Ending | None) -> Phase:
+    """Return the phase of a run from its progress and its ending."""
+    if ending is None:
+        return "Starting" if run.progress.stage == "preparing" else "Running"
+    if ending.exit_code == ExitCode.OK:
+        return "Succeeded"
+    # Stopped with a checkpoint: the same command resumes from it.
+    return "Suspended" if ending.exit_code == ExitCode.PREEMPTED else "Failed"
+
+
+class LocalStatus:
+    """Writes ``status.yaml`` into the run's folder."""
+
+    def __init__(self, config: RunConfig) -> None:
+        """Read start time, conditions and attempts from the file of an earlier attempt."""
+        self._path = Path(config.run_dir) / STATUS_FILE
+        self._plan = (config.plan or Plan(device=config.device, gpus=config.gpus)).model_copy(
+            update={"effective": config.effective}
+        )
+        before = self._read()
+        self._start_time = str(before.get("startTime") or _now())
+        known = before.get("conditions")
+        self._conditions: list[dict[str, Any]] = known if isinstance(known, list) else []
+        self._written_at = -WRITE_SECONDS
+
+    def write(self, run: RunStatus, ending: Ending | None, *, force: bool = False) -> None:
+        """Replace the file atomically, at most once a second unless there is an ending or ``force``.
+
+        Raises OSError.
+        """
+        if ending is not None and ending.exit_code == ExitCode.FENCED:
+            return  # a newer attempt owns the folder
+        if not (force or ending) and time.monotonic() - self._written_at < WRITE_SECONDS:
+            return
+        body = self.status(run, ending, _now()).dump()
+        self._conditions = body["conditions"]
+        atomic.write_text(self._path, yaml.safe_dump(body, sort_keys=False, allow_unicode=True))
+        self._written_at = time.monotonic()
+
+    def status(self, run: RunStatus, ending: Ending | None, now: str) -> RFTJobStatus:
+        """Return the whole status at ``now`` (RFC 3339)."""
+        phase = phase_of(run, ending)
+        if phase == "Suspended":
+            reason = Reason.SUSPENDED
+        elif ending is not None:
+            reason = ending.reason
+        else:
+            reason = Reason.STARTING if phase == "Starting" else Reason.TRAINING
+        message = ending.message if ending is not None else _progress_message(run)
+        wanted = conditions_of(
+            phase, reason, message, accepted=ACCEPTED, planned=planned_by(self._plan.notes or []), now=now
+        )
+        known = {name: value for name, value in run if value is not None}
+        if phase in ("Succeeded", "Failed"):
+            known["completion_time"] = now
+        return RFTJobStatus(
+            phase=phase,
+            message=message,
+            start_time=self._start_time,
+            conditions=merge(self._conditions, wanted),
+            plan=self._plan,
+            **known,
+        )
+
+    def _read(self) -> dict[str, Any]:
+        """Return the content of an earlier attempt's file; empty where it cannot be read."""
+        try:
+            value = yaml.safe_load(self._path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError):
+            return {}
+        return value if isinstance(value, dict) else {}
+
+
+def _progress_message(run: RunStatus) -> str:
+    progress = run.progress
+    if progress.stage != "training":
+        return {"preparing": "Preparing", "finished": "Finished"}.get(progress.stage, "Evaluating")
+    if progress.total_steps is None:
+        return f"Step {progress.step}"
+    about = "about " if progress.total_steps_estimated else ""
+    return f"Step {progress.step} of {about}{progress.total_steps}"
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

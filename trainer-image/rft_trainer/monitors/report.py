@@ -1,0 +1,272 @@
+"""Reports the run's progress to the operator, without ever delaying or failing the training.
+
+A report is a cumulative snapshot, so only the newest one matters. A background thread sends it, at most one
+per interval; a report that is lost is made up for by the next.
+"""
+
+import json
+import logging
+import os
+import ssl
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import httpx
+from pydantic import ValidationError
+
+from rft_api.lifecycle import Stop
+from rft_api.status import RunStatus
+from rft_run.config import ReportTarget, RunConfig
+from rft_run.errors import Fenced
+from rft_run.exit_codes import ExitCode
+from rft_run.report import MAX_REPORT_BYTES, Ending, ProgressReport, ReportAnswer
+from rft_trainer.monitors.local_status import LocalStatus
+
+log = logging.getLogger(__name__)
+
+TERMINATION_LOG = "/dev/termination-log"
+LAST_REPORT_SECONDS = 60.0
+"""How long delivering the last report, which has the ending, is tried."""
+
+_REQUEST_SECONDS = 10.0
+_MAX_BACKOFF_SECONDS = 30.0
+_REFUSED = (400, 410, 413, 422)
+"""HTTP statuses after which a report is not sent again, because the answer would be the same."""
+
+
+def fitted(report: ProgressReport) -> bytes:
+    """Return the report as JSON of at most ``MAX_REPORT_BYTES``; parts are left out, the advice first."""
+    body = report.dump()
+    for shorten in ("recommendations", "reward", "evaluation", "metrics", "output"):
+        data = json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
+        if len(data) <= MAX_REPORT_BYTES:
+            break
+        body["run"].pop(shorten, None)
+    return json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
+
+
+def trust(ca: Path) -> ssl.SSLContext:
+    """Return a TLS context that trusts the certificates of a CA file, or of all files in a folder.
+
+    Raises OSError and ssl.SSLError where no certificate can be read.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    files = sorted(f for f in ca.iterdir() if f.is_file()) if ca.is_dir() else [ca]
+    for file in files:
+        context.load_verify_locations(cafile=str(file))
+    return context
+
+
+def post(target: ReportTarget, body: bytes) -> tuple[int, bytes]:
+    """Send one report and return the HTTP status and the response's body.
+
+    CA and token are read from their files each time, because both are renewed during a run. Raises OSError,
+    ssl.SSLError, httpx.HTTPError.
+    """
+    token = Path(target.token_file).read_text(encoding="ascii").strip()
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    # Proxies of the environment are ignored: the operator is inside the cluster.
+    with httpx.Client(
+        verify=trust(Path(target.ca_file)), timeout=_REQUEST_SECONDS, trust_env=False
+    ) as client:
+        answer = client.post(target.url, content=body, headers=headers)
+        return answer.status_code, answer.content
+
+
+def backoff(failures: int, interval: float) -> float:
+    """Return the seconds until the next report after this number of consecutive failures."""
+    # The exponent is bounded, because 2.0 ** 1024 overflows.
+    return min(interval * 2.0 ** min(failures, 16), _MAX_BACKOFF_SECONDS)
+
+
+class Reporter:
+    """Sends the newest snapshot, writes the termination message and the local status file.
+
+    A context manager: leaving it delivers the last report, for at most 60 seconds.
+    """
+
+    def __init__(self, config: RunConfig, *, local_status: bool | None = None, interval: float = 1.0) -> None:
+        """``local_status``: write ``status.yaml``; the default is to do so only without an operator.
+
+        ``interval`` is the shortest time between two reports, in seconds.
+        """
+        self._target = config.report
+        self._interval = interval
+        self._attempt = os.environ.get("RFT_POD_UID") or str(uuid.uuid4())
+        self._termination = _termination_log()
+        write_status = config.report is None if local_status is None else local_status
+        self._local = LocalStatus(config) if write_status else None
+        self._sequence = 0
+        self._changed = threading.Condition()
+        self._newest: ProgressReport | None = None
+        self._sent = -1
+        self._fenced = False
+        self._stop: Stop | None = None
+        self._closing_at: float | None = None
+        self._complaints: set[str] = set()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        """Return itself; the thread starts with the first report."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Deliver the last report."""
+        self.close()
+
+    @property
+    def attempt(self) -> str:
+        """UID of this pod; a random one for a local run."""
+        return self._attempt
+
+    @property
+    def fenced(self) -> bool:
+        """Whether the operator answered that a newer attempt is reporting."""
+        return self._fenced
+
+    @property
+    def stop(self) -> Stop | None:
+        """``spec.stop`` in the operator's last response; ``None`` before there was one."""
+        return self._stop
+
+    def publish(self, run: RunStatus, *, ending: Ending | None = None, force: bool = False) -> None:
+        """Make this the newest snapshot, to be sent in the background. Does not block.
+
+        ``force`` writes the local file now; otherwise it is written at most once per interval. Raises Fenced
+        when there is a newer attempt, unless there is an ending; raises nothing else. An attempt that ends as
+        fenced sends no report and does not write the local file, which then belongs to the newer attempt.
+        """
+        if self._fenced and ending is None:
+            raise Fenced("the operator knows a newer attempt of this run")
+        if ending is not None and ending.exit_code == ExitCode.FENCED:
+            self._fenced = True
+        with self._changed:
+            self._sequence += 1
+            report = ProgressReport(
+                attempt=self._attempt,
+                sequence=self._sequence,
+                resumed_from_step=run.progress.resumed_from_step,
+                run=run,
+            ).model_copy(update={"ending": ending})
+            self._newest = report
+            self._changed.notify_all()
+        if self._local is not None and not self._fenced:
+            self._quietly("status.yaml", partial(self._local.write, run, ending, force=force))
+        if self._termination is not None:
+            self._quietly("the termination message", partial(self._write_termination, report))
+        if self._target is not None and self._thread is None:
+            self._thread = threading.Thread(target=self._run, args=(self._target,), daemon=True)
+            self._thread.start()
+
+    def close(self, timeout: float = LAST_REPORT_SECONDS) -> bool:
+        """Wait until the newest report is delivered, at most ``timeout`` seconds; return whether it was."""
+        with self._changed:
+            if self._closing_at is None:
+                self._closing_at = time.monotonic() + timeout
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join(timeout + _REQUEST_SECONDS)
+        return self._target is None or self._newest is None or self._sent == self._newest.sequence
+
+    def _run(self, target: ReportTarget) -> None:
+        """Send the newest report whenever there is a new one, until closed."""
+        failures = 0
+        while (report := self._next()) is not None:
+            started = time.monotonic()
+            done = self._deliver(target, report)
+            failures = 0 if done else failures + 1
+            self._pause(started + backoff(failures, self._interval))
+
+    def _next(self) -> ProgressReport | None:
+        """Wait for a report to send. None when closed and there is none or the time is up, or when fenced."""
+        with self._changed:
+            while not self._fenced and (self._closing_at is None or time.monotonic() < self._closing_at):
+                if self._newest is not None and self._newest.sequence > self._sent:
+                    return self._newest
+                if self._closing_at is not None:
+                    return None
+                self._changed.wait()
+            return None
+
+    def _pause(self, until: float) -> None:
+        """Wait until ``until``, a monotonic time. ``close`` shortens a long backoff to one interval."""
+        earliest = min(until, time.monotonic() + self._interval)
+        with self._changed:
+            while (now := time.monotonic()) < until:
+                last = self._closing_at is not None
+                # After close no newer report comes; the last one is retried once per interval.
+                deadline = earliest if last else until
+                if now >= deadline:
+                    return
+                self._changed.wait(deadline - now)
+
+    def _deliver(self, target: ReportTarget, report: ProgressReport) -> bool:
+        """Send one report; return False where it has to be sent again."""
+        try:
+            status, answer = post(target, fitted(report))
+        except (OSError, ValueError, httpx.HTTPError, httpx.InvalidURL) as error:
+            self._complain(type(error).__name__, f"the operator cannot be reached: {error}")
+            return False
+        if 200 <= status < 300:
+            self._complaints.clear()
+            self._hear(answer)
+        elif status == httpx.codes.CONFLICT:
+            log.error("the operator knows a newer attempt of this run")
+            self._fenced = True
+        elif status in _REFUSED:
+            self._complain(str(status), f"the operator refused a report with {status}")
+        else:
+            self._complain(str(status), f"the operator answered a report with {status}; trying again")
+            return False
+        self._sent = report.sequence
+        return True
+
+    def _hear(self, answer: bytes) -> None:
+        """Store ``stop`` of the operator's response. A response that cannot be parsed is only logged."""
+        try:
+            said = ReportAnswer.model_validate_json(answer or b"{}", by_alias=True, by_name=False)
+        except ValidationError as error:
+            self._complain("answer", f"the operator's answer is not understood: {error.errors()[0]['msg']}")
+            return
+        if said.stop is not None:
+            self._stop = said.stop
+
+    def _complain(self, kind: str, message: str) -> None:
+        """Log a message, once per kind until a report succeeds again."""
+        if kind not in self._complaints:
+            self._complaints.add(kind)
+            log.warning("%s", message)
+
+    def _write_termination(self, report: ProgressReport) -> None:
+        """Write the termination message, which stays in the pod's status when the container has ended.
+
+        It is written with every report, because a killed trainer cannot write it at its end. The file is
+        written in place: the kubelet mounts this single file, so that a rename onto it fails.
+        """
+        assert self._termination is not None
+        message = json.dumps(report.termination_message(), separators=(",", ":"), allow_nan=False)
+        self._termination.write_text(message, encoding="utf-8")
+
+    def _quietly(self, what: str, write: Callable[[], None]) -> None:
+        """Call ``write``; an error is only logged, once."""
+        try:
+            write()
+        except (OSError, ValueError) as error:
+            self._complain(what, f"{what} cannot be written: {error}")
+
+
+def _termination_log() -> Path | None:
+    """Return the file for the termination message; None outside a pod."""
+    given = os.environ.get("RFT_TERMINATION_LOG")
+    if given:
+        return Path(given)
+    path = Path(TERMINATION_LOG)
+    return path if path.is_file() else None

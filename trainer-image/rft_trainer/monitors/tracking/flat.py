@@ -1,0 +1,67 @@
+"""Flattens metrics and parameters into the form that trackers accept. Pure functions."""
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rft_run.config import RunConfig
+
+_USER_INFO = re.compile(r"^([a-z][a-z0-9+.-]*://)[^/@]*@", re.IGNORECASE)
+_NO_PARAMETERS = ("tracking", "template")
+"""Parts of the spec that are no hyperparameters, and that may contain secrets."""
+
+
+def numbers(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """Return the finite numbers of nested mappings by path, such as ``graders/correct``.
+
+    Strings, lists and None are left out; True becomes 1.
+    """
+    found: dict[str, float] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found |= numbers(value, f"{prefix}{name}/")
+        elif isinstance(value, int | float) and math.isfinite(value):
+            found[f"{prefix}{name}"] = float(value)
+    return found
+
+
+def hyperparameters(config: RunConfig) -> dict[str, Any]:
+    """Return spec, effective parameters and plan, without ``tracking``, ``template`` and passwords."""
+    spec = {name: value for name, value in config.spec.dump().items() if name not in _NO_PARAMETERS}
+    whole = {
+        "job": config.job.dump(),
+        "spec": spec,
+        "effective": config.effective.dump(),
+        "device": config.device,
+        "gpus": config.gpus,
+        **({} if config.plan is None else {"plan": config.plan.dump()}),
+    }
+    cleaned: dict[str, Any] = _without_passwords(whole)
+    return cleaned
+
+
+def texts(values: Any, prefix: str = "") -> dict[str, str]:
+    """Return the leaves of nested mappings and lists as text by path, such as ``spec.graders.0.name``."""
+    return dict(_leaves(values, prefix))
+
+
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        parts: list[tuple[str, Any]] = list(value.items())
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        parts = [(str(index), part) for index, part in enumerate(value)]
+    else:
+        yield path, str(value)
+        return
+    for name, part in parts:
+        yield from _leaves(part, f"{path}.{name}" if path else name)
+
+
+def _without_passwords(value: Any) -> Any:
+    """Return the value with ``user:password@`` removed from all URLs."""
+    if isinstance(value, Mapping):
+        return {name: _without_passwords(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_without_passwords(part) for part in value]
+    return _USER_INFO.sub(r"\1", value) if isinstance(value, str) else value

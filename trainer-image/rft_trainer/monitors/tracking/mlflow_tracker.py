@@ -1,0 +1,111 @@
+"""MLflow: one MLflow run per job, found again by a tag with the RFTJob's UID."""
+
+import importlib
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+from rft_run.exit_codes import ExitCode
+from rft_trainer.monitors.tracking.flat import texts
+from rft_trainer.monitors.tracking.protocol import End, RunInfo
+
+UID_TAG = "rft.dev/uid"
+ADAPTER = "adapter"
+EVERY_STEP, EVERY_EVALUATION = "stepSeconds", "eval/rows"
+"""Metrics of every step and of every evaluation; their highest logged steps show what is logged."""
+
+MAX_NAME, MAX_VALUE, MAX_BATCH = 250, 6000, 100
+"""Limits of mlflow.utils.validation: length of a parameter's name and value, parameters of one request."""
+
+_ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+
+
+class MlflowTracker:
+    """Logs with MLflow's client, synchronously, because calls are already queued before the worker."""
+
+    def start(self, run: RunInfo) -> None:
+        """Find or create the job's run in the experiment; parameters logged before stay unchanged."""
+        for name, value in _ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        mlflow: Any = importlib.import_module("mlflow")
+        self._entities: Any = importlib.import_module("mlflow.entities")
+        self._client: Any = mlflow.MlflowClient(run.target["trackingUri"])
+        experiment = self._experiment(run.target["experiment"])
+        found = self._client.search_runs([experiment], f"tags.`{UID_TAG}` = '{run.uid}'", max_results=1)
+        if found:
+            opened = found[0]
+        else:
+            tags = {UID_TAG: run.uid, "rft.dev/name": run.name, "rft.dev/namespace": run.namespace}
+            opened = self._client.create_run(experiment, run_name=run.name, tags=tags)
+        self._uploads = run.target["uploadAdapter"]
+        self._run: str = opened.info.run_id
+        self._client.update_run(self._run, status="RUNNING")
+        self._log_parameters(run.parameters, opened.data.params)
+        self._steps = self._newest(EVERY_STEP)
+        self._evaluations = self._newest(EVERY_EVALUATION)
+
+    def log(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Log a step unless it was logged: MLflow would show both values, and cannot delete one."""
+        if step > self._steps:
+            self._metrics(step, numbers)
+            self._steps = step
+
+    def evaluation(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Log an evaluation unless an earlier attempt did."""
+        if step > self._evaluations:
+            self._metrics(step, numbers)
+            self._evaluations = step
+
+    def finish(self, end: End, numbers: Mapping[str, float]) -> None:
+        """Close the run; that of a job stopped with a checkpoint is KILLED until the job resumes."""
+        self._metrics(int(numbers.get("final/step", 0)), numbers)
+        self._client.set_tag(self._run, "rft.dev/reason", end.reason)
+        try:
+            if end.adapter and self._uploads:
+                self._client.log_artifacts(self._run, end.adapter, ADAPTER)
+        finally:
+            self._client.set_terminated(self._run, _STATUS.get(end.exit_code, "FAILED"))
+
+    def _experiment(self, name: str) -> str:
+        found = self._client.get_experiment_by_name(name)
+        return str(found.experiment_id if found is not None else self._client.create_experiment(name))
+
+    def _log_parameters(self, parameters: Mapping[str, Any], known: Mapping[str, str]) -> None:
+        """Log the parameters that the run does not have yet; MLflow refuses to change one."""
+        new = [(name, value) for name, value in limited(texts(parameters)).items() if name not in known]
+        for batch in _batches(new, MAX_BATCH):
+            self._client.log_batch(self._run, params=[self._entities.Param(*pair) for pair in batch])
+
+    def _metrics(self, step: int, numbers: Mapping[str, float]) -> None:
+        now = time.time_ns() // 1_000_000
+        metrics = [self._entities.Metric(name, value, now, step) for name, value in numbers.items()]
+        self._client.log_batch(self._run, metrics=metrics)
+
+    def _newest(self, metric: str) -> int:
+        history = self._client.get_metric_history(self._run, metric)
+        return max((entry.step for entry in history), default=-1)
+
+
+_STATUS: dict[int, str] = {ExitCode.OK: "FINISHED", ExitCode.PREEMPTED: "KILLED"}
+
+
+def limited(parameters: Mapping[str, str]) -> dict[str, str]:
+    """Return the parameters with names and values cut to the lengths that MLflow accepts."""
+    return {name[:MAX_NAME]: _cut(value) for name, value in parameters.items() if value}
+
+
+def _cut(value: str) -> str:
+    return value if len(value) <= MAX_VALUE else value[: MAX_VALUE - 1] + "…"
+
+
+def _batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    remaining = iter(items)
+    while batch := list(islice(remaining, size)):
+        yield batch

@@ -1,0 +1,97 @@
+"""The trainer's end of the pipe to a tracking process. It never blocks during the run."""
+
+import json
+import logging
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+QUEUE_LENGTH = 2000
+"""Most calls in the queue; more, as when a backend is slow or down, are dropped and counted."""
+
+_STDERR = 2
+
+
+class Sender:
+    """Sends calls to one process, through a bounded queue and a thread. No method raises."""
+
+    def __init__(self, backend: str, command: Sequence[str] | None = None) -> None:
+        """``command`` is for tests of processes that hang or die."""
+        self.backend = backend
+        self.dropped = 0
+        self._queue: queue.Queue[str | None] = queue.Queue(QUEUE_LENGTH)
+        self._process: subprocess.Popen[str] | None = None
+        try:
+            self._process = subprocess.Popen(
+                command or (sys.executable, "-m", "rft_trainer.monitors.tracking.worker", backend),
+                stdin=subprocess.PIPE,
+                # The trainer's standard output is only for its JSON lines.
+                stdout=_STDERR,
+                text=True,
+            )
+        except OSError as error:
+            log.warning("%s: its process does not start: %s; the run goes on", backend, error)
+        self._thread = threading.Thread(target=self._write, args=(self._process,), daemon=True)
+        self._thread.start()
+
+    def send(self, call: str, arguments: dict[str, Any]) -> None:
+        """Queue a call."""
+        try:
+            self._queue.put_nowait(json.dumps([call, arguments]) + "\n")
+        except queue.Full:
+            self.dropped += 1
+
+    def close(self, seconds: float) -> bool:
+        """Wait at most this long for the process to make the queued calls; return whether it succeeded."""
+        deadline = time.monotonic() + seconds
+        try:
+            self._queue.put(None, timeout=seconds)
+        except queue.Full:
+            self.dropped += 1
+        process = self._process
+        ended = process is not None and self._ended(process, deadline)
+        if process is not None and not ended:
+            log.warning("%s: did not finish within %.0f s; it was ended", self.backend, seconds)
+            self.kill()
+        if self.dropped:
+            log.warning("%s: %d calls were dropped; metrics.jsonl has every row", self.backend, self.dropped)
+        return ended and process is not None and process.returncode == 0
+
+    def kill(self) -> None:
+        """Kill the process; it does not close its run at the backend."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def _ended(self, process: subprocess.Popen[str], deadline: float) -> bool:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def _write(self, process: subprocess.Popen[str] | None) -> None:
+        """Write the queued calls into the pipe, until ``close``; after the process has ended, drop them."""
+        broken = process is None
+        while (line := self._queue.get()) is not None:
+            if broken or process is None or process.stdin is None:
+                self.dropped += 1
+                continue
+            try:
+                process.stdin.write(line)
+                process.stdin.flush()
+            except (OSError, ValueError):
+                broken = True
+                self.dropped += 1
+                log.warning("%s: its process ended; the run goes on without it", self.backend)
+        if process is not None and process.stdin is not None:
+            try:
+                process.stdin.close()
+            except OSError:
+                log.debug("%s: the pipe was closed already", self.backend)

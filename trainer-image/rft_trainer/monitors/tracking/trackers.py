@@ -1,0 +1,146 @@
+"""All trackers of a run. Calls from the loop do not block, and do not raise once the run has begun."""
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from importlib.util import find_spec
+from typing import Any, Self
+
+from rft_api.status import RunStatus
+from rft_run.config import RunConfig
+from rft_run.errors import ConfigurationError
+from rft_run.exit_codes import ExitCode
+from rft_run.report import Ending
+from rft_trainer.evaluate import RowScores
+from rft_trainer.monitors.tracking.flat import hyperparameters, numbers
+from rft_trainer.monitors.tracking.protocol import End, RunInfo
+from rft_trainer.monitors.tracking.sender import QUEUE_LENGTH, Sender
+
+FINISH_SECONDS = 120.0
+"""Longest time in seconds for all trackers together to send their queues and the adapter."""
+FINISH_SECONDS_OTHERWISE = 20.0
+"""The same when the run is not complete: a pod that is being deleted has little time."""
+
+LEAST_SECONDS = 1.0
+
+
+class Trackers:
+    """The backends of ``spec.tracking``; there may be none."""
+
+    def __init__(self, config: RunConfig | None = None, sender: Callable[[str], Sender] = Sender) -> None:
+        """Check that the library of every backend is installed. Raises ConfigurationError."""
+        self._config = config
+        self._targets = targets(config)
+        self._sender = sender
+        self._senders: list[Sender] = []
+        require_libraries(list(self._targets))
+
+    def __enter__(self) -> Self:
+        """Return itself; the processes start with ``start``."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Kill the processes that ``finish`` has not ended."""
+        for sender in self._senders:
+            sender.kill()
+
+    def start(self, resumed_from: int, attempt: int, rows: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Open the run at every backend; ``resumed_from`` is the step of the checkpoint.
+
+        ``rows`` are those of earlier attempts, sent again for backends that could not be reached then.
+        """
+        if self._config is None or not self._targets:
+            return
+        job, parameters = self._config.job, hyperparameters(self._config)
+        for backend, target in self._targets.items():
+            run = RunInfo(
+                name=job.name,
+                namespace=job.namespace,
+                uid=job.uid,
+                folder=self._config.run_dir,
+                resumed_from=resumed_from,
+                attempt=attempt,
+                trainer_pid=os.getpid(),
+                target=target,
+                parameters=parameters,
+            )
+            sender = self._sender(backend)
+            self._senders.append(sender)
+            sender.send("start", asdict(run))
+        for row in rows[-QUEUE_LENGTH // 2 :]:
+            self.log(row)
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Log all numbers of a row of ``metrics.jsonl``."""
+        self._send("log", {"step": row["step"], "numbers": numbers(row)})
+
+    def evaluation(self, scores: RowScores) -> None:
+        """Log a held-out evaluation: mean reward, mean score of each grader, share of cut completions."""
+        self._send("evaluation", {"step": scores.step, "numbers": numbers(evaluation_row(scores), "eval/")})
+
+    def finish(self, run: RunStatus, ending: Ending) -> None:
+        """Close the run at all backends, in bounded time. A fenced attempt logs nothing: a newer one does."""
+        if ending.exit_code == ExitCode.FENCED:
+            for sender in self._senders:
+                sender.kill()
+            return
+        complete = ending.exit_code == ExitCode.OK
+        adapter = run.output.adapter if complete and run.output is not None else None
+        end = End(ending.exit_code, ending.reason, adapter or "")
+        self._send("finish", {"end": asdict(end), "numbers": final_numbers(run)})
+        seconds = FINISH_SECONDS if complete else FINISH_SECONDS_OTHERWISE
+        deadline = time.monotonic() + seconds
+        for sender in self._senders:
+            # All processes work in parallel, so they share the time. The minimum is for the exit of the last
+            # ones.
+            sender.close(max(LEAST_SECONDS, deadline - time.monotonic()))
+
+    def _send(self, call: str, arguments: dict[str, Any]) -> None:
+        for sender in self._senders:
+            sender.send(call, arguments)
+
+
+def targets(config: RunConfig | None) -> dict[str, dict[str, Any]]:
+    """Return the backends of ``spec.tracking`` with their settings."""
+    if config is None or config.spec.tracking is None:
+        return {}
+    return config.spec.tracking.dump()
+
+
+def require_libraries(backends: Sequence[str]) -> None:
+    """Raise ConfigurationError for a backend whose library is not installed."""
+    missing = [backend for backend in backends if find_spec(backend) is None]
+    if missing:
+        fields = ", ".join(f"spec.tracking.{backend}" for backend in missing)
+        extras = ",".join(missing)
+        raise ConfigurationError(
+            f"{fields}: the library is not installed where the trainer runs;"
+            f" pip install 'rft-operator[{extras}]', name an image that has it in spec.template.image,"
+            " or remove the field"
+        )
+
+
+def evaluation_row(scores: RowScores) -> dict[str, Any]:
+    """Return the row that is logged for an evaluation."""
+    means = {name: _mean(values) for name, values in scores.graders.items()}
+    return {
+        "reward": scores.mean_reward,
+        "graders": means,
+        "truncated": scores.truncated,
+        "rows": len(scores.lines),
+    }
+
+
+def final_numbers(run: RunStatus) -> dict[str, float]:
+    """Return the final numbers of a run: steps, best reward, paired difference and interval, usage."""
+    body = run.dump()
+    reward = {name: body.get("reward", {}).get(name) for name in ("best", "baseline", "latest")}
+    parts = {"step": run.progress.step, "reward": reward}
+    parts |= {name: body[name] for name in ("evaluation", "usage") if name in body}
+    return numbers(parts, "final/")
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

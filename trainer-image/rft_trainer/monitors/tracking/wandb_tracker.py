@@ -1,0 +1,109 @@
+"""Weights & Biases: one run per job, with the RFTJob's UID as its id. The API key is in WANDB_API_KEY."""
+
+import importlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rft_run.exit_codes import ExitCode
+from rft_trainer import files
+from rft_trainer.monitors.tracking.protocol import CURVES, End, RunInfo
+
+FOLDER = "tracking"
+"""Subfolder of the run's folder. W&B writes ``wandb/`` there, for ``wandb sync`` after an offline run."""
+SENT_FILE = "wandb-sent.json"
+
+_STEP, _EVALUATION = "step", "eval/step"
+_ENVIRONMENT = {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false", "GIT_PYTHON_REFRESH": "quiet"}
+
+
+class WandbTracker:
+    """Logs all attempts into one W&B run.
+
+    W&B's own step can only increase, and it drops rows with a lower one. So the training step is a field of
+    its own, which is set as the x-axis of all charts.
+    """
+
+    def start(self, run: RunInfo) -> None:
+        """Create or resume the job's run, with all hyperparameters as its config."""
+        for name, value in _ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        self._library: Any = importlib.import_module("wandb")
+        self._name = run.name
+        self._uploads = run.target["uploadAdapter"]
+        folder = Path(run.folder) / FOLDER
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = {
+            "console": "off",
+            "disable_git": True,
+            "disable_code": True,
+            "save_code": False,
+            "x_stats_pid": run.trainer_pid,
+            **({"base_url": run.target["baseUrl"]} if "baseUrl" in run.target else {}),
+        }
+        try:
+            self._run: Any = self._library.init(
+                project=run.target["project"],
+                entity=run.target.get("entity"),
+                id=run.uid,
+                name=run.name,
+                group=run.namespace,
+                resume="allow",
+                allow_val_change=True,
+                config=dict(run.parameters),
+                dir=str(folder),
+                settings=self._library.Settings(**settings),
+            )
+        except Exception:
+            # Else W&B's local service takes the next try for a second run with the same id.
+            self._library.teardown()
+            raise
+        self._run.define_metric(_STEP, hidden=True)
+        self._run.define_metric("*", step_metric=_STEP)
+        self._sent_file = folder / SENT_FILE
+        self._sent = self._sent_before()
+
+    def log(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Log a step unless an earlier attempt did, because a logged point cannot be removed."""
+        self._once("step", step, {_STEP: step, **numbers})
+
+    def evaluation(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Log an evaluation unless an earlier attempt did."""
+        self._once("evaluation", step, {_STEP: step, _EVALUATION: step, **numbers})
+
+    def finish(self, end: End, numbers: Mapping[str, float]) -> None:
+        """Close the run; that of a job stopped with a checkpoint is marked as preempted."""
+        self._run.summary.update({**numbers, "final/reason": end.reason})
+        if end.adapter and self._uploads:
+            artifact = self._library.Artifact(f"{self._name}-adapter", type="model")
+            artifact.add_dir(end.adapter, skip_cache=True)
+            self._run.log_artifact(artifact)
+        if end.exit_code == ExitCode.PREEMPTED:
+            self._run.mark_preempting()
+        self._run.finish(exit_code=end.exit_code)
+
+    def _once(self, curve: str, step: int, row: dict[str, float]) -> None:
+        if step > self._sent[curve]:
+            self._run.log(row)
+            self._sent[curve] = step
+            files.write_json(self._sent_file, self._sent)
+
+    def _sent_before(self) -> dict[str, int]:
+        """Return the highest logged step per kind: from the server, or offline from the run's folder."""
+        if not self._run.offline:
+            summary = self._run.summary
+            return {curve: _step(summary.get(key)) for curve, key in zip(CURVES, _KEYS, strict=True)}
+        try:
+            before = json.loads(self._sent_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            before = {}
+        return {curve: _step(before.get(curve)) for curve in CURVES}
+
+
+_KEYS = (_STEP, _EVALUATION)
+
+
+def _step(value: Any) -> int:
+    return int(value) if isinstance(value, int | float) else -1

