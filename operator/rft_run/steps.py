@@ -14,7 +14,7 @@ class UnreadableSteps(ValueError):
 
 
 class StepRecord(Record):
-    """What is known of a step. A number is None where it could not be computed, or an older release had none."""
+    """What is known of a step. A number is None where it was not computed, or an older release had none."""
 
     step: int
     reward: float | None = None
