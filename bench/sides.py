@@ -20,7 +20,8 @@ from rft_api.job import RFTJobSpec
 from rft_api.parameters import Dtype
 from rft_planner.plan import plan
 from rft_run.config import JobIdentity, RunConfig
-from rft_trainer.monitors.records import read_rollouts
+from rft_run.folder import RunFolder
+from rft_run.rollouts import read_rollouts
 
 ROOT = Path(__file__).resolve().parents[1]
 TRL = ROOT / "bench" / "trl_side"
@@ -215,8 +216,8 @@ def _ours(engine: str, case: Case, folder: Path) -> Outcome:
 
 def _lengths(folder: Path, step: int) -> tuple[int, ...]:
     """The lengths that our trainer recorded."""
-    found = read_rollouts(folder / "rollouts" / f"step-{step:06d}.jsonl.zst")
-    return tuple(record["tokens"] for record in found)
+    found = read_rollouts(RunFolder(folder).rollouts_of(step))
+    return tuple(record.tokens or 0 for record in found)
 
 
 def prompt_lengths(case: Case) -> tuple[int, ...]:

@@ -97,3 +97,8 @@ class Model(BaseModel):
     def dump(self) -> dict[str, Any]:
         """Return the JSON object: camelCase keys, without optional fields that are None."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def known(**fields: Any) -> dict[str, Any]:
+    """Return the fields that are not None, because the API's models refuse nulls as the API server does."""
+    return {name: value for name, value in fields.items() if value is not None}

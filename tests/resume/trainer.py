@@ -3,21 +3,21 @@
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from rft_trainer import loop
+from rft_run.folder import RunFolder
 from rft_trainer.__main__ import main
+from rft_trainer.monitors import monitors
 from rft_trainer.monitors.records import save_rollouts
 from rft_trainer.rollout.groups import Group
 
 
-def save_with_tokens(folder: Path, step: int, groups: Sequence[Group]) -> None:
+def save_with_tokens(folder: RunFolder, step: int, groups: Sequence[Group]) -> None:
     """Save the rollouts of a step, and their tokens in a file beside them."""
     save_rollouts(folder, step, groups)
     tokens = [list(rollout.generated.token_ids) for group in groups for rollout in group.rollouts]
-    (folder / f"tokens-{step:06d}.json").write_text(json.dumps(tokens))
+    (folder.rollouts / f"tokens-{step:06d}.json").write_text(json.dumps(tokens))
 
 
 if __name__ == "__main__":
-    vars(loop)[save_rollouts.__name__] = save_with_tokens
+    vars(monitors)[save_rollouts.__name__] = save_with_tokens
     sys.exit(main())

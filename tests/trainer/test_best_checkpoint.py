@@ -1,12 +1,12 @@
 """The checkpoint that does best on the held-out rows is kept, named and exported."""
 
-import json
 from pathlib import Path
 
 import pytest
 
 from rft_cli.commands.export import choose
 from rft_cli.render.evaluation import evaluation_table
+from rft_run.folder import RunFolder
 from rft_trainer.evaluate import RowScores, compare
 from rft_trainer.runtime import machine
 from tests.trainer.loop_support import config, run
@@ -46,13 +46,14 @@ def test_the_best_survives_retention_and_is_what_export_takes(
     folder = tmp_path / "run"
 
     def reward(step: int) -> float:
-        saved = json.loads((folder / "evaluation" / f"step-{step:06d}.json").read_text())
-        return RowScores.from_json(saved).mean_reward
+        saved = RowScores.read(RunFolder(folder), step)
+        assert saved is not None
+        return saved.mean_reward
 
     best = max((1, 2, 3), key=reward)
     kept = {path.name for path in (folder / "checkpoints").iterdir()}
     assert kept == {f"step-{best:06d}", "step-000003"}
-    status = finished.snapshot()
+    status = finished.monitors.snapshot()
     assert status.output is not None
     assert status.output.best_checkpoint == str(folder / "checkpoints" / f"step-{best:06d}")
     assert status.evaluation is not None
@@ -71,7 +72,7 @@ def test_the_only_evaluation_is_the_best_and_was_not_selected(
     monkeypatch.setattr(machine, "usable_cores", lambda: 1)
     asked = config(character_model, tmp_path / "run")
     finished = run(asked.model_copy(update={"spec": asked.spec.model_copy(update={"preflight": "off"})}))
-    status = finished.snapshot()
+    status = finished.monitors.snapshot()
     assert status.evaluation is not None
     assert status.evaluation.best is not None
     assert status.evaluation.best.step == status.evaluation.step == 3

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from rft_run.errors import Fenced, VolumeError
+from rft_run.folder import RunFolder
 from rft_run.state import Position, RunState
 from rft_trainer import files
 from rft_trainer.checkpoint import Checkpoints, Fence
@@ -54,7 +55,7 @@ def step(policy: TinyPolicy, optimizer: torch.optim.Optimizer) -> None:
 def test_a_resumed_run_goes_on_as_if_it_had_never_stopped(tmp_path: Path) -> None:
     policy: Any = TinyPolicy(1.0)
     optimizer, schedule = parts(policy)
-    checkpoints = Checkpoints(tmp_path / "checkpoints", 3, Fence(tmp_path))
+    checkpoints = Checkpoints(RunFolder(tmp_path), 3, Fence(RunFolder(tmp_path)))
     torch.manual_seed(0)
     schedule.set(5, 10)
     step(policy, optimizer)
@@ -64,7 +65,7 @@ def test_a_resumed_run_goes_on_as_if_it_had_never_stopped(tmp_path: Path) -> Non
 
     other: Any = TinyPolicy()
     optimizer, schedule = parts(other)
-    again = Checkpoints(tmp_path / "checkpoints", 3, Fence(tmp_path))
+    again = Checkpoints(RunFolder(tmp_path), 3, Fence(RunFolder(tmp_path)))
     assert again.load_latest(other, optimizer, schedule) == state
     step(other, optimizer)
     assert torch.equal(other.weight, policy.weight)
@@ -73,17 +74,17 @@ def test_a_resumed_run_goes_on_as_if_it_had_never_stopped(tmp_path: Path) -> Non
 def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
     policy: Any = TinyPolicy()
     optimizer, schedule = parts(policy)
-    checkpoints = Checkpoints(tmp_path / "checkpoints", 2, Fence(tmp_path))
+    checkpoints = Checkpoints(RunFolder(tmp_path), 2, Fence(RunFolder(tmp_path)))
     for number in range(1, 6):
         checkpoints.save(RunState(step=number, best_step=2 if number > 1 else 0), policy, optimizer, schedule)
-    assert checkpoints.steps() == [2, 4, 5]
+    assert RunFolder(tmp_path).steps_with_checkpoint() == [2, 4, 5]
 
 
 def test_an_older_attempt_may_not_write(tmp_path: Path) -> None:
     policy: Any = TinyPolicy()
-    old = Fence(tmp_path)
-    checkpoints = Checkpoints(tmp_path / "checkpoints", 2, old)
-    new = Fence(tmp_path)
+    old = Fence(RunFolder(tmp_path))
+    checkpoints = Checkpoints(RunFolder(tmp_path), 2, old)
+    new = Fence(RunFolder(tmp_path))
     assert new.number == old.number + 1
     with pytest.raises(Fenced):
         checkpoints.save(RunState(step=1), policy, *parts(policy))
@@ -92,12 +93,12 @@ def test_an_older_attempt_may_not_write(tmp_path: Path) -> None:
 
 def test_an_attempt_that_is_replaced_while_it_writes_leaves_no_checkpoint(tmp_path: Path) -> None:
     policy: Any = TinyPolicy()
-    checkpoints = Checkpoints(tmp_path / "checkpoints", 2, Fence(tmp_path))
+    checkpoints = Checkpoints(RunFolder(tmp_path), 2, Fence(RunFolder(tmp_path)))
     save = policy.save_adapter
 
     def slow(folder: Path) -> None:
         save(folder)
-        Fence(tmp_path)
+        Fence(RunFolder(tmp_path))
 
     policy.save_adapter = slow
     with pytest.raises(Fenced):
@@ -119,8 +120,8 @@ def test_a_folder_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
 def test_what_a_killed_attempt_left_is_not_a_checkpoint(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
     (folder / ".step-000009.abcd1234.partial").mkdir(parents=True)
-    checkpoints = Checkpoints(folder, 2, Fence(tmp_path))
-    assert checkpoints.steps() == []
+    Checkpoints(RunFolder(tmp_path), 2, Fence(RunFolder(tmp_path)))
+    assert RunFolder(tmp_path).steps_with_checkpoint() == []
     assert list(folder.iterdir()) == []
 
 
@@ -156,11 +157,11 @@ def test_a_volume_that_is_full_costs_the_new_checkpoint_only(
 
     policy: Any = Large(1.0)
     optimizer, schedule = parts(policy)
-    checkpoints = Checkpoints(tmp_path / "checkpoints", 1, Fence(tmp_path))
+    checkpoints = Checkpoints(RunFolder(tmp_path), 1, Fence(RunFolder(tmp_path)))
     checkpoints.save(RunState(step=1), policy, optimizer, schedule)
     with files_of_at_most(200_000), pytest.raises(VolumeError, match="MiB are free on its volume"):
         checkpoints.save(RunState(step=2), policy, optimizer, schedule)
-    assert [path.name for path in checkpoints.folder.iterdir()] == ["step-000001"]
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000001"]
     assert checkpoints.load_latest(policy, optimizer, schedule) == RunState(step=1)
 
 

@@ -12,9 +12,9 @@ from rft_api.effective import effective
 from rft_api.graders import GRADER_KINDS
 from rft_api.job import RFTJobSpec
 from rft_run.config import JobIdentity, RunConfig
+from rft_run.rollouts import read_rollouts
 from rft_trainer.loop import Run
 from rft_trainer.monitors.progress import Events
-from rft_trainer.monitors.records import read_rollouts
 from rft_trainer.monitors.report import Reporter
 from rft_trainer.runtime import machine
 from tests.trainer.grader_service import Answer, Asked, Service, serving
@@ -88,15 +88,17 @@ def test_a_run_with_every_kind_of_grader_reports_each_mean_and_counts_each_error
     rollouts = [
         rollout for file in (tmp_path / "rollouts").glob("step-*.zst") for rollout in read_rollouts(file)
     ]
-    counted = Counter(name for rollout in rollouts for name in rollout["errors"])
-    usage = run.snapshot().usage
+    counted = Counter(name for rollout in rollouts for name in rollout.errors)
+    usage = run.monitors.snapshot().usage
     assert usage is not None
     assert usage.grader_errors == counted
     for rollout in rollouts:
-        named = rollout["completion"][:1] not in {*"01234"}
-        assert rollout["graders"]["model"] == (0.5 if named else 0.0)
-        assert set(rollout["graders"]) == {grader.name for grader in asked.spec.graders}
-        assert rollout["reward"] == pytest.approx(sum(rollout["graders"].values()) / len(GRADER_KINDS))
+        named = rollout.completion[:1] not in {*"01234"}
+        assert rollout.graders["model"] == (0.5 if named else 0.0)
+        assert set(rollout.graders) == {grader.name for grader in asked.spec.graders}
+        assert rollout.reward == pytest.approx(
+            sum(filter(None, rollout.graders.values())) / len(GRADER_KINDS)
+        )
     assert counted["http"] >= STEPS
     assert 0 < counted["model"] < len(rollouts)
     assert set(counted) == {"http", "model"}

@@ -13,6 +13,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from rft_api.parameters import Training
 from rft_graders.types import Score
+from rft_run.folder import RunFolder
 from rft_run.state import RunState
 from rft_trainer.checkpoint import Checkpoints, Fence
 from rft_trainer.data import Prompt, Row
@@ -111,7 +112,11 @@ def trained(
     """The adapter before and after, as one vector each, and the gradient norms of the steps."""
     folder.mkdir(parents=True)
     settings = replace(SETTINGS, micro_batch_tokens=way.micro_batch_tokens, max_grad_norm=norm)
-    checkpoints, draw, norms = Checkpoints(folder / "checkpoints", 1, Fence(folder)), random.Random(5), []
+    checkpoints, draw, norms = (
+        Checkpoints(RunFolder(folder), 1, Fence(RunFolder(folder))),
+        random.Random(5),
+        [],
+    )
     policy, optimizer, schedule = fresh(model, dtype)
     before = flat(policy)
     for step, batch in enumerate(recorded(STEPS), start=1):

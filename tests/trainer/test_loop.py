@@ -52,7 +52,7 @@ def test_a_deterministic_run_that_was_preempted_ends_as_one_that_was_not(
         with pytest.raises(Preempted):
             run(config(character_model, tmp_path / "cut", deterministic=True), lambda: asked)
     resumed = run(config(character_model, tmp_path / "cut", deterministic=True))
-    assert resumed.status.resumed_from_step == 1
+    assert resumed.monitors.status.resumed_from_step == 1
     assert trajectory(tmp_path / "cut") == trajectory(tmp_path / "whole")
     weights = "adapter/adapter_model.safetensors"
     assert (tmp_path / "cut" / weights).read_bytes() == (tmp_path / "whole" / weights).read_bytes()
@@ -66,7 +66,7 @@ def test_a_finished_run_leaves_an_adapter_that_peft_loads_and_a_paired_evaluatio
     PeftModel.from_pretrained(
         AutoModelForCausalLM.from_pretrained(character_model), str(tmp_path / "run" / "adapter")
     )
-    snapshot = finished.snapshot()
+    snapshot = finished.monitors.snapshot()
     assert snapshot.progress.stage == "finished"
     assert snapshot.evaluation is not None
     assert snapshot.evaluation.reward is not None
@@ -82,9 +82,9 @@ def test_the_gpus_time_is_that_of_the_steps_and_the_evaluations(
 ) -> None:
     asked = config(character_model, tmp_path / "run").model_copy(update={"gpus": 2})
     finished = run(asked)
-    assert finished.metrics is not None
-    steps = 2 * sum(row["stepSeconds"] for row in finished.metrics.rows)
-    usage = finished.snapshot().usage
+    assert finished.monitors.records
+    steps = 2 * sum(record.step_seconds or 0.0 for record in finished.monitors.records)
+    usage = finished.monitors.snapshot().usage
     assert usage is not None
     assert usage.gpu_seconds > steps
     assert usage.expected_gpu_hours == usage.gpu_seconds / 3600
@@ -102,4 +102,4 @@ def test_stop_rules_that_change_while_the_run_goes_on_are_followed(
     finally:
         server.close()
     assert ended.state.step == 1
-    assert ended.status.total_steps == 1
+    assert ended.monitors.status.total_steps == 1

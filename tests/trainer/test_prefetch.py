@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from rft_cli.commands.samples import read_rollouts
 from rft_run.errors import Preempted, SamplerError
+from rft_run.rollouts import read_rollouts
 from rft_trainer import loop, setup
 from rft_trainer.engines import start_engine
 from rft_trainer.learn.update import update
@@ -80,7 +80,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[Watched]:
 def lines(folder: Path) -> list[list[int]]:
     """The rows of each step, in their order."""
     paths = sorted((folder / "rollouts").glob("step-*.zst"))
-    return [list(dict.fromkeys(one["line"] for one in read_rollouts(path))) for path in paths]
+    return [list(dict.fromkeys(one.line for one in read_rollouts(path))) for path in paths]
 
 
 def test_each_batch_is_sampled_while_the_one_before_is_trained_on(
@@ -127,7 +127,7 @@ def test_a_run_that_is_preempted_while_it_samples_ahead_goes_on_behind_the_last_
         run(asked, once_ahead)
     assert threading.active_count() < 20
     resumed = run(asked)
-    assert resumed.status.resumed_from_step in (0, 1)
+    assert resumed.monitors.status.resumed_from_step in (0, 1)
     assert [row["step"] for row in _metrics(tmp_path / "cut")] == [1, 2, 3]
 
 

@@ -8,10 +8,11 @@ import pytest
 
 from rft_graders.types import Score, ScoredBatch
 from rft_run.errors import ConfigurationError
+from rft_run.folder import RunFolder
 from rft_trainer.data import Prompt, Row
-from rft_trainer.preflight import FILE, findings
+from rft_trainer.preflight import findings
 from rft_trainer.rollout.engine import Generated
-from rft_trainer.rollout.groups import Rollout, SampledBatch, _group
+from rft_trainer.rollout.groups import Rollout, SampledBatch, group_of
 from rft_trainer.runtime import machine
 from tests.trainer.loop_support import config, run
 
@@ -29,7 +30,7 @@ def batch(rewards: Sequence[Sequence[float | None]], *, cut: bool = False, error
             )
             for reward in group
         )
-        groups.append(_group(PROMPT, rollouts, "std"))
+        groups.append(group_of(PROMPT, rollouts, "std"))
         scores += [rollout.score for rollout in rollouts]
     return SampledBatch(groups, ScoredBatch(scores), 1.0, 1.0)
 
@@ -93,8 +94,8 @@ def test_required_it_ends_the_run_before_a_step_and_again_on_the_next_attempt(
 def test_by_default_it_warns_in_the_status_and_off_is_off(character_model: Path, tmp_path: Path) -> None:
     warned = run(never(tmp_path / "warn", character_model, "warn"))
     assert warned.state.step == 3
-    recommendations = warned.snapshot().recommendations or []
+    recommendations = warned.monitors.snapshot().recommendations or []
     assert recommendations[0].rule == "preflight-no-variance"
     silent = run(never(tmp_path / "off", character_model, "off"))
-    assert not [r for r in silent.snapshot().recommendations or [] if r.rule.startswith("preflight")]
-    assert not (tmp_path / "off" / FILE).exists()
+    assert not [r for r in silent.monitors.snapshot().recommendations or [] if r.rule.startswith("preflight")]
+    assert not RunFolder(tmp_path / "off").preflight.exists()

@@ -1,26 +1,30 @@
 """What the status says of time and cost while a run goes on."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from rft_api.effective import effective
-from rft_api.status import RunStatus
+from rft_api.status import PhaseSeconds, RunStatus
 from rft_api.validation import parse
 from rft_run.config import JobIdentity, RunConfig
 from rft_run.state import RunState
+from rft_run.steps import StepRecord
 from rft_trainer.monitors.progress import Status
 from tests.manifests import manifest
 
 
-def row(step: int, seconds: float) -> dict[str, Any]:
-    numbers = ("loss", "entropy", "clipFraction", "truncatedFraction", "zeroVarianceFraction", "mismatchKl")
-    more = ("gradNorm", "completionTokens", "tokensPerSecond")
-    return {
-        "step": step, "reward": 0.5, "graders": {"right": 0.5}, "kl": None, "stepSeconds": seconds,
-        "phases": {"rollout": seconds}, **dict.fromkeys((*numbers, *more), 1.0),
-    }  # fmt: skip
+def record(step: int, seconds: float) -> StepRecord:
+    return StepRecord(
+        step=step,
+        reward=0.5,
+        graders={"right": 0.5},
+        kl=None,
+        step_seconds=seconds,
+        phases=PhaseSeconds(rollout=seconds),
+        loss=1.0,
+        tokens_per_second=1.0,
+    )
 
 
 def status(folder: Path, gpus: int, price: float | None) -> Status:
@@ -41,7 +45,7 @@ def status(folder: Path, gpus: int, price: float | None) -> Status:
 
 def after(told: Status, step: int, seconds: float, gpus: int = 2) -> RunStatus:
     state = RunState(step=step, gpu_seconds=gpus * step * seconds)
-    return told.snapshot(state, [row(number, seconds) for number in range(1, step + 1)])
+    return told.snapshot(state, [record(number, seconds) for number in range(1, step + 1)])
 
 
 def test_the_total_of_hours_and_cost_follows_from_the_speed_so_far(tmp_path: Path) -> None:

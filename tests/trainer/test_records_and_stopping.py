@@ -8,8 +8,10 @@ import pytest
 
 from rft_api.conditions import Reason
 from rft_api.lifecycle import Stop
+from rft_run.folder import RunFolder
 from rft_run.state import RunState
-from rft_trainer.monitors.records import MetricsFile
+from rft_run.steps import StepRecord
+from rft_trainer.monitors.records import StepsFile
 from rft_trainer.stopping import stop_reason
 
 NOW = datetime(2027, 1, 31, 18, tzinfo=UTC)
@@ -17,14 +19,14 @@ NOW = datetime(2027, 1, 31, 18, tzinfo=UTC)
 
 def test_metrics_are_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    first = MetricsFile(path, 0)
+    first = StepsFile(RunFolder(tmp_path), 0)
     for step in (1, 2, 3):
-        first.append({"step": step})
+        first.append(StepRecord(step=step))
     with path.open("a") as file:
         file.write('{"step": 4, "rew')  # killed while writing
-    resumed = MetricsFile(path, 2)
-    assert [row["step"] for row in resumed.rows] == [1, 2]
-    resumed.append({"step": 3, "new": True})
+    resumed = StepsFile(RunFolder(tmp_path), 2)
+    assert [record.step for record in resumed.records] == [1, 2]
+    resumed.append(StepRecord.model_validate({"step": 3, "new": True}))
     assert path.read_text() == '{"step":1}\n{"step":2}\n{"step":3,"new":true}\n'
 
 

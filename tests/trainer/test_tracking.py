@@ -18,6 +18,7 @@ from rft_api.validation import parse
 from rft_run.config import JobIdentity, RunConfig
 from rft_run.errors import ConfigurationError
 from rft_run.report import Ending
+from rft_run.steps import StepRecord
 from rft_trainer.attempt import attempt as run_attempt
 from rft_trainer.evaluate import RowScores
 from rft_trainer.monitors.tracking import trackers as module
@@ -66,11 +67,11 @@ def config(folder: Path, **tracking: Any) -> RunConfig:
     )
 
 
-def row(step: int, reward: float) -> dict[str, Any]:
-    return {
+def record(step: int, reward: float) -> StepRecord:
+    return StepRecord.model_validate({
         "step": step, "reward": reward, "graders": {"right": reward}, "kl": None, "learningRate": 1e-4,
         "stepSeconds": 2.0, "phases": {"rollout": 1.5}, "time": "2026-01-01T00:00:00Z",
-    }  # fmt: skip
+    })  # fmt: skip
 
 
 def scores(step: int, reward: float) -> RowScores:
@@ -97,12 +98,12 @@ def attempt(
 ) -> None:
     """Log one attempt: rows by step with their rewards, the base's evaluation at the very first."""
     with Trackers(asked) as trackers:
-        known = [row(step, reward) for step, reward in (before or {}).items()]
-        trackers.start(len(known), attempt=1, rows=known)
+        known = [record(step, reward) for step, reward in (before or {}).items()]
+        trackers.start(len(known), attempt=1, records=known)
         if not known:
             trackers.evaluation(scores(0, 0.1))
         for step, reward in rows.items():
-            trackers.log(row(step, reward))
+            trackers.step(record(step, reward))
         if ending is SUCCEEDED:
             trackers.evaluation(scores(max(rows), 0.5))
         trackers.finish(status(Path(asked.run_dir), max(rows), adapter), ending)
@@ -333,7 +334,7 @@ def test_without_tracking_nothing_is_started(tmp_path: Path) -> None:
 
     with Trackers(config(tmp_path), sender) as trackers:
         trackers.start(0, 1)
-        trackers.log(row(1, 0.5))
+        trackers.step(record(1, 0.5))
     assert started == []
 
 

@@ -12,11 +12,11 @@ from rft_run.errors import ConfigurationError, MemoryExhausted, TrainerError, Vo
 from rft_run.exit_codes import REASONS, ExitCode
 from rft_run.report import Ending
 from rft_trainer.loop import Run
+from rft_trainer.monitors.monitors import end_event
 from rft_trainer.monitors.progress import Events
 from rft_trainer.monitors.report import Reporter
 from rft_trainer.monitors.tracking.trackers import Trackers
-from rft_trainer.runtime import machine
-from rft_trainer.runtime import memory as limits
+from rft_trainer.runtime import machine, memory
 
 log = logging.getLogger("rft_trainer")
 
@@ -28,17 +28,16 @@ def attempt(config: RunConfig, should_stop: Callable[[], bool]) -> int:
     with Reporter(config) as reporter, ExitStack() as stack:
         run: Run | None = None
         try:
-            limits.refuse_too_little(config)
+            memory.refuse_too_little(config)
             trackers = stack.enter_context(Trackers(config))
             run = Run(config, reporter, events, should_stop, trackers)
             reason = run.train()
             ending = Ending(exit_code=ExitCode.OK, reason=reason, message=COMPLETED_BECAUSE[reason])
         except Exception as raised:
-            ending = _ending_of(limits.after_kills(raised, config, kills))
-        events.emit("end", exitCode=int(ending.exit_code), reason=ending.reason, message=ending.message)
+            ending = _ending_of(memory.after_kills(raised, config, kills))
+        events.emit(end_event(ending))
         if run is not None:
-            reporter.publish(run.snapshot(), ending=ending, force=True)
-            run.trackers.finish(run.snapshot(), ending)
+            run.monitors.ended(ending)
     return ending.exit_code
 
 

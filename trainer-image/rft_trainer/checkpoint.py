@@ -11,19 +11,18 @@ import torch
 
 from rft_run import atomic
 from rft_run.errors import Fenced, VolumeError
+from rft_run.folder import RunFolder, adapter_of, state_of, tensors_of
 from rft_run.state import RunState
 from rft_trainer import files
 from rft_trainer.learn.policy import Policy
-
-_STATE, _TENSORS = "state.json", "training.pt"
 
 
 class Fence:
     """Ownership of the run's folder: only the attempt that started last may write there."""
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, folder: RunFolder) -> None:
         """Take the folder over; earlier attempts may not write any more. Raises VolumeError."""
-        self._file = run_dir / "attempt.json"
+        self._file = folder.attempt
         self._id = uuid.uuid4().hex
         try:
             before = json.loads(self._file.read_text(encoding="utf-8"))["number"]
@@ -45,31 +44,24 @@ class Fence:
 class Checkpoints:
     """The folder of checkpoints of a run, ``step-000042`` each."""
 
-    def __init__(self, folder: Path, keep: int, fence: Fence) -> None:
-        self.folder = folder
+    def __init__(self, folder: RunFolder, keep: int, fence: Fence) -> None:
+        """``keep``: how many of the newest checkpoints stay, besides the best one."""
+        self._folder = folder
         self._keep = keep
         self._fence = fence
-        atomic.remove_leftovers(folder)
-
-    def path(self, step: int) -> Path:
-        """Return the folder of a step's checkpoint."""
-        return self.folder / f"step-{step:06d}"
-
-    def steps(self) -> list[int]:
-        """Return the steps that have a complete checkpoint, oldest first."""
-        return sorted(int(path.name.removeprefix("step-")) for path in self.folder.glob("step-*"))
+        atomic.remove_leftovers(folder.checkpoints)
 
     def save(self, state: RunState, policy: Policy, optimizer: torch.optim.Optimizer, schedule: Any) -> Path:
         """Write or update the checkpoint of ``state.step``. Raises Fenced, VolumeError."""
         self._fence.check()
-        target = self.path(state.step)
+        target = self._folder.checkpoint_of(state.step)
         if target.exists():
             # The tensors of one step never change; only an evaluation after it can change the state.
-            files.write_json(target / _STATE, state.to_json())
+            files.write_json(state_of(target), state.to_json())
             self.prune(state.best_step)
             return target
         with files.new_folder(target, self._fence.check) as unfinished:
-            policy.save_adapter(unfinished / "adapter")
+            policy.save_adapter(adapter_of(unfinished))
             torch.save(
                 {
                     "adapter": policy.adapter_state(),
@@ -79,29 +71,28 @@ class Checkpoints:
                     "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
                     "python_rng": random.getstate(),
                 },
-                unfinished / _TENSORS,
+                tensors_of(unfinished),
             )
-            (unfinished / _STATE).write_text(json.dumps(state.to_json()), encoding="utf-8")
+            state_of(unfinished).write_text(json.dumps(state.to_json()), encoding="utf-8")
         self.prune(state.best_step)
         return target
 
     def prune(self, best_step: int) -> None:
         """Remove old checkpoints; keep the newest ones, and the best one by held-out reward."""
-        for step in self.steps()[: -self._keep]:
+        for step in self._folder.steps_with_checkpoint()[: -self._keep]:
             if step != best_step:
-                shutil.rmtree(self.path(step), ignore_errors=True)
+                shutil.rmtree(self._folder.checkpoint_of(step), ignore_errors=True)
 
     def load_latest(self, policy: Policy, optimizer: torch.optim.Optimizer, schedule: Any) -> RunState | None:
         """Restore policy, optimizer and schedule from the newest checkpoint and return its state, or None."""
-        steps = self.steps()
+        steps = self._folder.steps_with_checkpoint()
         if not steps:
             return None
-        folder = self.path(steps[-1])
-        state = RunState.from_json(json.loads((folder / _STATE).read_text(encoding="utf-8")))
-        # Not weights_only, because the state of Python's RNG, a tuple, needs pickle. The file is trusted:
-        # only
-        # the trainer writes to the run's volume.
-        saved = torch.load(folder / _TENSORS, map_location="cpu", weights_only=False)
+        folder = self._folder.checkpoint_of(steps[-1])
+        state = RunState.from_json(json.loads(state_of(folder).read_text(encoding="utf-8")))
+        # Not weights_only, because the state of Python's random generator, a tuple, needs pickle. The file is
+        # trusted: only the trainer writes to the run's volume.
+        saved = torch.load(tensors_of(folder), map_location="cpu", weights_only=False)
         policy.load_adapter_state(saved["adapter"])
         optimizer.load_state_dict(saved["optimizer"])
         schedule.load_state_dict(saved["schedule"])

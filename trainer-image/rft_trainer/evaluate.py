@@ -1,20 +1,21 @@
 """Held-out evaluation, on the same rows for the base model and for every tuned policy."""
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
 
+from rft_api.base import known
 from rft_api.job import RFTJobSpec
 from rft_api.status import BestEvaluation, EvaluationResult, GraderEvaluation
 from rft_graders.scorer import Scorer
+from rft_run.folder import RunFolder
+from rft_run.state import RunState
 from rft_trainer import files
 from rft_trainer.bootstrap import paired_bootstrap
 from rft_trainer.data import Prompt
-from rft_trainer.monitors.progress import known
-from rft_trainer.rollout.engine import Request, RolloutEngine, SamplingParameters, rollout_seed
-from rft_trainer.rollout.groups import Rollout, complete_and_score
+from rft_trainer.rollout.engine import RolloutEngine, SamplingParameters
+from rft_trainer.rollout.groups import Rollout, grade_items, rollout_requests
 
 REWARD = "reward"
 """Key of the total reward in a mapping whose other keys are graders' names."""
@@ -36,14 +37,17 @@ class RowScores:
         """Mean reward over the graded rows."""
         return _mean(self.reward) or 0.0
 
-    def save(self, folder: Path) -> None:
-        """Write ``step-000042.json``."""
-        files.write_json(folder / f"step-{self.step:06d}.json", asdict(self))
+    def save(self, folder: RunFolder) -> None:
+        """Write the file of the step. Raises VolumeError."""
+        files.write_json(folder.evaluation_of(self.step), asdict(self))
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "RowScores":
-        """Read scores from the JSON object that ``save`` wrote."""
-        return cls(**value)
+    def read(cls, folder: RunFolder, step: int) -> "RowScores | None":
+        """Return the scores of a step that were saved; None where there are none."""
+        try:
+            return cls(**json.loads(folder.evaluation_of(step).read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
 
 
 def evaluate(
@@ -72,15 +76,11 @@ def evaluate(
             sampling.max_tokens,
             tuple(sampling.stop or ()),
         )
-    repeated = [prompt for prompt in prompts for _ in range(samples)]
     # The seeds do not depend on the step, so differences between evaluations come from the policies alone.
-    requests = [
-        Request(
-            prompt.token_ids, rollout_seed(seed, "held-out", prompt.row.line, index % samples), parameters
-        )
-        for index, prompt in enumerate(repeated)
-    ]
-    rollouts, _, _, _ = complete_and_score(repeated, requests, engine, scorer, should_stop)
+    requests = rollout_requests(prompts, samples, parameters, seed, "held-out")
+    completions = engine.generate(requests, should_stop)
+    scores = scorer.score(grade_items(prompts, completions), should_stop)
+    rollouts = [Rollout(completion, score) for completion, score in zip(completions, scores, strict=True)]
     by_row = [rollouts[start : start + samples] for start in range(0, len(rollouts), samples)]
     return RowScores(
         step=step,
@@ -120,6 +120,20 @@ def compare(
         **known(best=chosen),
         selected=selected,
     )
+
+
+def is_best(state: RunState, reward: float) -> bool:
+    """Return whether a held-out reward is the highest of all trained policies so far."""
+    return state.step > 0 and (state.best_reward is None or reward > state.best_reward)
+
+
+def comparison(
+    folder: RunFolder, state: RunState, base: RowScores, tuned: RowScores | None, seed: int
+) -> EvaluationResult:
+    """Compare the base, the tuned and the best policy, whose scores are read from the folder."""
+    best = RowScores.read(folder, state.best_step) if state.best_step else None
+    tuned_policies = [step for step in folder.evaluated_steps() if step > 0]
+    return compare(base, tuned, seed, best, selected=len(tuned_policies) > 1)
 
 
 def _side_by_side(

@@ -1,45 +1,43 @@
-"""The training loop, from the first evaluation to the last.
+"""The training loop: one attempt at a run, from the first evaluation to the last.
 
-Each batch has one optimizer step, so the policy ratio (new over old policy) is 1 when its gradient is taken.
-The batch was sampled by the current policy, or by the one before it where generation overlaps training
-(``lookahead``).
+``_train``, ``_step`` and ``_sample`` are the algorithm. A batch has one optimizer step, so the ratio of new to
+old policy is 1 when its gradient is taken. It was sampled by the current policy, or by the one before it where
+generation overlaps training (``rollout.prefetch``).
 """
 
-import json
-import logging
 import shutil
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
 from rft_api.conditions import Reason
 from rft_api.lifecycle import Stop
-from rft_api.status import RunStatus
+from rft_api.status import PhaseSeconds
 from rft_planner.steps import first_expectation
 from rft_run.config import RunConfig
 from rft_run.errors import ConfigurationError, DataError, Preempted, UserCodeError
+from rft_run.folder import RunFolder
 from rft_run.state import RunState
 from rft_trainer import files, preflight
+from rft_trainer.accounting import count_batch
 from rft_trainer.checkpoint import Fence
-from rft_trainer.data import Prompt, batching, opening
+from rft_trainer.data import Prompt
 from rft_trainer.data.source import discard
 from rft_trainer.data.training import Batch
-from rft_trainer.evaluate import RowScores, compare, evaluate
+from rft_trainer.evaluate import RowScores, comparison, evaluate, is_best
 from rft_trainer.learn.update import update
-from rft_trainer.monitors.metrics import metrics_row
-from rft_trainer.monitors.progress import Events, Stage, Status
-from rft_trainer.monitors.records import MetricsFile, clean, save_rollouts
+from rft_trainer.monitors.metrics import step_record
+from rft_trainer.monitors.monitors import Monitors
+from rft_trainer.monitors.progress import Events
 from rft_trainer.monitors.report import Reporter
 from rft_trainer.monitors.tracking.trackers import Trackers
-from rft_trainer.rollout.groups import SampledBatch, sample_batch
-from rft_trainer.rollout.prefetch import Lookahead
+from rft_trainer.publish import publish_adapter
+from rft_trainer.rollout.groups import SampledBatch, form_groups, grade_items, rollout_requests
+from rft_trainer.rollout.prefetch import Prefetch
 from rft_trainer.setup import Parts, prepare
 from rft_trainer.stopping import stop_reason
-
-log = logging.getLogger(__name__)
 
 
 class Run:
@@ -57,27 +55,25 @@ class Run:
         self.config = config
         self.spec = config.spec
         self.seed = config.effective.seed
-        self.folder = Path(config.run_dir)
+        self.folder = RunFolder(Path(config.run_dir))
         self.reporter = reporter
-        self.events = events
         self.should_stop = should_stop
-        self.trackers = trackers or Trackers()
         self.fence = Fence(self.folder)
-        self.status = Status(config, self.fence.number)
         self.state = RunState(expected_completion=first_expectation(config.spec.sampling.max_tokens))
-        self.metrics: MetricsFile | None = None
+        self.monitors = Monitors(
+            config, reporter, events, trackers or Trackers(), lambda: self.state, self.fence.number
+        )
 
     def train(self) -> str:
-        """Run to the end and return the reason of completion. Raises the errors of ``errors``."""
-        self._enter("preparing")
+        """Run to the end and return the reason of completion. Raises the errors of ``rft_run.errors``."""
+        self.monitors.stage("preparing")
         with ExitStack() as stack:
             parts = prepare(self.config, self.fence, stack, self.should_stop)
             self._resume(parts)
-            self.trackers.start(self.state.step, self.fence.number, self.metrics.rows if self.metrics else ())
             try:
                 self._preflight(parts)
                 base = self._evaluate_base(parts)
-                reason = self._steps(parts)
+                reason = self._train(parts)
                 self._evaluate_tuned(parts, base)
             except Preempted:
                 # Never raised while the state changes: it is that of the last complete step.
@@ -86,85 +82,79 @@ class Run:
             self._finish(parts)
         return reason
 
-    def _steps(self, parts: Parts) -> str:
-        """Train until the last epoch ends or a stop rule applies; return the reason."""
-        self._enter("training")
+    # --- the algorithm ----------------------------------------------------------------------------
+
+    def _train(self, parts: Parts) -> str:
+        """Make steps until the last epoch ends or a stop rule applies; return the reason."""
+        self.monitors.stage("training")
         heldout_reward: float | None = None
-        with Lookahead() as ahead:
+        with Prefetch() as prefetch:
             while True:
                 reason = stop_reason(self._stop(), self.state, heldout_reward, datetime.now(UTC))
                 if reason is not None:
                     return reason
-                begun = ahead.take()
-                laid_out = begun.laid_out if begun is not None else self._next_batch(parts)
-                if not laid_out.prompts:
+                batch = prefetch.batch or self._next_batch(parts)
+                if not batch.prompts:
                     return Reason.COMPLETED
-                self._step(parts, laid_out, begun.sampled if begun is not None else None, ahead)
+                self._step(parts, batch, prefetch)
                 heldout_reward = self._evaluate_if_due(parts)
                 if self.state.step % self.spec.checkpoint.every_steps == 0:
                     self._save(parts)
 
-    def _step(
-        self, parts: Parts, laid_out: Batch, begun: Future[SampledBatch] | None, ahead: Lookahead
-    ) -> None:
-        """Sample, grade, update, publish: one batch, one optimizer step."""
+    def _step(self, parts: Parts, batch: Batch, prefetch: Prefetch) -> None:
+        """Sample the batch's rollouts, update the policy with them, and publish it to the sampler."""
         started = time.monotonic()
         step = self.state.step + 1
-        batch = begun.result() if begun is not None else self._sample(parts, laid_out.prompts, step)
-        if batch.scores.mostly_errors:
-            self._save(parts)
-            raise UserCodeError(f"more than half of step {step} could not be graded: {_first(batch)}")
+        sampled = prefetch.take() or self._sample(parts, batch.prompts, step)
+        self._refuse_failing_graders(parts, sampled, step)
+        self._prefetch(parts, batch, prefetch)
 
-        self._look_ahead(parts, laid_out, ahead)
         update_started = time.monotonic()
         rate = parts.schedule.set(step, self._total_steps(parts))
-        kept = [group for group in batch.groups if not group.dropped]
-        result = update(parts.policy, parts.optimizer, kept, parts.update, self.should_stop, parts.followers)
-        self._advance(batch, laid_out)
+        result = update(
+            parts.policy, parts.optimizer, sampled.kept, parts.update, self.should_stop, parts.followers
+        )
+        self._count(batch, sampled)
         updated = time.monotonic()
-        ahead.settle()
+
+        prefetch.wait()
         publish_started = time.monotonic()
         self.fence.check()
         if result.moved:
-            self._publish_adapter(parts)
+            self._publish(parts)
         ended = time.monotonic()
 
         self.state.gpu_seconds += self.config.gpus * (ended - started)
-        seconds = {
-            "rollout": batch.rollout_seconds,
-            "grade": batch.grade_seconds,
-            "update": updated - update_started,
-            "publish": ended - publish_started,
-        }
-        row = metrics_row(self.state, batch, result, rate, seconds, ended - started, self.fence.number)
-        assert self.metrics is not None
-        self.fence.check()  # a newer attempt may have started during a long publish
-        self.metrics.append(row)
-        save_rollouts(self.folder / "rollouts", step, batch.groups)
-        self.trackers.log(row)
-        self.status.total_steps = self._total_steps(parts)
-        self.status.total_steps_estimated = not self._is_last(parts)
-        snapshot = self._report(parts)
-        self.events.emit(
-            "step",
-            totalSteps=snapshot.progress.total_steps,
-            totalStepsEstimated=snapshot.progress.total_steps_estimated,
-            etaSeconds=snapshot.progress.eta_seconds,
-            **row,
+        phases = PhaseSeconds(
+            rollout=sampled.rollout_seconds,
+            grade=sampled.grade_seconds,
+            update=updated - update_started,
+            publish=ended - publish_started,
         )
+        self._estimate(parts)
+        self.fence.check()  # a newer attempt may have started during a long publish
+        record = step_record(self.state, sampled, result, rate, phases, ended - started, self.fence.number)
+        self.monitors.step(record, sampled.groups)
 
-    def _look_ahead(self, parts: Parts, laid_out: Batch, ahead: Lookahead) -> None:
-        """Start sampling the batch after ``laid_out``, if there is one and generation overlaps training."""
-        stop, step = self._stop(), self.state.step + 2
-        is_last = stop is not None and stop.max_steps is not None and step > stop.max_steps
-        if is_last or not parts.overlaps:
-            return
-        try:
-            following = parts.train.batch(laid_out.after, *self._room())
-        except DataError:
-            return  # raised again when the batch is needed, so that the current step is still finished
-        if following.prompts:
-            ahead.begin(following, lambda: self._sample(parts, following.prompts, step))
+    def _sample(self, parts: Parts, prompts: list[Prompt], step: int) -> SampledBatch:
+        """Return rollouts of each prompt, their rewards, and their advantages in the group of the prompt."""
+        started = time.monotonic()
+        requests = rollout_requests(prompts, self.spec.sampling.num_rollouts, parts.sampling, self.seed, step)
+        completions = parts.engine.generate(requests, self.should_stop)
+        generated = time.monotonic()
+        scores = parts.scorer.score(grade_items(prompts, completions), self.should_stop)
+        graded = time.monotonic()
+        groups = form_groups(prompts, completions, scores, parts.update.loss.shape.normalization)
+        return SampledBatch(groups, scores, generated - started, graded - generated)
+
+    def _publish(self, parts: Parts) -> None:
+        """Sample from the current policy from now on."""
+        self.state.adapter_version += 1
+        version = self.state.adapter_version
+        publish_adapter(parts.policy, parts.engine, self.folder, version, self.fence.check)
+        self.monitors.status.samplers_restarted = parts.engine.restarts
+
+    # --- batches ----------------------------------------------------------------------------------
 
     def _next_batch(self, parts: Parts) -> Batch:
         """Return the next batch, empty after the last epoch. Raises DataError for broken rows."""
@@ -174,37 +164,40 @@ class Run:
             self._save(parts)
             raise
 
+    def _prefetch(self, parts: Parts, batch: Batch, prefetch: Prefetch) -> None:
+        """Start sampling the batch after ``batch``, if there is one and generation overlaps training."""
+        stop, step = self._stop(), self.state.step + 2
+        is_last = stop is not None and stop.max_steps is not None and step > stop.max_steps
+        if is_last or not parts.overlaps:
+            return
+        try:
+            following = parts.train.batch(batch.after, *self._room())
+        except DataError:
+            return  # raised again when the batch is needed, so that the current step is still finished
+        if following.prompts:
+            prefetch.begin(following, lambda: self._sample(parts, following.prompts, step))
+
+    def _refuse_failing_graders(self, parts: Parts, sampled: SampledBatch, step: int) -> None:
+        """Raise UserCodeError when more than half of a batch could not be graded."""
+        if sampled.scores.mostly_errors:
+            self._save(parts)
+            said = "; ".join(f"{name}: {text}" for name, text in sampled.scores.first_errors.items())
+            raise UserCodeError(f"more than half of step {step} could not be graded: {said}")
+
+    def _count(self, batch: Batch, sampled: SampledBatch) -> None:
+        """Update the state after a batch was trained."""
+        count_batch(self.state, batch, sampled)
+        self.monitors.status.dropped_prompts += batch.dropped
+
     def _room(self) -> tuple[int, int, float, int]:
         """Return epochs, rollouts per prompt, expected completion length in tokens, and tokens per step."""
         training = self.spec.training
         rollouts = self.spec.sampling.num_rollouts
         return training.epochs, rollouts, self.state.expected_completion, training.batch_size_tokens
 
-    def _advance(self, batch: SampledBatch, laid_out: Batch) -> None:
-        """Update the state after a batch was trained."""
-        state = self.state
-        accepted = [rollout for group in batch.groups for rollout in group.accepted]
-        lengths = [len(rollout.generated.token_ids) for rollout in accepted]
-        state.position = laid_out.after
-        state.dropped_prompts += laid_out.dropped
-        self.status.dropped_prompts += laid_out.dropped
-        state.step += 1
-        state.expected_completion = batching.next_expectation(state.expected_completion, lengths)
-        state.prompt_tokens += sum(len(g.accepted) * len(g.prompt.token_ids) for g in batch.groups)
-        state.completion_tokens += sum(lengths)
-        state.dropped_groups += sum(group.dropped for group in batch.groups)
-        for name, count in batch.scores.error_counts.items():
-            state.grader_errors[name] = state.grader_errors.get(name, 0) + count
-
-    def _publish_adapter(self, parts: Parts) -> None:
-        """Save the adapter as a new version, sample from it, and remove all but the last two versions."""
-        self.state.adapter_version += 1
-        adapters = self.folder / "adapters"
-        version = parts.policy.save_version(adapters, self.state.adapter_version, self.fence.check)
-        parts.engine.use_adapter(version)
-        self.status.samplers_restarted = parts.engine.restarts
-        for old in sorted(adapters.glob("v*"))[:-2]:
-            shutil.rmtree(old, ignore_errors=True)
+    def _stop(self) -> Stop | None:
+        """Return ``spec.stop``: as the operator sent it last, else as the run was started with."""
+        return self.reporter.stop if self.reporter.stop is not None else self.spec.stop
 
     def _total_steps(self, parts: Parts) -> int:
         """Return the total number of steps, estimated from the completion lengths so far."""
@@ -213,19 +206,18 @@ class Run:
         limit = stop.max_steps if stop is not None else None
         return total if limit is None else min(total, max(limit, self.state.step))
 
-    def _stop(self) -> Stop | None:
-        """Return ``spec.stop``: as the operator sent it last, else as the run was started with."""
-        return self.reporter.stop if self.reporter.stop is not None else self.spec.stop
+    def _estimate(self, parts: Parts) -> None:
+        """Write the total number of steps into the status, and whether it is still an estimate."""
+        total = self._total_steps(parts)
+        self.monitors.status.total_steps = total
+        self.monitors.status.total_steps_estimated = total != self.state.step
 
-    def _is_last(self, parts: Parts) -> bool:
-        """Whether no step is left, by the current estimate."""
-        return self._total_steps(parts) == self.state.step
+    # --- before the first step, and held-out evaluation -------------------------------------------
 
     def _preflight(self, parts: Parts) -> None:
         """Check the rewards of a few prompts, once per run. Raises ConfigurationError under ``require``."""
         if self.spec.model.adapter is not None and self._saved_evaluation(0) is None:
-            version = parts.policy.save_version(self.folder / "adapters", 0, self.fence.check)
-            parts.engine.use_adapter(version)
+            publish_adapter(parts.policy, parts.engine, self.folder, 0, self.fence.check)
         if self.spec.preflight == "off":
             return
         found = preflight.saved(self.folder)
@@ -233,157 +225,110 @@ class Run:
             found = preflight.findings(self._sample(parts, parts.train.first(preflight.PROMPTS), 0))
             self.fence.check()
             preflight.save(self.folder, found)
-        self.status.preflight = found
-        for finding in found:
-            log.warning("preflight: %s: %s", finding.parameter, finding.message)
+        self.monitors.status.preflight = found
+        preflight.warn(found)
         if found and self.spec.preflight == "require":
             raise ConfigurationError("; ".join(f"{entry.parameter}: {entry.message}" for entry in found))
 
-    def _sample(self, parts: Parts, prompts: list[Prompt], step: int) -> SampledBatch:
-        """Sample and grade a batch with the sampling parameters of training."""
-        return sample_batch(
-            prompts,
-            self.spec.sampling.num_rollouts,
-            parts.sampling,
-            parts.update.loss.shape.normalization,
-            self.seed,
-            step,
-            parts.engine,
-            parts.scorer,
-            self.should_stop,
-        )
-
-    # --- evaluation -------------------------------------------------------------------------------
-
     def _evaluate_base(self, parts: Parts) -> RowScores:
         """Evaluate the starting policy, once per run."""
-        saved = self._saved_evaluation(0)
-        if saved is None:
-            self._enter("evaluatingBase")
-            saved = self._evaluate(parts, 0)
-        self.status.evaluation = compare(saved, None, self.seed)
+        base = self._saved_evaluation(0)
+        if base is None:
+            self.monitors.stage("evaluatingBase")
+            base = self._evaluate(parts)
+        self.monitors.status.evaluation = comparison(self.folder, self.state, base, None, self.seed)
         if self.state.adapter_version > 0:
-            self._publish_adapter(parts)
+            self._publish(parts)
         self._report(parts)
-        return saved
+        return base
 
     def _evaluate_if_due(self, parts: Parts) -> float | None:
         """Evaluate every ``evaluation.everySteps`` steps; return the mean held-out reward, else None."""
         every = self.spec.evaluation.every_steps
         if every is None or self.state.step % every:
             return None
-        scores = self._evaluate(parts, self.state.step)
-        if not self._is_best(parts, scores):
+        scores = self._evaluate(parts)
+        if not self._keep_best(parts, scores):
             self.state.evaluations_without_best += 1
         base = self._saved_evaluation(0)
         assert base is not None
-        self._compare(base, scores)
+        self.monitors.status.evaluation = comparison(self.folder, self.state, base, scores, self.seed)
         self._report(parts)
         return scores.mean_reward
 
     def _evaluate_tuned(self, parts: Parts, base: RowScores) -> None:
         """Evaluate the final policy on the same rows as the base."""
         self._save(parts)
-        self._enter("evaluatingTuned")
-        tuned = self._saved_evaluation(self.state.step) or self._evaluate(parts, self.state.step)
-        self._is_best(parts, tuned)
-        self._compare(base, tuned)
+        self.monitors.stage("evaluatingTuned")
+        tuned = self._saved_evaluation(self.state.step) or self._evaluate(parts)
+        self._keep_best(parts, tuned)
+        self.monitors.status.evaluation = comparison(self.folder, self.state, base, tuned, self.seed)
 
-    def _is_best(self, parts: Parts, scores: RowScores) -> bool:
-        """Return whether the held-out reward is the highest so far; if so, save the checkpoint as best."""
-        state = self.state
-        if state.step == 0 or (state.best_reward is not None and scores.mean_reward <= state.best_reward):
-            return False
-        state.best_reward, state.best_step = scores.mean_reward, state.step
-        state.evaluations_without_best = 0
-        self._save(parts)
-        return True
-
-    def _compare(self, base: RowScores, tuned: RowScores) -> None:
-        """Write the comparison of base, tuned and best policy into the status."""
-        best = self._saved_evaluation(self.state.best_step) if self.state.best_step else None
-        several = len(list((self.folder / "evaluation").glob("step-*.json"))) > 2  # one of them is the base's
-        self.status.evaluation = compare(base, tuned, self.seed, best, selected=several)
-
-    def _evaluate(self, parts: Parts, step: int) -> RowScores:
+    def _evaluate(self, parts: Parts) -> RowScores:
+        """Evaluate the current policy."""
         started = time.monotonic()
+        step = self.state.step
         scores = evaluate(
             parts.heldout, self.spec, self.seed, step, parts.engine, parts.scorer, self.should_stop
         )
         self.state.gpu_seconds += self.config.gpus * (time.monotonic() - started)
         self.fence.check()
-        scores.save(self.folder / "evaluation")
-        self.trackers.evaluation(scores)
-        self.events.emit("evaluation", step=step, reward=scores.mean_reward, rows=len(scores.lines))
+        self.monitors.evaluation(scores)
         return scores
 
     def _saved_evaluation(self, step: int) -> RowScores | None:
-        """Read the evaluation of a step that an earlier attempt saved; None where there is none."""
-        path = self.folder / "evaluation" / f"step-{step:06d}.json"
-        try:
-            return RowScores.from_json(json.loads(path.read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            return None
+        """Return the evaluation of a step that was saved, by this attempt or an earlier one, else None."""
+        return RowScores.read(self.folder, step)
 
-    # --- state ------------------------------------------------------------------------------------
+    def _keep_best(self, parts: Parts, scores: RowScores) -> bool:
+        """Return whether the held-out reward is the highest so far; if so, save the checkpoint as best."""
+        if not is_best(self.state, scores.mean_reward):
+            return False
+        self.state.best_reward, self.state.best_step = scores.mean_reward, self.state.step
+        self.state.evaluations_without_best = 0
+        self._save(parts)
+        return True
+
+    # --- the run's folder and status --------------------------------------------------------------
 
     def _resume(self, parts: Parts) -> None:
         """Restore the newest checkpoint, where there is one."""
         state = parts.checkpoints.load_latest(parts.policy, parts.optimizer, parts.schedule)
         if state is not None:
             self.state = state
-            self.events.emit("resumed", step=state.step)
-            self._name_checkpoints(parts, parts.checkpoints.path(state.step))
-        self.status.resumed_from_step = self.state.step
-        self.status.dropped_prompts = parts.dropped_prompts + self.state.dropped_prompts
+            self._name_checkpoints(self.folder.checkpoint_of(state.step))
+        self.monitors.status.dropped_prompts = parts.dropped_prompts + self.state.dropped_prompts
         self.fence.check()  # the load took long; what a newer attempt has written must not be removed
-        self.metrics = MetricsFile(self.folder / "metrics.jsonl", self.state.step)
-        clean(self.folder, self.state.step)
-        self.status.total_steps = self._total_steps(parts)
+        self.monitors.started()
+        self.monitors.status.total_steps = self._total_steps(parts)
 
     def _save(self, parts: Parts) -> None:
         """Write a checkpoint of the last complete step."""
         if self.state.step == 0:
             return  # nothing is trained yet, so a new start gives the same result
-        path = parts.checkpoints.save(self.state, parts.policy, parts.optimizer, parts.schedule)
-        self._name_checkpoints(parts, path)
+        self._name_checkpoints(
+            parts.checkpoints.save(self.state, parts.policy, parts.optimizer, parts.schedule)
+        )
 
-    def _name_checkpoints(self, parts: Parts, newest: Path) -> None:
+    def _name_checkpoints(self, newest: Path) -> None:
         """Write the paths of the newest and the best checkpoint into the status."""
         named = {"checkpoint": str(newest)}
         if self.state.best_step:
-            named["best_checkpoint"] = str(parts.checkpoints.path(self.state.best_step))
-        self.status.output = self.status.output.model_copy(update=named)
+            named["best_checkpoint"] = str(self.folder.checkpoint_of(self.state.best_step))
+        self.monitors.status.add_output(**named)
 
     def _finish(self, parts: Parts) -> None:
-        """Write the final adapter to ``adapter/`` in the run's folder."""
+        """Write the final adapter into the run's folder."""
         self.fence.check()
-        target = self.folder / "adapter"
-        shutil.rmtree(target, ignore_errors=True)
-        with files.new_folder(target, self.fence.check) as unfinished:
+        shutil.rmtree(self.folder.adapter, ignore_errors=True)
+        with files.new_folder(self.folder.adapter, self.fence.check) as unfinished:
             parts.policy.save_adapter(unfinished)
-        self.status.output = self.status.output.model_copy(update={"adapter": str(target)})
-        discard(self.folder / opening.FOLDER)
-        self.status.total_steps = self.state.step
-        self.status.total_steps_estimated = False
-        self._enter("finished")
+        self.monitors.status.add_output(adapter=str(self.folder.adapter))
+        discard(self.folder.data)
+        self.monitors.status.total_steps = self.state.step
+        self.monitors.status.total_steps_estimated = False
+        self.monitors.stage("finished")
 
-    def _enter(self, stage: Stage) -> None:
-        self.status.stage = stage
-        self.events.emit("stage", stage=stage)
-        self.reporter.publish(self.snapshot(), force=True)
-
-    def _report(self, parts: Parts) -> RunStatus:
-        self.status.samplers_restarted = parts.engine.restarts
-        snapshot = self.snapshot()
-        self.reporter.publish(snapshot)
-        return snapshot
-
-    def snapshot(self) -> RunStatus:
-        """Return the current status of the run."""
-        return self.status.snapshot(self.state, self.metrics.rows if self.metrics else [])
-
-
-def _first(batch: SampledBatch) -> str:
-    """Return the first error message of each grader."""
-    return "; ".join(f"{name}: {message}" for name, message in batch.scores.first_errors.items())
+    def _report(self, parts: Parts) -> None:
+        self.monitors.status.samplers_restarted = parts.engine.restarts
+        self.monitors.report()

@@ -5,16 +5,18 @@ Each check is a pure function from the sampled batch to a finding; ``CHECKS`` is
 """
 
 import json
+import logging
 from collections.abc import Callable
-from pathlib import Path
 
 from rft_api.status import Recommendation
+from rft_run.folder import RunFolder
 from rft_trainer import files
 from rft_trainer.rollout.advantages import zero_variance
 from rft_trainer.rollout.groups import SampledBatch, reward
 
+log = logging.getLogger(__name__)
+
 PROMPTS = 16
-FILE = "preflight.json"
 _SHOWN = 200
 
 Check = Callable[[SampledBatch], Recommendation | None]
@@ -95,18 +97,24 @@ def findings(batch: SampledBatch) -> list[Recommendation]:
     return [found for check in CHECKS if (found := check(batch)) is not None]
 
 
-def saved(folder: Path) -> list[Recommendation] | None:
+def saved(folder: RunFolder) -> list[Recommendation] | None:
     """Return the findings that an earlier attempt saved; ``None`` where there are none saved."""
     try:
-        found = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        found = json.loads(folder.preflight.read_text(encoding="utf-8"))
         return [Recommendation.model_validate(entry) for entry in found["findings"]]
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def save(folder: Path, found: list[Recommendation]) -> None:
+def save(folder: RunFolder, found: list[Recommendation]) -> None:
     """Save the findings for later attempts. Raises VolumeError."""
-    files.write_json(folder / FILE, {"findings": [entry.dump() for entry in found]})
+    files.write_json(folder.preflight, {"findings": [entry.dump() for entry in found]})
+
+
+def warn(found: list[Recommendation]) -> None:
+    """Log the findings."""
+    for finding in found:
+        log.warning("preflight: %s: %s", finding.parameter, finding.message)
 
 
 def _finding(rule: str, parameter: str, message: str) -> Recommendation:

@@ -18,6 +18,7 @@ from rft_planner.overlap import overlaps
 from rft_planner.shapes import Shape, estimated
 from rft_run.config import RunConfig
 from rft_run.errors import ConfigurationError, ModelError
+from rft_run.folder import RunFolder
 from rft_trainer.checkpoint import Checkpoints, Fence
 from rft_trainer.data import Prompt
 from rft_trainer.data.opening import open_rows
@@ -103,7 +104,7 @@ def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Call
         followers=followers,
         optimizer=optimizer,
         schedule=Schedule(optimizer, spec.training),
-        checkpoints=Checkpoints(run_dir / "checkpoints", spec.checkpoint.keep, fence),
+        checkpoints=Checkpoints(RunFolder(run_dir), spec.checkpoint.keep, fence),
         train=prompts.train,
         heldout=prompts.heldout,
         dropped_prompts=prompts.dropped,

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from rft_run.config import RunConfig
 from rft_run.errors import DataError
+from rft_run.folder import RunFolder
 from rft_trainer.data.lines import Lines, index_lines
 from rft_trainer.data.rendering import Renderer, Tokenizer
 from rft_trainer.data.rows import Prompt, Required, Row, required_fields
@@ -18,9 +19,6 @@ from rft_trainer.data.training import InMemory, TrainingPrompts
 from rft_trainer.data.whole import load_rows, render, split, without
 
 log = logging.getLogger(__name__)
-
-FOLDER = "data"
-"""Subfolder of the run's folder, for copies of remote files and indexes of large files."""
 
 WHOLE_BYTES = 32 << 20
 """Files up to this size are read and checked completely before the start; of larger ones, this many bytes."""
@@ -93,7 +91,7 @@ def open_rows(config: RunConfig, stack: ExitStack, should_stop: Callable[[], boo
 
     Copies with broken rows are removed, so that the next attempt reads the corrected source.
     """
-    folder = Path(config.run_dir) / FOLDER
+    folder = RunFolder(Path(config.run_dir)).data
     try:
         return _opened(config, folder, stack, should_stop)
     except DataError:

@@ -9,12 +9,12 @@ import yaml
 
 from rft_api.conditions import ACCEPTED, Phase, Reason, conditions_of, merge, planned_by
 from rft_api.status import Plan, RFTJobStatus, RunStatus
-from rft_run import atomic
 from rft_run.config import RunConfig
 from rft_run.exit_codes import ExitCode
+from rft_run.folder import RunFolder
 from rft_run.report import Ending
+from rft_run.status_file import write_status
 
-STATUS_FILE = "status.yaml"
 WRITE_SECONDS = 1.0
 """Shortest time between two writes that are not forced."""
 
@@ -34,7 +34,7 @@ class LocalStatus:
 
     def __init__(self, config: RunConfig) -> None:
         """Read start time, conditions and attempts from the file of an earlier attempt."""
-        self._path = Path(config.run_dir) / STATUS_FILE
+        self._path = RunFolder(Path(config.run_dir)).status
         self._plan = (config.plan or Plan(device=config.device, gpus=config.gpus)).model_copy(
             update={"effective": config.effective}
         )
@@ -53,9 +53,9 @@ class LocalStatus:
             return  # a newer attempt owns the folder
         if not (force or ending) and time.monotonic() - self._written_at < WRITE_SECONDS:
             return
-        body = self.status(run, ending, _now()).dump()
-        self._conditions = body["conditions"]
-        atomic.write_text(self._path, yaml.safe_dump(body, sort_keys=False, allow_unicode=True))
+        status = self.status(run, ending, _now())
+        self._conditions = status.dump()["conditions"]
+        write_status(self._path, status)
         self._written_at = time.monotonic()
 
     def status(self, run: RunStatus, ending: Ending | None, now: str) -> RFTJobStatus:

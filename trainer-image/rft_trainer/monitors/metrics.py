@@ -1,60 +1,60 @@
-"""Builds the row of ``metrics.jsonl`` of one step."""
+"""Builds the record of one step."""
 
 import math
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
 
+from rft_api.status import PhaseSeconds
 from rft_run.state import RunState
+from rft_run.steps import StepRecord
 from rft_trainer.learn.update import UpdateMetrics
 from rft_trainer.rollout.groups import SampledBatch, reward
 
 
-def metrics_row(
+def step_record(
     state: RunState,
     batch: SampledBatch,
     result: UpdateMetrics,
     learning_rate: float,
-    phase_seconds: Mapping[str, float],
+    phases: PhaseSeconds,
     step_seconds: float,
     attempt: int,
-) -> dict[str, Any]:
-    """Return the row of the step that was just made, ``state.step``. NaN becomes None."""
+) -> StepRecord:
+    """Return the record of the step that was just made, ``state.step``. NaN becomes None."""
     rollouts = [rollout for group in batch.groups for rollout in group.rollouts]
     accepted = [rollout for group in batch.groups for rollout in group.accepted]
     kept = [group for group in batch.groups if not group.dropped]
     rewards = [reward(rollout) for rollout in accepted]
     generated = sum(len(rollout.generated.token_ids) for rollout in rollouts)
     trained = sum(len(rollout.generated.token_ids) for rollout in accepted)
-    return {
-        "step": state.step,
-        "reward": _mean(rewards),
-        "rewardStd": _std(rewards),
-        "graders": batch.scores.grader_means,
-        "loss": _finite(result.loss),
-        "kl": _finite(result.kl),
-        "entropy": _finite(result.entropy),
-        "clipFraction": _finite(result.clip_fraction),
-        "gradNorm": _finite(result.grad_norm),
-        "mismatchKl": _finite(result.mismatch_kl),
-        "mismatchMeanAbs": _finite(result.mismatch_mean_abs),
-        "outsideFilterTokens": result.outside_filter_tokens,
-        "truncatedFraction": _mean([float(rollout.generated.truncated) for rollout in rollouts]),
-        "zeroVarianceFraction": _mean([float(group.flat) for group in kept]),
-        "completionTokens": trained / len(accepted) if accepted else None,
-        "groups": len(kept),
-        "rollouts": len(accepted),
-        "droppedGroups": len(batch.groups) - len(kept),
-        "forwardTokens": result.forward_tokens,
-        "learningRate": learning_rate,
-        "epoch": state.position.epoch,
-        "adapterVersion": state.adapter_version,
-        "tokensPerSecond": generated / batch.rollout_seconds if batch.rollout_seconds > 0 else None,
-        "stepSeconds": step_seconds,
-        "phases": dict(phase_seconds),
-        "attempt": attempt,
-        "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-    }
+    return StepRecord(
+        step=state.step,
+        reward=_mean(rewards),
+        reward_std=_std(rewards),
+        graders=batch.scores.grader_means,
+        loss=_finite(result.loss),
+        kl=_finite(result.kl),
+        entropy=_finite(result.entropy),
+        clip_fraction=_finite(result.clip_fraction),
+        grad_norm=_finite(result.grad_norm),
+        mismatch_kl=_finite(result.mismatch_kl),
+        mismatch_mean_abs=_finite(result.mismatch_mean_abs),
+        outside_filter_tokens=result.outside_filter_tokens,
+        truncated_fraction=_mean([float(rollout.generated.truncated) for rollout in rollouts]),
+        zero_variance_fraction=_mean([float(group.flat) for group in kept]),
+        completion_tokens=trained / len(accepted) if accepted else None,
+        groups=len(kept),
+        rollouts=len(accepted),
+        dropped_groups=len(batch.groups) - len(kept),
+        forward_tokens=result.forward_tokens,
+        learning_rate=learning_rate,
+        epoch=state.position.epoch,
+        adapter_version=state.adapter_version,
+        tokens_per_second=generated / batch.rollout_seconds if batch.rollout_seconds > 0 else None,
+        step_seconds=step_seconds,
+        phases=phases,
+        attempt=attempt,
+        time=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    )
 
 
 def _mean(values: list[float]) -> float | None:

@@ -1,49 +1,44 @@
-"""Progress of a run: the cumulative status, and events as JSON lines on standard output."""
+"""The status of a run, as the operator and ``status.yaml`` get it, and its events on standard output."""
 
-import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal, TextIO
+from typing import TextIO
 
 from rft_advice import recommend
+from rft_api.base import known
 from rft_api.status import (
     EvaluationResult,
     Metrics,
     Output,
-    PhaseSeconds,
     Progress,
     Recommendation,
     Reward,
     RewardPoint,
     RunStatus,
+    Stage,
     Usage,
     thin,
 )
 from rft_run.config import RunConfig
+from rft_run.events import Event
 from rft_run.state import RunState
+from rft_run.steps import StepRecord
 
 REWARD_DIGITS = 4
 """Decimals of the rewards in the status, for readability; ``metrics.jsonl`` has all."""
 
-Stage = Literal["preparing", "evaluatingBase", "training", "evaluatingTuned", "finished"]
-
-
-def known(**fields: Any) -> dict[str, Any]:
-    """Return the fields that are not None, because the API's models refuse nulls as the API server does."""
-    return {name: value for name, value in fields.items() if value is not None}
-
 
 class Events:
-    """Writes ``{"event": "step", ...}`` lines; ``rft run`` turns them into its live display."""
+    """Writes events as JSON lines, for ``rft run``, which displays them."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stdout
 
-    def emit(self, event: str, **fields: Any) -> None:
+    def emit(self, event: Event) -> None:
         """Write one line. A closed pipe is ignored: training goes on without a reader."""
         try:
-            self._stream.write(json.dumps({"event": event, **fields}, default=str) + "\n")
+            self._stream.write(event.as_line())
             self._stream.flush()
         except (BrokenPipeError, ValueError):
             pass
@@ -66,17 +61,21 @@ class Status:
         self.output = Output(folder=config.run_dir)
         self._step_seconds: float | None = None
 
-    def snapshot(self, state: RunState, rows: Sequence[Mapping[str, Any]]) -> RunStatus:
-        """Build the status from the run's state and its metric rows, oldest first."""
-        last = rows[-1] if rows else None
-        if last is not None:
-            seconds = float(last["stepSeconds"])
+    def add_output(self, **paths: str) -> None:
+        """Set paths of ``status.output``, by the names of its fields."""
+        self.output = self.output.model_copy(update=paths)
+
+    def snapshot(self, state: RunState, records: Sequence[StepRecord]) -> RunStatus:
+        """Build the status from the run's state and the records of its steps, oldest first."""
+        last = records[-1] if records else None
+        if last is not None and last.step_seconds is not None:
+            seconds = last.step_seconds
             so_far = self._step_seconds
             self._step_seconds = seconds if so_far is None else 0.7 * so_far + 0.3 * seconds
         run = RunStatus(
             **known(
                 progress=self._progress(state),
-                reward=_reward(rows),
+                reward=_reward(records),
                 evaluation=self.evaluation,
                 metrics=_metrics(last) if last is not None else None,
                 usage=self._usage(state),
@@ -142,36 +141,21 @@ class Status:
         return max(0, self.total_steps - state.step) * self._step_seconds
 
 
-def _reward(rows: Sequence[Mapping[str, Any]]) -> Reward | None:
+def _reward(records: Sequence[StepRecord]) -> Reward | None:
     """Return the reward curve. Steps without a graded rollout have no point."""
-    graded = [row for row in rows if row["reward"] is not None]
+    graded = [(record, record.reward) for record in records if record.reward is not None]
     if not graded:
         return None
-    points = [RewardPoint(step=row["step"], reward=round(row["reward"], REWARD_DIGITS)) for row in graded]
+    points = [RewardPoint(step=record.step, reward=round(reward, REWARD_DIGITS)) for record, reward in graded]
     return Reward(
         latest=points[-1].reward,
         best=max(point.reward for point in points),
         baseline=points[0].reward,
-        graders=graded[-1]["graders"],
+        graders=graded[-1][0].graders,
         history=thin(points),
     )
 
 
-def _metrics(row: Mapping[str, Any]) -> Metrics:
-    """Return the metrics of the last step from its row."""
-    return Metrics(
-        **known(
-            loss=row["loss"],
-            kl=row["kl"],
-            entropy=row["entropy"],
-            clip_fraction=row["clipFraction"],
-            truncated_fraction=row["truncatedFraction"],
-            zero_variance_fraction=row["zeroVarianceFraction"],
-            mismatch_kl=row["mismatchKl"],
-            grad_norm=row["gradNorm"],
-            completion_tokens=row["completionTokens"],
-            tokens_per_second=row["tokensPerSecond"],
-            step_seconds=row["stepSeconds"],
-            phases=PhaseSeconds.model_validate(row["phases"]),
-        )
-    )
+def _metrics(record: StepRecord) -> Metrics:
+    """Return those numbers of a step that the status has; they have the same names in both."""
+    return Metrics(**known(**{name: getattr(record, name) for name in Metrics.model_fields}))

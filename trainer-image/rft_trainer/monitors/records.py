@@ -1,93 +1,69 @@
-"""Records of a run for people and tools: ``metrics.jsonl`` and ``rollouts/step-000042.jsonl.zst``."""
+"""Writes a run's records into its folder: a line for each step, and the rollouts of each step."""
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
-
-import zstandard
 
 from rft_run import atomic
 from rft_run.errors import VolumeError
+from rft_run.folder import RunFolder
+from rft_run.rollouts import RolloutRecord, compressed
+from rft_run.steps import StepRecord, as_lines, read_steps
 from rft_trainer import files
 from rft_trainer.rollout.groups import Group
 
 
-class MetricsFile:
-    """``metrics.jsonl``, one JSON object a step. A resumed run removes the rows after its checkpoint."""
+class StepsFile:
+    """``metrics.jsonl``. A resumed run removes the records of the steps after its checkpoint."""
 
-    def __init__(self, path: Path, last_step: int) -> None:
-        """Keep the rows up to ``last_step``. Raises VolumeError."""
-        self._path = path
-        self.rows: list[dict[str, Any]] = [row for row in _read(path) if row["step"] <= last_step]
-        files.write_bytes(path, "".join(map(_line, self.rows)).encode())
+    def __init__(self, folder: RunFolder, last_step: int) -> None:
+        """Keep the records up to ``last_step``. Raises VolumeError."""
+        self._path = folder.metrics
+        try:
+            found = read_steps(self._path, until_broken=True)
+        except OSError as error:
+            raise VolumeError(f"{self._path}: {error}") from error
+        self.records = [record for record in found if record.step <= last_step]
+        files.write_bytes(self._path, as_lines(self.records))
 
-    def append(self, row: dict[str, Any]) -> None:
-        """Append the row of a step. Raises VolumeError."""
-        self.rows.append(row)
+    def append(self, record: StepRecord) -> None:
+        """Append the record of a step. Raises VolumeError."""
+        self.records.append(record)
         try:
             with self._path.open("a", encoding="utf-8") as file:
-                file.write(_line(row))
+                file.write(record.as_line())
         except OSError as error:
             raise VolumeError(f"{self._path}: {error}") from error
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
-    """Read the rows up to the first incomplete line, which a killed trainer may leave."""
-    rows: list[dict[str, Any]] = []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return rows
-    for line in lines:
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
-    return rows
-
-
-def _line(row: dict[str, Any]) -> str:
-    return json.dumps(row, separators=(",", ":"), allow_nan=False) + "\n"
-
-
-def save_rollouts(folder: Path, step: int, groups: Sequence[Group]) -> None:
+def save_rollouts(folder: RunFolder, step: int, groups: Sequence[Group]) -> None:
     """Write all rollouts of a step, also the dropped ones. Raises VolumeError."""
-    lines = [record for group in groups for record in _records(step, group)]
-    data = zstandard.ZstdCompressor().compress("".join(map(_line, lines)).encode())
-    files.write_bytes(folder / f"step-{step:06d}.jsonl.zst", data)
+    records = [record for group in groups for record in _records(step, group)]
+    files.write_bytes(folder.rollouts_of(step), compressed(records))
 
 
-def _records(step: int, group: Group) -> list[dict[str, Any]]:
+def _records(step: int, group: Group) -> list[RolloutRecord]:
     advantages = dict(zip(map(id, group.accepted), group.advantages, strict=True))
     return [
-        {
-            "step": step,
-            "line": group.prompt.row.line,
-            "messages": group.prompt.row.messages,
-            "fields": group.prompt.row.fields,
-            "completion": rollout.generated.text,
-            "reward": rollout.score.reward,
-            "graders": rollout.score.per_grader,
-            "errors": rollout.score.errors,
-            "advantage": advantages.get(id(rollout)),
-            "finishReason": rollout.generated.finish_reason,
-            "tokens": len(rollout.generated.token_ids),
-        }
+        RolloutRecord(
+            step=step,
+            line=group.prompt.row.line,
+            messages=list(group.prompt.row.messages),
+            fields=group.prompt.row.fields,
+            completion=rollout.generated.text,
+            reward=rollout.score.reward,
+            graders=rollout.score.per_grader,
+            errors=rollout.score.errors,
+            advantage=advantages.get(id(rollout)),
+            finish_reason=rollout.generated.finish_reason,
+            tokens=len(rollout.generated.token_ids),
+        )
         for rollout in group.rollouts
     ]
 
 
-def read_rollouts(path: Path) -> list[dict[str, Any]]:
-    """Read the rollouts that ``save_rollouts`` wrote."""
-    data = zstandard.ZstdDecompressor().decompress(path.read_bytes())
-    return [json.loads(line) for line in data.decode().splitlines()]
-
-
-def clean(run_dir: Path, last_step: int) -> None:
+def remove_later(folder: RunFolder, last_step: int) -> None:
     """Remove unfinished files, and the rollouts of steps after ``last_step``, which are made again."""
-    for folder in (run_dir, run_dir / "rollouts", run_dir / "adapters", run_dir / "evaluation"):
-        atomic.remove_leftovers(folder)
-    for path in (run_dir / "rollouts").glob("step-*.jsonl.zst"):
-        if int(path.name[5:11]) > last_step:
-            path.unlink()
+    for written in (folder.path, folder.rollouts, folder.adapters, folder.evaluations):
+        atomic.remove_leftovers(written)
+    for step in folder.steps_with_rollouts():
+        if step > last_step:
+            folder.rollouts_of(step).unlink()

@@ -1,17 +1,14 @@
-"""Turns prompts into groups of scored rollouts: requests, generation, grading, advantages."""
+"""Groups: the rollouts of one prompt in one step, with their rewards and advantages."""
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rft_graders.scorer import Scorer
 from rft_graders.types import GradeItem, Score, ScoredBatch
 from rft_trainer.data import Prompt
 from rft_trainer.rollout.advantages import Normalization, group_advantages, zero_variance
 from rft_trainer.rollout.engine import (
     Generated,
     Request,
-    RolloutEngine,
     SamplingParameters,
     rollout_seed,
 )
@@ -54,6 +51,11 @@ class SampledBatch:
     rollout_seconds: float
     grade_seconds: float
 
+    @property
+    def kept(self) -> list[Group]:
+        """The groups that are trained on."""
+        return [group for group in self.groups if not group.dropped]
+
 
 def reward(rollout: Rollout) -> float:
     """Return the reward of an accepted rollout."""
@@ -61,57 +63,53 @@ def reward(rollout: Rollout) -> float:
     return rollout.score.reward
 
 
-def complete_and_score(
-    prompts: Sequence[Prompt],
-    requests: Sequence[Request],
-    engine: RolloutEngine,
-    scorer: Scorer,
-    should_stop: Callable[[], bool],
-) -> tuple[list[Rollout], ScoredBatch, float, float]:
-    """Generate and grade one completion per request; also return the seconds that each of the two took.
+def rollout_requests(
+    prompts: Sequence[Prompt], count: int, parameters: SamplingParameters, seed: int, purpose: int | str
+) -> list[Request]:
+    """Return ``count`` requests for each prompt, those of one prompt together.
 
-    ``prompts`` are the prompts of the requests, in the same order. Raises the errors of engine and scorer.
+    The seed of each follows from ``seed``, ``purpose`` (a step or a name), its row, and its number.
     """
-    started = time.monotonic()
-    generated = engine.generate(requests, should_stop)
-    rolled = time.monotonic()
-    items = [
-        GradeItem(prompt.row.messages, completion.text, prompt.row.fields)
-        for prompt, completion in zip(prompts, generated, strict=True)
+    return [
+        Request(prompt.token_ids, rollout_seed(seed, purpose, prompt.row.line, number), parameters)
+        for prompt in prompts
+        for number in range(count)
     ]
-    scores = scorer.score(items, should_stop)
-    rollouts = [Rollout(g, s) for g, s in zip(generated, scores, strict=True)]
-    return rollouts, scores, rolled - started, time.monotonic() - rolled
 
 
-def sample_batch(
-    prompts: Sequence[Prompt],
-    count: int,
-    parameters: SamplingParameters,
-    normalization: Normalization,
-    seed: int,
-    step: int,
-    engine: RolloutEngine,
-    scorer: Scorer,
-    should_stop: Callable[[], bool],
-) -> SampledBatch:
-    """Sample ``count`` rollouts of each prompt, grade them and compute their advantages."""
+def grade_items(prompts: Sequence[Prompt], completions: Sequence[Generated]) -> list[GradeItem]:
+    """Return what the graders get: each completion with its prompt.
+
+    Each prompt has the same number of completions, and those of one prompt are together.
+    """
+    count = len(completions) // max(1, len(prompts))
     repeated = [prompt for prompt in prompts for _ in range(count)]
-    requests = [
-        Request(prompt.token_ids, rollout_seed(seed, step, prompt.row.line, index % count), parameters)
-        for index, prompt in enumerate(repeated)
+    return [
+        GradeItem(prompt.row.messages, completion.text, prompt.row.fields)
+        for prompt, completion in zip(repeated, completions, strict=True)
     ]
-    rollouts, scores, rollout_seconds, grade_seconds = complete_and_score(
-        repeated, requests, engine, scorer, should_stop
-    )
-    groups = [
-        _group(prompt, tuple(rollouts[index * count : (index + 1) * count]), normalization)
+
+
+def form_groups(
+    prompts: Sequence[Prompt],
+    completions: Sequence[Generated],
+    scores: Sequence[Score],
+    normalization: Normalization,
+) -> list[Group]:
+    """Return a group for each prompt, with the advantages of its rollouts.
+
+    Completions and scores have the order of ``grade_items``.
+    """
+    rollouts = [Rollout(generated, score) for generated, score in zip(completions, scores, strict=True)]
+    count = len(rollouts) // max(1, len(prompts))
+    return [
+        group_of(prompt, tuple(rollouts[index * count : (index + 1) * count]), normalization)
         for index, prompt in enumerate(prompts)
     ]
-    return SampledBatch(groups, scores, rollout_seconds, grade_seconds)
 
 
-def _group(prompt: Prompt, rollouts: tuple[Rollout, ...], normalization: Normalization) -> Group:
+def group_of(prompt: Prompt, rollouts: tuple[Rollout, ...], normalization: Normalization) -> Group:
+    """Return the group of a prompt. With fewer than two graded rollouts it has no advantages."""
     accepted = tuple(rollout for rollout in rollouts if rollout.score.reward is not None)
     if len(accepted) < 2:
         return Group(prompt, rollouts, (), ())

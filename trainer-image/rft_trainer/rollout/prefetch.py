@@ -11,25 +11,20 @@ difference of one version is part of the mismatch weight (sampler against traine
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 
 from rft_trainer.data.training import Batch
 from rft_trainer.rollout.groups import SampledBatch
 
 
-class Ahead(NamedTuple):
-    """A batch whose prompts are chosen and which is being sampled."""
-
-    laid_out: Batch
-    sampled: Future[SampledBatch]
-
-
-class Lookahead:
+class Prefetch:
     """Samples at most one batch ahead, in a thread. A context manager: its exit waits for that batch."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "sampling")
-        self._next: Ahead | None = None
+        self._sampled: Future[SampledBatch] | None = None
+        self.batch: Batch | None = None
+        """The batch that is being sampled, or has been; None where none was begun."""
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -41,16 +36,16 @@ class Lookahead:
         """Wait until the sampler is idle; its batch is discarded."""
         self._thread.shutdown(wait=True, cancel_futures=True)
 
-    def begin(self, laid_out: Batch, sample: Callable[[], SampledBatch]) -> None:
-        """Start sampling the next batch."""
-        self._next = Ahead(laid_out, self._thread.submit(sample))
+    def begin(self, batch: Batch, sample: Callable[[], SampledBatch]) -> None:
+        """Start sampling a batch."""
+        self.batch, self._sampled = batch, self._thread.submit(sample)
 
-    def settle(self) -> None:
-        """Wait until the sampler is idle. Its error, if any, is raised where the batch's result is read."""
-        if self._next is not None:
-            self._next.sampled.exception()
+    def wait(self) -> None:
+        """Wait until the sampler is idle. Its error, if any, is raised by ``take``."""
+        if self._sampled is not None:
+            self._sampled.exception()
 
-    def take(self) -> Ahead | None:
-        """Return the batch that was started, and forget it; ``None`` where none was started."""
-        taken, self._next = self._next, None
-        return taken
+    def take(self) -> SampledBatch | None:
+        """Return the batch that was begun, and forget it; None where none was. Raises the sampler's error."""
+        sampled, self.batch, self._sampled = self._sampled, None, None
+        return sampled.result() if sampled is not None else None

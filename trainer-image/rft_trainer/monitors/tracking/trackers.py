@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 from typing import Any, Self
@@ -12,6 +12,7 @@ from rft_run.config import RunConfig
 from rft_run.errors import ConfigurationError
 from rft_run.exit_codes import ExitCode
 from rft_run.report import Ending
+from rft_run.steps import StepRecord
 from rft_trainer.evaluate import RowScores
 from rft_trainer.monitors.tracking.flat import hyperparameters, numbers
 from rft_trainer.monitors.tracking.protocol import End, RunInfo
@@ -45,10 +46,10 @@ class Trackers:
         for sender in self._senders:
             sender.kill()
 
-    def start(self, resumed_from: int, attempt: int, rows: Sequence[Mapping[str, Any]] = ()) -> None:
+    def start(self, resumed_from: int, attempt: int, records: Sequence[StepRecord] = ()) -> None:
         """Open the run at every backend; ``resumed_from`` is the step of the checkpoint.
 
-        ``rows`` are those of earlier attempts, sent again for backends that could not be reached then.
+        ``records`` are the steps of earlier attempts, sent again for backends that could not be reached then.
         """
         if self._config is None or not self._targets:
             return
@@ -68,12 +69,12 @@ class Trackers:
             sender = self._sender(backend)
             self._senders.append(sender)
             sender.send("start", asdict(run))
-        for row in rows[-QUEUE_LENGTH // 2 :]:
-            self.log(row)
+        for record in records[-QUEUE_LENGTH // 2 :]:
+            self.step(record)
 
-    def log(self, row: Mapping[str, Any]) -> None:
-        """Log all numbers of a row of ``metrics.jsonl``."""
-        self._send("log", {"step": row["step"], "numbers": numbers(row)})
+    def step(self, record: StepRecord) -> None:
+        """Log all numbers of a step."""
+        self._send("log", {"step": record.step, "numbers": numbers(record.dump())})
 
     def evaluation(self, scores: RowScores) -> None:
         """Log a held-out evaluation: mean reward, mean score of each grader, share of cut completions."""

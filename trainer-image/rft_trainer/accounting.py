@@ -1,0 +1,21 @@
+"""Counts what a step has used."""
+
+from rft_run.state import RunState
+from rft_trainer.data import batching
+from rft_trainer.data.training import Batch
+from rft_trainer.rollout.groups import SampledBatch
+
+
+def count_batch(state: RunState, batch: Batch, sampled: SampledBatch) -> None:
+    """Update the state after an optimizer step: position, tokens, dropped rows and groups, grader errors."""
+    accepted = [rollout for group in sampled.groups for rollout in group.accepted]
+    lengths = [len(rollout.generated.token_ids) for rollout in accepted]
+    state.step += 1
+    state.position = batch.after
+    state.expected_completion = batching.next_expectation(state.expected_completion, lengths)
+    state.prompt_tokens += sum(len(group.accepted) * len(group.prompt.token_ids) for group in sampled.groups)
+    state.completion_tokens += sum(lengths)
+    state.dropped_prompts += batch.dropped
+    state.dropped_groups += sum(group.dropped for group in sampled.groups)
+    for name, count in sampled.scores.error_counts.items():
+        state.grader_errors[name] = state.grader_errors.get(name, 0) + count

@@ -1,0 +1,23 @@
+"""Gives the sampler a new version of the adapter."""
+
+import shutil
+from collections.abc import Callable
+
+from rft_run.folder import RunFolder
+from rft_trainer.learn.policy import Policy
+from rft_trainer.rollout.engine import RolloutEngine
+
+KEPT = 2
+"""Adapter versions that stay in the run's folder: the one that is sampled from, and the one before it."""
+
+
+def publish_adapter(
+    policy: Policy, engine: RolloutEngine, folder: RunFolder, version: int, check: Callable[[], None]
+) -> None:
+    """Save the policy's adapter as a numbered version and sample from it; older versions are removed.
+
+    ``check`` raises Fenced where a newer attempt owns the folder. Raises VolumeError, SamplerError.
+    """
+    engine.use_adapter(policy.save_version(folder.adapters, version, check))
+    for old in sorted(folder.adapters.glob("v*"))[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
