@@ -11,10 +11,10 @@ import yaml
 from huggingface_hub import constants
 from typer.testing import CliRunner, Result
 
+from rft_cli.errors import UserError
 from rft_cli.local import rows as module
 from rft_cli.local.rows import count
 from rft_cli.main import app
-from rft_cli.render.console import UserError
 from rft_planner.accelerators import ACCELERATORS
 from tests.manifests import manifest
 

@@ -6,10 +6,10 @@ import pytest
 
 from rft_api.resources import Accelerator, Resources
 from rft_cli.commands.run import with_overrides
+from rft_cli.errors import UserError
 from rft_cli.local import device
 from rft_cli.local.inputs import Inputs, Overrides, resolve
 from rft_cli.local.manifest import load
-from rft_cli.render.console import UserError
 
 JOB = """
 apiVersion: v1

@@ -6,9 +6,9 @@ import pytest
 
 from rft_api.job import RFTJob
 from rft_api.validation import parse
+from rft_cli.errors import UserError
 from rft_cli.local import snapshot
 from rft_cli.local.device import Hardware
-from rft_cli.render.console import UserError
 from rft_planner.container import FORCE_ANNOTATION
 from rft_planner.sizes import GIB, mib, quantity
 from tests.manifests import manifest

@@ -15,7 +15,7 @@ from kubernetes.config.config_exception import ConfigException
 from kubernetes.dynamic.exceptions import NotFoundError, ResourceNotFoundError
 
 from rft_api import GROUP, KIND, PLURAL, VERSION
-from rft_cli.render.console import INVALID, UNREADABLE, UserError
+from rft_cli.errors import INVALID, UNREADABLE, UserError
 
 WATCH_SECONDS = 60
 """Length of one watch request. After at most this time a dead connection is noticed."""

@@ -8,8 +8,9 @@ import typer
 from rich.console import Console
 
 from rft_api.loader import UnreadableManifest, load_file
+from rft_cli.errors import UNREADABLE, UserError
 from rft_cli.options import Context, Namespace, connect
-from rft_cli.render.console import UNREADABLE, UserError, out, reports_errors
+from rft_cli.render.console import out, reports_errors
 from rft_cli.render.plot import Point, line_chart
 from rft_cli.render.png import write_png
 from rft_cli.render.views import history

@@ -7,7 +7,8 @@ import typer
 from rft_advice.explain import explain as explained
 from rft_advice.explain import overview
 from rft_api.fields import UnknownField
-from rft_cli.render.console import INVALID, UserError, out, reports_errors
+from rft_cli.errors import INVALID, UserError
+from rft_cli.render.console import out, reports_errors
 
 
 @reports_errors

@@ -13,10 +13,11 @@ from typing import Annotated, NamedTuple
 import typer
 
 from rft_cli.commands.run import trainer_command
-from rft_cli.local.folders import run_folder
+from rft_cli.commands.source import run_folder
+from rft_cli.errors import INVALID, UNREADABLE, UserError
 from rft_cli.local.snapshot import previous
 from rft_cli.options import Context, Namespace
-from rft_cli.render.console import INVALID, UNREADABLE, UserError, out, reports_errors
+from rft_cli.render.console import out, reports_errors
 from rft_run import atomic
 from rft_run.config import RunConfig
 

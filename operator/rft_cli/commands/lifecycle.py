@@ -7,8 +7,9 @@ import typer
 
 from rft_api.conditions import TERMINAL_PHASES
 from rft_cli.commands.watch import phase_of, plain_line
+from rft_cli.errors import INVALID, UserError
 from rft_cli.options import Context, Namespace, connect
-from rft_cli.render.console import INVALID, UserError, out, reports_errors
+from rft_cli.render.console import out, reports_errors
 
 Action = Literal["suspend", "resume", "cancel"]
 

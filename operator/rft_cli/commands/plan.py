@@ -13,10 +13,11 @@ from rft_api.job import RFTJob, RFTJobSpec
 from rft_api.status import Estimate, Plan
 from rft_cli.commands.get import WIDE_ENOUGH
 from rft_cli.commands.sweep import ACCELERATOR, Line, entry, sweep_of, table, with_value, without_seed
+from rft_cli.errors import INVALID, UserError
 from rft_cli.local.manifest import Manifest, load
 from rft_cli.local.rows import rows_of
 from rft_cli.local.shapes import shape_for
-from rft_cli.render.console import INVALID, UserError, err, out, reports_errors
+from rft_cli.render.console import err, out, reports_errors
 from rft_cli.render.views import duration
 from rft_planner.accelerators import ACCELERATORS
 from rft_planner.container import memory_check_disabled

@@ -11,9 +11,10 @@ from rft_api.job import RFTJobSpec
 from rft_api.problems import join_path
 from rft_api.status import EvaluationResult, GraderEvaluation, Plan, RFTJobStatus
 from rft_cli.commands.curve import METRICS_FILE, read_metrics
+from rft_cli.errors import UNREADABLE, UserError
 from rft_cli.local.snapshot import previous
 from rft_cli.options import Context, Namespace, connect
-from rft_cli.render.console import UNREADABLE, UserError, out, reports_errors
+from rft_cli.render.console import out, reports_errors
 from rft_cli.render.evaluation import verdict
 from rft_cli.render.plot import Point, line_chart
 from rft_cli.render.summary import read_status

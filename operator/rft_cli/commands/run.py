@@ -15,11 +15,12 @@ from rft_api.job import RFTJob
 from rft_api.lifecycle import Stop
 from rft_api.problems import from_validation_error
 from rft_cli.commands.training import train
+from rft_cli.errors import INVALID, UNREADABLE, UserError
 from rft_cli.local import snapshot
 from rft_cli.local.device import detect
 from rft_cli.local.inputs import Overrides, resolve
 from rft_cli.local.manifest import load
-from rft_cli.render.console import INVALID, UNREADABLE, UserError, out, reports_errors
+from rft_cli.render.console import out, reports_errors
 
 LOCK_FILE = ".rft.lock"
 

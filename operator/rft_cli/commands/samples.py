@@ -10,9 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
-from rft_cli.local.folders import run_folder
+from rft_cli.commands.source import run_folder
+from rft_cli.errors import INVALID, UNREADABLE, UserError
 from rft_cli.options import Context, Namespace
-from rft_cli.render.console import INVALID, UNREADABLE, UserError, reports_errors
+from rft_cli.render.console import reports_errors
 from rft_cli.render.views import NONE, number
 
 ROLLOUTS = "rollouts"

@@ -9,9 +9,10 @@ from rft_api import KIND
 from rft_api.loader import Document
 from rft_cli.commands.validate import is_valid
 from rft_cli.commands.watch import exit_with_its_end
+from rft_cli.errors import INVALID, UserError
 from rft_cli.local.manifest import is_job, read
 from rft_cli.options import Context, Namespace, connect
-from rft_cli.render.console import INVALID, UserError, err, out, reports_errors
+from rft_cli.render.console import err, out, reports_errors
 
 if TYPE_CHECKING:
     from rft_cli.cluster.client import Applier

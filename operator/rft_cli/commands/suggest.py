@@ -9,8 +9,9 @@ from rft_advice.suggest import Experiment, Goal, Suggestions, other_goals
 from rft_advice.suggest import suggest as suggested
 from rft_api.dumper import dump
 from rft_api.problems import InvalidManifest
+from rft_cli.errors import INVALID, UNREADABLE, UserError
 from rft_cli.local.manifest import STDIN, the_job
-from rft_cli.render.console import INVALID, UNREADABLE, UserError, err, reports_errors
+from rft_cli.render.console import err, reports_errors
 
 
 @reports_errors

@@ -11,7 +11,7 @@ from rft_api.job import RFTJob
 from rft_api.loader import UnreadableManifest, load_documents
 from rft_api.status import Estimate, Plan
 from rft_api.validation import check
-from rft_cli.render.console import INVALID, UNREADABLE, UserError
+from rft_cli.errors import INVALID, UNREADABLE, UserError
 from rft_cli.render.views import NONE
 from rft_planner.accelerators import ACCELERATORS
 from rft_planner.plan import Unplannable

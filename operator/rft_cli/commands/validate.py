@@ -9,8 +9,9 @@ from rft_advice import advise
 from rft_api import KIND
 from rft_api.loader import Document
 from rft_api.validation import check
+from rft_cli.errors import INVALID, UserError
 from rft_cli.local.manifest import is_job, name_of, read
-from rft_cli.render.console import INVALID, UserError, err, out, reports_errors
+from rft_cli.render.console import err, out, reports_errors
 from rft_planner.overrides import contradiction
 
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from rft_api.sources import Dataset
+from rft_cli.errors import UNREADABLE, UserError
 from rft_cli.local.manifest import Manifest
-from rft_cli.render.console import UNREADABLE, UserError
 from rft_run import atomic
 
 

@@ -11,7 +11,7 @@ from rft_api import GROUP, KIND
 from rft_api.job import RFTJob
 from rft_api.loader import Document, UnreadableManifest, load_documents, load_file
 from rft_api.validation import check
-from rft_cli.render.console import INVALID, UNREADABLE, UserError
+from rft_cli.errors import INVALID, UNREADABLE, UserError
 
 STDIN = Path("-")
 

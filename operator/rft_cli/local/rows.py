@@ -10,9 +10,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from rft_cli.errors import UNREADABLE, UserError
 from rft_cli.local.inputs import Input, located
 from rft_cli.local.manifest import Manifest
-from rft_cli.render.console import UNREADABLE, UserError
 from rft_planner.estimate import Rows
 from rft_planner.steps import MAX_HELD_OUT, MIN_HELD_OUT, held_out_rows
 

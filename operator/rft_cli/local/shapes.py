@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rft_api.sources import ModelSource
-from rft_cli.render.console import INVALID, UNREADABLE, UserError
+from rft_cli.errors import INVALID, UNREADABLE, UserError
 from rft_planner.modelconfig import UnreadableConfig, from_config
 from rft_planner.shapes import Shape
 

@@ -16,10 +16,10 @@ from rft_api.parameters import Dtype
 from rft_api.problems import join_path
 from rft_api.resources import Resources
 from rft_api.status import Plan
+from rft_cli.errors import INVALID, UNREADABLE, UserError
 from rft_cli.local.device import Hardware
 from rft_cli.local.inputs import Inputs
 from rft_cli.local.shapes import shape_for
-from rft_cli.render.console import INVALID, UNREADABLE, UserError
 from rft_planner.container import memory_check_disabled
 from rft_planner.plan import Unplannable, plan
 from rft_planner.precision import SAFE, fast_cpu_dtype

@@ -7,21 +7,10 @@ from typing import ParamSpec, TypeVar
 import typer
 from rich.console import Console
 
+from rft_cli.errors import UserError
+
 P = ParamSpec("P")
 R = TypeVar("R")
-
-INVALID = 1
-"""Exit code: the input was read and is wrong."""
-UNREADABLE = 2
-"""Exit code: the input cannot be read, or the command line is wrong."""
-
-
-class UserError(Exception):
-    """An error that the user can fix; the message names field, value, what is allowed and the fix."""
-
-    def __init__(self, message: str, exit_code: int = INVALID) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
 
 
 def out(width: int | None = None) -> Console:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from rft_cli.render.console import UserError
+from rft_cli.errors import UserError
 from rft_cli.render.plot import Point
 
 SMOOTHED_OVER = 5

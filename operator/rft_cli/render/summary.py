@@ -7,7 +7,8 @@ from pydantic import ValidationError
 from rft_api.loader import UnreadableManifest, load_file
 from rft_api.status import RFTJobStatus
 from rft_cli.commands.curve import METRICS_FILE, STATUS_FILE, print_curve, read_metrics
-from rft_cli.render.console import UNREADABLE, UserError, out
+from rft_cli.errors import UNREADABLE, UserError
+from rft_cli.render.console import out
 from rft_cli.render.evaluation import evaluation_table, verdict
 from rft_cli.render.png import write_png
 

@@ -1,31 +1,7 @@
-"""Finds a run's folder on this machine, or says how to copy it here."""
+"""Says where the folder of a job in the cluster is, and how to copy it here."""
 
-import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
-
-from rft_cli.options import connect
-from rft_cli.render.console import INVALID, UNREADABLE, UserError
-
-_JOB_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
-
-
-def run_folder(source: str, context: str | None, namespace: str | None, wanted: str) -> Path:
-    """Return ``source`` if it is a folder on this machine.
-
-    ``wanted`` is what the command reads in it, such as ``rollouts``.
-
-    Raises:
-        UserError: there is no such folder. For a job in the cluster, whose folder is on a volume, the message
-            says how to copy it.
-    """
-    path = Path(source)
-    if path.is_dir():
-        return path
-    if not _JOB_NAME.fullmatch(source):
-        raise UserError(f"{source}: there is no such folder", UNREADABLE)
-    raise UserError(way_to(connect(context, namespace).job(source), wanted), INVALID)
 
 
 def way_to(job: Mapping[str, Any], wanted: str) -> str:
