@@ -9,7 +9,7 @@ import pytest
 from rft_run import atomic
 
 ROOT = Path(__file__).parents[2]
-WRITER = ROOT / "operator" / "rft_api" / "atomic.py"
+WRITER = ROOT / "operator" / "rft_run" / "atomic.py"
 
 
 def test_a_file_is_flushed_before_and_its_folder_after_the_rename(
