@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from rft_run.record import Record
 
@@ -50,4 +50,14 @@ def read_rollouts(path: Path) -> list[RolloutRecord]:
             lines = stream.read().decode().split("\n")
         return [RolloutRecord.from_line(line) for line in lines if line]
     except (OSError, ValueError, zstandard.ZstdError) as error:
-        raise UnreadableRollouts(f"{path}: is not a file of rollouts: {error}") from error
+        problem = _problem(error) if isinstance(error, ValidationError) else error
+        raise UnreadableRollouts(f"{path}: is not a file of rollouts: {problem}") from error
+
+
+def _problem(error: ValidationError) -> str:
+    """Return the first problem of a record as one line."""
+    first = error.errors()[0]
+    if first["type"] == "missing":
+        return "a record lacks line, completion or graders"
+    place = ".".join(map(str, first["loc"]))
+    return f"{place}: {first['msg']}" if place else first["msg"]
