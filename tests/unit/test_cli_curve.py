@@ -7,8 +7,9 @@ import matplotlib.backends.backend_agg  # noqa: F401 - slow to import, and not w
 import pytest
 from typer.testing import CliRunner
 
-from rft_cli.commands.curve import read_metrics
+from rft_cli.local.records import steps
 from rft_cli.main import app
+from rft_cli.render.curve import points_of_steps
 from rft_cli.render.plot import line_chart
 from rft_cli.render.png import trailing_mean
 
@@ -81,10 +82,10 @@ def test_a_line_that_is_still_being_written_is_left_out(tmp_path: Path) -> None:
 
 def test_a_step_without_a_graded_rollout_has_no_point(tmp_path: Path) -> None:
     path = metrics(tmp_path / "metrics.jsonl")
-    before = read_metrics(path)
+    before = points_of_steps(steps(path))
     with path.open("a") as file:
         file.write('{"step": 11, "reward": null}\n')
-    assert read_metrics(path) == before
+    assert points_of_steps(steps(path)) == before
 
 
 def test_a_broken_line_is_named(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from rft_api.validation import parse
 from rft_cli.commands.export import choose
 from rft_cli.main import app
 from rft_run.config import JobIdentity, RunConfig
+from rft_run.state import RunState
 from tests.manifests import manifest
 
 
@@ -30,7 +31,7 @@ def run(tmp_path: Path) -> Path:
     adapter(folder / "adapter", "final")
     for step in (10, 20):
         adapter(folder / "checkpoints" / f"step-{step:06d}" / "adapter", f"step {step}")
-        state = {"best_reward": 0.5, "best_step": 10}
+        state = RunState(step=step, best_reward=0.5, best_step=10).to_json()
         (folder / "checkpoints" / f"step-{step:06d}" / "state.json").write_text(json.dumps(state))
     spec = parse(manifest(model={"name": "org/model", "revision": "abc"})).spec
     config = RunConfig(
@@ -111,7 +112,7 @@ def test_what_cannot_be_meant_is_refused_with_what_there_is(
 
 def test_the_best_needs_an_evaluation_between(run: Path, tmp_path: Path) -> None:
     for path in run.rglob("state.json"):
-        path.write_text(json.dumps({"best_reward": None, "best_step": 0}))
+        path.write_text(json.dumps(RunState().to_json()))
     assert "spec.evaluation.everySteps" in export(run, "-o", tmp_path / "out", "--best").stderr
 
 

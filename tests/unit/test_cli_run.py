@@ -6,17 +6,15 @@ The child is a stand-in that speaks the trainer's protocol; the trainer itself i
 import fcntl
 import os
 import signal
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import matplotlib.backends.backend_agg  # noqa: F401 - slow to import, and not what is timed here
 import pytest
 from typer.testing import CliRunner, Result
 
 from rft_cli.local import process
+from rft_cli.local.trainer import ProgressEvent
 from rft_cli.main import app
-from rft_cli.render import summary
 from rft_cli.render.png import write_png
 from rft_cli.render.progress import ProgressView
 from rft_run.config import RunConfig
@@ -34,6 +32,7 @@ def say(**event):
     print(json.dumps(event), flush=True)
 
 print("a line that is no event", flush=True)
+say(event="of another release")
 print("on stderr", file=sys.stderr, flush=True)
 say(event="stage", stage="training")
 say(event="step", step=1, totalSteps=2, totalStepsEstimated=False, reward=0.25,
@@ -43,7 +42,7 @@ with (folder / "metrics.jsonl").open("a") as file:
 while os.environ.get("FAKE_WAITS") and not stopped:
     time.sleep(0.01)
 if os.environ.get("FAKE_WAITS") == "for ever":
-    say(event="message", message="deaf")
+    say(event="resumed", step=0)
     time.sleep(60)
 if stopped:
     sys.exit(75)
@@ -88,7 +87,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "job.yaml"
     path.write_text(JOB)
     # A second to draw; the one test whose subject it is undoes this.
-    monkeypatch.setattr(summary, "write_png", lambda *_: None)
+    monkeypatch.setattr("rft_cli.commands.run.write_png", lambda *_: None)
     return path
 
 
@@ -101,7 +100,7 @@ def config(job: Path) -> RunConfig:
 
 
 def test_a_run_ends_with_curve_evaluation_and_adapter(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(summary, "write_png", write_png)
+    monkeypatch.setattr("rft_cli.commands.run.write_png", write_png)
     result = run(job)
     assert result.exit_code == 0, result.output
     assert "step 1/2, reward 0.250, 80 tokens/s, 1m01s left" in result.stdout
@@ -117,8 +116,10 @@ def test_what_is_no_event_goes_to_the_log(job: Path) -> None:
     result = run(job)
     log = (job.parent / "out" / "trainer.log").read_text()
     assert "a line that is no event" in log
+    assert '{"event": "of another release"}' in log
     assert "on stderr" in log
     assert "no event" not in result.stdout
+    assert "another release" not in result.stdout
 
 
 def test_the_configuration_is_the_snapshot_the_trainer_reads(job: Path) -> None:
@@ -240,9 +241,9 @@ def press_ctrl_c_at(monkeypatch: pytest.MonkeyPatch, *events: str, times: int = 
     """Interrupt this process whenever one of ``events`` has been shown."""
     show = ProgressView.show
 
-    def shown(self: ProgressView, event: Mapping[str, Any]) -> None:
+    def shown(self: ProgressView, event: ProgressEvent) -> None:
         show(self, event)
-        if event["event"] in events:
+        if event.event in events:
             for _ in range(times):
                 os.kill(os.getpid(), signal.SIGINT)
 
@@ -271,7 +272,7 @@ def test_a_second_ctrl_c_kills_a_trainer_that_does_not_stop(
 ) -> None:
     monkeypatch.setenv("FAKE_WAITS", "for ever")
     monkeypatch.setattr(process, "SECOND_THOUGHT_SECONDS", 0.0)
-    press_ctrl_c_at(monkeypatch, "step", "message")
+    press_ctrl_c_at(monkeypatch, "step", "resumed")
     result = run(job)
     assert result.exit_code == 130
     assert "killed" in result.stderr

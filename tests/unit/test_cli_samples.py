@@ -88,6 +88,20 @@ def test_json_is_what_the_file_holds(folder: Path) -> None:
     assert shown == [record(7, "9", 0.0, advantage=-0.5, finishReason="length"), record(7, "8", 1.0)]
 
 
+def test_rollouts_of_a_release_that_knew_less_or_more_are_shown(tmp_path: Path) -> None:
+    older = {"step": 1, "line": 7, "completion": "8", "graders": {"right": 1.0}}
+    write(tmp_path, 1, [older])
+    assert samples(tmp_path).stdout.splitlines()[:3] == [
+        "step 1, row 7: 1 rollouts, mean reward -",
+        "  -- reward -, right 1.000, advantage -, None after None tokens",
+        "     8",
+    ]
+    assert json.loads(samples(tmp_path, "-o", "json").stdout) == [older]
+    newer = older | {"novelty": {"of": ["a", "newer"]}}
+    write(tmp_path, 1, [newer])
+    assert json.loads(samples(tmp_path, "-o", "json").stdout) == [newer]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

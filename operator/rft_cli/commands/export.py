@@ -12,17 +12,18 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from rft_cli.commands.run import trainer_command
 from rft_cli.commands.source import run_folder
 from rft_cli.errors import INVALID, UNREADABLE, UserError
+from rft_cli.local import records
 from rft_cli.local.snapshot import previous
+from rft_cli.local.trainer import trainer_command
 from rft_cli.options import Context, Namespace
 from rft_cli.render.console import out, reports_errors
 from rft_run import atomic
 from rft_run.config import RunConfig
+from rft_run.folder import ADAPTER, RunFolder, adapter_of, state_of
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-_FINAL, _CHECKPOINTS, _STATE = "adapter", "checkpoints", "state.json"
 
 
 class Dtype(StrEnum):
@@ -60,7 +61,7 @@ def export(
     """
     if base is not None and not merge:
         raise UserError("--base: is only used by --merge; leave it out or add --merge", INVALID)
-    folder = run_folder(source, context, namespace, _FINAL)
+    folder = run_folder(source, context, namespace, ADAPTER)
     chosen = choose(folder, step, best)
     config = previous(folder)
     with _placed(output, force) as unfinished:
@@ -83,48 +84,33 @@ def choose(folder: Path, step: int | None, best: bool) -> Chosen:
         if step is not None or best:
             raise UserError(f"{folder}: is an adapter and has no steps; name the run's folder", INVALID)
         return Chosen(folder, "the adapter")
-    steps = _steps(folder)
-    if step is None and not best and _is_adapter(folder / _FINAL):
-        return Chosen(folder / _FINAL, "the last step")
+    run = RunFolder(folder)
+    steps = [step for step in run.steps_with_checkpoint() if _is_adapter(adapter_of(run.checkpoint_of(step)))]
+    if step is None and not best and _is_adapter(run.adapter):
+        return Chosen(run.adapter, "the last step")
     if not steps:
         raise UserError(
             f"{folder}: holds neither an adapter nor a checkpoint; name a run's folder", UNREADABLE
         )
-    wanted = _best_step(folder, steps) if best else steps[-1] if step is None else step
+    wanted = _best_step(run.checkpoint_of(steps[-1])) if best else steps[-1] if step is None else step
     if wanted not in steps:
         kept = ", ".join(map(str, steps))
         raise UserError(f"step {wanted}: has no checkpoint in {folder}; there are those of {kept}", INVALID)
-    return Chosen(_checkpoint(folder, wanted) / _FINAL, f"step {wanted}")
+    return Chosen(adapter_of(run.checkpoint_of(wanted)), f"step {wanted}")
 
 
 def _is_adapter(folder: Path) -> bool:
     return (folder / ADAPTER_CONFIG).is_file() and (folder / ADAPTER_WEIGHTS).is_file()
 
 
-def _checkpoint(folder: Path, step: int) -> Path:
-    return folder / _CHECKPOINTS / f"step-{step:06d}"
-
-
-def _steps(folder: Path) -> list[int]:
-    """Return the steps with a checkpoint, oldest first."""
-    names = (path.name.removeprefix("step-") for path in (folder / _CHECKPOINTS).glob("step-*"))
-    steps = sorted(int(name) for name in names if name.isdigit())
-    return [step for step in steps if _is_adapter(_checkpoint(folder, step) / _FINAL)]
-
-
-def _best_step(folder: Path, steps: list[int]) -> int:
+def _best_step(newest: Path) -> int:
     """Return the best step by held-out reward, as recorded in the newest checkpoint."""
-    path = _checkpoint(folder, steps[-1]) / _STATE
-    try:
-        state = json.loads(path.read_text(encoding="utf-8"))
-        reward, step = state["best_reward"], int(state["best_step"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: is not a checkpoint's state: {error}", UNREADABLE) from error
-    if reward is None:
+    reached = records.state(state_of(newest))
+    if reached.best_reward is None:
         raise UserError(
             "--best: no checkpoint was evaluated; set spec.evaluation.everySteps, or name one with --step"
         )
-    return step
+    return reached.best_step
 
 
 def _base(adapter: Path, config: RunConfig | None, given: str | None) -> tuple[str, str | None]:

@@ -10,15 +10,16 @@ from pydantic import ValidationError
 from rft_api.job import RFTJobSpec
 from rft_api.problems import join_path
 from rft_api.status import EvaluationResult, GraderEvaluation, Plan, RFTJobStatus
-from rft_cli.commands.curve import METRICS_FILE, read_metrics
 from rft_cli.errors import UNREADABLE, UserError
+from rft_cli.local import records
 from rft_cli.local.snapshot import previous
 from rft_cli.options import Context, Namespace, connect
 from rft_cli.render.console import out, reports_errors
+from rft_cli.render.curve import points_of_job, points_of_steps
 from rft_cli.render.evaluation import verdict
 from rft_cli.render.plot import Point, line_chart
-from rft_cli.render.summary import read_status
-from rft_cli.render.views import NONE, duration, history, number, steps
+from rft_cli.render.views import NONE, duration, number, steps
+from rft_run.folder import RunFolder
 
 CHART_WIDTH, CHART_HEIGHT = 64, 10
 
@@ -60,15 +61,16 @@ def _is_path(source: str) -> bool:
 
 
 def _of_folder(folder: Path) -> Run:
-    config = previous(folder)
+    run, config = RunFolder(folder), previous(folder)
     if config is None:
-        raise UserError(f"{folder}: holds no run.json; name a folder of rft run, or a job", UNREADABLE)
-    status = read_status(folder)
+        raise UserError(
+            f"{folder}: holds no {run.config.name}; name a folder of rft run, or a job", UNREADABLE
+        )
+    status = records.status(run.status)
     if status.plan is None or status.plan.effective is None:
         plan = status.plan or Plan(device=config.device, gpus=config.gpus)
         status = status.model_copy(update={"plan": plan.model_copy(update={"effective": config.effective})})
-    metrics = folder / METRICS_FILE
-    return Run(config.job.name, config.spec, status, read_metrics(metrics) if metrics.is_file() else [])
+    return Run(config.job.name, config.spec, status, points_of_steps(records.steps(run.metrics)))
 
 
 def _of_job(name: str, context: str | None, namespace: str | None) -> Run:
@@ -79,7 +81,7 @@ def _of_job(name: str, context: str | None, namespace: str | None) -> Run:
     except ValidationError as error:
         field = join_path(error.errors()[0]["loc"])
         raise UserError(f"{name}: {field} is not known; use an rft of the operator's version") from error
-    return Run(name, spec, status, history(job))
+    return Run(name, spec, status, points_of_job(job))
 
 
 def as_markdown(run: Run) -> str:

@@ -1,10 +1,5 @@
 """``rft run``: runs an RFTJob's manifest on this machine, without a cluster."""
 
-import contextlib
-import fcntl
-import importlib.util
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -14,15 +9,25 @@ from pydantic import ValidationError
 from rft_api.job import RFTJob
 from rft_api.lifecycle import Stop
 from rft_api.problems import from_validation_error
-from rft_cli.commands.training import train
 from rft_cli.errors import INVALID, UNREADABLE, UserError
-from rft_cli.local import snapshot
+from rft_cli.local import records, snapshot
 from rft_cli.local.device import detect
 from rft_cli.local.inputs import Overrides, resolve
+from rft_cli.local.lock import locked
 from rft_cli.local.manifest import load
-from rft_cli.render.console import out, reports_errors
+from rft_cli.local.trainer import tail, train, trainer_command
+from rft_cli.render.console import err, out, reports_errors
+from rft_cli.render.curve import points_of_steps, print_curve
+from rft_cli.render.endings import explain
+from rft_cli.render.png import write_png
+from rft_cli.render.progress import ProgressView
+from rft_cli.render.results import print_results
+from rft_run.exit_codes import ExitCode
+from rft_run.folder import RunFolder
 
-LOCK_FILE = ".rft.lock"
+CLEAN = (ExitCode.OK, ExitCode.PREEMPTED)
+LOG_TAIL = 15
+"""Number of lines of the log that are shown when there is no message."""
 
 
 @reports_errors
@@ -43,19 +48,19 @@ def run(
     for field, value in (("suspend", job.spec.suspend), ("cancel", job.spec.cancel)):
         if value:
             raise UserError(f"spec.{field}: is true, so there is nothing to run; set it to false", INVALID)
-    folder = output.resolve()
+    folder = RunFolder(output.resolve())
     overrides = Overrides(dataset, evaluation_dataset, _by_name(grader or []))
-    inputs = resolve(manifest, overrides, folder / snapshot.INPUTS_FOLDER)
+    inputs = resolve(manifest, overrides, folder.inputs)
     command = trainer_command()
-    with _locked(folder):
-        before = snapshot.previous(folder)
-        config = snapshot.build(job, inputs, detect(job.spec.resources), folder, before)
+    with locked(folder):
+        before = snapshot.previous(folder.path)
+        config = snapshot.build(job, inputs, detect(job.spec.resources), folder.path, before)
         if before is not None:
-            snapshot.refuse_changes(folder, before, config, inputs)
-        path = snapshot.save(folder, config, inputs)
+            snapshot.refuse_changes(folder.path, before, config, inputs)
+        path = snapshot.save(folder.path, config, inputs)
         verb = "starting" if before is None else "resuming"
         out().print(f"{verb} {job.metadata.name} on {config.device} in {output}", markup=False)
-        exit_code = train([*command, "--config", str(path)], folder)
+        exit_code = _train([*command, "--config", str(path)], folder)
     raise typer.Exit(exit_code)
 
 
@@ -77,15 +82,30 @@ def with_overrides(job: RFTJob, seed: int | None, max_steps: int | None) -> RFTJ
         raise UserError(problems, INVALID) from error
 
 
-def trainer_command() -> list[str]:
-    """Return the command that starts the trainer.
+def _train(command: list[str], folder: RunFolder) -> int:
+    """Run the trainer to its end, show its progress and what has come of it; return its exit code."""
+    with ProgressView(out()) as view:
+        exit_code, end = train(command, folder.log, view.show, view.tick)
+    sentence = ": ".join(part for part in explain(exit_code) if part)
+    if exit_code in CLEAN:
+        reason = f" ({end.reason})" if exit_code == ExitCode.OK and end is not None and end.reason else ""
+        out().print(sentence + reason, markup=False)
+        _summarize(folder)
+    else:
+        said = end.message if end is not None else ""
+        err().print(said or "\n".join(f"  {line}" for line in tail(folder.log, LOG_TAIL)), markup=False)
+        err().print(f"error: exit code {exit_code}: {sentence} ({folder.log})", markup=False)
+    return exit_code
 
-    Raises:
-        UserError: the trainer is not installed beside the CLI.
-    """
-    if importlib.util.find_spec("rft_trainer") is None:
-        raise UserError("the trainer is not installed here: pip install 'rft-operator[trainer]'", UNREADABLE)
-    return [sys.executable, "-m", "rft_trainer"]
+
+def _summarize(folder: RunFolder) -> None:
+    """Print the curve and the results, as far as there is data, and draw the curve into a file."""
+    points = points_of_steps(records.steps(folder.metrics))
+    if points:
+        out().print()
+        print_curve(out(), points)
+        write_png(points, folder.curve, folder.path.name)
+    print_results(out(), records.status(folder.status), folder.curve if points else None)
 
 
 def _by_name(pairs: list[str]) -> dict[str, Path]:
@@ -96,21 +116,3 @@ def _by_name(pairs: list[str]) -> dict[str, Path]:
             raise UserError(f"--grader {pair}: must be NAME=FILE", UNREADABLE)
         found[name] = Path(path)
     return found
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold a lock on the folder, so that no second command trains into it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK_FILE).open("w")
-    except OSError as error:
-        raise UserError(f"--output {folder}: cannot be written: {error.strerror}", UNREADABLE) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"--output {folder}: another rft run is training there; wait for it or use another folder"
-            ) from None
-        yield

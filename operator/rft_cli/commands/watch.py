@@ -10,12 +10,12 @@ from rich.live import Live
 from rich.text import Text
 
 from rft_api.conditions import TERMINAL_PHASES
-from rft_cli.commands.curve import AXIS_COLUMNS, MAX_WIDTH
 from rft_cli.commands.get import job_table
 from rft_cli.options import Context, Namespace, connect
 from rft_cli.render.console import out, reports_errors
+from rft_cli.render.curve import chart_width, points_of_job
 from rft_cli.render.plot import line_chart
-from rft_cli.render.views import COLUMNS, history, row
+from rft_cli.render.views import COLUMNS, row
 
 SUCCEEDED = "Succeeded"
 
@@ -76,11 +76,11 @@ def plain_line(job: Mapping[str, Any]) -> str:
 
 def picture(job: dict[str, Any], width: int) -> Group:
     """Return the live view of a job: its row, its message and its curve."""
-    points = history(job)
+    points = points_of_job(job)
     parts: list[Any] = [job_table([job], COLUMNS, datetime.now(UTC))]
     if message := row(job, datetime.now(UTC)).message:
         parts.append(Text(message))
     if points:
-        chart = line_chart(points, width=max(20, min(width - AXIS_COLUMNS, MAX_WIDTH)))
+        chart = line_chart(points, width=chart_width(width))
         parts.append(Text(f"\n{chart}", no_wrap=True))
     return Group(*parts)

@@ -25,10 +25,8 @@ from rft_planner.plan import Unplannable, plan
 from rft_planner.precision import SAFE, fast_cpu_dtype
 from rft_planner.sizes import mib, quantity
 from rft_run import atomic
-from rft_run.config import CONFIG_FILE, JobIdentity, RunConfig
-
-DIGESTS_FILE = "inputs.json"
-INPUTS_FOLDER = "inputs"
+from rft_run.config import JobIdentity, RunConfig
+from rft_run.folder import RunFolder
 
 CHANGEABLE = frozenset(
     RFTJobSpec.model_fields[name].alias or name
@@ -54,7 +52,7 @@ def previous(folder: Path) -> RunConfig | None:
     Raises:
         UserError: the file is there but cannot be read.
     """
-    path = folder / CONFIG_FILE
+    path = RunFolder(folder).config
     if not path.exists():
         return None
     try:
@@ -178,13 +176,14 @@ def refuse_changes(folder: Path, before: RunConfig, now: RunConfig, inputs: Inpu
 
 def save(folder: Path, config: RunConfig, inputs: Inputs) -> Path:
     """Write inputs and configuration; return the path of the configuration."""
+    run = RunFolder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for given in inputs.named().values():
         given.write()
     digests = {field: given.digest() for field, given in inputs.named().items()}
-    _write(folder / DIGESTS_FILE, digests)
-    _write(folder / CONFIG_FILE, config.dump())
-    return folder / CONFIG_FILE
+    _write(run.digests, digests)
+    _write(run.config, config.dump())
+    return run.config
 
 
 def spec_changes(before: RFTJobSpec, now: RFTJobSpec) -> list[Change]:
@@ -214,7 +213,7 @@ def _may_change(path: str) -> bool:
 
 def _changed_inputs(folder: Path, inputs: Inputs) -> dict[str, tuple[str, str]]:
     try:
-        before = json.loads((folder / DIGESTS_FILE).read_text(encoding="utf-8"))
+        before = json.loads(RunFolder(folder).digests.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     now = {field: given.digest() for field, given in inputs.named().items()}

@@ -1,9 +1,7 @@
-"""Shows the trainer's JSON lines as progress: one live line on a terminal, plain lines elsewhere."""
+"""Shows the trainer's events as progress: one live line on a terminal, plain lines elsewhere."""
 
-import json
-from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from rich.console import Console
 from rich.live import Live
@@ -11,11 +9,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from rft_api.status import Stage
+from rft_cli.local.trainer import ProgressEvent
 from rft_cli.render.views import duration, number, steps
+from rft_run.events import EvaluationEvent, ResumedEvent, StageEvent, StepEvent
 
 BAR_WIDTH = 30
 
-STAGES = {
+STAGES: dict[Stage, str] = {
     "preparing": "preparing",
     "evaluatingBase": "evaluating the base policy",
     "training": "training",
@@ -25,45 +26,28 @@ STAGES = {
 """Display texts of ``status.progress.stage``."""
 
 
-def parse(line: str) -> dict[str, Any] | None:
-    """Return the event of a line, or None where the line has none."""
-    if not line.startswith("{"):
-        return None
-    try:
-        event = json.loads(line)
-    except ValueError:
-        return None
-    return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
-
-
-def describe(event: Mapping[str, Any]) -> str:
+def describe(event: ProgressEvent) -> str:
     """Return an event as one line of text."""
     match event:
-        case {"event": "step"}:
+        case StepEvent():
             return ", ".join(_step_parts(event))
-        case {"event": "stage", "stage": str(stage)}:
-            return STAGES.get(stage, stage)
-        case {"event": "resumed", "step": step}:
-            return f"going on from step {step}"
-        case {"event": "evaluation", "step": step, "reward": reward, "rows": rows}:
-            policy = f"step {step}" if step else "the base policy"
-            return f"held-out reward of {policy}: {number(reward)} ({rows} rows)"
-    facts = ", ".join(f"{key} {_short(value)}" for key, value in event.items() if key != "event")
-    return f"{event['event']}: {facts}" if facts else str(event["event"])
+        case StageEvent():
+            return STAGES[event.stage]
+        case ResumedEvent():
+            return f"going on from step {event.step}"
+        case EvaluationEvent():
+            policy = f"step {event.step}" if event.step else "the base policy"
+            return f"held-out reward of {policy}: {number(event.reward)} ({event.rows} rows)"
 
 
-def _step_parts(event: Mapping[str, Any]) -> list[str]:
-    shown = steps(event.get("step"), event.get("totalSteps"), event.get("totalStepsEstimated", True))
-    parts = [f"step {shown}", f"reward {number(event.get('reward'))}"]
-    if event.get("tokensPerSecond") is not None:
-        parts.append(f"{event['tokensPerSecond']:.0f} tokens/s")
-    if event.get("etaSeconds") is not None:
-        parts.append(f"{duration(event['etaSeconds'])} left")
+def _step_parts(event: StepEvent) -> list[str]:
+    shown = steps(event.step, event.total_steps, event.total_steps_estimated)
+    parts = [f"step {shown}", f"reward {number(event.reward)}"]
+    if event.tokens_per_second is not None:
+        parts.append(f"{event.tokens_per_second:.0f} tokens/s")
+    if event.eta_seconds is not None:
+        parts.append(f"{duration(event.eta_seconds)} left")
     return parts
-
-
-def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 class ProgressView:
@@ -73,8 +57,9 @@ class ProgressView:
         self._console = console
         live = Live(console=console, transient=True, auto_refresh=False)
         self._live = live if console.is_terminal else None
-        self._stage = "preparing"
-        self._step: Mapping[str, Any] | None = None
+        self._stage: Stage = "preparing"
+        self._step: StepEvent | None = None
+        self._told = False
 
     def __enter__(self) -> Self:
         if self._live is not None:
@@ -87,34 +72,33 @@ class ProgressView:
         if self._live is not None:
             self._live.stop()
 
-    def show(self, event: Mapping[str, Any]) -> None:
-        """Show one event. ``end``, the last one, is only stored, for the caller."""
-        if event["event"] == "end":
-            return
-        if event["event"] == "step":
+    def show(self, event: ProgressEvent) -> None:
+        """Show one event."""
+        if isinstance(event, StepEvent):
             self._step = event
-        elif event["event"] == "stage":
-            self._stage = str(event.get("stage"))
-        if self._live is None or event["event"] != "step":
+        elif isinstance(event, StageEvent):
+            self._stage = event.stage
+        if self._live is None or not isinstance(event, StepEvent):
             self._console.print(describe(event), markup=False)
-        self.refresh()
+        self._refresh()
 
-    def note(self, message: str) -> None:
-        """Print a line above the live line."""
-        self._console.print(message, markup=False)
+    def tick(self, stopping: bool) -> None:
+        """Redraw the live line. Say it once when the trainer is ``stopping``."""
+        if stopping and not self._told:
+            self._console.print("stopping: waiting for the checkpoint; Ctrl-C again kills", markup=False)
+            self._told = True
+        self._refresh()
 
-    def refresh(self) -> None:
-        """Redraw the live line."""
+    def _refresh(self) -> None:
         if self._live is not None:
             self._live.update(self._line(), refresh=True)
 
     def _line(self) -> Table:
         line = Table.grid(padding=(0, 1))
         if self._step is None or self._stage != "training":
-            words = STAGES.get(self._stage, self._stage)
-            line.add_row(ProgressBar(total=None, width=BAR_WIDTH, pulse=True), Text(words))
+            pulse = ProgressBar(total=None, width=BAR_WIDTH, pulse=True)
+            line.add_row(pulse, Text(STAGES[self._stage]))
             return line
-        total = self._step.get("totalSteps")
-        bar = ProgressBar(total=total, completed=self._step["step"], width=BAR_WIDTH)
+        bar = ProgressBar(total=self._step.total_steps, completed=self._step.step, width=BAR_WIDTH)
         line.add_row(bar, Text(", ".join(_step_parts(self._step))))
         return line

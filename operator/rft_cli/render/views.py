@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from rft_cli.render.plot import Point
-
 NONE = "-"
 
 
@@ -76,12 +74,6 @@ def duration(seconds: float | None) -> str:
     if whole < 86400:
         return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
     return f"{whole // 86400}d{whole % 86400 // 3600}h"
-
-
-def history(job: Mapping[str, Any]) -> list[Point]:
-    """Return the points of ``status.reward.history``."""
-    points = ((job.get("status") or {}).get("reward") or {}).get("history") or []
-    return [(float(point["step"]), float(point["reward"])) for point in points]
 
 
 def _seconds_since(moment: str | None, now: datetime) -> float | None:

@@ -1,0 +1,68 @@
+"""Starts the trainer beside the CLI, and hears what it says until it ends."""
+
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from rft_cli.errors import UNREADABLE, UserError
+from rft_cli.local.process import Supervisor
+from rft_run.events import EndEvent, EvaluationEvent, ResumedEvent, StageEvent, StepEvent, parse
+
+ProgressEvent = StageEvent | ResumedEvent | StepEvent | EvaluationEvent
+"""Every event but the last one."""
+
+
+class Ended(NamedTuple):
+    """How the trainer ended."""
+
+    exit_code: int
+    """128 plus the signal's number for a trainer that a signal ended."""
+    event: EndEvent | None
+    """Its last event; None for a trainer that ended without one."""
+
+
+def trainer_command() -> list[str]:
+    """Return the command that starts the trainer.
+
+    Raises:
+        UserError: the trainer is not installed beside the CLI.
+    """
+    if importlib.util.find_spec("rft_trainer") is None:
+        raise UserError("the trainer is not installed here: pip install 'rft-operator[trainer]'", UNREADABLE)
+    return [sys.executable, "-m", "rft_trainer"]
+
+
+def train(
+    command: Sequence[str],
+    log: Path,
+    on_event: Callable[[ProgressEvent], None],
+    on_tick: Callable[[bool], None],
+) -> Ended:
+    """Run the trainer to its end. What it prints and is no event is appended to ``log``.
+
+    ``on_tick`` is called several times a second, and gets whether the trainer has been asked to stop.
+    """
+    supervisor = Supervisor(command, log, {**os.environ, "PYTHONUNBUFFERED": "1"})
+    end: EndEvent | None = None
+
+    def on_line(line: str) -> None:
+        nonlocal end
+        event = parse(line)
+        if event is None:
+            with log.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        elif isinstance(event, EndEvent):
+            end = event
+        else:
+            on_event(event)
+
+    exit_code = supervisor.run(on_line, lambda: on_tick(supervisor.stopping))
+    return Ended(exit_code, end)
+
+
+def tail(log: Path, lines: int) -> list[str]:
+    """Return the last lines of a log."""
+    return log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]

@@ -1,0 +1,35 @@
+"""The points of a reward curve, and its chart on the terminal."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+
+from rft_cli.render.plot import Point, line_chart
+from rft_run.steps import StepRecord
+
+AXIS_COLUMNS = 12
+MIN_WIDTH, MAX_WIDTH = 20, 100
+
+
+def points_of_steps(records: Iterable[StepRecord]) -> list[Point]:
+    """Return step and mean reward of every step that has a graded rollout."""
+    return [(float(record.step), record.reward) for record in records if record.reward is not None]
+
+
+def points_of_job(job: Mapping[str, Any]) -> list[Point]:
+    """Return the points of ``status.reward.history``."""
+    points = ((job.get("status") or {}).get("reward") or {}).get("history") or []
+    return [(float(point["step"]), float(point["reward"])) for point in points]
+
+
+def chart_width(columns: int) -> int:
+    """Return the width of a chart, without its axis, on a terminal of so many columns."""
+    return max(MIN_WIDTH, min(columns - AXIS_COLUMNS, MAX_WIDTH))
+
+
+def print_curve(console: Console, points: Sequence[Point]) -> None:
+    """Draw a curve as wide as the terminal; in ASCII where the encoding has no braille characters."""
+    ascii_only = not console.encoding.lower().startswith("utf")
+    chart = line_chart(points, width=chart_width(console.width), ascii_only=ascii_only)
+    console.print(chart, markup=False)

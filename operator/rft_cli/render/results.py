@@ -1,0 +1,23 @@
+"""What a local run has come to: the held-out evaluation, advice, and where curve and adapter are."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from rft_api.status import RFTJobStatus
+from rft_cli.render.evaluation import evaluation_table, verdict
+
+
+def print_results(console: Console, status: RFTJobStatus, picture: Path | None) -> None:
+    """Print the results as far as there are any. ``picture`` is the curve's file; None: there is none."""
+    if status.evaluation is not None:
+        console.print()
+        console.print(evaluation_table(status.evaluation))
+        console.print(verdict(status.evaluation), markup=False)
+    for advice in status.recommendations or []:
+        console.print(f"advice: {advice.parameter}: {advice.message} [{advice.rule}]", markup=False)
+    console.print()
+    if picture is not None:
+        console.print(f"curve:   {picture}", markup=False)
+    if status.output is not None and status.output.adapter:
+        console.print(f"adapter: {status.output.adapter}", markup=False)

@@ -1,0 +1,46 @@
+"""Shows rollouts as text."""
+
+import json
+from collections.abc import Iterator, Sequence
+
+from rft_cli.render.views import NONE, number
+from rft_run.rollouts import RolloutRecord
+
+
+def as_text(step: int, group: Sequence[RolloutRecord]) -> list[str]:
+    """Return a prompt of a step with its rollouts as text, the highest reward first."""
+    first = group[0]
+    rewards = [record.reward for record in group if record.reward is not None]
+    mean = sum(rewards) / len(rewards) if rewards else None
+    lines = [f"step {step}, row {first.line}: {len(group)} rollouts, mean reward {number(mean)}"]
+    for message in first.messages:
+        lines += _indented(f"{message.get('role')}: {message.get('content')}", "  ")
+    if fields := first.fields:
+        shown = ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in fields.items())
+        lines += _indented(f"fields: {shown}", "  ")
+    for record in sorted(group, key=_reward, reverse=True):
+        lines += _rollout(record)
+    return lines
+
+
+def _rollout(record: RolloutRecord) -> Iterator[str]:
+    parts = [
+        f"reward {number(record.reward)}",
+        *(f"{name} {number(score)}" for name, score in record.graders.items()),
+        f"advantage {NONE if record.advantage is None else f'{record.advantage:+.3f}'}",
+        f"{record.finish_reason} after {record.tokens} tokens",
+    ]
+    yield "  -- " + ", ".join(parts)
+    for name, error in record.errors.items():
+        yield from _indented(f"error of {name}: {error}", "     ")
+    yield from _indented(record.completion, "     ")
+
+
+def _reward(record: RolloutRecord) -> float:
+    return float("-inf") if record.reward is None else record.reward
+
+
+def _indented(text: str, margin: str) -> list[str]:
+    """Return the text, indented. Control characters, which a terminal would execute, are shown as codes."""
+    safe = "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
+    return [f"{margin}{line}" for line in safe.split("\n")]
