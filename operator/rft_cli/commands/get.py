@@ -1,20 +1,17 @@
 """``rft get``: lists the RFTJobs of a cluster."""
 
 import json
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 import yaml
-from rich.table import Table
 
 from rft_cli.options import Context, Namespace, connect
-from rft_cli.render.console import out, reports_errors
-from rft_cli.render.views import COLUMNS, WIDE_COLUMNS, row
-
-WIDE_ENOUGH = 4096
+from rft_cli.render.console import WIDE_ENOUGH, out, reports_errors
+from rft_cli.render.jobs import job_table
+from rft_cli.render.views import COLUMNS, WIDE_COLUMNS
 
 
 class Format(StrEnum):
@@ -49,14 +46,3 @@ def get(
     table = job_table(jobs, ("namespace", *columns) if all_namespaces else columns, datetime.now(UTC))
     # Like kubectl: lines are not cut to the terminal's width.
     out(WIDE_ENOUGH).print(table)
-
-
-def job_table(jobs: Sequence[dict[str, Any]], columns: Sequence[str], now: datetime) -> Table:
-    """Return a table of jobs without borders, as kubectl prints it."""
-    table = Table(box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(column.upper(), no_wrap=column != "message")
-    for job in jobs:
-        cells = row(job, now)._asdict()
-        table.add_row(*(cells[column] for column in columns))
-    return table

@@ -1,15 +1,16 @@
 """``rft suspend``, ``resume`` and ``cancel``: set one field of a job's spec, and may wait for the phase."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import typer
 
 from rft_api.conditions import TERMINAL_PHASES
-from rft_cli.commands.watch import phase_of, plain_line
 from rft_cli.errors import INVALID, UserError
 from rft_cli.options import Context, Namespace, connect
 from rft_cli.render.console import out, reports_errors
+from rft_cli.render.jobs import INTERRUPTED, print_changes
+from rft_cli.render.views import phase_of
 
 Action = Literal["suspend", "resume", "cancel"]
 
@@ -62,9 +63,9 @@ def _carry_out(action: Action, name: str, wait: bool, context: str | None, names
     if not wait:
         return
     try:
-        phase = _followed(cluster.changes(name), REACHED[action])
+        phase = print_changes(cluster.changes(name), out(), (*REACHED[action], *TERMINAL_PHASES))
     except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+        raise typer.Exit(INTERRUPTED) from None
     raise typer.Exit(0 if phase in REACHED[action] else INVALID)
 
 
@@ -82,15 +83,3 @@ def refusal(action: Action, job: Mapping[str, Any]) -> str | None:
             " rft cancel ends it, a new job with a claim can be suspended"
         )
     return None
-
-
-def _followed(changes: Iterable[Mapping[str, Any]], wanted: tuple[str, ...]) -> str:
-    """Print all changes until a wanted or a final phase, and return that phase."""
-    shown = ""
-    for job in changes:
-        if (line := plain_line(job)) != shown:
-            out().print(line, markup=False)
-            shown = line
-        if (phase := phase_of(job)) in (*wanted, *TERMINAL_PHASES):
-            return phase
-    return ""

@@ -1,7 +1,6 @@
 """``rft plan``: shows the resources and the time that a job would need, before it runs."""
 
 import json
-from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,15 +9,14 @@ import typer
 import yaml
 
 from rft_api.job import RFTJob, RFTJobSpec
-from rft_api.status import Estimate, Plan
-from rft_cli.commands.get import WIDE_ENOUGH
-from rft_cli.commands.sweep import ACCELERATOR, Line, entry, sweep_of, table, with_value, without_seed
+from rft_api.status import Plan
 from rft_cli.errors import INVALID, UserError
 from rft_cli.local.manifest import Manifest, load
 from rft_cli.local.rows import rows_of
 from rft_cli.local.shapes import shape_for
-from rft_cli.render.console import err, out, reports_errors
-from rft_cli.render.views import duration
+from rft_cli.local.sweep import ACCELERATOR, Line, sweep_of, with_value
+from rft_cli.render.console import WIDE_ENOUGH, err, out, reports_errors
+from rft_cli.render.plans import entry, table, text, without_seed
 from rft_planner.accelerators import ACCELERATORS
 from rft_planner.container import memory_check_disabled
 from rft_planner.estimate import Rows
@@ -147,49 +145,3 @@ def serialized(body: dict[str, Any], output: Format) -> str:
     """Return an object as JSON or YAML."""
     shown = json.dumps(body, indent=2) if output is Format.JSON else yaml.safe_dump(body, sort_keys=False)
     return shown.rstrip()
-
-
-def text(made: Plan) -> Iterator[str]:
-    """Yield the lines of a plan as text."""
-    yield f"GPUs    {made.gpus}" + (f" × {made.accelerator}" if made.accelerator else "")
-    yield f"CPU     {made.cpu}"
-    yield f"memory  {made.memory}"
-    if made.estimate is not None:
-        yield from expected(made.estimate)
-    yield from (f"- {note}" for note in made.notes or [])
-    yield from (f"  {part.mebibytes / 1024:6.1f} GiB  {part.name}" for part in made.memory_parts or [])
-
-
-def _together(estimate: Estimate) -> bool:
-    """Whether sampling and training overlap enough to mention it."""
-    phases = (estimate.sampling_seconds or 0) + (estimate.update_seconds or 0)
-    return (estimate.seconds_per_step or 0) < 0.95 * phases
-
-
-def expected(estimate: Estimate) -> Iterator[str]:
-    """Yield lines about the expected steps, time and cost, as far as they are known."""
-    if estimate.steps is not None:
-        yield f"steps   about {estimate.steps}, {estimate.prompts_per_step} prompts each"
-    if estimate.prompt_tokens is not None and estimate.completion_tokens is not None:
-        prompts, completions = _short(estimate.prompt_tokens), _short(estimate.completion_tokens)
-        yield f"tokens  about {prompts} of prompts, {completions} of completions"
-    if estimate.seconds_per_step is not None:
-        sampling, update = duration(estimate.sampling_seconds), duration(estimate.update_seconds)
-        together = _together(estimate)
-        yield (
-            f"a step  about {duration(estimate.seconds_per_step)}: {sampling} sampling,"
-            f" {update} training{', at the same time' if together else ''}"
-        )
-    if estimate.gpu_hours is not None:
-        longest = f"{estimate.gpu_hours_if_longest:g} with the longest completions"
-        yield f"hours   about {estimate.gpu_hours:g} GPU-hours, {longest}"
-    if estimate.cost is not None:
-        yield f"cost    about {estimate.cost:g}"
-
-
-def _short(tokens: int) -> str:
-    """Return a count with three digits: ``950``, ``57.9k``, ``1.02M``."""
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if tokens >= 0.9995 * size:  # 999,999 is shown as 1M
-            return f"{tokens / size:.3g}{letter}"
-    return str(tokens)

@@ -1,37 +1,22 @@
 """``rft report``: writes one page of Markdown about a run."""
 
-from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated
 
 import typer
 from pydantic import ValidationError
 
 from rft_api.job import RFTJobSpec
 from rft_api.problems import join_path
-from rft_api.status import EvaluationResult, GraderEvaluation, Plan, RFTJobStatus
+from rft_api.status import Plan, RFTJobStatus
 from rft_cli.errors import UNREADABLE, UserError
 from rft_cli.local import records
 from rft_cli.local.snapshot import previous
 from rft_cli.options import Context, Namespace, connect
 from rft_cli.render.console import out, reports_errors
 from rft_cli.render.curve import points_of_job, points_of_steps
-from rft_cli.render.evaluation import verdict
-from rft_cli.render.plot import Point, line_chart
-from rft_cli.render.views import NONE, duration, number, steps
+from rft_cli.render.page import Run, as_markdown
 from rft_run.folder import RunFolder
-
-CHART_WIDTH, CHART_HEIGHT = 64, 10
-
-
-class Run(NamedTuple):
-    """The data of a report."""
-
-    name: str
-    spec: RFTJobSpec
-    status: RFTJobStatus
-    points: Sequence[Point]
-    """The reward curve: all steps of a folder, or the points in a job's status."""
 
 
 @reports_errors
@@ -82,150 +67,3 @@ def _of_job(name: str, context: str | None, namespace: str | None) -> Run:
         field = join_path(error.errors()[0]["loc"])
         raise UserError(f"{name}: {field} is not known; use an rft of the operator's version") from error
     return Run(name, spec, status, points_of_job(job))
-
-
-def as_markdown(run: Run) -> str:
-    """Return the page as Markdown. Parts without data yet are left out."""
-    parts = [
-        _heading(run),
-        _evaluation(run),
-        _curve(run),
-        _advice(run),
-        _parameters(run),
-        _plan(run),
-        _usage(run),
-    ]
-    return "\n\n".join("\n".join(lines) for part in parts if (lines := list(part)))
-
-
-def _heading(run: Run) -> Iterator[str]:
-    status, progress = run.status, run.status.progress
-    yield f"# {run.name}"
-    yield ""
-    yield f"- phase: {status.phase or 'Pending'}" + (f" ({status.message})" if status.message else "")
-    yield f"- model: {run.spec.model.name}"
-    if progress is not None:
-        made = steps(progress.step, progress.total_steps, progress.total_steps_estimated)
-        yield f"- steps: {made}, attempt {progress.attempt}"
-    if status.output is not None and status.output.adapter:
-        yield f"- adapter: `{status.output.adapter}`"
-    if status.output is not None and status.output.folder:
-        yield f"- folder: `{status.output.folder}`"
-
-
-def _evaluation(run: Run) -> Iterator[str]:
-    result = run.status.evaluation
-    if result is None:
-        return
-    yield "## Held-out evaluation"
-    yield ""
-    yield _said_of(result)
-    yield ""
-    yield from _table(
-        ("score", "base", "tuned", "difference", "95 % interval"),
-        [_scores(name, scores) for name, scores in _by_name(result)],
-    )
-
-
-def _said_of(result: EvaluationResult) -> str:
-    return f"{result.rows} rows. {verdict(result)}"
-
-
-def _by_name(result: EvaluationResult) -> Iterator[tuple[str, GraderEvaluation]]:
-    if result.reward is not None:
-        yield "reward", result.reward
-    yield from (result.graders or {}).items()
-
-
-def _scores(name: str, scores: GraderEvaluation) -> tuple[str, ...]:
-    found = scores.difference
-    between = NONE if found is None else f"{found.low:+.3f} to {found.high:+.3f}"
-    return (
-        name,
-        number(scores.base),
-        number(scores.tuned),
-        NONE if found is None else f"{found.mean:+.3f}",
-        between,
-    )
-
-
-def _curve(run: Run) -> Iterator[str]:
-    if not run.points:
-        return
-    yield "## Reward"
-    yield ""
-    yield "```"
-    yield line_chart(run.points, width=CHART_WIDTH, height=CHART_HEIGHT)
-    yield "```"
-
-
-def _advice(run: Run) -> Iterator[str]:
-    if not run.status.recommendations:
-        return
-    yield "## Advice"
-    yield ""
-    for advice in run.status.recommendations:
-        about = f"`{advice.parameter}`: " if advice.parameter else ""
-        yield f"- {about}{advice.message} ({advice.rule})"
-
-
-def _parameters(run: Run) -> Iterator[str]:
-    """Return all parameters that the run used, defaults included."""
-    spec = run.spec.dump()
-    plan = run.status.plan
-    effective = plan.effective.dump() if plan is not None and plan.effective is not None else {}
-    values = {**spec["training"], **{name: value for name, value in effective.items() if value is not None}}
-    rows = [(f"training.{name}", _shown(value)) for name, value in values.items()]
-    rows += [(f"sampling.{name}", _shown(value)) for name, value in spec["sampling"].items()]
-    rows += [
-        (f"graders.{grader.name}", f"{grader.kind}, weight {grader.weight:g}") for grader in run.spec.graders
-    ]
-    yield "## Parameters"
-    yield ""
-    yield from _table(("parameter", "value"), rows)
-
-
-def _plan(run: Run) -> Iterator[str]:
-    plan = run.status.plan
-    if plan is None:
-        return
-    yield "## Plan"
-    yield ""
-    kind = f" of {plan.accelerator}" if plan.accelerator else ""
-    yield f"- {plan.gpus} GPUs{kind}, device {plan.device}"
-    for name, amount in (("CPU", plan.cpu), ("memory", plan.memory)):
-        if amount is not None:
-            yield f"- {name}: {amount}"
-    for note in plan.notes or []:
-        yield f"- {note}"
-
-
-def _usage(run: Run) -> Iterator[str]:
-    usage = run.status.usage
-    if usage is None:
-        return
-    yield "## Used"
-    yield ""
-    if usage.gpu_seconds:
-        yield f"- GPUs: {usage.gpu_seconds / 3600:.2f} hours"
-    yield f"- trained tokens: {usage.prompt_tokens} of prompts, {usage.completion_tokens} of completions"
-    if usage.cost is not None:
-        yield f"- cost: {usage.cost:.2f}"
-    if usage.dropped_prompts or usage.dropped_groups:
-        yield f"- dropped: {usage.dropped_prompts} prompts too long, {usage.dropped_groups} groups not graded"
-    for name, count in (usage.grader_errors or {}).items():
-        yield f"- errors of {name}: {count}"
-    metrics = run.status.metrics
-    if metrics is not None and metrics.step_seconds is not None:
-        yield f"- last step: {duration(metrics.step_seconds)}"
-
-
-def _table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    for cells in (heading, ["---"] * len(heading), *rows):
-        yield "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, Mapping | list):
-        return ", ".join(map(str, value)) or NONE
-    return str(value).lower() if isinstance(value, bool) else str(value)

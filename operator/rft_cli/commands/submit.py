@@ -7,12 +7,12 @@ import typer
 
 from rft_api import KIND
 from rft_api.loader import Document
-from rft_cli.commands.validate import is_valid
-from rft_cli.commands.watch import exit_with_its_end
 from rft_cli.errors import INVALID, UserError
 from rft_cli.local.manifest import is_job, read
 from rft_cli.options import Context, Namespace, connect
 from rft_cli.render.console import err, out, reports_errors
+from rft_cli.render.jobs import watched
+from rft_cli.render.problems import is_valid
 
 if TYPE_CHECKING:
     from rft_cli.cluster.client import Applier
@@ -54,7 +54,7 @@ def submit(
         for document in documents:
             _apply(document, apply, " (dry run)" if dry_run else "")
     if wait:
-        exit_with_its_end(lambda: cluster.changes(jobs[0].body["metadata"]["name"]), out())
+        raise typer.Exit(watched(lambda: cluster.changes(jobs[0].body["metadata"]["name"]), out()))
 
 
 def _require_name(document: Document, namespace: str | None) -> None:

@@ -5,14 +5,11 @@ from typing import Annotated
 
 import typer
 
-from rft_advice import advise
 from rft_api import KIND
-from rft_api.loader import Document
-from rft_api.validation import check
 from rft_cli.errors import INVALID, UserError
-from rft_cli.local.manifest import is_job, name_of, read
+from rft_cli.local.manifest import is_job, read
 from rft_cli.render.console import err, out, reports_errors
-from rft_planner.overrides import contradiction
+from rft_cli.render.problems import is_valid
 
 
 @reports_errors
@@ -40,18 +37,3 @@ def validate(
         if not all(verdicts):
             exit_code = max(exit_code, INVALID)
     raise typer.Exit(exit_code)
-
-
-def is_valid(document: Document) -> bool:
-    """Print problems and advice about one RFTJob; return whether it is valid."""
-    title = f"{document.source}: {KIND} {name_of(document.body)}"
-    job, problems = check(document.body)
-    if job is not None:
-        overridden = contradiction(job.spec)
-        said = [*map(str, advise(job.spec)), *([overridden] if overridden else [])]
-        warnings = [f"  warning: {text}" for text in said]
-        out().print("\n".join([f"{title}: OK", *warnings]), markup=False)
-        return True
-    count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
-    out().print("\n".join([f"{title}: {count}", *(f"  {problem}" for problem in problems)]), markup=False)
-    return False

@@ -1,1 +1,1 @@
-"""Runs on this machine: manifests, inputs and the trainer as a child process. Free of typer and rich."""
+"""What is on this machine: manifests, inputs, runs' folders and the trainer. Free of typer and rich."""

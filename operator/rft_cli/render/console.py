@@ -12,6 +12,9 @@ from rft_cli.errors import UserError
 P = ParamSpec("P")
 R = TypeVar("R")
 
+WIDE_ENOUGH = 4096
+"""Width of a console whose lines are not cut, in columns."""
+
 
 def out(width: int | None = None) -> Console:
     """Return a console on stdout. It is created at each call, so that it uses the current ``sys.stdout``."""

@@ -32,7 +32,7 @@ def row(job: Mapping[str, Any], now: datetime) -> Row:
     """Return the columns of an RFTJob; unknown values are a dash."""
     metadata, status = job["metadata"], job.get("status") or {}
     progress, reward = status.get("progress") or {}, status.get("reward") or {}
-    phase = status.get("phase") or "Pending"
+    phase = phase_of(job)
     gpus = (status.get("plan") or {}).get("gpus")
     estimated = progress.get("totalStepsEstimated", True)
     return Row(
@@ -48,6 +48,19 @@ def row(job: Mapping[str, Any], now: datetime) -> Row:
         model=str(((job.get("spec") or {}).get("model") or {}).get("name", NONE)),
         message=status.get("message") or "",
     )
+
+
+def phase_of(job: Mapping[str, Any]) -> str:
+    """Return ``status.phase``; Pending for a job that the operator has not processed yet."""
+    return (job.get("status") or {}).get("phase") or "Pending"
+
+
+def plain_line(job: Mapping[str, Any]) -> str:
+    """Return a job as one line, without values that change with time alone, such as its age."""
+    shown = row(job, datetime.now(UTC))
+    parts = [shown.phase, f"step {shown.steps}", f"reward {shown.reward}", f"eta {shown.eta}"]
+    line = ", ".join(part for part in parts if not part.endswith(" -"))
+    return f"{line}: {shown.message}" if shown.message else line
 
 
 def steps(step: int | None, total: int | None, estimated: bool) -> str:

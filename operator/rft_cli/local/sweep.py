@@ -1,26 +1,20 @@
-"""``rft plan --sweep``: compares the plans of a job for several values of one field."""
+"""Copies of a job that differ in one field, whose plans ``rft plan --sweep`` compares."""
 
 import copy
-import re
 from typing import Any, NamedTuple
-
-from rich.table import Table
 
 from rft_api.fields import Field, UnknownField, find
 from rft_api.job import RFTJob
 from rft_api.loader import UnreadableManifest, load_documents
-from rft_api.status import Estimate, Plan
+from rft_api.status import Plan
 from rft_api.validation import check
 from rft_cli.errors import INVALID, UNREADABLE, UserError
-from rft_cli.render.views import NONE
 from rft_planner.accelerators import ACCELERATORS
 from rft_planner.plan import Unplannable
 
 ACCELERATOR = "spec.resources.accelerator.name"
 FEW = 16
 """A range of at most this many whole numbers is tried completely."""
-COLUMNS = ("GPUS", "TRAIN", "SAMPLE", "GIB TO TRAIN", "GIB TO SAMPLE", "STEPS", "GPU-HOURS", "COST")
-WHY_NOT = "WHY NOT"
 
 
 class Sweep(NamedTuple):
@@ -128,55 +122,3 @@ def with_value(document: dict[str, Any], path: str, value: Any) -> dict[str, Any
         place = place.setdefault(key, {})
     place[last] = value
     return changed
-
-
-def table(path: str, lines: list[Line]) -> Table:
-    """Return a table with a line per value: GPUs by role, GiB per GPU of a role, steps, hours, cost."""
-    name = "accelerator" if path == ACCELERATOR else path.rpartition(".")[2]
-    refused = [WHY_NOT] if any(isinstance(line.outcome, Unplannable) for line in lines) else []
-    made = Table(box=None, pad_edge=False)
-    for column in (name, *COLUMNS, *refused):
-        made.add_column(column, no_wrap=column != WHY_NOT)
-    for line in lines:
-        made.add_row(str(line.value), *_cells(line.outcome))
-    return made
-
-
-def _cells(outcome: Plan | Unplannable) -> list[str]:
-    if isinstance(outcome, Unplannable):
-        # Only the first sentence: the others advise what to change, which is not needed in a comparison.
-        return [*[NONE] * len(COLUMNS), re.split(r"(?<!e\.g)\. ", str(outcome))[0]]
-    estimate = outcome.estimate or Estimate()
-    return [
-        str(outcome.gpus),
-        str(outcome.trainer_gpus or NONE),
-        str(outcome.sampler_gpus or NONE),
-        gib_of(outcome, "training"),
-        gib_of(outcome, "sampling"),
-        *(_about(number) for number in (estimate.steps, estimate.gpu_hours, estimate.cost)),
-    ]
-
-
-def _about(number: float | None) -> str:
-    return NONE if number is None else f"~{number:g}"
-
-
-def gib_of(plan: Plan, role: str) -> str:
-    """Return the memory of a role per GPU, in GiB; a dash where the plan has no sum of it."""
-    parts = [part.mebibytes for part in plan.memory_parts or [] if part.name.startswith(role)]
-    return f"{sum(parts) / 1024:.1f}" if parts else NONE
-
-
-def entry(line: Line) -> dict[str, Any]:
-    """Return a line for JSON or YAML: the value and the plan's fields; without a plan ``gpus`` is null."""
-    if isinstance(line.outcome, Unplannable):
-        refused = {"reason": line.outcome.reason, "message": str(line.outcome)}
-        return {"value": line.value, "gpus": None, "refused": refused}
-    return {"value": line.value, **without_seed(line.outcome)}
-
-
-def without_seed(plan: Plan) -> dict[str, Any]:
-    """Return a plan as JSON without its seed, which depends on the UID of a stored job."""
-    dumped = plan.dump()
-    dumped.get("effective", {}).pop("seed", None)
-    return dumped

@@ -1,0 +1,76 @@
+"""Shows jobs of a cluster: as a table, and each change of one until it ends."""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from rft_api.conditions import TERMINAL_PHASES
+from rft_cli.render.curve import chart_width, points_of_job
+from rft_cli.render.plot import line_chart
+from rft_cli.render.views import COLUMNS, phase_of, plain_line, row
+
+SUCCEEDED = "Succeeded"
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
+
+
+def job_table(jobs: Sequence[Mapping[str, Any]], columns: Sequence[str], now: datetime) -> Table:
+    """Return a table of jobs without borders, as kubectl prints it."""
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column.upper(), no_wrap=column != "message")
+    for job in jobs:
+        cells = row(job, now)._asdict()
+        table.add_row(*(cells[column] for column in columns))
+    return table
+
+
+def watched(changes: Callable[[], Iterable[Mapping[str, Any]]], console: Console) -> int:
+    """Follow a job and return 0 (Succeeded), 1 (Failed, Cancelled) or 130 (Ctrl-C, at any moment)."""
+    try:
+        phase = follow(changes(), console)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return 0 if phase == SUCCEEDED else 1
+
+
+def follow(changes: Iterable[Mapping[str, Any]], console: Console) -> str:
+    """Show all changes until a final phase, and return that phase. On a terminal they share one live view."""
+    if not console.is_terminal:
+        return print_changes(changes, console, TERMINAL_PHASES)
+    phase = ""
+    with Live(console=console, auto_refresh=False) as live:
+        for job in changes:
+            live.update(picture(job, console.width), refresh=True)
+            if (phase := phase_of(job)) in TERMINAL_PHASES:
+                break
+    return phase
+
+
+def print_changes(changes: Iterable[Mapping[str, Any]], console: Console, until: Collection[str]) -> str:
+    """Print a line for each change until a phase of ``until``, and return that phase."""
+    phase, shown = "", ""
+    for job in changes:
+        if (line := plain_line(job)) != shown:
+            console.print(line, markup=False)
+            shown = line
+        if (phase := phase_of(job)) in until:
+            break
+    return phase
+
+
+def picture(job: Mapping[str, Any], width: int) -> Group:
+    """Return the live view of a job: its row, its message and its curve."""
+    points = points_of_job(job)
+    parts: list[Any] = [job_table([job], COLUMNS, datetime.now(UTC))]
+    if message := row(job, datetime.now(UTC)).message:
+        parts.append(Text(message))
+    if points:
+        chart = line_chart(points, width=chart_width(width))
+        parts.append(Text(f"\n{chart}", no_wrap=True))
+    return Group(*parts)

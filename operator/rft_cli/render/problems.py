@@ -1,0 +1,24 @@
+"""Prints what is wrong with a manifest, and what is advised about it."""
+
+from rft_advice import advise
+from rft_api import KIND
+from rft_api.loader import Document
+from rft_api.validation import check
+from rft_cli.local.manifest import name_of
+from rft_cli.render.console import out
+from rft_planner.overrides import contradiction
+
+
+def is_valid(document: Document) -> bool:
+    """Print problems and advice about one RFTJob; return whether it is valid."""
+    title = f"{document.source}: {KIND} {name_of(document.body)}"
+    job, problems = check(document.body)
+    if job is not None:
+        overridden = contradiction(job.spec)
+        said = [*map(str, advise(job.spec)), *([overridden] if overridden else [])]
+        warnings = [f"  warning: {text}" for text in said]
+        out().print("\n".join([f"{title}: OK", *warnings]), markup=False)
+        return True
+    count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+    out().print("\n".join([f"{title}: {count}", *(f"  {problem}" for problem in problems)]), markup=False)
+    return False
