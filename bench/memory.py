@@ -70,10 +70,16 @@ class Peak:
     total: float = 0.0
 
     def add(self, held: dict[str, float]) -> None:
-        """Take a moment into account."""
+        """Take a moment into account.
+
+        Once vLLM has ended, the trainer is not compared any more: the pages of libraries, which both map,
+        would be its own. Whether its weights are freed before that depends on the machine's load.
+        """
+        self.total = max(self.total, sum(held.values()))
+        if self.trees.get("vLLM") and not held["vLLM"]:
+            return
         for name, amount in held.items():
             self.trees[name] = max(self.trees.get(name, 0.0), amount)
-        self.total = max(self.total, sum(held.values()))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.memory import Case, file_pages, measure, model_named, shape_of
+from bench.memory import Case, Peak, file_pages, measure, model_named, shape_of
 from rft_api.parameters import Dtype, Training
 from rft_planner import host
 from rft_planner.memory import Workload
@@ -103,3 +103,14 @@ def test_a_files_pages_count_once_and_neither_what_was_written_nor_shared_memory
         "/models/model.safetensors": 100 * 1024,
         "/lib/with a space.so": (50 + 4) * 1024,
     }
+
+
+def test_the_trainer_is_compared_only_while_vllm_shares_the_pages_of_libraries() -> None:
+    peak = Peak()
+    for trainer, vllm in ((1.0, 0.0), (5.0, 3.0), (7.0, 0.0)):
+        peak.add({"trainer": trainer, "vLLM": vllm})
+    assert peak.trees == {"trainer": 5.0, "vLLM": 3.0}
+    assert peak.total == 8.0
+    alone = Peak()
+    alone.add({"trainer": 2.0, "vLLM": 0.0})
+    assert alone.trees["trainer"] == 2.0
