@@ -83,6 +83,8 @@ class WandbTracker:
         if end.exit_code == ExitCode.PREEMPTED:
             self._run.mark_preempting()
         self._run.finish(exit_code=end.exit_code)
+        # Wait until W&B's local service has written everything: it is killed when the pod's container ends.
+        self._library.teardown(exit_code=end.exit_code)
 
     def _once(self, curve: str, step: int, row: dict[str, float]) -> None:
         if step > self._sent[curve]:
