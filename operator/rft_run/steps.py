@@ -5,7 +5,6 @@ from pathlib import Path
 
 from pydantic import Field
 
-from rft_api.status import PhaseSeconds
 from rft_run.record import Record
 
 
@@ -50,7 +49,8 @@ class StepRecord(Record):
     tokens_per_second: float | None = None
     """Sampled tokens per second of sampling."""
     step_seconds: float | None = None
-    phases: PhaseSeconds | None = None
+    phases: dict[str, float] = Field(default_factory=dict)
+    """Seconds of each phase of the step, by the names of ``PhaseSeconds``."""
     attempt: int | None = None
     time: str | None = None
     """End of the step, RFC 3339."""

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from rft_api.effective import effective
-from rft_api.status import PhaseSeconds, RunStatus
+from rft_api.status import RunStatus
 from rft_api.validation import parse
 from rft_run.config import JobIdentity, RunConfig
 from rft_run.state import RunState
@@ -21,7 +21,7 @@ def record(step: int, seconds: float) -> StepRecord:
         graders={"right": 0.5},
         kl=None,
         step_seconds=seconds,
-        phases=PhaseSeconds(rollout=seconds),
+        phases={"rollout": seconds},
         loss=1.0,
         tokens_per_second=1.0,
     )

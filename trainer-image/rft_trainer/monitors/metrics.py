@@ -51,7 +51,7 @@ def step_record(
         adapter_version=state.adapter_version,
         tokens_per_second=generated / batch.rollout_seconds if batch.rollout_seconds > 0 else None,
         step_seconds=step_seconds,
-        phases=phases,
+        phases=phases.dump(),
         attempt=attempt,
         time=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     )

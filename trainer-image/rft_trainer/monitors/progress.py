@@ -11,6 +11,7 @@ from rft_api.status import (
     EvaluationResult,
     Metrics,
     Output,
+    PhaseSeconds,
     Progress,
     Recommendation,
     Reward,
@@ -158,4 +159,6 @@ def _reward(records: Sequence[StepRecord]) -> Reward | None:
 
 def _metrics(record: StepRecord) -> Metrics:
     """Return those numbers of a step that the status has; they have the same names in both."""
-    return Metrics(**known(**{name: getattr(record, name) for name in Metrics.model_fields}))
+    numbers = {name: getattr(record, name) for name in Metrics.model_fields}
+    seconds = {name: record.phases[name] for name in PhaseSeconds.model_fields if name in record.phases}
+    return Metrics(**known(**numbers | {"phases": PhaseSeconds(**seconds) if seconds else None}))
