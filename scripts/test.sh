@@ -53,10 +53,14 @@ trap clean_up EXIT
 trap 'exit 130' INT TERM
 
 # What needs no cluster goes on beside the rest, which waits for archives and pods more than for a core.
+floor=(--cov) # of coverage, in pyproject.toml
+[ $# -eq 0 ] || floor=() # some of the tests cover less
 without_a_cluster() {
   stage "checks" "scripts/lint.sh" scripts/lint.sh
+  RFT_FAILED_TESTS=$report/unit stage "unit tests, and what they cover of the code that decides" \
+    "$python -m pytest tests/unit --cov" $python -m pytest tests/unit "${floor[@]}" --durations=10 "$@"
   RFT_FAILED_TESTS=$report/without stage "tests without a cluster" "" \
-    $python -m pytest -m "not cluster and not e2e" --durations=10 "$@"
+    $python -m pytest --ignore=tests/unit -m "not cluster and not e2e" --durations=10 "$@"
 }
 if [ "$leave_cluster" = no ]; then
   use_ready_programs
@@ -87,7 +91,7 @@ setting=${RFT_CPU_DTYPE:+RFT_CPU_DTYPE=$RFT_CPU_DTYPE }
 {
   echo "failed, with the command that runs it again alone:"
   while IFS=$'\t' read -r name again; do echo "  $name${again:+: $setting$again}"; done <"$report/stages"
-  while read -r test; do echo "  $setting$python -m pytest $test"; done < <(cat "$report/without" 2>/dev/null)
+  while read -r test; do echo "  $setting$python -m pytest $test"; done < <(cat "$report/unit" "$report/without" 2>/dev/null)
   while read -r test; do
     echo "  $prepare && $setting$python -m pytest $test"
   done < <(cat "$report/cluster" 2>/dev/null)

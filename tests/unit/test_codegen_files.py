@@ -21,7 +21,6 @@ def test_the_committed_files_are_what_the_models_generate() -> None:
 
 def test_a_crd_edited_by_hand_fails_the_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--root", str(tmp_path)]) == 0
-    assert main(["--check", "--root", str(tmp_path)]) == 0
     path = tmp_path / next(iter(generated_files()))
     path.write_text(path.read_text().replace("maximum: 100", "maximum: 200", 1))
     assert main(["--check", "--root", str(tmp_path)]) == 1

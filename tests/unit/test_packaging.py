@@ -1,4 +1,4 @@
-"""What the wheel ships: every package, each with its types."""
+"""What the wheel ships: every package but the one that writes the generated files, each with its types."""
 
 import tomllib
 from pathlib import Path
@@ -11,9 +11,10 @@ PACKAGES = sorted(
 )
 
 
-def test_the_wheel_has_every_package() -> None:
+def test_the_wheel_has_every_package_that_programs_need() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    assert sorted(settings["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]) == PACKAGES
+    shipped = [name for name in PACKAGES if name != "operator/rft_codegen"]
+    assert sorted(settings["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]) == shipped
 
 
 def test_every_package_says_that_it_is_typed() -> None:
