@@ -1,7 +1,7 @@
-"""How fast RFTJobs are reviewed: in process, and by the real server over TLS on one core.
+"""Measures how fast the webhook reviews RFTJobs: as a function call, and as a TLS server on one core.
 
-The server runs as `python -m rft_operator.webhook`, pinned to one core; the client is on another one.
-Run it on a machine with nothing else to do: `make bench-api`.
+The server runs as `python -m rft_operator.webhook`, pinned to one core. The client runs on another core. Run
+it on an idle machine: `make bench-api`.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from rft_operator.webhook.review import review
 from rft_operator.webhook.server import VALIDATE_PATH
 
 GOAL = 200
-"""Reviews per second that one core should answer."""
+"""The goal: reviews per second that one core should answer."""
 PORT, HEALTH_PORT = 18443, 18080
 SPEC: dict[str, Any] = {
     "model": {"name": "Qwen/Qwen2.5-7B-Instruct"},
@@ -52,7 +52,7 @@ BROKEN = {
 
 
 class Row(NamedTuple):
-    """One line of the table; times in seconds."""
+    """One line of the result table. Times are in seconds."""
 
     what: str
     per_second: float
@@ -61,7 +61,7 @@ class Row(NamedTuple):
 
 
 def document(spec: dict[str, Any], old: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return the AdmissionReview of a job with ``spec``, created or changed from ``old``."""
+    """Return the AdmissionReview of a job with ``spec``: a creation, or an update from ``old``."""
 
     def job(of: dict[str, Any]) -> dict[str, Any]:
         metadata = {"name": "bench", "namespace": "team", "uid": "6f0e", "generation": 1}
@@ -88,7 +88,7 @@ REVIEWS = {
 
 
 def in_process(what: str, given: dict[str, Any], count: int) -> Row:
-    """Time ``review`` with the reading and writing of JSON, as the server does it."""
+    """Measure ``review`` in this process, with the JSON parsing and serialization that the server does."""
     body = json.dumps(given)
 
     def once() -> None:
@@ -106,7 +106,7 @@ def _timed(call: Callable[[], None]) -> float:
 
 @contextmanager
 def server(core: int) -> Iterator[ssl.SSLContext]:
-    """Run the webhook on ``core``; give the context of a client that trusts it."""
+    """Start the webhook on ``core``, and yield a TLS context for clients that trusts its certificate."""
     identity = tls.renewed(None, ["127.0.0.1"], datetime.now(UTC), tls.WEBHOOK)
     with tempfile.TemporaryDirectory(prefix="rft-bench-") as folder:
         Path(folder, "tls.crt").write_text(identity.certificate)
@@ -140,7 +140,7 @@ def server(core: int) -> Iterator[ssl.SSLContext]:
 
 
 async def flood(context: ssl.SSLContext, connections: int, count: int) -> Row:
-    """Send reviews as fast as ``connections`` allow, each waiting for its answer."""
+    """Send reviews as fast as possible over ``connections``. Each connection waits for its answer."""
     body, times = json.dumps(VALID).encode(), []
 
     async def one(session: aiohttp.ClientSession) -> None:
@@ -158,7 +158,7 @@ async def flood(context: ssl.SSLContext, connections: int, count: int) -> Row:
 async def pace(context: ssl.SSLContext, per_second: int, seconds: int) -> Row:
     """Send reviews at a fixed rate, whether or not earlier ones are answered.
 
-    The time of each counts from when it was due: waiting in line is part of it.
+    The time of a review is measured from the moment when it was due, so waiting in the queue is included.
     """
     body = json.dumps(VALID).encode()
     async with _session(context, 64) as session:
@@ -193,7 +193,7 @@ async def _post(session: aiohttp.ClientSession, body: bytes) -> float:
 
 
 def show(title: str, rows: list[Row]) -> None:
-    """Print a table; p50 and p99 are the median and the 99th percentile of the single times."""
+    """Print a table. p50 and p99 are the median and the 99th percentile of the times."""
     print(f"\n{title}\n{'':34}{'reviews/s':>10}{'p50 ms':>9}{'p99 ms':>9}{'reviews':>9}")
     for row in rows:
         cuts = statistics.quantiles(row.times, n=100)
@@ -213,7 +213,7 @@ def _machine() -> str:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=4000, help="reviews of each kind")
     parser.add_argument("--seconds", type=int, default=10, help="length of the paced run")

@@ -1,9 +1,10 @@
 """Measures how long a large dataset delays the first step of a run, and how much memory it takes.
 
-`make bench-data` writes a file of 10 GB into the system's folder for temporary files. It opens the file like
-the trainer, with the example model's tokenizer, chooses the prompts of ten steps, and removes the file. It
-does so twice: first without an index and without the file in the kernel's cache, then like a resumed run,
-with an index. `--gigabytes` and `--folder` change size and place. The result is a table.
+`make bench-data` writes a file of 10 GB into the system's temporary folder. It opens the file like the
+trainer, with the example model's tokenizer, and chooses the prompts of ten steps. It does this twice. The
+first time there is no index, and the file is not in the kernel's page cache. The second time there is an
+index, as in a resumed run. Then it removes the file. `--gigabytes` and `--folder` change size and place. The
+result is a table.
 """
 
 import argparse
@@ -32,9 +33,10 @@ MIB = 2.0**20
 
 @dataclass(frozen=True)
 class Start:
-    """One start: its rows, seconds to the first step and for ``STEPS`` of them, and MiB held by it.
+    """The measurements of one start: rows, seconds to the first step and for ``STEPS`` steps, memory in MiB.
 
-    ``busy`` are the seconds of processor time until the first step: what the others are on an idle machine.
+    ``busy`` is the processor time in seconds until the first step. It is less than the elapsed time when the
+    process has to wait, for example for the disk.
     """
 
     name: str
@@ -46,19 +48,19 @@ class Start:
 
 
 def write_rows(path: Path, size: int) -> None:
-    """Write about ``size`` bytes of rows of half a kilobyte: a block of different ones, over and over."""
+    """Write about ``size`` bytes of rows of 0.5 kB each. One block of different rows is repeated."""
     block = b"".join(rows(BLOCK_BYTES))
     with path.open("wb") as file:
         for _ in range(max(1, size // len(block))):
             file.write(block)
         file.flush()
         os.fsync(file.fileno())
-        # As on a machine that has just got the job: nothing of it in the kernel's memory.
+        # Drop the file from the page cache, so that the first start reads it from the disk.
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def rows(size: int) -> Iterator[bytes]:
-    """Yield different rows of ``size`` bytes in all."""
+    """Yield different rows, ``size`` bytes in total."""
     number = 0
     while size > 0:
         words = " ".join(f"{number * step % 9973} and then" for step in range(1, 30))
@@ -70,7 +72,7 @@ def rows(size: int) -> Iterator[bytes]:
 
 
 def run_config(folder: Path, rows: Path) -> RunConfig:
-    """Return the configuration of a run on the rows."""
+    """Return the configuration of a run on these rows."""
     spec = RFTJobSpec.model_validate(
         {
             "model": {"name": models.EXAMPLE_MODEL},
@@ -87,7 +89,7 @@ def run_config(folder: Path, rows: Path) -> RunConfig:
 
 
 def started(name: str, config: RunConfig, tokenizer: Tokenizer) -> Start:
-    """Open the rows as the trainer does and lay out the first steps."""
+    """Open the rows as the trainer does, and choose the prompts of the first steps."""
     Path("/proc/self/clear_refs").write_text("5")
     before, began, worked = most_resident(), time.monotonic(), time.process_time()
     with ExitStack() as stack:
@@ -102,13 +104,13 @@ def started(name: str, config: RunConfig, tokenizer: Tokenizer) -> Start:
 
 
 def most_resident() -> int:
-    """Return the most memory this process has held, in bytes."""
+    """Return the peak memory of this process, in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
 
 
 def table(starts: list[Start], size: int) -> Iterator[str]:
-    """Yield the lines of a table."""
+    """Yield the lines of the result table."""
     yield f"{size / 1e9:.1f} GB"
     yield "| start | rows | seconds to the first step | of processor time | ten steps | MiB |"
     yield "|---|--:|--:|--:|--:|--:|"
@@ -118,7 +120,7 @@ def table(starts: list[Start], size: int) -> Iterator[str]:
 
 
 def main() -> None:
-    """Print the table."""
+    """Measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gigabytes", type=float, default=10.0)
     parser.add_argument("--folder", type=Path, help="where the file goes for a while")

@@ -1,9 +1,9 @@
-"""Memory of a run on the CPU: what the planner says and what the processes hold, as tables.
+"""Compares the memory that the planner predicts for a run on the CPU with the memory that processes use.
 
-Runs the real trainer with each engine on models whose completions never end, so that every sequence is as
-long as the plan allows, and follows the proportional set size of its processes. `make bench-memory`; the
-columns are MiB at the fullest moment. `--baselines` measures what the processes hold with a model of a few
-kilobytes: the constants in rft_planner/host.py.
+Runs the real trainer with each engine. The models never end a completion, so every sequence is as long as the
+plan allows. The benchmark reads the proportional set size of all processes during the run. `make
+bench-memory` prints tables in MiB at the moment of the highest use. `--baselines` uses a model of a few
+kilobytes: this measures the constants in rft_planner/host.py.
 """
 
 import argparse
@@ -34,18 +34,19 @@ ENGINES = ("vllm", "transformers")
 TREES = {"training": "trainer", "sampling": "vLLM"}
 POLL_SECONDS = 0.02
 GROWTH = 1.003
-"""A process is asked for its proportional set size once it has grown by so much: that walks all its pages."""
+"""The proportional set size is read again when a process has grown by this much: reading it is slow."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A model and a run on it; lengths in tokens."""
+    """A model, and a run with it. Lengths are in tokens."""
 
     name: str
     context: int
     max_tokens: int
     least: bool
-    """Whether to run with the least memory, a micro-batch of one sequence, or the comfortable one."""
+    """Whether to run with the least memory (micro-batches of one sequence), or with the recommended memory.
+    """
     engine: str = "vllm"
     dtype: Dtype = "float32"
 
@@ -59,18 +60,18 @@ CASES = (
     Case("random-58M", 512, 448, least=True, engine="transformers"),
     Case("random-58M", 512, 448, least=False, engine="transformers"),
 )
-"""As much of the context in completions as a chat template leaves: the plan counts logits for every token."""
+"""The longest completion that fits into the context beside the chat template and the prompt."""
 
 
 @dataclass
 class Peak:
-    """The fullest moment of each tree of processes and of all together, in bytes."""
+    """Peak memory in bytes: of each process tree, and of all together."""
 
     trees: dict[str, float] = field(default_factory=dict)
     total: float = 0.0
 
     def add(self, held: dict[str, float]) -> None:
-        """Take a moment into account.
+        """Update the peaks with a new measurement.
 
         Once vLLM has ended, the trainer is not compared any more: the pages of libraries, which both map,
         would be its own. Whether its weights are freed before that depends on the machine's load.
@@ -84,7 +85,7 @@ class Peak:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A case, what was predicted by tree, and what was measured; in bytes."""
+    """A case with its predicted memory by process tree, and its measured memory, in bytes."""
 
     case: Case
     predicted: dict[str, float]
@@ -93,20 +94,20 @@ class Outcome:
 
     @property
     def ratio(self) -> float:
-        """Predicted over measured, all processes."""
+        """Predicted memory divided by measured memory, of all processes together."""
         return sum(self.predicted.values()) / self.measured.total
 
     @property
     def ratios(self) -> dict[str, float]:
-        """The same of each tree of processes."""
+        """Predicted memory divided by measured memory, for each process tree."""
         return {tree: size / self.measured.trees[tree] for tree, size in self.predicted.items()}
 
 
 def measure(case: Case, model: Path, folder: Path) -> Outcome:
-    """Run a case in ``folder`` and return what it held.
+    """Run a case in ``folder`` and return its memory.
 
     Raises:
-        RuntimeError: if the trainer does not end well; with the end of its log.
+        RuntimeError: the trainer fails; the message has the end of its log.
     """
     config = run_config(case, model, folder)
     assert config.plan is not None
@@ -116,7 +117,7 @@ def measure(case: Case, model: Path, folder: Path) -> Outcome:
 
 
 def predicted(made: Plan, engine: str) -> dict[str, float]:
-    """Return the sum of the processes of each tree; shared memory and the margin are the pod's."""
+    """Return the predicted memory of each process tree. Shared memory and margin belong to the whole pod."""
     found: dict[str, float] = {}
     for part in made.memory_parts or []:
         tree = TREES.get(part.name.split(":")[0])
@@ -127,7 +128,7 @@ def predicted(made: Plan, engine: str) -> dict[str, float]:
 
 
 def run_config(case: Case, model: Path, folder: Path) -> RunConfig:
-    """Write rows that fill the context and return the configuration of a run on them."""
+    """Write rows that fill the context, and return the configuration of a run on them."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, count in (("rows", 64), ("held-out", 1)):
         lines = [json.dumps(row(case, f"{name} {number}")) for number in range(count)]
@@ -146,14 +147,14 @@ def run_config(case: Case, model: Path, folder: Path) -> RunConfig:
 
 
 def row(case: Case, what: str) -> dict[str, Any]:
-    """Return a row whose prompt leaves little of the context beside the completion."""
-    words = case.context - case.max_tokens - 48  # what a chat template and numbers add
+    """Return a row whose prompt fills the context, apart from the room for the completion."""
+    words = case.context - case.max_tokens - 48  # tokens that the chat template and the numbers add
     text = " ".join(["w1", what, *(["one"] * max(1, words))])
     return {"messages": [{"role": "user", "content": text}], "answer": "1"}
 
 
 def planned(case: Case, model: Path) -> Plan:
-    """Return the plan for all memory that is comfortable, or for the least."""
+    """Return the plan with the recommended memory, or with the least memory."""
     shape = shape_of(model)
     comfortable = plan(spec_of(case, model), "uid", shape=shape)
     if not case.least:
@@ -162,12 +163,12 @@ def planned(case: Case, model: Path) -> Plan:
 
 
 def shape_of(model: Path) -> Shape:
-    """Return the shape of a model in a folder."""
+    """Return the shape of the model in a folder."""
     return from_config(json.loads((model / "config.json").read_text(encoding="utf-8")))
 
 
 def spec_of(case: Case, model: Path, memory: str | None = None) -> RFTJobSpec:
-    """Return a job of two steps: the second samples with an adapter, and AdamW has its state."""
+    """Return a job of two steps. In the second step the sampler uses an adapter, and AdamW has its state."""
     return RFTJobSpec.model_validate(
         {
             "model": {"name": str(model)},
@@ -187,10 +188,10 @@ def spec_of(case: Case, model: Path, memory: str | None = None) -> RFTJobSpec:
 
 
 def follow(config: RunConfig, folder: Path) -> Peak:
-    """Run the trainer and return its peak.
+    """Run the trainer and return its peak memory.
 
     Raises:
-        RuntimeError: if it does not end well.
+        RuntimeError: it fails.
     """
     path = folder / "run.json"
     path.write_text(json.dumps(config.dump()))
@@ -214,22 +215,22 @@ def follow(config: RunConfig, folder: Path) -> Peak:
 
 @dataclass(frozen=True)
 class Held:
-    """What a process held when it was last asked, in bytes."""
+    """The memory of a process when it was last read, in bytes."""
 
     pages: float
-    """Resident pages then."""
+    """Number of resident pages at that time."""
     own: float
-    """Anonymous and shared memory, by its proportional share."""
+    """Anonymous and shared memory, as proportional set size."""
     files: dict[str, float]
-    """Pages of each file that it maps."""
+    """Resident pages of each mapped file."""
 
 
 class Watch:
-    """What a process and its descendants hold, asked as often as they grow.
+    """Reads the memory of a process and its descendants each time when they grow.
 
-    A file's pages, of libraries above all, count by shares among these processes alone, as in a container.
-    Others on this machine that map the same files change nothing: the kernel's own proportional set size
-    was 160 MiB less while another run went on.
+    Pages of files, mostly of libraries, are divided among these processes only, as in a container. So other
+    processes on this machine that map the same files do not change the result. With the kernel's own
+    proportional set size the result was 160 MiB smaller while another run was active.
     """
 
     def __init__(self, root: int) -> None:
@@ -237,7 +238,7 @@ class Watch:
         self._known: dict[int, Held] = {}
 
     def held(self) -> dict[str, float]:
-        """Return the bytes of the trainer's process, and of all that it started."""
+        """Return the memory of the trainer's process, and of all its descendants, in bytes."""
         there = dict(resident(descendants(self._root)))
         for gone in self._known.keys() - there.keys():
             del self._known[gone]
@@ -257,7 +258,7 @@ class Watch:
 
 
 def descendants(root: int) -> list[int]:
-    """Return a process and all that it started."""
+    """Return a process and all its descendants."""
     children: dict[int, list[int]] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -272,7 +273,7 @@ def descendants(root: int) -> list[int]:
 
 
 def resident(pids: list[int]) -> Iterator[tuple[int, int]]:
-    """Yield each process that is there with its resident pages."""
+    """Yield each existing process with its number of resident pages."""
     for pid in pids:
         try:
             yield pid, int(Path(f"/proc/{pid}/statm").read_text().split()[1])
@@ -281,7 +282,7 @@ def resident(pids: list[int]) -> Iterator[tuple[int, int]]:
 
 
 def held_by(pid: int, pages: int) -> Held | None:
-    """Return what a process holds; None where it has ended."""
+    """Return the memory of a process; None if it has ended."""
     try:
         sums = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
         mappings = Path(f"/proc/{pid}/smaps").read_text().splitlines()
@@ -292,9 +293,9 @@ def held_by(pid: int, pages: int) -> Held | None:
 
 
 def file_pages(lines: Iterable[str]) -> dict[str, float]:
-    """Return the bytes of resident pages by file, from the lines of ``smaps``.
+    """Return the resident bytes of each mapped file, from the lines of ``smaps``.
 
-    Pages that the process has written to are its own, and counted as anonymous.
+    Pages that the process has written to are private copies. They count as anonymous memory.
     """
     largest: dict[tuple[str, str], float] = {}
     place = ("", "")
@@ -308,7 +309,8 @@ def file_pages(lines: Iterable[str]) -> dict[str, float]:
         elif words[0] == "Rss:":
             in_memory = _kibibytes(line)
         elif words[0] == "Anonymous:" and place[0]:
-            # The same part of a file may be mapped twice, as a checkpoint is by trainer and sampler in one.
+            # One process may map the same part of a file twice: a process that is trainer and sampler maps
+            # the checkpoint for each role.
             largest[place] = max(largest.get(place, 0.0), in_memory - _kibibytes(line))
     found: dict[str, float] = {}
     for (path, _), size in largest.items():
@@ -324,7 +326,7 @@ def _kibibytes(line: str) -> float:
 
 
 def model_named(name: str, folder: Path) -> Path:
-    """Return a folder with the model of that name, made where it is not there yet."""
+    """Return a folder with the model of that name; create it if it does not exist."""
     target = folder / name
     if not target.exists():
         _MODELS[name](target)
@@ -332,7 +334,7 @@ def model_named(name: str, folder: Path) -> Path:
 
 
 def endless_example(target: Path) -> None:
-    """Link the example model and tell it another end token, which it never writes."""
+    """Link the example model with another end token, which the model never generates."""
     from rft_trainer.runtime import models
 
     source = models.resolve(models.EXAMPLE_MODEL)
@@ -348,12 +350,12 @@ def endless_example(target: Path) -> None:
 
 
 def random_model(target: Path) -> None:
-    """58 million random parameters: fewer and wider layers than the example's, its output layer not tied."""
+    """A random model of 58 million parameters. Its layers are fewer and wider; its output layer is untied."""
     _random(target, vocabulary=32_000, layers=6, hidden=512, intermediate=2048, heads=8)
 
 
 def hardly_a_model(target: Path) -> None:
-    """Write a model that takes no memory to speak of."""
+    """Write a model that takes nearly no memory."""
     _random(target, vocabulary=64, layers=1, hidden=64, intermediate=64, heads=2)
 
 
@@ -399,7 +401,7 @@ HEAD = (
 
 
 def line(found: Outcome) -> str:
-    """Return a line of the table: predicted / measured MiB by tree and in all, each with its ratio."""
+    """Return a line of the table: predicted / measured MiB and their ratio, for each tree and in total."""
     case = found.case
     trees = [_pair(found.predicted.get(tree), found.measured.trees.get(tree)) for tree in TREES.values()]
     every = _pair(sum(found.predicted.values()), found.measured.total)
@@ -415,7 +417,7 @@ def _pair(one: float | None, other: float | None) -> str:
 
 
 def main() -> None:
-    """Print the tables."""
+    """Measure, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--engine", choices=ENGINES, action="append", help="only this one; may be repeated")
     parser.add_argument("--dtype", choices=WIDTHS, action="append", help="only this one; may be repeated")

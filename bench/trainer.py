@@ -1,13 +1,14 @@
-"""The trainer against TRL's GRPOTrainer on this machine's CPU: completions per second and memory, as a table.
+"""Compares our trainer with TRL's GRPOTrainer on this machine's CPU: completions per second, and memory.
 
-Both train the same model on the same prompts with the same settings, one after the other and in turns; ours
-with each of its engines. Two arms: ``forced``, whose model never ends a completion, so that all have the same
-length, and ``natural``. `make bench-trainer`; `--rounds` and `--steps` for longer runs.
+Both train the same model on the same prompts with the same settings. The runs are made one after the other,
+and the sides take turns. Our trainer runs once with each engine. There are two arms. In ``forced`` the model
+never ends a completion, so all completions have the same length. In ``natural`` completions end by
+themselves. `make bench-trainer` prints a table; `--rounds` and `--steps` make the runs longer.
 
-Counted from the end of the first step to the end of the last: completions generated and graded, those of
-groups without variance too. Left out: what comes before the end of the first step (start, loading, the first
-batch, sampled without an adapter) and the evaluations. Memory: the fullest moment of all processes together,
-files by shares among its own processes, loading included.
+The measured time is from the end of the first step to the end of the last step. It counts all completions
+that are generated and graded, also those of groups with equal rewards. It leaves out everything up to the end
+of the first step (start, loading, and the first batch, which has no adapter) and the evaluations. Memory is
+the peak of all processes together, including loading. Pages of files are divided among the side's processes.
 """
 
 import argparse
@@ -29,7 +30,7 @@ PHASES = ("rollout", "grade", "update", "publish")
 
 
 def tables(found: dict[tuple[str, str], list[Outcome]]) -> Iterator[str]:
-    """Yield the lines of a table for each arm; medians over the rounds, ratios to TRL's."""
+    """Yield the lines of a table for each arm: medians over the rounds, and ratios to TRL's."""
     for arm in dict.fromkeys(arm for arm, _ in found):
         sides = {side: outcomes for (its_arm, side), outcomes in found.items() if its_arm == arm}
         yield f"\n{arm}\n"
@@ -74,7 +75,7 @@ def _cpu(outcomes: Sequence[Outcome]) -> float:
 
 
 def cases(arguments: argparse.Namespace, folder: Path) -> Iterator[Case]:
-    """Yield the arms that were asked for."""
+    """Yield the selected cases."""
     plain = models.resolve(models.EXAMPLE_MODEL)
     endless = folder / "endless"
     endless_example(endless)
@@ -92,7 +93,7 @@ def cases(arguments: argparse.Namespace, folder: Path) -> Iterator[Case]:
 
 
 def main() -> None:
-    """Print the tables, and each run as it ends."""
+    """Measure; print each run when it ends, and the tables at the end."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -109,7 +110,7 @@ def main() -> None:
     )
     parser.add_argument("--checkpointing", action="store_true", help="TRL's default: it saves memory")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("asked to stop"))  # so that the side is ended too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("asked to stop"))  # to stop the child process too
     prepare_trl()
     found: dict[tuple[str, str], list[Outcome]] = {}
     with tempfile.TemporaryDirectory() as name:

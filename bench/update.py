@@ -1,13 +1,13 @@
-"""The update alone: tokens per second, share of the accelerator's rate, and time and memory against the plan.
+"""Measures only the optimizer update: tokens per second, FLOPs utilisation, time and memory against the plan.
 
-`python -m bench.update` trains models with random weights, in the shape of published ones, on groups of
-random tokens: no value changes what is measured. An update is all that stands between rollouts and the next
-adapter: layout, forward and backward passes, objective, AdamW. On a GPU two shapes with a context of 16,384
-tokens; on the CPU one that is hardly a model, to see that it runs.
+`python -m bench.update` trains models with random weights, in the shape of published models, on groups of
+random tokens. The values of weights and tokens do not change the speed. An update is everything between the
+rollouts and the next adapter: packing, forward and backward passes, objective, AdamW. On a GPU it measures
+two shapes with a context of 16,384 tokens. On the CPU it runs a tiny shape, only to check that it works.
 
-Two layouts: ``long``, a short prompt and completions that fill the context, each in a row of its own; and
-``shared``, one row with a prompt of half the context and all completions. Two settings: ``plain``, neither
-top-k nor a reference policy; and ``usual``, a job's defaults, which have both.
+There are two layouts. ``long`` has a short prompt and completions that fill the context, each in its own row.
+``shared`` has one row with a prompt of half the context and all completions. There are two settings.
+``plain`` has neither top-k nor a reference policy. ``usual`` has a job's defaults, which include both.
 """
 
 import argparse
@@ -50,7 +50,7 @@ from rft_trainer.setup import sampling_parameters, update_settings
 
 ROLLOUTS = 4
 MAX_COMPLETION = 16_384
-"""The most that ``sampling.maxTokens`` takes."""
+"""The upper limit of ``sampling.maxTokens``."""
 TINY = "tiny"
 LAYOUTS = ("long", "shared")
 SETTINGS = ("plain", "usual")
@@ -58,7 +58,7 @@ SETTINGS = ("plain", "usual")
 
 @dataclass(frozen=True)
 class Case:
-    """One line of the table; lengths in tokens."""
+    """One line of the result table. Lengths are in tokens."""
 
     model: str
     context: int
@@ -75,53 +75,54 @@ class Case:
 
     @property
     def completion(self) -> int:
-        """Tokens of each completion: what is left of the context, for one of them or for all."""
+        """Tokens of each completion. In layout ``shared`` all completions share the rest of the context."""
         return (self.context - self.prompt) // (1 if self.layout == "long" else ROLLOUTS)
 
     @property
     def lengths(self) -> Lengths:
-        """The same as the planner takes it."""
+        """The lengths in the planner's type."""
         return Lengths(self.prompt, self.completion, self.completion)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What updates of one group took, and what the planner says of them; bytes, seconds, operations."""
+    """The measurements of one group's updates, and the planner's predictions, in bytes, seconds and FLOPs."""
 
     case: Case
     computed: int
     """Tokens of a forward pass."""
     seconds: tuple[float, ...]
     flops: float
-    """Operations that an update needs; see ``needed_flops``."""
+    """FLOPs that an update needs; see ``needed_flops``."""
     rate: float | None
-    """Operations per second of the data sheet, in bf16; not known of a CPU."""
+    """FLOPs per second of the GPU in bf16, by its data sheet; None for a CPU."""
     planned_seconds: float | None
     held: float | None
     planned: float | None
 
     @property
     def tokens(self) -> int:
-        """Tokens that are trained on: every rollout with its prompt."""
+        """Number of tokens trained on: every rollout together with its prompt."""
         return ROLLOUTS * (self.case.prompt + self.case.completion)
 
     @property
     def median(self) -> float:
-        """Seconds of an update."""
+        """Median seconds of an update."""
         return statistics.median(self.seconds)
 
     @property
     def utilisation(self) -> float | None:
-        """Model FLOPs utilisation: needed operations over what the data sheet promises for the time."""
+        """Model FLOPs utilisation: needed FLOPs, divided by measured time times the data sheet's rate."""
         return self.flops / (self.median * self.rate) if self.rate is not None else None
 
 
 def needed_flops(shape: Shape, rows: Sequence[Row], work: Update) -> float:
-    """Operations of an update in a forward and a backward pass, and in the reference's forward pass.
+    """FLOPs of an update: forward pass, backward pass, and the reference policy's forward pass.
 
-    Nothing that is computed twice is counted (Chowdhery et al. 2022, PaLM, appendix B), nor what a mask
-    hides. The base is frozen: its weights take 2 operations per token forward and 2 backward, an adapter's 2
-    and 4, attention twice as many backward as forward.
+    Recomputed values are not counted twice (Chowdhery et al. 2022, PaLM, appendix B), and pairs of tokens
+    that the mask hides are not counted. The base is frozen. Per token, each of its weights takes 2 FLOPs in
+    the forward pass and 2 in the backward pass. Each weight of the adapter takes 2 and 4. Attention takes
+    twice as many in the backward pass as in the forward pass.
     """
     forwards = 1 + int(work.reference)
     found = 0.0
@@ -137,10 +138,10 @@ def needed_flops(shape: Shape, rows: Sequence[Row], work: Update) -> float:
 
 
 def shape_named(name: str) -> Shape:
-    """Return the shape of a Qwen3 model of the catalogue, or the tiny one's."""
+    """Return the shape of a Qwen3 model of the catalogue, or the tiny shape."""
     if name == TINY:
         small = shape_named("Qwen/Qwen3-0.6B")
-        # The norms of heads stay as they are: two of a head's size in each layer.
+        # The norms of queries and keys keep their size: two vectors of a head's size in each layer.
         return replace(
             small, layers=2, hidden=64, intermediate=128, heads=2, kv_heads=1, vocabulary=512, context=4096
         )
@@ -161,7 +162,7 @@ def config_of(shape: Shape) -> Any:
 
 
 def random_model(name: str, folder: Path, device: str) -> Path:
-    """Return a folder with a model of that shape and random weights in bfloat16, made once."""
+    """Return a folder with a model of that shape and random bfloat16 weights; create it if needed."""
     target = folder / name.replace("/", "--")
     if not target.exists():
         from transformers import AutoModelForCausalLM
@@ -176,7 +177,7 @@ def random_model(name: str, folder: Path, device: str) -> Path:
 
 
 def run_config(case: Case, model: Path, accelerator: str | None) -> RunConfig:
-    """Return the configuration of a run with one GPU that trains and one that samples, or on the CPU."""
+    """Return the configuration of a run with one GPU for each role, or of a run on the CPU."""
     kind = {"accelerator": {"name": accelerator}} if accelerator else {}
     spec = RFTJobSpec.model_validate(
         {
@@ -201,7 +202,7 @@ def run_config(case: Case, model: Path, accelerator: str | None) -> RunConfig:
 
 
 def group_of(case: Case, vocabulary: int) -> Group:
-    """Return a prompt and its rollouts of random tokens, half of them better than the others."""
+    """Return a prompt and its rollouts of random tokens. Half of the rollouts have a higher reward."""
     draw = random.Random(1)
 
     def tokens(count: int) -> tuple[int, ...]:
@@ -220,10 +221,10 @@ def group_of(case: Case, vocabulary: int) -> Group:
 
 
 def measure(case: Case, model: Path, accelerator: str | None, updates: int) -> Outcome:
-    """Train on one group ``updates`` times, after once that does not count.
+    """Train on one group ``updates`` times, after one update for warm-up that is not measured.
 
     Raises:
-        MemoryExhausted: if a forward pass does not fit.
+        MemoryExhausted: a forward pass does not fit.
     """
     config = run_config(case, model, accelerator)
     shape = shape_named(case.model)
@@ -279,9 +280,9 @@ def _planned(config: RunConfig) -> float:
 
 
 def _held() -> float:
-    """Bytes of this GPU at the fullest moment: torch's, and what is taken besides, its context.
+    """Peak memory of this GPU in bytes: torch's peak, and the memory outside torch, such as the CUDA context.
 
-    Right where nothing else uses the GPU.
+    The result is correct only if no other process uses the GPU.
     """
     free, whole = torch.cuda.mem_get_info()
     return torch.cuda.max_memory_reserved() + whole - free - torch.cuda.memory_reserved()
@@ -312,10 +313,10 @@ def _or_dash(value: float | None, form: str) -> str:
 
 
 def accelerator_here() -> str | None:
-    """Return the catalogue's name of the first GPU, None where torch sees none.
+    """Return the catalogue's name of the first GPU, None if torch sees no GPU.
 
     Raises:
-        SystemExit: if the catalogue does not have it.
+        SystemExit: the catalogue does not have this GPU.
     """
     if not torch.cuda.is_available():
         return None
@@ -327,7 +328,7 @@ def accelerator_here() -> str | None:
 
 
 def cases(arguments: argparse.Namespace, accelerator: str | None) -> Iterator[Case]:
-    """Yield what was asked for."""
+    """Yield the selected cases."""
     usual = ["Qwen/Qwen3-0.6B", "Qwen/Qwen3-4B"] if accelerator else [TINY]
     context = arguments.context or (16_384 if accelerator else 1024)
     for model in arguments.model or usual:
@@ -337,7 +338,7 @@ def cases(arguments: argparse.Namespace, accelerator: str | None) -> Iterator[Ca
 
 
 def main() -> None:
-    """Print the table."""
+    """Measure, and print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -360,7 +361,7 @@ def main() -> None:
         for case in cases(arguments, accelerator):
             model = random_model(case.model, Path(folder), "cuda" if accelerator else "cpu")
             if accelerator:
-                gc.collect()  # the last case's model
+                gc.collect()  # removes the model of the last case
                 torch.cuda.empty_cache()
                 torch.cuda.reset_peak_memory_stats()
             try:

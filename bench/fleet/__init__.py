@@ -1,7 +1,8 @@
-"""The operator in a fleet: thousands of fake GPU nodes, thousands of RFTJobs, and Kueue. `make bench-fleet`.
+"""Measures the operator with thousands of fake GPU nodes and RFTJobs, and with Kueue: `make bench-fleet`.
 
-A whole control plane runs for it (etcd, kube-apiserver, kube-controller-manager, kube-scheduler), kwok in
-place of the kubelets, and Kueue where jobs are queued; the operator is a process of its own that serves all
-namespaces. Pods are scheduled for real and run nowhere: kwok says that they start, run, fail and end. Reports
-are pushed with tokens bound to the pods. All of it ends with the bench, however that ends.
+It starts a complete control plane: etcd, kube-apiserver, kube-controller-manager and kube-scheduler. kwok
+takes the place of the kubelets. Kueue runs for the part with queued jobs. The operator is a separate process
+that serves all namespaces. The scheduler really places the pods, but no container runs: kwok only reports
+that pods start, run, fail and end. Reports are pushed with tokens that are bound to the pods. All processes
+are stopped when the benchmark ends, also after an error.
 """

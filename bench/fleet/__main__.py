@@ -1,4 +1,4 @@
-"""``python -m bench.fleet``: start what is measured, measure, and print the table."""
+"""``python -m bench.fleet``: starts a control plane and an operator, measures, and prints the table."""
 
 import argparse
 import asyncio
@@ -29,15 +29,15 @@ from tests.integration.operator_support import Operator
 
 OPERATOR = "rft-operator"
 ENDS_PER_SECOND = 40.0
-"""How many pods end in a second, on average, of those that do not fail."""
+"""Mean number of pods that succeed per second."""
 FURTHER = Further(
     server=(
-        # As GKE does: a pod that asks for GPUs tolerates the taint of nodes that have them.
+        # As on GKE: a pod that requests GPUs gets a toleration for the taint of GPU nodes.
         "--enable-admission-plugins=ExtendedResourceToleration",
-        "--audit-log-maxsize=100000",  # by default it begins a new file after 100 MB
+        "--audit-log-maxsize=100000",  # the default starts a new file after 100 MB
     ),
     manager=(
-        # No kubelet says every few seconds that a node lives.
+        # There are no kubelets, so no node sends heartbeats.
         "--node-monitor-grace-period=12h",
         "--node-startup-grace-period=12h",
         "--node-monitor-period=1m",
@@ -53,7 +53,7 @@ SCHEDULER = {
     "profiles": [
         {
             "schedulerName": "default-scheduler",
-            # Claims are made and nothing binds them here, so the scheduler must not look at volumes.
+            # No volume is ever bound in this benchmark, so the scheduler must not wait for volumes.
             "plugins": {
                 "multiPoint": {
                     "disabled": [
@@ -68,7 +68,7 @@ SCHEDULER = {
 
 
 def start_scheduler(plane: ControlPlane, program: Path, stack: ExitStack) -> None:
-    """Run kube-scheduler until ``stack`` ends."""
+    """Start kube-scheduler; it is stopped when ``stack`` closes."""
     login = plane.login("scheduler", "system:kube-scheduler")
     config = SCHEDULER | {"clientConnection": {**SCHEDULER["clientConnection"], "kubeconfig": str(login)}}  # type: ignore[dict-item]
     path = plane.folder / "scheduler.yaml"
@@ -79,7 +79,7 @@ def start_scheduler(plane: ControlPlane, program: Path, stack: ExitStack) -> Non
 
 @contextmanager
 def kwok(plane: ControlPlane, program: Path, stages: Path) -> Iterator[None]:
-    """Run kwok with ``stages`` for as long as the block lasts."""
+    """Run kwok with ``stages`` during the block."""
     options = [
         f"--kubeconfig={plane.kubeconfig}",
         f"--config={stages}",
@@ -99,7 +99,7 @@ async def run_all(
     options: argparse.Namespace,
     figures: Figures,
 ) -> None:
-    """Measure everything; add it to ``figures``."""
+    """Measure everything, and add the results to ``figures``."""
     with ExitStack() as stack:
         start_scheduler(plane, programs["kube-scheduler"], stack)
         async with Api(plane) as api:
@@ -157,19 +157,19 @@ def _options() -> argparse.Namespace:
 
 
 def _programs(options: argparse.Namespace) -> dict[str, Path]:
-    """Return the programs. Raises Missing or ClusterError where one is not there."""
+    """Return the paths of the programs. Raises Missing or ClusterError where one is not found."""
     programs = found([*PLANE, KWOK, *([KUEUE] if options.queued else [])])
     folders = {programs[name].parent for name in PLANE[1:]}
     if len(folders) > 1:
         raise Missing(f"{', '.join(PLANE[1:])} must lie in one folder, not in {', '.join(map(str, folders))}")
     if options.queued:
         chart()
-        rendered()  # where helm cannot be had, this says so before anything is started
+        rendered()  # if helm cannot be downloaded, fail before anything is started
     return programs
 
 
 def main() -> int:
-    """Read the options and measure; 2: a program is missing."""
+    """Read the options and measure. Returns 2 if a program is missing."""
     options = _options()
     try:
         programs = _programs(options)
@@ -191,7 +191,7 @@ def main() -> int:
             with running(binaries, folder, FURTHER) as plane:
                 _with_operator(plane, programs, options, figures)
         finally:
-            # What was measured until something broke is worth reading too.
+            # Print the table also after a failure: the results until then are useful.
             print(
                 f"\n`python -m bench.fleet {' '.join(sys.argv[1:])}`: {about}\n\n{figures.table()}",
                 flush=True,
@@ -210,8 +210,8 @@ def _with_operator(
         plane.folder / "logs" / "operator.log",
         everywhere=True,
         RFT_WORKERS=str(options.workers),
-        RFT_LEASE_SECONDS="100",  # the machine does other things as well, and is slow to renew it
-        MALLOC_ARENA_MAX="2",  # as in the operator's image
+        RFT_LEASE_SECONDS="100",  # a busy machine is slow to renew the Lease
+        MALLOC_ARENA_MAX="2",  # the same variable as in the operator's image
     )
     try:
         asyncio.run(run_all(plane, operator, programs, options, figures))

@@ -1,4 +1,4 @@
-"""Kueue as a process of its own, with the objects of its chart and its service account's rights."""
+"""Runs Kueue as a local process, with the objects of its chart and the rights of its service account."""
 
 import base64
 import json
@@ -19,7 +19,7 @@ OWN_NAMESPACE = "kueue-system"
 ACCOUNT = f"system:serviceaccount:{OWN_NAMESPACE}:kueue-controller-manager"
 _API = "/apis/kueue.x-k8s.io/v1beta2"
 _LEFT_OUT = ("Deployment", "APIService")
-"""Not made: it is a process of its own, and serves no API."""
+"""Kinds of the chart's objects that are not created: Kueue is a local process here and serves no API."""
 _SECRET = "kueue-webhook-server-cert"
 _PATHS = {
     "CustomResourceDefinition": "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
@@ -37,10 +37,10 @@ _PATHS = {
 
 
 async def start_kueue(api: Api, plane: ControlPlane, program: Path, stack: ExitStack) -> None:
-    """Install Kueue by its chart, run its controller until ``stack`` ends, and make a queue for all jobs.
+    """Install Kueue's chart, start its controller until ``stack`` closes, and create one queue for all jobs.
 
     Raises:
-        SystemExit: it does not answer.
+        SystemExit: the controller does not answer.
     """
     port = free_port()
     objects = [part for part in rendered() if part["kind"] not in _LEFT_OUT]
@@ -57,7 +57,7 @@ async def start_kueue(api: Api, plane: ControlPlane, program: Path, stack: ExitS
     path = plane.folder / "kueue.yaml"
     path.write_text(json.dumps(configuration(objects, port, certificates)))
     login = plane.login(KUEUE, ACCOUNT, "system:serviceaccounts")
-    # Places in the queue come from an API server of its own, whose certificate would go into /visibility.
+    # The server of the visibility API would write its certificate into /visibility, so it is turned off.
     options = [f"--config={path}", f"--kubeconfig={login}", "--feature-gates=VisibilityOnDemand=false"]
     start(stack, plane.folder, [str(program), *options, "--zap-log-level=1"])
     await _project(api, certificates)
@@ -72,7 +72,7 @@ async def start_kueue(api: Api, plane: ControlPlane, program: Path, stack: ExitS
 
 
 async def _project(api: Api, folder: Path) -> None:
-    """Write the certificate that Kueue makes for its webhooks into ``folder``, as a kubelet would."""
+    """Write the certificate that Kueue creates for its webhooks into ``folder``, as a kubelet would."""
     data: Json = {}
 
     async def made() -> bool:
@@ -87,7 +87,7 @@ async def _project(api: Api, folder: Path) -> None:
 
 
 def rendered() -> list[Json]:
-    """Return the objects of the chart."""
+    """Return the objects that the chart renders."""
     program = helm(default_layout().tools)
     command = [str(program), "template", "kueue", str(chart()), "--namespace", OWN_NAMESPACE]
     said = subprocess.run(command, capture_output=True, check=True, text=True).stdout
@@ -95,7 +95,7 @@ def rendered() -> list[Json]:
 
 
 def here(part: Json, port: int) -> None:
-    """Let the API server find the webhooks of an object on this machine, by a Service that names it."""
+    """Change a webhook configuration so that the API server calls this machine instead of a Service."""
     if part["kind"] == "Service":
         part["spec"] = {"type": "ExternalName", "externalName": "localhost"}
     clients = [hook["clientConfig"] for hook in part.get("webhooks", [])]
@@ -107,7 +107,7 @@ def here(part: Json, port: int) -> None:
 
 
 def configuration(objects: list[Json], port: int, certificates: Path) -> Json:
-    """Return the chart's configuration of the controller, changed in what a process needs."""
+    """Return the controller's configuration from the chart, with the changes that a local process needs."""
     maps = [part["data"] for part in objects if part["kind"] == "ConfigMap"]
     text = next(data["controller_manager_config.yaml"] for data in maps)
     config: Json = yaml.load(text, yaml.CSafeLoader)
@@ -119,7 +119,7 @@ def configuration(objects: list[Json], port: int, certificates: Path) -> Json:
 
 
 async def _make_queue(api: Api) -> None:
-    """Make one flavor, one ClusterQueue with room for all, and the LocalQueue."""
+    """Create one flavor, one ClusterQueue with enough quota for all jobs, and the LocalQueue."""
     kind = {"apiVersion": "kueue.x-k8s.io/v1beta2"}
     named = {"metadata": {"name": QUEUE}}
     await api.call("POST", f"{_API}/resourceflavors", {**kind, "kind": "ResourceFlavor", **named, "spec": {}})

@@ -1,4 +1,4 @@
-"""What is measured, in the order in which it happens."""
+"""The measurements, in the order in which they are made."""
 
 import asyncio
 import itertools
@@ -34,12 +34,12 @@ _MODELS: tuple[tuple[str, str | None], ...] = (
     ("Qwen/Qwen2.5-0.5B-Instruct", None),
     ("Qwen/Qwen2.5-14B-Instruct", "nvidia-h100-80gb"),
 )
-"""Model and accelerator of the jobs, in turns; ``None``: the operator chooses by the labels of the nodes."""
+"""Model and accelerator of the jobs, used in turn. ``None``: the operator chooses by the nodes' labels."""
 
 
 @dataclass
 class Fleet:
-    """What is measured, and by what."""
+    """The system that is measured, and the tools that measure it."""
 
     api: Api
     operator: Operator
@@ -48,7 +48,7 @@ class Fleet:
     figures: Figures
 
     async def reached(self, what: str, state: str, count: int, prefix: str) -> None:
-        """Wait until so many RFTJobs, or their children, have been in a state."""
+        """Wait until ``count`` RFTJobs, or their children, have reached a state."""
 
         async def there() -> bool:
             await asyncio.to_thread(self.operator.check)
@@ -57,7 +57,7 @@ class Fleet:
         await until(what, there, STUCK_SECONDS, 1)
 
     def effort(self) -> Callable[[str], None]:
-        """Begin to look at the operator; what is returned adds its processor time and memory since then."""
+        """Start to measure the operator. Return a function that adds CPU time and memory to the table."""
         forget_peak(self.operator)
         busy = cpu_seconds(self.operator)
 
@@ -72,7 +72,7 @@ class Fleet:
 
 
 async def make_nodes(api: Api, count: int) -> None:
-    """Make the fake nodes, and wait until the scheduler may use them."""
+    """Create the fake nodes, and wait until the scheduler can use them."""
 
     async def make(number: int) -> None:
         await api.call("POST", NODES, node(number))
@@ -90,7 +90,7 @@ async def make_nodes(api: Api, count: int) -> None:
 
 
 def rftjob(number: int, name: str, queue: str | None) -> Json:
-    """Return an RFTJob; some name a kind of GPU, others leave it to the operator."""
+    """Return an RFTJob. Some RFTJobs name a kind of GPU, for others the operator chooses it."""
     model, accelerator = _MODELS[number % len(_MODELS)]
     metadata: Json = {"name": name, "namespace": NAMESPACE}
     if queue is not None:
@@ -108,7 +108,7 @@ def rftjob(number: int, name: str, queue: str | None) -> Json:
 
 
 async def _apply(fleet: Fleet, count: int, prefix: str, queue: str | None = None) -> None:
-    """Create RFTJobs at once."""
+    """Create many RFTJobs concurrently."""
 
     async def create(number: int) -> None:
         name = f"{prefix}{number:05}"
@@ -121,7 +121,7 @@ async def _apply(fleet: Fleet, count: int, prefix: str, queue: str | None = None
 
 
 async def measure_start(fleet: Fleet, count: int) -> None:
-    """Apply RFTJobs at once; their pods are scheduled and run."""
+    """Create many RFTJobs concurrently, and measure until all their pods run."""
     print(f"\n{count} RFTJobs applied at once", flush=True)
     figures, times, prefix = fleet.figures, fleet.times, "job-"
     began, effort = time.time(), fleet.effort()
@@ -145,7 +145,7 @@ async def measure_start(fleet: Fleet, count: int) -> None:
 
 
 async def measure_rest(fleet: Fleet, seconds: float) -> None:
-    """Watch the operator while nothing happens."""
+    """Measure the operator while nothing changes."""
     print(f"\nat rest for {seconds:g} s", flush=True)
     began = time.time()
     await asyncio.sleep(seconds)
@@ -157,7 +157,7 @@ async def measure_rest(fleet: Fleet, seconds: float) -> None:
 
 
 async def measure_reports(fleet: Fleet, count: int, every: float, rounds: int) -> None:
-    """Let some trainers report."""
+    """Measure while some trainers send reports."""
     print(f"\n{count} RFTJobs report every {every:g} s, {rounds} times", flush=True)
     pods = (await fleet.api.call("GET", f"{PODS}?limit={count}"))["items"]
     everyone = [Trainer(pod, address(number)) for number, pod in enumerate(pods)]
@@ -194,7 +194,7 @@ async def _of(fleet: Fleet, everyone: list[Trainer]) -> list[Json]:
 
 
 async def measure_restart(fleet: Fleet, count: int) -> None:
-    """Stop the operator and start it with all that is there."""
+    """Measure a restart of the operator while all jobs exist."""
     print("\nthe operator starts again", flush=True)
     operator, figures = fleet.operator, fleet.figures
     await asyncio.to_thread(operator.stop)
@@ -210,7 +210,7 @@ async def measure_restart(fleet: Fleet, count: int) -> None:
 
 
 async def measure_ends(fleet: Fleet, count: int, seconds: float) -> None:
-    """Wait for pods that end or fail within ``seconds``; a pod that failed is followed by another."""
+    """Measure while pods succeed or fail within ``seconds``. The Job controller replaces failed pods."""
     print(f"\nthe pods of {count} RFTJobs end within {seconds:.0f} s", flush=True)
     figures, times, prefix = fleet.figures, fleet.times, "job-"
     began, effort = time.time(), fleet.effort()
@@ -229,7 +229,7 @@ async def measure_ends(fleet: Fleet, count: int, seconds: float) -> None:
 
 
 async def measure_queued(fleet: Fleet, count: int, queue: str) -> None:
-    """Apply RFTJobs at once that Kueue has to admit, and whose pods end."""
+    """Create many RFTJobs in a Kueue queue, and measure until all have ended."""
     print(f"\n{count} RFTJobs applied at once, with Kueue in front", flush=True)
     figures, times, prefix = fleet.figures, fleet.times, "queued-"
     began, effort = time.time(), fleet.effort()
@@ -254,6 +254,6 @@ async def measure_queued(fleet: Fleet, count: int, queue: str) -> None:
 
 
 def summary(figures: Figures) -> None:
-    """Add what others publish."""
+    """Add published numbers of other systems to the table, for comparison."""
     figures.add("published: KubeRay, 1,000 RayJobs", "258 s")
     figures.add("published: Kueue, admissions a second", "42")

@@ -1,4 +1,4 @@
-"""Fake nodes with the labels of four clouds, as large as the nodes that kubelets describe."""
+"""Creates fake nodes with the labels of four clouds. The objects are as large as those of real nodes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from bench.scale.api import Json
 
 FAKE = "kwok.x-k8s.io/node"
-"""The annotation by which kwok knows its nodes."""
+"""The annotation by which kwok recognizes the nodes that it manages."""
 IMAGES = 20
-"""A kubelet lists the images on its node, 50 at most; they are most of what a node takes as JSON."""
+"""A kubelet lists up to 50 images in its Node object. They are the largest part of the object."""
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One kind of GPU as gpu-feature-discovery labels it; ``memory`` in MiB."""
+    """One kind of GPU, as gpu-feature-discovery labels it. ``memory`` is in MiB."""
 
     product: str
     memory: int
@@ -34,7 +34,7 @@ T4 = Gpu("Tesla-T4", 15360, "turing", (7, 5))
 
 @dataclass(frozen=True)
 class Machine:
-    """A type of node: ``labels`` are those of its cloud, ``taints`` those that its cloud puts on it."""
+    """A type of node. ``labels`` and ``taints`` are those that its cloud sets."""
 
     instance: str
     gpu: Gpu
@@ -122,11 +122,11 @@ MACHINES = (
     _aks("Standard_NC64as_T4_v3", T4, 4, 64, 440),
     _eks("g5.48xlarge", A10G, 8, 192, 768, "a10g"),
 )
-"""The types of node, in turns."""
+"""The types of node, used in turn."""
 
 
 def node(number: int) -> Json:
-    """Return the fake node of a number, ready, as its kubelet would describe it."""
+    """Return the fake node with this number, in the state that a kubelet reports for a ready node."""
     machine = MACHINES[number % len(MACHINES)]
     name = f"node-{number:05}"
     has = {

@@ -1,4 +1,4 @@
-"""The programs of a fleet: from ``KUBEBUILDER_ASSETS``, else from the PATH."""
+"""Finds the programs that the benchmark needs: in ``KUBEBUILDER_ASSETS``, else on the PATH."""
 
 import os
 import shutil
@@ -12,14 +12,14 @@ CHART = "RFT_KUEUE_CHART"
 
 
 class Missing(Exception):
-    """Programs that are needed are not there; the message says which and how to name them."""
+    """Some programs are not found. The message names them, and how to set their paths."""
 
 
 def found(names: Iterable[str]) -> dict[str, Path]:
     """Return the path of each program.
 
     Raises:
-        Missing: if any is not there.
+        Missing: a program is not found.
     """
     folder = os.environ.get("KUBEBUILDER_ASSETS")
     where = os.pathsep.join(filter(None, (folder, os.environ.get("PATH"))))
@@ -35,10 +35,10 @@ def found(names: Iterable[str]) -> dict[str, Path]:
 
 
 def chart() -> Path:
-    """Return Kueue's chart.
+    """Return the path of Kueue's chart.
 
     Raises:
-        Missing: if none is named.
+        Missing: no chart is set.
     """
     named = os.environ.get(CHART)
     if not named or not Path(named).is_file():

@@ -1,4 +1,4 @@
-"""What kwok does with pods, as the stages that it reads: they start, run, and end or fail."""
+"""Writes the kwok stages of pods: when they start, succeed or fail."""
 
 import json
 from pathlib import Path
@@ -6,16 +6,16 @@ from pathlib import Path
 from bench.scale.api import Json
 
 FAILING_PERCENT = 5
-"""Share of the pods that fail, as a trainer that died: the Job controller starts another."""
+"""Percentage of the pods that fail, like a crashed trainer. The Job controller replaces each of them."""
 
 
 def write(folder: Path, *, ending_seconds: float | None) -> Path:
     """Write the stages into ``folder``: pods start at once, and end within ``ending_seconds``.
 
-    With ``None`` they do not end. Their ends are spread evenly over that time, failures over its first
-    quarter, since another pod follows each.
+    With ``None`` pods do not end. Successes are spread evenly over the time. Failures are spread over its
+    first quarter, because each is followed by another pod.
     """
-    # kwok looks after the pods of those nodes only for which it has a stage.
+    # kwok manages only the pods of nodes that have a stage themselves.
     stages = [_stage("node", _NOT_RUNNING, "phase: Running", kind="Node")]
     stages += [_stage("pod-start", _PENDING, _STARTED), _stage("pod-delete", _DELETED, None)]
     if ending_seconds is not None:
@@ -24,7 +24,7 @@ def write(folder: Path, *, ending_seconds: float | None) -> Path:
             _stage("pod-fail", _RUNNING, _ended(1), seconds=ending_seconds / 4, weight=FAILING_PERCENT),
         ]
     path = folder / ("stages-start.yaml" if ending_seconds is None else "stages-end.yaml")
-    path.write_text("\n---\n".join(map(json.dumps, stages)))  # YAML readers read JSON
+    path.write_text("\n---\n".join(map(json.dumps, stages)))  # JSON is valid YAML
     return path
 
 
@@ -112,7 +112,8 @@ def _stage(
         "next": following,
     }
     if seconds:
-        # Between the two: the first alone is the least, the second the most.
+        # kwok draws the delay between these two values. With the first value alone the delay would be
+        # constant.
         spec["delay"] = {"durationMilliseconds": 1, "jitterDurationMilliseconds": int(seconds * 1000)}
     return {
         "apiVersion": "kwok.x-k8s.io/v1alpha1",

@@ -1,4 +1,4 @@
-"""The figures of a run as a Markdown table."""
+"""Collects the results and prints them as a Markdown table."""
 
 import subprocess
 from collections import Counter
@@ -12,7 +12,7 @@ from bench.scale.process import percentile
 
 @dataclass
 class Figures:
-    """Rows as they are measured; each is printed at once, and all of them as a table in the end."""
+    """Rows of results. Each is printed when it is measured; at the end all are printed as a table."""
 
     rows: list[tuple[str, str]] = field(default_factory=list)
 
@@ -27,7 +27,7 @@ class Figures:
         self.add(f"{what}, p50 and p99", said)
 
     def requests(self, what: str, asked: Counter[str], by: float) -> None:
-        """Add requests beside watches and the Lease, divided by ``by``; print what they were."""
+        """Add the requests except watches and Lease, divided by ``by``; print them by kind."""
         busy = asked - standing(asked)
         self.add(what, f"{busy.total() / by:.1f}")
         for request, number in busy.most_common(12):
@@ -40,7 +40,7 @@ class Figures:
 
 
 def commit() -> str:
-    """Return the commit of this checkout, and whether something in it was changed."""
+    """Return the commit of this checkout, and whether it has uncommitted changes."""
     said = subprocess.run(
         ["git", "describe", "--always", "--dirty", "--abbrev=10"], capture_output=True, text=True, check=False
     )
@@ -48,5 +48,5 @@ def commit() -> str:
 
 
 def today() -> str:
-    """Return the date in UTC."""
+    """Return today's date in UTC."""
     return datetime.now(UTC).strftime("%Y-%m-%d")

@@ -1,6 +1,6 @@
-"""When Jobs, pods and RFTJobs changed, as the API server's watches deliver it.
+"""Records when Jobs, pods and RFTJobs change, from watches of the API server.
 
-They are watched as tables, which are a few cells for each object.
+The watches request tables, which have only a few cells per object.
 """
 
 import asyncio
@@ -15,59 +15,59 @@ WORKLOADS = f"/apis/kueue.x-k8s.io/v1beta2/namespaces/{NAMESPACE}/workloads"
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
 _CELLS = "&includeObject=None"
 Cells = dict[str, str]
-"""Cells of one object by the name of their column."""
+"""The cells of one object, by the name of the column."""
 
 
 @dataclass
 class Times:
-    """The first moment of each state by RFTJob, on the clock of ``time.monotonic``."""
+    """The time when each RFTJob first reached each state, by the clock ``time.monotonic``."""
 
     of: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def note(self, state: str, name: str) -> None:
-        """Note that an object is in a state now, unless it was before."""
+        """Record that an object reached a state now, if it is not recorded yet."""
         self.of.setdefault(state, {}).setdefault(name, time.monotonic())
 
     def forget(self, *states: str) -> None:
-        """Begin anew with these states."""
+        """Remove all records of these states."""
         for state in states:
             self.of.pop(state, None)
 
     def count(self, state: str, prefix: str = "") -> int:
-        """Return how many were in a state, of those whose name begins with ``prefix``."""
+        """Return how many objects have reached a state. ``prefix`` is the beginning of their names."""
         return sum(name.startswith(prefix) for name in self.of.get(state, {}))
 
     def between(self, first: str, then: str, prefix: str = "") -> list[float]:
-        """Return the seconds from one state to the other of each that was in both."""
+        """Return the seconds between two states, for each object that reached both."""
         begun, ended = self.of.get(first, {}), self.of.get(then, {})
         both = (name for name in begun if name in ended and name.startswith(prefix))
-        # Two watches race for what happens at once, so that one may seem to be before its cause.
+        # Two watches may deliver simultaneous changes in the wrong order.
         return [max(0.0, ended[name] - begun[name]) for name in both]
 
     def span(self, first: str, then: str, prefix: str = "") -> float:
-        """Return the seconds from the first that was in one state until the last that was in the other."""
+        """Return the seconds from the first object in one state until the last object in the other state."""
         begun = [at for name, at in self.of[first].items() if name.startswith(prefix)]
         return max(at for name, at in self.of[then].items() if name.startswith(prefix)) - min(begun)
 
 
 def job_states(_: Cells) -> tuple[str, ...]:
-    """Return the states of a child Job."""
+    """Return the states that a child Job has reached."""
     return ("job",)
 
 
 def workload_states(cells: Cells) -> tuple[str, ...]:
-    """Return the states of a Workload of Kueue."""
+    """Return the states that a Kueue Workload has reached."""
     return ("admitted",) if cells["Admitted"] == "True" else ()
 
 
 def pod_states(cells: Cells) -> tuple[str, ...]:
-    """Return the states of a pod."""
+    """Return the states that a pod has reached."""
     known = {"Running": "pod runs", "Completed": "pod ended", "Error": "pod failed"}
     return (known[cells["Status"]],) if cells["Status"] in known else ()
 
 
 def rftjob_states(cells: Cells) -> tuple[str, ...]:
-    """Return the states of an RFTJob."""
+    """Return the states that an RFTJob has reached."""
     phase, message = cells["Phase"], cells["Message"]
     if phase in ("Succeeded", "Failed"):
         return ("status ended", "status failed") if phase == "Failed" else ("status ended",)
@@ -77,12 +77,12 @@ def rftjob_states(cells: Cells) -> tuple[str, ...]:
 
 
 def _name(parts: int) -> Callable[[Cells], str]:
-    """Return what takes the name of the RFTJob from that of a child with so many parts more."""
+    """Return a function that gets the RFTJob's name from a child's name, by removing ``parts`` parts."""
     return lambda cells: cells["Name"].rsplit("-", parts)[0] if parts else cells["Name"]
 
 
 Watched = tuple[str, Callable[[Cells], tuple[str, ...]], Callable[[Cells], str]]
-"""The path of a resource, the states that follow from an object's cells, and the name of its RFTJob."""
+"""Path of a resource, a function from cells to states, and a function from cells to the RFTJob's name."""
 ALWAYS: tuple[Watched, ...] = (
     (JOBS, job_states, _name(1)),
     (PODS, pod_states, _name(2)),
@@ -95,12 +95,12 @@ QUEUED: tuple[Watched, ...] = (
 
 @asynccontextmanager
 async def watching(api: Api, times: Times, watched: tuple[Watched, ...]) -> AsyncIterator[None]:
-    """Watch these for as long as the block lasts."""
+    """Run these watches during the block."""
     tasks = [asyncio.create_task(_follow(api, times, *each)) for each in watched]
     ended = asyncio.gather(*tasks)
     try:
         yield
-        if ended.done():  # a watch that broke makes every number after it wrong
+        if ended.done():  # if a watch failed, all later numbers are wrong
             await ended
     finally:
         ended.cancel()
@@ -114,8 +114,8 @@ async def _follow(
     states: Callable[[Cells], tuple[str, ...]],
     name: Callable[[Cells], str],
 ) -> None:
-    # An API server ends a watch whose reader is slow, as this one is while it creates thousands of objects.
-    # What changed until it is there again is noted a moment late.
+    # The API server ends a watch whose client reads slowly. This client does so while it creates thousands of
+    # objects. Changes before the reconnect are recorded a moment late.
     while True:
         listed = await api.call("GET", f"{path}?resourceVersion=0{_CELLS}", accept=TABLE)
         columns = [column["name"] for column in listed["columnDefinitions"]]

@@ -1,8 +1,8 @@
-"""The operator with a thousand RFTJobs: applied at once, idle, and reporting. `make bench-operator`.
+"""Measures the operator with a thousand RFTJobs: while they are created, idle and reporting.
 
-A real API server with its etcd and controllers is started for it, and the operator as a process of its own.
-There is no node, so no container runs: the bench says what a kubelet would, and reports as trainers do, each
-with a token bound to its pod, from an address of its own, over a new connection every time. What the operator
-asked the API server is counted from the server's audit log. All of it ends, and the folder goes, with the
-bench, however that ends.
+`make bench-operator` starts a real API server with etcd and controllers, and the operator as a separate
+process. There is no node, so no container runs. The benchmark sets the pods' status in place of a kubelet. It
+also sends the reports in place of the trainers: each with a token bound to its pod, from its own IP address,
+over a new connection every time. The operator's requests are counted from the API server's audit log. All
+processes and files are removed at the end, also after an error.
 """

@@ -1,4 +1,4 @@
-"""``python -m bench.scale``: start what is measured, measure, and print."""
+"""``python -m bench.scale``: starts a control plane and an operator, measures, and prints the results."""
 
 import argparse
 import asyncio
@@ -38,7 +38,7 @@ SPEC: Json = {
 
 
 async def apply(api: Api, count: int) -> dict[str, tuple[float, float]]:
-    """Create all RFTJobs at once; return when each was sent, and when its Job was seen."""
+    """Create all RFTJobs concurrently. Return when each was sent, and when its Job was seen."""
     sent: dict[str, float] = {}
     seen: dict[str, float] = {}
 
@@ -70,30 +70,30 @@ async def apply(api: Api, count: int) -> dict[str, tuple[float, float]]:
 
 
 async def _failed(api: Api) -> str:
-    """Return what the first RFTJob of the list says if it failed."""
+    """Return the message of the first failed RFTJob in the list, if any."""
     status = (await api.call("GET", f"{RFTJOBS}?limit=1"))["items"][0].get("status", {})
     return str(status.get("message")) if status.get("phase") == "Failed" else ""
 
 
 async def last_steps(api: Api) -> Counter[int]:
-    """Return how many jobs' status tells of which step."""
+    """Return how many jobs have each value of ``status.progress.step``."""
     jobs = (await api.call("GET", RFTJOBS))["items"]
     return Counter(job["status"].get("progress", {}).get("step", 0) for job in jobs)
 
 
 def goal(what: str, reached: float, limit: float, unit: str) -> None:
-    """Print a number beside its goal."""
+    """Print a result next to its goal."""
     said = "goal reached" if reached <= limit else "GOAL MISSED"
     print(f"  {what:44}{reached:10.2f} {unit:4} goal {limit:g} {unit}: {said}", flush=True)
 
 
 def figure(what: str, number: float, unit: str) -> None:
-    """Print a number that has no goal."""
+    """Print a result that has no goal."""
     print(f"  {what:44}{number:10.2f} {unit}", flush=True)
 
 
 async def measure(plane: ControlPlane, operator: Operator, options: argparse.Namespace) -> None:
-    """Measure and print."""
+    """Measure, and print the results."""
     count, audit = options.jobs, Audit(plane.audit_log)
     async with Api(plane) as api:
         await prepare(api)
@@ -130,7 +130,7 @@ async def measure(plane: ControlPlane, operator: Operator, options: argparse.Nam
 async def measure_reports(
     api: Api, audit: Audit, operator: Operator, everyone: list[Trainer], options: argparse.Namespace
 ) -> None:
-    """Measure and print the second half: trainers that report."""
+    """Measure the second part, in which trainers send reports, and print the results."""
     print(
         f"\n{len(everyone)} RFTJobs reporting every {options.every:g} s, {options.rounds} times", flush=True
     )
@@ -156,7 +156,7 @@ async def measure_reports(
 
 
 def show(title: str, asked: Counter[str], by: int) -> None:
-    """Print requests divided by ``by``, the most frequent first."""
+    """Print the numbers of requests divided by ``by``, the most frequent first."""
     busy = asked - standing(asked)
     figure(title, busy.total() / by, "")
     for what, number in busy.most_common():
@@ -165,16 +165,16 @@ def show(title: str, asked: Counter[str], by: int) -> None:
 
 @contextmanager
 def started(folder: Path, workers: int) -> Iterator[tuple[ControlPlane, Operator]]:
-    """Run a control plane, and make an operator that is ended with it."""
+    """Start a control plane and an operator; both are stopped at the end of the block."""
     with running(server_binaries(default_layout().cache), folder) as plane:
-        # A machine that does other things as well is slow to renew a Lease, and that is not what is measured.
+        # A busy machine is slow to renew a Lease. Its renewal is not the subject here.
         operator = Operator(
             plane.kubeconfig,
             NAMESPACE,
             folder / "operator.log",
             RFT_WORKERS=str(workers),
             RFT_LEASE_SECONDS="100",
-            MALLOC_ARENA_MAX="2",  # as in the operator's image
+            MALLOC_ARENA_MAX="2",  # the same variable as in the operator's image
         )
         try:
             yield plane, operator

@@ -1,4 +1,4 @@
-"""The API server of the bench as an administrator sees it."""
+"""Access to the benchmark's API server, as an administrator."""
 
 import asyncio
 import json
@@ -21,16 +21,16 @@ PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
 CONFIG_MAPS = f"/api/v1/namespaces/{NAMESPACE}/configmaps"
 ACCOUNT = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/default"
 AT_ONCE = 64
-"""Requests of the bench itself that are under way at a time."""
+"""Limit of concurrent requests of the benchmark itself."""
 WATCHES = 4
-"""Watches of the bench beside them."""
+"""Number of watches of the benchmark, besides these requests."""
 
 
 class Api:
-    """The API server as an administrator sees it."""
+    """The API server, with the rights of an administrator."""
 
     def __init__(self, plane: ControlPlane) -> None:
-        """Read the credentials of ``plane``'s kubeconfig."""
+        """Read the credentials from ``plane``'s kubeconfig."""
         document = json.loads(plane.kubeconfig.read_text())
         self._url = plane.url
         user = document["users"][0]["user"]
@@ -53,7 +53,7 @@ class Api:
     async def call(
         self, method: str, path: str, body: Json | None = None, accept: str = "application/json"
     ) -> Json:
-        """Send one request; a PATCH is a merge patch. Raises SystemExit where the server refuses."""
+        """Send one request. A PATCH is sent as a merge patch. Raises SystemExit if the server refuses it."""
         kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
         headers = {"Content-Type": kind, "Accept": accept}
         data = None if body is None else json.dumps(body)
@@ -64,12 +64,12 @@ class Api:
             return dict(said)
 
     async def find(self, path: str) -> Json | None:
-        """Return an object, ``None`` where there is none."""
+        """Return an object, ``None`` if it does not exist."""
         async with self._session.get(path) as answer:
             return dict(await answer.json()) if answer.status == 200 else None
 
     async def accepts(self, path: str, body: Json) -> bool:
-        """Return whether the server takes an object."""
+        """Return whether the server accepts an object."""
         headers = {"Content-Type": "application/json"}
         async with self._session.post(path, data=json.dumps(body), headers=headers) as answer:
             return answer.status < 300
@@ -77,7 +77,7 @@ class Api:
     async def watch(
         self, path: str, query: str = "", accept: str = "application/json"
     ) -> AsyncIterator[Json]:
-        """Yield the events of a watch; ``query`` has further parameters, each behind an ``&``."""
+        """Yield the events of a watch. ``query`` has further parameters, each after an ``&``."""
         timeout, headers = aiohttp.ClientTimeout(total=None), {"Accept": accept}
         url = f"{path}?watch=true{query}"
         async with self._session.get(url, timeout=timeout, headers=headers) as answer:
@@ -86,7 +86,7 @@ class Api:
 
 
 async def each(items: Iterable[T], act: Callable[[T], Awaitable[None]]) -> None:
-    """Do ``act`` for all, a bounded number at a time."""
+    """Call ``act`` for all items, with a limited number of concurrent calls."""
     room = asyncio.Semaphore(AT_ONCE)
 
     async def one(item: T) -> None:
@@ -99,7 +99,7 @@ async def each(items: Iterable[T], act: Callable[[T], Awaitable[None]]) -> None:
 async def until(
     what: str, holds: Callable[[], Awaitable[bool]], seconds: float = 600.0, poll: float = 0.5
 ) -> None:
-    """Wait; raises SystemExit after ``seconds``."""
+    """Wait until a condition is true. Raises SystemExit after ``seconds``."""
     deadline = time.monotonic() + seconds
     while not await holds():
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""What the operator asked the API server, from the server's audit log."""
+"""Counts the operator's requests to the API server, from the server's audit log."""
 
 import json
 from collections import Counter
@@ -9,18 +9,18 @@ from pathlib import Path
 from bench.scale.api import Json
 
 AGENTS = ("rft-operator", "kopf/")
-"""How the operator's requests call themselves."""
+"""User agent of the operator's requests."""
 
 
 class Audit:
-    """The requests of the operator in the API server's audit log."""
+    """The operator's requests in the API server's audit log."""
 
     def __init__(self, log: Path) -> None:
-        """Read ``log``."""
+        """Read the file ``log``."""
         self._log = log
 
     def between(self, since: float, until: float) -> Counter[str]:
-        """Return what was asked between two moments of the wall clock, counted by verb and resource."""
+        """Return the requests between two wall-clock times, counted by verb and resource."""
         found: Counter[str] = Counter()
         for event in self._events():
             moment = datetime.fromisoformat(event["requestReceivedTimestamp"]).timestamp()
@@ -33,7 +33,7 @@ class Audit:
     def _events(self) -> Iterator[Json]:
         with self._log.open("rb") as log:
             for line in log:
-                # The last line may not be whole yet.
+                # The last line may be incomplete.
                 if any(f'"{agent}'.encode() in line for agent in AGENTS) and line.endswith(b"\n"):
                     event = json.loads(line)
                     if event["userAgent"].startswith(AGENTS) and event["stage"] != "ResponseStarted":
@@ -41,5 +41,5 @@ class Audit:
 
 
 def standing(asked: Counter[str]) -> Counter[str]:
-    """Return what an operator asks while nothing happens: it watches, and keeps its Lease."""
+    """Return the requests of an idle operator: its watches, and the renewals of its Lease."""
     return Counter({what: n for what, n in asked.items() if what.startswith("watch ") or "leases" in what})

@@ -1,4 +1,4 @@
-"""The operator's process: memory, processor time, and when it has nothing left to decide."""
+"""Measures the operator's process: memory, processor time, and when it becomes idle."""
 
 import asyncio
 import os
@@ -11,16 +11,16 @@ from pathlib import Path
 from tests.integration.operator_support import Operator
 
 QUIET_SECONDS = 6.0
-"""How long the operator has to decide nothing before it is called idle."""
+"""The operator counts as idle after this many seconds without a reconciliation."""
 
 
 def peak_mebibytes(operator: Operator) -> float:
-    """Return the most memory that the operator held so far, or since ``forget_peak``."""
+    """Return the operator's peak memory since its start, or since ``forget_peak``."""
     return _mebibytes(operator, "VmHWM")
 
 
 def held_mebibytes(operator: Operator) -> float:
-    """Return the memory that the operator holds now."""
+    """Return the operator's current memory."""
     return _mebibytes(operator, "VmRSS")
 
 
@@ -30,18 +30,18 @@ def _mebibytes(operator: Operator, what: str) -> float:
 
 
 def forget_peak(operator: Operator) -> None:
-    """Let the peak begin anew with what is held now."""
+    """Reset the peak to the current memory."""
     Path(f"/proc/{operator.pid}/clear_refs").write_text("5")
 
 
 def cpu_seconds(operator: Operator) -> float:
-    """Return the processor time of the operator so far."""
+    """Return the operator's processor time since its start."""
     fields = Path(f"/proc/{operator.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def quiet(operator: Operator) -> float:
-    """Wait until the operator decides nothing any more; return when that began, in wall-clock time."""
+    """Wait until the operator is idle. Return the wall-clock time of its last reconciliation."""
     before, since = -1.0, time.time()
     while time.time() - since < QUIET_SECONDS:
         await asyncio.sleep(1)
@@ -52,12 +52,12 @@ async def quiet(operator: Operator) -> float:
 
 
 def percentile(values: Sequence[float], percent: int) -> float:
-    """Return a percentile of ``values``; of one value that value."""
+    """Return a percentile of ``values``; for a single value, that value."""
     return statistics.quantiles(values, n=100)[percent - 1] if len(values) > 1 else values[0]
 
 
 def machine() -> str:
-    """Return what is measured on."""
+    """Return a description of this machine."""
     found = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
     cpu = found[0].split(":")[1].strip() if found else platform.machine()
     load, nice = os.getloadavg()[0], os.nice(0)

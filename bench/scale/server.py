@@ -1,11 +1,11 @@
-"""What the API server of a benchmark needs before there can be RFTJobs."""
+"""Prepares the benchmark's API server for RFTJobs."""
 
 from bench.scale.api import ACCOUNT, CRDS, NAMESPACE, RFTJOBS, Api, until
 from rft_codegen.crd import crd
 
 
 async def prepare(api: Api) -> None:
-    """Make the namespace and the CRD."""
+    """Create the namespace and the CRD."""
     await api.call("POST", CRDS, crd())
     await api.call("POST", "/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
 

@@ -1,4 +1,4 @@
-"""What stands for kubelets and trainers: pods that are said to run, and their reports."""
+"""Simulates kubelets and trainers: sets pods to Running, and sends their reports."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ from rft_run.report import REPORT_PATH, TOKEN_AUDIENCE
 
 @dataclass
 class Trainer:
-    """What stands for a trainer: a pod that is said to run, and its token."""
+    """A simulated trainer: a pod whose status is set to Running, and its token."""
 
     pod: Json
     address: str
@@ -30,7 +30,7 @@ class Trainer:
         return str(self.pod["metadata"]["labels"]["rft.dev/job-name"])
 
     def report(self) -> bytes:
-        """Return the next report, as large as one of a run that is on its way."""
+        """Return the next report, as large as a report from the middle of a real run."""
         self.sequence += 1
         step = self.sequence
         points = [{"step": i + 1, "reward": round(0.3 + i / 1000, 4)} for i in range(min(step, 50))]
@@ -57,17 +57,18 @@ class Trainer:
 
 @dataclass
 class Reported:
-    """What became of the reports."""
+    """Response times and HTTP statuses of the reports. Times are in seconds."""
 
     first: list[float] = field(default_factory=list)
-    """Of each job's first report. Its token has never been seen: the API server has to review it."""
+    """Response times of each job's first report. The operator does not know its token yet and has it
+    reviewed."""
     seconds: list[float] = field(default_factory=list)
-    """Of all others."""
+    """Response times of all other reports."""
     statuses: Counter[int] = field(default_factory=Counter)
 
 
 async def trainers(api: Api, count: int) -> list[Trainer]:
-    """Return a running trainer for each RFTJob."""
+    """Return a simulated running trainer for each RFTJob."""
 
     async def there() -> bool:
         return len((await api.call("GET", PODS))["items"]) >= count
@@ -89,12 +90,12 @@ async def trainers(api: Api, count: int) -> list[Trainer]:
 
 
 def address(number: int) -> str:
-    """Return an address of this machine for one trainer."""
+    """Return an IP address of this machine for one trainer."""
     return f"127.1.{number // 250}.{number % 250 + 1}"
 
 
 async def token_of(api: Api, pod: Json) -> str:
-    """Return a token bound to a pod, as the kubelet would project it."""
+    """Return a token bound to a pod, like the one that a kubelet projects."""
     metadata = pod["metadata"]
     bound = {"kind": "Pod", "apiVersion": "v1", "name": metadata["name"], "uid": metadata["uid"]}
     spec = {"audiences": [TOKEN_AUDIENCE], "expirationSeconds": 3600, "boundObjectRef": bound}
@@ -103,7 +104,7 @@ async def token_of(api: Api, pod: Json) -> str:
 
 
 async def push(trainer: Trainer, url: str, trust: ssl.SSLContext) -> int:
-    """Send one report from the trainer's own address; return the HTTP status."""
+    """Send one report from the trainer's own address. Return the HTTP status."""
     connector = aiohttp.TCPConnector(ssl=trust, local_addr=(trainer.address, 0), force_close=True)
     headers = {"Authorization": f"Bearer {trainer.token}", "Content-Type": "application/json"}
     async with (
@@ -117,9 +118,9 @@ async def push(trainer: Trainer, url: str, trust: ssl.SSLContext) -> int:
 async def report(
     everyone: Sequence[Trainer], url: str, trust: ssl.SSLContext, every: float, rounds: int
 ) -> Reported:
-    """Let every trainer report every ``every`` seconds, evenly spread.
+    """Send a report of every trainer every ``every`` seconds, evenly spread.
 
-    The time of each counts from when it was due: waiting in line is part of it.
+    The time of a report is measured from the moment when it was due, so waiting in the queue is included.
     """
     said = Reported()
     started = time.monotonic()
@@ -136,7 +137,7 @@ async def report(
 
 
 async def trust_of(api: Api) -> ssl.SSLContext:
-    """Return what the trainers trust."""
+    """Return a TLS context that trusts the operator's CA."""
     found = (await api.call("GET", f"{CONFIG_MAPS}?limit=50"))["items"]
     bundle = next(o["data"]["ca.crt"] for o in found if o["metadata"]["name"].endswith("-ca"))
     return ssl.create_default_context(cadata=bundle)

@@ -1,6 +1,7 @@
-"""TRL's side of ``bench/trainer.py``: a GRPOTrainer on the case in a JSON file, a JSON line for each step.
+"""TRL's side of ``bench/trainer.py``: runs a GRPOTrainer and writes a JSON line for each step.
 
-Runs in an environment of its own, without this project. Only timing is added to TRL's trainer.
+The case is read from a JSON file. This program runs in its own environment, without this project. TRL's
+trainer is unchanged, apart from the timing.
 """
 
 import json
@@ -17,13 +18,13 @@ from trl import GRPOConfig, GRPOTrainer
 
 
 class Timed(GRPOTrainer):
-    """Adds up the seconds of sampling and grading, and what was sampled."""
+    """Sums the seconds of sampling and grading of a step, and records the completions' lengths."""
 
     seconds: dict[str, float]
     sampled: dict[str, list[int]]
 
     def reset(self) -> None:
-        """Start a step."""
+        """Reset the sums at the start of a step."""
         self.seconds = {"rollout": 0.0, "grade": 0.0}
         self.sampled = {"prompts": [], "completions": []}
 
@@ -48,12 +49,12 @@ class Steps(TrainerCallback):
     trainer: Timed
 
     def on_step_begin(self, *_arguments: Any, **_named: Any) -> None:
-        """Nothing of this step happened yet: its batch is sampled in its first micro-batch."""
+        """Reset the sums. Nothing of this step has run yet: its batch is sampled in its first micro-batch."""
         self.trainer.reset()
         self._began = time.monotonic()
 
     def on_step_end(self, _arguments: Any, state: Any, _control: Any, **_named: Any) -> None:
-        """Write what the step was."""
+        """Write the measurements of the step."""
         phases = self.trainer.seconds
         rest = time.monotonic() - self._began - sum(phases.values())
         line = {"event": "step", "step": state.global_step, "phases": phases | {"update": rest}}
@@ -61,12 +62,12 @@ class Steps(TrainerCallback):
 
 
 def arguments(case: dict[str, Any], folder: Path) -> GRPOConfig:
-    """Return GRPOTrainer's arguments for the case; the comments say what they answer to on the other side."""
+    """Return GRPOTrainer's arguments for the case. Comments name our trainer's corresponding settings."""
     return GRPOConfig(
         output_dir=str(folder),
         use_cpu=True,
         bf16=case["dtype"] == "bfloat16",
-        gradient_checkpointing=case["trlCheckpointing"],  # off, as on the other side's CPU
+        gradient_checkpointing=case["trlCheckpointing"],  # off, as in our trainer on the CPU
         per_device_train_batch_size=case["microBatch"],
         gradient_accumulation_steps=case["completions"] // case["microBatch"],
         num_generations=case["rollouts"],
@@ -76,7 +77,7 @@ def arguments(case: dict[str, Any], folder: Path) -> GRPOConfig:
         temperature=case["temperature"],
         top_k=case["topK"],
         top_p=1.0,
-        loss_type="dapo",  # its name for the sum over the tokens of the batch, lossAggregation: token
+        loss_type="dapo",  # TRL's name for the sum over the batch's tokens, lossAggregation: token
         beta=case["klBeta"],
         use_bias_correction_kl=False,
         epsilon=0.2,

@@ -1,22 +1,22 @@
-"""Accelerators by name: memory, speed and labels of one device, and what Kubernetes calls it.
+"""The catalogue of accelerators: memory, speed and node labels of each device, and its Kubernetes resource.
 
 None of these numbers was measured by us.
 
-Memory stands for what a process sees of a device (``torch.cuda.get_device_properties().total_memory``), which
-is less than the maker's number and differs with driver and error correction. It is the least of the total
-capacities that torch names in public out-of-memory messages, rounded down; for V100 16 GB it is common
-knowledge, for slices what ``nvidia-smi mig -lgip`` lists. A spec overrides it with
+The memory is what a process sees (``torch.cuda.get_device_properties().total_memory``). It is less than the
+manufacturer's number, and it differs with driver and error correction. The catalogue has the smallest total
+capacity that torch reports in public out-of-memory messages, rounded down. For V100 16 GB no source was
+compared. For slices it is what ``nvidia-smi mig -lgip`` lists. A spec overrides it with
 ``spec.resources.accelerator.memory``.
 
-Rates are the makers', dense, which no program reaches; where forms of one device share a name, the slower
-counts. Compared in November 2026 with public copies of data sheets and with the tables of torchtitan
-(``tools/utils.py``) and Lightning (``fabric/utilities/throughput.py``): T4, V100, A10, A40, A100, L4, L40,
-L40S, RTX 4090, RTX A6000, H100, H20, H200, B200, GB200, MI300X, MI325X, the rate of MI250X, and the
-processors of slices. Compared with nothing: RTX 3090, RTX 5090, RTX 6000 Ada, RTX PRO 6000, H200 NVL, the
-rate of A10G, the bandwidths of T4, A100 80 GB as a card, H100 NVL and MI250X.
+Rates are the manufacturers', without sparsity. No program reaches them. Where variants of a device have the
+same name, the slower variant is used. Compared in November 2026 with public copies of data sheets and with
+the tables of torchtitan (``tools/utils.py``) and Lightning (``fabric/utilities/throughput.py``): T4, V100,
+A10, A40, A100, L4, L40, L40S, RTX 4090, RTX A6000, H100, H20, H200, B200, GB200, MI300X, MI325X, the rate of
+MI250X, and the processors of slices. Not compared with any source: RTX 3090, RTX 5090, RTX 6000 Ada, RTX PRO
+6000, H200 NVL, the rate of A10G, and the bandwidths of T4, A100 80 GB as a PCIe card, H100 NVL and MI250X.
 
-Labels are seen in public manifests and node listings, except those of RTX 3090, 4090, 5090 and 6000 Ada,
-which follow the same rule: the name that the driver gives, with hyphens for spaces.
+Labels are taken from public manifests and node listings. The labels of RTX 3090, 4090, 5090 and 6000 Ada
+follow the same rule without a source: the driver's name of the device, with hyphens for spaces.
 """
 
 from dataclasses import dataclass
@@ -40,12 +40,12 @@ class Device:
     bandwidth: float
     """Bytes per second between the device's memory and its processors."""
     products: tuple[str, ...] = ()
-    """Values of a node's label ``nvidia.com/gpu.product`` (AMD: ``amd.com/gpu.product-name``) that mean it.
+    """Values of the node label ``nvidia.com/gpu.product`` (AMD: ``amd.com/gpu.product-name``) for this
+    device.
 
-    A slice has none: with the strategy ``mixed`` that label names the whole device.
-    """
+        A slice has no values: with the strategy ``mixed`` that label names the whole device."""
     resource: str = NVIDIA
-    """Extended resource that a pod asks for."""
+    """Extended resource that a pod requests."""
 
 
 def _device(gib: float, tflops: float, tbps: float, *products: str, resource: str = NVIDIA) -> Device:
@@ -53,17 +53,17 @@ def _device(gib: float, tflops: float, tbps: float, *products: str, resource: st
 
 
 def _slice(profile: str, gib: float, tflops: float, tbps: float) -> Device:
-    """Return a slice as the device plugin offers it with the strategy ``mixed``."""
+    """Return a slice, with the resource name that the device plugin uses with the strategy ``mixed``."""
     return _device(gib, tflops, tbps, resource=f"nvidia.com/mig-{profile}")
 
 
 def _a100_slice(profile: str, gib: float, processors: int, eighths: int) -> Device:
-    """Return a slice of an A100 80 GB: so many of its 108 processors and eighths of its memory paths."""
+    """Return a slice of an A100 80 GB: ``processors`` of its 108, and ``eighths`` of its bandwidth."""
     return _slice(profile, gib, 312 * processors / 108, 1.935 * eighths / 8)
 
 
 def _h100_slice(profile: str, gib: float, processors: int, eighths: int) -> Device:
-    """Return a slice of an H100 80 GB: so many of its 132 processors and eighths of its memory paths."""
+    """Return a slice of an H100 80 GB: ``processors`` of its 132, and ``eighths`` of its bandwidth."""
     return _slice(profile, gib, 989.4 * processors / 132, 3.35 * eighths / 8)
 
 
@@ -108,18 +108,18 @@ ACCELERATORS = MappingProxyType(
         "nvidia-h200-nvl-141gb": _device(139.7, 835, 4.8, "NVIDIA-H200-NVL"),
         "nvidia-b200-180gb": _device(178.3, 2250, 7.7, "NVIDIA-B200"),
         "nvidia-gb200-186gb": _device(184.3, 2500, 8.0, "NVIDIA-GB200"),
-        "amd-mi250x-64gb": _device(63.9, 191.5, 1.6, resource=AMD),  # one of a module's two
+        "amd-mi250x-64gb": _device(63.9, 191.5, 1.6, resource=AMD),  # one of the module's two devices
         "amd-mi300x-192gb": _device(191.6, 1307.4, 5.3, "AMD_Instinct_MI300X_OAM", resource=AMD),
         "amd-mi325x-256gb": _device(255.6, 1307.4, 6.0, "AMD_Instinct_MI325_OAM", resource=AMD),
     }
 )
-"""Device by the name that ``spec.resources.accelerator.name`` takes."""
+"""Devices by their name in ``spec.resources.accelerator.name``."""
 
 DEFAULT = "nvidia-h100-80gb"
-"""What a plan is made for where the spec does not say another."""
+"""The accelerator of a plan if the spec names none."""
 
 
 def resource_of(name: str | None) -> str:
-    """Return the extended resource that a pod asks for; of a kind that is not known, NVIDIA's."""
+    """Return the extended resource that a pod requests; NVIDIA's for an unknown accelerator."""
     device = ACCELERATORS.get(name or DEFAULT)
     return device.resource if device is not None else NVIDIA

@@ -1,7 +1,7 @@
-"""The count of GPUs with which sampling and training take equally long.
+"""Finds the number of GPUs with which sampling and training take the same time.
 
-On GPUs of their own one role waits for the other: in turn, or for the slower one where generation overlaps
-training. What is lost by that is least where both take the same time.
+If both roles have their own GPUs, one role waits for the other: they take turns, or the faster one waits
+where generation overlaps training. Least time is lost when both take equally long.
 """
 
 import math
@@ -13,22 +13,22 @@ from rft_planner.shapes import Shape
 from rft_planner.split import Split, divisions
 
 NODE_GPUS = 8
-"""GPUs of the usual node."""
+"""GPUs of a typical node."""
 
 
 class Step(NamedTuple):
-    """Seconds of one step by phase."""
+    """Seconds of each phase of one step."""
 
     sampling: float
     update: float
 
     def whole(self, overlapped: bool) -> float:
-        """Seconds of the step: of both phases, or of the longer one where they overlap."""
+        """Seconds of the step: the sum of both phases, or the longer one if they overlap."""
         return max(self) if overlapped else sum(self)
 
     @property
     def uneven(self) -> float:
-        """How far the phases are apart, as a ratio from 1."""
+        """The longer phase divided by the shorter one; 1 means that both are equal."""
         long, short = max(self), min(self)
         return long / short if short > 0 else math.inf
 
@@ -36,9 +36,9 @@ class Step(NamedTuple):
 def balanced(
     shape: Shape, work: Workload, memory: float, seconds: Callable[[Split], Step]
 ) -> tuple[Split, Step] | None:
-    """Return the division of 2 to 8 GPUs whose phases are the most equal; of equals the one with fewer.
+    """Return the division of 2 to 8 GPUs with the most equal phases; among equals, the one with fewer GPUs.
 
-    ``seconds`` gives the time of a step on a division. ``None`` where no such count fits.
+    ``seconds`` returns the time of a step with a division. Returns ``None`` where no such division fits.
     """
     found = [
         (split, seconds(split))

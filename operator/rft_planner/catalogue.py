@@ -1,19 +1,20 @@
-"""Shapes of the models people fine-tune, by the repository whose ``config.json`` says the same.
+"""The catalogue of models: the shape of each, by the name of its repository.
 
-Every number that an entry is made of was compared, in November 2026, with
+Every number was compared, in November 2026, with one of these sources:
 
 - ``litgpt/config.py`` of Lightning-AI/litgpt, commit 2685705: SmolLM2; Llama with Nemotron and DeepSeek's;
   Qwen2.5 with Coder, Math and QwQ; Qwen3 with its mixtures, 30B-A3B-Base and the 2507 versions; Mistral 7B
   and Large; Mixtral; Gemma 2 and 3; OLMo 2; Phi without Phi-3 medium;
 - public copies of a ``config.json`` that name their origin: Qwen2.5 7B and 72B, the context of both kinds;
   DeepSeek's Qwen; Qwen3 8B; Qwen3-Coder; Mistral Nemo, Small and Large; Ministral; Gemma 3 4B and 12B with
-  their towers; Phi-3 medium, phi-4 and Phi-4-mini; OLMo 2; GLM-4; gpt-oss; SmolLM3 for its context;
+  their vision towers; Phi-3 medium, phi-4 and Phi-4-mini; OLMo 2; GLM-4; gpt-oss; SmolLM3 for its context;
 - the defaults of ``transformers`` 5.19, which are those of SmolLM3 3B, GLM-4 9B and gpt-oss-120b.
 
-litgpt rounds the vocabulary of Gemma 3 (the file says 262,208) and differs in the context of Phi-3.5-mini,
-Gemma 3 1B, Mistral 7B v0.1, Mistral Large and Qwen2.5's instruct models: here are the files' own. Compared
-with nothing: the context of Phi-3.5-mini, Gemma 3 1B and the smaller Qwen3 base models, and the tower of
-Gemma 3 27B, taken to be its sisters'. The count of each entry is tested against the one its card gives.
+litgpt rounds the vocabulary of Gemma 3 (the file says 262,208), and it has other contexts for Phi-3.5-mini,
+Gemma 3 1B, Mistral 7B v0.1, Mistral Large and Qwen2.5's instruct models. This catalogue has the numbers of
+the files. These numbers were not compared with any source: the context of Phi-3.5-mini, Gemma 3 1B and the
+smaller Qwen3 base models, and the vision tower of Gemma 3 27B, which is assumed to be that of 4B and 12B. A
+test compares the parameter count of each entry with the one on its model card.
 """
 
 from collections.abc import Mapping
@@ -52,7 +53,7 @@ def _smollm2(layers: int, hidden: int, intermediate: int, heads: int, kv: int) -
 
 
 def _qwen25(layers: int, hidden: int, intermediate: int, heads: int, kv: int) -> Shape:
-    small = hidden <= 2048  # the small ones share their embedding and round its rows up less
+    small = hidden <= 2048  # small models tie the output layer and pad the vocabulary less
     vocabulary = 151_936 if small else 152_064
     return _shape(
         "qwen2", layers, hidden, intermediate, heads, kv, vocabulary, 32_768, tie_word_embeddings=small
@@ -110,7 +111,7 @@ def _gpt_oss(layers: int, experts: int) -> Shape:
 
 
 def _each(name: str, shapes: Mapping[str, Shape], context: int) -> dict[str, Shape]:
-    """Return models that are others trained further, with another context; ``{}`` in ``name`` is the size."""
+    """Return entries with the shape of other entries and another context; ``{}`` in ``name`` is the size."""
     return {name.format(size): replace(shape, context=context) for size, shape in shapes.items()}
 
 
@@ -209,7 +210,7 @@ CATALOGUE = MappingProxyType(
         "openai/gpt-oss-120b": _gpt_oss(36, 128),
     }
 )  # fmt: skip
-"""Shape by the repository of the base model."""
+"""Shapes by the repository of the base model."""
 
 _VARIANTS = {"instruct", "chat", "it", "base", "pt", "hf", "bf16", "unsloth", "thinking", "reasoning"}
 
@@ -219,9 +220,10 @@ def _bare(name: str) -> str:
 
 
 def _key(name: str) -> str:
-    """Fold what variants of one shape differ in: owner, case, and words such as ``-Instruct``.
+    """Return the key of a model name: without owner, case, and words such as ``-Instruct``.
 
-    Numbers stay: another version or date can be another shape, as with Mistral 7B v0.1 and v0.3.
+    Models with equal keys have the same shape. Numbers are kept, because another version or date can have
+    another shape, as Mistral 7B v0.1 and v0.3 do.
     """
     words = _bare(name).removeprefix("meta-").split("-")
     return "-".join(word for word in words if word not in _VARIANTS)
@@ -232,11 +234,11 @@ _BY_KEY = {_key(name): name for name in reversed(CATALOGUE)}
 
 
 def known(name: str) -> str | None:
-    """Return the catalogue's name for a model, path or variant; ``None`` where it is not in it."""
+    """Return the catalogue's name for a model, path or variant; ``None`` if it is not in the catalogue."""
     return _BY_NAME.get(_bare(name)) or _BY_KEY.get(_key(name))
 
 
 def shape_of(name: str) -> Shape | None:
-    """Return the catalogue's shape for a model name, path or variant."""
+    """Return the catalogue's shape for a model name, path or variant; ``None`` if it has none."""
     found = known(name)
     return CATALOGUE[found] if found is not None else None

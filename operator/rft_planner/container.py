@@ -1,7 +1,8 @@
-"""CPU and memory of the trainer's container.
+"""Calculates the CPU and memory requests of the trainer's container.
 
-By default there is enough for the largest micro-batch. The spec may ask for less, down to what one sequence
-at a time needs; less than that is refused.
+By default the memory is enough for the largest micro-batch. The spec may request less memory; then the
+micro-batch is smaller. The minimum is the memory for micro-batches of one sequence. A smaller request is
+refused.
 """
 
 from collections.abc import Mapping
@@ -17,40 +18,40 @@ from rft_planner.shapes import Shape
 from rft_planner.sizes import GIB, gib, mib, quantity
 
 FORCE_ANNOTATION = "rft.dev/force-memory"
-"""``"true"`` on an RFTJob: ``spec.resources.memory`` may be less than the plan's least."""
+"""With ``"true"`` on an RFTJob, ``spec.resources.memory`` may be below the plan's minimum."""
 
 
 def memory_check_disabled(annotations: Mapping[str, str] | None) -> bool:
-    """Return whether an RFTJob's annotations turn off the check that its memory holds the run."""
+    """Return whether an RFTJob's annotations disable the check that its memory is enough for the run."""
     return (annotations or {}).get(FORCE_ANNOTATION) == "true"
 
 
 _GPU_HOST = 16 * GIB
-"""For each GPU: processes, pinned buffers, page cache of checkpoints."""
+"""Host memory for each GPU: processes, pinned buffers, page cache of checkpoints."""
 
 
 class TooLittle(ValueError):
-    """``spec.resources.memory`` is less than the run needs; the message has the sum and the fix."""
+    """``spec.resources.memory`` is less than the run needs. The message has the sum and the fix."""
 
 
 @dataclass(frozen=True)
 class Container:
-    """What the container asks for. ``least`` in bytes, where the model's size is known."""
+    """The container's requests. ``least`` is its minimum memory in bytes, if the model's size is known."""
 
     cpu: str
     memory: str
     least: float | None = None
     size: HostSize | None = None
-    """The sum for a run on the CPU."""
+    """The memory sum of a run on the CPU."""
     forced: bool = False
     notes: tuple[str, ...] = ()
 
 
 def on_gpu(gpus: int, shape: Shape | None, asked: str | None) -> Container:
-    """Return the container beside ``gpus`` GPUs.
+    """Return the container of a run with ``gpus`` GPUs.
 
-    While it loads, each role reads the base in bf16 into host memory: the least is one copy and the
-    processes. It was not measured, so less is obeyed.
+    While a role loads the base, it reads the weights in bf16 into host memory. So the minimum is one copy and
+    the processes. It was not measured. So a smaller request only gives a warning.
     """
     size = shape.parameters if shape is not None else 3e8
     memory = asked or gib(2 * size * 1.5 + gpus * _GPU_HOST)
@@ -71,14 +72,14 @@ def on_cpu(
     dtype: Dtype,
     force: bool = False,
 ) -> Container:
-    """Return the container of a run on the CPU: as asked for, with the largest micro-batch that fits.
+    """Return the container of a run on the CPU, with the largest micro-batch that fits into the memory.
 
     Raises:
-        TooLittle: if less than the least is asked for and not forced.
+        TooLittle: less than the minimum is requested, and ``force`` is not set.
     """
     found = list(host.sizes(shape, host.host_run(spec, derived, dtype)))
     comfortable, least = found[0], found[-1]
-    # 1.5 CPUs leave room on a node with two.
+    # 1.5 CPUs fit on a node with two, where other pods need some.
     cpu = "1500m"
     if asked is None:
         return Container(
@@ -111,7 +112,7 @@ def _said(size: HostSize, dtype: Dtype) -> str:
 
 
 def _refusal(spec: RFTJobSpec, derived: Effective, least: HostSize, asked: str) -> str:
-    """Say what is needed at least, the sum, and what lowers it."""
+    """Return the message of TooLittle: the minimum, its sum, and the parameters that lower it."""
     return (
         f"spec.resources.memory: {asked} is less than the {mib(least.memory)} that {spec.model.name} needs"
         f" with the smallest micro-batch, one sequence of {derived.max_context_length} tokens:"

@@ -1,8 +1,9 @@
-"""What a run will take: steps, tokens, GPU-hours and cost, as far as they can be told before it.
+"""Estimates steps, tokens, GPU-hours and cost of a run, as far as they can be known before it.
 
-What is not known is left out: without rows only ``stop.maxSteps`` bounds the steps, and only GPUs whose rates
-the catalogue has give hours. The result rests on how long completions get, which nobody knows before; so the
-hours are given for the trainer's first expectation and for completions of ``maxTokens``.
+Unknown values are left out. Without the dataset the number of steps is known only with ``stop.maxSteps``.
+Hours are known only for GPUs whose rates are in the catalogue. All results depend on the length of
+completions, which nobody knows before the run. So the hours are given for two lengths: the one that the
+trainer first expects, and ``maxTokens``.
 """
 
 from collections.abc import Iterator
@@ -28,43 +29,44 @@ from rft_planner.speed import (
 from rft_planner.steps import MAX_HELD_OUT, first_expectation, prompts_per_step, steps_for
 
 ASSUMED_PROMPT = 256
-"""Tokens of a prompt where the rows are not known. Ours: a question of some sentences, and instructions."""
+"""Assumed length of a prompt if the rows are not known: a question of some sentences with instructions. Our
+own choice, without a source."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """What is known of the data before a run."""
+    """What is known about the dataset before a run."""
 
     train: int
     """Rows that are trained on in one epoch."""
     evaluation: int
-    """Rows that are held out, or of the evaluation's own dataset."""
+    """Held-out rows, or rows of a separate evaluation dataset."""
     prompt_tokens: float
-    """Mean length of a prompt, chat template included."""
+    """Mean length of a prompt in tokens, chat template included."""
 
 
 class Batches(NamedTuple):
-    """How a run's prompts fall into steps. ``None``: it depends on rows that are not known."""
+    """Numbers of prompts and steps of a run. ``None``: it depends on the dataset, which is not known."""
 
     per_step: int
     """Prompts of a full step."""
     per_epoch: int | None
-    """Steps."""
+    """Number of steps."""
     steps: int | None
-    """In all."""
+    """Prompts of all steps together."""
     prompts: int | None
-    """Trained on in all, each as often as it comes."""
+    """Rows trained on in total; a row counts once for each epoch."""
 
 
 class Found(NamedTuple):
-    """An estimate and what is to be said about it."""
+    """An estimate, and the notes about it."""
 
     estimate: Estimate
     notes: list[str]
 
 
 def batches(spec: RFTJobSpec, rows: int | None, lengths: Lengths) -> Batches:
-    """Lay out a run of prompts and completions that all have the mean lengths."""
+    """Return the numbers of steps and prompts, if all prompts and completions have the mean lengths."""
     budget, rollouts = spec.training.batch_size_tokens, spec.sampling.num_rollouts
     prompts = prompts_per_step(lengths.prompt, lengths.completion, rollouts, budget)
     limit = spec.stop.max_steps if spec.stop is not None else None
@@ -80,7 +82,7 @@ def batches(spec: RFTJobSpec, rows: int | None, lengths: Lengths) -> Batches:
 def estimate(
     spec: RFTJobSpec, effective: Effective, shape: Shape | None, speed: Speed | None, rows: Rows | None
 ) -> Found:
-    """Return what the run takes; times only where ``shape`` and ``speed`` are known."""
+    """Return the estimate. It has times only if ``shape`` and ``speed`` are given."""
     usual = _usual(spec, rows)
     laid_out = batches(spec, rows.train if rows is not None else None, usual)
     counts = _counts(spec, laid_out, usual)
@@ -104,7 +106,7 @@ def estimate(
 def step_seconds(
     spec: RFTJobSpec, effective: Effective, shape: Shape, speed: Speed, rows: Rows | None
 ) -> Step:
-    """Return the time of a step, with completions as long as the trainer first expects them."""
+    """Return the time of a step, if completions have the length that the trainer first expects."""
     return _times(spec, effective, shape, speed, rows, _usual(spec, rows))[0]
 
 
@@ -117,7 +119,7 @@ def _usual(spec: RFTJobSpec, rows: Rows | None) -> Lengths:
 def _times(
     spec: RFTJobSpec, effective: Effective, shape: Shape, speed: Speed, rows: Rows | None, lengths: Lengths
 ) -> tuple[Step, float | None]:
-    """Return the time of a step and the GPU-hours of all, evaluations included, if the steps are known."""
+    """Return the time of a step, and the run's GPU-hours with evaluations if the steps are known."""
     laid_out = batches(spec, rows.train if rows is not None else None, lengths)
     steps = laid_out.steps or 1
     prompts = laid_out.prompts or laid_out.per_step
@@ -135,13 +137,13 @@ def _times(
         spec, shape, speed, lengths, held_out
     )
     overlapped = overlaps(spec, speed.gpus)
-    # Nothing overlaps with the first batch, nor with the last update.
+    # Two phases never overlap with anything: sampling of the first batch, and the last update.
     alone = min(step) if overlapped else 0.0
     return step, speed.gpus * (steps * step.whole(overlapped) + alone + evaluated) / 3600
 
 
 def evaluations(evaluation: Evaluation, steps: int) -> int:
-    """Return how often the held-out rows are answered: before, after, and in between where asked for."""
+    """Return how many evaluations a run has: one before, one after, and those in between if configured."""
     between = (steps - 1) // evaluation.every_steps if evaluation.every_steps is not None else 0
     return 2 + between
 
@@ -152,7 +154,7 @@ def _evaluation_seconds(spec: RFTJobSpec, shape: Shape, speed: Speed, lengths: L
 
 
 def _counts(spec: RFTJobSpec, laid_out: Batches, lengths: Lengths) -> dict[str, Any]:
-    """Return the fields without a time; what is not known is absent, as the API's models want it."""
+    """Return the fields that are not times. Unknown values are absent, as the API's models require."""
     completions = None if laid_out.prompts is None else laid_out.prompts * spec.sampling.num_rollouts
     fields = {
         "steps": laid_out.steps,
@@ -165,14 +167,14 @@ def _counts(spec: RFTJobSpec, laid_out: Batches, lengths: Lengths) -> dict[str, 
 
 
 def about(value: float) -> float:
-    """Round to two digits: no more of them mean anything."""
+    """Round to two significant digits, because the estimate is not more precise."""
     return float(f"{value:.2g}")
 
 
 def _notes(
     spec: RFTJobSpec, laid_out: Batches, rows: Rows | None, hours: float | None, most: float | None
 ) -> Iterator[str]:
-    """Say what the numbers rest on."""
+    """Return notes on the assumptions behind the numbers."""
     if laid_out.steps is None:
         yield "steps, tokens and hours are not estimated: rows are not known here, stop.maxSteps is not set"
         return

@@ -1,6 +1,6 @@
-"""The nodes of a cluster, with the answers to what plans ask about them.
+"""The nodes of a cluster, with cached answers to the planner's questions about them.
 
-Many jobs ask the same about thousands of nodes.
+Many jobs ask the same questions about thousands of nodes.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,19 +10,19 @@ from rft_api.resources import Toleration
 from rft_planner.nodes import Kind, Node, kinds_of, usable
 
 MAX_ANSWERS = 64
-"""Limit of cached answers. Each is a list of nodes, and every job may select a node of its own."""
+"""Limit of cached answers. Each is a list of nodes, and every job may have its own node selector."""
 
 _Question = tuple[frozenset[tuple[str, str]], tuple[str, ...]]
 
 
 class Inventory(tuple[Node, ...]):
-    """The nodes of one read, which never change. Thread-safe: an answer may be computed twice at once."""
+    """The nodes as they were read once. Thread-safe: at worst two threads compute the same answer."""
 
     _offered: dict[_Question, dict[Kind, list[Node]]]
     _mixed: dict[Kind, bool]
 
     def __new__(cls, nodes: Iterable[Node] = ()) -> "Inventory":
-        """Return an inventory of ``nodes`` without any answers yet."""
+        """Create an inventory of ``nodes`` with an empty cache."""
         made = super().__new__(cls, nodes)
         made._offered, made._mixed = {}, {}
         return made
@@ -34,7 +34,7 @@ class Inventory(tuple[Node, ...]):
     def offered(
         self, selector: Mapping[str, str], tolerations: Sequence[Toleration]
     ) -> Mapping[Kind, list[Node]]:
-        """Return the kinds of GPU that a pod may use, each with its nodes. Callers must not change it."""
+        """Return the kinds of GPU that a pod may use, with their nodes. Callers must not change it."""
         question = (frozenset(selector.items()), tuple(each.model_dump_json() for each in tolerations))
         found = self._offered.get(question)
         if found is None:
@@ -54,7 +54,7 @@ class Inventory(tuple[Node, ...]):
         return found
 
     def has_others(self, kind: Kind) -> bool:
-        """Return whether a pod that asks for the resource of ``kind`` could land on another kind."""
+        """Return whether a pod that requests the resource of ``kind`` could get another kind of GPU."""
         if kind not in self._mixed:
             offering = (node for node in self if node.allocatable.get(kind.resource, 0) >= 1)
             self._mixed[kind] = any(kind not in kinds_of(node) for node in offering)
@@ -62,5 +62,5 @@ class Inventory(tuple[Node, ...]):
 
 
 def inventory(nodes: Sequence[Node]) -> Inventory:
-    """Return ``nodes`` as an inventory: itself where it is one, with its cached answers."""
+    """Return ``nodes`` as an inventory. An inventory is returned unchanged, with its cached answers."""
     return nodes if isinstance(nodes, Inventory) else Inventory(nodes)

@@ -1,7 +1,7 @@
-"""What the code of a model type fixes and its ``config.json`` does not say.
+"""Properties of model types that are fixed in code and are not in ``config.json``.
 
-Read from the model classes of ``transformers`` 5.19. A test builds each type with random weights and compares
-every count with the model's own, and the adapter's with what peft 0.21 trains.
+They are read from the model classes of ``transformers`` 5.19. A test builds each type with random weights. It
+compares every count with the model's own, and the adapter's count with what peft 0.21 trains.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,32 +14,32 @@ Extra = Callable[[Shape], int]
 
 
 def head_norms(shape: Shape) -> int:
-    """Norms of queries and keys, one weight for each column of a head."""
+    """Parameters of query and key norms with one weight for each column of a head."""
     return 2 * shape.head_dim
 
 
 def width_norms(shape: Shape) -> int:
-    """Norms of queries and keys over all heads together."""
+    """Parameters of query and key norms over all heads together."""
     return (shape.heads + shape.kv_heads) * shape.head_dim
 
 
 def two_more_norms(shape: Shape) -> int:
-    """Norms behind attention and feed-forward part, besides those in front of them."""
+    """Parameters of two additional norms, after attention and after the feed-forward part."""
     return 2 * shape.hidden
 
 
 def output_bias(shape: Shape) -> int:
-    """Bias of the output projection, where the projections of the attention have one."""
+    """Parameters of the output projection's bias, if the attention's projections have biases."""
     return shape.hidden if shape.attention_bias else 0
 
 
 def sinks(shape: Shape) -> int:
-    """A sink for each head."""
+    """Parameters of the attention sinks, one for each head."""
     return shape.heads
 
 
 def expert_biases(shape: Shape) -> int:
-    """Biases of the router and of each expert's gate, up and down."""
+    """Parameters of the biases of the router, and of each expert's gate, up and down."""
     return shape.experts * (1 + 2 * shape.expert_intermediate + shape.hidden)
 
 
@@ -48,17 +48,17 @@ class Layout:
     """One model type."""
 
     extras: tuple[Extra, ...] = (output_bias,)
-    """Parameters of a layer beyond its matrices, two norms and the biases of q, k and v."""
+    """Parameters of a layer besides its matrices, two norms, and the biases of q, k and v."""
     bias: bool = False
-    """Whether q, k and v have a bias where the config does not say."""
+    """Whether q, k and v have a bias if the config does not say."""
     bias_field: str | None = "attention_bias"
-    """Field that says so; ``None`` where the code asks none."""
+    """Field of the config that says whether they have one; ``None`` if the code reads no such field."""
     head_norms_field: str | None = None
-    """Field that gives queries and keys the norms of ``head_norms``."""
+    """Field of the config that adds the norms of ``head_norms`` to queries and keys."""
     feed_forward_bias_field: str | None = None
-    """Field that gives gate, up and down a bias."""
+    """Field of the config that adds a bias to gate, up and down."""
     tied: bool = False
-    """Whether the output layer is the embedding where the config does not say."""
+    """Whether the output layer shares the embedding's weights if the config does not say."""
     fused_attention: bool = False
     fused_feed_forward: bool = False
     mixture: bool = False
@@ -117,4 +117,4 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
         "smollm3": Layout(feed_forward_bias_field="mlp_bias", tied=True),
     }
 )  # fmt: skip
-"""Layout by the ``model_type`` of a config."""
+"""Layouts by the ``model_type`` of a config."""

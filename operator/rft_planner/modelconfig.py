@@ -1,9 +1,9 @@
-"""The shape that a model's ``config.json`` describes.
+"""Reads the shape of a model from its ``config.json``.
 
 Formulas follow the model classes of ``transformers``, whose layers are ``q/k/v/o_proj`` and
-``gate/up/down_proj``; what differs between them is in ``layouts``. A checkpoint that is published quantized
-has the count of its weights as they are multiplied: ``transformers`` unpacks gpt-oss (MXFP4) to the trainer's
-bf16 where no MXFP4 kernels are installed, and peft cannot train it otherwise.
+``gate/up/down_proj``. Their differences are in ``layouts``. A quantized checkpoint counts with the unpacked
+number of weights: ``transformers`` unpacks gpt-oss (MXFP4) to bf16 in the trainer where no MXFP4 kernels are
+installed, and peft cannot train it otherwise.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from rft_planner.shapes import Shape
 
 
 class UnreadableConfig(ValueError):
-    """A ``config.json`` that does not describe a shape known here; the message names the field."""
+    """The ``config.json`` describes no shape that is supported here. The message names the field."""
 
 
 INSTEAD = "set spec.model.parameters, e.g. 7B"
@@ -29,20 +29,20 @@ _UNLIKE = {
     "num_kv_shared_layers": "layers that share a cache",
     "audio_config": "a part that hears",
 }
-"""What a shape does not describe, by the field that says so."""
+"""Fields of features that a shape cannot describe."""
 _CACHED = {"full_attention", "sliding_attention", "chunked_attention"}
 
 
 def from_config(config: Mapping[str, Any]) -> Shape:
     """Return the shape that a model's ``config.json`` describes.
 
-    A sliding window is taken as full attention: vLLM may keep less of such a layer's cache, never more.
+    A sliding window counts as full attention. vLLM may keep less cache for such a layer, never more.
 
     Raises:
-        UnreadableConfig: if a field is missing or no number, or a shape does not describe such a model.
+        UnreadableConfig: a field is missing or not a number, or the model has an unsupported feature.
     """
     text = config.get("text_config")
-    if isinstance(text, Mapping):  # models that see have their text model inside
+    if isinstance(text, Mapping):  # the config of a vision model has its text model inside
         config = {**config, **text}
     _refuse_unlike(config)
     layout = _layout(config)
@@ -97,7 +97,7 @@ def _layout(config: Mapping[str, Any]) -> Layout:
 
 
 def _with_experts(shape: Shape, config: Mapping[str, Any], layout: Layout) -> Shape:
-    """Return the shape with the experts of a mixture, in the layers that have them."""
+    """Return the shape with the experts of a mixture, in the layers that have experts."""
     width = _first(config, "moe_intermediate_size") or shape.intermediate
     shared = _count(config, "n_shared_experts") * width
     skipped = config.get("mlp_only_layers") or ()
@@ -116,7 +116,7 @@ def _with_experts(shape: Shape, config: Mapping[str, Any], layout: Layout) -> Sh
 
 
 EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
-"""Fields that count a mixture's experts."""
+"""Fields with the number of a mixture's experts."""
 _SHARED = "shared_expert_intermediate_size"
 
 
@@ -130,10 +130,10 @@ def _extras(shape: Shape, config: Mapping[str, Any], layout: Layout) -> int:
 
 
 def _tower(config: Mapping[str, Any], hidden: int) -> int:
-    """Return the parameters of the SigLIP tower and projector of Gemma 3.
+    """Return the parameters of the SigLIP vision tower and the projector of Gemma 3.
 
-    Each layer has four projections of the attention, two of the feed-forward part, all with biases, and two
-    norms with biases. Counted after ``Gemma3ForConditionalGeneration``.
+    Each layer has four projections of the attention and two of the feed-forward part, all with biases, and
+    two norms with biases. Counted as in ``Gemma3ForConditionalGeneration``.
     """
     vision = config.get("vision_config")
     if not isinstance(vision, Mapping):

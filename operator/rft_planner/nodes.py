@@ -1,8 +1,8 @@
-"""Nodes as facts: who may use them, what they offer, and what kind of GPU their labels say they have.
+"""Facts about nodes: who may use them, what they offer, and which kind of GPU their labels name.
 
-The labels are those of NVIDIA's gpu-feature-discovery (``nvidia.com/gpu.product``, ``.memory`` in MiB; with
-the MIG strategy ``mixed`` the same of ``nvidia.com/mig-1g.10gb``) and of AMD's node labeller
-(``amd.com/gpu.product-name``, ``.vram`` such as ``192G``).
+The labels are those of NVIDIA's gpu-feature-discovery and AMD's node labeller. NVIDIA's are
+``nvidia.com/gpu.product`` and ``nvidia.com/gpu.memory`` in MiB; with the MIG strategy ``mixed`` also those of
+``nvidia.com/mig-1g.10gb``. AMD's are ``amd.com/gpu.product-name``, and ``.vram`` such as ``192G``.
 """
 
 import re
@@ -16,7 +16,8 @@ from rft_planner.sizes import GIB
 CPU = "cpu"
 MEMORY = "memory"
 VISIBLE = 0.97
-"""Share of the labelled memory that a process sees: of a T4's 15,360 MiB torch reports 14.6 GiB."""
+"""Share of the labelled memory that a process sees: torch reports 14.6 GiB for a T4, whose label is 15,360
+MiB."""
 
 _MIG = re.compile(r"^nvidia\.com/mig-(\S+)$")
 _VRAM = re.compile(r"^(\d+)(?:G|GB|Gi)$")
@@ -34,17 +35,17 @@ class Taint:
 
 @dataclass(frozen=True)
 class Node:
-    """What matters of a node."""
+    """The facts about a node that the planner needs."""
 
     name: str
     labels: Mapping[str, str] = field(default_factory=dict)
     allocatable: Mapping[str, float] = field(default_factory=dict)
-    """Amount by resource: CPUs, bytes, devices. What other pods have of it is not taken off."""
+    """Amounts by resource: CPUs, bytes, devices. What other pods use is not subtracted."""
     taints: tuple[Taint, ...] = ()
     schedulable: bool = True
     """Whether it is ready and not cordoned."""
     silent_since: str = ""
-    """Since when its kubelet has not said that it is ready, RFC 3339; empty: it has."""
+    """Since when its kubelet has not reported it as ready, RFC 3339; empty: it is ready."""
 
 
 @dataclass(frozen=True)
@@ -52,22 +53,22 @@ class Kind:
     """One kind of GPU that nodes offer."""
 
     resource: str
-    """Extended resource that a pod asks for."""
+    """Extended resource that a pod requests."""
     memory: float
     """Bytes of one device."""
     name: str | None = None
     """Its name in the catalogue."""
     label: tuple[str, str] | None = None
-    """The node label that says it."""
+    """The node label and value that identify it."""
 
     @property
     def title(self) -> str:
-        """What people call it."""
+        """Its name in messages for users."""
         return self.name or (self.label[1] if self.label is not None else self.resource)
 
 
 def kinds_of(node: Node) -> list[Kind]:
-    """Return the kinds of GPU whose memory the node's labels say. Shared GPUs are none: others use it too."""
+    """Return the node's kinds of GPU whose memory is in its labels, without GPUs shared by several pods."""
     offered = sorted(name for name, amount in node.allocatable.items() if amount >= 1 and is_gpu(name))
     return [kind for name in offered if (kind := _kind(node, name)) is not None]
 
@@ -94,13 +95,13 @@ def product_key(resource: str) -> str:
 
 
 def catalogued(labels: Mapping[str, str], resource: str) -> str | None:
-    """Return the catalogue's name of a node's devices, by its labels; ``None`` where it has none."""
+    """Return the catalogue's name of a node's devices, from its labels; ``None`` if there is none."""
     label = _product_label(labels, resource)
     return _catalogued(label[1], resource) if label is not None else None
 
 
 def _product_label(labels: Mapping[str, str], resource: str) -> tuple[str, str] | None:
-    """Return the label with the device's product; of a slice that has none, the whole device's."""
+    """Return the label with the product name; for a slice without its own label, that of the whole device."""
     own = product_key(resource)
     keys = (own, product_key(NVIDIA)) if _MIG.match(resource) else (own,)
     return next(((key, labels[key]) for key in keys if labels.get(key)), None)
@@ -112,7 +113,7 @@ def _is_shared(node: Node, resource: str, label: tuple[str, str] | None) -> bool
 
 
 def _catalogued(product: str, resource: str) -> str | None:
-    """Return the catalogue's name of a product, or of the slice of it that the resource or a suffix says."""
+    """Return the catalogue's name of a product, or of its slice that the resource or a suffix names."""
     whole, _, slice_ = product.partition("-MIG-")
     mixed = _MIG.match(resource)
     profile = mixed[1] if mixed is not None else slice_
@@ -136,9 +137,9 @@ def usable(
     tolerations: Sequence[Toleration],
     resource: str | None = None,
 ) -> list[Node]:
-    """Return the nodes that a pod may be placed on, as far as selector and taints go.
+    """Return the nodes whose labels and taints allow the pod. Affinity is ignored.
 
-    ``resource`` is the extended resource it asks for, whose own taint it tolerates. Affinity is not seen.
+    ``resource`` is the extended resource that the pod requests. The pod tolerates the taint of that name.
     """
     return [
         node
@@ -162,5 +163,5 @@ def _tolerates(toleration: Toleration, taint: Taint) -> bool:
 
 
 def holds(node: Node, needs: Mapping[str, float]) -> bool:
-    """Return whether an empty node has what a pod needs."""
+    """Return whether a node without other pods has enough resources for a pod."""
     return all(node.allocatable.get(resource, 0.0) >= amount for resource, amount in needs.items())

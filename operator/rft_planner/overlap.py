@@ -1,13 +1,13 @@
-"""Whether the next batch is sampled while the last one is trained on."""
+"""Decides whether the next batch is sampled during the training on the current one."""
 
 from rft_api.job import RFTJobSpec
 
 
 def overlaps(spec: RFTJobSpec, gpus: int) -> bool:
-    """Return whether generation overlaps training in a run on so many GPUs.
+    """Return whether generation overlaps training in a run on ``gpus`` GPUs.
 
-    It does where both have GPUs of their own and the policy that samples may be one adapter version behind
-    the one that is trained. On one GPU, and on the CPU, either would only take from the other.
+    It does if each role has its own GPUs, and if the job allows completions from the previous adapter
+    version. On one GPU, or on the CPU, an overlap saves nothing, because both roles share the device.
     """
     training = spec.training
     wanted = training.max_staleness > 0 and not training.deterministic

@@ -1,4 +1,4 @@
-"""A number of GPUs that the user set and the plan would not: obeyed, and warned about."""
+"""Warns where the number of GPUs in the spec is not the plan's. The spec's number is used in any case."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,9 +15,10 @@ FIELD = "spec.resources.gpus"
 def contradiction(
     spec: RFTJobSpec, planned: Callable[[RFTJobSpec], Plan] = lambda spec: plan(spec, "")
 ) -> str | None:
-    """Return what the plan says against ``spec.resources.gpus``; ``None`` where it agrees or cannot know.
+    """Return a warning if ``spec.resources.gpus`` differs from the plan's number; else ``None``.
 
-    ``planned`` makes the plan. 0 GPUs ask for the CPU, which contradicts nothing.
+    ``None`` also means that the plan's number is not known. ``planned`` makes the plan. 0 GPUs request the
+    CPU, which is never a difference.
     """
     asked = spec.resources.gpus if spec.resources is not None else None
     if not asked or spec.resources is None:
@@ -41,7 +42,7 @@ def _kind(spec: RFTJobSpec) -> str:
 
 
 def _held(spec: RFTJobSpec, planned: Callable[[RFTJobSpec], Plan]) -> str:
-    """Say so where the number that is obeyed does not hold the run."""
+    """Return a text if the run does not fit on the number of GPUs in the spec, else an empty one."""
     with suppress(Unplannable):
         if planned(spec).memory_parts is None:
             return ", and with that number the run does not fit"

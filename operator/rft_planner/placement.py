@@ -1,8 +1,9 @@
-"""The plan on a cluster: for the kind of GPU that its nodes have, and for no other kind of node.
+"""Plans a job on a cluster: chooses the kind of GPU by the nodes, and keeps the pod on nodes of that kind.
 
-Where the spec names no accelerator, the plan is made for each kind that the job may use, and the one with
-which it fits on one node with the fewest GPUs is taken: of several the one that more nodes have, then the
-first by name. What was chosen before stays as long as there is such a node, or none of any kind.
+If the spec names no accelerator, a plan is made for each kind of GPU that the job may use. The kind that
+needs the fewest GPUs is chosen, if the job fits on one of its nodes. Among equals it is the kind with more
+nodes, then the first by name. An earlier choice is kept while a node of that kind exists, or while there is
+no node of any kind.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +25,7 @@ _ELSEWHERE = "no node that the job may use says it has that accelerator: the pod
 
 
 class _Offer(NamedTuple):
-    """A kind, the nodes that have it and the job may use, and the plan for it."""
+    """A kind of GPU, the nodes with it that the job may use, and the job's plan for it."""
 
     kind: Kind
     nodes: list[Node]
@@ -39,13 +40,13 @@ def placed(
     *,
     force_memory: bool = False,
 ) -> Plan:
-    """Return the plan for a cluster of ``nodes``; none: their kinds are not known.
+    """Return the plan for a cluster of ``nodes``. Without nodes the kinds of GPU are not known.
 
     ``before`` is an earlier plan of the same spec, so that nodes that come and go do not change it.
-    ``force_memory`` is that of ``plan``.
+    ``force_memory`` is the argument of ``plan``.
 
     Raises:
-        Unplannable: as ``plan`` does; where no kind of the cluster's holds the job, for the largest.
+        Unplannable: as ``plan`` does. If no kind in the cluster is large enough: the error of the largest.
     """
     resources = spec.resources or Resources()
     made_for = partial(plan, uid=uid, force_memory=force_memory)
@@ -64,7 +65,7 @@ def placed(
         offered = {earlier: []}
     if not offered:
         made = made_for(spec).model_copy(update={"accelerator": accelerators.DEFAULT})
-        # The same words as long as it is that kind: a status must not change with every node.
+        # The notes stay the same while the kind does, because a status must not change with every node.
         return _noted(made, f"for {accelerators.DEFAULT}: no node that the job may use says its kind")
     best = _best(_offers(spec, offered, made_for), earlier)
     found = _landing_on(best.kind, best.plan, spec, known, before)
@@ -73,7 +74,7 @@ def placed(
 
 
 def needs(plan: Plan) -> dict[str, float]:
-    """Return what the trainer's container asks for, by resource: CPUs, bytes, devices."""
+    """Return the resource requests of the trainer's container: CPUs, bytes, devices."""
     found = {CPU: quantity(plan.cpu or "0"), MEMORY: quantity(plan.memory or "0")}
     if plan.gpus:
         found[plan.gpu_resource or resource_of(plan.accelerator)] = float(plan.gpus)
@@ -81,7 +82,7 @@ def needs(plan: Plan) -> dict[str, float]:
 
 
 def recorded(before: Plan | None) -> Kind | None:
-    """Return the kind that a plan was made for, where the nodes' labels decided it."""
+    """Return the kind of GPU of a plan, if it was chosen by the nodes' labels."""
     if before is None or before.gpu_resource is None or before.gpu_memory is None:
         return None
     name = before.accelerator if before.accelerator in ACCELERATORS else None
@@ -92,7 +93,7 @@ def recorded(before: Plan | None) -> Kind | None:
 
 
 def for_kind(spec: RFTJobSpec, kind: Kind) -> RFTJobSpec:
-    """Return the spec as if it named the accelerator ``kind``."""
+    """Return the spec with the accelerator ``kind``, as if the user had named it."""
     named: dict[str, Any] = {"name": kind.name} if kind.name else {"memory": _mebibytes(kind.memory)}
     resources = (spec.resources or Resources()).model_copy(update={"accelerator": Accelerator(**named)})
     return spec.model_copy(update={"resources": resources})
@@ -107,10 +108,10 @@ def _named(name: str | None, offered: Mapping[Kind, list[Node]]) -> Kind | None:
 def _offers(
     spec: RFTJobSpec, offered: Mapping[Kind, list[Node]], made_for: Callable[[RFTJobSpec], Plan]
 ) -> list[_Offer]:
-    """Return a plan for every kind that holds the job.
+    """Return a plan for every kind on which the job fits.
 
     Raises:
-        Unplannable: if none does, for the kind with the most memory.
+        Unplannable: the job fits on no kind; it is the error of the kind with the most memory.
     """
     found, refused = [], {}
     for kind, nodes in offered.items():
@@ -126,7 +127,7 @@ def _offers(
 
 
 def _of_kind(error: Unplannable, title: str) -> Unplannable:
-    """Return the error with the kind it is about, which the spec does not name."""
+    """Return the error with the kind of GPU in its message, because the spec does not name it."""
     if error.reason != Reason.DOES_NOT_FIT:
         return error
     return Unplannable(error.reason, f"for {title}, the largest kind of the cluster's nodes: {error}")
@@ -138,7 +139,7 @@ def _best(offers: list[_Offer], earlier: Kind | None) -> _Offer:
         on_one_node = any(holds(node, wanted) for node in offer.nodes)
         return (
             not on_one_node,
-            offer.plan.memory_parts is None,  # a number that the user set, and that does not hold the run
+            offer.plan.memory_parts is None,  # the user set a number of GPUs on which the run does not fit
             earlier is None or offer.kind.title != earlier.title,
             offer.plan.gpus,
             -len(offer.nodes),
@@ -150,7 +151,7 @@ def _best(offers: list[_Offer], earlier: Kind | None) -> _Offer:
 
 
 def _landing_on(kind: Kind, made: Plan, spec: RFTJobSpec, nodes: Inventory, before: Plan | None) -> Plan:
-    """Return the plan with what makes its pod land on nodes of that kind; the user's selector wins."""
+    """Return the plan with a selector for nodes of that kind. The user's selector takes precedence."""
     update: dict[str, Any] = {"accelerator": kind.title, "gpu_resource": kind.resource}
     theirs = (spec.resources.node_selector if spec.resources is not None else None) or {}
     if kind.label is not None and kind.label[0] not in theirs:

@@ -1,4 +1,4 @@
-"""The plan: the GPUs of a pod and how they are divided, its CPU and its memory."""
+"""Makes the plan of a job: number and division of GPUs, CPU and memory."""
 
 import difflib
 from typing import Any, NamedTuple
@@ -28,7 +28,7 @@ CPU_NAME = "cpu"
 
 
 class Unplannable(ValueError):
-    """No plan can be made; ``reason`` is one of the reasons of the condition Planned."""
+    """No plan can be made. ``reason`` is one of the reasons of the condition Planned."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -36,7 +36,7 @@ class Unplannable(ValueError):
 
 
 class _Gpus(NamedTuple):
-    """A number of GPUs, why, and how they are divided where that is known."""
+    """A number of GPUs, the reasons for it, and their division between the roles if it is known."""
 
     number: int
     notes: list[str]
@@ -52,14 +52,14 @@ def plan(
     force_memory: bool = False,
     cpu_dtype: Dtype = SAFE,
 ) -> Plan:
-    """Return what the pod needs, and what the run is expected to take.
+    """Return the plan: what the pod needs, and the estimate of the run.
 
-    ``shape`` replaces what is known of the model by its name, ``rows`` is what is known of the data.
-    ``force_memory`` obeys a ``spec.resources.memory`` that does not hold the run. ``cpu_dtype`` is what the
-    machine that will train is fast in; float32 where it is not known.
+    ``shape`` replaces the shape that is known by the model's name. ``rows`` describes the dataset. With
+    ``force_memory`` a ``spec.resources.memory`` that is too small is accepted. ``cpu_dtype`` is the dtype
+    that is fast on the machine that will train; float32 if it is not known.
 
     Raises:
-        Unplannable: if the model's size or the accelerator's memory is needed and not known, or nothing fits.
+        Unplannable: the model's size or the accelerator's memory is unknown but needed, or nothing fits.
     """
     resources = spec.resources or Resources()
     shape = shape or _shape(spec)
@@ -70,7 +70,7 @@ def plan(
     held = _container(spec, derived, shape, gpus.number, dtype, force=force_memory)
     expected = estimate(spec, derived, shape, _speed(spec, gpus.split), rows)
     even = _balance(spec, derived, shape, rows) if gpus.split is not None else None
-    # The models take an absent field, not a null.
+    # The models accept an absent field, but no null.
     optional: dict[str, Any] = {}
     if gpus.number and resources.accelerator is not None and resources.accelerator.name is not None:
         optional["accelerator"] = resources.accelerator.name
@@ -107,14 +107,14 @@ def plan(
 
 
 class _Even(NamedTuple):
-    """The GPUs with which sampling and training take equally long, in words."""
+    """The number of GPUs with which sampling and training take equally long, and a note about it."""
 
     gpus: int
     note: str
 
 
 def _balance(spec: RFTJobSpec, derived: Effective, shape: Shape | None, rows: Rows | None) -> _Even | None:
-    """Return the balanced count, where the GPUs' rates are known."""
+    """Return the balanced number of GPUs, if the GPUs' rates are known."""
     memory = _memory(_accelerator(spec))
 
     def seconds(split: Split) -> Step:
@@ -138,7 +138,7 @@ def _balance(spec: RFTJobSpec, derived: Effective, shape: Shape | None, rows: Ro
 
 
 def _asked_for(spec: RFTJobSpec, shape: Shape | None, derived: Effective) -> _Gpus | None:
-    """Return the GPUs that the spec itself says, which are obeyed, and what would be derived instead."""
+    """Return the number of GPUs in the spec, with a note on the plan's own; ``None`` if it has none."""
     resources = spec.resources or Resources()
     if resources.gpus is None:
         accelerator = resources.accelerator
@@ -163,10 +163,10 @@ def _asked_for(spec: RFTJobSpec, shape: Shape | None, derived: Effective) -> _Gp
 
 
 def _derived(spec: RFTJobSpec, shape: Shape | None, derived: Effective) -> _Gpus:
-    """Return the fewest GPUs that hold the run, and why.
+    """Return the fewest GPUs on which the run fits, and the reasons.
 
     Raises:
-        Unplannable: if a number is not known, or nothing fits.
+        Unplannable: a needed number is not known, or nothing fits.
     """
     if shape is None:
         raise Unplannable(
@@ -187,7 +187,8 @@ def _too_large(spec: RFTJobSpec, shape: Shape, work: Workload, memory: float) ->
     def least(role: str, needed: float) -> str:
         return f"{role} needs {_gib(needed)} each" if needed > usable else ""
 
-    # What is needed on each of the most GPUs, where even those do not do; else it is both together.
+    # Name the role that does not fit even on the largest number of GPUs. Otherwise both together are too
+    # large.
     most = MAX_GPUS - 1
     trained = total(training(shape, work, work.context, most))
     sampled = total(sampling(shape, work, tensor_parallel(most, shape)))
@@ -201,7 +202,7 @@ def _too_large(spec: RFTJobSpec, shape: Shape, work: Workload, memory: float) ->
 
 
 def _explained(shape: Shape, split: Split, memory: float) -> list[str]:
-    """Return the sum in words."""
+    """Return notes that explain the memory sum."""
 
     def of(role: str) -> float:
         return total(part for part in split.parts if part.name.startswith(role))
@@ -239,7 +240,7 @@ def _in_mebibytes(part: Part) -> MemoryPart:
 
 
 def _shape(spec: RFTJobSpec) -> Shape | None:
-    """Return the model's shape: by the stated count, of the catalogue, or by the count in its name."""
+    """Return the model's shape: the catalogue's, or an estimate from the count in spec or name."""
     known = shape_of(spec.model.name)
     if spec.model.parameters is None and known is not None:
         return known
@@ -261,14 +262,14 @@ def _accelerator(spec: RFTJobSpec) -> Accelerator:
 
 
 def _device(spec: RFTJobSpec) -> Gpu | None:
-    """Return the kind of GPU, if it is one whose rates the catalogue has."""
+    """Return the kind of GPU, if the catalogue has its rates."""
     accelerator = _accelerator(spec)
     default = accelerators.DEFAULT if accelerator.memory is None else ""
     return ACCELERATORS.get(accelerator.name or default)
 
 
 def _speed(spec: RFTJobSpec, split: Split | None) -> Speed | None:
-    """Return what the GPUs can do, if that is known."""
+    """Return the speed of the GPUs, if it is known."""
     device = _device(spec)
     if split is None or device is None:
         return None
@@ -279,7 +280,7 @@ def _memory(accelerator: Accelerator) -> float:
     """Return the bytes of one GPU.
 
     Raises:
-        Unplannable: if the catalogue does not know the name and no memory is given.
+        Unplannable: the catalogue does not have the accelerator, and the spec gives no memory.
     """
     if accelerator.memory is not None:
         return quantity(accelerator.memory)
@@ -301,7 +302,7 @@ def _container(
     """Return CPU and memory of the trainer's container.
 
     Raises:
-        Unplannable: if the memory that is asked for does not hold the run, or what it needs is not known.
+        Unplannable: the requested memory is too small for the run, or the needed memory is not known.
     """
     asked = spec.resources.memory if spec.resources is not None else None
     try:

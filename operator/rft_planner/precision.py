@@ -1,15 +1,16 @@
-"""The dtype of the base's weights, and of what is computed with them, in trainer and sampler.
+"""Chooses the dtype of the base's weights and of the computation, the same in trainer and sampler.
 
-On GPUs it is bfloat16. On a CPU bfloat16 is fast only where the processor has instructions for it, and does
-not repeat: kernels choose another order of summation for another number of rows. So a run on the CPU takes
+On GPUs it is bfloat16. On a CPU bfloat16 is fast only if the processor has instructions for it. It is also
+not reproducible there: the order of a kernel's sums depends on the number of rows. So a run on the CPU uses
+the first of these that applies:
 
-1. ``training.cpuDtype`` where the job says it;
-2. float32 where ``training.deterministic`` is set;
-3. what the machine is fast in where the plan is made on the machine that trains (``rft run``);
-4. float32 on a cluster. Its nodes may differ and the operator does not see their processors; float32 is fast
-   enough on all of them, and its memory is never too little.
+1. ``training.cpuDtype`` if the job sets it;
+2. float32 if ``training.deterministic`` is set;
+3. the dtype that is fast on this machine, if the plan is made on the machine that trains (``rft run``);
+4. float32 on a cluster. The operator does not see the processors of the nodes. float32 is fast enough on all
+   of them, and its planned memory is never too small.
 
-The plan has the result (``status.plan.dtype``), and the trainer obeys the plan.
+The plan has the result (``status.plan.dtype``), and the trainer uses it.
 """
 
 import os
@@ -20,16 +21,16 @@ from rft_api.parameters import Dtype, Training
 from rft_api.status import Device
 
 WIDTHS: dict[Dtype, int] = {"float32": 4, "bfloat16": 2}
-"""Bytes of one number."""
+"""Bytes of one value."""
 VARIABLE = "RFT_CPU_DTYPE"
-"""Takes the place of what the processor says: for tests, and where it is known better."""
+"""Variable that overrides the processor's own information, for tests and for special machines."""
 _BFLOAT16_FLAGS = frozenset(("avx512_bf16", "amx_bf16"))
 SAFE: Dtype = "float32"
-"""What every CPU is fast enough in."""
+"""A dtype that is fast enough on every CPU."""
 
 
 def dtype_of(training: Training, device: Device, machine: Dtype = SAFE) -> Dtype:
-    """Return the dtype of a run on ``device``; ``machine`` is the dtype that the CPU is fast in, if known."""
+    """Return the dtype of a run on ``device``; ``machine`` is the dtype that is fast on the CPU, if known."""
     if device == "cuda":
         return "bfloat16"
     if training.cpu_dtype is not None:
@@ -38,10 +39,10 @@ def dtype_of(training: Training, device: Device, machine: Dtype = SAFE) -> Dtype
 
 
 def fast_cpu_dtype(env: Mapping[str, str] = os.environ, processors: Path = Path("/proc/cpuinfo")) -> Dtype:
-    """Return the dtype of fast matrix products here. Emulated, bfloat16 takes eight times as long as float32.
+    """Return the dtype that is fast on this CPU. Emulated bfloat16 takes eight times as long as float32.
 
     Raises:
-        ValueError: if the variable says neither.
+        ValueError: the variable has an unknown value.
     """
     asked = env.get(VARIABLE, "")
     if asked:

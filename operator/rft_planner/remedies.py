@@ -1,4 +1,4 @@
-"""What would make a job fit on a node: each answer is one that fits when it is planned again."""
+"""Finds changes of a spec that make the job fit on a node. Each result is checked by planning again."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,20 +27,20 @@ GPUS = "spec.resources.gpus"
 RAM = "spec.resources.memory"
 CPUS = "spec.resources.cpu"
 LOWERED = (CONTEXT, RANK, ROLLOUTS)
-"""What is tried, one at a time, then in pairs."""
+"""Parameters that are lowered, first one at a time, then in pairs."""
 
 _BILLIONS = (70, 32, 24, 14, 8, 7, 4, 3, 1.5, 1, 0.5)
 _FIELDS = {CONTEXT: "max_context_length", RANK: "lora_rank", ROLLOUTS: "num_rollouts"}
 
 
 class Change(NamedTuple):
-    """A field and the value that it would take."""
+    """A field and its proposed value."""
 
     path: str
     value: Value
 
     def __str__(self) -> str:
-        """Write it as in a manifest."""
+        """Return the change as a line of the manifest."""
         return f"{self.path}: {self.value}"
 
 
@@ -49,7 +49,7 @@ Remedy = tuple[Change, ...]
 
 @dataclass(frozen=True)
 class Room:
-    """What a pod may land on: the nodes it may use, and what its other containers take of them."""
+    """The nodes that a pod may use, and the resources that its other containers need there."""
 
     nodes: Sequence[Node]
     resource: str | None = None
@@ -57,12 +57,12 @@ class Room:
     aside: Amounts = field(default_factory=dict)
 
     def fits(self, made: Plan) -> bool:
-        """Return whether an empty node has all of it."""
+        """Return whether a node without other pods has enough resources."""
         asked = needs(made.model_copy(update={"gpu_resource": self.resource}) if made.gpus else made)
         return any(holds(node, added(asked, self.aside)) for node in self.nodes)
 
     def most(self, resource: str) -> float:
-        """Return the most of a resource that a node has for the trainer's container."""
+        """Return the largest amount of a resource that any node has left for the trainer's container."""
         has = (node.allocatable.get(resource, 0.0) for node in self.nodes)
         return max(has, default=0.0) - self.aside.get(resource, 0.0)
 
@@ -78,11 +78,12 @@ class Room:
 
 
 def remedies(spec: RFTJobSpec, made: Plan, room: Room) -> list[Remedy]:
-    """Return the least changes that let the job fit on a node, each of them alone enough.
+    """Return the smallest changes that make the job fit on a node. Each of them is enough by itself.
 
-    First what one parameter does, in its documented range; a context becomes a power of two, or three
-    quarters of one. Where none is enough alone, the two that are lowered least. What the user set by hand of
-    ``spec.resources`` to more than any node has is given up before; CPUs are capped at the largest node's.
+    First each parameter is lowered alone, within its documented range. A context becomes a power of two, or
+    three quarters of one. If no single parameter is enough, the pair that has to be lowered least is
+    returned. If the user's ``spec.resources`` exceeds every node, these values are replaced before: by the
+    plan's, or by the CPUs of the largest node.
     """
     ways = [way for way in _ways(spec, made, room) if _possible(way)]
     for way in ways:
@@ -96,16 +97,16 @@ def remedies(spec: RFTJobSpec, made: Plan, room: Room) -> list[Remedy]:
 
 @dataclass(frozen=True)
 class _Way:
-    """A spec to start from, and what of it was changed already."""
+    """A spec to start from, and the changes of ``spec.resources`` that were already made to it."""
 
     spec: RFTJobSpec
     made: Plan
     room: Room
     released: tuple[str, ...] = ()
-    """Fields of the user's that are given up; their values are those of the plan."""
+    """Fields of the user that were replaced. They now have the plan's values."""
 
     def plan(self, changes: Sequence[Change]) -> Plan | None:
-        """Return the plan with changes, if there is one."""
+        """Return the plan with these changes, or None if there is none."""
         changed = self.spec
         for change in changes:
             changed = _changed(changed, change)
@@ -115,15 +116,15 @@ class _Way:
             return None
 
     def fits(self, changes: Sequence[Change]) -> bool:
-        """Return whether a node has what the plan with the changes needs, and that holds the run."""
+        """Return whether the plan with these changes fits on a node, and the run fits on its GPUs."""
         made = self.plan(changes)
         if made is None or not self.room.fits(made):
             return False
-        # Where the user's own number of GPUs does not hold the run, the user has been told already.
+        # If the run does not fit on the user's own number of GPUs, another message already says so.
         return made.memory_parts is not None or not made.gpus or self.made.memory_parts is None
 
     def remedy(self, changes: Sequence[Change]) -> Remedy:
-        """Return the changes together with what was given up before."""
+        """Return these changes, together with the fields that were replaced before."""
         made = self.plan(changes)
         values: dict[str, Value] = {}
         if made is not None:
@@ -132,14 +133,14 @@ class _Way:
 
 
 def _target(spec: RFTJobSpec, made: Plan) -> RFTJobSpec:
-    """Return the spec with the accelerator that its plan was made for."""
+    """Return the spec with the accelerator for which its plan was made."""
     kind = recorded(made)
     chosen = spec.resources is None or spec.resources.accelerator is None
     return for_kind(spec, kind) if kind is not None and chosen else spec
 
 
 def _ways(spec: RFTJobSpec, made: Plan, room: Room) -> Iterator[_Way]:
-    """Yield what to start from: the spec, then without what is set higher than any node has it."""
+    """Yield the specs to start from: the original one, then those without values that exceed every node."""
     way = _Way(_target(spec, made), made, room)
     resources = spec.resources or Resources()
     yield way
@@ -161,7 +162,7 @@ def _released(way: _Way, path: str, update: dict[str, str | None]) -> _Way:
 
 
 def _possible(way: _Way) -> bool:
-    """Return whether anything of this way could fit: all parameters at their least do."""
+    """Return whether any change can help: whether the job fits with all parameters at their lowest values."""
     least = [Change(path, values[-1]) for path in LOWERED if (values := _values(way, path))]
     return way.fits(least)
 
@@ -187,7 +188,7 @@ def _least(metadata: Sequence[object]) -> int:
 
 
 def _most(way: _Way, path: str, others: Sequence[Change] = ()) -> Change | None:
-    """Return the highest lower value that fits; what fits at one value is taken to fit below it."""
+    """Return the highest lower value that fits. If one value fits, all values below it are assumed to fit."""
     values = _values(way, path)
 
     def fits(index: int) -> bool:
@@ -199,7 +200,7 @@ def _most(way: _Way, path: str, others: Sequence[Change] = ()) -> Change | None:
 
 
 def _first(holds_at: Callable[[int], bool], last: int) -> int:
-    """Return the first index at which something holds that holds at ``last`` and, once it does, stays."""
+    """Return the first index, up to ``last``, where ``holds_at`` is true. Later ones must be true too."""
     low, high = 0, last
     while low < high:
         middle = (low + high) // 2
@@ -208,7 +209,7 @@ def _first(holds_at: Callable[[int], bool], last: int) -> int:
 
 
 def _pair(way: _Way) -> tuple[Change, ...] | None:
-    """Return the two lowered parameters that fit with the least lowering: the least product of ratios."""
+    """Return the pair of lowered parameters that fits with the smallest product of reduction ratios."""
     pairs = [
         (Change(one, value), other)
         for one, path in ((RANK, CONTEXT), (ROLLOUTS, CONTEXT), (RANK, ROLLOUTS))
@@ -234,7 +235,7 @@ def _changed(spec: RFTJobSpec, change: Change) -> RFTJobSpec:
 
 
 def larger_accelerator(spec: RFTJobSpec, made: Plan, room: Room) -> str | None:
-    """Return the smallest accelerator of which as many as the nodes have would do."""
+    """Return the smallest accelerator with which the job fits, for the nodes' number of GPUs."""
     *_, way = _ways(spec, made, room)
     vendor = AMD if room.resource == AMD else NVIDIA
     for _, name in sorted((d.memory, name) for name, d in ACCELERATORS.items() if d.resource == vendor):
@@ -245,7 +246,7 @@ def larger_accelerator(spec: RFTJobSpec, made: Plan, room: Room) -> str | None:
 
 
 def smaller_model(spec: RFTJobSpec, made: Plan, room: Room) -> float | None:
-    """Return the largest of the usual sizes of a model that would do, in billions of parameters."""
+    """Return the largest usual model size that would fit, in billions of parameters."""
     *_, way = _ways(spec, made, room)
     for billions in _BILLIONS:
         model = way.spec.model.model_copy(update={"parameters": f"{billions}B"})
@@ -255,7 +256,7 @@ def smaller_model(spec: RFTJobSpec, made: Plan, room: Room) -> float | None:
 
 
 def added(one: Amounts, other: Amounts) -> dict[str, float]:
-    """Return the sum of two pods' amounts."""
+    """Return the sum of two resource lists."""
     return {name: one.get(name, 0.0) + other.get(name, 0.0) for name in (*one, *(set(other) - set(one)))}
 
 

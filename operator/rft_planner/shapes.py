@@ -1,6 +1,6 @@
-"""The shape of a transformer: what its weights, its cache and its layers measure.
+"""The shape of a transformer, from which the sizes of weights, caches and layers follow.
 
-Every count is of one parameter or one element; bytes are the caller's.
+Every function counts parameters or elements. Callers multiply by the bytes of a dtype.
 """
 
 import math
@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 class Shape:
     """A decoder-only transformer with grouped-query attention and gated feed-forward layers.
 
-    ``intermediate`` is the width of a dense layer's feed-forward part. A mixture has ``experts`` of width
-    ``expert_intermediate`` instead, of which a token takes ``experts_per_token``, except in its
-    ``dense_layers``.
+    ``intermediate`` is the width of a dense layer's feed-forward part. A mixture of experts has ``experts``
+    of width ``expert_intermediate`` instead, of which a token uses ``experts_per_token``. ``dense_layers`` of
+    its layers have no experts.
     """
 
     layers: int
@@ -24,30 +24,30 @@ class Shape:
     head_dim: int
     vocabulary: int
     tied: bool = False
-    """Whether the output layer is the embedding."""
+    """Whether the output layer shares the embedding's weights."""
     attention_bias: bool = False
     """Whether q, k and v have a bias."""
     context: int = 32768
-    """Longest sequence in tokens that the model was made for."""
+    """Longest sequence that the model supports, in tokens."""
     extras: int = 0
-    """Parameters of one layer beyond its matrices, two norms and the biases of q, k and v."""
+    """Parameters of one layer besides its matrices, two norms, and the biases of q, k and v."""
     fused_attention: bool = False
-    """Whether q, k and v are one matrix, which takes one adapter."""
+    """Whether q, k and v are one matrix, with one adapter."""
     fused_feed_forward: bool = False
-    """Whether gate and up are one matrix, which takes one adapter."""
+    """Whether gate and up are one matrix, with one adapter."""
     experts: int = 0
     experts_per_token: int = 0
     expert_intermediate: int = 0
     dense_layers: int = 0
     shared_intermediate: int = 0
-    """Width of what every token takes of a mixture's layer besides its experts."""
+    """Width of the shared part of a mixture's layer, which every token uses besides its experts."""
     shared_gate: bool = False
     beside: int = 0
-    """Parameters beside the text model: a tower that sees, and its projector."""
+    """Parameters outside the text model: a vision tower and its projector."""
     stated: int = 0
-    """Parameters in all where the count is known and the rest is estimated from it."""
+    """Total number of parameters, where it is known and the rest of the shape is estimated from it."""
     stored: str = field(default="", compare=False)
-    """Type in which the checkpoint has its weights, e.g. bfloat16; empty: not known."""
+    """Dtype of the weights in the checkpoint, e.g. bfloat16; empty: not known."""
 
     @property
     def attention_parameters(self) -> int:
@@ -66,17 +66,17 @@ class Shape:
 
     @property
     def layer_parameters(self) -> int:
-        """Parameters of one layer, its two norms included; of a mixture, of one with experts."""
+        """Parameters of one layer with its two norms. In a mixture it is a layer with experts."""
         return self.attention_parameters + self.feed_forward_parameters + 2 * self.hidden + self.extras
 
     @property
     def embedding_parameters(self) -> int:
-        """Parameters of the embedding alone; an output layer of its own has as many."""
+        """Parameters of the embedding. An output layer with its own weights has the same number."""
         return self.vocabulary * self.hidden
 
     @property
     def parameters(self) -> int:
-        """All parameters."""
+        """Number of all parameters."""
         if self.stated:
             return self.stated
         embeddings = self.embedding_parameters * (1 if self.tied else 2)
@@ -88,18 +88,18 @@ class Shape:
 
     @property
     def active_parameters(self) -> int:
-        """Parameters that one token is multiplied with: of the experts only those it takes."""
+        """Parameters that are used for one token: of the experts only those that the token uses."""
         idle = self.expert_layers * (self.experts - self.experts_per_token)
         return self.parameters - idle * 3 * self.hidden * self.expert_intermediate
 
     @property
     def expert_layers(self) -> int:
-        """Layers with experts."""
+        """Number of layers with experts."""
         return self.layers - self.dense_layers if self.experts else 0
 
     @property
     def kv_elements_per_token(self) -> int:
-        """Elements of the key-value cache of one token, all layers: 2 · kv_heads · d each."""
+        """Elements of the key-value cache for one token, in all layers: 2 · kv_heads · d for each layer."""
         return self.layers * 2 * self.kv_heads * self.head_dim
 
     def lora_parameters(self, rank: int, *, feed_forward: bool = True) -> int:
@@ -125,16 +125,17 @@ class Shape:
 
 
 VOCABULARY = 151_936
-"""The largest in common use among models of a stated size (Qwen)."""
+"""The largest vocabulary that is common among models of such a size (Qwen's)."""
 
 
 def estimated(parameters: float) -> Shape:
-    """Return a shape for a bare parameter count; it never shrinks as the count grows.
+    """Return a shape for a parameter count. A larger count never gives a smaller shape.
 
-    Dense models people fine-tune have about ``0.13 · hidden³`` parameters (Llama 3.1 8B: 0.117, 70B: 0.128,
-    Qwen2.5 7B: 0.166, 32B: 0.244) and a layer for every 80 columns or more; the feed-forward part is taken as
-    wide as in the widest of them, four times the hidden size, and the key-value heads as eight. The heads are
-    rounded up to eights, so that as many GPUs can share them.
+    Dense models that people fine-tune have about ``0.13 · hidden³`` parameters (Llama 3.1 8B: 0.117, 70B:
+    0.128, Qwen2.5 7B: 0.166, 32B: 0.244), and at most 80 columns per layer. The feed-forward part is assumed
+    to be as wide as in the widest of them, four times the hidden size. The model is assumed to have eight
+    key-value heads. The number of heads is rounded up to a multiple of eight, so that up to eight GPUs can
+    divide them.
     """
     hidden = 128 * math.ceil((parameters / 0.13) ** (1 / 3) / 128)
     return Shape(

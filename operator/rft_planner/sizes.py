@@ -1,4 +1,4 @@
-"""Memory as people write it: ``80Gi``."""
+"""Memory sizes as Kubernetes quantities: ``80Gi``."""
 
 import re
 

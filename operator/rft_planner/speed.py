@@ -1,9 +1,9 @@
-"""How long sampling and training take, from what they compute and read.
+"""Estimates how long sampling and training take, from what they compute and read.
 
-Letters as in ``memory``: L layers, Q = heads · head size, P the parameters that a token is multiplied with.
-Lengths are in tokens, times in seconds. Nothing here was measured by us: two shares of a device's data sheet
-stand for what keeps a program from reaching it, so a result is an order of magnitude. Loading, grading,
-communication between GPUs and the writing of adapters are not counted.
+Letters as in ``memory``: L layers, Q = heads · head size, P the parameters that are used for one token.
+Lengths are in tokens, times in seconds. We measured nothing here. Two factors are the share of a data sheet's
+rate that a program really reaches, so a result is only an order of magnitude. Loading, grading, communication
+between GPUs and the writing of adapters are not counted.
 """
 
 from dataclasses import dataclass, replace
@@ -14,53 +14,53 @@ from rft_planner.shapes import Shape
 from rft_planner.split import Split
 
 COMPUTED = 0.25
-"""Share of a device's bf16 rate that is reached.
+"""Share of a device's bf16 rate that training reaches.
 
-Published for LoRA: Hugging Face's asynchronous GRPO 19 % with packing; prime-rl's 6,229 tokens/s of a 4B
-model at a context of 16k on one H100 are 27 % by the formulas here, if attention skips what its mask hides.
-"""
+Published for LoRA: Hugging Face's asynchronous GRPO reaches 19 % with packing. prime-rl trains a 4B model at
+a context of 16k with 6,229 tokens/s on one H100. By the formulas here this is 27 %, if attention skips what
+its mask hides."""
 READ = 0.5
-"""Share of a device's bandwidth that decoding reaches.
+"""Share of a device's memory bandwidth that decoding reaches.
 
 Chen 2026, "Memory-Bound but Not Bandwidth-Limited" (arXiv), for one sequence and models of 7B to 8B: 27 % on
-an H100, where starting kernels takes most of a pass, and 81 % on an L4, where it does not.
-"""
+an H100, where starting kernels takes most of a pass, and 81 % on an L4, where it does not."""
 PASS_SECONDS = 0.005
-"""What vLLM takes for a pass whatever the model, to schedule it and start its kernels. Ours, no source."""
+"""Seconds that vLLM needs for each pass of any model, to schedule it and to start its kernels. Our own
+estimate."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """What a division of GPUs can do."""
+    """The speed of a division of GPUs."""
 
     gpus: int
     trainers: int
     samplers: int
     flops: float
-    """Per second and GPU, as the data sheet says."""
+    """FLOPs per second of one GPU, by its data sheet."""
     bandwidth: float
-    """Bytes per second and GPU, as the data sheet says."""
+    """Bytes per second of one GPU's memory, by its data sheet."""
     micro_batch: int
     """Tokens of one forward pass of training, on one GPU."""
     cache_bytes: float
-    """Room for keys and values on each GPU that samples."""
+    """Bytes for keys and values on each GPU that samples."""
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """Mean prompt and completion, and the longest completion that may be."""
+    """Mean lengths of prompts and completions, and the maximum length of a completion."""
 
     prompt: float
     completion: float
     longest: int
 
     def at_most(self) -> "Lengths":
-        """The same with every completion as long as it may be."""
+        """Return the lengths with every completion at its maximum."""
         return replace(self, completion=self.longest)
 
 
 def speed_of(split: Split, device: Device, memory: float) -> Speed:
-    """Return what ``split`` can do on devices of ``memory`` bytes."""
+    """Return the speed of ``split`` on devices with ``memory`` bytes."""
     sampled = [part for part in split.parts if part.name.startswith("sampling")]
     fixed = sum(part.bytes for part in sampled if "key-value cache" not in part.name)
     return Speed(
@@ -77,10 +77,10 @@ def speed_of(split: Split, device: Device, memory: float) -> Speed:
 def sampling_seconds(
     shape: Shape, speed: Speed, lengths: Lengths, rounds: int, prompts: float, completions: float
 ) -> float:
-    """Time to sample ``completions`` of ``prompts`` in ``rounds``, one after the other.
+    """Seconds to sample ``completions`` for ``prompts``, in ``rounds`` that follow each other.
 
-    Reading and computing are added, the slower of the two ways in which they can meet. A group's prompt is
-    computed once: vLLM's prefix cache has it for the other rollouts.
+    The times for reading and for computing are added, which is the pessimistic case: they may also overlap.
+    The prompt of a group is computed once, because vLLM's prefix cache has it for the other rollouts.
     """
     at_once = concurrent(shape, speed, lengths)
     passes = max(rounds * lengths.longest, completions * lengths.completion / at_once)
@@ -92,16 +92,17 @@ def sampling_seconds(
 
 
 def concurrent(shape: Shape, speed: Speed, lengths: Lengths) -> float:
-    """Completions that vLLM works on at once: what its cache has room for, at most ``max_num_seqs``."""
+    """Number of completions that vLLM generates concurrently, limited by cache and ``max_num_seqs``."""
     per_token = BF16 * shape.kv_elements_per_token / min(speed.samplers, shape.kv_heads)
     room = speed.cache_bytes / (per_token * (lengths.prompt + lengths.completion))
     return min(SAMPLER_SEQUENCES, max(1.0, room))
 
 
 def weights_read(shape: Shape, sequences: float) -> float:
-    """Bytes of weights that one pass reads, in bf16: all, but of a mixture only the experts that are taken.
+    """Bytes of weights that one pass reads, in bf16: all weights, but of a mixture only the experts in use.
 
-    Of E experts, k per token, B tokens take a share of 1 - (1 - k / E)^B, if all are as likely.
+    With E experts of which each token uses k, B tokens use a share of 1 - (1 - k / E)^B, if all experts are
+    equally likely.
     """
     if not shape.experts:
         return BF16 * shape.parameters
@@ -117,7 +118,7 @@ def cache_read(shape: Shape, speed: Speed, lengths: Lengths) -> float:
 
 
 def sampling_flops(shape: Shape, lengths: Lengths, prompts: float, completions: float) -> float:
-    """Floating-point operations to compute each prompt once and each completion, with causal attention."""
+    """FLOPs to compute each prompt once and to generate each completion, with causal attention."""
     prompt, completion = lengths.prompt, lengths.completion
     prefill = attention_flops(shape, prompt, prompt / 2)
     decode = attention_flops(shape, completion, prompt + completion / 2)
@@ -126,40 +127,41 @@ def sampling_flops(shape: Shape, lengths: Lengths, prompts: float, completions: 
 
 
 def linear_flops(shape: Shape, tokens: float) -> float:
-    """Operations of a forward pass in matrix products with weights: 2 · P per token (Kaplan et al. 2020)."""
+    """FLOPs of the products with weight matrices in a forward pass: 2 · P per token (Kaplan et al. 2020)."""
     return 2 * shape.active_parameters * tokens
 
 
 def attention_flops(shape: Shape, tokens: float, seen: float) -> float:
-    """Operations of a forward pass in attention: 4 · L · Q per token and position that it is compared with.
+    """FLOPs of attention in a forward pass: 4 · L · Q for each token and each position it attends to.
 
-    Kaplan et al. 2020, table 1; ``seen`` is the mean number of those positions.
+    ``seen`` is the mean number of positions that a token attends to. The formula is from Kaplan et al. 2020,
+    table 1.
     """
     return 4 * shape.layers * shape.heads * shape.head_dim * tokens * seen
 
 
 @dataclass(frozen=True)
 class Update:
-    """What of a run decides over the work of an update besides its lengths."""
+    """The properties of a run that decide the work of an update, besides its lengths."""
 
     rollouts: int
     adapter: int
-    """Parameters that learn."""
+    """Number of trained parameters."""
     reference: bool
-    """Whether the reference policy is computed, for ``klBeta`` above 0."""
+    """Whether the reference policy is computed, because ``klBeta`` is above 0."""
 
 
 def update_seconds(shape: Shape, speed: Speed, lengths: Lengths, prompts: float, update: Update) -> float:
-    """Time to train on ``prompts`` with all of their rollouts."""
+    """Seconds to train on ``prompts`` with all of their rollouts."""
     work = prompts * group_flops(shape, speed, lengths, update)
     return work / (speed.trainers * speed.flops * COMPUTED)
 
 
 def group_flops(shape: Shape, speed: Speed, lengths: Lengths, update: Update) -> float:
-    """Operations for one prompt and its rollouts, laid out as the trainer does: whichever takes less.
+    """FLOPs for one prompt and its rollouts, with the layout that the trainer chooses: the cheaper one.
 
-    Either each rollout is a row of its own, or one row holds the prompt and all of them, if a micro-batch
-    does. What a row's mask hides is computed all the same.
+    Either each rollout is a row of its own, or one row has the prompt and all rollouts, if it fits into a
+    micro-batch. Positions that the row's mask hides are computed too.
     """
     single = lengths.prompt + lengths.completion
     shared = lengths.prompt + update.rollouts * lengths.completion
@@ -168,10 +170,11 @@ def group_flops(shape: Shape, speed: Speed, lengths: Lengths, update: Update) ->
 
 
 def row_flops(shape: Shape, tokens: float, update: Update) -> float:
-    """Operations for one row: forward, once more in the backward pass, and that pass itself.
+    """FLOPs for one row: forward pass, recomputation of the forward pass, and backward pass.
 
-    The base's weights have no gradients, so backward takes as much as forward in products with weights, and
-    twice as much in attention. Each of the adapter's parameters takes 2, 2 and 4 a token.
+    The base's weights get no gradients. So in products with weights the backward pass takes as many FLOPs as
+    the forward pass. In attention it takes twice as many. Each parameter of the adapter takes 2, 2 and 4
+    FLOPs per token in the three passes.
     """
     passes = 3 + int(update.reference)
     weights = passes * linear_flops(shape, tokens) + 8 * update.adapter * tokens

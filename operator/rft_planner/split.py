@@ -1,4 +1,4 @@
-"""How a run is divided over GPUs: the first ones train, the others sample; one alone does both."""
+"""Divides GPUs between the roles: the first ones train, the others sample. A single GPU does both."""
 
 import math
 from dataclasses import dataclass
@@ -8,35 +8,36 @@ from rft_planner.shapes import Shape
 
 MAX_GPUS = 16
 MICRO_BATCH_TOKENS = 16_384
-"""Tokens of a micro-batch where memory does not limit it: enough to fill a GPU."""
+"""Tokens of a micro-batch if memory does not limit it: enough to use a GPU fully."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """A division of a pod's GPUs that fits. One GPU alone does both."""
+    """A division of a pod's GPUs on which the run fits. A single GPU does both roles."""
 
     gpus: int
     trainers: int
-    """GPUs that the training is divided over."""
+    """Number of GPUs that train."""
     samplers: int
-    """GPUs that vLLM is divided over."""
+    """Number of GPUs that sample."""
     micro_batch: int
     """Tokens of one forward pass of the trainer, on each of its GPUs."""
     sampler_share: float
-    """Share of a GPU's memory that vLLM may take."""
+    """Share of a GPU's memory that vLLM may use."""
     parts: tuple[Part, ...]
 
 
 def smallest(shape: Shape, work: Workload, memory: float) -> Split | None:
-    """Return the fewest GPUs of ``memory`` bytes that hold the run, ``None`` where none do."""
+    """Return the smallest number of GPUs of ``memory`` bytes on which the run fits, ``None`` if none does."""
     found = (fitted(count, shape, work, memory) for count in range(1, MAX_GPUS + 1))
     return next((split for split in found if split is not None), None)
 
 
 def fitted(gpus: int, shape: Shape, work: Workload, memory: float) -> Split | None:
-    """Return how the run fits on so many GPUs of ``memory`` bytes; ``None`` where it does not.
+    """Return a division of ``gpus`` GPUs of ``memory`` bytes on which the run fits, else ``None``.
 
-    Sampling gets as many as leave training room for its micro-batches: it is the longer half of a step.
+    The division with the largest micro-batches is chosen. Among equals it is the one with the most GPUs for
+    sampling, because sampling is the longer part of a step.
     """
     if gpus == 1:
         return _together(shape, work, memory)
@@ -44,14 +45,14 @@ def fitted(gpus: int, shape: Shape, work: Workload, memory: float) -> Split | No
 
 
 def divisions(gpus: int, shape: Shape, work: Workload, memory: float) -> list[Split]:
-    """Return the ways in which the roles fit on GPUs of their own, the most samplers first."""
+    """Return the divisions with separate GPUs for each role that fit, the most samplers first."""
     sizes = sorted({tensor_parallel(count, shape) for count in range(1, gpus)}, reverse=True)
     found = (_apart(gpus - size, size, shape, work, memory) for size in sizes)
     return [split for split in found if split is not None]
 
 
 def _together(shape: Shape, work: Workload, memory: float) -> Split | None:
-    """Both roles on one GPU: vLLM's share is what training leaves, and at least what it needs."""
+    """Return both roles on one GPU. vLLM's share is what training leaves, if that is enough for vLLM."""
     usable, sampled = USABLE * memory, sampling(shape, work)
     for tokens in micro_batches(work):
         trained = training(shape, work, tokens)
@@ -62,7 +63,7 @@ def _together(shape: Shape, work: Workload, memory: float) -> Split | None:
 
 
 def _apart(trainers: int, samplers: int, shape: Shape, work: Workload, memory: float) -> Split | None:
-    """Each role on GPUs of its own."""
+    """Return the division with separate GPUs for each role."""
     usable, sampled = USABLE * memory, sampling(shape, work, samplers)
     if total(sampled) > usable:
         return None
@@ -80,16 +81,16 @@ def _floor(share: float) -> float:
 
 
 def micro_batches(work: Workload) -> list[int]:
-    """Sizes to try, largest first: halves of the usual one, and at least one longest sequence."""
+    """Return micro-batch sizes to try, the largest first. None is below the longest sequence."""
     halves = [MICRO_BATCH_TOKENS >> power for power in range(5)]
     return sorted({max(size, work.context) for size in halves}, reverse=True)
 
 
 def tensor_parallel(gpus: int, shape: Shape) -> int:
-    """Return over how many of ``gpus`` vLLM can split the model, at least 1.
+    """Return the number of GPUs, up to ``gpus``, over which vLLM can split the model; at least 1.
 
-    Its tensor parallelism gives every GPU whole attention heads and an equal part of the feed-forward
-    columns; key-value heads are divided, or repeated where there are fewer of them than GPUs.
+    Tensor parallelism gives every GPU whole attention heads and an equal part of the feed-forward columns.
+    Key-value heads are divided, or repeated if there are more GPUs than heads.
     """
     return next(size for size in range(max(1, gpus), 0, -1) if _splits(size, shape))
 

@@ -1,4 +1,4 @@
-"""Why no node takes a pod, in words: what it needs, what the largest node has, and what would make it fit."""
+"""Explains why no node can run a pod: what it needs, what the largest node has, and what would help."""
 
 from collections.abc import Sequence
 
@@ -19,16 +19,16 @@ from rft_planner.remedies import (
 from rft_planner.sizes import GIB
 
 _SHORT = "Insufficient"
-"""How the scheduler says that something of a node is used up; of volumes and ports it speaks otherwise."""
+"""Text in the scheduler's message for an exhausted resource of a node. Volumes and ports have other texts."""
 
 
 def explain_unschedulable(
     spec: RFTJobSpec, made: Plan, nodes: Sequence[Node], requests: Amounts, said: str
 ) -> str:
-    """Return why no node takes the pod of a job, and what to do about it.
+    """Return a message that says why no node can run the pod of a job, and what to do.
 
-    ``requests`` is what the pod asks for; ``said`` are the scheduler's words. Without ``nodes`` nothing is
-    known of the cluster.
+    ``requests`` are the pod's resource requests, ``said`` is the scheduler's message. Without ``nodes``
+    nothing is known about the cluster.
     """
     wanted = dict(requests) or needs(made)
     asks = f"The pod needs {_amounts(wanted)}"
@@ -64,7 +64,7 @@ def _advice(spec: RFTJobSpec, made: Plan, room: Room, wanted: Amounts) -> str:
 
 
 def _how(found: Sequence[Remedy]) -> str:
-    """Say how a job that waits already can be changed."""
+    """Return a text that says how a job that already waits can be changed."""
     paths = [change.path.startswith("spec.resources.") for remedy in found for change in remedy]
     if all(paths):
         return "spec.resources can change while the job is suspended"
@@ -75,7 +75,7 @@ def _how(found: Sequence[Remedy]) -> str:
 
 
 def _larger(spec: RFTJobSpec, made: Plan, room: Room, wanted: Amounts) -> str:
-    """Say which accelerator, or which size of model, would fit where no parameter does."""
+    """Return a text with the accelerator or model size that would fit, if no parameter helps."""
     names = ", ".join(path.removeprefix("spec.") for path in LOWERED)
     accelerator, size = larger_accelerator(spec, made, room), smaller_model(spec, made, room)
     ways = [f"GPUs of the kind {accelerator}"] if accelerator is not None else []
@@ -100,7 +100,7 @@ def _room(spec: RFTJobSpec, made: Plan, nodes: Sequence[Node], wanted: Amounts) 
 
 
 def _amounts(amounts: Amounts) -> str:
-    """Write amounts as ``4 nvidia.com/gpu, 16 CPU, 90Gi``."""
+    """Return resource amounts as text: ``4 nvidia.com/gpu, 16 CPU, 90Gi``."""
     order = sorted(amounts, key=lambda name: (name == MEMORY, name == CPU, name))
     return ", ".join(_amount(name, amounts[name]) for name in order)
 
