@@ -13,7 +13,7 @@ from rft_trainer.runtime import allocator
 PROGRAM = """
 import os, signal, sys
 from rft_run.exit_codes import ExitCode
-from rft_trainer import allocator
+from rft_trainer.runtime import allocator
 from rft_trainer.__main__ import StopFlag
 
 should_stop = StopFlag()
@@ -37,7 +37,7 @@ needs_tcmalloc = pytest.mark.skipif(
 
 def run(program: Path, **variables: str) -> list[str]:
     environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"} | variables
-    source = Path(allocator.__file__).parents[1]
+    source = Path(allocator.__file__).parents[2]
     environment["PYTHONPATH"] = os.pathsep.join([str(source), str(source.parent / "operator")])
     command = [sys.executable, str(program), "--config", "a b"]
     return subprocess.run(
@@ -79,7 +79,7 @@ sys.meta_path.insert(0, Finder())
 
 def test_a_request_to_stop_waits_until_the_program_is_imported(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(ASKED_WHILE_IMPORTING)
-    source = Path(allocator.__file__).parents[1]
+    source = Path(allocator.__file__).parents[2]
     paths = map(str, (tmp_path, source, source.parent / "operator"))
     command = [sys.executable, "-m", "rft_trainer", "--config", str(tmp_path / "none.json")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}

@@ -26,7 +26,7 @@ def test_every_kind_of_grader_is_described() -> None:
 def test_every_row_of_the_table_names_a_test_that_there_is() -> None:
     there = {
         node.name
-        for file in (ROOT / "tests" / "trainer").glob("test_rewards_*.py")
+        for file in (ROOT / "tests" / "trainer").glob("test_graders_*.py")
         for node in ast.parse(file.read_text(encoding="utf-8")).body
         if isinstance(node, ast.FunctionDef)
     }

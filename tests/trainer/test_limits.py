@@ -165,7 +165,7 @@ PROGRAM = """
 import os, subprocess, sys
 from pathlib import Path
 Path(sys.argv[1], "cgroup.procs").write_text(str(os.getpid()))
-from rft_trainer import machine
+from rft_trainer.runtime import machine
 before = machine.out_of_memory_kills()
 child = subprocess.run([sys.executable, "-c", "x = bytearray(b'1') * (256 << 20)"], stderr=subprocess.DEVNULL)
 print(machine.memory_limit(), before, child.returncode, machine.out_of_memory_kills())
@@ -175,7 +175,7 @@ print(machine.memory_limit(), before, child.returncode, machine.out_of_memory_ki
 def test_a_child_that_the_kernel_kills_at_a_real_groups_limit_is_seen_by_its_parent(
     group: Path,
 ) -> None:
-    source = Path(machine.__file__).parents[1]
+    source = Path(machine.__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(group)],
         env=os.environ | {"PYTHONPATH": str(source)}, capture_output=True, text=True, check=True,
@@ -185,7 +185,7 @@ def test_a_child_that_the_kernel_kills_at_a_real_groups_limit_is_seen_by_its_par
 
 def test_large_blocks_go_back_when_they_are_freed() -> None:
     program = (
-        "from rft_trainer import machine\n"
+        "from rft_trainer.runtime import machine\n"
         "assert machine.give_large_blocks_back()\n"
         "def held(): return int(open('/proc/self/statm').read().split()[1]) * 4096\n"
         "before = held()\n"
@@ -195,7 +195,7 @@ def test_large_blocks_go_back_when_they_are_freed() -> None:
         "    del blocks\n"
         "print(held() - before)\n"
     )
-    source = Path(machine.__file__).parents[1]
+    source = Path(machine.__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-c", program],
         env=os.environ | {"PYTHONPATH": str(source)}, capture_output=True, text=True, check=True,
