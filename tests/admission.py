@@ -1,4 +1,4 @@
-"""AdmissionReviews as the API server sends them."""
+"""Builds AdmissionReviews like those of the API server."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ Json = dict[str, Any]
 
 
 def admission_review(new: Json | None, old: Json | None = None, **changes: Any) -> Json:
-    """Return the review of a job that is created, or was ``old``; ``changes`` are of its request."""
+    """Return the review of a creation, or of an update from ``old``. ``changes`` replace request fields."""
     resource = {"group": "rft.dev", "version": "v1alpha1", "resource": "rftjobs"}
     request = {
         "uid": "7f0b2891-916f-4ed6-b7cd-27bff1815a8c",

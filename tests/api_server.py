@@ -1,4 +1,4 @@
-"""An API server that answers from a script, for the commands that speak to a cluster."""
+"""A fake API server with scripted responses, for tests of commands that use a cluster."""
 
 import json
 import threading
@@ -39,7 +39,7 @@ def pod(name: str, created: str) -> dict[str, Any]:
 
 
 class Server(ThreadingHTTPServer):
-    """Answers by path; every watch request sends the next of ``watches``."""
+    """Returns responses by path. Each watch request returns the next item of ``watches``."""
 
     daemon_threads = True
 
@@ -117,7 +117,7 @@ def kubeconfig(address: str) -> str:
 
 @contextmanager
 def served(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """Serve, with a kubeconfig in ``folder`` that names the server."""
+    """Run the server during the block, with a kubeconfig for it in ``folder``."""
     with Server() as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()

@@ -1,4 +1,4 @@
-"""What holds for all tests: the summary says how many cases each gate has judged, a file what has failed."""
+"""Settings for all tests. The summary has the counts of judged manifests; a file has the failed tests."""
 
 from collections import Counter
 
@@ -8,8 +8,8 @@ from hypothesis import settings
 from tests import failures
 from tests.tables import TABLES
 
-# How long one example takes says more of what else the machine does than of the code. The examples are the
-# same each time, so a run that is red for one is red for all; --hypothesis-profile=search looks for others.
+# No deadline: the time of one example depends on the machine's other load. Examples are the same in each run,
+# so a failure is reproducible. --hypothesis-profile=search tries other examples.
 settings.register_profile("same", deadline=None, derandomize=True)
 settings.register_profile("search", deadline=None, max_examples=1000)
 settings.load_profile("same")
@@ -24,7 +24,7 @@ def judged(request: pytest.FixtureRequest) -> "Counter[str]":
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print the counts, and write the names of what has failed."""
+    """Print the counts and tables, and write the names of failed tests."""
     failures.write(terminalreporter)
     for table in config.stash.get(TABLES, {}).values():
         terminalreporter.section(table.title)

@@ -11,12 +11,12 @@ VARIABLE = "RFT_FAILED_TESTS"
 
 
 def names(reports: Iterable[pytest.TestReport | pytest.CollectReport]) -> list[str]:
-    """Return each failed test once, quoted for the shell; a file that cannot be imported by its path."""
+    """Return each failed test once, quoted for the shell; for an import error, the path of the file."""
     return list(dict.fromkeys(shlex.quote(report.nodeid) for report in reports))
 
 
 def write(terminal: pytest.TerminalReporter) -> None:
-    """Append what failed in this run to the file, where the variable names one."""
+    """Append the failed tests of this run to the file, if the variable names one."""
     path = os.environ.get(VARIABLE)
     if not path:
         return

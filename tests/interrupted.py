@@ -1,7 +1,7 @@
-"""``python -m tests.interrupted``: interrupt ``make test`` at random moments, and name what stays behind.
+"""``python -m tests.interrupted``: interrupts ``make test`` at random moments; prints what it leaves behind.
 
-By turns it does what Ctrl-C does, a SIGINT to every process of the terminal's group, and what a CI does that
-has waited long enough, a SIGTERM to make's group. Run it where nothing else starts processes.
+Two interruptions alternate: SIGINT to every process of the terminal's group, like Ctrl-C, and SIGTERM to
+make's process group, like a CI timeout. Run it on a machine where nothing else starts processes.
 """
 
 import argparse
@@ -23,21 +23,21 @@ from tests.cluster.shell import run, succeeds
 ROOT = Path(__file__).parents[1]
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 QUIET_SECONDS = 90.0
-"""How long what was started may take to end."""
+"""Maximum seconds for the started processes to end after the interruption."""
 ENGINES = re.compile(r"docker0|br-[0-9a-f]+|DOCKER|[Dd]ocker")
-"""Links, routes, rules and cgroups of a Docker engine: they stay until the machine restarts."""
+"""Links, routes, rules and cgroups of a Docker engine. They remain until the machine restarts."""
 OF_ENGINES = ("links", "routes", "iptables rules", "cgroups")
 
 
 def containers() -> list[str]:
-    """Return the containers of the engine that answers, if one does."""
+    """Return the containers of the Docker engine, if one answers."""
     if not succeeds("docker", "info"):
         return []
     return run("docker", "ps", "--all", "--format", "{{.Names}}").splitlines()
 
 
 def processes() -> list[str]:
-    """Return every process with a program but this one, as number and command."""
+    """Return every process that has a command line, except this one, as PID and command."""
     found = []
     for pid in all_processes():
         with suppress(OSError):
@@ -48,19 +48,19 @@ def processes() -> list[str]:
 
 
 def snapshot() -> leftovers.Snapshot:
-    """Return all that a run might leave behind: what a node might, containers, and processes."""
+    """Return everything that a run could leave behind: a node's parts, containers, and processes."""
     node = leftovers.snapshot(default_layout())
     return {**node, "containers": containers(), "processes": processes()}
 
 
 def left_behind(before: leftovers.Snapshot) -> list[str]:
-    """Return what is there and was not there before, without what is a Docker engine's own."""
+    """Return what exists now and did not exist before, without the Docker engine's own parts."""
     found = leftovers.differences(before, snapshot())
     return [line for line in found if not (line.startswith(OF_ENGINES) and ENGINES.search(line))]
 
 
 def interrupted(moment: float, number: signal.Signals, log: Path) -> float:
-    """Run ``make test`` for so long, interrupt it, and return after how many seconds it had ended."""
+    """Run ``make test``, interrupt it after ``moment`` seconds, and return the seconds until it has ended."""
     with log.open("wb") as output:
         started = subprocess.Popen(
             ["make", "test"],
@@ -69,7 +69,7 @@ def interrupted(moment: float, number: signal.Signals, log: Path) -> float:
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
-            # A shell starts what runs in the background with SIGINT ignored; a terminal does not.
+            # A shell starts background processes with SIGINT ignored, a terminal does not.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         try:
@@ -84,7 +84,7 @@ def interrupted(moment: float, number: signal.Signals, log: Path) -> float:
 
 
 def main() -> int:
-    """Interrupt, look, and print a line for each time; 1 when something stayed."""
+    """Interrupt repeatedly, and print a line for each time. Returns 1 if anything was left behind."""
     options = _parser().parse_args()
     draw = random.Random(options.seed)
     failed = False

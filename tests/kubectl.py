@@ -1,4 +1,4 @@
-"""kubectl for tests: what a user types is what is tested."""
+"""Runs kubectl in tests, with the commands that a user would type."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ Object = dict[str, Any]
 
 
 class Kubectl:
-    """kubectl against one cluster and namespace."""
+    """kubectl with one cluster and namespace."""
 
     def __init__(self, program: Path, kubeconfig: Path, namespace: str) -> None:
         self.program, self.kubeconfig, self.namespace = program, kubeconfig, namespace
@@ -19,7 +19,7 @@ class Kubectl:
     def run(
         self, *arguments: str, stdin: str | None = None, check: bool = True
     ) -> subprocess.CompletedProcess[str]:
-        """Run kubectl; raises AssertionError with its stderr when it fails and ``check``."""
+        """Run kubectl. Raises AssertionError with its stderr if it fails and ``check`` is set."""
         command = [str(self.program), f"--kubeconfig={self.kubeconfig}", f"--namespace={self.namespace}"]
         result = subprocess.run(
             [*command, *arguments], input=stdin, capture_output=True, text=True, timeout=120, check=False
@@ -36,9 +36,9 @@ class Kubectl:
         return dict(json.loads(self.run("get", kind, name, "-o", "json").stdout))
 
     def list(self, kind: str, selector: str) -> list[Object]:
-        """Return the objects that have these labels."""
+        """Return the objects with these labels."""
         return list(json.loads(self.run("get", kind, "-l", selector, "-o", "json").stdout)["items"])
 
     def exec(self, pod: str, container: str, *command: str, check: bool = True) -> str:
-        """Return what a command in a container prints."""
+        """Run a command in a container and return its output."""
         return self.run("exec", pod, "-c", container, "--", *command, check=check).stdout

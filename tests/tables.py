@@ -1,4 +1,4 @@
-"""Tables that tests fill while they run; the summary of the run prints them."""
+"""Tables that tests fill; they are printed in the summary of the test run."""
 
 from dataclasses import dataclass, field
 
@@ -9,18 +9,18 @@ TABLES = pytest.StashKey[dict[str, "Table"]]()
 
 @dataclass
 class Table:
-    """Rows of texts below a title."""
+    """A title and rows of texts."""
 
     title: str
     columns: tuple[str, ...]
     rows: list[tuple[str, ...]] = field(default_factory=list)
 
     def lines(self) -> list[str]:
-        """Return it as Markdown."""
+        """Return the lines of the table as Markdown."""
         head = [f"| {' | '.join(self.columns)} |", f"|{'---|' * len(self.columns)}"]
         return head + [f"| {' | '.join(row)} |" for row in self.rows]
 
 
 def table(config: pytest.Config, title: str, *columns: str) -> Table:
-    """Return the table of a title, made with its first use."""
+    """Return the table with this title; create it at the first call."""
     return config.stash.setdefault(TABLES, {}).setdefault(title, Table(title, columns))

@@ -1,14 +1,14 @@
-"""A spec that breaks each rule across fields, and nothing else."""
+"""For each rule across fields, a spec that breaks this rule and no other."""
 
 from typing import Any, NamedTuple
 
 
 class Violation(NamedTuple):
-    """A broken spec."""
+    """A spec that breaks one rule."""
 
     spec: dict[str, Any]
     path: str
-    """The field that is to be named."""
+    """The field that the message must name."""
 
 
 GRADER = {"name": "right", "numeric": {}}
@@ -65,4 +65,4 @@ VIOLATIONS: dict[str, tuple[Violation, ...]] = {
         Violation({"training": {"deterministic": True, "cpuDtype": "bfloat16"}}, "spec.training.cpuDtype"),
     ),
 }
-"""By rule; one for each of its texts in CEL, in their order, and one where it has none."""
+"""Violations by rule: one for each of the rule's CEL texts in their order, or one if it has no CEL."""

@@ -1,4 +1,4 @@
-"""Waiting for what a cluster does in its own time."""
+"""Waits for conditions in a cluster."""
 
 import time
 from collections.abc import Callable

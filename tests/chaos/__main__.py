@@ -38,7 +38,7 @@ def _alone(
     engine: str,
     when: Moments,
 ) -> list[Outcome]:
-    """Play a scenario with a single job. It injects no fault, so several jobs at once show nothing more."""
+    """Play a scenario with a single job. It injects no fault, so several jobs would show nothing more."""
     return [play_one(jobs, names[0], engine, when)]
 
 
@@ -53,7 +53,7 @@ SCENARIOS = (
 def main() -> int:
     """Run all rounds; return 1 when a job ended wrong, or a scenario hit too few jobs."""
     options = _parser().parse_args()
-    # As an exception, so that the namespace is removed and stopped processes are continued.
+    # As an exception, so that the namespace is deleted and stopped processes are continued.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     scenarios = chosen(options.fault, options.engine)
     jobs = Kubectl(*cluster(), NAMESPACE)
@@ -61,7 +61,7 @@ def main() -> int:
     outcomes: list[Outcome] = []
     with namespace(jobs, options.keep, mount=mount_small, unmount=unmount):
 
-        def strike(scenario: Scenario, when: Moments) -> list[Outcome]:
+        def play(scenario: Scenario, when: Moments) -> list[Outcome]:
             names = [f"chaos-{len(outcomes) + i}" for i in range(options.at_once)]
             seen = scenario.play(jobs, operator, names, options.engine, when)
             print(*(json.dumps(vars(one)) for one in seen), sep="\n", file=sys.stderr, flush=True)
@@ -71,37 +71,37 @@ def main() -> int:
             return seen
 
         try:
-            life = median(one.seconds for one in strike(UNDISTURBED, Moments(options.seed, 0.0)))
+            life = median(one.seconds for one in play(UNDISTURBED, Moments(options.seed, 0.0)))
             for number, scenario in due(scenarios, outcomes, options.times):
-                seen = strike(scenario, Moments(options.seed + number, life))
+                seen = play(scenario, Moments(options.seed + number, life))
                 if options.keep and any(one.wrong for one in seen):
                     break
         finally:
             print(f"engine {options.engine}, seed {options.seed}")
             print("\n".join(table(outcomes, [scenario.name for scenario in (UNDISTURBED, *scenarios)])))
-    few = [scenario.name for scenario in scenarios if struck(scenario, outcomes) < options.times]
+    few = [scenario.name for scenario in scenarios if hit_jobs(scenario, outcomes) < options.times]
     if few:
-        print(f"struck fewer than {options.times} jobs: {', '.join(few)}")
+        print(f"hit fewer than {options.times} jobs: {', '.join(few)}")
     refused = [request for request in Audit().requests(OPERATOR_ACCOUNT) if request.refused]
-    print(f"requests of the operator that were refused for want of a right: {len(refused)}")
+    print(f"requests of the operator that were refused because a right is missing: {len(refused)}")
     return 1 if few or refused or any(outcome.wrong for outcome in outcomes) else 0
 
 
 def due(scenarios: list[Scenario], outcomes: list[Outcome], times: int) -> Iterator[tuple[int, Scenario]]:
     """Yield, with the number of the round, each scenario that has hit fewer than ``times`` jobs so far.
 
-    The caller appends to ``outcomes`` in between. Ends after 2 × ``times`` rounds, because a fault may come
-    too late and hit nothing.
+    The caller appends to ``outcomes`` between two rounds. It ends after 2 × ``times`` rounds, because a fault
+    may come too late and hit nothing.
     """
     for number in range(2 * times):
         for scenario in scenarios:
-            if struck(scenario, outcomes) < times:
+            if hit_jobs(scenario, outcomes) < times:
                 yield number, scenario
 
 
-def struck(scenario: Scenario, outcomes: list[Outcome]) -> int:
+def hit_jobs(scenario: Scenario, outcomes: list[Outcome]) -> int:
     """Return the number of jobs that a scenario has hit."""
-    return sum(one.struck for one in outcomes if one.fault == scenario.name)
+    return sum(one.hit for one in outcomes if one.fault == scenario.name)
 
 
 def chosen(names: list[str] | None, engine: str) -> list[Scenario]:
@@ -116,8 +116,10 @@ def chosen(names: list[str] | None, engine: str) -> list[Scenario]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    parser.add_argument("--times", type=int, default=10, help="jobs that each must strike (default 10)")
-    parser.add_argument("--at-once", type=int, default=1, help="jobs that one blow strikes (default 1)")
+    parser.add_argument("--times", type=int, default=10, help="jobs that each fault must hit (default 10)")
+    parser.add_argument(
+        "--at-once", type=int, default=1, help="jobs that are hit by one fault together (default 1)"
+    )
     parser.add_argument("--fault", action="append", help="only those whose names begin so; may be repeated")
     parser.add_argument("--engine", choices=("transformers", "vllm"), default="transformers")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default 0)")

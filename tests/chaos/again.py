@@ -11,18 +11,18 @@ from tests.waiting import wait_until
 DELETED = "deleted and applied again"
 EXPIRED = "applied again after the TTL"
 QUIET_SECONDS = 15.0
-"""Wait in which a wrong new run would begin: the operator acts within a second."""
+"""Seconds to wait for a wrong new run. The operator would start it within a second."""
 
 
 def delete_and_apply(jobs: Kubectl, name: str, engine: str, when: Moments) -> Outcome:
-    """Delete a job at a random moment and apply it again: the new run must not change the old one's files."""
+    """Delete a job at a random moment and apply it again. The new run must not change the old run's files."""
     (moment,) = when.drawn(DELETED, 1)
     outcome, started = Outcome(DELETED, round(moment, 1)), time.monotonic()
     jobs.apply(job(name, engine))
     old = jobs.get("rftjob", name)["metadata"]["uid"]
     time.sleep(moment)
     found = jobs.get("rftjob", name).get("status", {})
-    outcome.struck, folder = not is_over(found), found.get("output", {}).get("folder")
+    outcome.hit, folder = not is_over(found), found.get("output", {}).get("folder")
     jobs.run("delete", "rftjob", name, "--wait=false")
     # Wait until the old object is gone (at once, it has no finalizers): else apply would update that object.
     wait_until("the object is gone", lambda: jobs.run("get", "rftjob", name, check=False).returncode, 60)
@@ -68,8 +68,8 @@ def let_expire_and_apply(jobs: Kubectl, name: str, engine: str, when: Moments) -
         outcome.wrong.append(f"a new run: {made}")
     after = jobs.get("rftjob", name)["status"]
     lasting = ("phase", "progress", "reward", "completionTime")
-    unlike = [field for field in lasting if after.get(field) != before.get(field)]
-    outcome.wrong += [f"status.{field} changed" for field in unlike]
+    changed = [field for field in lasting if after.get(field) != before.get(field)]
+    outcome.wrong += [f"status.{field} changed" for field in changed]
     return outcome
 
 

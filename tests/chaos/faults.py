@@ -45,14 +45,15 @@ class Target:
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault. ``strike`` injects it and returns when it is removed again."""
+    """A fault. ``inject`` injects it, waits, removes it again, and then returns."""
 
     name: str
-    strike: Callable[[Target], None]
+    inject: Callable[[Target], None]
     engine: str | None = None
     """The sampling engine that the fault needs; None: any."""
     interrupts: bool = False
-    """Whether a hit run must continue in a new pod or with a new vLLM. If it does neither, it was not hit."""
+    """Whether a hit run must continue in a new pod or with a new vLLM. If it does neither, the fault missed
+    it."""
     lost_node_seconds: int | None = None
     """Seconds for which the jobs' pods tolerate a lost node; ``None``: the cluster's default."""
 
@@ -83,20 +84,20 @@ def _in_a_container(pid: int) -> bool:
 def kill(program: str) -> Callable[[Target], None]:
     """Return a fault that kills a program with SIGKILL. Its supervisor or the kubelet starts it again."""
 
-    def strike(_: Target) -> None:
+    def inject(_: Target) -> None:
         _send(pids(program), signal.SIGKILL)
 
-    return strike
+    return inject
 
 
 def freeze(seconds: float, *programs: str) -> Callable[[Target], None]:
     """Return a fault that stops programs with SIGSTOP for some seconds."""
 
-    def strike(_: Target) -> None:
+    def inject(_: Target) -> None:
         with stopped(*programs):
             time.sleep(seconds)
 
-    return strike
+    return inject
 
 
 def lose_node(seconds: float) -> Callable[[Target], None]:
@@ -106,19 +107,19 @@ def lose_node(seconds: float) -> Callable[[Target], None]:
     pod.
     """
 
-    def strike(target: Target) -> None:
+    def inject(target: Target) -> None:
         until = time.monotonic() + seconds
         with neighbour(target.operator) as well, stopped(*NODE):
             while time.monotonic() < until:
                 well()
                 time.sleep(HEARTBEAT_SECONDS)
 
-    return strike
+    return inject
 
 
 @contextmanager
 def neighbour(kubectl: Kubectl) -> Iterator[Callable[[], None]]:
-    """Create a Node object without a machine, unschedulable; yield a function that reports it as ready."""
+    """Create a Node object without a machine, unschedulable. Yield a function that reports it as ready."""
     node: Object = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": NEIGHBOUR}}
 
     def well() -> None:

@@ -18,7 +18,7 @@ class Life:
     pod: str
     began: datetime
     ended: datetime
-    """The largest datetime while no end is known."""
+    """The largest datetime; it stands for an end that is not known yet."""
 
 
 def read(log: Path, start: int, name: str) -> Iterator[Object]:

@@ -44,7 +44,7 @@ OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
 
 @dataclass
 class Seen:
-    """The observations of one job during one event."""
+    """What was observed of one job during one event."""
 
     event: str
     step: int
@@ -71,8 +71,8 @@ class Stage:
 
     def folder(self, name: str) -> Path:
         """Return the folder of a job's run on this machine."""
-        told = self.status(name)["output"]["folder"]
-        return self.volume / str(told).removeprefix("/runs/")
+        reported = self.status(name)["output"]["folder"]
+        return self.volume / str(reported).removeprefix("/runs/")
 
     def attempt(self, name: str) -> int:
         """Return the number of the attempt that owns the run's folder, from ``attempt.json``."""
@@ -145,7 +145,7 @@ def killed(stage: Stage, names: Sequence[str]) -> dict[str, str]:
     The status names two commands that a person can run; one is chosen at random.
     """
     docker("kill", stage.far)
-    obey(stage, random.choice(commands_of(stage, names)))
+    run_command(stage, random.choice(commands_of(stage, names)))
     for name in names:
         wait_until(f"{name} has moved", partial(moved, stage, name), 120)
     docker("start", stage.far)
@@ -161,7 +161,7 @@ def back_late(stage: Stage, names: Sequence[str]) -> dict[str, str]:
     docker("exec", stage.far, "pkill", "-STOP", "-x", "kubelet")
     docker("pause", stage.far)
     try:
-        obey(stage, next(one for one in commands_of(stage, names) if OUT_OF_SERVICE in one))
+        run_command(stage, next(one for one in commands_of(stage, names) if OUT_OF_SERVICE in one))
         for name in names:
             wait_until(f"{name} has moved", partial(moved, stage, name), 120)
     finally:
@@ -185,14 +185,14 @@ def commands_of(stage: Stage, names: Sequence[str]) -> list[str]:
     """Wait until all jobs report NodeLost; return the commands that the status names."""
 
     def lost(name: str) -> str:
-        reason, message = told(stage.status(name))
+        reason, message = reported(stage.status(name))
         return message if reason == "NodeLost" else ""
 
     messages = [wait_until(f"{name}: NodeLost", partial(lost, name), LOST_WITHIN) for name in names]
     return re.findall(r"kubectl (?:delete node|taint node) \S+(?: \S+=\S+:NoExecute)?", messages[0])
 
 
-def obey(stage: Stage, command: str) -> None:
+def run_command(stage: Stage, command: str) -> None:
     """Run a command exactly as the status gives it."""
     stage.nodes(*shlex.split(command)[1:])
 
@@ -212,7 +212,7 @@ def last_words(stage: Stage, name: str) -> str:
     return lines[-1].partition(" F ")[2][:200] if lines else "it said nothing"
 
 
-def heal(stage: Stage) -> None:
+def repair_nodes(stage: Stage) -> None:
     """Bring both nodes back into service."""
     state = docker("inspect", "--format", "{{.State.Status}}", stage.far).strip()
     if state == "paused":
@@ -238,8 +238,8 @@ def listening(stage: Stage, outcomes: dict[str, Seen], began: float) -> Iterator
         while not over.wait(1.0):
             for name, outcome in outcomes.items():
                 with suppress(AssertionError, KeyError):
-                    reason, message = told(stage.status(name))
-                    if not outcome.said or alike(message) != alike(outcome.said[-1][2]):
+                    reason, message = reported(stage.status(name))
+                    if not outcome.said or without_numbers(message) != without_numbers(outcome.said[-1][2]):
                         outcome.said.append((time.monotonic() - began, reason, message))
 
     listener = threading.Thread(target=look, daemon=True)
@@ -251,14 +251,14 @@ def listening(stage: Stage, outcomes: dict[str, Seen], began: float) -> Iterator
         listener.join()
 
 
-def told(status: Object) -> tuple[str, str]:
+def reported(status: Object) -> tuple[str, str]:
     """Return the reason of the condition Ready, and the message of the status."""
     ready: Object = next((c for c in status["conditions"] if c["type"] == "Ready"), {})
     return str(ready.get("reason")), str(status["message"])
 
 
-def alike(message: str) -> str:
-    """Return a message with its numbers replaced, such as the step."""
+def without_numbers(message: str) -> str:
+    """Return a message with its numbers replaced, so that messages of different steps are equal."""
     return re.sub(r"\d+", "N", message)
 
 
@@ -275,7 +275,7 @@ def play(stage: Stage, event: str, names: Sequence[str], step: int, alone: dict[
                 wait_until(f"{name} ends", partial(ended, stage.jobs, name), 300, poll=1.0)
                 outcomes[name].seconds = time.monotonic() - began
         finally:
-            heal(stage)
+            repair_nodes(stage)
     for name, outcome in outcomes.items():
         outcome.wrong = list(what_is_wrong(stage, name, outcome, alone))
     return list(outcomes.values())

@@ -54,7 +54,7 @@ class Outcome:
     """Number of trainer pods that ran."""
     samplers: int = 0
     """Number of restarts of vLLM within a pod."""
-    struck: bool = True
+    hit: bool = True
     """Whether the fault hit: the job had not ended yet, and the process that the fault aims at was there."""
 
 
@@ -74,14 +74,14 @@ def play(
         jobs.apply(job(name, engine, fault.lost_node_seconds))
     time.sleep(max(0.0, blow - time.monotonic()))
     before = [_status(jobs, name) for name in names]
-    fault.strike(Target(jobs, operator, tuple(names)))
+    fault.inject(Target(jobs, operator, tuple(names)))
     outcomes = [
         _judged(jobs, name, Outcome(fault.name, round(moment, 1)), _step(found), partial(read, log, offset))
         for name, moment, found in zip(names, moments, before, strict=True)
     ]
     for outcome, found in zip(outcomes, before, strict=True):
         interrupted = outcome.pods > 1 or outcome.samplers > 0
-        outcome.struck = not is_over(found) and (interrupted or not fault.interrupts)
+        outcome.hit = not is_over(found) and (interrupted or not fault.interrupts)
     return outcomes
 
 
@@ -90,8 +90,8 @@ def _judged(
 ) -> Outcome:
     """Wait for the job's end and check its status, its files and its trainers."""
     wait_until(f"{name} ends", lambda: ended(jobs, name), END_SECONDS, poll=1.0)
-    whole = jobs.get("rftjob", name)
-    found, metadata = whole["status"], whole["metadata"]
+    rftjob = jobs.get("rftjob", name)
+    found, metadata = rftjob["status"], rftjob["metadata"]
     over, applied = found["completionTime"], metadata["creationTimestamp"]
     outcome.seconds = (datetime.fromisoformat(over) - datetime.fromisoformat(applied)).total_seconds()
     progress = found.get("progress", {})
@@ -118,10 +118,10 @@ def what_is_wrong(
     if [row["step"] for row in record] != list(range(1, STEPS + 1)):
         yield f"the trainer recorded steps {[row['step'] for row in record]}"
     history = {point["step"]: point["reward"] for point in found["reward"]["history"]}
-    told = {row["step"]: row["reward"] for row in record}
-    unlike = [step for step in history if abs(history[step] - told.get(step, 2.0)) > ROUNDING]
-    if unlike:
-        yield f"status and record differ at steps {unlike}"
+    recorded_rewards = {row["step"]: row["reward"] for row in record}
+    different = [step for step in history if abs(history[step] - recorded_rewards.get(step, 2.0)) > ROUNDING]
+    if different:
+        yield f"status and record differ at steps {different}"
     if outcome.attempts > 1:
         outcome.lost = max(0, reached - found["progress"]["resumedFromStep"])
         if outcome.lost > CHECKPOINT_EVERY:
@@ -176,8 +176,7 @@ def _status(jobs: Kubectl, name: str) -> Object:
 def table(outcomes: list[Outcome], names: list[str]) -> Iterator[str]:
     """Yield the lines of a table, one for each fault."""
     yield (
-        "| fault | jobs | struck | right | seconds after apply "
-        "| attempts | steps made again | seconds in all |"
+        "| fault | jobs | hit | right | seconds after apply | attempts | steps made again | seconds in all |"
     )
     yield "|---|--:|--:|--:|---|--:|--:|--:|"
     for name in names:
@@ -188,5 +187,5 @@ def table(outcomes: list[Outcome], names: list[str]) -> Iterator[str]:
             max(one.attempts for one in of), max(one.lost for one in of), max(one.seconds for one in of)
         )  # fmt: skip
         moments = f"{min(one.after for one in of):.0f} to {max(one.after for one in of):.0f}"
-        struck, right = sum(one.struck for one in of), sum(not one.wrong for one in of)
-        yield f"| {name} | {len(of)} | {struck} | {right} | {moments} | {attempts} | {lost} | {seconds:.0f} |"
+        hit, right = sum(one.hit for one in of), sum(not one.wrong for one in of)
+        yield f"| {name} | {len(of)} | {hit} | {right} | {moments} | {attempts} | {lost} | {seconds:.0f} |"

@@ -1,4 +1,4 @@
-"""An interrupted `up` leaves nothing: each test starts its own second cluster and interrupts the start."""
+"""An interrupted `up` leaves nothing behind. Each test starts a second cluster and interrupts its start."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
-    """Layout of a second cluster, beside the one that serves the tests."""
+    """Layout of a second cluster, besides the one that serves the tests."""
     if "RFT_TEST_KUBECONFIG" in os.environ:
         pytest.skip("the cluster of RFT_TEST_KUBECONFIG is not started here")
     monkeypatch.setenv("RFT_CLUSTER_STATE", str(tmp_path / "cluster"))
@@ -32,7 +32,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
 
 @pytest.fixture
 def layout(elsewhere: Layout, monkeypatch: pytest.MonkeyPatch) -> Iterator[Layout]:
-    """Layout of a node on this machine, with ready binaries where there are any."""
+    """Layout of a node on this machine, with ready binaries if there are any."""
     if isinstance(choose_provider(elsewhere), KindCluster):
         if "KUBEBUILDER_ASSETS" not in os.environ:
             pytest.skip("KUBEBUILDER_ASSETS names no binaries for a node of our own beside kind")
@@ -75,7 +75,7 @@ MOMENTS = [has_record, has_first_process, serves]
 
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_to_up_removes_what_it_had_made(
+def test_a_signal_to_up_removes_everything_that_it_created(
     layout: Layout, number: signal.Signals, moment: Callable[[Layout], bool]
 ) -> None:
     before = snapshot(layout)
@@ -87,7 +87,7 @@ def test_a_signal_to_up_removes_what_it_had_made(
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_killed_up_leaves_no_process_and_down_removes_the_rest(
+def test_a_killed_up_leaves_no_process_and_down_removes_its_files(
     layout: Layout, moment: Callable[[Layout], bool]
 ) -> None:
     before = snapshot(layout)
@@ -100,7 +100,7 @@ def test_a_killed_up_leaves_no_process_and_down_removes_the_rest(
     assert differences(before, snapshot(layout)) == []
 
 
-def test_up_starts_anew_after_the_node_was_killed_and_down_leaves_nothing(layout: Layout) -> None:
+def test_up_starts_a_new_node_after_the_old_one_was_killed_and_down_removes_it(layout: Layout) -> None:
     before = snapshot(layout)
     assert command("up") == 0
     first = first_process(layout.state)
@@ -119,7 +119,7 @@ def containers(layout: Layout) -> list[str]:
     return run("docker", "ps", "--all", "--quiet", "--filter", label).split()
 
 
-def test_a_signal_while_kind_makes_its_nodes_leaves_no_container(kind_layout: Layout) -> None:
+def test_a_signal_while_kind_creates_its_nodes_leaves_no_container(kind_layout: Layout) -> None:
     starting = start()
     wait_until("containers", 60, lambda: bool(containers(kind_layout)))
     starting.send_signal(signal.SIGTERM)
@@ -128,11 +128,11 @@ def test_a_signal_while_kind_makes_its_nodes_leaves_no_container(kind_layout: La
     assert not kind_layout.choice.exists()
 
 
-def test_what_a_killed_start_of_kind_leaves_goes_with_down(kind_layout: Layout) -> None:
+def test_down_removes_what_a_killed_start_of_kind_left(kind_layout: Layout) -> None:
     starting = start()
     wait_until("containers", 60, lambda: bool(containers(kind_layout)))
     starting.kill()
     starting.wait()
     assert command("down") == 0
-    # The program kind survives the kill, and runs on while its nodes exist.
+    # The kind program survives the kill, and runs until its nodes are gone.
     wait_until("end of the containers", 60, lambda: command("down") == 0 and not containers(kind_layout))

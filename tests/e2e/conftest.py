@@ -1,4 +1,4 @@
-"""The whole product on a real cluster: both images, the chart, real vLLM."""
+"""Fixtures for end-to-end tests on a real cluster: both images, the chart, and real vLLM."""
 
 import json
 import os
@@ -19,7 +19,7 @@ NAMESPACE = "rft-e2e"
 
 
 def cluster(*arguments: str) -> list[str]:
-    """Run a command of the test cluster and return the words of its answer."""
+    """Run a command of the test cluster and return the words of its output."""
     command = [sys.executable, "-m", "tests.cluster", *arguments]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if result.returncode != 0:
@@ -28,7 +28,7 @@ def cluster(*arguments: str) -> list[str]:
 
 
 def install(*options: str) -> None:
-    """Install the operator by its chart, with further options of Helm."""
+    """Install or upgrade the operator's chart, with additional Helm options."""
     command = [str(ROOT / "scripts" / "demo-cluster.sh"), "install", *options]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -36,9 +36,9 @@ def install(*options: str) -> None:
 
 @pytest.fixture(scope="session")
 def kubectl() -> Iterator[Kubectl]:
-    """kubectl in a namespace of its own, with the operator installed by its chart."""
+    """kubectl in the tests' namespace, with the operator installed from its chart."""
     status = json.loads(" ".join(cluster("status")))
-    # Fetched only where the PATH lacks it.
+    # Downloaded only if it is not on the PATH.
     program = shutil.which("kubectl", path=f"{cluster('tools')[0]}:{os.environ['PATH']}")
     assert program is not None
     install()
@@ -57,14 +57,14 @@ def example() -> list[Object]:
 
 
 def variant(example: list[Object], name: str, **changes: Any) -> list[Object]:
-    """Return the example under another name, short, with ``changes`` merged into its spec."""
+    """Return the example with another name, fewer rows and epochs, and ``changes`` merged into its spec."""
     objects: list[Object] = json.loads(json.dumps(example))
     job = next(o for o in objects if o["kind"] == "RFTJob")
     job["metadata"] = {"name": name}
     short: Object = {
         "stop": {"maxSteps": 4},
         "checkpoint": {"everySteps": 2},
-        "evaluation": {"fraction": 0.03},  # 32 rows, the fewest
+        "evaluation": {"fraction": 0.03},  # 32 rows, the minimum
         "training": {"batchSizeTokens": 1024},
     }
     for section, values in (short | changes).items():

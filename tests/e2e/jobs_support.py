@@ -1,4 +1,4 @@
-"""Reading RFTJobs of the test cluster."""
+"""Functions that read RFTJobs in the test cluster."""
 
 from tests.kubectl import Kubectl, Object
 

@@ -1,4 +1,4 @@
-"""The tuning guide speaks at ``kubectl apply``, through the webhook as its chart installs it."""
+"""Advice from the tuning guide appears at ``kubectl apply``, through the webhook that the chart installs."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +19,7 @@ MANIFESTS = sorted((ROOT / "examples" / "advice").glob("*.yaml"))
 
 @pytest.fixture(scope="module")
 def webhook(kubectl: Kubectl) -> Iterator[Kubectl]:
-    """kubectl against a cluster whose webhook answers."""
+    """kubectl with a cluster whose webhook answers."""
     install("--set", "webhook.enabled=true")
     bad = {
         "apiVersion": "rft.dev/v1alpha1",
@@ -27,7 +27,7 @@ def webhook(kubectl: Kubectl) -> Iterator[Kubectl]:
         "metadata": {"name": "no-source"},
         "spec": {"model": {"name": "m"}, "dataset": {}, "graders": [{"name": "g"}], "storage": {}},
     }
-    # An API server that cannot reach the webhook lets everything pass, so one refusal shows that it does.
+    # If the API server cannot reach the webhook, it accepts everything. So one refusal shows that it can.
     wait_until("the webhook answers", lambda: kubectl.apply(bad, check=False).returncode != 0, 60)
     refused = kubectl.apply(bad, check=False).stderr
     for field in ("spec.dataset", "spec.graders[0]", "spec.storage"):
@@ -37,7 +37,7 @@ def webhook(kubectl: Kubectl) -> Iterator[Kubectl]:
 
 
 @pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda path: path.stem)
-def test_apply_prints_the_warning_of_its_example(webhook: Kubectl, manifest: Path) -> None:
+def test_kubectl_apply_prints_the_advice_that_each_example_triggers(webhook: Kubectl, manifest: Path) -> None:
     objects = [document.body for document in load_file(manifest)]
     spoken = [advice for o in objects if o["kind"] == "RFTJob" for advice in advise(parse(o).spec)]
     printed = webhook.apply(*objects).stderr

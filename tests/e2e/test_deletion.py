@@ -1,4 +1,7 @@
-"""What is deleted while the operator is away goes all the same: owner references do it, and no finalizer."""
+"""Objects that are deleted while the operator is stopped disappear completely.
+
+Their children are deleted by owner references. There are no finalizers that would wait for the operator.
+"""
 
 from collections.abc import Iterator
 from copy import copy
@@ -13,10 +16,11 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 OPERATOR = "deployment/rft-operator"
 NAME = "deleted"
-# The trainer checkpoints, and then tells an operator that is away about it for a minute.
+# The trainer saves a checkpoint, and then tries for one minute to report to the stopped operator.
 GONE_SECONDS = 180.0
 AWAY_SECONDS = 180.0
-"""Longest wait for the end of the operator: its pod has 30 s, and a busy node reports the end late."""
+"""Longest wait for the end of the operator's pod: it has 30 s to end, and a busy node reports its end late.
+"""
 CLAIM = {"claimTemplate": {"size": "1Gi", "retain": False}}
 
 
@@ -28,7 +32,7 @@ def in_namespace(kubectl: Kubectl, namespace: str) -> Kubectl:
 
 @pytest.fixture
 def elsewhere(kubectl: Kubectl) -> Iterator[Kubectl]:
-    """A namespace to delete."""
+    """A namespace that the test deletes."""
     other = in_namespace(kubectl, "rft-e2e-deleted")
     other.run("delete", "namespace", other.namespace, "--ignore-not-found", "--wait")
     other.run("create", "namespace", other.namespace)
@@ -38,7 +42,7 @@ def elsewhere(kubectl: Kubectl) -> Iterator[Kubectl]:
 
 @pytest.fixture
 def operator(kubectl: Kubectl) -> Iterator[Kubectl]:
-    """The operator's namespace; it runs again afterwards."""
+    """kubectl in the operator's namespace; the operator is started again after the test."""
     system = in_namespace(kubectl, "rft-system")
     yield system
     system.run("scale", OPERATOR, "--replicas=1")
@@ -46,7 +50,7 @@ def operator(kubectl: Kubectl) -> Iterator[Kubectl]:
 
 
 def started(kubectl: Kubectl) -> str:
-    """Apply a job with a claim of its own and return its UID once it trains."""
+    """Apply a job with its own claim, wait until it trains, and return its UID."""
     manifest = job(NAME, "transformers")
     manifest["spec"]["storage"] = CLAIM
     manifest["spec"]["stop"] = {"maxSteps": 1000}
@@ -70,12 +74,12 @@ def replicas(operator: Kubectl) -> int:
     return len(operator.list("pods", ",".join(f"{name}={value}" for name, value in selector.items())))
 
 
-def test_what_is_deleted_while_the_operator_is_away_leaves_nothing_behind(
+def test_deletion_while_the_operator_is_stopped_leaves_no_object_behind(
     kubectl: Kubectl, elsewhere: Kubectl, operator: Kubectl
 ) -> None:
     uid = started(kubectl)
     started(elsewhere)
-    assert len(children(kubectl, uid)) >= 5, "a Job, a pod, two ConfigMaps and a claim"
+    assert len(children(kubectl, uid)) >= 5, "expected a Job, a pod, two ConfigMaps and a claim"
     operator.run("scale", OPERATOR, "--replicas=0")
     wait_until("the operator is away", lambda: not replicas(operator), AWAY_SECONDS)
 

@@ -1,4 +1,4 @@
-"""From a manifest to a reward curve, on a real cluster with real vLLM."""
+"""End-to-end tests of complete runs on a real cluster with real vLLM: from a manifest to a reward curve."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
 MINUTE = 60.0
 TRAINER_UID = 10001
-# Raises for one row in eight, no two of them near each other in the order of seed 0: a run stops by design
+# Raises an error for one row in eight. These rows are far apart in the order of seed 0, because a run stops
 # where more than half of a step cannot be graded, and a step here has four or five rows.
 RAISING = """
 def grade(completion, row):
@@ -54,7 +54,9 @@ def test_a_manifest_out_of_range_is_refused_by_the_api_server(
     assert "less than or equal to 2" in result.stderr
 
 
-def test_a_broken_line_fails_the_job_with_its_number(kubectl: Kubectl, example: list[Object]) -> None:
+def test_a_broken_line_of_the_dataset_fails_the_job_and_is_named(
+    kubectl: Kubectl, example: list[Object]
+) -> None:
     objects = variant(example, "broken-line")
     data = next(o for o in objects if o["kind"] == "ConfigMap")
     data["metadata"]["name"] = "broken-rows"
@@ -73,14 +75,14 @@ def test_a_broken_line_fails_the_job_with_its_number(kubectl: Kubectl, example: 
     assert "line 7" in failed["message"]
 
 
-def test_a_run_succeeds_and_its_pod_is_confined(kubectl: Kubectl, example: list[Object]) -> None:
+def test_a_run_succeeds_and_its_pod_has_no_further_rights(kubectl: Kubectl, example: list[Object]) -> None:
     name = "first-light"
     kubectl.apply(
         *with_python_grader(example, name, "def grade(completion, row):\n    return len(completion) < 8\n")
     )
     pod = wait_until("a pod runs", lambda: running_pod(kubectl, name), 5 * MINUTE)
 
-    # Who the containers are, from the kernel.
+    # User and capabilities of the containers, as the kernel reports them.
     for container in (TRAINER_CONTAINER, GRADER_CONTAINER):
         facts = dict(
             line.split(":", 1)
@@ -97,7 +99,7 @@ def test_a_run_succeeds_and_its_pod_is_confined(kubectl: Kubectl, example: list[
         )
         assert "No such file" in default_token
 
-    # The grader's container sees neither token, secrets nor checkpoints.
+    # The grader's container has no access to token, secrets or checkpoints.
     seen = kubectl.exec(
         pod,
         GRADER_CONTAINER,
@@ -118,7 +120,7 @@ def test_a_run_succeeds_and_its_pod_is_confined(kubectl: Kubectl, example: list[
     ):
         assert hidden not in seen.replace("/etc/rft/graders", "")
 
-    # The token is good for the ingest only.
+    # The token is valid for the ingest only.
     answer = kubectl.exec(
         pod,
         TRAINER_CONTAINER,
@@ -135,7 +137,7 @@ def test_a_run_succeeds_and_its_pod_is_confined(kubectl: Kubectl, example: list[
     )
     assert answer.strip() == "401"
 
-    # The curve moves while it trains.
+    # The reward curve grows during the training.
     seen_steps: set[int] = set()
 
     def moved() -> bool:
@@ -160,13 +162,13 @@ def test_a_run_succeeds_and_its_pod_is_confined(kubectl: Kubectl, example: list[
 
 
 def api_server_address(kubectl: Kubectl) -> str:
-    """Return the API server as pods reach it: by the address of its Service."""
+    """Return the API server's address for pods: that of its Service."""
     service = kubectl.run("get", "service", "kubernetes", "-n", "default", "-o", "jsonpath={.spec.clusterIP}")
     return service.stdout.strip()
 
 
 def volume_files(kubectl: Kubectl, example: list[Object], folder: str) -> set[str]:
-    """List a folder of the example's volume from a pod that mounts it, as a user would."""
+    """List a folder of the example's volume, from a pod that mounts the volume."""
     claim = next(o for o in example if o["kind"] == "RFTJob")["spec"]["storage"]["persistentVolumeClaim"][
         "claimName"
     ]
@@ -200,7 +202,7 @@ def volume_files(kubectl: Kubectl, example: list[Object], folder: str) -> set[st
     return set(kubectl.run("logs", "reader").stdout.split())
 
 
-def test_killed_processes_cost_no_more_than_the_checkpoint_interval(
+def test_killed_processes_cost_at_most_the_steps_since_the_last_checkpoint(
     kubectl: Kubectl, example: list[Object]
 ) -> None:
     name = "killed"
@@ -239,7 +241,7 @@ def test_killed_processes_cost_no_more_than_the_checkpoint_interval(
     found = wait_until("the job ends", lambda: ended(kubectl, name), 12 * MINUTE)
     assert found["phase"] == "Succeeded", found
     assert [point["step"] for point in found["reward"]["history"]] == list(range(1, 6))
-    # The grader raised for some completions, and hurt its own score only.
+    # The grader's errors affect only its own score.
     assert found["reward"]["graders"]["own-code"] > 0
     assert found["usage"]["graderErrors"]["own-code"] > 0
 

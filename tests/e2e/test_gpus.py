@@ -1,4 +1,4 @@
-"""A job whose pod asks for a GPU, on a node that only says it has some, from scheduling to success."""
+"""Runs a GPU job on a node that only advertises GPUs, from scheduling to success on the CPU."""
 
 from collections.abc import Iterator
 
@@ -17,7 +17,7 @@ PRODUCT = "nvidia.com/gpu.product"
 
 @pytest.fixture(scope="module", autouse=True)
 def two_gpus(kubectl: Kubectl) -> Iterator[None]:
-    """Every node offers two L40S, as far as the scheduler can tell, and none again afterwards."""
+    """Advertise two L40S on every node during the test."""
     cluster("set-gpus", "2")
     kubectl.run("label", "nodes", "--all", f"{PRODUCT}=NVIDIA-L40S", "--overwrite")
     yield
@@ -25,19 +25,20 @@ def two_gpus(kubectl: Kubectl) -> Iterator[None]:
     cluster("set-gpus", "0")
 
 
-def test_a_job_that_needs_one_gpu_runs_where_gpus_are_pretended(
+def test_a_job_that_needs_one_gpu_runs_on_a_node_with_simulated_gpus(
     kubectl: Kubectl, example: list[Object]
 ) -> None:
     name = "on-a-gpu"
     objects = variant(example, name, stop={"maxSteps": 2}, sampling={"engine": "transformers"})
     job = next(o for o in objects if o["kind"] == "RFTJob")
-    # Neither gpus nor an accelerator: the plan says one. Its four CPUs are more than the node may have.
+    # Neither a number of GPUs nor an accelerator is set, so the plan chooses one GPU. Its four CPUs may be
+    # more than the node has.
     job["spec"]["resources"] = {"cpu": "1", "memory": "8Gi"}
     job["spec"]["template"] = {"env": [{"name": "RFT_DEVICE", "value": "cpu"}]}
     kubectl.apply(*objects)
     found = wait_until("the job ends", lambda: ended(kubectl, name), 12 * MINUTE)
     assert found["phase"] == "Succeeded", found
-    # The label was read with the rights that the chart gives.
+    # The operator reads the label with the rights that the chart grants.
     plan = found["plan"]
     assert (plan["gpus"], plan["device"], plan["accelerator"]) == (1, "cuda", "nvidia-l40s-48gb")
     assert condition(found, "Complete")["reason"] == "MaxStepsReached"
@@ -48,7 +49,7 @@ def test_a_job_that_needs_one_gpu_runs_where_gpus_are_pretended(
     assert found["progress"]["step"] == 2
 
 
-def test_a_gpu_that_torch_does_not_see_is_told_with_what_to_do(
+def test_a_gpu_that_torch_does_not_see_is_reported_with_the_fix(
     kubectl: Kubectl, example: list[Object]
 ) -> None:
     name = "no-such-gpu"

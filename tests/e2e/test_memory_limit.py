@@ -1,6 +1,6 @@
-"""The plan's least memory, enforced by the kernel, holds the longest rows; a good part of it does not.
+"""The plan's minimum memory, enforced as the pod's limit, is enough for the longest rows; much less is not.
 
-In both dtypes, on nodes of any kind: the pod computes in what the plan says.
+Each test runs in both dtypes, on nodes of any kind: the pod computes in the dtype of the plan.
 """
 
 import json
@@ -23,13 +23,13 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
 MINUTE = 60.0
 CONTEXT, MAX_TOKENS = 192, 128
-"""Tokens: with the template, a row's prompt and a completion that does not end fill the context."""
+"""Tokens of a completion. With the chat template and the prompt it fills the context."""
 
 
 def job(
     example: list[Object], name: str, dtype: Dtype, memory: str | None = None, *, force: bool = False
 ) -> list[Object]:
-    """Return a job of two steps in ``dtype`` whose sequences are as long as the context allows."""
+    """Return a job of two steps in ``dtype``, whose sequences are as long as the context allows."""
     objects = variant(
         example, name,
         sampling={"maxTokens": MAX_TOKENS, "numRollouts": 2, "temperature": 1.0},
@@ -50,7 +50,7 @@ def job(
 
 
 def rows(count: int, first: int = 0) -> str:
-    """Return rows that a small model answers at length."""
+    """Return rows that a small model answers with long texts."""
     asked = "Write a very long story with many chapters, and never end it. Begin with chapter"
     made: list[dict[str, Any]] = [
         {"messages": [{"role": "user", "content": f"{asked} {number}."}], "answer": number}
@@ -60,13 +60,13 @@ def rows(count: int, first: int = 0) -> str:
 
 
 def least(example: list[Object], dtype: Dtype) -> float:
-    """Return the least memory in bytes, as ``rft plan`` has it."""
+    """Return the plan's minimum memory in bytes, as ``rft plan`` shows it."""
     spec = parse(next(o for o in job(example, "asked", dtype) if o["kind"] == "RFTJob")).spec
     return quantity(plan(spec, "").least_memory or "")
 
 
 @pytest.mark.parametrize("dtype", WIDTHS)
-def test_the_least_memory_holds_a_run_on_the_longest_rows(
+def test_the_minimum_memory_is_enough_for_the_longest_rows(
     kubectl: Kubectl, example: list[Object], dtype: Dtype
 ) -> None:
     name = f"least-{dtype}"
@@ -83,12 +83,13 @@ def test_the_least_memory_holds_a_run_on_the_longest_rows(
 
 
 TOO_LITTLE: dict[Dtype, float] = {"float32": 0.75, "bfloat16": 0.6}
-"""Shares of the least that end a run. In bfloat16 the trainer's weights are pages of the checkpoint's file:
-the kernel drops them and reads them again before it ends anything. A run on three quarters is only slower."""
+"""Shares of the minimum with which a run is killed. In bfloat16 the trainer's weights are mapped pages of the
+checkpoint's file. Before the kernel kills a process, it drops such pages and reads them again when needed. So
+a run with three quarters of the minimum is only slower."""
 
 
 @pytest.mark.parametrize("dtype", WIDTHS)
-def test_three_quarters_of_it_are_refused_and_nothing_is_made(
+def test_three_quarters_of_the_minimum_memory_are_refused_and_no_pod_is_created(
     kubectl: Kubectl, example: list[Object], dtype: Dtype
 ) -> None:
     name = f"too-little-{dtype}"
@@ -103,7 +104,7 @@ def test_three_quarters_of_it_are_refused_and_nothing_is_made(
 
 
 @pytest.mark.parametrize("dtype", WIDTHS)
-def test_too_little_of_it_forced_runs_out_of_memory_and_says_so(
+def test_a_forced_run_with_too_little_memory_fails_with_out_of_memory(
     kubectl: Kubectl, example: list[Object], dtype: Dtype
 ) -> None:
     name = f"forced-{dtype}"

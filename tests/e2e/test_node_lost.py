@@ -1,4 +1,4 @@
-"""A node that is cut off while a trainer runs on it: what the user reads meanwhile, and how the run ends."""
+"""A node is disconnected while a trainer runs on it: the status reports it, and the run continues later."""
 
 import subprocess
 import time
@@ -20,7 +20,7 @@ NAME = "cut-off"
 
 @pytest.fixture
 def far_node(kubectl: Kubectl) -> str:
-    """A node of kind's that takes pods and has not the operator's."""
+    """A worker node of kind that does not run the operator."""
     described = choose_provider(default_layout()).describe()
     nodes = described.get("nodes_for_pods", "").split(",")
     if len(nodes) < 2:
@@ -32,7 +32,7 @@ def far_node(kubectl: Kubectl) -> str:
 
 @contextmanager
 def cut_off(node: str) -> Iterator[None]:
-    """Stop all that runs on a node, where it is."""
+    """Pause all processes of a node during the block."""
     subprocess.run(["docker", "pause", node], check=True, capture_output=True)
     try:
         yield
@@ -40,7 +40,7 @@ def cut_off(node: str) -> Iterator[None]:
         subprocess.run(["docker", "unpause", node], check=True, capture_output=True)
 
 
-def test_a_node_that_is_cut_off_is_told_and_the_run_goes_on_when_it_is_back(
+def test_a_disconnected_node_is_reported_and_the_run_continues_on_its_return(
     kubectl: Kubectl, example: list[Object], far_node: str
 ) -> None:
     objects = variant(example, NAME, sampling={"engine": "transformers"}, stop={"maxSteps": 8})
@@ -52,7 +52,7 @@ def test_a_node_that_is_cut_off_is_told_and_the_run_goes_on_when_it_is_back(
     with cut_off(far_node):
         began = time.monotonic()
         lost = wait_until(
-            "it is told",
+            "the lost node is reported",
             lambda: (
                 found
                 if (found := condition(status(kubectl, NAME), "Ready"))["reason"] == "NodeLost"
@@ -60,9 +60,9 @@ def test_a_node_that_is_cut_off_is_told_and_the_run_goes_on_when_it_is_back(
             ),
             120,
         )
-        print(f"told after {time.monotonic() - began:.0f} s: {lost['message']}")
+        print(f"reported after {time.monotonic() - began:.0f} s: {lost['message']}")
         assert f"kubectl delete node {far_node}" in lost["message"]
     found = wait_until("the job ends", lambda: ended(kubectl, NAME), 300)
     assert found["phase"] == "Succeeded", found
     assert found.get("failedPods", 0) == 0
-    assert len(pods(kubectl, NAME)) == 1, "the pod went on"
+    assert len(pods(kubectl, NAME)) == 1, "the same pod continued"

@@ -1,4 +1,4 @@
-"""A job that Kueue preempts while it trains resumes from its checkpoint and ends like an undisturbed one."""
+"""A job that Kueue preempts during training resumes, and has the result of an undisturbed run."""
 
 import json
 import os
@@ -11,7 +11,15 @@ import pytest
 from rft_operator.cluster import connect
 from tests.chaos.jobs import STEPS, job, prerequisites, reader
 from tests.e2e.conftest import NAMESPACE
-from tests.integration.kueue_support import KUEUE, PRIORITY, QUEUE_NAME, Kueue, Told, answers, installed
+from tests.integration.kueue_support import (
+    KUEUE,
+    PRIORITY,
+    QUEUE_NAME,
+    Kueue,
+    WaitMessages,
+    answers,
+    installed,
+)
 from tests.integration.operator_support import JOBS, RFTJOBS, Api, Object, Run
 from tests.kubectl import Kubectl
 from tests.tables import table
@@ -22,12 +30,14 @@ pytestmark = [pytest.mark.e2e, pytest.mark.kueue, pytest.mark.timeout(1200)]
 PREEMPTIONS = int(os.environ.get("RFT_PREEMPTIONS", "1"))
 READER = "preempted-reader"
 QUOTA = "500m"
-"""Of CPU: enough for one job of 300m, not for two."""
+"""CPU quota: enough for one job of 300m, not for two."""
 
 
 @pytest.fixture(scope="module")
-def told(request: pytest.FixtureRequest) -> Told:
-    return Told(table(request.config, "Kueue: why a job waits", "case", "what its user reads", "seconds"))
+def messages(request: pytest.FixtureRequest) -> WaitMessages:
+    return WaitMessages(
+        table(request.config, "Kueue: why a job waits", "case", "what its user reads", "seconds")
+    )
 
 
 @pytest.fixture
@@ -37,7 +47,7 @@ def api(kubectl: Kubectl) -> Api:
 
 @pytest.fixture
 def kueue(kubectl: Kubectl, api: Api) -> Iterator[Kueue]:
-    """Kueue with a queue "train" in which jobs of a higher priority preempt."""
+    """Kueue with a queue "train" in which jobs of higher priority preempt others."""
     with installed(kubectl.kubeconfig):
         wait_until("Kueue's webhook answers", partial(answers, api), 240, poll=1.0)
         kueue = Kueue(api)
@@ -63,7 +73,7 @@ def place(kubectl: Kubectl) -> Iterator[None]:
 
 
 def queued(api: Api, name: str) -> Run:
-    """Create a deterministic job in the queue that checkpoints only when it is told to end."""
+    """Create a deterministic job in the queue. It saves a checkpoint only when it is told to stop."""
     document = job(name, "transformers")
     document["metadata"]["labels"] = {QUEUE_NAME: "train", PRIORITY: "low"}
     document["spec"]["training"] |= {"deterministic": True, "seed": 3}
@@ -72,7 +82,7 @@ def queued(api: Api, name: str) -> Run:
 
 
 def urgent(name: str) -> Object:
-    """A Job of a higher priority that takes all the quota for some seconds."""
+    """A Job of higher priority that uses the whole quota for some seconds."""
     container = {
         "name": "urgent",
         "image": "rft-operator:dev",
@@ -104,7 +114,7 @@ def step_of(run: Run) -> int:
 
 
 def left(kubectl: Kubectl, run: Run) -> Object:
-    """Return what a run that has ended is compared by."""
+    """Return the results of an ended run that are compared."""
     status = run.wait_for_phase("Succeeded", 300)
     folder = status["output"]["folder"]
 
@@ -116,8 +126,8 @@ def left(kubectl: Kubectl, run: Run) -> Object:
     return {**{name: [row[name] for row in rows] for name in COMPARED}, "adapter": weights}
 
 
-def test_a_training_job_that_is_preempted_ends_as_one_that_was_left_alone(
-    kubectl: Kubectl, kueue: Kueue, place: None, api: Api, told: Told
+def test_a_preempted_training_job_ends_like_an_undisturbed_one(
+    kubectl: Kubectl, kueue: Kueue, place: None, api: Api, messages: WaitMessages
 ) -> None:
     alone = left(kubectl, queued(api, "left-alone"))
     assert alone["step"] == list(range(1, STEPS + 1))
@@ -127,7 +137,7 @@ def test_a_training_job_that_is_preempted_ends_as_one_that_was_left_alone(
         wait_until(f"step {least}", lambda least=least: step_of(run) >= least, 180)  # type: ignore[misc]
         began = time.monotonic()
         api.create(JOBS, urgent(f"urgent-{number}"))
-        told.until("a training job preempted", run, "Kueue stopped it at ", since=began, within=15.0)
+        messages.until("a training job preempted", run, "Kueue stopped it at ", since=began, within=15.0)
         wait_until("it goes on", lambda: step_of(run) > 0 and run.status["phase"] == "Running", 120)
     assert left(kubectl, run) == alone
     status = run.status

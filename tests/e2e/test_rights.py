@@ -1,7 +1,7 @@
-"""No request of the installed operator is refused: the rights of its chart are enough.
+"""The API server refuses no request of the installed operator: the chart grants all rights that it needs.
 
-That none of the rights is superfluous is tested elsewhere, without pods. By its name this file comes late, so
-that the audit log has the operator's requests during the tests before it.
+Another test, without pods, checks that the chart grants no further rights. The name of this file comes late
+in the alphabet, so the audit log has the operator's requests during the other tests.
 """
 
 import pytest
@@ -15,5 +15,5 @@ OPERATOR = "system:serviceaccount:rft-system:rft-operator"
 
 def test_no_request_of_the_operator_was_refused(kubectl: Kubectl) -> None:
     asked = Audit().requests(OPERATOR)
-    assert asked, "it watches RFTJobs at least"
+    assert asked, "the log has at least the watch of RFTJobs"
     assert [one for one in asked if one.refused] == []

@@ -1,4 +1,4 @@
-"""The operator's service account: what the chart gives it, its credentials, and what it did."""
+"""The operator's service account in tests: its rights by the chart, its credentials, and its requests."""
 
 import json
 import shutil
@@ -24,7 +24,7 @@ _PATHS = {
 
 
 class Right(NamedTuple):
-    """One verb on one kind of resource."""
+    """A right: one verb on one kind of resource."""
 
     group: str
     resource: str
@@ -32,20 +32,20 @@ class Right(NamedTuple):
 
 
 class Request(NamedTuple):
-    """What the API server's audit log says about one request."""
+    """One request, as the API server's audit log records it."""
 
     right: Right
     name: str
     namespace: str
     code: int
     refused: bool
-    """Whether it was for want of a right."""
+    """Whether the request was refused because a right is missing."""
     received: str
-    """When, in a form that sorts."""
+    """Time of the request, as a string that sorts by time."""
 
 
 def tool(name: str) -> str:
-    """Return the path of a program. Skips where there is none."""
+    """Return the path of a program. Skip the test if it is not found."""
     path = shutil.which(name) or shutil.which(name, path=default_layout().tools)
     if path is None:
         pytest.skip(f"no {name}: `python3 -m tests.cluster tools` fetches it")
@@ -53,7 +53,7 @@ def tool(name: str) -> str:
 
 
 def rendered(release: str, namespace: str, *values: str) -> list[Object]:
-    """Return what the chart makes. Skips where there is no helm."""
+    """Return the objects that the chart renders. Skip the test if helm is not found."""
     options = [word for value in values for word in ("--set", value)]
     chart = str(ROOT / "charts" / "rft-operator")
     program = [tool("helm"), "template", release, chart, "--namespace", namespace, *options]
@@ -63,7 +63,7 @@ def rendered(release: str, namespace: str, *values: str) -> list[Object]:
 
 @dataclass(frozen=True)
 class Account:
-    """A service account with the rights of the chart, and nothing else."""
+    """A service account with exactly the rights of the chart."""
 
     api: Api
     name: str
@@ -71,12 +71,12 @@ class Account:
 
     @property
     def user(self) -> str:
-        """Its name in the audit log."""
+        """User name of the account in the audit log."""
         return f"system:serviceaccount:{self.api.namespace}:{self.name}"
 
     @property
     def rights(self) -> set[Right]:
-        """What the chart's roles allow."""
+        """The rights that the chart's roles grant."""
         return {
             Right(group, resource, verb)
             for made in self.objects
@@ -87,7 +87,7 @@ class Account:
         }
 
     def kubeconfig(self, admin: Path, path: Path) -> Path:
-        """Write a kubeconfig with a token of this account for the cluster of ``admin``."""
+        """Write a kubeconfig for the cluster of ``admin``, with a token of this account."""
         token = self.api.create(f"{_PATHS['ServiceAccount']}/{self.name}/token", _TOKEN)["status"]["token"]
         config: dict[str, Any] = yaml.safe_load(admin.read_text())
         config["users"] = [{"name": "operator", "user": {"token": token}}]
@@ -97,7 +97,7 @@ class Account:
         return path
 
     def remove(self) -> None:
-        """Remove what has no namespace."""
+        """Delete the cluster-scoped objects; the others are deleted with the namespace."""
         for made in self.objects:
             if made["kind"].startswith("Cluster"):
                 self.api.delete(_PATHS[made["kind"]], made["metadata"]["name"])
@@ -111,7 +111,7 @@ _TOKEN = {
 
 
 def account(cluster: Api, release: str, *values: str) -> Account:
-    """Make the account of a release in the namespace of ``cluster``."""
+    """Create the service account and the roles of a chart release, in the namespace of ``cluster``."""
     objects = tuple(o for o in rendered(release, cluster.namespace, *values) if o["kind"] in _PATHS)
     for made in objects:
         if "webhook" not in made["metadata"]["name"]:
@@ -121,7 +121,7 @@ def account(cluster: Api, release: str, *values: str) -> Account:
 
 
 class Audit:
-    """The API server's audit log. Skips where the cluster is not ours."""
+    """The API server's audit log. Skip the test if the cluster writes no audit log that we can read."""
 
     def __init__(self) -> None:
         self._path = default_layout().logs / "audit.log"
@@ -129,9 +129,9 @@ class Audit:
             pytest.skip(f"no audit log at {self._path}: the test cluster of this repository writes one")
 
     def requests(self, user: str) -> list[Request]:
-        """Return what ``user`` asked for, the oldest first."""
+        """Return the requests of ``user``, the oldest first."""
         with self._path.open("rb") as log:
-            # The last line may not be whole yet.
+            # The last line may be incomplete.
             events = [json.loads(line) for line in log if user.encode() in line and line.endswith(b"\n")]
         found = {
             e["auditID"]: _request(e) for e in events if e["user"]["username"] == user and "objectRef" in e

@@ -1,4 +1,4 @@
-"""Fixtures: a namespace, the CRD, and the operator from this checkout outside the cluster."""
+"""Fixtures: a namespace with the CRD, and an operator process from this checkout outside the cluster."""
 
 import json
 import os
@@ -40,33 +40,33 @@ def kubeconfig() -> Path:
 
 @pytest.fixture(scope="session")
 def described(kubeconfig: Path) -> dict[str, str]:
-    """What its provider knows of the test cluster, e.g. ``host_address``; of one that was given, nothing."""
+    """The provider's description of the test cluster, e.g. ``host_address``; empty for an external one."""
     return choose_provider(default_layout()).describe()
 
 
 @pytest.fixture(scope="session")
 def api(kubeconfig: Path) -> Iterator[Api]:
-    """A namespace of its own with the CRD installed, and no other operator that serves it."""
+    """The API server, with a new namespace and the CRD. No other operator serves the namespace."""
     api = Api(connect(str(kubeconfig)), f"rft-it-{uuid4().hex[:8]}")
     try:
         api.call("GET", "version")
     except ClusterError as error:
         pytest.skip(f"the test cluster of {kubeconfig} does not answer ({error}): `make cluster-up`")
-    asleep = _put_others_to_sleep(api)
+    stopped = _stop_other_operators(api)
     _install_crd(api)
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": api.namespace}}
     api.call("POST", "api/v1/namespaces", namespace)
-    # The account that tokens are made for appears a moment after its namespace.
+    # The service account "default" is created shortly after its namespace.
     wait_until("the default account", lambda: api.find("api/v1/namespaces/{}/serviceaccounts", "default"))
     yield api
     api.call("DELETE", f"api/v1/namespaces/{api.namespace}")
-    for path, replicas in asleep:
+    for path, replicas in stopped:
         api.call("PATCH", path, {"spec": {"replicas": replicas}})
 
 
-def _put_others_to_sleep(api: Api) -> list[tuple[str, int]]:
-    """An operator that serves all namespaces would act here too: stop it for as long as this runs."""
-    asleep = []
+def _stop_other_operators(api: Api) -> list[tuple[str, int]]:
+    """Stop operators that serve all namespaces for the duration of the tests; they would act here too."""
+    stopped = []
     for deployment in api.call("GET", OPERATORS).get("items") or []:
         metadata, replicas = deployment["metadata"], deployment["spec"].get("replicas", 1)
         if not replicas:
@@ -75,9 +75,9 @@ def _put_others_to_sleep(api: Api) -> list[tuple[str, int]]:
             pytest.skip(f"the operator {metadata['namespace']}/{metadata['name']} serves this cluster")
         path = f"apis/apps/v1/namespaces/{metadata['namespace']}/deployments/{metadata['name']}"
         api.call("PATCH", path, {"spec": {"replicas": 0}})
-        asleep.append((path, replicas))
+        stopped.append((path, replicas))
         wait_until("the operator's pod ends", partial(_has_no_pods, api, path), 60)
-    return asleep
+    return stopped
 
 
 def _has_no_pods(api: Api, path: str) -> bool:
@@ -99,13 +99,13 @@ def _install_crd(api: Api) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests last that look back at what the operator did for the others."""
+    """Run test_rights.py last, because it checks the operator's requests during the other tests."""
     items.sort(key=lambda item: item.path == Path(__file__).with_name("test_rights.py"))
 
 
 @pytest.fixture(scope="session")
 def operator_account(api: Api) -> Iterator[Account]:
-    """The account that the chart makes for an operator of one namespace."""
+    """The service account that the chart creates for an operator of one namespace."""
     made = account(api, "rft-operator", f"watch.namespaces={{{api.namespace}}}")
     yield made
     made.remove()
@@ -115,7 +115,7 @@ def operator_account(api: Api) -> Iterator[Account]:
 def operator(
     api: Api, kubeconfig: Path, operator_account: Account, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Operator]:
-    """The operator, running with the rights of its chart."""
+    """A running operator with the rights of its chart."""
     folder = tmp_path_factory.mktemp("operator")
     credentials = operator_account.kubeconfig(kubeconfig, folder / "kubeconfig")
     operator = Operator(credentials, api.namespace, folder / "log")
@@ -126,7 +126,7 @@ def operator(
 
 @pytest.fixture
 def manifest(request: pytest.FixtureRequest) -> Callable[..., Object]:
-    """Make manifests of RFTJobs that are valid, small, and named after the test."""
+    """Return a function that makes a small valid RFTJob manifest, named after the test."""
     stem = request.node.name.replace("_", "-").split("[")[0].removeprefix("test-")[:36].strip("-")
     name = f"{stem}-{uuid4().hex[:6]}"
 
@@ -150,7 +150,7 @@ def manifest(request: pytest.FixtureRequest) -> Callable[..., Object]:
 
 @pytest.fixture
 def submit(api: Api, operator: Operator, manifest: Callable[..., Object]) -> Iterator[Callable[..., Run]]:
-    """Create an RFTJob; it is deleted after the test."""
+    """Return a function that creates an RFTJob, which is deleted after the test."""
     made: list[str] = []
 
     def create(**spec: Any) -> Run:

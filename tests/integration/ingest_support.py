@@ -1,4 +1,4 @@
-"""Trainers that report to a real operator's ingest."""
+"""Simulated trainers that send reports to a real operator's ingest."""
 
 import json
 from collections.abc import Callable
@@ -10,7 +10,7 @@ Submit = Callable[..., Run]
 
 
 def body(pod: Object, step: int = 3, sequence: int | None = None, **progress: Any) -> bytes:
-    """A report of ``pod``."""
+    """Return the body of a report from ``pod``."""
     points = [{"step": i, "reward": i / 100} for i in range(1, step + 1)]
     report = {
         "version": 1,
@@ -25,7 +25,7 @@ def body(pod: Object, step: int = 3, sequence: int | None = None, **progress: An
 
 
 class Trainer:
-    """A pod that pushes."""
+    """A pod that is set to Running, and its token, to push reports."""
 
     def __init__(self, run: Run, operator: Operator, api: Api) -> None:
         self.run, self.operator = run, operator
@@ -36,5 +36,5 @@ class Trainer:
         self.ca: str = api.get(CONFIG_MAPS, f"{run.child_name}-ca")["data"]["ca.crt"]
 
     def push(self, content: bytes, token: str | None = None) -> int:
-        """Push with the pod's own token, or another."""
+        """Push a report with the pod's own token, or with another one. Return the HTTP status."""
         return self.operator.push(self.ca, token if token is not None else self.token, content)

@@ -1,4 +1,4 @@
-"""A real Kueue, installed by its own chart: queues, and what is asked of it."""
+"""Installs a real Kueue by its own chart, creates queues, and checks the messages of waiting jobs."""
 
 import os
 import subprocess
@@ -31,54 +31,54 @@ LOCAL_QUEUES = f"{KUEUE}/namespaces/{{}}/localqueues"
 CONTROLLER = f"apis/apps/v1/namespaces/{NAMESPACE}/deployments/kueue-controller-manager"
 QUEUE_NAME, PRIORITY = QUEUE_LABELS
 PRODUCT_LABEL = "nvidia.com/gpu.product"
-TOLD_WITHIN = 10.0
-"""Seconds within which a user must read why a job waits."""
+MESSAGE_WITHIN = 10.0
+"""Seconds within which the status must say why a job waits."""
 
 
 @dataclass
-class Told:
-    """Fills the table of cases: what the user reads, and after how many seconds."""
+class WaitMessages:
+    """Collects a table of test cases: the message of each, and the seconds until it appeared."""
 
     table: Table
 
     def until(
-        self, case: str, run: Run, part: str, *, within: float = TOLD_WITHIN, since: float = 0.0
+        self, case: str, run: Run, part: str, *, within: float = MESSAGE_WITHIN, since: float = 0.0
     ) -> Object:
-        """Wait until the message of ``run`` has ``part``; note text and seconds; return the status."""
+        """Wait until the status message contains ``part``. Record text and time; return the status."""
         began = since or time.monotonic()
         status: Object = {}
 
-        def told() -> bool:
+        def has_part() -> bool:
             nonlocal status
             status = run.status
             return part in status.get("message", "")
 
         try:
-            wait_until(f"{case}: {part}", told, 60)
+            wait_until(f"{case}: {part}", has_part, 60)
         except AssertionError as error:
             raise AssertionError(f"{error}; it says: {status.get('message')}") from None
         took = time.monotonic() - began
         self.table.rows.append((case, status["message"], f"{took:.1f}"))
-        assert took < within, f"{case}: told after {took:.1f} s"
+        assert took < within, f"{case}: the message came after {took:.1f} s"
         ready = next(c for c in status["conditions"] if c["type"] == "Ready")
         assert ready["message"] == status["message"]
         return status
 
 
 class Kueue:
-    """The installed Kueue, as an administrator sets it up."""
+    """Creates Kueue's objects as an administrator would."""
 
     def __init__(self, api: Api) -> None:
         self.api = api
         self._made: list[tuple[str, str]] = []
 
     def make(self, path: str, body: Object) -> None:
-        """Make an object; it is removed with the test."""
+        """Create an object, which is deleted after the test."""
         self.api.create(path, {"apiVersion": "kueue.x-k8s.io/v1beta1", **body})
         self._made.append((path, body["metadata"]["name"]))
 
     def remove(self) -> None:
-        """Remove what was made. Kueue keeps what another of these uses until that one is gone."""
+        """Delete the created objects. Kueue keeps an object until no other object uses it."""
         made, self._made = self._made, []
         for path, name in made:
             with suppress(NotFound):
@@ -87,7 +87,7 @@ class Kueue:
             wait_until(f"{name} is gone", partial(gone, self.api, path, name), 60)
 
     def flavor(self, name: str, product: str | None = None) -> None:
-        """Make a ResourceFlavor; with the GPU's product its nodes are labelled so, and tainted for GPUs."""
+        """Create a ResourceFlavor. With ``product`` it has that node label and tolerates a GPU taint."""
         labels = {"nodeLabels": {PRODUCT_LABEL: product}} if product else {}
         taint = {"key": "rft.dev/dedicated", "operator": "Exists", "effect": "NoSchedule"}
         spec = {**labels, "tolerations": [taint]} if product else {}
@@ -98,7 +98,7 @@ class Kueue:
     def cluster_queue(
         self, name: str, flavors: str | Sequence[str], cpu: str, *, gpus: str | None = None, **spec: object
     ) -> None:
-        """Make a ClusterQueue with so many CPUs of each flavor, memory without end, and GPUs where given."""
+        """Create a ClusterQueue: for each flavor ``cpu`` CPUs, unlimited memory, and ``gpus`` GPUs."""
         quotas = {"cpu": cpu, "memory": "10Ti", **({"nvidia.com/gpu": gpus} if gpus is not None else {})}
         resources = [{"name": name, "nominalQuota": amount} for name, amount in quotas.items()]
         named = [flavors] if isinstance(flavors, str) else flavors
@@ -116,14 +116,14 @@ class Kueue:
         )
 
     def local_queue(self, name: str, cluster_queue: str) -> None:
-        """Make a LocalQueue in the namespace of the tests."""
+        """Create a LocalQueue in the tests' namespace."""
         self.make(
             LOCAL_QUEUES,
             {"kind": "LocalQueue", "metadata": {"name": name}, "spec": {"clusterQueue": cluster_queue}},
         )
 
     def workload(self, run: Run) -> Object:
-        """Return the Workload of a run's child Job, once there is one."""
+        """Wait for the Workload of a run's child Job and return it."""
         uid = run.child()["metadata"]["uid"]
         path = f"{WORKLOADS}?labelSelector={quote(f'{JOB_UID}={uid}', safe='')}"
         return wait_until(
@@ -132,12 +132,12 @@ class Kueue:
 
 
 def gone(api: Api, path: str, name: str) -> bool:
-    """Whether there is no such object."""
+    """Return whether an object does not exist."""
     return api.find(path, name) is None
 
 
 def answers(api: Api) -> bool:
-    """Whether Kueue's webhook answers. Helm calls Kueue ready before that; until then no Job can be made."""
+    """Return whether Kueue's webhook answers. Helm does not wait for it. No Job can be created before."""
     flavor = {"apiVersion": "kueue.x-k8s.io/v1beta1", "kind": "ResourceFlavor", "metadata": {"name": "probe"}}
     try:
         api.create(f"{KUEUE}/resourceflavors?dryRun=All", flavor)
@@ -147,7 +147,7 @@ def answers(api: Api) -> bool:
 
 
 def restart(api: Api) -> None:
-    """Start Kueue's controller again: a changed configuration is read at its start."""
+    """Restart Kueue's controller, because it reads its configuration only at its start."""
     for replicas in (0, 1):
         api.call("PATCH", CONTROLLER, {"spec": {"replicas": replicas}})
         wait_until(
@@ -169,7 +169,7 @@ def image_of(tag: str) -> list[str]:
 
 
 class Release:
-    """Kueue's chart as it is installed."""
+    """The installation of Kueue's chart."""
 
     def __init__(self, kubeconfig: Path, chart: str, settings: Sequence[str]) -> None:
         self._helm = [tool("helm"), "--kubeconfig", str(kubeconfig), "--namespace", NAMESPACE]
@@ -178,7 +178,7 @@ class Release:
         self._settings = settings
 
     def apply(self, configuration: Path | None = None) -> None:
-        """Install it, or change it, with a configuration of the controller where one is given."""
+        """Install or upgrade the chart, with another configuration of the controller if one is given."""
         options = [word for setting in self._settings for word in ("--set", setting)]
         if configuration is not None:
             options += ["--set-file", f"managerConfig.controllerManagerConfigYaml={configuration}"]
@@ -192,14 +192,14 @@ class Release:
         assert done.returncode == 0, done.stderr
 
     def configuration(self) -> str:
-        """Return the controller's configuration that the chart has."""
+        """Return the controller's default configuration, from the chart."""
         shown = subprocess.run(
             [*self._helm, "show", "values", self._chart], capture_output=True, text=True, check=True
         ).stdout
         return str(yaml.safe_load(shown)["managerConfig"]["controllerManagerConfigYaml"])
 
     def remove(self) -> None:
-        """Remove it, its CRDs too."""
+        """Uninstall the chart with its CRDs."""
         for command in (
             [*self._helm, "uninstall", "kueue", "--wait", "--timeout", "60s"],
             [*self._kubectl, "delete", "namespace", NAMESPACE, "--ignore-not-found"],
@@ -209,7 +209,7 @@ class Release:
 
 @contextmanager
 def installed(kubeconfig: Path) -> Iterator[Release]:
-    """Install Kueue by the chart that RFT_KUEUE_CHART names; remove it afterwards, its CRDs too."""
+    """Install Kueue from the chart that RFT_KUEUE_CHART names. Uninstall it afterwards, with its CRDs."""
     chart = os.environ.get(CHART)
     if not chart:
         pytest.skip(f"no Kueue: {CHART} names its chart, {IMAGE} its image, {ARCHIVE} what to load")

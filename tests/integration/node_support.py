@@ -1,4 +1,4 @@
-"""Nodes with GPUs that are but a number: the scheduler places by them, and nothing computes on them."""
+"""Nodes that only advertise GPUs: the scheduler places pods by their number, and nothing computes on them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,14 +12,14 @@ PRODUCT = f"{GPU}.product"
 
 
 def ready_nodes(api: Api) -> list[Object]:
-    """Return the nodes that pods can run on."""
+    """Return the nodes on which pods can run."""
     items: list[Object] = api.call("GET", NODES).get("items") or []
     return [node for node in items if not node["spec"].get("taints")]
 
 
 @contextmanager
 def gpus(api: Api, count: int, product: str | None = None) -> Iterator[Object]:
-    """Let the first node offer ``count`` GPUs of a ``product``; both are taken away again."""
+    """Advertise ``count`` GPUs of a ``product`` on the first node during the block."""
     name = ready_nodes(api)[0]["metadata"]["name"]
     try:
         yield _offer(api, name, str(count), product)
@@ -28,7 +28,7 @@ def gpus(api: Api, count: int, product: str | None = None) -> Iterator[Object]:
 
 
 def _offer(api: Api, name: str, count: str | None, product: str | None) -> Object:
-    # In a merge patch null removes.
+    # In a merge patch null removes a field.
     amounts = {"capacity": {GPU: count}, "allocatable": {GPU: count}}
     api.patch(NODES, name, {"metadata": {"labels": {PRODUCT: product}}})
     return api.patch(NODES, f"{name}/status", {"status": amounts})
@@ -36,7 +36,7 @@ def _offer(api: Api, name: str, count: str | None, product: str | None) -> Objec
 
 @contextmanager
 def fake_node(api: Api, name: str, product: str, count: int) -> Iterator[None]:
-    """Add a node that is there and takes no pod: nothing tolerates its taint."""
+    """Add a node object without a machine. No pod runs on it, because nothing tolerates its taint."""
     amounts = {"cpu": "64", "memory": "512Gi", "pods": "100", GPU: str(count)}
     status: dict[str, Any] = {"capacity": amounts, "allocatable": amounts}
     body = {

@@ -1,7 +1,7 @@
-"""Helpers: the operator from this checkout against a real API server and Job controller.
+"""Helpers to run the operator from this checkout against a real API server and Job controller.
 
-The pods of these tests fit no node, so no kubelet touches them: the tests write their status, as a
-kubelet would, and everything else (Job controller, garbage collector, tokens) is real.
+The pods of these tests fit on no node, so no kubelet manages them. The tests write the pods' status in place
+of a kubelet. Everything else (Job controller, garbage collector, tokens) is real.
 """
 
 import json
@@ -33,14 +33,14 @@ OPERATORS = "apis/apps/v1/deployments?labelSelector=app.kubernetes.io/name%3Drft
 
 
 class Api:
-    """The API server as an administrator sees it, in the namespace of the tests."""
+    """Access to the API server as an administrator, in the tests' namespace."""
 
     def __init__(self, cluster: Cluster, namespace: str) -> None:
         self._cluster = cluster
         self.namespace = namespace
 
     def call(self, method: str, path: str, body: Object | None = None) -> Object:
-        """Send one request; ``{}`` in the path is the namespace."""
+        """Send one request; ``{}`` in the path stands for the namespace."""
         return self._cluster._call(method, path.format(self.namespace), body=body)
 
     def get(self, path: str, name: str) -> Object:
@@ -48,7 +48,7 @@ class Api:
         return self.call("GET", f"{path}/{name}")
 
     def find(self, path: str, name: str) -> Object | None:
-        """Return an object, ``None`` where there is none."""
+        """Return an object, ``None`` if it does not exist."""
         try:
             return self.get(path, name)
         except NotFound:
@@ -63,18 +63,18 @@ class Api:
         return self.call("PATCH", f"{path}/{name}", body)
 
     def delete(self, path: str, name: str) -> None:
-        """Delete an object, its dependents in the background."""
+        """Delete an object, and its dependents in the background."""
         options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
         self.call("DELETE", f"{path}/{name}", options)
 
 
 def has_cel(api: Api) -> bool:
-    """Whether the API server kept the CRD's rules across fields; 1.20 drops what it does not know."""
+    """Return whether the API server kept the CRD's CEL rules. Version 1.20 drops unknown fields."""
     return "x-kubernetes-validations" in json.dumps(api.get(CRDS, "rftjobs.rft.dev"))
 
 
 class Run:
-    """One RFTJob and what belongs to it."""
+    """One RFTJob, its child objects and its status."""
 
     def __init__(self, api: Api, made: Object) -> None:
         self.api = api
@@ -84,20 +84,20 @@ class Run:
 
     @property
     def job(self) -> Object:
-        """The RFTJob as it is now."""
+        """The current RFTJob."""
         return self.api.get(RFTJOBS, self.name)
 
     @property
     def status(self) -> Object:
-        """Its status."""
+        """The current status."""
         return dict(self.job.get("status") or {})
 
     def condition(self, kind: str) -> Object:
-        """One condition."""
+        """Return the condition of this type, empty if it does not exist."""
         return next((c for c in self.status.get("conditions", []) if c["type"] == kind), {})
 
     def wait_for_phase(self, phase: str, seconds: float = 30.0) -> Object:
-        """Return the status once it has this phase."""
+        """Wait until the RFTJob has this phase, and return the status."""
         return wait_until(
             f"{self.name} becomes {phase}",
             lambda: status if (status := self.status).get("phase") == phase else None,
@@ -105,24 +105,24 @@ class Run:
         )
 
     def child(self) -> Object:
-        """The child Job, once it is there."""
+        """Wait for the child Job and return it."""
         return wait_until("the child Job", lambda: self.api.find(JOBS, self.child_name))
 
     def pods(self) -> list[Object]:
-        """Its pods, oldest first."""
+        """Return its pods, oldest first."""
         selector = f"labelSelector=rft.dev/job-uid%3D{self.uid}"
         items = self.api.call("GET", f"{PODS}?{selector}").get("items") or []
         return sorted(items, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
 
     def pod(self) -> Object:
-        """The newest pod, once there is one that is not being deleted."""
+        """Wait for a pod that is not being deleted, and return the newest one."""
         return wait_until(
             "a pod",
             lambda: next((p for p in self.pods()[::-1] if "deletionTimestamp" not in p["metadata"]), None),
         )
 
     def end_pod(self, pod: Object, exit_code: int, message: str = "") -> None:
-        """Let a pod end, as its kubelet would report it."""
+        """Set a pod's status to ended, as its kubelet would."""
         ended = {"exitCode": exit_code, "reason": "Completed" if exit_code == 0 else "Error"}
         state = {
             "name": "trainer",
@@ -137,20 +137,20 @@ class Run:
         self.api.patch(PODS, f"{pod['metadata']['name']}/status", {"status": status})
 
     def end_trainer(self, pod: Object, ending: Ending, progress: Progress | None = None) -> None:
-        """Let a pod end whose trainer said its last word, which the kubelet reports with it."""
+        """Set a pod's status to ended, with the trainer's last report as termination message."""
         run = RunStatus() if progress is None else RunStatus(progress=progress)
         report = ProgressReport(attempt=pod["metadata"]["uid"], sequence=9, run=run, ending=ending)
         self.end_pod(pod, ending.exit_code, json.dumps(report.termination_message()))
 
     def start_pod(self, pod: Object) -> None:
-        """Let a pod run, as its kubelet would report it."""
+        """Set a pod's status to Running, as its kubelet would."""
         state = {"name": "trainer", "image": "x", "imageID": "x", "ready": True, "restartCount": 0}
         running = {**state, "state": {"running": {"startedAt": "2026-11-22T18:00:00Z"}}}
         status = {"phase": "Running", "containerStatuses": [running]}
         self.api.patch(PODS, f"{pod['metadata']['name']}/status", {"status": status})
 
     def token(self, pod: Object, audience: str = TOKEN_AUDIENCE) -> str:
-        """Return a token bound to a pod, as the kubelet would project it."""
+        """Return a token bound to a pod, like the one that a kubelet projects."""
         metadata = pod["metadata"]
         bound = {"kind": "Pod", "apiVersion": "v1", "name": metadata["name"], "uid": metadata["uid"]}
         spec = {"audiences": [audience], "expirationSeconds": 3600, "boundObjectRef": bound}
@@ -160,12 +160,12 @@ class Run:
 
 
 class Operator:
-    """An operator process of this checkout."""
+    """An operator process from this checkout."""
 
     def __init__(
         self, kubeconfig: Path, namespace: str, log: Path, *, everywhere: bool = False, **environment: str
     ) -> None:
-        """Serve ``namespace``, or ``everywhere``; ``environment`` holds further settings."""
+        """Serve ``namespace``, or ``everywhere`` all of them. ``environment`` has further settings."""
         self._kubeconfig = kubeconfig
         self._namespace = namespace
         self._everywhere = everywhere
@@ -175,15 +175,15 @@ class Operator:
         self.port, self._health, self._metrics = free_ports(3)
         self.url = f"https://127.0.0.1:{self.port}"
         self.answer: Any = None
-        """What the ingest said to the last report that it took."""
+        """The ingest's response to the last accepted report."""
 
     def start(self) -> None:
-        """Start it and wait until its ingest answers."""
+        """Start the operator and wait until its ingest answers."""
         self.launch()
         wait_until("the operator listens", self.listens)
 
     def launch(self) -> None:
-        """Start it; it may have to wait for its Lease."""
+        """Start the operator without waiting: it may have to wait for its Lease."""
         program = [sys.executable, "-m", "rft_operator", "--kubeconfig", str(self._kubeconfig)]
         environment = {
             **os.environ,
@@ -201,26 +201,26 @@ class Operator:
             self._process = subprocess.Popen([*program, *served], env=environment, stdout=log, stderr=log)
 
     def stop(self) -> None:
-        """Stop it as Kubernetes does."""
+        """Stop the operator with SIGTERM, as Kubernetes does."""
         if self._process is not None:
             self._process.terminate()
             self._process.wait(20)
             self._process = None
 
     def kill(self) -> None:
-        """End it, whatever it is doing."""
+        """Kill the operator with SIGKILL."""
         if self._process is not None:
             self._process.kill()
             self._process.wait(20)
             self._process = None
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal."""
+        """Send a signal to the operator."""
         assert self._process is not None
         self._process.send_signal(number)
 
     def wait(self, seconds: float) -> int:
-        """Return how it ended by itself, negative for a signal."""
+        """Wait until the operator ends by itself. Return its exit code, negative for a signal."""
         assert self._process is not None
         code = self._process.wait(seconds)
         self._process = None
@@ -228,12 +228,12 @@ class Operator:
 
     @property
     def pid(self) -> int:
-        """Its process."""
+        """PID of the operator."""
         assert self._process is not None
         return self._process.pid
 
     def health(self) -> tuple[int, str]:
-        """Ask as the liveness probe does; 0 where nothing answers."""
+        """Return status and text of the liveness probe; status 0 if nothing answers."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self._health}/healthz", timeout=5) as answer:
                 return int(answer.status), answer.read().decode()
@@ -244,13 +244,13 @@ class Operator:
             return 0, str(error)
 
     def metric(self, line: str) -> float:
-        """Return a sample of the operator's metrics."""
+        """Return the value of one of the operator's metrics."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self._metrics}/metrics", timeout=10) as answer:
             text = answer.read().decode()
         return sum(float(row.rsplit(" ", 1)[1]) for row in text.splitlines() if row.startswith(line))
 
     def push(self, ca: str, token: str | None, body: bytes) -> int:
-        """Send a report as a trainer would; return the HTTP status."""
+        """Send a report as a trainer would. Return the HTTP status."""
         headers = {"Content-Type": "application/json"}
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
@@ -265,12 +265,12 @@ class Operator:
                 return error.code
 
     def check(self) -> None:
-        """Fail with its log when it has ended."""
+        """Fail with the end of its log if the operator has ended."""
         assert self._process is not None
         assert self._process.poll() is None, f"the operator ended:\n{self.log.read_text()[-4000:]}"
 
     def listens(self) -> bool:
-        """Return whether its ingest answers, as the readiness probe asks."""
+        """Return whether the ingest accepts connections, which is also the readiness probe."""
         self.check()
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0

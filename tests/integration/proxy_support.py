@@ -1,4 +1,4 @@
-"""A proxy in front of the API server that can be slow, and that can let connections go silent."""
+"""A proxy in front of the API server that can delay responses and can make connections silent."""
 
 import asyncio
 import ssl
@@ -15,10 +15,10 @@ _CHUNK = 1 << 16
 
 
 class Proxy:
-    """Speaks plain HTTP to the operator and TLS, as the administrator, to the API server.
+    """Accepts plain HTTP from the operator, and forwards it over TLS with an administrator's certificate.
 
-    Each connection is known by the request that it carries. A silent one stays open, and nothing comes
-    through in either direction: what a lost route or a stopped load balancer looks like.
+    Each connection is identified by the request line of its request. A silent connection stays open, but
+    transfers nothing in either direction, as after a lost route or a stopped load balancer.
     """
 
     def __init__(self, kubeconfig: Path) -> None:
@@ -30,9 +30,9 @@ class Proxy:
         if settings.cert_file:
             self._tls.load_cert_chain(settings.cert_file, settings.key_file)
         self.delay = 0.0
-        """Seconds before each piece of an answer."""
+        """Seconds of delay before each piece of a response."""
         self.silent: str | None = None
-        """What the request line of a silent connection contains; empty: every one is silent."""
+        """Text in the request lines of connections to be made silent; empty: all connections."""
         self.watches: Counter[str] = Counter()
         """Number of watch requests, by the plural name of the resource."""
         self._port = 0
@@ -43,7 +43,7 @@ class Proxy:
         self._ready.wait()
 
     def kubeconfig(self, path: Path) -> Path:
-        """Write a kubeconfig that leads here."""
+        """Write a kubeconfig that points to this proxy."""
         server = {"server": f"http://127.0.0.1:{self._port}"}
         document = {
             "apiVersion": "v1",
@@ -57,7 +57,7 @@ class Proxy:
         return path
 
     def close(self) -> None:
-        """End every connection."""
+        """Close all connections."""
         self._loop.call_soon_threadsafe(self._closing.set)
         self._thread.join()
         self._loop.close()
@@ -79,20 +79,20 @@ class Proxy:
         pipe = _Pipe(self)
         answering = asyncio.create_task(pipe.answer(far, answers))
         try:
-            # Either side may go at any time.
+            # Either peer may close the connection at any time.
             with suppress(OSError):
                 await pipe.ask(near, requests)
         finally:
             answering.cancel()
             await asyncio.gather(answering, return_exceptions=True)
-            # Nobody may be there any more to say goodbye to.
+            # The peer may have closed the connection already.
             for writer in (requests, answers):
                 writer.transport.abort()
             await asyncio.gather(requests.wait_closed(), answers.wait_closed(), return_exceptions=True)
 
 
 class _Pipe:
-    """One connection and what it carries at the moment."""
+    """One connection, with the request that it carries."""
 
     def __init__(self, proxy: Proxy) -> None:
         self._proxy = proxy
@@ -103,7 +103,7 @@ class _Pipe:
         return self._proxy.silent is not None and self._proxy.silent in self._line
 
     async def ask(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-        """Carry requests until the operator closes the connection."""
+        """Forward requests until the operator closes the connection."""
         while data := await source.read(_CHUNK):
             line = data.partition(b"\r\n")[0].decode(errors="replace")
             if line.endswith("HTTP/1.1"):
@@ -116,7 +116,7 @@ class _Pipe:
                 await target.drain()
 
     async def answer(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-        """Carry answers until the API server closes the connection; a silent one stays open."""
+        """Forward responses until the API server closes the connection. A silent connection stays open."""
         while data := await source.read(_CHUNK):
             await asyncio.sleep(self._proxy.delay)
             if not self._is_silent:

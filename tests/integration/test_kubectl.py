@@ -1,4 +1,4 @@
-"""What kubectl shows of RFTJobs, while the operator writes their status."""
+"""Tests what kubectl shows of RFTJobs while the operator writes their status."""
 
 import json
 import os
@@ -25,18 +25,18 @@ EXAMPLES = sorted((ROOT / "examples").rglob("*.yaml"))
 
 
 def jobs(path: Path) -> list[Object]:
-    """Return the RFTJobs of a file, under names of their own."""
+    """Return the RFTJobs of a file, with unique names."""
     found = [document.body for document in load_file(path) if document.body["kind"] == "RFTJob"]
     return [{**job, "metadata": {**job["metadata"], "name": f"kubectl-{uuid4().hex[:8]}"}} for job in found]
 
 
 def words(text: str) -> str:
-    """Return a text without its line breaks, which kubectl puts where it likes."""
+    """Return a text without line breaks, because kubectl wraps text at any width."""
     return re.sub(r"\s+", " ", text)
 
 
 def described() -> dict[str, str]:
-    """Return what the CRD says of every field of the spec, by path."""
+    """Return the CRD's description of every field of the spec, by path."""
     found: dict[str, str] = {}
 
     def walk(path: str, schema: dict[str, Any]) -> None:
@@ -51,7 +51,7 @@ def described() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def kubectl(api: Api, operator: Operator, kubeconfig: Path) -> Kubectl:
-    """kubectl in the namespace that the operator under test serves."""
+    """kubectl in the namespace that the tested operator serves."""
     operator.check()
     found = shutil.which("kubectl", path=f"{default_layout().tools}:{os.environ['PATH']}")
     assert found is not None, "there is a cluster but no kubectl"
@@ -60,7 +60,7 @@ def kubectl(api: Api, operator: Operator, kubeconfig: Path) -> Kubectl:
 
 @pytest.fixture
 def applied(kubectl: Kubectl) -> Iterator[Callable[..., str]]:
-    """Apply jobs; they are deleted after the test."""
+    """Apply jobs, which are deleted after the test."""
     names: list[str] = []
 
     def apply(*objects: Object) -> str:
@@ -73,21 +73,23 @@ def applied(kubectl: Kubectl) -> Iterator[Callable[..., str]]:
 
 
 @pytest.mark.parametrize("path", [guide.path for guide in NINE])
-def test_explain_teaches_a_documented_parameter(kubectl: Kubectl, path: str) -> None:
+def test_kubectl_explain_shows_the_description_of_a_parameter(kubectl: Kubectl, path: str) -> None:
     said = words(kubectl.run("explain", f"rftjob.{path}").stdout)
     assert words(described()[path]) in said
     assert "Default: " in said
     assert "Range: " in said or "One of: " in said
 
 
-def test_explain_knows_every_field(kubectl: Kubectl) -> None:
+def test_kubectl_explain_describes_every_field(kubectl: Kubectl) -> None:
     said = words(kubectl.run("explain", "rftjob.spec", "--recursive").stdout)
     missing = [path for path in described() if not re.search(rf"\b{re.escape(path.split('.')[-1])}\b", said)]
     assert len(described()) > 100
     assert missing == []
 
 
-def test_get_wide_shows_what_the_model_and_the_run_are(kubectl: Kubectl, applied: Callable[..., str]) -> None:
+def test_get_wide_shows_the_model_and_the_state_of_the_run(
+    kubectl: Kubectl, applied: Callable[..., str]
+) -> None:
     (job,) = jobs(ROOT / "examples" / "advice" / "defaults.yaml")
     applied(job)
     head, row = kubectl.run("get", "rftjob", job["metadata"]["name"], "-o", "wide").stdout.splitlines()
@@ -99,7 +101,9 @@ def test_get_wide_shows_what_the_model_and_the_run_are(kubectl: Kubectl, applied
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_an_example_does_not_drift(kubectl: Kubectl, applied: Callable[..., str], path: Path) -> None:
+def test_kubectl_diff_shows_no_difference_after_an_example_is_applied(
+    kubectl: Kubectl, applied: Callable[..., str], path: Path
+) -> None:
     objects = jobs(path)
     assert objects
     applied(*objects)
@@ -111,15 +115,15 @@ def test_an_example_does_not_drift(kubectl: Kubectl, applied: Callable[..., str]
     assert all(line.endswith(" unchanged") for line in again), again
 
 
-def test_server_side_apply_keeps_what_others_own(kubectl: Kubectl) -> None:
+def test_server_side_apply_keeps_fields_of_other_managers(kubectl: Kubectl) -> None:
     (job,) = jobs(ROOT / "examples" / "advice" / "defaults.yaml")
-    job["spec"]["suspend"] = True  # after the start nothing of this may change
+    job["spec"]["suspend"] = True  # these fields must not change after the start
     name = job["metadata"]["name"]
     style = {"name": "style", "weight": 0.5, "regex": {"pattern": "^[0-9]+$"}}
     addition = {**job, "spec": {"graders": [style]}}
 
     def apply(manager: str, what: Object) -> Any:
-        # Before 1.25 kubectl itself misses what is required in a part of an object.
+        # Before 1.25 kubectl reports required fields as missing in a manifest with only a part of an object.
         arguments = ("apply", "--server-side", "--validate=false", f"--field-manager={manager}", "-f", "-")
         return kubectl.run(*arguments, stdin=json.dumps(what), check=False)
 

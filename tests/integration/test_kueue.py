@@ -1,6 +1,6 @@
-"""Jobs in a real Kueue: the status says why a job waits, and it says so soon.
+"""Tests with a real Kueue: the status says why a job waits, within seconds.
 
-No node has room for the pods of these jobs. That is no problem for Kueue, which only counts their requests.
+The pods of these jobs fit on no node. Kueue does not notice, because it only counts resource requests.
 """
 
 import time
@@ -22,7 +22,7 @@ from tests.integration.kueue_support import (
     WORKLOADS,
     Kueue,
     Release,
-    Told,
+    WaitMessages,
     answers,
     gone,
     installed,
@@ -36,8 +36,10 @@ pytestmark = [pytest.mark.cluster, pytest.mark.kueue, pytest.mark.timeout(400)]
 
 
 @pytest.fixture(scope="module")
-def told(request: pytest.FixtureRequest) -> Told:
-    return Told(table(request.config, "Kueue: why a job waits", "case", "what its user reads", "seconds"))
+def messages(request: pytest.FixtureRequest) -> WaitMessages:
+    return WaitMessages(
+        table(request.config, "Kueue: why a job waits", "case", "what its user reads", "seconds")
+    )
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +51,7 @@ def running(api: Api, kubeconfig: Path) -> Iterator[Release]:
 
 @pytest.fixture
 def kueue(running: Release, api: Api) -> Iterator[Kueue]:
-    """Kueue with one ClusterQueue of four CPUs, and the LocalQueue "team" for it."""
+    """Kueue with one ClusterQueue of four CPUs, and a LocalQueue "team" for it."""
     kueue = Kueue(api)
     kueue.flavor("cpu")
     kueue.cluster_queue("all", "cpu", "4")
@@ -62,7 +64,7 @@ def kueue(running: Release, api: Api) -> Iterator[Kueue]:
 def queue(
     kueue: Kueue, api: Api, operator: Operator, manifest: Callable[..., Object]
 ) -> Iterator[Callable[..., Run]]:
-    """Create an RFTJob of so many CPUs in a queue; it is gone after the test."""
+    """Return a function that creates an RFTJob in a queue; the RFTJob is deleted after the test."""
     made: list[Run] = []
 
     def create(cpu: str, name: str = "team", priority: str | None = None, **resources: Any) -> Run:
@@ -84,51 +86,55 @@ def queue(
 
 
 def admitted(run: Run) -> None:
-    """Wait until Kueue lets the child Job run."""
+    """Wait until Kueue admits the child Job, and the status is updated."""
     wait_until("admission", lambda: run.child()["spec"].get("suspend") is not True)
-    wait_until("it is told", lambda: run.status.get("phase") != "Queued")
+    wait_until("the status is updated", lambda: run.status.get("phase") != "Queued")
 
 
-def test_quota_that_is_short_and_then_freed(told: Told, kueue: Kueue, queue: Callable[..., Run]) -> None:
+def test_a_job_waits_for_quota_until_another_job_releases_it(
+    messages: WaitMessages, kueue: Kueue, queue: Callable[..., Run]
+) -> None:
     first = queue("3")
     admitted(first)
     second = queue("2")
-    status = told.until("quota short", second, "insufficient unused quota for cpu")
+    status = messages.until("quota short", second, "insufficient unused quota for cpu")
     assert (status["phase"], second.condition("Ready")["reason"]) == ("Queued", "Queued")
-    told.until("its place in the queue", second, "It is number 1 there.")
+    messages.until("its place in the queue", second, "It is number 1 there.")
     first.api.patch(RFTJOBS, first.name, {"spec": {"cancel": True}})
     admitted(second)
 
 
-def test_a_queue_that_does_not_exist_and_is_then_made(
-    told: Told, kueue: Kueue, queue: Callable[..., Run]
+def test_a_missing_local_queue_is_reported_until_it_is_created(
+    messages: WaitMessages, kueue: Kueue, queue: Callable[..., Run]
 ) -> None:
     run = queue("1", "later")
-    told.until("LocalQueue missing", run, "LocalQueue later doesn't exist")
+    messages.until("LocalQueue missing", run, "LocalQueue later doesn't exist")
     assert run.condition("Ready")["reason"] == "Inadmissible"
     kueue.local_queue("later", "all")
     admitted(run)
 
 
-def test_a_label_that_is_corrected_while_the_job_waits(
-    told: Told, kueue: Kueue, queue: Callable[..., Run], api: Api
+def test_a_wrong_queue_label_can_be_corrected_while_the_job_waits(
+    messages: WaitMessages, kueue: Kueue, queue: Callable[..., Run], api: Api
 ) -> None:
     run = queue("1", "tema")
-    told.until("label wrong, then corrected", run, "LocalQueue tema doesn't exist")
+    messages.until("label wrong, then corrected", run, "LocalQueue tema doesn't exist")
     api.patch(RFTJOBS, run.name, {"metadata": {"labels": {QUEUE_NAME: "team"}}})
     admitted(run)
 
 
-def test_a_queue_that_is_held(told: Told, kueue: Kueue, queue: Callable[..., Run], api: Api) -> None:
+def test_a_job_in_a_held_cluster_queue_waits_until_it_is_released(
+    messages: WaitMessages, kueue: Kueue, queue: Callable[..., Run], api: Api
+) -> None:
     api.patch(f"{KUEUE}/clusterqueues", "all", {"spec": {"stopPolicy": "Hold"}})
     run = queue("1")
-    told.until("ClusterQueue held", run, "ClusterQueue all is inactive")
+    messages.until("ClusterQueue held", run, "ClusterQueue all is inactive")
     api.patch(f"{KUEUE}/clusterqueues", "all", {"spec": {"stopPolicy": "None"}})
     admitted(run)
 
 
-def test_a_job_that_a_higher_priority_preempts_ten_times(
-    told: Told, kueue: Kueue, queue: Callable[..., Run], api: Api
+def test_ten_preemptions_by_a_higher_priority_do_not_count_as_failures(
+    messages: WaitMessages, kueue: Kueue, queue: Callable[..., Run], api: Api
 ) -> None:
     for name, value in (("low", 1), ("high", 100)):
         body = {"kind": "WorkloadPriorityClass", "metadata": {"name": name}, "value": value}
@@ -141,11 +147,11 @@ def test_a_job_that_a_higher_priority_preempts_ten_times(
         patient.start_pod(patient.pod())
         urgent = queue("3", priority="high")
         if number == 0:
-            told.until("preempted by a higher priority", patient, "Kueue stopped it at ")
+            messages.until("preempted by a higher priority", patient, "Kueue stopped it at ")
             assert patient.condition("Ready")["reason"] == "Preempted"
         else:
             patient.wait_for_phase("Queued")
-        # What a kubelet does: the trainer ends by SIGTERM, and the pod with it.
+        # As on a real node: SIGTERM ends the trainer, and the pod fails with exit code 143.
         for pod in patient.pods():
             if pod["status"]["phase"] == "Running":
                 patient.end_pod(pod, 143)
@@ -157,21 +163,21 @@ def test_a_job_that_a_higher_priority_preempts_ten_times(
     assert status["phase"] in ("Pending", "Starting", "Running")
 
 
-def test_a_workload_that_is_deactivated(
-    told: Told, kueue: Kueue, queue: Callable[..., Run], api: Api
+def test_a_deactivated_workload_is_reported_until_it_is_active_again(
+    messages: WaitMessages, kueue: Kueue, queue: Callable[..., Run], api: Api
 ) -> None:
     run = queue("1")
     admitted(run)
     name = kueue.workload(run)["metadata"]["name"]
     api.patch(WORKLOADS, name, {"spec": {"active": False}})
-    told.until("Workload deactivated", run, "is deactivated (spec.active is false)")
+    messages.until("Workload deactivated", run, "is deactivated (spec.active is false)")
     api.patch(WORKLOADS, name, {"spec": {"active": True}})
     admitted(run)
 
 
 @pytest.mark.parametrize("state", ["Pending", "Retry", "Rejected"])
-def test_an_admission_check_that_waits_or_refuses(
-    told: Told, kueue: Kueue, queue: Callable[..., Run], api: Api, state: str
+def test_an_admission_check_that_is_not_ready_is_reported(
+    messages: WaitMessages, kueue: Kueue, queue: Callable[..., Run], api: Api, state: str
 ) -> None:
     check = {
         "kind": "AdmissionCheck",
@@ -184,38 +190,38 @@ def test_an_admission_check_that_waits_or_refuses(
     api.patch(f"{KUEUE}/admissionchecks", "budget/status", {"status": {"conditions": [active]}})
     api.patch(f"{KUEUE}/clusterqueues", "all", {"spec": {"admissionChecks": ["budget"]}})
     run = queue("1")
-    told.until(f"AdmissionCheck, then {state}", run, "AdmissionCheck budget says Pending")
+    messages.until(f"AdmissionCheck, then {state}", run, "AdmissionCheck budget says Pending")
     if state == "Pending":
         return
     workload = kueue.workload(run)
     checks = workload["status"]["admissionChecks"]
     checks[0] |= {"state": state, "message": "no budget this month"}
     api.patch(WORKLOADS, f"{workload['metadata']['name']}/status", {"status": {"admissionChecks": checks}})
-    # Kueue takes a check that is tried again back to Pending; a Workload that is refused is deactivated.
+    # Kueue resets a check with state Retry to Pending. It deactivates a Workload with a Rejected check.
     expected = "(spec.active is false)" if state == "Rejected" else "Previously: Retry"
-    told.until(f"AdmissionCheck {state}", run, expected)
+    messages.until(f"AdmissionCheck {state}", run, expected)
 
 
-def test_the_users_suspend_over_kueues_and_back(
-    told: Told, kueue: Kueue, queue: Callable[..., Run], api: Api
+def test_a_queued_job_can_be_suspended_and_resumed_by_its_user(
+    messages: WaitMessages, kueue: Kueue, queue: Callable[..., Run], api: Api
 ) -> None:
     blocking = queue("4")
     admitted(blocking)
     run = queue("1")
-    told.until("queued, then suspended by its user", run, "insufficient unused quota")
+    messages.until("queued, then suspended by its user", run, "insufficient unused quota")
     api.patch(RFTJOBS, run.name, {"spec": {"suspend": True}})
     run.wait_for_phase("Suspended")
     api.patch(RFTJOBS, run.name, {"spec": {"suspend": False}})
-    told.until("resumed, queued again", run, "insufficient unused quota")
+    messages.until("resumed, queued again", run, "insufficient unused quota")
     api.delete(RFTJOBS, blocking.name)
     admitted(run)
 
 
-def test_deletion_while_queued_leaves_nothing(
-    told: Told, kueue: Kueue, queue: Callable[..., Run], api: Api
+def test_deletion_of_a_queued_job_deletes_all_its_objects(
+    messages: WaitMessages, kueue: Kueue, queue: Callable[..., Run], api: Api
 ) -> None:
     run = queue("9")
-    told.until("asks for more than there is", run, "insufficient quota for cpu")
+    messages.until("asks for more than there is", run, "insufficient quota for cpu")
     child = run.child_name
     api.delete(RFTJOBS, run.name)
     wait_until("the Job is gone", lambda: api.find(JOBS, child) is None)
@@ -226,8 +232,8 @@ def test_deletion_while_queued_leaves_nothing(
     )
 
 
-def test_gpus_are_counted_as_the_plan_says(
-    told: Told, kueue: Kueue, queue: Callable[..., Run], api: Api
+def test_kueue_counts_the_gpus_of_the_plan(
+    messages: WaitMessages, kueue: Kueue, queue: Callable[..., Run], api: Api
 ) -> None:
     kueue.flavor("gpu")
     kueue.cluster_queue("gpus", "gpu", "64", gpus="2")
@@ -244,13 +250,13 @@ def test_gpus_are_counted_as_the_plan_says(
             asked[name] = asked.get(name, 0.0) + quantity(amount)
     assert {name: quantity(amount) for name, amount in counted.items()} == asked
     second = queue("2", "gpus", gpus=1, accelerator={"name": "nvidia-l40s-48gb"})
-    told.until(
+    messages.until(
         "GPU quota short", second, "insufficient unused quota for nvidia.com/gpu in flavor gpu, 1 more"
     )
 
 
-def test_two_flavors_of_gpus_follow_the_plan(
-    told: Told, kueue: Kueue, queue: Callable[..., Run], api: Api
+def test_kueue_chooses_the_flavor_with_the_gpu_of_the_plan(
+    messages: WaitMessages, kueue: Kueue, queue: Callable[..., Run], api: Api
 ) -> None:
     products = {"l40s": "NVIDIA-L40S", "t4": "Tesla-T4"}
     for name, product in products.items():
@@ -258,7 +264,8 @@ def test_two_flavors_of_gpus_follow_the_plan(
     kueue.cluster_queue("kinds", tuple(products), "64", gpus="1")
     kueue.local_queue("kinds", "kinds")
     small = {"rft.dev/none": "here", PRODUCT_LABEL: "Tesla-T4"}
-    # Where no node of a kind is there, as in a pool scaled to zero, the plan names no label: the user's does.
+    # No node of this kind exists, as in a node pool scaled to zero. So the plan sets no node label, but the
+    # user does.
     first = queue("2", "kinds", gpus=1, accelerator={"name": "nvidia-t4-16gb"}, nodeSelector=small)
     admitted(first)
     (assigned,) = kueue.workload(first)["status"]["admission"]["podSetAssignments"]
@@ -267,22 +274,22 @@ def test_two_flavors_of_gpus_follow_the_plan(
     assert pod["nodeSelector"][PRODUCT_LABEL] == "Tesla-T4"
     assert any(one.get("key") == "rft.dev/dedicated" for one in pod["tolerations"])
     second = queue("2", "kinds", gpus=1, accelerator={"name": "nvidia-t4-16gb"}, nodeSelector=small)
-    told.until("the other flavor has quota", second, "flavor l40s doesn't match node affinity")
+    messages.until("the other flavor has quota", second, "flavor l40s doesn't match node affinity")
 
 
-def test_a_flavor_of_another_kind_than_the_plans_is_told(
-    told: Told, kueue: Kueue, queue: Callable[..., Run], api: Api
+def test_a_flavor_with_another_gpu_than_the_plans_is_reported(
+    messages: WaitMessages, kueue: Kueue, queue: Callable[..., Run], api: Api
 ) -> None:
     kueue.flavor("t4", "Tesla-T4")
     kueue.cluster_queue("small", "t4", "64", gpus="1")
     kueue.local_queue("small", "small")
     run = queue("2", "small", gpus=1, accelerator={"name": "nvidia-l40s-48gb"})
     admitted(run)
-    told.until("admitted to another kind of GPU", run, "but the plan is made for nvidia-l40s-48gb")
+    messages.until("admitted to another kind of GPU", run, "but the plan is made for nvidia-l40s-48gb")
 
 
-def test_two_queues_of_one_cohort_borrow_and_reclaim(
-    told: Told, kueue: Kueue, queue: Callable[..., Run], api: Api
+def test_a_job_on_borrowed_quota_is_preempted_when_the_owner_needs_it(
+    messages: WaitMessages, kueue: Kueue, queue: Callable[..., Run], api: Api
 ) -> None:
     for name in ("left", "right"):
         reclaim = {"reclaimWithinCohort": "Any"}
@@ -291,12 +298,12 @@ def test_two_queues_of_one_cohort_borrow_and_reclaim(
     borrower = queue("3", "left")
     admitted(borrower)
     owner = queue("2", "right")
-    told.until("reclaimed by the other queue of the cohort", borrower, "Kueue stopped it at ")
+    messages.until("reclaimed by the other queue of the cohort", borrower, "Kueue stopped it at ")
     admitted(owner)
 
 
-def test_while_kueues_webhook_is_down_it_is_told_and_mends_itself(
-    told: Told, kueue: Kueue, queue: Callable[..., Run], api: Api
+def test_a_failure_of_kueues_webhook_is_reported_and_the_job_recovers(
+    messages: WaitMessages, kueue: Kueue, queue: Callable[..., Run], api: Api
 ) -> None:
     api.call("PATCH", CONTROLLER, {"spec": {"replicas": 0}})
     try:
@@ -305,7 +312,7 @@ def test_while_kueues_webhook_is_down_it_is_told_and_mends_itself(
         )
         began = time.monotonic()
         run = queue("1")
-        told.until("Kueue's webhook down", run, "kueue", within=30.0, since=began)
+        messages.until("Kueue's webhook down", run, "kueue", within=30.0, since=began)
         assert run.condition("Ready")["reason"] == "FailedCreate"
     finally:
         api.call("PATCH", CONTROLLER, {"spec": {"replicas": 1}})
@@ -313,8 +320,13 @@ def test_while_kueues_webhook_is_down_it_is_told_and_mends_itself(
     admitted(run)
 
 
-def test_pods_that_are_not_ready_in_time_lose_their_quota(
-    told: Told, kueue: Kueue, queue: Callable[..., Run], running: Release, api: Api, tmp_path: Path
+def test_a_job_whose_pods_are_not_ready_in_time_is_evicted(
+    messages: WaitMessages,
+    kueue: Kueue,
+    queue: Callable[..., Run],
+    running: Release,
+    api: Api,
+    tmp_path: Path,
 ) -> None:
     changed = yaml.safe_load(running.configuration())
     changed["waitForPodsReady"] = {"timeout": "5s", "requeuingStrategy": {"backoffBaseSeconds": 600}}
@@ -328,9 +340,11 @@ def test_pods_that_are_not_ready_in_time_lose_their_quota(
     began = wait_until(
         "eviction", lambda: time.monotonic() if run.child()["spec"].get("suspend") else None, 60
     )
-    status = told.until("pods not ready in time", run, "(PodsReadyTimeout)", since=began)
+    status = messages.until("pods not ready in time", run, "(PodsReadyTimeout)", since=began)
     assert "Kueue leaves it aside until" in status["message"]
 
 
-def test_nothing_of_this_was_logged_as_an_error(told: Told, kueue: Kueue, operator: Operator) -> None:
+def test_the_operator_logged_no_error_during_these_tests(
+    messages: WaitMessages, kueue: Kueue, operator: Operator
+) -> None:
     assert "a decision failed" not in operator.log.read_text()

@@ -1,4 +1,4 @@
-"""Two operators at once: one acts, and the other begins when the first cannot any more."""
+"""Tests with two operators: only one acts; the other takes over when the first one stops."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -32,9 +32,9 @@ def place(api: Api) -> Iterator[Api]:
 
 @pytest.fixture
 def accounts(place: Api) -> Iterator[list[Account]]:
-    """An account for each of two operators, so that the audit log tells them apart."""
+    """A service account for each of two operators, to distinguish their requests in the audit log."""
     scope = f"watch.namespaces={{{place.namespace}}}"
-    # Both may use both Leases' names: they are told to use the same one.
+    # Both need rights for both Leases, because both are configured to use the same one.
     made = [account(place, name, scope) for name in ("rft-operator-a", "rft-operator-b")]
     place.create(*_shared_lease(place))
     place.create(*_shared_binding(place, made))
@@ -71,7 +71,7 @@ def _shared_binding(place: Api, accounts: list[Account]) -> tuple[str, Object]:
 def pair(
     place: Api, accounts: list[Account], kubeconfig: Path, tmp_path: Path
 ) -> Iterator[Callable[[int], tuple[Operator, Operator]]]:
-    """Start two operators, the second when the first holds the Lease; what still runs is ended."""
+    """Start two operators, the second when the first holds the Lease. Stop them at the end."""
     started: list[Operator] = []
 
     def start(seconds: int) -> tuple[Operator, Operator]:
@@ -98,7 +98,7 @@ def pair(
 
 
 def holder(place: Api) -> str:
-    """Return who holds the Lease."""
+    """Return the holder of the Lease."""
     return str(place.get(LEASES, "the-lease")["spec"]["holderIdentity"])
 
 
@@ -111,11 +111,11 @@ def submit(place: Api, manifest: Callable[..., Object], count: int = 1) -> None:
 
 
 def children(place: Api) -> int:
-    """Return how many child Jobs there are."""
+    """Return the number of child Jobs."""
     return len(place.call("GET", JOBS).get("items") or [])
 
 
-def test_the_second_acts_when_the_first_was_killed(
+def test_the_second_operator_takes_over_after_the_first_was_killed(
     pair: Callable[[int], tuple[Operator, Operator]],
     place: Api,
     accounts: list[Account],
@@ -125,8 +125,8 @@ def test_the_second_acts_when_the_first_was_killed(
     first, second = pair(9)
     submit(place, manifest)
     wait_until("the first acts", lambda: children(place) == 1)
-    assert not second.listens(), "only the holder may be behind the ingest's Service"
-    assert second.health() == (200, "ok"), "waiting is no illness"
+    assert not second.listens(), "only the Lease holder may be ready for the ingest's Service"
+    assert second.health() == (200, "ok"), "an operator that waits for the Lease is live"
     asked = {request.right for request in audit.requests(accounts[1].user)}
     assert {(right.resource, right.verb) for right in asked} == {("leases", "get")}
     first.send(signal.SIGKILL)
@@ -136,19 +136,19 @@ def test_the_second_acts_when_the_first_was_killed(
     assert second.listens()
 
 
-def test_the_second_starts_at_once_when_the_first_was_stopped(
+def test_the_second_operator_takes_over_at_once_after_a_clean_stop(
     pair: Callable[[int], tuple[Operator, Operator]], place: Api
 ) -> None:
     first, second = pair(90)
     before = holder(place)
     first.send(signal.SIGTERM)
     assert first.wait(30) == 0
-    # Long before ninety seconds are over.
+    # Far less than the Lease duration of ninety seconds.
     wait_until("the second listens", second.listens, 40)
     assert holder(place) not in ("", before)
 
 
-def test_one_that_stood_still_for_too_long_writes_nothing_and_ends(
+def test_an_operator_that_was_paused_beyond_its_lease_writes_nothing_and_exits(
     pair: Callable[[int], tuple[Operator, Operator]],
     place: Api,
     accounts: list[Account],
@@ -160,7 +160,7 @@ def test_one_that_stood_still_for_too_long_writes_nothing_and_ends(
     submit(place, manifest, 30)
     wait_until("the first is in the middle of its work", lambda: children(place) > 0, poll=0.01)
     first.send(signal.SIGSTOP)
-    assert children(place) < 30, "it was too fast to be stopped in between"
+    assert children(place) < 30, "the operator created all children before it could be stopped"
     wait_until("the second has the Lease", lambda: holder(place) not in ("", before))
     wait_until("the second goes on", lambda: children(place) == 30)
     first.send(signal.SIGCONT)

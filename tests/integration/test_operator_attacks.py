@@ -1,6 +1,6 @@
-"""Attacks on the ingest with real tokens: each is refused, logged without the token, and moves no status.
+"""Attacks on the ingest with real tokens: each is refused, logged without its token, and changes no status.
 
-The single refusals of a report's content are in test_operator_ingest; here a stranger tries.
+test_operator_ingest tests each way in which the content of a report can be invalid.
 """
 
 import asyncio
@@ -27,13 +27,13 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.cluster
 ACCOUNTS = "api/v1/namespaces/{}/serviceaccounts/default/token"
 FLOOD = 500
-"""Requests of a flood; they are sent as fast as the operator takes them."""
+"""Number of requests in a flood. They are sent as fast as the operator accepts them."""
 AT_ONCE = 32
 
 
 @pytest.fixture
 def trainer(submit: Submit, operator: Operator, api: Api) -> Trainer:
-    """A trainer at step 3."""
+    """A simulated trainer that has reported step 3."""
     trainer = Trainer(submit(), operator, api)
     assert trainer.push(body(trainer.pod, 3)) == 200
     wait_until("step 3", lambda: trainer.run.status.get("progress", {}).get("step") == 3)
@@ -41,7 +41,7 @@ def trainer(submit: Submit, operator: Operator, api: Api) -> Trainer:
 
 
 class Attack(NamedTuple):
-    """What is sent, and how it has to be refused."""
+    """A request, and the expected refusal."""
 
     token: str | None
     content: bytes
@@ -50,11 +50,11 @@ class Attack(NamedTuple):
 
 
 ADDRESSES = (f"127.2.0.{number}" for number in itertools.count(1))
-"""Each attack has an address of its own, by which the log names it."""
+"""A source address for each attack, which identifies it in the log."""
 
 
 def refused(trainer: Trainer, attack: Attack) -> None:
-    """Send; check the answer, what the log says about it, and that nothing moved."""
+    """Send the request. Check the response and the log, and that no status changed."""
     before, source = trainer.run.job, next(ADDRESSES)
     tokens = [attack.token] if attack.token is not None else [""]
     assert asyncio.run(flood(trainer, tokens, attack.content, source)) == {attack.status: 1}
@@ -66,7 +66,7 @@ def refused(trainer: Trainer, attack: Attack) -> None:
 
 
 def of_another_pod(trainer: Trainer, submit: Submit) -> str:
-    """The token of the trainer of another job, which is a good one for its own reports."""
+    """Return the token of another job's trainer, which is valid for that job's reports."""
     second = trainer.run.job
     second["metadata"] = {"name": f"other-{uuid4().hex[:8]}"}
     api = trainer.run.api
@@ -78,7 +78,7 @@ def of_another_pod(trainer: Trainer, submit: Submit) -> str:
     return other.token(pod)
 
 
-def test_the_token_of_another_pod_moves_no_job_but_its_own(trainer: Trainer, submit: Submit) -> None:
+def test_the_token_of_another_pod_cannot_report_for_this_job(trainer: Trainer, submit: Submit) -> None:
     token = of_another_pod(trainer, submit)
     said = "the report speaks for another attempt than the token"
     refused(trainer, Attack(token, body(trainer.pod, 9), 403, said))
@@ -86,7 +86,7 @@ def test_the_token_of_another_pod_moves_no_job_but_its_own(trainer: Trainer, sub
 
 @pytest.fixture
 def elsewhere(api: Api) -> Iterator[Api]:
-    """A namespace of somebody else."""
+    """A namespace that the operator does not serve."""
     other = Api(api._cluster, f"rft-it-{uuid4().hex[:8]}")
     other.call("POST", "api/v1/namespaces", {"metadata": {"name": other.namespace}})
     wait_until(
@@ -96,17 +96,18 @@ def elsewhere(api: Api) -> Iterator[Api]:
     other.call("DELETE", f"api/v1/namespaces/{other.namespace}")
 
 
-def test_a_pod_of_another_namespace_with_our_labels_and_names_is_refused(
+def test_a_pod_with_the_same_name_and_labels_in_another_namespace_is_refused(
     trainer: Trainer, elsewhere: Api
 ) -> None:
     metadata = trainer.pod["metadata"]
     pod = {
         "apiVersion": "v1",
         "kind": "Pod",
-        # Not with its owner: that is not in this namespace, so the garbage collector would remove the pod.
+        # Without the owner reference: the owner is in another namespace, so the garbage collector would
+        # delete the pod.
         "metadata": {"name": metadata["name"], "labels": metadata["labels"]},
         "spec": {
-            # Old servers refuse a pod whose account has no Secret yet, which comes after the account.
+            # Old servers refuse a pod while its account has no Secret, which is created after the account.
             "automountServiceAccountToken": False,
             "nodeSelector": {"rft.dev/none": "here"},
             "containers": [{"name": "trainer", "image": "rft-test/none:1"}],
@@ -119,12 +120,12 @@ def test_a_pod_of_another_namespace_with_our_labels_and_names_is_refused(
 
 
 class _Elsewhere(NamedTuple):
-    """As much of a run as making a token takes."""
+    """The only part of ``Run`` that its method ``token`` uses."""
 
     api: Api
 
 
-def test_tokens_that_are_not_for_the_ingest_are_refused(trainer: Trainer) -> None:
+def test_tokens_for_another_audience_are_refused(trainer: Trainer) -> None:
     content = body(trainer.pod, 9)
     refused(trainer, Attack(trainer.run.token(trainer.pod, "vault"), content, 401, "the token is not valid"))
     default = trainer.run.token(trainer.pod, "https://kubernetes.default.svc")
@@ -134,7 +135,7 @@ def test_tokens_that_are_not_for_the_ingest_are_refused(trainer: Trainer) -> Non
 
 @pytest.fixture
 def key(described: dict[str, str]) -> rsa.RSAPrivateKey:
-    """The key by which the API server signs tokens."""
+    """The key with which the API server signs tokens."""
     path = Path(described.get("service_account_key", ""))
     if not path.is_file():
         pytest.skip("not a cluster of this repository, whose keys are at hand")
@@ -144,7 +145,7 @@ def key(described: dict[str, str]) -> rsa.RSAPrivateKey:
 
 
 def signed_again(token: str, key: rsa.RSAPrivateKey, seconds: int) -> str:
-    """Return the token as the API server had made it so many seconds ago."""
+    """Return the token with another issue time, signed with the API server's key."""
     head, claims, _ = (part + "=" * (-len(part) % 4) for part in token.split("."))
     said = json.loads(base64.urlsafe_b64decode(claims))
     said |= {name: said[name] - seconds for name in ("iat", "nbf", "exp")}
@@ -158,35 +159,35 @@ def _base64(content: bytes) -> str:
 
 def test_an_expired_token_is_refused(trainer: Trainer, key: rsa.RSAPrivateKey) -> None:
     fresh = signed_again(trainer.token, key, 60)
-    assert trainer.push(body(trainer.pod, 4), fresh) == 200, "it is the time alone that counts"
+    assert trainer.push(body(trainer.pod, 4), fresh) == 200, "only the issue time of the token differs"
     wait_until("step 4", lambda: trainer.run.status["progress"]["step"] == 4)
     expired = signed_again(trainer.token, key, 3700)
     refused(trainer, Attack(expired, body(trainer.pod, 9), 401, "the token is not valid"))
 
 
-def test_rewards_that_are_no_numbers_are_refused(trainer: Trainer) -> None:
+def test_rewards_that_are_nan_or_infinite_are_refused(trainer: Trainer) -> None:
     for number in (b"NaN", b"Infinity", b"1e999"):
         content = body(trainer.pod, 9).replace(b'"latest": 0.09', b'"latest": ' + number)
         assert number in content
         refused(trainer, Attack(trainer.token, content, 400, "not a report: "))
 
 
-def test_what_is_no_json_is_refused(trainer: Trainer) -> None:
+def test_invalid_json_is_refused(trainer: Trainer) -> None:
     refused(trainer, Attack(trainer.token, body(trainer.pod, 9)[:-5], 400, "not a report"))
     deep = b"[" * 30_000
     refused(trainer, Attack(trainer.token, deep, 400, "not a report"))
 
 
-def test_a_report_that_goes_back_is_refused(trainer: Trainer) -> None:
+def test_a_report_of_an_earlier_step_is_refused(trainer: Trainer) -> None:
     back = body(trainer.pod, 2, sequence=9)
     refused(trainer, Attack(trainer.token, back, 409, "step 2 is below 3"))
 
 
-def test_ten_megabytes_are_refused_by_their_announcement_and_by_their_size(trainer: Trainer) -> None:
+def test_ten_megabytes_are_refused_with_and_without_a_content_length(trainer: Trainer) -> None:
     before = trainer.run.job
     ten = 10 * 1024 * 1024
     announced = asyncio.run(_raw(trainer, f"Content-Length: {ten}\r\n\r\n".encode(), b""))
-    assert announced == 413, "before a byte of it was sent"
+    assert announced == 413, "refused by its Content-Length, before the body"
     chunk = b"10000\r\n" + b" " * 65536 + b"\r\n"
     streamed = asyncio.run(_raw(trainer, b"Transfer-Encoding: chunked\r\n\r\n", chunk * (ten // 65536)))
     assert streamed == 413
@@ -194,20 +195,20 @@ def test_ten_megabytes_are_refused_by_their_announcement_and_by_their_size(train
 
 
 async def _raw(trainer: Trainer, head: bytes, content: bytes) -> int:
-    """Send a request as it stands; return the HTTP status."""
+    """Send a request without changes, and return the HTTP status."""
     context = ssl.create_default_context(cadata=trainer.ca)
     reader, writer = await asyncio.open_connection("127.0.0.1", trainer.operator.port, ssl=context)
     line = f"POST {REPORT_PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {trainer.token}\r\n"
     writer.write(line.encode() + head + content)
     try:
-        # What is too large need not be read to its end, nor be sent to it.
+        # The server may close the connection before it has read a body that is too large.
         return int((await asyncio.wait_for(reader.readline(), 60)).split()[1])
     finally:
         writer.transport.abort()
 
 
 async def flood(trainer: Trainer, tokens: Sequence[str], content: bytes, source: str) -> Counter[int]:
-    """Send one report with each token from one address; return the answers by status."""
+    """Send one report with each token from one address. Return the number of responses by status."""
     context = ssl.create_default_context(cadata=trainer.ca)
     connector = aiohttp.TCPConnector(ssl=context, limit=AT_ONCE, local_addr=(source, 0))
     statuses: Counter[int] = Counter()
@@ -223,7 +224,7 @@ async def flood(trainer: Trainer, tokens: Sequence[str], content: bytes, source:
     return statuses
 
 
-def test_a_flood_of_bad_tokens_costs_few_reviews_and_few_lines(trainer: Trainer) -> None:
+def test_a_flood_of_bad_tokens_causes_few_token_reviews_and_few_log_lines(trainer: Trainer) -> None:
     operator = trainer.operator
     reviews, logged = operator.metric("rft_ingest_token_reviews_total"), len(operator.log.read_text())
     bad = [f"eyJhbGciOiJub25lIn0.{uuid4().hex}." for _ in range(FLOOD)]
@@ -235,13 +236,13 @@ def test_a_flood_of_bad_tokens_costs_few_reviews_and_few_lines(trainer: Trainer)
     assert "from 127.0.0.9 refused: 429 too many requests" in text
     assert text.count("127.0.0.9") < FLOOD / 10
     assert "eyJ" not in text
-    assert trainer.push(body(trainer.pod, 4)) == 200, "the others go on"
+    assert trainer.push(body(trainer.pod, 4)) == 200, "other senders are not limited"
 
 
-def test_a_pod_that_floods_holds_itself_back_and_nobody_else(trainer: Trainer, submit: Submit) -> None:
-    """Although both come from one address, as pods behind one node's address do."""
+def test_a_pod_that_floods_the_ingest_limits_only_itself(trainer: Trainer, submit: Submit) -> None:
+    """Both pods send from one address, like pods behind the address of one node."""
     other = of_another_pod(trainer, submit)
-    assert trainer.operator.push(trainer.ca, other, body(trainer.pod)) == 403, "it is known by now"
+    assert trainer.operator.push(trainer.ca, other, body(trainer.pod)) == 403, "its token is cached now"
     reviews = trainer.operator.metric("rft_ingest_token_reviews_total")
     statuses = asyncio.run(flood(trainer, [other] * FLOOD, b"{}", "127.0.0.1"))
     assert set(statuses) <= {400, 429}

@@ -1,4 +1,4 @@
-"""The liveness probe on a real API server: a dead watch is noticed, a slow or absent server is not one."""
+"""The liveness probe with a real API server: a dead watch fails it, a slow or absent server does not."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +23,7 @@ def proxy(kubeconfig: Path) -> Iterator[Proxy]:
 
 @pytest.fixture
 def watching(api: Api, proxy: Proxy, tmp_path: Path) -> Iterator[Operator]:
-    """An operator behind the proxy, in a namespace with nothing to do; its times are short."""
+    """An operator behind the proxy, with short timeouts, in a namespace without RFTJobs."""
     namespace = f"rft-health-{uuid4().hex[:8]}"
     metadata = {"metadata": {"name": namespace}}
     api.call("POST", "api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", **metadata})
@@ -45,7 +45,9 @@ def watching(api: Api, proxy: Proxy, tmp_path: Path) -> Iterator[Operator]:
     api.call("DELETE", f"api/v1/namespaces/{namespace}")
 
 
-def test_a_silent_watch_is_noticed_while_the_api_server_answers(watching: Operator, proxy: Proxy) -> None:
+def test_a_silent_watch_fails_the_probe_while_the_api_server_answers(
+    watching: Operator, proxy: Proxy
+) -> None:
     proxy.silent = "/pods?"
     code, said = wait_until(
         "the probe fails",
@@ -54,12 +56,12 @@ def test_a_silent_watch_is_noticed_while_the_api_server_answers(watching: Operat
     )
     assert code == 500, watching.log.read_text()[-2000:]
     assert "/pods is dead" in said
-    assert len(said.splitlines()) == 1, "the other watches go on"
+    assert len(said.splitlines()) == 1, "the other watches are connected"
     watching.check()
 
 
-def test_a_slow_api_server_is_no_dead_watch(watching: Operator, proxy: Proxy) -> None:
-    """Each watch is connected anew so often that the limit has passed since the first time."""
+def test_a_slow_api_server_does_not_fail_the_probe(watching: Operator, proxy: Proxy) -> None:
+    """The watches reconnect often, so the test lasts longer than the limit after their first connection."""
     before = proxy.watches.copy()
     proxy.delay = 3.0
     rounds = STALE_SECONDS // WATCH_SECONDS
@@ -72,7 +74,9 @@ def test_a_slow_api_server_is_no_dead_watch(watching: Operator, proxy: Proxy) ->
     wait_until("each watch is connected anew", went_on, 90)
 
 
-def test_an_absent_api_server_costs_the_lease_and_not_a_watch(watching: Operator, proxy: Proxy) -> None:
+def test_an_absent_api_server_ends_the_operator_by_its_lease_not_by_the_probe(
+    watching: Operator, proxy: Proxy
+) -> None:
     proxy.silent = ""
     seen = set()
 

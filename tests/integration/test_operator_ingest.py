@@ -1,4 +1,4 @@
-"""Progress ingest against real tokens: what is taken, and every way to be refused."""
+"""Progress ingest with real tokens: which reports are accepted, and why reports are refused."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -19,7 +19,7 @@ def trainer(submit: Submit, operator: Operator, api: Api) -> Trainer:
     return Trainer(submit(), operator, api)
 
 
-def test_the_answer_to_a_report_is_the_stop_rules_of_now(trainer: Trainer) -> None:
+def test_the_response_to_a_report_has_the_current_stop_rules(trainer: Trainer) -> None:
     assert trainer.push(body(trainer.pod, 1)) == 200
     assert trainer.operator.answer == {"stop": {}}
     trainer.run.api.patch(RFTJOBS, trainer.run.name, {"spec": {"stop": {"maxSteps": 4}}})
@@ -32,7 +32,7 @@ def test_the_answer_to_a_report_is_the_stop_rules_of_now(trainer: Trainer) -> No
     assert trainer.run.condition("Accepted")["status"] == "True"
 
 
-def test_a_report_reaches_the_status(trainer: Trainer) -> None:
+def test_a_report_is_written_into_the_status(trainer: Trainer) -> None:
     assert trainer.push(body(trainer.pod, 3)) == 200
     status = trainer.run.wait_for_phase("Running")
     assert status["progress"]["step"] == 3
@@ -42,7 +42,7 @@ def test_a_report_reaches_the_status(trainer: Trainer) -> None:
     wait_until("step 5", lambda: trainer.run.status["progress"]["step"] == 5)
 
 
-def test_reports_in_quick_succession_are_written_together(trainer: Trainer, operator: Operator) -> None:
+def test_reports_in_quick_succession_cause_one_status_write(trainer: Trainer, operator: Operator) -> None:
     assert trainer.push(body(trainer.pod, 1)) == 200
     trainer.run.wait_for_phase("Running")
     before = operator.metric("rft_status_writes_total")
@@ -52,7 +52,7 @@ def test_reports_in_quick_succession_are_written_together(trainer: Trainer, oper
     assert operator.metric("rft_status_writes_total") - before <= 4
 
 
-def test_a_report_is_written_without_reading_the_cluster_again(trainer: Trainer, operator: Operator) -> None:
+def test_a_report_is_written_without_new_reads_of_the_cluster(trainer: Trainer, operator: Operator) -> None:
     assert trainer.push(body(trainer.pod, 1)) == 200
     trainer.run.wait_for_phase("Running")
     requests = {method: f'rft_api_requests_total{{method="{method}"' for method in ("GET", "PATCH")}
@@ -63,28 +63,28 @@ def test_a_report_is_written_without_reading_the_cluster_again(trainer: Trainer,
         wait_until("the step", lambda: trainer.run.status["progress"]["step"] == step)
         return {method: operator.metric(line) - before[method] for method, line in requests.items()}
 
-    # The Lease is read at no renewal, but what happened to the pod may still be on its way.
+    # The Lease is renewed without being read. The read may come from a late event of the pod.
     steps = iter(range(2, 12))
     wait_until("nothing but the status is asked for", lambda: pushed(next(steps)) == {"GET": 0, "PATCH": 1})
 
 
-def test_the_same_report_again_is_no_error(trainer: Trainer) -> None:
+def test_a_repeated_report_is_accepted(trainer: Trainer) -> None:
     assert trainer.push(body(trainer.pod, 3)) == 200
     assert trainer.push(body(trainer.pod, 3)) == 200
 
 
-def test_the_token_is_reviewed_once_for_many_reports(trainer: Trainer, operator: Operator) -> None:
+def test_many_reports_cause_one_token_review(trainer: Trainer, operator: Operator) -> None:
     assert trainer.push(body(trainer.pod, 1)) == 200
     before = operator.metric("rft_ingest_token_reviews_total")
     assert trainer.push(body(trainer.pod, 2)) == 200
     assert operator.metric("rft_ingest_token_reviews_total") == before
 
 
-def test_no_token_is_refused(trainer: Trainer) -> None:
+def test_a_report_without_a_token_is_refused(trainer: Trainer) -> None:
     assert trainer.operator.push(trainer.ca, None, body(trainer.pod)) == 401
 
 
-def test_an_invented_token_is_refused(trainer: Trainer) -> None:
+def test_a_forged_token_is_refused(trainer: Trainer) -> None:
     assert trainer.push(body(trainer.pod), "eyJhbGciOiJub25lIn0.e30.") == 401
 
 
@@ -102,13 +102,13 @@ def test_a_token_without_a_pod_is_refused(trainer: Trainer, api: Api) -> None:
     assert trainer.push(body(trainer.pod), made["status"]["token"]) == 403
 
 
-def test_a_pod_of_a_user_is_refused_although_it_wears_our_labels(trainer: Trainer, api: Api) -> None:
+def test_a_pod_without_the_owner_reference_is_refused_despite_our_labels(trainer: Trainer, api: Api) -> None:
     labels = trainer.pod["metadata"]["labels"]
     ours = {name: value for name, value in labels.items() if "rft" in name + value}
     pod = {
         "apiVersion": "v1",
         "kind": "Pod",
-        # Without the Job controller's own labels: it would adopt the pod, and remove it as one too many.
+        # Without the Job controller's labels: it would adopt the pod, and delete it as one too many.
         "metadata": {"name": f"{trainer.run.name}-forged", "labels": ours},
         "spec": {
             "nodeSelector": {"rft.dev/none": "here"},
@@ -121,7 +121,7 @@ def test_a_pod_of_a_user_is_refused_although_it_wears_our_labels(trainer: Traine
     api.delete("api/v1/namespaces/{}/pods", made["metadata"]["name"])
 
 
-def test_a_pod_cannot_speak_for_another_job(trainer: Trainer, api: Api, submit: Submit) -> None:
+def test_a_pod_cannot_report_for_another_job(trainer: Trainer, api: Api, submit: Submit) -> None:
     original = trainer.run.job
     copy = {**original, "metadata": {"name": f"{trainer.run.name}-b"}}
     copy.pop("status", None)
@@ -133,12 +133,13 @@ def test_a_pod_cannot_speak_for_another_job(trainer: Trainer, api: Api, submit: 
     api.delete("apis/rft.dev/v1alpha1/namespaces/{}/rftjobs", other.name)
 
 
-def test_a_pod_that_is_gone_is_refused(trainer: Trainer, api: Api) -> None:
+def test_a_deleted_pod_is_refused(trainer: Trainer, api: Api) -> None:
     assert trainer.push(body(trainer.pod, 1)) == 200
     path = f"api/v1/namespaces/{{}}/pods/{trainer.pod['metadata']['name']}"
     options = {"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0}
     api.call("DELETE", path, options)
-    # It goes when the Job controller has counted it, which may take as long as that controller's backoff.
+    # The pod is deleted after the Job controller has counted it, which is subject to the controller's
+    # backoff.
     gone = trainer.pod["metadata"]["uid"]
     wait_until("it is gone", lambda: _uid(api, trainer.pod["metadata"]["name"]) != gone)
     wait_until("it is refused", lambda: trainer.push(body(trainer.pod, 2)) in (401, 410), 10)
@@ -150,13 +151,13 @@ def _uid(api: Api, pod: str) -> str:
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
-def test_numbers_that_are_none_are_refused(trainer: Trainer, number: str) -> None:
+def test_nan_and_infinity_are_refused(trainer: Trainer, number: str) -> None:
     content = body(trainer.pod).replace(b'"latest": 0.03', f'"latest": {number}'.encode())
     assert number.encode() in content
     assert trainer.push(content) == 400
 
 
-def test_what_is_not_a_report_is_refused(trainer: Trainer) -> None:
+def test_a_body_that_is_not_a_report_is_refused(trainer: Trainer) -> None:
     assert trainer.push(b"{}") == 400
     assert trainer.push(b"not json") == 400
     assert trainer.push(body(trainer.pod).replace(b'"version"', b'"surprise": 1, "version"')) == 400
@@ -167,15 +168,15 @@ def test_a_report_that_is_too_large_is_refused(trainer: Trainer) -> None:
     assert trainer.push(body(trainer.pod).ljust(MAX_REPORT_BYTES)) == 200
 
 
-def test_a_report_that_is_behind_is_refused(trainer: Trainer) -> None:
+def test_a_report_older_than_the_last_one_is_refused(trainer: Trainer) -> None:
     assert trainer.push(body(trainer.pod, 5, sequence=5)) == 200
     assert trainer.push(body(trainer.pod, 4, sequence=4)) == 409
     assert trainer.push(body(trainer.pod, 4, sequence=6)) == 409
     assert trainer.push(body(trainer.pod, 6, sequence=6)) == 200
 
 
-def test_an_older_attempt_is_refused_after_a_newer_one_reported(trainer: Trainer, api: Api) -> None:
-    """The old pod takes its time to end, as a preempted one does while it saves a checkpoint."""
+def test_an_older_attempt_is_refused_after_a_report_of_a_newer_one(trainer: Trainer, api: Api) -> None:
+    """The old pod ends slowly, like a preempted one that saves a checkpoint."""
     run, name = trainer.run, trainer.pod["metadata"]["name"]
     assert trainer.push(body(trainer.pod, 5)) == 200
     wait_until("step 5", lambda: run.status.get("progress", {}).get("step") == 5)
@@ -192,7 +193,7 @@ def test_an_older_attempt_is_refused_after_a_newer_one_reported(trainer: Trainer
         wait_until("step 4", lambda: run.status["progress"]["step"] == 4)
         history = {p["step"]: p["reward"] for p in run.status["reward"]["history"]}
         assert history == {1: 0.01, 2: 0.02, 3: 0.03, 4: 0.5}
-        # Current controllers end a pod first that no kubelet ends; it is refused for that then.
+        # Newer Job controllers end such a pod first, as no kubelet does. Then it is refused for that reason.
         ended = api.get(PODS, name)["status"]["phase"] in ("Failed", "Succeeded")
         assert trainer.push(body(trainer.pod, 6)) == (403 if ended else 409)
         assert run.status["progress"]["step"] == 4
@@ -200,8 +201,8 @@ def test_an_older_attempt_is_refused_after_a_newer_one_reported(trainer: Trainer
         api.patch(PODS, name, {"metadata": {"finalizers": None}})
 
 
-def test_a_trainer_that_falls_silent_is_shown_as_stalled_until_it_goes_on(trainer: Trainer) -> None:
-    """By its own steps: the setting would allow half an hour."""
+def test_a_trainer_without_reports_is_stalled_until_it_reports_again(trainer: Trainer) -> None:
+    """The limit comes from the run's own step time. The setting would allow half an hour."""
 
     def said(step: int, at: str) -> bytes:
         content = json.loads(body(trainer.pod, step, updatedAt=at))
@@ -220,7 +221,7 @@ def test_a_trainer_that_falls_silent_is_shown_as_stalled_until_it_goes_on(traine
     assert trainer.run.condition("Ready")["reason"] == "Training"
 
 
-def test_the_operator_says_nothing_of_tokens_in_its_log(trainer: Trainer) -> None:
+def test_the_operators_log_contains_no_token(trainer: Trainer) -> None:
     trainer.push(body(trainer.pod, 1))
     trainer.push(b"x", "eyJhbGciOiJub25lIn0.secret.")
     text = trainer.operator.log.read_text()

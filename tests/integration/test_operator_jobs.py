@@ -1,4 +1,4 @@
-"""From an RFTJob to its child and back: creation, endings, suspend, cancel, deletion."""
+"""The life of an RFTJob and its children: creation, success, failure, suspend, cancel, deletion."""
 
 from collections.abc import Callable
 from functools import partial
@@ -50,7 +50,7 @@ def test_the_crd_refuses_values_out_of_range(
     assert next(iter(field)) in str(refusal.value)
 
 
-def test_a_job_gets_its_child_its_snapshot_and_its_ca(submit: Submit, api: Api) -> None:
+def test_a_new_job_gets_a_child_job_a_snapshot_and_a_ca(submit: Submit, api: Api) -> None:
     run = submit(graders=[{"name": "mine", "python": {"inline": "def grade(c, r): return 1.0"}}])
     child = run.child()
     (reference,) = child["metadata"]["ownerReferences"]
@@ -74,8 +74,8 @@ def test_a_job_gets_its_child_its_snapshot_and_its_ca(submit: Submit, api: Api) 
     assert status["jobName"] == run.child_name
 
 
-def test_the_server_drops_no_failure_count(submit: Submit, api: Api) -> None:
-    """Where it keeps podFailurePolicy it counts; where not, the limit leaves that to the operator."""
+def test_failures_are_counted_by_the_job_controller_or_by_the_operator(submit: Submit, api: Api) -> None:
+    """Without podFailurePolicy the operator counts failures, and raises the Job's own limit."""
     run = submit(retry={"limit": 2})
     spec = run.child()["spec"]
     if "podFailurePolicy" in spec:
@@ -87,7 +87,7 @@ def test_the_server_drops_no_failure_count(submit: Submit, api: Api) -> None:
         )
 
 
-def test_no_annotation_and_no_finalizer_is_put_on_a_users_object(submit: Submit) -> None:
+def test_the_operator_adds_no_annotation_and_no_finalizer_to_an_rftjob(submit: Submit) -> None:
     run = submit()
     run.wait_for_phase("Pending")
     metadata = run.job["metadata"]
@@ -95,7 +95,7 @@ def test_no_annotation_and_no_finalizer_is_put_on_a_users_object(submit: Submit)
     assert "annotations" not in metadata
 
 
-def test_an_object_of_that_name_that_is_not_ours_is_never_touched(
+def test_another_owners_object_with_the_childs_name_is_never_changed(
     submit: Submit, api: Api, operator: Operator
 ) -> None:
     operator.stop()
@@ -108,13 +108,13 @@ def test_an_object_of_that_name_that_is_not_ours_is_never_touched(
     }
     kept = api.create(CONFIG_MAPS, foreign)
     operator.start()
-    wait_until("the conflict is told", lambda: run.condition("Ready").get("reason") == "NameConflict")
+    wait_until("the conflict is reported", lambda: run.condition("Ready").get("reason") == "NameConflict")
     now = api.get(CONFIG_MAPS, run.child_name)
     assert now["metadata"]["resourceVersion"] == kept["metadata"]["resourceVersion"]
     assert api.find(JOBS, run.child_name) is None
 
 
-def test_an_unknown_model_is_told_with_the_field_to_set(submit: Submit, api: Api) -> None:
+def test_an_unknown_model_is_reported_with_the_field_to_set(submit: Submit, api: Api) -> None:
     run = submit(model={"name": "org/secret"}, resources={"cpu": "1"})
     run.wait_for_phase("Failed")
     planned = run.condition("Planned")
@@ -127,7 +127,7 @@ def test_an_unknown_model_is_told_with_the_field_to_set(submit: Submit, api: Api
     assert run.child()
 
 
-def test_a_data_error_ends_the_job_at_once_with_the_line(submit: Submit, api: Api) -> None:
+def test_a_data_error_fails_the_job_at_once_and_names_the_line(submit: Submit, api: Api) -> None:
     run = submit()
     run.child()
     pod = run.pod()
@@ -141,7 +141,9 @@ def test_a_data_error_ends_the_job_at_once_with_the_line(submit: Submit, api: Ap
     assert status["failedPods"] == 1
     assert status["completionTime"]
     wait_until("the Job ends", lambda: _has(api.get(JOBS, run.child_name), "Failed"), 60)
-    assert pod["metadata"]["name"] in [p["metadata"]["name"] for p in run.pods()], "its log is kept"
+    assert pod["metadata"]["name"] in [p["metadata"]["name"] for p in run.pods()], (
+        "the failed pod and its log are kept"
+    )
 
 
 def _has(job: Object, kind: str) -> bool:
@@ -149,7 +151,7 @@ def _has(job: Object, kind: str) -> bool:
     return any(c["type"] == kind and c["status"] == "True" for c in conditions)
 
 
-def test_a_failure_beyond_the_limit_ends_the_job(submit: Submit) -> None:
+def test_a_failure_beyond_the_retry_limit_fails_the_job(submit: Submit) -> None:
     run = submit(retry={"limit": 0})
     run.child()
     run.end_pod(run.pod(), 1, "RuntimeError: no luck")
@@ -158,23 +160,23 @@ def test_a_failure_beyond_the_limit_ends_the_job(submit: Submit) -> None:
     assert "no luck" in run.condition("Failed")["message"]
 
 
-def test_a_passing_failure_is_followed_by_another_attempt(submit: Submit) -> None:
+def test_a_temporary_failure_is_followed_by_another_attempt(submit: Submit) -> None:
     run = submit(retry={"limit": 1})
     run.child()
     first = run.pod()
     run.end_pod(first, 1, "RuntimeError: once")
     wait_until("it is counted", lambda: run.status["failedPods"] == 1)
-    # The Job controller of 1.20 doubles its delay with every conflicting update, from 10 s to 6 minutes; the
-    # end-to-end test waits for the pod that follows.
+    # The Job controller of 1.20 doubles its delay at every conflicting update, from 10 s to 6 minutes. So
+    # only the end-to-end test waits for the next pod.
     wait_until(
-        "another attempt is told of",
+        "the next attempt is reported",
         lambda: run.condition("Reconciling").get("reason") == "Retrying" or len(run.pods()) == 2,
     )
     assert run.status["phase"] in ("Pending", "Starting")
     assert run.condition("Failed")["status"] == "False"
 
 
-def test_success_is_final_and_a_deleted_child_does_not_come_back(
+def test_success_is_final_and_a_deleted_child_is_not_created_again(
     submit: Submit, api: Api, operator: Operator
 ) -> None:
     run = submit()
@@ -185,7 +187,7 @@ def test_success_is_final_and_a_deleted_child_does_not_come_back(
     run.end_trainer(pod, ending, progress)
     status = run.wait_for_phase("Succeeded")
     assert run.condition("Complete")["status"] == "True"
-    assert status["progress"]["step"] == 12, "a push that was lost is repaired at the end"
+    assert status["progress"]["step"] == 12, "the last report comes from the termination message"
     operator.stop()
     api.delete(JOBS, run.child_name)
     wait_until("the child goes", lambda: api.find(JOBS, run.child_name) is None)
@@ -197,7 +199,7 @@ def test_success_is_final_and_a_deleted_child_does_not_come_back(
 
 
 def submit_again(api: Api, run: Run) -> Run:
-    """Create the same job under another name: once it has a child, the operator has seen all."""
+    """Create the same job with another name. Its child shows that all earlier events were processed."""
     copy = {**run.job, "metadata": {"name": f"{run.name}-2"}}
     copy.pop("status", None)
     return Run(api, api.create(RFTJOBS, copy))
@@ -209,11 +211,14 @@ def test_a_restart_of_the_operator_writes_nothing(submit: Submit, operator: Oper
     before = run.job["metadata"]["resourceVersion"]
     operator.stop()
     operator.start()
-    wait_until("it looked", lambda: operator.metric('rft_reconciles_total{result="done"}') > 0)
+    wait_until(
+        "the operator has reconciled the job",
+        lambda: operator.metric('rft_reconciles_total{result="done"}') > 0,
+    )
     assert run.job["metadata"]["resourceVersion"] == before
 
 
-def test_suspend_frees_the_pod_and_resume_brings_it_back(submit: Submit, api: Api) -> None:
+def test_suspend_deletes_the_pod_and_resume_creates_another(submit: Submit, api: Api) -> None:
     run = submit()
     run.child()
     run.pod()
@@ -226,7 +231,7 @@ def test_suspend_frees_the_pod_and_resume_brings_it_back(submit: Submit, api: Ap
     run.wait_for_phase("Pending")
 
 
-def test_resources_changed_while_suspended_are_what_the_run_goes_on_with(submit: Submit, api: Api) -> None:
+def test_a_resumed_run_uses_the_resources_that_were_changed_while_suspended(submit: Submit, api: Api) -> None:
     run = submit()
     run.child()
     before = api.get(CONFIG_MAPS, run.child_name)["metadata"]["uid"]
@@ -258,7 +263,7 @@ def test_cancel_is_final(submit: Submit, api: Api) -> None:
     assert run.condition("Failed")["reason"] == "Cancelled"
 
 
-def test_deleting_the_rftjob_takes_the_children_along(submit: Submit, api: Api) -> None:
+def test_deleting_the_rftjob_deletes_its_children(submit: Submit, api: Api) -> None:
     run = submit()
     run.child()
     api.delete(RFTJOBS, run.name)
@@ -279,22 +284,24 @@ def test_a_job_of_the_same_name_is_a_new_run(submit: Submit, api: Api) -> None:
     second.child()
 
 
-def test_an_edit_after_the_start_is_told_and_changes_nothing(submit: Submit, api: Api) -> None:
+def test_an_edit_after_the_start_is_reported_and_changes_nothing(submit: Submit, api: Api) -> None:
     run = submit()
     before = run.child()["metadata"]["uid"]
     edit: Object = {"spec": {"training": {"epochs": 4}}}
-    if has_cel(api):  # then the server itself refuses the edit
+    if has_cel(api):  # then the API server itself refuses the edit
         with pytest.raises(ClusterError, match=r"spec\.training cannot change") as refused:
             api.patch(RFTJOBS, run.name, edit)
         assert refused.value.status == 422
         assert run.child()["metadata"]["uid"] == before
         return
     api.patch(RFTJOBS, run.name, edit)
-    wait_until("it is told", lambda: run.condition("Accepted").get("reason") == "ImmutableFieldChanged")
+    wait_until(
+        "the edit is reported", lambda: run.condition("Accepted").get("reason") == "ImmutableFieldChanged"
+    )
     assert run.child()["metadata"]["uid"] == before
 
 
-def test_events_tell_the_story(submit: Submit, api: Api) -> None:
+def test_events_are_posted_for_the_plan_and_each_reason(submit: Submit, api: Api) -> None:
     run = submit()
 
     def reasons() -> set[str]:
@@ -305,7 +312,7 @@ def test_events_tell_the_story(submit: Submit, api: Api) -> None:
     wait_until("events", lambda: {"Planned", "WaitingForPod", "Unschedulable"} <= reasons())
 
 
-def test_a_passed_ttl_removes_the_children_and_applying_again_trains_nothing(
+def test_an_expired_ttl_deletes_the_children_and_applying_again_starts_no_run(
     submit: Submit, api: Api, operator: Operator
 ) -> None:
     run = submit()
@@ -314,7 +321,7 @@ def test_a_passed_ttl_removes_the_children_and_applying_again_trains_nothing(
     run.wait_for_phase("Failed")
     ended = run.status["completionTime"]
     assert api.find(JOBS, run.child_name) is not None
-    # The end is what counts, so a TTL that is given afterwards may have passed already.
+    # The TTL counts from the end, so a TTL that is set later may have expired already.
     api.patch(RFTJOBS, run.name, {"spec": {"ttlSecondsAfterFinished": 1}})
     wait_until("the Job is gone", lambda: api.find(JOBS, run.child_name) is None)
     for name in (run.child_name, f"{run.child_name}-ca"):
@@ -326,7 +333,7 @@ def test_a_passed_ttl_removes_the_children_and_applying_again_trains_nothing(
     spec = api.get(RFTJOBS, run.name)["spec"]
     body = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": f"{run.name}-2"}, "spec": spec}
     other = Run(api, api.create(RFTJOBS, body))
-    other.child()  # so everything that came before it was looked at
+    other.child()  # so the operator has processed everything before it
     api.delete(RFTJOBS, other.name)
     assert api.find(JOBS, run.child_name) is None
     assert (run.status["phase"], run.status["completionTime"]) == ("Failed", ended)

@@ -1,4 +1,4 @@
-"""What the operator keeps current beside its jobs: certificates, what trainers trust, and claims."""
+"""Objects that the operator keeps up to date: certificates, the CA's ConfigMaps, and claims."""
 
 from collections.abc import Callable, Iterator
 
@@ -13,13 +13,13 @@ SECRETS = "api/v1/namespaces/{}/secrets"
 Submit = Callable[..., Run]
 
 
-def test_a_claim_is_made_from_its_template(submit: Submit, api: Api) -> None:
+def test_a_claim_is_created_from_its_template(submit: Submit, api: Api) -> None:
     run = submit(storage={"claimTemplate": {"size": "1Gi"}})
     claim = wait_until("the claim", lambda: api.find(CLAIMS, run.child_name))
     assert claim["spec"]["resources"]["requests"] == {"storage": "1Gi"}
 
 
-def test_what_a_trainer_trusts_is_put_right(submit: Submit, api: Api) -> None:
+def test_a_changed_ca_configmap_is_corrected(submit: Submit, api: Api) -> None:
     run = submit()
     name = f"{run.child_name}-ca"
     before = wait_until("the CA", lambda: api.find(CONFIG_MAPS, name))["data"]
@@ -29,7 +29,7 @@ def test_what_a_trainer_trusts_is_put_right(submit: Submit, api: Api) -> None:
 
 @pytest.fixture
 def renamed(operator: Operator) -> Iterator[Operator]:
-    """The operator, reached by one more name."""
+    """A running operator, restarted with one more DNS name."""
     operator.stop()
     operator.environment["RFT_TLS_NAMES"] = "ingest.example"
     operator.start()
@@ -37,7 +37,7 @@ def renamed(operator: Operator) -> Iterator[Operator]:
     operator.environment.clear()
 
 
-def test_a_new_name_gets_a_new_certificate_of_the_same_ca(
+def test_a_new_dns_name_gets_a_new_certificate_of_the_same_ca(
     submit: Submit, api: Api, request: pytest.FixtureRequest
 ) -> None:
     run = submit()
@@ -46,4 +46,4 @@ def test_a_new_name_gets_a_new_certificate_of_the_same_ca(
     operator: Operator = request.getfixturevalue("renamed")
     assert api.get(SECRETS, "rft-operator-ingest-tls")["data"] != before
     code = operator.push(trusted["ca.crt"], run.token(run.pod()), b"{}")
-    assert code == 400, "the trainer trusts the new certificate, and its report is read"
+    assert code == 400, "the trainer trusts the new certificate, and only the body is refused"

@@ -1,4 +1,4 @@
-"""A real API server judges as the models do, whatever it can see."""
+"""A real API server accepts and refuses the same manifests as the models, as far as its schema can check."""
 
 import copy
 from collections import Counter
@@ -28,7 +28,7 @@ def gate(api: Api) -> Gate:
 
 
 @pytest.mark.timeout(600)
-def test_the_api_server_agrees_with_the_models_on_all_it_can_see(gate: Gate, judged: Counter[str]) -> None:
+def test_the_api_server_agrees_with_the_models_on_all_it_can_check(gate: Gate, judged: Counter[str]) -> None:
     visible = [case for case in cases() if gate.can_judge(case)]
     judged[f"{gate.name}: cases of {len(cases())}"] += len(visible)
     disagreements = gate.disagreements(visible)
@@ -38,7 +38,7 @@ def test_the_api_server_agrees_with_the_models_on_all_it_can_see(gate: Gate, jud
 @pytest.mark.timeout(600)
 @settings(
     max_examples=42,  # of 50 specs
-    phases=(Phase.explicit, Phase.generate),  # a smaller batch would say no more, and takes minutes to find
+    phases=(Phase.explicit, Phase.generate),  # shrinking a failing batch would take minutes
     deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),
@@ -47,7 +47,7 @@ def test_the_api_server_agrees_with_the_models_on_all_it_can_see(gate: Gate, jud
 def test_the_api_server_agrees_with_the_crds_schema_on_random_specs(
     api: Api, judged: Counter[str], batch: list[dict[str, Any]]
 ) -> None:
-    """By the schema alone where the server has no CEL, else by the models with every rule across fields."""
+    """Without CEL only the schema is compared. With CEL also the rules across fields."""
     cel = has_cel(api)
     kept = [(each, stored(each, STORED_SCHEMA)) for each in batch]
     hidden = [has_whole_float(whole, STORED_SCHEMA) if cel else has_empty_text(whole) for _, whole in kept]
@@ -66,13 +66,13 @@ def test_the_api_server_agrees_with_the_crds_schema_on_random_specs(
 
 
 class Reconciler:
-    """The operator without a webhook: it judges what the API server has let in, by ``Accepted``."""
+    """The operator without a webhook as a gate: its verdict is the condition ``Accepted``."""
 
     def __init__(self, api: Api) -> None:
         self._api = api
 
     def judge(self, documents: Sequence[Object]) -> list[Verdict]:
-        """Create each, wait for its condition, and delete it again."""
+        """Create each manifest, wait for its condition, and delete it again."""
         named = [self._with_a_name(document, number) for number, document in enumerate(documents)]
         verdicts: dict[str, Verdict] = {}
         for document in named:
@@ -98,7 +98,7 @@ class Reconciler:
         return [verdicts[document["metadata"]["name"]] for document in named]
 
     def _with_a_name(self, document: Object, number: int) -> Object:
-        """Name it for itself, and let its pod fit no node."""
+        """Return the manifest with a unique name, and with a node selector that no node has."""
         own = copy.deepcopy(document)
         own["metadata"]["name"] = f"judged-{number}"
         own["spec"].setdefault("resources", {}).setdefault("nodeSelector", {"rft.dev/none": "here"})

@@ -1,6 +1,6 @@
-"""Readiness as helm and kubectl read it: helm waits by kstatus, so the conditions must be true to its rules.
+"""Readiness in helm and kubectl: helm waits by kstatus, so the conditions must follow kstatus's rules.
 
-The phase Queued needs a server that knows suspended Jobs; its conditions are those of Pending.
+The phase Queued needs a server that supports suspended Jobs. Its conditions are those of Pending.
 """
 
 import json
@@ -20,7 +20,7 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.cluster
 TIMEOUT = "60s"
 STILL_SECONDS = 2.0
-"""Seconds of waiting to see that Helm still waits; its watch gets a change much sooner."""
+"""Seconds after which helm must still wait. Its watch delivers a change much sooner."""
 
 
 class Release:
@@ -37,7 +37,7 @@ class Release:
         self._process: subprocess.Popen[str] | None = None
 
     def apply(self, **spec: object) -> None:
-        """Install or upgrade with these fields changed, and wait in the background."""
+        """Start an install or upgrade with these fields changed. It waits in the background."""
         self.manifest["spec"].update(spec)
         (self._chart / "templates" / "job.yaml").write_text(json.dumps(self.manifest))
         program = [tool("helm"), "upgrade", "--install", self.name, str(self._chart), *self._options]
@@ -48,7 +48,7 @@ class Release:
 
     @property
     def run(self) -> Run:
-        """The RFTJob, once it is there."""
+        """Wait for the RFTJob and return it."""
         return Run(self.api, wait_until("helm makes it", lambda: self.api.find(RFTJOBS, self.name)))
 
     def waits(self) -> bool:
@@ -58,13 +58,13 @@ class Release:
         return self._process.poll() is None
 
     def ends(self) -> tuple[int, str]:
-        """Return helm's exit status and what it said, once it has ended."""
+        """Wait until helm ends. Return its exit status and its output."""
         assert self._process is not None
         said, _ = self._process.communicate(timeout=90)
         return self._process.returncode, said
 
     def remove(self) -> None:
-        """Uninstall it."""
+        """Uninstall the release."""
         self._kill()
         subprocess.run([tool("helm"), "uninstall", self.name, *self._options], check=False)
 
@@ -88,28 +88,28 @@ def test_helm_waits_until_the_trainer_reports(release: Release, api: Api, operat
     operator.stop()
     release.apply()
     run = release.run
-    assert release.waits(), "nobody has looked at the job"
+    assert release.waits(), "the operator has not seen the job yet"
     operator.start()
     run.wait_for_phase("Pending")
     pod = run.pod()
-    assert release.waits(), "its pod waits"
+    assert release.waits(), "its pod is pending"
     run.start_pod(pod)
     run.wait_for_phase("Starting")
-    assert release.waits(), "the trainer prepares"
+    assert release.waits(), "the trainer has not reported yet"
     ca = api.get(CONFIG_MAPS, f"{run.child_name}-ca")["data"]["ca.crt"]
     assert operator.push(ca, run.token(pod), body(pod, 1)) == 200
     assert release.ends()[0] == 0
     assert run.status["phase"] == "Running"
 
 
-def test_helm_tells_why_a_job_cannot_start(release: Release) -> None:
+def test_helm_reports_why_a_job_cannot_start(release: Release) -> None:
     release.apply(model={"name": "org/secret"})
     code, said = release.ends()
     assert code != 0
     assert "spec.model.parameters" in said
 
 
-def test_helm_tells_why_a_run_failed(release: Release) -> None:
+def test_helm_reports_why_a_run_failed(release: Release) -> None:
     release.apply()
     pod = release.run.pod()
     ending = Ending(exit_code=11, reason="DataError", message="train.jsonl line 7: the row has no messages")
@@ -119,7 +119,7 @@ def test_helm_tells_why_a_run_failed(release: Release) -> None:
     assert "line 7" in said
 
 
-def test_a_job_that_is_suspended_or_cancelled_is_as_it_was_asked_to_be(release: Release) -> None:
+def test_helm_takes_a_suspended_or_cancelled_job_as_ready(release: Release) -> None:
     for field, phase in (("suspend", "Suspended"), ("cancel", "Cancelled")):
         release.apply(**{field: True})
         code, said = release.ends()

@@ -1,6 +1,6 @@
-"""GPUs on a real scheduler: what is chosen, where the pod lands, and what is said when it lands nowhere.
+"""GPU jobs on a real scheduler: the planned GPU, the node of the pod, and messages if no node fits.
 
-Run with ``-s`` to read what the conditions say.
+Run with ``-s`` to read the messages of the conditions.
 """
 
 import re
@@ -20,7 +20,7 @@ Submit = Callable[..., Run]
 H100, L40S = "NVIDIA-H100-80GB-HBM3", "NVIDIA-L40S"
 WITHIN_SECONDS = 30.0
 SMALL = {"cpu": "100m", "memory": "64Mi"}
-"""The GPUs are the matter here: the rest must not keep a pod off a small machine."""
+"""Small requests for CPU and memory, so that only the GPUs decide the placement."""
 ANYWHERE: dict[str, Any] = {"storage": {"ephemeral": {}}, "resources": SMALL}
 LARGE: dict[str, Any] = {
     **ANYWHERE,
@@ -28,12 +28,12 @@ LARGE: dict[str, Any] = {
     "training": {"maxContextLength": 32768, "loraRank": 32},
     "sampling": {"numRollouts": 8},
 }
-"""By the plan for 80 GB it needs four GPUs."""
+"""A job that needs four GPUs by the plan for 80 GB."""
 
 
 @pytest.fixture
 def offering(api: Api, operator: Operator) -> Iterator[Callable[..., None]]:
-    """Return what lets the node offer GPUs; the operator is started again, so that it looks at once."""
+    """Return a function that advertises GPUs on a node, and restarts the operator to read it at once."""
     entered: list[Any] = []
 
     def offer(count: int, product: str | None = None) -> None:
@@ -54,10 +54,10 @@ def events(api: Api, run: Run) -> list[Object]:
 
 
 def unschedulable(run: Run) -> Object:
-    """Return the condition once no node takes the pod, and say how long that took."""
+    """Wait until the pod is reported as unschedulable. Print the time; return the condition."""
     started = time.monotonic()
     ready = wait_until(
-        "it says why no node takes it",
+        "the status says why no node fits",
         lambda: found if (found := run.condition("Ready")).get("reason") == "Unschedulable" else None,
         WITHIN_SECONDS,
     )
@@ -66,7 +66,7 @@ def unschedulable(run: Run) -> Object:
 
 
 def scheduled(run: Run) -> Object:
-    """Return the pod's spec once a node takes it."""
+    """Wait until the pod is scheduled, and return its spec."""
     pod = wait_until("a node takes the pod", lambda: _placed(run), WITHIN_SECONDS)
     return dict(pod["spec"])
 
@@ -75,7 +75,7 @@ def _placed(run: Run) -> Object | None:
     return next((pod for pod in run.pods() if pod["spec"].get("nodeName")), None)
 
 
-def test_a_job_that_needs_one_gpu_is_placed_by_the_extended_resource(
+def test_a_job_that_needs_one_gpu_is_scheduled_by_its_extended_resource(
     submit: Submit, offering: Callable[..., None]
 ) -> None:
     offering(2)
@@ -87,7 +87,7 @@ def test_a_job_that_needs_one_gpu_is_placed_by_the_extended_resource(
     assert plan["notes"][0] == "for nvidia-h100-80gb: no node that the job may use says its kind"
 
 
-def test_a_job_that_needs_four_says_what_would_fit_on_two_and_that_fits(
+def test_a_job_that_needs_four_gpus_names_a_change_that_fits_on_two(
     submit: Submit, offering: Callable[..., None], api: Api
 ) -> None:
     offering(2, H100)
@@ -97,8 +97,8 @@ def test_a_job_that_needs_four_says_what_would_fit_on_two_and_that_fits(
     assert ready["status"] == "False"
     assert "The pod needs 4 nvidia.com/gpu, 0.1 CPU" in ready["message"]
     assert "has 2 nvidia.com/gpu" in ready["message"]
-    assert "Insufficient nvidia.com/gpu" in ready["message"], "the scheduler's own words stay"
-    wait_until("an Event says it too", lambda: _told(api, run, "Unschedulable"))
+    assert "Insufficient nvidia.com/gpu" in ready["message"], "the scheduler's own message is included"
+    wait_until("an Event says it too", lambda: _warning(api, run, "Unschedulable"))
     named = re.search(r"It fits with spec\.training\.maxContextLength: (\d+)", ready["message"])
     assert named is not None, ready["message"]
     api.delete(RFTJOBS, run.name)
@@ -108,22 +108,22 @@ def test_a_job_that_needs_four_says_what_would_fit_on_two_and_that_fits(
     assert int(limits[GPU]) <= 2
 
 
-def _told(api: Api, run: Run, reason: str) -> Object | None:
+def _warning(api: Api, run: Run, reason: str) -> Object | None:
     found = [event for event in events(api, run) if event["reason"] == reason]
     return found[0] if found and found[0]["type"] == "Warning" else None
 
 
-def test_an_override_is_obeyed_warned_about_and_can_be_taken_back(
+def test_a_gpu_number_in_the_spec_is_used_with_a_warning_and_can_be_changed(
     submit: Submit, offering: Callable[..., None], api: Api
 ) -> None:
     offering(2, H100)
-    # A run that is suspended needs a folder that outlives its pod.
+    # A suspended run needs a folder that remains when its pod is deleted.
     kept = {"claimTemplate": {"size": "1Gi", "retain": False}}
     run = submit(storage=kept, resources={**SMALL, "gpus": 4})
     message = unschedulable(run)["message"]
     assert "The pod needs 4 nvidia.com/gpu" in message
     assert "It fits with spec.resources.gpus: 1" in message
-    warned = wait_until("it is warned about", lambda: _told(api, run, "PlanOverridden"))
+    warned = wait_until("the override is warned about", lambda: _warning(api, run, "PlanOverridden"))
     print(warned["message"])
     assert warned["message"] == "spec.resources.gpus: 4 is obeyed; the plan for nvidia-h100-80gb needs 1"
     assert len([e for e in events(api, run) if e["reason"] == "PlanOverridden"]) == 1
@@ -134,24 +134,26 @@ def test_an_override_is_obeyed_warned_about_and_can_be_taken_back(
     assert scheduled(run)["containers"][0]["resources"]["limits"][GPU] == "1"
 
 
-def test_cpus_that_lack_are_named_with_what_the_largest_node_has(submit: Submit) -> None:
+def test_too_many_cpus_are_reported_with_those_of_the_largest_node(submit: Submit) -> None:
     run = submit(resources={"accelerator": {"name": "cpu"}, "cpu": "64"})
     message = unschedulable(run)["message"]
     assert "The pod needs 64 CPU" in message
     assert re.search(r"It fits with spec\.resources\.cpu: \d+m? ", message), message
 
 
-def test_the_nodes_label_decides_the_accelerator(submit: Submit, offering: Callable[..., None]) -> None:
+def test_the_accelerator_is_chosen_by_the_nodes_label(submit: Submit, offering: Callable[..., None]) -> None:
     offering(2, L40S)
     run = submit(**ANYWHERE)
     spec = scheduled(run)
     plan = run.status["plan"]
     print(f"\n{plan['notes'][0]}; {plan['gpus']} of {plan['gpuMemory']}")
     assert plan["accelerator"] == "nvidia-l40s-48gb"
-    assert PRODUCT not in spec.get("nodeSelector", {}), "there is no other kind to keep it off"
+    assert PRODUCT not in spec.get("nodeSelector", {}), (
+        "all GPU nodes are of one kind, so no selector is needed"
+    )
 
 
-def test_with_several_kinds_the_pod_is_bound_to_the_one_it_was_planned_for(
+def test_with_several_kinds_of_gpu_the_pod_selects_the_planned_one(
     submit: Submit, offering: Callable[..., None], api: Api
 ) -> None:
     with fake_node(api, "rft-fake-h200", "NVIDIA-H200", 8):
@@ -163,6 +165,6 @@ def test_with_several_kinds_the_pod_is_bound_to_the_one_it_was_planned_for(
         assert spec["nodeName"] != "rft-fake-h200"
 
 
-def test_a_job_that_no_node_may_take_says_that(submit: Submit) -> None:
+def test_a_job_without_a_usable_node_is_reported(submit: Submit) -> None:
     run = submit()
     assert "no ready node with the labels of its node selector" in unschedulable(run)["message"]

@@ -1,4 +1,4 @@
-"""rft submit against a real API server."""
+"""Tests rft submit with a real API server."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,14 +17,14 @@ Submit = Callable[..., Result]
 
 @pytest.fixture
 def job(api: Api, manifest: Callable[..., Object]) -> Object:
-    """A job with its rows, which are deleted after the test by their namespace."""
+    """A job and its rows. The rows are deleted together with the namespace."""
     return manifest(suspend=True)
 
 
 @pytest.fixture
 def submit(api: Api, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch) -> Submit:
-    """Run the command in the namespace of the tests."""
-    # The client reads KUBECONFIG when it is imported.
+    """Run the command in the tests' namespace."""
+    # The Kubernetes client reads KUBECONFIG at its import.
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(kubeconfig))
 
     def run(*objects: Object, options: tuple[str, ...] = ()) -> Result:
@@ -34,7 +34,7 @@ def submit(api: Api, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch) -> Submi
     return run
 
 
-def test_all_of_a_file_is_applied_and_a_second_time_changes_nothing(
+def test_all_objects_of_a_file_are_applied_and_a_repetition_changes_nothing(
     api: Api, submit: Submit, job: Object
 ) -> None:
     name = job["metadata"]["name"]
@@ -55,7 +55,7 @@ def test_all_of_a_file_is_applied_and_a_second_time_changes_nothing(
     assert api.get(RFTJOBS, name)["spec"]["training"]["seed"] == 7
 
 
-def test_what_another_manager_has_set_is_kept_unless_forced(api: Api, submit: Submit, job: Object) -> None:
+def test_fields_of_another_manager_are_kept_unless_forced(api: Api, submit: Submit, job: Object) -> None:
     name = job["metadata"]["name"]
     assert submit(job).exit_code == 0
     api.patch(RFTJOBS, name, {"spec": {"training": {"seed": 3}}})
@@ -68,14 +68,14 @@ def test_what_another_manager_has_set_is_kept_unless_forced(api: Api, submit: Su
     assert api.get(RFTJOBS, name)["spec"]["training"]["seed"] == 4
 
 
-def test_a_kind_that_the_cluster_does_not_know_is_named(submit: Submit, job: Object) -> None:
+def test_a_kind_unknown_to_the_cluster_is_named_in_the_error(submit: Submit, job: Object) -> None:
     other: Object = {"apiVersion": "none.dev/v1", "kind": "Thing", "metadata": {"name": "a"}}
     result = submit(other, job)
     assert result.exit_code == 1
     assert "the cluster knows no kind Thing of none.dev/v1" in result.stderr
 
 
-def test_it_can_be_watched_to_its_end(
+def test_a_submitted_job_can_be_watched_until_its_end(
     api: Api, submit: Submit, manifest: Callable[..., Object], operator: object
 ) -> None:
     cancelled = manifest(cancel=True)

@@ -1,4 +1,4 @@
-"""The webhook on this machine, called by a real API server: refusals, warnings, and what if it is down."""
+"""The webhook on this machine, called by a real API server: refusals, warnings, and its failure."""
 
 import base64
 import json
@@ -35,16 +35,16 @@ SECRET = "webhook-tls"
 SELECTED = {"rft.dev/test": "webhook"}
 DENIED = 'admission webhook "rftjobs.rft.dev" denied the request: '
 WITHOUT_STORAGE: Object = {"storage": {}}
-"""A spec that breaks a rule about several fields, which the schema cannot check."""
+"""A spec that breaks a rule across fields, which the schema cannot check."""
 
 
 class Answer:
-    """What the API server says to a user: status, body, and the texts of its warnings."""
+    """The API server's response to a user: status, body, and the texts of its warnings."""
 
     def __init__(self, answer: urllib3.BaseHTTPResponse) -> None:
         self.status = answer.status
         self.body: Object = json.loads(answer.data)
-        # One header a warning: code, agent, and a quoted string in UTF-8.
+        # Each warning is a header: code, agent, and a quoted string in UTF-8.
         lines = [line.encode("latin-1").decode() for line in answer.headers.getlist("Warning")]
         assert all(line.startswith('299 - "') for line in lines)
         self.warnings = [re.sub(r"\\(.)", r"\1", line[len('299 - "') : -1]) for line in lines]
@@ -55,7 +55,7 @@ class Answer:
 
 
 class Webhook:
-    """A webhook process of this checkout, registered for the namespace of the tests."""
+    """A webhook process from this checkout, registered for the tests' namespace."""
 
     def __init__(self, api: Api, kubeconfig: Path, host: str, log: Path) -> None:
         self._kubeconfig = kubeconfig
@@ -67,7 +67,7 @@ class Webhook:
         self.port, self._health = free_ports(2)
 
     def start(self) -> None:
-        """Start it and wait until the API server asks it."""
+        """Start the webhook and wait until the API server calls it."""
         environment = {
             **os.environ,
             "PYTHONPATH": str(ROOT / "operator"),
@@ -85,21 +85,21 @@ class Webhook:
             self._process = subprocess.Popen(program, env=environment, stdout=log, stderr=log)
 
     def stop(self) -> None:
-        """Stop it as Kubernetes does."""
+        """Stop the webhook with SIGTERM, as Kubernetes does."""
         if self._process is not None:
             self._process.terminate()
             assert self._process.wait(20) == 0, self.log.read_text()[-4000:]
             self._process = None
 
     def is_asked(self) -> bool:
-        """Return whether the API server asks it; a dry run leaves nothing behind."""
+        """Return whether the API server calls the webhook. It uses a dry run, which stores nothing."""
         assert self._process is None or self._process.poll() is None, self.log.read_text()[-4000:]
         probe = job()
         self.send("POST", f"{RFTJOBS}?dryRun=All", probe)
         return probe["metadata"]["name"] in self.log.read_text()
 
     def send(self, method: str, path: str, body: Object) -> Answer:
-        """Send a request as the administrator, and keep what the client would print."""
+        """Send a request as an administrator. Return what a client would print."""
         cluster: Any = self.api._cluster
         patch = "application/merge-patch+json"
         headers = {"Content-Type": patch if method == "PATCH" else "application/json"}
@@ -111,7 +111,7 @@ class Webhook:
         )
 
     def create(self, **spec: Any) -> Answer:
-        """Create a job of this spec."""
+        """Create a job with this spec."""
         return self.send("POST", RFTJOBS, job(**spec))
 
     def edit(self, name: str, patch: Object) -> Answer:
@@ -119,7 +119,7 @@ class Webhook:
         return self.send("PATCH", f"{RFTJOBS}/{name}", patch)
 
     def configuration(self) -> Object:
-        """The ValidatingWebhookConfiguration of the chart, but with an address in place of a Service."""
+        """The chart's ValidatingWebhookConfiguration, with a URL instead of a Service."""
         webhook = {
             "name": "rftjobs.rft.dev",
             "admissionReviewVersions": ["v1"],
@@ -147,19 +147,19 @@ class Webhook:
         }
 
     def select(self, *, selected: bool) -> None:
-        """Let the API server ask about the namespace of the tests, or not."""
+        """Turn the webhook on or off for the tests' namespace, by the label that its selector needs."""
         labels = {key: value if selected else None for key, value in SELECTED.items()}
         self.api.call("PATCH", "api/v1/namespaces/{}", {"metadata": {"labels": labels}})
 
     def trusted(self) -> str | None:
-        """The CA that the API server was told."""
+        """Return the ``caBundle`` in the configuration."""
         (webhook,) = self.api.get(CONFIGURATIONS, self.name)["webhooks"]
         bundle = webhook["clientConfig"].get("caBundle")
         return base64.b64decode(bundle).decode() if bundle else None
 
 
 def job(**spec: Any) -> Object:
-    """A job that the operator under test would not start: its node does not exist."""
+    """Return a job that the tested operator cannot start, because no node matches its selector."""
     made = small(
         **{"resources": {"accelerator": {"name": "cpu"}, "nodeSelector": {"rft.dev/none": "x"}}, **spec}
     )
@@ -168,7 +168,7 @@ def job(**spec: Any) -> Object:
 
 
 def _own_address(server: str, described: dict[str, str]) -> str:
-    """The address of this machine as the API server's machine sees it."""
+    """Return this machine's address as the API server's machine reaches it."""
     named = os.environ.get("RFT_TEST_WEBHOOK_HOST") or described.get("host_address")
     if named:
         return named
@@ -186,7 +186,7 @@ def _own_address(server: str, described: dict[str, str]) -> str:
 def webhook(
     api: Api, kubeconfig: Path, described: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Webhook]:
-    """The webhook, running and asked by the API server."""
+    """A running webhook that the API server calls."""
     cluster: Any = api._cluster
     host = _own_address(cluster._configuration.host, described)
     webhook = Webhook(api, kubeconfig, host, tmp_path_factory.mktemp("webhook") / "log")
@@ -203,14 +203,14 @@ def webhook(
 
 @pytest.fixture
 def without_cel(api: Api) -> None:
-    """Skip where the schema has rules across fields: they speak before the webhook is asked."""
+    """Skip the test if the CRD has CEL rules: the API server checks these before it calls the webhook."""
     if has_cel(api):
         pytest.skip("this server judges by CEL before it asks the webhook; that of `make test-old` does not")
 
 
 @pytest.fixture
 def stored(webhook: Webhook) -> Iterator[Callable[..., str]]:
-    """Store a job past the webhook; return its name. It is deleted after the test."""
+    """Return a function that creates a job without the webhook and returns its name."""
     made: list[str] = []
 
     def store(**spec: Any) -> str:
@@ -238,15 +238,17 @@ def test_a_valid_job_is_created(webhook: Webhook) -> None:
 @pytest.mark.parametrize(
     "broken", [pytest.param(v, id=f"{rule}-{v.path}") for rule, vs in VIOLATIONS.items() for v in vs]
 )
-def test_every_rule_across_fields_is_refused_at_admission(webhook: Webhook, broken: Violation) -> None:
+def test_a_spec_that_breaks_a_rule_across_fields_is_refused_at_admission(
+    webhook: Webhook, broken: Violation
+) -> None:
     answer = webhook.create(**broken.spec)
     assert answer.status == 422
-    # The schema may be first to say it, in its own words.
+    # The schema may refuse it first, with its own message.
     assert broken.path in answer.message or not answer.message.startswith(DENIED)
 
 
 @pytest.mark.usefixtures("without_cel")
-def test_with_it_the_api_server_agrees_with_the_models_on_every_rule_across_fields(
+def test_the_api_server_with_the_webhook_agrees_with_the_models_on_every_rule(
     webhook: Webhook, judged: "Counter[str]"
 ) -> None:
     gate = api_server(webhook.api, name="API server with the webhook", evaluates=ALL_RULES)
@@ -257,7 +259,7 @@ def test_with_it_the_api_server_agrees_with_the_models_on_every_rule_across_fiel
 
 
 @pytest.mark.usefixtures("without_cel")
-def test_all_problems_come_at_once_with_their_fields(webhook: Webhook) -> None:
+def test_all_problems_are_reported_together_with_their_fields(webhook: Webhook) -> None:
     spec = {**WITHOUT_STORAGE, "graders": [{"name": "right"}], "training": {"batchSizeTokens": 2048}}
     problems = check(job(**spec)).problems
     assert len(problems) == 3
@@ -280,7 +282,7 @@ def test_advice_is_printed_as_warnings(webhook: Webhook) -> None:
 
 
 @pytest.mark.usefixtures("without_cel")
-def test_a_stored_problem_warns_on_other_edits_and_never_locks(
+def test_an_old_problem_of_a_stored_job_is_a_warning_and_blocks_no_other_edit(
     webhook: Webhook, stored: Callable[..., str]
 ) -> None:
     name = stored(**WITHOUT_STORAGE)
@@ -296,7 +298,7 @@ def test_a_stored_problem_warns_on_other_edits_and_never_locks(
 
 
 @pytest.mark.usefixtures("without_cel")
-def test_a_job_that_is_being_deleted_passes_whatever_its_spec(
+def test_any_update_of_a_job_that_is_being_deleted_is_allowed(
     webhook: Webhook, stored: Callable[..., str]
 ) -> None:
     name = stored()
@@ -307,7 +309,7 @@ def test_a_job_that_is_being_deleted_passes_whatever_its_spec(
     wait_until("it is gone", lambda: webhook.api.find(RFTJOBS, name) is None)
 
 
-def test_after_the_start_what_is_trained_stays(webhook: Webhook, stored: Callable[..., str]) -> None:
+def test_training_fields_cannot_change_after_the_start(webhook: Webhook, stored: Callable[..., str]) -> None:
     name = stored()
     status = {"status": {"startTime": "2026-11-22T18:00:00Z", "phase": "Running"}}
     webhook.api.patch(RFTJOBS, f"{name}/status", status)
@@ -317,16 +319,16 @@ def test_after_the_start_what_is_trained_stays(webhook: Webhook, stored: Callabl
     assert webhook.edit(name, {"spec": {"cancel": True}}).status == 200
 
 
-def test_a_ca_that_someone_took_away_is_told_again(webhook: Webhook) -> None:
+def test_a_removed_ca_bundle_is_set_again(webhook: Webhook) -> None:
     before = webhook.trusted()
     assert before is not None
     assert "BEGIN CERTIFICATE" in before
     webhook.api.patch(CONFIGURATIONS, webhook.name, {"webhooks": webhook.configuration()["webhooks"]})
-    wait_until("the CA is told again", lambda: webhook.trusted() == before)
+    wait_until("the caBundle is set again", lambda: webhook.trusted() == before)
     wait_until("the API server asks the webhook again", webhook.is_asked)
 
 
-def test_a_webhook_that_is_down_stops_nobody_and_comes_back_with_the_same_ca(webhook: Webhook) -> None:
+def test_a_stopped_webhook_blocks_nobody_and_restarts_with_the_same_ca(webhook: Webhook) -> None:
     ca = webhook.trusted()
     secret = webhook.api.get(SECRETS, SECRET)["metadata"]["uid"]
     webhook.stop()
@@ -341,7 +343,7 @@ def test_a_webhook_that_is_down_stops_nobody_and_comes_back_with_the_same_ca(web
     assert webhook.api.get(SECRETS, SECRET)["metadata"]["uid"] == secret
 
 
-def test_what_is_logged_of_a_review_is_json_without_the_spec(webhook: Webhook) -> None:
+def test_the_log_of_a_review_is_json_and_does_not_contain_the_spec(webhook: Webhook) -> None:
     made = job(model={"name": "org/not-for-the-log"})
     assert webhook.send("POST", f"{RFTJOBS}?dryRun=All", made).status == 201
     said = [json.loads(line) for line in webhook.log.read_text().splitlines()]

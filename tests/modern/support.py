@@ -37,7 +37,7 @@ def patch(server: Server, name: str, body: Object, subresource: str = "") -> htt
 
 
 def started(server: Server, phase: str = "Running", **spec: Any) -> str:
-    """Create an RFTJob with a status that says that it started; return its name."""
+    """Create an RFTJob, set a status that says it has started, and return its name."""
     answer = create(server, named(**spec))
     assert answer.status_code == 201, answer.text
     name = str(answer.json()["metadata"]["name"])

@@ -33,7 +33,7 @@ def test_the_crd_is_accepted_without_a_warning(installed: httpx.Response) -> Non
 
 
 @pytest.mark.parametrize(("text", "broken"), TEXTS)
-def test_each_rule_is_refused_with_its_message(
+def test_a_spec_that_breaks_a_rule_is_refused_with_the_rules_message(
     server: Server, installed: httpx.Response, text: Cel, broken: Violation
 ) -> None:
     answer = create(server, named(**broken.spec))
@@ -61,15 +61,13 @@ VALID: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("spec", VALID)
-def test_what_is_valid_is_accepted(server: Server, installed: httpx.Response, spec: dict[str, Any]) -> None:
+def test_a_valid_spec_is_accepted(server: Server, installed: httpx.Response, spec: dict[str, Any]) -> None:
     answer = create(server, named(**spec))
     assert answer.status_code == 201, answer.text
     assert "warning" not in answer.headers
 
 
-def test_a_grader_name_that_stands_twice_is_refused_by_the_schema(
-    server: Server, installed: httpx.Response
-) -> None:
+def test_a_duplicate_grader_name_is_refused_by_the_schema(server: Server, installed: httpx.Response) -> None:
     (broken,) = VIOLATIONS["grader_names_are_unique"]
     answer = create(server, named(**broken.spec))
     assert answer.status_code == 422
@@ -92,7 +90,7 @@ LATE: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("field", LATE)
-def test_the_spec_is_frozen_once_the_run_started(
+def test_immutable_fields_cannot_change_after_the_start(
     server: Server, installed: httpx.Response, field: str
 ) -> None:
     name = started(server)
@@ -102,7 +100,9 @@ def test_the_spec_is_frozen_once_the_run_started(
 
 
 @pytest.mark.parametrize("field", LATE)
-def test_the_spec_may_change_before_the_start(server: Server, installed: httpx.Response, field: str) -> None:
+def test_immutable_fields_may_change_before_the_start(
+    server: Server, installed: httpx.Response, field: str
+) -> None:
     name = create(server, named()).json()["metadata"]["name"]
     answer = patch(server, name, {"spec": {field: LATE[field]}})
     assert answer.status_code == 200, answer.text
@@ -112,7 +112,7 @@ def test_the_spec_may_change_before_the_start(server: Server, installed: httpx.R
     "change",
     [{"stop": {"maxSteps": 3}}, {"cancel": True}, {"ttlSecondsAfterFinished": 60}, {"suspend": True}],
 )
-def test_what_steers_a_run_may_change_while_it_goes_on(
+def test_fields_that_control_a_run_may_change_while_it_runs(
     server: Server, installed: httpx.Response, change: dict[str, Any]
 ) -> None:
     answer = patch(server, started(server, storage=CLAIM), {"spec": change})
@@ -127,14 +127,14 @@ PLACEMENT = [
 
 
 @pytest.mark.parametrize("change", PLACEMENT)
-def test_placement_may_change_only_while_nothing_runs(
+def test_resources_and_template_may_change_only_while_no_pod_runs(
     server: Server, installed: httpx.Response, change: Object
 ) -> None:
     name = started(server, storage=CLAIM, template={"image": "trainer:1"})
     refused = patch(server, name, {"spec": change})
     assert refused.status_code == 422, refused.text
     assert f"spec.{next(iter(change))} {ONLY_SUSPENDED}" in message(refused)
-    # The pod may still run until the operator sets the phase Suspended.
+    # The pod may still run until the operator sets the phase to Suspended.
     assert patch(server, name, {"spec": {"suspend": True}}).status_code == 200
     assert patch(server, name, {"spec": change}).status_code == 422
     assert patch(server, name, {"status": {"phase": "Suspended"}}, "/status").status_code == 200
@@ -142,9 +142,7 @@ def test_placement_may_change_only_while_nothing_runs(
     assert together.status_code == 200, together.text
 
 
-def test_the_operator_may_write_the_status_of_a_run_that_goes_on(
-    server: Server, installed: httpx.Response
-) -> None:
+def test_the_status_of_a_started_run_can_be_written(server: Server, installed: httpx.Response) -> None:
     name = started(server)
     answer = patch(
         server, name, {"status": {"phase": "Succeeded", "completionTime": "2026-11-22T19:00:00Z"}}, "/status"
@@ -156,7 +154,7 @@ def longest(prefix: str, count: int, **fields: Any) -> list[Object]:
     return [{"name": f"{prefix}-{i}".ljust(50, "x"), **fields} for i in range(count)]
 
 
-def test_a_spec_with_all_lists_at_their_longest_stays_within_the_cost_budget(
+def test_a_spec_with_lists_of_maximum_length_stays_within_the_cel_cost_budget(
     server: Server, installed: httpx.Response
 ) -> None:
     code = "def grade(completion, row):\n    return 1.0\n" + "#" * 4000

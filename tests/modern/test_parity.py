@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.modern, pytest.mark.timeout(300, func_only=True)]
 
 
 class DefaultNamespace:
-    """The server, with the interface that the parity tests use."""
+    """The server, with the methods that the parity tests call."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -40,7 +40,7 @@ def gate(server: Server, installed: httpx.Response) -> Gate:
     )
 
 
-def test_it_agrees_with_the_models_on_all_it_can_see(gate: Gate, judged: "Counter[str]") -> None:
+def test_the_server_agrees_with_the_models_on_all_it_can_check(gate: Gate, judged: "Counter[str]") -> None:
     visible = [case for case in cases() if gate.can_judge(case)]
     judged[f"{gate.name}: cases of {len(cases())}"] += len(visible)
     disagreements = gate.disagreements(visible)

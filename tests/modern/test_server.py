@@ -1,4 +1,4 @@
-"""The server and its etcd end with the process that started them."""
+"""The server and its etcd end together with the process that started them."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from tests.modern.server import Server
 pytestmark = [pytest.mark.modern, pytest.mark.timeout(90, func_only=True)]
 
 
-def test_nothing_outlives_a_killed_run(server: Server, tmp_path: Path) -> None:
+def test_a_killed_run_leaves_no_process(server: Server, tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "tests.modern", "run"],
         stdout=subprocess.PIPE,

@@ -1,7 +1,7 @@
-"""What an API server makes of an object before it stores it, without an API server.
+"""What an API server stores of an object, computed without an API server.
 
-After the steps of apiextensions-apiserver: prune what the structural schema does not know, drop nulls
-that have no default, fill in defaults, validate.
+It follows the steps of apiextensions-apiserver: prune fields that the structural schema does not have, drop
+nulls of fields without a default, fill in defaults, validate.
 """
 
 import copy
@@ -16,7 +16,7 @@ PRESERVE = "x-kubernetes-preserve-unknown-fields"
 
 
 def stored(document: dict[str, Any], schema: Schema) -> dict[str, Any]:
-    """Return the object as it would be validated and stored."""
+    """Return the object as the API server would validate and store it."""
     kept = copy.deepcopy(document)
     _prune(kept, schema, root=True)
     _drop_nulls(kept, schema)
@@ -25,7 +25,7 @@ def stored(document: dict[str, Any], schema: Schema) -> dict[str, Any]:
 
 
 def _child(schema: Schema, key: str) -> Schema | None:
-    """Return the schema of a field, ``None`` where there is none."""
+    """Return the schema of a field, ``None`` if there is none."""
     found = schema.get("properties", {}).get(key, schema.get("additionalProperties"))
     return found if isinstance(found, dict) else None
 
@@ -77,7 +77,7 @@ def _default(value: Any, schema: Schema) -> None:
 
 
 def complaints(document: dict[str, Any], schema: Schema) -> list[str]:
-    """Return what is wrong with an object, each with the path of its field."""
+    """Return the validation errors of an object, each with the path of its field."""
     found = _VALIDATOR(schema).iter_errors(stored(document, schema))
     return [f"{_path(error)}: {error.message}" for error in found]
 
@@ -85,7 +85,7 @@ def complaints(document: dict[str, Any], schema: Schema) -> list[str]:
 def _path(error: ValidationError) -> str:
     parts: list[int | str] = list(error.absolute_path)
     if error.validator == "required":
-        # The message begins with the name in quotes.
+        # The message begins with the quoted name of the field.
         parts.append(error.message.split("'")[1])
     text = ""
     for part in parts:
@@ -100,7 +100,7 @@ def _is_integer(_checker: Any, value: object) -> bool:
 
 
 def re2(pattern: str) -> re.Pattern[str]:
-    """Return a pattern that finds what Go's RE2 finds: ASCII classes, ``$`` at the very end only."""
+    """Return a Python pattern that matches like Go's RE2: ASCII classes, and ``$`` only at the very end."""
     if "$" in pattern[:-1] or re.search(r"\\[^.]", pattern):
         raise NotImplementedError(f"{pattern}: this translation knows $ at the end and \\. only")
     return re.compile(re.sub(r"\$$", r"\\Z", pattern), re.ASCII)

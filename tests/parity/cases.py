@@ -1,7 +1,7 @@
-"""One manifest for every bound of every field, derived from the models, and for every rule across fields.
+"""Cases for the parity tests: a manifest for every bound of every field, and for every rule across fields.
 
-A case changes one thing of a manifest that is valid otherwise. What it expects is read off the models'
-own annotations, never asked of a gate.
+A case changes one thing in an otherwise valid manifest. The expected result is derived from the annotations
+of the models, never from a gate.
 """
 
 import copy
@@ -24,14 +24,14 @@ from rft_api.sources import Dataset, Storage
 
 Object = dict[str, Any]
 Place = Callable[[Any], Object]
-"""Puts a value where it belongs, in a manifest that is valid otherwise."""
+"""Returns a valid manifest with a value at a certain place."""
 
 LARGEST = 2**63 - 1
 SMALLEST = -(2**63)
 
 
 class Sight(Enum):
-    """What a gate must see to judge a case."""
+    """Properties of a case that only some gates can check."""
 
     DOCUMENT = "more than the spec"
     UNKNOWN = "fields that are not in the schema"
@@ -44,40 +44,41 @@ class Sight(Enum):
 
 @dataclass(frozen=True)
 class Case:
-    """A manifest and what has to be said about it."""
+    """A manifest with the expected verdict."""
 
     name: str
     manifest: Object
     refused_at: str | None = None
-    """Path of the field that a refusal has to name; ``None``: the manifest is valid."""
+    """Path of the field that the refusal must name; ``None``: the manifest is valid."""
     takes: frozenset[Sight] = frozenset()
     rule: str = ""
-    """Name of the rule across fields that it breaks."""
+    """Name of the rule across fields that the manifest breaks."""
     or_at: str | None = None
-    """Another path that a refusal may name instead of ``refused_at``."""
+    """Another path that the refusal may name instead of ``refused_at``."""
     across_fields: bool = False
-    """Whether it breaks, or just keeps, a rule across fields."""
+    """Whether the case is about a rule across fields: the manifest breaks it, or is just within its limit."""
 
 
 class Value(NamedTuple):
-    """A value to try."""
+    """A value to test."""
 
     what: str
     value: Any
     below: str | None = None
-    """``None``: it is valid; else what the refused path has behind the field's, e.g. ``[0]``."""
+    """``None``: the value is valid. Otherwise the suffix of the refused path after the field's, e.g. ``[0]``.
+    """
     takes: frozenset[Sight] = frozenset()
 
 
 class Kind(NamedTuple):
-    """A field's type without its optionality, and its constraints."""
+    """The type of a field without ``None``, and its constraints."""
 
     type: Any
     limits: dict[str, Any]
 
 
 class _Absent:
-    """Stands for a field that is left out."""
+    """Marks a field that is left out."""
 
 
 ABSENT = _Absent()
@@ -89,13 +90,13 @@ ALTERNATIVES: dict[type[Model], tuple[str, ...]] = {
     Python: ("inline", "config_map"),
     ExtraVolume: ("persistent_volume_claim", "config_map"),
 }
-"""Of these fields exactly one is set; the first is, where a case does not say another."""
+"""Groups of fields of which exactly one is set. By default it is the first one."""
 
 ROOM: dict[type[Model], Object] = {
     Training: {"batchSizeTokens": LARGEST},
     Sampling: {"maxTokens": 16},
 }
-"""Values beside which every other field may take its whole range."""
+"""Values of other fields with which every field may take its whole range."""
 
 PATTERNS: dict[str, tuple[list[str], list[str]]] = {
     r"^[0-9]+(\.[0-9]+)?[MBT]$": (["7B", "0.5B", "135M", "1T"], ["7", "B", "7b", "7B\n", "٧B", " 7B", ".5B"]),
@@ -118,12 +119,12 @@ PATTERNS: dict[str, tuple[list[str], list[str]]] = {
         ],
     ),
 }
-"""Texts that match, and texts that do not, by pattern."""
+"""For each pattern: texts that match, and texts that do not match."""
 
 
 @cache
 def cases() -> tuple[Case, ...]:
-    """Return every case, those across fields last."""
+    """Return all cases. The cases about rules across fields come last."""
     return (*_metadata_cases(), *_spec_cases(), *_rule_cases())
 
 
@@ -133,11 +134,11 @@ def manifest(spec: Any) -> Object:
     return document if spec is ABSENT else {**document, "spec": copy.deepcopy(spec)}
 
 
-# Samples: what is valid.
+# Samples: valid objects.
 
 
 def sample(model: type[Model], given: Object | None = None) -> Object:
-    """Return a valid object: what is required, and what lets other fields take their whole range."""
+    """Return a valid object: required fields, and values that allow other fields their whole range."""
     given = given or {}
     filled = {**ROOM.get(model, {}), **_companions(model, given)}
     for name, info in model.model_fields.items():
@@ -148,7 +149,7 @@ def sample(model: type[Model], given: Object | None = None) -> Object:
     group = ALTERNATIVES.get(model, ())
     names = [alias(name, model.model_fields[name]) for name in group]
     if names and not any(given.get(name, ABSENT) is not ABSENT for name in names):
-        # Not the one that is left out.
+        # Do not set a field that the case leaves out.
         first = next(name for name in names if name not in given)
         field = group[names.index(first)]
         filled[first] = good(kind_of(model.model_fields[field]))
@@ -156,7 +157,7 @@ def sample(model: type[Model], given: Object | None = None) -> Object:
 
 
 def _companions(model: type[Model], given: Object) -> Object:
-    """Return what has to stand beside a value for a rule across fields to hold."""
+    """Return other fields that must be set with a value, because of a rule across fields."""
     if model is Scale:
         return {"max": 1.5e308} if "min" in given else {"min": -1.5e308}
     if model is Numeric and given.get("extract") == "marker":
@@ -196,11 +197,11 @@ def _kind(annotation: Any, metadata: list[Any]) -> Kind:
     return Kind(annotation, {**limits, **({"key": keys[0][0]} if keys and keys[0] else {})})  # type: ignore[index]
 
 
-# Values: the edges of a type.
+# Values: the limits of each type.
 
 
 def values(kind: Kind) -> Iterator[Value]:
-    """Yield valid values and invalid ones, a valid one first."""
+    """Yield valid and invalid values of a type, a valid one first."""
     origin, arguments = get_origin(kind.type), get_args(kind.type)
     if kind.type is int:
         yield from _int_values(kind.limits)
@@ -218,7 +219,7 @@ def values(kind: Kind) -> Iterator[Value]:
     elif origin is dict:
         yield from _dict_values(_kind(arguments[1], []))
     elif isinstance(kind.type, type) and issubclass(kind.type, Model):
-        yield Value("as it is", sample(kind.type))  # alone, for good() takes no more
+        yield Value("as it is", sample(kind.type))  # the only valid value, because good() uses the first one
         yield from _wrong("text", 3, True, [], [sample(kind.type)])
     else:
         raise NotImplementedError(f"no values for {kind.type}")
@@ -234,7 +235,7 @@ def _int_values(limits: dict[str, Any]) -> Iterator[Value]:
     if abs(low) < 2**53:
         yield Value("lowest, as a float", float(low), takes=frozenset({Sight.FLOAT}))
         yield Value("a fraction", low + 0.5, "")
-        # A float as far out as this is no whole number to an API server.
+        # The API server does not treat a larger float as a whole number.
     yield from (Value("just below", low - 1, ""), Value("just above", high + 1, ""))
     yield from (Value("beyond 64 bits", 2**63, ""), Value("1e30", 1e30, ""))
     yield from _wrong(str(max(low, 1)), True, [], {}, [low])
@@ -303,7 +304,7 @@ def _list_values(item: Kind, limits: dict[str, Any]) -> Iterator[Value]:
 
 
 def _different(item: Kind, count: int) -> list[Any]:
-    """Return valid items of different names."""
+    """Yield valid items with different names."""
     if isinstance(item.type, type) and issubclass(item.type, Model) and "name" in item.type.model_fields:
         return [sample(item.type, {"name": f"n{number}"}) for number in range(count)]
     return [good(item)] * count
@@ -326,7 +327,7 @@ def _dict_values(item: Kind) -> Iterator[Value]:
     yield from _wrong("text", 3, True, [], [{"a": "text"}])
 
 
-# Cases: one value in one place.
+# Cases: one value at one place.
 
 
 def _metadata_cases() -> Iterator[Case]:
@@ -347,7 +348,7 @@ def _spec_cases() -> Iterator[Case]:
 
 
 def _model_cases(model: type[Model], path: str, place: Place) -> Iterator[Case]:
-    """Yield the cases of every field of ``model``, whose object stands at ``path``."""
+    """Yield the cases of every field of ``model``, whose object is at ``path``."""
     unknown = place({**sample(model), "noSuchField": 1})
     yield Case(
         f"{path}: unknown field", unknown, f"{path}.noSuchField", frozenset({Sight.UNKNOWN})
@@ -377,7 +378,7 @@ def _field_cases(name: str, info: FieldInfo, path: str, place: Place) -> Iterato
 
 
 def _snake_case(name: str, field: str, path: str, spelled: Object, required: bool) -> Case:
-    """Return the case of a field under its Python name. Where it is pruned, a required one is missing."""
+    """Return the case of a field with its Python name. If it is pruned, a required field is missing."""
     holder = _find(spelled, path.rsplit(".", 1)[0])
     holder[name] = holder.pop(field)
     unknown = f"{path.rsplit('.', 1)[0]}.{name}"
@@ -387,7 +388,7 @@ def _snake_case(name: str, field: str, path: str, spelled: Object, required: boo
 
 
 def _find(document: Any, path: str) -> Any:
-    """Return what stands at ``spec.graders[0].numeric``."""
+    """Return the value at a path such as ``spec.graders[0].numeric``."""
     for part in path.replace("]", "").replace("[", ".").split("."):
         document = document[int(part) if isinstance(document, list) else part]
     return document
@@ -488,7 +489,7 @@ BROKEN: dict[str, list[tuple[str, Object, str]]] = {
         ("bfloat16", {"training": {"deterministic": True, "cpuDtype": "bfloat16"}}, "spec.training.cpuDtype"),
     ],
 }
-"""By rule: specs that break it and nothing else, with the field that is refused."""
+"""For each rule: specs that break only this rule, with the refused field."""
 
 KEPT: dict[str, list[tuple[str, Object]]] = {
     "dataset_has_one_source": [
@@ -532,7 +533,7 @@ KEPT: dict[str, list[tuple[str, Object]]] = {
         ("not said to be", {"training": {"cpuDtype": "bfloat16"}}),
     ],
 }
-"""By rule: specs that just keep it."""
+"""For each rule: specs that are just within its limit."""
 
 
 def _rule_cases() -> Iterator[Case]:

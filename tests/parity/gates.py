@@ -1,7 +1,7 @@
-"""The gates a manifest passes: each accepts it or says what is wrong with which field.
+"""Gates: programs that accept a manifest or refuse it with the name of a field.
 
-A gate sees less than the model where that is its nature: an API server without CEL sees no rules across
-fields, and none sees the fields that it prunes. What a gate can see, it must judge as the model does.
+Some gates can check less than the models. An API server without CEL checks no rules across fields, and no API
+server sees fields that it prunes. A gate must agree with the models on everything that it can check.
 """
 
 import json
@@ -31,13 +31,13 @@ from tests.parity.cases import Case, Sight, sample
 Object = dict[str, Any]
 ALL_RULES = frozenset(rule.name for rule in rules.RULES)
 LIST_MAP_RULES = frozenset({"grader_names_are_unique"})
-"""Rules that a structural schema enforces, because unique keys are part of lists of type map."""
+"""Rules that the structural schema enforces, because lists of type map must have unique keys."""
 _CLI_BATCH = 100
 _THREADS = 8
 
 
 class Verdict(NamedTuple):
-    """What a gate says."""
+    """The result of a gate for one manifest."""
 
     accepted: bool
     text: str
@@ -45,7 +45,7 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True)
 class Gate:
-    """Judges manifests."""
+    """A gate, with the cases that it can check."""
 
     name: str
     judge: Callable[[Sequence[Object]], list[Verdict]]
@@ -53,7 +53,7 @@ class Gate:
     rules: frozenset[str] = ALL_RULES
 
     def can_judge(self, case: Case) -> bool:
-        """Whether it sees what the case is about."""
+        """Return whether this gate can check the case."""
         return case.takes <= self.sees and (not case.rule or case.rule in self.rules)
 
     def accepts(self, manifest: Object) -> Verdict:
@@ -61,7 +61,7 @@ class Gate:
         return self.judge([manifest])[0]
 
     def disagreements(self, cases: Sequence[Case]) -> list[str]:
-        """Return what it judges otherwise than the models say; the cases are those it can judge."""
+        """Return the cases with an unexpected verdict. The gate must be able to check all of the cases."""
         verdicts = self.judge([case.manifest for case in cases])
         return [
             complaint
@@ -81,9 +81,9 @@ def _disagreement(case: Case, verdict: Verdict) -> str:
 
 
 def names(text: str, path: str) -> bool:
-    """Whether ``text`` names the field.
+    """Return whether ``text`` contains the path of the field.
 
-    API servers write ``graders[0].name``, or ``graders.0.name``, or leave the index out as 1.20 does.
+    API servers write ``graders[0].name`` or ``graders.0.name``. Version 1.20 leaves the index out.
     """
     spelled = re.sub(r"\\\[(\d+)\\\]", r"(?:[.\[]\1\]?)?", re.escape(path))
     return re.search(rf"(?<![\w.]){spelled}(?!\w)", text) is not None
@@ -105,10 +105,10 @@ def _by_cli(manifests: Sequence[Object]) -> list[Verdict]:
 
 
 def _by_one_call(manifests: Sequence[Object]) -> list[Verdict]:
-    """Ask ``rft validate`` about one text that holds all the manifests."""
+    """Return verdicts from a single call of ``rft validate``, with all manifests in one text."""
     text = "".join(f"---\n{yaml_text(manifest)}" for manifest in manifests)
     result = CliRunner().invoke(app, ["validate", "-"], input=text)
-    if result.exit_code == 2 and len(manifests) > 1:  # one that cannot be read hides the others
+    if result.exit_code == 2 and len(manifests) > 1:  # a manifest that cannot be parsed hides the others
         middle = len(manifests) // 2
         return _by_one_call(manifests[:middle]) + _by_one_call(manifests[middle:])
     if result.exit_code == 2:
@@ -132,7 +132,7 @@ def _by_one_trainer(text: str) -> Verdict:
 
 
 def run_config(spec: Any) -> Object:
-    """Return a trainer's configuration around a spec."""
+    """Return a trainer's configuration with this spec."""
     derived = effective(RFTJobSpec.model_validate(sample(RFTJobSpec), by_alias=True, by_name=False), "uid")
     return {
         "job": {"name": "job", "namespace": "team", "uid": "uid"},
@@ -144,7 +144,7 @@ def run_config(spec: Any) -> Object:
 
 
 STORED_SCHEMA = crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-"""The schema an API server stores RFTJobs by."""
+"""The schema with which an API server stores RFTJobs."""
 
 
 def _by_schema(manifests: Sequence[Object]) -> list[Verdict]:
@@ -153,13 +153,13 @@ def _by_schema(manifests: Sequence[Object]) -> list[Verdict]:
 
 
 def _by_webhook(manifests: Sequence[Object]) -> list[Verdict]:
-    """Ask about the creation of each, past the schema that a server would apply first."""
+    """Return the webhook's verdicts on creations, without the schema that an API server checks first."""
     answers = [review(admission_review(manifest))["response"] for manifest in manifests]
     return [Verdict(each["allowed"], each.get("status", {}).get("message", "")) for each in answers]
 
 
 MODEL = Gate("model", _by_model)
-# YAML's .nan and .inf end the reading, as in kubectl: the message names the line, not yet a field.
+# For YAML's .nan and .inf the parser fails, as in kubectl. The message then names the line, not the field.
 CLI = Gate("rft validate", _by_cli, frozenset(Sight) - {Sight.NOT_JSON})
 TRAINER = Gate("trainer's config", _by_trainer, frozenset(Sight) - {Sight.DOCUMENT})
 SCHEMA = Gate(
@@ -188,12 +188,12 @@ def api_server(
     strict: bool = False,
     tells_empty_from_null: bool = False,
 ) -> Gate:
-    """Return the gate of a real API server, which judges by creating with ``dryRun=All``.
+    """Return the gate of a real API server, which creates each manifest with ``dryRun=All``.
 
-    ``evaluates`` are the rules across fields that it asks for: by the keys of list maps, by a webhook, or
-    ``by_cel`` in its copy of the CRD, which takes 8.0 for no whole number.
-    ``strict`` asks for ``fieldValidation=Strict``, with which servers from 1.25 on refuse unknown fields
-    instead of pruning them. ``tells_empty_from_null``: servers as old as 1.20 take "" for null.
+    ``evaluates`` are the rules across fields that this server checks: by list-map keys, by a webhook, or with
+    ``by_cel`` by the CEL in its CRD. CEL does not accept 8.0 as a whole number. ``strict`` adds
+    ``fieldValidation=Strict``: servers from 1.25 on then refuse unknown fields instead of pruning them.
+    ``tells_empty_from_null`` is false for servers as old as 1.20, which treat "" as null.
     """
     query = "dryRun=All&fieldValidation=Strict" if strict else "dryRun=All"
     path = f"apis/rft.dev/v1alpha1/namespaces/{{}}/rftjobs?{query}"
@@ -225,7 +225,7 @@ def api_server(
 
 
 class _Quoted(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
-    """Quotes every text, so that no reader takes one for a number, and repeats instead of anchoring."""
+    """Quotes every text, so that no parser reads it as a number, and writes no anchors and aliases."""
 
     def ignore_aliases(self, _data: object) -> bool:
         return True

@@ -1,4 +1,4 @@
-"""Random manifests from the models' fields: many valid, many with a mild mistake or two."""
+"""Random manifests from the models' fields. Many are valid, many others have one or two small mistakes."""
 
 from functools import cache
 from typing import Any, get_args, get_origin
@@ -21,18 +21,18 @@ from tests.parity.cases import (
 
 Object = dict[str, Any]
 _NOT_SENT = frozenset({Sight.NOT_JSON, Sight.SCALAR})
-"""What JSON cannot carry, and what no schema can see."""
+"""Cases that JSON cannot express or that no schema can check."""
 
 
 @cache
 def manifests() -> st.SearchStrategy[Object]:
-    """Return manifests with random specs."""
+    """Return a strategy for manifests with random specs."""
     return _objects(RFTJobSpec, 0).map(manifest)
 
 
 @cache
 def _objects(model: type[Model], depth: int) -> st.SearchStrategy[Object]:
-    """Return objects: the sample with up to four fields replaced, and rarely an unknown field."""
+    """Return a strategy for objects: the sample with up to four fields replaced, rarely an unknown one."""
     fields = {alias(name, info): kind_of(info) for name, info in model.model_fields.items()}
     if not fields:
         return st.just({})
@@ -42,7 +42,7 @@ def _objects(model: type[Model], depth: int) -> st.SearchStrategy[Object]:
 
 
 def _assembled(model: type[Model], given: Object, chance: int) -> Object:
-    """Return the object. For ``chance`` 0 to 4 of 99 it may have an unknown field or break "exactly one"."""
+    """Return the object. If ``chance`` is below 5, it may break "exactly one" or have an unknown field."""
     group = [alias(name, model.model_fields[name]) for name in ALTERNATIVES.get(model, ())]
     if chance == 0:
         return {**sample(model, given), "noSuchField": 1}
@@ -57,7 +57,7 @@ def _assembled(model: type[Model], given: Object, chance: int) -> Object:
 
 
 def _values(kind: Kind, depth: int) -> st.SearchStrategy[Any]:
-    """Return mostly valid values; one of ten is near a bound, valid or not, and a few are null."""
+    """Return a strategy for mostly valid values. One in ten is near a limit, valid or not; a few are null."""
     tried = [value for value in values(kind) if not value.takes & _NOT_SENT]
     valid = [value for value in tried if value.below is None]
     edges = st.sampled_from(_short(tried)).map(lambda value: value.value)
@@ -67,12 +67,12 @@ def _values(kind: Kind, depth: int) -> st.SearchStrategy[Any]:
 
 
 def _short(tried: list[Value]) -> list[Value]:
-    """Leave out very long values, which only take time."""
+    """Return the values without very long ones, which only make the test slow."""
     return [value for value in tried if len(repr(value.value)) < 2000]
 
 
 def _within(kind: Kind, depth: int) -> st.SearchStrategy[Any] | None:
-    """Return a strategy for what lies between the edges, where there is something."""
+    """Return a strategy for values between the limits, if there are any."""
     low, high = (
         kind.limits.get("ge", kind.limits.get("gt", 0)),
         kind.limits.get("le", kind.limits.get("lt", 10**6)),
@@ -91,7 +91,7 @@ def _within(kind: Kind, depth: int) -> st.SearchStrategy[Any] | None:
 
 
 def has_whole_float(value: Any, schema: dict[str, Any]) -> bool:
-    """Whether an integer is written as 8.0, which is none to a server with CEL; clients write 8."""
+    """Return whether an integer is written as 8.0. A server with CEL refuses that; real clients write 8."""
     if isinstance(value, dict):
         fields = schema.get("properties", {})
         return any(has_whole_float(each, fields.get(key, {})) for key, each in value.items())
@@ -101,7 +101,7 @@ def has_whole_float(value: Any, schema: dict[str, Any]) -> bool:
 
 
 def has_empty_text(value: Any) -> bool:
-    """Whether there is an empty text anywhere, which servers as old as 1.20 take for null."""
+    """Return whether there is an empty text, which servers as old as 1.20 treat as null."""
     if isinstance(value, dict):
         return any(map(has_empty_text, value.values()))
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Both writers of a status give a phase the same conditions, and kstatus reads them as the docs say."""
+"""Operator and ``rft run`` write the same conditions for a phase; kstatus evaluates them as documented."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,7 +31,7 @@ LOCAL: dict[Phase, tuple[RunStatus, Ending | None]] = {
     "Succeeded": (TRAINING, Ending(exit_code=ExitCode.OK, reason=Reason.MAX_STEPS, message="done")),
     "Failed": (TRAINING, Ending(exit_code=ExitCode.DATA, reason=Reason.DATA, message="line 7: not JSON")),
 }
-"""How a run on this machine gets into a phase. Nothing queues it, and nothing but Ctrl-C ends it."""
+"""Calls that bring a local run into each phase. A local run is never queued, and is ended only by Ctrl-C."""
 
 
 def by_operator(phase: Phase, reason: str, message: str, **flags: bool) -> list[dict[str, Any]]:
@@ -45,13 +45,13 @@ def held(conditions: list[dict[str, Any]]) -> set[str]:
 
 
 def kstatus(conditions: list[dict[str, Any]]) -> str:
-    """What kstatus computes from an object's standard conditions, in its order."""
+    """Return kstatus's result from an object's standard conditions, checked in kstatus's order."""
     true = held(conditions)
     return "InProgress" if "Reconciling" in true else "Failed" if "Stalled" in true else "Current"
 
 
 @pytest.mark.parametrize("phase", PHASES)
-def test_the_operator_writes_the_table(phase: Phase) -> None:
+def test_the_operator_writes_the_conditions_of_each_phase(phase: Phase) -> None:
     found = by_operator(phase, "AReason", "a message")
     assert held(found) == {"Accepted", "Planned", *PHASE_CONDITIONS[phase]}
     assert tuple(entry["type"] for entry in found) == CONDITION_TYPES
@@ -59,7 +59,7 @@ def test_the_operator_writes_the_table(phase: Phase) -> None:
 
 
 @pytest.mark.parametrize("phase", PHASES)
-def test_a_local_run_writes_what_the_operator_would(phase: Phase, tmp_path: Path) -> None:
+def test_a_local_run_writes_the_same_conditions_as_the_operator(phase: Phase, tmp_path: Path) -> None:
     if phase not in LOCAL:
         assert phase in ("Pending", "Queued", "Cancelled")
         return
@@ -76,7 +76,7 @@ def test_a_local_run_writes_what_the_operator_would(phase: Phase, tmp_path: Path
     ready = next(entry for entry in status.conditions if entry.type == "Ready")
     wanted = by_operator(phase, ready.reason, status.message or "")
     for entry in wanted:
-        del entry["observedGeneration"]  # a manifest on a disk has no generation
+        del entry["observedGeneration"]  # a local manifest has no generation
     assert [entry.dump() for entry in status.conditions] == wanted
 
 
@@ -93,15 +93,15 @@ def test_a_local_run_writes_what_the_operator_would(phase: Phase, tmp_path: Path
         ("Failed", "Failed"),
     ],
 )
-def test_kstatus_reads_a_phase_as_the_docs_say(phase: Phase, wanted: str) -> None:
+def test_kstatus_evaluates_each_phase_as_documented(phase: Phase, wanted: str) -> None:
     assert kstatus(by_operator(phase, "AReason", "a message")) == wanted
 
 
-def test_a_running_job_that_has_stalled_has_failed_to_kstatus_and_stays_ready() -> None:
+def test_a_stalled_running_job_stays_ready_and_is_failed_in_kstatus() -> None:
     found = by_operator("Running", "NoProgress", "silent", stalled=True)
     assert held(found) == {"Accepted", "Planned", "Ready", "Stalled"}
     assert kstatus(found) == "Failed"
 
 
-def test_a_failure_that_a_correction_ends_does_not_set_the_condition_that_never_reverts() -> None:
+def test_a_failure_that_an_edit_can_correct_does_not_set_the_condition_failed() -> None:
     assert held(by_operator("Failed", "InvalidSpec", "no", ended=False)) == {"Accepted", "Planned", "Stalled"}

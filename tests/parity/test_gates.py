@@ -1,4 +1,4 @@
-"""Every gate says the same about every bound of every field, and names the field."""
+"""Every gate gives the same verdict at every limit of every field, and names the field."""
 
 import subprocess
 import sys
@@ -16,14 +16,14 @@ from tests.parity.gates import CLI, LOCAL, Gate, names, yaml_text
 
 
 @pytest.mark.parametrize("gate", LOCAL, ids=lambda gate: gate.name)
-def test_a_gate_agrees_with_the_models_on_all_it_can_see(gate: Gate, judged: Counter[str]) -> None:
+def test_a_gate_agrees_with_the_models_on_all_it_can_check(gate: Gate, judged: Counter[str]) -> None:
     visible = [case for case in cases() if gate.can_judge(case)]
     judged[f"{gate.name}: cases of {len(cases())}"] += len(visible)
     disagreements = gate.disagreements(visible)
     assert disagreements == [], "\n".join(disagreements)
 
 
-def test_a_program_of_its_own_judges_as_well(tmp_path: Path) -> None:
+def test_the_gates_in_separate_programs_give_the_same_verdicts(tmp_path: Path) -> None:
     some = [case for case in cases() if CLI.can_judge(case)][:: len(cases()) // 6]
     for number, case in enumerate(some):
         path = tmp_path / f"{number}.yaml"
@@ -38,13 +38,13 @@ def _environment() -> dict[str, str]:
     return {"PYTHONPATH": str(Path(__file__).parents[2] / "operator"), "PATH": ""}
 
 
-def test_every_rule_has_a_spec_that_breaks_it_and_one_that_just_keeps_it() -> None:
+def test_every_rule_has_a_spec_that_breaks_it_and_one_just_within_its_limit() -> None:
     named = {rule.name for rule in rules.RULES}
     assert set(BROKEN) == named
     assert set(KEPT) == named
 
 
-def test_a_broken_rule_is_all_that_is_wrong_with_its_case() -> None:
+def test_a_case_that_breaks_a_rule_has_no_other_problem() -> None:
     for case in cases():
         if case.rule:
             problems = check(case.manifest).problems
@@ -76,7 +76,7 @@ def test_every_field_has_a_valid_and_an_invalid_case() -> None:
         assert any(case.refused_at is not None for case in by_field[field]), field
 
 
-def test_a_path_is_found_as_every_server_spells_it_and_not_inside_another() -> None:
+def test_a_path_is_recognized_in_every_servers_spelling_but_not_inside_other_paths() -> None:
     assert names("spec.graders[0].name: Required value", "spec.graders[0].name")
     assert names("spec.graders.0.name in body should match", "spec.graders[0].name")
     assert not names("spec.graders[0].nameless: is required", "spec.graders[0].name")

@@ -1,6 +1,6 @@
-"""The same texts are read alike by kubectl and by our loader.
+"""kubectl and our loader read the same values from the same text.
 
-``kubectl annotate --local`` reads a file as every other command of kubectl does, and needs no server.
+``kubectl annotate --local`` reads a file like all commands of kubectl, and needs no server.
 """
 
 import json
@@ -17,7 +17,7 @@ from tests.cluster.layout import default_layout
 HEAD = "apiVersion: rft.dev/v1alpha1\nkind: RFTJob\nmetadata: {name: a}\n"
 ITEM = HEAD.rstrip().replace("\n", "\n  ")
 
-# Values of one field. Several go through kubectl at once, those that it refuses one by one.
+# Values of one field. Accepted values go through kubectl together, refused ones one by one.
 _PLAIN = """
 1e-4 1E-4 1e3 1e+3 1.e-3 .5e3 5. .5 -.5 +.5 +5 0.0 -0.0 3.0 0.1 1_000 1_000.5 1__0 ._5 _1 1e5_0 1e
 0o17 017 -017 +017 0o_17 0777 019 08 09.5 00 0x1f 0X1F +0x1F 0xg 0x 0b101 -0b11 0b 0b2 0o8
@@ -94,7 +94,7 @@ def kubectl() -> Path:
 
 
 def by_kubectl(kubectl: Path, path: Path) -> list[Any] | None:
-    """Return the objects kubectl reads from a file, ``None`` where it refuses it."""
+    """Return the objects that kubectl reads from a file, ``None`` if it refuses the file."""
     command = [str(kubectl), "annotate", "--local", "--output=json", f"--filename={path}", "read=yes"]
     ran = subprocess.run(
         command, capture_output=True, text=True, check=False, env={"KUBECONFIG": "/dev/null"}
@@ -118,7 +118,7 @@ def by_us(path: Path) -> list[Any] | None:
 
 
 def same(theirs: Any, ours: Any) -> bool:
-    """Compare exactly, types included; JSON writes floats beyond 64 bits as digits, and 0.0 as 0."""
+    """Return whether values and types are equal, but for kubectl's JSON form of 0.0 and of large floats."""
     if isinstance(theirs, dict) and isinstance(ours, dict):
         return theirs.keys() == ours.keys() and all(same(theirs[key], ours[key]) for key in theirs)
     if isinstance(theirs, list) and isinstance(ours, list):
@@ -128,7 +128,7 @@ def same(theirs: Any, ours: Any) -> bool:
     return (type(theirs) is type(ours) and theirs == ours) or (theirs == 0.0 == ours and ours is not False)
 
 
-def test_values_are_read_alike(kubectl: Path, tmp_path: Path) -> None:
+def test_kubectl_and_loader_read_the_same_values(kubectl: Path, tmp_path: Path) -> None:
     path, texts = tmp_path / "job.yaml", [*VALUES, *TAGGED]
     body = "".join(f"  v{number}: {text}\n" for number, text in enumerate(texts))
     path.write_text(f"{HEAD}spec:\n{body}")
@@ -143,7 +143,7 @@ def test_values_are_read_alike(kubectl: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", REFUSED)
-def test_a_value_that_kubectl_refuses_is_refused(kubectl: Path, tmp_path: Path, text: str) -> None:
+def test_the_loader_refuses_values_that_kubectl_refuses(kubectl: Path, tmp_path: Path, text: str) -> None:
     path = tmp_path / "job.yaml"
     path.write_text(f"{HEAD}spec:\n  v: {text}\n")
     assert by_kubectl(kubectl, path) is None
@@ -151,7 +151,7 @@ def test_a_value_that_kubectl_refuses_is_refused(kubectl: Path, tmp_path: Path, 
 
 
 @pytest.mark.parametrize("what", DOCUMENTS)
-def test_documents_are_read_alike(kubectl: Path, tmp_path: Path, what: str) -> None:
+def test_kubectl_and_loader_read_the_same_documents(kubectl: Path, tmp_path: Path, what: str) -> None:
     path = tmp_path / "job.yaml"
     path.write_bytes(DOCUMENTS[what].encode())
     theirs, ours = by_kubectl(kubectl, path), by_us(path)
@@ -159,7 +159,7 @@ def test_documents_are_read_alike(kubectl: Path, tmp_path: Path, what: str) -> N
     assert same(theirs, ours), (theirs, ours)
 
 
-def test_utf_16_is_read_alike(kubectl: Path, tmp_path: Path) -> None:
+def test_kubectl_and_loader_read_utf_16_alike(kubectl: Path, tmp_path: Path) -> None:
     path = tmp_path / "job.yaml"
     path.write_bytes(f"{HEAD}spec: {{a: ü}}\n".encode("utf-16"))
     theirs, ours = by_kubectl(kubectl, path), by_us(path)
@@ -168,7 +168,7 @@ def test_utf_16_is_read_alike(kubectl: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", TWICE)
-def test_only_a_key_that_stands_twice_is_read_by_kubectl_and_refused_by_us(
+def test_the_loader_refuses_duplicate_keys_although_kubectl_accepts_them(
     kubectl: Path, tmp_path: Path, text: str
 ) -> None:
     path = tmp_path / "job.yaml"

@@ -1,4 +1,4 @@
-"""Random specs: every gate says the same, and reading back what was written changes nothing."""
+"""Random specs: all gates give the same verdict, and writing and reading a valid spec changes nothing."""
 
 import json
 from collections import Counter
@@ -25,22 +25,22 @@ from tests.parity.random_specs import manifests
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(document=manifests())
-def test_no_gate_disagrees_about_a_random_spec(document: dict[str, Any], judged: Counter[str]) -> None:
+def test_all_gates_agree_about_random_specs(document: dict[str, Any], judged: Counter[str]) -> None:
     job, problems = check(document)
     accepted = "accepted" if job is not None else "refused"
     judged[f"model, loader, trainer and schema: random specs, {accepted}"] += 1
 
-    # The loader reads what was written, and so every command judges alike.
+    # The loader reads back what was written, so all commands give the same verdict.
     (read,) = load_documents(yaml_text(document))
     assert [problem.path for problem in check(read.body).problems] == [problem.path for problem in problems]
     assert TRAINER.accepts(document).accepted == (job is not None)
 
-    # What the API server makes of it is judged by its schema as by the models, rules across fields apart.
+    # The schema accepts what the API server would keep if the models do, apart from rules across fields.
     kept = stored(document, STORED_SCHEMA)
     verdict = SCHEMA.accepts(document)
     assert verdict.accepted == _every_field_is_valid(kept), (verdict.text, check(kept).problems)
 
-    # A valid spec comes back from its own JSON as it was.
+    # A valid spec is unchanged after writing it as JSON and reading it again.
     if job is not None:
         written = json.loads(json.dumps({**document, "spec": job.spec.dump()}))
         again, _ = check(written)
@@ -49,7 +49,7 @@ def test_no_gate_disagrees_about_a_random_spec(document: dict[str, Any], judged:
 
 
 def _every_field_is_valid(document: dict[str, Any]) -> bool:
-    """Whether the models, and of the rules across fields those a schema can say, accept it."""
+    """Return whether the models accept it, with only those rules across fields that a schema can check."""
     try:
         job = RFTJob.model_validate(document, by_alias=True, by_name=False)
     except ValidationError:

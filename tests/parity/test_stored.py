@@ -1,7 +1,7 @@
-"""Objects that were stored by an earlier version of the CRD stay what they are.
+"""Objects that an API server stored with an earlier version of the CRD stay valid and unchanged.
 
-``stored/`` holds RFTJobs as an API server kept them when v1alpha1 began. They are never changed to fit
-the models: where one of these tests fails, the models would lose or refuse what users have stored.
+``stored/`` has RFTJobs as an API server stored them when v1alpha1 began. Never change these files to fit the
+models: if one of these tests fails, the models would refuse or lose what users have stored.
 """
 
 import json
@@ -23,7 +23,7 @@ EXAMPLES = sorted((ROOT / "examples").rglob("*.yaml"))
 
 
 def lost(before: Any, after: Any, path: str = "") -> list[str]:
-    """Return where ``after`` lacks, or has otherwise, what ``before`` has."""
+    """Return the paths at which ``after`` lacks a value of ``before``, or has another one."""
     if isinstance(before, dict) and isinstance(after, dict):
         return [where for key in before for where in lost(before[key], after.get(key), f"{path}.{key}")]
     if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
@@ -36,14 +36,14 @@ def lost(before: Any, after: Any, path: str = "") -> list[str]:
 
 
 @pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
-def test_a_stored_object_passes_the_new_schema_and_loses_nothing(path: Path) -> None:
+def test_a_stored_object_is_valid_in_the_new_schema_and_loses_nothing(path: Path) -> None:
     document = json.loads(path.read_text(encoding="utf-8"))
     assert complaints(document, STORED_SCHEMA) == []
     assert lost(document, stored(document, STORED_SCHEMA)) == []
 
 
 @pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
-def test_a_stored_object_passes_the_check_and_is_written_as_it_was(path: Path) -> None:
+def test_a_stored_object_is_valid_in_the_models_and_is_written_back_unchanged(path: Path) -> None:
     document = json.loads(path.read_text(encoding="utf-8"))
     job, problems = check(document)
     assert job is not None, problems
@@ -57,7 +57,7 @@ def test_a_stored_object_passes_the_check_and_is_written_as_it_was(path: Path) -
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_an_example_passes_every_gate_and_comes_back_as_it_was_stored(path: Path) -> None:
+def test_an_example_is_valid_everywhere_and_is_written_back_unchanged(path: Path) -> None:
     for document in load_file(path):
         if is_job(document.body):
             kept = stored(document.body, STORED_SCHEMA)
@@ -69,7 +69,7 @@ def test_an_example_passes_every_gate_and_comes_back_as_it_was_stored(path: Path
             assert lost(kept["spec"], job.spec.dump()) == []
 
 
-def test_the_corpus_holds_every_field_of_the_spec() -> None:
+def test_the_stored_objects_have_nearly_every_field_of_the_spec() -> None:
     seen: set[str] = set()
 
     def visit(value: Any, path: str) -> None:
@@ -90,6 +90,6 @@ def test_the_corpus_holds_every_field_of_the_spec() -> None:
     assert len(seen) > 150
 
 
-def test_what_is_lost_is_found() -> None:
+def test_the_comparison_finds_lost_and_changed_values() -> None:
     assert lost({"a": [{"b": 1}], "c": 1.0}, {"a": [{"b": 2}], "c": 1}) == [".a[0].b"]
     assert lost({"a": 1}, {}) == [".a"]

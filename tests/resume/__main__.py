@@ -1,4 +1,4 @@
-"""``python -m tests.resume``: kill a run with real vLLM at random moments; its end must be the same."""
+"""``python -m tests.resume``: kills a run with real vLLM at random moments. The result must stay the same."""
 
 import argparse
 import random
@@ -17,16 +17,16 @@ from tests.resume.runs import checkpoints, digest, left, prepare, start
 
 
 def main() -> int:
-    """Run both runs; return 1 when anything differs."""
+    """Make both runs. Returns 1 if their results differ."""
     options = _parser().parse_args()
     with kept(options.folder) as name:
         alone, killed = Path(name) / "alone", Path(name) / "killed"
-        seconds = whole(alone, options.steps)
+        seconds = undisturbed_run(alone, options.steps)
         print(f"left alone: {options.steps} steps in {seconds:.0f} s", flush=True)
-        # Kills are on average an eighth of the run's time apart. Each also costs a start, so the run lasts
-        # for ten.
+        # The mean time between kills is an eighth of the run's duration. Each kill also costs a restart, so
+        # the run lasts about ten such intervals.
         options.latest = options.latest or seconds / 4
-        wrong = list(strike(killed, alone, options)) or list(differences(alone, killed))
+        wrong = list(kill_repeatedly(killed, alone, options)) or list(differences(alone, killed))
         print("\n".join(wrong) or "nothing differs")
     return 1 if wrong else 0
 
@@ -76,42 +76,42 @@ class Attempts:
         self.trainer = start(self._config, self._log)
 
 
-def whole(folder: Path, steps: int) -> float:
-    """Make a run without faults and return its duration in seconds."""
+def undisturbed_run(folder: Path, steps: int) -> float:
+    """Make a run without kills and return its duration in seconds."""
     began = time.monotonic()
     config = prepare(folder, steps)
     with (folder / "log").open("wb") as log:
         code = start(config, log).wait()
     if code != 0:
-        sys.exit(f"the run ended with {code}:\n{told(folder)}")
+        sys.exit(f"the run ended with {code}:\n{log_tail(folder)}")
     return time.monotonic() - began
 
 
-def told(folder: Path) -> str:
-    """Return the last part of a run's log."""
+def log_tail(folder: Path) -> str:
+    """Return the end of a run's log."""
     return (folder / "log").read_text()[-4000:]
 
 
-def strike(folder: Path, alone: Path, options: argparse.Namespace) -> Iterator[str]:
+def kill_repeatedly(folder: Path, alone: Path, options: argparse.Namespace) -> Iterator[str]:
     """Kill trainer or sampler ``options.kills`` times, then let the run end. Yield what is wrong."""
     config = prepare(folder, options.steps)
     with (folder / "log").open("wb") as log:
         attempts = Attempts(config, log)
         try:
-            yield from _strikes(attempts, folder, alone, options)
+            yield from _kills(attempts, folder, alone, options)
             code = attempts.ends_within(None)
             if code != 0:
-                yield f"the run ended with {code}:\n{told(folder)}"
+                yield f"the run ended with {code}:\n{log_tail(folder)}"
         finally:
             attempts.trainer.kill()
             reap(folder)
 
 
-def _strikes(attempts: Attempts, folder: Path, alone: Path, options: argparse.Namespace) -> Iterator[str]:
+def _kills(attempts: Attempts, folder: Path, alone: Path, options: argparse.Namespace) -> Iterator[str]:
     draw = random.Random(options.seed)
     expected = {step: digest(path) for step, path in checkpoints(alone).items()}
-    # The last step's checkpoint is written twice, the second time after the last evaluation. The ends of the
-    # runs are compared separately.
+    # The checkpoint of the last step is written twice, the second time after the last evaluation. So the ends
+    # of the runs are compared separately.
     del expected[options.steps]
     print(
         "| kill | of | seconds after the one before | newest checkpoint | all equal the undisturbed run's |"
@@ -120,15 +120,15 @@ def _strikes(attempts: Attempts, folder: Path, alone: Path, options: argparse.Na
     for kill in range(1, options.kills + 1):
         moment = draw.uniform(2.0, options.latest)
         if attempts.ends_within(moment) is not None:
-            yield f"the run was over before kill {kill}:\n{told(folder)}"
+            yield f"the run was over before kill {kill}:\n{log_tail(folder)}"
             return
-        what = struck(attempts.trainer, folder, draw)
+        what = kill_one(attempts.trainer, folder, draw)
         found = checkpoints(folder)
         wrong = [
             f"after kill {kill}: {part} of step {number}"
             for number, path in found.items()
             if number in expected
-            for part in unlike(digest(path), expected[number])
+            for part in different_parts(digest(path), expected[number])
         ]
         print(
             f"| {kill} | {what} | {moment:.0f} | {max(found, default=0)} | {'no' if wrong else 'yes'} |",
@@ -139,13 +139,13 @@ def _strikes(attempts: Attempts, folder: Path, alone: Path, options: argparse.Na
             attempts.again()
 
 
-def unlike(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
+def different_parts(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
     """Return the parts in which two checkpoints differ."""
     return [part for part in one.keys() | other.keys() if one.get(part) != other.get(part)]
 
 
-def struck(trainer: subprocess.Popen[bytes], folder: Path, draw: random.Random) -> str:
-    """Kill the sampler or the trainer, chosen at random; the trainer if there is no sampler yet."""
+def kill_one(trainer: subprocess.Popen[bytes], folder: Path, draw: random.Random) -> str:
+    """Kill the sampler or the trainer, chosen at random. Kill the trainer if no sampler runs yet."""
     if draw.random() < 0.5 and reap(folder):
         return "sampler"
     trainer.kill()

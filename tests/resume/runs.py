@@ -87,7 +87,7 @@ def digest(checkpoint: Path) -> dict[str, str]:
     """Return a hash for each part of a checkpoint. Raises the error of reading an incomplete file."""
     saved = torch.load(checkpoint / "training.pt", map_location="cpu", weights_only=False)
     state = json.loads((checkpoint / "state.json").read_text())
-    # These two differ: time passes, and after a kill an adapter version is skipped, never used again.
+    # Two entries may differ: the time that has passed, and the adapter version, as a kill skips a version.
     del state["gpu_seconds"], state["adapter_version"]
     weights = (checkpoint / "adapter" / "adapter_model.safetensors").read_bytes()
     parts = {name: _flat(saved[name]) for name in ("adapter", "optimizer", "schedule", "torch_rng")}

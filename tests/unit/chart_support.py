@@ -1,4 +1,4 @@
-"""The chart, rendered by helm."""
+"""Renders the chart with helm."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""RFTJobs and what was observed of them, for decisions."""
+"""Builds RFTJobs and observed states for tests of decisions."""
 
 from datetime import UTC, datetime
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a round of chaos must not show is noticed."""
+"""Unit tests of the fault injection: its checks find every violation."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -35,7 +35,7 @@ def wrong(
     return list(what_is_wrong(found or end(), record, trainers or [], reached, outcome))
 
 
-def test_a_run_that_went_on_as_it_should_is_right() -> None:
+def test_a_correct_run_has_no_findings() -> None:
     assert wrong() == []
 
 
@@ -50,34 +50,34 @@ def test_a_run_that_went_on_as_it_should_is_right() -> None:
         (wrong(trainers=[life("a", 0, 10), life("b", 8, 20)]), "two live trainers for 2 s: a and b"),
     ],
 )
-def test_what_must_not_be_is_told(found: list[str], said: str) -> None:
+def test_each_violation_is_found(found: list[str], said: str) -> None:
     assert len([line for line in found if said in line]) == 1
 
 
-def test_the_table_has_a_line_for_each_fault_that_was_played() -> None:
+def test_the_table_has_a_line_for_each_injected_fault() -> None:
     outcomes = [
-        Outcome("a", 3.0, 40.0, 1, struck=False), Outcome("a", 9.0, 50.0, 2, 1, ["no"]), Outcome("b", 1.0)
+        Outcome("a", 3.0, 40.0, 1, hit=False), Outcome("a", 9.0, 50.0, 2, 1, ["no"]), Outcome("b", 1.0)
     ]  # fmt: skip
     lines = list(table(outcomes, ["a", "b", "c"]))[2:]
     assert lines == ["| a | 2 | 1 | 1 | 3 to 9 | 2 | 1 | 50 |", "| b | 1 | 1 | 1 | 1 to 1 | 0 | 0 | 0 |"]
 
 
-def test_a_fault_is_repeated_until_it_has_struck_as_many_jobs_as_it_should() -> None:
+def test_a_fault_is_repeated_until_it_has_hit_enough_jobs() -> None:
     outcomes: list[Outcome] = []
     played = []
     for number, scenario in due(list(SCENARIOS[:2]), outcomes, 2):
         played.append((number, scenario.name))
-        # The second fault misses in the first round.
-        outcomes.append(Outcome(scenario.name, 1.0, struck=played[-1] != (0, SCENARIOS[1].name)))
+        # The second fault hits nothing in the first round.
+        outcomes.append(Outcome(scenario.name, 1.0, hit=played[-1] != (0, SCENARIOS[1].name)))
     first, second = (scenario.name for scenario in SCENARIOS[:2])
     assert played == [(0, first), (0, second), (1, first), (1, second), (2, second)]
 
 
-def test_a_fault_that_never_strikes_is_given_up() -> None:
+def test_a_fault_that_never_hits_a_job_is_given_up() -> None:
     assert len(list(due(list(SCENARIOS[:1]), [], 2))) == 4
 
 
-def test_moments_lie_within_a_life_the_latest_first() -> None:
+def test_random_moments_are_within_the_jobs_duration_in_descending_order() -> None:
     moments = Moments(0, 20.0).drawn("a", 50)
     assert moments == sorted(moments, reverse=True)
     assert 0.5 <= moments[-1] < 3
@@ -85,8 +85,8 @@ def test_moments_lie_within_a_life_the_latest_first() -> None:
     assert moments != Moments(1, 20.0).drawn("a", 50)
 
 
-def told(pod: str, phase: str = "Running", **state: dict[str, str]) -> dict[str, Any]:
-    """An audit event as the API server writes it when the kubelet has told of a pod."""
+def kubelet_event(pod: str, phase: str = "Running", **state: dict[str, str]) -> dict[str, Any]:
+    """Return an audit event of the kubelet's update of a pod's status."""
     status = {"containerStatuses": [{"name": "grader", "state": {}}, {"name": "trainer", "state": state}]}
     metadata = {"name": pod, "labels": {"rft.dev/job-uid": "u"}}
     return {
@@ -108,28 +108,31 @@ def removed(pod: str, user: str) -> dict[str, Any]:
     }
 
 
-def test_a_trainer_lives_from_its_start_until_the_kubelet_tells_of_its_end() -> None:
+def test_a_trainers_life_is_from_start_to_end_as_the_kubelet_reports_them() -> None:
     began, ended = "2026-11-23T12:00:02Z", "2026-11-23T12:00:05Z"
     events = [
-        told("a", waiting={"reason": "ContainerCreating"}),
-        told("a", running={"startedAt": began}),
-        told("a", terminated={"startedAt": began, "finishedAt": ended}),
+        kubelet_event("a", waiting={"reason": "ContainerCreating"}),
+        kubelet_event("a", running={"startedAt": began}),
+        kubelet_event("a", terminated={"startedAt": began, "finishedAt": ended}),
     ]
     assert lives(events, "u") == [life("a", 2, 5)]
     assert lives(events, "of another") == []
 
 
-def test_a_pod_whose_end_nobody_told_lives_until_the_kubelet_removes_it() -> None:
-    events = [told("a", running={"startedAt": "2026-11-23T12:00:02Z"}), removed("a", "system:node:n")]
+def test_without_a_reported_end_a_life_ends_when_the_kubelet_deletes_the_pod() -> None:
+    events = [
+        kubelet_event("a", running={"startedAt": "2026-11-23T12:00:02Z"}),
+        removed("a", "system:node:n"),
+    ]
     assert [(one.ended - NOON).total_seconds() for one in lives(events, "u")] == [7.0]
     asked = [*events[:1], removed("a", "system:serviceaccount:kube-system:job-controller")]
     assert at_once([*lives(asked, "u"), life("b", 100, 200)]) == [("a", "b", 100)]
 
 
-def test_a_pod_whose_phase_is_final_lives_no_more_although_the_kubelet_forgot_its_container() -> None:
+def test_a_life_ends_with_a_final_phase_even_if_the_container_state_is_lost() -> None:
     events = [
-        told("a", running={"startedAt": "2026-11-23T12:00:02Z"}),
-        told("a", "Failed", waiting={"reason": "ContainerCreating"}),
+        kubelet_event("a", running={"startedAt": "2026-11-23T12:00:02Z"}),
+        kubelet_event("a", "Failed", waiting={"reason": "ContainerCreating"}),
     ]
     assert [(one.ended - NOON).total_seconds() for one in lives(events, "u")] == [6.0]
 

@@ -15,7 +15,7 @@ OFF = "nodes.read=false"
 
 
 def of_nodes(documents: list[Json]) -> list[tuple[str, Json]]:
-    """Return every rule about nodes with the kind of role that holds it."""
+    """Return every rule about nodes, with the kind of the role that contains it."""
     return [
         (d["kind"], rule)
         for d in documents
@@ -31,12 +31,12 @@ def test_the_operator_may_list_nodes_and_nothing_else_of_them(values: tuple[str,
 
 
 @pytest.mark.parametrize("values", [(OFF,), (OFF, SINGLE)], ids=["all namespaces", "single namespaces"])
-def test_the_right_can_be_kept_back(values: tuple[str, ...]) -> None:
+def test_the_right_to_list_nodes_can_be_turned_off(values: tuple[str, ...]) -> None:
     assert of_nodes(rendered(*values)) == []
 
 
 @pytest.mark.parametrize("read", [True, False])
-def test_the_operator_knows_whether_it_may_read_them(read: bool) -> None:
+def test_the_operators_setting_says_whether_it_may_list_nodes(read: bool) -> None:
     documents = rendered() if read else rendered(OFF)
     (container,) = one(documents, "Deployment", NAME)["spec"]["template"]["spec"]["containers"]
     settings = from_env({e["name"]: e["value"] for e in container["env"] if "value" in e})

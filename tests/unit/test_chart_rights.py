@@ -1,4 +1,4 @@
-"""The same rights in both scopes, and next to none outside the namespaces that are served."""
+"""The chart's roles: the same rights in both scopes, and almost none outside the served namespaces."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ def resources(rules: list[Json]) -> set[str]:
 
 
 @pytest.mark.parametrize("namespace", ["a", "b"])
-def test_a_namespace_of_its_own_needs_the_same_rights_as_all(namespace: str) -> None:
+def test_a_namespaced_operator_has_the_same_rights_as_a_cluster_wide_one(namespace: str) -> None:
     everywhere = one(rendered(), "ClusterRole", f"sys-{NAME}")["rules"]
     roles = [d for d in rendered(SINGLE) if d["kind"] == "Role" and d["metadata"]["namespace"] == namespace]
     (role,) = roles
@@ -24,7 +24,7 @@ def test_a_namespace_of_its_own_needs_the_same_rights_as_all(namespace: str) -> 
     assert resources(cluster_wide_only) == {"tokenreviews", "nodes"}
 
 
-def test_single_namespaces_leave_reviews_and_nodes_at_cluster_scope() -> None:
+def test_a_namespaced_operator_has_only_reviews_and_nodes_at_cluster_scope() -> None:
     rules = one(rendered(SINGLE), "ClusterRole", f"sys-{NAME}")["rules"]
     assert [(rule["resources"], rule["verbs"]) for rule in rules] == [
         (["tokenreviews"], ["create"]),

@@ -1,4 +1,4 @@
-"""What the chart makes of the webhook: nothing by default, and no more rights than it needs."""
+"""What the chart renders for the webhook: nothing by default, and otherwise no more rights than it needs."""
 
 import base64
 from pathlib import Path
@@ -17,11 +17,11 @@ def of_webhook(documents: list[Json]) -> list[Json]:
     return [d for d in documents if "webhook" in d["metadata"]["name"]]
 
 
-def test_nothing_is_made_by_default() -> None:
+def test_no_webhook_is_rendered_by_default() -> None:
     assert of_webhook(rendered()) == []
 
 
-def test_only_rftjobs_that_are_created_or_updated_are_asked_about() -> None:
+def test_the_webhook_is_called_only_for_creations_and_updates_of_rftjobs() -> None:
     (webhook,) = one(rendered(ON), "ValidatingWebhookConfiguration", f"sys-{NAME}")["webhooks"]
     (rule,) = webhook["rules"]
     assert (rule["apiGroups"], rule["resources"]) == (["rft.dev"], ["rftjobs"])
@@ -30,10 +30,10 @@ def test_only_rftjobs_that_are_created_or_updated_are_asked_about() -> None:
     assert (webhook["sideEffects"], webhook["matchPolicy"]) == ("None", "Equivalent")
     assert webhook["namespaceSelector"] == {}
     assert webhook["clientConfig"]["service"]["path"] == VALIDATE_PATH
-    assert "caBundle" not in webhook["clientConfig"], "rendering must not take the CA away"
+    assert "caBundle" not in webhook["clientConfig"], "an upgrade of the chart must not remove the caBundle"
 
 
-def test_everything_it_may_do_is_limited_by_name_but_making_its_secret() -> None:
+def test_all_its_rights_are_limited_by_name_except_creating_its_secret() -> None:
     documents = of_webhook(rendered(ON))
     rules = [rule for d in documents if d["kind"] in ("Role", "ClusterRole") for rule in d["rules"]]
     assert [(r["resources"], r.get("resourceNames"), r["verbs"]) for r in rules] == [
@@ -45,7 +45,7 @@ def test_everything_it_may_do_is_limited_by_name_but_making_its_secret() -> None
     assert subjects == [NAME, NAME]
 
 
-def test_with_a_secret_of_cert_manager_it_has_no_rights_and_no_token() -> None:
+def test_with_a_cert_manager_secret_it_has_no_rights_and_no_token() -> None:
     documents = of_webhook(rendered(ON, SECRET, "webhook.tls.injectCAFrom=sys/hook"))
     assert not [d for d in documents if "Role" in d["kind"]]
     pod = one(documents, "Deployment")["spec"]["template"]["spec"]
@@ -55,20 +55,20 @@ def test_with_a_secret_of_cert_manager_it_has_no_rights_and_no_token() -> None:
     assert configuration["metadata"]["annotations"] == {"cert-manager.io/inject-ca-from": "sys/hook"}
 
 
-def test_the_ca_of_a_secret_can_be_given() -> None:
+def test_the_ca_bundle_can_be_set_for_a_given_secret() -> None:
     documents = rendered(ON, SECRET, "webhook.tls.caBundle=pem")
     (webhook,) = one(documents, "ValidatingWebhookConfiguration", f"sys-{NAME}")["webhooks"]
     assert base64.b64decode(webhook["clientConfig"]["caBundle"]) == b"pem"
 
 
-def test_an_injector_without_its_secret_is_refused() -> None:
+def test_a_ca_injector_without_a_secret_is_refused() -> None:
     done = template(ON, "webhook.tls.injectCAFrom=sys/hook")
     assert done.returncode != 0
     assert "webhook.tls.existingSecret" in done.stderr
 
 
 @pytest.mark.parametrize("values", [(ON,), (ON, SECRET)], ids=["own certificates", "a mounted Secret"])
-def test_the_pod_is_restricted_and_its_settings_are_read(values: tuple[str, ...]) -> None:
+def test_the_pod_is_restricted_and_its_settings_can_be_parsed(values: tuple[str, ...]) -> None:
     documents = rendered(*values, "webhook.clusterIP=10.96.0.201")
     spec = one(documents, "Deployment")["spec"]
     pod = spec["template"]["spec"]
@@ -101,7 +101,7 @@ def test_the_operator_and_its_ingest_do_not_select_the_webhooks_pods() -> None:
     assert one(documents, "Service")["spec"]["selector"].items() <= labels
 
 
-def test_a_disruption_budget_is_made_on_request() -> None:
+def test_a_disruption_budget_is_rendered_on_request() -> None:
     assert not [d for d in rendered(ON) if d["kind"] == "PodDisruptionBudget"]
     documents = rendered(ON, "webhook.podDisruptionBudget.enabled=true")
     assert one(documents, "PodDisruptionBudget")["spec"]["minAvailable"] == 1

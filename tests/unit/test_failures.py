@@ -1,4 +1,4 @@
-"""What has failed is written down by name, so that `make test` can end with it."""
+"""`make test` prints the failed tests at its end, from a file that pytest writes."""
 
 import os
 import subprocess
@@ -45,7 +45,7 @@ def pytest_terminal_summary(terminalreporter):
 
 
 def failed(folder: Path, *arguments: str) -> list[str]:
-    """Run pytest in a folder, and return the lines that it left."""
+    """Run pytest in a folder, and return the lines of the file of failed tests."""
     left = folder / "failed"
     environment = os.environ | {"RFT_FAILED_TESTS": str(left), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(folder)]
@@ -53,7 +53,7 @@ def failed(folder: Path, *arguments: str) -> list[str]:
     return left.read_text().splitlines()
 
 
-def test_each_failed_test_is_named_once_as_the_shell_takes_it(tmp_path: Path) -> None:
+def test_each_failed_test_is_listed_once_and_quoted_for_the_shell(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text(HOOK)
     (tmp_path / "test_some.py").write_text(TESTS)
     (tmp_path / "test_unreadable.py").write_text("import nothing_of_this_name\n")

@@ -1,4 +1,4 @@
-"""How responses of an API server that are long, refused or cut short reach the operator."""
+"""The operator's client with long, refused and truncated responses of the API server."""
 
 import threading
 from collections.abc import Iterator
@@ -22,9 +22,10 @@ def in_chunks(body: bytes, size: int) -> bytes:
 def answering(
     status: int, body: bytes, *, missing: int = 0, chunk: int = 0, connections: list[object] | None = None
 ) -> Iterator[Cluster]:
-    """Serve one response, whose length is ``missing`` bytes more than are sent before the connection ends.
+    """Serve one response, and close the connection before the last ``missing`` bytes of it are sent.
 
-    With ``chunk`` it is sent in chunks of so many bytes. ``connections`` gets every connection that is made.
+    With ``chunk`` the response is sent in chunks of this many bytes. Each new connection is added to
+    ``connections``.
     """
 
     class Handler(BaseHTTPRequestHandler):
@@ -68,14 +69,14 @@ def names(cluster: Cluster) -> list[str]:
 
 
 @pytest.mark.parametrize("chunk", [0, 7, 1000])
-def test_lists_that_follow_each_other_share_a_connection(chunk: int) -> None:
+def test_successive_lists_share_a_connection(chunk: int) -> None:
     connections: list[object] = []
     with answering(200, NODES, chunk=chunk, connections=connections) as cluster:
         assert [names(cluster) for _ in range(3)] == [["a", "b"]] * 3
     assert len(connections) == 1
 
 
-def test_after_a_list_that_was_left_early_the_next_is_whole() -> None:
+def test_a_list_is_complete_after_an_earlier_one_that_was_not_read_to_its_end() -> None:
     with answering(200, NODES, chunk=7) as cluster:
         nodes = cluster.nodes()
         next(nodes)
@@ -83,7 +84,7 @@ def test_after_a_list_that_was_left_early_the_next_is_whole() -> None:
         assert names(cluster) == ["a", "b"]
 
 
-def test_a_list_that_is_cut_short_is_unavailable_after_what_was_sent() -> None:
+def test_a_truncated_list_raises_unavailable_after_its_complete_items() -> None:
     with answering(200, NODES[: NODES.index(b'{"metadata":{"name":"b"')], missing=40) as cluster:
         nodes = cluster.nodes()
         with pytest.raises(Unavailable, match="GET api/v1/nodes: "):
@@ -99,6 +100,6 @@ def test_a_refused_list_raises_with_its_first_item() -> None:
         list(cluster.workloads("team"))
 
 
-def test_a_refusal_that_is_cut_short_is_unavailable() -> None:
+def test_a_truncated_refusal_raises_unavailable() -> None:
     with answering(503, b'{"message":', missing=40) as cluster, pytest.raises(Unavailable):
         names(cluster)

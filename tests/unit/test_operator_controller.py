@@ -1,4 +1,4 @@
-"""What a reconciliation reads after which event, and what happens to events that arrive during a read."""
+"""What a reconciliation reads after which event, and how it handles events that arrive during a read."""
 
 from collections.abc import Callable
 from typing import Any, cast
@@ -54,14 +54,14 @@ def merged(target: Any, patch: Any) -> Any:
 
 
 class FakeCluster:
-    """Holds one RFTJob with its children, and notes what is read."""
+    """Holds one RFTJob with its children, and records the reads."""
 
     def __init__(self, document: Json) -> None:
         self.jobs: dict[str, Json] = {"sums": document}
         self.child, self.config, self.pod = children(document)
         self.reads: list[str] = []
         self.during: Callable[[], None] = lambda: None
-        """Called once, in the middle of the next read of children."""
+        """Called once, during the next read of the children."""
 
     def job(self, namespace: str, name: str) -> Json | None:
         self.reads.append(f"RFTJob {name}")
@@ -87,7 +87,7 @@ class FakeCluster:
         return self.jobs["sums"]
 
     def create(self, manifest: Json) -> Json:
-        assert manifest["kind"] == "Event", "nothing is to be made"
+        assert manifest["kind"] == "Event", "only Events may be created"
         return manifest
 
     def _interrupt(self) -> None:
@@ -107,7 +107,7 @@ def settled(document: Json | None = None) -> tuple[FakeCluster, Controller]:
     return cluster, controller
 
 
-def test_of_a_pod_that_changed_the_job_and_the_pods_are_read_once() -> None:
+def test_after_an_event_of_a_pod_only_job_and_pods_are_read() -> None:
     cluster, controller = settled()
     cluster.pod["status"]["phase"] = "Failed"
     controller.on_child_event(KEY, "7", job_or_pod=True)
@@ -125,7 +125,7 @@ def test_after_an_event_of_a_config_map_everything_is_read() -> None:
     assert cluster.reads == ["everything"]
 
 
-def test_an_event_during_the_read_of_job_and_pods_has_them_read_again() -> None:
+def test_after_an_event_during_the_read_job_and_pods_are_read_again() -> None:
     cluster, controller = settled()
     controller.on_child_event(KEY, "7", job_or_pod=True)
     cluster.during = lambda: controller.on_child_event(KEY, "8", job_or_pod=True)
@@ -149,7 +149,7 @@ def test_an_rftjob_deleted_during_the_read_of_its_job_and_pods_is_forgotten() ->
     assert cluster.reads == ["Job and pods at 7", "RFTJob sums"]
 
 
-def test_an_rftjob_of_another_version_is_decided_about_with_all_its_children() -> None:
+def test_after_a_change_of_the_rftjob_everything_is_read() -> None:
     cluster, controller = settled()
     controller.on_child_event(KEY, "7", job_or_pod=True)
     document = cluster.jobs["sums"]
@@ -161,7 +161,7 @@ def test_an_rftjob_of_another_version_is_decided_about_with_all_its_children() -
     assert cluster.reads == ["everything"]
 
 
-def test_a_baseline_that_appears_after_the_start_is_compared_at_the_next_event_of_a_pod() -> None:
+def test_a_baseline_created_after_the_start_is_compared_at_the_next_event_of_a_pod() -> None:
     document = rftjob({"phase": "Running", "startTime": "2026-11-22T10:00:00Z"})
     document["metadata"]["annotations"] = {ANNOTATION: "earlier"}
     cluster, controller = settled(document)
@@ -171,4 +171,6 @@ def test_a_baseline_that_appears_after_the_start_is_compared_at_the_next_event_o
         controller.on_child_event(KEY, "7", job_or_pod=True)
         controller.process(KEY)
     assert cluster.jobs["sums"]["status"]["baseline"]["changes"]
-    assert cluster.reads == ["everything", "Job and pods at 7"], "once it was compared, it is not read"
+    assert cluster.reads == ["everything", "Job and pods at 7"], (
+        "the baseline is not read again after the comparison"
+    )

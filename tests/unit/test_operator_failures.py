@@ -1,4 +1,4 @@
-"""The chains that say why a pod failed or does not start."""
+"""The ordered checks that find out why a pod failed or does not start."""
 
 from dataclasses import replace
 
@@ -47,7 +47,7 @@ def test_a_failure_is_classified(failed: Pod, reason: str, counted: bool, perman
     assert failure.message
 
 
-def test_the_order_of_the_chain_is_the_specification() -> None:
+def test_the_checks_are_tried_in_the_specified_order() -> None:
     assert [check.__name__ for check in CHAIN] == [
         "configuration",
         "data",
@@ -60,29 +60,29 @@ def test_the_order_of_the_chain_is_the_specification() -> None:
     ]
 
 
-def test_the_trainers_own_words_are_the_message() -> None:
+def test_the_trainers_report_is_the_message() -> None:
     ending = Ending(exit_code=11, reason="DataError", message="line 7: no messages")
     report = ProgressReport(attempt="u", sequence=1, run=RunStatus(), ending=ending)
     assert classify(replace(ended(11), report=report), None).message == "line 7: no messages"
 
 
-def test_plain_last_words_are_the_message_too() -> None:
+def test_a_plain_termination_message_is_the_message_too() -> None:
     assert "Traceback" in classify(ended(1, message="Traceback: no luck"), None).message
 
 
-def test_out_of_memory_says_what_the_plan_needs_at_least() -> None:
+def test_out_of_memory_names_the_plans_minimum_memory() -> None:
     message = classify(ended(137, "OOMKilled"), Plan(memory="3Gi", least_memory="4096Mi")).message
     assert "of 3Gi (the plan needs at least 4096Mi)" in message
     assert "spec.training.maxContextLength" in message
 
 
-def test_out_of_memory_says_the_limit_and_what_to_change() -> None:
+def test_out_of_memory_names_the_limit_and_the_fields_to_change() -> None:
     message = classify(ended(137, "OOMKilled"), PLAN).message
     assert "6Gi" in message
     assert "spec.resources.memory" in message
 
 
-def test_the_advice_for_want_of_memory_is_given_once() -> None:
+def test_the_advice_on_memory_is_not_repeated_if_the_trainer_gave_it() -> None:
     said = "the kernel ended the sampler: raise spec.resources.memory"
     assert classify(ended(13, message=said), PLAN).message == said
 
@@ -96,14 +96,14 @@ def test_the_advice_for_want_of_memory_is_given_once() -> None:
         (replace(POD, waiting=Waiting("CreateContainerConfigError", "secret")), "WaitingForPod"),
     ],
 )
-def test_a_pod_that_does_not_start_says_why(waiting: Pod, reason: str) -> None:
+def test_the_reason_why_a_pod_does_not_start_is_found(waiting: Pod, reason: str) -> None:
     found = hindrance(waiting)
     assert found is not None
     assert found.reason == reason
     assert found.message
 
 
-def test_a_termination_message_that_is_no_report_is_plain_text() -> None:
+def test_a_termination_message_that_is_not_a_report_is_plain_text() -> None:
     raw = {
         "metadata": {"name": "p", "uid": "u"},
         "status": {

@@ -1,10 +1,10 @@
-"""kopf is set to hold few objects: of each kind a part of the list at a time, and each for a moment."""
+"""The settings of kopf that limit its memory: lists are read in parts, and objects are released soon."""
 
 from rft_operator.handlers import IDLE_SECONDS, LIST_CHUNK, kopf_settings
 
 
-def test_a_watch_that_begins_reads_its_list_in_parts_and_lets_go_of_each_object() -> None:
+def test_kopf_reads_lists_in_parts_and_releases_objects_soon() -> None:
     settings = kopf_settings(180)
     assert settings.watching.chunk_size == LIST_CHUNK
-    # Not zero: kopf takes events only while it waits.
+    # Not zero: kopf processes events only while it waits.
     assert 0 < settings.queueing.idle_timeout == IDLE_SECONDS < 1

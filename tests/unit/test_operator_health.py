@@ -1,4 +1,4 @@
-"""Liveness: a dead watch and a stuck event loop are noticed, and quiet ones are not taken for dead."""
+"""Liveness: a dead watch and a blocked event loop are found; watches without events count as alive."""
 
 import asyncio
 import urllib.error
@@ -16,7 +16,7 @@ PATH = "/api/v1/pods"
 
 
 class Time:
-    """Time that passes when told to."""
+    """A clock that the test advances."""
 
     now = 100.0
 
@@ -34,12 +34,12 @@ def signs(time: Time) -> Signs:
     return Signs(300, time)
 
 
-def test_nothing_is_dead_before_it_is_asked_for(signs: Signs, time: Time) -> None:
+def test_nothing_is_dead_before_watches_are_expected(signs: Signs, time: Time) -> None:
     time.now += 1e6
     assert signs.complaints() == []
 
 
-def test_a_quiet_watch_lives_while_it_is_connected_anew(signs: Signs, time: Time) -> None:
+def test_a_watch_without_events_is_alive_while_it_reconnects(signs: Signs, time: Time) -> None:
     signs.expect([PATH])
     for _ in range(10):
         time.now += 180
@@ -47,7 +47,7 @@ def test_a_quiet_watch_lives_while_it_is_connected_anew(signs: Signs, time: Time
         signs.connected(PATH)
 
 
-def test_a_watch_that_is_not_connected_anew_is_dead(signs: Signs, time: Time) -> None:
+def test_a_watch_that_does_not_reconnect_is_dead(signs: Signs, time: Time) -> None:
     signs.expect([PATH, "/apis/batch/v1/jobs"])
     time.now += 200
     signs.connected(PATH)
@@ -61,7 +61,7 @@ def test_a_watch_that_was_never_connected_is_dead(signs: Signs, time: Time) -> N
     assert signs.complaints()
 
 
-def test_an_event_loop_that_stands_still_is_noticed(signs: Signs, time: Time) -> None:
+def test_a_blocked_event_loop_is_reported(signs: Signs, time: Time) -> None:
     signs.loop_turned()
     time.now += LOOP_SECONDS
     assert signs.complaints() == []
@@ -69,7 +69,7 @@ def test_an_event_loop_that_stands_still_is_noticed(signs: Signs, time: Time) ->
     assert signs.complaints() == ["the event loop stands still for 31 s"]
 
 
-def test_every_watch_is_expected_where_it_is_made() -> None:
+def test_the_expected_watches_are_those_that_kopf_makes() -> None:
     assert watched_paths([]) == [
         "/apis/rft.dev/v1alpha1/rftjobs",
         "/apis/batch/v1/jobs",
@@ -85,7 +85,7 @@ def test_every_watch_is_expected_where_it_is_made() -> None:
     [("watch=true", 200, True), ("watch=true", 403, False), ("limit=1", 200, False)],
     ids=["a watch", "a refused watch", "a list"],
 )
-def test_only_an_accepted_watch_is_a_sign(
+def test_only_an_accepted_watch_counts_as_a_sign_of_life(
     signs: Signs, time: Time, query: str, status: int, lives: bool
 ) -> None:
     signs.expect([PATH])

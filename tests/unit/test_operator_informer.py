@@ -1,4 +1,4 @@
-"""Cached state is valid until something changes, and is never acted upon."""
+"""The informer cache: entries are valid until something changes, and no action is based on them."""
 
 from dataclasses import replace
 from typing import Any
@@ -31,19 +31,19 @@ def stored(cache: InformerCache, observed: Observed = SEEN) -> None:
     cache.store(KEY, cache.revision(KEY), observed)
 
 
-def test_what_was_stored_is_returned_until_the_resync() -> None:
+def test_a_cached_state_is_valid_until_the_resync() -> None:
     clock = Clock()
     cache = InformerCache(clock)
     assert cache.snapshot(KEY) is None
     stored(cache)
     assert cache.snapshot(KEY) == (rftjob_at(), SEEN, False)
     stored(cache, STARTED)
-    assert cache.snapshot(KEY) == (rftjob_at(), STARTED, False), "with its snapshot"
+    assert cache.snapshot(KEY) == (rftjob_at(), STARTED, False), "the cached state includes the snapshot"
     clock.now += RESYNC_SECONDS + 1
     assert cache.snapshot(KEY) is None
 
 
-def test_a_change_invalidates_what_is_stored_and_what_is_being_read() -> None:
+def test_a_change_invalidates_the_cached_state_and_a_read_under_way() -> None:
     cache = InformerCache(Clock())
     stored(cache)
     cache.invalidate_children(KEY)
@@ -51,10 +51,10 @@ def test_a_change_invalidates_what_is_stored_and_what_is_being_read() -> None:
     revision = cache.revision(KEY)
     cache.invalidate_children(KEY)
     cache.store(KEY, revision, SEEN)
-    assert cache.snapshot(KEY) is None, "it was read before the change, or in the middle of it"
+    assert cache.snapshot(KEY) is None, "a read that began before the change must not be stored"
 
 
-def test_the_job_is_the_newest_version_and_says_nothing_about_its_children() -> None:
+def test_the_newest_version_of_an_rftjob_is_cached_apart_from_its_children() -> None:
     cache = InformerCache(Clock())
     cache.update(KEY, rftjob_at("99"))
     assert cache.snapshot(KEY) is None
@@ -62,14 +62,16 @@ def test_the_job_is_the_newest_version_and_says_nothing_about_its_children() -> 
     written["metadata"]["managedFields"] = [{"manager": "x"}]
     cache.update(KEY, written)
     cache.update(KEY, rftjob_at("98", phase="Pending"))
-    assert cache.job(KEY) == rftjob_at("100", phase="Running"), "the watch may be behind our own write"
+    assert cache.job(KEY) == rftjob_at("100", phase="Running"), (
+        "an older version from the watch must not replace our own write"
+    )
     stored(cache)
     seen = cache.snapshot(KEY)
     assert seen is not None
     assert seen == (rftjob_at("100", phase="Running"), SEEN, False)
 
 
-def test_a_job_is_dropped_at_the_resync_and_when_invalidated() -> None:
+def test_a_cached_rftjob_is_dropped_at_the_resync_and_when_invalidated() -> None:
     clock = Clock()
     cache = InformerCache(clock)
     cache.update(KEY, rftjob_at())
@@ -80,10 +82,10 @@ def test_a_job_is_dropped_at_the_resync_and_when_invalidated() -> None:
     assert cache.job(KEY) is None
     assert cache.snapshot(KEY) is None
     cache.update(KEY, rftjob_at("1"))
-    assert cache.job(KEY) == rftjob_at("1"), "after a deletion the versions may begin anew"
+    assert cache.job(KEY) == rftjob_at("1"), "after a deletion lower versions are possible"
 
 
-def test_reports_are_not_cached_here() -> None:
+def test_reports_are_not_cached() -> None:
     cache = InformerCache(Clock())
     received: Received = report()
     stored(cache, replace(SEEN, received=received))
@@ -92,23 +94,25 @@ def test_reports_are_not_cached_here() -> None:
     assert seen[1].received is None
 
 
-def test_a_decision_that_makes_removes_or_ends_something_acts() -> None:
-    assert once(rftjob(), Observed(ca_current=True), NOW).acts, "the child is made"
+def test_a_decision_acts_if_it_creates_deletes_or_ends_an_object() -> None:
+    assert once(rftjob(), Observed(ca_current=True), NOW).acts, "the child is created"
     assert once(rftjob(cancel=True), SEEN, NOW).acts, "the child is removed"
-    assert not once(rftjob(sampling={"topK": 500}), Observed(), NOW).acts, "an invalid spec is only told"
+    assert not once(rftjob(sampling={"topK": 500}), Observed(), NOW).acts, (
+        "an invalid spec only changes the status"
+    )
 
 
-def test_the_pods_are_read_as_new_as_the_newest_event() -> None:
+def test_pods_are_read_at_least_as_new_as_the_newest_event() -> None:
     cache = InformerCache(Clock())
-    assert cache.pods_version(KEY) == "0", "any will do"
-    for told in ("99", "", "1000", "998"):
-        cache.invalidate_children(KEY, told)
+    assert cache.pods_version(KEY) == "0", "0 allows any version"
+    for version in ("99", "", "1000", "998"):
+        cache.invalidate_children(KEY, version)
     assert cache.pods_version(KEY) == "1000"
     cache.remove(KEY)
     assert cache.pods_version(KEY) == "0"
 
 
-def test_an_event_of_the_job_or_a_pod_makes_only_these_stale() -> None:
+def test_an_event_of_the_job_or_a_pod_makes_only_job_and_pods_stale() -> None:
     clock = Clock()
     cache = InformerCache(clock)
     stored(cache, STARTED)
@@ -121,10 +125,10 @@ def test_an_event_of_the_job_or_a_pod_makes_only_these_stale() -> None:
     assert cache.snapshot(KEY) == (rftjob_at(), newer, False)
     cache.invalidate_children(KEY, job_or_pod=True)
     cache.invalidate_children(KEY)
-    assert cache.snapshot(KEY) is None, "something else changed as well"
+    assert cache.snapshot(KEY) is None, "after an event of another object everything is stale"
 
 
-def test_a_refresh_of_the_job_and_pods_does_not_put_off_the_resync() -> None:
+def test_a_refresh_of_job_and_pods_does_not_delay_the_resync() -> None:
     clock = Clock()
     cache = InformerCache(clock)
     stored(cache)
@@ -137,7 +141,7 @@ def test_a_refresh_of_the_job_and_pods_does_not_put_off_the_resync() -> None:
     assert cache.snapshot(KEY) is None
 
 
-def test_a_refresh_is_not_stored_after_another_event() -> None:
+def test_a_refresh_is_discarded_if_another_event_came_during_the_read() -> None:
     cache = InformerCache(Clock())
     stored(cache)
     cache.invalidate_children(KEY, job_or_pod=True)
@@ -151,7 +155,7 @@ def test_a_refresh_is_not_stored_after_another_event() -> None:
     assert cache.snapshot(KEY) is None, "the RFTJob is gone"
 
 
-def test_a_document_is_the_same_after_compression_and_takes_less() -> None:
+def test_a_compressed_document_is_smaller_and_decompresses_to_the_same() -> None:
     document = rftjob_at("7", message="Wartet auf die Größe \u2028 «x»")
     document["spec"]["graders"] = document["spec"]["graders"] * 20
     assert decompressed(compressed(document)) == document

@@ -1,4 +1,4 @@
-"""Who may push, how often, and in which order."""
+"""The ingest: which senders are accepted, how often, and in which order."""
 
 import asyncio
 import json
@@ -35,7 +35,7 @@ def user(**changes: Any) -> dict[str, Any]:
     return {"user": {**review()["user"], **changes}}
 
 
-def test_a_good_review_names_the_pod() -> None:
+def test_a_valid_token_review_names_the_pod() -> None:
     assert identity.claims(review(), AUDIENCE) == identity.Claims("team", "p", "pod-1")
 
 
@@ -58,7 +58,7 @@ def test_a_good_review_names_the_pod() -> None:
         ({"user": None}, 403),
     ],
 )
-def test_a_review_that_proves_less_is_refused(changes: dict[str, Any], status: int) -> None:
+def test_an_incomplete_token_review_is_refused(changes: dict[str, Any], status: int) -> None:
     with pytest.raises(Refused) as refusal:
         identity.claims(review(**changes), AUDIENCE)
     assert refusal.value.status == status
@@ -74,7 +74,7 @@ CHILD = controlled("job-1", "rft-1", "RFTJob", "rft.dev/v1alpha1")
 CLAIMS = identity.Claims("team", "p", "pod-1")
 
 
-def test_the_chain_leads_from_the_pod_to_the_rftjob() -> None:
+def test_owner_references_lead_from_the_pod_to_the_rftjob() -> None:
     child_reference = identity.live_pod(CLAIMS, POD)
     job_reference = identity.live_child(child_reference, CHILD)
     job = {
@@ -93,8 +93,10 @@ def test_the_chain_leads_from_the_pod_to_the_rftjob() -> None:
         Pod("ended", "pod-0", "", controller="job-1", phase="Failed"),
         Pod("forged", "pod-2", "", controller="job-of-another", phase="Running"),
     )
-    assert identity.callers(job, Observed(child=Child("job-1"), pods=pods)) == [caller], "the same chain"
-    assert identity.callers(job, Observed(pods=pods)) == [], "without a live Job"
+    assert identity.callers(job, Observed(child=Child("job-1"), pods=pods)) == [caller], (
+        "the same caller as by following the owner references"
+    )
+    assert identity.callers(job, Observed(pods=pods)) == [], "without a Job nobody may report"
 
 
 @pytest.mark.parametrize(
@@ -121,13 +123,13 @@ def test_the_chain_leads_from_the_pod_to_the_rftjob() -> None:
         (410, lambda: identity.live_job({"uid": "rft-1"}, {"metadata": {"uid": "rft-2"}})),
     ],
 )
-def test_a_broken_link_of_the_chain_is_refused(status: int, check: Callable[[], object]) -> None:
+def test_a_missing_or_wrong_owner_reference_is_refused(status: int, check: Callable[[], object]) -> None:
     with pytest.raises(Refused) as refusal:
         check()
     assert refusal.value.status == status
 
 
-def test_a_pod_of_a_namespace_that_is_not_served_is_refused_before_anything_is_read() -> None:
+def test_a_pod_of_a_namespace_that_is_not_served_is_refused() -> None:
     identity.served(CLAIMS, ())
     identity.served(CLAIMS, ("other", "team"))
     with pytest.raises(Refused) as refusal:
@@ -143,7 +145,7 @@ class Clock:
         return self.now
 
 
-def test_answers_are_remembered_for_their_time_only() -> None:
+def test_cached_token_reviews_expire() -> None:
     clock = Clock()
     cache = AnswerCache(clock)
     cache.put("good", CALLER)
@@ -157,13 +159,13 @@ def test_answers_are_remembered_for_their_time_only() -> None:
     assert cache.get("good") is None
 
 
-def test_a_known_pod_is_asked_about_once_before_its_answer_ends() -> None:
+def test_an_accepted_token_is_renewed_once_before_its_entry_expires() -> None:
     clock = Clock()
     cache = AnswerCache(clock)
     cache.put("good", CALLER)
     cache.put("bad", Refused(401, "no"))
     assert not cache.renews("good")
-    assert not cache.renews("bad"), "a stranger waits"
+    assert not cache.renews("bad"), "a refused token is not renewed in advance"
     assert not cache.renews("never seen")
     clock.now += 45
     assert [cache.renews("good"), cache.renews("good")] == [True, False]
@@ -174,7 +176,7 @@ def test_a_known_pod_is_asked_about_once_before_its_answer_ends() -> None:
     assert cache.renews("good")
 
 
-def test_tokens_that_were_reviewed_at_once_are_not_asked_about_at_once_again() -> None:
+def test_tokens_reviewed_at_the_same_time_are_renewed_at_different_times() -> None:
     clock = Clock()
     cache = AnswerCache(clock)
     tokens = [f"token {number}" for number in range(200)]
@@ -188,14 +190,14 @@ def test_tokens_that_were_reviewed_at_once_are_not_asked_about_at_once_again() -
     assert max(asked) < 20
 
 
-def test_an_answer_goes_with_its_pod() -> None:
+def test_a_cached_review_is_dropped_with_its_pod() -> None:
     cache = AnswerCache(Clock())
     cache.put("good", CALLER)
     cache.forget_pod("pod-1")
     assert cache.get("good") is None
 
 
-def test_a_pod_is_known_by_its_token_although_that_has_to_be_reviewed_again() -> None:
+def test_the_pod_of_a_token_is_known_even_after_its_review_expired() -> None:
     clock = Clock()
     cache = AnswerCache(clock)
     cache.put("good", CALLER)
@@ -207,7 +209,7 @@ def test_a_pod_is_known_by_its_token_although_that_has_to_be_reviewed_again() ->
     assert cache.bearer("never seen") is None
 
 
-def test_the_chain_of_a_pod_is_followed_again_after_its_time_or_its_end() -> None:
+def test_a_cached_chain_of_owners_expires_and_is_dropped_with_its_pod() -> None:
     clock = Clock()
     chains = Chains(clock)
     claimed = identity.Claims(CALLER.namespace, "p", CALLER.pod_uid)
@@ -222,7 +224,7 @@ def test_the_chain_of_a_pod_is_followed_again_after_its_time_or_its_end() -> Non
     assert chains.get(claimed) is None
 
 
-def test_the_same_refusal_of_one_source_is_logged_once_in_a_while_with_its_number() -> None:
+def test_repeated_refusals_of_one_source_are_logged_rarely_with_their_count() -> None:
     clock = Clock()
     complaints = Complaints(clock)
     assert complaints.count("a", "401 no") == 0
@@ -234,7 +236,7 @@ def test_the_same_refusal_of_one_source_is_logged_once_in_a_while_with_its_numbe
     assert complaints.count("a", "401 no") is None
 
 
-def test_the_cache_is_bounded_and_keeps_no_token() -> None:
+def test_the_cache_has_a_limit_and_stores_no_token() -> None:
     cache = AnswerCache(Clock())
     for i in range(MAX_ENTRIES + 10):
         cache.put(f"token-{i}", CALLER)
@@ -243,7 +245,7 @@ def test_the_cache_is_bounded_and_keeps_no_token() -> None:
     assert "token-" not in repr(vars(cache))
 
 
-def test_a_source_is_held_back_alone() -> None:
+def test_the_rate_limit_applies_to_each_source_separately() -> None:
     clock = Clock()
     limiter = SourceLimiter(clock, per_second=1, burst=2)
     limiter.check("a")
@@ -256,7 +258,7 @@ def test_a_source_is_held_back_alone() -> None:
     limiter.check("a")
 
 
-def test_reviews_under_way_are_bounded_and_so_are_those_that_wait() -> None:
+def test_concurrent_and_waiting_token_reviews_are_limited() -> None:
     async def held(gate: ReviewGate, until: asyncio.Event, done: list[str], name: str) -> None:
         async with gate.enter():
             done.append(name)
@@ -291,17 +293,17 @@ def refused(reports: Reports, caller: Caller, said: ProgressReport) -> int:
     return refusal.value.status
 
 
-def test_sequence_and_step_rise_within_an_attempt() -> None:
+def test_sequence_and_step_must_not_decrease_within_an_attempt() -> None:
     reports = Reports()
     assert reports.accept(CALLER, report(5, 5))
-    assert not reports.accept(CALLER, report(5, 5)), "a repeated delivery is no news and no error"
+    assert not reports.accept(CALLER, report(5, 5)), "a repeated report is accepted, but is not new"
     assert refused(reports, CALLER, report(5, 6)) == 409
     assert refused(reports, CALLER, report(4, 6)) == 409
     assert refused(reports, CALLER, report(6, 4)) == 409
     assert reports.accept(CALLER, report(6, 5))
 
 
-def test_a_newer_attempt_replaces_an_older_one_for_good() -> None:
+def test_reports_of_an_older_attempt_are_refused_after_one_of_a_newer() -> None:
     reports = Reports()
     newer = Caller("team", "sums", "job-uid", "pod-2", "2026-11-22T18:05:00Z")
     assert reports.accept(CALLER, report(5, 5))
@@ -310,7 +312,7 @@ def test_a_newer_attempt_replaces_an_older_one_for_good() -> None:
     assert reports.get("job-uid") is not None
 
 
-def test_between_pods_of_one_second_the_trainers_count_decides() -> None:
+def test_the_attempt_number_decides_between_pods_created_in_the_same_second() -> None:
     reports = Reports()
     twin = Caller("team", "sums", "job-uid", "pod-0", CALLER.pod_created)
     assert reports.accept(CALLER, report(5, 5))
@@ -318,17 +320,17 @@ def test_between_pods_of_one_second_the_trainers_count_decides() -> None:
     assert refused(reports, CALLER, report(6, 6)) == 409
 
 
-def test_an_older_attempt_is_known_from_the_status_after_a_restart() -> None:
+def test_after_a_restart_an_older_attempt_is_refused_by_the_status() -> None:
     caller = Caller("team", "sums", "job-uid", "pod-1", "2026-11-22T18:00:00Z", known_attempt=2)
     assert refused(Reports(), caller, report(6, 6, attempt=1)) == 409
 
 
-def test_a_pod_speaks_for_itself_only() -> None:
+def test_a_pod_cannot_report_for_another_pod() -> None:
     assert refused(Reports(), CALLER, report(1, 1, "pod-2")) == 403
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
-def test_a_number_that_is_none_is_no_report(number: str) -> None:
+def test_a_report_with_nan_or_infinity_is_invalid(number: str) -> None:
     text = json.dumps({"attempt": "p", "sequence": 1, "run": {"progress": {}, "reward": {"latest": 0.5}}})
     with pytest.raises(ValueError, match="finite"):
         ProgressReport.model_validate_json(text.replace("0.5", number))

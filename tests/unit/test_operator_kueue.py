@@ -1,4 +1,4 @@
-"""Why a child Job waits, as Kueue's Workload says it; the raw texts are those of a Kueue 0.17."""
+"""Why a child Job waits, from Kueue's Workload. The texts are copied from Kueue 0.17."""
 
 import logging
 from collections.abc import Iterator
@@ -42,25 +42,25 @@ PREEMPTED = (
 )
 
 
-def told(*conditions: Json, **status: Any) -> tuple[str, str]:
+def reason_and_message(*conditions: Json, **status: Any) -> tuple[str, str]:
     found = held(workload(raw(*conditions, **status)), "team")
     return found.reason, found.message
 
 
-def test_what_is_short_and_by_how_much_is_told() -> None:
-    assert told(WAITS) == ("Queued", f"The child Job waits in LocalQueue team: {SHORT}.")
+def test_the_message_names_the_missing_quota_and_its_amount() -> None:
+    assert reason_and_message(WAITS) == ("Queued", f"The child Job waits in LocalQueue team: {SHORT}.")
 
 
-def test_a_queue_that_does_not_exist_is_told_as_what_somebody_has_to_mend() -> None:
+def test_a_missing_queue_has_the_reason_inadmissible() -> None:
     missing = condition("QuotaReserved", "False", "Inadmissible", "LocalQueue team doesn't exist")
-    assert told(missing) == (
+    assert reason_and_message(missing) == (
         "Inadmissible",
         "The child Job waits in LocalQueue team: LocalQueue team doesn't exist.",
     )
 
 
-def test_who_preempted_it_and_when_is_told_beside_what_is_short_now() -> None:
-    reason, message = told(WAITS, *PREEMPTED)
+def test_the_message_names_the_preemption_and_the_missing_quota() -> None:
+    reason, message = reason_and_message(WAITS, *PREEMPTED)
     assert reason == "Preempted"
     assert message == (
         f"The child Job waits in LocalQueue team: {SHORT}. "
@@ -68,13 +68,13 @@ def test_who_preempted_it_and_when_is_told_beside_what_is_short_now() -> None:
     )
 
 
-def test_an_eviction_that_is_over_is_not_told() -> None:
+def test_an_earlier_eviction_is_not_in_the_message() -> None:
     over = condition("Evicted", "False", "QuotaReserved", "Previously: " + BY)
-    assert told(WAITS, over)[0] == "Queued"
-    assert "stopped" not in told(WAITS, over)[1]
+    assert reason_and_message(WAITS, over)[0] == "Queued"
+    assert "stopped" not in reason_and_message(WAITS, over)[1]
 
 
-def test_a_deactivated_workload_says_what_queues_it_again() -> None:
+def test_the_message_of_a_deactivated_workload_says_how_to_activate_it() -> None:
     found = replace(workload(raw(WAITS)), active=False)
     assert held(found, "team").reason == "Inadmissible"
     assert "job-sums-5b0d2 is deactivated" in held(found, "team").message
@@ -89,25 +89,25 @@ def test_an_admission_check_that_is_not_ready_is_named(state: str, reason: str) 
         {"name": "budget", "state": "Ready", "message": ""},
         {"name": "capacity", "state": state, "message": "no nodes yet"},
     ]
-    said = told(condition("QuotaReserved", "True", "QuotaReserved"), admissionChecks=checks)
+    said = reason_and_message(condition("QuotaReserved", "True", "QuotaReserved"), admissionChecks=checks)
     assert said == (reason, f"AdmissionCheck capacity says {state}: no nodes yet.")
 
 
-def test_a_check_that_waits_for_the_quota_is_not_what_the_job_waits_for() -> None:
-    assert SHORT in told(WAITS, admissionChecks=[{"name": "capacity", "state": "Pending"}])[1]
+def test_missing_quota_is_named_before_a_pending_admission_check() -> None:
+    assert SHORT in reason_and_message(WAITS, admissionChecks=[{"name": "capacity", "state": "Pending"}])[1]
 
 
-def test_until_when_kueue_leaves_it_aside_is_told() -> None:
-    later = told(WAITS, requeueState={"count": 2, "requeueAt": "2026-11-28T18:05:00Z"})
+def test_the_message_says_when_kueue_considers_the_workload_again() -> None:
+    later = reason_and_message(WAITS, requeueState={"count": 2, "requeueAt": "2026-11-28T18:05:00Z"})
     assert "until 2026-11-28T18:05:00Z" in later[1]
 
 
-def test_without_a_workload_the_queue_is_named_or_that_there_is_none() -> None:
+def test_without_a_workload_the_message_names_the_queue_or_its_absence() -> None:
     assert held(None, "team").message == "The child Job is suspended until LocalQueue team admits it."
     assert "names no queue" in held(None, "").message
 
 
-def test_a_workload_of_which_nothing_is_known_yet_waits() -> None:
+def test_a_workload_without_conditions_is_reported_as_waiting() -> None:
     bare: Json = {"metadata": {"name": "w"}}
     assert workload(bare) == Workload("w")
     assert held(workload(bare), "team").message == "The child Job waits in LocalQueue team."
@@ -118,12 +118,12 @@ def test_a_workload_of_which_nothing_is_known_yet_waits() -> None:
     ("place", "said"),
     [(0, ""), (1, "number 1"), (10, "number 10"), (11, "among the first 20"), (9999, "5000")],
 )
-def test_a_place_far_back_is_rounded_so_that_not_every_admission_moves_it(place: int, said: str) -> None:
+def test_a_position_beyond_ten_is_rounded_so_that_it_changes_rarely(place: int, said: str) -> None:
     message = held(replace(workload(raw(WAITS)), place=rounded(place)), "team").message
     assert (f"{said} there." in message) == bool(said)
 
 
-def test_the_place_in_the_queue_is_asked_for_once_a_queue() -> None:
+def test_positions_are_read_once_per_queue() -> None:
     asked: list[tuple[str, str]] = []
 
     def places(namespace: str, queue: str) -> list[Json]:
@@ -140,7 +140,7 @@ def test_the_place_in_the_queue_is_asked_for_once_a_queue() -> None:
     assert (found.place, asked) == (2, [("team", "team")])
 
 
-def test_a_kueue_that_tells_no_places_is_no_error() -> None:
+def test_a_kueue_without_the_visibility_api_is_no_error() -> None:
     def places(namespace: str, queue: str) -> list[Json]:
         raise NotFound(404, "no such group")
 
@@ -150,7 +150,7 @@ def test_a_kueue_that_tells_no_places_is_no_error() -> None:
 
 
 class Server:
-    """Workloads that can be read, or not."""
+    """A fake server of Workloads, which can also raise errors."""
 
     def __init__(self) -> None:
         self.items: list[Json] = [raw(WAITS)]
@@ -171,13 +171,13 @@ def test_nothing_is_read_while_no_job_waits() -> None:
     assert server.reads == []
 
 
-def test_what_is_new_is_returned_once_and_known_then() -> None:
+def test_a_poll_returns_only_rftjobs_with_changed_workloads() -> None:
     server = Server()
     assert server.workloads.of(KEY, "job-1") is None
     assert server.workloads.of(OTHER, "job-2") is None
     assert server.workloads.poll() == [KEY]
     assert server.workloads.poll() == []
-    assert server.reads == ["team", "team"], "one list for all that wait in a namespace"
+    assert server.reads == ["team", "team"], "one request lists all Workloads of a namespace"
     found = server.workloads.of(KEY, "job-1")
     assert found is not None
     assert found.pending_message == SHORT
@@ -185,14 +185,14 @@ def test_what_is_new_is_returned_once_and_known_then() -> None:
     assert server.workloads.poll() == [KEY]
 
 
-def test_a_job_that_goes_on_is_forgotten() -> None:
+def test_a_job_that_is_not_suspended_any_more_is_not_polled() -> None:
     server = Server()
     server.workloads.of(KEY, "job-1")
     server.workloads.poll()
     assert server.workloads.of(KEY, None) is None
     assert server.workloads.poll() == []
     assert len(server.reads) == 1
-    assert server.workloads.of(KEY, "job-1") is None, "what was known is not good any more"
+    assert server.workloads.of(KEY, "job-1") is None, "the cached Workload is dropped when the Job runs"
 
 
 def test_a_cluster_without_kueue_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
@@ -203,10 +203,12 @@ def test_a_cluster_without_kueue_is_no_error(caplog: pytest.LogCaptureFixture) -
         assert server.workloads.poll() == []
     assert caplog.records == []
     server.error = None
-    assert server.workloads.poll() == [KEY], "it was installed meanwhile"
+    assert server.workloads.poll() == [KEY], "Kueue was installed later"
 
 
-def test_a_refusal_is_logged_once_and_keeps_what_was_known(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_refused_poll_is_logged_once_and_keeps_the_cached_workloads(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     server = Server()
     server.workloads.of(KEY, "job-1")
     server.workloads.poll()
@@ -218,7 +220,7 @@ def test_a_refusal_is_logged_once_and_keeps_what_was_known(caplog: pytest.LogCap
     assert "workloads is forbidden" in record.message
 
 
-def test_of_a_list_that_breaks_off_no_part_is_used() -> None:
+def test_a_truncated_list_changes_nothing() -> None:
     breaks = False
 
     def read(namespace: str) -> Iterator[Json]:
@@ -234,14 +236,14 @@ def test_of_a_list_that_breaks_off_no_part_is_used() -> None:
     assert workloads.of(KEY, "job-1") == before
 
 
-def test_where_it_may_not_read_it_does_not_try() -> None:
+def test_a_disabled_cache_reads_nothing() -> None:
     workloads = Workloads(None)
     assert workloads.of(KEY, "job-1") is None
     assert workloads.poll() == []
 
 
 @pytest.mark.parametrize("read", [True, False])
-def test_the_chart_gives_the_right_and_says_so(read: bool) -> None:
+def test_the_chart_grants_the_right_and_sets_the_operators_setting(read: bool) -> None:
     documents = rendered() if read else rendered("kueue.read=false")
     rules = [rule for d in documents if d["kind"] == "ClusterRole" for rule in d["rules"]]
     of_kueue = [rule for rule in rules if "kueue.x-k8s.io" in rule["apiGroups"][0]]
@@ -273,15 +275,15 @@ PRODUCT = "nvidia.com/gpu.product"
         ({PRODUCT: "Tesla-T4"}, Plan(gpus=0, accelerator="cpu")),
     ],
 )
-def test_a_flavor_of_the_kind_that_the_plan_is_for_needs_no_word(labels: dict[str, str], plan: Plan) -> None:
+def test_a_flavor_with_the_planned_gpu_gives_no_message(labels: dict[str, str], plan: Plan) -> None:
     assert other_kind(labels, plan) == ""
 
 
-def test_a_flavor_of_another_kind_is_told_with_what_to_set() -> None:
+def test_a_flavor_with_another_gpu_is_reported_with_the_field_to_set() -> None:
     said = other_kind({PRODUCT: "Tesla-T4", "zone": "a"}, L40S)
     assert "nodes with nvidia.com/gpu.product=Tesla-T4, but the plan is made for nvidia-l40s-48gb" in said
     assert "Set resources.accelerator.name to nvidia-t4-16gb" in said
 
 
-def test_a_flavor_of_a_kind_that_no_catalogue_has_is_told_too() -> None:
+def test_a_flavor_with_an_unknown_gpu_is_reported_too() -> None:
     assert "Set resources.accelerator.memory to its memory" in other_kind({PRODUCT: "Custom-9"}, L40S)

@@ -1,4 +1,4 @@
-"""The Lease: one holder at a time, whatever the order of looks, renewals, pauses and lost answers."""
+"""The Lease has one holder at a time, for any order of reads, renewals, pauses and lost responses."""
 
 import copy
 from datetime import UTC, datetime
@@ -31,7 +31,7 @@ def seen(holder: str, since: float = 0.0) -> Seen:
     ],
     ids=["none", "given back", "an answer that was lost", "held", "not renewed for its duration"],
 )
-def test_a_lease_is_acquired_where_nobody_holds_it(there: Seen | None, now: float, step: Step) -> None:
+def test_a_free_or_expired_lease_is_acquired(there: Seen | None, now: float, step: Step) -> None:
     assert decide(there, "me", None, now, TERMS) is step
 
 
@@ -46,23 +46,23 @@ def test_a_lease_is_acquired_where_nobody_holds_it(there: Seen | None, now: floa
     ],
     ids=["in time", "too late", "of another", "of nobody", "deleted"],
 )
-def test_a_holder_renews_only_what_is_its_own(there: Seen | None, now: float, step: Step) -> None:
+def test_a_holder_renews_only_its_own_lease(there: Seen | None, now: float, step: Step) -> None:
     assert decide(there, "me", 0.0, now, TERMS) is step
 
 
-def test_a_lease_is_good_for_as_long_as_its_holder_says() -> None:
+def test_a_lease_is_valid_for_the_duration_that_its_holder_wrote() -> None:
     there = Seen(Record("other", 60, "7"), 0.0)
     assert decide(there, "me", None, 59, TERMS) is Step.WAIT
 
 
-def test_a_record_is_as_old_as_our_first_look_at_it() -> None:
+def test_a_records_age_counts_from_our_first_read_of_it() -> None:
     before = seen("other", since=3)
     assert look(before, Record("other", 15, "7"), 9) == before
     renewed = Record("other", 15, "8")
     assert look(before, renewed, 9) == Seen(renewed, 9)
 
 
-def test_transitions_are_counted_and_other_fields_stay() -> None:
+def test_transitions_are_counted_and_other_fields_are_kept() -> None:
     first = {"metadata": {"resourceVersion": "1"}, "spec": written(None, "a", TERMS, NOON)}
     assert first["spec"]["leaseTransitions"] == 0
     again = written(first, "a", TERMS, NOON.replace(hour=13))
@@ -73,13 +73,13 @@ def test_transitions_are_counted_and_other_fields_stay() -> None:
     assert record({"metadata": {"resourceVersion": "9"}, "spec": other}, TERMS) == Record("b", 15, "9")
 
 
-def test_the_shares_of_the_duration_are_those_of_the_defaults() -> None:
+def test_deadline_and_retry_keep_the_proportions_of_the_defaults() -> None:
     assert (TERMS.duration, TERMS.deadline, TERMS.retry) == (15, 10, 2)
     assert Terms(60).deadline == 40
 
 
 class Server(Cluster):
-    """An API server for one Lease, that can be away, or answer into the void."""
+    """A fake API server for one Lease. It can be unreachable, or store a write without a response."""
 
     def __init__(self) -> None:
         self.there: dict[str, Any] | None = None
@@ -113,7 +113,7 @@ class Server(Cluster):
 
 
 class Machine:
-    """A process with a clock of its own, which starts anywhere and runs a little fast or slow."""
+    """A process with its own clock, which has an arbitrary offset and runs slightly fast or slow."""
 
     def __init__(self, server: Server, name: str, offset: float = 0.0, rate: float = 1.0) -> None:
         self.time = 0.0
@@ -127,7 +127,7 @@ class Machine:
         self.dead = why
 
     def turn(self) -> None:
-        """One renewal or look, as the threads do it."""
+        """Make one renewal or read, like the threads of ``Leadership``."""
         try:
             step = self.leadership.turn()
         except ClusterError:
@@ -151,7 +151,7 @@ TURNS = st.lists(
 
 
 @given(TURNS, st.tuples(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6)), st.floats(0.97, 1.03))
-def test_no_two_may_write_at_once(
+def test_never_can_two_processes_write_at_the_same_time(
     turns: list[tuple[int, float, str]], offsets: tuple[float, float], rate: float
 ) -> None:
     server = Server()
@@ -166,7 +166,7 @@ def test_no_two_may_write_at_once(
             machines[who] = Machine(server, f"m{who}-{number}", offsets[who], machines[who].rate)
 
 
-def test_the_next_one_waits_for_the_whole_duration_after_a_crash() -> None:
+def test_after_a_crash_the_next_holder_waits_for_the_whole_duration() -> None:
     server = Server()
     first, second = Machine(server, "a"), Machine(server, "b", offset=1e5)
     first.turn()
@@ -179,7 +179,7 @@ def test_the_next_one_waits_for_the_whole_duration_after_a_crash() -> None:
     assert second.may_write()
 
 
-def test_the_next_one_starts_at_once_where_the_lease_was_given_back() -> None:
+def test_after_a_release_the_next_holder_starts_at_once() -> None:
     server = Server()
     first, second = Machine(server, "a"), Machine(server, "b")
     first.turn()
@@ -191,7 +191,7 @@ def test_the_next_one_starts_at_once_where_the_lease_was_given_back() -> None:
     assert second.may_write()
 
 
-def test_a_renewal_whose_answer_is_lost_is_found_again() -> None:
+def test_a_renewal_with_a_lost_response_does_not_lose_the_lease() -> None:
     server = Server()
     one = Machine(server, "a")
     one.turn()
@@ -222,7 +222,7 @@ def test_a_holder_that_loses_the_lease_ends(fate: str) -> None:
     assert not one.may_write()
 
 
-def test_the_deadline_ends_a_process_whose_renewals_hang() -> None:
+def test_a_process_whose_renewals_hang_ends_at_the_deadline() -> None:
     server = Server()
     one = Machine(server, "a")
     one.turn()
@@ -231,7 +231,7 @@ def test_the_deadline_ends_a_process_whose_renewals_hang() -> None:
     assert "could not be renewed for 10 s" in one.dead
 
 
-def test_a_refusal_is_not_waited_for() -> None:
+def test_acquire_raises_when_the_api_server_refuses() -> None:
     class Forbidding(Server):
         def lease(self, namespace: str, name: str) -> dict[str, Any]:
             raise ClusterError(403, f"leases {name} is forbidden in {namespace}")
@@ -240,7 +240,7 @@ def test_a_refusal_is_not_waited_for() -> None:
         Machine(Forbidding(), "a").leadership.acquire()
 
 
-def test_an_api_server_that_is_away_is_waited_for() -> None:
+def test_acquire_waits_for_an_unreachable_api_server() -> None:
     class Late(Server):
         looks = 0
 
@@ -254,9 +254,9 @@ def test_an_api_server_that_is_away_is_waited_for() -> None:
     assert server.lease("ns", "lease")["spec"]["holderIdentity"] == "a"
 
 
-def test_a_fenced_cluster_reads_and_does_not_write() -> None:
+def test_without_the_lease_a_cluster_reads_but_does_not_write() -> None:
     class Configuration:
-        host = "http://127.0.0.1:9"  # discard: nothing listens
+        host = "http://127.0.0.1:9"  # the discard port: nothing listens there
         verify_ssl, ssl_ca_cert, cert_file, key_file = True, None, None, None
         proxy = tls_server_name = assert_hostname = no_proxy = proxy_headers = None
         retries = socket_options = ca_cert_data = None

@@ -1,4 +1,4 @@
-"""The cluster's nodes: read now and then, and never in the way."""
+"""The cache of the cluster's nodes: reads are rare, and their errors stop nothing."""
 
 import logging
 from typing import Any
@@ -21,7 +21,7 @@ RAW: dict[str, Any] = {
 
 
 class Server:
-    """Nodes that can be read, or not, at a time that does not pass by itself."""
+    """A fake server of nodes, which can raise errors, with a clock that the test advances."""
 
     def __init__(self) -> None:
         self.items: list[dict[str, Any]] = [RAW]
@@ -39,7 +39,7 @@ class Server:
         return [found.name for found in self.nodes.get(max_age)]
 
 
-def test_a_nodes_facts_are_numbers() -> None:
+def test_resources_and_labels_of_a_node_are_parsed() -> None:
     assert node(RAW) == Node(
         "gpu-1",
         {"nvidia.com/gpu.product": "Tesla-T4"},
@@ -53,19 +53,19 @@ def test_a_nodes_facts_are_numbers() -> None:
     [{"spec": {"unschedulable": True}}, {"status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}}],
     ids=["cordoned", "not ready"],
 )
-def test_a_node_that_takes_no_pods_is_known_as_such(change: dict[str, Any]) -> None:
+def test_a_node_that_is_cordoned_or_not_ready_is_not_schedulable(change: dict[str, Any]) -> None:
     assert node(RAW).schedulable
     assert not node({**RAW, **change}).schedulable
 
 
 @pytest.mark.parametrize("status", ["Unknown", "False"])
-def test_since_when_a_node_does_not_answer_is_known(status: str) -> None:
+def test_the_time_since_when_a_node_is_not_ready_is_parsed(status: str) -> None:
     assert node(RAW).silent_since == ""
     ready = {"type": "Ready", "status": status, "lastTransitionTime": "2026-11-22T17:58:00Z"}
     assert node({**RAW, "status": {"conditions": [ready]}}).silent_since == "2026-11-22T17:58:00Z"
 
 
-def test_what_a_pod_asks_for_is_the_sum_of_its_containers() -> None:
+def test_a_pods_requests_are_the_sum_of_its_containers() -> None:
     def container(**requests: str) -> dict[str, Any]:
         return {"name": "x", "resources": {"requests": requests}}
 
@@ -74,7 +74,7 @@ def test_what_a_pod_asks_for_is_the_sum_of_its_containers() -> None:
     assert seen.requests == {"cpu": 4.1, "memory": 1280 * 2**20}
 
 
-def test_nodes_are_read_again_only_when_they_are_too_old() -> None:
+def test_nodes_are_read_again_only_after_their_maximum_age() -> None:
     server = Server()
     assert server.names() == server.names() == ["gpu-1"]
     assert server.reads == 1
@@ -86,26 +86,28 @@ def test_nodes_are_read_again_only_when_they_are_too_old() -> None:
     assert server.reads == 2
 
 
-def test_what_cannot_be_read_is_done_without_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_nodes_that_cannot_be_read_are_empty_and_the_error_is_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     server = Server()
     server.error = ClusterError(403, "nodes is forbidden")
     with caplog.at_level(logging.WARNING):
         for server.now in (0, 1, 100, 200):
             assert server.names() == []
-    assert server.reads == 3, "a refusal is remembered like an answer"
+    assert server.reads == 3, "a failed read is not repeated at once"
     assert [record.message for record in caplog.records] == [
         "the nodes cannot be read, so plans are made without them: 403: nodes is forbidden"
     ]
 
 
-def test_a_failure_in_between_leaves_the_nodes_as_they_were() -> None:
+def test_a_failed_read_keeps_the_nodes_of_the_last_one() -> None:
     server = Server()
     assert server.names() == ["gpu-1"]
     server.error, server.now = ClusterError(503, "away"), 100
     assert server.names() == ["gpu-1"]
 
 
-def test_a_cluster_without_nodes_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_cluster_without_nodes_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     server = Server()
     server.items = []
     with caplog.at_level(logging.WARNING):
@@ -114,5 +116,5 @@ def test_a_cluster_without_nodes_is_said_once(caplog: pytest.LogCaptureFixture) 
     assert len(caplog.records) == 1
 
 
-def test_an_operator_that_may_not_read_them_has_none() -> None:
+def test_a_disabled_cache_has_no_nodes() -> None:
     assert Nodes(None).get(0.0) == ()

@@ -1,4 +1,4 @@
-"""What the pod may and may not do."""
+"""The child objects: what the trainer's pod may do, what it mounts, and what it requests."""
 
 from typing import Any
 
@@ -75,7 +75,7 @@ def volume(manifest: dict[str, Any], name: str) -> dict[str, Any]:
     return dict(found[0])
 
 
-def test_children_are_named_by_the_uid_and_controlled_by_the_rftjob() -> None:
+def test_children_are_named_by_the_uid_and_owned_by_the_rftjob() -> None:
     manifest = job()
     assert manifest["metadata"]["name"] == f"sums-{uid8(OWNER.uid)}"
     assert len(uid8(OWNER.uid)) == 8
@@ -85,12 +85,12 @@ def test_children_are_named_by_the_uid_and_controlled_by_the_rftjob() -> None:
     assert reference["blockOwnerDeletion"] is True
 
 
-def test_a_uid_names_the_same_child_every_time_and_another_uid_another() -> None:
+def test_the_childs_name_is_determined_by_the_uid() -> None:
     assert job() == job()
     assert Owner("sums", "team", "other").child != OWNER.child
 
 
-def test_every_container_is_locked_down() -> None:
+def test_every_container_has_a_restricted_security_context() -> None:
     manifest = job()
     for container in containers(manifest).values():
         security = container["securityContext"]
@@ -107,7 +107,7 @@ def test_every_container_is_locked_down() -> None:
     assert not any(key.startswith("host") for key in pod)
 
 
-def test_users_code_runs_as_another_user_and_sees_neither_token_nor_rows_nor_checkpoints() -> None:
+def test_users_code_has_another_uid_and_no_access_to_token_rows_and_checkpoints() -> None:
     manifest = job()
     trainer, grader = containers(manifest)["trainer"], containers(manifest)["grader"]
     assert trainer["securityContext"]["runAsUser"] != grader["securityContext"]["runAsUser"]
@@ -126,7 +126,7 @@ def test_a_job_without_users_code_has_one_container() -> None:
     )
 
 
-def test_the_token_is_for_our_audience_and_readable_by_the_group_only() -> None:
+def test_the_token_has_the_ingests_audience_and_is_readable_by_the_group_only() -> None:
     projected = volume(job(), "token")["projected"]
     (source,) = projected["sources"]
     assert source["serviceAccountToken"]["audience"] == TOKEN_AUDIENCE
@@ -140,7 +140,7 @@ def test_the_ca_is_mounted_as_a_directory_so_that_rotations_arrive() -> None:
     assert "immutable" not in ca_config_map(OWNER, "PEM")
 
 
-def test_secrets_are_references_and_none_is_copied() -> None:
+def test_secrets_are_referenced_and_never_copied() -> None:
     manifest = job()
     environment = {v["name"]: v for v in containers(manifest)["trainer"]["env"]}
     assert environment["HF_TOKEN"]["valueFrom"]["secretKeyRef"] == {"name": "hub", "key": "token"}
@@ -150,7 +150,7 @@ def test_secrets_are_references_and_none_is_copied() -> None:
     assert mounts(containers(manifest)["trainer"])["/etc/rft/secrets/judge"] == "secret-2"
 
 
-def test_a_users_label_or_variable_cannot_pose_as_ours() -> None:
+def test_users_labels_and_variables_cannot_replace_the_operators() -> None:
     manifest = job()
     labels = manifest["spec"]["template"]["metadata"]["labels"]
     assert labels["rft.dev/job-uid"] == OWNER.uid
@@ -169,13 +169,13 @@ def test_the_failure_policy_fails_at_once_on_permanent_codes_and_ignores_preempt
     assert manifest["spec"]["backoffLimit"] == 3
 
 
-def test_gpus_are_asked_for_as_limits() -> None:
+def test_gpus_are_requested_as_limits() -> None:
     limits = containers(job(resources={"gpus": 2}))["trainer"]["resources"]["limits"]
     assert limits["nvidia.com/gpu"] == "2"
     assert "nvidia.com/gpu" not in containers(job())["trainer"]["resources"]["limits"]
 
 
-def test_the_snapshot_is_immutable_and_reads_back() -> None:
+def test_the_snapshot_is_immutable_and_can_be_parsed() -> None:
     made = config_map(OWNER, run())
     assert made["immutable"] is True
     read = RunConfig.model_validate_json(made["data"][CONFIG_FILE])
@@ -187,7 +187,7 @@ def test_the_snapshot_is_immutable_and_reads_back() -> None:
     assert read.report.url == f"{URL}/v1/report"
 
 
-def test_the_graders_part_names_users_code_only() -> None:
+def test_the_grader_containers_configuration_has_only_users_code() -> None:
     text = config_map(OWNER, run())["data"][GRADER_CONFIG_FILE]
     graders = GraderConfig.model_validate_json(text)
     assert [g.name for g in graders.graders] == ["mine"]
@@ -195,7 +195,7 @@ def test_the_graders_part_names_users_code_only() -> None:
 
 
 @pytest.mark.parametrize(("retain", "owned"), [(True, False), (False, True)])
-def test_a_claim_dies_with_the_job_only_when_it_is_not_retained(retain: bool, owned: bool) -> None:
+def test_only_a_claim_that_is_not_retained_has_an_owner_reference(retain: bool, owned: bool) -> None:
     spec = run(storage={"claimTemplate": {"size": "5Gi", "retain": retain}}).spec
     assert spec.storage.claim_template is not None
     made = claim(OWNER, spec.storage.claim_template)
@@ -209,14 +209,14 @@ def test_a_dataset_on_a_claim_is_mounted_read_only() -> None:
     assert mount == {"name": "dataset", "mountPath": "/data/train", "readOnly": True}
 
 
-def test_without_ingest_no_token_is_made() -> None:
+def test_without_ingest_no_token_is_mounted() -> None:
     spec = run().spec
     made = child_job(OWNER, spec, plan(spec, OWNER.uid), Image("t", "Never"), reports=False)
     names = {v["name"] for v in made["spec"]["template"]["spec"]["volumes"]}
     assert not names & {"token", "ca"}
 
 
-def test_the_queue_of_the_rftjob_is_the_childs_and_nothing_holds_it_back_by_itself() -> None:
+def test_the_child_gets_the_rftjobs_queue_label_and_is_not_created_suspended() -> None:
     document = {
         "metadata": {
             "name": "sums",
@@ -254,7 +254,7 @@ def affinity(template: dict[str, Any]) -> Any:
     return job(template=template)["spec"]["template"]["spec"]["affinity"]
 
 
-def test_no_two_pods_of_a_job_have_a_node_and_users_affinity_stays() -> None:
+def test_two_pods_of_a_job_are_never_scheduled_and_users_affinity_is_kept() -> None:
     assert affinity({}) == {"podAntiAffinity": {REQUIRED: [APART]}}
     zone = {"labelSelector": {"matchLabels": {"app": "noisy"}}, "topologyKey": "topology.kubernetes.io/zone"}
     theirs = {"nodeAffinity": {"a": "b"}, "podAntiAffinity": {REQUIRED: [zone], "preferred": []}}
@@ -265,10 +265,10 @@ def test_no_two_pods_of_a_job_have_a_node_and_users_affinity_stays() -> None:
 
 
 @pytest.mark.parametrize("broken", ["no", {REQUIRED: "no"}])
-def test_an_affinity_that_is_none_is_for_the_api_server_to_refuse(broken: Any) -> None:
+def test_a_malformed_affinity_is_passed_on_to_the_api_server(broken: Any) -> None:
     assert affinity({"affinity": {"podAntiAffinity": broken}}) == {"podAntiAffinity": broken}
 
 
-def test_where_the_operator_counts_the_job_controller_does_not_from_the_beginning() -> None:
+def test_if_the_operator_counts_failures_the_jobs_limit_is_raised_at_creation() -> None:
     assert job(retry={"limit": 2})["spec"]["backoffLimit"] == 2
     assert job(counts=True, retry={"limit": 2})["spec"]["backoffLimit"] == 102

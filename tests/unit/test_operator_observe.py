@@ -1,4 +1,4 @@
-"""Cached facts of which the Job and the pods are read again."""
+"""A cached state with a newly read Job and newly read pods."""
 
 from dataclasses import replace
 from typing import Any
@@ -24,7 +24,7 @@ def pod(
     return {"metadata": metadata, "spec": {"nodeName": node} if node else {}, "status": {"phase": phase}}
 
 
-def test_job_and_pods_are_refreshed_and_all_else_stays() -> None:
+def test_job_and_pods_are_refreshed_and_the_rest_is_kept() -> None:
     newer, older = pod("b", "n1"), pod("a", "n1", "Failed", "2026-11-22T09:00:00Z")
     found = refreshed(OWNER, STARTED, JOB, [newer, older])
     assert found is not None
@@ -44,9 +44,11 @@ def test_job_and_pods_are_refreshed_and_all_else_stays() -> None:
     ],
     ids=["the Job is gone", "another's Job", "a name was taken", "a pod is not scheduled"],
 )
-def test_all_is_read_where_more_may_have_changed(cached: Observed, job: Any, pods: list[Any]) -> None:
+def test_everything_is_read_if_other_objects_may_have_changed(
+    cached: Observed, job: Any, pods: list[Any]
+) -> None:
     assert refreshed(OWNER, cached, job, pods) is None
 
 
-def test_a_pod_that_ended_without_a_node_holds_nothing_up() -> None:
+def test_an_ended_pod_without_a_node_does_not_cause_a_complete_read() -> None:
     assert refreshed(OWNER, STARTED, JOB, [pod("a", "", "Failed")]) is not None

@@ -1,4 +1,4 @@
-"""Placement: for which kind of GPU a job is planned, where its pod runs, and why it is unschedulable."""
+"""Placement: the kind of GPU of the plan, the node of the pod, and messages if no node fits."""
 
 import json
 from dataclasses import replace
@@ -49,7 +49,7 @@ def rftjob(status: Any = None, generation: int = 1, **changes: Any) -> dict[str,
         "kind": "RFTJob",
         "metadata": metadata,
         "spec": spec,
-        # Through JSON, as the API server keeps it.
+        # The status as the API server would return it.
         **({"status": json.loads(json.dumps(status))} if status is not None else {}),
     }
 
@@ -68,7 +68,7 @@ def condition(decision: Decision, kind: str) -> dict[str, Any]:
     return next(c for c in decision.status["conditions"] if c["type"] == kind)
 
 
-def test_the_plan_in_the_status_is_for_the_kind_of_the_nodes() -> None:
+def test_the_plan_in_the_status_is_for_the_nodes_kind_of_gpu() -> None:
     decision = decided(rftjob(), node(gpus=8))
     told = decision.status["plan"]
     assert (told["accelerator"], told["gpuResource"]) == ("nvidia-l40s-48gb", "nvidia.com/gpu")
@@ -76,7 +76,7 @@ def test_the_plan_in_the_status_is_for_the_kind_of_the_nodes() -> None:
     RFTJobStatus.model_validate(decision.status, by_alias=True, by_name=False)
 
 
-def test_before_the_start_the_kind_stays_until_the_spec_changes() -> None:
+def test_before_the_start_the_kind_of_gpu_changes_only_with_the_spec() -> None:
     taken = {"conflicts": ("Job sums-1",)}
     first = decided(rftjob(), node(gpus=8), **taken)
     better = (node(gpus=8), node("gpu-2", "NVIDIA-H200"))
@@ -88,7 +88,7 @@ def test_before_the_start_the_kind_stays_until_the_spec_changes() -> None:
     assert plan_of(edited).accelerator == "nvidia-h200-141gb"
 
 
-def test_the_snapshots_plan_is_not_changed_by_nodes_that_come_later() -> None:
+def test_new_nodes_do_not_change_the_plan_of_the_snapshot() -> None:
     first = decided(rftjob(), node(gpus=8))
     spec = parse(rftjob()).spec
     snapshot = run_config(owner_of(rftjob()), spec, plan_of(first), None)
@@ -97,7 +97,7 @@ def test_the_snapshots_plan_is_not_changed_by_nodes_that_come_later() -> None:
     assert plan_of(later) == plan_of(first)
 
 
-def test_the_pod_lands_on_the_kind_that_was_chosen() -> None:
+def test_the_pod_selects_nodes_of_the_chosen_kind() -> None:
     mine = {"nodeSelector": {"pool": "train"}, "tolerations": [{"key": "team", "value": "a"}]}
     nodes = [
         Node(n.name, {**n.labels, "pool": "train"}, n.allocatable) for n in (node(), node("b", "Tesla-T4"))
@@ -109,14 +109,14 @@ def test_the_pod_lands_on_the_kind_that_was_chosen() -> None:
     pod = job["spec"]["template"]["spec"]
     assert pod["nodeSelector"] == {PRODUCT: "NVIDIA-L40S", "pool": "train"}
     assert pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
-    # A taint of the resource's name keeps others off the GPUs, and must not keep this pod off them.
+    # GPU nodes often have a taint named after the resource. The pod must tolerate it.
     assert pod["tolerations"] == [
         {"key": "team", "operator": "Equal", "value": "a"},
         {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"},
     ]
 
 
-def test_a_label_in_the_users_selector_wins() -> None:
+def test_the_users_node_selector_takes_precedence() -> None:
     made = Plan(gpus=1, node_selector={PRODUCT: "NVIDIA-L40S"}, gpu_resource="nvidia.com/mig-1g.10gb")
     document = rftjob(resources={"nodeSelector": {PRODUCT: "Tesla-T4"}})
     image = Image("trainer:1", "IfNotPresent")
@@ -126,7 +126,7 @@ def test_a_label_in_the_users_selector_wins() -> None:
     assert pod["containers"][0]["resources"]["limits"]["nvidia.com/mig-1g.10gb"] == "1"
 
 
-def test_a_pod_that_no_node_takes_says_what_it_needs_what_there_is_and_what_would_fit() -> None:
+def test_an_unschedulable_pods_message_has_needs_largest_node_and_a_fix() -> None:
     document = rftjob(resources={"gpus": 4, "memory": "90Gi"})
     decision = decided(document, node(), child=CHILD, pods=(WAITING,), config_exists=True)
     ready = condition(decision, "Ready")
@@ -143,7 +143,7 @@ def test_a_pod_that_no_node_takes_says_what_it_needs_what_there_is_and_what_woul
     assert again.notes == ()
 
 
-def test_a_pod_that_waits_for_the_end_of_the_one_before_says_so() -> None:
+def test_a_pod_that_waits_for_the_end_of_its_predecessor_is_reported() -> None:
     ending = replace(
         WAITING, name="sums-x-0", phase="Running", deleting=True, scheduled=True, unschedulable=""
     )
@@ -154,14 +154,14 @@ def test_a_pod_that_waits_for_the_end_of_the_one_before_says_so() -> None:
     assert ready["message"].startswith("Pod sums-x-0 is being ended; the next one waits for it")
 
 
-def test_without_nodes_the_scheduler_speaks() -> None:
+def test_without_nodes_the_message_is_the_schedulers() -> None:
     document = rftjob(resources={"gpus": 4, "memory": "90Gi"})
     decision = decided(document, child=CHILD, pods=(WAITING,), config_exists=True)
     said = f"The pod needs 4 nvidia.com/gpu, 16 CPU, 90Gi. The scheduler: {WAITING.unschedulable}"
     assert condition(decision, "Ready")["message"] == said
 
 
-def test_a_number_of_gpus_that_the_plan_would_not_take_is_warned_about_once() -> None:
+def test_a_gpu_number_other_than_the_plans_is_warned_about_once() -> None:
     document = rftjob(resources={"gpus": 4})
     first = decided(document, node("a", "NVIDIA-H200", 8))
     warned = [note for note in first.notes if note.warning]

@@ -1,4 +1,4 @@
-"""The queue: due times, one worker a key, back-off."""
+"""The work queue: due times, one worker per key, and back-off."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -37,7 +37,7 @@ async def nothing(queue: WorkQueue) -> bool:
     return False
 
 
-def test_a_key_that_is_added_twice_is_worked_on_once() -> None:
+def test_a_key_that_is_added_twice_is_processed_once() -> None:
     async def main() -> None:
         queue = WorkQueue(Clock())
         queue.add(A)
@@ -49,7 +49,7 @@ def test_a_key_that_is_added_twice_is_worked_on_once() -> None:
     run(main())
 
 
-def test_a_key_in_work_waits_for_its_worker() -> None:
+def test_a_key_is_not_handed_out_while_it_is_processed() -> None:
     async def main() -> None:
         queue = WorkQueue(Clock())
         queue.add(A)
@@ -62,7 +62,7 @@ def test_a_key_in_work_waits_for_its_worker() -> None:
     run(main())
 
 
-def test_the_earlier_of_two_due_times_counts() -> None:
+def test_a_queued_key_moves_to_the_earlier_due_time() -> None:
     async def main() -> None:
         clock = Clock()
         queue = WorkQueue(clock)
@@ -78,7 +78,7 @@ def test_the_earlier_of_two_due_times_counts() -> None:
     run(main())
 
 
-def test_a_head_start_goes_before_what_has_waited_for_less() -> None:
+def test_a_negative_delay_puts_a_key_before_keys_that_waited_less() -> None:
     async def main() -> None:
         clock = Clock()
         queue = WorkQueue(clock)
@@ -91,12 +91,12 @@ def test_a_head_start_goes_before_what_has_waited_for_less() -> None:
     run(main())
 
 
-def test_rounds_for_reports_are_kept_apart() -> None:
+def test_rounds_for_reports_of_a_job_have_a_minimum_distance() -> None:
     async def main() -> None:
         clock = Clock()
         queue = WorkQueue(clock)
         queue.add(A, apart=2)
-        assert await ready(queue) == A, "the first is not held back"
+        assert await ready(queue) == A, "the first round is not delayed"
         queue.done(A)
         for _ in range(5):
             queue.add(A, apart=2)
@@ -109,19 +109,19 @@ def test_rounds_for_reports_are_kept_apart() -> None:
     run(main())
 
 
-def test_turns_come_one_after_the_other_and_each_key_waits_for_one_only() -> None:
+def test_time_slots_follow_each_other_and_each_key_has_only_one() -> None:
     clock = Clock()
     pace = Pace(clock, 0.5)
     assert [pace.wait(key) for key in (A, B, A, C, B)] == [0.0, 0.5, 0.0, 1.0, 0.5]
     clock.now = 0.25
     assert [pace.wait(key) for key in (A, B)] == [1.25, 0.25]
     clock.now = 10.0
-    assert pace.wait(B) == 0.0, "turns that nobody took are gone"
+    assert pace.wait(B) == 0.0, "unused time slots are not kept"
     pace.forget(B)
     assert pace.wait(B) == 0.5
 
 
-def test_failures_back_off_and_success_forgets_them() -> None:
+def test_failures_back_off_and_success_resets_the_back_off() -> None:
     queue = WorkQueue(Clock())
     delays = [queue.retry(A) for _ in range(12)]
     assert delays[:3] == [FIRST_BACKOFF_SECONDS, 2 * FIRST_BACKOFF_SECONDS, 4 * FIRST_BACKOFF_SECONDS]
@@ -161,7 +161,7 @@ def test_workers_share_the_keys_and_survive_errors() -> None:
     run(main())
 
 
-def test_a_key_is_looked_at_again_when_its_work_asks_for_it() -> None:
+def test_a_key_is_requeued_after_the_returned_delay() -> None:
     async def main() -> None:
         queue = WorkQueue(asyncio.get_running_loop().time)
         times: list[Key] = []
@@ -184,8 +184,8 @@ def test_a_key_is_looked_at_again_when_its_work_asks_for_it() -> None:
 
 @pytest.mark.parametrize("turns", range(5))
 @pytest.mark.parametrize("delay", [0.0, 60.0])
-def test_a_worker_that_is_cancelled_just_when_something_changes_ends(delay: float, turns: int) -> None:
-    """Else the operator never ends: it waits for its workers."""
+def test_a_worker_that_is_cancelled_while_a_key_arrives_ends(delay: float, turns: int) -> None:
+    """Otherwise the operator would never end, because it waits for its workers."""
 
     async def main() -> None:
         queue = WorkQueue(Clock())
@@ -195,12 +195,12 @@ def test_a_worker_that_is_cancelled_just_when_something_changes_ends(delay: floa
             return None
 
         worker = asyncio.create_task(work(queue, process, lambda key, error: None))
-        await asyncio.sleep(0.01)  # it waits now
+        await asyncio.sleep(0.01)  # the worker waits now
         queue.add(A, delay)
         for _ in range(turns):
             await asyncio.sleep(0)
         worker.cancel()
         done, _ = await asyncio.wait([worker], timeout=0.5)
-        assert done, "the cancellation was lost"
+        assert done, "the worker must end when it is cancelled"
 
     run(main())

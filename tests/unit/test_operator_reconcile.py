@@ -1,4 +1,4 @@
-"""The decision: any state, any order, any number of repeats give the same end."""
+"""The decision about an RFTJob: it depends only on the last state, whatever was observed before."""
 
 import itertools
 import json
@@ -167,7 +167,7 @@ STATES: list[tuple[str, dict[str, Any], Observed, str, str, set[str]]] = [
 @pytest.mark.parametrize(
     ("document", "state", "phase", "reason", "holds"), [s[1:] for s in STATES], ids=[s[0] for s in STATES]
 )
-def test_a_state_has_its_phase_reason_and_conditions(
+def test_each_state_has_the_expected_phase_reason_and_conditions(
     document: dict[str, Any], state: Observed, phase: str, reason: str, holds: set[str]
 ) -> None:
     decision = once(document, state)
@@ -180,9 +180,9 @@ def test_a_state_has_its_phase_reason_and_conditions(
 
 
 @pytest.mark.parametrize(("document", "state"), [(s[1], s[2]) for s in STATES], ids=[s[0] for s in STATES])
-def test_the_same_state_again_writes_nothing_new(document: dict[str, Any], state: Observed) -> None:
+def test_a_repeated_state_changes_nothing(document: dict[str, Any], state: Observed) -> None:
     first = once(document, state)
-    # Through JSON, as the API server keeps it.
+    # The status as the API server would return it.
     kept = json.loads(json.dumps(first.status))
     again = once({**document, "status": kept}, state, NOW + timedelta(seconds=90))
     assert again.status == kept
@@ -194,7 +194,7 @@ TERMINAL = [s for s in STATES if s[0] in ("succeeds", "bad data", "cancelled")]
 
 @pytest.mark.parametrize("end", TERMINAL, ids=[s[0] for s in TERMINAL])
 @pytest.mark.parametrize("later", STATES, ids=[s[0] for s in STATES])
-def test_an_end_never_reverts_and_nothing_is_created_after_it(end: Any, later: Any) -> None:
+def test_a_finished_job_stays_finished_and_creates_nothing(end: Any, later: Any) -> None:
     status = once(end[1], end[2]).status
     decision = once({**later[1], "status": status}, later[2], NOW + timedelta(days=1))
     assert decision.status["phase"] == status["phase"]
@@ -202,14 +202,14 @@ def test_an_end_never_reverts_and_nothing_is_created_after_it(end: Any, later: A
     assert decision.ensure == ()
 
 
-def test_a_run_goes_on_and_stalls_although_a_restart_of_the_operator_forgot_its_reports() -> None:
-    told = once(rftjob(), observed(POD, received=report())).status
-    assert once(rftjob(told), observed(POD)).status["phase"] == "Running"
-    later = once(rftjob(told), observed(POD), NOW + timedelta(hours=2))
+def test_after_a_restart_of_the_operator_a_run_continues_and_can_stall() -> None:
+    reported = once(rftjob(), observed(POD, received=report())).status
+    assert once(rftjob(reported), observed(POD)).status["phase"] == "Running"
+    later = once(rftjob(reported), observed(POD), NOW + timedelta(hours=2))
     assert condition(later, "Stalled")["reason"] == "NoProgress"
 
 
-def test_a_stall_shows_the_last_lines_and_goes_with_the_next_progress() -> None:
+def test_a_stalled_run_shows_its_last_log_lines_until_the_next_report() -> None:
     silent = observed(POD, received=report(at=NOW - timedelta(hours=2)))
     first = once(rftjob(), silent)
     assert first.log_of == POD.name
@@ -223,13 +223,14 @@ def test_a_stall_shows_the_last_lines_and_goes_with_the_next_progress() -> None:
     assert [(note.reason, note.warning) for note in again.notes] == [("Training", False)]
 
 
-def test_any_order_of_states_ends_alike() -> None:
-    """Whatever was seen in between, the last state decides the phase and the conditions that hold."""
+def test_any_order_of_states_leads_to_the_same_result() -> None:
+    """The last state decides the phase and the True conditions, whatever was observed before."""
     free = [s for s in STATES if s not in TERMINAL]
     generator = random.Random(7)
     for last in free:
         if last[0] == "pod runs":
-            # Reports are lost when the operator restarts: of the same pod, the status knows them still.
+            # Reports are lost at a restart of the operator. For the same pod, the status still has the last
+            # one.
             continue
         wanted = once(last[1], last[2])
         for _ in range(8):
@@ -250,28 +251,28 @@ def test_exclusive_conditions_never_hold_together() -> None:
         assert not {"Ready", "Reconciling"} <= held
 
 
-def test_a_new_job_makes_what_is_missing_in_order() -> None:
+def test_a_new_jobs_children_are_created_in_order() -> None:
     decision = once(rftjob(storage={"claimTemplate": {"size": "1Gi"}}), Observed())
     assert decision.ensure == (Part.CLAIM, Part.CONFIG, Part.CA, Part.JOB)
     assert decision.status["startTime"] == rfc3339(NOW)
     assert [note.reason for note in decision.notes] == ["Planned", "WaitingForPod"]
 
 
-def test_a_child_that_is_there_is_never_made_again() -> None:
+def test_an_existing_child_is_not_created_again() -> None:
     assert once(rftjob(), observed(POD)).ensure == ()
 
 
-def test_a_child_that_someone_deleted_is_made_again_only_when_its_pod_is_gone() -> None:
+def test_a_deleted_child_is_created_again_only_after_its_pod_is_gone() -> None:
     assert once(rftjob(), observed(POD, child=None)).ensure == ()
     assert once(rftjob(), observed(child=None)).ensure == (Part.JOB,)
 
 
-def test_a_ca_that_rotated_is_renewed_while_the_child_runs() -> None:
+def test_the_ca_configmap_is_updated_while_the_child_runs() -> None:
     state = replace(observed(POD, received=report()), ca_current=False)
     assert once(rftjob(), state).ensure == (Part.CA,)
 
 
-def test_where_the_server_dropped_the_failure_policy_the_operator_counts() -> None:
+def test_without_a_failure_policy_the_operator_counts_failures() -> None:
     old_server = replace(CHILD, has_failure_policy=False)
     decision = once(rftjob(), observed(POD, child=old_server))
     assert decision.patch_child == {"spec": {"backoffLimit": 103}}
@@ -282,7 +283,7 @@ def test_where_the_server_dropped_the_failure_policy_the_operator_counts() -> No
 
 
 @pytest.mark.parametrize(("failures", "phase"), [(1, "Starting"), (2, "Starting"), (3, "Failed")])
-def test_failures_are_counted_to_the_limit(failures: int, phase: str) -> None:
+def test_a_job_fails_after_more_failures_than_its_limit(failures: int, phase: str) -> None:
     old_server = replace(CHILD, has_failure_policy=False, backoff_limit=102)
     pods = [failed_pod(1, number) for number in range(failures)]
     state = replace(observed(*pods, child=old_server), snapshot=None)
@@ -303,7 +304,7 @@ def test_preemptions_do_not_count(code: int) -> None:
 
 
 @pytest.mark.parametrize("code", [ExitCode.CONFIGURATION, ExitCode.DATA, ExitCode.USER_CODE])
-def test_a_permanent_failure_ends_the_job_at_once_on_every_server(code: int) -> None:
+def test_a_permanent_failure_fails_the_job_with_and_without_a_failure_policy(code: int) -> None:
     for policy in (True, False):
         child = replace(CHILD, has_failure_policy=policy)
         decision = once(rftjob(), observed(failed_pod(code), child=child))
@@ -311,12 +312,12 @@ def test_a_permanent_failure_ends_the_job_at_once_on_every_server(code: int) -> 
         assert decision.patch_child == {"spec": {"activeDeadlineSeconds": 1}}
 
 
-def test_a_permanent_failure_ends_the_job_although_the_grader_container_still_runs() -> None:
+def test_a_permanent_failure_fails_the_job_while_the_grader_container_runs() -> None:
     pod = replace(failed_pod(ExitCode.DATA, message="line 7"), phase="Running")
     assert once(rftjob(), observed(pod)).status["phase"] == "Failed"
 
 
-def test_the_line_of_a_data_error_stands_in_the_condition() -> None:
+def test_the_condition_names_the_line_of_a_data_error() -> None:
     decision = once(rftjob(), observed(failed_pod(ExitCode.DATA, message="train.jsonl line 7: not JSON")))
     assert "line 7" in condition(decision, "Failed")["message"]
     assert condition(decision, "Failed")["reason"] == "DataError"
@@ -324,7 +325,7 @@ def test_the_line_of_a_data_error_stands_in_the_condition() -> None:
     assert decision.notes[-1].warning
 
 
-def test_an_ended_run_that_still_runs_is_stopped_again() -> None:
+def test_a_child_that_runs_after_the_end_of_its_job_is_stopped() -> None:
     status = once(rftjob(), observed(failed_pod(ExitCode.DATA))).status
     later = once(rftjob(status), observed(POD))
     assert later.patch_child == {"spec": {"activeDeadlineSeconds": 1}}
@@ -332,7 +333,7 @@ def test_an_ended_run_that_still_runs_is_stopped_again() -> None:
     assert once(rftjob(status), patched).patch_child is None
 
 
-def test_cancel_deletes_the_child_and_keeps_taking_the_last_report() -> None:
+def test_cancel_deletes_the_child_and_still_accepts_its_last_report() -> None:
     decision = once(rftjob(cancel=True), observed(POD))
     assert decision.delete_child
     last = once(rftjob(decision.status, cancel=True), observed(POD, received=report(step=8)))
@@ -358,7 +359,7 @@ LARGER = {"resources": {"accelerator": {"name": "cpu"}, "cpu": "4"}}
 AT_REST = replace(observed(child=None), pods=())
 
 
-def test_what_changed_while_nothing_ran_is_what_the_run_goes_on_with() -> None:
+def test_a_resumed_run_uses_resources_that_were_changed_while_suspended() -> None:
     resting = once(rftjob(suspend=True, **LARGER), AT_REST)
     assert resting.status["phase"] == "Suspended"
     assert resting.ensure == ()
@@ -372,7 +373,7 @@ def test_what_changed_while_nothing_ran_is_what_the_run_goes_on_with() -> None:
     assert decision.status["plan"] == decision.plan.dump()
 
 
-def test_a_stop_rule_of_later_is_followed_on_resuming() -> None:
+def test_a_resumed_run_uses_a_stop_rule_that_was_added_later() -> None:
     decision = once(rftjob(stop={"maxSteps": 3}), AT_REST)
     assert decision.ensure == (Part.CONFIG, Part.JOB)
     assert decision.spec is not None
@@ -380,7 +381,7 @@ def test_a_stop_rule_of_later_is_followed_on_resuming() -> None:
     assert decision.spec.stop.max_steps == 3
 
 
-def test_beside_an_edit_of_what_is_frozen_no_other_is_followed() -> None:
+def test_edits_together_with_one_of_an_immutable_field_are_ignored() -> None:
     decision = once(rftjob(training={"epochs": 5}, **LARGER), AT_REST)
     assert decision.ensure == (Part.JOB,)
     assert decision.spec == STARTED.snapshot.spec if STARTED.snapshot else False
@@ -389,13 +390,13 @@ def test_beside_an_edit_of_what_is_frozen_no_other_is_followed() -> None:
     assert "spec.resources.cpu" in message
 
 
-def test_an_edit_of_resources_while_a_pod_runs_is_told_and_not_followed() -> None:
+def test_an_edit_of_resources_while_a_pod_runs_is_reported_and_ignored() -> None:
     decision = once(rftjob(**LARGER), observed(POD, received=report()))
     assert condition(decision, "Accepted")["reason"] == "ImmutableFieldChanged"
     assert decision.ensure == ()
 
 
-def test_what_cannot_be_planned_on_resuming_can_be_corrected_after_suspending_again() -> None:
+def test_resources_without_a_plan_can_be_corrected_by_suspending_again() -> None:
     hopeless = {"resources": {"accelerator": {"name": "tiny", "memory": "16Mi"}}}
     decision = once(rftjob(**hopeless), AT_REST)
     assert decision.status["phase"] == "Failed"
@@ -407,7 +408,7 @@ def test_what_cannot_be_planned_on_resuming_can_be_corrected_after_suspending_ag
     assert once(rftjob(again.status), AT_REST).ensure == (Part.JOB,)
 
 
-def test_an_edit_after_the_start_changes_nothing_and_says_so() -> None:
+def test_an_edit_after_the_start_is_reported_and_ignored() -> None:
     decision = once(rftjob(training={"epochs": 5}), observed(POD, received=report()))
     assert condition(decision, "Accepted")["status"] == "False"
     assert condition(decision, "Accepted")["reason"] == "ImmutableFieldChanged"
@@ -417,18 +418,18 @@ def test_an_edit_after_the_start_changes_nothing_and_says_so() -> None:
     assert decision.spec.training.epochs == 1
 
 
-def test_an_edit_to_an_invalid_spec_does_not_end_a_run() -> None:
+def test_an_invalid_edit_does_not_end_a_run() -> None:
     decision = once(rftjob(sampling={"topK": 500}), observed(POD, received=report()))
     assert decision.status["phase"] == "Running"
     assert condition(decision, "Accepted")["status"] == "False"
 
 
 @pytest.mark.parametrize("switch", [{"stop": {"maxSteps": 3}}, {"ttlSecondsAfterFinished": 60}])
-def test_switches_may_change_while_it_runs(switch: dict[str, Any]) -> None:
+def test_stop_rules_and_ttl_may_change_while_a_pod_runs(switch: dict[str, Any]) -> None:
     assert condition(once(rftjob(**switch), observed(POD)), "Accepted")["status"] == "True"
 
 
-def test_a_corrected_spec_starts_anew() -> None:
+def test_a_job_with_a_corrected_spec_starts() -> None:
     rejected = once(rftjob(sampling={"topK": 500}), Observed(ca_current=True))
     assert "spec.sampling.topK" in condition(rejected, "Accepted")["message"]
     decision = once(rftjob(rejected.status), Observed(ca_current=True))
@@ -436,7 +437,7 @@ def test_a_corrected_spec_starts_anew() -> None:
     assert Part.JOB in decision.ensure
 
 
-def test_the_end_tells_why_it_was_early() -> None:
+def test_the_condition_complete_has_the_reason_of_an_early_end() -> None:
     ending = Ending(exit_code=0, reason="TargetRewardReached", message="held-out reward 0.91")
     pod = replace(POD, phase="Succeeded", trainer=Terminated(0))
     state = observed(pod, child=replace(CHILD, complete=True), received=report(ending=ending))
@@ -444,14 +445,14 @@ def test_the_end_tells_why_it_was_early() -> None:
     assert (complete["reason"], complete["message"]) == ("TargetRewardReached", "held-out reward 0.91")
 
 
-def test_a_lost_last_push_is_repaired_by_the_termination_message() -> None:
+def test_a_lost_last_report_is_read_from_the_termination_message() -> None:
     final = report(step=12, stage="finished").report
     pod = replace(POD, phase="Succeeded", trainer=Terminated(0), report=final)
     state = observed(pod, child=replace(CHILD, complete=True), received=report(step=11))
     assert once(rftjob(), state).status["progress"]["step"] == 12
 
 
-def test_the_end_of_an_older_attempt_does_not_hide_a_newer_one() -> None:
+def test_the_last_report_of_an_older_attempt_does_not_replace_a_newer_one() -> None:
     old = replace(failed_pod(1, 1), report=report(failed_pod(1, 1), step=10).report)
     new = replace(POD, uid="pod-2", created="2026-11-22T17:59:00Z")
     received = report(new, step=6, attempt=2)
@@ -461,7 +462,7 @@ def test_the_end_of_an_older_attempt_does_not_hide_a_newer_one() -> None:
     assert once(rftjob(status), after_restart).status["progress"]["step"] == 6
 
 
-def test_a_job_that_is_being_deleted_is_left_alone() -> None:
+def test_nothing_changes_for_a_job_that_is_being_deleted() -> None:
     document = rftjob({"phase": "Running"})
     document["metadata"]["deletionTimestamp"] = rfc3339(NOW)
     decision = once(document, observed(POD))
@@ -474,7 +475,7 @@ def tuned(baseline: str = "base", status: dict[str, Any] | None = None, **change
     return document
 
 
-def test_the_status_says_what_differs_from_the_baseline() -> None:
+def test_the_status_has_the_differences_from_the_baseline() -> None:
     document = tuned(training={"epochs": 2})
     assert baseline_to_read(document) == "base"
     decision = once(document, Observed(ca_current=True, baseline=rftjob()))
@@ -483,7 +484,7 @@ def test_the_status_says_what_differs_from_the_baseline() -> None:
     RFTJobStatus.model_validate(decision.status, by_alias=True, by_name=False)
 
 
-def test_a_comparison_is_made_until_the_start_and_kept_then() -> None:
+def test_the_baseline_is_compared_until_the_start_and_then_kept() -> None:
     started = once(tuned(), Observed(ca_current=True, baseline=rftjob(training={"epochs": 3}))).status
     later = tuned(status=started)
     assert baseline_to_read(later) is None
@@ -493,7 +494,7 @@ def test_a_comparison_is_made_until_the_start_and_kept_then() -> None:
     assert baseline_to_read(waiting) == "base"
 
 
-def test_a_baseline_that_is_missing_is_said_and_looked_for_again() -> None:
+def test_a_missing_baseline_is_reported_and_read_again_later() -> None:
     status = once(tuned(), Observed(ca_current=True)).status
     assert status["baseline"] == {"job": "base", "message": "There is no RFTJob base in this namespace."}
     assert baseline_to_read(tuned(status=status)) == "base"
@@ -501,13 +502,13 @@ def test_a_baseline_that_is_missing_is_said_and_looked_for_again() -> None:
     assert found["baseline"] == {"job": "base", "changes": []}
 
 
-def test_another_baseline_is_compared_anew_and_none_leaves_nothing() -> None:
+def test_a_changed_baseline_is_compared_and_a_removed_one_leaves_the_status() -> None:
     status = once(tuned(), Observed(ca_current=True, baseline=rftjob())).status
     assert baseline_to_read(tuned("other", status=status)) == "other"
     assert "baseline" not in once(rftjob(status), STARTED).status
 
 
-def test_a_running_job_is_looked_at_again_when_it_could_be_stuck() -> None:
+def test_a_running_job_is_requeued_for_the_time_when_it_could_stall() -> None:
     decision = once(rftjob(), observed(POD, received=report(at=NOW - timedelta(minutes=10))))
     assert decision.requeue_after == pytest.approx(20 * 60)
 
@@ -518,7 +519,7 @@ def over(ttl: int | None, ended: datetime) -> dict[str, Any]:
     return rftjob(status, **changes)
 
 
-def test_a_passed_ttl_removes_the_children_and_never_the_claim() -> None:
+def test_an_expired_ttl_deletes_the_children_but_not_the_claim() -> None:
     left = replace(STARTED, child=replace(CHILD, complete=True), ca_exists=True, claim_exists=True)
     decision = reconcile(over(60, NOW), left, NOW + timedelta(seconds=60))
     assert decision.remove == (Part.JOB, Part.CONFIG, Part.CA)
@@ -527,17 +528,17 @@ def test_a_passed_ttl_removes_the_children_and_never_the_claim() -> None:
     assert (gone.remove, gone.ensure, gone.requeue_after) == ((), (), None)
 
 
-def test_a_ttl_is_waited_for_and_counts_from_the_end() -> None:
+def test_the_ttl_counts_from_the_end_and_the_job_is_requeued_for_it() -> None:
     decision = reconcile(over(60, NOW), STARTED_AND_ENDED, NOW + timedelta(seconds=18))
     assert (decision.remove, decision.requeue_after) == ((), 42)
     ending = reconcile(rftjob(ttlSecondsAfterFinished=60), STARTED_AND_ENDED, NOW)
     assert (ending.status["phase"], ending.requeue_after) == ("Succeeded", 60), (
-        "nothing else may happen any more"
+        "the job is requeued, because no other event may come"
     )
 
 
 @pytest.mark.parametrize("ttl", [None, True, -1, "60"])
-def test_without_a_readable_ttl_the_children_stay(ttl: Any) -> None:
+def test_without_a_valid_ttl_the_children_are_kept(ttl: Any) -> None:
     document = over(None, NOW)
     if ttl is not None:
         document["spec"]["ttlSecondsAfterFinished"] = ttl
@@ -545,14 +546,14 @@ def test_without_a_readable_ttl_the_children_stay(ttl: Any) -> None:
     assert (decision.remove, decision.requeue_after) == ((), None)
 
 
-def test_a_child_that_still_runs_after_the_end_is_ended_before_anything_is_removed() -> None:
+def test_a_child_that_runs_after_the_end_is_ended_before_any_deletion() -> None:
     decision = reconcile(over(0, NOW), STARTED, NOW + timedelta(seconds=5))
     assert decision.remove == ()
     assert decision.patch_child == {"spec": {"activeDeadlineSeconds": 1}}
 
 
 @pytest.mark.parametrize("pods", [(), (POD,), (replace(POD, deleting=True),)])
-def test_a_child_that_its_queue_holds_back_is_queued_and_left_alone(pods: tuple[Pod, ...]) -> None:
+def test_a_suspended_child_is_reported_as_queued_and_not_changed(pods: tuple[Pod, ...]) -> None:
     held = replace(STARTED, child=replace(CHILD, suspended=True), pods=pods)
     decision = reconcile(rftjob(), held, NOW)
     assert (decision.status["phase"], decision.patch_child, decision.delete_child) == ("Queued", None, False)
@@ -562,7 +563,7 @@ def test_a_child_that_its_queue_holds_back_is_queued_and_left_alone(pods: tuple[
     assert admitted.status["phase"] == "Pending"
 
 
-def test_why_a_child_waits_in_its_queue_stands_in_message_condition_and_event() -> None:
+def test_message_condition_and_event_say_why_a_child_waits_in_its_queue() -> None:
     document = rftjob()
     document["metadata"]["labels"] = {"kueue.x-k8s.io/queue-name": "gpus"}
     child = replace(CHILD, suspended=True, queue=(("kueue.x-k8s.io/queue-name", "gpus"),))
@@ -571,18 +572,18 @@ def test_why_a_child_waits_in_its_queue_stands_in_message_condition_and_event() 
     assert unknown.status["message"] == "The child Job is suspended until LocalQueue gpus admits it."
     missing = Workload("w", pending_reason="Inadmissible", pending_message="LocalQueue gpus doesn't exist")
     document["status"] = unknown.status
-    told = reconcile(document, replace(held, workload=missing), NOW)
-    ready = next(c for c in told.status["conditions"] if c["type"] == "Ready")
-    (note,) = told.notes
-    assert (told.status["phase"], ready["reason"], note.reason, note.warning) == (
+    waiting = reconcile(document, replace(held, workload=missing), NOW)
+    ready = next(c for c in waiting.status["conditions"] if c["type"] == "Ready")
+    (note,) = waiting.notes
+    assert (waiting.status["phase"], ready["reason"], note.reason, note.warning) == (
         "Queued", "Inadmissible", "Inadmissible", True,
     )  # fmt: skip
-    for text in (told.status["message"], ready["message"], note.message):
+    for text in (waiting.status["message"], ready["message"], note.message):
         assert "LocalQueue gpus doesn't exist" in text
 
 
 @pytest.mark.parametrize("wanted", [{}, {"kueue.x-k8s.io/queue-name": "right"}])
-def test_a_queue_that_is_corrected_while_the_job_waits_reaches_the_child(wanted: dict[str, str]) -> None:
+def test_a_corrected_queue_label_is_set_on_the_waiting_child(wanted: dict[str, str]) -> None:
     document = rftjob()
     document["metadata"]["labels"] = wanted
     wrong = replace(CHILD, suspended=True, queue=(("kueue.x-k8s.io/queue-name", "wrong"),))
@@ -593,7 +594,7 @@ def test_a_queue_that_is_corrected_while_the_job_waits_reaches_the_child(wanted:
     assert reconcile(document, replace(STARTED, child=runs), NOW).patch_child is None
 
 
-def test_what_the_api_server_refused_is_told_and_tried_again() -> None:
+def test_a_refused_child_object_is_reported_and_tried_again() -> None:
     first = reconcile(rftjob(), Observed(), NOW)
     assert Part.JOB in first.ensure
     said = "Job sums-5b0d2ac7 cannot be made: 500: failed calling webhook."
@@ -609,7 +610,7 @@ LOST = Node("worker-2", silent_since="2026-11-22T17:58:00Z", schedulable=False)
 
 
 @pytest.mark.parametrize("deleting", [False, True])
-def test_a_pod_on_a_node_that_does_not_answer_is_told_with_what_a_person_can_do(deleting: bool) -> None:
+def test_a_pod_on_a_lost_node_is_reported_with_commands_for_a_person(deleting: bool) -> None:
     pod = replace(POD, node="worker-2", ready=False, deleting=deleting)
     facts = replace(observed(pod), nodes=(LOST, Node("worker-1")))
     decision = reconcile(rftjob(), facts, NOW)
@@ -632,12 +633,12 @@ def test_a_pod_on_a_node_that_does_not_answer_is_told_with_what_a_person_can_do(
 
 
 @pytest.mark.parametrize("node", ["worker-1", ""])
-def test_a_lost_node_without_a_pod_of_this_run_is_none_of_its_business(node: str) -> None:
+def test_a_lost_node_without_a_pod_of_the_run_is_not_reported(node: str) -> None:
     facts = replace(observed(replace(POD, node=node)), nodes=(LOST, Node("worker-1")))
     assert "worker-2" not in reconcile(rftjob(), facts, NOW).status["message"]
 
 
-def test_what_waits_for_the_pod_of_a_lost_node_says_so() -> None:
+def test_suspend_and_restart_report_that_they_wait_for_a_pod_on_a_lost_node() -> None:
     pod = replace(POD, node="worker-2", deleting=True)
     facts = replace(observed(pod), nodes=(LOST,))
     suspending = reconcile(rftjob(suspend=True), facts, NOW)
@@ -653,7 +654,7 @@ def test_a_queued_job_can_be_suspended_and_cancelled() -> None:
     assert reconcile(rftjob(cancel=True), held, NOW).status["phase"] == "Cancelled"
 
 
-def test_a_queue_that_sends_the_pod_to_another_kind_of_gpu_is_told_while_the_pod_waits() -> None:
+def test_a_queue_that_chose_another_kind_of_gpu_is_reported_while_the_pod_waits() -> None:
     document = rftjob(resources={"accelerator": {"name": "nvidia-l40s-48gb"}})
     sent = replace(CHILD, node_labels=(("nvidia.com/gpu.product", "Tesla-T4"),))
     state = replace(observed(child=sent), snapshot=snapshot(document))
@@ -661,7 +662,7 @@ def test_a_queue_that_sends_the_pod_to_another_kind_of_gpu_is_told_while_the_pod
     assert message.startswith("Waiting for the pod. The flavor that Kueue chose has nodes with ")
 
 
-def test_an_attempt_that_was_taken_away_is_not_said_to_have_failed() -> None:
+def test_a_preempted_attempt_is_not_reported_as_failed() -> None:
     taken = replace(POD, phase="Failed", trainer=Terminated(75, "Error", "asked to stop while sampling"))
     message = once(rftjob(), observed(taken)).status["message"]
     assert message == (
@@ -670,7 +671,7 @@ def test_an_attempt_that_was_taken_away_is_not_said_to_have_failed() -> None:
     )
 
 
-def test_a_document_that_was_checked_is_not_checked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checked_document_is_not_checked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted, checked = once(rftjob(), STARTED), check(rftjob())
     monkeypatch.setattr("rft_operator.reconcile.check", None)
     assert reconcile(rftjob(), STARTED, NOW, checked=checked) == wanted

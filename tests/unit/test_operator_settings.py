@@ -12,7 +12,7 @@ def test_settings_have_defaults() -> None:
     assert settings.certificate_names == ()
 
 
-def test_nodes_are_read_unless_that_is_turned_off() -> None:
+def test_nodes_are_read_by_default() -> None:
     image = {"RFT_TRAINER_IMAGE": "trainer:1"}
     assert from_env(image).read_nodes is True
     assert from_env({**image, "RFT_READ_NODES": "false"}).read_nodes is False
@@ -44,6 +44,6 @@ def test_the_host_of_the_url_is_in_the_certificate() -> None:
         {"RFT_WATCH_SECONDS": "180", "RFT_STALE_SECONDS": "190"},
     ],
 )
-def test_a_wrong_setting_is_named(wrong: dict[str, str]) -> None:
+def test_an_invalid_setting_is_named_in_the_error(wrong: dict[str, str]) -> None:
     with pytest.raises(BadSettings, match=next(iter(wrong))):
         from_env({"RFT_TRAINER_IMAGE": "t", **wrong})

@@ -1,4 +1,4 @@
-"""A run that trains and has stalled: when it counts as one, and what is shown of its log."""
+"""A training run without reports: when it counts as stalled, and which log lines are shown."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -33,35 +33,35 @@ def allowed(of: RunStatus) -> float:
     return silence(of, NOW, UNKNOWN).allowed
 
 
-def test_the_allowance_is_ten_of_the_runs_own_steps() -> None:
+def test_the_limit_is_ten_times_the_runs_own_step_time() -> None:
     assert allowed(run(60.0)) == 600.0
-    assert allowed(run(900.0)) == 9000.0, "longer than the setting: these steps just take long"
+    assert allowed(run(900.0)) == 9000.0, "long steps allow more than the setting"
 
 
-def test_short_steps_leave_time_for_a_sampler_that_starts_again() -> None:
+def test_with_short_steps_the_limit_still_allows_a_restart_of_the_sampler() -> None:
     assert allowed(run(0.5)) == LEAST_SECONDS
 
 
-def test_one_quick_step_does_not_hide_that_the_others_are_slow() -> None:
+def test_after_one_quick_step_the_mean_step_time_counts() -> None:
     assert allowed(run(10.0, totalSteps=14, etaSeconds=1000.0)) == 1000.0
 
 
-def test_before_the_first_step_the_setting_counts() -> None:
+def test_before_the_first_step_the_limit_is_the_operators_setting() -> None:
     assert allowed(run()) == UNKNOWN
     assert allowed(run(stage="evaluatingBase")) == UNKNOWN
 
 
-def test_an_evaluation_at_the_end_may_take_as_long_as_one_at_the_start() -> None:
+def test_the_operators_setting_is_the_limit_for_the_last_evaluation_too() -> None:
     assert allowed(run(60.0, stage="evaluatingTuned")) == UNKNOWN
     assert allowed(run(900.0, stage="evaluatingTuned")) == 9000.0
 
 
-def test_it_stalls_when_the_allowance_is_over_and_no_earlier() -> None:
+def test_a_run_stalls_exactly_when_the_limit_has_passed() -> None:
     assert silence(run(60.0, silent=599), NOW, UNKNOWN).left(NOW) == 1.0
     assert silence(run(60.0, silent=600), NOW, UNKNOWN).left(NOW) == 0.0
 
 
-def test_the_sentence_says_since_when_and_by_which_measure() -> None:
+def test_the_message_has_the_time_of_the_last_report_and_the_limit() -> None:
     said = str(silence(run(60.0, silent=3600), NOW, UNKNOWN))
     assert said == "No progress since 2026-11-22T17:00:00Z: 600 s are allowed; a step takes about 60 s."
     said = str(silence(run(silent=3600), NOW, UNKNOWN))
@@ -72,18 +72,18 @@ def report(pod: str) -> ProgressReport:
     return ProgressReport(attempt=pod, sequence=1, run=run(60.0))
 
 
-def test_a_report_of_another_pod_is_not_the_last_word_of_this_one() -> None:
+def test_a_report_of_another_pod_does_not_count() -> None:
     status = run(60.0).dump()
     assert last_word(report("pod-1"), POD, {}) is not None
     assert last_word(report("pod-0"), POD, status) is None
 
 
-def test_after_a_restart_the_status_tells_what_the_trainer_said_last() -> None:
+def test_after_a_restart_the_status_stands_in_for_the_last_report() -> None:
     known = last_word(None, POD, run(60.0).dump())
     assert known is not None
     assert allowed(known) == 600.0
     newer = replace(POD, created="2026-11-22T18:00:01Z")
-    assert last_word(None, newer, run(60.0).dump()) is None, "this pod started after it"
+    assert last_word(None, newer, run(60.0).dump()) is None, "the status is of an earlier pod"
     assert last_word(None, POD, {}) is None
     assert last_word(None, POD, {"progress": {"step": "many"}}) is None
 
@@ -105,7 +105,7 @@ def test_after_a_restart_the_status_tells_what_the_trainer_said_last() -> None:
         ("using sk-proj-abcdefghijklmnopqrst", "abcdefghijklmnopqrst"),
     ],
 )
-def test_what_looks_like_a_secret_is_taken_out(line: str, secret: str) -> None:
+def test_text_that_looks_like_a_secret_is_redacted(line: str, secret: str) -> None:
     assert secret in line
     assert secret not in redacted(line)
     assert REDACTED in redacted(line)
@@ -120,11 +120,11 @@ def test_what_looks_like_a_secret_is_taken_out(line: str, secret: str) -> None:
         'File "/app/rft_trainer/loop.py", line 12, in train',
     ],
 )
-def test_ordinary_lines_stay_as_they_are(line: str) -> None:
+def test_ordinary_lines_are_not_changed(line: str) -> None:
     assert redacted(line) == line
 
 
-def test_the_last_lines_are_the_newest_and_fit_into_an_event() -> None:
+def test_the_newest_log_lines_are_kept_and_fit_into_an_event() -> None:
     lines = last_lines("\n".join(f"line {i}" for i in range(100)) + "\n\n")
     assert lines == tuple(f"line {i}" for i in range(100 - LINES, 100))
     assert last_lines("") == ()
@@ -134,10 +134,10 @@ def test_the_last_lines_are_the_newest_and_fit_into_an_event() -> None:
     assert sum(len(line) + 1 for line in long) <= MAX_TOTAL
 
 
-def test_a_secret_is_taken_out_before_its_line_is_cut() -> None:
+def test_a_secret_is_redacted_before_its_line_is_cut() -> None:
     token = "eyJ" + "a" * 300 + ".b.c"
     assert "eyJ" not in last_lines("x" * (MAX_LINE - 20) + " " + token)[0]
 
 
-def test_control_characters_do_not_reach_a_terminal() -> None:
+def test_control_characters_are_removed() -> None:
     assert last_lines("\x1b[31mred\x1b[0m\r 50%\r100%") == ("[31mred[0m", " 50%", "100%")

@@ -1,4 +1,4 @@
-"""Reports in the status: the curve, its repair, and stable times."""
+"""Reports in the status: the reward curve, its repair after lost reports, and stable condition times."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -42,7 +42,7 @@ def curve(*found: int) -> list[tuple[int, float]]:
     return [(step, step / 100) for step in found]
 
 
-def test_any_single_delivery_repairs_the_status() -> None:
+def test_a_single_report_is_enough_to_complete_the_status() -> None:
     every = with_report({}, report(3, curve(1, 2, 3)))
     every = with_report(every, report(5, curve(1, 2, 3, 4, 5)))
     assert with_report({}, report(5, curve(1, 2, 3, 4, 5))) == every
@@ -53,20 +53,20 @@ def test_the_same_report_again_changes_nothing() -> None:
     assert with_report(once, report(3, curve(1, 2, 3))) == once
 
 
-def test_a_newer_attempt_cuts_the_curve_back_to_where_it_resumed() -> None:
+def test_a_newer_attempt_removes_points_after_the_step_it_resumed_from() -> None:
     status = with_report({}, report(9, curve(*range(1, 10))))
     status = with_report(status, report(7, [(6, 0.6), (7, 0.7)], attempt=2, resumed=5))
     assert steps(status) == [1, 2, 3, 4, 5, 6, 7]
     assert status["reward"]["history"][5]["reward"] == 0.6
 
 
-def test_a_newer_attempt_without_a_curve_cuts_it_too() -> None:
+def test_a_newer_attempt_without_a_curve_removes_these_points_too() -> None:
     status = with_report({}, report(9, curve(*range(1, 10))))
     status = with_report(status, report(5, None, attempt=2, resumed=5))
     assert steps(status) == [1, 2, 3, 4, 5]
 
 
-def test_a_shortened_last_report_keeps_the_points_it_left_out() -> None:
+def test_points_left_out_by_a_shortened_last_report_are_kept() -> None:
     status = with_report({}, report(8, curve(*range(1, 9))))
     status = with_report(status, report(9, curve(7, 8, 9)))
     assert steps(status) == list(range(1, 10))
@@ -77,24 +77,24 @@ def test_an_older_attempt_changes_nothing() -> None:
     assert with_report(status, report(9, curve(8, 9), attempt=1)) == status
 
 
-def test_a_run_without_a_volume_counts_from_the_start_again() -> None:
+def test_a_new_attempt_without_a_volume_starts_the_curve_again() -> None:
     status = with_report({}, report(9, curve(*range(1, 10))))
     again = report(1, curve(1), attempt=1, resumed=0)
     assert not is_behind(status, again)
     assert steps(with_report(status, again)) == [1]
 
 
-def test_what_a_shortened_report_leaves_out_is_kept() -> None:
+def test_fields_left_out_by_a_shortened_report_are_kept() -> None:
     status = {**with_report({}, report(3, curve(1, 2, 3))), "evaluation": {"rows": 32}}
     assert with_report(status, report(4, curve(4)))["evaluation"] == {"rows": 32}
 
 
-def test_a_field_of_another_version_of_the_operator_is_kept() -> None:
+def test_unknown_fields_of_another_operator_version_are_kept() -> None:
     status = overlaid({"phase": "Running", "ofTomorrow": 1}, RFTJobStatus(phase="Succeeded"))
     assert status == {"phase": "Succeeded", "ofTomorrow": 1}
 
 
-def test_the_curve_has_at_most_fifty_points_with_both_ends() -> None:
+def test_the_curve_has_at_most_fifty_points_including_both_ends() -> None:
     points = [RewardPoint(step=i, reward=0.5) for i in range(1, 400)]
     kept = thin(points)
     assert len(kept) == MAX_HISTORY
@@ -103,7 +103,7 @@ def test_the_curve_has_at_most_fifty_points_with_both_ends() -> None:
     Reward(history=kept)
 
 
-def test_a_condition_keeps_its_time_while_its_status_stays() -> None:
+def test_a_condition_keeps_its_transition_time_while_its_status_is_unchanged() -> None:
     def at(minutes: int, phase: Any, before: list[dict[str, Any]]) -> list[dict[str, Any]]:
         summary = Summary(phase, "Training", f"{minutes}", YES, YES)
         return [c.dump() for c in conditions(summary, before, 1, NOW + timedelta(minutes=minutes))]
@@ -120,7 +120,7 @@ def pod(number: int, **facts: Any) -> Pod:
     return Pod(f"p{number}", f"pod-{number}", f"2026-11-22T18:0{number}:00Z", phase="Running", **facts)
 
 
-def test_the_last_word_of_the_newest_attempt_counts() -> None:
+def test_the_last_report_of_the_newest_attempt_counts() -> None:
     received = Received(report(5, curve(5)), "pod-1", pod(1).created)
     ended = pod(1, trainer=Terminated(0), report=report(6, curve(6)))
     assert newest_report(Observed(pods=(ended,), received=received)) == ended.report
@@ -129,7 +129,7 @@ def test_the_last_word_of_the_newest_attempt_counts() -> None:
     assert newest_report(Observed(pods=(ended, pod(2)), received=newer)) == newer.report
 
 
-def test_a_termination_message_of_another_pod_is_not_believed() -> None:
+def test_a_termination_message_with_another_pods_report_is_ignored() -> None:
     forged = pod(1, trainer=Terminated(0), report=report(6, curve(6), attempt=9))
     assert newest_report(Observed(pods=(forged,))) is None
 
@@ -145,7 +145,7 @@ def test_a_termination_message_of_another_pod_is_not_believed() -> None:
         ({"a": {"b": {"c": 1}}}, {"a": {"b": {"c": 1}}}),
     ],
 )
-def test_a_merge_patch_leads_from_one_to_the_other(old: dict[str, Any], new: dict[str, Any]) -> None:
+def test_applying_the_merge_patch_gives_the_new_status(old: dict[str, Any], new: dict[str, Any]) -> None:
     def apply(target: Any, patch: Any) -> Any:
         if not isinstance(patch, dict):
             return patch

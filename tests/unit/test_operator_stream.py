@@ -1,4 +1,4 @@
-"""A list of an API server, read item by item."""
+"""A list from the API server, parsed one item at a time."""
 
 import json
 
@@ -12,12 +12,12 @@ WHOLE = {"kind": "NodeList", "metadata": {"resourceVersion": "7"}, "items": ITEM
 
 @pytest.mark.parametrize("size", [1, 2, 7, 1000])
 @pytest.mark.parametrize("indent", [None, 2])
-def test_items_are_the_same_wherever_the_answer_is_cut(size: int, indent: int | None) -> None:
+def test_items_do_not_depend_on_how_the_response_is_cut_into_chunks(size: int, indent: int | None) -> None:
     data = json.dumps(WHOLE, indent=indent, ensure_ascii=False).encode()
     assert list(items(data[at : at + size] for at in range(0, len(data), size))) == ITEMS
 
 
-def test_an_item_comes_before_the_next_is_read() -> None:
+def test_an_item_is_yielded_before_the_next_one_arrives() -> None:
     data = json.dumps(WHOLE).encode()
     end = data.index(b"{}")
     read = []
@@ -40,6 +40,6 @@ def test_a_list_may_be_empty(empty: bytes) -> None:
 @pytest.mark.parametrize(
     "broken", [b"", b'{"kind":', b'{"items":[{"a":1}', b'{"items":[{"a":1},', b'{"items":[{"a']
 )
-def test_an_answer_that_ends_too_early_is_not_taken_for_a_whole_one(broken: bytes) -> None:
+def test_a_truncated_response_raises(broken: bytes) -> None:
     with pytest.raises(BrokenOff):
         list(items([broken]))

@@ -1,4 +1,4 @@
-"""The ingest's certificates: made, kept, renewed with an overlap."""
+"""Serving certificates: created, kept, and renewed so that old and new CA overlap."""
 
 import socket
 import ssl
@@ -59,14 +59,14 @@ def test_certificates_say_which_server_they_are_for() -> None:
     assert authority.subject.rfc4514_string().startswith(f"CN={tls.WEBHOOK} CA ")
 
 
-def test_a_good_identity_is_kept() -> None:
+def test_a_valid_identity_is_kept() -> None:
     identity = tls.renewed(None, NAMES, NOW)
     assert tls.renewed(identity, NAMES, NOW + timedelta(days=1)) is identity
     assert tls.renewed(identity, NAMES[:1], NOW) is identity
 
 
 @pytest.mark.parametrize(("names", "later"), [((*NAMES, "10.0.0.9"), 0), (NAMES, 61)])
-def test_a_new_name_or_a_near_end_makes_a_new_certificate_of_the_same_ca(
+def test_a_new_name_or_an_early_expiry_gives_a_new_certificate_of_the_same_ca(
     names: tuple[str, ...], later: int
 ) -> None:
     identity = tls.renewed(None, NAMES, NOW)
@@ -83,10 +83,10 @@ def test_a_new_ca_overlaps_with_the_old_one() -> None:
     assert len(x509.load_pem_x509_certificates(new.ca_bundle.encode())) == 2
     shake_hands(new, new.ca_bundle, NAMES[0])
     late = tls.renewed(new, NAMES, NOW + timedelta(days=101))
-    assert late.ca_bundle == new.ca_bundle, "nothing else to do"
+    assert late.ca_bundle == new.ca_bundle, "a valid identity is returned unchanged"
 
 
-def test_an_identity_survives_its_secret() -> None:
+def test_an_identity_is_unchanged_after_storing_it_in_a_secret() -> None:
     identity = tls.renewed(None, NAMES, NOW)
     assert tls.from_secret({"data": identity.to_secret()}) == identity
     assert tls.from_secret({"data": {}}) is None

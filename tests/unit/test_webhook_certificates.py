@@ -1,4 +1,4 @@
-"""Whom the API server trusts: the webhook's own CA, told before it is used."""
+"""The webhook's certificates: the API server gets the CA before a certificate of it is used."""
 
 import base64
 from pathlib import Path
@@ -17,7 +17,7 @@ Json = dict[str, Any]
 
 
 class ApiServer(Cluster):
-    """Keeps one Secret and one configuration, as the API server does."""
+    """A fake API server with one Secret and one webhook configuration."""
 
     def __init__(self, *, configured: bool = True) -> None:
         self.written: list[str] = []
@@ -60,18 +60,18 @@ class ApiServer(Cluster):
         return base64.b64decode(webhook["clientConfig"]["caBundle"]).decode()
 
 
-def test_the_first_replica_makes_what_the_others_find() -> None:
+def test_the_first_replica_creates_the_secret_and_others_use_it() -> None:
     server = ApiServer()
     first = own(server, SETTINGS)
     assert server.written == ["secret", "configuration"]
     assert own(server, SETTINGS) == first
-    assert server.written == ["secret", "configuration"], "what is right is not written again"
+    assert server.written == ["secret", "configuration"], "a correct configuration is not written again"
     assert isinstance(first, tls.Identity)
     assert server.trusted == first.ca_bundle
     assert server.configuration["webhooks"][0]["timeoutSeconds"] == 5
 
 
-def test_a_replica_that_loses_the_race_takes_the_winners_secret() -> None:
+def test_a_replica_that_creates_the_secret_too_late_uses_the_existing_one() -> None:
     server = ApiServer()
     winner = ApiServer()
     kept = own(winner, SETTINGS)
@@ -81,7 +81,7 @@ def test_a_replica_that_loses_the_race_takes_the_winners_secret() -> None:
     assert own(server, SETTINGS) == kept
 
 
-def test_a_ca_that_someone_reset_is_told_again() -> None:
+def test_a_removed_ca_bundle_is_set_again() -> None:
     server = ApiServer()
     identity = own(server, SETTINGS)
     del server.configuration["webhooks"][0]["clientConfig"]["caBundle"]
@@ -90,7 +90,7 @@ def test_a_ca_that_someone_reset_is_told_again() -> None:
 
 
 def test_an_older_ca_never_replaces_a_newer_one() -> None:
-    """The configuration is read before the Secret, so what another replica told meanwhile stands."""
+    """The configuration is read before the Secret, so a CA that another replica wrote in between is kept."""
     server = ApiServer()
 
     class Slow(ApiServer):
@@ -108,13 +108,13 @@ def test_no_certificate_is_served_before_the_api_server_can_trust_it() -> None:
         own(ApiServer(configured=False), SETTINGS)
 
 
-def test_a_configuration_that_is_not_named_is_left_alone() -> None:
+def test_without_a_configuration_name_no_configuration_is_changed() -> None:
     server = ApiServer(configured=False)
     assert own(server, Settings(tls_names=("hook",), own_namespace="rft")).certificate
     assert server.written == ["secret"]
 
 
-def test_the_patch_names_nothing_but_the_ca() -> None:
+def test_the_patch_changes_only_the_ca_bundle() -> None:
     configuration = ApiServer().configuration
     (webhook,) = ca_patch(configuration, "pem")["webhooks"]
     assert webhook == {"name": "rftjobs.rft.dev", "clientConfig": {"caBundle": "cGVt"}}
@@ -122,7 +122,7 @@ def test_the_patch_names_nothing_but_the_ca() -> None:
     assert ca_patch(configuration, "pem") == {}
 
 
-def test_a_mounted_secret_is_read_as_it_is(tmp_path: Path) -> None:
+def test_a_mounted_secret_is_used_unchanged(tmp_path: Path) -> None:
     (tmp_path / "tls.crt").write_text("certificate")
     (tmp_path / "tls.key").write_text("key")
     assert mounted(tmp_path) == tls.KeyPair("certificate", "key")
@@ -137,6 +137,6 @@ def test_settings_come_from_the_environment() -> None:
 @pytest.mark.parametrize(
     "wrong", [{"RFT_TLS_NAMES": ""}, {"RFT_WEBHOOK_PORT": "many"}, {"RFT_WEBHOOK_BIND": "everywhere"}]
 )
-def test_a_wrong_setting_is_named(wrong: dict[str, str]) -> None:
+def test_an_invalid_setting_is_named_in_the_error(wrong: dict[str, str]) -> None:
     with pytest.raises(BadSettings, match=next(iter(wrong))):
         from_env({"RFT_TLS_NAMES": "a.svc", **wrong})

@@ -1,4 +1,4 @@
-"""The webhook's responses: all problems at once, advice as warnings, and no stored job is locked."""
+"""The webhook's responses: all problems together, advice as warnings, and stored jobs stay editable."""
 
 import copy
 from datetime import UTC, datetime
@@ -44,7 +44,7 @@ def answer(new: Json, old: Json | None = None, **changes: Any) -> Json:
     document = admission_review(new, old, **changes)
     before = copy.deepcopy(document)
     said = review(document)
-    assert document == before, "a pure function leaves its argument alone"
+    assert document == before, "review must not change its argument"
     assert (said["apiVersion"], said["kind"]) == ("admission.k8s.io/v1", "AdmissionReview")
     response: Json = said["response"]
     assert response["uid"] == document["request"]["uid"]
@@ -56,7 +56,7 @@ def refused_fields(response: Json) -> list[str]:
     return [cause["field"] for cause in response["status"]["details"]["causes"]]
 
 
-def test_a_valid_job_is_let_in_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_valid_job_is_allowed_without_warnings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "advise", lambda spec: [])
     assert answer(job()) == {"uid": answer(job())["uid"], "allowed": True}
     assert answer(job(), dryRun=True)["allowed"] is True
@@ -74,21 +74,21 @@ def test_a_refusal_lists_every_problem_with_its_field(spec: Json) -> None:
 
 
 @pytest.mark.parametrize("spec", BAD.values(), ids=BAD)
-def test_without_the_webhook_the_operator_says_the_same(spec: Json) -> None:
+def test_the_operator_reports_the_same_problems_as_the_webhook(spec: Json) -> None:
     decision = reconcile(job(**spec), Observed(), datetime(2026, 11, 22, tzinfo=UTC))
     accepted = next(c for c in decision.status["conditions"] if c["type"] == "Accepted")
     assert (accepted["status"], accepted["reason"]) == ("False", "InvalidSpec")
     assert accepted["message"] == answer(job(**spec))["status"]["message"]
 
 
-def test_a_number_of_gpus_that_the_plan_would_not_take_is_a_warning() -> None:
+def test_a_gpu_number_other_than_the_plans_gives_a_warning() -> None:
     model, storage = {"name": "Qwen/Qwen2.5-0.5B"}, {"claimTemplate": {"size": "1Gi"}}
     response = answer(job(model=model, storage=storage, resources={"gpus": 4}))
     assert response["allowed"] is True
     assert response["warnings"] == ["spec.resources.gpus: 4 is obeyed; the plan for nvidia-h100-80gb needs 1"]
 
 
-def test_advice_is_a_warning_and_refuses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_advice_is_a_warning_and_not_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     said = Advice("top-k-above-50", "spec.sampling.topK", "100 lets\nthe tail in")
     monkeypatch.setattr(module, "advise", lambda spec: [said] if spec.sampling.top_k == 100 else [])
     response = answer(job(sampling={"topK": 100}))
@@ -96,20 +96,20 @@ def test_advice_is_a_warning_and_refuses_nothing(monkeypatch: pytest.MonkeyPatch
     assert response["warnings"] == ["spec.sampling.topK: 100 lets the tail in [top-k-above-50]"]
 
 
-def test_a_job_that_is_being_deleted_may_lose_its_finalizers_whatever_its_spec() -> None:
+def test_any_update_of_a_job_that_is_being_deleted_is_allowed() -> None:
     old, new = job(storage={}), job(storage={}, suspend=True)
     new["metadata"]["deletionTimestamp"] = "2026-11-22T18:00:00Z"
     assert answer(new, old)["allowed"] is True
 
 
-def test_what_is_stored_is_never_locked_while_its_spec_stays() -> None:
+def test_an_update_that_keeps_an_invalid_spec_is_allowed() -> None:
     old = job(storage={}, graders=[])
     new = copy.deepcopy(old)
     new["metadata"]["labels"] = {"team": "a"}
     assert answer(new, old) == {"uid": answer(new, old)["uid"], "allowed": True}
 
 
-def test_a_known_problem_warns_and_a_new_one_refuses_with_all_of_them() -> None:
+def test_an_old_problem_gives_a_warning_and_a_new_one_a_refusal_with_all() -> None:
     old = job(storage={})
     response = answer(job(storage={}, cancel=True), old)
     assert response["allowed"] is True
@@ -118,7 +118,7 @@ def test_a_known_problem_warns_and_a_new_one_refuses_with_all_of_them() -> None:
     assert set(refused_fields(worse)) == {"spec.storage", "spec.graders[0]"}
 
 
-def test_a_correction_is_let_in() -> None:
+def test_a_correction_is_allowed() -> None:
     assert answer(job(), job(storage={}))["allowed"] is True
 
 
@@ -133,23 +133,23 @@ def test_before_the_start_everything_may_change() -> None:
 @pytest.mark.parametrize(
     "change", [{"cancel": True}, {"suspend": True}, {"stop": {"maxSteps": 3}}, {"ttlSecondsAfterFinished": 5}]
 )
-def test_after_the_start_a_run_can_still_be_steered(change: Json) -> None:
+def test_after_the_start_control_fields_can_still_change(change: Json) -> None:
     assert answer(job(STARTED, storage=CLAIM, **change), job(STARTED, storage=CLAIM))["allowed"] is True
 
 
-def test_after_the_start_what_is_trained_stays() -> None:
+def test_after_the_start_training_fields_cannot_change() -> None:
     new = job(STARTED, training={"epochs": 2}, sampling={"topK": 10})
     fields = refused_fields(answer(new, job(STARTED)))
     assert fields == ["spec.training.epochs", "spec.sampling.topK"]
 
 
-def test_spelling_a_default_out_is_no_change() -> None:
+def test_writing_out_a_default_is_not_a_change() -> None:
     new = job(STARTED, graders=[{"name": "right", "weight": 1.0, "numeric": {}}])
     assert answer(new, job(STARTED))["allowed"] is True
 
 
 @pytest.mark.parametrize(("phase", "allowed"), [("Suspended", True), ("Running", False)])
-def test_the_pod_may_change_while_nothing_runs(phase: str, allowed: bool) -> None:
+def test_resources_and_template_can_change_while_no_pod_runs(phase: str, allowed: bool) -> None:
     status = {**STARTED, "phase": phase}
     old = job(status, storage=CLAIM, suspend=True)
     new = job(status, storage=CLAIM, suspend=True, resources={"gpus": 2})
@@ -180,7 +180,7 @@ REVIEW = admission_review(job())
         admission_review({**job(), "status": "Running"}),
     ],
 )
-def test_what_is_no_review_of_an_rftjob_is_malformed(document: object) -> None:
+def test_a_request_that_is_not_a_review_of_an_rftjob_is_malformed(document: object) -> None:
     with pytest.raises(Malformed):
         review(document)
 
@@ -188,12 +188,12 @@ def test_what_is_no_review_of_an_rftjob_is_malformed(document: object) -> None:
 @pytest.mark.parametrize(
     "broken", [pytest.param(v, id=f"{rule}-{v.path}") for rule, vs in VIOLATIONS.items() for v in vs]
 )
-def test_every_rule_across_fields_refuses(broken: Violation) -> None:
+def test_a_spec_that_breaks_a_rule_across_fields_is_refused(broken: Violation) -> None:
     assert refused_fields(answer(job(**broken.spec))) == [broken.path]
 
 
 @given(st.lists(st.integers(0, 2 * MAX_WARNING), max_size=60))
-def test_warnings_are_no_longer_than_the_api_server_passes_on(lengths: list[int]) -> None:
+def test_warnings_are_cut_to_the_api_servers_limits(lengths: list[int]) -> None:
     warnings = fitted(["x" * length for length in lengths])
     assert all(len(warning) <= MAX_WARNING for warning in warnings)
     assert sum(map(len, warnings)) <= MAX_WARNINGS
@@ -201,7 +201,7 @@ def test_warnings_are_no_longer_than_the_api_server_passes_on(lengths: list[int]
 
 
 @given(st.text(max_size=80))
-def test_a_warning_is_one_line_that_a_header_can_hold(text: str) -> None:
+def test_a_warning_is_one_line_without_control_characters(text: str) -> None:
     (warning,) = fitted([text])
     assert warning.isprintable()
 

@@ -1,4 +1,4 @@
-"""The webhook's server over real TLS, with a real client."""
+"""The webhook's server, called over real TLS by a real client."""
 
 import asyncio
 import json
@@ -48,7 +48,7 @@ def trusting(bundle: str) -> httpx.AsyncClient:
 
 
 class Running:
-    """A webhook in this event loop."""
+    """A webhook that runs in this event loop."""
 
     def __init__(self, settings: Settings, task: asyncio.Task[None], stop: asyncio.Event) -> None:
         self.url = f"https://127.0.0.1:{settings.port}{VALIDATE_PATH}"
@@ -69,7 +69,7 @@ class Running:
                 return None
 
     async def readiness(self, status: int) -> str:
-        """Wait until the readiness probe is answered so; return what it says."""
+        """Wait until the readiness probe has this HTTP status, and return its text."""
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             assert not self.task.done() or self.task.result() is None
@@ -111,7 +111,7 @@ def test_reviews_are_answered_over_tls(caplog: pytest.LogCaptureFixture) -> None
     reviewed = [line for line in lines if line["message"] == "reviewed"]
     assert [line["allowed"] for line in reviewed] == [True, False]
     assert (reviewed[1]["name"], reviewed[1]["problems"]) == ("job", ["spec.storage"])
-    assert "se/cret" not in caplog.text + json.dumps(lines), "no bodies in the log"
+    assert "se/cret" not in caplog.text + json.dumps(lines), "the log must not contain request bodies"
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_reviews_are_answered_over_tls(caplog: pytest.LogCaptureFixture) -> None
     ],
     ids=["no JSON", "no text", "very deep", "no review", "a deletion", "too large"],
 )
-def test_what_is_no_review_is_told_so_in_json(body: bytes, status: int) -> None:
+def test_a_request_that_is_not_a_review_gets_a_json_error(body: bytes, status: int) -> None:
     async def scene() -> httpx.Response:
         async with webhook() as hook:
             await hook.readiness(200)
@@ -137,7 +137,7 @@ def test_what_is_no_review_is_told_so_in_json(body: bytes, status: int) -> None:
     assert answer.json()["error"]
 
 
-def test_a_body_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_with_an_endless_body_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "BODY_SECONDS", 0.05)
 
     async def scene() -> bytes:
@@ -154,7 +154,7 @@ def test_a_body_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> 
     assert b" 408 " in asyncio.run(scene())
 
 
-def test_a_client_that_does_not_trust_the_ca_gets_nowhere() -> None:
+def test_a_client_that_does_not_trust_the_ca_cannot_connect() -> None:
     stranger = tls.renewed(None, NAMES, NOW).ca_bundle
 
     async def scene() -> None:
@@ -171,7 +171,7 @@ def serial(pem: str) -> str:
 
 
 async def served(hook: Running) -> str:
-    """Return the certificate that a new connection is shown."""
+    """Return the certificate that the server shows to a new connection."""
     context = ssl.create_default_context(cadata=FIRST.ca_bundle)
     port = httpx.URL(hook.url).port
     _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
@@ -190,12 +190,14 @@ def test_a_renewed_certificate_is_served_without_a_restart() -> None:
             pairs.append(SECOND)
             deadline = time.monotonic() + 5
             while await served(hook) != serial(SECOND.certificate):
-                assert time.monotonic() < deadline, "the old certificate is still served"
+                assert time.monotonic() < deadline, "the old certificate is served until the refresh"
 
     asyncio.run(scene())
 
 
-def test_files_half_replaced_leave_the_good_certificate_in_use(caplog: pytest.LogCaptureFixture) -> None:
+def test_partly_replaced_files_do_not_replace_the_certificate_in_use(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     pairs = [FIRST, tls.KeyPair(SECOND.certificate, FIRST.key)]
 
     async def scene() -> None:
@@ -209,7 +211,9 @@ def test_files_half_replaced_leave_the_good_certificate_in_use(caplog: pytest.Lo
     asyncio.run(scene())
 
 
-def test_it_is_alive_but_not_ready_until_the_api_server_can_trust_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_webhook_is_live_but_not_ready_until_the_api_server_can_trust_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(server, "RETRY_SECONDS", 0.02)
     reachable: list[bool] = []
 
@@ -232,7 +236,7 @@ def test_it_is_alive_but_not_ready_until_the_api_server_can_trust_it(monkeypatch
     asyncio.run(scene())
 
 
-def test_while_it_drains_reviews_are_still_answered() -> None:
+def test_reviews_are_still_answered_for_a_while_after_sigterm() -> None:
     async def scene() -> None:
         async with webhook(drain_seconds=0.3) as hook:
             await hook.readiness(200)
@@ -243,7 +247,7 @@ def test_while_it_drains_reviews_are_still_answered() -> None:
     asyncio.run(scene())
 
 
-def test_the_program_serves_and_ends_with_sigterm(tmp_path: Path) -> None:
+def test_the_program_serves_until_sigterm(tmp_path: Path) -> None:
     (tmp_path / "tls.crt").write_text(FIRST.certificate)
     (tmp_path / "tls.key").write_text(FIRST.key)
     port, health_port = free_ports()
@@ -276,7 +280,7 @@ def test_the_program_serves_and_ends_with_sigterm(tmp_path: Path) -> None:
         process.communicate()
 
 
-def test_a_missing_setting_is_one_line_and_exit_code_2(
+def test_a_missing_setting_gives_one_line_and_exit_code_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in [name for name in os.environ if name.startswith("RFT_")]:
