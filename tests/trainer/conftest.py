@@ -1,4 +1,4 @@
-"""A model small enough that a test is about the trainer, not about arithmetic on two cores."""
+"""Fixtures for the trainer's tests: a model so small that tests on two cores are fast."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ CONTEXT_LENGTH = 4096
 
 @pytest.fixture(autouse=True)
 def torch_as_before() -> Iterator[None]:
-    """Undo what a run sets for its whole process."""
+    """Restore torch's settings, because a run changes them for its whole process."""
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
@@ -24,7 +24,7 @@ def torch_as_before() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def character_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A two-layer model over single characters, with random weights; about one token in fourteen ends it."""
+    """A random two-layer model. Its tokens are characters. About every 14th token ends a completion."""
     folder = tmp_path_factory.mktemp("model")
     words = ["<end>", "?", *"0123456789+ab"]
     raw = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="?"))

@@ -1,10 +1,10 @@
-"""A tokenizer that needs no model."""
+"""A fake tokenizer that needs no model."""
 
 from typing import Any
 
 
 class WordTokenizer:
-    """One token a word, one for the generation prompt."""
+    """One token for each word, and one for the generation prompt."""
 
     chat_template: str | None = "words"
 

@@ -1,4 +1,4 @@
-"""A web service on this machine that answers as a test says, and keeps what it was asked."""
+"""A fake grading service on this machine: tests define its responses, and it records its requests."""
 
 import contextlib
 import http.server
@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclass
 class Answer:
-    """What is sent back: ``body`` is JSON, bytes as they are, or parts sent one after the other."""
+    """A response: ``body`` is a JSON value, raw bytes, or an iterator of parts that are sent one by one."""
 
     body: Any = b""
     status: int = 200
@@ -21,7 +21,7 @@ class Answer:
 
 @dataclass
 class Asked:
-    """A request that came."""
+    """A request that was received."""
 
     path: str
     headers: dict[str, str]
@@ -32,7 +32,7 @@ Respond = Callable[[Asked], Answer]
 
 
 class Service:
-    """Serves until it is closed. ``released`` is set then: a handler that hangs waits for it."""
+    """The service. ``close`` sets ``released``, for which a handler that hangs waits."""
 
     def __init__(self, respond: Respond, context: ssl.SSLContext | None = None) -> None:
         self.asked: list[Asked] = []
@@ -45,14 +45,14 @@ class Service:
                 asked = Asked(self.path, dict(self.headers), json.loads(content))
                 service.asked.append(asked)
                 answer = respond(asked)
-                with contextlib.suppress(OSError):  # the client gave up
+                with contextlib.suppress(OSError):  # the client closed the connection
                     self._send(answer)
 
             def _send(self, answer: Answer) -> None:
                 self.send_response(answer.status)
                 for name, value in answer.headers.items():
                     self.send_header(name, value)
-                self.end_headers()  # HTTP/1.0: the body ends with the connection
+                self.end_headers()  # HTTP/1.0: the end of the connection ends the body
                 if isinstance(answer.body, Iterator):
                     for part in answer.body:
                         self.wfile.write(part)
@@ -62,7 +62,7 @@ class Service:
                     self.wfile.write(json.dumps(answer.body).encode())
 
             def log_message(self, *_: object) -> None:
-                """Say nothing."""
+                """Log nothing."""
 
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.port = int(self._server.server_address[1])
@@ -74,7 +74,7 @@ class Service:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop serving."""
+        """Stop the service."""
         self.released.set()
         self._server.shutdown()
         self._thread.join()
@@ -83,7 +83,7 @@ class Service:
 
 @contextlib.contextmanager
 def serving(respond: Respond, context: ssl.SSLContext | None = None) -> Iterator[Service]:
-    """Serve as long as the block runs."""
+    """Run the service during the block."""
     service = Service(respond, context)
     try:
         yield service

@@ -1,4 +1,4 @@
-"""Whole runs of the loop with a small model, for the tests that compare them."""
+"""Runs the whole training loop with a small model, for tests that compare runs."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""ASGI middleware that vLLM's server loads: writes down what it really received."""
+"""ASGI middleware that vLLM's server loads: it records the requests that the server receives."""
 
 import json
 import os
@@ -15,14 +15,14 @@ RECORD_FILE = "RFT_TEST_RECORD_FILE"
 
 
 class RecordRequests:
-    """Appends the body of every POST as a JSON line with its path."""
+    """Appends the path and body of every POST to a file, as a JSON line."""
 
     def __init__(self, app: App) -> None:
         self._app = app
         self._file = Path(os.environ[RECORD_FILE])
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Pass a request on, and write it down once its body is complete."""
+        """Pass a request on, and record it when its body is complete."""
         if scope["type"] != "http" or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return

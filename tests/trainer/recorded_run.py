@@ -1,7 +1,7 @@
-"""``python -m tests.trainer.recorded_run --config FILE``: the trainer, with a vLLM that records its requests.
+"""``python -m tests.trainer.recorded_run --config FILE``: runs the trainer with a vLLM that records requests.
 
-It needs its own process, as in a pod. The trainer sets how OpenMP threads wait before it imports torch, and
-in pytest's process torch is imported already.
+It is a process of its own, as in a pod: the trainer sets how OpenMP threads wait before it imports torch, and
+in pytest's process torch is already imported.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""An ingest that takes the reports of a trainer under test."""
+"""A fake ingest that receives the reports of a trainer under test."""
 
 import http.server
 import json
@@ -16,7 +16,7 @@ from cryptography.x509.oid import NameOID
 
 
 class Server:
-    """An HTTPS server that remembers reports and answers what it is told to."""
+    """An HTTPS server that records reports and sends the responses that a test sets."""
 
     def __init__(self, folder: Path) -> None:
         self.answer = 200
@@ -59,7 +59,7 @@ class Server:
 
 
 def certificate(folder: Path) -> tuple[Path, Path]:
-    """Make a self-signed certificate for 127.0.0.1; return its file and its key's."""
+    """Create a self-signed certificate for 127.0.0.1. Return the files of certificate and key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "operator")])
     now = datetime.now(UTC)
@@ -73,7 +73,7 @@ def certificate(folder: Path) -> tuple[Path, Path]:
         .not_valid_after(now + timedelta(hours=1))
         .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        # Without key ids OpenSSL takes the first certificate of that name, old or new.
+        # Without key ids OpenSSL uses the first CA certificate with this name, which may be the old one.
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())

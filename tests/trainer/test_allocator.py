@@ -1,4 +1,4 @@
-"""The trainer's process starts again with tcmalloc, and loses nothing by it."""
+"""The trainer's process executes itself again with tcmalloc, and keeps arguments and stop signals."""
 
 import os
 import subprocess
@@ -46,7 +46,7 @@ def run(program: Path, **variables: str) -> list[str]:
 
 
 @needs_tcmalloc
-def test_the_same_process_starts_again_with_its_arguments_and_keeps_a_request_to_stop(tmp_path: Path) -> None:
+def test_a_restart_with_tcmalloc_keeps_pid_arguments_and_a_stop_signal(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     first, second, last = run(program)
@@ -57,7 +57,7 @@ def test_the_same_process_starts_again_with_its_arguments_and_keeps_a_request_to
 
 
 @needs_tcmalloc
-def test_a_process_that_has_tcmalloc_goes_on(tmp_path: Path) -> None:
+def test_a_process_with_tcmalloc_is_not_restarted(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     (first, last) = run(program, LD_PRELOAD=str(allocator.library()))
@@ -77,7 +77,7 @@ sys.meta_path.insert(0, Finder())
 """
 
 
-def test_a_request_to_stop_waits_until_the_program_is_imported(tmp_path: Path) -> None:
+def test_a_stop_signal_during_the_imports_stays_pending(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(ASKED_WHILE_IMPORTING)
     source = Path(allocator.__file__).parents[2]
     paths = map(str, (tmp_path, source, source.parent / "operator"))

@@ -1,4 +1,4 @@
-"""Which prompts make a step."""
+"""How prompts are chosen for a step."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,18 +19,20 @@ lengths = st.lists(st.integers(1, 200), min_size=1, max_size=60)
 
 
 @given(st.integers(1, 200), st.integers(0, 2**31 - 1), st.integers(1, 10))
-def test_an_epoch_uses_every_row_once_in_an_order_of_seed_and_epoch(rows: int, seed: int, epoch: int) -> None:
+def test_an_epoch_has_every_row_once_in_an_order_given_by_seed_and_epoch(
+    rows: int, seed: int, epoch: int
+) -> None:
     order = epoch_order(rows, seed, epoch)
     assert sorted(order) == list(range(rows))
     assert order == epoch_order(rows, seed, epoch)
 
 
-def test_epochs_and_seeds_differ_in_order() -> None:
+def test_different_epochs_and_seeds_have_different_orders() -> None:
     assert len({tuple(epoch_order(50, seed, epoch)) for seed in range(3) for epoch in (1, 2)}) == 6
 
 
 @given(lengths, st.integers(2, 8), st.floats(0, 500), st.integers(1024, 20000))
-def test_prompts_join_while_the_budget_lasts_and_one_always_does(
+def test_a_step_has_as_many_prompts_as_fit_into_the_budget_and_at_least_one(
     prompts: list[int], rollouts: int, expected: float, budget: int
 ) -> None:
     count = batch_size(prompts, rollouts, expected, budget)
@@ -46,13 +48,15 @@ def test_prompts_join_while_the_budget_lasts_and_one_always_does(
     assert count == len(prompts) or cost(count + 1) > budget
 
 
-def test_the_expectation_moves_towards_what_was_trained_on() -> None:
+def test_the_expected_length_moves_towards_the_lengths_of_the_last_step() -> None:
     assert next_expectation(100.0, [50, 50]) == 90.0
     assert next_expectation(100.0, []) == 100.0
 
 
 @given(st.integers(1, 80), st.integers(1, 4), st.integers(2, 8))
-def test_for_equal_prompts_the_estimate_is_exact(rows: int, epochs: int, rollouts: int) -> None:
+def test_the_estimated_number_of_steps_is_exact_for_equal_prompts(
+    rows: int, epochs: int, rollouts: int
+) -> None:
     prompts, made, position = [30] * rows, 0, Position()
     estimate = estimated_steps(rows, 30, position, epochs, rollouts, 10, 1024)
     while position.epoch <= epochs:

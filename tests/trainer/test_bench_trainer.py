@@ -1,4 +1,4 @@
-"""What the benchmark against TRL tells its sides, and how it counts."""
+"""The benchmark against TRL gives both sides the same settings, and counts as documented."""
 
 from pathlib import Path
 
@@ -10,30 +10,30 @@ def case(model: Path) -> Case:
     return Case("natural", model, max_tokens=24, steps=3, threads=1, dtype="float32")
 
 
-def test_every_step_of_ours_takes_all_prompts_as_trls_does(character_model: Path, tmp_path: Path) -> None:
-    told = trl_case(case(character_model))
+def test_every_step_of_our_trainer_has_all_prompts_as_in_trl(character_model: Path, tmp_path: Path) -> None:
+    trl = trl_case(case(character_model))
     spec = run_config(case(character_model), "transformers", tmp_path).spec
-    longest_prompt = case(character_model).context - told["maxTokens"]
-    # The expected length moves between half of the longest completion and all of it.
-    for expected in (first_expectation(told["maxTokens"]), told["maxTokens"]):
-        joining = prompts_per_step(
-            longest_prompt, expected, told["rollouts"], spec.training.batch_size_tokens
+    longest_prompt = case(character_model).context - trl["maxTokens"]
+    # The expected completion length is between half of the maximum and the maximum.
+    for expected in (first_expectation(trl["maxTokens"]), trl["maxTokens"]):
+        per_step = prompts_per_step(
+            longest_prompt, expected, trl["rollouts"], spec.training.batch_size_tokens
         )
-        assert joining * told["rollouts"] >= told["completions"]
-    assert spec.training.epochs == told["steps"]
+        assert per_step * trl["rollouts"] >= trl["completions"]
+    assert spec.training.epochs == trl["steps"]
 
 
-def test_what_ours_derives_is_what_trl_is_told(character_model: Path, tmp_path: Path) -> None:
-    told = trl_case(case(character_model))
+def test_our_derived_settings_are_those_that_trl_gets(character_model: Path, tmp_path: Path) -> None:
+    trl = trl_case(case(character_model))
     config = run_config(case(character_model), "transformers", tmp_path)
     derived = config.effective
-    assert (derived.clip_low, derived.clip_high, derived.kl_beta) == (0.2, 0.2, told["klBeta"])
-    assert (derived.loss_aggregation, derived.seed) == ("token", told["seed"])
+    assert (derived.clip_low, derived.clip_high, derived.kl_beta) == (0.2, 0.2, trl["klBeta"])
+    assert (derived.loss_aggregation, derived.seed) == ("token", trl["seed"])
     assert config.plan is not None
-    assert config.plan.micro_batch_tokens == told["microBatch"] * derived.max_context_length
+    assert config.plan.micro_batch_tokens == trl["microBatch"] * derived.max_context_length
 
 
-def test_the_first_step_is_not_counted() -> None:
+def test_the_first_step_is_not_measured() -> None:
     first = Step(at=100.0, cpu_seconds=50.0, phases={"update": 9.0}, lengths=(1,) * 8)
     second = Step(at=104.0, cpu_seconds=58.0, phases={"update": 3.0}, lengths=(2,) * 8)
     found = Outcome((first, second), memory=0.0)

@@ -1,4 +1,4 @@
-"""What the benchmark of the update counts, and that it trains."""
+"""The benchmark of the update counts its operations correctly, and really trains."""
 
 from pathlib import Path
 
@@ -30,21 +30,21 @@ def row(prompt: int, completions: int, completion: int) -> Row:
 
 
 @pytest.mark.parametrize("name", ["Qwen/Qwen3-0.6B", "Qwen/Qwen3-4B", TINY])
-def test_a_model_has_the_shape_that_is_named(name: str) -> None:
+def test_a_model_has_the_shape_of_its_name(name: str) -> None:
     assert from_config(config_of(shape_named(name)).to_dict()) == shape_named(name)
 
 
-def test_operations_are_those_of_every_pair_that_the_mask_shows() -> None:
+def test_attention_operations_are_counted_for_every_pair_that_the_mask_allows() -> None:
     shape, shared = shape_named(TINY), row(256, 4, 65)
     mask = build([shared]).attention_B_1_T_T
     assert mask is not None
-    # Of what a token sees it counts itself for half, as the formulas for whole sequences do.
+    # Of a token's attention to itself half is counted, as in the formulas for whole sequences.
     attention = 3 * attention_flops(shape, 1, int(mask.sum()) - shared.length / 2)
     weights = 2 * linear_flops(shape, shared.length) + 6 * 1000 * shared.length
     assert needed_flops(shape, [shared], PLAIN) == pytest.approx(weights + attention)
 
 
-def test_a_reference_takes_one_forward_pass_more() -> None:
+def test_a_reference_policy_adds_one_forward_pass() -> None:
     shape, rows = shape_named(TINY), [row(16, 1, 17)] * 3
     reference = Update(ROLLOUTS, adapter=1000, reference=True)
     more = needed_flops(shape, rows, reference) - needed_flops(shape, rows, PLAIN)
@@ -54,12 +54,14 @@ def test_a_reference_takes_one_forward_pass_more() -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("settings", SETTINGS)
-def test_it_trains_every_rollout_in_rows_of_its_layout(layout: str, settings: str, tmp_path: Path) -> None:
+def test_the_benchmark_trains_every_rollout_in_the_chosen_layout(
+    layout: str, settings: str, tmp_path: Path
+) -> None:
     case = Case(TINY, 128, 8, layout, settings)
     found = measure(case, random_model(TINY, tmp_path, "cpu"), None, updates=2)
     assert len(found.seconds) == 2
     assert found.tokens == ROLLOUTS * (case.prompt + case.completion)
-    if layout == "long":  # all but each completion's last token, which predicts nothing
+    if layout == "long":  # the last token of a completion predicts nothing
         assert found.computed == found.tokens - ROLLOUTS
     else:
         assert found.computed == case.prompt + ROLLOUTS * (case.completion - 1)

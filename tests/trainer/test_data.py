@@ -1,4 +1,4 @@
-"""Rows are checked whole, split by prompt, and rendered within the budget."""
+"""Rows are checked completely, split by prompt, and rendered within the token budget."""
 
 import json
 import logging
@@ -33,13 +33,13 @@ def test_a_row_keeps_its_line_messages_and_other_fields(tmp_path: Path) -> None:
     assert [(r.line, r.messages, r.fields) for r in rows] == [(2, [USER], {"answer": "2", "topic": "sums"})]
 
 
-def test_rows_with_the_same_prompt_share_a_key_however_they_are_written(tmp_path: Path) -> None:
+def test_rows_with_the_same_prompt_have_the_same_key_in_any_json_format(tmp_path: Path) -> None:
     swapped = '{"answer": 3, "messages": [{"content": "What is 1 + 1?", "role": "user"}]}'
     first, second = load_rows(written(tmp_path, {"messages": [USER]}, swapped))
     assert first.key == second.key
 
 
-def test_a_line_separator_inside_a_text_does_not_end_the_row(tmp_path: Path) -> None:
+def test_a_unicode_line_separator_does_not_end_a_row(tmp_path: Path) -> None:
     text = json.dumps({"messages": [{"role": "user", "content": "a\u2028b"}]}, ensure_ascii=False)
     assert load_rows(written(tmp_path, text))[0].messages[0]["content"] == "a\u2028b"
 
@@ -84,7 +84,7 @@ def test_bytes_that_are_not_utf8_are_reported_with_their_line(tmp_path: Path) ->
         load_rows(path)
 
 
-def test_every_broken_line_is_reported_at_most_twenty_by_name(tmp_path: Path) -> None:
+def test_broken_lines_are_reported_with_the_first_twenty_in_full(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         load_rows(written(tmp_path, *["{"] * 25))
     message = str(caught.value)
@@ -129,12 +129,12 @@ def test_fields_that_graders_need_are_checked_with_line_numbers(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("rows", "fraction", "held"), [(64, 0.1, 32), (1000, 0.1, 100), (5000, 0.1, 256), (100, 0.5, 50)]
 )
-def test_the_held_out_share_stays_between_32_and_256_rows(rows: int, fraction: float, held: int) -> None:
+def test_the_number_of_held_out_rows_is_between_32_and_256(rows: int, fraction: float, held: int) -> None:
     train, held_out = split([row(i) for i in range(rows)], Evaluation(fraction=fraction))
     assert (len(train), len(held_out)) == (rows - held, held)
 
 
-def test_rows_with_the_same_prompt_land_on_the_same_side() -> None:
+def test_rows_with_the_same_prompt_are_in_the_same_part_of_the_split() -> None:
     train, held_out = split([row(i, f"question {i % 70}") for i in range(280)], Evaluation())
     assert {r.key for r in train}.isdisjoint(r.key for r in held_out)
     assert 32 <= len(held_out) <= 36
@@ -148,12 +148,14 @@ def test_the_split_does_not_depend_on_the_order_of_the_rows() -> None:
 
 
 @pytest.mark.parametrize("rows", [[row(i) for i in range(63)], [row(i, "same") for i in range(500)]])
-def test_too_few_rows_or_prompts_to_hold_any_out_is_a_clear_error(rows: list[Row]) -> None:
+def test_too_few_rows_or_prompts_for_a_split_raise(rows: list[Row]) -> None:
     with pytest.raises(DataError, match="too few to hold out 32"):
         split(rows, Evaluation())
 
 
-def test_prompts_that_are_evaluated_on_are_not_trained_on(caplog: pytest.LogCaptureFixture) -> None:
+def test_training_rows_with_a_prompt_of_the_evaluation_dataset_are_left_out(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     kept = without([row(1), row(2), row(3)], [row(2)])
     assert [r.line for r in kept] == [1, 3]
     assert "1 training rows left out" in caplog.text
@@ -175,18 +177,20 @@ def test_long_prompts_are_dropped_and_counted(caplog: pytest.LogCaptureFixture) 
     assert not caplog.records
 
 
-def test_more_than_a_tenth_of_dropped_prompts_warns(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_warning_is_logged_if_more_than_a_tenth_of_the_prompts_is_dropped(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     rows = [row(i) for i in range(8)] + [row(8, "one two three four")]
     assert render(rows, WordTokenizer(), None, 3)[1] == 1
     assert "1 of 9 prompts dropped: longer than 3 tokens" in caplog.text
 
 
-def test_dropping_every_prompt_fails_and_names_the_shortest() -> None:
+def test_if_every_prompt_is_too_long_the_error_names_the_shortest() -> None:
     with pytest.raises(DataError, match=r"all 2 prompts are longer than 2 tokens \(the shortest has 3\)"):
         render([row(1), row(2)], WordTokenizer(), None, 2)
 
 
-def test_rows_that_the_template_refuses_are_listed_by_line() -> None:
+def test_rows_that_the_chat_template_refuses_are_listed_with_their_lines() -> None:
     with pytest.raises(DataError, match="line 2: the chat template refuses it: roles must alternate"):
         render([row(1), row(2, "refuse this")], WordTokenizer(), None, 10)
 

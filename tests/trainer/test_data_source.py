@@ -1,4 +1,4 @@
-"""Rows from elsewhere: copied once through fsspec, by real servers on this machine."""
+"""Datasets at remote addresses: copied once through fsspec, from real servers on this machine."""
 
 import functools
 import http.server
@@ -21,7 +21,7 @@ ROWS = b'{"messages": [{"role": "user", "content": "1+1"}]}\n' * 20_000
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder; ``/denied`` and ``/broken`` answer with an error."""
+    """Serves the files of a folder. ``/denied`` and ``/broken`` return errors."""
 
     seen: list[str]
 
@@ -34,12 +34,12 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         return super().send_head()
 
     def log_message(self, *arguments: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
-    """Address of a server of ``tmp_path / "served"`` with rows.jsonl."""
+    """Yield the address of a server for the folder ``tmp_path / "served"``, which has rows.jsonl."""
     (tmp_path / "served").mkdir()
     (tmp_path / "served" / "rows.jsonl").write_bytes(ROWS)
     Handler.seen = []
@@ -54,7 +54,7 @@ def fetched(uri: str, folder: Path) -> Path:
     return local_file(uri, folder, lambda: False)
 
 
-def test_a_path_and_a_file_uri_are_read_where_they_are(tmp_path: Path) -> None:
+def test_a_local_path_or_file_uri_is_not_copied(tmp_path: Path) -> None:
     assert fetched("/data/rows.jsonl", tmp_path) == Path("/data/rows.jsonl")
     assert fetched("file:///data/rows.jsonl", tmp_path) == Path("/data/rows.jsonl")
     assert list(tmp_path.iterdir()) == []
@@ -71,7 +71,7 @@ def test_a_url_is_copied_once_for_all_attempts(server: str, tmp_path: Path) -> N
     assert fetched(f"{server}/more.jsonl", tmp_path / "data").read_bytes() == b"more"
 
 
-def test_what_is_forgotten_is_copied_again(server: str, tmp_path: Path) -> None:
+def test_a_discarded_copy_is_copied_again(server: str, tmp_path: Path) -> None:
     fetched(f"{server}/rows.jsonl", tmp_path / "data")
     source.discard(tmp_path / "data")
     (tmp_path / "served" / "rows.jsonl").write_bytes(b"others")
@@ -86,7 +86,7 @@ def test_what_is_forgotten_is_copied_again(server: str, tmp_path: Path) -> None:
         ("broken/rows.jsonl", TrainerError, "cannot be read: 500"),
     ],
 )
-def test_errors_of_a_server_are_told_without_what_signs_a_url(
+def test_errors_of_a_server_are_reported_without_secrets_of_the_url(
     server: str,
     tmp_path: Path,
     path: str,
@@ -105,26 +105,26 @@ def test_errors_of_a_server_are_told_without_what_signs_a_url(
     assert not list((tmp_path / "data").glob("*"))
 
 
-def test_a_copy_leaves_nothing_secret_behind(server: str, tmp_path: Path) -> None:
+def test_the_record_of_a_copy_contains_no_secret(server: str, tmp_path: Path) -> None:
     fetched(f"{server}/rows.jsonl?X-Signature=hidden", tmp_path / "data")
     about = (tmp_path / "data" / "source.json").read_text()
     assert "hidden" not in about
     assert json.loads(about)["bytes"] == len(ROWS)
 
 
-def test_a_server_that_is_not_there_may_be_there_later(tmp_path: Path) -> None:
+def test_an_unreachable_server_is_a_temporary_error(tmp_path: Path) -> None:
     with pytest.raises(TrainerError, match="cannot be read") as caught:
         fetched("http://127.0.0.1:9/rows.jsonl", tmp_path)
     assert type(caught.value) is TrainerError
 
 
-def test_a_copy_that_is_stopped_leaves_no_half(server: str, tmp_path: Path) -> None:
+def test_an_interrupted_copy_leaves_no_file(server: str, tmp_path: Path) -> None:
     with pytest.raises(Preempted):
         local_file(f"{server}/rows.jsonl", tmp_path / "data", lambda: True)
     assert not list((tmp_path / "data").glob("*"))
 
 
-def test_a_volume_without_room_is_named_before_the_copy(
+def test_too_little_space_on_the_volume_is_reported_before_the_copy(
     server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(source, "_KEPT_FREE", 1 << 60)
@@ -138,7 +138,7 @@ def test_a_uri_of_an_unknown_protocol_is_a_configuration_error(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(("scheme", "package"), [("s3", "s3fs"), ("gs", "gcsfs")])
-def test_a_missing_library_is_named_with_the_extra_that_brings_it(
+def test_the_error_for_a_missing_library_names_the_extra_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str, package: str
 ) -> None:
     pytest.importorskip(package)
@@ -153,7 +153,7 @@ def test_a_missing_library_is_named_with_the_extra_that_brings_it(
     ("status", "said"),
     [(401, "permission denied: name a token's Secret in spec.model.secretRef"), (404, "no such file")],
 )
-def test_a_dataset_of_the_hub_that_is_refused_says_what_lets_it_be_read(
+def test_the_error_for_a_refused_hub_dataset_says_how_to_get_access(
     server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, said: str
 ) -> None:
     hub = pytest.importorskip("huggingface_hub")
@@ -165,7 +165,7 @@ def test_a_dataset_of_the_hub_that_is_refused_says_what_lets_it_be_read(
     assert str(caught.value) == f"hf://datasets/owner/name/rows.jsonl: {said}"
 
 
-def test_rows_come_from_a_bucket_with_its_credentials(
+def test_rows_are_read_from_a_bucket_with_credentials_from_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("s3fs")
@@ -202,5 +202,5 @@ def test_rows_come_from_a_bucket_with_its_credentials(
         ("s3://bucket/rows.jsonl", "s3://bucket/rows.jsonl"),
     ],
 )
-def test_what_is_shown_of_a_uri_is_no_secret(text: str, plain: str) -> None:
+def test_uris_are_shown_without_secrets(text: str, plain: str) -> None:
     assert shown(text) == plain

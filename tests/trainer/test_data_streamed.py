@@ -1,4 +1,4 @@
-"""A file too large to read before the start: every row in its turn, resumed exactly, checked when reached."""
+"""Large files: every row once per epoch, exact resumption, and checks when a row is reached."""
 
 import itertools
 import json
@@ -26,9 +26,9 @@ from tests.trainer.data_support import WordTokenizer
 from tests.trainer.loop_support import config
 
 BUDGET = 6
-"""Tokens of the longest prompt."""
+"""Maximum tokens of a prompt."""
 ROOM = (1, 2, 5.0, 100)
-"""One epoch, two rollouts of about five tokens each, and a step of a hundred."""
+"""One epoch, two rollouts with an expected length of five tokens, and steps of a hundred tokens."""
 
 
 def text(number: int, prompt: str = "what is row") -> str:
@@ -48,36 +48,37 @@ def stack() -> Iterator[ExitStack]:
 
 
 def opened(folder: Path, texts: list[str], stack: ExitStack, **changes: Any) -> Prompts:
-    """Open rows as a run does, and render them with one token a word."""
+    """Open the rows as a run does, and render them with one token per word."""
     asked = config(Path("model"), folder).model_copy(update=changes)
     Path(asked.dataset_path).write_text("\n".join(texts))
     return open_rows(asked, stack, lambda: False).rendered(WordTokenizer(), None, BUDGET)
 
 
 def epoch(prompts: Prompts, position: Position) -> list[int]:
-    """Lines of the rows from a position to the end of its epoch."""
+    """Return the line numbers of the rows from a position to the end of its epoch."""
     reached = prompts.train.read(position)
     return [one.prompt.row.line for one in reached if one.prompt is not None]
 
 
 @given(st.integers(1, 300), st.text(max_size=5))
-def test_the_order_holds_every_row_once(count: int, key: str) -> None:
+def test_the_order_has_every_row_once(count: int, key: str) -> None:
     assert sorted(permuted(index, count, key) for index in range(count)) == list(range(count))
 
 
-def test_the_order_is_of_its_key_and_neighbours_are_torn_apart() -> None:
+def test_the_order_depends_on_the_key_and_separates_neighbours() -> None:
     orders = [[permuted(index, 1000, f"order/{seed}") for index in range(1000)] for seed in range(2)]
     assert orders[0] != orders[1]
     for order in orders:
         gaps = [abs(one - other) for one, other in itertools.pairwise(order)]
-        # Two places drawn at random are a third of the rows apart; 999 gaps make that precise to a few rows.
+        # Two random places are a third of the rows apart on average. With 999 gaps this is precise to a few
+        # rows.
         assert 300 < sum(gaps) / len(gaps) < 367
     with pytest.raises(IndexError):
         permuted(1000, 1000, "")
 
 
 @given(st.lists(st.binary(max_size=12), max_size=20))
-def test_lines_are_found_as_a_split_finds_them(
+def test_the_index_finds_the_same_lines_as_a_split_at_newlines(
     tmp_path_factory: pytest.TempPathFactory, raw: list[bytes]
 ) -> None:
     folder = tmp_path_factory.mktemp("lines")
@@ -94,7 +95,7 @@ def test_lines_are_found_as_a_split_finds_them(
     assert found[:1] == [line.removeprefix(b"\xef\xbb\xbf") for line in expected[:1]]
 
 
-def test_an_epoch_has_every_row_once_but_those_evaluated_on(tmp_path: Path, stack: ExitStack) -> None:
+def test_an_epoch_has_every_row_once_except_the_held_out_ones(tmp_path: Path, stack: ExitStack) -> None:
     prompts = opened(tmp_path, [text(number) for number in range(700)], stack)
     held_out = {prompt.row.line for prompt in prompts.heldout}
     first, second = epoch(prompts, Position(1)), epoch(prompts, Position(2))
@@ -103,9 +104,7 @@ def test_an_epoch_has_every_row_once_but_those_evaluated_on(tmp_path: Path, stac
     assert first != second
 
 
-def test_batches_from_any_point_are_those_of_a_run_that_never_stopped(
-    tmp_path: Path, stack: ExitStack
-) -> None:
+def test_a_resumed_run_has_the_same_batches_as_an_uninterrupted_one(tmp_path: Path, stack: ExitStack) -> None:
     texts = [text(number, "far too long a prompt" if number % 7 == 0 else "row") for number in range(600)]
     texts[3::50] = [""] * len(texts[3::50])
     prompts = opened(tmp_path, texts, stack)
@@ -122,7 +121,7 @@ def test_batches_from_any_point_are_those_of_a_run_that_never_stopped(
     assert position == Position(2)
 
 
-def test_rows_with_a_prompt_that_is_evaluated_on_are_left_out(tmp_path: Path, stack: ExitStack) -> None:
+def test_rows_with_a_held_out_prompt_are_left_out(tmp_path: Path, stack: ExitStack) -> None:
     prompts = opened(tmp_path, [text(number % 400) for number in range(1200)], stack)
     held_out = {prompt.row.key for prompt in prompts.heldout}
     reached = [one.prompt.row.key for one in prompts.train.read(Position()) if one.prompt is not None]
@@ -131,7 +130,7 @@ def test_rows_with_a_prompt_that_is_evaluated_on_are_left_out(tmp_path: Path, st
     assert held_out.isdisjoint(reached)
 
 
-def test_the_rows_evaluated_on_do_not_depend_on_the_seed(tmp_path: Path, stack: ExitStack) -> None:
+def test_the_held_out_rows_do_not_depend_on_the_seed(tmp_path: Path, stack: ExitStack) -> None:
     texts = [text(number) for number in range(700)]
     one = opened(tmp_path, texts, stack)
     plain = config(Path("model"), tmp_path)
@@ -140,7 +139,7 @@ def test_the_rows_evaluated_on_do_not_depend_on_the_seed(tmp_path: Path, stack: 
     assert epoch(one, Position()) != epoch(other, Position())
 
 
-def test_an_evaluation_dataset_of_its_own_is_left_out_too(tmp_path: Path, stack: ExitStack) -> None:
+def test_prompts_of_a_separate_evaluation_dataset_are_left_out_too(tmp_path: Path, stack: ExitStack) -> None:
     own = tmp_path / "own.jsonl"
     own.write_text("\n".join(text(number) for number in range(40)))
     texts = [text(number) for number in range(700)]
@@ -149,7 +148,7 @@ def test_an_evaluation_dataset_of_its_own_is_left_out_too(tmp_path: Path, stack:
     assert sorted(epoch(prompts, Position())) == list(range(41, 701))
 
 
-def test_broken_lines_at_the_beginning_are_all_told_before_the_start(
+def test_broken_lines_in_the_first_part_are_all_reported_before_the_start(
     tmp_path: Path, stack: ExitStack
 ) -> None:
     texts = [text(number) for number in range(700)]
@@ -160,7 +159,7 @@ def test_broken_lines_at_the_beginning_are_all_told_before_the_start(
     assert "line 5: a row is a JSON object" in str(caught.value)
 
 
-def test_broken_lines_further_on_are_told_when_the_first_is_reached(tmp_path: Path, stack: ExitStack) -> None:
+def test_later_broken_lines_are_reported_when_the_first_is_reached(tmp_path: Path, stack: ExitStack) -> None:
     texts = [text(number) for number in range(900)]
     prompts = opened(tmp_path, texts, stack)
     order = epoch(prompts, Position())
@@ -174,17 +173,17 @@ def test_broken_lines_further_on_are_told_when_the_first_is_reached(tmp_path: Pa
     assert "messages is empty" in str(caught.value)
 
 
-def test_a_file_of_few_prompts_says_so(tmp_path: Path, stack: ExitStack) -> None:
+def test_a_file_with_too_few_prompts_raises(tmp_path: Path, stack: ExitStack) -> None:
     with pytest.raises(DataError, match="have only 20 different prompts"):
         opened(tmp_path, [text(number % 20) for number in range(3000)], stack)
 
 
-def test_when_every_prompt_is_too_long_the_shortest_is_named(tmp_path: Path, stack: ExitStack) -> None:
+def test_if_every_prompt_is_too_long_the_error_names_the_shortest(tmp_path: Path, stack: ExitStack) -> None:
     with pytest.raises(DataError, match=r"longer than 6 tokens \(the shortest has 8\)"):
         opened(tmp_path, [text(number, "a b c d e f") for number in range(700)], stack)
 
 
-def test_an_estimate_knows_the_share_that_is_too_long(
+def test_the_estimated_steps_take_too_long_prompts_into_account(
     tmp_path: Path, stack: ExitStack, caplog: pytest.LogCaptureFixture
 ) -> None:
     texts = [text(number, "a b c d e f" if number % 2 else "row") for number in range(4000)]
@@ -197,7 +196,7 @@ def test_an_estimate_knows_the_share_that_is_too_long(
     assert train.steps_left(Position(2), *ROOM) == 0
 
 
-def test_the_index_is_made_once_and_again_for_a_file_that_changed(tmp_path: Path) -> None:
+def test_the_index_is_created_once_and_again_after_a_change_of_the_file(tmp_path: Path) -> None:
     rows, index = tmp_path / "rows", tmp_path / "index"
     rows.write_bytes(b"a\nb\n")
     assert not index_lines(rows, index)
@@ -212,7 +211,7 @@ def test_the_index_is_made_once_and_again_for_a_file_that_changed(tmp_path: Path
     lines.close()
 
 
-def test_a_file_that_changes_under_a_run_is_named(tmp_path: Path, stack: ExitStack) -> None:
+def test_a_file_that_changes_during_a_run_raises(tmp_path: Path, stack: ExitStack) -> None:
     texts = [text(number) for number in range(700)]
     prompts = opened(tmp_path, texts, stack)
     assert isinstance(prompts.train, Streamed)
@@ -222,7 +221,7 @@ def test_a_file_that_changes_under_a_run_is_named(tmp_path: Path, stack: ExitSta
         epoch(prompts, Position())
 
 
-def test_a_template_that_refuses_a_row_is_told_with_its_line(tmp_path: Path) -> None:
+def test_a_row_that_the_chat_template_refuses_is_reported_with_its_line(tmp_path: Path) -> None:
     rows, index = tmp_path / "rows", tmp_path / "index"
     rows.write_text(text(1, "refuse") + "\n")
     index_lines(rows, index)
@@ -251,7 +250,7 @@ def test_a_large_file_takes_little_memory(
 
 
 def most_resident(reset: bool = False) -> int:
-    """The most memory this process has held, in bytes, since it was last reset."""
+    """Return the peak memory of this process in bytes, since its start or the last reset."""
     if reset:
         Path("/proc/self/clear_refs").write_text("5")
     lines = Path("/proc/self/status").read_text().splitlines()

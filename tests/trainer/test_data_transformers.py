@@ -11,7 +11,7 @@ TEMPLATE = (
 )
 
 
-def test_a_real_tokenizer_gives_plain_token_ids() -> None:
+def test_a_transformers_tokenizer_returns_a_list_of_token_ids() -> None:
     tokenizers = pytest.importorskip("tokenizers")
     transformers = pytest.importorskip("transformers")
     words = {"user": 0, "hello": 1, "assistant": 2, "loud": 3, "[UNK]": 4}

@@ -1,4 +1,4 @@
-"""What a run computes on (the plan's GPUs, or the CPU where those are pretended), and whether it repeats."""
+"""The device of a run (the plan's GPUs, or the CPU for simulated GPUs), and reproducible results."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def config(tmp_path: Path, device: str = "cuda", gpus: int = 2) -> RunConfig:
 
 
 @without_gpu
-def test_gpus_that_torch_does_not_see_are_told_with_what_may_be_wrong(tmp_path: Path) -> None:
+def test_gpus_that_torch_does_not_see_are_reported_with_possible_causes(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cuda with 2 GPUs, but torch sees no GPU") as refusal:
         on_this_machine(config(tmp_path), {})
     for said in ("spec.template.image", "device plugin", "RFT_DEVICE=cpu"):
@@ -45,11 +45,11 @@ def test_gpus_that_torch_does_not_see_are_told_with_what_may_be_wrong(tmp_path: 
 
 
 @without_gpu
-def test_the_attempt_ends_with_the_configurations_exit_code(tmp_path: Path) -> None:
+def test_missing_gpus_end_the_attempt_with_the_exit_code_for_configuration(tmp_path: Path) -> None:
     assert attempt(config(tmp_path), lambda: False) == ExitCode.CONFIGURATION
 
 
-def test_pretended_gpus_are_for_the_scheduler_only(tmp_path: Path) -> None:
+def test_with_simulated_gpus_the_run_uses_the_cpu_without_a_plan(tmp_path: Path) -> None:
     found = on_this_machine(config(tmp_path), {"RFT_DEVICE": "cpu"})
     assert (found.device, found.gpus, found.plan) == ("cpu", 0, None)
 
@@ -59,13 +59,13 @@ def test_a_run_on_the_cpu_keeps_its_plan(tmp_path: Path) -> None:
     assert on_this_machine(given, {}) == on_this_machine(given, {"RFT_DEVICE": "cpu"}) == given
 
 
-def test_another_device_cannot_be_asked_for(tmp_path: Path) -> None:
+def test_an_unknown_device_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="RFT_DEVICE=tpu"):
         on_this_machine(config(tmp_path), {"RFT_DEVICE": "tpu"})
 
 
-def test_gradients_of_an_index_that_occurs_often_repeat_in_a_deterministic_run() -> None:
-    """As in a policy whose rollouts share a prompt: each begins at the prompt's last hidden state."""
+def test_gradients_of_a_repeated_index_are_reproducible_in_deterministic_mode() -> None:
+    """As when rollouts share a prompt: all use its last hidden state, so its index occurs often."""
     torch.set_num_threads(4)
     draw = torch.Generator().manual_seed(0)
     index_N = torch.randint(0, 4, (4096,), generator=draw)
@@ -81,5 +81,5 @@ def test_gradients_of_an_index_that_occurs_often_repeat_in_a_deterministic_run()
     loose = {gradient().numpy().tobytes() for _ in range(30)}
     set_deterministic(True, "cpu")
     assert len({gradient().numpy().tobytes() for _ in range(30)}) == 1
-    if machine.affine_cores() > 1:  # else one thread ends before the next begins
+    if machine.affine_cores() > 1:  # with one core a thread ends before the next begins
         assert len(loose) > 1, "torch repeats by itself: is set_deterministic still needed?"

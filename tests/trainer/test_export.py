@@ -1,4 +1,4 @@
-"""rft export --merge: the merged model answers as base plus adapter do."""
+"""rft export --merge: the merged model gives the same results as base plus adapter."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ PROMPT = torch.tensor([[2, 3, 12, 4, 5]])
 
 @pytest.fixture(scope="module")
 def adapter(character_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An adapter that moves the model: both of its factors are random."""
+    """An adapter that changes the model's output: both of its factors are random."""
     folder = tmp_path_factory.mktemp("adapter")
     torch.manual_seed(1)
     lora = LoraConfig(r=4, lora_alpha=32, target_modules="all-linear", init_lora_weights=False)
@@ -47,7 +47,9 @@ def test_the_merged_model_has_the_logits_of_base_plus_adapter(
     assert not torch.allclose(merged, before, atol=1e-2)
 
 
-def test_a_merged_model_is_whole_without_peft(character_model: Path, adapter: Path, tmp_path: Path) -> None:
+def test_a_merged_model_is_complete_without_peft(
+    character_model: Path, adapter: Path, tmp_path: Path
+) -> None:
     merge(character_model, adapter, tmp_path)
     assert (tmp_path / "model.safetensors").is_file()
     assert not list(tmp_path.glob("adapter_*"))
@@ -58,7 +60,7 @@ def test_a_merged_model_is_whole_without_peft(character_model: Path, adapter: Pa
     assert ours.chat_template == theirs.chat_template
 
 
-def test_the_number_format_of_the_base_is_kept(character_model: Path, adapter: Path, tmp_path: Path) -> None:
+def test_the_dtype_of_the_base_is_kept(character_model: Path, adapter: Path, tmp_path: Path) -> None:
     half = tmp_path / "half"
     AutoModelForCausalLM.from_pretrained(character_model, dtype=torch.bfloat16).save_pretrained(half)
     AutoTokenizer.from_pretrained(character_model).save_pretrained(half)
@@ -67,7 +69,7 @@ def test_the_number_format_of_the_base_is_kept(character_model: Path, adapter: P
     assert merged.dtype == torch.bfloat16
 
 
-def test_in_float32_nothing_is_rounded_whatever_the_base_is_in(
+def test_a_float32_export_is_not_rounded_even_for_a_bfloat16_base(
     character_model: Path, adapter: Path, tmp_path: Path
 ) -> None:
     half = tmp_path / "half"

@@ -1,4 +1,4 @@
-"""What docs/graders.md shows and claims."""
+"""The examples and claims in docs/graders.md are correct."""
 
 import ast
 import re
@@ -23,7 +23,7 @@ def test_every_kind_of_grader_is_described() -> None:
     assert described == {Grader.model_fields[kind].alias for kind in GRADER_KINDS}
 
 
-def test_every_row_of_the_table_names_a_test_that_there_is() -> None:
+def test_the_tests_named_in_the_table_exist() -> None:
     there = {
         node.name
         for file in (ROOT / "tests" / "trainer").glob("test_graders_*.py")
@@ -35,7 +35,7 @@ def test_every_row_of_the_table_names_a_test_that_there_is() -> None:
     assert named <= there
 
 
-def test_the_graders_that_are_shown_are_valid() -> None:
+def test_the_graders_in_the_examples_are_valid() -> None:
     blocks = re.findall(r"```yaml\n(.*?)```", DOCS, re.DOTALL)
     graders = [Grader.model_validate(one) for block in blocks for one in yaml.safe_load(block)["graders"]]
     fields = {grader.name: row_fields(grader.model.prompt) for grader in graders if grader.model is not None}
@@ -43,7 +43,7 @@ def test_the_graders_that_are_shown_are_valid() -> None:
     assert [grader.name for grader in graders if grader.http is not None] == ["tests-pass"]
 
 
-def test_the_service_that_is_shown_scores() -> None:
+def test_the_example_service_returns_scores() -> None:
     shown = re.search(r"```python\n(from http.*?)```", DOCS, re.DOTALL)
     assert shown is not None
     namespace: dict[str, Any] = {"__name__": "shown"}

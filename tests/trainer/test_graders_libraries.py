@@ -1,4 +1,4 @@
-"""Graders math, jsonSchema and textSimilarity: the libraries' verdicts, in real workers."""
+"""Graders math, jsonSchema and textSimilarity: the results of their libraries, in real workers."""
 
 import json
 from collections.abc import Iterator
@@ -52,7 +52,7 @@ def item(completion: str, **fields: object) -> GradeItem:
         ("7", "\x00\ud7ff$$$}{", 0.0),
     ],
 )
-def test_math_compares_what_the_expressions_mean(gold: object, completion: str, score: float) -> None:
+def test_math_compares_expressions_by_their_value(gold: object, completion: str, score: float) -> None:
     assert symbolic.equal(completion, {"answer": gold}, "answer") == score
 
 
@@ -62,7 +62,7 @@ def test_a_field_without_an_expression_is_an_error(gold: object) -> None:
         symbolic.equal("7", {"answer": gold}, "answer")
 
 
-def test_an_expression_that_takes_for_ever_is_an_error_of_one_score() -> None:
+def test_an_expression_that_never_ends_fails_only_its_own_score() -> None:
     towers = [r"\boxed{9^{9^{9^{9^9}}}}", "9**9**9**9"]
     with Scorer([grader("math", {}, timeoutSeconds=3)]) as scorer:
         first, *batch, last = scorer.score([item(text, answer=4) for text in ("4", *towers, "$2+2$")])
@@ -101,12 +101,12 @@ PERSON = {
         ("", 0.0),
     ],
 )
-def test_a_completion_is_json_as_a_whole_or_one_fenced_block(completion: str, score: float) -> None:
+def test_a_completion_must_be_json_as_a_whole_or_in_one_fenced_block(completion: str, score: float) -> None:
     assert json_schema.valid(completion, json_schema.validator(json.dumps(PERSON))) == score
 
 
-def test_the_draft_that_a_schema_names_counts() -> None:
-    pair = {"items": [{"type": "integer"}]}  # a tuple until draft 2019-09, refused since
+def test_a_schema_is_read_by_the_draft_that_it_names() -> None:
+    pair = {"items": [{"type": "integer"}]}  # a tuple until draft 2019-09; later drafts refuse it
     older = {"$schema": "http://json-schema.org/draft-07/schema#", **pair}
     assert json_schema.valid('["x"]', json_schema.validator(json.dumps(older))) == 0.0
     with pytest.raises(json_schema.SchemaProblem, match="/items"):
@@ -127,7 +127,7 @@ def test_the_draft_that_a_schema_names_counts() -> None:
         ('{"not":' * 5000 + "{}" + "}" * 5000, "nested too deeply|not JSON"),
     ],
 )
-def test_a_schema_that_cannot_work_is_refused_before_the_run(schema: str, problem: str) -> None:
+def test_an_invalid_schema_is_refused_before_the_run(schema: str, problem: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^grader g: jsonSchema.schema: .*{problem}"):
         check_settings(grader("jsonSchema", {"schema": schema}))
 
@@ -141,11 +141,11 @@ def test_a_schema_that_cannot_work_is_refused_before_the_run(schema: str, proble
         {"properties": {"$ref": {"type": "string"}}},
     ],
 )
-def test_references_within_the_schema_and_to_the_drafts_are_not_remote(schema: dict[str, Any]) -> None:
+def test_references_within_the_schema_and_to_the_drafts_are_allowed(schema: dict[str, Any]) -> None:
     check_settings(grader("jsonSchema", {"schema": json.dumps(schema)}))
 
 
-def test_a_schema_whose_pattern_backtracks_for_ever_costs_one_score() -> None:
+def test_a_schema_pattern_that_backtracks_endlessly_fails_only_one_score() -> None:
     schema = json.dumps({"type": "string", "pattern": "^(a+)+$"})
     with Scorer([grader("jsonSchema", {"schema": schema}, timeoutSeconds=1)]) as scorer:
         bad, good, none = scorer.score([item(json.dumps(text)) for text in ("a" * 40 + "!", "aaa", "b")])
@@ -172,7 +172,7 @@ def metrics() -> Iterator[Scorer]:
     [
         # Three edits in seven characters; four of six and of seven letters match, none at the start.
         ("sitting", "kitten", {"edits": 4 / 7, "names": 0.746, "words": 0.615}),
-        # The published example of the metric: Jaro 0.944, three common letters.
+        # The published example of the metric: Jaro 0.944, and three letters of common prefix.
         ("MARTHA", "MARHTA", {"edits": 4 / 6, "names": 0.961, "words": 0.833}),
         ("the cat sat", "sat the cat", {"words": 1.0}),
         ("same", "same", {"edits": 1.0, "names": 1.0, "words": 1.0}),
@@ -180,7 +180,7 @@ def metrics() -> Iterator[Scorer]:
         ("42", 42, {"edits": 1.0}),
     ],
 )
-def test_similarity_lies_between_0_and_1(
+def test_similarity_is_between_0_and_1(
     metrics: Scorer, completion: str, reference: object, expected: dict[str, float]
 ) -> None:
     scores = metrics.score([item(completion, answer=reference)])[0].per_grader

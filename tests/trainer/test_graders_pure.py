@@ -1,4 +1,4 @@
-"""Numbers, built-in graders, scales and the weighted mean."""
+"""Number extraction, built-in graders, scales and the weighted mean."""
 
 import math
 import time
@@ -38,7 +38,7 @@ from rft_run.errors import ConfigurationError, UserCodeError
         ("none", []),
     ],
 )
-def test_numbers_are_found_as_people_write_them(text: str, numbers: list[str]) -> None:
+def test_numbers_are_found_in_the_usual_formats(text: str, numbers: list[str]) -> None:
     assert find_numbers(text) == [Decimal(number) for number in numbers]
 
 
@@ -70,18 +70,18 @@ def test_finding_numbers_takes_linear_time(piece: str) -> None:
         ("no number", {}, 0.0),
     ],
 )
-def test_numeric_compares_the_number_that_is_asked_for(
+def test_numeric_compares_the_selected_number(
     completion: str, settings: dict[str, Any], score: float
 ) -> None:
     assert numeric(completion, {"answer": 4}, Numeric(**settings)) == score
 
 
 @pytest.mark.parametrize("field", ["1,000", 1000, 1000.0, "Half of 2000 is\n#### 1000"])
-def test_numeric_reads_the_field_as_it_reads_completions(field: object) -> None:
+def test_numeric_extracts_a_number_from_the_field_as_from_completions(field: object) -> None:
     assert numeric("It is 1000", {"answer": field}, Numeric()) == 1.0
 
 
-def test_numeric_tells_long_integers_apart() -> None:
+def test_numeric_distinguishes_large_integers() -> None:
     assert numeric("9007199254740993", {"answer": 9007199254740992}, Numeric()) == 0.0
 
 
@@ -119,7 +119,7 @@ def test_exact_match_without_a_field_is_an_error() -> None:
         (Grader(name="g", regex=Regex(pattern="(")), "regex does not compile"),
     ],
 )
-def test_what_cannot_run_is_refused_before_the_run(grader: Grader, problem: str) -> None:
+def test_invalid_grader_settings_are_refused_before_the_run(grader: Grader, problem: str) -> None:
     with pytest.raises(ConfigurationError, match=problem):
         check_settings(grader)
 
@@ -139,7 +139,7 @@ def test_a_raw_score_is_mapped_onto_0_to_1(raw: object, scale: Scale | None, sco
 
 
 @pytest.mark.parametrize("raw", [1.1, -0.1, math.nan, math.inf, 10**400, "1", None, [1]])
-def test_what_is_no_score_is_an_error(raw: object) -> None:
+def test_a_value_that_is_not_a_score_raises(raw: object) -> None:
     with pytest.raises(ValueError, match="the score"):
         normalized(raw, None)
 
@@ -160,17 +160,17 @@ def test_an_error_scores_zero_by_default() -> None:
     assert score == Score(0.75, {"a": 1.0, "b": 0.0}, {"b": "broken"})
 
 
-def test_an_error_drops_the_rollout_where_asked_to() -> None:
+def test_with_on_error_drop_an_error_drops_the_rollout() -> None:
     score = combine(graders("drop"), {"a": 1.0, "b": ValueError("broken")})
     assert score == Score(None, {"a": 1.0}, {"b": "broken"})
 
 
-def test_an_error_fails_the_run_where_asked_to() -> None:
+def test_with_on_error_fail_an_error_fails_the_run() -> None:
     with pytest.raises(UserCodeError, match="grader b failed and its onError is fail: broken"):
         combine(graders("fail"), {"a": 1.0, "b": ValueError("broken")})
 
 
-def test_a_batch_counts_errors_and_averages_scores() -> None:
+def test_a_batch_has_counts_of_errors_and_means_of_scores() -> None:
     bad = Score(None, {"a": 1.0}, {"b": "broken"})
     batch = ScoredBatch([bad, bad, Score(0.5, {"a": 0.5, "b": 0.5})])
     assert batch.error_ratio == pytest.approx(2 / 3)

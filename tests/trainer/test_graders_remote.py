@@ -1,4 +1,4 @@
-"""Graders http and model against real servers: whatever a service does, it costs its own scores."""
+"""Graders http and model with real servers: an error of a service affects only its own scores."""
 
 import datetime
 import ipaddress
@@ -59,12 +59,12 @@ def scored(one: Grader, *completions: str) -> ScoredBatch:
 
 
 def each(score: object) -> Respond:
-    """Answer every item with the same score."""
+    """Give every item the same score."""
     return lambda asked: Answer({"scores": [score] * len(asked.body["items"])})
 
 
-def in_turn(*answers: Answer) -> Respond:
-    """Give one answer after the other, then right ones."""
+def one_by_one(*answers: Answer) -> Respond:
+    """Return these responses one after the other, and correct responses afterwards."""
     left = iter(answers)
     return lambda asked: next(left, None) or each(1)(asked)
 
@@ -72,7 +72,7 @@ def in_turn(*answers: Answer) -> Respond:
 # --- the protocol of http -------------------------------------------------------------------
 
 
-def test_a_service_gets_the_batch_and_answers_by_id() -> None:
+def test_a_service_receives_a_batch_and_returns_scores_by_id() -> None:
     def respond(asked: Asked) -> Answer:
         scores = [{"id": one["id"], "score": len(one["completion"]) / 10} for one in asked.body["items"]]
         return Answer({"scores": scores[::-1]})
@@ -115,11 +115,11 @@ def test_plain_numbers_are_scores_in_order_and_a_scale_maps_them() -> None:
         (1, "no scores with its id came back"),
     ],
 )
-def test_a_wrong_entry_is_an_error_of_its_item_alone(bad: object, error: str) -> None:
+def test_an_invalid_entry_is_an_error_of_its_item_only(bad: object, error: str) -> None:
     good = {"id": 2, "score": 1}
     with serving(lambda _: Answer({"scores": [bad, {"id": 1, "score": 0.5}, good]})) as web:
         first, _, last = scored(grader(web.url), "a", "b", "c")
-    assert first == Score(None, {}, {"web": error})  # onError is drop
+    assert first == Score(None, {}, {"web": error})  # http graders have onError drop by default
     assert last == Score(1.0, {"web": 1.0}, {})
 
 
@@ -135,16 +135,14 @@ def test_a_wrong_entry_is_an_error_of_its_item_alone(bad: object, error: str) ->
         (b" " * (post.MAX_ANSWER_BYTES + 1), f"more than {post.MAX_ANSWER_BYTES} bytes"),
     ],
 )
-def test_a_wrong_answer_is_an_error_of_its_whole_batch_and_not_asked_for_again(
-    body: object, error: str
-) -> None:
+def test_an_invalid_response_is_an_error_of_its_batch_and_not_retried(body: object, error: str) -> None:
     with serving(lambda _: Answer(body)) as web:
         batch = scored(grader(web.url), "a", "b")
     assert len(web.asked) == 1
     assert all(error in score.errors["web"] and score.reward is None for score in batch)
 
 
-def test_batches_are_bounded_in_items_and_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_have_limits_of_items_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(each(1)) as web:
         scored(grader(web.url), *["x"] * (2 * service.MAX_ITEMS + 1))
         sizes = sorted(len(asked.body["items"]) for asked in web.asked)
@@ -169,13 +167,13 @@ def test_batches_are_bounded_in_items_and_in_bytes(monkeypatch: pytest.MonkeyPat
         Answer(status=429, headers={"Retry-After": "soon"}),
     ],
 )
-def test_a_service_that_recovers_costs_nothing(first: Answer) -> None:
-    with serving(in_turn(first, first, first)) as web:
+def test_a_service_that_recovers_within_the_retries_causes_no_error(first: Answer) -> None:
+    with serving(one_by_one(first, first, first)) as web:
         assert scored(grader(web.url), "a")[0] == Score(1.0, {"web": 1.0}, {})
         assert len(web.asked) == 4
 
 
-def test_a_service_that_stays_broken_is_given_up_after_four_tries() -> None:
+def test_a_service_that_keeps_failing_is_called_four_times() -> None:
     with serving(lambda _: Answer(b"out of order", status=500)) as web:
         batch = scored(grader(web.url), "a", "b")
     assert len(web.asked) == 4
@@ -185,7 +183,7 @@ def test_a_service_that_stays_broken_is_given_up_after_four_tries() -> None:
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 422])
-def test_what_the_service_refuses_is_not_sent_again(status: int) -> None:
+def test_a_request_that_the_service_refuses_is_not_retried(status: int) -> None:
     with serving(lambda _: Answer(b"no such thing", status=status)) as web:
         score = scored(grader(web.url, onError="zero"), "a")[0]
     assert len(web.asked) == 1
@@ -193,7 +191,7 @@ def test_what_the_service_refuses_is_not_sent_again(status: int) -> None:
     assert f"answered {status}: no such thing" in score.errors["web"]
 
 
-def test_a_slow_service_is_given_up_at_the_timeout_of_each_try() -> None:
+def test_each_try_of_a_slow_service_ends_at_the_timeout() -> None:
     def respond(_: Asked) -> Answer:
         web.released.wait()
         return Answer()
@@ -204,7 +202,7 @@ def test_a_slow_service_is_given_up_at_the_timeout_of_each_try() -> None:
     assert "did not answer within 0.2 s (4 tries)" in score.errors["web"]
 
 
-def test_a_service_that_drips_is_as_slow_as_one_that_is_silent() -> None:
+def test_a_response_that_arrives_too_slowly_ends_at_the_timeout() -> None:
     def drip() -> Iterator[bytes]:
         while not web.released.wait(0.02):
             yield b" "
@@ -214,7 +212,7 @@ def test_a_service_that_drips_is_as_slow_as_one_that_is_silent() -> None:
     assert "did not answer within 0.2 s" in score.errors["web"]
 
 
-def test_an_address_where_nobody_listens_is_tried_again_and_named() -> None:
+def test_an_unreachable_address_is_retried_and_named_in_the_error() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{taken.getsockname()[1]}"
@@ -234,9 +232,7 @@ def test_a_redirect_is_not_followed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "answered 307: redirects are not followed" in score.errors["web"]
 
 
-def test_a_certificate_that_nobody_vouches_for_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_untrusted_certificate_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(each(1), self_signed(tmp_path)) as web:
         score = scored(grader(web.url), "a")[0]
         assert web.asked == []
@@ -271,11 +267,11 @@ def self_signed(folder: Path) -> ssl.SSLContext:
     ("header", "seconds"),
     [("3", 3.0), ("-1", 0.0), ("nan", 0.0), ("", 0.0), ("soon", 0.0), ("1e9", post.MAX_RETRY_AFTER_SECONDS)],
 )
-def test_a_service_may_ask_for_a_wait_within_bounds(header: str, seconds: float) -> None:
+def test_retry_after_is_limited(header: str, seconds: float) -> None:
     assert post._retry_after(header) == seconds
 
 
-def test_a_wait_that_is_asked_for_is_kept() -> None:
+def test_the_retry_waits_as_long_as_retry_after_says() -> None:
     with (
         serving(lambda _: Answer(status=429, headers={"Retry-After": "3600"})) as web,
         Scorer([grader(web.url)]) as scorer,
@@ -285,12 +281,12 @@ def test_a_wait_that_is_asked_for_is_kept() -> None:
     assert len(web.asked) == 1
 
 
-def test_a_wait_may_be_asked_for_by_a_date() -> None:
+def test_retry_after_may_be_a_date() -> None:
     assert post._retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
     assert post._retry_after("Wed, 21 Oct 2115 07:28:00 GMT") == post.MAX_RETRY_AFTER_SECONDS
 
 
-def test_requests_under_way_at_once_are_bounded() -> None:
+def test_the_number_of_concurrent_requests_is_limited() -> None:
     together = threading.Barrier(CONCURRENCY)
     lock = threading.Lock()
     now, most = 0, 0
@@ -300,7 +296,7 @@ def test_requests_under_way_at_once_are_bounded() -> None:
         with lock:
             now += 1
             most = max(most, now)
-        together.wait(20)  # only as many as are allowed come together
+        together.wait(20)  # all allowed requests must arrive before any is answered
         with lock:
             now -= 1
         return chat("1")
@@ -311,7 +307,7 @@ def test_requests_under_way_at_once_are_bounded() -> None:
     assert most == CONCURRENCY
 
 
-def test_grading_by_a_service_stops_when_asked_to() -> None:
+def test_grading_by_a_service_can_be_stopped() -> None:
     def respond(_: Asked) -> Answer:
         web.released.wait()
         return Answer()
@@ -335,7 +331,7 @@ def test_graders_of_all_kinds_score_the_same_completions() -> None:
 
 
 @pytest.mark.parametrize("url", ["http://:80", "http://[::1", "https://host:port/"])
-def test_an_address_that_is_none_is_refused_before_the_run(url: str) -> None:
+def test_an_invalid_address_is_refused_before_the_run(url: str) -> None:
     with pytest.raises(ConfigurationError, match=r"grader web: http\.url is no address"):
         Scorer([grader(url)])
 
@@ -357,7 +353,7 @@ def with_token(web: Service, **settings: object) -> Grader:
         Answer({"scores": [{"id": 0, "score": 1}]}),
     ],
 )
-def test_a_token_is_sent_and_seen_nowhere_else(
+def test_a_token_is_sent_and_appears_nowhere_else(
     answer: Answer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("RFT_SECRET_WEB_KEY", f"{TOKEN}\n")
@@ -369,7 +365,7 @@ def test_a_token_is_sent_and_seen_nowhere_else(
     assert not any(TOKEN[:length] in seen for length in range(8, len(TOKEN) + 1))
 
 
-def test_a_mounted_secret_comes_before_the_environment_and_is_read_anew(tmp_path: Path) -> None:
+def test_a_mounted_secret_takes_precedence_and_is_read_at_each_use(tmp_path: Path) -> None:
     one = Grader.model_validate(
         {"name": "web", "http": {"url": "http://x", "secretRef": {"name": "s", "key": "key"}}}
     )
@@ -386,7 +382,7 @@ def test_a_mounted_secret_comes_before_the_environment_and_is_read_anew(tmp_path
     assert "two words" not in str(caught.value)
 
 
-def test_a_token_that_is_missing_is_refused_with_the_variable_to_set() -> None:
+def test_the_error_for_a_missing_token_names_the_variable_to_set() -> None:
     secret = {"name": "judge-key", "key": "api.key"}
     one = Grader.model_validate(
         {
@@ -405,7 +401,7 @@ def chat(text: object) -> Answer:
     return Answer({"choices": [{"message": {"role": "assistant", "content": text}}]})
 
 
-def test_a_judge_is_asked_with_the_row_and_the_completion() -> None:
+def test_the_request_to_a_judge_contains_row_and_completion() -> None:
     prompt = 'Q: {prompt} A: {completion} Right: {answer} {notes} Reply {{"score": x}}'
     with serving(lambda _: chat('{"score": 8, "why": "of 10"}')) as web:
         base = web.url.removesuffix("/score") + "/v1/"
@@ -437,7 +433,7 @@ def test_a_judge_is_asked_with_the_row_and_the_completion() -> None:
         ("{" * 50_000 + " 1", None, 1.0),
     ],
 )
-def test_the_score_is_the_last_object_with_one_else_the_last_number(
+def test_the_judges_score_is_in_the_last_json_object_else_the_last_number(
     text: str, scale: Scale | None, score: float
 ) -> None:
     assert parse_score(text, scale) == score
@@ -456,7 +452,7 @@ def test_the_score_is_the_last_object_with_one_else_the_last_number(
         (Answer([]), "no choices[0].message.content"),
     ],
 )
-def test_a_judge_that_names_no_score_is_an_error_that_is_counted(answer: Answer, error: str) -> None:
+def test_a_judges_answer_without_a_score_counts_as_an_error(answer: Answer, error: str) -> None:
     with serving(lambda _: answer) as web:
         batch = scored(judge(web.url), "a")
     assert error in batch[0].errors["judge"]
@@ -464,7 +460,7 @@ def test_a_judge_that_names_no_score_is_an_error_that_is_counted(answer: Answer,
     assert batch.error_counts == {"judge": 1}
 
 
-def test_a_judge_sees_every_message_of_a_longer_prompt() -> None:
+def test_the_judges_prompt_contains_every_message_of_a_conversation() -> None:
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]
     assert filled("{prompt}|{completion}", "So.", {"messages": messages}) == (
         "system: Be brief.\n\nuser: Why?|So."
@@ -484,12 +480,12 @@ def test_a_judge_sees_every_message_of_a_longer_prompt() -> None:
         ("}", "write {{ and }}"),
     ],
 )
-def test_an_instruction_that_cannot_work_is_refused_before_the_run(prompt: str, problem: str) -> None:
+def test_an_invalid_instruction_is_refused_before_the_run(prompt: str, problem: str) -> None:
     with pytest.raises(ConfigurationError, match=f"grader judge: model.prompt: .*{problem}"):
         Scorer([judge("http://x", prompt)])
 
 
-def test_a_field_of_the_instruction_that_a_row_lacks_is_named_with_its_line(tmp_path: Path) -> None:
+def test_a_row_that_lacks_a_field_of_the_instruction_is_reported_with_its_line(tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     turn: Any = '"messages": [{"role": "user", "content": "q"}]'
     rows.write_text(f'{{{turn}, "rubric": ["short"]}}\n{{{turn}}}\n')

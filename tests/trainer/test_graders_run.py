@@ -1,4 +1,4 @@
-"""A whole run, with a tiny model, whose rewards come from all nine kinds of graders."""
+"""A complete run of a tiny model, with rewards from all nine kinds of graders."""
 
 import io
 import json
@@ -23,7 +23,7 @@ STEPS = 1
 
 
 def respond(asked: Asked) -> Answer:
-    """Score a batch by length but for one item; as a judge, be silent on what begins with 0 to 4."""
+    """Score items by length, one with an error. As a judge, give no score to completions from 0 to 4."""
     if "items" in asked.body:
         scores = [{"id": one["id"], "score": len(one["completion"]) / 100} for one in asked.body["items"]]
         return Answer({"scores": [{"id": 0, "error": "not this one"}, *scores[1:]]})

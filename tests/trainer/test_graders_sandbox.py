@@ -1,4 +1,4 @@
-"""Users' code in real processes: whatever it does hurts one score."""
+"""Users' code in real processes: an error or attack affects only its own score."""
 
 import contextlib
 import ctypes
@@ -79,7 +79,7 @@ def item(completion: str, **fields: object) -> GradeItem:
 def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
+        assert time.monotonic() < deadline, "the condition did not become true in time"
         time.sleep(0.02)
 
 
@@ -107,7 +107,7 @@ def misbehaving() -> Iterator[Scorer]:
         ("flood", "the worker answered with a line of more than"),
     ],
 )
-def test_misbehaviour_costs_one_score_and_the_next_is_right(
+def test_an_error_of_users_code_fails_only_one_score(
     misbehaving: Scorer, completion: str, error: str
 ) -> None:
     bad, good = misbehaving.score([item(completion), item("well")])
@@ -132,25 +132,25 @@ def test_the_function_sees_the_row_with_its_messages() -> None:
 @pytest.mark.parametrize(
     "source",
     [
-        # As evaluators take them that score whole conversations.
+        # The interface of evaluators that score whole conversations.
         "def grade(row):\n    *_, asked, said = row['messages']\n"
         "    return {'score': asked['content'] + row['answer'] == said['content']}",
-        # As OpenAI's Python graders.
+        # The interface of OpenAI's Python graders.
         "def grade(sample, item):\n"
         "    return sample['output_text'] == 'question' + item['answer'] and sample['output_json'] is None",
-        # As TRL's reward functions, with and without a place for the columns they do not read.
+        # The interface of TRL's reward functions, with and without a parameter for unused columns.
         "def grade(prompts, completions, answer, **kwargs):\n"
         "    return [float(p[-1]['content'] + a == c[0]['content'])"
         " for p, c, a in zip(prompts, completions, answer)]",
         "def grade(completions, answer):\n    return [c[0]['content'].endswith(a) for c, a in"
         " zip(completions, answer)]",
-        # A class of one's own.
+        # An instance of the user's own class.
         "class Grade:\n    def __call__(self, completion, row):\n"
         "        return completion == 'question' + row['answer']\n"
         "grade = Grade()",
     ],
 )
-def test_evaluators_that_people_have_are_known_by_their_parameters(source: str) -> None:
+def test_the_interface_of_users_code_is_recognized_by_its_parameters(source: str) -> None:
     with Scorer([python(source)]) as scorer:
         right, wrong = scorer.score([item("question42", answer="42"), item("question43", answer="42")])
     assert (right, wrong) == (Score(1.0, {"user": 1.0}, {}), Score(0.0, {"user": 0.0}, {}))
@@ -164,7 +164,7 @@ def test_evaluators_that_people_have_are_known_by_their_parameters(source: str) 
         ("[None]", "a NoneType"),
     ],
 )
-def test_a_reward_function_for_batches_returns_a_list_of_one(returned: str, problem: str) -> None:
+def test_a_batch_reward_function_must_return_a_list_of_one_score(returned: str, problem: str) -> None:
     with Scorer([python(f"def grade(prompts, completions, **kwargs): return {returned}")]) as scorer:
         assert problem in scorer.score([item("x", answer="42")])[0].errors["user"]
 
@@ -193,7 +193,7 @@ def test_code_that_does_not_load_is_reported_before_the_first_score(source: str,
         scorer.ready()
 
 
-def test_users_code_sees_no_secret_of_the_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_users_code_cannot_read_the_trainers_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "secret")
     source = f"""
 import os
@@ -220,7 +220,7 @@ def test_the_trainer_is_dumpable_again_after_local_grading() -> None:
     assert dumpable() == 1
 
 
-def test_a_pattern_that_backtracks_for_ever_is_an_error_of_one_score() -> None:
+def test_a_pattern_that_backtracks_endlessly_fails_only_one_score() -> None:
     grader = Grader(name="pattern", timeout_seconds=0.5, regex=Regex(pattern="(a+)+$"))
     with Scorer([grader]) as scorer:
         bad, good, none = scorer.score([item("a" * 40 + "!"), item("aaa"), item("b")])
@@ -235,7 +235,7 @@ def test_a_full_match_covers_the_whole_completion(completion: str, score: float)
         assert scorer.score([item(completion)])[0].reward == score
 
 
-def test_scores_keep_their_order_through_many_workers() -> None:
+def test_scores_of_many_workers_are_in_the_order_of_the_requests() -> None:
     source = "import time\ndef grade(c, r):\n    time.sleep(0.01 * (r['i'] % 3))\n    return r['i'] / 100"
     graders = [python(source), Grader(name="exact", exact_match=ExactMatch())]
     with Scorer(graders) as scorer:
@@ -244,13 +244,13 @@ def test_scores_keep_their_order_through_many_workers() -> None:
     assert batch.error_counts == {}
 
 
-def test_a_row_that_is_too_large_is_an_error_of_one_score(misbehaving: Scorer) -> None:
+def test_a_row_that_is_too_large_fails_only_one_score(misbehaving: Scorer) -> None:
     large, good = misbehaving.score([item("x" * MAX_REQUEST_BYTES), item("well")])
     assert "larger than" in large.errors["user"]
     assert good.reward == 1.0
 
 
-def test_grading_stops_when_asked_to(misbehaving: Scorer) -> None:
+def test_grading_can_be_stopped(misbehaving: Scorer) -> None:
     with pytest.raises(Preempted):
         misbehaving.score([item("hang")], should_stop=lambda: True)
     until(lambda: misbehaving.score([item("well")])[0].reward == 1.0)
@@ -280,7 +280,7 @@ def grade(completion, row):
 """
 
 
-def test_a_fork_bomb_is_stopped_with_all_its_processes() -> None:
+def test_all_processes_of_a_fork_bomb_are_killed() -> None:
     backend = local(FORKS, max_processes=10)
     try:
         assert backend.ready(never) == {"user": None}
@@ -327,7 +327,7 @@ def grade(completion, row):
 """
 
 
-def test_memory_that_grows_bit_by_bit_hits_a_limit_too() -> None:
+def test_slowly_growing_memory_reaches_a_limit_too() -> None:
     backend = local(HOARD, memory_mebibytes=128)
     try:
         backend.ready(never)
@@ -351,7 +351,7 @@ def grade(completion, row):
 """
 
 
-def test_a_process_that_runs_away_from_its_worker_is_killed() -> None:
+def test_a_process_that_detaches_from_its_worker_is_killed() -> None:
     backend = local(DAEMON)
     try:
         backend.ready(never)
@@ -363,7 +363,7 @@ def test_a_process_that_runs_away_from_its_worker_is_killed() -> None:
         backend.close()
 
 
-def test_a_local_server_that_is_killed_costs_its_own_scores_and_is_started_again() -> None:
+def test_a_killed_grader_process_loses_only_its_own_scores_and_is_restarted() -> None:
     source = "import os\ndef grade(c, r):\n    if c == 'kill': os.kill(os.getppid(), 9)\n    return 1"
     ours = Grader(name="ours", regex=Regex(pattern="kill"))
     with Scorer([python(source), ours]) as scorer:
@@ -379,7 +379,7 @@ def test_users_code_may_import_numpy_within_the_memory_limit() -> None:
         assert scorer.score([item("x")])[0].reward == 0.5
 
 
-def test_leaving_the_scorer_leaves_no_process_and_no_folder(tmp_path: Path) -> None:
+def test_closing_the_scorer_leaves_no_process_and_no_folder(tmp_path: Path) -> None:
     before = set(children_of(os.getpid()))
     with Scorer([python("def grade(c, r): return 1")], scratch_dir=str(tmp_path)) as scorer:
         scorer.ready()
@@ -401,7 +401,7 @@ with Scorer([Grader(name="user", python=Python(inline=source), timeout_seconds=6
 """
 
 
-def test_a_killed_trainer_leaves_no_grader_behind(tmp_path: Path) -> None:
+def test_a_killed_trainer_leaves_no_grader_process(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(tmp_path)}
     command = [sys.executable, "-c", KILLED_TRAINER]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as trainer:
@@ -433,19 +433,19 @@ def started(tmp_path: Path, source: str, wait: float = 20) -> "subprocess.Popen[
     )
 
 
-def test_the_container_connects_to_the_trainer_and_ends_with_it(tmp_path: Path) -> None:
+def test_the_grader_container_connects_to_the_trainer_and_ends_with_it(tmp_path: Path) -> None:
     process = started(tmp_path, "def grade(c, r): return len(c) / 10")
     with Scorer([python("the trainer does not run this")], grader_socket=str(tmp_path / "s")) as scorer:
         assert (tmp_path / "s").stat().st_mode & 0o777 == 0o660
         scorer.ready()
-        assert not (tmp_path / "s").exists()  # users' code beside the server finds nothing to connect to
+        assert not (tmp_path / "s").exists()  # users' code in the same container cannot connect any more
         assert scorer.score([item("four")])[0].reward == 0.4
-        process.send_signal(signal.SIGTERM)  # both containers get it; the trainer decides
+        process.send_signal(signal.SIGTERM)  # both containers get SIGTERM; the trainer decides when to end
         assert scorer.score([item("four")])[0].reward == 0.4
     assert process.wait(20) == 0
 
 
-def test_the_loss_of_the_container_ends_the_attempt(tmp_path: Path) -> None:
+def test_the_loss_of_the_grader_container_ends_the_attempt(tmp_path: Path) -> None:
     process = started(tmp_path, "def grade(c, r): return 1")
     with Scorer([python("x")], grader_socket=str(tmp_path / "s")) as scorer:
         scorer.ready()
@@ -455,18 +455,18 @@ def test_the_loss_of_the_container_ends_the_attempt(tmp_path: Path) -> None:
             scorer.score([item("x")])
 
 
-def test_the_container_gives_up_when_no_trainer_comes(tmp_path: Path) -> None:
+def test_the_grader_container_exits_if_no_trainer_listens(tmp_path: Path) -> None:
     assert started(tmp_path, "def grade(c, r): return 1", wait=0.3).wait(20) == 1
 
 
-def test_a_broken_configuration_file_ends_the_container(tmp_path: Path) -> None:
+def test_an_invalid_configuration_file_ends_the_grader_container(tmp_path: Path) -> None:
     (tmp_path / "graders.json").write_text("{")
     from rft_graders.serve import main
 
     assert main(["--socket", "none", "--config", str(tmp_path / "graders.json")]) == 1
 
 
-def test_a_container_that_does_not_come_ends_the_attempt(
+def test_a_grader_container_that_does_not_connect_ends_the_attempt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backends, "CONNECT_SECONDS", 0.1)
@@ -480,7 +480,7 @@ def test_a_container_that_does_not_come_ends_the_attempt(
 @pytest.mark.parametrize(
     "sent", [b"\x80\x04not json\n", b'["list"]\n', b'{"hello": 1}\n', b"x" * 200_000, b""]
 )
-def test_a_peer_that_does_not_speak_the_protocol_ends_the_attempt(tmp_path: Path, sent: bytes) -> None:
+def test_a_peer_that_violates_the_protocol_ends_the_attempt(tmp_path: Path, sent: bytes) -> None:
     path = str(tmp_path / "s")
     with Scorer([python("x")], grader_socket=path) as scorer:
 
@@ -504,13 +504,13 @@ def test_a_socket_left_by_an_earlier_attempt_is_replaced(tmp_path: Path) -> None
         Listener(str(tmp_path / "absent" / "s"))
 
 
-def test_the_server_imports_no_heavy_library() -> None:
+def test_the_grader_process_imports_no_heavy_library() -> None:
     code = "import sys, rft_graders.serve; print('torch' in sys.modules or 'numpy' in sys.modules)"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
     assert done.stdout.strip() == b"False"
 
 
-def test_the_memory_of_a_process_is_its_own() -> None:
+def test_the_memory_of_a_process_is_measured_and_zero_without_one() -> None:
     assert 2**20 < memory_of([os.getpid()]) < 2**40
     assert memory_of([2**22 + 1]) == 0

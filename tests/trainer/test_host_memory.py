@@ -1,6 +1,6 @@
-"""What the processes of a run hold, against what the planner says.
+"""The memory of a run's processes, compared with the planner's prediction.
 
-The least of it as a real limit is in tests/e2e/test_memory_limit.py.
+tests/e2e/test_memory_limit.py tests the minimum memory as the limit of a real pod.
 """
 
 from dataclasses import replace
@@ -35,7 +35,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
     ids=lambda case: f"{case.name} with {case.engine}",
 )
-def test_each_tree_of_processes_holds_what_the_plan_says(
+def test_each_process_tree_uses_about_the_planned_memory(
     case: Case, dtype: Dtype, models: Path, tmp_path: Path
 ) -> None:
     found = measure(replace(case, dtype=dtype), model_named(case.name, models), tmp_path / "run")
@@ -44,7 +44,9 @@ def test_each_tree_of_processes_holds_what_the_plan_says(
 
 @pytest.mark.parametrize("dtype", WIDTHS)
 @pytest.mark.parametrize("samples", [1, 3])
-def test_autograd_keeps_what_the_formula_says(character_model: Path, samples: int, dtype: Dtype) -> None:
+def test_autograd_saves_about_as_much_as_the_formula_says(
+    character_model: Path, samples: int, dtype: Dtype
+) -> None:
     training = Training(lora_rank=4)
     policy = Policy(PolicyOptions(character_model, training, "cpu", dtype, 0))
     completion = Completion((3,) * 200, (0.0,) * 200, 1.0)
@@ -67,7 +69,7 @@ def test_autograd_keeps_what_the_formula_says(character_model: Path, samples: in
         Workload(4, tokens, samples), 200, tokens,
         reference=True, sorts=False, unfiltered=False, in_process=True, dtype=dtype,
     )  # fmt: skip
-    # The booleans that the mask is made of are gone by then.
+    # The boolean masks are freed before this point.
     mask = host.attention_mask(run, tokens) - 2 * tokens**2 if samples > 1 else 0
     predicted = host.saved_activations(shape, run, tokens) + mask
     assert 1.0 <= predicted / measured <= 1.15
@@ -98,7 +100,7 @@ Anonymous:            40 kB
 """
 
 
-def test_a_files_pages_count_once_and_neither_what_was_written_nor_shared_memory() -> None:
+def test_a_files_pages_count_once_and_written_or_shared_pages_do_not() -> None:
     assert file_pages(SMAPS.splitlines()) == {
         "/models/model.safetensors": 100 * 1024,
         "/lib/with a space.so": (50 + 4) * 1024,

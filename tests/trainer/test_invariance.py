@@ -1,4 +1,4 @@
-"""How a batch is cut, ordered and interrupted does not move the trajectory: 20 steps on recorded rollouts."""
+"""Training gives the same adapter, however a batch is divided, ordered or interrupted: 20 recorded steps."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -29,9 +29,9 @@ from rft_trainer.rollout.groups import Group, Rollout
 
 STEPS = 20
 TOLERANCE = {"float64": 1e-8, "float32": 1e-4}
-"""Largest difference of an adapter weight, relative to the largest that training made."""
+"""Largest allowed difference of an adapter weight, relative to the largest change by the training."""
 CLIPPED, UNCLIPPED = 0.05, 1e9
-"""Gradient norms: one that binds at every step, and one that never does."""
+"""Limits of the gradient norm: one that clips every step, and one that never clips."""
 
 SETTINGS = UpdateSettings(
     filter=Filter(0.9, 8, 0.95),
@@ -58,7 +58,7 @@ class Way:
 
 
 def shuffled(batch: Batch, draw: random.Random) -> Batch:
-    """The groups in another order, and the rollouts within each."""
+    """Return the groups, and the rollouts within each, in another order."""
     return [_reordered(group, draw) for group in draw.sample(batch, len(batch))]
 
 
@@ -80,7 +80,7 @@ WITHOUT_CLIPPING = ("a restart in the middle", "all of it at once")
 
 
 def recorded(steps: int) -> list[Batch]:
-    """Rollouts as a sampler might have left them: of different lengths, some cut, one group all equal."""
+    """Return artificial rollouts of different lengths: some are cut, and one group has equal rewards."""
     draw = random.Random(11)
 
     def tokens(least: int, most: int) -> tuple[int, ...]:
@@ -109,7 +109,7 @@ def fresh(model: Path, dtype: str) -> tuple[Policy, torch.optim.Optimizer, Sched
 def trained(
     model: Path, folder: Path, dtype: str, norm: float, way: Way
 ) -> tuple[Tensor, Tensor, list[float]]:
-    """The adapter before and after, as one vector each, and the gradient norms of the steps."""
+    """Return the adapter before and after, as one vector each, and the gradient norms of the steps."""
     folder.mkdir(parents=True)
     settings = replace(SETTINGS, micro_batch_tokens=way.micro_batch_tokens, max_grad_norm=norm)
     checkpoints, draw, norms = (
@@ -137,7 +137,7 @@ def flat(policy: Policy) -> Tensor:
 
 
 def wide_norm(layer: Any, hidden: Tensor) -> Tensor:
-    """The norm in the tensor's own type; transformers computes it in float32, and rounds its gradient."""
+    """Compute the norm in the tensor's own dtype; float32, as in transformers, rounds the gradient."""
     mean = hidden.pow(2).mean(-1, keepdim=True)
     found: Tensor = layer.weight * (hidden * torch.rsqrt(mean + layer.variance_epsilon))
     return found
@@ -145,7 +145,7 @@ def wide_norm(layer: Any, hidden: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("norm", [CLIPPED, UNCLIPPED], ids=["clipped", "unclipped"])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_no_way_to_compute_the_steps_moves_the_adapter(
+def test_the_adapter_does_not_depend_on_how_the_steps_are_computed(
     character_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, norm: float
 ) -> None:
     torch.set_num_threads(1)

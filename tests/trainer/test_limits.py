@@ -1,4 +1,4 @@
-"""The container's memory: read from cgroups of both versions, compared with the plan, and when it ran out."""
+"""The container's memory limit: read from cgroup v1 or v2, compared with the plan, and exceeded."""
 
 import os
 import subprocess
@@ -40,12 +40,12 @@ def tree(root: Path, files: dict[str, str]) -> Path:
         ("0::/a/b\n", {"a/memory.max": "2048\n", "a/b/memory.max": "1024\n"}, 1024),
         ("4:memory:/\n", {"memory/memory.limit_in_bytes": "1073741824\n"}, 2**30),
         ("4:memory:/\n0::/\n", {"memory/memory.limit_in_bytes": NONE}, None),
-        # A container that sees its own group as the root, under the name that the host gives it.
+        # A container that sees its own cgroup as the root, although the path is the host's.
         ("4:memory:/kubepods/pod1/x\n", {"memory/memory.limit_in_bytes": "4096\n"}, 4096),
         ("", {}, None),
     ],
 )
-def test_the_smallest_limit_of_this_group_and_those_around_it_counts(
+def test_the_limit_is_the_smallest_of_this_cgroup_and_its_parents(
     tmp_path: Path, groups: str, files: dict[str, str], limit: int | None
 ) -> None:
     named = tmp_path / "named"
@@ -62,7 +62,7 @@ def test_the_smallest_limit_of_this_group_and_those_around_it_counts(
         ("0::/\n", {}, 0),
     ],
 )
-def test_kills_are_those_of_this_group_alone(
+def test_only_kills_in_this_cgroup_are_counted(
     tmp_path: Path, groups: str, files: dict[str, str], kills: int
 ) -> None:
     named = tmp_path / "named"
@@ -70,7 +70,7 @@ def test_kills_are_those_of_this_group_alone(
     assert machine.out_of_memory_kills(tree(tmp_path / "cgroup", files), named) == kills
 
 
-def test_what_cannot_be_read_limits_nothing(tmp_path: Path) -> None:
+def test_without_readable_cgroup_files_there_is_no_limit(tmp_path: Path) -> None:
     assert machine.memory_limit(tmp_path / "none", tmp_path / "none") is None
     assert machine.out_of_memory_kills(tmp_path / "none", tmp_path / "none") == 0
 
@@ -94,20 +94,20 @@ def config(folder: Path, **plan: Any) -> RunConfig:
     )
 
 
-def test_less_than_the_plans_least_is_refused_with_both_numbers_and_the_fix(tmp_path: Path) -> None:
+def test_less_than_the_plans_minimum_is_refused_with_both_numbers_and_the_fix(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as refusal:
         limits.refuse_too_little(config(tmp_path, least_memory="4000Mi"), 3000 * 2**20)
     for said in ("3000Mi", "4000Mi", "spec.resources.memory", "spec.training.maxContextLength"):
         assert said in str(refusal.value)
 
 
-def test_enough_memory_or_a_forced_plan_or_none_is_let_through(tmp_path: Path) -> None:
+def test_enough_memory_a_forced_plan_or_no_plan_is_accepted(tmp_path: Path) -> None:
     limits.refuse_too_little(config(tmp_path, least_memory="4000Mi"), 4000 * 2**20)
     limits.refuse_too_little(config(tmp_path, least_memory="4000Mi", forced=True), 2**20)
     limits.refuse_too_little(config(tmp_path), 2**20)
 
 
-def test_an_attempt_without_enough_memory_ends_as_a_configuration_before_anything_is_loaded(
+def test_an_attempt_with_too_little_memory_fails_before_anything_is_loaded(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert attempt(config(tmp_path, least_memory="4000Gi"), lambda: False) == ExitCode.CONFIGURATION
@@ -115,7 +115,7 @@ def test_an_attempt_without_enough_memory_ends_as_a_configuration_before_anythin
     assert not (tmp_path / "run").exists()
 
 
-def test_only_a_sampler_that_the_kernel_killed_ran_out_of_memory(tmp_path: Path) -> None:
+def test_a_sampler_error_is_out_of_memory_only_after_a_kill_by_the_kernel(tmp_path: Path) -> None:
     given = config(tmp_path, least_memory="4000Mi")
     died = SamplerError("vLLM ended")
     kills = machine.out_of_memory_kills()
@@ -127,7 +127,7 @@ def test_only_a_sampler_that_the_kernel_killed_ran_out_of_memory(tmp_path: Path)
     assert limits.after_kills(other, given, kills - 1) is other
 
 
-def test_a_sampler_whose_cache_has_no_room_ran_out_of_memory_too(tmp_path: Path) -> None:
+def test_a_sampler_without_memory_for_its_cache_is_out_of_memory_too(tmp_path: Path) -> None:
     said = (
         "Available memory on node 0 (0.1/1.0 GiB) on kv cache allocation is less than requested memory for kv"
     )
@@ -142,7 +142,7 @@ def test_a_sampler_whose_cache_has_no_room_ran_out_of_memory_too(tmp_path: Path)
 
 @pytest.fixture
 def group() -> Iterator[Path]:
-    """A memory group of 96 MiB."""
+    """A cgroup with a memory limit of 96 MiB."""
     top = machine.CGROUPS / "memory"
     folder = (top if top.is_dir() else machine.CGROUPS) / f"rft-{uuid.uuid4().hex[:8]}"
     try:
@@ -172,7 +172,7 @@ print(machine.memory_limit(), before, child.returncode, machine.out_of_memory_ki
 """
 
 
-def test_a_child_that_the_kernel_kills_at_a_real_groups_limit_is_seen_by_its_parent(
+def test_a_kill_at_the_limit_of_a_real_cgroup_is_counted(
     group: Path,
 ) -> None:
     source = Path(machine.__file__).parents[2]
@@ -183,7 +183,7 @@ def test_a_child_that_the_kernel_kills_at_a_real_groups_limit_is_seen_by_its_par
     assert done.stdout.split() == [str(96 * 2**20), "0", "-9", "1"]
 
 
-def test_large_blocks_go_back_when_they_are_freed() -> None:
+def test_freed_large_blocks_are_returned_to_the_kernel() -> None:
     program = (
         "from rft_trainer.runtime import machine\n"
         "assert machine.give_large_blocks_back()\n"

@@ -1,4 +1,4 @@
-"""Filtered log-probabilities against a plain reading of "temperature, then top-k, then top-p"."""
+"""Filtered log-probabilities, compared with a plain "temperature, then top-k, then top-p"."""
 
 import math
 
@@ -18,7 +18,7 @@ def logits_n_v() -> torch.Tensor:
 
 
 def plain(logits: list[float], token: int, settings: Filter) -> tuple[float, float, bool]:
-    """Log-prob, entropy, and whether the union with the sampled token was needed."""
+    """Return log-prob, entropy, and whether the sampled token had to be added to the filtered set."""
     weights = {i: math.exp(value / settings.temperature) for i, value in enumerate(logits)}
     ranked = sorted(weights, key=lambda i: -weights[i])[: settings.top_k or len(logits)]
     total, mass = sum(weights[i] for i in ranked), 0.0
@@ -36,7 +36,7 @@ def plain(logits: list[float], token: int, settings: Filter) -> tuple[float, flo
 
 @pytest.mark.parametrize(("top_k", "top_p"), [(0, 1.0), (5, 1.0), (0, 0.7), (6, 0.5), (1, 1.0), (100, 0.9)])
 @pytest.mark.parametrize("temperature", [0.7, 1.3])
-def test_every_filter_gives_the_plain_result(
+def test_every_filter_agrees_with_the_plain_implementation(
     logits_n_v: torch.Tensor, top_k: int, top_p: float, temperature: float
 ) -> None:
     settings = Filter(temperature, top_k, top_p)
@@ -49,7 +49,7 @@ def test_every_filter_gives_the_plain_result(
         assert bool(found.outside_N[row]) == outside
 
 
-def test_the_kl_sees_temperature_but_no_filter(logits_n_v: torch.Tensor) -> None:
+def test_log_probs_for_the_kl_use_temperature_but_no_filter(logits_n_v: torch.Tensor) -> None:
     targets = torch.tensor([0, 3, 5, 22, 7, 11, 1])
     wanted = (logits_n_v / 0.7).log_softmax(1).gather(1, targets[:, None])[:, 0]
     found = token_logprobs(logits_n_v, targets, lambda hidden: hidden, Filter(0.7, 4, 0.5))

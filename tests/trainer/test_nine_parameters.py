@@ -1,4 +1,4 @@
-"""The nine documented parameters arrive where they act: in vLLM's requests and in the optimizer."""
+"""The nine documented parameters have their effect: in vLLM's requests and in the optimizer."""
 
 import json
 import os
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 ROWS = 20
 HELD_OUT = 4
 
-# What the manifest says, and the top-k and top-p that vLLM must then receive.
+# Changes of the manifest. Each test also has the top-k and top-p that vLLM must receive.
 DEFAULTS: dict[str, Any] = {}
 ALL_CHANGED: dict[str, Any] = {
     "training": {"learningRate": 3e-4, "epochs": 2, "loraRank": 16, "batchSizeTokens": 1024},
@@ -44,7 +44,7 @@ def run_config(folder: Path, model: Path, changes: dict[str, Any]) -> RunConfig:
         model={"name": str(model)},
         **changes,
         checkpoint={"everySteps": 1},
-        # A dataset of its own: a fraction would hold out 32 rows, and ask for as many again.
+        # A separate evaluation dataset: a fraction would hold out 32 rows, and need as many again.
         evaluation={"dataset": {"uri": "./held-out.jsonl"}},
     )
     spec = parse(document).spec
@@ -74,7 +74,7 @@ def run_config(folder: Path, model: Path, changes: dict[str, Any]) -> RunConfig:
         pytest.param(TOP_P_ZERO, {"top_k": 1, "top_p": 1.0}, id="top-p-zero-is-the-most-probable-token"),
     ],
 )
-def test_the_nine_parameters_arrive(
+def test_the_nine_parameters_have_their_effect(
     tmp_path: Path, character_model: Path, changes: dict[str, Any], sent: dict[str, float]
 ) -> None:
     config = run_config(tmp_path, character_model, changes)
@@ -91,7 +91,7 @@ def test_the_nine_parameters_arrive(
     rollouts = [body for body in completions if body["temperature"] > 0]
     greedy = [body for body in completions if body["temperature"] == 0]
 
-    # Temperature, top-p, top-k, max tokens, in every rollout request.
+    # Temperature, top-p, top-k and max tokens: in every rollout request.
     for body in rollouts:
         assert body["temperature"] == sampling.temperature
         assert body["max_tokens"] == sampling.max_tokens
@@ -102,8 +102,8 @@ def test_the_nine_parameters_arrive(
         assert "top_k" not in body
         assert "top_p" not in body
 
-    # Rollouts and epochs: every kept row was asked for exactly so often, and once more before the first step
-    # by the pre-flight, which samples at training settings.
+    # Rollouts and epochs: every training row was sampled this often, and once more by the preflight before
+    # the first step, which uses the settings of the training.
     asked = Counter(tuple(body["prompt"]) for body in rollouts)
     held_out = {tuple(body["prompt"]) for body in greedy}
     assert set(asked.values()) == {sampling.num_rollouts * (training.epochs + 1)}
@@ -112,7 +112,7 @@ def test_the_nine_parameters_arrive(
     assert len(asked) == ROWS - HELD_OUT
     assert not held_out & set(asked)
 
-    # Batch size: the first step took as many groups as fit, in tokens, and not one more.
+    # Batch size: the first step has as many groups as fit into the token budget.
     steps = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     first = steps[0]["groups"]
     expected = sampling.max_tokens / 2
@@ -120,7 +120,7 @@ def test_the_nine_parameters_arrive(
     assert first * min(group_tokens) <= training.batch_size_tokens
     assert first == len(asked) or (first + 1) * max(group_tokens) > training.batch_size_tokens
 
-    # Learning rate and rank: from the optimizer's own state.
+    # Learning rate and rank: in the optimizer's state.
     newest = max((tmp_path / "run" / "checkpoints").iterdir())
     state = torch.load(newest / "training.pt", weights_only=False)["optimizer"]
     (group,) = [g for g in state["param_groups"] if g["params"]]
@@ -132,7 +132,7 @@ def test_the_nine_parameters_arrive(
     adapter = json.loads((tmp_path / "run" / "adapter" / "adapter_config.json").read_text())
     assert adapter["r"] == training.lora_rank
 
-    # Max tokens again: where answers do not end within them, as with 16, the run says what to raise.
+    # Max tokens again: if many completions are cut, as with 16, the run's advice says what to raise.
     status = yaml.safe_load((tmp_path / "run" / "status.yaml").read_text())
     advice = {one["rule"]: one for one in status.get("recommendations") or []}
     cut = status["metrics"]["truncatedFraction"] >= CUT

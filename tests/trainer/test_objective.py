@@ -1,4 +1,4 @@
-"""The loss against a plain reference, written one token at a time as the papers do."""
+"""The loss, compared with a plain implementation for one token at a time, as in the papers' formulas."""
 
 import math
 import random
@@ -47,7 +47,7 @@ def batch(lengths: list[int], seed: int = 0, spread: float = 0.4) -> LossInputs:
 
 
 def plain_loss(x: LossInputs, s: LossSettings, tokens: int, sequences: int, max_tokens: int) -> float:
-    """The same in plain Python."""
+    """The loss, computed in plain Python."""
     total = 0.0
     for sequence in range(len(x.advantages_S)):
         index = [i for i in range(len(x.sequence_N)) if x.sequence_N[i] == sequence and x.mask_N[i] > 0]
@@ -81,7 +81,9 @@ def plain_loss(x: LossInputs, s: LossSettings, tokens: int, sequences: int, max_
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("aggregation", ["token", "sequence", "maxTokens"])
-def test_the_loss_is_the_papers(name: Objective, aggregation: LossAggregation) -> None:
+def test_the_loss_agrees_with_the_formulas_of_the_papers(
+    name: Objective, aggregation: LossAggregation
+) -> None:
     lengths = [3, 1, 5]
     inputs = batch(lengths)
     settings = defaults(name, aggregation=aggregation, kl_beta=0.02)
@@ -90,7 +92,7 @@ def test_the_loss_is_the_papers(name: Objective, aggregation: LossAggregation) -
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_cutting_a_batch_into_micro_batches_changes_neither_loss_nor_gradient(name: Objective) -> None:
+def test_dividing_a_batch_into_micro_batches_changes_neither_loss_nor_gradient(name: Objective) -> None:
     lengths = [3, 1, 5, 2]
     whole = batch(lengths)
     settings = defaults(name, kl_beta=0.01)
@@ -117,7 +119,7 @@ def test_cutting_a_batch_into_micro_batches_changes_neither_loss_nor_gradient(na
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_on_policy_the_gradient_is_the_advantage_of_each_token(name: Objective) -> None:
+def test_on_policy_the_gradient_of_each_token_is_its_advantage(name: Objective) -> None:
     lengths = [4, 4]
     inputs = batch(lengths)
     old = inputs.logprobs_N.detach().clone()
@@ -129,7 +131,7 @@ def test_on_policy_the_gradient_is_the_advantage_of_each_token(name: Objective) 
     assert outputs.clipped_tokens == 0
 
 
-def test_the_mismatch_weight_carries_no_gradient_and_is_capped() -> None:
+def test_the_mismatch_weight_has_no_gradient_and_an_upper_bound() -> None:
     inputs = batch([1], spread=0.0)
     far = replace(inputs, sampler_logprobs_N=inputs.old_logprobs_N - 5)
     settings = defaults("grpo", kl_beta=0.0)
@@ -141,7 +143,7 @@ def test_the_mismatch_weight_carries_no_gradient_and_is_capped() -> None:
     assert ratio.item() == pytest.approx(MISMATCH_CAP)
 
 
-def test_masked_tokens_carry_no_loss() -> None:
+def test_masked_tokens_have_no_loss() -> None:
     inputs = batch([2, 3])
     masked = replace(inputs, mask_N=torch.tensor([1.0, 1.0, 0.0, 0.0, 0.0], dtype=torch.float64))
     settings = defaults("grpo")
@@ -151,7 +153,7 @@ def test_masked_tokens_carry_no_loss() -> None:
     assert gradient[:2].abs().sum() > 0
 
 
-def test_an_equal_reference_has_no_kl() -> None:
+def test_the_kl_is_zero_if_the_reference_equals_the_policy() -> None:
     inputs = batch([4])
     same = replace(inputs, reference_logprobs_N=inputs.policy_logprobs_N)
     assert compute_loss(same, defaults("grpo"), whole_batch([4], 8)).kl_sum == 0

@@ -1,4 +1,4 @@
-"""Sharing a prompt between rollouts must change nothing but the cost."""
+"""A prompt that is shared by rollouts changes the cost, but no result."""
 
 from pathlib import Path
 
@@ -59,12 +59,12 @@ def test_every_completion_token_is_a_target_of_its_sequence() -> None:
     assert batch.tokens_B_T.shape == (1, 4 + 2 + 0 + 1)
 
 
-def test_masked_rollouts_keep_their_place_without_loss() -> None:
+def test_masked_rollouts_stay_in_the_batch_without_loss() -> None:
     masked = Completion((9, 10), (0.0, 0.0), 1.0, masked=True)
     assert build([Row(PROMPT, (masked, completion(3)))]).mask_N.tolist() == [0.0, 0.0, 1.0]
 
 
-def test_a_prompt_is_shared_only_where_that_is_cheaper() -> None:
+def test_a_prompt_is_shared_only_if_that_is_cheaper() -> None:
     assert len(rows_of_group(PROMPT * 10, COMPLETIONS, hidden_size=16)) == 1
     long = [Completion(tuple(range(400)), (0.0,) * 400, 0.0)] * 8
     assert len(rows_of_group(PROMPT, long, hidden_size=16)) == 8
@@ -74,7 +74,7 @@ def test_a_prompt_is_shared_only_where_that_is_cheaper() -> None:
     assert len(rows_of_group(PROMPT * 10, COMPLETIONS, hidden_size=16, max_tokens=row.length - 1)) == 3
 
 
-def test_micro_batches_hold_every_row_once_within_their_rectangle() -> None:
+def test_micro_batches_have_every_row_once_within_the_token_limit() -> None:
     rows = [Row(tuple(range(length)), (completion(1),)) for length in (3, 50, 7, 200, 8, 49)]
     batches = list(micro_batches(rows, 100))
     assert sorted(row.length for batch in batches for row in batch) == sorted(row.length for row in rows)

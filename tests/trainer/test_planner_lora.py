@@ -1,4 +1,4 @@
-"""The planner counts what ``transformers`` builds and what the trainer adapts, to the last parameter."""
+"""The planner's parameter counts are exactly those of ``transformers`` models and peft adapters."""
 
 from typing import Any, Literal
 
@@ -81,7 +81,7 @@ def trained(model: Any, rank: int, targets: Literal["all-linear", "attention"]) 
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_a_config_counts_as_many_parameters_as_its_model_has(name: str) -> None:
+def test_a_config_gives_the_parameter_count_of_its_model(name: str) -> None:
     model, shape = built(name)
     assert shape.parameters == model.num_parameters()
 
@@ -89,22 +89,22 @@ def test_a_config_counts_as_many_parameters_as_its_model_has(name: str) -> None:
 @pytest.mark.filterwarnings("ignore::RuntimeWarning:peft")
 @pytest.mark.parametrize("rank", [1, 4])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_an_adapter_of_all_linear_layers_is_as_large_as_the_planner_says(name: str, rank: int) -> None:
+def test_the_planned_size_of_an_adapter_of_all_linear_layers_is_exact(name: str, rank: int) -> None:
     model, shape = built(name)
     assert shape.lora_parameters(rank) == trained(model, rank, "all-linear")
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_an_adapter_of_the_attention_is_as_large_as_the_planner_says(name: str) -> None:
+def test_the_planned_size_of_an_adapter_of_the_attention_is_exact(name: str) -> None:
     model, shape = built(name)
     assert shape.lora_parameters(4, feed_forward=False) == trained(model, 4, "attention")
 
 
-def test_every_layout_is_built() -> None:
+def test_every_layout_is_tested_with_a_model() -> None:
     assert {getattr(transformers, kind).model_type for kind, _ in CONFIGS.values()} == set(LAYOUTS)
 
 
-def test_a_tower_that_sees_is_counted_and_not_adapted() -> None:
+def test_a_vision_tower_is_counted_and_has_no_adapter() -> None:
     config = transformers.Gemma3Config(text_config=SIZES, vision_config=TOWER, mm_tokens_per_image=4)
     model = AutoModelForCausalLM.from_config(config)
     shape = from_config(config.to_dict())

@@ -1,4 +1,4 @@
-"""Training divided over processes: real ones, which meet over gloo, against one that trains alone."""
+"""Distributed training over gloo with real processes, compared with training in one process."""
 
 import json
 import os
@@ -90,7 +90,7 @@ def warm_start(character_model: Path, tmp_path_factory: pytest.TempPathFactory) 
     return folder
 
 
-def test_two_processes_make_the_gradients_of_one_from_a_fresh_and_a_warm_start(
+def test_two_processes_compute_the_gradients_of_one_with_and_without_a_warm_start(
     character_model: Path, warm_start: Path
 ) -> None:
     training, rows = Training(lora_rank=4, lora_alpha=8), some_rows(7)
@@ -98,7 +98,7 @@ def test_two_processes_make_the_gradients_of_one_from_a_fresh_and_a_warm_start(
         options = PolicyOptions(character_model, training, "cpu", "float32", 3, start)
         alone = Policy(options)
         with team(2, options) as (followers, divided):
-            # The second time the follower must have taken over what the leader's step changed.
+            # In the second round the follower must use the weights that the leader changed.
             for _ in range(2):
                 expected, counted = gradients(alone, Followers(1, "cpu", None), rows)
                 found, divided_counted = gradients(divided, followers, rows)
@@ -109,7 +109,7 @@ def test_two_processes_make_the_gradients_of_one_from_a_fresh_and_a_warm_start(
                 assert divided_counted.seen == counted.seen
                 wanted = dict(zip(range(20), counted.metrics.sums(), strict=False))
                 got = dict(zip(range(20), divided_counted.metrics.sums(), strict=False))
-                wanted.pop(7), got.pop(7)  # the last round's spare rows are computed too
+                wanted.pop(7), got.pop(7)  # the padding rows of the last round count in this sum too
                 assert got == pytest.approx(wanted, rel=1e-4, abs=1e-6)
                 with torch.no_grad():
                     for policy in (alone, divided):
@@ -117,8 +117,8 @@ def test_two_processes_make_the_gradients_of_one_from_a_fresh_and_a_warm_start(
                             parameter.add_(0.01 * (number % 3 - 1))
 
 
-def test_a_divided_deterministic_update_repeats_to_the_bit(character_model: Path) -> None:
-    """The follower has as many threads as the machine has cores: the order of their sums must not matter."""
+def test_a_distributed_deterministic_update_is_bitwise_reproducible(character_model: Path) -> None:
+    """The follower has as many threads as the machine has cores. The order of their sums must be fixed."""
     prompt, *drawn = some_rows(200)
     shared = [Row(prompt.prompt_ids, tuple(one for row in drawn for one in row.completions))] * 2
     settings = replace(SETTINGS, micro_batch_tokens=4096, longest_shared_row=4096)
@@ -131,7 +131,7 @@ def test_a_divided_deterministic_update_repeats_to_the_bit(character_model: Path
         assert all(map(torch.equal, again, found[0]))
 
 
-def test_a_divided_run_is_that_of_one_process_and_its_adapter_loads(
+def test_a_distributed_run_agrees_with_one_process_and_its_adapter_can_be_loaded(
     character_model: Path, tmp_path: Path
 ) -> None:
     def rows(name: str, processes: int) -> list[dict[str, Any]]:
@@ -147,7 +147,7 @@ def test_a_divided_run_is_that_of_one_process_and_its_adapter_loads(
     )
 
 
-def test_a_lost_process_ends_the_update_with_its_name(character_model: Path) -> None:
+def test_a_killed_follower_ends_the_update_and_is_named(character_model: Path) -> None:
     options = PolicyOptions(character_model, Training(lora_rank=4, lora_alpha=8), "cpu", "float32", 3)
     with team(2, options) as (followers, policy):
         os.kill(followers._members[0][0].pid, signal.SIGKILL)
@@ -155,7 +155,7 @@ def test_a_lost_process_ends_the_update_with_its_name(character_model: Path) -> 
             gradients(policy, followers, some_rows(7))
 
 
-def test_a_process_that_cannot_begin_says_why(tmp_path: Path) -> None:
+def test_the_error_of_a_follower_that_cannot_start_is_raised(tmp_path: Path) -> None:
     options = PolicyOptions(tmp_path / "nothing", Training(), "cpu", "float32", 3)
     with pytest.raises(ModelError, match="nothing"), team(2, options):
         pass
@@ -165,18 +165,18 @@ def test_followers_end_with_their_leader(character_model: Path) -> None:
     options = PolicyOptions(character_model, Training(lora_rank=4, lora_alpha=8), "cpu", "float32", 3)
     with team(2, options) as (followers, _policy):
         process = followers._members[0][0]
-        followers._closing = True  # this end is meant
+        followers._closing = True  # this end is expected
         followers._members[0][1].close()
         assert process.wait(30) == 0
 
 
-def test_memory_that_runs_out_elsewhere_is_memory_that_ran_out() -> None:
+def test_out_of_memory_in_a_follower_raises_memory_exhausted() -> None:
     assert isinstance(_error_of(2, 13, "CUDA out of memory"), MemoryExhausted)
     assert str(_error_of(2, 1, "")) == "process 2 of the team ended with 1"
 
 
 @given(st.integers(0, 30), st.integers(1, 9), st.integers(20, 200))
-def test_every_process_makes_as_many_passes_and_every_row_counts_once(
+def test_all_processes_make_equally_many_passes_and_every_row_counts_once(
     count: int, processes: int, tokens: int
 ) -> None:
     rows = some_rows(count)
@@ -188,7 +188,7 @@ def test_every_process_makes_as_many_passes_and_every_row_counts_once(
     assert len(made) == -(-len(list(micro_batches(rows, tokens))) // processes)
 
 
-def test_alone_nothing_is_sent() -> None:
+def test_a_team_of_one_process_changes_no_tensor() -> None:
     tensor = torch.ones(3)
     ALONE.broadcast([tensor])
     ALONE.sum_to_leader([tensor])

@@ -1,4 +1,4 @@
-"""What is sent to vLLM, how its answers are read, and how its process is owned."""
+"""Requests to the sampler, the parsing of its responses, and the lifetime of its process."""
 
 import os
 import signal
@@ -29,32 +29,32 @@ def options(tmp_path: Path, **changes: Any) -> ServerOptions:
     return ServerOptions(model=tmp_path, context_length=4096, lora_rank=4, run_dir=tmp_path, **changes)
 
 
-def test_a_rollout_is_its_own_request_with_its_own_seed() -> None:
+def test_each_rollout_is_a_request_with_its_own_seed() -> None:
     sent = body()
     assert (sent["n"], sent["seed"], sent["prompt"], sent["logprobs"]) == (1, 7, [1, 2], 0)
     assert (sent["top_k"], sent["top_p"], sent["return_token_ids"]) == (40, 1.0, True)
 
 
-def test_top_p_zero_means_only_the_most_probable_token() -> None:
+def test_top_p_zero_is_sent_as_top_k_one() -> None:
     sent = body(top_p=0.0)
     assert (sent["top_k"], sent["top_p"]) == (1, 1.0)
 
 
-def test_greedy_requests_carry_neither_top_k_nor_top_p() -> None:
+def test_greedy_requests_have_neither_top_k_nor_top_p() -> None:
     sent = request_body("base", Request((1,), 0, SamplingParameters.greedily(16)))
     assert "top_k" not in sent
     assert "top_p" not in sent
     assert sent["temperature"] == 0
 
 
-def test_seeds_differ_by_every_part_and_repeat() -> None:
+def test_seeds_depend_on_every_part_and_are_reproducible() -> None:
     seeds = {rollout_seed(0, step, row, rollout) for step in (1, 2) for row in (1, 2) for rollout in range(4)}
     assert len(seeds) == 16
     assert rollout_seed(0, 1, 11) != rollout_seed(0, 11, 1)
     assert rollout_seed(0, 1, 2, 3) == rollout_seed(0, 1, 2, 3)
 
 
-def test_a_completion_does_not_depend_on_those_beside_it(character_model: Path) -> None:
+def test_a_completion_does_not_depend_on_other_requests_of_its_batch(character_model: Path) -> None:
     engine = TransformersEngine(character_model, "cpu", "float32")
     requests = mixed_requests()
     together = engine.generate(requests)
@@ -69,7 +69,7 @@ def test_a_completion_does_not_depend_on_those_beside_it(character_model: Path) 
     assert {found.finish_reason for found in together} == {"stop", "length"}
 
 
-def test_a_prompt_is_computed_once_and_nothing_is_computed_for_who_is_done(character_model: Path) -> None:
+def test_a_prompt_is_computed_once_and_finished_completions_leave_the_batch(character_model: Path) -> None:
     engine = TransformersEngine(character_model, "cpu", "float32")
     shapes: list[tuple[int, ...]] = []
     engine._model.register_forward_pre_hook(
@@ -78,12 +78,12 @@ def test_a_prompt_is_computed_once_and_nothing_is_computed_for_who_is_done(chara
     requests = mixed_requests()
     found = engine.generate(requests)
     assert shapes[0] == (len({request.prompt_token_ids for request in requests}), 5)
-    # The last token of a completion is not looked at.
+    # The last token of a completion is never an input.
     assert sum(rows for rows, width in shapes[1:]) == sum(len(one.token_ids) - 1 for one in found)
 
 
 def mixed_requests() -> list[Request]:
-    """Three prompts of different lengths, sampled and greedy, short and long, with and without a stop."""
+    """Return requests with prompts and limits of different lengths, sampled or greedy, some with a stop."""
     ways = (
         SamplingParameters(1.0, 1.0, 0, 24),
         SamplingParameters(0.7, 0.9, 5, 12),
@@ -99,7 +99,7 @@ def mixed_requests() -> list[Request]:
     ]
 
 
-def test_an_aborted_request_is_sent_again() -> None:
+def test_an_aborted_request_raises_connection_lost() -> None:
     choice = {"token_ids": [5], "text": "x", "logprobs": {"token_logprobs": [-0.5]}, "finish_reason": "abort"}
     with pytest.raises(ConnectionLost):
         parse_answer({"choices": [choice]})
@@ -107,7 +107,7 @@ def test_an_aborted_request_is_sent_again() -> None:
     assert (read.token_ids, read.logprobs, read.truncated) == ((5,), (-0.5,), True)
 
 
-def test_the_cpu_server_never_prefills_in_chunks_and_reports_what_it_drew_from(tmp_path: Path) -> None:
+def test_the_cpu_server_has_no_chunked_prefill_and_processed_log_probs(tmp_path: Path) -> None:
     line = " ".join(command(options(tmp_path), tmp_path / "s"))
     for wanted in (
         "--no-enable-chunked-prefill",
@@ -120,7 +120,7 @@ def test_the_cpu_server_never_prefills_in_chunks_and_reports_what_it_drew_from(t
         assert wanted in line
 
 
-def test_all_allowed_cores_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sampler_uses_all_allowed_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "affine_cores", lambda: 3)
     monkeypatch.setattr(machine, "cpu_quota", lambda: None)
     assert environment(options(tmp_path))["OMP_NUM_THREADS"] == "3"
@@ -143,7 +143,7 @@ def test_the_sampler_dies_with_the_trainer_even_by_sigkill(tmp_path: Path) -> No
         assert _ends(grandchild)
 
 
-def test_what_an_earlier_sampler_of_this_run_left_is_reaped(tmp_path: Path) -> None:
+def test_processes_of_earlier_samplers_of_this_run_are_killed(tmp_path: Path) -> None:
     environ = {**os.environ, _MARKER: str(tmp_path)}
     with subprocess.Popen(["sleep", "60"], env=environ) as mine, subprocess.Popen(["sleep", "60"]) as other:
         _until(lambda: reap(tmp_path) == [mine.pid])

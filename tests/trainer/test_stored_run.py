@@ -1,7 +1,8 @@
-"""Run folders that an earlier release left are read, reported and resumed.
+"""Run folders of an earlier release can be read, reported and resumed.
 
-``tests/stored/c5ea54e`` was written by ``rft run`` of that commit on a CPU with bfloat16 instructions: a run
-that ended, and one that was stopped after two of four steps. Its own path stands there as ``@FOLDER@``.
+``tests/stored/c5ea54e`` was written by ``rft run`` of that commit, on a CPU with bfloat16 instructions. It
+has a run that ended, and one that was stopped after two of four steps. ``@FOLDER@`` stands for the folder's
+path.
 """
 
 import json
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.timeout(300)
 
 @pytest.fixture(params=STORED, ids=lambda path: path.name)
 def stored(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A copy that lies where it says it does."""
+    """A copy of the stored runs in a temporary folder, whose path replaces ``@FOLDER@``."""
     folder = tmp_path / "stored"
     shutil.copytree(request.param, folder)
     for path in folder.rglob("*"):
@@ -38,7 +39,7 @@ def stored(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def command(*words: str | Path) -> str:
-    """Run ``rft`` in this process and return what it printed."""
+    """Run ``rft`` in this process and return its output."""
     result = CliRunner().invoke(app, [str(word) for word in words])
     assert result.exit_code == 0, result.output
     return result.output
@@ -52,7 +53,7 @@ def steps(folder: Path) -> list[int]:
     return [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_every_command_reads_a_run_that_ended(stored: Path, tmp_path: Path) -> None:
+def test_every_command_can_read_a_finished_run(stored: Path, tmp_path: Path) -> None:
     folder = stored / "whole"
     assert "# stored" in command("report", folder)
     assert re.search(r"\d\+\d", command("samples", folder, "--step", "1"))
@@ -64,7 +65,7 @@ def test_every_command_reads_a_run_that_ended(stored: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("machine", ["float32", "bfloat16"])
-def test_a_run_that_was_stopped_goes_on_to_its_end(
+def test_a_stopped_run_can_be_resumed_to_its_end(
     stored: Path, machine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RFT_CPU_DTYPE", machine)
@@ -72,7 +73,7 @@ def test_a_run_that_was_stopped_goes_on_to_its_end(
     assert steps(folder) == [1, 2]
     plan = config(folder).plan
     assert plan is not None
-    assert plan.dtype is None  # that release had none
+    assert plan.dtype is None  # that release wrote no dtype into the plan
     before = (folder / "metrics.jsonl").read_text()
     path = os.pathsep.join(str(ROOT / part) for part in ("operator", "trainer-image"))
     rft = [sys.executable, "-c", "from rft_cli.main import app; app()"]

@@ -1,4 +1,4 @@
-"""The default engine with a real vLLM server and the example model."""
+"""The default engine, with a real vLLM server and the example model."""
 
 import os
 import signal
@@ -60,7 +60,7 @@ def _engine(folder: Path, run_dir: Path, dtype: Dtype) -> Iterator[VllmEngine]:
 
 
 def sampler_processes(run_dir: Path) -> list[int]:
-    """Processes of this run's sampler that are still there, zombies aside."""
+    """Return the processes of this run's sampler that still exist, without zombies."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
@@ -84,7 +84,7 @@ def requests(folder: Path) -> list[Request]:
 
 
 @pytest.mark.parametrize("engine", ["float32"], indirect=True)
-def test_deterministic_rollouts_repeat_in_any_company_also_after_the_server_was_killed(
+def test_deterministic_rollouts_do_not_depend_on_batches_or_restarts(
     engine: VllmEngine, requests: list[Request]
 ) -> None:
     first = engine.generate(requests)
@@ -103,10 +103,10 @@ def test_deterministic_rollouts_repeat_in_any_company_also_after_the_server_was_
 
 
 LOGPROB_TOLERANCE: dict[str, float] = {"float32": 1e-3, "bfloat16": 0.1}
-"""Mean distance in nats between the log-probs of sampler and trainer, both in that dtype."""
+"""Largest allowed mean difference in nats between log-probs of sampler and trainer, by their dtype."""
 
 
-def test_the_trainer_computes_the_log_probs_that_the_sampler_drew_with(
+def test_sampler_and_trainer_compute_the_same_log_probs(
     engine: VllmEngine, folder: Path, requests: list[Request]
 ) -> None:
     dtype = engine.server._options.dtype
@@ -121,7 +121,7 @@ def test_the_trainer_computes_the_log_probs_that_the_sampler_drew_with(
 def trainer_logprobs(
     folder: Path, dtype: str, requests: list[Request], completions: list[Generated]
 ) -> list[float]:
-    """Return what the trainer computes for each sampled token, in order; its adapter is still zero."""
+    """Return the trainer's log-prob of each sampled token, in order. The adapter's weights are still zero."""
     policy = Policy(PolicyOptions(folder, Training(), "cpu", dtype, 0))
     found: list[float] = []
     for request, completion in zip(requests, completions, strict=True):
@@ -134,7 +134,7 @@ def trainer_logprobs(
     return found
 
 
-def test_vllm_serves_a_merged_model_that_answers_as_base_plus_adapter(folder: Path, tmp_path: Path) -> None:
+def test_vllm_gives_the_same_completions_for_a_merged_model(folder: Path, tmp_path: Path) -> None:
     base: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     prompts = [list(request.prompt_token_ids) for request in greedy(folder)]
     unmoved = answers(base, prompts)
@@ -168,7 +168,7 @@ def greedy(folder: Path) -> list[Request]:
 
 
 def answers(model: Any, prompts: list[list[int]]) -> list[list[int]]:
-    """Return the most probable completion of each prompt, its end token included as vLLM has it."""
+    """Return the greedy completion of each prompt, with its end token like vLLM's."""
     made = []
     for prompt in prompts:
         written = model.generate(torch.tensor([prompt]), max_new_tokens=16, do_sample=False)
@@ -176,7 +176,9 @@ def answers(model: Any, prompts: list[list[int]]) -> list[list[int]]:
     return made
 
 
-def test_a_server_without_room_for_its_cache_says_so_first(folder: Path, tmp_path: Path) -> None:
+def test_a_server_without_memory_for_its_cache_raises_with_the_reason_first(
+    folder: Path, tmp_path: Path
+) -> None:
     options = ServerOptions(
         model=folder, context_length=128, lora_rank=8, run_dir=tmp_path, kv_cache_bytes=2**50
     )

@@ -1,4 +1,4 @@
-"""What differs between two specs, over the values that a run uses."""
+"""The differences between two specs, compared by the values that a run really uses."""
 
 from typing import Any
 
@@ -17,11 +17,11 @@ def found(before: dict[str, Any], after: dict[str, Any]) -> list[dict[str, Any]]
     return [change.dump() for change in changes(spec(**before), spec(**after))]
 
 
-def test_equal_specs_differ_in_nothing() -> None:
+def test_equal_specs_have_no_differences() -> None:
     assert found({}, {}) == []
 
 
-def test_a_default_that_is_written_out_is_no_change() -> None:
+def test_writing_out_a_default_is_not_a_change() -> None:
     assert found({}, {"training": {"learningRate": 1e-4, "clipLow": 0.2}, "sampling": {"topK": 40}}) == []
 
 
@@ -30,14 +30,14 @@ def test_a_change_has_its_path_and_both_values() -> None:
     assert found({}, {"training": {"learningRate": 2e-4}}) == wanted
 
 
-def test_what_follows_from_a_parameter_is_listed_and_not_counted() -> None:
+def test_a_derived_value_is_listed_but_does_not_count_as_a_change() -> None:
     after = spec(sampling={"maxTokens": 4096})
     paths = [change.path for change in changes(spec(), after)]
     assert paths == ["spec.training.maxContextLength", "spec.sampling.maxTokens"]
     assert compare("base", after, manifest()).message is None
 
 
-def test_an_objective_without_a_lower_clip_has_no_value_there() -> None:
+def test_a_parameter_that_an_objective_does_not_have_has_no_value() -> None:
     by_path = {change["path"]: change for change in found({}, {"training": {"objective": "cispo"}})}
     assert by_path["spec.training.clipLow"] == {"path": "spec.training.clipLow", "from": "0.2"}
 
@@ -50,7 +50,7 @@ def test_graders_and_their_kinds_are_compared() -> None:
     assert "to" not in by_path["spec.graders[0].numeric.extract"]
 
 
-def test_where_it_runs_is_no_parameter() -> None:
+def test_resources_retries_and_checkpoints_are_not_compared() -> None:
     assert found({}, {"resources": {"cpu": "4"}, "retry": {"limit": 0}, "checkpoint": {"keep": 1}}) == []
 
 
@@ -62,7 +62,7 @@ def test_more_than_one_of_the_nine_parameters_is_warned_about() -> None:
     assert compare("base", spec(training={"epochs": 2, "seed": 7}), manifest()).message is None
 
 
-def test_a_baseline_that_is_missing_or_not_valid_is_said() -> None:
+def test_a_missing_or_invalid_baseline_is_reported() -> None:
     assert compare("base", spec(), None).dump() == {
         "job": "base",
         "message": "There is no RFTJob base in this namespace.",
@@ -78,7 +78,7 @@ def test_the_annotation_names_the_baseline() -> None:
     assert named_in({"metadata": {}}) is None
 
 
-def test_the_documented_parameters_are_fields_that_every_spec_has() -> None:
+def test_every_spec_has_the_nine_documented_parameters() -> None:
     body: Any = {"spec": spec().dump()}
     for path in (guide.path for guide in NINE):
         value = body

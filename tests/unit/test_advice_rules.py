@@ -1,4 +1,4 @@
-"""Each rule of advice speaks about what it should, at the edge of its band, and not before."""
+"""Each rule of advice applies just beyond its limit, and not at the limit."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 ALL: tuple[AdviceRule | RunRule, ...] = (*RULES, *RUN_RULES)
 CLAIM = {"storage": {"claimTemplate": {"size": "5Gi"}}}
 
-# What triggers a rule, and next to it a spec just inside the band, which must not.
+# For each rule: a spec to which it applies, and a spec at its limit, to which it does not.
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "learning-rate-high": (
         {"training": {"learningRate": 2.01e-4}},
@@ -107,7 +107,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
 }
 
-# Every heading of the guide that gives advice, its common patterns one by one.
+# All headings of the guide that give advice. Its common patterns are listed one by one.
 GUIDE = (
     "Overview",
     "Learning Rate",
@@ -140,13 +140,13 @@ def ids(spec: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
-def test_each_rule_speaks_alone_beyond_its_band_and_not_at_its_edge(rule: AdviceRule) -> None:
+def test_each_rule_applies_just_beyond_its_limit_and_not_at_it(rule: AdviceRule) -> None:
     beyond, edge = CASES[rule.id]
     assert ids(beyond) == [rule.id]
     assert rule.id not in ids(edge)
 
 
-def test_pure_defaults_trigger_nothing_whatever_the_models_size() -> None:
+def test_default_values_trigger_no_rule_for_any_model_size() -> None:
     for name in ("org/model", "org/model-135M", "org/model-7B", "org/model-70B", "org/model-405B"):
         assert ids({"model": {"name": name}}) == []
 
@@ -158,18 +158,18 @@ def test_advice_names_field_value_and_rule() -> None:
     assert "50" in advice.message
 
 
-def test_a_negated_pair_of_gpus_and_accelerator_is_seen_as_well() -> None:
+def test_zero_gpus_contradict_an_accelerator_too() -> None:
     assert "gpus-against-accelerator" in ids(
         {"resources": {"gpus": 0, "accelerator": {"name": "nvidia-h100-80gb"}}}
     )
 
 
-def test_the_models_size_in_the_spec_wins_over_the_one_in_its_name() -> None:
+def test_the_models_size_in_the_spec_takes_precedence_over_its_name() -> None:
     model = {"name": "org/misnamed-70B", "parameters": "7B"}
     assert ids({"model": model, "training": {"loraRank": 32}}) == ["lora-rank-high-for-small-model"]
 
 
-def test_the_guides_example_and_its_patterns_do_not_contradict_its_advice() -> None:
+def test_the_guides_own_examples_trigger_no_rule() -> None:
     assert ids({"sampling": {"temperature": 0.8, "topP": 0.9, "topK": 40}}) == []
     assert ids({"sampling": {"temperature": 0.4, "topP": 0.5, "topK": 20}}) == []
     assert ids({"sampling": {"temperature": 1.2, "topP": 0.9}}) == []
@@ -182,7 +182,7 @@ def test_rule_ids_are_unique_and_their_fields_exist() -> None:
 
 
 @pytest.mark.parametrize("heading", GUIDE)
-def test_every_heading_of_the_guide_became_rules_that_exist(heading: str) -> None:
+def test_every_heading_of_the_guide_has_existing_rules(heading: str) -> None:
     known = {rule.id for rule in ALL}
     found = {str(name): rules for name, rules in rules_by_heading().items()}
     assert tuple(found) == GUIDE
@@ -190,7 +190,7 @@ def test_every_heading_of_the_guide_became_rules_that_exist(heading: str) -> Non
     assert set(found[heading]) <= known
 
 
-def test_the_page_of_advice_lists_every_rule_once_with_when_it_speaks() -> None:
+def test_the_page_of_advice_lists_every_rule_once_with_its_condition() -> None:
     lines = advice_markdown().splitlines()
     for rule in ALL:
         (line,) = [line for line in lines if line.startswith(f"| `{rule.id}` |")]
@@ -204,7 +204,7 @@ FOLDER = ROOT / "examples" / "advice"
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
-def test_an_example_triggers_exactly_the_rule_it_is_named_after(path: Path) -> None:
+def test_each_example_triggers_only_the_rule_in_its_name(path: Path) -> None:
     (document,) = load_file(path)
     job, problems = check(document.body)
     assert job is not None, problems
@@ -214,11 +214,11 @@ def test_an_example_triggers_exactly_the_rule_it_is_named_after(path: Path) -> N
     assert path.read_text().startswith("# ")
 
 
-def test_there_are_twelve_examples_and_the_defaults() -> None:
+def test_there_are_twelve_examples_and_one_with_the_defaults() -> None:
     assert len(list(FOLDER.glob("*.yaml"))) == 13
 
 
-def test_the_main_example_says_why_it_does_what_is_warned_about() -> None:
+def test_the_main_example_explains_each_value_that_is_advised_against() -> None:
     text = (ROOT / "examples" / "arithmetic.yaml").read_text()
     (job,) = [d.body for d in load_file(ROOT / "examples" / "arithmetic.yaml") if d.body["kind"] == "RFTJob"]
     head = text.partition("apiVersion")[0]

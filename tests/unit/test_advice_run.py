@@ -1,4 +1,4 @@
-"""Advice from a run's numbers: which curve or metric makes which rule speak, with what evidence."""
+"""Advice from a run's numbers: which curve or metric triggers which rule, and the numbers in its message."""
 
 import random
 from typing import Any
@@ -132,7 +132,7 @@ CASES: dict[str, tuple[RFTJobSpec, RunStatus, str, list[str]]] = {
 
 
 @pytest.mark.parametrize("rule", RUN_RULES, ids=lambda rule: rule.id)
-def test_each_rule_speaks_with_its_evidence_and_the_field_to_change(rule: RunRule) -> None:
+def test_each_rules_message_has_its_numbers_and_the_field_to_change(rule: RunRule) -> None:
     found_spec, found_run, parameter, words = CASES[rule.id]
     found = said(found_spec, found_run)
     assert set(found) == {rule.id}
@@ -140,18 +140,18 @@ def test_each_rule_speaks_with_its_evidence_and_the_field_to_change(rule: RunRul
     assert all(word in found[rule.id][1] for word in words), found[rule.id][1]
 
 
-def test_a_run_that_has_only_begun_gets_no_advice() -> None:
+def test_a_run_with_few_steps_gets_no_advice() -> None:
     assert recommend(spec(), RunStatus()) == []
     assert recommend(spec(), RFTJobStatus()) == []
     assert recommend(spec(), run(COLLAPSE[: MIN_POINTS - 1])) == []
 
 
-def test_the_operators_status_is_read_like_the_trainers() -> None:
+def test_the_operators_status_gives_the_same_advice_as_the_trainers() -> None:
     status = RFTJobStatus(reward=reward(COLLAPSE))
     assert [r.rule for r in recommend(spec(), status)] == ["reward-collapsed"]
 
 
-def test_a_run_that_rose_and_levelled_off_near_its_end_is_just_right() -> None:
+def test_a_reward_that_levels_off_near_the_end_triggers_no_rule() -> None:
     curve = [0.05 * i for i in range(14)] + [0.67, 0.68, 0.69, 0.7, 0.7, 0.7]
     found = said(spec(), run(curve, evaluation=held_out(0.4)))
     assert "reward-levelled-off" not in found
@@ -159,7 +159,7 @@ def test_a_run_that_rose_and_levelled_off_near_its_end_is_just_right() -> None:
     assert "still-climbing" not in found
 
 
-def test_noise_alone_is_no_trend() -> None:
+def test_noise_is_not_taken_for_a_trend() -> None:
     noise = random.Random(3)
     flat = run([0.5 + noise.uniform(-0.05, 0.05) for _ in range(50)])
     steady = run([0.2 + 0.4 * (i / 50) ** 0.5 + noise.uniform(-0.05, 0.05) for i in range(50)])
@@ -167,11 +167,11 @@ def test_noise_alone_is_no_trend() -> None:
     assert "reward-collapsed" not in said(spec(), steady)
 
 
-def test_a_run_that_still_goes_on_is_not_told_to_train_longer() -> None:
+def test_a_running_job_is_not_advised_to_train_longer() -> None:
     assert said(spec(), run(CLIMB, stage="training")) == {}
 
 
-def test_a_solved_task_needs_nothing() -> None:
+def test_a_solved_task_gets_no_advice() -> None:
     metrics = Metrics(entropy=0.01, zero_variance_fraction=0.98, truncated_fraction=0.0)
     assert said(spec(), run([0.96] * 16, metrics=metrics)) == {}
 
@@ -191,24 +191,24 @@ def test_a_solved_task_needs_nothing() -> None:
     ],
     ids=["rank", "epochs", "rate", "rollouts", "temperature", "tokens"],
 )
-def test_nothing_beyond_the_range_or_the_advised_band_is_recommended(
+def test_no_value_beyond_the_range_or_the_advised_limits_is_recommended(
     sections: dict[str, Any], found_run: RunStatus
 ) -> None:
     assert said(spec(**sections), found_run) == {}
 
 
-def test_at_the_lowest_rate_a_collapse_is_answered_with_the_best_checkpoint() -> None:
+def test_after_a_collapse_at_the_lowest_rate_the_best_checkpoint_is_recommended() -> None:
     (message,) = [m for _, m in said(spec(training={"learningRate": 1e-5}), run(COLLAPSE)).values()]
     assert message.endswith("use the best checkpoint")
 
 
-def test_more_tokens_than_the_context_holds_ask_for_more_context_too() -> None:
+def test_advice_for_more_tokens_includes_the_context_if_they_do_not_fit() -> None:
     tight = spec(training={"maxContextLength": 3000})
     (message,) = [m for _, m in said(tight, run(metrics=Metrics(truncated_fraction=0.2))).values()]
     assert "maxContextLength" in message
 
 
-def test_a_curve_is_read_by_its_quarters() -> None:
+def test_a_curve_is_summarized_by_the_means_of_its_quarters() -> None:
     curve = curve_of(reward([0.0, 0.0, 0.2, 0.2, 0.4, 0.4, 0.6, 0.6]))
     assert curve is not None
     assert curve.quarters == pytest.approx((0.0, 0.2, 0.4, 0.6))

@@ -1,4 +1,4 @@
-"""Suggestions: one parameter each, within range, ready to apply."""
+"""Suggested experiments: each changes one parameter, is within the range, and can be applied directly."""
 
 import copy
 from typing import Any
@@ -71,7 +71,7 @@ def test_every_suggestion_is_valid_and_differs_from_its_baseline_in_one_paramete
         assert find(experiment.path).allows(experiment.new)
         assert experiment.new == value_of(job.spec, experiment.path)
         assert experiment.old == value_of(baseline.spec, experiment.path)
-        # And nothing else of the spec has changed either.
+        # Nothing else in the spec has changed.
         _, section, field = experiment.path.split(".")
         put_back = copy.deepcopy(experiment.manifest["spec"])
         assert put_back[section].pop(field) == experiment.new
@@ -84,7 +84,7 @@ def test_every_suggestion_is_valid_and_differs_from_its_baseline_in_one_paramete
 
 @settings(max_examples=10, deadline=None)
 @given(document=jobs, goal=st.sampled_from(Goal))
-def test_following_a_goal_comes_to_an_end(document: dict[str, Any], goal: Goal) -> None:
+def test_repeated_suggestions_for_a_goal_come_to_an_end(document: dict[str, Any], goal: Goal) -> None:
     for _ in range(60):
         found = suggest(document, goal)
         if not found.experiments:
@@ -110,7 +110,7 @@ def test_from_the_defaults_each_goal_follows_the_guides_pattern(goal: Goal) -> N
     assert {e.path.rpartition(".")[2]: e.new for e in found} == FROM_DEFAULTS[goal]
 
 
-def test_a_rate_below_the_default_goes_to_the_default_first_and_never_reaches_twice_of_it() -> None:
+def test_a_low_learning_rate_goes_to_the_default_first_and_stays_below_twice_of_it() -> None:
     def next_rate(rate: float) -> Any:
         found = suggest(manifest(training={"learningRate": rate}), Goal.FASTER_CONVERGENCE).experiments
         return next((e.new for e in found if e.path.endswith("learningRate")), None)
@@ -121,14 +121,14 @@ def test_a_rate_below_the_default_goes_to_the_default_first_and_never_reaches_tw
     assert next_rate(5e-4) is None
 
 
-def test_what_would_break_a_rule_across_fields_is_not_suggested() -> None:
+def test_a_value_that_breaks_a_rule_across_fields_is_not_suggested() -> None:
     document = manifest(training={"maxContextLength": 3000})
     found = suggest(document, Goal.BETTER_QUALITY)
     assert "spec.sampling.maxTokens" not in {e.path for e in found.experiments}
     assert "spec.sampling.maxTokens 2048" in found.exhausted
 
 
-def test_a_goal_at_its_limit_names_what_is_there_and_other_goals_are_left() -> None:
+def test_a_goal_at_its_limit_names_the_current_value_and_other_goals_remain() -> None:
     document = manifest(training={"loraRank": 32})
     found = suggest(document, Goal.HIGHER_CAPACITY)
     assert found.experiments == ()
@@ -138,14 +138,14 @@ def test_a_goal_at_its_limit_names_what_is_there_and_other_goals_are_left() -> N
     assert Goal.HIGHER_CAPACITY not in left
 
 
-def test_advice_that_an_experiment_brings_is_told_and_what_was_there_is_not_repeated() -> None:
-    document = manifest(training={"loraRank": 16})  # storage is ephemeral, which is advised against already
+def test_an_experiment_has_only_the_advice_that_its_baseline_does_not_have() -> None:
+    document = manifest(training={"loraRank": 16})  # storage is ephemeral, which already gives advice
     (experiment,) = suggest(document, Goal.HIGHER_CAPACITY).experiments
     assert [advice.rule for advice in experiment.advice] == ["lora-rank-high"]
     assert "storage-ephemeral" in {advice.rule for advice in advise(parse(experiment.manifest).spec)}
 
 
-def test_switches_and_what_the_server_wrote_stay_with_the_baseline() -> None:
+def test_an_experiment_has_no_status_server_fields_suspend_or_cancel() -> None:
     document = manifest(storage={"claimTemplate": {"size": "5Gi"}}, suspend=True, cancel=True, sampling=None)
     document["status"] = {"phase": "Cancelled"}
     document["metadata"] = {
@@ -164,7 +164,7 @@ def test_switches_and_what_the_server_wrote_stay_with_the_baseline() -> None:
         }
 
 
-def test_names_say_what_changed_and_two_long_names_stay_two() -> None:
+def test_names_contain_the_change_and_two_cut_names_stay_different() -> None:
     assert experiment_name("job", "learningRate", 1.5e-4) == "job-learningrate-0-00015"
     assert experiment_name("job", "learningRate", 5e-5) == "job-learningrate-5e-05"
     one = experiment_name("x" * 51 + "1", "topK", 20)
@@ -173,6 +173,6 @@ def test_names_say_what_changed_and_two_long_names_stay_two() -> None:
     assert len(one) == len(two) == MAX_NAME_LENGTH
 
 
-def test_an_invalid_manifest_has_no_next_experiment() -> None:
+def test_an_invalid_manifest_raises() -> None:
     with pytest.raises(InvalidManifest):
         suggest(manifest(training={"epochs": 0}), Goal.SAFER)

@@ -1,4 +1,4 @@
-"""Fields are found by their path and described as the models describe them."""
+"""Fields are found by their path, with the descriptions of the models."""
 
 import pytest
 
@@ -15,7 +15,7 @@ def test_a_field_is_found_with_and_without_spec_in_front() -> None:
 
 
 @pytest.mark.parametrize("path", ["graders.numeric", "graders[].numeric", "spec.graders[0].numeric"])
-def test_items_of_a_list_need_no_number(path: str) -> None:
+def test_the_index_of_a_list_item_may_be_left_out(path: str) -> None:
     assert "tolerance" in find(path).children
 
 
@@ -39,13 +39,13 @@ def test_ranges_and_choices_come_from_the_models() -> None:
         ("zzz", None),
     ],
 )
-def test_an_unknown_field_is_answered_with_the_one_that_was_meant(wrong: str, meant: str | None) -> None:
+def test_the_error_for_an_unknown_field_names_the_most_similar_one(wrong: str, meant: str | None) -> None:
     with pytest.raises(UnknownField) as caught:
         find(wrong)
     assert caught.value.meant == meant
 
 
-def test_the_guide_has_the_nine_parameters_and_something_to_say_on_each() -> None:
+def test_the_guide_has_a_text_for_each_of_the_nine_parameters() -> None:
     paths = {path for path in all_fields() if path.count(".") == 2}
     assert len(NINE) == 9
     assert {guide.path for guide in NINE} <= paths
@@ -53,7 +53,7 @@ def test_the_guide_has_the_nine_parameters_and_something_to_say_on_each() -> Non
         assert all((guide.does, guide.too_low, guide.too_high, guide.change))
 
 
-def test_the_value_of_a_path_is_what_the_spec_says() -> None:
+def test_the_value_at_a_path_is_that_of_the_spec() -> None:
     spec = parse(manifest(sampling={"topK": 7})).spec
     assert value_of(spec, "spec.sampling.topK") == 7
     assert value_of(spec, "spec.training.learningRate") == 1e-4

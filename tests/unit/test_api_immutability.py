@@ -1,4 +1,4 @@
-"""What may change after the start, by the one function that all gates share."""
+"""Which fields may change after the start, by the function that all gates use."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ def test_before_the_start_everything_may_change() -> None:
     assert problems(spec(), new, {"phase": "Failed"}) == []
 
 
-def test_after_the_start_each_change_is_named_by_its_field() -> None:
+def test_after_the_start_each_change_is_reported_with_its_field() -> None:
     new = spec(
         training={"learningRate": 2e-4, "maxContextLength": 4096},
         graders=[{"name": "right", "numeric": {"tolerance": 0.1}}, {"name": "more", "math": {}}],
@@ -42,11 +42,11 @@ def test_after_the_start_each_change_is_named_by_its_field() -> None:
     assert {problem.message for problem in problems(spec(), new, RUNNING)} == {NEVER}
 
 
-def test_a_field_that_goes_is_a_change() -> None:
+def test_a_removed_field_is_a_change() -> None:
     assert paths(spec(tracking={"tensorboard": {}}), spec(), RUNNING) == ["spec.tracking"]
 
 
-def test_the_order_of_a_list_that_is_merged_by_name_says_nothing() -> None:
+def test_the_order_of_a_list_of_named_items_does_not_matter() -> None:
     one, two = {"name": "a", "math": {}}, {"name": "b", "math": {}}
     assert problems(spec(graders=[one, two]), spec(graders=[two, one]), RUNNING) == []
 
@@ -54,14 +54,14 @@ def test_the_order_of_a_list_that_is_merged_by_name_says_nothing() -> None:
 @pytest.mark.parametrize(
     "change", [{"stop": {"maxSteps": 3}}, {"suspend": True}, {"cancel": True}, {"ttlSecondsAfterFinished": 9}]
 )
-def test_what_steers_a_run_may_change_at_any_time(change: dict[str, Any]) -> None:
+def test_fields_that_control_a_run_may_change_at_any_time(change: dict[str, Any]) -> None:
     assert problems(spec(), spec(**change), RUNNING) == []
 
 
 PLACEMENT = {"resources": {"gpus": 2}, "template": {"labels": {"team": "a"}}}
 
 
-def test_placement_may_change_only_while_nothing_runs() -> None:
+def test_resources_and_template_may_change_only_while_no_pod_runs() -> None:
     new, asleep = spec(**PLACEMENT), spec(**PLACEMENT, suspend=True)
     assert paths(spec(), new, RUNNING) == ["spec.resources", "spec.template"]
     assert {problem.message for problem in problems(spec(), new, RUNNING)} == {ONLY_SUSPENDED}
@@ -71,7 +71,7 @@ def test_placement_may_change_only_while_nothing_runs() -> None:
     assert paths(spec(), new, SUSPENDED), "resumed, and the operator has not looked yet"
 
 
-def test_every_field_that_may_not_change_has_its_text_in_cel() -> None:
+def test_every_immutable_field_has_a_rule_in_cel() -> None:
     steering = {RFTJobSpec.model_fields[name].alias for name in MUTABLE_AFTER_START}
     fields = {info.alias or name for name, info in RFTJobSpec.model_fields.items()} - steering
     assert {text.message.split()[0].removeprefix("spec.") for text in CEL} == fields

@@ -1,4 +1,4 @@
-"""YAML is read as kubectl reads it."""
+"""The loader reads YAML like kubectl."""
 
 from pathlib import Path
 
@@ -38,7 +38,7 @@ from rft_api.loader import UnreadableManifest, load_documents, load_file
         ("7B", "7B"),
     ],
 )
-def test_plain_scalars_are_what_kubectl_makes_of_them(text: str, value: object) -> None:
+def test_plain_scalars_have_the_types_that_kubectl_gives_them(text: str, value: object) -> None:
     (document,) = load_documents(f"key: {text}")
     assert document.body["key"] == value
     assert type(document.body["key"]) is type(value)
@@ -53,13 +53,13 @@ def test_duplicate_keys_are_an_error_that_names_the_line() -> None:
         load_documents("a: 1\na: 2\n")
 
 
-def test_several_documents_and_lists_are_taken_apart() -> None:
+def test_each_document_and_each_list_item_becomes_an_object() -> None:
     text = "kind: A\n---\n---\nkind: List\nitems: [{kind: B}, {kind: C}]\n"
     assert [d.body["kind"] for d in load_documents(text)] == ["A", "B", "C"]
 
 
 @pytest.mark.parametrize("text", [".inf", "-.inf", ".nan", "!!int 8.5", "!!float x"])
-def test_numbers_that_json_does_not_have_are_refused_with_the_line(text: str) -> None:
+def test_nan_and_infinity_are_refused_with_the_line(text: str) -> None:
     with pytest.raises(UnreadableManifest, match="line 2"):
         load_documents(f"a: 1\nb: {text}")
 
@@ -72,16 +72,16 @@ def test_a_byte_order_mark_and_utf_16_are_read(tmp_path: Path) -> None:
     assert [d.body for d in load_documents("kind: A\n---\n\ufeffkind: B\n")] == [{"kind": "A"}, {"kind": "B"}]
 
 
-def test_a_list_without_items_holds_nothing() -> None:
+def test_a_list_without_items_gives_no_objects() -> None:
     assert load_documents("kind: List\nitems:\n") == []
 
 
-def test_a_document_beside_its_separator_is_refused() -> None:
+def test_a_document_on_the_line_of_its_separator_is_refused() -> None:
     with pytest.raises(UnreadableManifest, match="line 2"):
         load_documents("kind: A\n--- {kind: B}\n")
 
 
-def test_a_later_anchor_replaces_an_earlier_one_and_a_merge_what_stands_before_it() -> None:
+def test_a_later_anchor_replaces_an_earlier_one_and_a_merge_replaces_earlier_keys() -> None:
     assert load_documents("{a: &x 1, b: &x 2, c: *x}")[0].body == {"a": 1, "b": 2, "c": 2}
     assert load_documents("{a: &x {k: 1}, b: {k: 2, <<: *x}}")[0].body["b"] == {"k": 1}
 
@@ -91,6 +91,6 @@ def test_anchors_and_merges_work() -> None:
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "just text", "a: [", "kind: List\nitems: [3]"])
-def test_what_is_not_an_object_is_refused(text: str) -> None:
+def test_a_document_that_is_not_an_object_is_refused(text: str) -> None:
     with pytest.raises(UnreadableManifest):
         load_documents(text)

@@ -1,4 +1,4 @@
-"""The documented ranges and defaults of the nine parameters, as the reference page gives them."""
+"""The documented ranges and defaults of the nine parameters, as on the reference page."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from rft_api.schema import structural
 from rft_api.validation import check
 from tests.manifests import manifest
 
-# name, section, default, accepted edges, refused neighbours: from the tuning guide.
+# From the tuning guide: name, section, default, accepted limits, refused values next to them.
 NINE: list[tuple[str, str, Any, list[Any], list[Any]]] = [
     ("learningRate", "training", 1e-4, [1e-5, 5e-4], [9.9e-6, 5.1e-4]),
     ("epochs", "training", 1, [1, 10], [0, 11, 1.5]),
@@ -32,7 +32,7 @@ def test_the_nine_parameters_have_the_documented_default_and_range(
     assert job is not None, problems
     assert job.spec.dump()[section][field] == default
     for value in accepted:
-        # A batch that holds the longest completion, so that only the field's own range is tested.
+        # The batch is large enough for the longest completion, so that only the field's own range is tested.
         section_values = (
             {"batchSizeTokens": 10**6} if section == "training" and field != "batchSizeTokens" else {}
         )
@@ -79,7 +79,7 @@ def test_a_quoted_number_is_refused_with_the_fix() -> None:
         ({"training": {"loraRank": 7}}, "7 is not one of 4, 8, 16, 32"),
     ],
 )
-def test_a_wrong_value_is_answered_with_the_fix(spec: dict[str, Any], message: str) -> None:
+def test_the_error_for_a_wrong_value_contains_the_fix(spec: dict[str, Any], message: str) -> None:
     (problem,) = check(manifest(**spec)).problems
     assert problem.message == message
 
@@ -93,7 +93,7 @@ def test_a_wrong_value_is_answered_with_the_fix(spec: dict[str, Any], message: s
         ({"training": {"learning_rate": 1e-4}}, "spec.training.learning_rate", "spec.training.learningRate?"),
     ],
 )
-def test_an_unknown_field_is_refused_with_the_field_that_was_meant(
+def test_the_error_for_an_unknown_field_names_the_most_similar_one(
     spec: dict[str, Any], path: str, hint: str
 ) -> None:
     (problem,) = check(manifest(**spec)).problems
@@ -122,7 +122,7 @@ def test_a_whole_number_has_64_bits_as_on_the_api_server(value: float) -> None:
     assert "whole number" in problem.message
 
 
-def test_null_under_a_name_nobody_knows_is_refused_with_the_field_that_was_meant() -> None:
+def test_null_in_an_unknown_field_is_refused_with_the_most_similar_field() -> None:
     (problem,) = check(manifest(sampling={"top_k": None})).problems
     assert str(problem) == "spec.sampling.top_k: no such field; did you mean spec.sampling.topK?"
 
@@ -135,9 +135,7 @@ def test_null_under_a_name_nobody_knows_is_refused_with_the_field_that_was_meant
         ("volumes", {"name": "a", "mountPath": "/a", "configMap": "c"}),
     ],
 )
-def test_two_items_of_one_name_are_refused_as_in_every_list_that_is_a_map(
-    field: str, item: dict[str, Any]
-) -> None:
+def test_two_list_items_of_the_same_name_are_refused(field: str, item: dict[str, Any]) -> None:
     (problem,) = check(manifest(template={field: [item, item]})).problems
     assert str(problem) == (
         f"spec.template.{field}[1]: {item['name']!r} is also the name of spec.template.{field}[0];"
@@ -145,7 +143,7 @@ def test_two_items_of_one_name_are_refused_as_in_every_list_that_is_a_map(
     )
 
 
-def test_what_is_no_scalar_is_refused_once() -> None:
+def test_a_value_that_is_not_a_scalar_gives_a_single_error() -> None:
     (problem,) = check(manifest(model={"name": "m", "chatTemplateArgs": {"a": [1]}})).problems
     assert str(problem) == "spec.model.chatTemplateArgs.a: [1] is not a text, a number, true or false"
 
@@ -161,7 +159,7 @@ def test_booleans_are_not_numbers() -> None:
     assert check(manifest(training={"epochs": True})).problems
 
 
-def test_every_field_of_the_spec_says_what_it_is() -> None:
+def test_every_field_of_the_spec_has_a_description() -> None:
     def undocumented(schema: dict[str, Any], path: str) -> list[str]:
         missing = [] if schema.get("description") else [path]
         for name, child in schema.get("properties", {}).items():

@@ -1,4 +1,4 @@
-"""Each rule across fields speaks when it should, with the field, and is silent otherwise."""
+"""Each rule across fields refuses specs that break it, names the field, and accepts others."""
 
 import pytest
 
@@ -15,7 +15,7 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("rule", "broken"), BROKEN)
-def test_each_rule_names_the_field_it_refuses(rule: rules.Rule, broken: Violation) -> None:
+def test_each_rule_names_the_refused_field(rule: rules.Rule, broken: Violation) -> None:
     assert [p.path for p in check(manifest(**broken.spec)).problems] == [broken.path]
     assert list(rule(parse(manifest()).spec)) == []
 
@@ -26,5 +26,5 @@ def test_all_violations_are_reported_at_once() -> None:
 
 
 @pytest.mark.parametrize("rule", rules.RULES, ids=lambda rule: rule.name)
-def test_each_rule_has_its_texts_in_cel_or_says_why_not(rule: rules.Rule) -> None:
+def test_each_rule_has_cel_or_a_reason_why_it_has_none(rule: rules.Rule) -> None:
     assert bool(rule.cel) != bool(rule.no_cel)

@@ -1,4 +1,4 @@
-"""Which test cluster is taken: the first that works, the one that is asked for, or the one that runs."""
+"""Which test cluster is used: the running one, the selected one, or the first that works here."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ from tests.cluster.shell import ClusterError
 
 @pytest.fixture
 def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
-    """A machine that has nothing: every test adds what it has."""
+    """A machine without any provider. Every test adds what its provider needs."""
     for name in ("RFT_TEST_KUBECONFIG", "KUBEBUILDER_ASSETS", WANTED, NODE_IMAGE):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "bin").mkdir()
@@ -37,14 +37,14 @@ def assets(layout: Layout, monkeypatch: pytest.MonkeyPatch, *names: str) -> Path
     return layout.repository / "bin"
 
 
-def test_a_kubeconfig_that_is_given_comes_first(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_given_kubeconfig_takes_precedence(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     program(layout, "kind")
     program(layout, "docker")
     monkeypatch.setenv("RFT_TEST_KUBECONFIG", "/there")
     assert isinstance(choose_provider(layout), ExistingCluster)
 
 
-def test_kind_is_taken_where_an_engine_answers(
+def test_kind_is_used_if_a_docker_engine_answers(
     layout: Layout, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     program(layout, "kind")
@@ -58,7 +58,7 @@ def test_kind_is_taken_where_an_engine_answers(
     assert found.image == "kindest/node:here"
 
 
-def test_ready_binaries_are_taken_where_there_is_no_engine(
+def test_ready_binaries_are_used_if_there_is_no_docker_engine(
     layout: Layout, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     folder = assets(layout, monkeypatch, *BINARIES[:-1])
@@ -76,7 +76,7 @@ def _err(layout: Layout, capfd: pytest.CaptureFixture[str]) -> str:
     return capfd.readouterr().err
 
 
-def test_what_is_asked_for_is_taken_or_refused_with_the_reason(
+def test_a_selected_provider_is_used_or_refused_with_the_reason(
     layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assets(layout, monkeypatch, *BINARIES, "kind", "docker")
@@ -106,7 +106,7 @@ def test_what_is_asked_for_is_taken_or_refused_with_the_reason(
         ({"provider": "node"}, NodeCluster),
     ],
 )
-def test_the_cluster_that_was_started_is_found_in_another_environment(
+def test_a_started_cluster_is_found_with_other_environment_variables(
     layout: Layout, monkeypatch: pytest.MonkeyPatch, choice: dict[str, str], kind: type
 ) -> None:
     layout.state.mkdir()
@@ -118,7 +118,7 @@ def test_the_cluster_that_was_started_is_found_in_another_environment(
         assert (str(found.program), found.image) == ("/opt/kind", "here")
 
 
-def test_every_node_of_kind_has_the_volumes_and_one_writes_the_audit_log(layout: Layout) -> None:
+def test_all_nodes_of_kind_mount_the_volumes_and_one_writes_the_audit_log(layout: Layout) -> None:
     nodes = cluster_configuration(layout, workers=2)["nodes"]
     assert [node["role"] for node in nodes] == ["control-plane", "worker", "worker"]
     for node in nodes:

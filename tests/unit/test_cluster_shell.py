@@ -1,4 +1,4 @@
-"""Commands of the test cluster: one that is broken off ends with all that it started."""
+"""Commands of the test cluster: an interrupted command ends with all processes that it started."""
 
 import signal
 import subprocess
@@ -22,7 +22,7 @@ def _alive(pid: int) -> bool:
         return False
 
 
-def test_a_command_that_is_broken_off_ends_with_what_it_started(tmp_path: Path) -> None:
+def test_an_interrupted_command_ends_with_all_its_processes(tmp_path: Path) -> None:
     file = tmp_path / "pid"
     root = Path(__file__).parents[2]
     caller = subprocess.Popen([sys.executable, "-c", CALLER.format(file=file)], cwd=root)

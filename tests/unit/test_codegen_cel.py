@@ -1,4 +1,4 @@
-"""The texts in CEL stay within what Kubernetes 1.25 knows; the lint that says so can fail."""
+"""The rules in CEL use only features of Kubernetes 1.25, and the lint finds violations."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ OBJECT: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("text", list(all_texts()), ids=lambda text: f"{text.where}: {text.message[:40]}")
-def test_every_text_passes_the_lint(text: Cel) -> None:
+def test_every_rule_in_cel_passes_the_lint(text: Cel) -> None:
     assert lint(text, SCHEMA) == []
 
 
@@ -61,7 +61,7 @@ def test_every_text_passes_the_lint(text: Cel) -> None:
         ("self.count == 1 # one", "'#' is not CEL"),
     ],
 )
-def test_the_lint_refuses_what_an_older_server_would(expression: str, complaint: str) -> None:
+def test_the_lint_refuses_cel_that_1_25_refuses(expression: str, complaint: str) -> None:
     found = lint(Cel("", expression, "Says what is wrong."), OBJECT)
     assert any(complaint in problem for problem in found), found
 
@@ -76,7 +76,7 @@ def test_the_lint_refuses_what_an_older_server_would(expression: str, complaint:
         "'optional text with .? in it' != self.kind",
     ],
 )
-def test_the_lint_accepts_what_1_25_knows(expression: str) -> None:
+def test_the_lint_accepts_cel_that_1_25_accepts(expression: str) -> None:
     assert lint(Cel("", expression, "Says what is wrong."), OBJECT) == []
 
 
@@ -94,7 +94,7 @@ def test_the_check_of_the_generated_files_runs_the_lint(
     assert "quantity is not a function of 1.25" in capsys.readouterr().err
 
 
-def test_a_text_is_placed_where_it_stands() -> None:
+def test_a_rule_is_added_to_the_schema_at_its_path() -> None:
     schema: dict[str, Any] = {"type": "object", "properties": {"few": dict(OBJECT["properties"]["few"])}}
     place(schema, [Cel("few[]", "self != ''", "Say something."), Cel("", "true", "Always.")])
     rule = {"rule": "self != ''", "message": "Say something."}

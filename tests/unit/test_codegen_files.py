@@ -1,4 +1,4 @@
-"""The generated files say what the models say."""
+"""The generated files agree with the models."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from rft_codegen.crd import crd
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_committed_files_are_what_the_models_generate() -> None:
+def test_the_committed_files_are_up_to_date() -> None:
     assert drift(ROOT) == []
 
 
@@ -48,13 +48,13 @@ def test_the_schema_is_structural_and_has_no_default_inside_lists() -> None:
             assert node["exclusiveMinimum"] is True
 
 
-def test_an_object_whose_fields_all_have_defaults_is_defaulted_itself() -> None:
+def test_an_object_with_only_default_fields_has_a_default_itself() -> None:
     spec = structural(RFTJobSpec, defaults=True)
     assert spec["properties"]["sampling"]["default"] == {}
     assert spec["properties"]["sampling"]["properties"]["topK"]["default"] == 40
 
 
-def test_what_cannot_be_lowered_is_an_error_and_not_lost() -> None:
+def test_a_constraint_that_cannot_be_converted_is_an_error() -> None:
     class Odd(Model):
         number: int = Field(4, multiple_of=2)
 

@@ -1,4 +1,4 @@
-"""The table of plans in the docs."""
+"""The table of plans in the documentation."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from rft_codegen.planning_table import KINDS, MODELS, RANKS, planned, plans_mark
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("model", [model for model, practice in MODELS.items() if practice is not None])
-def test_no_model_takes_more_gpus_than_public_practice(model: str, kind: str) -> None:
+def test_no_plan_has_more_gpus_than_verls_documentation(model: str, kind: str) -> None:
     practice = MODELS[model]
     for rank in RANKS:
         made = planned(model, rank, kind)
@@ -16,14 +16,14 @@ def test_no_model_takes_more_gpus_than_public_practice(model: str, kind: str) ->
         assert made.gpus <= practice
 
 
-def test_every_model_and_rank_has_its_place() -> None:
+def test_the_table_has_every_model_and_rank() -> None:
     lines = plans_markdown().splitlines()
     for model in MODELS:
         line = next(line for line in lines if line.startswith(f"| {model} |"))
         assert len(line.strip("|").split("|")) == 2 + len(RANKS)
 
 
-def test_a_count_is_bold_where_the_rank_changed_it_and_only_there() -> None:
+def test_a_number_is_bold_exactly_where_the_rank_changes_it() -> None:
     page = plans_markdown()
     for model in MODELS:
         cells = next(line for line in page.splitlines() if line.startswith(f"| {model} |")).split("|")[3:-1]
@@ -34,7 +34,7 @@ def test_a_count_is_bold_where_the_rank_changed_it_and_only_there() -> None:
             assert count.startswith("**") == (before != after)
 
 
-def test_large_models_with_the_lowest_rank_carry_the_advice() -> None:
+def test_large_models_with_the_lowest_rank_have_the_advice() -> None:
     advice = next(line for line in plans_markdown().splitlines() if "`rft validate` says" in line)
     assert "rank 4 on a model of 70B or more" in advice
     for model in MODELS:

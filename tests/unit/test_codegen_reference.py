@@ -1,4 +1,4 @@
-"""The reference page has every field of the resource, with its range and its default."""
+"""The reference page has every field of the RFTJob, with range and default."""
 
 import re
 from typing import Any
@@ -13,13 +13,13 @@ PAGE = reference()
 
 
 def sections() -> dict[str, str]:
-    """Return the text of each section by its first path."""
+    """Return the text of each section, by its first path."""
     parts = re.split(r"(?m)^## <code>(.*)</code>$", PAGE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
 def objects(schema: dict[str, Any], path: str) -> dict[str, dict[str, Any]]:
-    """Return the schema of every object by its path as the page writes it."""
+    """Return the schema of every object, by its path as on the page."""
     found = {path: schema} if "properties" in schema else {}
     for name, child in schema.get("properties", {}).items():
         found |= objects(child, f"{path}.{name}")
@@ -50,20 +50,20 @@ def test_a_field_has_its_type_default_range_and_meaning() -> None:
     assert "`4` or `8` or `16` or `32` | `8` |" in line
 
 
-def test_every_link_leads_to_a_section() -> None:
+def test_every_link_points_to_a_section() -> None:
     anchors = {re.sub(r"[^a-z0-9_-]", "", path.lower()) for path in sections()}
     links = re.findall(r"\]\(#([^)]*)\)", PAGE)
     assert len(links) > 30
     assert set(links) <= anchors
 
 
-def test_every_rule_is_on_the_page_in_its_own_words() -> None:
+def test_every_rule_is_on_the_page_with_its_docstring() -> None:
     for rule in rules.RULES:
         assert rule.text
         assert f"| {rule.name.replace('_', ' ')} | {' '.join(rule.text.split())} |" in PAGE
 
 
-def test_no_row_of_a_table_is_broken_by_a_bar() -> None:
+def test_no_table_row_contains_an_unescaped_bar() -> None:
     for row in PAGE.splitlines():
         if row.startswith("| <code>"):
             assert row.count("|") == 6, row

@@ -1,4 +1,4 @@
-"""The examples' own code does what their manifests and pages say."""
+"""The examples' code does what their manifests and pages say."""
 
 import json
 import re
@@ -25,7 +25,7 @@ def converted(*lines: object) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(("published", "answer"), [("1,200", 1200), ("-3", -3), ("0.5", 0.5)])
-def test_gsm8ks_grader_takes_the_published_solution_and_no_other_number(
+def test_gsm8ks_grader_accepts_only_the_number_of_the_published_solution(
     published: str, answer: float
 ) -> None:
     line = {"question": "How many pens?", "answer": SOLUTION.format(published)}
@@ -36,10 +36,10 @@ def test_gsm8ks_grader_takes_the_published_solution_and_no_other_number(
     assert settings is not None
     assert numeric(line["answer"], row, settings) == 1
     assert numeric(SOLUTION.format("7"), row, settings) == 0
-    assert numeric(f"It is {published}.", row, settings) == 0, "the place is part of what is asked"
+    assert numeric(f"It is {published}.", row, settings) == 0, "the number must be at the requested place"
 
 
-def test_what_is_no_line_of_gsm8k_is_named_with_its_number() -> None:
+def test_the_error_for_an_invalid_line_of_gsm8k_has_its_number() -> None:
     done = converted({"question": "?", "answer": "#### 1"}, {"question": "?", "answer": "one"})
     assert done.returncode == 1
     assert done.stderr == "line 2: not a line of GSM8K: no number after ####\n"
@@ -51,7 +51,7 @@ def test_the_rows_of_the_arithmetic_example_are_what_its_generator_writes() -> N
 
 
 @pytest.mark.parametrize("name", ["arithmetic", "retrieval"])
-def test_each_rows_answer_gets_the_whole_reward_and_no_other_does(name: str) -> None:
+def test_only_the_right_answer_of_a_row_gets_the_full_reward(name: str) -> None:
     documents = [one.body for one in load_file(EXAMPLES / f"{name}.yaml")]
     graders = parse(next(body for body in documents if body["kind"] == "RFTJob")).spec.graders
     text = next(body for body in documents if body["kind"] == "ConfigMap")["data"]["train.jsonl"]
@@ -66,7 +66,7 @@ def test_each_rows_answer_gets_the_whole_reward_and_no_other_does(name: str) -> 
 
 
 def said(name: str, row: dict[str, Any], answer: object) -> str:
-    """Return what the example's prompt asks for."""
+    """Return the sum that the example's prompt asks for."""
     if name == "retrieval":
         return str(answer)
     a, b = re.findall(r"\d+", row["messages"][-1]["content"])

@@ -1,4 +1,4 @@
-"""The picture of a run is what its source says, and a source that cannot be drawn well is refused."""
+"""The committed picture agrees with its source, and a source that cannot be drawn well is refused."""
 
 import copy
 import tomllib
@@ -19,7 +19,7 @@ def source() -> Source:
     return copy.deepcopy(tomllib.loads((ROOT / SOURCE).read_text(encoding="utf-8")))
 
 
-def test_the_committed_picture_is_what_the_source_renders() -> None:
+def test_the_committed_picture_is_up_to_date() -> None:
     assert main(["--check"]) == 0
 
 
@@ -37,7 +37,7 @@ def test_a_picture_that_is_out_of_date_fails_the_check(
     assert main(["--check", "--root", str(tmp_path)]) == 1
 
 
-def test_the_picture_is_xml_with_every_text_of_the_source(source: Source) -> None:
+def test_the_picture_is_valid_xml_with_every_text_of_the_source(source: Source) -> None:
     drawn = {element.text for element in xml.fromstring(Picture(source).svg()).iter() if element.text}
     names = {part["name"] for part in (*source["bands"], *source["boxes"]) if "name" in part}
     labels = {arrow["label"] for arrow in source["arrows"] if "label" in arrow}
@@ -70,7 +70,7 @@ def slanted_arrow(source: Source) -> None:
         (slanted_arrow, "not be straight"),
     ],
 )
-def test_what_cannot_be_drawn_well_is_refused(
+def test_a_source_that_cannot_be_drawn_well_is_refused(
     source: Source, spoil: Callable[[Source], None], said: str
 ) -> None:
     spoil(source)

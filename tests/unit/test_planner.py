@@ -1,4 +1,4 @@
-"""The plan: GPUs by the model's size and the accelerator's memory."""
+"""The plan: number of GPUs by model size and accelerator memory."""
 
 from typing import Any
 
@@ -31,13 +31,13 @@ def planned(name: str, **spec: Any) -> Plan:
         ("Qwen/Qwen2.5-72B-Instruct", 8),
     ],
 )
-def test_80_gb_hold_what_they_hold_in_public_practice(model: str, at_most: int) -> None:
+def test_models_fit_on_as_many_80_gb_gpus_as_in_public_practice(model: str, at_most: int) -> None:
     for kind in ("nvidia-a100-80gb", "nvidia-h100-80gb"):
         asked = planned(model, training={"loraRank": 32}, resources={"accelerator": {"name": kind}})
         assert 1 <= asked.gpus <= at_most
 
 
-def test_what_no_node_can_hold_is_refused_with_the_sum_and_the_fix() -> None:
+def test_a_model_that_fits_on_no_node_is_refused_with_the_sum_and_the_fix() -> None:
     with pytest.raises(
         Unplannable, match=r"on 16 GPUs training needs .* and sampling needs .* each"
     ) as refusal:
@@ -47,7 +47,7 @@ def test_what_no_node_can_hold_is_refused_with_the_sum_and_the_fix() -> None:
         assert field in str(refusal.value)
 
 
-def test_the_parts_and_what_the_trainer_is_told_are_in_the_plan() -> None:
+def test_the_plan_has_the_memory_parts_and_the_trainers_settings() -> None:
     made = planned("Qwen/Qwen2.5-7B")
     assert made.memory_parts is not None
     assert {part.name.split(":")[0] for part in made.memory_parts} == {"training", "sampling"}
@@ -57,24 +57,24 @@ def test_the_parts_and_what_the_trainer_is_told_are_in_the_plan() -> None:
     assert made.sampler_memory_share is not None
 
 
-def test_on_the_cpu_nothing_of_a_gpu_is_planned() -> None:
+def test_a_plan_for_the_cpu_has_no_gpu_settings() -> None:
     made = planned("Qwen/Qwen2.5-7B", resources={"accelerator": {"name": "cpu"}})
     assert (made.gpus, made.device, made.trainer_gpus, made.sampler_memory_share) == (0, "cpu", None, None)
 
 
-def test_the_accelerators_memory_decides() -> None:
+def test_the_number_of_gpus_depends_on_the_accelerators_memory() -> None:
     def gpus(kind: str) -> int:
         return planned("Qwen/Qwen2.5-7B", resources={"accelerator": {"name": kind}}).gpus
 
     assert gpus("nvidia-l40s-48gb") > gpus("nvidia-h100-80gb") == gpus("nvidia-h200-141gb") == 1
 
 
-def test_given_memory_counts_before_the_catalogues() -> None:
+def test_memory_in_the_spec_takes_precedence_over_the_catalogue() -> None:
     small = {"accelerator": {"name": "nvidia-h200-141gb", "memory": "36Gi"}}
     assert planned("Qwen/Qwen2.5-7B", resources=small).gpus == 2
 
 
-def test_a_model_of_the_catalogue_needs_no_size_in_its_name() -> None:
+def test_a_model_in_the_catalogue_needs_no_size_in_its_name() -> None:
     assert planned("microsoft/phi-4").gpus == 1
 
 
@@ -86,7 +86,7 @@ def test_a_model_of_the_catalogue_needs_no_size_in_its_name() -> None:
         ("tpu", "accelerator.memory, e.g. 48Gi"),
     ],
 )
-def test_an_unknown_accelerator_is_told_with_the_fix(name: str, said: str) -> None:
+def test_the_error_for_an_unknown_accelerator_contains_the_fix(name: str, said: str) -> None:
     with pytest.raises(Unplannable) as refusal:
         planned("Qwen/Qwen2.5-7B", resources={"accelerator": {"name": name}})
     assert refusal.value.reason == "UnknownAccelerator"
@@ -94,13 +94,13 @@ def test_an_unknown_accelerator_is_told_with_the_fix(name: str, said: str) -> No
     assert "spec.resources.accelerator" in str(refusal.value)
 
 
-def test_an_unknown_model_is_told_with_the_field_to_set() -> None:
+def test_the_error_for_an_unknown_model_names_the_field_to_set() -> None:
     with pytest.raises(Unplannable, match=r"spec\.model\.parameters") as refusal:
         planned("org/secret")
     assert refusal.value.reason == "UnknownModel"
 
 
-def test_a_stated_count_is_obeyed_also_of_an_unknown_kind() -> None:
+def test_a_number_of_gpus_in_the_spec_is_used_even_for_an_unknown_accelerator() -> None:
     resources = {"gpus": 3, "accelerator": {"name": "tpu"}}
     assert planned("org/secret", resources=resources).gpus == 3
 
@@ -117,7 +117,7 @@ def test_more_parameters_never_need_fewer_gpus(one: float, other: float, kind: s
     assert gpus(min(one, other)) <= gpus(max(one, other))
 
 
-def test_a_pod_asks_for_its_accelerators_resource() -> None:
+def test_a_pod_requests_its_accelerators_extended_resource() -> None:
     assert resource_of(None) == resource_of("nvidia-h100-80gb") == resource_of("homemade") == NVIDIA
     assert resource_of("amd-mi300x-192gb") == AMD
     assert resource_of("nvidia-h100-80gb-mig-1g.10gb") == "nvidia.com/mig-1g.10gb"
@@ -145,7 +145,7 @@ def test_a_parameter_count_is_read_from_a_name(text: str, count: float | None) -
     assert parameter_count(text) == count
 
 
-def test_quantities_are_those_of_kubernetes() -> None:
+def test_quantities_are_parsed_like_those_of_kubernetes() -> None:
     assert quantity("80Gi") == 80 * 2**30
     assert quantity("500m") == 0.5
     assert gib(2**30 + 1) == "2Gi"

@@ -1,4 +1,4 @@
-"""The catalogue of accelerators holds together: names, labels, slices and orders of magnitude."""
+"""The catalogue of accelerators is consistent: names, labels, slices and orders of magnitude."""
 
 import re
 
@@ -12,47 +12,48 @@ SLICES = [name for name in ACCELERATORS if "-mig-" in name]
 
 
 def nominal(name: str) -> float:
-    """Bytes that the name says, in the makers' gigabytes."""
+    """Return the bytes in the device's name, in the manufacturer's gigabytes."""
     found = re.search(r"(\d+)gb$", name)
     assert found is not None, name
     return float(found[1]) * 1e9
 
 
 @pytest.mark.parametrize("name", ACCELERATORS)
-def test_a_process_sees_about_as_much_memory_as_the_name_says(name: str) -> None:
-    # Makers count in 2**30 or in 10**9; error correction and firmware keep up to a tenth of it.
+def test_the_visible_memory_is_near_the_size_in_the_name(name: str) -> None:
+    # Manufacturers count in 2**30 or in 10**9 bytes. Error correction and firmware use up to a tenth of the
+    # memory.
     memory = ACCELERATORS[name].memory
     assert 0.9 * nominal(name) < memory < nominal(name) * GIB / 1e9
 
 
 @pytest.mark.parametrize("name", ACCELERATORS)
-def test_a_device_multiplies_faster_than_it_reads(name: str) -> None:
-    """Operations per byte: 37 on an H20, which is slowed down for export, to 500 on an L4."""
+def test_a_device_computes_many_operations_per_byte_that_it_reads(name: str) -> None:
+    """FLOPs per byte range from 37 on an H20, which is slowed down for export, to 500 on an L4."""
     device = ACCELERATORS[name]
     assert 30 < device.bf16_flops / device.bandwidth < 600
 
 
 @pytest.mark.parametrize("name", SLICES)
-def test_a_slice_is_part_of_its_device(name: str) -> None:
+def test_a_slice_has_less_of_everything_than_its_device(name: str) -> None:
     slice_, profile = ACCELERATORS[name], name.split("-mig-")[1]
     whole = ACCELERATORS[name.split("-mig-")[0]]
     assert slice_.resource == f"nvidia.com/mig-{profile}"
     assert slice_.memory < whole.memory
     assert slice_.bandwidth < whole.bandwidth
-    # Up to a seventh of the processors is left out when a device is cut.
+    # Up to a seventh of the processors is not used when a device is divided into slices.
     sevenths = int(profile[0]) / 7
     assert 0.8 * sevenths < slice_.bf16_flops / whole.bf16_flops < 1.1 * sevenths
 
 
-def test_a_label_means_one_device() -> None:
+def test_each_label_value_belongs_to_a_single_device() -> None:
     labels = [label for device in ACCELERATORS.values() for label in device.products]
     assert len(labels) == len(set(labels))
-    # What Kubernetes takes as a label's value.
+    # The format of label values in Kubernetes.
     assert all(re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?", label) for label in labels)
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_a_label_names_the_maker_of_the_resource(name: str) -> None:
+def test_labels_and_resources_are_of_the_same_manufacturer(name: str) -> None:
     device = ACCELERATORS[name]
     assert device.resource == (AMD if name.startswith("amd-") else NVIDIA)
     maker = "AMD" if device.resource == AMD else ("NVIDIA", "Tesla")

@@ -1,4 +1,4 @@
-"""The count of GPUs that balances sampling against training."""
+"""The number of GPUs with which sampling and training take the same time."""
 
 import pytest
 
@@ -15,8 +15,8 @@ SHAPE, WORK = CATALOGUE["Qwen/Qwen2.5-7B"], Workload(8, 4096, 4)
 MEMORY = ACCELERATORS["nvidia-h100-80gb"].memory
 
 
-def taking(sampling: float, update: float) -> Split:
-    """What is balanced where one GPU would take so long for each phase."""
+def balanced_for(sampling: float, update: float) -> Split:
+    """Return the balanced division if one GPU would need these seconds for each phase."""
     found = balanced(
         SHAPE, WORK, MEMORY, lambda split: Step(sampling / split.samplers, update / split.trainers)
     )
@@ -28,29 +28,29 @@ def taking(sampling: float, update: float) -> Split:
     ("sampling", "update", "trainers", "samplers"),
     [(10, 10, 1, 1), (20, 10, 1, 2), (10, 30, 3, 1), (40, 30, 3, 4), (1000, 1, 1, 4), (1, 1000, 7, 1)],
 )
-def test_each_role_has_gpus_by_the_work_it_has(
+def test_each_role_gets_gpus_in_proportion_to_its_work(
     sampling: float, update: float, trainers: int, samplers: int
 ) -> None:
-    split = taking(sampling, update)
+    split = balanced_for(sampling, update)
     assert (split.trainers, split.samplers) == (trainers, samplers)
 
 
-def test_nothing_else_that_fits_is_more_even() -> None:
+def test_no_other_division_that_fits_is_more_balanced() -> None:
     def uneven(split: Split) -> float:
         return Step(37 / split.samplers, 23 / split.trainers).uneven
 
     others = [split for count in range(2, NODE_GPUS + 1) for split in divisions(count, SHAPE, WORK, MEMORY)]
-    assert uneven(taking(37, 23)) == min(map(uneven, others))
+    assert uneven(balanced_for(37, 23)) == min(map(uneven, others))
 
 
-def test_a_plan_names_the_balanced_count_and_both_times() -> None:
+def test_a_plan_has_the_balanced_number_of_gpus_and_both_times() -> None:
     made = plan(parse(manifest(model={"name": "Qwen/Qwen2.5-7B"})).spec, "uid")
     assert made.balanced_gpus is not None
     assert made.gpus == 1 < made.balanced_gpus <= NODE_GPUS
     assert any("the most even with" in note for note in made.notes or [])
 
 
-def test_a_kind_without_rates_and_the_cpu_have_none() -> None:
+def test_without_known_rates_there_is_no_balanced_number() -> None:
     for resources in ({"accelerator": {"memory": "80Gi"}}, {"gpus": 0}):
         made = plan(parse(manifest(model={"name": "Qwen/Qwen2.5-7B"}, resources=resources)).spec, "uid")
         assert made.balanced_gpus is None

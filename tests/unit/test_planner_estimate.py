@@ -1,4 +1,4 @@
-"""Steps, tokens, hours and cost before the run."""
+"""The estimate before a run: steps, tokens, hours and cost."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -45,7 +45,7 @@ def found(
     return estimate(given, effective(given, "uid"), shape, fast, rows)
 
 
-def test_rows_lengths_and_epochs_give_steps_and_tokens() -> None:
+def test_steps_and_tokens_follow_from_rows_lengths_and_epochs() -> None:
     given = spec(
         training={"epochs": 2, "batchSizeTokens": 8000},
         sampling={"numRollouts": 4, "maxTokens": 200},
@@ -55,7 +55,7 @@ def test_rows_lengths_and_epochs_give_steps_and_tokens() -> None:
     assert (made.prompt_tokens, made.completion_tokens) == (2 * 95 * 4 * 100, 2 * 95 * 4 * 100)
 
 
-def test_max_steps_ends_the_count_in_the_middle_of_an_epoch() -> None:
+def test_max_steps_may_end_the_run_within_an_epoch() -> None:
     given = spec(
         training={"epochs": 2, "batchSizeTokens": 8000},
         sampling={"numRollouts": 4, "maxTokens": 200},
@@ -67,7 +67,7 @@ def test_max_steps_ends_the_count_in_the_middle_of_an_epoch() -> None:
     assert made.notes[0].startswith("12 steps, by stop.maxSteps, of about 20 steps")
 
 
-def test_without_rows_only_max_steps_bounds_the_run() -> None:
+def test_without_rows_the_steps_are_known_only_with_max_steps() -> None:
     unbounded = found(spec(), None)
     assert unbounded.estimate.steps is None
     assert unbounded.estimate.gpu_hours is None
@@ -79,7 +79,7 @@ def test_without_rows_only_max_steps_bounds_the_run() -> None:
     assert any(f"{ASSUMED_PROMPT} tokens" in note for note in bounded.notes)
 
 
-def test_on_gpus_of_their_own_sampling_and_training_overlap_unless_the_job_forbids_it() -> None:
+def test_with_separate_gpus_the_phases_overlap_unless_the_job_forbids_it() -> None:
     apart = replace(USUAL, gpus=2)
     rows = Rows(1000, 100, 100)
 
@@ -102,13 +102,13 @@ def test_on_gpus_of_their_own_sampling_and_training_overlap_unless_the_job_forbi
         assert together.gpu_hours < in_turn.gpu_hours
 
 
-def test_where_no_rate_is_known_there_are_no_hours() -> None:
+def test_without_known_rates_there_are_no_hours() -> None:
     made = found(spec(), Rows(1000, 100, 100), fast=None).estimate
     assert made.steps is not None
     assert (made.seconds_per_step, made.gpu_hours, made.cost) == (None, None, None)
 
 
-def test_a_price_makes_a_cost() -> None:
+def test_the_cost_is_hours_times_price() -> None:
     priced = spec(resources={"pricePerGpuHour": 2.5})
     made = found(priced, Rows(1000, 100, 100)).estimate
     assert made.gpu_hours is not None
@@ -116,7 +116,7 @@ def test_a_price_makes_a_cost() -> None:
     assert found(spec(), Rows(1000, 100, 100)).estimate.cost is None
 
 
-def test_the_longest_completions_are_said_beside_the_usual_ones() -> None:
+def test_the_estimate_has_hours_for_the_longest_completions_too() -> None:
     made = found(spec(), Rows(1000, 100, 100))
     assert made.estimate.gpu_hours is not None
     assert made.estimate.gpu_hours_if_longest is not None
@@ -124,7 +124,7 @@ def test_the_longest_completions_are_said_beside_the_usual_ones() -> None:
     assert any("not measured" in note and "2048 tokens" in note for note in made.notes)
 
 
-def test_a_budget_of_hours_is_named_where_it_may_end_the_run() -> None:
+def test_a_note_names_max_gpu_hours_if_it_may_end_the_run() -> None:
     def said(hours: float) -> bool:
         notes = found(spec(stop={"maxGpuHours": hours}), Rows(1000, 100, 100)).notes
         return any("spec.stop.maxGpuHours" in note for note in notes)
@@ -136,7 +136,7 @@ def test_a_budget_of_hours_is_named_where_it_may_end_the_run() -> None:
 @pytest.mark.parametrize(
     ("every", "steps", "count"), [(None, 100, 2), (10, 100, 11), (10, 9, 2), (10, 11, 3)]
 )
-def test_the_held_out_rows_are_answered_before_after_and_every_so_often(
+def test_evaluations_are_counted_before_after_and_during_the_run(
     every: int | None, steps: int, count: int
 ) -> None:
     evaluation = {} if every is None else {"everySteps": every}
@@ -147,7 +147,7 @@ SIZES = st.sampled_from(sorted(CATALOGUE))
 TOKENS = ("prompt_tokens", "completion_tokens")
 HOURS = ("gpu_hours", "gpu_hours_if_longest", "cost")
 ROUNDED = 1.1
-"""Two digits are kept: of two equal numbers one may be told that much larger."""
+"""Results are rounded to two digits, so one of two equal numbers may become larger by this factor."""
 
 
 def never_less(few: Estimate, many: Estimate) -> None:
@@ -155,8 +155,12 @@ def never_less(few: Estimate, many: Estimate) -> None:
         assert getattr(few, name) <= getattr(many, name), name
 
 
-def hardly_less(few: Estimate, many: Estimate) -> None:
-    """Nothing overlaps with the first batch, so more work in smaller steps may save the part of one step."""
+def almost_not_less(few: Estimate, many: Estimate) -> None:
+    """Check that tokens are not less, and that hours are not less by more than one step.
+
+    The first batch is sampled before any training, so it never overlaps. More work in smaller steps makes
+    this part shorter.
+    """
     assert few.steps is not None
     for name in TOKENS:
         assert getattr(few, name) <= getattr(many, name), name
@@ -188,12 +192,12 @@ def run(amounts: Amounts, prompt: float, model: str, staleness: int) -> Estimate
 
 @pytest.mark.parametrize(
     ("staleness", "holds"),
-    [pytest.param(0, never_less, id="in turn"), pytest.param(1, hardly_less, id="overlapped")],
+    [pytest.param(0, never_less, id="in turn"), pytest.param(1, almost_not_less, id="overlapped")],
 )
 @settings(deadline=None)
 @example(Amounts(15, 1, 2, 16), Amounts(15, 1, 3, 16), "HuggingFaceTB/SmolLM2-1.7B", 721)
 @given(AMOUNTS, AMOUNTS, SIZES, st.integers(1, 4000))
-def test_more_of_anything_never_takes_fewer_tokens_or_hours(
+def test_more_rows_epochs_rollouts_or_tokens_never_take_fewer_hours(
     staleness: int,
     holds: Callable[[Estimate, Estimate], None],
     one: Amounts,
@@ -229,7 +233,7 @@ def test_the_reference_policy_costs_a_forward_pass() -> None:
     assert 1.2 < seconds(0.001) / seconds(0) < 1.4
 
 
-def test_short_answers_to_a_long_prompt_share_its_row() -> None:
+def test_a_shared_row_is_cheaper_for_short_completions_of_a_long_prompt() -> None:
     shape, update = CATALOGUE[MODEL], Update(8, 0, reference=False)
     lengths = Lengths(2000, 50, 100)
     shared = group_flops(shape, speed(), lengths, update)
@@ -237,14 +241,15 @@ def test_short_answers_to_a_long_prompt_share_its_row() -> None:
     assert apart / shared > 5
 
 
-def test_a_mixture_reads_the_experts_that_its_tokens_take() -> None:
+def test_a_mixture_reads_only_the_experts_in_use() -> None:
     mixture = CATALOGUE["Qwen/Qwen3-30B-A3B"]
     assert weights_read(mixture, 1) == pytest.approx(2 * mixture.active_parameters, rel=0.01)
     assert weights_read(mixture, 256) == pytest.approx(2 * mixture.parameters, rel=0.01)
 
 
-def test_a_published_rate_is_met_by_the_share_that_is_assumed() -> None:
-    # prime-rl, LoRA on a 4B model at 16k on one H100: 6,229 tokens/s. Here what a mask hides is not skipped.
+def test_the_estimated_training_rate_is_near_a_published_one() -> None:
+    # prime-rl, LoRA on a 4B model at 16k on one H100: 6,229 tokens/s. Our formula also counts what a mask
+    # hides.
     one = Speed(1, 1, 1, H100.bf16_flops, H100.bandwidth, 16_384, 0)
     shape = CATALOGUE["Qwen/Qwen3-4B"]
     made = group_flops(shape, one, Lengths(0, 16_384, 16_384), Update(1, 0, reference=False))
@@ -253,8 +258,8 @@ def test_a_published_rate_is_met_by_the_share_that_is_assumed() -> None:
 
 
 @pytest.mark.parametrize(("kind", "share"), [("nvidia-h100-80gb", 0.27), ("nvidia-l4-24gb", 0.81)])
-def test_one_sequence_is_decoded_within_twice_what_was_published(kind: str, share: float) -> None:
-    # Chen 2026: the share of a device's bandwidth that models of 7B to 8B reach with one sequence.
+def test_the_estimated_decoding_time_is_within_twice_a_published_one(kind: str, share: float) -> None:
+    # Chen 2026: the share of the bandwidth that models of 7B to 8B reach with one sequence.
     device, shape = ACCELERATORS[kind], CATALOGUE[MODEL]
     one = Speed(1, 1, 1, device.bf16_flops, device.bandwidth, 16_384, 1e9)
     planned = sampling_seconds(shape, one, Lengths(2048, 100, 100), 1, 0, 1) / 100
@@ -272,7 +277,7 @@ def in_plan(resources: dict[str, Any], shape: Shape | None = None) -> Estimate:
     return made
 
 
-def test_the_plan_holds_the_estimate_and_its_notes() -> None:
+def test_the_plan_has_the_estimate_and_its_notes() -> None:
     made = plan(spec(model={"name": MODEL}), "uid", rows=ROWS_OF_A_RUN)
     assert made.estimate is not None
     assert made.estimate.steps == made.estimate.steps_per_epoch
@@ -291,7 +296,7 @@ def test_the_cpu_and_unknown_kinds_have_steps_and_tokens_but_no_hours(resources:
     assert (made.seconds_per_step, made.gpu_hours) == (None, None)
 
 
-def test_a_faster_kind_takes_fewer_hours() -> None:
+def test_a_faster_accelerator_takes_fewer_hours() -> None:
     fast = in_plan({"accelerator": {"name": "nvidia-h200-141gb"}}).gpu_hours
     slow = in_plan({"accelerator": {"name": "nvidia-a100-80gb"}}).gpu_hours
     assert fast is not None
@@ -299,7 +304,7 @@ def test_a_faster_kind_takes_fewer_hours() -> None:
     assert fast < slow
 
 
-def test_a_given_shape_counts_before_the_name() -> None:
+def test_a_given_shape_takes_precedence_over_the_models_name() -> None:
     small, own = in_plan({}, CATALOGUE["Qwen/Qwen2.5-0.5B"]).gpu_hours, in_plan({}).gpu_hours
     assert small is not None
     assert own is not None

@@ -1,4 +1,4 @@
-"""Memory of a run on the CPU: the sum, the least of it, and what is refused."""
+"""Memory of a run on the CPU: the sum, the minimum, and what is refused."""
 
 from typing import Any
 
@@ -40,7 +40,7 @@ def least(shape: Shape, of: host.HostRun) -> float:
     return list(host.sizes(shape, of))[-1].memory
 
 
-def test_a_plan_for_the_cpu_has_the_sum_its_least_and_what_the_trainer_is_told() -> None:
+def test_a_plan_for_the_cpu_has_the_sum_the_minimum_and_the_trainers_settings() -> None:
     made = on_cpu()
     assert made.memory_parts is not None
     assert quantity(made.memory or "") == pytest.approx(
@@ -52,7 +52,7 @@ def test_a_plan_for_the_cpu_has_the_sum_its_least_and_what_the_trainer_is_told()
     assert weights.mebibytes == pytest.approx(4 * 134.5e6 / 2**20, rel=0.001)
 
 
-def test_less_memory_than_is_comfortable_makes_micro_batch_and_cache_smaller() -> None:
+def test_less_memory_than_recommended_gives_smaller_micro_batch_and_cache() -> None:
     comfortable = on_cpu()
     between = (quantity(comfortable.memory or "") + quantity(comfortable.least_memory or "")) / 2
     made = on_cpu(mib(between))
@@ -61,12 +61,12 @@ def test_less_memory_than_is_comfortable_makes_micro_batch_and_cache_smaller() -
     assert any("are comfortable" in note for note in made.notes or [])
 
 
-def test_the_least_is_one_longest_sequence_and_the_cache_of_a_group() -> None:
+def test_the_minimum_is_a_micro_batch_of_one_sequence_and_a_cache_for_one_group() -> None:
     made = on_cpu(on_cpu().least_memory)
     assert (made.micro_batch_tokens, made.sampler_cache_tokens, made.forced) == (256, 4 * 256, False)
 
 
-def test_three_quarters_of_the_least_are_refused_with_the_sum_and_the_parameters() -> None:
+def test_three_quarters_of_the_minimum_are_refused_with_sum_and_parameters() -> None:
     short = mib(0.75 * quantity(on_cpu().least_memory or ""))
     with pytest.raises(Unplannable, match=f"spec.resources.memory: {short} is less than the") as refusal:
         on_cpu(short)
@@ -80,7 +80,7 @@ def test_three_quarters_of_the_least_are_refused_with_the_sum_and_the_parameters
         assert said in str(refusal.value)
 
 
-def test_forced_it_is_obeyed_and_the_plan_says_so() -> None:
+def test_too_little_memory_is_accepted_if_forced_and_noted_in_the_plan() -> None:
     short = mib(0.75 * quantity(on_cpu().least_memory or ""))
     made = on_cpu(short, force=True)
     assert (made.memory, made.forced, made.micro_batch_tokens) == (short, True, 256)
@@ -91,7 +91,7 @@ def test_forced_it_is_obeyed_and_the_plan_says_so() -> None:
 @pytest.mark.parametrize(
     ("value", "forced"), [("true", True), ("false", False), ("yes", False), (None, False)]
 )
-def test_only_true_forces(value: str | None, forced: bool) -> None:
+def test_only_the_annotation_value_true_disables_the_check(value: str | None, forced: bool) -> None:
     assert memory_check_disabled({FORCE_ANNOTATION: value} if value else {}) is forced
     assert memory_check_disabled(None) is False
 
@@ -103,14 +103,14 @@ def test_an_unknown_model_on_the_cpu_needs_its_size_or_the_memory() -> None:
     assert refusal.value.reason == "UnknownModel"
 
 
-def test_attention_alone_takes_a_smaller_adapter_and_no_reference_fewer_logits() -> None:
+def test_adapting_only_attention_or_having_no_reference_needs_less_memory() -> None:
     whole = on_cpu()
     attention = on_cpu(training=SHORT["training"] | {"loraTargets": "attention"})
     assert quantity(attention.least_memory or "") < quantity(whole.least_memory or "")
     assert least(SMALL, run(reference=False)) < least(SMALL, run())
 
 
-def test_sorting_the_whole_vocabulary_is_counted() -> None:
+def test_top_p_without_top_k_needs_more_memory_for_sorting() -> None:
     sorting = on_cpu(sampling=SHORT["sampling"] | {"topK": 0, "topP": 0.9})
     assert quantity(sorting.least_memory or "") > quantity(on_cpu().least_memory or "")
 
@@ -124,14 +124,16 @@ SHAPES = st.builds(
 
 
 @given(SHAPES, st.sampled_from(["context", "rank", "rollouts"]), st.integers(1, 64), st.integers(1, 64))
-def test_more_context_rank_or_rollouts_never_need_less(shape: Shape, what: str, one: int, other: int) -> None:
+def test_more_context_rank_or_rollouts_never_need_less_memory(
+    shape: Shape, what: str, one: int, other: int
+) -> None:
     scale = {"context": 64, "rank": 1, "rollouts": 1}[what]
     smaller, larger = (run(**{what: scale * value}) for value in sorted((one, other)))
     assert least(shape, smaller) <= least(shape, larger)
 
 
 @given(SHAPES, st.integers(1, 8192), st.integers(2, 8), st.integers(1024, 65_536))
-def test_sizes_go_down_from_comfortable_to_the_least(
+def test_possible_sizes_decrease_from_the_recommended_to_the_minimum(
     shape: Shape, context: int, rollouts: int, batch: int
 ) -> None:
     found = list(host.sizes(shape, run(context=context, rollouts=rollouts, batch=batch)))
@@ -141,7 +143,7 @@ def test_sizes_go_down_from_comfortable_to_the_least(
     assert found[-1].cache_tokens == min(rollouts * context, found[0].cache_tokens)
 
 
-def test_workers_of_graders_and_trackers_have_their_part() -> None:
+def test_grader_and_tracker_processes_are_part_of_the_sum() -> None:
     plain = quantity(on_cpu().memory or "")
     symbolic = [{"name": "right", "math": {}}, {"name": "shape", "jsonSchema": {"schema": "{}"}}]
     with_workers = on_cpu(graders=symbolic, tracking={"tensorboard": {}})

@@ -1,4 +1,4 @@
-"""Answers about the nodes of a cluster are computed once."""
+"""The planner's questions about the nodes of a cluster are answered from a cache."""
 
 from rft_api.resources import Toleration
 from rft_planner.inventory import MAX_ANSWERS, Inventory, inventory
@@ -14,12 +14,12 @@ T4 = [_node(f"t4-{n}", "Tesla-T4", zone="b") for n in range(2)]
 TAINTED = Node("own", L4[0].labels, L4[0].allocatable, (Taint("team", "x"),))
 
 
-def test_what_is_offered_is_what_the_nodes_say() -> None:
+def test_the_offered_kinds_of_gpu_are_those_in_the_nodes_labels() -> None:
     found = Inventory([*L4, *T4, Node("cpu", {}, {"cpu": 8})]).offered({}, [])
     assert {kind.name: nodes for kind, nodes in found.items()} == {"nvidia-l4-24gb": L4, "nvidia-t4-16gb": T4}
 
 
-def test_selectors_and_tolerations_are_told_apart() -> None:
+def test_answers_depend_on_selector_and_tolerations() -> None:
     known = Inventory([*L4, *T4, TAINTED])
     (l4,), (t4,) = kinds_of(L4[0]), kinds_of(T4[0])
     for _ in range(2):
@@ -28,7 +28,7 @@ def test_selectors_and_tolerations_are_told_apart() -> None:
         assert known.offered({"zone": "a"}, [Toleration(operator="Exists")]) == {l4: [*L4, TAINTED]}
 
 
-def test_the_same_question_is_answered_from_the_cache() -> None:
+def test_a_repeated_question_is_answered_from_the_cache() -> None:
     known = Inventory(L4)
     assert known.offered({"zone": "a"}, []) is known.offered({"zone": "a"}, [])
     assert inventory(known) is known
@@ -42,7 +42,7 @@ def test_the_cache_of_answers_is_limited() -> None:
     assert len(known._offered) <= MAX_ANSWERS
 
 
-def test_another_kind_of_the_same_resource_is_noticed() -> None:
+def test_another_kind_of_gpu_with_the_same_resource_is_found() -> None:
     (l4,), (t4,) = kinds_of(L4[0]), kinds_of(T4[0])
     assert not Inventory(L4).has_others(l4)
     mixed = Inventory([*L4, *T4])

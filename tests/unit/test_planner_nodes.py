@@ -1,4 +1,4 @@
-"""Nodes decide what a plan is made for: who may use them, what kind they are, and that the choice stays."""
+"""How nodes decide a plan: which nodes a job may use, their kinds of GPU, and that a choice is kept."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -46,7 +46,7 @@ def first_note(made: Plan) -> str:
     return made.notes[0]
 
 
-# What a node's labels say.
+# Kinds of GPU from labels.
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_a_product_label_names_a_kind_of_the_catalogue(
         ("amd.com/gpu", {"amd.com/gpu.vram": "64G"}, 64 * GIB),
     ],
 )
-def test_of_an_unknown_product_the_memory_label_counts(
+def test_for_an_unknown_product_the_memory_label_is_used(
     resource: str, labels: Mapping[str, str], memory: float
 ) -> None:
     (kind,) = kinds_of(Node("n", labels, {resource: 1.0}))
@@ -101,12 +101,12 @@ def test_of_an_unknown_product_the_memory_label_counts(
     ],
     ids=["no labels", "unknown product", "no number", "no GPU left", "shared", "replicas", "no resource"],
 )
-def test_a_node_that_does_not_say_what_one_gpu_holds_has_no_kind(silent: Node) -> None:
+def test_a_node_without_the_memory_of_one_gpu_in_its_labels_has_no_kind(silent: Node) -> None:
 
     assert kinds_of(silent) == []
 
 
-# Who may use it.
+# Nodes that a job may use.
 
 TAINT = Taint("team", "a")
 
@@ -133,16 +133,16 @@ def test_taints_and_tolerations_match_as_the_scheduler_matches_them(
     assert bool(found) is may
 
 
-def test_a_cordoned_node_and_one_without_the_jobs_labels_are_left_out() -> None:
+def test_cordoned_nodes_and_nodes_without_the_selected_labels_are_left_out() -> None:
     pool = node("b", pool="train")
     found = usable([node("a"), pool, replace(pool, name="c", schedulable=False)], {"pool": "train"}, [])
     assert [n.name for n in found] == ["b"]
 
 
-# What is chosen.
+# The choice of the kind.
 
 
-def test_the_nodes_label_decides_what_the_plan_is_made_for() -> None:
+def test_the_plan_is_for_the_kind_in_the_nodes_label() -> None:
     made = on(node(product=L40S))
     named = on(resources={"accelerator": {"name": "nvidia-l40s-48gb"}})
     assert (made.accelerator, made.gpu_resource, made.gpus) == (
@@ -154,7 +154,7 @@ def test_the_nodes_label_decides_what_the_plan_is_made_for() -> None:
     assert made.memory_parts == named.memory_parts
 
 
-def test_without_labels_it_is_the_default_and_the_note_says_so() -> None:
+def test_without_labels_the_plan_is_for_the_default_and_has_a_note() -> None:
     made = on(node(product=None))
     assert made.accelerator == "nvidia-h100-80gb"
     assert first_note(made) == "for nvidia-h100-80gb: no node that the job may use says its kind"
@@ -162,18 +162,18 @@ def test_without_labels_it_is_the_default_and_the_note_says_so() -> None:
     assert made.node_selector is None
 
 
-def test_the_kind_with_the_fewest_gpus_is_taken() -> None:
+def test_the_kind_that_needs_the_fewest_gpus_is_chosen() -> None:
     made = on(node("a", L40S), node("b", L40S), node("c", H100))
     assert (made.accelerator, made.gpus) == ("nvidia-h100-80gb", 1)
 
 
-def test_of_equals_the_kind_that_more_nodes_have_then_the_first_by_name() -> None:
+def test_among_equal_kinds_the_one_with_more_nodes_is_chosen_then_the_first_by_name() -> None:
     small = "HuggingFaceTB/SmolLM2-135M"
     assert on(node("a", T4), node("b", L40S), node("c", L40S), model=small).accelerator == "nvidia-l40s-48gb"
     assert on(node("a", T4), node("b", L40S), model=small).accelerator == "nvidia-l40s-48gb"
 
 
-def test_a_kind_of_which_one_node_has_enough_goes_before_fewer_gpus_that_no_node_has() -> None:
+def test_a_kind_that_fits_on_one_node_is_preferred_to_fewer_gpus_that_do_not_fit() -> None:
     big = "Qwen/Qwen2.5-14B"
     alone = on(node(product=H100), model=big).gpus
     assert alone > 1
@@ -181,11 +181,11 @@ def test_a_kind_of_which_one_node_has_enough_goes_before_fewer_gpus_that_no_node
     assert made.accelerator == "nvidia-a100-80gb"
 
 
-def test_a_kind_that_does_not_hold_the_job_is_passed_over() -> None:
+def test_a_kind_on_which_the_job_does_not_fit_is_not_chosen() -> None:
     assert on(node("a", T4), node("b", T4), node("c", H100)).accelerator == "nvidia-h100-80gb"
 
 
-def test_where_no_kind_holds_the_job_the_largest_ones_sum_is_told() -> None:
+def test_if_the_job_fits_on_no_kind_the_error_is_about_the_largest() -> None:
     with pytest.raises(Unplannable) as refusal:
         on(node("a", T4), node("b", L40S), model="meta-llama/Llama-3.1-405B")
     assert refusal.value.reason == "DoesNotFit"
@@ -196,7 +196,7 @@ def test_where_no_kind_holds_the_job_the_largest_ones_sum_is_told() -> None:
         on(node("a", T4), model="org/secret")
 
 
-def test_nodes_that_the_job_may_not_use_decide_nothing() -> None:
+def test_nodes_that_the_job_may_not_use_are_ignored() -> None:
     tainted = replace(node("a", H100), taints=(TAINT,))
     assert on(tainted, node("b", L40S)).accelerator == "nvidia-l40s-48gb"
     selector = {"nodeSelector": {"pool": "x"}}
@@ -205,7 +205,7 @@ def test_nodes_that_the_job_may_not_use_decide_nothing() -> None:
     )
 
 
-def test_a_named_accelerator_memory_of_its_own_and_the_cpu_are_not_chosen_for() -> None:
+def test_no_kind_is_chosen_if_the_spec_sets_accelerator_memory_or_the_cpu() -> None:
     named = on(node(product=L40S), resources={"accelerator": {"name": "nvidia-h100-80gb"}})
     assert (named.accelerator, named.node_selector) == ("nvidia-h100-80gb", None)
     assert "the pod may land on another kind" in first_note(named)
@@ -214,15 +214,15 @@ def test_a_named_accelerator_memory_of_its_own_and_the_cpu_are_not_chosen_for() 
         assert on(node(), resources=resources).device == "cpu"
 
 
-def test_an_override_is_obeyed_on_the_kind_that_holds_it() -> None:
+def test_a_gpu_number_in_the_spec_is_used_with_a_kind_on_which_the_job_fits() -> None:
     made = on(node("a", T4), node("b", H100), resources={"gpus": 1})
     assert (made.accelerator, made.gpus) == ("nvidia-h100-80gb", 1)
 
 
-# Where the pod lands.
+# The node selector of the pod.
 
 
-def test_with_several_kinds_the_pod_is_bound_to_the_label_of_the_chosen_one() -> None:
+def test_with_several_kinds_the_plan_selects_nodes_of_the_chosen_one() -> None:
     both = (node("a", L40S), node("b", H100))
     assert on(*both).node_selector == {PRODUCT: H100}
     named = on(*both, resources={"accelerator": {"name": "nvidia-l40s-48gb"}})
@@ -231,36 +231,36 @@ def test_with_several_kinds_the_pod_is_bound_to_the_label_of_the_chosen_one() ->
     assert on(node("b", H100), node("c", None)).node_selector == {PRODUCT: H100}
 
 
-def test_the_users_selector_of_that_label_is_left_alone() -> None:
+def test_the_users_own_selector_for_the_label_is_kept() -> None:
     mine = {"nodeSelector": {PRODUCT: L40S}}
     made = on(node("a", L40S), node("b", H100), resources=mine)
     assert (made.accelerator, made.node_selector) == ("nvidia-l40s-48gb", None)
 
 
-def test_slices_with_the_single_strategy_are_asked_for_as_whole_gpus() -> None:
+def test_slices_with_the_single_strategy_are_requested_as_whole_gpus() -> None:
     sliced = Node("n", {PRODUCT: f"{H100}-MIG-3g.40gb"}, {"nvidia.com/gpu": 2.0, "cpu": 9.0, "memory": 1e12})
     for resources in ({}, {"accelerator": {"name": "nvidia-h100-80gb-mig-3g.40gb"}}):
         made = on(sliced, model="Qwen/Qwen2.5-0.5B", resources=resources)
         assert (made.accelerator, needs(made)["nvidia.com/gpu"]) == ("nvidia-h100-80gb-mig-3g.40gb", 1)
 
 
-# That it stays.
+# A choice is kept.
 
 
-def test_nodes_that_come_later_change_nothing() -> None:
+def test_new_nodes_do_not_change_an_earlier_choice() -> None:
     first = on(node("a", L40S))
     assert on(node("b", H100)).gpus < first.gpus
     assert on(node("a", L40S), node("b", H100), before=first).accelerator == "nvidia-l40s-48gb"
 
 
-def test_nodes_that_go_change_nothing_until_another_kind_is_there() -> None:
+def test_removed_nodes_change_a_choice_only_if_there_is_another_kind() -> None:
     first = on(node("a", "NVIDIA-New", nvidia_com__gpu_memory="81920"))
     assert first.accelerator == "NVIDIA-New"
     assert on(before=first) == first
     assert on(node("b", H100), before=first).accelerator == "nvidia-h100-80gb"
 
 
-def test_a_binding_to_a_label_is_kept_when_the_other_kind_goes() -> None:
+def test_a_node_selector_is_kept_when_the_other_kind_disappears() -> None:
     first = on(node("a", L40S), node("b", H100))
     assert on(node("b", H100), before=first) == first
     assert on(before=first) == first
@@ -273,7 +273,7 @@ KINDS = st.lists(
 
 @settings(max_examples=20, deadline=None)
 @given(KINDS, st.sampled_from(["Qwen/Qwen2.5-0.5B", "Qwen/Qwen2.5-7B", "Qwen/Qwen2.5-32B"]), st.randoms())
-def test_the_choice_does_not_depend_on_the_order_and_is_kept(
+def test_the_choice_is_kept_and_does_not_depend_on_the_order_of_nodes(
     offered: list[tuple[str, int]], model: str, random: Any
 ) -> None:
     nodes = [node(f"n{number}", product, gpus) for number, (product, gpus) in enumerate(offered)]

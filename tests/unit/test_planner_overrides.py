@@ -1,4 +1,4 @@
-"""A number of GPUs set by hand: obeyed, and said where the plan would take another."""
+"""A number of GPUs in the spec is used, with a warning if the plan would use another number."""
 
 from typing import Any
 
@@ -27,11 +27,11 @@ def spec(model: str = "Qwen/Qwen2.5-7B", **resources: Any) -> RFTJobSpec:
     ],
     ids=["no number", "the plan's", "the CPU", "an unknown model", "an unknown accelerator"],
 )
-def test_where_the_plan_agrees_or_cannot_know_nothing_is_said(agreed: RFTJobSpec) -> None:
+def test_there_is_no_warning_if_the_plan_agrees_or_is_not_known(agreed: RFTJobSpec) -> None:
     assert contradiction(agreed) is None
 
 
-def test_another_number_than_the_plans_is_told_with_the_kind_it_is_for() -> None:
+def test_a_number_other_than_the_plans_gives_a_warning_with_the_kind_of_gpu() -> None:
     assert contradiction(spec(gpus=4)) == (
         "spec.resources.gpus: 4 is obeyed; the plan for nvidia-h100-80gb needs 1"
     )
@@ -39,13 +39,13 @@ def test_another_number_than_the_plans_is_told_with_the_kind_it_is_for() -> None
     assert said == "spec.resources.gpus: 4 is obeyed; the plan for GPUs of 96Gi needs 1"
 
 
-def test_a_number_that_does_not_hold_the_run_is_told_as_that() -> None:
+def test_the_warning_says_if_the_run_does_not_fit_on_the_number() -> None:
     said = contradiction(spec("Qwen/Qwen2.5-32B", gpus=1)) or ""
     assert said.endswith(", and with that number the run does not fit")
     assert "holds the run" in (contradiction(spec("meta-llama/Llama-3.1-405B", gpus=16)) or "")
 
 
-def test_on_a_cluster_the_nodes_decide_what_it_is_compared_with() -> None:
+def test_on_a_cluster_the_number_is_compared_with_the_plan_for_its_nodes() -> None:
     nodes = [Node("n", {"nvidia.com/gpu.product": "NVIDIA-L40S"}, {"nvidia.com/gpu": 8.0})]
     asked = spec("Qwen/Qwen2.5-14B", gpus=16)
     said = contradiction(asked, lambda free: placed(free, "uid", nodes)) or ""

@@ -1,4 +1,4 @@
-"""Which dtype a run computes in: the job's, what repeats, what the machine is fast in, what is safe."""
+"""The dtype of a run: from the job, from deterministic mode, from this machine, or the safe default."""
 
 from pathlib import Path
 from typing import Any
@@ -34,13 +34,13 @@ def planned(cpu_dtype: Dtype = "float32", gpus: int = 0, **training: Any) -> Pla
         ({"deterministic": True, "cpuDtype": "float32"}, "cuda", "float32", "bfloat16"),
     ],
 )
-def test_the_job_decides_then_what_repeats_then_the_machine(
+def test_the_job_takes_precedence_then_deterministic_mode_then_the_machine(
     training: dict[str, Any], device: Device, machine: Dtype, expected: Dtype
 ) -> None:
     assert dtype_of(Training.model_validate(training), device, machine) == expected
 
 
-def test_a_plan_says_the_dtype_and_on_a_cluster_it_is_float32() -> None:
+def test_a_plan_has_the_dtype_and_on_a_cluster_it_is_float32() -> None:
     assert planned().dtype == "float32"
     assert planned("bfloat16").dtype == "bfloat16"
     assert planned("bfloat16", deterministic=True).dtype == "float32"
@@ -49,7 +49,7 @@ def test_a_plan_says_the_dtype_and_on_a_cluster_it_is_float32() -> None:
     assert any("float32 (training.cpuDtype)" in note for note in planned().notes or [])
 
 
-def test_bfloat16_takes_less_and_the_part_of_the_weights_half() -> None:
+def test_bfloat16_needs_less_memory_and_half_for_the_weights() -> None:
     wide, narrow = planned(cpuDtype="float32"), planned(cpuDtype="bfloat16")
     assert quantity(narrow.memory or "") < quantity(wide.memory or "")
     assert quantity(narrow.least_memory or "") < quantity(wide.least_memory or "")
@@ -69,7 +69,7 @@ def test_bfloat16_takes_less_and_the_part_of_the_weights_half() -> None:
         ("avx512_bf16x", "float32"),
     ],
 )
-def test_bfloat16_is_fast_where_the_processor_has_instructions_for_it(
+def test_bfloat16_is_chosen_if_the_processor_has_instructions_for_it(
     tmp_path: Path, flags: str, expected: Dtype
 ) -> None:
     (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
@@ -77,7 +77,7 @@ def test_bfloat16_is_fast_where_the_processor_has_instructions_for_it(
     assert fast_cpu_dtype({}, tmp_path / "not-there") == "float32"
 
 
-def test_the_variable_wins_and_a_wrong_one_is_refused() -> None:
+def test_the_variable_takes_precedence_and_a_wrong_value_is_refused() -> None:
     assert fast_cpu_dtype({precision.VARIABLE: "bfloat16"}) == "bfloat16"
     assert fast_cpu_dtype({precision.VARIABLE: "float32"}) == "float32"
     with pytest.raises(ValueError, match="RFT_CPU_DTYPE=bf16: must be one of float32, bfloat16"):

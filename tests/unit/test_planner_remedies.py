@@ -1,4 +1,4 @@
-"""What is said about a job that no node takes: what it needs, what there is, and what would make it fit."""
+"""The message about an unschedulable job: what it needs, what the nodes have, and which changes help."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def node(gpus: int = 2, cpu: float = 96, memory: float = 1000, product: str = L4
 
 
 def document(model: str, changes: Remedy = (), **fields: Any) -> dict[str, Any]:
-    """Return a manifest with changes, as a user would edit it."""
+    """Return a manifest with changes, as a user would make them."""
     made = manifest(model={"name": model}, **fields)
     for path, value in changes:
         _, section, field = path.split(".")
@@ -55,7 +55,7 @@ LONG = {"training": {"maxContextLength": 32768, "loraRank": 32}, "sampling": {"n
 # The message.
 
 
-def test_it_says_what_the_pod_needs_what_the_largest_node_has_and_what_would_fit() -> None:
+def test_the_message_has_the_pods_needs_the_largest_node_and_a_fix() -> None:
     asked = spec(resources={"gpus": 4, "memory": "90Gi"})
     message = said(asked, node(gpus=2, cpu=8, memory=62))
     assert message.startswith(
@@ -65,7 +65,7 @@ def test_it_says_what_the_pod_needs_what_the_largest_node_has_and_what_would_fit
     assert message.endswith(f"The scheduler: {SAID}")
 
 
-def test_cpus_that_lack_are_said_likewise() -> None:
+def test_the_message_covers_missing_cpus_too() -> None:
     message = said(spec(), node(gpus=2, cpu=3, memory=1000))
     assert "has 2 nvidia.com/gpu, 3 CPU" in message
     assert (
@@ -73,62 +73,62 @@ def test_cpus_that_lack_are_said_likewise() -> None:
     )
 
 
-def test_memory_that_lacks_because_it_was_set_by_hand_is_given_back_to_the_plan() -> None:
+def test_too_much_memory_in_the_spec_is_replaced_by_the_plans() -> None:
     asked = spec("Qwen/Qwen2.5-0.5B", resources={"memory": "300Gi"})
     (remedy,) = found(asked, node(memory=64))
     assert [change.path for change in remedy] == ["spec.resources.memory"]
     assert fits("Qwen/Qwen2.5-0.5B", remedy, [node(memory=64)], resources={"memory": "300Gi"})
 
 
-def test_what_was_set_by_hand_and_fits_stays_as_it_is() -> None:
+def test_resources_in_the_spec_that_fit_are_kept() -> None:
     fields: dict[str, Any] = {"resources": {"gpus": 2, "memory": "1Gi", "cpu": "128"}}
     assert found(spec(**fields), node(gpus=2)) == [(Change("spec.resources.cpu", "96"),)]
 
 
-def test_memory_that_no_parameter_lowers_is_named_as_what_a_node_needs() -> None:
+def test_if_no_parameter_lowers_the_memory_the_message_names_the_needed_node() -> None:
     message = said(spec("Qwen/Qwen2.5-32B"), node(gpus=8, memory=8))
     assert "No value of training.maxContextLength, training.loraRank, sampling.numRollouts" in message
     assert message.count("makes it fit; a node with ") == 1
 
 
-def test_a_pod_that_only_waits_for_others_is_not_told_to_change() -> None:
+def test_no_change_is_proposed_if_the_pod_only_waits_for_other_pods() -> None:
     message = said(spec(), node(gpus=8))
     assert "a node of that size is there, so it waits for what others use on it" in message
     assert "fits with" not in message
 
 
-def test_another_reason_of_the_schedulers_is_left_to_its_words() -> None:
+def test_another_reason_of_the_scheduler_is_passed_on_unchanged() -> None:
     asked, reason = spec(), '0/1 nodes are available: 1 persistentvolumeclaim "runs" not found.'
     made = placed(asked, "uid", [node(gpus=8)])
     message = explain_unschedulable(asked, made, [node(gpus=8)], needs(made), reason)
     assert message.endswith(f"; a node of that size is there. The scheduler: {reason}")
 
 
-def test_where_no_node_may_be_used_the_selector_is_named() -> None:
+def test_if_no_node_may_be_used_the_message_names_the_selector() -> None:
     message = said(spec(resources={"nodeSelector": {"pool": "none"}}), node())
     assert "no ready node with the labels of its node selector" in message
 
 
-def test_without_gpus_in_the_cluster_the_cpu_is_named() -> None:
+def test_without_gpus_in_the_cluster_the_message_proposes_the_cpu() -> None:
     message = said(spec(), Node("cpu-1", {}, {"cpu": 64.0, "memory": 500 * GIB}))
     assert "No node that it may use has nvidia.com/gpu" in message
     assert "spec.resources.accelerator.name: cpu" in message
 
 
-def test_a_cluster_of_which_nothing_is_known_leaves_the_scheduler_to_speak() -> None:
+def test_without_known_nodes_only_the_schedulers_message_is_shown() -> None:
     asked = spec(resources={"gpus": 4, "memory": "90Gi"})
     made = plan(asked, "uid")
     message = explain_unschedulable(asked, made, (), {}, SAID)
     assert message == f"The pod needs 4 nvidia.com/gpu, 16 CPU, 90Gi. The scheduler: {SAID}"
 
 
-def test_only_nodes_that_the_pod_may_land_on_are_compared() -> None:
+def test_only_nodes_that_the_pod_may_use_are_compared() -> None:
     tainted = Node("big", {}, {"nvidia.com/gpu": 16.0, "cpu": 96.0}, (Taint("team", "a"),))
     message = said(spec(resources={"gpus": 4}), node(gpus=2), tainted)
     assert "the largest node that it may use, gpu-1, has 2 nvidia.com/gpu" in message
 
 
-def test_a_further_container_takes_its_part_of_the_node() -> None:
+def test_the_requests_of_other_containers_are_subtracted() -> None:
     asked, nodes = spec("Qwen/Qwen2.5-0.5B"), [node(gpus=1, cpu=4)]
     made = placed(asked, "uid", nodes)
     wanted = needs(made) | {"cpu": needs(made)["cpu"] + 0.1}
@@ -142,7 +142,7 @@ def test_a_further_container_takes_its_part_of_the_node() -> None:
 
 
 def fits(model: str, remedy: Remedy, nodes: list[Node], **fields: Any) -> bool:
-    """Plan again with the remedy applied, as the operator would for another job."""
+    """Return whether the job with the remedy fits, by planning it again as the operator would."""
     made = placed(parse(document(model, remedy, **fields)).spec, "uid", nodes)
     held = made.memory_parts is not None
     return held and any(
@@ -150,7 +150,7 @@ def fits(model: str, remedy: Remedy, nodes: list[Node], **fields: Any) -> bool:
     )
 
 
-def test_each_parameter_is_lowered_alone_and_no_further_than_it_must() -> None:
+def test_each_parameter_is_lowered_alone_and_no_more_than_needed() -> None:
     model, nodes = "Qwen/Qwen2.5-14B", [node(gpus=3, product=H100)]
     asked = spec(model, **LONG)
     assert placed(asked, "uid", nodes).gpus == 4
@@ -175,7 +175,7 @@ def higher_value(change: Change) -> Change | None:
     return change._replace(value=value * 4 // 3 if value % 3 else value // 3 * 4)
 
 
-def test_what_no_single_parameter_does_two_may() -> None:
+def test_if_no_single_parameter_is_enough_two_are_lowered() -> None:
     model, nodes = "Qwen/Qwen2.5-14B", [node(gpus=1, product=H100)]
     (remedy,) = found(spec(model, **LONG), *nodes)
     assert {change.path for change in remedy} == {
@@ -187,7 +187,7 @@ def test_what_no_single_parameter_does_two_may() -> None:
         assert not fits(model, (change,), nodes, **LONG)
 
 
-def test_where_nothing_helps_an_accelerator_and_a_size_that_would_are_named() -> None:
+def test_if_no_parameter_helps_an_accelerator_and_a_model_size_are_proposed() -> None:
     asked = spec("Qwen/Qwen2.5-14B")
     message = said(asked, node(gpus=1, product=L4))
     assert "makes it fit; GPUs of the kind nvidia-" in message
@@ -201,7 +201,7 @@ def test_where_nothing_helps_an_accelerator_and_a_size_that_would_are_named() ->
     assert plan(parse(smaller).spec, "").gpus == 1
 
 
-def test_a_hand_set_number_goes_back_to_what_the_plan_needs() -> None:
+def test_too_many_gpus_in_the_spec_are_replaced_by_the_plans_number() -> None:
     fields = {"resources": {"gpus": 4}}
     (remedy,) = found(spec("Qwen/Qwen2.5-0.5B", **fields), node(gpus=2))
     assert remedy == (Change("spec.resources.gpus", 1),)
@@ -220,7 +220,7 @@ MODELS = ["Qwen/Qwen2.5-0.5B", "Qwen/Qwen2.5-7B", "Qwen/Qwen2.5-14B", "Qwen/Qwen
     rank=st.sampled_from([8, 32]),
     by_hand=st.none() | st.integers(1, 8),
 )
-def test_what_a_remedy_names_fits_when_it_is_planned_again(
+def test_every_proposed_remedy_fits_when_it_is_planned_again(
     model: str, product: str, gpus: int, cpu: int, context: int, rank: int, by_hand: int | None
 ) -> None:
     fields: dict[str, Any] = {

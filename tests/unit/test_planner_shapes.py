@@ -1,4 +1,4 @@
-"""Shapes count what is published, and never shrink as a stated size grows."""
+"""Shapes have the published numbers of parameters, and estimates grow with the stated size."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from rft_planner.catalogue import CATALOGUE, known, shape_of
 from rft_planner.modelconfig import UnreadableConfig, from_config
 from rft_planner.shapes import estimated
 
-# Parameters as the model cards give them, in billions.
+# Parameters in billions, from the model cards.
 PUBLISHED = {
     "HuggingFaceTB/SmolLM2-135M": 0.1345,
     "HuggingFaceTB/SmolLM2-360M": 0.362,
@@ -92,20 +92,20 @@ ACTIVE = {
 
 
 def published(name: str) -> float:
-    """Billions of parameters; trained further, a model keeps those of its base."""
+    """Return billions of parameters. A model that was trained further has as many as its base."""
     for ending in ("-Instruct-2507", "-Instruct", "-Base"):
         name = name if name in PUBLISHED else name.removesuffix(ending)
     return PUBLISHED[name.replace("-Coder-", "-").replace("-Math-", "-") if name not in PUBLISHED else name]
 
 
 @pytest.mark.parametrize("name", CATALOGUE)
-def test_a_shape_has_as_many_parameters_as_its_card_says(name: str) -> None:
+def test_a_shape_has_the_number_of_parameters_on_its_model_card(name: str) -> None:
     assert CATALOGUE[name].parameters == pytest.approx(published(name) * 1e9, rel=0.012)
 
 
 @pytest.mark.parametrize("name", ACTIVE)
-def test_a_mixture_uses_as_many_as_its_card_says(name: str) -> None:
-    # Cards differ in whether they count the embedding.
+def test_a_mixture_has_the_number_of_active_parameters_on_its_model_card(name: str) -> None:
+    # Model cards differ in whether they count the embedding.
     assert CATALOGUE[name].active_parameters == pytest.approx(ACTIVE[name] * 1e9, rel=0.18)
 
 
@@ -134,7 +134,7 @@ def test_a_mixture_uses_as_many_as_its_card_says(name: str) -> None:
         ("allenai/OLMo-2-1124-7B-Instruct", "allenai/OLMo-2-1124-7B"),
     ],
 )
-def test_variants_are_found_under_their_base(written: str, found: str) -> None:
+def test_variants_have_the_shape_of_their_base(written: str, found: str) -> None:
     assert known(written) == found
     assert shape_of(written) == CATALOGUE[found]
 
@@ -157,12 +157,12 @@ def test_variants_are_found_under_their_base(written: str, found: str) -> None:
         "microsoft/Phi-3-small-8k-instruct",
     ],
 )
-def test_a_name_that_only_looks_alike_is_not_found(written: str) -> None:
+def test_a_similar_name_of_another_model_is_not_found(written: str) -> None:
     assert known(written) is None
     assert shape_of(written) is None
 
 
-# What published files say of the shape, and of what could be mistaken for it.
+# Fields of published config files that describe the shape, and some that could be confused with them.
 FILES: dict[str, dict[str, Any]] = {
     "Qwen/Qwen2.5-7B-Instruct": {
         "model_type": "qwen2", "hidden_size": 3584, "intermediate_size": 18944, "max_window_layers": 28,
@@ -240,7 +240,7 @@ FILES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_config_is_read_as_the_catalogue_has_it(name: str) -> None:
+def test_a_config_gives_the_shape_in_the_catalogue(name: str) -> None:
     assert from_config(FILES[name]) == CATALOGUE[name]
 
 
@@ -269,7 +269,7 @@ LLAMA = {
         ({"model_type": "mixtral"}, "num_experts: None"),
     ],
 )
-def test_a_config_of_something_else_is_refused_by_its_field(fields: dict[str, Any], names: str) -> None:
+def test_an_unsupported_config_is_refused_with_the_field(fields: dict[str, Any], names: str) -> None:
     from_config(LLAMA)
     with pytest.raises(UnreadableConfig) as refused:
         from_config(LLAMA | fields)
@@ -278,7 +278,7 @@ def test_a_config_of_something_else_is_refused_by_its_field(fields: dict[str, An
 
 
 @given(st.sampled_from(sorted(CATALOGUE)), st.integers(1, 64), st.booleans())
-def test_more_rank_and_more_matrices_never_make_a_smaller_adapter(name: str, rank: int, wide: bool) -> None:
+def test_more_rank_or_more_matrices_never_give_a_smaller_adapter(name: str, rank: int, wide: bool) -> None:
     shape = CATALOGUE[name]
     adapter = shape.lora_parameters(rank, feed_forward=wide)
     assert adapter < shape.lora_parameters(rank + 1, feed_forward=wide)
@@ -296,8 +296,8 @@ def test_an_estimate_never_shrinks_as_the_count_grows(one: float, other: float) 
 @pytest.mark.parametrize(
     "name", [n for n, s in CATALOGUE.items() if not s.experts and n in PUBLISHED and PUBLISHED[n] > 1]
 )
-def test_an_estimate_by_count_is_near_the_real_shape(name: str) -> None:
+def test_an_estimate_from_the_count_is_near_the_real_shape(name: str) -> None:
     real, guess = CATALOGUE[name], estimated(CATALOGUE[name].parameters)
     assert guess.parameters == real.parameters
-    # Rather too large than too small: what it decides is whether a run fits.
+    # Too large is better than too small, because the estimate decides whether a run fits.
     assert 0.7 < guess.hidden * guess.layers / (real.hidden * real.layers) < 2.3

@@ -1,4 +1,4 @@
-"""The split over GPUs."""
+"""The division of GPUs between training and sampling."""
 
 import pytest
 from hypothesis import given
@@ -15,21 +15,23 @@ from rft_planner.split import MAX_GPUS, fitted, smallest, tensor_parallel
     ("model", "gpus", "size"),
     [
         ("Qwen/Qwen2.5-7B", 1, 1),
-        ("Qwen/Qwen2.5-7B", 3, 2),  # 28 heads, 4 of them for keys and values
+        ("Qwen/Qwen2.5-7B", 3, 2),  # 28 heads, 4 key-value heads
         ("Qwen/Qwen2.5-7B", 7, 4),
-        ("Qwen/Qwen2.5-0.5B", 7, 2),  # 14 heads; 7 would split its 2 key-value heads
+        ("Qwen/Qwen2.5-0.5B", 7, 2),  # 14 heads; 7 would divide its 2 key-value heads
         ("meta-llama/Llama-3.1-70B", 7, 4),
         ("meta-llama/Llama-3.1-70B", 15, 8),
         ("Qwen/Qwen3-30B-A3B", 3, 2),
         ("HuggingFaceTB/SmolLM2-135M", 2, 1),  # 9 heads
     ],
 )
-def test_the_largest_size_that_divides_heads_and_columns(model: str, gpus: int, size: int) -> None:
+def test_tensor_parallel_size_is_the_largest_that_divides_heads_and_columns(
+    model: str, gpus: int, size: int
+) -> None:
     assert tensor_parallel(gpus, CATALOGUE[model]) == size
 
 
 @pytest.mark.parametrize("shape", CATALOGUE.values(), ids=CATALOGUE.keys())
-def test_every_model_can_be_split_or_stays_whole(shape: Shape) -> None:
+def test_every_model_has_a_tensor_parallel_size(shape: Shape) -> None:
     for gpus in range(1, 17):
         size = tensor_parallel(gpus, shape)
         assert 1 <= size <= gpus
@@ -42,7 +44,7 @@ def work(rank: int = 32, context: int = 4096, rollouts: int = 8) -> Workload:
 
 @pytest.mark.parametrize("kind", ["nvidia-a100-80gb", "nvidia-h200-141gb"])
 @pytest.mark.parametrize("model", CATALOGUE)
-def test_what_is_said_to_fit_adds_up(model: str, kind: str) -> None:
+def test_a_division_that_fits_has_parts_within_the_memory(model: str, kind: str) -> None:
     memory = ACCELERATORS[kind].memory
     split = smallest(CATALOGUE[model], work(), memory)
     if split is None:
@@ -63,7 +65,7 @@ def test_what_is_said_to_fit_adds_up(model: str, kind: str) -> None:
     assert split.gpus == (1 if split.gpus == 1 else split.trainers + split.samplers)
 
 
-def test_training_is_divided_where_one_gpu_does_not_hold_it() -> None:
+def test_training_is_divided_if_it_does_not_fit_on_one_gpu() -> None:
     split = smallest(CATALOGUE["Qwen/Qwen2.5-72B"], work(), ACCELERATORS["nvidia-h100-80gb"].memory)
     assert split is not None
     assert (split.gpus, split.trainers, split.samplers) == (8, 4, 4)
@@ -76,14 +78,14 @@ def test_training_is_divided_where_one_gpu_does_not_hold_it() -> None:
 
 
 @pytest.mark.parametrize("shape", CATALOGUE.values(), ids=CATALOGUE.keys())
-def test_dividing_the_base_keeps_all_of_it(shape: Shape) -> None:
+def test_the_shards_of_the_base_together_have_all_its_weights(shape: Shape) -> None:
     alone = base_weights(shape)
     for gpus in range(2, MAX_GPUS):
         assert alone / gpus < base_weights(shape, gpus) < alone
         assert gpus * base_weights(shape, gpus) >= alone
 
 
-def test_a_single_gpu_keeps_the_sampler_its_share() -> None:
+def test_on_a_single_gpu_the_sampler_gets_a_share() -> None:
     split = fitted(1, CATALOGUE["Qwen/Qwen2.5-7B"], work(), ACCELERATORS["nvidia-h100-80gb"].memory)
     assert split is not None
     assert 0.25 < split.sampler_share < 0.6
@@ -101,7 +103,7 @@ def gpus(shape: Shape, workload: Workload, memory: float) -> float:
 @given(
     SHAPES, MEMORY, st.integers(1, 32), st.integers(1, 32), st.integers(512, 32_768), st.integers(512, 32_768)
 )
-def test_more_rank_or_context_never_needs_less(
+def test_more_rank_or_context_never_needs_fewer_gpus(
     shape: Shape, memory: float, rank: int, other_rank: int, context: int, other_context: int
 ) -> None:
     ranks, contexts = sorted((rank, other_rank)), sorted((context, other_context))
@@ -111,13 +113,13 @@ def test_more_rank_or_context_never_needs_less(
 
 
 @given(SHAPES, MEMORY, st.integers(2, 64), st.integers(2, 64))
-def test_more_rollouts_never_need_less(shape: Shape, memory: float, one: int, other: int) -> None:
+def test_more_rollouts_never_need_fewer_gpus(shape: Shape, memory: float, one: int, other: int) -> None:
     few, many = sorted((one, other))
     assert gpus(shape, work(rollouts=few), memory) <= gpus(shape, work(rollouts=many), memory)
 
 
 @given(MEMORY, st.floats(1e7, 1e12), st.floats(1e7, 1e12))
-def test_more_parameters_never_need_less(memory: float, one: float, other: float) -> None:
+def test_more_parameters_never_need_fewer_gpus(memory: float, one: float, other: float) -> None:
     small, large = sorted((one, other))
     assert gpus(estimated(small), work(), memory) <= gpus(estimated(large), work(), memory)
 
@@ -128,7 +130,7 @@ def test_more_memory_never_needs_more_gpus(shape: Shape, one: float, other: floa
     assert gpus(shape, work(), much) <= gpus(shape, work(), little)
 
 
-def test_a_sum_that_is_asked_for_again_is_the_same_and_of_another_run_it_is_not() -> None:
+def test_memory_sums_are_cached_for_equal_runs_only() -> None:
     shape, other = CATALOGUE["Qwen/Qwen2.5-7B"], CATALOGUE["Qwen/Qwen2.5-0.5B"]
     assert training(shape, work(), 4096, 2) is training(shape, work(), 4096, 2)
     assert sampling(shape, work(), 2) is sampling(shape, work(), 2)

@@ -1,4 +1,4 @@
-"""The batch rule."""
+"""The rule by which rows are grouped into steps."""
 
 import pytest
 from hypothesis import given
@@ -13,10 +13,10 @@ from rft_planner.steps import first_expectation, held_out_rows, prompts_per_step
         (100, 4, 200, 8000, 10),
         (100, 4, 200, 7999, 9),
         (100, 8, 200, 8000, 5),
-        (5000, 8, 2048, 1024, 1),  # more than the budget: one prompt makes a step all the same
+        (5000, 8, 2048, 1024, 1),  # more than the budget: one prompt is a step in any case
     ],
 )
-def test_prompts_join_while_their_rollouts_fit_the_budget(
+def test_a_step_has_as_many_prompts_as_fit_into_the_budget(
     prompt: float, rollouts: int, max_tokens: int, budget: int, prompts: int
 ) -> None:
     assert prompts_per_step(prompt, first_expectation(max_tokens), rollouts, budget) == prompts

@@ -1,4 +1,4 @@
-"""The check of references finds what does not exist, and nothing else."""
+"""The check of references finds references to files and names that do not exist, and nothing else."""
 
 import pytest
 from scripts.references import Repository, Text, broken_links, broken_names, read, tracked
@@ -8,7 +8,7 @@ MISSING = "reference" + "s_nobody_wrote"
 
 @pytest.fixture(scope="module")
 def repository() -> Repository:
-    # A part of the repository, because the whole takes two seconds.
+    # Only a part of the repository, because the whole takes two seconds.
     return read(name for name in tracked() if name.startswith(("operator/rft_api/", "docs/")))[1]
 
 
@@ -29,7 +29,9 @@ def repository() -> Repository:
         ("https://example.org/other/" + MISSING + ".py", []),
     ],
 )
-def test_what_does_not_exist_is_found(repository: Repository, said: str, found: list[str]) -> None:
+def test_references_to_missing_files_and_names_are_found(
+    repository: Repository, said: str, found: list[str]
+) -> None:
     text = Text("operator/rft_api/base.py", 1, said)
     assert [wrong for _, wrong in broken_names(text, repository)] == found
 
@@ -44,5 +46,5 @@ def test_what_does_not_exist_is_found(repository: Repository, said: str, found: 
         ("`[a](docs/" + MISSING + ".md)`", []),
     ],
 )
-def test_a_link_to_what_does_not_exist_is_found(said: str, found: list[str]) -> None:
+def test_links_to_missing_files_and_headings_are_found(said: str, found: list[str]) -> None:
     assert [wrong for _, wrong in broken_links(Text("README.md", 1, said))] == found

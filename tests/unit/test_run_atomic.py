@@ -1,4 +1,4 @@
-"""What must survive a crash is whole or absent, and is written in one place."""
+"""Files that must survive a crash are complete or absent, and are written by a single module."""
 
 import ast
 import os
@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 WRITER = ROOT / "operator" / "rft_run" / "atomic.py"
 
 
-def test_a_file_is_flushed_before_and_its_folder_after_the_rename(
+def test_a_file_is_synced_before_and_its_folder_after_the_rename(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "run" / "state.json"
@@ -58,7 +58,7 @@ def test_a_folder_appears_when_its_block_succeeds_and_not_otherwise(tmp_path: Pa
 
 
 @pytest.mark.parametrize("folder", [True, False], ids=["a folder", "a file"])
-def test_a_folder_replaces_what_was_there_only_where_asked(tmp_path: Path, folder: bool) -> None:
+def test_a_folder_replaces_an_existing_one_only_if_requested(tmp_path: Path, folder: bool) -> None:
     target = tmp_path / "model"
     if folder:
         target.mkdir()
@@ -73,7 +73,7 @@ def test_a_folder_replaces_what_was_there_only_where_asked(tmp_path: Path, folde
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+def test_temporary_files_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     atomic.temporary(tmp_path / "state.json").touch()
     atomic.temporary(tmp_path / "adapter").mkdir()
     (tmp_path / ".kept").touch()
@@ -82,7 +82,7 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
 
 
 def _renames(source: Path) -> list[int]:
-    """Lines that rename a file: ``a.rename(b)``, ``os.replace(a, b)``, or ``path.replace(other)``."""
+    """Return the lines that rename a file: ``a.rename(b)``, ``os.replace(a, b)``, ``path.replace(other)``."""
     calls = (node for node in ast.walk(ast.parse(source.read_text())) if isinstance(node, ast.Call))
     found = []
     for call in calls:
@@ -95,7 +95,7 @@ def _renames(source: Path) -> list[int]:
     return found
 
 
-def test_nothing_else_renames_files() -> None:
+def test_no_other_module_renames_files() -> None:
     sources = [*(ROOT / "operator").rglob("*.py"), *(ROOT / "trainer-image").rglob("*.py")]
     elsewhere = {str(path.relative_to(ROOT)): found for path in sources if (found := _renames(path))}
     assert list(elsewhere) == [str(WRITER.relative_to(ROOT))]

@@ -1,4 +1,4 @@
-"""A test module is imported by pytest alone: what several need is in a ``*_support.py``."""
+"""No module imports a test module: code that several tests need is in a ``*_support.py``."""
 
 import ast
 from pathlib import Path
@@ -17,7 +17,7 @@ def _imported(source: Path) -> set[str]:
     return found
 
 
-def test_nothing_is_imported_from_a_test_module() -> None:
+def test_no_module_imports_a_test_module() -> None:
     tests = {
         ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in ROOT.glob("tests/**/test_*.py")
     }
