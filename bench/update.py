@@ -35,11 +35,10 @@ from rft_planner.sizes import GIB
 from rft_planner.speed import Lengths, Speed, Update, attention_flops, linear_flops, update_seconds
 from rft_run.config import JobIdentity, RunConfig
 from rft_run.errors import MemoryExhausted
-from rft_trainer.data import Prompt
-from rft_trainer.data.rows import Row as DataRow
+from rft_trainer.data import Prompt, Row
 from rft_trainer.engines import model_dtype
 from rft_trainer.learn.optimizer import make_optimizer
-from rft_trainer.learn.packing import Row, completions_of, rows_of_group
+from rft_trainer.learn.packing import PackedRow, completions_of, rows_of_group
 from rft_trainer.learn.policy import Policy, PolicyOptions
 from rft_trainer.learn.ranks import Followers
 from rft_trainer.learn.update import update
@@ -116,7 +115,7 @@ class Outcome:
         return self.flops / (self.median * self.rate) if self.rate is not None else None
 
 
-def needed_flops(shape: Shape, rows: Sequence[Row], work: Update) -> float:
+def needed_flops(shape: Shape, rows: Sequence[PackedRow], work: Update) -> float:
     """FLOPs of an update: forward pass, backward pass, and the reference policy's forward pass.
 
     Recomputed values are not counted twice (Chowdhery et al. 2022, PaLM, appendix B), and pairs of tokens
@@ -208,7 +207,7 @@ def group_of(case: Case, vocabulary: int) -> Group:
     def tokens(count: int) -> tuple[int, ...]:
         return tuple(draw.choices(range(vocabulary), k=count))
 
-    prompt = Prompt(DataRow(1, [], {}, ""), tokens(case.prompt))
+    prompt = Prompt(Row(1, [], {}, ""), tokens(case.prompt))
     rollouts = tuple(
         Rollout(
             Generated(tokens(case.completion), (-1.0,) * case.completion, "", "stop"),

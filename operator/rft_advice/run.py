@@ -39,7 +39,7 @@ TEMPERATURE, ROLLOUTS = "spec.sampling.temperature", "spec.sampling.numRollouts"
 MAX_TOKENS, MAX_STEPS = "spec.sampling.maxTokens", "spec.stop.maxSteps"
 
 
-class Run(Protocol):
+class RunFacts(Protocol):
     """The data of a run that rules read. The trainer passes its ``RunStatus`` and reports the advice."""
 
     @property
@@ -61,9 +61,9 @@ class RunRule(NamedTuple):
     headings: tuple[Heading, ...]
     when: str
     advice: str
-    message: Callable[[RFTJobSpec, Run], str | None]
+    message: Callable[[RFTJobSpec, RunFacts], str | None]
 
-    def speak(self, spec: RFTJobSpec, run: Run) -> Recommendation | None:
+    def speak(self, spec: RFTJobSpec, run: RunFacts) -> Recommendation | None:
         """Return the recommendation if the rule applies to the run, else None."""
         message = self.message(spec, run)
         if message is None:
@@ -71,7 +71,7 @@ class RunRule(NamedTuple):
         return Recommendation(rule=self.id, parameter=self.paths[0], message=message)
 
 
-def reward_collapsed(spec: RFTJobSpec, run: Run) -> str | None:
+def reward_collapsed(spec: RFTJobSpec, run: RunFacts) -> str | None:
     """The reward rose and then fell sharply."""
     curve = curve_of(run.reward)
     if curve is None or curve.peak - curve.start < RISE:
@@ -87,7 +87,7 @@ def reward_collapsed(spec: RFTJobSpec, run: Run) -> str | None:
     )
 
 
-def reward_levelled_off(spec: RFTJobSpec, run: Run) -> str | None:
+def reward_levelled_off(spec: RFTJobSpec, run: RunFacts) -> str | None:
     """The reward rose and then stayed level far below 1."""
     curve = curve_of(run.reward)
     rate, most = spec.training.learning_rate, bands.TRAINING.learning_rate * bands.LEARNING_RATE_FACTOR
@@ -104,7 +104,7 @@ def reward_levelled_off(spec: RFTJobSpec, run: Run) -> str | None:
     )
 
 
-def slow_at_low_rate(spec: RFTJobSpec, run: Run) -> str | None:
+def slow_at_low_rate(spec: RFTJobSpec, run: RunFacts) -> str | None:
     """The reward did not change, and the learning rate is below the default."""
     curve, rate = curve_of(run.reward), spec.training.learning_rate
     if curve is None or rate >= bands.TRAINING.learning_rate or not _unmoved(curve):
@@ -115,7 +115,7 @@ def slow_at_low_rate(spec: RFTJobSpec, run: Run) -> str | None:
     )
 
 
-def never_learned(spec: RFTJobSpec, run: Run) -> str | None:
+def never_learned(spec: RFTJobSpec, run: RunFacts) -> str | None:
     """The reward did not change, and the learning rate is not below the default."""
     curve, rank = curve_of(run.reward), spec.training.lora_rank
     higher = [choice for choice in find(RANK).choices if choice > rank]
@@ -125,7 +125,7 @@ def never_learned(spec: RFTJobSpec, run: Run) -> str | None:
     return f"{_not_moved(curve)}, with loraRank {rank}: try {higher[0]}, if the base model earns any reward"
 
 
-def still_climbing(spec: RFTJobSpec, run: Run) -> str | None:
+def still_climbing(spec: RFTJobSpec, run: RunFacts) -> str | None:
     """The reward was still rising when the last epoch ended."""
     curve, epochs = curve_of(run.reward), spec.training.epochs
     if curve is None or not _ended(run) or _reached_max_steps(spec, run) or not _climbs(curve):
@@ -135,7 +135,7 @@ def still_climbing(spec: RFTJobSpec, run: Run) -> str | None:
     return f"{_climbing(curve)} when the rows ended: raise epochs from {epochs} to {epochs + 1}"
 
 
-def stopped_while_climbing(spec: RFTJobSpec, run: Run) -> str | None:
+def stopped_while_climbing(spec: RFTJobSpec, run: RunFacts) -> str | None:
     """The reward was still rising at ``stop.maxSteps``."""
     curve = curve_of(run.reward)
     if curve is None or not _reached_max_steps(spec, run) or not _climbs(curve):
@@ -145,7 +145,7 @@ def stopped_while_climbing(spec: RFTJobSpec, run: Run) -> str | None:
     )
 
 
-def epochs_stopped_helping(spec: RFTJobSpec, run: Run) -> str | None:
+def epochs_stopped_helping(spec: RFTJobSpec, run: RunFacts) -> str | None:
     """The last epoch did not raise the reward."""
     progress, epochs = run.progress, spec.training.epochs
     if progress is None or epochs == 1 or progress.epoch < epochs or not _ended(run):
@@ -159,7 +159,7 @@ def epochs_stopped_helping(spec: RFTJobSpec, run: Run) -> str | None:
     )
 
 
-def overfitted(spec: RFTJobSpec, run: Run) -> str | None:
+def overfitted(spec: RFTJobSpec, run: RunFacts) -> str | None:
     """After several epochs the reward rose on training rows, but not on held-out rows."""
     evidence = _overfit(run)
     if evidence is None or spec.training.epochs == 1:
@@ -167,7 +167,7 @@ def overfitted(spec: RFTJobSpec, run: Run) -> str | None:
     return f"{evidence}: lower epochs from {spec.training.epochs} to {bands.TRAINING.epochs}"
 
 
-def overfitted_in_one_epoch(spec: RFTJobSpec, run: Run) -> str | None:
+def overfitted_in_one_epoch(spec: RFTJobSpec, run: RunFacts) -> str | None:
     """The same as ``overfitted`` after a single epoch."""
     evidence, rank = _overfit(run), spec.training.lora_rank
     lower = [choice for choice in find(RANK).choices if choice < rank]
@@ -176,7 +176,7 @@ def overfitted_in_one_epoch(spec: RFTJobSpec, run: Run) -> str | None:
     return f"{evidence}: lower loraRank from {rank} to {lower[-1]}"
 
 
-def completions_cut(spec: RFTJobSpec, run: Run) -> str | None:
+def completions_cut(spec: RFTJobSpec, run: RunFacts) -> str | None:
     """Many completions are cut at ``maxTokens``."""
     cut = run.metrics.truncated_fraction if run.metrics is not None else None
     value = spec.sampling.max_tokens
@@ -190,7 +190,7 @@ def completions_cut(spec: RFTJobSpec, run: Run) -> str | None:
     )
 
 
-def max_tokens_unused(spec: RFTJobSpec, run: Run) -> str | None:
+def max_tokens_unused(spec: RFTJobSpec, run: RunFacts) -> str | None:
     """``maxTokens`` is far above the length of completions."""
     metrics, value = run.metrics, spec.sampling.max_tokens
     if metrics is None or metrics.completion_tokens is None or metrics.truncated_fraction != 0:
@@ -204,7 +204,7 @@ def max_tokens_unused(spec: RFTJobSpec, run: Run) -> str | None:
     )
 
 
-def groups_score_alike(spec: RFTJobSpec, run: Run) -> str | None:
+def groups_score_alike(spec: RFTJobSpec, run: RunFacts) -> str | None:
     """Many groups have equal rewards, so their advantages are zero."""
     alike = run.metrics.zero_variance_fraction if run.metrics is not None else None
     value = spec.sampling.num_rollouts
@@ -217,7 +217,7 @@ def groups_score_alike(spec: RFTJobSpec, run: Run) -> str | None:
     )
 
 
-def diversity_lost(spec: RFTJobSpec, run: Run) -> str | None:
+def diversity_lost(spec: RFTJobSpec, run: RunFacts) -> str | None:
     """The entropy is so low that the policy always gives the same answer."""
     entropy = run.metrics.entropy if run.metrics is not None else None
     value = spec.sampling.temperature
@@ -253,7 +253,7 @@ def _climbing(curve: Curve) -> str:
     )
 
 
-def _ended(run: Run) -> bool:
+def _ended(run: RunFacts) -> bool:
     return run.progress is not None and run.progress.stage in ("evaluatingTuned", "finished")
 
 
@@ -261,12 +261,12 @@ def _max_steps(spec: RFTJobSpec) -> int | None:
     return spec.stop.max_steps if spec.stop is not None else None
 
 
-def _reached_max_steps(spec: RFTJobSpec, run: Run) -> bool:
+def _reached_max_steps(spec: RFTJobSpec, run: RunFacts) -> bool:
     most = _max_steps(spec)
     return most is not None and run.progress is not None and run.progress.step >= most
 
 
-def _overfit(run: Run) -> str | None:
+def _overfit(run: RunFacts) -> str | None:
     """Return a text with the numbers if the reward rose in training, but not on held-out rows; else None."""
     curve = curve_of(run.reward)
     held_out = run.evaluation.reward if run.evaluation is not None else None
@@ -282,7 +282,7 @@ def _overfit(run: Run) -> str | None:
     )
 
 
-def _is_good(run: Run) -> bool:
+def _is_good(run: RunFacts) -> bool:
     return run.reward is not None and run.reward.latest is not None and run.reward.latest >= GOOD
 
 
@@ -394,6 +394,6 @@ RUN_RULES: tuple[RunRule, ...] = (
 )
 
 
-def recommend(spec: RFTJobSpec, run: Run) -> list[Recommendation]:
+def recommend(spec: RFTJobSpec, run: RunFacts) -> list[Recommendation]:
     """Return the recommendations of all rules that apply to a run, in the order of the rules."""
     return [said for rule in RUN_RULES if (said := rule.speak(spec, run)) is not None]

@@ -36,7 +36,7 @@ _SWITCHES = ("suspend", "cancel")
 """Fields that control a single run; they are not copied into the experiment."""
 
 
-class Step(NamedTuple):
+class ParameterStep(NamedTuple):
     """A way to change one parameter for a goal."""
 
     path: str
@@ -122,48 +122,62 @@ _MAX_TOKENS = "spec.sampling.maxTokens"
 _CREATIVE = bands.CREATIVE_TEMPERATURE
 _LEAST_BATCH = bands.TRAINING.batch_size_tokens // bands.BATCH_FACTOR
 
-STEPS: dict[Goal, tuple[Step, ...]] = {
+STEPS: dict[Goal, tuple[ParameterStep, ...]] = {
     Goal.FASTER_CONVERGENCE: (
-        Step(_EPOCHS, _one_more_epoch, "more passes bring the reward further before the run ends"),
-        Step(_RATE, _faster_rate, "larger steps get further in the same time"),
+        ParameterStep(_EPOCHS, _one_more_epoch, "more passes bring the reward further before the run ends"),
+        ParameterStep(_RATE, _faster_rate, "larger steps get further in the same time"),
     ),
     Goal.BETTER_QUALITY: (
-        Step(_TEMPERATURE, partial(_up_through, _CREATIVE), "more diverse rollouts find better answers"),
-        Step(_ROLLOUTS, partial(_up_through, bands.QUALITY_ROLLOUTS), "more answers to compare"),
-        Step(_MAX_TOKENS, _double, "room for longer reasoning and complete answers"),
+        ParameterStep(
+            _TEMPERATURE, partial(_up_through, _CREATIVE), "more diverse rollouts find better answers"
+        ),
+        ParameterStep(_ROLLOUTS, partial(_up_through, bands.QUALITY_ROLLOUTS), "more answers to compare"),
+        ParameterStep(_MAX_TOKENS, _double, "room for longer reasoning and complete answers"),
     ),
     Goal.SAFER: (
-        Step(
+        ParameterStep(
             _TEMPERATURE,
             partial(_down_through, bands.PRECISE_TEMPERATURE[::-1]),
             "less random answers are more precise and less toxic",
         ),
-        Step(
+        ParameterStep(
             _TOP_P, partial(_down_through, bands.FOCUSED_TOP_P[1:]), "unlikely tokens are not drawn any more"
         ),
-        Step(_TOP_K, _lower_top_k, "fewer candidates focus the answers"),
+        ParameterStep(_TOP_K, _lower_top_k, "fewer candidates focus the answers"),
     ),
     Goal.MORE_CREATIVE: (
-        Step(_TEMPERATURE, partial(_up_through, _CREATIVE), "more random choices, more diverse answers"),
-        Step(
+        ParameterStep(
+            _TEMPERATURE, partial(_up_through, _CREATIVE), "more random choices, more diverse answers"
+        ),
+        ParameterStep(
             _TOP_P,
             partial(_to, bands.DIVERSE_TOP_P),
             "keeps diversity and removes the most unlikely tokens",
         ),
     ),
     Goal.LOWER_COST: (
-        Step(_ROLLOUTS, lambda value: _halve(value, int(find(_ROLLOUTS).minimum or 0)), "fewer to generate"),
-        Step(_MAX_TOKENS, lambda value: _halve(value, bands.SHORT_COMPLETION), "every token generated costs"),
-        Step(_BATCH, lambda value: _halve(value, _LEAST_BATCH), "smaller steps need less memory at a time"),
+        ParameterStep(
+            _ROLLOUTS, lambda value: _halve(value, int(find(_ROLLOUTS).minimum or 0)), "fewer to generate"
+        ),
+        ParameterStep(
+            _MAX_TOKENS, lambda value: _halve(value, bands.SHORT_COMPLETION), "every token generated costs"
+        ),
+        ParameterStep(
+            _BATCH, lambda value: _halve(value, _LEAST_BATCH), "smaller steps need less memory at a time"
+        ),
     ),
     Goal.HIGHER_CAPACITY: (
-        Step(
+        ParameterStep(
             _RANK, lambda value: _up_through(_ranks(True), value), "a larger adapter holds more; watch memory"
         ),
     ),
     Goal.PREVENT_OVERFITTING: (
-        Step(_EPOCHS, partial(_down_through, (bands.TRAINING.epochs,)), "fewer passes memorize less"),
-        Step(_RANK, lambda value: _down_through(_ranks(False), value), "a smaller adapter memorizes less"),
+        ParameterStep(
+            _EPOCHS, partial(_down_through, (bands.TRAINING.epochs,)), "fewer passes memorize less"
+        ),
+        ParameterStep(
+            _RANK, lambda value: _down_through(_ranks(False), value), "a smaller adapter memorizes less"
+        ),
     ),
 }
 
@@ -193,7 +207,7 @@ def other_goals(document: Mapping[str, Any], goal: Goal) -> list[Goal]:
     return [other for other in Goal if other != goal and suggest(document, other).experiments]
 
 
-def _experiment(document: Mapping[str, Any], job: RFTJob, step: Step) -> Experiment | None:
+def _experiment(document: Mapping[str, Any], job: RFTJob, step: ParameterStep) -> Experiment | None:
     old = value_of(job.spec, step.path)
     new = step.next(old)
     if new is None or new == old or not find(step.path).allows(new):

@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from rft_cli.cluster.client import Cluster
+    from rft_cli.cluster.client import ClusterClient
 
 Context = Annotated[str | None, typer.Option("--context", help="Context of the kubeconfig.")]
 Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="The context's if absent.")]
 
 
-def connect(context: str | None, namespace: str | None) -> "Cluster":
+def connect(context: str | None, namespace: str | None) -> "ClusterClient":
     """Return the cluster that the options select."""
     # Imported here, because the kubernetes client takes a second, which commands on files do not need.
-    from rft_cli.cluster.client import Cluster
+    from rft_cli.cluster.client import ClusterClient
 
-    return Cluster(context, namespace)
+    return ClusterClient(context, namespace)

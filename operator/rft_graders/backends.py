@@ -16,10 +16,10 @@ import rft_api
 import rft_graders
 from rft_graders.client import (
     GraderClient,
+    GradeRequest,
     GraderLost,
     Listener,
     Outcome,
-    Request,
     ShouldStop,
 )
 from rft_graders.pool import LOAD_SECONDS, worker_environment
@@ -47,7 +47,7 @@ class Backend(Protocol):
     def ready(self, should_stop: ShouldStop) -> dict[str, str | None]:
         """Wait until every grader is loaded; return why one is not, by name."""
 
-    def exchange(self, requests: Sequence[Request], should_stop: ShouldStop) -> list[Outcome]:
+    def exchange(self, requests: Sequence[GradeRequest], should_stop: ShouldStop) -> list[Outcome]:
         """Return one outcome per request, in order."""
 
     def close(self) -> None:
@@ -77,7 +77,7 @@ class ContainerBackend:
         except GraderLost as error:
             raise TrainerError(str(error)) from error
 
-    def exchange(self, requests: Sequence[Request], should_stop: ShouldStop) -> list[Outcome]:
+    def exchange(self, requests: Sequence[GradeRequest], should_stop: ShouldStop) -> list[Outcome]:
         """Return the outcomes. Raises TrainerError when the container is lost."""
         assert self._client is not None
         outcomes: dict[int, Outcome] = {}
@@ -130,7 +130,7 @@ class LocalBackend:
             self._stop()
             raise TrainerError(f"the local grader process does not start: {error}") from error
 
-    def exchange(self, requests: Sequence[Request], should_stop: ShouldStop) -> list[Outcome]:
+    def exchange(self, requests: Sequence[GradeRequest], should_stop: ShouldStop) -> list[Outcome]:
         """Return the outcomes. Requests in progress when the process died have an error as outcome."""
         if self._client is None:
             self.ready(should_stop)

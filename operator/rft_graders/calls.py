@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from rft_graders.client import Outcome, Request
+from rft_graders.client import GradeRequest, Outcome
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Remote(Protocol):
 
     url: str
 
-    def calls(self, requests: Sequence[Request]) -> Iterator[Call]:
+    def calls(self, requests: Sequence[GradeRequest]) -> Iterator[Call]:
         """Yield calls that together contain every request once."""
 
     def outcomes(self, answer: Any, count: int) -> list[Outcome]:

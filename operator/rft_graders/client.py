@@ -32,7 +32,7 @@ class GraderLost(Exception):
 
 
 @dataclass(frozen=True)
-class Request:
+class GradeRequest:
     """A request for one score."""
 
     grader: str
@@ -104,7 +104,7 @@ class GraderClient:
         }
 
     def exchange(
-        self, requests: Sequence[Request], outcomes: dict[int, Outcome], should_stop: ShouldStop
+        self, requests: Sequence[GradeRequest], outcomes: dict[int, Outcome], should_stop: ShouldStop
     ) -> None:
         """Send the requests and store each outcome in ``outcomes`` under the request's index.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from rft_api.graders import Grader, Scale
 from rft_graders.calls import Call, score
-from rft_graders.client import Outcome, Request
+from rft_graders.client import GradeRequest, Outcome
 from rft_graders.numbers import find_numbers
 from rft_graders.protocol import encode
 from rft_graders.service import MAX_BODY_BYTES
@@ -36,7 +36,7 @@ class Judge:
         self._settings = grader.model
         self._scale = grader.scale
 
-    def calls(self, requests: Sequence[Request]) -> Iterator[Call]:
+    def calls(self, requests: Sequence[GradeRequest]) -> Iterator[Call]:
         """Yield one call per request."""
         for index, request in enumerate(requests):
             try:
@@ -49,7 +49,7 @@ class Judge:
         del count  # always one
         return [score(parse_score(_text(answer), self._scale))]
 
-    def _body(self, request: Request) -> bytes:
+    def _body(self, request: GradeRequest) -> bytes:
         text = filled(self._settings.prompt, request.completion, request.row)
         body = encode(
             {

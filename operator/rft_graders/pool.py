@@ -57,7 +57,7 @@ def worker_environment(home: Path) -> dict[str, str]:
     }
 
 
-class Worker:
+class GraderWorker:
     """A process that has loaded a user's function."""
 
     def __init__(self, code: Code, children: Children) -> None:
@@ -172,18 +172,18 @@ class Pool:
 
     def _serve(self, code: Code, loaded: "Future[str | None] | None") -> None:
         """Serve the requests of one grader, one after the other. Never returns."""
-        worker: Worker | None = None
+        worker: GraderWorker | None = None
         if loaded is not None:
             problem: str | None = None
             try:
-                worker = Worker(code, self._children)
+                worker = GraderWorker(code, self._children)
             except Exception as error:  # the future must be set in any case, else the trainer waits for it
                 problem = str(error) or type(error).__name__
             loaded.set_result(problem)
         while True:
             request = self._queues[code.grader.name].get()
             try:
-                worker = worker or Worker(code, self._children)
+                worker = worker or GraderWorker(code, self._children)
                 score = worker.score(request, code.grader.timeout_seconds)
             except Exception as error:  # every request must get a reply, and the thread must not end
                 if not isinstance(error, ScoreFailed) or isinstance(error, WorkerLost):

@@ -8,7 +8,7 @@ import httpx
 
 from rft_api.graders import Grader
 from rft_graders.calls import Call, Remote
-from rft_graders.client import Outcome, Request, ShouldStop
+from rft_graders.client import GradeRequest, Outcome, ShouldStop
 from rft_graders.judge import Judge
 from rft_graders.post import Target, post
 from rft_graders.protocol import MAX_ERROR_CHARACTERS
@@ -45,14 +45,14 @@ class RemoteBackend:
         del should_stop
         return dict.fromkeys(self._graders)
 
-    def exchange(self, requests: Sequence[Request], should_stop: ShouldStop) -> list[Outcome]:
+    def exchange(self, requests: Sequence[GradeRequest], should_stop: ShouldStop) -> list[Outcome]:
         """Return one outcome per request, in order. Raises Preempted."""
         return asyncio.run(self._exchange(requests, should_stop))
 
     def close(self) -> None:
         """Nothing to close."""
 
-    async def _exchange(self, requests: Sequence[Request], should_stop: ShouldStop) -> list[Outcome]:
+    async def _exchange(self, requests: Sequence[GradeRequest], should_stop: ShouldStop) -> list[Outcome]:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=CONCURRENCY)
         async with httpx.AsyncClient(timeout=httpx.Timeout(None), limits=limits) as client:
             work = asyncio.create_task(self._all(client, requests))
@@ -63,7 +63,7 @@ class RemoteBackend:
                     raise Preempted("asked to stop while grading")
             return work.result()
 
-    async def _all(self, client: httpx.AsyncClient, requests: Sequence[Request]) -> list[Outcome]:
+    async def _all(self, client: httpx.AsyncClient, requests: Sequence[GradeRequest]) -> list[Outcome]:
         """Call all graders concurrently and return the outcomes in the order of the requests."""
         names = sorted({request.grader for request in requests})
         own = {name: [i for i, request in enumerate(requests) if request.grader == name] for name in names}
@@ -76,7 +76,9 @@ class RemoteBackend:
         return [outcomes[i] for i in range(len(requests))]
 
 
-async def _grade(client: httpx.AsyncClient, grader: _Grader, requests: Sequence[Request]) -> list[Outcome]:
+async def _grade(
+    client: httpx.AsyncClient, grader: _Grader, requests: Sequence[GradeRequest]
+) -> list[Outcome]:
     """Return the outcomes of one grader's requests."""
     try:
         token = grader.read_token()

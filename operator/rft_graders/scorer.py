@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from rft_api.graders import Grader
 from rft_graders.backends import Backend, ContainerBackend, LocalBackend, max_silence
 from rft_graders.builtin import Builtin, builtin, check_settings
-from rft_graders.client import Outcome, Request, ShouldStop
+from rft_graders.client import GradeRequest, Outcome, ShouldStop
 from rft_graders.combine import combine, normalized
 from rft_graders.remote import RemoteBackend
 from rft_graders.trusted import in_workers
@@ -160,7 +160,7 @@ def _ask(
     order = sorted(names)
     rows = [item.row() for item in items]
     requests = [
-        Request(n, item.completion, row) for item, row in zip(items, rows, strict=True) for n in order
+        GradeRequest(n, item.completion, row) for item, row in zip(items, rows, strict=True) for n in order
     ]
     outcomes = backend.exchange(requests, should_stop)
     return {name: outcomes[start :: len(order)] for start, name in enumerate(order)}

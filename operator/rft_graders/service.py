@@ -9,7 +9,7 @@ from typing import Any
 
 from rft_api.graders import Grader
 from rft_graders.calls import Call, score
-from rft_graders.client import Outcome, Request
+from rft_graders.client import GradeRequest, Outcome
 from rft_graders.protocol import encode
 
 MAX_ITEMS = 32
@@ -27,7 +27,7 @@ class Service:
         self.url = grader.http.url
         self._name = grader.name
 
-    def calls(self, requests: Sequence[Request]) -> Iterator[Call]:
+    def calls(self, requests: Sequence[GradeRequest]) -> Iterator[Call]:
         """Yield batches within the limits of items and bytes.
 
         A request that is too large by itself becomes a call with an error in place of a body.
@@ -60,12 +60,12 @@ class Service:
             )
         return [score(entry) for entry in scores]
 
-    def _call(self, batch: list[int], requests: Sequence[Request]) -> Call:
+    def _call(self, batch: list[int], requests: Sequence[GradeRequest]) -> Call:
         items = [_item(number, requests[index]) for number, index in enumerate(batch)]
         return Call(tuple(batch), encode({"version": 1, "grader": self._name, "items": items}))
 
 
-def _item(number: int, request: Request) -> dict[str, Any]:
+def _item(number: int, request: GradeRequest) -> dict[str, Any]:
     row = {name: value for name, value in request.row.items() if name != "messages"}
     messages = request.row["messages"]
     return {"id": number, "messages": messages, "completion": request.completion, "row": row}

@@ -64,7 +64,7 @@ class Conflict(ClusterError):
     """The object changed in between, or exists already."""
 
 
-class Fenced(ClusterError):
+class NotLeading(ClusterError):
     """The write was not sent, because this process does not hold the Lease."""
 
 
@@ -332,7 +332,7 @@ class Cluster:
         """
         left = self.fence() if method != "GET" else math.inf
         if left <= 0:
-            raise Fenced(0, f"{method} {path}: the Lease is not held any more")
+            raise NotLeading(0, f"{method} {path}: the Lease is not held any more")
         return urllib3.Timeout(connect=min(CONNECT_SECONDS, self._seconds, left), read=self._seconds)
 
     def _authorization(self) -> dict[str, str]:

@@ -14,8 +14,8 @@ from rft_api.lifecycle import Stop
 from rft_api.validation import CheckResult, check
 from rft_operator import metrics
 from rft_operator.clock import rfc3339
-from rft_operator.cluster import Cluster, ClusterError, Conflict, Fenced, NotFound
-from rft_operator.decision import Decision, Note, Part
+from rft_operator.cluster import Cluster, ClusterError, Conflict, NotFound, NotLeading
+from rft_operator.decision import ChildKind, Decision, Note
 from rft_operator.informer import InformerCache
 from rft_operator.ingest.cache import Chains
 from rft_operator.ingest.identity import callers
@@ -268,21 +268,21 @@ class Controller:
         except NotFound:
             pass
 
-    def _remove(self, owner: Owner, raw: RawState, part: Part) -> None:
-        found = {Part.JOB: raw.job, Part.CONFIG: raw.config, Part.CA: raw.ca}[part]
+    def _remove(self, owner: Owner, raw: RawState, part: ChildKind) -> None:
+        found = {ChildKind.JOB: raw.job, ChildKind.CONFIG: raw.config, ChildKind.CA: raw.ca}[part]
         assert found is not None
         name, uid = found["metadata"]["name"], found["metadata"]["uid"]
-        remove = self._cluster.delete_child if part is Part.JOB else self._cluster.delete_config
+        remove = self._cluster.delete_child if part is ChildKind.JOB else self._cluster.delete_config
         with suppress(NotFound):
             remove(owner.namespace, name, uid)
 
-    def _ensure(self, owner: Owner, raw: RawState, decision: Decision, part: Part) -> None:
-        if part is Part.CA and raw.ca is not None:
+    def _ensure(self, owner: Owner, raw: RawState, decision: Decision, part: ChildKind) -> None:
+        if part is ChildKind.CA and raw.ca is not None:
             version = raw.ca["metadata"]["resourceVersion"]
             data = {CA_KEY: self.ca_bundle}
             self._cluster.merge_data("ConfigMap", owner.namespace, owner.ca, version, data)
             return
-        if part is Part.CONFIG and raw.config is not None:
+        if part is ChildKind.CONFIG and raw.config is not None:
             # It is immutable, so it is replaced. Until the new one exists, the job's own spec is used.
             with suppress(NotFound):
                 self._cluster.delete_config(owner.namespace, owner.child, raw.config["metadata"]["uid"])
@@ -292,23 +292,23 @@ class Controller:
         except Conflict:
             raise
         except ClusterError as error:
-            if isinstance(error, Fenced) or not error.status:
+            if isinstance(error, NotLeading) or not error.status:
                 raise  # no refusal: the request was not sent, or not answered
             # A quota, a policy, or an admission webhook that does not answer: the status has to say it.
             what = f"{manifest['kind']} {manifest['metadata']['name']}"
             raise NotMade(f"{what} cannot be made: {error}.", error) from error
-        if part is Part.JOB:
+        if part is ChildKind.JOB:
             self._counts = "podFailurePolicy" not in made.get("spec", {})
 
-    def _manifest(self, owner: Owner, decision: Decision, part: Part) -> dict[str, Any]:
+    def _manifest(self, owner: Owner, decision: Decision, part: ChildKind) -> dict[str, Any]:
         spec, plan, settings = decision.spec, decision.plan, self._settings
         if spec is None or plan is None:
             raise AssertionError("nothing is created without a spec and a plan")
-        if part is Part.CLAIM and spec.storage.claim_template is not None:
+        if part is ChildKind.CLAIM and spec.storage.claim_template is not None:
             return claim(owner, spec.storage.claim_template)
-        if part is Part.CONFIG:
+        if part is ChildKind.CONFIG:
             return config_map(owner, run_config(owner, spec, plan, settings.ingest_url))
-        if part is Part.CA:
+        if part is ChildKind.CA:
             return ca_config_map(owner, self.ca_bundle or "")
         image = Image(settings.trainer_image, settings.image_pull_policy)
         reports = settings.ingest_url is not None

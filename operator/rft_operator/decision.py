@@ -15,7 +15,7 @@ from rft_planner.plan import Unplannable
 from rft_run.report import ProgressReport
 
 
-class Part(Enum):
+class ChildKind(Enum):
     """Child objects of a run, in the order in which they are created."""
 
     CLAIM = "claim"
@@ -40,10 +40,10 @@ class Decision:
     status: dict[str, Any]
     spec: RFTJobSpec | None = None
     plan: Plan | None = None
-    ensure: tuple[Part, ...] = ()
+    ensure: tuple[ChildKind, ...] = ()
     patch_child: dict[str, Any] | None = None
     delete_child: bool = False
-    remove: tuple[Part, ...] = ()
+    remove: tuple[ChildKind, ...] = ()
     """Children to delete, because the TTL has passed."""
     notes: tuple[Note, ...] = ()
     requeue_after: float | None = None
@@ -65,7 +65,7 @@ class Verdict:
     message: str
     ended: bool = False
     stalled: bool = False
-    ensure: tuple[Part, ...] = ()
+    ensure: tuple[ChildKind, ...] = ()
     patch_child: dict[str, Any] | None = None
     delete_child: bool = False
     requeue_after: float | None = None

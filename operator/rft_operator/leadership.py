@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 from rft_operator import metrics
 from rft_operator.cluster import Cluster, ClusterError, Conflict, NotFound, Unavailable
-from rft_operator.lease import Json, Seen, Step, Terms, clock, decide, look, record, written
+from rft_operator.lease import Json, LeaseStep, Seen, Terms, clock, decide, look, record, written
 
 _log = logging.getLogger(__name__)
 GUARD_SECONDS = 1.0
@@ -87,12 +87,12 @@ class Leadership:
         except ClusterError as error:
             _log.warning("the Lease is not given back; the next operator waits for its end: %s", error)
 
-    def turn(self) -> Step:
+    def turn(self) -> LeaseStep:
         """Read the Lease if it may have changed, and take one step. Raises ClusterError."""
         if self._renewed is None or self._outdated:
             self._look()
         step = decide(self._seen, self.me, self._renewed, self.now(), self.terms)
-        if step in (Step.ACQUIRE, Step.RENEW):
+        if step in (LeaseStep.ACQUIRE, LeaseStep.RENEW):
             sent = self.now()
             self._put(self.me)
             self._renewed = sent
@@ -121,7 +121,7 @@ class Leadership:
             except ClusterError as error:
                 _log.warning("the Lease is not renewed, %.1f s are left: %s", self.remaining(), error)
             else:
-                if step is Step.LOST:
+                if step is LeaseStep.LOST:
                     self.lost(self._why())
                     return
             wait = max(0.0, self.terms.retry - (self.now() - began))

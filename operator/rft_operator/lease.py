@@ -38,7 +38,7 @@ class Terms:
 
 
 @dataclass(frozen=True)
-class Record:
+class LeaseRecord:
     """The content of a Lease. ``version`` is its resource version: equal ones mean that nobody wrote."""
 
     holder: str
@@ -50,11 +50,11 @@ class Record:
 class Seen:
     """A record, and when this process first read it, on its own clock."""
 
-    record: Record
+    record: LeaseRecord
     since: float
 
 
-class Step(Enum):
+class LeaseStep(Enum):
     """The next step of leader election."""
 
     ACQUIRE = auto()
@@ -63,14 +63,14 @@ class Step(Enum):
     LOST = auto()
 
 
-def record(lease: Json, terms: Terms) -> Record:
+def record(lease: Json, terms: Terms) -> LeaseRecord:
     """Return a Lease's record; without a duration of its own it has that of ``terms``."""
     spec = lease.get("spec") or {}
     seconds = spec.get("leaseDurationSeconds") or terms.duration
-    return Record(spec.get("holderIdentity") or "", float(seconds), lease["metadata"]["resourceVersion"])
+    return LeaseRecord(spec.get("holderIdentity") or "", float(seconds), lease["metadata"]["resourceVersion"])
 
 
-def look(before: Seen | None, now_there: Record | None, now: float) -> Seen | None:
+def look(before: Seen | None, now_there: LeaseRecord | None, now: float) -> Seen | None:
     """Return what is known after a read: an unchanged record keeps the time of its first read."""
     if now_there is None:
         return None
@@ -79,7 +79,7 @@ def look(before: Seen | None, now_there: Record | None, now: float) -> Seen | No
     return Seen(now_there, now)
 
 
-def decide(seen: Seen | None, me: str, renewed: float | None, now: float, terms: Terms) -> Step:
+def decide(seen: Seen | None, me: str, renewed: float | None, now: float, terms: Terms) -> LeaseStep:
     """Return the next step of the process ``me``.
 
     ``renewed`` is the time just before the last successful write was sent, ``None`` before the first. A
@@ -87,11 +87,11 @@ def decide(seen: Seen | None, me: str, renewed: float | None, now: float, terms:
     """
     if renewed is not None:
         late = now - renewed >= terms.deadline
-        return Step.LOST if late or seen is None or seen.record.holder != me else Step.RENEW
+        return LeaseStep.LOST if late or seen is None or seen.record.holder != me else LeaseStep.RENEW
     # This process as the holder, without a renewal: the answer to an earlier write was lost.
     if seen is None or seen.record.holder in ("", me):
-        return Step.ACQUIRE
-    return Step.ACQUIRE if now - seen.since >= seen.record.duration else Step.WAIT
+        return LeaseStep.ACQUIRE
+    return LeaseStep.ACQUIRE if now - seen.since >= seen.record.duration else LeaseStep.WAIT
 
 
 def written(lease: Json | None, holder: str, terms: Terms, now: datetime) -> Json:

@@ -16,7 +16,7 @@ from rft_api.problems import Problem
 from rft_api.status import Plan, RFTJobStatus
 from rft_api.validation import CheckResult, check
 from rft_operator import clock
-from rft_operator.decision import Decision, Facts, Note, Part, Verdict
+from rft_operator.decision import ChildKind, Decision, Facts, Note, Verdict
 from rft_operator.objects.names import owner_of
 from rft_operator.observe import Observed
 from rft_operator.stages import STAGES, end_now, failures_of, joined
@@ -142,12 +142,12 @@ def _after_the_end(facts: Facts, status: dict[str, Any]) -> Decision:
     return Decision(status, remove=_removable(facts.observed))
 
 
-def _removable(observed: Observed) -> tuple[Part, ...]:
+def _removable(observed: Observed) -> tuple[ChildKind, ...]:
     """Return the children that the TTL deletes: never the claim, which holds the results."""
     there = {
-        Part.JOB: observed.child is not None and not observed.child.deleting,
-        Part.CONFIG: observed.config_exists,
-        Part.CA: observed.ca_exists,
+        ChildKind.JOB: observed.child is not None and not observed.child.deleting,
+        ChildKind.CONFIG: observed.config_exists,
+        ChildKind.CA: observed.ca_exists,
     }
     return tuple(part for part, is_there in there.items() if is_there)
 
@@ -189,7 +189,7 @@ def _of_child(facts: Facts, verdict: Verdict) -> dict[str, Any]:
     if facts.plan is not None:
         fields["plan"] = facts.plan
     child = facts.observed.child
-    if child is not None or Part.JOB in verdict.ensure:
+    if child is not None or ChildKind.JOB in verdict.ensure:
         fields["job_name"] = owner_of(dict(facts.document)).child
         if "startTime" not in facts.status:
             created = child.created if child is not None else ""

@@ -9,7 +9,7 @@ from typing import Any
 from rft_api.conditions import COMPLETED_BECAUSE, Phase, Reason
 from rft_api.problems import Problem
 from rft_api.status import Progress
-from rft_operator.decision import Facts, Part, Verdict
+from rft_operator.decision import ChildKind, Facts, Verdict
 from rft_operator.failures import Failure, Hindrance, classify, hindrance
 from rft_operator.kueue import held, other_kind
 from rft_operator.objects.job import own_count_limit
@@ -314,17 +314,17 @@ def _own_count(facts: Facts) -> dict[str, Any] | None:
     return {"spec": {"backoffLimit": ours}} if child.backoff_limit < ours else None
 
 
-def _missing(facts: Facts) -> tuple[Part, ...]:
+def _missing(facts: Facts) -> tuple[ChildKind, ...]:
     observed, spec = facts.observed, facts.spec
     if spec is None or facts.plan is None:
         return ()
     there = {
-        Part.CLAIM: spec.storage.claim_template is None or observed.claim_exists,
-        Part.CONFIG: observed.config_exists and not facts.renews,
-        Part.CA: observed.ca_current,
-        Part.JOB: observed.child is not None,
+        ChildKind.CLAIM: spec.storage.claim_template is None or observed.claim_exists,
+        ChildKind.CONFIG: observed.config_exists and not facts.renews,
+        ChildKind.CA: observed.ca_current,
+        ChildKind.JOB: observed.child is not None,
     }
-    return tuple(part for part in Part if not there[part])
+    return tuple(part for part in ChildKind if not there[part])
 
 
 def _progress(progress: Progress) -> str:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from rft_planner.memory import Workload
+from rft_planner.memory import MemoryDemand
 from rft_planner.shapes import Shape
 from rft_planner.split import Split, divisions
 
@@ -16,7 +16,7 @@ NODE_GPUS = 8
 """GPUs of a typical node."""
 
 
-class Step(NamedTuple):
+class StepSeconds(NamedTuple):
     """Seconds of each phase of one step."""
 
     sampling: float
@@ -34,8 +34,8 @@ class Step(NamedTuple):
 
 
 def balanced(
-    shape: Shape, work: Workload, memory: float, seconds: Callable[[Split], Step]
-) -> tuple[Split, Step] | None:
+    shape: Shape, work: MemoryDemand, memory: float, seconds: Callable[[Split], StepSeconds]
+) -> tuple[Split, StepSeconds] | None:
     """Return the division of 2 to 8 GPUs with the most equal phases; among equals, the one with fewer GPUs.
 
     ``seconds`` returns the time of a step with a division. Returns ``None`` where no such division fits.

@@ -14,7 +14,7 @@ from rft_api.job import RFTJobSpec
 from rft_api.lifecycle import Evaluation
 from rft_api.resources import Resources
 from rft_api.status import Effective, Estimate
-from rft_planner.balance import Step
+from rft_planner.balance import StepSeconds
 from rft_planner.overlap import overlaps
 from rft_planner.shapes import Shape
 from rft_planner.speed import (
@@ -34,7 +34,7 @@ own choice, without a source."""
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowCounts:
     """What is known about the dataset before a run."""
 
     train: int
@@ -80,7 +80,7 @@ def batches(spec: RFTJobSpec, rows: int | None, lengths: Lengths) -> Batches:
 
 
 def estimate(
-    spec: RFTJobSpec, effective: Effective, shape: Shape | None, speed: Speed | None, rows: Rows | None
+    spec: RFTJobSpec, effective: Effective, shape: Shape | None, speed: Speed | None, rows: RowCounts | None
 ) -> Found:
     """Return the estimate. It has times only if ``shape`` and ``speed`` are given."""
     usual = _usual(spec, rows)
@@ -104,21 +104,26 @@ def estimate(
 
 
 def step_seconds(
-    spec: RFTJobSpec, effective: Effective, shape: Shape, speed: Speed, rows: Rows | None
-) -> Step:
+    spec: RFTJobSpec, effective: Effective, shape: Shape, speed: Speed, rows: RowCounts | None
+) -> StepSeconds:
     """Return the time of a step, if completions have the length that the trainer first expects."""
     return _times(spec, effective, shape, speed, rows, _usual(spec, rows))[0]
 
 
-def _usual(spec: RFTJobSpec, rows: Rows | None) -> Lengths:
+def _usual(spec: RFTJobSpec, rows: RowCounts | None) -> Lengths:
     longest = spec.sampling.max_tokens
     prompt = rows.prompt_tokens if rows is not None else ASSUMED_PROMPT
     return Lengths(prompt, first_expectation(longest), longest)
 
 
 def _times(
-    spec: RFTJobSpec, effective: Effective, shape: Shape, speed: Speed, rows: Rows | None, lengths: Lengths
-) -> tuple[Step, float | None]:
+    spec: RFTJobSpec,
+    effective: Effective,
+    shape: Shape,
+    speed: Speed,
+    rows: RowCounts | None,
+    lengths: Lengths,
+) -> tuple[StepSeconds, float | None]:
     """Return the time of a step, and the run's GPU-hours with evaluations if the steps are known."""
     laid_out = batches(spec, rows.train if rows is not None else None, lengths)
     steps = laid_out.steps or 1
@@ -129,7 +134,7 @@ def _times(
     update = Update(spec.sampling.num_rollouts, adapter, effective.kl_beta > 0)
     sampled = sampling_seconds(shape, speed, lengths, steps, prompts, completions)
     trained = update_seconds(shape, speed, lengths, prompts, update)
-    step = Step(sampled / steps, trained / steps)
+    step = StepSeconds(sampled / steps, trained / steps)
     if laid_out.steps is None:
         return step, None
     held_out = rows.evaluation if rows is not None else MAX_HELD_OUT
@@ -172,7 +177,7 @@ def about(value: float) -> float:
 
 
 def _notes(
-    spec: RFTJobSpec, laid_out: Batches, rows: Rows | None, hours: float | None, most: float | None
+    spec: RFTJobSpec, laid_out: Batches, rows: RowCounts | None, hours: float | None, most: float | None
 ) -> Iterator[str]:
     """Return notes on the assumptions behind the numbers."""
     if laid_out.steps is None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from rft_api.job import RFTJobSpec
 from rft_api.parameters import Dtype
 from rft_api.status import Effective
-from rft_planner.memory import FLOAT32, LOGITS_CHUNK_TOKENS, SLOT_RANKS, Part, Workload, columns, total
+from rft_planner.memory import FLOAT32, LOGITS_CHUNK_TOKENS, SLOT_RANKS, MemoryDemand, Part, columns, total
 from rft_planner.precision import WIDTHS
 from rft_planner.shapes import Shape
 from rft_planner.sizes import MIB
@@ -54,7 +54,7 @@ SHARED_MEMORY = 64 * MIB
 class HostRun:
     """What decides the memory of a run on the CPU, besides the model's shape. Lengths are in tokens."""
 
-    work: Workload
+    work: MemoryDemand
     max_tokens: int
     batch_tokens: int
     """Tokens of an optimizer step."""
@@ -95,7 +95,7 @@ def host_run(spec: RFTJobSpec, derived: Effective, dtype: Dtype) -> HostRun:
     """Return the properties that decide the memory of ``spec`` on a CPU, computed in ``dtype``."""
     training, sampling = spec.training, spec.sampling
     return HostRun(
-        work=Workload(
+        work=MemoryDemand(
             training.lora_rank,
             derived.max_context_length,
             sampling.num_rollouts,

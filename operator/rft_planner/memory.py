@@ -48,7 +48,7 @@ def total(parts: Iterable[Part]) -> float:
 
 
 @dataclass(frozen=True)
-class Workload:
+class MemoryDemand:
     """The properties of a run that decide its memory. Lengths are in tokens."""
 
     rank: int
@@ -66,7 +66,7 @@ def columns(shape: Shape) -> int:
 
 
 @lru_cache(SUMS_KEPT)
-def training(shape: Shape, work: Workload, tokens: int, gpus: int = 1) -> tuple[Part, ...]:
+def training(shape: Shape, work: MemoryDemand, tokens: int, gpus: int = 1) -> tuple[Part, ...]:
     """Return the trainer's parts on each of ``gpus`` GPUs, with micro-batches of ``tokens``."""
     gathered = [Part("training: gathered layers", gathered_layers(shape))] if gpus > 1 else []
     return (
@@ -96,7 +96,7 @@ def gathered_layers(shape: Shape) -> float:
     return 3 * BF16 * shape.layer_parameters + GIB
 
 
-def adapter_and_optimizer(shape: Shape, work: Workload) -> float:
+def adapter_and_optimizer(shape: Shape, work: MemoryDemand) -> float:
     """Adapter, its gradient and AdamW's two moments, all in float32: 16 bytes per parameter.
 
     Every training GPU has the whole adapter. Only the first one has the moments.
@@ -144,7 +144,7 @@ def reserve(shape: Shape, tokens: int) -> float:
 
 
 @lru_cache(SUMS_KEPT)
-def sampling(shape: Shape, work: Workload, gpus: int = 1) -> tuple[Part, ...]:
+def sampling(shape: Shape, work: MemoryDemand, gpus: int = 1) -> tuple[Part, ...]:
     """Return vLLM's parts on each of ``gpus`` GPUs, with a cache for one group."""
     return (
         Part("sampling: base weights", BF16 * shape.parameters / gpus),
@@ -161,7 +161,7 @@ def kv_cache(shape: Shape, tokens: int, gpus: int = 1) -> float:
     return BF16 * shape.kv_elements_per_token * tokens / min(gpus, shape.kv_heads)
 
 
-def adapter_slots(shape: Shape, work: Workload, gpus: int = 1) -> float:
+def adapter_slots(shape: Shape, work: MemoryDemand, gpus: int = 1) -> float:
     """Two adapter slots in bf16, needed during an adapter change, each of the next rank of vLLM."""
     slot = next((size for size in SLOT_RANKS if size >= work.rank), work.rank)
     return 2 * BF16 * shape.lora_parameters(slot, feed_forward=not work.attention_only) / gpus

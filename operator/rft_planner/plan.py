@@ -13,11 +13,11 @@ from rft_api.status import Device, Effective, MemoryPart, Plan
 from rft_planner import accelerators, container
 from rft_planner.accelerators import ACCELERATORS
 from rft_planner.accelerators import Device as Gpu
-from rft_planner.balance import Step, balanced
+from rft_planner.balance import StepSeconds, balanced
 from rft_planner.catalogue import shape_of
 from rft_planner.container import Container
-from rft_planner.estimate import Rows, about, estimate, step_seconds
-from rft_planner.memory import USABLE, Part, Workload, sampling, total, training
+from rft_planner.estimate import RowCounts, about, estimate, step_seconds
+from rft_planner.memory import USABLE, MemoryDemand, Part, sampling, total, training
 from rft_planner.precision import SAFE, dtype_of
 from rft_planner.shapes import Shape, estimated
 from rft_planner.sizes import GIB, mib, quantity
@@ -48,7 +48,7 @@ def plan(
     uid: str,
     *,
     shape: Shape | None = None,
-    rows: Rows | None = None,
+    rows: RowCounts | None = None,
     force_memory: bool = False,
     cpu_dtype: Dtype = SAFE,
 ) -> Plan:
@@ -113,11 +113,13 @@ class _Even(NamedTuple):
     note: str
 
 
-def _balance(spec: RFTJobSpec, derived: Effective, shape: Shape | None, rows: Rows | None) -> _Even | None:
+def _balance(
+    spec: RFTJobSpec, derived: Effective, shape: Shape | None, rows: RowCounts | None
+) -> _Even | None:
     """Return the balanced number of GPUs, if the GPUs' rates are known."""
     memory = _memory(_accelerator(spec))
 
-    def seconds(split: Split) -> Step:
+    def seconds(split: Split) -> StepSeconds:
         speed = _speed(spec, split)
         assert speed is not None
         assert shape is not None
@@ -125,7 +127,7 @@ def _balance(spec: RFTJobSpec, derived: Effective, shape: Shape | None, rows: Ro
 
     if shape is None or _device(spec) is None:
         return None
-    found = balanced(shape, _workload(spec, derived), memory, seconds)
+    found = balanced(shape, _demand(spec, derived), memory, seconds)
     if found is None:
         return None
     split, step = found
@@ -156,7 +158,7 @@ def _asked_for(spec: RFTJobSpec, shape: Shape | None, derived: Effective) -> _Gp
     notes = [asked, *(f"without it: {note}" for note in without.notes)]
     if shape is None:
         return _Gpus(resources.gpus, notes)
-    split = fitted(resources.gpus, shape, _workload(spec, derived), _memory(_accelerator(spec)))
+    split = fitted(resources.gpus, shape, _demand(spec, derived), _memory(_accelerator(spec)))
     if split is None:
         notes.append(f"{resources.gpus} do not hold the run by this plan")
     return _Gpus(resources.gpus, notes, split)
@@ -174,14 +176,14 @@ def _derived(spec: RFTJobSpec, shape: Shape | None, derived: Effective) -> _Gpus
             f"the size of {spec.model.name} is not known;"
             " set spec.model.parameters, e.g. 7B, or spec.resources.gpus",
         )
-    memory, work = _memory(_accelerator(spec)), _workload(spec, derived)
+    memory, work = _memory(_accelerator(spec)), _demand(spec, derived)
     split = smallest(shape, work, memory)
     if split is None:
         raise Unplannable(Reason.DOES_NOT_FIT, _too_large(spec, shape, work, memory))
     return _Gpus(split.gpus, _explained(shape, split, memory), split)
 
 
-def _too_large(spec: RFTJobSpec, shape: Shape, work: Workload, memory: float) -> str:
+def _too_large(spec: RFTJobSpec, shape: Shape, work: MemoryDemand, memory: float) -> str:
     usable = USABLE * memory
 
     def least(role: str, needed: float) -> str:
@@ -248,10 +250,10 @@ def _shape(spec: RFTJobSpec) -> Shape | None:
     return estimated(count) if count is not None else None
 
 
-def _workload(spec: RFTJobSpec, derived: Effective) -> Workload:
+def _demand(spec: RFTJobSpec, derived: Effective) -> MemoryDemand:
     training = spec.training
     attention_only = training.lora_targets == "attention"
-    return Workload(
+    return MemoryDemand(
         training.lora_rank, derived.max_context_length, spec.sampling.num_rollouts, attention_only
     )
 

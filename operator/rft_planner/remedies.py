@@ -33,7 +33,7 @@ _BILLIONS = (70, 32, 24, 14, 8, 7, 4, 3, 1.5, 1, 0.5)
 _FIELDS = {CONTEXT: "max_context_length", RANK: "lora_rank", ROLLOUTS: "num_rollouts"}
 
 
-class Change(NamedTuple):
+class FieldValue(NamedTuple):
     """A field and its proposed value."""
 
     path: str
@@ -44,11 +44,11 @@ class Change(NamedTuple):
         return f"{self.path}: {self.value}"
 
 
-Remedy = tuple[Change, ...]
+Remedy = tuple[FieldValue, ...]
 
 
 @dataclass(frozen=True)
-class Room:
+class NodeSpace:
     """The nodes that a pod may use, and the resources that its other containers need there."""
 
     nodes: Sequence[Node]
@@ -77,7 +77,7 @@ class Room:
         return max(self.nodes, key=size, default=None)
 
 
-def remedies(spec: RFTJobSpec, made: Plan, room: Room) -> list[Remedy]:
+def remedies(spec: RFTJobSpec, made: Plan, room: NodeSpace) -> list[Remedy]:
     """Return the smallest changes that make the job fit on a node. Each of them is enough by itself.
 
     First each parameter is lowered alone, within its documented range. A context becomes a power of two, or
@@ -101,11 +101,11 @@ class _Way:
 
     spec: RFTJobSpec
     made: Plan
-    room: Room
+    room: NodeSpace
     released: tuple[str, ...] = ()
     """Fields of the user that were replaced. They now have the plan's values."""
 
-    def plan(self, changes: Sequence[Change]) -> Plan | None:
+    def plan(self, changes: Sequence[FieldValue]) -> Plan | None:
         """Return the plan with these changes, or None if there is none."""
         changed = self.spec
         for change in changes:
@@ -115,7 +115,7 @@ class _Way:
         except Unplannable:
             return None
 
-    def fits(self, changes: Sequence[Change]) -> bool:
+    def fits(self, changes: Sequence[FieldValue]) -> bool:
         """Return whether the plan with these changes fits on a node, and the run fits on its GPUs."""
         made = self.plan(changes)
         if made is None or not self.room.fits(made):
@@ -123,13 +123,13 @@ class _Way:
         # If the run does not fit on the user's own number of GPUs, another message already says so.
         return made.memory_parts is not None or not made.gpus or self.made.memory_parts is None
 
-    def remedy(self, changes: Sequence[Change]) -> Remedy:
+    def remedy(self, changes: Sequence[FieldValue]) -> Remedy:
         """Return these changes, together with the fields that were replaced before."""
         made = self.plan(changes)
         values: dict[str, Value] = {}
         if made is not None:
             values = {GPUS: made.gpus, RAM: made.memory or "", CPUS: made.cpu or ""}
-        return (*changes, *(Change(path, values[path]) for path in self.released if path in values))
+        return (*changes, *(FieldValue(path, values[path]) for path in self.released if path in values))
 
 
 def _target(spec: RFTJobSpec, made: Plan) -> RFTJobSpec:
@@ -139,7 +139,7 @@ def _target(spec: RFTJobSpec, made: Plan) -> RFTJobSpec:
     return for_kind(spec, kind) if kind is not None and chosen else spec
 
 
-def _ways(spec: RFTJobSpec, made: Plan, room: Room) -> Iterator[_Way]:
+def _ways(spec: RFTJobSpec, made: Plan, room: NodeSpace) -> Iterator[_Way]:
     """Yield the specs to start from: the original one, then those without values that exceed every node."""
     way = _Way(_target(spec, made), made, room)
     resources = spec.resources or Resources()
@@ -163,7 +163,7 @@ def _released(way: _Way, path: str, update: dict[str, str | None]) -> _Way:
 
 def _possible(way: _Way) -> bool:
     """Return whether any change can help: whether the job fits with all parameters at their lowest values."""
-    least = [Change(path, values[-1]) for path in LOWERED if (values := _values(way, path))]
+    least = [FieldValue(path, values[-1]) for path in LOWERED if (values := _values(way, path))]
     return way.fits(least)
 
 
@@ -187,16 +187,16 @@ def _least(metadata: Sequence[object]) -> int:
     return next((int(str(found.ge)) for found in metadata if isinstance(found, Ge)), 1)
 
 
-def _most(way: _Way, path: str, others: Sequence[Change] = ()) -> Change | None:
+def _most(way: _Way, path: str, others: Sequence[FieldValue] = ()) -> FieldValue | None:
     """Return the highest lower value that fits. If one value fits, all values below it are assumed to fit."""
     values = _values(way, path)
 
     def fits(index: int) -> bool:
-        return way.fits((*others, Change(path, values[index])))
+        return way.fits((*others, FieldValue(path, values[index])))
 
     if not values or not fits(len(values) - 1):
         return None
-    return Change(path, values[_first(fits, len(values) - 1)])
+    return FieldValue(path, values[_first(fits, len(values) - 1)])
 
 
 def _first(holds_at: Callable[[int], bool], last: int) -> int:
@@ -208,18 +208,18 @@ def _first(holds_at: Callable[[int], bool], last: int) -> int:
     return low
 
 
-def _pair(way: _Way) -> tuple[Change, ...] | None:
+def _pair(way: _Way) -> tuple[FieldValue, ...] | None:
     """Return the pair of lowered parameters that fits with the smallest product of reduction ratios."""
     pairs = [
-        (Change(one, value), other)
+        (FieldValue(one, value), other)
         for one, path in ((RANK, CONTEXT), (ROLLOUTS, CONTEXT), (RANK, ROLLOUTS))
         for value in _values(way, one)
-        if (other := _most(way, path, (Change(one, value),))) is not None
+        if (other := _most(way, path, (FieldValue(one, value),))) is not None
     ]
     return min(pairs, key=lambda pair: _lowering(way, pair), default=None)
 
 
-def _lowering(way: _Way, pair: Sequence[Change]) -> float:
+def _lowering(way: _Way, pair: Sequence[FieldValue]) -> float:
     now = {
         CONTEXT: way.made.effective.max_context_length if way.made.effective is not None else 1,
         RANK: way.spec.training.lora_rank,
@@ -228,13 +228,13 @@ def _lowering(way: _Way, pair: Sequence[Change]) -> float:
     return math.prod(now[change.path] / int(change.value) for change in pair)
 
 
-def _changed(spec: RFTJobSpec, change: Change) -> RFTJobSpec:
+def _changed(spec: RFTJobSpec, change: FieldValue) -> RFTJobSpec:
     section = "sampling" if change.path == ROLLOUTS else "training"
     part = getattr(spec, section).model_copy(update={_FIELDS[change.path]: change.value})
     return spec.model_copy(update={section: part})
 
 
-def larger_accelerator(spec: RFTJobSpec, made: Plan, room: Room) -> str | None:
+def larger_accelerator(spec: RFTJobSpec, made: Plan, room: NodeSpace) -> str | None:
     """Return the smallest accelerator with which the job fits, for the nodes' number of GPUs."""
     *_, way = _ways(spec, made, room)
     vendor = AMD if room.resource == AMD else NVIDIA
@@ -245,7 +245,7 @@ def larger_accelerator(spec: RFTJobSpec, made: Plan, room: Room) -> str | None:
     return None
 
 
-def smaller_model(spec: RFTJobSpec, made: Plan, room: Room) -> float | None:
+def smaller_model(spec: RFTJobSpec, made: Plan, room: NodeSpace) -> float | None:
     """Return the largest usual model size that would fit, in billions of parameters."""
     *_, way = _ways(spec, made, room)
     for billions in _BILLIONS:

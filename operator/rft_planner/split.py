@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from rft_planner.memory import USABLE, Part, Workload, sampling, total, training
+from rft_planner.memory import USABLE, MemoryDemand, Part, sampling, total, training
 from rft_planner.shapes import Shape
 
 MAX_GPUS = 16
@@ -27,13 +27,13 @@ class Split:
     parts: tuple[Part, ...]
 
 
-def smallest(shape: Shape, work: Workload, memory: float) -> Split | None:
+def smallest(shape: Shape, work: MemoryDemand, memory: float) -> Split | None:
     """Return the smallest number of GPUs of ``memory`` bytes on which the run fits, ``None`` if none does."""
     found = (fitted(count, shape, work, memory) for count in range(1, MAX_GPUS + 1))
     return next((split for split in found if split is not None), None)
 
 
-def fitted(gpus: int, shape: Shape, work: Workload, memory: float) -> Split | None:
+def fitted(gpus: int, shape: Shape, work: MemoryDemand, memory: float) -> Split | None:
     """Return a division of ``gpus`` GPUs of ``memory`` bytes on which the run fits, else ``None``.
 
     The division with the largest micro-batches is chosen. Among equals it is the one with the most GPUs for
@@ -44,14 +44,14 @@ def fitted(gpus: int, shape: Shape, work: Workload, memory: float) -> Split | No
     return max(divisions(gpus, shape, work, memory), key=lambda split: split.micro_batch, default=None)
 
 
-def divisions(gpus: int, shape: Shape, work: Workload, memory: float) -> list[Split]:
+def divisions(gpus: int, shape: Shape, work: MemoryDemand, memory: float) -> list[Split]:
     """Return the divisions with separate GPUs for each role that fit, the most samplers first."""
     sizes = sorted({tensor_parallel(count, shape) for count in range(1, gpus)}, reverse=True)
     found = (_apart(gpus - size, size, shape, work, memory) for size in sizes)
     return [split for split in found if split is not None]
 
 
-def _together(shape: Shape, work: Workload, memory: float) -> Split | None:
+def _together(shape: Shape, work: MemoryDemand, memory: float) -> Split | None:
     """Return both roles on one GPU. vLLM's share is what training leaves, if that is enough for vLLM."""
     usable, sampled = USABLE * memory, sampling(shape, work)
     for tokens in micro_batches(work):
@@ -62,7 +62,7 @@ def _together(shape: Shape, work: Workload, memory: float) -> Split | None:
     return None
 
 
-def _apart(trainers: int, samplers: int, shape: Shape, work: Workload, memory: float) -> Split | None:
+def _apart(trainers: int, samplers: int, shape: Shape, work: MemoryDemand, memory: float) -> Split | None:
     """Return the division with separate GPUs for each role."""
     usable, sampled = USABLE * memory, sampling(shape, work, samplers)
     if total(sampled) > usable:
@@ -80,7 +80,7 @@ def _floor(share: float) -> float:
     return math.floor(share * 100) / 100
 
 
-def micro_batches(work: Workload) -> list[int]:
+def micro_batches(work: MemoryDemand) -> list[int]:
     """Return micro-batch sizes to try, the largest first. None is below the longest sequence."""
     halves = [MICRO_BATCH_TOKENS >> power for power in range(5)]
     return sorted({max(size, work.context) for size in halves}, reverse=True)

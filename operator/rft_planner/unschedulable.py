@@ -10,8 +10,8 @@ from rft_planner.placement import needs
 from rft_planner.remedies import (
     LOWERED,
     Amounts,
+    NodeSpace,
     Remedy,
-    Room,
     larger_accelerator,
     remedies,
     smaller_model,
@@ -38,7 +38,7 @@ def explain_unschedulable(
     return f"{asks}. The scheduler: {said}"
 
 
-def _answer(spec: RFTJobSpec, made: Plan, room: Room, wanted: Amounts, said: str) -> str:
+def _answer(spec: RFTJobSpec, made: Plan, room: NodeSpace, wanted: Amounts, said: str) -> str:
     largest = room.largest
     if largest is None:
         return "there is no ready node with the labels of its node selector and only taints that it tolerates"
@@ -50,7 +50,7 @@ def _answer(spec: RFTJobSpec, made: Plan, room: Room, wanted: Amounts, said: str
     return f"{compared}. {_advice(spec, made, room, wanted)}"
 
 
-def _advice(spec: RFTJobSpec, made: Plan, room: Room, wanted: Amounts) -> str:
+def _advice(spec: RFTJobSpec, made: Plan, room: NodeSpace, wanted: Amounts) -> str:
     largest = room.largest
     if made.gpus and largest is not None and not largest.allocatable.get(room.resource or ""):
         return (
@@ -74,7 +74,7 @@ def _how(found: Sequence[Remedy]) -> str:
     )
 
 
-def _larger(spec: RFTJobSpec, made: Plan, room: Room, wanted: Amounts) -> str:
+def _larger(spec: RFTJobSpec, made: Plan, room: NodeSpace, wanted: Amounts) -> str:
     """Return a text with the accelerator or model size that would fit, if no parameter helps."""
     names = ", ".join(path.removeprefix("spec.") for path in LOWERED)
     accelerator, size = larger_accelerator(spec, made, room), smaller_model(spec, made, room)
@@ -84,19 +84,19 @@ def _larger(spec: RFTJobSpec, made: Plan, room: Room, wanted: Amounts) -> str:
     return f"No value of {names}, alone or in pairs, makes it fit; {would} would"
 
 
-def _short_of(room: Room, wanted: Amounts) -> str:
+def _short_of(room: NodeSpace, wanted: Amounts) -> str:
     has = room.largest.allocatable if room.largest is not None else {}
     short = {name: amount for name, amount in wanted.items() if amount > has.get(name, 0)}
     return f"a node with {_amounts(short)}"
 
 
-def _room(spec: RFTJobSpec, made: Plan, nodes: Sequence[Node], wanted: Amounts) -> Room:
+def _room(spec: RFTJobSpec, made: Plan, nodes: Sequence[Node], wanted: Amounts) -> NodeSpace:
     own = needs(made)
     resource = next((name for name in own if name not in (CPU, MEMORY)), None)
     resources = spec.resources or Resources()
     selector = {**(made.node_selector or {}), **(resources.node_selector or {})}
     aside = {name: max(0.0, amount - own.get(name, 0.0)) for name, amount in wanted.items()}
-    return Room(usable(nodes, selector, resources.tolerations or [], resource), resource, aside)
+    return NodeSpace(usable(nodes, selector, resources.tolerations or [], resource), resource, aside)
 
 
 def _amounts(amounts: Amounts) -> str:

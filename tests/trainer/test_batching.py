@@ -4,11 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rft_run.state import Position
-from rft_trainer.data.batching import Room, epoch_order, estimated_steps, next_expectation
+from rft_trainer.data.batching import TokenBudget, epoch_order, estimated_steps, next_expectation
 
 
 def batch_size(prompts: list[int], rollouts: int, expected: float, budget: int) -> int:
-    room = Room(rollouts, expected, budget)
+    room = TokenBudget(rollouts, expected, budget)
     for length in prompts:
         if not room.takes(length):
             break

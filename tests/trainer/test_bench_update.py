@@ -19,14 +19,14 @@ from bench.update import (
 )
 from rft_planner.modelconfig import from_config
 from rft_planner.speed import Update, attention_flops, linear_flops
-from rft_trainer.learn.packing import Completion, Row, build
+from rft_trainer.learn.packing import Completion, PackedRow, build
 
 PLAIN = Update(ROLLOUTS, adapter=1000, reference=False)
 
 
-def row(prompt: int, completions: int, completion: int) -> Row:
+def row(prompt: int, completions: int, completion: int) -> PackedRow:
     each = Completion((5,) * completion, (0.0,) * completion, 1.0)
-    return Row((5,) * prompt, (each,) * completions)
+    return PackedRow((5,) * prompt, (each,) * completions)
 
 
 @pytest.mark.parametrize("name", ["Qwen/Qwen3-0.6B", "Qwen/Qwen3-4B", TINY])

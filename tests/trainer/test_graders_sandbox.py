@@ -16,7 +16,7 @@ import pytest
 
 from rft_api.graders import ConfigMapCode, ExactMatch, Grader, Python, Regex
 from rft_graders import backends
-from rft_graders.client import Listener, Request
+from rft_graders.client import GradeRequest, Listener
 from rft_graders.processes import children_of, memory_of, tree_of
 from rft_graders.protocol import MAX_REQUEST_BYTES
 from rft_graders.scorer import Scorer
@@ -286,7 +286,7 @@ def test_all_processes_of_a_fork_bomb_are_killed() -> None:
         assert backend.ready(never) == {"user": None}
         assert backend._process is not None
         server = backend._process.pid
-        bad, good = backend.exchange([Request("user", "bomb", {}), Request("user", "x", {})], never)
+        bad, good = backend.exchange([GradeRequest("user", "bomb", {}), GradeRequest("user", "x", {})], never)
         assert str(bad) == "stopped: more than 10 processes"
         assert good == 1.0
         until(lambda: len(tree_of(server)) == 2)  # the server and its one worker
@@ -311,7 +311,7 @@ def test_memory_is_limited_for_all_processes_together() -> None:
     backend = local(CHILDREN_WITH_MEMORY, memory_mebibytes=150)
     try:
         backend.ready(never)
-        bad, good = backend.exchange([Request("user", "bomb", {}), Request("user", "x", {})], never)
+        bad, good = backend.exchange([GradeRequest("user", "bomb", {}), GradeRequest("user", "x", {})], never)
         assert str(bad) == "stopped: more than 150 MiB of memory"
         assert good == 1.0
     finally:
@@ -331,7 +331,7 @@ def test_slowly_growing_memory_reaches_a_limit_too() -> None:
     backend = local(HOARD, memory_mebibytes=128)
     try:
         backend.ready(never)
-        bad, good = backend.exchange([Request("user", "bomb", {}), Request("user", "x", {})], never)
+        bad, good = backend.exchange([GradeRequest("user", "bomb", {}), GradeRequest("user", "x", {})], never)
         assert str(bad).startswith(("MemoryError", "stopped: more than 128 MiB"))
         assert good == 1.0
     finally:
@@ -357,7 +357,7 @@ def test_a_process_that_detaches_from_its_worker_is_killed() -> None:
         backend.ready(never)
         assert backend._process is not None
         server = backend._process.pid
-        assert backend.exchange([Request("user", "x", {})], never) == [1.0]
+        assert backend.exchange([GradeRequest("user", "x", {})], never) == [1.0]
         until(lambda: len(tree_of(server)) == 2)
     finally:
         backend.close()

@@ -12,9 +12,9 @@ import torch
 from bench.memory import Case, Peak, file_pages, measure, model_named, shape_of
 from rft_api.parameters import Dtype, Training
 from rft_planner import host
-from rft_planner.memory import Workload
+from rft_planner.memory import MemoryDemand
 from rft_planner.precision import WIDTHS
-from rft_trainer.learn.packing import Completion, Row, build
+from rft_trainer.learn.packing import Completion, PackedRow, build
 from rft_trainer.learn.policy import Policy, PolicyOptions
 
 LOWEST, HIGHEST = 1.00, 1.20
@@ -50,7 +50,7 @@ def test_autograd_saves_about_as_much_as_the_formula_says(
     training = Training(lora_rank=4)
     policy = Policy(PolicyOptions(character_model, training, "cpu", dtype, 0))
     completion = Completion((3,) * 200, (0.0,) * 200, 1.0)
-    batch = build([Row((4, 5, 6), (completion,) * samples)])
+    batch = build([PackedRow((4, 5, 6), (completion,) * samples)])
     weights = {parameter.untyped_storage().data_ptr() for parameter in policy._model.parameters()}
     kept: dict[int, torch.Tensor] = {}
 
@@ -66,7 +66,7 @@ def test_autograd_saves_about_as_much_as_the_formula_says(
     measured = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
     shape, tokens = shape_of(character_model), batch.tokens_B_T.numel()
     run = host.HostRun(
-        Workload(4, tokens, samples), 200, tokens,
+        MemoryDemand(4, tokens, samples), 200, tokens,
         reference=True, sorts=False, unfiltered=False, in_process=True, dtype=dtype,
     )  # fmt: skip
     # The boolean masks are freed before this point.

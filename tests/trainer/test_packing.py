@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from rft_trainer.learn.packing import Completion, Row, build, micro_batches, rows_of_group
+from rft_trainer.learn.packing import Completion, PackedRow, build, micro_batches, rows_of_group
 
 PROMPT = (5, 6, 7, 8)
 
@@ -32,7 +32,7 @@ def model() -> LlamaForCausalLM:
     return LlamaForCausalLM(config).eval()
 
 
-def hidden(model: LlamaForCausalLM, rows: list[Row]) -> torch.Tensor:
+def hidden(model: LlamaForCausalLM, rows: list[PackedRow]) -> torch.Tensor:
     batch = build(rows)
     output = model.model(
         input_ids=batch.tokens_B_T,
@@ -44,15 +44,15 @@ def hidden(model: LlamaForCausalLM, rows: list[Row]) -> torch.Tensor:
 
 
 def test_shared_separate_and_padded_rows_give_the_same_hidden_states(model: LlamaForCausalLM) -> None:
-    wanted = torch.cat([hidden(model, [Row(PROMPT, (one,))]) for one in COMPLETIONS])
-    torch.testing.assert_close(hidden(model, [Row(PROMPT, COMPLETIONS)]), wanted)
-    torch.testing.assert_close(hidden(model, [Row(PROMPT, (one,)) for one in COMPLETIONS]), wanted)
-    mixed = hidden(model, [Row(PROMPT, COMPLETIONS), Row((1, 2), (completion(3, 4),))])
+    wanted = torch.cat([hidden(model, [PackedRow(PROMPT, (one,))]) for one in COMPLETIONS])
+    torch.testing.assert_close(hidden(model, [PackedRow(PROMPT, COMPLETIONS)]), wanted)
+    torch.testing.assert_close(hidden(model, [PackedRow(PROMPT, (one,)) for one in COMPLETIONS]), wanted)
+    mixed = hidden(model, [PackedRow(PROMPT, COMPLETIONS), PackedRow((1, 2), (completion(3, 4),))])
     torch.testing.assert_close(mixed[: len(wanted)], wanted)
 
 
 def test_every_completion_token_is_a_target_of_its_sequence() -> None:
-    batch = build([Row(PROMPT, COMPLETIONS)])
+    batch = build([PackedRow(PROMPT, COMPLETIONS)])
     assert batch.target_N.tolist() == [9, 10, 11, 12, 13, 14]
     assert batch.sequence_N.tolist() == [0, 0, 0, 1, 2, 2]
     assert batch.advantages_S.tolist() == [3.0, 1.0, 2.0]
@@ -61,7 +61,7 @@ def test_every_completion_token_is_a_target_of_its_sequence() -> None:
 
 def test_masked_rollouts_stay_in_the_batch_without_loss() -> None:
     masked = Completion((9, 10), (0.0, 0.0), 1.0, masked=True)
-    assert build([Row(PROMPT, (masked, completion(3)))]).mask_N.tolist() == [0.0, 0.0, 1.0]
+    assert build([PackedRow(PROMPT, (masked, completion(3)))]).mask_N.tolist() == [0.0, 0.0, 1.0]
 
 
 def test_a_prompt_is_shared_only_if_that_is_cheaper() -> None:
@@ -75,7 +75,7 @@ def test_a_prompt_is_shared_only_if_that_is_cheaper() -> None:
 
 
 def test_micro_batches_have_every_row_once_within_the_token_limit() -> None:
-    rows = [Row(tuple(range(length)), (completion(1),)) for length in (3, 50, 7, 200, 8, 49)]
+    rows = [PackedRow(tuple(range(length)), (completion(1),)) for length in (3, 50, 7, 200, 8, 49)]
     batches = list(micro_batches(rows, 100))
     assert sorted(row.length for batch in batches for row in batch) == sorted(row.length for row in rows)
     for batch in batches:

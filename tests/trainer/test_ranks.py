@@ -22,7 +22,7 @@ from rft_api.parameters import Training
 from rft_api.status import Plan
 from rft_run.errors import MemoryExhausted, ModelError
 from rft_trainer.learn.objective import settings_for, whole_batch
-from rft_trainer.learn.packing import Completion, Row, micro_batches
+from rft_trainer.learn.packing import Completion, PackedRow, micro_batches
 from rft_trainer.learn.policy import Policy, PolicyOptions
 from rft_trainer.learn.ranks import ALONE, Followers, MemberLost, _error_of
 from rft_trainer.learn.update import Begin, UpdateSettings, accumulate, rounds
@@ -48,7 +48,7 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
-def some_rows(count: int) -> list[Row]:
+def some_rows(count: int) -> list[PackedRow]:
     draw = random.Random(7)
 
     def tokens(length: int) -> tuple[int, ...]:
@@ -58,7 +58,7 @@ def some_rows(count: int) -> list[Row]:
         length = draw.randrange(2, 12)
         return Completion(tokens(length), tuple(-draw.random() for _ in range(length)), draw.gauss(0, 1))
 
-    return [Row(tokens(draw.randrange(3, 9)), (completion(), completion())) for _ in range(count)]
+    return [PackedRow(tokens(draw.randrange(3, 9)), (completion(), completion())) for _ in range(count)]
 
 
 @contextmanager
@@ -72,7 +72,7 @@ def team(size: int, options: PolicyOptions) -> Iterator[tuple[Followers, Policy]
 
 
 def gradients(
-    policy: Policy, followers: Followers, rows: list[Row], settings: UpdateSettings = SETTINGS
+    policy: Policy, followers: Followers, rows: list[PackedRow], settings: UpdateSettings = SETTINGS
 ) -> tuple[list[Tensor], Any]:
     lengths = [len(one.ids) for row in rows for one in row.completions]
     work = accumulate(policy, rows, Begin(settings, whole_batch(lengths, 16)), followers, lambda: False)
@@ -120,7 +120,7 @@ def test_two_processes_compute_the_gradients_of_one_with_and_without_a_warm_star
 def test_a_distributed_deterministic_update_is_bitwise_reproducible(character_model: Path) -> None:
     """The follower has as many threads as the machine has cores. The order of their sums must be fixed."""
     prompt, *drawn = some_rows(200)
-    shared = [Row(prompt.prompt_ids, tuple(one for row in drawn for one in row.completions))] * 2
+    shared = [PackedRow(prompt.prompt_ids, tuple(one for row in drawn for one in row.completions))] * 2
     settings = replace(SETTINGS, micro_batch_tokens=4096, longest_shared_row=4096)
     training = Training(lora_rank=4, lora_alpha=8, deterministic=True)
     options = PolicyOptions(character_model, training, "cpu", "float32", 3)

@@ -27,7 +27,7 @@ from rft_trainer.monitors.tracking.mlflow_tracker import MAX_VALUE, limited
 from rft_trainer.monitors.tracking.protocol import End, RunInfo
 from rft_trainer.monitors.tracking.sender import QUEUE_LENGTH, Sender
 from rft_trainer.monitors.tracking.trackers import Trackers
-from rft_trainer.monitors.tracking.worker import TRIES, Worker, without_secrets
+from rft_trainer.monitors.tracking.worker import TRIES, TrackerWorker, without_secrets
 from rft_trainer.runtime import machine
 from tests.manifests import manifest
 
@@ -409,7 +409,7 @@ def test_a_server_that_is_away_at_the_start_gets_every_row_once_it_answers(
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     tracker = Unreliable(7)
     pauses: list[float] = []
-    worker = Worker("wandb", tracker, pauses.append)
+    worker = TrackerWorker("wandb", tracker, pauses.append)
     worker.run(lines(START, ("log", {"step": 1, "numbers": {}}), FINISH))
     assert tracker.calls == ["start", "log 1", "finish Completed"]
     assert pauses == [2, 4, 8, 16, 32, 60, 60]
@@ -419,7 +419,7 @@ def test_a_server_that_is_away_at_the_start_gets_every_row_once_it_answers(
 
 def test_a_row_that_is_refused_again_and_again_is_counted_and_left(caplog: pytest.LogCaptureFixture) -> None:
     tracker = Unreliable(0)
-    worker = Worker("wandb", tracker, lambda seconds: None)
+    worker = TrackerWorker("wandb", tracker, lambda seconds: None)
     worker.run(lines(START))
     tracker.failures = TRIES
     worker.run(lines(("log", {"step": 1, "numbers": {}}), ("evaluation", {"step": 1, "numbers": {}}), FINISH))

@@ -19,7 +19,7 @@ from rft_planner.precision import WIDTHS
 from rft_run.errors import SamplerError
 from rft_trainer.export import merge
 from rft_trainer.learn.logprobs import token_logprobs
-from rft_trainer.learn.packing import Completion, Row, build
+from rft_trainer.learn.packing import Completion, PackedRow, build
 from rft_trainer.learn.policy import Policy, PolicyOptions
 from rft_trainer.rollout.engine import Generated, Request, SamplingParameters, rollout_seed
 from rft_trainer.rollout.filter import Filter
@@ -126,7 +126,7 @@ def trainer_logprobs(
     found: list[float] = []
     for request, completion in zip(requests, completions, strict=True):
         packed = Completion(completion.token_ids, completion.logprobs, 0.0)
-        batch = build([Row(request.prompt_token_ids, (packed,))])
+        batch = build([PackedRow(request.prompt_token_ids, (packed,))])
         settings = Filter(request.parameters.temperature, request.parameters.top_k, request.parameters.top_p)
         with torch.no_grad():
             computed = token_logprobs(policy.hidden(batch), batch.target_N, policy.head, settings)

@@ -8,57 +8,57 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rft_operator.cluster import Cluster, ClusterError, Conflict, Fenced, NotFound, Unavailable
+from rft_operator.cluster import Cluster, ClusterError, Conflict, NotFound, NotLeading, Unavailable
 from rft_operator.leadership import Leadership
-from rft_operator.lease import Record, Seen, Step, Terms, decide, look, record, written
+from rft_operator.lease import LeaseRecord, LeaseStep, Seen, Terms, decide, look, record, written
 
 TERMS = Terms()
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
 
 def seen(holder: str, since: float = 0.0) -> Seen:
-    return Seen(Record(holder, TERMS.duration, "7"), since)
+    return Seen(LeaseRecord(holder, TERMS.duration, "7"), since)
 
 
 @pytest.mark.parametrize(
     ("there", "now", "step"),
     [
-        (None, 0, Step.ACQUIRE),
-        (seen(""), 0, Step.ACQUIRE),
-        (seen("me"), 0, Step.ACQUIRE),
-        (seen("other"), 14.9, Step.WAIT),
-        (seen("other"), 15, Step.ACQUIRE),
+        (None, 0, LeaseStep.ACQUIRE),
+        (seen(""), 0, LeaseStep.ACQUIRE),
+        (seen("me"), 0, LeaseStep.ACQUIRE),
+        (seen("other"), 14.9, LeaseStep.WAIT),
+        (seen("other"), 15, LeaseStep.ACQUIRE),
     ],
     ids=["none", "given back", "an answer that was lost", "held", "not renewed for its duration"],
 )
-def test_a_free_or_expired_lease_is_acquired(there: Seen | None, now: float, step: Step) -> None:
+def test_a_free_or_expired_lease_is_acquired(there: Seen | None, now: float, step: LeaseStep) -> None:
     assert decide(there, "me", None, now, TERMS) is step
 
 
 @pytest.mark.parametrize(
     ("there", "now", "step"),
     [
-        (seen("me"), 9.9, Step.RENEW),
-        (seen("me"), 10, Step.LOST),
-        (seen("other"), 1, Step.LOST),
-        (seen(""), 1, Step.LOST),
-        (None, 1, Step.LOST),
+        (seen("me"), 9.9, LeaseStep.RENEW),
+        (seen("me"), 10, LeaseStep.LOST),
+        (seen("other"), 1, LeaseStep.LOST),
+        (seen(""), 1, LeaseStep.LOST),
+        (None, 1, LeaseStep.LOST),
     ],
     ids=["in time", "too late", "of another", "of nobody", "deleted"],
 )
-def test_a_holder_renews_only_its_own_lease(there: Seen | None, now: float, step: Step) -> None:
+def test_a_holder_renews_only_its_own_lease(there: Seen | None, now: float, step: LeaseStep) -> None:
     assert decide(there, "me", 0.0, now, TERMS) is step
 
 
 def test_a_lease_is_valid_for_the_duration_that_its_holder_wrote() -> None:
-    there = Seen(Record("other", 60, "7"), 0.0)
-    assert decide(there, "me", None, 59, TERMS) is Step.WAIT
+    there = Seen(LeaseRecord("other", 60, "7"), 0.0)
+    assert decide(there, "me", None, 59, TERMS) is LeaseStep.WAIT
 
 
 def test_a_records_age_counts_from_our_first_read_of_it() -> None:
     before = seen("other", since=3)
-    assert look(before, Record("other", 15, "7"), 9) == before
-    renewed = Record("other", 15, "8")
+    assert look(before, LeaseRecord("other", 15, "7"), 9) == before
+    renewed = LeaseRecord("other", 15, "8")
     assert look(before, renewed, 9) == Seen(renewed, 9)
 
 
@@ -70,7 +70,7 @@ def test_transitions_are_counted_and_other_fields_are_kept() -> None:
     assert again["renewTime"] == "2026-11-23T13:00:00.000000Z"
     other = written({"spec": {**again, "preferredHolder": "c"}}, "b", TERMS, NOON)
     assert (other["leaseTransitions"], other["preferredHolder"]) == (1, "c")
-    assert record({"metadata": {"resourceVersion": "9"}, "spec": other}, TERMS) == Record("b", 15, "9")
+    assert record({"metadata": {"resourceVersion": "9"}, "spec": other}, TERMS) == LeaseRecord("b", 15, "9")
 
 
 def test_deadline_and_retry_keep_the_proportions_of_the_defaults() -> None:
@@ -132,7 +132,7 @@ class Machine:
             step = self.leadership.turn()
         except ClusterError:
             return
-        if step is Step.LOST:
+        if step is LeaseStep.LOST:
             self.dead = "lost"
 
     def may_write(self) -> bool:
@@ -267,9 +267,9 @@ def test_without_the_lease_a_cluster_reads_but_does_not_write() -> None:
 
     cluster = Cluster(Configuration())
     cluster.fence = lambda: 0.0
-    with pytest.raises(Fenced, match="PATCH"):
+    with pytest.raises(NotLeading, match="PATCH"):
         cluster.merge_data("ConfigMap", "ns", "name", "1", {})
-    with pytest.raises(Fenced, match="DELETE"):
+    with pytest.raises(NotLeading, match="DELETE"):
         cluster.delete_child("ns", "name", "uid")
     with pytest.raises(Unavailable):
         cluster.lease("ns", "name")

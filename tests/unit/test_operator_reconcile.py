@@ -13,7 +13,7 @@ from rft_api.conditions import CONDITION_TYPES
 from rft_api.status import RFTJobStatus
 from rft_api.validation import check
 from rft_operator.clock import rfc3339
-from rft_operator.decision import Decision, Part
+from rft_operator.decision import ChildKind, Decision
 from rft_operator.kueue import Workload
 from rft_operator.observe import Child, Observed, Pod, Received, Terminated, Waiting
 from rft_operator.reconcile import baseline_to_read, reconcile
@@ -253,7 +253,7 @@ def test_exclusive_conditions_never_hold_together() -> None:
 
 def test_a_new_jobs_children_are_created_in_order() -> None:
     decision = once(rftjob(storage={"claimTemplate": {"size": "1Gi"}}), Observed())
-    assert decision.ensure == (Part.CLAIM, Part.CONFIG, Part.CA, Part.JOB)
+    assert decision.ensure == (ChildKind.CLAIM, ChildKind.CONFIG, ChildKind.CA, ChildKind.JOB)
     assert decision.status["startTime"] == rfc3339(NOW)
     assert [note.reason for note in decision.notes] == ["Planned", "WaitingForPod"]
 
@@ -264,12 +264,12 @@ def test_an_existing_child_is_not_created_again() -> None:
 
 def test_a_deleted_child_is_created_again_only_after_its_pod_is_gone() -> None:
     assert once(rftjob(), observed(POD, child=None)).ensure == ()
-    assert once(rftjob(), observed(child=None)).ensure == (Part.JOB,)
+    assert once(rftjob(), observed(child=None)).ensure == (ChildKind.JOB,)
 
 
 def test_the_ca_configmap_is_updated_while_the_child_runs() -> None:
     state = replace(observed(POD, received=report()), ca_current=False)
-    assert once(rftjob(), state).ensure == (Part.CA,)
+    assert once(rftjob(), state).ensure == (ChildKind.CA,)
 
 
 def test_without_a_failure_policy_the_operator_counts_failures() -> None:
@@ -352,7 +352,7 @@ def test_suspend_deletes_the_child_and_waits_for_the_pod() -> None:
 def test_resuming_waits_until_no_pod_is_left() -> None:
     decision = once(rftjob(), observed(POD, child=replace(CHILD, deleting=True)))
     assert decision.ensure == ()
-    assert once(rftjob(), observed(child=None)).ensure == (Part.JOB,)
+    assert once(rftjob(), observed(child=None)).ensure == (ChildKind.JOB,)
 
 
 LARGER = {"resources": {"accelerator": {"name": "cpu"}, "cpu": "4"}}
@@ -365,7 +365,7 @@ def test_a_resumed_run_uses_resources_that_were_changed_while_suspended() -> Non
     assert resting.ensure == ()
     assert condition(resting, "Accepted")["status"] == "True"
     decision = once(rftjob(resting.status, **LARGER), AT_REST)
-    assert decision.ensure == (Part.CONFIG, Part.JOB)
+    assert decision.ensure == (ChildKind.CONFIG, ChildKind.JOB)
     assert decision.spec is not None
     assert decision.spec.resources is not None
     assert decision.spec.resources.cpu == "4"
@@ -375,7 +375,7 @@ def test_a_resumed_run_uses_resources_that_were_changed_while_suspended() -> Non
 
 def test_a_resumed_run_uses_a_stop_rule_that_was_added_later() -> None:
     decision = once(rftjob(stop={"maxSteps": 3}), AT_REST)
-    assert decision.ensure == (Part.CONFIG, Part.JOB)
+    assert decision.ensure == (ChildKind.CONFIG, ChildKind.JOB)
     assert decision.spec is not None
     assert decision.spec.stop is not None
     assert decision.spec.stop.max_steps == 3
@@ -383,7 +383,7 @@ def test_a_resumed_run_uses_a_stop_rule_that_was_added_later() -> None:
 
 def test_edits_together_with_one_of_an_immutable_field_are_ignored() -> None:
     decision = once(rftjob(training={"epochs": 5}, **LARGER), AT_REST)
-    assert decision.ensure == (Part.JOB,)
+    assert decision.ensure == (ChildKind.JOB,)
     assert decision.spec == STARTED.snapshot.spec if STARTED.snapshot else False
     message = condition(decision, "Accepted")["message"]
     assert "spec.training.epochs" in message
@@ -405,7 +405,7 @@ def test_resources_without_a_plan_can_be_corrected_by_suspending_again() -> None
     again = once(rftjob(decision.status, suspend=True, **hopeless), AT_REST)
     assert again.status["phase"] == "Suspended"
     assert condition(again, "Planned")["status"] == "False"
-    assert once(rftjob(again.status), AT_REST).ensure == (Part.JOB,)
+    assert once(rftjob(again.status), AT_REST).ensure == (ChildKind.JOB,)
 
 
 def test_an_edit_after_the_start_is_reported_and_ignored() -> None:
@@ -434,7 +434,7 @@ def test_a_job_with_a_corrected_spec_starts() -> None:
     assert "spec.sampling.topK" in condition(rejected, "Accepted")["message"]
     decision = once(rftjob(rejected.status), Observed(ca_current=True))
     assert decision.status["phase"] == "Pending"
-    assert Part.JOB in decision.ensure
+    assert ChildKind.JOB in decision.ensure
 
 
 def test_the_condition_complete_has_the_reason_of_an_early_end() -> None:
@@ -522,7 +522,7 @@ def over(ttl: int | None, ended: datetime) -> dict[str, Any]:
 def test_an_expired_ttl_deletes_the_children_but_not_the_claim() -> None:
     left = replace(STARTED, child=replace(CHILD, complete=True), ca_exists=True, claim_exists=True)
     decision = reconcile(over(60, NOW), left, NOW + timedelta(seconds=60))
-    assert decision.remove == (Part.JOB, Part.CONFIG, Part.CA)
+    assert decision.remove == (ChildKind.JOB, ChildKind.CONFIG, ChildKind.CA)
     assert decision.status["phase"] == "Succeeded"
     gone = reconcile(over(60, NOW), Observed(), NOW + timedelta(hours=9))
     assert (gone.remove, gone.ensure, gone.requeue_after) == ((), (), None)
@@ -596,7 +596,7 @@ def test_a_corrected_queue_label_is_set_on_the_waiting_child(wanted: dict[str, s
 
 def test_a_refused_child_object_is_reported_and_tried_again() -> None:
     first = reconcile(rftjob(), Observed(), NOW)
-    assert Part.JOB in first.ensure
+    assert ChildKind.JOB in first.ensure
     said = "Job sums-5b0d2ac7 cannot be made: 500: failed calling webhook."
     again = reconcile(rftjob(first.status), Observed(refused=said), NOW)
     assert again.ensure == first.ensure

@@ -4,21 +4,21 @@ import pytest
 
 from rft_api.validation import parse
 from rft_planner.accelerators import ACCELERATORS
-from rft_planner.balance import NODE_GPUS, Step, balanced
+from rft_planner.balance import NODE_GPUS, StepSeconds, balanced
 from rft_planner.catalogue import CATALOGUE
-from rft_planner.memory import Workload
+from rft_planner.memory import MemoryDemand
 from rft_planner.plan import plan
 from rft_planner.split import Split, divisions
 from tests.manifests import manifest
 
-SHAPE, WORK = CATALOGUE["Qwen/Qwen2.5-7B"], Workload(8, 4096, 4)
+SHAPE, WORK = CATALOGUE["Qwen/Qwen2.5-7B"], MemoryDemand(8, 4096, 4)
 MEMORY = ACCELERATORS["nvidia-h100-80gb"].memory
 
 
 def balanced_for(sampling: float, update: float) -> Split:
     """Return the balanced division if one GPU would need these seconds for each phase."""
     found = balanced(
-        SHAPE, WORK, MEMORY, lambda split: Step(sampling / split.samplers, update / split.trainers)
+        SHAPE, WORK, MEMORY, lambda split: StepSeconds(sampling / split.samplers, update / split.trainers)
     )
     assert found is not None
     return found[0]
@@ -37,7 +37,7 @@ def test_each_role_gets_gpus_in_proportion_to_its_work(
 
 def test_no_other_division_that_fits_is_more_balanced() -> None:
     def uneven(split: Split) -> float:
-        return Step(37 / split.samplers, 23 / split.trainers).uneven
+        return StepSeconds(37 / split.samplers, 23 / split.trainers).uneven
 
     others = [split for count in range(2, NODE_GPUS + 1) for split in divisions(count, SHAPE, WORK, MEMORY)]
     assert uneven(balanced_for(37, 23)) == min(map(uneven, others))

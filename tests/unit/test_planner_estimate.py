@@ -14,8 +14,8 @@ from rft_api.status import Estimate
 from rft_api.validation import parse
 from rft_planner.accelerators import ACCELERATORS
 from rft_planner.catalogue import CATALOGUE
-from rft_planner.estimate import ASSUMED_PROMPT, Found, Rows, estimate, evaluations
-from rft_planner.memory import Workload
+from rft_planner.estimate import ASSUMED_PROMPT, Found, RowCounts, estimate, evaluations
+from rft_planner.memory import MemoryDemand
 from rft_planner.plan import plan
 from rft_planner.shapes import Shape
 from rft_planner.speed import Lengths, Speed, Update, group_flops, sampling_seconds, speed_of, weights_read
@@ -31,7 +31,7 @@ def spec(**given: Any) -> RFTJobSpec:
 
 
 def speed(model: str = MODEL) -> Speed:
-    split = smallest(CATALOGUE[model], Workload(32, 4096, 8), H100.memory)
+    split = smallest(CATALOGUE[model], MemoryDemand(32, 4096, 8), H100.memory)
     assert split is not None
     return speed_of(split, H100, H100.memory)
 
@@ -40,7 +40,7 @@ USUAL = speed()
 
 
 def found(
-    given: RFTJobSpec, rows: Rows | None, shape: Shape = CATALOGUE[MODEL], fast: Speed | None = USUAL
+    given: RFTJobSpec, rows: RowCounts | None, shape: Shape = CATALOGUE[MODEL], fast: Speed | None = USUAL
 ) -> Found:
     return estimate(given, effective(given, "uid"), shape, fast, rows)
 
@@ -50,7 +50,7 @@ def test_steps_and_tokens_follow_from_rows_lengths_and_epochs() -> None:
         training={"epochs": 2, "batchSizeTokens": 8000},
         sampling={"numRollouts": 4, "maxTokens": 200},
     )
-    made = found(given, Rows(train=95, evaluation=32, prompt_tokens=100)).estimate
+    made = found(given, RowCounts(train=95, evaluation=32, prompt_tokens=100)).estimate
     assert (made.prompts_per_step, made.steps_per_epoch, made.steps) == (10, 10, 20)
     assert (made.prompt_tokens, made.completion_tokens) == (2 * 95 * 4 * 100, 2 * 95 * 4 * 100)
 
@@ -61,7 +61,7 @@ def test_max_steps_may_end_the_run_within_an_epoch() -> None:
         sampling={"numRollouts": 4, "maxTokens": 200},
         stop={"maxSteps": 12},
     )
-    made = found(given, Rows(train=95, evaluation=32, prompt_tokens=100))
+    made = found(given, RowCounts(train=95, evaluation=32, prompt_tokens=100))
     assert made.estimate.steps == 12
     assert made.estimate.prompt_tokens == (95 + 2 * 10) * 4 * 100
     assert made.notes[0].startswith("12 steps, by stop.maxSteps, of about 20 steps")
@@ -81,7 +81,7 @@ def test_without_rows_the_steps_are_known_only_with_max_steps() -> None:
 
 def test_with_separate_gpus_the_phases_overlap_unless_the_job_forbids_it() -> None:
     apart = replace(USUAL, gpus=2)
-    rows = Rows(1000, 100, 100)
+    rows = RowCounts(1000, 100, 100)
 
     def made(fast: Speed, **training: Any) -> Estimate:
         return found(spec(training=training), rows, fast=fast).estimate
@@ -103,21 +103,21 @@ def test_with_separate_gpus_the_phases_overlap_unless_the_job_forbids_it() -> No
 
 
 def test_without_known_rates_there_are_no_hours() -> None:
-    made = found(spec(), Rows(1000, 100, 100), fast=None).estimate
+    made = found(spec(), RowCounts(1000, 100, 100), fast=None).estimate
     assert made.steps is not None
     assert (made.seconds_per_step, made.gpu_hours, made.cost) == (None, None, None)
 
 
 def test_the_cost_is_hours_times_price() -> None:
     priced = spec(resources={"pricePerGpuHour": 2.5})
-    made = found(priced, Rows(1000, 100, 100)).estimate
+    made = found(priced, RowCounts(1000, 100, 100)).estimate
     assert made.gpu_hours is not None
     assert made.cost == pytest.approx(2.5 * made.gpu_hours, rel=0.1)
-    assert found(spec(), Rows(1000, 100, 100)).estimate.cost is None
+    assert found(spec(), RowCounts(1000, 100, 100)).estimate.cost is None
 
 
 def test_the_estimate_has_hours_for_the_longest_completions_too() -> None:
-    made = found(spec(), Rows(1000, 100, 100))
+    made = found(spec(), RowCounts(1000, 100, 100))
     assert made.estimate.gpu_hours is not None
     assert made.estimate.gpu_hours_if_longest is not None
     assert made.estimate.gpu_hours_if_longest > made.estimate.gpu_hours
@@ -126,7 +126,7 @@ def test_the_estimate_has_hours_for_the_longest_completions_too() -> None:
 
 def test_a_note_names_max_gpu_hours_if_it_may_end_the_run() -> None:
     def said(hours: float) -> bool:
-        notes = found(spec(stop={"maxGpuHours": hours}), Rows(1000, 100, 100)).notes
+        notes = found(spec(stop={"maxGpuHours": hours}), RowCounts(1000, 100, 100)).notes
         return any("spec.stop.maxGpuHours" in note for note in notes)
 
     assert said(0.01)
@@ -187,7 +187,7 @@ def run(amounts: Amounts, prompt: float, model: str, staleness: int) -> Estimate
         resources={"pricePerGpuHour": 1},
     )
     fast = Speed(4, 2, 2, H100.bf16_flops, H100.bandwidth, 16_384, 20e9)
-    return found(given, Rows(amounts.rows, 64, prompt), CATALOGUE[model], fast).estimate
+    return found(given, RowCounts(amounts.rows, 64, prompt), CATALOGUE[model], fast).estimate
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_more_rows_epochs_rollouts_or_tokens_never_take_fewer_hours(
 @settings(deadline=None)
 @given(SIZES, st.floats(1, 10), st.floats(1, 10))
 def test_faster_gpus_never_take_more_hours(model: str, flops: float, bandwidth: float) -> None:
-    given, rows = spec(), Rows(1000, 100, 200)
+    given, rows = spec(), RowCounts(1000, 100, 200)
     slow = Speed(2, 1, 1, 1e14, 1e12, 16_384, 20e9)
     fast = replace(slow, flops=flops * 1e14, bandwidth=bandwidth * 1e12)
     before = found(given, rows, CATALOGUE[model], slow).estimate.gpu_hours
@@ -226,7 +226,7 @@ def test_faster_gpus_never_take_more_hours(model: str, flops: float, bandwidth: 
 
 def test_the_reference_policy_costs_a_forward_pass() -> None:
     def seconds(beta: float) -> float:
-        made = found(spec(training={"klBeta": beta}), Rows(1000, 100, 100)).estimate.update_seconds
+        made = found(spec(training={"klBeta": beta}), RowCounts(1000, 100, 100)).estimate.update_seconds
         assert made is not None
         return made
 
@@ -267,7 +267,7 @@ def test_the_estimated_decoding_time_is_within_twice_a_published_one(kind: str, 
     assert 0.5 < planned / published < 2
 
 
-ROWS_OF_A_RUN = Rows(train=1000, evaluation=100, prompt_tokens=100)
+ROWS_OF_A_RUN = RowCounts(train=1000, evaluation=100, prompt_tokens=100)
 
 
 def in_plan(resources: dict[str, Any], shape: Shape | None = None) -> Estimate:

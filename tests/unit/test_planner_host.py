@@ -10,7 +10,7 @@ from rft_api.status import Plan
 from rft_api.validation import parse
 from rft_planner import host
 from rft_planner.container import FORCE_ANNOTATION, memory_check_disabled
-from rft_planner.memory import Workload
+from rft_planner.memory import MemoryDemand
 from rft_planner.plan import Unplannable, plan
 from rft_planner.shapes import Shape
 from rft_planner.sizes import mib, quantity
@@ -33,7 +33,7 @@ def run(
         "max_tokens": 128, "batch_tokens": batch, "reference": True, "sorts": False,
         "unfiltered": False, "in_process": False,
     }  # fmt: skip
-    return host.HostRun(work=Workload(rank, context, rollouts), **(usual | changes))
+    return host.HostRun(work=MemoryDemand(rank, context, rollouts), **(usual | changes))
 
 
 def least(shape: Shape, of: host.HostRun) -> float:

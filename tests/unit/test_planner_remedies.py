@@ -11,7 +11,7 @@ from rft_api.validation import parse
 from rft_planner.nodes import Node, Taint
 from rft_planner.placement import needs, placed
 from rft_planner.plan import Unplannable, plan
-from rft_planner.remedies import Change, Remedy, Room, remedies
+from rft_planner.remedies import FieldValue, NodeSpace, Remedy, remedies
 from rft_planner.unschedulable import explain_unschedulable
 from tests.manifests import manifest
 
@@ -45,7 +45,7 @@ def said(asked: RFTJobSpec, *nodes: Node, made: Plan | None = None) -> str:
 
 def found(asked: RFTJobSpec, *nodes: Node) -> list[Remedy]:
     made = placed(asked, "uid", nodes)
-    return remedies(asked, made, Room(nodes, "nvidia.com/gpu"))
+    return remedies(asked, made, NodeSpace(nodes, "nvidia.com/gpu"))
 
 
 H100 = "NVIDIA-H100-80GB-HBM3"
@@ -82,7 +82,7 @@ def test_too_much_memory_in_the_spec_is_replaced_by_the_plans() -> None:
 
 def test_resources_in_the_spec_that_fit_are_kept() -> None:
     fields: dict[str, Any] = {"resources": {"gpus": 2, "memory": "1Gi", "cpu": "128"}}
-    assert found(spec(**fields), node(gpus=2)) == [(Change("spec.resources.cpu", "96"),)]
+    assert found(spec(**fields), node(gpus=2)) == [(FieldValue("spec.resources.cpu", "96"),)]
 
 
 def test_if_no_parameter_lowers_the_memory_the_message_names_the_needed_node() -> None:
@@ -166,7 +166,7 @@ def test_each_parameter_is_lowered_alone_and_no_more_than_needed() -> None:
         assert higher is None or not fits(model, (higher,), nodes, **LONG)
 
 
-def higher_value(change: Change) -> Change | None:
+def higher_value(change: FieldValue) -> FieldValue | None:
     value = int(change.value)
     if change.path.endswith("numRollouts"):
         return change._replace(value=value + 1) if value < 7 else None
@@ -204,7 +204,7 @@ def test_if_no_parameter_helps_an_accelerator_and_a_model_size_are_proposed() ->
 def test_too_many_gpus_in_the_spec_are_replaced_by_the_plans_number() -> None:
     fields = {"resources": {"gpus": 4}}
     (remedy,) = found(spec("Qwen/Qwen2.5-0.5B", **fields), node(gpus=2))
-    assert remedy == (Change("spec.resources.gpus", 1),)
+    assert remedy == (FieldValue("spec.resources.gpus", 1),)
 
 
 MODELS = ["Qwen/Qwen2.5-0.5B", "Qwen/Qwen2.5-7B", "Qwen/Qwen2.5-14B", "Qwen/Qwen2.5-32B"]

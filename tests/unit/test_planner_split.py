@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from rft_planner.accelerators import ACCELERATORS
 from rft_planner.catalogue import CATALOGUE
-from rft_planner.memory import USABLE, Workload, base_weights, sampling, total, training
+from rft_planner.memory import USABLE, MemoryDemand, base_weights, sampling, total, training
 from rft_planner.shapes import Shape, estimated
 from rft_planner.split import MAX_GPUS, fitted, smallest, tensor_parallel
 
@@ -38,8 +38,8 @@ def test_every_model_has_a_tensor_parallel_size(shape: Shape) -> None:
         assert shape.heads % size == 0
 
 
-def work(rank: int = 32, context: int = 4096, rollouts: int = 8) -> Workload:
-    return Workload(rank, context, rollouts)
+def work(rank: int = 32, context: int = 4096, rollouts: int = 8) -> MemoryDemand:
+    return MemoryDemand(rank, context, rollouts)
 
 
 @pytest.mark.parametrize("kind", ["nvidia-a100-80gb", "nvidia-h200-141gb"])
@@ -95,7 +95,7 @@ SHAPES = st.sampled_from(sorted(CATALOGUE)).map(lambda name: CATALOGUE[name])
 MEMORY = st.floats(10e9, 400e9)
 
 
-def gpus(shape: Shape, workload: Workload, memory: float) -> float:
+def gpus(shape: Shape, workload: MemoryDemand, memory: float) -> float:
     split = smallest(shape, workload, memory)
     return split.gpus if split is not None else float("inf")
 

@@ -10,9 +10,9 @@ from rft_operator import tls
 from rft_operator.cluster import Cluster, Conflict, NotFound
 from rft_operator.settings import BadSettings
 from rft_operator.webhook.certificates import ca_patch, mounted, own
-from rft_operator.webhook.settings import Settings, from_env
+from rft_operator.webhook.settings import WebhookSettings, from_env
 
-SETTINGS = Settings(tls_names=("hook.rft.svc",), own_namespace="rft", configuration="hook")
+SETTINGS = WebhookSettings(tls_names=("hook.rft.svc",), own_namespace="rft", configuration="hook")
 Json = dict[str, Any]
 
 
@@ -110,7 +110,7 @@ def test_no_certificate_is_served_before_the_api_server_can_trust_it() -> None:
 
 def test_without_a_configuration_name_no_configuration_is_changed() -> None:
     server = ApiServer(configured=False)
-    assert own(server, Settings(tls_names=("hook",), own_namespace="rft")).certificate
+    assert own(server, WebhookSettings(tls_names=("hook",), own_namespace="rft")).certificate
     assert server.written == ["secret"]
 
 

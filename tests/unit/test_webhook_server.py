@@ -25,7 +25,7 @@ from rft_operator.webhook import server
 from rft_operator.webhook.__main__ import main
 from rft_operator.webhook.logs import JsonFormatter
 from rft_operator.webhook.server import MAX_REVIEW_BYTES, VALIDATE_PATH, run
-from rft_operator.webhook.settings import Settings
+from rft_operator.webhook.settings import WebhookSettings
 from tests.admission import admission_review
 from tests.manifests import manifest
 
@@ -50,7 +50,7 @@ def trusting(bundle: str) -> httpx.AsyncClient:
 class Running:
     """A webhook that runs in this event loop."""
 
-    def __init__(self, settings: Settings, task: asyncio.Task[None], stop: asyncio.Event) -> None:
+    def __init__(self, settings: WebhookSettings, task: asyncio.Task[None], stop: asyncio.Event) -> None:
         self.url = f"https://127.0.0.1:{settings.port}{VALIDATE_PATH}"
         self._health = f"http://127.0.0.1:{settings.health_port}"
         self.task = task
@@ -85,7 +85,7 @@ async def webhook(
     source: Callable[[], tls.KeyPair] = lambda: FIRST, **settings: Any
 ) -> AsyncIterator[Running]:
     port, health_port = free_ports()
-    wanted = Settings("127.0.0.1", port, health_port, **{"drain_seconds": 0, **settings})
+    wanted = WebhookSettings("127.0.0.1", port, health_port, **{"drain_seconds": 0, **settings})
     stop = asyncio.Event()
     task = asyncio.create_task(run(wanted, source, stop))
     try:

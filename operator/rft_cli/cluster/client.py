@@ -40,7 +40,7 @@ class Unreachable(UserError):
     """The API server does not answer, or has a temporary error."""
 
 
-class Cluster:
+class ClusterClient:
     """Access to the RFTJobs of one namespace."""
 
     def __init__(self, context: str | None = None, namespace: str | None = None) -> None:

@@ -14,7 +14,7 @@ from rft_cli.render.jobs import job_table
 from rft_cli.render.views import COLUMNS, WIDE_COLUMNS
 
 
-class Format(StrEnum):
+class GetFormat(StrEnum):
     """Values of ``-o``."""
 
     WIDE = "wide"
@@ -25,7 +25,7 @@ class Format(StrEnum):
 @reports_errors
 def get(
     name: Annotated[str | None, typer.Argument(help="One job; all of the namespace if absent.")] = None,
-    output: Annotated[Format | None, typer.Option("--output", "-o", help="wide, yaml or json.")] = None,
+    output: Annotated[GetFormat | None, typer.Option("--output", "-o", help="wide, yaml or json.")] = None,
     all_namespaces: Annotated[bool, typer.Option("--all-namespaces", "-A", help="Every namespace.")] = False,
     context: Context = None,
     namespace: Namespace = None,
@@ -33,16 +33,18 @@ def get(
     """List RFTJobs: phase, steps, reward, time left, age."""
     cluster = connect(context, namespace)
     jobs = [cluster.job(name)] if name else cluster.jobs(all_namespaces=all_namespaces)
-    if output in (Format.YAML, Format.JSON):
+    if output in (GetFormat.YAML, GetFormat.JSON):
         body = jobs[0] if name else {"apiVersion": "v1", "kind": "List", "items": jobs}
-        text = json.dumps(body, indent=2) if output is Format.JSON else yaml.safe_dump(body, sort_keys=False)
+        text = (
+            json.dumps(body, indent=2) if output is GetFormat.JSON else yaml.safe_dump(body, sort_keys=False)
+        )
         typer.echo(text.rstrip())
         return
     if not jobs:
         where = "any namespace" if all_namespaces else f"namespace {cluster.namespace!r}"
         out().print(f"No RFTJobs in {where}.", markup=False)
         return
-    columns = WIDE_COLUMNS if output is Format.WIDE else COLUMNS
+    columns = WIDE_COLUMNS if output is GetFormat.WIDE else COLUMNS
     table = job_table(jobs, ("namespace", *columns) if all_namespaces else columns, datetime.now(UTC))
     # Like kubectl: lines are not cut to the terminal's width.
     out(WIDE_ENOUGH).print(table)

@@ -19,13 +19,13 @@ from rft_cli.render.console import WIDE_ENOUGH, err, out, reports_errors
 from rft_cli.render.plans import entry, table, text, without_seed
 from rft_planner.accelerators import ACCELERATORS
 from rft_planner.container import memory_check_disabled
-from rft_planner.estimate import Rows
+from rft_planner.estimate import RowCounts
 from rft_planner.overrides import contradiction
 from rft_planner.plan import Unplannable
 from rft_planner.plan import plan as planned
 
 
-class Format(StrEnum):
+class PlanFormat(StrEnum):
     """Values of ``-o``."""
 
     TEXT = "text"
@@ -36,7 +36,9 @@ class Format(StrEnum):
 @reports_errors
 def plan(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Manifest with one RFTJob; - reads stdin.")],
-    output: Annotated[Format, typer.Option("--output", "-o", help="text, json or yaml.")] = Format.TEXT,
+    output: Annotated[
+        PlanFormat, typer.Option("--output", "-o", help="text, json or yaml.")
+    ] = PlanFormat.TEXT,
     accelerator: Annotated[
         str | None, typer.Option("--accelerator", help="Plan for this kind, e.g. nvidia-l40s-48gb.")
     ] = None,
@@ -67,7 +69,7 @@ def plan(
     if isinstance(made, Unplannable):
         raise UserError(str(made), INVALID) from made
     warn_of_override(job, config, hub)
-    if output is Format.TEXT:
+    if output is PlanFormat.TEXT:
         out().print("\n".join(text(made)), markup=False)
     else:
         typer.echo(serialized(without_seed(made), output))
@@ -75,7 +77,7 @@ def plan(
 
 def known_rows(
     manifest: Manifest, dataset: Path | None, evaluation: Path | None
-) -> tuple[Rows | None, list[str]]:
+) -> tuple[RowCounts | None, list[str]]:
     """Return the counts of rows, or a note why they are unknown. Files from options must be readable."""
     try:
         return rows_of(manifest, dataset, evaluation), []
@@ -98,7 +100,7 @@ def on(accelerator: str, job: RFTJob) -> RFTJob:
 
 
 def outcome(
-    job: RFTJob, config: Path | None, hub: bool, rows: Rows | None, notes: list[str]
+    job: RFTJob, config: Path | None, hub: bool, rows: RowCounts | None, notes: list[str]
 ) -> Plan | Unplannable:
     """Return the plan of a job, or the reason why there is none."""
     read = shape_for(job.spec.model, config, hub=hub)
@@ -131,9 +133,9 @@ def warn_of_override(job: RFTJob, config: Path | None, hub: bool) -> None:
         err().print(f"warning: {overridden}", markup=False)
 
 
-def show_sweep(path: str, lines: list[Line], output: Format) -> None:
+def show_sweep(path: str, lines: list[Line], output: PlanFormat) -> None:
     """Print the comparison of the values."""
-    if output is Format.TEXT:
+    if output is PlanFormat.TEXT:
         # Like kubectl: lines are not cut to the terminal's width.
         out(WIDE_ENOUGH).print(table(path, lines), markup=False)
         err().print("~ is an estimate; rft plan without --sweep says what it rests on", markup=False)
@@ -141,7 +143,7 @@ def show_sweep(path: str, lines: list[Line], output: Format) -> None:
         typer.echo(serialized({"field": path, "sweep": [entry(line) for line in lines]}, output))
 
 
-def serialized(body: dict[str, Any], output: Format) -> str:
+def serialized(body: dict[str, Any], output: PlanFormat) -> str:
     """Return an object as JSON or YAML."""
-    shown = json.dumps(body, indent=2) if output is Format.JSON else yaml.safe_dump(body, sort_keys=False)
+    shown = json.dumps(body, indent=2) if output is PlanFormat.JSON else yaml.safe_dump(body, sort_keys=False)
     return shown.rstrip()

@@ -15,7 +15,7 @@ from rft_cli.local.snapshot import previous
 from rft_cli.options import Context, Namespace, connect
 from rft_cli.render.console import out, reports_errors
 from rft_cli.render.curve import points_of_job, points_of_steps
-from rft_cli.render.page import Run, as_markdown
+from rft_cli.render.page import ReportedRun, as_markdown
 from rft_run.folder import RunFolder
 
 
@@ -45,7 +45,7 @@ def _is_path(source: str) -> bool:
     return Path(source).is_dir() or "/" in source
 
 
-def _of_folder(folder: Path) -> Run:
+def _of_folder(folder: Path) -> ReportedRun:
     run, config = RunFolder(folder), previous(folder)
     if config is None:
         raise UserError(
@@ -55,10 +55,10 @@ def _of_folder(folder: Path) -> Run:
     if status.plan is None or status.plan.effective is None:
         plan = status.plan or Plan(device=config.device, gpus=config.gpus)
         status = status.model_copy(update={"plan": plan.model_copy(update={"effective": config.effective})})
-    return Run(config.job.name, config.spec, status, points_of_steps(records.steps(run.metrics)))
+    return ReportedRun(config.job.name, config.spec, status, points_of_steps(records.steps(run.metrics)))
 
 
-def _of_job(name: str, context: str | None, namespace: str | None) -> Run:
+def _of_job(name: str, context: str | None, namespace: str | None) -> ReportedRun:
     job = connect(context, namespace).job(name)
     try:
         spec = RFTJobSpec.model_validate(job["spec"])
@@ -66,4 +66,4 @@ def _of_job(name: str, context: str | None, namespace: str | None) -> Run:
     except ValidationError as error:
         field = join_path(error.errors()[0]["loc"])
         raise UserError(f"{name}: {field} is not known; use an rft of the operator's version") from error
-    return Run(name, spec, status, points_of_job(job))
+    return ReportedRun(name, spec, status, points_of_job(job))

@@ -18,7 +18,7 @@ from rft_cli.render.rollouts import as_text
 from rft_run.folder import RunFolder
 
 
-class Format(StrEnum):
+class SamplesFormat(StrEnum):
     """Values of ``-o``."""
 
     TEXT = "text"
@@ -31,7 +31,9 @@ def samples(
     step: Annotated[int | None, typer.Option(min=1, help="The newest if absent.")] = None,
     row: Annotated[int | None, typer.Option(min=1, help="Only this line of the dataset.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Prompts to show.")] = 5,
-    output: Annotated[Format, typer.Option("--output", "-o", help="text or json.")] = Format.TEXT,
+    output: Annotated[
+        SamplesFormat, typer.Option("--output", "-o", help="text or json.")
+    ] = SamplesFormat.TEXT,
     context: Context = None,
     namespace: Namespace = None,
 ) -> None:
@@ -50,7 +52,7 @@ def samples(
         lines = ", ".join(str(group[0].line) for group in groups)
         raise UserError(f"--row {row}: step {number} sampled the rows {lines}; name one of them", INVALID)
     shown = chosen[:limit]
-    if output is Format.JSON:
+    if output is SamplesFormat.JSON:
         bodies = [record.dump() for group in shown for record in group]
         typer.echo(json.dumps(bodies, indent=2, ensure_ascii=False))
         return

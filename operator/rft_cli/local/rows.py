@@ -13,7 +13,7 @@ from typing import IO, NamedTuple
 from rft_cli.errors import UNREADABLE, UserError
 from rft_cli.local.inputs import Input, located
 from rft_cli.local.manifest import Manifest
-from rft_planner.estimate import Rows
+from rft_planner.estimate import RowCounts
 from rft_planner.steps import MAX_HELD_OUT, MIN_HELD_OUT, held_out_rows
 
 READ_BYTES = 32 << 20
@@ -74,7 +74,7 @@ def _prompt_tokens(line: bytes, place: str) -> float:
     return characters / CHARACTERS_PER_TOKEN + MESSAGE_TOKENS * len(texts) + ANSWER_TOKENS
 
 
-def rows_of(manifest: Manifest, dataset: Path | None, evaluation: Path | None) -> Rows:
+def rows_of(manifest: Manifest, dataset: Path | None, evaluation: Path | None) -> RowCounts:
     """Return the number of a manifest's rows; files from the command line replace those of the manifest.
 
     Raises:
@@ -83,7 +83,7 @@ def rows_of(manifest: Manifest, dataset: Path | None, evaluation: Path | None) -
     spec = manifest.job.spec
     counted = _read(located(manifest, "spec.dataset", spec.dataset, dataset, "--dataset", Path()))
     if spec.evaluation.dataset is not None:
-        return Rows(counted.number, _evaluated(manifest, evaluation), counted.prompt_tokens)
+        return RowCounts(counted.number, _evaluated(manifest, evaluation), counted.prompt_tokens)
     if evaluation is not None:
         raise UserError("--evaluation-dataset: the manifest has no spec.evaluation.dataset", UNREADABLE)
     held_out = held_out_rows(counted.number, spec.evaluation.fraction)
@@ -92,7 +92,7 @@ def rows_of(manifest: Manifest, dataset: Path | None, evaluation: Path | None) -
             f"spec.dataset: {counted.number} rows are too few to hold out {MIN_HELD_OUT} and train on as"
             " many; add rows, or set spec.evaluation.dataset"
         )
-    return Rows(counted.number - held_out, held_out, counted.prompt_tokens)
+    return RowCounts(counted.number - held_out, held_out, counted.prompt_tokens)
 
 
 def _evaluated(manifest: Manifest, override: Path | None) -> int:

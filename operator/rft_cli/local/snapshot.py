@@ -35,7 +35,7 @@ CHANGEABLE = frozenset(
 """Fields of the spec that may change when a local run resumes. ``storage`` is not used: ``--output`` is."""
 
 
-class Change(NamedTuple):
+class FieldChange(NamedTuple):
     """A field with its old and its new value."""
 
     path: str
@@ -162,9 +162,9 @@ def refuse_changes(folder: Path, before: RunConfig, now: RunConfig, inputs: Inpu
         UserError: the spec or the content of an input changed; the message lists all changes.
     """
     changes = [change for change in spec_changes(before.spec, now.spec) if not _may_change(change.path)]
-    changes += [Change(field, *pair) for field, pair in _changed_inputs(folder, inputs).items()]
+    changes += [FieldChange(field, *pair) for field, pair in _changed_inputs(folder, inputs).items()]
     if before.job.name != now.job.name:
-        changes.insert(0, Change("metadata.name", before.job.name, now.job.name))
+        changes.insert(0, FieldChange("metadata.name", before.job.name, now.job.name))
     if changes:
         lines = "\n".join(f"  {change}" for change in changes)
         raise UserError(
@@ -186,10 +186,10 @@ def save(folder: Path, config: RunConfig, inputs: Inputs) -> Path:
     return run.config
 
 
-def spec_changes(before: RFTJobSpec, now: RFTJobSpec) -> list[Change]:
+def spec_changes(before: RFTJobSpec, now: RFTJobSpec) -> list[FieldChange]:
     """Return the fields that differ, defaults included, in the order of the spec."""
     return [
-        Change(join_path(("spec", *loc)), old, new)
+        FieldChange(join_path(("spec", *loc)), old, new)
         for loc, old, new in _differences(before.dump(), now.dump(), ())
     ]
 

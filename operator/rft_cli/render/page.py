@@ -12,7 +12,7 @@ from rft_cli.render.views import NONE, duration, number, steps
 CHART_WIDTH, CHART_HEIGHT = 64, 10
 
 
-class Run(NamedTuple):
+class ReportedRun(NamedTuple):
     """The data of a report."""
 
     name: str
@@ -22,7 +22,7 @@ class Run(NamedTuple):
     """The reward curve: all steps of a folder, or the points in a job's status."""
 
 
-def as_markdown(run: Run) -> str:
+def as_markdown(run: ReportedRun) -> str:
     """Return the page as Markdown. Parts without data yet are left out."""
     parts = [
         _heading(run),
@@ -36,7 +36,7 @@ def as_markdown(run: Run) -> str:
     return "\n\n".join("\n".join(lines) for part in parts if (lines := list(part)))
 
 
-def _heading(run: Run) -> Iterator[str]:
+def _heading(run: ReportedRun) -> Iterator[str]:
     status, progress = run.status, run.status.progress
     yield f"# {run.name}"
     yield ""
@@ -51,7 +51,7 @@ def _heading(run: Run) -> Iterator[str]:
         yield f"- folder: `{status.output.folder}`"
 
 
-def _evaluation(run: Run) -> Iterator[str]:
+def _evaluation(run: ReportedRun) -> Iterator[str]:
     result = run.status.evaluation
     if result is None:
         return
@@ -87,7 +87,7 @@ def _scores(name: str, scores: GraderEvaluation) -> tuple[str, ...]:
     )
 
 
-def _curve(run: Run) -> Iterator[str]:
+def _curve(run: ReportedRun) -> Iterator[str]:
     if not run.points:
         return
     yield "## Reward"
@@ -97,7 +97,7 @@ def _curve(run: Run) -> Iterator[str]:
     yield "```"
 
 
-def _advice(run: Run) -> Iterator[str]:
+def _advice(run: ReportedRun) -> Iterator[str]:
     if not run.status.recommendations:
         return
     yield "## Advice"
@@ -107,7 +107,7 @@ def _advice(run: Run) -> Iterator[str]:
         yield f"- {about}{advice.message} ({advice.rule})"
 
 
-def _parameters(run: Run) -> Iterator[str]:
+def _parameters(run: ReportedRun) -> Iterator[str]:
     """Return all parameters that the run used, defaults included."""
     spec = run.spec.dump()
     plan = run.status.plan
@@ -123,7 +123,7 @@ def _parameters(run: Run) -> Iterator[str]:
     yield from _table(("parameter", "value"), rows)
 
 
-def _plan(run: Run) -> Iterator[str]:
+def _plan(run: ReportedRun) -> Iterator[str]:
     plan = run.status.plan
     if plan is None:
         return
@@ -138,7 +138,7 @@ def _plan(run: Run) -> Iterator[str]:
         yield f"- {note}"
 
 
-def _usage(run: Run) -> Iterator[str]:
+def _usage(run: ReportedRun) -> Iterator[str]:
     usage = run.status.usage
     if usage is None:
         return

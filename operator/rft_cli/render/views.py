@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 NONE = "-"
 
 
-class Row(NamedTuple):
+class JobRow(NamedTuple):
     """One line of ``rft get``."""
 
     namespace: str
@@ -28,14 +28,14 @@ COLUMNS = ("name", "phase", "steps", "reward", "eta", "age")
 WIDE_COLUMNS = (*COLUMNS, "best", "gpus", "model", "message")
 
 
-def row(job: Mapping[str, Any], now: datetime) -> Row:
+def row(job: Mapping[str, Any], now: datetime) -> JobRow:
     """Return the columns of an RFTJob; unknown values are a dash."""
     metadata, status = job["metadata"], job.get("status") or {}
     progress, reward = status.get("progress") or {}, status.get("reward") or {}
     phase = phase_of(job)
     gpus = (status.get("plan") or {}).get("gpus")
     estimated = progress.get("totalStepsEstimated", True)
-    return Row(
+    return JobRow(
         namespace=metadata.get("namespace", ""),
         name=metadata["name"],
         phase=phase,

@@ -14,7 +14,7 @@ from rft_operator.settings import BadSettings
 from rft_operator.webhook.certificates import Source, mounted, own
 from rft_operator.webhook.logs import log_as_json
 from rft_operator.webhook.server import run
-from rft_operator.webhook.settings import Settings, from_env
+from rft_operator.webhook.settings import WebhookSettings, from_env
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,13 +30,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _source(settings: Settings, kubeconfig: str | None, context: str | None) -> Source:
+def _source(settings: WebhookSettings, kubeconfig: str | None, context: str | None) -> Source:
     if settings.tls_folder is not None:
         return partial(mounted, settings.tls_folder)
     return partial(own, connect(kubeconfig, context, threads=1), settings)
 
 
-async def _serve(settings: Settings, source: Source) -> None:
+async def _serve(settings: WebhookSettings, source: Source) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -8,7 +8,7 @@ from typing import Any
 from rft_operator import tls
 from rft_operator.cluster import Cluster
 from rft_operator.tls_secret import current_identity
-from rft_operator.webhook.settings import Settings
+from rft_operator.webhook.settings import WebhookSettings
 
 Source = Callable[[], tls.KeyPair]
 """Returns the key pair to serve with now; blocks. Raises ClusterError, OSError or ValueError."""
@@ -19,7 +19,7 @@ def mounted(folder: Path) -> tls.KeyPair:
     return tls.KeyPair((folder / "tls.crt").read_text(), (folder / "tls.key").read_text())
 
 
-def own(cluster: Cluster, settings: Settings) -> tls.KeyPair:
+def own(cluster: Cluster, settings: WebhookSettings) -> tls.KeyPair:
     """Return the key pair of the webhook's own Secret, after writing its CA into the configuration."""
     name = settings.configuration
     # Read before the Secret, so that the patch conflicts where another replica renews the CA in between.

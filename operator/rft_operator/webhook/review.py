@@ -22,7 +22,7 @@ class Malformed(ValueError):
     """The request is no AdmissionReview of the creation or update of an RFTJob."""
 
 
-class Verdict(NamedTuple):
+class Findings(NamedTuple):
     """The result of a review: problems refuse the request, warnings are only printed by kubectl."""
 
     problems: tuple[Problem, ...] = ()
@@ -46,20 +46,20 @@ def review(document: object) -> Json:
     return {**REVIEW, "response": response}
 
 
-def judge(new: Json, old: Json | None) -> Verdict:
+def judge(new: Json, old: Json | None) -> Findings:
     """Return problems and warnings of a job that is created, or updated from ``old``."""
     if old is not None and (_is_leaving(new) or new.get("spec") == old.get("spec")):
         # Metadata of a job that an older version accepted must stay editable, above all its finalizers.
-        return Verdict()
+        return Findings()
     job, problems = check(new)
     before, known = check(old) if old is not None else CheckResult(None, ())
     late: tuple[Problem, ...] = ()
     if old is not None and before is not None and job is not None:
         late = tuple(immutability.problems(before.spec, job.spec, old.get("status") or {}))
     if late or not set(problems) <= set(known):
-        return Verdict((*problems, *late))
+        return Findings((*problems, *late))
     # Problems that the old spec had too refuse no update: cancelling must stay possible.
-    return Verdict(warnings=(*map(str, problems), *(_warnings(job.spec) if job is not None else ())))
+    return Findings(warnings=(*map(str, problems), *(_warnings(job.spec) if job is not None else ())))
 
 
 def _warnings(spec: RFTJobSpec) -> list[str]:

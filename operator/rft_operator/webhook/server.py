@@ -14,7 +14,7 @@ from rft_operator import tls
 from rft_operator.cluster import ClusterError
 from rft_operator.webhook.certificates import Source
 from rft_operator.webhook.review import Malformed, review
-from rft_operator.webhook.settings import Settings
+from rft_operator.webhook.settings import WebhookSettings
 
 VALIDATE_PATH = "/validate"
 MAX_REVIEW_BYTES = 3 * 2**20
@@ -99,7 +99,7 @@ class Readiness:
         return web.Response(text=self.reason or "ok", status=503 if self.reason else 200)
 
 
-async def run(settings: Settings, source: Source, stop: asyncio.Event) -> None:
+async def run(settings: WebhookSettings, source: Source, stop: asyncio.Event) -> None:
     """Serve until ``stop`` is set. Reviews are answered once the API server can trust the certificate."""
     certificate = _Certificate(source)
     readiness = Readiness()

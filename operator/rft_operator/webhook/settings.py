@@ -8,7 +8,7 @@ from rft_operator.settings import BadSettings, address, number, words
 
 
 @dataclass(frozen=True)
-class Settings:
+class WebhookSettings:
     """The settings of the webhook, set by the chart or a developer."""
 
     bind: str = "0.0.0.0"  # noqa: S104 - the API server must reach it
@@ -29,7 +29,7 @@ class Settings:
     """Seconds for which reviews are still answered after SIGTERM, since the Service may still route some."""
 
 
-def from_env(env: Mapping[str, str]) -> Settings:
+def from_env(env: Mapping[str, str]) -> WebhookSettings:
     """Return the settings in ``env``.
 
     Raises:
@@ -38,15 +38,15 @@ def from_env(env: Mapping[str, str]) -> Settings:
     folder, names = env.get("RFT_TLS_FOLDER"), words(env, "RFT_TLS_NAMES")
     if not folder and not names:
         raise BadSettings("RFT_TLS_NAMES is not set; it names the hosts of the serving certificate")
-    return Settings(
-        bind=address(env, "RFT_WEBHOOK_BIND", Settings.bind),
-        port=number(env, "RFT_WEBHOOK_PORT", Settings.port),
-        health_port=number(env, "RFT_HEALTH_PORT", Settings.health_port),
+    return WebhookSettings(
+        bind=address(env, "RFT_WEBHOOK_BIND", WebhookSettings.bind),
+        port=number(env, "RFT_WEBHOOK_PORT", WebhookSettings.port),
+        health_port=number(env, "RFT_HEALTH_PORT", WebhookSettings.health_port),
         tls_folder=Path(folder) if folder else None,
-        own_namespace=env.get("RFT_NAMESPACE") or Settings.own_namespace,
-        tls_secret=env.get("RFT_TLS_SECRET") or Settings.tls_secret,
+        own_namespace=env.get("RFT_NAMESPACE") or WebhookSettings.own_namespace,
+        tls_secret=env.get("RFT_TLS_SECRET") or WebhookSettings.tls_secret,
         tls_names=names,
         configuration=env.get("RFT_WEBHOOK_CONFIGURATION", ""),
-        check_seconds=float(number(env, "RFT_TLS_CHECK_SECONDS", int(Settings.check_seconds))),
-        drain_seconds=float(number(env, "RFT_DRAIN_SECONDS", int(Settings.drain_seconds))),
+        check_seconds=float(number(env, "RFT_TLS_CHECK_SECONDS", int(WebhookSettings.check_seconds))),
+        drain_seconds=float(number(env, "RFT_DRAIN_SECONDS", int(WebhookSettings.drain_seconds))),
     )

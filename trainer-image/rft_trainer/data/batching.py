@@ -25,7 +25,7 @@ def epoch_order(rows: int, seed: int, epoch: int) -> list[int]:
 
 
 @dataclass
-class Room:
+class TokenBudget:
     """The token budget of one step: prompts are added while their rollouts fit into ``budget_tokens``.
 
     A prompt takes rollouts × (prompt length + expected completion length) tokens. The first always fits.

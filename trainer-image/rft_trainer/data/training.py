@@ -7,7 +7,7 @@ from itertools import islice
 from statistics import fmean
 
 from rft_run.state import Position
-from rft_trainer.data.batching import Room, epoch_order, estimated_steps
+from rft_trainer.data.batching import TokenBudget, epoch_order, estimated_steps
 from rft_trainer.data.rows import Prompt
 
 
@@ -56,7 +56,7 @@ class TrainingPrompts(ABC):
         """
         dropped = 0
         while position.epoch <= epochs:
-            room = Room(rollouts, completion, budget_tokens)
+            room = TokenBudget(rollouts, completion, budget_tokens)
             prompts: list[Prompt] = []
             epoch, passed = position.epoch, 0
             for reached in self.read(position):

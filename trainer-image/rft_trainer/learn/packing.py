@@ -29,7 +29,7 @@ class Completion:
 
 
 @dataclass(frozen=True)
-class Row:
+class PackedRow:
     """One row of a batch: a prompt, and the completions that share it."""
 
     prompt_ids: tuple[int, ...]
@@ -40,7 +40,7 @@ class Row:
         """Number of tokens to compute. The last token of a completion predicts nothing and is left out."""
         return len(self.prompt_ids) + sum(len(completion.ids) - 1 for completion in self.completions)
 
-    def masked(self) -> "Row":
+    def masked(self) -> "PackedRow":
         """Return the same row with all its completions masked: it is computed, but has no loss."""
         return replace(self, completions=tuple(replace(one, masked=True) for one in self.completions))
 
@@ -90,7 +90,7 @@ def rows_of_group(
     completions: Sequence[Completion],
     hidden_size: int | None,
     max_tokens: int | None = None,
-) -> list[Row]:
+) -> list[PackedRow]:
     """Return the rows of a group: one for all rollouts or one for each, whichever computes less.
 
     The cost of a token is about 1 + row length / (6 · hidden size), in units of its matrix products; the
@@ -98,25 +98,25 @@ def rows_of_group(
     shared. ``max_tokens`` limits the length of a shared row; None: no limit is planned.
     """
     kept = [completion for completion in completions if completion.ids]
-    single = [Row(tuple(prompt_ids), (completion,)) for completion in kept]
+    single = [PackedRow(tuple(prompt_ids), (completion,)) for completion in kept]
     if hidden_size is None or len(kept) < 2:
         return single
-    shared = Row(tuple(prompt_ids), tuple(kept))
+    shared = PackedRow(tuple(prompt_ids), tuple(kept))
 
-    def cost(row: Row) -> float:
+    def cost(row: PackedRow) -> float:
         return row.length * (1 + row.length / (6 * hidden_size))
 
     fits = max_tokens is None or shared.length <= max_tokens
     return [shared] if fits and cost(shared) < sum(map(cost, single)) else single
 
 
-def micro_batches(rows: Sequence[Row], max_tokens: int) -> Iterator[list[Row]]:
+def micro_batches(rows: Sequence[PackedRow], max_tokens: int) -> Iterator[list[PackedRow]]:
     """Yield micro-batches of at most ``max_tokens`` tokens, padding included.
 
     Rows are sorted by length, longest first, because rows of similar length need little padding. A row longer
     than ``max_tokens`` is a micro-batch of its own.
     """
-    batch: list[Row] = []
+    batch: list[PackedRow] = []
     for row in sorted(rows, key=lambda row: -row.length):
         if batch and batch[0].length * (len(batch) + 1) > max_tokens:
             yield batch
@@ -126,7 +126,7 @@ def micro_batches(rows: Sequence[Row], max_tokens: int) -> Iterator[list[Row]]:
         yield batch
 
 
-def build(rows: Sequence[Row], pad_id: int = 0) -> MicroBatch:
+def build(rows: Sequence[PackedRow], pad_id: int = 0) -> MicroBatch:
     """Return the tensors of a micro-batch, on the CPU."""
     width = max(row.length for row in rows)
     tokens_B_T = torch.full((len(rows), width), pad_id, dtype=torch.long)

@@ -17,7 +17,7 @@ from rft_planner.modelconfig import EXPERTS
 from rft_run.errors import ModelError
 from rft_trainer import files
 from rft_trainer.learn import sharding
-from rft_trainer.learn.packing import Completion, MicroBatch, Row, build
+from rft_trainer.learn.packing import Completion, MicroBatch, PackedRow, build
 from rft_trainer.learn.ranks import ALONE, Team
 from rft_trainer.rollout.engine import AdapterVersion
 
@@ -176,12 +176,12 @@ class Policy:
             ]
         )
         expected_N_V = expected_N_V.to(torch.promote_types(expected_N_V.dtype, torch.float32))
-        separate = [build([Row(prompt, (completion,))]).to(self.device) for completion in both]
+        separate = [build([PackedRow(prompt, (completion,))]).to(self.device) for completion in both]
         alone_N_V = torch.cat([self.head(self.hidden(batch)) for batch in separate])
         if not torch.allclose(alone_N_V, expected_N_V, atol=_TOLERANCE, rtol=_TOLERANCE):
             raise ModelError(f"{self.folder}: logits of this architecture are made in a way not known here")
         try:
-            shared_N_V = self.head(self.hidden(build([Row(prompt, both)]).to(self.device)))
+            shared_N_V = self.head(self.hidden(build([PackedRow(prompt, both)]).to(self.device)))
         except (RuntimeError, ValueError, TypeError):
             return False
         # In bfloat16 rounding alone exceeds the tolerance of float32. An ignored mask changes logits by 1 or

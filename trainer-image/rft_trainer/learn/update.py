@@ -11,7 +11,14 @@ from rft_planner import split
 from rft_run.errors import MemoryExhausted, Preempted
 from rft_trainer.learn.logprobs import token_logprobs, unfiltered_logprobs
 from rft_trainer.learn.objective import Denominators, LossInputs, LossSettings, compute_loss, whole_batch
-from rft_trainer.learn.packing import MicroBatch, Row, build, completions_of, micro_batches, rows_of_group
+from rft_trainer.learn.packing import (
+    MicroBatch,
+    PackedRow,
+    build,
+    completions_of,
+    micro_batches,
+    rows_of_group,
+)
 from rft_trainer.learn.policy import Policy
 from rft_trainer.learn.ranks import Followers, Team
 from rft_trainer.rollout.filter import Filter
@@ -89,7 +96,7 @@ class Begin:
 class Compute:
     """Order to one follower: compute this micro-batch."""
 
-    rows: list[Row]
+    rows: list[PackedRow]
 
 
 @dataclass(frozen=True)
@@ -109,7 +116,7 @@ class Accumulation:
             parameter.grad = None
         team.broadcast([parameter.data for parameter in policy.trainable()])
 
-    def add(self, rows: list[Row]) -> None:
+    def add(self, rows: list[PackedRow]) -> None:
         """Add the gradients of a micro-batch. Raises torch.OutOfMemoryError."""
         batch = build(rows).to(self._policy.device)
         self.seen += _backward(
@@ -164,9 +171,11 @@ def update(
     return metrics
 
 
-def _rows(policy: Policy, groups: Sequence[Group], settings: UpdateSettings) -> tuple[list[Row], list[int]]:
+def _rows(
+    policy: Policy, groups: Sequence[Group], settings: UpdateSettings
+) -> tuple[list[PackedRow], list[int]]:
     """Return the rows of the groups, and the lengths in tokens of all unmasked completions."""
-    rows: list[Row] = []
+    rows: list[PackedRow] = []
     lengths: list[int] = []
     for group in groups:
         completions = completions_of(group, settings.mask_truncated)
@@ -181,7 +190,7 @@ def _rows(policy: Policy, groups: Sequence[Group], settings: UpdateSettings) -> 
 
 def accumulate(
     policy: Policy,
-    rows: Sequence[Row],
+    rows: Sequence[PackedRow],
     begin: Begin,
     followers: Followers,
     should_stop: Callable[[], bool],
@@ -200,7 +209,7 @@ def accumulate(
     return work
 
 
-def rounds(rows: Sequence[Row], max_tokens: int, processes: int) -> Iterator[list[list[Row]]]:
+def rounds(rows: Sequence[PackedRow], max_tokens: int, processes: int) -> Iterator[list[list[PackedRow]]]:
     """Yield rounds of micro-batches, one per process.
 
     All processes must make the same number of forward passes, because each pass gathers the sharded layers

@@ -31,7 +31,7 @@ TRIES = 3
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 2.0, 60.0
 
 
-class Worker:
+class TrackerWorker:
     """Makes the calls, and logs each kind of error once."""
 
     def __init__(self, backend: str, tracker: Tracker, pause: Callable[[float], None] = time.sleep) -> None:
@@ -100,7 +100,7 @@ def main(argv: list[str]) -> None:
     )
     # Else every retry of a request is a line in the log.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
-    Worker(argv[0], TRACKERS[argv[0]]()).run(sys.stdin)
+    TrackerWorker(argv[0], TRACKERS[argv[0]]()).run(sys.stdin)
     sys.stderr.flush()
     os._exit(0)
 
