@@ -1,9 +1,9 @@
-"""Renders ``docs/pictures/flow.toml`` as ``docs/pictures/flow.svg``, or checks that it is rendered.
+"""Renders ``docs/pictures/flow.toml`` as ``docs/pictures/flow.svg``, or checks that the SVG is up to date.
 
     python scripts/picture.py [--check]
 
-Exits with 1 where the committed picture differs, and where the source cannot be drawn well: a text is too
-long for its box, a file does not exist, or an arrow would cross a box. Lengths are in pixels of the picture.
+Exits with 1 if the committed picture differs, or if the source cannot be drawn well: a text is too long for
+its box, a file does not exist, or an arrow would cross a box. Lengths are in pixels of the picture.
 """
 
 import argparse
@@ -22,15 +22,15 @@ PICTURE = "docs/pictures/flow.svg"
 
 MARGIN = 16
 LABEL = 120
-"""Width of the names of the bands, left of the boxes."""
+"""Width of the column with the names of the bands, left of the boxes."""
 BOX, GAP, HEIGHT = 156, 24, 84
-"""Width of a box of one column, the space between two of them, and the height of a box."""
+"""Width of a box that spans one column, width of the gap between two boxes, and height of a box."""
 PADDING, BETWEEN, BACK = 14, 38, 34
-"""Space above and below the boxes of a band, between two bands, and below the boxes for an arrow back."""
+"""Space above and below the boxes of a band, between two bands, and below the boxes for a backward arrow."""
 INSET, LINE = 11, 17
 CURVE = 150
 WIDTHS = {"name": 15 * 0.58, "line": 13 * 0.54, "file": 12 * 0.605}
-"""Width of a character by the class of its text: a mean of usual fonts, rounded up."""
+"""Width of a character, by the class of its text: an average of common fonts, rounded up."""
 
 STYLE = """\
 text { font-family: -apple-system, "Segoe UI", "Helvetica Neue", Helvetica, Arial, sans-serif; fill: #1f2328 }
@@ -61,7 +61,7 @@ text { font-family: -apple-system, "Segoe UI", "Helvetica Neue", Helvetica, Aria
 
 
 class BadPicture(ValueError):
-    """The source cannot be drawn well; the message says what to change in it."""
+    """The source cannot be drawn well. The message says what to change."""
 
 
 @dataclass(frozen=True)
@@ -85,20 +85,20 @@ class Area:
 
     @property
     def middle(self) -> float:
-        """Half its height."""
+        """The vertical middle."""
         return self.top + self.height / 2
 
     def meets(self, start: tuple[float, float], end: tuple[float, float]) -> bool:
-        """Return whether a horizontal or vertical line passes through it."""
+        """Return whether a horizontal or vertical line crosses the rectangle."""
         (left, right), (top, bottom) = sorted((start[0], end[0])), sorted((start[1], end[1]))
         return left < self.right and right > self.left and top < self.bottom and bottom > self.top
 
 
 class Picture:
-    """A source with the place of each of its parts."""
+    """The source, and the position of each of its parts."""
 
     def __init__(self, source: Mapping[str, Any]) -> None:
-        """Lay the parts out. Raises BadPicture."""
+        """Calculate the positions of all parts. Raises BadPicture."""
         self.source = source
         self.columns = int(source["columns"])
         self.bands: dict[str, Area] = {}
@@ -121,7 +121,7 @@ class Picture:
         return Area(left, self.bands[box["band"]].top + PADDING, span * (BOX + GAP) - GAP, HEIGHT)
 
     def path(self, arrow: Mapping[str, Any]) -> list[tuple[float, float]]:
-        """Return the corners of an arrow. Raises BadPicture where it is neither straight nor goes back."""
+        """Return the corners of an arrow. Raises BadPicture if it is neither straight nor marked ``back``."""
         start = self.boxes[arrow["from"]]
         if arrow.get("back"):
             end, below = self.boxes[arrow["to"]], start.bottom + BACK - 8
@@ -143,7 +143,7 @@ class Picture:
         return [(x, start.bottom if down else start.top), (x, end.top - 4 if down else end.bottom + 4)]
 
     def check(self) -> None:
-        """Raise BadPicture for too long a text, a file that does not exist, or an arrow through a box."""
+        """Raise BadPicture for a text that is too long, a missing file, or an arrow through a box."""
         codes = {band["id"]: band["code"] for band in self.source["bands"]}
         for band in self.source["bands"]:
             for kind, text in [("name", band["name"]), *(("line", line) for line in band["lines"])]:
@@ -164,7 +164,7 @@ class Picture:
                     raise BadPicture(f"the arrow from {ends[0]} to {ends[1]} crosses {name}")
 
     def svg(self) -> str:
-        """Return the picture. Raises BadPicture."""
+        """Return the picture as SVG. Raises BadPicture."""
         self.check()
         title = escape(self.source["title"])
         head = (
@@ -220,7 +220,7 @@ class Picture:
             x, y = (corners[1][0] + corners[2][0]) / 2, corners[1][1] - 6
             yield f'<text class="line quiet" text-anchor="middle" x="{x:g}" y="{y:g}">{label}</text>'
             return
-        # In the space between two bands, beside the arrow.
+        # The label is in the space between two bands, beside the arrow.
         x, lower = corners[0][0] + 9, max(corners[0][1], corners[-1][1])
         y = max(area.bottom for area in self.bands.values() if area.bottom < lower) + BETWEEN / 2 + 4
         yield f'<text class="line quiet" x="{x:g}" y="{y:g}">{label}</text>'
@@ -250,7 +250,7 @@ def _rectangle(area: Area, kind: str, radius: int) -> str:
 
 
 def _curve(points: Sequence[float], area: Area) -> Iterator[str]:
-    """Yield axes and a curve in the right part of a box; the points are rewards from 0 to 1."""
+    """Yield the axes and a reward curve in the right part of a box. The points are rewards from 0 to 1."""
     left, right, top, bottom = area.right - CURVE, area.right - INSET, area.top + 11, area.bottom - 11
     yield f'<path class="axis" d="M{left:g} {top:g} V{bottom:g} H{right:g}"/>'
     places = (
@@ -261,7 +261,7 @@ def _curve(points: Sequence[float], area: Area) -> Iterator[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write or check the picture; 1 when ``--check`` finds a difference, or it cannot be drawn."""
+    """Write or check the picture. Returns 1 if ``--check`` finds a difference, or if it cannot be drawn."""
     parser = argparse.ArgumentParser(prog="python scripts/picture.py", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing, fail when the picture differs")
     parser.add_argument("--root", type=Path, default=ROOT, help="root of the repository")

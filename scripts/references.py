@@ -26,11 +26,11 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("operator", "trainer-image", ".")
 """Folders from which modules are imported."""
 ELSEWHERE = ROOT / "scripts" / "references-elsewhere.txt"
-"""Names that are not of this repository, each a line: of libraries, of Kubernetes, of users' files."""
+"""File with names outside this repository, one a line: of libraries, of Kubernetes, of users' files."""
 
 
 class Text(NamedTuple):
-    """Prose of a file, and the line on which it begins."""
+    """A piece of prose: its file, the line on which it begins, and its text."""
 
     path: str
     line: int
@@ -38,14 +38,14 @@ class Text(NamedTuple):
 
 
 class Repository(NamedTuple):
-    """What may be referred to."""
+    """Everything in the repository that prose may refer to."""
 
     files: frozenset[str]
     tails: frozenset[str]
-    """Every end of the path of a file or a folder: the whole, and less a folder each time."""
+    """Every path of a file or folder, and every ending of such a path."""
     targets: frozenset[str]
     words: frozenset[str]
-    """Identifiers of all code, and names in files that are no prose."""
+    """Identifiers in code, and words in files that are not prose."""
 
 
 WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -59,7 +59,7 @@ NAME = re.compile(r"^[A-Za-z_]\w*(?:\(\))?$")
 
 
 def tracked() -> list[str]:
-    """Return the files of the repository, new ones included, as paths from its root."""
+    """Return the repository's files, including untracked ones that are not ignored, as relative paths."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     found = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
     return [name for name in found if (ROOT / name).is_file()]
@@ -84,13 +84,13 @@ def python_parts(name: str, source: str) -> tuple[list[Text], set[str]]:
 
 
 def comments(name: str, source: str) -> list[Text]:
-    """Return the lines of a script or manifest that are comments."""
+    """Return the comment lines of a script or manifest."""
     lines = enumerate(source.splitlines(), 1)
     return [Text(name, number, line.lstrip(" #")) for number, line in lines if line.lstrip().startswith("#")]
 
 
 def read(names: Iterable[str]) -> tuple[list[Text], Repository]:
-    """Read every file once: what is said, and what there is."""
+    """Read every file once. Return the prose, and everything that prose may refer to."""
     files = frozenset(names)
     texts: list[Text] = []
     words: set[str] = set(ELSEWHERE.read_text(encoding="utf-8").split())
@@ -128,7 +128,7 @@ def anchors(path: Path) -> frozenset[str]:
 
 
 def broken_links(text: Text) -> Iterator[tuple[int, str]]:
-    """Return links of a Markdown file to files or headings that are not there."""
+    """Return links of a Markdown file to missing files or headings."""
     for link in LINK.finditer(CODE.sub(lambda code: " " * len(code[0]), text.text)):
         target, _, anchor = link[1].partition("#")
         if "://" in link[1] or target.startswith("mailto:"):
@@ -139,7 +139,7 @@ def broken_links(text: Text) -> Iterator[tuple[int, str]]:
 
 
 def defines(module: str) -> bool:
-    """Return whether a dotted name is a module here, or something that one defines."""
+    """Return whether a dotted name is a module of this repository, or is defined in one."""
     parts = module.split(".")
     for length in range(len(parts), 0, -1):
         for folder in PACKAGES:
@@ -152,7 +152,7 @@ def defines(module: str) -> bool:
 
 
 def is_there(path: str, text: Text, repository: Repository) -> bool:
-    """Return whether a path exists from the root, beside the file, or as the end of another path."""
+    """Return whether a path exists: from the root, beside the file, or as the ending of another path."""
     path = path.rstrip("/").removeprefix("./")
     if "*" in path:
         return any(ROOT.glob(path))
@@ -161,7 +161,7 @@ def is_there(path: str, text: Text, repository: Repository) -> bool:
 
 
 def broken_names(text: Text, repository: Repository) -> Iterator[tuple[int, str]]:
-    """Return paths, targets, modules and names that are not there."""
+    """Return paths, make targets, modules and names in a text that do not exist."""
     folders = {name.split("/")[0] for name in repository.files if "/" in name}
     for found in FILE.finditer(text.text):
         if not is_there(found[1], text, repository):
@@ -184,12 +184,12 @@ def broken_names(text: Text, repository: Repository) -> Iterator[tuple[int, str]
 
 
 def is_code(said: str) -> bool:
-    """Return whether a word in backticks is a name in code and no ordinary word."""
+    """Return whether a word in backticks looks like a name in code, and not like an ordinary word."""
     return "_" in said or said.endswith("()") or bool(re.search(r"[a-z][A-Z]", said))
 
 
 def main() -> int:
-    """Print what does not exist. Returns the exit code."""
+    """Print all references that do not exist. Returns the exit code."""
     texts, repository = read(tracked())
     wrong = set()
     for text in texts:

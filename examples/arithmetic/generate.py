@@ -1,9 +1,9 @@
-"""Writes the rows of the arithmetic example into ``examples/arithmetic.yaml``, always the same ones.
+"""Writes the rows of the arithmetic example into ``examples/arithmetic.yaml``; they are the same each time.
 
     python examples/arithmetic/generate.py [--check]
 
-The rows are a ConfigMap in the manifest's own file, so that one file is enough for ``kubectl apply`` and
-for ``rft run``. Everything after the marker line is replaced.
+The rows are a ConfigMap in the manifest's own file, so that one file is enough for ``kubectl apply`` and for
+``rft run``. Everything after the marker line is replaced.
 """
 
 import json
@@ -25,7 +25,7 @@ ROWS = 960
 
 
 def rows() -> list[dict[str, object]]:
-    """Different sums of two two-digit numbers that have two digits themselves, in random order."""
+    """Return different sums of two two-digit numbers whose result has two digits too, in random order."""
     pairs = [(a, b) for a in range(10, 90) for b in range(10, 100 - a)]
     return [
         {
@@ -40,7 +40,7 @@ def rows() -> list[dict[str, object]]:
 
 
 def main() -> int:
-    """Rewrite the manifest, or with --check say whether it would change."""
+    """Rewrite the manifest. With --check only say whether it would change."""
     text = MANIFEST.read_text(encoding="utf-8")
     job, marker, _ = text.partition(MARKER)
     if not marker:

@@ -1,9 +1,10 @@
-"""Makes rows of GSM8K's published lines: the question becomes a prompt, the number after #### the answer.
+"""Converts GSM8K's lines to rows: the question becomes the prompt, the number after #### the answer.
 
     python examples/gsm8k/convert.py < train.jsonl > rows/train.jsonl
 
-GSM8K (Cobbe et al. 2021, https://arxiv.org/abs/2110.14168) has a worked solution per question that ends in
-``#### 72``. The solution is left out: the model is to find its own, and only the number is graded.
+GSM8K (Cobbe et al. 2021, https://arxiv.org/abs/2110.14168) has a solution for each question, which ends in
+``#### 72``. The text of the solution is left out. The model has to find its own, and only the number is
+graded.
 """
 
 import json
@@ -13,7 +14,7 @@ PROMPT = "Think step by step, then write the answer as a number after ####, on a
 
 
 def row(line: str) -> dict[str, object]:
-    """Return the row of one published line. Raises ValueError where it has no number after ####."""
+    """Return the row of one published line. Raises ValueError if it has no number after ####."""
     published = json.loads(line)
     _, marker, number = published["answer"].rpartition("####")
     if not marker:

@@ -1,10 +1,11 @@
-"""Writes the rows of the retrieval example into ``examples/retrieval.yaml``, always the same ones.
+"""Writes the rows of the retrieval example into ``examples/retrieval.yaml``; they are the same each time.
 
     pip install reasoning-gym==0.1.25
     python examples/retrieval/generate.py
 
-The task is reasoning-gym's ``needle_haystack``, question and answer as it makes them. Its other tasks do as
-well, where an answer is right or wrong; some have scorers of their own, which a ``python`` grader can hold.
+The task is reasoning-gym's ``needle_haystack``, with its questions and answers. Other tasks of reasoning-gym
+can be used in the same way if an answer is simply right or wrong. Some have scorers of their own, which a
+``python`` grader can call.
 """
 
 import json
@@ -33,7 +34,7 @@ def row(question: str, answer: str) -> dict[str, object]:
 
 
 def main() -> None:
-    """Rewrite what stands behind the marker."""
+    """Replace everything after the marker line."""
     job, marker, _ = MANIFEST.read_text(encoding="utf-8").partition(MARKER)
     if not marker:
         sys.exit(f"{MANIFEST}: the marker line is missing")

@@ -1,6 +1,6 @@
-"""The tuning guide, rephrased: what the nine parameters do, and when to change them.
+"""The tuning guide in our words: what the nine parameters do, and when to change them.
 
-Ranges and defaults come from the models, limits of advice from ``bands``.
+Ranges and defaults come from the models, the limits of advice from ``bands``.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from rft_api.job import RFTJobSpec
 
 
 class Guide(NamedTuple):
-    """The guide to one parameter."""
+    """The guide's text on one parameter."""
 
     path: str
     does: str

@@ -65,10 +65,10 @@ class Reason:
     INVALID_SPEC = "InvalidSpec"  # a field is out of range or fields contradict each other
     IMMUTABLE_FIELD_CHANGED = "ImmutableFieldChanged"  # an edit after start; the run ignores it
     PLANNED = "Planned"  # GPUs and memory are derived
-    OVERRIDDEN = "PlanOverridden"  # spec.resources.gpus is obeyed, and the plan would take another number
-    UNKNOWN_MODEL = "UnknownModel"  # neither catalogue nor config.json knows the model
-    UNKNOWN_ACCELERATOR = "UnknownAccelerator"  # the catalogue does not know it and no memory is given
-    DOES_NOT_FIT = "DoesNotFit"  # no number of GPUs that a pod may have holds the run
+    OVERRIDDEN = "PlanOverridden"  # spec.resources.gpus is used, although the plan has another number
+    UNKNOWN_MODEL = "UnknownModel"  # neither the catalogue nor config.json has the model's size
+    UNKNOWN_ACCELERATOR = "UnknownAccelerator"  # the accelerator is unknown and no memory is given
+    DOES_NOT_FIT = "DoesNotFit"  # the run fits on no number of GPUs that a pod may have
     NAME_CONFLICT = "NameConflict"  # an object of somebody else has the name of a child object
     QUEUED = "Queued"  # something else, such as Kueue, holds the child Job suspended
     INADMISSIBLE = "Inadmissible"  # Kueue cannot admit the child Job without a change by a person
@@ -78,7 +78,7 @@ class Reason:
     UNSCHEDULABLE = "Unschedulable"  # no node has the resources that the pod requests
     IMAGE_PULL = "ImagePull"  # the image cannot be pulled
     STARTING = "Starting"  # the pod runs, the trainer has made no step yet
-    TRAINING = "Training"  # steps are made
+    TRAINING = "Training"  # the trainer makes steps
     NO_PROGRESS = "NoProgress"  # the pod runs but makes no steps
     NODE_LOST = "NodeLost"  # the pod's node does not answer, so it is unknown whether the pod still runs
     RETRYING = "Retrying"  # a pod failed, and the Job controller starts another one
@@ -108,7 +108,7 @@ COMPLETED_BECAUSE = {
     Reason.MAX_GPU_HOURS: "spec.stop.maxGpuHours is spent.",
     Reason.DEADLINE: "spec.stop.deadline has passed.",
 }
-"""The reasons with which a run succeeds, each with its message."""
+"""The reasons of a successful end, each with its message."""
 NOT_SO_FAR = "Not so far."
 
 

@@ -38,7 +38,7 @@ class Checkpoint(Model):
 
 
 class Retry(Model):
-    """What happens after a failure that may pass."""
+    """What happens after a temporary failure."""
 
     limit: Int = Field(3, ge=0, le=20, description="Restarts after failures; preemptions do not count.")
 

@@ -30,7 +30,7 @@ class Toleration(Model):
 
 
 class Resources(Model):
-    """Overrides of what is derived. What is absent is planned."""
+    """Values that replace those of the plan. Absent fields are planned."""
 
     accelerator: Accelerator | None = Field(None, description="GPU kind; from the cluster's nodes if absent.")
     gpus: Int | None = Field(

@@ -199,7 +199,7 @@ def context_fits_batch(spec: RFTJobSpec) -> Iterator[Problem]:
     )
 )
 def completion_fits_default_context(spec: RFTJobSpec) -> Iterator[Problem]:
-    """Where the context is derived, the batch is what bounds it."""
+    """If the context length is derived, a completion must fit into the batch."""
     training = spec.training
     if training.max_context_length is None and spec.sampling.max_tokens >= training.batch_size_tokens:
         yield Problem(
@@ -217,7 +217,7 @@ def completion_fits_default_context(spec: RFTJobSpec) -> Iterator[Problem]:
     )
 )
 def variable_has_one_value(spec: RFTJobSpec) -> Iterator[Problem]:
-    """An environment variable is told or comes from a Secret, not both."""
+    """An environment variable has either a value or a Secret as source, not both."""
     variables = (spec.template.env if spec.template is not None else None) or []
     for i, variable in enumerate(variables):
         if variable.secret_ref is not None and variable.value is not None:
@@ -278,7 +278,7 @@ def deadline_is_in_the_calendar(spec: RFTJobSpec) -> Iterator[Problem]:
     )
 )
 def deterministic_runs_are_in_float32(spec: RFTJobSpec) -> Iterator[Problem]:
-    """On a CPU the same requests repeat in float32, and in bfloat16 they do not."""
+    """On a CPU, results of the sampler are reproducible in float32 but not in bfloat16."""
     training = spec.training
     if training.deterministic and training.cpu_dtype not in (None, "float32"):
         yield Problem(

@@ -36,7 +36,7 @@ class MemoryPart(Model):
 
 
 class Estimate(Model):
-    """What the run is expected to take. Absent: not known before it."""
+    """The expected duration and cost of the run. Values that cannot be known before it are absent."""
 
     steps: Int | None = Field(None, ge=0, description="Optimizer steps in all.")
     steps_per_epoch: Int | None = Field(None, ge=0, description="Optimizer steps of one epoch.")
@@ -261,7 +261,7 @@ class Usage(Model):
 
 
 class Output(Model):
-    """What the run leaves behind."""
+    """The results of the run."""
 
     folder: str | None = Field(None, description="The run's folder on the volume.")
     adapter: str | None = Field(None, description="The final adapter; loads with peft.")

@@ -1,4 +1,4 @@
-"""The page of plans: how many GPUs common models need, by LoRA rank."""
+"""Generates the page of plans: how many GPUs common models need, by LoRA rank."""
 
 from collections.abc import Iterator
 from itertools import groupby, pairwise
@@ -24,7 +24,8 @@ MODELS: dict[str, int | None] = {
     "openai/gpt-oss-20b": None,
     "openai/gpt-oss-120b": None,
 }
-"""Models, and the fewest GPUs of 80 GB that verl's documentation names for GRPO with LoRA, where it does."""
+"""Models, and the fewest GPUs of 80 GB in verl's documentation for GRPO with LoRA; None if it does not say.
+"""
 LOW_RANK_RULE = "lora-rank-low-for-large-model"
 
 HEAD = """\
@@ -40,7 +41,7 @@ documentation names for GRPO with LoRA, – where it names none.
 
 
 def spec_of(model: str, rank: int, kind: str) -> RFTJobSpec:
-    """Return a job with nothing but the model, the rank and the kind of GPU of its own."""
+    """Return a job that sets only the model, the rank and the kind of GPU."""
     return RFTJobSpec.model_validate(
         {
             "model": {"name": model},
@@ -54,7 +55,7 @@ def spec_of(model: str, rank: int, kind: str) -> RFTJobSpec:
 
 
 def planned(model: str, rank: int, kind: str) -> Plan | None:
-    """Return the plan, ``None`` where nothing fits."""
+    """Return the plan, ``None`` if the job fits on no number of GPUs."""
     try:
         return plan(spec_of(model, rank, kind), "")
     except Unplannable:
@@ -111,7 +112,7 @@ def _gib(made: Plan, role: str) -> str:
 
 
 def _advice(kind: str) -> Iterator[str]:
-    """Yield what the tuning guide's rule says of the lowest rank, and of which models."""
+    """Yield the tuning guide's advice about the lowest rank, with the models that it is about."""
     said: dict[str, list[str]] = {}
     for model in MODELS:
         for advice in advise(spec_of(model, RANKS[0], kind)):

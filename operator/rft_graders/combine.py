@@ -8,7 +8,7 @@ from rft_graders.types import Score
 from rft_run.errors import UserCodeError
 
 _ROUNDING = 1e-9
-"""A mean of ten scores of 1.0 may come out as 1.0000000000000002; that is not an error."""
+"""By rounding, a mean of ten scores of 1.0 may become 1.0000000000000002. That is not an error."""
 
 
 def normalized(raw: object, scale: Scale | None) -> float:

@@ -41,7 +41,7 @@ AGAIN_AFTER_CONFLICT_SECONDS = 0.2
 
 
 class NotMade(Exception):
-    """The API server refused to create a child object. The text is for the user, ``error`` is the answer."""
+    """The API server refused to create a child object. The text is for users; ``error`` is the response."""
 
     def __init__(self, message: str, error: ClusterError) -> None:
         super().__init__(message)
@@ -60,20 +60,20 @@ class Controller:
         kueue = (cluster.workloads, cluster.pending_workloads) if settings.read_kueue else (None, None)
         self._workloads = Workloads(*kueue)
         self._refused: dict[Key, str] = {}
-        """Why the API server refused the last child object, by RFTJob."""
+        """The API server's last refusal to create a child object, by RFTJob."""
         self._nodes = Nodes(cluster.nodes if settings.read_nodes else None)
         self._nodes_of_pods = Nodes(cluster.nodes if settings.read_nodes else None)
-        """For pods on nodes that may be lost. Apart from ``_nodes``, on which plans rest."""
+        """The cache of nodes for pods on lost nodes. It is separate from ``_nodes``, which the plans use."""
         self._uids: dict[Key, str] = {}
         self._written: dict[Key, str] = {}
         self._cache = InformerCache()
         self._counts = False
-        """Whether the operator counts failures, since the API server drops a Job's failure policy."""
+        """Whether the operator counts failures, because the API server drops a Job's failure policy."""
         self.ca_bundle: str | None = None
-        """What the CA's ConfigMaps hold; ``None`` without ingest."""
+        """The content of the CA's ConfigMaps; ``None`` without ingest."""
 
     def is_own_write(self, key: Key, version: str) -> bool:
-        """Return whether a watch event is only the echo of the operator's last status patch."""
+        """Return whether a watch event only reflects the operator's own last status patch."""
         return self._written.get(key) == version
 
     def on_update(self, key: Key, document: Mapping[str, Any]) -> None:
@@ -109,7 +109,7 @@ class Controller:
         return requeue_after
 
     def _reconcile(self, key: Key) -> float | None:
-        """Update the status from the cache; read everything and decide again where more than that is due."""
+        """Update the status from the cache. If more is needed, read everything and decide again."""
         seen = self._cached(key)
         if seen is not None:
             document, observed = seen
@@ -176,8 +176,9 @@ class Controller:
     def _read(self, key: Key, owner: Owner, document: dict[str, Any]) -> RawState:
         """Return the child objects of an RFTJob.
 
-        The status is written before the first child is created, so an RFTJob without a status has none, and
-        nothing is read. If that is ever wrong, creating them ends in a conflict, and the next round reads.
+        The status is written before the first child is created. So an RFTJob without a status has no
+        children, and nothing is read. If this is ever wrong, the creation of children ends in a conflict, and
+        the next round reads.
         """
         baseline = baseline_to_read(document)
         if (document.get("status") or {}).get("phase"):
@@ -202,7 +203,7 @@ class Controller:
         return reconcile(document, replace(observed, last_lines=lines), now, seconds, checked)
 
     def _last_lines(self, namespace: str, pod: str) -> tuple[str, ...]:
-        """Return the last lines of a trainer's log; none where it cannot be read, which is no error."""
+        """Return the last lines of a trainer's log; none if it cannot be read, which is not an error."""
         if not self._settings.read_logs:
             return ()
         try:
@@ -238,7 +239,7 @@ class Controller:
         try:
             written = self._cluster.patch_status(document, patch)
         except NotFound:
-            # It was deleted in between; the watch event follows.
+            # The RFTJob was deleted in between; the watch event follows.
             self._cache.invalidate(key)
             return False
         self._written[key] = written["metadata"]["resourceVersion"]
@@ -252,7 +253,7 @@ class Controller:
                 self._ensure(owner, raw, decision, part)
         except NotMade as refused:
             self._refused[key] = str(refused)
-            self._cache.invalidate_children(key)  # so that the retry reports it in the status
+            self._cache.invalidate_children(key)  # so that the next round reports it in the status
             raise refused.error from refused
         self._refused.pop(key, None)
         for part in decision.remove:
@@ -283,7 +284,8 @@ class Controller:
             self._cluster.merge_data("ConfigMap", owner.namespace, owner.ca, version, data)
             return
         if part is ChildKind.CONFIG and raw.config is not None:
-            # It is immutable, so it is replaced. Until the new one exists, the job's own spec is used.
+            # The ConfigMap is immutable, so it is replaced. Until the new one exists, the RFTJob's own spec
+            # is used.
             with suppress(NotFound):
                 self._cluster.delete_config(owner.namespace, owner.child, raw.config["metadata"]["uid"])
         manifest = self._manifest(owner, decision, part)
@@ -293,8 +295,8 @@ class Controller:
             raise
         except ClusterError as error:
             if isinstance(error, NotLeading) or not error.status:
-                raise  # no refusal: the request was not sent, or not answered
-            # A quota, a policy, or an admission webhook that does not answer: the status has to say it.
+                raise  # not a refusal: the request was not sent, or not answered
+            # A quota, a policy, or an admission webhook that does not answer. The status must report it.
             what = f"{manifest['kind']} {manifest['metadata']['name']}"
             raise NotMade(f"{what} cannot be made: {error}.", error) from error
         if part is ChildKind.JOB:

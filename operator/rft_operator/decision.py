@@ -48,11 +48,12 @@ class Decision:
     notes: tuple[Note, ...] = ()
     requeue_after: float | None = None
     log_of: str | None = None
-    """Name of a pod whose last log lines belong into the message: read them, and decide again."""
+    """Name of a pod whose last log lines are needed for the message: the caller reads them, and decides
+    again."""
 
     @property
     def acts(self) -> bool:
-        """Whether child objects change, and not only the status."""
+        """Return whether child objects change, and not only the status."""
         return bool(self.ensure or self.remove or self.delete_child or self.patch_child)
 
 
@@ -82,9 +83,9 @@ class Facts:
     job: RFTJob | None
     problems: tuple[Problem, ...]
     spec: RFTJobSpec | None
-    """The spec that runs: that of the snapshot once there is one, before that the RFTJob's."""
+    """The spec that the run uses: the snapshot's if there is one, else the RFTJob's."""
     renews: bool
-    """Whether the snapshot is replaced, since fields that may change while nothing runs have changed."""
+    """Whether the snapshot is replaced, because fields changed that a resumed run applies."""
     plan: Plan | None
     unplannable: Unplannable | None
     report: ProgressReport | None
@@ -96,5 +97,5 @@ class Facts:
         return self.document.get("status") or {}
 
     def wants(self, switch: str) -> bool:
-        """Return a boolean field of the spec, also where the rest of the spec is invalid."""
+        """Return a boolean field of the spec, even if the rest of the spec is invalid."""
         return (self.document.get("spec") or {}).get(switch) is True

@@ -1,6 +1,6 @@
-"""Why a pod failed or does not start: ordered chains of named checks, first match wins.
+"""Why a pod failed or does not start: ordered lists of named checks, of which the first that applies decides.
 
-Each check is a pure function that returns a Failure or a Hindrance, or ``None`` where it does not apply.
+Each check is a pure function that returns a Failure or a Hindrance, or ``None`` if it does not apply.
 """
 
 from collections.abc import Callable
@@ -27,21 +27,21 @@ class Failure:
     reason: str
     message: str
     counted: bool = True
-    """Whether it uses up one of ``retry.limit``."""
+    """Whether it counts towards ``retry.limit``."""
     permanent: bool = False
     """Whether another attempt would end the same way."""
 
 
 @dataclass(frozen=True)
 class Hindrance:
-    """Why a pod does not start yet. It may pass, so the job does not fail."""
+    """Why a pod does not start yet. The cause may be temporary, so the job does not fail."""
 
     reason: str
     message: str
 
 
 class Case(NamedTuple):
-    """A failed pod and what was planned for it."""
+    """A failed pod, and its plan."""
 
     pod: Pod
     plan: Plan | None
@@ -55,7 +55,7 @@ def _exit_code(pod: Pod) -> int | None:
 
 
 def _said(pod: Pod, otherwise: str) -> str:
-    """Return the message of the trainer's last report, or its plain termination message, or ``otherwise``."""
+    """Return the message of the trainer's last report, else its termination message, else ``otherwise``."""
     if pod.report is not None and pod.report.ending is not None and pod.report.ending.message:
         return pod.report.ending.message
     if pod.report is None and pod.trainer is not None and pod.trainer.message:
@@ -64,17 +64,17 @@ def _said(pod: Pod, otherwise: str) -> str:
 
 
 def configuration(case: Case) -> Failure | None:
-    """The trainer refused what it was given."""
+    """The trainer refused its configuration."""
     return _permanent(case.pod, ExitCode.CONFIGURATION, "the trainer refused its configuration")
 
 
 def data(case: Case) -> Failure | None:
-    """The rows cannot be used; the trainer's message has the line numbers."""
+    """The rows cannot be used. The trainer's message has the line numbers."""
     return _permanent(case.pod, ExitCode.DATA, "the dataset cannot be read")
 
 
 def user_code(case: Case) -> Failure | None:
-    """A grader failed the run."""
+    """An error of a grader failed the run."""
     return _permanent(case.pod, ExitCode.USER_CODE, "a grader with onError: fail failed")
 
 
@@ -85,7 +85,7 @@ def _permanent(pod: Pod, code: ExitCode, otherwise: str) -> Failure | None:
 
 
 def out_of_memory(case: Case) -> Failure | None:
-    """The trainer, or the kernel, ran out of memory."""
+    """The trainer reported that it ran out of memory, or the kernel killed it."""
     pod, plan = case
     killed = pod.trainer is not None and pod.trainer.reason == "OOMKilled"
     if not killed and _exit_code(pod) != ExitCode.OUT_OF_MEMORY:
@@ -100,17 +100,17 @@ def out_of_memory(case: Case) -> Failure | None:
         else "lower spec.training.maxContextLength or spec.training.batchSizeTokens"
     )
     said = _said(pod, otherwise)
-    # A message of the trainer's own already names the fields to change.
+    # The trainer's own message already names the fields to change.
     return Failure(Reason.OUT_OF_MEMORY, said if "spec." in said else f"{said}; {advice}")
 
 
 def preempted_or_lost(case: Case) -> Failure | None:
-    """The pod was preempted, evicted or lost with its node, which uses up no retry."""
+    """The pod was preempted, evicted or lost with its node. This does not count towards the retries."""
     pod = case.pod
-    # Kueue preempts by suspending the Job, which deletes the pod and gives it no reason.
+    # Kueue preempts by suspending the Job. This deletes the pod without giving it a reason.
     ended_with_it = pod.deleting and _exit_code(pod) in (None, *_SIGNALS)
     if _exit_code(pod) in UNCOUNTED or pod.disrupted or pod.reason in _LOST_REASONS or ended_with_it:
-        text = _said(pod, pod.message or "the pod was taken away")
+        text = _said(pod, pod.message or "the pod was stopped")
         return Failure(Reason.RETRYING, f"preempted or lost: {text}", counted=False)
     return None
 
@@ -133,7 +133,7 @@ def grader_container(case: Case) -> Failure | None:
 
 
 def unknown(case: Case) -> Failure | None:
-    """Any other failure, with the best message there is."""
+    """Any other failure, with the most specific message available."""
     pod = case.pod
     code = _exit_code(pod)
     otherwise = pod.message or pod.reason or f"the trainer ended with exit code {code}"
@@ -184,5 +184,5 @@ HINDRANCES: tuple[Callable[[Pod], Hindrance | None], ...] = (unschedulable, imag
 
 
 def hindrance(pod: Pod) -> Hindrance | None:
-    """Return why a pod does not start, ``None`` where nothing holds it back."""
+    """Return why a pod does not start, ``None`` if nothing prevents it."""
     return next((found for check in HINDRANCES if (found := check(pod)) is not None), None)

@@ -56,7 +56,7 @@ class Signs:
             if seconds > self._stale_seconds
         ]
         if self._loop is not None and now - self._loop > LOOP_SECONDS:
-            found.append(f"the event loop stands still for {now - self._loop:.0f} s")
+            found.append(f"the event loop is blocked for {now - self._loop:.0f} s")
         return found
 
     def _silence(self) -> float:

@@ -1,15 +1,15 @@
 """The informer cache: the last known RFTJob, and the child objects as they were last read.
 
-kopf's watches deliver every RFTJob whole, and so does the response to each status patch, so a round need not
-read it. A stale copy does no harm: the API server refuses a patch with an old resource version.
+kopf's watches deliver complete RFTJobs, and so does the response to each status patch. So a round need not
+read the RFTJob. A stale copy does no harm: the API server refuses a patch with an old resource version.
 
-The state of the children is cached for rounds that a trainer's report brings about, and in part for those
-that an event of the Job or of a pod brings about. A report changes nothing in the cluster, so reading the
-children again would show the same; after an event of the Job or a pod, only these are read. Such a round may
-write the status from the cache, but before it creates or deletes anything it reads all the children.
+The state of the children is cached for rounds that are caused by a trainer's report. A report changes nothing
+in the cluster, so the cached children are still correct. After an event of the Job or of a pod, only Job and
+pods are read again. Such a round may write the status from the cache. Before it creates or deletes anything,
+it reads all the children.
 
-Both entries are valid until a watch event invalidates them, and until the resync period has passed: a watch
-that was connected anew does not deliver the deletions that it missed.
+Both entries are valid until a watch event invalidates them, or until the resync period has passed. The resync
+is needed because a watch that reconnects does not deliver deletions that it missed.
 """
 
 import json
@@ -27,27 +27,27 @@ from rft_run.config import RunConfig
 RESYNC_SECONDS = 300.0
 """Age after which a cached entry is read again."""
 COMPRESSION_LEVEL = 1
-"""The fastest; the best level saves a tenth more."""
+"""The fastest compression level; the best one saves only a tenth more."""
 
 
 @dataclass(frozen=True)
 class _Job:
     version: str
     document: bytes
-    """Compressed, a thirtieth of the size of dictionaries; there may be thousands of jobs."""
+    """Compressed to a thirtieth of a dictionary's size, because there may be thousands of jobs."""
     at: float
 
 
 @dataclass(frozen=True)
 class _Children:
     observed: Observed
-    """Without ``snapshot``, which is most of it."""
+    """Without ``snapshot``, which is the largest part."""
     snapshot: bytes | None
     """Compressed, for the same reason."""
     at: float
-    """When all of it was read."""
+    """When all children were read."""
     stale: bool = False
-    """Whether the Job or a pod changed since."""
+    """Whether the Job or a pod changed since then."""
 
     def restored(self) -> Observed:
         """Return the observed state with its snapshot."""
@@ -64,7 +64,7 @@ class Snapshot(NamedTuple):
     document: dict[str, Any]
     observed: Observed
     stale: bool
-    """Whether its Job and pods have to be read again."""
+    """Whether its Job and pods must be read again."""
 
 
 class InformerCache:
@@ -106,13 +106,13 @@ class InformerCache:
         return Snapshot(document, children.restored(), children.stale) if document is not None else None
 
     def invalidate(self, key: Key) -> None:
-        """Drop the RFTJob and its children, because they are stale or were never right."""
+        """Drop the RFTJob and its children, because they are stale or wrong."""
         with self._lock:
             self._jobs.pop(key, None)
         self.invalidate_children(key)
 
     def invalidate_children(self, key: Key, pods_version: str = "", *, job_or_pod: bool = False) -> None:
-        """Drop the children, because one of them changed. A read that is under way is not stored either.
+        """Drop the children, because one of them changed. A read that is under way will not be stored either.
 
         ``job_or_pod`` says that it was the Job or a pod: then the rest is kept, and marked as stale.
         ``pods_version`` is the resource version of a pod that changed.
@@ -122,11 +122,11 @@ class InformerCache:
             if job_or_pod and children is not None:
                 self._children[key] = replace(children, stale=True)
             self._revisions[key] = self._revisions.get(key, 0) + 1
-            # A watch that was connected anew may deliver older versions than before.
+            # A watch that reconnects may deliver older versions than before.
             self._pods_versions[key] = newest(self._pods_versions.get(key, "0"), pods_version)
 
     def pods_version(self, key: Key) -> str:
-        """Return the least resource version that a list of the pods must have; "0" for any."""
+        """Return the lowest resource version that a list of the pods must have; "0" for any."""
         with self._lock:
             return self._pods_versions.get(key, "0")
 
@@ -138,7 +138,7 @@ class InformerCache:
     def store(self, key: Key, revision: int, observed: Observed) -> None:
         """Cache the children that were read, unless they were invalidated since ``revision``."""
         snapshot = compressed(observed.snapshot.dump()) if observed.snapshot is not None else None
-        # The rest of what a round observes has caches of its own.
+        # The other observed facts have caches of their own.
         children = replace(observed, received=None, nodes=(), workload=None, snapshot=None)
         entry = _Children(children, snapshot, self._clock())
         with self._lock:
@@ -146,7 +146,7 @@ class InformerCache:
                 self._children[key] = entry
 
     def refresh(self, key: Key, revision: int, observed: Observed) -> None:
-        """Cache a Job and pods that were read again, by the rule of ``store``. The rest keeps its age."""
+        """Cache a Job and pods that were read again, as ``store`` does. The rest keeps its age."""
         with self._lock:
             children = self._children.get(key)
             if self._revisions.get(key, 0) == revision and children is not None:
@@ -154,7 +154,7 @@ class InformerCache:
                 self._children[key] = replace(children, observed=fresh, stale=False)
 
     def remove(self, key: Key) -> None:
-        """Forget an RFTJob that is gone."""
+        """Forget an RFTJob that was deleted."""
         with self._lock:
             for entries in (self._jobs, self._children, self._revisions, self._pods_versions):
                 entries.pop(key, None)

@@ -133,15 +133,15 @@ def held(found: Workload | None, queue: str) -> Held:
     elif found.evicted_reason == "Preempted":
         reason = Reason.PREEMPTED
     if found.requeue_at:
-        said += f" Kueue leaves it aside until {found.requeue_at}."
+        said += f" Kueue does not consider it until {found.requeue_at}."
     return Held(reason, said + _evicted(found))
 
 
 def other_kind(node_labels: Mapping[str, str], plan: Plan) -> str:
-    """Say so where the pod's node labels name another kind of GPU than the plan is for; else return "".
+    """Return a message if the pod's node labels name another kind of GPU than the plan's; else return "".
 
-    Kueue adds the labels of a flavor to the Job that it admits. Where the plan itself names a label, Kueue
-    takes no flavor of another kind; the plan names none where no node of its kind is there yet.
+    Kueue adds the labels of a flavor to the Job that it admits. If the plan itself sets a node label, Kueue
+    chooses no flavor of another kind. The plan sets none if no node of its kind exists yet.
     """
     resource = plan.gpu_resource or resource_of(plan.accelerator)
     product = node_labels.get(product_key(resource))

@@ -85,7 +85,7 @@ class Leadership:
         try:
             self._put("")
         except ClusterError as error:
-            _log.warning("the Lease is not given back; the next operator waits for its end: %s", error)
+            _log.warning("the Lease was not released; the next operator waits until it expires: %s", error)
 
     def turn(self) -> LeaseStep:
         """Read the Lease if it may have changed, and take one step. Raises ClusterError."""
@@ -103,7 +103,7 @@ class Leadership:
         try:
             self.turn()
         except (Conflict, Unavailable) as error:
-            return f"the Lease cannot be had yet: {error}"
+            return f"the Lease cannot be acquired yet: {error}"
         holder = self._seen.record.holder if self._seen is not None else ""
         return f"waiting: {holder} holds the Lease {self.namespace}/{self.name}"
 

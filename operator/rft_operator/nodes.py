@@ -11,9 +11,9 @@ from rft_operator.observe import node
 from rft_planner.inventory import Inventory
 
 PLANNING_SECONDS = 60.0
-"""Greatest age of the nodes that a plan may rest on."""
+"""Maximum age of the nodes that are used for a plan."""
 PLACING_SECONDS = 10.0
-"""Greatest age of the nodes by which an unschedulable pod is explained."""
+"""Maximum age of the nodes that are used to explain an unschedulable pod."""
 _log = logging.getLogger(__name__)
 
 
@@ -32,7 +32,7 @@ class Nodes:
         self._said = ""
 
     def get(self, max_age: float) -> Inventory:
-        """Return the nodes as they were at most ``max_age`` seconds ago, or the last that could be read."""
+        """Return nodes read at most ``max_age`` seconds ago, else those of the last successful read."""
         if self._read is None:
             return Inventory()
         with self._lock:
@@ -41,7 +41,7 @@ class Nodes:
             return self._nodes
 
     def _refresh(self, read: Callable[[], Iterable[Any]]) -> None:
-        # Set before the read, so that one that fails is not repeated sooner than one that succeeds.
+        # Set before the read, so that a failed read is not repeated sooner than a successful one.
         self._read_at = self._clock()
         try:
             self._nodes = Inventory(map(node, read()))

@@ -30,7 +30,7 @@ CHILD_DEBOUNCE_SECONDS = 0.5
 REPORT_ROUNDS_PER_SECOND = 15.0
 """Limit for all jobs together. Above it each status is updated later, which spares the API server."""
 NEW_JOB_PRIORITY_SECONDS = 30.0
-"""A new RFTJob is queued as if it had been due for so long: it has no status yet, and others have."""
+"""A new RFTJob is queued as if it had waited this long: unlike others, it has no status yet."""
 HEARTBEAT_SECONDS = 2.0
 CERTIFICATE_CHECK_SECONDS = 12 * 3600.0
 _log = logging.getLogger(__name__)
@@ -139,7 +139,7 @@ class Operator:
             try:
                 changed = await loop.run_in_executor(self._threads, self._controller.poll_workloads)
             except Exception:
-                # A Workload that another version of Kueue writes differently must not end the polling.
+                # An unknown form of a Workload, from another version of Kueue, must not end the polling.
                 _log.exception("what Kueue says could not be read; trying again")
                 continue
             for key in changed:

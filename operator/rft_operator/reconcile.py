@@ -76,7 +76,7 @@ def reconcile(
         patch_child=verdict.patch_child,
         delete_child=verdict.delete_child,
         notes=_notes(facts, summary),
-        # No event comes when the TTL has passed, so the key is requeued for then.
+        # No event is sent when the TTL has passed, so the key is requeued for that time.
         requeue_after=seconds_left(document, status, now) if is_over(status) else verdict.requeue_after,
         log_of=verdict.log_of,
     )
@@ -128,7 +128,7 @@ def plan_from_status(document: Mapping[str, Any]) -> Plan | None:
 
 
 def _after_the_end(facts: Facts, status: dict[str, Any]) -> Decision:
-    """Return the decision about a finished job: end what still runs, and delete children after the TTL."""
+    """Return the decision about a finished job: end a running child, and delete children after the TTL."""
     child = facts.observed.child
     if child is not None and not child.finished and not child.deleting:
         if status.get("phase") == "Cancelled":
@@ -143,7 +143,7 @@ def _after_the_end(facts: Facts, status: dict[str, Any]) -> Decision:
 
 
 def _removable(observed: Observed) -> tuple[ChildKind, ...]:
-    """Return the children that the TTL deletes: never the claim, which holds the results."""
+    """Return the children to delete after the TTL. The claim is kept, because it has the results."""
     there = {
         ChildKind.JOB: observed.child is not None and not observed.child.deleting,
         ChildKind.CONFIG: observed.config_exists,
@@ -198,7 +198,7 @@ def _of_child(facts: Facts, verdict: Verdict) -> dict[str, Any]:
 
 
 def baseline_to_read(document: Mapping[str, Any]) -> str | None:
-    """Return the name of the baseline if it has to be read: until it was compared, and until the start."""
+    """Return the baseline's name if it has to be read: until it is compared, and until the job starts."""
     name, status = baseline.named_in(document), document.get("status") or {}
     known = status.get("baseline") or {}
     compared = known.get("job") == name and "changes" in known
@@ -206,7 +206,7 @@ def baseline_to_read(document: Mapping[str, Any]) -> str | None:
 
 
 def _of_baseline(facts: Facts) -> dict[str, Any]:
-    """Return the field of the status about the baseline, where it has to be compared now."""
+    """Return the status field about the baseline, if it has to be compared now."""
     name = baseline_to_read(facts.document)
     if name is None or facts.spec is None:
         return {}
@@ -214,14 +214,14 @@ def _of_baseline(facts: Facts) -> dict[str, Any]:
 
 
 def _without_old_baseline(facts: Facts) -> Mapping[str, Any]:
-    """Return the status; without ``status.baseline`` where the RFTJob names no baseline any more."""
+    """Return the status, without ``status.baseline`` if the RFTJob does not name a baseline any more."""
     if baseline.named_in(facts.document) is not None:
         return facts.status
     return {name: value for name, value in facts.status.items() if name != "baseline"}
 
 
 def _notes(facts: Facts, summary: Summary) -> tuple[Note, ...]:
-    """Return an Event for every change of the reason, and one for the plan."""
+    """Return the Events to post: one for each changed reason, and one for the plan."""
     old = {c.get("type"): c for c in facts.status.get("conditions") or []}
     notes: list[Note] = []
     accepted, planned = summary.accepted, summary.planned
@@ -239,7 +239,7 @@ def _notes(facts: Facts, summary: Summary) -> tuple[Note, ...]:
 
 
 def _overridden(facts: Facts) -> str | None:
-    """Return what the plan has against the number of GPUs in the spec, ``None`` for nothing."""
+    """Return a warning if the spec's number of GPUs is not the plan's, else ``None``."""
     if facts.spec is None:
         return None
     uid, nodes = facts.document["metadata"]["uid"], facts.observed.nodes

@@ -20,9 +20,9 @@ from rft_planner.unschedulable import explain_unschedulable
 
 CONFLICT_RECHECK_SECONDS = 60.0
 LOST_RECHECK_SECONDS = 30.0
-"""Requeue delay of a job whose node does not answer: nodes are not watched."""
+"""Seconds until a job on a lost node is checked again: nodes are not watched."""
 NODES_RECHECK_SECONDS = 300.0
-"""Requeue delay of a job whose pod is unschedulable: nodes are not watched."""
+"""Seconds until an unschedulable job is checked again: nodes are not watched."""
 
 
 def cancelled(facts: Facts) -> Verdict | None:
@@ -46,7 +46,7 @@ def invalid(facts: Facts) -> Verdict | None:
 
 
 def name_taken(facts: Facts) -> Verdict | None:
-    """An object of another owner has the name of a child; it is never changed."""
+    """An object of another owner has the name of a child. It is never changed."""
     if not facts.observed.conflicts:
         return None
     names = ", ".join(facts.observed.conflicts)
@@ -70,7 +70,7 @@ def succeeded(facts: Facts) -> Verdict | None:
 
 
 def failed(facts: Facts) -> Verdict | None:
-    """A permanent failure, more failures than allowed, or a child Job that failed by itself."""
+    """A permanent failure, more failures than allowed, or a child Job that has failed."""
     child = facts.observed.child
     if child is None:
         return None
@@ -113,7 +113,7 @@ def suspended(facts: Facts) -> Verdict | None:
 
 
 def leaving(facts: Facts) -> Verdict | None:
-    """The previous child Job or its pod still exists; two trainers must never share a folder."""
+    """The previous child Job or its pod still exists. Two trainers must never write to the same folder."""
     child = facts.observed.child
     gone = child is None and not facts.observed.any_alive
     if gone or (child is not None and not child.deleting):
@@ -130,7 +130,7 @@ def unplannable(facts: Facts) -> Verdict | None:
 
 
 def to_create(facts: Facts) -> Verdict | None:
-    """Nothing runs yet: create the child Job and what it needs."""
+    """Nothing runs yet. Create the child Job and the objects that it needs."""
     if facts.observed.child is not None:
         return None
     if facts.observed.refused:
@@ -140,9 +140,10 @@ def to_create(facts: Facts) -> Verdict | None:
 
 
 def queued(facts: Facts) -> Verdict | None:
-    """The child Job is suspended by Kueue or another queue: not admitted yet, or preempted.
+    """The child Job is suspended by Kueue or another queue: it is not admitted yet, or it was preempted.
 
-    The Job controller deletes its pods then, and the trainer writes a checkpoint. Only the queue resumes it.
+    When a queue suspends a Job, the Job controller deletes its pods, and the trainer saves a checkpoint. Only
+    the queue resumes the Job.
     """
     child = facts.observed.child
     if child is None or not child.suspended:
@@ -150,14 +151,14 @@ def queued(facts: Facts) -> Verdict | None:
     wanted = owner_of(dict(facts.document)).queue
     why = held(facts.observed.workload, dict(wanted).get(QUEUE_LABEL, ""))
     patch = _own_count(facts) or {}
-    if dict(wanted) != dict(child.queue):  # corrected, or put on, while it waits
+    if dict(wanted) != dict(child.queue):  # the queue label was changed while the Job waits
         gone = {name: None for name, _ in child.queue}
         patch |= {"metadata": {"labels": {**gone, **dict(wanted)}}}
     return Verdict("Queued", why.reason, why.message, ensure=_missing(facts), patch_child=patch or None)
 
 
 def node_lost(facts: Facts) -> Verdict | None:
-    """The pod's node does not answer. The pod may still run there, so no other may start."""
+    """The pod's node does not answer. The pod may still run there, so no other pod may start."""
     said = _lost(facts)
     if not said:
         return None
@@ -169,7 +170,7 @@ def node_lost(facts: Facts) -> Verdict | None:
 
 
 def _lost(facts: Facts) -> list[str]:
-    """Return a message for each pod on a node that does not answer, with what a person can do."""
+    """Return a message for each pod on a lost node, with commands for a person."""
     silent = {node.name: node.silent_since for node in facts.observed.nodes if node.silent_since}
     pods = [pod for pod in facts.observed.pods if pod.alive and pod.node in silent]
     return [
@@ -190,7 +191,7 @@ def _nodes_again(facts: Facts) -> float | None:
 
 
 def waiting(facts: Facts) -> Verdict | None:
-    """No pod runs: it is not created yet, not scheduled, or cannot start."""
+    """No pod runs: it does not exist yet, is not scheduled, or cannot start."""
     pod = _current(facts)
     if pod is not None and pod.phase == "Running" and pod.waiting is None:
         return None
@@ -217,18 +218,18 @@ def _of_attempt(number: int, failure: Failure) -> str:
 
 
 def _elsewhere(facts: Facts) -> str:
-    """Say where a queue sends the pod to another kind of GPU than the plan's; else return ""."""
+    """Return a message if a queue sends the pod to another kind of GPU than the plan's; else return ""."""
     child = facts.observed.child
     return other_kind(dict(child.node_labels), facts.plan) if child is not None and facts.plan else ""
 
 
 def _and(message: str, other: str) -> str:
-    """Return both as sentences."""
+    """Return both messages as sentences."""
     return f"{message.rstrip('.')}. {other}" if other else message
 
 
 def _held(facts: Facts, pod: Pod) -> Hindrance | None:
-    """Return why a pod does not start, with what would help where it is unschedulable."""
+    """Return why a pod does not start. For an unschedulable pod the message has changes that would help."""
     found = hindrance(pod)
     if found is None or found.reason != Reason.UNSCHEDULABLE or facts.spec is None or facts.plan is None:
         return found
@@ -295,21 +296,21 @@ def failures_of(facts: Facts) -> list[Failure]:
 
 
 def _retry_limit(facts: Facts) -> int:
-    # Without a readable spec the Job controller's own limit stands.
+    # Without a valid spec the Job controller's own limit applies.
     return facts.spec.retry.limit if facts.spec is not None else 2**31
 
 
 def _own_count(facts: Facts) -> dict[str, Any] | None:
-    """Return the patch of ``backoffLimit`` that the Job needs, by whether it kept its failure policy.
+    """Return the patch of ``backoffLimit`` that the Job needs, with or without its failure policy.
 
-    Without the policy the Job controller would count failures that should not count, so the operator counts.
+    Without the policy the Job controller would count failures that should not count. So the operator counts.
     """
     child = facts.observed.child
     if child is None or facts.spec is None:
         return None
     theirs, ours = facts.spec.retry.limit, own_count_limit(facts.spec.retry.limit)
     if child.has_failure_policy:
-        # The API server learned of failure policies after the operator had set its own limit.
+        # The API server began to support failure policies after the operator had raised the limit.
         return {"spec": {"backoffLimit": theirs}} if child.backoff_limit == ours else None
     return {"spec": {"backoffLimit": ours}} if child.backoff_limit < ours else None
 
@@ -340,7 +341,7 @@ def joined(problems: tuple[Problem, ...]) -> str:
 
 
 def end_now(facts: Facts) -> dict[str, Any] | None:
-    """Return the patch that ends the child Job by its deadline, which keeps failed pods and their logs."""
+    """Return the patch that ends the child Job by a deadline, which keeps failed pods and their logs."""
     child = facts.observed.child
     if child is None or child.finished or child.deadline == 1:
         return None

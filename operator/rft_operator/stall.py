@@ -1,8 +1,8 @@
-"""When a training run has stalled. Pure; ``stages.running`` uses it.
+"""Decides when a training run has stalled. Pure; ``stages.running`` uses it.
 
 A trainer reports after every step, so the time allowed without a report is a multiple of the step time.
-Between two steps there may be other work (a held-out evaluation, a checkpoint, a restart of the sampler),
-which may take as long as several steps.
+Between two steps there may be other work, which may take as long as several steps: a held-out evaluation, a
+checkpoint, or a restart of the sampler.
 """
 
 from collections.abc import Mapping
@@ -18,35 +18,35 @@ from rft_operator.observe import Pod
 from rft_run.report import ProgressReport
 
 STEPS = 10.0
-"""Time allowed without a report, in step times."""
+"""Time allowed without a report, as a multiple of the step time."""
 LEAST_SECONDS = 300.0
-"""Least time allowed: a sampler that is restarted has to load and compile the model."""
+"""Minimum time allowed without a report: a restarted sampler has to load and compile the model."""
 
 
 @dataclass(frozen=True)
 class Silence:
-    """Since when a trainer has not reported, and for how long it may not."""
+    """Since when a trainer has not reported, and the time allowed without a report."""
 
     since: datetime
     allowed: float
     """Seconds."""
     step: float | None
-    """Seconds of a step, where the allowance comes from it."""
+    """Seconds of a step, if the allowed time is derived from it."""
 
     def left(self, now: datetime) -> float:
         """Return the seconds until the run counts as stalled; zero or less from then on."""
         return (self.since + timedelta(seconds=self.allowed) - now).total_seconds()
 
     def __str__(self) -> str:
-        """Return the sentence of the condition."""
+        """Return the message for the condition."""
         because = f"; a step takes about {self.step:.0f} s" if self.step is not None else ""
         return f"No progress since {clock.rfc3339(self.since)}: {self.allowed:.0f} s are allowed{because}."
 
 
 def silence(run: RunStatus, now: datetime, otherwise: float) -> Silence:
-    """Return since when the trainer of ``run`` has not reported, and the time it is allowed.
+    """Return since when the trainer of ``run`` has not reported, and the time allowed without a report.
 
-    ``otherwise`` is the time allowed, in seconds, before the first step and while only evaluations run.
+    ``otherwise`` is the allowed time, in seconds, before the first step and while only evaluations run.
     """
     since = clock.parse(run.progress.updated_at) or now
     step = step_seconds(run)
@@ -59,7 +59,7 @@ def silence(run: RunStatus, now: datetime, otherwise: float) -> Silence:
 
 
 def step_seconds(run: RunStatus) -> float | None:
-    """Return the seconds of a step: the last one's, or if longer the mean in the time left."""
+    """Return the seconds of a step: the last one's, or the expected mean of the remaining ones if longer."""
     progress = run.progress
     found = [run.metrics.step_seconds if run.metrics is not None else None]
     if progress.eta_seconds is not None and (progress.total_steps or 0) > progress.step:
@@ -68,10 +68,10 @@ def step_seconds(run: RunStatus) -> float | None:
 
 
 def last_word(report: ProgressReport | None, pod: Pod, status: Mapping[str, Any]) -> RunStatus | None:
-    """Return the last report of the trainer in ``pod``, ``None`` where there is none.
+    """Return the last report of the trainer in ``pod``, ``None`` if there is none.
 
-    Reports are kept in memory only. After a restart of the operator the status stands in for the last report,
-    so that a trainer which hangs, and so reports no more, is noticed all the same.
+    Reports are kept in memory only. After a restart of the operator, the status is used instead of the last
+    report. So a trainer that hangs, and does not report any more, is noticed in this case too.
     """
     if report is not None:
         return report.run if report.attempt == pod.uid else None

@@ -61,10 +61,10 @@ def decided(summary: Summary, old: Mapping[str, Any], generation: int, now: date
 
 
 def overlaid(old: Mapping[str, Any], new: RFTJobStatus) -> dict[str, Any]:
-    """Return the status to write: ``old`` with every field that is set in ``new``.
+    """Return the status to write: ``old``, with every field that is set in ``new``.
 
-    ``old`` stays as the API server returned it: a field that another version of the operator wrote, and this
-    one does not know, is neither refused nor lost.
+    ``old`` is used as the API server returned it. So a field of another version of the operator, which this
+    version does not know, is neither refused nor lost.
     """
     said = new.dump()
     aliases = (RFTJobStatus.model_fields[name].alias or name for name in new.model_fields_set)
@@ -74,8 +74,8 @@ def overlaid(old: Mapping[str, Any], new: RFTJobStatus) -> dict[str, Any]:
 def newest_report(observed: Observed) -> ProgressReport | None:
     """Return the last report of the newest attempt.
 
-    The last push of an attempt may be lost, so its termination message counts too. It counts only while no
-    newer attempt runs: that one's pushes may have been lost by a restart of the operator.
+    The last push of an attempt may be lost, so its termination message counts too. It does not count if a
+    newer attempt runs, because the newer attempt's pushes may have been lost by a restart of the operator.
     """
     candidates: list[Received] = [observed.received] if observed.received is not None else []
     started = [pod for pod in observed.pods if pod.trainer is not None or pod.phase == "Running"]

@@ -1,7 +1,7 @@
-"""A server's own CA and serving certificate: the ingest's, the webhook's.
+"""A server's own CA and serving certificate, for the ingest and for the webhook.
 
-They are made and renewed here, and kept in one Secret each, because a chart that makes certificates
-makes new ones at every rendering. Pure but for the random keys: nothing here talks to a cluster.
+The operator and the webhook create and renew their certificates themselves, and keep each in one Secret. A
+chart that creates certificates would create new ones at every rendering. This module talks to no cluster.
 """
 
 import base64
@@ -60,11 +60,10 @@ def from_secret(secret: Mapping[str, Any]) -> Identity | None:
 
 
 def renewed(current: Identity | None, names: Sequence[str], now: datetime, server: str = INGEST) -> Identity:
-    """Return an identity that is good for ``names`` for some time; ``current`` itself if it is.
+    """Return an identity that is valid for ``names`` for some time; ``current`` if it still is.
 
-    A new CA is put before the old one, which stays in the bundle while it is valid: clients that
-    read the bundle at each connection accept both. ``server`` says in new certificates what they
-    are for.
+    A new CA is put before the old one. The old one stays in the bundle while it is valid, so clients that
+    read the bundle for each connection accept both. ``server`` names the purpose in new certificates.
     """
     if current is None:
         return _serving(server, *_authority(server, now), older=(), names=names, now=now)

@@ -1,7 +1,7 @@
-"""Kueue's Workloads, polled every few seconds while a child Job is suspended, and else not at all.
+"""Kueue's Workloads, polled every few seconds while a child Job is suspended, and otherwise not at all.
 
-They are polled and not watched, because a cluster may have no Kueue, or get it later: then the kind does not
-exist, which must be no error.
+They are polled and not watched, because a cluster may have no Kueue, or get it later. Then the kind does not
+exist, which must not be an error.
 """
 
 import logging
@@ -40,10 +40,7 @@ class Workloads:
         self._said = ""
 
     def of(self, key: Key, job_uid: str | None) -> Workload | None:
-        """Return the cached Workload of a suspended child Job, which is polled from now on.
-
-        ``job_uid=None`` means that the child Job is not suspended, and ends the polling.
-        """
+        """Return the cached Workload of a suspended child Job. From now on it is polled."""
         with self._lock:
             if job_uid is None or self._read is None:
                 self._known.pop(self._waiting.pop(key, ""), None)
@@ -72,7 +69,7 @@ class Workloads:
                 uid: workload(item) for item in self._read(namespace) if (uid := _job_of(item)) in wanted
             }
         except NotFound:
-            return {}  # no Kueue here, or not yet
+            return {}  # Kueue is not installed, or not yet
         except ClusterError as error:
             self._say(
                 f"{namespace}: Kueue's Workloads cannot be read, so no one is told why jobs wait: {error}"
@@ -85,7 +82,7 @@ class Workloads:
         return {uid: replace(each, place=rounded(places.get(each.name, 0))) for uid, each in found.items()}
 
     def _places(self, namespace: str, queue: str) -> dict[str, int]:
-        """Return the position of each Workload in a LocalQueue; empty where Kueue does not offer it."""
+        """Return the position of each Workload in a LocalQueue; empty if Kueue has no visibility API."""
         if self._read_places is None:
             return {}
         try:
@@ -103,5 +100,5 @@ class Workloads:
 
 
 def _job_of(item: Any) -> str:
-    """Return the UID of the Job that a Workload belongs to; empty where its labels do not say it."""
+    """Return the UID of the Job that a Workload belongs to; empty if its labels do not name it."""
     return str((item["metadata"].get("labels") or {}).get(JOB_UID) or "")

@@ -341,7 +341,7 @@ def test_a_job_whose_pods_are_not_ready_in_time_is_evicted(
         "eviction", lambda: time.monotonic() if run.child()["spec"].get("suspend") else None, 60
     )
     status = messages.until("pods not ready in time", run, "(PodsReadyTimeout)", since=began)
-    assert "Kueue leaves it aside until" in status["message"]
+    assert "Kueue does not consider it until" in status["message"]
 
 
 def test_the_operator_logged_no_error_during_these_tests(

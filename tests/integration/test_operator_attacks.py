@@ -80,7 +80,7 @@ def of_another_pod(trainer: Trainer, submit: Submit) -> str:
 
 def test_the_token_of_another_pod_cannot_report_for_this_job(trainer: Trainer, submit: Submit) -> None:
     token = of_another_pod(trainer, submit)
-    said = "the report speaks for another attempt than the token"
+    said = "the report is of another attempt than the token"
     refused(trainer, Attack(token, body(trainer.pod, 9), 403, said))
 
 

@@ -66,7 +66,7 @@ def test_a_blocked_event_loop_is_reported(signs: Signs, time: Time) -> None:
     time.now += LOOP_SECONDS
     assert signs.complaints() == []
     time.now += 1
-    assert signs.complaints() == ["the event loop stands still for 31 s"]
+    assert signs.complaints() == ["the event loop is blocked for 31 s"]
 
 
 def test_the_expected_watches_are_those_that_kopf_makes() -> None:

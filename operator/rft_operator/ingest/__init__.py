@@ -1,1 +1,1 @@
-"""Progress ingest: what the trainers push, and the proof of who pushes."""
+"""Progress ingest: receives the trainers' reports, and verifies who sends them."""

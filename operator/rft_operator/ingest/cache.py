@@ -10,11 +10,10 @@ from rft_operator.ingest.identity import Caller, Claims, Refused
 
 POSITIVE_SECONDS = 60.0
 RENEWED_BEFORE_SECONDS = (15.0, 40.0)
-"""How long before it expires an entry is renewed: the least and the most, chosen by the token's hash.
+"""Minimum and maximum time by which an entry is renewed before it expires. The token's hash chooses between.
 
-The least leaves time for a report of a run with short steps. The spread keeps tokens that were reviewed at
-the same time, as after a restart of the operator, from being reviewed at the same time again.
-"""
+The minimum leaves time for a report of a run with short steps. The spread has the effect that tokens which
+were reviewed at the same time, as after a restart of the operator, are not all renewed at the same time."""
 NEGATIVE_SECONDS = 10.0
 CHAIN_SECONDS = 300.0
 MAX_ENTRIES = 16384

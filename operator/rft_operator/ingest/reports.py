@@ -12,7 +12,7 @@ def check_position(known: Received | None, caller: Caller, report: ProgressRepor
         Refused: 403 when it names another attempt than its sender's, 409 when it is older than the known one.
     """
     if report.attempt != caller.pod_uid:
-        raise Refused(403, "the report speaks for another attempt than the token")
+        raise Refused(403, "the report is of another attempt than the token")
     if report.run.progress.attempt < caller.known_attempt:
         raise Refused(409, "a newer attempt has reported")
     if known is None:

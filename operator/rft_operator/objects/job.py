@@ -10,10 +10,10 @@ from rft_run.config import TRAINER_CONTAINER
 from rft_run.exit_codes import PERMANENT, UNCOUNTED
 
 OWN_COUNT_MARGIN = 100
-"""Added to ``backoffLimit`` where the server knows no ``podFailurePolicy``.
+"""Added to ``backoffLimit`` if the server does not support ``podFailurePolicy``.
 
-Such a Job controller counts preemptions too; the margin leaves the count to the operator.
-"""
+Then the Job controller counts preemptions as failures too. With the margin it never reaches its own limit,
+and the operator counts instead."""
 
 
 def child_job(
@@ -21,8 +21,8 @@ def child_job(
 ) -> dict[str, Any]:
     """Return the child Job.
 
-    ``counts`` says that this API server drops the failure policy, as old ones do without a word: then
-    ``backoffLimit`` leaves the counting of failures to the operator from the start. ``suspend`` is not set,
+    ``counts`` means that this API server silently drops the failure policy, as old ones do. Then the Job has
+    a higher ``backoffLimit`` from the start, and the operator counts failures. ``suspend`` is not set,
     because a queue such as Kueue sets it when the Job is created.
     """
     metadata = owner.metadata(owner.child)
@@ -39,7 +39,7 @@ def child_job(
             "completions": 1,
             "parallelism": 1,
             "backoffLimit": own_count_limit(spec.retry.limit) if counts else spec.retry.limit,
-            # Else the next pod may start while the last one still runs, and both would hold GPUs.
+            # Otherwise the next pod could start while the last one still runs, and both would hold GPUs.
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": {
                 "rules": [

@@ -66,7 +66,7 @@ def pod_template(
             "runAsNonRoot": True,
             "fsGroup": SHARED_GROUP,
             "supplementalGroups": [SHARED_GROUP],
-            # Without it the kubelet walks through all files of the volume at every start.
+            # Without this the kubelet checks the group of all files on the volume at every start.
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
@@ -96,11 +96,11 @@ def _placement(owner: Owner, template: Template, resources: Resources, plan: Pla
 
 
 def pod_anti_affinity(affinity: dict[str, Any] | None, uid: str) -> dict[str, Any]:
-    """Return the affinity with a required anti-affinity between the pods of this RFTJob, on all nodes.
+    """Return the affinity, with a required anti-affinity between the pods of this RFTJob on all nodes.
 
-    So the scheduler starts no second pod while the first still has a node: it may use its grace period, or
-    its node may not answer. ``podReplacementPolicy`` says the same only on newer API servers. A malformed
-    affinity is returned as it is, for the API server to refuse.
+    So the scheduler starts no second pod while the first one is assigned to a node: it may still be in its
+    grace period, or its node may not answer. ``podReplacementPolicy`` does the same, but only on newer API
+    servers. A malformed affinity is returned unchanged, for the API server to refuse.
     """
     affinity = affinity or {}
     apart = affinity.get("podAntiAffinity") or {}

@@ -1,7 +1,7 @@
 """Volumes of the trainer's pod, and where each container mounts them.
 
-The grader container runs users' code: it gets its socket, its code and a scratch folder, and none
-of the token, the run's configuration, the rows or the checkpoints.
+The grader container runs users' code. It has only its socket, its code and a scratch folder. It has no access
+to the token, the run's configuration, the rows or the checkpoints.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Shortens warnings to the API server's limits, beyond which it cuts or drops them."""
+"""Shortens warnings to the API server's limits. The API server cuts or drops longer ones."""
 
 from collections.abc import Sequence
 

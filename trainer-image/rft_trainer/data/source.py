@@ -135,7 +135,7 @@ def _copied(source: str, system: Any, path: str, folder: Path, should_stop: Call
         system.get_file(path, str(unfinished), callback=_watched(should_stop))
         found = unfinished.stat().st_size
         if size is not None and found != size:
-            raise TrainerError(f"{shown(source)}: {found} bytes came, and there are {size}")
+            raise TrainerError(f"{shown(source)}: received {found} of {size} bytes")
     tag = known.get("ETag") or known.get("etag")
     files.write_json(about, {"source": shown(source), "bytes": found, "etag": tag})
     return target

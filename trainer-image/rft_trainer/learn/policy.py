@@ -104,7 +104,7 @@ class Policy:
         return mask_B_1_T_T.masked_fill_(~allowed_B_1_T_T, -torch.inf)
 
     def head(self, hidden_n_H: Tensor) -> Tensor:
-        """Return logits (n, V), not scaled by temperature, in float32 or the model's wider dtype."""
+        """Return logits (n, V), not divided by the temperature, in float32 or the model's wider dtype."""
         logits_n_V: Tensor = self._inner.get_output_embeddings()(hidden_n_H)
         logits_n_V = logits_n_V.to(torch.promote_types(logits_n_V.dtype, torch.float32))
         if self._head_scale != 1:  # nearly always 1; skipped, because it costs time forward and backward
@@ -179,7 +179,7 @@ class Policy:
         separate = [build([PackedRow(prompt, (completion,))]).to(self.device) for completion in both]
         alone_N_V = torch.cat([self.head(self.hidden(batch)) for batch in separate])
         if not torch.allclose(alone_N_V, expected_N_V, atol=_TOLERANCE, rtol=_TOLERANCE):
-            raise ModelError(f"{self.folder}: logits of this architecture are made in a way not known here")
+            raise ModelError(f"{self.folder}: this architecture computes its logits in an unsupported way")
         try:
             shared_N_V = self.head(self.hidden(build([PackedRow(prompt, both)]).to(self.device)))
         except (RuntimeError, ValueError, TypeError):

@@ -161,7 +161,7 @@ class Followers:
             if self._closing:
                 return
             threading.Event().wait(1)
-        log.error("process %d of the team ended with %d, and nothing noticed", rank, code)
+        log.error("process %d of the team ended with %d, and no collective operation failed", rank, code)
         os._exit(code if code in set(ExitCode) else ExitCode.UNEXPECTED)
 
     def close(self) -> None:

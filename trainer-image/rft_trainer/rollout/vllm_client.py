@@ -137,7 +137,7 @@ def parse_answer(answer: dict[str, Any]) -> Generated:
     choice = answer["choices"][0]
     reason = choice["finish_reason"]
     if reason not in ("stop", "length"):
-        raise ConnectionLost(f"vLLM gave a request up: {reason}")
+        raise ConnectionLost(f"vLLM aborted a request: {reason}")
     return Generated(
         token_ids=tuple(choice["token_ids"]),
         logprobs=tuple(choice["logprobs"]["token_logprobs"]),

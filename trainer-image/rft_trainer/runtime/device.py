@@ -1,4 +1,4 @@
-"""The device of a run (the plan's, or the CPU where GPUs are not real), and whether it repeats."""
+"""The device of a run (the plan's, or the CPU where GPUs are simulated), and reproducible results."""
 
 import os
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from rft_run.config import RunConfig
 from rft_run.errors import ConfigurationError
 
 DEVICE_VARIABLE = "RFT_DEVICE"
-"""``cpu``: compute on the CPU although the pod requests GPUs. For test clusters whose GPUs are not real."""
+"""``cpu``: compute on the CPU although the pod requests GPUs. For test clusters with simulated GPUs."""
 
 
 def on_this_machine(config: RunConfig, env: Mapping[str, str] = os.environ) -> RunConfig:
@@ -23,7 +23,9 @@ def on_this_machine(config: RunConfig, env: Mapping[str, str] = os.environ) -> R
     """
     asked = env.get(DEVICE_VARIABLE, "")
     if asked not in ("", "cpu"):
-        raise ConfigurationError(f"{DEVICE_VARIABLE}={asked}: only cpu can be asked for; leave it out")
+        raise ConfigurationError(
+            f"{DEVICE_VARIABLE}={asked}: the only valid value is cpu; remove the variable"
+        )
     if config.device != "cuda":
         return config
     if asked == "cpu":
@@ -40,11 +42,11 @@ def on_this_machine(config: RunConfig, env: Mapping[str, str] = os.environ) -> R
 
 
 def set_deterministic(deterministic: bool, device: str) -> None:
-    """Let this process use only algorithms of torch that repeat to the bit, or allow all of them again.
+    """Let this process use only reproducible algorithms of torch, or allow all algorithms again.
 
-    Otherwise several threads sum the gradient of an index that occurs more than once, in any order, and two
-    equal runs on a busy CPU end with different weights. On GPUs some operations have no such algorithm: torch
-    warns when one of them is used.
+    Otherwise several threads sum the gradient of a repeated index in any order, and two equal runs on a busy
+    CPU end with different weights. On GPUs some operations have no such algorithm; torch warns when one of
+    them is used.
     """
     if deterministic and device == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts

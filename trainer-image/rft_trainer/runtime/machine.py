@@ -112,12 +112,11 @@ def total_memory() -> int:
 
 
 def give_large_blocks_back() -> bool:
-    """Make glibc return freed large blocks to the kernel at once; return whether that worked.
+    """Make glibc return freed large blocks to the kernel at once. Return whether that worked.
 
-    It does so for blocks with a memory map of their own. By default the size from which a block gets one
-    grows with the blocks freed, up to 32 MiB, so tensors of many sizes fragment the heap. A fixed size avoids
-    that, but an update can take twice the time. So tcmalloc is preferred where it is installed
-    (``allocator``).
+    glibc does so for blocks with a memory map of their own. By default the minimum size of such blocks grows
+    up to 32 MiB, so tensors of many sizes fragment the heap. A fixed size avoids that, but an update can take
+    twice the time. So tcmalloc is preferred if it is installed (``allocator``).
     """
     try:
         return bool(ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _BLOCK_OF_ITS_OWN))

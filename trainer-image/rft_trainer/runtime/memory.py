@@ -31,10 +31,10 @@ def refuse_too_little(config: RunConfig, limit: int | None = None) -> None:
 
 
 def after_kills(error: Exception, config: RunConfig, kills: int) -> Exception:
-    """Return the error that ended the run: MemoryExhausted where the sampler had too little memory.
+    """Return the error that ended the run. It is MemoryExhausted if the sampler had too little memory.
 
-    Then the kernel killed it, or vLLM saw that its KV cache has no room. ``kills`` is the value of the
-    kernel's counter of such kills when the attempt began.
+    In this case the kernel killed the sampler, or vLLM found that its KV cache does not fit. ``kills`` is the
+    kernel's count of such kills when the attempt began.
     """
     if not isinstance(error, SamplerError):
         return error

