@@ -133,22 +133,22 @@ def trl_case(case: Case) -> dict[str, Any]:
 
 def spec_of(case: Case, engine: str) -> RFTJobSpec:
     """Return the same settings as the spec of an RFTJob."""
-    told = trl_case(case)
+    trl = trl_case(case)
     return RFTJobSpec.model_validate(
         {
-            "model": {"name": told["model"]},
+            "model": {"name": trl["model"]},
             "dataset": {"uri": "./rows.jsonl"},
             "graders": [{"name": "sum", "python": {"inline": GRADER}}],
             "training": {
-                "objective": "grpo", "lossAggregation": "token", "klBeta": told["klBeta"],
-                "epochs": case.steps, "learningRate": told["learningRate"],
-                "loraRank": told["rank"], "loraAlpha": told["alpha"],
-                "batchSizeTokens": 2 * told["completions"] * case.context, "maxContextLength": case.context,
-                "seed": told["seed"], "cpuDtype": told["dtype"],
+                "objective": "grpo", "lossAggregation": "token", "klBeta": trl["klBeta"],
+                "epochs": case.steps, "learningRate": trl["learningRate"],
+                "loraRank": trl["rank"], "loraAlpha": trl["alpha"],
+                "batchSizeTokens": 2 * trl["completions"] * case.context, "maxContextLength": case.context,
+                "seed": trl["seed"], "cpuDtype": trl["dtype"],
             },
             "sampling": {
                 "engine": engine, "maxTokens": case.max_tokens, "numRollouts": ROLLOUTS,
-                "temperature": told["temperature"], "topK": told["topK"],
+                "temperature": trl["temperature"], "topK": trl["topK"],
             },
             "checkpoint": {"everySteps": 1000},
             "resources": {"gpus": 0},

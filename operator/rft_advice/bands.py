@@ -1,28 +1,27 @@
-"""The limits from which advice is given. Each names the sentence of the tuning guide that it comes from.
+"""The limits of the advice. Each comment names the sentence of the tuning guide that the limit comes from.
 
-"Ours" means that the guide gives no number and this one was chosen here. Ranges and defaults are in the
-models.
+"Ours" means that the guide has no number, and we chose this one. Ranges and defaults are in the models.
 """
 
 from rft_api.parameters import Sampling, Training
 
 TRAINING = Training()
 SAMPLING = Sampling()
-"""The defaults."""
+"""The default values of the parameters."""
 
 LEARNING_RATE_FACTOR = 2.0
 """Learning Rate, "When to adjust", third point."""
 MANY_EPOCHS = 4
-"""Ours. Epochs, "When to adjust", first point, adds one or two to the default: three is the most it means."""
+"""Ours. Epochs, "When to adjust", first point, adds one or two to the default, so three is its maximum."""
 LOW_RANK = 4
 """LoRA Rank, "How it affects outcome", first point: a rank that may lack capacity."""
 USUAL_RANK = 16
-"""LoRA Rank, second point: the upper end of what suits most tasks. LoRA Rank + Model Size says it too."""
+"""LoRA Rank, second point: the highest rank that suits most tasks. LoRA Rank + Model Size says the same."""
 SMALL_MODEL = 13e9
 LARGE_MODEL = 70e9
 """LoRA Rank + Model Size: models with fewer parameters count as small, the others as large."""
 BATCH_FACTOR = 4
-"""Ours. Batch Size, "When to adjust", only says to keep near the default."""
+"""Ours. Batch Size, "When to adjust", only advises to stay near the default."""
 PRECISE_TEMPERATURE = (0.3, 0.5)
 """Temperature, "When to adjust", first point: the band for precision. Below it sampling is near-greedy."""
 CREATIVE_TEMPERATURE = (1.0, 1.2)
@@ -44,7 +43,7 @@ SHORT_COMPLETION = 64
 LONG_COMPLETION_FACTOR = 4
 """Ours, times the default. Max Tokens, third point: cost is linear in the tokens."""
 PROMPT_SHARE = 0.25
-"""Ours: the share of the context below which a prompt's room is called narrow."""
+"""Ours: the share of the context below which the room for prompts counts as too small."""
 MANY_CHANGES = 4
 """Ours: number of parameters that differ from their defaults. "One Change at a Time" means changes since the
 last run, which a spec alone does not show."""

@@ -8,7 +8,8 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
 _WHOLE_FLOATS = 2**53
-"""From here on floats cannot hold every whole number; the API server does not read them as integers."""
+"""From this number on, floats cannot represent every integer. The API server does not read them as integers.
+"""
 
 
 def _integral(value: object) -> object:

@@ -70,7 +70,7 @@ class Reason:
     UNKNOWN_ACCELERATOR = "UnknownAccelerator"  # the accelerator is unknown and no memory is given
     DOES_NOT_FIT = "DoesNotFit"  # the run fits on no number of GPUs that a pod may have
     NAME_CONFLICT = "NameConflict"  # an object of somebody else has the name of a child object
-    QUEUED = "Queued"  # something else, such as Kueue, holds the child Job suspended
+    QUEUED = "Queued"  # another program, such as Kueue, keeps the child Job suspended
     INADMISSIBLE = "Inadmissible"  # Kueue cannot admit the child Job without a change by a person
     PREEMPTED = "Preempted"  # Kueue preempted the child Job for another one; it is queued again
     FAILED_CREATE = "FailedCreate"  # the API server refused an object of the run; it is tried again
@@ -97,7 +97,7 @@ class Reason:
     BACKOFF_LIMIT = "RetryLimitReached"  # failed retry.limit + 1 times
     VOLUME = "VolumeError"  # the run's folder cannot be written
     TRAINER_FAILED = "TrainerFailed"  # anything else, with the last message
-    NOT_YET = "NotYet"  # the condition does not hold so far
+    NOT_YET = "NotYet"  # the condition has never been True
 
 
 COMPLETED_BECAUSE = {

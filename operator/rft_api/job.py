@@ -18,9 +18,9 @@ NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 """Names of child objects are labels too, so a dot is not allowed."""
 
 MUTABLE_AFTER_START = ("suspend", "cancel", "stop", "ttl_seconds_after_finished")
-"""Fields of the spec that may change while a run goes on."""
+"""Fields of the spec that may change while a run is active."""
 MUTABLE_WHILE_SUSPENDED = ("resources", "template")
-"""Fields of the spec that may change as well while nothing runs."""
+"""Fields of the spec that may change also, but only while no pod runs."""
 
 
 class RFTJobSpec(Model):

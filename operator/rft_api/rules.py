@@ -161,7 +161,7 @@ def marker_goes_with_marker_extraction(spec: RFTJobSpec) -> Iterator[Problem]:
     )
 )
 def completion_fits_context(spec: RFTJobSpec) -> Iterator[Problem]:
-    """A prompt needs room beside the completion."""
+    """The completion must be shorter than the context, so that a prompt fits too."""
     context = spec.training.max_context_length
     if context is not None and spec.sampling.max_tokens >= context:
         yield Problem(
@@ -180,7 +180,7 @@ def completion_fits_context(spec: RFTJobSpec) -> Iterator[Problem]:
     )
 )
 def context_fits_batch(spec: RFTJobSpec) -> Iterator[Problem]:
-    """A batch holds at least one longest sequence."""
+    """The batch must be at least as large as the longest sequence."""
     context = spec.training.max_context_length
     if context is not None and context > spec.training.batch_size_tokens:
         yield Problem(
@@ -241,7 +241,7 @@ def extra_volume_has_one_source(spec: RFTJobSpec) -> Iterator[Problem]:
     )
 )
 def suspending_needs_storage(spec: RFTJobSpec) -> Iterator[Problem]:
-    """An emptyDir dies with the pod, so there would be nothing to resume from."""
+    """An emptyDir is deleted with the pod, so a suspended run could not be resumed."""
     if spec.suspend and spec.storage.ephemeral is not None:
         yield Problem(
             "spec.suspend",
@@ -259,7 +259,7 @@ def suspending_needs_storage(spec: RFTJobSpec) -> Iterator[Problem]:
     )
 )
 def deadline_is_in_the_calendar(spec: RFTJobSpec) -> Iterator[Problem]:
-    """A deadline of the right form may still be the 31st of February."""
+    """A deadline of the right form may still be a date that does not exist, such as the 31st of February."""
     deadline = spec.stop.deadline if spec.stop is not None else None
     if deadline is None:
         return

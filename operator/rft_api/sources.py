@@ -109,7 +109,7 @@ class ClaimTemplate(Model):
 
 
 class Ephemeral(Model):
-    """An emptyDir: checkpoints and adapters die with the pod."""
+    """An emptyDir: checkpoints and adapters are lost with the pod."""
 
 
 class Storage(Model):

@@ -54,7 +54,7 @@ class Estimate(Model):
 
 
 class Plan(Model):
-    """What was derived before the run."""
+    """Values that were derived before the run."""
 
     effective: Effective | None = Field(None, description="Derived parameters.")
     gpus: Int = Field(0, ge=0, description="GPUs of the pod.")
@@ -116,7 +116,7 @@ class Baseline(Model):
 
 
 Stage = Literal["preparing", "evaluatingBase", "training", "evaluatingTuned", "finished"]
-"""What the trainer is doing."""
+"""The current activity of the trainer."""
 
 
 class Progress(Model):
@@ -179,7 +179,7 @@ class PairedDifference(Model):
 
 
 class GraderEvaluation(Model):
-    """Held-out scores of one grader, or of the whole reward."""
+    """Held-out scores of one grader, or of the combined reward."""
 
     base: float = Field(description="Mean score of the starting policy.")
     tuned: float | None = Field(None, description="Mean score of the last tuned policy.")
@@ -194,7 +194,7 @@ class BestEvaluation(Model):
 
 
 class EvaluationResult(Model):
-    """Held-out evaluation."""
+    """Results of the held-out evaluation."""
 
     rows: Int = Field(ge=0, description="Rows in the held-out set.")
     step: Int = Field(0, ge=0, description="Step of the tuned policy.")
@@ -209,7 +209,7 @@ class EvaluationResult(Model):
 
 
 class PhaseSeconds(Model):
-    """Where a step's time went, in seconds."""
+    """Seconds of a step, by phase."""
 
     rollout: float = Field(0.0, ge=0, description="Generating.")
     grade: float = Field(0.0, ge=0, description="Grading.")

@@ -18,7 +18,8 @@ class Children:
     def __init__(self) -> None:
         """Start without workers."""
         self.lock = threading.Lock()
-        """Held while a worker is started, so that the watchdog never takes it for an orphan."""
+        """A lock that is held while a worker is started, so that the watchdog does not take it for an orphan.
+        """
         self.workers: set[int] = set()
         self.stopped: dict[int, str] = {}
         """Why the watchdog killed a worker."""

@@ -28,7 +28,7 @@ _log = logging.getLogger("rft_operator")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the operator until it is told to stop; return the exit code."""
+    """Run the operator until it gets a stop signal; return the exit code."""
     options = _parser().parse_args(argv)
     logging.basicConfig(
         level=logging.DEBUG if options.verbose else logging.INFO,
@@ -70,14 +70,14 @@ def _leadership(options: argparse.Namespace, settings: Settings) -> Leadership:
     terms = Terms(settings.lease_seconds)
     # Two attempts fit into the deadline, so one connection that hangs does not lose the Lease.
     cluster = connect(options.kubeconfig, options.context, threads=1, seconds=terms.deadline / 2)
-    # A restarted container has a new identity, so it waits until the Lease of the one before has expired.
+    # A restarted container has a new identity, so it waits until the Lease of its predecessor has expired.
     me = f"{socket.gethostname()}_{uuid4()}"
     return Leadership(cluster, settings.own_namespace, settings.lease, me, terms)
 
 
 def _act(cluster: Cluster, settings: Settings, signs: Signs) -> None:
-    """Run kopf until it is told to stop. The caller must hold the Lease."""
-    # kopf asks for the name of its user, and a container's user has none.
+    """Run kopf until it gets a stop signal. The caller must hold the Lease."""
+    # kopf reads the name of its user, but a container's user has no name.
     os.environ.setdefault("LOGNAME", OPERATOR_NAME)
     signs.expect(watched_paths(settings.namespaces))
     operator = Operator(cluster, settings, signs)

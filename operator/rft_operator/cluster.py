@@ -69,7 +69,7 @@ class NotLeading(ClusterError):
 
 
 class Unavailable(ClusterError):
-    """No answer, or one that says to try again."""
+    """No response, or a response after which a retry may succeed."""
 
 
 class Cluster:
@@ -262,8 +262,7 @@ class Cluster:
         try:
             answer = self._call("GET", path, query | {"resourceVersion": version})
         except Unavailable:
-            # The server's cache is older than the version asked for, which it reports after three seconds.
-            # Without a version it reads from etcd.
+            # The server's cache is older than the requested version. It reports this after three seconds.
             answer = self._call("GET", path, query)
         return list(answer.get("items") or [])
 

@@ -116,10 +116,12 @@ def held(found: Workload | None, queue: str) -> Held:
         return Held(Reason.INADMISSIBLE, f"{said} Set spec.active to true to queue it again.")
     check = _worst(found.checks)
     if check is not None and (found.reserved or check.state != "Pending"):
-        told = f": {_sentence(check.message)}" if check.message else "."
+        message = f": {_sentence(check.message)}" if check.message else "."
         again = f" Kueue tries again at {found.requeue_at}." if found.requeue_at else ""
         reason = Reason.INADMISSIBLE if check.state == "Rejected" else Reason.QUEUED
-        return Held(reason, f"AdmissionCheck {check.name} says {check.state}{told}{again}{_evicted(found)}")
+        return Held(
+            reason, f"AdmissionCheck {check.name} says {check.state}{message}{again}{_evicted(found)}"
+        )
     if found.admitted:
         return Held(Reason.QUEUED, f"LocalQueue {queue} has admitted the child Job; it starts.")
     reason, said = Reason.QUEUED, f"The child Job waits in LocalQueue {queue}."

@@ -3,7 +3,7 @@
 from rft_operator.redact import redacted
 
 LINES = 10
-"""Lines that are asked for."""
+"""Number of log lines that are requested."""
 MAX_LINE = 200
 MAX_TOTAL = 700
 """Characters of all lines together: the kubelet's limit for an Event's message is 1,024."""

@@ -326,7 +326,7 @@ def _silent_since(status: Raw) -> str:
 
 
 def _amount(text: str) -> float:
-    """Return a quantity as a number; 0 where it cannot be parsed."""
+    """Return a quantity as a number; 0 if it cannot be parsed."""
     try:
         return quantity(text)
     except ValueError:
@@ -348,7 +348,7 @@ def _terminated(state: Raw) -> Terminated | None:
 
 
 def _waiting(states: Iterable[Raw]) -> Waiting | None:
-    """Return why a container waits, other than for its ordinary creation."""
+    """Return the reason why a container waits; None for its ordinary creation."""
     for state in states:
         found = state.get("waiting") or {}
         if found.get("reason") not in (None, "", "ContainerCreating", "PodInitializing"):

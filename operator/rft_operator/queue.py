@@ -111,7 +111,7 @@ class Pace:
     _free: float = float("-inf")
 
     def wait(self, key: Key) -> float:
-        """Return the seconds until the slot of ``key``: its own if still to come, else the next free one."""
+        """Return the seconds until ``key``'s time slot: its own if that is in the future, else a free one."""
         now = self.clock()
         turn = self._turns.get(key, float("-inf"))
         if turn < now:

@@ -33,7 +33,7 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         r"\bsk-[\w-]{16,}",
         r"\bgh[pousr]_[A-Za-z0-9]{16,}",
         r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b",
-        r"\b[0-9a-fA-F]{40,}\b",  # API keys of wandb; hashes go as well, which costs little
+        r"\b[0-9a-fA-F]{40,}\b",  # API keys of wandb. Hashes are redacted too, which does little harm.
     )
 )
 

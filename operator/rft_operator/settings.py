@@ -28,7 +28,8 @@ class Settings:
     lease_seconds: int = 15
     """Seconds after which another operator may take a Lease that was not renewed."""
     ingest_url: str | None = None
-    """Base URL of the ingest as pods reach it; ``None``: reports come by a pod's termination message only."""
+    """Base URL of the ingest as pods reach it; ``None``: reports come only from pods' termination messages.
+    """
     ingest_bind: str = "0.0.0.0"  # noqa: S104 - pods on other nodes must reach it
     ingest_port: int = 8443
     tls_secret: str = "rft-operator-ingest-tls"

@@ -52,7 +52,7 @@ class Identity(KeyPair):
 
 
 def from_secret(secret: Mapping[str, Any]) -> Identity | None:
-    """Return what a Secret holds, ``None`` where it is incomplete."""
+    """Return the identity in a Secret, ``None`` if it is incomplete."""
     data = secret.get("data") or {}
     if not all(entry in data for entry in _FIELDS.values()):
         return None

@@ -90,7 +90,7 @@ def _kind(node: Node, resource: str) -> Kind | None:
 
 
 def product_key(resource: str) -> str:
-    """Return the label that holds the product of a resource's devices."""
+    """Return the label with the product name of a resource's devices."""
     return f"{AMD}.product-name" if resource == AMD else f"{resource}.product"
 
 
@@ -113,7 +113,7 @@ def _is_shared(node: Node, resource: str, label: tuple[str, str] | None) -> bool
 
 
 def _catalogued(product: str, resource: str) -> str | None:
-    """Return the catalogue's name of a product, or of its slice that the resource or a suffix names."""
+    """Return the catalogue's name of a product, or of its slice in the resource or in the suffix."""
     whole, _, slice_ = product.partition("-MIG-")
     mixed = _MIG.match(resource)
     profile = mixed[1] if mixed is not None else slice_

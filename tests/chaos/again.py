@@ -56,7 +56,7 @@ def let_expire_and_apply(jobs: Kubectl, name: str, engine: str, when: Moments) -
     jobs.apply(manifest)
     before = wait_until("the job ends", lambda: ended(jobs, name), END_SECONDS, poll=1.0)
     of_job = f"{NAME_LABEL}={name}"
-    wait_until("the TTL takes the children", lambda: not _children(jobs, of_job), 60)
+    wait_until("the children are deleted after the TTL", lambda: not _children(jobs, of_job), 60)
     outcome.after = round(time.monotonic() - started, 1)
     # The new label makes it a change, so that the operator gets an event.
     manifest["metadata"]["labels"] = {"applied": "again"}

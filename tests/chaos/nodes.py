@@ -59,7 +59,7 @@ class Seen:
 
 
 class Stage:
-    """The two workers: ``near`` runs the operator, ``far`` runs the jobs and is taken away."""
+    """The two workers: ``near`` runs the operator. ``far`` runs the jobs, and is stopped or disconnected."""
 
     def __init__(self, jobs: Kubectl, operator: Kubectl, volume: Path) -> None:
         self.jobs, self.operator, self.volume = jobs, operator, volume
@@ -94,7 +94,7 @@ def placed(operator: Kubectl) -> tuple[str, str]:
     described = choose_provider(default_layout()).describe()
     workers = described.get("nodes_for_pods", "").split(",")
     if described["provider"] != "kind" or len(workers) < 2:
-        raise ClusterError("nodes are taken away on kind with two workers only: RFT_TEST_CLUSTER=kind")
+        raise ClusterError("this test needs kind with two workers: RFT_TEST_CLUSTER=kind")
     wanted = ("get", "pods", "-l", "app.kubernetes.io/name=rft-operator", "-o", "json")
     pods = json.loads(operator.run(*wanted).stdout)["items"]
     near = next(str(pod["spec"]["nodeName"]) for pod in pods if "deletionTimestamp" not in pod["metadata"])
@@ -307,7 +307,7 @@ def what_is_wrong(stage: Stage, name: str, outcome: Seen, alone: dict[str, Any])
 def undisturbed(stage: Stage, name: str) -> dict[str, Any]:
     """Run a job without any event; return what it leaves, for comparison."""
     stage.jobs.apply(deterministic(name))
-    found = wait_until("the job left alone ends", partial(ended, stage.jobs, name), 300, poll=1.0)
+    found = wait_until("the undisturbed job ends", partial(ended, stage.jobs, name), 300, poll=1.0)
     assert found["phase"] == "Succeeded", found
     return left(stage.folder(name))
 

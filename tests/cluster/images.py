@@ -43,7 +43,7 @@ def _contents(archive: Path) -> str:
         with tarfile.open(archive) as tar:
             names = tar.getnames()
             listing = tar.extractfile("manifest.json" if "manifest.json" in names else "index.json")
-            assert listing is not None, "both are regular files"
+            assert listing is not None, "both members must be regular files"
             return hashlib.sha256(listing.read()).hexdigest()
     except (OSError, KeyError, tarfile.ReadError) as error:
         raise ClusterError(f"{archive} is no image archive: {error}") from error

@@ -67,8 +67,11 @@ class Layout:
 
 
 def default_layout() -> Layout:
-    """This checkout's layout: ``<repository>/.cluster``, or ``RFT_CLUSTER_STATE`` for a second cluster
-    beside it, and the cache folder ``RFT_CACHE``."""
+    """Return this checkout's layout.
+
+    It is in ``<repository>/.cluster``, or in the folder ``RFT_CLUSTER_STATE`` for a second cluster. The cache
+    is in the folder ``RFT_CACHE``.
+    """
     repository = Path(__file__).resolve().parents[2]
     user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     cache = Path(os.environ.get("RFT_CACHE") or user_cache / "rft-operator")

@@ -126,7 +126,7 @@ def locked(path: Path) -> Iterator[None]:
 
 @contextmanager
 def scratch(path: Path) -> Iterator[Path]:
-    """Yield an empty folder of a fixed name, so that a later run removes what a killed one left."""
+    """Yield an empty folder with a fixed name, so that a later run can remove what a killed one left."""
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
     try:

@@ -56,7 +56,7 @@ def started(kubectl: Kubectl) -> str:
     manifest["spec"]["stop"] = {"maxSteps": 1000}
     manifest["spec"]["training"]["epochs"] = 10
     kubectl.apply(*prerequisites(), manifest)
-    wait_until("it trains", lambda: phase(kubectl) == "Running", 180)
+    wait_until("the job trains", lambda: phase(kubectl) == "Running", 180)
     return str(kubectl.get("rftjob", NAME)["metadata"]["uid"])
 
 
@@ -81,7 +81,7 @@ def test_deletion_while_the_operator_is_stopped_leaves_no_object_behind(
     started(elsewhere)
     assert len(children(kubectl, uid)) >= 5, "expected a Job, a pod, two ConfigMaps and a claim"
     operator.run("scale", OPERATOR, "--replicas=0")
-    wait_until("the operator is away", lambda: not replicas(operator), AWAY_SECONDS)
+    wait_until("the operator is stopped", lambda: not replicas(operator), AWAY_SECONDS)
 
     kubectl.run("delete", "rftjob", NAME, "--wait=false")
     elsewhere.run("delete", "namespace", elsewhere.namespace, "--wait=false")

@@ -146,7 +146,7 @@ def test_a_run_succeeds_and_its_pod_has_no_further_rights(kubectl: Kubectl, exam
             seen_steps.update(point["step"] for point in found.get("reward", {}).get("history", []))
         return len(seen_steps) >= 2 or found.get("phase") in ("Succeeded", "Failed")
 
-    wait_until("the reward moves", moved, 10 * MINUTE)
+    wait_until("the reward curve grows", moved, 10 * MINUTE)
     assert len(seen_steps) >= 2, status(kubectl, name)
     found = wait_until("the job ends", lambda: ended(kubectl, name), 10 * MINUTE)
     assert found["phase"] == "Succeeded", found
@@ -228,10 +228,14 @@ def test_killed_processes_cost_at_most_the_steps_since_the_last_checkpoint(
     assert found["progress"]["attempt"] == 1
     assert found["failedPods"] == 0
 
-    before = wait_until("it steps on", lambda: step(kubectl, name) >= 3 and step(kubectl, name), 6 * MINUTE)
+    before = wait_until(
+        "another step is made", lambda: step(kubectl, name) >= 3 and step(kubectl, name), 6 * MINUTE
+    )
     for process in processes_with("-m rft_trainer --config", uid=TRAINER_UID):
         os.kill(process, signal.SIGKILL)
-    found = wait_until("another attempt steps", lambda: _second_attempt(status(kubectl, name)), 10 * MINUTE)
+    found = wait_until(
+        "another attempt makes a step", lambda: _second_attempt(status(kubectl, name)), 10 * MINUTE
+    )
     job = kubectl.get("job", found["jobName"])
     assert job["status"]["failed"] == 1
     assert found["failedPods"] == 1

@@ -73,7 +73,7 @@ def place(kubectl: Kubectl) -> Iterator[None]:
 
 
 def queued(api: Api, name: str) -> Run:
-    """Create a deterministic job in the queue. It saves a checkpoint only when it is told to stop."""
+    """Create a deterministic job in the queue. It saves a checkpoint only when it is stopped."""
     document = job(name, "transformers")
     document["metadata"]["labels"] = {QUEUE_NAME: "train", PRIORITY: "low"}
     document["spec"]["training"] |= {"deterministic": True, "seed": 3}
@@ -129,8 +129,8 @@ def left(kubectl: Kubectl, run: Run) -> Object:
 def test_a_preempted_training_job_ends_like_an_undisturbed_one(
     kubectl: Kubectl, kueue: Kueue, place: None, api: Api, messages: WaitMessages
 ) -> None:
-    alone = left(kubectl, queued(api, "left-alone"))
-    assert alone["step"] == list(range(1, STEPS + 1))
+    undisturbed = left(kubectl, queued(api, "left-alone"))
+    assert undisturbed["step"] == list(range(1, STEPS + 1))
     run = queued(api, "preempted")
     for number in range(PREEMPTIONS):
         least = (number + 1) * STEPS // (PREEMPTIONS + 2)
@@ -138,8 +138,12 @@ def test_a_preempted_training_job_ends_like_an_undisturbed_one(
         began = time.monotonic()
         api.create(JOBS, urgent(f"urgent-{number}"))
         messages.until("a training job preempted", run, "Kueue stopped it at ", since=began, within=15.0)
-        wait_until("it goes on", lambda: step_of(run) > 0 and run.status["phase"] == "Running", 120)
-    assert left(kubectl, run) == alone
+        wait_until(
+            "the preempted job trains again",
+            lambda: step_of(run) > 0 and run.status["phase"] == "Running",
+            120,
+        )
+    assert left(kubectl, run) == undisturbed
     status = run.status
     assert status.get("failedPods", 0) == 0
     assert status["progress"]["attempt"] == PREEMPTIONS + 1

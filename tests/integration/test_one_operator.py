@@ -89,7 +89,7 @@ def pair(
         first, second = started
         first.start()
         second.launch()
-        wait_until("the second waits", lambda: "waiting:" in second.log.read_text())
+        wait_until("the second operator waits for the Lease", lambda: "waiting:" in second.log.read_text())
         return first, second
 
     yield start
@@ -124,7 +124,7 @@ def test_the_second_operator_takes_over_after_the_first_was_killed(
     audit = Audit()
     first, second = pair(9)
     submit(place, manifest)
-    wait_until("the first acts", lambda: children(place) == 1)
+    wait_until("the first operator creates children", lambda: children(place) == 1)
     assert not second.listens(), "only the Lease holder may be ready for the ingest's Service"
     assert second.health() == (200, "ok"), "an operator that waits for the Lease is live"
     asked = {request.right for request in audit.requests(accounts[1].user)}
@@ -132,7 +132,7 @@ def test_the_second_operator_takes_over_after_the_first_was_killed(
     first.send(signal.SIGKILL)
     assert first.wait(10) == -signal.SIGKILL
     submit(place, manifest)
-    wait_until("the second acts", lambda: children(place) == 2, 9 + 10)
+    wait_until("the second operator creates children", lambda: children(place) == 2, 9 + 10)
     assert second.listens()
 
 
@@ -144,7 +144,7 @@ def test_the_second_operator_takes_over_at_once_after_a_clean_stop(
     first.send(signal.SIGTERM)
     assert first.wait(30) == 0
     # Far less than the Lease duration of ninety seconds.
-    wait_until("the second listens", second.listens, 40)
+    wait_until("the second operator's ingest answers", second.listens, 40)
     assert holder(place) not in ("", before)
 
 
@@ -158,11 +158,11 @@ def test_an_operator_that_was_paused_beyond_its_lease_writes_nothing_and_exits(
     first, second = pair(9)
     before = holder(place)
     submit(place, manifest, 30)
-    wait_until("the first is in the middle of its work", lambda: children(place) > 0, poll=0.01)
+    wait_until("the first operator has created some children", lambda: children(place) > 0, poll=0.01)
     first.send(signal.SIGSTOP)
     assert children(place) < 30, "the operator created all children before it could be stopped"
-    wait_until("the second has the Lease", lambda: holder(place) not in ("", before))
-    wait_until("the second goes on", lambda: children(place) == 30)
+    wait_until("the second operator holds the Lease", lambda: holder(place) not in ("", before))
+    wait_until("the second operator creates the other children", lambda: children(place) == 30)
     first.send(signal.SIGCONT)
     assert first.wait(10) == 1
     taken = next(r for r in audit.requests(accounts[1].user) if r.right.verb == "update")

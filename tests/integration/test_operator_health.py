@@ -37,7 +37,7 @@ def watching(api: Api, proxy: Proxy, tmp_path: Path) -> Iterator[Operator]:
     )
     try:
         operator.start()
-        wait_until("every watch is there", lambda: len(proxy.watches) == 4)
+        wait_until("every watch is connected", lambda: len(proxy.watches) == 4)
         assert operator.health() == (200, "ok")
         yield operator
     finally:
@@ -71,7 +71,7 @@ def test_a_slow_api_server_does_not_fail_the_probe(watching: Operator, proxy: Pr
         watching.check()
         return all(proxy.watches[kind] >= before[kind] + rounds for kind in before)
 
-    wait_until("each watch is connected anew", went_on, 90)
+    wait_until("each watch has reconnected", went_on, 90)
 
 
 def test_an_absent_api_server_ends_the_operator_by_its_lease_not_by_the_probe(
@@ -84,7 +84,7 @@ def test_an_absent_api_server_ends_the_operator_by_its_lease_not_by_the_probe(
         seen.add(watching.health()[0])
         return "this process ends" in watching.log.read_text()
 
-    wait_until("it ends", ended, LEASE_SECONDS + 20)
+    wait_until("the operator ends", ended, LEASE_SECONDS + 20)
     assert watching.wait(10) == 1
     assert seen <= {200, 0}
     assert "could not be renewed for 10 s" in watching.log.read_text()

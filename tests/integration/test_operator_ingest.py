@@ -48,7 +48,7 @@ def test_reports_in_quick_succession_cause_one_status_write(trainer: Trainer, op
     before = operator.metric("rft_status_writes_total")
     for step in range(2, 12):
         assert trainer.push(body(trainer.pod, step)) == 200
-    wait_until("the last one", lambda: trainer.run.status["progress"]["step"] == 11)
+    wait_until("the last report is in the status", lambda: trainer.run.status["progress"]["step"] == 11)
     assert operator.metric("rft_status_writes_total") - before <= 4
 
 
@@ -65,7 +65,7 @@ def test_a_report_is_written_without_new_reads_of_the_cluster(trainer: Trainer, 
 
     # The Lease is renewed without being read. The read may come from a late event of the pod.
     steps = iter(range(2, 12))
-    wait_until("nothing but the status is asked for", lambda: pushed(next(steps)) == {"GET": 0, "PATCH": 1})
+    wait_until("the operator only patches the status", lambda: pushed(next(steps)) == {"GET": 0, "PATCH": 1})
 
 
 def test_a_repeated_report_is_accepted(trainer: Trainer) -> None:
@@ -141,8 +141,8 @@ def test_a_deleted_pod_is_refused(trainer: Trainer, api: Api) -> None:
     # The pod is deleted after the Job controller has counted it, which is subject to the controller's
     # backoff.
     gone = trainer.pod["metadata"]["uid"]
-    wait_until("it is gone", lambda: _uid(api, trainer.pod["metadata"]["name"]) != gone)
-    wait_until("it is refused", lambda: trainer.push(body(trainer.pod, 2)) in (401, 410), 10)
+    wait_until("the pod is deleted", lambda: _uid(api, trainer.pod["metadata"]["name"]) != gone)
+    wait_until("the report is refused", lambda: trainer.push(body(trainer.pod, 2)) in (401, 410), 10)
 
 
 def _uid(api: Api, pod: str) -> str:
@@ -212,12 +212,15 @@ def test_a_trainer_without_reports_is_stalled_until_it_reports_again(trainer: Tr
     assert trainer.push(said(3, rfc3339(datetime.now(UTC) - timedelta(minutes=6)))) == 200
     trainer.run.wait_for_phase("Running")
     stalled = wait_until(
-        "it is stalled", lambda: c if (c := trainer.run.condition("Stalled"))["status"] == "True" else None
+        "the run is stalled",
+        lambda: c if (c := trainer.run.condition("Stalled"))["status"] == "True" else None,
     )
     assert stalled["reason"] == "NoProgress"
     assert "300 s are allowed; a step takes about 2 s" in stalled["message"]
     assert trainer.push(said(4, rfc3339(datetime.now(UTC)))) == 200
-    wait_until("it goes on", lambda: trainer.run.condition("Stalled")["status"] == "False")
+    wait_until(
+        "the run is not stalled any more", lambda: trainer.run.condition("Stalled")["status"] == "False"
+    )
     assert trainer.run.condition("Ready")["reason"] == "Training"
 
 

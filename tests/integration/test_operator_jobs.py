@@ -65,7 +65,7 @@ def test_a_new_job_gets_a_child_job_a_snapshot_and_a_ca(submit: Submit, api: Api
     assert pod["metadata"]["labels"]["rft.dev/job-uid"] == run.uid
     assert not any("kube-api-access" in v["name"] or "secret" in v for v in pod["spec"]["volumes"])
     status = wait_until(
-        "it says why no pod runs",
+        "the status says why no pod runs",
         lambda: run.status if run.condition("Ready").get("reason") == "Unschedulable" else None,
     )
     assert [c["type"] for c in status["conditions"]] == list(CONDITION_TYPES)
@@ -82,7 +82,7 @@ def test_failures_are_counted_by_the_job_controller_or_by_the_operator(submit: S
         assert spec["backoffLimit"] == 2
     else:
         wait_until(
-            "the operator takes over the count",
+            "the operator raises the Job's limit",
             lambda: api.get(JOBS, run.child_name)["spec"]["backoffLimit"] == 102,
         )
 
@@ -165,7 +165,7 @@ def test_a_temporary_failure_is_followed_by_another_attempt(submit: Submit) -> N
     run.child()
     first = run.pod()
     run.end_pod(first, 1, "RuntimeError: once")
-    wait_until("it is counted", lambda: run.status["failedPods"] == 1)
+    wait_until("the failure is counted", lambda: run.status["failedPods"] == 1)
     # The Job controller of 1.20 doubles its delay at every conflicting update, from 10 s to 6 minutes. So
     # only the end-to-end test waits for the next pod.
     wait_until(
@@ -190,7 +190,7 @@ def test_success_is_final_and_a_deleted_child_is_not_created_again(
     assert status["progress"]["step"] == 12, "the last report comes from the termination message"
     operator.stop()
     api.delete(JOBS, run.child_name)
-    wait_until("the child goes", lambda: api.find(JOBS, run.child_name) is None)
+    wait_until("the child is deleted", lambda: api.find(JOBS, run.child_name) is None)
     operator.start()
     other = submit_again(api, run)
     other.child()
@@ -207,7 +207,10 @@ def submit_again(api: Api, run: Run) -> Run:
 
 def test_a_restart_of_the_operator_writes_nothing(submit: Submit, operator: Operator) -> None:
     run = submit()
-    wait_until("it settles", lambda: run.condition("Ready").get("reason") == "Unschedulable")
+    wait_until(
+        "the pod is reported as unschedulable",
+        lambda: run.condition("Ready").get("reason") == "Unschedulable",
+    )
     before = run.job["metadata"]["resourceVersion"]
     operator.stop()
     operator.start()
@@ -238,7 +241,7 @@ def test_a_resumed_run_uses_the_resources_that_were_changed_while_suspended(subm
     api.patch(RFTJOBS, run.name, {"spec": {"suspend": True}})
     run.wait_for_phase("Suspended")
     api.patch(RFTJOBS, run.name, {"spec": {"resources": {"cpu": "3"}, "template": {"labels": {"team": "a"}}}})
-    wait_until("it is planned", lambda: run.status["observedGeneration"] >= 3)
+    wait_until("the new spec is planned", lambda: run.status["observedGeneration"] >= 3)
     assert run.condition("Accepted")["status"] == "True"
     api.patch(RFTJOBS, run.name, {"spec": {"suspend": False}})
     template = run.child()["spec"]["template"]
@@ -258,7 +261,7 @@ def test_cancel_is_final(submit: Submit, api: Api) -> None:
     run.child()
     api.patch(RFTJOBS, run.name, {"spec": {"cancel": True}})
     run.wait_for_phase("Cancelled")
-    wait_until("the child goes", lambda: api.find(JOBS, run.child_name) is None)
+    wait_until("the child is deleted", lambda: api.find(JOBS, run.child_name) is None)
     api.patch(RFTJOBS, run.name, {"spec": {"cancel": False}})
     assert run.condition("Failed")["reason"] == "Cancelled"
 
@@ -268,7 +271,7 @@ def test_deleting_the_rftjob_deletes_its_children(submit: Submit, api: Api) -> N
     run.child()
     api.delete(RFTJOBS, run.name)
     for path, name in ((JOBS, run.child_name), (CONFIG_MAPS, run.child_name)):
-        wait_until("it goes", partial(_is_gone, api, path, name))
+        wait_until("the object is deleted", partial(_is_gone, api, path, name))
 
 
 def _is_gone(api: Api, path: str, name: str) -> bool:

@@ -24,7 +24,7 @@ def test_a_changed_ca_configmap_is_corrected(submit: Submit, api: Api) -> None:
     name = f"{run.child_name}-ca"
     before = wait_until("the CA", lambda: api.find(CONFIG_MAPS, name))["data"]
     api.patch(CONFIG_MAPS, name, {"data": {"ca.crt": "of yesterday"}})
-    wait_until("the CA is right again", lambda: api.get(CONFIG_MAPS, name)["data"] == before)
+    wait_until("the ConfigMap has the right CA again", lambda: api.get(CONFIG_MAPS, name)["data"] == before)
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ class Release:
     @property
     def run(self) -> Run:
         """Wait for the RFTJob and return it."""
-        return Run(self.api, wait_until("helm makes it", lambda: self.api.find(RFTJOBS, self.name)))
+        return Run(self.api, wait_until("helm creates the RFTJob", lambda: self.api.find(RFTJOBS, self.name)))
 
     def waits(self) -> bool:
         """Return whether helm still waits after a while."""

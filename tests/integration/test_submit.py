@@ -82,4 +82,6 @@ def test_a_submitted_job_can_be_watched_until_its_end(
     result = submit(cancelled, options=("--watch",))
     assert result.exit_code == 1
     assert "Cancelled" in result.stdout
-    wait_until("it is told", lambda: api.get(RFTJOBS, cancelled["metadata"]["name"])["status"]["phase"])
+    wait_until(
+        "the status has a phase", lambda: api.get(RFTJOBS, cancelled["metadata"]["name"])["status"]["phase"]
+    )

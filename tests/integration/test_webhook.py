@@ -194,7 +194,7 @@ def webhook(
     api.call("POST", CONFIGURATIONS, webhook.configuration())
     try:
         webhook.start()
-        wait_until(f"the API server asks the webhook at {host}", webhook.is_asked, 60)
+        wait_until(f"the API server calls the webhook at {host}", webhook.is_asked, 60)
         yield webhook
     finally:
         api.call("DELETE", f"{CONFIGURATIONS}/{webhook.name}")
@@ -306,7 +306,7 @@ def test_any_update_of_a_job_that_is_being_deleted_is_allowed(
     webhook.api.delete(RFTJOBS, name)
     change = {"metadata": {"finalizers": None}, "spec": {"graders": [{"name": "right"}]}}
     assert webhook.edit(name, change).status == 200
-    wait_until("it is gone", lambda: webhook.api.find(RFTJOBS, name) is None)
+    wait_until("the job is deleted", lambda: webhook.api.find(RFTJOBS, name) is None)
 
 
 def test_training_fields_cannot_change_after_the_start(webhook: Webhook, stored: Callable[..., str]) -> None:
@@ -325,7 +325,7 @@ def test_a_removed_ca_bundle_is_set_again(webhook: Webhook) -> None:
     assert "BEGIN CERTIFICATE" in before
     webhook.api.patch(CONFIGURATIONS, webhook.name, {"webhooks": webhook.configuration()["webhooks"]})
     wait_until("the caBundle is set again", lambda: webhook.trusted() == before)
-    wait_until("the API server asks the webhook again", webhook.is_asked)
+    wait_until("the API server calls the webhook again", webhook.is_asked)
 
 
 def test_a_stopped_webhook_blocks_nobody_and_restarts_with_the_same_ca(webhook: Webhook) -> None:
@@ -338,7 +338,7 @@ def test_a_stopped_webhook_blocks_nobody_and_restarts_with_the_same_ca(webhook: 
         webhook.api.delete(RFTJOBS, answer.body["metadata"]["name"])
     finally:
         webhook.start()
-    wait_until("the API server asks the webhook again", webhook.is_asked, 60)
+    wait_until("the API server calls the webhook again", webhook.is_asked, 60)
     assert webhook.trusted() == ca
     assert webhook.api.get(SECRETS, SECRET)["metadata"]["uid"] == secret
 

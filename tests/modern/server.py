@@ -110,8 +110,8 @@ def _server(
         f"--client-ca-file={authority.certificate}",
         f"--tls-cert-file={serving.certificate}",
         f"--tls-private-key-file={serving.key}",
-        # There is no kube-apiserver to delegate authentication and authorization to. Its own address is
-        # given, and is never asked about an administrator.
+        # There is no kube-apiserver for delegated authentication and authorization. The server's own address
+        # is given instead, but it gets no request about an administrator.
         "--authentication-skip-lookup",
         f"--authentication-kubeconfig={kubeconfig}",
         f"--authorization-kubeconfig={kubeconfig}",

@@ -120,7 +120,7 @@ def test_a_score_may_come_in_a_dict(misbehaving: Scorer) -> None:
     assert misbehaving.score([item("dict")])[0].reward == 0.25
 
 
-def test_the_function_sees_the_row_with_its_messages() -> None:
+def test_the_function_gets_the_row_with_its_messages() -> None:
     source = (
         "def check(completion, row):\n    return row['messages'][0]['content'] + row['answer'] == completion"
     )
@@ -211,7 +211,7 @@ def grade(completion, row):
         assert scorer.score([item("x")])[0] == Score(1.0, {"user": 1.0}, {})
 
 
-def test_the_trainer_is_dumpable_again_after_local_grading() -> None:
+def test_the_trainer_process_is_dumpable_again_after_local_grading() -> None:
     def dumpable() -> int:
         return int(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))  # PR_GET_DUMPABLE
 

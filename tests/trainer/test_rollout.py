@@ -128,7 +128,7 @@ def test_the_sampler_uses_all_allowed_cores(tmp_path: Path, monkeypatch: pytest.
     assert environment(options(tmp_path))["OMP_NUM_THREADS"] == "2"
 
 
-def test_the_sampler_dies_with_the_trainer_even_by_sigkill(tmp_path: Path) -> None:
+def test_the_sampler_ends_with_the_trainer_even_after_sigkill(tmp_path: Path) -> None:
     child = "import subprocess; p = subprocess.Popen(['sleep', '60']); print(p.pid, flush=True); p.wait()"
     trainer = (
         "import subprocess,sys\n"

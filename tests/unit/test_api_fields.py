@@ -8,7 +8,7 @@ from rft_api.validation import parse
 from tests.manifests import manifest
 
 
-def test_a_field_is_found_with_and_without_spec_in_front() -> None:
+def test_a_field_is_found_with_and_without_the_prefix_spec() -> None:
     assert find("sampling.topK") == find("spec.sampling.topK")
     assert find("sampling.topK").default == 40
     assert find("status.reward.best").path == "status.reward.best"

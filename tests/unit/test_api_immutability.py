@@ -62,13 +62,13 @@ PLACEMENT = {"resources": {"gpus": 2}, "template": {"labels": {"team": "a"}}}
 
 
 def test_resources_and_template_may_change_only_while_no_pod_runs() -> None:
-    new, asleep = spec(**PLACEMENT), spec(**PLACEMENT, suspend=True)
+    new, suspended = spec(**PLACEMENT), spec(**PLACEMENT, suspend=True)
     assert paths(spec(), new, RUNNING) == ["spec.resources", "spec.template"]
     assert {problem.message for problem in problems(spec(), new, RUNNING)} == {ONLY_SUSPENDED}
-    assert paths(spec(suspend=True), asleep, RUNNING), "its pod still writes its checkpoint"
-    assert problems(spec(suspend=True), asleep, SUSPENDED) == []
-    assert problems(spec(suspend=True), new, SUSPENDED) == [], "changed and resumed at once"
-    assert paths(spec(), new, SUSPENDED), "resumed, and the operator has not looked yet"
+    assert paths(spec(suspend=True), suspended, RUNNING), "its pod still writes its checkpoint"
+    assert problems(spec(suspend=True), suspended, SUSPENDED) == []
+    assert problems(spec(suspend=True), new, SUSPENDED) == [], "a change may be combined with the resumption"
+    assert paths(spec(), new, SUSPENDED), "the job is resumed, but the phase is not updated yet"
 
 
 def test_every_immutable_field_has_a_rule_in_cel() -> None:

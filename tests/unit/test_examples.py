@@ -57,16 +57,19 @@ def test_only_the_right_answer_of_a_row_gets_the_full_reward(name: str) -> None:
     text = next(body for body in documents if body["kind"] == "ConfigMap")["data"]["train.jsonl"]
     rows = [json.loads(line) for line in text.splitlines()]
     for row in rows:
-        right = said(name, row, row["answer"])
+        right = right_completion(name, row, row["answer"])
         assert [score(grader, right, row) for grader in graders] == [1, 1]
     row, other = rows[0], rows[1]["answer"]
     assert row["answer"] != other
-    assert [score(grader, said(name, row, other), row) for grader in graders] == [0, 1]
-    assert [score(grader, f"I think: {said(name, row, other)}.", row) for grader in graders] == [0, 0]
+    assert [score(grader, right_completion(name, row, other), row) for grader in graders] == [0, 1]
+    assert [score(grader, f"I think: {right_completion(name, row, other)}.", row) for grader in graders] == [
+        0,
+        0,
+    ]
 
 
-def said(name: str, row: dict[str, Any], answer: object) -> str:
-    """Return the sum that the example's prompt asks for."""
+def right_completion(name: str, row: dict[str, Any], answer: object) -> str:
+    """Return the completion that the example's prompt asks for, with this answer."""
     if name == "retrieval":
         return str(answer)
     a, b = re.findall(r"\d+", row["messages"][-1]["content"])

@@ -91,7 +91,7 @@ def test_a_truncated_list_raises_unavailable_after_its_complete_items() -> None:
             list(nodes)
 
 
-def test_a_refused_list_raises_with_its_first_item() -> None:
+def test_a_refused_list_raises_when_its_first_item_is_read() -> None:
     with answering(403, b'{"message":"nodes is forbidden"}') as cluster:
         nodes = cluster.nodes()
         with pytest.raises(ClusterError, match="nodes is forbidden"):

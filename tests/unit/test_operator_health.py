@@ -121,7 +121,7 @@ def probe(signs: Signs) -> Iterator[str]:
     server.server_close()
 
 
-def test_the_probe_says_what_is_dead(signs: Signs, time: Time, probe: str) -> None:
+def test_the_probe_names_the_dead_watch(signs: Signs, time: Time, probe: str) -> None:
     with urllib.request.urlopen(probe, timeout=1) as answer:
         assert answer.read() == b"ok"
     signs.expect([PATH])

@@ -148,7 +148,7 @@ def test_a_refresh_is_discarded_if_another_event_came_during_the_read() -> None:
     revision = cache.revision(KEY)
     cache.invalidate_children(KEY, job_or_pod=True)
     cache.refresh(KEY, revision, STARTED)
-    assert cache.snapshot(KEY) == (rftjob_at(), SEEN, True), "a pod changed while it was read"
+    assert cache.snapshot(KEY) == (rftjob_at(), SEEN, True), "a pod changed during the read"
     revision = cache.revision(KEY)
     cache.remove(KEY)
     cache.refresh(KEY, revision, STARTED)

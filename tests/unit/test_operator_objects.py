@@ -159,7 +159,7 @@ def test_users_labels_and_variables_cannot_replace_the_operators() -> None:
     assert named == [{"name": "RFT_POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}]
 
 
-def test_the_failure_policy_fails_at_once_on_permanent_codes_and_ignores_preemption() -> None:
+def test_the_failure_policy_fails_the_job_on_permanent_codes_and_ignores_preemption() -> None:
     manifest = job()
     rules = manifest["spec"]["podFailurePolicy"]["rules"]
     by_action = {rule["action"]: rule["onExitCodes"]["values"] for rule in rules if "onExitCodes" in rule}

@@ -70,9 +70,9 @@ def condition(decision: Decision, kind: str) -> dict[str, Any]:
 
 def test_the_plan_in_the_status_is_for_the_nodes_kind_of_gpu() -> None:
     decision = decided(rftjob(), node(gpus=8))
-    told = decision.status["plan"]
-    assert (told["accelerator"], told["gpuResource"]) == ("nvidia-l40s-48gb", "nvidia.com/gpu")
-    assert told["notes"][0] == "for nvidia-l40s-48gb: chosen by the labels of the cluster's nodes"
+    planned = decision.status["plan"]
+    assert (planned["accelerator"], planned["gpuResource"]) == ("nvidia-l40s-48gb", "nvidia.com/gpu")
+    assert planned["notes"][0] == "for nvidia-l40s-48gb: chosen by the labels of the cluster's nodes"
     RFTJobStatus.model_validate(decision.status, by_alias=True, by_name=False)
 
 
@@ -136,8 +136,8 @@ def test_an_unschedulable_pods_message_has_needs_largest_node_and_a_fix() -> Non
         " 2 nvidia.com/gpu, 64 CPU, 500Gi. It fits with spec.resources.gpus: 2 "
     )
     assert ready["message"].endswith(f"The scheduler: {WAITING.unschedulable}")
-    (told,) = [note for note in decision.notes if note.reason == "Unschedulable"]
-    assert (told.message, told.warning) == (ready["message"], True)
+    (event,) = [note for note in decision.notes if note.reason == "Unschedulable"]
+    assert (event.message, event.warning) == (ready["message"], True)
     assert decision.requeue_after is not None
     again = decided(rftjob(decision.status, **document["spec"]), node(), child=CHILD, pods=(WAITING,))
     assert again.notes == ()

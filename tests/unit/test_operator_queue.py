@@ -130,7 +130,7 @@ def test_failures_back_off_and_success_resets_the_back_off() -> None:
     assert queue.retry(A) == FIRST_BACKOFF_SECONDS
 
 
-def test_workers_share_the_keys_and_survive_errors() -> None:
+def test_workers_share_the_keys_and_continue_after_errors() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         queue = WorkQueue(loop.time)

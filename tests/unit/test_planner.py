@@ -123,7 +123,7 @@ def test_a_pod_requests_its_accelerators_extended_resource() -> None:
     assert resource_of("nvidia-h100-80gb-mig-1g.10gb") == "nvidia.com/mig-1g.10gb"
 
 
-def test_zero_gpus_mean_the_cpu_and_a_small_model_fits_a_small_node() -> None:
+def test_zero_gpus_select_the_cpu_and_a_small_model_fits_on_a_small_node() -> None:
     assert planned("org/secret", resources={"gpus": 0, "memory": "4Gi"}).device == "cpu"
     short = {"training": {"maxContextLength": 512}, "sampling": {"maxTokens": 256}}
     found = planned("SmolLM2-135M", resources={"accelerator": {"name": "cpu"}}, **short)

@@ -29,7 +29,7 @@ def test_the_last_step_of_an_epoch_may_be_short() -> None:
 @pytest.mark.parametrize(
     ("rows", "held"), [(10_000, 256), (1000, 100), (200, 32), (64, 32), (62, 31), (2, 1), (0, 0)]
 )
-def test_a_tenth_is_held_out_within_its_bounds_and_at_most_half(rows: int, held: int) -> None:
+def test_the_number_of_held_out_rows_is_within_limits_and_at_most_half(rows: int, held: int) -> None:
     assert held_out_rows(rows, 0.1) == held
 
 

@@ -1,4 +1,4 @@
-"""Held-out evaluation: is the tuned policy better than the base on the same rows?"""
+"""Compares the held-out rewards of the tuned policy and of the base on the same rows."""
 
 from collections.abc import Sequence
 

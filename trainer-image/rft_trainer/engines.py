@@ -81,7 +81,7 @@ def trainers(config: RunConfig) -> int:
 
 
 def _cache_bytes(config: RunConfig, shape: Shape) -> int:
-    """Return the bytes of the KV cache on the CPU: as planned, else so many that it never limits sampling."""
+    """Return the bytes of the KV cache on the CPU: the planned value, else one that never limits sampling."""
     planned = config.plan.sampler_cache_tokens if config.plan is not None else None
     run = host.host_run(config.spec, config.effective, model_dtype(config))
     return int(host.kv_cache(shape, run, planned or host.comfortable(run)[1]))

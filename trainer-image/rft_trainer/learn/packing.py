@@ -17,7 +17,7 @@ from rft_trainer.rollout.groups import Group
 
 @dataclass(frozen=True)
 class Completion:
-    """What the loss needs of an accepted rollout. The tokens of a ``masked`` one have no loss.
+    """The parts of an accepted rollout that the loss needs. The tokens of a ``masked`` one have no loss.
 
     ``sampler_logprobs``: the log-prob of each token by the sampler, in nats.
     """
@@ -73,7 +73,7 @@ class MicroBatch:
 
 
 def completions_of(group: Group, mask_truncated: bool) -> list[Completion]:
-    """Return the accepted rollouts of a group, those cut at ``maxTokens`` masked if asked for."""
+    """Return the accepted rollouts of a group. ``mask_truncated`` masks those cut at ``maxTokens``."""
     return [
         Completion(
             rollout.generated.token_ids,

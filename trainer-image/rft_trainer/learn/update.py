@@ -237,7 +237,7 @@ def _backward(
                 policy.hidden(batch), batch.target_N, policy.head, settings.filter.temperature
             )
     # There is one optimizer step per batch, so the old policy of the ratio is the current one. The batch may
-    # be sampled by the version before: those log-probabilities came with the completions.
+    # be sampled by the previous adapter version; its log-probabilities were returned with the completions.
     old_N = current.filtered_N.detach()
     outputs = compute_loss(
         LossInputs(

@@ -6,7 +6,7 @@ from rft_run.errors import ConfigurationError, MemoryExhausted, SamplerError
 from rft_trainer.runtime import machine
 
 _NO_ROOM = "Available memory on node"
-"""How vLLM's error begins where its KV cache does not fit into what is left below the memory limit."""
+"""The beginning of vLLM's error for a KV cache that does not fit into the memory limit."""
 _LOWER = "spec.training.maxContextLength, spec.training.loraRank or spec.sampling.numRollouts"
 
 
