@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that are named and missing; says what to do where it cannot.
+# Installs those of the given Debian packages that are missing. If it cannot, it prints what to do.
 #
 #   scripts/debian-packages.sh PACKAGE...
 set -euo pipefail

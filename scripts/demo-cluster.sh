@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole product on a real cluster: `make demo-cluster`.
+# Installs the operator on a test cluster and runs the example: `make demo-cluster`.
 #
 #   scripts/demo-cluster.sh prepare   cluster up, both images built and loaded
 #   scripts/demo-cluster.sh install [HELM-OPTION...]   the operator, by its chart
@@ -18,7 +18,7 @@ use_cluster() {
   export KUBECONFIG PATH
 }
 
-# Where the cluster has no DNS for Services, the trainers reach the operator by a fixed ClusterIP.
+# If the cluster has no DNS for Services, the trainers connect to the operator at a fixed ClusterIP.
 ingest_options() {
   kubectl get service kube-dns --namespace kube-system >/dev/null 2>&1 && return
   echo --set "ingest.clusterIP=$(python3 -m tests.cluster ingest-ip)"
@@ -42,7 +42,7 @@ prepare() {
 install() {
   use_cluster
   log "operator"
-  # The tag stays the same from build to build: a new image must still mean a new pod.
+  # All builds have the same tag. The checksum makes sure that a new image leads to a new pod.
   local built
   built=$(cksum .cache/images/operator.tar 2>/dev/null | tr -cd 0-9 || true)
   helm upgrade --install rft-operator charts/rft-operator --namespace rft-system --create-namespace \

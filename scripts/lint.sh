@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every check that reads the code without running it. Runs all, then fails if any failed.
+# Runs all static checks, and fails at the end if any of them failed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 

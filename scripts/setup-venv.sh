@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Makes .venv of the checkout: this project, vLLM for the CPU, and the tools of `make test`.
-# Quick when all is there, and safe to interrupt: what is half installed is installed again.
+# It is quick if everything is installed. It is safe to interrupt: incomplete parts are installed again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 python=${PYTHON:-python3}
 "$python" -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed"'
 if command -v dpkg-query >/dev/null; then
-  # libnuma1 and libgomp1: vLLM's CPU kernels; tcmalloc: twice the speed of their allocations.
+  # vLLM's CPU kernels need libnuma1 and libgomp1. With tcmalloc their allocations are twice as fast.
   packages=(libnuma1 libgomp1 libtcmalloc-minimal4)
   "$python" -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
   scripts/debian-packages.sh "${packages[@]}"

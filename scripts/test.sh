@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # `make test`: all checks and all tests. Brings the test cluster up if it is down, and then takes it down again.
-# What fails does not stop the rest: one run shows everything that is wrong. The last lines name each failed
-# check and test of both halves, with the command that runs it again alone. RFT_TEST_ONLY=cluster leaves the half out
-# that needs no cluster.
+# A failure does not stop the other checks and tests, so one run shows all failures. The last lines list each failed
+# check and test, with the command that runs only this one again. With RFT_TEST_ONLY=cluster only the checks and
+# tests run that need a cluster.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 . scripts/ready-programs.sh
 
 python=.venv/bin/python
-report=$(mktemp -d) # what has failed: one file with stages, one with tests of each half
+report=$(mktemp -d) # the failures: a file with failed stages, and files with failed tests
 stage() {
   local name=$1 again=$2 started=$SECONDS
   shift 2
@@ -17,8 +17,8 @@ stage() {
   echo "== $name took $((SECONDS - started)) s"
 }
 
-# bash acts on a signal only when its child has ended, unless it waits for it. The child gets a process group of its
-# own, so that all of it can be ended.
+# bash handles a signal only after its child has ended, except in `wait`. So the child runs in the background. It has
+# its own process group, so that all its processes can be stopped.
 current=
 interruptible() {
   set -m
@@ -52,9 +52,9 @@ clean_up() {
 trap clean_up EXIT
 trap 'exit 130' INT TERM
 
-# What needs no cluster goes on beside the rest, which waits for archives and pods more than for a core.
-floor=(--cov) # of coverage, in pyproject.toml
-[ $# -eq 0 ] || floor=() # some of the tests cover less
+floor=(--cov) # the least coverage of the code that decides, set in pyproject.toml
+[ $# -eq 0 ] || floor=() # a selection of the tests covers less
+# Checks and tests without a cluster run in parallel. The others mostly wait for archives and pods, not for a core.
 without_a_cluster() {
   stage "checks" "scripts/lint.sh" scripts/lint.sh
   RFT_FAILED_TESTS=$report/unit stage "unit tests, and what they cover of the code that decides" \
@@ -67,7 +67,7 @@ if [ "$leave_cluster" = no ]; then
   use_ready_kueue
 fi
 if [ "${RFT_TEST_ONLY:-}" != cluster ]; then
-  set -m # a process group of its own, so that an interrupt ends all of it
+  set -m # its own process group, so that an interrupt stops all its processes
   without_a_cluster "$@" >"$log" 2>&1 </dev/null &
   beside=$!
   set +m
@@ -86,7 +86,8 @@ fi
 cluster_down # before the summary, so that nothing follows it
 
 [ -s "$report/stages" ] || exit 0
-# A stage of tests whose names are known is told by them; one that has none ended before it could write them.
+# A failed test stage has no command of its own, because its failed tests are listed. If none is listed, the stage
+# ended before it could write their names.
 setting=${RFT_CPU_DTYPE:+RFT_CPU_DTYPE=$RFT_CPU_DTYPE }
 {
   echo "failed, with the command that runs it again alone:"

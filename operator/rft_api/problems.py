@@ -38,7 +38,7 @@ def from_validation_error(error: ValidationError, root: type[Model]) -> list[Pro
 
 
 def _loc(detail: ErrorDetails) -> tuple[int | str, ...]:
-    """Return the field's location. Errors of nulls and duplicates are raised at the parent and carry it."""
+    """Return the location of the field. Errors for null and duplicates have the location of its parent."""
     inside = {"null_value": "field", "duplicate_item": "index"}.get(detail["type"])
     return (*detail["loc"], detail["ctx"][inside]) if inside is not None else detail["loc"]
 

@@ -114,7 +114,7 @@ class Received:
 
     @property
     def order(self) -> tuple[str, int]:
-        """Sort key of attempts; the trainer's own count decides between pods of the same second."""
+        """Sort key of attempts. For pods created in the same second, the trainer's attempt number decides."""
         return self.pod_created, self.report.run.progress.attempt
 
 

@@ -88,7 +88,7 @@ def _obstacle_to_assets(folder: Path) -> str:
 
 
 def _started(layout: Layout, choice: dict[str, str]) -> Provider:
-    """Return the provider that ``up`` stored, because later commands may have another environment."""
+    """Return the provider that ``up`` stored. Later commands may have other environment variables."""
     binaries = Path(choice["binaries"]) if "binaries" in choice else None
     kind = choice["provider"] if choice["provider"] == "kind" or binaries else "old"
     if os.environ.get(WANTED, kind) not in ("", kind):

@@ -1,4 +1,4 @@
-"""The benchmark against TRL gives both sides the same settings, and counts as documented."""
+"""The benchmark against TRL gives both sides the same settings and leaves out the first step."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The atomic writer of ``rft_api``, whose OSError becomes the trainer's VolumeError."""
+"""Atomic writes with ``rft_run.atomic``, whose OSError becomes the trainer's VolumeError."""
 
 import json
 import shutil

@@ -29,7 +29,7 @@ class SourceLimiter:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def check(self, source: str) -> None:
-        """Take one from the bucket of ``source``. Raises Refused (429) when it is empty."""
+        """Take one token from the bucket of ``source``. Raises Refused (429) if the bucket is empty."""
         now = self._clock()
         level, since = self._buckets.pop(source, (self._burst, now))
         level = min(self._burst, level + (now - since) * self._per_second)

@@ -1,4 +1,4 @@
-"""The child Job."""
+"""Builds the child Job of an RFTJob."""
 
 from typing import Any
 

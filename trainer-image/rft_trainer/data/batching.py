@@ -66,7 +66,7 @@ def estimated_steps(
     budget_tokens: int,
     share: float = 1.0,
 ) -> int:
-    """Estimate the number of steps left from ``position``, taking every prompt as of mean length.
+    """Estimate the number of steps left from ``position``, as if every prompt had the mean length.
 
     ``share`` is the share of an epoch's ``rows`` that is trained on; the others are held out or too long.
     """
