@@ -68,11 +68,11 @@ def play(
     moments = when.drawn(fault.name, len(names))
     log = default_layout().logs / "audit.log"
     offset = log.stat().st_size
-    blow = time.monotonic() + moments[0]
+    fault_at = time.monotonic() + moments[0]
     for name, moment in zip(names, moments, strict=True):
-        time.sleep(max(0.0, blow - moment - time.monotonic()))
+        time.sleep(max(0.0, fault_at - moment - time.monotonic()))
         jobs.apply(job(name, engine, fault.lost_node_seconds))
-    time.sleep(max(0.0, blow - time.monotonic()))
+    time.sleep(max(0.0, fault_at - time.monotonic()))
     before = [_status(jobs, name) for name in names]
     fault.inject(Target(jobs, operator, tuple(names)))
     outcomes = [

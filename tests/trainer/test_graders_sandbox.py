@@ -423,18 +423,21 @@ def alive(pid: int) -> bool:
 # --- the grader container -------------------------------------------------------------------
 
 
-def started(tmp_path: Path, source: str, wait: float = 20) -> "subprocess.Popen[bytes]":
+def started(
+    tmp_path: Path, source: str, wait: float = 20, module: str = "rft_graders.serve"
+) -> "subprocess.Popen[bytes]":
     config = GraderConfig(graders=[PythonGrader(name="user", inline=source, timeout_seconds=5)])
     (tmp_path / "graders.json").write_text(config.model_dump_json(by_alias=True, exclude_none=True))
     arguments = ["--socket", str(tmp_path / "s"), "--config", str(tmp_path / "graders.json")]
     return subprocess.Popen(
-        [sys.executable, "-m", "rft_graders.serve", *arguments, "--wait", str(wait)],
+        [sys.executable, "-m", module, *arguments, "--wait", str(wait)],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(tmp_path)},
     )
 
 
-def test_the_grader_container_connects_to_the_trainer_and_ends_with_it(tmp_path: Path) -> None:
-    process = started(tmp_path, "def grade(c, r): return len(c) / 10")
+@pytest.mark.parametrize("module", ["rft_graders.serve", "rft_trainer.rewards.serve"])
+def test_the_grader_container_connects_to_the_trainer_and_ends_with_it(tmp_path: Path, module: str) -> None:
+    process = started(tmp_path, "def grade(c, r): return len(c) / 10", module=module)
     with Scorer([python("the trainer does not run this")], grader_socket=str(tmp_path / "s")) as scorer:
         assert (tmp_path / "s").stat().st_mode & 0o777 == 0o660
         scorer.ready()
