@@ -46,7 +46,9 @@ def state(
         pod["spec"]["nodeName"] = "node"
         pod["status"]["conditions"] = [{"type": "PodScheduled", "status": "True"}]
     uid, created = pod["metadata"]["uid"], pod["metadata"]["creationTimestamp"]
-    last = received and Received(received.model_copy(update={"attempt": uid}), uid, created)
+    last = None
+    if received is not None:
+        last = Received(received.model_copy(update={"attempt": uid}), uid, created)
     raw = RawState(
         job=None if suspended else job, config=stored("configmap"), pods=() if suspended else (pod,)
     )
