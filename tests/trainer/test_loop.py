@@ -13,7 +13,11 @@ from rft_api.parameters import Dtype
 from rft_planner.precision import WIDTHS
 from rft_run.config import ReportTarget
 from rft_run.errors import Preempted
+from rft_run.folder import RunFolder
+from rft_run.steps import read_steps
 from rft_trainer.loop import Run
+from rft_trainer.rollout.engine import AdapterVersion
+from rft_trainer.rollout.transformers_engine import TransformersEngine
 from rft_trainer.runtime import machine
 from tests.trainer.loop_support import COMPARED, config, run
 from tests.trainer.report_support import Server
@@ -103,3 +107,20 @@ def test_stop_rules_that_change_while_the_run_goes_on_are_followed(
         server.close()
     assert ended.state.step == 1
     assert ended.monitors.status.total_steps == 1
+
+
+def test_a_step_that_a_stop_keeps_from_being_published_is_recorded_with_its_checkpoint(
+    character_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = False
+
+    def interrupted(_engine: TransformersEngine, _adapter: AdapterVersion | None) -> None:
+        nonlocal asked
+        asked = True
+        raise Preempted("asked to stop while vLLM starts again")
+
+    monkeypatch.setattr(TransformersEngine, "use_adapter", interrupted)
+    with pytest.raises(Preempted):
+        run(config(character_model, tmp_path / "run"), lambda: asked)
+    recorded = [record.step for record in read_steps(tmp_path / "run" / "metrics.jsonl")]
+    assert RunFolder(tmp_path / "run").steps_with_checkpoint() == recorded[-1:] != []

@@ -8,7 +8,7 @@ where generation overlaps training (``rollout.prefetch``).
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -151,7 +151,10 @@ class Run:
         """Sample from the current policy from now on."""
         self.state.adapter_version += 1
         version = self.state.adapter_version
-        publish_adapter(parts.policy, parts.engine, self.folder, version, self.fence.check)
+        # A vLLM that has to start again is not waited for once the run is asked to stop. The step is complete,
+        # so it is recorded first; the next use of the sampler raises Preempted again.
+        with suppress(Preempted):
+            publish_adapter(parts.policy, parts.engine, self.folder, version, self.fence.check)
         self.monitors.status.samplers_restarted = parts.engine.restarts
 
     # --- batches ----------------------------------------------------------------------------------
