@@ -27,7 +27,10 @@ class Figures:
         self.add(f"{what}, p50 and p99", said)
 
     def requests(self, what: str, asked: Counter[str], by: float) -> None:
-        """Add the requests except watches and Lease, divided by ``by``; print them by kind."""
+        """Add a row: the number of requests for each of ``by`` jobs, reports or minutes.
+
+        The 12 commonest kinds are printed. Watches and requests for the Lease do not count.
+        """
         busy = asked - standing(asked)
         self.add(what, f"{busy.total() / by:.1f}")
         for request, number in busy.most_common(12):

@@ -109,7 +109,10 @@ class NoDifferences(kopf.DiffBaseStorage):
 
 
 def kopf_settings(watch_seconds: int) -> kopf.OperatorSettings:
-    """Return kopf's settings: it writes nothing, and its watches are renewed every ``watch_seconds``."""
+    """Return settings with which kopf posts no Events and stores no annotations.
+
+    Each watch ends and is renewed after ``watch_seconds``.
+    """
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
     settings.persistence.diffbase_storage = NoDifferences()

@@ -159,7 +159,7 @@ def _evaluation_seconds(spec: RFTJobSpec, shape: Shape, speed: Speed, lengths: L
 
 
 def _counts(spec: RFTJobSpec, laid_out: Batches, lengths: Lengths) -> dict[str, Any]:
-    """Return the fields that are not times. Unknown values are absent, as the API's models require."""
+    """Return the counts of the estimate: steps, prompts and tokens. A count that is not known is left out."""
     completions = None if laid_out.prompts is None else laid_out.prompts * spec.sampling.num_rollouts
     fields = {
         "steps": laid_out.steps,

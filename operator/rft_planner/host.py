@@ -200,9 +200,11 @@ def _adapter(shape: Shape, run: HostRun, rank: int) -> int:
 
 
 def saved_activations(shape: Shape, run: HostRun, tokens: int) -> float:
-    """Tensors that autograd saves for the backward pass, in bytes: L · M times the sum per layer and token.
+    """Return the bytes of the tensors that autograd saves for the backward pass.
 
-    The sum has these terms. K is the number of columns of a key.
+    They are the sum of the terms below, for each layer and token, and two rotary vectors for each token. The
+    letters are those of the module; K is the number of columns of a key. Terms with w are in bytes, the rest
+    are numbers of float32 values, of 4 bytes each.
 
     - Attention saves query, output, key and value in the run's dtype: w · (2 Q + 2 K).
     - The feed-forward part saves gate, activated gate and up in the run's dtype: w · 3 I.

@@ -32,7 +32,10 @@ def read(log: Path, start: int, name: str) -> Iterator[Object]:
 
 
 def lives(events: Iterable[Object], uid: str) -> list[Life]:
-    """Return the lives of the trainers of the RFTJob with this UID; ``events`` are in order of time."""
+    """Return when each trainer container of the RFTJob with this UID started and ended.
+
+    ``events`` are the API server's audit events, the oldest first.
+    """
     found: dict[tuple[str, datetime], Life] = {}
     for event in events:
         pod = event.get("responseObject") or {}

@@ -20,7 +20,7 @@ def mark(state: Path) -> dict[str, str]:
 
 
 def node_processes(state: Path) -> list[int]:
-    """Return the PIDs of all processes with the mark of this state folder."""
+    """Return the PIDs of all processes whose environment has the variable ``MARK`` set to ``state``."""
     wanted = f"{MARK}={state}".encode()
     return [pid for pid in all_processes() if wanted in _read(pid, "environ").split(b"\0")]
 

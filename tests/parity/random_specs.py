@@ -42,7 +42,11 @@ def _objects(model: type[Model], depth: int) -> st.SearchStrategy[Object]:
 
 
 def _assembled(model: type[Model], given: Object, chance: int) -> Object:
-    """Return the object. If ``chance`` is below 5, it may break "exactly one" or have an unknown field."""
+    """Return an object of ``model`` with the fields of ``given``; ``chance`` is 0 to 99.
+
+    0 and 1: it has an unknown field. 2: of the fields of which exactly one must be set, it has none. 3 and 4:
+    it may have several of them. Above: it has one.
+    """
     group = [alias(name, model.model_fields[name]) for name in ALTERNATIVES.get(model, ())]
     if chance == 0:
         return {**sample(model, given), "noSuchField": 1}

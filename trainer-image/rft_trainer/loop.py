@@ -151,8 +151,8 @@ class Run:
         """Sample from the current policy from now on."""
         self.state.adapter_version += 1
         version = self.state.adapter_version
-        # A vLLM that has to start again is not waited for once the run is asked to stop. The step is complete,
-        # so it is recorded first; the next use of the sampler raises Preempted again.
+        # Once the run is asked to stop, it does not wait for a vLLM that has to start again. The step is
+        # complete, so it is recorded first; the next use of the sampler raises Preempted again.
         with suppress(Preempted):
             publish_adapter(parts.policy, parts.engine, self.folder, version, self.fence.check)
         self.monitors.status.samplers_restarted = parts.engine.restarts

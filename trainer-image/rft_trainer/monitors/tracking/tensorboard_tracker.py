@@ -34,7 +34,7 @@ class TensorboardTracker:
         self._writer.flush()
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Log a step, unless it is up to the checkpoint and so in older files."""
+        """Log a step. Steps up to the checkpoint are skipped: the files of earlier attempts have them."""
         if step > self._resumed_from:
             self._scalars(step, numbers)
 
