@@ -10,12 +10,14 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from rft_api.parameters import Dtype
+from rft_api.status import RunStatus
 from rft_planner.precision import WIDTHS
 from rft_run.config import ReportTarget
 from rft_run.errors import Preempted
 from rft_run.folder import RunFolder
 from rft_run.steps import read_steps
 from rft_trainer.loop import Run
+from rft_trainer.monitors.monitors import Monitors
 from rft_trainer.rollout.engine import AdapterVersion
 from rft_trainer.rollout.transformers_engine import TransformersEngine
 from rft_trainer.runtime import machine
@@ -124,3 +126,26 @@ def test_a_step_that_a_stop_keeps_from_being_published_is_recorded_with_its_chec
         run(config(character_model, tmp_path / "run"), lambda: asked)
     recorded = [record.step for record in read_steps(tmp_path / "run" / "metrics.jsonl")]
     assert RunFolder(tmp_path / "run").steps_with_checkpoint() == recorded[-1:] != []
+
+
+def test_a_restart_of_the_sampler_is_reported_with_its_step_even_if_nothing_is_published(
+    character_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generate, report = TransformersEngine.generate, Monitors.report
+    reported: list[tuple[int, int]] = []
+
+    def restarted(engine: TransformersEngine, *arguments: Any) -> Any:
+        engine.restarts += 1
+        return generate(engine, *arguments)
+
+    def noted(monitors: Monitors) -> RunStatus:
+        progress = report(monitors).progress
+        reported.append((progress.step, progress.samplers_restarted))
+        return monitors.snapshot()
+
+    monkeypatch.setattr(TransformersEngine, "generate", restarted)
+    monkeypatch.setattr(Monitors, "report", noted)
+    monkeypatch.setattr(Run, "_publish", lambda _self, _parts: None)
+    run(config(character_model, tmp_path / "run"))
+    # Preflight and the base's evaluation sample once each before the first step.
+    assert [pair for pair in reported if pair[0]] == [(1, 3), (2, 4), (3, 5)]

@@ -131,7 +131,7 @@ class Run:
             update=updated - update_started,
             publish=ended - publish_started,
         )
-        self._estimate(parts)
+        self._describe(parts)
         self.fence.check()  # a newer attempt may have started during a long publish
         record = step_record(self.state, sampled, result, rate, phases, ended - started, self.fence.number)
         self.monitors.step(record, sampled.groups)
@@ -155,7 +155,6 @@ class Run:
         # complete, so it is recorded first; the next use of the sampler raises Preempted again.
         with suppress(Preempted):
             publish_adapter(parts.policy, parts.engine, self.folder, version, self.fence.check)
-        self.monitors.status.samplers_restarted = parts.engine.restarts
 
     # --- batches ----------------------------------------------------------------------------------
 
@@ -209,8 +208,9 @@ class Run:
         limit = stop.max_steps if stop is not None else None
         return total if limit is None else min(total, max(limit, self.state.step))
 
-    def _estimate(self, parts: Parts) -> None:
-        """Write the total number of steps into the status, and whether it is still an estimate."""
+    def _describe(self, parts: Parts) -> None:
+        """Write the total number of steps and the sampler's restarts into the status."""
+        self.monitors.status.samplers_restarted = parts.engine.restarts
         total = self._total_steps(parts)
         self.monitors.status.total_steps = total
         self.monitors.status.total_steps_estimated = total != self.state.step
