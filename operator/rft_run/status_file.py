@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import yaml
-from pydantic import ValidationError
 
 from rft_api.status import RFTJobStatus
 from rft_run import atomic
@@ -27,5 +26,5 @@ def read_status(path: Path) -> RFTJobStatus:
         return RFTJobStatus.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
     except FileNotFoundError:
         return RFTJobStatus()
-    except (yaml.YAMLError, ValueError, ValidationError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise UnreadableStatus(f"{path}: is not a status that this version wrote") from error

@@ -15,7 +15,7 @@ from rft_trainer import files
 from rft_trainer.bootstrap import paired_bootstrap
 from rft_trainer.data import Prompt
 from rft_trainer.rollout.engine import RolloutEngine, SamplingParameters
-from rft_trainer.rollout.groups import Rollout, grade_items, rollout_requests
+from rft_trainer.rollout.groups import Rollout, grade_items, rollout_requests, rollouts_by_prompt
 
 REWARD = "reward"
 """Key of the total reward in a mapping whose other keys are graders' names."""
@@ -80,8 +80,7 @@ def evaluate(
     requests = rollout_requests(prompts, samples, parameters, seed, "held-out")
     completions = engine.generate(requests, should_stop)
     scores = scorer.score(grade_items(prompts, completions), should_stop)
-    rollouts = [Rollout(completion, score) for completion, score in zip(completions, scores, strict=True)]
-    by_row = [rollouts[start : start + samples] for start in range(0, len(rollouts), samples)]
+    by_row = rollouts_by_prompt(prompts, completions, scores)
     return RowScores(
         step=step,
         lines=[prompt.row.line for prompt in prompts],
@@ -91,7 +90,7 @@ def evaluate(
             for grader in spec.graders
         },
         completions=[row[0].generated.text for row in by_row],
-        truncated=_share_truncated(rollouts),
+        truncated=_share_truncated([rollout for row in by_row for rollout in row]),
     )
 
 

@@ -50,7 +50,7 @@ def nothing_graded(batch: SampledBatch) -> Recommendation | None:
 
 def no_variance(batch: SampledBatch) -> Recommendation | None:
     """Within every group all rewards are equal, so all advantages are zero."""
-    graded = [group for group in batch.groups if not group.dropped]
+    graded = batch.kept
     if not graded or not all(group.flat for group in graded):
         return None
     rewards = [reward(rollout) for group in graded for rollout in group.accepted]

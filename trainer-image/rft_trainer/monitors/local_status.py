@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from rft_api.base import known
 from rft_api.conditions import ACCEPTED, Phase, Reason, conditions_of, merge, planned_by
 from rft_api.status import Plan, RFTJobStatus, RunStatus
 from rft_run.config import RunConfig
@@ -40,8 +41,8 @@ class LocalStatus:
         )
         before = self._read()
         self._start_time = str(before.get("startTime") or _now())
-        known = before.get("conditions")
-        self._conditions: list[dict[str, Any]] = known if isinstance(known, list) else []
+        conditions = before.get("conditions")
+        self._conditions: list[dict[str, Any]] = conditions if isinstance(conditions, list) else []
         self._written_at = -WRITE_SECONDS
 
     def write(self, run: RunStatus, ending: Ending | None, *, force: bool = False) -> None:
@@ -71,16 +72,16 @@ class LocalStatus:
         wanted = conditions_of(
             phase, reason, message, accepted=ACCEPTED, planned=planned_by(self._plan.notes or []), now=now
         )
-        known = {name: value for name, value in run if value is not None}
+        of_run = known(**dict(run))
         if phase in ("Succeeded", "Failed"):
-            known["completion_time"] = now
+            of_run["completion_time"] = now
         return RFTJobStatus(
             phase=phase,
             message=message,
             start_time=self._start_time,
             conditions=merge(self._conditions, wanted),
             plan=self._plan,
-            **known,
+            **of_run,
         )
 
     def _read(self) -> dict[str, Any]:

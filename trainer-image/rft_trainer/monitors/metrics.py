@@ -22,7 +22,7 @@ def step_record(
     """Return the record of the step that was just made, ``state.step``. NaN becomes None."""
     rollouts = [rollout for group in batch.groups for rollout in group.rollouts]
     accepted = [rollout for group in batch.groups for rollout in group.accepted]
-    kept = [group for group in batch.groups if not group.dropped]
+    kept = batch.kept
     rewards = [reward(rollout) for rollout in accepted]
     generated = sum(len(rollout.generated.token_ids) for rollout in rollouts)
     trained = sum(len(rollout.generated.token_ids) for rollout in accepted)

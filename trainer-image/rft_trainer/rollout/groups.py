@@ -100,12 +100,19 @@ def form_groups(
 
     Completions and scores have the order of ``grade_items``.
     """
+    by_prompt = rollouts_by_prompt(prompts, completions, scores)
+    return [
+        group_of(prompt, rollouts, normalization) for prompt, rollouts in zip(prompts, by_prompt, strict=True)
+    ]
+
+
+def rollouts_by_prompt(
+    prompts: Sequence[Prompt], completions: Sequence[Generated], scores: Sequence[Score]
+) -> list[tuple[Rollout, ...]]:
+    """Return the rollouts of each prompt. Completions and scores have the order of ``grade_items``."""
     rollouts = [Rollout(generated, score) for generated, score in zip(completions, scores, strict=True)]
     count = len(rollouts) // max(1, len(prompts))
-    return [
-        group_of(prompt, tuple(rollouts[index * count : (index + 1) * count]), normalization)
-        for index, prompt in enumerate(prompts)
-    ]
+    return [tuple(rollouts[index * count : (index + 1) * count]) for index in range(len(prompts))]
 
 
 def group_of(prompt: Prompt, rollouts: tuple[Rollout, ...], normalization: Normalization) -> Group:
