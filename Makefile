@@ -2,7 +2,7 @@
 # make test   every check and every test
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help setup demo demo-cluster cluster-up cluster-down images generate lint format test test-old test-unit bench-api bench-memory bench-operator bench-fleet bench-data bench-trainer bench-update chaos chaos-nodes interrupted resume clean
+.PHONY: help setup demo demo-cluster cluster-up cluster-down images generate lint format test test-old test-unit bench-api bench-memory bench-operator bench-fleet bench-connections bench-data bench-trainer bench-update chaos chaos-nodes interrupted resume clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -56,6 +56,9 @@ bench-operator: setup ## The operator with 1,000 RFTJobs: applied at once, at re
 bench-fleet: setup ## The operator with 5,000 fake nodes and 5,000 RFTJobs, Kueue and a restart (ARGS)
 	@source scripts/ready-programs.sh && use_ready_programs && use_ready_chart && \
 	  .venv/bin/python -m bench.fleet $(ARGS)
+
+bench-connections: setup ## The webhook under thousands of silent and slow connections
+	.venv/bin/python -m bench.connections
 
 bench-trainer: setup ## The trainer against TRL's GRPOTrainer on this machine's CPU
 	.venv/bin/python -m bench.trainer

@@ -12,9 +12,9 @@ from dataclasses import replace
 from uuid import uuid4
 
 import kopf
-from prometheus_client import start_http_server
+from prometheus_client import MetricsHandler
 
-from rft_operator import health
+from rft_operator import health, threads
 from rft_operator.cluster import Cluster, ClusterError, NotFound, connect
 from rft_operator.handlers import kopf_settings, registry, watched_paths
 from rft_operator.health import Signs
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = replace(settings, namespaces=tuple(options.namespace))
     signs = Signs(settings.stale_seconds)
     health.serve(signs, settings.health_port)
-    start_http_server(settings.metrics_port)
+    threads.serve(MetricsHandler, settings.metrics_port, "metrics")
     cluster = connect(options.kubeconfig, options.context, settings.workers + REVIEW_THREADS)
     leadership = _leadership(options, settings)
     # PID 1 of a container ignores SIGTERM without a handler, and it may wait for the Lease for long.

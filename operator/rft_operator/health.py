@@ -7,14 +7,13 @@ that, and for the time after which kopf gives up a silent connection.
 """
 
 import logging
-import threading
 from collections.abc import Callable, Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import aiohttp
 
-from rft_operator import metrics
+from rft_operator import metrics, threads
 from rft_operator.lease import clock
 
 LOOP_SECONDS = 30.0
@@ -96,7 +95,4 @@ def serve(signs: Signs, port: int) -> ThreadingHTTPServer:
         def log_message(self, format: str, *args: object) -> None:
             """Log no requests of probes."""
 
-    server = ThreadingHTTPServer(("", port), Probe)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
-    return server
+    return threads.serve(Probe, port, "health")

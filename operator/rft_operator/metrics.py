@@ -12,6 +12,7 @@ API_REQUESTS = Counter(
 STATUS_WRITES = Counter("rft_status_writes_total", "Status patches sent.")
 QUEUE_LENGTH = Gauge("rft_queue_length", "RFTJobs that are due or will be.")
 REPORTS = Counter("rft_ingest_requests_total", "Requests to the ingest, by HTTP status.", ["status"])
+INGEST_CONNECTIONS = Gauge("rft_ingest_connections", "Connections to the ingest that are open now.")
 REVIEWS = Counter("rft_ingest_token_reviews_total", "Token reviews sent to the API server.")
 LEASE_HELD = Gauge("rft_lease_held", "1 while this process holds the Lease, and so may act.")
 WATCH_SILENCE = Gauge("rft_watch_silence_seconds", "Time since the longest silent watch was connected.")

@@ -8,15 +8,14 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from aiohttp import web
-
 from rft_operator import metrics, tls
 from rft_operator.cluster import Cluster, ClusterError
 from rft_operator.controller import Controller
 from rft_operator.health import Signs
 from rft_operator.ingest.cache import Chains
 from rft_operator.ingest.reports import Reports
-from rft_operator.ingest.server import Ingest, serve
+from rft_operator.ingest.server import Ingest
+from rft_operator.listener import Listener
 from rft_operator.queue import Key, Pace, WorkQueue, work
 from rft_operator.settings import Settings
 from rft_operator.tls_secret import current_identity
@@ -61,7 +60,8 @@ class Operator:
         )
         self._known: set[Key] = set()
         self._tasks: list[asyncio.Task[None]] = []
-        self._runner: web.AppRunner | None = None
+        self._listener = Listener(self._ingest.application())
+        metrics.INGEST_CONNECTIONS.set_function(lambda: self._listener.connections)
 
     # Event handlers.
 
@@ -117,8 +117,7 @@ class Operator:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._runner is not None:
-            await self._runner.cleanup()
+        await self._listener.close()
         self._threads.shutdown()
         self._review_threads.shutdown()
 
@@ -148,9 +147,7 @@ class Operator:
     async def _start_ingest(self) -> None:
         identity = await self._certificates()
         context = tls.server_context(identity)
-        self._runner = await serve(
-            self._ingest, context, self._settings.ingest_bind, self._settings.ingest_port
-        )
+        await self._listener.start(self._settings.ingest_bind, self._settings.ingest_port, context)
         self._tasks.append(asyncio.create_task(self._keep_certificates(context, identity)))
 
     async def _certificates(self) -> tls.Identity:

@@ -84,9 +84,17 @@ def renewed(current: Identity | None, names: Sequence[str], now: datetime, serve
 
 def server_context(pair: KeyPair) -> ssl.SSLContext:
     """Return a server context with the serving certificate."""
+    context = bare_context()
+    load_into(context, pair)
+    return context
+
+
+def bare_context() -> ssl.SSLContext:
+    """Return a server context without a certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    load_into(context, pair)
+    # With TLS 1.2 a client could have the server compute one key exchange after another.
+    context.options |= ssl.OP_NO_RENEGOTIATION
     return context
 
 

@@ -19,6 +19,8 @@ import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
+from bench.connections import KINDS, addresses, crowd, measure, percentile, resident_mib
+from rft_operator.listener import Limits
 from rft_run.report import REPORT_PATH
 from tests.integration.ingest_support import Submit, Trainer, body
 from tests.integration.operator_support import Api, Operator, Run
@@ -251,3 +253,31 @@ def test_a_pod_that_floods_the_ingest_limits_only_itself(trainer: Trainer, submi
     for step in range(4, 9):
         assert trainer.push(body(trainer.pod, step)) == 200
     wait_until("step 8", lambda: trainer.run.status["progress"]["step"] == 8)
+
+
+CROWD = 1000
+"""Connections that send no whole request."""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_reports_are_answered_while_a_thousand_connections_send_no_request(
+    kind: str, trainer: Trainer
+) -> None:
+    operator = trainer.operator
+    context = ssl.create_default_context(cadata=trainer.ca)
+    before = resident_mib(operator.pid)
+
+    async def test() -> tuple[float, list[float], int]:
+        async with crowd(operator.port, kind, CROWD, addresses(CROWD), context):
+            await asyncio.sleep(1)
+            assert (
+                await asyncio.to_thread(operator.metric, "rft_ingest_connections") > Limits().connections / 2
+            )
+            return await measure(operator.pid, lambda: trainer.push(body(trainer.pod, 3)) == 200, seconds=5)
+
+    highest, took, failed = asyncio.run(test())
+    p99 = percentile(took, 0.99)
+    print(f"{kind}: {before:.0f} to {highest:.0f} MiB; {len(took)} reports, {failed} failed, p99 {p99:.2f} s")
+    assert took
+    assert not failed
+    assert highest - before < 120

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import ssl
 import time
 from collections.abc import Callable, Collection
 from concurrent.futures import Executor
@@ -176,11 +175,3 @@ def _parse(body: bytes) -> ProgressReport:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))
         raise Refused(400, f"not a report: {place}: {first['msg']}") from error
-
-
-async def serve(ingest: Ingest, context: ssl.SSLContext, host: str, port: int) -> web.AppRunner:
-    """Start listening; the caller cleans the runner up."""
-    runner = web.AppRunner(ingest.application(), access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, host, port, ssl_context=context).start()
-    return runner

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import logging
-import ssl
 import time
 from contextlib import suppress
 from typing import Any
@@ -12,6 +11,7 @@ from aiohttp import web
 
 from rft_operator import tls
 from rft_operator.cluster import ClusterError
+from rft_operator.listener import Limits, Listener
 from rft_operator.webhook.certificates import Source
 from rft_operator.webhook.review import Malformed, review
 from rft_operator.webhook.settings import WebhookSettings
@@ -22,6 +22,8 @@ MAX_REVIEW_BYTES = 3 * 2**20
 BODY_SECONDS = 5.0
 """The webhook's timeout in the API server."""
 RETRY_SECONDS = 2.0
+LIMITS = Limits(connections=128)
+"""Few connections are needed: API servers alone call the webhook, and they use a connection again."""
 _log = logging.getLogger(__name__)
 
 
@@ -103,12 +105,13 @@ async def run(settings: WebhookSettings, source: Source, stop: asyncio.Event) ->
     """Serve until ``stop`` is set. Reviews are answered once the API server can trust the certificate."""
     certificate = _Certificate(source)
     readiness = Readiness()
-    runners = [await _listen(readiness.application(), settings.bind, settings.health_port)]
+    probes, reviews = Listener(readiness.application(), LIMITS), Listener(application(), LIMITS)
     try:
+        await probes.start(settings.bind, settings.health_port)
         while not await certificate.refresh():
             if await _is_set_within(stop, RETRY_SECONDS):
                 return
-        runners.append(await _listen(application(), settings.bind, settings.port, certificate.context))
+        await reviews.start(settings.bind, settings.port, certificate.context)
         readiness.reason = ""
         _log.info("serving", extra={"fields": {"port": settings.port}})
         while not await _is_set_within(stop, settings.check_seconds):
@@ -116,16 +119,15 @@ async def run(settings: WebhookSettings, source: Source, stop: asyncio.Event) ->
         readiness.reason = "the webhook stops"
         await asyncio.sleep(settings.drain_seconds)
     finally:
-        for runner in reversed(runners):
-            await runner.cleanup()
+        await reviews.close()
+        await probes.close()
 
 
 class _Certificate:
     """The serving certificate in a context of the ssl module."""
 
     def __init__(self, source: Source) -> None:
-        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self.context = tls.bare_context()
         self._source = source
         self._loaded: tls.KeyPair | None = None
 
@@ -144,15 +146,6 @@ class _Certificate:
             _log.warning("the certificate could not be checked: %s", error)
             return False
         return True
-
-
-async def _listen(
-    made: web.Application, host: str, port: int, context: ssl.SSLContext | None = None
-) -> web.AppRunner:
-    runner = web.AppRunner(made, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, host, port, ssl_context=context).start()
-    return runner
 
 
 async def _is_set_within(stop: asyncio.Event, seconds: float) -> bool:

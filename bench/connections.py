@@ -1,0 +1,204 @@
+"""Measures the webhook under thousands of connections that send no whole request.
+
+`make bench-connections` starts the webhook as a process of its own, which needs no API server. It opens
+connections of one kind, from one address or from many, and keeps each open until the webhook closes it.
+Meanwhile a client of another address has RFTJobs reviewed, each over a connection of its own. The table says
+how much memory the webhook takes at most, and how long the client's answers take.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rft_operator import tls
+from rft_operator.webhook.server import VALIDATE_PATH
+from tests.admission import admission_review
+from tests.manifests import manifest
+from tests.waiting import wait_until
+
+ROOT = Path(__file__).parents[1]
+HERE = "127.0.0.1"
+CLIENT = "127.0.0.2"
+"""The address of the client whose requests are measured."""
+KINDS = ("silent", "without a request", "half a header", "slow header")
+"""What a connection of the crowd does: no TLS handshake; nothing after it; a part of a request; one byte of a
+header after another."""
+SECONDS = 15.0
+"""How long each kind is measured."""
+PAUSE_SECONDS = 0.25
+"""Between two requests of the client: a pod may send five reports a second."""
+
+
+def addresses(count: int) -> list[str]:
+    """Return ``count`` addresses of this machine."""
+    return [f"127.1.{number // 250}.{1 + number % 250}" for number in range(count)]
+
+
+@asynccontextmanager
+async def crowd(
+    port: int, kind: str, count: int, sources: Sequence[str], context: ssl.SSLContext
+) -> AsyncIterator[None]:
+    """Keep ``count`` connections open to ``port`` of this machine, each until the server closes it.
+
+    One that the server closed is opened again, so there are always about as many.
+    """
+    opening = asyncio.Semaphore(64)
+    tasks = [
+        asyncio.create_task(_stay(port, kind, sources[number % len(sources)], context, opening))
+        for number in range(count)
+    ]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _stay(
+    port: int, kind: str, source: str, context: ssl.SSLContext, opening: asyncio.Semaphore
+) -> None:
+    """Open a connection, send what its kind sends, wait for its end, and begin again a second later."""
+    encrypted: dict[str, Any] = {} if kind == "silent" else {"ssl": context, "server_hostname": HERE}
+    while True:
+        with suppress(OSError):
+            async with opening:
+                reader, writer = await asyncio.open_connection(
+                    HERE, port, local_addr=(source, 0), **encrypted
+                )
+            try:
+                await _send(kind, writer)
+                await reader.read()
+            finally:
+                writer.transport.abort()
+        await asyncio.sleep(1)
+
+
+async def _send(kind: str, writer: asyncio.StreamWriter) -> None:
+    if kind == "half a header":
+        writer.write(b"POST / HTTP/1.1\r\nHost: he")
+    if kind == "slow header":
+        writer.write(b"POST / HTTP/1.1\r\n")
+        while not writer.transport.is_closing():
+            writer.write(b"x")
+            await asyncio.sleep(2)
+
+
+def resident_mib(pid: int) -> float:
+    """Return the resident memory of a process in MiB."""
+    line = next(
+        line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS")
+    )
+    return int(line.split()[1]) / 1024
+
+
+async def measure(
+    pid: int, request: Callable[[], bool], seconds: float = SECONDS
+) -> tuple[float, list[float], int]:
+    """Send requests for ``seconds``.
+
+    Returns:
+        The highest resident memory of ``pid`` in MiB, the seconds of each request, and how many failed.
+    """
+    highest, took, failed = 0.0, [], 0
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        began = time.monotonic()
+        failed += not await asyncio.to_thread(request)
+        took.append(time.monotonic() - began)
+        highest = max(highest, resident_mib(pid))
+        await asyncio.sleep(PAUSE_SECONDS)
+    return highest, took, failed
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Return the value below which ``share`` of ``values`` are."""
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+
+
+class Reviews:
+    """A client that has an RFTJob reviewed, with a new connection each time."""
+
+    def __init__(self, port: int, context: ssl.SSLContext) -> None:
+        self._port, self._context = port, context
+        body = json.dumps(admission_review(manifest())).encode()
+        head = f"POST {VALIDATE_PATH} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n"
+        self._request = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+    def send(self) -> bool:
+        """Return whether the webhook answered with a review."""
+        with (
+            suppress(OSError),
+            socket.create_connection((HERE, self._port), 10, (CLIENT, 0)) as plain,
+            self._context.wrap_socket(plain, server_hostname=HERE) as connection,
+        ):
+            connection.sendall(self._request)
+            return connection.recv(65536).startswith(b"HTTP/1.1 200")
+        return False
+
+
+@contextmanager
+def webhook(folder: Path, identity: tls.Identity) -> Iterator[tuple[int, int]]:
+    """Start the webhook; yield its process number and port."""
+    (folder / "tls.crt").write_text(identity.certificate)
+    (folder / "tls.key").write_text(identity.key)
+    with socket.socket() as one, socket.socket() as other:
+        for each in (one, other):
+            each.bind((HERE, 0))
+        port, health = one.getsockname()[1], other.getsockname()[1]
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT / "operator"),
+        "RFT_TLS_FOLDER": str(folder),
+        "RFT_WEBHOOK_PORT": str(port),
+        "RFT_HEALTH_PORT": str(health),
+    }
+    command = [sys.executable, "-m", "rft_operator.webhook"]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    try:
+        reviews = Reviews(port, ssl.create_default_context(cadata=identity.ca_bundle))
+        wait_until("the webhook answers", reviews.send, 60)
+        yield process.pid, port
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+async def _row(pid: int, port: int, kind: str, count: int, spread: int, context: ssl.SSLContext) -> str:
+    async with crowd(port, kind, count, addresses(spread), context):
+        await asyncio.sleep(2)
+        highest, took, failed = await measure(pid, Reviews(port, context).send)
+    p50, p99 = (1000 * percentile(took, share) for share in (0.5, 0.99))
+    return f"| {kind} | {count} | {spread} | {highest:.0f} | {len(took)} | {failed} | {p50:.0f} | {p99:.0f} |"
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--counts", type=int, nargs="+", default=[1000, 5000], help="connections at once")
+    options = parser.parse_args()
+    identity = tls.renewed(None, (HERE,), datetime.now(UTC))
+    context = ssl.create_default_context(cadata=identity.ca_bundle)
+    print("| connections | count | addresses | memory, MiB | reviews | not answered | p50, ms | p99, ms |")
+    print("|---|--:|--:|--:|--:|--:|--:|--:|")
+    with tempfile.TemporaryDirectory() as folder, webhook(Path(folder), identity) as (pid, port):
+        print(asyncio.run(_row(pid, port, "none", 0, 1, context)), flush=True)
+        for count in options.counts:
+            for spread in (1, 1000):
+                for kind in KINDS:
+                    print(asyncio.run(_row(pid, port, kind, count, spread, context)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

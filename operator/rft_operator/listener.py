@@ -1,0 +1,282 @@
+"""A listener that clients who say nothing, or speak slowly, cannot fill: for the ingest and the webhook.
+
+A TLS connection takes about 300 KiB as soon as it is accepted, and anyone in the cluster can open one. So the
+number of connections is bounded, each step of a connection has a deadline, and when all places are taken, a
+connection that has not yet sent a whole request makes room for a new one.
+"""
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import cast
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+BACKLOG = 1024
+"""Connections that the kernel holds until they are accepted."""
+SAID_AGAIN_SECONDS = 10.0
+"""The log says at most this often how many connections were closed."""
+ACCEPT_RETRY_SECONDS = 0.1
+"""Wait after an accept that failed, as when there is no free file descriptor."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one listener allows. Times are in seconds."""
+
+    connections: int = 256
+    """Connections at once. With TLS they take about 80 MiB."""
+    per_address: int = 64
+    """Connections of one address at once. Pods behind one gateway share an address."""
+    handshake: float = 5.0
+    """From the accepted connection to the end of the TLS handshake."""
+    headers: float = 10.0
+    """From the end of the handshake, or the first byte of a later request, to the end of its headers."""
+    idle: float = 75.0
+    """From the end of a response to the first byte of the next request."""
+
+
+class Connection(asyncio.Protocol):
+    """One connection, in front of aiohttp's own protocol. It ends when it is late with a request."""
+
+    def __init__(self, peer: str, listener: "Listener") -> None:
+        self.peer = peer
+        """The client's address, without the port."""
+        self.answering = False
+        """Whether a request was received whole and is being answered."""
+        self._listener = listener
+        self._inner: asyncio.Protocol | None = None
+        self._transport: asyncio.Transport | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the handshake was completed. It stays true after the connection has ended."""
+        return self._transport is not None
+
+    def end(self) -> None:
+        """Close the connection at once, if its handshake is over."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def begin_request(self) -> None:
+        """Record that the headers of a request are complete."""
+        self.answering = True
+        self._clear_deadline()
+
+    def end_request(self) -> None:
+        """Record that the response is made."""
+        self.answering = False
+
+    # asyncio's protocol, passed on.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._inner = self._listener.opened(self, self._transport)
+        self._inner.connection_made(transport)
+        self._set_deadline()
+
+    def data_received(self, data: bytes) -> None:
+        if not self.answering and self._deadline is None:
+            self._set_deadline()
+        self._protocol.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        return self._protocol.eof_received()
+
+    def pause_writing(self) -> None:
+        self._protocol.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._protocol.resume_writing()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._clear_deadline()
+        if self._transport is not None:
+            self._listener.closed(self, self._transport)
+            self._protocol.connection_lost(error)
+
+    @property
+    def _protocol(self) -> asyncio.Protocol:
+        if self._inner is None:
+            raise AssertionError("asyncio calls connection_made first")
+        return self._inner
+
+    def _set_deadline(self) -> None:
+        seconds = self._listener.limits.headers
+        self._deadline = asyncio.get_running_loop().call_later(seconds, self._late)
+
+    def _clear_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _late(self) -> None:
+        self._listener.count(f"no whole request within {self._listener.limits.headers:g} s")
+        self.end()
+
+
+def displaced(held: Collection[Connection], peer: str, limits: Limits) -> Connection | None:
+    """Return the connection that must end so that one more of ``peer`` has a place.
+
+    ``held`` are the connections in the order in which they came; there is no free place for ``peer`` among
+    them. One that is being answered never ends. Of the others it is the oldest one of the address that has
+    most of them, so that a client with many connections displaces its own. None: all are being answered.
+    """
+    waiting = [one for one in held if not one.answering]
+    if sum(one.peer == peer for one in held) >= limits.per_address:
+        return next((one for one in waiting if one.peer == peer), None)
+    if not waiting:
+        return None
+    most = Counter(one.peer for one in waiting).most_common(1)[0][0]
+    return next(one for one in waiting if one.peer == most)
+
+
+class Listener:
+    """Serves a web application. Belongs to one event loop."""
+
+    def __init__(self, application: web.Application, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
+        application.middlewares.append(self._mark)
+        self._runner = web.AppRunner(application, access_log=None, keepalive_timeout=self.limits.idle)
+        self._sockets: list[socket.socket] = []
+        self._accepting: list[asyncio.Task[None]] = []
+        self._held: dict[Connection, asyncio.Task[None] | None] = {}
+        """The connections in the order in which they came, each with its handshake until that is over."""
+        self._by_transport: dict[asyncio.BaseTransport, Connection] = {}
+        self._ended: Counter[str] = Counter()
+
+    async def start(self, host: str, port: int, context: ssl.SSLContext | None = None) -> None:
+        """Listen on every address of ``host``; without a ``context``, without TLS."""
+        loop = asyncio.get_running_loop()
+        await self._runner.setup()
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, _, _, _, address in dict.fromkeys(found):
+            made = socket.create_server(address[:2], family=family, backlog=BACKLOG)
+            made.setblocking(False)
+            self._sockets.append(made)
+            self._accepting.append(asyncio.create_task(self._accept(made, context)))
+
+    async def close(self) -> None:
+        """Stop listening, and end the connections once their requests are answered."""
+        for task in self._accepting:
+            task.cancel()
+        handshakes = [task for task in self._held.values() if task is not None]
+        for task in handshakes:
+            task.cancel()
+        await asyncio.gather(*self._accepting, *handshakes, return_exceptions=True)
+        for each in self._sockets:
+            each.close()
+        await self._runner.cleanup()
+
+    @property
+    def connections(self) -> int:
+        """Connections that are open now."""
+        return len(self._held)
+
+    # Called by the connections.
+
+    def opened(self, connection: Connection, transport: asyncio.Transport) -> asyncio.Protocol:
+        """Return aiohttp's protocol for a connection whose handshake is over."""
+        self._held[connection] = None
+        self._by_transport[transport] = connection
+        server = self._runner.server
+        if server is None:
+            raise AssertionError("connections are accepted after the setup and before the cleanup")
+        return server()
+
+    def closed(self, connection: Connection, transport: asyncio.Transport) -> None:
+        """Free the place of a connection."""
+        self._held.pop(connection, None)
+        self._by_transport.pop(transport, None)
+
+    def count(self, why: str) -> None:
+        """Count a connection that the listener ends. The log tells the counts every ten seconds."""
+        if not self._ended:
+            asyncio.get_running_loop().call_later(SAID_AGAIN_SECONDS, self._tell)
+        self._ended[why] += 1
+
+    def _tell(self) -> None:
+        for why, times in self._ended.items():
+            _log.warning("%d connections were closed: %s", times, why)
+        self._ended.clear()
+
+    # Accepting.
+
+    async def _accept(self, listening: socket.socket, context: ssl.SSLContext | None) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                accepted, address = await loop.sock_accept(listening)
+            except OSError as error:
+                self.count(f"accept failed: {error.strerror}")
+                await asyncio.sleep(ACCEPT_RETRY_SECONDS)
+                continue
+            if self._has_place(address[0]):
+                self._begin(Connection(address[0], self), accepted, context)
+            else:
+                accepted.close()
+            # Connections that wait in the kernel are accepted without a pause in between, and would keep the
+            # event loop from everything else.
+            await asyncio.sleep(0)
+
+    def _has_place(self, peer: str) -> bool:
+        """Return whether one more connection of ``peer`` has a place, if need be that of an older one."""
+        limits = self.limits
+        of_peer = sum(one.peer == peer for one in self._held)
+        if len(self._held) < limits.connections and of_peer < limits.per_address:
+            return True
+        self.count(f"too many are open (at most {limits.connections}, {limits.per_address} of one address)")
+        oldest = displaced(self._held, peer, limits)
+        if oldest is None:
+            return False
+        handshake = self._held.pop(oldest)
+        if handshake is not None:
+            handshake.cancel()
+        oldest.end()
+        return True
+
+    def _begin(self, connection: Connection, accepted: socket.socket, context: ssl.SSLContext | None) -> None:
+        handshake = asyncio.create_task(self._open(connection, accepted, context))
+        handshake.add_done_callback(lambda _: self._after_handshake(connection, accepted))
+        self._held[connection] = handshake
+
+    async def _open(
+        self, connection: Connection, accepted: socket.socket, context: ssl.SSLContext | None
+    ) -> None:
+        """Do the handshake. Afterwards the transport calls the connection."""
+        deadline = self.limits.handshake if context else None
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: connection, accepted, ssl=context,
+                ssl_handshake_timeout=deadline, ssl_shutdown_timeout=deadline,
+            )  # fmt: skip
+        except ConnectionAbortedError:
+            self.count(f"no TLS handshake within {deadline:g} s")
+        except ssl.SSLError:
+            self.count("the TLS handshake failed")
+        except OSError:
+            pass  # the client went away, as a probe does that only connects
+
+    def _after_handshake(self, connection: Connection, accepted: socket.socket) -> None:
+        """Free the place of a connection whose handshake failed or was cancelled, perhaps before it began."""
+        if not connection.is_open:
+            self._held.pop(connection, None)
+            accepted.close()
+
+    @web.middleware
+    async def _mark(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        connection = self._by_transport.get(request.transport) if request.transport else None
+        if connection is None:
+            return await handler(request)
+        connection.begin_request()
+        try:
+            return await handler(request)
+        finally:
+            connection.end_request()

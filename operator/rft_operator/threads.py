@@ -1,0 +1,60 @@
+"""HTTP with a thread for each connection, and few connections: for the liveness probe and for the metrics.
+
+These two are answered while the event loop is blocked, so they do not run in it.
+"""
+
+import socket
+import sys
+import threading
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+CONNECTIONS = 32
+"""Connections at once. One more ends the oldest: a probe and a scrape take milliseconds."""
+SILENCE_SECONDS = 10.0
+"""How long a connection may send nothing."""
+
+
+class FewConnections(ThreadingHTTPServer):
+    """A server whose number of connections, and so of threads, is bounded."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, port: int, handler: type[BaseHTTPRequestHandler]) -> None:
+        self._open: dict[socket.socket, None] = {}
+        self._lock = threading.Lock()
+        super().__init__(("", port), handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer in a thread, in place of the oldest connection if there are too many."""
+        request.settimeout(SILENCE_SECONDS)
+        with self._lock:
+            self._open[request] = None
+            oldest = next(iter(self._open)) if len(self._open) > CONNECTIONS else None
+            if oldest is not None:
+                del self._open[oldest]
+        if oldest is not None:
+            # Its thread reads the end of the stream, and ends.
+            with suppress(OSError):
+                oldest.shutdown(socket.SHUT_RDWR)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Forget a connection that is over."""
+        with self._lock:
+            self._open.pop(request, None)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Log what failed, unless the client only went away or was silent."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
+
+def serve(handler: type[BaseHTTPRequestHandler], port: int, name: str) -> FewConnections:
+    """Serve on ``port`` in a thread called ``name``, until the process ends."""
+    server = FewConnections(port, handler)
+    threading.Thread(target=server.serve_forever, name=name, daemon=True).start()
+    return server
