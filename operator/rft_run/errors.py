@@ -2,7 +2,8 @@
 
 TrainerError            unexpected; a retry may succeed
 ├── ConfigurationError  the same input fails again
-│   └── ModelError      the base model is not there or not usable
+│   ├── ModelError      the base model is not there or not usable
+│   └── NoCheckpointReadable  there are checkpoints, and none can be read
 ├── DataError           rows that cannot be read or rendered; carries every line number
 ├── UserCodeError       a grader fails the run
 ├── MemoryExhausted     the update does not fit
@@ -35,6 +36,10 @@ class HubError(ModelError):
     """The hub did not answer or refused; a retry may succeed."""
 
     exit_code = ExitCode.UNEXPECTED
+
+
+class NoCheckpointReadable(ConfigurationError):
+    """The run's folder has checkpoints, and none of them can be read; the message says why of each."""
 
 
 class DataError(TrainerError):

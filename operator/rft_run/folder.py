@@ -143,6 +143,21 @@ def adapter_of(checkpoint: Path) -> Path:
     return checkpoint / ADAPTER
 
 
+def adapter_config_of(adapter: Path) -> Path:
+    """Return the file of an adapter's folder with its configuration, which names the base model."""
+    return adapter / "adapter_config.json"
+
+
+def adapter_weights_of(adapter: Path) -> Path:
+    """Return the file of an adapter's folder with its weights."""
+    return adapter / "adapter_model.safetensors"
+
+
+def card_of(adapter: Path) -> Path:
+    """Return the file of an adapter's or a model's folder with its model card."""
+    return adapter / "README.md"
+
+
 def _steps_in(folder: Path, suffix: str) -> list[int]:
     names = (path.name for path in folder.glob(f"step-*{suffix}"))
     found = (_STEP.fullmatch(name.removesuffix(suffix)) for name in names)

@@ -1,6 +1,6 @@
 """``state.json`` of a checkpoint: how far a run is."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 
@@ -17,7 +17,8 @@ class RunState:
     """Progress of a run after a complete step. ``position`` counts trained rows only.
 
     ``dropped_prompts`` counts the prompts found too long during training, not those found at the start.
-    A new field needs a default, since older checkpoints lack it.
+    A new field needs a default, since older checkpoints lack it. What a newer release has added is kept in
+    ``unknown``, and written again.
     """
 
     step: int = 0
@@ -33,12 +34,18 @@ class RunState:
     best_reward: float | None = None
     best_step: int = 0
     evaluations_without_best: int = 0
+    unknown: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the state as a JSON object."""
-        return asdict(self)
+        known = asdict(self)
+        return {**known.pop("unknown"), **known}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "RunState":
         """Read a state from the JSON object that ``to_json`` returns. Raises KeyError and TypeError."""
-        return cls(**{**value, "position": Position(**value["position"])})
+        names = {entry.name for entry in fields(cls)} - {"unknown"}
+        known = {name: part for name, part in value.items() if name in names}
+        unknown = {name: part for name, part in value.items() if name not in names}
+        position = Position(**{name: value["position"][name] for name in ("epoch", "offset")})
+        return cls(**{**known, "step": value["step"], "position": position}, unknown=unknown)

@@ -2,7 +2,8 @@
 
 import json
 import resource
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from rft_run.errors import Fenced, VolumeError
+from rft_run.errors import Fenced, NoCheckpointReadable, VolumeError
 from rft_run.folder import RunFolder
 from rft_run.state import Position, RunState
 from rft_trainer import files
@@ -28,7 +29,8 @@ class TinyPolicy:
 
     def save_adapter(self, folder: Path) -> None:
         folder.mkdir(exist_ok=True)
-        (folder / "adapter_model.safetensors").write_bytes(b"weights")
+        (folder / "adapter_config.json").write_text("{}")
+        save_file({"weight": self.weight.detach()}, folder / "adapter_model.safetensors")
 
     def adapter_state(self) -> dict[str, torch.Tensor]:
         return {"weight": self.weight.detach().clone()}
@@ -69,6 +71,71 @@ def test_a_resumed_run_goes_on_as_if_it_had_never_stopped(tmp_path: Path) -> Non
     assert again.load_latest(other, optimizer, schedule) == state
     step(other, optimizer)
     assert torch.equal(other.weight, policy.weight)
+
+
+def saved(folder: Path, *steps: int) -> Checkpoints:
+    """Save a checkpoint of each step, whose one weight is the number of the step."""
+    checkpoints = Checkpoints(RunFolder(folder), 3, Fence(RunFolder(folder)))
+    for number in steps:
+        policy: Any = TinyPolicy(float(number))
+        checkpoints.save(RunState(step=number), policy, *parts(policy))
+    return checkpoints
+
+
+def damage_within(file: Path) -> None:
+    """Change bytes in the middle: the file's end, and so its directory, stays whole."""
+    content = bytearray(file.read_bytes())
+    begin = content.index(b"adapter")
+    content[begin - 20 : begin + 20] = b"\xff" * 40
+    file.write_bytes(content)
+
+
+def other_parts(file: Path) -> None:
+    torch.save({"adapter": {}}, file)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("training.pt", damage_within),
+        ("training.pt", other_parts),
+        ("training.pt", lambda file: file.write_bytes(file.read_bytes()[:500])),
+        ("adapter/adapter_model.safetensors", lambda file: file.write_bytes(file.read_bytes()[:-1])),
+        ("state.json", lambda file: file.write_text(file.read_text()[:20])),
+    ],
+)
+def test_a_newest_checkpoint_that_cannot_be_read_is_named_and_the_one_before_is_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, damage: Callable[[Path], object]
+) -> None:
+    saved(tmp_path, 2, 4)
+    file = tmp_path / "checkpoints" / "step-000004" / name
+    damage(file)
+    policy: Any = TinyPolicy()
+    again = Checkpoints(RunFolder(tmp_path), 3, Fence(RunFolder(tmp_path)))
+    found = again.load_latest(policy, *parts(policy))
+    assert found is not None
+    assert (found.step, policy.weight.item()) == (2, 2.0)
+    assert f"the checkpoint of step 4 cannot be read: {file}" in caplog.text
+    assert "goes on from the checkpoint before: step 2" in caplog.text
+    # Its step gets a checkpoint again, which can be read.
+    policy.weight.data.fill_(9.0)
+    again.save(RunState(step=4), policy, *parts(policy))
+    found = again.load_latest(policy, *parts(policy))
+    assert found is not None
+    assert (found.step, policy.weight.item()) == (4, 9.0)
+    assert (tmp_path / "checkpoints" / "step-000004.unreadable").is_dir()
+
+
+def test_if_no_checkpoint_can_be_read_the_error_names_each_and_changes_nothing(tmp_path: Path) -> None:
+    checkpoints = saved(tmp_path, 2, 4)
+    for step in (2, 4):
+        folder = tmp_path / "checkpoints" / f"step-{step:06d}"
+        shutil.rmtree(folder)
+        folder.mkdir()
+    policy: Any = TinyPolicy()
+    with pytest.raises(NoCheckpointReadable, match=r"step 4: .*state.json: is missing; step 2: .*remove"):
+        checkpoints.load_latest(policy, *parts(policy))
+    assert RunFolder(tmp_path).steps_with_checkpoint() == [2, 4]
 
 
 def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
@@ -149,7 +216,7 @@ def test_a_volume_that_is_full_costs_the_new_checkpoint_only(
 ) -> None:
     class Large(TinyPolicy):
         def save_adapter(self, folder: Path) -> None:
-            folder.mkdir(exist_ok=True)
+            super().save_adapter(folder)
             save_file({"weight": torch.zeros(adapter)}, folder / "adapter_model.safetensors")
 
         def adapter_state(self) -> dict[str, torch.Tensor]:

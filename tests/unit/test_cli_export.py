@@ -116,6 +116,13 @@ def test_the_best_needs_an_evaluation_between(run: Path, tmp_path: Path) -> None
     assert "spec.evaluation.everySteps" in export(run, "-o", tmp_path / "out", "--best").stderr
 
 
+def test_the_best_is_found_in_the_state_of_a_newer_release(run: Path, tmp_path: Path) -> None:
+    state = run / "checkpoints" / "step-000020" / "state.json"
+    state.write_text(json.dumps(json.loads(state.read_text()) | {"novelty": 1}))
+    assert export(run, "-o", tmp_path / "out", "--best").exit_code == 0
+    assert exported(tmp_path / "out") == "step 10"
+
+
 def test_what_is_there_is_replaced_only_by_force(run: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     output.mkdir()

@@ -2,6 +2,8 @@
 
 import io
 import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,8 @@ from rft_cli.render.progress import describe as described
 from rft_cli.render.views import duration, steps
 from rft_run.events import EndEvent, parse
 from rft_run.exit_codes import ExitCode
+from rft_run.folder import RunFolder
+from tests.unit.checkpoint_support import write_checkpoint
 
 STEP: dict[str, Any] = {
     "event": "step",
@@ -104,11 +108,27 @@ def test_an_estimated_total_is_marked() -> None:
     ]
 
 
-def test_every_exit_code_of_the_trainer_is_explained() -> None:
+def test_every_exit_code_of_the_trainer_is_explained(tmp_path: Path) -> None:
     assert set(ExitCode) <= set(ENDINGS)
-    assert "resumes" in explain(ExitCode.PREEMPTED).fix
-    assert "signal 11" in explain(139).what
-    assert "code 99" in explain(99).what
+    for code in (*ENDINGS, 139, 99):
+        assert "{" not in explain(code, RunFolder(tmp_path)).fix
+    assert "signal 11" in explain(139, RunFolder(tmp_path)).what
+    assert "code 99" in explain(99, RunFolder(tmp_path)).what
+
+
+@pytest.mark.parametrize("code", [ExitCode.UNEXPECTED, ExitCode.PREEMPTED, 137, 139, 99])
+def test_what_the_same_command_does_next_depends_on_the_checkpoints(tmp_path: Path, code: int) -> None:
+    folder = RunFolder(tmp_path)
+    assert "there is no checkpoint yet" in explain(code, folder).fix
+    for step in (2, 4):
+        write_checkpoint(folder, step)
+    assert "resumes from the checkpoint of step 4" in explain(code, folder).fix
+    (folder.checkpoint_of(4) / "state.json").write_text("")
+    assert "resumes from the checkpoint of step 2" in explain(code, folder).fix
+    shutil.rmtree(folder.checkpoint_of(2))
+    folder.checkpoint_of(2).mkdir()
+    assert "none of its checkpoints can be read" in explain(code, folder).fix
+    assert "the same command resumes" not in explain(code, folder).fix
 
 
 @pytest.mark.parametrize(

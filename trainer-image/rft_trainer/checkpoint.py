@@ -1,20 +1,26 @@
 """Checkpoints, and the fence: it stops an attempt from writing once a newer attempt has started."""
 
 import json
+import logging
+import pickle
 import random
 import shutil
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from rft_run import atomic
-from rft_run.errors import Fenced, VolumeError
+from rft_run.checkpoint import checkpoint_problem, read_state
+from rft_run.errors import Fenced, NoCheckpointReadable, VolumeError
 from rft_run.folder import RunFolder, adapter_of, state_of, tensors_of
 from rft_run.state import RunState
 from rft_trainer import files
 from rft_trainer.learn.policy import Policy
+
+log = logging.getLogger(__name__)
 
 
 class Fence:
@@ -63,7 +69,7 @@ class Checkpoints:
         with files.new_folder(target, self._fence.check) as unfinished:
             policy.save_adapter(adapter_of(unfinished))
             torch.save(
-                {
+                {  # the names of _PARTS
                     "adapter": policy.adapter_state(),
                     "optimizer": optimizer.state_dict(),
                     "schedule": schedule.state_dict(),
@@ -84,20 +90,83 @@ class Checkpoints:
                 shutil.rmtree(self._folder.checkpoint_of(step), ignore_errors=True)
 
     def load_latest(self, policy: Policy, optimizer: torch.optim.Optimizer, schedule: Any) -> RunState | None:
-        """Restore policy, optimizer and schedule from the newest checkpoint and return its state, or None."""
-        steps = self._folder.steps_with_checkpoint()
-        if not steps:
-            return None
-        folder = self._folder.checkpoint_of(steps[-1])
-        state = RunState.from_json(json.loads(state_of(folder).read_text(encoding="utf-8")))
-        # Not weights_only, because the state of Python's random generator, a tuple, needs pickle. The file is
-        # trusted: only the trainer writes to the run's volume.
-        saved = torch.load(tensors_of(folder), map_location="cpu", weights_only=False)
+        """Restore policy, optimizer and schedule from the newest checkpoint that can be read.
+
+        Returns its state, None where there is no checkpoint at all. Newer ones, which cannot be read, are
+        named in the log and set aside, so that their steps get checkpoints again. Raises NoCheckpointReadable,
+        VolumeError, and ModelError for one that does not fit the model.
+        """
+        unreadable: dict[int, str] = {}
+        for step in reversed(self._folder.steps_with_checkpoint()):
+            try:
+                state = self._load(step, policy, optimizer, schedule)
+            except _Unreadable as error:
+                log.warning("the checkpoint of step %d cannot be read: %s", step, error)
+                unreadable[step] = str(error)
+                continue
+            if unreadable:
+                self._set_aside(unreadable)
+                log.warning("the run goes on from the checkpoint before: step %d", step)
+            return state
+        if unreadable:
+            said = "; ".join(f"step {step}: {problem}" for step, problem in unreadable.items())
+            raise NoCheckpointReadable(
+                f"none of the checkpoints in {self._folder.checkpoints} can be read ({said}): put them back from"
+                " a copy, or remove that folder, and the run begins again with step 1"
+            )
+        return None
+
+    def _load(self, step: int, policy: Policy, optimizer: torch.optim.Optimizer, schedule: Any) -> RunState:
+        """Restore the checkpoint of a step. Raises _Unreadable, VolumeError, ModelError."""
+        folder = self._folder.checkpoint_of(step)
+        try:
+            if problem := checkpoint_problem(self._folder, step):
+                raise _Unreadable(problem)
+            state = read_state(folder)
+            # Not weights_only, because the state of Python's random generator, a tuple, needs pickle. The file
+            # is trusted: only the trainer writes to the run's volume.
+            saved = torch.load(tensors_of(folder), map_location="cpu", weights_only=False)
+        except OSError as error:  # of the disk: a retry may succeed
+            raise VolumeError(f"{folder}: {error}") from error
+        except _BROKEN as error:
+            raise _Unreadable(f"{tensors_of(folder)}: {_first_line(error)}") from error
+        missing = _PARTS - set(saved) if isinstance(saved, dict) else _PARTS
+        if missing:
+            raise _Unreadable(f"{tensors_of(folder)}: lacks {', '.join(sorted(missing))}")
         policy.load_adapter_state(saved["adapter"])
-        optimizer.load_state_dict(saved["optimizer"])
-        schedule.load_state_dict(saved["schedule"])
-        torch.set_rng_state(saved["torch_rng"])
-        if saved["cuda_rng"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(saved["cuda_rng"])
-        random.setstate(saved["python_rng"])
+        try:
+            optimizer.load_state_dict(saved["optimizer"])
+            schedule.load_state_dict(saved["schedule"])
+            torch.set_rng_state(saved["torch_rng"])
+            if saved["cuda_rng"] and torch.cuda.is_available():
+                torch.cuda.set_rng_state_all(saved["cuda_rng"])
+            random.setstate(saved["python_rng"])
+        except _BROKEN as error:
+            raise _Unreadable(f"{tensors_of(folder)}: {_first_line(error)}") from error
         return state
+
+    def _set_aside(self, steps: Iterable[int]) -> None:
+        """Rename checkpoints that cannot be read. Raises Fenced, VolumeError."""
+        self._fence.check()
+        for step in steps:
+            folder = self._folder.checkpoint_of(step)
+            target = folder.with_name(f"{folder.name}.unreadable")
+            try:
+                if target.is_dir():
+                    shutil.rmtree(target)
+                folder.replace(target)
+            except OSError as error:
+                raise VolumeError(f"{folder}: {error}") from error
+
+
+class _Unreadable(Exception):
+    """A checkpoint cannot be read; the message names the file."""
+
+
+_PARTS = frozenset({"adapter", "optimizer", "schedule", "torch_rng", "cuda_rng", "python_rng"})
+_BROKEN = (RuntimeError, ValueError, KeyError, TypeError, IndexError, EOFError, pickle.UnpicklingError)
+"""What torch and pickle raise for a file that is damaged within."""
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

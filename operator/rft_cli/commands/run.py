@@ -86,7 +86,7 @@ def _train(command: list[str], folder: RunFolder) -> int:
     """Run the trainer to its end, show its progress and what has come of it; return its exit code."""
     with ProgressView(out()) as view:
         exit_code, end = train(command, folder.log, view.show, view.tick)
-    sentence = ": ".join(part for part in explain(exit_code) if part)
+    sentence = ": ".join(part for part in explain(exit_code, folder) if part)
     if exit_code in CLEAN:
         reason = f" ({end.reason})" if exit_code == ExitCode.OK and end is not None and end.reason else ""
         out().print(sentence + reason, markup=False)

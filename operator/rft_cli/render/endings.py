@@ -1,9 +1,11 @@
-"""Explains the trainer's exit codes, and says what to do."""
+"""Explains the trainer's exit codes, and says what to do. A fix may depend on the run's checkpoints."""
 
 from typing import NamedTuple
 
 from rft_cli.local.process import INTERRUPTED
+from rft_run.checkpoint import newest_usable
 from rft_run.exit_codes import ExitCode
+from rft_run.folder import RunFolder
 
 
 class Explanation(NamedTuple):
@@ -13,13 +15,17 @@ class Explanation(NamedTuple):
     fix: str
 
 
-RESUME = "the same command resumes from the last checkpoint"
+RESUME = "the same command resumes from the checkpoint of step {step}"
+RESTART = "there is no checkpoint yet, so the same command begins again with step 1"
+UNREADABLE = "none of its checkpoints can be read, so the same command does not resume; see the log"
+_AGAIN = "{again}"
+"""Stands in ``ENDINGS`` for what the same command does next."""
 
 ENDINGS: dict[int, Explanation] = {
     ExitCode.OK: Explanation("complete", ""),
-    ExitCode.UNEXPECTED: Explanation("the trainer failed", f"see the log; {RESUME}"),
+    ExitCode.UNEXPECTED: Explanation("the trainer failed", f"see the log; {_AGAIN}"),
     ExitCode.CONFIGURATION: Explanation(
-        "the trainer refused its configuration", "correct the manifest or the model's path"
+        "the trainer refused its configuration or its inputs", "correct what the message names"
     ),
     ExitCode.DATA: Explanation("the rows cannot be used", "correct what the message names"),
     ExitCode.USER_CODE: Explanation("a grader with onError: fail failed", "correct the grader; see the log"),
@@ -28,23 +34,37 @@ ENDINGS: dict[int, Explanation] = {
         "lower training.batchSizeTokens, sampling.maxTokens or training.loraRank, with a new --output",
     ),
     ExitCode.VOLUME: Explanation(
-        "the output folder cannot be written", f"make room or rights there; {RESUME}"
+        "the output folder cannot be written", f"make room or rights there; {_AGAIN}"
     ),
     ExitCode.SAMPLER: Explanation(
         "the sampler did not start or come back",
         "see vLLM's lines in the log; spec.sampling.engine: transformers works without vLLM",
     ),
-    ExitCode.PREEMPTED: Explanation("stopped with a checkpoint", RESUME),
+    ExitCode.PREEMPTED: Explanation("stopped", _AGAIN),
     ExitCode.FENCED: Explanation("another trainer has taken over this folder", "use a new --output"),
-    INTERRUPTED: Explanation("killed", RESUME),
-    137: Explanation("killed by SIGKILL, often for want of memory", f"free some; {RESUME}"),
+    INTERRUPTED: Explanation("killed", _AGAIN),
+    137: Explanation("killed by SIGKILL, often for want of memory", f"free some; {_AGAIN}"),
 }
 
 
-def explain(exit_code: int) -> Explanation:
-    """Return the explanation of an exit code, also for signals and unknown codes."""
-    if exit_code in ENDINGS:
-        return ENDINGS[exit_code]
-    if exit_code > 128:
-        return Explanation(f"the trainer died of signal {exit_code - 128}", f"see the log; {RESUME}")
-    return Explanation(f"the trainer ended with code {exit_code}", f"see the log; {RESUME}")
+def explain(exit_code: int, folder: RunFolder) -> Explanation:
+    """Return the explanation of an exit code, also for signals and unknown codes.
+
+    ``folder`` is the run's: what the same command does next depends on the checkpoints there.
+    """
+    found = ENDINGS.get(exit_code)
+    if found is None:
+        died = f"died of signal {exit_code - 128}" if exit_code > 128 else f"ended with code {exit_code}"
+        found = Explanation(f"the trainer {died}", f"see the log; {_AGAIN}")
+    return found._replace(fix=found.fix.replace(_AGAIN, again(folder)))
+
+
+def again(folder: RunFolder) -> str:
+    """Return what the same command does next with a run's folder."""
+    try:
+        step = newest_usable(folder)
+    except OSError as error:
+        return f"{folder.checkpoints} cannot be read: {error.strerror}"
+    if step is not None:
+        return RESUME.format(step=step)
+    return UNREADABLE if folder.steps_with_checkpoint() else RESTART

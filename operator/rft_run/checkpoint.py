@@ -1,0 +1,61 @@
+"""Says whether a checkpoint in a run's folder is complete, without torch."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from rft_run.folder import RunFolder, adapter_config_of, adapter_of, adapter_weights_of, state_of, tensors_of
+from rft_run.state import RunState
+from rft_run.tensors import check_torch_file, safetensors_header
+
+_ABSENT = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+
+
+def read_state(checkpoint: Path) -> RunState:
+    """Return the state in a checkpoint. Raises OSError, and ValueError for anything else than a state."""
+    value = json.loads(state_of(checkpoint).read_text(encoding="utf-8"))
+    try:
+        return RunState.from_json(value)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"is not a run's state: {error}") from error
+
+
+def adapter_problem(adapter: Path) -> str | None:
+    """Return why an adapter's folder cannot be used, None where it can. Raises OSError for a failing disk."""
+    return _first_problem(
+        (adapter_config_of(adapter), lambda file: json.loads(file.read_text(encoding="utf-8"))),
+        (adapter_weights_of(adapter), safetensors_header),
+    )
+
+
+def checkpoint_problem(folder: RunFolder, step: int) -> str | None:
+    """Return why the checkpoint of a step cannot be used, None where it can.
+
+    It is whole or it is not used: a broken copy of the adapter would be exported. Raises OSError where the
+    disk fails, as that says nothing about the checkpoint.
+    """
+    checkpoint = folder.checkpoint_of(step)
+
+    def check_state(_file: Path) -> None:
+        if (found := read_state(checkpoint).step) != step:
+            raise ValueError(f"is the state of step {found}")
+
+    problem = _first_problem((state_of(checkpoint), check_state), (tensors_of(checkpoint), check_torch_file))
+    return problem or adapter_problem(adapter_of(checkpoint))
+
+
+def newest_usable(folder: RunFolder) -> int | None:
+    """Return the newest step whose checkpoint can be used; None where there is none. Raises OSError."""
+    steps = reversed(folder.steps_with_checkpoint())
+    return next((step for step in steps if checkpoint_problem(folder, step) is None), None)
+
+
+def _first_problem(*checks: tuple[Path, Callable[[Path], object]]) -> str | None:
+    for file, check in checks:
+        try:
+            check(file)
+        except _ABSENT:
+            return f"{file}: is missing"
+        except ValueError as error:  # JSON, UTF-8 and IncompleteTensors
+            return f"{file}: {error}"
+    return None

@@ -1,0 +1,53 @@
+"""Checks files of tensors without torch: whether they are complete, and what they hold."""
+
+import json
+import os
+import zipfile
+from pathlib import Path
+
+_LENGTH_BYTES = 8
+_MAX_HEADER_BYTES = 100_000_000
+"""The limit of the safetensors library itself."""
+
+
+class IncompleteTensors(ValueError):
+    """A file of tensors is cut off or holds something else; the message says what, without the path."""
+
+
+def safetensors_header(file: Path) -> bytes:
+    """Return the header of a safetensors file: JSON with name, dtype, shape and place of each tensor.
+
+    Raises IncompleteTensors where the file does not have the length that its header says, and OSError.
+    """
+    with file.open("rb") as stream:
+        size = os.fstat(stream.fileno()).st_size
+        length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
+        if size < _LENGTH_BYTES or length > min(_MAX_HEADER_BYTES, size - _LENGTH_BYTES):
+            raise IncompleteTensors(f"{size} bytes are no complete safetensors file")
+        header = stream.read(length)
+    expected = _LENGTH_BYTES + length + _data_bytes(header)
+    if size != expected:
+        raise IncompleteTensors(f"has {size} bytes, and its header says {expected}")
+    return header
+
+
+def _data_bytes(header: bytes) -> int:
+    """Return the bytes of all tensors that a header describes. Raises IncompleteTensors."""
+    try:
+        entries = json.loads(header)
+        ends = [int(entry["data_offsets"][1]) for name, entry in entries.items() if name != "__metadata__"]
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+        raise IncompleteTensors("its header is no safetensors header") from error
+    return max(ends, default=0)
+
+
+def check_torch_file(file: Path) -> None:
+    """Check that a file of ``torch.save`` has its end: a zip archive whose directory stands there.
+
+    Raises IncompleteTensors and OSError.
+    """
+    try:
+        with zipfile.ZipFile(file):
+            pass
+    except zipfile.BadZipFile as error:
+        raise IncompleteTensors(f"{file.stat().st_size} bytes are no complete file of torch.save") from error

@@ -1,0 +1,31 @@
+"""Writes adapters and checkpoints that are complete, without torch."""
+
+import json
+import zipfile
+from pathlib import Path
+
+from rft_run.folder import RunFolder, adapter_of, state_of, tensors_of
+from rft_run.state import RunState
+
+
+def safetensors(text: str = "") -> bytes:
+    """Return a file of one tensor, with ``text`` as its data."""
+    data = text.encode()
+    tensor = {"dtype": "U8", "shape": [len(data)], "data_offsets": [0, len(data)]}
+    header = json.dumps({"weight": tensor}).encode()
+    return len(header).to_bytes(8, "little") + header + data
+
+
+def write_adapter(folder: Path, text: str = "", base: str = "/opt/models/somewhere") -> None:
+    folder.mkdir(parents=True)
+    config = {"r": 8, "base_model_name_or_path": base}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    (folder / "adapter_model.safetensors").write_bytes(safetensors(text))
+
+
+def write_checkpoint(folder: RunFolder, step: int, state: RunState | None = None, text: str = "") -> None:
+    checkpoint = folder.checkpoint_of(step)
+    write_adapter(adapter_of(checkpoint), text)
+    state_of(checkpoint).write_text(json.dumps((state or RunState(step=step)).to_json()))
+    with zipfile.ZipFile(tensors_of(checkpoint), "w") as archive:
+        archive.writestr("data", "")
