@@ -3,6 +3,7 @@
 TrainerError            unexpected; a retry may succeed
 ├── ConfigurationError  the same input fails again
 │   ├── ModelError      the base model is not there or not usable
+│   ├── InputsChanged   rows, graders or model are not those that the run began with
 │   └── NoCheckpointReadable  there are checkpoints, and none can be read
 ├── DataError           rows that cannot be read or rendered; carries every line number
 ├── UserCodeError       a grader fails the run
@@ -36,6 +37,10 @@ class HubError(ModelError):
     """The hub did not answer or refused; a retry may succeed."""
 
     exit_code = ExitCode.UNEXPECTED
+
+
+class InputsChanged(ConfigurationError):
+    """An input is not the one that the run began with; the message names it, and what to do."""
 
 
 class NoCheckpointReadable(ConfigurationError):

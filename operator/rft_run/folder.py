@@ -69,6 +69,15 @@ class RunFolder:
         return self.path / "preflight.json"
 
     @property
+    def fingerprint(self) -> Path:
+        """What the inputs were when the run began (``Fingerprint``)."""
+        return self.path / "fingerprint.json"
+
+    def line_digests_of(self, field: str) -> Path:
+        """Digests of the lines of the dataset that a field of the manifest refers to."""
+        return self.path / "fingerprint" / f"{field}.lines"
+
+    @property
     def data(self) -> Path:
         """Where rows are kept that came from elsewhere, until the run is complete."""
         return self.path / "data"

@@ -93,8 +93,8 @@ class Checkpoints:
         """Restore policy, optimizer and schedule from the newest checkpoint that can be read.
 
         Returns its state, None where there is no checkpoint at all. Newer ones, which cannot be read, are
-        named in the log and set aside, so that their steps get checkpoints again. Raises NoCheckpointReadable,
-        VolumeError, and ModelError for one that does not fit the model.
+        named in the log and set aside, so that their steps get checkpoints again. Raises
+        NoCheckpointReadable, VolumeError, and ModelError for one that does not fit the model.
         """
         unreadable: dict[int, str] = {}
         for step in reversed(self._folder.steps_with_checkpoint()):
@@ -111,8 +111,8 @@ class Checkpoints:
         if unreadable:
             said = "; ".join(f"step {step}: {problem}" for step, problem in unreadable.items())
             raise NoCheckpointReadable(
-                f"none of the checkpoints in {self._folder.checkpoints} can be read ({said}): put them back from"
-                " a copy, or remove that folder, and the run begins again with step 1"
+                f"none of the checkpoints in {self._folder.checkpoints} can be read ({said}): put them back"
+                " from a copy, or remove that folder, and the run begins again with step 1"
             )
         return None
 
@@ -123,8 +123,8 @@ class Checkpoints:
             if problem := checkpoint_problem(self._folder, step):
                 raise _Unreadable(problem)
             state = read_state(folder)
-            # Not weights_only, because the state of Python's random generator, a tuple, needs pickle. The file
-            # is trusted: only the trainer writes to the run's volume.
+            # Not weights_only, because the state of Python's random generator, a tuple, needs pickle. The
+            # file is trusted: only the trainer writes to the run's volume.
             saved = torch.load(tensors_of(folder), map_location="cpu", weights_only=False)
         except OSError as error:  # of the disk: a retry may succeed
             raise VolumeError(f"{folder}: {error}") from error

@@ -1,19 +1,22 @@
 """Held-out evaluation, on the same rows for the base model and for every tuned policy."""
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import zip_longest
 
 from rft_api.base import known
 from rft_api.job import RFTJobSpec
 from rft_api.status import BestEvaluation, EvaluationResult, GraderEvaluation
 from rft_graders.scorer import Scorer
+from rft_run.errors import InputsChanged
 from rft_run.folder import RunFolder
 from rft_run.state import RunState
 from rft_trainer import files
 from rft_trainer.bootstrap import paired_bootstrap
-from rft_trainer.data import Prompt
+from rft_trainer.data import Prompt, Row
 from rft_trainer.rollout.engine import RolloutEngine, SamplingParameters
 from rft_trainer.rollout.groups import Rollout, grade_items, rollout_requests, rollouts_by_prompt
 
@@ -31,6 +34,8 @@ class RowScores:
     graders: dict[str, list[float | None]]
     completions: list[str]
     truncated: float
+    rows: list[str] = field(default_factory=list)
+    """Digests of the rows; empty in the files of older releases."""
 
     @property
     def mean_reward(self) -> float:
@@ -45,7 +50,8 @@ class RowScores:
     def read(cls, folder: RunFolder, step: int) -> "RowScores | None":
         """Return the scores of a step that were saved; None where there are none."""
         try:
-            return cls(**json.loads(folder.evaluation_of(step).read_text(encoding="utf-8")))
+            found = json.loads(folder.evaluation_of(step).read_text(encoding="utf-8"))
+            return cls(**{entry.name: found[entry.name] for entry in fields(cls) if entry.name in found})
         except FileNotFoundError:
             return None
 
@@ -91,6 +97,7 @@ def evaluate(
         },
         completions=[row[0].generated.text for row in by_row],
         truncated=_share_truncated([rollout for row in by_row for rollout in row]),
+        rows=[row_digest(prompt.row) for prompt in prompts],
     )
 
 
@@ -103,8 +110,11 @@ def compare(
 ) -> EvaluationResult:
     """Return the comparison of the policies: means, paired differences and their intervals.
 
-    ``selected``: ``best`` is the best of several policies, so its difference is biased upwards.
+    ``selected``: ``best`` is the best of several policies, so its difference is biased upwards. Raises
+    InputsChanged where the policies were not evaluated on the same rows.
     """
+    for other in filter(None, (tuned, best)):
+        refuse_other_rows(base, other)
     chosen = None
     if best is not None:
         chosen = BestEvaluation(step=best.step, reward=_side_by_side(base.reward, best.reward, seed))
@@ -119,6 +129,37 @@ def compare(
         **known(best=chosen),
         selected=selected,
     )
+
+
+def refuse_other_rows(base: RowScores, other: RowScores) -> None:
+    """Raise InputsChanged where two evaluations are not of the same rows: their difference means nothing."""
+    if base.lines == other.lines and (not base.rows or not other.rows or base.rows == other.rows):
+        return
+    pairs = enumerate(zip_longest(zip_longest(base.lines, base.rows), zip_longest(other.lines, other.rows)))
+    first = next((number for number, (old, new) in pairs if old != new), 0)
+    before, after = (scores.lines[first : first + 1] for scores in (base, other))
+    raise InputsChanged(
+        f"the evaluations after step {base.step} and step {other.step} are not of the same held-out rows, so"
+        f" they cannot be paired: {len(base.lines)} and {len(other.lines)} rows, of which number"
+        f" {first + 1} is the first that differs (line {_line(before)} and line {_line(after)}). Put the rows"
+        " back as they were, or start a new run"
+    )
+
+
+def refuse_other_prompts(base: RowScores, prompts: Sequence[Prompt]) -> None:
+    """Raise InputsChanged where a saved evaluation is not of these prompts."""
+    lines = [prompt.row.line for prompt in prompts]
+    refuse_other_rows(base, replace(base, lines=lines, rows=[row_digest(p.row) for p in prompts]))
+
+
+def _line(found: Sequence[int]) -> str:
+    return str(found[0]) if found else "none"
+
+
+def row_digest(row: Row) -> str:
+    """Return a digest of a row's content, whatever its JSON is formatted like."""
+    content = json.dumps([row.messages, row.fields], sort_keys=True)
+    return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
 
 
 def is_best(state: RunState, reward: float) -> bool:

@@ -26,7 +26,7 @@ from rft_trainer.checkpoint import Fence
 from rft_trainer.data import Prompt
 from rft_trainer.data.source import discard
 from rft_trainer.data.training import Batch
-from rft_trainer.evaluate import RowScores, comparison, evaluate, is_best
+from rft_trainer.evaluate import RowScores, comparison, evaluate, is_best, refuse_other_prompts
 from rft_trainer.learn.update import update
 from rft_trainer.monitors.metrics import step_record
 from rft_trainer.monitors.monitors import Monitors
@@ -239,6 +239,7 @@ class Run:
         if base is None:
             self.monitors.stage("evaluatingBase")
             base = self._evaluate(parts)
+        refuse_other_prompts(base, parts.heldout)
         self.monitors.status.evaluation = comparison(self.folder, self.state, base, None, self.seed)
         if self.state.adapter_version > 0:
             self._publish(parts)

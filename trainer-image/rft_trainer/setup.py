@@ -17,13 +17,15 @@ from rft_planner.modelconfig import UnreadableConfig, from_config
 from rft_planner.overlap import overlaps
 from rft_planner.shapes import Shape, estimated
 from rft_run.config import RunConfig
-from rft_run.errors import ConfigurationError, ModelError
+from rft_run.errors import ConfigurationError, InputsChanged, ModelError
 from rft_run.folder import RunFolder
 from rft_trainer.checkpoint import Checkpoints, Fence
 from rft_trainer.data import Prompt
 from rft_trainer.data.opening import open_rows
+from rft_trainer.data.source import discard
 from rft_trainer.data.training import TrainingPrompts
 from rft_trainer.engines import model_dtype, start_engine, trainers
+from rft_trainer.inputs import MODEL, WARM_START, begun_with_commit, refuse_other_inputs
 from rft_trainer.learn.objective import settings_for
 from rft_trainer.learn.optimizer import Schedule, make_optimizer
 from rft_trainer.learn.policy import Policy, PolicyOptions
@@ -78,16 +80,22 @@ def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Call
     scorer = stack.enter_context(Scorer.from_config(config))
     rows = open_rows(config, stack, should_stop)
 
-    folder = models.resolve(spec.model.name, spec.model.revision)
+    folder = models.resolve(spec.model.name, begun_with_commit(RunFolder(run_dir)) or spec.model.revision)
     shape = _shape(folder, spec.model)
     context = min(effective.max_context_length, shape.context)
     if context <= spec.sampling.max_tokens:
         raise ConfigurationError(
             f"{spec.sampling.max_tokens} sampled tokens leave no room for a prompt in a context of {context}"
         )
+    warm_start = _path(spec.model.adapter.path if spec.model.adapter else None)
+    models_used = {MODEL: folder} | ({WARM_START: warm_start} if warm_start else {})
+    try:
+        refuse_other_inputs(config, rows.files, models_used, fence.check)
+    except InputsChanged:
+        discard(RunFolder(run_dir).data)  # so that the next attempt reads a source again that was put back
+        raise
     engine = start_engine(config, folder, shape, context, should_stop)
     stack.callback(engine.close)
-    warm_start = _path(spec.model.adapter.path if spec.model.adapter else None)
     dtype = model_dtype(config)
     options = PolicyOptions(folder, spec.training, config.device, dtype, effective.seed, warm_start)
     with followers.watched():

@@ -170,6 +170,7 @@ def _secrets(spec: RFTJobSpec) -> list[Mounted]:
 
 
 def _grader_code(spec: RFTJobSpec) -> list[Mounted]:
+    """Users' code. The trainer never runs it, and reads it to notice a change between two attempts."""
     found = []
     for i, grader in enumerate(spec.graders):
         if grader.python is None or grader.python.config_map is None:
@@ -178,7 +179,7 @@ def _grader_code(spec: RFTJobSpec) -> list[Mounted]:
         items = [{"key": code.key, "path": code.key}]
         source = {"configMap": {"name": code.name, "items": items}}
         path = f"{GRADER_CODE_DIR}/{grader.name}"
-        found.append(Mounted(f"code-{i}", source, grader=path, read_only=True))
+        found.append(Mounted(f"code-{i}", source, trainer=path, grader=path, read_only=True))
     return found
 
 

@@ -20,6 +20,8 @@ from rft_trainer.data.whole import load_rows, render, split, without
 
 log = logging.getLogger(__name__)
 
+DATASET, EVALUATION = "spec.dataset", "spec.evaluation.dataset"
+
 WHOLE_BYTES = 32 << 20
 """Files up to this size are read and checked completely before the start; of larger ones, this many bytes."""
 
@@ -36,6 +38,10 @@ class Prompts:
 class Rows(Protocol):
     """The rows of a run. Those of large files are only partly checked before the start."""
 
+    @property
+    def files(self) -> Mapping[str, Path]:
+        """The local files of the datasets, by the field of the manifest that refers to them."""
+
     def rendered(
         self, tokenizer: Tokenizer, arguments: Mapping[str, Any] | None, budget_tokens: int
     ) -> Prompts:
@@ -49,6 +55,7 @@ class WholeRows:
     train: list[Row]
     heldout: list[Row]
     seed: int
+    files: Mapping[str, Path]
 
     def rendered(
         self, tokenizer: Tokenizer, arguments: Mapping[str, Any] | None, budget_tokens: int
@@ -68,6 +75,7 @@ class StreamedRows:
     sample: Sample
     heldout: list[Row] | None
     seed: int
+    files: Mapping[str, Path]
 
     def rendered(
         self, tokenizer: Tokenizer, arguments: Mapping[str, Any] | None, budget_tokens: int
@@ -102,28 +110,34 @@ def open_rows(config: RunConfig, stack: ExitStack, should_stop: Callable[[], boo
 def _opened(config: RunConfig, folder: Path, stack: ExitStack, should_stop: Callable[[], bool]) -> Rows:
     required, seed = required_fields(config.spec.graders), config.effective.seed
     heldout = None
-    if config.evaluation_path is not None:
-        heldout = load_rows(local_file(config.evaluation_path, folder / "evaluation", should_stop), required)
     file = local_file(config.dataset_path, folder / "train", should_stop)
+    found = {DATASET: file}
+    if config.evaluation_path is not None:
+        found[EVALUATION] = local_file(config.evaluation_path, folder / "evaluation", should_stop)
+        heldout = load_rows(found[EVALUATION], required)
     with readable(file):
         size = file.stat().st_size
     if size > WHOLE_BYTES:
-        return _streamed(file, folder, required, heldout, seed, stack)
+        return _streamed(found, folder, required, heldout, seed, stack)
     rows = load_rows(file, required)
     if heldout is not None:
-        return WholeRows(without(rows, heldout), heldout, seed)
-    return WholeRows(*split(rows, config.spec.evaluation), seed)
+        return WholeRows(without(rows, heldout), heldout, seed, found)
+    return WholeRows(*split(rows, config.spec.evaluation), seed, found)
 
 
 def _streamed(
-    file: Path, folder: Path, required: Required, heldout: list[Row] | None, seed: int, stack: ExitStack
+    found: Mapping[str, Path],
+    folder: Path,
+    required: Required,
+    heldout: list[Row] | None,
+    seed: int,
+    stack: ExitStack,
 ) -> StreamedRows:
-    index = folder / "train.lines"
-    if index_lines(file, index):
-        log.warning("%s changed since this run began: it goes on with the rows as they are now", file)
+    file, index = found[DATASET], folder / "train.lines"
+    index_lines(file, index)
     lines = Lines(file, index)
     stack.callback(lines.close)
     check_first(lines, required, WHOLE_BYTES)
     begun = WHOLE_BYTES >> 20
     log.info("%s: %d lines, checked beyond the first %d MiB when reached", file, len(lines), begun)
-    return StreamedRows(lines, required, sample(lines, required), heldout, seed)
+    return StreamedRows(lines, required, sample(lines, required), heldout, seed, found)

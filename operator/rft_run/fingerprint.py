@@ -1,0 +1,167 @@
+"""What the inputs of a run were when it began, so that a later attempt sees whether they are the same.
+
+Covered are the lines of the datasets, in order, the settings of the graders, the text of users' code, and the
+model. Of a model from the hub that is the commit. Of a model in a folder it is the names and sizes of the
+files, the whole content of small ones, and of weights the header and a few blocks from all over the file.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pydantic import Field
+
+from rft_run.record import Record
+
+LINE_BYTES = 8
+"""Length of the digest of one line."""
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_BLOCKS, _BLOCK_BYTES = 16, 4096
+_SMALL_BYTES = 64 << 20
+_MODEL_FILES = ("*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.jinja")
+_WITHOUT_MEANING = ("transformers_version",)
+"""Keys of a model's configuration that the library writes, and that change nothing."""
+
+
+class Text(Record):
+    """A text by its lines."""
+
+    sha256: str
+    lines: int
+
+
+class Fingerprint(Record):
+    """The inputs of a run. What was not known is absent, and is not compared."""
+
+    rows: dict[str, Text] = Field(default_factory=dict)
+    """By the field of the manifest that refers to the dataset."""
+    graders: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Settings by grader, without defaults, so that a release may add some."""
+    code: dict[str, list[str]] = Field(default_factory=dict)
+    """Digests of the lines of each python grader's code."""
+    models: dict[str, dict[str, str]] = Field(default_factory=dict)
+    """By field: ``commit`` on the hub, or what ``file_digest`` returns by the file's name."""
+
+
+def line_digests(stream: BinaryIO) -> Iterator[bytes]:
+    """Yield a digest of ``LINE_BYTES`` for each line.
+
+    A line's ending and a byte order mark do not count: a file with CRLF has the same rows.
+    """
+    for number, raw in enumerate(stream):
+        line = raw.removesuffix(b"\n").removesuffix(b"\r")
+        if number == 0:
+            line = line.removeprefix(_BYTE_ORDER_MARK)
+        yield hashlib.blake2b(line, digest_size=LINE_BYTES).digest()
+
+
+def first_difference(before: Iterator[bytes], now: Iterator[bytes]) -> int | None:
+    """Return the number, from 1, of the first line that differs or is missing; None if all are equal."""
+    pairs = zip_longest(before, now)
+    return next((number for number, (old, new) in enumerate(pairs, start=1) if old != new), None)
+
+
+def model_digests(folder: Path) -> dict[str, str]:
+    """Return the commit of a snapshot of the hub, else a digest of each file by name. Raises OSError."""
+    if folder.parent.name == "snapshots" and len(folder.name) == 40:
+        return {"commit": folder.name}
+    files = sorted({file for pattern in _MODEL_FILES for file in folder.glob(pattern) if file.is_file()})
+    return {file.name: file_digest(file) for file in files}
+
+
+def file_digest(file: Path) -> str:
+    """Return a digest of a model's file; of weights only of header and some blocks. Raises OSError."""
+    size = file.stat().st_size
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        if file.suffix == ".json" and size <= _SMALL_BYTES:
+            digest.update(_canonical(stream.read()))
+            return f"sha256 {digest.hexdigest()[:16]}"
+        whole = size <= _BLOCKS * _BLOCK_BYTES or file.suffix not in (".safetensors", ".bin")
+        for begin in [0] if whole else _places(stream, size):
+            stream.seek(begin)
+            digest.update(stream.read() if whole else stream.read(_BLOCK_BYTES))
+    return f"{size} bytes, sha256 {digest.hexdigest()[:16]}"
+
+
+def _places(stream: BinaryIO, size: int) -> list[int]:
+    """Return where blocks begin: all of a safetensors header, and a few places from all over the file."""
+    header = min(int.from_bytes(stream.read(8), "little") + 8, size, _SMALL_BYTES)
+    spread = [(size - _BLOCK_BYTES) * index // (_BLOCKS - 1) for index in range(_BLOCKS)]
+    return [*range(0, header, _BLOCK_BYTES), *spread]
+
+
+def _canonical(content: bytes) -> bytes:
+    try:
+        body = json.loads(content)
+    except ValueError:
+        return content
+    if isinstance(body, dict):
+        body = {key: value for key, value in body.items() if key not in _WITHOUT_MEANING}
+    return json.dumps(body, sort_keys=True).encode()
+
+
+def changes(before: Fingerprint, now: Fingerprint, first_line: Mapping[str, int]) -> list[str]:
+    """Return a sentence for each input that changed; what one of both does not know is not compared.
+
+    ``first_line``: the first line that differs, by dataset, where it is known.
+    """
+    found = []
+    for field, old in before.rows.items():
+        new = now.rows.get(field)
+        if new is not None and new.sha256 != old.sha256:
+            found.append(_rows_changed(field, old, new, first_line.get(field)))
+    for name, settings in before.graders.items():
+        if name in now.graders and now.graders[name] != settings:
+            found.append(f"the settings of grader {name}: {_changed_keys(settings, now.graders[name])}")
+    for name, lines in before.code.items():
+        if name in now.code and (line := first_difference(_encoded(lines), _encoded(now.code[name]))):
+            found.append(
+                f"the code of grader {name} (its text, whatever it does): it differs first in line {line};"
+                f" it had {len(lines)} lines, and has {len(now.code[name])} now"
+            )
+    for field, files in before.models.items():
+        if field in now.models and now.models[field] != files:
+            found.append(f"the model of {field}: {_changed_keys(files, now.models[field])}")
+    return found
+
+
+def _rows_changed(field: str, old: Text, new: Text, line: int | None) -> str:
+    where = f": they differ first in line {line}" if line is not None else ""
+    return (
+        f"the rows of {field}{where}; there were {old.lines} lines (sha256 {old.sha256[:12]}), and there are"
+        f" {new.lines} now (sha256 {new.sha256[:12]})"
+    )
+
+
+def _changed_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    keys = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+    said = [f"{key} was {_shown(before.get(key))}, is now {_shown(now.get(key))}" for key in keys[:5]]
+    return ", ".join([*said, *([f"and {len(keys) - 5} more"] if len(keys) > 5 else [])])
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "not there"
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _encoded(digests: Sequence[str]) -> Iterator[bytes]:
+    return (digest.encode() for digest in digests)
+
+
+def merged(before: Fingerprint, now: Fingerprint) -> Fingerprint:
+    """Return ``before`` with what only ``now`` knows."""
+    parts = ("rows", "graders", "code", "models")
+    return before.model_copy(update={part: getattr(now, part) | getattr(before, part) for part in parts})
+
+
+def read_line_digests(file: Path) -> Iterator[bytes]:
+    """Yield the digests of a file that ``line_digests`` gave. Raises OSError."""
+    with file.open("rb") as stream:
+        while digest := stream.read(LINE_BYTES):
+            yield digest

@@ -1,0 +1,146 @@
+"""Ends an attempt whose rows, graders or model are others than those that the run began with."""
+
+import hashlib
+import io
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from rft_run.config import RunConfig
+from rft_run.errors import InputsChanged, VolumeError
+from rft_run.fingerprint import (
+    Fingerprint,
+    Text,
+    changes,
+    first_difference,
+    line_digests,
+    merged,
+    model_digests,
+    read_line_digests,
+)
+from rft_run.folder import RunFolder
+from rft_trainer import files
+from rft_trainer.data.source import readable
+
+log = logging.getLogger(__name__)
+
+MODEL, WARM_START = "spec.model", "spec.model.adapter"
+
+
+def refuse_other_inputs(
+    config: RunConfig, rows: Mapping[str, Path], models: Mapping[str, Path], check: Callable[[], None]
+) -> None:
+    """Compare the inputs with those of the run's earlier attempts; the first attempt writes them down.
+
+    ``rows`` are the local files of the datasets, ``models`` the folders of base and warm start, by the field
+    of the manifest. ``check`` raises Fenced where a newer attempt owns the folder. A run that has recorded
+    nothing yet may begin with other inputs, and a folder without a fingerprint, such as an older release's,
+    gets one. Raises InputsChanged, DataError, VolumeError.
+    """
+    folder = RunFolder(Path(config.run_dir))
+    before = _saved(folder) if _has_begun(folder) else None
+    now = _taken(config, rows, models)
+    if before is not None:
+        first = {field: line for field, file in rows.items() if (line := _first_line(folder, field, file))}
+        if found := changes(before, now, first):
+            raise InputsChanged(
+                "these inputs changed since the run began, so what it records would not belong together: "
+                f"{'; '.join(found)}. Put them back as they were, or start a new run"
+            )
+        now = merged(before, now)
+    check()
+    for field, file in rows.items():
+        if before is None or field not in before.rows:
+            _write_lines(folder.line_digests_of(field), file)
+    files.write_json(folder.fingerprint, now.dump())
+
+
+def begun_with_commit(folder: RunFolder) -> str | None:
+    """Return the commit of the base model that the run began with, where it came from the hub.
+
+    A branch or tag may have moved since; the run goes on with the weights that it began with.
+    """
+    before = _saved(folder) if _has_begun(folder) else None
+    return before.models.get(MODEL, {}).get("commit") if before is not None else None
+
+
+def _has_begun(folder: RunFolder) -> bool:
+    """Whether anything depends on the inputs of earlier attempts."""
+    recorded = folder.preflight.exists() or folder.evaluated_steps() or folder.steps_with_checkpoint()
+    return bool(recorded) or (folder.metrics.exists() and folder.metrics.stat().st_size > 0)
+
+
+def _saved(folder: RunFolder) -> Fingerprint | None:
+    try:
+        return Fingerprint.from_line(folder.fingerprint.read_bytes())
+    except FileNotFoundError:
+        return None  # of a release that wrote none
+    except ValueError:
+        log.warning("%s cannot be read, so it is not known whether inputs changed", folder.fingerprint)
+    except OSError as error:
+        raise VolumeError(f"{folder.fingerprint}: {error}") from error
+    return None
+
+
+def _taken(config: RunConfig, rows: Mapping[str, Path], models: Mapping[str, Path]) -> Fingerprint:
+    try:
+        digests = {field: model_digests(folder) for field, folder in models.items()}
+    except OSError as error:
+        raise VolumeError(str(error)) from error
+    return Fingerprint(
+        rows={field: _text(file) for field, file in rows.items()},
+        graders={
+            grader.name: grader.model_dump(
+                mode="json", by_alias=True, exclude_defaults=True, exclude={"python": {"inline"}}
+            )
+            for grader in config.spec.graders
+        },
+        code=_code(config),
+        models=digests,
+    )
+
+
+def _text(file: Path) -> Text:
+    digest, count = hashlib.sha256(), 0
+    with readable(file), file.open("rb") as stream:
+        for line in line_digests(stream):
+            digest.update(line)
+            count += 1
+    return Text(sha256=digest.hexdigest(), lines=count)
+
+
+def _code(config: RunConfig) -> dict[str, list[str]]:
+    """Return the digests of the lines of users' code; code that this process cannot read is left out."""
+    found = {}
+    for grader in config.spec.graders:
+        if grader.python is None:
+            continue
+        try:
+            if grader.python.inline is not None:
+                content = grader.python.inline.encode()
+            else:
+                content = Path((config.grader_code or {})[grader.name]).read_bytes()
+        except (OSError, KeyError):
+            log.warning("grader %s: its code is not seen here, so a change of it is not noticed", grader.name)
+            continue
+        found[grader.name] = [line.hex() for line in line_digests(io.BytesIO(content))]
+    return found
+
+
+def _first_line(folder: RunFolder, field: str, file: Path) -> int | None:
+    """Return the first line that differs from those at the start; None where all are equal, or not known."""
+    if not (known := folder.line_digests_of(field)).exists():
+        return None
+    with readable(file), file.open("rb") as stream:
+        return None if _is_binary(file) else first_difference(read_line_digests(known), line_digests(stream))
+
+
+def _is_binary(file: Path) -> bool:
+    """Whether lines have no meaning to a reader, as in a compressed file."""
+    with file.open("rb") as stream:
+        return b"\0" in stream.read(1024)
+
+
+def _write_lines(target: Path, file: Path) -> None:
+    with readable(file), file.open("rb") as stream:
+        files.write_pieces(target, line_digests(stream))
