@@ -64,10 +64,15 @@ def first_difference(before: Iterator[bytes], now: Iterator[bytes]) -> int | Non
     return next((number for number, (old, new) in enumerate(pairs, start=1) if old != new), None)
 
 
+def hub_commit(folder: Path) -> str | None:
+    """Return the commit of a snapshot in the hub's cache, None for any other folder."""
+    return folder.name if folder.parent.name == "snapshots" and len(folder.name) == 40 else None
+
+
 def model_digests(folder: Path) -> dict[str, str]:
     """Return the commit of a snapshot of the hub, else a digest of each file by name. Raises OSError."""
-    if folder.parent.name == "snapshots" and len(folder.name) == 40:
-        return {"commit": folder.name}
+    if commit := hub_commit(folder):
+        return {"commit": commit}
     files = sorted({file for pattern in _MODEL_FILES for file in folder.glob(pattern) if file.is_file()})
     return {file.name: file_digest(file) for file in files}
 

@@ -16,8 +16,10 @@ from rft_api.conditions import Reason
 from rft_api.lifecycle import Stop
 from rft_api.status import PhaseSeconds
 from rft_planner.steps import first_expectation
+from rft_run.card import Card, dress, licence_of
 from rft_run.config import RunConfig
 from rft_run.errors import ConfigurationError, DataError, Preempted, UserCodeError
+from rft_run.fingerprint import hub_commit
 from rft_run.folder import RunFolder
 from rft_run.state import RunState
 from rft_trainer import files, preflight
@@ -69,6 +71,7 @@ class Run:
         self.monitors.stage("preparing")
         with ExitStack() as stack:
             parts = prepare(self.config, self.fence, stack, self.should_stop)
+            parts.policy.dress = self._dresser(parts.policy.folder)
             self._resume(parts)
             try:
                 self._preflight(parts)
@@ -320,6 +323,20 @@ class Run:
         if self.state.best_step:
             named["best_checkpoint"] = str(self.folder.checkpoint_of(self.state.best_step))
         self.monitors.status.add_output(**named)
+
+    def _dresser(self, base: Path) -> Callable[[Path], None]:
+        """Return what names the base model in a saved adapter, and writes a card with the run's facts."""
+        model = self.spec.model
+        revision, licence = hub_commit(base) or model.revision, licence_of(base)
+
+        def dress_adapter(adapter: Path) -> None:
+            curve = [
+                (record.step, record.reward) for record in self.monitors.records if record.reward is not None
+            ]
+            evaluation = self.monitors.status.evaluation
+            dress(adapter, Card(self.config, self.state.step, revision, licence, curve, evaluation))
+
+        return dress_adapter
 
     def _finish(self, parts: Parts) -> None:
         """Write the final adapter into the run's folder."""

@@ -20,6 +20,7 @@ from rft_cli.local.trainer import trainer_command
 from rft_cli.options import Context, Namespace
 from rft_cli.render.console import out, reports_errors
 from rft_run import atomic
+from rft_run.card import named
 from rft_run.config import RunConfig
 from rft_run.folder import ADAPTER, RunFolder, adapter_of, state_of
 
@@ -137,8 +138,9 @@ def _copy(adapter: Path, target: Path, config: RunConfig | None) -> None:
     """Copy an adapter. Its config then names the base as the job does, not by a path of the trainer's."""
     body = _adapter_config(adapter)
     if config is not None:
-        body["base_model_name_or_path"] = config.spec.model.name
-        body["revision"] = config.spec.model.revision
+        model = config.spec.model
+        revision = body.get("revision")  # the trainer writes the commit
+        body = named(body, model.name, revision if isinstance(revision, str) else model.revision)
     try:
         shutil.copytree(adapter, target, dirs_exist_ok=True)
         (target / ADAPTER_CONFIG).write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")

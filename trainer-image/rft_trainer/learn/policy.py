@@ -46,6 +46,8 @@ class Policy:
     def __init__(self, options: PolicyOptions, team: Team = ALONE) -> None:
         """Load the base model and add an adapter. Raises ModelError when either cannot be used."""
         self.folder = options.folder
+        self.dress: Callable[[Path], None] = lambda _: None
+        """Names the base in a saved adapter, and writes its card; the loop, which has the facts, sets it."""
         self.device = torch.device(f"cuda:{team.rank}" if options.device == "cuda" else options.device)
         self._warm = options.warm_start is not None
         try:
@@ -143,8 +145,9 @@ class Policy:
         return AdapterVersion(name, target)
 
     def save_adapter(self, folder: Path) -> None:
-        """Write adapter weights and configuration into an existing folder."""
+        """Write adapter weights, configuration and model card into an existing folder."""
         self._model.save_pretrained(folder, selected_adapters=["default"])
+        self.dress(folder)
 
     def adapter_state(self) -> dict[str, Tensor]:
         """Return the adapter's weights by name."""

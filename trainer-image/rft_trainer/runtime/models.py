@@ -65,7 +65,7 @@ def _from_hub(name: str, revision: str | None) -> Path:
             snapshot_download(
                 name,
                 revision=revision,
-                allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"],
+                allow_patterns=["README.md", "*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"],
             )
         )
     except Exception as error:  # the hub's client raises httpx errors, its own ones and OSError

@@ -1,0 +1,180 @@
+"""The model card of an adapter, and how an adapter names its base model.
+
+A card has no row, no text of a grader and no address: these may be private.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from rft_api.job import RFTJobSpec
+from rft_api.status import EvaluationResult, GraderEvaluation
+from rft_run.config import RunConfig
+from rft_run.folder import adapter_config_of, card_of
+
+_POINTS = 20
+_RANKS_OF_VLLM = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+_PRIVATE = ("stop",)
+"""Parameters that hold the user's own text."""
+
+
+class Card(NamedTuple):
+    """The facts of a card; ``revision`` and ``licence`` are the base's, None where they are not known."""
+
+    config: RunConfig
+    step: int
+    revision: str | None = None
+    licence: str | None = None
+    curve: Sequence[tuple[int, float]] = ()
+    """Step and mean reward."""
+    evaluation: EvaluationResult | None = None
+
+
+def dress(adapter: Path, card: Card) -> None:
+    """Name the base in an adapter's configuration, and write its card. Raises OSError, ValueError."""
+    file = adapter_config_of(adapter)
+    body = named(json.loads(file.read_text(encoding="utf-8")), card.config.spec.model.name, card.revision)
+    file.write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
+    card_of(adapter).write_text(render(card), encoding="utf-8")
+
+
+def named(body: Mapping[str, Any], name: str, revision: str | None) -> dict[str, Any]:
+    """Return an adapter's configuration that names its base as the job does, never by a path of a cache."""
+    return {**body, "base_model_name_or_path": name, "revision": revision}
+
+
+def licence_of(model: Path) -> str | None:
+    """Return the licence that the model card in a model's folder names; None where there is none."""
+    try:
+        _, front, _ = card_of(model).read_text(encoding="utf-8").split("---", 2)
+        found = yaml.safe_load(front)
+        licence = found.get("license_name") or found.get("license")
+    except (OSError, ValueError, yaml.YAMLError, AttributeError):
+        return None
+    return licence if isinstance(licence, str) else None
+
+
+def render(card: Card) -> str:
+    """Return the card as Markdown."""
+    parts = (_front(card), _heading(card), _curve(card), _evaluation(card), _parameters(card), _loading(card))
+    return "\n\n".join("\n".join(lines) for part in parts if (lines := list(part))) + "\n"
+
+
+def _front(card: Card) -> Iterator[str]:
+    yield "---"
+    if not card.config.spec.model.name.startswith(("/", ".", "~")):
+        yield f"base_model: {json.dumps(card.config.spec.model.name)}"
+    yield "library_name: peft"
+    yield "tags: [lora, reinforcement-fine-tuning]"
+    yield "---"
+
+
+def _heading(card: Card) -> Iterator[str]:
+    spec = card.config.spec
+    yield f"# {card.config.job.name}, step {card.step}"
+    yield ""
+    yield (
+        f"A LoRA adapter, trained by reinforcement with {spec.training.objective} to raise the scores of:"
+        f" {', '.join(grader.name for grader in spec.graders)}."
+    )
+    yield ""
+    yield f"- base model: `{spec.model.name}`" + (f", revision `{card.revision}`" if card.revision else "")
+    yield f"- licence of the base: {card.licence or 'not known here; see the page of the base'}"
+
+
+def _curve(card: Card) -> Iterator[str]:
+    points = [point for point in card.curve if point[0] <= card.step]
+    if not points:
+        return
+    yield "## Reward"
+    yield ""
+    last = len(points) - 1
+    chosen = sorted({last * index // (_POINTS - 1) for index in range(_POINTS)})
+    yield from _table(("step", "mean reward"), [(str(points[i][0]), f"{points[i][1]:.3f}") for i in chosen])
+
+
+def _evaluation(card: Card) -> Iterator[str]:
+    rows = _evaluated(card.evaluation, card.step) if card.evaluation is not None else []
+    if not rows or card.evaluation is None:
+        return
+    yield "## Held-out evaluation"
+    yield ""
+    yield f"{card.evaluation.rows} rows that were not trained on."
+    if card.evaluation.selected:
+        yield "The best checkpoint was chosen among several on these rows, which flatters it."
+    yield ""
+    yield from _table(("score", "base", "tuned", "difference", "95 % interval"), rows)
+
+
+def _evaluated(result: EvaluationResult, step: int) -> list[tuple[str, ...]]:
+    """Return a row for each score of the policy after ``step``; none where another one was evaluated."""
+    if result.step == step and result.reward is not None and result.reward.tuned is not None:
+        return [
+            _scores("reward", result.reward),
+            *(_scores(*pair) for pair in (result.graders or {}).items()),
+        ]
+    if result.best is not None and result.best.step == step:
+        return [_scores("reward", result.best.reward)]
+    return []
+
+
+def _scores(name: str, scores: GraderEvaluation) -> tuple[str, ...]:
+    found = scores.difference
+    return (
+        name,
+        f"{scores.base:.3f}",
+        "-" if scores.tuned is None else f"{scores.tuned:.3f}",
+        "-" if found is None else f"{found.mean:+.3f}",
+        "-" if found is None else f"{found.low:+.3f} to {found.high:+.3f}",
+    )
+
+
+def _parameters(card: Card) -> Iterator[str]:
+    yield "## Parameters"
+    yield ""
+    yield from _table(("parameter", "value"), list(_values(card.config.spec, card.config.effective.dump())))
+
+
+def _values(spec: RFTJobSpec, effective: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for part, values in (
+        ("training", {**spec.training.dump(), **effective}),
+        ("sampling", spec.sampling.dump()),
+    ):
+        for name, value in values.items():
+            if name not in _PRIVATE:
+                yield f"{part}.{name}", json.dumps(value).strip('"')
+    for grader in spec.graders:
+        yield f"graders.{grader.name}", f"{grader.kind}, weight {grader.weight:g}"
+
+
+def _loading(card: Card) -> Iterator[str]:
+    name, job = card.config.spec.model.name, card.config.job.name
+    rank = card.config.spec.training.lora_rank
+    served = next((size for size in _RANKS_OF_VLLM if size >= rank), rank)
+    revision = f", revision={json.dumps(card.revision)}" if card.revision else ""
+    option = f" --revision {card.revision}" if card.revision else ""
+    yield "## How to load it"
+    yield ""
+    yield "`ADAPTER` is the path of this folder. With PEFT:"
+    yield ""
+    yield "```python"
+    yield "from peft import PeftModel"
+    yield "from transformers import AutoModelForCausalLM"
+    yield ""
+    yield f"base = AutoModelForCausalLM.from_pretrained({json.dumps(name)}{revision})"
+    yield 'model = PeftModel.from_pretrained(base, "ADAPTER")'
+    yield "```"
+    yield ""
+    yield "With vLLM, which takes the base from its command line and not from the adapter:"
+    yield ""
+    yield "```sh"
+    yield f"vllm serve {name}{option} --enable-lora --max-lora-rank {served} --lora-modules {job}=ADAPTER"
+    yield "```"
+
+
+def _table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    for cells in (heading, ["---"] * len(heading), *rows):
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

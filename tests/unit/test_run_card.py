@@ -1,0 +1,89 @@
+"""The model card says what was trained, how well, and how to load it, and nothing private."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rft_api.effective import effective
+from rft_api.status import BestEvaluation, EvaluationResult, GraderEvaluation, PairedDifference
+from rft_api.validation import parse
+from rft_run.card import Card, licence_of, named, render
+from rft_run.config import JobIdentity, RunConfig
+from tests.manifests import manifest
+
+SCORE = GraderEvaluation(base=0.25, tuned=0.5, difference=PairedDifference(mean=0.25, low=0.125, high=0.375))
+EVALUATION = EvaluationResult(rows=32, step=30, reward=SCORE, graders={"right": SCORE})
+
+
+def config(name: str = "org/model") -> RunConfig:
+    spec = parse(
+        manifest(
+            model={"name": name},
+            dataset={"uri": "https://user:private@host/rows.jsonl?token=private"},
+            graders=[
+                {"name": "code", "python": {"inline": "def grade(completion, row): return 'private'"}},
+                {"name": "judge", "model": {"url": "https://private", "model": "m", "prompt": "private"}},
+            ],
+            sampling={"stop": ["private"]},
+            training={"loraRank": 12},
+        )
+    ).spec
+    return RunConfig(
+        job=JobIdentity(name="job", namespace="team", uid="uid"),
+        spec=spec,
+        effective=effective(spec, "uid"),
+        run_dir="/private",
+        dataset_path="/private/rows.jsonl",
+    )
+
+
+def test_a_card_has_base_licence_curve_evaluation_parameters_and_both_ways_to_load_it() -> None:
+    curve = [(step, step / 100) for step in range(1, 100)]
+    text = render(Card(config(), 30, "abc", "apache-2.0", curve, EVALUATION))
+    assert yaml.safe_load(text.split("---")[1])["base_model"] == "org/model"
+    assert "# job, step 30" in text
+    assert "- base model: `org/model`, revision `abc`" in text
+    assert "- licence of the base: apache-2.0" in text
+    assert "| 1 | 0.010 |" in text
+    assert "| 30 | 0.300 |" in text
+    assert "| 31 |" not in text
+    assert "| reward | 0.250 | 0.500 | +0.250 | +0.125 to +0.375 |" in text
+    assert "| graders.judge | model, weight 1 |" in text
+    assert 'from_pretrained("org/model", revision="abc")' in text
+    assert "vllm serve org/model --revision abc --enable-lora --max-lora-rank 16 --lora-modules job=" in text
+
+
+def test_a_card_has_nothing_private() -> None:
+    assert "private" not in render(Card(config(), 30, "abc", None, [], EVALUATION))
+
+
+@pytest.mark.parametrize(("step", "shown"), [(30, True), (20, True), (10, False)])
+def test_a_card_shows_the_evaluation_of_its_own_step_only(step: int, shown: bool) -> None:
+    result = EVALUATION.model_copy(update={"best": BestEvaluation(step=20, reward=SCORE)})
+    assert ("## Held-out evaluation" in render(Card(config(), step, evaluation=result))) is shown
+
+
+def test_a_base_in_a_folder_is_no_id_of_the_hub() -> None:
+    text = render(Card(config("/models/mine"), 1))
+    assert "base_model:" not in text.split("# job")[0]
+    assert "`/models/mine`" in text
+
+
+def test_the_licence_is_what_the_bases_own_card_says(tmp_path: Path) -> None:
+    card = tmp_path / "README.md"
+    assert licence_of(tmp_path) is None
+    for content in ("no front matter", "---\n- a\n---\n", "---\n: :\n---\n", "---\nlicense: [a]\n---\n"):
+        card.write_text(content)
+        assert licence_of(tmp_path) is None
+    card.write_text("---\nlicense: other\nlicense_name: llama3\n---\n# Base")
+    assert licence_of(tmp_path) == "llama3"
+
+
+def test_an_adapter_names_its_base_and_keeps_the_rest_of_its_configuration() -> None:
+    body = {"r": 8, "base_model_name_or_path": "/cache/x", "revision": None}
+    assert named(body, "org/model", "abc") == {
+        "r": 8,
+        "base_model_name_or_path": "org/model",
+        "revision": "abc",
+    }
