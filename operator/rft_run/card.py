@@ -15,8 +15,11 @@ from rft_api.status import EvaluationResult, GraderEvaluation
 from rft_run.config import RunConfig
 from rft_run.folder import adapter_config_of, card_of
 
+_NOT_KNOWN = "not known here; see the page of the base"
 _POINTS = 20
-_RANKS_OF_VLLM = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+_LEAST_RANK_OF_VLLM = 8
+"""Of the ranks of an RFTJob, vLLM reserves room for all but those below this one."""
+_LICENCE = "- licence of the base: "
 _PRIVATE = ("stop",)
 """Parameters that hold the user's own text."""
 
@@ -31,6 +34,8 @@ class Card(NamedTuple):
     curve: Sequence[tuple[int, float]] = ()
     """Step and mean reward."""
     evaluation: EvaluationResult | None = None
+    merged: bool = False
+    """A whole model, base and adapter in one."""
 
 
 def dress(adapter: Path, card: Card) -> None:
@@ -57,6 +62,16 @@ def licence_of(model: Path) -> str | None:
     return licence if isinstance(licence, str) else None
 
 
+def licence_said(adapter: Path) -> str | None:
+    """Return the licence of the base that the card in an adapter's folder names, None where it names none."""
+    try:
+        lines = card_of(adapter).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return None
+    said = next((line.removeprefix(_LICENCE) for line in lines if line.startswith(_LICENCE)), None)
+    return said if said != _NOT_KNOWN else None
+
+
 def render(card: Card) -> str:
     """Return the card as Markdown."""
     parts = (_front(card), _heading(card), _curve(card), _evaluation(card), _parameters(card), _loading(card))
@@ -67,22 +82,23 @@ def _front(card: Card) -> Iterator[str]:
     yield "---"
     if not card.config.spec.model.name.startswith(("/", ".", "~")):
         yield f"base_model: {json.dumps(card.config.spec.model.name)}"
-    yield "library_name: peft"
+    yield f"library_name: {'transformers' if card.merged else 'peft'}"
     yield "tags: [lora, reinforcement-fine-tuning]"
     yield "---"
 
 
 def _heading(card: Card) -> Iterator[str]:
     spec = card.config.spec
+    kind = "A model with a LoRA adapter merged into it" if card.merged else "A LoRA adapter"
     yield f"# {card.config.job.name}, step {card.step}"
     yield ""
     yield (
-        f"A LoRA adapter, trained by reinforcement with {spec.training.objective} to raise the scores of:"
+        f"{kind}, trained by reinforcement with {spec.training.objective} to raise the scores of:"
         f" {', '.join(grader.name for grader in spec.graders)}."
     )
     yield ""
     yield f"- base model: `{spec.model.name}`" + (f", revision `{card.revision}`" if card.revision else "")
-    yield f"- licence of the base: {card.licence or 'not known here; see the page of the base'}"
+    yield f"{_LICENCE}{card.licence or _NOT_KNOWN}"
 
 
 def _curve(card: Card) -> Iterator[str]:
@@ -152,12 +168,18 @@ def _values(spec: RFTJobSpec, effective: Mapping[str, Any]) -> Iterator[tuple[st
 
 def _loading(card: Card) -> Iterator[str]:
     name, job = card.config.spec.model.name, card.config.job.name
-    rank = card.config.spec.training.lora_rank
-    served = next((size for size in _RANKS_OF_VLLM if size >= rank), rank)
+    rank = max(card.config.spec.training.lora_rank, _LEAST_RANK_OF_VLLM)
     revision = f", revision={json.dumps(card.revision)}" if card.revision else ""
     option = f" --revision {card.revision}" if card.revision else ""
     yield "## How to load it"
     yield ""
+    if card.merged:
+        yield "`MODEL` is the path of this folder; PEFT is not needed:"
+        yield ""
+        yield "```sh"
+        yield f"vllm serve MODEL --served-model-name {job}"
+        yield "```"
+        return
     yield "`ADAPTER` is the path of this folder. With PEFT:"
     yield ""
     yield "```python"
@@ -171,7 +193,7 @@ def _loading(card: Card) -> Iterator[str]:
     yield "With vLLM, which takes the base from its command line and not from the adapter:"
     yield ""
     yield "```sh"
-    yield f"vllm serve {name}{option} --enable-lora --max-lora-rank {served} --lora-modules {job}=ADAPTER"
+    yield f"vllm serve {name}{option} --enable-lora --max-lora-rank {rank} --lora-modules {job}=ADAPTER"
     yield "```"
 
 

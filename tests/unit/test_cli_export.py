@@ -15,22 +15,16 @@ from rft_cli.main import app
 from rft_run.config import JobIdentity, RunConfig
 from rft_run.state import RunState
 from tests.manifests import manifest
-
-
-def adapter(folder: Path, content: str) -> None:
-    folder.mkdir(parents=True)
-    config = {"r": 8, "base_model_name_or_path": "/opt/models/somewhere"}
-    (folder / "adapter_config.json").write_text(json.dumps(config))
-    (folder / "adapter_model.safetensors").write_text(content)
+from tests.unit.checkpoint_support import write_adapter
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """A run of 30 steps with two checkpoints, of which the older did better."""
     folder = tmp_path / "run"
-    adapter(folder / "adapter", "final")
+    write_adapter(folder / "adapter", "final")
     for step in (10, 20):
-        adapter(folder / "checkpoints" / f"step-{step:06d}" / "adapter", f"step {step}")
+        write_adapter(folder / "checkpoints" / f"step-{step:06d}" / "adapter", f"step {step}")
         state = RunState(step=step, best_reward=0.5, best_step=10).to_json()
         (folder / "checkpoints" / f"step-{step:06d}" / "state.json").write_text(json.dumps(state))
     spec = parse(manifest(model={"name": "org/model", "revision": "abc"})).spec
@@ -50,7 +44,7 @@ def export(*arguments: object) -> Result:
 
 
 def exported(output: Path) -> str:
-    return (output / "adapter_model.safetensors").read_text()
+    return (output / "adapter_model.safetensors").read_bytes().partition(b"}}")[2].decode()
 
 
 @pytest.mark.parametrize(
@@ -70,6 +64,22 @@ def test_a_copied_adapter_names_its_base_as_the_job_does(run: Path, tmp_path: Pa
     assert export(run, "-o", tmp_path / "out").exit_code == 0
     config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
     assert config == {"r": 8, "base_model_name_or_path": "org/model", "revision": "abc"}
+
+
+@pytest.mark.parametrize(("options", "step"), [([], 30), (["--step", 20], 20)])
+def test_an_exported_adapter_has_a_card_with_what_the_run_recorded(
+    run: Path, tmp_path: Path, options: list[object], step: int
+) -> None:
+    (run / "adapter" / "README.md").write_text("- licence of the base: mit\n\nof /opt/models/somewhere")
+    rows = [{"step": number, "reward": number / 100} for number in range(1, 31)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert export(run, "-o", tmp_path / "out", *options).exit_code == 0
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert f"# job, step {step}" in card
+    assert f"| {step} | {step / 100:.3f} |" in card
+    assert "`org/model`, revision `abc`" in card
+    assert ("licence of the base: mit" in card) is (step == 30)
+    assert "/opt/models" not in card
 
 
 def test_an_exported_adapter_can_be_read_by_whoever_serves_it(run: Path, tmp_path: Path) -> None:
@@ -108,6 +118,19 @@ def test_what_cannot_be_meant_is_refused_with_what_there_is(
     assert result.exit_code == 1
     assert message in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_an_adapter_that_is_cut_off_is_named_and_the_newest_whole_one_is_exported(
+    run: Path, tmp_path: Path
+) -> None:
+    for folder in (run / "adapter", run / "checkpoints" / "step-000020" / "adapter"):
+        weights = folder / "adapter_model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-1])
+    result = export(run, "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.stderr
+    assert exported(tmp_path / "out") == "step 10"
+    assert f"left out: {run / 'adapter' / 'adapter_model.safetensors'}: has" in result.stderr
+    assert export(run, "-o", tmp_path / "other", "--step", 20).exit_code == 1
 
 
 def test_the_best_needs_an_evaluation_between(run: Path, tmp_path: Path) -> None:

@@ -112,7 +112,9 @@ def test_users_code_has_another_uid_and_no_access_to_token_rows_and_checkpoints(
     trainer, grader = containers(manifest)["trainer"], containers(manifest)["grader"]
     assert trainer["securityContext"]["runAsUser"] != grader["securityContext"]["runAsUser"]
     shared = set(mounts(trainer).values()) & set(mounts(grader).values())
-    assert shared == {"grader-socket"}
+    assert shared == {"grader-socket", "code-1"}
+    for container in (trainer, grader):  # the trainer reads the code to notice a change, and never runs it
+        assert [m["readOnly"] for m in container["volumeMounts"] if m["name"] == "code-1"] == [True]
     assert set(mounts(grader)) == {"/run/rft-grader", "/tmp", "/etc/rft/grader", "/etc/rft/graders/mine"}
     assert not any("valueFrom" in variable for variable in grader["env"])
     assert grader["resources"]["limits"]["memory"]

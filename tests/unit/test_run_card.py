@@ -26,7 +26,7 @@ def config(name: str = "org/model") -> RunConfig:
                 {"name": "judge", "model": {"url": "https://private", "model": "m", "prompt": "private"}},
             ],
             sampling={"stop": ["private"]},
-            training={"loraRank": 12},
+            training={"loraRank": 4},
         )
     ).spec
     return RunConfig(
@@ -51,7 +51,7 @@ def test_a_card_has_base_licence_curve_evaluation_parameters_and_both_ways_to_lo
     assert "| reward | 0.250 | 0.500 | +0.250 | +0.125 to +0.375 |" in text
     assert "| graders.judge | model, weight 1 |" in text
     assert 'from_pretrained("org/model", revision="abc")' in text
-    assert "vllm serve org/model --revision abc --enable-lora --max-lora-rank 16 --lora-modules job=" in text
+    assert "vllm serve org/model --revision abc --enable-lora --max-lora-rank 8 --lora-modules job=" in text
 
 
 def test_a_card_has_nothing_private() -> None:

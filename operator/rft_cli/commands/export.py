@@ -18,13 +18,14 @@ from rft_cli.local import records
 from rft_cli.local.snapshot import previous
 from rft_cli.local.trainer import trainer_command
 from rft_cli.options import Context, Namespace
-from rft_cli.render.console import out, reports_errors
+from rft_cli.render.console import err, out, reports_errors
 from rft_run import atomic
-from rft_run.card import named
+from rft_run.card import Card, licence_said, named, render
+from rft_run.checkpoint import adapter_problem
 from rft_run.config import RunConfig
-from rft_run.folder import ADAPTER, RunFolder, adapter_of, state_of
+from rft_run.folder import ADAPTER, RunFolder, adapter_of, card_of, state_of
 
-ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
 
 
 class Dtype(StrEnum):
@@ -35,10 +36,11 @@ class Dtype(StrEnum):
 
 
 class Chosen(NamedTuple):
-    """An adapter, and its description."""
+    """An adapter, its description, and its step where it is known."""
 
     folder: Path
     what: str
+    step: int | None = None
 
 
 @reports_errors
@@ -70,6 +72,8 @@ def export(
             _merge(chosen.folder, unfinished, *_base(chosen.folder, config, base), dtype)
         else:
             _copy(chosen.folder, unfinished, config)
+        if config is not None:
+            _write_card(unfinished, _card(RunFolder(folder), config, chosen, base, merged=merge))
     out().print(f"{'merged model' if merge else 'adapter'} of {chosen.what}: {output}", markup=False)
 
 
@@ -86,9 +90,9 @@ def choose(folder: Path, step: int | None, best: bool) -> Chosen:
             raise UserError(f"{folder}: is an adapter and has no steps; name the run's folder", INVALID)
         return Chosen(folder, "the adapter")
     run = RunFolder(folder)
-    steps = [step for step in run.steps_with_checkpoint() if _is_adapter(adapter_of(run.checkpoint_of(step)))]
-    if step is None and not best and _is_adapter(run.adapter):
+    if step is None and not best and run.adapter.is_dir() and _is_whole(run.adapter):
         return Chosen(run.adapter, "the last step")
+    steps = [step for step in run.steps_with_checkpoint() if _is_whole(adapter_of(run.checkpoint_of(step)))]
     if not steps:
         raise UserError(
             f"{folder}: holds neither an adapter nor a checkpoint; name a run's folder", UNREADABLE
@@ -97,15 +101,22 @@ def choose(folder: Path, step: int | None, best: bool) -> Chosen:
     if wanted not in steps:
         kept = ", ".join(map(str, steps))
         raise UserError(f"step {wanted}: has no checkpoint in {folder}; there are those of {kept}", INVALID)
-    return Chosen(adapter_of(run.checkpoint_of(wanted)), f"step {wanted}")
+    return Chosen(adapter_of(run.checkpoint_of(wanted)), f"step {wanted}", wanted)
 
 
-def _is_adapter(folder: Path) -> bool:
-    return (folder / ADAPTER_CONFIG).is_file() and (folder / ADAPTER_WEIGHTS).is_file()
+def _is_whole(adapter: Path) -> bool:
+    """Return whether an adapter can be used; say on standard error why one cannot."""
+    try:
+        problem = adapter_problem(adapter)
+    except OSError as error:
+        raise UserError(f"{adapter}: cannot be read: {error.strerror}", UNREADABLE) from error
+    if problem is not None:
+        err().print(f"left out: {problem}", markup=False, soft_wrap=True)
+    return problem is None
 
 
 def _best_step(newest: Path) -> int:
-    """Return the best step by held-out reward, as recorded in the newest checkpoint."""
+    """Return the best step by held-out reward, as recorded in the newest checkpoint that has an adapter."""
     reached = records.state(state_of(newest))
     if reached.best_reward is None:
         raise UserError(
@@ -144,6 +155,34 @@ def _copy(adapter: Path, target: Path, config: RunConfig | None) -> None:
     try:
         shutil.copytree(adapter, target, dirs_exist_ok=True)
         (target / ADAPTER_CONFIG).write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--output: cannot be written: {error}", UNREADABLE) from error
+
+
+def _card(run: RunFolder, config: RunConfig, chosen: Chosen, base: str | None, *, merged: bool) -> Card:
+    """Return the facts of a card, from what the run recorded; ``base`` is given in place of the run's."""
+    steps = records.steps(run.metrics)
+    step = chosen.step if chosen.step is not None else max((record.step for record in steps), default=0)
+    model = config.spec.model
+    written = _adapter_config(chosen.folder).get("revision")
+    revision = written if isinstance(written, str) else model.revision
+    if base is not None:
+        model, revision = model.model_copy(update={"name": base}), None
+    spec = config.spec.model_copy(update={"model": model})
+    return Card(
+        config.model_copy(update={"spec": spec}),
+        step,
+        revision,
+        licence_said(chosen.folder),
+        [(record.step, record.reward) for record in steps if record.reward is not None],
+        records.status(run.status).evaluation,
+        merged,
+    )
+
+
+def _write_card(target: Path, card: Card) -> None:
+    try:
+        card_of(target).write_text(render(card), encoding="utf-8")
     except OSError as error:
         raise UserError(f"--output: cannot be written: {error}", UNREADABLE) from error
 
