@@ -112,6 +112,18 @@ def test_a_finished_attempt_keeps_another_one_from_other_rows(
         run(asked)
 
 
+@pytest.mark.parametrize("content", ["", '{"step": 0, "lin', "[]", '{"step": 0}'])
+def test_a_saved_evaluation_that_is_cut_is_made_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str
+) -> None:
+    folder = RunFolder(tmp_path)
+    scores(0, [1], ["a"]).save(folder)
+    assert RowScores.read(folder, 0) == scores(0, [1], ["a"])
+    folder.evaluation_of(0).write_text(content)
+    assert RowScores.read(folder, 0) is None
+    assert str(folder.evaluation_of(0)) in caplog.text
+
+
 def scores(step: int, lines: list[int], rows: list[str]) -> RowScores:
     return RowScores(step, lines, [0.5] * len(lines), {}, [], 0.0, rows)
 

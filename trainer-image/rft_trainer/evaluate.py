@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -19,6 +20,8 @@ from rft_trainer.bootstrap import paired_bootstrap
 from rft_trainer.data import Prompt, Row
 from rft_trainer.rollout.engine import RolloutEngine, SamplingParameters
 from rft_trainer.rollout.groups import Rollout, grade_items, rollout_requests, rollouts_by_prompt
+
+log = logging.getLogger(__name__)
 
 REWARD = "reward"
 """Key of the total reward in a mapping whose other keys are graders' names."""
@@ -53,6 +56,9 @@ class RowScores:
             found = json.loads(folder.evaluation_of(step).read_text(encoding="utf-8"))
             return cls(**{entry.name: found[entry.name] for entry in fields(cls) if entry.name in found})
         except FileNotFoundError:
+            return None
+        except (ValueError, TypeError) as error:
+            log.warning("%s cannot be read, as if there were none: %s", folder.evaluation_of(step), error)
             return None
 
 
