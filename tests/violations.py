@@ -12,12 +12,17 @@ class Violation(NamedTuple):
 
 
 GRADER = {"name": "right", "numeric": {}}
+TWO_PROMPTS = {"uri": "./a", "columns": {"prompt": "question", "messages": "chat"}}
 TWO_SOURCES = {"uri": "./a", "configMap": {"name": "b"}}
 
 VIOLATIONS: dict[str, tuple[Violation, ...]] = {
     "dataset_has_one_source": (
         Violation({"dataset": TWO_SOURCES}, "spec.dataset"),
         Violation({"evaluation": {"dataset": TWO_SOURCES}}, "spec.evaluation.dataset"),
+    ),
+    "columns_name_one_prompt": (
+        Violation({"dataset": TWO_PROMPTS}, "spec.dataset.columns"),
+        Violation({"evaluation": {"dataset": TWO_PROMPTS}}, "spec.evaluation.dataset.columns"),
     ),
     "storage_has_one_kind": (Violation({"storage": {}}, "spec.storage"),),
     "grader_has_one_kind": (Violation({"graders": [{"name": "right"}]}, "spec.graders[0]"),),

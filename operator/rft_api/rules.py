@@ -83,6 +83,26 @@ def dataset_has_one_source(spec: RFTJobSpec) -> Iterator[Problem]:
         yield from _exactly_one("spec.evaluation.dataset", spec.evaluation.dataset, DATASET_SOURCES)
 
 
+def _prompt_or_messages(path: str) -> Cel:
+    return Cel(
+        f"{path}.columns",
+        "!('prompt' in self && 'messages' in self)",
+        f"{path}.columns: prompt and messages both say what the model is asked; leave one of them out",
+    )
+
+
+@in_cel(_prompt_or_messages("spec.dataset"), _prompt_or_messages("spec.evaluation.dataset"))
+def columns_name_one_prompt(spec: RFTJobSpec) -> Iterator[Problem]:
+    """The columns of a dataset name the prompt once: as ``prompt`` or as ``messages``."""
+    datasets = {"spec.dataset": spec.dataset, "spec.evaluation.dataset": spec.evaluation.dataset}
+    for path, dataset in datasets.items():
+        if dataset is not None and {"prompt", "messages"} <= (dataset.columns or {}).keys():
+            yield Problem(
+                f"{path}.columns",
+                "prompt and messages both say what the model is asked; leave one of them out",
+            )
+
+
 @in_cel(exactly_one_of("spec.storage", _aliases(Storage, STORAGE_KINDS)))
 def storage_has_one_kind(spec: RFTJobSpec) -> Iterator[Problem]:
     """The run's folder lives in exactly one place."""
@@ -290,6 +310,7 @@ def deterministic_runs_are_in_float32(spec: RFTJobSpec) -> Iterator[Problem]:
 
 RULES: tuple[Rule, ...] = (
     dataset_has_one_source,
+    columns_name_one_prompt,
     storage_has_one_kind,
     grader_has_one_kind,
     python_grader_has_one_source,

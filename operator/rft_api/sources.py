@@ -75,8 +75,14 @@ class VolumeFileSource(Model):
     )
 
 
+RowFormat = Literal["jsonl", "csv", "sharegpt"]
+"""How the rows of a file are written."""
+
+Name = Annotated[str, Field(min_length=1)]
+
+
 class Dataset(Model):
-    """JSONL rows: ``messages`` plus any fields the graders use. Exactly one source."""
+    """Rows: ``messages`` or ``prompt``, plus any fields the graders use. Exactly one source."""
 
     config_map: ConfigMapSource | None = Field(None, description="Rows in a ConfigMap.")
     persistent_volume_claim: VolumeFileSource | None = Field(
@@ -86,6 +92,16 @@ class Dataset(Model):
         None,
         pattern=r"^([a-z0-9]+://|[./]).+",
         description="Rows behind a URI (s3://, gs://, https://, hf://, file://); a plain path for rft run.",
+    )
+    format: RowFormat | None = Field(
+        None,
+        description="How the file is written: JSON lines (jsonl, if absent), CSV with a header (csv), or JSON"
+        " lines with conversations of from and value (sharegpt). Any of them may be compressed by gzip.",
+    )
+    columns: dict[str, Name] | None = Field(
+        None,
+        description="Names of the file's columns by the names that rows have, such as {prompt: question}."
+        " prompt is a text that becomes the user's message; messages are a whole conversation.",
     )
 
 

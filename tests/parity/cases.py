@@ -422,6 +422,18 @@ BROKEN: dict[str, list[tuple[str, Object, str]]] = {
         ("two", {"dataset": {"uri": "./a", "configMap": {"name": "b"}}}, "spec.dataset"),
         ("none to evaluate", {"evaluation": {"dataset": {}}}, "spec.evaluation.dataset"),
     ],
+    "columns_name_one_prompt": [
+        (
+            "both",
+            {"dataset": {"uri": "./a", "columns": {"prompt": "q", "messages": "m"}}},
+            "spec.dataset.columns",
+        ),
+        (
+            "both to evaluate",
+            {"evaluation": {"dataset": {"uri": "./a", "columns": {"prompt": "q", "messages": "m"}}}},
+            "spec.evaluation.dataset.columns",
+        ),
+    ],
     "storage_has_one_kind": [
         ("none", {"storage": {}}, "spec.storage"),
         ("two", {"storage": {"ephemeral": {}, "claimTemplate": {"size": "1Gi"}}}, "spec.storage"),
@@ -494,6 +506,9 @@ BROKEN: dict[str, list[tuple[str, Object, str]]] = {
 KEPT: dict[str, list[tuple[str, Object]]] = {
     "dataset_has_one_source": [
         ("one each", {"dataset": {"uri": "./a"}, "evaluation": {"dataset": {"uri": "./b"}}}),
+    ],
+    "columns_name_one_prompt": [
+        ("one", {"dataset": {"uri": "./a", "columns": {"prompt": "question", "answer": "solution"}}}),
     ],
     "storage_has_one_kind": [("one", {"storage": {"ephemeral": {}}})],
     "grader_has_one_kind": [("one", _grader(math={}))],

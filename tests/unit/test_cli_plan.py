@@ -119,7 +119,6 @@ def test_of_a_large_file_only_the_beginning_is_looked_into(
         count(BytesIO(text), "rows")
     whole = count(BytesIO(b"\n".join(lines) + end), "rows")
     monkeypatch.setattr(module, "READ_BYTES", sum(len(line) + 1 for line in lines[:6]))
-    monkeypatch.setattr(module, "CHUNK_BYTES", 7)
     assert count(BytesIO(text), "rows") == whole == (10, whole.prompt_tokens)
 
 
@@ -155,8 +154,8 @@ def test_rows_that_cannot_be_read_are_a_note_and_a_named_file_that_cannot_is_an_
     ("content", "said"),
     [
         ("", "holds no rows"),
-        ('{"messages": "hello"}', "line 1: is not a row"),
-        (rows(1) + "\n[1]", "line 2: is not a row"),
+        ('{"messages": "hello"}', "line 1: messages is a string, not a list"),
+        (rows(1) + "\n[1]", "line 2: a row is a JSON object, not a list"),
         (rows(63), "63 rows are too few to hold out 32"),
     ],
 )

@@ -5,7 +5,7 @@ English prose, fewer in code and most other languages. ChatML adds five tokens p
 start of the answer.
 """
 
-import json
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -15,13 +15,16 @@ from rft_cli.local.inputs import Input, located
 from rft_cli.local.manifest import Manifest
 from rft_planner.estimate import RowCounts
 from rft_planner.steps import MAX_HELD_OUT, MIN_HELD_OUT, held_out_rows
+from rft_run.errors import DataError
+from rft_run.rows import BYTE_ORDER_MARK, RowLayout, json_lines, parsed
+from rft_run.rows.messages import tools_of
 
 READ_BYTES = 32 << 20
 """Bytes of a file that are read, as many as the trainer checks before the start."""
-CHUNK_BYTES = 1 << 20
 CHARACTERS_PER_TOKEN = 4
 MESSAGE_TOKENS = 5
 ANSWER_TOKENS = 3
+JSON_LINES = RowLayout()
 
 
 class Counted(NamedTuple):
@@ -32,46 +35,42 @@ class Counted(NamedTuple):
     """Mean length of a prompt, estimated."""
 
 
-def count(file: IO[bytes], source: str) -> Counted:
-    """Return the number of rows in a JSONL file, without blank lines, and their mean length.
+def count(file: IO[bytes], source: str, layout: RowLayout = JSON_LINES) -> Counted:
+    """Return the number of rows in a file that can seek, without blank lines, and their mean length.
 
     After ``READ_BYTES`` lines are only counted, and taken to have the mean length of those before.
 
     Raises:
-        UserError: a line is no row, or the file has no rows.
+        UserError: the file cannot be read as ``layout`` says, a line is no row, or the file has no rows.
     """
+    try:
+        return _counted(json_lines(file, layout, source), source, layout)
+    except DataError as error:
+        raise UserError(str(error), UNREADABLE) from error
+
+
+def _counted(lines: Iterator[bytes], source: str, layout: RowLayout) -> Counted:
     rows, tokens, left = 0, 0.0, READ_BYTES
-    for number, line in enumerate(file, start=1):
-        text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+    for number, line in enumerate(lines, start=1):
+        text = line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
         if text.strip():
-            rows, tokens = rows + 1, tokens + _prompt_tokens(text, f"{source}: line {number}")
+            rows, tokens = rows + 1, tokens + _prompt_tokens(text, f"{source}: line {number}", layout)
         left -= len(line)
         if left <= 0:
             break
     if not rows:
-        raise UserError(f"{source}: holds no rows", UNREADABLE)
-    return Counted(rows + _lines(file), tokens / rows)
+        raise DataError(f"{source}: holds no rows")
+    return Counted(rows + sum(1 for line in lines if line.strip()), tokens / rows)
 
 
-def _lines(file: IO[bytes]) -> int:
-    """Return the number of lines from here to the end; the last one may have no newline."""
-    lines, last = 0, b"\n"
-    while chunk := file.read(CHUNK_BYTES):
-        lines, last = lines + chunk.count(b"\n"), chunk[-1:]
-    return lines + (last != b"\n")
-
-
-def _prompt_tokens(line: bytes, place: str) -> float:
+def _prompt_tokens(line: bytes, place: str, layout: RowLayout) -> float:
     try:
-        messages = json.loads(line)["messages"]
-        texts = [message["content"] for message in messages]
-        characters = sum(map(len, texts))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(
-            f"{place}: is not a row; one is a JSON object whose messages have a role and a content",
-            UNREADABLE,
-        ) from error
-    return characters / CHARACTERS_PER_TOKEN + MESSAGE_TOKENS * len(texts) + ANSWER_TOKENS
+        messages, fields = parsed(line, layout)
+        tools_of(fields)
+    except ValueError as error:
+        raise DataError(f"{place}: {error}") from error
+    characters = sum(len(message["content"]) for message in messages)
+    return characters / CHARACTERS_PER_TOKEN + MESSAGE_TOKENS * len(messages) + ANSWER_TOKENS
 
 
 def rows_of(manifest: Manifest, dataset: Path | None, evaluation: Path | None) -> RowCounts:
@@ -81,7 +80,8 @@ def rows_of(manifest: Manifest, dataset: Path | None, evaluation: Path | None) -
         UserError: the rows cannot be read on this machine, or are too few.
     """
     spec = manifest.job.spec
-    counted = _read(located(manifest, "spec.dataset", spec.dataset, dataset, "--dataset", Path()))
+    given = located(manifest, "spec.dataset", spec.dataset, dataset, "--dataset", Path())
+    counted = _read(given, RowLayout.of(spec.dataset))
     if spec.evaluation.dataset is not None:
         return RowCounts(counted.number, _evaluated(manifest, evaluation), counted.prompt_tokens)
     if evaluation is not None:
@@ -101,20 +101,21 @@ def _evaluated(manifest: Manifest, override: Path | None) -> int:
     assert source is not None
     field, flag = "spec.evaluation.dataset", "--evaluation-dataset"
     try:
-        return _read(located(manifest, field, source, override, flag, Path())).number
+        given = located(manifest, field, source, override, flag, Path())
+        return _read(given, RowLayout.of(source, field)).number
     except UserError:
         if override is not None:
             raise
         return MAX_HELD_OUT
 
 
-def _read(given: Input) -> Counted:
+def _read(given: Input, layout: RowLayout) -> Counted:
     if given.content is not None:
-        return count(BytesIO(given.content), given.location)
+        return count(BytesIO(given.content), given.location, layout)
     if "://" in given.location:
         raise UserError(f"{given.location}: is not on this machine; pass --dataset FILE", UNREADABLE)
     try:
         with Path(given.location).open("rb") as file:
-            return count(file, given.location)
+            return count(file, given.location, layout)
     except OSError as error:
         raise UserError(f"{given.location}: cannot be read: {error.strerror}", UNREADABLE) from error

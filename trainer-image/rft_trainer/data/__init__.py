@@ -1,7 +1,8 @@
 """Datasets: reads and checks rows, renders them into prompts, and puts them into their training order.
 
 source     returns the local file of a path or URI; remote files are copied once into the run's folder
-rows       parses and checks one line: a row, or a list of problems
+unpacking  makes JSON lines of what is compressed or CSV, as rft_run.rows says
+rows       checks one line: a row, or a list of problems
 rendering  renders a row into token ids by the model's chat template
 whole      small files, read completely before the start: load, split, render
 lines      large files: an index on disk of where each line begins

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from rft_run.errors import DataError, VolumeError
+from rft_run.rows import BYTE_ORDER_MARK
 from rft_trainer import files
-from rft_trainer.data.rows import BYTE_ORDER_MARK
 from rft_trainer.data.source import readable
 
 _CHUNK_BYTES = 8 << 20
@@ -34,7 +34,7 @@ class Lines:
         except OSError as error:
             raise VolumeError(f"{index}: {error}") from error
         self._count = os.fstat(self._index).st_size // _PLACE.itemsize - 1
-        self._identity = _identity(file)
+        self._identity = identity_of(file)
 
     def __len__(self) -> int:
         return self._count
@@ -50,7 +50,7 @@ class Lines:
 
     def changed(self) -> bool:
         """Whether the file was modified since it was opened."""
-        return _identity(self.file) != self._identity
+        return identity_of(self.file) != self._identity
 
     def close(self) -> None:
         """Close both files."""
@@ -65,8 +65,8 @@ def index_lines(file: Path, index: Path) -> bool:
     """
     about = index.with_suffix(".json")
     with readable(file):
-        identity = _identity(file)
-        known = _known(about) if index.exists() else None
+        identity = identity_of(file)
+        known = recorded(about) if index.exists() else None
         if known == identity:
             return False
         files.write_pieces(index, _places(file))
@@ -88,12 +88,14 @@ def _places(file: Path) -> Iterator[bytes]:
         yield np.array([position], _PLACE).tobytes()
 
 
-def _identity(file: Path) -> dict[str, Any]:
+def identity_of(file: Path) -> dict[str, Any]:
+    """Return what tells one version of a file from another. Raises OSError."""
     found = file.stat()
     return {"file": str(file), "bytes": found.st_size, "modifiedNanoseconds": found.st_mtime_ns}
 
 
-def _known(about: Path) -> dict[str, Any] | None:
+def recorded(about: Path) -> dict[str, Any] | None:
+    """Return the JSON object of a file, None where there is none."""
     try:
         found = json.loads(about.read_text(encoding="utf-8"))
     except (OSError, ValueError):

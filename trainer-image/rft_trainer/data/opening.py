@@ -7,15 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from rft_api.sources import Dataset
 from rft_run.config import RunConfig
 from rft_run.errors import DataError
 from rft_run.folder import RunFolder
+from rft_run.rows import RowLayout
 from rft_trainer.data.lines import Lines, index_lines
 from rft_trainer.data.rendering import Renderer, Tokenizer
 from rft_trainer.data.rows import Prompt, Required, Row, required_fields
 from rft_trainer.data.source import discard, local_file, readable
 from rft_trainer.data.streamed import Sample, Streamed, check_first, sample
 from rft_trainer.data.training import InMemory, TrainingPrompts
+from rft_trainer.data.unpacking import as_json_lines
 from rft_trainer.data.whole import load_rows, render, split, without
 
 log = logging.getLogger(__name__)
@@ -75,6 +78,7 @@ class StreamedRows:
     sample: Sample
     heldout: list[Row] | None
     seed: int
+    layout: RowLayout
     files: Mapping[str, Path]
 
     def rendered(
@@ -89,7 +93,7 @@ class StreamedRows:
             rows = self.heldout
             heldout, dropped = render(rows, tokenizer, arguments, budget_tokens)
         keys = {row.key for row in rows}
-        train = Streamed(self.lines, self.required, renderer, budget_tokens, keys, self.seed)
+        train = Streamed(self.lines, self.required, renderer, budget_tokens, keys, self.seed, self.layout)
         train.mean_length, train.share = length, share
         return Prompts(train, heldout, dropped)
 
@@ -109,35 +113,37 @@ def open_rows(config: RunConfig, stack: ExitStack, should_stop: Callable[[], boo
 
 def _opened(config: RunConfig, folder: Path, stack: ExitStack, should_stop: Callable[[], bool]) -> Rows:
     required, seed = required_fields(config.spec.graders), config.effective.seed
+    files: dict[str, Path] = {}
+
+    def found(source: str, dataset: Dataset, name: str, field: str) -> tuple[Path, RowLayout]:
+        file, layout = local_file(source, folder / name, should_stop), RowLayout.of(dataset, field)
+        files[field] = as_json_lines(file, layout, folder / name, should_stop)
+        return files[field], layout
+
     heldout = None
-    file = local_file(config.dataset_path, folder / "train", should_stop)
-    found = {DATASET: file}
+    own = config.spec.evaluation.dataset or Dataset()
     if config.evaluation_path is not None:
-        found[EVALUATION] = local_file(config.evaluation_path, folder / "evaluation", should_stop)
-        heldout = load_rows(found[EVALUATION], required)
+        file, layout = found(config.evaluation_path, own, "evaluation", EVALUATION)
+        heldout = load_rows(file, required, layout)
+    file, layout = found(config.dataset_path, config.spec.dataset, "train", DATASET)
     with readable(file):
         size = file.stat().st_size
     if size > WHOLE_BYTES:
-        return _streamed(found, folder, required, heldout, seed, stack)
-    rows = load_rows(file, required)
+        lines = _indexed(file, folder, stack)
+        check_first(lines, required, WHOLE_BYTES, layout)
+        begun = WHOLE_BYTES >> 20
+        log.info("%s: %d lines, checked beyond the first %d MiB when reached", file, len(lines), begun)
+        of_all = sample(lines, required, layout)
+        return StreamedRows(lines, required, of_all, heldout, seed, layout, files)
+    rows = load_rows(file, required, layout)
     if heldout is not None:
-        return WholeRows(without(rows, heldout), heldout, seed, found)
-    return WholeRows(*split(rows, config.spec.evaluation), seed, found)
+        return WholeRows(without(rows, heldout), heldout, seed, files)
+    return WholeRows(*split(rows, config.spec.evaluation), seed, files)
 
 
-def _streamed(
-    found: Mapping[str, Path],
-    folder: Path,
-    required: Required,
-    heldout: list[Row] | None,
-    seed: int,
-    stack: ExitStack,
-) -> StreamedRows:
-    file, index = found[DATASET], folder / "train.lines"
+def _indexed(file: Path, folder: Path, stack: ExitStack) -> Lines:
+    index = folder / "train.lines"
     index_lines(file, index)
     lines = Lines(file, index)
     stack.callback(lines.close)
-    check_first(lines, required, WHOLE_BYTES)
-    begun = WHOLE_BYTES >> 20
-    log.info("%s: %d lines, checked beyond the first %d MiB when reached", file, len(lines), begun)
-    return StreamedRows(lines, required, sample(lines, required), heldout, seed, found)
+    return lines

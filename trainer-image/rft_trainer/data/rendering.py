@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from rft_run.errors import ConfigurationError
-from rft_trainer.data.rows import Message, Prompt, Row
+from rft_run.rows.messages import Message
+from rft_trainer.data.rows import Prompt, Row
 
 
 class Tokenizer(Protocol):

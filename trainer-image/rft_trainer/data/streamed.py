@@ -12,11 +12,12 @@ from statistics import fmean
 
 from rft_planner.steps import MAX_HELD_OUT, MIN_HELD_OUT
 from rft_run.errors import DataError
+from rft_run.rows import RowLayout
 from rft_run.state import Position
 from rft_trainer.data.lines import Lines
 from rft_trainer.data.order import permuted
 from rft_trainer.data.rendering import Renderer
-from rft_trainer.data.rows import MAX_LISTED, Prompt, Required, Row, data_error, read_row
+from rft_trainer.data.rows import JSON_LINES, MAX_LISTED, Prompt, Required, Row, data_error, read_row
 from rft_trainer.data.training import Reached, TrainingPrompts
 from rft_trainer.data.whole import WARN_DROPPED, checked
 
@@ -66,17 +67,17 @@ def _rendered(rows: Sequence[Row], renderer: Renderer) -> list[Prompt]:
     return prompts
 
 
-def check_first(lines: Lines, required: Required, size: int) -> None:
+def check_first(lines: Lines, required: Required, size: int, layout: RowLayout = JSON_LINES) -> None:
     """Check every line that ends within the first ``size`` bytes. Raises DataError with all problems."""
     with lines.file.open("rb") as file:
         head = file.read(size)
     whole = head[: head.rfind(b"\n") + 1]
-    problems = [problem for _, found in checked(whole, required) for problem in found]
+    problems = [problem for _, found in checked(whole, required, layout) for problem in found]
     if problems:
         raise data_error(problems)
 
 
-def sample(lines: Lines, required: Required) -> Sample:
+def sample(lines: Lines, required: Required, layout: RowLayout = JSON_LINES) -> Sample:
     """Return a sample of rows that depends on the number of lines alone, not on the seed or the attempt.
 
     Raises DataError where rows are broken, or where there are too few different prompts.
@@ -85,7 +86,7 @@ def sample(lines: Lines, required: Required) -> Sample:
     problems: list[str] = []
     for index in range(min(len(lines), _TRIES * MAX_HELD_OUT)):
         line = 1 + permuted(index, len(lines), "held-out")
-        row, found = _row(lines, line, required)
+        row, found = _row(lines, line, required, layout)
         problems += found
         if row is not None:
             rows.setdefault(row.key, row)
@@ -101,12 +102,12 @@ def sample(lines: Lines, required: Required) -> Sample:
     return Sample(list(rows.values()))
 
 
-def _row(lines: Lines, line: int, required: Required) -> tuple[Row | None, list[str]]:
+def _row(lines: Lines, line: int, required: Required, layout: RowLayout) -> tuple[Row | None, list[str]]:
     """Return the row of a line, None for a blank or broken line, and its problems."""
     raw = lines[line]
     if not raw.strip():
         return None, []
-    row, problems = read_row(line, raw, required)
+    row, problems = read_row(line, raw, required, layout)
     if problems and lines.changed():
         raise DataError(f"{problems[0]}: {lines.file} was changed while the run goes on")
     return row, problems
@@ -123,9 +124,10 @@ class Streamed(TrainingPrompts):
         budget_tokens: int,
         held_out: Collection[str],
         seed: int,
+        layout: RowLayout = JSON_LINES,
     ) -> None:
         """Leave out the prompts whose keys are in ``held_out``."""
-        self._lines, self._required, self._renderer = lines, required, renderer
+        self._lines, self._required, self._layout, self._renderer = lines, required, layout, renderer
         self._budget, self._held_out, self._seed = budget_tokens, frozenset(held_out), seed
         self.rows = len(lines)
 
@@ -152,7 +154,7 @@ class Streamed(TrainingPrompts):
 
     def _prompt(self, epoch: int, offset: int) -> tuple[Prompt | None, list[str]]:
         line = 1 + permuted(offset, self.rows, f"order/{self._seed}/{epoch}")
-        row, problems = _row(self._lines, line, self._required)
+        row, problems = _row(self._lines, line, self._required, self._layout)
         if row is None or problems or row.key in self._held_out:
             return None, problems
         try:

@@ -11,8 +11,9 @@ from typing import Any
 from rft_api.lifecycle import Evaluation
 from rft_planner.steps import MAX_HELD_OUT, MIN_HELD_OUT, held_out_rows
 from rft_run.errors import DataError
+from rft_run.rows import BYTE_ORDER_MARK, RowLayout
 from rft_trainer.data.rendering import Renderer, Tokenizer
-from rft_trainer.data.rows import BYTE_ORDER_MARK, Prompt, Required, Row, data_error, read_row
+from rft_trainer.data.rows import JSON_LINES, Prompt, Required, Row, data_error, read_row
 from rft_trainer.data.source import readable
 
 log = logging.getLogger(__name__)
@@ -21,8 +22,10 @@ WARN_DROPPED = 0.1
 """Share of prompts over the budget above which a warning is logged."""
 
 
-def load_rows(file: str | Path, required: Required | None = None) -> list[Row]:
-    """Read the JSONL rows of a local file; skip blank lines.
+def load_rows(
+    file: str | Path, required: Required | None = None, layout: RowLayout = JSON_LINES
+) -> list[Row]:
+    """Read the JSON lines of a local file; skip blank lines.
 
     ``required`` is what ``required_fields`` returns. Raises DataError with every broken line.
     """
@@ -30,7 +33,7 @@ def load_rows(file: str | Path, required: Required | None = None) -> list[Row]:
         data = Path(file).read_bytes()
     rows: list[Row] = []
     problems: list[str] = []
-    for row, found in checked(data, required or {}):
+    for row, found in checked(data, required or {}, layout):
         problems += found
         if row is not None:
             rows.append(row)
@@ -41,10 +44,12 @@ def load_rows(file: str | Path, required: Required | None = None) -> list[Row]:
     return rows
 
 
-def checked(data: bytes, required: Required) -> Iterator[tuple[Row | None, list[str]]]:
+def checked(
+    data: bytes, required: Required, layout: RowLayout = JSON_LINES
+) -> Iterator[tuple[Row | None, list[str]]]:
     """Yield for every line its row, None if it cannot be parsed, and its problems."""
     for line, raw in _lines(data):
-        yield read_row(line, raw, required)
+        yield read_row(line, raw, required, layout)
 
 
 def _lines(data: bytes) -> Iterator[tuple[int, bytes]]:

@@ -1,0 +1,195 @@
+"""Recognises by its beginning a file that holds no rows; says once what was seen and how to convert it."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from rft_run.errors import DataError
+from rft_run.rows.messages import ANSWERED
+from rft_run.rows.parsing import RowLayout, object_of, parsed
+
+HEAD_BYTES = 1 << 20
+"""Bytes at the beginning of a file by which it is recognised."""
+GZIP = b"\x1f\x8b"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+_PANDAS = "python -c \"import pandas; pandas.{}('{}').to_json('rows.jsonl', orient='records', lines=True)\""
+_MAGIC: tuple[tuple[bytes, str, str], ...] = (
+    (b"PAR1", "Parquet", _PANDAS.format("read_parquet", "rows.parquet")),
+    (b"ARROW1", "an Arrow file", _PANDAS.format("read_feather", "rows.arrow")),
+    (b"PK\x03\x04", "a zip archive", "unzip it, or if it is a workbook, save its sheet as CSV"),
+    (b"BZh", "bzip2", "bunzip2 rows.jsonl.bz2"),
+    (b"\xfd7zXZ\x00", "xz", "unxz rows.jsonl.xz"),
+    (b"\x28\xb5\x2f\xfd", "zstd", "unzstd rows.jsonl.zst"),
+    (b"SQLite format 3\x00", "an SQLite database", "export its table as CSV"),
+    (GZIP, "compressed by gzip twice", "gunzip it once"),
+    (b"%PDF", "a PDF", "write its questions as rows"),
+    (b"version https://git-lfs", "a pointer of Git LFS and not the file itself", "git lfs pull"),
+    (b"\x00\x00\xfe\xff", "UTF-32", "iconv -f UTF-32 -t UTF-8 rows.txt > rows.jsonl"),
+    (b"\xff\xfe\x00\x00", "UTF-32", "iconv -f UTF-32 -t UTF-8 rows.txt > rows.jsonl"),
+    (b"\xff\xfe", "UTF-16", "iconv -f UTF-16 -t UTF-8 rows.txt > rows.jsonl"),
+    (b"\xfe\xff", "UTF-16", "iconv -f UTF-16 -t UTF-8 rows.txt > rows.jsonl"),
+    (b"{\x00", "UTF-16 without its mark", "iconv -f UTF-16LE -t UTF-8 rows.txt > rows.jsonl"),
+    (b"\x00{", "UTF-16 without its mark", "iconv -f UTF-16BE -t UTF-8 rows.txt > rows.jsonl"),
+)
+"""What a file begins with, its name, and how it is converted."""
+_TAR = slice(257, 262), b"ustar"
+"""What a tar archive has, and where."""
+_QUESTIONS = ("question", "problem", "instruction", "query", "input", "text")
+"""Usual names of the column with the prompt, the likeliest first."""
+_ANSWERS = ("answer", "solution", "output", "response", "completion", "target", "label")
+_NAMES = 8
+"""Names of columns that a message lists."""
+_SUPERVISED = "jq -c '.answer = .messages[-1].content | .messages |= .[:-1]' chats.jsonl > rows.jsonl"
+
+
+def check(head: bytes, complete: bool, layout: RowLayout, place: str) -> None:
+    """Raise DataError if a file that begins like this cannot be read as ``layout`` says, in one sentence.
+
+    ``complete``: ``head`` is all of the file. Faults of single rows are left to their lines.
+    """
+    for magic, name, conversion in _MAGIC:
+        if head.startswith(magic):
+            raise _foreign(place, name, conversion)
+    if head[_TAR[0]].startswith(_TAR[1]):
+        raise _foreign(place, "a tar archive", "tar -xf rows.tar")
+    text = head.removeprefix(BYTE_ORDER_MARK)
+    if not text.strip():
+        return
+    if b"\n" not in text and b"}\r{" in text:
+        raise _foreign(
+            place, "text whose lines end with a carriage return alone", r"tr '\r' '\n' < old > rows.jsonl"
+        )
+    if layout.format == "csv":
+        _check_csv(text, layout, place)
+    else:
+        _check_json(text, complete, layout, place)
+
+
+def _foreign(place: str, seen: str, conversion: str) -> DataError:
+    return DataError(f"{place}: is {seen}, and rows are JSON lines; convert it: {conversion}")
+
+
+def _check_csv(text: bytes, layout: RowLayout, place: str) -> None:
+    if text.lstrip()[:2] in (b'{"', b"[{"):
+        raise DataError(
+            f'{place}: {layout.where}.format is csv, and the file begins with "{text.lstrip()[:1].decode()}"'
+            " like JSON: leave format out"
+        )
+
+
+def _check_json(text: bytes, complete: bool, layout: RowLayout, place: str) -> None:
+    first, newline, rest = text.lstrip().partition(b"\n")
+    if not newline and not complete:
+        return  # a first row longer than what was read
+    try:
+        value = object_of(first)
+    except ValueError as error:
+        _check_no_line(text.lstrip(), rest, complete, layout, place)
+        if not rest.strip():
+            raise DataError(f"{place}: line 1: {error}") from error
+        return
+    _check_row(value, first, layout, place)
+
+
+def _check_no_line(text: bytes, rest: bytes, complete: bool, layout: RowLayout, place: str) -> None:
+    """Raise DataError where the first line is no row, and the file as a whole is something that is known."""
+    if text.startswith(b"<"):
+        raise DataError(
+            f'{place}: begins with "<" like a web page: check the address, and whether it asks for a login'
+        )
+    if text.startswith(b"[") and text[1:].lstrip().startswith(b"{"):
+        raise _foreign(place, "one JSON list", "jq -c '.[]' rows.json > rows.jsonl")
+    if text.startswith(b"["):
+        return
+    if text.startswith(b"{"):
+        _check_object_over_lines(text, complete, place)
+        return
+    header = text.partition(b"\n")[0].strip().decode(errors="replace")
+    separator = next((sign for sign in ",;\t|" if sign in header), None)
+    if separator is not None and rest.strip():
+        raise DataError(
+            f"{place}: looks like CSV with the columns {header[:80]!r}: set {layout.where}.format: csv, and"
+            f" with {layout.where}.columns which column is the prompt, e.g. columns: {{prompt: question}}"
+        )
+
+
+def _check_object_over_lines(text: bytes, complete: bool, place: str) -> None:
+    if not complete:
+        if text.partition(b"\n")[0].strip() == b"{":
+            raise _foreign(place, "JSON whose objects span lines", "jq -c . rows.json > rows.jsonl")
+        return
+    decoded = text.decode(errors="replace")
+    try:
+        value, end = json.JSONDecoder().raw_decode(decoded)
+    except (ValueError, RecursionError):
+        return
+    if "\n" in decoded[:end]:
+        within = next((f".{key}[]" for key, rows in value.items() if _are_rows(rows)), ".")
+        raise _foreign(place, "JSON whose objects span lines", f"jq -c '{within}' rows.json > rows.jsonl")
+
+
+def _are_rows(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict) and "role" not in value[0]
+
+
+def check_columns(names: Mapping[str, Any], layout: RowLayout, place: str, holder: str) -> None:
+    """Raise DataError unless the names in a file give the rows a prompt. ``holder``: where the names are."""
+    seen = f"{holder} has {_listed(names)}"
+    absent = [column for column in layout.columns.values() if column not in names]
+    if absent:
+        raise DataError(f"{place}: {layout.where}.columns names {', '.join(absent)}, and {seen}")
+    if layout.format == "sharegpt":
+        if "messages" not in layout.columns and "conversations" not in names:
+            raise DataError(
+                f"{place}: {seen} and no conversations, which {layout.where}.format: sharegpt reads: leave"
+                f" format out, or name the column, e.g. {layout.where}.columns: {{messages: {_first(names)}}}"
+            )
+    elif not {"messages", "prompt"} & (layout.columns.keys() | names.keys()):
+        raise DataError(f"{place}: {seen}, and neither messages nor prompt: {_advice(names, layout)}")
+
+
+def _check_row(value: dict[str, Any], raw: bytes, layout: RowLayout, place: str) -> None:
+    """Raise DataError where the first row is of a shape that another layout would read."""
+    name = "conversations" if value.get("messages", value.get("prompt")) is None else "messages"
+    if layout.format == "jsonl" and not layout.columns and _is_sharegpt(value.get(name)):
+        mapped = "" if name == "conversations" else f", and {layout.where}.columns: {{messages: messages}}"
+        raise DataError(
+            f"{place}: turns of {name} in the first row have from and value, as in ShareGPT: set"
+            f" {layout.where}.format: sharegpt{mapped}"
+        )
+    check_columns(value, layout, place, "the first row")
+    try:
+        parsed(raw, layout)
+    except ValueError as error:
+        if str(error) == ANSWERED:
+            raise DataError(
+                f"{place}: the last message of the first row is the assistant's, as in data for supervised"
+                f" training, and nothing is left to answer; make it a field: {_SUPERVISED}"
+            ) from error
+
+
+def _is_sharegpt(turns: object) -> bool:
+    if not isinstance(turns, list) or not turns or not isinstance(turns[0], dict):
+        return False
+    return {"from", "value"} <= turns[0].keys()
+
+
+def _advice(names: Mapping[str, Any], layout: RowLayout) -> str:
+    """Return which columns to name, guessed from the usual names."""
+    lower = {name.lower(): name for name in names}
+    asked = [lower[name] for name in _QUESTIONS if name in lower] or [_first(names)]
+    answer = next((lower[name] for name in _ANSWERS if name in lower), "answer")
+    columns = f"prompt: {asked[0]}" + (f", answer: {answer}" if answer != "answer" else "")
+    joined = f", after joining what belongs to it ({', '.join(asked)})" if len(asked) > 1 else ""
+    return f"name the column that holds the prompt, e.g. {layout.where}.columns: {{{columns}}}{joined}"
+
+
+def _first(names: Mapping[str, Any]) -> str:
+    return next(iter(names), "question")
+
+
+def _listed(names: Mapping[str, Any]) -> str:
+    listed = ", ".join(name[:40] for name in list(names)[:_NAMES])
+    more = len(names) - _NAMES
+    return (f"{listed} and {more} more" if more > 0 else listed) or "no fields"

@@ -1,0 +1,156 @@
+"""Checks the messages of a row, and brings the forms in which others write them into one."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rft_run.rows.strict import kind, value_of
+
+ROLES = ("system", "developer", "user", "assistant", "tool")
+SPEAKERS = {
+    "system": "system",
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "assistant": "assistant",
+    "model": "assistant",
+    "tool": "tool",
+    "observation": "tool",
+    "function_response": "tool",
+}
+"""Roles by the names that ShareGPT's files have in ``from``."""
+ANSWERED = "the last message is the assistant's: nothing is left to answer"
+
+Message = dict[str, Any]
+
+
+def checked(messages: object) -> list[Message]:
+    """Return the messages, each with a text as content. Raises ValueError.
+
+    They are a conversation whose next message is the model's.
+    """
+    if not isinstance(messages, list):
+        raise ValueError(f"messages is {kind(messages)}, not a list")
+    if not messages:
+        raise ValueError("messages is empty")
+    found = [_message(number, message) for number, message in enumerate(messages, start=1)]
+    if found[-1]["role"] == "assistant":
+        raise ValueError(ANSWERED)
+    return found
+
+
+def _message(number: int, message: object) -> Message:
+    if not isinstance(message, dict):
+        raise ValueError(f"message {number} is {kind(message)}, not an object")
+    role = message.get("role")
+    if role not in ROLES:
+        raise ValueError(f"message {number}: role {json.dumps(role)} is not one of {', '.join(ROLES)}")
+    return {**message, "content": _text(number, message)}
+
+
+def _text(number: int, message: Mapping[str, Any]) -> str:
+    """Return the content of a message as one text. Raises ValueError."""
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list) and content:
+        return "".join(_part(number, place, part) for place, part in enumerate(content, start=1))
+    if content is None and message["role"] == "assistant" and message.get("tool_calls"):
+        return ""
+    found = "an empty list" if content == [] else kind(content)
+    raise ValueError(f"message {number}: content is {found}, not a string")
+
+
+def _part(number: int, place: int, part: object) -> str:
+    """Return the text of one part of a content. Raises ValueError."""
+    where = f"message {number}: part {place} of its content"
+    if not isinstance(part, dict):
+        raise ValueError(f'{where} is {kind(part)}, not {{"type": "text", "text": …}}')
+    if part.get("type") != "text":
+        found = json.dumps(part.get("type"))
+        raise ValueError(f"{where} has the type {found}: only parts of the type text are read")
+    text = part.get("text")
+    if not isinstance(text, str):
+        raise ValueError(f"{where}: text is {kind(text)}, not a string")
+    return text
+
+
+def from_prompt(prompt: object, system: object) -> list[Message]:
+    """Return the messages of a row that has ``prompt``: a text, or messages. Raises ValueError."""
+    if isinstance(prompt, list):
+        return checked(prompt)
+    if not isinstance(prompt, str):
+        raise ValueError(f"prompt is {kind(prompt)}, neither a text nor a list of messages")
+    if not prompt.strip():
+        raise ValueError("prompt is empty")
+    return [*_system(system), {"role": "user", "content": prompt}]
+
+
+def _system(system: object) -> list[Message]:
+    if system is None or system == "":
+        return []
+    if not isinstance(system, str):
+        raise ValueError(f"system is {kind(system)}, not a string")
+    return [{"role": "system", "content": system}]
+
+
+def from_sharegpt(turns: object, system: object) -> tuple[list[Message], str | None]:
+    """Return the messages of a ShareGPT conversation, and the answer that ends it or None.
+
+    Raises ValueError.
+    """
+    if not isinstance(turns, list):
+        raise ValueError(f"conversations is {kind(turns)}, not a list")
+    messages = [_turn(number, turn) for number, turn in enumerate(turns, start=1)]
+    if not messages or messages[0]["role"] != "system":
+        messages = _system(system) + messages
+    answer = messages.pop()["content"] if messages and messages[-1]["role"] == "assistant" else None
+    return checked(messages), answer
+
+
+def _turn(number: int, turn: object) -> Message:
+    if not isinstance(turn, dict):
+        raise ValueError(f"turn {number} is {kind(turn)}, not an object")
+    speaker, said = turn.get("from"), turn.get("value")
+    role = SPEAKERS.get(speaker) if isinstance(speaker, str) else None
+    if role is None:
+        known = ", ".join(SPEAKERS)
+        raise ValueError(f"turn {number}: from {json.dumps(speaker)} is not one of {known}")
+    if not isinstance(said, str):
+        raise ValueError(f"turn {number}: value is {kind(said)}, not a string")
+    return {"role": role, "content": said}
+
+
+def tools_of(fields: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """Return the tools of a row, None where it has none: a list of objects, or JSON text of one.
+
+    Raises ValueError for anything else.
+    """
+    tools = fields.get("tools")
+    if isinstance(tools, str):
+        try:
+            tools = value_of(tools.encode())
+        except ValueError:
+            tools = fields["tools"]
+    if tools is None or tools == []:
+        return None
+    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+        found = "a list with other values" if isinstance(tools, list) else kind(tools)
+        raise ValueError(
+            f"tools is {found}, not a list of objects: the chat template gets them; give a field that only"
+            " graders read another name"
+        )
+    return tools
+
+
+def calls_of(number: int, message: Mapping[str, Any]) -> Sequence[dict[str, Any]]:
+    """Return the functions that a message calls, each with ``name`` and ``arguments``. Raises ValueError."""
+    calls = message.get("tool_calls") or []
+    if not isinstance(calls, list):
+        raise ValueError(f"message {number}: tool_calls is {kind(calls)}, not a list")
+    for place, call in enumerate(calls, start=1):
+        function = call.get("function", call) if isinstance(call, dict) else call
+        if not isinstance(function, dict):
+            raise ValueError(f"message {number}: tool call {place} is {kind(function)}, not an object")
+    return [call.get("function", call) for call in calls]

@@ -1,0 +1,74 @@
+"""Parses one line of a dataset: the messages of a row and its other fields."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from rft_api.sources import Dataset, RowFormat
+from rft_run.rows.messages import Message, checked, from_prompt, from_sharegpt
+from rft_run.rows.strict import kind, value_of
+
+MISSING = "messages is missing, and so is prompt"
+
+
+@dataclass(frozen=True)
+class RowLayout:
+    """How the rows of a dataset are written."""
+
+    format: RowFormat = "jsonl"
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Names that rows have -> names in the file."""
+    where: str = "spec.dataset"
+    """The field of the manifest that messages name."""
+
+    @classmethod
+    def of(cls, dataset: Dataset, where: str = "spec.dataset") -> "RowLayout":
+        """Return the layout of a dataset, with the defaults filled in."""
+        return cls(dataset.format or "jsonl", dataset.columns or {}, where)
+
+
+class Parsed(NamedTuple):
+    """The messages of a row and its other fields."""
+
+    messages: list[Message]
+    fields: dict[str, Any]
+
+
+def parsed(raw: bytes, layout: RowLayout) -> Parsed:
+    """Parse the line of a row. Raises ValueError with the problem, without the line's number."""
+    value = object_of(raw)
+    fields = _renamed(value, layout)
+    if layout.format == "sharegpt":
+        turns = fields.pop("messages" if "messages" in layout.columns else "conversations", None)
+        messages, answer = from_sharegpt(turns, fields.get("system"))
+        return Parsed(messages, fields if answer is None else {"answer": answer} | fields)
+    messages = fields.pop("messages", None)
+    if messages is None and fields.get("prompt") is not None:
+        return Parsed(from_prompt(fields["prompt"], fields.get("system")), fields)
+    if messages is None:
+        raise ValueError(MISSING)
+    if layout.format == "csv" and isinstance(messages, str):  # a cell is always text
+        messages = value_of(messages.encode())
+    return Parsed(checked(messages), fields)
+
+
+def object_of(raw: bytes) -> dict[str, Any]:
+    """Return the JSON object of a line. Raises ValueError."""
+    value = value_of(raw)
+    if not isinstance(value, dict):
+        raise ValueError(f"a row is a JSON object, not {kind(value)}")
+    return value
+
+
+def _renamed(value: dict[str, Any], layout: RowLayout) -> dict[str, Any]:
+    """Return the fields by the names that rows have; a mapped name comes before a field of that name.
+
+    Raises ValueError where a column is missing, which is in CSV no more than an empty cell.
+    """
+    columns = layout.columns
+    absent = [f"{column} (for {name})" for name, column in columns.items() if column not in value]
+    if absent and layout.format != "csv":
+        raise ValueError(f"column {', '.join(absent)} is missing")
+    taken = set(columns.values())
+    kept = {name: found for name, found in value.items() if name not in taken}
+    return kept | {name: value[column] for name, column in columns.items() if column in value}

@@ -1,0 +1,63 @@
+"""Reads one JSON value, and refuses what other readers change or lose in silence."""
+
+import json
+import math
+from collections.abc import Iterable
+from typing import Any
+
+_NAMES: dict[type, str] = {
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+    str: "a string",
+    list: "a list",
+    dict: "an object",
+}
+
+
+def kind(value: object) -> str:
+    """Return the JSON name of a value's type."""
+    return "null" if value is None else _NAMES[type(value)]
+
+
+def value_of(raw: bytes) -> Any:
+    """Parse strict JSON: finite numbers, each key once, no lone surrogates, no deep nesting.
+
+    Raises ValueError with the problem.
+    """
+    try:
+        text = raw.decode()
+        value = json.loads(
+            text, parse_constant=_refused, parse_float=_finite, object_pairs_hook=_each_key_once
+        )
+        if b"\\u" in raw:  # only an escape sequence can give a lone surrogate
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeDecodeError as error:
+        raise ValueError("not UTF-8") from error
+    except UnicodeEncodeError as error:
+        raise ValueError("holds half of a surrogate pair") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from error
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    return value
+
+
+def _refused(name: str) -> None:
+    raise ValueError(f"{name} is not JSON: leave the field out, or write null")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"the number {text[:40]} is too large: the largest is about 1.8e308")
+    return number
+
+
+def _each_key_once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {json.dumps(key)} is given twice in one object: keep one of them")
+        found[key] = value
+    return found

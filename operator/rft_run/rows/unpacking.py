@@ -1,0 +1,117 @@
+"""Unpacks gzip, and turns CSV into JSON lines that keep the numbers of the lines they come from."""
+
+import csv
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import IO
+
+from rft_run.errors import DataError
+from rft_run.rows.beginning import GZIP, HEAD_BYTES, check, check_columns
+from rft_run.rows.parsing import RowLayout
+
+CELL_CHARACTERS = 16 << 20
+"""Longest cell of a CSV; a longer one is more likely a quote that is never closed."""
+_SEPARATORS = {";": "a semicolon", "\t": "a tab", "|": "a bar"}
+_TO_COMMAS = (
+    'python -c "import csv, sys; csv.writer(sys.stdout).writerows(csv.reader(sys.stdin, delimiter={}))"'
+    " < old.csv > rows.csv"
+)
+
+
+def is_packed(head: bytes, layout: RowLayout) -> bool:
+    """Whether a file that begins like this is to be turned into JSON lines before its rows are read."""
+    return head.startswith(GZIP) or layout.format == "csv"
+
+
+def json_lines(stream: IO[bytes], layout: RowLayout, place: str) -> Iterator[bytes]:
+    """Yield the lines of a dataset as JSON lines; ``stream`` is at its beginning and can seek.
+
+    A line that holds no row is blank, so that the number of a line is that in the (unpacked) file.
+    Raises DataError: at once where the file is recognised as something else, later for broken lines.
+    """
+    packed = stream.read(len(GZIP)) == GZIP
+    stream.seek(0)
+    plain: IO[bytes] = gzip.GzipFile(fileobj=stream) if packed else stream  # type: ignore[assignment]
+    with _gzip_errors(place):
+        head = plain.read(HEAD_BYTES + 1)
+        check(head[:HEAD_BYTES], len(head) <= HEAD_BYTES, layout, place)
+        plain.seek(0)
+    lines = _from_csv(plain, layout, place) if layout.format == "csv" else iter(plain)
+    return _unpacked(lines, place)
+
+
+@contextmanager
+def _gzip_errors(place: str) -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"{place}: its gzip is broken ({error}): copy it again, and try gzip -t") from error
+
+
+def _unpacked(lines: Iterator[bytes], place: str) -> Iterator[bytes]:
+    with _gzip_errors(place):
+        yield from lines
+
+
+def _from_csv(plain: IO[bytes], layout: RowLayout, place: str) -> Iterator[bytes]:
+    csv.field_size_limit(CELL_CHARACTERS)
+    text = io.TextIOWrapper(plain, encoding="utf-8-sig", newline="")
+    reader = csv.reader(text, strict=True)
+    try:
+        header = next((cells for cells in reader if cells), [])
+        _check_header(header, layout, place)
+        yield from [b"\n"] * reader.line_num
+        before = reader.line_num
+        for cells in reader:
+            yield _row(header, cells, f"{place}: line {before + 1}")
+            yield from [b"\n"] * (reader.line_num - before - 1)
+            before = reader.line_num
+    except csv.Error as error:
+        raise DataError(f"{place}: line {reader.line_num}: {_meant(str(error))}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{place}: after line {reader.line_num}: not UTF-8") from error
+    finally:
+        with suppress(ValueError):  # closed already
+            text.detach()  # whoever opened the file closes it
+
+
+def _check_header(header: Sequence[str], layout: RowLayout, place: str) -> None:
+    """Raise DataError unless the names of the columns can be used."""
+    if not header:
+        return  # an empty file: it has no rows, as any other
+    separator = next((sign for sign in _SEPARATORS if sign in header[0]), None)
+    if len(header) == 1 and separator is not None:
+        raise DataError(
+            f"{place}: its columns are separated by {_SEPARATORS[separator]}, not by a comma; convert it:"
+            f" {_TO_COMMAS.format(repr(separator))}"
+        )
+    twice = ", ".join(sorted({repr(name) for name in header if header.count(name) > 1}))
+    if twice:
+        raise DataError(f"{place}: the column {twice} is there twice: rename one of them")
+    check_columns(dict.fromkeys(header), layout, place, "the header")
+
+
+def _row(header: Sequence[str], cells: Sequence[str], where: str) -> bytes:
+    """Return a record as a JSON line; empty cells are left out. Raises DataError."""
+    if not cells:
+        return b"\n"
+    if len(cells) != len(header):
+        raise DataError(
+            f"{where}: has {len(cells)} cells, and the header {len(header)}: a text with a comma, a quote or"
+            ' a line break stands in quotes, and a quote within is doubled, as in "say ""yes"" or no"'
+        )
+    row = {name: cell for name, cell in zip(header, cells, strict=True) if cell}
+    return json.dumps(row, ensure_ascii=False).encode() + b"\n"
+
+
+def _meant(error: str) -> str:
+    """Return what an error of the csv module means for the file."""
+    if "field larger than" in error:
+        return f"a cell is longer than {CELL_CHARACTERS >> 20} Mi characters: is a quote never closed?"
+    if "unexpected end of data" in error:
+        return "the file ends within quotes: a quote is never closed"
+    return f"not CSV: {error}"

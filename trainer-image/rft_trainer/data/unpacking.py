@@ -1,0 +1,46 @@
+"""Makes JSON lines of a dataset that is compressed or CSV: a copy in the run's folder, once per version."""
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from rft_run.errors import Preempted
+from rft_run.rows import RowLayout, is_packed, json_lines
+from rft_trainer import files
+from rft_trainer.data.lines import identity_of, recorded
+from rft_trainer.data.source import readable
+
+log = logging.getLogger(__name__)
+
+_LINES_BETWEEN_LOOKS = 10_000
+
+
+def as_json_lines(file: Path, layout: RowLayout, folder: Path, should_stop: Callable[[], bool]) -> Path:
+    """Return a file whose lines are JSON: ``file`` itself, or its copy in ``folder``.
+
+    Raises DataError where the file is recognised as no dataset, VolumeError, Preempted, TrainerError.
+    """
+    with readable(file), file.open("rb") as stream:
+        packed = is_packed(stream.read(2), layout)
+        stream.seek(0)
+        lines = json_lines(stream, layout, str(file))
+        if not packed:
+            return file
+        target, about = folder / "unpacked.jsonl", folder / "unpacked.json"
+        made_of = identity_of(file) | {"layout": asdict(layout)}
+        before = recorded(about) if target.exists() else None
+        if before != made_of:
+            if before is not None:
+                log.warning("%s changed since this run began: it goes on with the rows as they are now", file)
+            files.write_pieces(target, _watched(lines, file, should_stop))
+            files.write_json(about, made_of)
+        return target
+
+
+def _watched(lines: Iterator[bytes], file: Path, should_stop: Callable[[], bool]) -> Iterator[bytes]:
+    with readable(file):
+        for number, line in enumerate(lines):
+            if number % _LINES_BETWEEN_LOOKS == 0 and should_stop():
+                raise Preempted("asked to stop while the dataset was unpacked")
+            yield line
