@@ -78,6 +78,11 @@ class RunFolder:
         return self.path / "fingerprint" / f"{field}.lines"
 
     @property
+    def rendering(self) -> Path:
+        """The date by which the run's prompts are rendered, and by which rules."""
+        return self.path / "rendering.json"
+
+    @property
     def data(self) -> Path:
         """Where rows are kept that came from elsewhere, until the run is complete."""
         return self.path / "data"

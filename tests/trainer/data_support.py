@@ -8,8 +8,10 @@ class WordTokenizer:
 
     chat_template: str | None = "words"
 
-    def apply_chat_template(self, conversation: list[dict[str, Any]], **options: Any) -> list[int]:
+    def apply_chat_template(self, conversation: list[dict[str, Any]], **options: Any) -> Any:
         assert options["add_generation_prompt"]
+        if not options["tokenize"]:
+            return " ".join(message["content"] for message in conversation)
         assert options["return_dict"] is False
         words = " ".join(message["content"] for message in conversation).split()
         if "refuse" in words:

@@ -15,6 +15,7 @@ from rft_run.rows import RowLayout
 from rft_trainer.data.lines import Lines, index_lines
 from rft_trainer.data.rendering import Renderer, Tokenizer
 from rft_trainer.data.rows import Prompt, Required, Row, required_fields
+from rft_trainer.data.run_rendering import CURRENT, Rendering
 from rft_trainer.data.source import discard, local_file, readable
 from rft_trainer.data.streamed import Sample, Streamed, check_first, sample
 from rft_trainer.data.training import InMemory, TrainingPrompts
@@ -59,13 +60,14 @@ class WholeRows:
     heldout: list[Row]
     seed: int
     files: Mapping[str, Path]
+    rendering: Rendering = CURRENT
 
     def rendered(
         self, tokenizer: Tokenizer, arguments: Mapping[str, Any] | None, budget_tokens: int
     ) -> Prompts:
         """Render every row."""
-        train, dropped = render(self.train, tokenizer, arguments, budget_tokens)
-        heldout, more = render(self.heldout, tokenizer, arguments, budget_tokens)
+        train, dropped = render(self.train, tokenizer, arguments, budget_tokens, self.rendering)
+        heldout, more = render(self.heldout, tokenizer, arguments, budget_tokens, self.rendering)
         return Prompts(InMemory(train, self.seed), heldout, dropped + more)
 
 
@@ -80,18 +82,19 @@ class StreamedRows:
     seed: int
     layout: RowLayout
     files: Mapping[str, Path]
+    rendering: Rendering = CURRENT
 
     def rendered(
         self, tokenizer: Tokenizer, arguments: Mapping[str, Any] | None, budget_tokens: int
     ) -> Prompts:
         """Render the held-out rows, and a sample of the others to estimate the length of prompts."""
-        renderer = Renderer(tokenizer, arguments)
+        renderer = Renderer(tokenizer, arguments, self.rendering)
         heldout, length, share = self.sample.prompts(renderer, budget_tokens)
         dropped = len(self.sample.rows) - len(heldout)
         rows = self.sample.rows
         if self.heldout is not None:
             rows = self.heldout
-            heldout, dropped = render(rows, tokenizer, arguments, budget_tokens)
+            heldout, dropped = render(rows, tokenizer, arguments, budget_tokens, self.rendering)
         keys = {row.key for row in rows}
         train = Streamed(self.lines, self.required, renderer, budget_tokens, keys, self.seed, self.layout)
         train.mean_length, train.share = length, share
@@ -114,6 +117,7 @@ def open_rows(config: RunConfig, stack: ExitStack, should_stop: Callable[[], boo
 def _opened(config: RunConfig, folder: Path, stack: ExitStack, should_stop: Callable[[], bool]) -> Rows:
     required, seed = required_fields(config.spec.graders), config.effective.seed
     files: dict[str, Path] = {}
+    rendering = Rendering.of_run(RunFolder(Path(config.run_dir)))
 
     def found(source: str, dataset: Dataset, name: str, field: str) -> tuple[Path, RowLayout]:
         file, layout = local_file(source, folder / name, should_stop), RowLayout.of(dataset, field)
@@ -134,11 +138,11 @@ def _opened(config: RunConfig, folder: Path, stack: ExitStack, should_stop: Call
         begun = WHOLE_BYTES >> 20
         log.info("%s: %d lines, checked beyond the first %d MiB when reached", file, len(lines), begun)
         of_all = sample(lines, required, layout)
-        return StreamedRows(lines, required, of_all, heldout, seed, layout, files)
+        return StreamedRows(lines, required, of_all, heldout, seed, layout, files, rendering)
     rows = load_rows(file, required, layout)
     if heldout is not None:
-        return WholeRows(without(rows, heldout), heldout, seed, files)
-    return WholeRows(*split(rows, config.spec.evaluation), seed, files)
+        return WholeRows(without(rows, heldout), heldout, seed, files, rendering)
+    return WholeRows(*split(rows, config.spec.evaluation), seed, files, rendering)
 
 
 def _indexed(file: Path, folder: Path, stack: ExitStack) -> Lines:

@@ -1,35 +1,67 @@
 """Renders messages into token ids, with the model's chat template."""
 
+import logging
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from rft_run.errors import ConfigurationError
-from rft_run.rows.messages import Message
+from rft_run.rows.messages import tools_of
 from rft_trainer.data.rows import Prompt, Row
+from rft_trainer.data.run_rendering import CURRENT, Rendering
+from rft_trainer.data.template import ChatTemplate, Form, Structure, Tokenizer, structure_of
 
+log = logging.getLogger(__name__)
 
-class Tokenizer(Protocol):
-    """The only method of a tokenizer that this module uses."""
-
-    def apply_chat_template(self, conversation: list[Message], **options: Any) -> Any:
-        """Return the token ids of a conversation."""
+__all__ = ["Renderer", "Tokenizer"]
 
 
 class Renderer:
     """Renders rows, with the job's arguments for the template."""
 
-    def __init__(self, tokenizer: Tokenizer, chat_template_args: Mapping[str, Any] | None) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        chat_template_args: Mapping[str, Any] | None,
+        rendering: Rendering = CURRENT,
+    ) -> None:
         """Raises ConfigurationError when the tokenizer has no chat template."""
-        if getattr(tokenizer, "chat_template", "") is None:
+        source = getattr(tokenizer, "chat_template", "")
+        if source is None:
             raise ConfigurationError("the model's tokenizer has no chat template")
-        self._tokenizer = tokenizer
-        ours = {"add_generation_prompt": True, "tokenize": True, "return_dict": False}
-        self._options = {**(chat_template_args or {}), **ours}
+        arguments: dict[str, Any] = {**(chat_template_args or {}), "add_generation_prompt": True}
+        if "strftime_now" in str(source):
+            arguments["strftime_now"] = rendering.date
+            if rendering.moment is not None:
+                log.info("the chat template prints the date: for all of the run it is %s", rendering.moment)
+        self._template = ChatTemplate(tokenizer, arguments)
+        self._as_before = rendering.as_before
+        self._forms: dict[Structure, Form] = {}
+        self._said: set[str] = set()
 
     def prompt(self, row: Row) -> Prompt:
-        """Return the row with its token ids. Raises ValueError, with the line, when the template fails."""
+        """Return the row with its token ids. Raises ValueError, with the line.
+
+        That is when the template fails, or drops a message.
+        """
         try:
-            ids = self._tokenizer.apply_chat_template(row.messages, **self._options)
-        except Exception as error:  # templates are programs by the model's authors and may raise any error
-            raise ValueError(f"line {row.line}: the chat template refuses it: {error}") from error
-        return Prompt(row, tuple(ids))
+            if self._as_before:
+                return Prompt(row, self._template.ids(row.messages, None))
+            tools = tools_of(row.fields)
+            form = self._form(row, tools)
+            return Prompt(row, self._template.ids(form.applied(row.messages), tools))
+        except ValueError as error:
+            raise ValueError(f"line {row.line}: {error}") from error
+
+    def _form(self, row: Row, tools: list[dict[str, Any]] | None) -> Form:
+        """Return the form that messages of this structure need; it is found once. Raises ValueError."""
+        structure = structure_of(row.messages, tools)
+        form = self._forms.get(structure)
+        if form is None:
+            form = self._forms[structure] = self._template.form(row.messages, tools)
+            for note in form.notes:
+                if note not in self._said:
+                    self._said.add(note)
+                    log.warning("line %d: %s", row.line, note)
+        if form.lost:
+            raise ValueError(form.lost)
+        return form

@@ -14,6 +14,7 @@ from rft_run.errors import DataError
 from rft_run.rows import BYTE_ORDER_MARK, RowLayout
 from rft_trainer.data.rendering import Renderer, Tokenizer
 from rft_trainer.data.rows import JSON_LINES, Prompt, Required, Row, data_error, read_row
+from rft_trainer.data.run_rendering import CURRENT, Rendering
 from rft_trainer.data.source import readable
 
 log = logging.getLogger(__name__)
@@ -104,13 +105,14 @@ def render(
     tokenizer: Tokenizer,
     chat_template_args: Mapping[str, Any] | None,
     budget_tokens: int,
+    rendering: Rendering = CURRENT,
 ) -> tuple[list[Prompt], int]:
     """Return the prompts within ``budget_tokens`` and how many were longer.
 
     Raises DataError for rows the chat template refuses and when every prompt is too long,
     ConfigurationError when the tokenizer has no template.
     """
-    renderer = Renderer(tokenizer, chat_template_args)
+    renderer = Renderer(tokenizer, chat_template_args, rendering)
     prompts: list[Prompt] = []
     problems: list[str] = []
     shortest: int | None = None

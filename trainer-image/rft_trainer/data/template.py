@@ -1,0 +1,239 @@
+"""Finds out by rendering what a chat template makes of messages, since it may drop some without an error.
+
+Of each structure of a conversation (roles, tool calls, tools) a probe with markers as texts is rendered. What
+does not appear in the rendered text is what the template drops.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, NamedTuple, Protocol
+
+from rft_run.rows.messages import Message, calls_of
+from rft_run.rows.strict import kind, value_of
+
+Tools = list[dict[str, Any]] | None
+Structure = tuple[Any, ...]
+"""What decides how a template treats a conversation."""
+
+
+class Tokenizer(Protocol):
+    """The only method of a tokenizer that this package uses."""
+
+    def apply_chat_template(self, conversation: list[Message], **options: Any) -> Any:
+        """Return a conversation's token ids, or its text with ``tokenize=False``."""
+
+
+class Lost(NamedTuple):
+    """What a template drops of a probe."""
+
+    messages: tuple[int, ...]
+    """Messages of which nothing is left."""
+    parts: tuple[str, ...]
+    """The rest, in words."""
+
+    @property
+    def weight(self) -> tuple[int, int]:
+        """How much it is, messages before parts."""
+        return len(self.messages), len(self.parts)
+
+
+@dataclass(frozen=True)
+class Form:
+    """The form in which messages of one structure are given to the template."""
+
+    developer: str
+    """The role that the template gets for ``developer``."""
+    text_arguments: bool
+    """Whether arguments of tool calls are JSON text, and not objects."""
+    notes: tuple[str, ...] = ()
+    """What the user is to know, once."""
+    lost: str = ""
+    """Why no row of this structure can be rendered."""
+
+    def applied(self, messages: Sequence[Message]) -> list[Message]:
+        """Return the messages in this form. Raises ValueError for arguments that are no JSON object."""
+        return [self._message(number, message) for number, message in enumerate(messages, start=1)]
+
+    def _message(self, number: int, message: Message) -> Message:
+        changed = dict(message)
+        if changed["role"] == "developer":
+            changed["role"] = self.developer
+        if "tool_calls" in changed:
+            calls = calls_of(number, message)
+            if not calls:  # null or an empty list: templates ask whether the key is there
+                del changed["tool_calls"]
+            else:
+                changed["tool_calls"] = [
+                    _with_function(call, self._function(f"message {number}: tool call {place}", function))
+                    for place, (call, function) in enumerate(
+                        zip(message["tool_calls"], calls, strict=True), start=1
+                    )
+                ]
+        return changed
+
+    def _function(self, where: str, function: dict[str, Any]) -> dict[str, Any]:
+        if "arguments" not in function:
+            return function
+        arguments = _object(where, function["arguments"])
+        if self.text_arguments:
+            return function | {"arguments": json.dumps(arguments, ensure_ascii=False)}
+        return function | {"arguments": arguments}
+
+
+def _with_function(call: dict[str, Any], function: dict[str, Any]) -> dict[str, Any]:
+    return call | {"function": function} if "function" in call else function
+
+
+def _object(where: str, arguments: object) -> dict[str, Any]:
+    """Return the arguments of a tool call, given as an object or as JSON text of one. Raises ValueError."""
+    found = arguments
+    if isinstance(arguments, str):
+        try:
+            found = value_of(arguments.encode())
+        except ValueError as error:
+            raise ValueError(f"{where}: its arguments are {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{where}: its arguments are {kind(found)}, not an object")
+    return found
+
+
+def structure_of(messages: Sequence[Message], tools: Tools) -> Structure:
+    """Return the structure of a conversation. Raises ValueError for malformed tool calls."""
+    each = (
+        (message["role"], bool(message["content"].strip()), len(calls_of(number, message)), *sorted(message))
+        for number, message in enumerate(messages, start=1)
+    )
+    return (tools is not None, *each)
+
+
+class ChatTemplate:
+    """A tokenizer's chat template with the arguments of a run."""
+
+    def __init__(self, tokenizer: Tokenizer, arguments: Mapping[str, Any]) -> None:
+        self._tokenizer, self._arguments = tokenizer, arguments
+
+    def ids(self, messages: list[Message], tools: Tools) -> tuple[int, ...]:
+        """Return a conversation's token ids. Raises ValueError where the template refuses it."""
+        return tuple(self._applied(messages, tools, tokenize=True, return_dict=False))
+
+    def _applied(self, messages: list[Message], tools: Tools, **options: Any) -> Any:
+        given = {"tools": tools} if tools is not None else {}
+        try:
+            return self._tokenizer.apply_chat_template(messages, **{**self._arguments, **given, **options})
+        except Exception as error:  # templates are programs by the model's authors and may raise any error
+            raise ValueError(f"the chat template refuses it: {error}") from error
+
+    def form(self, messages: Sequence[Message], tools: Tools) -> Form:
+        """Return the form of this structure that loses nothing, else the one that loses the least.
+
+        Raises ValueError where the template refuses each.
+        """
+        probe, marked_tools = _probe(messages), _probe_tools(tools)
+        refused: ValueError | None = None
+        best: tuple[Form, Lost] | None = None
+        for form in _forms(messages):
+            try:
+                text = self._applied(form.applied(probe), marked_tools, tokenize=False)
+            except ValueError as error:
+                refused = refused or error
+                continue
+            lost = _lost(str(text), probe, marked_tools)
+            if best is None or lost.weight < best[1].weight:
+                best = form, lost
+            if not any(lost.weight):
+                break
+        if best is None:
+            assert refused is not None
+            raise refused
+        return _told(*best, messages)
+
+
+def _forms(messages: Sequence[Message]) -> Iterator[Form]:
+    """Yield the forms to try, the preferred one first."""
+    developer = any(message["role"] == "developer" for message in messages)
+    calls = any(message.get("tool_calls") for message in messages)
+    for role, text in product(
+        ("developer", "system") if developer else ("developer",), (False, True) if calls else (False,)
+    ):
+        yield Form(role, text)
+
+
+def _told(form: Form, lost: Lost, messages: Sequence[Message]) -> Form:
+    """Return the form with what the user is to know of it."""
+    notes = [f"the chat template drops {part}" for part in lost.parts]
+    if form.developer != "developer" and any(message["role"] == "developer" for message in messages):
+        notes.append("the chat template drops messages of the role developer: they are given to it as system")
+    said = ""
+    if lost.messages:
+        numbers = ", ".join(f"message {number} ({messages[number - 1]['role']})" for number in lost.messages)
+        said = f"the chat template drops {numbers}: leave it out, or take a model whose template knows it"
+    return Form(form.developer, form.text_arguments, tuple(notes), said)
+
+
+def _probe(messages: Sequence[Message]) -> list[Message]:
+    """Return the messages with markers as contents, names of functions and arguments."""
+    probe = [deepcopy(message) for message in messages]
+    for number, message in enumerate(probe, start=1):
+        if message["content"].strip():
+            message["content"] = _content(number)
+        for place, function in enumerate(calls_of(number, message), start=1):
+            function["name"] = _call(number, place)
+            if "arguments" in function:
+                function["arguments"] = {_argument(number, place): "x"}
+    return probe
+
+
+def _probe_tools(tools: Tools) -> Tools:
+    marked = [deepcopy(tool) for tool in tools] if tools is not None else None
+    for number, tool in enumerate(marked or [], start=1):
+        inner = tool.get("function", tool)
+        if isinstance(inner, dict):
+            inner["name"] = _tool(number)
+    return marked
+
+
+def _content(number: int) -> str:
+    return f"rftcontent{number}x"
+
+
+def _call(number: int, place: int) -> str:
+    return f"rftcall{number}x{place}x"
+
+
+def _argument(number: int, place: int) -> str:
+    return f"rftargument{number}x{place}x"
+
+
+def _tool(number: int) -> str:
+    return f"rfttool{number}x"
+
+
+def _lost(text: str, probe: Sequence[Message], tools: Tools) -> Lost:
+    """Return what of a probe is not in its rendered text."""
+    messages, parts = [], []
+    for number, message in enumerate(probe, start=1):
+        content = [_content(number)] if message["content"].strip() else []
+        functions = calls_of(number, message)
+        names = [_call(number, place) for place in range(1, len(functions) + 1)]
+        if (content or names) and not any(marker in text for marker in (*content, *names)):
+            messages.append(number)
+            continue
+        role = message["role"]
+        if any(marker not in text for marker in content):
+            parts.append(f"the content of messages of the role {role} that have tool calls")
+        if any(marker not in text for marker in names):
+            parts.append(f"tool calls of messages of the role {role}")
+        given = [_argument(number, n) for n, one in enumerate(functions, start=1) if "arguments" in one]
+        if not all(_as_json(marker, text) for marker in given):
+            parts.append(f"arguments of tool calls of the role {role}, or does not print them as JSON")
+    if tools and not any(_tool(number) in text for number in range(1, len(tools) + 1)):
+        parts.append("the tools of a row: the model does not see them")
+    return Lost(tuple(messages), tuple(dict.fromkeys(parts)))
+
+
+def _as_json(marker: str, text: str) -> bool:
+    """Whether a name of an argument is printed as in JSON: neither as in Python, nor within a JSON text."""
+    return marker in text and f"'{marker}'" not in text and f'\\"{marker}' not in text
