@@ -73,11 +73,12 @@ async def _stay(
     """Open a connection, send what its kind sends, wait for its end, and begin again a second later."""
     encrypted: dict[str, Any] = {} if kind == "silent" else {"ssl": context, "server_hostname": HERE}
     while True:
-        with suppress(OSError):
+        with suppress(OSError), socket.socket() as plain:
+            plain.setblocking(False)
+            plain.bind((source, 0))
             async with opening:
-                reader, writer = await asyncio.open_connection(
-                    HERE, port, local_addr=(source, 0), **encrypted
-                )
+                await asyncio.get_running_loop().sock_connect(plain, (HERE, port))
+                reader, writer = await asyncio.open_connection(sock=plain, **encrypted)
             try:
                 await _send(kind, writer)
                 await reader.read()
