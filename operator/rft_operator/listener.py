@@ -45,7 +45,7 @@ class Limits:
 class Connection(asyncio.Protocol):
     """One connection, in front of aiohttp's own protocol. It ends when it is late with a request."""
 
-    def __init__(self, peer: str, listener: "Listener") -> None:
+    def __init__(self, peer: str, listener: "BoundedListener") -> None:
         self.peer = peer
         """The client's address, without the port."""
         self.answering = False
@@ -138,7 +138,7 @@ def displaced(held: Collection[Connection], peer: str, limits: Limits) -> Connec
     return next(one for one in waiting if one.peer == most)
 
 
-class Listener:
+class BoundedListener:
     """Serves a web application. Belongs to one event loop."""
 
     def __init__(self, application: web.Application, limits: Limits | None = None) -> None:

@@ -15,7 +15,7 @@ from rft_operator.health import Signs
 from rft_operator.ingest.cache import Chains
 from rft_operator.ingest.reports import Reports
 from rft_operator.ingest.server import Ingest
-from rft_operator.listener import Listener
+from rft_operator.listener import BoundedListener
 from rft_operator.queue import Key, Pace, WorkQueue, work
 from rft_operator.settings import Settings
 from rft_operator.tls_secret import current_identity
@@ -60,7 +60,7 @@ class Operator:
         )
         self._known: set[Key] = set()
         self._tasks: list[asyncio.Task[None]] = []
-        self._listener = Listener(self._ingest.application())
+        self._listener = BoundedListener(self._ingest.application())
         metrics.INGEST_CONNECTIONS.set_function(lambda: self._listener.connections)
 
     # Event handlers.

@@ -27,6 +27,12 @@ def put(unfinished: Path, target: Path) -> None:
     sync(target.parent)
 
 
+def rename(source: Path, target: Path) -> None:
+    """Give a file or folder another name in the same folder. Raises OSError."""
+    source.rename(target)
+    sync(target.parent)
+
+
 def write_bytes(target: Path, content: bytes) -> None:
     """Write a file atomically, with its folder if needed. Raises OSError."""
     unfinished = temporary(target)

@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from rft_operator import threads, tls
-from rft_operator.listener import Connection, Limits, Listener, displaced
+from rft_operator.listener import Connection, Limits, BoundedListener, displaced
 from tests.waiting import wait_until
 
 IDENTITY = tls.renewed(None, ("127.0.0.1",), datetime.now(UTC))
@@ -26,7 +26,7 @@ QUICK = Limits(connections=8, per_address=4, handshake=0.15, headers=0.15, idle=
 @asynccontextmanager
 async def listening(
     limits: Limits, *, slow: asyncio.Event | None = None
-) -> AsyncIterator[tuple[Listener, int]]:
+) -> AsyncIterator[tuple[BoundedListener, int]]:
     """Yield a listener with TLS and its port. With ``slow`` it answers once that is set."""
 
     async def answer(_: web.Request) -> web.Response:
@@ -36,7 +36,7 @@ async def listening(
 
     application = web.Application()
     application.router.add_get("/", answer)
-    listener = Listener(application, limits)
+    listener = BoundedListener(application, limits)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -216,10 +216,10 @@ def test_the_log_tells_how_many_connections_were_closed_and_why(
 
 
 def test_a_listener_that_was_never_started_closes() -> None:
-    asyncio.run(Listener(web.Application()).close())
+    asyncio.run(BoundedListener(web.Application()).close())
 
 
-def held(listener: Listener, *peers: str, answering: tuple[int, ...] = ()) -> list[Connection]:
+def held(listener: BoundedListener, *peers: str, answering: tuple[int, ...] = ()) -> list[Connection]:
     made = [Connection(peer, listener) for peer in peers]
     for number in answering:
         made[number].begin_request()
@@ -228,7 +228,7 @@ def held(listener: Listener, *peers: str, answering: tuple[int, ...] = ()) -> li
 
 def test_the_address_with_most_waiting_connections_gives_up_its_oldest() -> None:
     limits = Limits(connections=5, per_address=4)
-    listener = Listener(web.Application(), limits)
+    listener = BoundedListener(web.Application(), limits)
     crowd = held(listener, "a", "b", "b", "a", "b")
     assert displaced(crowd, "c", limits) is crowd[1]
     crowd = held(listener, "a", "b", "b", "a", "b", answering=(1, 2))

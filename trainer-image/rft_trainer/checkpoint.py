@@ -154,7 +154,7 @@ class Checkpoints:
             try:
                 if target.is_dir():
                     shutil.rmtree(target)
-                folder.replace(target)
+                atomic.rename(folder, target)
             except OSError as error:
                 raise VolumeError(f"{folder}: {error}") from error
 

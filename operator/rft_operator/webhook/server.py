@@ -11,7 +11,7 @@ from aiohttp import web
 
 from rft_operator import tls
 from rft_operator.cluster import ClusterError
-from rft_operator.listener import Limits, Listener
+from rft_operator.listener import Limits, BoundedListener
 from rft_operator.webhook.certificates import Source
 from rft_operator.webhook.review import Malformed, review
 from rft_operator.webhook.settings import WebhookSettings
@@ -105,7 +105,7 @@ async def run(settings: WebhookSettings, source: Source, stop: asyncio.Event) ->
     """Serve until ``stop`` is set. Reviews are answered once the API server can trust the certificate."""
     certificate = _Certificate(source)
     readiness = Readiness()
-    probes, reviews = Listener(readiness.application(), LIMITS), Listener(application(), LIMITS)
+    probes, reviews = BoundedListener(readiness.application(), LIMITS), BoundedListener(application(), LIMITS)
     try:
         await probes.start(settings.bind, settings.health_port)
         while not await certificate.refresh():
