@@ -15,11 +15,11 @@ from typing import Protocol
 import rft_api
 import rft_graders
 from rft_graders.client import (
+    Graded,
     GraderClient,
     GradeRequest,
     GraderLost,
     Listener,
-    Outcome,
     ShouldStop,
 )
 from rft_graders.pool import LOAD_SECONDS, worker_environment
@@ -47,7 +47,7 @@ class Backend(Protocol):
     def ready(self, should_stop: ShouldStop) -> dict[str, str | None]:
         """Wait until every grader is loaded; return why one is not, by name."""
 
-    def exchange(self, requests: Sequence[GradeRequest], should_stop: ShouldStop) -> list[Outcome]:
+    def exchange(self, requests: Sequence[GradeRequest], should_stop: ShouldStop) -> list[Graded]:
         """Return one outcome per request, in order."""
 
     def close(self) -> None:
@@ -77,10 +77,10 @@ class ContainerBackend:
         except GraderLost as error:
             raise TrainerError(str(error)) from error
 
-    def exchange(self, requests: Sequence[GradeRequest], should_stop: ShouldStop) -> list[Outcome]:
+    def exchange(self, requests: Sequence[GradeRequest], should_stop: ShouldStop) -> list[Graded]:
         """Return the outcomes. Raises TrainerError when the container is lost."""
         assert self._client is not None
-        outcomes: dict[int, Outcome] = {}
+        outcomes: dict[int, Graded] = {}
         try:
             self._client.exchange(requests, outcomes, should_stop)
         except GraderLost as error:
@@ -130,17 +130,17 @@ class LocalBackend:
             self._stop()
             raise TrainerError(f"the local grader process does not start: {error}") from error
 
-    def exchange(self, requests: Sequence[GradeRequest], should_stop: ShouldStop) -> list[Outcome]:
+    def exchange(self, requests: Sequence[GradeRequest], should_stop: ShouldStop) -> list[Graded]:
         """Return the outcomes. Requests in progress when the process died have an error as outcome."""
         if self._client is None:
             self.ready(should_stop)
         assert self._client is not None
-        outcomes: dict[int, Outcome] = {}
+        outcomes: dict[int, Graded] = {}
         try:
             self._client.exchange(requests, outcomes, should_stop)
         except GraderLost as error:
             self._stop()
-            lost = ValueError(str(error))
+            lost = Graded(ValueError(str(error)))
             return [outcomes.get(index, lost) for index in range(len(requests))]
         return [outcomes[index] for index in range(len(requests))]
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rft_graders.protocol import (
     MAX_ERROR_CHARACTERS,
@@ -38,10 +38,30 @@ class GradeRequest:
     grader: str
     completion: str
     row: dict[str, Any]
+    token_ids: Sequence[int] | None = None
+    """The completion's tokens, for evaluators that read them; None: not known."""
+
+    def message(self, number: int) -> dict[str, Any]:
+        """Return the request as it is sent."""
+        tokens = {} if self.token_ids is None else {"tokens": list(self.token_ids)}
+        return {
+            "id": number,
+            "grader": self.grader,
+            "completion": self.completion,
+            "row": self.row,
+            **tokens,
+        }
 
 
 Outcome = float | ValueError
 """A raw score, or an error."""
+
+
+class Graded(NamedTuple):
+    """An outcome, and what the grader's code printed meanwhile."""
+
+    outcome: Outcome
+    printed: str = ""
 
 
 class Listener:
@@ -104,7 +124,7 @@ class GraderClient:
         }
 
     def exchange(
-        self, requests: Sequence[GradeRequest], outcomes: dict[int, Outcome], should_stop: ShouldStop
+        self, requests: Sequence[GradeRequest], outcomes: dict[int, Graded], should_stop: ShouldStop
     ) -> None:
         """Send the requests and store each outcome in ``outcomes`` under the request's index.
 
@@ -113,16 +133,11 @@ class GraderClient:
         """
         waiting: dict[int, int] = {}
         for index, request in enumerate(requests):
-            line = encode(
-                {
-                    "id": self._next_id,
-                    "grader": request.grader,
-                    "completion": request.completion,
-                    "row": request.row,
-                }
-            )
+            line = encode(request.message(self._next_id))
             if len(line) > MAX_REQUEST_BYTES:
-                outcomes[index] = ValueError(f"row and completion are larger than {MAX_REQUEST_BYTES} bytes")
+                outcomes[index] = Graded(
+                    ValueError(f"row and completion are larger than {MAX_REQUEST_BYTES} bytes")
+                )
                 continue
             while len(waiting) >= WINDOW:
                 self._take(waiting, outcomes, should_stop)
@@ -143,19 +158,14 @@ class GraderClient:
         except OSError as error:
             raise GraderLost("the grader process closed the connection") from error
 
-    def _take(self, waiting: dict[int, int], outcomes: dict[int, Outcome], should_stop: ShouldStop) -> None:
+    def _take(self, waiting: dict[int, int], outcomes: dict[int, Graded], should_stop: ShouldStop) -> None:
         reply = self._read(should_stop)
         number = reply.get("id")
         index = waiting.pop(number, None) if isinstance(number, int) else None
         if index is None:
             return
-        score, error = reply.get("score"), reply.get("error")
-        if isinstance(score, bool | int | float):
-            outcomes[index] = float(score) if abs(score) < 1e300 else ValueError("the score is not finite")
-        elif isinstance(error, str):
-            outcomes[index] = ValueError(error[:MAX_ERROR_CHARACTERS])
-        else:
-            outcomes[index] = ValueError("the grader process sent no score")
+        printed = reply.get("printed")
+        outcomes[index] = Graded(_outcome(reply), printed if isinstance(printed, str) else "")
 
     def _read(self, should_stop: ShouldStop) -> dict[str, Any]:
         deadline = time.monotonic() + self._max_silence
@@ -171,3 +181,12 @@ class GraderClient:
                 raise GraderLost("the grader process closed the connection") from None
             except ProtocolError as error:
                 raise GraderLost(f"the grader process sent {error}") from error
+
+
+def _outcome(reply: dict[str, Any]) -> Outcome:
+    score, error = reply.get("score"), reply.get("error")
+    if isinstance(score, bool | int | float):
+        return float(score) if abs(score) < 1e300 else ValueError("the score is not finite")
+    if isinstance(error, str):
+        return ValueError(error[:MAX_ERROR_CHARACTERS])
+    return ValueError("the grader process sent no score")

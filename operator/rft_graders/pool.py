@@ -1,6 +1,7 @@
 """Worker processes: each handles one request at a time with a deadline, and is replaced when lost."""
 
 import contextlib
+import importlib.util
 import os
 import queue
 import signal
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rft_graders.printed import Output
 from rft_graders.processes import kill_tree
 from rft_graders.protocol import MAX_ERROR_CHARACTERS, Closed, LineReader, ProtocolError, encode
 from rft_graders.watchdog import Children
@@ -53,6 +55,7 @@ def worker_environment(home: Path) -> dict[str, str]:
         "TMPDIR": str(home),
         "LANG": "C.UTF-8",
         "PYTHONHASHSEED": "0",
+        "PYTHONIOENCODING": "utf-8:backslashreplace",  # printing never fails, whatever a completion holds
         **dict.fromkeys(threads, "1"),
     }
 
@@ -64,23 +67,36 @@ class GraderWorker:
         """Start the process and load the source. Raises WorkerLost when that fails."""
         self._children = children
         self._connection, theirs = socket.socketpair()
-        command = [sys.executable, "-s", "-P", str(_WORKER), str(theirs.fileno()), str(os.getpid())]
+        # -B: nothing is written beside the user's files. -u: what is printed before a crash is not lost.
+        command = [sys.executable, *("-s", "-P", "-B", "-u"), str(_WORKER), str(theirs.fileno())]
         with theirs, children.lock:
             if children.closing:
                 raise WorkerLost("the grader is closing")
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                env=worker_environment(code.home),
-                cwd=code.home,
-                start_new_session=True,
-            )
+            self._output = Output()
+            try:
+                self._process = subprocess.Popen(
+                    [*command, str(os.getpid())],
+                    stdin=subprocess.DEVNULL,
+                    stdout=self._output.write_end,
+                    stderr=subprocess.STDOUT,
+                    pass_fds=(theirs.fileno(),),
+                    env=worker_environment(code.home),
+                    cwd=code.home,
+                    start_new_session=True,
+                )
+            finally:
+                os.close(self._output.write_end)
             children.workers.add(self._process.pid)
         self._reader = LineReader(self._connection, _MAX_WORKER_REPLY_BYTES)
-        setup = {"source": code.source, "function": code.grader.function, "memoryBytes": code.memory_bytes}
+        self._load(code)
+
+    def _load(self, code: Code) -> None:
+        setup = {
+            "source": code.source,
+            "function": code.grader.function,
+            "path": code.grader.source_path,
+            "memoryBytes": code.memory_bytes,
+        }
         try:
             self._exchange(0, setup, LOAD_SECONDS)
         except WorkerLost:
@@ -88,6 +104,14 @@ class GraderWorker:
         except ScoreFailed as error:
             self.kill()
             raise WorkerLost(str(error)) from error
+        finally:
+            # It belongs to no rollout.
+            if printed := self.printed():
+                print(f"grader {code.grader.name} printed while it was loaded: {printed}", file=sys.stderr)
+
+    def printed(self) -> str:
+        """Return what the process has printed since the last call."""
+        return self._output.take()
 
     def score(self, request: dict[str, Any], timeout: float) -> float:
         """Return the raw score. Raises ScoreFailed, or WorkerLost when the process has ended."""
@@ -155,7 +179,7 @@ class Pool:
             loaded = self._loaded[grader.name] = Future()
             try:
                 code = Code(grader, source_of(grader), config.memory_mebibytes * 2**20, home)
-            except (OSError, UnicodeDecodeError) as error:
+            except (OSError, ValueError, SyntaxError) as error:
                 loaded.set_result(f"the source cannot be read: {error}")
                 continue
             for number in range(config.workers):
@@ -182,20 +206,24 @@ class Pool:
             loaded.set_result(problem)
         while True:
             request = self._queues[code.grader.name].get()
+            reply = {"id": request["id"]}
+            lost = False
             try:
                 worker = worker or GraderWorker(code, self._children)
-                score = worker.score(request, code.grader.timeout_seconds)
+                reply["score"] = worker.score(request, code.grader.timeout_seconds)
             except Exception as error:  # every request must get a reply, and the thread must not end
-                if not isinstance(error, ScoreFailed) or isinstance(error, WorkerLost):
-                    worker = None
-                self._reply({"id": request["id"], "error": str(error) or type(error).__name__})
-                continue
-            self._reply({"id": request["id"], "score": score})
+                lost = not isinstance(error, ScoreFailed) or isinstance(error, WorkerLost)
+                reply["error"] = str(error) or type(error).__name__
+            if worker is not None and (printed := worker.printed()):
+                reply["printed"] = printed
+            if lost:
+                worker = None
+            self._reply(reply)
 
 
 def source_of(grader: PythonGrader) -> str:
-    """Return the Python source. Raises OSError, UnicodeDecodeError."""
+    """Return the source, a file's by the encoding it names. Raises OSError, ValueError, SyntaxError."""
     if grader.inline is not None:
         return grader.inline
     assert grader.source_path is not None
-    return Path(grader.source_path).read_text(encoding="utf-8")
+    return importlib.util.decode_source(Path(grader.source_path).read_bytes())

@@ -3,8 +3,8 @@
 Not pickle, because unpickling data from users' code could run any code in the trainer.
 
 serve -> trainer   {"graders": {NAME: null | "why it does not load"}}    once
-trainer -> serve   {"id": 7, "grader": NAME, "completion": "…", "row": {…}}
-serve -> trainer   {"id": 7, "score": 0.5}  or  {"id": 7, "error": "…"}   in any order
+trainer -> serve   {"id": 7, "grader": NAME, "completion": "…", "row": {…}}   "tokens": […] where known
+serve -> trainer   {"id": 7, "score": 0.5}  or  {"id": 7, "error": "…"}       in any order; "printed": "…"
 """
 
 import json

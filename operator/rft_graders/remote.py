@@ -8,7 +8,7 @@ import httpx
 
 from rft_api.graders import Grader
 from rft_graders.calls import Call, Remote
-from rft_graders.client import GradeRequest, Outcome, ShouldStop
+from rft_graders.client import Graded, GradeRequest, Outcome, ShouldStop
 from rft_graders.judge import Judge
 from rft_graders.post import Target, post
 from rft_graders.protocol import MAX_ERROR_CHARACTERS
@@ -45,9 +45,9 @@ class RemoteBackend:
         del should_stop
         return dict.fromkeys(self._graders)
 
-    def exchange(self, requests: Sequence[GradeRequest], should_stop: ShouldStop) -> list[Outcome]:
+    def exchange(self, requests: Sequence[GradeRequest], should_stop: ShouldStop) -> list[Graded]:
         """Return one outcome per request, in order. Raises Preempted."""
-        return asyncio.run(self._exchange(requests, should_stop))
+        return [Graded(outcome) for outcome in asyncio.run(self._exchange(requests, should_stop))]
 
     def close(self) -> None:
         """Nothing to close."""

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -11,11 +12,11 @@ from pydantic import ValidationError
 from rft_api.graders import Grader
 from rft_graders.backends import Backend, ContainerBackend, LocalBackend, max_silence
 from rft_graders.builtin import Builtin, builtin, check_settings
-from rft_graders.client import GradeRequest, Outcome, ShouldStop
+from rft_graders.client import Graded, GradeRequest, Outcome, ShouldStop
 from rft_graders.combine import combine, normalized
 from rft_graders.remote import RemoteBackend
 from rft_graders.trusted import in_workers
-from rft_graders.types import GradeItem, ScoredBatch
+from rft_graders.types import GradeItem, Score, ScoredBatch
 from rft_run.config import GraderConfig, PythonGrader, RunConfig, python_graders
 from rft_run.errors import ConfigurationError, UserCodeError
 
@@ -111,8 +112,9 @@ class Scorer:
         """
         with self._lock:
             self._ready(should_stop)
-            raw: dict[str, list[Outcome]] = {
-                name: [_call(function, item) for item in items] for name, function in self._builtin.items()
+            raw: dict[str, list[Graded]] = {
+                name: [Graded(_call(function, item)) for item in items]
+                for name, function in self._builtin.items()
             }
             with ThreadPoolExecutor(len(self._backends) or 1, "grading") as threads:
                 for outcomes in threads.map(
@@ -120,9 +122,15 @@ class Scorer:
                 ):
                     raw |= outcomes
         return ScoredBatch(
-            combine(self._graders, {g.name: _normalized(raw[g.name][i], g) for g in self._graders})
-            for i in range(len(items))
+            self._score({name: graded[i] for name, graded in raw.items()}) for i in range(len(items))
         )
+
+    def _score(self, graded: Mapping[str, Graded]) -> Score:
+        """Return the result of one completion from what each grader said of it."""
+        outcomes = {g.name: _normalized(graded[g.name].outcome, g) for g in self._graders}
+        users = (grader.name for grader in self._python)
+        printed = {name: graded[name].printed for name in users if graded[name].printed}
+        return replace(combine(self._graders, outcomes), printed=printed)
 
     def _add(self, graders: Sequence[PythonGrader | Grader], backend: Backend) -> None:
         self._backends.append((frozenset(grader.name for grader in graders), backend))
@@ -155,12 +163,14 @@ def _call(function: Builtin, item: GradeItem) -> Outcome:
 
 def _ask(
     backend: Backend, names: frozenset[str], items: Sequence[GradeItem], should_stop: ShouldStop
-) -> dict[str, list[Outcome]]:
+) -> dict[str, list[Graded]]:
     """Return the outcomes by grader. Requests alternate between graders, to keep all workers busy."""
     order = sorted(names)
     rows = [item.row() for item in items]
     requests = [
-        GradeRequest(n, item.completion, row) for item, row in zip(items, rows, strict=True) for n in order
+        GradeRequest(n, item.completion, row, item.token_ids)
+        for item, row in zip(items, rows, strict=True)
+        for n in order
     ]
     outcomes = backend.exchange(requests, should_stop)
     return {name: outcomes[start :: len(order)] for start, name in enumerate(order)}

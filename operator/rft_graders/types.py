@@ -12,6 +12,8 @@ class GradeItem:
     prompt_messages: Sequence[Mapping[str, Any]]
     completion: str
     row_fields: Mapping[str, Any]
+    token_ids: Sequence[int] | None = None
+    """The completion's tokens; None: not known."""
 
     def row(self) -> dict[str, Any]:
         """Return the row as graders get it."""
@@ -23,12 +25,21 @@ class Score:
     """One completion's result. A reward of None means that the rollout is dropped.
 
     ``per_grader`` has the scores in 0…1, after scale mapping; graders whose error drops the rollout have
-    none. ``errors`` has one sentence for every grader that failed.
+    none, nor has a canary that failed. ``errors`` has one sentence for every grader that failed.
     """
 
     reward: float | None
     per_grader: dict[str, float] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
+    printed: dict[str, str] = field(default_factory=dict)
+    """What the code of python graders printed, by grader; those that printed nothing are left out."""
+    canaries: frozenset[str] = frozenset()
+    """The graders of weight 0, whose errors count for nothing."""
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """The errors of graders that make the reward."""
+        return {name: error for name, error in self.errors.items() if name not in self.canaries}
 
 
 class ScoredBatch(list[Score]):
@@ -36,8 +47,8 @@ class ScoredBatch(list[Score]):
 
     @property
     def error_ratio(self) -> float:
-        """Share of the completions with at least one grader error; 0 for an empty batch."""
-        return sum(bool(score.errors) for score in self) / len(self) if self else 0.0
+        """Share of the completions with an error of a grader that makes the reward; 0 for an empty batch."""
+        return sum(bool(score.failures) for score in self) / len(self) if self else 0.0
 
     @property
     def mostly_errors(self) -> bool:
@@ -46,15 +57,20 @@ class ScoredBatch(list[Score]):
 
     @property
     def error_counts(self) -> dict[str, int]:
-        """Errors per grader; graders without one are left out."""
-        return _count(name for score in self for name in score.errors)
+        """Errors of each grader that makes the reward; graders without one are left out."""
+        return _count(name for score in self for name in score.failures)
+
+    @property
+    def canary_error_counts(self) -> dict[str, int]:
+        """Errors of each canary; those without one are left out."""
+        return _count(name for score in self for name in score.errors if name in score.canaries)
 
     @property
     def first_errors(self) -> dict[str, str]:
-        """The first error message of each grader, for messages to users."""
+        """The first error message of each grader that makes the reward, for messages to users."""
         first: dict[str, str] = {}
         for score in self:
-            for name, message in score.errors.items():
+            for name, message in score.failures.items():
                 first.setdefault(name, message)
         return first
 

@@ -1,25 +1,29 @@
-"""One process that runs one user's function: ``python -s -P worker.py FD PARENT``.
+"""One process that runs one user's function: ``python -s -P -B -u worker.py FD PARENT``.
 
-It is started by path and imports only the standard library. So a restart after a hang or a crash takes
-milliseconds, and none of our modules is in the process of the user's code.
+It is started by path and imports only the standard library and ``shapes``, which does the same. So a restart
+after a hang or a crash takes milliseconds, and no package of ours is in the process of the user's code.
 """
 
 import ctypes
+import importlib.machinery
+import importlib.util
 import inspect
 import json
 import linecache
-import numbers
 import os
 import resource
 import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 PR_SET_PDEATHSIG = 1
 SOURCE_NAME = "<grader>"
+PACKAGE = "_grader_files"
+"""The package of a source that is a file, and of the files beside it."""
 MAX_ERROR_CHARACTERS = 500
 MAX_FILE_BYTES = 64 * 1024 * 1024
 MAX_OPEN_FILES = 256
@@ -38,86 +42,77 @@ def limit(memory_bytes: int) -> None:
         resource.setrlimit(kind, (bound, bound))
 
 
-Grade = Callable[[str, dict[str, Any]], object]
+def _module(name: str) -> ModuleType:
+    """Load a module that lies beside this file, and is on no path of the user's code."""
+    spec = importlib.util.spec_from_file_location(f"_rft_{name}", Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
-def load(source: str, function: str) -> Grade:
-    """Execute the user's source and return its adapted function. Raises what the source raises."""
+if TYPE_CHECKING:
+    from rft_graders import shapes
+else:
+    shapes = _module("shapes")
+
+
+def load(source: str, function: str, path: str | None = None) -> "shapes.Grade":
+    """Execute the user's source and return its adapted function. Raises what the source raises.
+
+    ``path`` is the file of the source, whose neighbours it can import; None where it is not a file.
+    """
+    source = source.removeprefix("\ufeff")  # a BOM, which compile() refuses
     linecache.cache[SOURCE_NAME] = (len(source), None, source.splitlines(True), SOURCE_NAME)
-    namespace: dict[str, Any] = {"__name__": "grader", "__file__": SOURCE_NAME}
-    exec(compile(source, SOURCE_NAME, "exec"), namespace)  # noqa: S102 - what this process is for
-    found = namespace.get(function)
+    module = _module_of(path)
+    exec(compile(source, SOURCE_NAME, "exec"), module.__dict__)  # noqa: S102 - what this process is for
+    found = getattr(module, function, None)
     if not callable(found):
-        raise NameError(f"the source defines no function {function}")
-    return adapted(found)
+        raise NameError(_without(module, function))
+    return shapes.adapted(found, function)
 
 
-def adapted(function: Callable[..., Any]) -> Grade:
-    """Return a function of (completion, row) that calls the user's, whose style is seen by its parameters.
+def _module_of(path: str | None) -> ModuleType:
+    """Return the module to execute the source in; in sys.modules, where dataclasses and pydantic look it up.
 
-    evaluate(row)                          the completion is the last of row["messages"]
-    grade(sample, item)                    as OpenAI's Python graders
-    reward(prompts, completions, **field)  as TRL's reward functions, one rollout a call
+    The files beside ``path`` can be imported by their names and, as those of one package, relatively. What is
+    installed comes first, so that a file which was written for one import alone can have any name.
     """
-    try:
-        parameters = inspect.signature(function).parameters
-    except (TypeError, ValueError):  # written in C
-        return function
-    names = list(parameters)
-    if names == ["row"]:
-        return lambda completion, row: function(conversation(completion, row))
-    if names[:2] == ["sample", "item"]:
-        return lambda completion, row: function(sample(completion), row)
-    if "completions" in names:
-        every = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-        return lambda completion, row: batch_of_one(function, None if every else names, completion, row)
-    return function
+    name = "grader" if path is None else f"{PACKAGE}.{Path(path).stem}"
+    module = ModuleType(name)
+    module.__file__ = path or SOURCE_NAME
+    sys.modules[name] = module
+    if path is not None:
+        folder = str(Path(path).parent)
+        sys.path.append(folder)
+        package = importlib.machinery.ModuleSpec(PACKAGE, None, is_package=True)
+        init = Path(folder, "__init__.py")
+        if init.is_file():
+            package = (
+                importlib.util.spec_from_file_location(PACKAGE, init, submodule_search_locations=[folder])
+                or package
+            )
+        package.submodule_search_locations = [folder]
+        sys.modules[PACKAGE] = importlib.util.module_from_spec(package)
+        module.__package__ = PACKAGE
+        if package.loader is not None:
+            package.loader.exec_module(sys.modules[PACKAGE])
+    return module
 
 
-def conversation(completion: str, row: dict[str, Any]) -> dict[str, Any]:
-    """Return the row with the completion as the last message."""
-    return {**row, "messages": [*row["messages"], {"role": "assistant", "content": completion}]}
-
-
-def sample(completion: str) -> dict[str, Any]:
-    """Return ``sample``: the text, the text parsed as JSON or None, and choices like a chat completion's."""
-    try:
-        parsed = json.loads(completion)
-    except (ValueError, RecursionError):
-        parsed = None
-    message = {"role": "assistant", "content": completion}
-    return {"output_text": completion, "output_json": parsed, "choices": [{"message": message}]}
-
-
-def batch_of_one(
-    function: Callable[..., Any], names: list[str] | None, completion: str, row: dict[str, Any]
-) -> object:
-    """Call a batch function with one rollout, as lists of length one; return its only score.
-
-    ``names`` are the function's parameters; None: it takes all.
-    """
-    columns = {name: [value] for name, value in row.items()}
-    columns["prompts"] = [row["messages"]]
-    columns["completions"] = [[{"role": "assistant", "content": completion}]]
-    scores = function(**{name: column for name, column in columns.items() if names is None or name in names})
-    if not isinstance(scores, list) or len(scores) != 1:
-        raise TypeError(f"returned a {type(scores).__name__}, not a list of one score for each completion")
-    return scores[0]
-
-
-def number(result: object) -> float:
-    """Return the score from a grader's result: a number, or a mapping with a number under "score"."""
-    if isinstance(result, dict):
-        if "score" not in result:
-            raise TypeError("the returned dict has no key score")
-        result = result["score"]
-    # numpy's bool is not a numbers.Number.
-    if isinstance(result, numbers.Real) or type(result).__name__ in ("bool_", "bool"):
-        value = float(result)  # type: ignore[arg-type]
-        if value != value or value in (float("inf"), float("-inf")):
-            raise ValueError(f"returned {value}")
-        return value
-    raise TypeError(f"returned a {type(result).__name__}, not a number")
+def _without(module: ModuleType, function: str) -> str:
+    """Return the message for a source without the function, with those that it has."""
+    if hasattr(module, function):
+        return f"{function} is a {type(getattr(module, function)).__name__}, which cannot be called"
+    own = [
+        name
+        for name, value in vars(module).items()
+        if inspect.isfunction(value) and value.__module__ == module.__name__ and not name.startswith("_")
+    ]
+    there = f"; it defines {', '.join(own)}: name one as python.function" if own else ""
+    return f"the source defines no function {function}{there}"
 
 
 def explain(error: BaseException) -> str:
@@ -133,10 +128,11 @@ def explain(error: BaseException) -> str:
     return text[: MAX_ERROR_CHARACTERS - len(where)].replace("\n", " ") + where
 
 
-def answer(grade: Grade, request: dict[str, Any]) -> dict[str, Any]:
+def answer(grade: "shapes.Grade", request: dict[str, Any]) -> dict[str, Any]:
     """Score one completion; any exception of the user's code becomes an error reply."""
     try:
-        return {"id": request["id"], "score": number(grade(request["completion"], request["row"]))}
+        asked = shapes.Asked(request["completion"], request["row"], request.get("tokens"))
+        return {"id": request["id"], "score": grade(asked)}
     except BaseException as error:  # sys.exit() in users' code must not end the worker
         return {"id": request["id"], "error": explain(error)}
 
@@ -152,7 +148,7 @@ def main(descriptor: int, parent: int) -> None:
         setup = json.loads(requests.readline())
         limit(setup["memoryBytes"])
         try:
-            grade = load(setup["source"], setup["function"])
+            grade = load(setup["source"], setup["function"], setup.get("path"))
         except BaseException as error:
             connection.sendall(json.dumps({"id": 0, "error": explain(error)}).encode() + b"\n")
             return

@@ -29,6 +29,8 @@ class RolloutRecord(Record):
     """Score by grader, from 0 to 1."""
     errors: dict[str, str] = Field(default_factory=dict)
     """What went wrong, by grader."""
+    printed: dict[str, str] = Field(default_factory=dict)
+    """What the code of python graders printed, by grader."""
     advantage: float | None = None
     finish_reason: str | None = None
     tokens: int | None = None

@@ -16,7 +16,7 @@ import pytest
 
 from rft_api.graders import ConfigMapCode, ExactMatch, Grader, Python, Regex
 from rft_graders import backends
-from rft_graders.client import GradeRequest, Listener
+from rft_graders.client import Graded, GradeRequest, Listener
 from rft_graders.processes import children_of, memory_of, tree_of
 from rft_graders.protocol import MAX_REQUEST_BYTES
 from rft_graders.scorer import Scorer
@@ -287,8 +287,8 @@ def test_all_processes_of_a_fork_bomb_are_killed() -> None:
         assert backend._process is not None
         server = backend._process.pid
         bad, good = backend.exchange([GradeRequest("user", "bomb", {}), GradeRequest("user", "x", {})], never)
-        assert str(bad) == "stopped: more than 10 processes"
-        assert good == 1.0
+        assert str(bad.outcome) == "stopped: more than 10 processes"
+        assert good == Graded(1.0)
         until(lambda: len(tree_of(server)) == 2)  # the server and its one worker
     finally:
         backend.close()
@@ -312,8 +312,8 @@ def test_memory_is_limited_for_all_processes_together() -> None:
     try:
         backend.ready(never)
         bad, good = backend.exchange([GradeRequest("user", "bomb", {}), GradeRequest("user", "x", {})], never)
-        assert str(bad) == "stopped: more than 150 MiB of memory"
-        assert good == 1.0
+        assert str(bad.outcome) == "stopped: more than 150 MiB of memory"
+        assert good == Graded(1.0)
     finally:
         backend.close()
 
@@ -332,8 +332,8 @@ def test_slowly_growing_memory_reaches_a_limit_too() -> None:
     try:
         backend.ready(never)
         bad, good = backend.exchange([GradeRequest("user", "bomb", {}), GradeRequest("user", "x", {})], never)
-        assert str(bad).startswith(("MemoryError", "stopped: more than 128 MiB"))
-        assert good == 1.0
+        assert str(bad.outcome).startswith(("MemoryError", "stopped: more than 128 MiB"))
+        assert good == Graded(1.0)
     finally:
         backend.close()
 
@@ -357,7 +357,7 @@ def test_a_process_that_detaches_from_its_worker_is_killed() -> None:
         backend.ready(never)
         assert backend._process is not None
         server = backend._process.pid
-        assert backend.exchange([GradeRequest("user", "x", {})], never) == [1.0]
+        assert backend.exchange([GradeRequest("user", "x", {})], never) == [Graded(1.0)]
         until(lambda: len(tree_of(server)) == 2)
     finally:
         backend.close()

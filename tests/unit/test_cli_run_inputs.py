@@ -1,5 +1,6 @@
 """rft run: where rows, grader code and the device come from."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from rft_cli.errors import UserError
 from rft_cli.local import device
 from rft_cli.local.inputs import Inputs, Overrides, resolve
 from rft_cli.local.manifest import load
+from rft_cli.local.snapshot import _changed_inputs
+from rft_run.folder import RunFolder
 
 JOB = """
 apiVersion: v1
@@ -40,8 +43,39 @@ def test_rows_and_graders_of_a_config_map_are_taken_from_the_same_file(tmp_path:
     inputs = resolved(tmp_path, "{configMap: {name: files}}")
     inputs.dataset.write()
     assert (tmp_path / "out" / "train.jsonl").read_text() == '{"messages": []}'
-    assert inputs.graders["own"].location == str(tmp_path / "out" / "graders" / "own.py")
+    assert inputs.graders["own"].location == str(tmp_path / "out" / "graders" / "own" / "grader.py")
     assert inputs.graders["own"].content == b"def grade(completion, row): return 1.0"
+
+
+def test_the_other_keys_of_a_graders_config_map_lie_beside_its_code(tmp_path: Path) -> None:
+    job = JOB.replace("  grader.py:", "  helper.py: 'ONE = 1'\n  grader.py:")
+    inputs = resolved(tmp_path, "{configMap: {name: files}}", job=job)
+    for given in inputs.named().values():
+        given.write()
+    folder = tmp_path / "out" / "graders" / "own"
+    assert {path.name for path in folder.iterdir()} == {"grader.py", "helper.py", "train.jsonl"}
+    assert (folder / "helper.py").read_text() == "ONE = 1"
+    assert inputs.named()["grader own, helper.py"].digest() is not None
+
+
+@pytest.mark.parametrize("key", ["../helper.py", "a/b.py", "..", "a b.py"])
+def test_a_key_that_no_config_map_has_is_refused(tmp_path: Path, key: str) -> None:
+    with pytest.raises(UserError, match="is no key of a ConfigMap"):
+        resolved(tmp_path, "{configMap: {name: files}}", job=JOB.replace("grader.py", key))
+
+
+def test_a_run_of_a_release_that_read_no_helpers_resumes_and_a_changed_helper_is_refused(
+    tmp_path: Path,
+) -> None:
+    job = JOB.replace("  grader.py:", "  helper.py: 'ONE = 1'\n  grader.py:")
+    inputs = resolved(tmp_path, "{configMap: {name: files}}", job=job)
+    digests = RunFolder(tmp_path).digests
+    known = {field: given.digest() for field, given in inputs.named().items()}
+    digests.write_text(json.dumps({field: known[field] for field in known.keys() - inputs.helpers().keys()}))
+    assert _changed_inputs(tmp_path, inputs) == {}
+    digests.write_text(json.dumps(known))
+    changed = resolved(tmp_path, "{configMap: {name: files}}", job=job.replace("ONE = 1", "ONE = 2"))
+    assert list(_changed_inputs(tmp_path, changed)) == ["content of grader own, helper.py"]
 
 
 @pytest.mark.parametrize("uri", ["./rows.jsonl", "file://rows.jsonl", "file://{folder}/rows.jsonl"])

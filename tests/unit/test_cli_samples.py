@@ -67,6 +67,18 @@ def test_the_newest_step_is_shown_with_everything_that_is_known_of_a_rollout(fol
     assert "-- reward -, right -, advantage -" in result.stdout
 
 
+def test_what_a_graders_code_printed_is_shown_with_its_rollout(tmp_path: Path) -> None:
+    printed = {"right": "looked at 8\n\x1b[31mred\n"}
+    write(tmp_path, 1, [record(7, "8", 1.0, printed=printed)])
+    assert samples(tmp_path).stdout.splitlines()[4:8] == [
+        "     right printed:",
+        "       looked at 8",
+        r"       \x1b[31mred",
+        "     8",
+    ]
+    assert json.loads(samples(tmp_path, "-o", "json").stdout)[0]["printed"] == printed
+
+
 def test_what_a_terminal_would_obey_is_shown_as_its_number(folder: Path) -> None:
     result = samples(folder, "--row", 9)
     assert "\x1b" not in result.stdout

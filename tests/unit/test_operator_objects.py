@@ -120,6 +120,11 @@ def test_users_code_has_another_uid_and_no_access_to_token_rows_and_checkpoints(
     assert grader["resources"]["limits"]["memory"]
 
 
+def test_users_code_gets_every_key_of_its_config_map() -> None:
+    (name,) = (name for path, name in mounts(containers(job())["grader"]).items() if path.endswith("/mine"))
+    assert set(volume(job(), name)["configMap"]) == {"name"}
+
+
 def test_a_job_without_users_code_has_one_container() -> None:
     manifest = job(graders=[{"name": "right", "numeric": {}}])
     assert set(containers(manifest)) == {"trainer"}

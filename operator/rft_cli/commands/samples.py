@@ -37,7 +37,7 @@ def samples(
     context: Context = None,
     namespace: Namespace = None,
 ) -> None:
-    """Show the rollouts of a step: prompt, completion, score of each grader, advantage, finish reason.
+    """Show the rollouts of a step: prompt, completion, graders' scores and output, advantage, finish reason.
 
     The name of a job in the cluster says how to get its folder. Exit code 1: no such step or row; 2: no
     such folder.

@@ -49,13 +49,23 @@ class Inputs(NamedTuple):
     dataset: Input
     evaluation: Input | None
     graders: dict[str, Input]
+    beside: dict[str, list[Input]]
+    """The other keys of a grader's ConfigMap, which its code can import, by the grader's name."""
 
     def named(self) -> dict[str, Input]:
         """Return all inputs by the field of the manifest that refers to them."""
         found = {"spec.dataset": self.dataset}
         if self.evaluation is not None:
             found["spec.evaluation.dataset"] = self.evaluation
-        return found | {f"grader {name}": given for name, given in self.graders.items()}
+        return found | {f"grader {name}": given for name, given in self.graders.items()} | self.helpers()
+
+    def helpers(self) -> dict[str, Input]:
+        """Return the inputs of ``beside`` by the same kind of name."""
+        return {
+            f"grader {name}, {Path(given.location).name}": given
+            for name, files in self.beside.items()
+            for given in files
+        }
 
 
 def resolve(manifest: Manifest, overrides: Overrides, folder: Path) -> Inputs:
@@ -78,7 +88,11 @@ def resolve(manifest: Manifest, overrides: Overrides, folder: Path) -> Inputs:
         )
     elif overrides.evaluation is not None:
         raise UserError("--evaluation-dataset: the manifest has no spec.evaluation.dataset", UNREADABLE)
-    return Inputs(dataset, evaluation, _graders(manifest, overrides.graders, folder))
+    graders = _graders(manifest, overrides.graders, folder)
+    beside = {
+        name: _beside(manifest, name, given) for name, given in graders.items() if given.content is not None
+    }
+    return Inputs(dataset, evaluation, graders, beside)
 
 
 def located(
@@ -132,8 +146,18 @@ def _graders(manifest: Manifest, overrides: Mapping[str, Path], folder: Path) ->
                 reference.key,
                 f"--grader {grader.name}=FILE",
             )
-            found[grader.name] = Input(str(folder / "graders" / f"{grader.name}.py"), content)
+            found[grader.name] = Input(str(folder / "graders" / grader.name / reference.key), content)
     return found
+
+
+def _beside(manifest: Manifest, name: str, given: Input) -> list[Input]:
+    """Return the other keys of the ConfigMap of a grader, which belong beside its code."""
+    python = next(grader.python for grader in manifest.job.spec.graders if grader.name == name)
+    assert python is not None
+    assert python.config_map is not None
+    code, path = python.config_map, Path(given.location)
+    contents = manifest.config_maps[code.name]
+    return [Input(str(path.with_name(key)), content) for key, content in contents.items() if key != code.key]
 
 
 def _file(path: Path, field: str) -> Input:

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from rft_api.validation import check
 from rft_cli.errors import INVALID, UNREADABLE, UserError
 
 STDIN = Path("-")
+_KEY = re.compile(r"[-._a-zA-Z0-9]+")
 
 
 class Manifest(NamedTuple):
@@ -103,6 +105,13 @@ def config_maps(documents: list[Document], namespace: str) -> dict[str, dict[str
 
 def _contents(source: str, body: Mapping[str, Any]) -> dict[str, bytes]:
     contents: dict[str, bytes] = {}
+    for key in (*(body.get("data") or {}), *(body.get("binaryData") or {})):
+        # A key becomes the name of a file.
+        if not _KEY.fullmatch(str(key)) or str(key) in (".", ".."):
+            raise UserError(
+                f"{source}: {str(key)!r} is no key of a ConfigMap; it has only letters, digits, -, _ and .",
+                UNREADABLE,
+            )
     for key, text in (body.get("data") or {}).items():
         if not isinstance(text, str):
             raise UserError(f"{source}: data.{key}: {text!r} is not a text; quote it", UNREADABLE)

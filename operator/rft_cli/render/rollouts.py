@@ -33,6 +33,9 @@ def _rollout(record: RolloutRecord) -> Iterator[str]:
     yield "  -- " + ", ".join(parts)
     for name, error in record.errors.items():
         yield from _indented(f"error of {name}: {error}", "     ")
+    for name, text in record.printed.items():
+        yield from _indented(f"{name} printed:", "     ")
+        yield from _indented(text.removesuffix("\n"), "       ")
     yield from _indented(record.completion, "     ")
 
 

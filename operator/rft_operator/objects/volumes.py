@@ -176,8 +176,8 @@ def _grader_code(spec: RFTJobSpec) -> list[Mounted]:
         if grader.python is None or grader.python.config_map is None:
             continue
         code = grader.python.config_map
-        items = [{"key": code.key, "path": code.key}]
-        source = {"configMap": {"name": code.name, "items": items}}
+        # Every key, since the code may import the others.
+        source = {"configMap": {"name": code.name}}
         path = f"{GRADER_CODE_DIR}/{grader.name}"
         found.append(Mounted(f"code-{i}", source, trainer=path, grader=path, read_only=True))
     return found

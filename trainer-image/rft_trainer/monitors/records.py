@@ -52,6 +52,7 @@ def _records(step: int, group: Group) -> list[RolloutRecord]:
             reward=rollout.score.reward,
             graders=rollout.score.per_grader,
             errors=rollout.score.errors,
+            printed=rollout.score.printed,
             advantage=advantages.get(id(rollout)),
             finish_reason=rollout.generated.finish_reason,
             tokens=len(rollout.generated.token_ids),

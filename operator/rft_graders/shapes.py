@@ -1,0 +1,287 @@
+"""The ways in which a user's function is called, and the score in what it returns.
+
+Imports only the standard library, since it is loaded into the process of the user's code; see ``worker``.
+"""
+
+import functools
+import inspect
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from inspect import Parameter
+from typing import Any, NamedTuple, SupportsFloat
+
+
+class Asked(NamedTuple):
+    """What is to be scored: a completion, its row with the messages, and the completion's tokens if known."""
+
+    completion: str
+    row: dict[str, Any]
+    token_ids: list[int] | None = None
+
+    def conversation(self) -> list[dict[str, Any]]:
+        """Return the row's messages with the completion as the last one."""
+        return [*self.row["messages"], {"role": "assistant", "content": self.completion}]
+
+
+Grade = Callable[[Asked], float]
+
+
+class Shape(NamedTuple):
+    """One way to call a function, by the names of its parameters."""
+
+    shown: str
+    """The parameters, as messages name them."""
+    known_by: frozenset[str]
+    """A function that has all of these parameters has this shape."""
+    names: frozenset[str]
+    """All parameters that may be filled."""
+    values: Callable[[Asked], dict[str, Any]]
+    """Their values by name. One that is not known is left out."""
+    columns: bool = False
+    """Any other parameter is a field of the row."""
+    batch: bool = False
+    """Each value is a list with an entry for each rollout, and so is the result."""
+
+
+def _text(asked: Asked) -> dict[str, Any]:
+    return {"completion": asked.completion, "row": asked.row}
+
+
+def _whole_row(asked: Asked) -> dict[str, Any]:
+    return {"row": {**asked.row, "messages": asked.conversation()}}
+
+
+def _sample(asked: Asked) -> dict[str, Any]:
+    """Return ``sample``: the text, the text parsed as JSON or None, and choices like a chat completion's."""
+    try:
+        parsed = json.loads(asked.completion)
+    except (ValueError, RecursionError):
+        parsed = None
+    message = {"role": "assistant", "content": asked.completion}
+    sample = {"output_text": asked.completion, "output_json": parsed, "choices": [{"message": message}]}
+    return {"sample": sample, "item": asked.row}
+
+
+def _messages(asked: Asked) -> dict[str, Any]:
+    return {"messages": asked.conversation(), "original_messages": asked.row["messages"]}
+
+
+def _solution(asked: Asked) -> dict[str, Any]:
+    row, nested = asked.row, asked.row.get("reward_model")
+    gold = nested if "ground_truth" not in row and isinstance(nested, dict) else row
+    known = {
+        **({"data_source": row["data_source"]} if "data_source" in row else {}),
+        **({"ground_truth": gold["ground_truth"]} if "ground_truth" in gold else {}),
+    }
+    texts = dict.fromkeys(_SOLUTIONS, asked.completion)
+    return {**texts, "extra_info": row.get("extra_info", {}), **known}
+
+
+def _solutions(asked: Asked) -> dict[str, Any]:
+    return {f"{name}s": [value] for name, value in _solution(asked).items()}
+
+
+def _completions(asked: Asked) -> dict[str, Any]:
+    return {
+        "prompts": [asked.row["messages"]],
+        "completions": [[{"role": "assistant", "content": asked.completion}]],
+        **({"completion_ids": [asked.token_ids]} if asked.token_ids is not None else {}),
+    }
+
+
+def _named(*names: str) -> frozenset[str]:
+    return frozenset(names)
+
+
+_SOLUTIONS = ("solution_str", "predict_str", "model_output")
+"""The names that verl's own functions have for the completion."""
+_GOLD = ("data_source", "ground_truth", "extra_info")
+
+SHAPES = (
+    Shape("(completion, row)", _named("completion", "row"), _named("completion", "row"), _text),
+    Shape("(sample, item)", _named("sample", "item"), _named("sample", "item"), _sample),
+    Shape("(row)", _named("row"), _named("row"), _whole_row),
+    Shape("(completion)", _named("completion"), _named("completion"), _text),
+    *(
+        Shape(
+            "(prompts, completions, completion_ids, …)",
+            _named(known),
+            _named("prompts", "completions", "completion_ids"),
+            _completions,
+            columns=True,
+            batch=True,
+        )
+        for known in ("completions", "completion_ids")
+    ),
+    Shape(
+        "(messages, …)",
+        _named("messages"),
+        _named("messages", "original_messages"),
+        _messages,
+        columns=True,
+    ),
+    *(
+        Shape(
+            f"(data_source, {text}, ground_truth, extra_info)",
+            _named(text),
+            _named(text, *_GOLD),
+            _solution,
+        )
+        for text in _SOLUTIONS
+    ),
+    Shape(
+        "(data_sources, solution_strs, ground_truths, extra_infos)",
+        _named("solution_strs"),
+        _named("solution_strs", *(f"{name}s" for name in _GOLD)),
+        _solutions,
+        batch=True,
+    ),
+)
+"""Tried in this order. A shape fits if it fills every parameter that has no default."""
+
+
+def adapted(function: Callable[..., Any], name: str = "grade") -> Grade:
+    """Return a function that calls the user's and returns its score.
+
+    Raises TypeError, which lists the shapes, for a function that has none of them.
+    """
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):  # written in C
+        return lambda asked: number(_finished(function(asked.completion, asked.row)))
+    named = {key: p for key, p in parameters.items() if p.kind not in _VARIABLE}
+    required = {key for key, p in named.items() if p.default is Parameter.empty}
+    for shape in SHAPES:
+        if shape.known_by <= named.keys() and (shape.columns or required <= shape.names):
+            return functools.partial(_scored, function, parameters, shape, name)
+    if _takes_two(parameters, required):
+        return lambda asked: number(_finished(function(asked.completion, asked.row)))
+    shapes = ", ".join(dict.fromkeys(shape.shown for shape in SHAPES))
+    raise TypeError(
+        f"{name}({', '.join(parameters)}) is not a way in which a grader is called: its parameters have to be"
+        f" {shapes}, where … are fields of the row, or two that stand for completion and row; any other"
+        " needs a default"
+    )
+
+
+_VARIABLE = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+_POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+
+
+def _takes_two(parameters: Mapping[str, Parameter], required: set[str]) -> bool:
+    """Return whether a function takes completion and row, in this order, by whatever names."""
+    ordered = [key for key, p in parameters.items() if p.kind in _POSITIONAL]
+    if any(p.kind is Parameter.VAR_POSITIONAL for p in parameters.values()):
+        return required <= set(ordered[:2])
+    if len(ordered) < 2 or not required <= set(ordered[:2]):
+        return False
+    first, second = ordered[:2]
+    # The second is no option that the author meant to keep its default, and the names do not contradict.
+    return (second in required or second == "row") and first != "row" and second != "completion"
+
+
+def _scored(
+    function: Callable[..., Any],
+    parameters: Mapping[str, Parameter],
+    shape: Shape,
+    name: str,
+    asked: Asked,
+) -> float:
+    """Call a function of this shape and return its score. Raises KeyError for a field that the row lacks."""
+    values = shape.values(asked)
+    if shape.columns:
+        columns = {key: [value] for key, value in asked.row.items()} if shape.batch else asked.row
+        values = {**columns, **values}
+    if shape.batch and "completions" in parameters and _is_of_texts(parameters["completions"]):
+        values |= {"prompts": [_as_text(asked.row["messages"])], "completions": [asked.completion]}
+    every = any(p.kind is Parameter.VAR_KEYWORD for p in parameters.values())
+    filled = values.keys() if shape.columns else shape.names
+    given = {key: value for key, value in values.items() if key in filled and (every or key in parameters)}
+    for key, p in parameters.items():
+        if p.kind not in _VARIABLE and p.default is Parameter.empty and key not in given:
+            raise LookupError(f"the row has no field {key}, which {name} takes")
+    ordered = [given.pop(key) for key, p in parameters.items() if p.kind is Parameter.POSITIONAL_ONLY]
+    result = _finished(function(*ordered, **given))
+    return number(_only(result) if shape.batch else result)
+
+
+def _is_of_texts(parameter: Parameter) -> bool:
+    """Return whether a parameter is annotated as a list of texts; TRL gives those for prompts of one text."""
+    annotation = parameter.annotation
+    shown = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    return shown.rpartition(".")[2].lower() in ("list[str]", "sequence[str]")
+
+
+def _as_text(messages: list[dict[str, Any]]) -> str:
+    """Return the only message's text, or all of them after their roles."""
+    if len(messages) == 1:
+        return str(messages[0].get("content"))
+    return "\n".join(f"{message.get('role')}: {message.get('content')}" for message in messages)
+
+
+def _finished(result: object) -> object:
+    """Return the result of a function, of an ``async`` one after it has run."""
+    return _runner().run(_awaited(result)) if inspect.isawaitable(result) else result
+
+
+@functools.cache
+def _runner() -> Any:
+    """Return the one event loop of this process, so that a client which belongs to it can be kept."""
+    import asyncio  # takes longer than all else here
+
+    return asyncio.Runner()
+
+
+async def _awaited(result: Awaitable[object]) -> object:
+    return await result
+
+
+def _only(scores: object) -> object:
+    """Return the only entry of a batch's result. Raises TypeError for anything else."""
+    scores = _plain(scores)
+    if not isinstance(scores, list | tuple) or len(scores) != 1:
+        raise TypeError(f"returned {_described(scores)}, not a list of one score for each completion")
+    return scores[0]
+
+
+def number(result: object) -> float:
+    """Return the score in a function's result.
+
+    It is a number, a mapping with a key ``score``, an object with an attribute ``score``, or a list, tuple or
+    array of one of these. Raises TypeError for anything else, ValueError for a result that says itself that
+    it is not valid, or is not finite.
+    """
+    result = _plain(result)
+    if isinstance(result, Mapping):
+        if "score" not in result:
+            raise TypeError("the returned dict has no key score")
+        _refuse_invalid(result.get("is_score_valid"), result.get("reason"))
+        return number(result["score"])
+    if hasattr(result, "score"):
+        _refuse_invalid(getattr(result, "is_score_valid", None), getattr(result, "reason", None))
+        return number(result.score)
+    if isinstance(result, list | tuple) and len(result) == 1:
+        return number(result[0])
+    if not isinstance(result, SupportsFloat):
+        raise TypeError(f"returned {_described(result)}, not a number")
+    value = float(result)
+    if value != value or value in (float("inf"), float("-inf")):
+        raise ValueError(f"returned {value}")
+    return value
+
+
+def _plain(result: object) -> object:
+    """Return an array or a scalar of numpy, torch and their like as Python's own lists and numbers."""
+    convert = getattr(result, "tolist", None)
+    return convert() if callable(convert) and not isinstance(result, type) else result
+
+
+def _refuse_invalid(valid: object, reason: object) -> None:
+    """Raise ValueError if a result says that its score is not valid, as those of eval-protocol can."""
+    if valid is False:
+        raise ValueError(f"the result says that its score is not valid: {reason or 'without a reason'}")
+
+
+def _described(result: object) -> str:
+    kind = type(result).__name__
+    return f"a {kind} of {len(result)}" if isinstance(result, list | tuple) else f"a {kind}"
