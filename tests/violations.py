@@ -33,6 +33,8 @@ VIOLATIONS: dict[str, tuple[Violation, ...]] = {
     "grader_scale_rises": (
         Violation({"graders": [{**GRADER, "scale": {"min": 1, "max": 1}}]}, "spec.graders[0].scale"),
     ),
+    "a_grader_makes_the_reward": (Violation({"graders": [{**GRADER, "weight": 0}]}, "spec.graders"),),
+    "canary_stop_has_a_canary": (Violation({"stop": {"canary": 0.1}}, "spec.stop.canary"),),
     "marker_goes_with_marker_extraction": (
         Violation(
             {"graders": [{"name": "right", "numeric": {"extract": "marker"}}]}, "spec.graders[0].numeric"

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from rft_advice import bands
+from rft_advice.canary import CANARY_ERRORS, largest_fall
 from rft_advice.curve import Curve, curve_of, epoch_means
 from rft_advice.headings import Heading
 from rft_api.fields import find
@@ -31,6 +32,8 @@ ALIKE = 0.5
 """Share of groups with equal rewards above which there is advice."""
 LOW_ENTROPY = 0.1
 """Entropy in nats per token below which the next token is nearly always the same."""
+CANARY_FALL = 0.05
+"""Least fall of a canary's mean score, 0 to 1, for advice."""
 UNUSED = 8
 """Ratio of ``maxTokens`` to the mean length of completions above which there is advice."""
 
@@ -230,6 +233,25 @@ def diversity_lost(spec: RFTJobSpec, run: RunFacts) -> str | None:
     )
 
 
+def canary_fell(spec: RFTJobSpec, run: RunFacts) -> str | None:
+    """The reward rose and a canary, a grader of weight 0, fell beyond noise.
+
+    The statistic is Welch's t between the last 8 points of the curve and the 8 before them in which the
+    canary was highest; see ``rft_advice.canary``.
+    """
+    canaries = [grader.name for grader in spec.graders if grader.is_canary]
+    points = run.reward.history if run.reward is not None else []
+    fall = largest_fall(points, canaries, CANARY_FALL)
+    if fall is None:
+        return None
+    return (
+        f"since step {fall.step} the mean reward rose from {fall.reward_before:.2f} to"
+        f" {fall.reward_after:.2f} while the canary {fall.canary} fell from {fall.before:.2f} to"
+        f" {fall.after:.2f} ({fall.errors:.0f} standard errors): read the best-rewarded rollouts before and"
+        " after (rft samples), correct the graders that are gamed, and use a checkpoint up to that step"
+    )
+
+
 def _unmoved(curve: Curve) -> bool:
     return abs(curve.quarters[-1] - curve.quarters[0]) < NO_RISE and curve.end < GOOD
 
@@ -382,6 +404,15 @@ RUN_RULES: tuple[RunRule, ...] = (
         f"in {ALIKE:.0%} or more of the groups all rollouts score the same, and the reward is not good yet",
         "More rollouts per prompt give more to compare.",
         groups_score_alike,
+    ),
+    RunRule(
+        "canary-fell",
+        ("spec.graders.weight", "spec.stop.canary"),
+        ("Better quality", "Safer/less toxic"),
+        f"the reward rose while a grader of weight 0 fell by {CANARY_FALL:g} and {CANARY_ERRORS:g} standard"
+        " errors or more",
+        "A reward that rises while a measure that is not trained on falls may be gamed.",
+        canary_fell,
     ),
     RunRule(
         "diversity-lost",

@@ -87,6 +87,7 @@ class Reason:
     COMPLETED = "Completed"  # every epoch trained
     TARGET_REWARD = "TargetRewardReached"  # stop.targetReward
     PATIENCE = "PatienceExhausted"  # stop.patience
+    CANARY = "CanaryFell"  # stop.canary
     MAX_STEPS = "MaxStepsReached"  # stop.maxSteps
     MAX_GPU_HOURS = "MaxGpuHoursReached"  # stop.maxGpuHours
     DEADLINE = "DeadlineReached"  # stop.deadline
@@ -104,6 +105,9 @@ COMPLETED_BECAUSE = {
     Reason.COMPLETED: "Every epoch is trained.",
     Reason.TARGET_REWARD: "The held-out reward has reached spec.stop.targetReward.",
     Reason.PATIENCE: "The held-out reward has not risen for spec.stop.patience evaluations.",
+    Reason.CANARY: (
+        "A canary fell by spec.stop.canary while the reward rose; the result is the checkpoint before that."
+    ),
     Reason.MAX_STEPS: "spec.stop.maxSteps is reached.",
     Reason.MAX_GPU_HOURS: "spec.stop.maxGpuHours is spent.",
     Reason.DEADLINE: "spec.stop.deadline has passed.",

@@ -59,7 +59,11 @@ class ConfigMapCode(Model):
     """Code in a ConfigMap."""
 
     name: str = Field(min_length=1, description="Name of the ConfigMap.")
-    key: str = Field("grader.py", min_length=1, description="Key that holds the Python source.")
+    key: str = Field(
+        "grader.py",
+        min_length=1,
+        description="Key that holds the Python source; it can import the other keys.",
+    )
 
 
 class Python(Model):
@@ -71,8 +75,8 @@ class Python(Model):
         "grade",
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
         description=(
-            "Function called as grade(completion, row); also evaluate(row), grade(sample, item) and"
-            " TRL's (prompts, completions, **columns), by the names of its parameters."
+            "Function called as grade(completion, row); also as TRL, OpenAI, eval-protocol and verl call"
+            " theirs, by the names of its parameters."
         ),
     )
 
@@ -109,7 +113,12 @@ class Grader(Model):
         pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
         description="Name in metrics and status; unique within the job.",
     )
-    weight: float = Field(1.0, gt=0, le=1000, description="Weight in the reward.")
+    weight: float = Field(
+        1.0,
+        ge=0,
+        le=1000,
+        description="Weight in the reward. 0 makes a canary: scored and charted, but never trained on.",
+    )
     scale: Scale | None = Field(None, description="Raw range mapped onto 0…1; a score outside is an error.")
     timeout_seconds: float = Field(
         10.0,
@@ -121,7 +130,7 @@ class Grader(Model):
         None,
         description=(
             "After an error: score zero (default of python), drop the rollout (default of http and model),"
-            " or fail the run."
+            " or fail the run. An error of a canary, weight 0, only leaves out its score."
         ),
     )
     exact_match: ExactMatch | None = Field(None, description="Text equal to a field of the row.")
@@ -138,6 +147,11 @@ class Grader(Model):
     def kind(self) -> str:
         """Python name of the one kind that is set (``python``, ``exact_match``, …)."""
         return next(kind for kind in GRADER_KINDS if getattr(self, kind) is not None)
+
+    @property
+    def is_canary(self) -> bool:
+        """Whether the grader is only watched, and is no part of the reward."""
+        return self.weight == 0
 
     @property
     def error_policy(self) -> Literal["zero", "drop", "fail"]:

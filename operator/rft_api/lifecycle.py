@@ -50,6 +50,15 @@ class Stop(Model):
     patience: Int | None = Field(None, ge=1, description="Evaluations without a new best.")
     max_steps: Int | None = Field(None, ge=1, description="Optimizer steps.")
     max_gpu_hours: float | None = Field(None, gt=0, description="GPU-hours of all attempts together.")
+    canary: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description=(
+            "Fall of the mean score of a grader of weight 0, beyond noise and while the reward rises. The run"
+            " ends at the last checkpoint before the fall."
+        ),
+    )
     deadline: str | None = Field(
         None,
         pattern=r"^2[0-9]{3}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$",

@@ -156,6 +156,22 @@ def grader_scale_rises(spec: RFTJobSpec) -> Iterator[Problem]:
 
 @in_cel(
     Cel(
+        "spec.graders",
+        "self.exists(grader, grader.weight > 0.0)",
+        "spec.graders: one weight must be above 0, since graders of weight 0 make no reward; raise one",
+    )
+)
+def a_grader_makes_the_reward(spec: RFTJobSpec) -> Iterator[Problem]:
+    """Graders of weight 0 are canaries, which are only watched: one grader has a weight above 0."""
+    if all(grader.is_canary for grader in spec.graders):
+        yield Problem(
+            "spec.graders",
+            "every weight is 0, so there is no reward to train on; give one grader a weight such as 1",
+        )
+
+
+@in_cel(
+    Cel(
         "spec.graders[].numeric",
         "(has(self.extract) && self.extract == 'marker') == has(self.marker)",
         "spec.graders[].numeric: marker and extract: marker belong together; set both or neither",
@@ -291,6 +307,23 @@ def deadline_is_in_the_calendar(spec: RFTJobSpec) -> Iterator[Problem]:
 
 @in_cel(
     Cel(
+        "spec",
+        "!has(self.stop) || !has(self.stop.canary) || self.graders.exists(grader, grader.weight == 0.0)",
+        "spec.stop.canary watches graders of weight 0, and there is none; give one weight 0, or leave it out",
+    )
+)
+def canary_stop_has_a_canary(spec: RFTJobSpec) -> Iterator[Problem]:
+    """``stop.canary`` watches the graders of weight 0."""
+    watches = spec.stop is not None and spec.stop.canary is not None
+    if watches and not any(grader.is_canary for grader in spec.graders):
+        yield Problem(
+            "spec.stop.canary",
+            "watches graders of weight 0, and there is none; give one weight 0, or leave it out",
+        )
+
+
+@in_cel(
+    Cel(
         "spec.training",
         "!self.deterministic || !has(self.cpuDtype) || self.cpuDtype == 'float32'",
         "spec.training.cpuDtype must be float32 with spec.training.deterministic, since bfloat16 does not"
@@ -316,6 +349,8 @@ RULES: tuple[Rule, ...] = (
     python_grader_has_one_source,
     grader_names_are_unique,
     grader_scale_rises,
+    a_grader_makes_the_reward,
+    canary_stop_has_a_canary,
     marker_goes_with_marker_extraction,
     completion_fits_context,
     context_fits_batch,

@@ -140,6 +140,7 @@ class RewardPoint(Model):
 
     step: Int = Field(ge=0, description="Optimizer step.")
     reward: float = Field(description="Mean reward of the step's rollouts.")
+    graders: dict[str, float] | None = Field(None, description="Mean score of the step by grader.")
 
 
 def thin(points: Sequence[RewardPoint]) -> list[RewardPoint]:

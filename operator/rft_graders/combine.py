@@ -31,7 +31,8 @@ def normalized(raw: object, scale: Scale | None) -> float:
 def combine(graders: Sequence[Grader], outcomes: Mapping[str, float | ValueError]) -> Score:
     """Return the weighted mean of the outcomes, which are normalized scores or errors.
 
-    By the grader's ``onError`` an error counts as zero, drops the rollout, or raises UserCodeError.
+    By the grader's ``onError`` an error counts as zero, drops the rollout, or raises UserCodeError. That of a
+    canary, a grader of weight 0, is only noted.
     """
     scores: dict[str, float] = {}
     errors: dict[str, str] = {}
@@ -41,12 +42,16 @@ def combine(graders: Sequence[Grader], outcomes: Mapping[str, float | ValueError
             scores[grader.name] = outcome
             continue
         errors[grader.name] = str(outcome)
+        if grader.is_canary:
+            continue
         if grader.error_policy == "fail":
             raise UserCodeError(f"grader {grader.name} failed and its onError is fail: {outcome}")
         if grader.error_policy == "zero":
             scores[grader.name] = 0.0
-    if len(scores) < len(graders):
-        return Score(None, scores, errors)
-    total = math.fsum(grader.weight for grader in graders)
-    reward = math.fsum(grader.weight * scores[grader.name] for grader in graders) / total
-    return Score(min(max(reward, 0.0), 1.0), scores, errors)
+    canaries = frozenset(grader.name for grader in graders if grader.is_canary)
+    weighted = [grader for grader in graders if not grader.is_canary]
+    if any(grader.name not in scores for grader in weighted):
+        return Score(None, scores, errors, canaries=canaries)
+    total = math.fsum(grader.weight for grader in weighted)
+    reward = math.fsum(grader.weight * scores[grader.name] for grader in weighted) / total
+    return Score(min(max(reward, 0.0), 1.0), scores, errors, canaries=canaries)

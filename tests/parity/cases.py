@@ -160,6 +160,9 @@ def _companions(model: type[Model], given: Object) -> Object:
     """Return other fields that must be set with a value, because of a rule across fields."""
     if model is Scale:
         return {"max": 1.5e308} if "min" in given else {"min": -1.5e308}
+    stop = given.get("stop")
+    if model is RFTJobSpec and isinstance(stop, dict) and stop.get("canary", ABSENT) is not ABSENT:
+        return {"graders": [sample(Grader, {"name": "canary", "weight": 0}), sample(Grader)]}
     if model is Numeric and given.get("extract") == "marker":
         return {"marker": "####"}
     if model is Numeric and isinstance(given.get("marker"), str):
@@ -400,10 +403,16 @@ def _nested(kind: Kind, path: str, place: Place) -> Iterator[Case]:
     elif get_origin(kind.type) is list:
         item = _kind(get_args(kind.type)[0], [])
         if isinstance(item.type, type) and issubclass(item.type, Model):
-            yield from _model_cases(item.type, f"{path}[0]", lambda value: place([value]))
+            yield from _model_cases(item.type, f"{path}[0]", lambda value: place(_beside(value)))
         for value in values(item):
             refused_at = None if value.below is None else f"{path}[0]{value.below}"
             yield Case(f"{path}[0]: {value.what}", place([value.value]), refused_at, value.takes)
+
+
+def _beside(value: Any) -> list[Any]:
+    """Return a list of one, or of a grader of weight 0 and one that makes the reward."""
+    canary = isinstance(value, dict) and value.get("weight") in (0, math.nextafter(0, math.inf))
+    return [value, sample(Grader, {"name": "weighted"})] if canary else [value]
 
 
 # Rules across fields.
@@ -453,6 +462,8 @@ BROKEN: dict[str, list[tuple[str, Object, str]]] = {
         ("flat", _grader(numeric={}, scale={"min": 1, "max": 1}), "spec.graders[0].scale"),
         ("falls", _grader(numeric={}, scale={"min": 1, "max": 0.5}), "spec.graders[0].scale"),
     ],
+    "a_grader_makes_the_reward": [("no weight", _grader(numeric={}, weight=0), "spec.graders")],
+    "canary_stop_has_a_canary": [("none", {"stop": {"canary": 0.1}}, "spec.stop.canary")],
     "marker_goes_with_marker_extraction": [
         ("no marker", _grader(numeric={"extract": "marker"}), "spec.graders[0].numeric"),
         ("no extraction", _grader(numeric={"marker": "#"}), "spec.graders[0].numeric"),
@@ -517,6 +528,16 @@ KEPT: dict[str, list[tuple[str, Object]]] = {
         ("alike", {"graders": [{"name": "a", "math": {}}, {"name": "a1", "numeric": {}}]}),
     ],
     "grader_scale_rises": [("barely", _grader(numeric={}, scale={"min": 1, "max": math.nextafter(1, 2)}))],
+    "a_grader_makes_the_reward": [("least", _grader(numeric={}, weight=math.nextafter(0, 1)))],
+    "canary_stop_has_a_canary": [
+        (
+            "one",
+            {
+                "graders": [{"name": "a", "math": {}}, {"name": "b", "math": {}, "weight": 0}],
+                "stop": {"canary": 0.1},
+            },
+        )
+    ],
     "marker_goes_with_marker_extraction": [("both", _grader(numeric={"marker": "#", "extract": "marker"}))],
     "completion_fits_context": [
         ("one less", {"training": {"maxContextLength": 64}, "sampling": {"maxTokens": 63}}),

@@ -170,6 +170,20 @@ def test_with_on_error_fail_an_error_fails_the_run() -> None:
         combine(graders("fail"), {"a": 1.0, "b": ValueError("broken")})
 
 
+@pytest.mark.parametrize("on_error", [None, "drop", "fail"])
+def test_a_canary_is_scored_and_neither_its_score_nor_its_error_touches_the_reward(on_error: Any) -> None:
+    settings = {"on_error": on_error} if on_error else {}
+    watched = [*graders(), Grader(name="canary", weight=0, exact_match=ExactMatch(), **settings)]
+    right = {"a": 1.0, "b": 0.5}
+    scored = combine(watched, {**right, "canary": 0.0})
+    assert (scored.reward, scored.per_grader) == (0.875, {**right, "canary": 0.0})
+    failed = combine(watched, {**right, "canary": ValueError("away")})
+    assert (failed.reward, failed.per_grader, failed.errors) == (0.875, right, {"canary": "away"})
+    batch = ScoredBatch([failed, failed])
+    assert not batch.mostly_errors
+    assert (batch.error_counts, batch.first_errors, batch.canary_error_counts) == ({}, {}, {"canary": 2})
+
+
 def test_a_batch_has_counts_of_errors_and_means_of_scores() -> None:
     bad = Score(None, {"a": 1.0}, {"b": "broken"})
     batch = ScoredBatch([bad, bad, Score(0.5, {"a": 0.5, "b": 0.5})])

@@ -1,16 +1,20 @@
 """The metric history follows the checkpoint; every stop rule has its reason."""
 
+import random
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rft_advice.canary import WINDOW, Fall
 from rft_api.conditions import Reason
 from rft_api.lifecycle import Stop
+from rft_api.status import RewardPoint
 from rft_run.folder import RunFolder
 from rft_run.state import RunState
 from rft_run.steps import StepRecord
+from rft_trainer import canaries
 from rft_trainer.monitors.records import StepsFile
 from rft_trainer.stopping import stop_reason
 
@@ -47,6 +51,40 @@ def test_each_rule_stops_with_its_own_reason(
     rule: dict[str, Any], state: dict[str, Any], reward: float | None, reason: str | None
 ) -> None:
     assert stop_reason(Stop(**rule), RunState(**state), reward, NOW) == reason
+
+
+def test_a_canary_stops_only_where_that_is_asked_for() -> None:
+    fall = Fall("canary", 0.9, 0.4, 0.2, 0.8, 8, 9.0)
+    assert stop_reason(Stop(canary=0.5), RunState(), None, NOW, fall) == Reason.CANARY
+    assert stop_reason(Stop(max_steps=9), RunState(), None, NOW, fall) is None
+    assert stop_reason(Stop(canary=0.5), RunState(), None, NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("checkpoints", "step", "found"),
+    [([5, 10, 15], 12, 10), ([5, 10], 10, 10), ([15, 20], 12, 15), ([], 12, None)],
+)
+def test_the_run_returns_to_the_last_checkpoint_before_the_fall(
+    checkpoints: list[int], step: int, found: int | None
+) -> None:
+    assert canaries.last_before(checkpoints, step) == found
+
+
+def test_the_checkpoint_before_a_fall_is_kept_at_every_save() -> None:
+    noise = random.Random(2)
+    points: list[RewardPoint] = []
+    checkpoints: set[int] = set()
+    for step in range(1, 60):
+        score = 0.8 + noise.gauss(0, 0.02) - (0.5 if step > 40 else 0)
+        reward = step / 60 + noise.gauss(0, 0.01)
+        points.append(RewardPoint(step=step, reward=reward, graders={"canary": score}))
+        if step >= WINDOW:
+            kept = canaries.kept(Stop(canary=0.1), points, ["canary"], [*checkpoints, step])
+            checkpoints = {step} | (checkpoints & kept)  # with checkpoint.keep: 1
+        if (fall := canaries.fall(Stop(canary=0.1), points, ["canary"])) is not None:
+            assert canaries.last_before(sorted(checkpoints), fall.step) == fall.step <= 40
+            return
+    pytest.fail("the fall was not found")
 
 
 def test_without_rules_nothing_stops() -> None:

@@ -257,6 +257,18 @@ def test_an_oversized_report_loses_advice_before_progress() -> None:
     assert body["run"]["reward"]["latest"] == 0.5
 
 
+def test_the_curve_of_many_graders_loses_their_scores_before_anything_else() -> None:
+    scores = {f"{number:02}-{'x' * 60}": 0.5 for number in range(64)}
+    points = [RewardPoint(step=i, reward=0.5, graders=scores) for i in range(MAX_HISTORY)]
+    advice = [Recommendation(rule="r", message="keep me")]
+    run = at(7).model_copy(update={"recommendations": advice, "reward": Reward(latest=0.5, history=points)})
+    data = fitted(ProgressReport(attempt="a", sequence=1, run=run))
+    body = json.loads(data)["run"]
+    assert len(data) <= MAX_REPORT_BYTES
+    assert len(body["reward"]["history"]) == MAX_HISTORY
+    assert body["recommendations"][0]["message"] == "keep me"
+
+
 def test_retries_slow_down_to_half_a_minute_however_long_the_operator_is_away() -> None:
     assert [backoff(n, 1.0) for n in (0, 1, 2, 3, 5, 100_000)] == [1.0, 2.0, 4.0, 8.0, 30.0, 30.0]
 

@@ -54,6 +54,19 @@ def held_out(mean: float) -> EvaluationResult:
     )
 
 
+def with_canary(rewards: list[float], scores: list[float]) -> RunStatus:
+    """Return a run whose steps have these rewards and scores of the canary, with a little noise."""
+    noise = random.Random(0)
+    history = [
+        RewardPoint(step=i + 1, reward=value, graders={"watched": score + noise.gauss(0, 0.01)})
+        for i, (value, score) in enumerate(zip(rewards, scores, strict=True))
+    ]
+    curve = Reward(latest=rewards[-1], best=max(rewards), history=history)
+    return run(stage="training", reward=curve)
+
+
+WATCHED = spec(graders=[{"name": "right", "numeric": {}}, {"name": "watched", "weight": 0, "math": {}}])
+
 CASES: dict[str, tuple[RFTJobSpec, RunStatus, str, list[str]]] = {
     "reward-collapsed": (
         spec(),
@@ -103,6 +116,12 @@ CASES: dict[str, tuple[RFTJobSpec, RunStatus, str, list[str]]] = {
         run(CLIMB, stage="training", evaluation=held_out(0.0)),
         "spec.training.loraRank",
         ["+0.00", "from 8 to 4"],
+    ),
+    "canary-fell": (
+        WATCHED,
+        with_canary([0.1 + 0.03 * i for i in range(20)], [0.8] * 10 + [0.4] * 10),
+        "spec.graders.weight",
+        ["step 8", "from 0.21 to 0.56", "watched", "from 0.80 to 0.40", "standard errors"],
     ),
     "completions-cut": (
         spec(),
@@ -214,3 +233,31 @@ def test_a_curve_is_summarized_by_the_means_of_its_quarters() -> None:
     assert curve.quarters == pytest.approx((0.0, 0.2, 0.4, 0.6))
     assert curve.peak == pytest.approx(1.6 / 3)
     assert curve.peak_step == 7
+
+
+@pytest.mark.parametrize(
+    ("rewards", "scores"),
+    [
+        ([0.1 + 0.03 * i for i in range(20)], [0.6] * 20),  # it only varies
+        ([0.1 + 0.03 * i for i in range(20)], [0.6] * 10 + [0.57] * 10),  # it falls by too little
+        ([0.1 + 0.03 * i for i in range(20)], [0.4] * 10 + [0.8] * 10),  # it rises too
+        ([0.5] * 20, [0.8] * 10 + [0.4] * 10),  # the reward does not rise
+        ([0.1 + 0.03 * i for i in range(12)], [0.8] * 6 + [0.4] * 6),  # too few points
+    ],
+)
+def test_a_canary_that_does_not_fall_beyond_noise_while_the_reward_rises_is_no_advice(
+    rewards: list[float], scores: list[float]
+) -> None:
+    assert "canary-fell" not in said(WATCHED, with_canary(rewards, scores))
+
+
+def test_a_canary_of_noise_alone_gives_no_advice_at_any_step() -> None:
+    noise = random.Random(1)
+    scores = [noise.gauss(0.6, 0.1) for _ in range(50)]
+    rewards = [0.2 + 0.012 * i + noise.gauss(0, 0.1) for i in range(50)]
+    for length in range(16, 51):
+        assert "canary-fell" not in said(WATCHED, with_canary(rewards[:length], scores[:length]))
+
+
+def test_points_of_an_older_release_have_no_canary() -> None:
+    assert "canary-fell" not in said(WATCHED, run(CLIMB))

@@ -17,5 +17,6 @@ def count_batch(state: RunState, batch: Batch, sampled: SampledBatch) -> None:
     state.completion_tokens += sum(lengths)
     state.dropped_prompts += batch.dropped
     state.dropped_groups += sum(group.dropped for group in sampled.groups)
-    for name, count in sampled.scores.error_counts.items():
+    errors = sampled.scores.error_counts | sampled.scores.canary_error_counts
+    for name, count in errors.items():
         state.grader_errors[name] = state.grader_errors.get(name, 0) + count

@@ -6,7 +6,7 @@ import pickle
 import random
 import shutil
 import uuid
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +57,21 @@ class Checkpoints:
         self._fence = fence
         atomic.remove_leftovers(folder.checkpoints)
 
-    def save(self, state: RunState, policy: Policy, optimizer: torch.optim.Optimizer, schedule: Any) -> Path:
-        """Write or update the checkpoint of ``state.step``. Raises Fenced, VolumeError."""
+    def save(
+        self,
+        state: RunState,
+        policy: Policy,
+        optimizer: torch.optim.Optimizer,
+        schedule: Any,
+        also: Collection[int] = (),
+    ) -> Path:
+        """Write or update the checkpoint of ``state.step``; ``also`` stay. Raises Fenced, VolumeError."""
         self._fence.check()
         target = self._folder.checkpoint_of(state.step)
         if target.exists():
             # The tensors of one step never change; only an evaluation after it can change the state.
             files.write_json(state_of(target), state.to_json())
-            self.prune(state.best_step)
+            self.prune(state.best_step, also)
             return target
         with files.new_folder(target, self._fence.check) as unfinished:
             policy.save_adapter(adapter_of(unfinished))
@@ -80,13 +87,13 @@ class Checkpoints:
                 tensors_of(unfinished),
             )
             state_of(unfinished).write_text(json.dumps(state.to_json()), encoding="utf-8")
-        self.prune(state.best_step)
+        self.prune(state.best_step, also)
         return target
 
-    def prune(self, best_step: int) -> None:
-        """Remove old checkpoints; keep the newest ones, and the best one by held-out reward."""
+    def prune(self, best_step: int, also: Collection[int] = ()) -> None:
+        """Remove old checkpoints; keep the newest ones, the best one by held-out reward, and ``also``."""
         for step in self._folder.steps_with_checkpoint()[: -self._keep]:
-            if step != best_step:
+            if step != best_step and step not in also:
                 shutil.rmtree(self._folder.checkpoint_of(step), ignore_errors=True)
 
     def load_latest(self, policy: Policy, optimizer: torch.optim.Optimizer, schedule: Any) -> RunState | None:
@@ -115,6 +122,13 @@ class Checkpoints:
                 " from a copy, or remove that folder, and the run begins again with step 1"
             )
         return None
+
+    def load(self, step: int, policy: Policy, optimizer: torch.optim.Optimizer, schedule: Any) -> RunState:
+        """Restore the checkpoint of a step. Raises NoCheckpointReadable, VolumeError, ModelError."""
+        try:
+            return self._load(step, policy, optimizer, schedule)
+        except _Unreadable as error:
+            raise NoCheckpointReadable(f"the checkpoint of step {step} cannot be read: {error}") from error
 
     def _load(self, step: int, policy: Policy, optimizer: torch.optim.Optimizer, schedule: Any) -> RunState:
         """Restore the checkpoint of a step. Raises _Unreadable, VolumeError, ModelError."""

@@ -131,6 +131,7 @@ def compare(
         graders={
             name: _side_by_side(scores, tuned.graders[name] if tuned else None, seed)
             for name, scores in base.graders.items()
+            if any(score is not None for score in scores)  # a canary that always failed has no mean
         },
         **known(best=chosen),
         selected=selected,

@@ -5,6 +5,7 @@ to old policy is 1 when its gradient is taken. It was sampled by the current pol
 where generation overlaps training (``rollout.prefetch``).
 """
 
+import logging
 import shutil
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from rft_api.conditions import Reason
 from rft_api.lifecycle import Stop
-from rft_api.status import PhaseSeconds
+from rft_api.status import PhaseSeconds, RewardPoint
 from rft_planner.steps import first_expectation
 from rft_run.card import Card, dress, licence_of
 from rft_run.config import RunConfig
@@ -22,7 +23,7 @@ from rft_run.errors import ConfigurationError, DataError, Preempted, UserCodeErr
 from rft_run.fingerprint import hub_commit
 from rft_run.folder import RunFolder
 from rft_run.state import RunState
-from rft_trainer import files, preflight
+from rft_trainer import canaries, files, preflight
 from rft_trainer.accounting import count_batch
 from rft_trainer.checkpoint import Fence
 from rft_trainer.data import Prompt
@@ -32,7 +33,7 @@ from rft_trainer.evaluate import RowScores, comparison, evaluate, is_best, refus
 from rft_trainer.learn.update import update
 from rft_trainer.monitors.metrics import step_record
 from rft_trainer.monitors.monitors import Monitors
-from rft_trainer.monitors.progress import Events
+from rft_trainer.monitors.progress import Events, curve
 from rft_trainer.monitors.report import Reporter
 from rft_trainer.monitors.tracking.trackers import Trackers
 from rft_trainer.publish import publish_adapter
@@ -40,6 +41,8 @@ from rft_trainer.rollout.groups import SampledBatch, form_groups, grade_items, r
 from rft_trainer.rollout.prefetch import Prefetch
 from rft_trainer.setup import Parts, prepare
 from rft_trainer.stopping import stop_reason
+
+log = logging.getLogger(__name__)
 
 
 class Run:
@@ -57,6 +60,7 @@ class Run:
         self.config = config
         self.spec = config.spec
         self.seed = config.effective.seed
+        self._canaries = [grader.name for grader in self.spec.graders if grader.is_canary]
         self.folder = RunFolder(Path(config.run_dir))
         self.reporter = reporter
         self.should_stop = should_stop
@@ -77,6 +81,8 @@ class Run:
                 self._preflight(parts)
                 base = self._evaluate_base(parts)
                 reason = self._train(parts)
+                if reason == Reason.CANARY:
+                    self._return_before_the_fall(parts)
                 self._evaluate_tuned(parts, base)
             except Preempted:
                 # Never raised while the state changes: it is that of the last complete step.
@@ -93,7 +99,8 @@ class Run:
         heldout_reward: float | None = None
         with Prefetch() as prefetch:
             while True:
-                reason = stop_reason(self._stop(), self.state, heldout_reward, datetime.now(UTC))
+                fall = canaries.fall(self._stop(), self._curve(), self._canaries)
+                reason = stop_reason(self._stop(), self.state, heldout_reward, datetime.now(UTC), fall)
                 if reason is not None:
                     return reason
                 batch = prefetch.batch or self._next_batch(parts)
@@ -101,7 +108,8 @@ class Run:
                     return Reason.COMPLETED
                 self._step(parts, batch, prefetch)
                 heldout_reward = self._evaluate_if_due(parts)
-                if self.state.step % self.spec.checkpoint.every_steps == 0:
+                due = canaries.checkpoint_due(self._stop(), self.state.step)
+                if due or self.state.step % self.spec.checkpoint.every_steps == 0:
                     self._save(parts)
 
     def _step(self, parts: Parts, batch: Batch, prefetch: Prefetch) -> None:
@@ -158,6 +166,24 @@ class Run:
         # complete, so it is recorded first; the next use of the sampler raises Preempted again.
         with suppress(Preempted):
             publish_adapter(parts.policy, parts.engine, self.folder, version, self.fence.check)
+
+    def _return_before_the_fall(self, parts: Parts) -> None:
+        """Go back to the last checkpoint before a canary fell; what the run has used stays counted."""
+        fall = canaries.fall(self._stop(), self._curve(), self._canaries)
+        assert fall is not None
+        step = canaries.last_before(self.folder.steps_with_checkpoint(), fall.step)
+        if step is None:
+            log.warning("no checkpoint before the canary %s fell at step %d", fall.canary, fall.step)
+            return
+        log.warning("the canary %s fell after step %d: back to step %d", fall.canary, fall.step, step)
+        used = self.state
+        self.state = parts.checkpoints.load(step, parts.policy, parts.optimizer, parts.schedule)
+        self.state.adapter_version, self.state.gpu_seconds = used.adapter_version, used.gpu_seconds
+        self.state.grader_errors = used.grader_errors
+        self._publish(parts)
+
+    def _curve(self) -> list[RewardPoint]:
+        return curve(self.monitors.records)
 
     # --- batches ----------------------------------------------------------------------------------
 
@@ -313,8 +339,10 @@ class Run:
         """Write a checkpoint of the last complete step."""
         if self.state.step == 0:
             return  # nothing is trained yet, so a new start gives the same result
+        steps = [*self.folder.steps_with_checkpoint(), self.state.step]
+        also = canaries.kept(self._stop(), self._curve(), self._canaries, steps)
         self._name_checkpoints(
-            parts.checkpoints.save(self.state, parts.policy, parts.optimizer, parts.schedule)
+            parts.checkpoints.save(self.state, parts.policy, parts.optimizer, parts.schedule, also)
         )
 
     def _name_checkpoints(self, newest: Path) -> None:

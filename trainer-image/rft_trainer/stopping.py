@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
+from rft_advice.canary import Fall
 from rft_api.conditions import Reason
 from rft_api.lifecycle import Stop, read_moment
 from rft_run.state import RunState
@@ -16,6 +17,12 @@ class Moment:
     state: RunState
     heldout_reward: float | None
     now: datetime
+    fall: Fall | None = None
+    """The largest fall of a canary by ``stop.canary`` or more."""
+
+
+def _canary(stop: Stop, moment: Moment) -> bool:
+    return stop.canary is not None and moment.fall is not None
 
 
 def _max_steps(stop: Stop, moment: Moment) -> bool:
@@ -42,6 +49,7 @@ def _deadline(stop: Stop, moment: Moment) -> bool:
 
 
 RULES: tuple[tuple[Callable[[Stop, Moment], bool], str], ...] = (
+    (_canary, Reason.CANARY),
     (_target_reward, Reason.TARGET_REWARD),
     (_patience, Reason.PATIENCE),
     (_max_steps, Reason.MAX_STEPS),
@@ -52,10 +60,14 @@ RULES: tuple[tuple[Callable[[Stop, Moment], bool], str], ...] = (
 
 
 def stop_reason(
-    stop: Stop | None, state: RunState, heldout_reward: float | None, now: datetime
+    stop: Stop | None,
+    state: RunState,
+    heldout_reward: float | None,
+    now: datetime,
+    fall: Fall | None = None,
 ) -> str | None:
     """Return the reason to stop now, or None. ``heldout_reward`` is this step's, None without evaluation."""
     if stop is None:
         return None
-    moment = Moment(state, heldout_reward, now)
+    moment = Moment(state, heldout_reward, now, fall)
     return next((reason for rule, reason in RULES if rule(stop, moment)), None)

@@ -142,17 +142,29 @@ class Status:
         return max(0, self.total_steps - state.step) * self._step_seconds
 
 
+def curve(records: Sequence[StepRecord]) -> list[RewardPoint]:
+    """Return the reward and the graders' means of every step with a graded rollout."""
+    return [
+        RewardPoint(
+            step=record.step,
+            reward=round(record.reward, REWARD_DIGITS),
+            graders={name: round(score, REWARD_DIGITS) for name, score in record.graders.items()},
+        )
+        for record in records
+        if record.reward is not None
+    ]
+
+
 def _reward(records: Sequence[StepRecord]) -> Reward | None:
     """Return the reward curve. Steps without a graded rollout have no point."""
-    graded = [(record, record.reward) for record in records if record.reward is not None]
-    if not graded:
+    points = curve(records)
+    if not points:
         return None
-    points = [RewardPoint(step=record.step, reward=round(reward, REWARD_DIGITS)) for record, reward in graded]
     return Reward(
         latest=points[-1].reward,
         best=max(point.reward for point in points),
         baseline=points[0].reward,
-        graders=graded[-1][0].graders,
+        graders=next(record.graders for record in reversed(records) if record.reward is not None),
         history=thin(points),
     )
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import httpx
 from pydantic import ValidationError
@@ -41,13 +41,22 @@ _REFUSED = (400, 410, 413, 422)
 
 
 def fitted(report: ProgressReport) -> bytes:
-    """Return the report as JSON of at most ``MAX_REPORT_BYTES``; parts are left out, the advice first."""
+    """Return the report as JSON of at most ``MAX_REPORT_BYTES``.
+
+    Parts are left out, first the graders' curves, which many graders make long, then the advice.
+    """
     body = report.dump()
+    if len(_as_json(body)) > MAX_REPORT_BYTES:
+        for point in body["run"].get("reward", {}).get("history", ()):
+            point.pop("graders", None)
     for shorten in ("recommendations", "reward", "evaluation", "metrics", "output"):
-        data = json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
-        if len(data) <= MAX_REPORT_BYTES:
+        if len(_as_json(body)) <= MAX_REPORT_BYTES:
             break
         body["run"].pop(shorten, None)
+    return _as_json(body)
+
+
+def _as_json(body: dict[str, Any]) -> bytes:
     return json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
 
 
