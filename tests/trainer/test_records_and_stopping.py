@@ -70,12 +70,13 @@ def test_the_run_returns_to_the_last_checkpoint_before_the_fall(
     assert canaries.last_before(checkpoints, step) == found
 
 
-def test_the_checkpoint_before_a_fall_is_kept_at_every_save() -> None:
-    noise = random.Random(2)
+@pytest.mark.parametrize("seed", range(20))
+def test_the_checkpoint_before_a_fall_is_kept_at_every_save(seed: int) -> None:
+    noise = random.Random(seed)
     points: list[RewardPoint] = []
     checkpoints: set[int] = set()
     for step in range(1, 60):
-        score = 0.8 + noise.gauss(0, 0.02) - (0.5 if step > 40 else 0)
+        score = 0.4 + step / 100 + noise.gauss(0, 0.02) - (0.6 if step > 40 else 0)
         reward = step / 60 + noise.gauss(0, 0.01)
         points.append(RewardPoint(step=step, reward=reward, graders={"canary": score}))
         if step >= WINDOW:
