@@ -11,7 +11,7 @@ from aiohttp import web
 
 from rft_operator import tls
 from rft_operator.cluster import ClusterError
-from rft_operator.listener import Limits, BoundedListener
+from rft_operator.listener import BoundedListener, Limits
 from rft_operator.webhook.certificates import Source
 from rft_operator.webhook.review import Malformed, review
 from rft_operator.webhook.settings import WebhookSettings
