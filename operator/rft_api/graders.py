@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from rft_api.base import Model
+from rft_api.forms import ADDRESS, IDENTIFIER, LABEL
 from rft_api.sources import SecretKeyRef
 
 
@@ -73,7 +74,7 @@ class Python(Model):
     config_map: ConfigMapCode | None = Field(None, description="Python source in a ConfigMap.")
     function: str = Field(
         "grade",
-        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        pattern=IDENTIFIER.pattern,
         description=(
             "Function called as grade(completion, row); also as TRL, OpenAI, eval-protocol and verl call"
             " theirs, by the names of its parameters."
@@ -84,14 +85,14 @@ class Python(Model):
 class Http(Model):
     """The scores a web service returns for a batch."""
 
-    url: str = Field(pattern=r"^https?://.+", description="Address that takes a batch by POST.")
+    url: str = Field(pattern=ADDRESS.pattern, description="Address that takes a batch by POST.")
     secret_ref: SecretKeyRef | None = Field(None, description="Bearer token, by reference only.")
 
 
 class ModelJudge(Model):
     """The score a judge model gives."""
 
-    url: str = Field(pattern=r"^https?://.+", description="Base URL of an OpenAI-compatible endpoint.")
+    url: str = Field(pattern=ADDRESS.pattern, description="Base URL of an OpenAI-compatible endpoint.")
     model: str = Field(min_length=1, description="Name of the judge model.")
     prompt: str = Field(min_length=1, description="Instruction with {prompt}, {completion} and row fields.")
     secret_ref: SecretKeyRef | None = Field(None, description="API key, by reference only.")
@@ -110,7 +111,7 @@ class Grader(Model):
     name: str = Field(
         min_length=1,
         max_length=63,
-        pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
+        pattern=LABEL.pattern,
         description="Name in metrics and status; unique within the job.",
     )
     weight: float = Field(

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 
 from rft_api.base import EMPTY_DEFAULT, Int, Model, map_by
+from rft_api.forms import LABEL
 from rft_api.graders import Grader
 from rft_api.lifecycle import Checkpoint, Evaluation, Preflight, Retry, Stop, Tracking
 from rft_api.parameters import Sampling, Training
@@ -14,7 +15,7 @@ from rft_api.sources import Dataset, ModelSource, Storage
 MAX_NAME_LENGTH = 52
 """Most characters of metadata.name: child names add a dash and eight, and a label may have 63."""
 
-NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+NAME_PATTERN = LABEL.pattern
 """Names of child objects are labels too, so a dot is not allowed."""
 
 MUTABLE_AFTER_START = ("suspend", "cancel", "stop", "ttl_seconds_after_finished")

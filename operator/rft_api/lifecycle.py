@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import Field
 
 from rft_api.base import Int, Model
+from rft_api.forms import MOMENT
 from rft_api.sources import Dataset, SecretKeyRef
 
 _MOMENT = "%Y-%m-%dT%H:%M:%SZ"
@@ -61,7 +62,7 @@ class Stop(Model):
     )
     deadline: str | None = Field(
         None,
-        pattern=r"^2[0-9]{3}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$",
+        pattern=MOMENT.pattern,
         description="Moment in UTC, e.g. 2027-01-31T18:00:00Z.",
     )
 

@@ -15,9 +15,14 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from rft_api.yaml_errors import explained
+
 
 class UnreadableManifest(ValueError):
     """The file is not YAML that holds Kubernetes objects; the message names file and line."""
+
+
+_JSON_NAMES = {str: "a text", bool: "true or false", int: "a number", float: "a number", list: "a list"}
 
 
 class Document(NamedTuple):
@@ -191,14 +196,17 @@ def load_documents(text: str, source: str = "manifest") -> list[Document]:
     try:
         parsed = list(yaml.load_all(_BYTE_ORDER_MARK.sub("", text), Loader=_Loader))
     except yaml.YAMLError as error:
-        raise UnreadableManifest(f"{source}: {error}") from error
+        raise UnreadableManifest(f"{source}: {explained(error, text)}") from error
     documents: list[Document] = []
     for number, body in enumerate(parsed, start=1):
         if body is None:
             continue
         place = source if len(parsed) == 1 else f"{source} (document {number})"
         if not isinstance(body, dict):
-            raise UnreadableManifest(f"{place}: is a {type(body).__name__}, not a Kubernetes object")
+            raise UnreadableManifest(
+                f"{place}: is {_JSON_NAMES[type(body)]}, not a Kubernetes object, which begins with"
+                " apiVersion and kind"
+            )
         items = body.get("items", body)
         if not isinstance(items, list | None):
             documents.append(Document(place, body))

@@ -5,9 +5,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from rft_api import meant
 from rft_api.base import Model
+from rft_api.forms import FORMS
 
 
 class Problem(NamedTuple):
@@ -65,6 +68,12 @@ _TYPE_NAMES = {
     "model_type": "an object",
     "model_attributes_type": "an object",
 }
+_SIZES = {
+    "string_too_short": ("min_length", "is too short; at least {} character{} {} needed"),
+    "string_too_long": ("max_length", "is too long; at most {} character{} {} allowed"),
+    "too_short": ("min_length", "has too few entries; at least {} {} needed"),
+    "too_long": ("max_length", "has too many entries; at most {} {} allowed"),
+}
 
 
 def _message(detail: ErrorDetails, root: type[Model]) -> str:
@@ -72,7 +81,7 @@ def _message(detail: ErrorDetails, root: type[Model]) -> str:
     if kind == "missing":
         return "is required"
     if kind == "null_value":
-        return "is null; give it a value or remove the line"
+        return _empty(_loc(detail), root)
     if kind == "extra_forbidden":
         return f"no such field{_suggestion(detail['loc'], root)}"
     if kind == "duplicate_item":
@@ -80,16 +89,67 @@ def _message(detail: ErrorDetails, root: type[Model]) -> str:
         return f"{context['value']!r} is also the {context['key']} of {first}; give each its own"
     if kind == "literal_error":
         return f"{_show(value)} is not one of {_options(context)}{_meant(value, context)}"
-    bounds = _bounds(detail["loc"], root)
+    bounds = bounds_text(_limits(detail["loc"], root))
     if kind in _TYPE_NAMES:
-        hint = _quotes(value, kind)
         allowed = f" {bounds}" if bounds else ""
-        return f"{_show(value)} is not {_TYPE_NAMES[kind]}{allowed}{hint}"
+        return f"{_show(value)} is not {_TYPE_NAMES[kind]}{allowed}{_fix(value, detail, root)}"
     if kind in ("greater_than", "greater_than_equal", "less_than", "less_than_equal"):
         return f"{_show(value)} is out of range; allowed is {bounds}"
     if kind == "string_pattern_mismatch":
-        return f"{_show(value)} does not match {context.get('pattern')}"
+        return _formless(value, context, detail["loc"], root)
+    if kind in _SIZES:
+        return _wrong_size(detail, root)
     return f"{_show(value)}: {detail['msg']}"
+
+
+def _empty(loc: Sequence[int | str], root: type[Model]) -> str:
+    """Return the message for a line that has no value."""
+    info = _field(loc, root)
+    model = meant.model_in(info.annotation) if info is not None else None
+    if info is None or model is None:
+        return "is null; give it a value or remove the line"
+    if not info.is_required():
+        everything = not any(each.is_required() for each in model.model_fields.values())
+        return f"is null; {'write {}, ' if everything else ''}give it fields or remove the line"
+    return f"is empty (null); write its fields below it, indented further: {_fields_of(model)}"
+
+
+def _fields_of(model: type[Model]) -> str:
+    """Return the fields that an object needs, or may have where it needs none in particular."""
+    names = [info.alias or name for name, info in model.model_fields.items()]
+    required = [info.alias or name for name, info in model.model_fields.items() if info.is_required()]
+    return ", ".join(required or names)
+
+
+def _formless(value: str, context: dict[str, Any], loc: Sequence[int | str], root: type[Model]) -> str:
+    """Return the message for a text that has not the form of its field, in words."""
+    form = FORMS.get(str(context.get("pattern")))
+    if form is None:
+        return f"{_show(value)} has not the form that is expected here"
+    written = form.proposal(value, _limits(loc, root).get("max_length"))
+    return f"{_show(value)} is not {form.words}{_written(written)}"
+
+
+def _wrong_size(detail: ErrorDetails, root: type[Model]) -> str:
+    """Return the message for a text or list with too few or too many characters or entries."""
+    value, info = detail["input"], _field(detail["loc"], root)
+    key, said = _SIZES[detail["type"]]
+    limit = int(detail["ctx"][key])
+    verb = "is" if limit == 1 else "are"
+    if not isinstance(value, str):
+        return said.format(limit, verb)
+    if not value:
+        required = info is None or info.is_required()
+        return f"is empty; give it a value{'' if required else ' or remove the line'}"
+    text = f"{_show(value)} {said.format(limit, '' if limit == 1 else 's', verb)}"
+    form = FORMS.get(_constraint(info, "pattern")) if info is not None else None
+    written = form.proposal(value, limit) if form is not None else ""
+    return f"{text}; it has {len(value)}{_written(written)}"
+
+
+def _written(text: str) -> str:
+    """Return the advice to write a text, in quotes where YAML would read a number; "" for an empty one."""
+    return f"; write {_show(text) if _is_quoted_number(text) else text}" if text else ""
 
 
 def _options(context: dict[str, Any]) -> str:
@@ -101,21 +161,89 @@ def _meant(value: object, context: dict[str, Any]) -> str:
     options = [option.strip() for option in _options(context).split(",")]
     if _is_quoted_number(value) and str(value) in options:
         return f"; write {value} without quotes"
-    texts = {_fold(option.strip("'")): option for option in options}
-    close = difflib.get_close_matches(_fold(str(value)), texts, 1) if isinstance(value, str) else []
+    texts = {meant.fold(option.strip("'")): option for option in options}
+    close = difflib.get_close_matches(meant.fold(str(value)), texts, 1) if isinstance(value, str) else []
     return f"; did you mean {texts[close[0]]}?" if close else ""
 
 
-def _quotes(value: object, kind: str) -> str:
-    """Return advice to add or remove quotes in the YAML, or an empty text."""
-    if kind == "string_type" and isinstance(value, (bool, int, float)):
-        return f"; write it in quotes: '{_show(value)}'"
-    numeric = kind.startswith(("int_", "float_")) and _is_quoted_number(value)
-    boolean = kind == "bool_type" and value in ("true", "false")
-    return f"; write {value} without quotes" if numeric or boolean else ""
+def _fix(value: object, detail: ErrorDetails, root: type[Model]) -> str:
+    """Return how to write a value of the wrong type, or an empty text."""
+    kind, loc = detail["type"], detail["loc"]
+    if kind == "string_type":
+        return _in_quotes(value)
+    if kind.startswith(("int_", "float_")):
+        return _as_number(value, _limits(loc, root), whole=kind.startswith("int_"))
+    if kind == "bool_type" and (read := meant.boolean(value)):
+        return f"; write {read}{' without quotes' if read == value else ''}"
+    if kind == "list_type" and isinstance(value, dict):
+        return "; begin its first line with a dash and a space"
+    if kind in ("model_type", "model_attributes_type"):
+        return _as_object(value, _field(loc, root))
+    return ""
+
+
+def _in_quotes(value: object) -> str:
+    if not isinstance(value, int | float):
+        return ""
+    words = "y, yes and on" if value else "n, no and off"
+    note = f" (YAML reads {words} without quotes as {_show(value)}, too)" if isinstance(value, bool) else ""
+    return f"; write it in quotes: '{_show(value)}'{note}"
+
+
+def _as_number(value: object, limits: dict[str, Any], *, whole: bool) -> str:
+    if _is_quoted_number(value) and not (whole and meant.number(value, whole=True) is None):
+        return f"; write {str(value).strip()} without quotes"
+    read = meant.number(value, whole=whole)
+    return f"; write {read}" if read is not None and _within(read, limits) else ""
+
+
+def _within(value: float, limits: dict[str, Any]) -> bool:
+    return (
+        value >= limits.get("ge", value)
+        and value <= limits.get("le", value)
+        and not value <= limits.get("gt", value - 1)
+        and not value >= limits.get("lt", value + 1)
+    )
+
+
+def _as_object(value: object, info: FieldInfo | None) -> str:
+    """Return how to write an object where a text or a list stands: ``{name: Qwen/Qwen2.5-7B}``."""
+    model = meant.model_in(info.annotation) if info is not None else None
+    if model is None:
+        return ""
+    if isinstance(value, list):
+        return "; remove the dash before its fields"
+    fields = {each.alias or name: each for name, each in model.model_fields.items()}
+    required = {name for name, each in fields.items() if each.is_required()}
+    fitting = [
+        name
+        for name, each in fields.items()
+        if isinstance(value, str) and str in _types(each.annotation)
+        if required <= {name} and _has_form(value, _constraint(each, "pattern"))
+    ]
+    if fitting:
+        return f"; write {{{fitting[0]}: {value}}}"
+    return f"; its fields are {_fields_of(model)}"
+
+
+def _types(annotation: Any) -> tuple[Any, ...]:
+    return (annotation, *getattr(annotation, "__args__", ()))
+
+
+def _has_form(value: str, pattern: str) -> bool:
+    form = FORMS.get(pattern)
+    return form is None or form.has(value)
+
+
+def _constraint(info: FieldInfo, name: str) -> str:
+    """Return a field's constraint as a text, "" where it has none."""
+    found = [value for each in info.metadata if (value := getattr(each, name, None)) is not None]
+    return str(found[0]) if found else ""
 
 
 def _show(value: object) -> str:
+    if isinstance(value, dict):
+        return f"an object ({', '.join(map(str, list(value)[:4]))})" if value else "an empty object"
     text = (
         repr(value)
         if isinstance(value, str)
@@ -140,36 +268,31 @@ def _parent(loc: Sequence[int | str], root: type[Model]) -> tuple[type[Model] | 
         if isinstance(part, int) or model is None:
             continue
         info = next((f for n, f in model.model_fields.items() if part in (n, f.alias)), None)
-        model = _model_in(info.annotation) if info is not None else None
+        model = meant.model_in(info.annotation) if info is not None else None
     return model, join_path(loc[:-1])
 
 
-def _model_in(annotation: Any) -> type[Model] | None:
-    if isinstance(annotation, type) and issubclass(annotation, Model):
-        return annotation
-    for argument in getattr(annotation, "__args__", ()):
-        found = _model_in(argument)
-        if found is not None:
-            return found
-    return None
-
-
-def _bounds(loc: Sequence[int | str], root: type[Model]) -> str:
-    """Return the range of the field at ``loc``, such as ``1 to 10`` or ``above 0``; empty without bounds."""
-    model, _ = _parent(loc, root)
+def _field(loc: Sequence[int | str], root: type[Model]) -> FieldInfo | None:
+    """Return the field at ``loc``; of an item of a list the list's field."""
+    named = [part for part in loc if not isinstance(part, int)]
+    model, _ = _parent(named, root) if named else (None, "")
     if model is None:
-        return ""
-    info = next((f for n, f in model.model_fields.items() if loc[-1] in (n, f.alias)), None)
-    if info is None:
-        return ""
-    return bounds_text(
-        {
-            name: value
-            for constraint in info.metadata
-            for name in ("ge", "gt", "le", "lt")
-            if (value := getattr(constraint, name, None)) is not None
-        }
-    )
+        return None
+    return next((f for n, f in model.model_fields.items() if named[-1] in (n, f.alias)), None)
+
+
+_LIMITS = ("ge", "gt", "le", "lt", "max_length")
+
+
+def _limits(loc: Sequence[int | str], root: type[Model]) -> dict[str, Any]:
+    """Return the limits of the field at ``loc`` by their names in pydantic; of a list's item none."""
+    info = _field(loc, root) if loc and not isinstance(loc[-1], int) else None
+    return {
+        name: value
+        for constraint in (info.metadata if info is not None else ())
+        for name in _LIMITS
+        if (value := getattr(constraint, name, None)) is not None
+    }
 
 
 def bounds_text(limits: dict[str, float]) -> str:
@@ -180,27 +303,16 @@ def bounds_text(limits: dict[str, float]) -> str:
     return " and ".join(f"{word} {limits[key]:g}" for key, word in words.items() if key in limits)
 
 
+_READ_AS_BOOLEAN = {"false": ("n", "n, no and off"), "true": ("y", "y, yes and on")}
+
+
 def _suggestion(loc: Sequence[int | str], root: type[Model]) -> str:
     """Return advice with the field that was probably meant, here or elsewhere in the spec."""
     wrong = str(loc[-1])
     model, path = _parent(loc, root)
     names = [f.alias or n for n, f in model.model_fields.items()] if model is not None else []
-    key = _fold(wrong)
-    here = [f"{path}.{name}" if path else name for name in names if _fold(name) == key]
-    elsewhere = [p for p in _all_paths(root, "") if _fold(p.rsplit(".", 1)[-1]) == key]
-    close = [f"{path}.{name}" if path else name for name in difflib.get_close_matches(wrong, names, 1)]
-    found = [*here, *elsewhere, *close]
-    return f"; did you mean {found[0]}?" if found else ""
-
-
-def _fold(name: str) -> str:
-    return name.replace("_", "").replace("-", "").lower()
-
-
-def _all_paths(model: type[Model], prefix: str) -> Iterable[str]:
-    for name, info in model.model_fields.items():
-        path = f"{prefix}.{info.alias or name}" if prefix else (info.alias or name)
-        yield path
-        nested = _model_in(info.annotation)
-        if nested is not None:
-            yield from _all_paths(nested, path)
+    read, words = _READ_AS_BOOLEAN.get(wrong, (wrong, ""))
+    found = meant.field(read, names, path, meant.all_paths(root, ""))
+    advice = f"; did you mean {found}?" if found else f"; the fields here are {', '.join(names)}"
+    note = f"; YAML reads the keys {words} without quotes as {wrong}" if words else ""
+    return note + (advice if names or found else "")

@@ -5,16 +5,17 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from rft_api.base import Int, Model, map_by, unique_by
+from rft_api.forms import ABSOLUTE_PATH, IDENTIFIER, LABEL, QUANTITY
 from rft_api.sources import SecretKeyRef
-
-QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|Ki|Mi|Gi|Ti|k|M|G|T)?$"
 
 
 class Accelerator(Model):
     """The GPU the plan is made for."""
 
     name: str | None = Field(None, description="Name from the catalogue, e.g. nvidia-h100-80gb, or cpu.")
-    memory: str | None = Field(None, pattern=QUANTITY, description="Memory of one GPU, for any other kind.")
+    memory: str | None = Field(
+        None, pattern=QUANTITY.pattern, description="Memory of one GPU, for any other kind."
+    )
 
 
 class Toleration(Model):
@@ -39,9 +40,9 @@ class Resources(Model):
         le=16,
         description="GPUs of the pod; obeyed, and warned about when the plan disagrees. 0: CPU.",
     )
-    cpu: str | None = Field(None, pattern=QUANTITY, description="CPU request.")
-    memory: str | None = Field(None, pattern=QUANTITY, description="Memory request and limit.")
-    shm: str | None = Field(None, pattern=QUANTITY, description="Size of /dev/shm.")
+    cpu: str | None = Field(None, pattern=QUANTITY.pattern, description="CPU request.")
+    memory: str | None = Field(None, pattern=QUANTITY.pattern, description="Memory request and limit.")
+    shm: str | None = Field(None, pattern=QUANTITY.pattern, description="Size of /dev/shm.")
     node_selector: dict[str, str] | None = Field(None, description="Node labels the pod needs.")
     tolerations: list[Toleration] | None = Field(None, max_length=64, description="Taints the pod tolerates.")
     price_per_gpu_hour: float | None = Field(
@@ -52,7 +53,7 @@ class Resources(Model):
 class EnvVar(Model):
     """An environment variable of the trainer."""
 
-    name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="Name.")
+    name: str = Field(pattern=IDENTIFIER.pattern, description="Name.")
     value: str | None = Field(None, description="Value; empty if absent. Secrets belong in secretRef.")
     secret_ref: SecretKeyRef | None = Field(None, description="Where the value is, if it is secret.")
 
@@ -66,8 +67,8 @@ class LocalObjectRef(Model):
 class ExtraVolume(Model):
     """A volume mounted read-only into the trainer. Exactly one source."""
 
-    name: str = Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=50, description="Volume name.")
-    mount_path: str = Field(pattern=r"^/.+", description="Where it appears.")
+    name: str = Field(pattern=LABEL.pattern, max_length=50, description="Volume name.")
+    mount_path: str = Field(pattern=ABSOLUTE_PATH.pattern, description="Where it appears.")
     persistent_volume_claim: str | None = Field(None, description="Name of a claim.")
     config_map: str | None = Field(None, description="Name of a ConfigMap.")
 

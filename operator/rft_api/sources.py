@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from rft_api.base import Model
+from rft_api.forms import COUNT, RELATIVE_PATH, SIZE, URI
 
 
 def _is_scalar(value: object) -> object:
@@ -49,7 +50,7 @@ class ModelSource(Model):
     )
     parameters: str | None = Field(
         None,
-        pattern=r"^[0-9]+(\.[0-9]+)?[MBT]$",
+        pattern=COUNT.pattern,
         description="Parameter count such as 7B; needed only where the catalogue and config.json are silent.",
     )
     adapter: AdapterSource | None = Field(
@@ -70,7 +71,7 @@ class VolumeFileSource(Model):
     claim_name: str = Field(min_length=1, description="Name of the PersistentVolumeClaim.")
     path: str = Field(
         min_length=1,
-        pattern=r"^[^/].*$",
+        pattern=RELATIVE_PATH.pattern,
         description="Path of the JSONL file inside the volume, without a leading slash.",
     )
 
@@ -90,7 +91,7 @@ class Dataset(Model):
     )
     uri: str | None = Field(
         None,
-        pattern=r"^([a-z0-9]+://|[./]).+",
+        pattern=URI.pattern,
         description="Rows behind a URI (s3://, gs://, https://, hf://, file://); a plain path for rft run.",
     )
     format: RowFormat | None = Field(
@@ -114,9 +115,7 @@ class VolumeClaim(Model):
 class ClaimTemplate(Model):
     """A PersistentVolumeClaim the operator makes for this job."""
 
-    size: str = Field(
-        pattern=r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$", description="Requested size, e.g. 20Gi."
-    )
+    size: str = Field(pattern=SIZE.pattern, description="Requested size, e.g. 20Gi.")
     storage_class_name: str | None = Field(None, description="StorageClass; the cluster's default if absent.")
     access_modes: list[Literal["ReadWriteOnce", "ReadWriteMany", "ReadWriteOncePod"]] | None = Field(
         None, max_length=3, description="Access modes; ReadWriteOnce if absent."

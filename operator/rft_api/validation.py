@@ -1,6 +1,6 @@
 """The complete check of a manifest, used by CLI, webhook, operator and trainer."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
@@ -19,17 +19,26 @@ class CheckResult(NamedTuple):
 
 def check(document: Mapping[str, Any]) -> CheckResult:
     """Check types, ranges and the rules about several fields; return all problems at once."""
-    kind = (document.get("apiVersion"), document.get("kind"))
-    if kind != (API_VERSION, KIND):
-        found = f"{kind[0]}, {kind[1]}"
-        return CheckResult(None, (Problem("kind", f"{found} is not {API_VERSION}, {KIND}"),))
+    named = tuple(_type_problems(document))
     try:
         # Only camelCase names are accepted, as by the API server.
-        job = RFTJob.model_validate(dict(document), by_alias=True, by_name=False)
+        job = RFTJob.model_validate({**document, **_TYPE}, by_alias=True, by_name=False)
     except ValidationError as error:
-        return CheckResult(None, tuple(from_validation_error(error, RFTJob)))
-    found_problems = tuple(rules.problems(job.spec))
+        return CheckResult(None, (*named, *from_validation_error(error, RFTJob)))
+    found_problems = (*named, *rules.problems(job.spec))
     return CheckResult(None if found_problems else job, found_problems)
+
+
+_TYPE = {"apiVersion": API_VERSION, "kind": KIND}
+
+
+def _type_problems(document: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield the problems of ``apiVersion`` and ``kind``; the rest is checked as if they were right."""
+    for field, expected in _TYPE.items():
+        found = document.get(field)
+        if found != expected:
+            said = "is missing" if found is None else f"{found!r} is not {expected}"
+            yield Problem(field, f"{said}; write {field}: {expected}")
 
 
 def parse(document: Mapping[str, Any]) -> RFTJob:

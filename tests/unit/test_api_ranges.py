@@ -67,7 +67,10 @@ def test_a_quoted_number_is_refused_with_the_fix() -> None:
         ),
         ({"suspend": "true"}, "'true' is not true or false; write true without quotes"),
         ({"model": {"name": 7}}, "7 is not a text; write it in quotes: '7'"),
-        ({"model": {"name": "m", "revision": True}}, "true is not a text; write it in quotes: 'true'"),
+        (
+            {"model": {"name": "m", "revision": True}},
+            "true is not a text; write it in quotes: 'true' (YAML reads y, yes and on without quotes as true, too)",
+        ),
         (
             {"training": {"schedule": "Cosine"}},
             "'Cosine' is not one of 'constant', 'linear', 'cosine'; did you mean 'cosine'?",

@@ -1,0 +1,166 @@
+"""The forms that texts of the API must have: as a pattern for the schema, in words, and with a correction.
+
+A message never shows a pattern: it says the words, and the corrected text where one can be told.
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+
+def _nothing(_text: str) -> str:
+    return ""
+
+
+class Form(NamedTuple):
+    """A form that a text must have."""
+
+    pattern: str
+    """The form in the syntax that schemas, Go and pydantic share."""
+    words: str
+    """The form in words, to follow "is not"."""
+    correct: Callable[[str], str] = _nothing
+    """Guesses the text that was meant; it need not have the form."""
+
+    def has(self, text: str) -> bool:
+        """Whether a text has the form."""
+        pattern = re.sub(r"\$$", r"\\Z", self.pattern)  # Python's $ also matches before a last newline
+        return re.search(pattern, text, re.ASCII) is not None
+
+    def proposal(self, text: str, longest: int | None = None) -> str:
+        """Return a text of this form that was probably meant, of at most ``longest`` characters, or ""."""
+        guess = self.correct(unicodedata.normalize("NFKC", text).strip())
+        guess = guess[:longest].rstrip("-") if longest is not None else guess
+        return guess if guess != text and self.has(guess) else ""
+
+
+def _as_label(text: str) -> str:
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")
+
+
+def _as_identifier(text: str) -> str:
+    called = re.fullmatch(r"(?:.*:)?\s*(?:def\s+)?(\w+)\s*(?:\(.*\))?:?", text, re.ASCII)
+    name = called[1] if called else "" if "." in text else re.sub(r"\W+", "_", text, flags=re.ASCII)
+    return f"_{name}" if name[:1].isdigit() else name
+
+
+def _as_address(text: str) -> str:
+    found = re.fullmatch(r"(https?):/*(.+)", text, re.IGNORECASE)
+    if found:
+        return f"{found[1].lower()}://{found[2]}"
+    if "://" in text or not re.match(r"[\w.-]+(:\d+)?(/|$)", text, re.ASCII):
+        return ""
+    is_local = re.match(r"localhost|127\.|[\w-]+:\d|[^/]*\.(svc|local)\b", text)
+    return f"{'http' if is_local else 'https'}://{text}"
+
+
+def _as_absolute_path(text: str) -> str:
+    return "" if re.match(r"~|[A-Za-z]:", text) else "/" + text.removeprefix("./").strip("/")
+
+
+def _as_relative_path(text: str) -> str:
+    return text.splitlines()[0].lstrip("/") if text else ""
+
+
+def _as_uri(text: str) -> str:
+    found = re.fullmatch(r"(s3|gs|hf|https?|file):/*(.+)", text, re.IGNORECASE)
+    if found:
+        return f"{found[1].lower()}://{found[2]}"
+    if re.match(r"~|\$|[A-Za-z]:\\", text) or "://" in text or not text.strip("./"):
+        return ""
+    return "./" + text.replace("\\", "/")
+
+
+_UNITS = {"": "", "k": "Ki", "m": "Mi", "g": "Gi", "t": "Ti"}
+
+
+def _number(text: str) -> str:
+    """Return a number's digits as quantities have them, "" where there is none."""
+    digits = text.replace(",", ".") if re.fullmatch(r"\d+,\d{1,2}", text) else re.sub("[,_ ]", "", text)
+    if re.fullmatch(r"\d+(\.\d*)?[eE]\+?\d{1,2}", digits):
+        digits = f"{float(digits):.0f}"
+    digits = f"0{digits}" if digits.startswith(".") else digits.removesuffix(".")
+    return digits if re.fullmatch(r"\d+(\.\d+)?", digits) else ""
+
+
+def _as_size(text: str) -> str:
+    found = re.fullmatch(
+        r"([\d.,_ ]*\d[\d.,_]*(?:[eE]\+?\d+)?)\s*([kmgt]?)(?:i?b|i|[a-z]{4,}bytes?)?", text, re.I
+    )
+    return _number(found[1].strip()) + _UNITS[found[2].lower()] if found and _number(found[1].strip()) else ""
+
+
+def _as_quantity(text: str) -> str:
+    cores = re.fullmatch(r"([\d.,]+)\s*(?:v?cpus?|cores?|c)", text, re.IGNORECASE)
+    return _number(cores[1]) if cores else _as_size(text)
+
+
+_COUNT_UNITS = {"million": "M", "billion": "B", "trillion": "T", "": "B"}
+
+
+def _as_count(text: str) -> str:
+    found = re.fullmatch(r"([\d.,_]+)\s*([mbt]|million|billion|trillion|)", text, re.IGNORECASE)
+    if not found or not (digits := _number(found[1])):
+        return ""
+    if not found[2] and float(digits) >= 1e6:
+        unit = "B" if float(digits) >= 1e9 else "M"
+        return f"{float(digits) / (1e9 if unit == 'B' else 1e6):.10g}{unit}"
+    return digits + _COUNT_UNITS.get(found[2].lower(), found[2].upper())
+
+
+def _as_moment(text: str) -> str:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return ""
+    in_utc = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    return in_utc.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+LABEL = Form(
+    r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
+    "a name of lowercase letters, digits and dashes that begins and ends with a letter or digit",
+    _as_label,
+)
+IDENTIFIER = Form(
+    r"^[A-Za-z_][A-Za-z0-9_]*$",
+    "a name of letters, digits and underscores that does not begin with a digit",
+    _as_identifier,
+)
+ADDRESS = Form(r"^https?://.+", "an address that begins with http:// or https://", _as_address)
+ABSOLUTE_PATH = Form(r"^/.+", "an absolute path below /, such as /data", _as_absolute_path)
+RELATIVE_PATH = Form(
+    r"^[^/].*$", "a path inside the volume, in one line and without a leading slash", _as_relative_path
+)
+URI = Form(
+    r"^([a-z0-9]+://|[./]).+",
+    "a URI (s3://, gs://, https://, hf://, file://) or a path that begins with ./ or /",
+    _as_uri,
+)
+SIZE = Form(
+    r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$",
+    "a size such as 20Gi: a number, and without a space Ki, Mi, Gi, Ti, k, M, G or T",
+    _as_size,
+)
+QUANTITY = Form(
+    r"^[0-9]+(\.[0-9]+)?(m|Ki|Mi|Gi|Ti|k|M|G|T)?$",
+    "a quantity such as 4, 500m (thousandths) or 16Gi: a number, and without a space its unit",
+    _as_quantity,
+)
+COUNT = Form(r"^[0-9]+(\.[0-9]+)?[MBT]$", "a count such as 135M, 7B or 1.5T", _as_count)
+MOMENT = Form(
+    r"^2[0-9]{3}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$",
+    "a moment in UTC such as 2027-01-31T18:00:00Z",
+    _as_moment,
+)
+
+FORMS = {
+    form.pattern: form
+    for form in (
+        LABEL, IDENTIFIER, ADDRESS, ABSOLUTE_PATH, RELATIVE_PATH, URI, SIZE, QUANTITY, COUNT, MOMENT,
+    )
+}  # fmt: skip
+"""Every form of the API, by its pattern."""

@@ -1,0 +1,130 @@
+"""Guesses what a user meant by a value or a field's name that the API does not know."""
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rft_api.base import Model
+
+OTHER_NAMES = {
+    "n": "spec.sampling.numRollouts",
+    "temp": "spec.sampling.temperature",
+    "numgenerations": "spec.sampling.numRollouts",
+    "groupsize": "spec.sampling.numRollouts",
+    "rollouts": "spec.sampling.numRollouts",
+    "maxnewtokens": "spec.sampling.maxTokens",
+    "maxcompletiontokens": "spec.sampling.maxTokens",
+    "maxcompletionlength": "spec.sampling.maxTokens",
+    "stopsequences": "spec.sampling.stop",
+    "lr": "spec.training.learningRate",
+    "numepochs": "spec.training.epochs",
+    "numtrainepochs": "spec.training.epochs",
+    "nepochs": "spec.training.epochs",
+    "r": "spec.training.loraRank",
+    "rank": "spec.training.loraRank",
+    "alpha": "spec.training.loraAlpha",
+    "targetmodules": "spec.training.loraTargets",
+    "batchsize": "spec.training.batchSizeTokens",
+    "maxlength": "spec.training.maxContextLength",
+    "contextlength": "spec.training.maxContextLength",
+    "beta": "spec.training.klBeta",
+    "klcoef": "spec.training.klBeta",
+    "epsilon": "spec.training.clipLow",
+    "epsilonhigh": "spec.training.clipHigh",
+    "losstype": "spec.training.objective",
+    "basemodel": "spec.model.name",
+    "modelname": "spec.model.name",
+    "trainfile": "spec.dataset",
+    "trainingfile": "spec.dataset",
+    "reward": "spec.graders",
+    "rewards": "spec.graders",
+    "maxsteps": "spec.stop.maxSteps",
+}
+"""Names that other programs and APIs have for a field of ours, folded."""
+
+_FIRST = ("spec.sampling.", "spec.training.")
+"""Where a field that several objects have is probably meant."""
+
+_SHORTEST_BEGINNING = 3
+_MULTIPLES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+_TRUE, _FALSE = ("true", "yes", "on", "y", "1"), ("false", "no", "off", "n", "0")
+
+
+def fold(name: str) -> str:
+    """Return a name without case, dashes, underscores and spaces, to compare it with others."""
+    return re.sub(r"[-_\s]", "", name).lower()
+
+
+def number(value: object, *, whole: bool) -> int | float | None:
+    """Return the number that a text means, None where it means none: 32768 for ``32k``, 0.1 for ``10%``."""
+    if not isinstance(value, str):
+        return None
+    text = re.sub(r"(?<=\d)[_ '](?=\d)|(?<=\d),(?=\d{3}(?!\d))", "", value.strip()).lower()
+    text = re.sub(r"^(-?\d+),(\d+)", r"\1.\2", text)
+    found = re.fullmatch(r"(-?\d*\.?\d+(?:e[-+]?\d+)?|-?\d+\.)\s*([kmg%]?)", text, re.ASCII)
+    if not found:
+        return None
+    read = float(found[1]) / 100 if found[2] == "%" else float(found[1]) * _MULTIPLES[found[2]]
+    if read in (float("inf"), float("-inf")):
+        return None
+    if read.is_integer() and abs(read) < 2**53:
+        return int(read)
+    return None if whole else read
+
+
+def boolean(value: object) -> str:
+    """Return ``true`` or ``false`` where a text or number means one of them, else an empty text."""
+    text = str(value).strip().lower() if isinstance(value, str | int) else ""
+    return "true" if text in _TRUE else "false" if text in _FALSE else ""
+
+
+def field(name: str, names: Sequence[str], parent: str, everywhere: Iterable[str]) -> str:
+    """Return the path of the field that was probably meant by ``name``, or an empty text.
+
+    ``names`` are those that the object at the path ``parent`` has, ``everywhere`` all paths. In this order:
+    the same name here, the same elsewhere, a name of other programs, the beginning of a name here, a similar
+    name here, a similar one elsewhere.
+    """
+    key = fold(name)
+    here = {fold(each): f"{parent}.{each}" if parent else each for each in names}
+    elsewhere: dict[str, str] = {}
+    for path in sorted(everywhere, key=lambda each: not each.startswith(_FIRST)):
+        elsewhere.setdefault(fold(path.rsplit(".", 1)[-1]), path)
+    if found := here.get(key) or elsewhere.get(key):
+        return found
+    other = OTHER_NAMES.get(key, "")
+    if other and (same := here.get(fold(other.rsplit(".", 1)[-1]))):
+        return same
+    return other or _begun(key, here) or _similar(key, here, 0.6) or _similar(key, elsewhere, 0.8)
+
+
+def _begun(key: str, names: dict[str, str]) -> str:
+    found = [path for name, path in names.items() if name.startswith(key)]
+    return found[0] if len(key) >= _SHORTEST_BEGINNING and len(found) == 1 else ""
+
+
+def _similar(key: str, names: dict[str, str], cutoff: float) -> str:
+    close = difflib.get_close_matches(key, names, 1, cutoff)
+    return names[close[0]] if close else ""
+
+
+def all_paths(model: type[Model], prefix: str) -> Iterable[str]:
+    """Yield the paths of all fields of a model, lists without brackets."""
+    for name, info in model.model_fields.items():
+        path = f"{prefix}.{info.alias or name}" if prefix else (info.alias or name)
+        yield path
+        nested = model_in(info.annotation)
+        if nested is not None:
+            yield from all_paths(nested, path)
+
+
+def model_in(annotation: Any) -> type[Model] | None:
+    """Return the model in an annotation such as ``list[Grader] | None``; None where there is none."""
+    if isinstance(annotation, type) and issubclass(annotation, Model):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        found = model_in(argument)
+        if found is not None:
+            return found
+    return None
