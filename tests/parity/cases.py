@@ -7,7 +7,7 @@ of the models, never from a gate.
 import copy
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cache
 from types import NoneType, UnionType
@@ -15,12 +15,14 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 
 from pydantic.fields import FieldInfo
 
+from rft_api import ahead
 from rft_api.base import Model
 from rft_api.graders import GRADER_KINDS, Grader, Numeric, Python, Scale
 from rft_api.job import MAX_NAME_LENGTH, RFTJobSpec
 from rft_api.parameters import Sampling, Training
 from rft_api.resources import ExtraVolume
 from rft_api.sources import Dataset, Storage
+from rft_graders import ahead as graders_ahead
 
 Object = dict[str, Any]
 Place = Callable[[Any], Object]
@@ -40,6 +42,7 @@ class Sight(Enum):
     NOT_JSON = "numbers that JSON does not have"
     EMPTY = "that an empty text is not null"
     FLOAT = "that 8.0 is a whole number"
+    FORM = "only the form: it would fail later, as rft validate and the webhook say of a new job"
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,19 @@ PATTERNS: dict[str, tuple[list[str], list[str]]] = {
 @cache
 def cases() -> tuple[Case, ...]:
     """Return all cases. The cases about rules across fields come last."""
-    return (*_metadata_cases(), *_spec_cases(), *_rule_cases())
+    return tuple(map(_with_its_future, (*_metadata_cases(), *_spec_cases(), *_rule_cases())))
+
+
+def _with_its_future(case: Case) -> Case:
+    """Mark a valid case that would fail later, which those that look ahead refuse."""
+    if case.refused_at is not None:
+        return case
+    spec = RFTJobSpec.model_validate(case.manifest["spec"], by_alias=True, by_name=False)
+    fails = ahead.problems(spec) or graders_ahead.problems(spec, {})
+    local = [source.uri or "" for source in (spec.dataset, spec.evaluation.dataset) if source is not None]
+    if fails or any(uri.startswith(".") for uri in local):
+        return replace(case, takes=case.takes | {Sight.FORM})
+    return case
 
 
 def manifest(spec: Any) -> Object:
@@ -270,7 +285,16 @@ def _str_values(limits: dict[str, Any]) -> Iterator[Value]:
         yield from (Value(f"match {text!r}", text) for text in matches)
         yield from (Value(f"no match {text!r}", text, "", _empty(text)) for text in others)
     else:
-        texts = ("some text", "ü 😀", "true", "1e-4", "x\n", "x" * (high or 10_000), "x" * max(low, 1))
+        texts = (
+            "text",
+            "some text",
+            "ü 😀",
+            "true",
+            "1e-4",
+            "x\n",
+            "x" * (high or 10_000),
+            "x" * max(low, 1),
+        )
         yield from (Value(f"text {text!r:.20}", text) for text in texts)
         yield Value("empty", "", "" if low else None, _empty(""))
     if low > 1:

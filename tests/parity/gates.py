@@ -160,12 +160,15 @@ def _by_webhook(manifests: Sequence[Object]) -> list[Verdict]:
 
 MODEL = Gate("model", _by_model)
 # For YAML's .nan and .inf the parser fails, as in kubectl. The message then names the line, not the field.
-CLI = Gate("rft validate", _by_cli, frozenset(Sight) - {Sight.NOT_JSON})
+CLI = Gate("rft validate", _by_cli, frozenset(Sight) - {Sight.NOT_JSON, Sight.FORM})
 TRAINER = Gate("trainer's config", _by_trainer, frozenset(Sight) - {Sight.DOCUMENT})
 SCHEMA = Gate(
-    "CRD's schema", _by_schema, frozenset({Sight.DOCUMENT, Sight.EMPTY, Sight.FLOAT}), LIST_MAP_RULES
+    "CRD's schema",
+    _by_schema,
+    frozenset({Sight.DOCUMENT, Sight.EMPTY, Sight.FLOAT, Sight.FORM}),
+    LIST_MAP_RULES,
 )
-WEBHOOK = Gate("webhook", _by_webhook)
+WEBHOOK = Gate("webhook", _by_webhook, frozenset(Sight) - {Sight.FORM})
 LOCAL = (MODEL, CLI, TRAINER, SCHEMA, WEBHOOK)
 
 
@@ -187,12 +190,14 @@ def api_server(
     by_cel: bool = False,
     strict: bool = False,
     tells_empty_from_null: bool = False,
+    looks_ahead: bool = False,
 ) -> Gate:
     """Return the gate of a real API server, which creates each manifest with ``dryRun=All``.
 
     ``evaluates`` are the rules across fields that this server checks: by list-map keys, by a webhook, or with
     ``by_cel`` by the CEL in its CRD. CEL does not accept 8.0 as a whole number. ``strict`` adds
     ``fieldValidation=Strict``: servers from 1.25 on then refuse unknown fields instead of pruning them.
+    ``looks_ahead``: a webhook refuses what would fail later.
     ``tells_empty_from_null`` is false for servers as old as 1.20, which treat "" as null.
     """
     query = "dryRun=All&fieldValidation=Strict" if strict else "dryRun=All"
@@ -212,6 +217,8 @@ def api_server(
             return list(threads.map(one, manifests))
 
     sees = {Sight.DOCUMENT}
+    if not looks_ahead:
+        sees.add(Sight.FORM)
     if not by_cel:
         sees.add(Sight.FLOAT)  # kubectl and Go's clients write 8
     if strict:

@@ -69,7 +69,8 @@ def test_a_quoted_number_is_refused_with_the_fix() -> None:
         ({"model": {"name": 7}}, "7 is not a text; write it in quotes: '7'"),
         (
             {"model": {"name": "m", "revision": True}},
-            "true is not a text; write it in quotes: 'true' (YAML reads y, yes and on without quotes as true, too)",
+            "true is not a text; write it in quotes: 'true'"
+            " (YAML reads y, yes and on without quotes as true, too)",
         ),
         (
             {"training": {"schedule": "Cosine"}},

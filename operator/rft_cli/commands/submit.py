@@ -5,10 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rft_api import KIND
 from rft_api.loader import Document
 from rft_cli.errors import INVALID, UserError
-from rft_cli.local.manifest import is_job, read
+from rft_cli.local.manifest import is_job, nothing_in, read
 from rft_cli.options import Context, Namespace, connect
 from rft_cli.render.console import err, out, reports_errors
 from rft_cli.render.jobs import watched
@@ -36,13 +35,19 @@ def submit(
     Everything in the files is applied, in its order and server-side: a ConfigMap with the rows travels along.
     Exit code 1: something is wrong or refused; 2: a file cannot be read. With --watch as of watch.
     """
-    documents = [document for path in files for document in read(path)]
+    of_files = {path: read(path) for path in files}
+    documents = [document for found in of_files.values() for document in found]
     jobs = [document for document in documents if is_job(document.body)]
     if not jobs:
-        raise UserError(f"{', '.join(map(str, files))}: holds no {KIND}")
+        raise UserError("; ".join(nothing_in(found, path) for path, found in of_files.items()))
     if wait and (len(jobs) > 1 or dry_run):
         raise UserError("--watch follows one job that is stored: give one, and no --dry-run", INVALID)
-    verdicts = [is_valid(document) for document in jobs]
+    verdicts = [
+        is_valid(document, documents, path)
+        for path, found in of_files.items()
+        for document in found
+        if is_job(document.body)
+    ]
     if not all(verdicts):
         err().print("error: nothing was submitted", markup=False)
         raise typer.Exit(INVALID)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rft_api import GROUP, KIND
+from rft_api import API_VERSION, GROUP, KIND
 from rft_api.job import RFTJob
 from rft_api.loader import Document, UnreadableManifest, load_documents, load_file
 from rft_api.validation import check
@@ -50,6 +50,28 @@ def is_job(body: Mapping[str, Any]) -> bool:
     return group == GROUP or str(body.get("kind", "")).lower() == KIND.lower()
 
 
+def jobs_of(documents: list[Document], path: Path) -> list[Document]:
+    """Return the RFTJobs of a file. Raises UserError where it holds none."""
+    jobs = [document for document in documents if is_job(document.body)]
+    if not jobs:
+        raise UserError(nothing_in(documents, path), INVALID)
+    return jobs
+
+
+def nothing_in(documents: list[Document], path: Path) -> str:
+    """Return the sentence for a file without an RFTJob: what it holds instead."""
+    if not documents:
+        return f"{path}: holds no {KIND}: it is empty"
+    kinds = dict.fromkeys(
+        str(document.body.get("kind", "an object without a kind")) for document in documents
+    )
+    said = f"{path}: holds no {KIND} but {', '.join(kinds)}"
+    if any({"model", "dataset", "graders"} & set(document.body) for document in documents):
+        said += "; these are the fields of a spec: put it into an object with"
+        said += f" apiVersion: {API_VERSION}, kind: {KIND}, metadata and spec"
+    return said
+
+
 def load(path: Path) -> Manifest:
     """Return the RFTJob of a file with exactly one.
 
@@ -78,8 +100,8 @@ def _only_job(documents: list[Document], path: Path) -> Document:
     jobs = [document for document in documents if is_job(document.body)]
     if len(jobs) != 1:
         names = ", ".join(name_of(document.body) for document in jobs)
-        found = f"{len(jobs)} RFTJobs ({names})" if jobs else "no RFTJob"
-        raise UserError(f"{path}: holds {found}; it must hold exactly one")
+        found = f"holds {len(jobs)} RFTJobs ({names})"
+        raise UserError(f"{path}: {found}; it must hold exactly one" if jobs else nothing_in(documents, path))
     return jobs[0]
 
 

@@ -1,21 +1,29 @@
 """Prints what is wrong with a manifest, and what is advised about it."""
 
+from pathlib import Path
+
 from rft_advice import advise
 from rft_api import KIND
 from rft_api.loader import Document
 from rft_api.validation import check
-from rft_cli.local.manifest import name_of
+from rft_cli.local.foresight import foreseen
+from rft_cli.local.manifest import Manifest, config_maps, name_of
 from rft_cli.render.console import out
 from rft_planner.overrides import contradiction
 
 
-def is_valid(document: Document) -> bool:
-    """Print problems and advice about one RFTJob; return whether it is valid."""
+def is_valid(document: Document, documents: list[Document], path: Path) -> bool:
+    """Print problems and advice about one RFTJob of these documents; return whether it is valid."""
     title = f"{document.source}: {KIND} {name_of(document.body)}"
     job, problems = check(document.body)
+    warned: list[str] = []
     if job is not None:
+        problems, warned = foreseen(
+            Manifest(path, job, config_maps(documents, job.metadata.namespace)), document
+        )
+    if job is not None and not problems:
         overridden = contradiction(job.spec)
-        said = [*map(str, advise(job.spec)), *([overridden] if overridden else [])]
+        said = [*warned, *map(str, advise(job.spec)), *([overridden] if overridden else [])]
         warnings = [f"  warning: {text}" for text in said]
         out().print("\n".join([f"{title}: OK", *warnings]), markup=False)
         return True

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rft_advice import advise
-from rft_api import GROUP, KIND, PLURAL, immutability
+from rft_api import GROUP, KIND, PLURAL, ahead, immutability
 from rft_api.job import RFTJobSpec
 from rft_api.problems import Problem
 from rft_api.validation import CheckResult, check
+from rft_graders import ahead as graders_ahead
 from rft_operator.stages import joined
 from rft_operator.webhook.warnings import fitted
 from rft_planner.overrides import contradiction
@@ -54,6 +55,8 @@ def judge(new: Json, old: Json | None) -> Findings:
     job, problems = check(new)
     before, known = check(old) if old is not None else CheckResult(None, ())
     late: tuple[Problem, ...] = ()
+    if old is None and job is not None:
+        late = (*ahead.problems(job.spec), *graders_ahead.problems(job.spec, {}))
     if old is not None and before is not None and job is not None:
         late = tuple(immutability.problems(before.spec, job.spec, old.get("status") or {}))
     if late or not set(problems) <= set(known):

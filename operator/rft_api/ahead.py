@@ -1,0 +1,176 @@
+"""What of a valid spec would fail later: in the hub, in Kubernetes. For new manifests only.
+
+What is stored may have such values and stays readable, so these checks are not in ``validation.check``.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+
+from rft_api.cel import words
+from rft_api.job import RFTJobSpec
+from rft_api.problems import Problem
+
+Check = Callable[[RFTJobSpec], Iterator[Problem]]
+
+_CLOSED = re.compile(
+    r"(chatgpt-|gpt-[345](?![0-9])|o[134](-|$)|claude-|gemini-|grok-[3-9]|text-davinci|davinci-|command-r-plus-0)",
+    re.IGNORECASE,
+)
+_VENDORS = ("", "openai", "anthropic", "google", "xai", "x-ai", "azure", "cohere", "gemini", "vertex_ai")
+_HUB_PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?"
+_LABEL_PART = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_LABEL_WORDS = "at most 63 letters, digits, dashes, underscores and dots, with a letter or digit at both ends"
+
+
+def model_is_on_a_hub(spec: RFTJobSpec) -> Iterator[Problem]:
+    """The model's name is a hub's or an absolute path, and its weights can be downloaded."""
+    name, path = spec.model.name, "spec.model.name"
+    page = re.match(r"(?:https?://(?:www\.)?)?(?:huggingface\.co|hf\.co)/([^/]+/[^/?#]+)", name)
+    owner, _, own = name.rpartition("/")
+    if name.startswith("/"):
+        return
+    if page is not None:
+        yield Problem(path, f"{name!r} is a page's address, not a hub id; write {page[1]}")
+    elif owner.lower() in _VENDORS and _CLOSED.match(own):
+        yield Problem(
+            path,
+            f"{name!r} is a closed model: there are no weights to download and train; name an open one,"
+            " such as Qwen/Qwen2.5-7B-Instruct. As a judge it can serve in a grader of kind model",
+        )
+    elif not re.fullmatch(f"{_HUB_PART}(/{_HUB_PART})?", name) or "--" in name or ".." in name:
+        yield Problem(
+            path,
+            f"{name!r} is neither a hub id (owner/name, such as Qwen/Qwen2.5-7B-Instruct) nor an absolute"
+            " path, which begins with /",
+        )
+
+
+def revision_is_whole(spec: RFTJobSpec) -> Iterator[Problem]:
+    """A commit on the hub is named by all of its 40 characters."""
+    revision = spec.model.revision or ""
+    shortened = re.fullmatch(r"(?=.*[0-9])(?=.*[a-f])[0-9a-f]{7,39}", revision)
+    if shortened and not spec.model.name.startswith("/"):
+        yield Problem(
+            "spec.model.revision",
+            f"{revision!r} is a shortened commit of {len(revision)} characters, which the hub does not know;"
+            " write all 40, or a branch or tag",
+        )
+
+
+def memory_is_whole_bytes(spec: RFTJobSpec) -> Iterator[Problem]:
+    """In Kubernetes ``m`` means thousandths: ``512m`` of memory is half a byte."""
+    resources = spec.resources
+    if resources is None:
+        return
+    accelerator = resources.accelerator.memory if resources.accelerator is not None else None
+    given = {"memory": resources.memory, "shm": resources.shm, "accelerator.memory": accelerator}
+    for field, value in given.items():
+        if value is not None and value.endswith("m"):
+            yield Problem(
+                f"spec.resources.{field}",
+                f"{value!r} is {value[:-1]} thousandths of a byte; write {value[:-1]}Mi for mebibytes",
+            )
+
+
+def labels_are_kubernetes_own(spec: RFTJobSpec) -> Iterator[Problem]:
+    """Labels and annotations are what Kubernetes takes."""
+    template, resources = spec.template, spec.resources
+    if template is not None:
+        yield from _labels("spec.template.labels", template.labels or {})
+        for key in template.annotations or {}:
+            yield from _label_key("spec.template.annotations", key)
+    if resources is not None:
+        yield from _labels("spec.resources.nodeSelector", resources.node_selector or {})
+
+
+def _labels(path: str, labels: Mapping[str, str]) -> Iterator[Problem]:
+    for key, value in labels.items():
+        yield from _label_key(path, key)
+        if value and not _LABEL_PART.fullmatch(value):
+            meant = re.sub(r"[^-A-Za-z0-9_.]+", "-", value)[:63].strip("-_.")
+            yield Problem(f"{path}.{key}", f"{value!r} is no label's value: {_LABEL_WORDS}; write '{meant}'")
+
+
+def _label_key(path: str, key: str) -> Iterator[Problem]:
+    prefix, slash, name = key.rpartition("/")
+    if slash and (len(prefix) > 253 or not _SUBDOMAIN.fullmatch(prefix)):
+        yield Problem(
+            f"{path}.{key}", f"what stands before the slash in {key!r} is no domain such as example.com"
+        )
+    if not _LABEL_PART.fullmatch(name):
+        meant = re.sub(r"[^-A-Za-z0-9_.]+", "-", name)[:63].strip("-_.")
+        yield Problem(
+            f"{path}.{key}", f"{key!r} is no key: {_LABEL_WORDS}; write {prefix}{slash}{meant or 'name'}"
+        )
+
+
+def mounts_do_not_collide(spec: RFTJobSpec) -> Iterator[Problem]:
+    """Extra volumes are mounted at paths of their own, and hide nothing that the trainer needs."""
+    seen: dict[str, str] = {}
+    for i, volume in enumerate((spec.template.volumes if spec.template is not None else None) or []):
+        path = f"spec.template.volumes[{i}].mountPath"
+        mounted = re.sub("/+", "/", volume.mount_path).rstrip("/")
+        if ":" in mounted or ".." in mounted.split("/"):
+            yield Problem(path, f"{volume.mount_path!r} holds a colon or .., which Kubernetes does not take")
+        elif mounted in seen:
+            yield Problem(path, f"{volume.mount_path!r} is also that of {seen[mounted]}; give each its own")
+        elif mounted in _TAKEN or not mounted:
+            yield Problem(
+                path, f"{volume.mount_path!r} is the trainer's own; write another, such as /mnt/{volume.name}"
+            )
+        seen.setdefault(mounted, path)
+
+
+_TAKEN = words(
+    "/bin /data/evaluation /data/train /dev /dev/shm /etc /etc/rft /lib /opt /opt/rft /proc /run /runs"
+    " /scratch /sys /tmp /usr /var /var/run"
+)
+"""Paths of the trainer's image and of its own volumes."""
+
+
+def objects_have_names(spec: RFTJobSpec) -> Iterator[Problem]:
+    """What the spec refers to has a name that an object in Kubernetes can have."""
+    for path, name in _references(spec.dump(), "spec"):
+        if len(name) > 253 or not _SUBDOMAIN.fullmatch(name):
+            meant = re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.")
+            yield Problem(
+                path,
+                f"{name!r} is no name of an object: lowercase letters, digits, dashes and dots, with a letter or"
+                f" digit at both ends{f'; write {meant}' if meant else ''}",
+            )
+
+
+_NAMED = ("configMap", "secretRef")
+_NAMES = ("claimName", "serviceAccountName", "priorityClassName", "storageClassName")
+
+
+def _references(value: object, path: str, parent: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the names of objects in a spec, with their paths."""
+    if isinstance(value, list):
+        for i, item in enumerate(value):
+            yield from _references(item, f"{path}[{i}]", parent)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            names = key in _NAMES or (key == "name" and parent in (*_NAMED, "imagePullSecrets"))
+            if isinstance(item, str) and (
+                names or (parent == "volumes" and key in ("configMap", "persistentVolumeClaim"))
+            ):
+                yield f"{path}.{key}", item
+            elif key != "affinity":
+                yield from _references(item, f"{path}.{key}", key)
+
+
+CHECKS: tuple[Check, ...] = (
+    model_is_on_a_hub,
+    revision_is_whole,
+    memory_is_whole_bytes,
+    labels_are_kubernetes_own,
+    mounts_do_not_collide,
+    objects_have_names,
+)
+
+
+def problems(spec: RFTJobSpec) -> list[Problem]:
+    """Return what all checks find, in their order."""
+    return [problem for check in CHECKS for problem in check(spec)]

@@ -1,0 +1,143 @@
+"""What of a valid manifest would fail later, as far as this machine can tell. Users' code is never run."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from rft_api import ahead
+from rft_api.loader import Document
+from rft_api.problems import Problem
+from rft_api.sources import Dataset
+from rft_cli.errors import UserError
+from rft_cli.local.inputs import located
+from rft_cli.local.manifest import Manifest
+from rft_cli.local.rows import READ_BYTES
+from rft_graders import ahead as graders_ahead
+from rft_planner.steps import MIN_HELD_OUT
+
+MIN_PROMPTS = 2 * MIN_HELD_OUT
+"""Distinct prompts that a dataset needs from which 32 are held out: as many again are trained on."""
+
+_TOP = ("apiVersion", "kind", "metadata", "spec", "status")
+
+
+def foreseen(manifest: Manifest, document: Document) -> tuple[tuple[Problem, ...], list[str]]:
+    """Return what would fail, and warnings."""
+    spec = manifest.job.spec
+    misplaced = [
+        Problem(key, f"no such field of an RFTJob, so Kubernetes drops it; did you mean spec.{key}?")
+        for key in document.body
+        if key not in _TOP
+    ]
+    code, missing = _code(manifest)
+    rows, warned = _rows(manifest)
+    return (
+        *misplaced, *ahead.problems(spec), *missing, *graders_ahead.problems(spec, code), *rows
+    ), warned  # fmt: skip
+
+
+def _code(manifest: Manifest) -> tuple[dict[str, str], list[Problem]]:
+    """Return the graders' code from ConfigMaps of the same file by grader, and the keys that are missing."""
+    found: dict[str, str] = {}
+    problems = []
+    for i, grader in enumerate(manifest.job.spec.graders):
+        reference = grader.python.config_map if grader.python is not None else None
+        if reference is None or reference.name not in manifest.config_maps:
+            continue
+        contents = manifest.config_maps[reference.name]
+        path = f"spec.graders[{i}].python.configMap.key"
+        if reference.key not in contents:
+            problems.append(_no_key(path, reference.name, reference.key, contents))
+            continue
+        try:
+            found[grader.name] = contents[reference.key].decode()
+        except UnicodeDecodeError:
+            problems.append(Problem(path, f"{reference.key!r} of ConfigMap {reference.name!r} is not UTF-8"))
+    return found, problems
+
+
+def _no_key(path: str, name: str, key: str, contents: dict[str, bytes]) -> Problem:
+    keys = ", ".join(contents) or "none"
+    return Problem(path, f"the ConfigMap {name!r} in the same file has no key {key!r}; it has {keys}")
+
+
+def _rows(manifest: Manifest) -> tuple[list[Problem], list[str]]:
+    """Return the problems and warnings of rows that are on this machine or in the same file."""
+    spec = manifest.job.spec
+    problems, warned = [], []
+    evaluated = spec.evaluation.dataset
+    for path, source, least in (
+        ("spec.dataset", spec.dataset, MIN_PROMPTS if evaluated is None else 1),
+        ("spec.evaluation.dataset", evaluated, 1),
+    ):
+        if source is None or not _is_here(manifest, source):
+            continue
+        try:
+            prompts = distinct_prompts(_content(manifest, path, source))
+        except UserError as error:
+            message = str(error).removeprefix(f"{path}: ")
+            problems.append(Problem(path, message))
+            continue
+        except ValueError as error:
+            problems.append(Problem(path, str(error)))
+            continue
+        if prompts is not None and prompts < least:
+            problems.append(Problem(path, _too_few(prompts, least)))
+        elif prompts is not None and path.startswith("spec.evaluation") and prompts < MIN_HELD_OUT:
+            warned.append(
+                f"{path}: {prompts} distinct prompts give a wide interval: differences between base and tuned"
+                f" may stay within it; {MIN_HELD_OUT} or more say more"
+            )
+    return problems, warned
+
+
+def _too_few(prompts: int, least: int) -> str:
+    if least == 1:
+        return "holds no rows"
+    return (
+        f"{prompts} distinct prompts are fewer than {least}: {MIN_HELD_OUT} are held out for the evaluation"
+        " and at least as many trained on; add rows, or set spec.evaluation.dataset, whose rows may be few"
+    )
+
+
+def _is_here(manifest: Manifest, source: Dataset) -> bool:
+    """Whether the rows must be on this machine or in the same file; elsewhere nothing can be told."""
+    if source.config_map is not None:
+        return source.config_map.name in manifest.config_maps
+    uri = source.uri or ""
+    return uri.startswith(".") or (uri.startswith("/") and Path(uri).exists())
+
+
+def _content(manifest: Manifest, path: str, source: Dataset) -> bytes:
+    given = located(manifest, path, source, None, "--dataset", Path())
+    if given.content is not None:
+        return given.content
+    with Path(given.location).open("rb") as file:
+        return file.read(READ_BYTES + 1)
+
+
+def distinct_prompts(data: bytes) -> int | None:
+    """Return how many different prompts JSON lines hold; None for more bytes than are read here.
+
+    Raises ValueError with the line that is no row.
+    """
+    if len(data) > READ_BYTES:
+        return None
+    return len({json.dumps(messages, sort_keys=True) for messages in _prompts(data)})
+
+
+def _prompts(data: bytes) -> Iterator[object]:
+    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"line {number}: not JSON: {error}") from error
+        messages = row.get("messages") if isinstance(row, dict) else None
+        if not isinstance(messages, list) or not messages:
+            raise ValueError(
+                f"line {number}: is no row; one is an object with a list messages, such as"
+                ' {"messages": [{"role": "user", "content": "…"}]}'
+            )
+        yield messages

@@ -1,0 +1,178 @@
+"""What of a job's graders would fail in the run. Nothing is run: users' code is only parsed."""
+
+import ast
+import inspect
+import json
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+
+from rft_api.graders import Grader
+from rft_api.job import RFTJobSpec
+from rft_api.problems import Problem
+from rft_graders.template import TemplateProblem, parts
+from rft_graders.worker import style
+
+ARGUMENTS = {"row": 1, "sample": 2, "completion": 2}
+"""Positional arguments of each style of call; a batch function gets its arguments by name."""
+
+_DYNAMIC = frozenset(("globals", "exec", "vars", "locals", "setattr", "__import__"))
+"""Functions by which a source may define names that its syntax tree does not show."""
+
+
+def problems(spec: RFTJobSpec, code: Mapping[str, str]) -> list[Problem]:
+    """Return the problems of all graders. ``code`` has the source of those from ConfigMaps, by name."""
+    return [found for i, grader in enumerate(spec.graders) for found in _problems(grader, i, code)]
+
+
+def _problems(grader: Grader, index: int, code: Mapping[str, str]) -> Iterator[Problem]:
+    path = f"spec.graders[{index}]"
+    if grader.regex is not None and (said := pattern_problem(grader.regex.pattern)):
+        yield Problem(f"{path}.regex.pattern", said)
+    if grader.json_schema is not None and (said := schema_problem(grader.json_schema.schema_text)):
+        yield Problem(f"{path}.jsonSchema.schema", said)
+    if grader.model is not None and (said := template_problem(grader.model.prompt)):
+        yield Problem(f"{path}.model.prompt", said)
+    if grader.python is not None:
+        source = grader.python.inline if grader.python.inline is not None else code.get(grader.name)
+        if source is not None and (said := code_problem(source, grader.python.function)):
+            yield Problem(f"{path}.python", said)
+
+
+def pattern_problem(pattern: str) -> str:
+    """Return why a regular expression is none, or is another than the one meant; "" for a good one."""
+    if "\b" in pattern:
+        return (
+            "the pattern holds a backspace: in double quotes YAML reads \\b as one; use single quotes, which"
+            " take backslashes as they are"
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        fix = "put a backslash before a sign that is meant as such"
+        return f"{pattern!r:.80} is no regular expression of Python: {error}; {fix}"
+    return ""
+
+
+def schema_problem(text: str) -> str:
+    """Return why a text is no JSON schema; "" for one. Without the library it is only read as JSON."""
+    try:
+        from rft_graders.json_schema import SchemaProblem, validator
+    except ImportError:  # the operator's image needs no jsonschema
+        try:
+            json.loads(text)
+        except (ValueError, RecursionError) as error:
+            return f"not JSON: {error}"
+        return ""
+    try:
+        validator(text)
+    except SchemaProblem as error:
+        return str(error)
+    return ""
+
+
+def template_problem(text: str) -> str:
+    """Return why a judge's instruction cannot be filled in; "" for a good one."""
+    try:
+        fields = [field for _, field in parts(text) if field is not None]
+    except TemplateProblem as error:
+        return str(error)
+    if "completion" not in fields:
+        return "the instruction has no {completion}, so the judge would never see what it is to score; add it"
+    return ""
+
+
+def code_problem(source: str, function: str) -> str:
+    """Return why a source has no function that can be called as a grader; "" where it has or may have one."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = ast.parse(source.removeprefix("\ufeff"))
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        line = f" in line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
+        said = error.msg if isinstance(error, SyntaxError) else error
+        return f"the source is no Python{line}: {said}"
+    bound = list(_bindings(tree, function))
+    if not bound:
+        defined = [
+            each.name for each in tree.body if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)
+        ]
+        names = f"; it defines {', '.join(defined)}: name one of them as function" if defined else ""
+        return "" if _may_define_more(tree) else f"the source defines no function {function}{names}"
+    last = bound[-1]
+    if len(bound) > 1 or not isinstance(last, ast.FunctionDef | ast.AsyncFunctionDef) or last.decorator_list:
+        return ""  # what it is, only running the code would show
+    return _call_problem(last)
+
+
+def _call_problem(function: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
+    signature = signature_of(function.args)
+    count = ARGUMENTS.get(style(signature.parameters))
+    if count is None:
+        return ""
+    try:
+        signature.bind(*(None for _ in range(count)))
+    except TypeError as error:
+        return (
+            f"the function {function.name}{signature} cannot be called with {count}"
+            f" argument{'s' * (count > 1)}: {error}; write def {function.name}(completion, row), or give further parameters a default"
+        )
+    return ""
+
+
+def signature_of(arguments: ast.arguments) -> inspect.Signature:
+    """Return a function's signature from its syntax tree; every default is shown as an ellipsis."""
+    kind = inspect.Parameter
+    positional = [
+        *((each.arg, kind.POSITIONAL_ONLY) for each in arguments.posonlyargs),
+        *((each.arg, kind.POSITIONAL_OR_KEYWORD) for each in arguments.args),
+    ]
+    without = len(positional) - len(arguments.defaults)
+    found = [
+        kind(name, how, default=kind.empty if i < without else ...)
+        for i, (name, how) in enumerate(positional)
+    ]
+    if arguments.vararg is not None:
+        found.append(kind(arguments.vararg.arg, kind.VAR_POSITIONAL))
+    for each, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
+        found.append(kind(each.arg, kind.KEYWORD_ONLY, default=kind.empty if default is None else ...))
+    if arguments.kwarg is not None:
+        found.append(kind(arguments.kwarg.arg, kind.VAR_KEYWORD))
+    return inspect.Signature(found)
+
+
+def _bindings(tree: ast.Module, name: str) -> Iterator[ast.AST]:
+    """Yield what binds a name in a module, wherever it stands: too many rather than too few."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            is_method = node not in tree.body and not _outside_functions(tree, node)
+            if node.name == name and not is_method:
+                yield node
+        elif (isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Store)) or (
+            isinstance(node, ast.alias) and (node.asname or node.name.partition(".")[0]) == name
+        ):
+            yield node
+
+
+def _outside_functions(tree: ast.Module, wanted: ast.AST) -> bool:
+    """Whether a node stands outside of every function and class, within if, try, for and the like."""
+    pending: list[ast.AST] = list(tree.body)
+    while pending:
+        node = pending.pop()
+        if node is wanted:
+            return True
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda):
+            pending += ast.iter_child_nodes(node)
+    return False
+
+
+def _may_define_more(tree: ast.Module) -> bool:
+    """Whether the source may define names that its syntax tree does not show."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and node.id in _DYNAMIC:
+            return True
+        if isinstance(node, ast.alias) and node.name == "*":
+            return True
+    return False
