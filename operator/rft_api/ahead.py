@@ -136,8 +136,8 @@ def objects_have_names(spec: RFTJobSpec) -> Iterator[Problem]:
             meant = re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.")
             yield Problem(
                 path,
-                f"{name!r} is no name of an object: lowercase letters, digits, dashes and dots, with a letter or"
-                f" digit at both ends{f'; write {meant}' if meant else ''}",
+                f"{name!r} is no name of an object: lowercase letters, digits, dashes and dots, with a letter"
+                f" or digit at both ends{f'; write {meant}' if meant else ''}",
             )
 
 

@@ -6,6 +6,7 @@ from rft_cli.commands.curve import curve
 from rft_cli.commands.explain import explain
 from rft_cli.commands.export import export
 from rft_cli.commands.get import get
+from rft_cli.commands.grade import grade
 from rft_cli.commands.lifecycle import cancel, resume, suspend
 from rft_cli.commands.logs import logs
 from rft_cli.commands.plan import plan
@@ -25,7 +26,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-BEFORE = (validate, explain, suggest, plan, run, submit)
+BEFORE = (validate, explain, suggest, plan, grade, run, submit)
 DURING = (get, watch, logs, suspend, resume, cancel)
 RESULTS = (curve, samples, report, export)
 

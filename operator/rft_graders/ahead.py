@@ -117,7 +117,8 @@ def _call_problem(function: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
     except TypeError as error:
         return (
             f"the function {function.name}{signature} cannot be called with {count}"
-            f" argument{'s' * (count > 1)}: {error}; write def {function.name}(completion, row), or give further parameters a default"
+            f" argument{'s' * (count > 1)}: {error}; write"
+            f" def {function.name}(completion, row), or give further parameters a default"
         )
     return ""
 

@@ -1,13 +1,19 @@
 """rft submit sends nothing that is not valid; what it sends is tested on a real cluster."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
 from rft_cli.main import app
-from tests.manifests import manifest
+from tests import manifests
+
+
+def manifest(**spec: object) -> dict[str, Any]:
+    """A valid RFTJob whose rows are not on this machine."""
+    return manifests.manifest(**{"dataset": {"configMap": {"name": "rows"}}, **spec})
 
 
 def submit(*arguments: str, text: str | None = None) -> Result:
@@ -72,3 +78,10 @@ def test_without_a_cluster_it_says_what_to_set() -> None:
 def test_watching_needs_one_job_that_is_stored() -> None:
     text = yaml.safe_dump(manifest())
     assert "--watch follows one job" in submit("-", "--watch", "--dry-run", text=text).stderr
+
+
+def test_what_would_fail_later_is_not_submitted() -> None:
+    result = submit("-", text=yaml.safe_dump(manifest(model={"name": "gpt-4o"})))
+    assert result.exit_code == 1
+    assert "is a closed model" in result.stdout
+    assert "nothing was submitted" in result.stderr

@@ -1,6 +1,7 @@
 """rft validate says now what would fail later: graders, names, quantities, rows. Users' code is never run."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +91,9 @@ def test_patterns_schemas_and_templates_are_checked() -> None:
 @pytest.mark.parametrize(
     ("name", "is_one"),
     [
-        ("Qwen/Qwen2.5-7B-Instruct", True), ("gpt2", True), ("openai/gpt-oss-20b", True), ("/models/own", True),
-        ("xai-org/grok-1", True), ("someone/claude-style-lora", True), ("google/gemma-3-1b-it", True),
+        ("Qwen/Qwen2.5-7B-Instruct", True), ("gpt2", True), ("openai/gpt-oss-20b", True),
+        ("/models/own", True),
+                ("xai-org/grok-1", True), ("someone/claude-style-lora", True), ("google/gemma-3-1b-it", True),
         ("gpt-4o", False), ("openai/gpt-4o-mini", False), ("gpt-5", False), ("o3-mini", False), ("o1", False),
         ("claude-3-5-sonnet-latest", False), ("anthropic/claude-opus-4", False), ("gemini-2.5-pro", False),
         ("google/gemini-2.5-flash", False), ("./models/own", False), ("a/b/c", False), ("llama3:8b", False),
@@ -232,3 +234,9 @@ def test_the_webhook_refuses_it_in_a_new_job_and_leaves_stored_ones_alone() -> N
     wrong = job(graders=[{"name": "own", "python": {"inline": "def grade(a): return 1"}}])
     assert [problem.path for problem in judge(wrong, None).problems] == ["spec.graders[0].python"]
     assert judge({**wrong, "spec": {**wrong["spec"], "suspend": True}}, wrong).problems == ()
+
+
+def test_without_the_library_a_schema_is_still_read_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rft_graders.json_schema", None)
+    assert "not JSON" in schema_problem("{type: object}")
+    assert schema_problem('{"type": "objekt"}') == ""

@@ -49,7 +49,7 @@ def run(
         if value:
             raise UserError(f"spec.{field}: is true, so there is nothing to run; set it to false", INVALID)
     folder = RunFolder(output.resolve())
-    overrides = Overrides(dataset, evaluation_dataset, _by_name(grader or []))
+    overrides = Overrides(dataset, evaluation_dataset, by_name(grader or []))
     inputs = resolve(manifest, overrides, folder.inputs)
     command = trainer_command()
     with locked(folder):
@@ -108,7 +108,7 @@ def _summarize(folder: RunFolder) -> None:
     print_results(out(), records.status(folder.status), folder.curve if points else None)
 
 
-def _by_name(pairs: list[str]) -> dict[str, Path]:
+def by_name(pairs: list[str]) -> dict[str, Path]:
     found = {}
     for pair in pairs:
         name, equals, path = pair.partition("=")

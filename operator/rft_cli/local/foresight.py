@@ -1,7 +1,6 @@
 """What of a valid manifest would fail later, as far as this machine can tell. Users' code is never run."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 from rft_api import ahead
@@ -11,7 +10,7 @@ from rft_api.sources import Dataset
 from rft_cli.errors import UserError
 from rft_cli.local.inputs import located
 from rft_cli.local.manifest import Manifest
-from rft_cli.local.rows import READ_BYTES
+from rft_cli.local.rows import READ_BYTES, row_lines
 from rft_graders import ahead as graders_ahead
 from rft_planner.steps import MIN_HELD_OUT
 
@@ -123,21 +122,4 @@ def distinct_prompts(data: bytes) -> int | None:
     """
     if len(data) > READ_BYTES:
         return None
-    return len({json.dumps(messages, sort_keys=True) for messages in _prompts(data)})
-
-
-def _prompts(data: bytes) -> Iterator[object]:
-    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"line {number}: not JSON: {error}") from error
-        messages = row.get("messages") if isinstance(row, dict) else None
-        if not isinstance(messages, list) or not messages:
-            raise ValueError(
-                f"line {number}: is no row; one is an object with a list messages, such as"
-                ' {"messages": [{"role": "user", "content": "…"}]}'
-            )
-        yield messages
+    return len({json.dumps(row.messages, sort_keys=True) for row in row_lines(data)})

@@ -88,7 +88,7 @@ def resolve(manifest: Manifest, overrides: Overrides, folder: Path) -> Inputs:
         )
     elif overrides.evaluation is not None:
         raise UserError("--evaluation-dataset: the manifest has no spec.evaluation.dataset", UNREADABLE)
-    graders = _graders(manifest, overrides.graders, folder)
+    graders = located_graders(manifest, overrides.graders, folder)
     beside = {
         name: _beside(manifest, name, given) for name, given in graders.items() if given.content is not None
     }
@@ -132,7 +132,8 @@ def _uri(relative_to: Path, field: str, uri: str) -> Input:
     return _file((relative_to / unquote(parts.netloc + parts.path)).resolve(), field)
 
 
-def _graders(manifest: Manifest, overrides: Mapping[str, Path], folder: Path) -> dict[str, Input]:
+def located_graders(manifest: Manifest, overrides: Mapping[str, Path], folder: Path) -> dict[str, Input]:
+    """Find the code of python graders that is not inline, by grader. Raises UserError."""
     found: dict[str, Input] = {}
     for i, grader in enumerate(manifest.job.spec.graders):
         if grader.name in overrides:

@@ -5,10 +5,12 @@ English prose, fewer in code and most other languages. ChatML adds five tokens p
 start of the answer.
 """
 
+import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from rft_cli.errors import UNREADABLE, UserError
 from rft_cli.local.inputs import Input, located
@@ -25,6 +27,52 @@ CHARACTERS_PER_TOKEN = 4
 MESSAGE_TOKENS = 5
 ANSWER_TOKENS = 3
 JSON_LINES = RowLayout()
+
+
+class RowLine(NamedTuple):
+    """A row, and the line in which it stands."""
+
+    line: int
+    messages: list[dict[str, Any]]
+    fields: dict[str, Any]
+    """The row's other fields, which graders read."""
+
+
+def row_lines(file: IO[bytes], source: str, layout: RowLayout) -> Iterator[RowLine]:
+    """Yield the rows of a file that can seek. Raises DataError, with the line that is no row."""
+    return (_row(number, line, source, layout) for number, line in _numbered(file, source, layout))
+
+
+def distinct_prompts(file: IO[bytes], source: str, layout: RowLayout) -> int | None:
+    """Return how many different prompts a file has; None for one with more bytes than are read here.
+
+    Raises:
+        DataError: the file cannot be read as ``layout`` says, or a line is no row.
+    """
+    found, left = set(), READ_BYTES
+    for number, line in _numbered(file, source, layout):
+        left -= len(line)
+        if left < 0:
+            return None
+        found.add(json.dumps(_row(number, line, source, layout).messages, sort_keys=True))
+    return len(found)
+
+
+def _numbered(file: IO[bytes], source: str, layout: RowLayout) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines of a file that are not blank, with their numbers. Raises DataError."""
+    for number, line in enumerate(json_lines(file, layout, source), start=1):
+        text = line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
+        if text.strip():
+            yield number, text
+
+
+def _row(number: int, line: bytes, source: str, layout: RowLayout) -> RowLine:
+    try:
+        messages, fields = parsed(line, layout)
+        tools_of(fields)
+    except ValueError as error:
+        raise DataError(f"{source}: line {number}: {error}") from error
+    return RowLine(number, messages, fields)
 
 
 class Counted(NamedTuple):
@@ -44,33 +92,27 @@ def count(file: IO[bytes], source: str, layout: RowLayout = JSON_LINES) -> Count
         UserError: the file cannot be read as ``layout`` says, a line is no row, or the file has no rows.
     """
     try:
-        return _counted(json_lines(file, layout, source), source, layout)
+        return _counted(file, source, layout)
     except DataError as error:
         raise UserError(str(error), UNREADABLE) from error
 
 
-def _counted(lines: Iterator[bytes], source: str, layout: RowLayout) -> Counted:
+def _counted(file: IO[bytes], source: str, layout: RowLayout) -> Counted:
     rows, tokens, left = 0, 0.0, READ_BYTES
-    for number, line in enumerate(lines, start=1):
-        text = line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
-        if text.strip():
-            rows, tokens = rows + 1, tokens + _prompt_tokens(text, f"{source}: line {number}", layout)
+    lines = _numbered(file, source, layout)
+    for number, line in lines:
+        rows, tokens = rows + 1, tokens + _prompt_tokens(_row(number, line, source, layout))
         left -= len(line)
         if left <= 0:
             break
     if not rows:
         raise DataError(f"{source}: holds no rows")
-    return Counted(rows + sum(1 for line in lines if line.strip()), tokens / rows)
+    return Counted(rows + sum(1 for _ in lines), tokens / rows)
 
 
-def _prompt_tokens(line: bytes, place: str, layout: RowLayout) -> float:
-    try:
-        messages, fields = parsed(line, layout)
-        tools_of(fields)
-    except ValueError as error:
-        raise DataError(f"{place}: {error}") from error
-    characters = sum(len(message["content"]) for message in messages)
-    return characters / CHARACTERS_PER_TOKEN + MESSAGE_TOKENS * len(messages) + ANSWER_TOKENS
+def _prompt_tokens(row: RowLine) -> float:
+    characters = sum(len(message["content"]) for message in row.messages)
+    return characters / CHARACTERS_PER_TOKEN + MESSAGE_TOKENS * len(row.messages) + ANSWER_TOKENS
 
 
 def rows_of(manifest: Manifest, dataset: Path | None, evaluation: Path | None) -> RowCounts:
@@ -110,12 +152,20 @@ def _evaluated(manifest: Manifest, override: Path | None) -> int:
 
 
 def _read(given: Input, layout: RowLayout) -> Counted:
+    with opened(given) as file:
+        return count(file, given.location, layout)
+
+
+@contextmanager
+def opened(given: Input) -> Iterator[IO[bytes]]:
+    """Yield the rows' file. Raises UserError where it is not on this machine or cannot be read."""
     if given.content is not None:
-        return count(BytesIO(given.content), given.location, layout)
+        yield BytesIO(given.content)
+        return
     if "://" in given.location:
         raise UserError(f"{given.location}: is not on this machine; pass --dataset FILE", UNREADABLE)
     try:
         with Path(given.location).open("rb") as file:
-            return count(file, given.location, layout)
+            yield file
     except OSError as error:
         raise UserError(f"{given.location}: cannot be read: {error.strerror}", UNREADABLE) from error

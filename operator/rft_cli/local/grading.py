@@ -1,0 +1,166 @@
+"""Completions for ``rft grade``: gold, given and recorded ones; and their scores."""
+
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from rft_api.graders import Grader
+from rft_cli.errors import INVALID, UNREADABLE, UserError
+from rft_cli.local import records
+from rft_cli.local.inputs import Overrides, located, located_graders
+from rft_cli.local.manifest import Manifest
+from rft_cli.local.rows import RowLine, opened, row_lines
+from rft_run.errors import DataError, TrainerError
+from rft_run.folder import RunFolder
+from rft_run.rows import RowLayout
+
+if TYPE_CHECKING:
+    from rft_graders.types import Score
+
+
+class Answer(NamedTuple):
+    """A completion and the row that it answers."""
+
+    row: RowLine
+    completion: str
+
+
+def rows_of_dataset(manifest: Manifest, dataset: Path | None) -> list[RowLine]:
+    """Return the rows of ``spec.dataset``, or of the file in its place. Raises UserError."""
+    source = manifest.job.spec.dataset
+    given = located(manifest, "spec.dataset", source, dataset, "--dataset", Path())
+    try:
+        with opened(given) as file:
+            return list(row_lines(file, given.location, RowLayout.of(source)))
+    except DataError as error:
+        raise UserError(str(error), UNREADABLE) from error
+
+
+def gold(rows: Sequence[RowLine], graders: Sequence[Grader]) -> list[Answer]:
+    """Return each row's own answer as a completion. Raises UserError where no row has one."""
+    field, before, after = _gold_form(graders)
+    found = [
+        Answer(row, f"{before}{_text(value)}{after}")
+        for row in rows
+        if (value := row.fields.get(field)) is not None
+    ]
+    if not found:
+        raise UserError(
+            f"no row has the field {field!r} with a gold answer; pass --completions FILE, or --row and"
+            " --completion",
+            INVALID,
+        )
+    return found
+
+
+def _gold_form(graders: Sequence[Grader]) -> tuple[str, str, str]:
+    """Return the field of the gold answer, and what a right completion has before and after it."""
+    for grader in graders:
+        if grader.math is not None:
+            return grader.math.field, "\\boxed{", "}"
+        if (number := grader.numeric) is not None:
+            boxed = number.extract == "boxed"
+            before = "\\boxed{" if boxed else f"{number.marker} " if number.marker is not None else ""
+            return number.field, before, "}" if boxed else ""
+        if (text := grader.exact_match or grader.text_similarity) is not None:
+            return text.field, "", ""
+    return "answer", "", ""
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def given(path: Path, rows: Sequence[RowLine]) -> list[Answer]:
+    """Return the completions of a file of JSON lines. Raises UserError.
+
+    A line is a text, which answers the next row, or an object with ``completion`` and the row's ``line``.
+    """
+    by_line = {row.line: row for row in rows}
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--completions: {path}: cannot be read: {error}", UNREADABLE) from error
+    found = []
+    for number, line in enumerate(lines, start=1):
+        place = f"--completions: {path}: line {number}"
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{place}: not JSON: {error}", UNREADABLE) from error
+        entry = value if isinstance(value, dict) else {"completion": value}
+        if not isinstance(entry.get("completion"), str):
+            raise UserError(f'{place}: is neither a text nor {{"line": 1, "completion": "…"}}', UNREADABLE)
+        row = by_line.get(entry["line"]) if "line" in entry else _nth(rows, number)
+        if row is None:
+            raise UserError(f"{place}: there is no row {entry.get('line', number)} in the dataset", INVALID)
+        found.append(Answer(row, entry["completion"]))
+    return found
+
+
+def _nth(rows: Sequence[RowLine], number: int) -> RowLine | None:
+    return rows[number - 1] if number <= len(rows) else None
+
+
+def one(rows: Sequence[RowLine], line: int, completion: str) -> list[Answer]:
+    """Return a completion of the row in a line. Raises UserError."""
+    found = [Answer(row, completion) for row in rows if row.line == line]
+    if not found:
+        raise UserError(f"--row {line}: no row stands in this line of the dataset", INVALID)
+    return found
+
+
+def recorded(folder: RunFolder, step: int | None) -> list[Answer]:
+    """Return the rollouts of a run's step, of the newest for None. Raises UserError."""
+    steps = folder.steps_with_rollouts()
+    if not steps or (step is not None and step not in steps):
+        raise UserError(
+            f"--from {folder.path}: holds no rollouts{f' of step {step}' if step else ''}", UNREADABLE
+        )
+    number = steps[-1] if step is None else step
+    return [
+        Answer(RowLine(record.line, record.messages, record.fields), record.completion)
+        for record in records.rollouts(folder.rollouts_of(number))
+    ]
+
+
+def scored(manifest: Manifest, overrides: Overrides, answers: Sequence[Answer]) -> "list[Score]":
+    """Return the scores of completions, by the graders of a job as they run in a local run.
+
+    A grader's error drops its score, whatever its ``onError`` says, so that every error is seen.
+
+    Raises:
+        UserError: a grader cannot be loaded, or its libraries are missing.
+    """
+    try:
+        from rft_graders.scorer import Scorer
+        from rft_graders.types import GradeItem
+    except ImportError as error:
+        raise UserError(
+            f"graders need the library {error.name}, which is not installed;"
+            " pip install 'rft-operator[trainer]'",
+            INVALID,
+        ) from error
+    graders = [grader.model_copy(update={"on_error": "drop"}) for grader in manifest.job.spec.graders]
+    items = [GradeItem(each.row.messages, each.completion, each.row.fields) for each in answers]
+    with tempfile.TemporaryDirectory(prefix="rft-grade-") as folder:
+        code = located_graders(manifest, overrides.graders, Path(folder))
+        for source in code.values():
+            source.write()
+        paths = {name: source.location for name, source in code.items()}
+        try:
+            with Scorer(graders, grader_code=paths, scratch_dir=folder) as scorer:
+                scorer.ready()
+                return list(scorer.score(items))
+        except TrainerError as error:
+            raise UserError(str(error), INVALID) from error
+
+
+def not_full(answers: Sequence[Answer], scores: "Sequence[Score]") -> Iterator[tuple[Answer, str]]:
+    """Yield the answers that some grader does not score 1, with the grader's name."""
+    for answer, score in zip(answers, scores, strict=True):
+        for name in {**score.per_grader, **score.errors}:
+            if name in score.errors or score.per_grader[name] < 1:
+                yield answer, name

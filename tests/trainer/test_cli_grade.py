@@ -1,0 +1,99 @@
+"""rft grade: a job's graders on gold, given and recorded completions, in the workers of a local run."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from rft_cli.main import app
+from rft_run.folder import RunFolder
+from rft_run.rollouts import RolloutRecord, compressed
+
+CODE = "def grade(completion, row):\n    return 1 / len(completion.split())"
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Path:
+    rows = [
+        {
+            "messages": [{"role": "user", "content": f"What is {i} + 1?"}],
+            "answer": i + 1 if i else "one 1 or 2",
+        }
+        for i in range(4)
+    ]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    document = {
+        "apiVersion": "rft.dev/v1alpha1",
+        "kind": "RFTJob",
+        "metadata": {"name": "job"},
+        "spec": {
+            "model": {"name": "a/b"},
+            "dataset": {"uri": "./train.jsonl"},
+            "graders": [
+                {"name": "right", "exactMatch": {}},
+                {"name": "own", "onError": "fail", "python": {"inline": CODE}},
+            ],
+            "storage": {"ephemeral": {}},
+        },
+    }
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+def grade(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["grade", *map(str, arguments)])
+    return result.exit_code, result.output
+
+
+def test_without_completions_each_row_s_own_answer_is_graded_and_what_is_not_1_is_said(job: Path) -> None:
+    code, output = grade(job)
+    assert code == 0, output
+    assert "row 2: reward 1.000 (right 1.000, own 1.000)" in output
+    assert "right: mean 1.000 of 4" in output
+    assert output.rstrip().endswith("1 of 4 gold answers do not score 1 by own: rows 1")
+
+
+def test_one_completion_of_a_row_is_graded_and_an_error_is_shown_and_exit_code_1(job: Path) -> None:
+    code, output = grade(job, "--row", 2, "--completion", "so 2")
+    assert (code, "row 2: reward 0.250 (right 0.000, own 0.500)" in output) == (0, True), output
+    code, output = grade(job, "--row", 2, "--completion", " ")
+    assert code == 1
+    assert "own failed: ZeroDivisionError" in output
+
+
+def test_a_file_of_completions_is_graded_by_order_and_by_line(job: Path, tmp_path: Path) -> None:
+    path = tmp_path / "said.jsonl"
+    path.write_text('"no"\n{"line": 4, "completion": "4"}\n')
+    _, output = grade(job, "--completions", path)
+    assert "row 1: reward 0.500" in output
+    assert "row 4: reward 1.000" in output
+    path.write_text('{"line": 9, "completion": "4"}\n')
+    assert "there is no row 9" in grade(job, "--completions", path)[1]
+
+
+def test_a_run_s_recorded_rollouts_are_graded_without_the_dataset(job: Path, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    path = folder.rollouts_of(3)
+    path.parent.mkdir(parents=True)
+    record = RolloutRecord(line=7, messages=[], fields={"answer": "4"}, completion="4", graders={})
+    path.write_bytes(compressed([record]))
+    (tmp_path / "train.jsonl").unlink()
+    code, output = grade(job, "--from", folder.path)
+    assert code == 0, output
+    assert "row 7: reward 1.000" in output
+    assert "holds no rollouts of step 2" in grade(job, "--from", folder.path, "--step", 2)[1]
+
+
+def test_options_that_exclude_each_other_are_refused(job: Path, tmp_path: Path) -> None:
+    assert grade(job, "--row", 1)[0] == 2
+    assert "exclude each other" in grade(job, "--from", tmp_path, "--row", 1, "--completion", "x")[1]
+
+
+def test_code_that_does_not_load_is_said(job: Path) -> None:
+    job.write_text(job.read_text().replace("def grade", "def other"))
+    code, output = grade(job)
+    assert code == 1
+    assert "grader own does not load" in output
