@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rft_api.base import Model
+from rft_api.forms import FORMS
 from rft_api.problems import bounds_text
 
 Schema = dict[str, Any]
@@ -125,7 +126,7 @@ def _lower_object(
 
 
 def _describe(target: Schema, default: object) -> str:
-    """Append default and range to the description, so that ``kubectl explain`` shows them."""
+    """Append default, range and form to the description, so that ``kubectl explain`` shows them."""
     sentences = [str(target.get("description", "")).strip()]
     if default is not None and default != {} and not isinstance(default, list):
         shown = str(default).lower() if isinstance(default, bool) else f"{default}"
@@ -138,4 +139,6 @@ def _describe(target: Schema, default: object) -> str:
             sentences.append(f"Range: {bounds_text(limits)}.")
     if "enum" in target and len(target["enum"]) > 1:
         sentences.append(f"One of: {', '.join(map(str, target['enum']))}.")
+    if (form := FORMS.get(str(target.get("pattern")))) is not None:
+        sentences.append(f"Must be {form.words}.")
     return " ".join(filter(None, sentences))

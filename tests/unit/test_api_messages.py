@@ -136,7 +136,8 @@ def test_a_number_that_is_out_of_range_is_not_proposed() -> None:
 )
 def test_a_near_or_foreign_name_is_answered_with_ours(path: str, meant: str) -> None:
     where, _, name = path.partition(".")
-    assert problem(job(**{where: {name: 1}})).endswith(f"did you mean {meant}?")
+    given: dict[str, Any] = {where: {name: 1}}
+    assert problem(job(**given)).endswith(f"did you mean {meant}?")
 
 
 def test_a_name_like_no_other_is_answered_with_the_fields_that_there_are() -> None:
