@@ -49,7 +49,10 @@ class RFTJobSpec(Model):
     retry: Retry = Field(
         default_factory=Retry, json_schema_extra=EMPTY_DEFAULT, description="What happens after failures."
     )
-    preflight: Preflight = Field("warn", description="Whether the base model must earn any reward first.")
+    preflight: Preflight = Field(
+        "warn",
+        description="Whether the base model must earn any reward first. Off: not looked at.",
+    )
     tracking: Tracking | None = Field(None, description="Where curves are logged beside the status.")
     stop: Stop | None = Field(None, description="Reasons to complete early.")
     suspend: bool = Field(False, description="Checkpoint and free the GPUs until set back.")

@@ -41,6 +41,14 @@ class EvaluationEvent(Record):
     rows: int
 
 
+class FindingEvent(Record):
+    """The preflight found what speaks against training."""
+
+    event: Literal["finding"]
+    parameter: str
+    message: str
+
+
 class EndEvent(Record):
     """The attempt ends. Always the last event."""
 
@@ -50,7 +58,7 @@ class EndEvent(Record):
     message: str
 
 
-Event = StageEvent | ResumedEvent | StepEvent | EvaluationEvent | EndEvent
+Event = StageEvent | ResumedEvent | StepEvent | EvaluationEvent | FindingEvent | EndEvent
 _EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
 
 

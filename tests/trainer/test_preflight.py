@@ -1,5 +1,6 @@
 """Preflight: findings from the rewards of a few prompts before training."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,13 @@ from typing import Any
 import pytest
 
 from rft_graders.types import Score, ScoredBatch
-from rft_run.errors import ConfigurationError
+from rft_run.errors import ConfigurationError, UserCodeError
+from rft_run.events import FindingEvent, parse
 from rft_run.folder import RunFolder
 from rft_trainer.data import Prompt, Row
+from rft_trainer.loop import Run
+from rft_trainer.monitors.progress import Events
+from rft_trainer.monitors.report import Reporter
 from rft_trainer.preflight import findings
 from rft_trainer.rollout.engine import Generated
 from rft_trainer.rollout.groups import Rollout, SampledBatch, group_of
@@ -99,3 +104,36 @@ def test_by_default_it_warns_in_the_status_and_off_is_off(character_model: Path,
     silent = run(never(tmp_path / "off", character_model, "off"))
     assert not [r for r in silent.monitors.snapshot().recommendations or [] if r.rule.startswith("preflight")]
     assert not RunFolder(tmp_path / "off").preflight.exists()
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_grader_that_always_fails_ends_the_run_before_a_step_until_it_is_mended_or_preflight_is_off(
+    character_model: Path, tmp_path: Path
+) -> None:
+    broken = failing(tmp_path, character_model, "warn", "raise KeyError('answer')")
+    for _ in range(2):
+        with pytest.raises(UserCodeError, match=r"own failed on all \d+ completions.*KeyError: 'answer'"):
+            run(broken)
+    assert not (tmp_path / "checkpoints" / "step-000001").exists()
+    mended = failing(tmp_path, character_model, "warn", "return len(completion) % 2")
+    assert run(mended).state.step == 3
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_findings_are_events_when_they_are_found(character_model: Path, tmp_path: Path) -> None:
+    wanted, stream = never(tmp_path, character_model, "warn"), io.StringIO()
+    with Reporter(wanted) as reporter:
+        Run(wanted, reporter, Events(stream), lambda: False).train()
+    events = [event for line in stream.getvalue().splitlines() if (event := parse(line)) is not None]
+    kinds = [event.event for event in events]
+    assert kinds.index("finding") < kinds.index("evaluation")
+    (finding,) = [event for event in events if isinstance(event, FindingEvent)]
+    assert "never earns anything" in finding.message
+
+
+def failing(folder: Path, model: Path, mode: str, body: str) -> Any:
+    """A run whose python grader has this body."""
+    made = config(model, folder)
+    graders = [{"name": "own", "python": {"inline": f"def grade(completion, row):\n    {body}"}}]
+    document = made.spec.dump() | {"preflight": mode, "graders": graders}
+    return made.model_copy(update={"spec": type(made.spec).model_validate(document)})

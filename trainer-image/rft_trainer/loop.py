@@ -247,18 +247,24 @@ class Run:
     # --- before the first step, and held-out evaluation -------------------------------------------
 
     def _preflight(self, parts: Parts) -> None:
-        """Check the rewards of a few prompts, once per run. Raises ConfigurationError under ``require``."""
+        """Check the rewards of a few prompts, once per run, and show what is found.
+
+        Raises UserCodeError before the first step where a grader always fails, which is looked at again in
+        each attempt, since code and rows may have been mended; ConfigurationError under ``require``.
+        """
         if self.spec.model.adapter is not None and self._saved_evaluation(0) is None:
             publish_adapter(parts.policy, parts.engine, self.folder, 0, self.fence.check)
         if self.spec.preflight == "off":
             return
         found = preflight.saved(self.folder)
-        if found is None:
+        if found is None or (self.state.step == 0 and preflight.broken(found)):
             found = preflight.findings(self._sample(parts, parts.train.first(preflight.PROMPTS), 0))
             self.fence.check()
             preflight.save(self.folder, found)
-        self.monitors.status.preflight = found
         preflight.warn(found)
+        self.monitors.preflight(found)
+        if self.state.step == 0:
+            preflight.refuse_broken(found)
         if found and self.spec.preflight == "require":
             raise ConfigurationError("; ".join(f"{entry.parameter}: {entry.message}" for entry in found))
 

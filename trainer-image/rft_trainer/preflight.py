@@ -1,6 +1,7 @@
 """Preflight: samples a few prompts before training and warns when training would be useless.
 
-Where the base model never gets a reward, or a grader always fails, a run would train for hours on nothing.
+Where the base model never gets a reward, a run would train for hours on nothing. Where a grader fails on
+every completion it ends before the first step.
 Each check is a pure function from the sampled batch to a finding; ``CHECKS`` is their order.
 """
 
@@ -9,6 +10,7 @@ import logging
 from collections.abc import Callable
 
 from rft_api.status import Recommendation
+from rft_run.errors import UserCodeError
 from rft_run.folder import RunFolder
 from rft_trainer import files
 from rft_trainer.rollout.advantages import zero_variance
@@ -18,6 +20,7 @@ log = logging.getLogger(__name__)
 
 PROMPTS = 16
 _SHOWN = 200
+_GRADER_FAILS = "preflight-grader-fails"
 
 Check = Callable[[SampledBatch], Recommendation | None]
 
@@ -30,7 +33,7 @@ def grader_always_fails(batch: SampledBatch) -> Recommendation | None:
     first = batch.scores.first_errors
     said = "; ".join(f"{name}: {_short(first[name])}" for name in broken)
     return _finding(
-        "preflight-grader-fails",
+        _GRADER_FAILS,
         "spec.graders",
         f"{', '.join(broken)} failed on all {len(batch.scores)} completions of the base model ({said}):"
         " correct the grader, or the fields of the rows that it reads",
@@ -109,6 +112,18 @@ def saved(folder: RunFolder) -> list[Recommendation] | None:
 def save(folder: RunFolder, found: list[Recommendation]) -> None:
     """Save the findings for later attempts. Raises VolumeError."""
     files.write_json(folder.preflight, {"findings": [entry.dump() for entry in found]})
+
+
+def broken(found: list[Recommendation]) -> list[Recommendation]:
+    """Return the findings that a grader always fails: no step could be graded by it."""
+    return [finding for finding in found if finding.rule == _GRADER_FAILS]
+
+
+def refuse_broken(found: list[Recommendation]) -> None:
+    """Raise UserCodeError where a grader failed on all completions."""
+    if said := broken(found):
+        messages = "; ".join(f"{finding.parameter}: {finding.message}" for finding in said)
+        raise UserCodeError(f"{messages}; preflight: off trains all the same")
 
 
 def warn(found: list[Recommendation]) -> None:

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from rft_cli.errors import UNREADABLE, UserError
 from rft_cli.local.process import Supervisor
-from rft_run.events import EndEvent, EvaluationEvent, ResumedEvent, StageEvent, StepEvent, parse
+from rft_run.events import EndEvent, EvaluationEvent, FindingEvent, ResumedEvent, StageEvent, StepEvent, parse
 
-ProgressEvent = StageEvent | ResumedEvent | StepEvent | EvaluationEvent
+ProgressEvent = StageEvent | ResumedEvent | StepEvent | EvaluationEvent | FindingEvent
 """Every event but the last one."""
 
 

@@ -12,7 +12,7 @@ from rich.text import Text
 from rft_api.status import Stage
 from rft_cli.local.trainer import ProgressEvent
 from rft_cli.render.views import duration, number, steps
-from rft_run.events import EvaluationEvent, ResumedEvent, StageEvent, StepEvent
+from rft_run.events import EvaluationEvent, FindingEvent, ResumedEvent, StageEvent, StepEvent
 
 BAR_WIDTH = 30
 
@@ -38,6 +38,8 @@ def describe(event: ProgressEvent) -> str:
         case EvaluationEvent():
             policy = f"step {event.step}" if event.step else "the base policy"
             return f"held-out reward of {policy}: {number(event.reward)} ({event.rows} rows)"
+        case FindingEvent():
+            return f"preflight: {event.parameter}: {event.message}"
 
 
 def _step_parts(event: StepEvent) -> list[str]:

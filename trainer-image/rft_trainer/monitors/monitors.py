@@ -8,9 +8,9 @@ places drop what they cannot deliver, and never delay the run.
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rft_api.status import RunStatus, Stage
+from rft_api.status import Recommendation, RunStatus, Stage
 from rft_run.config import RunConfig
-from rft_run.events import EndEvent, EvaluationEvent, ResumedEvent, StageEvent, StepEvent
+from rft_run.events import EndEvent, EvaluationEvent, FindingEvent, ResumedEvent, StageEvent, StepEvent
 from rft_run.folder import RunFolder
 from rft_run.report import Ending
 from rft_run.state import RunState
@@ -71,6 +71,16 @@ class Monitors:
         self.status.stage = stage
         self._events.emit(StageEvent(event="stage", stage=stage))
         self._reporter.publish(self.snapshot(), force=True)
+
+    def preflight(self, found: list[Recommendation]) -> None:
+        """Show the findings of the preflight and report them at once. Raises Fenced."""
+        self.status.preflight = found
+        for finding in found:
+            self._events.emit(
+                FindingEvent(event="finding", parameter=finding.parameter, message=finding.message)
+            )
+        if found:
+            self._reporter.publish(self.snapshot(), force=True)
 
     def step(self, record: StepRecord, groups: Sequence[Group]) -> None:
         """A step is done. Raises VolumeError, Fenced."""
