@@ -17,7 +17,7 @@ _CLOSED = re.compile(
     re.IGNORECASE,
 )
 _VENDORS = ("", "openai", "anthropic", "google", "xai", "x-ai", "azure", "cohere", "gemini", "vertex_ai")
-_HUB_PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?"
+_HUB_PART = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
 _LABEL_PART = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _LABEL_WORDS = "at most 63 letters, digits, dashes, underscores and dots, with a letter or digit at both ends"

@@ -151,10 +151,17 @@ def _bindings(tree: ast.Module, name: str) -> Iterator[ast.AST]:
             is_method = node not in tree.body and not _outside_functions(tree, node)
             if node.name == name and not is_method:
                 yield node
-        elif (isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Store)) or (
-            isinstance(node, ast.alias) and (node.asname or node.name.partition(".")[0]) == name
-        ):
+        elif name in _names_bound(node):
             yield node
+
+
+def _names_bound(node: ast.AST) -> list[str]:
+    """Return the names that a node other than a definition binds in a module."""
+    if isinstance(node, ast.Name):
+        return [node.id] if isinstance(node.ctx, ast.Store) else []
+    if isinstance(node, ast.alias):
+        return [node.asname or node.name.partition(".")[0]]
+    return node.names if isinstance(node, ast.Global) else []
 
 
 def _outside_functions(tree: ast.Module, wanted: ast.AST) -> bool:

@@ -48,6 +48,7 @@ def found(**fields: Any) -> list[str]:
         ("grade = lambda c, r: 1", ""),
         ("from x import score as grade", ""),
         ("from x import *", ""),
+        ("def f():\n    global grade\n    def grade(c, r): return 1\nf()", ""),
         ("exec('def grade(a, b): pass')", ""),
         ("try:\n    def grade(a, b): return 1\nexcept Exception: pass", ""),
         ("class grade:\n    def __new__(cls, a, b): return 1", ""),
@@ -91,7 +92,7 @@ def test_patterns_schemas_and_templates_are_checked() -> None:
 @pytest.mark.parametrize(
     ("name", "is_one"),
     [
-        ("Qwen/Qwen2.5-7B-Instruct", True), ("gpt2", True), ("openai/gpt-oss-20b", True),
+        ("Qwen/Qwen2.5-7B-Instruct", True), ("gpt2", True), ("a_/b_", True), ("openai/gpt-oss-20b", True),
         ("/models/own", True),
                 ("xai-org/grok-1", True), ("someone/claude-style-lora", True), ("google/gemma-3-1b-it", True),
         ("gpt-4o", False), ("openai/gpt-4o-mini", False), ("gpt-5", False), ("o3-mini", False), ("o1", False),
