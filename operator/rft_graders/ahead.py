@@ -10,11 +10,8 @@ from collections.abc import Iterator, Mapping
 from rft_api.graders import Grader
 from rft_api.job import RFTJobSpec
 from rft_api.problems import Problem
+from rft_graders.shapes import shape_of
 from rft_graders.template import TemplateProblem, parts
-from rft_graders.worker import style
-
-ARGUMENTS = {"row": 1, "sample": 2, "completion": 2}
-"""Positional arguments of each style of call; a batch function gets its arguments by name."""
 
 _DYNAMIC = frozenset(("globals", "exec", "vars", "locals", "setattr", "__import__"))
 """Functions by which a source may define names that its syntax tree does not show."""
@@ -108,18 +105,10 @@ def code_problem(source: str, function: str) -> str:
 
 
 def _call_problem(function: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
-    signature = signature_of(function.args)
-    count = ARGUMENTS.get(style(signature.parameters))
-    if count is None:
-        return ""
     try:
-        signature.bind(*(None for _ in range(count)))
+        shape_of(signature_of(function.args).parameters, function.name)
     except TypeError as error:
-        return (
-            f"the function {function.name}{signature} cannot be called with {count}"
-            f" argument{'s' * (count > 1)}: {error}; write"
-            f" def {function.name}(completion, row), or give further parameters a default"
-        )
+        return str(error)
     return ""
 
 

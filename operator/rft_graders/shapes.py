@@ -149,13 +149,24 @@ def adapted(function: Callable[..., Any], name: str = "grade") -> Grade:
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):  # written in C
         return lambda asked: number(_finished(function(asked.completion, asked.row)))
+    shape = shape_of(parameters, name)
+    if shape is None:
+        return lambda asked: number(_finished(function(asked.completion, asked.row)))
+    return functools.partial(_scored, function, parameters, shape, name)
+
+
+def shape_of(parameters: Mapping[str, Parameter], name: str) -> Shape | None:
+    """Return the shape of the function ``name``; None for one that takes completion and row by position.
+
+    Validation asks this of a syntax tree. Raises TypeError, which lists the shapes, where none fits.
+    """
     named = {key: p for key, p in parameters.items() if p.kind not in _VARIABLE}
     required = {key for key, p in named.items() if p.default is Parameter.empty}
     for shape in SHAPES:
         if shape.known_by <= named.keys() and (shape.columns or required <= shape.names):
-            return functools.partial(_scored, function, parameters, shape, name)
+            return shape
     if _takes_two(parameters, required):
-        return lambda asked: number(_finished(function(asked.completion, asked.row)))
+        return None
     shapes = ", ".join(dict.fromkeys(shape.shown for shape in SHAPES))
     raise TypeError(
         f"{name}({', '.join(parameters)}) is not a way in which a grader is called: its parameters have to be"

@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from rft_operator import threads, tls
-from rft_operator.listener import Connection, Limits, BoundedListener, displaced
+from rft_operator.listener import BoundedListener, Connection, Limits, displaced
 from tests.waiting import wait_until
 
 IDENTITY = tls.renewed(None, ("127.0.0.1",), datetime.now(UTC))

@@ -1,6 +1,5 @@
 """What of a valid manifest would fail later, as far as this machine can tell. Users' code is never run."""
 
-import json
 from pathlib import Path
 
 from rft_api import ahead
@@ -10,9 +9,11 @@ from rft_api.sources import Dataset
 from rft_cli.errors import UserError
 from rft_cli.local.inputs import located
 from rft_cli.local.manifest import Manifest
-from rft_cli.local.rows import READ_BYTES, row_lines
+from rft_cli.local.rows import distinct_prompts, opened
 from rft_graders import ahead as graders_ahead
 from rft_planner.steps import MIN_HELD_OUT
+from rft_run.errors import DataError
+from rft_run.rows import RowLayout
 
 MIN_PROMPTS = 2 * MIN_HELD_OUT
 """Distinct prompts that a dataset needs from which 32 are held out: as many again are trained on."""
@@ -72,13 +73,11 @@ def _rows(manifest: Manifest) -> tuple[list[Problem], list[str]]:
         if source is None or not _is_here(manifest, source):
             continue
         try:
-            prompts = distinct_prompts(_content(manifest, path, source))
-        except UserError as error:
-            message = str(error).removeprefix(f"{path}: ")
-            problems.append(Problem(path, message))
-            continue
-        except ValueError as error:
-            problems.append(Problem(path, str(error)))
+            given = located(manifest, path, source, None, "--dataset", Path())
+            with opened(given) as file:
+                prompts = distinct_prompts(file, given.location, RowLayout.of(source, path))
+        except (UserError, DataError) as error:
+            problems.append(Problem(path, str(error).removeprefix(f"{path}: ")))
             continue
         if prompts is not None and prompts < least:
             problems.append(Problem(path, _too_few(prompts, least)))
@@ -105,21 +104,3 @@ def _is_here(manifest: Manifest, source: Dataset) -> bool:
         return source.config_map.name in manifest.config_maps
     uri = source.uri or ""
     return uri.startswith(".") or (uri.startswith("/") and Path(uri).exists())
-
-
-def _content(manifest: Manifest, path: str, source: Dataset) -> bytes:
-    given = located(manifest, path, source, None, "--dataset", Path())
-    if given.content is not None:
-        return given.content
-    with Path(given.location).open("rb") as file:
-        return file.read(READ_BYTES + 1)
-
-
-def distinct_prompts(data: bytes) -> int | None:
-    """Return how many different prompts JSON lines hold; None for more bytes than are read here.
-
-    Raises ValueError with the line that is no row.
-    """
-    if len(data) > READ_BYTES:
-        return None
-    return len({json.dumps(row.messages, sort_keys=True) for row in row_lines(data)})
