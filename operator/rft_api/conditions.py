@@ -95,6 +95,7 @@ class Reason:
     DATA = "DataError"  # the dataset cannot be read; the message has the lines
     USER_CODE = "GraderError"  # a grader with onError: fail failed
     OUT_OF_MEMORY = "OutOfMemory"  # the pod ran out of memory
+    SAMPLER_MISMATCH = "SamplerMismatch"  # what samples has other probabilities than what is trained
     BACKOFF_LIMIT = "RetryLimitReached"  # failed retry.limit + 1 times
     VOLUME = "VolumeError"  # the run's folder cannot be written
     TRAINER_FAILED = "TrainerFailed"  # anything else, with the last message

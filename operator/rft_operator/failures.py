@@ -78,6 +78,11 @@ def user_code(case: Case) -> Failure | None:
     return _permanent(case.pod, ExitCode.USER_CODE, "a grader with onError: fail failed")
 
 
+def sampler_mismatch(case: Case) -> Failure | None:
+    """The sampler's log-probs are not those of the policy that is trained."""
+    return _permanent(case.pod, ExitCode.SAMPLER_MISMATCH, "the sampler does not sample from the policy")
+
+
 def _permanent(pod: Pod, code: ExitCode, otherwise: str) -> Failure | None:
     if _exit_code(pod) != code:
         return None
@@ -144,6 +149,7 @@ CHAIN: tuple[Check, ...] = (
     configuration,
     data,
     user_code,
+    sampler_mismatch,
     out_of_memory,
     preempted_or_lost,
     volume,

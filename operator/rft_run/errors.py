@@ -10,6 +10,7 @@ TrainerError            unexpected; a retry may succeed
 ├── MemoryExhausted     the update does not fit
 ├── VolumeError         the run's folder cannot be written
 ├── SamplerError        vLLM does not start or does not come back
+├── SamplerMismatch     the sampler's log-probs are not those of the policy that is trained
 ├── Preempted           asked to stop; the state is checkpointed
 └── Fenced              a newer attempt owns the run's folder
 """
@@ -75,6 +76,12 @@ class SamplerError(TrainerError):
     """The sampler does not start, or does not come back after a restart."""
 
     exit_code = ExitCode.SAMPLER
+
+
+class SamplerMismatch(TrainerError):
+    """The sampler samples from something else than the policy that is trained."""
+
+    exit_code = ExitCode.SAMPLER_MISMATCH
 
 
 class Preempted(TrainerError):

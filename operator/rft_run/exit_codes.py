@@ -14,13 +14,14 @@ class ExitCode(IntEnum):
     DATA = 11
     USER_CODE = 12
     OUT_OF_MEMORY = 13
+    SAMPLER_MISMATCH = 14
     VOLUME = 20
     SAMPLER = 21
     PREEMPTED = 75
     FENCED = 76
 
 
-PERMANENT = (ExitCode.CONFIGURATION, ExitCode.DATA, ExitCode.USER_CODE)
+PERMANENT = (ExitCode.CONFIGURATION, ExitCode.DATA, ExitCode.USER_CODE, ExitCode.SAMPLER_MISMATCH)
 """Codes after which the child Job fails at once (podFailurePolicy FailJob)."""
 
 UNCOUNTED = (ExitCode.PREEMPTED, ExitCode.FENCED)
@@ -32,6 +33,7 @@ REASONS: dict[int, str] = {
     ExitCode.DATA: Reason.DATA,
     ExitCode.USER_CODE: Reason.USER_CODE,
     ExitCode.OUT_OF_MEMORY: Reason.OUT_OF_MEMORY,
+    ExitCode.SAMPLER_MISMATCH: Reason.SAMPLER_MISMATCH,
     ExitCode.VOLUME: Reason.VOLUME,
     ExitCode.SAMPLER: Reason.TRAINER_FAILED,
 }

@@ -20,7 +20,7 @@ from rft_operator.reconcile import baseline_to_read, reconcile
 from rft_operator.stages import LOST_RECHECK_SECONDS
 from rft_planner.nodes import Node
 from rft_planner.plan import plan
-from rft_run.exit_codes import ExitCode
+from rft_run.exit_codes import PERMANENT, ExitCode
 from rft_run.report import Ending
 from tests.unit.reconcile_support import CHILD, NOW, POD, STARTED, UID, once, report, rftjob, said, snapshot
 
@@ -303,7 +303,7 @@ def test_preemptions_do_not_count(code: int) -> None:
     assert decision.status["failedPods"] == 0
 
 
-@pytest.mark.parametrize("code", [ExitCode.CONFIGURATION, ExitCode.DATA, ExitCode.USER_CODE])
+@pytest.mark.parametrize("code", PERMANENT)
 def test_a_permanent_failure_fails_the_job_with_and_without_a_failure_policy(code: int) -> None:
     for policy in (True, False):
         child = replace(CHILD, has_failure_policy=policy)

@@ -22,6 +22,7 @@ from rft_run.config import RunConfig
 from rft_run.errors import ConfigurationError, DataError, Preempted, UserCodeError
 from rft_run.fingerprint import hub_commit
 from rft_run.folder import RunFolder
+from rft_run.mismatch import Mismatch
 from rft_run.state import RunState
 from rft_trainer import canaries, files, preflight
 from rft_trainer.accounting import count_batch
@@ -29,6 +30,7 @@ from rft_trainer.checkpoint import Fence
 from rft_trainer.data import Prompt
 from rft_trainer.data.source import discard
 from rft_trainer.data.training import Batch
+from rft_trainer.engines import model_dtype
 from rft_trainer.evaluate import RowScores, comparison, evaluate, is_best, refuse_other_prompts
 from rft_trainer.learn.update import update
 from rft_trainer.monitors.metrics import step_record
@@ -36,6 +38,7 @@ from rft_trainer.monitors.monitors import Monitors
 from rft_trainer.monitors.progress import Events, curve
 from rft_trainer.monitors.report import Reporter
 from rft_trainer.monitors.tracking.trackers import Trackers
+from rft_trainer.probe import SamplerProbe, refuse_mismatch
 from rft_trainer.publish import publish_adapter
 from rft_trainer.rollout.groups import SampledBatch, form_groups, grade_items, rollout_requests
 from rft_trainer.rollout.prefetch import Prefetch
@@ -64,6 +67,7 @@ class Run:
         self.folder = RunFolder(Path(config.run_dir))
         self.reporter = reporter
         self.should_stop = should_stop
+        self.probe: SamplerProbe | None = None
         self.fence = Fence(self.folder)
         self.state = RunState(expected_completion=first_expectation(config.spec.sampling.max_tokens))
         self.monitors = Monitors(
@@ -78,6 +82,7 @@ class Run:
             parts.policy.dress = self._dresser(parts.policy.folder)
             self._resume(parts)
             try:
+                self._probe_sampler(parts)
                 self._preflight(parts)
                 base = self._evaluate_base(parts)
                 reason = self._train(parts)
@@ -125,6 +130,8 @@ class Run:
         result = update(
             parts.policy, parts.optimizer, sampled.kept, parts.update, self.should_stop, parts.followers
         )
+        measured = Mismatch(result.mismatch_kl, result.mismatch_mean_abs, result.tokens)
+        refuse_mismatch(measured, f"step {step}")
         self._count(batch, sampled)
         updated = time.monotonic()
 
@@ -166,6 +173,8 @@ class Run:
         # complete, so it is recorded first; the next use of the sampler raises Preempted again.
         with suppress(Preempted):
             publish_adapter(parts.policy, parts.engine, self.folder, version, self.fence.check)
+            if self.probe is not None:
+                self.probe.after_publish(version)
 
     def _return_before_the_fall(self, parts: Parts) -> None:
         """Go back to the last checkpoint before a canary fell; what the run has used stays counted."""
@@ -246,6 +255,16 @@ class Run:
 
     # --- before the first step, and held-out evaluation -------------------------------------------
 
+    def _probe_sampler(self, parts: Parts) -> None:
+        """Ask the sampler whether it takes the adapters it is given. Raises SamplerMismatch, ModelError."""
+        dtype = model_dtype(self.config)
+        self.probe = SamplerProbe(
+            parts.policy, parts.engine, parts.followers, self.folder.adapters, dtype, self.fence.check
+        )
+        prompts = parts.train.first(1)
+        if prompts:
+            self.probe.before_training(prompts[0].token_ids, parts.sampling, self.should_stop)
+
     def _preflight(self, parts: Parts) -> None:
         """Check the rewards of a few prompts, once per run, and show what is found.
 
@@ -258,7 +277,10 @@ class Run:
             return
         found = preflight.saved(self.folder)
         if found is None or (self.state.step == 0 and preflight.broken(found)):
-            found = preflight.findings(self._sample(parts, parts.train.first(preflight.PROMPTS), 0))
+            sampled = self._sample(parts, parts.train.first(preflight.PROMPTS), 0)
+            if self.probe is not None:
+                self.probe.refuse_preflight(sampled, parts.update.filter)
+            found = preflight.findings(sampled)
             self.fence.check()
             preflight.save(self.folder, found)
         preflight.warn(found)

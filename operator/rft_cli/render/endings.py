@@ -33,6 +33,10 @@ ENDINGS: dict[int, Explanation] = {
         "out of memory",
         "lower training.batchSizeTokens, sampling.maxTokens or training.loraRank, with a new --output",
     ),
+    ExitCode.SAMPLER_MISMATCH: Explanation(
+        "the sampler does not sample from the policy that is trained",
+        "see the message; spec.sampling.engine: transformers samples without vLLM",
+    ),
     ExitCode.VOLUME: Explanation(
         "the output folder cannot be written", f"make room or rights there; {_AGAIN}"
     ),

@@ -13,6 +13,7 @@ import torch
 
 from rft_run.errors import TrainerError
 from rft_run.exit_codes import ExitCode
+from rft_trainer.learn.measure import Measure, compute
 from rft_trainer.learn.policy import Policy, PolicyOptions
 from rft_trainer.learn.ranks import Post, follow, join
 from rft_trainer.learn.update import Accumulation, Begin, Compute
@@ -37,6 +38,8 @@ def serve(pipe: Connection) -> None:
     for order in orders:
         if isinstance(order, Begin):
             work = Accumulation(policy, order, team)
+        elif isinstance(order, Measure):
+            compute(policy, order, team)
         elif work is not None and isinstance(order, Compute):
             work.add(order.rows)
         elif work is not None:

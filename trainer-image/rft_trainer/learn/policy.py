@@ -87,6 +87,11 @@ class Policy:
         """Return the parameters that the optimizer updates: the adapter's weights, in float32."""
         return [parameter for parameter in self._model.parameters() if parameter.requires_grad]
 
+    def output_factors(self) -> list[torch.nn.Parameter]:
+        """Return the trained adapter's B matrices: a layer's change is B times A, scaled."""
+        named = self._model.named_parameters()
+        return [value for name, value in named if value.requires_grad and "lora_B" in name]
+
     def hidden(self, batch: MicroBatch) -> Tensor:
         """Return the hidden states (N, H) at the positions that predict the completion tokens."""
         output = self._inner.base_model(
@@ -136,7 +141,10 @@ class Policy:
 
         ``check`` is called just before the folder is renamed to that, and prevents it by raising.
         """
-        name = f"v{number:06d}"
+        return self.save_named(adapters, f"v{number:06d}", check)
+
+    def save_named(self, adapters: Path, name: str, check: Callable[[], None]) -> AdapterVersion:
+        """Write the adapter as an immutable folder of this name, as ``save_version`` does."""
         target = adapters / name
         if target.exists():  # left by an unfinished step of an earlier attempt; never used in training
             shutil.rmtree(target)

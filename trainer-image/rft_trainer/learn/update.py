@@ -60,6 +60,8 @@ class UpdateMetrics:
     moved: bool = False
     """Whether the optimizer made its step; otherwise the adapter is unchanged."""
     forward_tokens: int = 0
+    tokens: int = 0
+    """Number of the unmasked completion tokens that the means are over."""
 
     def sums(self) -> list[float]:
         """Return the values that are summed over the processes of a team."""
@@ -268,6 +270,7 @@ def _backward(
 
 def _to_means(metrics: UpdateMetrics, tokens: int) -> None:
     """Turn sums into means, by dividing by the number of unmasked tokens."""
+    metrics.tokens = tokens
     tokens = max(1, tokens)
     metrics.entropy /= tokens
     metrics.clip_fraction /= tokens

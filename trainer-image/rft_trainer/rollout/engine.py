@@ -85,6 +85,12 @@ class RolloutEngine(Protocol):
         Raises Preempted when ``should_stop`` returns True, SamplerError when the sampler fails for good.
         """
 
+    def logprobs(self, token_ids: Sequence[int]) -> list[float]:
+        """Return the log-prob of each token but the first, given those before it, by the current adapter.
+
+        In nats, at temperature 1 and without top-k and top-p. Raises SamplerError.
+        """
+
     def close(self) -> None:
         """Stop the engine and release its resources."""
 

@@ -1,7 +1,7 @@
 """Client of vLLM's OpenAI-compatible server. Each rollout is one request with its own seed."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +34,28 @@ class VllmClient:
         """Unload an adapter from the server. Raises SamplerError, ConnectionLost."""
         self._adapter_call("unload", {"lora_name": name})
 
-    def _adapter_call(self, verb: str, body: dict[str, str]) -> None:
+    def logprobs(self, model: str, token_ids: Sequence[int]) -> list[float]:
+        """Return the log-prob of each token but the first. Raises SamplerError, ConnectionLost."""
+        body = {
+            "model": model, "prompt": list(token_ids), "prompt_logprobs": 0, "max_tokens": 1, "temperature": 0
+        }  # fmt: skip
+        answer = self._post("completions", body)
+        if answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
+            raise ConnectionLost(f"vLLM answered {answer.status_code}: {answer.text[:500]}")
+        if answer.is_error:
+            raise SamplerError(f"vLLM gave no log-probs of a text: {answer.text[:500]}")
+        return prompt_logprobs(answer.json(), token_ids)
+
+    def _post(self, path: str, body: Mapping[str, Any]) -> httpx.Response:
         transport = httpx.HTTPTransport(uds=str(self._socket))
         with httpx.Client(transport=transport, headers=self._headers, timeout=120) as client:
             try:
-                answer = client.post(f"http://vllm/v1/{verb}_lora_adapter", json=body)
+                return client.post(f"http://vllm/v1/{path}", json=body)
             except httpx.TransportError as error:
                 raise ConnectionLost(str(error)) from error
+
+    def _adapter_call(self, verb: str, body: dict[str, str]) -> None:
+        answer = self._post(f"{verb}_lora_adapter", body)
         if answer.is_error:
             raise SamplerError(f"vLLM did not {verb} {body['lora_name']}: {answer.text[:500]}")
 
@@ -130,6 +145,14 @@ def request_body(model: str, request: Request) -> dict[str, Any]:
     if parameters.stop:
         body["stop"] = list(parameters.stop)
     return body
+
+
+def prompt_logprobs(answer: dict[str, Any], token_ids: Sequence[int]) -> list[float]:
+    """Return the log-prob of each token of a prompt but the first, which has none."""
+    by_place = answer["choices"][0]["prompt_logprobs"][1:]
+    return [
+        float(known[str(token)]["logprob"]) for known, token in zip(by_place, token_ids[1:], strict=True)
+    ]
 
 
 def parse_answer(answer: dict[str, Any]) -> Generated:

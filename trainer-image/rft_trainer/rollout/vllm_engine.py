@@ -75,6 +75,18 @@ class VllmEngine:
         self._deaths_in_a_row = 0
         return [done[index] for index in range(len(requests))]
 
+    def logprobs(self, token_ids: Sequence[int]) -> list[float]:
+        """See RolloutEngine."""
+        while True:
+            self.wait_until_ready()
+            try:
+                found = self._client.logprobs(self._adapter.name if self._adapter else BASE_NAME, token_ids)
+            except ConnectionLost as error:
+                self._restart(error)
+            else:
+                self._deaths_in_a_row = 0
+                return found
+
     def _restart(self, cause: ConnectionLost) -> None:
         """Restart the server.
 

@@ -1,0 +1,134 @@
+"""A sampler that does not sample from the policy ends the run, with its reason."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rft_api.conditions import Reason
+from rft_api.parameters import Dtype
+from rft_cli.render.endings import explain
+from rft_planner.precision import WIDTHS
+from rft_run.errors import SamplerMismatch
+from rft_run.exit_codes import ExitCode
+from rft_run.mismatch import Mismatch
+from rft_trainer.attempt import attempt
+from rft_trainer.probe import SamplerProbe, mismatch_of
+from rft_trainer.rollout import transformers_engine
+from rft_trainer.rollout.transformers_engine import TransformersEngine, end_tokens
+from rft_trainer.runtime import machine
+from tests.trainer.loop_support import config, run
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "usable_cores", lambda: 1)
+
+
+def ignores_adapters(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(TransformersEngine, "use_adapter", lambda _self, _adapter: None)
+
+
+def keeps_its_first_adapter(patch: pytest.MonkeyPatch) -> None:
+    use = TransformersEngine.use_adapter
+
+    def first_only(self: TransformersEngine, adapter: Any) -> None:
+        if self._adapter is None:
+            use(self, adapter)
+
+    patch.setattr(TransformersEngine, "use_adapter", first_only)
+
+
+def samples_warmer(patch: pytest.MonkeyPatch) -> None:
+    draw = transformers_engine.draw
+    patch.setattr(
+        transformers_engine,
+        "draw",
+        lambda logits, told, own: draw(logits, replace(told, temperature=told.temperature + 0.3), own),
+    )
+
+
+@pytest.mark.parametrize("dtype", WIDTHS)
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (ignores_adapters, "probe adapter 1 is published.*nearer to the base"),
+        (keeps_its_first_adapter, "probe adapter 2 is published.*nearer to probe adapter 1"),
+        (samples_warmer, "temperature, top-k or top-p are handled in another way"),
+    ],
+)
+def test_a_faulty_sampler_ends_the_run_before_a_step_with_its_reason(
+    character_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: Callable[[pytest.MonkeyPatch], None],
+    said: str,
+    dtype: Dtype,
+) -> None:
+    monkeypatch.setenv("RFT_CPU_DTYPE", dtype)
+    fault(monkeypatch)
+    with pytest.raises(SamplerMismatch, match=said):
+        run(config(character_model, tmp_path))
+    assert not (tmp_path / "checkpoints").exists() or not any((tmp_path / "checkpoints").iterdir())
+    code = attempt(config(character_model, tmp_path / "again"), lambda: False)
+    assert code == ExitCode.SAMPLER_MISMATCH
+    assert Reason.SAMPLER_MISMATCH in (tmp_path / "again" / "status.yaml").read_text()
+    assert "does not sample from the policy" in explain(code).what
+
+
+def test_a_sampler_that_misses_a_later_version_ends_the_run_at_the_publish(
+    character_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RFT_CPU_DTYPE", "float32")
+    use = TransformersEngine.use_adapter
+
+    def until_version_one(self: TransformersEngine, adapter: Any) -> None:
+        if adapter is None or adapter.name <= "v000001" or adapter.name.startswith("probe"):
+            use(self, adapter)
+
+    monkeypatch.setattr(TransformersEngine, "use_adapter", until_version_one)
+    with pytest.raises(SamplerMismatch, match="the same to the bit as before"):
+        run(config(character_model, tmp_path, learningRate=5e-4))
+
+
+def test_the_probe_leaves_adapter_random_state_and_folder_as_they_were(
+    character_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before_training = SamplerProbe.before_training
+    seen: list[bool] = []
+
+    def compared(self: SamplerProbe, *arguments: Any) -> None:
+        weights = [factor.detach().clone() for factor in self._policy.trainable()]
+        state = torch.get_rng_state()
+        before_training(self, *arguments)
+        seen.append(torch.equal(state, torch.get_rng_state()))
+        seen.extend(map(torch.equal, weights, self._policy.trainable()))
+
+    monkeypatch.setattr(SamplerProbe, "before_training", compared)
+    run(config(character_model, tmp_path))
+    assert seen
+    assert all(seen)
+    assert not list((tmp_path / "adapters").glob("probe*"))
+
+
+def test_the_sampler_is_asked_for_what_the_trainer_computes(character_model: Path) -> None:
+    engine = TransformersEngine(character_model, "cpu", "float32")
+    assert len(engine.logprobs((3, 4, 5))) == 2
+    assert engine.logprobs((3, 4, 5)) == engine.logprobs((3, 4, 5))
+
+
+def test_one_token_that_both_see_differently_and_few_tokens_stop_no_run() -> None:
+    outlier = mismatch_of([(-1.0, -1.0)] * 999 + [(-1.0, -12.0)])
+    assert outlier.kl > 1
+    assert not outlier.too_large
+    assert not Mismatch(5.0, 5.0, 8).too_large
+    assert Mismatch(0.2, 0.3, 1000).too_large
+
+
+def test_tokenizer_and_generation_config_both_end_a_completion() -> None:
+    assert end_tokens(2, [0, 5]) == {0, 2, 5}
+    assert end_tokens(None, 0) == {0}
+    assert end_tokens(None, None) == set()

@@ -1,0 +1,41 @@
+"""The trainer's log-probs of given rows, without gradients; with several processes, all compute the same."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from rft_trainer.learn.logprobs import TokenLogprobs, token_logprobs
+from rft_trainer.learn.packing import PackedRow, build
+from rft_trainer.learn.policy import Policy
+from rft_trainer.learn.ranks import Followers, Team
+from rft_trainer.rollout.filter import Filter
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Order to all followers: compute these rows with the leader's adapter.
+
+    The layers are gathered from all processes, so each has to make the same pass.
+    """
+
+    rows: list[PackedRow]
+    filter: Filter
+
+
+def measure(
+    policy: Policy, followers: Followers, rows: Sequence[PackedRow], settings: Filter
+) -> TokenLogprobs:
+    """Return the log-probs of the rows' completion tokens by the current policy, in one forward pass."""
+    order = Measure(list(rows), settings)
+    with followers.watched():
+        followers.tell_all(order)
+        return compute(policy, order, followers.team)
+
+
+@torch.no_grad()
+def compute(policy: Policy, order: Measure, team: Team) -> TokenLogprobs:
+    """Do this process's part of the order."""
+    team.broadcast([parameter.data for parameter in policy.trainable()])
+    batch = build(order.rows).to(policy.device)
+    return token_logprobs(policy.hidden(batch), batch.target_N, policy.head, order.filter)

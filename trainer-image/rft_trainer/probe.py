@@ -1,0 +1,231 @@
+"""Asks the sampler whether it samples from the policy that is trained.
+
+Before the first step of an attempt two adapters that shift the log-probs of a fixed text are published in
+turn, and the sampler's log-probs of this text have to follow. Afterwards the policy's own adapter has its
+bytes again. After each later publish the sampler is asked again: log-probs that are the same to the bit,
+although the trainer's have moved, are of an old adapter.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+import torch
+
+from rft_api.parameters import Dtype
+from rft_run.errors import ModelError, SamplerMismatch
+from rft_run.mismatch import CAUSES, Mismatch
+from rft_trainer.learn.measure import measure
+from rft_trainer.learn.packing import Completion, PackedRow
+from rft_trainer.learn.policy import Policy
+from rft_trainer.learn.ranks import Followers
+from rft_trainer.rollout.engine import Request, RolloutEngine, SamplingParameters, rollout_seed
+from rft_trainer.rollout.filter import Filter
+from rft_trainer.rollout.groups import SampledBatch
+
+TEXT = "The answer is 42. First add both numbers, then check the sum again step by step."
+LONGEST = 24
+"""Most tokens of the fixed text."""
+SHIFT = 0.5
+"""Mean shift of a token's log-prob, in nats, up to which a probe adapter is scaled."""
+LEAST_SHIFT = 0.5
+"""Shift of the whole text, in nats, below which a probe would show nothing."""
+AGREEMENT: dict[Dtype, float] = {"float32": 0.02, "bfloat16": 0.25}
+"""Largest mean difference of log-probs between sampler and trainer, in nats, by the base's dtype."""
+MOVED: dict[Dtype, float] = {"float32": 1e-3, "bfloat16": 0.05}
+"""Mean change of the trainer's log-probs, in nats, that no sampler with the new adapter can round away."""
+LEAST_DRAWN, NOISE_FACTOR = 0.02, 4.0
+"""Drawn tokens may differ by so many nats, or by so many times what given text differs by."""
+DRAWN_TOKENS, DRAWS = 16, 4
+PREFLIGHT_TOKENS = 512
+_PLAIN = Filter(1.0, 0, 1.0)
+_SCALES = [2.0**power for power in range(-12, 5)]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Log-probs of the fixed text with one adapter, by trainer and sampler."""
+
+    trainer: list[float]
+    sampler: list[float]
+
+
+class SamplerProbe:
+    """The probe of one attempt."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        engine: RolloutEngine,
+        followers: Followers,
+        adapters: Path,
+        dtype: Dtype,
+        check: Callable[[], None],
+    ) -> None:
+        """``adapters`` is the folder of adapter versions, ``check`` raises Fenced for a replaced attempt."""
+        self._policy, self._engine, self._followers = policy, engine, followers
+        self._adapters, self._dtype, self._check = adapters, dtype, check
+        self._text = tuple(policy.tokenizer.encode(TEXT)[:LONGEST])
+        self._last: Answers | None = None
+
+    def before_training(
+        self, prompt: Sequence[int], sampling: SamplingParameters, should_stop: Callable[[], bool]
+    ) -> None:
+        """Publish two probe adapters. Raises SamplerMismatch, ModelError, and the engine's errors."""
+        with torch.random.fork_rng(), _restored(self._policy) as own:
+            base = self._trainer()
+            known = {"the base": base}
+            for number, sign in enumerate((1.0, -1.0), start=1):
+                shift = self._shift(own, sign, list(known.values()))
+                tolerance = min(AGREEMENT[self._dtype], shift / 2)
+                answers = self._published(f"probe-{number}")
+                _refuse_other(answers, known, tolerance, number)
+                known[f"probe adapter {number}"] = answers.trainer
+                self._last = answers
+            noise = _distance(answers.sampler, answers.trainer)
+            self._refuse_other_draws(prompt, sampling, noise, should_stop)
+        self._engine.use_adapter(None)
+        for number in (1, 2):
+            shutil.rmtree(self._adapters / f"probe-{number}", ignore_errors=True)
+
+    def after_publish(self, version: int) -> None:
+        """Raise SamplerMismatch where the sampler's answer has stayed although the trainer's has moved."""
+        if self._last is None:
+            return
+        answers = Answers(self._trainer(), self._engine.logprobs(self._text))
+        if answers.sampler != self._last.sampler:
+            self._last = answers
+        elif (moved := _distance(answers.trainer, self._last.trainer)) > MOVED[self._dtype]:
+            raise SamplerMismatch(
+                f"adapter version {version} is published, but the sampler's log-probs of a fixed text are the"
+                f" same to the bit as before, while the trainer's have moved by {moved:.3g} nats per token:"
+                " the sampler has not taken the new version"
+            )
+
+    def refuse_preflight(self, batch: SampledBatch, settings: Filter) -> None:
+        """Compare the log-probs of the first rollouts of the preflight. Raises SamplerMismatch."""
+        pairs: list[tuple[float, float]] = []
+        for group in batch.groups:
+            for rollout in group.rollouts:
+                if len(pairs) < PREFLIGHT_TOKENS and rollout.generated.token_ids:
+                    found, drawn = rollout.generated.token_ids, rollout.generated.logprobs
+                    own = self._trainer_of(group.prompt.token_ids, found, settings)
+                    pairs += zip(own, drawn, strict=True)
+        refuse_mismatch(mismatch_of(pairs), "preflight")
+
+    def _trainer(self) -> list[float]:
+        return self._trainer_of(self._text[:1], self._text[1:], _PLAIN)
+
+    def _trainer_of(self, prompt: Sequence[int], ids: Sequence[int], settings: Filter) -> list[float]:
+        row = PackedRow(tuple(prompt), (Completion(tuple(ids), (0.0,) * len(ids), 0.0),))
+        found: list[float] = measure(self._policy, self._followers, [row], settings).filtered_N.tolist()
+        return found
+
+    def _shift(self, saved: list[torch.Tensor], sign: float, others: list[list[float]]) -> float:
+        """Scale a fixed pattern in the B matrices until the text has moved away from all ``others``.
+
+        Returns the mean shift per token in nats: SHIFT or more, or the largest that this model can have.
+        """
+        best, best_scale = 0.0, 0.0
+        for scale in _SCALES:
+            self._set_pattern(saved, sign * scale)
+            found = self._trainer()
+            shift = min(_distance(found, other) for other in others)
+            if shift > best:  # false for a NaN
+                best, best_scale = shift, scale
+            if best >= SHIFT:
+                break
+        if best * (len(self._text) - 1) < LEAST_SHIFT:
+            raise ModelError(
+                f"no scale of the LoRA adapter moves the log-probs of {len(self._text) - 1} tokens by"
+                f" {LEAST_SHIFT} nats: training would change nothing"
+            )
+        self._set_pattern(saved, sign * best_scale)
+        return best
+
+    def _set_pattern(self, saved: list[torch.Tensor], scale: float) -> None:
+        own = torch.Generator().manual_seed(0)
+        for factor, before in zip(self._policy.output_factors(), saved, strict=True):
+            pattern = torch.randn(factor.shape, generator=own).to(factor.device, factor.dtype)
+            factor.data.copy_(before + scale * pattern)
+
+    def _published(self, name: str) -> Answers:
+        self._engine.use_adapter(self._policy.save_named(self._adapters, name, self._check))
+        return Answers(self._trainer(), self._engine.logprobs(self._text))
+
+    def _refuse_other_draws(
+        self,
+        prompt: Sequence[int],
+        sampling: SamplingParameters,
+        noise: float,
+        should_stop: Callable[[], bool],
+    ) -> None:
+        """Compare the log-probs of a few tokens that are drawn as the run draws them.
+
+        ``noise`` is the difference for given text, by rounding alone. A low temperature enlarges it.
+        """
+        drawn = sampling.effective()
+        most = min(AGREEMENT[self._dtype], max(LEAST_DRAWN, NOISE_FACTOR * noise))
+        tolerance = most / min(1.0, drawn.temperature)
+        short = SamplingParameters(
+            drawn.temperature, drawn.top_p, drawn.top_k, min(DRAWN_TOKENS, drawn.max_tokens)
+        )
+        requests = [Request(tuple(prompt), rollout_seed("probe", n), short) for n in range(DRAWS)]
+        settings = Filter(drawn.temperature, drawn.top_k, drawn.top_p)
+        pairs: list[tuple[float, float]] = []
+        for made in self._engine.generate(requests, should_stop):
+            own = self._trainer_of(prompt, made.token_ids, settings)
+            pairs += zip(own, made.logprobs, strict=True)
+        found = mismatch_of(pairs)
+        if not found.mean_abs <= tolerance:
+            raise SamplerMismatch(
+                f"before the first step, {found}, and {tolerance:.3g} is the most: the log-probs of given"
+                " text agree, so temperature, top-k or top-p are handled in another way; " + CAUSES
+            )
+
+
+def refuse_mismatch(found: Mismatch, when: str) -> None:
+    """Raise SamplerMismatch where the numbers are above the bounds at which a run stops."""
+    if found.too_large:
+        raise SamplerMismatch(f"{when}: {found}: {CAUSES}")
+
+
+def mismatch_of(pairs: Sequence[tuple[float, float]]) -> Mismatch:
+    """Return the mismatch of (trainer's, sampler's) log-probs of tokens that the sampler has drawn."""
+    if not pairs:
+        return Mismatch(0.0, 0.0, 0)
+    differences = torch.tensor([own - drawn for own, drawn in pairs], dtype=torch.float64)
+    kl = float((differences.exp() - differences - 1).mean())
+    return Mismatch(kl, float(differences.abs().mean()), len(pairs))
+
+
+def _refuse_other(answers: Answers, known: dict[str, list[float]], tolerance: float, number: int) -> None:
+    """Raise SamplerMismatch where the sampler's answer is not the trainer's with this probe adapter."""
+    apart = _distance(answers.sampler, answers.trainer)
+    if apart <= tolerance:  # false for a NaN
+        return
+    nearest = min(known, key=lambda name: _distance(answers.sampler, known[name]))
+    hint = f"; its answer is nearer to {nearest}" if _distance(answers.sampler, known[nearest]) < apart else ""
+    raise SamplerMismatch(
+        f"before the first step, probe adapter {number} is published, but the sampler's log-probs of a fixed"
+        f" text differ from the trainer's by {apart:.3g} nats per token, and {tolerance:.3g} is the most"
+        f"{hint}: {CAUSES}"
+    )
+
+
+def _distance(one: Sequence[float], other: Sequence[float]) -> float:
+    return fmean(abs(a - b) for a, b in zip(one, other, strict=True))
+
+
+@contextmanager
+def _restored(policy: Policy) -> Iterator[list[torch.Tensor]]:
+    """Yield the B matrices as they are, and give them these bytes back after the block, however it ends."""
+    saved = [factor.detach().clone() for factor in policy.output_factors()]
+    try:
+        yield saved
+    finally:
+        for factor, before in zip(policy.output_factors(), saved, strict=True):
+            factor.data.copy_(before)
