@@ -1,6 +1,6 @@
 """The tuned parameters: training and sampling, with the documented ranges and defaults."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -111,7 +111,7 @@ class Sampling(Model):
     )
     num_rollouts: Int = Field(4, ge=2, le=8, description="Completions per prompt, compared with each other.")
     max_tokens: Int = Field(2048, ge=16, le=16384, description="Longest completion, in tokens.")
-    stop: list[str] | None = Field(
+    stop: list[Annotated[str, Field(min_length=1)]] | None = Field(
         None,
         max_length=4,
         description="Texts that end a completion when they appear; vLLM takes at most 4.",

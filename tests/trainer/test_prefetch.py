@@ -58,6 +58,7 @@ class Watched:
 def watched(monkeypatch: pytest.MonkeyPatch) -> list[Watched]:
     """The samplers of the runs of a test, which overlap although they are on the CPU."""
     monkeypatch.setattr(machine, "usable_cores", lambda: 1)
+    monkeypatch.setattr(Run, "_probe_sampler", lambda _self, _parts: None)
     monkeypatch.setattr(setup, "overlaps", lambda spec, gpus: True)
     made: list[Watched] = []
 

@@ -14,7 +14,14 @@ from rft_trainer.rollout import guard
 from rft_trainer.rollout.engine import Request, SamplingParameters, rollout_seed
 from rft_trainer.rollout.transformers_engine import TransformersEngine
 from rft_trainer.rollout.vllm_client import ConnectionLost, parse_answer, request_body
-from rft_trainer.rollout.vllm_server import _MARKER, ServerOptions, command, environment, reap
+from rft_trainer.rollout.vllm_server import (
+    _MARKER,
+    ServerOptions,
+    command,
+    environment,
+    no_batch_invariance,
+    reap,
+)
 from rft_trainer.runtime import machine
 
 
@@ -126,6 +133,29 @@ def test_the_sampler_uses_all_allowed_cores(tmp_path: Path, monkeypatch: pytest.
     assert environment(options(tmp_path))["OMP_NUM_THREADS"] == "3"
     monkeypatch.setattr(machine, "cpu_quota", lambda: 2.0)
     assert environment(options(tmp_path))["OMP_NUM_THREADS"] == "2"
+
+
+def test_a_deterministic_run_on_gpus_asks_for_batch_invariance(tmp_path: Path) -> None:
+    asked = environment(options(tmp_path, device="cuda", deterministic=True))
+    assert asked["VLLM_BATCH_INVARIANT"] == "1"
+    assert "VLLM_BATCH_INVARIANT" not in environment(options(tmp_path, device="cuda"))
+
+
+@pytest.mark.parametrize(
+    ("version", "capability", "said"),
+    [
+        ("0.32.0", (8, 0), None),
+        ("0.33.1rc1", (9, 0), None),
+        ("1.0", (10, 0), None),
+        ("0.31.9", (9, 0), "older than 0.32"),
+        ("0.32.0", (7, 5), "compute capability is 7.5"),
+    ],
+)
+def test_batch_invariance_needs_a_version_and_a_capability(
+    version: str, capability: tuple[int, int], said: str | None
+) -> None:
+    reason = no_batch_invariance(version, capability)
+    assert reason is None if said is None else said in str(reason)
 
 
 def test_the_sampler_ends_with_the_trainer_even_after_sigkill(tmp_path: Path) -> None:

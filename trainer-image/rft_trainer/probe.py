@@ -208,7 +208,9 @@ def _refuse_other(answers: Answers, known: dict[str, list[float]], tolerance: fl
     if apart <= tolerance:  # false for a NaN
         return
     nearest = min(known, key=lambda name: _distance(answers.sampler, known[name]))
-    hint = f"; its answer is nearer to {nearest}" if _distance(answers.sampler, known[nearest]) < apart else ""
+    hint = (
+        f"; its answer is nearer to {nearest}" if _distance(answers.sampler, known[nearest]) < apart else ""
+    )
     raise SamplerMismatch(
         f"before the first step, probe adapter {number} is published, but the sampler's log-probs of a fixed"
         f" text differ from the trainer's by {apart:.3g} nats per token, and {tolerance:.3g} is the most"

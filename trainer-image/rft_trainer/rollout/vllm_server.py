@@ -31,6 +31,7 @@ BASE_NAME = "base"
 """The server's name for the model without an adapter."""
 _IN_THE_ENGINE = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 """The executor by its class path: vLLM replaces "uni" by "mp" on the CPU, only to set OpenMP's variables."""
+BATCH_INVARIANT_VERSION, BATCH_INVARIANT_CAPABILITY = (0, 32), (8, 0)
 _MARKER = "RFT_SAMPLER_OF"
 _START_SECONDS = 900.0
 _ENGINE_ERROR = re.compile(r"\(EngineCore\b.*?\b(\w+(?:Error|Exception): .+)")
@@ -226,6 +227,9 @@ def environment(options: ServerOptions) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
     }
     if options.device != "cpu":
+        if options.deterministic:
+            # Else a request's log-probs depend on the other requests of its batch.
+            variables["VLLM_BATCH_INVARIANT"] = "1"
         if options.visible_devices is not None:
             variables["CUDA_VISIBLE_DEVICES"] = options.visible_devices
         return variables
@@ -245,6 +249,20 @@ def environment(options: ServerOptions) -> dict[str, str]:
         others = os.environ.get("LD_PRELOAD", "").split(":")
         variables["LD_PRELOAD"] = ":".join(dict.fromkeys([*preloads, *filter(None, others)]))
     return variables
+
+
+def no_batch_invariance(version: str, capability: tuple[int, int]) -> str | None:
+    """Return why vLLM's batch-invariant mode cannot be had with LoRA on a GPU; None: it can.
+
+    The least version and compute capability are those that the documentation of vLLM 0.32 was written for.
+    """
+    numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+    if numbers < BATCH_INVARIANT_VERSION:
+        needed = ".".join(map(str, BATCH_INVARIANT_VERSION))
+        return f"vLLM {version} is older than {needed}"
+    if capability < BATCH_INVARIANT_CAPABILITY:
+        return f"the GPU's compute capability is {capability[0]}.{capability[1]}, and 8.0 is the least"
+    return None
 
 
 def preload_libraries() -> list[str]:
