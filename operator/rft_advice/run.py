@@ -13,6 +13,7 @@ from rft_advice.headings import Heading
 from rft_api.fields import find
 from rft_api.job import RFTJobSpec
 from rft_api.status import EvaluationResult, Metrics, Progress, Recommendation, Reward
+from rft_run.mismatch import ADVICE_KL
 
 RISE = 0.1
 """Least change of the mean reward (0 to 1) between quarters of a curve that is taken as real, not noise."""
@@ -39,6 +40,7 @@ UNUSED = 8
 
 RATE, EPOCHS, RANK = "spec.training.learningRate", "spec.training.epochs", "spec.training.loraRank"
 TEMPERATURE, ROLLOUTS = "spec.sampling.temperature", "spec.sampling.numRollouts"
+ENGINE = "spec.sampling.engine"
 MAX_TOKENS, MAX_STEPS = "spec.sampling.maxTokens", "spec.stop.maxSteps"
 
 
@@ -252,6 +254,18 @@ def canary_fell(spec: RFTJobSpec, run: RunFacts) -> str | None:
     )
 
 
+def sampler_drifts(spec: RFTJobSpec, run: RunFacts) -> str | None:
+    """The sampler's probabilities differ from the trainer's, but not so far that the run stops."""
+    drift = run.metrics.mismatch_kl if run.metrics is not None else None
+    if drift is None or drift < ADVICE_KL:
+        return None
+    return (
+        f"mismatchKl of the last step is {drift:.3g} per token, and below {ADVICE_KL:g} is usual: the sampler"
+        f" ({spec.sampling.engine}) sees other probabilities than the trainer; compare its version and dtype,"
+        " and lower learningRate if generation overlaps training"
+    )
+
+
 def _unmoved(curve: Curve) -> bool:
     return abs(curve.quarters[-1] - curve.quarters[0]) < NO_RISE and curve.end < GOOD
 
@@ -421,6 +435,14 @@ RUN_RULES: tuple[RunRule, ...] = (
         f"the entropy is below {LOW_ENTROPY:g} nats per token, and the reward is not good yet",
         "Outputs without diversity ask for a higher temperature.",
         diversity_lost,
+    ),
+    RunRule(
+        "sampler-drifts",
+        (ENGINE, RATE),
+        ("Track Everything",),
+        f"mismatchKl is {ADVICE_KL:g} or more",
+        "Rollouts of other probabilities than the trainer's teach less.",
+        sampler_drifts,
     ),
 )
 

@@ -21,6 +21,8 @@ from rft_trainer.export import merge
 from rft_trainer.learn.logprobs import token_logprobs
 from rft_trainer.learn.packing import Completion, PackedRow, build
 from rft_trainer.learn.policy import Policy, PolicyOptions
+from rft_trainer.learn.ranks import Followers
+from rft_trainer.probe import AGREEMENT, SamplerProbe
 from rft_trainer.rollout.engine import Generated, Request, SamplingParameters, rollout_seed
 from rft_trainer.rollout.filter import Filter
 from rft_trainer.rollout.vllm_engine import VllmEngine
@@ -116,6 +118,17 @@ def test_sampler_and_trainer_compute_the_same_log_probs(
     assert len(sampled) == len(computed) > len(requests)
     distance = statistics.fmean(abs(one - other) for one, other in zip(sampled, computed, strict=True))
     assert distance < LOGPROB_TOLERANCE[dtype]
+
+
+def test_the_sampler_follows_two_probe_adapters(engine: VllmEngine, folder: Path, tmp_path: Path) -> None:
+    dtype: Dtype = engine.server._options.dtype  # type: ignore[assignment]
+    policy = Policy(PolicyOptions(folder, Training(), "cpu", dtype, 0))
+    probe = SamplerProbe(policy, engine, Followers(1, "cpu", None), tmp_path, dtype, lambda: None)
+    text = policy.tokenizer.encode("What is 12 + 30?")
+    probe.before_training(text, SamplingParameters(0.7, 1.0, 40, 16), lambda: False)
+    assert probe._last is not None
+    apart = [abs(a - b) for a, b in zip(probe._last.trainer, probe._last.sampler, strict=True)]
+    assert statistics.fmean(apart) < AGREEMENT[dtype]
 
 
 def trainer_logprobs(

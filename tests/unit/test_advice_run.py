@@ -141,6 +141,12 @@ CASES: dict[str, tuple[RFTJobSpec, RunStatus, str, list[str]]] = {
         "spec.sampling.numRollouts",
         ["60%", "all 4", "to 6"],
     ),
+    "sampler-drifts": (
+        spec(),
+        run(metrics=Metrics(mismatch_kl=0.05)),
+        "spec.sampling.engine",
+        ["0.05", "0.02", "vllm"],
+    ),
     "diversity-lost": (
         spec(),
         run(metrics=Metrics(entropy=0.05)),
