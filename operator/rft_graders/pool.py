@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rft_graders.printed import Output
+from rft_graders.printed import PrintedText
 from rft_graders.processes import kill_tree
 from rft_graders.protocol import MAX_ERROR_CHARACTERS, Closed, LineReader, ProtocolError, encode
 from rft_graders.watchdog import Children
@@ -72,7 +72,7 @@ class GraderWorker:
         with theirs, children.lock:
             if children.closing:
                 raise WorkerLost("the grader is closing")
-            self._output = Output()
+            self._output = PrintedText()
             try:
                 self._process = subprocess.Popen(
                     [*command, str(os.getpid())],

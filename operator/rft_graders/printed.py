@@ -12,7 +12,7 @@ _PIPE_BYTES = 65536
 """The most that a pipe holds, so that one read gets all that was written before."""
 
 
-class Output:
+class PrintedText:
     """A pipe for the output of a process and its children, which is always read, so that no writer waits."""
 
     def __init__(self) -> None:

@@ -26,7 +26,7 @@ class Asked(NamedTuple):
 Grade = Callable[[Asked], float]
 
 
-class Shape(NamedTuple):
+class CallShape(NamedTuple):
     """One way to call a function, by the names of its parameters."""
 
     shown: str
@@ -98,12 +98,12 @@ _SOLUTIONS = ("solution_str", "predict_str", "model_output")
 _GOLD = ("data_source", "ground_truth", "extra_info")
 
 SHAPES = (
-    Shape("(completion, row)", _named("completion", "row"), _named("completion", "row"), _text),
-    Shape("(sample, item)", _named("sample", "item"), _named("sample", "item"), _sample),
-    Shape("(row)", _named("row"), _named("row"), _whole_row),
-    Shape("(completion)", _named("completion"), _named("completion"), _text),
+    CallShape("(completion, row)", _named("completion", "row"), _named("completion", "row"), _text),
+    CallShape("(sample, item)", _named("sample", "item"), _named("sample", "item"), _sample),
+    CallShape("(row)", _named("row"), _named("row"), _whole_row),
+    CallShape("(completion)", _named("completion"), _named("completion"), _text),
     *(
-        Shape(
+        CallShape(
             "(prompts, completions, completion_ids, …)",
             _named(known),
             _named("prompts", "completions", "completion_ids"),
@@ -113,7 +113,7 @@ SHAPES = (
         )
         for known in ("completions", "completion_ids")
     ),
-    Shape(
+    CallShape(
         "(messages, …)",
         _named("messages"),
         _named("messages", "original_messages"),
@@ -121,7 +121,7 @@ SHAPES = (
         columns=True,
     ),
     *(
-        Shape(
+        CallShape(
             f"(data_source, {text}, ground_truth, extra_info)",
             _named(text),
             _named(text, *_GOLD),
@@ -129,7 +129,7 @@ SHAPES = (
         )
         for text in _SOLUTIONS
     ),
-    Shape(
+    CallShape(
         "(data_sources, solution_strs, ground_truths, extra_infos)",
         _named("solution_strs"),
         _named("solution_strs", *(f"{name}s" for name in _GOLD)),
@@ -155,7 +155,7 @@ def adapted(function: Callable[..., Any], name: str = "grade") -> Grade:
     return functools.partial(_scored, function, parameters, shape, name)
 
 
-def shape_of(parameters: Mapping[str, Parameter], name: str) -> Shape | None:
+def shape_of(parameters: Mapping[str, Parameter], name: str) -> CallShape | None:
     """Return the shape of the function ``name``; None for one that takes completion and row by position.
 
     Validation asks this of a syntax tree. Raises TypeError, which lists the shapes, where none fits.
@@ -194,7 +194,7 @@ def _takes_two(parameters: Mapping[str, Parameter], required: set[str]) -> bool:
 def _scored(
     function: Callable[..., Any],
     parameters: Mapping[str, Parameter],
-    shape: Shape,
+    shape: CallShape,
     name: str,
     asked: Asked,
 ) -> float:

@@ -27,7 +27,7 @@ def put(unfinished: Path, target: Path) -> None:
     sync(target.parent)
 
 
-def rename(source: Path, target: Path) -> None:
+def move(source: Path, target: Path) -> None:
     """Give a file or folder another name in the same folder. Raises OSError."""
     source.rename(target)
     sync(target.parent)

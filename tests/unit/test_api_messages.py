@@ -142,7 +142,7 @@ def test_a_near_or_foreign_name_is_answered_with_ours(path: str, meant: str) -> 
 
 def test_a_name_like_no_other_is_answered_with_the_fields_that_there_are() -> None:
     assert problem(job(stop={"zzzz": 1})).endswith(
-        "the fields here are targetReward, patience, maxSteps, maxGpuHours, deadline"
+        "the fields here are targetReward, patience, maxSteps, maxGpuHours, canary, deadline"
     )
 
 

@@ -168,7 +168,7 @@ class Checkpoints:
             try:
                 if target.is_dir():
                     shutil.rmtree(target)
-                atomic.rename(folder, target)
+                atomic.move(folder, target)
             except OSError as error:
                 raise VolumeError(f"{folder}: {error}") from error
 

@@ -8,7 +8,7 @@ from rft_run.errors import ConfigurationError
 from rft_run.rows.messages import tools_of
 from rft_trainer.data.rows import Prompt, Row
 from rft_trainer.data.run_rendering import CURRENT, Rendering
-from rft_trainer.data.template import ChatTemplate, Form, Structure, Tokenizer, structure_of
+from rft_trainer.data.template import ChatTemplate, MessageForm, Structure, Tokenizer, structure_of
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class Renderer:
                 log.info("the chat template prints the date: for all of the run it is %s", rendering.moment)
         self._template = ChatTemplate(tokenizer, arguments)
         self._as_before = rendering.as_before
-        self._forms: dict[Structure, Form] = {}
+        self._forms: dict[Structure, MessageForm] = {}
         self._said: set[str] = set()
 
     def prompt(self, row: Row) -> Prompt:
@@ -52,7 +52,7 @@ class Renderer:
         except ValueError as error:
             raise ValueError(f"line {row.line}: {error}") from error
 
-    def _form(self, row: Row, tools: list[dict[str, Any]] | None) -> Form:
+    def _form(self, row: Row, tools: list[dict[str, Any]] | None) -> MessageForm:
         """Return the form that messages of this structure need; it is found once. Raises ValueError."""
         structure = structure_of(row.messages, tools)
         form = self._forms.get(structure)

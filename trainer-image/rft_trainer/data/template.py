@@ -41,7 +41,7 @@ class Lost(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Form:
+class MessageForm:
     """The form in which messages of one structure are given to the template."""
 
     developer: str
@@ -126,14 +126,14 @@ class ChatTemplate:
         except Exception as error:  # templates are programs by the model's authors and may raise any error
             raise ValueError(f"the chat template refuses it: {error}") from error
 
-    def form(self, messages: Sequence[Message], tools: Tools) -> Form:
+    def form(self, messages: Sequence[Message], tools: Tools) -> MessageForm:
         """Return the form of this structure that loses nothing, else the one that loses the least.
 
         Raises ValueError where the template refuses each.
         """
         probe, marked_tools = _probe(messages), _probe_tools(tools)
         refused: ValueError | None = None
-        best: tuple[Form, Lost] | None = None
+        best: tuple[MessageForm, Lost] | None = None
         for form in _forms(messages):
             try:
                 text = self._applied(form.applied(probe), marked_tools, tokenize=False)
@@ -151,17 +151,17 @@ class ChatTemplate:
         return _told(*best, messages)
 
 
-def _forms(messages: Sequence[Message]) -> Iterator[Form]:
+def _forms(messages: Sequence[Message]) -> Iterator[MessageForm]:
     """Yield the forms to try, the preferred one first."""
     developer = any(message["role"] == "developer" for message in messages)
     calls = any(message.get("tool_calls") for message in messages)
     for role, text in product(
         ("developer", "system") if developer else ("developer",), (False, True) if calls else (False,)
     ):
-        yield Form(role, text)
+        yield MessageForm(role, text)
 
 
-def _told(form: Form, lost: Lost, messages: Sequence[Message]) -> Form:
+def _told(form: MessageForm, lost: Lost, messages: Sequence[Message]) -> MessageForm:
     """Return the form with what the user is to know of it."""
     notes = [f"the chat template drops {part}" for part in lost.parts]
     if form.developer != "developer" and any(message["role"] == "developer" for message in messages):
@@ -170,7 +170,7 @@ def _told(form: Form, lost: Lost, messages: Sequence[Message]) -> Form:
     if lost.messages:
         numbers = ", ".join(f"message {number} ({messages[number - 1]['role']})" for number in lost.messages)
         said = f"the chat template drops {numbers}: leave it out, or take a model whose template knows it"
-    return Form(form.developer, form.text_arguments, tuple(notes), said)
+    return MessageForm(form.developer, form.text_arguments, tuple(notes), said)
 
 
 def _probe(messages: Sequence[Message]) -> list[Message]:
