@@ -97,3 +97,15 @@ def test_code_that_does_not_load_is_said(job: Path) -> None:
     code, output = grade(job)
     assert code == 1
     assert "grader own does not load" in output
+
+
+def test_what_a_grader_prints_is_shown_without_what_a_terminal_would_execute(job: Path) -> None:
+    document = yaml.safe_load(job.read_text())
+    document["spec"]["graders"][1]["python"]["inline"] = 'print("seen", "\x1b[2J")\n' + CODE.replace(
+        "    return", '    print("graded")\n    return'
+    )
+    job.write_text(yaml.safe_dump(document))
+    code, output = grade(job, "--row", 2, "--completion", "so 2")
+    assert code == 0, output
+    assert "  own printed:\n    graded" in output
+    assert "\x1b" not in output

@@ -13,6 +13,7 @@ from rft_cli.local.grading import Answer
 from rft_cli.local.inputs import Overrides
 from rft_cli.local.manifest import Manifest, load
 from rft_cli.render.console import out, reports_errors
+from rft_cli.render.rollouts import indented
 from rft_run.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ def grade(
 ) -> None:
     """Run the job's graders on given or recorded completions, or on each row's own gold answer.
 
-    Shows score and error of every grader. Users' code runs in the same workers as in a local run. Exit
-    code 1: a grader failed; 2: something cannot be read.
+    Shows score, error and printed text of every grader. Users' code runs in the same workers as in a local
+    run. Exit code 1: a grader failed; 2: something cannot be read.
     """
     if (row is None) != (completion is None):
         raise UserError("--row and --completion belong together; give both or neither", UNREADABLE)
@@ -90,8 +91,12 @@ def _answers(
 def _line(answer: Answer, score: "Score") -> str:
     reward = "none" if score.reward is None else f"{score.reward:.3f}"
     parts = [f"{name} {value:.3f}" for name, value in score.per_grader.items()]
-    failed = [f"\n  {name} failed: {said}" for name, said in score.errors.items()]
-    return f"row {answer.row.line}: reward {reward} ({', '.join(parts)}){''.join(failed)}"
+    lines = [f"row {answer.row.line}: reward {reward} ({', '.join(parts)})"]
+    for name, said in score.errors.items():
+        lines += indented(f"{name} failed: {said}", "  ")
+    for name, text in score.printed.items():
+        lines += [f"  {name} printed:", *indented(text.removesuffix("\n"), "    ")]
+    return "\n".join(lines)
 
 
 def _summary(names: Sequence[str], scores: "Sequence[Score]") -> list[str]:

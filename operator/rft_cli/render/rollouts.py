@@ -14,10 +14,10 @@ def as_text(step: int, group: Sequence[RolloutRecord]) -> list[str]:
     mean = sum(rewards) / len(rewards) if rewards else None
     lines = [f"step {step}, row {first.line}: {len(group)} rollouts, mean reward {number(mean)}"]
     for message in first.messages:
-        lines += _indented(f"{message.get('role')}: {message.get('content')}", "  ")
+        lines += indented(f"{message.get('role')}: {message.get('content')}", "  ")
     if fields := first.fields:
         shown = ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in fields.items())
-        lines += _indented(f"fields: {shown}", "  ")
+        lines += indented(f"fields: {shown}", "  ")
     for record in sorted(group, key=_reward, reverse=True):
         lines += _rollout(record)
     return lines
@@ -32,18 +32,18 @@ def _rollout(record: RolloutRecord) -> Iterator[str]:
     ]
     yield "  -- " + ", ".join(parts)
     for name, error in record.errors.items():
-        yield from _indented(f"error of {name}: {error}", "     ")
+        yield from indented(f"error of {name}: {error}", "     ")
     for name, text in record.printed.items():
-        yield from _indented(f"{name} printed:", "     ")
-        yield from _indented(text.removesuffix("\n"), "       ")
-    yield from _indented(record.completion, "     ")
+        yield from indented(f"{name} printed:", "     ")
+        yield from indented(text.removesuffix("\n"), "       ")
+    yield from indented(record.completion, "     ")
 
 
 def _reward(record: RolloutRecord) -> float:
     return float("-inf") if record.reward is None else record.reward
 
 
-def _indented(text: str, margin: str) -> list[str]:
+def indented(text: str, margin: str) -> list[str]:
     """Return the text, indented. Control characters, which a terminal would execute, are shown as codes."""
     safe = "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
     return [f"{margin}{line}" for line in safe.split("\n")]
