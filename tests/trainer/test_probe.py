@@ -14,6 +14,7 @@ from rft_cli.render.endings import explain
 from rft_planner.precision import WIDTHS
 from rft_run.errors import SamplerMismatch
 from rft_run.exit_codes import ExitCode
+from rft_run.folder import RunFolder
 from rft_run.mismatch import Mismatch
 from rft_trainer.attempt import attempt
 from rft_trainer.probe import SamplerProbe, mismatch_of
@@ -76,7 +77,7 @@ def test_a_faulty_sampler_ends_the_run_before_a_step_with_its_reason(
     code = attempt(config(character_model, tmp_path / "again"), lambda: False)
     assert code == ExitCode.SAMPLER_MISMATCH
     assert Reason.SAMPLER_MISMATCH in (tmp_path / "again" / "status.yaml").read_text()
-    assert "does not sample from the policy" in explain(code).what
+    assert "does not sample from the policy" in explain(code, RunFolder(tmp_path / "again")).what
 
 
 def test_a_sampler_that_misses_a_later_version_ends_the_run_at_the_publish(
