@@ -38,8 +38,8 @@ def refuse_other_inputs(
     gets one. Raises InputsChanged, DataError, VolumeError.
     """
     folder = RunFolder(Path(config.run_dir))
-    before = _saved(folder) if _has_begun(folder) else None
-    now = _taken(config, rows, models)
+    saved, now = _saved(folder), _taken(config, rows, models)
+    before = saved if _has_begun(folder) else None
     if before is not None:
         first = {field: line for field, file in rows.items() if (line := _first_line(folder, field, file))}
         if found := changes(before, now, first):
@@ -48,6 +48,9 @@ def refuse_other_inputs(
                 f"{'; '.join(found)}. Put them back as they were, or start a new run"
             )
         now = merged(before, now)
+    check()
+    if before is None and saved != now:
+        _forget_preflight(folder)
     check()
     for field, file in rows.items():
         if before is None or field not in before.rows:
@@ -66,8 +69,16 @@ def begun_with_commit(folder: RunFolder) -> str | None:
 
 def _has_begun(folder: RunFolder) -> bool:
     """Whether anything depends on the inputs of earlier attempts."""
-    recorded = folder.preflight.exists() or folder.evaluated_steps() or folder.steps_with_checkpoint()
+    recorded = folder.evaluated_steps() or folder.steps_with_checkpoint()
     return bool(recorded) or (folder.metrics.exists() and folder.metrics.stat().st_size > 0)
+
+
+def _forget_preflight(folder: RunFolder) -> None:
+    """Remove findings about other inputs, so that preflight looks again."""
+    try:
+        folder.preflight.unlink(missing_ok=True)
+    except OSError as error:
+        raise VolumeError(f"{folder.preflight}: {error}") from error
 
 
 def _saved(folder: RunFolder) -> Fingerprint | None:
