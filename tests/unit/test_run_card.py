@@ -1,5 +1,6 @@
 """The model card says what was trained, how well, and how to load it, and nothing private."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,9 @@ import yaml
 from rft_api.effective import effective
 from rft_api.status import BestEvaluation, EvaluationResult, GraderEvaluation, PairedDifference
 from rft_api.validation import parse
-from rft_run.card import Card, licence_of, named, render
+from rft_run.card import Card, dress, licence_of, named, render
 from rft_run.config import JobIdentity, RunConfig
+from rft_run.folder import adapter_config_of, card_of
 from tests.manifests import manifest
 
 SCORE = GraderEvaluation(base=0.25, tuned=0.5, difference=PairedDifference(mean=0.25, low=0.125, high=0.375))
@@ -87,3 +89,23 @@ def test_an_adapter_names_its_base_and_keeps_the_rest_of_its_configuration() -> 
         "base_model_name_or_path": "org/model",
         "revision": "abc",
     }
+
+
+def test_the_card_of_a_merged_model_needs_no_adapter() -> None:
+    text = render(Card(config(), 30, "abc", None, [], EVALUATION, merged=True))
+    assert "vllm serve MODEL --served-model-name job" in text
+    assert "PeftModel" not in text
+
+
+def test_a_card_says_that_the_best_checkpoint_was_chosen_on_the_rows() -> None:
+    selected = EVALUATION.model_copy(update={"selected": True})
+    assert "which flatters it" in render(Card(config(), 30, "abc", None, [], selected))
+
+
+def test_an_adapter_is_given_the_name_of_its_base_and_a_card(tmp_path: Path) -> None:
+    written = {"base_model_name_or_path": "/cache/models--org--model", "r": 4}
+    adapter_config_of(tmp_path).write_text(json.dumps(written))
+    dress(tmp_path, Card(config(), 30, "abc"))
+    body = json.loads(adapter_config_of(tmp_path).read_text())
+    assert body == {"base_model_name_or_path": "org/model", "revision": "abc", "r": 4}
+    assert "# job, step 30" in card_of(tmp_path).read_text()

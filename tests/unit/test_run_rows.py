@@ -11,7 +11,8 @@ import pytest
 from rft_api.sources import Dataset
 from rft_run.errors import DataError
 from rft_run.rows import HEAD_BYTES, RowLayout, json_lines, parsed, unpacking
-from rft_run.rows.messages import tools_of
+from rft_run.rows.messages import calls_of, tools_of
+from rft_run.rows.strict import value_of
 
 JSON_LINES = RowLayout()
 USER = {"role": "user", "content": "What is 1 + 1?"}
@@ -272,3 +273,67 @@ def test_tools_are_a_list_of_objects_or_json_text_of_one() -> None:
     for wrong in ("hammer", 3, ["hammer"], {"name": "add"}):
         with pytest.raises(ValueError, match=r"^tools is .*not a list of objects"):
             tools_of({"tools": wrong})
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"messages": "hello"}, "messages is a string, not a list"),
+        ({"messages": []}, "messages is empty"),
+        ({"messages": ["hello"]}, "message 1 is a string, not an object"),
+        ({"messages": [{"role": "bot", "content": "x"}]}, 'message 1: role "bot" is not one of '),
+        ({"messages": [{"content": "x"}]}, "message 1: role null is not one of "),
+        ({"messages": [USER, {"role": "assistant", "content": "2"}]}, "the last message "),
+        ({"prompt": 7}, "prompt is a number, neither a text nor a list of messages"),
+        ({"prompt": "  "}, "prompt is empty"),
+        ({"prompt": "x", "system": 7}, "system is a number, not a string"),
+    ],
+)
+def test_a_row_without_a_conversation_is_refused_with_what_it_has(row: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError) as refused:  # noqa: PT011 - compared below
+        parsed(json.dumps(row).encode(), JSON_LINES)
+    assert said.strip() in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("turns", "said"),
+    [
+        ("hello", "conversations is a string, not a list"),
+        (["hello"], "turn 1 is a string, not an object"),
+        ([{"from": "narrator", "value": "x"}], 'turn 1: from "narrator" is not one of '),
+        ([{"from": "human"}], "turn 1: value is null, not a string"),
+    ],
+)
+def test_a_conversation_of_sharegpt_with_a_broken_turn_is_refused(turns: object, said: str) -> None:
+    with pytest.raises(ValueError) as refused:  # noqa: PT011 - compared below
+        parsed(json.dumps({"conversations": turns}).encode(), RowLayout("sharegpt"))
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("calls", "said"),
+    [
+        ("add", "message 2: tool_calls is a string, not a list"),
+        (["add"], "message 2: tool call 1 is a string, not an object"),
+        ([{"function": "add"}], "message 2: tool call 1 is a string, not an object"),
+    ],
+)
+def test_tool_calls_that_are_no_objects_are_refused(calls: object, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        calls_of(2, {"tool_calls": calls})
+    assert calls_of(2, {"tool_calls": [{"function": {"name": "add"}}]}) == [{"name": "add"}]
+    assert calls_of(2, {}) == []
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        (b"\xff", "not UTF-8"),
+        (b'{"a": "\\ud800"}', "half of a surrogate pair"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"a": }', "not JSON: "),
+    ],
+)
+def test_text_that_is_no_json_is_refused_with_the_reason(raw: bytes, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        value_of(raw)
