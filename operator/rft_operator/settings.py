@@ -80,9 +80,10 @@ def from_env(env: Mapping[str, str]) -> Settings:
     stale_seconds = number(env, "RFT_STALE_SECONDS", Settings.stale_seconds)
     if not 0 < watch_seconds < stale_seconds - lease_seconds:
         raise BadSettings(
-            f"RFT_WATCH_SECONDS {watch_seconds} must be from 1 to less than RFT_STALE_SECONDS "
-            f"{stale_seconds} minus RFT_LEASE_SECONDS {lease_seconds}: a watch in good order is silent "
-            "for so long, and for more while the API server does not answer"
+            f"RFT_WATCH_SECONDS is {watch_seconds}; it must be at least 1 and less than "
+            f"{stale_seconds - lease_seconds}, which is RFT_STALE_SECONDS ({stale_seconds}) minus "
+            f"RFT_LEASE_SECONDS ({lease_seconds}): a healthy watch may be silent for RFT_WATCH_SECONDS, and "
+            "for longer while the API server does not answer, and must not be taken for dead"
         )
     return Settings(
         trainer_image=image,

@@ -51,11 +51,11 @@ class Batches(NamedTuple):
     per_step: int
     """Prompts of a full step."""
     per_epoch: int | None
-    """Number of steps."""
+    """Steps of one epoch."""
     steps: int | None
-    """Prompts of all steps together."""
+    """Steps of the whole run."""
     prompts: int | None
-    """Rows trained on in total; a row counts once for each epoch."""
+    """Prompts of all steps together. A row counts once for each epoch in which it is used."""
 
 
 class Found(NamedTuple):

@@ -124,7 +124,7 @@ class _Way:
         return made.memory_parts is not None or not made.gpus or self.made.memory_parts is None
 
     def remedy(self, changes: Sequence[FieldValue]) -> Remedy:
-        """Return these changes, together with the fields that were replaced before."""
+        """Return these changes, and the user's fields in ``released`` with their new values from the plan."""
         made = self.plan(changes)
         values: dict[str, Value] = {}
         if made is not None:

@@ -1,4 +1,4 @@
-"""``python -m tests.modern``: build the current API server, or run it."""
+"""``python -m tests.modern build`` finds or builds a recent kube-apiserver; ``run`` also starts it."""
 
 import argparse
 import signal

@@ -27,7 +27,7 @@ from tests.trainer.report_support import Server
 
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model this small only loses by more threads, most of all on a busy machine."""
+    """Use one thread: with more of them a model this small is slower, above all on a busy machine."""
     monkeypatch.setattr(machine, "usable_cores", lambda: 1)
 
 

@@ -147,7 +147,7 @@ SIZES = st.sampled_from(sorted(CATALOGUE))
 TOKENS = ("prompt_tokens", "completion_tokens")
 HOURS = ("gpu_hours", "gpu_hours_if_longest", "cost")
 ROUNDED = 1.1
-"""Results are rounded to two digits, so one of two equal numbers may become larger by this factor."""
+"""Results are rounded to two digits, so two almost equal numbers may differ by this factor afterwards."""
 
 
 def never_less(few: Estimate, many: Estimate) -> None:

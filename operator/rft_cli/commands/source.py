@@ -1,4 +1,4 @@
-"""Finds the run's folder that the argument of a command names."""
+"""Finds the folder of a run from a command's argument."""
 
 import re
 from pathlib import Path

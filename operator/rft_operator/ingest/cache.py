@@ -10,10 +10,11 @@ from rft_operator.ingest.identity import Caller, Claims, Refused
 
 POSITIVE_SECONDS = 60.0
 RENEWED_BEFORE_SECONDS = (15.0, 40.0)
-"""Minimum and maximum time by which an entry is renewed before it expires. The token's hash chooses between.
+"""An entry is renewed between 15 and 40 seconds before it expires; the token's hash gives the exact time.
 
-The minimum leaves time for a report of a run with short steps. The spread has the effect that tokens which
-were reviewed at the same time, as after a restart of the operator, are not all renewed at the same time."""
+A renewal happens while a report passes. In the last 15 seconds at least one more report comes from a run with
+short steps. The range spreads the renewals: after a restart of the operator many tokens are reviewed at the
+same time, and they are not all renewed at the same time."""
 NEGATIVE_SECONDS = 10.0
 CHAIN_SECONDS = 300.0
 MAX_ENTRIES = 16384
