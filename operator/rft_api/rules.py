@@ -157,7 +157,7 @@ def grader_scale_rises(spec: RFTJobSpec) -> Iterator[Problem]:
 @in_cel(
     Cel(
         "spec.graders",
-        "self.exists(grader, grader.weight > 0.0)",
+        "self.exists(grader, !has(grader.weight) || grader.weight > 0.0)",
         "spec.graders: one weight must be above 0, since graders of weight 0 make no reward; raise one",
     )
 )
@@ -308,7 +308,8 @@ def deadline_is_in_the_calendar(spec: RFTJobSpec) -> Iterator[Problem]:
 @in_cel(
     Cel(
         "spec",
-        "!has(self.stop) || !has(self.stop.canary) || self.graders.exists(grader, grader.weight == 0.0)",
+        "!has(self.stop) || !has(self.stop.canary)"
+        " || self.graders.exists(grader, has(grader.weight) && grader.weight == 0.0)",
         "spec.stop.canary watches graders of weight 0, and there is none; give one weight 0, or leave it out",
     )
 )

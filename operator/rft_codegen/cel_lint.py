@@ -68,6 +68,7 @@ def lint(cel: Cel, schema: Schema) -> list[str]:
     found = [*_message(cel), *_unknown(tokens), *_variables(tokens), *_calls(tokens)]
     for path in dict.fromkeys(_paths(tokens).values()):
         found += _field(path, node, cel.expression)
+    found += _items(tokens, node, cel.expression)
     found += _compared(tokens, node)
     return [f"{cel.where or 'the object'}: {cel.expression}: {problem}" for problem in found]
 
@@ -134,14 +135,33 @@ def _paths(tokens: list[_Token]) -> dict[int, tuple[str, ...]]:
     for i, token in enumerate(tokens):
         if token.text not in ("self", "oldSelf") or (i and tokens[i - 1].text == "."):
             continue
-        names, at = [token.text], i + 1
-        while at + 1 < len(tokens) and tokens[at].text == "." and tokens[at + 1].kind == "name":
-            if at + 2 < len(tokens) and tokens[at + 2].text == "(":
-                break  # the call of a method
-            names.append(tokens[at + 1].text)
-            at += 2
-        found[i] = tuple(names)
+        found[i] = _path(tokens, i)
     return found
+
+
+def _path(tokens: list[_Token], start: int) -> tuple[str, ...]:
+    """Return the path that begins with a token: a variable and the fields after it."""
+    names, at = [tokens[start].text], start + 1
+    while at + 1 < len(tokens) and tokens[at].text == "." and tokens[at + 1].kind == "name":
+        if at + 2 < len(tokens) and tokens[at + 2].text == "(":
+            break  # the call of a method
+        names.append(tokens[at + 1].text)
+        at += 2
+    return tuple(names)
+
+
+def _items(tokens: list[_Token], node: Schema, expression: str) -> Iterator[str]:
+    """Yield what is wrong with fields of a list's items, which a macro gives a variable."""
+    ends = {start + 2 * len(path): path for start, path in _paths(tokens).items()}
+    for i, token in enumerate(tokens[:-2]):
+        listed = _resolve(ends[i], node) if token.text in ONE_VARIABLE and i in ends else None
+        if listed is None or "items" not in listed:
+            continue
+        variable = tokens[i + 2].text
+        starts = (j for j in range(i + 3, len(tokens)) if tokens[j].text == variable)
+        found = {_path(tokens, j) for j in starts if tokens[j - 1].text != "."}
+        for path in sorted(found):
+            yield from _field(path, listed["items"], expression)
 
 
 def _child(node: Schema, identifier: str) -> tuple[str, Schema] | None:

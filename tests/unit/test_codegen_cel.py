@@ -21,6 +21,12 @@ OBJECT: dict[str, Any] = {
         "kind": {"type": "string", "enum": ["a", "b"], "default": "a"},
         "names": {"type": "array", "items": {"type": "string"}, "default": []},
         "few": {"type": "array", "maxItems": 4, "items": {"type": "string"}, "default": []},
+        "parts": {
+            "type": "array",
+            "maxItems": 4,
+            "items": {"type": "object", "properties": {"weight": {"type": "number"}}},
+            "default": [],
+        },
         "whole": {
             "type": "object",
             "default": {},
@@ -51,6 +57,8 @@ def test_every_rule_in_cel_passes_the_lint(text: Cel) -> None:
         ("self.count < self.share", "1.25 does not compare a whole number with a fraction"),
         ("self.share > 1", "1.25 does not compare a whole number with a fraction"),
         ("self.missing == 1", "there is no self.missing"),
+        ("self.parts.exists(p, p.weight > 0.0)", "p.weight may be absent; guard it with has(p.weight)"),
+        ("self.parts.all(p, has(p.size))", "there is no p.size"),
         ("self.maybe.__function__", "self.maybe may be absent; guard it with has(self.maybe)"),
         ("has(self.maybe) && self.maybe.__function__", "self.maybe.__function__ may be absent"),
         ("has(self.maybe) && self.maybe.function", "there is no self.maybe.function"),
