@@ -152,3 +152,13 @@ def test_a_sampler_that_fails_ahead_ends_the_run_at_its_turn(
 
 def _metrics(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_batch_that_was_sampled_ahead_is_not_compared_with_the_policy_that_has_moved_since(
+    watched: list[Watched], character_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[str] = []
+    monkeypatch.setattr(loop, "refuse_mismatch", lambda _found, when: compared.append(when))
+    run(config(character_model, tmp_path))
+    assert len(_metrics(tmp_path)) > 1
+    assert compared == ["step 1"]

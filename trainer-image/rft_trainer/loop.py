@@ -121,7 +121,8 @@ class Run:
         """Sample the batch's rollouts, update the policy with them, and publish it to the sampler."""
         started = time.monotonic()
         step = self.state.step + 1
-        sampled = prefetch.take() or self._sample(parts, batch.prompts, step)
+        ahead = prefetch.take()
+        sampled = ahead or self._sample(parts, batch.prompts, step)
         self._refuse_failing_graders(parts, sampled, step)
         self._prefetch(parts, batch, prefetch)
 
@@ -130,8 +131,9 @@ class Run:
         result = update(
             parts.policy, parts.optimizer, sampled.kept, parts.update, self.should_stop, parts.followers
         )
-        measured = Mismatch(result.mismatch_kl, result.mismatch_mean_abs, result.tokens)
-        refuse_mismatch(measured, f"step {step}")
+        if ahead is None:  # the policy has moved since a batch that was sampled ahead
+            measured = Mismatch(result.mismatch_kl, result.mismatch_mean_abs, result.tokens)
+            refuse_mismatch(measured, f"step {step}")
         self._count(batch, sampled)
         updated = time.monotonic()
 
