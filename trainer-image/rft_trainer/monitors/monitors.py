@@ -56,7 +56,7 @@ class Monitors:
     def started(self) -> None:
         """The attempt begins, from the checkpoint of the state's step. Raises VolumeError.
 
-        What an earlier attempt recorded of later steps is removed, since these steps are made again.
+        An earlier attempt may have recorded later steps. These records are removed: the steps are made again.
         """
         step = self._state().step
         self.status.resumed_from_step = step
@@ -127,7 +127,7 @@ class Monitors:
 
 
 def end_event(ending: Ending) -> EndEvent:
-    """Return the event of an ending, which is emitted also where the run could not begin."""
+    """Return the event of an ending. It is emitted even if the run could not begin."""
     return EndEvent(
         event="end", exit_code=int(ending.exit_code), reason=ending.reason, message=ending.message
     )

@@ -170,7 +170,7 @@ def _reward(records: Sequence[StepRecord]) -> Reward | None:
 
 
 def _metrics(record: StepRecord) -> Metrics:
-    """Return those numbers of a step that the status has; they have the same names in both."""
+    """Return the numbers of a step that the status shows. The record and the status use the same names."""
     numbers = {name: getattr(record, name) for name in Metrics.model_fields}
     seconds = {name: record.phases[name] for name in PhaseSeconds.model_fields if name in record.phases}
     return Metrics(**known(**numbers | {"phases": PhaseSeconds(**seconds) if seconds else None}))

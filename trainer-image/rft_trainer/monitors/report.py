@@ -1,7 +1,7 @@
 """Reports the run's progress to the operator, without ever delaying or failing the training.
 
-A report is a cumulative snapshot, so only the newest one matters. A background thread sends it, at most one
-per interval; a report that is lost is made up for by the next.
+A report is a cumulative snapshot, so only the newest one matters. A background thread sends at most one
+report per interval. If a report is lost, the next one delivers its content too.
 """
 
 import json
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 TERMINATION_LOG = "/dev/termination-log"
 LAST_REPORT_SECONDS = 60.0
-"""How long delivering the last report, which has the ending, is tried."""
+"""Longest time in seconds for sending the last report, with retries. The last report has the ending."""
 
 _REQUEST_SECONDS = 10.0
 _MAX_BACKOFF_SECONDS = 30.0
@@ -43,7 +43,8 @@ _REFUSED = (400, 410, 413, 422)
 def fitted(report: ProgressReport) -> bytes:
     """Return the report as JSON of at most ``MAX_REPORT_BYTES``.
 
-    Parts are left out, first the graders' curves, which many graders make long, then the advice.
+    Parts are left out until the report fits. The graders' curves are first, because many graders make them
+    long. Then come the advice, the rewards, the evaluation, the metrics and the outputs, in this order.
     """
     body = report.dump()
     if len(_as_json(body)) > MAX_REPORT_BYTES:
@@ -101,7 +102,7 @@ class Reporter:
     """
 
     def __init__(self, config: RunConfig, *, local_status: bool | None = None, interval: float = 1.0) -> None:
-        """``local_status``: write ``status.yaml``; the default is to do so only without an operator.
+        """``local_status``: whether to write ``status.yaml``. None: only if no operator gets the reports.
 
         ``interval`` is the shortest time between two reports, in seconds.
         """

@@ -62,7 +62,7 @@ class Generated:
 
 @dataclass(frozen=True)
 class AdapterVersion:
-    """A folder with an adapter, which never changes, and its name, which is never used again."""
+    """A folder with an adapter, and its name. The folder never changes. The name is never used again."""
 
     name: str
     path: Path

@@ -90,8 +90,8 @@ class VllmEngine:
     def _restart(self, cause: ConnectionLost) -> None:
         """Restart the server.
 
-        Raises SamplerError when it died several times in a row without any answer, or when the kernel killed
-        it at the memory limit, as it would need as much memory again.
+        Raises SamplerError when it died several times in a row without any answer. Also raises it when the
+        kernel killed the server at the memory limit: a new server would need as much memory.
         """
         if machine.out_of_memory_kills() > self._kills:
             raise SamplerError(f"the kernel killed vLLM at the memory limit ({cause})") from cause

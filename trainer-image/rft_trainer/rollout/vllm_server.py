@@ -73,7 +73,7 @@ class VllmServer:
         self.api_key = secrets.token_urlsafe(24)
         self.log_file = options.run_dir / "logs" / "vllm.log"
         self._log_start = 0
-        """Where the part of the log begins that the present process writes, in bytes."""
+        """Size of the log in bytes when the present process started. Earlier processes wrote that part."""
 
     def start(self) -> None:
         """Start the process; it can be used when ``wait_until_ready`` returns."""

@@ -11,7 +11,7 @@ CGROUPS = Path("/sys/fs/cgroup")
 _M_MMAP_THRESHOLD = -3
 _BLOCK_OF_ITS_OWN = 128 * 1024
 _NO_LIMIT = 2**60
-"""A larger limit of cgroup v1 means none: the kernel writes the largest number of whole pages."""
+"""A larger number in cgroup v1 means that there is no limit. The kernel then writes a very large number."""
 
 
 def affine_cores() -> int:

@@ -14,7 +14,7 @@ from rft_trainer.monitors.tracking.protocol import End, RunInfo
 UID_TAG = "rft.dev/uid"
 ADAPTER = "adapter"
 EVERY_STEP, EVERY_EVALUATION = "stepSeconds", "eval/rows"
-"""Metrics of every step and of every evaluation; their highest logged steps show what is logged."""
+"""A metric that each step has, and one that each evaluation has. Their last steps show what is logged."""
 
 MAX_NAME, MAX_VALUE, MAX_BATCH = 250, 6000, 100
 """Limits of mlflow.utils.validation: length of a parameter's name and value, parameters of one request."""
@@ -28,7 +28,7 @@ _ENVIRONMENT = {
 
 
 class MlflowTracker:
-    """Logs with MLflow's client, synchronously, because calls are already queued before the worker."""
+    """Logs with MLflow's synchronous client. It needs no queue, because the trainer queues the calls."""
 
     def start(self, run: RunInfo) -> None:
         """Find or create the job's run in the experiment; parameters logged before stay unchanged."""

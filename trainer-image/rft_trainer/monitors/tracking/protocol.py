@@ -10,7 +10,7 @@ CURVES = ("step", "evaluation")
 
 @dataclass(frozen=True)
 class RunInfo:
-    """The tracked run. By ``uid``, the RFTJob's, a backend finds the run of a resumed job again."""
+    """The tracked run. ``uid`` is the RFTJob's UID. A backend finds the run of a resumed job by it."""
 
     name: str
     namespace: str

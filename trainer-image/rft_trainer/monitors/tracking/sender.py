@@ -13,7 +13,7 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 QUEUE_LENGTH = 2000
-"""Most calls in the queue; more, as when a backend is slow or down, are dropped and counted."""
+"""Most calls in the queue. When a slow backend fills the queue, further calls are dropped and counted."""
 
 _STDERR = 2
 

@@ -17,7 +17,7 @@ class TensorboardTracker:
     """Writes with TensorBoard's protocol buffers, without importing torch or tensorflow."""
 
     def start(self, run: RunInfo) -> None:
-        """Open a new event file, by which TensorBoard discards older steps after the resumed checkpoint."""
+        """Open a new event file. It makes TensorBoard discard older events of steps after the checkpoint."""
         files = importlib.import_module("tensorboard.summary.writer.event_file_writer")
         self._event: Any = importlib.import_module("tensorboard.compat.proto.event_pb2")
         self._scalar: Any = importlib.import_module("tensorboard.plugins.scalar.summary_v2")

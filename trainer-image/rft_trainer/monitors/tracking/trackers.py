@@ -81,7 +81,7 @@ class Trackers:
         self._send("evaluation", {"step": scores.step, "numbers": numbers(evaluation_row(scores), "eval/")})
 
     def finish(self, run: RunStatus, ending: Ending) -> None:
-        """Close the run at all backends, in bounded time. A fenced attempt logs nothing: a newer one does."""
+        """Close the run at all backends, in bounded time. A fenced attempt leaves that to the newer one."""
         if ending.exit_code == ExitCode.FENCED:
             for sender in self._senders:
                 sender.kill()
