@@ -38,7 +38,7 @@ header after another."""
 SECONDS = 15.0
 """How long each kind is measured."""
 PAUSE_SECONDS = 0.25
-"""Between two requests of the client: a pod may send five reports a second."""
+"""Seconds between two requests of the client. A pod may send five reports a second."""
 
 
 def addresses(count: int) -> list[str]:
@@ -52,7 +52,7 @@ async def crowd(
 ) -> AsyncIterator[None]:
     """Keep ``count`` connections open to ``port`` of this machine, each until the server closes it.
 
-    One that the server closed is opened again, so there are always about as many.
+    When the server closes a connection, a new one is opened. So the number stays about the same.
     """
     opening = asyncio.Semaphore(64)
     tasks = [

@@ -34,7 +34,7 @@ ENGINES = ("vllm", "transformers")
 TREES = {"training": "trainer", "sampling": "vLLM"}
 POLL_SECONDS = 0.02
 GROWTH = 1.003
-"""The proportional set size is read again when a process has grown by this much: reading it is slow."""
+"""Reading the proportional set size is slow. It is read again when a process has grown by this factor."""
 
 
 @dataclass(frozen=True)

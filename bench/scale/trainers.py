@@ -60,7 +60,7 @@ class Reported:
     """Response times and HTTP statuses of the reports. Times are in seconds."""
 
     first: list[float] = field(default_factory=list)
-    """Response times of each job's first report. The operator does not know its token yet and has it
+    """Response times of each job's first report. The operator does not know the token yet and has it
     reviewed."""
     seconds: list[float] = field(default_factory=list)
     """Response times of all other reports."""
