@@ -12,7 +12,7 @@ SAMPLING = Sampling()
 LEARNING_RATE_FACTOR = 2.0
 """Learning Rate, "When to adjust", third point."""
 MANY_EPOCHS = 4
-"""Ours. Epochs, "When to adjust", first point, adds one or two to the default, so three is its maximum."""
+"""Ours. The guide (Epochs, "When to adjust", first point) adds one or two to the default, so at most 3."""
 LOW_RANK = 4
 """LoRA Rank, "How it affects outcome", first point: a rank that may lack capacity."""
 USUAL_RANK = 16

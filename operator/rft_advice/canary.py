@@ -1,13 +1,15 @@
-"""Whether a canary, a grader of weight 0, falls while the reward rises: a sign that the reward is gamed.
+"""Finds a canary, a grader of weight 0, that falls while the reward rises. Then the reward may be gamed.
 
-The statistic compares two windows of ``WINDOW`` points of the curve: the last one, and of those that end
-before it the one in which the canary's mean was highest. In both directions the difference of the means is
-divided by its standard error, from the variances within the windows (Welch's t). The canary has to fall by
-``least`` or more and by ``CANARY_ERRORS`` standard errors, and the reward has to rise by ``REWARD_ERRORS``
-of its own. The threshold of the canary is high because the window is the best of many and the test is made
-after every step: of 60 simulated curves of 200 steps with a rising reward and a canary that is noise alone
-(standard deviation 0.1), 6 ended in an alarm with 5 standard errors and none with 6. A trend within a window
-adds to its variance, so a fall is found late rather than too early.
+The test compares two windows of ``WINDOW`` points of the curve. One is the last window. The other is the
+earlier window with the highest mean of the canary. For the canary and for the reward, the difference of the
+two means is divided by its standard error, from the variances within the windows (Welch's t). There is advice
+if the canary falls by at least ``least`` and ``CANARY_ERRORS`` standard errors, and the reward rises by at
+least ``REWARD_ERRORS`` standard errors.
+
+``CANARY_ERRORS`` is high for two reasons: the earlier window is the highest of many, and the test is repeated
+after every step. In a simulation the reward rose for 200 steps, and the canary was noise with a standard
+deviation of 0.1. Of 60 such curves, 6 gave a false alarm with 5 standard errors, and none with 6. A trend
+within a window increases its variance, so a fall is found late rather than too early.
 """
 
 import math
@@ -18,7 +20,7 @@ from typing import NamedTuple
 from rft_api.status import RewardPoint
 
 WINDOW = 8
-"""Points of a window. Fewer than two windows are no evidence."""
+"""Points of a window. With fewer points than two windows there is no advice."""
 CANARY_ERRORS = 6.0
 """Least fall of a canary, in standard errors."""
 REWARD_ERRORS = 2.0
@@ -26,7 +28,7 @@ REWARD_ERRORS = 2.0
 
 
 class Fall(NamedTuple):
-    """A canary that fell while the reward rose: the means of both before and after."""
+    """A canary that fell while the reward rose, with the means of canary and reward in both windows."""
 
     canary: str
     before: float
@@ -34,7 +36,7 @@ class Fall(NamedTuple):
     reward_before: float
     reward_after: float
     step: int
-    """The last step of the window before the fall."""
+    """The last step of the earlier window."""
     errors: float
     """The canary's fall in standard errors; infinite where neither window varies."""
 
@@ -68,7 +70,7 @@ def _scored(points: Sequence[RewardPoint], canary: str) -> list[tuple[RewardPoin
 
 
 def _highest(scores: Sequence[float]) -> int:
-    """Return where the window with the highest mean begins, the last one of several."""
+    """Return the start of the window with the highest mean; of windows with equal means, the last."""
     starts = range(len(scores) - WINDOW + 1)
     return max(starts, key=lambda start: (fmean(scores[start : start + WINDOW]), start))
 

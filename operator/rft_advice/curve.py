@@ -18,7 +18,7 @@ class Curve(NamedTuple):
 
     quarters: tuple[float, float, float, float]
     start: float
-    """Mean of the first ``WINDOW`` points; ``end`` is that of the last ones."""
+    """Mean of the first ``WINDOW`` points. ``end`` is the mean of the last ``WINDOW`` points."""
     end: float
     peak: float
     """Highest value of the moving average."""

@@ -98,7 +98,7 @@ def _unknown(tokens: list[_Token]) -> Iterator[str]:
 
 
 def _variables(tokens: list[_Token]) -> Iterator[str]:
-    """Yield names unknown to 1.25, which are those of later libraries, as in ``sets.contains``."""
+    """Yield names that 1.25 does not know. They belong to later libraries, as in ``sets.contains``."""
     known = {"self", "oldSelf", "true", "false", "null", "in"} | {
         tokens[i + 2].text for i, token in enumerate(tokens[:-2]) if token.text in ONE_VARIABLE
     }

@@ -24,8 +24,7 @@ MODELS: dict[str, int | None] = {
     "openai/gpt-oss-20b": None,
     "openai/gpt-oss-120b": None,
 }
-"""Models, and the fewest GPUs of 80 GB in verl's documentation for GRPO with LoRA; None if it does not say.
-"""
+"""Models, and the fewest GPUs of 80 GB for GRPO with LoRA in verl's documentation; None: not in there."""
 LOW_RANK_RULE = "lora-rank-low-for-large-model"
 
 HEAD = """\
@@ -112,7 +111,7 @@ def _gib(made: Plan, role: str) -> str:
 
 
 def _advice(kind: str) -> Iterator[str]:
-    """Yield the tuning guide's advice about the lowest rank, with the models that it is about."""
+    """Yield the tuning guide's advice about the lowest rank, with the models that get this advice."""
     said: dict[str, list[str]] = {}
     for model in MODELS:
         for advice in advise(spec_of(model, RANKS[0], kind)):

@@ -7,7 +7,7 @@ Calls block; callers run them in a bounded pool of threads.
 ClusterError           the server refused, or could not be reached
 ├── NotFound           404
 ├── Conflict           409: someone else wrote in between, or the name is taken
-├── Fenced             not sent: this process may not write any more
+├── NotLeading         not sent: this process does not hold the Lease
 └── Unavailable        no answer, 429 or 5xx: worth another try
 """
 
@@ -73,7 +73,7 @@ class Unavailable(ClusterError):
 
 
 class Cluster:
-    """The calls of operator and webhook, and no others: the chart's RBAC rules mirror this class."""
+    """All calls of the operator and the webhook. The chart's RBAC rules allow these calls and no others."""
 
     def __init__(self, configuration: Any, threads: int = 8, seconds: float = READ_SECONDS) -> None:
         """Use a loaded ``kubernetes.client.Configuration`` from up to ``threads`` threads.
@@ -83,7 +83,7 @@ class Cluster:
         configuration.connection_pool_maxsize = threads
         self._seconds = seconds
         self.fence: Callable[[], float] = lambda: math.inf
-        """Returns the seconds for which this process still holds the Lease, and so may write."""
+        """Returns the seconds for which this process still holds the Lease, and may write."""
         self._configuration = configuration
         self._pool: Any = rest.RESTClientObject(configuration).pool_manager
 
@@ -108,10 +108,11 @@ class Cluster:
         return self._find("RFTJob", namespace, name)
 
     def state(self, owner: Owner, baseline: str | None = None, pods_version: str = "0") -> RawState:
-        """Return all child objects of an RFTJob, others with the same names, and the RFTJob ``baseline``.
+        """Return all child objects of an RFTJob, and the RFTJob ``baseline``.
 
-        The pods are at least as new as the resource version ``pods_version``, which came from a watch. With
-        it the API server answers from its cache and need not read all pods of the namespace from etcd.
+        Objects of other owners with the names of child objects are returned too. The pods are at least as new
+        as the resource version ``pods_version``, which came from a watch. With this version the API server
+        answers from its cache, and need not read all pods of the namespace from etcd.
         """
         job, pods = self.child_and_pods(owner, pods_version)
         return RawState(
@@ -144,15 +145,15 @@ class Cluster:
         return self._find("Job", namespace, name)
 
     def secret(self, namespace: str, name: str) -> Json | None:
-        """Return a Secret; the chart allows one by name."""
+        """Return a Secret. The chart allows to read only one Secret, by its name."""
         return self._find("Secret", namespace, name)
 
     def lease(self, namespace: str, name: str) -> Json:
-        """Return a Lease; the chart allows one by name."""
+        """Return a Lease. The chart allows to read only one Lease, by its name."""
         return self._call("GET", self._path("Lease", namespace, name))
 
     def webhook_configuration(self, name: str) -> Json:
-        """Return a ValidatingWebhookConfiguration; the chart allows the webhook its own by name."""
+        """Return a ValidatingWebhookConfiguration. The chart allows the webhook to read only its own."""
         return self._call("GET", self._path("ValidatingWebhookConfiguration", "", name))
 
     def nodes(self) -> Iterator[Json]:
@@ -165,13 +166,13 @@ class Cluster:
     def workloads(self, namespace: str) -> Iterator[Json]:
         """Yield Kueue's Workloads in a namespace, one at a time, if the chart allows it.
 
-        Raises NotFound without Kueue, with the first item at the latest.
+        Without Kueue in the cluster, NotFound is raised when the first item is read, or before.
         """
         path = f"{self._api('kueue.x-k8s.io')}/namespaces/{quote(namespace, safe='')}/workloads"
         return self._stream(path)
 
     def pending_workloads(self, namespace: str, queue: str) -> list[Json]:
-        """Return the Workloads that wait in a LocalQueue with their places, by Kueue's visibility API."""
+        """Return the Workloads in a LocalQueue, with their positions, from Kueue's visibility API."""
         api, where = self._api("visibility.kueue.x-k8s.io"), f"namespaces/{quote(namespace, safe='')}"
         path = f"{api}/{where}/localqueues/{quote(queue, safe='')}/pendingworkloads"
         return list(self._call("GET", path).get("items") or [])
@@ -195,7 +196,7 @@ class Cluster:
         return self._call("PATCH", self._path(kind, namespace, name), body=body)
 
     def replace_lease(self, manifest: Json) -> Json:
-        """Write a Lease that was read, unless it changed since."""
+        """Replace a Lease, unless it has changed since it was read."""
         metadata = manifest["metadata"]
         return self._call("PUT", self._path("Lease", metadata["namespace"], metadata["name"]), body=manifest)
 
@@ -326,8 +327,8 @@ class Cluster:
     def _timeout(self, method: str, path: str) -> urllib3.Timeout:
         """Return the timeouts of a request.
 
-        A write must be sent while the Lease is held, so its connect timeout ends with the Lease.
-        Raises Fenced where the Lease is not held any more.
+        A write must be sent while this process holds the Lease, so its connect timeout ends with the Lease.
+        Raises NotLeading if the process does not hold the Lease any more.
         """
         left = self.fence() if method != "GET" else math.inf
         if left <= 0:

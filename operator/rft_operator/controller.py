@@ -52,7 +52,7 @@ class Controller:
     """Reconciles RFTJobs. Its calls block; the work queue never gives one key to two threads."""
 
     def __init__(self, cluster: Cluster, reports: Reports, settings: Settings, chains: Chains) -> None:
-        """``chains`` gets every pod that may report, so that the ingest need not look it up again."""
+        """``chains`` gets the owners of every pod that may report. The ingest then need not look them up."""
         self._cluster = cluster
         self._chains = chains
         self._reports = reports
@@ -327,12 +327,15 @@ class Controller:
 
 
 def answer_of(job: RFTJob | None) -> ReportAnswer:
-    """Return the answer to reports of an RFTJob's trainers: the fields that may change while they run."""
+    """Return the answer to the reports of an RFTJob's trainers: fields that may change during a run."""
     return ReportAnswer(stop=job.spec.stop or Stop()) if job is not None else ReportAnswer()
 
 
 def event(owner: Owner, note: Note, now: datetime) -> dict[str, Any]:
-    """Return an Event about an RFTJob. Its name is a hash, so a repeat in the same second is a conflict."""
+    """Return an Event about an RFTJob.
+
+    Its name is a hash. If the same Event is posted twice in one second, the API server refuses the second.
+    """
     moment = rfc3339(now)
     said = "\0".join((owner.uid, note.reason, note.message, moment))
     return {

@@ -48,8 +48,8 @@ class Decision:
     notes: tuple[Note, ...] = ()
     requeue_after: float | None = None
     log_of: str | None = None
-    """Name of a pod whose last log lines are needed for the message: the caller reads them, and decides
-    again."""
+    """Name of a pod whose last log lines the message needs. The caller reads these lines, and makes the
+    decision again."""
 
     @property
     def acts(self) -> bool:
@@ -85,7 +85,7 @@ class Facts:
     spec: RFTJobSpec | None
     """The spec that the run uses: the snapshot's if there is one, else the RFTJob's."""
     renews: bool
-    """Whether the snapshot is replaced, because fields changed that a resumed run applies."""
+    """Whether to replace the snapshot, because a field changed whose new value a resumed run uses."""
     plan: Plan | None
     unplannable: Unplannable | None
     report: ProgressReport | None

@@ -1,4 +1,4 @@
-"""Why a pod failed or does not start: ordered lists of named checks, of which the first that applies decides.
+"""Finds why a pod failed or does not start: ordered lists of checks. The first check that applies decides.
 
 Each check is a pure function that returns a Failure or a Hindrance, or ``None`` if it does not apply.
 """

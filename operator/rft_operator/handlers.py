@@ -1,7 +1,7 @@
 """kopf's handlers: authentication, and watch events that add the key of an RFTJob to the work queue.
 
-Only ``on.event`` is used. kopf's other handlers write annotations or finalizers onto users' objects, and a
-finalizer blocks every deletion while the operator is away.
+Only ``on.event`` is used. kopf's other handlers write annotations or finalizers into users' objects. While
+the operator does not run, a finalizer blocks the deletion of its object.
 """
 
 from collections.abc import Mapping, Sequence
@@ -91,9 +91,9 @@ def watched_paths(namespaces: Sequence[str]) -> list[str]:
 
 
 class NoDifferences(kopf.DiffBaseStorage):
-    """Turns off kopf's computation of diffs, which only change handlers need, and there are none.
+    """Turns off kopf's computation of differences, because only change handlers need it, and we have none.
 
-    It would deep-copy every object of every event, in the event loop that also answers reports.
+    kopf would copy the object of every event for it, in the event loop that also answers reports.
     """
 
     def build(self, **_: Any) -> kopf.BodyEssence:

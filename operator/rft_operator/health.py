@@ -1,9 +1,9 @@
 """The liveness probe, answered in a thread of its own.
 
-The API server ends every watch after ``watch_seconds``, and kopf connects again. A watch that did not
-connect for much longer is dead, however few events its resource has. While the API server is down no watch
-can connect either, but then this process loses the Lease within seconds and ends. The limit allows for
-that, and for the time after which kopf gives up a silent connection.
+The API server ends every watch after ``watch_seconds``, and kopf connects again. A watch that has not
+connected for much longer is dead, even if its resource has few events. While the API server is down, no watch
+can connect. But then this process loses the Lease within seconds, and ends. The limit ``stale_seconds`` must
+be longer than that, and longer than the time after which kopf closes a silent connection.
 """
 
 import logging

@@ -34,16 +34,16 @@ COMPRESSION_LEVEL = 1
 class _Job:
     version: str
     document: bytes
-    """Compressed to a thirtieth of a dictionary's size, because there may be thousands of jobs."""
+    """The RFTJob, compressed to a thirtieth of a dictionary's memory: there may be thousands of jobs."""
     at: float
 
 
 @dataclass(frozen=True)
 class _Children:
     observed: Observed
-    """Without ``snapshot``, which is the largest part."""
+    """The observed state without its ``snapshot``, which is the largest part and is stored below."""
     snapshot: bytes | None
-    """Compressed, for the same reason."""
+    """The snapshot, compressed to save memory."""
     at: float
     """When all children were read."""
     stale: bool = False
@@ -112,9 +112,9 @@ class InformerCache:
         self.invalidate_children(key)
 
     def invalidate_children(self, key: Key, pods_version: str = "", *, job_or_pod: bool = False) -> None:
-        """Drop the children, because one of them changed. A read that is under way will not be stored either.
+        """Drop the children, because one of them changed. A read that has begun will not be stored either.
 
-        ``job_or_pod`` says that it was the Job or a pod: then the rest is kept, and marked as stale.
+        ``job_or_pod`` says that the Job or a pod changed: then the children are kept and marked as stale.
         ``pods_version`` is the resource version of a pod that changed.
         """
         with self._lock:
@@ -164,7 +164,7 @@ class InformerCache:
 
 
 def compressed(document: Mapping[str, Any]) -> bytes:
-    """Return a document as compressed JSON: a third of the JSON's size, made in 0.03 ms."""
+    """Return a document as compressed JSON. It has a third of the JSON's size, and takes 0.03 ms."""
     return zlib.compress(json.dumps(document).encode(), COMPRESSION_LEVEL)
 
 

@@ -1,4 +1,4 @@
-"""Why Kueue keeps a child Job suspended: parses its Workload, and words a message for people.
+"""Finds why Kueue keeps a child Job suspended: parses its Workload, and makes a message for the user.
 
 A Workload is Kueue's own object for a Job. ``workloads`` polls it while the Job is suspended.
 
@@ -36,7 +36,7 @@ class Workload:
     active: bool = True
     admitted: bool = False
     reserved: bool = False
-    """Whether it has quota. It is admitted once its admission checks are ready too."""
+    """Whether Kueue has reserved quota for it. Kueue admits it when its admission checks are ready too."""
     pending_reason: str = ""
     """Kueue's reason why it has no quota: ``Pending`` or ``Inadmissible``; empty before Kueue gives one."""
     pending_message: str = ""
@@ -54,9 +54,10 @@ PLACES = (20, 50, 100, 200, 500, 1000, 2000, 5000)
 
 
 def rounded(place: int) -> int:
-    """Return a position up to 10 as it is, and a later one rounded up to one of ``PLACES``.
+    """Return a position up to 10 unchanged, and a larger one rounded up to one of ``PLACES``.
 
-    Each admission moves all jobs behind up by one, and each change of position writes a status.
+    When Kueue admits a job, the position of every job behind it changes. Each changed position is written
+    into a status, and rounding makes these changes rare.
     """
     return place if place <= 10 else next((most for most in PLACES if place <= most), PLACES[-1])
 
@@ -103,7 +104,7 @@ def _holds(condition: Raw | None) -> bool:
 
 
 def held(found: Workload | None, queue: str) -> Held:
-    """Return why a child Job is suspended; ``queue`` is the LocalQueue that its label names."""
+    """Return why a child Job is suspended; ``queue`` is the LocalQueue in its label."""
     if found is None:
         said = (
             f"The child Job is suspended until LocalQueue {queue} admits it."

@@ -17,7 +17,10 @@ from rft_operator.lease import Json, LeaseStep, Seen, Terms, clock, decide, look
 
 _log = logging.getLogger(__name__)
 GUARD_SECONDS = 1.0
-"""Longest time between two checks of the deadline: sleep() does not count a suspended machine's time."""
+"""Longest time between two checks of the deadline.
+
+A single sleep until the deadline would be too long, because it does not count time in which the machine is
+suspended."""
 
 
 def end_process(why: str) -> None:
@@ -28,9 +31,9 @@ def end_process(why: str) -> None:
 
 @dataclass
 class Leadership:
-    """The Lease ``namespace/name`` as the process ``me`` holds it, or waits for it.
+    """The Lease ``namespace/name``, which the process ``me`` holds or waits for.
 
-    ``cluster`` is a separate connection with short timeouts, which this Lease does not fence.
+    ``cluster`` is a separate connection with short timeouts. Its writes are allowed without the Lease.
     """
 
     cluster: Cluster
@@ -56,7 +59,7 @@ class Leadership:
         """Wait until the Lease is held, however long the API server or another holder takes.
 
         Raises:
-            ClusterError: the API server refuses; it is about rights, or the namespace.
+            ClusterError: the API server refuses, because a right or the namespace is missing.
         """
         said = ""
         while self._renewed is None:

@@ -1,8 +1,8 @@
 """Leader election as pure decisions: who may hold the Lease, and until when. ``leadership`` does the I/O.
 
 The protocol is client-go's. Clocks of different machines are never compared: the record has a duration, and
-a candidate measures it on its own clock from the moment when it first read that record. The holder measures
-from before its write was sent, so it stops before any candidate can take over.
+a candidate measures it on its own clock from the moment when it first read that record. The holder starts
+to measure before it sends its write. So it stops before any candidate can take over.
 """
 
 import time
@@ -16,7 +16,7 @@ _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 def clock() -> float:
-    """Return a monotonic time in seconds, which includes the machine's suspended time where it is known."""
+    """Return a monotonic time in seconds. On Linux it includes time in which the machine was suspended."""
     return time.clock_gettime(_CLOCK)
 
 
@@ -39,7 +39,7 @@ class Terms:
 
 @dataclass(frozen=True)
 class LeaseRecord:
-    """The content of a Lease. ``version`` is its resource version: equal ones mean that nobody wrote."""
+    """The content of a Lease. ``version`` is its resource version, which changes with every write."""
 
     holder: str
     duration: float
@@ -64,14 +64,14 @@ class LeaseStep(Enum):
 
 
 def record(lease: Json, terms: Terms) -> LeaseRecord:
-    """Return a Lease's record; without a duration of its own it has that of ``terms``."""
+    """Return a Lease's record. If the Lease has no duration, the record has the duration of ``terms``."""
     spec = lease.get("spec") or {}
     seconds = spec.get("leaseDurationSeconds") or terms.duration
     return LeaseRecord(spec.get("holderIdentity") or "", float(seconds), lease["metadata"]["resourceVersion"])
 
 
 def look(before: Seen | None, now_there: LeaseRecord | None, now: float) -> Seen | None:
-    """Return what is known after a read: an unchanged record keeps the time of its first read."""
+    """Return the record and when it was first read. An unchanged record keeps the time of ``before``."""
     if now_there is None:
         return None
     if before is not None and before.record.version == now_there.version:
@@ -95,7 +95,7 @@ def decide(seen: Seen | None, me: str, renewed: float | None, now: float, terms:
 
 
 def written(lease: Json | None, holder: str, terms: Terms, now: datetime) -> Json:
-    """Return the ``spec`` that names ``holder``. Its timestamps are informative; no decision uses them."""
+    """Return the ``spec`` of a Lease that ``holder`` holds. No decision uses its timestamps."""
     before: Json = dict((lease or {}).get("spec") or {})
     moment = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     spec = before | {"holderIdentity": holder, "renewTime": moment}

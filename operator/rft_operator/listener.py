@@ -1,8 +1,8 @@
-"""A listener that clients who say nothing, or speak slowly, cannot fill: for the ingest and the webhook.
+"""A listener for the ingest and the webhook, which silent or slow clients cannot block.
 
 A TLS connection takes about 300 KiB as soon as it is accepted, and anyone in the cluster can open one. So the
-number of connections is bounded, each step of a connection has a deadline, and when all places are taken, a
-connection that has not yet sent a whole request makes room for a new one.
+number of connections is bounded, and each step of a connection has a deadline. At the limit, the listener
+closes a connection that has not yet sent a whole request, and accepts the new one.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from aiohttp.typedefs import Handler
 BACKLOG = 1024
 """Connections that the kernel holds until they are accepted."""
 SAID_AGAIN_SECONDS = 10.0
-"""The log says at most this often how many connections were closed."""
+"""Shortest time between two log messages about the number of closed connections."""
 ACCEPT_RETRY_SECONDS = 0.1
 """Wait after an accept that failed, as when there is no free file descriptor."""
 _log = logging.getLogger(__name__)
@@ -35,15 +35,17 @@ class Limits:
     per_address: int = 64
     """Connections of one address at once. Pods behind one gateway share an address."""
     handshake: float = 5.0
-    """From the accepted connection to the end of the TLS handshake."""
+    """Longest time from the accepted connection to the end of the TLS handshake."""
     headers: float = 10.0
-    """From the end of the handshake, or the first byte of a later request, to the end of its headers."""
+    """Longest time for the headers of a request.
+
+    It begins at the end of the handshake, and for later requests at their first byte."""
     idle: float = 75.0
-    """From the end of a response to the first byte of the next request."""
+    """Longest time from the end of a response to the first byte of the next request."""
 
 
 class Connection(asyncio.Protocol):
-    """One connection, in front of aiohttp's own protocol. It ends when it is late with a request."""
+    """One connection, in front of aiohttp's own protocol. It is closed if a request does not come in time."""
 
     def __init__(self, peer: str, listener: "BoundedListener") -> None:
         self.peer = peer
@@ -123,11 +125,12 @@ class Connection(asyncio.Protocol):
 
 
 def displaced(held: Collection[Connection], peer: str, limits: Limits) -> Connection | None:
-    """Return the connection that must end so that one more of ``peer`` has a place.
+    """Return the connection to close so that one more connection of ``peer`` can be accepted.
 
-    ``held`` are the connections in the order in which they came; there is no free place for ``peer`` among
-    them. One that is being answered never ends. Of the others it is the oldest one of the address that has
-    most of them, so that a client with many connections displaces its own. None: all are being answered.
+    ``held`` are the open connections, oldest first; a limit does not allow one more of ``peer``. A connection
+    whose request is being answered is never closed. If ``peer`` has reached the limit of one address, its
+    oldest other connection is returned. Else it is the oldest one of the address with most such connections.
+    ``None``: there is none to close.
     """
     waiting = [one for one in held if not one.answering]
     if sum(one.peer == peer for one in held) >= limits.per_address:
@@ -148,7 +151,7 @@ class BoundedListener:
         self._sockets: list[socket.socket] = []
         self._accepting: list[asyncio.Task[None]] = []
         self._held: dict[Connection, asyncio.Task[None] | None] = {}
-        """The connections in the order in which they came, each with its handshake until that is over."""
+        """The open connections, oldest first, each with the task of its handshake while that lasts."""
         self._by_transport: dict[asyncio.BaseTransport, Connection] = {}
         self._ended: Counter[str] = Counter()
 
@@ -192,12 +195,12 @@ class BoundedListener:
         return server()
 
     def closed(self, connection: Connection, transport: asyncio.Transport) -> None:
-        """Free the place of a connection."""
+        """Remove a connection that has ended from the open connections."""
         self._held.pop(connection, None)
         self._by_transport.pop(transport, None)
 
     def count(self, why: str) -> None:
-        """Count a connection that the listener ends. The log tells the counts every ten seconds."""
+        """Count a connection that the listener closes. The counts are logged every ten seconds."""
         if not self._ended:
             asyncio.get_running_loop().call_later(SAID_AGAIN_SECONDS, self._tell)
         self._ended[why] += 1
@@ -227,7 +230,7 @@ class BoundedListener:
             await asyncio.sleep(0)
 
     def _has_place(self, peer: str) -> bool:
-        """Return whether one more connection of ``peer`` has a place, if need be that of an older one."""
+        """Return whether one more connection of ``peer`` is accepted. An older one may be closed for it."""
         limits = self.limits
         of_peer = sum(one.peer == peer for one in self._held)
         if len(self._held) < limits.connections and of_peer < limits.per_address:
@@ -250,7 +253,7 @@ class BoundedListener:
     async def _open(
         self, connection: Connection, accepted: socket.socket, context: ssl.SSLContext | None
     ) -> None:
-        """Do the handshake. Afterwards the transport calls the connection."""
+        """Do the handshake. Afterwards the transport calls the methods of ``connection``."""
         deadline = self.limits.handshake if context else None
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
@@ -265,7 +268,7 @@ class BoundedListener:
             pass  # the client went away, as a probe does that only connects
 
     def _after_handshake(self, connection: Connection, accepted: socket.socket) -> None:
-        """Free the place of a connection whose handshake failed or was cancelled, perhaps before it began."""
+        """Remove a connection whose handshake failed or was cancelled. The handshake may not have begun."""
         if not connection.is_open:
             self._held.pop(connection, None)
             accepted.close()

@@ -32,7 +32,10 @@ class Nodes:
         self._said = ""
 
     def get(self, max_age: float) -> Inventory:
-        """Return nodes read at most ``max_age`` seconds ago, else those of the last successful read."""
+        """Return the nodes. They are read again if they are older than ``max_age`` seconds.
+
+        If that read fails, the nodes of the last successful read are returned.
+        """
         if self._read is None:
             return Inventory()
         with self._lock:

@@ -51,7 +51,7 @@ class Pod:
     scheduled: bool = False
     node: str = ""
     ready: bool = True
-    """The pod's condition Ready, which is False too while its node does not answer."""
+    """The pod's condition Ready. It is also False while the pod's node does not answer."""
     unschedulable: str = ""
     requests: Mapping[str, float] = field(default_factory=dict)
     """The sum of its containers' requests by resource: CPUs, bytes, devices."""
@@ -94,7 +94,7 @@ class Child:
     queue: tuple[tuple[str, str], ...] = ()
     """Its labels for a queue such as Kueue."""
     suspended: bool = False
-    """Whether ``spec.suspend`` is set, which the operator itself never does."""
+    """Whether ``spec.suspend`` is true. A queue or a person sets it, never the operator."""
     node_labels: tuple[tuple[str, str], ...] = ()
     """Node labels that its pods need: the plan's, the user's, and those of the flavor that Kueue chose."""
 
@@ -120,7 +120,7 @@ class Received:
 
 @dataclass(frozen=True)
 class Observed:
-    """Everything that is observed for the decision about one RFTJob."""
+    """The state of the cluster that the decision about one RFTJob uses."""
 
     child: Child | None = None
     pods: tuple[Pod, ...] = ()
@@ -137,7 +137,7 @@ class Observed:
     workload: Workload | None = None
     """The Kueue Workload of a suspended child Job; ``None`` where there is none."""
     refused: str = ""
-    """Why the API server refused to create a child object the last time; empty: it did not."""
+    """Why the API server last refused to create a child object; empty: it did not refuse."""
     last_lines: tuple[str, ...] = ()
     """Last log lines of a stalled trainer; empty where they are not needed, or cannot be read."""
 
@@ -156,7 +156,7 @@ class Observed:
 
 @dataclass(frozen=True)
 class RawState:
-    """The objects as the API server returned them; ``None``: it does not exist."""
+    """The objects as the API server returned them; ``None`` for an object that does not exist."""
 
     job: Raw | None = None
     config: Raw | None = None
@@ -196,10 +196,10 @@ def observe(owner: Owner, raw: RawState, ca_bundle: str | None, received: Receiv
 
 
 def refreshed(owner: Owner, cached: Observed, job: Raw | None, pods: Iterable[Raw]) -> Observed | None:
-    """Return the cached state with the Job and the pods as they are now; ``None`` to read everything.
+    """Return the cached state with the present Job and pods; ``None`` if everything must be read again.
 
-    Watches cover the ConfigMaps too, but not the claim. While a pod is not scheduled, the claim may be the
-    reason, so everything is read.
+    ConfigMaps are watched, claims are not. While a pod is not scheduled, its claim may be the reason. So then
+    everything must be read again.
     """
     if job is None or not _is_ours(job, owner) or cached.conflicts:
         return None

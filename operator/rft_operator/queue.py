@@ -20,8 +20,8 @@ LAST_BACKOFF_SECONDS = 120.0
 class WorkQueue:
     """Hands out each key when it is due, to one worker at a time.
 
-    Adding a key that is queued already moves it to the earlier of the two due times. Adding one that is being
-    processed queues it again for when that is done.
+    A key that is added a second time is due at the earlier of its two times. A key that is added while it is
+    being processed is queued again, and handed out after that processing.
     """
 
     clock: Callable[[], float]
@@ -59,7 +59,7 @@ class WorkQueue:
         self._failures.pop(key, None)
 
     def forget(self, key: Key) -> None:
-        """Drop the back-off and times of a key whose object is gone; it stays queued if it is."""
+        """Drop the back-off and times of a key whose object is gone. A queued key stays queued."""
         self._failures.pop(key, None)
         self._finished.pop(key, None)
 

@@ -1,7 +1,7 @@
-"""Removes what looks like a secret from log lines that get into a status. Pure.
+"""Removes text that looks like a secret from log lines that are written into a status. Pure.
 
-Whoever may read an RFTJob need not be allowed to read its pods' logs. Patterns cannot find every secret,
-so the operator shows only a few last lines.
+A person may be allowed to read RFTJobs, but not the logs of their pods. Patterns cannot find every secret, so
+the operator shows only a few last lines.
 """
 
 import re
@@ -39,7 +39,7 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 
 
 def redacted(line: str) -> str:
-    """Return ``line`` with what looks like a secret replaced, and without control characters."""
+    """Return ``line`` without control characters, and with text that looks like a secret replaced."""
     for pattern, replacement in _PATTERNS:
         line = pattern.sub(replacement, line)
     return "".join(character for character in line if character.isprintable() or character == "\t")

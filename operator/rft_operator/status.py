@@ -39,7 +39,7 @@ def is_over(status: Mapping[str, Any]) -> bool:
 def conditions(
     summary: Summary, old: Sequence[Mapping[str, Any]], generation: int, now: datetime
 ) -> list[Condition]:
-    """Return all conditions; those whose status stays keep the time of ``old``."""
+    """Return all conditions. A condition with the same status as in ``old`` keeps its transition time."""
     wanted = conditions_of(
         summary.phase, summary.reason, summary.message, accepted=summary.accepted, planned=summary.planned,
         now=rfc3339(now), generation=generation, stalled=summary.stalled, final=summary.ended,
@@ -63,8 +63,8 @@ def decided(summary: Summary, old: Mapping[str, Any], generation: int, now: date
 def overlaid(old: Mapping[str, Any], new: RFTJobStatus) -> dict[str, Any]:
     """Return the status to write: ``old``, with every field that is set in ``new``.
 
-    ``old`` is used as the API server returned it. So a field of another version of the operator, which this
-    version does not know, is neither refused nor lost.
+    ``old`` is the status as the API server returned it. It may have fields of another version of the
+    operator, which this version does not know. They are kept.
     """
     said = new.dump()
     aliases = (RFTJobStatus.model_fields[name].alias or name for name in new.model_fields_set)
@@ -89,7 +89,7 @@ def newest_report(observed: Observed) -> ProgressReport | None:
 
 
 def with_report(status: Mapping[str, Any], report: ProgressReport | None) -> dict[str, Any]:
-    """Return ``status`` with the fields of the report; unchanged where the report is older than it."""
+    """Return ``status`` with the fields of the report; unchanged if the report is older than the status."""
     return overlaid(status, RFTJobStatus(**reported(status, report)))
 
 
@@ -119,7 +119,7 @@ def is_behind(status: Mapping[str, Any], report: ProgressReport) -> bool:
 def merge_reward(status: Mapping[str, Any], report: ProgressReport) -> Reward | None:
     """Return the curve: the points of the status that are still valid, then the report's.
 
-    Points of an earlier attempt are valid up to ``resumedFromStep``; later steps were made again.
+    Points of an earlier attempt are valid up to ``resumedFromStep``. The new attempt repeats the later steps.
     """
     old = _reward(status)
     new = report.run.reward

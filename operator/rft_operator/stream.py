@@ -17,8 +17,7 @@ class BrokenOff(Exception):
 def items(chunks: Iterable[bytes]) -> Iterator[dict[str, Any]]:
     """Yield the items of a list in JSON that arrives in ``chunks``, which may be cut anywhere.
 
-    At most one item and one chunk are held. The kind and the metadata of the list are skipped where they
-    precede the items, and not read where they follow.
+    At most one item and one chunk are in memory. Kind and metadata of the list are not returned.
 
     Raises:
         BrokenOff: the chunks ended before the list did.

@@ -1,6 +1,6 @@
-"""HTTP with a thread for each connection, and few connections: for the liveness probe and for the metrics.
+"""An HTTP server for the liveness probe and the metrics, with a thread for each of a few connections.
 
-These two are answered while the event loop is blocked, so they do not run in it.
+Probe and metrics must also be answered while the event loop is blocked, so they do not run in it.
 """
 
 import socket
@@ -11,9 +11,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 CONNECTIONS = 32
-"""Connections at once. One more ends the oldest: a probe and a scrape take milliseconds."""
+"""Most connections at once. One more closes the oldest, since a probe or scrape takes only milliseconds."""
 SILENCE_SECONDS = 10.0
-"""How long a connection may send nothing."""
+"""Seconds without a byte after which a connection is closed."""
 
 
 class FewConnections(ThreadingHTTPServer):

@@ -62,8 +62,8 @@ def from_secret(secret: Mapping[str, Any]) -> Identity | None:
 def renewed(current: Identity | None, names: Sequence[str], now: datetime, server: str = INGEST) -> Identity:
     """Return an identity that is valid for ``names`` for some time; ``current`` if it still is.
 
-    A new CA is put before the old one. The old one stays in the bundle while it is valid, so clients that
-    read the bundle for each connection accept both. ``server`` names the purpose in new certificates.
+    A new CA is put before the old one in the bundle. The old one stays there while it is valid, so clients
+    that read the bundle for each connection accept both. ``server`` is the name in new certificates.
     """
     if current is None:
         return _serving(server, *_authority(server, now), older=(), names=names, now=now)

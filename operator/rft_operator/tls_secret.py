@@ -11,7 +11,7 @@ from rft_operator.objects.names import MANAGED_BY, OPERATOR_NAME
 def current_identity(
     cluster: Cluster, namespace: str, name: str, names: Sequence[str], server: str = tls.INGEST
 ) -> tls.Identity:
-    """Return the identity in the Secret, after creating or renewing it for ``names`` where that is due."""
+    """Return the identity in the Secret. If it is missing or too old, it is first created or renewed."""
     for _ in range(3):
         secret = cluster.secret(namespace, name)
         current = tls.from_secret(secret) if secret is not None else None

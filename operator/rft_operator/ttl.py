@@ -1,6 +1,6 @@
 """``spec.ttlSecondsAfterFinished``: when the child objects of a finished job are deleted.
 
-The RFTJob itself stays: a GitOps tool would apply a deleted one again, and the training would start anew.
+The RFTJob itself is kept. If it were deleted, a GitOps tool would apply it again, and start a new training.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from rft_operator import clock
 def seconds_left(document: Mapping[str, Any], status: Mapping[str, Any], now: datetime) -> float | None:
     """Return the seconds until the children are deleted, 0 from then on; ``None`` where they are kept.
 
-    The field of the current spec counts, which may change after the end. ``status`` is the new status.
+    The TTL of the current spec is used, because it may change after the end. ``status`` is the new status.
     """
     ttl = (document.get("spec") or {}).get("ttlSecondsAfterFinished")
     ended = clock.parse(status.get("completionTime"))

@@ -1,7 +1,7 @@
 """Kueue's Workloads, polled every few seconds while a child Job is suspended, and otherwise not at all.
 
-They are polled and not watched, because a cluster may have no Kueue, or get it later. Then the kind does not
-exist, which must not be an error.
+They are polled and not watched, because Kueue may be missing, or be installed later. Without Kueue the kind
+does not exist, and that must not be an error.
 """
 
 import logging

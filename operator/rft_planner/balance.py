@@ -1,7 +1,7 @@
 """Finds the number of GPUs with which sampling and training take the same time.
 
 If both roles have their own GPUs, one role waits for the other: they take turns, or the faster one waits
-where generation overlaps training. Least time is lost when both take equally long.
+where generation overlaps training. The roles wait least when both take equally long.
 """
 
 import math

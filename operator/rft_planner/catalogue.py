@@ -111,7 +111,7 @@ def _gpt_oss(layers: int, experts: int) -> Shape:
 
 
 def _each(name: str, shapes: Mapping[str, Shape], context: int) -> dict[str, Shape]:
-    """Return entries with the shape of other entries and another context; ``{}`` in ``name`` is the size."""
+    """Return a copy of each shape with another context, by name; ``{}`` in ``name`` stands for the size."""
     return {name.format(size): replace(shape, context=context) for size, shape in shapes.items()}
 
 

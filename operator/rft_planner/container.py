@@ -31,7 +31,7 @@ _GPU_HOST = 16 * GIB
 
 
 class TooLittle(ValueError):
-    """``spec.resources.memory`` is less than the run needs. The message has the sum and the fix."""
+    """``spec.resources.memory`` is less than the run needs. The message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,9 @@ class Container:
 def on_gpu(gpus: int, shape: Shape | None, asked: str | None) -> Container:
     """Return the container of a run with ``gpus`` GPUs.
 
-    While a role loads the base, it reads the weights in bf16 into host memory. So the minimum is one copy and
-    the processes. It was not measured. So a smaller request only gives a warning.
+    While a role loads the base, it reads the weights in bf16 into host memory. So the minimum is the memory
+    of one copy of the weights and of the processes. A smaller request only gives a warning, because this
+    minimum is not measured.
     """
     size = shape.parameters if shape is not None else 3e8
     memory = asked or gib(2 * size * 1.5 + gpus * _GPU_HOST)

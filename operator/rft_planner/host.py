@@ -52,7 +52,7 @@ SHARED_MEMORY = 64 * MIB
 
 @dataclass(frozen=True)
 class HostRun:
-    """What decides the memory of a run on the CPU, besides the model's shape. Lengths are in tokens."""
+    """What a run's memory on the CPU depends on, besides the model's shape. Lengths are in tokens."""
 
     work: MemoryDemand
     max_tokens: int
@@ -142,7 +142,10 @@ def sizes(shape: Shape, run: HostRun) -> Iterator[HostSize]:
 
 
 def comfortable(run: HostRun) -> tuple[int, int]:
-    """Return micro-batch and cache, in tokens, that do not slow down: the cache holds a whole step."""
+    """Return the micro-batch and the cache, in tokens, beyond which more memory does not make a run faster.
+
+    Such a cache holds a whole step.
+    """
     context = run.work.context
     cache = min(SEQUENCES * context, max(run.batch_tokens, run.work.rollouts * context))
     return max(MICRO_BATCH_TOKENS, context), cache

@@ -10,7 +10,7 @@ from rft_api.resources import Toleration
 from rft_planner.nodes import Kind, Node, kinds_of, usable
 
 MAX_ANSWERS = 64
-"""Limit of cached answers. Each is a list of nodes, and every job may have its own node selector."""
+"""Limit of cached answers. An answer is a list of nodes, and each job may ask with its own node selector."""
 
 _Question = tuple[frozenset[tuple[str, str]], tuple[str, ...]]
 

@@ -1,4 +1,4 @@
-"""Facts about nodes: who may use them, what they offer, and which kind of GPU their labels name.
+"""Facts about nodes: which pods may use them, which resources they have, and the kind of their GPUs.
 
 The labels are those of NVIDIA's gpu-feature-discovery and AMD's node labeller. NVIDIA's are
 ``nvidia.com/gpu.product`` and ``nvidia.com/gpu.memory`` in MiB; with the MIG strategy ``mixed`` also those of
@@ -45,7 +45,7 @@ class Node:
     schedulable: bool = True
     """Whether it is ready and not cordoned."""
     silent_since: str = ""
-    """Since when its kubelet has not reported it as ready, RFC 3339; empty: it is ready."""
+    """Time at which the node became not ready, RFC 3339; empty: it is ready."""
 
 
 @dataclass(frozen=True)

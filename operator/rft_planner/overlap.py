@@ -1,4 +1,4 @@
-"""Decides whether the next batch is sampled during the training on the current one."""
+"""Decides whether the sampler generates the next batch while the trainer trains on the current one."""
 
 from rft_api.job import RFTJobSpec
 

@@ -82,8 +82,10 @@ def remedies(spec: RFTJobSpec, made: Plan, room: NodeSpace) -> list[Remedy]:
 
     First each parameter is lowered alone, within its documented range. A context becomes a power of two, or
     three quarters of one. If no single parameter is enough, the pair that has to be lowered least is
-    returned. If the user's ``spec.resources`` exceeds every node, these values are replaced before: by the
-    plan's, or by the CPUs of the largest node.
+    returned.
+
+    The user's GPUs, memory or CPUs may be more than any node has. Then the function first replaces GPUs and
+    memory by the plan's values, and the CPUs by those of the largest node.
     """
     ways = [way for way in _ways(spec, made, room) if _possible(way)]
     for way in ways:
@@ -97,13 +99,13 @@ def remedies(spec: RFTJobSpec, made: Plan, room: NodeSpace) -> list[Remedy]:
 
 @dataclass(frozen=True)
 class _Way:
-    """A spec to start from, and the changes of ``spec.resources`` that were already made to it."""
+    """A spec that remedies start from, and the fields of ``spec.resources`` already replaced in it."""
 
     spec: RFTJobSpec
     made: Plan
     room: NodeSpace
     released: tuple[str, ...] = ()
-    """Fields of the user that were replaced. They now have the plan's values."""
+    """Fields of ``spec.resources`` whose value from the user is replaced in ``spec``."""
 
     def plan(self, changes: Sequence[FieldValue]) -> Plan | None:
         """Return the plan with these changes, or None if there is none."""
@@ -140,7 +142,7 @@ def _target(spec: RFTJobSpec, made: Plan) -> RFTJobSpec:
 
 
 def _ways(spec: RFTJobSpec, made: Plan, room: NodeSpace) -> Iterator[_Way]:
-    """Yield the specs to start from: the original one, then those without values that exceed every node."""
+    """Yield the original spec, then specs in which resources that no node has are replaced, one more each."""
     way = _Way(_target(spec, made), made, room)
     resources = spec.resources or Resources()
     yield way
@@ -188,7 +190,7 @@ def _least(metadata: Sequence[object]) -> int:
 
 
 def _most(way: _Way, path: str, others: Sequence[FieldValue] = ()) -> FieldValue | None:
-    """Return the highest lower value that fits. If one value fits, all values below it are assumed to fit."""
+    """Return the highest value below the present one that fits; below a value that fits, all should fit."""
     values = _values(way, path)
 
     def fits(index: int) -> bool:
@@ -235,7 +237,7 @@ def _changed(spec: RFTJobSpec, change: FieldValue) -> RFTJobSpec:
 
 
 def larger_accelerator(spec: RFTJobSpec, made: Plan, room: NodeSpace) -> str | None:
-    """Return the smallest accelerator with which the job fits, for the nodes' number of GPUs."""
+    """Return the accelerator with the least memory on which the job fits, with the GPUs that one node has."""
     *_, way = _ways(spec, made, room)
     vendor = AMD if room.resource == AMD else NVIDIA
     for _, name in sorted((d.memory, name) for name, d in ACCELERATORS.items() if d.resource == vendor):

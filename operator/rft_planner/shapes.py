@@ -45,7 +45,7 @@ class Shape:
     beside: int = 0
     """Parameters outside the text model: a vision tower and its projector."""
     stated: int = 0
-    """Total number of parameters, where it is known and the rest of the shape is estimated from it."""
+    """Total number of parameters, if the other values were estimated from it; else 0."""
     stored: str = field(default="", compare=False)
     """Dtype of the weights in the checkpoint, e.g. bfloat16; empty: not known."""
 

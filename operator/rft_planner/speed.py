@@ -1,9 +1,9 @@
 """Estimates how long sampling and training take, from what they compute and read.
 
 Letters as in ``memory``: L layers, Q = heads · head size, P the parameters that are used for one token.
-Lengths are in tokens, times in seconds. We measured nothing here. Two factors are the share of a data sheet's
-rate that a program really reaches, so a result is only an order of magnitude. Loading, grading, communication
-between GPUs and the writing of adapters are not counted.
+Lengths are in tokens, times in seconds. We measured nothing here. ``COMPUTED`` and ``READ`` are the assumed
+shares of a data sheet's rates that a program reaches. So a result is only an order of magnitude. Loading,
+grading, communication between GPUs and the writing of adapters are not counted.
 """
 
 from dataclasses import dataclass, replace

@@ -1,6 +1,6 @@
-"""The model card of an adapter, and how an adapter names its base model.
+"""Writes the model card of an adapter, and the name of the base model into the adapter's configuration.
 
-A card has no row, no text of a grader and no address: these may be private.
+A card contains no rows, no texts of graders and no addresses, because these may be private.
 """
 
 import json
@@ -18,10 +18,10 @@ from rft_run.folder import adapter_config_of, card_of
 _NOT_KNOWN = "not known here; see the page of the base"
 _POINTS = 20
 _LEAST_RANK_OF_VLLM = 8
-"""Of the ranks of an RFTJob, vLLM reserves room for all but those below this one."""
+"""The lowest value of vLLM's ``--max-lora-rank`` that a card shows. An adapter of a lower rank fits too."""
 _LICENCE = "- licence of the base: "
 _PRIVATE = ("stop",)
-"""Parameters that hold the user's own text."""
+"""Sampling parameters that a card leaves out, because they contain the user's own text."""
 
 
 class Card(NamedTuple):
@@ -32,14 +32,17 @@ class Card(NamedTuple):
     revision: str | None = None
     licence: str | None = None
     curve: Sequence[tuple[int, float]] = ()
-    """Step and mean reward."""
+    """The reward curve: pairs of step and mean reward."""
     evaluation: EvaluationResult | None = None
     merged: bool = False
-    """A whole model, base and adapter in one."""
+    """Whether the card is of a whole model, into which the adapter is merged."""
 
 
 def dress(adapter: Path, card: Card) -> None:
-    """Name the base in an adapter's configuration, and write its card. Raises OSError, ValueError."""
+    """Write the base model's name into the adapter's configuration, and write the adapter's card.
+
+    Raises OSError and ValueError.
+    """
     file = adapter_config_of(adapter)
     body = named(json.loads(file.read_text(encoding="utf-8")), card.config.spec.model.name, card.revision)
     file.write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
@@ -47,12 +50,12 @@ def dress(adapter: Path, card: Card) -> None:
 
 
 def named(body: Mapping[str, Any], name: str, revision: str | None) -> dict[str, Any]:
-    """Return an adapter's configuration that names its base as the job does, never by a path of a cache."""
+    """Return an adapter's configuration with this name and revision of the base, not a path in a cache."""
     return {**body, "base_model_name_or_path": name, "revision": revision}
 
 
 def licence_of(model: Path) -> str | None:
-    """Return the licence that the model card in a model's folder names; None where there is none."""
+    """Return the licence in the model card of a model's folder; None if there is none."""
     try:
         _, front, _ = card_of(model).read_text(encoding="utf-8").split("---", 2)
         found = yaml.safe_load(front)
@@ -63,7 +66,7 @@ def licence_of(model: Path) -> str | None:
 
 
 def licence_said(adapter: Path) -> str | None:
-    """Return the licence of the base that the card in an adapter's folder names, None where it names none."""
+    """Return the base's licence from the card in an adapter's folder; None if the card does not have it."""
     try:
         lines = card_of(adapter).read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError):
@@ -126,7 +129,7 @@ def _evaluation(card: Card) -> Iterator[str]:
 
 
 def _evaluated(result: EvaluationResult, step: int) -> list[tuple[str, ...]]:
-    """Return a row for each score of the policy after ``step``; none where another one was evaluated."""
+    """Return a table row for each score of the checkpoint of ``step``; none if it was not evaluated."""
     if result.step == step and result.reward is not None and result.reward.tuned is not None:
         return [
             _scores("reward", result.reward),

@@ -12,7 +12,7 @@ _ABSENT = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 
 
 def read_state(checkpoint: Path) -> RunState:
-    """Return the state in a checkpoint. Raises OSError, and ValueError for anything else than a state."""
+    """Return the state in a checkpoint. Raises OSError, and ValueError if the file does not hold a state."""
     value = json.loads(state_of(checkpoint).read_text(encoding="utf-8"))
     try:
         return RunState.from_json(value)
@@ -31,8 +31,8 @@ def adapter_problem(adapter: Path) -> str | None:
 def checkpoint_problem(folder: RunFolder, step: int) -> str | None:
     """Return why the checkpoint of a step cannot be used, None where it can.
 
-    It is whole or it is not used: a broken copy of the adapter would be exported. Raises OSError where the
-    disk fails, as that says nothing about the checkpoint.
+    A checkpoint with one broken file is not used at all, because ``rft export`` could copy a broken adapter.
+    Raises OSError for a failing disk, because then nothing is known about the checkpoint.
     """
     checkpoint = folder.checkpoint_of(step)
 

@@ -41,11 +41,11 @@ class HubError(ModelError):
 
 
 class InputsChanged(ConfigurationError):
-    """An input is not the one that the run began with; the message names it, and what to do."""
+    """An input has changed since the run began; the message says which one, and what to do."""
 
 
 class NoCheckpointReadable(ConfigurationError):
-    """The run's folder has checkpoints, and none of them can be read; the message says why of each."""
+    """The run's folder has checkpoints, and none can be read; the message gives the reason for each."""
 
 
 class DataError(TrainerError):

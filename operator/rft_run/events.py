@@ -1,4 +1,4 @@
-"""What a trainer says on its standard output: an event in each line, for the display of ``rft run``."""
+"""The events that a trainer prints on its standard output, one in each line. ``rft run`` shows them."""
 
 from typing import Annotated, Literal
 
@@ -42,7 +42,7 @@ class EvaluationEvent(Record):
 
 
 class FindingEvent(Record):
-    """The preflight found what speaks against training."""
+    """The check before the first step found a reason why training may not help."""
 
     event: Literal["finding"]
     parameter: str

@@ -1,8 +1,8 @@
-"""What the inputs of a run were when it began, so that a later attempt sees whether they are the same.
+"""A fingerprint of a run's inputs. A later attempt compares it with its own, to see what has changed.
 
-Covered are the lines of the datasets, in order, the settings of the graders, the text of users' code, and the
-model. Of a model from the hub that is the commit. Of a model in a folder it is the names and sizes of the
-files, the whole content of small ones, and of weights the header and a few blocks from all over the file.
+It covers the lines of the datasets in their order, the settings of the graders, the text of users' code, and
+the model. For a model from the hub it has the commit. For a model in a folder it has a digest of each file.
+For a large file of weights this digest covers the size, the header and some blocks.
 """
 
 import hashlib
@@ -23,27 +23,27 @@ _BLOCKS, _BLOCK_BYTES = 16, 4096
 _SMALL_BYTES = 64 << 20
 _MODEL_FILES = ("*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.jinja")
 _WITHOUT_MEANING = ("transformers_version",)
-"""Keys of a model's configuration that the library writes, and that change nothing."""
+"""Keys of a model's configuration that do not change the model. The library writes them."""
 
 
 class Text(Record):
-    """A text by its lines."""
+    """Number of lines of a dataset, and the digest of its lines."""
 
     sha256: str
     lines: int
 
 
 class Fingerprint(Record):
-    """The inputs of a run. What was not known is absent, and is not compared."""
+    """The inputs of a run. An input that was not known is absent, and is not compared."""
 
     rows: dict[str, Text] = Field(default_factory=dict)
-    """By the field of the manifest that refers to the dataset."""
+    """The lines of each dataset, by the field of the manifest that refers to the dataset."""
     graders: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """Settings by grader, without defaults, so that a release may add some."""
+    """Settings by grader. Defaults are left out, so that a later release may add settings."""
     code: dict[str, list[str]] = Field(default_factory=dict)
     """Digests of the lines of each python grader's code."""
     models: dict[str, dict[str, str]] = Field(default_factory=dict)
-    """By field: ``commit`` on the hub, or what ``file_digest`` returns by the file's name."""
+    """By the field of the model: its ``commit`` on the hub, or the ``file_digest`` of each file by name."""
 
 
 def line_digests(stream: BinaryIO) -> Iterator[bytes]:
@@ -78,7 +78,7 @@ def model_digests(folder: Path) -> dict[str, str]:
 
 
 def file_digest(file: Path) -> str:
-    """Return a digest of a model's file; of weights only of header and some blocks. Raises OSError."""
+    """Return a digest of a model's file; for large weights it covers only some blocks. Raises OSError."""
     size = file.stat().st_size
     digest = hashlib.sha256()
     with file.open("rb") as stream:
@@ -93,7 +93,7 @@ def file_digest(file: Path) -> str:
 
 
 def _places(stream: BinaryIO, size: int) -> list[int]:
-    """Return where blocks begin: all of a safetensors header, and a few places from all over the file."""
+    """Return where the blocks begin: those of the safetensors header, and a few spread over the file."""
     header = min(int.from_bytes(stream.read(8), "little") + 8, size, _SMALL_BYTES)
     spread = [(size - _BLOCK_BYTES) * index // (_BLOCKS - 1) for index in range(_BLOCKS)]
     return [*range(0, header, _BLOCK_BYTES), *spread]
@@ -110,9 +110,9 @@ def _canonical(content: bytes) -> bytes:
 
 
 def changes(before: Fingerprint, now: Fingerprint, first_line: Mapping[str, int]) -> list[str]:
-    """Return a sentence for each input that changed; what one of both does not know is not compared.
+    """Return a text for each input that changed. An input that one fingerprint lacks is not compared.
 
-    ``first_line``: the first line that differs, by dataset, where it is known.
+    ``first_line`` has the number of the first line that differs, by dataset, if it is known.
     """
     found = []
     for field, old in before.rows.items():
@@ -160,13 +160,13 @@ def _encoded(digests: Sequence[str]) -> Iterator[bytes]:
 
 
 def merged(before: Fingerprint, now: Fingerprint) -> Fingerprint:
-    """Return ``before`` with what only ``now`` knows."""
+    """Return ``before``, with the inputs that only ``now`` has added."""
     parts = ("rows", "graders", "code", "models")
     return before.model_copy(update={part: getattr(now, part) | getattr(before, part) for part in parts})
 
 
 def read_line_digests(file: Path) -> Iterator[bytes]:
-    """Yield the digests of a file that ``line_digests`` gave. Raises OSError."""
+    """Yield the digests in a file that was written from ``line_digests``. Raises OSError."""
     with file.open("rb") as stream:
         while digest := stream.read(LINE_BYTES):
             yield digest

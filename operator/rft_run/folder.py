@@ -1,4 +1,4 @@
-"""The names of everything in a run's folder. Nothing else in the repository spells them."""
+"""The names of all files and folders in a run's folder. Other modules get the names from here."""
 
 import re
 from dataclasses import dataclass
@@ -7,7 +7,9 @@ from pathlib import Path
 from rft_run.config import CONFIG_FILE
 
 ADAPTER = "adapter"
-"""A folder with a LoRA adapter as PEFT saves it: in the run's folder the final one, else a checkpoint's."""
+"""Name of a folder with a LoRA adapter, as PEFT saves it.
+
+In a run's folder it is the final adapter, in a checkpoint's folder the adapter of that step."""
 
 _STEP = re.compile(r"step-([0-9]{6,})")
 
@@ -30,7 +32,7 @@ class RunFolder:
 
     @property
     def digests(self) -> Path:
-        """Digests of the inputs, by which a resumed ``rft run`` sees that one has changed."""
+        """Digests of the inputs. A resumed ``rft run`` compares them, to find an input that has changed."""
         return self.path / "inputs.json"
 
     @property
@@ -70,7 +72,7 @@ class RunFolder:
 
     @property
     def fingerprint(self) -> Path:
-        """What the inputs were when the run began (``Fingerprint``)."""
+        """The fingerprint of the inputs when the run began (``Fingerprint``)."""
         return self.path / "fingerprint.json"
 
     def line_digests_of(self, field: str) -> Path:
@@ -79,12 +81,12 @@ class RunFolder:
 
     @property
     def rendering(self) -> Path:
-        """The date by which the run's prompts are rendered, and by which rules."""
+        """The date in the run's prompts, and the rules with which they are rendered."""
         return self.path / "rendering.json"
 
     @property
     def data(self) -> Path:
-        """Where rows are kept that came from elsewhere, until the run is complete."""
+        """Folder of downloaded or unpacked rows. It is deleted when the run is complete."""
         return self.path / "data"
 
     @property

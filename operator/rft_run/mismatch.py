@@ -1,21 +1,21 @@
 """How far the sampler's log-probs may be from the trainer's: where a run stops, and where advice begins.
 
-Tokens are drawn by the sampler, so both numbers are means over its tokens. A single token that both see very
-differently, as where a mixture of experts routes it otherwise, moves the KL far and the mean difference
-little. So a run stops only where both are above their bounds. docs/how-a-run-works.md says how they were
-chosen.
+Both numbers, the KL and the mean absolute difference, are means over tokens that the sampler has drawn.
+Sampler and trainer may differ much in a single token, for example if a mixture of experts routes it to other
+experts. Such a token raises the KL much and the mean difference little. So a run stops only if both numbers
+are above their bounds. docs/how-a-run-works.md says how the bounds were chosen.
 """
 
 from dataclasses import dataclass
 
 STOP_KL = 0.1
-"""KL (k3) per token, in nats, above which the sampler's probabilities are not those of the trainer."""
+"""The bound of the KL (k3) per token, in nats. A run stops if both numbers are above their bounds."""
 STOP_MEAN_ABS = 0.1
-"""Mean absolute difference of log-probs, in nats, that has to be exceeded too."""
+"""The bound of the mean absolute difference of log-probs, in nats."""
 ADVICE_KL = 0.02
 """KL per token above which there is advice."""
 LEAST_TOKENS = 64
-"""With fewer tokens a mean says too little to stop a run."""
+"""A run is not stopped for a mean over fewer tokens than this."""
 CAUSES = (
     "likely causes: a sampler that does not apply the adapter, other handling of temperature or top-k,"
     " another dtype, another prompt template"

@@ -10,8 +10,8 @@ from pydantic.alias_generators import to_camel
 class Record(BaseModel):
     """A record that is read again later, perhaps by another release.
 
-    Fields that this release does not know are kept, and fields that the writer did not have are not added, so
-    that a record which is read and written again stays the same.
+    A record stays the same when it is read and written again. Fields that this release does not know are
+    kept, and fields that the record did not have are not added.
     """
 
     model_config = ConfigDict(

@@ -14,21 +14,21 @@ class UnreadableRollouts(ValueError):
 
 
 class RolloutRecord(Record):
-    """A completion, its prompt, and what it earned."""
+    """A completion, its prompt, its scores and its reward."""
 
     step: int | None = None
     line: int
-    """The row of the dataset, counted from 1."""
+    """The line of the row in the dataset, counted from 1."""
     messages: list[dict[str, Any]] = Field(default_factory=list)
     fields: dict[str, Any] = Field(default_factory=dict)
     """The row's other fields, which graders read."""
     completion: str
     reward: float | None = None
-    """None: it could not be graded, and is not trained on."""
+    """None: the completion could not be graded, and the trainer does not use it."""
     graders: dict[str, float | None]
     """Score by grader, from 0 to 1."""
     errors: dict[str, str] = Field(default_factory=dict)
-    """What went wrong, by grader."""
+    """Error of each grader that failed, by grader."""
     printed: dict[str, str] = Field(default_factory=dict)
     """What the code of python graders printed, by grader."""
     advantage: float | None = None

@@ -1,4 +1,4 @@
-"""``state.json`` of a checkpoint: how far a run is."""
+"""``state.json`` of a checkpoint: the progress of a run."""
 
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Position:
-    """Where the next batch begins: ``offset`` rows of ``epoch`` (counted from 1) are trained already."""
+    """Where the next batch begins: after ``offset`` rows of ``epoch``. Epochs are counted from 1."""
 
     epoch: int = 1
     offset: int = 0
@@ -17,8 +17,8 @@ class RunState:
     """Progress of a run after a complete step. ``position`` counts trained rows only.
 
     ``dropped_prompts`` counts the prompts found too long during training, not those found at the start.
-    A new field needs a default, since older checkpoints lack it. What a newer release has added is kept in
-    ``unknown``, and written again.
+    A new field needs a default, since older checkpoints lack it. Fields of a newer release are kept in
+    ``unknown``, and are written again.
     """
 
     step: int = 0

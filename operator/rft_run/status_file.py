@@ -1,4 +1,4 @@
-"""``status.yaml``: the status of a run without an operator, as the operator would write it on a cluster."""
+"""``status.yaml``: the status of a local run, in the form of an RFTJob's status on a cluster."""
 
 from pathlib import Path
 

@@ -13,7 +13,7 @@ class UnreadableSteps(ValueError):
 
 
 class StepRecord(Record):
-    """What is known of a step. A number is None where it was not computed, or an older release had none."""
+    """The numbers of one step. None: it was not computed, or an older release wrote the record."""
 
     step: int
     reward: float | None = None
@@ -59,9 +59,9 @@ class StepRecord(Record):
 def read_steps(path: Path, *, until_broken: bool = False) -> list[StepRecord]:
     """Return the records of all steps; none where there is no file.
 
-    A last line without a newline is left out: it is still being written, or its writer was killed. At any
-    other line that is not a record, raises UnreadableSteps; with ``until_broken`` returns the records before
-    it. Raises OSError.
+    A last line without a newline is left out: it is still being written, or its writer was killed. Another
+    line that is not a record raises UnreadableSteps; with ``until_broken`` the records before that line are
+    returned instead. Raises OSError.
     """
     try:
         text = path.read_text(encoding="utf-8", errors="replace")

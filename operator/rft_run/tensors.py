@@ -1,4 +1,4 @@
-"""Checks files of tensors without torch: whether they are complete, and what they hold."""
+"""Checks without torch whether files of tensors are complete, and reads their headers."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def _data_bytes(header: bytes) -> int:
 
 
 def check_torch_file(file: Path) -> None:
-    """Check that a file of ``torch.save`` has its end: a zip archive whose directory stands there.
+    """Check that a file of ``torch.save`` is complete. It is a zip archive, whose directory is at the end.
 
     Raises IncompleteTensors and OSError.
     """

@@ -25,7 +25,7 @@ RETRY_SECONDS = 3.0
 FIELD_MANAGER = "rft"
 READING = f"get, list and watch on {PLURAL}.{GROUP}"
 MAX_FAILURES = 20
-"""Consecutive failures after which a watch gives up: the API server was away for about a minute."""
+"""Consecutive failures after which a watch ends with an error. They take about a minute."""
 
 Body = dict[str, Any]
 Applier = Callable[[Body], str]

@@ -105,7 +105,7 @@ def choose(folder: Path, step: int | None, best: bool) -> Chosen:
 
 
 def _is_whole(adapter: Path) -> bool:
-    """Return whether an adapter can be used; say on standard error why one cannot."""
+    """Return whether an adapter can be used. If not, print the reason on standard error."""
     try:
         problem = adapter_problem(adapter)
     except OSError as error:
@@ -126,7 +126,7 @@ def _best_step(newest: Path) -> int:
 
 
 def _base(adapter: Path, config: RunConfig | None, given: str | None) -> tuple[str, str | None]:
-    """Return name and revision of the base: ``given``, else the run's, else the one the adapter names."""
+    """Return name and revision of the base: ``given``, else the run's, else the adapter's."""
     if given is not None:
         return given, None
     if config is not None:
@@ -146,7 +146,7 @@ def _adapter_config(adapter: Path) -> dict[str, object]:
 
 
 def _copy(adapter: Path, target: Path, config: RunConfig | None) -> None:
-    """Copy an adapter. Its config then names the base as the job does, not by a path of the trainer's."""
+    """Copy an adapter, and write the job's name of the base into its configuration, in place of a path."""
     body = _adapter_config(adapter)
     if config is not None:
         model = config.spec.model
@@ -160,7 +160,7 @@ def _copy(adapter: Path, target: Path, config: RunConfig | None) -> None:
 
 
 def _card(run: RunFolder, config: RunConfig, chosen: Chosen, base: str | None, *, merged: bool) -> Card:
-    """Return the facts of a card, from what the run recorded; ``base`` is given in place of the run's."""
+    """Return the facts of a card, from the run's records. A given ``base`` replaces the run's base model."""
     steps = records.steps(run.metrics)
     step = chosen.step if chosen.step is not None else max((record.step for record in steps), default=0)
     model = config.spec.model
@@ -217,7 +217,7 @@ def _placed(output: Path, force: bool) -> Iterator[Path]:
 
 
 def _make_readable(folder: Path) -> None:
-    """Set the usual permissions of new files (umask), as weights are written readable by the owner only."""
+    """Set the usual permissions of new files (umask), because only the owner may read weights as written."""
     mask = os.umask(0)
     os.umask(mask)
     for file in folder.rglob("*"):

@@ -110,7 +110,7 @@ def _summary(names: Sequence[str], scores: "Sequence[Score]") -> list[str]:
 
 
 def _gold_summary(names: Sequence[str], answers: Sequence[Answer], scores: "Sequence[Score]") -> list[str]:
-    """Return what is worth knowing of gold answers: which do not score 1."""
+    """Return lines that say which gold answers do not score 1."""
     below: dict[str, list[int]] = {}
     for answer, name in grading.not_full(answers, scores):
         below.setdefault(name, []).append(answer.row.line)

@@ -83,7 +83,7 @@ def with_overrides(job: RFTJob, seed: int | None, max_steps: int | None) -> RFTJ
 
 
 def _train(command: list[str], folder: RunFolder) -> int:
-    """Run the trainer to its end, show its progress and what has come of it; return its exit code."""
+    """Run the trainer to its end, show its progress and its results, and return its exit code."""
     with ProgressView(out()) as view:
         exit_code, end = train(command, folder.log, view.show, view.tick)
     sentence = ": ".join(part for part in explain(exit_code, folder) if part)

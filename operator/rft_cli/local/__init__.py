@@ -1,1 +1,1 @@
-"""What is on this machine: manifests, inputs, runs' folders and the trainer. Free of typer and rich."""
+"""Reads and writes what is on this machine: manifests, inputs, runs' folders. Free of typer and rich."""

@@ -1,4 +1,4 @@
-"""What of a valid manifest would fail later, as far as this machine can tell. Users' code is never run."""
+"""Finds errors of a valid manifest that would fail the job later. Users' code is never run."""
 
 from pathlib import Path
 
@@ -16,13 +16,13 @@ from rft_run.errors import DataError
 from rft_run.rows import RowLayout
 
 MIN_PROMPTS = 2 * MIN_HELD_OUT
-"""Distinct prompts that a dataset needs from which 32 are held out: as many again are trained on."""
+"""Distinct prompts that a dataset needs if rows are held out: 32 to hold out, and 32 to train on."""
 
 _TOP = ("apiVersion", "kind", "metadata", "spec", "status")
 
 
 def foreseen(manifest: Manifest, document: Document) -> tuple[tuple[Problem, ...], list[str]]:
-    """Return what would fail, and warnings."""
+    """Return the errors that would fail the job later, and warnings."""
     spec = manifest.job.spec
     misplaced = [
         Problem(key, f"no such field of an RFTJob, so Kubernetes drops it; did you mean spec.{key}?")

@@ -1,4 +1,4 @@
-"""Finds rows and grader code for a local run, which in a cluster are mounted into the pod."""
+"""Finds rows and grader code for a local run. In a cluster they are mounted into the pod."""
 
 import hashlib
 from collections.abc import Mapping
@@ -60,7 +60,7 @@ class Inputs(NamedTuple):
         return found | {f"grader {name}": given for name, given in self.graders.items()} | self.helpers()
 
     def helpers(self) -> dict[str, Input]:
-        """Return the inputs of ``beside`` by the same kind of name."""
+        """Return the inputs of ``beside``, by names like those of ``named``."""
         return {
             f"grader {name}, {Path(given.location).name}": given
             for name, files in self.beside.items()

@@ -16,7 +16,7 @@ POLL_SECONDS = 0.2
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 SECOND_THOUGHT_SECONDS = 1.0
-"""A second signal within this time is ignored: timeout(1), make and terminals may send one twice."""
+"""A second signal within this time is ignored: timeout(1), make and terminals may send a signal twice."""
 
 INTERRUPTED = 130
 """Exit code after a second Ctrl-C."""

@@ -30,7 +30,7 @@ JSON_LINES = RowLayout()
 
 
 class RowLine(NamedTuple):
-    """A row, and the line in which it stands."""
+    """A row, and the number of its line."""
 
     line: int
     messages: list[dict[str, Any]]
@@ -86,7 +86,7 @@ class Counted(NamedTuple):
 def count(file: IO[bytes], source: str, layout: RowLayout = JSON_LINES) -> Counted:
     """Return the number of rows in a file that can seek, without blank lines, and their mean length.
 
-    After ``READ_BYTES`` lines are only counted, and taken to have the mean length of those before.
+    Lines after the first ``READ_BYTES`` bytes are only counted. Their mean length is taken to be the same.
 
     Raises:
         UserError: the file cannot be read as ``layout`` says, a line is no row, or the file has no rows.

@@ -32,7 +32,9 @@ CHANGEABLE = frozenset(
     RFTJobSpec.model_fields[name].alias or name
     for name in (*MUTABLE_AFTER_START, *MUTABLE_WHILE_SUSPENDED, "storage")
 )
-"""Fields of the spec that may change when a local run resumes. ``storage`` is not used: ``--output`` is."""
+"""Fields of the spec that may change when a local run resumes.
+
+``storage`` is one of them, because a local run uses ``--output`` instead."""
 
 
 class FieldChange(NamedTuple):

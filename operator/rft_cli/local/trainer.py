@@ -1,4 +1,4 @@
-"""Starts the trainer beside the CLI, and hears what it says until it ends."""
+"""Starts the trainer as a child process, and reads its events until it ends."""
 
 import importlib.util
 import os
@@ -41,9 +41,9 @@ def train(
     on_event: Callable[[ProgressEvent], None],
     on_tick: Callable[[bool], None],
 ) -> Ended:
-    """Run the trainer to its end. What it prints and is no event is appended to ``log``.
+    """Run the trainer to its end. Output of the trainer that is not an event is appended to ``log``.
 
-    ``on_tick`` is called several times a second, and gets whether the trainer has been asked to stop.
+    ``on_tick`` is called several times a second. Its argument says whether the trainer was asked to stop.
     """
     supervisor = Supervisor(command, log, {**os.environ, "PYTHONUNBUFFERED": "1"})
     end: EndEvent | None = None

@@ -1,4 +1,4 @@
-"""Shows jobs of a cluster: as a table, and each change of one until it ends."""
+"""Shows the jobs of a cluster as a table, or each change of one job until it ends."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime

@@ -85,7 +85,7 @@ class ProgressView:
         self._refresh()
 
     def tick(self, stopping: bool) -> None:
-        """Redraw the live line. Say it once when the trainer is ``stopping``."""
+        """Redraw the live line. Print a message once if the trainer is ``stopping``."""
         if stopping and not self._told:
             self._console.print("stopping: waiting for the checkpoint; Ctrl-C again kills", markup=False)
             self._told = True

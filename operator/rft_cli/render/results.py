@@ -1,4 +1,4 @@
-"""What a local run has come to: the held-out evaluation, advice, and where curve and adapter are."""
+"""Prints the results of a local run: held-out evaluation, advice, and the paths of curve and adapter."""
 
 from pathlib import Path
 

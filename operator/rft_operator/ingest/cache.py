@@ -51,7 +51,7 @@ class AnswerCache:
         return known.renewed
 
     def bearer(self, token: str) -> str | None:
-        """Return the UID of the token's pod by its last review, which may have expired."""
+        """Return the UID of the token's pod from the last review, even if this review has expired."""
         known = self._answers.get(_key(token))
         return known.answer.pod_uid if known is not None and isinstance(known.answer, Caller) else None
 
@@ -79,8 +79,8 @@ class AnswerCache:
 class Chains:
     """Caches the RFTJob of a pod, found by its chain of owner references, which never changes.
 
-    Entries end with the pod, and expire in case a watch missed that. The token itself is still reviewed.
-    Thread-safe.
+    An entry is removed when its pod ends. It also expires, because a watch may miss the end of the pod. The
+    token itself is still reviewed. Thread-safe.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:

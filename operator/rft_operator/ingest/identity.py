@@ -120,7 +120,8 @@ def caller(claimed: Claims, pod: Raw, job: Raw) -> Caller:
 def callers(job: Raw, observed: Observed) -> list[Caller]:
     """Return who may report for an RFTJob: the live pods of its child Job.
 
-    It is the same chain of owners, from the other end, for a reconciliation that has read all of it anyway.
+    The ingest follows the owners from the pod up to the RFTJob. A reconciliation has read all these objects
+    already, so this function goes from the RFTJob down to the pods.
     """
     return [_caller(job, pod.uid, pod.created) for pod in observed.attempts if pod.alive]
 

@@ -13,7 +13,7 @@ MAX_SOURCES = 8192
 REVIEWS_AT_ONCE = 8
 REVIEWS_WAITING = 256
 REVIEW_WAIT_SECONDS = 5.0
-"""Shorter than a trainer's timeout."""
+"""Longest wait of a request for a token review. It is shorter than the timeout of the trainer's request."""
 SAID_AGAIN_SECONDS = 10.0
 
 
@@ -49,7 +49,7 @@ class Complaints:
         self._said: OrderedDict[tuple[str, str], tuple[float, int]] = OrderedDict()
 
     def count(self, source: str, what: str) -> int | None:
-        """Return how many were dropped since the last one that was logged; ``None`` to drop this one."""
+        """Return how many refusals were left out since the last logged one; ``None``: leave this one out."""
         key, now = (source, what), self._clock()
         since, left_out = self._said.pop(key, (float("-inf"), 0))
         silent = now - since < SAID_AGAIN_SECONDS
@@ -62,8 +62,8 @@ class Complaints:
 class ReviewGate:
     """Bounds the concurrent token reviews, so that forged tokens cannot load the API server.
 
-    Requests beyond the bound wait for a short time before they are refused, because a refused trainer reports
-    only at its next try. Not thread-safe: it belongs to one event loop.
+    Requests beyond the bound first wait for a short time, because a trainer whose request is refused sends
+    its report again only later. Not thread-safe: it belongs to one event loop.
     """
 
     def __init__(self, at_once: int = REVIEWS_AT_ONCE, waiting: int = REVIEWS_WAITING) -> None:
@@ -72,7 +72,7 @@ class ReviewGate:
 
     @asynccontextmanager
     async def enter(self) -> AsyncIterator[None]:
-        """Hold one of the slots. Raises Refused (429) when none gets free in time, or too many wait."""
+        """Hold one of the slots. Raises Refused (429) if no slot becomes free in time, or too many wait."""
         if self._room <= 0:
             raise Refused(429, "too many token reviews are under way")
         self._room -= 1

@@ -9,7 +9,7 @@ def check_position(known: Received | None, caller: Caller, report: ProgressRepor
     """Return whether the report is new; ``False`` when it repeats the known one.
 
     Raises:
-        Refused: 403 when it names another attempt than its sender's, 409 when it is older than the known one.
+        Refused: 403 if the report is of another attempt than its sender, 409 if it is older than the last.
     """
     if report.attempt != caller.pod_uid:
         raise Refused(403, "the report is of another attempt than the token")
@@ -50,7 +50,7 @@ class Reports:
         return new
 
     def set_answer(self, job_uid: str, answer: ReportAnswer) -> None:
-        """Set the answer to reports of a job's trainers."""
+        """Set the answer that a job's trainers get to their reports."""
         self._answers[job_uid] = answer
 
     def answer(self, job_uid: str) -> ReportAnswer:

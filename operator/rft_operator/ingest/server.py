@@ -76,7 +76,7 @@ class Ingest:
         return response
 
     def _complain(self, source: str, refusal: Refused) -> None:
-        """Log a refusal with the sender's address, and never with the token."""
+        """Log a refusal with the sender's address. The token is never logged."""
         left_out = self._complaints.count(source, f"{refusal.status} {refusal}")
         if left_out is not None:
             more = f" ({left_out} more before)" if left_out else ""

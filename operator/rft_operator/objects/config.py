@@ -85,7 +85,7 @@ def dataset_path(dataset: Dataset, folder: str) -> str:
 
 
 def config_map(owner: Owner, run: RunConfig) -> dict[str, Any]:
-    """Return the ConfigMap with the run's snapshot, and the graders' part under a key of its own."""
+    """Return the ConfigMap with the run's snapshot, and in another key the grader container's part."""
     data = {CONFIG_FILE: _json(run.dump())}
     if has_user_code(run.spec):
         graders = GraderConfig(graders=python_graders(run.spec.graders, run.grader_code or {}))

@@ -29,7 +29,9 @@ GRACE_SECONDS = 120
 ANYWHERE = "kubernetes.io/os"
 """A label with the same value on each node, so that its topology has one domain: the cluster."""
 GRADER_MEMORY_LIMIT = "1536Mi"
-"""Above the limit of the grader's own watchdog, so that the watchdog acts before the kernel."""
+"""Memory limit of the grader container.
+
+It is above the limit of the grader's own watchdog, so that the watchdog acts before the kernel."""
 
 
 @dataclass(frozen=True)
@@ -98,9 +100,9 @@ def _placement(owner: Owner, template: Template, resources: Resources, plan: Pla
 def pod_anti_affinity(affinity: dict[str, Any] | None, uid: str) -> dict[str, Any]:
     """Return the affinity, with a required anti-affinity between the pods of this RFTJob on all nodes.
 
-    So the scheduler starts no second pod while the first one is assigned to a node: it may still be in its
-    grace period, or its node may not answer. ``podReplacementPolicy`` does the same, but only on newer API
-    servers. A malformed affinity is returned unchanged, for the API server to refuse.
+    So the scheduler starts no second pod while the first one is assigned to a node. The first pod may still
+    be in its grace period, or its node may not answer. ``podReplacementPolicy`` does the same, but only on
+    newer API servers. A malformed affinity is returned unchanged, for the API server to refuse.
     """
     affinity = affinity or {}
     apart = affinity.get("podAntiAffinity") or {}

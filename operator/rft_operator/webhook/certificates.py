@@ -11,7 +11,7 @@ from rft_operator.tls_secret import current_identity
 from rft_operator.webhook.settings import WebhookSettings
 
 Source = Callable[[], tls.KeyPair]
-"""Returns the key pair to serve with now; blocks. Raises ClusterError, OSError or ValueError."""
+"""Returns the key pair that the server must use now. Blocks. Raises ClusterError, OSError or ValueError."""
 
 
 def mounted(folder: Path) -> tls.KeyPair:

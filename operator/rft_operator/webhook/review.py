@@ -34,7 +34,7 @@ def review(document: object) -> Json:
     """Return the AdmissionReview that answers ``document``.
 
     Raises:
-        Malformed: where it is not a review, or not one that this webhook is for.
+        Malformed: it is not a review, or not a review of an RFTJob.
     """
     request = request_of(document)
     old = request["oldObject"] if request["operation"] == "UPDATE" else None

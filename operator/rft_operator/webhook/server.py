@@ -20,10 +20,10 @@ VALIDATE_PATH = "/validate"
 MAX_REVIEW_BYTES = 3 * 2**20
 """An object has at most about 1.5 MB, and an update carries two."""
 BODY_SECONDS = 5.0
-"""The webhook's timeout in the API server."""
+"""Longest time to receive a body. It is the API server's timeout for the webhook."""
 RETRY_SECONDS = 2.0
 LIMITS = Limits(connections=128)
-"""Few connections are needed: API servers alone call the webhook, and they use a connection again."""
+"""Few connections are needed: only API servers call the webhook, and they reuse their connections."""
 _log = logging.getLogger(__name__)
 
 

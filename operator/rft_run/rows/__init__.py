@@ -1,10 +1,10 @@
 """How a dataset's file is read: by the trainer before and during a run, and by ``rft`` when it counts rows.
 
-strict      one JSON value: what other readers let pass in silence is refused
-messages    the messages of a row: checks them, and takes the forms that others write
-parsing     one line: messages and fields of a row
-beginning   what a file begins with: one that holds no rows is refused once, with how to convert it
-unpacking   gzip and CSV, as JSON lines
+strict      reads one JSON value, and refuses errors that other readers ignore
+messages    checks the messages of a row, and converts them from other formats
+parsing     reads one line: the messages and the fields of a row
+beginning   recognises files of other formats by their first bytes, and says how to convert them
+unpacking   converts gzip and CSV to JSON lines
 """
 
 from rft_run.rows.beginning import BYTE_ORDER_MARK, HEAD_BYTES

@@ -1,4 +1,4 @@
-"""Recognises by its beginning a file that holds no rows; says once what was seen and how to convert it."""
+"""Recognises a file of another format by its first bytes. One error says what it is and how to convert it."""
 
 import json
 from collections.abc import Mapping
@@ -32,21 +32,22 @@ _MAGIC: tuple[tuple[bytes, str, str], ...] = (
     (b"{\x00", "UTF-16 without its mark", "iconv -f UTF-16LE -t UTF-8 rows.txt > rows.jsonl"),
     (b"\x00{", "UTF-16 without its mark", "iconv -f UTF-16BE -t UTF-8 rows.txt > rows.jsonl"),
 )
-"""What a file begins with, its name, and how it is converted."""
+"""First bytes of a file, the name of its format, and how to convert it."""
 _TAR = slice(257, 262), b"ustar"
-"""What a tar archive has, and where."""
+"""Position and content of the bytes by which a tar archive is recognised."""
 _QUESTIONS = ("question", "problem", "instruction", "query", "input", "text")
 """Usual names of the column with the prompt, the likeliest first."""
 _ANSWERS = ("answer", "solution", "output", "response", "completion", "target", "label")
 _NAMES = 8
-"""Names of columns that a message lists."""
+"""Largest number of column names in a message."""
 _SUPERVISED = "jq -c '.answer = .messages[-1].content | .messages |= .[:-1]' chats.jsonl > rows.jsonl"
 
 
 def check(head: bytes, complete: bool, layout: RowLayout, place: str) -> None:
-    """Raise DataError if a file that begins like this cannot be read as ``layout`` says, in one sentence.
+    """Raise DataError if the file that begins with ``head`` does not have the format of ``layout``.
 
-    ``complete``: ``head`` is all of the file. Faults of single rows are left to their lines.
+    ``complete`` says whether ``head`` is the whole file. Errors in single rows are not reported here, but
+    when the lines are read.
     """
     for magic, name, conversion in _MAGIC:
         if head.startswith(magic):
@@ -93,7 +94,7 @@ def _check_json(text: bytes, complete: bool, layout: RowLayout, place: str) -> N
 
 
 def _check_no_line(text: bytes, rest: bytes, complete: bool, layout: RowLayout, place: str) -> None:
-    """Raise DataError where the first line is no row, and the file as a whole is something that is known."""
+    """Raise DataError if the first line is no row, and the file has another format that is known."""
     if text.startswith(b"<"):
         raise DataError(
             f'{place}: begins with "<" like a web page: check the address, and whether it asks for a login'
@@ -134,7 +135,7 @@ def _are_rows(value: Any) -> bool:
 
 
 def check_columns(names: Mapping[str, Any], layout: RowLayout, place: str, holder: str) -> None:
-    """Raise DataError unless the names in a file give the rows a prompt. ``holder``: where the names are."""
+    """Raise DataError if no column in ``names`` gives the prompt. ``holder`` says where the names stand."""
     seen = f"{holder} has {_listed(names)}"
     absent = [column for column in layout.columns.values() if column not in names]
     if absent:
@@ -150,7 +151,7 @@ def check_columns(names: Mapping[str, Any], layout: RowLayout, place: str, holde
 
 
 def _check_row(value: dict[str, Any], raw: bytes, layout: RowLayout, place: str) -> None:
-    """Raise DataError where the first row is of a shape that another layout would read."""
+    """Raise DataError if the first row has a form that needs another ``layout``."""
     name = "conversations" if value.get("messages", value.get("prompt")) is None else "messages"
     if layout.format == "jsonl" and not layout.columns and _is_sharegpt(value.get(name)):
         mapped = "" if name == "conversations" else f", and {layout.where}.columns: {{messages: messages}}"
@@ -176,7 +177,7 @@ def _is_sharegpt(turns: object) -> bool:
 
 
 def _advice(names: Mapping[str, Any], layout: RowLayout) -> str:
-    """Return which columns to name, guessed from the usual names."""
+    """Return advice on which columns to set, guessed from the usual names."""
     lower = {name.lower(): name for name in names}
     asked = [lower[name] for name in _QUESTIONS if name in lower] or [_first(names)]
     answer = next((lower[name] for name in _ANSWERS if name in lower), "answer")

@@ -1,4 +1,4 @@
-"""Checks the messages of a row, and brings the forms in which others write them into one."""
+"""Checks the messages of a row, and converts other formats of messages into ours."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -26,9 +26,9 @@ Message = dict[str, Any]
 
 
 def checked(messages: object) -> list[Message]:
-    """Return the messages, each with a text as content. Raises ValueError.
+    """Return the messages, with the content of each as one text.
 
-    They are a conversation whose next message is the model's.
+    Raises ValueError if they are no conversation that the model can continue.
     """
     if not isinstance(messages, list):
         raise ValueError(f"messages is {kind(messages)}, not a list")
@@ -96,7 +96,7 @@ def _system(system: object) -> list[Message]:
 
 
 def from_sharegpt(turns: object, system: object) -> tuple[list[Message], str | None]:
-    """Return the messages of a ShareGPT conversation, and the answer that ends it or None.
+    """Return the messages of a ShareGPT conversation, and its last answer; None if it ends without one.
 
     Raises ValueError.
     """
@@ -123,7 +123,7 @@ def _turn(number: int, turn: object) -> Message:
 
 
 def tools_of(fields: Mapping[str, Any]) -> list[dict[str, Any]] | None:
-    """Return the tools of a row, None where it has none: a list of objects, or JSON text of one.
+    """Return the tools of a row: a list of objects, or such a list as JSON text. None if it has no tools.
 
     Raises ValueError for anything else.
     """

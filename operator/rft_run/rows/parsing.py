@@ -13,13 +13,13 @@ MISSING = "messages is missing, and so is prompt"
 
 @dataclass(frozen=True)
 class RowLayout:
-    """How the rows of a dataset are written."""
+    """The format of a dataset's rows, and the names of its columns."""
 
     format: RowFormat = "jsonl"
     columns: Mapping[str, str] = field(default_factory=dict)
     """Names that rows have -> names in the file."""
     where: str = "spec.dataset"
-    """The field of the manifest that messages name."""
+    """The field of the manifest that describes the dataset, for error messages."""
 
     @classmethod
     def of(cls, dataset: Dataset, where: str = "spec.dataset") -> "RowLayout":
@@ -61,9 +61,10 @@ def object_of(raw: bytes) -> dict[str, Any]:
 
 
 def _renamed(value: dict[str, Any], layout: RowLayout) -> dict[str, Any]:
-    """Return the fields by the names that rows have; a mapped name comes before a field of that name.
+    """Return the fields with the names that ``layout.columns`` gives them.
 
-    Raises ValueError where a column is missing, which is in CSV no more than an empty cell.
+    If a field already has such a name, the renamed column replaces it. Raises ValueError if a column is
+    missing, except in CSV, where an empty cell is left out of the row.
     """
     columns = layout.columns
     absent = [f"{column} (for {name})" for name, column in columns.items() if column not in value]

@@ -1,4 +1,4 @@
-"""Reads one JSON value, and refuses what other readers change or lose in silence."""
+"""Reads one JSON value. Refuses values that other readers change or drop without an error."""
 
 import json
 import math

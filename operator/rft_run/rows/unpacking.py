@@ -1,4 +1,4 @@
-"""Unpacks gzip, and turns CSV into JSON lines that keep the numbers of the lines they come from."""
+"""Unpacks gzip, and converts CSV to JSON lines. Each row keeps its line number."""
 
 import csv
 import gzip
@@ -14,7 +14,7 @@ from rft_run.rows.beginning import GZIP, HEAD_BYTES, check, check_columns
 from rft_run.rows.parsing import RowLayout
 
 CELL_CHARACTERS = 16 << 20
-"""Longest cell of a CSV; a longer one is more likely a quote that is never closed."""
+"""Longest cell of a CSV. A longer cell is an error: probably a quote is never closed."""
 _SEPARATORS = {";": "a semicolon", "\t": "a tab", "|": "a bar"}
 _TO_COMMAS = (
     'python -c "import csv, sys; csv.writer(sys.stdout).writerows(csv.reader(sys.stdin, delimiter={}))"'
@@ -23,15 +23,16 @@ _TO_COMMAS = (
 
 
 def is_packed(head: bytes, layout: RowLayout) -> bool:
-    """Whether a file that begins like this is to be turned into JSON lines before its rows are read."""
+    """Whether a file that begins with ``head`` must be converted to JSON lines before its rows are read."""
     return head.startswith(GZIP) or layout.format == "csv"
 
 
 def json_lines(stream: IO[bytes], layout: RowLayout, place: str) -> Iterator[bytes]:
-    """Yield the lines of a dataset as JSON lines; ``stream`` is at its beginning and can seek.
+    """Return the lines of a dataset as JSON lines. ``stream`` is at its beginning and can seek.
 
-    A line that holds no row is blank, so that the number of a line is that in the (unpacked) file.
-    Raises DataError: at once where the file is recognised as something else, later for broken lines.
+    A row has the same line number as in the unpacked file. For this, the header and the further lines of a
+    CSV row become blank lines. Raises DataError at once if the file has another format, and for a broken line
+    when that line is read.
     """
     packed = stream.read(len(GZIP)) == GZIP
     stream.seek(0)
