@@ -65,6 +65,7 @@ async def crowd(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0.5)  # transports whose handshake was cancelled close in the loop's next rounds
 
 
 async def _stay(

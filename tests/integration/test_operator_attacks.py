@@ -5,6 +5,7 @@ test_operator_ingest tests each way in which the content of a report can be inva
 
 import asyncio
 import base64
+import gc
 import itertools
 import json
 import ssl
@@ -259,6 +260,8 @@ CROWD = 1000
 """Connections that send no whole request."""
 
 
+# asyncio leaves the client's side of some cancelled handshakes to the garbage collector.
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("kind", KINDS)
 def test_reports_are_answered_while_a_thousand_connections_send_no_request(
     kind: str, trainer: Trainer
@@ -276,6 +279,7 @@ def test_reports_are_answered_while_a_thousand_connections_send_no_request(
             return await measure(operator.pid, lambda: trainer.push(body(trainer.pod, 3)) == 200, seconds=5)
 
     highest, took, failed = asyncio.run(test())
+    gc.collect()
     p99 = percentile(took, 0.99)
     print(f"{kind}: {before:.0f} to {highest:.0f} MiB; {len(took)} reports, {failed} failed, p99 {p99:.2f} s")
     assert took

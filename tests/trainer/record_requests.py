@@ -34,9 +34,15 @@ class RecordRequests:
             if message["type"] == "http.request":
                 body += message.get("body", b"")
                 if not message.get("more_body", False):
-                    line = json.dumps({"path": scope["path"], "body": json.loads(body)})
-                    with self._file.open("a", encoding="utf-8") as file:
-                        file.write(line + "\n")
+                    entry = {"path": scope["path"], "body": json.loads(body)}
+                    if not _is_probe(entry["body"]):
+                        with self._file.open("a", encoding="utf-8") as file:
+                            file.write(json.dumps(entry) + "\n")
             return message
 
         await self._app(scope, recording, send)
+
+
+def _is_probe(body: dict[str, Any]) -> bool:
+    """Return whether the probe sent a request: with a probe adapter, or for log-probs of given text."""
+    return str(body.get("model", "")).startswith("probe") or body.get("prompt_logprobs") is not None
