@@ -194,7 +194,9 @@ class Run:
         self._publish(parts)
 
     def _curve(self) -> list[RewardPoint]:
-        return curve(self.monitors.records)
+        """Return a point for each step; none where no stop rule looks at them."""
+        stop = self._stop()
+        return curve(self.monitors.records) if stop is not None and stop.canary is not None else []
 
     # --- batches ----------------------------------------------------------------------------------
 
