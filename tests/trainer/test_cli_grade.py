@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from rft_cli.main import app
 from rft_run.folder import RunFolder
 from rft_run.rollouts import RolloutRecord, compressed
+from tests.manifests import manifest
 
 CODE = "def grade(completion, row):\n    return 1 / len(completion.split())"
 
@@ -24,20 +25,13 @@ def job(tmp_path: Path) -> Path:
         for i in range(4)
     ]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    document = {
-        "apiVersion": "rft.dev/v1alpha1",
-        "kind": "RFTJob",
-        "metadata": {"name": "job"},
-        "spec": {
-            "model": {"name": "a/b"},
-            "dataset": {"uri": "./train.jsonl"},
-            "graders": [
-                {"name": "right", "exactMatch": {}},
-                {"name": "own", "onError": "fail", "python": {"inline": CODE}},
-            ],
-            "storage": {"ephemeral": {}},
-        },
-    }
+    document = manifest(
+        dataset={"uri": "./train.jsonl"},
+        graders=[
+            {"name": "right", "exactMatch": {}},
+            {"name": "own", "onError": "fail", "python": {"inline": CODE}},
+        ],
+    )
     path = tmp_path / "job.yaml"
     path.write_text(yaml.safe_dump(document))
     return path
