@@ -26,6 +26,7 @@ from rft_operator import tls
 from rft_operator.webhook.server import VALIDATE_PATH
 from tests.admission import admission_review
 from tests.manifests import manifest
+from tests.ports import free_ports
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[1]
@@ -156,10 +157,7 @@ def webhook(folder: Path, identity: tls.Identity) -> Iterator[tuple[int, int]]:
     """Start the webhook; yield its process number and port."""
     (folder / "tls.crt").write_text(identity.certificate)
     (folder / "tls.key").write_text(identity.key)
-    with socket.socket() as one, socket.socket() as other:
-        for each in (one, other):
-            each.bind((HERE, 0))
-        port, health = one.getsockname()[1], other.getsockname()[1]
+    port, health = free_ports(2)
     environment = os.environ | {
         "PYTHONPATH": str(ROOT / "operator"),
         "RFT_TLS_FOLDER": str(folder),

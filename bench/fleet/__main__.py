@@ -23,9 +23,10 @@ from bench.scale.api import NAMESPACE, Api
 from bench.scale.audit import Audit
 from bench.scale.process import held_mebibytes, machine
 from bench.scale.server import prepare
-from tests.cluster.control_plane import ControlPlane, Further, free_port, running, start
+from tests.cluster.control_plane import ControlPlane, Further, running, start
 from tests.cluster.shell import ClusterError, run
 from tests.integration.operator_support import Operator
+from tests.ports import free_port
 
 OPERATOR = "rft-operator"
 ENDS_PER_SECOND = 40.0

@@ -10,9 +10,10 @@ import yaml
 
 from bench.fleet.programs import KUEUE, chart
 from bench.scale.api import NAMESPACE, Api, Json, each, until
-from tests.cluster.control_plane import ControlPlane, free_port, start
+from tests.cluster.control_plane import ControlPlane, start
 from tests.cluster.layout import default_layout
 from tests.cluster.tools import helm
+from tests.ports import free_port
 
 QUEUE = "fleet"
 OWN_NAMESPACE = "kueue-system"

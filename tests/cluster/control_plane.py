@@ -6,7 +6,6 @@ root and disturbs no other cluster, because it uses free ports and a single fold
 
 import json
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from tests.cluster.config import AUDIT_POLICY
 from tests.cluster.layout import default_layout
 from tests.cluster.pki import Authority, service_account_key
 from tests.cluster.shell import ClusterError, tail, wait_until
+from tests.ports import free_port
 
 _CONTROLLERS_PER_SECOND = 400
 """Client-side rate limit of the controllers. Their default of 20 allows 1,000 pods per minute at best."""
@@ -166,13 +166,6 @@ def start(stack: ExitStack, folder: Path, command: Sequence[str]) -> "subprocess
     stack.callback(process.wait)
     stack.callback(process.kill)
     return process
-
-
-def free_port() -> int:
-    """Return a port of this machine on which nothing listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def main() -> int:

@@ -20,6 +20,7 @@ from rft_api.status import Progress, RunStatus
 from rft_operator.cluster import Cluster, NotFound
 from rft_operator.objects.names import uid8
 from rft_run.report import REPORT_PATH, TOKEN_AUDIENCE, Ending, ProgressReport
+from tests.ports import free_ports
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -274,14 +275,3 @@ class Operator:
         self.check()
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()

@@ -21,10 +21,11 @@ from rft_advice import advise
 from rft_api.validation import check
 from rft_operator.webhook.server import VALIDATE_PATH
 from rft_operator.webhook.warnings import fitted
-from tests.integration.operator_support import RFTJOBS, ROOT, Api, Object, free_ports, has_cel
+from tests.integration.operator_support import RFTJOBS, ROOT, Api, Object, has_cel
 from tests.manifests import manifest as small
 from tests.parity.cases import cases
 from tests.parity.gates import ALL_RULES, api_server
+from tests.ports import free_ports
 from tests.violations import VIOLATIONS, Violation
 from tests.waiting import wait_until
 

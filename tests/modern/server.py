@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import ssl
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ from tests.cluster.build import etcd_program
 from tests.cluster.pki import Authority, Pair, service_account_key
 from tests.cluster.shell import ClusterError, tail, wait_until
 from tests.modern.build import BINARY, WHOLE
+from tests.ports import free_port
 
 # These admission plugins read Namespaces, Secrets or webhooks, which this server does not serve.
 NO_ADMISSION = (
@@ -51,8 +51,8 @@ def running(binaries: Path, folder: Path) -> Iterator[Server]:
     Raises:
         ClusterError: it did not start; the message has the end of its log.
     """
-    url = f"https://127.0.0.1:{_free_port()}"
-    etcd = f"http://127.0.0.1:{_free_port()}"
+    url = f"https://127.0.0.1:{free_port()}"
+    etcd = f"http://127.0.0.1:{free_port()}"
     authority = Authority(folder / "pki")
     serving = authority.issue("server", "rft-modern", hosts=("IP:127.0.0.1", "DNS:localhost"))
     admin = authority.issue("admin", "admin", group="system:masters")
@@ -86,7 +86,7 @@ def running(binaries: Path, folder: Path) -> Iterator[Server]:
 
 
 def _etcd(binaries: Path, folder: Path, url: str) -> list[str]:
-    peer = f"http://127.0.0.1:{_free_port()}"
+    peer = f"http://127.0.0.1:{free_port()}"
     return [
         str(etcd_program(binaries)),
         f"--data-dir={folder / 'etcd'}",
@@ -159,9 +159,3 @@ def _tls(authority: Pair, client: Pair) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=str(authority.certificate))
     context.load_cert_chain(str(client.certificate), str(client.key))
     return context
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

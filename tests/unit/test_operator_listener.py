@@ -15,6 +15,7 @@ from aiohttp import web
 
 from rft_operator import threads, tls
 from rft_operator.listener import BoundedListener, Connection, Limits, displaced
+from tests.ports import free_port
 from tests.waiting import wait_until
 
 IDENTITY = tls.renewed(None, ("127.0.0.1",), datetime.now(UTC))
@@ -37,9 +38,7 @@ async def listening(
     application = web.Application()
     application.router.add_get("/", answer)
     listener = BoundedListener(application, limits)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     await listener.start("127.0.0.1", port, tls.server_context(IDENTITY))
     try:
         yield listener, port

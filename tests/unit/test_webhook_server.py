@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -28,19 +27,13 @@ from rft_operator.webhook.server import MAX_REVIEW_BYTES, VALIDATE_PATH, run
 from rft_operator.webhook.settings import WebhookSettings
 from tests.admission import admission_review
 from tests.manifests import manifest
+from tests.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("hook.rft.svc", "127.0.0.1")
 NOW = datetime.now(UTC)
 FIRST = tls.renewed(None, NAMES, NOW - tls.SERVING_LIFE + timedelta(days=1), tls.WEBHOOK)
 SECOND = tls.renewed(FIRST, NAMES, NOW, tls.WEBHOOK)
-
-
-def free_ports() -> tuple[int, int]:
-    with socket.socket() as one, socket.socket() as other:
-        for each in (one, other):
-            each.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], other.getsockname()[1]
 
 
 def trusting(bundle: str) -> httpx.AsyncClient:
@@ -84,7 +77,7 @@ class Running:
 async def webhook(
     source: Callable[[], tls.KeyPair] = lambda: FIRST, **settings: Any
 ) -> AsyncIterator[Running]:
-    port, health_port = free_ports()
+    port, health_port = free_ports(2)
     wanted = WebhookSettings("127.0.0.1", port, health_port, **{"drain_seconds": 0, **settings})
     stop = asyncio.Event()
     task = asyncio.create_task(run(wanted, source, stop))
@@ -250,7 +243,7 @@ def test_reviews_are_still_answered_for_a_while_after_sigterm() -> None:
 def test_the_program_serves_until_sigterm(tmp_path: Path) -> None:
     (tmp_path / "tls.crt").write_text(FIRST.certificate)
     (tmp_path / "tls.key").write_text(FIRST.key)
-    port, health_port = free_ports()
+    port, health_port = free_ports(2)
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT / "operator"),
