@@ -2,7 +2,7 @@
 # make test   every check and every test
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help setup demo demo-cluster cluster-up cluster-down images generate lint format test test-old test-unit bench-api bench-memory bench-operator bench-fleet bench-connections bench-data bench-trainer bench-update chaos chaos-nodes interrupted resume clean
+.PHONY: help setup demo demo-cluster cluster-up cluster-down images generate lint format test test-old test-unit bench-api bench-memory bench-operator bench-fleet bench-connections bench-data bench-trainer bench-update bench-architectures chaos chaos-nodes interrupted resume clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -65,6 +65,9 @@ bench-trainer: setup ## The trainer against TRL's GRPOTrainer on this machine's 
 
 bench-update: setup ## The update alone: tokens per second, MFU and memory on a GPU where torch sees one
 	.venv/bin/python -m bench.update
+
+bench-architectures: setup ## Train a small model of each architecture, and write docs/architectures.md
+	.venv/bin/python -m bench.architectures --output docs/architectures.md
 
 bench-data: setup ## How long a dataset of 10 GB keeps a run from its first step, and what it holds
 	.venv/bin/python bench/data.py

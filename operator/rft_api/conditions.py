@@ -67,6 +67,7 @@ class Reason:
     PLANNED = "Planned"  # GPUs and memory are derived
     OVERRIDDEN = "PlanOverridden"  # spec.resources.gpus is used, although the plan has another number
     UNKNOWN_MODEL = "UnknownModel"  # neither the catalogue nor config.json has the model's size
+    UNTRAINABLE_MODEL = "UntrainableModel"  # the trainer cannot train models of this type
     UNKNOWN_ACCELERATOR = "UnknownAccelerator"  # the accelerator is unknown and no memory is given
     DOES_NOT_FIT = "DoesNotFit"  # the run fits on no number of GPUs that a pod may have
     NAME_CONFLICT = "NameConflict"  # an object of somebody else has the name of a child object

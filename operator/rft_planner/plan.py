@@ -13,6 +13,7 @@ from rft_api.status import Device, Effective, MemoryPart, Plan
 from rft_planner import accelerators, container
 from rft_planner.accelerators import ACCELERATORS
 from rft_planner.accelerators import Device as Gpu
+from rft_planner.architectures import Untrainable, check_name
 from rft_planner.balance import StepSeconds, balanced
 from rft_planner.catalogue import shape_of
 from rft_planner.container import Container
@@ -59,8 +60,11 @@ def plan(
     that is fast on the machine that will train; float32 if it is not known.
 
     Raises:
-        Unplannable: the model's size or the accelerator's memory is unknown but needed, or nothing fits.
+        Unplannable: the model cannot be trained, its size or the accelerator's memory is unknown but needed,
+            or nothing fits.
     """
+    if shape is None:
+        _check_trainable(spec.model.name)
     resources = spec.resources or Resources()
     shape = shape or _shape(spec)
     derived = effective(spec, uid, shape.context if shape is not None else None)
@@ -104,6 +108,13 @@ def plan(
         notes=[*gpus.notes, *held.notes, *expected.notes, *([even.note] if even is not None else [])],
         **optional,
     )
+
+
+def _check_trainable(name: str) -> None:
+    try:
+        check_name(name)
+    except Untrainable as error:
+        raise Unplannable(Reason.UNTRAINABLE_MODEL, str(error)) from error
 
 
 class _Even(NamedTuple):

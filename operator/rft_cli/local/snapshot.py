@@ -19,7 +19,7 @@ from rft_api.status import Plan
 from rft_cli.errors import INVALID, UNREADABLE, UserError
 from rft_cli.local.device import Hardware
 from rft_cli.local.inputs import Inputs
-from rft_cli.local.shapes import shape_for
+from rft_cli.local.shapes import UntrainableModel, shape_for
 from rft_planner.container import memory_check_disabled
 from rft_planner.plan import Unplannable, plan
 from rft_planner.precision import SAFE, fast_cpu_dtype
@@ -110,7 +110,7 @@ def planned(job: RFTJob, hardware: Hardware, cpu_dtype: Dtype = SAFE) -> Plan | 
     of the machine. ``cpu_dtype`` is the dtype for jobs that set none.
 
     Raises:
-        UserError: ``spec.resources.memory`` is less than the run needs.
+        UserError: ``spec.resources.memory`` is less than the run needs, or the model cannot be trained.
     """
     if hardware.gpus:
         return None
@@ -128,8 +128,10 @@ def planned(job: RFTJob, hardware: Hardware, cpu_dtype: Dtype = SAFE) -> Plan | 
         smaller = job.spec.model_copy(update={"resources": resources})
         return plan(smaller, "", shape=shape, cpu_dtype=cpu_dtype)
     except Unplannable as error:
-        if error.reason == Reason.DOES_NOT_FIT:
+        if error.reason in (Reason.DOES_NOT_FIT, Reason.UNTRAINABLE_MODEL):
             raise UserError(str(error), INVALID) from error
+    except UntrainableModel:
+        raise
     except UserError:  # the config.json has no known shape: the trainer's error will say what is missing
         pass
     return None

@@ -29,13 +29,14 @@ _BATCH = 32
 class TransformersEngine:
     """A RolloutEngine with its own copy of the model. It loads adapters from their folders, like vLLM."""
 
-    def __init__(self, folder: Path, device: str, dtype: str) -> None:
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+    def __init__(self, folder: Path, device: str, dtype: str, context: int | None = None) -> None:
+        from transformers import AutoTokenizer
+
+        from rft_trainer.runtime.loading import load_base
 
         self.restarts = 0
         self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-        model: Any = AutoModelForCausalLM
-        self._base: Any = model.from_pretrained(folder, dtype=getattr(torch, dtype)).to(device).eval()
+        self._base: Any = load_base(folder, getattr(torch, dtype), context).to(device).eval()
         self._device = torch.device(device)
         self._model: Any = self._base
         self._adapter: AdapterVersion | None = None

@@ -1,0 +1,225 @@
+"""Trains a small random model of every architecture, and compares it with the model's own code.
+
+    python -m bench.architectures [MODEL_TYPE ...] [--output docs/architectures.md]
+
+The reference is the model's own forward pass by transformers, one text at a time, with eager attention, the
+only one that has every part of every architecture. It runs once without an adapter, and once with the adapter
+that one update left, loaded from its files.
+"""
+
+import argparse
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from bench.tiny_models import CONFIGS, SIZES, config_of, window_of, write_model
+from rft_api.parameters import Training
+from rft_run.errors import ModelError
+from rft_trainer.learn.logprobs import unfiltered_logprobs
+from rft_trainer.learn.packing import Completion, PackedRow, build
+from rft_trainer.learn.policy import Policy, PolicyOptions
+
+TOLERANCE = 1e-3
+"""Largest difference of a log-prob in float32 that counts as equal, in nats."""
+MOVED = 1e-2
+"""Smallest change of a log-prob by one update that counts as one, in nats."""
+
+
+@dataclass(frozen=True)
+class Texts:
+    """A prompt and its completions."""
+
+    prompt: tuple[int, ...]
+    completions: tuple[tuple[int, ...], ...]
+
+    @property
+    def shared(self) -> list[PackedRow]:
+        """One row with all completions."""
+        return [PackedRow(self.prompt, tuple(map(_completion, self.completions)))]
+
+    @property
+    def alone(self) -> list[PackedRow]:
+        """A row for each completion."""
+        return [PackedRow(self.prompt, (_completion(ids),)) for ids in self.completions]
+
+
+def _completion(ids: tuple[int, ...]) -> Completion:
+    return Completion(ids, (0.0,) * len(ids), 0.0)
+
+
+def _texts(prompt: int, *completions: int) -> Texts:
+    draw = torch.Generator().manual_seed(prompt)
+
+    def ids(length: int) -> tuple[int, ...]:
+        return tuple(torch.randint(3, 90, (length,), generator=draw).tolist())
+
+    return Texts(ids(prompt), tuple(map(ids, completions)))
+
+
+BELOW = _texts(6, 5, 3, 4)
+BEYOND = _texts(40, 20, 5, 12)
+"""Texts shorter than the window, and texts of which prompt and completions are longer."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """Largest differences to the model's own log-probs, in nats; ``shared`` is None where rows never are."""
+
+    model_type: str
+    below_alone: float
+    below_shared: float | None
+    beyond_alone: float
+    beyond_shared: float | None
+    moved: float
+    """Largest change of a log-prob by the update, in nats."""
+
+    @property
+    def faults(self) -> list[str]:
+        """What is not as it must be."""
+        differences = {
+            "below the window, alone": self.below_alone,
+            "below the window, shared": self.below_shared or 0.0,
+            "beyond the window, alone": self.beyond_alone,
+            "beyond the window, shared": self.beyond_shared or 0.0,
+        }
+        found = [f"{where}: {value:.2g}" for where, value in differences.items() if not value <= TOLERANCE]
+        return found if self.moved > MOVED else [*found, f"an update moves nothing: {self.moved:.2g}"]
+
+
+def own_logprobs(model: Any, texts: Texts) -> Tensor:
+    """Return the log-probs of the completions by the model's own code, one text at a time."""
+    start = len(texts.prompt) - 1
+    found = []
+    with torch.no_grad():
+        for ids in texts.completions:
+            logits = model(torch.tensor([[*texts.prompt, *ids[:-1]]]), use_cache=False).logits[0, start:]
+            found.append(logits.log_softmax(1).gather(1, torch.tensor(ids)[:, None])[:, 0])
+    return torch.cat(found)
+
+
+def policy_logprobs(policy: Policy, rows: Sequence[PackedRow]) -> Tensor:
+    """Return the log-probs of the rows' completions by the trainer."""
+    batch = build(rows)
+    with torch.no_grad():
+        return unfiltered_logprobs(policy.hidden(batch), batch.target_N, policy.head, 1.0)
+
+
+def update(policy: Policy, rows: Sequence[PackedRow]) -> None:
+    """Make one optimizer step that makes the rows' completions more probable."""
+    batch = build(rows)
+    logits = policy.head(policy.hidden(batch))
+    optimizer = torch.optim.AdamW(policy.trainable(), lr=0.02)
+    torch.nn.functional.cross_entropy(logits, batch.target_N).backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+
+
+def measure(model_type: str, folder: Path) -> Result:
+    """Build, compare, update and compare again. Raises ModelError where the trainer refuses the model."""
+    write_model(config_of(model_type), folder)
+    policy = Policy(PolicyOptions(folder, Training(lora_rank=4, lora_alpha=8), "cpu", "float32", 0))
+    kind: Any = AutoModelForCausalLM
+    own = kind.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32).eval()
+    before = own_logprobs(own, BEYOND)
+    differences = [_differences(policy, own)]
+    update(policy, BEYOND.shared if policy.shares_prompts else BEYOND.alone)
+    adapter = folder / "adapter"
+    policy.save_adapter(adapter)
+    tuned = PeftModel.from_pretrained(own, str(adapter)).eval()
+    after = own_logprobs(tuned, BEYOND)
+    differences.append(_differences(policy, tuned))
+    worst = [_worst(values) for values in zip(*differences, strict=True)]
+    assert worst[0] is not None
+    assert worst[2] is not None
+    return Result(model_type, worst[0], worst[1], worst[2], worst[3], float((after - before).abs().max()))
+
+
+def _differences(policy: Policy, own: Any) -> list[float | None]:
+    found: list[float | None] = []
+    for texts in (BELOW, BEYOND):
+        wanted = own_logprobs(own, texts)
+        found.append(float((policy_logprobs(policy, texts.alone) - wanted).abs().max()))
+        shared = policy_logprobs(policy, texts.shared) if policy.shares_prompts else None
+        found.append(float((shared - wanted).abs().max()) if shared is not None else None)
+    return found
+
+
+def _worst(values: tuple[float | None, ...]) -> float | None:
+    return max((value for value in values if value is not None), default=None)
+
+
+def table(results: Sequence[Result]) -> str:
+    """Return the table in Markdown."""
+    head = "| model type | window | below, alone | below, shared | beyond, alone | beyond, shared | update |"
+    return "\n".join([head, "|---" * 7 + "|", *map(_line, results)])
+
+
+def _line(result: Result) -> str:
+    values = (result.below_alone, result.below_shared, result.beyond_alone, result.beyond_shared)
+    shown = " | ".join("not shared" if value is None else f"{value:.1e}" for value in values)
+    window = window_of(result.model_type) or "none"
+    return f"| `{result.model_type}` | {window} | {shown} | {result.moved:.2f} |"
+
+
+def page(results: Sequence[Result]) -> str:
+    """Return the page of the documentation."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    layers, prompt, longest = (
+        SIZES["num_hidden_layers"],
+        len(BEYOND.prompt),
+        max(map(len, BEYOND.completions)),
+    )
+    return f"""# Architectures
+
+Written by `make bench-architectures` on {datetime.now(UTC):%Y-%m-%d}, of commit {commit}.
+
+A model can be trained if the `model_type` in its `config.json` is in this table. `rft plan` and `rft run`
+refuse any other one, and the operator does where the name tells it, before it gets a GPU.
+
+Each line is a random model of {layers} layers in float32, on the CPU. The numbers are the largest differences
+between a log-prob by the trainer and by the model's own code, in nats, before and after one update: for texts
+shorter than the window, and for texts that reach beyond it (of {prompt} tokens and up to {longest} more);
+each completion in a row of its own, and all in one row with their prompt. All must be at most {TOLERANCE:g}.
+`update` is the largest change of a log-prob by the update, and must be more than {MOVED:g}. A window of none:
+no layer of the type has one, or none of its published models uses it. The adapter is read back from its files
+by peft; what vLLM makes of them is not in this table.
+
+{table(results)}
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; the exit status is 1 where a number is not as it must be."""
+    parser = argparse.ArgumentParser(prog="python -m bench.architectures")
+    parser.add_argument("types", nargs="*", default=list(CONFIGS), metavar="MODEL_TYPE")
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args(argv)
+    results, faults = [], []
+    for name in arguments.types:
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                result = measure(name, Path(folder))
+            except ModelError as error:
+                faults.append(f"{name}: {error}")
+                continue
+        results.append(result)
+        faults += [f"{name}: {fault}" for fault in result.faults]
+        print(_line(result), flush=True)
+    if arguments.output is not None:
+        arguments.output.write_text(page(results), encoding="utf-8")
+    print("\n".join(faults) or "all as they must be")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,80 @@
+"""Attention masks of rows in which several completions share a prompt.
+
+transformers makes a mask for each kind of attention that a model has: causal, within a sliding window, within
+a chunk. It takes a distance between places in the row for the distance in the text. In a row with a shared
+prompt a completion may stand far from its prompt, so there the model's own rule is asked about positions in
+the text instead. Every model keeps its own rules, and none of them is repeated here.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
+
+ATTENTION_IMPLEMENTATIONS = ("sdpa", "eager")
+"""Implementations of attention for which masks are made here."""
+
+Rule = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""Whether a query attends to a key, from the indices of row, head, query and key; they broadcast."""
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """``allowed_B_1_T_T``: the tokens of one completion and its prompt, none of which is in the future."""
+
+    allowed_B_1_T_T: Tensor
+    positions_B_T: Tensor
+
+
+_SHARED: ContextVar[_Rows | None] = ContextVar("shared_rows", default=None)
+
+
+@contextmanager
+def sharing(allowed_B_1_T_T: Tensor | None, positions_B_T: Tensor) -> Iterator[Tensor | None]:
+    """Make the masks of every forward pass in the block fit these rows.
+
+    Yields the ``attention_mask`` for the model, (B, T). With a mask of ones transformers does not take the
+    restart of positions after a prompt for the start of another text. None, where no row is shared.
+    """
+    if allowed_B_1_T_T is None:
+        yield None
+        return
+    token = _SHARED.set(_Rows(allowed_B_1_T_T, positions_B_T))
+    try:
+        yield torch.ones_like(positions_B_T)
+    finally:
+        _SHARED.reset(token)
+
+
+def within(rule: Rule, allowed_B_1_T_T: Tensor, positions_B_T: Tensor) -> Tensor:
+    """Return the boolean mask (B, 1, T, T): what ``rule`` allows by position, among ``allowed_B_1_T_T``."""
+    row_B_1_1_1 = torch.arange(len(positions_B_T), device=positions_B_T.device)[:, None, None, None]
+    head = torch.zeros_like(row_B_1_1_1[:1])
+    query_B_1_T_1, key_B_1_1_T = positions_B_T[:, None, :, None], positions_B_T[:, None, None, :]
+    return rule(row_B_1_1_1, head, query_B_1_T_1, key_B_1_1_T) & allowed_B_1_T_T
+
+
+def _for_shared_rows(usual: Callable[..., Any], *, floats: bool) -> Callable[..., Any]:
+    def make(*args: Any, **arguments: Any) -> Any:
+        rows = _SHARED.get()
+        if rows is None:
+            return usual(*args, **arguments)
+        mask_B_1_T_T = within(arguments["mask_function"], rows.allowed_B_1_T_T, rows.positions_B_T)
+        # On the CPU as floats too: else every layer makes its own float copy.
+        if not floats and mask_B_1_T_T.device.type != "cpu":
+            return mask_B_1_T_T
+        added_B_1_T_T = torch.zeros(mask_B_1_T_T.shape, dtype=arguments["dtype"], device=mask_B_1_T_T.device)
+        return added_B_1_T_T.masked_fill_(~mask_B_1_T_T, -torch.inf)
+
+    return make
+
+
+for _name in ATTENTION_IMPLEMENTATIONS:
+    AttentionMaskInterface.register(
+        _name, _for_shared_rows(ALL_MASK_ATTENTION_FUNCTIONS[_name], floats=_name == "eager")
+    )
