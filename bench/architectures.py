@@ -30,6 +30,8 @@ from rft_trainer.learn.policy import Policy, PolicyOptions
 
 TOLERANCE = 1e-3
 """Largest difference of a log-prob in float32 that counts as equal, in nats."""
+LOADED_BY_VLLM = frozenset({"llama"})
+"""Types of which tests/trainer/test_vllm.py loads an adapter into vLLM, and sees it change the samples."""
 MOVED = 1e-2
 """Smallest change of a log-prob by one update that counts as one, in nats."""
 
@@ -158,15 +160,20 @@ def _worst(values: tuple[float | None, ...]) -> float | None:
 
 def table(results: Sequence[Result]) -> str:
     """Return the table in Markdown."""
-    head = "| model type | window | below, alone | below, shared | beyond, alone | beyond, shared | update |"
-    return "\n".join([head, "|---" * 7 + "|", *map(_line, results)])
+    names = (
+        "model type", "window", "below, alone", "below, shared",
+        "beyond, alone", "beyond, shared", "update", "vLLM",
+    )  # fmt: skip
+    head = f"| {' | '.join(names)} |"
+    return "\n".join([head, "|---" * len(names) + "|", *map(_line, results)])
 
 
 def _line(result: Result) -> str:
     values = (result.below_alone, result.below_shared, result.beyond_alone, result.beyond_shared)
     shown = " | ".join("not shared" if value is None else f"{value:.1e}" for value in values)
     window = window_of(result.model_type) or "none"
-    return f"| `{result.model_type}` | {window} | {shown} | {result.moved:.2f} |"
+    vllm = "loaded" if result.model_type in LOADED_BY_VLLM else "not tried"
+    return f"| `{result.model_type}` | {window} | {shown} | {result.moved:.2f} | {vllm} |"
 
 
 def page(results: Sequence[Result]) -> str:
@@ -192,7 +199,12 @@ shorter than the window, and for texts that reach beyond it (of {prompt} tokens 
 each completion in a row of its own, and all in one row with their prompt. All must be at most {TOLERANCE:g}.
 `update` is the largest change of a log-prob by the update, and must be more than {MOVED:g}. A window of none:
 no layer of the type has one, or none of its published models uses it. The adapter is read back from its files
-by peft; what vLLM makes of them is not in this table.
+by peft.
+
+`vLLM` says what was seen of the adapter in the sampler. `loaded`: `tests/trainer/test_vllm.py` loads one into
+vLLM, and the samples follow it. `not tried`: vLLM has a class for the type; its adapter was neither loaded
+nor its names compared with vLLM's mapping. In a run the sampler is asked before the first step: where it does
+not follow the adapter, the run ends with the reason `SamplerMismatch`.
 
 {table(results)}
 """

@@ -25,7 +25,6 @@ TOWER = {
 WINDOW = 16
 """Tokens of a sliding window, in the layers that have one."""
 _ALTERNATING = {"layer_types": ["sliding_attention", "full_attention"] * 2}
-_ALL_ROPE = {"rope_type": "default", "rope_theta": 1e4}
 
 CONFIGS: Mapping[str, tuple[str, dict[str, Any]]] = MappingProxyType(
     {
@@ -42,7 +41,6 @@ CONFIGS: Mapping[str, tuple[str, dict[str, Any]]] = MappingProxyType(
         "granite": ("GraniteConfig", {"head_dim": None}),
         "hunyuan_v1_dense": ("HunYuanDenseV1Config", {}),
         "llama": ("LlamaConfig", {}),
-        "ministral": ("MinistralConfig", {"rope_parameters": _ALL_ROPE, **_ALTERNATING}),
         "ministral3": ("Ministral3Config", {}),
         "mistral": ("MistralConfig", {}),
         "mixtral": ("MixtralConfig", {"num_local_experts": 4}),

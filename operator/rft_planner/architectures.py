@@ -28,7 +28,6 @@ TRAINABLE: Mapping[str, str] = MappingProxyType(
         "granite": "GraniteForCausalLM",
         "hunyuan_v1_dense": "HunYuanDenseV1ForCausalLM",
         "llama": "LlamaForCausalLM",
-        "ministral": "MinistralForCausalLM",
         "ministral3": "Ministral3ForCausalLM",
         "mistral": "MistralForCausalLM",
         "mixtral": "MixtralForCausalLM",

@@ -102,7 +102,6 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
         "granite": Layout(feed_forward_bias_field="mlp_bias"),
         "hunyuan_v1_dense": Layout(extras=(head_norms, output_bias)),
         "llama": Layout(feed_forward_bias_field="mlp_bias"),
-        "ministral": _PLAIN,
         "ministral3": Layout(extras=(), bias_field=None, defaults=_defaults(head_dim=128)),
         "mistral": _PLAIN,
         "mixtral": Layout(extras=(), bias_field=None, mixture=True),

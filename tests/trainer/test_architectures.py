@@ -1,5 +1,8 @@
 """The trainer's log-probs are the model's own, below and beyond a window, with shared prompts and without."""
 
+import json
+import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,9 @@ from bench.tiny_models import CONFIGS, config_of, write_model
 from rft_api.parameters import Training
 from rft_planner.architectures import TRAINABLE
 from rft_planner.layouts import LAYOUTS
+from rft_run.errors import ModelError
 from rft_trainer.learn.policy import Policy, PolicyOptions
+from tests.trainer.loop_support import config, run
 
 TYPES = ("mistral", "gemma2", "gemma3_text", "gemma3", "phi3", "olmo3", "qwen2", "gpt_oss")
 
@@ -31,6 +36,26 @@ def test_log_probs_are_the_models_own_below_and_beyond_its_window(model_type: st
 def test_every_type_that_can_be_trained_has_a_layout_and_is_measured() -> None:
     assert set(CONFIGS) == set(TRAINABLE)
     assert set(TRAINABLE) - {"gemma3"} == set(LAYOUTS)
+
+
+def test_vllm_has_a_class_for_every_type_that_can_be_trained() -> None:
+    found = find_spec("vllm")  # read and not imported, which takes seconds
+    assert found is not None
+    assert found.origin is not None
+    registry = (Path(found.origin).parent / "model_executor" / "models" / "registry.py").read_text()
+    assert [kind for kind, name in TRAINABLE.items() if f'"{name}":' not in registry] == []
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "ministral"])
+def test_a_run_ends_before_its_sampler_starts_where_the_model_cannot_be_trained(
+    kind: str, character_model: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(character_model, folder)
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(settings | {"model_type": kind}))
+    with pytest.raises(ModelError, match=f"the model_type in its config.json is '{kind}'; allowed: ernie4_5"):
+        run(config(folder, tmp_path / "run"))
 
 
 def test_dropout_of_the_checkpoint_is_off_while_training(tmp_path: Path) -> None:

@@ -38,7 +38,6 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("LlamaConfig", {}),
     "llama, tied": ("LlamaConfig", {"tie_word_embeddings": True}),
     "llama with biases": ("LlamaConfig", {"attention_bias": True, "mlp_bias": True}),
-    "ministral": ("MinistralConfig", {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}),
     "ministral3": ("Ministral3Config", {}),
     "mistral": ("MistralConfig", {}),
     "mixtral": ("MixtralConfig", {"num_local_experts": 4}),
