@@ -22,11 +22,11 @@ NO_RISE = 0.02
 GOOD = 0.95
 """Above this reward there is little left to gain."""
 LOST = 0.5
-"""Least share of the rise that is lost again in a collapse."""
+"""A reward has collapsed if it loses at least this share of its rise again."""
 CLIMBING = 0.2
-"""Least share of the rise in the last quarter of a curve that still climbs; a straight line has a third."""
+"""A curve still climbs if at least this share of its rise is in the last quarter; a straight line has 1/3."""
 LEVEL = 0.1
-"""Most change after the second quarter of a curve that levelled off, as a share of the rise before."""
+"""A curve levelled off if it changes by at most this share of its earlier rise after the second quarter."""
 CUT = 0.1
 """Share of completions cut at ``maxTokens`` above which there is advice."""
 ALIKE = 0.5
@@ -160,7 +160,7 @@ def epochs_stopped_helping(spec: RFTJobSpec, run: RunFacts) -> str | None:
         return None
     return (
         f"the mean reward was {means[-2]:.2f} in epoch {epochs - 1} and {means[-1]:.2f} in epoch {epochs}:"
-        f" {epochs - 1} would have done"
+        f" {epochs - 1} would have been enough"
     )
 
 

@@ -27,9 +27,9 @@ REPORT_DEBOUNCE_SECONDS = 2.0
 CHILD_DEBOUNCE_SECONDS = 0.5
 """Least time between two reconciliations of one job for events of its children."""
 REPORT_ROUNDS_PER_SECOND = 15.0
-"""Limit for all jobs together. Above it each status is updated later, which spares the API server."""
+"""Limit of reconciliations for reports, for all jobs together. Above it statuses are updated later."""
 NEW_JOB_PRIORITY_SECONDS = 30.0
-"""A new RFTJob is queued as if it had waited this long: unlike others, it has no status yet."""
+"""A new RFTJob is queued as if it had waited this long. So it gets its first status early."""
 HEARTBEAT_SECONDS = 2.0
 CERTIFICATE_CHECK_SECONDS = 12 * 3600.0
 _log = logging.getLogger(__name__)
@@ -139,7 +139,7 @@ class Operator:
                 changed = await loop.run_in_executor(self._threads, self._controller.poll_workloads)
             except Exception:
                 # An unknown form of a Workload, from another version of Kueue, must not end the polling.
-                _log.exception("what Kueue says could not be read; trying again")
+                _log.exception("Kueue's Workloads could not be read; trying again")
                 continue
             for key in changed:
                 self._queue.add(key)

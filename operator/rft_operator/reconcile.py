@@ -159,7 +159,7 @@ def _accepted(facts: Facts) -> Gate:
         return Gate(
             False,
             Reason.IMMUTABLE_FIELD_CHANGED,
-            f"{paths} changed after the start; the run goes on with what it had",
+            f"{paths} changed after the start; the run goes on with the old values",
         )
     if facts.job is None:
         return Gate(False, Reason.INVALID_SPEC, joined(facts.problems))

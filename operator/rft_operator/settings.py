@@ -43,7 +43,7 @@ class Settings:
     """Seconds after which a watch that was not connected fails the liveness probe."""
     workers: int = 8
     no_progress_seconds: float = 1800.0
-    """Seconds without a report after which a run has stalled before its first step and during evaluations."""
+    """Seconds without a report until a run counts as stalled, before its first step and in evaluations."""
     read_nodes: bool = True
     """Whether nodes are read, to choose the kind of GPU and to explain unschedulable pods."""
     read_kueue: bool = True
@@ -74,7 +74,7 @@ def from_env(env: Mapping[str, str]) -> Settings:
     if not MIN_LEASE_SECONDS <= lease_seconds <= MAX_LEASE_SECONDS:
         raise BadSettings(
             f"RFT_LEASE_SECONDS {lease_seconds} must be from {MIN_LEASE_SECONDS} to {MAX_LEASE_SECONDS}: "
-            "renewals need some of it, and others wait for it after a crash"
+            "the holder needs this time to renew the Lease, and after a crash the next operator waits for it"
         )
     watch_seconds = number(env, "RFT_WATCH_SECONDS", Settings.watch_seconds)
     stale_seconds = number(env, "RFT_STALE_SECONDS", Settings.stale_seconds)

@@ -87,7 +87,7 @@ def failed(facts: Facts) -> Verdict | None:
         return _failure(facts, reason, f"Failed {times}: {last.message}")
     if child.failed:
         said = f"{child.failed_reason}: {child.failed_message}"
-        last_words = f"; at last: {failures[-1].message}" if failures else ""
+        last_words = f"; the last failure: {failures[-1].message}" if failures else ""
         return _failure(facts, Reason.BACKOFF_LIMIT, said + last_words)
     return None
 
@@ -118,7 +118,7 @@ def leaving(facts: Facts) -> Verdict | None:
     gone = child is None and not facts.observed.any_alive
     if gone or (child is not None and not child.deleting):
         return None
-    said = " ".join(["Waiting for the pod of before to end.", *_lost(facts)])
+    said = " ".join(["Waiting for the previous pod to end.", *_lost(facts)])
     return Verdict("Pending", Reason.WAITING_FOR_POD, said, requeue_after=_nodes_again(facts))
 
 
@@ -183,7 +183,7 @@ def _lost(facts: Facts) -> list[str]:
 
 
 def _until_when(pod: Pod) -> str:
-    return " before it is back" if pod.deleting else " before the cluster has given it up"
+    return " before the node answers again" if pod.deleting else " before the cluster deletes the pod"
 
 
 def _nodes_again(facts: Facts) -> float | None:
@@ -301,9 +301,10 @@ def _retry_limit(facts: Facts) -> int:
 
 
 def _own_count(facts: Facts) -> dict[str, Any] | None:
-    """Return the patch of ``backoffLimit`` that the Job needs, with or without its failure policy.
+    """Return the patch of ``backoffLimit`` that the Job needs; it depends on the Job's failure policy.
 
-    Without the policy the Job controller would count failures that should not count. So the operator counts.
+    Without the policy, the Job controller also counts failures that should not count, such as preemptions. So
+    then the operator counts the failures.
     """
     child = facts.observed.child
     if child is None or facts.spec is None:
@@ -341,7 +342,7 @@ def joined(problems: tuple[Problem, ...]) -> str:
 
 
 def end_now(facts: Facts) -> dict[str, Any] | None:
-    """Return the patch that ends the child Job by a deadline, which keeps failed pods and their logs."""
+    """Return the patch that ends the child Job by a deadline. Its failed pods and their logs are kept."""
     child = facts.observed.child
     if child is None or child.finished or child.deadline == 1:
         return None

@@ -198,9 +198,9 @@ def _notes(
     if hours is not None and most is not None:
         longest = f"{about(most):g} if completions are {spec.sampling.max_tokens} tokens long"
         yield (
-            f"about {about(hours):g} GPU-hours, {longest}; for {COMPUTED:.0%} of the GPUs' bf16 rate and"
-            f" {READ:.0%} of their bandwidth, not measured"
+            f"about {about(hours):g} GPU-hours, {longest}; assumed, not measured: {COMPUTED:.0%} of the"
+            f" GPUs' bf16 rate and {READ:.0%} of their bandwidth"
         )
         limit = spec.stop.max_gpu_hours if spec.stop is not None else None
         if limit is not None and most > limit:
-            yield f"spec.stop.maxGpuHours {limit:g} may end it earlier"
+            yield f"spec.stop.maxGpuHours {limit:g} may end the run earlier"

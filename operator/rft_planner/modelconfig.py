@@ -27,7 +27,7 @@ _UNLIKE = {
     "linear_num_value_heads": "layers with a state instead of a cache",
     "hidden_size_per_layer_input": "an embedding for each layer",
     "num_kv_shared_layers": "layers that share a cache",
-    "audio_config": "a part that hears",
+    "audio_config": "an audio encoder",
 }
 """Fields of features that a shape cannot describe."""
 _CACHED = {"full_attention", "sliding_attention", "chunked_attention"}

@@ -29,7 +29,7 @@ def contradiction(
     except Unplannable as error:
         if error.reason != Reason.DOES_NOT_FIT:
             return None
-        return f"{FIELD}: {asked} is obeyed; by the plan no number of GPUs holds the run: {error}"
+        return f"{FIELD}: {asked} is obeyed; the plan finds no number of GPUs on which the run fits: {error}"
     if made.gpus == asked:
         return None
     kind = made.accelerator or _kind(free)

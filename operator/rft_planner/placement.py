@@ -21,7 +21,7 @@ from rft_planner.nodes import CPU, MEMORY, Kind, Node, holds, product_key
 from rft_planner.plan import CPU_NAME, Unplannable, plan
 from rft_planner.sizes import quantity
 
-_ELSEWHERE = "no node that the job may use says it has that accelerator: the pod may land on another kind"
+_ELSEWHERE = "no node that the job may use has a label for that accelerator: the pod may run on another kind"
 
 
 class _Offer(NamedTuple):

@@ -151,7 +151,7 @@ def _balance(
 
 
 def _asked_for(spec: RFTJobSpec, shape: Shape | None, derived: Effective) -> _Gpus | None:
-    """Return the number of GPUs in the spec, with a note on the plan's own; ``None`` if it has none."""
+    """Return the spec's number of GPUs, with a note on the planned number; ``None`` if the spec sets none."""
     resources = spec.resources or Resources()
     if resources.gpus is None:
         accelerator = resources.accelerator
@@ -232,7 +232,7 @@ def _explained(shape: Shape, split: Split, memory: float) -> list[str]:
     return [
         placed,
         f"for {_billions(shape)} parameters and {split.micro_batch} tokens in a micro-batch;"
-        " the sum was not compared with a GPU yet",
+        " the sum has not been compared with a GPU yet",
     ]
 
 

@@ -41,7 +41,7 @@ def explain_unschedulable(
 def _answer(spec: RFTJobSpec, made: Plan, room: NodeSpace, wanted: Amounts, said: str) -> str:
     largest = room.largest
     if largest is None:
-        return "there is no ready node with the labels of its node selector and only taints that it tolerates"
+        return "no ready node has both: the labels of its node selector, and only taints that it tolerates"
     if any(holds(node, wanted) for node in room.nodes):
         busy = ", so it waits for what others use on it" if _SHORT in said else ""
         return f"a node of that size is there{busy}"
@@ -54,7 +54,8 @@ def _advice(spec: RFTJobSpec, made: Plan, room: NodeSpace, wanted: Amounts) -> s
     largest = room.largest
     if made.gpus and largest is not None and not largest.allocatable.get(room.resource or ""):
         return (
-            f"No node that it may use has {room.resource}; spec.resources.accelerator.name: cpu asks for none"
+            f"No node that it may use has {room.resource};"
+            " with spec.resources.accelerator.name: cpu it needs none"
         )
     found = remedies(spec, made, room)
     if found:
@@ -64,7 +65,7 @@ def _advice(spec: RFTJobSpec, made: Plan, room: NodeSpace, wanted: Amounts) -> s
 
 
 def _how(found: Sequence[Remedy]) -> str:
-    """Return a text that says how a job that already waits can be changed."""
+    """Return a text that says which of these fields can change in the waiting job."""
     paths = [change.path.startswith("spec.resources.") for remedy in found for change in remedy]
     if all(paths):
         return "spec.resources can change while the job is suspended"

@@ -1,6 +1,6 @@
-"""The configuration of a trainer: the snapshot of the spec, and paths.
+"""The configuration of a trainer: the spec as it was when the run started, and paths.
 
-The operator writes it into the run's immutable ConfigMap, ``rft run`` into the output folder.
+The operator writes it into the run's immutable ConfigMap. ``rft run`` writes it into the run's folder.
 """
 
 from collections.abc import Mapping, Sequence
@@ -63,12 +63,14 @@ class RunConfig(Model):
     gpus: Int = Field(0, ge=0)
     run_dir: str = Field(description="Absolute path of the run's folder.")
     dataset_path: str = Field(description="Absolute path or URI of the training rows.")
-    evaluation_path: str | None = Field(None, description="Rows of their own for the evaluation.")
+    evaluation_path: str | None = Field(
+        None, description="Absolute path or URI of separate evaluation rows, if there are any."
+    )
     grader_code: dict[str, str] | None = Field(
         None, description="Path of the source of every python grader that is not inline, by grader name."
     )
     grader_socket: str | None = Field(
-        None, description="Socket the grader container connects to; absent: graders run as local processes."
+        None, description="Socket of the grader container; absent: graders run as local processes."
     )
     scratch_dir: str | None = Field(None, description="Fast local folder for sockets and temporary files.")
     report: ReportTarget | None = Field(None, description="Where reports go; absent for rft run.")
@@ -123,9 +125,9 @@ class GraderConfig(Model):
 
 
 def python_graders(graders: Sequence[Grader], code: Mapping[str, str]) -> list[PythonGrader]:
-    """Return the python graders among ``graders``; ``code`` maps names to source files.
+    """Return the python graders among ``graders``; ``code`` maps a grader's name to its source file.
 
-    Raises KeyError with the name of one whose source is neither inline nor in ``code``.
+    Raises KeyError, with the grader's name, if a grader has no inline source and is not in ``code``.
     """
     found = []
     for grader in graders:

@@ -19,7 +19,7 @@ MAX_TERMINATION_BYTES = 4000
 class Ending(Model):
     """How an attempt ended."""
 
-    exit_code: Int = Field(ge=0, le=255, description="Exit code of the trainer, see exitcodes.")
+    exit_code: Int = Field(ge=0, le=255, description="Exit code of the trainer, see rft_run.exit_codes.")
     reason: str = Field(description="Reason in the sense of conditions.")
     message: str = Field("", max_length=2048, description="One sentence for people; no secrets.")
 

@@ -42,7 +42,9 @@ def test_a_number_other_than_the_plans_gives_a_warning_with_the_kind_of_gpu() ->
 def test_the_warning_says_if_the_run_does_not_fit_on_the_number() -> None:
     said = contradiction(spec("Qwen/Qwen2.5-32B", gpus=1)) or ""
     assert said.endswith(", and with that number the run does not fit")
-    assert "holds the run" in (contradiction(spec("meta-llama/Llama-3.1-405B", gpus=16)) or "")
+    assert "no number of GPUs on which the run fits" in (
+        contradiction(spec("meta-llama/Llama-3.1-405B", gpus=16)) or ""
+    )
 
 
 def test_on_a_cluster_the_number_is_compared_with_the_plan_for_its_nodes() -> None:

@@ -12,7 +12,7 @@ def way_to(job: Mapping[str, Any], wanted: str) -> str:
         return f"{name}: is a job in the cluster that has not written a run's folder yet"
     storage = (job.get("spec") or {}).get("storage") or {}
     return (
-        f"{name}: its folder {folder} is on {_volume(storage)}, not seen from here. While its pod runs:"
+        f"{name}: its folder {folder} is on {_volume(storage)}, not on this machine. While its pod runs:"
         f" kubectl cp -n {namespace} -c trainer POD:{folder}/{wanted} {name}/{wanted}"
         f" (POD: kubectl get pods -n {namespace}); afterwards {_afterwards(storage)}. Then name ./{name} here"
     )

@@ -88,7 +88,7 @@ def known_rows(
 
 
 def on(accelerator: str, job: RFTJob) -> RFTJob:
-    """Return the job with another kind of GPU, and their number left to the plan.
+    """Return the job with another kind of GPU. The plan then decides the number of GPUs.
 
     Raises:
         UserError: the catalogue has no such GPU.
@@ -120,7 +120,7 @@ def outcome(
 
 
 def warn_of_override(job: RFTJob, config: Path | None, hub: bool) -> None:
-    """Warn on standard error when the job sets another number of GPUs than the plan would."""
+    """Warn on standard error if the job sets another number of GPUs than the plan."""
 
     def made(spec: RFTJobSpec) -> Plan:
         found = outcome(job.model_copy(update={"spec": spec}), config, hub, None, [])
@@ -138,7 +138,7 @@ def show_sweep(path: str, lines: list[Line], output: PlanFormat) -> None:
     if output is PlanFormat.TEXT:
         # Like kubectl: lines are not cut to the terminal's width.
         out(WIDE_ENOUGH).print(table(path, lines), markup=False)
-        err().print("~ is an estimate; rft plan without --sweep says what it rests on", markup=False)
+        err().print("~ is an estimate; rft plan without --sweep shows its assumptions", markup=False)
     else:
         typer.echo(serialized({"field": path, "sweep": [entry(line) for line in lines]}, output))
 

@@ -64,7 +64,7 @@ def _write(texts: dict[str, str], folder: Path) -> None:
 
 def _say_what_is_left(found: Suggestions, goal: Goal, others: list[Goal]) -> None:
     for parameter in found.exhausted:
-        err().print(f"{parameter} is as far as {goal} goes", markup=False)
+        err().print(f"{parameter} is already at its limit for {goal}", markup=False)
     if not found.experiments:
         left = f"; other goals with experiments left: {', '.join(others)}" if others else ""
         err().print(

@@ -97,6 +97,6 @@ def _from_hub(model: ModelSource) -> Path:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
             f"--hub: {model.name}: the hub did not give config.json: {reason}; for a gated model set HF_TOKEN"
-            " or log in with hf auth login, without a route pass --config FILE",
+            " or log in with hf auth login; if the hub cannot be reached, pass --config FILE",
             UNREADABLE,
         ) from error

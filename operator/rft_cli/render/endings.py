@@ -19,7 +19,7 @@ RESUME = "the same command resumes from the checkpoint of step {step}"
 RESTART = "there is no checkpoint yet, so the same command begins again with step 1"
 UNREADABLE = "none of its checkpoints can be read, so the same command does not resume; see the log"
 _AGAIN = "{again}"
-"""Stands in ``ENDINGS`` for what the same command does next."""
+"""Placeholder in ``ENDINGS``, which is replaced by a sentence about the next run of the same command."""
 
 ENDINGS: dict[int, Explanation] = {
     ExitCode.OK: Explanation("complete", ""),
@@ -38,7 +38,7 @@ ENDINGS: dict[int, Explanation] = {
         "see the message; spec.sampling.engine: transformers samples without vLLM",
     ),
     ExitCode.VOLUME: Explanation(
-        "the output folder cannot be written", f"make room or rights there; {_AGAIN}"
+        "the output folder cannot be written", f"free space there or get the right to write; {_AGAIN}"
     ),
     ExitCode.SAMPLER: Explanation(
         "the sampler did not start or come back",
@@ -47,7 +47,7 @@ ENDINGS: dict[int, Explanation] = {
     ExitCode.PREEMPTED: Explanation("stopped", _AGAIN),
     ExitCode.FENCED: Explanation("another trainer has taken over this folder", "use a new --output"),
     INTERRUPTED: Explanation("killed", _AGAIN),
-    137: Explanation("killed by SIGKILL, often for want of memory", f"free some; {_AGAIN}"),
+    137: Explanation("killed by SIGKILL, often for lack of memory", f"free some memory; {_AGAIN}"),
 }
 
 
