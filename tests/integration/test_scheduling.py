@@ -167,4 +167,4 @@ def test_with_several_kinds_of_gpu_the_pod_selects_the_planned_one(
 
 def test_a_job_without_a_usable_node_is_reported(submit: Submit) -> None:
     run = submit()
-    assert "no ready node with the labels of its node selector" in unschedulable(run)["message"]
+    assert "no ready node has both: the labels of its node selector" in unschedulable(run)["message"]
