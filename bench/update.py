@@ -230,7 +230,7 @@ def measure(case: Case, model: Path, accelerator: str | None, updates: int) -> O
     training = config.spec.training
     policy = Policy(PolicyOptions(model, training, config.device, model_dtype(config), seed=1))
     optimizer = make_optimizer(policy.trainable(), training)
-    settings = update_settings(config, sampling_parameters(config.spec.sampling))
+    settings = update_settings(config, sampling_parameters(config.spec.sampling, policy.tokenizer))
     group = group_of(case, shape.vocabulary)
     rows = rows_of_group(
         group.prompt.token_ids,

@@ -5,13 +5,17 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoTokenizer
 
+from rft_run.errors import ConfigurationError
 from rft_trainer.rollout import guard
 from rft_trainer.rollout.engine import Request, SamplingParameters, rollout_seed
+from rft_trainer.rollout.stops import split_stops
 from rft_trainer.rollout.transformers_engine import TransformersEngine
 from rft_trainer.rollout.vllm_client import ConnectionLost, parse_answer, request_body
 from rft_trainer.rollout.vllm_server import (
@@ -52,6 +56,49 @@ def test_greedy_requests_have_neither_top_k_nor_top_p() -> None:
     assert "top_k" not in sent
     assert "top_p" not in sent
     assert sent["temperature"] == 0
+
+
+def with_turn_token(folder: Path) -> Any:
+    kind: Any = AutoTokenizer
+    tokenizer = kind.from_pretrained(folder)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|turn|>", "<|turn|>2"]})
+    return tokenizer
+
+
+def test_a_stop_text_that_is_a_special_token_is_sent_as_its_id(character_model: Path) -> None:
+    tokenizer = with_turn_token(character_model)
+    stops = split_stops(["7", "<|turn|>", "<end>", "<turn>"], tokenizer)
+    assert stops.texts == ("7", "<turn>")
+    assert stops.token_ids == (tokenizer.convert_tokens_to_ids("<|turn|>"), tokenizer.eos_token_id)
+    assert split_stops(None, tokenizer) == ((), ())
+    sent = body(stop=stops.texts, stop_token_ids=stops.token_ids)
+    assert (sent["stop"], sent["stop_token_ids"]) == (["7", "<turn>"], list(stops.token_ids))
+    assert not {"stop", "stop_token_ids"} & set(body())
+
+
+@pytest.mark.parametrize(
+    ("text", "corrected"),
+    [("<|turn|>\n", "<|turn|>"), ("a<end>", "<end>"), ("<|turn|>23", "<|turn|>2")],
+)
+def test_a_stop_text_with_a_special_token_inside_is_refused(
+    text: str, corrected: str, character_model: Path
+) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        split_stops(["7", text], with_turn_token(character_model))
+    assert str(refused.value).startswith(f"spec.sampling.stop[1]: {text!r}")
+    assert str(refused.value).endswith(f"for instance {corrected!r}")
+
+
+def test_a_token_that_stops_ends_the_completion_and_stays_in_it(character_model: Path) -> None:
+    engine = TransformersEngine(character_model, "cpu", "float32")
+    parameters = SamplingParameters(1.0, 1.0, 0, 24)
+    requests = [Request((3, 4), seed, parameters) for seed in range(4)]
+    for request, whole in zip(requests, engine.generate(requests), strict=True):
+        token = whole.token_ids[len(whole.token_ids) // 2]
+        length = whole.token_ids.index(token) + 1
+        stopping = replace(parameters, stop_token_ids=(token,))
+        (found,) = engine.generate([replace(request, parameters=stopping)])
+        assert (found.token_ids, found.finish_reason) == (whole.token_ids[:length], "stop")
 
 
 def test_seeds_depend_on_every_part_and_are_reproducible() -> None:

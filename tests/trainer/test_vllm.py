@@ -6,6 +6,7 @@ import statistics
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,13 @@ def test_deterministic_rollouts_do_not_depend_on_batches_or_restarts(
     assert engine.generate(list(reversed(requests))) == list(reversed(first))
     assert [alone for request in requests for alone in engine.generate([request])] == first
     assert engine.generate(requests[:3]) + engine.generate(requests[3:]) == first
+
+    for request, whole in zip(requests, first, strict=True):
+        token = whole.token_ids[len(whole.token_ids) // 2]
+        stopping = replace(request.parameters, stop_token_ids=(token,))
+        (found,) = engine.generate([replace(request, parameters=stopping)])
+        assert found.token_ids == whole.token_ids[: whole.token_ids.index(token) + 1], "stop_token_ids"
+        assert found.finish_reason == "stop"
 
     group = engine.server.pid
     assert group is not None

@@ -65,6 +65,7 @@ class RowScores:
 def evaluate(
     prompts: Sequence[Prompt],
     spec: RFTJobSpec,
+    sampling: SamplingParameters,
     seed: int,
     step: int,
     engine: RolloutEngine,
@@ -73,21 +74,12 @@ def evaluate(
 ) -> RowScores:
     """Generate and grade completions of every held-out prompt with the engine's current adapter.
 
-    With greedy decoding each prompt gets one sample, and top-k and top-p are off.
+    ``sampling`` are the parameters of training; only the temperature is the evaluation's own. With greedy
+    decoding each prompt gets one sample, and top-k and top-p are off.
     """
-    evaluation, sampling = spec.evaluation, spec.sampling
-    if evaluation.temperature == 0:
-        samples = 1
-        parameters = SamplingParameters.greedily(sampling.max_tokens, sampling.stop)
-    else:
-        samples = evaluation.samples
-        parameters = SamplingParameters(
-            evaluation.temperature,
-            sampling.top_p,
-            sampling.top_k,
-            sampling.max_tokens,
-            tuple(sampling.stop or ()),
-        )
+    evaluation = spec.evaluation
+    samples = evaluation.samples if evaluation.temperature > 0 else 1
+    parameters = sampling.at(evaluation.temperature)
     # The seeds do not depend on the step, so differences between evaluations come from the policies alone.
     requests = rollout_requests(prompts, samples, parameters, seed, "held-out")
     completions = engine.generate(requests, should_stop)

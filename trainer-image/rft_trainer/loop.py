@@ -334,8 +334,9 @@ class Run:
         started = time.monotonic()
         step = self.state.step
         scores = evaluate(
-            parts.heldout, self.spec, self.seed, step, parts.engine, parts.scorer, self.should_stop
-        )
+            parts.heldout, self.spec, parts.sampling, self.seed, step,
+            parts.engine, parts.scorer, self.should_stop,
+        )  # fmt: skip
         self.state.gpu_seconds += self.config.gpus * (time.monotonic() - started)
         self.fence.check()
         self.monitors.evaluation(scores)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -34,6 +35,7 @@ from rft_trainer.learn.ranks import Followers
 from rft_trainer.learn.update import MICRO_BATCH_TOKENS, UpdateSettings
 from rft_trainer.rollout.engine import RolloutEngine, SamplingParameters
 from rft_trainer.rollout.filter import Filter
+from rft_trainer.rollout.stops import split_stops
 from rft_trainer.runtime import allocator, machine, models
 from rft_trainer.runtime.device import on_this_machine, set_deterministic
 
@@ -105,7 +107,7 @@ def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Call
     prompts = rows.rendered(policy.tokenizer, spec.model.chat_template_args, budget)
     scorer.ready(should_stop)
     optimizer = make_optimizer(policy.trainable(), spec.training)
-    sampling = sampling_parameters(spec.sampling)
+    sampling = sampling_parameters(spec.sampling, policy.tokenizer)
     return Parts(
         engine=engine,
         scorer=scorer,
@@ -133,10 +135,11 @@ def _cap_trainer_gpu_memory(config: RunConfig) -> None:
         torch.cuda.set_per_process_memory_fraction(USABLE - share)
 
 
-def sampling_parameters(sampling: Sampling) -> SamplingParameters:
-    """Return the parameters by which completions are sampled."""
+def sampling_parameters(sampling: Sampling, tokenizer: Any) -> SamplingParameters:
+    """Return the parameters by which completions are sampled. Raises ConfigurationError, see split_stops."""
+    texts, token_ids = split_stops(sampling.stop, tokenizer)
     return SamplingParameters(
-        sampling.temperature, sampling.top_p, sampling.top_k, sampling.max_tokens, tuple(sampling.stop or ())
+        sampling.temperature, sampling.top_p, sampling.top_k, sampling.max_tokens, texts, token_ids
     )
 
 

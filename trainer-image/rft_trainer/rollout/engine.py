@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -11,13 +11,18 @@ FinishReason = Literal["stop", "length"]
 
 @dataclass(frozen=True)
 class SamplingParameters:
-    """How tokens are sampled. ``top_k`` 0 and ``top_p`` 1 are off; ``temperature`` 0 is greedy."""
+    """How tokens are sampled. ``top_k`` 0 and ``top_p`` 1 are off; ``temperature`` 0 is greedy.
+
+    Each text of ``stop`` and each token of ``stop_token_ids`` ends a completion. The token stays in its
+    ``token_ids``, as an end token does.
+    """
 
     temperature: float
     top_p: float
     top_k: int
     max_tokens: int
     stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
 
     @property
     def greedy(self) -> bool:
@@ -25,15 +30,21 @@ class SamplingParameters:
         return self.temperature == 0
 
     @classmethod
-    def greedily(cls, max_tokens: int, stop: Sequence[str] | None = None) -> "SamplingParameters":
+    def greedily(cls, max_tokens: int) -> "SamplingParameters":
         """Return parameters of greedy decoding, with top-k and top-p off."""
-        return cls(temperature=0.0, top_p=1.0, top_k=0, max_tokens=max_tokens, stop=tuple(stop or ()))
+        return cls(temperature=0.0, top_p=1.0, top_k=0, max_tokens=max_tokens)
+
+    def at(self, temperature: float) -> "SamplingParameters":
+        """Return these parameters at another temperature. At 0 top-k and top-p are off too."""
+        if temperature > 0:
+            return replace(self, temperature=temperature)
+        return replace(self, temperature=0.0, top_p=1.0, top_k=0)
 
     def effective(self) -> "SamplingParameters":
         """Return the parameters with top-p 0 replaced by top-k 1 and top-p 1, as samplers refuse top-p 0."""
         if self.top_p > 0:
             return self
-        return SamplingParameters(self.temperature, 1.0, 1, self.max_tokens, self.stop)
+        return replace(self, top_p=1.0, top_k=1)
 
 
 @dataclass(frozen=True)

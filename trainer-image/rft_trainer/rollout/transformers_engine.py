@@ -186,7 +186,7 @@ class _Growing:
         """Append a token and its log-prob, and set ``finish`` if it is the last."""
         self._tokens.append(token)
         self._logprobs.append(logprob)
-        if self._stops() or token in self._ends:
+        if self._stops() or token in self._ends or token in self.parameters.stop_token_ids:
             self.finish = "stop"
         elif len(self._tokens) >= self.parameters.max_tokens:
             self.finish = "length"

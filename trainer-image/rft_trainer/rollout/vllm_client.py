@@ -144,6 +144,8 @@ def request_body(model: str, request: Request) -> dict[str, Any]:
         body["top_k"] = parameters.top_k or _TOP_K_OFF
     if parameters.stop:
         body["stop"] = list(parameters.stop)
+    if parameters.stop_token_ids:
+        body["stop_token_ids"] = list(parameters.stop_token_ids)
     return body
 
 

@@ -1,0 +1,49 @@
+"""Splits ``sampling.stop`` into texts and special tokens.
+
+The text of a completion leaves special tokens out. So a stop text such as ``<|im_end|>`` never appears in it,
+and the sampler must compare token ids instead.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from rft_run.errors import ConfigurationError
+
+
+class Stops(NamedTuple):
+    """What ends a completion, besides the model's own end tokens."""
+
+    texts: tuple[str, ...]
+    token_ids: tuple[int, ...]
+
+
+def split_stops(stop: Sequence[str] | None, tokenizer: Any) -> Stops:
+    """Return the stop texts that are special tokens as token ids, the others as texts.
+
+    Raises:
+        ConfigurationError: a text has a special token and something else, which no completion's text has.
+    """
+    special = special_tokens(tokenizer)
+    texts, token_ids = [], []
+    for place, text in enumerate(stop or ()):
+        inside = [token for token in special if token in text]
+        if text in special:
+            token_ids.append(special[text])
+        elif inside:
+            longest = max(inside, key=len)
+            raise ConfigurationError(
+                f"spec.sampling.stop[{place}]: {text!r} has the special token {longest!r} beside other text."
+                " Special tokens are not in the text of a completion, so no completion would stop there."
+                f" Allowed are a special token alone and a text without one, for instance {longest!r}"
+            )
+        else:
+            texts.append(text)
+    return Stops(tuple(texts), tuple(token_ids))
+
+
+def special_tokens(tokenizer: Any) -> dict[str, int]:
+    """Return the tokens that decoding leaves out, with their ids."""
+    added = {
+        str(token): token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special
+    }
+    return added | dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
