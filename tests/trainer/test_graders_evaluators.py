@@ -1,7 +1,6 @@
 """Evaluators that exist run unchanged: how they are called, what they return, import and print.
 
-None of trl, eval-protocol, reward-kit and verl is installed here. The sources below have the shapes that
-these publish, and were written for these tests.
+A run with them by the command line is in test_evaluators_run.
 """
 
 import math
@@ -17,6 +16,7 @@ from rft_graders.scorer import Scorer
 from rft_graders.shapes import Asked, adapted, number
 from rft_graders.types import GradeItem, Score
 from rft_run.errors import UserCodeError
+from tests.trainer import evaluators
 
 QUESTION = {"role": "user", "content": "What is 6 x 7?"}
 
@@ -37,96 +37,6 @@ def scored(source: str, *items: GradeItem, function: str = "grade") -> list[Scor
 
 # --- the shapes that are published ----------------------------------------------------------
 
-TRL = """
-import re
-
-def format_reward(completions, **kwargs):
-    return [1.0 if re.search(r"42$", completion[0]["content"]) else 0.0 for completion in completions]
-"""
-TRL_COLUMNS = """
-def length_reward(prompts, completions, completion_ids, answer, log_extra=None, trainer_state=None, **kwargs):
-    assert prompts[0][0]["role"] == "user" and list(completion_ids[0]) == [1, 2, 3], completion_ids
-    assert kwargs["level"] == ["easy"], kwargs
-    return [float(c[0]["content"].endswith(a)) for c, a in zip(completions, answer)]
-"""
-TRL_TEXTS = """
-def text_reward(prompts: list[str], completions: list[str], answer: list[str], **kwargs) -> list[float]:
-    assert prompts == ["What is 6 x 7?"], prompts
-    return [float(c.endswith(a)) for c, a in zip(completions, answer)]
-"""
-TRL_ASYNC = """
-import asyncio
-
-async def async_reward(completions, answer, **kwargs):
-    await asyncio.sleep(0)
-    return [float(c[0]["content"].endswith(a)) for c, a in zip(completions, answer)]
-"""
-TRL_OBJECT = """
-class Scaled:
-    __name__ = "scaled"
-    def __init__(self, most):
-        self.most = most
-    def __call__(self, completions, answer, completion_ids, **kwargs):
-        return [self.most * c[0]["content"].endswith(a) for c, a in zip(completions, answer)]
-
-scaled = Scaled(most=1.0)
-"""
-TRL_TOKENS = """
-def overlong_reward(completion_ids, **kwargs):
-    return [float(len(ids) == 3 and c[0]["content"].endswith("42"))
-            for ids, c in zip(completion_ids, kwargs["completions"])]
-"""
-OPENAI = """
-def grade(sample: dict, item: dict) -> float:
-    return 1.0 if sample["output_text"].strip().endswith(item["answer"]) else 0.0
-"""
-EVAL_PROTOCOL = """
-from __future__ import annotations
-import functools
-from typing import Any
-from pydantic import BaseModel
-
-class Message(BaseModel):
-    role: str
-    content: str | None = None
-
-class EvaluateResult(BaseModel):
-    score: float
-    is_score_valid: bool = True
-    reason: str | None = None
-    metrics: dict[str, Any] = {}
-
-def reward_function(function):
-    @functools.wraps(function)
-    def wrapper(*args, **kwargs):
-        kwargs["messages"] = [Message.model_validate(message) for message in kwargs["messages"]]
-        return function(*args, **kwargs)
-    return wrapper
-
-@reward_function
-def evaluate(messages: list[Message], ground_truth: str | None = None, **kwargs) -> EvaluateResult:
-    assert [message.role for message in messages] == ["user", "assistant"]
-    right = messages[-1].content.endswith(ground_truth)
-    return EvaluateResult(score=float(right), reason="compared", metrics={"level": kwargs["level"]})
-"""
-VERL = """
-def compute_score(data_source, solution_str, ground_truth, extra_info=None):
-    assert data_source == "arithmetic" and extra_info == {"index": 7}, (data_source, extra_info)
-    return {"score": float(solution_str.endswith(ground_truth)), "acc": True}
-"""
-VERL_OPTIONS = """
-def compute_score(solution_str, ground_truth, method="strict", format_score=0.0, score=1.0):
-    assert method == "strict"
-    return score if solution_str.endswith(ground_truth) else format_score
-"""
-VERL_TEXT = """
-def compute_score(predict_str: str, ground_truth: str, format_score: float = 0.0) -> float:
-    return 1.0 if predict_str.endswith(ground_truth) else format_score
-"""
-VERL_BATCH = """
-def compute_score_batched(data_sources, solution_strs, ground_truths, extra_infos):
-    return [float(s.endswith(g)) for s, g in zip(solution_strs, ground_truths)]
-"""
 ROW: dict[str, Any] = {
     "answer": "42",
     "ground_truth": "42",
@@ -139,18 +49,18 @@ ROW: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("source", "function"),
     [
-        (TRL, "format_reward"),
-        (TRL_COLUMNS, "length_reward"),
-        (TRL_TEXTS, "text_reward"),
-        (TRL_ASYNC, "async_reward"),
-        (TRL_OBJECT, "scaled"),
-        (TRL_TOKENS, "overlong_reward"),
-        (OPENAI, "grade"),
-        (EVAL_PROTOCOL, "evaluate"),
-        (VERL, "compute_score"),
-        (VERL_OPTIONS, "compute_score"),
-        (VERL_TEXT, "compute_score"),
-        (VERL_BATCH, "compute_score_batched"),
+        (evaluators.TRL, "format_reward"),
+        (evaluators.TRL_COLUMNS, "length_reward"),
+        (evaluators.TRL_TEXTS, "text_reward"),
+        (evaluators.TRL_ASYNC, "async_reward"),
+        (evaluators.TRL_OBJECT, "scaled"),
+        (evaluators.TRL_TOKENS, "overlong_reward"),
+        (evaluators.OPENAI, "grade"),
+        (evaluators.EVAL_PROTOCOL, "evaluate"),
+        (evaluators.VERL, "compute_score"),
+        (evaluators.VERL_OPTIONS, "compute_score"),
+        (evaluators.VERL_TEXT, "compute_score"),
+        (evaluators.VERL_BATCH, "compute_score_batched"),
     ],
 )
 def test_an_evaluator_of_a_published_shape_runs_unchanged(source: str, function: str) -> None:
@@ -170,7 +80,7 @@ def compute_score(data_source, solution_str, ground_truth, extra_info):
 @pytest.mark.parametrize(
     ("source", "missing"),
     [
-        (VERL_OPTIONS, "ground_truth, which compute_score takes"),
+        (evaluators.VERL_OPTIONS, "ground_truth, which compute_score takes"),
         ("def compute_score(completions, solution): return [1.0]", "solution, which compute_score takes"),
         ("def compute_score(messages, judge): return 1.0", "judge, which compute_score takes"),
     ],
