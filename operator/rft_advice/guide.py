@@ -61,7 +61,7 @@ NINE: tuple[Guide, ...] = (
     ),
     Guide(
         "spec.training.batchSizeTokens",
-        "Prompt and completion tokens of one optimizer step. Tokens, not sequences: long answers mean few.",
+        "Prompt and completion tokens of one step. Tokens, not sequences: long answers mean few.",
         "Noisy steps, which may help exploration, and less throughput.",
         "Smooth steps and more throughput, but fewer steps for the same rows.",
         "Rarely. Keep room for all rollouts of a prompt at their longest. The default learning rate is"

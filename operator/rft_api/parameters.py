@@ -40,7 +40,7 @@ class Training(Model):
     batch_size_tokens: Int = Field(
         32768,
         ge=1024,
-        description="Prompt plus completion tokens per optimizer step (tokens, not sequences).",
+        description="Prompt plus completion tokens per step, whose rollouts are one batch; not sequences.",
     )
     max_context_length: Int | None = Field(
         None,
@@ -50,15 +50,48 @@ class Training(Model):
             " If absent: min(the model's, batchSizeTokens, max(4096, 2 × maxTokens))."
         ),
     )
-    objective: Objective = Field("grpo", description="Policy-gradient objective.")
+    updates_per_batch: Int = Field(
+        1,
+        ge=1,
+        le=4,
+        description=(
+            "Optimizer steps per batch, each on its share of the prompts. With 1 the policy has not moved"
+            " when its gradient is taken: the ratio is 1, and nothing is clipped."
+        ),
+    )
+    objective: Objective = Field(
+        "grpo",
+        description=(
+            "Policy-gradient objective. With updatesPerBatch 1, grpo, dapo and cispo differ by their defaults"
+            " alone."
+        ),
+    )
     clip_low: float | None = Field(
-        None, ge=0, lt=1, description="Lower clip distance of the ratio; derived from objective if absent."
+        None,
+        ge=0,
+        lt=1,
+        description=(
+            "Lower clip distance of the ratio; derived from objective if absent. No effect with"
+            " updatesPerBatch 1."
+        ),
     )
     clip_high: float | None = Field(
-        None, ge=0, le=10, description="Upper clip distance of the ratio; derived from objective if absent."
+        None,
+        ge=0,
+        le=10,
+        description=(
+            "Upper clip distance of the ratio; derived from objective if absent. No effect with"
+            " updatesPerBatch 1."
+        ),
     )
     kl_beta: float | None = Field(
-        None, ge=0, le=1, description="Weight of the KL term; derived from objective if absent."
+        None,
+        ge=0,
+        le=1,
+        description=(
+            "Weight of the KL term, an estimate that topK, topP and updatesPerBatch bias; derived from"
+            " objective if absent."
+        ),
     )
     loss_aggregation: LossAggregation | None = Field(
         None, description="What the summed token loss is divided by; derived from objective if absent."

@@ -57,7 +57,7 @@ class HostRun:
     work: MemoryDemand
     max_tokens: int
     batch_tokens: int
-    """Tokens of an optimizer step."""
+    """Tokens of a step's batch."""
     reference: bool
     """Whether there is a KL term, so that logits of the reference policy are computed too."""
     sorts: bool

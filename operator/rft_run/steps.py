@@ -1,4 +1,4 @@
-"""``metrics.jsonl``: one record of each optimizer step, in order."""
+"""``metrics.jsonl``: one record of each step, in order."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +27,8 @@ class StepRecord(Record):
     entropy: float | None = None
     """Mean entropy of the sampling distribution, in nats."""
     clip_fraction: float | None = None
+    updates: int | None = None
+    """Optimizer steps made: fewer than ``updatesPerBatch`` where groups are fewer, or give no gradient."""
     grad_norm: float | None = None
     """Norm of the gradient before clipping."""
     mismatch_kl: float | None = None

@@ -45,6 +45,19 @@ def config(model: Path, run_dir: Path, **training: Any) -> RunConfig:
     )
 
 
+def with_spec(config: RunConfig, **parts: Any) -> RunConfig:
+    """Return the configuration with these parts of the spec in place of its own."""
+    spec = RFTJobSpec.model_validate({**config.spec.model_dump(by_alias=True, exclude_none=True), **parts})
+    return config.model_copy(update={"spec": spec, "effective": effective(spec, "uid", 128)})
+
+
+def rewarded(model: Path, run_dir: Path, **training: Any) -> RunConfig:
+    """Return a configuration whose rewards differ: 1 where a completion begins with a digit."""
+    return with_spec(
+        config(model, run_dir, **training), graders=[{"name": "digit", "regex": {"pattern": "^[0-9]"}}]
+    )
+
+
 def run(config: RunConfig, should_stop: Callable[[], bool] = lambda: False) -> Run:
     with Reporter(config) as reporter:
         attempt = Run(config, reporter, Events(io.StringIO()), should_stop)

@@ -1,8 +1,8 @@
 """The training loop: one attempt at a run, from the first evaluation to the last.
 
-``_train``, ``_step`` and ``_sample`` are the algorithm. A batch has one optimizer step, so the ratio of new
-to old policy is 1 when its gradient is taken. It was sampled by the current policy, or by the one before it
-where generation overlaps training (``rollout.prefetch``).
+``_train``, ``_step`` and ``_sample`` are the algorithm. A step trains on one batch, by one optimizer step or
+several (``learn.update``). It was sampled by the current policy, or by the one before it where generation
+overlaps training (``rollout.prefetch``).
 """
 
 import logging

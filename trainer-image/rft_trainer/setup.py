@@ -162,6 +162,7 @@ def update_settings(config: RunConfig, sampling: SamplingParameters) -> UpdateSe
         longest_shared_row=planned,
         max_grad_norm=training.max_grad_norm,
         mask_truncated=training.mask_truncated,
+        mini_batches=training.updates_per_batch,
     )
 
 

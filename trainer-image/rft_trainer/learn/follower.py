@@ -16,7 +16,7 @@ from rft_run.exit_codes import ExitCode
 from rft_trainer.learn.measure import Measure, compute
 from rft_trainer.learn.policy import Policy, PolicyOptions
 from rft_trainer.learn.ranks import Post, follow, join
-from rft_trainer.learn.update import Accumulation, Begin, Compute
+from rft_trainer.learn.update import Accumulation, Begin, BeginOld, Compute, OldLogprobs
 from rft_trainer.runtime import machine
 from rft_trainer.runtime.device import set_deterministic
 
@@ -34,12 +34,15 @@ def serve(pipe: Connection) -> None:
     set_deterministic(options.training.deterministic, options.device)
     team = join(post)
     policy = Policy(options, team)
-    work: Accumulation | None = None
+    old: OldLogprobs | None = None
+    work: Accumulation | OldLogprobs | None = None
     for order in orders:
-        if isinstance(order, Begin):
-            work = Accumulation(policy, order, team)
-        elif isinstance(order, Measure):
+        if isinstance(order, Measure):
             compute(policy, order, team)
+        elif isinstance(order, BeginOld):
+            work = old = OldLogprobs(policy, order, team)
+        elif isinstance(order, Begin):
+            work = Accumulation(policy, order, team, old)
         elif work is not None and isinstance(order, Compute):
             work.add(order.rows)
         elif work is not None:

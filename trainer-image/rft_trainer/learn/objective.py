@@ -1,10 +1,10 @@
 """The loss of a micro-batch as a pure function: LossInputs -> LossOutputs.
 
-Every objective is an entry of ``OBJECTIVES``; they share the code and differ in data only. The loss of a
-batch is the sum over its micro-batches. Each of these is divided by a denominator of the whole batch, so the
-loss does not depend on how the batch is cut. Formulas: GRPO arXiv 2402.03300, DAPO 2503.14476, GSPO
-2507.18071, Dr. GRPO 2503.20783, CISPO 2506.13585, truncated importance sampling (the mismatch weight)
-2508.03501.
+Every objective is an entry of ``OBJECTIVES``; they share the code and differ in data only. An optimizer step
+is made on a mini-batch, whose loss is the sum over its micro-batches. Each of these is divided by a
+denominator of the whole mini-batch, so the loss does not depend on how that is cut. Formulas: GRPO arXiv
+2402.03300, DAPO 2503.14476, GSPO 2507.18071, Dr. GRPO 2503.20783, CISPO 2506.13585, truncated importance
+sampling (the mismatch weight) 2508.03501.
 """
 
 from collections.abc import Sequence
@@ -53,7 +53,7 @@ class LossSettings:
 
 @dataclass(frozen=True)
 class Denominators:
-    """Counts of the whole batch: unmasked completion tokens and sequences; and the most tokens of one."""
+    """Counts of a whole mini-batch: unmasked completion tokens and sequences; and the most tokens of one."""
 
     tokens: int
     sequences: int
@@ -66,7 +66,8 @@ class LossInputs:
 
     ``sequence_N`` is the index of each token's sequence, 0 to S-1. Log-probs are those of the sampled tokens,
     in nats. Three are of the filtered distribution: ``logprobs_N`` of the current policy, with gradient;
-    ``old_logprobs_N`` of the policy before the update; ``sampler_logprobs_N`` as the sampler returned them.
+    ``old_logprobs_N`` of the policy before the batch's first update; ``sampler_logprobs_N`` as the sampler
+    returned them.
     Two are unfiltered, for the KL penalty: ``policy_logprobs_N`` and ``reference_logprobs_N``. ``mask_N`` is
     0 for tokens without loss.
     """
@@ -83,7 +84,7 @@ class LossInputs:
 
 @dataclass(frozen=True)
 class LossOutputs:
-    """``loss`` is this micro-batch's part of the batch's loss; sums are over its unmasked tokens."""
+    """``loss`` is this micro-batch's part of the mini-batch's loss; sums are over its unmasked tokens."""
 
     loss: Tensor
     kl_sum: float
@@ -92,7 +93,7 @@ class LossOutputs:
 
 
 def compute_loss(inputs: LossInputs, settings: LossSettings, denominators: Denominators) -> LossOutputs:
-    """Return the part of the batch's loss that comes from these tokens."""
+    """Return the part of the mini-batch's loss that comes from these tokens."""
     lengths_S = _sum_by_sequence(inputs.mask_N, inputs)
     log_ratio_N = inputs.logprobs_N - inputs.old_logprobs_N
     if settings.shape.ratio == "sequence":
@@ -125,7 +126,12 @@ def compute_loss(inputs: LossInputs, settings: LossSettings, denominators: Denom
 
 
 def k3(policy_N: Tensor, reference_N: Tensor) -> Tensor:
-    """Return Schulman's unbiased, non-negative estimate k3 of KL(policy || reference), per token, in nats."""
+    """Return Schulman's non-negative estimate k3 of KL(policy || reference), per token, in nats.
+
+    Its mean is the KL only over tokens drawn from ``policy`` itself, without filters. Ours are not: top-k and
+    top-p leave the unlikely tokens out, a batch may be sampled by older weights, and after the first update
+    of a batch the policy has moved on. The estimate is then biased, and still 0 where both policies agree.
+    """
     log_ratio_N = reference_N - policy_N
     return log_ratio_N.exp() - log_ratio_N - 1
 
@@ -137,7 +143,7 @@ def _aggregate(
     aggregation: LossAggregation,
     denominators: Denominators,
 ) -> Tensor:
-    """Return the sum of the unmasked token losses, divided by the batch's denominator."""
+    """Return the sum of the unmasked token losses, divided by the mini-batch's denominator."""
     masked_N = loss_N * inputs.mask_N
     if aggregation == "token":
         return masked_N.sum() / denominators.tokens
@@ -165,5 +171,5 @@ def settings_for(
 
 
 def whole_batch(lengths: Sequence[int], max_tokens: int) -> Denominators:
-    """Return the denominators of a batch from the lengths of its unmasked completions, in tokens."""
+    """Return the denominators of a mini-batch from the lengths of its unmasked completions, in tokens."""
     return Denominators(max(1, sum(lengths)), max(1, len(lengths)), max_tokens)

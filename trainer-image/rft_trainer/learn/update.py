@@ -1,16 +1,28 @@
-"""One optimizer step: gradients of the objective over all tokens of a batch, then AdamW."""
+"""The update of a batch: for each mini-batch, gradients over all of its tokens, then a step of AdamW.
+
+The policy ratio compares with the weights before the first of these steps. In the first mini-batch it is 1,
+so its old log-probs are its own; those of the others are computed before the policy moves.
+"""
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
+from itertools import islice, pairwise
 
 import torch
+from torch import Tensor
 
 from rft_planner import split
 from rft_run.errors import MemoryExhausted, Preempted
 from rft_trainer.learn.logprobs import token_logprobs, unfiltered_logprobs
-from rft_trainer.learn.objective import Denominators, LossInputs, LossSettings, compute_loss, whole_batch
+from rft_trainer.learn.objective import (
+    Denominators,
+    LossInputs,
+    LossSettings,
+    compute_loss,
+    whole_batch,
+)
 from rft_trainer.learn.packing import (
     MicroBatch,
     PackedRow,
@@ -30,10 +42,11 @@ MICRO_BATCH_TOKENS = {"cpu": 1024, "cuda": split.MICRO_BATCH_TOKENS}
 
 @dataclass(frozen=True)
 class UpdateSettings:
-    """Settings of an optimizer step. All lengths are in tokens.
+    """Settings of a batch's update. All lengths are in tokens.
 
     ``max_tokens`` is the longest completion allowed, ``micro_batch_tokens`` the size of a forward pass.
     ``longest_shared_row`` limits rows with several rollouts; None: there is no plan of memory to keep to.
+    ``mini_batches`` is the number of optimizer steps.
     """
 
     filter: Filter
@@ -43,11 +56,15 @@ class UpdateSettings:
     longest_shared_row: int | None
     max_grad_norm: float
     mask_truncated: bool
+    mini_batches: int = 1
 
 
 @dataclass
 class UpdateMetrics:
-    """Metrics of an optimizer step: means over the batch's unmasked completion tokens, log-probs in nats."""
+    """Metrics of an update: means over the batch's unmasked completion tokens, log-probs in nats.
+
+    ``loss`` and ``grad_norm`` are means over the mini-batches.
+    """
 
     loss: float = 0.0
     kl: float | None = None
@@ -57,11 +74,16 @@ class UpdateMetrics:
     mismatch_mean_abs: float = 0.0
     outside_filter_tokens: int = 0
     grad_norm: float = 0.0
-    moved: bool = False
-    """Whether the optimizer made its step; otherwise the adapter is unchanged."""
+    steps: int = 0
+    """Number of steps that the optimizer made."""
     forward_tokens: int = 0
     tokens: int = 0
     """Number of the unmasked completion tokens that the means are over."""
+
+    @property
+    def moved(self) -> bool:
+        """Whether the adapter has changed."""
+        return self.steps > 0
 
     def sums(self) -> list[float]:
         """Return the values that are summed over the processes of a team."""
@@ -87,11 +109,19 @@ _SUMS = (
 
 
 @dataclass(frozen=True)
+class BeginOld:
+    """Order to all followers: old log-probs are computed, of the micro-batches that follow."""
+
+    filter: Filter
+
+
+@dataclass(frozen=True)
 class Begin:
-    """Order to all followers: a batch begins."""
+    """Order to all followers: a mini-batch begins. ``measured``: its old log-probs were computed before."""
 
     settings: UpdateSettings
     denominators: Denominators
+    measured: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,17 +133,48 @@ class Compute:
 
 @dataclass(frozen=True)
 class Finish:
-    """Order to all followers: the batch has no more micro-batches."""
+    """Order to all followers: there are no more micro-batches."""
+
+
+class OldLogprobs:
+    """Log-probs by the weights before a batch's first step, of the micro-batches of this process.
+
+    They stay in the process that computed them: the same rows are cut into the same micro-batches again, and
+    each process gets the same ones in the same order.
+    """
+
+    def __init__(self, policy: Policy, order: BeginOld, team: Team) -> None:
+        """Receive the leader's adapter weights."""
+        self._policy, self._filter = policy, order.filter
+        self._found: deque[Tensor] = deque()
+        team.broadcast([parameter.data for parameter in policy.trainable()])
+
+    @torch.no_grad()
+    def add(self, rows: list[PackedRow]) -> None:
+        """Compute those of a micro-batch. Raises torch.OutOfMemoryError."""
+        batch = build(rows).to(self._policy.device)
+        hidden_N_H = self._policy.hidden(batch)
+        self._found.append(
+            token_logprobs(hidden_N_H, batch.target_N, self._policy.head, self._filter).filtered_N
+        )
+
+    def finish(self) -> None:
+        """Nothing is left to do: no process needs those of another."""
+
+    def take(self) -> Tensor:
+        """Return those of the next micro-batch (N), once."""
+        return self._found.popleft()
 
 
 class Accumulation:
-    """Gradients and metric sums of a batch, accumulated over the micro-batches of this process."""
+    """Gradients and metric sums of a mini-batch, accumulated over the micro-batches of this process."""
 
-    def __init__(self, policy: Policy, begin: Begin, team: Team) -> None:
-        """Receive the leader's adapter weights and clear the gradients."""
+    def __init__(self, policy: Policy, begin: Begin, team: Team, old: OldLogprobs | None = None) -> None:
+        """Receive the leader's adapter weights and clear the gradients. ``old`` is used where measured."""
         self.metrics = UpdateMetrics(kl=0.0 if begin.settings.loss.kl_beta > 0 else None)
         self.seen = 0
         self._policy, self._begin, self._team = policy, begin, team
+        self._old = old if begin.measured else None
         for parameter in policy.trainable():
             parameter.grad = None
         team.broadcast([parameter.data for parameter in policy.trainable()])
@@ -121,9 +182,8 @@ class Accumulation:
     def add(self, rows: list[PackedRow]) -> None:
         """Add the gradients of a micro-batch. Raises torch.OutOfMemoryError."""
         batch = build(rows).to(self._policy.device)
-        self.seen += _backward(
-            self._policy, batch, self._begin.settings, self._begin.denominators, self.metrics
-        )
+        old_N = self._old.take() if self._old is not None else None
+        self.seen += _backward(self._policy, batch, old_N, self._begin, self.metrics)
 
     def finish(self) -> None:
         """Sum the gradients and metrics of all processes into the leader's."""
@@ -150,27 +210,77 @@ def update(
     should_stop: Callable[[], bool],
     followers: Followers,
 ) -> UpdateMetrics:
-    """Make one optimizer step from the accepted rollouts of ``groups``.
+    """Update the policy with the accepted rollouts of ``groups``: an optimizer step for each mini-batch.
 
     The policy stays unchanged when no group gives a gradient. Raises Preempted between micro-batches, before
-    the policy has changed; MemoryExhausted; MemberLost.
+    the policy has changed: an update that has made its first step is finished. Raises MemoryExhausted;
+    MemberLost.
     """
-    rows, lengths = _rows(policy, groups, settings)
-    begin = Begin(settings, whole_batch(lengths, settings.max_tokens))
+    parts = [_mini_batch(policy, part, settings) for part in mini_batches(groups, settings.mini_batches)]
+    made: list[Accumulation] = []
     try:
-        work = accumulate(policy, rows, begin, followers, should_stop)
+        old = old_logprobs(policy, parts[1:], followers, should_stop) if len(parts) > 1 else None
+        for number, (rows, begin) in enumerate(parts):
+            moved = any(work.metrics.moved for work in made)
+            begin = replace(begin, measured=number > 0)
+            work = accumulate(policy, rows, begin, followers, _never if moved else should_stop, old)
+            _step(policy, optimizer, work.metrics, settings.max_grad_norm, has_rows=bool(rows))
+            made.append(work)
     except torch.OutOfMemoryError as error:
         raise MemoryExhausted(
             f"a forward pass of {settings.micro_batch_tokens} tokens does not fit: {error}"
         ) from error
-    metrics = work.metrics
-    parameters = policy.trainable()
-    metrics.grad_norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm))
-    metrics.moved = bool(rows) and math.isfinite(metrics.grad_norm)
-    if metrics.moved:
+    return _combined(made)
+
+
+def mini_batches(groups: Sequence[Group], count: int) -> list[Sequence[Group]]:
+    """Cut a batch into ``count`` parts of whole groups; into one for each group where these are fewer.
+
+    Their sizes differ by one group at most. Without groups there is one part, without any.
+    """
+    count = max(1, min(count, len(groups)))
+    ends = [len(groups) * number // count for number in range(count + 1)]
+    return [groups[start:end] for start, end in pairwise(ends)]
+
+
+def _never() -> bool:
+    return False
+
+
+def _mini_batch(
+    policy: Policy, groups: Sequence[Group], settings: UpdateSettings
+) -> tuple[list[PackedRow], Begin]:
+    """Return the rows of a mini-batch, and the order that begins it."""
+    rows, lengths = _rows(policy, groups, settings)
+    return rows, Begin(settings, whole_batch(lengths, settings.max_tokens))
+
+
+def _step(
+    policy: Policy,
+    optimizer: torch.optim.Optimizer,
+    metrics: UpdateMetrics,
+    max_grad_norm: float,
+    *,
+    has_rows: bool,
+) -> None:
+    """Make an optimizer step with the gradients, unless there are none or they are not finite."""
+    metrics.grad_norm = float(torch.nn.utils.clip_grad_norm_(policy.trainable(), max_grad_norm))
+    if has_rows and math.isfinite(metrics.grad_norm):
         optimizer.step()
-    _to_means(metrics, work.seen)
-    return metrics
+        metrics.steps = 1
+
+
+def _combined(made: Sequence[Accumulation]) -> UpdateMetrics:
+    """Return the metrics of a batch from those of its mini-batches."""
+    parts = [work.metrics for work in made]
+    whole = UpdateMetrics(kl=parts[0].kl)
+    whole.set_sums([sum(column) for column in zip(*(part.sums() for part in parts), strict=True)])
+    trained = [part for part, work in zip(parts, made, strict=True) if work.seen] or parts
+    whole.loss = sum(part.loss for part in trained) / len(trained)
+    whole.grad_norm = sum(part.grad_norm for part in trained) / len(trained)
+    whole.steps = sum(part.steps for part in parts)
+    _to_means(whole, sum(work.seen for work in made))
+    return whole
 
 
 def _rows(
@@ -190,25 +300,55 @@ def _rows(
     return rows, lengths
 
 
+def old_logprobs(
+    policy: Policy,
+    parts: Sequence[tuple[Sequence[PackedRow], Begin]],
+    followers: Followers,
+    should_stop: Callable[[], bool],
+) -> OldLogprobs:
+    """Compute the log-probs of all rows of these mini-batches by the current weights."""
+    settings = parts[0][1].settings
+    with followers.watched():
+        order = BeginOld(settings.filter)
+        followers.tell_all(order)
+        old = OldLogprobs(policy, order, followers.team)
+        for rows, _ in parts:
+            _compute(old, rows, settings.micro_batch_tokens, followers, should_stop)
+        followers.tell_all(Finish())
+    return old
+
+
 def accumulate(
     policy: Policy,
     rows: Sequence[PackedRow],
     begin: Begin,
     followers: Followers,
     should_stop: Callable[[], bool],
+    old: OldLogprobs | None = None,
 ) -> Accumulation:
-    """Compute the gradients of all rows, in rounds of one micro-batch per process."""
+    """Compute the gradients of all rows of a mini-batch."""
     with followers.watched():
         followers.tell_all(begin)
-        work = Accumulation(policy, begin, followers.team)
-        for mine, *theirs in rounds(rows, begin.settings.micro_batch_tokens, followers.team.size):
-            if should_stop():
-                raise Preempted("asked to stop during an update")
-            followers.tell([Compute(chunk) for chunk in theirs])
-            work.add(mine)
+        work = Accumulation(policy, begin, followers.team, old)
+        _compute(work, rows, begin.settings.micro_batch_tokens, followers, should_stop)
         followers.tell_all(Finish())
         work.finish()
     return work
+
+
+def _compute(
+    work: OldLogprobs | Accumulation,
+    rows: Sequence[PackedRow],
+    max_tokens: int,
+    followers: Followers,
+    should_stop: Callable[[], bool],
+) -> None:
+    """Compute all rows, in rounds of one micro-batch per process."""
+    for mine, *theirs in rounds(rows, max_tokens, followers.team.size):
+        if should_stop():
+            raise Preempted("asked to stop during an update")
+        followers.tell([Compute(chunk) for chunk in theirs])
+        work.add(mine)
 
 
 def rounds(rows: Sequence[PackedRow], max_tokens: int, processes: int) -> Iterator[list[list[PackedRow]]]:
@@ -226,11 +366,15 @@ def rounds(rows: Sequence[PackedRow], max_tokens: int, processes: int) -> Iterat
 def _backward(
     policy: Policy,
     batch: MicroBatch,
-    settings: UpdateSettings,
-    denominators: Denominators,
+    old_N: Tensor | None,
+    begin: Begin,
     metrics: UpdateMetrics,
 ) -> int:
-    """Add a micro-batch's gradients and metric sums; return the number of its unmasked tokens."""
+    """Add a micro-batch's gradients and metric sums; return the number of its unmasked tokens.
+
+    ``old_N`` None: no step was made since the batch began, so the old policy is the current one.
+    """
+    settings = begin.settings
     current = token_logprobs(policy.hidden(batch), batch.target_N, policy.head, settings.filter)
     reference_N = None
     if settings.loss.kl_beta > 0:
@@ -238,9 +382,9 @@ def _backward(
             reference_N = unfiltered_logprobs(
                 policy.hidden(batch), batch.target_N, policy.head, settings.filter.temperature
             )
-    # There is one optimizer step per batch, so the old policy of the ratio is the current one. The batch may
-    # be sampled by the previous adapter version; its log-probabilities were returned with the completions.
-    old_N = current.filtered_N.detach()
+    # The old policy is the trainer's own, also where an older adapter version has sampled the batch: what
+    # that one said came with the completions.
+    old_N = current.filtered_N.detach() if old_N is None else old_N
     outputs = compute_loss(
         LossInputs(
             logprobs_N=current.filtered_N,
@@ -253,7 +397,7 @@ def _backward(
             mask_N=batch.mask_N,
         ),
         settings.loss,
-        denominators,
+        begin.denominators,
     )
     outputs.loss.backward()  # type: ignore[no-untyped-call]
     metrics.loss += float(outputs.loss.detach())

@@ -35,6 +35,7 @@ def step_record(
         kl=_finite(result.kl),
         entropy=_finite(result.entropy),
         clip_fraction=_finite(result.clip_fraction),
+        updates=result.steps,
         grad_norm=_finite(result.grad_norm),
         mismatch_kl=_finite(result.mismatch_kl),
         mismatch_mean_abs=_finite(result.mismatch_mean_abs),

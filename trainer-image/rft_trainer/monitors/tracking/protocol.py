@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 CURVES = ("step", "evaluation")
-"""Kinds of rows: optimizer steps and held-out evaluations. The highest logged step is kept per kind."""
+"""Kinds of rows: steps and held-out evaluations. The highest logged step is kept per kind."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Tracker(Protocol):
         """Create the run, or reopen the one of an earlier attempt."""
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Log one optimizer step."""
+        """Log one step."""
 
     def evaluation(self, step: int, numbers: Mapping[str, float]) -> None:
         """Log one held-out evaluation; step 0 is the starting policy."""

@@ -1,0 +1,114 @@
+"""The gradient in float64: one completion at a time, by the model's own forward pass."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+from rft_trainer import loop
+from rft_trainer.learn.update import UpdateMetrics, UpdateSettings, update
+from rft_trainer.rollout.groups import Group
+
+Weights = list[Tensor]
+
+
+@dataclass
+class Trained:
+    """One batch as the loop trained it: weights before each optimizer step, and the gradients of each."""
+
+    groups: Sequence[Group]
+    settings: UpdateSettings
+    metrics: UpdateMetrics
+    weights: list[Weights] = field(default_factory=list)
+    gradients: list[Weights] = field(default_factory=list)
+
+
+@pytest.fixture
+def batches(monkeypatch: pytest.MonkeyPatch) -> list[Trained]:
+    """The batches that the loop trains on in a test, in their order."""
+    found: list[Trained] = []
+
+    def watched(policy: Any, optimizer: Any, groups: Any, settings: Any, *others: Any) -> UpdateMetrics:
+        batch = Trained(groups, settings, UpdateMetrics())
+
+        def note(*_: object) -> None:
+            batch.weights.append([one.detach().double() for one in policy.trainable()])
+            batch.gradients.append([one.grad.double() for one in policy.trainable()])
+
+        with optimizer.register_step_pre_hook(note):
+            batch.metrics = update(policy, optimizer, groups, settings, *others)
+        found.append(batch)
+        return batch.metrics
+
+    monkeypatch.setattr(loop, "update", watched)
+    return found
+
+
+def wide_norm(layer: Any, hidden: Tensor) -> Tensor:
+    """Compute the norm in the tensor's own dtype; transformers computes it in float32."""
+    mean = hidden.pow(2).mean(-1, keepdim=True)
+    found: Tensor = layer.weight * (hidden * torch.rsqrt(mean + layer.variance_epsilon))
+    return found
+
+
+class Reference:
+    """The model in float64, with an adapter whose weights are set."""
+
+    def __init__(self, model: Path, adapter: Path) -> None:
+        base: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float64)
+        self._model: Any = PeftModel.from_pretrained(base, str(adapter), is_trainable=True).double()
+
+    def trainable(self) -> Weights:
+        return [one for one in self._model.parameters() if one.requires_grad]
+
+    @contextmanager
+    def using(self, weights: Weights) -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+            patch.setattr(LlamaRMSNorm, "forward", wide_norm)
+            for own, given in zip(self.trainable(), weights, strict=True):
+                own.copy_(given)
+            with torch.enable_grad():
+                yield
+
+    def logprobs(self, prompt: Sequence[int], ids: Sequence[int]) -> Tensor:
+        """Return the log-probs of a completion at temperature 1, without filters."""
+        logits = self._model(torch.tensor([[*prompt, *ids[:-1]]])).logits[0, len(prompt) - 1 :]
+        return logits.log_softmax(1).gather(1, torch.tensor(ids)[:, None]).squeeze(1)
+
+    def all_logprobs(self, weights: Weights, groups: Sequence[Group]) -> list[Tensor]:
+        with self.using(weights), torch.no_grad():
+            return [self.logprobs(prompt, ids) for prompt, ids, _, _ in completions(groups)]
+
+    def gradients(self, weights: Weights, loss: Any, groups: Sequence[Group]) -> Weights:
+        """Return the gradients of ``loss``, a function of the log-probs of each completion."""
+        with self.using(weights):
+            found = [self.logprobs(prompt, ids) for prompt, ids, _, _ in completions(groups)]
+            return list(torch.autograd.grad(loss(found), self.trainable()))
+
+
+def completions(groups: Sequence[Group]) -> list[tuple[Sequence[int], Sequence[int], Tensor, float]]:
+    """Return prompt, tokens, the sampler's log-probs and the advantage of each accepted rollout."""
+    return [
+        (
+            group.prompt.token_ids,
+            one.generated.token_ids,
+            torch.tensor(one.generated.logprobs, dtype=torch.float64),
+            advantage,
+        )
+        for group in groups
+        for one, advantage in zip(group.accepted, group.advantages, strict=True)
+    ]
+
+
+def apart(found: Weights, expected: Weights) -> float:
+    """Return the largest difference of two gradients, relative to the largest value of the second."""
+    largest = max(float(one.abs().max()) for one in expected)
+    return max(float((a - b).abs().max()) for a, b in zip(found, expected, strict=True)) / largest
