@@ -113,6 +113,30 @@ class Training(Model):
         le=4,
         description="Adapter versions by which generation may lag behind training; 0: never, above 1 as 1.",
     )
+    stale_token_low: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description=(
+            "In a batch sampled by older weights: least weight of a token, its probability in the trainer"
+            " over that in the sampler. A lower one is raised to it."
+        ),
+    )
+    stale_token_high: float = Field(
+        2.0, ge=1, le=100, description="The same: highest weight of a token. In other batches it is 2."
+    )
+    stale_sequence_low: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description=(
+            "In a batch sampled by older weights: a completion whose weights have a lower geometric mean than"
+            " this has no policy gradient."
+        ),
+    )
+    stale_sequence_high: float = Field(
+        10.0, ge=1, le=1000, description="The same for a higher geometric mean than this."
+    )
     deterministic: bool = Field(
         False,
         description="Repeatable on the same machine and versions: no overlap, and float32 on the CPU.",

@@ -34,6 +34,10 @@ class StepRecord(Record):
     mismatch_kl: float | None = None
     """KL between trainer and sampler, per token."""
     mismatch_mean_abs: float | None = None
+    mismatch_bounded_fraction: float | None = None
+    """Share of tokens whose weight for the mismatch of trainer and sampler was bounded."""
+    staleness: int | None = None
+    """Adapter versions between the weights that sampled the batch and those that were trained."""
     outside_filter_tokens: int | None = None
     """Sampled tokens that top-k and top-p would have removed by the trainer's own probabilities."""
     truncated_fraction: float | None = None

@@ -121,17 +121,18 @@ class Run:
         """Sample the batch's rollouts, update the policy with them, and publish it to the sampler."""
         started = time.monotonic()
         step = self.state.step + 1
-        ahead = prefetch.take()
-        sampled = ahead or self._sample(parts, batch.prompts, step)
+        sampled = prefetch.take() or self._sample(parts, batch.prompts, step)
         self._refuse_failing_graders(parts, sampled, step)
         self._prefetch(parts, batch, prefetch)
 
         update_started = time.monotonic()
         rate = parts.schedule.set(step, self._total_steps(parts))
+        staleness = self.state.adapter_version - sampled.adapter_version
+        settings = parts.update.for_stale() if staleness > 0 else parts.update
         result = update(
-            parts.policy, parts.optimizer, sampled.kept, parts.update, self.should_stop, parts.followers
+            parts.policy, parts.optimizer, sampled.kept, settings, self.should_stop, parts.followers
         )
-        if ahead is None:  # the policy has moved since a batch that was sampled ahead
+        if staleness == 0:  # the policy has moved since a stale batch was sampled
             measured = Mismatch(result.mismatch_kl, result.mismatch_mean_abs, result.tokens)
             refuse_mismatch(measured, f"step {step}")
         self._count(batch, sampled)
@@ -153,19 +154,23 @@ class Run:
         )
         self._describe(parts)
         self.fence.check()  # a newer attempt may have started during a long publish
-        record = step_record(self.state, sampled, result, rate, phases, ended - started, self.fence.number)
+        record = step_record(
+            self.state, sampled, result, staleness, rate, phases, ended - started, self.fence.number
+        )
         self.monitors.step(record, sampled.groups)
 
     def _sample(self, parts: Parts, prompts: list[Prompt], step: int) -> SampledBatch:
         """Return rollouts of each prompt, their rewards, and their advantages in the group of the prompt."""
         started = time.monotonic()
+        version = self.state.adapter_version
         requests = rollout_requests(prompts, self.spec.sampling.num_rollouts, parts.sampling, self.seed, step)
         completions = parts.engine.generate(requests, self.should_stop)
         generated = time.monotonic()
         scores = parts.scorer.score(grade_items(prompts, completions), self.should_stop)
         graded = time.monotonic()
         groups = form_groups(prompts, completions, scores, parts.update.loss.shape.normalization)
-        return SampledBatch(groups, scores, generated - started, graded - generated)
+        seconds = generated - started, graded - generated
+        return SampledBatch(groups, scores, *seconds, adapter_version=version)
 
     def _publish(self, parts: Parts) -> None:
         """Sample from the current policy from now on."""

@@ -28,7 +28,7 @@ from rft_trainer.data.source import discard
 from rft_trainer.data.training import TrainingPrompts
 from rft_trainer.engines import model_dtype, start_engine, trainers
 from rft_trainer.inputs import MODEL, WARM_START, begun_with_commit, refuse_other_inputs
-from rft_trainer.learn.objective import settings_for
+from rft_trainer.learn.objective import MismatchBounds, settings_for
 from rft_trainer.learn.optimizer import Schedule, make_optimizer
 from rft_trainer.learn.policy import Policy, PolicyOptions
 from rft_trainer.learn.ranks import Followers
@@ -163,6 +163,12 @@ def update_settings(config: RunConfig, sampling: SamplingParameters) -> UpdateSe
         max_grad_norm=training.max_grad_norm,
         mask_truncated=training.mask_truncated,
         mini_batches=training.updates_per_batch,
+        stale=MismatchBounds(
+            training.stale_token_low,
+            training.stale_token_high,
+            training.stale_sequence_low,
+            training.stale_sequence_high,
+        ),
     )
 
 

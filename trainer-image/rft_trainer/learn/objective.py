@@ -7,6 +7,7 @@ denominator of the whole mini-batch, so the loss does not depend on how that is 
 sampling (the mismatch weight) 2508.03501.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -19,6 +20,24 @@ from rft_trainer.rollout.advantages import Normalization
 
 MISMATCH_CAP = 2.0
 """Upper bound of a token's mismatch weight, its probability in the trainer over that in the sampler."""
+
+
+@dataclass(frozen=True)
+class MismatchBounds:
+    """Limits of the mismatch weight, the ratio of a token's probabilities in trainer and sampler.
+
+    A token's weight is truncated to ``token_low`` and ``token_high``. A sequence whose weights have a
+    geometric mean outside ``sequence_low`` and ``sequence_high`` gets the weight 0.
+    """
+
+    token_low: float = 0.0
+    token_high: float = MISMATCH_CAP
+    sequence_low: float = 0.0
+    sequence_high: float = math.inf
+
+
+FRESH = MismatchBounds()
+"""The bounds for a batch that was sampled by the weights that are trained."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +68,7 @@ class LossSettings:
     clip_high: float
     kl_beta: float
     aggregation: LossAggregation
+    mismatch: MismatchBounds = FRESH
 
 
 @dataclass(frozen=True)
@@ -84,12 +104,16 @@ class LossInputs:
 
 @dataclass(frozen=True)
 class LossOutputs:
-    """``loss`` is this micro-batch's part of the mini-batch's loss; sums are over its unmasked tokens."""
+    """``loss`` is this micro-batch's part of the mini-batch's loss; sums are over its unmasked tokens.
+
+    ``bounded_tokens``: those whose mismatch weight was truncated, or set to 0 with their sequence.
+    """
 
     loss: Tensor
     kl_sum: float
     clipped_tokens: float
     mismatch_kl_sum: float
+    bounded_tokens: float
 
 
 def compute_loss(inputs: LossInputs, settings: LossSettings, denominators: Denominators) -> LossOutputs:
@@ -111,7 +135,8 @@ def compute_loss(inputs: LossInputs, settings: LossSettings, denominators: Denom
         binding_N = clipped_N != ratio_N
 
     mismatch_N = (inputs.old_logprobs_N - inputs.sampler_logprobs_N).detach()
-    loss_N = -gain_N * mismatch_N.exp().clamp(max=MISMATCH_CAP)
+    weight_N = _mismatch_weight(mismatch_N, lengths_S, inputs, settings.mismatch)
+    loss_N = -gain_N * weight_N
     kl_sum = 0.0
     if inputs.reference_logprobs_N is not None:
         kl_N = k3(inputs.policy_logprobs_N, inputs.reference_logprobs_N)
@@ -122,7 +147,20 @@ def compute_loss(inputs: LossInputs, settings: LossSettings, denominators: Denom
         kl_sum=kl_sum,
         clipped_tokens=float((binding_N * inputs.mask_N).sum()),
         mismatch_kl_sum=float((k3(torch.zeros_like(mismatch_N), mismatch_N) * inputs.mask_N).sum()),
+        bounded_tokens=float(((weight_N != mismatch_N.exp()) * inputs.mask_N).sum()),
     )
+
+
+def _mismatch_weight(
+    mismatch_N: Tensor, lengths_S: Tensor, inputs: LossInputs, bounds: MismatchBounds
+) -> Tensor:
+    """Return the weight of each token from its log-ratio of trainer to sampler, within the bounds."""
+    weight_N = mismatch_N.exp().clamp(bounds.token_low, bounds.token_high)
+    if bounds.sequence_low <= 0 and bounds.sequence_high == math.inf:
+        return weight_N
+    mean_S = (_sum_by_sequence(mismatch_N * inputs.mask_N, inputs) / lengths_S.clamp(min=1)).exp()
+    kept_S = (mean_S >= bounds.sequence_low) & (mean_S <= bounds.sequence_high)
+    return weight_N * kept_S[inputs.sequence_N]
 
 
 def k3(policy_N: Tensor, reference_N: Tensor) -> Tensor:
@@ -166,7 +204,7 @@ def settings_for(
     kl_beta: float,
     aggregation: LossAggregation,
 ) -> LossSettings:
-    """Return the settings of an objective: its structure and its numbers."""
+    """Return the settings of an objective for fresh batches: its structure and its numbers."""
     return LossSettings(OBJECTIVES[objective], clip_low, clip_high, kl_beta, aggregation)
 
 

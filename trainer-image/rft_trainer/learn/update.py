@@ -17,9 +17,11 @@ from rft_planner import split
 from rft_run.errors import MemoryExhausted, Preempted
 from rft_trainer.learn.logprobs import token_logprobs, unfiltered_logprobs
 from rft_trainer.learn.objective import (
+    FRESH,
     Denominators,
     LossInputs,
     LossSettings,
+    MismatchBounds,
     compute_loss,
     whole_batch,
 )
@@ -46,7 +48,8 @@ class UpdateSettings:
 
     ``max_tokens`` is the longest completion allowed, ``micro_batch_tokens`` the size of a forward pass.
     ``longest_shared_row`` limits rows with several rollouts; None: there is no plan of memory to keep to.
-    ``mini_batches`` is the number of optimizer steps.
+    ``mini_batches`` is the number of optimizer steps, ``stale`` the bounds of the mismatch weight for a batch
+    that was sampled by older weights.
     """
 
     filter: Filter
@@ -57,6 +60,11 @@ class UpdateSettings:
     max_grad_norm: float
     mask_truncated: bool
     mini_batches: int = 1
+    stale: MismatchBounds = FRESH
+
+    def for_stale(self) -> "UpdateSettings":
+        """Return the settings for a batch that was sampled by older weights."""
+        return replace(self, loss=replace(self.loss, mismatch=self.stale))
 
 
 @dataclass
@@ -73,6 +81,7 @@ class UpdateMetrics:
     mismatch_kl: float = 0.0
     mismatch_mean_abs: float = 0.0
     outside_filter_tokens: int = 0
+    bounded_fraction: float = 0.0
     grad_norm: float = 0.0
     steps: int = 0
     """Number of steps that the optimizer made."""
@@ -105,6 +114,7 @@ _SUMS = (
     "mismatch_mean_abs",
     "outside_filter_tokens",
     "forward_tokens",
+    "bounded_fraction",
 )
 
 
@@ -405,6 +415,7 @@ def _backward(
         metrics.kl += outputs.kl_sum
     metrics.clip_fraction += outputs.clipped_tokens
     metrics.mismatch_kl += outputs.mismatch_kl_sum
+    metrics.bounded_fraction += outputs.bounded_tokens
     metrics.mismatch_mean_abs += float(((old_N - batch.sampler_logprobs_N).abs() * batch.mask_N).sum())
     metrics.entropy += float((current.entropy_N * batch.mask_N).sum())
     metrics.outside_filter_tokens += int((current.outside_N * batch.mask_N).sum())
@@ -420,5 +431,6 @@ def _to_means(metrics: UpdateMetrics, tokens: int) -> None:
     metrics.clip_fraction /= tokens
     metrics.mismatch_kl /= tokens
     metrics.mismatch_mean_abs /= tokens
+    metrics.bounded_fraction /= tokens
     if metrics.kl is not None:
         metrics.kl /= tokens

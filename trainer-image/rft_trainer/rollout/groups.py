@@ -44,12 +44,16 @@ class Group:
 
 @dataclass(frozen=True)
 class SampledBatch:
-    """A step's groups, in the order of its prompts, and the time they took, in seconds."""
+    """A step's groups, in the order of its prompts, and the time they took, in seconds.
+
+    ``adapter_version`` sampled them.
+    """
 
     groups: list[Group]
     scores: ScoredBatch
     rollout_seconds: float
     grade_seconds: float
+    adapter_version: int = 0
 
     @property
     def kept(self) -> list[Group]:

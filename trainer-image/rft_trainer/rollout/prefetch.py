@@ -4,8 +4,8 @@ A new adapter is published only after the sampler has finished its batch. So a b
 adapter version before the policy that is trained on it, even where ``maxStaleness`` allows more, and a step
 takes as long as the longer of sampling and update.
 
-The update treats such a batch like any other. The policy ratio starts from the current weights. The
-difference of one version is part of the mismatch weight (sampler against trainer), which is bounded.
+The policy ratio of such a batch starts from the current weights, as of any other. The difference of one
+version is part of the mismatch weight (sampler against trainer), which has bounds on both sides then.
 """
 
 from collections.abc import Callable
