@@ -1,7 +1,7 @@
 """Effective parameters: those of the user, and derived values for the others."""
 
 import hashlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rft_api.job import RFTJobSpec
 from rft_api.parameters import LossAggregation, Objective
@@ -15,11 +15,13 @@ class ObjectiveDefaults(NamedTuple):
     clip_high: float
     kl_beta: float
     loss_aggregation: LossAggregation
+    overlong_penalty: float = 0.0
+    refill_rounds: int = 0
 
 
 OBJECTIVE_DEFAULTS: dict[Objective, ObjectiveDefaults] = {
     "grpo": ObjectiveDefaults(0.2, 0.2, 0.001, "token"),
-    "dapo": ObjectiveDefaults(0.2, 0.28, 0.0, "token"),
+    "dapo": ObjectiveDefaults(0.2, 0.28, 0.0, "token", overlong_penalty=0.5, refill_rounds=3),
     "gspo": ObjectiveDefaults(3e-4, 4e-4, 0.0, "sequence"),
     "drGrpo": ObjectiveDefaults(0.2, 0.2, 0.0, "maxTokens"),
     "cispo": ObjectiveDefaults(None, 0.28, 0.0, "token"),
@@ -41,11 +43,12 @@ def effective(spec: RFTJobSpec, uid: str, model_context_length: int | None = Non
     return Effective(
         seed=training.seed if training.seed is not None else seed_from_uid(uid),
         max_context_length=context,
-        clip_low=training.clip_low if training.clip_low is not None else defaults.clip_low,
-        clip_high=training.clip_high if training.clip_high is not None else defaults.clip_high,
-        kl_beta=training.kl_beta if training.kl_beta is not None else defaults.kl_beta,
-        loss_aggregation=training.loss_aggregation or defaults.loss_aggregation,
+        **{name: _given(getattr(training, name), value) for name, value in defaults._asdict().items()},
     )
+
+
+def _given(value: Any, default: Any) -> Any:
+    return value if value is not None else default
 
 
 def seed_from_uid(uid: str) -> int:

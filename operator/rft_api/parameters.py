@@ -149,6 +149,24 @@ class Training(Model):
         ),
     )
     mask_truncated: bool = Field(False, description="Leave completions cut at maxTokens out of the loss.")
+    overlong_penalty: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description=(
+            "Taken from the reward of a completion of maxTokens before it is compared; rises from 0 over the"
+            " last fifth of that length. 0: none; derived from objective if absent."
+        ),
+    )
+    refill_rounds: Int | None = Field(
+        None,
+        ge=0,
+        le=10,
+        description=(
+            "Times per step that groups with equal rewards are replaced by the epoch's next rows. Those that"
+            " remain are not trained on. 0: none; derived from objective if absent."
+        ),
+    )
 
 
 class Sampling(Model):

@@ -26,6 +26,8 @@ class Effective(Model):
     loss_aggregation: Literal["token", "sequence", "maxTokens"] = Field(
         description="What the summed token loss is divided by."
     )
+    overlong_penalty: float = Field(0.0, description="Taken from the reward of a completion of maxTokens.")
+    refill_rounds: Int = Field(0, description="Times per step that groups with equal rewards are replaced.")
 
 
 class MemoryPart(Model):

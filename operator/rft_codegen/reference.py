@@ -174,12 +174,21 @@ def _by_objective() -> str:
         "What `spec.training` leaves out follows from `objective`; the values a run uses stand in",
         "`status.plan.effective`.",
         "",
-        "| `objective` | `clipLow` | `clipHigh` | `klBeta` | `lossAggregation` |",
-        "|---|---|---|---|---|",
+        "| `objective` | `clipLow` | `clipHigh` | `klBeta` | `lossAggregation` |"
+        " `overlongPenalty` | `refillRounds` |",
+        "|---|---|---|---|---|---|---|",
     ]
     for objective, row in OBJECTIVE_DEFAULTS.items():
         low = "not clipped" if row.clip_low is None else f"{row.clip_low:g}"
-        cells = (f"`{objective}`", low, f"{row.clip_high:g}", f"{row.kl_beta:g}", f"`{row.loss_aggregation}`")
+        cells = (
+            f"`{objective}`",
+            low,
+            f"{row.clip_high:g}",
+            f"{row.kl_beta:g}",
+            f"`{row.loss_aggregation}`",
+            f"{row.overlong_penalty:g}",
+            f"{row.refill_rounds}",
+        )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -31,6 +31,8 @@ class RolloutRecord(Record):
     """Error of each grader that failed, by grader."""
     printed: dict[str, str] = Field(default_factory=dict)
     """What the code of python graders printed, by grader."""
+    overlong_penalty: float | None = None
+    """What was taken from the reward for its length, before the advantage."""
     advantage: float | None = None
     finish_reason: str | None = None
     tokens: int | None = None

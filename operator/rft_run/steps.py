@@ -47,6 +47,10 @@ class StepRecord(Record):
     groups: int | None = None
     rollouts: int | None = None
     dropped_groups: int | None = None
+    refilled_groups: int | None = None
+    """Groups that were sampled in place of groups with equal rewards."""
+    overlong_penalty: float | None = None
+    """Mean of what was taken from the rewards for length; ``reward`` is before it."""
     forward_tokens: int | None = None
     """Tokens of all forward passes of the update, padding included."""
     learning_rate: float | None = None

@@ -23,7 +23,9 @@ NAMES: tuple[Objective, ...] = ("grpo", "dapo", "gspo", "drGrpo", "cispo")
 
 
 def defaults(name: Objective, **changes: Any) -> LossSettings:
-    return replace(settings_for(name, *OBJECTIVE_DEFAULTS[name]), **changes)
+    own = OBJECTIVE_DEFAULTS[name]
+    settings = settings_for(name, own.clip_low, own.clip_high, own.kl_beta, own.loss_aggregation)
+    return replace(settings, **changes)
 
 
 def batch(lengths: list[int], seed: int = 0, spread: float = 0.4) -> LossInputs:

@@ -21,6 +21,7 @@ from tests.trainer.reference_support import Reference, Trained, Weights, apart, 
 __all__ = ["batches"]
 FAR = {"loraAlpha": 256, "loraRank": 4, "maxGradNorm": 1e9, "klBeta": 0, "cpuDtype": "float32"}
 """Settings with which the first optimizer step moves the policy by more than the clip distances."""
+PLAIN = {"refillRounds": 0, "overlongPenalty": 0}
 COMPARED: tuple[Objective, ...] = ("grpo", "dapo", "cispo")
 
 
@@ -30,7 +31,7 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def one_step(model: Path, folder: Path, maximum: int = 1, **training: Any) -> None:
-    asked = rewarded(model, folder, **FAR, **training)
+    asked = rewarded(model, folder, **FAR, **PLAIN, **training)
     sampling = {"engine": "transformers", "maxTokens": 16, "temperature": 1.0, "numRollouts": 8, "topK": 0}
     run(with_spec(asked, sampling=sampling, stop={"maxSteps": maximum}, preflight="off"))
 

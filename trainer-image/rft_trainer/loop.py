@@ -123,15 +123,15 @@ class Run:
         step = self.state.step + 1
         sampled = prefetch.take() or self._sample(parts, batch.prompts, step)
         self._refuse_failing_graders(parts, sampled, step)
+        batch, sampled = self._refill(parts, batch, sampled, step)
         self._prefetch(parts, batch, prefetch)
 
         update_started = time.monotonic()
         rate = parts.schedule.set(step, self._total_steps(parts))
         staleness = self.state.adapter_version - sampled.adapter_version
         settings = parts.update.for_stale() if staleness > 0 else parts.update
-        result = update(
-            parts.policy, parts.optimizer, sampled.kept, settings, self.should_stop, parts.followers
-        )
+        groups = sampled.varied if self.config.effective.refill_rounds > 0 else sampled.kept
+        result = update(parts.policy, parts.optimizer, groups, settings, self.should_stop, parts.followers)
         if staleness == 0:  # the policy has moved since a stale batch was sampled
             measured = Mismatch(result.mismatch_kl, result.mismatch_mean_abs, result.tokens)
             refuse_mismatch(measured, f"step {step}")
@@ -168,9 +168,31 @@ class Run:
         generated = time.monotonic()
         scores = parts.scorer.score(grade_items(prompts, completions), self.should_stop)
         graded = time.monotonic()
-        groups = form_groups(prompts, completions, scores, parts.update.loss.shape.normalization)
+        groups = form_groups(
+            prompts, completions, scores, parts.update.loss.shape.normalization, parts.overlong
+        )
         seconds = generated - started, graded - generated
         return SampledBatch(groups, scores, *seconds, adapter_version=version)
+
+    def _refill(
+        self, parts: Parts, batch: Batch, sampled: SampledBatch, step: int
+    ) -> tuple[Batch, SampledBatch]:
+        """Sample the epoch's next prompts in place of groups without variance, ``refillRounds`` times."""
+        wanted = len(sampled.kept)
+        for _ in range(self.config.effective.refill_rounds):
+            missing = wanted - len(sampled.varied)
+            if missing <= 0:
+                break
+            try:
+                further = parts.train.further(batch.after, missing)
+            except DataError:
+                break  # raised again when the next batch is laid out, so that this step is still finished
+            batch = batch.followed_by(further)
+            if not further.prompts:
+                break
+            sampled = sampled.joined(self._sample(parts, further.prompts, step))
+            self._refuse_failing_graders(parts, sampled, step)
+        return batch, sampled
 
     def _publish(self, parts: Parts) -> None:
         """Sample from the current policy from now on."""

@@ -33,6 +33,7 @@ from rft_trainer.learn.optimizer import Schedule, make_optimizer
 from rft_trainer.learn.policy import Policy, PolicyOptions
 from rft_trainer.learn.ranks import Followers
 from rft_trainer.learn.update import MICRO_BATCH_TOKENS, UpdateSettings
+from rft_trainer.rollout.advantages import Overlong
 from rft_trainer.rollout.engine import RolloutEngine, SamplingParameters
 from rft_trainer.rollout.filter import Filter
 from rft_trainer.rollout.stops import split_stops
@@ -59,6 +60,7 @@ class Parts:
     dropped_prompts: int
     sampling: SamplingParameters
     update: UpdateSettings
+    overlong: Overlong
     overlaps: bool
     """Whether the next batch is sampled while the last one is trained on."""
 
@@ -121,6 +123,7 @@ def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Call
         dropped_prompts=prompts.dropped,
         sampling=sampling,
         update=update_settings(config, sampling),
+        overlong=Overlong(effective.overlong_penalty, spec.sampling.max_tokens),
         overlaps=overlaps(spec, config.gpus),
     )
 

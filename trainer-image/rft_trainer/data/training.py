@@ -31,6 +31,10 @@ class Batch:
     after: Position
     dropped: int
 
+    def followed_by(self, other: "Batch") -> "Batch":
+        """Return this batch and the one that begins where it ends as one."""
+        return Batch(self.prompts + other.prompts, other.after, self.dropped + other.dropped)
+
 
 class TrainingPrompts(ABC):
     """The prompts of an epoch in their training order.
@@ -72,6 +76,26 @@ class TrainingPrompts(ABC):
             if prompts:
                 return Batch(prompts, position, dropped)
         return Batch([], position, dropped)
+
+    def further(self, position: Position, count: int) -> Batch:
+        """Return the next ``count`` prompts of the epoch that ``position`` is in; fewer at its end.
+
+        An offset of 0 means that the epoch before it has ended: nothing is left of it. Raises DataError.
+        """
+        if position.offset == 0:
+            return Batch([], position, 0)
+        epoch, dropped = position.epoch, 0
+        prompts: list[Prompt] = []
+        for reached in self.read(position):
+            dropped = reached.dropped
+            if reached.prompt is None:
+                position = Position(epoch + 1, 0)
+                break
+            prompts.append(reached.prompt)
+            position = Position(epoch, reached.end)
+            if len(prompts) == count:
+                break
+        return Batch(prompts, position, dropped if epoch == 1 else 0)
 
     def first(self, count: int) -> list[Prompt]:
         """Return the first prompts of the first epoch. Raises DataError."""

@@ -49,6 +49,8 @@ def step_record(
         groups=len(kept),
         rollouts=len(accepted),
         dropped_groups=len(batch.groups) - len(kept),
+        refilled_groups=batch.refilled,
+        overlong_penalty=_mean([rollout.penalty for rollout in accepted]),
         forward_tokens=result.forward_tokens,
         learning_rate=learning_rate,
         epoch=state.position.epoch,

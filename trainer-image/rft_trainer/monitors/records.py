@@ -53,6 +53,7 @@ def _records(step: int, group: Group) -> list[RolloutRecord]:
             graders=rollout.score.per_grader,
             errors=rollout.score.errors,
             printed=rollout.score.printed,
+            overlong_penalty=rollout.penalty,
             advantage=advantages.get(id(rollout)),
             finish_reason=rollout.generated.finish_reason,
             tokens=len(rollout.generated.token_ids),

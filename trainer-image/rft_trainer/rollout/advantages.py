@@ -2,10 +2,32 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 Normalization = Literal["std", "none"]
 _EPSILON = 1e-4
+_SOFT_SHARE = 0.2
+"""Share of ``max_tokens`` over which the penalty for length rises: 4096 of 20480 tokens in the paper."""
+
+
+@dataclass(frozen=True)
+class Overlong:
+    """DAPO's soft penalty for long completions (arXiv 2503.14476): ``most`` for one of ``max_tokens``.
+
+    The paper takes 1 where rewards are -1 or 1. Ours are from 0 to 1, so half of that weighs as much.
+    """
+
+    most: float = 0.0
+    max_tokens: int = 1
+
+    def penalty(self, tokens: int) -> float:
+        """Return what is taken from the reward of a completion of this many tokens."""
+        soft = _SOFT_SHARE * self.max_tokens
+        return self.most * min(1.0, max(0.0, (tokens - self.max_tokens) / soft + 1))
+
+
+NO_PENALTY = Overlong()
 
 
 def group_advantages(rewards_G: Sequence[float], normalization: Normalization) -> list[float]:

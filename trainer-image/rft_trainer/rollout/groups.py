@@ -1,11 +1,17 @@
 """Groups: the rollouts of one prompt in one step, with their rewards and advantages."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rft_graders.types import GradeItem, Score, ScoredBatch
 from rft_trainer.data import Prompt
-from rft_trainer.rollout.advantages import Normalization, group_advantages, zero_variance
+from rft_trainer.rollout.advantages import (
+    NO_PENALTY,
+    Normalization,
+    Overlong,
+    group_advantages,
+    zero_variance,
+)
 from rft_trainer.rollout.engine import (
     Generated,
     Request,
@@ -16,10 +22,11 @@ from rft_trainer.rollout.engine import (
 
 @dataclass(frozen=True)
 class Rollout:
-    """One completion with its score."""
+    """One completion with its score, and the penalty for its length that is taken from the reward."""
 
     generated: Generated
     score: Score
+    penalty: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -38,15 +45,16 @@ class Group:
 
     @property
     def flat(self) -> bool:
-        """Whether all rewards are equal, so that all advantages are zero."""
-        return not self.dropped and zero_variance([reward(r) for r in self.accepted])
+        """Whether all rewards, after penalties, are equal, so that all advantages are zero."""
+        return not self.dropped and zero_variance([penalized(r) for r in self.accepted])
 
 
 @dataclass(frozen=True)
 class SampledBatch:
     """A step's groups, in the order of its prompts, and the time they took, in seconds.
 
-    ``adapter_version`` sampled them.
+    ``adapter_version`` sampled them; of a refilled batch, the first. ``refilled`` counts the groups that were
+    added for others without variance.
     """
 
     groups: list[Group]
@@ -54,17 +62,39 @@ class SampledBatch:
     rollout_seconds: float
     grade_seconds: float
     adapter_version: int = 0
+    refilled: int = 0
 
     @property
     def kept(self) -> list[Group]:
-        """The groups that are trained on."""
+        """The groups with advantages."""
         return [group for group in self.groups if not group.dropped]
+
+    @property
+    def varied(self) -> list[Group]:
+        """The groups whose rewards differ."""
+        return [group for group in self.kept if not group.flat]
+
+    def joined(self, more: "SampledBatch") -> "SampledBatch":
+        """Return this batch with the groups of ``more`` too, sampled for groups without variance."""
+        return replace(
+            self,
+            groups=self.groups + more.groups,
+            scores=ScoredBatch([*self.scores, *more.scores]),
+            rollout_seconds=self.rollout_seconds + more.rollout_seconds,
+            grade_seconds=self.grade_seconds + more.grade_seconds,
+            refilled=self.refilled + len(more.groups),
+        )
 
 
 def reward(rollout: Rollout) -> float:
-    """Return the reward of an accepted rollout."""
+    """Return the reward of an accepted rollout, as the graders gave it."""
     assert rollout.score.reward is not None
     return rollout.score.reward
+
+
+def penalized(rollout: Rollout) -> float:
+    """Return the reward of an accepted rollout after the penalty for its length."""
+    return reward(rollout) - rollout.penalty
 
 
 def rollout_requests(
@@ -99,12 +129,16 @@ def form_groups(
     completions: Sequence[Generated],
     scores: Sequence[Score],
     normalization: Normalization,
+    overlong: Overlong = NO_PENALTY,
 ) -> list[Group]:
     """Return a group for each prompt, with the advantages of its rollouts.
 
     Completions and scores have the order of ``grade_items``.
     """
-    by_prompt = rollouts_by_prompt(prompts, completions, scores)
+    by_prompt = [
+        tuple(replace(one, penalty=overlong.penalty(len(one.generated.token_ids))) for one in rollouts)
+        for rollouts in rollouts_by_prompt(prompts, completions, scores)
+    ]
     return [
         group_of(prompt, rollouts, normalization) for prompt, rollouts in zip(prompts, by_prompt, strict=True)
     ]
@@ -124,5 +158,5 @@ def group_of(prompt: Prompt, rollouts: tuple[Rollout, ...], normalization: Norma
     accepted = tuple(rollout for rollout in rollouts if rollout.score.reward is not None)
     if len(accepted) < 2:
         return Group(prompt, rollouts, (), ())
-    advantages = group_advantages([reward(rollout) for rollout in accepted], normalization)
+    advantages = group_advantages([penalized(rollout) for rollout in accepted], normalization)
     return Group(prompt, rollouts, accepted, tuple(advantages))
