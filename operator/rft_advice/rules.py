@@ -1,6 +1,6 @@
 """The list of all rules about a spec."""
 
-from rft_advice import interactions, sampling, training, workflow
+from rft_advice import effects, interactions, sampling, training, workflow
 from rft_advice.rule import Advice, AdviceRule
 from rft_api.job import RFTJobSpec
 
@@ -8,6 +8,7 @@ RULES: tuple[AdviceRule, ...] = (
     *training.RULES,
     *sampling.RULES,
     *interactions.RULES,
+    *effects.RULES,
     *workflow.RULES,
 )
 

@@ -91,6 +91,18 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"training": {"epochs": 2, "loraRank": 16}},
         {"training": {"epochs": 2, "loraRank": 8}},
     ),
+    "clip-without-effect": (
+        {"training": {"clipHigh": 0.3}},
+        {"training": {"clipHigh": 0.3, "updatesPerBatch": 2}},
+    ),
+    "objective-like-grpo": (
+        {"training": {"objective": "cispo"}},
+        {"training": {"objective": "cispo", "updatesPerBatch": 2}},
+    ),
+    "stale-bounds-without-effect": (
+        {"training": {"staleTokenHigh": 3, "maxStaleness": 0}},
+        {"training": {"staleTokenHigh": 3, "maxStaleness": 1}},
+    ),
     "many-changes": (
         {"training": {"epochs": 2, "batchSizeTokens": 16384}, "sampling": {"topK": 30, "temperature": 0.8}},
         {"training": {"epochs": 2, "batchSizeTokens": 16384}, "sampling": {"topK": 30}},
@@ -149,6 +161,30 @@ def test_each_rule_applies_just_beyond_its_limit_and_not_at_it(rule: AdviceRule)
 def test_default_values_trigger_no_rule_for_any_model_size() -> None:
     for name in ("org/model", "org/model-135M", "org/model-7B", "org/model-70B", "org/model-405B"):
         assert ids({"model": {"name": name}}) == []
+
+
+def test_dapo_differs_from_grpo_as_long_as_it_has_refills_or_the_penalty() -> None:
+    def dapo(**training: Any) -> list[str]:
+        return ids({"training": {"objective": "dapo", **training}})
+
+    assert dapo() == dapo(refillRounds=0) == dapo(overlongPenalty=0) == []
+    assert dapo(refillRounds=0, overlongPenalty=0) == ["objective-like-grpo"]
+
+
+@pytest.mark.parametrize(
+    ("cause", "said"),
+    [
+        ({"training": {"maxStaleness": 0}}, "maxStaleness is 0"),
+        ({"training": {"deterministic": True}}, "deterministic is true"),
+        ({"sampling": {"engine": "transformers"}}, "engine is transformers"),
+    ],
+)
+def test_bounds_for_stale_batches_say_why_no_batch_is_stale(cause: dict[str, Any], said: str) -> None:
+    bounds = {"staleTokenLow": 0.4, "staleSequenceHigh": 5}
+    spec = parse(manifest(**{**CLAIM, **cause, "training": {**cause.get("training", {}), **bounds}})).spec
+    (advice,) = advise(spec)
+    assert said in advice.message
+    assert "staleTokenLow 0.4 and staleSequenceHigh 5" in advice.message
 
 
 def test_advice_names_field_value_and_rule() -> None:
