@@ -87,9 +87,9 @@ def estimate(
     laid_out = batches(spec, rows.train if rows is not None else None, usual)
     counts = _counts(spec, laid_out, usual)
     if shape is None or speed is None:
-        return Found(Estimate(**counts), list(_notes(spec, laid_out, rows, None, None)))
+        return Found(Estimate(**counts), list(_notes(spec, effective, laid_out, rows, None, None)))
     step, hours = _times(spec, effective, shape, speed, rows, usual)
-    _, most = _times(spec, effective, shape, speed, rows, usual.at_most())
+    _, most = _times(spec, effective, shape, speed, rows, usual.at_most(), refilled=True)
     resources = spec.resources or Resources()
     times: dict[str, Any] = {
         "sampling_seconds": about(step.sampling),
@@ -100,7 +100,7 @@ def estimate(
         times |= {"gpu_hours": about(hours), "gpu_hours_if_longest": about(most)}
         if resources.price_per_gpu_hour is not None:
             times["cost"] = about(hours * resources.price_per_gpu_hour)
-    return Found(Estimate(**counts, **times), list(_notes(spec, laid_out, rows, hours, most)))
+    return Found(Estimate(**counts, **times), list(_notes(spec, effective, laid_out, rows, hours, most)))
 
 
 def step_seconds(
@@ -123,16 +123,24 @@ def _times(
     speed: Speed,
     rows: RowCounts | None,
     lengths: Lengths,
+    *,
+    refilled: bool = False,
 ) -> tuple[StepSeconds, float | None]:
-    """Return the time of a step, and the run's GPU-hours with evaluations if the steps are known."""
+    """Return the time of a step, and the run's GPU-hours with evaluations if the steps are known.
+
+    ``refilled``: every step samples as many prompts as its refills allow, and trains on one batch of them.
+    """
     laid_out = batches(spec, rows.train if rows is not None else None, lengths)
     steps = laid_out.steps or 1
     prompts = laid_out.prompts or laid_out.per_step
-    completions = prompts * spec.sampling.num_rollouts
+    drawn = most_sampled(prompts, spec, effective, rows) if refilled else prompts
+    completions = drawn * spec.sampling.num_rollouts
     attention_only = spec.training.lora_targets == "attention"
     adapter = shape.lora_parameters(spec.training.lora_rank, feed_forward=not attention_only)
-    update = Update(spec.sampling.num_rollouts, adapter, effective.kl_beta > 0)
-    sampled = sampling_seconds(shape, speed, lengths, steps, prompts, completions)
+    updates = min(spec.training.updates_per_batch, laid_out.per_step)
+    measured = (updates - 1) / updates
+    update = Update(spec.sampling.num_rollouts, adapter, effective.kl_beta > 0, measured)
+    sampled = sampling_seconds(shape, speed, lengths, steps, drawn, completions)
     trained = update_seconds(shape, speed, lengths, prompts, update)
     step = StepSeconds(sampled / steps, trained / steps)
     if laid_out.steps is None:
@@ -145,6 +153,15 @@ def _times(
     # Two phases never overlap with anything: sampling of the first batch, and the last update.
     alone = min(step) if overlapped else 0.0
     return step, speed.gpus * (steps * step.whole(overlapped) + alone + evaluated) / 3600
+
+
+def most_sampled(prompts: int, spec: RFTJobSpec, effective: Effective, rows: RowCounts | None) -> int:
+    """Return how many prompts are sampled for ``prompts`` that are trained on, if all refills are needed.
+
+    A row is used once per epoch, so refills never sample more prompts than all epochs have.
+    """
+    most = prompts * (1 + effective.refill_rounds)
+    return most if rows is None else max(prompts, min(most, rows.train * spec.training.epochs))
 
 
 def evaluations(evaluation: Evaluation, steps: int) -> int:
@@ -177,7 +194,12 @@ def about(value: float) -> float:
 
 
 def _notes(
-    spec: RFTJobSpec, laid_out: Batches, rows: RowCounts | None, hours: float | None, most: float | None
+    spec: RFTJobSpec,
+    effective: Effective,
+    laid_out: Batches,
+    rows: RowCounts | None,
+    hours: float | None,
+    most: float | None,
 ) -> Iterator[str]:
     """Return notes on the assumptions behind the numbers."""
     if laid_out.steps is None:
@@ -195,8 +217,15 @@ def _notes(
             f"{cut}about {whole} steps, if completions are half of maxTokens long and prompts"
             f" {rows.prompt_tokens:.0f} tokens"
         )
+    if effective.refill_rounds:
+        yield (
+            f"without refills: with refillRounds {effective.refill_rounds} a step samples up to"
+            f" {1 + effective.refill_rounds} times its prompts, and the same rows make fewer steps"
+        )
     if hours is not None and most is not None:
         longest = f"{about(most):g} if completions are {spec.sampling.max_tokens} tokens long"
+        if effective.refill_rounds:
+            longest += " and all refills are needed"
         yield (
             f"about {about(hours):g} GPU-hours, {longest}; assumed, not measured: {COMPUTED:.0%} of the"
             f" GPUs' bf16 rate and {READ:.0%} of their bandwidth"

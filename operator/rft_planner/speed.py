@@ -149,6 +149,8 @@ class Update:
     """Number of trained parameters."""
     reference: bool
     """Whether the reference policy is computed, because ``klBeta`` is above 0."""
+    measured: float = 0.0
+    """Share of the rows that have a forward pass more: their log-probs are taken before the first update."""
 
 
 def update_seconds(shape: Shape, speed: Speed, lengths: Lengths, prompts: float, update: Update) -> float:
@@ -176,6 +178,6 @@ def row_flops(shape: Shape, tokens: float, update: Update) -> float:
     the forward pass. In attention it takes twice as many. Each parameter of the adapter takes 2, 2 and 4
     FLOPs per token in the three passes.
     """
-    passes = 3 + int(update.reference)
+    passes = 3 + int(update.reference) + update.measured
     weights = passes * linear_flops(shape, tokens) + 8 * update.adapter * tokens
     return weights + (passes + 1) * attention_flops(shape, tokens, tokens)

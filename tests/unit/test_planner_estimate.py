@@ -233,6 +233,43 @@ def test_the_reference_policy_costs_a_forward_pass() -> None:
     assert 1.2 < seconds(0.001) / seconds(0) < 1.4
 
 
+@pytest.mark.parametrize(("updates", "share"), [(2, 1 / 2), (4, 3 / 4)])
+def test_updates_after_the_first_cost_a_forward_pass_of_their_rows(updates: int, share: float) -> None:
+    def seconds(**training: Any) -> float:
+        made = found(spec(training=training), RowCounts(1000, 100, 100)).estimate.update_seconds
+        assert made is not None
+        return made
+
+    one, reference = seconds(klBeta=0), seconds(klBeta=0.001)
+    wanted = one + share * (reference - one)
+    assert seconds(klBeta=0, updatesPerBatch=updates) == pytest.approx(wanted, rel=0.05)
+
+
+def test_a_step_of_one_prompt_has_one_update() -> None:
+    def made(updates: int) -> Estimate:
+        training = {"batchSizeTokens": 1024, "maxContextLength": 1024, "updatesPerBatch": updates}
+        given = spec(training=training, sampling={"maxTokens": 900})
+        return found(given, RowCounts(1000, 100, 100)).estimate
+
+    assert made(1).prompts_per_step == 1
+    assert made(4) == made(1)
+
+
+def test_refills_sample_up_to_their_rounds_and_never_more_than_the_epochs_rows() -> None:
+    def most(rounds: int, steps: int) -> float:
+        given = spec(training={"refillRounds": rounds}, stop={"maxSteps": steps})
+        made = found(given, RowCounts(1000, 100, 100)).estimate
+        assert made.gpu_hours_if_longest is not None
+        return made.gpu_hours_if_longest
+
+    assert most(0, 20) < most(1, 20) < most(3, 20)
+    usual = found(spec(training={"refillRounds": 3}), RowCounts(1000, 100, 100))
+    plain = found(spec(), RowCounts(1000, 100, 100))
+    assert usual.estimate == plain.estimate, "all rows are sampled once per epoch, with refills or without"
+    assert any("refillRounds 3" in note and "4 times" in note for note in usual.notes)
+    assert not any("refill" in note for note in plain.notes)
+
+
 def test_a_shared_row_is_cheaper_for_short_completions_of_a_long_prompt() -> None:
     shape, update = CATALOGUE[MODEL], Update(8, 0, reference=False)
     lengths = Lengths(2000, 50, 100)
