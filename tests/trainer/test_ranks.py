@@ -20,13 +20,17 @@ from transformers import AutoModelForCausalLM
 
 from rft_api.parameters import Training
 from rft_api.status import Plan
+from rft_graders.types import Score
 from rft_run.errors import MemoryExhausted, ModelError
+from rft_trainer.data import Prompt, Row
 from rft_trainer.learn.objective import settings_for, whole_batch
 from rft_trainer.learn.packing import Completion, PackedRow, micro_batches
 from rft_trainer.learn.policy import Policy, PolicyOptions
 from rft_trainer.learn.ranks import ALONE, Followers, MemberLost, _error_of
-from rft_trainer.learn.update import Begin, UpdateSettings, accumulate, rounds
+from rft_trainer.learn.update import Begin, UpdateMetrics, UpdateSettings, accumulate, rounds, update
+from rft_trainer.rollout.engine import Generated
 from rft_trainer.rollout.filter import Filter
+from rft_trainer.rollout.groups import Group, Rollout
 from rft_trainer.runtime import machine
 from rft_trainer.runtime.device import set_deterministic
 from tests.trainer.loop_support import config, run
@@ -115,6 +119,45 @@ def test_two_processes_compute_the_gradients_of_one_with_and_without_a_warm_star
                     for policy in (alone, divided):
                         for number, parameter in enumerate(policy.trainable()):
                             parameter.add_(0.01 * (number % 3 - 1))
+
+
+def some_groups(count: int) -> list[Group]:
+    draw = random.Random(3)
+    groups: list[Group] = []
+    for row in some_rows(count):
+        rollouts = tuple(
+            Rollout(Generated(one.ids, one.sampler_logprobs, "", "stop"), Score(draw.random()))
+            for one in row.completions
+        )
+        advantages = tuple(one.advantage for one in row.completions)
+        groups.append(Group(Prompt(Row(1, [], {}, ""), row.prompt_ids), rollouts, rollouts, advantages))
+    return groups
+
+
+def test_two_updates_of_a_batch_divided_over_processes_are_those_of_one_process(
+    character_model: Path,
+) -> None:
+    """Each process keeps the old log-probs of its own micro-batches, also where their number is odd."""
+    options = PolicyOptions(character_model, Training(lora_rank=4, lora_alpha=256), "cpu", "float32", 3)
+    settings = replace(SETTINGS, mini_batches=2)
+    alone = Policy(options)
+
+    def updated(policy: Policy, followers: Followers) -> list[UpdateMetrics]:
+        optimizer = torch.optim.SGD(policy.trainable(), lr=0.05)
+        batches = [some_groups(7), some_groups(5)]
+        return [update(policy, optimizer, one, settings, lambda: False, followers) for one in batches]
+
+    expected = updated(alone, Followers(1, "cpu", None))
+    with team(2, options) as (followers, divided):
+        found = updated(divided, followers)
+        for one, other in zip(divided.trainable(), alone.trainable(), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+    for made, wanted in zip(found, expected, strict=True):
+        assert made.steps == wanted.steps == 2
+        assert made.tokens == wanted.tokens
+        assert made.clip_fraction == wanted.clip_fraction > 0
+        assert made.loss == pytest.approx(wanted.loss, rel=1e-3)
+        assert made.grad_norm == pytest.approx(wanted.grad_norm, rel=1e-3)
 
 
 def test_a_distributed_deterministic_update_is_bitwise_reproducible(character_model: Path) -> None:
