@@ -14,7 +14,9 @@ from transformers import AutoModelForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from rft_trainer import loop
-from rft_trainer.learn.update import UpdateMetrics, UpdateSettings, update
+from rft_trainer.learn.gradients import UpdateSettings
+from rft_trainer.learn.update import update
+from rft_trainer.learn.update_metrics import UpdateMetrics
 from rft_trainer.rollout.groups import Group
 
 Weights = list[Tensor]

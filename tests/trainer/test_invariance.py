@@ -17,11 +17,12 @@ from rft_run.folder import RunFolder
 from rft_run.state import RunState
 from rft_trainer.checkpoint import Checkpoints, Fence
 from rft_trainer.data import Prompt, Row
+from rft_trainer.learn.gradients import UpdateSettings
 from rft_trainer.learn.objective import settings_for
 from rft_trainer.learn.optimizer import Schedule, make_optimizer
 from rft_trainer.learn.policy import Policy, PolicyOptions
 from rft_trainer.learn.ranks import Followers
-from rft_trainer.learn.update import UpdateSettings, update
+from rft_trainer.learn.update import update
 from rft_trainer.rollout.advantages import group_advantages
 from rft_trainer.rollout.engine import Generated
 from rft_trainer.rollout.filter import Filter

@@ -23,11 +23,13 @@ from rft_api.status import Plan
 from rft_graders.types import Score
 from rft_run.errors import MemoryExhausted, ModelError
 from rft_trainer.data import Prompt, Row
+from rft_trainer.learn.gradients import Begin, UpdateSettings
 from rft_trainer.learn.objective import settings_for, whole_batch
 from rft_trainer.learn.packing import Completion, PackedRow, micro_batches
 from rft_trainer.learn.policy import Policy, PolicyOptions
 from rft_trainer.learn.ranks import ALONE, Followers, MemberLost, _error_of
-from rft_trainer.learn.update import Begin, UpdateMetrics, UpdateSettings, accumulate, rounds, update
+from rft_trainer.learn.update import accumulate, rounds, update
+from rft_trainer.learn.update_metrics import UpdateMetrics
 from rft_trainer.rollout.engine import Generated
 from rft_trainer.rollout.filter import Filter
 from rft_trainer.rollout.groups import Group, Rollout
@@ -110,7 +112,7 @@ def test_two_processes_compute_the_gradients_of_one_with_and_without_a_warm_star
                 assert max(float(gradient.abs().max()) for gradient in expected) > 1e-4
                 for one, other in zip(found, expected, strict=True):
                     torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-8)
-                assert divided_counted.seen == counted.seen
+                assert divided_counted.metrics.tokens == counted.metrics.tokens
                 wanted = dict(zip(range(20), counted.metrics.sums(), strict=False))
                 got = dict(zip(range(20), divided_counted.metrics.sums(), strict=False))
                 wanted.pop(7), got.pop(7)  # the padding rows of the last round count in this sum too

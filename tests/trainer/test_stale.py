@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rft_run.steps import read_steps
 from rft_trainer import setup
-from rft_trainer.learn.update import UpdateSettings
+from rft_trainer.learn.gradients import UpdateSettings
 from rft_trainer.rollout.engine import Generated, Request
 from rft_trainer.rollout.transformers_engine import TransformersEngine
 from rft_trainer.runtime import machine

@@ -13,7 +13,8 @@ from rft_api.parameters import Objective
 from rft_run.errors import Preempted
 from rft_run.steps import read_steps
 from rft_trainer.learn import update as update_module
-from rft_trainer.learn.update import OldLogprobs, mini_batches
+from rft_trainer.learn.gradients import OldLogprobs
+from rft_trainer.learn.update import mini_batches
 from rft_trainer.runtime import machine
 from tests.trainer.loop_support import rewarded, run, with_spec
 from tests.trainer.reference_support import Reference, Trained, Weights, apart, batches, completions

@@ -28,11 +28,11 @@ from rft_trainer.data.source import discard
 from rft_trainer.data.training import TrainingPrompts
 from rft_trainer.engines import model_dtype, start_engine, trainers
 from rft_trainer.inputs import MODEL, WARM_START, begun_with_commit, refuse_other_inputs
+from rft_trainer.learn.gradients import MICRO_BATCH_TOKENS, UpdateSettings
 from rft_trainer.learn.objective import MismatchBounds, settings_for
 from rft_trainer.learn.optimizer import Schedule, make_optimizer
 from rft_trainer.learn.policy import Policy, PolicyOptions
 from rft_trainer.learn.ranks import Followers
-from rft_trainer.learn.update import MICRO_BATCH_TOKENS, UpdateSettings
 from rft_trainer.rollout.advantages import Overlong
 from rft_trainer.rollout.engine import RolloutEngine, SamplingParameters
 from rft_trainer.rollout.filter import Filter

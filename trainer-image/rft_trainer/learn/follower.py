@@ -13,10 +13,10 @@ import torch
 
 from rft_run.errors import TrainerError
 from rft_run.exit_codes import ExitCode
+from rft_trainer.learn.gradients import Accumulation, Begin, BeginOld, Compute, OldLogprobs
 from rft_trainer.learn.measure import Measure, compute
 from rft_trainer.learn.policy import Policy, PolicyOptions
 from rft_trainer.learn.ranks import Post, follow, join
-from rft_trainer.learn.update import Accumulation, Begin, BeginOld, Compute, OldLogprobs
 from rft_trainer.runtime import machine
 from rft_trainer.runtime.device import set_deterministic
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from rft_api.status import PhaseSeconds
 from rft_run.state import RunState
 from rft_run.steps import StepRecord
-from rft_trainer.learn.update import UpdateMetrics
+from rft_trainer.learn.update_metrics import UpdateMetrics
 from rft_trainer.rollout.groups import SampledBatch, reward
 
 

@@ -1,0 +1,190 @@
+"""What each process of an update computes of its own micro-batches: old log-probs, and gradients."""
+
+from collections import deque
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from rft_planner import split
+from rft_trainer.learn.logprobs import token_logprobs, unfiltered_logprobs
+from rft_trainer.learn.objective import (
+    FRESH,
+    Denominators,
+    LossInputs,
+    LossSettings,
+    MismatchBounds,
+    compute_loss,
+)
+from rft_trainer.learn.packing import MicroBatch, PackedRow, build
+from rft_trainer.learn.policy import Policy
+from rft_trainer.learn.ranks import Team
+from rft_trainer.learn.update_metrics import UpdateMetrics
+from rft_trainer.rollout.filter import Filter
+
+MICRO_BATCH_TOKENS = {"cpu": 1024, "cuda": split.MICRO_BATCH_TOKENS}
+"""Tokens of one forward pass, where the plan has no value: enough to keep the device busy."""
+
+
+@dataclass(frozen=True)
+class UpdateSettings:
+    """Settings of a batch's update. All lengths are in tokens.
+
+    ``max_tokens`` is the longest completion allowed, ``micro_batch_tokens`` the size of a forward pass.
+    ``longest_shared_row`` limits rows with several rollouts; None: there is no plan of memory to keep to.
+    ``mini_batches`` is the number of optimizer steps, ``stale`` the bounds of the mismatch weight for a batch
+    that was sampled by older weights.
+    """
+
+    filter: Filter
+    loss: LossSettings
+    max_tokens: int
+    micro_batch_tokens: int
+    longest_shared_row: int | None
+    max_grad_norm: float
+    mask_truncated: bool
+    mini_batches: int = 1
+    stale: MismatchBounds = FRESH
+
+    def for_stale(self) -> "UpdateSettings":
+        """Return the settings for a batch that was sampled by older weights."""
+        return replace(self, loss=replace(self.loss, mismatch=self.stale))
+
+
+@dataclass(frozen=True)
+class BeginOld:
+    """Order to all followers: old log-probs are computed, of the micro-batches that follow."""
+
+    filter: Filter
+
+
+@dataclass(frozen=True)
+class Begin:
+    """Order to all followers: a mini-batch begins. ``measured``: its old log-probs were computed before."""
+
+    settings: UpdateSettings
+    denominators: Denominators
+    measured: bool = False
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Order to one follower: compute this micro-batch."""
+
+    rows: list[PackedRow]
+
+
+@dataclass(frozen=True)
+class Finish:
+    """Order to all followers: there are no more micro-batches."""
+
+
+class OldLogprobs:
+    """Log-probs by the weights before a batch's first step, of the micro-batches of this process.
+
+    They stay in the process that computed them: the same rows are cut into the same micro-batches again, and
+    each process gets the same ones in the same order.
+    """
+
+    def __init__(self, policy: Policy, order: BeginOld, team: Team) -> None:
+        """Receive the leader's adapter weights."""
+        self._policy, self._filter = policy, order.filter
+        self._found: deque[Tensor] = deque()
+        team.broadcast([parameter.data for parameter in policy.trainable()])
+
+    @torch.no_grad()
+    def add(self, rows: list[PackedRow]) -> None:
+        """Compute those of a micro-batch. Raises torch.OutOfMemoryError."""
+        batch = build(rows).to(self._policy.device)
+        hidden_N_H = self._policy.hidden(batch)
+        self._found.append(
+            token_logprobs(hidden_N_H, batch.target_N, self._policy.head, self._filter).filtered_N
+        )
+
+    def finish(self) -> None:
+        """Nothing is left to do: no process needs those of another."""
+
+    def take(self) -> Tensor:
+        """Return those of the next micro-batch (N), once."""
+        return self._found.popleft()
+
+
+class Accumulation:
+    """Gradients and metric sums of a mini-batch, accumulated over the micro-batches of this process."""
+
+    def __init__(self, policy: Policy, begin: Begin, team: Team, old: OldLogprobs | None = None) -> None:
+        """Receive the leader's adapter weights and clear the gradients. ``old`` is used where measured."""
+        self.metrics = UpdateMetrics(kl=0.0 if begin.settings.loss.kl_beta > 0 else None)
+        self._policy, self._begin, self._team = policy, begin, team
+        self._old = old if begin.measured else None
+        for parameter in policy.trainable():
+            parameter.grad = None
+        team.broadcast([parameter.data for parameter in policy.trainable()])
+
+    def add(self, rows: list[PackedRow]) -> None:
+        """Add the gradients of a micro-batch. Raises torch.OutOfMemoryError."""
+        batch = build(rows).to(self._policy.device)
+        old_N = self._old.take() if self._old is not None else None
+        _backward(self._policy, batch, old_N, self._begin, self.metrics)
+
+    def finish(self) -> None:
+        """Sum the gradients and metrics of all processes into the leader's."""
+        if self._team.size == 1:
+            return
+        for parameter in self._policy.trainable():
+            if parameter.grad is None:  # this process computed no rows
+                parameter.grad = torch.zeros_like(parameter)
+            self._team.sum_to_leader([parameter.grad])
+        sums = torch.tensor(self.metrics.sums(), dtype=torch.float64, device=self._policy.device)
+        self._team.sum_to_leader([sums])
+        self.metrics.set_sums(sums.tolist())
+
+
+def _backward(
+    policy: Policy,
+    batch: MicroBatch,
+    old_N: Tensor | None,
+    begin: Begin,
+    metrics: UpdateMetrics,
+) -> None:
+    """Add a micro-batch's gradients and metric sums.
+
+    ``old_N`` None: no step was made since the batch began, so the old policy is the current one.
+    """
+    settings = begin.settings
+    current = token_logprobs(policy.hidden(batch), batch.target_N, policy.head, settings.filter)
+    reference_N = None
+    if settings.loss.kl_beta > 0:
+        with policy.reference():
+            reference_N = unfiltered_logprobs(
+                policy.hidden(batch), batch.target_N, policy.head, settings.filter.temperature
+            )
+    # The old policy is the trainer's own, also where an older adapter version has sampled the batch: what
+    # that one said came with the completions.
+    old_N = current.filtered_N.detach() if old_N is None else old_N
+    outputs = compute_loss(
+        LossInputs(
+            logprobs_N=current.filtered_N,
+            old_logprobs_N=old_N,
+            sampler_logprobs_N=batch.sampler_logprobs_N,
+            policy_logprobs_N=current.unfiltered_N,
+            reference_logprobs_N=reference_N,
+            advantages_S=batch.advantages_S,
+            sequence_N=batch.sequence_N,
+            mask_N=batch.mask_N,
+        ),
+        settings.loss,
+        begin.denominators,
+    )
+    outputs.loss.backward()  # type: ignore[no-untyped-call]
+    metrics.loss += float(outputs.loss.detach())
+    if metrics.kl is not None:
+        metrics.kl += outputs.kl_sum
+    metrics.clip_fraction += outputs.clipped_tokens
+    metrics.mismatch_kl += outputs.mismatch_kl_sum
+    metrics.bounded_fraction += outputs.bounded_tokens
+    metrics.mismatch_mean_abs += float(((old_N - batch.sampler_logprobs_N).abs() * batch.mask_N).sum())
+    metrics.entropy += float((current.entropy_N * batch.mask_N).sum())
+    metrics.outside_filter_tokens += int((current.outside_N * batch.mask_N).sum())
+    metrics.forward_tokens += batch.tokens_B_T.numel()
+    metrics.tokens += int(batch.mask_N.sum())

@@ -1,0 +1,80 @@
+"""Metrics of an update: added up over micro-batches and processes, then divided into means."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass
+class UpdateMetrics:
+    """Metrics of an update: means over the batch's unmasked completion tokens, log-probs in nats.
+
+    ``loss`` and ``grad_norm`` are means over the mini-batches.
+    """
+
+    loss: float = 0.0
+    kl: float | None = None
+    entropy: float = 0.0
+    clip_fraction: float = 0.0
+    mismatch_kl: float = 0.0
+    mismatch_mean_abs: float = 0.0
+    outside_filter_tokens: int = 0
+    bounded_fraction: float = 0.0
+    grad_norm: float = 0.0
+    steps: int = 0
+    """Number of steps that the optimizer made."""
+    forward_tokens: int = 0
+    tokens: int = 0
+    """Number of the unmasked completion tokens that the means are over."""
+
+    @property
+    def moved(self) -> bool:
+        """Whether the adapter has changed."""
+        return self.steps > 0
+
+    def sums(self) -> list[float]:
+        """Return the values that are summed over the processes of a team."""
+        return [float(getattr(self, name) or 0) for name in _SUMS]
+
+    def set_sums(self, values: Sequence[float]) -> None:
+        """Set the values to their sums over all processes."""
+        for name, value in zip(_SUMS, values, strict=True):
+            if getattr(self, name) is not None:
+                setattr(self, name, type(getattr(self, name))(value))
+
+
+_SUMS = (
+    "loss",
+    "kl",
+    "entropy",
+    "clip_fraction",
+    "mismatch_kl",
+    "mismatch_mean_abs",
+    "outside_filter_tokens",
+    "forward_tokens",
+    "bounded_fraction",
+    "tokens",
+)
+
+
+def combined(parts: Sequence[UpdateMetrics]) -> UpdateMetrics:
+    """Return the metrics of a batch, as means, from the sums of its mini-batches."""
+    whole = UpdateMetrics(kl=parts[0].kl)
+    whole.set_sums([sum(column) for column in zip(*(part.sums() for part in parts), strict=True)])
+    trained = [part for part in parts if part.tokens] or parts
+    whole.loss = sum(part.loss for part in trained) / len(trained)
+    whole.grad_norm = sum(part.grad_norm for part in trained) / len(trained)
+    whole.steps = sum(part.steps for part in parts)
+    _to_means(whole)
+    return whole
+
+
+def _to_means(metrics: UpdateMetrics) -> None:
+    """Turn sums into means, by dividing by the number of unmasked tokens."""
+    tokens = max(1, metrics.tokens)
+    metrics.entropy /= tokens
+    metrics.clip_fraction /= tokens
+    metrics.mismatch_kl /= tokens
+    metrics.mismatch_mean_abs /= tokens
+    metrics.bounded_fraction /= tokens
+    if metrics.kl is not None:
+        metrics.kl /= tokens
