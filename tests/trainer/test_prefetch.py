@@ -17,7 +17,7 @@ from rft_trainer.learn.update import update
 from rft_trainer.loop import Run
 from rft_trainer.rollout.engine import AdapterVersion, Generated, Request
 from rft_trainer.runtime import machine
-from tests.trainer.loop_support import config, run
+from tests.trainer.loop_support import config, run, with_spec
 
 
 class Watched:
@@ -162,3 +162,15 @@ def test_a_batch_that_was_sampled_ahead_is_not_compared_with_the_policy_that_has
     run(config(character_model, tmp_path))
     assert len(_metrics(tmp_path)) > 1
     assert compared == ["step 1"]
+
+
+def test_a_batch_that_was_sampled_ahead_is_compared_with_a_policy_that_has_not_moved_since(
+    watched: list[Watched], character_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[str] = []
+    monkeypatch.setattr(loop, "refuse_mismatch", lambda _found, when: compared.append(when))
+    never = [{"name": "never", "regex": {"pattern": "[a-z]{99}"}}]
+    run(with_spec(config(character_model, tmp_path, klBeta=0), graders=never, preflight="off"))
+    assert [row["updates"] for row in _metrics(tmp_path)] == [0, 0, 0], "equal rewards change nothing"
+    assert any(what == "begin" and not main for what, _, main in watched[0].calls)
+    assert compared == ["step 1", "step 2", "step 3"]
