@@ -4,6 +4,7 @@ The child is a stand-in that speaks the trainer's protocol; the trainer itself i
 """
 
 import fcntl
+import json
 import os
 import signal
 from pathlib import Path
@@ -139,6 +140,18 @@ def test_the_same_command_again_resumes_the_same_run(job: Path) -> None:
     assert "starting arithmetic" in first.stdout
     assert "resuming arithmetic" in second.stdout
     assert config(job).job.uid == uid
+
+
+def test_a_run_that_an_older_release_began_keeps_the_parameters_that_it_derived(job: Path) -> None:
+    job.write_text(JOB.replace("  storage:", "  training: {objective: dapo}\n  storage:"))
+    run(job)
+    assert (config(job).effective.refill_rounds, config(job).effective.overlong_penalty) == (3, 0.5)
+    path = job.parent / "out" / "run.json"
+    stored = json.loads(path.read_text())
+    del stored["effective"]["refillRounds"], stored["effective"]["overlongPenalty"]
+    path.write_text(json.dumps(stored))
+    assert run(job).exit_code == 0
+    assert (config(job).effective.refill_rounds, config(job).effective.overlong_penalty) == (0, 0)
 
 
 def test_a_run_stays_in_its_dtype_where_it_resumes_on_a_machine_that_is_fast_in_another(

@@ -69,8 +69,12 @@ def previous(folder: Path) -> RunConfig | None:
 def build(
     job: RFTJob, inputs: Inputs, hardware: Hardware, folder: Path, before: RunConfig | None
 ) -> RunConfig:
-    """Return the configuration of a run in ``folder``; a resumed run keeps the UID of ``before``."""
+    """Return the configuration of a run in ``folder``.
+
+    A resumed run keeps the UID of ``before``, and its effective parameters: another release may have others.
+    """
     uid = before.job.uid if before is not None else job.metadata.uid or str(uuid.uuid4())
+    derived = before.effective if before is not None else None
     optional: dict[str, Any] = {}
     if inputs.evaluation is not None:
         optional["evaluation_path"] = inputs.evaluation.location
@@ -82,7 +86,7 @@ def build(
     return RunConfig(
         job=JobIdentity(name=job.metadata.name, namespace=job.metadata.namespace, uid=uid),
         spec=job.spec,
-        effective=effective(job.spec, uid, model_context_length(job.spec)),
+        effective=derived or effective(job.spec, uid, model_context_length(job.spec)),
         device=hardware.device,
         gpus=hardware.gpus,
         run_dir=str(folder),
