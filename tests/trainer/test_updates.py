@@ -1,6 +1,7 @@
 """Several optimizer steps on one batch, through the loop and against a plain implementation in float64."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from rft_run.steps import read_steps
 from rft_trainer.learn import update as update_module
 from rft_trainer.learn.gradients import OldLogprobs
 from rft_trainer.learn.update import mini_batches
+from rft_trainer.rollout.engine import Generated
+from rft_trainer.rollout.transformers_engine import TransformersEngine
 from rft_trainer.runtime import machine
 from tests.trainer.loop_support import rewarded, run, with_spec
 from tests.trainer.reference_support import Reference, Trained, Weights, apart, batches, completions
@@ -127,6 +130,22 @@ def test_a_batch_of_one_group_has_one_update_and_the_step_says_so(
     assert (record.groups, record.updates) == (1, 1)
 
 
+def test_completions_that_are_all_masked_move_nothing(
+    character_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generate = TransformersEngine.generate
+
+    def cut(*arguments: Any) -> list[Generated]:
+        return [replace(one, finish_reason="length") for one in generate(*arguments)]
+
+    monkeypatch.setattr(TransformersEngine, "generate", cut)
+    asked = rewarded(character_model, tmp_path / "run", updatesPerBatch=2, maskTruncated=True)
+    run(with_spec(asked, stop={"maxSteps": 1}, preflight="off"))
+    (record,) = read_steps(tmp_path / "run" / "metrics.jsonl")
+    assert (record.truncated_fraction, record.updates) == (1, 0)
+    assert record.forward_tokens, "its groups have advantages"
+
+
 @pytest.mark.parametrize("moment", ["while the old log-probs are computed", "after the first update"])
 def test_a_run_that_is_stopped_within_a_batch_ends_as_one_that_was_not(
     character_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
@@ -148,8 +167,8 @@ def test_a_run_that_is_stopped_within_a_batch_ends_as_one_that_was_not(
             add(*arguments)
             stop()
 
-        def step_and_stop(*arguments: Any, **named: Any) -> None:
-            step(*arguments, **named)
+        def step_and_stop(*arguments: Any) -> None:
+            step(*arguments)
             stop()
 
         if moment == "after the first update":

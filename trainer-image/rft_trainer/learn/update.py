@@ -52,7 +52,7 @@ def update(
         for rows, begin in parts:
             moved = any(metrics.moved for metrics in made)
             work = accumulate(policy, rows, begin, followers, _never if moved else should_stop, old)
-            _step(policy, optimizer, work.metrics, settings.max_grad_norm, has_rows=bool(rows))
+            _step(policy, optimizer, work.metrics, settings.max_grad_norm)
             made.append(work.metrics)
     except torch.OutOfMemoryError as error:
         raise MemoryExhausted(
@@ -84,16 +84,14 @@ def _mini_batch(
 
 
 def _step(
-    policy: Policy,
-    optimizer: torch.optim.Optimizer,
-    metrics: UpdateMetrics,
-    max_grad_norm: float,
-    *,
-    has_rows: bool,
+    policy: Policy, optimizer: torch.optim.Optimizer, metrics: UpdateMetrics, max_grad_norm: float
 ) -> None:
-    """Make an optimizer step with the gradients, unless there are none or they are not finite."""
+    """Make an optimizer step with the gradients, unless they are not finite or no token has one.
+
+    Without this AdamW would move the weights by its momentum where all completions are masked.
+    """
     metrics.grad_norm = float(torch.nn.utils.clip_grad_norm_(policy.trainable(), max_grad_norm))
-    if has_rows and math.isfinite(metrics.grad_norm):
+    if metrics.tokens and math.isfinite(metrics.grad_norm):
         optimizer.step()
         metrics.steps = 1
 
