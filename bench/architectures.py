@@ -4,15 +4,18 @@
 
 The reference is the model's own forward pass by transformers, one text at a time, with eager attention, the
 only one that has every part of every architecture. It runs once without an adapter, and once with the adapter
-that one update left, loaded from its files.
+that one update left, loaded from its files. Then a vLLM server loads two adapters, by the probe that every
+run makes before its first step.
 """
 
 import argparse
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +26,20 @@ from transformers import AutoModelForCausalLM
 
 from bench.tiny_models import CONFIGS, SIZES, config_of, window_of, write_model
 from rft_api.parameters import Training
-from rft_run.errors import ModelError
+from rft_run.errors import ModelError, SamplerError, SamplerMismatch
 from rft_trainer.learn.logprobs import unfiltered_logprobs
 from rft_trainer.learn.packing import Completion, PackedRow, build
 from rft_trainer.learn.policy import Policy, PolicyOptions
+from rft_trainer.learn.ranks import Followers
+from rft_trainer.probe import SamplerProbe
+from rft_trainer.rollout.engine import SamplingParameters
+from rft_trainer.rollout.vllm_engine import VllmEngine
+from rft_trainer.rollout.vllm_server import ServerOptions
 
 TOLERANCE = 1e-3
 """Largest difference of a log-prob in float32 that counts as equal, in nats."""
-LOADED_BY_VLLM = frozenset({"llama"})
-"""Types of which tests/trainer/test_vllm.py loads an adapter into vLLM, and sees it change the samples."""
+ERROR_MARKS = ("Value error, ", "Error: ")
+"""What stands before the reason in vLLM's log; the first kind says more where both are."""
 MOVED = 1e-2
 """Smallest change of a log-prob by one update that counts as one, in nats."""
 
@@ -158,25 +166,58 @@ def _worst(values: tuple[float | None, ...]) -> float | None:
     return max((value for value in values if value is not None), default=None)
 
 
-def table(results: Sequence[Result]) -> str:
+def vllm_follows(model_type: str, folder: Path) -> str:
+    """Return "yes" if a vLLM server on the CPU follows two probe adapters of a small model, else why not.
+
+    Raises:
+        SamplerMismatch: it does not sample from the policy.
+    """
+    if find_spec("vllm") is None:
+        return "not tried, vLLM is not installed"
+    model, adapters = folder / "model", folder / "adapters"
+    adapters.mkdir()
+    write_model(config_of(model_type), model)
+    options = ServerOptions(
+        model=model, context_length=128, lora_rank=8, run_dir=folder, dtype="float32",
+        max_sequences=8, kv_cache_bytes=2**27,
+    )  # fmt: skip
+    with closing(VllmEngine(options)) as engine:
+        policy = Policy(PolicyOptions(model, Training(lora_rank=8), "cpu", "float32", 0))
+        followers = Followers(1, "cpu", None)
+        probe = SamplerProbe(policy, engine, followers, adapters, "float32", lambda: None)
+        try:
+            probe.before_training(BELOW.prompt, SamplingParameters(0.7, 1.0, 40, 16), lambda: False)
+        except SamplerError as error:
+            return _reason(str(error))
+    return "yes"
+
+
+def _reason(log: str) -> str:
+    """Return the first error in the end of vLLM's log, in one line."""
+    lines = log.splitlines()
+    errors = [line.split(mark, 1)[1] for mark in ERROR_MARKS for line in lines if mark in line]
+    reason = (errors or lines)[0].split(" [type=")[0]
+    return f"does not run on the CPU: {reason.replace('|', '/')[:120].strip()}"
+
+
+def table(results: Sequence[tuple[Result, str]]) -> str:
     """Return the table in Markdown."""
     names = (
         "model type", "window", "below, alone", "below, shared",
         "beyond, alone", "beyond, shared", "update", "vLLM",
     )  # fmt: skip
     head = f"| {' | '.join(names)} |"
-    return "\n".join([head, "|---" * len(names) + "|", *map(_line, results)])
+    return "\n".join([head, "|---" * len(names) + "|", *(_line(*one) for one in results)])
 
 
-def _line(result: Result) -> str:
+def _line(result: Result, vllm: str) -> str:
     values = (result.below_alone, result.below_shared, result.beyond_alone, result.beyond_shared)
     shown = " | ".join("not shared" if value is None else f"{value:.1e}" for value in values)
     window = window_of(result.model_type) or "none"
-    vllm = "loaded" if result.model_type in LOADED_BY_VLLM else "not tried"
     return f"| `{result.model_type}` | {window} | {shown} | {result.moved:.2f} | {vllm} |"
 
 
-def page(results: Sequence[Result]) -> str:
+def page(results: Sequence[tuple[Result, str]]) -> str:
     """Return the page of the documentation."""
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
@@ -201,10 +242,9 @@ each completion in a row of its own, and all in one row with their prompt. All m
 no layer of the type has one, or none of its published models uses it. The adapter is read back from its files
 by peft.
 
-`vLLM` says what was seen of the adapter in the sampler. `loaded`: `tests/trainer/test_vllm.py` loads one into
-vLLM, and the samples follow it. `not tried`: vLLM has a class for the type; its adapter was neither loaded
-nor its names compared with vLLM's mapping. In a run the sampler is asked before the first step: where it does
-not follow the adapter, the run ends with the reason `SamplerMismatch`.
+`vLLM` is `yes` where a vLLM server on the CPU has loaded two adapters of the model, one after the other, and
+its log-probs followed each. Every run makes this check before its first step: where the sampler does not
+follow the adapter, the run ends with the reason `SamplerMismatch`.
 
 {table(results)}
 """
@@ -220,13 +260,14 @@ def main(argv: list[str] | None = None) -> int:
     for name in arguments.types:
         with tempfile.TemporaryDirectory() as folder:
             try:
-                result = measure(name, Path(folder))
-            except ModelError as error:
+                result = measure(name, Path(folder) / "compared")
+                vllm = vllm_follows(name, Path(folder))
+            except (ModelError, SamplerMismatch) as error:
                 faults.append(f"{name}: {error}")
                 continue
-        results.append(result)
+        results.append((result, vllm))
         faults += [f"{name}: {fault}" for fault in result.faults]
-        print(_line(result), flush=True)
+        print(_line(result, vllm), flush=True)
     if arguments.output is not None:
         arguments.output.write_text(page(results), encoding="utf-8")
     print("\n".join(faults) or "all as they must be")

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import transformers
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 SIZES: Mapping[str, Any] = MappingProxyType(
@@ -22,6 +22,9 @@ TOWER = {
     "hidden_size": 32, "intermediate_size": 56, "num_hidden_layers": 2, "num_attention_heads": 2,
     "image_size": 28, "patch_size": 14, "vision_use_head": False,
 }  # fmt: skip
+SPECIAL = ("<unknown>", "<begin>", "<end>")
+FIRST_CHARACTER = ord("!")
+"""The tokens are these three, and a character each."""
 WINDOW = 16
 """Tokens of a sliding window, in the layers that have one."""
 _ALTERNATING = {"layer_types": ["sliding_attention", "full_attention"] * 2}
@@ -107,7 +110,11 @@ def write_model(config: Any, folder: Path) -> None:
         part.initializer_range = 0.3
     kind: Any = AutoModelForCausalLM
     kind.from_config(config).save_pretrained(folder)
-    words = {str(index): index for index in range(config.get_text_config().vocab_size)}
-    raw = Tokenizer(models.WordLevel(words, unk_token="0"))
+    words = [
+        *SPECIAL,
+        *map(chr, range(FIRST_CHARACTER, FIRST_CHARACTER + SIZES["vocab_size"] - len(SPECIAL))),
+    ]
+    raw = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token=SPECIAL[0]))
+    raw.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     tokenizer: Any = PreTrainedTokenizerFast
-    tokenizer(tokenizer_object=raw, eos_token="2", unk_token="0").save_pretrained(folder)
+    tokenizer(tokenizer_object=raw, eos_token=SPECIAL[2], unk_token=SPECIAL[0]).save_pretrained(folder)
