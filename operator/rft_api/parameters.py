@@ -34,7 +34,7 @@ class Training(Model):
         "all-linear",
         description=(
             "Which layers get an adapter: every linear layer of the text model, or those of the attention."
-            " Of a mixture of experts it is always the attention."
+            " Of a mixture of experts, and of GLM-4, it is always the attention."
         ),
     )
     batch_size_tokens: Int = Field(

@@ -61,6 +61,8 @@ class Layout:
     """Whether the output layer shares the embedding's weights if the config does not say."""
     fused_attention: bool = False
     fused_feed_forward: bool = False
+    attention_adapters: bool = False
+    """Whether only the attention gets adapters, because vLLM loads none of the fused gate and up."""
     mixture: bool = False
     shared_gate: bool = False
     defaults: Mapping[str, int] = field(default_factory=dict)
@@ -92,7 +94,8 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
         "gemma3_text": Layout(extras=(head_norms, two_more_norms, output_bias), tied=True, defaults=_GEMMA_3),
         "glm": Layout(extras=(), bias=True, fused_feed_forward=True, defaults=_defaults(head_dim=128)),
         "glm4": Layout(
-            extras=(two_more_norms,), bias=True, fused_feed_forward=True, defaults=_defaults(head_dim=128)
+            extras=(two_more_norms,), bias=True, fused_feed_forward=True, attention_adapters=True,
+            defaults=_defaults(head_dim=128),
         ),
         "glm4_moe": Layout(extras=(), head_norms_field="use_qk_norm", mixture=True),
         "gpt_oss": Layout(

@@ -61,6 +61,7 @@ def from_config(config: Mapping[str, Any]) -> Shape:
         context=_first(config, "max_position_embeddings") or 32768,
         fused_attention=layout.fused_attention,
         fused_feed_forward=layout.fused_feed_forward,
+        attention_adapters=layout.attention_adapters,
         stored=str(config.get("dtype") or config.get("torch_dtype") or "").removeprefix("torch."),
     )
     if heads % shape.kv_heads:
@@ -113,6 +114,13 @@ def _with_experts(shape: Shape, config: Mapping[str, Any], layout: Layout) -> Sh
         shared_intermediate=shared or (_count(config, _SHARED) if layout.shared_gate else 0),
         shared_gate=layout.shared_gate,
     )
+
+
+def adapts_attention_only(config: Mapping[str, Any]) -> bool:
+    """Return whether no layer but those of the attention can have an adapter: see ``lora_config``."""
+    layout = LAYOUTS.get(str(config.get("model_type")))
+    fused = layout is not None and layout.attention_adapters
+    return fused or any(config.get(name) for name in EXPERTS)
 
 
 EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")

@@ -35,6 +35,8 @@ class Shape:
     """Whether q, k and v are one matrix, with one adapter."""
     fused_feed_forward: bool = False
     """Whether gate and up are one matrix, with one adapter."""
+    attention_adapters: bool = False
+    """Whether only the attention gets adapters, also of a model without experts."""
     experts: int = 0
     experts_per_token: int = 0
     expert_intermediate: int = 0
@@ -102,13 +104,19 @@ class Shape:
         """Elements of the key-value cache for one token, in all layers: 2 · kv_heads · d for each layer."""
         return self.layers * 2 * self.kv_heads * self.head_dim
 
+    @property
+    def adapts_attention_only(self) -> bool:
+        """Whether no layer but those of the attention can have an adapter."""
+        return self.experts > 0 or self.attention_adapters
+
     def lora_parameters(self, rank: int, *, feed_forward: bool = True) -> int:
         """Parameters of an adapter: rank · (in + out) for every adapted matrix (Hu et al. 2021, section 4.1).
 
-        Without ``feed_forward``, and in a mixture, only the attention's projections are adapted.
+        Without ``feed_forward``, and where ``adapts_attention_only``, only the attention's projections are
+        adapted.
         """
         widths = self._attention_widths
-        if feed_forward and not self.experts:
+        if feed_forward and not self.adapts_attention_only:
             widths += self._feed_forward_widths
         return self.layers * rank * widths
 

@@ -56,12 +56,13 @@ def start_engine(
     sequences = SAMPLER_SEQUENCES if config.device == "cuda" else host.SEQUENCES
     samplers = (config.plan and config.plan.sampler_gpus) or tensor_parallel(config.gpus - 1, shape)
     planned = config.plan.sampler_memory_share if config.plan is not None else None
+    attention = spec.training.lora_targets == "attention" or shape.adapts_attention_only
     return VllmEngine(
         ServerOptions(
             model=model,
             context_length=context_length,
             lora_rank=spec.training.lora_rank,
-            adapted=ATTENTION_LAYERS if spec.training.lora_targets == "attention" or shape.experts else (),
+            adapted=ATTENTION_LAYERS if attention else (),
             run_dir=Path(config.run_dir),
             scratch_dir=Path(config.scratch_dir) if config.scratch_dir else None,
             device=config.device,

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from rft_api.parameters import Training
-from rft_planner.modelconfig import EXPERTS
+from rft_planner.modelconfig import adapts_attention_only
 from rft_run.errors import ModelError
 from rft_trainer import files
 from rft_trainer.learn import masks, sharding
@@ -293,10 +293,11 @@ def lora_config(training: Training, config: Any) -> LoraConfig:
     """Return the LoRA configuration of a job for a model with this ``config``.
 
     For a mixture of experts only the attention is adapted: adapters for all experts would be a hundred times
-    as large, and vLLM loads none for the router. Vision towers are left out, because the rows are text only.
+    as large, and vLLM loads none for the router. So it is for GLM-4, whose gate and up are one matrix: vLLM
+    loads no adapter of it. Vision towers are left out, because the rows are text only.
     """
     text = config.get_text_config()
-    attention = training.lora_targets == "attention" or any(getattr(text, name, 0) for name in EXPERTS)
+    attention = training.lora_targets == "attention" or adapts_attention_only(text.to_dict())
     return LoraConfig(
         r=training.lora_rank,
         lora_alpha=training.lora_alpha,
