@@ -9,7 +9,9 @@ run makes before its first step.
 """
 
 import argparse
+import inspect
 import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import closing
@@ -21,12 +23,15 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from bench.tiny_models import CONFIGS, SIZES, config_of, window_of, write_model
 from rft_api.parameters import Training
+from rft_planner.architectures import TRAINABLE
 from rft_run.errors import ModelError, SamplerError, SamplerMismatch
+from rft_run.folder import adapter_weights_of
 from rft_trainer.learn.logprobs import unfiltered_logprobs
 from rft_trainer.learn.packing import Completion, PackedRow, build
 from rft_trainer.learn.policy import Policy, PolicyOptions
@@ -38,8 +43,8 @@ from rft_trainer.rollout.vllm_server import ServerOptions
 
 TOLERANCE = 1e-3
 """Largest difference of a log-prob in float32 that counts as equal, in nats."""
-ERROR_MARKS = ("Value error, ", "Error: ")
-"""What stands before the reason in vLLM's log; the first kind says more where both are."""
+ERROR_MARKS = ("ModuleNotFoundError: ", "Value error, ", "Error: ")
+"""What stands before the reason in vLLM's log; an earlier one says more than a later one."""
 MOVED = 1e-2
 """Smallest change of a log-prob by one update that counts as one, in nats."""
 
@@ -188,8 +193,24 @@ def vllm_follows(model_type: str, folder: Path) -> str:
         try:
             probe.before_training(BELOW.prompt, SamplingParameters(0.7, 1.0, 40, 16), lambda: False)
         except SamplerError as error:
-            return _reason(str(error))
+            policy.save_adapter(adapters / "saved")
+            return f"{names_in_vllm(model_type, adapters / 'saved')}{_reason(str(error))}"
     return "yes"
+
+
+def names_in_vllm(model_type: str, adapter: Path) -> str:
+    """Return whether vLLM's class of the type has all adapted layers; empty if it cannot be imported."""
+    from vllm.model_executor.models.registry import ModelRegistry
+
+    kind: Any = ModelRegistry._try_load_model_cls(TRAINABLE[model_type])
+    if kind is None:
+        return ""
+    weights = load_file(adapter_weights_of(adapter))
+    adapted = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in weights}
+    joined = {name for parts in kind.packed_modules_mapping.values() for name in parts}
+    source = inspect.getsource(sys.modules[kind.__module__])
+    found = kind.supports_lora and all(name in joined or f".{name} = " in source for name in adapted)
+    return "names compared; " if found else "names differ; "
 
 
 def _reason(log: str) -> str:
@@ -197,7 +218,7 @@ def _reason(log: str) -> str:
     lines = log.splitlines()
     errors = [line.split(mark, 1)[1] for mark in ERROR_MARKS for line in lines if mark in line]
     reason = (errors or lines)[0].split(" [type=")[0]
-    return f"does not run on the CPU: {reason.replace('|', '/')[:120].strip()}"
+    return f"does not run here: {reason.replace('|', '/')[:120].strip()}"
 
 
 def table(results: Sequence[tuple[Result, str]]) -> str:
@@ -243,8 +264,9 @@ no layer of the type has one, or none of its published models uses it. The adapt
 by peft.
 
 `vLLM` is `yes` where a vLLM server on the CPU has loaded two adapters of the model, one after the other, and
-its log-probs followed each. Every run makes this check before its first step: where the sampler does not
-follow the adapter, the run ends with the reason `SamplerMismatch`.
+its log-probs followed each. A mixture of experts does not run on a CPU: `names compared` means that vLLM's class
+has all layers that are adapted, by its own mapping of names. Every run makes the check before its first step:
+where the sampler does not follow the adapter, the run ends with the reason `SamplerMismatch`.
 
 {table(results)}
 """
