@@ -1,4 +1,4 @@
-"""The operator's service account in tests: its rights by the chart, its credentials, and its requests."""
+"""Creates the operator's service account with the chart's rights, and reads its requests in the audit log."""
 
 import json
 import shutil
@@ -24,7 +24,7 @@ _PATHS = {
 
 
 class Right(NamedTuple):
-    """A right: one verb on one kind of resource."""
+    """A right: permission for one verb on one kind of resource."""
 
     group: str
     resource: str
@@ -63,7 +63,7 @@ def rendered(release: str, namespace: str, *values: str) -> list[Object]:
 
 @dataclass(frozen=True)
 class Account:
-    """A service account with exactly the rights of the chart."""
+    """A service account with exactly the rights that the chart grants to the operator."""
 
     api: Api
     name: str
@@ -71,7 +71,7 @@ class Account:
 
     @property
     def user(self) -> str:
-        """User name of the account in the audit log."""
+        """The account's user name in the audit log."""
         return f"system:serviceaccount:{self.api.namespace}:{self.name}"
 
     @property
@@ -87,7 +87,7 @@ class Account:
         }
 
     def kubeconfig(self, admin: Path, path: Path) -> Path:
-        """Write a kubeconfig for the cluster of ``admin``, with a token of this account."""
+        """Write a kubeconfig with a token of this account. Server and CA are copied from ``admin``."""
         token = self.api.create(f"{_PATHS['ServiceAccount']}/{self.name}/token", _TOKEN)["status"]["token"]
         config: dict[str, Any] = yaml.safe_load(admin.read_text())
         config["users"] = [{"name": "operator", "user": {"token": token}}]
@@ -97,7 +97,7 @@ class Account:
         return path
 
     def remove(self) -> None:
-        """Delete the cluster-scoped objects; the others are deleted with the namespace."""
+        """Delete the account's cluster-scoped objects. Kubernetes deletes the others with their namespace."""
         for made in self.objects:
             if made["kind"].startswith("Cluster"):
                 self.api.delete(_PATHS[made["kind"]], made["metadata"]["name"])
@@ -111,7 +111,7 @@ _TOKEN = {
 
 
 def account(cluster: Api, release: str, *values: str) -> Account:
-    """Create the service account and the roles of a chart release, in the namespace of ``cluster``."""
+    """Render the chart and create its service account and roles, in the namespace of ``cluster``."""
     objects = tuple(o for o in rendered(release, cluster.namespace, *values) if o["kind"] in _PATHS)
     for made in objects:
         if "webhook" not in made["metadata"]["name"]:
@@ -121,12 +121,12 @@ def account(cluster: Api, release: str, *values: str) -> Account:
 
 
 class Audit:
-    """The API server's audit log. Skip the test if the cluster writes no audit log that we can read."""
+    """The API server's audit log. Skips the test if this machine has no such log."""
 
     def __init__(self) -> None:
         self._path = default_layout().logs / "audit.log"
         if not self._path.exists():
-            pytest.skip(f"no audit log at {self._path}: the test cluster of this repository writes one")
+            pytest.skip(f"no audit log at {self._path}: the test cluster of `make cluster-up` writes one")
 
     def requests(self, user: str) -> list[Request]:
         """Return the requests of ``user``, the oldest first."""

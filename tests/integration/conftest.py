@@ -40,13 +40,13 @@ def kubeconfig() -> Path:
 
 @pytest.fixture(scope="session")
 def described(kubeconfig: Path) -> dict[str, str]:
-    """The provider's description of the test cluster, e.g. ``host_address``; empty for an external one."""
+    """The provider's data about the test cluster, e.g. ``host_address``. Empty if the cluster is external."""
     return choose_provider(default_layout()).describe()
 
 
 @pytest.fixture(scope="session")
 def api(kubeconfig: Path) -> Iterator[Api]:
-    """The API server, with a new namespace and the CRD. No other operator serves the namespace."""
+    """The API server, with the CRD and a new namespace that no other operator serves."""
     api = Api(connect(str(kubeconfig)), f"rft-it-{uuid4().hex[:8]}")
     try:
         api.call("GET", "version")
@@ -57,7 +57,7 @@ def api(kubeconfig: Path) -> Iterator[Api]:
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": api.namespace}}
     api.call("POST", "api/v1/namespaces", namespace)
     # The service account "default" is created shortly after its namespace.
-    wait_until("the default account", lambda: api.find("api/v1/namespaces/{}/serviceaccounts", "default"))
+    wait_until("the account 'default'", lambda: api.find("api/v1/namespaces/{}/serviceaccounts", "default"))
     yield api
     api.call("DELETE", f"api/v1/namespaces/{api.namespace}")
     for path, replicas in stopped:
@@ -65,7 +65,7 @@ def api(kubeconfig: Path) -> Iterator[Api]:
 
 
 def _stop_other_operators(api: Api) -> list[tuple[str, int]]:
-    """Stop operators that serve all namespaces for the duration of the tests; they would act here too."""
+    """Stop operators that serve all namespaces until the tests end: they would serve the tests' one too."""
     stopped = []
     for deployment in api.call("GET", OPERATORS).get("items") or []:
         metadata, replicas = deployment["metadata"], deployment["spec"].get("replicas", 1)
@@ -76,7 +76,7 @@ def _stop_other_operators(api: Api) -> list[tuple[str, int]]:
         path = f"apis/apps/v1/namespaces/{metadata['namespace']}/deployments/{metadata['name']}"
         api.call("PATCH", path, {"spec": {"replicas": 0}})
         stopped.append((path, replicas))
-        wait_until("the operator's pod ends", partial(_has_no_pods, api, path), 60)
+        wait_until("the other operator's pod has ended", partial(_has_no_pods, api, path), 60)
     return stopped
 
 
@@ -99,7 +99,7 @@ def _install_crd(api: Api) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run test_rights.py last, because it checks the operator's requests during the other tests."""
+    """Run test_rights.py last: it checks the requests that the operator sent during all other tests."""
     items.sort(key=lambda item: item.path == Path(__file__).with_name("test_rights.py"))
 
 
@@ -115,7 +115,7 @@ def operator_account(api: Api) -> Iterator[Account]:
 def operator(
     api: Api, kubeconfig: Path, operator_account: Account, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Operator]:
-    """A running operator with the rights of its chart."""
+    """A running operator with the rights that its chart grants."""
     folder = tmp_path_factory.mktemp("operator")
     credentials = operator_account.kubeconfig(kubeconfig, folder / "kubeconfig")
     operator = Operator(credentials, api.namespace, folder / "log")
@@ -150,7 +150,7 @@ def manifest(request: pytest.FixtureRequest) -> Callable[..., Object]:
 
 @pytest.fixture
 def submit(api: Api, operator: Operator, manifest: Callable[..., Object]) -> Iterator[Callable[..., Run]]:
-    """Return a function that creates an RFTJob, which is deleted after the test."""
+    """Return a function that creates an RFTJob. The RFTJob is deleted after the test."""
     made: list[str] = []
 
     def create(**spec: Any) -> Run:

@@ -1,4 +1,4 @@
-"""Simulated trainers that send reports to a real operator's ingest."""
+"""Simulates trainers: they send reports to the ingest of a running operator."""
 
 import json
 from collections.abc import Callable
@@ -25,7 +25,7 @@ def body(pod: Object, step: int = 3, sequence: int | None = None, **progress: An
 
 
 class Trainer:
-    """A pod that is set to Running, and its token, to push reports."""
+    """A pod that is set to Running, with a token for its reports."""
 
     def __init__(self, run: Run, operator: Operator, api: Api) -> None:
         self.run, self.operator = run, operator
@@ -36,5 +36,5 @@ class Trainer:
         self.ca: str = api.get(CONFIG_MAPS, f"{run.child_name}-ca")["data"]["ca.crt"]
 
     def push(self, content: bytes, token: str | None = None) -> int:
-        """Push a report with the pod's own token, or with another one. Return the HTTP status."""
+        """Push a report with the pod's own token, or with ``token``. Return the HTTP status."""
         return self.operator.push(self.ca, token if token is not None else self.token, content)

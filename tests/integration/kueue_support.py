@@ -1,4 +1,4 @@
-"""Installs a real Kueue by its own chart, creates queues, and checks the messages of waiting jobs."""
+"""Installs Kueue from its own chart, creates queues, and checks what the status of waiting jobs says."""
 
 import os
 import subprocess
@@ -32,19 +32,19 @@ CONTROLLER = f"apis/apps/v1/namespaces/{NAMESPACE}/deployments/kueue-controller-
 QUEUE_NAME, PRIORITY = QUEUE_LABELS
 PRODUCT_LABEL = "nvidia.com/gpu.product"
 MESSAGE_WITHIN = 10.0
-"""Seconds within which the status must say why a job waits."""
+"""The status must say within this many seconds why a job waits."""
 
 
 @dataclass
 class WaitMessages:
-    """Collects a table of test cases: the message of each, and the seconds until it appeared."""
+    """Collects the status message of each test case, and the seconds until it appeared, in a table."""
 
     table: Table
 
     def until(
         self, case: str, run: Run, part: str, *, within: float = MESSAGE_WITHIN, since: float = 0.0
     ) -> Object:
-        """Wait until the status message contains ``part``. Record text and time; return the status."""
+        """Wait until the status message contains ``part``. Record message and time. Return the status."""
         began = since or time.monotonic()
         status: Object = {}
 
@@ -56,10 +56,10 @@ class WaitMessages:
         try:
             wait_until(f"{case}: {part}", has_part, 60)
         except AssertionError as error:
-            raise AssertionError(f"{error}; it says: {status.get('message')}") from None
+            raise AssertionError(f"{error}; the status message is: {status.get('message')}") from None
         took = time.monotonic() - began
         self.table.rows.append((case, status["message"], f"{took:.1f}"))
-        assert took < within, f"{case}: the message came after {took:.1f} s"
+        assert took < within, f"{case}: the message appeared after {took:.1f} s"
         ready = next(c for c in status["conditions"] if c["type"] == "Ready")
         assert ready["message"] == status["message"]
         return status
@@ -73,12 +73,12 @@ class Kueue:
         self._made: list[tuple[str, str]] = []
 
     def make(self, path: str, body: Object) -> None:
-        """Create an object, which is deleted after the test."""
+        """Create an object. It is deleted after the test."""
         self.api.create(path, {"apiVersion": "kueue.x-k8s.io/v1beta1", **body})
         self._made.append((path, body["metadata"]["name"]))
 
     def remove(self) -> None:
-        """Delete the created objects. Kueue keeps an object until no other object uses it."""
+        """Delete the created objects and wait. Kueue keeps an object as long as another object uses it."""
         made, self._made = self._made, []
         for path, name in made:
             with suppress(NotFound):
@@ -87,7 +87,7 @@ class Kueue:
             wait_until(f"{name} is gone", partial(gone, self.api, path, name), 60)
 
     def flavor(self, name: str, product: str | None = None) -> None:
-        """Create a ResourceFlavor. With ``product`` it has that node label and tolerates a GPU taint."""
+        """Create a ResourceFlavor. With ``product`` it selects such GPU nodes and tolerates their taint."""
         labels = {"nodeLabels": {PRODUCT_LABEL: product}} if product else {}
         taint = {"key": "rft.dev/dedicated", "operator": "Exists", "effect": "NoSchedule"}
         spec = {**labels, "tolerations": [taint]} if product else {}
@@ -98,7 +98,7 @@ class Kueue:
     def cluster_queue(
         self, name: str, flavors: str | Sequence[str], cpu: str, *, gpus: str | None = None, **spec: object
     ) -> None:
-        """Create a ClusterQueue: for each flavor ``cpu`` CPUs, unlimited memory, and ``gpus`` GPUs."""
+        """Create a ClusterQueue. Each flavor has ``cpu`` CPUs, ``gpus`` GPUs, and more memory than needed."""
         quotas = {"cpu": cpu, "memory": "10Ti", **({"nvidia.com/gpu": gpus} if gpus is not None else {})}
         resources = [{"name": name, "nominalQuota": amount} for name, amount in quotas.items()]
         named = [flavors] if isinstance(flavors, str) else flavors
@@ -137,7 +137,7 @@ def gone(api: Api, path: str, name: str) -> bool:
 
 
 def answers(api: Api) -> bool:
-    """Return whether Kueue's webhook answers. Helm does not wait for it. No Job can be created before."""
+    """Return whether Kueue's webhook answers. Helm does not wait for it. Without it no Job can be created."""
     flavor = {"apiVersion": "kueue.x-k8s.io/v1beta1", "kind": "ResourceFlavor", "metadata": {"name": "probe"}}
     try:
         api.create(f"{KUEUE}/resourceflavors?dryRun=All", flavor)
@@ -147,18 +147,18 @@ def answers(api: Api) -> bool:
 
 
 def restart(api: Api) -> None:
-    """Restart Kueue's controller, because it reads its configuration only at its start."""
+    """Restart Kueue's controller, because it reads its configuration only when it starts."""
     for replicas in (0, 1):
         api.call("PATCH", CONTROLLER, {"spec": {"replicas": replicas}})
         wait_until(
-            f"{replicas} of Kueue",
+            f"Kueue's controller has {replicas} replicas",
             lambda: api.call("GET", CONTROLLER).get("status", {}).get("replicas", 0) == replicas,  # noqa: B023
             60,
         )
 
 
 def image_of(tag: str) -> list[str]:
-    """Return Helm's settings for an image that was loaded into the nodes."""
+    """Return Helm's settings for an image that is already on the nodes."""
     repository, _, version = tag.rpartition(":")
     manager = "controllerManager.manager"
     return [
@@ -178,7 +178,7 @@ class Release:
         self._settings = settings
 
     def apply(self, configuration: Path | None = None) -> None:
-        """Install or upgrade the chart, with another configuration of the controller if one is given."""
+        """Install or upgrade the chart. ``configuration`` replaces the controller's configuration."""
         options = [word for setting in self._settings for word in ("--set", setting)]
         if configuration is not None:
             options += ["--set-file", f"managerConfig.controllerManagerConfigYaml={configuration}"]
@@ -209,7 +209,7 @@ class Release:
 
 @contextmanager
 def installed(kubeconfig: Path) -> Iterator[Release]:
-    """Install Kueue from the chart that RFT_KUEUE_CHART names. Uninstall it afterwards, with its CRDs."""
+    """Install Kueue from the chart in RFT_KUEUE_CHART. Uninstall it afterwards, together with its CRDs."""
     chart = os.environ.get(CHART)
     if not chart:
         pytest.skip(f"no Kueue: {CHART} names its chart, {IMAGE} its image, {ARCHIVE} what to load")

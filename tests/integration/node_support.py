@@ -1,4 +1,4 @@
-"""Nodes that only advertise GPUs: the scheduler places pods by their number, and nothing computes on them."""
+"""Nodes with simulated GPUs: the scheduler counts them when it places pods, but no pod computes on them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ def ready_nodes(api: Api) -> list[Object]:
 
 @contextmanager
 def gpus(api: Api, count: int, product: str | None = None) -> Iterator[Object]:
-    """Advertise ``count`` GPUs of a ``product`` on the first node during the block."""
+    """Let the first node advertise ``count`` GPUs of the kind ``product`` during the block."""
     name = ready_nodes(api)[0]["metadata"]["name"]
     try:
         yield _offer(api, name, str(count), product)
@@ -36,7 +36,7 @@ def _offer(api: Api, name: str, count: str | None, product: str | None) -> Objec
 
 @contextmanager
 def fake_node(api: Api, name: str, product: str, count: int) -> Iterator[None]:
-    """Add a node object without a machine. No pod runs on it, because nothing tolerates its taint."""
+    """Add a node object without a machine. Its taint keeps all pods away."""
     amounts = {"cpu": "64", "memory": "512Gi", "pods": "100", GPU: str(count)}
     status: dict[str, Any] = {"capacity": amounts, "allocatable": amounts}
     body = {

@@ -34,14 +34,14 @@ OPERATORS = "apis/apps/v1/deployments?labelSelector=app.kubernetes.io/name%3Drft
 
 
 class Api:
-    """Access to the API server as an administrator, in the tests' namespace."""
+    """The API server, called as an administrator. Paths refer to the tests' namespace."""
 
     def __init__(self, cluster: Cluster, namespace: str) -> None:
         self._cluster = cluster
         self.namespace = namespace
 
     def call(self, method: str, path: str, body: Object | None = None) -> Object:
-        """Send one request; ``{}`` in the path stands for the namespace."""
+        """Send a request and return the response. ``{}`` in the path is replaced by the namespace."""
         return self._cluster._call(method, path.format(self.namespace), body=body)
 
     def get(self, path: str, name: str) -> Object:
@@ -49,7 +49,7 @@ class Api:
         return self.call("GET", f"{path}/{name}")
 
     def find(self, path: str, name: str) -> Object | None:
-        """Return an object, ``None`` if it does not exist."""
+        """Return an object, or ``None`` if it does not exist."""
         try:
             return self.get(path, name)
         except NotFound:
@@ -64,18 +64,18 @@ class Api:
         return self.call("PATCH", f"{path}/{name}", body)
 
     def delete(self, path: str, name: str) -> None:
-        """Delete an object, and its dependents in the background."""
+        """Delete an object. Kubernetes deletes its dependents in the background."""
         options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
         self.call("DELETE", f"{path}/{name}", options)
 
 
 def has_cel(api: Api) -> bool:
-    """Return whether the API server kept the CRD's CEL rules. Version 1.20 drops unknown fields."""
+    """Return whether the API server kept the CRD's CEL rules. Kubernetes 1.20 drops unknown fields."""
     return "x-kubernetes-validations" in json.dumps(api.get(CRDS, "rftjobs.rft.dev"))
 
 
 class Run:
-    """One RFTJob, its child objects and its status."""
+    """An RFTJob in the cluster, with its child objects and its status."""
 
     def __init__(self, api: Api, made: Object) -> None:
         self.api = api
@@ -94,7 +94,7 @@ class Run:
         return dict(self.job.get("status") or {})
 
     def condition(self, kind: str) -> Object:
-        """Return the condition of this type, empty if it does not exist."""
+        """Return the condition of this type, or an empty one if there is none."""
         return next((c for c in self.status.get("conditions", []) if c["type"] == kind), {})
 
     def wait_for_phase(self, phase: str, seconds: float = 30.0) -> Object:
@@ -110,20 +110,20 @@ class Run:
         return wait_until("the child Job", lambda: self.api.find(JOBS, self.child_name))
 
     def pods(self) -> list[Object]:
-        """Return its pods, oldest first."""
+        """Return the RFTJob's pods, the oldest first."""
         selector = f"labelSelector=rft.dev/job-uid%3D{self.uid}"
         items = self.api.call("GET", f"{PODS}?{selector}").get("items") or []
         return sorted(items, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
 
     def pod(self) -> Object:
-        """Wait for a pod that is not being deleted, and return the newest one."""
+        """Wait until a pod exists that is not being deleted. Return the newest one."""
         return wait_until(
             "a pod",
             lambda: next((p for p in self.pods()[::-1] if "deletionTimestamp" not in p["metadata"]), None),
         )
 
     def end_pod(self, pod: Object, exit_code: int, message: str = "") -> None:
-        """Set a pod's status to ended, as its kubelet would."""
+        """Set a pod's status to ended, with this exit code and message, as its kubelet would."""
         ended = {"exitCode": exit_code, "reason": "Completed" if exit_code == 0 else "Error"}
         state = {
             "name": "trainer",
@@ -138,7 +138,7 @@ class Run:
         self.api.patch(PODS, f"{pod['metadata']['name']}/status", {"status": status})
 
     def end_trainer(self, pod: Object, ending: Ending, progress: Progress | None = None) -> None:
-        """Set a pod's status to ended, with the trainer's last report as termination message."""
+        """Set a pod's status to ended. The termination message is the trainer's last report."""
         run = RunStatus() if progress is None else RunStatus(progress=progress)
         report = ProgressReport(attempt=pod["metadata"]["uid"], sequence=9, run=run, ending=ending)
         self.end_pod(pod, ending.exit_code, json.dumps(report.termination_message()))
@@ -151,7 +151,7 @@ class Run:
         self.api.patch(PODS, f"{pod['metadata']['name']}/status", {"status": status})
 
     def token(self, pod: Object, audience: str = TOKEN_AUDIENCE) -> str:
-        """Return a token bound to a pod, like the one that a kubelet projects."""
+        """Return a token that is bound to a pod, as a kubelet would mount it."""
         metadata = pod["metadata"]
         bound = {"kind": "Pod", "apiVersion": "v1", "name": metadata["name"], "uid": metadata["uid"]}
         spec = {"audiences": [audience], "expirationSeconds": 3600, "boundObjectRef": bound}
@@ -166,7 +166,7 @@ class Operator:
     def __init__(
         self, kubeconfig: Path, namespace: str, log: Path, *, everywhere: bool = False, **environment: str
     ) -> None:
-        """Serve ``namespace``, or ``everywhere`` all of them. ``environment`` has further settings."""
+        """Serve ``namespace``, or all namespaces if ``everywhere``. ``environment`` has further settings."""
         self._kubeconfig = kubeconfig
         self._namespace = namespace
         self._everywhere = everywhere
@@ -184,7 +184,7 @@ class Operator:
         wait_until("the operator listens", self.listens)
 
     def launch(self) -> None:
-        """Start the operator without waiting: it may have to wait for its Lease."""
+        """Start the operator without waiting for its ingest: another operator may hold the Lease."""
         program = [sys.executable, "-m", "rft_operator", "--kubeconfig", str(self._kubeconfig)]
         environment = {
             **os.environ,
@@ -202,7 +202,7 @@ class Operator:
             self._process = subprocess.Popen([*program, *served], env=environment, stdout=log, stderr=log)
 
     def stop(self) -> None:
-        """Stop the operator with SIGTERM, as Kubernetes does."""
+        """Stop the operator with SIGTERM, as the kubelet does."""
         if self._process is not None:
             self._process.terminate()
             self._process.wait(20)
@@ -221,7 +221,7 @@ class Operator:
         self._process.send_signal(number)
 
     def wait(self, seconds: float) -> int:
-        """Wait until the operator ends by itself. Return its exit code, negative for a signal."""
+        """Wait until the operator ends by itself. Return its exit code, negative if a signal ended it."""
         assert self._process is not None
         code = self._process.wait(seconds)
         self._process = None
@@ -234,7 +234,7 @@ class Operator:
         return self._process.pid
 
     def health(self) -> tuple[int, str]:
-        """Return status and text of the liveness probe; status 0 if nothing answers."""
+        """Return the liveness probe's HTTP status and text. The status is 0 if there is no response."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self._health}/healthz", timeout=5) as answer:
                 return int(answer.status), answer.read().decode()
@@ -245,13 +245,13 @@ class Operator:
             return 0, str(error)
 
     def metric(self, line: str) -> float:
-        """Return the value of one of the operator's metrics."""
+        """Return the sum of the operator's metrics whose line begins with ``line``."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self._metrics}/metrics", timeout=10) as answer:
             text = answer.read().decode()
         return sum(float(row.rsplit(" ", 1)[1]) for row in text.splitlines() if row.startswith(line))
 
     def push(self, ca: str, token: str | None, body: bytes) -> int:
-        """Send a report as a trainer would. Return the HTTP status."""
+        """Send a report to the ingest as a trainer would. Return the HTTP status."""
         headers = {"Content-Type": "application/json"}
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
@@ -266,12 +266,12 @@ class Operator:
                 return error.code
 
     def check(self) -> None:
-        """Fail with the end of its log if the operator has ended."""
+        """Fail if the operator has ended, and show the end of its log."""
         assert self._process is not None
         assert self._process.poll() is None, f"the operator ended:\n{self.log.read_text()[-4000:]}"
 
     def listens(self) -> bool:
-        """Return whether the ingest accepts connections, which is also the readiness probe."""
+        """Return whether the ingest accepts connections. The readiness probe checks the same."""
         self.check()
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0

@@ -1,4 +1,4 @@
-"""A proxy in front of the API server that can delay responses and can make connections silent."""
+"""A proxy in front of the API server. It can delay responses, and stop the data of a connection."""
 
 import asyncio
 import ssl
@@ -15,10 +15,10 @@ _CHUNK = 1 << 16
 
 
 class Proxy:
-    """Accepts plain HTTP from the operator, and forwards it over TLS with an administrator's certificate.
+    """Forwards plain HTTP from the operator over TLS to the API server, with an administrator's certificate.
 
-    Each connection is identified by the request line of its request. A silent connection stays open, but
-    transfers nothing in either direction, as after a lost route or a stopped load balancer.
+    A connection is named by the request line of its last request. A silent connection stays open but
+    transfers no data in either direction, as after a lost route.
     """
 
     def __init__(self, kubeconfig: Path) -> None:
@@ -30,11 +30,11 @@ class Proxy:
         if settings.cert_file:
             self._tls.load_cert_chain(settings.cert_file, settings.key_file)
         self.delay = 0.0
-        """Seconds of delay before each piece of a response."""
+        """Seconds of delay before each part of a response."""
         self.silent: str | None = None
-        """Text in the request lines of connections to be made silent; empty: all connections."""
+        """Connections with this text in their request line are silent. Empty: all of them; None: none."""
         self.watches: Counter[str] = Counter()
-        """Number of watch requests, by the plural name of the resource."""
+        """Number of watch requests, by the resource's plural name."""
         self._port = 0
         self._ready = threading.Event()
         self._loop = asyncio.new_event_loop()
@@ -43,7 +43,7 @@ class Proxy:
         self._ready.wait()
 
     def kubeconfig(self, path: Path) -> Path:
-        """Write a kubeconfig that points to this proxy."""
+        """Write a kubeconfig whose server is this proxy."""
         server = {"server": f"http://127.0.0.1:{self._port}"}
         document = {
             "apiVersion": "v1",
@@ -92,7 +92,7 @@ class Proxy:
 
 
 class _Pipe:
-    """One connection, with the request that it carries."""
+    """One connection, with the request line of its last request."""
 
     def __init__(self, proxy: Proxy) -> None:
         self._proxy = proxy

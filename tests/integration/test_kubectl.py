@@ -1,4 +1,4 @@
-"""Tests what kubectl shows of RFTJobs while the operator writes their status."""
+"""Tests what kubectl prints about RFTJobs while an operator updates their status."""
 
 import json
 import os
@@ -25,18 +25,18 @@ EXAMPLES = sorted((ROOT / "examples").rglob("*.yaml"))
 
 
 def jobs(path: Path) -> list[Object]:
-    """Return the RFTJobs of a file, with unique names."""
+    """Return the RFTJobs in a file. Each gets a unique name."""
     found = [document.body for document in load_file(path) if document.body["kind"] == "RFTJob"]
     return [{**job, "metadata": {**job["metadata"], "name": f"kubectl-{uuid4().hex[:8]}"}} for job in found]
 
 
 def words(text: str) -> str:
-    """Return a text without line breaks, because kubectl wraps text at any width."""
+    """Return a text without its line breaks, because kubectl breaks lines at different widths."""
     return re.sub(r"\s+", " ", text)
 
 
 def described() -> dict[str, str]:
-    """Return the CRD's description of every field of the spec, by path."""
+    """Return the description of every field of the spec in the CRD, by the field's path."""
     found: dict[str, str] = {}
 
     def walk(path: str, schema: dict[str, Any]) -> None:
@@ -51,16 +51,16 @@ def described() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def kubectl(api: Api, operator: Operator, kubeconfig: Path) -> Kubectl:
-    """kubectl in the namespace that the tested operator serves."""
+    """kubectl in the namespace of the operator under test."""
     operator.check()
     found = shutil.which("kubectl", path=f"{default_layout().tools}:{os.environ['PATH']}")
-    assert found is not None, "there is a cluster but no kubectl"
+    assert found is not None, "the test cluster runs, but kubectl is missing"
     return Kubectl(Path(found), kubeconfig, api.namespace)
 
 
 @pytest.fixture
 def applied(kubectl: Kubectl) -> Iterator[Callable[..., str]]:
-    """Apply jobs, which are deleted after the test."""
+    """Apply jobs. They are deleted after the test."""
     names: list[str] = []
 
     def apply(*objects: Object) -> str:

@@ -1,6 +1,6 @@
-"""Tests with a real Kueue: the status says why a job waits, within seconds.
+"""Tests with Kueue installed: the status says within seconds why a job waits.
 
-The pods of these jobs fit on no node. Kueue does not notice, because it only counts resource requests.
+No node has room for the pods of these jobs. Kueue admits them anyway, because it only counts requests.
 """
 
 import time
@@ -51,7 +51,7 @@ def running(api: Api, kubeconfig: Path) -> Iterator[Release]:
 
 @pytest.fixture
 def kueue(running: Release, api: Api) -> Iterator[Kueue]:
-    """Kueue with one ClusterQueue of four CPUs, and a LocalQueue "team" for it."""
+    """Kueue with a ClusterQueue of four CPUs, and the LocalQueue "team" that uses it."""
     kueue = Kueue(api)
     kueue.flavor("cpu")
     kueue.cluster_queue("all", "cpu", "4")
@@ -64,7 +64,7 @@ def kueue(running: Release, api: Api) -> Iterator[Kueue]:
 def queue(
     kueue: Kueue, api: Api, operator: Operator, manifest: Callable[..., Object]
 ) -> Iterator[Callable[..., Run]]:
-    """Return a function that creates an RFTJob in a queue; the RFTJob is deleted after the test."""
+    """Return a function that creates an RFTJob in a queue. The RFTJob is deleted after the test."""
     made: list[Run] = []
 
     def create(cpu: str, name: str = "team", priority: str | None = None, **resources: Any) -> Run:
@@ -86,7 +86,7 @@ def queue(
 
 
 def admitted(run: Run) -> None:
-    """Wait until Kueue admits the child Job, and the status is updated."""
+    """Wait until Kueue has admitted the child Job and the RFTJob's status shows it."""
     wait_until("admission", lambda: run.child()["spec"].get("suspend") is not True)
     wait_until("the status is updated", lambda: run.status.get("phase") != "Queued")
 

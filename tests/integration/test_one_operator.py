@@ -1,4 +1,4 @@
-"""Tests with two operators: only one acts; the other takes over when the first one stops."""
+"""Tests with two operators: only one of them reconciles, and the second takes over when it stops."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -32,7 +32,7 @@ def place(api: Api) -> Iterator[Api]:
 
 @pytest.fixture
 def accounts(place: Api) -> Iterator[list[Account]]:
-    """A service account for each of two operators, to distinguish their requests in the audit log."""
+    """A service account for each of two operators, so that the audit log shows which one sent a request."""
     scope = f"watch.namespaces={{{place.namespace}}}"
     # Both need rights for both Leases, because both are configured to use the same one.
     made = [account(place, name, scope) for name in ("rft-operator-a", "rft-operator-b")]
@@ -71,7 +71,7 @@ def _shared_binding(place: Api, accounts: list[Account]) -> tuple[str, Object]:
 def pair(
     place: Api, accounts: list[Account], kubeconfig: Path, tmp_path: Path
 ) -> Iterator[Callable[[int], tuple[Operator, Operator]]]:
-    """Start two operators, the second when the first holds the Lease. Stop them at the end."""
+    """Start two operators: the second starts when the first holds the Lease. Stop both at the end."""
     started: list[Operator] = []
 
     def start(seconds: int) -> tuple[Operator, Operator]:
@@ -98,7 +98,7 @@ def pair(
 
 
 def holder(place: Api) -> str:
-    """Return the holder of the Lease."""
+    """Return the identity of the operator that holds the Lease."""
     return str(place.get(LEASES, "the-lease")["spec"]["holderIdentity"])
 
 
@@ -125,8 +125,8 @@ def test_the_second_operator_takes_over_after_the_first_was_killed(
     first, second = pair(9)
     submit(place, manifest)
     wait_until("the first operator creates children", lambda: children(place) == 1)
-    assert not second.listens(), "only the Lease holder may be ready for the ingest's Service"
-    assert second.health() == (200, "ok"), "an operator that waits for the Lease is live"
+    assert not second.listens(), "only the operator that holds the Lease may be ready"
+    assert second.health() == (200, "ok"), "the operator that waits for the Lease is live too"
     asked = {request.right for request in audit.requests(accounts[1].user)}
     assert {(right.resource, right.verb) for right in asked} == {("leases", "get")}
     first.send(signal.SIGKILL)
@@ -160,9 +160,9 @@ def test_an_operator_that_was_paused_beyond_its_lease_writes_nothing_and_exits(
     submit(place, manifest, 30)
     wait_until("the first operator has created some children", lambda: children(place) > 0, poll=0.01)
     first.send(signal.SIGSTOP)
-    assert children(place) < 30, "the operator created all children before it could be stopped"
+    assert children(place) < 30, "the first operator had created all children before it was stopped"
     wait_until("the second operator holds the Lease", lambda: holder(place) not in ("", before))
-    wait_until("the second operator creates the other children", lambda: children(place) == 30)
+    wait_until("the second operator creates the remaining children", lambda: children(place) == 30)
     first.send(signal.SIGCONT)
     assert first.wait(10) == 1
     taken = next(r for r in audit.requests(accounts[1].user) if r.right.verb == "update")

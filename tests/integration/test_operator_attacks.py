@@ -1,6 +1,6 @@
-"""Attacks on the ingest with real tokens: each is refused, logged without its token, and changes no status.
+"""Attacks on the ingest with real tokens: each is refused and changes no status, and no token is logged.
 
-test_operator_ingest tests each way in which the content of a report can be invalid.
+test_operator_ingest.py tests the reports with invalid content.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.cluster
 ACCOUNTS = "api/v1/namespaces/{}/serviceaccounts/default/token"
 FLOOD = 500
-"""Number of requests in a flood. They are sent as fast as the operator accepts them."""
+"""Number of requests that the flood sends as fast as the operator accepts them."""
 AT_ONCE = 32
 
 
@@ -44,7 +44,7 @@ def trainer(submit: Submit, operator: Operator, api: Api) -> Trainer:
 
 
 class Attack(NamedTuple):
-    """A request, and the expected refusal."""
+    """A request, and the refusal that is expected for it."""
 
     token: str | None
     content: bytes
@@ -53,11 +53,11 @@ class Attack(NamedTuple):
 
 
 ADDRESSES = (f"127.2.0.{number}" for number in itertools.count(1))
-"""A source address for each attack, which identifies it in the log."""
+"""One source address for each attack, so that the log shows which attack was refused."""
 
 
 def refused(trainer: Trainer, attack: Attack) -> None:
-    """Send the request. Check the response and the log, and that no status changed."""
+    """Send the request. Check its response and log line, and that no status has changed."""
     before, source = trainer.run.job, next(ADDRESSES)
     tokens = [attack.token] if attack.token is not None else [""]
     assert asyncio.run(flood(trainer, tokens, attack.content, source)) == {attack.status: 1}
@@ -69,7 +69,7 @@ def refused(trainer: Trainer, attack: Attack) -> None:
 
 
 def of_another_pod(trainer: Trainer, submit: Submit) -> str:
-    """Return the token of another job's trainer, which is valid for that job's reports."""
+    """Return the token of another job's trainer. It is valid only for the reports of that job."""
     second = trainer.run.job
     second["metadata"] = {"name": f"other-{uuid4().hex[:8]}"}
     api = trainer.run.api
@@ -93,7 +93,7 @@ def elsewhere(api: Api) -> Iterator[Api]:
     other = Api(api._cluster, f"rft-it-{uuid4().hex[:8]}")
     other.call("POST", "api/v1/namespaces", {"metadata": {"name": other.namespace}})
     wait_until(
-        "the default account", lambda: other.find("api/v1/namespaces/{}/serviceaccounts", "default"), 60
+        "the account 'default'", lambda: other.find("api/v1/namespaces/{}/serviceaccounts", "default"), 60
     )
     yield other
     other.call("DELETE", f"api/v1/namespaces/{other.namespace}")
@@ -123,7 +123,7 @@ def test_a_pod_with_the_same_name_and_labels_in_another_namespace_is_refused(
 
 
 class _Elsewhere(NamedTuple):
-    """The only part of ``Run`` that its method ``token`` uses."""
+    """Has only the attributes of ``Run`` that ``Run.token`` reads."""
 
     api: Api
 
@@ -138,17 +138,17 @@ def test_tokens_for_another_audience_are_refused(trainer: Trainer) -> None:
 
 @pytest.fixture
 def key(described: dict[str, str]) -> rsa.RSAPrivateKey:
-    """The key with which the API server signs tokens."""
+    """The key with which the API server signs service account tokens."""
     path = Path(described.get("service_account_key", ""))
     if not path.is_file():
-        pytest.skip("not a cluster of this repository, whose keys are at hand")
+        pytest.skip("needs the API server's signing key: only a cluster of `make cluster-up` has it")
     found = serialization.load_pem_private_key(path.read_bytes(), None)
     assert isinstance(found, rsa.RSAPrivateKey)
     return found
 
 
 def signed_again(token: str, key: rsa.RSAPrivateKey, seconds: int) -> str:
-    """Return the token with another issue time, signed with the API server's key."""
+    """Return the token with another time of issue, signed with the API server's key."""
     head, claims, _ = (part + "=" * (-len(part) % 4) for part in token.split("."))
     said = json.loads(base64.urlsafe_b64decode(claims))
     said |= {name: said[name] - seconds for name in ("iat", "nbf", "exp")}
@@ -162,7 +162,9 @@ def _base64(content: bytes) -> str:
 
 def test_an_expired_token_is_refused(trainer: Trainer, key: rsa.RSAPrivateKey) -> None:
     fresh = signed_again(trainer.token, key, 60)
-    assert trainer.push(body(trainer.pod, 4), fresh) == 200, "only the issue time of the token differs"
+    assert trainer.push(body(trainer.pod, 4), fresh) == 200, (
+        "the original token is accepted: only its time of issue differs"
+    )
     wait_until("step 4", lambda: trainer.run.status["progress"]["step"] == 4)
     expired = signed_again(trainer.token, key, 3700)
     refused(trainer, Attack(expired, body(trainer.pod, 9), 401, "the token is not valid"))
@@ -190,7 +192,7 @@ def test_ten_megabytes_are_refused_with_and_without_a_content_length(trainer: Tr
     before = trainer.run.job
     ten = 10 * 1024 * 1024
     announced = asyncio.run(_raw(trainer, f"Content-Length: {ten}\r\n\r\n".encode(), b""))
-    assert announced == 413, "refused by its Content-Length, before the body"
+    assert announced == 413, "refused because of its Content-Length, before the body is read"
     chunk = b"10000\r\n" + b" " * 65536 + b"\r\n"
     streamed = asyncio.run(_raw(trainer, b"Transfer-Encoding: chunked\r\n\r\n", chunk * (ten // 65536)))
     assert streamed == 413
@@ -198,7 +200,7 @@ def test_ten_megabytes_are_refused_with_and_without_a_content_length(trainer: Tr
 
 
 async def _raw(trainer: Trainer, head: bytes, content: bytes) -> int:
-    """Send a request without changes, and return the HTTP status."""
+    """Send a request with these headers and this body. Return the HTTP status."""
     context = ssl.create_default_context(cadata=trainer.ca)
     reader, writer = await asyncio.open_connection("127.0.0.1", trainer.operator.port, ssl=context)
     line = f"POST {REPORT_PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {trainer.token}\r\n"
@@ -211,7 +213,7 @@ async def _raw(trainer: Trainer, head: bytes, content: bytes) -> int:
 
 
 async def flood(trainer: Trainer, tokens: Sequence[str], content: bytes, source: str) -> Counter[int]:
-    """Send one report with each token from one address. Return the number of responses by status."""
+    """Send one report with each token, all from one address. Return the number of responses by status."""
     context = ssl.create_default_context(cadata=trainer.ca)
     connector = aiohttp.TCPConnector(ssl=context, limit=AT_ONCE, local_addr=(source, 0))
     statuses: Counter[int] = Counter()
@@ -239,13 +241,15 @@ def test_a_flood_of_bad_tokens_causes_few_token_reviews_and_few_log_lines(traine
     assert "from 127.0.0.9 refused: 429 too many requests" in text
     assert text.count("127.0.0.9") < FLOOD / 10
     assert "eyJ" not in text
-    assert trainer.push(body(trainer.pod, 4)) == 200, "other senders are not limited"
+    assert trainer.push(body(trainer.pod, 4)) == 200, "the limit does not apply to other senders"
 
 
 def test_a_pod_that_floods_the_ingest_limits_only_itself(trainer: Trainer, submit: Submit) -> None:
-    """Both pods send from one address, like pods behind the address of one node."""
+    """Both pods send from the same address, as pods behind a node's NAT do."""
     other = of_another_pod(trainer, submit)
-    assert trainer.operator.push(trainer.ca, other, body(trainer.pod)) == 403, "its token is cached now"
+    assert trainer.operator.push(trainer.ca, other, body(trainer.pod)) == 403, (
+        "the operator has cached its token"
+    )
     reviews = trainer.operator.metric("rft_ingest_token_reviews_total")
     statuses = asyncio.run(flood(trainer, [other] * FLOOD, b"{}", "127.0.0.1"))
     assert set(statuses) <= {400, 429}
@@ -257,7 +261,7 @@ def test_a_pod_that_floods_the_ingest_limits_only_itself(trainer: Trainer, submi
 
 
 CROWD = 1000
-"""Connections that send no whole request."""
+"""Number of open connections that never send a whole request."""
 
 
 # asyncio leaves the client's side of some cancelled handshakes to the garbage collector.

@@ -1,4 +1,4 @@
-"""The liveness probe with a real API server: a dead watch fails it, a slow or absent server does not."""
+"""The liveness probe fails when a watch is silent. It does not fail when the API server is slow or away."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +23,7 @@ def proxy(kubeconfig: Path) -> Iterator[Proxy]:
 
 @pytest.fixture
 def watching(api: Api, proxy: Proxy, tmp_path: Path) -> Iterator[Operator]:
-    """An operator behind the proxy, with short timeouts, in a namespace without RFTJobs."""
+    """An operator that uses the proxy, with short timeouts, in a namespace without RFTJobs."""
     namespace = f"rft-health-{uuid4().hex[:8]}"
     metadata = {"metadata": {"name": namespace}}
     api.call("POST", "api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", **metadata})
@@ -56,12 +56,12 @@ def test_a_silent_watch_fails_the_probe_while_the_api_server_answers(
     )
     assert code == 500, watching.log.read_text()[-2000:]
     assert "/pods is dead" in said
-    assert len(said.splitlines()) == 1, "the other watches are connected"
+    assert len(said.splitlines()) == 1, "all other watches stay connected"
     watching.check()
 
 
 def test_a_slow_api_server_does_not_fail_the_probe(watching: Operator, proxy: Proxy) -> None:
-    """The watches reconnect often, so the test lasts longer than the limit after their first connection."""
+    """Waits for so many reconnections of the watches that the test lasts longer than STALE_SECONDS."""
     before = proxy.watches.copy()
     proxy.delay = 3.0
     rounds = STALE_SECONDS // WATCH_SECONDS

@@ -1,4 +1,4 @@
-"""Progress ingest with real tokens: which reports are accepted, and why reports are refused."""
+"""The ingest with real tokens: which reports it accepts, and why it refuses others."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -28,7 +28,7 @@ def test_the_response_to_a_report_has_the_current_stop_rules(trainer: Trainer) -
         assert trainer.push(body(trainer.pod, 1)) == 200
         return bool(trainer.operator.answer == {"stop": {"maxSteps": 4}})
 
-    wait_until("the new rules in the answer", said)
+    wait_until("the response has the new stop rules", said)
     assert trainer.run.condition("Accepted")["status"] == "True"
 
 
@@ -176,7 +176,7 @@ def test_a_report_older_than_the_last_one_is_refused(trainer: Trainer) -> None:
 
 
 def test_an_older_attempt_is_refused_after_a_report_of_a_newer_one(trainer: Trainer, api: Api) -> None:
-    """The old pod ends slowly, like a preempted one that saves a checkpoint."""
+    """The pod of the older attempt still runs, like a preempted pod that saves a checkpoint."""
     run, name = trainer.run, trainer.pod["metadata"]["name"]
     assert trainer.push(body(trainer.pod, 5)) == 200
     wait_until("step 5", lambda: run.status.get("progress", {}).get("step") == 5)
@@ -202,7 +202,7 @@ def test_an_older_attempt_is_refused_after_a_report_of_a_newer_one(trainer: Trai
 
 
 def test_a_trainer_without_reports_is_stalled_until_it_reports_again(trainer: Trainer) -> None:
-    """The limit comes from the run's own step time. The setting would allow half an hour."""
+    """The limit depends on the run's seconds per step. The operator's setting would allow half an hour."""
 
     def said(step: int, at: str) -> bytes:
         content = json.loads(body(trainer.pod, step, updatedAt=at))
@@ -218,9 +218,7 @@ def test_a_trainer_without_reports_is_stalled_until_it_reports_again(trainer: Tr
     assert stalled["reason"] == "NoProgress"
     assert "300 s are allowed; a step takes about 2 s" in stalled["message"]
     assert trainer.push(said(4, rfc3339(datetime.now(UTC)))) == 200
-    wait_until(
-        "the run is not stalled any more", lambda: trainer.run.condition("Stalled")["status"] == "False"
-    )
+    wait_until("the run is no longer stalled", lambda: trainer.run.condition("Stalled")["status"] == "False")
     assert trainer.run.condition("Ready")["reason"] == "Training"
 
 

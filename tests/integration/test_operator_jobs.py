@@ -1,4 +1,4 @@
-"""The life of an RFTJob and its children: creation, success, failure, suspend, cancel, deletion."""
+"""An RFTJob and its child objects: creation, success, failure, suspension, cancellation, deletion."""
 
 from collections.abc import Callable
 from functools import partial
@@ -75,14 +75,14 @@ def test_a_new_job_gets_a_child_job_a_snapshot_and_a_ca(submit: Submit, api: Api
 
 
 def test_failures_are_counted_by_the_job_controller_or_by_the_operator(submit: Submit, api: Api) -> None:
-    """Without podFailurePolicy the operator counts failures, and raises the Job's own limit."""
+    """Without podFailurePolicy the operator itself counts failures, and raises the Job's backoffLimit."""
     run = submit(retry={"limit": 2})
     spec = run.child()["spec"]
     if "podFailurePolicy" in spec:
         assert spec["backoffLimit"] == 2
     else:
         wait_until(
-            "the operator raises the Job's limit",
+            "the operator raises the Job's backoffLimit",
             lambda: api.get(JOBS, run.child_name)["spec"]["backoffLimit"] == 102,
         )
 
@@ -199,7 +199,7 @@ def test_success_is_final_and_a_deleted_child_is_not_created_again(
 
 
 def submit_again(api: Api, run: Run) -> Run:
-    """Create the same job with another name. Its child shows that all earlier events were processed."""
+    """Create the same job under another name. Once it has a child Job, all earlier events were processed."""
     copy = {**run.job, "metadata": {"name": f"{run.name}-2"}}
     copy.pop("status", None)
     return Run(api, api.create(RFTJOBS, copy))

@@ -1,4 +1,4 @@
-"""Objects that the operator keeps up to date: certificates, the CA's ConfigMaps, and claims."""
+"""Objects that the operator keeps up to date: serving certificates, ConfigMaps with the CA, and claims."""
 
 from collections.abc import Callable, Iterator
 
@@ -29,7 +29,7 @@ def test_a_changed_ca_configmap_is_corrected(submit: Submit, api: Api) -> None:
 
 @pytest.fixture
 def renamed(operator: Operator) -> Iterator[Operator]:
-    """A running operator, restarted with one more DNS name."""
+    """An operator that was restarted with one more DNS name in its certificate."""
     operator.stop()
     operator.environment["RFT_TLS_NAMES"] = "ingest.example"
     operator.start()
@@ -46,4 +46,4 @@ def test_a_new_dns_name_gets_a_new_certificate_of_the_same_ca(
     operator: Operator = request.getfixturevalue("renamed")
     assert api.get(SECRETS, "rft-operator-ingest-tls")["data"] != before
     code = operator.push(trusted["ca.crt"], run.token(run.pod()), b"{}")
-    assert code == 400, "the trainer trusts the new certificate, and only the body is refused"
+    assert code == 400, "the client trusts the new certificate; the operator refuses only the body"

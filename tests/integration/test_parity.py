@@ -47,7 +47,7 @@ def test_the_api_server_agrees_with_the_models_on_all_it_can_check(gate: Gate, j
 def test_the_api_server_agrees_with_the_crds_schema_on_random_specs(
     api: Api, judged: Counter[str], batch: list[dict[str, Any]]
 ) -> None:
-    """Without CEL only the schema is compared. With CEL also the rules across fields."""
+    """Without CEL the API server checks only the schema. With CEL it also checks the rules across fields."""
     cel = has_cel(api)
     kept = [(each, stored(each, STORED_SCHEMA)) for each in batch]
     hidden = [has_whole_float(whole, STORED_SCHEMA) if cel else has_empty_text(whole) for _, whole in kept]
@@ -66,7 +66,7 @@ def test_the_api_server_agrees_with_the_crds_schema_on_random_specs(
 
 
 class Reconciler:
-    """The operator without a webhook as a gate: its verdict is the condition ``Accepted``."""
+    """The operator without a webhook. Its condition ``Accepted`` says whether a manifest is valid."""
 
     def __init__(self, api: Api) -> None:
         self._api = api
@@ -90,7 +90,7 @@ class Reconciler:
             return all(document["metadata"]["name"] in verdicts for document in named)
 
         try:
-            wait_until("the operator has judged every job", judged, 120)
+            wait_until("every job has the condition Accepted", judged, 120)
         finally:
             for document in named:
                 if self._api.find(RFTJOBS, document["metadata"]["name"]) is not None:
@@ -98,7 +98,7 @@ class Reconciler:
         return [verdicts[document["metadata"]["name"]] for document in named]
 
     def _with_a_name(self, document: Object, number: int) -> Object:
-        """Return the manifest with a unique name, and with a node selector that no node has."""
+        """Return the manifest with a unique name, and with a node selector that matches no node."""
         own = copy.deepcopy(document)
         own["metadata"]["name"] = f"judged-{number}"
         own["spec"].setdefault("resources", {}).setdefault("nodeSelector", {"rft.dev/none": "here"})

@@ -1,6 +1,6 @@
-"""Readiness in helm and kubectl: helm waits by kstatus, so the conditions must follow kstatus's rules.
+"""Helm and kubectl wait for an RFTJob by the rules of kstatus, so its conditions must follow these rules.
 
-The phase Queued needs a server that supports suspended Jobs. Its conditions are those of Pending.
+The phase Queued needs a server that supports suspended Jobs. It has the same conditions as Pending.
 """
 
 import json
@@ -20,11 +20,11 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.cluster
 TIMEOUT = "60s"
 STILL_SECONDS = 2.0
-"""Seconds after which helm must still wait. Its watch delivers a change much sooner."""
+"""Helm must still wait after this many seconds. Its watch reports a change much sooner."""
 
 
 class Release:
-    """A Helm release of a single RFTJob, installed with ``helm --wait``."""
+    """A Helm release that consists of one RFTJob, installed with ``helm --wait``."""
 
     def __init__(self, api: Api, kubeconfig: Path, folder: Path, manifest: Object) -> None:
         self.api, self.manifest = api, manifest
@@ -37,7 +37,7 @@ class Release:
         self._process: subprocess.Popen[str] | None = None
 
     def apply(self, **spec: object) -> None:
-        """Start an install or upgrade with these fields changed. It waits in the background."""
+        """Start ``helm`` in the background: an install or upgrade with these fields changed."""
         self.manifest["spec"].update(spec)
         (self._chart / "templates" / "job.yaml").write_text(json.dumps(self.manifest))
         program = [tool("helm"), "upgrade", "--install", self.name, str(self._chart), *self._options]
@@ -52,7 +52,7 @@ class Release:
         return Run(self.api, wait_until("helm creates the RFTJob", lambda: self.api.find(RFTJOBS, self.name)))
 
     def waits(self) -> bool:
-        """Return whether helm still waits after a while."""
+        """Return whether helm is still waiting after ``STILL_SECONDS``."""
         assert self._process is not None
         time.sleep(STILL_SECONDS)
         return self._process.poll() is None
@@ -78,7 +78,7 @@ class Release:
 def release(
     api: Api, operator: Operator, kubeconfig: Path, tmp_path: Path, manifest: Callable[..., Object]
 ) -> Iterator[Release]:
-    """A release that is not installed yet."""
+    """A Helm release that is not installed yet."""
     made = Release(api, kubeconfig, tmp_path, manifest())
     yield made
     made.remove()

@@ -1,6 +1,6 @@
 """Least privilege: the chart grants exactly the rights that the operator uses.
 
-These tests run last, when the audit log has the operator's requests during all the other tests.
+These tests run last, because they read the operator's requests during all other tests in the audit log.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,19 +15,19 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.cluster
 HERE = Path(__file__).parent
 COVERED = {path.name for path in HERE.glob("test_operator_*.py")}
-"""The test modules that together make the operator use all its rights."""
+"""Test modules during which the operator uses all its rights."""
 WATCHED = {"rftjobs", "jobs", "pods", "configmaps"}
 UNSEEN = {
     Right("rft.dev", "rftjobs/finalizers", "update"): (
         "an admission plugin asks for it when a child names its owner; it is no request"
     ),
 }
-"""Rights that the audit log cannot show or that no test uses, with the reason why they are granted."""
+"""Rights that are granted although the audit log shows no use of them, each with the reason."""
 WITH_KUEUE = {
     Right("kueue.x-k8s.io", "workloads", "list"),
     Right("visibility.kueue.x-k8s.io", "localqueues/pendingworkloads", "get"),
 }
-"""Rights that are used only where Kueue is installed, by the tests of test_kueue.py."""
+"""Rights that the operator uses only with Kueue. test_kueue.py tests them."""
 
 
 def test_every_right_is_used_and_nothing_was_refused(
@@ -35,7 +35,7 @@ def test_every_right_is_used_and_nothing_was_refused(
 ) -> None:
     ran = {item.path.name for item in request.session.items}
     if not ran >= COVERED or request.config.getoption("keyword"):
-        pytest.skip(f"says something only together with all of {', '.join(sorted(COVERED))}")
+        pytest.skip(f"means something only if all these modules run too: {', '.join(sorted(COVERED))}")
     # A watch is logged when it ends.
     operator.stop()
     operator.start()
@@ -43,8 +43,10 @@ def test_every_right_is_used_and_nothing_was_refused(
     assert [one for one in asked if one.refused] == []
     used = {one.right for one in asked}
     granted = operator_account.rights
-    assert used - granted == set(), "a role outside the chart grants these rights"
-    assert granted - used - WITH_KUEUE == set(UNSEEN), "every right is used, or explained in UNSEEN"
+    assert used - granted == set(), "the operator used these rights, but the chart does not grant them"
+    assert granted - used - WITH_KUEUE == set(UNSEEN), (
+        "the chart grants rights that are neither used nor listed in UNSEEN"
+    )
 
 
 @pytest.fixture
@@ -76,19 +78,19 @@ def test_the_cluster_role_is_enough_to_serve_all_namespaces(
     pod = run.pod()
     ca = wait_until("the CA", lambda: api.find(CONFIG_MAPS, f"{run.child_name}-ca"))["data"]["ca.crt"]
     assert operator.push(ca, run.token(pod), b"{}") == 400, (
-        "the sender is authenticated, only the body is refused"
+        "the operator accepts the token and refuses only the body"
     )
     run.end_pod(pod, 11, "line 3 is not JSON")
     run.wait_for_phase("Failed")
     # A watch is logged when it ends.
     operator.stop()
-    wait_until("the watches are logged", lambda: watched_everywhere(cluster_wide) == WATCHED)
+    wait_until("the audit log has the watches", lambda: watched_everywhere(cluster_wide) == WATCHED)
     asked = Audit().requests(cluster_wide.user)
     assert [one for one in asked if one.refused] == []
     assert {one.right for one in asked} <= cluster_wide.rights
 
 
 def watched_everywhere(account: Account) -> set[str]:
-    """Return the resources that were watched in all namespaces with one request."""
+    """Return the resources that the account watched in all namespaces with one request."""
     asked = Audit().requests(account.user)
     return {one.right.resource for one in asked if one.right.verb == "watch" and not one.namespace}

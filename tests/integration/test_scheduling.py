@@ -1,6 +1,6 @@
-"""GPU jobs on a real scheduler: the planned GPU, the node of the pod, and messages if no node fits.
+"""GPU jobs on a real scheduler: the GPU in the plan, the pod's node, and the message if no node fits.
 
-Run with ``-s`` to read the messages of the conditions.
+``pytest -s`` prints the messages of the conditions.
 """
 
 import re
@@ -20,7 +20,7 @@ Submit = Callable[..., Run]
 H100, L40S = "NVIDIA-H100-80GB-HBM3", "NVIDIA-L40S"
 WITHIN_SECONDS = 30.0
 SMALL = {"cpu": "100m", "memory": "64Mi"}
-"""Small requests for CPU and memory, so that only the GPUs decide the placement."""
+"""CPU and memory requests so small that only the GPUs decide on which node a pod runs."""
 ANYWHERE: dict[str, Any] = {"storage": {"ephemeral": {}}, "resources": SMALL}
 LARGE: dict[str, Any] = {
     **ANYWHERE,
@@ -28,12 +28,12 @@ LARGE: dict[str, Any] = {
     "training": {"maxContextLength": 32768, "loraRank": 32},
     "sampling": {"numRollouts": 8},
 }
-"""A job that needs four GPUs by the plan for 80 GB."""
+"""A job whose plan has four GPUs of 80 GB."""
 
 
 @pytest.fixture
 def offering(api: Api, operator: Operator) -> Iterator[Callable[..., None]]:
-    """Return a function that advertises GPUs on a node, and restarts the operator to read it at once."""
+    """Return a function that advertises GPUs on a node, and restarts the operator to read the nodes anew."""
     entered: list[Any] = []
 
     def offer(count: int, product: str | None = None) -> None:
@@ -54,10 +54,10 @@ def events(api: Api, run: Run) -> list[Object]:
 
 
 def unschedulable(run: Run) -> Object:
-    """Wait until the pod is reported as unschedulable. Print the time; return the condition."""
+    """Wait until the pod is reported as unschedulable. Print how long it took. Return the condition Ready."""
     started = time.monotonic()
     ready = wait_until(
-        "the status says why no node fits",
+        "the status says why no node fits the pod",
         lambda: found if (found := run.condition("Ready")).get("reason") == "Unschedulable" else None,
         WITHIN_SECONDS,
     )
@@ -66,8 +66,8 @@ def unschedulable(run: Run) -> Object:
 
 
 def scheduled(run: Run) -> Object:
-    """Wait until the pod is scheduled, and return its spec."""
-    pod = wait_until("a node takes the pod", lambda: _placed(run), WITHIN_SECONDS)
+    """Wait until the pod has a node. Return the pod's spec."""
+    pod = wait_until("the pod is scheduled", lambda: _placed(run), WITHIN_SECONDS)
     return dict(pod["spec"])
 
 
@@ -98,13 +98,13 @@ def test_a_job_that_needs_four_gpus_names_a_change_that_fits_on_two(
     assert "The pod needs 4 nvidia.com/gpu, 0.1 CPU" in ready["message"]
     assert "has 2 nvidia.com/gpu" in ready["message"]
     assert "Insufficient nvidia.com/gpu" in ready["message"], "the scheduler's own message is included"
-    wait_until("an Event says it too", lambda: _warning(api, run, "Unschedulable"))
+    wait_until("an Event has the same message", lambda: _warning(api, run, "Unschedulable"))
     named = re.search(r"It fits with spec\.training\.maxContextLength: (\d+)", ready["message"])
     assert named is not None, ready["message"]
     api.delete(RFTJOBS, run.name)
     lowered = submit(**LARGE | {"training": {"maxContextLength": int(named[1]), "loraRank": 32}})
     limits = scheduled(lowered)["containers"][0]["resources"]["limits"]
-    print(f"with maxContextLength {named[1]} it asks for {limits[GPU]} and is placed")
+    print(f"with maxContextLength {named[1]} the pod requests {limits[GPU]} GPUs and is scheduled")
     assert int(limits[GPU]) <= 2
 
 
@@ -123,7 +123,7 @@ def test_a_gpu_number_in_the_spec_is_used_with_a_warning_and_can_be_changed(
     message = unschedulable(run)["message"]
     assert "The pod needs 4 nvidia.com/gpu" in message
     assert "It fits with spec.resources.gpus: 1" in message
-    warned = wait_until("the override is warned about", lambda: _warning(api, run, "PlanOverridden"))
+    warned = wait_until("a warning names the override", lambda: _warning(api, run, "PlanOverridden"))
     print(warned["message"])
     assert warned["message"] == "spec.resources.gpus: 4 is obeyed; the plan for nvidia-h100-80gb needs 1"
     assert len([e for e in events(api, run) if e["reason"] == "PlanOverridden"]) == 1

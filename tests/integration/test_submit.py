@@ -1,4 +1,4 @@
-"""Tests rft submit with a real API server."""
+"""Tests ``rft submit`` with a real API server."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,13 +17,13 @@ Submit = Callable[..., Result]
 
 @pytest.fixture
 def job(api: Api, manifest: Callable[..., Object]) -> Object:
-    """A job and its rows. The rows are deleted together with the namespace."""
+    """A job and the ConfigMap with its rows. Both are deleted with the namespace."""
     return manifest(suspend=True)
 
 
 @pytest.fixture
 def submit(api: Api, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch) -> Submit:
-    """Run the command in the tests' namespace."""
+    """Return a function that runs ``rft submit`` in the tests' namespace."""
     # The Kubernetes client reads KUBECONFIG at its import.
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(kubeconfig))
 

@@ -1,4 +1,4 @@
-"""The webhook on this machine, called by a real API server: refusals, warnings, and its failure."""
+"""A real API server calls the webhook on this machine: refusals, warnings, and what happens if it fails."""
 
 import base64
 import json
@@ -40,7 +40,7 @@ WITHOUT_STORAGE: Object = {"storage": {}}
 
 
 class Answer:
-    """The API server's response to a user: status, body, and the texts of its warnings."""
+    """What the API server tells a user: HTTP status, body, and the texts of warnings."""
 
     def __init__(self, answer: urllib3.BaseHTTPResponse) -> None:
         self.status = answer.status
@@ -93,14 +93,14 @@ class Webhook:
             self._process = None
 
     def is_asked(self) -> bool:
-        """Return whether the API server calls the webhook. It uses a dry run, which stores nothing."""
+        """Return whether the API server calls the webhook. Uses a dry run, which stores no object."""
         assert self._process is None or self._process.poll() is None, self.log.read_text()[-4000:]
         probe = job()
         self.send("POST", f"{RFTJOBS}?dryRun=All", probe)
         return probe["metadata"]["name"] in self.log.read_text()
 
     def send(self, method: str, path: str, body: Object) -> Answer:
-        """Send a request as an administrator. Return what a client would print."""
+        """Send a request as an administrator. Return the HTTP status, the body and the warnings."""
         cluster: Any = self.api._cluster
         patch = "application/merge-patch+json"
         headers = {"Content-Type": patch if method == "PATCH" else "application/json"}
@@ -120,7 +120,7 @@ class Webhook:
         return self.send("PATCH", f"{RFTJOBS}/{name}", patch)
 
     def configuration(self) -> Object:
-        """The chart's ValidatingWebhookConfiguration, with a URL instead of a Service."""
+        """The chart's ValidatingWebhookConfiguration with a URL in the place of the Service."""
         webhook = {
             "name": "rftjobs.rft.dev",
             "admissionReviewVersions": ["v1"],
@@ -160,7 +160,7 @@ class Webhook:
 
 
 def job(**spec: Any) -> Object:
-    """Return a job that the tested operator cannot start, because no node matches its selector."""
+    """Return a job whose pod the scheduler never places, because no node matches its selector."""
     made = small(
         **{"resources": {"accelerator": {"name": "cpu"}, "nodeSelector": {"rft.dev/none": "x"}}, **spec}
     )
@@ -169,7 +169,7 @@ def job(**spec: Any) -> Object:
 
 
 def _own_address(server: str, described: dict[str, str]) -> str:
-    """Return this machine's address as the API server's machine reaches it."""
+    """Return this machine's address, as the API server's machine sees it."""
     named = os.environ.get("RFT_TEST_WEBHOOK_HOST") or described.get("host_address")
     if named:
         return named
@@ -178,7 +178,7 @@ def _own_address(server: str, described: dict[str, str]) -> str:
         address = str(connection.getsockname()[0])
     if address.startswith("127.") or address == "::1":
         pytest.skip(
-            "the API server is behind a forwarded port: RFT_TEST_WEBHOOK_HOST names this machine's address"
+            "the API server is behind a forwarded port: set RFT_TEST_WEBHOOK_HOST to this machine's address"
         )
     return address
 
@@ -204,22 +204,24 @@ def webhook(
 
 @pytest.fixture
 def without_cel(api: Api) -> None:
-    """Skip the test if the CRD has CEL rules: the API server checks these before it calls the webhook."""
+    """Skip the test if the CRD has CEL rules, which the API server checks before it calls the webhook."""
     if has_cel(api):
-        pytest.skip("this server judges by CEL before it asks the webhook; that of `make test-old` does not")
+        pytest.skip(
+            "this server checks CEL rules before it calls the webhook; that of `make test-old` has no CEL"
+        )
 
 
 @pytest.fixture
 def stored(webhook: Webhook) -> Iterator[Callable[..., str]]:
-    """Return a function that creates a job without the webhook and returns its name."""
+    """Return a function that creates a job while the webhook is off. The function returns the job's name."""
     made: list[str] = []
 
     def store(**spec: Any) -> str:
         webhook.select(selected=False)
-        wait_until("the webhook is not asked", lambda: not webhook.is_asked())
+        wait_until("the API server does not call the webhook", lambda: not webhook.is_asked())
         made.append(webhook.api.create(RFTJOBS, job(**spec))["metadata"]["name"])
         webhook.select(selected=True)
-        wait_until("the webhook is asked", webhook.is_asked)
+        wait_until("the API server calls the webhook", webhook.is_asked)
         return made[-1]
 
     yield store
