@@ -1,4 +1,4 @@
-"""``python3 -m tests.cluster``: start, stop and look at the test cluster."""
+"""``python3 -m tests.cluster``: starts, stops and inspects the test cluster."""
 
 import argparse
 import json
@@ -17,7 +17,7 @@ from tests.cluster.tools import helm, kubectl
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return the exit status (1: it failed, 2: wrong usage)."""
+    """Run one command. Return the exit status: 1 if the command failed, 2 for wrong usage."""
     options = _parser().parse_args(arguments)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
@@ -64,25 +64,38 @@ def _dispatch(options: argparse.Namespace, layout: Layout) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python3 -m tests.cluster", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("up", help="start the cluster if need be and print its kubeconfig's path")
-    commands.add_parser("down", help="stop it and remove every trace but its logs")
-    commands.add_parser("status", help="print addresses and paths as JSON; fail if it is down")
-    commands.add_parser("kubeconfig", help="print the kubeconfig's path")
-    commands.add_parser("ingest-ip", help="print a ClusterIP to pin, where the cluster has no DNS")
+    commands.add_parser(
+        "up", help="start the cluster unless it is running, and print the path of its kubeconfig"
+    )
+    commands.add_parser("down", help="stop the cluster and remove all its files except the logs")
+    commands.add_parser(
+        "status", help="print addresses and paths as JSON; fail if the cluster is not running"
+    )
+    commands.add_parser("kubeconfig", help="print the path of the kubeconfig")
+    commands.add_parser(
+        "ingest-ip", help="print a fixed ClusterIP for the operator's Service, if the cluster has no DNS"
+    )
     load = commands.add_parser("load-image", help="load docker or OCI archives")
     load.add_argument("archives", nargs="+", type=Path, metavar="ARCHIVE")
     gpus = commands.add_parser(
-        "set-gpus", help="let every node that takes pods offer so many nvidia.com/gpu; 0: none any more"
+        "set-gpus", help="set the number of nvidia.com/gpu on every schedulable node; 0 removes them"
     )
     gpus.add_argument("count", type=int, metavar="N")
-    commands.add_parser("renew-volumes", help="empty the released volumes and offer them again")
-    commands.add_parser("tools", help="print the folder of the tools that the PATH lacks, fetched if need be")
-    commands.add_parser("check-clean", help="compare the machine with the state before the last up")
+    commands.add_parser("renew-volumes", help="empty the released volumes and make them available again")
+    commands.add_parser(
+        "tools", help="download kubectl and helm unless they are on the PATH, and print their folder"
+    )
+    commands.add_parser(
+        "check-clean", help="print what differs on this machine from the state before the last `up`"
+    )
     return parser
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Raise, so that a half-started cluster is removed; background jobs ignore SIGINT without a handler."""
+    """Raise KeyboardInterrupt, so that ``up`` removes a half-started cluster.
+
+    A handler for SIGINT is needed because background jobs of a shell ignore this signal.
+    """
     raise KeyboardInterrupt
 
 

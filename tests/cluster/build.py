@@ -1,7 +1,7 @@
-"""Builds Kubernetes' binaries from Debian's source package, once, and caches them.
+"""Builds the Kubernetes programs from Debian's source package once, and caches them.
 
-The source package carries every dependency, so the build needs no Go module proxy. It takes about
-seven minutes on two idle cores and needs 3 GB while it runs; 400 MB stay in the cache.
+The source package contains all dependencies, so the build needs no Go module proxy. It takes about seven
+minutes on two idle cores, and needs 3 GB while it runs. 400 MB remain in the cache.
 """
 
 import os
@@ -51,12 +51,12 @@ def kubernetes_binaries(cache: Path) -> Path:
 
 
 def missing_binaries(folder: Path) -> list[str]:
-    """Return the names of ``BINARIES`` that ``folder`` lacks."""
+    """Return the names in ``BINARIES`` that are not in ``folder``."""
     return [name for name in BINARIES if not os.access(folder / name, os.X_OK)]
 
 
 def server_binaries(cache: Path) -> Path:
-    """Return the folder ``KUBEBUILDER_ASSETS`` if it has all binaries, else that of the built ones."""
+    """Return the folder in ``KUBEBUILDER_ASSETS`` if it has all binaries, else the folder of the build."""
     assets = os.environ.get("KUBEBUILDER_ASSETS")
     if assets and not missing_binaries(Path(assets)):
         return Path(assets)
@@ -64,12 +64,12 @@ def server_binaries(cache: Path) -> Path:
 
 
 def etcd_program(folder: Path) -> Path:
-    """Return the etcd in ``folder``, else Debian's."""
+    """Return the path of etcd in ``folder``, or of Debian's etcd if there is none."""
     return folder / "etcd" if os.access(folder / "etcd", os.X_OK) else Path("etcd")
 
 
 def minor_version(binaries: Path) -> int:
-    """Return the minor version of the API server: 20 for Kubernetes 1.20.
+    """Return the minor version of the API server, e.g. 20 for Kubernetes 1.20.
 
     Raises:
         ClusterError: the API server does not print its version.
@@ -77,7 +77,7 @@ def minor_version(binaries: Path) -> int:
     version = run(binaries / "kube-apiserver", "--version")
     found = re.search(r"v1\.(\d+)\.", version)
     if found is None:
-        raise ClusterError(f"kube-apiserver printed no version: {version!r}")
+        raise ClusterError(f"the output of kube-apiserver --version has no version number: {version!r}")
     return int(found[1])
 
 
@@ -102,7 +102,7 @@ def _build(target: Path) -> None:
         build = ["go", "build", "-ldflags", _version_flags(), "-o", f"{binaries}/", *packages]
         run_contained(build, log, environment, source)
         if missing := missing_binaries(binaries):
-            raise ClusterError(f"the build made no {', '.join(missing)}:\n{tail(log)}")
+            raise ClusterError(f"the build did not create {', '.join(missing)}:\n{tail(log)}")
     say(f"built Kubernetes in {time.monotonic() - started:.0f} s: {target}")
 
 

@@ -1,4 +1,4 @@
-"""The node's cgroup: one folder of the same name in every hierarchy of the host."""
+"""The node's cgroup: a folder with the same name in every cgroup hierarchy of the host."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ WANTED = ("pids",)
 
 
 def hierarchies() -> list[Path]:
-    """Return the mount points of the cgroup hierarchies, v1 or v2."""
+    """Return the mount points of all cgroup hierarchies (v1 and v2)."""
     lines = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
     return [Path(words[1]) for words in lines if words[2] in ("cgroup", "cgroup2")]
 
@@ -24,7 +24,7 @@ def check_controllers() -> None:
     fields = [line.split() for line in lines]
     enabled = {name for name, _, _, is_enabled in fields if is_enabled == "1"}
     if missing := [name for name in REQUIRED if name not in enabled]:
-        raise ClusterError(f"the kernel offers no cgroup controller {', '.join(missing)}")
+        raise ClusterError(f"the kernel has no cgroup controller {', '.join(missing)}")
     for name in WANTED:
         if name not in enabled:
             say(f"no cgroup controller {name}: its limits will not be enforced")
@@ -45,7 +45,7 @@ def make_cgroup(name: str) -> None:
 
 
 def remove_cgroup(name: str) -> None:
-    """Remove the cgroup and all below it. Its processes must have ended."""
+    """Remove the cgroup and all cgroups below it. Their processes must have ended."""
     for root in hierarchies():
         folder = root / name
         if folder.exists():

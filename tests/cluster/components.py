@@ -13,14 +13,14 @@ ETCD = "http://127.0.0.1:2379"
 
 @dataclass(frozen=True)
 class Component:
-    """A program that the node keeps running; its log is named by ``name``."""
+    """A program that the node keeps running. Its log file has the name ``name``."""
 
     name: str
     command: list[str]
 
 
 def components(spec: NodeSpec) -> list[Component]:
-    """Return all components. Their order does not matter, because each waits for the others or retries."""
+    """Return all components. Their order does not matter, because each retries until the others answer."""
     return [
         _etcd(spec),
         _containerd(spec),
@@ -33,12 +33,12 @@ def components(spec: NodeSpec) -> list[Component]:
 
 
 def _feature_gates(spec: NodeSpec) -> list[str]:
-    """Return the feature gates: before 1.21 ``ttlSecondsAfterFinished`` of a Job is off by default."""
+    """Return the option with feature gates. Before Kubernetes 1.21 the TTL of Jobs must be switched on."""
     return ["--feature-gates=TTLAfterFinished=true"] if spec.minor_version < 21 else []
 
 
 def _etcd(spec: NodeSpec) -> Component:
-    """Return etcd, with its data in the node's ``/run``, a tmpfs: no fsync, and nothing to remove."""
+    """Return the component etcd. Its data is in ``/run``, a tmpfs: no fsync, and no files to remove."""
     program = str(etcd_program(spec.binaries))
     urls = [f"--listen-client-urls={ETCD}", f"--advertise-client-urls={ETCD}"]
     return Component("etcd", [program, "--data-dir=/run/etcd", "--log-outputs=stderr", *urls])
@@ -135,7 +135,7 @@ def _kubelet(spec: NodeSpec) -> Component:
 
 
 def _proxy(spec: NodeSpec) -> Component:
-    """Return kube-proxy; the zeros stop it from changing the host's connection-tracking settings."""
+    """Return the component kube-proxy. Its options keep it from changing the host's connection tracking."""
     return Component(
         "kube-proxy",
         [

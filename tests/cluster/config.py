@@ -1,4 +1,4 @@
-"""Writes the configuration files of the node's components, at every start."""
+"""Writes the configuration files of the node's components at every start."""
 
 import json
 from pathlib import Path
@@ -55,7 +55,7 @@ AUDIT_POLICY = {
 
 
 def write_configuration(spec: NodeSpec) -> None:
-    """Write every file that ``components`` names, and the admin's kubeconfig.
+    """Write all files that the command lines in ``components`` refer to, and the administrator's kubeconfig.
 
     Raises:
         ClusterError: ``openssl`` is missing or failed.
@@ -131,7 +131,7 @@ def _kubelet(spec: NodeSpec) -> dict[str, Any]:
 
 
 def _cni(spec: NodeSpec) -> dict[str, Any]:
-    """Return the CNI configuration: point-to-point links, which need no bridge and no br_netfilter."""
+    """Return the CNI configuration. Its point-to-point links need no bridge and no br_netfilter."""
     address_pool = {"type": "host-local", "ranges": [[{"subnet": spec.network.pods}]]}
     plugin = {
         "type": "ptp",

@@ -1,7 +1,7 @@
-"""``python3 -m tests.cluster.control_plane``: an API server with etcd and controllers, but no node.
+"""``python3 -m tests.cluster.control_plane``: runs an API server, etcd and controllers without a node.
 
-Jobs get pods, service accounts get tokens and the garbage collector works, but pods never run. It needs no
-root and disturbs no other cluster, because it uses free ports and a single folder.
+Jobs get pods, service accounts get tokens, and the garbage collector works, but no pod ever runs. It needs no
+root and does not affect other clusters: it uses free ports and a single folder.
 """
 
 import json
@@ -27,7 +27,7 @@ from tests.cluster.shell import ClusterError, tail, wait_until
 from tests.ports import free_port
 
 _CONTROLLERS_PER_SECOND = 400
-"""Client-side rate limit of the controllers. Their default of 20 allows 1,000 pods per minute at best."""
+"""Client-side rate limit of the controllers. The default, 20, allows at most 1,000 new pods a minute."""
 
 
 @dataclass(frozen=True)
@@ -39,19 +39,19 @@ class ControlPlane:
     """Kubeconfig of an administrator."""
     audit_log: Path
     folder: Path
-    """Data, certificates and logs."""
+    """Folder with data, certificates and logs."""
     authority: Authority
-    """Signs for servers and users of this cluster."""
+    """Certificate authority that signs the certificates of this cluster's servers and users."""
 
     def login(self, name: str, user: str, group: str | None = None) -> Path:
-        """Return a kubeconfig of ``user``; ``name`` names its files."""
+        """Return a kubeconfig for ``user``. The names of its files begin with ``name``."""
         pair = self.authority.issue(name, user, group)
         return self.authority.kubeconfig(self.url, pair, self.folder / f"{name}.kubeconfig")
 
 
 @dataclass(frozen=True)
 class Further:
-    """Further options of a control plane's programs, and the rules of its audit policy."""
+    """Further command-line options of a control plane's programs, and the rules of its audit policy."""
 
     server: tuple[str, ...] = ()
     manager: tuple[str, ...] = ()
@@ -85,7 +85,9 @@ def running(binaries: Path, folder: Path, further: Further | None = None) -> Ite
 
         def ready() -> bool:
             if server.poll() is not None:
-                raise ClusterError(f"kube-apiserver ended:\n{tail(folder / 'logs/kube-apiserver.log')}")
+                raise ClusterError(
+                    f"kube-apiserver ended, its log:\n{tail(folder / 'logs/kube-apiserver.log')}"
+                )
             try:
                 with urllib.request.urlopen(f"{url}/readyz", timeout=5, context=trust) as answer:
                     return bool(answer.status == 200)
@@ -155,7 +157,7 @@ def _controller_manager(binaries: Path, folder: Path, kubeconfig: Path) -> list[
 
 
 def start(stack: ExitStack, folder: Path, command: Sequence[str]) -> "subprocess.Popen[bytes]":
-    """Start a program that is stopped at the end of the block, and killed if this process dies."""
+    """Start a program. It is killed at the end of the block, or when this process dies."""
     log = stack.enter_context((folder / "logs" / f"{Path(command[0]).name}.log").open("wb"))
     process = subprocess.Popen(
         ["setpriv", "--pdeathsig", "KILL", *command],
@@ -169,7 +171,7 @@ def start(stack: ExitStack, folder: Path, command: Sequence[str]) -> "subprocess
 
 
 def main() -> int:
-    """Run a control plane until this process is stopped; print the path of its kubeconfig."""
+    """Run a control plane until this process is stopped. Print the path of its kubeconfig."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     try:
@@ -186,7 +188,7 @@ def main() -> int:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Raise, so that all programs are stopped and the folder is removed."""
+    """Raise KeyboardInterrupt, so that all programs are stopped and the folder is removed."""
     raise KeyboardInterrupt
 
 

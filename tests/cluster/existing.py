@@ -1,4 +1,4 @@
-"""A cluster that exists already."""
+"""A test cluster that exists already."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from tests.cluster.shell import ClusterError, say
 
 
 class ExistingCluster:
-    """The cluster of ``RFT_TEST_KUBECONFIG``. It is neither started nor stopped here."""
+    """The cluster of ``RFT_TEST_KUBECONFIG``. The tests neither start nor stop it."""
 
     def __init__(self, kubeconfig: Path) -> None:
         self.kubeconfig = kubeconfig
@@ -14,19 +14,19 @@ class ExistingCluster:
     def up(self) -> None:
         """Check that the kubeconfig exists."""
         if not self.kubeconfig.is_file():
-            raise ClusterError(f"RFT_TEST_KUBECONFIG names no file: {self.kubeconfig}")
+            raise ClusterError(f"the file in RFT_TEST_KUBECONFIG does not exist: {self.kubeconfig}")
 
     def down(self) -> None:
-        """Leave it running."""
-        say("the cluster of RFT_TEST_KUBECONFIG is left running")
+        """Do nothing: the cluster keeps running."""
+        say("the cluster of RFT_TEST_KUBECONFIG keeps running")
 
     def load_images(self, archives: list[Path]) -> None:
-        """Raise ClusterError: images cannot be loaded, its nodes pull them from a registry."""
+        """Raise ClusterError, because the cluster's nodes can only pull images from a registry."""
         raise ClusterError(
-            "cannot load images into the cluster of RFT_TEST_KUBECONFIG: push them to a registry "
-            f"that it reads ({', '.join(map(str, archives))})"
+            "cannot load images into the cluster of RFT_TEST_KUBECONFIG: push them to a "
+            f"registry that its nodes can pull from ({', '.join(map(str, archives))})"
         )
 
     def describe(self) -> dict[str, str]:
-        """Return the kubeconfig, as nothing else is known."""
+        """Return only the provider's name: nothing else is known about the cluster."""
         return {"provider": "existing"}

@@ -1,4 +1,4 @@
-"""The host's side of a node: starts it, and removes everything that it created."""
+"""The part of a node that runs on the host: starts the node, and removes everything that it created."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ CAP_SYS_RESOURCE = 24
 
 
 def check_machine() -> None:
-    """Raise ClusterError where this machine lacks what a node needs and what cannot be installed."""
+    """Raise ClusterError if this machine lacks something that a node needs and that cannot be installed."""
     if os.geteuid() != 0:
         raise ClusterError("running a node needs root")
     if not succeeds("unshare", "--pid", "--fork", "--mount", "--net", "true"):
@@ -30,7 +30,7 @@ def check_machine() -> None:
 
 
 def plan_node(layout: Layout, binaries: Path) -> NodeSpec:
-    """Return how a node is to run on this machine."""
+    """Return the configuration of a node for this machine."""
     return NodeSpec(
         name=layout.name,
         binaries=binaries,
@@ -45,30 +45,30 @@ def plan_node(layout: Layout, binaries: Path) -> NodeSpec:
 class Starter:
     """Starts a node and holds a pipe to it.
 
-    Until ``keep`` is called the node ends when this process ends, even by SIGKILL.
+    The node ends when this process ends, even if SIGKILL ended it. After ``keep`` the node continues.
     """
 
     def __init__(self, spec: NodeSpec) -> None:
-        """Record what will be created, create it, and start the node.
+        """Write the record of what will be created, create it, and start the node.
 
         Raises:
-            ClusterError: a part could not be created; ``remove_node`` removes the others.
+            ClusterError: a part could not be created. ``remove_node`` removes the parts that were created.
         """
         self.layout = spec.layout
         self.layout.record.write_text(spec.to_json())
         make_cgroup(spec.name)
         write_configuration(spec)
         self.process = self._spawn()
-        wait_until("first process of the node", 20, lambda: self._first_process() is not None)
+        wait_until("sign of the node's first process", 20, lambda: self._first_process() is not None)
         connect(spec.network, spec.name, self._first_process() or 0)
 
     def check(self) -> None:
         """Raise ClusterError if the node has ended."""
         if self.process.poll() is not None:
-            raise ClusterError(f"the node ended:\n{tail(self.layout.logs / 'node.log')}")
+            raise ClusterError(f"the node ended, its log:\n{tail(self.layout.logs / 'node.log')}")
 
     def keep(self) -> None:
-        """Let the node run on after this process has ended."""
+        """Let the node continue after this process has ended."""
         assert self.process.stdin is not None
         self.process.stdin.write(KEEP)
         self.process.stdin.close()
@@ -116,12 +116,12 @@ def _lacks_capability(number: int) -> bool:
     effective = next(line for line in status.splitlines() if line.startswith("CapEff:"))
     lacks = not int(effective.split()[1], 16) >> number & 1
     if lacks:
-        say("CAP_SYS_RESOURCE is missing: containers cannot lower their OOM score below ours")
+        say("CAP_SYS_RESOURCE is missing: containers cannot have a lower OOM score than this process")
     return lacks
 
 
 def _snapshotter(state: Path) -> str:
-    """Return containerd's snapshotter: overlayfs, if the state folder's file system supports it."""
+    """Return the snapshotter for containerd: overlayfs if the file system of ``state`` supports it."""
     with tempfile.TemporaryDirectory(dir=state) as folder:
         names = [Path(folder, name) for name in ("lower", "upper", "work", "merged")]
         for path in names:
@@ -131,5 +131,5 @@ def _snapshotter(state: Path) -> str:
         overlay = ["mount", "-t", "overlay", "-o", options, "overlay", str(merged)]
         if succeeds("unshare", "--mount", *overlay):
             return "overlayfs"
-    say(f"{state} cannot carry overlayfs: images are copied instead, which is slow and large")
+    say(f"{state} does not support overlayfs: images are copied, which takes more time and disk space")
     return "native"

@@ -11,17 +11,20 @@ from tests.cluster.shell import ClusterError, say
 
 
 class LoadedImages:
-    """One empty file for each loaded archive, named by its contents, in a folder of the cluster."""
+    """A folder with one empty file for each image archive that the cluster has loaded.
+
+    The name of the file has a digest of the archive's contents.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     @contextmanager
     def once(self, archive: Path) -> Iterator[bool]:
-        """Yield whether the archive must be loaded; record it as loaded when the block succeeds.
+        """Yield whether the archive must be loaded. Record it as loaded if the block succeeds.
 
         Raises:
-            ClusterError: the file does not exist, or is no archive of images.
+            ClusterError: the file does not exist, or is not an image archive.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         mark = self._folder / f"{archive.stem}-{_contents(archive)}"
@@ -38,12 +41,12 @@ class LoadedImages:
 
 
 def _contents(archive: Path) -> str:
-    """Return a digest of an archive's list of images, which has the digests of all layers."""
+    """Return a digest of an archive's list of images. The list has the digests of all layers."""
     try:
         with tarfile.open(archive) as tar:
             names = tar.getnames()
             listing = tar.extractfile("manifest.json" if "manifest.json" in names else "index.json")
-            assert listing is not None, "both members must be regular files"
+            assert listing is not None, "manifest.json and index.json must be regular files"
             return hashlib.sha256(listing.read()).hexdigest()
     except (OSError, KeyError, tarfile.ReadError) as error:
-        raise ClusterError(f"{archive} is no image archive: {error}") from error
+        raise ClusterError(f"{archive} is not an image archive: {error}") from error

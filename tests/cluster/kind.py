@@ -1,4 +1,4 @@
-"""A kind cluster, where a Docker engine answers."""
+"""A test cluster that kind runs with Docker."""
 
 import json
 import shutil
@@ -14,28 +14,28 @@ from tests.cluster.shell import ClusterError, locked, run, say, succeeds, wait_u
 
 WORKERS = 2
 MEBIBYTES_FOR_WORKERS = 8 * 1024
-"""Least free memory for workers; else there is one node. A trainer takes 3.5 GiB, each node 0.5."""
+"""Least free memory for two workers. With less there is one node. A trainer needs 3.5 GiB, a node 0.5."""
 READY_SECONDS = 240
 SETTLE_SECONDS = 60
 _AUDIT = "/etc/kubernetes/rft-test-audit"  # in the node, a folder that kubeadm creates anyway
 
 
 class KindCluster:
-    """A kind cluster of a control plane and two workers, or of one node where there is little memory.
+    """A kind cluster with a control plane and two workers, or with one node if there is little memory.
 
-    The API server's audit log and its key for tokens are on the host, because tests read them. The folders of
-    the volumes are mounted into all nodes, so that a pod finds the files of another one on any node.
+    Tests can read the API server's audit log and its signing key on the host. The folders of the volumes are
+    mounted into all nodes, so a pod sees the same files on every node.
     """
 
     def __init__(self, layout: Layout, program: Path, image: str | None) -> None:
-        """``program`` is the path of kind; ``image`` is the nodes' image, ``None``: kind's default."""
+        """``program`` is the path of kind. ``image`` is the image of the nodes; None: kind's default."""
         self.layout = layout
         self.program = program
         self.image = image
         self.kubeconfig = layout.kubeconfig
 
     def up(self) -> None:
-        """Create the cluster and wait for its nodes; do nothing if it is ready."""
+        """Create the cluster and wait until its nodes are ready. Do nothing if it is ready already."""
         with locked(self.layout.lock):
             if self._is_ready():
                 return
@@ -49,12 +49,12 @@ class KindCluster:
                 raise
 
     def down(self) -> None:
-        """Delete the cluster; for kind an absent one is no error."""
+        """Delete the cluster. kind reports no error if there is no cluster."""
         with locked(self.layout.lock):
             self._remove()
 
     def load_images(self, archives: list[Path]) -> None:
-        """Load each archive once into the nodes that run pods."""
+        """Load each archive into the nodes that run pods, unless it is loaded already."""
         loaded = LoadedImages(self.layout.data / "loaded-images")
         nodes = ",".join(self._nodes_for_pods())
         for archive in archives:
@@ -65,7 +65,7 @@ class KindCluster:
     def describe(self) -> dict[str, str]:
         """Return data about the cluster. Pods reach the host at the gateway of kind's Docker network."""
         if not self._is_ready():
-            raise ClusterError("the cluster is down, or not ready yet")
+            raise ClusterError("the cluster is not running, or not ready yet")
         gateway = "{{range .IPAM.Config}}{{.Gateway}} {{end}}"
         addresses = run("docker", "network", "inspect", "kind", "--format", gateway).split()
         hosts = [address for address in addresses if ":" not in address]
@@ -121,7 +121,7 @@ class KindCluster:
         return [name for name in names if "control-plane" not in name] or names
 
     def _none_comes(self) -> bool:
-        """Delete the cluster; return whether it has no container after one more second."""
+        """Delete the cluster and wait one second. Return whether it has no container then."""
         self._kind("delete", "cluster", "--name", self.layout.name, "--kubeconfig", self.kubeconfig)
         time.sleep(1)
         label = f"label=io.x-k8s.kind.cluster={self.layout.name}"
@@ -139,7 +139,7 @@ class KindCluster:
 
 
 def cluster_configuration(layout: Layout, workers: int) -> dict[str, Any]:
-    """Return the content of kind's configuration file: the nodes, and an API server with an audit log."""
+    """Return the content of kind's configuration file: the nodes, and the API server's audit log."""
     policy, log = f"{_AUDIT}/policy.yaml", f"{_AUDIT}-logs/audit.log"
     api_server = {
         "extraArgs": [

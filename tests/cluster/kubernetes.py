@@ -1,4 +1,4 @@
-"""The calls of the Kubernetes API that the test cluster needs, by kubectl."""
+"""Calls kubectl for everything that the test cluster does with the Kubernetes API."""
 
 import json
 from pathlib import Path
@@ -30,9 +30,9 @@ class Kubernetes:
         return run(*self.command, *words, stdin=stdin)
 
     def is_ready(self) -> bool:
-        """Whether the API answers, all nodes are ready and pods can be created.
+        """Return whether the API server answers, all nodes are ready and pods can be created.
 
-        The last is checked by the namespace's default service account, which a controller creates.
+        Pods can be created when a controller has created the namespace's default service account.
         """
         try:
             self.call("get", "--request-timeout=2s", "--raw=/readyz")
@@ -48,7 +48,7 @@ class Kubernetes:
         return items
 
     def set_gpus(self, count: int) -> None:
-        """Set ``count`` GPUs on every schedulable node; 0 removes them. A restart of the kubelet does too."""
+        """Set ``count`` GPUs on every schedulable node. 0 or a restart of the kubelet removes them."""
         amount = {GPU_RESOURCE: str(count) if count else None}
         patch = {"status": {"capacity": amount, "allocatable": amount}}
         for node in filter(_takes_pods, self.nodes()):
@@ -56,22 +56,22 @@ class Kubernetes:
             self.call("patch", *where, f"--patch={json.dumps(patch)}")
 
     def leave_claims_without_a_class(self) -> None:
-        """Unset the default storage class, so that claims without a class use the volumes made here."""
+        """Unset the default storage class, so that claims without a class use this cluster's volumes."""
         nobody = {"metadata": {"annotations": {"storageclass.kubernetes.io/is-default-class": "false"}}}
         found = json.loads(self.call("get", "storageclasses", "--output=json"))["items"]
         for name in (one["metadata"]["name"] for one in found):
             self.call("patch", "storageclass", name, f"--patch={json.dumps(nobody)}")
 
     def make_volumes(self) -> None:
-        """Create PersistentVolumes for claims without a class.
+        """Create PersistentVolumes for claims without a storage class.
 
-        The kubelet does not apply ``fsGroup`` to host paths, so the folders are writable by every UID.
+        Every UID may write to their folders, because the kubelet does not apply ``fsGroup`` to host paths.
         """
         volumes = [self._volume(number) for number in range(VOLUME_COUNT)]
         self.call("apply", "--filename=-", stdin=_list(volumes))
 
     def renew_volumes(self) -> list[str]:
-        """Empty the volumes whose claim was deleted and make them available again; return their names."""
+        """Empty the volumes whose claim was deleted, and make them available again. Return their names."""
         found = json.loads(self.call("get", "persistentvolumes", "--output=json"))["items"]
         released = [
             volume["metadata"]["name"]
@@ -87,7 +87,7 @@ class Kubernetes:
         return released
 
     def _volume(self, number: int) -> dict[str, Any]:
-        """Return the PersistentVolume of this number, and create its empty folder."""
+        """Return the PersistentVolume with this number. Create its folder, or empty it."""
         folder = self.layout.volumes / str(number)
         if folder.exists():
             run("rm", "--recursive", folder)

@@ -8,7 +8,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Layout:
-    """Paths of one checkout's cluster. ``state`` belongs to the checkout, ``cache`` to the user."""
+    """Paths of the files of one checkout's test cluster.
+
+    ``state`` is the checkout's own folder. ``cache`` is shared by all checkouts of the user.
+    """
 
     repository: Path
     state: Path
@@ -16,15 +19,15 @@ class Layout:
 
     @property
     def name(self) -> str:
-        """Name of the kind cluster, or of the node's cgroup and link.
+        """Name of the kind cluster, or of the node's cgroup and network link.
 
-        It is unique per checkout and has at most 15 characters, as the name of a link must.
+        It is unique for each checkout. It has at most 15 characters, as Linux allows for a link.
         """
         return f"rft-{zlib.crc32(str(self.state).encode()):08x}"
 
     @property
     def choice(self) -> Path:
-        """File with the provider of the running cluster (``provider.py``)."""
+        """File that records the provider of the running cluster (``provider.py``)."""
         return self.state / "provider.json"
 
     @property
@@ -33,7 +36,7 @@ class Layout:
 
     @property
     def record(self) -> Path:
-        """File with the node's ``NodeSpec``, written before anything is created and removed last."""
+        """File with the node's ``NodeSpec``. ``up`` creates it first, and ``down`` removes it last."""
         return self.state / "cluster.json"
 
     @property
@@ -42,35 +45,35 @@ class Layout:
 
     @property
     def logs(self) -> Path:
-        """Folder with a log for each component, and the API server's ``audit.log``. ``down`` keeps it."""
+        """Folder with the components' logs and the API server's ``audit.log``. ``down`` keeps it."""
         return self.state / "logs"
 
     @property
     def config(self) -> Path:
-        """Certificates, keys, kubeconfigs and configuration files of the components."""
+        """Folder with the components' certificates, keys, kubeconfigs and configuration files."""
         return self.state / "config"
 
     @property
     def data(self) -> Path:
-        """Images, container file systems, kubelet's folder, pods' logs."""
+        """Folder with images, file systems of containers, the kubelet's files and logs of pods."""
         return self.state / "data"
 
     @property
     def volumes(self) -> Path:
-        """The folders behind the ready-made PersistentVolumes."""
+        """Folder with one folder for each PersistentVolume."""
         return self.state / "volumes"
 
     @property
     def tools(self) -> Path:
-        """Command-line tools (kubectl, helm) that the PATH lacked."""
+        """Folder with kubectl and helm, if they are not on the PATH."""
         return self.cache / "bin"
 
 
 def default_layout() -> Layout:
     """Return this checkout's layout.
 
-    It is in ``<repository>/.cluster``, or in the folder ``RFT_CLUSTER_STATE`` for a second cluster. The cache
-    is in the folder ``RFT_CACHE``.
+    ``state`` is ``<repository>/.cluster``; the variable ``RFT_CLUSTER_STATE`` names another folder, for a
+    second cluster. The variable ``RFT_CACHE`` names another ``cache``.
     """
     repository = Path(__file__).resolve().parents[2]
     user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

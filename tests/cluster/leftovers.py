@@ -1,7 +1,7 @@
-"""Checks that ``down`` leaves nothing: compares the machine before ``up`` with the machine after ``down``.
+"""Checks that ``down`` removes everything: compares the machine before ``up`` and after ``down``.
 
-Other work changes the machine too, so only what a node could leave is compared. Processes are compared by
-their network namespaces, because other work rarely creates new ones.
+Other programs change the machine too. So only things that a node creates are compared. For processes, their
+network namespaces are compared, because other programs rarely create new ones.
 """
 
 import json
@@ -31,7 +31,7 @@ _TABLES = ("iptables-save", "ip6tables-save", "iptables-legacy-save")
 
 
 def snapshot(layout: Layout) -> Snapshot:
-    """Return everything on this machine that a node could leave, by kind, as lines of text."""
+    """Return everything on this machine that a node could have created, as lines of text for each kind."""
     sysctls = {name: Path("/proc/sys", name) for name in _SYSCTLS}
     return {
         "processes of the node": [str(pid) for pid in node_processes(layout.state)],
@@ -50,7 +50,7 @@ def snapshot(layout: Layout) -> Snapshot:
 
 
 def differences(before: Snapshot, after: Snapshot) -> list[str]:
-    """Return what is new or changed, one line each; what is missing does not count."""
+    """Return one line for each entry that is new or changed. Missing entries are ignored."""
     return [
         f"{kind}: {entry}"
         for kind, entries in after.items()
@@ -59,18 +59,18 @@ def differences(before: Snapshot, after: Snapshot) -> list[str]:
 
 
 def save_snapshot(layout: Layout) -> None:
-    """Save a snapshot. The node must be removed completely before."""
+    """Save a snapshot. Call this only when no node exists."""
     _file(layout).write_text(json.dumps(snapshot(layout), indent=2))
 
 
 def compare_with_saved(layout: Layout) -> int:
-    """Print what is left since the saved snapshot; return 1 if there is anything, else 0.
+    """Print what is new since the saved snapshot. Return 1 if there is anything new, else 0.
 
     Raises:
-        ClusterError: there is no snapshot, because there was no ``up``.
+        ClusterError: there is no snapshot, because ``up`` has never run.
     """
     if not _file(layout).exists():
-        raise ClusterError("no snapshot: there was no `up` yet")
+        raise ClusterError("there is no snapshot to compare with: run `up` first")
     found = differences(json.loads(_file(layout).read_text()), snapshot(layout))
     print("\n".join(found) or "clean: nothing is left over")
     return 1 if found else 0
@@ -89,7 +89,7 @@ def _is_of_a_node(mount_point: str, layout: Layout) -> bool:
 
 
 def _network_namespaces() -> list[str]:
-    """Return the network namespaces of all processes. A node's processes are in new ones."""
+    """Return the network namespaces of all processes. A node's processes have their own."""
     found = set()
     for pid in all_processes():
         with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
@@ -98,7 +98,7 @@ def _network_namespaces() -> list[str]:
 
 
 def _rules(command: str) -> list[str]:
-    """Return rules and chains, without comments and packet counters."""
+    """Return iptables rules and chains, without comments and packet counters."""
     if shutil.which(command) is None:
         return []
     lines = run(command).splitlines()

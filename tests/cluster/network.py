@@ -1,10 +1,11 @@
-"""Addresses of the node, its pods and its Services, and the link between host and node.
+"""Addresses of the node, its pods and its Services, and the network link between host and node.
 
-The node has its own network namespace, with a veth pair to the host. The host routes the addresses of pods
-and Services through that pair, so it reaches both. Pods reach the host at the link's address, but not the
-internet. Rules of kube-proxy and CNI stay in the node. Packets to a Service without a rule or to a deleted
-pod are rejected in the node, because its default route would send them back to the host, and the host
-elsewhere.
+The node has its own network namespace and a veth pair to the host. The host routes packets for pods and
+Services through this pair, so it can reach both. Pods can reach the host at the link's address, but not the
+internet. The iptables rules of kube-proxy and CNI exist only in the node.
+
+The node rejects packets to deleted pods and to Services without a rule. Otherwise its default route would
+send them back to the host, and the host would forward them.
 """
 
 import ipaddress
@@ -20,7 +21,7 @@ CANDIDATES = 24
 
 @dataclass(frozen=True)
 class Network:
-    """The address ranges, in CIDR notation."""
+    """The address ranges of Services, pods and the link to the host, in CIDR notation."""
 
     services: str
     pods: str
@@ -28,7 +29,7 @@ class Network:
 
     @property
     def host_address(self) -> str:
-        """Address of the host for the node and its pods."""
+        """The host's address, as the node and its pods reach it."""
         return str(ipaddress.ip_network(self.link)[1])
 
     @property
@@ -42,7 +43,7 @@ class Network:
 
     @property
     def ingest_ip(self) -> str:
-        """A fixed ClusterIP for the operator's Service, because trainers have no DNS to find it.
+        """A fixed ClusterIP for the operator's Service, because trainers in this cluster have no DNS.
 
         It is high in the range. The API server could give it to another Service, but that is unlikely: 65,000
         addresses are free and the tests use a dozen.
@@ -51,10 +52,10 @@ class Network:
 
 
 def choose_network() -> Network:
-    """Return the first candidate that overlaps no route of the host, beginning with 10.96.0.0/16.
+    """Return the first candidate that overlaps no route of the host. The first one is 10.96.0.0/16.
 
     Raises:
-        ClusterError: all candidates overlap one.
+        ClusterError: every candidate overlaps a route.
     """
     taken = _host_networks()
     for number in range(CANDIDATES):
@@ -70,25 +71,25 @@ def choose_network() -> Network:
 
 
 def connect(network: Network, host_link: str, node_process: int) -> None:
-    """Connect the host and the node's network namespace.
+    """Connect the host with the node's network namespace.
 
     Args:
         network: the addresses.
-        host_link: name of the host's end, at most 15 characters.
-        node_process: the node's first process, by its PID on the host.
+        host_link: name of the link's end on the host, at most 15 characters.
+        node_process: PID of the node's first process, as seen by the host.
     """
     peer = ("peer", "name", NODE_LINK, "netns", str(node_process))
     prefix = ipaddress.ip_network(network.link).prefixlen
     run("ip", "link", "add", host_link, "type", "veth", *peer)
     run("ip", "address", "add", f"{network.host_address}/{prefix}", "dev", host_link)
     run("ip", "link", "set", host_link, "up")
-    wait_until("carrier on the node's link", 20, lambda: _has_carrier(host_link))
+    wait_until("carrier on the node's network link", 20, lambda: _has_carrier(host_link))
     for destination in (network.pods, network.services):
         run("ip", "route", "add", destination, "via", network.node_address)
 
 
 def configure_node_side(network: Network) -> None:
-    """Called inside the node: wait for the link, then set its address and the default route."""
+    """Wait for the link, then set its address and the default route. Runs inside the node."""
     run("ip", "link", "set", "lo", "up")
     link = ("ip", "link", "show", NODE_LINK)
     wait_until("link to the host", 20, lambda: succeeds(*link))
@@ -104,7 +105,7 @@ def configure_node_side(network: Network) -> None:
 
 
 def disconnect(host_link: str) -> None:
-    """Remove the host's end of the link with its routes. It does not exist any more if the node has died."""
+    """Remove the host's end of the link, and with it its routes. It is already gone if the node has ended."""
     if succeeds("ip", "link", "show", host_link):
         run("ip", "link", "delete", host_link)
 

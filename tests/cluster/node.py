@@ -1,7 +1,7 @@
-"""The node's first process: prepares its namespaces, then keeps the components running.
+"""The node's first process: prepares the node's namespaces, then keeps its components running.
 
-Started by ``host.start_node`` as PID 1 of new PID, mount and network namespaces. When it ends, the
-kernel kills every process of the node and drops the node's mounts, links and iptables rules.
+``host.Starter`` starts it as PID 1 of new PID, mount and network namespaces. When it ends, the kernel kills
+every process of the node and removes the node's mounts, links and iptables rules.
 """
 
 import os
@@ -39,7 +39,7 @@ KERNEL_SETTINGS = {
 
 
 def main(spec_file: str) -> None:
-    """Run the node until it is killed, or its starter ends without having sent ``keep``."""
+    """Run the node until it is killed, or until the process that started it ends without sending ``keep``."""
     spec = NodeSpec.from_json(Path(spec_file).read_text())
     signal.signal(signal.SIGTERM, _exit)
     _mount(spec)
@@ -66,7 +66,7 @@ class Supervisor:
             ready, _, _ = select.select([0] if starter_watched else [], [], [], 0.2)
             if ready:
                 if os.read(0, len(KEEP)) != KEEP:
-                    print("node: the process that started the node is gone, ending", flush=True)
+                    print("node: ends, because the process that started it has ended", flush=True)
                     return
                 starter_watched = False
 
@@ -85,14 +85,14 @@ class Supervisor:
                 self.running[process.pid] = (component, process)
 
     def _reap(self) -> None:
-        """Reap ended components and orphans, whose parent is PID 1 of the namespace, this process."""
+        """Reap ended components and orphans. The orphans' parent is this process, the namespace's PID 1."""
         with suppress(ChildProcessError):
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
                 pid, status = ended
                 if pid in self.running:
                     component, process = self.running.pop(pid)
                     process.returncode = os.waitstatus_to_exitcode(status)
-                    print(f"node: {component.name} ended ({process.returncode})", flush=True)
+                    print(f"node: {component.name} ended with exit code {process.returncode}", flush=True)
                     self.waiting[component.name] = (time.monotonic() + RESTART_SECONDS, component)
 
 
@@ -122,7 +122,7 @@ def _bind(source: Path, target: Path) -> None:
 
 
 def _cover(target: str) -> None:
-    """Mount an overlay on a folder of the host, so that writes stay in the node's tmpfs."""
+    """Mount an overlay over a folder of the host, so that writes go to the node's tmpfs."""
     upper, work = (Path("/run/rft-test", kind, target[1:]) for kind in ("upper", "work"))
     upper.mkdir(parents=True)
     work.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""A cluster of one node, which runs in namespaces of this machine."""
+"""A test cluster of one node, which runs in Linux namespaces on this machine."""
 
 import json
 import time
@@ -21,7 +21,7 @@ READY_SECONDS = 180
 
 
 class NodeCluster:
-    """A cluster with ``binaries``; None: those built from Debian's source package."""
+    """A test cluster of one node that runs ``binaries``. None: the binaries built from Debian's source."""
 
     def __init__(self, layout: Layout, binaries: Path | None) -> None:
         self.layout = layout
@@ -29,7 +29,7 @@ class NodeCluster:
         self.kubeconfig = layout.kubeconfig
 
     def up(self) -> None:
-        """Start the node and wait until pods can be created; do nothing if it is ready."""
+        """Start the node and wait until pods can be created. Do nothing if it is ready already."""
         with locked(self.layout.lock):
             if self._is_ready():
                 return
@@ -44,7 +44,7 @@ class NodeCluster:
                 raise
 
     def down(self) -> None:
-        """Kill the node and remove what it left."""
+        """Kill the node and remove everything that it created."""
         with locked(self.layout.lock):
             remove_node(self.layout)
 
@@ -52,7 +52,7 @@ class NodeCluster:
         """Import images into containerd, in the namespace that the kubelet uses."""
         process = first_process(self.layout.state)
         if process is None:
-            raise ClusterError("the cluster is down")
+            raise ClusterError("the cluster is not running")
         loaded = LoadedImages(self.layout.data / "loaded-images")
         for archive in archives:
             with loaded.once(archive) as wanted:
@@ -60,10 +60,10 @@ class NodeCluster:
                     _import_image(process, archive)
 
     def describe(self) -> dict[str, str]:
-        """Return addresses, and how to find the node's processes from the host."""
+        """Return the cluster's addresses, and the data needed to find the node's processes from the host."""
         process = first_process(self.layout.state)
         if process is None or not self._is_ready():
-            raise ClusterError("the cluster is down, or not ready yet")
+            raise ClusterError("the cluster is not running, or not ready yet")
         spec = NodeSpec.from_json(self.layout.record.read_text())
         return {
             "provider": "node",
@@ -115,7 +115,7 @@ class NodeCluster:
 
 
 def _import_image(node_process: int, archive: Path) -> None:
-    """Import an archive through containerd's socket, which is in the node's own ``/run``."""
+    """Import an archive through containerd's socket, which is in the node's ``/run``."""
     socket = Path(f"/proc/{node_process}/root{CONTAINERD_SOCKET}")
     client = ("ctr", f"--address={socket}", "--namespace=k8s.io")
     wait_until("answer from containerd", 30, lambda: succeeds(*client, "version"))

@@ -1,4 +1,4 @@
-"""Installs or downloads the Debian packages that the node and the builds need."""
+"""Installs or downloads the Debian packages for the node and for the builds."""
 
 import os
 import shutil
@@ -38,14 +38,14 @@ POLICY = Path("/usr/sbin/policy-rc.d")
 
 
 def ensure_packages(names: Sequence[str]) -> None:
-    """Install missing packages, without starting their services.
+    """Install missing packages, but do not start their services.
 
     Raises:
-        ClusterError: this is not a Debian-like system, or apt-get failed.
+        ClusterError: the system has no apt-get, or apt-get failed.
     """
     if shutil.which("apt-get") is None:
         raise ClusterError(
-            "the node needs Debian's packages and this system has no apt-get; "
+            "the node needs Debian packages, but this system has no apt-get; "
             "install kind and Docker, or set RFT_TEST_KUBECONFIG"
         )
     missing = [name for name in names if not _installed(name)]
@@ -60,10 +60,10 @@ def ensure_packages(names: Sequence[str]) -> None:
 
 
 def private_lists(work: Path, kind: str, suite: str) -> list[str]:
-    """Download package lists into ``work`` and return options that make apt-get use them.
+    """Download package lists into ``work``. Return options with which apt-get uses them.
 
-    They are needed because the system's lists lack other suites, and may lack sources. ``kind`` is
-    ``deb-src``, or ``deb``, with which no package counts as installed.
+    The system's own lists lack other suites, and may lack sources. ``kind`` is ``deb-src`` or ``deb``. With
+    ``deb`` apt-get assumes that no package is installed.
 
     Raises:
         ClusterError: the lists cannot be downloaded.
@@ -96,7 +96,7 @@ def _installed(name: str) -> bool:
 
 @contextmanager
 def _services_not_started() -> Iterator[None]:
-    """Prevent services from starting, by Debian's means: a ``policy-rc.d`` script that exits with 101."""
+    """Keep new services from starting, with a ``policy-rc.d`` script that exits with 101."""
     if POLICY.exists():
         yield  # keep the administrator's policy
         return

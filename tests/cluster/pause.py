@@ -1,4 +1,4 @@
-"""Builds the pause image, whose process holds a pod's namespaces, because no registry is available."""
+"""Builds the pause image, because no registry is available. Its process keeps a pod's namespaces alive."""
 
 import hashlib
 import io
@@ -33,7 +33,7 @@ int main(void) {
 
 
 def pause_archive(cache: Path) -> Path:
-    """Return the image as a ``docker save`` archive; build it first if it is not in the cache."""
+    """Return the pause image as a ``docker save`` archive. Build it first if it is not in the cache."""
     archive = cache / f"pause-1-{os.uname().machine}.tar"
     if not archive.exists():
         with scratch(cache / "pause-build") as work:
@@ -63,7 +63,7 @@ def _write_archive(target: Path, program: bytes) -> None:
 
 
 def _tar(files: dict[str, tuple[bytes, int]]) -> bytes:
-    """Return a tar archive of files: name -> (content, mode)."""
+    """Return a tar archive of ``files``: name, then content and mode."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for name, (content, mode) in files.items():

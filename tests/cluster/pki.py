@@ -1,4 +1,4 @@
-"""Creates certificates, service-account keys and kubeconfigs with ``openssl``, for one start."""
+"""Creates certificates, service-account keys and kubeconfigs with ``openssl``, anew for each start."""
 
 import json
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ authorityKeyIdentifier=keyid
 
 @dataclass(frozen=True)
 class Pair:
-    """A certificate and its private key, as PEM files."""
+    """A certificate and its private key: paths of PEM files."""
 
     certificate: Path
     key: Path
 
 
 class Authority:
-    """The cluster's only certificate authority, for servers and clients."""
+    """The cluster's only certificate authority. It signs certificates of servers and clients."""
 
     def __init__(self, folder: Path) -> None:
         """Create the authority's key and certificate in ``folder``.
@@ -44,7 +44,7 @@ class Authority:
         run("openssl", "req", "-x509", *_KEY, "-days", DAYS, *subject, *extensions, *where)
 
     def issue(self, name: str, user: str, group: str | None = None, hosts: tuple[str, ...] = ()) -> Pair:
-        """Create a certificate for ``user`` in ``group``; ``hosts`` begin with ``DNS:`` or ``IP:``."""
+        """Create a certificate for ``user`` in ``group``. Every host begins with ``DNS:`` or ``IP:``."""
         pair = Pair(self.folder / f"{name}.crt", self.folder / f"{name}.key")
         request = self.folder / f"{name}.csr"
         subject = f"/O={group}/CN={user}" if group else f"/CN={user}"
@@ -60,7 +60,7 @@ class Authority:
         return pair
 
     def kubeconfig(self, server: str, user: Pair, target: Path) -> Path:
-        """Write a kubeconfig with the paths of the PEM files, as JSON, which is valid YAML."""
+        """Write a kubeconfig that has the paths of the PEM files. It is JSON, which is valid YAML."""
         cluster = {"server": server, "certificate-authority": str(self.pair.certificate)}
         client = {"client-certificate": str(user.certificate), "client-key": str(user.key)}
         context = {"cluster": "rft-test", "user": "rft-test"}
@@ -78,7 +78,7 @@ class Authority:
 
 
 def service_account_key(folder: Path) -> Path:
-    """Create the RSA key that signs service-account tokens (2048 bits, PEM)."""
+    """Create the RSA key that signs service-account tokens: 2048 bits, as PEM."""
     key = folder / "service-account.key"
     run("openssl", "genrsa", "-out", key, "2048")
     return key

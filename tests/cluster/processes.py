@@ -1,7 +1,7 @@
-"""Finds and kills the node's processes, from the host.
+"""Finds and kills the node's processes from the host.
 
-No pid files are needed, which could be outdated. A node's processes have the state folder's path in an
-environment variable, and when PID 1 of their namespace ends, the kernel kills all others.
+The processes have an environment variable with the path of the state folder, so no PID files are needed. When
+the namespace's PID 1 ends, the kernel kills all its other processes.
 """
 
 import os
@@ -15,7 +15,7 @@ MARK = "RFT_TEST_CLUSTER_STATE"
 
 
 def mark(state: Path) -> dict[str, str]:
-    """Return the environment variable that marks a node's processes."""
+    """Return the environment variable that identifies a node's processes."""
     return {MARK: str(state)}
 
 
@@ -26,7 +26,7 @@ def node_processes(state: Path) -> list[int]:
 
 
 def first_process(state: Path) -> int | None:
-    """Return the PID on the host of the node's PID 1, None if the node does not run."""
+    """Return the PID of the node's first process, as seen by the host. None if the node does not run."""
     for pid in node_processes(state):
         if pid_in_own_namespace(pid) == 1:
             return pid
@@ -34,10 +34,10 @@ def first_process(state: Path) -> int | None:
 
 
 def end_node(state: Path) -> None:
-    """Kill the node's processes. Its namespaces, with mounts and links, end with them.
+    """Kill the node's processes. The kernel then removes its namespaces, mounts and links.
 
     Raises:
-        ClusterError: processes still exist half a minute later.
+        ClusterError: processes still exist after 30 seconds.
     """
     for pid in sorted(node_processes(state), key=lambda pid: pid_in_own_namespace(pid) != 1):
         with suppress(ProcessLookupError):  # killed by the kernel with PID 1
@@ -46,12 +46,12 @@ def end_node(state: Path) -> None:
 
 
 def all_processes() -> list[int]:
-    """Return the PIDs of all processes that this one can see."""
+    """Return the PIDs of all processes that this process can see."""
     return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
 
 
 def pid_in_own_namespace(pid: int) -> int | None:
-    """Return the PID of a process in its innermost PID namespace, None if it is in ours or has ended."""
+    """Return a process's PID in its own PID namespace. None if it has none of its own, or has ended."""
     for line in _read(pid, "status").splitlines():
         if line.startswith(b"NSpid:"):
             numbers = line.split()[1:]

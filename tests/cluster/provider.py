@@ -1,4 +1,4 @@
-"""Chooses the cluster for the tests on this machine, and says why."""
+"""Chooses the cluster for the tests on this machine, and prints the reason."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from tests.cluster.shell import ClusterError, say, succeeds
 WANTED = "RFT_TEST_CLUSTER"
 NODE_IMAGE = "RFT_KIND_NODE_IMAGE"
 KINDS = ("kind", "node", "old")
-"""Values of ``RFT_TEST_CLUSTER``: kind; a node with ready binaries; a node with Kubernetes 1.20."""
+"""Values of ``RFT_TEST_CLUSTER``: kind, a node with ready-made binaries, a node with Kubernetes 1.20."""
 
 
 class Provider(Protocol):
@@ -25,23 +25,23 @@ class Provider(Protocol):
     kubeconfig: Path
 
     def up(self) -> None:
-        """Start the cluster and return when pods can be created. Does nothing if it runs."""
+        """Start the cluster and wait until pods can be created. Do nothing if it is running."""
 
     def down(self) -> None:
-        """Remove the cluster completely, whether it runs, is half started or has died."""
+        """Remove the cluster completely, also if it is only half started or has died."""
 
     def load_images(self, archives: list[Path]) -> None:
-        """Load the images of ``docker save`` or OCI archives into every node that runs pods."""
+        """Load images from ``docker save`` or OCI archives into every node that runs pods."""
 
     def describe(self) -> dict[str, str]:
         """Return data about the running cluster, for people and tests."""
 
 
 def choose_provider(layout: Layout) -> Provider:
-    """Return the provider of the running cluster, else the first that works here; print which and why.
+    """Return the provider of the running cluster, else the first that works here. Print which one and why.
 
     Raises:
-        ClusterError: the provider of ``RFT_TEST_CLUSTER`` is unknown or does not work here.
+        ClusterError: the provider in ``RFT_TEST_CLUSTER`` is unknown or does not work here.
     """
     if kubeconfig := os.environ.get("RFT_TEST_KUBECONFIG"):
         say(f"using the cluster of RFT_TEST_KUBECONFIG, {kubeconfig}")
@@ -51,7 +51,7 @@ def choose_provider(layout: Layout) -> Provider:
     wanted = os.environ.get(WANTED, "")
     if wanted not in ("", *KINDS):
         raise ClusterError(
-            f"{WANTED}={wanted} is none of {', '.join(KINDS)}; unset, the first that works is used"
+            f"{WANTED}={wanted} is not one of {', '.join(KINDS)}; without it, the first that works is used"
         )
     if wanted in ("", "kind"):
         obstacle = _obstacle_to_kind()
@@ -65,12 +65,12 @@ def choose_provider(layout: Layout) -> Provider:
         assets = Path(os.environ.get("KUBEBUILDER_ASSETS", ""))
         obstacle = _obstacle_to_assets(assets)
         if not obstacle:
-            say(f"using a node of our own with the binaries in KUBEBUILDER_ASSETS, {assets}")
+            say(f"using a node on this machine with the binaries in KUBEBUILDER_ASSETS, {assets}")
             return NodeCluster(layout, assets)
         if wanted:
             raise ClusterError(f"{WANTED}=node, but {obstacle}")
-        say(f"not ready binaries: {obstacle}")
-    say("using a node of our own, built from Debian's source package")
+        say(f"not the binaries in KUBEBUILDER_ASSETS: {obstacle}")
+    say("using a node on this machine, built from Debian's source package")
     return NodeCluster(layout, None)
 
 
@@ -88,11 +88,11 @@ def _obstacle_to_assets(folder: Path) -> str:
 
 
 def _started(layout: Layout, choice: dict[str, str]) -> Provider:
-    """Return the provider that ``up`` stored. Later commands may have other environment variables."""
+    """Return the provider that ``up`` recorded. The environment of later commands may be different."""
     binaries = Path(choice["binaries"]) if "binaries" in choice else None
     kind = choice["provider"] if choice["provider"] == "kind" or binaries else "old"
     if os.environ.get(WANTED, kind) not in ("", kind):
-        say(f"the cluster that was started is {kind}; {WANTED} counts once it is down")
+        say(f"the running cluster is {kind}; {WANTED} takes effect after `down`")
     if kind == "kind":
         return KindCluster(layout, Path(choice["program"]), choice.get("image"))
     return NodeCluster(layout, binaries)

@@ -1,4 +1,4 @@
-"""Runs commands, waits and locks: helpers of all modules in this package."""
+"""Helpers of all modules in this package: they run commands, wait, and lock files."""
 
 import fcntl
 import os
@@ -15,11 +15,11 @@ TAIL_BYTES = 3000
 
 
 class ClusterError(Exception):
-    """The cluster cannot be created, started or reached; the message says why and what would help."""
+    """The cluster cannot be created, started or reached. The message says why and how to solve it."""
 
 
 def say(message: str) -> None:
-    """Print progress on stderr, because stdout is for output that scripts read."""
+    """Print progress to stderr, because scripts read the output on stdout."""
     print(f"cluster: {message}", file=sys.stderr, flush=True)
 
 
@@ -29,14 +29,14 @@ def run(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> str:
-    """Run a command and return its stdout; if this is interrupted, kill the command and its children.
+    """Run a command and return its stdout. If this is interrupted, kill the command and its children.
 
     Raises:
-        ClusterError: the command is missing or failed; the message has the end of its stderr.
+        ClusterError: the command is missing or failed. The message has the end of its stderr.
     """
     words = [str(word) for word in command]
     if shutil.which(words[0]) is None:
-        raise ClusterError(f"the command {words[0]!r} is missing")
+        raise ClusterError(f"the command {words[0]!r} is not on the PATH")
     started = subprocess.Popen(
         words,
         stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
@@ -62,7 +62,7 @@ def run(
 
 
 def succeeds(*command: str | Path) -> bool:
-    """Whether the command exists and exits 0."""
+    """Return whether the command exists and exits with 0."""
     try:
         run(*command)
     except ClusterError:
@@ -71,13 +71,13 @@ def succeeds(*command: str | Path) -> bool:
 
 
 def run_contained(command: Sequence[str | Path], log: Path, env: Mapping[str, str], cwd: Path) -> None:
-    """Run a long build whose whole process tree ends with this process, even after ``kill -9``.
+    """Run a long build. All its processes end when this process ends, even by ``kill -9``.
 
-    The tree runs in a PID namespace: its PID 1 dies with ``unshare``, and ``unshare`` with this process.
-    Output goes to ``log``.
+    The build runs in a PID namespace: its PID 1 ends with ``unshare``, and ``unshare`` ends with this
+    process. Output goes to ``log``.
 
     Raises:
-        ClusterError: the command failed; the message has the end of the log.
+        ClusterError: the command failed. The message has the end of the log.
     """
     contained = ["setpriv", "--pdeathsig", "KILL", "unshare", "--fork", "--pid", "--mount-proc"]
     with log.open("ab") as output:
@@ -94,15 +94,15 @@ def run_contained(command: Sequence[str | Path], log: Path, env: Mapping[str, st
 
 
 def tail(path: Path) -> str:
-    """Return the last few thousand characters of a text file, nothing if it does not exist."""
+    """Return the last 3,000 characters of a text file, or nothing if it does not exist."""
     return path.read_text(errors="replace")[-TAIL_BYTES:] if path.exists() else ""
 
 
 def wait_until(what: str, seconds: float, condition: Callable[[], bool], poll: float = 0.2) -> None:
-    """Call ``condition`` every ``poll`` seconds until it is true.
+    """Call ``condition`` every ``poll`` seconds until it returns true.
 
     Raises:
-        ClusterError: it was not true within ``seconds``.
+        ClusterError: it did not return true within ``seconds``.
     """
     deadline = time.monotonic() + seconds
     while not condition():
@@ -113,7 +113,7 @@ def wait_until(what: str, seconds: float, condition: Callable[[], bool], poll: f
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive file lock, which the kernel releases when this process dies."""
+    """Hold an exclusive file lock. The kernel releases it when this process dies."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as handle:
         try:
@@ -126,7 +126,7 @@ def locked(path: Path) -> Iterator[None]:
 
 @contextmanager
 def scratch(path: Path) -> Iterator[Path]:
-    """Yield an empty folder with a fixed name, so that a later run can remove what a killed one left."""
+    """Yield an empty folder with a fixed name. If a run was killed, the next run removes its folder."""
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
     try:
@@ -137,7 +137,7 @@ def scratch(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def staged(target: Path) -> Iterator[Path]:
-    """Yield a scratch folder that is renamed to ``target`` only if the block succeeds."""
+    """Yield an empty folder. Rename it to ``target`` if the block succeeds."""
     with scratch(target.with_name(f"{target.name}.part")) as draft:
         yield draft
         draft.rename(target)

