@@ -1,4 +1,4 @@
-"""``python -m tests.chaos``: inject faults into jobs on the running test cluster, and print a table."""
+"""``python -m tests.chaos``: injects faults into jobs on the running test cluster, and prints a table."""
 
 import argparse
 import json
@@ -21,11 +21,11 @@ OPERATOR_ACCOUNT = "system:serviceaccount:rft-system:rft-operator"
 
 @dataclass(frozen=True)
 class Scenario:
-    """A scenario with its name in the table: a fault, or a manifest that is applied again."""
+    """A row of the table: a fault, or a manifest that is applied again."""
 
     name: str
     play: Callable[[Kubectl, Kubectl, Sequence[str], str, Moments], list[Outcome]]
-    """Arguments: kubectl for the jobs' and the operator's namespace, names of jobs, engine, moments."""
+    """Arguments: kubectl for the jobs' namespace and the operator's, the jobs' names, engine, moments."""
     engine: str | None = None
     """The sampling engine that the scenario needs; None: any."""
 
@@ -38,7 +38,7 @@ def _alone(
     engine: str,
     when: Moments,
 ) -> list[Outcome]:
-    """Play a scenario with a single job. It injects no fault, so several jobs would show nothing more."""
+    """Run a scenario with a single job. It affects only its own job, so more jobs would test nothing more."""
     return [play_one(jobs, names[0], engine, when)]
 
 
@@ -51,7 +51,7 @@ SCENARIOS = (
 
 
 def main() -> int:
-    """Run all rounds; return 1 when a job ended wrong, or a scenario hit too few jobs."""
+    """Run all rounds. Return 1 if a job ended with a wrong result, or if a scenario hit too few jobs."""
     options = _parser().parse_args()
     # As an exception, so that the namespace is deleted and stopped processes are continued.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
@@ -81,17 +81,17 @@ def main() -> int:
             print("\n".join(table(outcomes, [scenario.name for scenario in (UNDISTURBED, *scenarios)])))
     few = [scenario.name for scenario in scenarios if hit_jobs(scenario, outcomes) < options.times]
     if few:
-        print(f"hit fewer than {options.times} jobs: {', '.join(few)}")
+        print(f"scenarios that hit fewer than {options.times} jobs: {', '.join(few)}")
     refused = [request for request in Audit().requests(OPERATOR_ACCOUNT) if request.refused]
     print(f"requests of the operator that were refused because a right is missing: {len(refused)}")
     return 1 if few or refused or any(outcome.wrong for outcome in outcomes) else 0
 
 
 def due(scenarios: list[Scenario], outcomes: list[Outcome], times: int) -> Iterator[tuple[int, Scenario]]:
-    """Yield, with the number of the round, each scenario that has hit fewer than ``times`` jobs so far.
+    """Yield the number of the round and each scenario that has hit fewer than ``times`` jobs so far.
 
-    The caller appends to ``outcomes`` between two rounds. It ends after 2 × ``times`` rounds, because a fault
-    may come too late and hit nothing.
+    The caller appends to ``outcomes`` between two rounds. There are at most 2 × ``times`` rounds, because a
+    fault that comes too late hits no job.
     """
     for number in range(2 * times):
         for scenario in scenarios:
@@ -105,7 +105,7 @@ def hit_jobs(scenario: Scenario, outcomes: list[Outcome]) -> int:
 
 
 def chosen(names: list[str] | None, engine: str) -> list[Scenario]:
-    """Return the scenarios for this engine whose names begin with one of ``names``; None: all of them."""
+    """Return the scenarios that run with ``engine`` and whose names begin with one of ``names``, if given."""
     asked = [
         scenario
         for scenario in SCENARIOS
@@ -116,15 +116,24 @@ def chosen(names: list[str] | None, engine: str) -> list[Scenario]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    parser.add_argument("--times", type=int, default=10, help="jobs that each fault must hit (default 10)")
     parser.add_argument(
-        "--at-once", type=int, default=1, help="jobs that are hit by one fault together (default 1)"
+        "--times", type=int, default=10, help="number of jobs that each fault must hit (default 10)"
     )
-    parser.add_argument("--fault", action="append", help="only those whose names begin so; may be repeated")
-    parser.add_argument("--engine", choices=("transformers", "vllm"), default="transformers")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments (default 0)")
     parser.add_argument(
-        "--keep", action="store_true", help="stop at the first round that is wrong, and leave all for a look"
+        "--at-once",
+        type=int,
+        default=1,
+        help="number of jobs that one fault hits at the same time (default 1)",
+    )
+    parser.add_argument(
+        "--fault", action="append", help="run only faults whose name begins with this text; may be repeated"
+    )
+    parser.add_argument("--engine", choices=("transformers", "vllm"), default="transformers")
+    parser.add_argument("--seed", type=int, default=0, help="seed for the random moments (default 0)")
+    parser.add_argument(
+        "--keep",
+        action="store_true",
+        help="stop after the first wrong result, and keep the namespace for inspection",
     )
     return parser
 

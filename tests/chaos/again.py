@@ -11,7 +11,7 @@ from tests.waiting import wait_until
 DELETED = "deleted and applied again"
 EXPIRED = "applied again after the TTL"
 QUIET_SECONDS = 15.0
-"""Seconds to wait for a wrong new run. The operator would start it within a second."""
+"""No new run may start within this many seconds. The operator would start one within a second."""
 
 
 def delete_and_apply(jobs: Kubectl, name: str, engine: str, when: Moments) -> Outcome:
@@ -42,13 +42,13 @@ def _not_new(found: Object, record: list[Object], old_folder: str | None) -> Ite
     if found.get("phase") != "Succeeded":
         yield f"ended as {found.get('phase')}: {found.get('message')}"
     elif found["output"]["folder"] == old_folder:
-        yield "the new run has the folder of the old"
+        yield "the new run uses the old run's folder"
     if [(row["step"], row["attempt"]) for row in record] != [(step, 1) for step in range(1, STEPS + 1)]:
         yield f"the new run recorded {[(row['step'], row['attempt']) for row in record]}"
 
 
 def let_expire_and_apply(jobs: Kubectl, name: str, engine: str, when: Moments) -> Outcome:
-    """Apply a manifest again after the TTL removed its children: no new run may begin. ``when`` is unused."""
+    """Apply a manifest again after its children expired: no new run may start. ``when`` is not used."""
     del when
     outcome, started = Outcome(EXPIRED, 0.0), time.monotonic()
     manifest = job(name, engine)
@@ -65,7 +65,7 @@ def let_expire_and_apply(jobs: Kubectl, name: str, engine: str, when: Moments) -
     outcome.seconds = round(time.monotonic() - started, 1)
     outcome.attempts = before.get("progress", {}).get("attempt", 0)
     if made := _children(jobs, of_job):
-        outcome.wrong.append(f"a new run: {made}")
+        outcome.wrong.append(f"a new run was created: {made}")
     after = jobs.get("rftjob", name)["status"]
     lasting = ("phase", "progress", "reward", "completionTime")
     changed = [field for field in lasting if after.get(field) != before.get(field)]
@@ -82,7 +82,7 @@ def _children(jobs: Kubectl, selector: str) -> list[str]:
 
 
 def _content(jobs: Kubectl, folder: str | None) -> str:
-    """Return names and checksums of all files of a run; empty where its folder is not known."""
+    """Return the paths and checksums of all files of a run. Empty if its folder is unknown."""
     if folder is None:
         return ""
     command = ["find", folder, "-type", "f", "-exec", "sha256sum", "{}", "+"]

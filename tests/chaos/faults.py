@@ -1,4 +1,7 @@
-"""The faults: how each is injected and removed. Processes are those of the node on this machine."""
+"""The faults: how each one is injected and removed.
+
+The processes that they stop or kill are those of the test cluster's node on this machine.
+"""
 
 import json
 import os
@@ -24,13 +27,13 @@ VOLUME_SIZE = "64m"
 NEIGHBOUR = "rft-chaos-neighbour"
 HEARTBEAT_SECONDS = 5.0
 NODE = ("kubelet", "containerd", "trainer")
-"""The processes that stop with a node. The operator is left out, as if it ran on another node."""
+"""The processes that stop when a node stops. The operator continues, as if it ran on another node."""
 COMPONENTS = ("etcd", "kube-apiserver", "kubelet", "containerd")
 
 
 @dataclass(frozen=True)
 class Target:
-    """The targets of a fault: the jobs, and the namespaces of jobs and operator."""
+    """What a fault is injected into: the jobs, and the namespaces of the jobs and of the operator."""
 
     jobs: Kubectl
     operator: Kubectl
@@ -39,30 +42,29 @@ class Target:
 
     @property
     def selector(self) -> str:
-        """Label selector of the jobs' child objects."""
+        """Label selector for the jobs' child objects."""
         return f"{NAME_LABEL} in ({','.join(self.names)})"
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault. ``inject`` injects it, waits, removes it again, and then returns."""
+    """A fault. ``inject`` injects it, waits, removes it, and then returns."""
 
     name: str
     inject: Callable[[Target], None]
     engine: str | None = None
     """The sampling engine that the fault needs; None: any."""
     interrupts: bool = False
-    """Whether a hit run must continue in a new pod or with a new vLLM. If it does neither, the fault missed
-    it."""
+    """Whether the job must continue in a new pod or with a new vLLM. Otherwise it counts as not hit."""
     lost_node_seconds: int | None = None
-    """Seconds for which the jobs' pods tolerate a lost node; ``None``: the cluster's default."""
+    """Seconds for which the jobs' pods tolerate a lost node. None: the cluster's default."""
 
 
 def pids(program: str) -> list[int]:
-    """Return the PIDs, on the host, of a component of the node or of a program in its pods."""
+    """Return the PIDs of a program, as seen by the host: a component of the node, or a program in a pod."""
     if program in COMPONENTS:
         node = node_processes(default_layout().state)
-        assert node, "this fault needs a node of our own: RFT_TEST_CLUSTER=node or old, and make cluster-up"
+        assert node, "this fault needs `RFT_TEST_CLUSTER=node make cluster-up`, or old instead of node"
         return [pid for pid in node if Path(_command(pid).split(" ")[0]).name == program]
     return [pid for pid in all_processes() if IN_PODS[program] in _command(pid) and _in_a_container(pid)]
 
@@ -91,7 +93,7 @@ def kill(program: str) -> Callable[[Target], None]:
 
 
 def freeze(seconds: float, *programs: str) -> Callable[[Target], None]:
-    """Return a fault that stops programs with SIGSTOP for some seconds."""
+    """Return a fault that pauses programs for some seconds, with SIGSTOP and SIGCONT."""
 
     def inject(_: Target) -> None:
         with stopped(*programs):
@@ -101,10 +103,9 @@ def freeze(seconds: float, *programs: str) -> Callable[[Target], None]:
 
 
 def lose_node(seconds: float) -> Callable[[Target], None]:
-    """Return a fault that stops the node for some seconds, while another node is ready.
+    """Return a fault that stops the node for some seconds, while a second node reports that it is ready.
 
-    The other node is needed: when no node is ready, Kubernetes assumes a fault of the network and evicts no
-    pod.
+    Without a ready node Kubernetes assumes that the network is broken, and evicts no pod.
     """
 
     def inject(target: Target) -> None:
@@ -119,7 +120,7 @@ def lose_node(seconds: float) -> Callable[[Target], None]:
 
 @contextmanager
 def neighbour(kubectl: Kubectl) -> Iterator[Callable[[], None]]:
-    """Create a Node object without a machine, unschedulable. Yield a function that reports it as ready."""
+    """Create an unschedulable Node object without a machine. Yield a function that reports it as ready."""
     node: Object = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": NEIGHBOUR}}
 
     def well() -> None:
@@ -138,7 +139,7 @@ def neighbour(kubectl: Kubectl) -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def stopped(*programs: str) -> Iterator[None]:
-    """Stop programs with SIGSTOP during the block, and always continue them after it."""
+    """Pause programs with SIGSTOP during the block. Continue them afterwards, also after an error."""
     held = [pid for program in programs for pid in pids(program)]
     _send(held, signal.SIGSTOP)
     try:
@@ -161,7 +162,7 @@ def delete_pod(target: Target) -> None:
 def away_until_the_end(target: Target) -> None:
     """Scale the operator to 0 until the child Jobs have ended."""
     many = len(target.names)
-    wait_until("the pods are there", lambda: len(target.jobs.list("pods", target.selector)) == many, 120)
+    wait_until("all jobs have a pod", lambda: len(target.jobs.list("pods", target.selector)) == many, 120)
     target.operator.run("scale", OPERATOR, "--replicas=0")
     try:
         wait_until("the child Jobs end", lambda: _jobs_ended(target), 300, poll=1.0)
@@ -194,12 +195,12 @@ def full_volume(target: Target) -> None:
 
 
 def mount_small(folder: str) -> None:
-    """Mount a small tmpfs at a folder of the node, to be able to fill it. Needs root, as the node does."""
+    """Mount a small tmpfs on a folder of the node, so that a fault can fill it. Needs root."""
     _in_node("mount", "-t", "tmpfs", "-o", f"size={VOLUME_SIZE},mode=777", "runs", folder)
 
 
 def unmount(folder: str) -> None:
-    """Unmount the small volume."""
+    """Unmount the tmpfs of ``mount_small``."""
     _in_node("umount", "--lazy", folder)
 
 
@@ -209,7 +210,7 @@ def _in_node(*command: str) -> None:
 
 
 NOTHING = Fault("nothing", lambda _: None)
-"""No fault, to measure how long an undisturbed job takes."""
+"""No fault. Its rounds measure how long an undisturbed job takes."""
 # Kubernetes takes a node as lost after 40 s without a heartbeat.
 FAULTS = (
     Fault("operator killed", kill("operator")),

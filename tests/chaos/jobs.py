@@ -1,4 +1,4 @@
-"""The job of a round: it takes half a minute, with a model that is small enough for a ConfigMap."""
+"""The job of a round. It takes 30 seconds, and its model is small enough for a ConfigMap."""
 
 import base64
 import json
@@ -13,7 +13,7 @@ ROWS = "chaos-rows"
 CLAIM = "chaos-runs"
 STEPS = 60
 CHECKPOINT_EVERY = 2
-"""Steps between checkpoints. A fault may lose one step less than that, and the step in progress."""
+"""Steps between two checkpoints. A fault may lose all steps since the last checkpoint, also a partial one."""
 NAME_LABEL = "rft.dev/job-name"
 UID_LABEL = "rft.dev/job-uid"
 
@@ -32,7 +32,7 @@ def prerequisites() -> list[Object]:
 def job(name: str, engine: str, lost_node_seconds: int | None = None) -> Object:
     """Return an RFTJob of ``STEPS`` steps.
 
-    ``lost_node_seconds``: how long its pods tolerate a lost node; ``None``: the cluster's default.
+    Its pods tolerate a lost node for ``lost_node_seconds``; None: the cluster's default.
     """
     spec = {
         "model": {"name": "/models/tiny"},
@@ -69,7 +69,7 @@ def _object(kind: str, name: str, **rest: Any) -> Object:
 
 
 def _model() -> Object:
-    """Return a ConfigMap with the files of a random one-layer model whose tokens are characters."""
+    """Return a ConfigMap with the files of a one-layer model: random weights, one token per character."""
     with tempfile.TemporaryDirectory() as folder:
         write_model(Path(folder))
         files = {path.name: base64.b64encode(path.read_bytes()).decode() for path in Path(folder).iterdir()}
@@ -77,7 +77,7 @@ def _model() -> Object:
 
 
 def write_model(folder: Path) -> None:
-    """Write the model's files."""
+    """Write the files of the small model into ``folder``."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -105,7 +105,7 @@ def _claim() -> Object:
 
 
 def reader() -> Object:
-    """Return a pod that mounts the claim, with the UID of the trainer."""
+    """Return a pod that mounts the claim and runs with the trainer's UID."""
     container = {
         "name": "reader",
         "image": "rft-operator:dev",

@@ -1,4 +1,4 @@
-"""Start and end times of a job's trainers, from the kubelet's requests in the API server's audit log."""
+"""When a job's trainers started and ended, by the kubelet's requests in the API server's audit log."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -13,12 +13,12 @@ from tests.kubectl import Object
 
 @dataclass(frozen=True)
 class Life:
-    """The time in which one trainer container ran, in whole seconds."""
+    """Start and end time of one trainer container, in whole seconds."""
 
     pod: str
     began: datetime
     ended: datetime
-    """The largest datetime; it stands for an end that is not known yet."""
+    """When the container ended. The largest datetime if it has not ended yet."""
 
 
 def read(log: Path, start: int, name: str) -> Iterator[Object]:
@@ -32,7 +32,7 @@ def read(log: Path, start: int, name: str) -> Iterator[Object]:
 
 
 def lives(events: Iterable[Object], uid: str) -> list[Life]:
-    """Return when each trainer container of the RFTJob with this UID started and ended.
+    """Return the start and end time of each trainer container of the RFTJob with this UID.
 
     ``events`` are the API server's audit events, the oldest first.
     """
@@ -54,10 +54,10 @@ def lives(events: Iterable[Object], uid: str) -> list[Life]:
 
 
 def _over(event: Object) -> str | None:
-    """Return the name of the pod of which an event shows that no container runs any more, else None.
+    """Return a pod's name if the event shows that none of its containers runs any more, else None.
 
-    Such an event is the pod's deletion by the kubelet, or a final phase. There may be no other sign: when a
-    container is removed before its end was reported, the kubelet does not know its end time.
+    Such an event is the pod's deletion by the kubelet, or a final phase. If a container is removed before its
+    end was reported, the kubelet never reports its end time, so no other event shows it.
     """
     about = event.get("objectRef", {})
     if about.get("resource") != "pods" or not event["user"]["username"].startswith("system:node:"):
@@ -76,7 +76,7 @@ def _told(pod: str, state: Object) -> Iterator[Life]:
 
 
 def at_once(found: Iterable[Life]) -> list[tuple[str, str, float]]:
-    """Return the pairs of pods whose trainers ran at the same time, with the seconds of overlap."""
+    """Return the pairs of pods whose trainers ran at the same time, and the seconds for which both ran."""
     pairs = []
     for one, other in combinations(found, 2):
         seconds = (min(one.ended, other.ended) - max(one.began, other.began)).total_seconds()

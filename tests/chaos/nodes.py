@@ -1,7 +1,7 @@
-"""``python -m tests.chaos.nodes``: take nodes away from jobs on kind, and print how the jobs ended.
+"""``python -m tests.chaos.nodes``: takes nodes away from jobs on kind, and prints how the jobs ended.
 
-All jobs run in deterministic mode. Each must end with the same bytes as an undisturbed job, and its folder
-must not contain anything that a replaced attempt wrote.
+All jobs run in deterministic mode. Each must end with the same bytes as an undisturbed job. Its folder must
+not contain anything that a trainer wrote after it was replaced.
 """
 
 import argparse
@@ -36,9 +36,9 @@ from tests.waiting import wait_until
 TOLERATED_SECONDS = 5
 """Seconds for which the jobs' pods tolerate a lost node, after Kubernetes has marked it as lost."""
 LOST_WITHIN = 150.0
-"""Seconds until the status must report the lost node; Kubernetes takes 40 to 50 to notice it."""
+"""The status must report the lost node within this many seconds. Kubernetes itself takes 40 to 50."""
 FENCED_WITHIN = 60.0
-"""Seconds within which a replaced trainer must end after its node continues."""
+"""A trainer that was replaced must end within this many seconds after its node continues."""
 OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
 
 
@@ -55,18 +55,18 @@ class Seen:
     """Each change of the status: seconds after the event, reason and message."""
     wrong: list[str] = field(default_factory=list)
     stale: str = ""
-    """How the replaced trainer ended, after its node continued."""
+    """How the replaced trainer ended after its node had continued."""
 
 
 class Stage:
-    """The two workers: ``near`` runs the operator. ``far`` runs the jobs, and is stopped or disconnected."""
+    """The two workers. ``near`` runs the operator. ``far`` runs the jobs, and the events stop or pause it."""
 
     def __init__(self, jobs: Kubectl, operator: Kubectl, volume: Path) -> None:
         self.jobs, self.operator, self.volume = jobs, operator, volume
         self.near, self.far = placed(operator)
 
     def status(self, name: str) -> Object:
-        """Return the status of a job; empty while there is none."""
+        """Return the status of a job. Empty if it has none yet."""
         return dict(self.jobs.get("rftjob", name).get("status") or {})
 
     def folder(self, name: str) -> Path:
@@ -75,7 +75,7 @@ class Stage:
         return self.volume / str(reported).removeprefix("/runs/")
 
     def attempt(self, name: str) -> int:
-        """Return the number of the attempt that owns the run's folder, from ``attempt.json``."""
+        """Return the number of the attempt that may write to the run's folder, from ``attempt.json``."""
         number = json.loads((self.folder(name) / "attempt.json").read_text())["number"]
         return int(number)
 
@@ -84,17 +84,21 @@ class Stage:
         self.operator.run(*words, check=check)
 
     def ready(self, node: str) -> bool:
-        """Whether a node is ready."""
+        """Return whether a node is ready."""
         path = '{.status.conditions[?(@.type=="Ready")].status}'
         return self.operator.run("get", "node", node, "-o", f"jsonpath={path}", check=False).stdout == "True"
 
 
 def placed(operator: Kubectl) -> tuple[str, str]:
-    """Return the worker with the operator, and the other one. Raises ClusterError without two workers."""
+    """Return the worker that runs the operator, then the other worker.
+
+    Raises:
+        ClusterError: the cluster does not have two workers.
+    """
     described = choose_provider(default_layout()).describe()
     workers = described.get("nodes_for_pods", "").split(",")
     if described["provider"] != "kind" or len(workers) < 2:
-        raise ClusterError("this test needs kind with two workers: RFT_TEST_CLUSTER=kind")
+        raise ClusterError("this test needs a kind cluster with two workers: set RFT_TEST_CLUSTER=kind")
     wanted = ("get", "pods", "-l", "app.kubernetes.io/name=rft-operator", "-o", "json")
     pods = json.loads(operator.run(*wanted).stdout)["items"]
     near = next(str(pod["spec"]["nodeName"]) for pod in pods if "deletionTimestamp" not in pod["metadata"])
@@ -107,24 +111,24 @@ def docker(*words: str) -> str:
 
 
 def apply_on(stage: Stage, names: Sequence[str], step: int) -> None:
-    """Apply jobs, which start on the far node, and wait until each has made ``step`` steps."""
+    """Apply jobs so that they start on the far node. Wait until each has completed ``step`` steps."""
     stage.nodes("cordon", stage.near)
     try:
         for name in names:
             stage.jobs.apply(deterministic(name))
         for name in names:
-            wait_until(f"{name}: a step", partial(has_made, stage, name, step), 300)
+            wait_until(f"{name} has completed step {step}", partial(has_made, stage, name, step), 300)
     finally:
         stage.nodes("uncordon", stage.near)
 
 
 def has_made(stage: Stage, name: str, step: int) -> bool:
-    """Whether the job has made that many steps, by its status."""
+    """Return whether the job's status reports at least this many completed steps."""
     return int(stage.status(name).get("progress", {}).get("step", 0)) >= step
 
 
 def deterministic(name: str) -> Object:
-    """Return the job of a round, in deterministic mode and always with the same seed."""
+    """Return a job in deterministic mode. All such jobs have the same seed."""
     document = job(name, "transformers", TOLERATED_SECONDS)
     document["spec"]["training"] |= {"deterministic": True, "seed": 3}
     return document
@@ -134,20 +138,20 @@ def deterministic(name: str) -> Object:
 
 
 def drained(stage: Stage, names: Sequence[str]) -> dict[str, str]:
-    """Drain the far node, as for maintenance."""
+    """Drain the far node, as an administrator does before maintenance."""
     stage.nodes("drain", stage.far, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=100s")
     return {}
 
 
 def killed(stage: Stage, names: Sequence[str]) -> dict[str, str]:
-    """Switch the far node off, run a command from the status, and switch the node on after the jobs moved.
+    """Switch the far node off, run a command from the status, and switch the node on when the jobs moved.
 
-    The status names two commands that a person can run; one is chosen at random.
+    The status has two commands for an administrator. One of them is chosen at random.
     """
     docker("kill", stage.far)
     run_command(stage, random.choice(commands_of(stage, names)))
     for name in names:
-        wait_until(f"{name} has moved", partial(moved, stage, name), 120)
+        wait_until(f"{name} has a second attempt", partial(moved, stage, name), 120)
     docker("start", stage.far)
     return {}
 
@@ -155,7 +159,7 @@ def killed(stage: Stage, names: Sequence[str]) -> dict[str, str]:
 def back_late(stage: Stage, names: Sequence[str]) -> dict[str, str]:
     """Pause the far node, have its pods replaced, and continue it while the new trainers run.
 
-    Its kubelet stays stopped, so that the old trainers can only end by themselves.
+    The far node's kubelet stays stopped, so nothing but the old trainers themselves can end them.
     """
     before = set(pids("trainer"))
     docker("exec", stage.far, "pkill", "-STOP", "-x", "kubelet")
@@ -163,13 +167,13 @@ def back_late(stage: Stage, names: Sequence[str]) -> dict[str, str]:
     try:
         run_command(stage, next(one for one in commands_of(stage, names) if OUT_OF_SERVICE in one))
         for name in names:
-            wait_until(f"{name} has moved", partial(moved, stage, name), 120)
+            wait_until(f"{name} has a second attempt", partial(moved, stage, name), 120)
     finally:
         docker("unpause", stage.far)
     began = time.monotonic()
     wait_until("the replaced trainers end", lambda: not before & set(pids("trainer")), FENCED_WITHIN)
     seconds = time.monotonic() - began
-    ends = {name: f"{last_words(stage, name)}, {seconds:.0f} s after its node" for name in names}
+    ends = {name: f"{last_words(stage, name)}, {seconds:.0f} s after its node continued" for name in names}
     docker("exec", stage.far, "pkill", "-CONT", "-x", "kubelet")
     return ends
 
@@ -182,7 +186,7 @@ EVENTS: dict[str, Callable[[Stage, Sequence[str]], dict[str, str]]] = {
 
 
 def commands_of(stage: Stage, names: Sequence[str]) -> list[str]:
-    """Wait until all jobs report NodeLost; return the commands that the status names."""
+    """Wait until all jobs have the reason NodeLost. Return the commands in the first job's status message."""
 
     def lost(name: str) -> str:
         reason, message = reported(stage.status(name))
@@ -193,27 +197,27 @@ def commands_of(stage: Stage, names: Sequence[str]) -> list[str]:
 
 
 def run_command(stage: Stage, command: str) -> None:
-    """Run a command exactly as the status gives it."""
+    """Run a command from the status without changes."""
     stage.nodes(*shlex.split(command)[1:])
 
 
 def moved(stage: Stage, name: str) -> bool:
-    """Whether a second attempt owns the run's folder."""
+    """Return whether the run's folder belongs to a second attempt."""
     with suppress(OSError, ValueError):
         return stage.attempt(name) > 1
     return False
 
 
 def last_words(stage: Stage, name: str) -> str:
-    """Return the ``end`` event in the log of a job's first trainer, on the far node."""
+    """Return the ``end`` event in the log of a job's first trainer on the far node."""
     logs = f"/var/log/pods/{NAMESPACE}_{name}-*/trainer/*.log"
     found = docker("exec", stage.far, "sh", "-c", f"cat {logs} || true")
     lines = [line for line in found.splitlines() if '"event": "end"' in line]
-    return lines[-1].partition(" F ")[2][:200] if lines else "it said nothing"
+    return lines[-1].partition(" F ")[2][:200] if lines else "the log has no end event"
 
 
 def repair_nodes(stage: Stage) -> None:
-    """Bring both nodes back into service."""
+    """Make both nodes run, be ready and be schedulable again."""
     state = docker("inspect", "--format", "{{.State.Status}}", stage.far).strip()
     if state == "paused":
         docker("unpause", stage.far)
@@ -231,7 +235,7 @@ def repair_nodes(stage: Stage) -> None:
 
 @contextmanager
 def listening(stage: Stage, outcomes: dict[str, Seen], began: float) -> Iterator[None]:
-    """Record the changes of each job's status during the block."""
+    """Record each change of the jobs' statuses during the block."""
     over = threading.Event()
 
     def look() -> None:
@@ -263,7 +267,7 @@ def without_numbers(message: str) -> str:
 
 
 def play(stage: Stage, event: str, names: Sequence[str], step: int, alone: dict[str, Any]) -> list[Seen]:
-    """Let jobs start on the far node, trigger the event after ``step``, and check how they end."""
+    """Start jobs on the far node, trigger the event after ``step`` steps, and check how the jobs end."""
     apply_on(stage, names, step)
     outcomes = {name: Seen(event, step) for name in names}
     began = time.monotonic()
@@ -282,7 +286,7 @@ def play(stage: Stage, event: str, names: Sequence[str], step: int, alone: dict[
 
 
 def what_is_wrong(stage: Stage, name: str, outcome: Seen, alone: dict[str, Any]) -> Iterator[str]:
-    """Yield differences from the undisturbed job, and traces of two trainers writing at the same time."""
+    """Yield differences from the undisturbed job, and signs that two trainers wrote at the same time."""
     found = stage.status(name)
     if found.get("phase") != "Succeeded":
         yield f"ended as {found.get('phase')}: {found.get('message')}"
@@ -295,17 +299,17 @@ def what_is_wrong(stage: Stage, name: str, outcome: Seen, alone: dict[str, Any])
         yield f"steps {[row['step'] for row in rows]}"
     attempts = [row["attempt"] for row in rows]
     if attempts != sorted(attempts):
-        yield f"a replaced attempt wrote: {attempts}"
+        yield f"an attempt wrote after it was replaced; attempts of the steps: {attempts}"
     if partial_files := [str(path) for path in folder.rglob(".*.partial")]:
-        yield f"left half written: {partial_files}"
+        yield f"files were not completely written: {partial_files}"
     one = left(folder)
-    yield from (f"{part} differs from the run left alone" for part in alone if one[part] != alone[part])
+    yield from (f"{part} differs from the undisturbed run" for part in alone if one[part] != alone[part])
     if outcome.stale and f'"exitCode": {int(ExitCode.FENCED)}' not in outcome.stale:
         yield f"the replaced trainer did not end because it was replaced: {outcome.stale}"
 
 
 def undisturbed(stage: Stage, name: str) -> dict[str, Any]:
-    """Run a job without any event; return what it leaves, for comparison."""
+    """Run a job without any event. Return the parts of its results that are compared with other jobs."""
     stage.jobs.apply(deterministic(name))
     found = wait_until("the undisturbed job ends", partial(ended, stage.jobs, name), 300, poll=1.0)
     assert found["phase"] == "Succeeded", found
@@ -313,8 +317,8 @@ def undisturbed(stage: Stage, name: str) -> dict[str, Any]:
 
 
 def table(seen: Sequence[Seen]) -> Iterator[str]:
-    """Yield the lines of two tables: how the jobs ended, and the messages of their status until then."""
-    yield "| event | jobs | right | after step | seconds from the event to the end |"
+    """Yield the lines of two tables: how the jobs ended, and how their status messages changed."""
+    yield "| event | jobs | right | after step | seconds from the event to the job's end |"
     yield "|---|--:|--:|---|---|"
     for event in EVENTS:
         of = [one for one in seen if one.event == event]
@@ -335,7 +339,7 @@ def table(seen: Sequence[Seen]) -> Iterator[str]:
 
 
 def main() -> int:
-    """Run all events; return 1 when a job ended wrong."""
+    """Run all events. Return 1 if a job ended with a wrong result."""
     options = _parser().parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     jobs = Kubectl(*cluster(), NAMESPACE)
@@ -366,12 +370,20 @@ def main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.nodes", description=__doc__)
-    parser.add_argument("--times", type=int, default=10, help="how often each event happens (default 10)")
-    parser.add_argument("--at-once", type=int, default=1, help="jobs on the node each time (default 1)")
-    parser.add_argument("--event", action="append", choices=EVENTS, help="only this one; may be repeated")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments (default 0)")
     parser.add_argument(
-        "--keep", action="store_true", help="stop at the first round that is wrong, and leave all for a look"
+        "--times", type=int, default=10, help="number of times that each event is triggered (default 10)"
+    )
+    parser.add_argument(
+        "--at-once", type=int, default=1, help="number of jobs on the node during an event (default 1)"
+    )
+    parser.add_argument(
+        "--event", action="append", choices=EVENTS, help="trigger only this event; may be repeated"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed for the random moments (default 0)")
+    parser.add_argument(
+        "--keep",
+        action="store_true",
+        help="stop after the first wrong result, and keep the namespace for inspection",
     )
     return parser
 

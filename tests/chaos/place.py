@@ -1,4 +1,4 @@
-"""The surroundings of the jobs: the test cluster, their own namespace, and its volume."""
+"""What the jobs need around them: the test cluster, a namespace of their own, and its volume."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ NAMESPACE, OPERATOR_NAMESPACE = "rft-chaos", "rft-system"
 
 
 def cluster() -> tuple[Path, Path]:
-    """Return the paths of kubectl and of the kubeconfig of the running test cluster."""
+    """Return the path of kubectl, and the path of the running test cluster's kubeconfig."""
 
     def ask(what: str) -> str:
         command = [sys.executable, "-m", "tests.cluster", what]
@@ -26,7 +26,7 @@ def cluster() -> tuple[Path, Path]:
 
     program = shutil.which("kubectl", path=f"{ask('tools')}:{os.environ['PATH']}")
     if program is None:
-        raise ClusterError("there is no kubectl")
+        raise ClusterError("kubectl was not found")
     return Path(program), Path(ask("kubeconfig"))
 
 
@@ -38,10 +38,10 @@ def namespace(
     mount: Callable[[str], None] = lambda _: None,
     unmount: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Path]:
-    """Create the namespace with the objects that all jobs share; delete it at the end unless ``keep``.
+    """Create the namespace and the objects that all jobs share. Delete it at the end unless ``keep``.
 
-    ``placed`` is added to the spec of the pod that reads the volume. ``mount`` is called before anything uses
-    the volume and ``unmount`` at the end, with the volume's folder on the node. Yields that folder.
+    ``placed`` is added to the spec of the pod that reads the volume. Yields the volume's folder on the node.
+    ``mount`` is called with that folder before anything uses the volume, and ``unmount`` at the end.
     """
     _remove(jobs)
     jobs.run("create", "namespace", NAMESPACE)
@@ -54,7 +54,9 @@ def namespace(
         pod = reader()
         pod["spec"] |= placed or {}
         jobs.apply(pod)
-        wait_until("the reader runs", lambda: jobs.get("pod", "reader")["status"]["phase"] == "Running", 120)
+        wait_until(
+            "the reader pod runs", lambda: jobs.get("pod", "reader")["status"]["phase"] == "Running", 120
+        )
         yield Path(folder)
     finally:
         if not keep:
@@ -72,5 +74,5 @@ def _remove(jobs: Kubectl) -> None:
 def clear(jobs: Kubectl, names: Sequence[str]) -> None:
     """Delete jobs and the files that they wrote."""
     jobs.run("delete", "rftjob", *names, "--ignore-not-found", "--wait", check=False)
-    wait_until("their pods are gone", lambda: not jobs.list("pods", NAME_LABEL), 120)
+    wait_until("the jobs' pods are gone", lambda: not jobs.list("pods", NAME_LABEL), 120)
     jobs.run("exec", "reader", "--", "sh", "-c", "rm -rf /runs/*")

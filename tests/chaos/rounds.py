@@ -1,4 +1,4 @@
-"""One round: applies jobs, injects a fault at random moments of their lives, and checks how they end."""
+"""One round: applies jobs, injects one fault while they run, and checks how they end."""
 
 import json
 import random
@@ -16,23 +16,23 @@ from tests.kubectl import Kubectl, Object
 from tests.waiting import wait_until
 
 EARLIEST_SECONDS = 0.5
-"""Earliest moment of a fault, in seconds after a job was applied."""
+"""A fault is injected at least this many seconds after its job was applied."""
 END_SECONDS = 900.0
 ROUNDING = 0.5e-4
-"""Largest difference by rounding: rewards in the status have four decimals."""
+"""Largest difference due to rounding: rewards in the status have four decimals."""
 RECORD = ("step", "reward", "attempt")
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Draws the moments, in seconds after apply, at which faults are injected."""
+    """Draws random times for faults, in seconds after a job was applied."""
 
     seed: int
     latest: float
-    """Latest moment, in seconds after apply: the duration of an undisturbed job."""
+    """Latest time of a fault, in seconds after apply: the duration of an undisturbed job."""
 
     def drawn(self, name: str, count: int) -> list[float]:
-        """Return ``count`` random moments in seconds, the latest first; ``name`` is part of the seed."""
+        """Return ``count`` random moments in seconds, in descending order. ``name`` is part of the seed."""
         source = random.Random(f"{name}/{self.seed}")
         latest = max(EARLIEST_SECONDS, self.latest)
         return sorted((source.uniform(EARLIEST_SECONDS, latest) for _ in range(count)), reverse=True)
@@ -48,22 +48,22 @@ class Outcome:
     seconds: float = 0.0
     attempts: int = 0
     lost: int = 0
-    """Steps that were lost and had to be made again."""
+    """Steps that were lost, so that a later attempt repeated them."""
     wrong: list[str] = field(default_factory=list)
     pods: int = 0
     """Number of trainer pods that ran."""
     samplers: int = 0
     """Number of restarts of vLLM within a pod."""
     hit: bool = True
-    """Whether the fault hit: the job had not ended yet, and the process that the fault aims at was there."""
+    """Whether the fault hit the job: the job had not ended, and if the fault must interrupt it, it did."""
 
 
 def play(
     fault: Fault, jobs: Kubectl, operator: Kubectl, names: Sequence[str], engine: str, when: Moments
 ) -> list[Outcome]:
-    """Inject one fault, which hits all jobs ``names`` at the same time, but each at another age.
+    """Inject one fault into all jobs ``names`` at the same time. The jobs have run for different times.
 
-    ``when`` draws an age for each job: it is applied that many seconds before the fault.
+    ``when`` draws for each job how many seconds before the fault it is applied.
     """
     moments = when.drawn(fault.name, len(names))
     log = default_layout().logs / "audit.log"
@@ -88,7 +88,7 @@ def play(
 def _judged(
     jobs: Kubectl, name: str, outcome: Outcome, before: int, audited: Callable[[str], Iterator[Object]]
 ) -> Outcome:
-    """Wait for the job's end and check its status, its files and its trainers."""
+    """Wait until the job ends. Check its status, its files and its trainers."""
     wait_until(f"{name} ends", lambda: ended(jobs, name), END_SECONDS, poll=1.0)
     rftjob = jobs.get("rftjob", name)
     found, metadata = rftjob["status"], rftjob["metadata"]
@@ -106,9 +106,9 @@ def _judged(
 def what_is_wrong(
     found: Object, record: list[Object], trainers: list[Life], reached: int, outcome: Outcome
 ) -> Iterator[str]:
-    """Yield what is wrong with a job's end, and set ``outcome.lost``.
+    """Yield each error in how a job ended, and set ``outcome.lost``.
 
-    ``reached`` is the last step that an interrupted attempt had made.
+    ``reached`` is the last step that an interrupted attempt had completed.
     """
     if found.get("phase") != "Succeeded":
         yield f"ended as {found.get('phase')}: {found.get('message')}"
@@ -131,14 +131,14 @@ def what_is_wrong(
 
 
 def logs(jobs: Kubectl, name: str) -> Iterator[str]:
-    """Yield the logs of a job's failed trainers whose pods still exist."""
+    """Yield the logs of a job's failed trainers, as long as their pods exist."""
     for pod in jobs.list("pods", f"{NAME_LABEL}={name}"):
         if pod["status"]["phase"] == "Failed":
             yield jobs.run("logs", pod["metadata"]["name"], "-c", "trainer", check=False).stdout
 
 
 def last_step(log: str) -> int:
-    """Return the last step in a trainer's log, 0 for none."""
+    """Return the last step in a trainer's log, or 0 if it has none."""
     steps = [json.loads(line)["step"] for line in log.splitlines() if line.startswith('{"event": "step"')]
     return max(steps, default=0)
 
@@ -168,13 +168,13 @@ def ended(jobs: Kubectl, name: str) -> Object | None:
 
 
 def _status(jobs: Kubectl, name: str) -> Object:
-    """Return the status; empty while the API server does not answer."""
+    """Return the status. Empty while the API server does not answer."""
     result = jobs.run("get", "rftjob", name, "-o", "json", check=False)
     return dict(json.loads(result.stdout).get("status") or {}) if result.returncode == 0 else {}
 
 
 def table(outcomes: list[Outcome], names: list[str]) -> Iterator[str]:
-    """Yield the lines of a table, one for each fault."""
+    """Yield the lines of a table with one row for each fault."""
     yield (
         "| fault | jobs | hit | right | seconds after apply | attempts | steps made again | seconds in all |"
     )
