@@ -18,7 +18,7 @@ Json = dict[str, Any]
 def template(*values: str) -> subprocess.CompletedProcess[str]:
     helm = shutil.which("helm") or shutil.which("helm", path=default_layout().tools)
     if helm is None:
-        pytest.skip("no helm: `python3 -m tests.cluster tools` fetches it")
+        pytest.skip("no helm: `python3 -m tests.cluster tools` downloads it")
     options = [word for value in values for word in ("--set", value)]
     program = [helm, "template", "rft", str(CHART), "--namespace", "sys", *options]
     return subprocess.run(program, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""Writes adapters and checkpoints that are complete, without torch."""
+"""Writes complete adapters and checkpoints, without torch."""
 
 import json
 import zipfile
@@ -9,7 +9,7 @@ from rft_run.state import RunState
 
 
 def safetensors(text: str = "") -> bytes:
-    """Return a file of one tensor, with ``text`` as its data."""
+    """Return a safetensors file with one tensor. The tensor's data is ``text``."""
     data = text.encode()
     tensor = {"dtype": "U8", "shape": [len(data)], "data_offsets": [0, len(data)]}
     header = json.dumps({"weight": tensor}).encode()

@@ -1,4 +1,4 @@
-"""A unit test that takes too long fails, so that all of them stay quick enough to run after each change."""
+"""Fails each unit test that takes too long, so that all unit tests can run after every change."""
 
 import os
 from collections.abc import Generator
@@ -7,17 +7,17 @@ import pytest
 from hypothesis import given, strategies
 
 LIMIT_SECONDS = 2.0
-"""CPU time of one test, of its threads and of the programs that it waited for.
+"""Limit for the CPU time of a test, including its threads and child processes.
 
-Unlike the time on the clock it depends little on what else the machine does.
+CPU time depends less than elapsed time on what else the machine does.
 """
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _constants_collected() -> None:
-    """Let Hypothesis collect the constants of all modules, which takes seconds once in a fresh clone.
+    """Let Hypothesis collect the constants of all modules. In a fresh clone this takes some seconds, once.
 
-    Otherwise this is part of the first test that draws a value.
+    Otherwise the first test that draws a value would need this time.
     """
 
     @given(strategies.integers(), strategies.text(), strategies.floats())
@@ -34,11 +34,12 @@ def _cpu_seconds() -> float:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
-    """Measure the test itself, without its fixtures."""
+    """Measure the CPU time of the test itself, without its fixtures."""
     before = _cpu_seconds()
     yield
     seconds = _cpu_seconds() - before
     if seconds > LIMIT_SECONDS:
         pytest.fail(
-            f"took {seconds:.1f} s of CPU time; a unit test may take {LIMIT_SECONDS:g} s", pytrace=False
+            f"took {seconds:.1f} s of CPU time; the limit for a unit test is {LIMIT_SECONDS:g} s",
+            pytrace=False,
         )

@@ -1,4 +1,4 @@
-"""Builds RFTJobs and observed states for tests of decisions."""
+"""Builds RFTJobs and observed states for tests of ``reconcile``."""
 
 from datetime import UTC, datetime
 from typing import Any

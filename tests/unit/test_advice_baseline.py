@@ -1,4 +1,4 @@
-"""The differences between two specs, compared by the values that a run really uses."""
+"""The differences between two specs, compared by the values that a run uses, including defaults."""
 
 from typing import Any
 

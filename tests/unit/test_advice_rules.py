@@ -1,4 +1,4 @@
-"""Each rule of advice applies just beyond its limit, and not at the limit."""
+"""A rule of advice applies just beyond its limit, but not at the limit."""
 
 from itertools import pairwise
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Advice from a run's numbers: which curve or metric triggers which rule, and the numbers in its message."""
+"""Advice on a run: which curves and metrics trigger a rule, and which numbers its message has."""
 
 import random
 from typing import Any
@@ -55,7 +55,7 @@ def held_out(mean: float) -> EvaluationResult:
 
 
 def with_canary(rewards: list[float], scores: list[float]) -> RunStatus:
-    """Return a run whose steps have these rewards and scores of the canary, with a little noise."""
+    """Return a run whose steps have these rewards and scores of the canary grader, plus a little noise."""
     noise = random.Random(0)
     history = [
         RewardPoint(step=i + 1, reward=value, graders={"watched": score + noise.gauss(0, 0.01)})

@@ -1,4 +1,4 @@
-"""Suggested experiments: each changes one parameter, is within the range, and can be applied directly."""
+"""Suggested experiments: each changes one parameter, stays within its range, and can be applied directly."""
 
 import copy
 from typing import Any
@@ -90,7 +90,7 @@ def test_repeated_suggestions_for_a_goal_come_to_an_end(document: dict[str, Any]
         if not found.experiments:
             return
         document = found.experiments[0].manifest
-    pytest.fail(f"{goal} never ends")
+    pytest.fail(f"{goal}: after 60 suggestions there are still experiments")
 
 
 FROM_DEFAULTS: dict[Goal, dict[str, Any]] = {

@@ -1,4 +1,4 @@
-"""Dumped YAML is read back by kubectl's rules with the same values."""
+"""Dumped YAML has the same values when it is read by kubectl's rules."""
 
 from typing import Any
 

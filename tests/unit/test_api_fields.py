@@ -1,4 +1,4 @@
-"""Fields are found by their path, with the descriptions of the models."""
+"""A field is found by its path, with the description that it has in the model."""
 
 import pytest
 

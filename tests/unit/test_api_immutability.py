@@ -1,4 +1,4 @@
-"""Which fields may change after the start, by the function that all gates use."""
+"""Which fields of a spec may change after a job has started. All gates use the same function for this."""
 
 from typing import Any
 
@@ -65,10 +65,12 @@ def test_resources_and_template_may_change_only_while_no_pod_runs() -> None:
     new, suspended = spec(**PLACEMENT), spec(**PLACEMENT, suspend=True)
     assert paths(spec(), new, RUNNING) == ["spec.resources", "spec.template"]
     assert {problem.message for problem in problems(spec(), new, RUNNING)} == {ONLY_SUSPENDED}
-    assert paths(spec(suspend=True), suspended, RUNNING), "its pod still writes its checkpoint"
+    assert paths(spec(suspend=True), suspended, RUNNING), "the job is to be suspended, but its pod still runs"
     assert problems(spec(suspend=True), suspended, SUSPENDED) == []
-    assert problems(spec(suspend=True), new, SUSPENDED) == [], "a change may be combined with the resumption"
-    assert paths(spec(), new, SUSPENDED), "the job is resumed, but the phase is not updated yet"
+    assert problems(spec(suspend=True), new, SUSPENDED) == [], (
+        "the change that resumes the job may change other fields too"
+    )
+    assert paths(spec(), new, SUSPENDED), "the job is resumed, but its phase is still Suspended"
 
 
 def test_every_immutable_field_has_a_rule_in_cel() -> None:

@@ -1,4 +1,4 @@
-"""The loader reads YAML like kubectl."""
+"""The loader reads YAML by the same rules as kubectl."""
 
 from pathlib import Path
 

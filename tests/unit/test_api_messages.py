@@ -1,4 +1,4 @@
-"""Messages for what users write: in words, with the corrected value, never with a pattern."""
+"""Messages about invalid values describe the allowed form in words and give a corrected value."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -20,7 +20,7 @@ SPEC: dict[str, Any] = {
 
 
 def job(name: str = "job", **fields: Any) -> dict[str, Any]:
-    """An RFTJob with these fields of the spec in place of the valid ones."""
+    """Return a valid RFTJob in which these fields of the spec are replaced."""
     return {
         "apiVersion": "rft.dev/v1alpha1",
         "kind": "RFTJob",
@@ -30,7 +30,7 @@ def job(name: str = "job", **fields: Any) -> dict[str, Any]:
 
 
 def problem(document: dict[str, Any]) -> str:
-    """The one problem of a document."""
+    """Return the only problem of a document."""
     (found,) = check(document).problems
     return str(found)
 

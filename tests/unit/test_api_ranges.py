@@ -1,4 +1,4 @@
-"""The documented ranges and defaults of the nine parameters, as on the reference page."""
+"""The nine parameters have the ranges and defaults that the reference page states."""
 
 from typing import Any
 

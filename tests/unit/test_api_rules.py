@@ -1,4 +1,4 @@
-"""Each rule across fields refuses specs that break it, names the field, and accepts others."""
+"""Each rule across fields refuses a spec that breaks it, names the field, and accepts valid specs."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Unit tests of the fault injection: its checks find every violation."""
+"""The checks of the fault injection find every kind of error."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -86,7 +86,7 @@ def test_random_moments_are_within_the_jobs_duration_in_descending_order() -> No
 
 
 def kubelet_event(pod: str, phase: str = "Running", **state: dict[str, str]) -> dict[str, Any]:
-    """Return an audit event of the kubelet's update of a pod's status."""
+    """Return an audit event in which the kubelet updates a pod's status."""
     status = {"containerStatuses": [{"name": "grader", "state": {}}, {"name": "trainer", "state": state}]}
     metadata = {"name": pod, "labels": {"rft.dev/job-uid": "u"}}
     return {

@@ -1,4 +1,4 @@
-"""The chart's roles: the same rights in both scopes, and almost none outside the served namespaces."""
+"""The chart's roles grant the same rights in both scopes, and few outside the served namespaces."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What the chart renders for the webhook: nothing by default, and otherwise no more rights than it needs."""
+"""What the chart renders for the webhook: by default nothing; if enabled, only the rights that it needs."""
 
 import base64
 from pathlib import Path
@@ -30,7 +30,9 @@ def test_the_webhook_is_called_only_for_creations_and_updates_of_rftjobs() -> No
     assert (webhook["sideEffects"], webhook["matchPolicy"]) == ("None", "Equivalent")
     assert webhook["namespaceSelector"] == {}
     assert webhook["clientConfig"]["service"]["path"] == VALIDATE_PATH
-    assert "caBundle" not in webhook["clientConfig"], "an upgrade of the chart must not remove the caBundle"
+    assert "caBundle" not in webhook["clientConfig"], (
+        "the chart must not set caBundle, or an upgrade would remove the webhook's"
+    )
 
 
 def test_all_its_rights_are_limited_by_name_except_creating_its_secret() -> None:

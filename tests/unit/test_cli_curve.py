@@ -1,4 +1,4 @@
-"""rft curve and the charts below it."""
+"""rft curve, and the line charts that it draws."""
 
 import json
 from pathlib import Path

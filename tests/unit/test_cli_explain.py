@@ -1,4 +1,4 @@
-"""rft explain: what a field is, when to change it, and what was meant by a wrong name."""
+"""rft explain: what a field means, when to change it, and which field a misspelt name meant."""
 
 import pytest
 from typer.testing import CliRunner

@@ -1,4 +1,4 @@
-"""rft export chooses and copies adapters; merging, which needs torch, is tested in tests/trainer."""
+"""rft export chooses and copies adapters. Merging needs torch, so it is tested in tests/trainer."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from tests.unit.checkpoint_support import write_adapter
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A run of 30 steps with two checkpoints, of which the older did better."""
+    """A run of 30 steps with two checkpoints. The older one has the best reward."""
     folder = tmp_path / "run"
     write_adapter(folder / "adapter", "final")
     for step in (10, 20):

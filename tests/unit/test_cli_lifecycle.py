@@ -1,4 +1,4 @@
-"""rft suspend, resume and cancel, against an API server that answers from a script."""
+"""rft suspend, resume and cancel with a fake API server."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""rft plan."""
+"""rft plan: the GPUs, the memory and the cost of a job."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""The trainer's lines as progress, and what a run has come to in words."""
+"""How the CLI shows the trainer's progress events, and explains in words how a run ended."""
 
 import io
 import json

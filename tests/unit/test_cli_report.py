@@ -1,4 +1,4 @@
-"""rft report: a run on one page, of a folder and of a job in the cluster."""
+"""rft report: one page about a run, read from its folder or from a job in the cluster."""
 
 import json
 from collections.abc import Iterator

@@ -1,6 +1,7 @@
-"""rft run: the trainer as a child process, resuming, refusing, stopping.
+"""rft run: how it starts the trainer, resumes a run, refuses a manifest and stops.
 
-The child is a stand-in that speaks the trainer's protocol; the trainer itself is tested in tests/trainer.
+A fake trainer that sends the same events takes the trainer's place. The trainer itself is tested in
+tests/trainer.
 """
 
 import fcntl
@@ -79,7 +80,7 @@ spec:
 
 @pytest.fixture
 def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A manifest; the child process of ``rft run`` imports a fake ``rft_trainer`` in place of the trainer."""
+    """The path of a manifest. The child process of ``rft run`` imports a fake ``rft_trainer``."""
     package = tmp_path / "path" / "rft_trainer"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
@@ -251,7 +252,7 @@ def test_what_is_suspended_or_cancelled_is_not_run(job: Path, field: str) -> Non
 
 
 def press_ctrl_c_at(monkeypatch: pytest.MonkeyPatch, *events: str, times: int = 1) -> None:
-    """Interrupt this process whenever one of ``events`` has been shown."""
+    """Interrupt this process each time after one of ``events`` was shown."""
     show = ProgressView.show
 
     def shown(self: ProgressView, event: ProgressEvent) -> None:

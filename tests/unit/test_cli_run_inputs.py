@@ -1,4 +1,4 @@
-"""rft run: where rows, grader code and the device come from."""
+"""rft run: where it reads rows and graders' code, and which device it uses."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""rft run makes a plan for this machine's CPU: the same refusal and micro-batch as in a cluster."""
+"""rft run makes a plan for this machine's CPU, with the same refusals and micro-batch as in a cluster."""
 
 from typing import Any
 

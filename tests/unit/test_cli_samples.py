@@ -1,4 +1,4 @@
-"""rft samples on a folder, and what it says of a job in the cluster."""
+"""rft samples shows rollouts in a folder. For a job in the cluster it explains how to copy its folder."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""rft submit sends nothing that is not valid; what it sends is tested on a real cluster."""
+"""rft submit sends only valid objects. tests/integration tests it with a real API server."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from tests import manifests
 
 
 def manifest(**spec: object) -> dict[str, Any]:
-    """A valid RFTJob whose rows are not on this machine."""
+    """Return a valid RFTJob whose rows are in a ConfigMap."""
     return manifests.manifest(**{"dataset": {"configMap": {"name": "rows"}}, **spec})
 
 

@@ -1,4 +1,4 @@
-"""rft suggest: experiments as manifests, on stdout or in a folder."""
+"""rft suggest writes experiments as manifests, to stdout or into a folder."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""rft validate: every problem with its field, value, range and fix."""
+"""rft validate reports every problem: field, value, range and correction."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Which test cluster is used: the running one, the selected one, or the first that works here."""
+"""Which test cluster is used: the running one, the selected one, or the first that works on the machine."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ from tests.cluster.shell import ClusterError
 
 @pytest.fixture
 def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
-    """A machine without any provider. Every test adds what its provider needs."""
+    """The layout of a machine without any provider. Each test adds what its provider needs."""
     for name in ("RFT_TEST_KUBECONFIG", "KUBEBUILDER_ASSETS", WANTED, NODE_IMAGE):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "bin").mkdir()

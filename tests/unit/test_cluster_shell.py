@@ -1,4 +1,4 @@
-"""Commands of the test cluster: an interrupted command ends with all processes that it started."""
+"""When a command of the test cluster is interrupted, all processes that it started end."""
 
 import signal
 import subprocess
@@ -29,4 +29,4 @@ def test_an_interrupted_command_ends_with_all_its_processes(tmp_path: Path) -> N
     number = int(wait_until("its child", lambda: file.read_text().strip() if file.exists() else None))
     caller.send_signal(signal.SIGTERM)
     assert caller.wait(20) == 3
-    wait_until("the child's end", lambda: not _alive(number))
+    wait_until("the child process has ended", lambda: not _alive(number))

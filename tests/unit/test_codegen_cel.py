@@ -1,4 +1,4 @@
-"""The rules in CEL use only features of Kubernetes 1.25, and the lint finds violations."""
+"""The rules in CEL use only features of Kubernetes 1.25. The lint finds other features."""
 
 from typing import Any
 

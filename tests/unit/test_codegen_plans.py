@@ -1,4 +1,4 @@
-"""The table of plans in the documentation."""
+"""The table of plans in the documentation is made by the planner."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The reference page has every field of the RFTJob, with range and default."""
+"""The reference page lists every field of the RFTJob with its range and default."""
 
 import re
 from typing import Any
@@ -13,13 +13,13 @@ PAGE = reference()
 
 
 def sections() -> dict[str, str]:
-    """Return the text of each section, by its first path."""
+    """Return the text of each section, by the first path in its heading."""
     parts = re.split(r"(?m)^## <code>(.*)</code>$", PAGE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
 def objects(schema: dict[str, Any], path: str) -> dict[str, dict[str, Any]]:
-    """Return the schema of every object, by its path as on the page."""
+    """Return the schema of each object, by the path that the page uses for it."""
     found = {path: schema} if "properties" in schema else {}
     for name, child in schema.get("properties", {}).items():
         found |= objects(child, f"{path}.{name}")

@@ -1,4 +1,4 @@
-"""The examples' code does what their manifests and pages say."""
+"""The code of the examples does what the manifests and pages of the examples say."""
 
 import json
 import re
@@ -36,7 +36,9 @@ def test_gsm8ks_grader_accepts_only_the_number_of_the_published_solution(
     assert settings is not None
     assert numeric(line["answer"], row, settings) == 1
     assert numeric(SOLUTION.format("7"), row, settings) == 0
-    assert numeric(f"It is {published}.", row, settings) == 0, "the number must be at the requested place"
+    assert numeric(f"It is {published}.", row, settings) == 0, (
+        "a correct number counts only in the place that the prompt asks for"
+    )
 
 
 def test_the_error_for_an_invalid_line_of_gsm8k_has_its_number() -> None:
@@ -69,7 +71,7 @@ def test_only_the_right_answer_of_a_row_gets_the_full_reward(name: str) -> None:
 
 
 def right_completion(name: str, row: dict[str, Any], answer: object) -> str:
-    """Return the completion that the example's prompt asks for, with this answer."""
+    """Return a completion that has the form that the example's prompt asks for, with this answer."""
     if name == "retrieval":
         return str(answer)
     a, b = re.findall(r"\d+", row["messages"][-1]["content"])

@@ -1,4 +1,4 @@
-"""`make test` prints the failed tests at its end, from a file that pytest writes."""
+"""`make test` prints the failed tests at its end. It reads them from a file that pytest writes."""
 
 import os
 import subprocess

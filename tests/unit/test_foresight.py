@@ -1,4 +1,7 @@
-"""rft validate says now what would fail later: graders, names, quantities, rows. Users' code is never run."""
+"""rft validate finds errors in graders, names, quantities and rows that would make the job fail later.
+
+It never runs users' code.
+"""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""One name, one thing: a reader who meets a class in two packages must not meet two classes."""
+"""Every class of the product has a name that no other class has."""
 
 import ast
 from collections import defaultdict

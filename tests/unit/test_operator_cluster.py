@@ -1,4 +1,4 @@
-"""The operator's client with long, refused and truncated responses of the API server."""
+"""How the operator's client handles long, refused and truncated responses of the API server."""
 
 import threading
 from collections.abc import Iterator
@@ -22,9 +22,9 @@ def in_chunks(body: bytes, size: int) -> bytes:
 def answering(
     status: int, body: bytes, *, missing: int = 0, chunk: int = 0, connections: list[object] | None = None
 ) -> Iterator[Cluster]:
-    """Serve one response, and close the connection before the last ``missing`` bytes of it are sent.
+    """Serve one response. Close the connection before the last ``missing`` bytes are sent.
 
-    With ``chunk`` the response is sent in chunks of this many bytes. Each new connection is added to
+    With ``chunk`` the response is sent in chunks of this many bytes. Each new connection is appended to
     ``connections``.
     """
 
@@ -47,7 +47,7 @@ def answering(
             self.close_connection = bool(missing)
 
         def log_message(self, format: str, *args: object) -> None:
-            """Write no log."""
+            """Do not log requests."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True

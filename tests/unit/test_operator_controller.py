@@ -1,4 +1,4 @@
-"""What a reconciliation reads after which event, and how it handles events that arrive during a read."""
+"""What a reconciliation reads after each kind of event, also if an event arrives during a read."""
 
 from collections.abc import Callable
 from typing import Any, cast
@@ -54,14 +54,14 @@ def merged(target: Any, patch: Any) -> Any:
 
 
 class FakeCluster:
-    """Holds one RFTJob with its children, and records the reads."""
+    """A fake cluster with one RFTJob and its children. It records what is read."""
 
     def __init__(self, document: Json) -> None:
         self.jobs: dict[str, Json] = {"sums": document}
         self.child, self.config, self.pod = children(document)
         self.reads: list[str] = []
         self.during: Callable[[], None] = lambda: None
-        """Called once, during the next read of the children."""
+        """A function of the test. It is called once, during the next read of the children."""
 
     def job(self, namespace: str, name: str) -> Json | None:
         self.reads.append(f"RFTJob {name}")
@@ -87,7 +87,7 @@ class FakeCluster:
         return self.jobs["sums"]
 
     def create(self, manifest: Json) -> Json:
-        assert manifest["kind"] == "Event", "only Events may be created"
+        assert manifest["kind"] == "Event", "the controller may create only Events here"
         return manifest
 
     def _interrupt(self) -> None:
@@ -96,14 +96,14 @@ class FakeCluster:
 
 
 def settled(document: Json | None = None) -> tuple[FakeCluster, Controller]:
-    """Return a running RFTJob whose state is cached."""
+    """Return a running RFTJob whose state the controller has cached, and the controller."""
     cluster = FakeCluster(document or rftjob({"phase": "Running", "startTime": "2026-11-22T10:00:00Z"}))
     controller = Controller(cast(Any, cluster), Reports(), SETTINGS, Chains(lambda: 0.0))
     controller.on_update(KEY, cluster.jobs["sums"])
     controller.process(KEY)
     cluster.reads.clear()
     controller.process(KEY)
-    assert cluster.reads == [], "nothing changed"
+    assert cluster.reads == [], "without a change nothing is read"
     return cluster, controller
 
 
@@ -172,5 +172,5 @@ def test_a_baseline_created_after_the_start_is_compared_at_the_next_event_of_a_p
         controller.process(KEY)
     assert cluster.jobs["sums"]["status"]["baseline"]["changes"]
     assert cluster.reads == ["everything", "Job and pods at 7"], (
-        "the baseline is not read again after the comparison"
+        "after the comparison the baseline is not read again"
     )

@@ -1,4 +1,4 @@
-"""The ordered checks that find out why a pod failed or does not start."""
+"""The ordered checks that find the reason why a pod failed or does not start."""
 
 from dataclasses import replace
 

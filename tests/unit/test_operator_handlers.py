@@ -1,4 +1,4 @@
-"""The settings of kopf that limit its memory: lists are read in parts, and objects are released soon."""
+"""kopf is configured to use little memory: it reads lists in parts and releases objects soon."""
 
 from rft_operator.handlers import IDLE_SECONDS, LIST_CHUNK, kopf_settings
 

@@ -1,4 +1,4 @@
-"""Liveness: a dead watch and a blocked event loop are found; watches without events count as alive."""
+"""The liveness probe finds a dead watch and a blocked event loop. A watch without events is alive."""
 
 import asyncio
 import urllib.error

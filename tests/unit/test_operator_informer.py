@@ -1,4 +1,4 @@
-"""The informer cache: entries are valid until something changes, and no action is based on them."""
+"""The informer cache: an entry is valid until something changes, and no action relies on it."""
 
 from dataclasses import replace
 from typing import Any
@@ -51,7 +51,7 @@ def test_a_change_invalidates_the_cached_state_and_a_read_under_way() -> None:
     revision = cache.revision(KEY)
     cache.invalidate_children(KEY)
     cache.store(KEY, revision, SEEN)
-    assert cache.snapshot(KEY) is None, "a read that began before the change must not be stored"
+    assert cache.snapshot(KEY) is None, "the result of a read that began before the change must not be stored"
 
 
 def test_the_newest_version_of_an_rftjob_is_cached_apart_from_its_children() -> None:
@@ -63,7 +63,7 @@ def test_the_newest_version_of_an_rftjob_is_cached_apart_from_its_children() -> 
     cache.update(KEY, written)
     cache.update(KEY, rftjob_at("98", phase="Pending"))
     assert cache.job(KEY) == rftjob_at("100", phase="Running"), (
-        "an older version from the watch must not replace our own write"
+        "the version that the operator wrote must not be replaced by an older one from the watch"
     )
     stored(cache)
     seen = cache.snapshot(KEY)
@@ -82,7 +82,7 @@ def test_a_cached_rftjob_is_dropped_at_the_resync_and_when_invalidated() -> None
     assert cache.job(KEY) is None
     assert cache.snapshot(KEY) is None
     cache.update(KEY, rftjob_at("1"))
-    assert cache.job(KEY) == rftjob_at("1"), "after a deletion lower versions are possible"
+    assert cache.job(KEY) == rftjob_at("1"), "after a deletion the cache must accept a lower version"
 
 
 def test_reports_are_not_cached() -> None:
@@ -95,8 +95,8 @@ def test_reports_are_not_cached() -> None:
 
 
 def test_a_decision_acts_if_it_creates_deletes_or_ends_an_object() -> None:
-    assert once(rftjob(), Observed(ca_current=True), NOW).acts, "the child is created"
-    assert once(rftjob(cancel=True), SEEN, NOW).acts, "the child is removed"
+    assert once(rftjob(), Observed(ca_current=True), NOW).acts, "this decision creates the child"
+    assert once(rftjob(cancel=True), SEEN, NOW).acts, "this decision deletes the child"
     assert not once(rftjob(sampling={"topK": 500}), Observed(), NOW).acts, (
         "an invalid spec only changes the status"
     )
@@ -104,7 +104,7 @@ def test_a_decision_acts_if_it_creates_deletes_or_ends_an_object() -> None:
 
 def test_pods_are_read_at_least_as_new_as_the_newest_event() -> None:
     cache = InformerCache(Clock())
-    assert cache.pods_version(KEY) == "0", "0 allows any version"
+    assert cache.pods_version(KEY) == "0", "version 0 means that any version may be read"
     for version in ("99", "", "1000", "998"):
         cache.invalidate_children(KEY, version)
     assert cache.pods_version(KEY) == "1000"
@@ -125,7 +125,7 @@ def test_an_event_of_the_job_or_a_pod_makes_only_job_and_pods_stale() -> None:
     assert cache.snapshot(KEY) == (rftjob_at(), newer, False)
     cache.invalidate_children(KEY, job_or_pod=True)
     cache.invalidate_children(KEY)
-    assert cache.snapshot(KEY) is None, "after an event of another object everything is stale"
+    assert cache.snapshot(KEY) is None, "after an event of another child the whole state is stale"
 
 
 def test_a_refresh_of_job_and_pods_does_not_delay_the_resync() -> None:

@@ -1,4 +1,4 @@
-"""The ingest: which senders are accepted, how often, and in which order."""
+"""The ingest: from which senders it accepts reports, how often, and in which order."""
 
 import asyncio
 import json
@@ -94,9 +94,9 @@ def test_owner_references_lead_from_the_pod_to_the_rftjob() -> None:
         Pod("forged", "pod-2", "", controller="job-of-another", phase="Running"),
     )
     assert identity.callers(job, Observed(child=Child("job-1"), pods=pods)) == [caller], (
-        "the same caller as by following the owner references"
+        "the cached state must give the same caller as the owner references"
     )
-    assert identity.callers(job, Observed(pods=pods)) == [], "without a Job nobody may report"
+    assert identity.callers(job, Observed(pods=pods)) == [], "without a child Job no pod may report"
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_an_accepted_token_is_renewed_once_before_its_entry_expires() -> None:
     cache.put("good", CALLER)
     cache.put("bad", Refused(401, "no"))
     assert not cache.renews("good")
-    assert not cache.renews("bad"), "a refused token is not renewed in advance"
+    assert not cache.renews("bad"), "the cached result for a refused token is not renewed before it expires"
     assert not cache.renews("never seen")
     clock.now += 45
     assert [cache.renews("good"), cache.renews("good")] == [True, False]
@@ -296,7 +296,7 @@ def refused(reports: Reports, caller: Caller, said: ProgressReport) -> int:
 def test_sequence_and_step_must_not_decrease_within_an_attempt() -> None:
     reports = Reports()
     assert reports.accept(CALLER, report(5, 5))
-    assert not reports.accept(CALLER, report(5, 5)), "a repeated report is accepted, but is not new"
+    assert not reports.accept(CALLER, report(5, 5)), "a repeated report is accepted, but reported as not new"
     assert refused(reports, CALLER, report(5, 6)) == 409
     assert refused(reports, CALLER, report(4, 6)) == 409
     assert refused(reports, CALLER, report(6, 4)) == 409

@@ -1,4 +1,4 @@
-"""Why a child Job waits, from Kueue's Workload. The texts are copied from Kueue 0.17."""
+"""Why a child Job waits, by the status of its Kueue Workload. The messages are copied from Kueue 0.17."""
 
 import logging
 from collections.abc import Iterator
@@ -150,7 +150,7 @@ def test_a_kueue_without_the_visibility_api_is_no_error() -> None:
 
 
 class Server:
-    """A fake server of Workloads, which can also raise errors."""
+    """A fake API server for Workloads. It can also raise errors."""
 
     def __init__(self) -> None:
         self.items: list[Json] = [raw(WAITS)]
@@ -177,7 +177,7 @@ def test_a_poll_returns_only_rftjobs_with_changed_workloads() -> None:
     assert server.workloads.of(OTHER, "job-2") is None
     assert server.workloads.poll() == [KEY]
     assert server.workloads.poll() == []
-    assert server.reads == ["team", "team"], "one request lists all Workloads of a namespace"
+    assert server.reads == ["team", "team"], "each poll lists all Workloads of a namespace with one request"
     found = server.workloads.of(KEY, "job-1")
     assert found is not None
     assert found.pending_message == SHORT
@@ -203,7 +203,7 @@ def test_a_cluster_without_kueue_is_no_error(caplog: pytest.LogCaptureFixture) -
         assert server.workloads.poll() == []
     assert caplog.records == []
     server.error = None
-    assert server.workloads.poll() == [KEY], "Kueue was installed later"
+    assert server.workloads.poll() == [KEY], "after Kueue is installed, Workloads are found"
 
 
 def test_a_refused_poll_is_logged_once_and_keeps_the_cached_workloads(

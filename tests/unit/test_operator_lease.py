@@ -1,4 +1,4 @@
-"""The Lease has one holder at a time, for any order of reads, renewals, pauses and lost responses."""
+"""The Lease never has two holders, for any order of reads, renewals, pauses and lost responses."""
 
 import copy
 from datetime import UTC, datetime
@@ -79,7 +79,7 @@ def test_deadline_and_retry_keep_the_proportions_of_the_defaults() -> None:
 
 
 class Server(Cluster):
-    """A fake API server for one Lease. It can be unreachable, or store a write without a response."""
+    """A fake API server for one Lease. It can be unreachable, or store a write but lose the response."""
 
     def __init__(self) -> None:
         self.there: dict[str, Any] | None = None
@@ -113,7 +113,7 @@ class Server(Cluster):
 
 
 class Machine:
-    """A process with its own clock, which has an arbitrary offset and runs slightly fast or slow."""
+    """A process with its own clock. The clock has any offset and runs slightly fast or slow."""
 
     def __init__(self, server: Server, name: str, offset: float = 0.0, rate: float = 1.0) -> None:
         self.time = 0.0
@@ -127,7 +127,7 @@ class Machine:
         self.dead = why
 
     def turn(self) -> None:
-        """Make one renewal or read, like the threads of ``Leadership``."""
+        """Do one renewal or read, as the thread of ``Leadership`` does."""
         try:
             step = self.leadership.turn()
         except ClusterError:

@@ -1,4 +1,4 @@
-"""The cache of the cluster's nodes: reads are rare, and their errors stop nothing."""
+"""The cache of the cluster's nodes: it reads rarely, and an error of a read does not stop the operator."""
 
 import logging
 from typing import Any
@@ -21,7 +21,7 @@ RAW: dict[str, Any] = {
 
 
 class Server:
-    """A fake server of nodes, which can raise errors, with a clock that the test advances."""
+    """A fake API server for nodes, with a clock that the test sets. It can also raise errors."""
 
     def __init__(self) -> None:
         self.items: list[dict[str, Any]] = [RAW]
@@ -94,7 +94,7 @@ def test_nodes_that_cannot_be_read_are_empty_and_the_error_is_logged_once(
     with caplog.at_level(logging.WARNING):
         for server.now in (0, 1, 100, 200):
             assert server.names() == []
-    assert server.reads == 3, "a failed read is not repeated at once"
+    assert server.reads == 3, "after a failed read the next one is delayed"
     assert [record.message for record in caplog.records] == [
         "the nodes cannot be read, so plans are made without them: 403: nodes is forbidden"
     ]

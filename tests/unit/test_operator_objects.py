@@ -1,4 +1,4 @@
-"""The child objects: what the trainer's pod may do, what it mounts, and what it requests."""
+"""The child objects of an RFTJob: permissions, volumes and resource requests of the trainer's pod."""
 
 from typing import Any
 

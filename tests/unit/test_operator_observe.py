@@ -1,4 +1,4 @@
-"""A cached state with a newly read Job and newly read pods."""
+"""Job and pods of a cached state are replaced by newly read ones. The rest is kept."""
 
 from dataclasses import replace
 from typing import Any

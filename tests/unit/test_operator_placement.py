@@ -1,4 +1,4 @@
-"""Placement: the kind of GPU of the plan, the node of the pod, and messages if no node fits."""
+"""Placement: the plan's kind of GPU, the pod's node, and the message if no node fits."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The work queue: due times, one worker per key, and back-off."""
+"""The work queue: when a key is due, one worker at a time for each key, and back-off after errors."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -96,7 +96,7 @@ def test_rounds_for_reports_of_a_job_have_a_minimum_distance() -> None:
         clock = Clock()
         queue = WorkQueue(clock)
         queue.add(A, apart=2)
-        assert await ready(queue) == A, "the first round is not delayed"
+        assert await ready(queue) == A, "the first reconciliation is not delayed"
         queue.done(A)
         for _ in range(5):
             queue.add(A, apart=2)
@@ -116,7 +116,7 @@ def test_time_slots_follow_each_other_and_each_key_has_only_one() -> None:
     clock.now = 0.25
     assert [pace.wait(key) for key in (A, B)] == [1.25, 0.25]
     clock.now = 10.0
-    assert pace.wait(B) == 0.0, "unused time slots are not kept"
+    assert pace.wait(B) == 0.0, "unused time slots are not saved for later"
     pace.forget(B)
     assert pace.wait(B) == 0.5
 
@@ -185,7 +185,7 @@ def test_a_key_is_requeued_after_the_returned_delay() -> None:
 @pytest.mark.parametrize("turns", range(5))
 @pytest.mark.parametrize("delay", [0.0, 60.0])
 def test_a_worker_that_is_cancelled_while_a_key_arrives_ends(delay: float, turns: int) -> None:
-    """Otherwise the operator would never end, because it waits for its workers."""
+    """When the operator stops, it waits for its workers. A worker that never ends would block it forever."""
 
     async def main() -> None:
         queue = WorkQueue(Clock())

@@ -1,4 +1,4 @@
-"""The decision about an RFTJob: it depends only on the last state, whatever was observed before."""
+"""The decision about an RFTJob depends only on the last observed state, not on earlier ones."""
 
 import itertools
 import json
@@ -224,7 +224,7 @@ def test_a_stalled_run_shows_its_last_log_lines_until_the_next_report() -> None:
 
 
 def test_any_order_of_states_leads_to_the_same_result() -> None:
-    """The last state decides the phase and the True conditions, whatever was observed before."""
+    """The last state decides the phase and which conditions are True. Earlier states do not matter."""
     free = [s for s in STATES if s not in TERMINAL]
     generator = random.Random(7)
     for last in free:
@@ -533,7 +533,7 @@ def test_the_ttl_counts_from_the_end_and_the_job_is_requeued_for_it() -> None:
     assert (decision.remove, decision.requeue_after) == ((), 42)
     ending = reconcile(rftjob(ttlSecondsAfterFinished=60), STARTED_AND_ENDED, NOW)
     assert (ending.status["phase"], ending.requeue_after) == ("Succeeded", 60), (
-        "the job is requeued, because no other event may come"
+        "the job must be requeued for its TTL, because there may be no other event"
     )
 
 

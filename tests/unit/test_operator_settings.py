@@ -1,4 +1,4 @@
-"""Settings from the environment."""
+"""The operator's settings are read from environment variables."""
 
 import pytest
 

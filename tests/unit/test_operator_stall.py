@@ -1,4 +1,4 @@
-"""A training run without reports: when it counts as stalled, and which log lines are shown."""
+"""When a run that sends no reports counts as stalled, and which lines of its log are shown."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -35,7 +35,7 @@ def allowed(of: RunStatus) -> float:
 
 def test_the_limit_is_ten_times_the_runs_own_step_time() -> None:
     assert allowed(run(60.0)) == 600.0
-    assert allowed(run(900.0)) == 9000.0, "long steps allow more than the setting"
+    assert allowed(run(900.0)) == 9000.0, "with long steps the limit is higher than the operator's setting"
 
 
 def test_with_short_steps_the_limit_still_allows_a_restart_of_the_sampler() -> None:
@@ -83,7 +83,9 @@ def test_after_a_restart_the_status_stands_in_for_the_last_report() -> None:
     assert known is not None
     assert allowed(known) == 600.0
     newer = replace(POD, created="2026-11-22T18:00:01Z")
-    assert last_word(None, newer, run(60.0).dump()) is None, "the status is of an earlier pod"
+    assert last_word(None, newer, run(60.0).dump()) is None, (
+        "the status is ignored, because it is of an earlier pod"
+    )
     assert last_word(None, POD, {}) is None
     assert last_word(None, POD, {"progress": {"step": "many"}}) is None
 

@@ -1,4 +1,4 @@
-"""Reports in the status: the reward curve, its repair after lost reports, and stable condition times."""
+"""Reports in the status: the reward curve, its repair after lost reports, and transition times."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

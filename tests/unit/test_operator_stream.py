@@ -1,4 +1,4 @@
-"""A list from the API server, parsed one item at a time."""
+"""A list from the API server is parsed one item at a time, to save memory."""
 
 import json
 

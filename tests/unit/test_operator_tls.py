@@ -1,4 +1,4 @@
-"""Serving certificates: created, kept, and renewed so that old and new CA overlap."""
+"""Serving certificates are created, kept and renewed. The old and the new CA are valid at the same time."""
 
 import socket
 import ssl
@@ -15,7 +15,7 @@ NAMES = ("ingest.rft.svc", "127.0.0.1")
 
 
 def shake_hands(identity: tls.Identity, bundle: str, name: str) -> None:
-    """Connect to a server of ``identity`` as a client that trusts ``bundle``."""
+    """Connect to a server with this ``identity``, as a client that trusts the CAs in ``bundle``."""
     here, there = socket.socketpair()
     context = tls.server_context(identity)
 
@@ -83,7 +83,7 @@ def test_a_new_ca_overlaps_with_the_old_one() -> None:
     assert len(x509.load_pem_x509_certificates(new.ca_bundle.encode())) == 2
     shake_hands(new, new.ca_bundle, NAMES[0])
     late = tls.renewed(new, NAMES, NOW + timedelta(days=101))
-    assert late.ca_bundle == new.ca_bundle, "a valid identity is returned unchanged"
+    assert late.ca_bundle == new.ca_bundle, "a valid CA must not be replaced"
 
 
 def test_an_identity_is_unchanged_after_storing_it_in_a_secret() -> None:

@@ -1,4 +1,4 @@
-"""What the wheel ships: every package but the one that writes the generated files, each with its types."""
+"""The wheel contains every package except ``rft_codegen``, each marked as typed."""
 
 import tomllib
 from pathlib import Path

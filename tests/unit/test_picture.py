@@ -1,4 +1,4 @@
-"""The committed picture agrees with its source, and a source that cannot be drawn well is refused."""
+"""The committed picture matches its source. A source that cannot be drawn well is refused."""
 
 import copy
 import tomllib

@@ -1,4 +1,4 @@
-"""The plan: number of GPUs by model size and accelerator memory."""
+"""The plan: how many GPUs a job gets, by the model's size and the accelerator's memory."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The catalogue of accelerators is consistent: names, labels, slices and orders of magnitude."""
+"""The catalogue of accelerators is consistent: names, labels, slices, and plausible numbers."""
 
 import re
 
@@ -12,7 +12,7 @@ SLICES = [name for name in ACCELERATORS if "-mig-" in name]
 
 
 def nominal(name: str) -> float:
-    """Return the bytes in the device's name, in the manufacturer's gigabytes."""
+    """Return the memory size in the device's name, in bytes. A manufacturer's gigabyte has 10**9 bytes."""
     found = re.search(r"(\d+)gb$", name)
     assert found is not None, name
     return float(found[1]) * 1e9
@@ -28,7 +28,7 @@ def test_the_visible_memory_is_near_the_size_in_the_name(name: str) -> None:
 
 @pytest.mark.parametrize("name", ACCELERATORS)
 def test_a_device_computes_many_operations_per_byte_that_it_reads(name: str) -> None:
-    """FLOPs per byte range from 37 on an H20, which is slowed down for export, to 500 on an L4."""
+    """FLOPs per byte range from 37 (H20, which is slowed down for export) to 500 (L4)."""
     device = ACCELERATORS[name]
     assert 30 < device.bf16_flops / device.bandwidth < 600
 

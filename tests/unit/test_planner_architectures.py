@@ -1,4 +1,4 @@
-"""A model that cannot be trained gets no GPUs, and the error says what was found and what is allowed."""
+"""A model that cannot be trained gets no GPUs. The error says what was found and what is allowed."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The number of GPUs with which sampling and training take the same time."""
+"""The number of GPUs for which sampling and training take the same time."""
 
 import pytest
 
@@ -16,7 +16,7 @@ MEMORY = ACCELERATORS["nvidia-h100-80gb"].memory
 
 
 def balanced_for(sampling: float, update: float) -> Split:
-    """Return the balanced division if one GPU would need these seconds for each phase."""
+    """Return the balanced split, if one GPU needs these seconds for sampling and for the update."""
     found = balanced(
         SHAPE, WORK, MEMORY, lambda split: StepSeconds(sampling / split.samplers, update / split.trainers)
     )

@@ -147,7 +147,7 @@ SIZES = st.sampled_from(sorted(CATALOGUE))
 TOKENS = ("prompt_tokens", "completion_tokens")
 HOURS = ("gpu_hours", "gpu_hours_if_longest", "cost")
 ROUNDED = 1.1
-"""Results are rounded to two digits, so two almost equal numbers may differ by this factor afterwards."""
+"""Results are rounded to two digits. So two almost equal numbers may differ by up to this factor."""
 
 
 def never_less(few: Estimate, many: Estimate) -> None:
@@ -156,10 +156,10 @@ def never_less(few: Estimate, many: Estimate) -> None:
 
 
 def almost_not_less(few: Estimate, many: Estimate) -> None:
-    """Check that tokens are not less, and that hours are not less by more than one step.
+    """Check that more work needs no fewer tokens, and hours that are less by at most one step.
 
-    The first batch is sampled before any training, so it never overlaps. More work in smaller steps makes
-    this part shorter.
+    The first batch is sampled before any training, so it does not overlap with training. If more work is done
+    in smaller steps, this first part is shorter.
     """
     assert few.steps is not None
     for name in TOKENS:

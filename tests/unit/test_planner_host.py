@@ -1,4 +1,4 @@
-"""Memory of a run on the CPU: the sum, the minimum, and what is refused."""
+"""The memory of a run on the CPU: the sum, the least that is needed, and what is refused."""
 
 from typing import Any
 

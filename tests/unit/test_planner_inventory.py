@@ -1,4 +1,4 @@
-"""The planner's questions about the nodes of a cluster are answered from a cache."""
+"""The inventory caches what the planner looks up about a cluster's nodes."""
 
 from rft_api.resources import Toleration
 from rft_planner.inventory import MAX_ANSWERS, Inventory, inventory

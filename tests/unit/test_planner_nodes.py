@@ -1,4 +1,4 @@
-"""How nodes decide a plan: which nodes a job may use, their kinds of GPU, and that a choice is kept."""
+"""How a cluster's nodes affect a plan: which nodes a job may use, and which kind of GPU is chosen."""
 
 from collections.abc import Mapping
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""A number of GPUs in the spec is used, with a warning if the plan would use another number."""
+"""The number of GPUs in the spec is used. A warning says so if the plan has another number."""
 
 from typing import Any
 

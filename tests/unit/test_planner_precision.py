@@ -1,4 +1,4 @@
-"""The dtype of a run: from the job, from deterministic mode, from this machine, or the safe default."""
+"""The dtype of a run: set by the job, by deterministic mode or by this machine, else a safe default."""
 
 from pathlib import Path
 from typing import Any

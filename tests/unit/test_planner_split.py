@@ -1,4 +1,4 @@
-"""The division of GPUs between training and sampling."""
+"""How a job's GPUs are divided between training and sampling."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""The rule by which rows are grouped into steps."""
+"""How rows are grouped into steps."""
 
 import pytest
 from hypothesis import given

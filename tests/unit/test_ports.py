@@ -1,4 +1,4 @@
-"""Ports for servers of tests: no client of this machine can take one first."""
+"""A port that a test gets for its server cannot be taken by a client of this machine in the meantime."""
 
 import socket
 

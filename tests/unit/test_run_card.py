@@ -1,4 +1,4 @@
-"""The model card says what was trained, how well, and how to load it, and nothing private."""
+"""The model card says what was trained, with which result, and how to load it. It has no private data."""
 
 import json
 from pathlib import Path

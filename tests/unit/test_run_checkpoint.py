@@ -1,4 +1,4 @@
-"""A checkpoint is complete or it is not used, and the state of a newer release is kept."""
+"""A checkpoint that is not complete is not used. Fields that a newer release wrote are kept."""
 
 import json
 from collections.abc import Callable

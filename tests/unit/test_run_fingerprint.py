@@ -1,4 +1,4 @@
-"""A fingerprint sees every change of rows, settings, code and models, and nothing else."""
+"""A fingerprint changes when rows, settings, code or models change, and only then."""
 
 import io
 from pathlib import Path

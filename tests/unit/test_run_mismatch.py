@@ -1,4 +1,4 @@
-"""Where the difference between sampler and trainer stops a run."""
+"""A run stops if the mismatch between sampler and trainer is above its limits."""
 
 from rft_run.mismatch import LEAST_TOKENS, STOP_KL, STOP_MEAN_ABS, Mismatch
 

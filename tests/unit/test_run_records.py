@@ -1,4 +1,4 @@
-"""The records of a run: what is written is read again as it was, by this release and by others."""
+"""Records of a run have the same values after they were written and read, also by another release."""
 
 import json
 from pathlib import Path

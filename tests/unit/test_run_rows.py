@@ -1,4 +1,4 @@
-"""A dataset's file is read, or refused once with what was seen and how to convert it."""
+"""A dataset's file is read or refused. A refusal says what was found and how to convert the file."""
 
 import csv
 import gzip

@@ -1,7 +1,8 @@
-"""A job that an earlier operator started is read, resumed and reported by this one.
+"""This operator reads, resumes and reports a job that an earlier operator started.
 
-``tests/stored/c5ea54e/cluster`` has what the operator of that commit created on an API server of Kubernetes
-1.36, and what the trainer of that commit sent. The objects are of one job, the reports of another run.
+``tests/stored/c5ea54e/cluster`` has the objects that the operator of that commit created on an API server of
+Kubernetes 1.36, and the reports that the trainer of that commit sent. The objects belong to one job, the
+reports to another run.
 """
 
 import json
@@ -39,7 +40,7 @@ def report(name: str) -> ProgressReport:
 def state(
     *, suspended: bool = False, phase: str = "Pending", received: ProgressReport | None = None
 ) -> tuple[dict[str, Any], Observed]:
-    """The stored objects. ``suspended``: without Job and pod; ``phase``: that of the pod."""
+    """Return the stored RFTJob and its state: with a pod of this phase, or ``suspended`` without a pod."""
     document, job, pod = stored("rftjob"), stored("job"), stored("pod")
     pod["status"]["phase"] = phase
     if phase == "Running":
@@ -65,7 +66,7 @@ def test_the_snapshot_is_read_with_its_plan() -> None:
     assert observed.snapshot.job.uid == document["metadata"]["uid"]
     assert observed.snapshot.spec == parse(document).spec
     assert observed.snapshot.plan is not None
-    assert observed.snapshot.plan.dtype is None, "that release had no dtype in its plans"
+    assert observed.snapshot.plan.dtype is None, "the earlier release stored no dtype in its plans"
     again = read_run_config(stored("configmap")["data"]["run.json"])
     assert again == observed.snapshot
 
@@ -73,14 +74,14 @@ def test_the_snapshot_is_read_with_its_plan() -> None:
 def test_a_job_that_waits_for_its_pod_goes_on_waiting_for_the_same_one() -> None:
     decision = decided(*state())
     assert decision.status["phase"] == "Pending"
-    assert not decision.acts, "its Job and ConfigMap are neither replaced nor changed"
+    assert not decision.acts, "the operator must not replace or change the Job and the ConfigMap"
 
 
 def test_a_suspended_job_is_resumed_with_its_snapshot() -> None:
     document, observed = state(suspended=True)
     document["status"]["phase"] = "Suspended"
     decision = decided(document, observed)
-    assert decision.ensure == (ChildKind.JOB,), "the ConfigMap is not replaced"
+    assert decision.ensure == (ChildKind.JOB,), "the operator must not replace the ConfigMap"
     assert observed.snapshot is not None
     assert decision.plan == observed.snapshot.plan
 

@@ -1,4 +1,4 @@
-"""No module imports a test module: code that several tests need is in a ``*_support.py``."""
+"""No module imports a test module. Code that several test modules need is in a ``*_support.py``."""
 
 import ast
 from pathlib import Path
@@ -7,7 +7,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def _imported(source: Path) -> set[str]:
-    """Return the dotted names that a file imports, and for ``from a import b`` also ``a.b``."""
+    """Return the dotted names that a file imports. ``from a import b`` gives ``a`` and ``a.b``."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):

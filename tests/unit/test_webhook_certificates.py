@@ -1,4 +1,4 @@
-"""The webhook's certificates: the API server gets the CA before a certificate of it is used."""
+"""The webhook's certificates: the API server has the CA before the webhook uses a certificate of this CA."""
 
 import base64
 from pathlib import Path
@@ -17,7 +17,7 @@ Json = dict[str, Any]
 
 
 class ApiServer(Cluster):
-    """A fake API server with one Secret and one webhook configuration."""
+    """A fake API server with one Secret and one ValidatingWebhookConfiguration."""
 
     def __init__(self, *, configured: bool = True) -> None:
         self.written: list[str] = []
@@ -65,7 +65,7 @@ def test_the_first_replica_creates_the_secret_and_others_use_it() -> None:
     first = own(server, SETTINGS)
     assert server.written == ["secret", "configuration"]
     assert own(server, SETTINGS) == first
-    assert server.written == ["secret", "configuration"], "a correct configuration is not written again"
+    assert server.written == ["secret", "configuration"], "a correct configuration must not be written again"
     assert isinstance(first, tls.Identity)
     assert server.trusted == first.ca_bundle
     assert server.configuration["webhooks"][0]["timeoutSeconds"] == 5
@@ -90,7 +90,7 @@ def test_a_removed_ca_bundle_is_set_again() -> None:
 
 
 def test_an_older_ca_never_replaces_a_newer_one() -> None:
-    """The configuration is read before the Secret, so a CA that another replica wrote in between is kept."""
+    """The configuration is read before the Secret. If another replica writes a CA in between, it is kept."""
     server = ApiServer()
 
     class Slow(ApiServer):

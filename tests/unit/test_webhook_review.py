@@ -1,4 +1,4 @@
-"""The webhook's responses: all problems together, advice as warnings, and stored jobs stay editable."""
+"""The webhook reports all problems at once and advice as warnings. Stored jobs can still be changed."""
 
 import copy
 from datetime import UTC, datetime
@@ -44,7 +44,7 @@ def answer(new: Json, old: Json | None = None, **changes: Any) -> Json:
     document = admission_review(new, old, **changes)
     before = copy.deepcopy(document)
     said = review(document)
-    assert document == before, "review must not change its argument"
+    assert document == before, "``review`` must not change its argument"
     assert (said["apiVersion"], said["kind"]) == ("admission.k8s.io/v1", "AdmissionReview")
     response: Json = said["response"]
     assert response["uid"] == document["request"]["uid"]

@@ -1,4 +1,4 @@
-"""The webhook's server, called over real TLS by a real client."""
+"""The webhook's server, called over TLS by a real client."""
 
 import asyncio
 import json
@@ -41,7 +41,7 @@ def trusting(bundle: str) -> httpx.AsyncClient:
 
 
 class Running:
-    """A webhook that runs in this event loop."""
+    """A webhook that runs in the test's event loop."""
 
     def __init__(self, settings: WebhookSettings, task: asyncio.Task[None], stop: asyncio.Event) -> None:
         self.url = f"https://127.0.0.1:{settings.port}{VALIDATE_PATH}"
@@ -62,7 +62,7 @@ class Running:
                 return None
 
     async def readiness(self, status: int) -> str:
-        """Wait until the readiness probe has this HTTP status, and return its text."""
+        """Wait until the readiness probe responds with this HTTP status. Return its text."""
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             assert not self.task.done() or self.task.result() is None
@@ -70,7 +70,7 @@ class Running:
             if answer is not None and answer.status_code == status:
                 return answer.text
             await asyncio.sleep(0.01)
-        raise AssertionError(f"the readiness probe never answered {status}")
+        raise AssertionError(f"the readiness probe never responded with {status}")
 
 
 @asynccontextmanager
@@ -104,7 +104,7 @@ def test_reviews_are_answered_over_tls(caplog: pytest.LogCaptureFixture) -> None
     reviewed = [line for line in lines if line["message"] == "reviewed"]
     assert [line["allowed"] for line in reviewed] == [True, False]
     assert (reviewed[1]["name"], reviewed[1]["problems"]) == ("job", ["spec.storage"])
-    assert "se/cret" not in caplog.text + json.dumps(lines), "the log must not contain request bodies"
+    assert "se/cret" not in caplog.text + json.dumps(lines), "the log must not contain the bodies of requests"
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def serial(pem: str) -> str:
 
 
 async def served(hook: Running) -> str:
-    """Return the certificate that the server shows to a new connection."""
+    """Return the certificate that the server presents to a new connection."""
     context = ssl.create_default_context(cadata=FIRST.ca_bundle)
     port = httpx.URL(hook.url).port
     _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
@@ -183,7 +183,7 @@ def test_a_renewed_certificate_is_served_without_a_restart() -> None:
             pairs.append(SECOND)
             deadline = time.monotonic() + 5
             while await served(hook) != serial(SECOND.certificate):
-                assert time.monotonic() < deadline, "the old certificate is served until the refresh"
+                assert time.monotonic() < deadline, "the old certificate is used until the refresh"
 
     asyncio.run(scene())
 
