@@ -1,7 +1,7 @@
-"""Measures how fast the webhook reviews RFTJobs: as a function call, and as a TLS server on one core.
+"""Measures how fast the webhook reviews RFTJobs: as a function call, and over TLS on one core.
 
-The server runs as `python -m rft_operator.webhook`, pinned to one core. The client runs on another core. Run
-it on an idle machine: `make bench-api`.
+`make bench-api` runs the server, `python -m rft_operator.webhook`, on one core and the client on another
+core. The machine should be idle.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from rft_operator.webhook.review import review
 from rft_operator.webhook.server import VALIDATE_PATH
 
 GOAL = 200
-"""The goal: reviews per second that one core should answer."""
+"""The goal: reviews per second that one core must be able to answer."""
 PORT, HEALTH_PORT = 18443, 18080
 SPEC: dict[str, Any] = {
     "model": {"name": "Qwen/Qwen2.5-7B-Instruct"},
@@ -61,7 +61,7 @@ class Row(NamedTuple):
 
 
 def document(spec: dict[str, Any], old: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return the AdmissionReview of a job with ``spec``: a creation, or an update from ``old``."""
+    """Return the AdmissionReview of a job with ``spec``. With ``old`` it is an update, else a creation."""
 
     def job(of: dict[str, Any]) -> dict[str, Any]:
         metadata = {"name": "bench", "namespace": "team", "uid": "6f0e", "generation": 1}
@@ -88,7 +88,7 @@ REVIEWS = {
 
 
 def in_process(what: str, given: dict[str, Any], count: int) -> Row:
-    """Measure ``review`` in this process, with the JSON parsing and serialization that the server does."""
+    """Measure ``review`` in this process, including the parsing and serialization of JSON."""
     body = json.dumps(given)
 
     def once() -> None:
@@ -106,7 +106,7 @@ def _timed(call: Callable[[], None]) -> float:
 
 @contextmanager
 def server(core: int) -> Iterator[ssl.SSLContext]:
-    """Start the webhook on ``core``, and yield a TLS context for clients that trusts its certificate."""
+    """Start the webhook on ``core``. Yield a TLS context that trusts its certificate."""
     identity = tls.renewed(None, ["127.0.0.1"], datetime.now(UTC), tls.WEBHOOK)
     with tempfile.TemporaryDirectory(prefix="rft-bench-") as folder:
         Path(folder, "tls.crt").write_text(identity.certificate)
@@ -140,7 +140,7 @@ def server(core: int) -> Iterator[ssl.SSLContext]:
 
 
 async def flood(context: ssl.SSLContext, connections: int, count: int) -> Row:
-    """Send reviews as fast as possible over ``connections``. Each connection waits for its answer."""
+    """Send reviews as fast as possible. Each of the ``connections`` sends the next one after a response."""
     body, times = json.dumps(VALID).encode(), []
 
     async def one(session: aiohttp.ClientSession) -> None:
@@ -156,9 +156,9 @@ async def flood(context: ssl.SSLContext, connections: int, count: int) -> Row:
 
 
 async def pace(context: ssl.SSLContext, per_second: int, seconds: int) -> Row:
-    """Send reviews at a fixed rate, whether or not earlier ones are answered.
+    """Send reviews at a fixed rate, without waiting for earlier responses.
 
-    The time of a review is measured from the moment when it was due, so waiting in the queue is included.
+    The time of a review is measured from the moment when it was due. So it includes the time in the queue.
     """
     body = json.dumps(VALID).encode()
     async with _session(context, 64) as session:
@@ -188,7 +188,7 @@ async def _post(session: aiohttp.ClientSession, body: bytes) -> float:
     async with session.post(f"https://127.0.0.1:{PORT}{VALIDATE_PATH}", data=body) as answer:
         said = await answer.json()
         if answer.status != 200 or said["response"]["allowed"] is not True:
-            raise SystemExit(f"the webhook answered {answer.status}: {said}")
+            raise SystemExit(f"the webhook responded with {answer.status}: {said}")
     return time.perf_counter() - started
 
 
@@ -215,12 +215,14 @@ def _machine() -> str:
 def main() -> None:
     """Measure, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=4000, help="reviews of each kind")
-    parser.add_argument("--seconds", type=int, default=10, help="length of the paced run")
+    parser.add_argument("--count", type=int, default=4000, help="number of reviews of each kind")
+    parser.add_argument(
+        "--seconds", type=int, default=10, help="seconds during which reviews are sent at a fixed rate"
+    )
     options = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
-        raise SystemExit("two cores are needed: one for the server, one for the client")
+        raise SystemExit("the benchmark needs two cores: one for the server, one for the client")
     print(_machine())
     os.sched_setaffinity(0, {cores[1]})
     body = len(json.dumps(VALID))
@@ -230,7 +232,9 @@ def main() -> None:
         rows = [asyncio.run(flood(context, n, options.count)) for n in (1, 8)]
         rows.append(asyncio.run(pace(context, GOAL, options.seconds)))
     show(f"Over TLS with kept connections: server on core {cores[0]}, client on core {cores[1]}", rows)
-    print(f"\nGoal: {GOAL} reviews a second on one core; the API server gives up after 5000 ms.")
+    print(
+        f"\nGoal: {GOAL} reviews a second on one core; the API server waits at most 5000 ms for a response."
+    )
 
 
 if __name__ == "__main__":

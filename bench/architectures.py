@@ -1,11 +1,11 @@
-"""Trains a small random model of every architecture, and compares it with the model's own code.
+"""Trains a small random model of every architecture, and compares its log-probs with transformers.
 
     python -m bench.architectures [MODEL_TYPE ...] [--output docs/architectures.md]
 
-The reference is the model's own forward pass by transformers, one text at a time, with eager attention, the
-only one that has every part of every architecture. It runs once without an adapter, and once with the adapter
-that one update left, loaded from its files. Then a vLLM server loads two adapters, by the probe that every
-run makes before its first step.
+The reference is the forward pass of transformers, for one text at a time. It uses eager attention, the only
+attention that supports all parts of all architectures. The comparison is made without an adapter, and again
+with the adapter after one update, loaded from its files. Then a vLLM server loads two adapters, in the check
+that every run makes before its first step.
 """
 
 import argparse
@@ -42,11 +42,11 @@ from rft_trainer.rollout.vllm_engine import VllmEngine
 from rft_trainer.rollout.vllm_server import ServerOptions
 
 TOLERANCE = 1e-3
-"""Largest difference of a log-prob in float32 that counts as equal, in nats."""
+"""Log-probs in float32 count as equal if they differ by at most this much, in nats."""
 ERROR_MARKS = ("ModuleNotFoundError: ", "Value error, ", "Error: ")
-"""What stands before the reason in vLLM's log; an earlier one says more than a later one."""
+"""Texts before the reason in vLLM's log. An earlier one of this list is more precise than a later one."""
 MOVED = 1e-2
-"""Smallest change of a log-prob by one update that counts as one, in nats."""
+"""An update must change at least one log-prob by more than this, in nats."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,12 @@ class Texts:
 
     @property
     def shared(self) -> list[PackedRow]:
-        """One row with all completions."""
+        """A packed row with the prompt and all completions."""
         return [PackedRow(self.prompt, tuple(map(_completion, self.completions)))]
 
     @property
     def alone(self) -> list[PackedRow]:
-        """A row for each completion."""
+        """For each completion, a packed row with the prompt and this completion."""
         return [PackedRow(self.prompt, (_completion(ids),)) for ids in self.completions]
 
 
@@ -82,12 +82,12 @@ def _texts(prompt: int, *completions: int) -> Texts:
 
 BELOW = _texts(6, 5, 3, 4)
 BEYOND = _texts(40, 20, 5, 12)
-"""Texts shorter than the window, and texts of which prompt and completions are longer."""
+"""``BELOW``: texts shorter than the sliding window. ``BEYOND``: prompt and completions are longer."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """Largest differences to the model's own log-probs, in nats; ``shared`` is None where rows never are."""
+    """Largest differences from transformers' log-probs, in nats. ``shared`` is None if no row is shared."""
 
     model_type: str
     below_alone: float
@@ -95,11 +95,11 @@ class Result:
     beyond_alone: float
     beyond_shared: float | None
     moved: float
-    """Largest change of a log-prob by the update, in nats."""
+    """Largest change of a log-prob that the update caused, in nats."""
 
     @property
     def faults(self) -> list[str]:
-        """What is not as it must be."""
+        """The values that are outside their limits, in words."""
         differences = {
             "below the window, alone": self.below_alone,
             "below the window, shared": self.below_shared or 0.0,
@@ -111,7 +111,7 @@ class Result:
 
 
 def own_logprobs(model: Any, texts: Texts) -> Tensor:
-    """Return the log-probs of the completions by the model's own code, one text at a time."""
+    """Return the completions' log-probs by transformers, computed for one text at a time."""
     start = len(texts.prompt) - 1
     found = []
     with torch.no_grad():
@@ -122,14 +122,14 @@ def own_logprobs(model: Any, texts: Texts) -> Tensor:
 
 
 def policy_logprobs(policy: Policy, rows: Sequence[PackedRow]) -> Tensor:
-    """Return the log-probs of the rows' completions by the trainer."""
+    """Return the log-probs of the completions in ``rows`` by the trainer."""
     batch = build(rows)
     with torch.no_grad():
         return unfiltered_logprobs(policy.hidden(batch), batch.target_N, policy.head, 1.0)
 
 
 def update(policy: Policy, rows: Sequence[PackedRow]) -> None:
-    """Make one optimizer step that makes the rows' completions more probable."""
+    """Do one optimizer step, which makes the completions in ``rows`` more probable."""
     batch = build(rows)
     logits = policy.head(policy.hidden(batch))
     optimizer = torch.optim.AdamW(policy.trainable(), lr=0.02)
@@ -138,7 +138,11 @@ def update(policy: Policy, rows: Sequence[PackedRow]) -> None:
 
 
 def measure(model_type: str, folder: Path) -> Result:
-    """Build, compare, update and compare again. Raises ModelError where the trainer refuses the model."""
+    """Build a model and compare, then do one update and compare again.
+
+    Raises:
+        ModelError: the trainer refuses the model.
+    """
     write_model(config_of(model_type), folder)
     policy = Policy(PolicyOptions(folder, Training(lora_rank=4, lora_alpha=8), "cpu", "float32", 0))
     kind: Any = AutoModelForCausalLM
@@ -264,8 +268,8 @@ no layer of the type has one, or none of its published models uses it. The adapt
 by peft.
 
 `vLLM` is `yes` where a vLLM server on the CPU has loaded two adapters of the model, one after the other, and
-its log-probs followed each. A mixture of experts does not run on a CPU: `names compared` means that vLLM's class
-has all layers that are adapted, by its own mapping of names. Every run makes the check before its first step:
+its log-probs followed each. A mixture of experts does not run on a CPU: `names compared` means that vLLM's
+class has all adapted layers, by its own mapping of names. Every run makes the check before its first step:
 where the sampler does not follow the adapter, the run ends with the reason `SamplerMismatch`.
 
 {table(results)}
@@ -273,7 +277,7 @@ where the sampler does not follow the adapter, the run ends with the reason `Sam
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; the exit status is 1 where a number is not as it must be."""
+    """Run the command line. Return 1 if a value is outside its limits, else 0."""
     parser = argparse.ArgumentParser(prog="python -m bench.architectures")
     parser.add_argument("types", nargs="*", default=list(CONFIGS), metavar="MODEL_TYPE")
     parser.add_argument("--output", type=Path)

@@ -1,9 +1,9 @@
-"""Measures the webhook under thousands of connections that send no whole request.
+"""Measures the webhook while thousands of connections never send a whole request.
 
-`make bench-connections` starts the webhook as a process of its own, which needs no API server. It opens
-connections of one kind, from one address or from many, and keeps each open until the webhook closes it.
-Meanwhile a client of another address has RFTJobs reviewed, each over a connection of its own. The table says
-how much memory the webhook takes at most, and how long the client's answers take.
+`make bench-connections` starts the webhook as a separate process, without an API server. The benchmark opens
+connections of one kind, from one address or from many addresses. Each stays open until the webhook closes it.
+At the same time a client with another address sends AdmissionReviews, each over a new connection. The table
+shows the webhook's peak memory and the client's response times.
 """
 
 import argparse
@@ -32,14 +32,13 @@ from tests.waiting import wait_until
 ROOT = Path(__file__).parents[1]
 HERE = "127.0.0.1"
 CLIENT = "127.0.0.2"
-"""The address of the client whose requests are measured."""
+"""Address of the client whose response times are measured."""
 KINDS = ("silent", "without a request", "half a header", "slow header")
-"""What a connection of the crowd does: no TLS handshake; nothing after it; a part of a request; one byte of a
-header after another."""
+"""What each kind of connection sends: nothing; only a TLS handshake; a part of a header; a header, slowly."""
 SECONDS = 15.0
-"""How long each kind is measured."""
+"""Seconds for which each kind of connection is measured."""
 PAUSE_SECONDS = 0.25
-"""Seconds between two requests of the client. A pod may send five reports a second."""
+"""Seconds between two reviews of the client."""
 
 
 def addresses(count: int) -> list[str]:
@@ -51,9 +50,10 @@ def addresses(count: int) -> list[str]:
 async def crowd(
     port: int, kind: str, count: int, sources: Sequence[str], context: ssl.SSLContext
 ) -> AsyncIterator[None]:
-    """Keep ``count`` connections open to ``port`` of this machine, each until the server closes it.
+    """Keep ``count`` connections open to ``port`` of this machine.
 
-    When the server closes a connection, a new one is opened. So the number stays about the same.
+    When the server closes a connection, a new one is opened one second later. So their number stays about the
+    same.
     """
     opening = asyncio.Semaphore(64)
     tasks = [
@@ -72,7 +72,7 @@ async def crowd(
 async def _stay(
     port: int, kind: str, source: str, context: ssl.SSLContext, opening: asyncio.Semaphore
 ) -> None:
-    """Open a connection, send what its kind sends, wait for its end, and begin again a second later."""
+    """Open a connection, send what its kind sends, wait until it is closed. Repeat this after one second."""
     encrypted: dict[str, Any] = {} if kind == "silent" else {"ssl": context, "server_hostname": HERE}
     while True:
         with suppress(OSError), socket.socket() as plain:
@@ -113,7 +113,7 @@ async def measure(
     """Send requests for ``seconds``.
 
     Returns:
-        The highest resident memory of ``pid`` in MiB, the seconds of each request, and how many failed.
+        The peak resident memory of ``pid`` in MiB, the seconds of each request, and the number that failed.
     """
     highest, took, failed = 0.0, [], 0
     end = time.monotonic() + seconds
@@ -127,12 +127,12 @@ async def measure(
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """Return the value below which ``share`` of ``values`` are."""
+    """Return the value below which this share of ``values`` lies."""
     return sorted(values)[min(len(values) - 1, int(share * len(values)))]
 
 
 class Reviews:
-    """A client that has an RFTJob reviewed, with a new connection each time."""
+    """A client that sends AdmissionReviews of an RFTJob, each over a new connection."""
 
     def __init__(self, port: int, context: ssl.SSLContext) -> None:
         self._port, self._context = port, context
@@ -141,7 +141,7 @@ class Reviews:
         self._request = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
     def send(self) -> bool:
-        """Return whether the webhook answered with a review."""
+        """Send a review. Return whether the webhook responded with HTTP status 200."""
         with (
             suppress(OSError),
             socket.create_connection((HERE, self._port), 10, (CLIENT, 0)) as plain,
@@ -154,7 +154,7 @@ class Reviews:
 
 @contextmanager
 def webhook(folder: Path, identity: tls.Identity) -> Iterator[tuple[int, int]]:
-    """Start the webhook; yield its process number and port."""
+    """Start the webhook. Yield its PID and its port."""
     (folder / "tls.crt").write_text(identity.certificate)
     (folder / "tls.key").write_text(identity.key)
     port, health = free_ports(2)
@@ -184,9 +184,15 @@ async def _row(pid: int, port: int, kind: str, count: int, spread: int, context:
 
 
 def main() -> None:
-    """Print the table."""
+    """Measure every kind of connection, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--counts", type=int, nargs="+", default=[1000, 5000], help="connections at once")
+    parser.add_argument(
+        "--counts",
+        type=int,
+        nargs="+",
+        default=[1000, 5000],
+        help="numbers of connections that are open at the same time",
+    )
     options = parser.parse_args()
     identity = tls.renewed(None, (HERE,), datetime.now(UTC))
     context = ssl.create_default_context(cadata=identity.ca_bundle)

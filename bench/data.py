@@ -1,10 +1,10 @@
-"""Measures how long a large dataset delays the first step of a run, and how much memory it takes.
+"""Measures how much time and memory a large dataset needs before the first step of a run.
 
-`make bench-data` writes a file of 10 GB into the system's temporary folder. It opens the file like the
-trainer, with the example model's tokenizer, and chooses the prompts of ten steps. It does this twice. The
-first time there is no index, and the file is not in the kernel's page cache. The second time there is an
-index, as in a resumed run. Then it removes the file. `--gigabytes` and `--folder` change size and place. The
-result is a table.
+`make bench-data` writes a file of 10 GB into the system's temporary folder, and removes it at the end. It
+opens the file as the trainer does, with the example model's tokenizer, and chooses the prompts of ten steps.
+It does this twice. The first time there is no index, and the file is not in the page cache. The second time
+there is an index, as when a run is resumed. `--gigabytes` and `--folder` change the size and the place of the
+file. The result is a table.
 """
 
 import argparse
@@ -33,10 +33,10 @@ MIB = 2.0**20
 
 @dataclass(frozen=True)
 class Start:
-    """The measurements of one start: rows, seconds to the first step and for ``STEPS`` steps, memory in MiB.
+    """Measurements of one start. ``first_step``: seconds to the first step, ``steps``: to ``STEPS`` steps.
 
-    ``busy`` is the processor time in seconds until the first step. It is less than the elapsed time when the
-    process has to wait, for example for the disk.
+    ``busy`` is the processor time until the first step. It is less than the elapsed time if the process
+    waits, e.g. for the disk. ``held`` is memory in MiB.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Start:
 
 
 def write_rows(path: Path, size: int) -> None:
-    """Write about ``size`` bytes of rows of 0.5 kB each. One block of different rows is repeated."""
+    """Write about ``size`` bytes of rows of 0.5 kB. The file repeats one block of different rows."""
     block = b"".join(rows(BLOCK_BYTES))
     with path.open("wb") as file:
         for _ in range(max(1, size // len(block))):
@@ -89,7 +89,7 @@ def run_config(folder: Path, rows: Path) -> RunConfig:
 
 
 def started(name: str, config: RunConfig, tokenizer: Tokenizer) -> Start:
-    """Open the rows as the trainer does, and choose the prompts of the first steps."""
+    """Open the rows as the trainer does, and choose the prompts of ``STEPS`` steps."""
     Path("/proc/self/clear_refs").write_text("5")
     before, began, worked = most_resident(), time.monotonic(), time.process_time()
     with ExitStack() as stack:
@@ -123,7 +123,7 @@ def main() -> None:
     """Measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gigabytes", type=float, default=10.0)
-    parser.add_argument("--folder", type=Path, help="where the file goes for a while")
+    parser.add_argument("--folder", type=Path, help="folder for the file, which is removed at the end")
     arguments = parser.parse_args()
     from transformers import AutoTokenizer
 

@@ -1,9 +1,9 @@
-"""Compares the memory that the planner predicts for a run on the CPU with the memory that processes use.
+"""Compares the predicted memory of a run on the CPU with the memory that its processes use.
 
-Runs the real trainer with each engine. The models never end a completion, so every sequence is as long as the
-plan allows. The benchmark reads the proportional set size of all processes during the run. `make
-bench-memory` prints tables in MiB at the moment of the highest use. `--baselines` uses a model of a few
-kilobytes: this measures the constants in rft_planner/host.py.
+Runs the real trainer with each engine. The models never generate an end token, so every sequence is as long
+as the plan allows. The benchmark reads the proportional set size of all processes during the run. With
+`make bench-memory` it prints tables in MiB, at the moment of the highest use. `--baselines` uses a model of a
+few kilobytes, to measure the constants in rft_planner/host.py.
 """
 
 import argparse
@@ -34,19 +34,18 @@ ENGINES = ("vllm", "transformers")
 TREES = {"training": "trainer", "sampling": "vLLM"}
 POLL_SECONDS = 0.02
 GROWTH = 1.003
-"""Reading the proportional set size is slow. It is read again when a process has grown by this factor."""
+"""The proportional set size is read again when a process has grown by this factor. Reading it is slow."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A model, and a run with it. Lengths are in tokens."""
+    """A model, and the settings of a run with it. Lengths are in tokens."""
 
     name: str
     context: int
     max_tokens: int
     least: bool
-    """Whether to run with the least memory (micro-batches of one sequence), or with the recommended memory.
-    """
+    """Whether the plan has the least memory (micro-batches of one sequence) or the recommended memory."""
     engine: str = "vllm"
     dtype: Dtype = "float32"
 
@@ -60,12 +59,12 @@ CASES = (
     Case("random-58M", 512, 448, least=True, engine="transformers"),
     Case("random-58M", 512, 448, least=False, engine="transformers"),
 )
-"""The longest completion that fits into the context beside the chat template and the prompt."""
+"""``max_tokens`` is the longest completion that fits into the context with chat template and prompt."""
 
 
 @dataclass
 class Peak:
-    """Peak memory in bytes: of each process tree, and of all together."""
+    """Peak memory in bytes: of each process tree, and of all processes together."""
 
     trees: dict[str, float] = field(default_factory=dict)
     total: float = 0.0
@@ -73,8 +72,9 @@ class Peak:
     def add(self, held: dict[str, float]) -> None:
         """Update the peaks with a new measurement.
 
-        Once vLLM has ended, the trainer is not compared any more: the pages of libraries, which both map,
-        would be its own. Whether its weights are freed before that depends on the machine's load.
+        After vLLM has ended, the trainer's peak is not updated. All pages of the libraries that both map
+        would then count as the trainer's. The peak would also depend on when the trainer frees its weights,
+        which depends on the machine's load.
         """
         self.total = max(self.total, sum(held.values()))
         if self.trees.get("vLLM") and not held["vLLM"]:
@@ -85,7 +85,7 @@ class Peak:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A case with its predicted memory by process tree, and its measured memory, in bytes."""
+    """A case, its predicted memory for each process tree, and its measured memory, in bytes."""
 
     case: Case
     predicted: dict[str, float]
@@ -94,7 +94,7 @@ class Outcome:
 
     @property
     def ratio(self) -> float:
-        """Predicted memory divided by measured memory, of all processes together."""
+        """Predicted memory divided by measured memory, for all processes together."""
         return sum(self.predicted.values()) / self.measured.total
 
     @property
@@ -104,10 +104,10 @@ class Outcome:
 
 
 def measure(case: Case, model: Path, folder: Path) -> Outcome:
-    """Run a case in ``folder`` and return its memory.
+    """Run a case in ``folder``. Return its predicted and measured memory.
 
     Raises:
-        RuntimeError: the trainer fails; the message has the end of its log.
+        RuntimeError: the trainer failed. The message has the end of its log.
     """
     config = run_config(case, model, folder)
     assert config.plan is not None
@@ -117,7 +117,7 @@ def measure(case: Case, model: Path, folder: Path) -> Outcome:
 
 
 def predicted(made: Plan, engine: str) -> dict[str, float]:
-    """Return the predicted memory of each process tree. Shared memory and margin belong to the whole pod."""
+    """Return the predicted memory of each process tree, without the pod's shared memory and margin."""
     found: dict[str, float] = {}
     for part in made.memory_parts or []:
         tree = TREES.get(part.name.split(":")[0])
@@ -128,7 +128,7 @@ def predicted(made: Plan, engine: str) -> dict[str, float]:
 
 
 def run_config(case: Case, model: Path, folder: Path) -> RunConfig:
-    """Write rows that fill the context, and return the configuration of a run on them."""
+    """Write rows that fill the context. Return the configuration of a run with these rows."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, count in (("rows", 64), ("held-out", 1)):
         lines = [json.dumps(row(case, f"{name} {number}")) for number in range(count)]
@@ -147,14 +147,14 @@ def run_config(case: Case, model: Path, folder: Path) -> RunConfig:
 
 
 def row(case: Case, what: str) -> dict[str, Any]:
-    """Return a row whose prompt fills the context, apart from the room for the completion."""
+    """Return a row whose prompt fills the context, except for the tokens of the completion."""
     words = case.context - case.max_tokens - 48  # tokens that the chat template and the numbers add
     text = " ".join(["w1", what, *(["one"] * max(1, words))])
     return {"messages": [{"role": "user", "content": text}], "answer": "1"}
 
 
 def planned(case: Case, model: Path) -> Plan:
-    """Return the plan with the recommended memory, or with the least memory."""
+    """Return the plan, with the recommended memory or the least memory, as ``case`` says."""
     shape = shape_of(model)
     comfortable = plan(spec_of(case, model), "uid", shape=shape)
     if not case.least:
@@ -191,7 +191,7 @@ def follow(config: RunConfig, folder: Path) -> Peak:
     """Run the trainer and return its peak memory.
 
     Raises:
-        RuntimeError: it fails.
+        RuntimeError: the trainer failed.
     """
     path = folder / "run.json"
     path.write_text(json.dumps(config.dump()))
@@ -215,7 +215,7 @@ def follow(config: RunConfig, folder: Path) -> Peak:
 
 @dataclass(frozen=True)
 class Held:
-    """The memory of a process when it was last read, in bytes."""
+    """The memory of a process at the last reading, in bytes."""
 
     pages: float
     """Number of resident pages at that time."""
@@ -226,11 +226,11 @@ class Held:
 
 
 class Watch:
-    """Reads the memory of a process and its descendants each time when they grow.
+    """Reads the memory of a process and its descendants each time one of them has grown.
 
-    Pages of files, mostly of libraries, are divided among these processes only, as in a container. So other
-    processes on this machine that map the same files do not change the result. With the kernel's own
-    proportional set size the result was 160 MiB smaller while another run was active.
+    Pages of files, mostly of libraries, are divided among these processes only, as in a container. So the
+    result does not depend on other processes on this machine that map the same files. The kernel's own
+    proportional set size was 160 MiB smaller while another run was active.
     """
 
     def __init__(self, root: int) -> None:
@@ -238,7 +238,7 @@ class Watch:
         self._known: dict[int, Held] = {}
 
     def held(self) -> dict[str, float]:
-        """Return the memory of the trainer's process, and of all its descendants, in bytes."""
+        """Return the memory of the trainer's process, and that of all its descendants, in bytes."""
         there = dict(resident(descendants(self._root)))
         for gone in self._known.keys() - there.keys():
             del self._known[gone]
@@ -334,7 +334,7 @@ def model_named(name: str, folder: Path) -> Path:
 
 
 def endless_example(target: Path) -> None:
-    """Link the example model with another end token, which the model never generates."""
+    """Write the example model with an end token that it never generates. Its weight files are links."""
     from rft_trainer.runtime import models
 
     source = models.resolve(models.EXAMPLE_MODEL)
@@ -350,12 +350,12 @@ def endless_example(target: Path) -> None:
 
 
 def random_model(target: Path) -> None:
-    """A random model of 58 million parameters. Its layers are fewer and wider; its output layer is untied."""
+    """Write a random model of 58 million parameters. It has few, wide layers and an untied output layer."""
     _random(target, vocabulary=32_000, layers=6, hidden=512, intermediate=2048, heads=8)
 
 
 def hardly_a_model(target: Path) -> None:
-    """Write a model that takes nearly no memory."""
+    """Write a model that needs almost no memory."""
     _random(target, vocabulary=64, layers=1, hidden=64, intermediate=64, heads=2)
 
 
@@ -401,7 +401,7 @@ HEAD = (
 
 
 def line(found: Outcome) -> str:
-    """Return a line of the table: predicted / measured MiB and their ratio, for each tree and in total."""
+    """Return a row of the table: predicted and measured MiB and their ratio, for each tree and in total."""
     case = found.case
     trees = [_pair(found.predicted.get(tree), found.measured.trees.get(tree)) for tree in TREES.values()]
     every = _pair(sum(found.predicted.values()), found.measured.total)
@@ -419,10 +419,23 @@ def _pair(one: float | None, other: float | None) -> str:
 def main() -> None:
     """Measure, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--engine", choices=ENGINES, action="append", help="only this one; may be repeated")
-    parser.add_argument("--dtype", choices=WIDTHS, action="append", help="only this one; may be repeated")
-    parser.add_argument("--baselines", action="store_true", help="measure the constants instead")
-    parser.add_argument("--only", type=int, action="append", help="number of a case, from 0; may be repeated")
+    parser.add_argument(
+        "--engine", choices=ENGINES, action="append", help="run only this engine; may be repeated"
+    )
+    parser.add_argument(
+        "--dtype", choices=WIDTHS, action="append", help="run only this dtype; may be repeated"
+    )
+    parser.add_argument(
+        "--baselines",
+        action="store_true",
+        help="measure the constants of rft_planner/host.py in place of the cases",
+    )
+    parser.add_argument(
+        "--only",
+        type=int,
+        action="append",
+        help="run only the case with this number, from 0; may be repeated",
+    )
     arguments = parser.parse_args()
     engines, dtypes = arguments.engine or ENGINES, arguments.dtype or WIDTHS
     cases = [case for index, case in enumerate(CASES) if not arguments.only or index in arguments.only]

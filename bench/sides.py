@@ -1,4 +1,7 @@
-"""Runs the sides of ``bench/trainer.py``: TRL, and our trainer with each engine. Measures each side."""
+"""Runs and measures the three trainers that ``bench/trainer.py`` compares: the sides.
+
+The sides are TRL, and our trainer with each of its two engines.
+"""
 
 import json
 import os
@@ -41,12 +44,12 @@ def grade(prompts, completions, answer, **_):
 
 
 Line = tuple[tuple[float, float], dict[str, Any]]
-"""Arrival time and processor time of a line, and the line itself."""
+"""When a line arrived, the processor time until then, and the content of the line."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """The settings that all sides share. Lengths are in tokens."""
+    """The settings that are the same on all sides. Lengths are in tokens."""
 
     arm: str
     model: Path
@@ -59,17 +62,17 @@ class Case:
 
     @property
     def context(self) -> int:
-        """Context length: the longest prompt and the longest completion."""
+        """Length of the context: of the longest prompt and the longest completion together."""
         return self.max_tokens + 64
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step, as a side reports it, and its time."""
+    """A step, as the side reports it, with the time at which it ended."""
 
     at: float
     cpu_seconds: float
-    """Processor time of all the side's processes until then."""
+    """Processor time of all the side's processes until the end of the step."""
     phases: dict[str, float]
     lengths: tuple[int, ...]
 
@@ -98,7 +101,7 @@ class Outcome:
 
     @property
     def cpu(self) -> float:
-        """Processor seconds per completion. Other load on the machine changes this number least."""
+        """Processor seconds per completion. This number depends least on other programs on the machine."""
         completions = sum(len(step.lengths) for step in self.counted)
         return (self.steps[-1].cpu_seconds - self.steps[0].cpu_seconds) / completions
 
@@ -113,7 +116,7 @@ class Outcome:
 
 
 def rows() -> list[dict[str, Any]]:
-    """The prompts of one step. Every step has the same ones: on each side one epoch is one batch."""
+    """Return the prompts of a step. They are the same in each step, because a batch is a whole epoch."""
     sums = [(12 + 7 * number, 85 - 9 * number) for number in range(PROMPTS)]
     return [
         {"messages": [{"role": "user", "content": f"What is {a} + {b}?"}], "answer": a + b} for a, b in sums
@@ -121,7 +124,7 @@ def rows() -> list[dict[str, Any]]:
 
 
 def trl_case(case: Case) -> dict[str, Any]:
-    """Return the settings in the form that TRL's side reads."""
+    """Return the settings as TRL's side reads them."""
     return {
         "model": str(case.model), "rows": rows(), "grader": GRADER, "threads": case.threads, "seed": 1,
         "steps": case.steps, "completions": PROMPTS * ROLLOUTS, "rollouts": ROLLOUTS,
@@ -132,7 +135,7 @@ def trl_case(case: Case) -> dict[str, Any]:
 
 
 def spec_of(case: Case, engine: str) -> RFTJobSpec:
-    """Return the same settings as the spec of an RFTJob."""
+    """Return the settings as the spec of an RFTJob."""
     trl = trl_case(case)
     return RFTJobSpec.model_validate(
         {
@@ -160,7 +163,7 @@ def spec_of(case: Case, engine: str) -> RFTJobSpec:
 
 
 def run_config(case: Case, engine: str, folder: Path) -> RunConfig:
-    """Return the configuration of our trainer. Its micro-batch has as many tokens as TRL's."""
+    """Return the configuration of a run of our trainer. Its micro-batches have as many tokens as TRL's."""
     for name, lines in {"rows": rows(), "held-out": [_another_row()]}.items():
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
     spec = spec_of(case, engine)
@@ -185,7 +188,7 @@ def measure(side: str, case: Case, folder: Path) -> Outcome:
     """Run one side of a case in ``folder``.
 
     Raises:
-        RuntimeError: it fails, or it did not generate the expected completions.
+        RuntimeError: the side failed, or did not generate the expected completions.
     """
     folder.mkdir(parents=True)
     found = (_trl if side == "trl" else _ours)(side, case, folder)
@@ -215,13 +218,13 @@ def _ours(engine: str, case: Case, folder: Path) -> Outcome:
 
 
 def _lengths(folder: Path, step: int) -> tuple[int, ...]:
-    """The completion lengths that our trainer recorded."""
+    """Return the lengths of the completions that our trainer recorded."""
     found = read_rollouts(RunFolder(folder).rollouts_of(step))
     return tuple(record.tokens or 0 for record in found)
 
 
 def prompt_lengths(case: Case) -> tuple[int, ...]:
-    """The sorted lengths of the prompts, rendered with the model's chat template."""
+    """Return the lengths of the prompts with the chat template, in ascending order."""
     tokenizer = AutoTokenizer.from_pretrained(case.model)
     texts = [
         tokenizer.apply_chat_template(row["messages"], add_generation_prompt=True, tokenize=False)
@@ -232,19 +235,23 @@ def prompt_lengths(case: Case) -> tuple[int, ...]:
 
 def _check(found: Outcome, case: Case, side: str) -> None:
     if len(found.steps) != case.steps:
-        raise RuntimeError(f"{side} made {len(found.steps)} steps of {case.steps}")
+        raise RuntimeError(f"{side} did {len(found.steps)} steps in place of {case.steps}")
     for step in found.steps:
         if len(step.lengths) != PROMPTS * ROLLOUTS:
-            raise RuntimeError(f"{side} sampled {len(step.lengths)} completions in a step")
+            raise RuntimeError(
+                f"{side} sampled {len(step.lengths)} completions in a step in place of {PROMPTS * ROLLOUTS}"
+            )
         if case.arm == "forced" and set(step.lengths) != {case.max_tokens}:
-            raise RuntimeError(f"{side} ended completions after {sorted(set(step.lengths))} tokens")
+            raise RuntimeError(
+                f"{side} made completions of {sorted(set(step.lengths))} tokens in place of {case.max_tokens}"
+            )
 
 
 def follow(command: list[str], folder: Path) -> tuple[list[Line], float]:
-    """Run a side. Return its step lines with their times of arrival, and its peak memory in bytes.
+    """Run a side. Return its lines about steps, with their times, and its peak memory in bytes.
 
     Raises:
-        RuntimeError: it fails; the message has the end of its log.
+        RuntimeError: the side failed. The message has the end of its log.
     """
     # Waiting OpenMP threads must not spin on a shared machine. Our trainer sets this variable itself.
     ours = {"PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in ("operator", "trainer-image"))}
@@ -280,7 +287,7 @@ def _read(process: subprocess.Popen[str], lines: list[Line]) -> None:
 
 
 def cpu_seconds(root: int) -> float:
-    """Return the processor time of a process, of its descendants, and of descendants that have ended."""
+    """Return the processor time of a process and its descendants, including those that have ended."""
     ticks = 0
     for pid in descendants(root):
         with suppress(OSError):
@@ -289,7 +296,7 @@ def cpu_seconds(root: int) -> float:
 
 
 def prepare_trl() -> None:
-    """Create TRL's environment. Libraries that both sides use have the same version."""
+    """Create the Python environment of TRL. Libraries that both sides use have the same version in it."""
     stamp = TRL_PYTHON.parent.parent / "installed"
     wanted = (TRL / "requirements.txt").read_text() + (ROOT / "constraints.txt").read_text()
     if stamp.exists() and stamp.read_text() == wanted:

@@ -1,4 +1,4 @@
-"""Random models of every model type that can be trained, so small that a test can build them."""
+"""Random models of every model type that can be trained. They are so small that a test can create them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,7 +26,7 @@ SPECIAL = ("<unknown>", "<begin>", "<end>")
 FIRST_CHARACTER = ord("!")
 """The tokens are these three, and a character each."""
 WINDOW = 16
-"""Tokens of a sliding window, in the layers that have one."""
+"""Tokens in the sliding window of the layers that have a window."""
 _ALTERNATING = {"layer_types": ["sliding_attention", "full_attention"] * 2}
 
 CONFIGS: Mapping[str, tuple[str, dict[str, Any]]] = MappingProxyType(
@@ -64,7 +64,7 @@ CONFIGS: Mapping[str, tuple[str, dict[str, Any]]] = MappingProxyType(
         "smollm3": ("SmolLM3Config", {"head_dim": None}),
     }
 )  # fmt: skip
-"""By model type: the class of its config, and the fields that it has besides ``SIZES``."""
+"""For each model type: the class of its config, and the fields that differ from ``SIZES``."""
 
 _NO_WINDOW = frozenset(
     {
@@ -81,16 +81,16 @@ _NO_WINDOW = frozenset(
         "smollm3",
     }
 )
-"""Types without a sliding window: their code reads no such field, or their published models do not set it."""
+"""Types without a sliding window: their code does not use one, or their published models set none."""
 
 
 def window_of(model_type: str) -> int | None:
-    """Return the tokens that a layer with a sliding window sees; None for a type without one."""
+    """Return the size of the type's sliding window in tokens. None if the type has none."""
     return None if model_type in _NO_WINDOW else WINDOW
 
 
 def config_of(model_type: str, **fields: Any) -> Any:
-    """Return the config of a small model; ``fields`` replace those of ``CONFIGS``, and None removes one."""
+    """Return the config of a small model. ``fields`` replace those of ``CONFIGS``; None removes a field."""
     kind, own = CONFIGS[model_type]
     window = window_of(model_type)
     given = {**SIZES, **({"sliding_window": window} if window else {}), **own, **fields}
@@ -104,7 +104,10 @@ def config_of(model_type: str, **fields: Any) -> Any:
 
 
 def write_model(config: Any, folder: Path) -> None:
-    """Write a random model and a tokenizer into ``folder``. Large weights tell its tokens apart."""
+    """Write a random model and a tokenizer into ``folder``.
+
+    The weights are large, so that different tokens get clearly different log-probs.
+    """
     torch.manual_seed(0)
     for part in (config, config.get_text_config()):
         part.initializer_range = 0.3

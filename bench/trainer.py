@@ -1,14 +1,14 @@
 """Compares our trainer with TRL's GRPOTrainer on this machine's CPU: completions per second, and memory.
 
-Both train the same model on the same prompts with the same settings. The runs are made one after the other,
-and the sides take turns. Our trainer runs once with each engine. There are two arms. In ``forced`` the model
-never ends a completion, so all completions have the same length. In ``natural`` completions end by
-themselves. `make bench-trainer` prints a table; `--rounds` and `--steps` make the runs longer.
+Both train the same model on the same prompts with the same settings. Our trainer runs once with each engine,
+so there are three sides. The sides run one after the other, in turn. There are two arms. In ``forced`` the
+model never generates an end token, so all completions have the same length. In ``natural`` completions end by
+themselves. `make bench-trainer` prints a table. `--rounds` and `--steps` make it run longer.
 
-The measured time is from the end of the first step to the end of the last step. It counts all completions
-that are generated and graded, also those of groups with equal rewards. It leaves out everything up to the end
-of the first step (start, loading, and the first batch, which has no adapter) and the evaluations. Memory is
-the peak of all processes together, including loading. Pages of files are divided among the side's processes.
+Time is measured from the end of the first step to the end of the last step. All completions count that are
+generated and graded, also those of groups with equal rewards. The start, the loading of the model, the first
+step and the evaluations are not measured. Memory is the peak of all processes together, including loading.
+Pages of files are divided among the side's processes.
 """
 
 import argparse
@@ -30,7 +30,7 @@ PHASES = ("rollout", "grade", "update", "publish")
 
 
 def tables(found: dict[tuple[str, str], list[Outcome]]) -> Iterator[str]:
-    """Yield the lines of a table for each arm: medians over the rounds, and ratios to TRL's."""
+    """Yield the lines of a table for each arm: medians of the rounds, and ratios to TRL."""
     for arm in dict.fromkeys(arm for arm, _ in found):
         sides = {side: outcomes for (its_arm, side), outcomes in found.items() if its_arm == arm}
         yield f"\n{arm}\n"
@@ -93,24 +93,33 @@ def cases(arguments: argparse.Namespace, folder: Path) -> Iterator[Case]:
 
 
 def main() -> None:
-    """Measure; print each run when it ends, and the tables at the end."""
+    """Measure. Print each run when it ends, and the tables at the end."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=1, help="times that all sides take turns")
-    parser.add_argument("--steps", type=int, default=3, help="optimizer steps of a run, the first uncounted")
+    parser.add_argument("--rounds", type=int, default=1, help="number of runs of each side")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=3,
+        help="number of optimizer steps of a run; the first one is not measured",
+    )
     parser.add_argument("--tokens", type=int, default=48, help="longest completion")
-    parser.add_argument("--side", choices=SIDES, action="append", help="only this one; may be repeated")
-    parser.add_argument("--arm", choices=ARMS, action="append", help="only this one; may be repeated")
+    parser.add_argument("--side", choices=SIDES, action="append", help="run only this side; may be repeated")
+    parser.add_argument("--arm", choices=ARMS, action="append", help="run only this arm; may be repeated")
     parser.add_argument(
         "--dtype",
         choices=WIDTHS,
         default=fast_cpu_dtype(),
-        help="of the base's weights (default: %(default)s)",
+        help="dtype of the base model's weights (default: %(default)s)",
     )
-    parser.add_argument("--checkpointing", action="store_true", help="TRL's default: it saves memory")
+    parser.add_argument(
+        "--checkpointing",
+        action="store_true",
+        help="let TRL use gradient checkpointing, which is its default and saves memory",
+    )
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("asked to stop"))  # to stop the child process too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped by SIGTERM"))  # to stop the child process too
     prepare_trl()
     found: dict[tuple[str, str], list[Outcome]] = {}
     with tempfile.TemporaryDirectory() as name:

@@ -1,13 +1,14 @@
-"""Measures only the optimizer update: tokens per second, FLOPs utilisation, time and memory against the plan.
+"""Measures the optimizer update alone: speed, and time and memory compared with the plan.
 
 `python -m bench.update` trains models with random weights, in the shape of published models, on groups of
-random tokens. The values of weights and tokens do not change the speed. An update is everything between the
+random tokens. The values of weights and tokens do not affect the speed. An update is everything between the
 rollouts and the next adapter: packing, forward and backward passes, objective, AdamW. On a GPU it measures
 two shapes with a context of 16,384 tokens. On the CPU it runs a tiny shape, only to check that it works.
+Speed is in tokens per second and as FLOPs utilisation.
 
 There are two layouts. ``long`` has a short prompt and completions that fill the context, each in its own row.
-``shared`` has one row with a prompt of half the context and all completions. There are two settings.
-``plain`` has neither top-k nor a reference policy. ``usual`` has a job's defaults, which include both.
+``shared`` has one row: a prompt of half the context, and all completions. There are two settings. ``plain``
+has neither top-k nor a reference policy. ``usual`` has a job's defaults, which include both.
 """
 
 import argparse
@@ -74,34 +75,34 @@ class Case:
 
     @property
     def completion(self) -> int:
-        """Tokens of each completion. In layout ``shared`` all completions share the rest of the context."""
+        """Tokens of a completion. In layout ``shared`` all completions share half of the context."""
         return (self.context - self.prompt) // (1 if self.layout == "long" else ROLLOUTS)
 
     @property
     def lengths(self) -> Lengths:
-        """The lengths in the planner's type."""
+        """The lengths of the case, as the planner's type ``Lengths``."""
         return Lengths(self.prompt, self.completion, self.completion)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The measurements of one group's updates, and the planner's predictions, in bytes, seconds and FLOPs."""
+    """Measurements of updates on one group, and the planner's predictions: bytes, seconds, FLOPs."""
 
     case: Case
     computed: int
-    """Tokens of a forward pass."""
+    """Tokens that a forward pass computes."""
     seconds: tuple[float, ...]
     flops: float
-    """FLOPs that an update needs; see ``needed_flops``."""
+    """FLOPs that an update needs, by ``needed_flops``."""
     rate: float | None
-    """FLOPs per second of the GPU in bf16, by its data sheet; None for a CPU."""
+    """FLOPs per second in bf16, by the GPU's data sheet. None for a CPU."""
     planned_seconds: float | None
     held: float | None
     planned: float | None
 
     @property
     def tokens(self) -> int:
-        """Number of tokens trained on: every rollout together with its prompt."""
+        """Tokens that are trained on: each rollout with its prompt."""
         return ROLLOUTS * (self.case.prompt + self.case.completion)
 
     @property
@@ -111,17 +112,17 @@ class Outcome:
 
     @property
     def utilisation(self) -> float | None:
-        """Model FLOPs utilisation: needed FLOPs, divided by measured time times the data sheet's rate."""
+        """Model FLOPs utilisation: needed FLOPs / (measured seconds x FLOPs per second of the data sheet)."""
         return self.flops / (self.median * self.rate) if self.rate is not None else None
 
 
 def needed_flops(shape: Shape, rows: Sequence[PackedRow], work: Update) -> float:
-    """FLOPs of an update: forward pass, backward pass, and the reference policy's forward pass.
+    """Return the FLOPs of an update: forward and backward pass, and the reference policy's forward pass.
 
-    Recomputed values are not counted twice (Chowdhery et al. 2022, PaLM, appendix B), and pairs of tokens
-    that the mask hides are not counted. The base is frozen. Per token, each of its weights takes 2 FLOPs in
-    the forward pass and 2 in the backward pass. Each weight of the adapter takes 2 and 4. Attention takes
-    twice as many in the backward pass as in the forward pass.
+    Values that are computed a second time are not counted (Chowdhery et al. 2022, PaLM, appendix B), nor are
+    pairs of tokens that the mask hides. The base is frozen. For each token, a weight of the base takes 2
+    FLOPs in the forward pass and 2 in the backward pass. A weight of the adapter takes 2 and 4. Attention
+    takes twice as many FLOPs in the backward pass as in the forward pass.
     """
     forwards = 1 + int(work.reference)
     found = 0.0
@@ -137,7 +138,7 @@ def needed_flops(shape: Shape, rows: Sequence[PackedRow], work: Update) -> float
 
 
 def shape_named(name: str) -> Shape:
-    """Return the shape of a Qwen3 model of the catalogue, or the tiny shape."""
+    """Return the shape of a Qwen3 model in the catalogue, or the tiny shape."""
     if name == TINY:
         small = shape_named("Qwen/Qwen3-0.6B")
         # The norms of queries and keys keep their size: two vectors of a head's size in each layer.
@@ -150,7 +151,7 @@ def shape_named(name: str) -> Shape:
 
 
 def config_of(shape: Shape) -> Any:
-    """Return the configuration of a Qwen3 model of that shape."""
+    """Return the configuration of a Qwen3 model with this shape."""
     from transformers import Qwen3Config
 
     return Qwen3Config(
@@ -161,7 +162,7 @@ def config_of(shape: Shape) -> Any:
 
 
 def random_model(name: str, folder: Path, device: str) -> Path:
-    """Return a folder with a model of that shape and random bfloat16 weights; create it if needed."""
+    """Return a folder with a model of this shape and random bfloat16 weights. Create it if needed."""
     target = folder / name.replace("/", "--")
     if not target.exists():
         from transformers import AutoModelForCausalLM
@@ -176,7 +177,7 @@ def random_model(name: str, folder: Path, device: str) -> Path:
 
 
 def run_config(case: Case, model: Path, accelerator: str | None) -> RunConfig:
-    """Return the configuration of a run with one GPU for each role, or of a run on the CPU."""
+    """Return the configuration of a run on the CPU, or with one GPU for training and one for sampling."""
     kind = {"accelerator": {"name": accelerator}} if accelerator else {}
     spec = RFTJobSpec.model_validate(
         {
@@ -220,10 +221,10 @@ def group_of(case: Case, vocabulary: int) -> Group:
 
 
 def measure(case: Case, model: Path, accelerator: str | None, updates: int) -> Outcome:
-    """Train on one group ``updates`` times, after one update for warm-up that is not measured.
+    """Train on one group ``updates`` times, after one update that is not measured.
 
     Raises:
-        MemoryExhausted: a forward pass does not fit.
+        MemoryExhausted: there is not enough memory for a forward pass.
     """
     config = run_config(case, model, accelerator)
     shape = shape_named(case.model)
@@ -279,9 +280,10 @@ def _planned(config: RunConfig) -> float:
 
 
 def _held() -> float:
-    """Peak memory of this GPU in bytes: torch's peak, and the memory outside torch, such as the CUDA context.
+    """Return the peak memory of this GPU in bytes: torch's peak, and memory outside torch.
 
-    The result is correct only if no other process uses the GPU.
+    Memory outside torch is that of the CUDA context, for example. The result is correct only if no other
+    process uses the GPU.
     """
     free, whole = torch.cuda.mem_get_info()
     return torch.cuda.max_memory_reserved() + whole - free - torch.cuda.memory_reserved()
@@ -312,7 +314,7 @@ def _or_dash(value: float | None, form: str) -> str:
 
 
 def accelerator_here() -> str | None:
-    """Return the catalogue's name of the first GPU, None if torch sees no GPU.
+    """Return the first GPU's name in the catalogue. None if torch finds no GPU.
 
     Raises:
         SystemExit: the catalogue does not have this GPU.
@@ -322,7 +324,7 @@ def accelerator_here() -> str | None:
     product = torch.cuda.get_device_name(0).replace(" ", "-")
     found = next((name for name, device in ACCELERATORS.items() if product in device.products), None)
     if found is None:
-        sys.exit(f"{product} is not in the catalogue; name one that is as fast with --accelerator")
+        sys.exit(f"{product} is not in the catalogue; choose one that is as fast with --accelerator")
     return found
 
 
@@ -343,14 +345,24 @@ def main() -> None:
     )
     parser.add_argument(
         "--model", choices=("Qwen/Qwen3-0.6B", "Qwen/Qwen3-1.7B", "Qwen/Qwen3-4B", "Qwen/Qwen3-8B", TINY),
-        action="append", help="only this one; may be repeated",
+        action="append", help="run only this model; may be repeated",
     )  # fmt: skip
-    parser.add_argument("--layout", choices=LAYOUTS, action="append", help="only this one; may be repeated")
-    parser.add_argument("--settings", choices=SETTINGS, action="append", help="only these; may be repeated")
-    parser.add_argument("--context", type=int, help="tokens: 16384 on a GPU, 1024 on the CPU")
-    parser.add_argument("--rank", type=int, default=16, help="of the adapter")
-    parser.add_argument("--updates", type=int, default=3, help="that count, of each case")
-    parser.add_argument("--accelerator", choices=sorted(ACCELERATORS), help="whose rate to count by")
+    parser.add_argument(
+        "--layout", choices=LAYOUTS, action="append", help="run only this layout; may be repeated"
+    )
+    parser.add_argument(
+        "--settings", choices=SETTINGS, action="append", help="run only these settings; may be repeated"
+    )
+    parser.add_argument(
+        "--context", type=int, help="context length in tokens (default: 16384 on a GPU, 1024 on the CPU)"
+    )
+    parser.add_argument("--rank", type=int, default=16, help="LoRA rank of the adapter")
+    parser.add_argument(
+        "--updates", type=int, default=3, help="number of updates that are measured in each case"
+    )
+    parser.add_argument(
+        "--accelerator", choices=sorted(ACCELERATORS), help="GPU whose FLOPs per second the data sheet gives"
+    )
     arguments = parser.parse_args()
     accelerator = (arguments.accelerator or accelerator_here()) if torch.cuda.is_available() else None
     torch.set_num_threads(machine.usable_cores())

@@ -30,7 +30,7 @@ from tests.ports import free_port
 
 OPERATOR = "rft-operator"
 ENDS_PER_SECOND = 40.0
-"""Mean number of pods that succeed per second."""
+"""Mean number of pods that succeed per second, in the parts in which pods end."""
 FURTHER = Further(
     server=(
         # As on GKE: a pod that requests GPUs gets a toleration for the taint of GPU nodes.
@@ -69,7 +69,7 @@ SCHEDULER = {
 
 
 def start_scheduler(plane: ControlPlane, program: Path, stack: ExitStack) -> None:
-    """Start kube-scheduler; it is stopped when ``stack`` closes."""
+    """Start kube-scheduler. It is stopped when ``stack`` closes."""
     login = plane.login("scheduler", "system:kube-scheduler")
     config = SCHEDULER | {"clientConnection": {**SCHEDULER["clientConnection"], "kubeconfig": str(login)}}  # type: ignore[dict-item]
     path = plane.folder / "scheduler.yaml"
@@ -105,7 +105,7 @@ async def run_all(
         start_scheduler(plane, programs["kube-scheduler"], stack)
         async with Api(plane) as api:
             await prepare(api)
-            print(f"{options.nodes} fake nodes are made", flush=True)
+            print(f"{options.nodes} fake nodes are created", flush=True)
             await measure.make_nodes(api, options.nodes)
             await asyncio.to_thread(operator.start)
             figures.add("the operator before there is any job holds", f"{held_mebibytes(operator):.0f} MiB")
@@ -143,26 +143,37 @@ async def _phases(
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.fleet", description=bench.fleet.__doc__)
-    parser.add_argument("--nodes", type=int, default=5000, help="how many fake nodes")
-    parser.add_argument("--jobs", type=int, default=5000, help="how many RFTJobs")
+    parser.add_argument("--nodes", type=int, default=5000, help="number of fake nodes")
+    parser.add_argument("--jobs", type=int, default=5000, help="number of RFTJobs")
     parser.add_argument(
-        "--queued", type=int, default=1000, help="how many more with Kueue in front; 0: no Kueue"
+        "--queued",
+        type=int,
+        default=1000,
+        help="number of further RFTJobs in a Kueue queue; 0: without Kueue",
     )
-    parser.add_argument("--reports", type=int, default=200, help="how many RFTJobs report at once")
-    parser.add_argument("--every", type=float, default=5, help="seconds from one report to the next")
-    parser.add_argument("--rounds", type=int, default=6, help="reports of each job")
-    parser.add_argument("--idle", type=float, default=60, help="seconds to watch the operator at rest")
+    parser.add_argument("--reports", type=int, default=200, help="number of RFTJobs that send reports")
+    parser.add_argument("--every", type=float, default=5, help="seconds between two reports of a job")
+    parser.add_argument("--rounds", type=int, default=6, help="number of reports of each job")
+    parser.add_argument(
+        "--idle", type=float, default=60, help="seconds to measure the operator while nothing changes"
+    )
     parser.add_argument("--workers", type=int, default=8, help="RFT_WORKERS of the operator")
     parser.add_argument("--logs", type=Path, help="keep the logs of all programs in this folder")
     return parser.parse_args()
 
 
 def _programs(options: argparse.Namespace) -> dict[str, Path]:
-    """Return the paths of the programs. Raises Missing or ClusterError where one is not found."""
+    """Return the paths of the programs.
+
+    Raises:
+        Missing, ClusterError: a program is not found.
+    """
     programs = found([*PLANE, KWOK, *([KUEUE] if options.queued else [])])
     folders = {programs[name].parent for name in PLANE[1:]}
     if len(folders) > 1:
-        raise Missing(f"{', '.join(PLANE[1:])} must lie in one folder, not in {', '.join(map(str, folders))}")
+        raise Missing(
+            f"{', '.join(PLANE[1:])} must be in the same folder, but are in {', '.join(map(str, folders))}"
+        )
     if options.queued:
         chart()
         rendered()  # if helm cannot be downloaded, fail before anything is started

@@ -20,7 +20,7 @@ OWN_NAMESPACE = "kueue-system"
 ACCOUNT = f"system:serviceaccount:{OWN_NAMESPACE}:kueue-controller-manager"
 _API = "/apis/kueue.x-k8s.io/v1beta2"
 _LEFT_OUT = ("Deployment", "APIService")
-"""Kinds of the chart's objects that are not created: Kueue is a local process here and serves no API."""
+"""Kinds of objects of Kueue's chart that are not created, because here Kueue is a local process."""
 _SECRET = "kueue-webhook-server-cert"
 _PATHS = {
     "CustomResourceDefinition": "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
@@ -38,7 +38,9 @@ _PATHS = {
 
 
 async def start_kueue(api: Api, plane: ControlPlane, program: Path, stack: ExitStack) -> None:
-    """Install Kueue's chart, start its controller until ``stack`` closes, and create one queue for all jobs.
+    """Install Kueue's chart, start its controller, and create a queue for all jobs.
+
+    The controller is stopped when ``stack`` closes.
 
     Raises:
         SystemExit: the controller does not answer.
@@ -73,7 +75,7 @@ async def start_kueue(api: Api, plane: ControlPlane, program: Path, stack: ExitS
 
 
 async def _project(api: Api, folder: Path) -> None:
-    """Write the certificate that Kueue creates for its webhooks into ``folder``, as a kubelet would."""
+    """Write the certificate that Kueue creates for its webhooks into ``folder``. A kubelet would mount it."""
     data: Json = {}
 
     async def made() -> bool:
@@ -82,7 +84,7 @@ async def _project(api: Api, folder: Path) -> None:
         )
         return "tls.crt" in data
 
-    await until("Kueue makes its certificate", made, 60)
+    await until("Kueue has created its certificate", made, 60)
     for name, content in data.items():
         (folder / name).write_bytes(base64.b64decode(content))
 
@@ -96,7 +98,7 @@ def rendered() -> list[Json]:
 
 
 def here(part: Json, port: int) -> None:
-    """Change a webhook configuration so that the API server calls this machine instead of a Service."""
+    """Change a webhook's configuration: the API server calls this machine in place of a Service."""
     if part["kind"] == "Service":
         part["spec"] = {"type": "ExternalName", "externalName": "localhost"}
     clients = [hook["clientConfig"] for hook in part.get("webhooks", [])]
@@ -108,7 +110,7 @@ def here(part: Json, port: int) -> None:
 
 
 def configuration(objects: list[Json], port: int, certificates: Path) -> Json:
-    """Return the controller's configuration from the chart, with the changes that a local process needs."""
+    """Return the controller's configuration from the chart, changed for a local process."""
     maps = [part["data"] for part in objects if part["kind"] == "ConfigMap"]
     text = next(data["controller_manager_config.yaml"] for data in maps)
     config: Json = yaml.load(text, yaml.CSafeLoader)
@@ -120,7 +122,7 @@ def configuration(objects: list[Json], port: int, certificates: Path) -> Json:
 
 
 async def _make_queue(api: Api) -> None:
-    """Create one flavor, one ClusterQueue with enough quota for all jobs, and the LocalQueue."""
+    """Create a ResourceFlavor, a ClusterQueue with enough quota for all jobs, and a LocalQueue."""
     kind = {"apiVersion": "kueue.x-k8s.io/v1beta2"}
     named = {"metadata": {"name": QUEUE}}
     await api.call("POST", f"{_API}/resourceflavors", {**kind, "kind": "ResourceFlavor", **named, "spec": {}})

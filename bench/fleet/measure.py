@@ -1,4 +1,4 @@
-"""The measurements, in the order in which they are made."""
+"""The measurements of ``bench.fleet``, in the order in which they are made."""
 
 import asyncio
 import itertools
@@ -34,12 +34,12 @@ _MODELS: tuple[tuple[str, str | None], ...] = (
     ("Qwen/Qwen2.5-0.5B-Instruct", None),
     ("Qwen/Qwen2.5-14B-Instruct", "nvidia-h100-80gb"),
 )
-"""Model and accelerator of the jobs, used in turn. ``None``: the operator chooses by the nodes' labels."""
+"""Models and accelerators of the jobs, in turn. None: the operator chooses one by the nodes' labels."""
 
 
 @dataclass
 class Fleet:
-    """The system that is measured, and the tools that measure it."""
+    """The operator that is measured, with everything that the measurements need."""
 
     api: Api
     operator: Operator
@@ -48,7 +48,7 @@ class Fleet:
     figures: Figures
 
     async def reached(self, what: str, state: str, count: int, prefix: str) -> None:
-        """Wait until ``count`` RFTJobs, or their children, have reached a state."""
+        """Wait until this number of RFTJobs, or of their children, have reached a state."""
 
         async def there() -> bool:
             await asyncio.to_thread(self.operator.check)
@@ -57,7 +57,7 @@ class Fleet:
         await until(what, there, STUCK_SECONDS, 1)
 
     def effort(self) -> Callable[[str], None]:
-        """Start to measure the operator. Return a function that adds CPU time and memory to the table."""
+        """Start to measure the operator. Return a function that adds its CPU time and memory to the table."""
         forget_peak(self.operator)
         busy = cpu_seconds(self.operator)
 
@@ -90,7 +90,7 @@ async def make_nodes(api: Api, count: int) -> None:
 
 
 def rftjob(number: int, name: str, queue: str | None) -> Json:
-    """Return an RFTJob. Some RFTJobs name a kind of GPU, for others the operator chooses it."""
+    """Return an RFTJob. Some name an accelerator; for the others the operator chooses one."""
     model, accelerator = _MODELS[number % len(_MODELS)]
     metadata: Json = {"name": name, "namespace": NAMESPACE}
     if queue is not None:
@@ -146,7 +146,7 @@ async def measure_start(fleet: Fleet, count: int) -> None:
 
 async def measure_rest(fleet: Fleet, seconds: float) -> None:
     """Measure the operator while nothing changes."""
-    print(f"\nat rest for {seconds:g} s", flush=True)
+    print(f"\nno changes for {seconds:g} s", flush=True)
     began = time.time()
     await asyncio.sleep(seconds)
     asked, minutes = fleet.audit.between(began, began + seconds), seconds / 60
@@ -195,7 +195,7 @@ async def _of(fleet: Fleet, everyone: list[Trainer]) -> list[Json]:
 
 async def measure_restart(fleet: Fleet, count: int) -> None:
     """Measure a restart of the operator while all jobs exist."""
-    print("\nthe operator starts again", flush=True)
+    print("\nthe operator is restarted", flush=True)
     operator, figures = fleet.operator, fleet.figures
     await asyncio.to_thread(operator.stop)
     began = time.time()
@@ -230,7 +230,7 @@ async def measure_ends(fleet: Fleet, count: int, seconds: float) -> None:
 
 async def measure_queued(fleet: Fleet, count: int, queue: str) -> None:
     """Create many RFTJobs in a Kueue queue, and measure until all have ended."""
-    print(f"\n{count} RFTJobs applied at once, with Kueue in front", flush=True)
+    print(f"\n{count} RFTJobs applied at once into a Kueue queue", flush=True)
     figures, times, prefix = fleet.figures, fleet.times, "queued-"
     began, effort = time.time(), fleet.effort()
     await _apply(fleet, count, prefix, queue)

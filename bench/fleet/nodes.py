@@ -1,4 +1,4 @@
-"""Creates fake nodes with the labels of four clouds. The objects are as large as those of real nodes."""
+"""Creates fake nodes that have the labels of four clouds, and objects as large as those of real nodes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from bench.scale.api import Json
 
 FAKE = "kwok.x-k8s.io/node"
-"""The annotation by which kwok recognizes the nodes that it manages."""
+"""kwok manages the nodes that have this annotation."""
 IMAGES = 20
-"""A kubelet lists up to 50 images in its Node object. They are the largest part of the object."""
+"""Number of images in a Node object. They are its largest part; a kubelet lists up to 50."""
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One kind of GPU, as gpu-feature-discovery labels it. ``memory`` is in MiB."""
+    """A kind of GPU, with the values that gpu-feature-discovery writes into labels. ``memory`` is in MiB."""
 
     product: str
     memory: int
@@ -34,7 +34,7 @@ T4 = Gpu("Tesla-T4", 15360, "turing", (7, 5))
 
 @dataclass(frozen=True)
 class Machine:
-    """A type of node. ``labels`` and ``taints`` are those that its cloud sets."""
+    """A type of node. The cloud that offers it sets its ``labels`` and ``taints``."""
 
     instance: str
     gpu: Gpu
@@ -122,11 +122,11 @@ MACHINES = (
     _aks("Standard_NC64as_T4_v3", T4, 4, 64, 440),
     _eks("g5.48xlarge", A10G, 8, 192, 768, "a10g"),
 )
-"""The types of node, used in turn."""
+"""The types of node, in turn."""
 
 
 def node(number: int) -> Json:
-    """Return the fake node with this number, in the state that a kubelet reports for a ready node."""
+    """Return the fake node with this number. Its status is that of a node that is ready."""
     machine = MACHINES[number % len(MACHINES)]
     name = f"node-{number:05}"
     has = {

@@ -1,4 +1,4 @@
-"""Finds the programs that the benchmark needs: in ``KUBEBUILDER_ASSETS``, else on the PATH."""
+"""Finds the programs that the benchmark needs, in ``KUBEBUILDER_ASSETS`` or on the PATH."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ CHART = "RFT_KUEUE_CHART"
 
 
 class Missing(Exception):
-    """Some programs are not found. The message names them, and how to set their paths."""
+    """A program was not found. The message names it and says how to set its path."""
 
 
 def found(names: Iterable[str]) -> dict[str, Path]:
@@ -27,8 +27,8 @@ def found(names: Iterable[str]) -> dict[str, Path]:
     missing = [name for name, path in paths.items() if path is None]
     if missing:
         raise Missing(
-            f"{', '.join(missing)}: not in the folder of KUBEBUILDER_ASSETS ({folder or 'not set'}) nor on "
-            f"the PATH. A fleet needs {', '.join(PLANE)} of one release of Kubernetes, {KWOK}, and {KUEUE} "
+            f"{', '.join(missing)}: not found in KUBEBUILDER_ASSETS ({folder or 'not set'}) nor on the "
+            f"PATH. A fleet needs {', '.join(PLANE)} of one release of Kubernetes, {KWOK}, and {KUEUE} "
             "for queued jobs (--queued 0 leaves them out)"
         )
     return {name: Path(path) for name, path in paths.items() if path is not None}
@@ -38,11 +38,11 @@ def chart() -> Path:
     """Return the path of Kueue's chart.
 
     Raises:
-        Missing: no chart is set.
+        Missing: RFT_KUEUE_CHART is not the path of a file.
     """
     named = os.environ.get(CHART)
     if not named or not Path(named).is_file():
         raise Missing(
-            f"{CHART} names no file: Kueue's chart is needed for queued jobs (--queued 0 leaves them out)"
+            f"{CHART} must be the path of Kueue's chart, which queued jobs need (--queued 0 leaves them out)"
         )
     return Path(named)

@@ -1,4 +1,4 @@
-"""Writes the kwok stages of pods: when they start, succeed or fail."""
+"""Writes kwok's stages of pods: when kwok reports that a pod starts, succeeds or fails."""
 
 import json
 from pathlib import Path
@@ -6,14 +6,14 @@ from pathlib import Path
 from bench.scale.api import Json
 
 FAILING_PERCENT = 5
-"""Percentage of the pods that fail, like a crashed trainer. The Job controller replaces each of them."""
+"""Percentage of pods that fail, as if the trainer crashed. The Job controller replaces these pods."""
 
 
 def write(folder: Path, *, ending_seconds: float | None) -> Path:
-    """Write the stages into ``folder``: pods start at once, and end within ``ending_seconds``.
+    """Write the stages into ``folder``. Pods start at once, and end within ``ending_seconds``; None: never.
 
-    With ``None`` pods do not end. Successes are spread evenly over the time. Failures are spread over its
-    first quarter, because each is followed by another pod.
+    Successes are evenly distributed over this time. Failures are distributed over its first quarter, because
+    a new pod follows each of them.
     """
     # kwok manages only the pods of nodes that have a stage themselves.
     stages = [_stage("node", _NOT_RUNNING, "phase: Running", kind="Node")]

@@ -1,6 +1,6 @@
-"""Records when Jobs, pods and RFTJobs change, from watches of the API server.
+"""Records when Jobs, pods and RFTJobs change, by watching the API server.
 
-The watches request tables, which have only a few cells per object.
+The watches request tables, in which an object has only a few cells.
 """
 
 import asyncio
@@ -15,17 +15,17 @@ WORKLOADS = f"/apis/kueue.x-k8s.io/v1beta2/namespaces/{NAMESPACE}/workloads"
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
 _CELLS = "&includeObject=None"
 Cells = dict[str, str]
-"""The cells of one object, by the name of the column."""
+"""One row of a table, which is one object: its cells by the name of the column."""
 
 
 @dataclass
 class Times:
-    """The time when each RFTJob first reached each state, by the clock ``time.monotonic``."""
+    """When each RFTJob first reached each state, by the clock ``time.monotonic``."""
 
     of: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def note(self, state: str, name: str) -> None:
-        """Record that an object reached a state now, if it is not recorded yet."""
+        """Record that an object has reached a state now, unless it is recorded already."""
         self.of.setdefault(state, {}).setdefault(name, time.monotonic())
 
     def forget(self, *states: str) -> None:
@@ -45,7 +45,7 @@ class Times:
         return [max(0.0, ended[name] - begun[name]) for name in both]
 
     def span(self, first: str, then: str, prefix: str = "") -> float:
-        """Return the seconds from the first object in one state until the last object in the other state."""
+        """Return the seconds from the first object in state ``first`` to the last one in state ``then``."""
         begun = [at for name, at in self.of[first].items() if name.startswith(prefix)]
         return max(at for name, at in self.of[then].items() if name.startswith(prefix)) - min(begun)
 
@@ -77,12 +77,12 @@ def rftjob_states(cells: Cells) -> tuple[str, ...]:
 
 
 def _name(parts: int) -> Callable[[Cells], str]:
-    """Return a function that gets the RFTJob's name from a child's name, by removing ``parts`` parts."""
+    """Return a function that gets an RFTJob's name: a child's name without its last ``parts`` parts."""
     return lambda cells: cells["Name"].rsplit("-", parts)[0] if parts else cells["Name"]
 
 
 Watched = tuple[str, Callable[[Cells], tuple[str, ...]], Callable[[Cells], str]]
-"""Path of a resource, a function from cells to states, and a function from cells to the RFTJob's name."""
+"""What to watch: path of a resource, function from cells to states, function from cells to RFTJob's name."""
 ALWAYS: tuple[Watched, ...] = (
     (JOBS, job_states, _name(1)),
     (PODS, pod_states, _name(2)),
@@ -95,7 +95,7 @@ QUEUED: tuple[Watched, ...] = (
 
 @asynccontextmanager
 async def watching(api: Api, times: Times, watched: tuple[Watched, ...]) -> AsyncIterator[None]:
-    """Run these watches during the block."""
+    """Run the watches in ``watched`` during the block."""
     tasks = [asyncio.create_task(_follow(api, times, *each)) for each in watched]
     ended = asyncio.gather(*tasks)
     try:
@@ -126,7 +126,7 @@ async def _follow(
                 break
             if event["type"] != "DELETED":
                 _note(times, columns, event["object"], states, name)
-        print(f"  the watch of {path} ended and begins again", flush=True)
+        print(f"  the watch of {path} ended and is started again", flush=True)
 
 
 def _note(

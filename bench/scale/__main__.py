@@ -38,7 +38,7 @@ SPEC: Json = {
 
 
 async def apply(api: Api, count: int) -> dict[str, tuple[float, float]]:
-    """Create all RFTJobs concurrently. Return when each was sent, and when its Job was seen."""
+    """Create all RFTJobs concurrently. Return when each was sent, and when its child Job appeared."""
     sent: dict[str, float] = {}
     seen: dict[str, float] = {}
 
@@ -70,19 +70,19 @@ async def apply(api: Api, count: int) -> dict[str, tuple[float, float]]:
 
 
 async def _failed(api: Api) -> str:
-    """Return the message of the first failed RFTJob in the list, if any."""
+    """Return the message of the first RFTJob in the list if it has failed, else an empty text."""
     status = (await api.call("GET", f"{RFTJOBS}?limit=1"))["items"][0].get("status", {})
     return str(status.get("message")) if status.get("phase") == "Failed" else ""
 
 
 async def last_steps(api: Api) -> Counter[int]:
-    """Return how many jobs have each value of ``status.progress.step``."""
+    """Return the number of jobs for each value of ``status.progress.step``."""
     jobs = (await api.call("GET", RFTJOBS))["items"]
     return Counter(job["status"].get("progress", {}).get("step", 0) for job in jobs)
 
 
 def goal(what: str, reached: float, limit: float, unit: str) -> None:
-    """Print a result next to its goal."""
+    """Print a result and its goal."""
     said = "goal reached" if reached <= limit else "GOAL MISSED"
     print(f"  {what:44}{reached:10.2f} {unit:4} goal {limit:g} {unit}: {said}", flush=True)
 
@@ -114,7 +114,7 @@ async def measure(plane: ControlPlane, operator: Operator, options: argparse.Nam
         figure("processor time of the operator", cpu_seconds(operator) - busy, "s")
         show("requests from apply to a running pod, per job", audit.between(began, settled), count)
 
-        print(f"\n{count} RFTJobs at rest for {options.idle:g} s", flush=True)
+        print(f"\n{count} RFTJobs without any change for {options.idle:g} s", flush=True)
         await asyncio.sleep(options.idle)
         asked = audit.between(settled, settled + QUIET_SECONDS + options.idle)
         other = asked - standing(asked)
@@ -130,7 +130,7 @@ async def measure(plane: ControlPlane, operator: Operator, options: argparse.Nam
 async def measure_reports(
     api: Api, audit: Audit, operator: Operator, everyone: list[Trainer], options: argparse.Namespace
 ) -> None:
-    """Measure the second part, in which trainers send reports, and print the results."""
+    """Measure the second part, in which trainers send reports. Print the results."""
     print(
         f"\n{len(everyone)} RFTJobs reporting every {options.every:g} s, {options.rounds} times", flush=True
     )
@@ -149,14 +149,14 @@ async def measure_reports(
     written = operator.metric("rft_status_writes_total") - writes
     figure("status patches a second", written / (settled - began), "/s")
     figure("processor time of the operator", cpu_seconds(operator) - busy, "s")
-    print(f"  answers by HTTP status: {dict(said.statuses)}")
+    print(f"  responses by HTTP status: {dict(said.statuses)}")
     print(f"  jobs by the step in their status: {dict(await last_steps(api))}")
     show("requests per report", audit.between(began, settled), count)
     goal("the operator held at most", peak_mebibytes(operator), 300, "MiB")
 
 
 def show(title: str, asked: Counter[str], by: int) -> None:
-    """Print the numbers of requests divided by ``by``, the most frequent first."""
+    """Print the numbers of requests divided by ``by``, in descending order."""
     busy = asked - standing(asked)
     figure(title, busy.total() / by, "")
     for what, number in busy.most_common():
@@ -165,7 +165,7 @@ def show(title: str, asked: Counter[str], by: int) -> None:
 
 @contextmanager
 def started(folder: Path, workers: int) -> Iterator[tuple[ControlPlane, Operator]]:
-    """Start a control plane and an operator; both are stopped at the end of the block."""
+    """Start a control plane and an operator. Both are stopped at the end of the block."""
     with running(server_binaries(default_layout().cache), folder) as plane:
         # A busy machine is slow to renew a Lease. Its renewal is not the subject here.
         operator = Operator(
@@ -185,12 +185,14 @@ def started(folder: Path, workers: int) -> Iterator[tuple[ControlPlane, Operator
 def main() -> None:
     """Read the options and measure."""
     parser = argparse.ArgumentParser(prog="python -m bench.scale", description=bench.scale.__doc__)
-    parser.add_argument("--jobs", type=int, default=1000, help="how many RFTJobs")
-    parser.add_argument("--idle", type=float, default=60, help="seconds to watch them at rest")
-    parser.add_argument("--every", type=float, default=10, help="seconds from one report to the next")
-    parser.add_argument("--rounds", type=int, default=12, help="reports of each job")
+    parser.add_argument("--jobs", type=int, default=1000, help="number of RFTJobs")
+    parser.add_argument(
+        "--idle", type=float, default=60, help="seconds to measure the operator while nothing changes"
+    )
+    parser.add_argument("--every", type=float, default=10, help="seconds between two reports of a job")
+    parser.add_argument("--rounds", type=int, default=12, help="number of reports of each job")
     parser.add_argument("--workers", type=int, default=8, help="RFT_WORKERS of the operator")
-    parser.add_argument("--log", type=Path, help="keep the operator's log here")
+    parser.add_argument("--log", type=Path, help="copy the operator's log to this file")
     options = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(130))

@@ -21,13 +21,13 @@ PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
 CONFIG_MAPS = f"/api/v1/namespaces/{NAMESPACE}/configmaps"
 ACCOUNT = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/default"
 AT_ONCE = 64
-"""Limit of concurrent requests of the benchmark itself."""
+"""Largest number of requests that the benchmark itself sends at the same time."""
 WATCHES = 4
-"""Number of watches of the benchmark, besides these requests."""
+"""Number of the benchmark's watches, which are in addition to ``AT_ONCE`` requests."""
 
 
 class Api:
-    """The API server, with the rights of an administrator."""
+    """The API server, called as an administrator."""
 
     def __init__(self, plane: ControlPlane) -> None:
         """Read the credentials from ``plane``'s kubeconfig."""
@@ -47,13 +47,13 @@ class Api:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Close them."""
+        """Close the connections."""
         await self._session.close()
 
     async def call(
         self, method: str, path: str, body: Json | None = None, accept: str = "application/json"
     ) -> Json:
-        """Send one request. A PATCH is sent as a merge patch. Raises SystemExit if the server refuses it."""
+        """Send one request. A PATCH is a merge patch. Raises SystemExit if the server refuses the request."""
         kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
         headers = {"Content-Type": kind, "Accept": accept}
         data = None if body is None else json.dumps(body)
@@ -64,7 +64,7 @@ class Api:
             return dict(said)
 
     async def find(self, path: str) -> Json | None:
-        """Return an object, ``None`` if it does not exist."""
+        """Return an object, or ``None`` if it does not exist."""
         async with self._session.get(path) as answer:
             return dict(await answer.json()) if answer.status == 200 else None
 
@@ -77,7 +77,7 @@ class Api:
     async def watch(
         self, path: str, query: str = "", accept: str = "application/json"
     ) -> AsyncIterator[Json]:
-        """Yield the events of a watch. ``query`` has further parameters, each after an ``&``."""
+        """Yield the events of a watch. ``query`` has further parameters, each preceded by ``&``."""
         timeout, headers = aiohttp.ClientTimeout(total=None), {"Accept": accept}
         url = f"{path}?watch=true{query}"
         async with self._session.get(url, timeout=timeout, headers=headers) as answer:
@@ -86,7 +86,7 @@ class Api:
 
 
 async def each(items: Iterable[T], act: Callable[[T], Awaitable[None]]) -> None:
-    """Call ``act`` for all items, with a limited number of concurrent calls."""
+    """Call ``act`` for all items, at most ``AT_ONCE`` at the same time."""
     room = asyncio.Semaphore(AT_ONCE)
 
     async def one(item: T) -> None:

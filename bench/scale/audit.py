@@ -1,4 +1,4 @@
-"""Counts the operator's requests to the API server, from the server's audit log."""
+"""Counts the operator's requests in the API server's audit log."""
 
 import json
 from collections import Counter
@@ -9,14 +9,14 @@ from pathlib import Path
 from bench.scale.api import Json
 
 AGENTS = ("rft-operator", "kopf/")
-"""User agent of the operator's requests."""
+"""Beginnings of the user agent in the operator's requests."""
 
 
 class Audit:
     """The operator's requests in the API server's audit log."""
 
     def __init__(self, log: Path) -> None:
-        """Read the file ``log``."""
+        """The path of the audit log is ``log``."""
         self._log = log
 
     def between(self, since: float, until: float) -> Counter[str]:
@@ -41,5 +41,5 @@ class Audit:
 
 
 def standing(asked: Counter[str]) -> Counter[str]:
-    """Return the requests of an idle operator: its watches, and the renewals of its Lease."""
+    """Return the requests that an idle operator sends too: its watches and the renewals of its Lease."""
     return Counter({what: n for what, n in asked.items() if what.startswith("watch ") or "leases" in what})

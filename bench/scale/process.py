@@ -1,4 +1,4 @@
-"""Measures the operator's process: memory, processor time, and when it becomes idle."""
+"""Measures the operator's process: its memory, its processor time, and when it is idle."""
 
 import asyncio
 import os
@@ -41,7 +41,7 @@ def cpu_seconds(operator: Operator) -> float:
 
 
 async def quiet(operator: Operator) -> float:
-    """Wait until the operator is idle. Return the wall-clock time of its last reconciliation."""
+    """Wait until the operator is idle. Return the time of its last reconciliation, by ``time.time``."""
     before, since = -1.0, time.time()
     while time.time() - since < QUIET_SECONDS:
         await asyncio.sleep(1)
@@ -52,7 +52,7 @@ async def quiet(operator: Operator) -> float:
 
 
 def percentile(values: Sequence[float], percent: int) -> float:
-    """Return a percentile of ``values``; for a single value, that value."""
+    """Return a percentile of ``values``. If there is a single value, return it."""
     return statistics.quantiles(values, n=100)[percent - 1] if len(values) > 1 else values[0]
 
 

@@ -1,4 +1,4 @@
-"""Simulates kubelets and trainers: sets pods to Running, and sends their reports."""
+"""Simulates kubelets and trainers: sets pods to Running, and sends the trainers' reports."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ from rft_run.report import REPORT_PATH, TOKEN_AUDIENCE
 
 @dataclass
 class Trainer:
-    """A simulated trainer: a pod whose status is set to Running, and its token."""
+    """A simulated trainer: a pod whose status is set to Running, and the pod's token."""
 
     pod: Json
     address: str
@@ -26,11 +26,11 @@ class Trainer:
 
     @property
     def job(self) -> str:
-        """Name of its RFTJob."""
+        """Name of the trainer's RFTJob."""
         return str(self.pod["metadata"]["labels"]["rft.dev/job-name"])
 
     def report(self) -> bytes:
-        """Return the next report, as large as a report from the middle of a real run."""
+        """Return the next report. It is as large as a report in the middle of a real run."""
         self.sequence += 1
         step = self.sequence
         points = [{"step": i + 1, "reward": round(0.3 + i / 1000, 4)} for i in range(min(step, 50))]
@@ -60,8 +60,7 @@ class Reported:
     """Response times and HTTP statuses of the reports. Times are in seconds."""
 
     first: list[float] = field(default_factory=list)
-    """Response times of each job's first report. The operator does not know the token yet and has it
-    reviewed."""
+    """Response times of each job's first report, for which the operator must have the token reviewed."""
     seconds: list[float] = field(default_factory=list)
     """Response times of all other reports."""
     statuses: Counter[int] = field(default_factory=Counter)
@@ -73,7 +72,7 @@ async def trainers(api: Api, count: int) -> list[Trainer]:
     async def there() -> bool:
         return len((await api.call("GET", PODS))["items"]) >= count
 
-    await until("the Job controller makes the pods", there)
+    await until("the Job controller has created the pods", there)
     pods = (await api.call("GET", PODS))["items"]
     found = [Trainer(pod, address(number)) for number, pod in enumerate(pods)]
 
@@ -90,12 +89,12 @@ async def trainers(api: Api, count: int) -> list[Trainer]:
 
 
 def address(number: int) -> str:
-    """Return an IP address of this machine for one trainer."""
+    """Return the IP address of this machine from which the trainer with this number sends."""
     return f"127.1.{number // 250}.{number % 250 + 1}"
 
 
 async def token_of(api: Api, pod: Json) -> str:
-    """Return a token bound to a pod, like the one that a kubelet projects."""
+    """Return a token that is bound to a pod, as a kubelet would mount it."""
     metadata = pod["metadata"]
     bound = {"kind": "Pod", "apiVersion": "v1", "name": metadata["name"], "uid": metadata["uid"]}
     spec = {"audiences": [TOKEN_AUDIENCE], "expirationSeconds": 3600, "boundObjectRef": bound}
@@ -118,9 +117,9 @@ async def push(trainer: Trainer, url: str, trust: ssl.SSLContext) -> int:
 async def report(
     everyone: Sequence[Trainer], url: str, trust: ssl.SSLContext, every: float, rounds: int
 ) -> Reported:
-    """Send a report of every trainer every ``every`` seconds, evenly spread.
+    """Send a report of each trainer every ``every`` seconds, evenly distributed over this time.
 
-    The time of a report is measured from the moment when it was due, so waiting in the queue is included.
+    The time of a report is measured from the moment when it was due. So it includes the time in the queue.
     """
     said = Reported()
     started = time.monotonic()

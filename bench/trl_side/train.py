@@ -1,7 +1,7 @@
-"""TRL's side of ``bench/trainer.py``: runs a GRPOTrainer and writes a JSON line for each step.
+"""The program that ``bench/trainer.py`` runs to measure TRL: one GRPOTrainer, a JSON line for each step.
 
-The case is read from a JSON file. This program runs in its own environment, without this project. TRL's
-trainer is unchanged, apart from the timing.
+It reads the case from a JSON file. It runs in a Python environment of its own, without this project. TRL's
+trainer is not changed, except that it is timed.
 """
 
 import json
@@ -18,13 +18,13 @@ from trl import GRPOConfig, GRPOTrainer
 
 
 class Timed(GRPOTrainer):
-    """Sums the seconds of sampling and grading of a step, and records the completions' lengths."""
+    """Adds up the seconds of sampling and grading in a step, and records the completions' lengths."""
 
     seconds: dict[str, float]
     sampled: dict[str, list[int]]
 
     def reset(self) -> None:
-        """Reset the sums at the start of a step."""
+        """Reset the sums, at the start of a step."""
         self.seconds = {"rollout": 0.0, "grade": 0.0}
         self.sampled = {"prompts": [], "completions": []}
 
@@ -44,12 +44,12 @@ class Timed(GRPOTrainer):
 
 
 class Steps(TrainerCallback):
-    """Writes a line at the end of each step."""
+    """Writes a JSON line at the end of each step."""
 
     trainer: Timed
 
     def on_step_begin(self, *_arguments: Any, **_named: Any) -> None:
-        """Reset the sums. Nothing of this step has run yet: its batch is sampled in its first micro-batch."""
+        """Reset the sums. TRL samples the step's batch later, in the step's first micro-batch."""
         self.trainer.reset()
         self._began = time.monotonic()
 
@@ -62,7 +62,7 @@ class Steps(TrainerCallback):
 
 
 def arguments(case: dict[str, Any], folder: Path) -> GRPOConfig:
-    """Return GRPOTrainer's arguments for the case. Comments name our trainer's corresponding settings."""
+    """Return GRPOTrainer's arguments for the case. Comments name the settings of our trainer."""
     return GRPOConfig(
         output_dir=str(folder),
         use_cpu=True,
@@ -97,7 +97,7 @@ def arguments(case: dict[str, Any], folder: Path) -> GRPOConfig:
 
 
 def main() -> None:
-    """Train the case in the file that the command line names."""
+    """Train the case whose file is the first argument."""
     case = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     torch.set_num_threads(case["threads"])
     space: dict[str, Any] = {}
