@@ -22,15 +22,15 @@ PICTURE = "docs/pictures/flow.svg"
 
 MARGIN = 16
 LABEL = 120
-"""Width of the column with the names of the bands, left of the boxes."""
+"""Width of the left column, which has the names of the bands."""
 BOX, GAP, HEIGHT = 156, 24, 84
-"""Width of a box that spans one column, width of the gap between two boxes, and height of a box."""
+"""Width of a box in one column, width of the gap between two boxes, height of a box."""
 PADDING, BETWEEN, BACK = 14, 38, 34
-"""Space above and below the boxes of a band, between two bands, and below the boxes for a backward arrow."""
+"""Heights: above and below a band's boxes, between two bands, below the boxes for an arrow that goes back."""
 INSET, LINE = 11, 17
 CURVE = 150
 WIDTHS = {"name": 15 * 0.58, "line": 13 * 0.54, "file": 12 * 0.605}
-"""Width of a character, by the class of its text: an average of common fonts, rounded up."""
+"""Average width of a character for each class of text, in common fonts, rounded up."""
 
 STYLE = """\
 text { font-family: -apple-system, "Segoe UI", "Helvetica Neue", Helvetica, Arial, sans-serif; fill: #1f2328 }
@@ -75,17 +75,17 @@ class Area:
 
     @property
     def right(self) -> float:
-        """Its right edge."""
+        """X coordinate of the right edge."""
         return self.left + self.width
 
     @property
     def bottom(self) -> float:
-        """Its lower edge."""
+        """Y coordinate of the lower edge."""
         return self.top + self.height
 
     @property
     def middle(self) -> float:
-        """The vertical middle."""
+        """Y coordinate of the middle."""
         return self.top + self.height / 2
 
     def meets(self, start: tuple[float, float], end: tuple[float, float]) -> bool:
@@ -95,10 +95,14 @@ class Area:
 
 
 class Picture:
-    """The source, and the position of each of its parts."""
+    """The source of the picture, and the position of each part."""
 
     def __init__(self, source: Mapping[str, Any]) -> None:
-        """Calculate the positions of all parts. Raises BadPicture."""
+        """Calculate the positions of all parts.
+
+        Raises:
+            BadPicture: an arrow cannot be drawn.
+        """
         self.source = source
         self.columns = int(source["columns"])
         self.bands: dict[str, Area] = {}
@@ -154,7 +158,9 @@ class Picture:
                 _fits(kind, text, room, box["id"])
             file = box.get("file")
             if file is not None and not any((ROOT / code / file).exists() for code in codes[box["band"]]):
-                raise BadPicture(f"{box['id']}: there is no {file} in {' or '.join(codes[box['band']])}")
+                raise BadPicture(
+                    f"{box['id']}: the file {file} does not exist in {' or '.join(codes[box['band']])}"
+                )
         for arrow in self.source["arrows"]:
             corners = self.path(arrow)
             ends = (arrow["from"], arrow["to"])
@@ -234,7 +240,7 @@ def _texts(box: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _fits(kind: str, text: str, room: float, where: str) -> None:
     if WIDTHS[kind] * len(text) > room:
-        raise BadPicture(f"{where}: {text!r} may have {int(room / WIDTHS[kind])} characters")
+        raise BadPicture(f"{where}: {text!r} is too long: {int(room / WIDTHS[kind])} characters fit")
 
 
 def _column(texts: Sequence[tuple[str, str]], x: float, y: float) -> Iterator[str]:
@@ -250,7 +256,7 @@ def _rectangle(area: Area, kind: str, radius: int) -> str:
 
 
 def _curve(points: Sequence[float], area: Area) -> Iterator[str]:
-    """Yield the axes and a reward curve in the right part of a box. The points are rewards from 0 to 1."""
+    """Yield the axes and a reward curve, in the right part of a box. ``points`` are rewards from 0 to 1."""
     left, right, top, bottom = area.right - CURVE, area.right - INSET, area.top + 11, area.bottom - 11
     yield f'<path class="axis" d="M{left:g} {top:g} V{bottom:g} H{right:g}"/>'
     places = (
@@ -261,9 +267,11 @@ def _curve(points: Sequence[float], area: Area) -> Iterator[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write or check the picture. Returns 1 if ``--check`` finds a difference, or if it cannot be drawn."""
+    """Write or check the picture. Return 1 if ``--check`` finds a difference, or if it cannot be drawn."""
     parser = argparse.ArgumentParser(prog="python scripts/picture.py", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing, fail when the picture differs")
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; exit with 1 if the picture differs"
+    )
     parser.add_argument("--root", type=Path, default=ROOT, help="root of the repository")
     options = parser.parse_args(arguments)
     try:

@@ -24,13 +24,13 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("operator", "trainer-image", ".")
-"""Folders from which modules are imported."""
+"""Folders that contain the modules of this repository."""
 ELSEWHERE = ROOT / "scripts" / "references-elsewhere.txt"
-"""File with names outside this repository, one a line: of libraries, of Kubernetes, of users' files."""
+"""File with names from outside this repository: of libraries, of Kubernetes, of users' files."""
 
 
 class Text(NamedTuple):
-    """A piece of prose: its file, the line on which it begins, and its text."""
+    """A piece of prose: its file, the number of its first line, and its text."""
 
     path: str
     line: int
@@ -38,11 +38,11 @@ class Text(NamedTuple):
 
 
 class Repository(NamedTuple):
-    """Everything in the repository that prose may refer to."""
+    """Everything that prose may refer to."""
 
     files: frozenset[str]
     tails: frozenset[str]
-    """Every path of a file or folder, and every ending of such a path."""
+    """Paths of files and folders, complete and without their first folders."""
     targets: frozenset[str]
     words: frozenset[str]
     """Identifiers in code, and words in files that are not prose."""
@@ -66,7 +66,7 @@ def tracked() -> list[str]:
 
 
 def python_parts(name: str, source: str) -> tuple[list[Text], set[str]]:
-    """Return the docstrings and comments of a Python file, and the words of its code."""
+    """Return the docstrings and comments of a Python file, and the words in its code."""
     docs = [
         node.value
         for node in ast.walk(ast.parse(source))
@@ -84,13 +84,13 @@ def python_parts(name: str, source: str) -> tuple[list[Text], set[str]]:
 
 
 def comments(name: str, source: str) -> list[Text]:
-    """Return the comment lines of a script or manifest."""
+    """Return the comments of a script or a manifest."""
     lines = enumerate(source.splitlines(), 1)
     return [Text(name, number, line.lstrip(" #")) for number, line in lines if line.lstrip().startswith("#")]
 
 
 def read(names: Iterable[str]) -> tuple[list[Text], Repository]:
-    """Read every file once. Return the prose, and everything that prose may refer to."""
+    """Read all files. Return the prose in them, and everything that prose may refer to."""
     files = frozenset(names)
     texts: list[Text] = []
     words: set[str] = set(ELSEWHERE.read_text(encoding="utf-8").split())
@@ -128,7 +128,7 @@ def anchors(path: Path) -> frozenset[str]:
 
 
 def broken_links(text: Text) -> Iterator[tuple[int, str]]:
-    """Return links of a Markdown file to missing files or headings."""
+    """Return the links in a Markdown file whose file or heading does not exist."""
     for link in LINK.finditer(CODE.sub(lambda code: " " * len(code[0]), text.text)):
         target, _, anchor = link[1].partition("#")
         if "://" in link[1] or target.startswith("mailto:"):
@@ -139,7 +139,7 @@ def broken_links(text: Text) -> Iterator[tuple[int, str]]:
 
 
 def defines(module: str) -> bool:
-    """Return whether a dotted name is a module of this repository, or is defined in one."""
+    """Return whether a dotted name is a module of this repository, or a name that such a module defines."""
     parts = module.split(".")
     for length in range(len(parts), 0, -1):
         for folder in PACKAGES:
@@ -152,7 +152,7 @@ def defines(module: str) -> bool:
 
 
 def is_there(path: str, text: Text, repository: Repository) -> bool:
-    """Return whether a path exists: from the root, beside the file, or as the ending of another path."""
+    """Return whether a path exists: in the root, next to the file, or as the ending of another path."""
     path = path.rstrip("/").removeprefix("./")
     if "*" in path:
         return any(ROOT.glob(path))
@@ -161,7 +161,7 @@ def is_there(path: str, text: Text, repository: Repository) -> bool:
 
 
 def broken_names(text: Text, repository: Repository) -> Iterator[tuple[int, str]]:
-    """Return paths, make targets, modules and names in a text that do not exist."""
+    """Return the paths, make targets, modules and names in a text that do not exist."""
     folders = {name.split("/")[0] for name in repository.files if "/" in name}
     for found in FILE.finditer(text.text):
         if not is_there(found[1], text, repository):
@@ -184,12 +184,12 @@ def broken_names(text: Text, repository: Repository) -> Iterator[tuple[int, str]
 
 
 def is_code(said: str) -> bool:
-    """Return whether a word in backticks looks like a name in code, and not like an ordinary word."""
+    """Return whether a text in backticks looks like a name in code, and not like an ordinary word."""
     return "_" in said or said.endswith("()") or bool(re.search(r"[a-z][A-Z]", said))
 
 
 def main() -> int:
-    """Print all references that do not exist. Returns the exit code."""
+    """Print all references to something that does not exist. Return 1 if there are any, else 0."""
     texts, repository = read(tracked())
     wrong = set()
     for text in texts:
@@ -198,7 +198,7 @@ def main() -> int:
         for offset, said in (*found, *links):
             wrong.add((text.path, text.line + text.text.count("\n", 0, offset), said))
     for path, line, said in sorted(wrong):
-        print(f"{path}:{line}: {said}: there is no such thing")
+        print(f"{path}:{line}: {said}: does not exist")
     return 1 if wrong else 0
 
 

@@ -1,4 +1,4 @@
-"""``python -m rft_codegen [--check]``: write the generated files, or check them and the rules in CEL."""
+"""``python -m rft_codegen [--check]``: writes the generated files, or checks them and the rules in CEL."""
 
 import argparse
 import difflib
@@ -26,7 +26,7 @@ def generated_files() -> dict[str, str]:
 
 
 def drift(root: Path) -> list[str]:
-    """Return a diff for every generated file that is not up to date."""
+    """Return a diff for each generated file that is out of date."""
     diffs = []
     for name, wanted in generated_files().items():
         path = root / name
@@ -46,9 +46,9 @@ def cel_problems() -> list[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write or check the files; 1 when ``--check`` finds something."""
+    """Write or check the files. Return 1 if ``--check`` finds a problem, else 0."""
     parser = argparse.ArgumentParser(prog="python -m rft_codegen", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing, fail when a file differs")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a file differs")
     parser.add_argument("--root", type=Path, default=Path.cwd(), help="root of the repository")
     options = parser.parse_args(arguments)
     if options.check:

@@ -1,4 +1,4 @@
-"""Generates the page that lists all advice."""
+"""Generates the page that lists all rules of advice."""
 
 from collections.abc import Iterable, Sequence
 
@@ -35,7 +35,7 @@ turns into experiments.
 
 
 def rules_by_heading() -> dict[Heading, list[str]]:
-    """Return the ids of the rules for each heading of the guide."""
+    """Return the ids of the rules under each heading of the guide."""
     rules: tuple[AdviceRule | RunRule, ...] = (*RULES, *RUN_RULES)
     return {heading: [rule.id for rule in rules if heading in rule.headings] for heading in HEADINGS}
 

@@ -1,12 +1,12 @@
-"""Checks rules in CEL against Kubernetes 1.25, without a server.
+"""Checks that Kubernetes 1.25 accepts the rules in CEL, without a server.
 
-A test with a server is not enough, because newer servers accept CEL that 1.25 does not. The checks are:
+A test with a server is not enough, because newer servers accept CEL that 1.25 refuses. The checks are:
 
-- functions, macros and operators are those of 1.25 (later: optionals, quantities, addresses, formats,
-  sets, macros over two variables, comparing a whole number with a fraction);
-- every field exists, and one that may be absent is guarded by ``has``;
-- every list in use has ``maxItems`` and every compared text ``maxLength`` or an ``enum``: the server
-  estimates a rule's cost from them, and refuses the CRD where the estimate is too high.
+- Functions, macros and operators exist in 1.25. Later versions added optionals, quantities, addresses,
+  formats, sets, macros over two variables, and comparing a whole number with a fraction.
+- Every field exists. A rule tests with ``has`` whether an optional field is present.
+- Every list that a rule uses has ``maxItems``. Every text that it compares has ``maxLength`` or an ``enum``.
+  The server estimates the cost of a rule from these limits, and refuses the CRD if it is too high.
 """
 
 import re
@@ -29,9 +29,9 @@ FUNCTIONS = TYPES | words(
     " url isURL getScheme getHost getHostname getPort getEscapedPath getQuery"
 )
 ONE_VARIABLE = {"all": 2, "exists": 2, "exists_one": 2, "filter": 2, "map": 3}
-"""Most arguments of the macros over a list, including the variable."""
+"""Macros over a list, with their largest number of arguments, including the variable."""
 MAX_LENGTH = 2048
-"""Most characters of a message."""
+"""Largest number of characters in a message."""
 
 _TOKEN = re.compile(
     r"""(?P<space>\s+)|(?P<text>'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")
@@ -52,14 +52,14 @@ _START = _Token("", "")
 
 
 class _Operand(NamedTuple):
-    """One side of a comparison: a field's path, or the type of a literal."""
+    """A side of a comparison: the path of a field, or the type of a literal."""
 
     path: tuple[str, ...] = ()
     type: str = ""
 
 
 def lint(cel: Cel, schema: Schema) -> list[str]:
-    """Return the problems of a rule; ``schema`` is that of the whole object."""
+    """Return the problems of a rule. ``schema`` is the schema of the whole object."""
     try:
         node = node_at(schema, cel.where)
     except KeyError as missing:
@@ -98,7 +98,7 @@ def _unknown(tokens: list[_Token]) -> Iterator[str]:
 
 
 def _variables(tokens: list[_Token]) -> Iterator[str]:
-    """Yield names that 1.25 does not know. They belong to later libraries, as in ``sets.contains``."""
+    """Yield names that 1.25 does not know. They come from later libraries, e.g. ``sets.contains``."""
     known = {"self", "oldSelf", "true", "false", "null", "in"} | {
         tokens[i + 2].text for i, token in enumerate(tokens[:-2]) if token.text in ONE_VARIABLE
     }
@@ -119,7 +119,7 @@ def _calls(tokens: list[_Token]) -> Iterator[str]:
 
 
 def _arguments(tokens: list[_Token], opening: int) -> int:
-    """Return the number of arguments of a call; ``opening`` is the index of its opening bracket."""
+    """Return the number of arguments of a call. ``opening`` is the index of its opening parenthesis."""
     depth, commas = 0, 0
     for token in tokens[opening:]:
         depth += (token.text in "([{") - (token.text in ")]}")
@@ -130,7 +130,7 @@ def _arguments(tokens: list[_Token], opening: int) -> int:
 
 
 def _paths(tokens: list[_Token]) -> dict[int, tuple[str, ...]]:
-    """Return the paths from ``self`` and ``oldSelf``, by the index of their first token."""
+    """Return the paths that begin with ``self`` or ``oldSelf``, by the index of their first token."""
     found = {}
     for i, token in enumerate(tokens):
         if token.text not in ("self", "oldSelf") or (i and tokens[i - 1].text == "."):
@@ -140,7 +140,7 @@ def _paths(tokens: list[_Token]) -> dict[int, tuple[str, ...]]:
 
 
 def _path(tokens: list[_Token], start: int) -> tuple[str, ...]:
-    """Return the path that begins with a token: a variable and the fields after it."""
+    """Return the path that begins at a token: a variable, then fields."""
     names, at = [tokens[start].text], start + 1
     while at + 1 < len(tokens) and tokens[at].text == "." and tokens[at + 1].kind == "name":
         if at + 2 < len(tokens) and tokens[at + 2].text == "(":
@@ -151,7 +151,7 @@ def _path(tokens: list[_Token], start: int) -> tuple[str, ...]:
 
 
 def _items(tokens: list[_Token], node: Schema, expression: str) -> Iterator[str]:
-    """Yield what is wrong with fields of a list's items, which a macro gives a variable."""
+    """Yield problems in how a macro over a list uses the fields of the list's items."""
     ends = {start + 2 * len(path): path for start, path in _paths(tokens).items()}
     for i, token in enumerate(tokens[:-2]):
         listed = _resolve(ends[i], node) if token.text in ONE_VARIABLE and i in ends else None
@@ -241,7 +241,7 @@ def _type(operand: _Operand, node: Schema) -> str:
 
 
 def _bounds(path: tuple[str, ...], node: Schema) -> Iterator[str]:
-    """Yield missing bounds of the field at ``path``, and of all its children if it is an object."""
+    """Yield the limits that the field at ``path`` lacks. For an object, check all its fields."""
     found = _resolve(path, node)
     if found is None:
         return  # reported already

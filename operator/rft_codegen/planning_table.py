@@ -1,4 +1,4 @@
-"""Generates the page of plans: how many GPUs common models need, by LoRA rank."""
+"""Generates the page of plans: the number of GPUs that common models need, by LoRA rank."""
 
 from collections.abc import Iterator
 from itertools import groupby, pairwise
@@ -24,7 +24,7 @@ MODELS: dict[str, int | None] = {
     "openai/gpt-oss-20b": None,
     "openai/gpt-oss-120b": None,
 }
-"""Models, and the fewest GPUs of 80 GB for GRPO with LoRA in verl's documentation; None: not in there."""
+"""Models, and the least number of 80 GB GPUs for LoRA with GRPO in verl's documentation; None: not listed."""
 LOW_RANK_RULE = "lora-rank-low-for-large-model"
 
 HEAD = """\
@@ -54,7 +54,7 @@ def spec_of(model: str, rank: int, kind: str) -> RFTJobSpec:
 
 
 def planned(model: str, rank: int, kind: str) -> Plan | None:
-    """Return the plan, ``None`` if the job fits on no number of GPUs."""
+    """Return the plan. None if no number of GPUs is enough for the job."""
     try:
         return plan(spec_of(model, rank, kind), "")
     except Unplannable:
@@ -111,7 +111,7 @@ def _gib(made: Plan, role: str) -> str:
 
 
 def _advice(kind: str) -> Iterator[str]:
-    """Yield the tuning guide's advice about the lowest rank, with the models that get this advice."""
+    """Yield the tuning guide's advice on the lowest rank, and the models for which it is given."""
     said: dict[str, list[str]] = {}
     for model in MODELS:
         for advice in advise(spec_of(model, RANKS[0], kind)):

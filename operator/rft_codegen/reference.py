@@ -32,14 +32,14 @@ where the field has a default, and refused elsewhere.
 
 
 class _Section(NamedTuple):
-    """The model of an object in the resource, and all paths at which it is used."""
+    """The model of an object, and all paths in the resource at which this object occurs."""
 
     model: type[Model]
     paths: list[str]
 
 
 def reference() -> str:
-    """Return the page as Markdown."""
+    """Return the reference page as Markdown."""
     parts = [_HEADER, _INTRODUCTION]
     for root, model in (("spec", RFTJobSpec), ("status", RFTJobStatus)):
         sections = _sections(model, root)
@@ -51,7 +51,7 @@ def reference() -> str:
 
 
 def _sections(model: type[Model], path: str) -> list[_Section]:
-    """Return the sections in the order of the manifest, one for each model."""
+    """Return one section for each model, in the order in which the manifest has them."""
     found: dict[type[Model], _Section] = {}
 
     def visit(model: type[Model], path: str) -> None:
@@ -66,7 +66,7 @@ def _sections(model: type[Model], path: str) -> list[_Section]:
 
 
 def _objects_in(annotation: Any, suffix: str = "") -> Iterator[tuple[type[Model], str]]:
-    """Yield the models in a type annotation, each with the suffix of its path, such as ``[]`` for a list."""
+    """Yield the models in a type annotation, with the suffix of their path, e.g. ``[]`` for a list."""
     if isinstance(annotation, type) and issubclass(annotation, Model):
         yield annotation, suffix
     arguments = get_args(annotation)
@@ -76,7 +76,7 @@ def _objects_in(annotation: Any, suffix: str = "") -> Iterator[tuple[type[Model]
 
 
 def _anchor(path: str) -> str:
-    """Return the anchor that Markdown renderers make for a heading."""
+    """Return the anchor that Markdown renderers create for a heading."""
     return "".join(c for c in path.lower() if c.isalnum() or c in "-_")
 
 

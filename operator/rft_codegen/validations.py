@@ -1,4 +1,4 @@
-"""Writes the rules in CEL into a schema, as ``x-kubernetes-validations``."""
+"""Adds the rules in CEL to a schema, as ``x-kubernetes-validations``."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -12,17 +12,17 @@ KEY = "x-kubernetes-validations"
 
 
 def all_texts() -> Iterator[Cel]:
-    """Yield all rules in CEL, in the order of the Python rules."""
+    """Yield all rules in CEL, in the same order as the Python rules."""
     for rule in rules.RULES:
         yield from rule.cel
     yield from immutability.CEL
 
 
 def node_at(schema: Schema, where: str) -> Schema:
-    """Return the schema at a path such as ``spec.graders[].python``; the empty path is the whole object.
+    """Return the schema at a path such as ``spec.graders[].python``. The empty path is the whole object.
 
     Raises:
-        KeyError: the schema has no such path.
+        KeyError: the schema does not have this path.
     """
     for part in where.split(".") if where else ():
         name = part.removesuffix("[]")
@@ -36,7 +36,7 @@ def place(schema: Schema, texts: Iterable[Cel]) -> None:
     """Add each rule to the schema at its path.
 
     Raises:
-        KeyError: the schema lacks the path of a rule.
+        KeyError: the schema does not have the path of a rule.
     """
     for text in texts:
         entry = {"rule": text.expression, "message": text.message}

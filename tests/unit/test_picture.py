@@ -65,7 +65,7 @@ def slanted_arrow(source: Source) -> None:
     ("spoil", "said"),
     [
         (long_text, "characters"),
-        (missing_file, "there is no nowhere.py"),
+        (missing_file, "the file nowhere.py does not exist"),
         (arrow_through_a_box, "crosses rewards"),
         (slanted_arrow, "not be straight"),
     ],
