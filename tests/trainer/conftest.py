@@ -1,4 +1,4 @@
-"""Fixtures for the trainer's tests: a model so small that tests on two cores are fast."""
+"""Fixtures for tests of the trainer. The model is so small that tests on two cores are fast."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ CONTEXT_LENGTH = 4096
 
 @pytest.fixture(autouse=True)
 def torch_as_before() -> Iterator[None]:
-    """Restore torch's settings, because a run changes them for its whole process."""
+    """Restore torch's settings after a test, because a run changes them for the whole process."""
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
@@ -24,7 +24,10 @@ def torch_as_before() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def character_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random two-layer model. Its tokens are characters. About every 14th token ends a completion."""
+    """The path of a random two-layer model whose tokens are characters.
+
+    About one token in 14 is the end token.
+    """
     folder = tmp_path_factory.mktemp("model")
     words = ["<end>", "?", *"0123456789+ab"]
     raw = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="?"))

@@ -1,10 +1,10 @@
-"""A fake tokenizer that needs no model."""
+"""A fake tokenizer, for tests without a model."""
 
 from typing import Any
 
 
 class WordTokenizer:
-    """One token for each word, and one for the generation prompt."""
+    """A tokenizer with one token for each word, and one for the generation prompt."""
 
     chat_template: str | None = "words"
 

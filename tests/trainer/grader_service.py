@@ -1,4 +1,4 @@
-"""A fake grading service on this machine: tests define its responses, and it records its requests."""
+"""A fake grading service on this machine. A test sets its responses; the service records its requests."""
 
 import contextlib
 import http.server
@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclass
 class Answer:
-    """A response: ``body`` is a JSON value, raw bytes, or an iterator of parts that are sent one by one."""
+    """A response. ``body`` is a JSON value, bytes, or an iterator of parts that are sent one by one."""
 
     body: Any = b""
     status: int = 200
@@ -21,7 +21,7 @@ class Answer:
 
 @dataclass
 class Asked:
-    """A request that was received."""
+    """A request that the service received."""
 
     path: str
     headers: dict[str, str]
@@ -32,7 +32,7 @@ Respond = Callable[[Asked], Answer]
 
 
 class Service:
-    """The service. ``close`` sets ``released``, for which a handler that hangs waits."""
+    """The grading service. A handler may wait for ``released``, as if it hung; ``close`` sets it."""
 
     def __init__(self, respond: Respond, context: ssl.SSLContext | None = None) -> None:
         self.asked: list[Asked] = []
@@ -62,7 +62,7 @@ class Service:
                     self.wfile.write(json.dumps(answer.body).encode())
 
             def log_message(self, *_: object) -> None:
-                """Log nothing."""
+                """Do not log requests."""
 
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.port = int(self._server.server_address[1])

@@ -1,4 +1,4 @@
-"""Runs the whole training loop with a small model, for tests that compare runs."""
+"""Runs the whole training loop with a small model, for tests that compare runs with each other."""
 
 import io
 import json

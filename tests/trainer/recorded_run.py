@@ -1,7 +1,7 @@
-"""``python -m tests.trainer.recorded_run --config FILE``: runs the trainer with a vLLM that records requests.
+"""``python -m tests.trainer.recorded_run --config FILE``: runs the trainer and records requests to vLLM.
 
-It is a process of its own, as in a pod: the trainer sets how OpenMP threads wait before it imports torch, and
-in pytest's process torch is already imported.
+It is a separate process, as in a pod. The trainer must set how OpenMP threads wait before torch is imported,
+and the pytest process has imported torch already.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""A fake ingest that receives the reports of a trainer under test."""
+"""A fake ingest that receives the trainer's reports in tests."""
 
 import http.server
 import json
@@ -59,7 +59,7 @@ class Server:
 
 
 def certificate(folder: Path) -> tuple[Path, Path]:
-    """Create a self-signed certificate for 127.0.0.1. Return the files of certificate and key."""
+    """Create a self-signed certificate for 127.0.0.1. Return the paths of the certificate and the key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "operator")])
     now = datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""Advantages within a group."""
+"""The advantages of the rollouts in a group."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The trainer's process executes itself again with tcmalloc, and keeps arguments and stop signals."""
+"""The trainer's process starts itself again with tcmalloc. It keeps its arguments and stop signals."""
 
 import os
 import subprocess

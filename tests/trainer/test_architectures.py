@@ -1,4 +1,4 @@
-"""The trainer's log-probs are the model's own, below and beyond a window, with shared prompts and without."""
+"""The trainer's log-probs equal those of transformers, also with sliding windows and shared prompts."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""How prompts are chosen for a step."""
+"""How the prompts of a step are chosen, and how many a step has."""
 
 from hypothesis import given
 from hypothesis import strategies as st

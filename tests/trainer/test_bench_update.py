@@ -1,4 +1,4 @@
-"""The benchmark of the update counts its operations correctly, and really trains."""
+"""The benchmark of the update counts FLOPs correctly, and its updates change the adapter."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The checkpoint that does best on the held-out rows is kept, named and exported."""
+"""The checkpoint with the highest held-out reward is kept, recorded in the status and exported."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A run with a grader of weight 0: it is charted and evaluated, not trained on, and can end the run."""
+"""A grader of weight 0 is recorded and evaluated, but not trained on. It can end the run."""
 
 from pathlib import Path
 from typing import Any

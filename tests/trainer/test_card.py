@@ -1,4 +1,4 @@
-"""Every adapter of a run names the base as the job does, and has a card of ours."""
+"""Every adapter in a run's folder names the base model as the job does, and has a model card."""
 
 import json
 from pathlib import Path

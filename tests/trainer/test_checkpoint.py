@@ -1,4 +1,4 @@
-"""Checkpoints are whole or absent, and only the current attempt writes."""
+"""A checkpoint is complete or absent. Only the current attempt may write one."""
 
 import json
 import resource
@@ -22,7 +22,7 @@ from rft_trainer.learn.optimizer import Schedule, make_optimizer
 
 
 class TinyPolicy:
-    """Stands in for Policy: one weight."""
+    """Takes the place of ``Policy``, with a single weight."""
 
     def __init__(self, value: float = 0.0) -> None:
         self.weight = torch.nn.Parameter(torch.tensor([value]))
@@ -74,7 +74,7 @@ def test_a_resumed_run_goes_on_as_if_it_had_never_stopped(tmp_path: Path) -> Non
 
 
 def saved(folder: Path, *steps: int) -> Checkpoints:
-    """Save a checkpoint of each step, whose one weight is the number of the step."""
+    """Save a checkpoint of each step. Its single weight is the step's number."""
     checkpoints = Checkpoints(RunFolder(folder), 3, Fence(RunFolder(folder)))
     for number in steps:
         policy: Any = TinyPolicy(float(number))
@@ -83,7 +83,7 @@ def saved(folder: Path, *steps: int) -> Checkpoints:
 
 
 def damage_within(file: Path) -> None:
-    """Change bytes in the middle: the file's end, and so its directory, stays whole."""
+    """Change bytes in the middle of an archive. Its directory, at the end, is unchanged."""
     content = bytearray(file.read_bytes())
     begin = content.index(b"adapter")
     content[begin - 20 : begin + 20] = b"\xff" * 40
@@ -201,7 +201,7 @@ def test_a_full_volume_is_named(tmp_path: Path) -> None:
 
 @contextmanager
 def files_of_at_most(size: int) -> Iterator[None]:
-    """Let writes fail as they do on a full volume, after so many bytes of a file."""
+    """Let a write fail when a file reaches ``size`` bytes, as it does on a full volume."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     try:

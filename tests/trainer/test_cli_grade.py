@@ -1,4 +1,7 @@
-"""rft grade: a job's graders on gold, given and recorded completions, in the workers of a local run."""
+"""rft grade runs a job's graders on the rows' answers, on given completions and on recorded rollouts.
+
+It runs them in the same workers as a local run.
+"""
 
 import json
 from pathlib import Path

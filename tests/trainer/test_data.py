@@ -1,4 +1,4 @@
-"""Rows are checked completely, split by prompt, and rendered within the token budget."""
+"""All rows are checked, split by prompt, and rendered within the token budget."""
 
 import json
 import logging

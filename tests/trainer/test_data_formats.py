@@ -1,4 +1,4 @@
-"""Formats of a dataset are read alike whole, by line, and by ``rft plan``."""
+"""Each format of a dataset gives the same rows, whether it is read whole, by line, or by ``rft plan``."""
 
 import csv
 import gzip

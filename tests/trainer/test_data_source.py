@@ -1,4 +1,4 @@
-"""Datasets at remote addresses: copied once through fsspec, from real servers on this machine."""
+"""A dataset at a remote address is copied once, through fsspec. The servers run on this machine."""
 
 import functools
 import http.server
@@ -21,7 +21,7 @@ ROWS = b'{"messages": [{"role": "user", "content": "1+1"}]}\n' * 20_000
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
-    """Serves the files of a folder. ``/denied`` and ``/broken`` return errors."""
+    """Serves the files in a folder. ``/denied`` and ``/broken`` return errors."""
 
     seen: list[str]
 
@@ -34,12 +34,12 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         return super().send_head()
 
     def log_message(self, *arguments: object) -> None:
-        """Log nothing."""
+        """Do not log requests."""
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
-    """Yield the address of a server for the folder ``tmp_path / "served"``, which has rows.jsonl."""
+    """Start a server for the folder ``tmp_path / "served"``, which has rows.jsonl. Yield its address."""
     (tmp_path / "served").mkdir()
     (tmp_path / "served" / "rows.jsonl").write_bytes(ROWS)
     Handler.seen = []

@@ -1,4 +1,4 @@
-"""Large files: every row once per epoch, exact resumption, and checks when a row is reached."""
+"""Large files: an epoch has every row once, a resumed run continues exactly, rows are checked when read."""
 
 import itertools
 import json
@@ -26,9 +26,9 @@ from tests.trainer.data_support import WordTokenizer
 from tests.trainer.loop_support import config
 
 BUDGET = 6
-"""Maximum tokens of a prompt."""
+"""Largest number of tokens in a prompt."""
 ROOM = (1, 2, 5.0, 100)
-"""One epoch, two rollouts with an expected length of five tokens, and steps of a hundred tokens."""
+"""Number of epochs, rollouts of a prompt, expected tokens of a completion, and tokens of a step."""
 
 
 def text(number: int, prompt: str = "what is row") -> str:
@@ -55,7 +55,7 @@ def opened(folder: Path, texts: list[str], stack: ExitStack, **changes: Any) -> 
 
 
 def epoch(prompts: Prompts, position: Position) -> list[int]:
-    """Return the line numbers of the rows from a position to the end of its epoch."""
+    """Return the line numbers of the rows from a position to the end of the epoch."""
     reached = prompts.train.read(position)
     return [one.prompt.row.line for one in reached if one.prompt is not None]
 

@@ -1,4 +1,4 @@
-"""No message is lost in a chat template without a word, and a run renders one date."""
+"""If a chat template drops a message, there is an error. A run renders the same date in every attempt."""
 
 import json
 from pathlib import Path
@@ -50,7 +50,7 @@ TOOLS = [{"type": "function", "function": {"name": "add", "parameters": {}}}]
 
 
 class Characters:
-    """A chat template as transformers renders it; each character is a token."""
+    """Renders a chat template as transformers does. Each character is a token."""
 
     def __init__(self, template: str) -> None:
         self.chat_template = template

@@ -1,4 +1,4 @@
-"""Rendering works with a real tokenizer of the transformers library."""
+"""Rows are rendered with a real tokenizer of transformers."""
 
 from typing import Any
 

@@ -1,4 +1,7 @@
-"""The device of a run (the plan's GPUs, or the CPU for simulated GPUs), and reproducible results."""
+"""The device of a run, and reproducible results.
+
+The device is the GPUs of the plan. It is the CPU if the GPUs are simulated or the plan has none.
+"""
 
 from pathlib import Path
 
@@ -65,7 +68,7 @@ def test_an_unknown_device_is_refused(tmp_path: Path) -> None:
 
 
 def test_gradients_of_a_repeated_index_are_reproducible_in_deterministic_mode() -> None:
-    """As when rollouts share a prompt: all use its last hidden state, so its index occurs often."""
+    """If rollouts share a prompt, they all use its last hidden state. So its index occurs many times."""
     torch.set_num_threads(4)
     draw = torch.Generator().manual_seed(0)
     index_N = torch.randint(0, 4, (4096,), generator=draw)
@@ -82,4 +85,6 @@ def test_gradients_of_a_repeated_index_are_reproducible_in_deterministic_mode() 
     set_deterministic(True, "cpu")
     assert len({gradient().numpy().tobytes() for _ in range(30)}) == 1
     if machine.affine_cores() > 1:  # with one core a thread ends before the next begins
-        assert len(loose) > 1, "torch repeats by itself: is set_deterministic still needed?"
+        assert len(loose) > 1, (
+            "without set_deterministic torch gave equal results too, so this test shows nothing"
+        )

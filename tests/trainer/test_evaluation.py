@@ -1,4 +1,4 @@
-"""The paired bootstrap says what is known about the difference, and no more."""
+"""The interval of the paired bootstrap agrees with the known distribution of the difference."""
 
 import math
 

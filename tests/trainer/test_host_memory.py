@@ -1,6 +1,6 @@
-"""The memory of a run's processes, compared with the planner's prediction.
+"""The memory that a run's processes use, compared with the planner's prediction.
 
-tests/e2e/test_memory_limit.py tests the minimum memory as the limit of a real pod.
+tests/e2e/test_memory_limit.py tests the least memory as the limit of a pod.
 """
 
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Training gives the same adapter, however a batch is divided, ordered or interrupted: 20 recorded steps."""
+"""Training on the same rollouts gives the same adapter, however batches are divided or interrupted."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -30,9 +30,9 @@ from rft_trainer.rollout.groups import Group, Rollout
 
 STEPS = 20
 TOLERANCE = {"float64": 1e-8, "float32": 1e-4}
-"""Largest allowed difference of an adapter weight, relative to the largest change by the training."""
+"""Largest allowed difference of an adapter weight, relative to the largest change during training."""
 CLIPPED, UNCLIPPED = 0.05, 1e9
-"""Limits of the gradient norm: one that clips every step, and one that never clips."""
+"""Two limits of the gradient norm: the first is exceeded in every step, the second in none."""
 
 SETTINGS = UpdateSettings(
     filter=Filter(0.9, 8, 0.95),
@@ -50,7 +50,7 @@ Batch = list[Group]
 
 @dataclass(frozen=True)
 class Way:
-    """One way to compute the same steps."""
+    """One of several ways to compute the same steps."""
 
     micro_batch_tokens: int = 1024
     order: Callable[[Batch, random.Random], Batch] = lambda batch, _: batch
@@ -59,7 +59,7 @@ class Way:
 
 
 def shuffled(batch: Batch, draw: random.Random) -> Batch:
-    """Return the groups, and the rollouts within each, in another order."""
+    """Return the groups in another order, and the rollouts of each group in another order."""
     return [_reordered(group, draw) for group in draw.sample(batch, len(batch))]
 
 
@@ -81,7 +81,10 @@ WITHOUT_CLIPPING = ("a restart in the middle", "all of it at once")
 
 
 def recorded(steps: int) -> list[Batch]:
-    """Return artificial rollouts of different lengths: some are cut, and one group has equal rewards."""
+    """Return ``steps`` batches of artificial rollouts with different lengths.
+
+    Some rollouts are truncated, and one group of each batch has equal rewards.
+    """
     draw = random.Random(11)
 
     def tokens(least: int, most: int) -> tuple[int, ...]:
@@ -110,7 +113,7 @@ def fresh(model: Path, dtype: str) -> tuple[Policy, torch.optim.Optimizer, Sched
 def trained(
     model: Path, folder: Path, dtype: str, norm: float, way: Way
 ) -> tuple[Tensor, Tensor, list[float]]:
-    """Return the adapter before and after, as one vector each, and the gradient norms of the steps."""
+    """Return the adapter before and after training, as vectors, and the gradient norm of each step."""
     folder.mkdir(parents=True)
     settings = replace(SETTINGS, micro_batch_tokens=way.micro_batch_tokens, max_grad_norm=norm)
     checkpoints, draw, norms = (
@@ -138,7 +141,7 @@ def flat(policy: Policy) -> Tensor:
 
 
 def wide_norm(layer: Any, hidden: Tensor) -> Tensor:
-    """Compute the norm in the tensor's own dtype; float32, as in transformers, rounds the gradient."""
+    """Compute the norm in the tensor's dtype. In transformers it is float32, which rounds the gradient."""
     mean = hidden.pow(2).mean(-1, keepdim=True)
     found: Tensor = layer.weight * (hidden * torch.rsqrt(mean + layer.variance_epsilon))
     return found

@@ -1,4 +1,4 @@
-"""The container's memory limit: read from cgroup v1 or v2, compared with the plan, and exceeded."""
+"""The container's memory limit: read from cgroup v1 or v2, compared with the plan, and exceeded by a run."""
 
 import os
 import subprocess
@@ -148,13 +148,13 @@ def group() -> Iterator[Path]:
     try:
         folder.mkdir()
     except OSError as error:
-        pytest.skip(f"no memory group can be made here: {error}")
+        pytest.skip(f"this machine cannot create a memory cgroup: {error}")
     limit = next(
         (folder / name for name in ("memory.max", "memory.limit_in_bytes") if (folder / name).exists()), None
     )
     try:
         if limit is None:
-            pytest.skip("no memory controller here")
+            pytest.skip("this machine has no memory controller")
         limit.write_text(str(96 * 2**20))
         yield folder
     finally:

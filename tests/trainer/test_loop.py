@@ -1,4 +1,4 @@
-"""A whole run, with a tiny model and the second engine: killed and resumed, it ends the same."""
+"""A whole run with a small model and the engine ``transformers``. Killed and resumed, it ends the same."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ from tests.trainer.report_support import Server
 
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Use one thread: with more of them a model this small is slower, above all on a busy machine."""
+    """Use one thread, because a model this small is slower with several threads."""
     monkeypatch.setattr(machine, "usable_cores", lambda: 1)
 
 
@@ -123,7 +123,7 @@ def test_a_step_that_a_stop_keeps_from_being_published_is_recorded_with_its_chec
         if adapter is None or not adapter.name.startswith("v"):  # the sampler's probe
             return use(engine, adapter)
         asked = True
-        raise Preempted("asked to stop while vLLM starts again")
+        raise Preempted("a stop is requested while the sampler restarts")
 
     monkeypatch.setattr(TransformersEngine, "use_adapter", interrupted)
     with pytest.raises(Preempted):

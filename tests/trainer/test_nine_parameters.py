@@ -1,4 +1,4 @@
-"""The nine documented parameters have their effect: in vLLM's requests and in the optimizer."""
+"""Each of the nine documented parameters has its effect in requests to vLLM or in the optimizer."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A prompt that is shared by rollouts changes the cost, but no result."""
+"""Rollouts that share a prompt in a row have the same results as in separate rows, at a lower cost."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Generation that overlaps training: one version behind at most, and never while an adapter is published."""
+"""Prefetch: the next batch is sampled during an update, but not while an adapter is published."""
 
 import json
 import threading
@@ -21,13 +21,13 @@ from tests.trainer.loop_support import config, run, with_spec
 
 
 class Watched:
-    """A sampler whose calls are written down. It has a model of its own, as vLLM has."""
+    """A sampler that records its calls. Like vLLM, it has a model of its own."""
 
     def __init__(self, engine: Any) -> None:
         self._engine = engine
         self._current = "base"
         self.calls: list[tuple[str, str, bool]] = []
-        """What was done, with which adapter, and whether by the main thread."""
+        """For each call: what was called, with which adapter, and whether by the main thread."""
         self.restarts = 0
         self.close = engine.close
         self.fail_at = 0
@@ -46,9 +46,9 @@ class Watched:
     ) -> list[Generated]:
         self.note("begin")
         if self.fail_at and len([call for call in self.calls if call[0] == "begin"]) == self.fail_at:
-            raise SamplerError("gone for good")
+            raise SamplerError("the sampler has ended")
         if threading.current_thread() is not threading.main_thread():
-            assert self.updating.wait(60), "the update does not wait for the batch ahead"
+            assert self.updating.wait(60), "the update must begin while the next batch is sampled"
         found: list[Generated] = self._engine.generate(requests, should_stop)
         self.note("end")
         return found
@@ -56,7 +56,7 @@ class Watched:
 
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> list[Watched]:
-    """The samplers of the runs of a test, which overlap although they are on the CPU."""
+    """Records the samplers of a test's runs. The runs prefetch, although they are on the CPU."""
     monkeypatch.setattr(machine, "usable_cores", lambda: 1)
     monkeypatch.setattr(Run, "_probe_sampler", lambda _self, _parts: None)
     monkeypatch.setattr(setup, "overlaps", lambda spec, gpus: True)
@@ -79,7 +79,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[Watched]:
 
 
 def lines(folder: Path) -> list[list[int]]:
-    """The rows of each step, in their order."""
+    """Return the rows of each step, as line numbers, in their order."""
     paths = sorted((folder / "rollouts").glob("step-*.zst"))
     return [list(dict.fromkeys(one.line for one in read_rollouts(path))) for path in paths]
 
@@ -98,7 +98,9 @@ def test_each_batch_is_sampled_while_the_one_before_is_trained_on(
     for number in ahead:
         meanwhile = [what for what, _, _ in calls[number + 1 :]]
         until_published = meanwhile[: meanwhile.index("adapter")]
-        assert sorted(set(until_published) - {"update"}) == ["end", "updated"], "both are done by then"
+        assert sorted(set(until_published) - {"update"}) == ["end", "updated"], (
+            "sampling and update must end before the adapter is published"
+        )
 
 
 def test_rows_are_trained_in_the_same_order_as_without(
@@ -113,7 +115,7 @@ def test_rows_are_trained_in_the_same_order_as_without(
     assert len(set(one)) == len(one)
     assert min(len(one), len(other)) > 20
     assert one[: len(other)] == other[: len(one)]
-    assert all(main for _, _, main in watched[1].calls), "in turn there is one thread"
+    assert all(main for _, _, main in watched[1].calls), "without prefetch only the main thread may sample"
 
 
 def test_a_run_that_is_preempted_while_it_samples_ahead_goes_on_behind_the_last_whole_step(
@@ -145,9 +147,11 @@ def test_a_sampler_that_fails_ahead_ends_the_run_at_its_turn(
         step(self, *arguments)
 
     monkeypatch.setattr(Run, "_step", fail_the_next)
-    with pytest.raises(SamplerError, match="gone for good"):
+    with pytest.raises(SamplerError, match="the sampler has ended"):
         run(config(character_model, tmp_path / "run"))
-    assert [row["step"] for row in _metrics(tmp_path / "run")] == [1], "the step before it is whole"
+    assert [row["step"] for row in _metrics(tmp_path / "run")] == [1], (
+        "the step before the failure must be complete"
+    )
 
 
 def _metrics(folder: Path) -> list[dict[str, Any]]:

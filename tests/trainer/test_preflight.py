@@ -1,4 +1,4 @@
-"""Preflight: findings from the rewards of a few prompts before training."""
+"""Preflight: what the rewards of a few prompts show before training begins."""
 
 import io
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ PROMPT = Prompt(Row(1, [{"role": "user", "content": "1+1"}], {}, "key"), (1, 2))
 
 
 def batch(rewards: Sequence[Sequence[float | None]], *, cut: bool = False, error: str = "") -> SampledBatch:
-    """A batch whose groups have these rewards; ``None`` is a completion that its grader failed on."""
+    """Return a batch whose groups have these rewards. ``None``: the grader failed on the completion."""
     groups, scores = [], []
     for group in rewards:
         rollouts = tuple(
@@ -76,7 +76,7 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def never(folder: Path, model: Path, mode: str) -> Any:
-    """A run whose grader looks for what no completion of this model can hold."""
+    """Return the configuration of a run whose grader looks for a word that no completion has."""
     made = config(model, folder)
     graders = [{"name": "never", "regex": {"pattern": "zebra"}}]
     document = made.spec.dump() | {"preflight": mode, "graders": graders}
@@ -132,7 +132,7 @@ def test_findings_are_events_when_they_are_found(character_model: Path, tmp_path
 
 
 def failing(folder: Path, model: Path, mode: str, body: str) -> Any:
-    """A run whose python grader has this body."""
+    """Return the configuration of a run whose python grader has this body."""
     made = config(model, folder)
     graders = [{"name": "own", "python": {"inline": f"def grade(completion, row):\n    {body}"}}]
     document = made.spec.dump() | {"preflight": mode, "graders": graders}

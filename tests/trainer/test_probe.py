@@ -1,4 +1,4 @@
-"""A sampler that does not sample from the policy ends the run, with its reason."""
+"""A run ends, with its reason, if the sampler's log-probs are not those of the policy."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What the status says of time and cost while a run goes on."""
+"""Which hours and cost the status reports during a run, and at its end."""
 
 from pathlib import Path
 

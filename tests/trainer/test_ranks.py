@@ -1,4 +1,4 @@
-"""Distributed training over gloo with real processes, compared with training in one process."""
+"""Distributed training with several processes over gloo, compared with training in one process."""
 
 import json
 import os
@@ -163,7 +163,7 @@ def test_two_updates_of_a_batch_divided_over_processes_are_those_of_one_process(
 
 
 def test_a_distributed_deterministic_update_is_bitwise_reproducible(character_model: Path) -> None:
-    """The follower has as many threads as the machine has cores. The order of their sums must be fixed."""
+    """The follower uses all cores. The order in which its threads add numbers must still be fixed."""
     prompt, *drawn = some_rows(200)
     shared = [PackedRow(prompt.prompt_ids, tuple(one for row in drawn for one in row.completions))] * 2
     settings = replace(SETTINGS, micro_batch_tokens=4096, longest_shared_row=4096)

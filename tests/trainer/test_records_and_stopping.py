@@ -1,4 +1,4 @@
-"""The metric history follows the checkpoint; every stop rule has its reason."""
+"""A resumed run keeps the metrics up to its checkpoint. Each stop rule has its own reason."""
 
 import random
 from datetime import UTC, datetime
@@ -85,7 +85,7 @@ def test_the_checkpoint_before_a_fall_is_kept_at_every_save(seed: int) -> None:
         if (fall := canaries.fall(Stop(canary=0.1), points, ["canary"])) is not None:
             assert canaries.last_before(sorted(checkpoints), fall.step) == fall.step <= 40
             return
-    pytest.fail("the fall was not found")
+    pytest.fail("no fall of the canary's scores was found")
 
 
 def test_without_rules_nothing_stops() -> None:

@@ -1,4 +1,4 @@
-"""Reports reach a real HTTPS server, or wait until they do, and never disturb the training."""
+"""Reports are sent to a real HTTPS server, again if it does not answer. They never delay training."""
 
 import json
 import math
@@ -82,7 +82,7 @@ def at(step: int, **given: Any) -> RunStatus:
 def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
+        assert time.monotonic() < deadline, "the condition did not become true in time"
         time.sleep(0.01)
 
 

@@ -1,4 +1,4 @@
-"""Requests to the sampler, the parsing of its responses, and the lifetime of its process."""
+"""Requests to the sampler, the parsing of its responses, and the start and end of its process."""
 
 import os
 import signal
@@ -137,7 +137,7 @@ def test_a_prompt_is_computed_once_and_finished_completions_leave_the_batch(char
 
 
 def mixed_requests() -> list[Request]:
-    """Return requests with prompts and limits of different lengths, sampled or greedy, some with a stop."""
+    """Return requests with different prompts, lengths and sampling parameters. Some have stop texts."""
     ways = (
         SamplingParameters(1.0, 1.0, 0, 24),
         SamplingParameters(0.7, 0.9, 5, 12),

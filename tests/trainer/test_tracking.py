@@ -1,4 +1,4 @@
-"""Tracking with the real libraries, offline: what is logged is read back from what they wrote."""
+"""Tracking with the real libraries, offline. The tests read what the libraries wrote."""
 
 import json
 import os
@@ -96,7 +96,7 @@ def attempt(
     before: dict[int, float] | None = None,
     adapter: Path | None = None,
 ) -> None:
-    """Log one attempt: rows by step with their rewards, the base's evaluation at the very first."""
+    """Log one attempt: its steps with their rewards. The first attempt also logs the base's evaluation."""
     with Trackers(asked) as trackers:
         known = [record(step, reward) for step, reward in (before or {}).items()]
         trackers.start(len(known), attempt=1, records=known)
@@ -110,7 +110,7 @@ def attempt(
 
 
 def two_attempts(asked: RunConfig) -> None:
-    """Three steps, of which the checkpoint has two; then the third again, and a fourth."""
+    """Log two attempts. The first makes three steps. The second resumes after step 2 and makes 3 and 4."""
     folder = Path(asked.run_dir)
     folder.mkdir(parents=True)
     adapter = folder / "adapter"
@@ -135,7 +135,7 @@ WANDB_HEADER, WANDB_BLOCK = 7, 32768
 
 
 def wandb_chunks(data: bytes) -> Iterator[bytes]:
-    """The records of a log in LevelDB's format: blocks of chunks, each with checksum, length and kind."""
+    """Yield the records in LevelDB's log format: blocks of chunks with checksum, length and kind."""
     position, record = WANDB_HEADER, b""
     while position < len(data):
         left = WANDB_BLOCK - position % WANDB_BLOCK
@@ -151,7 +151,7 @@ def wandb_chunks(data: bytes) -> Iterator[bytes]:
 
 
 def wandb_records(folder: Path) -> Iterator[Any]:
-    """The records of every attempt, in order, that `wandb sync` would send."""
+    """Return the records of all attempts that `wandb sync` would send, in their order."""
     messages: Any = import_module("wandb.proto.wandb_internal_pb2")
 
     for path in sorted((folder / "tracking" / "wandb").glob("offline-run-*/run-*.wandb")):
@@ -369,7 +369,7 @@ def test_a_process_that_dies_is_told_once_and_its_calls_are_counted(caplog: pyte
 
 
 class Unreliable:
-    """A tracker whose server is away for the first calls."""
+    """A tracker whose server does not answer the first calls."""
 
     def __init__(self, failures: int) -> None:
         self.failures = failures

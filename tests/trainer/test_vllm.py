@@ -1,4 +1,4 @@
-"""The default engine, with a real vLLM server and the example model."""
+"""The engine ``vllm``, which is the default, with a real vLLM server and the example model."""
 
 import os
 import signal
@@ -63,7 +63,7 @@ def _engine(folder: Path, run_dir: Path, dtype: Dtype) -> Iterator[VllmEngine]:
 
 
 def sampler_processes(run_dir: Path) -> list[int]:
-    """Return the processes of this run's sampler that still exist, without zombies."""
+    """Return the processes of this run's sampler that still run. Zombies do not count."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
@@ -113,7 +113,7 @@ def test_deterministic_rollouts_do_not_depend_on_batches_or_restarts(
 
 
 LOGPROB_TOLERANCE: dict[str, float] = {"float32": 1e-3, "bfloat16": 0.1}
-"""Largest allowed mean difference in nats between log-probs of sampler and trainer, by their dtype."""
+"""Largest allowed mean difference between log-probs of sampler and trainer, in nats, by dtype."""
 
 
 def test_sampler_and_trainer_compute_the_same_log_probs(
@@ -142,7 +142,7 @@ def test_the_sampler_follows_two_probe_adapters(engine: VllmEngine, folder: Path
 def trainer_logprobs(
     folder: Path, dtype: str, requests: list[Request], completions: list[Generated]
 ) -> list[float]:
-    """Return the trainer's log-prob of each sampled token, in order. The adapter's weights are still zero."""
+    """Return the trainer's log-prob of each sampled token, in order. All adapter weights are still zero."""
     policy = Policy(PolicyOptions(folder, Training(), "cpu", dtype, 0))
     found: list[float] = []
     for request, completion in zip(requests, completions, strict=True):
@@ -189,7 +189,7 @@ def greedy(folder: Path) -> list[Request]:
 
 
 def answers(model: Any, prompts: list[list[int]]) -> list[list[int]]:
-    """Return the greedy completion of each prompt, with its end token like vLLM's."""
+    """Return the greedy completion of each prompt. Like vLLM's, it includes the end token."""
     made = []
     for prompt in prompts:
         written = model.generate(torch.tensor([prompt]), max_new_tokens=16, do_sample=False)
