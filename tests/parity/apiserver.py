@@ -1,7 +1,7 @@
-"""What an API server stores of an object, computed without an API server.
+"""Computes, without an API server, what an API server stores when it gets an object.
 
-It follows the steps of apiextensions-apiserver: prune fields that the structural schema does not have, drop
-nulls of fields without a default, fill in defaults, validate.
+It does the same steps as apiextensions-apiserver: remove fields that are not in the structural schema, remove
+null where a field has no default, set defaults, validate.
 """
 
 import copy
@@ -16,7 +16,7 @@ PRESERVE = "x-kubernetes-preserve-unknown-fields"
 
 
 def stored(document: dict[str, Any], schema: Schema) -> dict[str, Any]:
-    """Return the object as the API server would validate and store it."""
+    """Return the object in the form in which the API server validates and stores it."""
     kept = copy.deepcopy(document)
     _prune(kept, schema, root=True)
     _drop_nulls(kept, schema)
@@ -25,7 +25,7 @@ def stored(document: dict[str, Any], schema: Schema) -> dict[str, Any]:
 
 
 def _child(schema: Schema, key: str) -> Schema | None:
-    """Return the schema of a field, ``None`` if there is none."""
+    """Return the schema of a field. None if the object's schema does not have the field."""
     found = schema.get("properties", {}).get(key, schema.get("additionalProperties"))
     return found if isinstance(found, dict) else None
 
@@ -77,7 +77,7 @@ def _default(value: Any, schema: Schema) -> None:
 
 
 def complaints(document: dict[str, Any], schema: Schema) -> list[str]:
-    """Return the validation errors of an object, each with the path of its field."""
+    """Return the validation errors of an object. Each names the path of a field."""
     found = _VALIDATOR(schema).iter_errors(stored(document, schema))
     return [f"{_path(error)}: {error.message}" for error in found]
 
@@ -100,9 +100,12 @@ def _is_integer(_checker: Any, value: object) -> bool:
 
 
 def re2(pattern: str) -> re.Pattern[str]:
-    """Return a Python pattern that matches like Go's RE2: ASCII classes, and ``$`` only at the very end."""
+    """Return a Python pattern with the meaning that ``pattern`` has in Go's RE2.
+
+    In RE2 character classes are ASCII, and ``$`` matches only at the very end.
+    """
     if "$" in pattern[:-1] or re.search(r"\\[^.]", pattern):
-        raise NotImplementedError(f"{pattern}: this translation knows $ at the end and \\. only")
+        raise NotImplementedError(f"{pattern}: only $ at the end and the escape \\. can be translated")
     return re.compile(re.sub(r"\$$", r"\\Z", pattern), re.ASCII)
 
 

@@ -1,7 +1,7 @@
-"""Cases for the parity tests: a manifest for every bound of every field, and for every rule across fields.
+"""Cases for the parity tests: for each limit of each field and each rule across fields, a manifest.
 
-A case changes one thing in an otherwise valid manifest. The expected result is derived from the annotations
-of the models, never from a gate.
+A case changes one thing in a valid manifest. The expected verdict is derived from the annotations of the
+models, never from a gate.
 """
 
 import copy
@@ -26,14 +26,14 @@ from rft_graders import ahead as graders_ahead
 
 Object = dict[str, Any]
 Place = Callable[[Any], Object]
-"""Returns a valid manifest with a value at a certain place."""
+"""A function that puts a value into a certain place of a valid manifest, and returns the manifest."""
 
 LARGEST = 2**63 - 1
 SMALLEST = -(2**63)
 
 
 class Sight(Enum):
-    """Properties of a case that only some gates can check."""
+    """Properties of manifests that only some gates can check."""
 
     DOCUMENT = "more than the spec"
     UNKNOWN = "fields that are not in the schema"
@@ -47,41 +47,40 @@ class Sight(Enum):
 
 @dataclass(frozen=True)
 class Case:
-    """A manifest with the expected verdict."""
+    """A manifest, and the verdict that is expected for it."""
 
     name: str
     manifest: Object
     refused_at: str | None = None
-    """Path of the field that the refusal must name; ``None``: the manifest is valid."""
+    """Path of the field that the refusal must name. None: the manifest is valid."""
     takes: frozenset[Sight] = frozenset()
     rule: str = ""
-    """Name of the rule across fields that the manifest breaks."""
+    """Name of the rule across fields that the manifest breaks. Empty if it breaks none."""
     or_at: str | None = None
     """Another path that the refusal may name instead of ``refused_at``."""
     across_fields: bool = False
-    """Whether the case is about a rule across fields: the manifest breaks it, or is just within its limit."""
+    """Whether the manifest breaks a rule across fields, or is just within the limit of such a rule."""
 
 
 class Value(NamedTuple):
-    """A value to test."""
+    """A value to test in a field."""
 
     what: str
     value: Any
     below: str | None = None
-    """``None``: the value is valid. Otherwise the suffix of the refused path after the field's, e.g. ``[0]``.
-    """
+    """None: the value is valid. Else the refused path is the field's path and this text, e.g. ``[0]``."""
     takes: frozenset[Sight] = frozenset()
 
 
 class Kind(NamedTuple):
-    """The type of a field without ``None``, and its constraints."""
+    """The type of a field, without None, and the limits of its values."""
 
     type: Any
     limits: dict[str, Any]
 
 
 class _Absent:
-    """Marks a field that is left out."""
+    """Marks that a field is absent."""
 
 
 ABSENT = _Absent()
@@ -93,13 +92,13 @@ ALTERNATIVES: dict[type[Model], tuple[str, ...]] = {
     Python: ("inline", "config_map"),
     ExtraVolume: ("persistent_volume_claim", "config_map"),
 }
-"""Groups of fields of which exactly one is set. By default it is the first one."""
+"""Fields of which exactly one must be set. Samples set the first one."""
 
 ROOM: dict[type[Model], Object] = {
     Training: {"batchSizeTokens": LARGEST},
     Sampling: {"maxTokens": 16},
 }
-"""Values of other fields with which every field may take its whole range."""
+"""Values that other fields must have, so that every field may use its whole range."""
 
 PATTERNS: dict[str, tuple[list[str], list[str]]] = {
     r"^[0-9]+(\.[0-9]+)?[MBT]$": (["7B", "0.5B", "135M", "1T"], ["7", "B", "7b", "7B\n", "٧B", " 7B", ".5B"]),
@@ -122,17 +121,17 @@ PATTERNS: dict[str, tuple[list[str], list[str]]] = {
         ],
     ),
 }
-"""For each pattern: texts that match, and texts that do not match."""
+"""For each pattern: texts that match it, then texts that do not match."""
 
 
 @cache
 def cases() -> tuple[Case, ...]:
-    """Return all cases. The cases about rules across fields come last."""
+    """Return all cases, those of rules across fields last."""
     return tuple(map(_with_its_future, (*_metadata_cases(), *_spec_cases(), *_rule_cases())))
 
 
 def _with_its_future(case: Case) -> Case:
-    """Mark a valid case that would fail later, which those that look ahead refuse."""
+    """Mark a valid case whose job would fail later. ``rft validate`` and the webhook refuse it."""
     if case.refused_at is not None:
         return case
     spec = RFTJobSpec.model_validate(case.manifest["spec"], by_alias=True, by_name=False)
@@ -153,7 +152,7 @@ def manifest(spec: Any) -> Object:
 
 
 def sample(model: type[Model], given: Object | None = None) -> Object:
-    """Return a valid object: required fields, and values that allow other fields their whole range."""
+    """Return a valid object: its required fields, and values that let other fields use their whole range."""
     given = given or {}
     filled = {**ROOM.get(model, {}), **_companions(model, given)}
     for name, info in model.model_fields.items():
@@ -172,7 +171,7 @@ def sample(model: type[Model], given: Object | None = None) -> Object:
 
 
 def _companions(model: type[Model], given: Object) -> Object:
-    """Return other fields that must be set with a value, because of a rule across fields."""
+    """Return the other fields that a rule across fields requires together with the given ones."""
     if model is Scale:
         return {"max": 1.5e308} if "min" in given else {"min": -1.5e308}
     stop = given.get("stop")
@@ -186,17 +185,17 @@ def _companions(model: type[Model], given: Object) -> Object:
 
 
 def good(kind: Kind) -> Any:
-    """Return the first valid value of a type."""
+    """Return the first valid value of ``values``."""
     return next(value.value for value in values(kind) if value.below is None)
 
 
 def alias(name: str, info: FieldInfo) -> str:
-    """Return a field's name in a manifest."""
+    """Return the name that a field has in a manifest."""
     return info.alias or name
 
 
 def kind_of(info: FieldInfo) -> Kind:
-    """Return a field's type and constraints."""
+    """Return the type of a field and the limits of its values."""
     return _kind(info.annotation, [*info.metadata, info])
 
 
@@ -219,7 +218,7 @@ def _kind(annotation: Any, metadata: list[Any]) -> Kind:
 
 
 def values(kind: Kind) -> Iterator[Value]:
-    """Yield valid and invalid values of a type, a valid one first."""
+    """Yield valid and invalid values of a type. The first one is valid."""
     origin, arguments = get_origin(kind.type), get_args(kind.type)
     if kind.type is int:
         yield from _int_values(kind.limits)
@@ -240,7 +239,7 @@ def values(kind: Kind) -> Iterator[Value]:
         yield Value("as it is", sample(kind.type))  # the only valid value, because good() uses the first one
         yield from _wrong("text", 3, True, [], [sample(kind.type)])
     else:
-        raise NotImplementedError(f"no values for {kind.type}")
+        raise NotImplementedError(f"there are no test values for the type {kind.type}")
 
 
 def _wrong(*wrong: Any, below: str = "") -> Iterator[Value]:
@@ -331,7 +330,7 @@ def _list_values(item: Kind, limits: dict[str, Any]) -> Iterator[Value]:
 
 
 def _different(item: Kind, count: int) -> list[Any]:
-    """Yield valid items with different names."""
+    """Yield ``count`` valid items, each with another name."""
     if isinstance(item.type, type) and issubclass(item.type, Model) and "name" in item.type.model_fields:
         return [sample(item.type, {"name": f"n{number}"}) for number in range(count)]
     return [good(item)] * count
@@ -375,7 +374,7 @@ def _spec_cases() -> Iterator[Case]:
 
 
 def _model_cases(model: type[Model], path: str, place: Place) -> Iterator[Case]:
-    """Yield the cases of every field of ``model``, whose object is at ``path``."""
+    """Yield the cases of every field of ``model``. The object of the model is at ``path``."""
     unknown = place({**sample(model), "noSuchField": 1})
     yield Case(
         f"{path}: unknown field", unknown, f"{path}.noSuchField", frozenset({Sight.UNKNOWN})
@@ -405,7 +404,10 @@ def _field_cases(name: str, info: FieldInfo, path: str, place: Place) -> Iterato
 
 
 def _snake_case(name: str, field: str, path: str, spelled: Object, required: bool) -> Case:
-    """Return the case of a field with its Python name. If it is pruned, a required field is missing."""
+    """Return the case in which a field has its Python name, e.g. ``max_steps``.
+
+    If the field is required, a gate that prunes unknown fields finds that it is missing.
+    """
     holder = _find(spelled, path.rsplit(".", 1)[0])
     holder[name] = holder.pop(field)
     unknown = f"{path.rsplit('.', 1)[0]}.{name}"
@@ -434,7 +436,7 @@ def _nested(kind: Kind, path: str, place: Place) -> Iterator[Case]:
 
 
 def _beside(value: Any) -> list[Any]:
-    """Return a list of one, or of a grader of weight 0 and one that makes the reward."""
+    """Return a list with ``value``. If its weight is 0, a grader that makes the reward is added."""
     canary = isinstance(value, dict) and value.get("weight") in (0, math.nextafter(0, math.inf))
     return [value, sample(Grader, {"name": "weighted"})] if canary else [value]
 
@@ -536,7 +538,7 @@ BROKEN: dict[str, list[tuple[str, Object, str]]] = {
         ("bfloat16", {"training": {"deterministic": True, "cpuDtype": "bfloat16"}}, "spec.training.cpuDtype"),
     ],
 }
-"""For each rule: specs that break only this rule, with the refused field."""
+"""For each rule: specs that break this rule only, and the field that is refused."""
 
 KEPT: dict[str, list[tuple[str, Object]]] = {
     "dataset_has_one_source": [
@@ -593,7 +595,7 @@ KEPT: dict[str, list[tuple[str, Object]]] = {
         ("not said to be", {"training": {"cpuDtype": "bfloat16"}}),
     ],
 }
-"""For each rule: specs that are just within its limit."""
+"""For each rule: specs that are only just valid."""
 
 
 def _rule_cases() -> Iterator[Case]:

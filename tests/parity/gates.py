@@ -1,7 +1,7 @@
-"""Gates: programs that accept a manifest or refuse it with the name of a field.
+"""Gates: programs that accept a manifest, or refuse it and name a field.
 
-Some gates can check less than the models. An API server without CEL checks no rules across fields, and no API
-server sees fields that it prunes. A gate must agree with the models on everything that it can check.
+Some gates check less than the models do. An API server without CEL checks no rules across fields. No API
+server reports a field that it prunes. A gate must agree with the models on everything that it can check.
 """
 
 import json
@@ -31,13 +31,13 @@ from tests.parity.cases import Case, Sight, sample
 Object = dict[str, Any]
 ALL_RULES = frozenset(rule.name for rule in rules.RULES)
 LIST_MAP_RULES = frozenset({"grader_names_are_unique"})
-"""Rules that the structural schema enforces, because lists of type map must have unique keys."""
+"""Rules that the structural schema checks itself: keys in a list of type map are unique."""
 _CLI_BATCH = 100
 _THREADS = 8
 
 
 class Verdict(NamedTuple):
-    """The result of a gate for one manifest."""
+    """The result of a gate for one manifest: whether it is accepted, and the gate's text."""
 
     accepted: bool
     text: str
@@ -45,7 +45,7 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True)
 class Gate:
-    """A gate, with the cases that it can check."""
+    """A gate, and what it can check."""
 
     name: str
     judge: Callable[[Sequence[Object]], list[Verdict]]
@@ -57,11 +57,11 @@ class Gate:
         return case.takes <= self.sees and (not case.rule or case.rule in self.rules)
 
     def accepts(self, manifest: Object) -> Verdict:
-        """Return the verdict on one manifest."""
+        """Return the gate's verdict on one manifest."""
         return self.judge([manifest])[0]
 
     def disagreements(self, cases: Sequence[Case]) -> list[str]:
-        """Return the cases with an unexpected verdict. The gate must be able to check all of the cases."""
+        """Return the cases whose verdict is not the expected one. The gate must be able to check all."""
         verdicts = self.judge([case.manifest for case in cases])
         return [
             complaint
@@ -81,9 +81,9 @@ def _disagreement(case: Case, verdict: Verdict) -> str:
 
 
 def names(text: str, path: str) -> bool:
-    """Return whether ``text`` contains the path of the field.
+    """Return whether ``text`` contains the path of a field, as any gate writes it.
 
-    API servers write ``graders[0].name`` or ``graders.0.name``. Version 1.20 leaves the index out.
+    API servers write ``graders[0].name`` or ``graders.0.name``. Kubernetes 1.20 omits the index.
     """
     spelled = re.sub(r"\\\[(\d+)\\\]", r"(?:[.\[]\1\]?)?", re.escape(path))
     return re.search(rf"(?<![\w.]){spelled}(?!\w)", text) is not None
@@ -105,7 +105,7 @@ def _by_cli(manifests: Sequence[Object]) -> list[Verdict]:
 
 
 def _by_one_call(manifests: Sequence[Object]) -> list[Verdict]:
-    """Return verdicts from a single call of ``rft validate``, with all manifests in one text."""
+    """Return the verdicts of one call of ``rft validate``, with all manifests in one text."""
     text = "".join(f"---\n{yaml_text(manifest)}" for manifest in manifests)
     result = CliRunner().invoke(app, ["validate", "-"], input=text)
     if result.exit_code == 2 and len(manifests) > 1:  # a manifest that cannot be parsed hides the others
@@ -132,7 +132,7 @@ def _by_one_trainer(text: str) -> Verdict:
 
 
 def run_config(spec: Any) -> Object:
-    """Return a trainer's configuration with this spec."""
+    """Return the configuration of a run with this spec."""
     derived = effective(RFTJobSpec.model_validate(sample(RFTJobSpec), by_alias=True, by_name=False), "uid")
     return {
         "job": {"name": "job", "namespace": "team", "uid": "uid"},
@@ -144,7 +144,7 @@ def run_config(spec: Any) -> Object:
 
 
 STORED_SCHEMA = crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-"""The schema with which an API server stores RFTJobs."""
+"""The schema with which an API server validates and stores RFTJobs."""
 
 
 def _by_schema(manifests: Sequence[Object]) -> list[Verdict]:
@@ -153,7 +153,7 @@ def _by_schema(manifests: Sequence[Object]) -> list[Verdict]:
 
 
 def _by_webhook(manifests: Sequence[Object]) -> list[Verdict]:
-    """Return the webhook's verdicts on creations, without the schema that an API server checks first."""
+    """Return the webhook's verdicts on new jobs, without the API server, which checks its schema first."""
     answers = [review(admission_review(manifest))["response"] for manifest in manifests]
     return [Verdict(each["allowed"], each.get("status", {}).get("message", "")) for each in answers]
 
@@ -176,10 +176,10 @@ LOCAL = (MODEL, CLI, TRAINER, SCHEMA, WEBHOOK)
 
 
 class RestApi(Protocol):
-    """An API server in one namespace; ``{}`` in a path is the namespace."""
+    """An API server that is called for one namespace, which replaces ``{}`` in a path."""
 
     def call(self, method: str, path: str, body: Object | None = None) -> Object:
-        """Send one request; raise ClusterError where it is refused."""
+        """Send one request. Raise ClusterError if the API server refuses it."""
 
 
 def api_server(
@@ -192,13 +192,13 @@ def api_server(
     tells_empty_from_null: bool = False,
     looks_ahead: bool = False,
 ) -> Gate:
-    """Return the gate of a real API server, which creates each manifest with ``dryRun=All``.
+    """Return the gate of a real API server. It creates each manifest with ``dryRun=All``.
 
-    ``evaluates`` are the rules across fields that this server checks: by list-map keys, by a webhook, or with
-    ``by_cel`` by the CEL in its CRD. CEL does not accept 8.0 as a whole number. ``strict`` adds
-    ``fieldValidation=Strict``: servers from 1.25 on then refuse unknown fields instead of pruning them.
-    ``looks_ahead``: a webhook refuses what would fail later.
-    ``tells_empty_from_null`` is false for servers as old as 1.20, which treat "" as null.
+    ``evaluates``: the rules across fields that this server checks, by keys of lists, by a webhook or by CEL.
+    ``by_cel``: it checks the CEL rules in the CRD, which refuse 8.0 as a whole number. ``strict``: it gets
+    ``fieldValidation=Strict``, with which servers from 1.25 on refuse unknown fields instead of pruning them.
+    ``looks_ahead``: a webhook also refuses what would fail later. ``tells_empty_from_null``: false for
+    Kubernetes 1.20, which treats "" as null.
     """
     query = "dryRun=All&fieldValidation=Strict" if strict else "dryRun=All"
     path = f"apis/rft.dev/v1alpha1/namespaces/{{}}/rftjobs?{query}"
@@ -232,7 +232,7 @@ def api_server(
 
 
 class _Quoted(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
-    """Quotes every text, so that no parser reads it as a number, and writes no anchors and aliases."""
+    """A YAML dumper that quotes every text, so that no parser reads it as a number. It writes no anchors."""
 
     def ignore_aliases(self, _data: object) -> bool:
         return True

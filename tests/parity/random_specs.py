@@ -1,4 +1,4 @@
-"""Random manifests from the models' fields. Many are valid, many others have one or two small mistakes."""
+"""Random manifests, made from the models' fields. Many are valid. Others have one or two small mistakes."""
 
 from functools import cache
 from typing import Any, get_args, get_origin
@@ -21,18 +21,18 @@ from tests.parity.cases import (
 
 Object = dict[str, Any]
 _NOT_SENT = frozenset({Sight.NOT_JSON, Sight.SCALAR})
-"""Cases that JSON cannot express or that no schema can check."""
+"""Properties of cases that are not used here: JSON cannot express them, or no schema can check them."""
 
 
 @cache
 def manifests() -> st.SearchStrategy[Object]:
-    """Return a strategy for manifests with random specs."""
+    """Return a Hypothesis strategy for manifests with random specs."""
     return _objects(RFTJobSpec, 0).map(manifest)
 
 
 @cache
 def _objects(model: type[Model], depth: int) -> st.SearchStrategy[Object]:
-    """Return a strategy for objects: the sample with up to four fields replaced, rarely an unknown one."""
+    """Return a strategy for objects: the sample with up to four other values, rarely an unknown field."""
     fields = {alias(name, info): kind_of(info) for name, info in model.model_fields.items()}
     if not fields:
         return st.just({})
@@ -42,10 +42,11 @@ def _objects(model: type[Model], depth: int) -> st.SearchStrategy[Object]:
 
 
 def _assembled(model: type[Model], given: Object, chance: int) -> Object:
-    """Return an object of ``model`` with the fields of ``given``; ``chance`` is 0 to 99.
+    """Return an object of ``model`` with the fields of ``given``.
 
-    0 and 1: it has an unknown field. 2: of the fields of which exactly one must be set, it has none. 3 and 4:
-    it may have several of them. Above: it has one.
+    ``chance`` is a number from 0 to 99. With 0 and 1 the object has an unknown field. The model may have a
+    group of fields of which exactly one must be set. With 2 none of them is set, with 3 and 4 perhaps
+    several, above 4 one.
     """
     group = [alias(name, model.model_fields[name]) for name in ALTERNATIVES.get(model, ())]
     if chance == 0:
@@ -61,7 +62,7 @@ def _assembled(model: type[Model], given: Object, chance: int) -> Object:
 
 
 def _values(kind: Kind, depth: int) -> st.SearchStrategy[Any]:
-    """Return a strategy for mostly valid values. One in ten is near a limit, valid or not; a few are null."""
+    """Return a strategy for values that are mostly valid. One in ten is near a limit; a few are null."""
     tried = [value for value in values(kind) if not value.takes & _NOT_SENT]
     valid = [value for value in tried if value.below is None]
     edges = st.sampled_from(_short(tried)).map(lambda value: value.value)
@@ -71,12 +72,12 @@ def _values(kind: Kind, depth: int) -> st.SearchStrategy[Any]:
 
 
 def _short(tried: list[Value]) -> list[Value]:
-    """Return the values without very long ones, which only make the test slow."""
+    """Return the values except very long ones, which only make the test slow."""
     return [value for value in tried if len(repr(value.value)) < 2000]
 
 
 def _within(kind: Kind, depth: int) -> st.SearchStrategy[Any] | None:
-    """Return a strategy for values between the limits, if there are any."""
+    """Return a strategy for values between the limits. None for types without limits."""
     low, high = (
         kind.limits.get("ge", kind.limits.get("gt", 0)),
         kind.limits.get("le", kind.limits.get("lt", 10**6)),
@@ -95,7 +96,7 @@ def _within(kind: Kind, depth: int) -> st.SearchStrategy[Any] | None:
 
 
 def has_whole_float(value: Any, schema: dict[str, Any]) -> bool:
-    """Return whether an integer is written as 8.0. A server with CEL refuses that; real clients write 8."""
+    """Return whether a whole number is written as 8.0. CEL refuses this, and real clients write 8."""
     if isinstance(value, dict):
         fields = schema.get("properties", {})
         return any(has_whole_float(each, fields.get(key, {})) for key, each in value.items())
@@ -105,7 +106,7 @@ def has_whole_float(value: Any, schema: dict[str, Any]) -> bool:
 
 
 def has_empty_text(value: Any) -> bool:
-    """Return whether there is an empty text, which servers as old as 1.20 treat as null."""
+    """Return whether there is an empty text. Kubernetes 1.20 treats it as null."""
     if isinstance(value, dict):
         return any(map(has_empty_text, value.values()))
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Operator and ``rft run`` write the same conditions for a phase; kstatus evaluates them as documented."""
+"""The operator and ``rft run`` write the same conditions for a phase. kstatus reads them as documented."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,7 +31,7 @@ LOCAL: dict[Phase, tuple[RunStatus, Ending | None]] = {
     "Succeeded": (TRAINING, Ending(exit_code=ExitCode.OK, reason=Reason.MAX_STEPS, message="done")),
     "Failed": (TRAINING, Ending(exit_code=ExitCode.DATA, reason=Reason.DATA, message="line 7: not JSON")),
 }
-"""Calls that bring a local run into each phase. A local run is never queued, and is ended only by Ctrl-C."""
+"""Arguments with which a local run reaches each phase. A local run never waits in a queue."""
 
 
 def by_operator(phase: Phase, reason: str, message: str, **flags: bool) -> list[dict[str, Any]]:
@@ -45,7 +45,7 @@ def held(conditions: list[dict[str, Any]]) -> set[str]:
 
 
 def kstatus(conditions: list[dict[str, Any]]) -> str:
-    """Return kstatus's result from an object's standard conditions, checked in kstatus's order."""
+    """Return the status that kstatus computes from the standard conditions, in kstatus's order."""
     true = held(conditions)
     return "InProgress" if "Reconciling" in true else "Failed" if "Stalled" in true else "Current"
 

@@ -1,4 +1,4 @@
-"""Every gate gives the same verdict at every limit of every field, and names the field."""
+"""Every gate has the same verdict at every limit of every field, and names the field that it refuses."""
 
 import subprocess
 import sys

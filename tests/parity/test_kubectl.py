@@ -1,6 +1,6 @@
-"""kubectl and our loader read the same values from the same text.
+"""kubectl and the loader of ``rft`` read the same values from the same text.
 
-``kubectl annotate --local`` reads a file like all commands of kubectl, and needs no server.
+``kubectl annotate --local`` reads a file as all commands of kubectl do, and needs no server.
 """
 
 import json
@@ -89,12 +89,12 @@ TWICE = ["{a: 1, a: 2}", "{1: 1, '1': 2}", "{on: 1, true: 2}", "{b: {a: 1, a: 1}
 def kubectl() -> Path:
     found = shutil.which("kubectl") or default_layout().tools / "kubectl"
     if not Path(found).exists():
-        pytest.skip("there is no kubectl; `make cluster-up` fetches one")
+        pytest.skip("kubectl is not installed; `make cluster-up` downloads it")
     return Path(found)
 
 
 def by_kubectl(kubectl: Path, path: Path) -> list[Any] | None:
-    """Return the objects that kubectl reads from a file, ``None`` if it refuses the file."""
+    """Return the objects that kubectl reads from a file. None if it refuses the file."""
     command = [str(kubectl), "annotate", "--local", "--output=json", f"--filename={path}", "read=yes"]
     ran = subprocess.run(
         command, capture_output=True, text=True, check=False, env={"KUBECONFIG": "/dev/null"}
@@ -118,7 +118,7 @@ def by_us(path: Path) -> list[Any] | None:
 
 
 def same(theirs: Any, ours: Any) -> bool:
-    """Return whether values and types are equal, but for kubectl's JSON form of 0.0 and of large floats."""
+    """Return whether values and types are equal. kubectl writes 0.0 and large floats as whole numbers."""
     if isinstance(theirs, dict) and isinstance(ours, dict):
         return theirs.keys() == ours.keys() and all(same(theirs[key], ours[key]) for key in theirs)
     if isinstance(theirs, list) and isinstance(ours, list):

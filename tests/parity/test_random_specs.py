@@ -1,4 +1,4 @@
-"""Random specs: all gates give the same verdict, and writing and reading a valid spec changes nothing."""
+"""Random specs: all gates have the same verdict. A valid spec is the same after writing and reading it."""
 
 import json
 from collections import Counter
@@ -49,7 +49,7 @@ def test_all_gates_agree_about_random_specs(document: dict[str, Any], judged: Co
 
 
 def _every_field_is_valid(document: dict[str, Any]) -> bool:
-    """Return whether the models accept it, with only those rules across fields that a schema can check."""
+    """Return whether the models accept the document. Rules across fields that no schema has are ignored."""
     try:
         job = RFTJob.model_validate(document, by_alias=True, by_name=False)
     except ValidationError:

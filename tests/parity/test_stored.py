@@ -1,7 +1,7 @@
 """Objects that an API server stored with an earlier version of the CRD stay valid and unchanged.
 
-``stored/`` has RFTJobs as an API server stored them when v1alpha1 began. Never change these files to fit the
-models: if one of these tests fails, the models would refuse or lose what users have stored.
+``stored/`` has RFTJobs that an API server stored with the first CRD of v1alpha1. Never change these files to
+make a test pass: a failure means that the models would refuse or lose objects of users.
 """
 
 import json
@@ -23,7 +23,7 @@ EXAMPLES = sorted((ROOT / "examples").rglob("*.yaml"))
 
 
 def lost(before: Any, after: Any, path: str = "") -> list[str]:
-    """Return the paths at which ``after`` lacks a value of ``before``, or has another one."""
+    """Return the paths at which ``after`` has no value or another value than ``before``."""
     if isinstance(before, dict) and isinstance(after, dict):
         return [where for key in before for where in lost(before[key], after.get(key), f"{path}.{key}")]
     if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
