@@ -1,4 +1,4 @@
-"""Fixtures for end-to-end tests on a real cluster: both images, the chart, and real vLLM."""
+"""Fixtures for end-to-end tests on a real cluster, with both images, the chart and a real vLLM."""
 
 import json
 import os
@@ -19,7 +19,7 @@ NAMESPACE = "rft-e2e"
 
 
 def cluster(*arguments: str) -> list[str]:
-    """Run a command of the test cluster and return the words of its output."""
+    """Run a command of the test cluster. Return the words of its output."""
     command = [sys.executable, "-m", "tests.cluster", *arguments]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if result.returncode != 0:
@@ -36,7 +36,7 @@ def install(*options: str) -> None:
 
 @pytest.fixture(scope="session")
 def kubectl() -> Iterator[Kubectl]:
-    """kubectl in the tests' namespace, with the operator installed from its chart."""
+    """kubectl in the tests' namespace. The operator is installed from its chart."""
     status = json.loads(" ".join(cluster("status")))
     # Downloaded only if it is not on the PATH.
     program = shutil.which("kubectl", path=f"{cluster('tools')[0]}:{os.environ['PATH']}")
@@ -57,7 +57,7 @@ def example() -> list[Object]:
 
 
 def variant(example: list[Object], name: str, **changes: Any) -> list[Object]:
-    """Return the example with another name, fewer rows and epochs, and ``changes`` merged into its spec."""
+    """Return the example with another name, fewer steps, and ``changes`` merged into its spec."""
     objects: list[Object] = json.loads(json.dumps(example))
     job = next(o for o in objects if o["kind"] == "RFTJob")
     job["metadata"] = {"name": name}

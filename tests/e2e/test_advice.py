@@ -1,4 +1,4 @@
-"""Advice from the tuning guide appears at ``kubectl apply``, through the webhook that the chart installs."""
+"""``kubectl apply`` prints advice of the tuning guide, through the webhook that the chart installs."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +19,7 @@ MANIFESTS = sorted((ROOT / "examples" / "advice").glob("*.yaml"))
 
 @pytest.fixture(scope="module")
 def webhook(kubectl: Kubectl) -> Iterator[Kubectl]:
-    """kubectl with a cluster whose webhook answers."""
+    """kubectl in a cluster in which the webhook answers."""
     install("--set", "webhook.enabled=true")
     bad = {
         "apiVersion": "rft.dev/v1alpha1",

@@ -1,6 +1,7 @@
 """Objects that are deleted while the operator is stopped disappear completely.
 
-Their children are deleted by owner references. There are no finalizers that would wait for the operator.
+Kubernetes deletes their children by their owner references. There are no finalizers, which would wait for the
+operator.
 """
 
 from collections.abc import Iterator
@@ -19,8 +20,7 @@ NAME = "deleted"
 # The trainer saves a checkpoint, and then tries for one minute to report to the stopped operator.
 GONE_SECONDS = 180.0
 AWAY_SECONDS = 180.0
-"""Longest wait for the end of the operator's pod: it has 30 s to end, and a busy node reports its end late.
-"""
+"""Limit for the end of the operator's pod. It has 30 s to end, and a busy node reports its end late."""
 CLAIM = {"claimTemplate": {"size": "1Gi", "retain": False}}
 
 
@@ -32,7 +32,7 @@ def in_namespace(kubectl: Kubectl, namespace: str) -> Kubectl:
 
 @pytest.fixture
 def elsewhere(kubectl: Kubectl) -> Iterator[Kubectl]:
-    """A namespace that the test deletes."""
+    """kubectl in a namespace that the test deletes."""
     other = in_namespace(kubectl, "rft-e2e-deleted")
     other.run("delete", "namespace", other.namespace, "--ignore-not-found", "--wait")
     other.run("create", "namespace", other.namespace)
@@ -42,7 +42,7 @@ def elsewhere(kubectl: Kubectl) -> Iterator[Kubectl]:
 
 @pytest.fixture
 def operator(kubectl: Kubectl) -> Iterator[Kubectl]:
-    """kubectl in the operator's namespace; the operator is started again after the test."""
+    """kubectl in the operator's namespace. The operator is started again after the test."""
     system = in_namespace(kubectl, "rft-system")
     yield system
     system.run("scale", OPERATOR, "--replicas=1")
@@ -50,7 +50,7 @@ def operator(kubectl: Kubectl) -> Iterator[Kubectl]:
 
 
 def started(kubectl: Kubectl) -> str:
-    """Apply a job with its own claim, wait until it trains, and return its UID."""
+    """Apply a job with a claim of its own. Wait until it trains. Return its UID."""
     manifest = job(NAME, "transformers")
     manifest["spec"]["storage"] = CLAIM
     manifest["spec"]["stop"] = {"maxSteps": 1000}
@@ -79,7 +79,7 @@ def test_deletion_while_the_operator_is_stopped_leaves_no_object_behind(
 ) -> None:
     uid = started(kubectl)
     started(elsewhere)
-    assert len(children(kubectl, uid)) >= 5, "expected a Job, a pod, two ConfigMaps and a claim"
+    assert len(children(kubectl, uid)) >= 5, "the job must have a Job, a pod, two ConfigMaps and a claim"
     operator.run("scale", OPERATOR, "--replicas=0")
     wait_until("the operator is stopped", lambda: not replicas(operator), AWAY_SECONDS)
 

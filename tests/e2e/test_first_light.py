@@ -1,4 +1,4 @@
-"""End-to-end tests of complete runs on a real cluster with real vLLM: from a manifest to a reward curve."""
+"""End-to-end tests of complete runs on a real cluster with vLLM, from the manifest to the reward curve."""
 
 import os
 import signal
@@ -162,13 +162,13 @@ def test_a_run_succeeds_and_its_pod_has_no_further_rights(kubectl: Kubectl, exam
 
 
 def api_server_address(kubectl: Kubectl) -> str:
-    """Return the API server's address for pods: that of its Service."""
+    """Return the address at which pods reach the API server: that of its Service."""
     service = kubectl.run("get", "service", "kubernetes", "-n", "default", "-o", "jsonpath={.spec.clusterIP}")
     return service.stdout.strip()
 
 
 def volume_files(kubectl: Kubectl, example: list[Object], folder: str) -> set[str]:
-    """List a folder of the example's volume, from a pod that mounts the volume."""
+    """Return the names of the files in a folder of the example's volume. A pod that mounts it lists them."""
     claim = next(o for o in example if o["kind"] == "RFTJob")["spec"]["storage"]["persistentVolumeClaim"][
         "claimName"
     ]
@@ -195,7 +195,7 @@ def volume_files(kubectl: Kubectl, example: list[Object], folder: str) -> set[st
     kubectl.run("delete", "pod", "reader", "--ignore-not-found", "--wait")
     kubectl.apply(reader)
     wait_until(
-        "the reader ends",
+        "the pod that reads the volume has ended",
         lambda: kubectl.get("pod", "reader")["status"]["phase"] in ("Succeeded", "Failed"),
         2 * MINUTE,
     )
@@ -211,15 +211,15 @@ def test_killed_processes_cost_at_most_the_steps_since_the_last_checkpoint(
         example, name, RAISING, stop={"maxSteps": 5}, checkpoint={"everySteps": interval}
     )
     kubectl.apply(*objects)
-    wait_until("two steps are made", lambda: step(kubectl, name) >= 2, 12 * MINUTE)
+    wait_until("two steps are completed", lambda: step(kubectl, name) >= 2, 12 * MINUTE)
 
     servers = set(processes_with("vllm.entrypoints", uid=TRAINER_UID))
     if not servers:
-        pytest.skip("the node's processes are not on this machine, so nothing can be killed from the host")
+        pytest.skip("the node runs on another machine, so the test cannot kill its processes")
     for process in servers:
         os.kill(process, signal.SIGKILL)
     found = wait_until(
-        "vLLM is restarted in place",
+        "vLLM is restarted in the same pod",
         lambda: (
             ((s := status(kubectl, name)).get("progress", {}).get("samplersRestarted", 0) >= 1 and s) or None
         ),
@@ -229,12 +229,12 @@ def test_killed_processes_cost_at_most_the_steps_since_the_last_checkpoint(
     assert found["failedPods"] == 0
 
     before = wait_until(
-        "another step is made", lambda: step(kubectl, name) >= 3 and step(kubectl, name), 6 * MINUTE
+        "another step is completed", lambda: step(kubectl, name) >= 3 and step(kubectl, name), 6 * MINUTE
     )
     for process in processes_with("-m rft_trainer --config", uid=TRAINER_UID):
         os.kill(process, signal.SIGKILL)
     found = wait_until(
-        "another attempt makes a step", lambda: _second_attempt(status(kubectl, name)), 10 * MINUTE
+        "a second attempt completes a step", lambda: _second_attempt(status(kubectl, name)), 10 * MINUTE
     )
     job = kubectl.get("job", found["jobName"])
     assert job["status"]["failed"] == 1

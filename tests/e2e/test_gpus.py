@@ -1,4 +1,4 @@
-"""Runs a GPU job on a node that only advertises GPUs, from scheduling to success on the CPU."""
+"""A GPU job on a node that only advertises GPUs, from scheduling to success. It computes on the CPU."""
 
 from collections.abc import Iterator
 
@@ -17,7 +17,7 @@ PRODUCT = "nvidia.com/gpu.product"
 
 @pytest.fixture(scope="module", autouse=True)
 def two_gpus(kubectl: Kubectl) -> Iterator[None]:
-    """Advertise two L40S on every node during the test."""
+    """Let every node advertise two L40S during the test."""
     cluster("set-gpus", "2")
     kubectl.run("label", "nodes", "--all", f"{PRODUCT}=NVIDIA-L40S", "--overwrite")
     yield

@@ -1,6 +1,6 @@
-"""The plan's minimum memory, enforced as the pod's limit, is enough for the longest rows; much less is not.
+"""The plan's least memory, as the limit of the pod, is enough for the longest rows. Less is not enough.
 
-Each test runs in both dtypes, on nodes of any kind: the pod computes in the dtype of the plan.
+Each test runs in both dtypes. The pod computes in the dtype of the plan, whatever its node supports.
 """
 
 import json
@@ -23,13 +23,13 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
 MINUTE = 60.0
 CONTEXT, MAX_TOKENS = 192, 128
-"""Tokens of a completion. With the chat template and the prompt it fills the context."""
+"""Tokens of the context and of a completion. Chat template and prompt fill the rest of the context."""
 
 
 def job(
     example: list[Object], name: str, dtype: Dtype, memory: str | None = None, *, force: bool = False
 ) -> list[Object]:
-    """Return a job of two steps in ``dtype``, whose sequences are as long as the context allows."""
+    """Return a job of two steps in ``dtype``. Its sequences are as long as the context allows."""
     objects = variant(
         example, name,
         sampling={"maxTokens": MAX_TOKENS, "numRollouts": 2, "temperature": 1.0},
@@ -50,7 +50,7 @@ def job(
 
 
 def rows(count: int, first: int = 0) -> str:
-    """Return rows that a small model answers with long texts."""
+    """Return rows to which a small model answers with long texts."""
     asked = "Write a very long story with many chapters, and never end it. Begin with chapter"
     made: list[dict[str, Any]] = [
         {"messages": [{"role": "user", "content": f"{asked} {number}."}], "answer": number}
@@ -60,7 +60,7 @@ def rows(count: int, first: int = 0) -> str:
 
 
 def least(example: list[Object], dtype: Dtype) -> float:
-    """Return the plan's minimum memory in bytes, as ``rft plan`` shows it."""
+    """Return the least memory of the plan in bytes. ``rft plan`` shows it too."""
     spec = parse(next(o for o in job(example, "asked", dtype) if o["kind"] == "RFTJob")).spec
     return quantity(plan(spec, "").least_memory or "")
 
@@ -83,9 +83,12 @@ def test_the_minimum_memory_is_enough_for_the_longest_rows(
 
 
 TOO_LITTLE: dict[Dtype, float] = {"float32": 0.75, "bfloat16": 0.6}
-"""Shares of the minimum with which a run is killed. In bfloat16 the trainer's weights are mapped pages of the
-checkpoint's file. Before the kernel kills a process, it drops such pages and reads them again when needed. So
-a run with three quarters of the minimum is only slower."""
+"""A run with this share of the least memory is killed.
+
+In bfloat16 the trainer's weights are mapped pages of the checkpoint's file. The kernel drops such pages
+before it kills a process, and reads them again when they are needed. So three quarters of the least memory
+only make such a run slower.
+"""
 
 
 @pytest.mark.parametrize("dtype", WIDTHS)

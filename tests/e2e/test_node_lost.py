@@ -1,4 +1,4 @@
-"""A node is disconnected while a trainer runs on it: the status reports it, and the run continues later."""
+"""A node is disconnected while a trainer runs on it. The status reports it, and the run continues later."""
 
 import subprocess
 import time
@@ -20,11 +20,11 @@ NAME = "cut-off"
 
 @pytest.fixture
 def far_node(kubectl: Kubectl) -> str:
-    """A worker node of kind that does not run the operator."""
+    """Name of a worker node of kind on which the operator does not run."""
     described = choose_provider(default_layout()).describe()
     nodes = described.get("nodes_for_pods", "").split(",")
     if len(nodes) < 2:
-        pytest.skip("needs kind with two workers: one that is cut off, and one for the operator")
+        pytest.skip("needs kind with two workers: one is disconnected, the other runs the operator")
     everywhere = ("get", "pods", "--all-namespaces", "-l", "app.kubernetes.io/name=rft-operator")
     taken = kubectl.run(*everywhere, "-o", "jsonpath={.items[*].spec.nodeName}").stdout.split()
     return next(node for node in nodes if node not in taken)
@@ -60,9 +60,9 @@ def test_a_disconnected_node_is_reported_and_the_run_continues_on_its_return(
             ),
             120,
         )
-        print(f"reported after {time.monotonic() - began:.0f} s: {lost['message']}")
+        print(f"the lost node was reported after {time.monotonic() - began:.0f} s: {lost['message']}")
         assert f"kubectl delete node {far_node}" in lost["message"]
     found = wait_until("the job ends", lambda: ended(kubectl, NAME), 300)
     assert found["phase"] == "Succeeded", found
     assert found.get("failedPods", 0) == 0
-    assert len(pods(kubectl, NAME)) == 1, "the same pod continued"
+    assert len(pods(kubectl, NAME)) == 1, "the run must continue in the same pod"

@@ -1,4 +1,4 @@
-"""A job that Kueue preempts during training resumes, and has the result of an undisturbed run."""
+"""A job that Kueue preempts during training resumes. Its result equals that of an undisturbed run."""
 
 import json
 import os
@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.kueue, pytest.mark.timeout(1200)]
 PREEMPTIONS = int(os.environ.get("RFT_PREEMPTIONS", "1"))
 READER = "preempted-reader"
 QUOTA = "500m"
-"""CPU quota: enough for one job of 300m, not for two."""
+"""CPU quota of the queue. It is enough for one job of 300m, but not for two."""
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def api(kubectl: Kubectl) -> Api:
 
 @pytest.fixture
 def kueue(kubectl: Kubectl, api: Api) -> Iterator[Kueue]:
-    """Kueue with a queue "train" in which jobs of higher priority preempt others."""
+    """Kueue with a queue "train". In this queue jobs of higher priority preempt other jobs."""
     with installed(kubectl.kubeconfig):
         wait_until("Kueue's webhook answers", partial(answers, api), 240, poll=1.0)
         kueue = Kueue(api)
@@ -63,11 +63,15 @@ def kueue(kubectl: Kubectl, api: Api) -> Iterator[Kueue]:
 
 @pytest.fixture
 def place(kubectl: Kubectl) -> Iterator[None]:
-    """The volume of the runs, and a pod that reads it."""
+    """Creates the volume for the runs, and a pod that reads it."""
     pod = reader()
     pod["metadata"]["name"] = READER
     kubectl.apply(*prerequisites(), pod)
-    wait_until("the reader runs", lambda: kubectl.get("pod", READER)["status"]["phase"] == "Running", 120)
+    wait_until(
+        "the pod that reads the volume runs",
+        lambda: kubectl.get("pod", READER)["status"]["phase"] == "Running",
+        120,
+    )
     yield
     kubectl.run("delete", "pod", READER, "--ignore-not-found", "--wait=false")
 
@@ -82,7 +86,7 @@ def queued(api: Api, name: str) -> Run:
 
 
 def urgent(name: str) -> Object:
-    """A Job of higher priority that uses the whole quota for some seconds."""
+    """Return a Job of higher priority that uses the whole quota for five seconds."""
     container = {
         "name": "urgent",
         "image": "rft-operator:dev",
@@ -114,7 +118,7 @@ def step_of(run: Run) -> int:
 
 
 def left(kubectl: Kubectl, run: Run) -> Object:
-    """Return the results of an ended run that are compared."""
+    """Wait until a run has succeeded. Return its metrics and a hash of its adapter, for comparison."""
     status = run.wait_for_phase("Succeeded", 300)
     folder = status["output"]["folder"]
 

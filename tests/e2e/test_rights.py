@@ -1,7 +1,7 @@
-"""The API server refuses no request of the installed operator: the chart grants all rights that it needs.
+"""The API server refuses no request of the installed operator, so the chart grants all rights it needs.
 
-Another test, without pods, checks that the chart grants no further rights. The name of this file comes late
-in the alphabet, so the audit log has the operator's requests during the other tests.
+tests/integration/test_rights.py checks that the chart grants no further rights. This module's name is late in
+the alphabet, so that the audit log has the operator's requests during the other tests.
 """
 
 import pytest
@@ -15,5 +15,5 @@ OPERATOR = "system:serviceaccount:rft-system:rft-operator"
 
 def test_no_request_of_the_operator_was_refused(kubectl: Kubectl) -> None:
     asked = Audit().requests(OPERATOR)
-    assert asked, "the log has at least the watch of RFTJobs"
+    assert asked, "the audit log must have at least the watch of RFTJobs"
     assert [one for one in asked if one.refused] == []

@@ -1,4 +1,4 @@
-"""A trainer stops reporting: its RFTJob is stalled and shows the end of the log, until it reports again."""
+"""An RFTJob whose trainer stops reporting is stalled and shows the end of its log, until it reports again."""
 
 from collections.abc import Iterator
 
@@ -22,7 +22,7 @@ GRADER = {
 
 @pytest.fixture
 def short_limit(kubectl: Kubectl) -> Iterator[Kubectl]:
-    """kubectl with an operator that allows ten seconds without reports before the first step."""
+    """kubectl in a cluster whose operator allows ten seconds without a report before the first step."""
     install("--set", "ingest.noProgressSeconds=10")
     yield kubectl
     kubectl.run("delete", "rftjob", NAME, "--ignore-not-found", "--wait")
@@ -41,7 +41,7 @@ def test_a_stalled_trainer_is_reported_with_the_last_lines_of_its_log(short_limi
     wait_until("it runs", lambda: condition(short_limit, "Ready").get("status") == "True", 180)
     with stopped("trainer"):
         stalled = wait_until(
-            "it is stalled",
+            "the run is stalled",
             lambda: c if (c := condition(short_limit, "Stalled"))["status"] == "True" else None,
             90,
         )
@@ -49,8 +49,8 @@ def test_a_stalled_trainer_is_reported_with_the_last_lines_of_its_log(short_limi
         assert "10 s are allowed" in stalled["message"]
         log = short_limit.run("logs", "-l", f"rft.dev/job-name={NAME}", "-c", "trainer").stdout
         last = log.splitlines()[-1]
-        assert last, "the trainer's log is not empty"
-        assert last[:100] in stalled["message"], "the condition has the beginning of the last line"
+        assert last, "the last line of the trainer's log must not be empty"
+        assert last[:100] in stalled["message"], "the condition must have the beginning of the last line"
     wait_until(
-        "it is not stalled any more", lambda: condition(short_limit, "Stalled")["status"] == "False", 60
+        "the run is no longer stalled", lambda: condition(short_limit, "Stalled")["status"] == "False", 60
     )
