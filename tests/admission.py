@@ -1,4 +1,4 @@
-"""Builds AdmissionReviews like those of the API server."""
+"""Builds AdmissionReviews as the API server sends them."""
 
 from typing import Any
 
@@ -6,7 +6,10 @@ Json = dict[str, Any]
 
 
 def admission_review(new: Json | None, old: Json | None = None, **changes: Any) -> Json:
-    """Return the review of a creation, or of an update from ``old``. ``changes`` replace request fields."""
+    """Return the review of an update if ``old`` is given, else of a creation.
+
+    ``changes`` replace fields of the request.
+    """
     resource = {"group": "rft.dev", "version": "v1alpha1", "resource": "rftjobs"}
     request = {
         "uid": "7f0b2891-916f-4ed6-b7cd-27bff1815a8c",

@@ -1,4 +1,4 @@
-"""A fake API server with scripted responses, for tests of commands that use a cluster."""
+"""A fake API server whose responses are set by a test, for tests of commands that use a cluster."""
 
 import json
 import threading
@@ -39,7 +39,7 @@ def pod(name: str, created: str) -> dict[str, Any]:
 
 
 class Server(ThreadingHTTPServer):
-    """Returns responses by path. Each watch request returns the next item of ``watches``."""
+    """Returns the response set for a path. Each watch request returns the next item of ``watches``."""
 
     daemon_threads = True
 
@@ -117,7 +117,7 @@ def kubeconfig(address: str) -> str:
 
 @contextmanager
 def served(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """Run the server during the block, with a kubeconfig for it in ``folder``."""
+    """Run the server during the block. Write a kubeconfig for it into ``folder``."""
     with Server() as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()

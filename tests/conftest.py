@@ -1,4 +1,4 @@
-"""Settings for all tests. The summary has the counts of judged manifests; a file has the failed tests."""
+"""Settings for all tests: what the summary prints, and the file with the names of failed tests."""
 
 from collections import Counter
 
@@ -19,12 +19,12 @@ _JUDGED = pytest.StashKey[Counter[str]]()
 
 @pytest.fixture(scope="session")
 def judged(request: pytest.FixtureRequest) -> "Counter[str]":
-    """Counts the manifests that each gate has judged."""
+    """For each gate, the number of manifests that it has checked."""
     return request.config.stash.setdefault(_JUDGED, Counter())
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print the counts and tables, and write the names of failed tests."""
+    """Print numbers and tables, and write the names of failed tests to the file."""
     failures.write(terminalreporter)
     for table in config.stash.get(TABLES, {}).values():
         terminalreporter.section(table.title)

@@ -1,4 +1,4 @@
-"""Writes the names of failed tests into the file that ``RFT_FAILED_TESTS`` names; `make test` reads it."""
+"""Writes the names of failed tests into the file in ``RFT_FAILED_TESTS``. `make test` reads this file."""
 
 import os
 import shlex
@@ -11,12 +11,15 @@ VARIABLE = "RFT_FAILED_TESTS"
 
 
 def names(reports: Iterable[pytest.TestReport | pytest.CollectReport]) -> list[str]:
-    """Return each failed test once, quoted for the shell; for an import error, the path of the file."""
+    """Return the name of each failed test once, quoted for the shell.
+
+    If a file could not be imported, return its path.
+    """
     return list(dict.fromkeys(shlex.quote(report.nodeid) for report in reports))
 
 
 def write(terminal: pytest.TerminalReporter) -> None:
-    """Append the failed tests of this run to the file, if the variable names one."""
+    """Append the failed tests to the file, if ``RFT_FAILED_TESTS`` is set."""
     path = os.environ.get(VARIABLE)
     if not path:
         return

@@ -1,7 +1,8 @@
-"""``python -m tests.interrupted``: interrupts ``make test`` at random moments; prints what it leaves behind.
+"""``python -m tests.interrupted``: interrupts ``make test`` at random moments, and prints what remains.
 
-Two interruptions alternate: SIGINT to every process of the terminal's group, like Ctrl-C, and SIGTERM to
-make's process group, like a CI timeout. Run it on a machine where nothing else starts processes.
+Two kinds of interruption alternate. The first is SIGINT, as by Ctrl-C in a terminal. The second is SIGTERM,
+as after a timeout in CI. Both are sent to make's process group. Run it on a machine on which no other
+processes start.
 """
 
 import argparse
@@ -23,21 +24,21 @@ from tests.cluster.shell import run, succeeds
 ROOT = Path(__file__).parents[1]
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 QUIET_SECONDS = 90.0
-"""Maximum seconds for the started processes to end after the interruption."""
+"""All processes must end within this many seconds after the interruption."""
 ENGINES = re.compile(r"docker0|br-[0-9a-f]+|DOCKER|[Dd]ocker")
-"""Links, routes, rules and cgroups of a Docker engine. They remain until the machine restarts."""
+"""Matches links, routes, rules and cgroups that Docker itself creates. They remain until a restart."""
 OF_ENGINES = ("links", "routes", "iptables rules", "cgroups")
 
 
 def containers() -> list[str]:
-    """Return the containers of the Docker engine, if one answers."""
+    """Return the names of all containers. Empty if no Docker engine answers."""
     if not succeeds("docker", "info"):
         return []
     return run("docker", "ps", "--all", "--format", "{{.Names}}").splitlines()
 
 
 def processes() -> list[str]:
-    """Return every process that has a command line, except this one, as PID and command."""
+    """Return PID and command of every process that has a command line, except this one."""
     found = []
     for pid in all_processes():
         with suppress(OSError):
@@ -48,19 +49,19 @@ def processes() -> list[str]:
 
 
 def snapshot() -> leftovers.Snapshot:
-    """Return everything that a run could leave behind: a node's parts, containers, and processes."""
+    """Return everything that could remain of a run: what a node creates, containers, and processes."""
     node = leftovers.snapshot(default_layout())
     return {**node, "containers": containers(), "processes": processes()}
 
 
 def left_behind(before: leftovers.Snapshot) -> list[str]:
-    """Return what exists now and did not exist before, without the Docker engine's own parts."""
+    """Return what exists now but not before, except for what Docker itself creates."""
     found = leftovers.differences(before, snapshot())
     return [line for line in found if not (line.startswith(OF_ENGINES) and ENGINES.search(line))]
 
 
 def interrupted(moment: float, number: signal.Signals, log: Path) -> float:
-    """Run ``make test``, interrupt it after ``moment`` seconds, and return the seconds until it has ended."""
+    """Run ``make test`` and interrupt it after ``moment`` seconds. Return how many seconds it took to end."""
     with log.open("wb") as output:
         started = subprocess.Popen(
             ["make", "test"],
@@ -74,7 +75,7 @@ def interrupted(moment: float, number: signal.Signals, log: Path) -> float:
         )
         try:
             started.wait(moment)
-            sys.exit(f"make test ended by itself within {moment:.0f} s: see {log}")
+            sys.exit(f"make test ended before it was interrupted, within {moment:.0f} s: see {log}")
         except subprocess.TimeoutExpired:
             pass
         began = time.monotonic()
@@ -84,11 +85,11 @@ def interrupted(moment: float, number: signal.Signals, log: Path) -> float:
 
 
 def main() -> int:
-    """Interrupt repeatedly, and print a line for each time. Returns 1 if anything was left behind."""
+    """Interrupt repeatedly, and print a line for each time. Return 1 if anything remained, else 0."""
     options = _parser().parse_args()
     draw = random.Random(options.seed)
     failed = False
-    print("| interrupted by | after | ended within | left behind |")
+    print("| signal | sent after | ended within | remained |")
     print("|---|--:|--:|---|", flush=True)
     for number in range(options.times):
         before = snapshot()
@@ -104,10 +105,14 @@ def main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.interrupted", description=__doc__)
-    parser.add_argument("--times", type=int, default=10, help="how often (default 10)")
-    parser.add_argument("--latest", type=float, default=600, help="seconds, at most (default 600)")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments (default 0)")
-    parser.add_argument("--log", type=Path, default=Path("/tmp/rft-interrupted.log"), help="of make test")
+    parser.add_argument("--times", type=int, default=10, help="number of interruptions (default 10)")
+    parser.add_argument(
+        "--latest", type=float, default=600, help="latest moment of an interruption, in seconds (default 600)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed for the random moments (default 0)")
+    parser.add_argument(
+        "--log", type=Path, default=Path("/tmp/rft-interrupted.log"), help="file for the output of make test"
+    )
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Runs kubectl in tests, with the commands that a user would type."""
+"""Runs kubectl in tests."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ Object = dict[str, Any]
 
 
 class Kubectl:
-    """kubectl with one cluster and namespace."""
+    """kubectl with a kubeconfig and a namespace."""
 
     def __init__(self, program: Path, kubeconfig: Path, namespace: str) -> None:
         self.program, self.kubeconfig, self.namespace = program, kubeconfig, namespace
@@ -19,7 +19,7 @@ class Kubectl:
     def run(
         self, *arguments: str, stdin: str | None = None, check: bool = True
     ) -> subprocess.CompletedProcess[str]:
-        """Run kubectl. Raises AssertionError with its stderr if it fails and ``check`` is set."""
+        """Run kubectl. If it fails and ``check`` is set, raise AssertionError with its stderr."""
         command = [str(self.program), f"--kubeconfig={self.kubeconfig}", f"--namespace={self.namespace}"]
         result = subprocess.run(
             [*command, *arguments], input=stdin, capture_output=True, text=True, timeout=120, check=False
@@ -28,7 +28,7 @@ class Kubectl:
         return result
 
     def apply(self, *objects: Object, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """``kubectl apply -f -``."""
+        """Run ``kubectl apply -f -`` with these objects."""
         return self.run("apply", "-f", "-", stdin=yaml.safe_dump_all(objects), check=check)
 
     def get(self, kind: str, name: str) -> Object:
@@ -40,5 +40,5 @@ class Kubectl:
         return list(json.loads(self.run("get", kind, "-l", selector, "-o", "json").stdout)["items"])
 
     def exec(self, pod: str, container: str, *command: str, check: bool = True) -> str:
-        """Run a command in a container and return its output."""
+        """Run a command in a container. Return its output."""
         return self.run("exec", pod, "-c", container, "--", *command, check=check).stdout

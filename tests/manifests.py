@@ -4,7 +4,7 @@ from typing import Any
 
 
 def manifest(**spec: Any) -> dict[str, Any]:
-    """Return a valid RFTJob with ``spec`` fields replaced."""
+    """Return a valid RFTJob. The fields in ``spec`` replace those of its spec."""
     return {
         "apiVersion": "rft.dev/v1alpha1",
         "kind": "RFTJob",

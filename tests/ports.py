@@ -1,7 +1,7 @@
 """Ports for the servers that tests start.
 
-The kernel gives clients their ports from a range, often 32768 to 60999. Any connection of this machine may
-take a port of that range between the choice and the bind. So servers get ports outside of it.
+The kernel gives clients ports from a range, often 32768 to 60999. A client of this machine may take such a
+port after a test has chosen it, before the test's server uses it. So servers get ports outside this range.
 """
 
 import random
@@ -10,21 +10,21 @@ from pathlib import Path
 
 RANGE_OF_CLIENTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 LOWEST, HIGHEST = 12000, 65535
-"""Below are the fixed ports of Kubernetes' components."""
+"""Ports of servers. Kubernetes' components have fixed ports below 12000."""
 _given: set[int] = set()
 
 
 def candidates(first: int, last: int) -> list[int]:
-    """Return the ports for servers where clients get ``first`` to ``last``; all if that leaves none."""
+    """Return the ports for servers if clients get ``first`` to ``last``. Return all ports if none is left."""
     everything = range(LOWEST, HIGHEST + 1)
     return [port for port in everything if not first <= port <= last] or list(everything)
 
 
 def free_port() -> int:
-    """Return a port on which nothing listens at any address. No process gets the same one twice.
+    """Return a port on which no process listens, at any address. Each call returns another port.
 
     Raises:
-        OSError: none was found in 1000 tries.
+        OSError: no port was free in 1000 tries.
     """
     first, last = (int(word) for word in RANGE_OF_CLIENTS.read_text().split())
     left = list(set(candidates(first, last)) - _given)
@@ -33,16 +33,16 @@ def free_port() -> int:
         if _is_free(port):
             _given.add(port)
             return port
-    raise OSError(f"no port for a server is free; clients get {first} to {last} ({RANGE_OF_CLIENTS})")
+    raise OSError(f"no port is free for a server; clients use {first} to {last} ({RANGE_OF_CLIENTS})")
 
 
 def free_ports(count: int) -> list[int]:
-    """Return that many ports, each as ``free_port`` does."""
+    """Return ``count`` ports, as ``free_port`` does."""
     return [free_port() for _ in range(count)]
 
 
 def _is_free(port: int) -> bool:
-    """Return whether a server may bind the port on all addresses."""
+    """Return whether a server may bind the port at all addresses."""
     with socket.socket() as probe:
         try:
             probe.bind(("", port))

@@ -1,4 +1,4 @@
-"""Tables that tests fill; they are printed in the summary of the test run."""
+"""Tables that tests fill. The summary of the test run prints them."""
 
 from dataclasses import dataclass, field
 
@@ -9,7 +9,7 @@ TABLES = pytest.StashKey[dict[str, "Table"]]()
 
 @dataclass
 class Table:
-    """A title and rows of texts."""
+    """A title, and rows of texts."""
 
     title: str
     columns: tuple[str, ...]
@@ -22,5 +22,5 @@ class Table:
 
 
 def table(config: pytest.Config, title: str, *columns: str) -> Table:
-    """Return the table with this title; create it at the first call."""
+    """Return the table with this title. The first call creates it."""
     return config.stash.setdefault(TABLES, {}).setdefault(title, Table(title, columns))

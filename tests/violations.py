@@ -1,4 +1,4 @@
-"""For each rule across fields, a spec that breaks this rule and no other."""
+"""For each rule across fields, a spec that breaks this rule only."""
 
 from typing import Any, NamedTuple
 
@@ -72,4 +72,4 @@ VIOLATIONS: dict[str, tuple[Violation, ...]] = {
         Violation({"training": {"deterministic": True, "cpuDtype": "bfloat16"}}, "spec.training.cpuDtype"),
     ),
 }
-"""Violations by rule: one for each of the rule's CEL texts in their order, or one if it has no CEL."""
+"""Violations of each rule. A rule with several CEL texts has one violation for each, in the same order."""

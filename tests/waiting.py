@@ -1,4 +1,4 @@
-"""Waits for conditions in a cluster."""
+"""Waits until something in a cluster has happened."""
 
 import time
 from collections.abc import Callable
@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 def wait_until(what: str, probe: Callable[[], T | None], seconds: float = 30.0, poll: float = 0.2) -> T:
-    """Return the first true result of ``probe``; fails with ``what`` after ``seconds``."""
+    """Return the first true result of ``probe``. After ``seconds``, raise AssertionError with ``what``."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         found = probe()

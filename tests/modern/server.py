@@ -1,4 +1,4 @@
-"""Runs a server with its etcd during a ``with`` block."""
+"""Runs a current API server and its etcd during a ``with`` block."""
 
 import json
 import os
@@ -30,7 +30,7 @@ NO_ADMISSION = (
 
 @dataclass(frozen=True)
 class Server:
-    """A running server."""
+    """A running API server."""
 
     url: str
     client: httpx.Client
@@ -39,17 +39,17 @@ class Server:
     def call(
         self, method: str, path: str, body: Any = None, kind: str = "application/json"
     ) -> httpx.Response:
-        """Send one request; ``kind`` is the body's content type."""
+        """Send one request. ``kind`` is the content type of the body."""
         content = None if body is None else json.dumps(body)
         return self.client.request(method, path, content=content, headers={"Content-Type": kind})
 
 
 @contextmanager
 def running(binaries: Path, folder: Path) -> Iterator[Server]:
-    """Run a server with its own etcd; data, certificates and logs go into ``folder``.
+    """Run a server with its own etcd. Data, certificates and logs are in ``folder``.
 
     Raises:
-        ClusterError: it did not start; the message has the end of its log.
+        ClusterError: it did not start. The message has the end of its log.
     """
     url = f"https://127.0.0.1:{free_port()}"
     etcd = f"http://127.0.0.1:{free_port()}"
@@ -142,7 +142,7 @@ def _whole_server(binaries: Path, url: str, etcd: str, authority: Authority, ser
 
 
 def _start(stack: ExitStack, folder: Path, command: Sequence[str]) -> "subprocess.Popen[bytes]":
-    """Start a program that is stopped at the end of the block, and killed if this process dies."""
+    """Start a program. It is killed at the end of the block, or when this process dies."""
     log = stack.enter_context((folder / f"{Path(command[0]).name}.log").open("wb"))
     process = subprocess.Popen(
         ["setpriv", "--pdeathsig", "KILL", *command],

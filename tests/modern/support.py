@@ -37,7 +37,7 @@ def patch(server: Server, name: str, body: Object, subresource: str = "") -> htt
 
 
 def started(server: Server, phase: str = "Running", **spec: Any) -> str:
-    """Create an RFTJob, set a status that says it has started, and return its name."""
+    """Create an RFTJob and set a status in which it has started. Return its name."""
     answer = create(server, named(**spec))
     assert answer.status_code == 201, answer.text
     name = str(answer.json()["metadata"]["name"])
@@ -47,6 +47,6 @@ def started(server: Server, phase: str = "Running", **spec: Any) -> str:
 
 
 def apply(server: Server, document: Object, manager: str) -> httpx.Response:
-    """Apply a part of an RFTJob server-side, as field manager ``manager``."""
+    """Apply a part of an RFTJob by server-side apply, as the field manager ``manager``."""
     path = f"{RFTJOBS}/{document['metadata']['name']}?fieldManager={manager}"
     return server.call("PATCH", path, document, APPLY_PATCH)

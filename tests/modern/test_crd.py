@@ -1,4 +1,4 @@
-"""A current API server with the CRD: its CEL rules refuse the same objects as the models."""
+"""A current API server with the CRD: the CEL rules refuse the same objects as the models."""
 
 from typing import Any
 

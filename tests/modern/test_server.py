@@ -1,4 +1,4 @@
-"""The server and its etcd end together with the process that started them."""
+"""The API server and its etcd end when the process that started them ends."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""``python -m tests.resume``: kills a run with real vLLM at random moments. The result must stay the same."""
+"""``python -m tests.resume``: kills a run with vLLM at random moments, and compares its result."""
 
 import argparse
 import random
@@ -17,12 +17,12 @@ from tests.resume.runs import checkpoints, digest, left, prepare, start
 
 
 def main() -> int:
-    """Make both runs. Returns 1 if their results differ."""
+    """Make an undisturbed run and a run that is killed repeatedly. Return 1 if they differ, else 0."""
     options = _parser().parse_args()
     with kept(options.folder) as name:
         alone, killed = Path(name) / "alone", Path(name) / "killed"
         seconds = undisturbed_run(alone, options.steps)
-        print(f"left alone: {options.steps} steps in {seconds:.0f} s", flush=True)
+        print(f"undisturbed run: {options.steps} steps in {seconds:.0f} s", flush=True)
         # The mean time between kills is an eighth of the run's duration. Each kill also costs a restart, so
         # the run lasts about ten such intervals.
         options.latest = options.latest or seconds / 4
@@ -32,7 +32,7 @@ def main() -> int:
 
 
 def kept(folder: Path | None) -> AbstractContextManager[str]:
-    """Return the folder of the runs: ``folder``, which is kept, or a temporary one."""
+    """Return the folder for the runs: ``folder``, which is kept, or a temporary folder."""
     if folder is None:
         return tempfile.TemporaryDirectory(prefix="rft-resume-")
     folder.mkdir(parents=True)
@@ -40,14 +40,14 @@ def kept(folder: Path | None) -> AbstractContextManager[str]:
 
 
 def differences(alone: Path, killed: Path) -> Iterator[str]:
-    """Yield the parts in which two successful runs differ."""
+    """Yield the parts in which the results of two successful runs differ."""
     one, other = left(alone), left(killed)
     print(f"compared: {', '.join(one)}")
     yield from (f"{part} differs" for part in one if one[part] != other[part])
 
 
 class Attempts:
-    """The current attempt, and the start of the next one."""
+    """The attempts of a run: the one that is running, and a way to start the next one."""
 
     def __init__(self, config: Path, log: IO[bytes]) -> None:
         """Start the first attempt."""
@@ -55,9 +55,10 @@ class Attempts:
         self.trainer = start(config, log)
 
     def ends_within(self, seconds: float | None) -> int | None:
-        """Return the exit code if the run ends by itself within ``seconds``, else None.
+        """Return the exit code if the run ends within ``seconds``, else None.
 
-        A sampler that is killed during its start ends the attempt. The next one is then started, as by a Job.
+        An attempt ends if its sampler is killed while it starts. In this case the next attempt is started, as
+        a Job would do.
         """
         deadline = None if seconds is None else time.monotonic() + seconds
         while True:
@@ -71,13 +72,13 @@ class Attempts:
             self.again()
 
     def again(self) -> None:
-        """Wait for the end of the attempt and start the next one."""
+        """Wait until the attempt has ended. Start the next one."""
         self.trainer.wait()
         self.trainer = start(self._config, self._log)
 
 
 def undisturbed_run(folder: Path, steps: int) -> float:
-    """Make a run without kills and return its duration in seconds."""
+    """Make a run without kills. Return its duration in seconds."""
     began = time.monotonic()
     config = prepare(folder, steps)
     with (folder / "log").open("wb") as log:
@@ -93,7 +94,7 @@ def log_tail(folder: Path) -> str:
 
 
 def kill_repeatedly(folder: Path, alone: Path, options: argparse.Namespace) -> Iterator[str]:
-    """Kill trainer or sampler ``options.kills`` times, then let the run end. Yield what is wrong."""
+    """Kill trainer or sampler ``options.kills`` times, then let the run end. Yield all differences."""
     config = prepare(folder, options.steps)
     with (folder / "log").open("wb") as log:
         attempts = Attempts(config, log)
@@ -114,7 +115,7 @@ def _kills(attempts: Attempts, folder: Path, alone: Path, options: argparse.Name
     # of the runs are compared separately.
     del expected[options.steps]
     print(
-        "| kill | of | seconds after the one before | newest checkpoint | all equal the undisturbed run's |"
+        "| kill | process | seconds after the last kill | newest checkpoint | equal to the undisturbed run |"
     )
     print("|--:|---|--:|--:|---|", flush=True)
     for kill in range(1, options.kills + 1):
@@ -145,7 +146,7 @@ def different_parts(one: Mapping[str, str], other: Mapping[str, str]) -> list[st
 
 
 def kill_one(trainer: subprocess.Popen[bytes], folder: Path, draw: random.Random) -> str:
-    """Kill the sampler or the trainer, chosen at random. Kill the trainer if no sampler runs yet."""
+    """Kill the sampler or the trainer, at random. If no sampler is running yet, kill the trainer."""
     if draw.random() < 0.5 and reap(folder):
         return "sampler"
     trainer.kill()
@@ -154,13 +155,15 @@ def kill_one(trainer: subprocess.Popen[bytes], folder: Path, draw: random.Random
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.resume", description=__doc__)
-    parser.add_argument("--kills", type=int, default=10, help="how often (default 10)")
-    parser.add_argument("--steps", type=int, default=24, help="steps of the run (default 24)")
+    parser.add_argument("--kills", type=int, default=10, help="number of kills (default 10)")
+    parser.add_argument("--steps", type=int, default=24, help="number of steps of a run (default 24)")
     parser.add_argument(
-        "--latest", type=float, help="seconds between two kills, at most (default: a quarter of the run's)"
+        "--latest",
+        type=float,
+        help="most seconds between two kills (default: a quarter of the run's duration)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the moments (default 0)")
-    parser.add_argument("--folder", type=Path, help="keep both runs in this folder, which must be new")
+    parser.add_argument("--seed", type=int, default=0, help="seed for the random moments (default 0)")
+    parser.add_argument("--folder", type=Path, help="keep both runs in this folder, which must not exist yet")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""The runs that are compared: their configuration, their start, and the files that they leave."""
+"""The runs that are compared: their configuration, how they are started, and the files that they write."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ CONTEXT = 128
 
 
 def spec(model: Path, steps: int) -> dict[str, Any]:
-    """Return a spec of ``steps`` short steps in deterministic mode that keeps every checkpoint."""
+    """Return a spec of ``steps`` short steps, in deterministic mode. Every checkpoint is kept."""
     return {
         "model": {"name": str(model)},
         "dataset": {"uri": "./rows.jsonl"},
@@ -46,7 +46,7 @@ def spec(model: Path, steps: int) -> dict[str, Any]:
 
 
 def prepare(folder: Path, steps: int) -> Path:
-    """Write the rows and the configuration of a run in ``folder``; return the configuration's path."""
+    """Write the rows and the configuration of a run into ``folder``. Return the configuration's path."""
     folder.mkdir(parents=True)
     rows = [
         {"messages": [{"role": "user", "content": f"What is {a} + {b}?"}], "answer": str(a + b)}
@@ -69,7 +69,7 @@ def prepare(folder: Path, steps: int) -> Path:
 
 
 def start(config: Path, log: IO[bytes]) -> subprocess.Popen[bytes]:
-    """Start an attempt."""
+    """Start an attempt of the run."""
     path = os.pathsep.join(map(str, (ROOT, ROOT / "operator", ROOT / "trainer-image")))
     return subprocess.Popen(
         [sys.executable, "-m", TRAINER, "--config", str(config)],
@@ -84,7 +84,7 @@ def checkpoints(folder: Path) -> dict[int, Path]:
 
 
 def digest(checkpoint: Path) -> dict[str, str]:
-    """Return a hash for each part of a checkpoint. Raises the error of reading an incomplete file."""
+    """Return a hash of each part of a checkpoint. If a file is incomplete, reading it raises an error."""
     saved = torch.load(checkpoint / "training.pt", map_location="cpu", weights_only=False)
     state = json.loads((checkpoint / "state.json").read_text())
     # Two entries may differ: the time that has passed, and the adapter version, as a kill skips a version.
@@ -113,7 +113,7 @@ def _hash(data: bytes) -> str:
 
 
 def left(folder: Path) -> dict[str, Any]:
-    """Return the parts of an ended run that are compared."""
+    """Return those results of an ended run that are compared."""
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     tokens = {path.name: json.loads(path.read_text()) for path in (folder / "rollouts").glob("tokens-*")}
     return {

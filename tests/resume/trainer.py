@@ -1,4 +1,4 @@
-"""The trainer, which also saves the tokens of each rollout, as the normal records have only the text."""
+"""The trainer, changed so that it also saves the tokens of each rollout. Normally it saves only the text."""
 
 import json
 import sys
@@ -12,7 +12,7 @@ from rft_trainer.rollout.groups import Group
 
 
 def save_with_tokens(folder: RunFolder, step: int, groups: Sequence[Group]) -> None:
-    """Save the rollouts of a step, and their tokens in a file beside them."""
+    """Save the rollouts of a step. Save their tokens in another file."""
     save_rollouts(folder, step, groups)
     tokens = [list(rollout.generated.token_ids) for group in groups for rollout in group.rollouts]
     (folder.rollouts / f"tokens-{step:06d}.json").write_text(json.dumps(tokens))
