@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Mapping
-from decimal import Decimal
 from typing import Any
 
 from rapidfuzz import fuzz
@@ -10,7 +9,7 @@ from rapidfuzz.distance import JaroWinkler, Levenshtein
 
 from rft_api.graders import ExactMatch, Grader, Numeric, TextSimilarity
 from rft_graders.json_schema import SchemaProblem, validator
-from rft_graders.numbers import expected_number, extract_number
+from rft_graders.numbers import close, expected_number, extract_number
 from rft_run.errors import ConfigurationError
 
 Builtin = Callable[[str, Mapping[str, Any]], float]
@@ -57,7 +56,7 @@ def numeric(completion: str, row: Mapping[str, Any], settings: Numeric) -> float
     actual = extract_number(completion, settings)
     if actual is None:
         return 0.0
-    return float(abs(actual - expected) <= Decimal(str(settings.tolerance)))
+    return float(close(actual, expected, settings.tolerance))
 
 
 def text_similarity(completion: str, row: Mapping[str, Any], settings: TextSimilarity) -> float:

@@ -2,49 +2,196 @@
 
 They are Decimal, not float: with rounding errors such as in 0.1 + 0.2 exact comparisons would fail, and large
 integers would equal their neighbours.
+
+What can be read in more than one way, such as 2,5 or 5-7, is one ``Found`` with several values, and what is no
+number by itself, such as a date or a square root, one without any. ``find_numbers`` returns all values; where one
+number is asked for, such a place holds none.
 """
 
 import re
+from collections.abc import Iterator
 from decimal import Context, Decimal, DecimalException, localcontext
+from typing import NamedTuple
 
 from rft_api.graders import Numeric
+from rft_graders.text import THIN_SPACE, normalized
 
-# A minus counts as a sign only where it cannot be a subtraction. An exponent has at most three digits,
-# because code that expands "1e999999999" would take all memory.
-_PLAIN = (
-    r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
-    r"(?:[eE][-+]?[0-9]{1,3}(?![0-9]))?"
+# Letters of scripts that form names with digits, such as x2 and H2O. Behind letters of other scripts, many of which
+# are written without spaces, a number may begin.
+NAME_LETTERS = "A-Za-z\u00aa\u00ba\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u0370-\u03ff\u0400-\u052f\u1e00-\u1fff"
+# No number begins inside a name, in an index or exponent, or under a root.
+_BEGIN = (
+    rf"(?<![{NAME_LETTERS}0-9^\u221a])(?<![{NAME_LETTERS}0-9)\]}}]_)(?<![\^_]\{{)"
+    r"(?<!\\sqrt)(?<!\\sqrt[{\[])(?<!\]\{)"
 )
+# A minus counts as a sign only where it cannot be a subtraction.
+_SIGN = (
+    r"(?:(?<=[=({$])\s?(?P<apart>[-+])\s|(?P<both>\u00b1|\\pm(?![a-z]))\s?"
+    rf"|(?<![{NAME_LETTERS}0-9)\]}}])(?P<sign>[-+\u2013]))?"
+)
+_CURRENCY = "(?:\\\\?[$\u20ac\u00a3\u00a5\u20b9\u20a9\u20bd\u20ba]\\s?)?"
+# An exponent has at most three digits, because code that expands "1e999999999" would take all memory.
+_EXPONENT = r"(?:[eE][-+]?[0-9]{1,3}(?![0-9]))?"
+_SPACED = rf"[1-9][0-9]{{0,2}}(?P<gap>[ {THIN_SPACE}])[0-9]{{3}}(?:(?P=gap)[0-9]{{3}})*+(?:[.,][0-9]+)?+(?![0-9])"
+_GLUED = rf"(?:[0-9]++|\.[0-9]++){_EXPONENT}(?:[.,'_:\u2013/-][0-9]++{_EXPONENT})*+"
+_BRACES = r"\{(?:[^{}]|\{[^{}]{0,200}+\}){0,200}+\}"
+_FRACTION = rf"\\[dtc]?frac\s?(?P<top>[0-9]|{_BRACES})\s?(?P<bottom>[0-9]|{_BRACES})"
+_RATIO = r"(?P<top2>[0-9]{1,15})\s?/\s?(?P<bottom2>[0-9]{1,15})(?![0-9/]|[.,][0-9])"
+_RAISED = r"(?:\{\s?(?P<%s>[-+]?[0-9]{1,3})\s?\}|(?P<%s>[-+]?[0-9]{1,3})(?![0-9]))"
+_TAIL = (
+    rf"(?:\s?(?:\\times|\\cdot|[\u00d7\u00b7\u22c5*xX])\s?10\s?(?:\^|\*\*)\s?{_RAISED % ('ten', 'ten2')}"
+    rf"|\s?\^\s?{_RAISED % ('power', 'power2')})?"
+)
+_PRODUCT = r"(?P<product>\s?(?:\)?\s?\^(?!\s?\{?\s?\\circ)|\\sqrt|\\[dtc]?frac|\\pi(?![a-z])|[\u03c0\u221a]))?"
 _NUMBER = re.compile(
-    r"(?:(?<![\w)\]}])(?P<sign>[-+\u2212]))?(?<!\w)"
-    r"(?:[$\u20ac\u00a3]\s?)?"
-    r"(?:\\[dt]?frac\{\s*(?P<texnum>-?[0-9]{1,30})\s*\}\{\s*(?P<texden>[0-9]{1,30})\s*\}"
-    rf"|(?P<num>{_PLAIN})(?:\s?/\s?(?P<den>[0-9]{{1,30}})(?![0-9/]|\.[0-9]))?)"
+    f"{_SIGN}{_CURRENCY}"
+    rf"(?:(?:{_BEGIN}(?P<whole>[0-9]{{1,15}})\s?)?{_FRACTION}"
+    rf"|{_BEGIN}(?:(?P<whole2>[0-9]{{1,15}})[ {THIN_SPACE}]{_RATIO}"
+    rf"|(?P<spaced>{_SPACED})|(?P<glued>{_GLUED})(?:\s?/\s?(?P<over>[0-9]{{1,30}})(?![0-9/]|\.[0-9]))?){_TAIL})"
+    f"{_PRODUCT}"
+)
+_PARTS = re.compile(r"(?<![eE])[-\u2013:]")
+_PLAIN = re.compile(rf"[0-9]*\.?[0-9]+{_EXPONENT}")
+_POINT_LAST = re.compile(
+    rf"(?:[1-9][0-9]{{0,2}}(?P<mark>[,'_ {THIN_SPACE}])[0-9]{{3}}(?:(?P=mark)[0-9]{{3}})*"
+    r"|[0-9]{1,2}(?:,[0-9]{2})+,[0-9]{3})(?:\.[0-9]+)?" + _EXPONENT
+)
+_COMMA_LAST = re.compile(
+    rf"[1-9][0-9]{{0,2}}(?:(?P<mark>[.' {THIN_SPACE}])[0-9]{{3}}(?:(?P=mark)[0-9]{{3}})*,[0-9]+"
+    r"|\.[0-9]{3}(?:\.[0-9]{3})+)"
 )
 _CONTEXT = Context(prec=60)
+# Enough for the exact difference of any two numbers that are found.
+_DIFFERENCE = Context(prec=10_000)
 _MAX_NUMBER_CHARACTERS = 1000
+_EQUALS = re.compile("[=\u2248]|\\\\approx")
+
+
+class Found(NamedTuple):
+    """A place in a normalized text that looks like a number, with the values that it may have."""
+
+    start: int
+    end: int
+    values: tuple[Decimal, ...]
+
+    @property
+    def value(self) -> Decimal | None:
+        """The number; None where it is not clear which, or whether it is one."""
+        return self.values[0] if len(self.values) == 1 else None
+
+
+def find(text: str) -> Iterator[Found]:
+    """Yield the places of a normalized text that look like numbers, in order."""
+    for match in _NUMBER.finditer(text):
+        yield Found(match.start(), match.end(), _values(match))
 
 
 def find_numbers(text: str) -> list[Decimal]:
-    """Return the numbers of ``text`` in order: signs, thousands separators, decimals, fractions."""
-    return [n for match in _NUMBER.finditer(text) if (n := _value(match)) is not None]
+    """Return the numbers of ``text`` in order: signs, thousands separators, decimals, fractions, powers."""
+    return [value for found in find(normalized(text)) for value in found.values]
 
 
-def _value(match: re.Match[str]) -> Decimal | None:
-    """Return the number of a match; None for too many digits, and for a fraction x/0."""
-    if len(match[0]) > _MAX_NUMBER_CHARACTERS:
-        return None
+def only_number(text: str) -> Decimal | None:
+    """Return the number of a text that is nothing but a number, else None."""
+    match = _NUMBER.fullmatch(normalized(text).strip())
+    values = () if match is None else _values(match)
+    return values[0] if len(values) == 1 else None
+
+
+def _values(match: re.Match[str]) -> tuple[Decimal, ...]:
+    """Return the values that a match may have; none for too many digits, and for a fraction x/0."""
+    before = match.string[: match.start()][-1:]
+    if len(match[0]) > _MAX_NUMBER_CHARACTERS or match["product"]:
+        return ()
+    if match["top"] and not match["whole"] and re.match(rf"[{NAME_LETTERS}0-9)\]}}^_]", before):
+        return ()  # a factor of something else
     try:
         with localcontext(_CONTEXT):
-            if match["texnum"] is not None:
-                value = Decimal(match["texnum"]) / Decimal(match["texden"])
-            else:
-                value = Decimal(match["num"].replace(",", ""))
-                if match["den"] is not None:
-                    value = value / Decimal(match["den"])
+            values = tuple(_raised(value, match) for value in _sizes(match))
     except DecimalException:
+        return ()
+    if match["both"]:
+        return tuple(signed for value in values for signed in (value, value.copy_negate()))
+    negative = (match["sign"] or match["apart"]) in ("-", "\u2013")
+    return (values[0].copy_negate(), *values[1:]) if negative and values else values
+
+
+def _sizes(match: re.Match[str]) -> tuple[Decimal, ...]:
+    """Return the values of a match without sign and power. Raises DecimalException."""
+    top, bottom = match["top"] or match["top2"], match["bottom"] or match["bottom2"]
+    if top is not None:
+        whole = match["whole"] or match["whole2"]
+        return _mixed(Decimal(whole) if whole else None, _argument(top), _argument(bottom))
+    values = _glued(match["spaced"] or match["glued"])
+    return tuple(value / Decimal(match["over"]) for value in values) if match["over"] else values
+
+
+def _argument(text: str) -> Decimal | None:
+    return only_number(text[1:-1] if text.startswith("{") else text)
+
+
+def _mixed(whole: Decimal | None, top: Decimal | None, bottom: Decimal | None) -> tuple[Decimal, ...]:
+    """Return whole + top/bottom; behind a whole number an improper fraction is another number."""
+    if top is None or bottom is None:
+        return ()
+    part = top / bottom
+    if whole is None:
+        return (part,)
+    return (whole + part,) if 0 < part < 1 else (whole, part)
+
+
+def _glued(text: str) -> tuple[Decimal, ...]:
+    """Return the values of digits with marks between them. Raises DecimalException."""
+    parts = _PARTS.split(text)
+    if len(parts) > 1:
+        return tuple(value for part in parts for value in _glued(part))
+    if len(parts := text.split("/")) == 2:
+        top, bottom = map(_glued, parts)
+        return (top[0] / bottom[0],) if len(top) == len(bottom) == 1 else ()
+    if _PLAIN.fullmatch(text):
+        return (Decimal(text),)
+    if _POINT_LAST.fullmatch(text):
+        return (Decimal(re.sub(rf"[,'_ {THIN_SPACE}]", "", text)),)
+    if _COMMA_LAST.fullmatch(text):
+        return (Decimal(re.sub(rf"[.' {THIN_SPACE}]", "", text).replace(",", ".")),)
+    return tuple(Decimal(part) for part in re.split("[,'_/]", text) if _PLAIN.fullmatch(part))
+
+
+def _raised(value: Decimal, match: re.Match[str]) -> Decimal:
+    """Return the value times a power of ten, or to a power. Raises DecimalException."""
+    if ten := match["ten"] or match["ten2"]:
+        return value.scaleb(int(ten))
+    power = match["power"] or match["power2"]
+    return value ** int(power) if power else value
+
+
+def plain(text: str) -> str:
+    """Return the normalized text with plain digits for numbers that a parser of formulas would misread.
+
+    These are digits grouped by anything but commas, mixed fractions, and exponents written with e.
+    """
+    text = normalized(text)
+    pieces, position = [], 0
+    for match in _NUMBER.finditer(text):
+        written = _written(match)
+        if written is not None:
+            pieces += [text[position : match.start()], written]
+            position = match.end()
+    return "".join(pieces) + text[position:]
+
+
+def _written(match: re.Match[str]) -> str | None:
+    """Return plain digits for a match, None where it may stay as it is."""
+    values = _values(match)
+    if len(values) != 1 or match["ten"] or match["ten2"] or match["power"] or match["power2"] or match["over"]:
         return None
-    return value.copy_negate() if match["sign"] in ("-", "\u2212") else value
+    if match["whole2"]:
+        top = int(match["whole2"]) * int(match["bottom2"]) + int(match["top2"])
+        return f"{'-' if values[0] < 0 else ''}{top}/{match['bottom2']}"
+    digits = match["spaced"] or match["glued"]
+    if digits is None or not re.search(rf"['_eE {THIN_SPACE}]|\..*[.,]", digits):
+        return None
+    return format(values[0], "f")
 
 
 def boxed(text: str) -> str | None:
@@ -63,18 +210,28 @@ def boxed(text: str) -> str | None:
 
 def extract_number(text: str, settings: Numeric) -> Decimal | None:
     """Return the number of the text that ``settings.extract`` selects, or None."""
-    if settings.extract == "marker":
-        _, found, rest = text.rpartition(settings.marker or "####")
-        numbers = find_numbers(rest) if found else []
-        return numbers[0] if numbers else None
     if settings.extract == "boxed":
-        inside = boxed(text)
-        numbers = find_numbers(inside) if inside is not None else []
-        return numbers[-1] if numbers else None
-    numbers = find_numbers(text)
-    if not numbers:
+        return _in_box(boxed(text) or "")
+    if settings.extract == "marker":
+        _, marked, text = text.rpartition(settings.marker or "####")
+        if not marked:
+            return None
+    found = list(find(normalized(text)))
+    if not found:
         return None
-    return numbers[0] if settings.extract == "first" else numbers[-1]
+    return found[-1 if settings.extract == "last" else 0].value
+
+
+def _in_box(inside: str) -> Decimal | None:
+    """Return the only number of a box, behind the last equals sign; a box with several holds none."""
+    found = list(find(_EQUALS.split(normalized(inside))[-1]))
+    return found[0].value if len(found) == 1 else None
+
+
+def close(first: Decimal, second: Decimal, tolerance: float) -> bool:
+    """Return whether two numbers differ by no more than ``tolerance``, without rounding."""
+    with localcontext(_DIFFERENCE):
+        return abs(first - second) <= Decimal(str(tolerance))
 
 
 def expected_number(value: object, settings: Numeric) -> Decimal | None:
@@ -89,5 +246,5 @@ def expected_number(value: object, settings: Numeric) -> Decimal | None:
         return Decimal(str(value))
     if not isinstance(value, str):
         return None
-    whole = _NUMBER.fullmatch(value.strip())
-    return _value(whole) if whole is not None else extract_number(value, settings)
+    whole = only_number(value)
+    return whole if whole is not None else extract_number(value, settings)

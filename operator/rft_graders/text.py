@@ -1,0 +1,59 @@
+"""Writes digits, minus signs and spaces in one way, whichever script, typeface or LaTeX they were written in."""
+
+import re
+import unicodedata
+from functools import lru_cache
+
+THIN_SPACE = "\u2009"
+"""Stands for every space that keeps the digits of a number together."""
+
+_SPACES = "\u00a0\u2007\u2009\u200a\u202f"
+_MINUS = "\u2010\u2011\u2012\u2212\ufe63\uff0d"
+_INVISIBLE = "\u200b\u200c\u200d\u200e\u200f\u2060\u2066\u2067\u2068\u2069\ufeff"
+_OTHERS = {"\u066b": ".", "\u066c": ",", "\u2044": "/", "\u2215": "/", "\u2019": "'"}
+_TYPEFACES = ("<wide>", "<narrow>", "<font>")
+_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
+_RAISED = re.compile("(?<=[0-9])[⁻⁺]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
+# LaTeX's spaces; a backslash before them would make them the end of a line.
+_LATEX_SPACE = re.compile(r"(?<!\\)(?:\{\\[,;:]\}|\\[,;: ]|\\thinspace\b|(?<=[0-9])~(?=[0-9]))")
+_LATEX_NOTHING = re.compile(r"\{\}|\\!|\\(?:left|right)(?=[()\[\]])")
+
+
+def normalized(text: str) -> str:
+    """Return the text with ASCII digits and signs, and LaTeX's spaces and separators as plain characters."""
+    text = _LATEX_NOTHING.sub("", text.replace("{,}", ",").replace("{.}", "."))
+    text = _LATEX_SPACE.sub(THIN_SPACE, text)
+    if text.isascii():
+        return text
+    text = _RAISED.sub(lambda match: f"^{{{match[0].translate(_SUPERSCRIPTS)}}}", text)
+    return _fractions("".join(map(_plain, text)))
+
+
+@lru_cache(maxsize=4096)
+def _plain(character: str) -> str:
+    """Return a character as ASCII where it is a digit or sign, or another typeface of an ASCII character."""
+    if character.isascii():
+        return character
+    if character in _SPACES:
+        return THIN_SPACE
+    if character in _MINUS:
+        return "-"
+    if character in _INVISIBLE:
+        return ""
+    if character in _OTHERS:
+        return _OTHERS[character]
+    if (digit := unicodedata.decimal(character, None)) is not None:
+        return str(digit)
+    if unicodedata.decomposition(character).startswith(_TYPEFACES):
+        return unicodedata.normalize("NFKC", character)
+    return character
+
+
+def _fractions(text: str) -> str:
+    """Write characters such as ½ as 1/2, after a space where a digit stands before them."""
+
+    def written(match: re.Match[str]) -> str:
+        parts = unicodedata.normalize("NFKC", match[2]).replace("\u2044", "/")
+        return f"{match[1]} {parts}" if match[1] else parts
+
+    return re.sub("([0-9]?) ?([\u00bc-\u00be\u2150-\u215e])", written, text)
