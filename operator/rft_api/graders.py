@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from rft_api.base import Model
+from rft_api.base import Int, Model
 from rft_api.forms import ADDRESS, IDENTIFIER, LABEL
 from rft_api.sources import SecretKeyRef
 
@@ -96,6 +96,12 @@ class ModelJudge(Model):
     model: str = Field(min_length=1, description="Name of the judge model.")
     prompt: str = Field(min_length=1, description="Instruction with {prompt}, {completion} and row fields.")
     secret_ref: SecretKeyRef | None = Field(None, description="API key, by reference only.")
+    max_tokens: Int = Field(
+        512,
+        ge=1,
+        le=32768,
+        description="Longest reply, in tokens. A reply cut there counts only with a whole JSON score object.",
+    )
 
 
 class Scale(Model):
@@ -134,6 +140,13 @@ class Grader(Model):
             " or fail the run. An error of a canary, weight 0, only leaves out its score."
         ),
     )
+    reads: Literal["answer", "whole"] | None = Field(
+        None,
+        description=(
+            "What of a completion it is given: the answer behind a thinking model's thought, or the whole."
+            " If absent: whole for python, http and regex, answer for the others."
+        ),
+    )
     exact_match: ExactMatch | None = Field(None, description="Text equal to a field of the row.")
     numeric: Numeric | None = Field(None, description="Number equal to a field of the row.")
     math: Math | None = Field(None, description="Expression symbolically equal to a field of the row.")
@@ -160,6 +173,13 @@ class Grader(Model):
         if self.on_error is not None:
             return self.on_error
         return "drop" if self.kind in ("http", "model") else "zero"
+
+    @property
+    def reads_answer(self) -> bool:
+        """Whether it is given only the answer: ``reads`` with the default of the grader's kind."""
+        if self.reads is not None:
+            return self.reads == "answer"
+        return self.kind not in ("python", "http", "regex")
 
 
 GRADER_KINDS = (

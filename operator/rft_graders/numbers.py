@@ -208,6 +208,13 @@ def boxed(text: str) -> str | None:
     return None
 
 
+def is_blank(value: object) -> bool:
+    """Return whether a row's field holds no expression: a boolean, or a text of white space and delimiters."""
+    if isinstance(value, bool):
+        return True
+    return isinstance(value, str) and not re.sub(r"\\boxed|\\[()\[\]]|[\s${}]", "", value)
+
+
 def extract_number(text: str, settings: Numeric) -> Decimal | None:
     """Return the number of the text that ``settings.extract`` selects, or None."""
     if settings.extract == "boxed":

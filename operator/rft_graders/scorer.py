@@ -112,24 +112,28 @@ class Scorer:
         """
         with self._lock:
             self._ready(should_stop)
-            raw: dict[str, list[Graded]] = {
-                name: [Graded(_call(function, item)) for item in items]
+            given = {g.name: [item.read_by(g) for item in items] for g in self._graders}
+            raw: dict[str, list[Graded | None]] = {
+                name: [
+                    None if text is None else Graded(_call(function, text, item))
+                    for text, item in zip(given[name], items, strict=True)
+                ]
                 for name, function in self._builtin.items()
             }
             with ThreadPoolExecutor(len(self._backends) or 1, "grading") as threads:
                 for outcomes in threads.map(
-                    lambda pair: _ask(pair[1], pair[0], items, should_stop), self._backends
+                    lambda pair: _ask(pair[1], pair[0], items, given, should_stop), self._backends
                 ):
                     raw |= outcomes
         return ScoredBatch(
             self._score({name: graded[i] for name, graded in raw.items()}) for i in range(len(items))
         )
 
-    def _score(self, graded: Mapping[str, Graded]) -> Score:
+    def _score(self, graded: Mapping[str, Graded | None]) -> Score:
         """Return the result of one completion from what each grader said of it."""
-        outcomes = {g.name: _normalized(graded[g.name].outcome, g) for g in self._graders}
-        users = (grader.name for grader in self._python)
-        printed = {name: graded[name].printed for name in users if graded[name].printed}
+        outcomes = {g.name: _normalized(graded[g.name], g) for g in self._graders}
+        users = ((grader.name, graded[grader.name]) for grader in self._python)
+        printed = {name: said.printed for name, said in users if said is not None and said.printed}
         return replace(combine(self._graders, outcomes), printed=printed)
 
     def _add(self, graders: Sequence[PythonGrader | Grader], backend: Backend) -> None:
@@ -154,29 +158,43 @@ class Scorer:
         self._is_ready = True
 
 
-def _call(function: Builtin, item: GradeItem) -> Outcome:
+def _call(function: Builtin, text: str, item: GradeItem) -> Outcome:
     try:
-        return function(item.completion, item.row_fields)
+        return function(text, item.row_fields)
     except ValueError as error:
         return error
 
 
 def _ask(
-    backend: Backend, names: frozenset[str], items: Sequence[GradeItem], should_stop: ShouldStop
-) -> dict[str, list[Graded]]:
-    """Return the outcomes by grader. Requests alternate between graders, to keep all workers busy."""
-    order = sorted(names)
+    backend: Backend,
+    names: frozenset[str],
+    items: Sequence[GradeItem],
+    given: Mapping[str, Sequence[str | None]],
+    should_stop: ShouldStop,
+) -> dict[str, list[Graded | None]]:
+    """Return what the graders of a backend say of each item; None where one is given nothing.
+
+    Requests alternate between graders, to keep all workers busy.
+    """
     rows = [item.row() for item in items]
-    requests = [
-        GradeRequest(n, item.completion, row, item.token_ids)
-        for item, row in zip(items, rows, strict=True)
-        for n in order
+    asked = [
+        (name, index, text)
+        for index in range(len(items))
+        for name in sorted(names)
+        if (text := given[name][index]) is not None
     ]
-    outcomes = backend.exchange(requests, should_stop)
-    return {name: outcomes[start :: len(order)] for start, name in enumerate(order)}
+    requests = [GradeRequest(name, text, rows[i], items[i].token_ids) for name, i, text in asked]
+    graded: dict[str, list[Graded | None]] = {name: [None] * len(items) for name in names}
+    replies = backend.exchange(requests, should_stop)
+    for (name, index, _), reply in zip(asked, replies, strict=True):
+        graded[name][index] = reply
+    return graded
 
 
-def _normalized(outcome: Outcome, grader: Grader) -> Outcome:
+def _normalized(graded: Graded | None, grader: Grader) -> Outcome:
+    if graded is None:  # there is no answer, which earns 0 on every scale
+        return 0.0
+    outcome = graded.outcome
     if isinstance(outcome, ValueError):
         return outcome
     try:

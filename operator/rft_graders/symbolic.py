@@ -12,7 +12,7 @@ from typing import Any
 
 from math_verify import parse, verify
 
-from rft_graders.numbers import boxed
+from rft_graders.numbers import boxed, is_blank, plain
 
 # It warns that its time limits are off, and logs every text that it cannot parse.
 logging.getLogger("math_verify").setLevel(logging.ERROR)
@@ -26,7 +26,10 @@ def equal(completion: str, row: Mapping[str, Any], field: str) -> float:
     The answer is the last \boxed{}, else what the library finds: after "final answer is", else the last
     formula or number. Raises ValueError for a field that holds no expression.
     """
-    gold = _gold(_text(row.get(field), field))
+    if is_blank(row.get(field)):
+        raise ValueError(f"field {field} holds no expression")
+    completion = plain(completion)
+    gold = _gold(plain(_text(row.get(field), field)))
     if not gold:
         raise ValueError(f"field {field} holds no expression")
     return float(verify(list(gold), _parsed(_boxed(completion) or completion), timeout_seconds=None))

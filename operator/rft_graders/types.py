@@ -4,16 +4,27 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rft_api.graders import Grader
+from rft_graders.thought import answer
+
 
 @dataclass(frozen=True)
 class GradeItem:
-    """One completion and its row. ``row_fields`` are the row's fields except the messages."""
+    """One completion and its row. ``row_fields`` are the row's fields except the messages.
+
+    ``inside_thought`` says that the prompt ends inside the thought of a thinking model.
+    """
 
     prompt_messages: Sequence[Mapping[str, Any]]
     completion: str
     row_fields: Mapping[str, Any]
+    inside_thought: bool = False
     token_ids: Sequence[int] | None = None
     """The completion's tokens; None: not known."""
+
+    def read_by(self, grader: Grader) -> str | None:
+        """Return what a grader is given of the completion; None where it reads an answer and there is none."""
+        return answer(self.completion, inside=self.inside_thought) if grader.reads_answer else self.completion
 
     def row(self) -> dict[str, Any]:
         """Return the row as graders get it."""

@@ -17,3 +17,6 @@ class WordTokenizer:
         if "refuse" in words:
             raise ValueError("roles must alternate")
         return [len(word) for word in words] + [options.get("marker", 0)]
+
+    def decode(self, token_ids: list[int]) -> str:
+        return " ".join(map(str, token_ids))

@@ -63,6 +63,9 @@ class Characters:
         text = rendered[0][0]
         return [ord(character) for character in text] if tokenize else text
 
+    def decode(self, token_ids: list[int]) -> str:
+        return "".join(map(chr, token_ids))
+
 
 def row(*messages: dict[str, Any], line: int = 1, **fields: Any) -> Row:
     return Row(line, list(messages), fields, prompt_key(messages))

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from rft_api.graders import Grader, Scale
 from rft_graders import post, service
-from rft_graders.judge import MAX_TOKENS, parse_score
+from rft_graders.judge import parse_score
 from rft_graders.remote import CONCURRENCY
 from rft_graders.scorer import Scorer
 from rft_graders.template import filled
@@ -414,7 +414,7 @@ def test_the_request_to_a_judge_contains_row_and_completion() -> None:
         "model": "judge-1",
         "messages": [{"role": "user", "content": content}],
         "temperature": 0,
-        "max_tokens": MAX_TOKENS,
+        "max_tokens": 512,
     }
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rft_run.errors import ConfigurationError
-from rft_run.rows.messages import tools_of
+from rft_run.rows.messages import Message, tools_of
 from rft_trainer.data.rows import Prompt, Row
 from rft_trainer.data.run_rendering import CURRENT, Rendering
 from rft_trainer.data.template import ChatTemplate, MessageForm, Structure, Tokenizer, structure_of
@@ -45,12 +45,16 @@ class Renderer:
         """
         try:
             if self._as_before:
-                return Prompt(row, self._template.ids(row.messages, None))
+                return self._prompt(row, row.messages, None)
             tools = tools_of(row.fields)
             form = self._form(row, tools)
-            return Prompt(row, self._template.ids(form.applied(row.messages), tools))
+            return self._prompt(row, form.applied(row.messages), tools)
         except ValueError as error:
             raise ValueError(f"line {row.line}: {error}") from error
+
+    def _prompt(self, row: Row, messages: list[Message], tools: list[dict[str, Any]] | None) -> Prompt:
+        ids = self._template.ids(messages, tools)
+        return Prompt(row, ids, self._template.opens_thought(ids))
 
     def _form(self, row: Row, tools: list[dict[str, Any]] | None) -> MessageForm:
         """Return the form that messages of this structure need; it is found once. Raises ValueError."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rft_api.graders import Grader
-from rft_graders.numbers import expected_number
+from rft_graders.numbers import expected_number, is_blank
 from rft_graders.template import row_fields
 from rft_run.errors import DataError
 from rft_run.rows import RowLayout, parsed
@@ -39,6 +39,8 @@ class Prompt:
 
     row: Row
     token_ids: tuple[int, ...]
+    opens_thought: bool = False
+    """Whether it ends inside the thought of a thinking model."""
 
 
 def data_error(problems: Sequence[str]) -> DataError:
@@ -90,5 +92,7 @@ def _unmet(fields: Mapping[str, Any], required: Required) -> Iterator[str]:
             yield f"field {field} is {kind(value)} (grader {names})"
         else:
             for name, grader in graders.items():
+                if grader.math is not None and is_blank(value):
+                    yield f"field {field} holds no expression (grader {name})"
                 if grader.numeric is not None and expected_number(value, grader.numeric) is None:
                     yield f"field {field} holds no number (grader {name})"

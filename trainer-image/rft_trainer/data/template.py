@@ -11,8 +11,12 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, NamedTuple, Protocol
 
+from rft_graders.thought import opens_thought
 from rft_run.rows.messages import Message, calls_of
 from rft_run.rows.strict import kind, value_of
+
+_LAST_TOKENS = 16
+"""Number of tokens that surely hold an opened thought and the line breaks behind it."""
 
 Tools = list[dict[str, Any]] | None
 Structure = tuple[Any, ...]
@@ -20,10 +24,13 @@ Structure = tuple[Any, ...]
 
 
 class Tokenizer(Protocol):
-    """The only method of a tokenizer that this package uses."""
+    """The methods of a tokenizer that this package uses."""
 
     def apply_chat_template(self, conversation: list[Message], **options: Any) -> Any:
         """Return a conversation's token ids, or its text with ``tokenize=False``."""
+
+    def decode(self, token_ids: list[int]) -> str:
+        """Return the text of tokens, with special ones."""
 
 
 class Lost(NamedTuple):
@@ -118,6 +125,10 @@ class ChatTemplate:
     def ids(self, messages: list[Message], tools: Tools) -> tuple[int, ...]:
         """Return a conversation's token ids. Raises ValueError where the template refuses it."""
         return tuple(self._applied(messages, tools, tokenize=True, return_dict=False))
+
+    def opens_thought(self, ids: Sequence[int]) -> bool:
+        """Return whether a prompt's last tokens open the thought of a thinking model."""
+        return opens_thought(self._tokenizer.decode(list(ids[-_LAST_TOKENS:])))
 
     def _applied(self, messages: list[Message], tools: Tools, **options: Any) -> Any:
         given = {"tools": tools} if tools is not None else {}

@@ -119,7 +119,13 @@ def grade_items(prompts: Sequence[Prompt], completions: Sequence[Generated]) -> 
     count = len(completions) // max(1, len(prompts))
     repeated = [prompt for prompt in prompts for _ in range(count)]
     return [
-        GradeItem(prompt.row.messages, completion.text, prompt.row.fields, completion.token_ids)
+        GradeItem(
+            prompt.row.messages,
+            completion.text,
+            prompt.row.fields,
+            inside_thought=prompt.opens_thought,
+            token_ids=completion.token_ids,
+        )
         for prompt, completion in zip(repeated, completions, strict=True)
     ]
 
