@@ -32,7 +32,20 @@ def equal(completion: str, row: Mapping[str, Any], field: str) -> float:
     gold = _gold(plain(_text(row.get(field), field)))
     if not gold:
         raise ValueError(f"field {field} holds no expression")
-    return float(verify(list(gold), _parsed(_boxed(completion) or completion), timeout_seconds=None))
+    found = _parsed(_boxed(completion) or completion)
+    return float(verify(list(gold), found, timeout_seconds=None) and not _small_and_apart(gold[0], *found[:1]))
+
+
+def _small_and_apart(first: Any, second: Any) -> bool:
+    """Return whether two small numbers differ in size: the library only compares their difference with zero."""
+    if not (getattr(first, "is_number", False) and getattr(second, "is_number", False)):
+        return False
+    try:
+        sizes = [complex(first.doit().evalf()), complex(second.doit().evalf())]
+    except (TypeError, ValueError, AttributeError, OverflowError):
+        return False
+    largest = max(map(abs, sizes))
+    return largest < 1e-3 and abs(sizes[0] - sizes[1]) > 1e-3 * largest
 
 
 def _parsed(text: str) -> list[Any]:
