@@ -7,7 +7,11 @@ symbolic    grader math: symbolic equality
 json_schema grader jsonSchema: JSON valid under a schema
 remote      graders behind an address: concurrency and limits
 service     grader http: the protocol of a user's service
-judge       grader model: the request to a judge model, and the score in its answer
+judge       grader model: the request to a judge model
+reply       the score in a judge's reply
+numbers     numbers in text, in the forms that people and models write
+text        digits, signs and spaces of any script as plain characters
+thought     what of a completion is the answer behind a thought
 template    the judge's instruction
 post        one HTTP POST with its retries
 tokens      bearer tokens for http and model graders

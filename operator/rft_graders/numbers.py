@@ -3,9 +3,9 @@
 They are Decimal, not float: with rounding errors such as in 0.1 + 0.2 exact comparisons would fail, and large
 integers would equal their neighbours.
 
-What can be read in more than one way, such as 2,5 or 5-7, is one ``Found`` with several values, and what is no
-number by itself, such as a date or a square root, one without any. ``find_numbers`` returns all values; where one
-number is asked for, such a place holds none.
+What can be read in more than one way, such as 2,5 or 5-7, is one ``Found`` with several values. What is no
+number by itself, such as a date or a square root, is one without any. ``find_numbers`` returns all values;
+where one number is asked for, such a place holds none.
 """
 
 import re
@@ -16,9 +16,11 @@ from typing import NamedTuple
 from rft_api.graders import Numeric
 from rft_graders.text import THIN_SPACE, normalized
 
-# Letters of scripts that form names with digits, such as x2 and H2O. Behind letters of other scripts, many of which
-# are written without spaces, a number may begin.
-NAME_LETTERS = "A-Za-z\u00aa\u00ba\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u0370-\u03ff\u0400-\u052f\u1e00-\u1fff"
+# Letters of scripts that form names with digits, such as x2 and H2O. Behind letters of other scripts, many of
+# which are written without spaces, a number may begin.
+NAME_LETTERS = (
+    "A-Za-z\u00aa\u00ba\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u0370-\u03ff\u0400-\u052f\u1e00-\u1fff"
+)
 # No number begins inside a name, in an index or exponent, or under a root.
 _BEGIN = (
     rf"(?<![{NAME_LETTERS}0-9^\u221a])(?<![{NAME_LETTERS}0-9)\]}}]_)(?<![\^_]\{{)"
@@ -32,7 +34,9 @@ _SIGN = (
 _CURRENCY = "(?:\\\\?[$\u20ac\u00a3\u00a5\u20b9\u20a9\u20bd\u20ba]\\s?)?"
 # An exponent has at most three digits, because code that expands "1e999999999" would take all memory.
 _EXPONENT = r"(?:[eE][-+]?[0-9]{1,3}(?![0-9]))?"
-_SPACED = rf"[1-9][0-9]{{0,2}}(?P<gap>[ {THIN_SPACE}])[0-9]{{3}}(?:(?P=gap)[0-9]{{3}})*+(?:[.,][0-9]+)?+(?![0-9])"
+_SPACED = (
+    rf"[1-9][0-9]{{0,2}}(?P<gap>[ {THIN_SPACE}])[0-9]{{3}}(?:(?P=gap)[0-9]{{3}})*+(?:[.,][0-9]+)?+(?![0-9])"
+)
 _GLUED = rf"(?:[0-9]++|\.[0-9]++){_EXPONENT}(?:[.,'_:\u2013/-][0-9]++{_EXPONENT})*+"
 _BRACES = r"\{(?:[^{}]|\{[^{}]{0,200}+\}){0,200}+\}"
 _FRACTION = rf"\\[dtc]?frac\s?(?P<top>[0-9]|{_BRACES})\s?(?P<bottom>[0-9]|{_BRACES})"
@@ -42,7 +46,9 @@ _TAIL = (
     rf"(?:\s?(?:\\times|\\cdot|[\u00d7\u00b7\u22c5*xX])\s?10\s?(?:\^|\*\*)\s?{_RAISED % ('ten', 'ten2')}"
     rf"|\s?\^\s?{_RAISED % ('power', 'power2')})?"
 )
-_PRODUCT = r"(?P<product>\s?(?:\)?\s?\^(?!\s?\{?\s?\\circ)|\\sqrt|\\[dtc]?frac|\\pi(?![a-z])|[\u03c0\u221a]))?"
+_PRODUCT = (
+    r"(?P<product>\s?(?:\)?\s?\^(?!\s?\{?\s?\\circ)|\\sqrt|\\[dtc]?frac|\\pi(?![a-z])|[\u03c0\u221a]))?"
+)
 _NUMBER = re.compile(
     f"{_SIGN}{_CURRENCY}"
     rf"(?:(?:{_BEGIN}(?P<whole>[0-9]{{1,15}})\s?)?{_FRACTION}"
@@ -183,7 +189,14 @@ def plain(text: str) -> str:
 def _written(match: re.Match[str]) -> str | None:
     """Return plain digits for a match, None where it may stay as it is."""
     values = _values(match)
-    if len(values) != 1 or match["ten"] or match["ten2"] or match["power"] or match["power2"] or match["over"]:
+    if (
+        len(values) != 1
+        or match["ten"]
+        or match["ten2"]
+        or match["power"]
+        or match["power2"]
+        or match["over"]
+    ):
         return None
     if match["whole2"]:
         top = int(match["whole2"]) * int(match["bottom2"]) + int(match["top2"])
@@ -209,7 +222,7 @@ def boxed(text: str) -> str | None:
 
 
 def is_blank(value: object) -> bool:
-    """Return whether a row's field holds no expression: a boolean, or a text of white space and delimiters."""
+    """Return whether a field holds no expression: a boolean, or a text of white space and delimiters."""
     if isinstance(value, bool):
         return True
     return isinstance(value, str) and not re.sub(r"\\boxed|\\[()\[\]]|[\s${}]", "", value)

@@ -33,11 +33,13 @@ def equal(completion: str, row: Mapping[str, Any], field: str) -> float:
     if not gold:
         raise ValueError(f"field {field} holds no expression")
     found = _parsed(_boxed(completion) or completion)
-    return float(verify(list(gold), found, timeout_seconds=None) and not _small_and_apart(gold[0], *found[:1]))
+    return float(
+        verify(list(gold), found, timeout_seconds=None) and not _small_and_apart(gold[0], *found[:1])
+    )
 
 
 def _small_and_apart(first: Any, second: Any) -> bool:
-    """Return whether two small numbers differ in size: the library only compares their difference with zero."""
+    """Return whether two small numbers differ: the library only compares their difference with zero."""
     if not (getattr(first, "is_number", False) and getattr(second, "is_number", False)):
         return False
     try:

@@ -1,4 +1,4 @@
-"""Writes digits, minus signs and spaces in one way, whichever script, typeface or LaTeX they were written in."""
+"""Writes digits, minus signs and spaces in one way, whichever script, typeface or LaTeX they were in."""
 
 import re
 import unicodedata

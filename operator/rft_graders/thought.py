@@ -1,4 +1,4 @@
-"""Divides what a thinking model wrote into its thought and its answer. Nothing else decides where the one ends."""
+"""Divides what a thinking model wrote into thought and answer. Nothing else decides where the one ends."""
 
 _OPEN, _CLOSE = "<think>", "</think>"
 
@@ -11,8 +11,8 @@ def opens_thought(prompt: str) -> bool:
 def answer(completion: str, *, inside: bool = False) -> str | None:
     """Return the answer of a completion: all of it without a thought, else what follows the last thought.
 
-    ``inside`` says that the prompt already opened the thought; where it does not, a completion that only closes one
-    began inside it too. None for a completion that was cut inside a thought, or has nothing behind it.
+    ``inside`` says that the prompt already opened the thought. Where it does not, a completion that only
+    closes one began inside it too. None for one that was cut inside a thought, or has nothing behind it.
     """
     _, closed, rest = completion.rpartition(_CLOSE)
     if (inside and not closed) or _OPEN in rest:

@@ -23,7 +23,7 @@ class GradeItem:
     """The completion's tokens; None: not known."""
 
     def read_by(self, grader: Grader) -> str | None:
-        """Return what a grader is given of the completion; None where it reads an answer and there is none."""
+        """Return what a grader is given of the completion; None if it reads an answer and there is none."""
         return answer(self.completion, inside=self.inside_thought) if grader.reads_answer else self.completion
 
     def row(self) -> dict[str, Any]:

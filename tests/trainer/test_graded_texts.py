@@ -7,7 +7,7 @@ import pytest
 from rft_api.graders import Numeric, Scale
 from rft_graders import symbolic
 from rft_graders.builtin import numeric
-from rft_graders.judge import parse_score
+from rft_graders.reply import parse_score
 
 LINES = Path(__file__).with_name("graded_texts.txt").read_text(encoding="utf-8").splitlines()
 

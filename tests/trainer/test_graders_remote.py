@@ -7,6 +7,7 @@ import math
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from rft_api.graders import Grader, Scale
 from rft_graders import post, service
-from rft_graders.judge import parse_score
 from rft_graders.remote import CONCURRENCY
+from rft_graders.reply import parse_score
 from rft_graders.scorer import Scorer
 from rft_graders.template import filled
 from rft_graders.tokens import token_reader
@@ -401,6 +402,25 @@ def chat(text: object) -> Answer:
     return Answer({"choices": [{"message": {"role": "assistant", "content": text}}]})
 
 
+def cut(text: str) -> Answer:
+    return Answer({"choices": [{"message": {"content": text}, "finish_reason": "length"}]})
+
+
+def test_a_judges_answer_that_was_cut_at_max_tokens_counts_with_a_whole_object() -> None:
+    with serving(lambda _: cut('{"score": 0.5}\nThe reason is')) as web:
+        model = {"url": web.url, "model": "judge-1", "prompt": "{completion}", "maxTokens": 9}
+        assert scored(Grader.model_validate({"name": "judge", "model": model}), "a")[0].reward == 0.5
+    assert web.asked[0].body["max_tokens"] == 9
+
+
+@pytest.mark.parametrize("piece", ["1", "1/", "1 ", "I ", ". ", "(", "\n", "*_1", '{"', '{"a":', "[{"])
+def test_reading_a_judges_answer_takes_linear_time(piece: str) -> None:
+    started = time.process_time()
+    with pytest.raises(ValueError, match="named"):
+        parse_score(piece * (20_000 // len(piece)), None)
+    assert time.process_time() - started < 0.5
+
+
 def test_the_request_to_a_judge_contains_row_and_completion() -> None:
     prompt = 'Q: {prompt} A: {completion} Right: {answer} {notes} Reply {{"score": x}}'
     with serving(lambda _: chat('{"score": 8, "why": "of 10"}')) as web:
@@ -426,14 +446,15 @@ def test_the_request_to_a_judge_contains_row_and_completion() -> None:
         ('First {"score": 0} but then {"score": 1}', None, 1.0),
         ('{"score": "0.75"}', None, 0.75),
         ("I give it 0.5.", None, 0.5),
-        ("Two of 3 steps hold: 1/2", None, 0.5),
+        ("Two of 3 steps hold.\nScore: 0.5", None, 0.5),
         ("**8/10**", Scale(min=0, max=10), 8.0),
         ("Score: 8 / 10.", Scale(min=1, max=10), 8.0),
-        ("4 out of 8, so 1/2", Scale(min=0, max=10), 0.5),
-        ("{" * 50_000 + " 1", None, 1.0),
+        ("{" * 19_000 + '{"score": 1}', None, 1.0),
+        ('The form is {"score": <number>}. {"score": 0.5}', None, 0.5),
+        ('[{"result": {"score": {"value": 0.5, "max": 1}}}]', None, 0.5),
     ],
 )
-def test_the_judges_score_is_in_the_last_json_object_else_the_last_number(
+def test_the_judges_score_is_in_the_last_json_object_else_in_a_sentence_of_its_own(
     text: str, scale: Scale | None, score: float
 ) -> None:
     assert parse_score(text, scale) == score
@@ -446,7 +467,14 @@ def test_the_judges_score_is_in_the_last_json_object_else_the_last_number(
         (chat(""), "named no score"),
         (chat('{"score": null, "reason": "2 errors"}'), "named no score"),
         (chat('{"score": NaN}'), "named no score"),
-        (chat("Founded in 1987"), "the score 1987 is outside 0…1"),
+        (chat("Founded in 1987"), "named no score"),
+        (chat("1987"), "the score 1987 is outside 0…1"),
+        (chat('{"score": 1, "score": 0}'), "named no score"),
+        (chat('{"score": 0} or rather {"score": 1'), "named no score"),
+        (chat('{"score": 1' + "0" * 400 + "}"), "named no score"),
+        (chat("Score: 1\nScore: 0"), "named several scores"),
+        (cut("Score: 1"), "was cut before its score: raise model.maxTokens"),
+        (cut('{"score": 1'), "was cut before its score: raise model.maxTokens"),
         (chat(None), "answered with no text"),
         (Answer({"error": "overloaded"}), "no choices[0].message.content"),
         (Answer([]), "no choices[0].message.content"),

@@ -1,0 +1,137 @@
+"""Reads the score in a judge's reply. What is not clearly a score is an error, never a guess."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from rft_api.graders import Scale
+from rft_graders.text import normalized
+from rft_graders.thought import answer
+
+_READ_CHARACTERS = 20_000
+"""Number of characters that are read from the end of a reply, where the score is."""
+_ASK = "ask it for a JSON object with the key score alone"
+
+_N = r"-?(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)"
+_OUT_OF = re.compile(
+    rf"({_N})\s*(?:points?|stars?|punkte)?\s*(?:/|\b(?:out\s+of|of|von|sur|slash|over|de|su)\b)\s*({_N})",
+    re.IGNORECASE,
+)
+_RANGE = re.compile(
+    rf"(?:\b(?:on a scale )?(?:of|from)\s+)?({_N})\s*(?:-|\u2013|\bto\b)\s*({_N})", re.IGNORECASE
+)
+_FULL_MARKS = re.compile(rf"满分(?:是|为)?\s*({_N})\s*分|({_N})\s*(?:点満点|分)中")
+_MARKDOWN = re.compile(r"[*`]|(?<!\w)_(?=[0-9])|(?<=[0-9])_(?!\w)|^[ \t]*(?:#+|>|-)\s", re.MULTILINE)
+_SENTENCE_END = re.compile(r"(?<=[.!;])\s+|(?<=。)")
+_WITH_ONE_NUMBER = re.compile(rf"([^0-9]*?)({_N})([^0-9]*)")
+_MARKS = re.compile(r"[\s:=.,!;()\"'\u2013\u2014。-]*")
+_TEXT_BESIDE_A_SCORE = (
+    "i give rate grade award assign score scores rating rated mark verdict evaluation assessment overall"
+    " final total my the a an is it this that answer response reply completion solution of as so thus"
+    " therefore point points star stars ich gebe dieser antwort note bewertung punktzahl punkte punkten je"
+    " donne cette réponse à la une 分 分数 评分 得分 总分 我给 我给这个回答 点 点数 スコア 評価 점 점수"
+)
+_SENTENCE_CHARACTERS = 200
+"""A longer sentence says more than a score."""
+_WORDS = frozenset(_TEXT_BESIDE_A_SCORE.split())
+"""Words that may stand beside a score. Beside any other word a number may be something else."""
+
+
+def parse_score(text: str, scale: Scale | None, *, cut: bool = False) -> float:
+    """Return the score in a judge's reply: in its last JSON object with a ``score``, else in its prose.
+
+    Raises ValueError for a reply without a score, for one with several of which none is clearly meant, and
+    for a ``cut`` one without a whole object.
+    """
+    text = (answer(text) or "")[-_READ_CHARACTERS:]
+    found = list(_scores(text))
+    value = found[-1] if found else text
+    if cut and (not found or value is None):
+        raise ValueError("the judge's answer was cut before its score: raise model.maxTokens")
+    if isinstance(value, str):
+        return _in_prose(value, scale)
+    if isinstance(value, int | float) and not isinstance(value, bool) and -1e300 < value < 1e300:
+        return float(value)
+    raise ValueError(f"the judge named no score that can be read: {_ASK}")
+
+
+def _scores(text: str) -> Iterator[Any]:
+    """Yield the score of each JSON object in a text that has one; None for one that is unclear or broken."""
+    decoder = json.JSONDecoder(object_pairs_hook=tuple)  # pairs, since a key may be given twice
+    position = text.find("{")
+    while position >= 0:
+        try:
+            value, end = decoder.raw_decode(text, position)
+            if named := _named(value, "score"):
+                yield _only(named)
+        except (ValueError, RecursionError):
+            end = position + 1
+            if re.match(r"\{\s{0,99}[\"']", text[position : position + 101]):
+                yield None
+                end = _closed(text, position)
+        position = text.find("{", end)
+
+
+def _named(value: Any, *keys: str) -> list[Any]:
+    """Return what the outermost objects with one of the keys have under it; objects are tuples of pairs."""
+    if isinstance(value, tuple):
+        own = [inner for key, inner in value if key in keys]
+        return own or [found for _, inner in value for found in _named(inner, *keys)]
+    if isinstance(value, list):
+        return [found for inner in value for found in _named(inner, *keys)]
+    return []
+
+
+def _only(values: list[Any]) -> Any:
+    """Return the only score, of an object its ``score`` or ``value``; None where there are several."""
+    if len(values) != 1:
+        return None
+    return _only(_named(values[0], "score", "value")) if isinstance(values[0], tuple) else values[0]
+
+
+def _closed(text: str, start: int) -> int:
+    """Return the position behind the brace that closes the one at ``start``; the text's end if none does."""
+    depth = 0
+    for position in range(start, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[position], 0)
+        if depth == 0:
+            return position + 1
+    return len(text)
+
+
+def _in_prose(text: str, scale: Scale | None) -> float:
+    """Return the score in sentences that say nothing else. Raises ValueError for none, and for several."""
+    low, high = (scale.min, scale.max) if scale is not None else (0.0, 1.0)
+    lines = [line.strip() for line in _MARKDOWN.sub("", normalized(text)).splitlines() if line.strip()]
+    values = set()
+    for index, line in enumerate(lines):
+        sentences = _SENTENCE_END.split(line)
+        bare = len(sentences) == 1 and index in (0, len(lines) - 1)
+        said = (_said(sentence, low, high, bare=bare) for sentence in sentences)
+        values |= {value for value in said if value is not None}
+    if not values:
+        raise ValueError(f"the judge named no score in a sentence of its own: {_ASK}")
+    if len(values) > 1:
+        raise ValueError(f"the judge named several scores: {_ASK}")
+    return values.pop()
+
+
+def _said(sentence: str, low: float, high: float, *, bare: bool) -> float | None:
+    """Return the score that a sentence gives, None if it may say something else.
+
+    "8 out of 10" and "8/10" are 8 where 10 is the scale's maximum. A number without any word needs ``bare``.
+    """
+    if len(sentence) > _SENTENCE_CHARACTERS:
+        return None
+    sentence = _RANGE.sub(lambda m: " " if (float(m[1]), float(m[2])) == (low, high) else m[0], sentence)
+    sentence = _FULL_MARKS.sub(lambda m: " " if float(m[1] or m[2]) == high else m[0], sentence)
+    plain = _OUT_OF.sub(lambda m: f"{m[1]} points " if float(m[2]) == high else m[0], sentence)
+    match = _WITH_ONE_NUMBER.fullmatch(plain)
+    if match is None:
+        return None
+    around = re.sub(r"\bI(?: would|'d| will|'ll)\b", "I", f"{match[1]} {match[3]}").casefold()
+    words = re.findall(r"[^\W\d_]+", around)
+    if not _WORDS.issuperset(words) or not _MARKS.fullmatch(re.sub(r"[^\W\d_]+", "", around)):
+        return None
+    return float(match[2]) if words or bare else None
