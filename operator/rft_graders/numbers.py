@@ -29,7 +29,7 @@ _BEGIN = (
 # A minus counts as a sign only where it cannot be a subtraction.
 _SIGN = (
     r"(?:(?<=[=({$])\s?(?P<apart>[-+])\s|(?P<both>\u00b1|\\pm(?![a-z]))\s?"
-    rf"|(?<![{NAME_LETTERS}0-9)\]}}])(?P<sign>[-+\u2013]))?"
+    rf"|(?<![{NAME_LETTERS}0-9)\]}}%])(?P<sign>[-+\u2013]))?"
 )
 _CURRENCY = "(?:\\\\?[$\u20ac\u00a3\u00a5\u20b9\u20a9\u20bd\u20ba]\\s?)?"
 # An exponent has at most three digits, because code that expands "1e999999999" would take all memory.
@@ -46,6 +46,7 @@ _TAIL = (
     rf"(?:\s?(?:\\times|\\cdot|[\u00d7\u00b7\u22c5*xX])\s?10\s?(?:\^|\*\*)\s?{_RAISED % ('ten', 'ten2')}"
     rf"|\s?\^\s?{_RAISED % ('power', 'power2')})?"
 )
+_PERCENT = r"(?P<percent>\s?\$?\\?%|\s?\u2030|\s?(?i:per\s?cent|pct|prozent)(?![A-Za-z]))?"
 _PRODUCT = (
     r"(?P<product>\s?(?:\)?\s?\^(?!\s?\{?\s?\\circ)|\\sqrt|\\[dtc]?frac|\\pi(?![a-z])|[\u03c0\u221a]))?"
 )
@@ -54,7 +55,7 @@ _NUMBER = re.compile(
     rf"(?:(?:{_BEGIN}(?P<whole>[0-9]{{1,15}})\s?)?{_FRACTION}"
     rf"|{_BEGIN}(?:(?P<whole2>[0-9]{{1,15}})[ {THIN_SPACE}]{_RATIO}"
     rf"|(?P<spaced>{_SPACED})|(?P<glued>{_GLUED})(?:\s?/\s?(?P<over>[0-9]{{1,30}})(?![0-9/]|\.[0-9]))?){_TAIL})"
-    f"{_PRODUCT}"
+    f"{_PERCENT}{_PRODUCT}"
 )
 _PARTS = re.compile(r"(?<![eE])[-\u2013:]")
 _PLAIN = re.compile(rf"[0-9]*\.?[0-9]+{_EXPONENT}")
@@ -113,7 +114,7 @@ def _values(match: re.Match[str]) -> tuple[Decimal, ...]:
         return ()  # a factor of something else
     try:
         with localcontext(_CONTEXT):
-            values = tuple(_raised(value, match) for value in _sizes(match))
+            values = tuple(_part(_raised(value, match), match["percent"]) for value in _sizes(match))
     except DecimalException:
         return ()
     if match["both"]:
@@ -171,10 +172,15 @@ def _raised(value: Decimal, match: re.Match[str]) -> Decimal:
     return value ** int(power) if power else value
 
 
+def _part(value: Decimal, percent: str | None) -> Decimal:
+    """Return the value, divided by 100 before a percent sign and by 1000 before a per mille sign."""
+    return value if percent is None else value.scaleb(-3 if "\u2030" in percent else -2)
+
+
 def plain(text: str) -> str:
     """Return the normalized text with plain digits for numbers that a parser of formulas would misread.
 
-    These are digits grouped by anything but commas, mixed fractions, and exponents written with e.
+    These are percentages, mixed fractions, exponents written with e, and digits grouped by more than commas.
     """
     text = normalized(text)
     pieces, position = [], 0
@@ -189,14 +195,11 @@ def plain(text: str) -> str:
 def _written(match: re.Match[str]) -> str | None:
     """Return plain digits for a match, None where it may stay as it is."""
     values = _values(match)
-    if (
-        len(values) != 1
-        or match["ten"]
-        or match["ten2"]
-        or match["power"]
-        or match["power2"]
-        or match["over"]
-    ):
+    if len(values) != 1:
+        return None
+    if match["percent"]:
+        return format(values[0], "f")
+    if any(match[group] for group in ("ten", "ten2", "power", "power2", "over")):
         return None
     if match["whole2"]:
         top = int(match["whole2"]) * int(match["bottom2"]) + int(match["top2"])

@@ -10,7 +10,7 @@ THIN_SPACE = "\u2009"
 _SPACES = "\u00a0\u2007\u2009\u200a\u202f"
 _MINUS = "\u2010\u2011\u2012\u2212\ufe63\uff0d"
 _INVISIBLE = "\u200b\u200c\u200d\u200e\u200f\u2060\u2066\u2067\u2068\u2069\ufeff"
-_OTHERS = {"\u066b": ".", "\u066c": ",", "\u2044": "/", "\u2215": "/", "\u2019": "'"}
+_OTHERS = {"\u066b": ".", "\u066c": ",", "\u2044": "/", "\u2215": "/", "\u2019": "'", "\u066a": "%"}
 _TYPEFACES = ("<wide>", "<narrow>", "<font>")
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
 _RAISED = re.compile("(?<=[0-9])[⁻⁺]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+")

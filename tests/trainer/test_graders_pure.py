@@ -32,7 +32,7 @@ from rft_run.errors import ConfigurationError, UserCodeError
         ("It is 1/2.", ["0.5"]),
         (r"\frac{1}{2} or -\dfrac{3}{4}", ["0.5", "-0.75"]),
         (".5 and 1e3", ["0.5", "1E+3"]),
-        ("50% of x2", ["50"]),
+        ("50% of x2", ["0.5"]),
         ("3/0", []),
         ("1e999999999", ["1"]),
         ("none", []),
