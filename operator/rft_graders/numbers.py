@@ -129,6 +129,8 @@ def _sizes(match: re.Match[str]) -> tuple[Decimal, ...]:
     if top is not None:
         whole = match["whole"] or match["whole2"]
         return _mixed(Decimal(whole) if whole else None, _argument(top), _argument(bottom))
+    if match["gap"] == " " and " 0" not in match["spaced"]:  # one number, or several
+        return tuple(value for part in match["spaced"].split() for value in _glued(part))
     values = _glued(match["spaced"] or match["glued"])
     return tuple(value / Decimal(match["over"]) for value in values) if match["over"] else values
 
