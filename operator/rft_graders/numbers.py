@@ -107,7 +107,7 @@ def only_number(text: str) -> Decimal | None:
 
 def _values(match: re.Match[str]) -> tuple[Decimal, ...]:
     """Return the values that a match may have; none for too many digits, and for a fraction x/0."""
-    before = match.string[: match.start()][-1:]
+    before = _before(match)
     if len(match[0]) > _MAX_NUMBER_CHARACTERS or match["product"]:
         return ()
     if match["top"] and not match["whole"] and re.match(rf"[{NAME_LETTERS}0-9)\]}}^_]", before):
@@ -121,6 +121,11 @@ def _values(match: re.Match[str]) -> tuple[Decimal, ...]:
         return tuple(signed for value in values for signed in (value, value.copy_negate()))
     negative = (match["sign"] or match["apart"]) in ("-", "\u2013")
     return (values[0].copy_negate(), *values[1:]) if negative and values else values
+
+
+def _before(match: re.Match[str]) -> str:
+    """Return the character before a match; "" at the text's beginning."""
+    return match.string[max(match.start() - 1, 0) : match.start()]
 
 
 def _sizes(match: re.Match[str]) -> tuple[Decimal, ...]:
@@ -182,16 +187,16 @@ def _part(value: Decimal, percent: str | None) -> Decimal:
 def plain(text: str) -> str:
     """Return the normalized text with plain digits for numbers that a parser of formulas would misread.
 
-    These are percentages, mixed fractions, exponents written with e, and digits grouped by more than commas.
+    These are percentages, mixed fractions, exponents written with e, digits grouped by more than commas, and
+    numbers behind a letter of a script without spaces, which get one.
     """
-    text = normalized(text)
-    pieces, position = [], 0
-    for match in _NUMBER.finditer(text):
-        written = _written(match)
-        if written is not None:
-            pieces += [text[position : match.start()], written]
-            position = match.end()
-    return "".join(pieces) + text[position:]
+
+    def written(match: re.Match[str]) -> str:
+        before = _before(match)
+        space = " " if before.isalpha() and not before.isascii() else ""
+        return space + (_written(match) or match[0])
+
+    return _NUMBER.sub(written, normalized(text))
 
 
 def _written(match: re.Match[str]) -> str | None:

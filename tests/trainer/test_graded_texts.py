@@ -1,27 +1,48 @@
-"""The texts of graded_texts.txt: grader | text | gold (of a judge: its score) | expected score."""
+"""Each text of graded_texts.txt earns what its line says; the file's head explains its columns."""
 
 from pathlib import Path
 
 import pytest
 
-from rft_api.graders import Numeric, Scale
+from rft_api.graders import Grader, Scale
 from rft_graders import symbolic
-from rft_graders.builtin import numeric
+from rft_graders.builtin import builtin
 from rft_graders.reply import parse_score
+from rft_graders.types import GradeItem
 
-LINES = Path(__file__).with_name("graded_texts.txt").read_text(encoding="utf-8").splitlines()
+TABLE = Path(__file__).with_name("graded_texts.txt").read_text(encoding="utf-8").splitlines()
+LINES = [line for line in TABLE if line and not line.startswith("# ")]
+
+
+def graded(grader: str, text: str, gold: str) -> float:
+    """Return what a text earns. Raises ValueError for what cannot be read."""
+    kind, _, setting = grader.partition(" ")
+    if kind == "judge":
+        low, high = map(float, gold.split("-"))
+        return parse_score(text, Scale(min=low, max=high), cut=setting == "cut")
+    extract = {"": {}, "####": {"extract": "marker", "marker": "####"}}.get(setting, {"extract": setting})
+    one = Grader.model_validate({"name": "g", kind: extract})
+    read = GradeItem([], text, {}).read_by(one)
+    if read is None:
+        return 0.0
+    if kind == "math":
+        return symbolic.equal(read, {"answer": gold}, "answer")
+    function = builtin(one)
+    assert function is not None
+    return function(read, {"answer": gold})
 
 
 @pytest.mark.parametrize("line", LINES)
 def test_a_text_earns_what_its_line_says(line: str) -> None:
-    grader, text, gold, score = (part.strip() for part in line.split("|"))
-    if grader == "judge":
-        if gold == "error":
-            with pytest.raises(ValueError, match="the judge named"):
-                parse_score(text, Scale(min=1, max=10))
-        else:
-            assert parse_score(text, Scale(min=1, max=10)) == float(gold)
-    elif grader == "math":
-        assert symbolic.equal(text, {"answer": gold}, "answer") == float(score)
+    grader, text, gold, score = (part.strip(" ").replace("⏎", "\n") for part in line.split("|"))
+    if score == "error":
+        with pytest.raises(ValueError, match=r"named|holds no|was cut before"):
+            graded(grader, text, gold)
     else:
-        assert numeric(text, {"answer": gold}, Numeric()) == float(score)
+        assert graded(grader, text, gold) == float(score)
+
+
+def test_the_table_has_texts_of_every_kind() -> None:
+    kinds = [line.split("|")[0].split()[0] for line in LINES]
+    assert len(LINES) == len(set(LINES)) >= 150
+    assert {"numeric", "math", "judge"} == set(kinds)
