@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rft_api.graders import ExactMatch, Grader, Numeric
+from rft_api.graders import ExactMatch, Grader, Math, Numeric
 from rft_api.lifecycle import Evaluation
 from rft_run.errors import ConfigurationError, DataError
 from rft_trainer.data.rows import Row, prompt_key, required_fields
@@ -120,10 +120,34 @@ def test_fields_that_graders_need_are_checked_with_line_numbers(tmp_path: Path) 
         load_rows(path, required_fields(graders))
     assert str(caught.value).split("; ") == [
         "line 2: field answer is missing (grader exact)",
-        "line 2: field value holds no number (grader close)",
+        "line 2: field value is 'none', not one number such as 1234.5 (grader close)",
         "line 3: field answer is a list (grader exact)",
-        "line 3: field value holds no number (grader close)",
+        "line 3: field value is True, not one number such as 1234.5 (grader close)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("grader", "value", "problem"),
+    [
+        (Grader(name="g", math=Math()), "", "holds no expression"),
+        (Grader(name="g", math=Math()), " $ $ ", "holds no expression"),
+        (Grader(name="g", math=Math()), "\\boxed{}", "holds no expression"),
+        (Grader(name="g", math=Math()), False, "holds no expression"),
+        (Grader(name="g", numeric=Numeric()), "", "is '', not one number such as 1234.5"),
+        (Grader(name="g", numeric=Numeric()), "25 100", "is '25 100', not one number such as 1234.5"),
+    ],
+)
+def test_a_gold_answer_that_is_blank_or_not_clear_is_refused_with_its_line(
+    tmp_path: Path, grader: Grader, value: object, problem: str
+) -> None:
+    path = written(
+        tmp_path,
+        {"messages": [USER], "answer": "25\N{NO-BREAK SPACE}100"},
+        {"messages": [USER], "answer": value},
+    )
+    with pytest.raises(DataError) as caught:
+        load_rows(path, required_fields([grader]))
+    assert str(caught.value) == f"line 2: field answer {problem} (grader g)"
 
 
 @pytest.mark.parametrize(

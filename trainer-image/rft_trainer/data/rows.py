@@ -95,4 +95,4 @@ def _unmet(fields: Mapping[str, Any], required: Required) -> Iterator[str]:
                 if grader.math is not None and is_blank(value):
                     yield f"field {field} holds no expression (grader {name})"
                 if grader.numeric is not None and expected_number(value, grader.numeric) is None:
-                    yield f"field {field} holds no number (grader {name})"
+                    yield f"field {field} is {value!r:.60}, not one number such as 1234.5 (grader {name})"
