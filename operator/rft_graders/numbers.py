@@ -3,15 +3,13 @@
 They are Decimal, not float: with rounding errors such as in 0.1 + 0.2 exact comparisons would fail, and large
 integers would equal their neighbours.
 
-What can be read in more than one way, such as 2,5 or 5-7, is one ``Found`` with several values. What is no
-number by itself, such as a date or a square root, is one without any. ``find_numbers`` returns all values;
-where one number is asked for, such a place holds none.
+What can be read in more than one way, such as 2,5 or 5-7, is one place with several values. What is no number
+by itself, such as a date or a square root, is one without any. ``find_numbers`` returns all values; where one
+number is asked for, such a place holds none.
 """
 
 import re
-from collections.abc import Iterator
 from decimal import Context, Decimal, DecimalException, localcontext
-from typing import NamedTuple
 
 from rft_api.graders import Numeric
 from rft_graders.text import THIN_SPACE, normalized
@@ -74,35 +72,25 @@ _MAX_NUMBER_CHARACTERS = 1000
 _EQUALS = re.compile("[=\u2248]|\\\\approx")
 
 
-class Found(NamedTuple):
-    """A place in a normalized text that looks like a number, with the values that it may have."""
-
-    start: int
-    end: int
-    values: tuple[Decimal, ...]
-
-    @property
-    def value(self) -> Decimal | None:
-        """The number; None where it is not clear which, or whether it is one."""
-        return self.values[0] if len(self.values) == 1 else None
+def _places(text: str) -> list[tuple[Decimal, ...]]:
+    """Return the values of each place that looks like a number, in order."""
+    return [_values(match) for match in _NUMBER.finditer(normalized(text))]
 
 
-def find(text: str) -> Iterator[Found]:
-    """Yield the places of a normalized text that look like numbers, in order."""
-    for match in _NUMBER.finditer(text):
-        yield Found(match.start(), match.end(), _values(match))
+def _one(values: tuple[Decimal, ...]) -> Decimal | None:
+    """Return the number of a place; None where it is not clear which, or whether it is one."""
+    return values[0] if len(values) == 1 else None
 
 
 def find_numbers(text: str) -> list[Decimal]:
     """Return the numbers of ``text`` in order: signs, thousands separators, decimals, fractions, powers."""
-    return [value for found in find(normalized(text)) for value in found.values]
+    return [value for values in _places(text) for value in values]
 
 
 def only_number(text: str) -> Decimal | None:
     """Return the number of a text that is nothing but a number, else None."""
     match = _NUMBER.fullmatch(normalized(text).strip())
-    values = () if match is None else _values(match)
-    return values[0] if len(values) == 1 else None
+    return None if match is None else _one(_values(match))
 
 
 def _values(match: re.Match[str]) -> tuple[Decimal, ...]:
@@ -246,16 +234,16 @@ def extract_number(text: str, settings: Numeric) -> Decimal | None:
         _, marked, text = text.rpartition(settings.marker or "####")
         if not marked:
             return None
-    found = list(find(normalized(text)))
-    if not found:
+    places = _places(text)
+    if not places:
         return None
-    return found[-1 if settings.extract == "last" else 0].value
+    return _one(places[-1 if settings.extract == "last" else 0])
 
 
 def _in_box(inside: str) -> Decimal | None:
     """Return the only number of a box, behind the last equals sign; a box with several holds none."""
-    found = list(find(_EQUALS.split(normalized(inside))[-1]))
-    return found[0].value if len(found) == 1 else None
+    places = _places(_EQUALS.split(normalized(inside))[-1])
+    return _one(places[0]) if len(places) == 1 else None
 
 
 def close(first: Decimal, second: Decimal, tolerance: float) -> bool:
