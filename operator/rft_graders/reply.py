@@ -14,9 +14,9 @@ _READ_CHARACTERS = 20_000
 _ASK = "ask it for a JSON object with the key score alone"
 
 _N = r"-?(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)"
+_UNIT = r"(?:\s*(?:points?|stars?|punkten?|分|点|점))?"
 _OUT_OF = re.compile(
-    rf"({_N})\s*(?:points?|stars?|punkte)?\s*(?:/|\b(?:out\s+of|of|von|sur|slash|over|de|su)\b)\s*({_N})",
-    re.IGNORECASE,
+    rf"({_N}){_UNIT}\s*(?:/|\b(?:out\s+of|of|von|sur|slash|over|de|su)\b)\s*({_N}){_UNIT}", re.IGNORECASE
 )
 _RANGE = re.compile(
     rf"(?:\b(?:on a scale )?(?:of|from)\s+)?({_N})\s*(?:-|\u2013|\bto\b)\s*({_N})", re.IGNORECASE
@@ -24,18 +24,26 @@ _RANGE = re.compile(
 _FULL_MARKS = re.compile(rf"满分(?:是|为)?\s*({_N})\s*分|({_N})\s*(?:点満点|分)中")
 _MARKDOWN = re.compile(r"[*`]|(?<!\w)_(?=[0-9])|(?<=[0-9])_(?!\w)|^[ \t]*(?:#+|>|-)\s", re.MULTILINE)
 _SENTENCE_END = re.compile(r"(?<=[.!;])\s+|(?<=。)")
-_WITH_ONE_NUMBER = re.compile(rf"([^0-9]*?)({_N})([^0-9]*)")
-_MARKS = re.compile(r"[\s:=.,!;()\"'\u2013\u2014。-]*")
-_TEXT_BESIDE_A_SCORE = (
-    "i give rate grade award assign score scores rating rated mark verdict evaluation assessment overall"
-    " final total my the a an is it this that answer response reply completion solution of as so thus"
-    " therefore point points star stars ich gebe dieser antwort note bewertung punktzahl punkte punkten je"
-    " donne cette réponse à la une 分 分数 评分 得分 总分 我给 我给这个回答 点 点数 スコア 評価 점 점수"
+_WITH_ONE_NUMBER = re.compile(rf"([^0-9]*?)({_N}){_UNIT}([^0-9]*)", re.IGNORECASE)
+_I_GIVE = re.compile(
+    r"\bI(?: would|'d| will|'ll)? (?:give|rate|grade|award|assign|score)\b"
+    r"(?: (?:this|the) (?:answer|response|completion))?",
+    re.IGNORECASE,
 )
+_MARKS = re.compile(r"[\s:=.,!;()\"'\u2013\u2014。-]*")
+_SCORE_NAMES = (
+    "score scores scored rating rated grade verdict overall gebe bewertung punktzahl donne note"
+    " 分数 评分 得分 总分 我给 我给这个回答 スコア 評価 점수"
+)
+_FILLERS = (
+    "my the a an is it this that of as so thus therefore final total"
+    " ich dieser antwort je cette réponse à la une"
+)
+_NAMES = frozenset(_SCORE_NAMES.split())
+_WORDS = _NAMES | frozenset(_FILLERS.split())
+"""Words that may stand beside a score. Beside any other word a number may be something else."""
 _SENTENCE_CHARACTERS = 200
 """A longer sentence says more than a score."""
-_WORDS = frozenset(_TEXT_BESIDE_A_SCORE.split())
-"""Words that may stand beside a score. Beside any other word a number may be something else."""
 
 
 def parse_score(text: str, scale: Scale | None, *, cut: bool = False) -> float:
@@ -126,12 +134,12 @@ def _said(sentence: str, low: float, high: float, *, bare: bool) -> float | None
         return None
     sentence = _RANGE.sub(lambda m: " " if (float(m[1]), float(m[2])) == (low, high) else m[0], sentence)
     sentence = _FULL_MARKS.sub(lambda m: " " if float(m[1] or m[2]) == high else m[0], sentence)
-    plain = _OUT_OF.sub(lambda m: f"{m[1]} points " if float(m[2]) == high else m[0], sentence)
-    match = _WITH_ONE_NUMBER.fullmatch(plain)
+    sentence = _OUT_OF.sub(lambda m: f"score {m[1]} " if float(m[2]) == high else m[0], sentence)
+    match = _WITH_ONE_NUMBER.fullmatch(sentence)
     if match is None:
         return None
-    around = re.sub(r"\bI(?: would|'d| will|'ll)\b", "I", f"{match[1]} {match[3]}").casefold()
-    words = re.findall(r"[^\W\d_]+", around)
-    if not _WORDS.issuperset(words) or not _MARKS.fullmatch(re.sub(r"[^\W\d_]+", "", around)):
+    around = _I_GIVE.sub("score", f"{match[1]} {match[3]}").casefold()
+    words = frozenset(re.findall(r"[^\W\d_]+", around))
+    if not words <= _WORDS or not _MARKS.fullmatch(re.sub(r"[^\W\d_]+", "", around)):
         return None
-    return float(match[2]) if words or bare else None
+    return float(match[2]) if words & _NAMES or (bare and not words) else None

@@ -18,8 +18,8 @@ def graded(grader: str, text: str, gold: str) -> float:
     """Return what a text earns. Raises ValueError for what cannot be read."""
     kind, _, setting = grader.partition(" ")
     if kind == "judge":
-        low, high = map(float, gold.split("-"))
-        return parse_score(text, Scale(min=low, max=high), cut=setting == "cut")
+        low, _, high = gold.rpartition("-")
+        return parse_score(text, Scale(min=float(low), max=float(high)), cut=setting == "cut")
     extract = {"": {}, "####": {"extract": "marker", "marker": "####"}}.get(setting, {"extract": setting})
     one = Grader.model_validate({"name": "g", kind: extract})
     read = GradeItem([], text, {}).read_by(one)
