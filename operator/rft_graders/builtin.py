@@ -49,14 +49,21 @@ def exact_match(completion: str, row: Mapping[str, Any], settings: ExactMatch) -
 
 
 def numeric(completion: str, row: Mapping[str, Any], settings: Numeric) -> float:
-    """Return 1.0 when the completion's number is within the tolerance of the field's; no number is 0.0."""
-    expected = expected_number(row.get(settings.field), settings)
-    if expected is None:
+    """Return 1.0 when the completion's number is within the tolerance of the field's; no number is 0.0.
+
+    Where only one of both has a percent sign, it may be meant or left out: 20% is 20, and it is 0.2.
+    """
+    field = row.get(settings.field)
+    expected, expected_bare = (expected_number(field, settings, parts=parts) for parts in (True, False))
+    if expected is None or expected_bare is None:
         raise ValueError(f"field {settings.field} holds no number")
-    actual = extract_number(completion, settings)
-    if actual is None:
+    actual, actual_bare = (extract_number(completion, settings, parts=parts) for parts in (True, False))
+    if actual is None or actual_bare is None:
         return 0.0
-    return float(close(actual, expected, settings.tolerance))
+    pairs = [(actual, expected)]
+    if (actual != actual_bare) != (expected != expected_bare):
+        pairs.append((actual_bare, expected_bare))
+    return float(any(close(first, second, settings.tolerance) for first, second in pairs))
 
 
 def text_similarity(completion: str, row: Mapping[str, Any], settings: TextSimilarity) -> float:

@@ -72,9 +72,12 @@ _MAX_NUMBER_CHARACTERS = 1000
 _EQUALS = re.compile("[=\u2248]|\\\\approx")
 
 
-def _places(text: str) -> list[tuple[Decimal, ...]]:
-    """Return the values of each place that looks like a number, in order."""
-    return [_values(match) for match in _NUMBER.finditer(normalized(text))]
+def _places(text: str, *, parts: bool = True) -> list[tuple[Decimal, ...]]:
+    """Return the values of each place that looks like a number, in order.
+
+    Without ``parts`` signs of percent and per mille are ignored: 20% is 20 and not 0.2.
+    """
+    return [_values(match, parts=parts) for match in _NUMBER.finditer(normalized(text))]
 
 
 def _one(values: tuple[Decimal, ...]) -> Decimal | None:
@@ -87,13 +90,13 @@ def find_numbers(text: str) -> list[Decimal]:
     return [value for values in _places(text) for value in values]
 
 
-def only_number(text: str) -> Decimal | None:
-    """Return the number of a text that is nothing but a number, else None."""
+def only_number(text: str, *, parts: bool = True) -> Decimal | None:
+    """Return the number of a text that is nothing but a number, else None. ``parts`` as in ``_places``."""
     match = _NUMBER.fullmatch(normalized(text).strip())
-    return None if match is None else _one(_values(match))
+    return None if match is None else _one(_values(match, parts=parts))
 
 
-def _values(match: re.Match[str]) -> tuple[Decimal, ...]:
+def _values(match: re.Match[str], *, parts: bool = True) -> tuple[Decimal, ...]:
     """Return the values that a match may have; none for too many digits, and for a fraction x/0."""
     before = _before(match)
     if len(match[0]) > _MAX_NUMBER_CHARACTERS or match["product"]:
@@ -102,7 +105,8 @@ def _values(match: re.Match[str]) -> tuple[Decimal, ...]:
         return ()  # a factor of something else
     try:
         with localcontext(_CONTEXT):
-            values = tuple(_part(_raised(value, match), match["percent"]) for value in _sizes(match))
+            sign = match["percent"] if parts else None
+            values = tuple(_part(_raised(value, match), sign) for value in _sizes(match))
     except DecimalException:
         return ()
     if match["both"]:
@@ -175,8 +179,9 @@ def _part(value: Decimal, percent: str | None) -> Decimal:
 def plain(text: str) -> str:
     """Return the normalized text with plain digits for numbers that a parser of formulas would misread.
 
-    These are percentages, mixed fractions, exponents written with e, digits grouped by more than commas, and
-    numbers behind a letter of a script without spaces, which get one.
+    These are mixed fractions, exponents written with e, digits grouped by more than commas, values per mille,
+    and numbers behind a letter of a script without spaces, which get one. A percent sign stays: the parser
+    takes 20% for 20 and for 0.2.
     """
 
     def written(match: re.Match[str]) -> str:
@@ -193,7 +198,7 @@ def _written(match: re.Match[str]) -> str | None:
     if len(values) != 1:
         return None
     if match["percent"]:
-        return format(values[0], "f")
+        return format(values[0], "f") if "\u2030" in match["percent"] else None
     if any(match[group] for group in ("ten", "ten2", "power", "power2", "over")):
         return None
     if match["whole2"]:
@@ -226,23 +231,23 @@ def is_blank(value: object) -> bool:
     return isinstance(value, str) and not re.sub(r"\\boxed|\\[()\[\]]|[\s${}]", "", value)
 
 
-def extract_number(text: str, settings: Numeric) -> Decimal | None:
-    """Return the number of the text that ``settings.extract`` selects, or None."""
+def extract_number(text: str, settings: Numeric, *, parts: bool = True) -> Decimal | None:
+    """Return the number that ``settings.extract`` selects, or None. ``parts`` as in ``_places``."""
     if settings.extract == "boxed":
-        return _in_box(boxed(text) or "")
+        return _in_box(boxed(text) or "", parts=parts)
     if settings.extract == "marker":
         _, marked, text = text.rpartition(settings.marker or "####")
         if not marked:
             return None
-    places = _places(text)
+    places = _places(text, parts=parts)
     if not places:
         return None
     return _one(places[-1 if settings.extract == "last" else 0])
 
 
-def _in_box(inside: str) -> Decimal | None:
+def _in_box(inside: str, *, parts: bool) -> Decimal | None:
     """Return the only number of a box, behind the last equals sign; a box with several holds none."""
-    places = _places(_EQUALS.split(normalized(inside))[-1])
+    places = _places(_EQUALS.split(normalized(inside))[-1], parts=parts)
     return _one(places[0]) if len(places) == 1 else None
 
 
@@ -252,8 +257,8 @@ def close(first: Decimal, second: Decimal, tolerance: float) -> bool:
         return abs(first - second) <= Decimal(str(tolerance))
 
 
-def expected_number(value: object, settings: Numeric) -> Decimal | None:
-    """Return the number in a row's field, or None.
+def expected_number(value: object, settings: Numeric, *, parts: bool = True) -> Decimal | None:
+    """Return the number in a row's field, or None. ``parts`` as in ``_places``.
 
     From a text that is not just a number it is extracted as from a completion. So a field may hold a whole
     worked solution that ends with the marker and the answer.
@@ -264,5 +269,5 @@ def expected_number(value: object, settings: Numeric) -> Decimal | None:
         return Decimal(str(value))
     if not isinstance(value, str):
         return None
-    whole = only_number(value)
-    return whole if whole is not None else extract_number(value, settings)
+    whole = only_number(value, parts=parts)
+    return whole if whole is not None else extract_number(value, settings, parts=parts)
