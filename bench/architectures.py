@@ -185,7 +185,9 @@ def vllm_follows(model_type: str, folder: Path) -> str:
         return "not tried, vLLM is not installed"
     model, adapters = folder / "model", folder / "adapters"
     adapters.mkdir()
-    write_model(config_of(model_type), model)
+    # vLLM takes no Qwen that has windows in some layers only. None is published.
+    whole = {"use_sliding_window": False} if "use_sliding_window" in CONFIGS[model_type][1] else {}
+    write_model(config_of(model_type, **whole), model)
     options = ServerOptions(
         model=model, context_length=128, lora_rank=8, run_dir=folder, dtype="float32",
         max_sequences=8, kv_cache_bytes=2**27,
