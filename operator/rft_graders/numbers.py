@@ -29,7 +29,7 @@ _SIGN = (
     r"(?:(?<=[=({$])\s?(?P<apart>[-+])\s|(?P<both>\u00b1|\\pm(?![a-z]))\s?"
     rf"|(?<![{NAME_LETTERS}0-9)\]}}%])(?P<sign>[-+\u2013]))?"
 )
-_CURRENCY = "(?:\\\\?[$\u20ac\u00a3\u00a5\u20b9\u20a9\u20bd\u20ba]\\s?)?"
+_CURRENCY = "(?P<currency>\\\\?[$\u20ac\u00a3\u00a5\u20b9\u20a9\u20bd\u20ba]\\s?)?"
 # An exponent has at most three digits, because code that expands "1e999999999" would take all memory.
 _EXPONENT = r"(?:[eE][-+]?[0-9]{1,3}(?![0-9]))?"
 _SPACED = (
@@ -187,7 +187,12 @@ def plain(text: str) -> str:
     def written(match: re.Match[str]) -> str:
         before = _before(match)
         space = " " if before.isalpha() and not before.isascii() else ""
-        return space + (_written(match) or match[0])
+        digits = _written(match)
+        if digits is None:
+            return space + match[0]
+        # A dollar sign may begin or end a formula; behind a backslash it cannot.
+        begin = "$" if (match["currency"] or "").startswith("$") else ""
+        return space + begin + digits + ("$" if "$" in (match["percent"] or "") else "")
 
     return _NUMBER.sub(written, normalized(text))
 
