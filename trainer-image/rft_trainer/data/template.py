@@ -29,7 +29,7 @@ class Tokenizer(Protocol):
     def apply_chat_template(self, conversation: list[Message], **options: Any) -> Any:
         """Return a conversation's token ids, or its text with ``tokenize=False``."""
 
-    def decode(self, token_ids: list[int]) -> str:
+    def decode(self, token_ids: list[int]) -> Any:
         """Return the text of tokens, with special ones."""
 
 
