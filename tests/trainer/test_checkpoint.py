@@ -116,7 +116,7 @@ def test_a_newest_checkpoint_that_cannot_be_read_is_named_and_the_one_before_is_
     assert found is not None
     assert (found.step, policy.weight.item()) == (2, 2.0)
     assert f"the checkpoint of step 4 cannot be read: {file}" in caplog.text
-    assert "goes on from the checkpoint before: step 2" in caplog.text
+    assert "continues from the checkpoint of step 2" in caplog.text
     # Its step gets a checkpoint again, which can be read.
     policy.weight.data.fill_(9.0)
     again.save(RunState(step=4), policy, *parts(policy))

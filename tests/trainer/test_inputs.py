@@ -108,7 +108,7 @@ def test_a_finished_attempt_keeps_another_one_from_other_rows(
         run(asked)
     RunFolder(tmp_path / "run").fingerprint.unlink()
     rows.write_text("\n".join(reversed(lines)))
-    with pytest.raises(InputsChanged, match="not of the same held-out rows"):
+    with pytest.raises(InputsChanged, match="used different held-out rows"):
         run(asked)
 
 
@@ -134,7 +134,7 @@ def scores(step: int, lines: list[int], rows: list[str]) -> RowScores:
 )
 def test_evaluations_of_other_rows_are_not_paired(lines: list[int], rows: list[str], number: int) -> None:
     base = scores(0, [1, 2], ["a", "b"])
-    with pytest.raises(InputsChanged, match=f"number {number} is the first that differs"):
+    with pytest.raises(InputsChanged, match=f"first difference is at row number {number} "):
         compare(base, scores(4, lines, rows), 1)
     with pytest.raises(InputsChanged):
         compare(base, None, 1, best=scores(4, lines, rows))

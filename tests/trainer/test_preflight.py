@@ -43,9 +43,13 @@ def batch(rewards: Sequence[Sequence[float | None]], *, cut: bool = False, error
 @pytest.mark.parametrize(
     ("made", "rules", "said"),
     [
-        (batch([[0, 0], [0, 0]]), ["preflight-no-variance"], "never earns anything"),
-        (batch([[1, 1], [1, 1]]), ["preflight-no-variance"], "earns everything already"),
-        (batch([[0.5, 0.5], [0.2, 0.2]]), ["preflight-no-variance"], "0.20 to 0.50, the same within each"),
+        (batch([[0, 0], [0, 0]]), ["preflight-no-variance"], "never gets a reward"),
+        (batch([[1, 1], [1, 1]]), ["preflight-no-variance"], "already gets the full reward"),
+        (
+            batch([[0.5, 0.5], [0.2, 0.2]]),
+            ["preflight-no-variance"],
+            "0.20 to 0.50, always equal for the same prompt",
+        ),
         (batch([[0, 1], [0, 0]], cut=True), ["preflight-always-cut"], "all 4 completions"),
         (
             batch([[None, None]], error="KeyError: 'answer'"),
@@ -89,7 +93,7 @@ def test_required_it_ends_the_run_before_a_step_and_again_on_the_next_attempt(
 ) -> None:
     wanted = never(tmp_path, character_model, "require")
     for _ in range(2):
-        with pytest.raises(ConfigurationError, match="never earns anything"):
+        with pytest.raises(ConfigurationError, match="never gets a reward"):
             run(wanted)
     assert not (tmp_path / "evaluation").exists()
     assert not (tmp_path / "checkpoints" / "step-000001").exists()
@@ -128,7 +132,7 @@ def test_findings_are_events_when_they_are_found(character_model: Path, tmp_path
     kinds = [event.event for event in events]
     assert kinds.index("finding") < kinds.index("evaluation")
     (finding,) = [event for event in events if isinstance(event, FindingEvent)]
-    assert "never earns anything" in finding.message
+    assert "never gets a reward" in finding.message
 
 
 def failing(folder: Path, model: Path, mode: str, body: str) -> Any:

@@ -52,9 +52,9 @@ def samples_warmer(patch: pytest.MonkeyPatch) -> None:
     )
 
 
-NOT_TAKEN = (ignores_adapters, "probe adapter 1 is published.*nearer to the base")
-NOT_RENEWED = (keeps_its_first_adapter, "probe adapter 2 is published.*nearer to probe adapter 1")
-WARMER = (samples_warmer, "temperature, top-k or top-p are handled in another way")
+NOT_TAKEN = (ignores_adapters, "probe adapter 1 is published.*nearer to those of the base")
+NOT_RENEWED = (keeps_its_first_adapter, "probe adapter 2 is published.*nearer to those of probe adapter 1")
+WARMER = (samples_warmer, "apply temperature, top-k or top-p differently")
 
 
 # The tiny model is nearly uniform, so a temperature changes its log-probs by less than bfloat16 rounds them.

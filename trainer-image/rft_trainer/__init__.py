@@ -1,1 +1,1 @@
-"""The trainer: one reinforcement fine-tuning run, as a client of vLLM's server."""
+"""The trainer: does one reinforcement fine-tuning run, and samples from a vLLM server."""

@@ -1,4 +1,4 @@
-"""``python -m rft_trainer --config FILE``: runs one attempt and ends with a code of ``rft_run.exit_codes``.
+"""``python -m rft_trainer --config FILE``: runs one attempt and exits with a code of ``rft_run.exit_codes``.
 
 Standard output carries JSON lines for ``rft run``; everything else goes to standard error.
 """
@@ -26,7 +26,7 @@ log = logging.getLogger("rft_trainer")
 
 
 class StopFlag:
-    """A flag that SIGTERM and SIGINT set. The training loop reads it and stops where that is safe."""
+    """A flag that SIGTERM and SIGINT set. The training loop reads it and stops at a safe point."""
 
     def __init__(self) -> None:
         self._set = False

@@ -1,4 +1,4 @@
-"""Counts what a step has used."""
+"""Counts the tokens, dropped rows and groups, and grader errors of a step."""
 
 from rft_run.state import RunState
 from rft_trainer.data import batching

@@ -57,7 +57,7 @@ def _ending_of(raised: Exception) -> Ending:
 
 
 def classify(error: Exception) -> TrainerError:
-    """Return the ``TrainerError`` for any exception."""
+    """Convert any exception into a ``TrainerError``."""
     if isinstance(error, TrainerError):
         return error
     if isinstance(error, MemoryError):

@@ -1,4 +1,4 @@
-"""Compares the held-out rewards of the tuned policy and of the base on the same rows."""
+"""Compares the held-out rewards of the tuned policy and of the base model on the same rows."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ import numpy as np
 from rft_api.status import PairedDifference
 
 _MAX_DRAWS = 4_000_000
-"""Row indices drawn at once: bounds the memory at about 64 MB, however many rows there are."""
+"""Maximum number of row indices drawn at once. It limits the memory to about 64 MB for any number of rows."""
 
 
 def paired_bootstrap(
@@ -16,16 +16,16 @@ def paired_bootstrap(
     """Return the mean of tuned minus base with its percentile bootstrap 95 % interval.
 
     Rows are resampled, each with both of its scores (Efron and Tibshirani, An Introduction to the
-    Bootstrap, 1993, section 13.3). Raises ValueError when the two are empty, differ in length or
-    hold a NaN or an infinity.
+    Bootstrap, 1993, section 13.3). Raises ValueError when the score lists are empty, differ in length or
+    contain NaN or infinity.
     """
     if len(base) != len(tuned):
-        raise ValueError(f"{len(base)} base scores and {len(tuned)} tuned scores are not pairs")
+        raise ValueError(f"each row needs a base score and a tuned score, not {len(base)} and {len(tuned)}")
     if not base:
         raise ValueError("no rows to compare")
     differences = np.asarray(tuned, dtype=np.float64) - np.asarray(base, dtype=np.float64)
     if not np.isfinite(differences).all():
-        raise ValueError("a score is not finite")
+        raise ValueError("a score is NaN or infinite")
     rows = len(differences)
     generator = np.random.default_rng(seed)
     means = np.empty(resamples)

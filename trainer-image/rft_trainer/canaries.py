@@ -1,4 +1,4 @@
-"""Which checkpoint a run returns to when ``stop.canary`` ends it, and which ones are kept for that."""
+"""Chooses the checkpoint that a run restores when ``stop.canary`` ends it, and those it keeps for this."""
 
 from collections.abc import Sequence
 
@@ -8,28 +8,29 @@ from rft_api.status import RewardPoint
 
 
 def fall(stop: Stop | None, points: Sequence[RewardPoint], canaries: Sequence[str]) -> Fall | None:
-    """Return the largest fall by ``stop.canary`` or more; None where there is none or it is not set."""
+    """Return the largest fall of a canary by at least ``stop.canary``, or None."""
     if stop is None or stop.canary is None:
         return None
     return largest_fall(points, canaries, stop.canary)
 
 
 def checkpoint_due(stop: Stop | None, step: int) -> bool:
-    """Return whether a first checkpoint is due, so that there is one before any fall."""
+    """Return whether to save an early checkpoint: ``stop.canary`` needs one from before a canary can fall."""
     return stop is not None and stop.canary is not None and step == WINDOW
 
 
 def last_before(checkpoints: Sequence[int], step: int) -> int | None:
-    """Return the newest checkpoint up to a step, else the oldest one; None where there are none."""
+    """Return the newest checkpoint up to ``step``; if all are later, the oldest; None without checkpoints."""
     return max((c for c in checkpoints if c <= step), default=min(checkpoints, default=None))
 
 
 def kept(
     stop: Stop | None, points: Sequence[RewardPoint], canaries: Sequence[str], checkpoints: Sequence[int]
 ) -> set[int]:
-    """Return the checkpoints to keep: for each canary the last one before it could begin to fall.
+    """Return the steps of the checkpoints to keep: for each canary, the last one before it can begin to fall.
 
-    A fall that is found now or soon is measured from the highest window of one of these prefixes.
+    A fall begins after the window with the canary's highest mean. Which window that is depends on how many of
+    the newest points are left out. So every such window of the last ``WINDOW`` points counts.
     """
     if stop is None or stop.canary is None:
         return set()

@@ -1,4 +1,4 @@
-"""Checkpoints, and the fence: it stops an attempt from writing once a newer attempt has started."""
+"""Checkpoints, and the fence, which stops an attempt from writing once a newer attempt has started."""
 
 import json
 import logging
@@ -27,7 +27,7 @@ class Fence:
     """Ownership of the run's folder: only the attempt that started last may write there."""
 
     def __init__(self, folder: RunFolder) -> None:
-        """Take the folder over; earlier attempts may not write any more. Raises VolumeError."""
+        """Make this attempt the owner: earlier attempts may not write any more. Raises VolumeError."""
         self._file = folder.attempt
         self._id = uuid.uuid4().hex
         try:
@@ -44,14 +44,16 @@ class Fence:
         except (OSError, ValueError) as error:
             raise VolumeError(f"{self._file}: {error}") from error
         if current.get("id") != self._id:
-            raise Fenced(f"attempt {current.get('number')} took over from attempt {self.number}")
+            raise Fenced(
+                f"attempt {current.get('number')} replaced attempt {self.number}: only the newest may write"
+            )
 
 
 class Checkpoints:
-    """The folder of checkpoints of a run, ``step-000042`` each."""
+    """The checkpoints of a run. Each is a folder with a name such as ``step-000042``."""
 
     def __init__(self, folder: RunFolder, keep: int, fence: Fence) -> None:
-        """``keep``: how many of the newest checkpoints stay, besides the best one."""
+        """``keep``: number of newest checkpoints to keep, besides the best one."""
         self._folder = folder
         self._keep = keep
         self._fence = fence
@@ -65,7 +67,10 @@ class Checkpoints:
         schedule: Any,
         also: Collection[int] = (),
     ) -> Path:
-        """Write or update the checkpoint of ``state.step``; ``also`` stay. Raises Fenced, VolumeError."""
+        """Write or update the checkpoint of ``state.step``. Raises Fenced, VolumeError.
+
+        ``also``: steps of older checkpoints to keep.
+        """
         self._fence.check()
         target = self._folder.checkpoint_of(state.step)
         if target.exists():
@@ -91,7 +96,7 @@ class Checkpoints:
         return target
 
     def prune(self, best_step: int, also: Collection[int] = ()) -> None:
-        """Remove old checkpoints; keep the newest ones, the best one by held-out reward, and ``also``."""
+        """Remove old checkpoints except the best one by held-out reward, and those of the steps ``also``."""
         for step in self._folder.steps_with_checkpoint()[: -self._keep]:
             if step != best_step and step not in also:
                 shutil.rmtree(self._folder.checkpoint_of(step), ignore_errors=True)
@@ -99,9 +104,9 @@ class Checkpoints:
     def load_latest(self, policy: Policy, optimizer: torch.optim.Optimizer, schedule: Any) -> RunState | None:
         """Restore policy, optimizer and schedule from the newest checkpoint that can be read.
 
-        Returns its state, None where there is no checkpoint at all. Newer ones, which cannot be read, are
-        named in the log and set aside, so that their steps get checkpoints again. Raises
-        NoCheckpointReadable, VolumeError, and ModelError for one that does not fit the model.
+        Returns the state of that checkpoint, or None where there are no checkpoints. Newer checkpoints that
+        cannot be read are logged and renamed, so that new ones can be written for their steps. Raises
+        NoCheckpointReadable, VolumeError, and ModelError for a checkpoint that does not fit the model.
         """
         unreadable: dict[int, str] = {}
         for step in reversed(self._folder.steps_with_checkpoint()):
@@ -113,13 +118,13 @@ class Checkpoints:
                 continue
             if unreadable:
                 self._set_aside(unreadable)
-                log.warning("the run goes on from the checkpoint before: step %d", step)
+                log.warning("the run continues from the checkpoint of step %d", step)
             return state
         if unreadable:
             said = "; ".join(f"step {step}: {problem}" for step, problem in unreadable.items())
             raise NoCheckpointReadable(
-                f"none of the checkpoints in {self._folder.checkpoints} can be read ({said}): put them back"
-                " from a copy, or remove that folder, and the run begins again with step 1"
+                f"none of the checkpoints in {self._folder.checkpoints} can be read ({said}): restore them"
+                " from a backup, or remove this folder to start the run again from step 1"
             )
         return None
 
@@ -146,7 +151,7 @@ class Checkpoints:
             raise _Unreadable(f"{tensors_of(folder)}: {_first_line(error)}") from error
         missing = _PARTS - set(saved) if isinstance(saved, dict) else _PARTS
         if missing:
-            raise _Unreadable(f"{tensors_of(folder)}: lacks {', '.join(sorted(missing))}")
+            raise _Unreadable(f"{tensors_of(folder)}: entries are missing: {', '.join(sorted(missing))}")
         policy.load_adapter_state(saved["adapter"])
         try:
             optimizer.load_state_dict(saved["optimizer"])
@@ -179,7 +184,7 @@ class _Unreadable(Exception):
 
 _PARTS = frozenset({"adapter", "optimizer", "schedule", "torch_rng", "cuda_rng", "python_rng"})
 _BROKEN = (RuntimeError, ValueError, KeyError, TypeError, IndexError, EOFError, pickle.UnpicklingError)
-"""What torch and pickle raise for a file that is damaged within."""
+"""The exceptions of torch and pickle for a file with damaged content."""
 
 
 def _first_line(error: Exception) -> str:

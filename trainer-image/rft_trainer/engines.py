@@ -1,4 +1,4 @@
-"""Starts the engine that a run's configuration asks for."""
+"""Starts the rollout engine that is set in a run's configuration."""
 
 import os
 from collections.abc import Callable
@@ -24,10 +24,10 @@ from rft_trainer.rollout.vllm_server import ServerOptions, no_batch_invariance
 
 
 def model_dtype(config: RunConfig) -> Dtype:
-    """Return the dtype of the base's weights, which is the same for trainer and sampler.
+    """Return the dtype of the base model's weights, which is the same for trainer and sampler.
 
-    It is the plan's. Without a plan, or with one of an old release without a dtype, it is the one in which
-    this machine is fast. Raises ConfigurationError where the variable that sets that has a bad value.
+    It is the dtype in the plan. Without a plan, or with an old release's plan that has none, it depends on
+    the job and on this machine. Raises ConfigurationError where RFT_CPU_DTYPE has an invalid value.
     """
     planned = config.plan.dtype if config.plan is not None else None
     try:
@@ -82,13 +82,13 @@ def start_engine(
 
 
 def _refuse_without_batch_invariance() -> None:
-    """Raise ConfigurationError where vLLM's results would depend on what it serves at the same time."""
+    """Raise ConfigurationError where vLLM's results would depend on the other requests of its batch."""
     weakest = min(map(torch.cuda.get_device_capability, range(torch.cuda.device_count())))
     reason = no_batch_invariance(version("vllm"), weakest)
     if reason is not None:
         raise ConfigurationError(
-            "spec.training.deterministic: true needs vLLM's batch-invariant mode on GPUs, which cannot be"
-            f" had: {reason}; set it to false, or take an image and a GPU that have the mode"
+            "spec.training.deterministic: true needs vLLM's batch-invariant mode on GPUs, which is not"
+            f" available: {reason}; set it to false, or use an image and a GPU with this mode"
         )
 
 
@@ -98,14 +98,14 @@ def trainers(config: RunConfig) -> int:
 
 
 def _cache_bytes(config: RunConfig, shape: Shape) -> int:
-    """Return the bytes of the KV cache on the CPU: the planned value, else one that never limits sampling."""
+    """Return the size of the KV cache on the CPU, in bytes: as planned, else enough for a whole step."""
     planned = config.plan.sampler_cache_tokens if config.plan is not None else None
     run = host.host_run(config.spec, config.effective, model_dtype(config))
     return int(host.kv_cache(shape, run, planned or host.comfortable(run)[1]))
 
 
 def _sampler_devices(gpus: int, trainers: int, samplers: int) -> str | None:
-    """Return CUDA_VISIBLE_DEVICES of the sampler: the GPUs after the trainers'. None with fewer than two."""
+    """Return the sampler's CUDA_VISIBLE_DEVICES: the GPUs after the trainer's. None with less than 2."""
     if gpus < 2:
         return None
     given = os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -46,19 +46,19 @@ class RowScores:
         return _mean(self.reward) or 0.0
 
     def save(self, folder: RunFolder) -> None:
-        """Write the file of the step. Raises VolumeError."""
+        """Save the scores in the run's folder, in a file for this step. Raises VolumeError."""
         files.write_json(folder.evaluation_of(self.step), asdict(self))
 
     @classmethod
     def read(cls, folder: RunFolder, step: int) -> "RowScores | None":
-        """Return the scores of a step that were saved; None where there are none."""
+        """Return the saved scores of a step; None where there are none."""
         try:
             found = json.loads(folder.evaluation_of(step).read_text(encoding="utf-8"))
             return cls(**{entry.name: found[entry.name] for entry in fields(cls) if entry.name in found})
         except FileNotFoundError:
             return None
         except (ValueError, TypeError) as error:
-            log.warning("%s cannot be read, as if there were none: %s", folder.evaluation_of(step), error)
+            log.warning("%s cannot be read and is ignored: %s", folder.evaluation_of(step), error)
             return None
 
 
@@ -108,8 +108,8 @@ def compare(
 ) -> EvaluationResult:
     """Return the comparison of the policies: means, paired differences and their intervals.
 
-    ``selected``: ``best`` is the best of several policies, so its difference is biased upwards. Raises
-    InputsChanged where the policies were not evaluated on the same rows.
+    ``selected``: ``best`` was chosen from several policies, so its difference is biased upwards. Raises
+    InputsChanged where the policies were evaluated on different rows.
     """
     for other in filter(None, (tuned, best)):
         refuse_other_rows(base, other)
@@ -131,22 +131,22 @@ def compare(
 
 
 def refuse_other_rows(base: RowScores, other: RowScores) -> None:
-    """Raise InputsChanged where two evaluations are not of the same rows: their difference means nothing."""
+    """Raise InputsChanged where two evaluations used different rows: their difference would mean nothing."""
     if base.lines == other.lines and (not base.rows or not other.rows or base.rows == other.rows):
         return
     pairs = enumerate(zip_longest(zip_longest(base.lines, base.rows), zip_longest(other.lines, other.rows)))
     first = next((number for number, (old, new) in pairs if old != new), 0)
     before, after = (scores.lines[first : first + 1] for scores in (base, other))
     raise InputsChanged(
-        f"the evaluations after step {base.step} and step {other.step} are not of the same held-out rows, so"
-        f" they cannot be paired: {len(base.lines)} and {len(other.lines)} rows, of which number"
-        f" {first + 1} is the first that differs (line {_line(before)} and line {_line(after)}). Put the rows"
-        " back as they were, or start a new run"
+        f"the evaluations after step {base.step} and step {other.step} used different held-out rows, so they"
+        f" cannot be compared row by row: {len(base.lines)} and {len(other.lines)} rows; the first difference"
+        f" is at row number {first + 1} (line {_line(before)} and line {_line(after)} of the file). Put the"
+        " rows back as they were, or start a new run"
     )
 
 
 def refuse_other_prompts(base: RowScores, prompts: Sequence[Prompt]) -> None:
-    """Raise InputsChanged where a saved evaluation is not of these prompts."""
+    """Raise InputsChanged where a saved evaluation used other prompts than ``prompts``."""
     lines = [prompt.row.line for prompt in prompts]
     refuse_other_rows(base, replace(base, lines=lines, rows=[row_digest(p.row) for p in prompts]))
 
@@ -156,7 +156,7 @@ def _line(found: Sequence[int]) -> str:
 
 
 def row_digest(row: Row) -> str:
-    """Return a digest of a row's content, whatever its JSON is formatted like."""
+    """Return a digest of a row's content. It does not depend on the formatting of the JSON."""
     content = json.dumps([row.messages, row.fields], sort_keys=True)
     return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
 
@@ -169,7 +169,7 @@ def is_best(state: RunState, reward: float) -> bool:
 def comparison(
     folder: RunFolder, state: RunState, base: RowScores, tuned: RowScores | None, seed: int
 ) -> EvaluationResult:
-    """Compare the base, the tuned and the best policy, whose scores are read from the folder."""
+    """Compare the base, the tuned and the best policy. The best one's scores are read from the folder."""
     best = RowScores.read(folder, state.best_step) if state.best_step else None
     tuned_policies = [step for step in folder.evaluated_steps() if step > 0]
     return compare(base, tuned, seed, best, selected=len(tuned_policies) > 1)

@@ -31,7 +31,7 @@ def merge(base: Path, adapter: Path, output: Path, dtype: str = "auto") -> None:
         # safe_merge raises for an adapter with NaN in its weights, which else would spread into the model.
         merged = model.merge_and_unload(safe_merge=True)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise ModelError(f"{adapter}: does not fit {base}: {_first_line(error)}") from error
+        raise ModelError(f"{adapter}: does not fit the base {base}: {_first_line(error)}") from error
     merged.save_pretrained(output)
     AutoTokenizer.from_pretrained(base).save_pretrained(output)
 

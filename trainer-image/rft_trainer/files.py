@@ -1,4 +1,4 @@
-"""Atomic writes with ``rft_run.atomic``, whose OSError becomes the trainer's VolumeError."""
+"""Writes files and folders atomically with ``rft_run.atomic``, and turns its OSError into VolumeError."""
 
 import json
 import shutil
@@ -13,15 +13,15 @@ from rft_run import atomic
 from rft_run.errors import VolumeError
 
 _TORCH_WRITER = "inline_container"
-"""In the message of the RuntimeError that torch.save raises for a file that it cannot write completely."""
+"""Part of the message of torch.save's RuntimeError for a file that it could not write completely."""
 
 
 @contextmanager
 def new_folder(target: Path, check: Callable[[], None] = lambda: None) -> Iterator[Path]:
     """Yield a temporary folder that is renamed to ``target`` when the block succeeds.
 
-    ``check`` is called before the rename and prevents it by raising. Raises VolumeError, also where torch or
-    safetensors in the block could not write a complete file.
+    ``check`` is called before the rename. If it raises, the folder is not renamed. Raises VolumeError, also
+    for a file that torch or safetensors could not write completely in the block.
     """
     try:
         with atomic.new_folder(target, check) as unfinished:
@@ -46,8 +46,8 @@ def _not_written(target: Path, error: Exception) -> VolumeError:
 def new_file(target: Path) -> Iterator[Path]:
     """Yield the path of a temporary file that replaces ``target`` when the block succeeds.
 
-    Raises VolumeError where the folder cannot be created or the file cannot be renamed. Errors of the block
-    itself are not translated, because it may also read from other places.
+    Raises VolumeError where the folder cannot be created or the file cannot be renamed. An OSError of the
+    block itself stays an OSError, because the block may also read from other places.
     """
     unfinished = atomic.temporary(target)
     try:
@@ -83,5 +83,5 @@ def write_bytes(target: Path, content: bytes) -> None:
 
 
 def write_json(target: Path, value: Any) -> None:
-    """Replace a JSON file atomically. Raises VolumeError, and ValueError for a value that is no JSON."""
+    """Replace a JSON file atomically. Raises VolumeError, and ValueError for NaN and infinity."""
     write_bytes(target, (json.dumps(value, allow_nan=False) + "\n").encode())

@@ -1,4 +1,4 @@
-"""Ends an attempt whose rows, graders or model are others than those that the run began with."""
+"""Ends an attempt if its rows, graders or model differ from those at the start of the run."""
 
 import hashlib
 import io
@@ -30,12 +30,12 @@ MODEL, WARM_START = "spec.model", "spec.model.adapter"
 def refuse_other_inputs(
     config: RunConfig, rows: Mapping[str, Path], models: Mapping[str, Path], check: Callable[[], None]
 ) -> None:
-    """Compare the inputs with those of the run's earlier attempts; the first attempt writes them down.
+    """Compare the inputs with those of the run's earlier attempts. The first attempt saves their fingerprint.
 
-    ``rows`` are the local files of the datasets, ``models`` the folders of base and warm start, by the field
-    of the manifest. ``check`` raises Fenced where a newer attempt owns the folder. A run that has recorded
-    nothing yet may begin with other inputs, and a folder without a fingerprint, such as an older release's,
-    gets one. Raises InputsChanged, DataError, VolumeError.
+    ``rows``: the local files of the datasets. ``models``: the folders of base model and warm start. The keys
+    of both are fields of the manifest. ``check`` raises Fenced where a newer attempt owns the folder. As long
+    as a run has no results, its inputs may change. A folder without a fingerprint, for example of an older
+    release, gets one. Raises InputsChanged, DataError, VolumeError.
     """
     folder = RunFolder(Path(config.run_dir))
     saved, now = _saved(folder), _taken(config, rows, models)
@@ -44,8 +44,8 @@ def refuse_other_inputs(
         first = {field: line for field, file in rows.items() if (line := _first_line(folder, field, file))}
         if found := changes(before, now, first):
             raise InputsChanged(
-                "these inputs changed since the run began, so what it records would not belong together: "
-                f"{'; '.join(found)}. Put them back as they were, or start a new run"
+                "these inputs changed since the run began, so its new and old results could not be compared:"
+                f" {'; '.join(found)}. Put them back as they were, or start a new run"
             )
         now = merged(before, now)
     check()
@@ -59,22 +59,22 @@ def refuse_other_inputs(
 
 
 def begun_with_commit(folder: RunFolder) -> str | None:
-    """Return the commit of the base model that the run began with, where it came from the hub.
+    """Return the hub commit of the base model at the start of the run; None where none is recorded.
 
-    A branch or tag may have moved since; the run goes on with the weights that it began with.
+    A branch or tag may point to another commit by now. The run continues with the weights of this commit.
     """
     before = _saved(folder) if _has_begun(folder) else None
     return before.models.get(MODEL, {}).get("commit") if before is not None else None
 
 
 def _has_begun(folder: RunFolder) -> bool:
-    """Whether anything depends on the inputs of earlier attempts."""
+    """Whether earlier attempts left results: evaluations, checkpoints or metrics."""
     recorded = folder.evaluated_steps() or folder.steps_with_checkpoint()
     return bool(recorded) or (folder.metrics.exists() and folder.metrics.stat().st_size > 0)
 
 
 def _forget_preflight(folder: RunFolder) -> None:
-    """Remove findings about other inputs, so that preflight looks again."""
+    """Remove the preflight findings about other inputs, so that preflight runs again."""
     try:
         folder.preflight.unlink(missing_ok=True)
     except OSError as error:
@@ -87,7 +87,7 @@ def _saved(folder: RunFolder) -> Fingerprint | None:
     except FileNotFoundError:
         return None  # of a release that wrote none
     except ValueError:
-        log.warning("%s cannot be read, so it is not known whether inputs changed", folder.fingerprint)
+        log.warning("%s cannot be read, so changed inputs cannot be detected", folder.fingerprint)
     except OSError as error:
         raise VolumeError(f"{folder.fingerprint}: {error}") from error
     return None
@@ -121,7 +121,7 @@ def _text(file: Path) -> Text:
 
 
 def _code(config: RunConfig) -> dict[str, list[str]]:
-    """Return the digests of the lines of users' code; code that this process cannot read is left out."""
+    """Return the line digests of the graders' Python code. Code that cannot be read here is left out."""
     found = {}
     for grader in config.spec.graders:
         if grader.python is None:
@@ -132,14 +132,14 @@ def _code(config: RunConfig) -> dict[str, list[str]]:
             else:
                 content = Path((config.grader_code or {})[grader.name]).read_bytes()
         except (OSError, KeyError):
-            log.warning("grader %s: its code is not seen here, so a change of it is not noticed", grader.name)
+            log.warning("grader %s: the trainer cannot read its code to detect a change of it", grader.name)
             continue
         found[grader.name] = [line.hex() for line in line_digests(io.BytesIO(content))]
     return found
 
 
 def _first_line(folder: RunFolder, field: str, file: Path) -> int | None:
-    """Return the first line that differs from those at the start; None where all are equal, or not known."""
+    """Return the number of the first line that changed since the run began; None if no line can be named."""
     if not (known := folder.line_digests_of(field)).exists():
         return None
     with readable(file), file.open("rb") as stream:
@@ -147,7 +147,7 @@ def _first_line(folder: RunFolder, field: str, file: Path) -> int | None:
 
 
 def _is_binary(file: Path) -> bool:
-    """Whether lines have no meaning to a reader, as in a compressed file."""
+    """Whether a file is binary, for example compressed, so that it has no lines of text."""
     with file.open("rb") as stream:
         return b"\0" in stream.read(1024)
 

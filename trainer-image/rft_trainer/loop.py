@@ -75,7 +75,7 @@ class Run:
         )
 
     def train(self) -> str:
-        """Run to the end and return the reason of completion. Raises the errors of ``rft_run.errors``."""
+        """Run to the end and return why the run completed. Raises the errors of ``rft_run.errors``."""
         self.monitors.stage("preparing")
         with ExitStack() as stack:
             parts = prepare(self.config, self.fence, stack, self.should_stop)
@@ -99,7 +99,7 @@ class Run:
     # --- the algorithm ----------------------------------------------------------------------------
 
     def _train(self, parts: Parts) -> str:
-        """Make steps until the last epoch ends or a stop rule applies; return the reason."""
+        """Make steps until the last epoch ends or a stop rule applies. Return which of these it was."""
         self.monitors.stage("training")
         heldout_reward: float | None = None
         with Prefetch() as prefetch:
@@ -160,7 +160,7 @@ class Run:
         self.monitors.step(record, sampled.groups)
 
     def _sample(self, parts: Parts, prompts: list[Prompt], step: int) -> SampledBatch:
-        """Return rollouts of each prompt, their rewards, and their advantages in the group of the prompt."""
+        """Sample rollouts of each prompt, grade them, and compute their advantages within each group."""
         started = time.monotonic()
         version = self.state.adapter_version
         requests = rollout_requests(prompts, self.spec.sampling.num_rollouts, parts.sampling, self.seed, step)
@@ -195,7 +195,7 @@ class Run:
         return batch, sampled
 
     def _publish(self, parts: Parts) -> None:
-        """Sample from the current policy from now on."""
+        """Publish the adapter of the current policy to the sampler."""
         self.state.adapter_version += 1
         version = self.state.adapter_version
         # Once the run is asked to stop, it does not wait for a vLLM that has to start again. The step is
@@ -206,14 +206,14 @@ class Run:
                 self.probe.after_publish(version)
 
     def _return_before_the_fall(self, parts: Parts) -> None:
-        """Go back to the last checkpoint before a canary fell; what the run has used stays counted."""
+        """Restore the last checkpoint from before a canary fell. GPU time and grader errors stay counted."""
         fall = canaries.fall(self._stop(), self._curve(), self._canaries)
         assert fall is not None
         step = canaries.last_before(self.folder.steps_with_checkpoint(), fall.step)
         if step is None:
-            log.warning("no checkpoint before the canary %s fell at step %d", fall.canary, fall.step)
+            log.warning("the canary %s fell after step %d, but no checkpoint exists", fall.canary, fall.step)
             return
-        log.warning("the canary %s fell after step %d: back to step %d", fall.canary, fall.step, step)
+        log.warning("the canary %s fell after step %d: step %d is restored", fall.canary, fall.step, step)
         used = self.state
         self.state = parts.checkpoints.load(step, parts.policy, parts.optimizer, parts.schedule)
         self.state.adapter_version, self.state.gpu_seconds = used.adapter_version, used.gpu_seconds
@@ -221,14 +221,14 @@ class Run:
         self._publish(parts)
 
     def _curve(self) -> list[RewardPoint]:
-        """Return a point for each step; none where no stop rule looks at them."""
+        """Return the rewards of each step; an empty list without ``stop.canary``, which alone uses them."""
         stop = self._stop()
         return curve(self.monitors.records) if stop is not None and stop.canary is not None else []
 
     # --- batches ----------------------------------------------------------------------------------
 
     def _next_batch(self, parts: Parts) -> Batch:
-        """Return the next batch, empty after the last epoch. Raises DataError for broken rows."""
+        """Return the next batch. After the last epoch it is empty. Raises DataError for invalid rows."""
         try:
             return parts.train.batch(self.state.position, *self._room())
         except DataError:
@@ -253,7 +253,9 @@ class Run:
         if sampled.scores.mostly_errors:
             self._save(parts)
             said = "; ".join(f"{name}: {text}" for name, text in sampled.scores.first_errors.items())
-            raise UserCodeError(f"more than half of step {step} could not be graded: {said}")
+            raise UserCodeError(
+                f"more than half of the completions of step {step} could not be graded: {said}"
+            )
 
     def _count(self, batch: Batch, sampled: SampledBatch) -> None:
         """Update the state after a batch was trained."""
@@ -267,7 +269,7 @@ class Run:
         return training.epochs, rollouts, self.state.expected_completion, training.batch_size_tokens
 
     def _stop(self) -> Stop | None:
-        """Return ``spec.stop``: as the operator sent it last, else as the run was started with."""
+        """Return the newest ``spec.stop`` from the operator, else that of the run's configuration."""
         return self.reporter.stop if self.reporter.stop is not None else self.spec.stop
 
     def _total_steps(self, parts: Parts) -> int:
@@ -287,7 +289,7 @@ class Run:
     # --- before the first step, and held-out evaluation -------------------------------------------
 
     def _probe_sampler(self, parts: Parts) -> None:
-        """Ask the sampler whether it takes the adapters it is given. Raises SamplerMismatch, ModelError."""
+        """Check that the sampler uses the adapters that it loads. Raises SamplerMismatch, ModelError."""
         dtype = model_dtype(self.config)
         self.probe = SamplerProbe(
             parts.policy, parts.engine, parts.followers, self.folder.adapters, dtype, self.fence.check
@@ -297,10 +299,11 @@ class Run:
             self.probe.before_training(prompts[0].token_ids, parts.sampling, self.should_stop)
 
     def _preflight(self, parts: Parts) -> None:
-        """Check the rewards of a few prompts, once per run, and show what is found.
+        """Check the rewards of a few prompts, once per run, and report the findings.
 
-        Raises UserCodeError before the first step where a grader always fails, which is looked at again in
-        each attempt, since code and rows may have been mended; ConfigurationError under ``require``.
+        Raises UserCodeError before the first step where a grader always fails. Each attempt checks this
+        again, since code and rows may have been corrected. Raises ConfigurationError for any finding under
+        ``preflight: require``.
         """
         if self.spec.model.adapter is not None and self._saved_evaluation(0) is None:
             publish_adapter(parts.policy, parts.engine, self.folder, 0, self.fence.check)
@@ -335,7 +338,7 @@ class Run:
         return base
 
     def _evaluate_if_due(self, parts: Parts) -> float | None:
-        """Evaluate every ``evaluation.everySteps`` steps; return the mean held-out reward, else None."""
+        """Evaluate every ``evaluation.everySteps`` steps. Return the mean held-out reward, or None."""
         every = self.spec.evaluation.every_steps
         if every is None or self.state.step % every:
             return None
@@ -370,7 +373,7 @@ class Run:
         return scores
 
     def _saved_evaluation(self, step: int) -> RowScores | None:
-        """Return the evaluation of a step that was saved, by this attempt or an earlier one, else None."""
+        """Return the saved evaluation of a step, by this attempt or an earlier one, or None."""
         return RowScores.read(self.folder, step)
 
     def _keep_best(self, parts: Parts, scores: RowScores) -> bool:
@@ -413,7 +416,7 @@ class Run:
         self.monitors.status.add_output(**named)
 
     def _dresser(self, base: Path) -> Callable[[Path], None]:
-        """Return what names the base model in a saved adapter, and writes a card with the run's facts."""
+        """Return a function that adds the base model's name and a model card to a saved adapter."""
         model = self.spec.model
         revision, licence = hub_commit(base) or model.revision, licence_of(base)
 

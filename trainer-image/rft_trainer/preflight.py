@@ -1,8 +1,8 @@
 """Preflight: samples a few prompts before training and warns when training would be useless.
 
-Where the base model never gets a reward, a run would train for hours on nothing. Where a grader fails on
-every completion it ends before the first step.
-Each check is a pure function from the sampled batch to a finding; ``CHECKS`` is their order.
+If the base model never gets a reward, a run would train for hours without effect. If a grader fails on every
+completion, the run ends before the first step.
+Each check is a pure function from the sampled batch to a finding. ``CHECKS`` lists them in order.
 """
 
 import json
@@ -26,7 +26,7 @@ Check = Callable[[SampledBatch], Recommendation | None]
 
 
 def grader_always_fails(batch: SampledBatch) -> Recommendation | None:
-    """A grader gave no score to any completion."""
+    """Return a finding if a grader failed on every completion."""
     broken = [name for name, count in batch.scores.error_counts.items() if count == len(batch.scores)]
     if not broken:
         return None
@@ -41,46 +41,47 @@ def grader_always_fails(batch: SampledBatch) -> Recommendation | None:
 
 
 def nothing_graded(batch: SampledBatch) -> Recommendation | None:
-    """Every group was dropped, because its completions could not be graded."""
+    """Return a finding if every group was dropped because its completions could not be graded."""
     if any(not group.dropped for group in batch.groups):
         return None
     return _finding(
         "preflight-nothing-graded",
         "spec.graders",
-        f"of {len(batch.groups)} prompts none has two graded completions: there is nothing to compare",
+        f"none of {len(batch.groups)} prompts has two graded completions: there is nothing to compare",
     )
 
 
 def no_variance(batch: SampledBatch) -> Recommendation | None:
-    """Within every group all rewards are equal, so all advantages are zero."""
+    """Return a finding if all rewards within every group are equal, so that all advantages are zero."""
     graded = batch.kept
     if not graded or not all(group.flat for group in graded):
         return None
     rewards = [reward(rollout) for group in graded for rollout in group.accepted]
     alike = zero_variance(rewards)
-    seen = f"{rewards[0]:.2f}" if alike else f"{min(rewards):.2f} to {max(rewards):.2f}, the same within each"
+    spread = f"{min(rewards):.2f} to {max(rewards):.2f}, always equal for the same prompt"
+    seen = f"{rewards[0]:.2f}" if alike else spread
     shown = _short(graded[0].accepted[0].generated.text)
     return _finding(
         "preflight-no-variance",
         "spec.graders" if max(rewards) <= 0 else "spec.sampling.temperature",
-        f"{len(rewards)} completions of {len(graded)} prompts score {seen}: {_why(rewards)}. A completion:"
-        f" {shown!r}",
+        f"{len(rewards)} completions of {len(graded)} prompts score {seen}: {_why(rewards)}. An example of a"
+        f" completion: {shown!r}",
     )
 
 
 def _why(rewards: list[float]) -> str:
     if max(rewards) <= 0:
         return (
-            "the base model never earns anything, so nothing can be learned; give partial credit, easier rows"
-            " or a clearer instruction, or check that the grader finds right answers"
+            "the base model never gets a reward, so it can learn nothing; give partial credit, use easier"
+            " rows or a clearer instruction, or check that the grader accepts right answers"
         )
     if min(rewards) >= 1:
-        return "the base model earns everything already; take harder rows or a stricter grader"
-    return "rollouts of a prompt do not differ; raise the temperature, or grade finer"
+        return "the base model already gets the full reward; use harder rows or a stricter grader"
+    return "all rollouts of a prompt get equal rewards; raise the temperature, or use a finer grader"
 
 
 def always_cut(batch: SampledBatch) -> Recommendation | None:
-    """Every completion was cut at ``maxTokens``."""
+    """Return a finding if every completion was cut at ``maxTokens``."""
     generated = [rollout.generated for group in batch.groups for rollout in group.rollouts]
     if not generated or not all(completion.truncated for completion in generated):
         return None
@@ -96,12 +97,12 @@ CHECKS: tuple[Check, ...] = (grader_always_fails, nothing_graded, no_variance, a
 
 
 def findings(batch: SampledBatch) -> list[Recommendation]:
-    """Return the findings of all checks, most important first; empty: nothing speaks against training."""
+    """Return the findings of all checks, the most important first; an empty list if there are none."""
     return [found for check in CHECKS if (found := check(batch)) is not None]
 
 
 def saved(folder: RunFolder) -> list[Recommendation] | None:
-    """Return the findings that an earlier attempt saved; ``None`` where there are none saved."""
+    """Return the findings that an earlier attempt saved; ``None`` where no attempt saved any."""
     try:
         found = json.loads(folder.preflight.read_text(encoding="utf-8"))
         return [Recommendation.model_validate(entry) for entry in found["findings"]]
@@ -115,7 +116,7 @@ def save(folder: RunFolder, found: list[Recommendation]) -> None:
 
 
 def broken(found: list[Recommendation]) -> list[Recommendation]:
-    """Return the findings that a grader always fails: no step could be graded by it."""
+    """Return the findings about graders that failed on every completion."""
     return [finding for finding in found if finding.rule == _GRADER_FAILS]
 
 
@@ -123,7 +124,7 @@ def refuse_broken(found: list[Recommendation]) -> None:
     """Raise UserCodeError where a grader failed on all completions."""
     if said := broken(found):
         messages = "; ".join(f"{finding.parameter}: {finding.message}" for finding in said)
-        raise UserCodeError(f"{messages}; preflight: off trains all the same")
+        raise UserCodeError(f"{messages}; to train anyway, set spec.preflight: off")
 
 
 def warn(found: list[Recommendation]) -> None:

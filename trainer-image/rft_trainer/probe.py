@@ -1,9 +1,9 @@
-"""Asks the sampler whether it samples from the policy that is trained.
+"""Checks that the sampler samples from the policy that is trained.
 
-Before the first step of an attempt two adapters that shift the log-probs of a fixed text are published in
-turn, and the sampler's log-probs of this text have to follow. Afterwards the policy's own adapter has its
-bytes again. After each later publish the sampler is asked again: log-probs that are the same to the bit,
-although the trainer's have moved, are of an old adapter.
+Before the first step of an attempt two probe adapters are published, one after the other. Each changes the
+log-probs of a fixed text, and the sampler's log-probs have to agree with the trainer's. Afterwards the
+policy's own adapter is restored, byte for byte. The check is repeated after each later publish: if the
+sampler's log-probs are the same to the bit although the trainer's changed, the sampler uses an old adapter.
 """
 
 import shutil
@@ -28,20 +28,20 @@ from rft_trainer.rollout.groups import SampledBatch
 
 TEXT = "The answer is 42. First add both numbers, then check the sum again step by step."
 LONGEST = 24
-"""Most tokens of the fixed text."""
+"""Maximum number of tokens of the fixed text."""
 SHIFT = 0.5
-"""Mean shift of a token's log-prob, in nats, up to which a probe adapter is scaled."""
+"""A probe adapter is scaled up until it changes a token's log-prob by this much on average, in nats."""
 LEAST_SHIFT = 0.5
-"""Shift of the whole text, in nats, below which a probe would show nothing."""
+"""Minimum change of the whole text's log-prob, in nats. With less, the probe proves nothing."""
 AGREEMENT: dict[Dtype, float] = {"float32": 0.02, "bfloat16": 0.25}
 """Largest mean difference of log-probs between sampler and trainer, in nats, by the base's dtype."""
 MOVED: dict[Dtype, float] = {"float32": 1e-3, "bfloat16": 0.05}
-"""Mean change of the trainer's log-probs, in nats, that no sampler with the new adapter can round away."""
+"""A mean change of the trainer's log-probs, in nats, that rounding in the sampler cannot hide."""
 LEAST_DRAWN: dict[Dtype, float] = {"float32": 0.02, "bfloat16": 0.15}
-"""Mean difference in nats that drawn tokens may always have. In bfloat16 it was 0.03 with SmolLM2-135M, and
-given text does not tell how large it is for drawn tokens."""
+"""Mean difference in nats that is always allowed for drawn tokens. In bfloat16, 0.03 was measured with
+SmolLM2-135M. The difference for the fixed text does not predict the difference for drawn tokens."""
 NOISE_FACTOR = 4.0
-"""Drawn tokens may also differ by this many times the difference for given text."""
+"""The difference for drawn tokens may also be this many times the difference for the fixed text."""
 DRAWN_TOKENS, DRAWS = 16, 4
 PREFLIGHT_TOKENS = 512
 _PLAIN = Filter(1.0, 0, 1.0)
@@ -57,7 +57,7 @@ class Answers:
 
 
 class SamplerProbe:
-    """The probe of one attempt."""
+    """Checks the sampler during one attempt."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class SamplerProbe:
         dtype: Dtype,
         check: Callable[[], None],
     ) -> None:
-        """``adapters`` is the folder of adapter versions, ``check`` raises Fenced for a replaced attempt."""
+        """``adapters``: folder of adapter versions. ``check`` raises Fenced if a newer attempt owns it."""
         self._policy, self._engine, self._followers = policy, engine, followers
         self._adapters, self._dtype, self._check = adapters, dtype, check
         self._text = tuple(policy.tokenizer.encode(TEXT)[:LONGEST])
@@ -77,7 +77,10 @@ class SamplerProbe:
     def before_training(
         self, prompt: Sequence[int], sampling: SamplingParameters, should_stop: Callable[[], bool]
     ) -> None:
-        """Publish two probe adapters. Raises SamplerMismatch, ModelError, and the engine's errors."""
+        """Check two probe adapters and a few drawn tokens.
+
+        Raises SamplerMismatch, ModelError, and the engine's errors.
+        """
         with torch.random.fork_rng(), _restored(self._policy) as own:
             base = self._trainer()
             known = {"the base": base}
@@ -95,7 +98,7 @@ class SamplerProbe:
             shutil.rmtree(self._adapters / f"probe-{number}", ignore_errors=True)
 
     def after_publish(self, version: int) -> None:
-        """Raise SamplerMismatch where the sampler's answer has stayed although the trainer's has moved."""
+        """Raise SamplerMismatch if the trainer's log-probs have changed and the sampler's have not."""
         if self._last is None:
             return
         answers = Answers(self._trainer(), self._engine.logprobs(self._text))
@@ -104,12 +107,12 @@ class SamplerProbe:
         elif (moved := _distance(answers.trainer, self._last.trainer)) > MOVED[self._dtype]:
             raise SamplerMismatch(
                 f"adapter version {version} is published, but the sampler's log-probs of a fixed text are the"
-                f" same to the bit as before, while the trainer's have moved by {moved:.3g} nats per token:"
-                " the sampler has not taken the new version"
+                f" same to the bit as before, while the trainer's have changed by {moved:.3g} nats per token:"
+                " the sampler does not use the new version"
             )
 
     def refuse_preflight(self, batch: SampledBatch, settings: Filter) -> None:
-        """Compare the log-probs of the first rollouts of the preflight. Raises SamplerMismatch."""
+        """Compare trainer and sampler on the first rollouts of the preflight. Raises SamplerMismatch."""
         pairs: list[tuple[float, float]] = []
         for group in batch.groups:
             for rollout in group.rollouts:
@@ -128,9 +131,10 @@ class SamplerProbe:
         return found
 
     def _shift(self, saved: list[torch.Tensor], sign: float, others: list[list[float]]) -> float:
-        """Scale a fixed pattern in the B matrices until the text has moved away from all ``others``.
+        """Add a fixed pattern to LoRA's B matrices, so that the text's log-probs differ from all ``others``.
 
-        Returns the mean shift per token in nats: SHIFT or more, or the largest that this model can have.
+        The pattern is scaled up until they differ by SHIFT. Returns the mean difference per token in nats:
+        SHIFT or more, or the largest that any scale gives.
         """
         best, best_scale = 0.0, 0.0
         for scale in _SCALES:
@@ -143,8 +147,8 @@ class SamplerProbe:
                 break
         if best * (len(self._text) - 1) < LEAST_SHIFT:
             raise ModelError(
-                f"no scale of the LoRA adapter moves the log-probs of {len(self._text) - 1} tokens by"
-                f" {LEAST_SHIFT} nats: training would change nothing"
+                f"no scale of the LoRA adapter changes the log-probs of {len(self._text) - 1} tokens by"
+                f" {LEAST_SHIFT} nats: training would have no effect"
             )
         self._set_pattern(saved, sign * best_scale)
         return best
@@ -166,9 +170,9 @@ class SamplerProbe:
         noise: float,
         should_stop: Callable[[], bool],
     ) -> None:
-        """Compare the log-probs of a few tokens that are drawn as the run draws them.
+        """Compare the log-probs of a few tokens that are drawn with the run's sampling parameters.
 
-        ``noise`` is the difference for given text, by rounding alone. A low temperature enlarges it.
+        ``noise`` is the difference for the fixed text, by rounding alone. A low temperature enlarges it.
         """
         drawn = sampling.effective()
         most = min(AGREEMENT[self._dtype], max(LEAST_DRAWN[self._dtype], NOISE_FACTOR * noise))
@@ -185,19 +189,20 @@ class SamplerProbe:
         found = mismatch_of(pairs)
         if not found.mean_abs <= tolerance:
             raise SamplerMismatch(
-                f"before the first step, {found}, and {tolerance:.3g} is the most: the log-probs of given"
-                " text agree, so temperature, top-k or top-p are handled in another way; " + CAUSES
+                f"before the first step, {found}, more than the allowed {tolerance:.3g}: the log-probs of a"
+                " fixed text agree, so sampler and trainer apply temperature, top-k or top-p differently; "
+                + CAUSES
             )
 
 
 def refuse_mismatch(found: Mismatch, when: str) -> None:
-    """Raise SamplerMismatch where the numbers are above the bounds at which a run stops."""
+    """Raise SamplerMismatch where sampler and trainer differ so much that the run has to stop."""
     if found.too_large:
         raise SamplerMismatch(f"{when}: {found}: {CAUSES}")
 
 
 def mismatch_of(pairs: Sequence[tuple[float, float]]) -> Mismatch:
-    """Return the mismatch of (trainer's, sampler's) log-probs of tokens that the sampler has drawn."""
+    """Return the mismatch for pairs (trainer's, sampler's) of log-probs of tokens that the sampler drew."""
     if not pairs:
         return Mismatch(0.0, 0.0, 0)
     differences = torch.tensor([own - drawn for own, drawn in pairs], dtype=torch.float64)
@@ -206,18 +211,20 @@ def mismatch_of(pairs: Sequence[tuple[float, float]]) -> Mismatch:
 
 
 def _refuse_other(answers: Answers, known: dict[str, list[float]], tolerance: float, number: int) -> None:
-    """Raise SamplerMismatch where the sampler's answer is not the trainer's with this probe adapter."""
+    """Raise SamplerMismatch where sampler and trainer disagree on the log-probs with this probe adapter."""
     apart = _distance(answers.sampler, answers.trainer)
     if apart <= tolerance:  # false for a NaN
         return
     nearest = min(known, key=lambda name: _distance(answers.sampler, known[name]))
     hint = (
-        f"; its answer is nearer to {nearest}" if _distance(answers.sampler, known[nearest]) < apart else ""
+        f"; they are nearer to those of {nearest}"
+        if _distance(answers.sampler, known[nearest]) < apart
+        else ""
     )
     raise SamplerMismatch(
         f"before the first step, probe adapter {number} is published, but the sampler's log-probs of a fixed"
-        f" text differ from the trainer's by {apart:.3g} nats per token, and {tolerance:.3g} is the most"
-        f"{hint}: {CAUSES}"
+        f" text differ from the trainer's by {apart:.3g} nats per token, more than the allowed"
+        f" {tolerance:.3g}{hint}: {CAUSES}"
     )
 
 
@@ -227,7 +234,7 @@ def _distance(one: Sequence[float], other: Sequence[float]) -> float:
 
 @contextmanager
 def _restored(policy: Policy) -> Iterator[list[torch.Tensor]]:
-    """Yield the B matrices as they are, and give them these bytes back after the block, however it ends."""
+    """Yield a copy of LoRA's B matrices, and restore them from it after the block, also after an error."""
     saved = [factor.detach().clone() for factor in policy.output_factors()]
     try:
         yield saved

@@ -1,4 +1,4 @@
-"""Gives the sampler a new version of the adapter."""
+"""Publishes a new version of the adapter to the sampler."""
 
 import shutil
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from rft_trainer.learn.policy import Policy
 from rft_trainer.rollout.engine import RolloutEngine
 
 KEPT = 2
-"""Adapter versions that stay in the run's folder: the one that is sampled from, and the one before it."""
+"""Number of adapter versions to keep in the run's folder: the current one, and the one before."""
 
 
 def publish_adapter(

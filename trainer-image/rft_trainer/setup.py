@@ -1,4 +1,4 @@
-"""Loads and starts what a run needs before its first step, the slowest first."""
+"""Loads and starts everything that a run needs before its first step. The slowest part starts first."""
 
 import logging
 from collections.abc import Callable
@@ -66,7 +66,7 @@ class Parts:
 
 
 def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Callable[[], bool]) -> Parts:
-    """Load and start everything; ``stack`` closes it.
+    """Load and start everything. ``stack`` closes it at the end of the run.
 
     vLLM takes the longest to start. So it starts in the background before the policy is loaded, and the first
     request waits for it. Raises the errors of models, data, graders and engine.
@@ -90,7 +90,8 @@ def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Call
     context = min(effective.max_context_length, shape.context)
     if context <= spec.sampling.max_tokens:
         raise ConfigurationError(
-            f"{spec.sampling.max_tokens} sampled tokens leave no room for a prompt in a context of {context}"
+            f"spec.sampling.maxTokens: {spec.sampling.max_tokens} leaves no room for a prompt in the context"
+            f" of {context} tokens; use less than {context}"
         )
     warm_start = _path(spec.model.adapter.path if spec.model.adapter else None)
     models_used = {MODEL: folder} | ({WARM_START: warm_start} if warm_start else {})
@@ -131,7 +132,7 @@ def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Call
 def _cap_trainer_gpu_memory(config: RunConfig) -> None:
     """Limit torch to the trainer's share of a GPU that it shares with vLLM.
 
-    So a trainer that needs more than planned runs out of memory itself, not vLLM, which uses the rest.
+    vLLM uses the rest. If the trainer needs more than planned, it runs out of memory itself, and not vLLM.
     """
     share = config.plan.sampler_memory_share if config.plan is not None else None
     if config.gpus == 1 and share is not None and share < USABLE:
@@ -147,7 +148,7 @@ def sampling_parameters(sampling: Sampling, tokenizer: Any) -> SamplingParameter
 
 
 def update_settings(config: RunConfig, sampling: SamplingParameters) -> UpdateSettings:
-    """Return the settings of the optimizer steps: the objective, and the planned size of micro-batches."""
+    """Return the settings of the policy updates, with the planned size of micro-batches."""
     training, effective = config.spec.training, config.effective
     drawn = sampling.effective()
     planned = config.plan.micro_batch_tokens if config.plan is not None else None
@@ -180,7 +181,7 @@ def _path(text: str | None) -> Path | None:
 
 
 def _shape(folder: Path, model: ModelSource) -> Shape:
-    """Return the model's shape, estimated where its config says too little. Raises ModelError."""
+    """Return the model's shape. It is estimated if config.json lacks values. Raises ModelError."""
     from transformers import AutoConfig
 
     try:
@@ -194,7 +195,7 @@ def _shape(folder: Path, model: ModelSource) -> Shape:
     try:
         return from_config(config.to_dict())
     except UnreadableConfig as error:
-        log.warning("%s; what is planned by the model's shape is estimated", error)
+        log.warning("%s; the model's shape is estimated from its number of parameters", error)
     guess = estimated(parameter_count(model.parameters or model.name) or _USUAL_PARAMETERS)
     context = getattr(config.get_text_config(), "max_position_embeddings", None)
     return replace(guess, context=context or guess.context)

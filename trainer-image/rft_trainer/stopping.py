@@ -12,13 +12,13 @@ from rft_run.state import RunState
 
 @dataclass(frozen=True)
 class Moment:
-    """The inputs of the rules."""
+    """The values that the stop rules are checked against after a step."""
 
     state: RunState
     heldout_reward: float | None
     now: datetime
     fall: Fall | None = None
-    """The largest fall of a canary by ``stop.canary`` or more."""
+    """The largest fall of a canary by at least ``stop.canary``."""
 
 
 def _canary(stop: Stop, moment: Moment) -> bool:
@@ -66,7 +66,10 @@ def stop_reason(
     now: datetime,
     fall: Fall | None = None,
 ) -> str | None:
-    """Return the reason to stop now, or None. ``heldout_reward`` is this step's, None without evaluation."""
+    """Return the reason to stop now, or None.
+
+    ``heldout_reward``: the held-out reward after this step; None if the step was not evaluated.
+    """
     if stop is None:
         return None
     moment = Moment(state, heldout_reward, now, fall)
