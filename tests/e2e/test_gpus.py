@@ -61,5 +61,5 @@ def test_a_gpu_that_torch_does_not_see_is_reported_with_the_fix(
     failed = condition(status(kubectl, name), "Failed")
     print(failed["message"])
     assert failed["reason"] == "ConfigurationError"
-    assert "torch sees no GPU" in failed["message"]
+    assert "torch finds no GPU" in failed["message"]
     assert "RFT_DEVICE=cpu" in failed["message"]

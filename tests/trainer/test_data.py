@@ -121,7 +121,7 @@ def test_fields_that_graders_need_are_checked_with_line_numbers(tmp_path: Path) 
     assert str(caught.value).split("; ") == [
         "line 2: field answer is missing (grader exact)",
         "line 2: field value is 'none', not one number such as 1234.5 (grader close)",
-        "line 3: field answer is a list (grader exact)",
+        "line 3: field answer is a list, but grader exact needs text or a number",
         "line 3: field value is True, not one number such as 1234.5 (grader close)",
     ]
 
@@ -215,7 +215,9 @@ def test_if_every_prompt_is_too_long_the_error_names_the_shortest() -> None:
 
 
 def test_rows_that_the_chat_template_refuses_are_listed_with_their_lines() -> None:
-    with pytest.raises(DataError, match="line 2: the chat template refuses it: roles must alternate"):
+    with pytest.raises(
+        DataError, match="line 2: the chat template refuses these messages: roles must alternate"
+    ):
         render([row(1), row(2, "refuse this")], WordTokenizer(), None, 10)
 
 

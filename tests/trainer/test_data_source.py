@@ -128,7 +128,7 @@ def test_too_little_space_on_the_volume_is_reported_before_the_copy(
     server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(source, "_KEPT_FREE", 1 << 60)
-    with pytest.raises(VolumeError, match=r"the dataset's copy takes 0: enlarge"):
+    with pytest.raises(VolumeError, match=r"too few for a copy of the dataset \(0 MiB\): enlarge"):
         fetched(f"{server}/rows.jsonl", tmp_path / "data")
 
 

@@ -92,7 +92,7 @@ def test_a_developer_is_the_system_where_the_template_does_not_know_it(
     rows = [row(DEVELOPER, USER, line=line) for line in (1, 2)]
     prompts, _ = render(rows, Characters(template), None, 100)
     assert {"".join(map(chr, prompt.token_ids)) for prompt in prompts} == {"<system>Be brief.<user>1 + 1?"}
-    assert caplog.text.count("they are given to it as system") == 1
+    assert caplog.text.count("they get the role system") == 1
     assert prompts[0].row.messages[0] == DEVELOPER
 
 

@@ -111,7 +111,7 @@ def test_an_attempt_with_too_little_memory_fails_before_anything_is_loaded(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert attempt(config(tmp_path, least_memory="4000Gi"), lambda: False) == ExitCode.CONFIGURATION
-    assert "of memory are less than the 4000Gi" in capsys.readouterr().out
+    assert "is less than the 4000Gi" in capsys.readouterr().out
     assert not (tmp_path / "run").exists()
 
 
@@ -136,7 +136,7 @@ def test_a_sampler_without_memory_for_its_cache_is_out_of_memory_too(tmp_path: P
         refused, config(tmp_path, least_memory="4000Mi"), machine.out_of_memory_kills()
     )
     assert isinstance(found, MemoryExhausted)
-    assert "KV cache has no room" in str(found)
+    assert "KV cache does not fit into" in str(found)
     assert "needs at least 4000Mi" in str(found)
 
 

@@ -1,17 +1,17 @@
 """Datasets: reads and checks rows, renders them into prompts, and puts them into their training order.
 
 source     returns the local file of a path or URI; remote files are copied once into the run's folder
-unpacking  makes JSON lines of what is compressed or CSV, as rft_run.rows says
-rows       checks one line: a row, or a list of problems
-run_rendering  the date by which a run's prompts are rendered, and by which rules
-template   finds out by rendering what the chat template drops
-rendering  renders a row into token ids by the model's chat template
-whole      small files, read completely before the start: load, split, render
-lines      large files: an index on disk of where each line begins
-order      a pseudo-random order of rows that takes no memory
+unpacking  converts compressed and CSV files into JSON lines, with rft_run.rows
+rows       parses and checks one line; returns its row and its problems
+run_rendering  the date and the rules with which all prompts of a run are rendered
+template   renders test messages to find out which ones the chat template drops
+rendering  renders a row into token ids with the model's chat template
+whole      small files: read completely before the start, split and rendered
+lines      large files: an index on disk with the offset of each line
+order      computes a pseudo-random order of rows without storing it
 streamed   large files: rows are read, checked and rendered when they are needed
-training   the prompts of a step, for both kinds of files
-opening    decides how a file is read
+training   chooses the prompts of a step, for small and large files
+opening    decides whether a file is read completely or row by row
 """
 
 from rft_trainer.data.rows import Prompt, Row

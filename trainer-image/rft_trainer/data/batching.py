@@ -1,7 +1,7 @@
-"""Chooses the prompts of a step, as whole groups, before anything is generated.
+"""Decides how many prompts a step has, before completions are generated.
 
-Taking the completions that finish first would favour short answers. So the number of prompts is computed
-from an expected completion length: a moving average over the completions of earlier steps.
+A step that took the completions which finish first would favour short answers. So the number of prompts is
+computed from an expected completion length, a moving average over the completions of earlier steps.
 """
 
 import hashlib
@@ -38,9 +38,9 @@ class TokenBudget:
     _tokens: float = 0.0
 
     def takes(self, prompt_length: int) -> bool:
-        """Add a prompt of this length in tokens if it fits, and return whether it did.
+        """Add a prompt of this length in tokens if it fits. Return whether it was added.
 
-        After the first prompt that does not fit no other does.
+        After the first prompt that does not fit, every other prompt is refused too.
         """
         self._tokens += self.rollouts * (prompt_length + self.expected_completion)
         if self.prompts and self._tokens > self.budget_tokens:
@@ -50,7 +50,7 @@ class TokenBudget:
 
 
 def next_expectation(expected: float, trained_lengths: Sequence[int]) -> float:
-    """Return the moving average of the completion length after a step with completions of these lengths."""
+    """Update the moving average ``expected`` with the completion lengths of a step, and return it."""
     if not trained_lengths:
         return expected
     return _MOMENTUM * expected + (1 - _MOMENTUM) * sum(trained_lengths) / len(trained_lengths)
@@ -66,9 +66,10 @@ def estimated_steps(
     budget_tokens: int,
     share: float = 1.0,
 ) -> int:
-    """Estimate the number of steps left from ``position``, as if every prompt had the mean length.
+    """Estimate the number of steps from ``position`` to the end, as if every prompt had the mean length.
 
-    ``share`` is the share of an epoch's ``rows`` that is trained on; the others are held out or too long.
+    ``share`` is the share of an epoch's ``rows`` that is used for training. The others are held out or too
+    long.
     """
     if not rows or position.epoch > epochs:
         return 0

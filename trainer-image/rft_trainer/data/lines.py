@@ -22,7 +22,7 @@ _PLACE = np.dtype("<u8")
 
 
 class Lines:
-    """The lines of a file by number, from 1. Only a newline ends a line, because JSON may contain U+2028."""
+    """Returns lines of a file by number, from 1. Only a newline ends a line: JSON may contain U+2028."""
 
     def __init__(self, file: Path, index: Path) -> None:
         """Open a file and its index from ``index_lines``. Raises DataError, VolumeError."""
@@ -40,12 +40,12 @@ class Lines:
         return self._count
 
     def __getitem__(self, line: int) -> bytes:
-        """Return the bytes of a line. Raises DataError when the file was changed since it was indexed."""
+        """Return the bytes of a line. Raises DataError when the file became shorter after it was indexed."""
         two = os.pread(self._index, 2 * _PLACE.itemsize, (line - 1) * _PLACE.itemsize)
         begin, end = (int(place) for place in np.frombuffer(two, _PLACE))
         raw = os.pread(self._data, end - begin, begin)
         if len(raw) != end - begin:
-            raise DataError(f"line {line}: {self.file} became shorter while the run goes on")
+            raise DataError(f"line {line}: {self.file} became shorter during the run")
         return raw.removeprefix(BYTE_ORDER_MARK) if line == 1 else raw
 
     def changed(self) -> bool:
@@ -61,7 +61,7 @@ class Lines:
 def index_lines(file: Path, index: Path) -> bool:
     """Write the index of ``file``, unless ``index`` is up to date.
 
-    Returns whether there was an index of another version of the file. Raises DataError, VolumeError.
+    Returns True if it replaced the index of another version of the file. Raises DataError, VolumeError.
     """
     about = index.with_suffix(".json")
     with readable(file):
@@ -75,7 +75,7 @@ def index_lines(file: Path, index: Path) -> bool:
 
 
 def _places(file: Path) -> Iterator[bytes]:
-    """Yield the byte offset at which each line begins, and at last the file's size."""
+    """Yield the byte offset of the start of each line, and the file's size at the end."""
     begin = np.zeros(1, _PLACE)
     position = 0
     with file.open("rb", buffering=0) as stream:
@@ -89,13 +89,13 @@ def _places(file: Path) -> Iterator[bytes]:
 
 
 def identity_of(file: Path) -> dict[str, Any]:
-    """Return what tells one version of a file from another. Raises OSError."""
+    """Return path, size and modification time, which identify a version of a file. Raises OSError."""
     found = file.stat()
     return {"file": str(file), "bytes": found.st_size, "modifiedNanoseconds": found.st_mtime_ns}
 
 
 def recorded(about: Path) -> dict[str, Any] | None:
-    """Return the JSON object of a file, None where there is none."""
+    """Return the JSON object in a file; None if the file is missing or has no JSON object."""
     try:
         found = json.loads(about.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -27,12 +27,12 @@ log = logging.getLogger(__name__)
 DATASET, EVALUATION = "spec.dataset", "spec.evaluation.dataset"
 
 WHOLE_BYTES = 32 << 20
-"""Files up to this size are read and checked completely before the start; of larger ones, this many bytes."""
+"""Files up to this size are checked completely before the start. Of larger files, this many bytes are."""
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """The prompts of training and evaluation, and how many were dropped as too long so far."""
+    """The prompts for training and evaluation. ``dropped``: number of prompts that were too long so far."""
 
     train: TrainingPrompts
     heldout: list[Prompt]
@@ -40,11 +40,11 @@ class Prompts:
 
 
 class Rows(Protocol):
-    """The rows of a run. Those of large files are only partly checked before the start."""
+    """The rows of a run. For large files only some of the rows are checked before the start."""
 
     @property
     def files(self) -> Mapping[str, Path]:
-        """The local files of the datasets, by the field of the manifest that refers to them."""
+        """The local file of each dataset. The key is the dataset's field in the manifest."""
 
     def rendered(
         self, tokenizer: Tokenizer, arguments: Mapping[str, Any] | None, budget_tokens: int
@@ -54,7 +54,7 @@ class Rows(Protocol):
 
 @dataclass(frozen=True)
 class WholeRows:
-    """All rows, in memory."""
+    """The rows of small files, all in memory."""
 
     train: list[Row]
     heldout: list[Row]
@@ -73,7 +73,7 @@ class WholeRows:
 
 @dataclass(frozen=True)
 class StreamedRows:
-    """Rows that stay in their file. ``heldout``: rows of a separate evaluation dataset, if there is one."""
+    """The rows of a large file, read when needed. ``heldout``: rows of a separate evaluation dataset."""
 
     lines: Lines
     required: Required
@@ -87,7 +87,7 @@ class StreamedRows:
     def rendered(
         self, tokenizer: Tokenizer, arguments: Mapping[str, Any] | None, budget_tokens: int
     ) -> Prompts:
-        """Render the held-out rows, and a sample of the others to estimate the length of prompts."""
+        """Render the held-out rows, and a sample of rows to estimate the length of prompts."""
         renderer = Renderer(tokenizer, arguments, self.rendering)
         heldout, length, share = self.sample.prompts(renderer, budget_tokens)
         dropped = len(self.sample.rows) - len(heldout)
@@ -102,9 +102,9 @@ class StreamedRows:
 
 
 def open_rows(config: RunConfig, stack: ExitStack, should_stop: Callable[[], bool]) -> Rows:
-    """Return a run's rows; ``stack`` closes their files. Raises what ``local_file`` raises, and DataError.
+    """Return a run's rows. ``stack`` closes the files. Raises DataError, and the errors of ``local_file``.
 
-    Copies with broken rows are removed, so that the next attempt reads the corrected source.
+    After a DataError the copies of remote files are removed, so that the next attempt reads the source again.
     """
     folder = RunFolder(Path(config.run_dir)).data
     try:
@@ -136,7 +136,7 @@ def _opened(config: RunConfig, folder: Path, stack: ExitStack, should_stop: Call
         lines = _indexed(file, folder, stack)
         check_first(lines, required, WHOLE_BYTES, layout)
         begun = WHOLE_BYTES >> 20
-        log.info("%s: %d lines, checked beyond the first %d MiB when reached", file, len(lines), begun)
+        log.info("%s: %d lines; those after %d MiB are checked when they are used", file, len(lines), begun)
         of_all = sample(lines, required, layout)
         return StreamedRows(lines, required, of_all, heldout, seed, layout, files, rendering)
     rows = load_rows(file, required, layout)

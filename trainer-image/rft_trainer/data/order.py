@@ -6,14 +6,15 @@ _ROUNDS = 4
 
 
 def permuted(index: int, count: int, key: str) -> int:
-    """Return the image of ``index`` (0 to ``count`` - 1) under the pseudo-random permutation of ``key``.
+    """Return the place of row ``index`` (0 to ``count`` - 1) in the pseudo-random order given by ``key``.
 
-    A Feistel network of four rounds over the next power of four (Luby and Rackoff, How to Construct
-    Pseudorandom Permutations from Pseudorandom Functions, 1988), applied until the result is below ``count``
-    (Black and Rogaway, Ciphers with Arbitrary Finite Domains, 2002). Raises IndexError.
+    It is computed with a Feistel network of four rounds over the next power of four (Luby and Rackoff, How to
+    Construct Pseudorandom Permutations from Pseudorandom Functions, 1988). The network is applied until the
+    result is below ``count`` (Black and Rogaway, Ciphers with Arbitrary Finite Domains, 2002). Raises
+    IndexError.
     """
     if not 0 <= index < count:
-        raise IndexError(f"{index} is not one of {count} rows")
+        raise IndexError(f"row {index} is not between 0 and {count - 1}")
     half = max(1, -(-(count - 1).bit_length() // 2))
     secret = hashlib.blake2b(key.encode(), digest_size=32).digest()
     value = _network(index, half, secret)
@@ -23,7 +24,7 @@ def permuted(index: int, count: int, key: str) -> int:
 
 
 def _network(value: int, half: int, secret: bytes) -> int:
-    """Return the image of a number of 2 × ``half`` bits under the Feistel network."""
+    """Apply the Feistel network to a number of 2 × ``half`` bits."""
     mask = (1 << half) - 1
     left, right = value >> half, value & mask
     for number in range(_ROUNDS):

@@ -16,7 +16,7 @@ __all__ = ["Renderer", "Tokenizer"]
 
 
 class Renderer:
-    """Renders rows, with the job's arguments for the template."""
+    """Renders rows with the chat template and the job's ``chatTemplateArgs``."""
 
     def __init__(
         self,
@@ -32,16 +32,16 @@ class Renderer:
         if "strftime_now" in str(source):
             arguments["strftime_now"] = rendering.date
             if rendering.moment is not None:
-                log.info("the chat template prints the date: for all of the run it is %s", rendering.moment)
+                log.info("the chat template prints the date: the whole run uses %s", rendering.moment)
         self._template = ChatTemplate(tokenizer, arguments)
         self._as_before = rendering.as_before
         self._forms: dict[Structure, MessageForm] = {}
         self._said: set[str] = set()
 
     def prompt(self, row: Row) -> Prompt:
-        """Return the row with its token ids. Raises ValueError, with the line.
+        """Return the row with its token ids.
 
-        That is when the template fails, or drops a message.
+        Raises ValueError with the line number when the template fails or drops a message.
         """
         try:
             if self._as_before:
@@ -57,7 +57,10 @@ class Renderer:
         return Prompt(row, ids, self._template.opens_thought(ids))
 
     def _form(self, row: Row, tools: list[dict[str, Any]] | None) -> MessageForm:
-        """Return the form that messages of this structure need; it is found once. Raises ValueError."""
+        """Return the form that the template needs for these messages. Raises ValueError.
+
+        It is determined once for each structure of messages.
+        """
         structure = structure_of(row.messages, tools)
         form = self._forms.get(structure)
         if form is None:

@@ -15,7 +15,7 @@ from rft_run.rows.messages import Message
 from rft_run.rows.strict import kind
 
 MAX_LISTED = 20
-"""Problems named one by one in a message; the rest are counted."""
+"""Maximum number of problems that a message lists. For the others it gives only their number."""
 
 JSON_LINES = RowLayout()
 
@@ -35,7 +35,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A row and its token ids, as sampler and trainer both use them."""
+    """A row and its token ids, which sampler and trainer both use."""
 
     row: Row
     token_ids: tuple[int, ...]
@@ -44,7 +44,7 @@ class Prompt:
 
 
 def data_error(problems: Sequence[str]) -> DataError:
-    """Return one error that lists the first problems and gives the number of the others."""
+    """Return one error for all problems. It lists the first ones and gives the number of the others."""
     listed = "; ".join(problems[:MAX_LISTED])
     more = len(problems) - MAX_LISTED
     return DataError(f"{listed}; and {more} more" if more > 0 else listed)
@@ -72,7 +72,7 @@ def required_fields(graders: Iterable[Grader]) -> dict[str, dict[str, Grader]]:
 def read_row(
     line: int, raw: bytes, required: Required, layout: RowLayout = JSON_LINES
 ) -> tuple[Row | None, list[str]]:
-    """Return the row of a line, None if it cannot be parsed, and all its problems with the line number."""
+    """Return the row of a line, None if it cannot be parsed, and its problems with the line number."""
     try:
         messages, fields = parsed(raw, layout)
     except ValueError as error:
@@ -89,7 +89,7 @@ def _unmet(fields: Mapping[str, Any], required: Required) -> Iterator[str]:
         if value is None:
             yield f"field {field} is missing (grader {names})"
         elif isinstance(value, list | dict) and any(grader.model is None for grader in graders.values()):
-            yield f"field {field} is {kind(value)} (grader {names})"
+            yield f"field {field} is {kind(value)}, but grader {names} needs text or a number"
         else:
             for name, grader in graders.items():
                 if grader.math is not None and is_blank(value):

@@ -1,4 +1,4 @@
-"""How a run renders its rows: the same in each of its attempts, whatever the day and the release."""
+"""How a run renders its rows. It is the same in all attempts, even on another day or with another release."""
 
 from datetime import datetime
 from typing import Self
@@ -10,21 +10,21 @@ from rft_trainer import files
 
 
 class Rendering(Record):
-    """What ``rendering.json`` of a run's folder says."""
+    """The content of ``rendering.json`` in a run's folder."""
 
     moment: str | None = None
-    """The time that a chat template which prints the date sees; None: the time at which it renders."""
+    """The time for chat templates that print the date. None: the current time."""
     as_before: bool = False
-    """Whether the run was begun by a release that gave messages to the template as they were written."""
+    """Whether the run began with an old release, which passed messages to the template unchanged."""
 
     def date(self, form: str) -> str:
-        """Return the moment in a form of ``strftime``."""
+        """Format the moment with a format string of ``strftime``."""
         moment = datetime.fromisoformat(self.moment) if self.moment is not None else datetime.now()
         return moment.strftime(form)
 
     @classmethod
     def of_run(cls, folder: RunFolder) -> Self:
-        """Return the rendering of a run, decided by its first attempt. Raises VolumeError."""
+        """Return how the run renders its rows. The first attempt decides and saves it. Raises VolumeError."""
         try:
             return cls.from_line(folder.rendering.read_bytes())
         except FileNotFoundError:

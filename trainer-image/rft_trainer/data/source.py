@@ -1,6 +1,6 @@
-"""Finds a dataset's file: a local one, or a copy that fsspec makes in the run's folder, once per run.
+"""Returns the file of a dataset. A remote file is copied once per run into the run's folder, with fsspec.
 
-Because of the copy a resumed run reads the same rows again, and rows can be read in any order.
+The copy makes sure that a resumed run reads the same rows, and that rows can be read in any order.
 """
 
 import contextlib
@@ -23,15 +23,15 @@ CREDENTIALS = {
     "gs": "run under a service account with a role that may read it (spec.template.serviceAccountName)",
     "hf": "name a token's Secret in spec.model.secretRef",
 }
-"""Advice on how a pod gets access to a private source, by the scheme of its URI."""
+"""For each URI scheme, how a pod gets access to a private source."""
 
 _PRIVATE = re.compile(r"(?<=://)[^/@\s]*@|\?[^\s'\"]*")
 _KEPT_FREE = 64 << 20
-"""Bytes that a copy leaves free on the volume, for the first checkpoint."""
+"""Bytes that stay free on the volume after a copy, for the first checkpoint."""
 
 
 def local_file(source: str, folder: Path, should_stop: Callable[[], bool]) -> Path:
-    """Return the local file of a path or URI; a remote file is copied into ``folder`` unless it is there.
+    """Return the local file of a path or URI. A remote file is copied into ``folder``, unless it is there.
 
     Raises DataError, ConfigurationError, VolumeError; Preempted during a copy; TrainerError for temporary
     failures. Messages show URIs without user, password and query, because these may contain secrets.
@@ -54,13 +54,13 @@ def discard(folder: Path) -> None:
 
 
 def shown(text: str) -> str:
-    """Return a URI, or a message with one, without user, password and query."""
+    """Remove user, password and query from all URIs in a text."""
     return _PRIVATE.sub("", text)
 
 
 @contextlib.contextmanager
 def readable(file: str | Path) -> Iterator[None]:
-    """Translate the errors of reading a local file into the trainer's."""
+    """Convert the errors of reading a local file into the trainer's errors."""
     try:
         yield
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
@@ -73,7 +73,7 @@ def readable(file: str | Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def reading(source: str) -> Iterator[None]:
-    """Translate the errors of the many storage libraries into the trainer's."""
+    """Convert the errors of all storage libraries into the trainer's errors."""
     try:
         yield
     except TrainerError:
@@ -83,17 +83,17 @@ def reading(source: str) -> Iterator[None]:
 
 
 def _cause(source: str, error: BaseException) -> BaseException:
-    """Return the true error: fsspec reports every HTTP failure as a file that is not found."""
+    """Return the original error, because fsspec reports every HTTP failure as a file that is not found."""
     over_http = source.startswith(("http://", "https://"))
     return error.__cause__ if over_http and error.__cause__ is not None else error
 
 
 def _error_of(source: str, error: BaseException) -> TrainerError:
-    """Return the trainer's error: DataError or ConfigurationError if permanent, else TrainerError."""
+    """Return the trainer's error for a failed read. For a temporary failure it is a plain TrainerError."""
     name, said = shown(source), shown(f"{error}" or type(error).__name__)
     status = _http_status(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return VolumeError(f"{name}: its copy does not fit on the volume of the run: enlarge spec.storage")
+        return VolumeError(f"{name}: its copy does not fit on the run's volume: enlarge spec.storage")
     if isinstance(error, ImportError):
         return ConfigurationError(f"{name}: {said} (pip install 'rft-operator[remote-data]')")
     if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError) or status == 404:
@@ -108,7 +108,7 @@ def _error_of(source: str, error: BaseException) -> TrainerError:
 
 
 def _http_status(error: BaseException) -> int | None:
-    """Return the HTTP status in an error of any library, None where it has none."""
+    """Return the HTTP status in an error of any library; None where the error has none."""
     places = (error, "status"), (getattr(error, "response", None), "status_code"), (error, "code")
     found = next((getattr(holder, name) for holder, name in places if hasattr(holder, name)), None)
     return int(str(found)) if str(found).isdigit() else None
@@ -150,7 +150,7 @@ def _saved(about: Path) -> dict[str, Any] | None:
 
 
 def _needs_room(folder: Path, size: int | None) -> None:
-    """Raise VolumeError where the copy does not fit on the volume, before it is begun."""
+    """Raise VolumeError where the copy would not fit on the volume."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free
@@ -158,13 +158,14 @@ def _needs_room(folder: Path, size: int | None) -> None:
         raise VolumeError(f"{folder}: {error}") from error
     if size is not None and size + _KEPT_FREE > free:
         raise VolumeError(
-            f"{folder}: {free >> 20} MiB are free, and the dataset's copy takes {size >> 20}: enlarge the"
-            " volume (spec.storage), or put the rows on a claim (spec.dataset.persistentVolumeClaim)"
+            f"{folder}: {free >> 20} MiB are free, too few for a copy of the dataset ({size >> 20} MiB):"
+            " enlarge the volume (spec.storage), or put the rows on a PersistentVolumeClaim"
+            " (spec.dataset.persistentVolumeClaim)"
         )
 
 
 def _watched(should_stop: Callable[[], bool]) -> Any:
-    """Return a callback that fsspec calls after each block of a copy; it raises Preempted on a stop."""
+    """Return a callback that fsspec calls after each block. It raises Preempted if the run has to stop."""
     from fsspec.callbacks import Callback  # type: ignore[import-untyped]
 
     class Stopping(Callback):  # type: ignore[misc]

@@ -1,8 +1,7 @@
 """Large files: a row is read, checked and rendered only when training needs it.
 
-Before the start only the first part of the file and a sample of rows from the whole file are checked. A
-broken line that is found later ends the run with an error that names it; a checkpoint keeps the training so
-far.
+Before the start only the first part of the file and a sample of rows from the whole file are checked. An
+invalid line that is found later ends the run. The error gives the line's number, and a checkpoint is saved.
 """
 
 import logging
@@ -24,9 +23,9 @@ from rft_trainer.data.whole import WARN_DROPPED, checked
 log = logging.getLogger(__name__)
 
 LOOK_AHEAD = 1000
-"""Number of rows that are checked after a broken one, to report several problems at once."""
+"""Number of rows that are checked after an invalid one, to report several problems at once."""
 _TRIES = 8
-"""Rows read at most for each row of the sample; some are skipped, as their prompt was read before."""
+"""Maximum number of rows read per row of the sample. Rows with the prompt of an earlier row are skipped."""
 
 
 @dataclass(frozen=True)
@@ -36,16 +35,16 @@ class Sample:
     rows: list[Row]
 
     def prompts(self, renderer: Renderer, budget_tokens: int) -> tuple[list[Prompt], float, float]:
-        """Return the prompts within the budget, their mean length in tokens, and their share of all.
+        """Return the prompts within the budget, their mean length in tokens, and their share of the sample.
 
-        Raises DataError.
+        Raises DataError for rows that cannot be rendered, and where all prompts are too long.
         """
         prompts = _rendered(self.rows, renderer)
         kept = [prompt for prompt in prompts if len(prompt.token_ids) <= budget_tokens]
         if not kept:
             shortest = min(len(prompt.token_ids) for prompt in prompts)
             raise DataError(
-                f"all of {len(prompts)} prompts from all over the dataset are longer than {budget_tokens}"
+                f"all {len(prompts)} prompts in a sample of the dataset are longer than {budget_tokens}"
                 f" tokens (the shortest has {shortest}): raise maxContextLength or lower maxTokens"
             )
         share = len(kept) / len(prompts)
@@ -78,9 +77,9 @@ def check_first(lines: Lines, required: Required, size: int, layout: RowLayout =
 
 
 def sample(lines: Lines, required: Required, layout: RowLayout = JSON_LINES) -> Sample:
-    """Return a sample of rows that depends on the number of lines alone, not on the seed or the attempt.
+    """Return a sample of rows. The line numbers depend only on the number of lines, not on the seed.
 
-    Raises DataError where rows are broken, or where there are too few different prompts.
+    Raises DataError where rows are invalid, or where there are too few different prompts.
     """
     rows: dict[str, Row] = {}
     problems: list[str] = []
@@ -96,20 +95,20 @@ def sample(lines: Lines, required: Required, layout: RowLayout = JSON_LINES) -> 
         raise data_error(problems)
     if len(rows) < max(MIN_HELD_OUT, MAX_HELD_OUT // 2):
         raise DataError(
-            f"{lines.file}: {_TRIES * MAX_HELD_OUT} rows from all over it have only {len(rows)} different"
-            " prompts: leave out what repeats"
+            f"{lines.file}: a sample of {_TRIES * MAX_HELD_OUT} rows has only {len(rows)} different prompts:"
+            " remove the repeated rows"
         )
     return Sample(list(rows.values()))
 
 
 def _row(lines: Lines, line: int, required: Required, layout: RowLayout) -> tuple[Row | None, list[str]]:
-    """Return the row of a line, None for a blank or broken line, and its problems."""
+    """Return the row of a line, None for a blank or invalid line, and its problems."""
     raw = lines[line]
     if not raw.strip():
         return None, []
     row, problems = read_row(line, raw, required, layout)
     if problems and lines.changed():
-        raise DataError(f"{problems[0]}: {lines.file} was changed while the run goes on")
+        raise DataError(f"{problems[0]}: {lines.file} was changed during the run")
     return row, problems
 
 
@@ -126,13 +125,13 @@ class Streamed(TrainingPrompts):
         seed: int,
         layout: RowLayout = JSON_LINES,
     ) -> None:
-        """Leave out the prompts whose keys are in ``held_out``."""
+        """``held_out``: the keys of the prompts that are not used for training."""
         self._lines, self._required, self._layout, self._renderer = lines, required, layout, renderer
         self._budget, self._held_out, self._seed = budget_tokens, frozenset(held_out), seed
         self.rows = len(lines)
 
     def read(self, position: Position) -> Iterator[Reached]:
-        """Yield the usable prompts. Raises DataError with the next broken line and some after it."""
+        """Yield the usable prompts. Raises DataError at an invalid line, with the problems of later lines."""
         dropped, found = 0, False
         for offset in range(position.offset, self.rows):
             prompt, problems = self._prompt(position.epoch, offset)
@@ -147,8 +146,8 @@ class Streamed(TrainingPrompts):
             yield Reached(prompt, offset + 1, dropped)
         if not found and position.offset == 0:
             raise DataError(
-                f"{self._lines.file}: of {self.rows} lines {dropped} are longer than {self._budget} tokens,"
-                " and the others are blank or evaluated on"
+                f"{self._lines.file}: no line can be used for training: of {self.rows} lines {dropped} are"
+                f" longer than {self._budget} tokens, and the others are blank or held out for evaluation"
             )
         yield Reached(None, self.rows, dropped)
 

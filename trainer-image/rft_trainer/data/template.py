@@ -1,7 +1,7 @@
-"""Finds out by rendering what a chat template makes of messages, since it may drop some without an error.
+"""Finds out which messages a chat template drops, because a template may do so without an error.
 
-Of each structure of a conversation (roles, tool calls, tools) a probe with markers as texts is rendered. What
-does not appear in the rendered text is what the template drops.
+For each structure of a conversation (roles, tool calls, tools) a probe conversation is rendered. Its texts
+are markers. The template drops those whose marker is missing in the rendered text.
 """
 
 import json
@@ -20,7 +20,7 @@ _LAST_TOKENS = 16
 
 Tools = list[dict[str, Any]] | None
 Structure = tuple[Any, ...]
-"""What decides how a template treats a conversation."""
+"""Roles, tool calls and keys of a conversation's messages. They decide how a template renders it."""
 
 
 class Tokenizer(Protocol):
@@ -34,34 +34,34 @@ class Tokenizer(Protocol):
 
 
 class Lost(NamedTuple):
-    """What a template drops of a probe."""
+    """The parts of a probe conversation that a template drops."""
 
     messages: tuple[int, ...]
-    """Messages of which nothing is left."""
+    """Numbers of the messages that are dropped completely."""
     parts: tuple[str, ...]
-    """The rest, in words."""
+    """Descriptions of other dropped parts."""
 
     @property
     def weight(self) -> tuple[int, int]:
-        """How much it is, messages before parts."""
+        """A sort key for the size of the loss: messages count more than parts."""
         return len(self.messages), len(self.parts)
 
 
 @dataclass(frozen=True)
 class MessageForm:
-    """The form in which messages of one structure are given to the template."""
+    """The form in which messages of one structure are passed to the template."""
 
     developer: str
-    """The role that the template gets for ``developer``."""
+    """The role that replaces ``developer``."""
     text_arguments: bool
-    """Whether arguments of tool calls are JSON text, and not objects."""
+    """Whether arguments of tool calls are passed as JSON text, not as objects."""
     notes: tuple[str, ...] = ()
-    """What the user is to know, once."""
+    """Warnings for the user, each logged once."""
     lost: str = ""
-    """Why no row of this structure can be rendered."""
+    """Why rows of this structure cannot be rendered; empty if they can."""
 
     def applied(self, messages: Sequence[Message]) -> list[Message]:
-        """Return the messages in this form. Raises ValueError for arguments that are no JSON object."""
+        """Return the messages in this form. Raises ValueError for arguments that are not a JSON object."""
         return [self._message(number, message) for number, message in enumerate(messages, start=1)]
 
     def _message(self, number: int, message: Message) -> Message:
@@ -95,7 +95,7 @@ def _with_function(call: dict[str, Any], function: dict[str, Any]) -> dict[str, 
 
 
 def _object(where: str, arguments: object) -> dict[str, Any]:
-    """Return the arguments of a tool call, given as an object or as JSON text of one. Raises ValueError."""
+    """Return the arguments of a tool call, given as an object or as its JSON text. Raises ValueError."""
     found = arguments
     if isinstance(arguments, str):
         try:
@@ -135,12 +135,12 @@ class ChatTemplate:
         try:
             return self._tokenizer.apply_chat_template(messages, **{**self._arguments, **given, **options})
         except Exception as error:  # templates are programs by the model's authors and may raise any error
-            raise ValueError(f"the chat template refuses it: {error}") from error
+            raise ValueError(f"the chat template refuses these messages: {error}") from error
 
     def form(self, messages: Sequence[Message], tools: Tools) -> MessageForm:
-        """Return the form of this structure that loses nothing, else the one that loses the least.
+        """Return the form in which the template drops nothing, or else the least, of these messages.
 
-        Raises ValueError where the template refuses each.
+        Raises ValueError where the template refuses every form.
         """
         probe, marked_tools = _probe(messages), _probe_tools(tools)
         refused: ValueError | None = None
@@ -173,19 +173,19 @@ def _forms(messages: Sequence[Message]) -> Iterator[MessageForm]:
 
 
 def _told(form: MessageForm, lost: Lost, messages: Sequence[Message]) -> MessageForm:
-    """Return the form with what the user is to know of it."""
+    """Return the form with warnings for the user, and with the error if the template drops messages."""
     notes = [f"the chat template drops {part}" for part in lost.parts]
     if form.developer != "developer" and any(message["role"] == "developer" for message in messages):
-        notes.append("the chat template drops messages of the role developer: they are given to it as system")
+        notes.append("the chat template drops messages of the role developer: they get the role system")
     said = ""
     if lost.messages:
         numbers = ", ".join(f"message {number} ({messages[number - 1]['role']})" for number in lost.messages)
-        said = f"the chat template drops {numbers}: leave it out, or take a model whose template knows it"
+        said = f"the chat template drops {numbers}: leave it out, or use a model whose template supports it"
     return MessageForm(form.developer, form.text_arguments, tuple(notes), said)
 
 
 def _probe(messages: Sequence[Message]) -> list[Message]:
-    """Return the messages with markers as contents, names of functions and arguments."""
+    """Return the messages with markers in place of contents, function names and argument names."""
     probe = [deepcopy(message) for message in messages]
     for number, message in enumerate(probe, start=1):
         if message["content"].strip():
@@ -223,7 +223,7 @@ def _tool(number: int) -> str:
 
 
 def _lost(text: str, probe: Sequence[Message], tools: Tools) -> Lost:
-    """Return what of a probe is not in its rendered text."""
+    """Return the parts of a probe that are missing in its rendered text."""
     messages, parts = [], []
     for number, message in enumerate(probe, start=1):
         content = [_content(number)] if message["content"].strip() else []
@@ -246,5 +246,5 @@ def _lost(text: str, probe: Sequence[Message], tools: Tools) -> Lost:
 
 
 def _as_json(marker: str, text: str) -> bool:
-    """Whether a name of an argument is printed as in JSON: neither as in Python, nor within a JSON text."""
+    """Whether an argument's name is printed as JSON: not as Python code, and not inside a JSON string."""
     return marker in text and f"'{marker}'" not in text and f'\\"{marker}' not in text

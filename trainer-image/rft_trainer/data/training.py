@@ -1,4 +1,4 @@
-"""The prompts of a step, from a dataset of any size."""
+"""Chooses the prompts of a step, from a dataset of any size."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -13,9 +13,9 @@ from rft_trainer.data.rows import Prompt
 
 @dataclass(frozen=True)
 class Reached:
-    """A prompt and the offset of the row after it; ``prompt`` None: the end of the epoch.
+    """A prompt and the offset of the next row. At the end of the epoch ``prompt`` is None.
 
-    ``dropped`` counts the prompts that were skipped as too long since ``read`` was called.
+    ``dropped``: number of prompts that were too long and were skipped since ``read`` was called.
     """
 
     prompt: Prompt | None
@@ -25,7 +25,7 @@ class Reached:
 
 @dataclass(frozen=True)
 class Batch:
-    """The prompts of a step, the position after them, and how many were skipped as too long."""
+    """The prompts of a step, the next position in the data, and the number of prompts that were too long."""
 
     prompts: list[Prompt]
     after: Position
@@ -39,8 +39,9 @@ class Batch:
 class TrainingPrompts(ABC):
     """The prompts of an epoch in their training order.
 
-    ``rows`` is the number of rows of an epoch, ``share`` the share of them that gives a prompt,
-    ``mean_length`` the mean length of a prompt in tokens. The last two may be estimated from a sample.
+    ``rows``: number of rows of an epoch. ``share``: the share of the rows that is used for training.
+    ``mean_length``: mean length of a prompt in tokens. ``share`` and ``mean_length`` may be estimates from a
+    sample.
     """
 
     rows: int
@@ -49,14 +50,17 @@ class TrainingPrompts(ABC):
 
     @abstractmethod
     def read(self, position: Position) -> Iterator[Reached]:
-        """Yield the prompts from a position to the end of its epoch, then that end. Raises DataError."""
+        """Yield the prompts from a position to the end of its epoch, then a ``Reached`` without a prompt.
+
+        Raises DataError.
+        """
 
     def batch(
         self, position: Position, epochs: int, rollouts: int, completion: float, budget_tokens: int
     ) -> Batch:
-        """Return the next batch. It never spans two epochs and is empty after the last. Raises DataError.
+        """Return the next batch. It is empty after the last epoch, and never spans two epochs.
 
-        ``completion`` is the expected length of a completion, in tokens.
+        ``completion`` is the expected length of a completion, in tokens. Raises DataError.
         """
         dropped = 0
         while position.epoch <= epochs:
@@ -112,7 +116,7 @@ class TrainingPrompts(ABC):
 
 
 class InMemory(TrainingPrompts):
-    """Prompts of a small file, all rendered before the start."""
+    """The prompts of a small file, all rendered before the start."""
 
     def __init__(self, prompts: Sequence[Prompt], seed: int) -> None:
         self._prompts, self._seed = prompts, seed

@@ -1,4 +1,4 @@
-"""Makes JSON lines of a dataset that is compressed or CSV: a copy in the run's folder, once per version."""
+"""Converts a compressed or CSV dataset into JSON lines, in a file in the run's folder."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ _LINES_BETWEEN_LOOKS = 10_000
 def as_json_lines(file: Path, layout: RowLayout, folder: Path, should_stop: Callable[[], bool]) -> Path:
     """Return a file whose lines are JSON: ``file`` itself, or its copy in ``folder``.
 
-    Raises DataError where the file is recognised as no dataset, VolumeError, Preempted, TrainerError.
+    Raises DataError where the file is not a dataset, VolumeError, Preempted, TrainerError.
     """
     with readable(file), file.open("rb") as stream:
         packed = is_packed(stream.read(2), layout)
@@ -32,7 +32,7 @@ def as_json_lines(file: Path, layout: RowLayout, folder: Path, should_stop: Call
         before = recorded(about) if target.exists() else None
         if before != made_of:
             if before is not None:
-                log.warning("%s changed since this run began: it goes on with the rows as they are now", file)
+                log.warning("%s changed since this run began; the run continues with the new rows", file)
             files.write_pieces(target, _watched(lines, file, should_stop))
             files.write_json(about, made_of)
         return target

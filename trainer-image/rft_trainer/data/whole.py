@@ -1,6 +1,6 @@
 """Small files, which are read completely before the start: loaded, split and rendered.
 
-All broken lines of a file are reported in one error, because each new try costs the user a wait for GPUs.
+All invalid lines of a file are reported in one error, because for each new try the user waits for GPUs.
 """
 
 import logging
@@ -20,7 +20,7 @@ from rft_trainer.data.source import readable
 log = logging.getLogger(__name__)
 
 WARN_DROPPED = 0.1
-"""Share of prompts over the budget above which a warning is logged."""
+"""A warning is logged if a larger share of the prompts is too long."""
 
 
 def load_rows(
@@ -28,7 +28,7 @@ def load_rows(
 ) -> list[Row]:
     """Read the JSON lines of a local file; skip blank lines.
 
-    ``required`` is what ``required_fields`` returns. Raises DataError with every broken line.
+    ``required`` is what ``required_fields`` returns. Raises DataError with every invalid line.
     """
     with readable(file):
         data = Path(file).read_bytes()
@@ -48,13 +48,13 @@ def load_rows(
 def checked(
     data: bytes, required: Required, layout: RowLayout = JSON_LINES
 ) -> Iterator[tuple[Row | None, list[str]]]:
-    """Yield for every line its row, None if it cannot be parsed, and its problems."""
+    """Yield the row and the problems of every line. The row is None if the line cannot be parsed."""
     for line, raw in _lines(data):
         yield read_row(line, raw, required, layout)
 
 
 def _lines(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield the lines with numbers from 1. Only a newline ends a line, because JSON may contain U+2028."""
+    """Yield lines and their numbers from 1. Only a newline ends a line, because JSON may contain U+2028."""
     for number, raw in enumerate(data.removeprefix(BYTE_ORDER_MARK).split(b"\n"), start=1):
         if raw.strip():
             yield number, raw
@@ -64,8 +64,7 @@ def split(rows: Sequence[Row], evaluation: Evaluation) -> tuple[list[Row], list[
     """Return (train, held out). Rows with the same prompt are all in the same part.
 
     Prompts are chosen in the order of their hashes, so the held-out set depends on the rows alone, not on
-    their order, the seed or the attempt. Raises DataError when half of the rows are too few for an
-    evaluation.
+    their order, the seed or the attempt. Raises DataError when half of the rows are too few to evaluate on.
     """
     limit = min(MAX_HELD_OUT, len(rows) // 2)
     wanted = held_out_rows(len(rows), evaluation.fraction)
@@ -81,7 +80,7 @@ def split(rows: Sequence[Row], evaluation: Evaluation) -> tuple[list[Row], list[
     if count < MIN_HELD_OUT:
         raise DataError(
             f"{len(rows)} rows with {len(sizes)} different prompts are too few to hold out {MIN_HELD_OUT} and"
-            f" train on as many: add rows, or give the evaluation a dataset of its own"
+            f" train on as many: add rows, or set spec.evaluation.dataset"
         )
     return [r for r in rows if r.key not in held], [r for r in rows if r.key in held]
 
@@ -89,14 +88,14 @@ def split(rows: Sequence[Row], evaluation: Evaluation) -> tuple[list[Row], list[
 def without(rows: Sequence[Row], held_out: Collection[Row]) -> list[Row]:
     """Return the rows whose prompts are not in a separate evaluation dataset.
 
-    Raises DataError when none is left.
+    Raises DataError when all training prompts are also in the evaluation dataset.
     """
     keys = {row.key for row in held_out}
     kept = [row for row in rows if row.key not in keys]
     if not kept:
         raise DataError("every training prompt is also in the evaluation dataset")
     if len(kept) < len(rows):
-        log.warning("%d training rows left out: their prompts are evaluated on", len(rows) - len(kept))
+        log.warning("%d training rows left out: the evaluation set has their prompts", len(rows) - len(kept))
     return kept
 
 
@@ -107,9 +106,9 @@ def render(
     budget_tokens: int,
     rendering: Rendering = CURRENT,
 ) -> tuple[list[Prompt], int]:
-    """Return the prompts within ``budget_tokens`` and how many were longer.
+    """Return the prompts within ``budget_tokens``, and the number of prompts that are longer.
 
-    Raises DataError for rows the chat template refuses and when every prompt is too long,
+    Raises DataError for rows that the chat template refuses, and when every prompt is too long. Raises
     ConfigurationError when the tokenizer has no template.
     """
     renderer = Renderer(tokenizer, chat_template_args, rendering)

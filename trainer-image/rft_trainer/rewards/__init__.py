@@ -1,1 +1,1 @@
-"""The old name of ``rft_graders``, for Jobs that an earlier release created."""
+"""The old name of ``rft_graders``. Jobs that an earlier release created still use it."""

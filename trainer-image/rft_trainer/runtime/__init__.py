@@ -1,1 +1,1 @@
-"""The machine under a run: cores, memory, device, allocator, and the files of the base model."""
+"""The machine that a run uses: cores, memory, device, memory allocator, and the files of the base model."""

@@ -1,8 +1,8 @@
 """Restarts the trainer with tcmalloc, which reuses freed memory without fragmentation.
 
-glibc's allocator has two modes, both worse. By default memory fragments, because tensors have many sizes:
-the holes take a fifth of the memory of a small model's update. With ``machine.give_large_blocks_back`` it
-does not, but half of the update's time goes into page faults.
+glibc's allocator has two modes, and both are worse. By default its memory fragments, because tensors have
+many sizes: unused gaps take a fifth of the memory of a small model's update. With
+``machine.give_large_blocks_back`` memory does not fragment, but page faults take half of the update's time.
 """
 
 import os
@@ -25,10 +25,10 @@ def preloaded() -> bool:
 
 
 def preload(should_stop: Callable[[], bool]) -> None:
-    """Execute this program again with tcmalloc preloaded, in the same process, which keeps its PID.
+    """Start this program again with tcmalloc preloaded. The process and its PID stay the same (execv).
 
-    Returns only where tcmalloc is loaded already or not installed, or after a stop signal. A stop signal
-    during the restart is not lost: it stays pending until the new program unblocks signals.
+    Returns only where tcmalloc is already loaded or not installed, or after a stop signal. A stop signal
+    during the restart stays pending until the new program unblocks signals.
     """
     found = library()
     if found is None or preloaded():

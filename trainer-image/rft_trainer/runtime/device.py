@@ -1,4 +1,4 @@
-"""The device of a run (the plan's, or the CPU where GPUs are simulated), and reproducible results."""
+"""Chooses the device of a run: as planned, or the CPU where GPUs are simulated. Sets deterministic mode."""
 
 import os
 from collections.abc import Mapping
@@ -15,11 +15,11 @@ DEVICE_VARIABLE = "RFT_DEVICE"
 def on_this_machine(config: RunConfig, env: Mapping[str, str] = os.environ) -> RunConfig:
     """Return the configuration, adapted to the devices of this machine.
 
-    With ``RFT_DEVICE=cpu`` the run computes on the CPU. Its plan, which is made for GPUs, is then dropped:
-    the GPUs were only for the scheduler.
+    With ``RFT_DEVICE=cpu`` the run computes on the CPU, and its plan, which is made for GPUs, is dropped. The
+    pod requests GPUs only for the scheduler.
 
     Raises:
-        ConfigurationError: if torch does not see the GPUs of the plan, or the variable has another value.
+        ConfigurationError: if torch finds fewer GPUs than planned, or RFT_DEVICE has an invalid value.
     """
     asked = env.get(DEVICE_VARIABLE, "")
     if asked not in ("", "cpu"):
@@ -33,20 +33,20 @@ def on_this_machine(config: RunConfig, env: Mapping[str, str] = os.environ) -> R
     seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if seen < config.gpus:
         raise ConfigurationError(
-            f"the plan says cuda with {config.gpus} GPU{'s' if config.gpus > 1 else ''}, but torch sees"
-            f" {seen or 'no GPU'}: the image must have torch for GPUs (spec.template.image), the node a"
-            f" driver and a device plugin; where its GPUs are pretended, set {DEVICE_VARIABLE}=cpu in"
+            f"the plan needs {config.gpus} GPU{'s' if config.gpus > 1 else ''}, but torch finds"
+            f" {seen or 'no GPU'}: the image needs torch for GPUs (spec.template.image), and the node needs a"
+            f" GPU driver and a device plugin; on a cluster with simulated GPUs, set {DEVICE_VARIABLE}=cpu in"
             " spec.template.env"
         )
     return config
 
 
 def set_deterministic(deterministic: bool, device: str) -> None:
-    """Let this process use only reproducible algorithms of torch, or allow all algorithms again.
+    """Allow only deterministic algorithms of torch in this process, or all algorithms.
 
-    Otherwise several threads sum the gradient of a repeated index in any order, and two equal runs on a busy
-    CPU end with different weights. On GPUs some operations have no such algorithm; torch warns when one of
-    them is used.
+    Without this mode several threads sum the gradient of a repeated index in any order, and two equal runs on
+    a busy CPU end with different weights. On GPUs some operations have no deterministic algorithm. Torch
+    warns when one of them is used.
     """
     if deterministic and device == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts

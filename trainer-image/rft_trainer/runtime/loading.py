@@ -1,7 +1,7 @@
-"""Loads the base model so that its log-probs are those of the sampler.
+"""Loads the base model so that trainer and sampler compute the same log-probs.
 
-Three things in a checkpoint would make them differ: an attention that ``sdpa`` leaves parts of, noise for
-training, and a rotary embedding that depends on the longest row of a batch.
+Three properties of a model would make them differ: attention with parts that ``sdpa`` does not compute,
+dropout and other noise for training, and a rotary embedding that depends on the longest row of a batch.
 """
 
 from collections.abc import Iterator
@@ -17,10 +17,10 @@ _LONGROPE = "longrope"
 
 
 def load_base(folder: Path, dtype: torch.dtype, context: int | None = None, *, weights: bool = True) -> Any:
-    """Return the model in ``folder``, in host memory, or without ``weights`` on the meta device.
+    """Return the model in ``folder``, in host memory. Without ``weights`` it is on torch's meta device.
 
-    ``context`` is the longest sequence of the run, in tokens; None: the model's own. Raises OSError and
-    ValueError where the folder has no model.
+    ``context``: length of the run's longest sequence, in tokens. None: the model's context length. Raises
+    OSError and ValueError where the folder has no model.
     """
     config: Any = AutoConfig.from_pretrained(folder)
     _silence(config)
@@ -36,7 +36,7 @@ def load_base(folder: Path, dtype: torch.dtype, context: int | None = None, *, w
 
 
 def attention_implementation(config: Any) -> str:
-    """Return "sdpa", or "eager" for a model whose attention has what sdpa lacks: a soft cap, or sinks."""
+    """Return "sdpa", or "eager" for attention with logit soft capping or sinks, which sdpa lacks."""
     text = config.get_text_config()
     if getattr(text, "attn_logit_softcapping", None):
         return "eager"
@@ -50,7 +50,7 @@ def _model_class(config: Any) -> Any:
 
 
 def _silence(config: Any) -> None:
-    """Set dropout and the jitter of routers to 0: the trained policy would not be the one that samples."""
+    """Set dropout and router jitter to 0. With them the trainer's policy would differ from the sampler's."""
     for part in {id(part): part for part in (config, config.get_text_config())}.values():
         for name in _noisy(part):
             setattr(part, name, 0.0)
@@ -63,10 +63,10 @@ def _noisy(config: Any) -> Iterator[str]:
 
 
 def _fix_longrope(model: Any, context: int) -> None:
-    """Choose LongRoPE's factors by the context, as vLLM does.
+    """Choose LongRoPE's factors by the run's context length, as vLLM does.
 
-    transformers chooses them in every forward pass, by the longest row, so that a text would have other
-    log-probs beside a longer one.
+    transformers chooses them in every forward pass by the longest row. Then the log-probs of a text would
+    change if a longer text is in the same batch.
     """
     for module in model.modules():
         if getattr(module, "rope_type", None) != _LONGROPE:

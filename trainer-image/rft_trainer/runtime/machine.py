@@ -1,4 +1,4 @@
-"""Cores and memory that the trainer may use on this machine."""
+"""Reads how many cores and how much memory the trainer may use on this machine."""
 
 import ctypes
 import math
@@ -11,7 +11,7 @@ CGROUPS = Path("/sys/fs/cgroup")
 _M_MMAP_THRESHOLD = -3
 _BLOCK_OF_ITS_OWN = 128 * 1024
 _NO_LIMIT = 2**60
-"""A larger number in cgroup v1 means that there is no limit. The kernel then writes a very large number."""
+"""A limit of cgroup v1 from this value on means "no limit": the kernel then writes a very large number."""
 
 
 def affine_cores() -> int:
@@ -22,7 +22,7 @@ def affine_cores() -> int:
 def cpu_quota() -> float | None:
     """CPU quota of this cgroup, in cores; None without a limit.
 
-    It is needed because a container with ``limits.cpu: 2`` still sees every core of its node.
+    It is needed because in a container with ``limits.cpu: 2`` the affinity still has all cores of the node.
     """
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
@@ -38,7 +38,7 @@ def cpu_quota() -> float | None:
 
 
 def usable_cores() -> int:
-    """Number of threads to start: the allowed cores, or the cgroup's quota where that is less."""
+    """Number of threads to start: the cores of the CPU affinity, or the cgroup's quota if that is less."""
     quota = cpu_quota()
     cores = affine_cores()
     return cores if quota is None else max(1, min(cores, math.floor(quota)))
@@ -52,7 +52,7 @@ def die_with_parent(signal_number: int = signal.SIGKILL) -> None:
 def memory_limit(root: Path = CGROUPS, process: Path = Path("/proc/self/cgroup")) -> int | None:
     """Memory limit of this container, in bytes; None without a limit.
 
-    In a container the files of its cgroup are at ``root``; elsewhere in the folder that ``process`` names.
+    In a container the cgroup's files are in ``root``. On a host they are in the folder named in ``process``.
     """
     found = [
         limit
@@ -112,7 +112,7 @@ def total_memory() -> int:
 
 
 def give_large_blocks_back() -> bool:
-    """Make glibc return freed large blocks to the kernel at once. Return whether that worked.
+    """Make glibc return freed large blocks to the kernel at once. Return whether the setting was accepted.
 
     glibc does so for blocks with a memory map of their own. By default the minimum size of such blocks grows
     up to 32 MiB, so tensors of many sizes fragment the heap. A fixed size avoids that, but an update can take

@@ -1,4 +1,4 @@
-"""Checks the container's memory limit against the plan, before anything is loaded."""
+"""Compares the container's memory limit with the plan before anything is loaded."""
 
 from rft_planner.sizes import mib, quantity
 from rft_run.config import RunConfig
@@ -16,7 +16,7 @@ def refuse_too_little(config: RunConfig, limit: int | None = None) -> None:
     ``limit`` is in bytes; None: the container's own limit.
 
     Raises:
-        ConfigurationError: if it is less, unless the job disables this check; names both numbers and the fix.
+        ConfigurationError: if the limit is less, unless the job disables this check. It says how to fix it.
     """
     plan = config.plan
     if config.device != "cpu" or plan is None or plan.least_memory is None or plan.forced:
@@ -25,23 +25,23 @@ def refuse_too_little(config: RunConfig, limit: int | None = None) -> None:
     if there >= quantity(plan.least_memory):
         return
     raise ConfigurationError(
-        f"{mib(there)} of memory are less than the {plan.least_memory} that the plan needs at least: give the"
-        f" container more (spec.resources.memory), or lower {_LOWER}"
+        f"the memory limit of {mib(there)} is less than the {plan.least_memory} that the plan needs at least:"
+        f" raise spec.resources.memory, or lower {_LOWER}"
     )
 
 
 def after_kills(error: Exception, config: RunConfig, kills: int) -> Exception:
-    """Return the error that ended the run. It is MemoryExhausted if the sampler had too little memory.
+    """Return ``error``, or MemoryExhausted instead if the sampler failed because it had too little memory.
 
-    In this case the kernel killed the sampler, or vLLM found that its KV cache does not fit. ``kills`` is the
-    kernel's count of such kills when the attempt began.
+    That is so if the kernel killed the sampler, or if vLLM found that its KV cache does not fit. ``kills``:
+    the kernel's number of out-of-memory kills at the start of the attempt.
     """
     if not isinstance(error, SamplerError):
         return error
     if machine.out_of_memory_kills() > kills:
-        what = "the kernel ended the sampler at"
+        what = "the kernel killed the sampler at"
     elif _NO_ROOM in str(error):
-        what = "the sampler's KV cache has no room below"
+        what = "the sampler's KV cache does not fit into"
     else:
         return error
     plan = config.plan

