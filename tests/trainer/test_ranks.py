@@ -196,7 +196,7 @@ def test_a_killed_follower_ends_the_update_and_is_named(character_model: Path) -
     options = PolicyOptions(character_model, Training(lora_rank=4, lora_alpha=8), "cpu", "float32", 3)
     with team(2, options) as (followers, policy):
         os.kill(followers._members[0][0].pid, signal.SIGKILL)
-        with pytest.raises(MemberLost, match="process 1 of the team was killed by SIGKILL"):
+        with pytest.raises(MemberLost, match="training process 1 was killed by SIGKILL"):
             gradients(policy, followers, some_rows(7))
 
 
@@ -217,7 +217,7 @@ def test_followers_end_with_their_leader(character_model: Path) -> None:
 
 def test_out_of_memory_in_a_follower_raises_memory_exhausted() -> None:
     assert isinstance(_error_of(2, 13, "CUDA out of memory"), MemoryExhausted)
-    assert str(_error_of(2, 1, "")) == "process 2 of the team ended with 1"
+    assert str(_error_of(2, 1, "")) == "training process 2 ended with code 1"
 
 
 @given(st.integers(0, 30), st.integers(1, 9), st.integers(20, 200))

@@ -195,7 +195,7 @@ def test_a_deterministic_run_on_gpus_asks_for_batch_invariance(tmp_path: Path) -
         ("0.33.1rc1", (9, 0), None),
         ("1.0", (10, 0), None),
         ("0.31.9", (9, 0), "older than 0.32"),
-        ("0.32.0", (7, 5), "compute capability is 7.5"),
+        ("0.32.0", (7, 5), "compute capability 7.5 is less than 8.0"),
     ],
 )
 def test_batch_invariance_needs_a_version_and_a_capability(

@@ -1,1 +1,1 @@
-"""The update: the policy, the objective, and how rollouts become rows of a forward pass."""
+"""The update of the policy: the model, the objective, and how rollouts are packed into rows."""

@@ -50,7 +50,7 @@ def serve(pipe: Connection) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """Serve the leader; send it the message of an error, and return the exit code."""
+    """Execute the leader's commands. After an error, send its message to the leader. Return the exit code."""
     machine.die_with_parent()
     # Signals reach the whole process group; the leader alone decides what to do about them.
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,7 +1,8 @@
 """Log-probabilities of sampled tokens under temperature, top-k and top-p, from hidden states.
 
-Logits are computed for completion positions only, one chunk after the other: for 32k tokens and a vocabulary
-of 152k they would take 20 GB. Where gradients are needed, the backward pass computes a chunk's logits again.
+Logits are computed for completion tokens only, and for one chunk of tokens at a time. For 32k tokens and a
+vocabulary of 152k all logits together would take 20 GB. If gradients are needed, the backward pass computes
+the logits of a chunk again.
 """
 
 from collections.abc import Callable
@@ -31,7 +32,7 @@ class TokenLogprobs:
 def unfiltered_logprobs(
     hidden_N_H: Tensor, target_N: Tensor, head: Callable[[Tensor], Tensor], temperature: float
 ) -> Tensor:
-    """Return log-probs (N) under temperature alone, without gradient, for the reference of the KL penalty."""
+    """Return log-probs (N) with temperature, but without top-k, top-p and gradient. For the KL penalty."""
     parts = []
     with torch.no_grad():
         for start in range(0, len(target_N), CHUNK_TOKENS):
@@ -46,9 +47,9 @@ def token_logprobs(
 ) -> TokenLogprobs:
     """Return log-probs of ``target_N`` given the hidden states that predict them.
 
-    ``head`` maps (n, H) to logits (n, V), in float32 or wider. The set of tokens that the filter keeps is
-    computed from detached logits, and the sampled token is added to it. Else a sampler that rounds
-    differently could draw a token outside the set, with a log-prob of minus infinity.
+    ``head`` maps (n, H) to logits (n, V), in float32 or float64. The set of tokens that the filter keeps is
+    computed from detached logits, and the sampled token is always added to it. Otherwise, if the sampler
+    rounds differently, the sampled token could be outside the set and have a log-prob of minus infinity.
     """
 
     def one_chunk(hidden_n_H: Tensor, target_n: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -67,7 +68,7 @@ def token_logprobs(
 def _from_logits(
     scaled_n_V: Tensor, target_n: Tensor, settings: Filter
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return filtered and unfiltered log-prob, entropy, and whether it is outside the filter, per target."""
+    """Return for each target: filtered and unfiltered log-prob, entropy, whether the filter removes it."""
     chosen_n = scaled_n_V.gather(1, target_n[:, None]).squeeze(1)
     unfiltered_n = chosen_n - scaled_n_V.logsumexp(dim=1)
     if settings.top_k == 0 and settings.top_p >= 1:
@@ -86,6 +87,6 @@ def _from_logits(
 
 @torch.no_grad()
 def _entropy(scores_n_K: Tensor) -> Tensor:
-    """Return the entropy of softmax(scores), in nats; a score of minus infinity adds nothing."""
+    """Return the entropy of softmax(scores), in nats. A score of minus infinity counts as probability 0."""
     logprobs_n_K = scores_n_K.log_softmax(dim=1)
     return -(logprobs_n_K.exp() * logprobs_n_K.clamp(min=-1e9)).sum(dim=1)

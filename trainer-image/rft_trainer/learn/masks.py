@@ -1,9 +1,9 @@
 """Attention masks of rows in which several completions share a prompt.
 
-transformers makes a mask for each kind of attention that a model has: causal, within a sliding window, within
-a chunk. It takes a distance between places in the row for the distance in the text. In a row with a shared
-prompt a completion may stand far from its prompt, so there the model's own rule is asked about positions in
-the text instead. Every model keeps its own rules, and none of them is repeated here.
+transformers makes a mask for each kind of attention that a model has: causal, within a sliding window, or
+within a chunk. Each kind has a rule that compares the positions of two tokens. transformers applies the rule
+to positions in the row. In a row with a shared prompt, a completion may be far from its prompt. So for such
+rows this module applies the same rule to positions in the text.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,15 +17,15 @@ from torch import Tensor
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 
 ATTENTION_IMPLEMENTATIONS = ("sdpa", "eager")
-"""Implementations of attention for which masks are made here."""
+"""The implementations of attention that this module makes masks for."""
 
 Rule = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-"""Whether a query attends to a key, from the indices of row, head, query and key; they broadcast."""
+"""Returns whether a query attends to a key. Arguments: indices of row, head, query and key (broadcast)."""
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """``allowed_B_1_T_T``: the tokens of one completion and its prompt, none of which is in the future."""
+    """``allowed_B_1_T_T``: True for a key that is earlier in the query's completion, or in its prompt."""
 
     allowed_B_1_T_T: Tensor
     positions_B_T: Tensor
@@ -36,10 +36,10 @@ _SHARED: ContextVar[_Rows | None] = ContextVar("shared_rows", default=None)
 
 @contextmanager
 def sharing(allowed_B_1_T_T: Tensor | None, positions_B_T: Tensor) -> Iterator[Tensor | None]:
-    """Make the masks of every forward pass in the block fit these rows.
+    """Use masks for these rows in every forward pass in the block.
 
-    Yields the ``attention_mask`` for the model, (B, T). With a mask of ones transformers does not take the
-    restart of positions after a prompt for the start of another text. None, where no row is shared.
+    Yields the ``attention_mask`` (B, T) for the model: ones, or None if no prompt is shared. Without the
+    ones, transformers would assume that a new text begins where positions restart after a prompt.
     """
     if allowed_B_1_T_T is None:
         yield None
@@ -52,7 +52,7 @@ def sharing(allowed_B_1_T_T: Tensor | None, positions_B_T: Tensor) -> Iterator[T
 
 
 def within(rule: Rule, allowed_B_1_T_T: Tensor, positions_B_T: Tensor) -> Tensor:
-    """Return the boolean mask (B, 1, T, T): what ``rule`` allows by position, among ``allowed_B_1_T_T``."""
+    """Return the boolean mask (B, 1, T, T) of what both ``rule``, by position, and ``allowed`` permit."""
     row_B_1_1_1 = torch.arange(len(positions_B_T), device=positions_B_T.device)[:, None, None, None]
     head = torch.zeros_like(row_B_1_1_1[:1])
     query_B_1_T_1, key_B_1_1_T = positions_B_T[:, None, :, None], positions_B_T[:, None, None, :]

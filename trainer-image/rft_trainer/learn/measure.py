@@ -1,4 +1,4 @@
-"""The trainer's log-probs of given rows, without gradients; with several processes, all compute the same."""
+"""Computes the trainer's log-probs of given rows, without gradients, in all processes at the same time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ from rft_trainer.rollout.filter import Filter
 
 @dataclass(frozen=True)
 class Measure:
-    """Order to all followers: compute these rows with the leader's adapter.
+    """Command to all followers: compute these rows with the leader's adapter.
 
-    The layers are gathered from all processes, so each has to make the same pass.
+    The layers are sharded over all processes, so each process has to make the same forward pass.
     """
 
     rows: list[PackedRow]
@@ -35,7 +35,7 @@ def measure(
 
 @torch.no_grad()
 def compute(policy: Policy, order: Measure, team: Team) -> TokenLogprobs:
-    """Do this process's part of the order."""
+    """Execute the command in this process: the leader and every follower call this."""
     team.broadcast([parameter.data for parameter in policy.trainable()])
     batch = build(order.rows).to(policy.device)
     return token_logprobs(policy.hidden(batch), batch.target_N, policy.head, order.filter)

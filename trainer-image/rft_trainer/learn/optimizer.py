@@ -9,7 +9,7 @@ from rft_api.parameters import Training
 
 
 def make_optimizer(parameters: list[torch.nn.Parameter], training: Training) -> torch.optim.AdamW:
-    """Return AdamW with betas 0.9 and 0.999. Its state is float32, as the adapter is."""
+    """Return AdamW with betas 0.9 and 0.999. Its state is float32, like the adapter's weights."""
     return torch.optim.AdamW(
         parameters,
         lr=training.learning_rate,
@@ -22,8 +22,8 @@ def make_optimizer(parameters: list[torch.nn.Parameter], training: Training) -> 
 class Schedule:
     """Sets the learning rate before each step: linear warm-up, then constant, linear or cosine to zero.
 
-    The total number of steps is an estimate that changes with the completions' length. So the decay follows
-    the share of the run that is done, and the rate never rises again when that share falls.
+    The total number of steps is an estimate, which changes with the length of completions. The decay depends
+    on the share of the steps that are done. If this share falls, the learning rate does not rise again.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, training: Training) -> None:
@@ -34,7 +34,7 @@ class Schedule:
         self._done = 0.0
 
     def set(self, step: int, total_steps: int) -> float:
-        """Set and return the learning rate of ``step`` (from 1) of about ``total_steps``."""
+        """Set and return the learning rate of a step (from 1). ``total_steps`` is the current estimate."""
         decay_steps = max(1, total_steps - self._warmup)
         self._done = min(1.0, max(self._done, (step - 1 - self._warmup) / decay_steps))
         warm = min(1.0, step / self._warmup) if self._warmup else 1.0
@@ -57,4 +57,4 @@ SHAPES: dict[str, Callable[[float], float]] = {
     "linear": lambda done: 1.0 - done,
     "cosine": lambda done: 0.5 * (1.0 + math.cos(math.pi * done)),
 }
-"""Functions of the schedules: from the share of the run that is done to the share of the peak rate."""
+"""For each schedule, a function from the share of the steps that are done to the share of the peak rate."""

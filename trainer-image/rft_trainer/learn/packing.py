@@ -1,9 +1,9 @@
 """Packs completions into rows for one forward pass, with shared prompts and little padding.
 
 A row is a prompt followed by one or more of its completions. Each completion attends to the prompt and to
-itself only (a mask hides the other completions, and positions restart after the prompt). So a group of G
-rollouts computes its prompt once, not G times. For long completions the masked part of the attention costs
-more than the shared prompt saves; then each rollout is a row of its own and needs no mask.
+itself only: a mask hides the other completions, and positions restart after the prompt. So the prompt of a
+group of G rollouts is computed once, not G times. For long completions the masked part of the attention costs
+more time than the shared prompt saves. Then each rollout is a row of its own and needs no mask.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,9 +17,10 @@ from rft_trainer.rollout.groups import Group
 
 @dataclass(frozen=True)
 class Completion:
-    """The parts of an accepted rollout that the loss needs. The tokens of a ``masked`` one have no loss.
+    """The parts of an accepted rollout that the loss needs.
 
-    ``sampler_logprobs``: the log-prob of each token by the sampler, in nats.
+    ``sampler_logprobs``: the log-prob of each token by the sampler, in nats. ``masked``: whether its tokens
+    are left out of the loss.
     """
 
     ids: tuple[int, ...]
@@ -47,10 +48,10 @@ class PackedRow:
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Tensors of B rows of T tokens with N completion tokens of S sequences.
+    """Tensors for B rows of T tokens. Together the rows have S completions with N tokens.
 
-    ``source_N`` is the index into the flattened (B·T) positions of the one that predicts ``target_N``.
-    ``attention_B_1_T_T`` is None where plain causal attention is correct.
+    ``source_N``: for each ``target_N``, the index of the position that predicts it, in the flattened (B·T)
+    positions. ``attention_B_1_T_T``: None where plain causal attention is correct.
     """
 
     tokens_B_T: Tensor
@@ -91,11 +92,11 @@ def rows_of_group(
     hidden_size: int | None,
     max_tokens: int | None = None,
 ) -> list[PackedRow]:
-    """Return the rows of a group: one for all rollouts or one for each, whichever computes less.
+    """Return the rows of a group: one row for all rollouts, or one for each, whichever costs less.
 
-    The cost of a token is about 1 + row length / (6 · hidden size), in units of its matrix products; the
-    second term is attention. ``hidden_size`` None: the model accepts no custom mask, so rows are never
-    shared. ``max_tokens`` limits the length of a shared row; None: no limit is planned.
+    The cost of a token is about 1 + row length / (6 · hidden size). The first term is the matrix products,
+    the second one attention. ``hidden_size``: None for a model that accepts no custom mask; then each rollout
+    has its own row. ``max_tokens``: maximum length of a shared row; None: no limit.
     """
     kept = [completion for completion in completions if completion.ids]
     single = [PackedRow(tuple(prompt_ids), (completion,)) for completion in kept]
@@ -171,7 +172,7 @@ def build(rows: Sequence[PackedRow], pad_id: int = 0) -> MicroBatch:
 
 
 def _siblings_hidden(segments_B_T: Tensor) -> Tensor:
-    """Return the mask: causal attention within a completion and to its prompt (segment 0). True: attends."""
+    """Return the mask that hides other completions. True: attends. The prompt is segment 0."""
     width = segments_B_T.shape[1]
     causal_T_T = torch.ones((width, width), dtype=torch.bool).tril()
     same_B_T_T = segments_B_T[:, :, None] == segments_B_T[:, None, :]

@@ -31,14 +31,14 @@ _REFERENCE = "reference"
 _TOLERANCE = 1e-2
 _CHECKED_WINDOW = 8
 _WINDOWS = ("sliding_window", "attention_chunk_size")
-"""Fields of a config with the tokens that a layer of limited reach sees."""
+"""Fields of a model's configuration with the size of an attention window, in tokens."""
 
 
 @dataclass(frozen=True)
 class PolicyOptions:
-    """Arguments of a policy; equal in all processes of distributed training.
+    """Arguments of a policy. They are equal in all processes of distributed training.
 
-    ``context`` is the longest sequence of the run, in tokens; None: the model's own context length.
+    ``context``: length of the run's longest sequence, in tokens. None: the model's context length.
     """
 
     folder: Path
@@ -51,13 +51,13 @@ class PolicyOptions:
 
 
 class Policy:
-    """Model, adapter and tokenizer of a run; with several processes the model is sharded over them."""
+    """Model, adapter and tokenizer of a run. The model is sharded if there are several processes."""
 
     def __init__(self, options: PolicyOptions, team: Team = ALONE) -> None:
         """Load the base model and add an adapter. Raises ModelError when either cannot be used."""
         self.folder = options.folder
         self.dress: Callable[[Path], None] = lambda _: None
-        """Names the base in a saved adapter, and writes its card; the loop, which has the facts, sets it."""
+        """Adds the base model's name and a model card to a saved adapter. The training loop sets it."""
         self.device = torch.device(f"cuda:{team.rank}" if options.device == "cuda" else options.device)
         self._warm = options.warm_start is not None
         try:
@@ -90,7 +90,7 @@ class Policy:
 
     @property
     def hidden_size_for_packing(self) -> int | None:
-        """Hidden size, where rollouts of a prompt can be packed into one row; else None."""
+        """Hidden size if rollouts of a prompt can share a row, else None."""
         return int(self.config.hidden_size) if self.shares_prompts else None
 
     def trainable(self) -> list[torch.nn.Parameter]:
@@ -98,7 +98,7 @@ class Policy:
         return [parameter for parameter in self._model.parameters() if parameter.requires_grad]
 
     def output_factors(self) -> list[torch.nn.Parameter]:
-        """Return the trained adapter's B matrices: a layer's change is B times A, scaled."""
+        """Return the adapter's LoRA B matrices. LoRA adds scale · B · A to a layer's weights."""
         named = self._model.named_parameters()
         return [value for name, value in named if value.requires_grad and "lora_B" in name]
 
@@ -125,7 +125,7 @@ class Policy:
 
     @contextmanager
     def reference(self) -> Iterator[None]:
-        """Use the reference policy in the block: adapter disabled, or a frozen copy of the warm start."""
+        """Use the reference policy in the block: the base alone, or a frozen copy of the warm start."""
         with torch.no_grad():
             if self._warm:
                 self._model.set_adapter(_REFERENCE)
@@ -141,14 +141,15 @@ class Policy:
     def save_version(
         self, adapters: Path, number: int, check: Callable[[], None] = lambda: None
     ) -> AdapterVersion:
-        """Write the adapter as immutable folder ``v000042``, which ``PeftModel.from_pretrained`` loads.
+        """Write the adapter into a new folder such as ``v000042``, for ``PeftModel.from_pretrained``.
 
-        ``check`` is called just before the folder is renamed to that, and prevents it by raising.
+        The folder has a temporary name until it is complete. ``check`` is called before it gets its final
+        name, and can prevent that by raising an error.
         """
         return self.save_named(adapters, f"v{number:06d}", check)
 
     def save_named(self, adapters: Path, name: str, check: Callable[[], None]) -> AdapterVersion:
-        """Write the adapter as an immutable folder of this name, as ``save_version`` does."""
+        """Write the adapter into a new folder with this name, as ``save_version`` does."""
         target = adapters / name
         if target.exists():  # left by an unfinished step of an earlier attempt; never used in training
             shutil.rmtree(target)
@@ -166,21 +167,21 @@ class Policy:
         return dict(get_peft_model_state_dict(self._model, adapter_name="default"))
 
     def load_adapter_state(self, state: dict[str, Tensor]) -> None:
-        """Load saved adapter weights. Raises ModelError when their names or shapes do not fit."""
+        """Load saved adapter weights. Raises ModelError when their names or shapes do not fit the model."""
         try:
             result: Any = set_peft_model_state_dict(self._model, state, adapter_name="default")
         except RuntimeError as error:
-            raise ModelError(f"the checkpoint's adapter does not fit: {error}") from error
+            raise ModelError(f"the checkpoint's adapter does not fit the model: {error}") from error
         if result.unexpected_keys:
-            raise ModelError(f"the checkpoint's adapter does not fit: {result.unexpected_keys[:3]}")
+            names = result.unexpected_keys[:3]
+            raise ModelError(f"the checkpoint's adapter does not fit the model: it has no weights {names}")
 
     @torch.no_grad()
     def _check_forward(self) -> bool:
-        """Compare ``hidden`` and ``head`` with the model's own forward pass on short fixed sequences.
+        """Compare the logits of this class with those of the model's own forward pass, on short fixed texts.
 
-        Returns whether rollouts of a prompt may share a row. Raises ModelError where ``head`` of ``hidden``
-        is not the model's logits: the architecture then has a computation that this class does not know, and
-        training it would silently be wrong.
+        Returns whether rollouts of a prompt may share a row. Raises ModelError where the logits differ: then
+        this class does not support the architecture, and training would be wrong without an error.
         """
         with short_windows(self.config):
             expected_N_V = torch.cat([self._own_logits(ids) for ids in _CHECKED])
@@ -192,23 +193,24 @@ class Policy:
             )
             if not alone <= _TOLERANCE:
                 raise ModelError(
-                    f"{self.folder}: this architecture computes its logits in an unsupported way: they differ"
-                    f" by {alone:.3g}"
+                    f"{self.folder}: this architecture is not supported: the trainer's logits differ from the"
+                    f" model's own by {alone:.3g}"
                 )
             try:
                 shared = _difference(self._logits(_row(*_CHECKED)), expected_N_V)
             except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
-                log.warning("%s: takes no rows with a shared prompt: %s", self.folder, error)
+                log.warning("%s: rollouts cannot share the computation of a prompt: %s", self.folder, error)
                 return False
         # In bfloat16 rounding alone exceeds the tolerance of float32. An ignored mask changes logits by 1 or
         # more.
         tolerance = _TOLERANCE if self._inner.dtype == torch.float32 else 0.5
         if not shared <= tolerance:
-            log.warning("%s: rows with a shared prompt change logits by %.3g", self.folder, shared)
+            said = "%s: each rollout computes its prompt again: in shared rows, logits would change by %.3g"
+            log.warning(said, self.folder, shared)
         return shared <= tolerance
 
     def _own_logits(self, ids: tuple[int, ...]) -> Tensor:
-        """Return the model's own logits of a completion of the checked prompt."""
+        """Return the logits of a completion by the model's own forward pass, after the fixed prompt."""
         tokens_1_T = torch.tensor([[*_CHECKED_PROMPT, *ids[:-1]]], device=self.device)
         logits_T_V: Tensor = self._model(tokens_1_T, use_cache=False).logits[0, len(_CHECKED_PROMPT) - 1 :]
         return logits_T_V.to(torch.promote_types(logits_T_V.dtype, torch.float32))
@@ -218,13 +220,13 @@ class Policy:
 
 
 def _fixed(start: int, length: int) -> tuple[int, ...]:
-    """Return token ids without a pattern, from 5 to 14, which every vocabulary has."""
+    """Return irregular token ids from 5 to 14, which are in every vocabulary."""
     return tuple(5 + (7 * index * index + 3 * index) % 10 for index in range(start, start + length))
 
 
 _CHECKED_PROMPT = _fixed(0, 2 * _CHECKED_WINDOW)
 _CHECKED = (_fixed(20, 12), _fixed(40, 3), _fixed(60, 10))
-"""Completions of which the longest reaches beyond a window that begins after the prompt."""
+"""Completions for the check. The longest one is longer than the attention window of the check."""
 
 
 def _row(*completions: tuple[int, ...]) -> PackedRow:
@@ -232,13 +234,13 @@ def _row(*completions: tuple[int, ...]) -> PackedRow:
 
 
 def _difference(found_N_V: Tensor, expected_N_V: Tensor) -> float:
-    """Return the largest difference, where a logit above 1 counts by its share; NaN where one is NaN."""
+    """Return the largest difference of logits, divided by 1 + |expected logit|; NaN if any logit is NaN."""
     return float(((found_N_V - expected_N_V).abs() / (1 + expected_N_V.abs())).max())
 
 
 @contextmanager
 def short_windows(config: Any, window: int = _CHECKED_WINDOW) -> Iterator[None]:
-    """Shorten the windows of a model's layers in the block, so that a few tokens reach beyond them."""
+    """Shorten the attention windows of a model in the block, so that a short text is longer than a window."""
     longer = {name: value for name in _WINDOWS if (value := getattr(config, name, None)) and value > window}
     try:
         for name in longer:
@@ -250,7 +252,7 @@ def short_windows(config: Any, window: int = _CHECKED_WINDOW) -> Iterator[None]:
 
 
 def _base(options: PolicyOptions, *, leads: bool) -> Any:
-    """Return the base model: in host memory, or on the meta device where the leader sends its weights."""
+    """Return the base model in host memory. In a follower it is on the meta device, without weights."""
     return load_base(options.folder, getattr(torch, options.dtype), options.context, weights=leads)
 
 
@@ -274,8 +276,8 @@ def _with_adapter(base: Any, options: PolicyOptions, *, leads: bool) -> Any:
     training = options.training
     if (found.r, found.lora_alpha) != (training.lora_rank, training.lora_alpha):
         raise ModelError(
-            f"{warm_start}: rank {found.r} and alpha {found.lora_alpha}, but the job says"
-            f" rank {training.lora_rank} and alpha {training.lora_alpha}"
+            f"{warm_start}: the adapter has rank {found.r} and alpha {found.lora_alpha}, but the job has"
+            f" loraRank {training.lora_rank} and loraAlpha {training.lora_alpha}"
         )
     _freeze(model, _REFERENCE)
     return model
@@ -286,15 +288,15 @@ def _fresh(base: Any, options: PolicyOptions) -> Any:
     try:
         return get_peft_model(base, lora_config(options.training, base.config))
     except ValueError as error:
-        raise ModelError(f"no adapter fits this model: {error}") from error
+        raise ModelError(f"LoRA cannot be applied to this model: {error}") from error
 
 
 def lora_config(training: Training, config: Any) -> LoraConfig:
     """Return the LoRA configuration of a job for a model with this ``config``.
 
-    For a mixture of experts only the attention is adapted: adapters for all experts would be a hundred times
-    as large, and vLLM loads none for the router. So it is for GLM-4, whose gate and up are one matrix: vLLM
-    loads no adapter of it. Vision towers are left out, because the rows are text only.
+    In a mixture of experts only the attention layers get an adapter. Adapters for all experts would be a
+    hundred times as large, and vLLM loads no adapter for the router. In GLM-4, gate and up are one matrix, for
+    which vLLM loads no adapter either. Vision layers get none, because rows have only text.
     """
     text = config.get_text_config()
     attention = training.lora_targets == "attention" or adapts_attention_only(text.to_dict())
@@ -308,13 +310,13 @@ def lora_config(training: Training, config: Any) -> LoraConfig:
 
 
 def _freeze(model: Any, adapter: str) -> None:
-    """Freeze an adapter's weights again, because ``set_adapter`` makes the active adapter trainable."""
+    """Freeze an adapter's weights again: PEFT's ``set_adapter`` makes the active adapter trainable."""
     for name, parameter in model.named_parameters():
         if f".{adapter}." in name:
             parameter.requires_grad_(False)
 
 
 def _head_scale(config: Any) -> float:
-    """Return the model's own factor of its logits (Cohere's logit_scale, Granite's logits_scaling)."""
+    """Return the factor that scales the model's logits (Cohere: logit_scale, Granite: logits_scaling)."""
     scale = getattr(config, "logit_scale", None) or 1.0
     return float(scale) / float(getattr(config, "logits_scaling", None) or 1.0)

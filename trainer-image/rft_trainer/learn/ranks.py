@@ -1,8 +1,8 @@
 """Distributed training on one node: the trainer is the leader (rank 0), the other processes are followers.
 
-A follower keeps no state but its shard of the base model. The leader sends commands to each follower over a
-pipe. Tensors go through ``torch.distributed`` (NCCL or gloo), on the loopback interface. A trainer on one
-device is a team of size 1, for which all of this does nothing.
+A follower's only state is its shard of the base model. The leader sends commands to each follower over a
+pipe. Tensors are exchanged with ``torch.distributed`` (NCCL or gloo) over the loopback interface. A trainer
+on one device is a team of size 1: it starts no followers and exchanges nothing.
 """
 
 import logging
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 NOTICE_SECONDS = 60.0
-"""Seconds for a collective to fail after a follower has ended; then the trainer exits by itself."""
+"""Seconds for a collective operation to fail after a follower has ended. If none fails, the trainer exits."""
 _LAST_WORDS_SECONDS = 5.0
 # Typed as Any, because its type stubs do not export FileStore.
 _torch_distributed: Any = dist
@@ -45,13 +45,13 @@ class Team:
     size: int = 1
 
     def broadcast(self, tensors: Sequence[Tensor]) -> None:
-        """Overwrite the tensors with the leader's, in place; shapes are equal in all processes."""
+        """Overwrite the tensors in place with the leader's tensors. Shapes are equal in all processes."""
         if self.size > 1:
             for tensor in tensors:
                 dist.broadcast(tensor, src=0)
 
     def sum_to_leader(self, tensors: Sequence[Tensor]) -> None:
-        """Sum the tensors over all processes into the leader's, in place; the others' are undefined then."""
+        """Replace the leader's tensors by the sums over all processes. Followers' become undefined."""
         if self.size > 1:
             for tensor in tensors:
                 dist.reduce(tensor, dst=0)
@@ -62,13 +62,13 @@ ALONE = Team()
 
 @dataclass(frozen=True)
 class Post:
-    """A follower's first message: its rank, and how to join the process group."""
+    """The first message to a follower: its rank, and how to join the process group."""
 
     rank: int
     size: int
     device: str
     meeting: str
-    """Path of the file for the rendezvous of ``torch.distributed``; only this user can read it."""
+    """Path of the rendezvous file of ``torch.distributed``. Only this user can read it."""
 
 
 def join(post: Post) -> Team:
@@ -93,10 +93,10 @@ class MemberLost(TrainerError):
 
 
 class Followers:
-    """The follower processes that the leader starts; none where the team has size 1."""
+    """The follower processes, started by the leader. A team of size 1 has none."""
 
     def __init__(self, size: int, device: str, scratch_dir: Path | None) -> None:
-        """Start ``size`` - 1 followers, which then wait for orders; ``gather`` joins them into a team."""
+        """Start ``size`` - 1 followers, which wait for commands. ``gather`` joins them into a team."""
         self.team = ALONE
         self._size, self._device = size, device
         self._closing = False
@@ -109,9 +109,9 @@ class Followers:
                 self._tell(rank, Post(rank, size, device, self._meeting))
 
     def gather(self, order: object) -> Team:
-        """Send every follower its first order and join the process group with them.
+        """Send every follower its first command, and form the process group. Return this process's team.
 
-        Raises the error of a follower that ended instead.
+        Raises the error of a follower that ended before it joined.
         """
         if self._size > 1:
             self.tell_all(order)
@@ -122,12 +122,12 @@ class Followers:
         return self.team
 
     def tell(self, orders: Sequence[object]) -> None:
-        """Send each follower its own order, the first to rank 1."""
+        """Send each follower its own command, the first one to rank 1."""
         for rank, order in enumerate(orders, start=1):
             self._tell(rank, order)
 
     def tell_all(self, order: object) -> None:
-        """Send every follower the same order."""
+        """Send the same command to every follower."""
         self.tell([order] * (self._size - 1))
 
     def _tell(self, rank: int, order: object) -> None:
@@ -136,7 +136,7 @@ class Followers:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Replace an error of the block by the error of the follower that ended and so caused it."""
+        """If the block fails because a follower ended, raise the follower's error instead."""
         try:
             yield
         except torch.OutOfMemoryError:
@@ -155,13 +155,13 @@ class Followers:
         return None
 
     def _watch(self, rank: int, process: subprocess.Popen[bytes]) -> None:
-        """Exit the trainer when a follower has ended and no collective failed within ``NOTICE_SECONDS``."""
+        """Wait for a follower to end. Then exit the trainer, unless it closes within ``NOTICE_SECONDS``."""
         code = process.wait()
         for _ in range(int(NOTICE_SECONDS)):
             if self._closing:
                 return
             threading.Event().wait(1)
-        log.error("process %d of the team ended with %d, and no collective operation failed", rank, code)
+        log.error("training process %d ended with code %d, so the trainer exits", rank, code)
         os._exit(code if code in set(ExitCode) else ExitCode.UNEXPECTED)
 
     def close(self) -> None:
@@ -199,13 +199,13 @@ def _last_words(pipe: Connection) -> str:
 
 def _error_of(rank: int, code: int, words: str) -> TrainerError:
     if code == ExitCode.OUT_OF_MEMORY:
-        return MemoryExhausted(words or f"process {rank} of the team ran out of memory")
-    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
-    return MemberLost(f"process {rank} of the team {how}{f': {words}' if words else ''}")
+        return MemoryExhausted(words or f"training process {rank} ran out of memory")
+    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+    return MemberLost(f"training process {rank} {how}{f': {words}' if words else ''}")
 
 
 def follow(pipe: Connection) -> Iterator[Any]:
-    """Yield the leader's orders until it closes the pipe."""
+    """Yield the leader's commands until it closes the pipe."""
     with suppress(EOFError, ConnectionResetError):
         while True:
             yield pipe.recv()

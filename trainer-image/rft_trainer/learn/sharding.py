@@ -1,7 +1,7 @@
 """Shards a frozen base model over several devices with FSDP2; every device has the whole adapter.
 
-Only decoder layers are sharded. The embedding and the output layer are not: they may share their weights, and
-the output layer is used once per chunk of logits, so it would be gathered as often.
+Only decoder layers are sharded. The embedding and the output layer are not, for two reasons: they may share
+their weights, and a sharded output layer would be gathered again for each chunk of logits.
 """
 
 from collections.abc import Iterator
@@ -19,12 +19,12 @@ _ADAPTER = "lora_"
 
 
 def divide(model: nn.Module, decoder: nn.Module, layers: int, device: torch.device, team: Team) -> None:
-    """Move ``model`` to the device, with each decoder layer sharded over the team.
+    """Move ``model`` to the device, and shard each decoder layer over the team.
 
-    The leader's model is complete and in host memory. The others' are on the meta device and receive the
-    leader's values. ``decoder`` is the module that returns hidden states, and ``layers`` its number of
-    layers. During sharding one complete layer at a time is on the device. Raises ModelError where ``decoder``
-    has no list of that many layers.
+    The leader's model is complete and in host memory. The models of followers are on the meta device and
+    receive the leader's values. ``decoder`` is the module that returns hidden states, and ``layers`` its
+    number of layers. During sharding only one complete layer is on the device at a time. Raises ModelError
+    where ``decoder`` has no list of that many layers.
     """
     mesh = init_device_mesh(device.type, (team.size,))
     stack = _layers(decoder, layers)
@@ -44,12 +44,12 @@ def _layers(decoder: nn.Module, count: int) -> list[nn.Module]:
     found = [module for module in decoder.modules() if isinstance(module, nn.ModuleList)]
     stack = next((list(modules) for modules in found if len(modules) == count), None)
     if stack is None:
-        raise ModelError(f"no list of {count} layers in {type(decoder).__name__}: it cannot be divided")
+        raise ModelError(f"{type(decoder).__name__} cannot be sharded: it has no list of {count} layers")
     return stack
 
 
 def _place(modules: Iterator[nn.Module], device: torch.device, team: Team) -> None:
-    """Move the modules' own tensors to the device with the leader's values; shared tensors stay shared."""
+    """Move the modules' own tensors to the device, with the leader's values. Tied weights stay tied."""
     placed: dict[int, tuple[Tensor, Tensor]] = {}
     for module in modules:
         for name, tensor in _own(module):

@@ -1,1 +1,1 @@
-"""Sampling: the protocol of engines, and two of them: vLLM's server, and plain transformers."""
+"""Sampling: the protocol of rollout engines, and two engines: vLLM's server, and plain transformers."""

@@ -1,4 +1,4 @@
-"""The protocol of samplers: token ids in, token ids and the sampler's log-probabilities out."""
+"""The protocol of samplers. They take token ids, and return token ids with their log-probabilities."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ FinishReason = Literal["stop", "length"]
 
 @dataclass(frozen=True)
 class SamplingParameters:
-    """How tokens are sampled. ``top_k`` 0 and ``top_p`` 1 are off; ``temperature`` 0 is greedy.
+    """How tokens are sampled. ``top_k`` 0: off. ``top_p`` 1: off. ``temperature`` 0: greedy decoding.
 
     Each text of ``stop`` and each token of ``stop_token_ids`` ends a completion. The token stays in its
     ``token_ids``, as an end token does.
@@ -41,7 +41,7 @@ class SamplingParameters:
         return replace(self, temperature=0.0, top_p=1.0, top_k=0)
 
     def effective(self) -> "SamplingParameters":
-        """Return the parameters with top-p 0 replaced by top-k 1 and top-p 1, as samplers refuse top-p 0."""
+        """Replace top-p 0, which samplers refuse, by the equivalent top-k 1 with top-p 1."""
         if self.top_p > 0:
             return self
         return replace(self, top_p=1.0, top_k=1)
@@ -58,7 +58,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Generated:
-    """One completion. ``logprobs`` are the sampler's, under the filtered distribution, in nats."""
+    """One completion. ``logprobs``: by the sampler, after temperature, top-k and top-p, in nats."""
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
@@ -73,33 +73,33 @@ class Generated:
 
 @dataclass(frozen=True)
 class AdapterVersion:
-    """A folder with an adapter, and its name. The folder never changes. The name is never used again."""
+    """An adapter: its name, and its folder. Another version gets another name and another folder."""
 
     name: str
     path: Path
 
 
 class RolloutEngine(Protocol):
-    """A sampler of the base model, with at most one current adapter."""
+    """Samples from the base model, or from the base model with the current adapter."""
 
     restarts: int
     """How often the sampler died and was restarted."""
 
     def use_adapter(self, adapter: AdapterVersion | None) -> None:
-        """Sample from this version from now on; None: from the base model. Raises SamplerError."""
+        """Make this the current adapter; None: sample from the base model alone. Raises SamplerError."""
 
     def generate(
         self, requests: Sequence[Request], should_stop: Callable[[], bool] = lambda: False
     ) -> list[Generated]:
         """Return one completion per request, in order.
 
-        Raises Preempted when ``should_stop`` returns True, SamplerError when the sampler fails for good.
+        Raises Preempted when ``should_stop`` returns True, SamplerError when the sampler fails permanently.
         """
 
     def logprobs(self, token_ids: Sequence[int]) -> list[float]:
-        """Return the log-prob of each token but the first, given those before it, by the current adapter.
+        """Return the log-prob of each token of a text except the first, with the current adapter, in nats.
 
-        In nats, at temperature 1 and without top-k and top-p. Raises SamplerError.
+        Temperature is 1; top-k and top-p are off. Raises SamplerError.
         """
 
     def close(self) -> None:
@@ -107,6 +107,6 @@ class RolloutEngine(Protocol):
 
 
 def rollout_seed(*parts: int | str) -> int:
-    """Return the seed of a request, in [0, 2**31): a hash of (seed, step, row, rollout)."""
+    """Return a seed from 0 to 2**31 - 1: a hash of parts such as the run's seed, step, row and rollout."""
     digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:4]) & 0x7FFFFFFF

@@ -16,10 +16,10 @@ class Filter:
 
 
 def filter_set(scaled_n_V: Tensor, settings: Filter) -> tuple[Tensor, Tensor]:
-    """Return candidate token ids (n, K), most probable first, and which of them top-p keeps.
+    """Return the token ids that top-k keeps (n, K), most probable first, and which of them top-p keeps.
 
-    Top-k comes first; top-p is applied to the remaining probabilities, renormalized, as in vLLM's sampler.
-    The most probable token is always kept.
+    As in vLLM's sampler, top-p is applied to the renormalized probabilities after top-k. The most probable
+    token is always kept.
     """
     size = settings.top_k or scaled_n_V.shape[1]
     values_n_K, index_n_K = scaled_n_V.topk(min(size, scaled_n_V.shape[1]), dim=1)

@@ -1,9 +1,9 @@
 """Runs a command that must not outlive the trainer: ``python guard.py COMMAND ARG...``.
 
-Standard input is a pipe from the trainer, which closes when the trainer ends, even by SIGKILL. Then, or when
-the command ends, the guard kills its whole process group. A parent-death signal is not enough: it reaches the
-server, but not the engine process that the server started. The guard imports nothing of this package, so that
-it starts at once.
+Standard input is a pipe from the trainer. The pipe closes when the trainer ends, even by SIGKILL. Then, or
+when the command ends, the guard kills its whole process group. A parent-death signal is not enough: it
+reaches the server, but not the engine process that the server started. The guard imports nothing of this
+package, so that it starts fast.
 """
 
 import ctypes
@@ -24,7 +24,7 @@ def _end_group(status: int) -> None:
     """Kill the process group, including this process."""
     if status >= 0:
         # Log the command's exit status, because this process dies with the group and returns none.
-        print(f"guard: the command ended with {status}", file=sys.stderr, flush=True)
+        print(f"guard: the command ended with exit status {status}", file=sys.stderr, flush=True)
     os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
@@ -35,7 +35,7 @@ def _watch_pipe() -> None:
 
 
 def main() -> None:
-    """Run the command of the command line, and kill the group when it or the trainer ends."""
+    """Run the command, and kill the process group when the command or the trainer ends."""
     if os.getpgrp() != os.getpid():
         os.setpgrp()
     child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, preexec_fn=_die_with_parent)

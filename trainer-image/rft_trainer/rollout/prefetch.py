@@ -1,11 +1,11 @@
 """Samples the next batch while the current one is trained on.
 
-A new adapter is published only after the sampler has finished its batch. So a batch is sampled at most one
-adapter version before the policy that is trained on it, even where ``maxStaleness`` allows more, and a step
-takes as long as the longer of sampling and update.
+A new adapter is published only after the sampler has finished its batch. So the policy that sampled a batch
+is at most one adapter version older than the policy that is trained on it, even if ``maxStaleness`` allows
+more. A step takes as long as the longer of sampling and update.
 
-The policy ratio of such a batch starts from the current weights, as of any other. The difference of one
-version is part of the mismatch weight (sampler against trainer), which has bounds on both sides then.
+The policy ratio of such a batch is relative to the current weights, as in any other batch. The difference of
+one version is part of the mismatch weight (trainer against sampler), which then has bounds on both sides.
 """
 
 from collections.abc import Callable
@@ -18,13 +18,13 @@ from rft_trainer.rollout.groups import SampledBatch
 
 
 class Prefetch:
-    """Samples at most one batch ahead, in a thread. A context manager: its exit waits for that batch."""
+    """Samples at most one batch in advance, in a thread. A context manager: its exit waits for the batch."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "sampling")
         self._sampled: Future[SampledBatch] | None = None
         self.batch: Batch | None = None
-        """The batch that is being sampled, or has been; None where none was begun."""
+        """The batch that is sampled in advance, or None."""
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -33,7 +33,7 @@ class Prefetch:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Wait until the sampler is idle; its batch is discarded."""
+        """Wait until the sampler is idle, and discard the batch."""
         self._thread.shutdown(wait=True, cancel_futures=True)
 
     def begin(self, batch: Batch, sample: Callable[[], SampledBatch]) -> None:
@@ -41,11 +41,11 @@ class Prefetch:
         self.batch, self._sampled = batch, self._thread.submit(sample)
 
     def wait(self) -> None:
-        """Wait until the sampler is idle. Its error, if any, is raised by ``take``."""
+        """Wait until the sampler is idle. If sampling failed, ``take`` raises the error."""
         if self._sampled is not None:
             self._sampled.exception()
 
     def take(self) -> SampledBatch | None:
-        """Return the batch that was begun, and forget it; None where none was. Raises the sampler's error."""
+        """Return the sampled batch, once, or None if none was begun. Raises the sampler's error."""
         sampled, self.batch, self._sampled = self._sampled, None, None
         return sampled.result() if sampled is not None else None

@@ -1,8 +1,8 @@
-"""The second engine: plain ``transformers`` generation in the trainer's process.
+"""The second rollout engine: plain ``transformers`` generation in the trainer's process.
 
 For unit tests, machines without vLLM, and CPUs on which vLLM's kernels are slow. There is no continuous
-batching: a batch shrinks as its completions end, and the next one starts after the longest. Each request has
-its own seed, so apart from rounding the results do not depend on how requests are batched.
+batching: finished completions leave their batch, and the next batch starts when the longest completion ends.
+Each request has its own seed, so apart from rounding the results do not depend on the batches.
 """
 
 from collections.abc import Callable, Sequence
@@ -58,7 +58,7 @@ class TransformersEngine:
     def generate(
         self, requests: Sequence[Request], should_stop: Callable[[], bool] = lambda: False
     ) -> list[Generated]:
-        """See RolloutEngine. Requests are batched by length of prompt, and those of one prompt together."""
+        """See RolloutEngine. Requests are sorted by prompt length, so that equal prompts share a batch."""
         order = sorted(range(len(requests)), key=lambda i: _by_prompt(requests[i]))
         done: dict[int, Generated] = {}
         for start in range(0, len(order), _BATCH):
@@ -76,7 +76,7 @@ class TransformersEngine:
 
     @torch.no_grad()
     def _batch(self, requests: list[Request], should_stop: Callable[[], bool]) -> list[Generated]:
-        """Decode a batch with a KV cache, each prompt computed once. Finished completions leave the batch."""
+        """Decode a batch with a KV cache. Finished completions leave the batch. Raises Preempted."""
         states = [_Growing(request, self._ends, self._tokenizer) for request in requests]
         batch, logits_B_V = self._prefill(requests)
         while True:
@@ -93,7 +93,10 @@ class TransformersEngine:
             logits_B_V = self._decode(batch, [states[row].last for row in batch.rows])
 
     def _prefill(self, requests: list[Request]) -> tuple["_Batch", Tensor]:
-        """Compute each different prompt once, left-padded; return the batch and each row's first logits."""
+        """Compute each different prompt once, with padding on the left.
+
+        Returns the batch, and for each row the logits of its first token.
+        """
         prompts = list(dict.fromkeys(request.prompt_token_ids for request in requests))
         width = max(map(len, prompts))
         tokens_P_T = torch.zeros((len(prompts), width), dtype=torch.long)
@@ -136,7 +139,7 @@ class TransformersEngine:
 
 
 def end_tokens(*told: int | Sequence[int] | None) -> set[int]:
-    """Return all tokens that end a completion: the tokenizer's and the generation configuration's."""
+    """Return all tokens that end a completion, from the tokenizer and from the generation configuration."""
     return {token for one in told for token in ([one] if isinstance(one, int) else one or ())}
 
 
@@ -150,7 +153,7 @@ def _by_prompt(request: Request) -> tuple[int, tuple[int, ...]]:
 
 @dataclass
 class _Batch:
-    """Completions that are decoded together: ``rows`` are the indices of their requests."""
+    """Completions that are decoded together. ``rows``: the indices of their requests."""
 
     rows: list[int]
     cache: Any
@@ -158,7 +161,7 @@ class _Batch:
     position_B_1: Tensor
 
     def only(self, places: list[int]) -> "_Batch":
-        """Return a batch of the rows at these places, which may repeat."""
+        """Return a batch with the rows at these places. A place may occur more than once."""
         index = torch.tensor(places, device=self.mask_B_T.device)
         self.cache.reorder_cache(index)
         rows = [self.rows[place] for place in places]
@@ -183,7 +186,7 @@ class _Growing:
         return self._tokens[-1]
 
     def add(self, token: int, logprob: float) -> None:
-        """Append a token and its log-prob, and set ``finish`` if it is the last."""
+        """Append a token and its log-prob. Set ``finish`` if it is the last token."""
         self._tokens.append(token)
         self._logprobs.append(logprob)
         if self._stops() or token in self._ends or token in self.parameters.stop_token_ids:
@@ -205,13 +208,13 @@ class _Growing:
         return str(self._tokenizer.decode(self._tokens, skip_special_tokens=True))
 
     def finished(self) -> Generated:
-        """Return the complete completion."""
+        """Return the finished completion."""
         text = self._stopped_text if self._stopped_text is not None else self._text()
         return Generated(tuple(self._tokens), tuple(self._logprobs), text, self.finish or "length")
 
 
 def draw_all(logits_B_V: Tensor, growing: Sequence[_Growing]) -> list[tuple[int, float]]:
-    """Sample a token per row with the row's own generator; rows with equal parameters form one batch."""
+    """Sample a token for each row, with the row's own random generator. Return tokens and log-probs."""
     drawn: dict[int, tuple[int, float]] = {}
     for parameters in dict.fromkeys(state.parameters for state in growing):
         rows = [row for row, state in enumerate(growing) if state.parameters == parameters]
@@ -224,7 +227,7 @@ def draw_all(logits_B_V: Tensor, growing: Sequence[_Growing]) -> list[tuple[int,
 def draw(
     logits_B_V: Tensor, parameters: SamplingParameters, generators: Sequence[torch.Generator]
 ) -> list[tuple[int, float]]:
-    """Sample a token per row; return it with its log-prob under the filtered distribution, in nats."""
+    """Sample a token for each row. Return it and its log-prob after temperature, top-k and top-p, in nats."""
     if parameters.greedy:
         tokens_B = logits_B_V.argmax(1)
         logprobs_B = logits_B_V.float().log_softmax(1).gather(1, tokens_B[:, None]).squeeze(1)

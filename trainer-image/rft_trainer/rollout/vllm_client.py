@@ -16,11 +16,11 @@ _MAX_CONNECTIONS = 512
 
 
 class ConnectionLost(Exception):
-    """The connection to the server was lost; requests without an answer may be sent again."""
+    """The connection to vLLM's server was lost. Requests without an answer may be sent again."""
 
 
 class VllmClient:
-    """A client of one server on a Unix socket. It keeps no connection open between calls."""
+    """A client of one vLLM server on a Unix socket. No connection stays open between calls."""
 
     def __init__(self, socket: Path, api_key: str) -> None:
         self._socket = socket
@@ -35,7 +35,7 @@ class VllmClient:
         self._adapter_call("unload", {"lora_name": name})
 
     def logprobs(self, model: str, token_ids: Sequence[int]) -> list[float]:
-        """Return the log-prob of each token but the first. Raises SamplerError, ConnectionLost."""
+        """Return the log-prob of each token except the first. Raises SamplerError, ConnectionLost."""
         body = {
             "model": model, "prompt": list(token_ids), "prompt_logprobs": 0, "max_tokens": 1, "temperature": 0
         }  # fmt: skip
@@ -43,7 +43,7 @@ class VllmClient:
         if answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
             raise ConnectionLost(f"vLLM answered {answer.status_code}: {answer.text[:500]}")
         if answer.is_error:
-            raise SamplerError(f"vLLM gave no log-probs of a text: {answer.text[:500]}")
+            raise SamplerError(f"vLLM refused to compute log-probs of a text: {answer.text[:500]}")
         return prompt_logprobs(answer.json(), token_ids)
 
     def _post(self, path: str, body: Mapping[str, Any]) -> httpx.Response:
@@ -57,7 +57,7 @@ class VllmClient:
     def _adapter_call(self, verb: str, body: dict[str, str]) -> None:
         answer = self._post(f"{verb}_lora_adapter", body)
         if answer.is_error:
-            raise SamplerError(f"vLLM did not {verb} {body['lora_name']}: {answer.text[:500]}")
+            raise SamplerError(f"vLLM did not {verb} adapter {body['lora_name']}: {answer.text[:500]}")
 
     def complete(
         self,
@@ -67,10 +67,10 @@ class VllmClient:
         should_stop: Callable[[], bool],
         alive: Callable[[], bool],
     ) -> None:
-        """Send ``requests`` and put each answer into ``done`` under its key as it arrives.
+        """Send ``requests``, and put each completion into ``done`` under the request's key when it arrives.
 
-        Raises ConnectionLost when the server dies (``done`` keeps the answers received before), Preempted
-        when ``should_stop`` returns True, SamplerError when a request is refused.
+        Raises ConnectionLost when the server dies (``done`` keeps the completions received before), Preempted
+        when ``should_stop`` returns True, SamplerError when the server refuses a request.
         """
         asyncio.run(self._complete(model, requests, done, should_stop, alive))
 
@@ -150,7 +150,7 @@ def request_body(model: str, request: Request) -> dict[str, Any]:
 
 
 def prompt_logprobs(answer: dict[str, Any], token_ids: Sequence[int]) -> list[float]:
-    """Return the log-prob of each token of a prompt but the first, which has none."""
+    """Return the log-prob of each token of a prompt. The first token has none and is left out."""
     by_place = answer["choices"][0]["prompt_logprobs"][1:]
     return [float(known[str(token)]["logprob"]) for known, token in zip(by_place, token_ids[1:], strict=True)]
 

@@ -1,4 +1,4 @@
-"""The default engine: vLLM's server, which is restarted when it dies while the trainer lives."""
+"""The default rollout engine: vLLM's server. If the server dies, the trainer restarts it."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,7 +12,7 @@ _MAX_DEATHS_IN_A_ROW = 3
 
 
 class VllmEngine:
-    """A RolloutEngine with one vLLM server, which starts in the background; the first use waits for it."""
+    """A RolloutEngine with one vLLM server. It starts in the background, and the first use waits for it."""
 
     def __init__(self, options: ServerOptions, should_stop: Callable[[], bool] = lambda: False) -> None:
         self.restarts = 0
@@ -90,14 +90,14 @@ class VllmEngine:
     def _restart(self, cause: ConnectionLost) -> None:
         """Restart the server.
 
-        Raises SamplerError when it died several times in a row without any answer. Also raises it when the
-        kernel killed the server at the memory limit: a new server would need as much memory.
+        Raises SamplerError when the server died several times in a row without any answer, and when the
+        kernel killed it at the memory limit: a new server would need as much memory.
         """
         if machine.out_of_memory_kills() > self._kills:
             raise SamplerError(f"the kernel killed vLLM at the memory limit ({cause})") from cause
         self._deaths_in_a_row += 1
         if self._deaths_in_a_row > _MAX_DEATHS_IN_A_ROW:
-            raise SamplerError(f"vLLM keeps dying ({cause}):\n{self.server.log_tail()}") from cause
+            raise SamplerError(f"vLLM died again and again ({cause}):\n{self.server.log_tail()}") from cause
         self.restarts += 1
         self._ready = False
         self._loaded.clear()

@@ -1,7 +1,7 @@
 """Starts the vLLM server, waits until it answers, and stops it with all its processes and files.
 
-The flags make the sampler return the log-probabilities of the distribution from which it samples, and make
-seeded requests reproducible; docs/how-a-run-works.md says where they are.
+With its command-line options the server returns log-probabilities of the distribution from which it samples,
+and requests with a seed are reproducible. docs/how-a-run-works.md says in which cases they are.
 """
 
 import os
@@ -30,13 +30,13 @@ from rft_trainer.runtime import allocator, machine
 BASE_NAME = "base"
 """The server's name for the model without an adapter."""
 _IN_THE_ENGINE = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
-"""The executor by its class path: vLLM replaces "uni" by "mp" on the CPU, only to set OpenMP's variables."""
+"""Executor that runs in the engine's process. On the CPU vLLM replaces the short name "uni" by "mp"."""
 BATCH_INVARIANT_VERSION, BATCH_INVARIANT_CAPABILITY = (0, 32), (8, 0)
 _MARKER = "RFT_SAMPLER_OF"
 _START_SECONDS = 900.0
 _ENGINE_ERROR = re.compile(r"\(EngineCore\b.*?\b(\w+(?:Error|Exception): .+)")
 _END_SECONDS = 30.0
-"""Longest wait in seconds for killed processes to release their memory."""
+"""Maximum time in seconds to wait until killed processes have released their memory."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,12 @@ class ServerOptions:
     visible_devices: str | None = None
     adapter_slots: int = 1
     adapted: tuple[str, ...] = ()
-    """Names of the layers with adapters; empty: all that vLLM can adapt, and it allocates buffers for all."""
+    """Names of the layers with adapters. Empty: vLLM allocates buffers for all layers that it can adapt."""
     deterministic: bool = False
 
 
 class VllmServer:
-    """One server, as a process group. Not thread-safe. ``start`` may be called again when it has died."""
+    """One server in its own process group. Not thread-safe. After its death ``start`` may be called again."""
 
     def __init__(self, options: ServerOptions) -> None:
         self._options = options
@@ -73,10 +73,10 @@ class VllmServer:
         self.api_key = secrets.token_urlsafe(24)
         self.log_file = options.run_dir / "logs" / "vllm.log"
         self._log_start = 0
-        """Size of the log in bytes when the present process started. Earlier processes wrote that part."""
+        """Size of the log file in bytes when the current process started."""
 
     def start(self) -> None:
-        """Start the process; it can be used when ``wait_until_ready`` returns."""
+        """Start the server's process. The server can be used when ``wait_until_ready`` returns."""
         reap(self._options.run_dir)
         self.socket.unlink(missing_ok=True)
         self.log_file.parent.mkdir(parents=True, exist_ok=True)
@@ -94,7 +94,7 @@ class VllmServer:
 
     @property
     def pid(self) -> int | None:
-        """Process group of the server, None before its start."""
+        """Id of the server's process group; None before its start."""
         return self._process.pid if self._process else None
 
     def alive(self) -> bool:
@@ -104,8 +104,8 @@ class VllmServer:
     def wait_until_ready(self, should_stop: Callable[[], bool] = lambda: False) -> None:
         """Return when the server answers.
 
-        Raises SamplerError with the end of its log when it dies or takes too long, and Preempted when
-        ``should_stop`` returns True.
+        Raises SamplerError with the end of the server's log when the server dies or takes too long, and
+        Preempted when ``should_stop`` returns True.
         """
         deadline = time.monotonic() + _START_SECONDS
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(self.socket)), timeout=5) as client:
@@ -157,16 +157,16 @@ class VllmServer:
 
 
 def cause(log: str) -> str:
-    """Return the last error that vLLM's engine logged, "" for none.
+    """Return the last error that vLLM's engine logged, or "".
 
-    The engine is a process of its own, and the server's last lines say only that it ended.
+    The engine has its own process. The last lines of the server's log only say that this process ended.
     """
     found = [match[1] for line in log.splitlines() if (match := _ENGINE_ERROR.match(line))]
     return found[-1] if found else ""
 
 
 def _listens(path: Path) -> bool:
-    """Whether a server accepts connections. Needed because httpx leaks a socket per refused connection."""
+    """Whether a server accepts connections. Not with httpx, which leaks a socket per refused connection."""
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(str(path))
@@ -176,7 +176,7 @@ def _listens(path: Path) -> bool:
 
 
 def command(options: ServerOptions, uds: Path) -> list[str]:
-    """Return the server's command line, as ``python -m``: vLLM's CPU build has a broken ``vllm`` script."""
+    """Return the server's command line, with ``python -m``: the CPU build has a broken ``vllm`` script."""
     rank = next(rank for rank in SLOT_RANKS if rank >= options.lora_rank)
     arguments: dict[str, object] = {
         "model": options.model,
@@ -218,7 +218,7 @@ def command(options: ServerOptions, uds: Path) -> list[str]:
 
 
 def environment(options: ServerOptions) -> dict[str, str]:
-    """Return the environment of the server: the trainer's, and variables for the device."""
+    """Return the environment of the server: the trainer's environment, and variables for the device."""
     variables = dict(os.environ) | {
         _MARKER: str(options.run_dir),
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
@@ -252,27 +252,27 @@ def environment(options: ServerOptions) -> dict[str, str]:
 
 
 def no_batch_invariance(version: str, capability: tuple[int, int]) -> str | None:
-    """Return why vLLM's batch-invariant mode cannot be had with LoRA on a GPU; None: it can.
+    """Return why vLLM's batch-invariant mode is not available with LoRA on a GPU. None: it is available.
 
-    The least version and compute capability are those that the documentation of vLLM 0.32 was written for.
+    The minimum version and compute capability are those in the documentation of vLLM 0.32.
     """
     numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
     if numbers < BATCH_INVARIANT_VERSION:
         needed = ".".join(map(str, BATCH_INVARIANT_VERSION))
         return f"vLLM {version} is older than {needed}"
     if capability < BATCH_INVARIANT_CAPABILITY:
-        return f"the GPU's compute capability is {capability[0]}.{capability[1]}, and 8.0 is the least"
+        return f"the GPU's compute capability {capability[0]}.{capability[1]} is less than 8.0"
     return None
 
 
 def preload_libraries() -> list[str]:
-    """Return libiomp5 and tcmalloc, where installed. They make LoRA on the CPU 1.5 times as fast."""
+    """Return the paths of libiomp5 and tcmalloc, if installed. LoRA on the CPU is 1.5 times as fast then."""
     openmp = Path(sys.prefix) / "lib" / "libiomp5.so"
     return [str(found) for found in (openmp, allocator.library()) if found is not None and found.exists()]
 
 
 def reap(run_dir: Path) -> list[int]:
-    """Kill all processes that earlier samplers of this run left, and return their PIDs."""
+    """Kill all processes left by earlier samplers of this run. Return their PIDs."""
     wanted = f"{_MARKER}={run_dir}".encode()
     killed = []
     for folder in Path("/proc").glob("[0-9]*"):
