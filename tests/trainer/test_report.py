@@ -143,7 +143,7 @@ def test_a_report_is_tried_again_and_the_trouble_is_logged_once_without_the_toke
         server.answer = 200
         reporter.publish(at(2), ending=OK)
     assert server.steps[-1] == 2
-    assert caplog.text.count(f"answered a report with {answer}") == 1
+    assert caplog.text.count(f"a report failed with HTTP status {answer}") == 1
     assert "token-1" not in caplog.text
 
 

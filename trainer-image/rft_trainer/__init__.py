@@ -1,1 +1,1 @@
-"""The trainer: does one reinforcement fine-tuning run, and samples from a vLLM server."""
+"""The trainer: does one reinforcement fine-tuning run. It samples from vLLM's server or transformers."""

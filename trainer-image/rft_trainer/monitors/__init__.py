@@ -1,1 +1,1 @@
-"""Where a run can be watched: its folder, the status, the operator, standard output and trackers."""
+"""Publishes a run's progress: to its folder, the status, the operator, standard output and trackers."""

@@ -1,4 +1,4 @@
-"""``status.yaml`` of a local run: the status that the operator would write on a cluster."""
+"""Writes ``status.yaml`` of a local run. It has the status that the operator writes on a cluster."""
 
 import time
 from datetime import UTC, datetime
@@ -17,11 +17,11 @@ from rft_run.report import Ending
 from rft_run.status_file import write_status
 
 WRITE_SECONDS = 1.0
-"""Shortest time between two writes that are not forced."""
+"""Minimum time between two writes, except for forced ones."""
 
 
 def phase_of(run: RunStatus, ending: Ending | None) -> Phase:
-    """Return the phase of a run from its progress and its ending."""
+    """Return the phase of a run. ``ending`` is None while it runs."""
     if ending is None:
         return "Starting" if run.progress.stage == "preparing" else "Running"
     if ending.exit_code == ExitCode.OK:
@@ -34,7 +34,7 @@ class LocalStatus:
     """Writes ``status.yaml`` into the run's folder."""
 
     def __init__(self, config: RunConfig) -> None:
-        """Read start time, conditions and attempts from the file of an earlier attempt."""
+        """Read start time and conditions from the status file of an earlier attempt, if there is one."""
         self._path = RunFolder(Path(config.run_dir)).status
         self._plan = (config.plan or Plan(device=config.device, gpus=config.gpus)).model_copy(
             update={"effective": config.effective}
@@ -85,7 +85,7 @@ class LocalStatus:
         )
 
     def _read(self) -> dict[str, Any]:
-        """Return the content of an earlier attempt's file; empty where it cannot be read."""
+        """Return the content of an earlier attempt's status file; an empty mapping if it cannot be read."""
         try:
             value = yaml.safe_load(self._path.read_text(encoding="utf-8"))
         except (OSError, ValueError, yaml.YAMLError):

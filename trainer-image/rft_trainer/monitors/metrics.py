@@ -20,7 +20,7 @@ def step_record(
     step_seconds: float,
     attempt: int,
 ) -> StepRecord:
-    """Return the record of the step that was just made, ``state.step``. NaN becomes None."""
+    """Return the record of the step ``state.step``, which has just ended. NaN and infinity become None."""
     rollouts = [rollout for group in batch.groups for rollout in group.rollouts]
     accepted = [rollout for group in batch.groups for rollout in group.accepted]
     kept = batch.kept

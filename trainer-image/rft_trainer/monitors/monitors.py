@@ -1,8 +1,8 @@
-"""Passes what happens in a run on to every place where the run can be watched.
+"""Publishes the steps, evaluations and stages of a run to all its outputs.
 
-The places are the run's folder, the status (of the RFTJob, or ``status.yaml``), the trackers, and standard
-output. An error of the folder ends the run (VolumeError), because its records could not be resumed. The other
-places drop what they cannot deliver, and never delay the run.
+The outputs are the run's folder, the status (of the RFTJob, or ``status.yaml``), the trackers, and standard
+output. If the folder cannot be written, the run ends (VolumeError), because it could not be resumed. The
+other outputs never delay the run: data that they cannot deliver is dropped.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,10 +24,10 @@ from rft_trainer.rollout.groups import Group
 
 
 class Monitors:
-    """All places where one attempt at a run can be watched.
+    """All outputs of one attempt at a run.
 
-    ``state`` returns the run's state; ``attempt`` is the number of the attempt. ``status`` collects what is
-    reported, and the loop sets its values.
+    ``state`` returns the run's state. ``attempt`` is the number of the attempt. The loop sets the values of
+    ``status``, which are reported.
     """
 
     def __init__(
@@ -50,13 +50,14 @@ class Monitors:
 
     @property
     def records(self) -> Sequence[StepRecord]:
-        """The records of the steps so far, those of earlier attempts included."""
+        """The records of all steps so far, including those of earlier attempts."""
         return self._steps.records if self._steps is not None else ()
 
     def started(self) -> None:
-        """The attempt begins, from the checkpoint of the state's step. Raises VolumeError.
+        """Publish that the attempt starts from the checkpoint of the state's step. Raises VolumeError.
 
-        An earlier attempt may have recorded later steps. These records are removed: the steps are made again.
+        An earlier attempt may have recorded later steps. These records are removed, because the steps are
+        repeated.
         """
         step = self._state().step
         self.status.resumed_from_step = step
@@ -67,13 +68,13 @@ class Monitors:
         self._trackers.start(step, self._attempt, self.records)
 
     def stage(self, stage: Stage) -> None:
-        """The attempt enters a stage. Raises Fenced."""
+        """Publish that the attempt enters a stage. Raises Fenced."""
         self.status.stage = stage
         self._events.emit(StageEvent(event="stage", stage=stage))
         self._reporter.publish(self.snapshot(), force=True)
 
     def preflight(self, found: list[Recommendation]) -> None:
-        """Show the findings of the preflight and report them at once. Raises Fenced."""
+        """Publish the findings of the preflight at once. Raises Fenced."""
         self.status.preflight = found
         for finding in found:
             self._events.emit(
@@ -83,7 +84,7 @@ class Monitors:
             self._reporter.publish(self.snapshot(), force=True)
 
     def step(self, record: StepRecord, groups: Sequence[Group]) -> None:
-        """A step is done. Raises VolumeError, Fenced."""
+        """Save and publish the record and the rollouts of a step. Raises VolumeError, Fenced."""
         assert self._steps is not None
         self._steps.append(record)
         save_rollouts(self._folder, record.step, groups)
@@ -100,7 +101,7 @@ class Monitors:
         )
 
     def evaluation(self, scores: RowScores) -> None:
-        """A held-out evaluation is done. Raises VolumeError."""
+        """Save and publish the scores of a held-out evaluation. Raises VolumeError."""
         scores.save(self._folder)
         self._trackers.evaluation(scores)
         self._events.emit(
@@ -110,24 +111,24 @@ class Monitors:
         )
 
     def report(self) -> RunStatus:
-        """Report the status as it is now, and return it. Raises Fenced."""
+        """Report the current status, and return it. Raises Fenced."""
         snapshot = self.snapshot()
         self._reporter.publish(snapshot)
         return snapshot
 
     def snapshot(self) -> RunStatus:
-        """Return the status as it is now."""
+        """Return the current status."""
         return self.status.snapshot(self._state(), self.records)
 
     def ended(self, ending: Ending) -> None:
-        """The attempt has ended: report it, and close the run at the trackers."""
+        """Report the end of the attempt, and close the run in the trackers."""
         snapshot = self.snapshot()
         self._reporter.publish(snapshot, ending=ending, force=True)
         self._trackers.finish(snapshot, ending)
 
 
 def end_event(ending: Ending) -> EndEvent:
-    """Return the event of an ending. It is emitted even if the run could not begin."""
+    """Return the last event of an attempt. It is emitted even if the run could not begin."""
     return EndEvent(
         event="end", exit_code=int(ending.exit_code), reason=ending.reason, message=ending.message
     )

@@ -1,4 +1,4 @@
-"""The status of a run, as the operator and ``status.yaml`` get it, and its events on standard output."""
+"""Builds the status of a run for the operator and ``status.yaml``, and writes events to standard output."""
 
 import sys
 from collections.abc import Sequence
@@ -27,17 +27,17 @@ from rft_run.state import RunState
 from rft_run.steps import StepRecord
 
 REWARD_DIGITS = 4
-"""Decimals of the rewards in the status, for readability; ``metrics.jsonl`` has all."""
+"""Number of decimals of the rewards in the status, for readability. ``metrics.jsonl`` has all decimals."""
 
 
 class Events:
-    """Writes events as JSON lines, for ``rft run``, which displays them."""
+    """Writes events as JSON lines. ``rft run`` reads and displays them."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stdout
 
     def emit(self, event: Event) -> None:
-        """Write one line. A closed pipe is ignored: training goes on without a reader."""
+        """Write one event. A closed pipe is ignored: training continues without a reader."""
         try:
             self._stream.write(event.as_line())
             self._stream.flush()
@@ -46,7 +46,7 @@ class Events:
 
 
 class Status:
-    """Collects the values of the run's status; ``snapshot`` returns it as the API's model."""
+    """Collects the values of the run's status. ``snapshot`` returns them as a ``RunStatus``."""
 
     def __init__(self, config: RunConfig, attempt: int) -> None:
         self._config = config
@@ -63,7 +63,7 @@ class Status:
         self._step_seconds: float | None = None
 
     def add_output(self, **paths: str) -> None:
-        """Set paths of ``status.output``, by the names of its fields."""
+        """Set fields of ``status.output``, each to a path."""
         self.output = self.output.model_copy(update=paths)
 
     def snapshot(self, state: RunState, records: Sequence[StepRecord]) -> RunStatus:
@@ -127,14 +127,14 @@ class Status:
         )
 
     def _expected_gpu_hours(self, state: RunState) -> float | None:
-        """Return the GPU-hours used and still expected, at the speed so far; None while not known."""
+        """Return the expected GPU-hours of the whole run at the current speed; None while not known."""
         left = self._seconds_left(state)
         if left is None or not self._config.gpus:
             return None
         return (state.gpu_seconds + self._config.gpus * left) / 3600
 
     def _seconds_left(self, state: RunState) -> float | None:
-        """Return the seconds of the remaining steps at the speed so far; None while not known."""
+        """Return the expected seconds of the remaining steps at the current speed; None while not known."""
         if self.stage == "finished":
             return 0.0
         if self.total_steps is None or self._step_seconds is None:
@@ -143,7 +143,7 @@ class Status:
 
 
 def curve(records: Sequence[StepRecord]) -> list[RewardPoint]:
-    """Return the reward and the graders' means of every step with a graded rollout."""
+    """Return the reward and the mean score of each grader, for every step that has a graded rollout."""
     return [
         RewardPoint(
             step=record.step,
@@ -170,7 +170,7 @@ def _reward(records: Sequence[StepRecord]) -> Reward | None:
 
 
 def _metrics(record: StepRecord) -> Metrics:
-    """Return the numbers of a step that the status shows. The record and the status use the same names."""
+    """Return the numbers of a step for the status. The record has them under the same names."""
     numbers = {name: getattr(record, name) for name in Metrics.model_fields}
     seconds = {name: record.phases[name] for name in PhaseSeconds.model_fields if name in record.phases}
     return Metrics(**known(**numbers | {"phases": PhaseSeconds(**seconds) if seconds else None}))

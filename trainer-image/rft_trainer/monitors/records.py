@@ -1,4 +1,4 @@
-"""Writes a run's records into its folder: a line for each step, and the rollouts of each step."""
+"""Writes the metrics and the rollouts of each step into the run's folder."""
 
 from collections.abc import Sequence
 
@@ -35,7 +35,7 @@ class StepsFile:
 
 
 def save_rollouts(folder: RunFolder, step: int, groups: Sequence[Group]) -> None:
-    """Write all rollouts of a step, also the dropped ones. Raises VolumeError."""
+    """Write all rollouts of a step, including those of dropped groups. Raises VolumeError."""
     records = [record for group in groups for record in _records(step, group)]
     files.write_bytes(folder.rollouts_of(step), compressed(records))
 
@@ -63,7 +63,7 @@ def _records(step: int, group: Group) -> list[RolloutRecord]:
 
 
 def remove_later(folder: RunFolder, last_step: int) -> None:
-    """Remove unfinished files, and the rollouts of steps after ``last_step``, which are made again."""
+    """Remove unfinished files, and the rollouts of the steps after ``last_step``, which will be repeated."""
     for written in (folder.path, folder.rollouts, folder.adapters, folder.evaluations):
         atomic.remove_leftovers(written)
     for step in folder.steps_with_rollouts():

@@ -1,7 +1,7 @@
-"""Reports the run's progress to the operator, without ever delaying or failing the training.
+"""Reports the run's progress to the operator. A failed report never stops or delays the training.
 
-A report is a cumulative snapshot, so only the newest one matters. A background thread sends at most one
-report per interval. If a report is lost, the next one delivers its content too.
+Each report has the whole status, so only the newest one matters. A background thread sends at most one report
+per interval. If a report is lost, the next one has its content too.
 """
 
 import json
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 TERMINATION_LOG = "/dev/termination-log"
 LAST_REPORT_SECONDS = 60.0
-"""Longest time in seconds for sending the last report, with retries. The last report has the ending."""
+"""Maximum time in seconds to send the last report, which has the ending. It includes retries."""
 
 _REQUEST_SECONDS = 10.0
 _MAX_BACKOFF_SECONDS = 30.0
@@ -43,8 +43,8 @@ _REFUSED = (400, 410, 413, 422)
 def fitted(report: ProgressReport) -> bytes:
     """Return the report as JSON of at most ``MAX_REPORT_BYTES``.
 
-    Parts are left out until the report fits. The graders' curves are first, because many graders make them
-    long. Then come the advice, the rewards, the evaluation, the metrics and the outputs, in this order.
+    Parts are left out until the report fits, in this order: the graders' curves, which are long for many
+    graders, the advice, the rewards, the evaluation, the metrics and the outputs.
     """
     body = report.dump()
     if len(_as_json(body)) > MAX_REPORT_BYTES:
@@ -62,9 +62,9 @@ def _as_json(body: dict[str, Any]) -> bytes:
 
 
 def trust(ca: Path) -> ssl.SSLContext:
-    """Return a TLS context that trusts the certificates of a CA file, or of all files in a folder.
+    """Return a TLS context that trusts the certificates in a CA file, or in all files of a folder.
 
-    Raises OSError and ssl.SSLError where no certificate can be read.
+    Raises OSError and ssl.SSLError for a file that cannot be read.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     files = sorted(f for f in ca.iterdir() if f.is_file()) if ca.is_dir() else [ca]
@@ -90,21 +90,21 @@ def post(target: ReportTarget, body: bytes) -> tuple[int, bytes]:
 
 
 def backoff(failures: int, interval: float) -> float:
-    """Return the seconds until the next report after this number of consecutive failures."""
+    """Return the seconds to wait for the next report after a number of consecutive failures."""
     # The exponent is bounded, because 2.0 ** 1024 overflows.
     return min(interval * 2.0 ** min(failures, 16), _MAX_BACKOFF_SECONDS)
 
 
 class Reporter:
-    """Sends the newest snapshot, writes the termination message and the local status file.
+    """Sends the newest status to the operator, and writes the termination message and the local status file.
 
-    A context manager: leaving it delivers the last report, for at most 60 seconds.
+    A context manager: its exit waits at most 60 seconds until the last report is delivered.
     """
 
     def __init__(self, config: RunConfig, *, local_status: bool | None = None, interval: float = 1.0) -> None:
         """``local_status``: whether to write ``status.yaml``. None: only if no operator gets the reports.
 
-        ``interval`` is the shortest time between two reports, in seconds.
+        ``interval``: minimum time between two reports, in seconds.
         """
         self._target = config.report
         self._interval = interval
@@ -123,7 +123,7 @@ class Reporter:
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
-        """Return itself; the thread starts with the first report."""
+        """Return the reporter itself. Its thread starts with the first report."""
         return self
 
     def __exit__(
@@ -134,28 +134,28 @@ class Reporter:
 
     @property
     def attempt(self) -> str:
-        """UID of this pod; a random one for a local run."""
+        """UID of this pod; for a local run a random id."""
         return self._attempt
 
     @property
     def fenced(self) -> bool:
-        """Whether the operator answered that a newer attempt is reporting."""
+        """Whether a newer attempt has replaced this one, as the operator answered."""
         return self._fenced
 
     @property
     def stop(self) -> Stop | None:
-        """``spec.stop`` in the operator's last response; ``None`` before there was one."""
+        """The newest ``spec.stop`` that the operator sent; ``None`` as long as it has sent none."""
         return self._stop
 
     def publish(self, run: RunStatus, *, ending: Ending | None = None, force: bool = False) -> None:
-        """Make this the newest snapshot, to be sent in the background. Does not block.
+        """Send this status in the background. Does not block.
 
-        ``force`` writes the local file now; otherwise it is written at most once per interval. Raises Fenced
-        when there is a newer attempt, unless there is an ending; raises nothing else. An attempt that ends as
-        fenced sends no report and does not write the local file, which then belongs to the newer attempt.
+        ``force``: write the local file now, not only once per second. Raises only Fenced: when there is a
+        newer attempt, and no ``ending``. An attempt that ends as fenced sends no report. It does not write
+        the local file either, which then belongs to the newer attempt.
         """
         if self._fenced and ending is None:
-            raise Fenced("the operator knows a newer attempt of this run")
+            raise Fenced("a newer attempt of this run reports to the operator")
         if ending is not None and ending.exit_code == ExitCode.FENCED:
             self._fenced = True
         with self._changed:
@@ -177,7 +177,7 @@ class Reporter:
             self._thread.start()
 
     def close(self, timeout: float = LAST_REPORT_SECONDS) -> bool:
-        """Wait until the newest report is delivered, at most ``timeout`` seconds; return whether it was."""
+        """Wait at most ``timeout`` seconds until the newest report is delivered. Return whether it was."""
         with self._changed:
             if self._closing_at is None:
                 self._closing_at = time.monotonic() + timeout
@@ -187,7 +187,7 @@ class Reporter:
         return self._target is None or self._newest is None or self._sent == self._newest.sequence
 
     def _run(self, target: ReportTarget) -> None:
-        """Send the newest report whenever there is a new one, until closed."""
+        """Send each new report, or only the newest of several, until the reporter is closed."""
         failures = 0
         while (report := self._next()) is not None:
             started = time.monotonic()
@@ -196,7 +196,10 @@ class Reporter:
             self._pause(started + backoff(failures, self._interval))
 
     def _next(self) -> ProgressReport | None:
-        """Wait for a report to send. None when closed and there is none or the time is up, or when fenced."""
+        """Wait for a report to send, and return it. Return None when there is nothing more to send.
+
+        That is so when fenced, when closed without a new report, and when the time to close is over.
+        """
         with self._changed:
             while not self._fenced and (self._closing_at is None or time.monotonic() < self._closing_at):
                 if self._newest is not None and self._newest.sequence > self._sent:
@@ -207,7 +210,7 @@ class Reporter:
             return None
 
     def _pause(self, until: float) -> None:
-        """Wait until ``until``, a monotonic time. ``close`` shortens a long backoff to one interval."""
+        """Wait until ``until``, a monotonic time. After ``close``, wait at most one interval."""
         earliest = min(until, time.monotonic() + self._interval)
         with self._changed:
             while (now := time.monotonic()) < until:
@@ -219,7 +222,7 @@ class Reporter:
                 self._changed.wait(deadline - now)
 
     def _deliver(self, target: ReportTarget, report: ProgressReport) -> bool:
-        """Send one report; return False where it has to be sent again."""
+        """Send one report. Return False if it has to be sent again."""
         try:
             status, answer = post(target, fitted(report))
         except (OSError, ValueError, httpx.HTTPError, httpx.InvalidURL) as error:
@@ -229,44 +232,44 @@ class Reporter:
             self._complaints.clear()
             self._hear(answer)
         elif status == httpx.codes.CONFLICT:
-            log.error("the operator knows a newer attempt of this run")
+            log.error("a newer attempt of this run reports to the operator, so this attempt ends")
             self._fenced = True
         elif status in _REFUSED:
-            self._complain(str(status), f"the operator refused a report with {status}")
+            self._complain(str(status), f"the operator refused a report with HTTP status {status}")
         else:
-            self._complain(str(status), f"the operator answered a report with {status}; trying again")
+            self._complain(str(status), f"a report failed with HTTP status {status}; it is sent again")
             return False
         self._sent = report.sequence
         return True
 
     def _hear(self, answer: bytes) -> None:
-        """Store ``stop`` of the operator's response. A response that cannot be parsed is only logged."""
+        """Store the ``stop`` rules in the operator's response. An invalid response is only logged."""
         try:
             said = ReportAnswer.model_validate_json(answer or b"{}", by_alias=True, by_name=False)
         except ValidationError as error:
-            self._complain("answer", f"the operator's answer is not understood: {error.errors()[0]['msg']}")
+            self._complain("answer", f"the operator's answer is invalid: {error.errors()[0]['msg']}")
             return
         if said.stop is not None:
             self._stop = said.stop
 
     def _complain(self, kind: str, message: str) -> None:
-        """Log a message, once per kind until a report succeeds again."""
+        """Log a message. Messages of the same kind are logged again only after a successful report."""
         if kind not in self._complaints:
             self._complaints.add(kind)
             log.warning("%s", message)
 
     def _write_termination(self, report: ProgressReport) -> None:
-        """Write the termination message, which stays in the pod's status when the container has ended.
+        """Write the termination message. The pod's status keeps it after the end of the container.
 
         It is written with every report, because a killed trainer cannot write it at its end. The file is
-        written in place: the kubelet mounts this single file, so that a rename onto it fails.
+        written in place. It cannot be replaced by a rename, because the kubelet mounts this single file.
         """
         assert self._termination is not None
         message = json.dumps(report.termination_message(), separators=(",", ":"), allow_nan=False)
         self._termination.write_text(message, encoding="utf-8")
 
     def _quietly(self, what: str, write: Callable[[], None]) -> None:
-        """Call ``write``; an error is only logged, once."""
+        """Call ``write``. An error is only logged, and only once."""
         try:
             write()
         except (OSError, ValueError) as error:

@@ -1,5 +1,5 @@
-"""Curves and parameters of a run in Weights & Biases, MLflow and TensorBoard, beside the status.
+"""Logs the curves and parameters of a run to Weights & Biases, MLflow and TensorBoard.
 
-The loop calls ``trackers``. Each backend's library runs in its own process: ``sender`` is the trainer's end
-of the pipe to it, ``worker`` the other end. Each ``*_tracker`` uses one library.
+The loop calls ``trackers``. Each backend's library runs in its own process: ``sender`` writes calls into a
+pipe to this process, and ``worker`` reads them there. Each ``*_tracker`` uses one library.
 """

@@ -9,13 +9,13 @@ from rft_run.config import RunConfig
 
 _USER_INFO = re.compile(r"^([a-z][a-z0-9+.-]*://)[^/@]*@", re.IGNORECASE)
 _NO_PARAMETERS = ("tracking", "template")
-"""Parts of the spec that are no hyperparameters, and that may contain secrets."""
+"""Parts of the spec that are not hyperparameters and may contain secrets."""
 
 
 def numbers(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """Return the finite numbers of nested mappings by path, such as ``graders/correct``.
+    """Return the finite numbers in nested mappings. The keys are paths such as ``graders/correct``.
 
-    Strings, lists and None are left out; True becomes 1.
+    Strings, lists and None are left out. True becomes 1.
     """
     found: dict[str, float] = {}
     for name, value in values.items():
@@ -42,7 +42,7 @@ def hyperparameters(config: RunConfig) -> dict[str, Any]:
 
 
 def texts(values: Any, prefix: str = "") -> dict[str, str]:
-    """Return the leaves of nested mappings and lists as text by path, such as ``spec.graders.0.name``."""
+    """Return the values in nested mappings and lists as text. Keys are paths like ``spec.graders.0.name``."""
     return dict(_leaves(values, prefix))
 
 

@@ -1,4 +1,4 @@
-"""MLflow: one MLflow run per job, found again by a tag with the RFTJob's UID."""
+"""MLflow: one MLflow run per job. A tag has the RFTJob's UID, so that later attempts find the run."""
 
 import importlib
 import os
@@ -14,10 +14,10 @@ from rft_trainer.monitors.tracking.protocol import End, RunInfo
 UID_TAG = "rft.dev/uid"
 ADAPTER = "adapter"
 EVERY_STEP, EVERY_EVALUATION = "stepSeconds", "eval/rows"
-"""A metric that each step has, and one that each evaluation has. Their last steps show what is logged."""
+"""A metric that every step has, and one that every evaluation has. They show up to which step is logged."""
 
 MAX_NAME, MAX_VALUE, MAX_BATCH = 250, 6000, 100
-"""Limits of mlflow.utils.validation: length of a parameter's name and value, parameters of one request."""
+"""MLflow's limits: length of a parameter's name, length of its value, number of parameters per request."""
 
 _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
@@ -28,10 +28,10 @@ _ENVIRONMENT = {
 
 
 class MlflowTracker:
-    """Logs with MLflow's synchronous client. It needs no queue, because the trainer queues the calls."""
+    """Logs with MLflow's synchronous client, because the trainer already queues the calls."""
 
     def start(self, run: RunInfo) -> None:
-        """Find or create the job's run in the experiment; parameters logged before stay unchanged."""
+        """Find or create the job's run in the experiment. Parameters that it has already stay unchanged."""
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         mlflow: Any = importlib.import_module("mlflow")
@@ -52,7 +52,7 @@ class MlflowTracker:
         self._evaluations = self._newest(EVERY_EVALUATION)
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Log a step unless it was logged: MLflow would show both values, and cannot delete one."""
+        """Log a step, unless it was logged before: MLflow would show both values and can delete neither."""
         if step > self._steps:
             self._metrics(step, numbers)
             self._steps = step
@@ -64,7 +64,7 @@ class MlflowTracker:
             self._evaluations = step
 
     def finish(self, end: End, numbers: Mapping[str, float]) -> None:
-        """Close the run; that of a job stopped with a checkpoint is KILLED until the job resumes."""
+        """Close the run. If the job stopped with a checkpoint, its status is KILLED until the job resumes."""
         self._metrics(int(numbers.get("final/step", 0)), numbers)
         self._client.set_tag(self._run, "rft.dev/reason", end.reason)
         try:
@@ -78,7 +78,7 @@ class MlflowTracker:
         return str(found.experiment_id if found is not None else self._client.create_experiment(name))
 
     def _log_parameters(self, parameters: Mapping[str, Any], known: Mapping[str, str]) -> None:
-        """Log the parameters that the run does not have yet; MLflow refuses to change one."""
+        """Log the parameters that the run does not have yet. MLflow refuses to change a parameter."""
         new = [(name, value) for name, value in limited(texts(parameters)).items() if name not in known]
         for batch in _batches(new, MAX_BATCH):
             self._client.log_batch(self._run, params=[self._entities.Param(*pair) for pair in batch])

@@ -1,16 +1,16 @@
-"""The protocol of tracking backends, and the data of a run that they get at its start."""
+"""The protocol of tracking backends, and the data that they get at the start of a run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 CURVES = ("step", "evaluation")
-"""Kinds of rows: steps and held-out evaluations. The highest logged step is kept per kind."""
+"""Kinds of logged rows: steps and held-out evaluations. Each has its own highest logged step."""
 
 
 @dataclass(frozen=True)
 class RunInfo:
-    """The tracked run. ``uid`` is the RFTJob's UID. A backend finds the run of a resumed job by it."""
+    """The tracked run. ``uid`` is the RFTJob's UID, by which a backend finds the run of a resumed job."""
 
     name: str
     namespace: str
@@ -22,12 +22,12 @@ class RunInfo:
     target: Mapping[str, Any] = field(default_factory=dict)
     """The backend's part of ``spec.tracking``."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    """All hyperparameters, as ``flat.hyperparameters`` gives them."""
+    """All hyperparameters, as ``flat.hyperparameters`` returns them."""
 
 
 @dataclass(frozen=True)
 class End:
-    """How an attempt ended. ``adapter`` is the final adapter's folder; empty when there is none."""
+    """How an attempt ended. ``adapter``: folder of the final adapter; empty if there is none."""
 
     exit_code: int
     reason: str
@@ -35,10 +35,10 @@ class End:
 
 
 class Tracker(Protocol):
-    """One backend. Its methods may raise anything: the worker logs and counts it, and the run goes on."""
+    """A tracking backend. Its methods may raise any error: the worker logs it, and the run continues."""
 
     def start(self, run: RunInfo) -> None:
-        """Create the run, or reopen the one of an earlier attempt."""
+        """Create the run in the backend, or open the run of an earlier attempt again."""
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
         """Log one step."""

@@ -1,4 +1,4 @@
-"""The trainer's end of the pipe to a tracking process. It never blocks during the run."""
+"""Sends calls from the trainer to a tracking process through a pipe. It never blocks during the run."""
 
 import json
 import logging
@@ -13,7 +13,7 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 QUEUE_LENGTH = 2000
-"""Most calls in the queue. When a slow backend fills the queue, further calls are dropped and counted."""
+"""Maximum number of calls in the queue. If the queue is full, further calls are dropped and counted."""
 
 _STDERR = 2
 
@@ -22,7 +22,7 @@ class Sender:
     """Sends calls to one process, through a bounded queue and a thread. No method raises."""
 
     def __init__(self, backend: str, command: Sequence[str] | None = None) -> None:
-        """``command`` is for tests of processes that hang or die."""
+        """``command``: another command for the process, used only by tests."""
         self.backend = backend
         self.dropped = 0
         self._queue: queue.Queue[str | None] = queue.Queue(QUEUE_LENGTH)
@@ -36,7 +36,7 @@ class Sender:
                 text=True,
             )
         except OSError as error:
-            log.warning("%s: its process does not start: %s; the run goes on", backend, error)
+            log.warning("tracking: the process of %s does not start: %s; the run continues", backend, error)
         self._thread = threading.Thread(target=self._write, args=(self._process,), daemon=True)
         self._thread.start()
 
@@ -48,7 +48,7 @@ class Sender:
             self.dropped += 1
 
     def close(self, seconds: float) -> bool:
-        """Wait at most this long for the process to make the queued calls; return whether it succeeded."""
+        """Wait at most ``seconds`` until the process has made all queued calls. Return whether it has."""
         deadline = time.monotonic() + seconds
         try:
             self._queue.put(None, timeout=seconds)
@@ -57,14 +57,15 @@ class Sender:
         process = self._process
         ended = process is not None and self._ended(process, deadline)
         if process is not None and not ended:
-            log.warning("%s: did not finish within %.0f s; it was ended", self.backend, seconds)
+            log.warning("tracking: %s did not finish within %.0f s and was killed", self.backend, seconds)
             self.kill()
         if self.dropped:
-            log.warning("%s: %d calls were dropped; metrics.jsonl has every row", self.backend, self.dropped)
+            said = "tracking: %s lacks the data of %d calls, which were dropped; metrics.jsonl has all steps"
+            log.warning(said, self.backend, self.dropped)
         return ended and process is not None and process.returncode == 0
 
     def kill(self) -> None:
-        """Kill the process; it does not close its run at the backend."""
+        """Kill the process. The run in the backend is not closed then."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -77,7 +78,7 @@ class Sender:
         return True
 
     def _write(self, process: subprocess.Popen[str] | None) -> None:
-        """Write the queued calls into the pipe, until ``close``; after the process has ended, drop them."""
+        """Write the queued calls into the pipe until ``close``. If the process has ended, drop them."""
         broken = process is None
         while (line := self._queue.get()) is not None:
             if broken or process is None or process.stdin is None:
@@ -89,7 +90,7 @@ class Sender:
             except (OSError, ValueError):
                 broken = True
                 self.dropped += 1
-                log.warning("%s: its process ended; the run goes on without it", self.backend)
+                log.warning("tracking: the process of %s ended; the run continues without it", self.backend)
         if process is not None and process.stdin is not None:
             try:
                 process.stdin.close()

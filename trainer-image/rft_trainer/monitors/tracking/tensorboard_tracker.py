@@ -1,4 +1,4 @@
-"""TensorBoard event files in ``tensorboard/`` of the run's folder."""
+"""Writes TensorBoard event files into ``tensorboard/`` of the run's folder."""
 
 import importlib
 import json
@@ -17,7 +17,7 @@ class TensorboardTracker:
     """Writes with TensorBoard's protocol buffers, without importing torch or tensorflow."""
 
     def start(self, run: RunInfo) -> None:
-        """Open a new event file. It makes TensorBoard discard older events of steps after the checkpoint."""
+        """Open a new event file. TensorBoard then ignores older events of steps after the checkpoint."""
         files = importlib.import_module("tensorboard.summary.writer.event_file_writer")
         self._event: Any = importlib.import_module("tensorboard.compat.proto.event_pb2")
         self._scalar: Any = importlib.import_module("tensorboard.plugins.scalar.summary_v2")
@@ -34,7 +34,7 @@ class TensorboardTracker:
         self._writer.flush()
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Log a step. Steps up to the checkpoint are skipped: the files of earlier attempts have them."""
+        """Log a step. Steps up to the checkpoint are skipped: they are in the files of earlier attempts."""
         if step > self._resumed_from:
             self._scalars(step, numbers)
 

@@ -1,4 +1,4 @@
-"""All trackers of a run. Calls from the loop do not block, and do not raise once the run has begun."""
+"""All trackers of a run. Calls from the training loop do not block, and raise no errors after the start."""
 
 import os
 import time
@@ -19,15 +19,15 @@ from rft_trainer.monitors.tracking.protocol import End, RunInfo
 from rft_trainer.monitors.tracking.sender import QUEUE_LENGTH, Sender
 
 FINISH_SECONDS = 120.0
-"""Longest time in seconds for all trackers together to send their queues and the adapter."""
+"""Maximum time in seconds for all trackers together to send their queues and the adapter."""
 FINISH_SECONDS_OTHERWISE = 20.0
-"""The same when the run is not complete: a pod that is being deleted has little time."""
+"""The same for a run that is not complete. A pod that is being deleted has little time."""
 
 LEAST_SECONDS = 1.0
 
 
 class Trackers:
-    """The backends of ``spec.tracking``; there may be none."""
+    """The backends of ``spec.tracking``, if any."""
 
     def __init__(self, config: RunConfig | None = None, sender: Callable[[str], Sender] = Sender) -> None:
         """Check that the library of every backend is installed. Raises ConfigurationError."""
@@ -38,7 +38,7 @@ class Trackers:
         require_libraries(list(self._targets))
 
     def __enter__(self) -> Self:
-        """Return itself; the processes start with ``start``."""
+        """Return the trackers themselves. ``start`` starts their processes."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -47,9 +47,10 @@ class Trackers:
             sender.kill()
 
     def start(self, resumed_from: int, attempt: int, records: Sequence[StepRecord] = ()) -> None:
-        """Open the run at every backend; ``resumed_from`` is the step of the checkpoint.
+        """Open the run in every backend. ``resumed_from`` is the step of the checkpoint.
 
-        ``records`` are the steps of earlier attempts, sent again for backends that could not be reached then.
+        ``records``: the steps of earlier attempts. They are sent again, because a backend may have been
+        unreachable before.
         """
         if self._config is None or not self._targets:
             return
@@ -77,11 +78,11 @@ class Trackers:
         self._send("log", {"step": record.step, "numbers": numbers(record.dump())})
 
     def evaluation(self, scores: RowScores) -> None:
-        """Log a held-out evaluation: mean reward, mean score of each grader, share of cut completions."""
+        """Log a held-out evaluation: mean reward, mean score per grader, share of truncated completions."""
         self._send("evaluation", {"step": scores.step, "numbers": numbers(evaluation_row(scores), "eval/")})
 
     def finish(self, run: RunStatus, ending: Ending) -> None:
-        """Close the run at all backends, in bounded time. A fenced attempt leaves that to the newer one."""
+        """Close the run in all backends, within a time limit. A fenced attempt does not close it."""
         if ending.exit_code == ExitCode.FENCED:
             for sender in self._senders:
                 sender.kill()
@@ -116,14 +117,14 @@ def require_libraries(backends: Sequence[str]) -> None:
         fields = ", ".join(f"spec.tracking.{backend}" for backend in missing)
         extras = ",".join(missing)
         raise ConfigurationError(
-            f"{fields}: the library is not installed where the trainer runs;"
-            f" pip install 'rft-operator[{extras}]', name an image that has it in spec.template.image,"
-            " or remove the field"
+            f"{fields}: the library is not installed where the trainer runs: run pip install"
+            f" 'rft-operator[{extras}]', or set spec.template.image to an image that has it, or remove the"
+            " field"
         )
 
 
 def evaluation_row(scores: RowScores) -> dict[str, Any]:
-    """Return the row that is logged for an evaluation."""
+    """Return the values that are logged for an evaluation."""
     means = {name: _mean(values) for name, values in scores.graders.items()}
     return {
         "reward": scores.mean_reward,
@@ -134,7 +135,7 @@ def evaluation_row(scores: RowScores) -> dict[str, Any]:
 
 
 def final_numbers(run: RunStatus) -> dict[str, float]:
-    """Return the final numbers of a run: steps, best reward, paired difference and interval, usage."""
+    """Return the final numbers of a run: steps, rewards, held-out evaluation, usage."""
     body = run.dump()
     reward = {name: body.get("reward", {}).get(name) for name in ("best", "baseline", "latest")}
     parts = {"step": run.progress.step, "reward": reward}

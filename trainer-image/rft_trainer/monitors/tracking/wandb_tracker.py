@@ -1,4 +1,4 @@
-"""Weights & Biases: one run per job, with the RFTJob's UID as its id. The API key is in WANDB_API_KEY."""
+"""Weights & Biases: one W&B run per job, whose id is the RFTJob's UID. The API key is in WANDB_API_KEY."""
 
 import importlib
 import json
@@ -20,10 +20,10 @@ _ENVIRONMENT = {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false", "GIT_P
 
 
 class WandbTracker:
-    """Logs all attempts into one W&B run.
+    """Logs all attempts of a job into one W&B run.
 
-    W&B's own step can only increase, and it drops rows with a lower one. So the training step is a field of
-    its own, which is set as the x-axis of all charts.
+    W&B's own step can only increase: rows with a lower step are dropped. So the training step is logged as
+    another field, and this field is the x-axis of all charts.
     """
 
     def start(self, run: RunInfo) -> None:
@@ -66,15 +66,15 @@ class WandbTracker:
         self._sent = self._sent_before()
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Log a step unless an earlier attempt did, because a logged point cannot be removed."""
+        """Log a step, unless an earlier attempt logged it: a logged point cannot be removed."""
         self._once("step", step, {_STEP: step, **numbers})
 
     def evaluation(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Log an evaluation unless an earlier attempt did."""
+        """Log an evaluation, unless an earlier attempt logged it."""
         self._once("evaluation", step, {_STEP: step, _EVALUATION: step, **numbers})
 
     def finish(self, end: End, numbers: Mapping[str, float]) -> None:
-        """Close the run; that of a job stopped with a checkpoint is marked as preempted."""
+        """Close the run. If the job stopped with a checkpoint, the run is marked as preempted."""
         self._run.summary.update({**numbers, "final/reason": end.reason})
         if end.adapter and self._uploads:
             artifact = self._library.Artifact(f"{self._name}-adapter", type="model")
@@ -93,7 +93,7 @@ class WandbTracker:
             files.write_json(self._sent_file, self._sent)
 
     def _sent_before(self) -> dict[str, int]:
-        """Return the highest logged step per kind: from the server, or offline from the run's folder."""
+        """Return the highest logged step per kind. It is read from W&B, or offline from the run's folder."""
         if not self._run.offline:
             summary = self._run.summary
             return {curve: _step(summary.get(key)) for curve, key in zip(CURVES, _KEYS, strict=True)}

@@ -1,7 +1,7 @@
 """``python -m rft_trainer.monitors.tracking.worker BACKEND``: runs one tracking library in its own process.
 
-Standard input has one call per line. The library may hang, retry for hours or crash, so the trainer never
-waits for it during the run, and kills this process at a deadline after it.
+Standard input has one call per line. The library may hang, retry for hours or crash. So the trainer never
+waits for this process during the run. After the run it waits until a deadline, and then kills the process.
 """
 
 import json
@@ -32,7 +32,7 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 2.0, 60.0
 
 
 class TrackerWorker:
-    """Makes the calls, and logs each kind of error once."""
+    """Makes the calls that it reads. Each kind of error is logged once."""
 
     def __init__(self, backend: str, tracker: Tracker, pause: Callable[[float], None] = time.sleep) -> None:
         self._backend = backend
@@ -42,7 +42,7 @@ class TrackerWorker:
         self.lost = 0
 
     def run(self, lines: Iterable[str]) -> None:
-        """Make the call of each line, until the lines end."""
+        """Make the call in each line, until there are no more lines."""
         for line in lines:
             call, arguments = json.loads(line)
             if call == "start":
@@ -50,10 +50,10 @@ class TrackerWorker:
             elif not self._made(self._bound(call, arguments), TRIES):
                 self.lost += 1
         if self.lost:
-            log.warning("%s: %d rows were not logged there; metrics.jsonl has all", self._backend, self.lost)
+            log.warning("%s: %d rows could not be logged; metrics.jsonl has all", self._backend, self.lost)
 
     def _until_started(self, run: RunInfo) -> None:
-        """Start the run, with retries without limit; meanwhile the trainer's queue keeps the calls."""
+        """Start the run, and retry until that succeeds. Until then the trainer queues the other calls."""
         self._made(lambda: self._tracker.start(run), tries=None)
 
     def _bound(self, call: str, arguments: Mapping[str, Any]) -> Callable[[], None]:
@@ -63,7 +63,7 @@ class TrackerWorker:
         return lambda: method(arguments["step"], arguments["numbers"])
 
     def _made(self, call: Callable[[], None], tries: int | None) -> bool:
-        """Make a call, with retries and backoff; return whether it succeeded. ``tries`` None: no limit."""
+        """Make a call, with retries and backoff. Return whether it succeeded. ``tries`` None: no limit."""
         failures = 0
         while True:
             try:
@@ -80,18 +80,19 @@ class TrackerWorker:
         kind = type(error).__name__
         if kind not in self._told:
             self._told.add(kind)
-            log.warning("%s: %s: %s; the run goes on", self._backend, kind, without_secrets(str(error))[:500])
+            said = without_secrets(str(error))[:500]
+            log.warning("tracking: %s: %s: %s; the run continues", self._backend, kind, said)
 
 
 def without_secrets(text: str) -> str:
-    """Return ``text`` with secrets of the environment hidden, as libraries may repeat them in errors."""
+    """Replace the values of secret environment variables in ``text``. Libraries may print them in errors."""
     for secret in filter(None, map(os.environ.get, SECRETS)):
         text = text.replace(secret, "***")
     return text
 
 
 def main(argv: list[str]) -> None:
-    """Run to the end of standard input, then exit without the libraries' exit hooks, which may hang."""
+    """Make the calls in standard input. Then exit without the libraries' exit hooks, which may hang."""
     # On Ctrl-C the trainer still logs its last row, so this process must not end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     set_dumpable(False)
