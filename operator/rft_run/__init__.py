@@ -1,1 +1,1 @@
-"""What a run reads, writes and reports: every file and message, defined once for all three programs."""
+"""The files and messages of a run, defined once for the operator, the trainer and ``rft``."""

@@ -1,7 +1,7 @@
 """Writes files and folders atomically: after a crash they are complete or absent, never half written.
 
-Content is written under a temporary name, flushed to the disk and renamed; then the rename is flushed.
-Without the first flush the rename can reach the disk before the content, and a power failure leaves an empty
+Content is written under a temporary name, flushed to the disk and renamed. Then the rename is flushed.
+Without the first flush the rename can reach the disk before the content. A power failure then leaves an empty
 file.
 """
 
@@ -16,12 +16,12 @@ _PARTIAL = ".partial"
 
 
 def temporary(target: Path) -> Path:
-    """Return a new hidden name beside ``target``; after a crash ``remove_leftovers`` removes such files."""
+    """Return a new hidden path in the folder of ``target``. ``remove_leftovers`` removes it after a crash."""
     return target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}{_PARTIAL}")
 
 
 def put(unfinished: Path, target: Path) -> None:
-    """Flush a file and rename it to ``target``, which is replaced. Raises OSError."""
+    """Flush a file to the disk and rename it to ``target``. An old ``target`` is replaced. Raises OSError."""
     sync(unfinished)
     unfinished.replace(target)
     sync(target.parent)
@@ -56,8 +56,9 @@ def new_folder(
 ) -> Iterator[Path]:
     """Yield a temporary folder that is renamed to ``target`` when the block succeeds.
 
-    ``check`` is called just before the rename and prevents it by raising; writing and flushing before it can
-    take minutes. With ``replace`` an existing ``target`` is removed after the rename. Raises OSError.
+    ``check`` is called just before the rename, since writing and flushing can take minutes. If it raises, the
+    folder is not renamed. With ``replace`` an existing ``target`` is removed after the rename. Raises
+    OSError.
     """
     unfinished = temporary(target)
     try:

@@ -25,7 +25,7 @@ _PRIVATE = ("stop",)
 
 
 class Card(NamedTuple):
-    """The facts of a card; ``revision`` and ``licence`` are the base's, None where they are not known."""
+    """The content of a model card. ``revision`` and ``licence`` of the base model are None if not known."""
 
     config: RunConfig
     step: int
@@ -35,7 +35,7 @@ class Card(NamedTuple):
     """The reward curve: pairs of step and mean reward."""
     evaluation: EvaluationResult | None = None
     merged: bool = False
-    """Whether the card is of a whole model, into which the adapter is merged."""
+    """Whether the card describes a merged model, and not an adapter."""
 
 
 def dress(adapter: Path, card: Card) -> None:
@@ -50,12 +50,12 @@ def dress(adapter: Path, card: Card) -> None:
 
 
 def named(body: Mapping[str, Any], name: str, revision: str | None) -> dict[str, Any]:
-    """Return an adapter's configuration with this name and revision of the base, not a path in a cache."""
+    """Return an adapter's configuration with the base's name and revision in place of a path in a cache."""
     return {**body, "base_model_name_or_path": name, "revision": revision}
 
 
 def licence_of(model: Path) -> str | None:
-    """Return the licence in the model card of a model's folder; None if there is none."""
+    """Return the licence from the model card in a model's folder; None if the card has none."""
     try:
         _, front, _ = card_of(model).read_text(encoding="utf-8").split("---", 2)
         found = yaml.safe_load(front)

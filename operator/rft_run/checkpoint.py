@@ -1,4 +1,4 @@
-"""Says whether a checkpoint in a run's folder is complete, without torch."""
+"""Checks whether a checkpoint in a run's folder is complete, without torch."""
 
 import json
 from collections.abc import Callable
@@ -12,7 +12,7 @@ _ABSENT = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 
 
 def read_state(checkpoint: Path) -> RunState:
-    """Return the state in a checkpoint. Raises OSError, and ValueError if the file does not hold a state."""
+    """Return the run's state in a checkpoint. Raises OSError, and ValueError for an invalid file."""
     value = json.loads(state_of(checkpoint).read_text(encoding="utf-8"))
     try:
         return RunState.from_json(value)
@@ -21,7 +21,7 @@ def read_state(checkpoint: Path) -> RunState:
 
 
 def adapter_problem(adapter: Path) -> str | None:
-    """Return why an adapter's folder cannot be used, None where it can. Raises OSError for a failing disk."""
+    """Return why an adapter's folder cannot be used; None if it can. Raises OSError for a failing disk."""
     return _first_problem(
         (adapter_config_of(adapter), lambda file: json.loads(file.read_text(encoding="utf-8"))),
         (adapter_weights_of(adapter), safetensors_header),
@@ -29,16 +29,16 @@ def adapter_problem(adapter: Path) -> str | None:
 
 
 def checkpoint_problem(folder: RunFolder, step: int) -> str | None:
-    """Return why the checkpoint of a step cannot be used, None where it can.
+    """Return why the checkpoint of a step cannot be used; None if it can.
 
     A checkpoint with one broken file is not used at all, because ``rft export`` could copy a broken adapter.
-    Raises OSError for a failing disk, because then nothing is known about the checkpoint.
+    Raises OSError for a failing disk, because then it is not known whether the checkpoint is good.
     """
     checkpoint = folder.checkpoint_of(step)
 
     def check_state(_file: Path) -> None:
         if (found := read_state(checkpoint).step) != step:
-            raise ValueError(f"is the state of step {found}")
+            raise ValueError(f"is the state of step {found}, not of step {step}")
 
     problem = _first_problem((state_of(checkpoint), check_state), (tensors_of(checkpoint), check_torch_file))
     return problem or adapter_problem(adapter_of(checkpoint))

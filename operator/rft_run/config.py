@@ -1,4 +1,4 @@
-"""The configuration of a trainer: the spec as it was when the run started, and paths.
+"""The configuration of a trainer: the spec at the start of the run, and paths.
 
 The operator writes it into the run's immutable ConfigMap. ``rft run`` writes it into the run's folder.
 """
@@ -27,7 +27,7 @@ RUNS_DIR = "/runs"
 GRADER_DIR = "/run/rft-grader"
 GRADER_SOCKET = f"{GRADER_DIR}/grader.sock"
 GRADER_CODE_DIR = "/etc/rft/graders"
-"""Folder with the code of python graders from ConfigMaps, as ``<name>/<key>``."""
+"""Folder with the code of python graders that is in ConfigMaps. Each file is ``<name>/<key>``."""
 SECRETS_DIR = "/etc/rft/secrets"
 SCRATCH_DIR = "/scratch"
 
@@ -44,7 +44,7 @@ class JobIdentity(Model):
 
 
 class ReportTarget(Model):
-    """Address of the operator for reports, over TLS, with a pod-bound token."""
+    """Where to send reports to the operator: its address, the CA for TLS, and the pod's token."""
 
     url: str = Field(pattern=r"^https://.+")
     ca_file: str
@@ -97,7 +97,7 @@ GRADER_CONFIG_FILE = "graders.json"
 
 
 class PythonGrader(Model):
-    """A python grader in the grader's configuration, with exactly one of inline and sourcePath."""
+    """A python grader in the configuration of the grader container: with inline or sourcePath, not both."""
 
     name: str = Field(min_length=1)
     function: str = "grade"
@@ -108,7 +108,7 @@ class PythonGrader(Model):
     @model_validator(mode="after")
     def _one_source(self) -> "PythonGrader":
         if (self.inline is None) == (self.source_path is None):
-            raise ValueError("exactly one of inline and sourcePath")
+            raise ValueError("set exactly one of inline and sourcePath")
         return self
 
 

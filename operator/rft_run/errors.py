@@ -1,17 +1,17 @@
-"""All errors that end a run, as one class tree. Each has an exit code, from which the operator decides.
+"""All errors that end a run, as one class tree. The operator decides by the exit code of each.
 
 TrainerError            unexpected; a retry may succeed
-├── ConfigurationError  the same input fails again
-│   ├── ModelError      the base model is not there or not usable
-│   ├── InputsChanged   rows, graders or model are not those that the run began with
-│   └── NoCheckpointReadable  there are checkpoints, and none can be read
-├── DataError           rows that cannot be read or rendered; carries every line number
-├── UserCodeError       a grader fails the run
-├── MemoryExhausted     the update does not fit
+├── ConfigurationError  the same input would fail again
+│   ├── ModelError      the base model is missing or not usable
+│   ├── InputsChanged   rows, graders or model changed since the run began
+│   └── NoCheckpointReadable  none of the run's checkpoints can be read
+├── DataError           rows that cannot be read or rendered; the message has the line numbers
+├── UserCodeError       a grader fails and ends the run
+├── MemoryExhausted     the memory is too small for the update or the sampler
 ├── VolumeError         the run's folder cannot be written
-├── SamplerError        vLLM does not start or does not come back
-├── SamplerMismatch     the sampler's log-probs are not those of the policy that is trained
-├── Preempted           asked to stop; the state is checkpointed
+├── SamplerError        the sampler does not start, or fails again after restarts
+├── SamplerMismatch     the sampler's log-probs differ from those of the policy that is trained
+├── Preempted           stopped by a signal; the state is saved in a checkpoint
 └── Fenced              a newer attempt owns the run's folder
 """
 
@@ -41,15 +41,15 @@ class HubError(ModelError):
 
 
 class InputsChanged(ConfigurationError):
-    """An input has changed since the run began; the message says which one, and what to do."""
+    """An input has changed since the run began. The message says which one, and what to do."""
 
 
 class NoCheckpointReadable(ConfigurationError):
-    """The run's folder has checkpoints, and none can be read; the message gives the reason for each."""
+    """None of the checkpoints in the run's folder can be read. The message gives the reason for each."""
 
 
 class DataError(TrainerError):
-    """Rows that cannot be used; the message names the lines."""
+    """Rows cannot be used. The message has their line numbers."""
 
     exit_code = ExitCode.DATA
 
@@ -61,7 +61,7 @@ class UserCodeError(TrainerError):
 
 
 class MemoryExhausted(TrainerError):
-    """A forward or backward pass ran out of memory."""
+    """The memory is too small: for a forward or backward pass, or for the sampler."""
 
     exit_code = ExitCode.OUT_OF_MEMORY
 
@@ -73,13 +73,13 @@ class VolumeError(TrainerError):
 
 
 class SamplerError(TrainerError):
-    """The sampler does not start, or does not come back after a restart."""
+    """The sampler does not start, or fails again after restarts."""
 
     exit_code = ExitCode.SAMPLER
 
 
 class SamplerMismatch(TrainerError):
-    """The sampler samples from something else than the policy that is trained."""
+    """The sampler does not sample from the policy that is trained."""
 
     exit_code = ExitCode.SAMPLER_MISMATCH
 
@@ -91,6 +91,6 @@ class Preempted(TrainerError):
 
 
 class Fenced(TrainerError):
-    """A newer attempt owns the run's folder: this one may not write any more."""
+    """A newer attempt owns the run's folder, so this attempt may not write any more."""
 
     exit_code = ExitCode.FENCED

@@ -1,4 +1,4 @@
-"""The events that a trainer prints on its standard output, one in each line. ``rft run`` shows them."""
+"""The events that a trainer prints on standard output, one JSON object per line. ``rft run`` shows them."""
 
 from typing import Annotated, Literal
 
@@ -17,14 +17,14 @@ class StageEvent(Record):
 
 
 class ResumedEvent(Record):
-    """The run goes on from the checkpoint of ``step``."""
+    """The run continues from the checkpoint of ``step``."""
 
     event: Literal["resumed"]
     step: int
 
 
 class StepEvent(StepRecord):
-    """A step is done: its record, and how far the run is."""
+    """A step has ended: its record, and the progress of the run."""
 
     event: Literal["step"]
     total_steps: int | None = None
@@ -33,7 +33,7 @@ class StepEvent(StepRecord):
 
 
 class EvaluationEvent(Record):
-    """A held-out evaluation is done; step 0 is the base's."""
+    """A held-out evaluation has ended. Step 0 is the evaluation of the starting policy."""
 
     event: Literal["evaluation"]
     step: int
@@ -42,7 +42,7 @@ class EvaluationEvent(Record):
 
 
 class FindingEvent(Record):
-    """The check before the first step found a reason why training may not help."""
+    """Preflight found a reason why training may have no effect."""
 
     event: Literal["finding"]
     parameter: str
@@ -63,7 +63,7 @@ _EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="e
 
 
 def parse(line: str) -> Event | None:
-    """Return the event of a line; None for any other line, such as a library's print."""
+    """Return the event in a line; None for any other line, for example one printed by a library."""
     if not line.startswith("{"):
         return None
     try:

@@ -6,7 +6,7 @@ from rft_api.conditions import Reason
 
 
 class ExitCode(IntEnum):
-    """Reasons why a trainer ended. Codes 10 to 19 are permanent: with the same input it fails again."""
+    """Reasons why a trainer ended. Codes 10 to 19 are permanent: the same input would fail again."""
 
     OK = 0
     UNEXPECTED = 1
@@ -22,7 +22,7 @@ class ExitCode(IntEnum):
 
 
 PERMANENT = (ExitCode.CONFIGURATION, ExitCode.DATA, ExitCode.USER_CODE, ExitCode.SAMPLER_MISMATCH)
-"""Codes after which the child Job fails at once (podFailurePolicy FailJob)."""
+"""Codes after which the child Job fails without a retry (podFailurePolicy FailJob)."""
 
 UNCOUNTED = (ExitCode.PREEMPTED, ExitCode.FENCED)
 """Codes that do not count against ``retry.limit``."""

@@ -1,4 +1,4 @@
-"""A fingerprint of a run's inputs. A later attempt compares it with its own, to see what has changed.
+"""The fingerprint of a run's inputs. A later attempt compares it with that of its own inputs.
 
 It covers the lines of the datasets in their order, the settings of the graders, the text of users' code, and
 the model. For a model from the hub it has the commit. For a model in a folder it has a digest of each file.
@@ -27,29 +27,29 @@ _WITHOUT_MEANING = ("transformers_version",)
 
 
 class Text(Record):
-    """Number of lines of a dataset, and the digest of its lines."""
+    """The digest of a dataset's lines, and their number."""
 
     sha256: str
     lines: int
 
 
 class Fingerprint(Record):
-    """The inputs of a run. An input that was not known is absent, and is not compared."""
+    """The fingerprint of a run's inputs. Inputs that could not be read are absent, and are not compared."""
 
     rows: dict[str, Text] = Field(default_factory=dict)
     """The lines of each dataset, by the field of the manifest that refers to the dataset."""
     graders: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """Settings by grader. Defaults are left out, so that a later release may add settings."""
+    """The settings of each grader. Defaults are left out, so that a later release may add settings."""
     code: dict[str, list[str]] = Field(default_factory=dict)
-    """Digests of the lines of each python grader's code."""
+    """The digests of the lines of each python grader's code, by grader."""
     models: dict[str, dict[str, str]] = Field(default_factory=dict)
-    """By the field of the model: its ``commit`` on the hub, or the ``file_digest`` of each file by name."""
+    """For each model, by its field in the manifest: the hub ``commit``, or a digest of each file by name."""
 
 
 def line_digests(stream: BinaryIO) -> Iterator[bytes]:
     """Yield a digest of ``LINE_BYTES`` for each line.
 
-    A line's ending and a byte order mark do not count: a file with CRLF has the same rows.
+    Line endings and a byte order mark are ignored, because they do not change the rows.
     """
     for number, raw in enumerate(stream):
         line = raw.removesuffix(b"\n").removesuffix(b"\r")
@@ -65,12 +65,12 @@ def first_difference(before: Iterator[bytes], now: Iterator[bytes]) -> int | Non
 
 
 def hub_commit(folder: Path) -> str | None:
-    """Return the commit of a snapshot in the hub's cache, None for any other folder."""
+    """Return the commit of a snapshot folder in the hub's cache; None for any other folder."""
     return folder.name if folder.parent.name == "snapshots" and len(folder.name) == 40 else None
 
 
 def model_digests(folder: Path) -> dict[str, str]:
-    """Return the commit of a snapshot of the hub, else a digest of each file by name. Raises OSError."""
+    """Return the commit of a snapshot from the hub, else a digest of each file by name. Raises OSError."""
     if commit := hub_commit(folder):
         return {"commit": commit}
     files = sorted({file for pattern in _MODEL_FILES for file in folder.glob(pattern) if file.is_file()})
@@ -78,7 +78,7 @@ def model_digests(folder: Path) -> dict[str, str]:
 
 
 def file_digest(file: Path) -> str:
-    """Return a digest of a model's file; for large weights it covers only some blocks. Raises OSError."""
+    """Return a digest of a model's file. For large weights it covers only some blocks. Raises OSError."""
     size = file.stat().st_size
     digest = hashlib.sha256()
     with file.open("rb") as stream:
@@ -93,7 +93,7 @@ def file_digest(file: Path) -> str:
 
 
 def _places(stream: BinaryIO, size: int) -> list[int]:
-    """Return where the blocks begin: those of the safetensors header, and a few spread over the file."""
+    """Return the offsets of the blocks to read: the safetensors header, and a few spread over the file."""
     header = min(int.from_bytes(stream.read(8), "little") + 8, size, _SMALL_BYTES)
     spread = [(size - _BLOCK_BYTES) * index // (_BLOCKS - 1) for index in range(_BLOCKS)]
     return [*range(0, header, _BLOCK_BYTES), *spread]
@@ -125,8 +125,8 @@ def changes(before: Fingerprint, now: Fingerprint, first_line: Mapping[str, int]
     for name, lines in before.code.items():
         if name in now.code and (line := first_difference(_encoded(lines), _encoded(now.code[name]))):
             found.append(
-                f"the code of grader {name} (its text, whatever it does): it differs first in line {line};"
-                f" it had {len(lines)} lines, and has {len(now.code[name])} now"
+                f"the text of grader {name}'s code: the first difference is in line {line};"
+                f" it had {len(lines)} lines, and now has {len(now.code[name])}"
             )
     for field, files in before.models.items():
         if field in now.models and now.models[field] != files:
@@ -135,10 +135,10 @@ def changes(before: Fingerprint, now: Fingerprint, first_line: Mapping[str, int]
 
 
 def _rows_changed(field: str, old: Text, new: Text, line: int | None) -> str:
-    where = f": they differ first in line {line}" if line is not None else ""
+    where = f": the first difference is in line {line}" if line is not None else ""
     return (
-        f"the rows of {field}{where}; there were {old.lines} lines (sha256 {old.sha256[:12]}), and there are"
-        f" {new.lines} now (sha256 {new.sha256[:12]})"
+        f"the rows of {field}{where}; the file had {old.lines} lines (sha256 {old.sha256[:12]}), and now has"
+        f" {new.lines} (sha256 {new.sha256[:12]})"
     )
 
 
@@ -150,7 +150,7 @@ def _changed_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 def _shown(value: object) -> str:
     if value is None:
-        return "not there"
+        return "absent"
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
@@ -160,13 +160,13 @@ def _encoded(digests: Sequence[str]) -> Iterator[bytes]:
 
 
 def merged(before: Fingerprint, now: Fingerprint) -> Fingerprint:
-    """Return ``before``, with the inputs that only ``now`` has added."""
+    """Return the inputs of ``before``, and those of ``now`` that ``before`` lacks."""
     parts = ("rows", "graders", "code", "models")
     return before.model_copy(update={part: getattr(now, part) | getattr(before, part) for part in parts})
 
 
 def read_line_digests(file: Path) -> Iterator[bytes]:
-    """Yield the digests in a file that was written from ``line_digests``. Raises OSError."""
+    """Yield the digests in a file of line digests. Raises OSError."""
     with file.open("rb") as stream:
         while digest := stream.read(LINE_BYTES):
             yield digest

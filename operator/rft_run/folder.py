@@ -1,4 +1,4 @@
-"""The names of all files and folders in a run's folder. Other modules get the names from here."""
+"""Defines the paths of all files and folders in a run's folder."""
 
 import re
 from dataclasses import dataclass
@@ -7,16 +7,16 @@ from pathlib import Path
 from rft_run.config import CONFIG_FILE
 
 ADAPTER = "adapter"
-"""Name of a folder with a LoRA adapter, as PEFT saves it.
+"""Name of a folder with a LoRA adapter in PEFT's format.
 
-In a run's folder it is the final adapter, in a checkpoint's folder the adapter of that step."""
+In a run's folder it has the final adapter. In a checkpoint's folder it has the adapter of that step."""
 
 _STEP = re.compile(r"step-([0-9]{6,})")
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths of a run's folder; none of them needs to exist."""
+    """Paths in a run's folder. They need not exist."""
 
     path: Path
 
@@ -27,17 +27,17 @@ class RunFolder:
 
     @property
     def inputs(self) -> Path:
-        """Rows and grader code that came inline with a manifest of ``rft run``."""
+        """Folder of rows and grader code that a manifest for ``rft run`` has inline."""
         return self.path / "inputs"
 
     @property
     def digests(self) -> Path:
-        """Digests of the inputs. A resumed ``rft run`` compares them, to find an input that has changed."""
+        """Digests of the inputs. A resumed ``rft run`` compares them to find changed inputs."""
         return self.path / "inputs.json"
 
     @property
     def lock(self) -> Path:
-        """Locked while an ``rft run`` trains into the folder."""
+        """Lock file. It is locked while ``rft run`` uses the folder."""
         return self.path / ".rft.lock"
 
     @property
@@ -57,7 +57,7 @@ class RunFolder:
 
     @property
     def metrics(self) -> Path:
-        """A line for each step (``StepRecord``)."""
+        """File with one line for each step (``StepRecord``)."""
         return self.path / "metrics.jsonl"
 
     @property
@@ -67,21 +67,21 @@ class RunFolder:
 
     @property
     def preflight(self) -> Path:
-        """The findings before the first step."""
+        """The findings of the preflight, which runs before the first step."""
         return self.path / "preflight.json"
 
     @property
     def fingerprint(self) -> Path:
-        """The fingerprint of the inputs when the run began (``Fingerprint``)."""
+        """The fingerprint of the inputs at the start of the run (``Fingerprint``)."""
         return self.path / "fingerprint.json"
 
     def line_digests_of(self, field: str) -> Path:
-        """Digests of the lines of the dataset that a field of the manifest refers to."""
+        """Digests of the lines of a dataset. ``field``: its field in the manifest."""
         return self.path / "fingerprint" / f"{field}.lines"
 
     @property
     def rendering(self) -> Path:
-        """The date in the run's prompts, and the rules with which they are rendered."""
+        """The date and the rules with which the run's prompts are rendered (``Rendering``)."""
         return self.path / "rendering.json"
 
     @property
@@ -101,29 +101,29 @@ class RunFolder:
 
     @property
     def rollouts(self) -> Path:
-        """The folder of the rollouts, a file for each step."""
+        """The folder of the rollouts, with a file for each step."""
         return self.path / "rollouts"
 
     def rollouts_of(self, step: int) -> Path:
-        """The rollouts of a step (``RolloutRecord``)."""
+        """The file with the rollouts of a step (``RolloutRecord``)."""
         return self.rollouts / f"{step_name(step)}.jsonl.zst"
 
     @property
     def evaluations(self) -> Path:
-        """The folder of the held-out evaluations, a file for each."""
+        """The folder of the held-out evaluations, with a file for each."""
         return self.path / "evaluation"
 
     def evaluation_of(self, step: int) -> Path:
-        """The held-out evaluation after a step; step 0 is the base's."""
+        """The held-out evaluation after a step. Step 0: the evaluation of the starting policy."""
         return self.evaluations / f"{step_name(step)}.json"
 
     @property
     def checkpoints(self) -> Path:
-        """The folder of the checkpoints, a folder for each."""
+        """The folder of the checkpoints, with a folder for each."""
         return self.path / "checkpoints"
 
     def checkpoint_of(self, step: int) -> Path:
-        """The checkpoint after a step."""
+        """The folder of the checkpoint after a step."""
         return self.checkpoints / step_name(step)
 
     def steps_with_rollouts(self) -> list[int]:
@@ -131,7 +131,7 @@ class RunFolder:
         return _steps_in(self.rollouts, ".jsonl.zst")
 
     def evaluated_steps(self) -> list[int]:
-        """Return the steps after which there was an evaluation, in order; 0 is the base's."""
+        """Return the steps with an evaluation, in order. Step 0: the evaluation of the starting policy."""
         return _steps_in(self.evaluations, ".json")
 
     def steps_with_checkpoint(self) -> list[int]:
@@ -140,37 +140,37 @@ class RunFolder:
 
 
 def step_name(step: int) -> str:
-    """Return the name of a step in names of files: ``step-000042``."""
+    """Return the name of a step for file names, such as ``step-000042``."""
     return f"step-{step:06d}"
 
 
 def state_of(checkpoint: Path) -> Path:
-    """Return the file of a checkpoint with the run's state (``RunState``)."""
+    """Return the path of the run's state (``RunState``) in a checkpoint."""
     return checkpoint / "state.json"
 
 
 def tensors_of(checkpoint: Path) -> Path:
-    """Return the file of a checkpoint with weights, optimizer, schedule and random generators."""
+    """Return the path of weights, optimizer, schedule and random generators in a checkpoint."""
     return checkpoint / "training.pt"
 
 
 def adapter_of(checkpoint: Path) -> Path:
-    """Return the folder of a checkpoint with its adapter."""
+    """Return the path of the adapter's folder in a checkpoint."""
     return checkpoint / ADAPTER
 
 
 def adapter_config_of(adapter: Path) -> Path:
-    """Return the file of an adapter's folder with its configuration, which names the base model."""
+    """Return the path of the configuration in an adapter's folder. It has the base model's name."""
     return adapter / "adapter_config.json"
 
 
 def adapter_weights_of(adapter: Path) -> Path:
-    """Return the file of an adapter's folder with its weights."""
+    """Return the path of the weights in an adapter's folder."""
     return adapter / "adapter_model.safetensors"
 
 
 def card_of(adapter: Path) -> Path:
-    """Return the file of an adapter's or a model's folder with its model card."""
+    """Return the path of the model card in the folder of an adapter or a model."""
     return adapter / "README.md"
 
 

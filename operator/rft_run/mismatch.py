@@ -1,30 +1,31 @@
-"""How far the sampler's log-probs may be from the trainer's: where a run stops, and where advice begins.
+"""How much the sampler's log-probs may differ from the trainer's before there is advice, or the run stops.
 
-Both numbers, the KL and the mean absolute difference, are means over tokens that the sampler has drawn.
-Sampler and trainer may differ much in a single token, for example if a mixture of experts routes it to other
-experts. Such a token raises the KL much and the mean difference little. So a run stops only if both numbers
-are above their bounds. docs/how-a-run-works.md says how the bounds were chosen.
+The difference is measured by two numbers: the KL and the mean absolute difference of log-probs. Both are
+means over tokens that the sampler has drawn. Sampler and trainer may differ much in a single token, for
+example if a mixture of experts routes it to other experts. Such a token raises the KL much and the mean
+difference little. So a run stops only if both numbers are above their limits. docs/how-a-run-works.md says
+how the limits were chosen.
 """
 
 from dataclasses import dataclass
 
 STOP_KL = 0.1
-"""The bound of the KL (k3) per token, in nats. A run stops if both numbers are above their bounds."""
+"""Limit of the KL (k3) per token, in nats. A run stops if both numbers are above their limits."""
 STOP_MEAN_ABS = 0.1
-"""The bound of the mean absolute difference of log-probs, in nats."""
+"""Limit of the mean absolute difference of log-probs, in nats."""
 ADVICE_KL = 0.02
-"""KL per token above which there is advice."""
+"""If the KL per token is above this, there is advice."""
 LEAST_TOKENS = 64
-"""A run is not stopped for a mean over fewer tokens than this."""
+"""Means over fewer tokens than this do not stop a run."""
 CAUSES = (
-    "likely causes: a sampler that does not apply the adapter, other handling of temperature or top-k,"
-    " another dtype, another prompt template"
+    "likely causes: the sampler does not apply the adapter, or it uses another dtype or prompt template, or"
+    " applies temperature or top-k differently"
 )
 
 
 @dataclass(frozen=True)
 class Mismatch:
-    """Means over ``tokens`` sampled tokens, in nats: KL (k3), and absolute difference of log-probs."""
+    """KL (k3) and absolute difference of log-probs, both in nats, as means over ``tokens`` sampled tokens."""
 
     kl: float
     mean_abs: float
@@ -32,7 +33,7 @@ class Mismatch:
 
     @property
     def too_large(self) -> bool:
-        """Whether a run has to stop. A value that is not a number is not judged here."""
+        """Whether a run has to stop. A NaN does not stop it here."""
         enough = self.tokens >= LEAST_TOKENS
         return enough and self.kl > STOP_KL and self.mean_abs > STOP_MEAN_ABS
 

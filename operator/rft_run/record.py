@@ -1,4 +1,4 @@
-"""Base of the records that a run writes as JSON: camelCase names, one line each."""
+"""The base class of the records that a run writes as JSON lines, with camelCase names."""
 
 import json
 from typing import Any, Self
@@ -8,10 +8,10 @@ from pydantic.alias_generators import to_camel
 
 
 class Record(BaseModel):
-    """A record that is read again later, perhaps by another release.
+    """A stored record. Another release may read it later.
 
-    A record stays the same when it is read and written again. Fields that this release does not know are
-    kept, and fields that the record did not have are not added.
+    A record does not change when it is read and written again: unknown fields are kept, and missing fields
+    are not added.
     """
 
     model_config = ConfigDict(
@@ -19,7 +19,7 @@ class Record(BaseModel):
     )
 
     def dump(self) -> dict[str, Any]:
-        """Return the JSON object, with the fields that were set, also those that are null."""
+        """Return the JSON object with all fields that were set, including those set to null."""
         return self.model_dump(by_alias=True, exclude_unset=True)
 
     def as_line(self) -> str:
@@ -28,5 +28,5 @@ class Record(BaseModel):
 
     @classmethod
     def from_line(cls, line: str | bytes) -> Self:
-        """Read a record. Raises ValueError (pydantic's ValidationError) for anything else."""
+        """Read a record. Raises ValueError (pydantic's ValidationError) for an invalid one."""
         return cls.model_validate_json(line)

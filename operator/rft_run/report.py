@@ -1,4 +1,4 @@
-"""The progress reports of the trainer to the operator: cumulative snapshots."""
+"""The progress reports of the trainer to the operator. Each has the whole status of the run."""
 
 import json
 from typing import Any, Literal
@@ -33,7 +33,7 @@ class ReportAnswer(Model):
 
 
 class ProgressReport(Model):
-    """A cumulative snapshot of a run: each report alone is enough to update the status."""
+    """A report with the whole status of a run. Each report alone is enough to update the RFTJob."""
 
     version: Literal[1] = 1
     attempt: str = Field(min_length=1, max_length=128, description="UID of the reporting pod.")
@@ -43,7 +43,7 @@ class ProgressReport(Model):
     ending: Ending | None = Field(None, description="Set in the last report of an attempt.")
 
     def termination_message(self) -> dict[str, Any]:
-        """Return a snapshot small enough for the kubelet, with as many of the newest points as fit."""
+        """Return the report, shortened to the size that the kubelet allows. The newest points are kept."""
         body = self.dump()
         body["run"].pop("recommendations", None)
         history = body["run"].get("reward", {}).get("history")

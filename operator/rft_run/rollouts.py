@@ -10,7 +10,7 @@ from rft_run.record import Record
 
 
 class UnreadableRollouts(ValueError):
-    """A file does not hold the rollouts of a step; the message says why."""
+    """A file of rollouts cannot be read. The message says why."""
 
 
 class RolloutRecord(Record):
@@ -24,11 +24,11 @@ class RolloutRecord(Record):
     """The row's other fields, which graders read."""
     completion: str
     reward: float | None = None
-    """None: the completion could not be graded, and the trainer does not use it."""
+    """None: the completion could not be graded, and was not used for training."""
     graders: dict[str, float | None]
     """Score by grader, from 0 to 1."""
     errors: dict[str, str] = Field(default_factory=dict)
-    """Error of each grader that failed, by grader."""
+    """Errors of the graders that failed, by grader."""
     printed: dict[str, str] = Field(default_factory=dict)
     """What the code of python graders printed, by grader."""
     overlong_penalty: float | None = None
@@ -39,7 +39,7 @@ class RolloutRecord(Record):
 
 
 def compressed(records: Sequence[RolloutRecord]) -> bytes:
-    """Return the content of a step's file."""
+    """Return the compressed content of a step's file of rollouts."""
     import zstandard  # only needed where rollouts are read or written
 
     return zstandard.ZstdCompressor().compress("".join(record.as_line() for record in records).encode())
@@ -62,6 +62,6 @@ def _problem(error: ValidationError) -> str:
     """Return the first problem of a record as one line."""
     first = error.errors()[0]
     if first["type"] == "missing":
-        return "a record lacks line, completion or graders"
+        return "a record has no line, completion or graders"
     place = ".".join(map(str, first["loc"]))
     return f"{place}: {first['msg']}" if place else first["msg"]

@@ -6,7 +6,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Position:
-    """Where the next batch begins: after ``offset`` rows of ``epoch``. Epochs are counted from 1."""
+    """Where the next batch begins in the data: after ``offset`` rows of ``epoch``. The first epoch is 1."""
 
     epoch: int = 1
     offset: int = 0
@@ -14,11 +14,11 @@ class Position:
 
 @dataclass
 class RunState:
-    """Progress of a run after a complete step. ``position`` counts trained rows only.
+    """Progress of a run after a complete step. ``position``: after the rows that were trained on.
 
-    ``dropped_prompts`` counts the prompts found too long during training, not those found at the start.
-    A new field needs a default, since older checkpoints lack it. Fields of a newer release are kept in
-    ``unknown``, and are written again.
+    ``dropped_prompts``: number of prompts that were found too long during training, not before its start.
+    A new field of this class needs a default, since older checkpoints lack it. Fields of a newer release are
+    kept in ``unknown``, and are written again.
     """
 
     step: int = 0

@@ -9,7 +9,7 @@ from rft_run import atomic
 
 
 class UnreadableStatus(ValueError):
-    """The file is not a status that this release knows."""
+    """``status.yaml`` is not a status that this release can read."""
 
 
 def write_status(path: Path, status: RFTJobStatus) -> None:
@@ -18,13 +18,13 @@ def write_status(path: Path, status: RFTJobStatus) -> None:
 
 
 def read_status(path: Path) -> RFTJobStatus:
-    """Return the status that was written last; an empty one where there is none yet.
+    """Return the status in the file; an empty status where there is no file.
 
-    Raises UnreadableStatus, and OSError where the file cannot be read.
+    Raises UnreadableStatus for an invalid file, and OSError.
     """
     try:
         return RFTJobStatus.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
     except FileNotFoundError:
         return RFTJobStatus()
     except (yaml.YAMLError, ValueError) as error:
-        raise UnreadableStatus(f"{path}: is not a status that this version wrote") from error
+        raise UnreadableStatus(f"{path}: is not a status that this version can read") from error

@@ -9,7 +9,7 @@ from rft_run.record import Record
 
 
 class UnreadableSteps(ValueError):
-    """A line of ``metrics.jsonl`` is not the record of a step; the message names the line."""
+    """A line of ``metrics.jsonl`` is not the record of a step. The message has the line's number."""
 
 
 class StepRecord(Record):
@@ -39,7 +39,7 @@ class StepRecord(Record):
     staleness: int | None = None
     """Adapter versions between the weights that sampled the batch and those that were trained."""
     outside_filter_tokens: int | None = None
-    """Sampled tokens that top-k and top-p would have removed by the trainer's own probabilities."""
+    """Number of sampled tokens that top-k and top-p remove if applied to the trainer's probabilities."""
     truncated_fraction: float | None = None
     zero_variance_fraction: float | None = None
     completion_tokens: float | None = None
@@ -67,11 +67,11 @@ class StepRecord(Record):
 
 
 def read_steps(path: Path, *, until_broken: bool = False) -> list[StepRecord]:
-    """Return the records of all steps; none where there is no file.
+    """Return the records of all steps; an empty list where there is no file.
 
-    A last line without a newline is left out: it is still being written, or its writer was killed. Another
-    line that is not a record raises UnreadableSteps; with ``until_broken`` the records before that line are
-    returned instead. Raises OSError.
+    A last line without a newline is left out: it is still being written, or the writer was killed. For any
+    other invalid line UnreadableSteps is raised, or with ``until_broken`` the records before this line are
+    returned. Raises OSError.
     """
     try:
         text = path.read_text(encoding="utf-8", errors="replace")

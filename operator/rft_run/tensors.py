@@ -11,7 +11,7 @@ _MAX_HEADER_BYTES = 100_000_000
 
 
 class IncompleteTensors(ValueError):
-    """A file of tensors is cut off or holds something else; the message says what, without the path."""
+    """A file of tensors is cut off, or has other content. The message does not have the path."""
 
 
 def safetensors_header(file: Path) -> bytes:
@@ -23,11 +23,11 @@ def safetensors_header(file: Path) -> bytes:
         size = os.fstat(stream.fileno()).st_size
         length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
         if size < _LENGTH_BYTES or length > min(_MAX_HEADER_BYTES, size - _LENGTH_BYTES):
-            raise IncompleteTensors(f"{size} bytes are no complete safetensors file")
+            raise IncompleteTensors(f"is not a complete safetensors file ({size} bytes)")
         header = stream.read(length)
     expected = _LENGTH_BYTES + length + _data_bytes(header)
     if size != expected:
-        raise IncompleteTensors(f"has {size} bytes, and its header says {expected}")
+        raise IncompleteTensors(f"has {size} bytes, but by its header it needs {expected}")
     return header
 
 
@@ -37,12 +37,12 @@ def _data_bytes(header: bytes) -> int:
         entries = json.loads(header)
         ends = [int(entry["data_offsets"][1]) for name, entry in entries.items() if name != "__metadata__"]
     except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-        raise IncompleteTensors("its header is no safetensors header") from error
+        raise IncompleteTensors("its header is not a safetensors header") from error
     return max(ends, default=0)
 
 
 def check_torch_file(file: Path) -> None:
-    """Check that a file of ``torch.save`` is complete. It is a zip archive, whose directory is at the end.
+    """Check that a file of ``torch.save`` is complete: a zip archive with its directory at the end.
 
     Raises IncompleteTensors and OSError.
     """
@@ -50,4 +50,5 @@ def check_torch_file(file: Path) -> None:
         with zipfile.ZipFile(file):
             pass
     except zipfile.BadZipFile as error:
-        raise IncompleteTensors(f"{file.stat().st_size} bytes are no complete file of torch.save") from error
+        size = file.stat().st_size
+        raise IncompleteTensors(f"is not a complete file of torch.save ({size} bytes)") from error

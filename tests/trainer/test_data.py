@@ -56,7 +56,7 @@ def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
         ('{"messages": [', "not JSON"),
         ("[1]", "a row is a JSON object, not a list"),
         ('{"messages": [], "x": NaN}', "NaN is not JSON"),
-        ('{"answer": 1}', "messages is missing"),
+        ('{"answer": 1}', "messages and prompt are missing"),
         ('{"messages": "hello"}', "messages is a string, not a list"),
         ('{"messages": []}', "messages is empty"),
         ('{"messages": ["hello"]}', "message 1 is a string, not an object"),

@@ -54,7 +54,7 @@ def test_other_rows_are_refused_with_the_first_line_that_differs(
     before = rows.read_text()
     rows.write_text("\n".join(change(before.splitlines())))
     with pytest.raises(
-        InputsChanged, match=rf"spec.dataset: they differ first in line {line}; there were 70"
+        InputsChanged, match=rf"spec.dataset: the first difference is in line {line}; the file had 70"
     ):
         attempt(asked)
     rows.write_text(before)  # put back, the run goes on
@@ -69,7 +69,7 @@ def test_rows_with_other_line_endings_are_the_same(asked: RunConfig) -> None:
 
 def test_other_code_is_refused_even_if_it_does_the_same(asked: RunConfig, tmp_path: Path) -> None:
     (tmp_path / "grader.py").write_text(CODE + "# a comment\n")
-    with pytest.raises(InputsChanged, match=r"grader mine \(its text, whatever it does\).* line 3"):
+    with pytest.raises(InputsChanged, match=r"the text of grader mine's code: .* line 3"):
         attempt(asked)
 
 

@@ -92,11 +92,11 @@ def test_each_change_is_named_with_what_was_there_before() -> None:
         models={"spec.model": {"config.json": "11 bytes", "new.json": "1 bytes"}},
     )
     rows, settings, code, model = changes(BEFORE, now, {"spec.dataset": 2})
-    assert "the rows of spec.dataset: they differ first in line 2; there were 3 lines" in rows
+    assert "the rows of spec.dataset: the first difference is in line 2; the file had 3 lines" in rows
     assert settings == "the settings of grader right: weight was 2.0, is now 3.0"
-    assert "code of grader mine" in code
-    assert "first in line 2" in code
-    assert "config.json was 10 bytes, is now 11 bytes, new.json was not there, is now 1 bytes" in model
+    assert "the text of grader mine's code" in code
+    assert "first difference is in line 2" in code
+    assert "config.json was 10 bytes, is now 11 bytes, new.json was absent, is now 1 bytes" in model
 
 
 def test_what_one_of_both_does_not_know_is_not_compared_and_is_kept() -> None:

@@ -122,7 +122,7 @@ def test_a_step_without_rollouts_is_an_empty_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        (StepRecord(step=3).as_line(), "a record lacks line, completion or graders"),
+        (StepRecord(step=3).as_line(), "a record has no line, completion or graders"),
         (json.dumps(ROLLOUT.dump() | {"tokens": "two"}), "tokens: Input should be a valid integer"),
         ("{\n", "Invalid JSON"),
     ],
@@ -255,7 +255,7 @@ def test_a_run_that_has_just_begun_has_an_empty_status(tmp_path: Path) -> None:
 def test_what_is_no_status_is_unreadable(tmp_path: Path, text: str) -> None:
     path = tmp_path / "status.yaml"
     path.write_text(text)
-    with pytest.raises(UnreadableStatus, match=r"status\.yaml: is not a status that this version wrote"):
+    with pytest.raises(UnreadableStatus, match=r"status\.yaml: is not a status that this version can read"):
         read_status(path)
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UnreadableStatus):

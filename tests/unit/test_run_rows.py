@@ -142,7 +142,7 @@ def test_messages_in_a_cell_are_json_text() -> None:
 def test_what_gzip_compressed_is_read_as_the_file_itself(layout: RowLayout) -> None:
     content = (ROW + "\n") * 3 if layout.format == "jsonl" else "question,answer\na,b\n"
     assert read(gzip.compress(content.encode()), layout) == read(content, layout)
-    with pytest.raises(DataError, match="rows: its gzip is broken"):
+    with pytest.raises(DataError, match="rows: is a damaged gzip file"):
         lines(gzip.compress(content.encode())[:-9], layout)
 
 
@@ -175,7 +175,10 @@ def test_what_gzip_compressed_is_read_as_the_file_itself(layout: RowLayout) -> N
             "the first row has question, answer, and neither messages nor",
         ),
         ('{"Problem": "a", "solution": 1}', r"columns: \{prompt: Problem, answer: solution\}"),
-        ('{"instruction": "a", "input": "b"}', r"after joining what belongs to it \(instruction, input\)"),
+        (
+            '{"instruction": "a", "input": "b"}',
+            r"join instruction, input first if the prompt needs all of them",
+        ),
         ('{"conversations": [{"from": "human", "value": "a"}]}', "set spec.dataset.format: sharegpt"),
         (
             '{"messages": [{"from": "human", "value": "a"}]}',
@@ -199,15 +202,15 @@ def test_another_kind_of_file_is_refused_in_one_sentence(content: str | bytes, s
     [
         ("question;answer\na;b\n", CSV, "separated by a semicolon, not by a comma.*delimiter=';'"),
         ("question\tanswer\na\tb\n", CSV, "separated by a tab"),
-        ("question,a,a\n1,2,3\n", CSV, "the column 'a' is there twice"),
+        ("question,a,a\n1,2,3\n", CSV, "the column 'a' occurs twice"),
         ("asked,answer\n1,2\n", CSV, "spec.dataset.columns names question, and the header has asked, answer"),
         (
             "question,answer\n1,2\n",
             RowLayout("csv"),
             r"neither messages nor prompt.*columns: \{prompt: question\}",
         ),
-        ("question,answer\n1,2\n1,2,3\n", CSV, "line 3: has 3 cells, and the header 2"),
-        ('question,answer\n"1,2\n', CSV, "a quote is never closed"),
+        ("question,answer\n1,2\n1,2,3\n", CSV, "line 3: has 3 cells, but the header has 2"),
+        ('question,answer\n"1,2\n', CSV, "a closing quote is missing"),
         (b"question,answer\n\xff,2\n", CSV, "not UTF-8"),
         (ROW, RowLayout("csv"), 'spec.dataset.format is csv, and the file begins with "{" like JSON'),
         (ROW, RowLayout("sharegpt"), "no conversations, which spec.dataset.format: sharegpt reads"),
@@ -241,7 +244,7 @@ def test_a_quote_that_is_never_closed_does_not_read_the_whole_file(monkeypatch: 
     limit = csv.field_size_limit()
     monkeypatch.setattr(unpacking, "CELL_CHARACTERS", 1000)
     try:
-        with pytest.raises(DataError, match=r"rows: line \d+: a cell is longer .* a quote never closed"):
+        with pytest.raises(DataError, match=r"rows: line \d+: a cell is longer .* a closing quote missing"):
             lines('question,answer\n"a,1\n' + "b,2\n" * 1000, CSV)
     finally:
         csv.field_size_limit(limit)
@@ -255,7 +258,7 @@ def test_a_first_row_longer_than_what_is_looked_at_is_read() -> None:
 def test_a_row_of_another_shape_further_down_is_reported_with_its_line() -> None:
     first, second = lines(f'{ROW}\n{{"question": "a"}}')
     parsed(first, RowLayout())
-    with pytest.raises(ValueError, match="messages is missing, and so is prompt"):
+    with pytest.raises(ValueError, match="both messages and prompt are missing"):
         parsed(second, RowLayout())
 
 
@@ -329,7 +332,7 @@ def test_tool_calls_that_are_no_objects_are_refused(calls: object, said: str) ->
     ("raw", "said"),
     [
         (b"\xff", "not UTF-8"),
-        (b'{"a": "\\ud800"}', "half of a surrogate pair"),
+        (b'{"a": "\\ud800"}', "an incomplete surrogate pair"),
         (b"[" * 100_000, "nested too deeply"),
         (b'{"a": }', "not JSON: "),
     ],

@@ -1,4 +1,4 @@
-"""Recognises a file of another format by its first bytes. One error says what it is and how to convert it."""
+"""Recognises files of other formats by their first bytes. The error says how to convert them."""
 
 import json
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from rft_run.rows.messages import ANSWERED
 from rft_run.rows.parsing import RowLayout, object_of, parsed
 
 HEAD_BYTES = 1 << 20
-"""Bytes at the beginning of a file by which it is recognised."""
+"""Number of bytes at the beginning of a file that are used to recognise its format."""
 GZIP = b"\x1f\x8b"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -24,7 +24,7 @@ _MAGIC: tuple[tuple[bytes, str, str], ...] = (
     (b"SQLite format 3\x00", "an SQLite database", "export its table as CSV"),
     (GZIP, "compressed by gzip twice", "gunzip it once"),
     (b"%PDF", "a PDF", "write its questions as rows"),
-    (b"version https://git-lfs", "a pointer of Git LFS and not the file itself", "git lfs pull"),
+    (b"version https://git-lfs", "a Git LFS pointer, not the file itself", "git lfs pull"),
     (b"\x00\x00\xfe\xff", "UTF-32", "iconv -f UTF-32 -t UTF-8 rows.txt > rows.jsonl"),
     (b"\xff\xfe\x00\x00", "UTF-32", "iconv -f UTF-32 -t UTF-8 rows.txt > rows.jsonl"),
     (b"\xff\xfe", "UTF-16", "iconv -f UTF-16 -t UTF-8 rows.txt > rows.jsonl"),
@@ -39,7 +39,7 @@ _QUESTIONS = ("question", "problem", "instruction", "query", "input", "text")
 """Usual names of the column with the prompt, the likeliest first."""
 _ANSWERS = ("answer", "solution", "output", "response", "completion", "target", "label")
 _NAMES = 8
-"""Largest number of column names in a message."""
+"""Maximum number of column names in a message."""
 _SUPERVISED = "jq -c '.answer = .messages[-1].content | .messages |= .[:-1]' chats.jsonl > rows.jsonl"
 
 
@@ -94,10 +94,10 @@ def _check_json(text: bytes, complete: bool, layout: RowLayout, place: str) -> N
 
 
 def _check_no_line(text: bytes, rest: bytes, complete: bool, layout: RowLayout, place: str) -> None:
-    """Raise DataError if the first line is no row, and the file has another format that is known."""
+    """Raise DataError if the first line is not a row, and the file has another known format."""
     if text.startswith(b"<"):
         raise DataError(
-            f'{place}: begins with "<" like a web page: check the address, and whether it asks for a login'
+            f'{place}: begins with "<" like a web page: check the address, and whether it needs a login'
         )
     if text.startswith(b"[") and text[1:].lstrip().startswith(b"{"):
         raise _foreign(place, "one JSON list", "jq -c '.[]' rows.json > rows.jsonl")
@@ -135,7 +135,7 @@ def _are_rows(value: Any) -> bool:
 
 
 def check_columns(names: Mapping[str, Any], layout: RowLayout, place: str, holder: str) -> None:
-    """Raise DataError if no column in ``names`` gives the prompt. ``holder`` says where the names stand."""
+    """Raise DataError if no column in ``names`` is the prompt. ``holder``: where the names were found."""
     seen = f"{holder} has {_listed(names)}"
     absent = [column for column in layout.columns.values() if column not in names]
     if absent:
@@ -165,8 +165,9 @@ def _check_row(value: dict[str, Any], raw: bytes, layout: RowLayout, place: str)
     except ValueError as error:
         if str(error) == ANSWERED:
             raise DataError(
-                f"{place}: the last message of the first row is the assistant's, as in data for supervised"
-                f" training, and nothing is left to answer; make it a field: {_SUPERVISED}"
+                f"{place}: the last message of the first row is the assistant's answer, as in data for"
+                " supervised training. The model has to write the answer itself. Make the answer a field:"
+                f" {_SUPERVISED}"
             ) from error
 
 
@@ -182,7 +183,7 @@ def _advice(names: Mapping[str, Any], layout: RowLayout) -> str:
     asked = [lower[name] for name in _QUESTIONS if name in lower] or [_first(names)]
     answer = next((lower[name] for name in _ANSWERS if name in lower), "answer")
     columns = f"prompt: {asked[0]}" + (f", answer: {answer}" if answer != "answer" else "")
-    joined = f", after joining what belongs to it ({', '.join(asked)})" if len(asked) > 1 else ""
+    joined = f"; join {', '.join(asked)} first if the prompt needs all of them" if len(asked) > 1 else ""
     return f"name the column that holds the prompt, e.g. {layout.where}.columns: {{{columns}}}{joined}"
 
 

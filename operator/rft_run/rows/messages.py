@@ -19,16 +19,16 @@ SPEAKERS = {
     "observation": "tool",
     "function_response": "tool",
 }
-"""Roles by the names that ShareGPT's files have in ``from``."""
-ANSWERED = "the last message is the assistant's: nothing is left to answer"
+"""The role for each value of ``from`` in ShareGPT files."""
+ANSWERED = "the last message is the assistant's: the model has nothing to answer"
 
 Message = dict[str, Any]
 
 
 def checked(messages: object) -> list[Message]:
-    """Return the messages, with the content of each as one text.
+    """Return the messages. The content of each is converted to one text.
 
-    Raises ValueError if they are no conversation that the model can continue.
+    Raises ValueError if the messages are not a conversation that the model can continue.
     """
     if not isinstance(messages, list):
         raise ValueError(f"messages is {kind(messages)}, not a list")
@@ -63,7 +63,7 @@ def _text(number: int, message: Mapping[str, Any]) -> str:
 
 
 def _part(number: int, place: int, part: object) -> str:
-    """Return the text of one part of a content. Raises ValueError."""
+    """Return the text of one part of a message's content. Raises ValueError."""
     where = f"message {number}: part {place} of its content"
     if not isinstance(part, dict):
         raise ValueError(f'{where} is {kind(part)}, not {{"type": "text", "text": …}}')
@@ -77,7 +77,7 @@ def _part(number: int, place: int, part: object) -> str:
 
 
 def from_prompt(prompt: object, system: object) -> list[Message]:
-    """Return the messages of a row that has ``prompt``: a text, or messages. Raises ValueError."""
+    """Return the messages of a row whose ``prompt`` is a text or a list of messages. Raises ValueError."""
     if isinstance(prompt, list):
         return checked(prompt)
     if not isinstance(prompt, str):
@@ -96,7 +96,7 @@ def _system(system: object) -> list[Message]:
 
 
 def from_sharegpt(turns: object, system: object) -> tuple[list[Message], str | None]:
-    """Return the messages of a ShareGPT conversation, and its last answer; None if it ends without one.
+    """Return the messages of a ShareGPT conversation, and the assistant's answer at its end, or None.
 
     Raises ValueError.
     """
@@ -138,8 +138,8 @@ def tools_of(fields: Mapping[str, Any]) -> list[dict[str, Any]] | None:
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
         found = "a list with other values" if isinstance(tools, list) else kind(tools)
         raise ValueError(
-            f"tools is {found}, not a list of objects: the chat template gets them; give a field that only"
-            " graders read another name"
+            f"tools is {found}, not a list of objects; this field is passed to the chat template: if only"
+            " graders read it, give it another name"
         )
     return tools
 

@@ -8,7 +8,7 @@ from rft_api.sources import Dataset, RowFormat
 from rft_run.rows.messages import Message, checked, from_prompt, from_sharegpt
 from rft_run.rows.strict import kind, value_of
 
-MISSING = "messages is missing, and so is prompt"
+MISSING = "both messages and prompt are missing"
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class RowLayout:
 
     format: RowFormat = "jsonl"
     columns: Mapping[str, str] = field(default_factory=dict)
-    """Names that rows have -> names in the file."""
+    """Maps the name of a field in rows to the name of the column in the file."""
     where: str = "spec.dataset"
     """The field of the manifest that describes the dataset, for error messages."""
 
@@ -35,7 +35,7 @@ class Parsed(NamedTuple):
 
 
 def parsed(raw: bytes, layout: RowLayout) -> Parsed:
-    """Parse the line of a row. Raises ValueError with the problem, without the line's number."""
+    """Parse a line with a row. Raises ValueError. Its message does not have the line number."""
     value = object_of(raw)
     fields = _renamed(value, layout)
     if layout.format == "sharegpt":
@@ -61,7 +61,7 @@ def object_of(raw: bytes) -> dict[str, Any]:
 
 
 def _renamed(value: dict[str, Any], layout: RowLayout) -> dict[str, Any]:
-    """Return the fields with the names that ``layout.columns`` gives them.
+    """Return the fields of a row, renamed as in ``layout.columns``.
 
     If a field already has such a name, the renamed column replaces it. Raises ValueError if a column is
     missing, except in CSV, where an empty cell is left out of the row.

@@ -1,4 +1,4 @@
-"""Reads one JSON value. Refuses values that other readers change or drop without an error."""
+"""Parses JSON strictly. Refuses values that other parsers change or drop without an error."""
 
 import json
 import math
@@ -35,7 +35,7 @@ def value_of(raw: bytes) -> Any:
     except UnicodeDecodeError as error:
         raise ValueError("not UTF-8") from error
     except UnicodeEncodeError as error:
-        raise ValueError("holds half of a surrogate pair") from error
+        raise ValueError("has an incomplete surrogate pair (an escape sequence such as \\ud83d)") from error
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from error
     except RecursionError as error:

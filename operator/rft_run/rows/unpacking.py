@@ -14,7 +14,7 @@ from rft_run.rows.beginning import GZIP, HEAD_BYTES, check, check_columns
 from rft_run.rows.parsing import RowLayout
 
 CELL_CHARACTERS = 16 << 20
-"""Longest cell of a CSV. A longer cell is an error: probably a quote is never closed."""
+"""Maximum length of a cell in CSV. A longer cell is an error: probably a closing quote is missing."""
 _SEPARATORS = {";": "a semicolon", "\t": "a tab", "|": "a bar"}
 _TO_COMMAS = (
     'python -c "import csv, sys; csv.writer(sys.stdout).writerows(csv.reader(sys.stdin, delimiter={}))"'
@@ -28,11 +28,11 @@ def is_packed(head: bytes, layout: RowLayout) -> bool:
 
 
 def json_lines(stream: IO[bytes], layout: RowLayout, place: str) -> Iterator[bytes]:
-    """Return the lines of a dataset as JSON lines. ``stream`` is at its beginning and can seek.
+    """Return the lines of a dataset as JSON lines. ``stream`` is at its beginning, and supports seek.
 
-    A row has the same line number as in the unpacked file. For this, the header and the further lines of a
-    CSV row become blank lines. Raises DataError at once if the file has another format, and for a broken line
-    when that line is read.
+    A row has the same line number as in the unpacked file: the header and the further lines of a CSV row
+    become blank lines. Raises DataError at once if the file has another format, and for an invalid line when
+    that line is read.
     """
     packed = stream.read(len(GZIP)) == GZIP
     stream.seek(0)
@@ -50,7 +50,9 @@ def _gzip_errors(place: str) -> Iterator[None]:
     try:
         yield
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{place}: its gzip is broken ({error}): copy it again, and try gzip -t") from error
+        raise DataError(
+            f"{place}: is a damaged gzip file ({error}): copy it again, then try gzip -t"
+        ) from error
 
 
 def _unpacked(lines: Iterator[bytes], place: str) -> Iterator[bytes]:
@@ -81,7 +83,7 @@ def _from_csv(plain: IO[bytes], layout: RowLayout, place: str) -> Iterator[bytes
 
 
 def _check_header(header: Sequence[str], layout: RowLayout, place: str) -> None:
-    """Raise DataError unless the names of the columns can be used."""
+    """Raise DataError if the header of a CSV file is not usable."""
     if not header:
         return  # an empty file: it has no rows, as any other
     separator = next((sign for sign in _SEPARATORS if sign in header[0]), None)
@@ -92,27 +94,27 @@ def _check_header(header: Sequence[str], layout: RowLayout, place: str) -> None:
         )
     twice = ", ".join(sorted({repr(name) for name in header if header.count(name) > 1}))
     if twice:
-        raise DataError(f"{place}: the column {twice} is there twice: rename one of them")
+        raise DataError(f"{place}: the column {twice} occurs twice: rename one of them")
     check_columns(dict.fromkeys(header), layout, place, "the header")
 
 
 def _row(header: Sequence[str], cells: Sequence[str], where: str) -> bytes:
-    """Return a record as a JSON line; empty cells are left out. Raises DataError."""
+    """Return a CSV row as a JSON line. Empty cells are left out. Raises DataError."""
     if not cells:
         return b"\n"
     if len(cells) != len(header):
         raise DataError(
-            f"{where}: has {len(cells)} cells, and the header {len(header)}: a text with a comma, a quote or"
-            ' a line break stands in quotes, and a quote within is doubled, as in "say ""yes"" or no"'
+            f"{where}: has {len(cells)} cells, but the header has {len(header)}: write a text with a comma, a"
+            ' quote or a line break in quotes, and double a quote inside, as in "say ""yes"" or no"'
         )
     row = {name: cell for name, cell in zip(header, cells, strict=True) if cell}
     return json.dumps(row, ensure_ascii=False).encode() + b"\n"
 
 
 def _meant(error: str) -> str:
-    """Return what an error of the csv module means for the file."""
+    """Return a message for an error of the csv module that says what is wrong in the file."""
     if "field larger than" in error:
-        return f"a cell is longer than {CELL_CHARACTERS >> 20} Mi characters: is a quote never closed?"
+        return f"a cell is longer than {CELL_CHARACTERS >> 20} Mi characters: is a closing quote missing?"
     if "unexpected end of data" in error:
-        return "the file ends within quotes: a quote is never closed"
+        return "the file ends within quotes: a closing quote is missing"
     return f"not CSV: {error}"
