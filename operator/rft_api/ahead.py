@@ -24,7 +24,7 @@ _LABEL_WORDS = "at most 63 letters, digits, dashes, underscores and dots, with a
 
 
 def model_is_on_a_hub(spec: RFTJobSpec) -> Iterator[Problem]:
-    """The model's name is a hub's or an absolute path, and its weights can be downloaded."""
+    """The model's name must be a hub id or an absolute path, and not that of a closed model."""
     name, path = spec.model.name, "spec.model.name"
     page = re.match(r"(?:https?://(?:www\.)?)?(?:huggingface\.co|hf\.co)/([^/]+/[^/?#]+)", name)
     owner, _, own = name.rpartition("/")
@@ -47,7 +47,7 @@ def model_is_on_a_hub(spec: RFTJobSpec) -> Iterator[Problem]:
 
 
 def revision_is_whole(spec: RFTJobSpec) -> Iterator[Problem]:
-    """A commit on the hub is named by all of its 40 characters."""
+    """A commit on the hub must be written with all of its 40 characters."""
     revision = spec.model.revision or ""
     shortened = re.fullmatch(r"(?=.*[0-9])(?=.*[a-f])[0-9a-f]{7,39}", revision)
     if shortened and not spec.model.name.startswith("/"):
@@ -59,7 +59,7 @@ def revision_is_whole(spec: RFTJobSpec) -> Iterator[Problem]:
 
 
 def memory_is_whole_bytes(spec: RFTJobSpec) -> Iterator[Problem]:
-    """In Kubernetes ``m`` means thousandths: ``512m`` of memory is half a byte."""
+    """An amount of memory must not end with ``m``, which means thousandths: ``512m`` is half a byte."""
     resources = spec.resources
     if resources is None:
         return
@@ -74,7 +74,7 @@ def memory_is_whole_bytes(spec: RFTJobSpec) -> Iterator[Problem]:
 
 
 def labels_are_kubernetes_own(spec: RFTJobSpec) -> Iterator[Problem]:
-    """Labels and annotations are what Kubernetes takes."""
+    """Labels and annotations must have a form that Kubernetes accepts."""
     template, resources = spec.template, spec.resources
     if template is not None:
         yield from _labels("spec.template.labels", template.labels or {})
@@ -89,35 +89,39 @@ def _labels(path: str, labels: Mapping[str, str]) -> Iterator[Problem]:
         yield from _label_key(path, key)
         if value and not _LABEL_PART.fullmatch(value):
             meant = re.sub(r"[^-A-Za-z0-9_.]+", "-", value)[:63].strip("-_.")
-            yield Problem(f"{path}.{key}", f"{value!r} is no label's value: {_LABEL_WORDS}; write '{meant}'")
+            yield Problem(
+                f"{path}.{key}", f"{value!r} is not a valid label: use {_LABEL_WORDS}; write '{meant}'"
+            )
 
 
 def _label_key(path: str, key: str) -> Iterator[Problem]:
     prefix, slash, name = key.rpartition("/")
     if slash and (len(prefix) > 253 or not _SUBDOMAIN.fullmatch(prefix)):
         yield Problem(
-            f"{path}.{key}", f"what stands before the slash in {key!r} is no domain such as example.com"
+            f"{path}.{key}", f"the part before the slash in {key!r} is not a domain such as example.com"
         )
     if not _LABEL_PART.fullmatch(name):
         meant = re.sub(r"[^-A-Za-z0-9_.]+", "-", name)[:63].strip("-_.")
         yield Problem(
-            f"{path}.{key}", f"{key!r} is no key: {_LABEL_WORDS}; write {prefix}{slash}{meant or 'name'}"
+            f"{path}.{key}",
+            f"{key!r} is not a valid key: use {_LABEL_WORDS}; write {prefix}{slash}{meant or 'name'}",
         )
 
 
 def mounts_do_not_collide(spec: RFTJobSpec) -> Iterator[Problem]:
-    """Extra volumes are mounted at paths of their own, and hide nothing that the trainer needs."""
+    """Each extra volume needs its own mount path, which must not hide a folder that the trainer needs."""
     seen: dict[str, str] = {}
     for i, volume in enumerate((spec.template.volumes if spec.template is not None else None) or []):
         path = f"spec.template.volumes[{i}].mountPath"
         mounted = re.sub("/+", "/", volume.mount_path).rstrip("/")
         if ":" in mounted or ".." in mounted.split("/"):
-            yield Problem(path, f"{volume.mount_path!r} holds a colon or .., which Kubernetes does not take")
+            yield Problem(path, f"{volume.mount_path!r} contains a colon or .., which Kubernetes refuses")
         elif mounted in seen:
-            yield Problem(path, f"{volume.mount_path!r} is also that of {seen[mounted]}; give each its own")
+            said = f"{volume.mount_path!r} is also the value of {seen[mounted]}; give each volume its own"
+            yield Problem(path, said)
         elif mounted in _TAKEN or not mounted:
             yield Problem(
-                path, f"{volume.mount_path!r} is the trainer's own; write another, such as /mnt/{volume.name}"
+                path, f"the trainer needs {volume.mount_path!r}; write another, such as /mnt/{volume.name}"
             )
         seen.setdefault(mounted, path)
 
@@ -130,14 +134,14 @@ _TAKEN = words(
 
 
 def objects_have_names(spec: RFTJobSpec) -> Iterator[Problem]:
-    """What the spec refers to has a name that an object in Kubernetes can have."""
+    """The objects that a spec refers to must have names that Kubernetes allows."""
     for path, name in _references(spec.dump(), "spec"):
         if len(name) > 253 or not _SUBDOMAIN.fullmatch(name):
             meant = re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.")
             yield Problem(
                 path,
-                f"{name!r} is no name of an object: lowercase letters, digits, dashes and dots, with a letter"
-                f" or digit at both ends{f'; write {meant}' if meant else ''}",
+                f"{name!r} cannot be the name of an object: use lowercase letters, digits, dashes and dots,"
+                f" with a letter or digit at both ends{f'; write {meant}' if meant else ''}",
             )
 
 
@@ -146,7 +150,7 @@ _NAMES = ("claimName", "serviceAccountName", "priorityClassName", "storageClassN
 
 
 def _references(value: object, path: str, parent: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the names of objects in a spec, with their paths."""
+    """Yield the path and the name of each object that a spec refers to."""
     if isinstance(value, list):
         for i, item in enumerate(value):
             yield from _references(item, f"{path}[{i}]", parent)
@@ -172,5 +176,5 @@ CHECKS: tuple[Check, ...] = (
 
 
 def problems(spec: RFTJobSpec) -> list[Problem]:
-    """Return what all checks find, in their order."""
+    """Return the problems that all checks find, in the order of the checks."""
     return [problem for check in CHECKS for problem in check(spec)]

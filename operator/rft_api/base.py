@@ -1,4 +1,4 @@
-"""Base of all API models: camelCase in JSON, snake_case in Python, unknown fields refused."""
+"""The base class of all API models: camelCase in JSON, snake_case in Python, unknown fields are refused."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
@@ -28,7 +28,7 @@ Int = Annotated[int, BeforeValidator(_integral)]
 """A whole number of 64 bits; ``8.0`` is one, ``"8"`` and ``true`` are not."""
 
 EMPTY_DEFAULT: dict[str, Any] = {"default": {}}
-"""Schema extra of an object with defaults only: the API server fills them in where it is absent."""
+"""Schema extra for an object whose fields all have defaults. If it is absent, the API server adds it."""
 
 
 def map_by(key: str) -> dict[str, Any]:

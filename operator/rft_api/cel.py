@@ -1,4 +1,4 @@
-"""Rules in CEL, the language of validation rules that the API server itself checks.
+"""Rules in CEL, the language of the validation rules that the API server checks.
 
 A rule's CEL is next to the Python function that checks the same. Only the CEL of Kubernetes 1.25 is used;
 ``rft_codegen.cel_lint`` refuses anything newer.
@@ -20,12 +20,12 @@ _RESERVED = words(
 
 
 class Cel(NamedTuple):
-    """One entry of ``x-kubernetes-validations``."""
+    """A rule in CEL: one entry of ``x-kubernetes-validations`` in the CRD."""
 
     where: str
-    """Path in the schema: ``spec``, ``spec.graders[]``, empty for the whole object."""
+    """Path of the rule in the schema, such as ``spec`` or ``spec.graders[]``. Empty: the whole object."""
     expression: str
-    """The expression; in it ``self`` is the value at ``where``."""
+    """The CEL expression. ``self`` in it is the value at ``where``."""
     message: str
     """The field, what is allowed, and the fix, in one line. The API server puts the path before it."""
 

@@ -44,7 +44,7 @@ training, so a job that makes steps is Ready and not Reconciling. To wait for it
 Failed.
 """
 MAX_MESSAGE = 4096
-"""Most characters of a condition's message, and of the status's."""
+"""Maximum number of characters in a message of a condition or of the status."""
 
 
 class Condition(Model):
@@ -119,7 +119,7 @@ NOT_SO_FAR = "Not so far."
 
 
 class Gate(NamedTuple):
-    """Status, reason and message of Accepted or Planned, which do not follow from the phase."""
+    """Status, reason and message of the condition Accepted or Planned. They do not depend on the phase."""
 
     holds: bool
     reason: str
@@ -131,7 +131,7 @@ NOT_PLANNED = Gate(False, Reason.NOT_YET, NOT_SO_FAR)
 
 
 def planned_by(notes: Iterable[str]) -> Gate:
-    """Return the state of Planned for a plan with these notes."""
+    """Return the condition Planned of a job whose plan has these notes."""
     return Gate(True, Reason.PLANNED, "; ".join(notes) or "Planned.")
 
 

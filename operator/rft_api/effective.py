@@ -1,4 +1,4 @@
-"""Effective parameters: those of the user, and derived values for the others."""
+"""Effective parameters: the values that the user gave, and derived values for all others."""
 
 import hashlib
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from rft_api.status import Effective
 
 
 class ObjectiveDefaults(NamedTuple):
-    """Defaults of one objective, a row in the training guide's table of objectives."""
+    """The default parameters of one objective. They are a row in the training guide's table of objectives."""
 
     clip_low: float | None
     clip_high: float
@@ -29,7 +29,7 @@ OBJECTIVE_DEFAULTS: dict[Objective, ObjectiveDefaults] = {
 
 
 def effective(spec: RFTJobSpec, uid: str, model_context_length: int | None = None) -> Effective:
-    """Return the parameters that ``spec`` leaves open, derived from objective, batch size and UID.
+    """Derive the parameters that are absent in ``spec`` from objective, batch size and UID.
 
     ``model_context_length`` is the model's own limit in tokens, None where it is unknown.
     """

@@ -13,7 +13,7 @@ from rft_api.status import RFTJobStatus
 
 
 class UnknownField(LookupError):
-    """There is no such field; ``meant`` is the most similar one, if any."""
+    """No field has this path. ``meant`` is the path of the most similar field, if any."""
 
     def __init__(self, path: str, meant: str | None) -> None:
         super().__init__(f"no field {path}" + (f"; did you mean {meant}?" if meant else ""))
@@ -21,10 +21,10 @@ class UnknownField(LookupError):
 
 
 class Field(NamedTuple):
-    """The description of a field."""
+    """A field of the manifest, with path, description and range."""
 
     path: str
-    """Path from ``spec`` or ``status``; list items as ``spec.graders[]``."""
+    """Path that begins with ``spec`` or ``status``. A list item is written ``spec.graders[]``."""
     type: str
     description: str
     """Description, including default and range."""
@@ -107,7 +107,7 @@ def _type(schema: Schema) -> str:
 
 
 def _meant(path: str) -> str | None:
-    """Return the field that was probably meant: one of the same name, else the most similar path."""
+    """Return the path that was probably meant: of a field with the same name, else the most similar path."""
     wanted = _fold(path.rpartition(".")[2])
     for known in all_fields():
         if _fold(known.rpartition(".")[2]) == wanted:

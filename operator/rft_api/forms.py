@@ -20,9 +20,9 @@ class Form(NamedTuple):
     pattern: str
     """The form in the syntax that schemas, Go and pydantic share."""
     words: str
-    """The form in words, to follow "is not"."""
+    """The form in words. Messages put it after "is not"."""
     correct: Callable[[str], str] = _nothing
-    """Guesses the text that was meant; it need not have the form."""
+    """Guesses the text that was meant. The result may not have the form."""
 
     def has(self, text: str) -> bool:
         """Whether a text has the form."""
@@ -78,7 +78,7 @@ _UNITS = {"": "", "k": "Ki", "m": "Mi", "g": "Gi", "t": "Ti"}
 
 
 def _number(text: str) -> str:
-    """Return a number's digits as quantities have them, "" where there is none."""
+    """Return the number in a text in the syntax of quantities, or "" if the text has no number."""
     digits = text.replace(",", ".") if re.fullmatch(r"\d+,\d{1,2}", text) else re.sub("[,_ ]", "", text)
     if re.fullmatch(r"\d+(\.\d*)?[eE]\+?\d{1,2}", digits):
         digits = f"{float(digits):.0f}"

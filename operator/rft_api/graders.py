@@ -1,4 +1,4 @@
-"""Graders: what turns a completion into a score between 0 and 1."""
+"""Graders: they give each completion a score between 0 and 1."""
 
 from typing import Literal
 
@@ -10,7 +10,7 @@ from rft_api.sources import SecretKeyRef
 
 
 class ExactMatch(Model):
-    """1 when the completion's text equals the row's field."""
+    """The score is 1 if the completion's text equals the row's field, else 0."""
 
     field: str = Field("answer", description="Field of the row that holds the expected text.")
     ignore_case: bool = Field(False, description="Compare without regard to case.")
@@ -18,7 +18,7 @@ class ExactMatch(Model):
 
 
 class Numeric(Model):
-    """1 when the number found in the completion equals the row's field."""
+    """The score is 1 if the number found in the completion equals the row's field, else 0."""
 
     field: str = Field("answer", description="Field of the row that holds the expected number.")
     extract: Literal["last", "first", "boxed", "marker"] = Field(
@@ -29,26 +29,26 @@ class Numeric(Model):
 
 
 class Math(Model):
-    """1 when the completion's answer is symbolically equal to the row's field."""
+    """The score is 1 if the completion's answer is symbolically equal to the row's field, else 0."""
 
     field: str = Field("answer", description="Field of the row that holds the expected expression.")
 
 
 class Regex(Model):
-    """1 when the pattern matches."""
+    """The score is 1 if the pattern matches, else 0."""
 
     pattern: str = Field(min_length=1, description="Regular expression in Python's syntax.")
     full_match: bool = Field(False, description="The whole completion must match, not a part of it.")
 
 
 class JsonSchema(Model):
-    """1 when the completion is JSON valid under a schema."""
+    """The score is 1 if the completion is JSON that is valid under a schema, else 0."""
 
     schema_text: str = Field(alias="schema", min_length=2, description="The JSON schema, as JSON text.")
 
 
 class TextSimilarity(Model):
-    """Similarity between the completion and the row's field."""
+    """The score is the similarity between the completion and the row's field."""
 
     field: str = Field("answer", description="Field of the row that holds the reference text.")
     metric: Literal["levenshtein", "jaroWinkler", "tokenSet"] = Field(
@@ -68,7 +68,7 @@ class ConfigMapCode(Model):
 
 
 class Python(Model):
-    """The score your own function returns. Runs in a container of its own. Exactly one source."""
+    """The score is the result of your own Python function, in a separate container. Exactly one source."""
 
     inline: str | None = Field(None, min_length=1, description="Python source that defines the function.")
     config_map: ConfigMapCode | None = Field(None, description="Python source in a ConfigMap.")
@@ -83,14 +83,14 @@ class Python(Model):
 
 
 class Http(Model):
-    """The scores a web service returns for a batch."""
+    """The scores are those that a web service returns for a batch of completions."""
 
     url: str = Field(pattern=ADDRESS.pattern, description="Address that takes a batch by POST.")
     secret_ref: SecretKeyRef | None = Field(None, description="Bearer token, by reference only.")
 
 
 class ModelJudge(Model):
-    """The score a judge model gives."""
+    """The score is given by a judge model."""
 
     url: str = Field(pattern=ADDRESS.pattern, description="Base URL of an OpenAI-compatible endpoint.")
     model: str = Field(min_length=1, description="Name of the judge model.")
@@ -159,17 +159,17 @@ class Grader(Model):
 
     @property
     def kind(self) -> str:
-        """Python name of the one kind that is set (``python``, ``exact_match``, …)."""
+        """Python name of the kind that is set, such as ``python`` or ``exact_match``."""
         return next(kind for kind in GRADER_KINDS if getattr(self, kind) is not None)
 
     @property
     def is_canary(self) -> bool:
-        """Whether the grader is only watched, and is no part of the reward."""
+        """Whether the grader is a canary: its scores are shown, but do not count for the reward."""
         return self.weight == 0
 
     @property
     def error_policy(self) -> Literal["zero", "drop", "fail"]:
-        """``onError`` with the default of the grader's kind."""
+        """The value of ``onError``; if it is absent, the default of the grader's kind."""
         if self.on_error is not None:
             return self.on_error
         return "drop" if self.kind in ("http", "model") else "zero"

@@ -17,16 +17,16 @@ FROZEN = tuple(n for n in _FIELDS if n not in (*MUTABLE_AFTER_START, *MUTABLE_WH
 """Fields of the spec that never change after the start."""
 
 _FOLLOWED = (*MUTABLE_WHILE_SUSPENDED, "stop")
-"""Fields of the spec that a resumed run applies."""
+"""Fields of the spec whose changes apply when a suspended run resumes."""
 
 NEVER = "cannot change after the start; put it back, or create another RFTJob"
 ONLY_SUSPENDED = "can change after the start only while phase is Suspended; set spec.suspend and wait for it"
 
 
 def problems(old: RFTJobSpec, new: RFTJobSpec, status: Mapping[str, Any]) -> list[Problem]:
-    """Return the changes that an update must not make, given the current ``status``.
+    """Return a problem for each change that an update must not make, given the current ``status``.
 
-    Whether pods run is seen by the phase: the operator sets ``Suspended`` when no pod runs any more.
+    In the phase ``Suspended`` no pod runs: the operator sets it after the last pod has ended.
     """
     if not status.get("startTime"):
         return []
@@ -35,7 +35,7 @@ def problems(old: RFTJobSpec, new: RFTJobSpec, status: Mapping[str, Any]) -> lis
 
 
 def late_changes(old: RFTJobSpec, new: RFTJobSpec, *, pod_alive: bool) -> list[Problem]:
-    """Return the changes from ``old`` to ``new`` that a run started with ``old`` cannot apply any more."""
+    """Return the changes from ``old`` to ``new`` that a run which started with ``old`` cannot apply."""
     found = list(_changed(old, new, FROZEN, NEVER))
     if pod_alive:
         found += _changed(old, new, MUTABLE_WHILE_SUSPENDED, ONLY_SUSPENDED)
@@ -45,7 +45,7 @@ def late_changes(old: RFTJobSpec, new: RFTJobSpec, *, pod_alive: bool) -> list[P
 def follows(old: RFTJobSpec, new: RFTJobSpec) -> bool:
     """Return whether a suspended run that was started with ``old`` gets a new snapshot, of ``new``.
 
-    It does when fields differ that a resumed run applies, and no field that must not change.
+    It gets one when some fields differ, and a resumed run can apply all differences.
     """
     return not late_changes(old, new, pod_alive=False) and any(_changed(old, new, _FOLLOWED, ""))
 
@@ -69,7 +69,7 @@ def _differences(old: object, new: object, path: str) -> Iterator[str]:
 
 
 def _by_name(value: object) -> object:
-    """Return a list of named items as a dict by name: their order has no meaning, as for the API server."""
+    """Return a list of named items as a dict by name. The API server ignores their order too."""
     if isinstance(value, list) and all(isinstance(item, dict) and "name" in item for item in value):
         return {f"{item['name']}": item for item in value}
     return value

@@ -13,15 +13,15 @@ from rft_api.resources import Resources, Template
 from rft_api.sources import Dataset, ModelSource, Storage
 
 MAX_NAME_LENGTH = 52
-"""Most characters of metadata.name: child names add a dash and eight, and a label may have 63."""
+"""Maximum length of metadata.name. Names of child objects are 9 characters longer, and labels may have 63."""
 
 NAME_PATTERN = LABEL.pattern
-"""Names of child objects are labels too, so a dot is not allowed."""
+"""The form of metadata.name. Names of child objects are also used as labels, so a dot is not allowed."""
 
 MUTABLE_AFTER_START = ("suspend", "cancel", "stop", "ttl_seconds_after_finished")
 """Fields of the spec that may change while a run is active."""
 MUTABLE_WHILE_SUSPENDED = ("resources", "template")
-"""Fields of the spec that may change also, but only while no pod runs."""
+"""Fields of the spec that may change only while no pod runs."""
 
 
 class RFTJobSpec(Model):

@@ -39,7 +39,7 @@ class Checkpoint(Model):
 
 
 class Retry(Model):
-    """What happens after a temporary failure."""
+    """How often a run is retried after a temporary failure."""
 
     limit: Int = Field(3, ge=0, le=20, description="Restarts after failures; preemptions do not count.")
 

@@ -19,22 +19,22 @@ from rft_api.yaml_errors import explained
 
 
 class UnreadableManifest(ValueError):
-    """The file is not YAML that holds Kubernetes objects; the message names file and line."""
+    """The file is not YAML with Kubernetes objects. The message has the file and the line."""
 
 
 _JSON_NAMES = {str: "a text", bool: "true or false", int: "a number", float: "a number", list: "a list"}
 
 
 class Document(NamedTuple):
-    """One object of a file."""
+    """One Kubernetes object in a file."""
 
     source: str
-    """File and number of the document in it, for messages."""
+    """The file and the number of the document in this file, for messages."""
     body: dict[str, Any]
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that resolves plain scalars like kubectl, and like it allows tabs and repeated anchors."""
+    """A SafeLoader that reads plain scalars, tabs and repeated anchors as kubectl does."""
 
     def scan_to_next_token(self) -> None:
         """Skip tabs like spaces, except in indentation."""
@@ -45,7 +45,7 @@ class _Loader(yaml.SafeLoader):
             super().scan_to_next_token()
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """Allow an anchor's name to be used again; the later anchor replaces the earlier one."""
+        """Allow a second anchor with the same name. It replaces the first one."""
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if not isinstance(event, yaml.AliasEvent):
             self.anchors.pop(getattr(event, "anchor", None), None)
@@ -63,10 +63,10 @@ _BOOL = re.compile(
     r"^(?:y|Y|yes|Yes|YES|on|On|ON|true|True|TRUE|n|N|no|No|NO|off|Off|OFF|false|False|FALSE)$"
 )
 _FLOAT_DIGITS_LIMIT = 1e21
-"""From here on Go writes floats with an exponent, so that they stay floats."""
+"""Go writes floats from this size on with an exponent, so that JSON readers read them as floats."""
 _INLINE_DOCUMENT = re.compile(r"^---[ \t]*[^\s#]", re.MULTILINE)
 _BYTE_ORDER_MARK = re.compile("^\ufeff", re.MULTILINE)
-"""Some editors put one at the start of a file; in concatenated files it may be at any line's start."""
+"""The byte order mark. Some editors begin a file with it; in concatenated files any line may begin so."""
 _NULL = re.compile(r"^(?:~|null|Null|NULL|)$")
 
 
@@ -144,7 +144,7 @@ def _key(loader: _Loader, node: yaml.Node) -> str:
 
 
 def _merged(value: object, node: yaml.Node) -> dict[Hashable, Any]:
-    """Return the keys that ``<<`` merges in. For a key in several objects the first one counts."""
+    """Return the keys and values that ``<<`` adds. If several objects have a key, the first one is used."""
     objects = value if isinstance(value, list) else [value]
     if not all(isinstance(each, dict) for each in objects):
         raise _refused(node, "<< takes an object or a list of objects")
@@ -159,7 +159,7 @@ def _construct_binary(loader: _Loader, node: yaml.ScalarNode) -> str:
 
 
 def _construct_untagged(loader: _Loader, node: yaml.Node) -> Any:
-    """Read a node with an unknown tag as if it had none; a scalar is then a string."""
+    """Ignore the unknown tag of a node. A scalar with an unknown tag is a string."""
     if isinstance(node, yaml.MappingNode):
         return _construct_mapping(loader, node)
     if isinstance(node, yaml.SequenceNode):
@@ -181,11 +181,11 @@ _Loader.add_constructor(f"{_TAG}binary", _construct_binary)
 _Loader.add_constructor(None, _construct_untagged)
 
 PLAIN_SCALARS = _Loader.yaml_implicit_resolvers
-"""Patterns of plain scalars that are no strings, for the dumper, which must quote such strings."""
+"""Patterns of plain scalars that are not strings. The dumper must quote strings of this form."""
 
 
 def load_documents(text: str, source: str = "manifest") -> list[Document]:
-    """Return the objects of a YAML text; a ``kind: List`` gives its items.
+    """Return the objects in a YAML text. For ``kind: List`` these are its items.
 
     Raises:
         UnreadableManifest: if the text is not YAML or a document is not an object.

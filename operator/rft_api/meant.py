@@ -41,10 +41,10 @@ OTHER_NAMES = {
     "rewards": "spec.graders",
     "maxsteps": "spec.stop.maxSteps",
 }
-"""Names that other programs and APIs have for a field of ours, folded."""
+"""Names of other programs and APIs for fields of this API, in the form that ``fold`` returns."""
 
 _FIRST = ("spec.sampling.", "spec.training.")
-"""Where a field that several objects have is probably meant."""
+"""For field names that several objects have: the path that is probably meant."""
 
 _SHORTEST_BEGINNING = 3
 _MULTIPLES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
@@ -52,12 +52,12 @@ _TRUE, _FALSE = ("true", "yes", "on", "y", "1"), ("false", "no", "off", "n", "0"
 
 
 def fold(name: str) -> str:
-    """Return a name without case, dashes, underscores and spaces, to compare it with others."""
+    """Return a name in lower case without dashes, underscores and spaces, to compare names."""
     return re.sub(r"[-_\s]", "", name).lower()
 
 
 def number(value: object, *, whole: bool) -> int | float | None:
-    """Return the number that a text means, None where it means none: 32768 for ``32k``, 0.1 for ``10%``."""
+    """Return the number that a text means, such as 32768 for ``32k`` and 0.1 for ``10%``, or None."""
     if not isinstance(value, str):
         return None
     text = re.sub(r"(?<=\d)[_ '](?=\d)|(?<=\d),(?=\d{3}(?!\d))", "", value.strip()).lower()
@@ -74,7 +74,7 @@ def number(value: object, *, whole: bool) -> int | float | None:
 
 
 def boolean(value: object) -> str:
-    """Return ``true`` or ``false`` where a text or number means one of them, else an empty text."""
+    """Return ``true`` or ``false`` if a text or a number means it, else an empty text."""
     text = str(value).strip().lower() if isinstance(value, str | int) else ""
     return "true" if text in _TRUE else "false" if text in _FALSE else ""
 

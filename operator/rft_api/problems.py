@@ -19,14 +19,14 @@ class Problem(NamedTuple):
     path: str
     """Field in the manifest, e.g. ``spec.sampling.topK``."""
     message: str
-    """The value, what is allowed, and the fix."""
+    """The message: the value, what is allowed, and how to correct it."""
 
     def __str__(self) -> str:
         return f"{self.path}: {self.message}" if self.path else self.message
 
 
 class InvalidManifest(ValueError):
-    """A manifest that is not valid; ``problems`` lists all its problems."""
+    """The manifest is not valid. ``problems`` has all its problems."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__("; ".join(map(str, problems)))
@@ -34,14 +34,14 @@ class InvalidManifest(ValueError):
 
 
 def from_validation_error(error: ValidationError, root: type[Model]) -> list[Problem]:
-    """Translate pydantic's errors into problems that name field, value, range and fix."""
+    """Convert pydantic's errors into problems with the field, the value, the range and the correction."""
     return [
         Problem(join_path(_loc(detail)), _message(detail, root)) for detail in error.errors(include_url=False)
     ]
 
 
 def _loc(detail: ErrorDetails) -> tuple[int | str, ...]:
-    """Return the location of the field. Errors for null and duplicates have the location of its parent."""
+    """Return the location of the field. Errors for null and duplicates themselves have the parent's."""
     inside = {"null_value": "field", "duplicate_item": "index"}.get(detail["type"])
     return (*detail["loc"], detail["ctx"][inside]) if inside is not None else detail["loc"]
 
@@ -115,14 +115,14 @@ def _empty(loc: Sequence[int | str], root: type[Model]) -> str:
 
 
 def _fields_of(model: type[Model]) -> str:
-    """Return the fields that an object needs, or may have where it needs none in particular."""
+    """Return the names of the required fields of an object, or of all its fields if none is required."""
     names = [info.alias or name for name, info in model.model_fields.items()]
     required = [info.alias or name for name, info in model.model_fields.items() if info.is_required()]
     return ", ".join(required or names)
 
 
 def _formless(value: str, context: dict[str, Any], loc: Sequence[int | str], root: type[Model]) -> str:
-    """Return the message for a text that has not the form of its field, in words."""
+    """Return the message for a text that does not have the form that its field needs."""
     form = FORMS.get(str(context.get("pattern")))
     if form is None:
         return f"{_show(value)} has not the form that is expected here"
@@ -148,7 +148,7 @@ def _wrong_size(detail: ErrorDetails, root: type[Model]) -> str:
 
 
 def _written(text: str) -> str:
-    """Return the advice to write a text, in quotes where YAML would read a number; "" for an empty one."""
+    """Return "; write …" with a text, in quotes if YAML would read a number. "" if the text is empty."""
     return f"; write {_show(text) if _is_quoted_number(text) else text}" if text else ""
 
 
@@ -157,7 +157,7 @@ def _options(context: dict[str, Any]) -> str:
 
 
 def _meant(value: object, context: dict[str, Any]) -> str:
-    """Return the allowed value that was probably meant: the number without quotes, or a similar text."""
+    """Return advice with the allowed value that was probably meant, or ""."""
     options = [option.strip() for option in _options(context).split(",")]
     if _is_quoted_number(value) and str(value) in options:
         return f"; write {value} without quotes"
@@ -167,7 +167,7 @@ def _meant(value: object, context: dict[str, Any]) -> str:
 
 
 def _fix(value: object, detail: ErrorDetails, root: type[Model]) -> str:
-    """Return how to write a value of the wrong type, or an empty text."""
+    """Return advice how to write a value that has the wrong type, or ""."""
     kind, loc = detail["type"], detail["loc"]
     if kind == "string_type":
         return _in_quotes(value)
@@ -207,7 +207,7 @@ def _within(value: float, limits: dict[str, Any]) -> bool:
 
 
 def _as_object(value: object, info: FieldInfo | None) -> str:
-    """Return how to write an object where a text or a list stands: ``{name: Qwen/Qwen2.5-7B}``."""
+    """Return advice how to write an object in place of a text or a list: ``{name: Qwen/Qwen2.5-7B}``."""
     model = meant.model_in(info.annotation) if info is not None else None
     if model is None:
         return ""
@@ -236,7 +236,7 @@ def _has_form(value: str, pattern: str) -> bool:
 
 
 def _constraint(info: FieldInfo, name: str) -> str:
-    """Return a field's constraint as a text, "" where it has none."""
+    """Return the value of a field's constraint as a text, or "" if the field does not have it."""
     found = [value for each in info.metadata if (value := getattr(each, name, None)) is not None]
     return str(found[0]) if found else ""
 
@@ -262,7 +262,7 @@ def _is_quoted_number(value: object) -> bool:
 
 
 def _parent(loc: Sequence[int | str], root: type[Model]) -> tuple[type[Model] | None, str]:
-    """Return the model that holds the field at ``loc`` and the dotted path to it."""
+    """Return the model that has the field at ``loc``, and the model's path."""
     model: type[Model] | None = root
     for part in loc[:-1]:
         if isinstance(part, int) or model is None:
@@ -273,7 +273,7 @@ def _parent(loc: Sequence[int | str], root: type[Model]) -> tuple[type[Model] | 
 
 
 def _field(loc: Sequence[int | str], root: type[Model]) -> FieldInfo | None:
-    """Return the field at ``loc``; of an item of a list the list's field."""
+    """Return the field at ``loc``. For an item of a list, return the field of the list."""
     named = [part for part in loc if not isinstance(part, int)]
     model, _ = _parent(named, root) if named else (None, "")
     if model is None:
@@ -285,7 +285,7 @@ _LIMITS = ("ge", "gt", "le", "lt", "max_length")
 
 
 def _limits(loc: Sequence[int | str], root: type[Model]) -> dict[str, Any]:
-    """Return the limits of the field at ``loc`` by their names in pydantic; of a list's item none."""
+    """Return the limits of the field at ``loc``, by pydantic's names. For an item of a list, return none."""
     info = _field(loc, root) if loc and not isinstance(loc[-1], int) else None
     return {
         name: value
@@ -307,7 +307,7 @@ _READ_AS_BOOLEAN = {"false": ("n", "n, no and off"), "true": ("y", "y, yes and o
 
 
 def _suggestion(loc: Sequence[int | str], root: type[Model]) -> str:
-    """Return advice with the field that was probably meant, here or elsewhere in the spec."""
+    """Return advice with the field that was probably meant, in this object or elsewhere in the spec."""
     wrong = str(loc[-1])
     model, path = _parent(loc, root)
     names = [f.alias or n for n, f in model.model_fields.items()] if model is not None else []

@@ -1,4 +1,4 @@
-"""What the trainer's pod may use and how it may differ."""
+"""Resources of the trainer's pod, and changes that a job may make to this pod."""
 
 from typing import Annotated, Any, Literal
 

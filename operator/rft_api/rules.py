@@ -50,12 +50,12 @@ class Rule(NamedTuple):
 
 
 def in_cel(*texts: Cel) -> Callable[[Check], Rule]:
-    """Decorate a function to make it a rule that also has these rules in CEL."""
+    """Make a function a rule, with CEL expressions by which the API server checks the same."""
     return lambda check: Rule(check, cel=texts)
 
 
 def not_in_cel(reason: str) -> Callable[[Check], Rule]:
-    """Decorate a function to make it a rule without CEL, for a reason."""
+    """Make a function a rule without CEL. ``reason`` says why there is none."""
     return lambda check: Rule(check, no_cel=reason)
 
 
@@ -77,7 +77,7 @@ def _exactly_one(path: str, value: Model, fields: Sequence[str]) -> Iterator[Pro
     exactly_one_of("spec.evaluation.dataset", _aliases(Dataset, DATASET_SOURCES)),
 )
 def dataset_has_one_source(spec: RFTJobSpec) -> Iterator[Problem]:
-    """A dataset, training or evaluation, comes from exactly one place."""
+    """A dataset has exactly one source."""
     yield from _exactly_one("spec.dataset", spec.dataset, DATASET_SOURCES)
     if spec.evaluation.dataset is not None:
         yield from _exactly_one("spec.evaluation.dataset", spec.evaluation.dataset, DATASET_SOURCES)
@@ -87,38 +87,38 @@ def _prompt_or_messages(path: str) -> Cel:
     return Cel(
         f"{path}.columns",
         "!('prompt' in self && 'messages' in self)",
-        f"{path}.columns: prompt and messages both say what the model is asked; leave one of them out",
+        f"{path}.columns: prompt and messages both give the prompt; leave one of them out",
     )
 
 
 @in_cel(_prompt_or_messages("spec.dataset"), _prompt_or_messages("spec.evaluation.dataset"))
 def columns_name_one_prompt(spec: RFTJobSpec) -> Iterator[Problem]:
-    """The columns of a dataset name the prompt once: as ``prompt`` or as ``messages``."""
+    """The columns of a dataset must not have both ``prompt`` and ``messages``."""
     datasets = {"spec.dataset": spec.dataset, "spec.evaluation.dataset": spec.evaluation.dataset}
     for path, dataset in datasets.items():
         if dataset is not None and {"prompt", "messages"} <= (dataset.columns or {}).keys():
             yield Problem(
                 f"{path}.columns",
-                "prompt and messages both say what the model is asked; leave one of them out",
+                "prompt and messages both give the prompt; leave one of them out",
             )
 
 
 @in_cel(exactly_one_of("spec.storage", _aliases(Storage, STORAGE_KINDS)))
 def storage_has_one_kind(spec: RFTJobSpec) -> Iterator[Problem]:
-    """The run's folder lives in exactly one place."""
+    """The storage of a run has exactly one kind."""
     yield from _exactly_one("spec.storage", spec.storage, STORAGE_KINDS)
 
 
 @in_cel(exactly_one_of("spec.graders[]", _aliases(Grader, GRADER_KINDS)))
 def grader_has_one_kind(spec: RFTJobSpec) -> Iterator[Problem]:
-    """A grader is of exactly one kind."""
+    """A grader has exactly one kind."""
     for i, grader in enumerate(spec.graders):
         yield from _exactly_one(f"spec.graders[{i}]", grader, GRADER_KINDS)
 
 
 @in_cel(exactly_one_of("spec.graders[].python", _aliases(Python, CODE_SOURCES)))
 def python_grader_has_one_source(spec: RFTJobSpec) -> Iterator[Problem]:
-    """The code of a python grader comes from exactly one place."""
+    """The code of a python grader has exactly one source."""
     for i, grader in enumerate(spec.graders):
         if grader.python is not None:
             yield from _exactly_one(f"spec.graders[{i}].python", grader.python, CODE_SOURCES)
@@ -126,7 +126,7 @@ def python_grader_has_one_source(spec: RFTJobSpec) -> Iterator[Problem]:
 
 @not_in_cel("the list is a map by name: the schema alone refuses a name that stands twice")
 def grader_names_are_unique(spec: RFTJobSpec) -> Iterator[Problem]:
-    """Metrics are reported by grader name."""
+    """The names of graders are unique, because metrics are reported by grader name."""
     seen: dict[str, int] = {}
     for i, grader in enumerate(spec.graders):
         if grader.name in seen:
@@ -145,7 +145,7 @@ def grader_names_are_unique(spec: RFTJobSpec) -> Iterator[Problem]:
     )
 )
 def grader_scale_rises(spec: RFTJobSpec) -> Iterator[Problem]:
-    """A scale maps min to 0 and max to 1."""
+    """The ``min`` of a scale is less than its ``max``."""
     for i, grader in enumerate(spec.graders):
         if grader.scale is not None and not grader.scale.min < grader.scale.max:
             yield Problem(
@@ -162,7 +162,7 @@ def grader_scale_rises(spec: RFTJobSpec) -> Iterator[Problem]:
     )
 )
 def a_grader_makes_the_reward(spec: RFTJobSpec) -> Iterator[Problem]:
-    """Graders of weight 0 are canaries, which are only watched: one grader has a weight above 0."""
+    """At least one grader has a weight above 0. Graders of weight 0 are canaries and give no reward."""
     if all(grader.is_canary for grader in spec.graders):
         yield Problem(
             "spec.graders",
@@ -178,7 +178,7 @@ def a_grader_makes_the_reward(spec: RFTJobSpec) -> Iterator[Problem]:
     )
 )
 def marker_goes_with_marker_extraction(spec: RFTJobSpec) -> Iterator[Problem]:
-    """``numeric.marker`` and ``extract: marker`` belong together."""
+    """``numeric.marker`` is set if and only if ``numeric.extract`` is ``marker``."""
     for i, grader in enumerate(spec.graders):
         numeric = grader.numeric
         if numeric is not None and (numeric.extract == "marker") != (numeric.marker is not None):
@@ -262,7 +262,7 @@ def variable_has_one_value(spec: RFTJobSpec) -> Iterator[Problem]:
 
 @in_cel(exactly_one_of("spec.template.volumes[]", _aliases(ExtraVolume, VOLUME_SOURCES)))
 def extra_volume_has_one_source(spec: RFTJobSpec) -> Iterator[Problem]:
-    """An extra volume comes from exactly one place."""
+    """An extra volume has exactly one source."""
     volumes = (spec.template.volumes if spec.template is not None else None) or []
     for i, volume in enumerate(volumes):
         yield from _exactly_one(f"spec.template.volumes[{i}]", volume, VOLUME_SOURCES)
@@ -295,7 +295,7 @@ def suspending_needs_storage(spec: RFTJobSpec) -> Iterator[Problem]:
     )
 )
 def deadline_is_in_the_calendar(spec: RFTJobSpec) -> Iterator[Problem]:
-    """A deadline of the right form may still be a date that does not exist, such as the 31st of February."""
+    """The deadline is a date that exists. The pattern of the field also accepts the 31st of February."""
     deadline = spec.stop.deadline if spec.stop is not None else None
     if deadline is None:
         return
@@ -314,7 +314,7 @@ def deadline_is_in_the_calendar(spec: RFTJobSpec) -> Iterator[Problem]:
     )
 )
 def canary_stop_has_a_canary(spec: RFTJobSpec) -> Iterator[Problem]:
-    """``stop.canary`` watches the graders of weight 0."""
+    """``stop.canary`` needs a grader of weight 0."""
     watches = spec.stop is not None and spec.stop.canary is not None
     if watches and not any(grader.is_canary for grader in spec.graders):
         yield Problem(
@@ -332,7 +332,7 @@ def canary_stop_has_a_canary(spec: RFTJobSpec) -> Iterator[Problem]:
     )
 )
 def deterministic_runs_are_in_float32(spec: RFTJobSpec) -> Iterator[Problem]:
-    """On a CPU, results of the sampler are reproducible in float32 but not in bfloat16."""
+    """``deterministic`` on a CPU needs float32. In bfloat16 the sampler's results are not reproducible."""
     training = spec.training
     if training.deterministic and training.cpu_dtype not in (None, "float32"):
         yield Problem(

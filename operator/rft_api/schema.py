@@ -46,7 +46,7 @@ _HANDLED = (
 
 
 class CannotLower(ValueError):
-    """A JSON schema cannot be expressed as a structural schema."""
+    """A JSON schema cannot be converted to a structural schema."""
 
 
 def structural(model: type[Model], *, defaults: bool) -> Schema:
@@ -67,7 +67,7 @@ def _lower(source: Schema, definitions: Mapping[str, Schema], defaults: bool, pa
     source = _resolve(source, definitions, path)
     unknown = set(source) - set(_KEPT) - set(_HANDLED) - {"$defs"}
     if unknown:
-        raise CannotLower(f"{path}: cannot lower {', '.join(sorted(unknown))}")
+        raise CannotLower(f"{path}: cannot convert the keywords {', '.join(sorted(unknown))}")
     if "anyOf" in source:  # a union of scalar types, for which structural schemas have no type
         return {"description": source.get("description", ""), "x-kubernetes-preserve-unknown-fields": True}
     target = {key: source[key] for key in _KEPT if key in source}
@@ -104,7 +104,7 @@ def _resolve(source: Schema, definitions: Mapping[str, Schema], path: str) -> Sc
         if len(options) == 1:
             return _resolve({**options[0], **beside}, definitions, path)
         if any("$ref" in option or option.get("type") == "object" for option in options):
-            raise CannotLower(f"{path}: a union of objects is not structural")
+            raise CannotLower(f"{path}: a structural schema cannot have a union of objects")
     return source
 
 

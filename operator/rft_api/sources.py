@@ -11,7 +11,7 @@ from rft_api.forms import COUNT, RELATIVE_PATH, SIZE, URI
 
 
 def _is_scalar(value: object) -> object:
-    """Refuse other types with a single error; the union alone would give one per type."""
+    """Refuse other types with a single error. The union type alone would give one error per type."""
     if not isinstance(value, (str, int, float)) or (isinstance(value, float) and not math.isfinite(value)):
         raise PydanticCustomError("scalar_type", "Input should be a text, a number, true or false")
     return value
@@ -77,7 +77,7 @@ class VolumeFileSource(Model):
 
 
 RowFormat = Literal["jsonl", "csv", "sharegpt"]
-"""How the rows of a file are written."""
+"""Format of the rows in a file."""
 
 Name = Annotated[str, Field(min_length=1)]
 

@@ -12,7 +12,7 @@ from rft_api.parameters import Dtype
 Device = Literal["cpu", "cuda"]
 
 MAX_HISTORY = 50
-"""Most points of the reward curve in the status."""
+"""Maximum number of points of the reward curve in the status."""
 
 
 class Effective(Model):
@@ -122,7 +122,7 @@ Stage = Literal["preparing", "evaluatingBase", "training", "evaluatingTuned", "f
 
 
 class Progress(Model):
-    """How far the run is."""
+    """Progress of the run."""
 
     step: Int = Field(0, ge=0, description="Optimizer steps made.")
     total_steps: Int | None = Field(None, ge=0, description="Steps in all.")
@@ -246,7 +246,7 @@ class Recommendation(Model):
 
 
 class Usage(Model):
-    """What the run has used."""
+    """Resources that the run has used."""
 
     gpu_seconds: float = Field(
         0.0, ge=0, description="GPUs times seconds of steps and evaluations, all attempts."

@@ -11,7 +11,7 @@ from rft_api.problems import InvalidManifest, Problem, from_validation_error
 
 
 class CheckResult(NamedTuple):
-    """A valid job, or all problems of the manifest."""
+    """The result of a check: a valid job, or all problems of the manifest."""
 
     job: RFTJob | None
     problems: tuple[Problem, ...]
@@ -33,7 +33,7 @@ _TYPE = {"apiVersion": API_VERSION, "kind": KIND}
 
 
 def _type_problems(document: Mapping[str, Any]) -> Iterator[Problem]:
-    """Yield the problems of ``apiVersion`` and ``kind``; the rest is checked as if they were right."""
+    """Yield the problems of ``apiVersion`` and ``kind``. The other fields are checked in any case."""
     for field, expected in _TYPE.items():
         found = document.get(field)
         if found != expected:

@@ -1,4 +1,4 @@
-"""Says what is wrong with a text that is no YAML, and how to write it."""
+"""Makes messages for texts that are not YAML: what is wrong, and how to write it."""
 
 import re
 
@@ -20,7 +20,7 @@ def explained(error: yaml.YAMLError, text: str) -> str:
 
 
 def _fix(error: yaml.MarkedYAMLError, line: str) -> str:
-    """Return what is wrong and what to write, "" where YAML's own words must do."""
+    """Return what is wrong and what to write, or "" if only PyYAML's own message is known."""
     assert error.problem_mark is not None
     problem, column = error.problem or "", error.problem_mark.column
     if _ESCAPE in problem:
@@ -63,7 +63,7 @@ def _escape(line: str, column: int) -> str:
 
 
 def _opening(line: str, column: int) -> int:
-    """Return where the text in double quotes begins that holds ``column``."""
+    """Return the column at which the text in double quotes around ``column`` begins."""
     start, inside = 0, False
     position = 0
     while position < column:

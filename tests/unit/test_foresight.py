@@ -121,7 +121,7 @@ def test_a_model_is_a_hub_id_with_weights_or_an_absolute_path(name: str, is_one:
         ({"template": {"labels": {"a b": "x"}}}, "write a-b"),
         (
             {"template": {"annotations": {"Example.com/a": "any text at all"}}},
-            "no domain such as example.com",
+            "not a domain such as example.com",
         ),
         ({"resources": {"nodeSelector": {"a": "ü"}}}, "spec.resources.nodeSelector.a"),
         ({"template": {"volumes": [{"name": "m", "mountPath": "/a:b", "configMap": "c"}]}}, "colon"),
