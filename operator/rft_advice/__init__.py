@@ -1,4 +1,4 @@
-"""The tuning guide's advice as rules about a spec or a run. Advice is a warning and never refuses a job."""
+"""The tuning guide's advice, as rules about a spec or a run. Advice is a warning: no job is refused."""
 
 from rft_advice.rule import Advice, AdviceRule
 from rft_advice.rules import RULES, advise

@@ -1,6 +1,6 @@
-"""Compares a run with its baseline, an earlier RFTJob, by the parameters that differ.
+"""Lists the parameters in which a run differs from its baseline, an earlier RFTJob.
 
-The tuning guide asks for one change at a time, because after several nobody knows which one helped.
+The tuning guide advises one change at a time, because after several changes nobody knows which one helped.
 """
 
 import json
@@ -18,7 +18,7 @@ ANNOTATION = "rft.dev/baseline"
 """Annotation with the name of an RFTJob in the same namespace."""
 
 TUNED = ("model", "dataset", "graders", "evaluation", "training", "sampling")
-"""Parts of the spec that influence what is learnt; the others decide where and how long it runs."""
+"""Parts of the spec that influence what is learnt. Others decide where and how long the job runs."""
 
 
 def named_in(document: Mapping[str, Any]) -> str | None:
@@ -28,7 +28,7 @@ def named_in(document: Mapping[str, Any]) -> str | None:
 
 
 def compare(name: str, spec: RFTJobSpec, document: Mapping[str, Any] | None) -> Baseline:
-    """Compare ``spec`` with the RFTJob ``name``; ``document`` None: there is no such job."""
+    """Compare ``spec`` with the RFTJob ``name``. ``document``: its manifest; None if it does not exist."""
     if document is None:
         return Baseline(job=name, message=f"There is no RFTJob {name} in this namespace.")
     job, problems = check(document)

@@ -20,11 +20,11 @@ from typing import NamedTuple
 from rft_api.status import RewardPoint
 
 WINDOW = 8
-"""Points of a window. With fewer points than two windows there is no advice."""
+"""Number of points in a window. With fewer points than in two windows there is no advice."""
 CANARY_ERRORS = 6.0
-"""Least fall of a canary, in standard errors."""
+"""Minimum fall of a canary for advice, in standard errors."""
 REWARD_ERRORS = 2.0
-"""Least rise of the reward, in standard errors."""
+"""Minimum rise of the reward for advice, in standard errors."""
 
 
 class Fall(NamedTuple):
@@ -38,11 +38,11 @@ class Fall(NamedTuple):
     step: int
     """The last step of the earlier window."""
     errors: float
-    """The canary's fall in standard errors; infinite where neither window varies."""
+    """The canary's fall in standard errors. It is infinite if the scores in both windows are constant."""
 
     @property
     def size(self) -> float:
-        """How far the canary's mean fell."""
+        """The difference between the canary's means before and after."""
         return self.before - self.after
 
 
@@ -61,7 +61,7 @@ def highest(points: Sequence[RewardPoint], canary: str) -> int | None:
 
 
 def _scored(points: Sequence[RewardPoint], canary: str) -> list[tuple[RewardPoint, float]]:
-    """Return the points at which a canary has a score; it has none where it failed on every completion."""
+    """Return the points with a score of the canary. Points where it failed on every completion have none."""
     return [
         (point, point.graders[canary])
         for point in points
@@ -70,7 +70,7 @@ def _scored(points: Sequence[RewardPoint], canary: str) -> list[tuple[RewardPoin
 
 
 def _highest(scores: Sequence[float]) -> int:
-    """Return the start of the window with the highest mean; of windows with equal means, the last."""
+    """Return the start of the window with the highest mean, or of the last such window."""
     starts = range(len(scores) - WINDOW + 1)
     return max(starts, key=lambda start: (fmean(scores[start : start + WINDOW]), start))
 

@@ -1,4 +1,4 @@
-"""Summarizes a reward curve in a few means, which noise changes little."""
+"""Summarizes a reward curve by a few means, which are robust against noise."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -8,9 +8,9 @@ from typing import NamedTuple
 from rft_api.status import Reward, RewardPoint
 
 MIN_POINTS = 8
-"""Least number of points for advice about a curve: two for each quarter."""
+"""Minimum number of points for advice about a curve: two for each quarter."""
 WINDOW = 3
-"""Number of points of a moving average, which is needed because every step has other prompts."""
+"""Number of points of the moving average. It is needed because each step has different prompts."""
 
 
 class Curve(NamedTuple):
@@ -40,7 +40,7 @@ def curve_of(reward: Reward | None) -> Curve | None:
 
 
 def epoch_means(reward: Reward | None, epochs: int, steps: int) -> list[float] | None:
-    """Return the mean reward of each epoch, with epochs taken as equally long; ``None``: too few points."""
+    """Return the mean reward of each epoch, or ``None`` with too few points. Epochs count as equally long."""
     points = reward.history if reward is not None else []
     length = steps / epochs
     by_epoch = [[p for p in points if i * length < p.step <= (i + 1) * length] for i in range(epochs)]

@@ -111,7 +111,7 @@ NINE: tuple[Guide, ...] = (
 
 
 def guide_for(path: str) -> Guide | None:
-    """Return the guide to one of the nine parameters, None for other fields."""
+    """Return the guide's text on one of the nine parameters; None for other fields."""
     return next((guide for guide in NINE if guide.path == path), None)
 
 

@@ -33,7 +33,7 @@ def creative_temperature_low_top_p(spec: RFTJobSpec) -> str | None:
 
 
 def top_k_with_low_top_p(spec: RFTJobSpec) -> str | None:
-    """Top-k and a low top-p are both set, and only the narrower one has an effect."""
+    """Top-k and a low top-p are both set, and only the stricter one has an effect."""
     # No advice at the upper end of the band: the guide's "safer" pattern lowers both on purpose.
     sampling = spec.sampling
     if sampling.top_k == 0 or not 0 < sampling.top_p < _FOCUSED:

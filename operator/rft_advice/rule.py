@@ -15,7 +15,7 @@ class Advice(NamedTuple):
     path: str
     """Field in the manifest, e.g. ``spec.sampling.topK``."""
     message: str
-    """The value, what it leads to, and what to do instead."""
+    """The message: the value, its effect, and what to do instead."""
 
     def __str__(self) -> str:
         return f"{self.path}: {self.message} [{self.rule}]"
@@ -26,15 +26,15 @@ class AdviceRule(NamedTuple):
 
     id: str
     paths: tuple[str, ...]
-    """Fields that the rule reads; the first is the one to change."""
+    """Fields that the rule reads. The first one is the field to change."""
     headings: tuple[Heading, ...]
-    """Headings of the guide with this advice; empty where it follows from the API alone."""
+    """Headings of the guide with this advice. Empty if the guide does not have it."""
     when: str
     """The condition of the rule, in words."""
     advice: str
     """The guide's advice in our words."""
     message: Callable[[RFTJobSpec], str | None]
-    """Returns the message, ``None`` where the rule does not apply."""
+    """The function: returns the message, or ``None`` if the rule does not apply."""
 
     def speak(self, spec: RFTJobSpec) -> Advice | None:
         """Return the advice if the rule applies to the spec, else None."""

@@ -16,27 +16,27 @@ from rft_api.status import EvaluationResult, Metrics, Progress, Recommendation, 
 from rft_run.mismatch import ADVICE_KL
 
 RISE = 0.1
-"""Least change of the mean reward (0 to 1) between quarters of a curve that is taken as real, not noise."""
+"""A change of the mean reward (0 to 1) between quarters of a curve counts as real from this size on."""
 NO_RISE = 0.02
-"""A curve with a smaller change counts as not moved."""
+"""If the reward changes less than this, it counts as unchanged."""
 GOOD = 0.95
-"""Above this reward there is little left to gain."""
+"""A reward above this counts as so high that it can rise little."""
 LOST = 0.5
-"""A reward has collapsed if it loses at least this share of its rise again."""
+"""A reward counts as collapsed if it loses at least this share of its earlier rise."""
 CLIMBING = 0.2
-"""A curve still climbs if at least this share of its rise is in the last quarter; a straight line has 1/3."""
+"""A curve still rises if at least this share of its rise is in the last quarter. A straight line has 1/3."""
 LEVEL = 0.1
-"""A curve levelled off if it changes by at most this share of its earlier rise after the second quarter."""
+"""A curve is level if it changes after the second quarter by at most this share of its earlier rise."""
 CUT = 0.1
-"""Share of completions cut at ``maxTokens`` above which there is advice."""
+"""There is advice if a larger share of completions is cut at ``maxTokens``."""
 ALIKE = 0.5
-"""Share of groups with equal rewards above which there is advice."""
+"""There is advice if a larger share of groups has equal rewards."""
 LOW_ENTROPY = 0.1
-"""Entropy in nats per token below which the next token is nearly always the same."""
+"""If the entropy in nats per token is below this, the next token is nearly always the same."""
 CANARY_FALL = 0.05
-"""Least fall of a canary's mean score, 0 to 1, for advice."""
+"""Minimum fall of a canary's mean score (0 to 1) for advice."""
 UNUSED = 8
-"""Ratio of ``maxTokens`` to the mean length of completions above which there is advice."""
+"""There is advice if ``maxTokens`` is more than this many times the mean length of completions."""
 
 RATE, EPOCHS, RANK = "spec.training.learningRate", "spec.training.epochs", "spec.training.loraRank"
 TEMPERATURE, ROLLOUTS = "spec.sampling.temperature", "spec.sampling.numRollouts"
@@ -62,7 +62,7 @@ class RunRule(NamedTuple):
 
     id: str
     paths: tuple[str, ...]
-    """Fields that the rule is about; the first is the one to change."""
+    """Fields that the rule is about. The first one is the field to change."""
     headings: tuple[Heading, ...]
     when: str
     advice: str
@@ -93,7 +93,7 @@ def reward_collapsed(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def reward_levelled_off(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """The reward rose and then stayed level far below 1."""
+    """The reward rose, and then stayed constant far below 1."""
     curve = curve_of(run.reward)
     rate, most = spec.training.learning_rate, bands.TRAINING.learning_rate * bands.LEARNING_RATE_FACTOR
     if curve is None or rate >= most or curve.end >= GOOD:
@@ -173,7 +173,7 @@ def overfitted(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def overfitted_in_one_epoch(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """The same as ``overfitted`` after a single epoch."""
+    """After a single epoch the reward rose on training rows, but not on held-out rows."""
     evidence, rank = _overfit(run), spec.training.lora_rank
     lower = [choice for choice in find(RANK).choices if choice < rank]
     if evidence is None or spec.training.epochs > 1 or not lower:
@@ -236,7 +236,7 @@ def diversity_lost(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def canary_fell(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """The reward rose and a canary, a grader of weight 0, fell beyond noise.
+    """The reward rose, and a canary, a grader of weight 0, fell by more than noise.
 
     The statistic is Welch's t between the last 8 points of the curve and the 8 before them in which the
     canary was highest; see ``rft_advice.canary``.
@@ -255,7 +255,7 @@ def canary_fell(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def sampler_drifts(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """The sampler's probabilities differ from the trainer's, but not so far that the run stops."""
+    """The sampler's probabilities differ from the trainer's, but not so much that the run stops."""
     drift = run.metrics.mismatch_kl if run.metrics is not None else None
     if drift is None or drift < ADVICE_KL:
         return None

@@ -128,7 +128,7 @@ def max_tokens_high(spec: RFTJobSpec) -> str | None:
 
 
 def max_tokens_fills_context(spec: RFTJobSpec) -> str | None:
-    """``maxTokens`` leaves little of the context for prompts."""
+    """``maxTokens`` leaves only a small part of the context for prompts."""
     context = longest_sequence(spec)
     room = context - spec.sampling.max_tokens
     if room >= context * bands.PROMPT_SHARE:

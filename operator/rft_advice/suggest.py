@@ -1,4 +1,4 @@
-"""Suggests the next experiments for a goal; each one changes a single parameter of a spec.
+"""Suggests the next experiments for a goal. Each experiment changes a single parameter of a spec.
 
 The goals are the tuning guide's "Common Patterns".
 """
@@ -33,7 +33,7 @@ class Goal(StrEnum):
 _KEPT_METADATA = ("namespace", "labels", "annotations")
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _SWITCHES = ("suspend", "cancel")
-"""Fields that control a single run; they are not copied into the experiment."""
+"""Fields that control a single run. They are not copied into an experiment."""
 
 
 class ParameterStep(NamedTuple):
@@ -41,7 +41,7 @@ class ParameterStep(NamedTuple):
 
     path: str
     next: Callable[[Any], Any | None]
-    """Returns the next value after the current one; ``None`` at the limit for the goal."""
+    """Returns the value to try after the current one; ``None`` if there is no further value."""
     why: str
 
 
@@ -86,7 +86,10 @@ def _halve(value: int, least: int) -> int | None:
 
 
 def _faster_rate(value: float) -> float | None:
-    """Return the default, or 1.5 times the value; None from ``LEARNING_RATE_FACTOR`` times the default on."""
+    """Return a higher learning rate: the default, or 1.5 times the value.
+
+    None if the value is ``LEARNING_RATE_FACTOR`` times the default or more.
+    """
     default = bands.TRAINING.learning_rate
     higher = default if value < default else float(f"{1.5 * value:.2g}")
     return higher if value < higher < default * bands.LEARNING_RATE_FACTOR else None
@@ -246,7 +249,7 @@ def _manifest(document: Mapping[str, Any], baseline: str, path: str, value: Any)
 
 
 def experiment_name(baseline: str, field: str, value: Any) -> str:
-    """Return a name of at most 52 characters with the changed field; a long baseline's name is cut."""
+    """Return a job name with the baseline's name and the changed field. A long baseline's name is cut."""
     digits = _text(value).lower().replace(".", "-").replace("+", "")
     suffix = f"-{field.lower()}-{digits}"
     if len(baseline) + len(suffix) <= MAX_NAME_LENGTH:

@@ -15,12 +15,12 @@ def model_size(spec: RFTJobSpec) -> float | None:
 
 
 def longest_sequence(spec: RFTJobSpec) -> int:
-    """Return the most tokens of prompt plus completion, as far as the spec alone shows them."""
+    """Return the maximum length of prompt plus completion in tokens, as far as the spec alone shows it."""
     return effective(spec, uid="").max_context_length
 
 
 def learning_rate_high(spec: RFTJobSpec) -> str | None:
-    """The learning rate is further above the default than advised."""
+    """The learning rate is more times the default than advised."""
     most = DEFAULTS.learning_rate * bands.LEARNING_RATE_FACTOR
     value = spec.training.learning_rate
     if value <= most:
@@ -32,7 +32,7 @@ def learning_rate_high(spec: RFTJobSpec) -> str | None:
 
 
 def learning_rate_low(spec: RFTJobSpec) -> str | None:
-    """The learning rate is further below the default than advised."""
+    """The learning rate is a smaller share of the default than advised."""
     least = DEFAULTS.learning_rate / bands.LEARNING_RATE_FACTOR
     value = spec.training.learning_rate
     if value >= least:
@@ -55,7 +55,7 @@ def epochs_many(spec: RFTJobSpec) -> str | None:
 
 
 def lora_rank_low(spec: RFTJobSpec) -> str | None:
-    """The LoRA rank is low, for models not known to be large."""
+    """The LoRA rank is low, and the model is not known to be large."""
     if spec.training.lora_rank > bands.LOW_RANK or _is_large(spec):
         return None
     return (
@@ -65,7 +65,7 @@ def lora_rank_low(spec: RFTJobSpec) -> str | None:
 
 
 def lora_rank_high(spec: RFTJobSpec) -> str | None:
-    """The LoRA rank is high, for models not known to be small."""
+    """The LoRA rank is high, and the model is not known to be small."""
     if spec.training.lora_rank <= bands.USUAL_RANK or _is_small(spec):
         return None
     return (
@@ -118,7 +118,7 @@ def batch_large(spec: RFTJobSpec) -> str | None:
 
 
 def batch_below_group(spec: RFTJobSpec) -> str | None:
-    """The batch is smaller than the rollouts of one prompt at full length."""
+    """The batch is smaller than all rollouts of one prompt with the maximum length."""
     rollouts, longest = spec.sampling.num_rollouts, longest_sequence(spec)
     size = spec.training.batch_size_tokens
     if size >= rollouts * longest:
