@@ -1,4 +1,4 @@
-"""The error that a user can fix, and its exit codes. Needs no library, so that everything may raise it."""
+"""The error that a user can fix, and its exit codes. This module imports no library."""
 
 INVALID = 1
 """Exit code: the input was read and is wrong."""
@@ -7,7 +7,7 @@ UNREADABLE = 2
 
 
 class UserError(Exception):
-    """An error that the user can fix; the message names field, value, what is allowed and the fix."""
+    """An error that the user can fix. The message has the field, the value, what is allowed and the fix."""
 
     def __init__(self, message: str, exit_code: int = INVALID) -> None:
         super().__init__(message)

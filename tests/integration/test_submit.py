@@ -72,7 +72,7 @@ def test_a_kind_unknown_to_the_cluster_is_named_in_the_error(submit: Submit, job
     other: Object = {"apiVersion": "none.dev/v1", "kind": "Thing", "metadata": {"name": "a"}}
     result = submit(other, job)
     assert result.exit_code == 1
-    assert "the cluster knows no kind Thing of none.dev/v1" in result.stderr
+    assert "the cluster has no kind Thing of none.dev/v1" in result.stderr
 
 
 def test_a_submitted_job_can_be_watched_until_its_end(

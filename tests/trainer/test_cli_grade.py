@@ -68,7 +68,7 @@ def test_a_file_of_completions_is_graded_by_order_and_by_line(job: Path, tmp_pat
     assert "row 1: reward 0.500" in output
     assert "row 4: reward 1.000" in output
     path.write_text('{"line": 9, "completion": "4"}\n')
-    assert "there is no row 9" in grade(job, "--completions", path)[1]
+    assert "has no row in line 9" in grade(job, "--completions", path)[1]
 
 
 def test_a_run_s_recorded_rollouts_are_graded_without_the_dataset(job: Path, tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def test_an_adapters_own_folder_is_copied_as_it_is(run: Path, tmp_path: Path) ->
     ("options", "message"),
     [
         (["--step", 15], "step 15: has no checkpoint"),
-        (["--step", 10, "--best"], "name one of them"),
+        (["--step", 10, "--best"], "exclude each other"),
         (["--base", "org/other"], "only used by --merge"),
     ],
 )

@@ -60,7 +60,7 @@ def test_the_other_keys_of_a_graders_config_map_lie_beside_its_code(tmp_path: Pa
 
 @pytest.mark.parametrize("key", ["../helper.py", "a/b.py", "..", "a b.py"])
 def test_a_key_that_no_config_map_has_is_refused(tmp_path: Path, key: str) -> None:
-    with pytest.raises(UserError, match="is no key of a ConfigMap"):
+    with pytest.raises(UserError, match="is not a valid ConfigMap key"):
         resolved(tmp_path, "{configMap: {name: files}}", job=JOB.replace("grader.py", key))
 
 

@@ -1,1 +1,1 @@
-"""RFTJobs in a cluster. Free of typer and rich."""
+"""Access to RFTJobs in a cluster. This package does not import typer and rich."""

@@ -18,19 +18,20 @@ from rft_api import GROUP, KIND, PLURAL, VERSION
 from rft_cli.errors import INVALID, UNREADABLE, UserError
 
 WATCH_SECONDS = 60
-"""Length of one watch request. After at most this time a dead connection is noticed."""
+"""Duration of one watch request. A dead connection is detected after this time at the latest."""
 TIMEOUT = (10, 30)
 """Timeouts in seconds: to connect, and between two reads of a response."""
 RETRY_SECONDS = 3.0
 FIELD_MANAGER = "rft"
 READING = f"get, list and watch on {PLURAL}.{GROUP}"
 MAX_FAILURES = 20
-"""Consecutive failures after which a watch ends with an error. They take about a minute."""
+"""A watch ends with an error after this number of consecutive failures, in about a minute."""
 
 Body = dict[str, Any]
 Applier = Callable[[Body], str]
-"""Applies an object and returns ``created``, ``configured`` or ``unchanged``. Raises UserError when the
-server does not know the object's kind or refuses the object."""
+"""A function that applies an object and returns ``created``, ``configured`` or ``unchanged``.
+
+Raises UserError when the server does not know the object's kind or refuses the object."""
 
 # Typed as Any, because the client's own types are partly missing and partly wrong.
 _kubernetes: Any = kubernetes
@@ -97,7 +98,7 @@ class ClusterClient:
                 time.sleep(RETRY_SECONDS)
 
     def _watched(self, name: str) -> Iterator[Body]:
-        """Yield an RFTJob now and after every change, until the server ends the watch request."""
+        """Yield an RFTJob now and after every change. Return when the server ends the watch request."""
         # Without a resourceVersion each watch begins with the current object, so no change is missed.
         stream = _kubernetes.watch.Watch().stream(
             self._objects.list_namespaced_custom_object,
@@ -180,7 +181,7 @@ class ClusterClient:
 
     @contextlib.contextmanager
     def _explained(self, what: str, rights: str = READING) -> Iterator[None]:
-        """Translate errors of the client into a UserError, one line that says what to do."""
+        """Convert errors of the client into a UserError, with one line that says what to do."""
         try:
             yield
         except ApiException as error:
@@ -215,7 +216,7 @@ def _apply(client: Any, body: Body, namespace: str, options: Body) -> str:
         resource = client.resources.get(api_version=version, kind=kind)
     except ResourceNotFoundError as error:
         fix = ": install the operator's chart first" if kind == KIND else ""
-        raise UserError(f"the cluster knows no kind {kind} of {version}{fix}", INVALID) from error
+        raise UserError(f"the cluster has no kind {kind} of {version}{fix}", INVALID) from error
     where: Body = {"name": body["metadata"]["name"], "_request_timeout": TIMEOUT}
     if resource.namespaced:
         where["namespace"] = body["metadata"].get("namespace") or namespace

@@ -1,4 +1,4 @@
-"""Says where the folder of a job in the cluster is, and how to copy it here."""
+"""Makes the message that says where the folder of a job in the cluster is, and how to copy it."""
 
 from collections.abc import Mapping
 from typing import Any

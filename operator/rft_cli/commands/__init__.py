@@ -1,1 +1,1 @@
-"""The commands of ``rft``, a module each."""
+"""The commands of ``rft``, with one module for each."""

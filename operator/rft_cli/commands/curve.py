@@ -34,7 +34,7 @@ def curve(
 
 
 def load_points(source: str, context: str | None, namespace: str | None) -> list[Point]:
-    """Return the curve of the folder or file ``source`` if it exists, else of the job of that name.
+    """Return the curve of the folder or file ``source`` if it exists, else of the job with this name.
 
     Raises:
         UserError: there is no such folder, file or job, or it has no curve.
@@ -53,7 +53,7 @@ def load_points(source: str, context: str | None, namespace: str | None) -> list
 
 
 def _of_status(path: Path) -> list[Point]:
-    """Return the curve of a ``status.yaml``, or of a saved RFTJob."""
+    """Return the curve in a ``status.yaml`` file, or in a file with an RFTJob."""
     try:
         body = load_file(path)[0].body
         return points_of_job(body if "status" in body else {"status": body})

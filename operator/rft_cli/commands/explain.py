@@ -17,7 +17,7 @@ def explain(
         str | None, typer.Argument(help="E.g. sampling.topK; the nine tuned parameters if absent.")
     ] = None,
 ) -> None:
-    """Say what a field does: default, range, too low, too high, when to change it, what is advised.
+    """Explain a field: default, range, effects of low and high values, when to change it, and advice.
 
     Exit code 1: there is no such field.
     """

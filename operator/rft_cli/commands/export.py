@@ -1,4 +1,4 @@
-"""``rft export``: copies an adapter out of a run's folder, or merges it into the base model."""
+"""``rft export``: copies an adapter from a run's folder, or merges it into the base model."""
 
 import json
 import os
@@ -36,7 +36,7 @@ class Dtype(StrEnum):
 
 
 class Chosen(NamedTuple):
-    """An adapter, its description, and its step where it is known."""
+    """An adapter with its description, and with its step if that is known."""
 
     folder: Path
     what: str
@@ -84,7 +84,7 @@ def choose(folder: Path, step: int | None, best: bool) -> Chosen:
         UserError: there is no such adapter.
     """
     if step is not None and best:
-        raise UserError("--step and --best: name one of them", INVALID)
+        raise UserError("--step and --best exclude each other; give one", INVALID)
     if (folder / ADAPTER_CONFIG).is_file():
         if step is not None or best:
             raise UserError(f"{folder}: is an adapter and has no steps; name the run's folder", INVALID)
@@ -126,7 +126,7 @@ def _best_step(newest: Path) -> int:
 
 
 def _base(adapter: Path, config: RunConfig | None, given: str | None) -> tuple[str, str | None]:
-    """Return name and revision of the base: ``given``, else the run's, else the adapter's."""
+    """Return name and revision of the base model: ``given``, else the run's, else the adapter's."""
     if given is not None:
         return given, None
     if config is not None:
@@ -146,7 +146,7 @@ def _adapter_config(adapter: Path) -> dict[str, object]:
 
 
 def _copy(adapter: Path, target: Path, config: RunConfig | None) -> None:
-    """Copy an adapter, and write the job's name of the base into its configuration, in place of a path."""
+    """Copy an adapter. In its configuration, the base's path is replaced by the name in the job."""
     body = _adapter_config(adapter)
     if config is not None:
         model = config.spec.model
@@ -160,7 +160,7 @@ def _copy(adapter: Path, target: Path, config: RunConfig | None) -> None:
 
 
 def _card(run: RunFolder, config: RunConfig, chosen: Chosen, base: str | None, *, merged: bool) -> Card:
-    """Return the facts of a card, from the run's records. A given ``base`` replaces the run's base model."""
+    """Return the content of the model card, from the run's records. A given ``base`` replaces the run's."""
     steps = records.steps(run.metrics)
     step = chosen.step if chosen.step is not None else max((record.step for record in steps), default=0)
     model = config.spec.model
@@ -188,7 +188,7 @@ def _write_card(target: Path, card: Card) -> None:
 
 
 def _merge(adapter: Path, target: Path, base: str, revision: str | None, dtype: Dtype) -> None:
-    """Merge in a child process, with the trainer's package, because this process never loads torch."""
+    """Merge the adapter in a child process with the trainer's package: this process never loads torch."""
     python, *_ = trainer_command()
     command = [python, "-m", "rft_trainer.export", "--adapter", str(adapter), "--base", base]
     command += ["--output", str(target), "--dtype", dtype, *(["--revision", revision] if revision else [])]
@@ -217,7 +217,7 @@ def _placed(output: Path, force: bool) -> Iterator[Path]:
 
 
 def _make_readable(folder: Path) -> None:
-    """Set the usual permissions of new files (umask), because only the owner may read weights as written."""
+    """Set the usual permissions of new files (umask). The library lets only the owner read the weights."""
     mask = os.umask(0)
     os.umask(mask)
     for file in folder.rglob("*"):

@@ -1,4 +1,4 @@
-"""``rft grade``: runs a job's graders on completions, without model or training."""
+"""``rft grade``: runs a job's graders on completions, without a model and without training."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rft_graders.types import Score
 
 _NAMED_ROWS = 10
-"""Rows named one by one at the end."""
+"""Maximum number of rows that are listed at the end of the output."""
 
 
 @reports_errors
@@ -110,7 +110,7 @@ def _summary(names: Sequence[str], scores: "Sequence[Score]") -> list[str]:
 
 
 def _gold_summary(names: Sequence[str], answers: Sequence[Answer], scores: "Sequence[Score]") -> list[str]:
-    """Return lines that say which gold answers do not score 1."""
+    """Return lines about the gold answers that do not get the score 1."""
     below: dict[str, list[int]] = {}
     for answer, name in grading.not_full(answers, scores):
         below.setdefault(name, []).append(answer.row.line)

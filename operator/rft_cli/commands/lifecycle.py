@@ -1,4 +1,4 @@
-"""``rft suspend``, ``resume`` and ``cancel``: set one field of a job's spec, and may wait for the phase."""
+"""``rft suspend``, ``resume`` and ``cancel``: set a field of a job's spec. ``--wait`` waits for the phase."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -32,19 +32,22 @@ Wait = Annotated[bool, typer.Option("--wait", "-w", help="Follow it until the ph
 
 @reports_errors
 def suspend(name: Name, wait: Wait = False, context: Context = None, namespace: Namespace = None) -> None:
-    """Save a checkpoint and free the GPUs. Exit code 1: refused, or with --wait it ended otherwise."""
+    """Save a checkpoint and free the GPUs.
+
+    Exit code 1: the change is refused, or with --wait the job ends in another phase.
+    """
     _carry_out("suspend", name, wait, context, namespace)
 
 
 @reports_errors
 def resume(name: Name, wait: Wait = False, context: Context = None, namespace: Namespace = None) -> None:
-    """Let a suspended job go on from its checkpoint. Exit codes as of suspend."""
+    """Continue a suspended job from its checkpoint. Exit codes as for suspend."""
     _carry_out("resume", name, wait, context, namespace)
 
 
 @reports_errors
 def cancel(name: Name, wait: Wait = False, context: Context = None, namespace: Namespace = None) -> None:
-    """Save a checkpoint and end a job for good; the run's folder stays. Exit codes as of suspend."""
+    """Save a checkpoint and end a job permanently. The run's folder is kept. Exit codes as for suspend."""
     _carry_out("cancel", name, wait, context, namespace)
 
 

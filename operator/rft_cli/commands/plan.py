@@ -78,7 +78,7 @@ def plan(
 def known_rows(
     manifest: Manifest, dataset: Path | None, evaluation: Path | None
 ) -> tuple[RowCounts | None, list[str]]:
-    """Return the counts of rows, or a note why they are unknown. Files from options must be readable."""
+    """Return the numbers of rows, or a note why they are unknown. Files given as options must be readable."""
     try:
         return rows_of(manifest, dataset, evaluation), []
     except UserError as error:
@@ -88,7 +88,7 @@ def known_rows(
 
 
 def on(accelerator: str, job: RFTJob) -> RFTJob:
-    """Return the job with another kind of GPU. The plan then decides the number of GPUs.
+    """Return the job with another kind of GPU. Its number of GPUs is removed, so that it is planned.
 
     Raises:
         UserError: the catalogue has no such GPU.
@@ -134,7 +134,7 @@ def warn_of_override(job: RFTJob, config: Path | None, hub: bool) -> None:
 
 
 def show_sweep(path: str, lines: list[Line], output: PlanFormat) -> None:
-    """Print the comparison of the values."""
+    """Print a comparison of the plans for all values."""
     if output is PlanFormat.TEXT:
         # Like kubectl: lines are not cut to the terminal's width.
         out(WIDE_ENOUGH).print(table(path, lines), markup=False)

@@ -26,9 +26,9 @@ def report(
     context: Context = None,
     namespace: Namespace = None,
 ) -> None:
-    """Put a run on one page of markdown: parameters, plan, curve, evaluation, usage, advice, adapter.
+    """Write one page of Markdown about a run: parameters, plan, curve, evaluation, usage, advice, adapter.
 
-    Exit code 1: there is no such job; 2: no such folder, or it holds no run.
+    Exit code 1: there is no such job; 2: there is no such folder, or it holds no run.
     """
     text = as_markdown(_of_folder(Path(source)) if _is_path(source) else _of_job(source, context, namespace))
     if output is None:

@@ -27,7 +27,7 @@ from rft_run.folder import RunFolder
 
 CLEAN = (ExitCode.OK, ExitCode.PREEMPTED)
 LOG_TAIL = 15
-"""Number of lines of the log that are shown when there is no message."""
+"""Number of log lines that are shown if the trainer ends without a message."""
 
 
 @reports_errors
@@ -42,7 +42,7 @@ def run(
     seed: Annotated[int | None, typer.Option(help="Sets spec.training.seed.")] = None,
     max_steps: Annotated[int | None, typer.Option(help="Sets spec.stop.maxSteps.")] = None,
 ) -> None:
-    """Train here, without cluster or GPU. The same command again resumes."""
+    """Train on this machine, without a cluster. The same command resumes a stopped run."""
     manifest = load(file)
     job = with_overrides(manifest.job, seed, max_steps)
     for field, value in (("suspend", job.spec.suspend), ("cancel", job.spec.cancel)):
@@ -65,7 +65,7 @@ def run(
 
 
 def with_overrides(job: RFTJob, seed: int | None, max_steps: int | None) -> RFTJob:
-    """Return the job with the values of the options in its spec, validated.
+    """Return the job with the values of the command's options in its spec. The result is validated.
 
     Raises:
         UserError: a value is out of range.
@@ -99,7 +99,7 @@ def _train(command: list[str], folder: RunFolder) -> int:
 
 
 def _summarize(folder: RunFolder) -> None:
-    """Print the curve and the results, as far as there is data, and draw the curve into a file."""
+    """Print the reward curve and the results, if there are any, and draw the curve into a file."""
     points = points_of_steps(records.steps(folder.metrics))
     if points:
         out().print()

@@ -39,7 +39,7 @@ def samples(
 ) -> None:
     """Show the rollouts of a step: prompt, completion, graders' scores and output, advantage, finish reason.
 
-    The name of a job in the cluster says how to get its folder. Exit code 1: no such step or row; 2: no
+    For the name of a job in the cluster, print how to get its folder. Exit code 1: no such step or row; 2: no
     such folder.
     """
     wanted = RunFolder(Path(source)).rollouts.name
@@ -65,11 +65,11 @@ def samples(
 
 
 def _chosen(folder: RunFolder, step: int | None) -> int:
-    """Return the step if it has rollouts, for None the newest that has. Raises UserError."""
+    """Return ``step`` if it has rollouts; for None, the newest step with rollouts. Raises UserError."""
     found = folder.steps_with_rollouts()
     if not found:
         raise UserError(
-            f"{folder.path}: holds no {folder.rollouts.name}; name a run's folder with a step made",
+            f"{folder.path}: holds no {folder.rollouts.name}; name the folder of a run with steps",
             UNREADABLE,
         )
     if step is not None and step not in found:
@@ -78,7 +78,7 @@ def _chosen(folder: RunFolder, step: int | None) -> int:
 
 
 def _ranges(steps: Sequence[int]) -> str:
-    """Return ``1 to 3, 7`` for sorted steps."""
+    """Return sorted steps as a text such as ``1 to 3, 7``."""
     parts: list[list[int]] = []
     for step in steps:
         if parts and parts[-1][-1] == step - 1:

@@ -30,7 +30,7 @@ def submit(
     context: Context = None,
     namespace: Namespace = None,
 ) -> None:
-    """Check every RFTJob of the files as validate does; if all are valid, apply the files to a cluster.
+    """Check every RFTJob in the files as validate does. If all are valid, apply the files to a cluster.
 
     Everything in the files is applied, in its order and server-side: a ConfigMap with the rows travels along.
     Exit code 1: something is wrong or refused; 2: a file cannot be read. With --watch as of watch.

@@ -43,7 +43,7 @@ def suggest(
 
 
 def _text(experiment: Experiment, goal: Goal) -> str:
-    """Return the manifest with comments that explain the experiment."""
+    """Return the manifest of an experiment, with comments that explain it."""
     comments = [
         f"{experiment.path}: {experiment.old} -> {experiment.new}",
         f"Toward {goal}: {experiment.why}.",
@@ -74,7 +74,7 @@ def _say_what_is_left(found: Suggestions, goal: Goal, others: list[Goal]) -> Non
 
 
 def _say_what_is_relative(body: dict[str, object], file: Path, folder: Path) -> None:
-    """Print a note if a relative ``dataset.uri`` has another meaning in the folder of the new manifests."""
+    """Print a note if ``dataset.uri`` is a relative path, since the new manifests are in another folder."""
     spec = body.get("spec")
     dataset = spec.get("dataset") if isinstance(spec, dict) else None
     uri = dataset.get("uri") if isinstance(dataset, dict) else None

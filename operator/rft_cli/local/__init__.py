@@ -1,1 +1,1 @@
-"""Reads and writes what is on this machine: manifests, inputs, runs' folders. Free of typer and rich."""
+"""Reads and writes manifests, inputs and runs' folders on this machine. Does not import typer and rich."""

@@ -18,7 +18,7 @@ class Hardware(NamedTuple):
 
 
 def visible_gpus(dev: Path = Path("/dev")) -> int:
-    """Return the number of GPUs that the driver shows to this process."""
+    """Return the number of GPUs that this process can use."""
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if allowed is not None:
         names = [name.strip() for name in allowed.split(",") if name.strip()]
@@ -35,7 +35,7 @@ def torch_has_cuda() -> bool:
 
 
 def detect(resources: Resources | None, dev: Path = Path("/dev")) -> Hardware:
-    """Return the GPUs that the manifest asks for, limited to those of the machine; without any, the CPU."""
+    """Return as many GPUs as the manifest sets, but not more than the machine has; without any, the CPU."""
     wanted = resources.gpus if resources is not None else None
     accelerator = resources.accelerator.name if resources is not None and resources.accelerator else None
     found = visible_gpus(dev) if torch_has_cuda() else 0

@@ -1,4 +1,4 @@
-"""Finds errors of a valid manifest that would fail the job later. Users' code is never run."""
+"""Finds errors in a valid manifest that would make the job fail later. Users' code is never run."""
 
 from pathlib import Path
 
@@ -16,13 +16,13 @@ from rft_run.errors import DataError
 from rft_run.rows import RowLayout
 
 MIN_PROMPTS = 2 * MIN_HELD_OUT
-"""Distinct prompts that a dataset needs if rows are held out: 32 to hold out, and 32 to train on."""
+"""Number of different prompts that a dataset needs if rows are held out: 32 held out, and 32 for training."""
 
 _TOP = ("apiVersion", "kind", "metadata", "spec", "status")
 
 
 def foreseen(manifest: Manifest, document: Document) -> tuple[tuple[Problem, ...], list[str]]:
-    """Return the errors that would fail the job later, and warnings."""
+    """Return the errors that would make the job fail later, and warnings."""
     spec = manifest.job.spec
     misplaced = [
         Problem(key, f"no such field of an RFTJob, so Kubernetes drops it; did you mean spec.{key}?")
@@ -37,7 +37,7 @@ def foreseen(manifest: Manifest, document: Document) -> tuple[tuple[Problem, ...
 
 
 def _code(manifest: Manifest) -> tuple[dict[str, str], list[Problem]]:
-    """Return the graders' code from ConfigMaps of the same file by grader, and the keys that are missing."""
+    """Return each grader's code from ConfigMaps in the same file, and the missing keys of ConfigMaps."""
     found: dict[str, str] = {}
     problems = []
     for i, grader in enumerate(manifest.job.spec.graders):
@@ -99,7 +99,7 @@ def _too_few(prompts: int, least: int) -> str:
 
 
 def _is_here(manifest: Manifest, source: Dataset) -> bool:
-    """Whether the rows must be on this machine or in the same file; elsewhere nothing can be told."""
+    """Whether the rows must be on this machine or in the same file. Rows elsewhere cannot be checked."""
     if source.config_map is not None:
         return source.config_map.name in manifest.config_maps
     uri = source.uri or ""

@@ -1,4 +1,4 @@
-"""Completions for ``rft grade``: gold, given and recorded ones; and their scores."""
+"""Completions for ``rft grade`` (gold answers, given ones, recorded ones), and their scores."""
 
 import json
 import tempfile
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Answer(NamedTuple):
-    """A completion and the row that it answers."""
+    """A completion, and the row with its prompt."""
 
     row: RowLine
     completion: str
@@ -56,7 +56,7 @@ def gold(rows: Sequence[RowLine], graders: Sequence[Grader]) -> list[Answer]:
 
 
 def _gold_form(graders: Sequence[Grader]) -> tuple[str, str, str]:
-    """Return the field of the gold answer, and what a right completion has before and after it."""
+    """Return the field of the gold answer, and the text before and after it in a right completion."""
     for grader in graders:
         if grader.math is not None:
             return grader.math.field, "\\boxed{", "}"
@@ -95,7 +95,7 @@ def given(path: Path, rows: Sequence[RowLine]) -> list[Answer]:
             raise UserError(f'{place}: is neither a text nor {{"line": 1, "completion": "…"}}', UNREADABLE)
         row = by_line.get(entry["line"]) if "line" in entry else _nth(rows, number)
         if row is None:
-            raise UserError(f"{place}: there is no row {entry.get('line', number)} in the dataset", INVALID)
+            raise UserError(f"{place}: the dataset has no row in line {entry.get('line', number)}", INVALID)
         found.append(Answer(row, entry["completion"]))
     return found
 
@@ -105,15 +105,15 @@ def _nth(rows: Sequence[RowLine], number: int) -> RowLine | None:
 
 
 def one(rows: Sequence[RowLine], line: int, completion: str) -> list[Answer]:
-    """Return a completion of the row in a line. Raises UserError."""
+    """Return a completion for the row in line ``line`` of the dataset. Raises UserError."""
     found = [Answer(row, completion) for row in rows if row.line == line]
     if not found:
-        raise UserError(f"--row {line}: no row stands in this line of the dataset", INVALID)
+        raise UserError(f"--row {line}: the dataset has no row in this line", INVALID)
     return found
 
 
 def recorded(folder: RunFolder, step: int | None) -> list[Answer]:
-    """Return the rollouts of a run's step, of the newest for None. Raises UserError."""
+    """Return the rollouts of a step of a run; for None, of the newest step. Raises UserError."""
     steps = folder.steps_with_rollouts()
     if not steps or (step is not None and step not in steps):
         raise UserError(
@@ -127,9 +127,9 @@ def recorded(folder: RunFolder, step: int | None) -> list[Answer]:
 
 
 def scored(manifest: Manifest, overrides: Overrides, answers: Sequence[Answer]) -> "list[Score]":
-    """Return the scores of completions, by the graders of a job as they run in a local run.
+    """Return the scores of completions. The job's graders run as in a local run.
 
-    A grader's error drops its score, whatever its ``onError`` says, so that every error is seen.
+    A completion has no score by a grader that failed, whatever ``onError`` is, so that every error is shown.
 
     Raises:
         UserError: a grader cannot be loaded, or its libraries are missing.
@@ -159,7 +159,7 @@ def scored(manifest: Manifest, overrides: Overrides, answers: Sequence[Answer]) 
 
 
 def not_full(answers: Sequence[Answer], scores: "Sequence[Score]") -> Iterator[tuple[Answer, str]]:
-    """Yield the answers that some grader does not score 1, with the grader's name."""
+    """Yield the answers that do not get the score 1 from a grader, with the grader's name."""
     for answer, score in zip(answers, scores, strict=True):
         for name in {**score.per_grader, **score.errors}:
             if name in score.errors or score.per_grader[name] < 1:

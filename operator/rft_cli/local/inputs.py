@@ -18,7 +18,7 @@ class Input(NamedTuple):
     location: str
     """Absolute path, or a URI that the trainer downloads."""
     content: bytes | None = None
-    """Content to write to ``location``; None where the file exists."""
+    """Content to write to ``location``; None if the file exists already."""
 
     def digest(self) -> str | None:
         """Return the SHA-256 of the content, None for a remote URI."""
@@ -36,7 +36,7 @@ class Input(NamedTuple):
 
 
 class Overrides(NamedTuple):
-    """Files from the command line, used in place of sources that exist only in a cluster."""
+    """Files given on the command line, in place of sources that exist only in a cluster."""
 
     dataset: Path | None = None
     evaluation: Path | None = None
@@ -44,23 +44,23 @@ class Overrides(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """All files that a local run reads."""
+    """All input files of a local run."""
 
     dataset: Input
     evaluation: Input | None
     graders: dict[str, Input]
     beside: dict[str, list[Input]]
-    """The other keys of a grader's ConfigMap, which its code can import, by the grader's name."""
+    """For each grader, the other keys of its ConfigMap. The grader's code can import them."""
 
     def named(self) -> dict[str, Input]:
-        """Return all inputs by the field of the manifest that refers to them."""
+        """Return all inputs. The keys are their fields in the manifest."""
         found = {"spec.dataset": self.dataset}
         if self.evaluation is not None:
             found["spec.evaluation.dataset"] = self.evaluation
         return found | {f"grader {name}": given for name, given in self.graders.items()} | self.helpers()
 
     def helpers(self) -> dict[str, Input]:
-        """Return the inputs of ``beside``, by names like those of ``named``."""
+        """Return the inputs of ``beside``, with keys like those of ``named``."""
         return {
             f"grader {name}, {Path(given.location).name}": given
             for name, files in self.beside.items()
@@ -69,7 +69,7 @@ class Inputs(NamedTuple):
 
 
 def resolve(manifest: Manifest, overrides: Overrides, folder: Path) -> Inputs:
-    """Find all inputs. Contents of ConfigMaps are to be written into ``folder``.
+    """Find all inputs. Contents of ConfigMaps get a path in ``folder``, and are written there later.
 
     Raises:
         UserError: an input is missing; the message names the flag that supplies it.
@@ -98,7 +98,7 @@ def resolve(manifest: Manifest, overrides: Overrides, folder: Path) -> Inputs:
 def located(
     manifest: Manifest, field: str, source: Dataset, override: Path | None, flag: str, folder: Path
 ) -> Input:
-    """Find a dataset: the file ``override`` of the option ``flag``, else ``source``, the value of ``field``.
+    """Find a dataset: the file ``override`` from the option ``flag``, else ``source`` of the manifest.
 
     Raises:
         UserError: the dataset is missing.
@@ -152,7 +152,7 @@ def located_graders(manifest: Manifest, overrides: Mapping[str, Path], folder: P
 
 
 def _beside(manifest: Manifest, name: str, given: Input) -> list[Input]:
-    """Return the other keys of the ConfigMap of a grader, which belong beside its code."""
+    """Return the other keys of a grader's ConfigMap. They are written into the folder of its code."""
     python = next(grader.python for grader in manifest.job.spec.graders if grader.name == name)
     assert python is not None
     assert python.config_map is not None
@@ -171,7 +171,7 @@ def _from_config_map(manifest: Manifest, field: str, name: str, key: str, flag: 
     if name not in manifest.config_maps:
         raise UserError(
             f"{field}.name: no ConfigMap {name!r} in {manifest.path};"
-            f" add it there as a document of its own, or pass {flag}",
+            f" add it there as another document, or pass {flag}",
             UNREADABLE,
         )
     contents = manifest.config_maps[name]

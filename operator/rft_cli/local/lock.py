@@ -1,4 +1,4 @@
-"""Keeps two runs out of one folder."""
+"""Locks a run's folder, so that two runs cannot use it at the same time."""
 
 import contextlib
 import fcntl
@@ -10,10 +10,10 @@ from rft_run.folder import RunFolder
 
 @contextlib.contextmanager
 def locked(folder: RunFolder) -> Iterator[None]:
-    """Make the folder and hold a lock on it, so that no second command trains into it.
+    """Make the folder and lock it, so that no second command uses it for training.
 
     Raises:
-        UserError: the folder cannot be written, or another command trains into it.
+        UserError: the folder cannot be written, or another command uses it.
     """
     output = f"--output {folder.path}"
     try:

@@ -24,7 +24,7 @@ class Manifest(NamedTuple):
     path: Path
     job: RFTJob
     config_maps: dict[str, dict[str, bytes]]
-    """Contents by ConfigMap name, then key."""
+    """Contents of the ConfigMaps, by name and key."""
 
     @property
     def folder(self) -> Path:
@@ -51,7 +51,7 @@ def is_job(body: Mapping[str, Any]) -> bool:
 
 
 def jobs_of(documents: list[Document], path: Path) -> list[Document]:
-    """Return the RFTJobs of a file. Raises UserError where it holds none."""
+    """Return the RFTJobs in a file. Raises UserError if the file has none."""
     jobs = [document for document in documents if is_job(document.body)]
     if not jobs:
         raise UserError(nothing_in(documents, path), INVALID)
@@ -59,7 +59,7 @@ def jobs_of(documents: list[Document], path: Path) -> list[Document]:
 
 
 def nothing_in(documents: list[Document], path: Path) -> str:
-    """Return the sentence for a file without an RFTJob: what it holds instead."""
+    """Return the error message for a file without an RFTJob. It says what the file has instead."""
     if not documents:
         return f"{path}: holds no {KIND}: it is empty"
     kinds = dict.fromkeys(
@@ -131,7 +131,7 @@ def _contents(source: str, body: Mapping[str, Any]) -> dict[str, bytes]:
         # A key becomes the name of a file.
         if not _KEY.fullmatch(str(key)) or str(key) in (".", ".."):
             raise UserError(
-                f"{source}: {str(key)!r} is no key of a ConfigMap; it has only letters, digits, -, _ and .",
+                f"{source}: {str(key)!r} is not a valid ConfigMap key; use only letters, digits, -, _ and .",
                 UNREADABLE,
             )
     for key, text in (body.get("data") or {}).items():

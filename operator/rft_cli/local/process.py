@@ -16,7 +16,7 @@ POLL_SECONDS = 0.2
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 SECOND_THOUGHT_SECONDS = 1.0
-"""A second signal within this time is ignored: timeout(1), make and terminals may send a signal twice."""
+"""A second signal within this time is ignored, because timeout(1), make and terminals may send it twice."""
 
 INTERRUPTED = 130
 """Exit code after a second Ctrl-C."""
@@ -25,7 +25,7 @@ INTERRUPTED = 130
 class Supervisor:
     """Runs one child process in its own process group.
 
-    On the first SIGINT (Ctrl-C), SIGTERM or SIGHUP the child is asked to save a checkpoint and end. A later
+    On the first SIGINT (Ctrl-C), SIGTERM or SIGHUP the child saves a checkpoint and ends. A later
     Ctrl-C kills the group.
     """
 

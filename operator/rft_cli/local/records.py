@@ -1,4 +1,4 @@
-"""Reads what a run wrote into its folder. What cannot be read is a UserError that names the file."""
+"""Reads the records in a run's folder. If a file cannot be read, raises a UserError with its path."""
 
 import json
 from collections.abc import Iterator
@@ -28,13 +28,13 @@ def steps(path: Path) -> list[StepRecord]:
 
 
 def rollouts(path: Path) -> list[RolloutRecord]:
-    """Return the rollouts of a step. Raises UserError when ``path`` is not a file of them."""
+    """Return the rollouts of a step. Raises UserError if ``path`` is not a file of rollouts."""
     with _explained(path):
         return read_rollouts(path)
 
 
 def status(path: Path) -> RFTJobStatus:
-    """Return the status that the trainer wrote last; an empty one where there is none yet.
+    """Return the status of a run; an empty status if there is none yet.
 
     Raises:
         UserError: the file exists but is not a status.
@@ -44,7 +44,7 @@ def status(path: Path) -> RFTJobStatus:
 
 
 def state(path: Path) -> RunState:
-    """Return the state in a checkpoint. Raises UserError when ``path`` does not hold one."""
+    """Return the state in a checkpoint. Raises UserError if ``path`` is not a checkpoint."""
     try:
         return RunState.from_json(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -53,7 +53,7 @@ def state(path: Path) -> RunState:
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Translate the errors of rft_run's readers into a UserError."""
+    """Convert the errors of rft_run's readers into a UserError."""
     try:
         yield
     except (UnreadableSteps, UnreadableRollouts, UnreadableStatus) as error:

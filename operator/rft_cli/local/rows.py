@@ -22,7 +22,7 @@ from rft_run.rows import BYTE_ORDER_MARK, RowLayout, json_lines, parsed
 from rft_run.rows.messages import tools_of
 
 READ_BYTES = 32 << 20
-"""Bytes of a file that are read, as many as the trainer checks before the start."""
+"""Maximum number of bytes that are read of a file. The trainer checks as many before the start."""
 CHARACTERS_PER_TOKEN = 4
 MESSAGE_TOKENS = 5
 ANSWER_TOKENS = 3
@@ -30,7 +30,7 @@ JSON_LINES = RowLayout()
 
 
 class RowLine(NamedTuple):
-    """A row, and the number of its line."""
+    """A row and its line number."""
 
     line: int
     messages: list[dict[str, Any]]
@@ -39,12 +39,12 @@ class RowLine(NamedTuple):
 
 
 def row_lines(file: IO[bytes], source: str, layout: RowLayout) -> Iterator[RowLine]:
-    """Yield the rows of a file that can seek. Raises DataError, with the line that is no row."""
+    """Yield the rows of an open file. Raises DataError, with the line number, for an invalid row."""
     return (_row(number, line, source, layout) for number, line in _numbered(file, source, layout))
 
 
 def distinct_prompts(file: IO[bytes], source: str, layout: RowLayout) -> int | None:
-    """Return how many different prompts a file has; None for one with more bytes than are read here.
+    """Return the number of different prompts in a file; None for a file larger than ``READ_BYTES``.
 
     Raises:
         DataError: the file cannot be read as ``layout`` says, or a line is no row.

@@ -25,7 +25,7 @@ class UntrainableModel(UserError):
 
 
 def shape_for(model: ModelSource, config: Path | None, *, hub: bool) -> Read | None:
-    """Return the shape by the first of: ``config``, the model's folder, the hub's cache, the hub.
+    """Return the model's shape, from the first source that exists: ``config``, folder, hub cache, hub.
 
     ``None``: there is no such file, or ``spec.model.parameters`` is set, which then is used.
 

@@ -1,4 +1,4 @@
-"""``run.json``, the configuration of a local run; a resumed run must have the same manifest."""
+"""``run.json``, the configuration of a local run. A resumed run must have the same manifest."""
 
 import json
 import os
@@ -69,9 +69,9 @@ def previous(folder: Path) -> RunConfig | None:
 def build(
     job: RFTJob, inputs: Inputs, hardware: Hardware, folder: Path, before: RunConfig | None
 ) -> RunConfig:
-    """Return the configuration of a run in ``folder``.
+    """Return the configuration for a run in ``folder``.
 
-    A resumed run keeps the UID of ``before``, and its effective parameters: another release may have others.
+    A resumed run keeps the UID and the effective parameters of ``before``. Another release may derive others.
     """
     uid = before.job.uid if before is not None else job.metadata.uid or str(uuid.uuid4())
     derived = before.effective if before is not None else None
@@ -154,7 +154,7 @@ def total_memory() -> int:
 
 
 def model_context_length(spec: RFTJobSpec) -> int | None:
-    """Return the model's own context length in tokens, None unless it is a folder on this machine."""
+    """Return the model's context length in tokens; None if the model is not a folder on this machine."""
     try:
         config = json.loads((Path(spec.model.name) / "config.json").read_text(encoding="utf-8"))
         length = config.get("max_position_embeddings")
@@ -195,7 +195,7 @@ def save(folder: Path, config: RunConfig, inputs: Inputs) -> Path:
 
 
 def spec_changes(before: RFTJobSpec, now: RFTJobSpec) -> list[FieldChange]:
-    """Return the fields that differ, defaults included, in the order of the spec."""
+    """Return the fields that differ, in the order of the spec. Absent fields count as their defaults."""
     return [
         FieldChange(join_path(("spec", *loc)), old, new)
         for loc, old, new in _differences(before.dump(), now.dump(), ())

@@ -1,4 +1,4 @@
-"""Copies of a job that differ in one field, whose plans ``rft plan --sweep`` compares."""
+"""Makes copies of a job that differ in one field. ``rft plan --sweep`` compares their plans."""
 
 import copy
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from rft_planner.plan import Unplannable
 
 ACCELERATOR = "spec.resources.accelerator.name"
 FEW = 16
-"""A range of at most this many whole numbers is tried completely."""
+"""If a field's range has at most this many whole numbers, all of them are tried."""
 
 
 class Sweep(NamedTuple):
@@ -23,7 +23,7 @@ class Sweep(NamedTuple):
     path: str
     """The field's path, beginning with ``spec.``."""
     jobs: list[tuple[Any, RFTJob]]
-    """Pairs of value and job."""
+    """Each value with its copy of the job."""
 
 
 class Line(NamedTuple):
@@ -84,7 +84,7 @@ def _usual(path: str, job: RFTJob) -> list[Any]:
 
 
 def _own(path: str, field: Field, job: RFTJob) -> int:
-    """Return the job's value or the default, else 0; for the context the default of the planner."""
+    """Return the value in the job, else the default, else 0. For the context it is the planner's default."""
     value: Any = job.dump()
     for key in path.split("."):
         value = value.get(key, {})
@@ -101,7 +101,7 @@ def _changed(job: RFTJob, path: str, value: Any) -> RFTJob:
 
 
 def _try(job: RFTJob, path: str, value: Any) -> tuple[RFTJob | None, str]:
-    """Return the job with another value, or None and its problems."""
+    """Return a copy of the job with another value. If it is not valid, return None and its problems."""
     made, problems = check(with_value(job.dump(), path, value))
     return made, "; ".join(map(str, problems))
 

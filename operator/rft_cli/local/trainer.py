@@ -12,23 +12,23 @@ from rft_cli.local.process import Supervisor
 from rft_run.events import EndEvent, EvaluationEvent, FindingEvent, ResumedEvent, StageEvent, StepEvent, parse
 
 ProgressEvent = StageEvent | ResumedEvent | StepEvent | EvaluationEvent | FindingEvent
-"""Every event but the last one."""
+"""Every event except the last one, ``EndEvent``."""
 
 
 class Ended(NamedTuple):
     """How the trainer ended."""
 
     exit_code: int
-    """128 plus the signal's number for a trainer that a signal ended."""
+    """The exit code. If a signal ended the trainer: 128 plus the signal's number."""
     event: EndEvent | None
-    """Its last event; None for a trainer that ended without one."""
+    """The trainer's last event; None if it ended without one."""
 
 
 def trainer_command() -> list[str]:
     """Return the command that starts the trainer.
 
     Raises:
-        UserError: the trainer is not installed beside the CLI.
+        UserError: the trainer is not installed in this environment.
     """
     if importlib.util.find_spec("rft_trainer") is None:
         raise UserError("the trainer is not installed here: pip install 'rft-operator[trainer]'", UNREADABLE)

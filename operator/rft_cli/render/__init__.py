@@ -1,1 +1,1 @@
-"""Everything that the commands show: tables, charts, progress, and the texts of endings."""
+"""Formats the output of the commands: tables, charts, progress, and explanations of exit codes."""

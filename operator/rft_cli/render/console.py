@@ -1,4 +1,4 @@
-"""Output to the terminal, and errors that are shown as one line instead of a traceback."""
+"""Consoles for the output of commands, and errors as one line instead of a traceback."""
 
 import functools
 from collections.abc import Callable
@@ -13,7 +13,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 WIDE_ENOUGH = 4096
-"""Width of a console whose lines are not cut, in columns."""
+"""Width in columns of a console that does not cut lines."""
 
 
 def out(width: int | None = None) -> Console:
@@ -27,7 +27,7 @@ def err() -> Console:
 
 
 def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a command: a UserError prints its message and exits with its exit code."""
+    """Decorate a command: for a UserError, print the error's message and exit with its exit code."""
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -24,12 +24,12 @@ def points_of_job(job: Mapping[str, Any]) -> list[Point]:
 
 
 def chart_width(columns: int) -> int:
-    """Return the width of a chart, without its axis, on a terminal of so many columns."""
+    """Return the width of a chart without its axis, on a terminal with this number of columns."""
     return max(MIN_WIDTH, min(columns - AXIS_COLUMNS, MAX_WIDTH))
 
 
 def print_curve(console: Console, points: Sequence[Point]) -> None:
-    """Draw a curve as wide as the terminal; in ASCII where the encoding has no braille characters."""
+    """Draw a curve as wide as the terminal. Use ASCII if the encoding has no braille characters."""
     ascii_only = not console.encoding.lower().startswith("utf")
     chart = line_chart(points, width=chart_width(console.width), ascii_only=ascii_only)
     console.print(chart, markup=False)

@@ -1,4 +1,4 @@
-"""Explains the trainer's exit codes, and says what to do. A fix may depend on the run's checkpoints."""
+"""Explains the trainer's exit codes, and says what to do. This may depend on the run's checkpoints."""
 
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ RESUME = "the same command resumes from the checkpoint of step {step}"
 RESTART = "there is no checkpoint yet, so the same command begins again with step 1"
 UNREADABLE = "none of its checkpoints can be read, so the same command does not resume; see the log"
 _AGAIN = "{again}"
-"""Placeholder in ``ENDINGS``, which is replaced by a sentence about the next run of the same command."""
+"""Placeholder in ``ENDINGS`` for a sentence about the next run of the same command."""
 
 ENDINGS: dict[int, Explanation] = {
     ExitCode.OK: Explanation("complete", ""),
@@ -64,7 +64,7 @@ def explain(exit_code: int, folder: RunFolder) -> Explanation:
 
 
 def again(folder: RunFolder) -> str:
-    """Return what the same command does next with a run's folder."""
+    """Return a sentence about what the same command will do next with a run's folder."""
     try:
         step = newest_usable(folder)
     except OSError as error:

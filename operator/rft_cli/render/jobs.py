@@ -1,4 +1,4 @@
-"""Shows the jobs of a cluster as a table, or each change of one job until it ends."""
+"""Shows the jobs of a cluster as a table, or one job with all its changes until it ends."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -40,7 +40,7 @@ def watched(changes: Callable[[], Iterable[Mapping[str, Any]]], console: Console
 
 
 def follow(changes: Iterable[Mapping[str, Any]], console: Console) -> str:
-    """Show all changes until a final phase, and return that phase. On a terminal they share one live view."""
+    """Show all changes until a final phase, and return this phase. On a terminal, update one live view."""
     if not console.is_terminal:
         return print_changes(changes, console, TERMINAL_PHASES)
     phase = ""

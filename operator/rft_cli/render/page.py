@@ -1,4 +1,4 @@
-"""A run on one page of Markdown."""
+"""Makes the page of Markdown about a run."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,13 +13,13 @@ CHART_WIDTH, CHART_HEIGHT = 64, 10
 
 
 class ReportedRun(NamedTuple):
-    """The data of a report."""
+    """The data for the page of a run."""
 
     name: str
     spec: RFTJobSpec
     status: RFTJobStatus
     points: Sequence[Point]
-    """The reward curve: all steps of a folder, or the points in a job's status."""
+    """The reward curve: all steps from a run's folder, or the points in a job's status."""
 
 
 def as_markdown(run: ReportedRun) -> str:

@@ -1,4 +1,4 @@
-"""Shows plans: one as text, and those of a sweep as a table."""
+"""Shows one plan as text, and the plans of a sweep as a table."""
 
 import re
 from collections.abc import Iterator
@@ -62,7 +62,7 @@ def _short(tokens: int) -> str:
 
 
 def table(path: str, lines: list[Line]) -> Table:
-    """Return a table with a line per value: GPUs by role, GiB per GPU of a role, steps, hours, cost."""
+    """Return a table with one line per value: GPUs and GiB per GPU by role, steps, hours, cost."""
     name = "accelerator" if path == ACCELERATOR else path.rpartition(".")[2]
     refused = [WHY_NOT] if any(isinstance(line.outcome, Unplannable) for line in lines) else []
     made = Table(box=None, pad_edge=False)
@@ -93,13 +93,13 @@ def _about(number: float | None) -> str:
 
 
 def gib_of(plan: Plan, role: str) -> str:
-    """Return the memory of a role per GPU, in GiB; a dash where the plan has no sum of it."""
+    """Return the memory per GPU of a role, in GiB, or a dash if the plan does not have it."""
     parts = [part.mebibytes for part in plan.memory_parts or [] if part.name.startswith(role)]
     return f"{sum(parts) / 1024:.1f}" if parts else NONE
 
 
 def entry(line: Line) -> dict[str, Any]:
-    """Return a line for JSON or YAML: the value and the plan's fields; without a plan ``gpus`` is null."""
+    """Return an entry for JSON or YAML: the value and the plan's fields. Without a plan ``gpus`` is null."""
     if isinstance(line.outcome, Unplannable):
         refused = {"reason": line.outcome.reason, "message": str(line.outcome)}
         return {"value": line.value, "gpus": None, "refused": refused}

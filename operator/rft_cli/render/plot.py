@@ -54,7 +54,7 @@ def line_chart(
 
 
 def _widened(low: float, high: float) -> tuple[float, float]:
-    """Return the range of the axis; for a flat curve a wider one, so that it is drawn in the middle."""
+    """Return the range of the axis. For a constant curve it is wider, so that the curve is in the middle."""
     if high > low:
         return low, high
     margin = abs(low) * 0.1 or 0.1

@@ -9,7 +9,7 @@ from rft_cli.render.evaluation import evaluation_table, verdict
 
 
 def print_results(console: Console, status: RFTJobStatus, picture: Path | None) -> None:
-    """Print the results as far as there are any. ``picture`` is the curve's file; None: there is none."""
+    """Print the results, if there are any. ``picture``: the image file of the curve, or None."""
     if status.evaluation is not None:
         console.print()
         console.print(evaluation_table(status.evaluation))

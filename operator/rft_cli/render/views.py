@@ -9,7 +9,7 @@ NONE = "-"
 
 
 class JobRow(NamedTuple):
-    """One line of ``rft get``."""
+    """The columns of one RFTJob in the output of ``rft get``."""
 
     namespace: str
     name: str
@@ -56,7 +56,7 @@ def phase_of(job: Mapping[str, Any]) -> str:
 
 
 def plain_line(job: Mapping[str, Any]) -> str:
-    """Return a job as one line, without values that change with time alone, such as its age."""
+    """Return a job as one line, without its age and other values that always change with time."""
     shown = row(job, datetime.now(UTC))
     parts = [shown.phase, f"step {shown.steps}", f"reward {shown.reward}", f"eta {shown.eta}"]
     line = ", ".join(part for part in parts if not part.endswith(" -"))
@@ -64,14 +64,14 @@ def plain_line(job: Mapping[str, Any]) -> str:
 
 
 def steps(step: int | None, total: int | None, estimated: bool) -> str:
-    """Return ``12/40``, ``12/~40`` while the total is an estimate, ``12/?`` when it is unknown."""
+    """Return steps as ``12/40``; ``12/~40`` if the total is an estimate, ``12/?`` if it is unknown."""
     if step is None:
         return NONE
     return f"{step}/{'?' if total is None else f'~{total}' if estimated else total}"
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """Return a number with a fixed count of decimals, or a dash."""
+    """Return a number with a fixed number of decimals, or a dash for None."""
     return NONE if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
 
 
