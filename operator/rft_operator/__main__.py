@@ -120,7 +120,7 @@ def _check_crd(cluster: Cluster, settings: Settings) -> None:
     try:
         cluster.check_crd(namespace)
     except NotFound as error:
-        raise NotFound(404, "the cluster does not know RFTJobs; install the CRD first") from error
+        raise NotFound(404, "the cluster has no CRD of RFTJobs; install the CRD first") from error
 
 
 if __name__ == "__main__":

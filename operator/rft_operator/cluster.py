@@ -332,7 +332,7 @@ class Cluster:
         """
         left = self.fence() if method != "GET" else math.inf
         if left <= 0:
-            raise NotLeading(0, f"{method} {path}: the Lease is not held any more")
+            raise NotLeading(0, f"{method} {path}: not sent, because this process lost the Lease")
         return urllib3.Timeout(connect=min(CONNECT_SECONDS, self._seconds, left), read=self._seconds)
 
     def _authorization(self) -> dict[str, str]:

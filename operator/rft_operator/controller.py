@@ -209,7 +209,7 @@ class Controller:
         try:
             return last_lines(self._cluster.log(namespace, pod, TRAINER_CONTAINER, LINES))
         except ClusterError as error:
-            _log.info("%s/%s: its log cannot be read: %s", namespace, pod, error)
+            _log.info("%s/%s: the trainer's log cannot be read: %s", namespace, pod, error)
             return ()
 
     def poll_workloads(self) -> list[Key]:
@@ -298,7 +298,7 @@ class Controller:
                 raise  # not a refusal: the request was not sent, or not answered
             # A quota, a policy, or an admission webhook that does not answer. The status must report it.
             what = f"{manifest['kind']} {manifest['metadata']['name']}"
-            raise NotMade(f"{what} cannot be made: {error}.", error) from error
+            raise NotMade(f"{what} cannot be created: {error}.", error) from error
         if part is ChildKind.JOB:
             self._counts = "podFailurePolicy" not in made.get("spec", {})
 
@@ -321,9 +321,15 @@ class Controller:
         try:
             self._cluster.create(event(owner, note, datetime.now(UTC)))
         except Conflict:
-            _log.debug("event %s for %s/%s is there already", note.reason, owner.namespace, owner.name)
+            _log.debug("the Event %s for %s/%s exists already", note.reason, owner.namespace, owner.name)
         except ClusterError as error:
-            _log.warning("event %s for %s/%s: %s", note.reason, owner.namespace, owner.name, error)
+            _log.warning(
+                "the Event %s for %s/%s cannot be created: %s",
+                note.reason,
+                owner.namespace,
+                owner.name,
+                error,
+            )
 
 
 def answer_of(job: RFTJob | None) -> ReportAnswer:

@@ -25,7 +25,7 @@ suspended."""
 
 def end_process(why: str) -> None:
     """End this process at once, without cleanup, so that it writes nothing more."""
-    _log.critical("%s: this process ends, so that it does not act beside another", why)
+    _log.critical("%s: this process ends, so that two operators are not active at once", why)
     os._exit(1)
 
 
@@ -67,7 +67,7 @@ class Leadership:
             if self._renewed is None:
                 self._stopping.wait(self.terms.retry)
         metrics.LEASE_HELD.set(1)
-        _log.info("the Lease %s/%s is held as %s", self.namespace, self.name, self.me)
+        _log.info("this process holds the Lease %s/%s, as %s", self.namespace, self.name, self.me)
 
     def keep(self) -> None:
         """Renew from now on, in the background."""
@@ -88,7 +88,9 @@ class Leadership:
         try:
             self._put("")
         except ClusterError as error:
-            _log.warning("the Lease was not released; the next operator waits until it expires: %s", error)
+            _log.warning(
+                "the Lease could not be released, so the next operator waits until it expires: %s", error
+            )
 
     def turn(self) -> LeaseStep:
         """Read the Lease if it may have changed, and take one step. Raises ClusterError."""
@@ -122,7 +124,9 @@ class Leadership:
             try:
                 step = self.turn()
             except ClusterError as error:
-                _log.warning("the Lease is not renewed, %.1f s are left: %s", self.remaining(), error)
+                _log.warning(
+                    "the Lease could not be renewed; it expires in %.1f s: %s", self.remaining(), error
+                )
             else:
                 if step is LeaseStep.LOST:
                     self.lost(self._why())

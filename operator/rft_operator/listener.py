@@ -107,7 +107,7 @@ class Connection(asyncio.Protocol):
     @property
     def _protocol(self) -> asyncio.Protocol:
         if self._inner is None:
-            raise AssertionError("asyncio calls connection_made first")
+            raise AssertionError("asyncio must call connection_made before other methods")
         return self._inner
 
     def _set_deadline(self) -> None:
@@ -191,7 +191,7 @@ class BoundedListener:
         self._by_transport[transport] = connection
         server = self._runner.server
         if server is None:
-            raise AssertionError("connections are accepted after the setup and before the cleanup")
+            raise AssertionError("a connection was accepted before the setup or after the cleanup")
         return server()
 
     def closed(self, connection: Connection, transport: asyncio.Transport) -> None:

@@ -139,7 +139,7 @@ class Operator:
                 changed = await loop.run_in_executor(self._threads, self._controller.poll_workloads)
             except Exception:
                 # An unknown form of a Workload, from another version of Kueue, must not end the polling.
-                _log.exception("Kueue's Workloads could not be read; trying again")
+                _log.exception("Kueue's Workloads cannot be read; the operator tries again")
                 continue
             for key in changed:
                 self._queue.add(key)
@@ -184,6 +184,6 @@ class Operator:
 def _failed(key: Key, error: Exception) -> None:
     metrics.RECONCILES.labels("error").inc()
     if isinstance(error, ClusterError):
-        _log.warning("%s/%s: %s; trying again", *key, error)
+        _log.warning("%s/%s: %s; the operator tries again", *key, error)
     else:
-        _log.error("%s/%s: a decision failed; trying again", *key, exc_info=error)
+        _log.error("%s/%s: the reconciliation failed; the operator tries again", *key, exc_info=error)

@@ -69,12 +69,12 @@ def from_env(env: Mapping[str, str]) -> Settings:
         raise BadSettings("RFT_TRAINER_IMAGE is not set; it names the image of the trainer")
     url = env.get("RFT_INGEST_URL") or None
     if url is not None and not url.startswith("https://"):
-        raise BadSettings(f"RFT_INGEST_URL {url} must start with https://: it carries tokens")
+        raise BadSettings(f"RFT_INGEST_URL {url} must start with https://, because pods send tokens to it")
     lease_seconds = number(env, "RFT_LEASE_SECONDS", Settings.lease_seconds)
     if not MIN_LEASE_SECONDS <= lease_seconds <= MAX_LEASE_SECONDS:
         raise BadSettings(
             f"RFT_LEASE_SECONDS {lease_seconds} must be from {MIN_LEASE_SECONDS} to {MAX_LEASE_SECONDS}: "
-            "the holder needs this time to renew the Lease, and after a crash the next operator waits for it"
+            "the leader needs enough time to renew the Lease, and after a crash the next one waits this long"
         )
     watch_seconds = number(env, "RFT_WATCH_SECONDS", Settings.watch_seconds)
     stale_seconds = number(env, "RFT_STALE_SECONDS", Settings.stale_seconds)
@@ -82,8 +82,8 @@ def from_env(env: Mapping[str, str]) -> Settings:
         raise BadSettings(
             f"RFT_WATCH_SECONDS is {watch_seconds}; it must be at least 1 and less than "
             f"{stale_seconds - lease_seconds}, which is RFT_STALE_SECONDS ({stale_seconds}) minus "
-            f"RFT_LEASE_SECONDS ({lease_seconds}): a healthy watch may be silent for RFT_WATCH_SECONDS, and "
-            "for longer while the API server does not answer, and must not be taken for dead"
+            f"RFT_LEASE_SECONDS ({lease_seconds}). A working watch may get no event for RFT_WATCH_SECONDS, "
+            "and for longer while the API server does not answer: it must not count as failed"
         )
     return Settings(
         trainer_image=image,

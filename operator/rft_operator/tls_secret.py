@@ -27,7 +27,7 @@ def current_identity(
         except Conflict:
             continue
         return wanted
-    raise Unavailable(409, f"Secret {namespace}/{name} keeps changing")
+    raise Unavailable(409, f"Secret {namespace}/{name} was changed by others at each try to write it")
 
 
 def _secret(namespace: str, name: str, identity: tls.Identity) -> dict[str, object]:

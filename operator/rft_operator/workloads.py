@@ -88,7 +88,7 @@ class Workloads:
         try:
             items = self._read_places(namespace, queue)
         except ClusterError as error:
-            _log.debug("%s: the places in LocalQueue %s are not known: %s", namespace, queue, error)
+            _log.debug("%s: the positions in LocalQueue %s cannot be read: %s", namespace, queue, error)
             return {}
         return {item["metadata"]["name"]: int(item["positionInLocalQueue"]) + 1 for item in items}
 

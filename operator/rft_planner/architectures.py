@@ -79,8 +79,8 @@ def check_trainable(config: Mapping[str, Any], name: str) -> None:
     classes = [str(one) for one in config.get("architectures") or ()]
     if classes and TRAINABLE[kind] not in classes:
         raise Untrainable(
-            f"spec.model.name: {name}: architectures in its config.json is {', '.join(classes)}; allowed for"
-            f" the model_type {kind} is {TRAINABLE[kind]}"
+            f"spec.model.name: {name}: architectures in its config.json is {', '.join(classes)}; for the"
+            f" model_type {kind} it must be {TRAINABLE[kind]}"
         )
 
 

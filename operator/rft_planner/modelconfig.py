@@ -78,12 +78,13 @@ def _refuse_unlike(config: Mapping[str, Any]) -> None:
     for name, what in _UNLIKE.items():
         if config.get(name):
             raise UnreadableConfig(
-                f"config.json: {name}: {config[name]!r} means {what}, which is not known here; {INSTEAD}"
+                f"config.json: {name}: {config[name]!r} means {what}, which the planner does not support;"
+                f" {INSTEAD}"
             )
     others = sorted(set(map(str, config.get("layer_types") or ())) - _CACHED)
     if others:
         raise UnreadableConfig(
-            f"config.json: layer_types: {others[0]!r} is none of {', '.join(sorted(_CACHED))}; {INSTEAD}"
+            f"config.json: layer_types: {others[0]!r} is not one of {', '.join(sorted(_CACHED))}; {INSTEAD}"
         )
 
 
@@ -92,7 +93,7 @@ def _layout(config: Mapping[str, Any]) -> Layout:
     name = "gemma3_text" if name == "gemma3" else name
     if not isinstance(name, str) or name not in LAYOUTS:
         raise UnreadableConfig(
-            f"config.json: model_type: {name!r} is none of {', '.join(LAYOUTS)}; {INSTEAD}"
+            f"config.json: model_type: {name!r} is not one of {', '.join(LAYOUTS)}; {INSTEAD}"
         )
     return LAYOUTS[name]
 
@@ -149,7 +150,7 @@ def _tower(config: Mapping[str, Any], hidden: int) -> int:
     if vision.get("model_type") != "siglip_vision_model":
         raise UnreadableConfig(
             f"config.json: vision_config.model_type: {vision.get('model_type')!r} is not siglip_vision_model,"
-            f" the one that is known here; {INSTEAD}"
+            f" the only one that the planner supports; {INSTEAD}"
         )
     width, columns = _number(vision, "hidden_size"), _number(vision, "intermediate_size")
     layers, patch = _number(vision, "num_hidden_layers"), _number(vision, "patch_size")
@@ -172,5 +173,7 @@ def _count(config: Mapping[str, Any], name: str) -> int:
 def _number(config: Mapping[str, Any], name: str) -> int:
     value = config.get(name)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UnreadableConfig(f"config.json: {name}: {value!r} is not a whole number from 1; {INSTEAD}")
+        raise UnreadableConfig(
+            f"config.json: {name}: {value!r} is not a whole number of 1 or more; {INSTEAD}"
+        )
     return value

@@ -347,4 +347,4 @@ def test_a_job_whose_pods_are_not_ready_in_time_is_evicted(
 def test_the_operator_logged_no_error_during_these_tests(
     messages: WaitMessages, kueue: Kueue, operator: Operator
 ) -> None:
-    assert "a decision failed" not in operator.log.read_text()
+    assert "the reconciliation failed" not in operator.log.read_text()

@@ -83,7 +83,7 @@ def of_another_pod(trainer: Trainer, submit: Submit) -> str:
 
 def test_the_token_of_another_pod_cannot_report_for_this_job(trainer: Trainer, submit: Submit) -> None:
     token = of_another_pod(trainer, submit)
-    said = "the report is of another attempt than the token"
+    said = "the report and the token are of different attempts"
     refused(trainer, Attack(token, body(trainer.pod, 9), 403, said))
 
 
@@ -118,7 +118,7 @@ def test_a_pod_with_the_same_name_and_labels_in_another_namespace_is_refused(
     }
     made = elsewhere.create("api/v1/namespaces/{}/pods", pod)
     token = Run.token(_Elsewhere(elsewhere), made)  # type: ignore[arg-type]
-    said = "the namespace of the pod is not served"
+    said = "this operator does not serve the namespace of the pod"
     refused(trainer, Attack(token, body(trainer.pod, 9), 403, said))
 
 
@@ -133,7 +133,7 @@ def test_tokens_for_another_audience_are_refused(trainer: Trainer) -> None:
     refused(trainer, Attack(trainer.run.token(trainer.pod, "vault"), content, 401, "the token is not valid"))
     default = trainer.run.token(trainer.pod, "https://kubernetes.default.svc")
     refused(trainer, Attack(default, content, 401, "the token is not valid"))
-    refused(trainer, Attack(None, content, 401, "a bearer token is needed"))
+    refused(trainer, Attack(None, content, 401, "the request needs a bearer token"))
 
 
 @pytest.fixture
@@ -174,18 +174,20 @@ def test_rewards_that_are_nan_or_infinite_are_refused(trainer: Trainer) -> None:
     for number in (b"NaN", b"Infinity", b"1e999"):
         content = body(trainer.pod, 9).replace(b'"latest": 0.09', b'"latest": ' + number)
         assert number in content
-        refused(trainer, Attack(trainer.token, content, 400, "not a report: "))
+        refused(trainer, Attack(trainer.token, content, 400, "the body is not a valid report: "))
 
 
 def test_invalid_json_is_refused(trainer: Trainer) -> None:
-    refused(trainer, Attack(trainer.token, body(trainer.pod, 9)[:-5], 400, "not a report"))
+    refused(trainer, Attack(trainer.token, body(trainer.pod, 9)[:-5], 400, "the body is not a valid report"))
     deep = b"[" * 30_000
-    refused(trainer, Attack(trainer.token, deep, 400, "not a report"))
+    refused(trainer, Attack(trainer.token, deep, 400, "the body is not a valid report"))
 
 
 def test_a_report_of_an_earlier_step_is_refused(trainer: Trainer) -> None:
     back = body(trainer.pod, 2, sequence=9)
-    refused(trainer, Attack(trainer.token, back, 409, "step 2 is below 3"))
+    refused(
+        trainer, Attack(trainer.token, back, 409, "the report's step 2 is below that of the last report, 3")
+    )
 
 
 def test_ten_megabytes_are_refused_with_and_without_a_content_length(trainer: Trainer) -> None:

@@ -597,13 +597,13 @@ def test_a_corrected_queue_label_is_set_on_the_waiting_child(wanted: dict[str, s
 def test_a_refused_child_object_is_reported_and_tried_again() -> None:
     first = reconcile(rftjob(), Observed(), NOW)
     assert ChildKind.JOB in first.ensure
-    said = "Job sums-5b0d2ac7 cannot be made: 500: failed calling webhook."
+    said = "Job sums-5b0d2ac7 cannot be created: 500: failed calling webhook."
     again = reconcile(rftjob(first.status), Observed(refused=said), NOW)
     assert again.ensure == first.ensure
     assert again.status["message"] == f"{said} It is tried again."
     assert [note.reason for note in again.notes] == ["FailedCreate"]
     made = reconcile(rftjob(again.status), STARTED, NOW)
-    assert "cannot be made" not in made.status["message"]
+    assert "cannot be created" not in made.status["message"]
 
 
 LOST = Node("worker-2", silent_since="2026-11-22T17:58:00Z", schedulable=False)

@@ -50,7 +50,7 @@ def test_other_names_are_not_refused(name: str) -> None:
         ({"model_type": ["llama"]}, "the model_type in its config.json is ['llama']"),
         (
             {"model_type": "qwen2", "architectures": ["Qwen2ForSequenceClassification"]},
-            "allowed for the model_type qwen2 is Qwen2ForCausalLM",
+            "for the model_type qwen2 it must be Qwen2ForCausalLM",
         ),
     ],
 )

@@ -64,7 +64,7 @@ def claims(review: Raw, audience: str) -> Claims:
     user = review.get("user") or {}
     parts = str(user.get("username", "")).removeprefix(_USER_PREFIX).split(":")
     if not str(user.get("username", "")).startswith(_USER_PREFIX) or len(parts) != 2 or not all(parts):
-        raise Refused(403, "the bearer is not a service account")
+        raise Refused(403, "the token is not of a service account")
     extra = user.get("extra") or {}
     pod_name, pod_uid = _only(extra.get(POD_NAME)), _only(extra.get(POD_UID))
     if not pod_name or not pod_uid:
@@ -79,13 +79,13 @@ def _only(values: object) -> str:
 def served(claimed: Claims, namespaces: Collection[str]) -> None:
     """Raise Refused (403) for a pod of a namespace that is not served; without a list, all are."""
     if namespaces and claimed.namespace not in namespaces:
-        raise Refused(403, "the namespace of the pod is not served")
+        raise Refused(403, "this operator does not serve the namespace of the pod")
 
 
 def live_pod(claimed: Claims, pod: Raw | None) -> dict[str, Any]:
     """Return the reference to the Job that controls the pod the token is bound to."""
     if pod is None or pod["metadata"]["uid"] != claimed.pod_uid:
-        raise Refused(GONE, "the pod of the token is gone")
+        raise Refused(GONE, "the pod of the token does not exist any more")
     if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
         raise Refused(403, "the pod of the token has ended")
     return _controller(pod, "batch/v1", "Job", "the pod is not controlled by a Job")
@@ -94,14 +94,14 @@ def live_pod(claimed: Claims, pod: Raw | None) -> dict[str, Any]:
 def live_child(reference: Raw, child: Raw | None) -> dict[str, Any]:
     """Return the reference to the RFTJob that controls the live Job."""
     if child is None or child["metadata"]["uid"] != reference["uid"]:
-        raise Refused(GONE, "the Job of the pod is gone")
+        raise Refused(GONE, "the Job of the pod does not exist any more")
     return _controller(child, API_VERSION, KIND, f"the Job is not controlled by an {KIND}")
 
 
 def live_job(reference: Raw, job: Raw | None) -> Raw:
     """Return the live RFTJob."""
     if job is None or job["metadata"]["uid"] != reference["uid"]:
-        raise Refused(GONE, f"the {KIND} of the pod is gone")
+        raise Refused(GONE, f"the {KIND} of the pod does not exist any more")
     return job
 
 

@@ -12,7 +12,7 @@ def check_position(known: Received | None, caller: Caller, report: ProgressRepor
         Refused: 403 if the report is of another attempt than its sender, 409 if it is older than the last.
     """
     if report.attempt != caller.pod_uid:
-        raise Refused(403, "the report is of another attempt than the token")
+        raise Refused(403, "the report and the token are of different attempts")
     if report.run.progress.attempt < caller.known_attempt:
         raise Refused(409, "a newer attempt has reported")
     if known is None:
@@ -25,9 +25,11 @@ def check_position(known: Received | None, caller: Caller, report: ProgressRepor
         # It was sent again, because the response to the first delivery was lost.
         return False
     if report.sequence <= known.report.sequence:
-        raise Refused(409, f"sequence {report.sequence} is not above {known.report.sequence}")
+        sequence, last = report.sequence, known.report.sequence
+        raise Refused(409, f"the report's sequence {sequence} is not above that of the last report, {last}")
     if report.run.progress.step < known.report.run.progress.step:
-        raise Refused(409, f"step {report.run.progress.step} is below {known.report.run.progress.step}")
+        step, last = report.run.progress.step, known.report.run.progress.step
+        raise Refused(409, f"the report's step {step} is below that of the last report, {last}")
     return True
 
 

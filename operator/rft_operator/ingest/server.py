@@ -87,7 +87,7 @@ class Ingest:
         # Pods may share an address, so one whose token was reviewed has a limit of its own.
         self._sources.check((token and self._cache.bearer(token)) or source)
         if not token:
-            raise Refused(401, "a bearer token is needed")
+            raise Refused(401, "the request needs a bearer token")
         if (request.content_length or 0) > MAX_REPORT_BYTES:
             raise Refused(413, f"a report has at most {MAX_REPORT_BYTES} bytes")
         caller = await self._identify(token)
@@ -165,7 +165,7 @@ async def _body(request: web.Request) -> bytes:
     except web.HTTPRequestEntityTooLarge as error:
         raise Refused(413, f"a report has at most {MAX_REPORT_BYTES} bytes") from error
     except TimeoutError as error:
-        raise Refused(408, "the body did not come in time") from error
+        raise Refused(408, "the request's body did not arrive in time") from error
 
 
 def _parse(body: bytes) -> ProgressReport:
@@ -174,4 +174,4 @@ def _parse(body: bytes) -> ProgressReport:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))
-        raise Refused(400, f"not a report: {place}: {first['msg']}") from error
+        raise Refused(400, f"the body is not a valid report: {place}: {first['msg']}") from error

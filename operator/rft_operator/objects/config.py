@@ -39,7 +39,7 @@ def has_user_code(spec: RFTJobSpec) -> bool:
 def run_config(owner: Owner, spec: RFTJobSpec, plan: Plan, ingest_url: str | None) -> RunConfig:
     """Return the configuration of the trainer."""
     if plan.effective is None:
-        raise ValueError("a plan without effective parameters cannot be run")
+        raise ValueError("a run needs a plan with effective parameters")
     code = {
         grader.name: f"{GRADER_CODE_DIR}/{grader.name}/{grader.python.config_map.key}"
         for grader in spec.graders
