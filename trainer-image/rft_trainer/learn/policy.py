@@ -295,7 +295,7 @@ def lora_config(training: Training, config: Any) -> LoraConfig:
     """Return the LoRA configuration of a job for a model with this ``config``.
 
     In a mixture of experts only the attention layers get an adapter. Adapters for all experts would be a
-    hundred times as large, and vLLM loads no adapter for the router. In GLM-4, gate and up are one matrix, for
+    hundred times as large, and vLLM loads no adapter for the router. In GLM-4 gate and up are one matrix, for
     which vLLM loads no adapter either. Vision layers get none, because rows have only text.
     """
     text = config.get_text_config()
