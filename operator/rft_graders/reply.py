@@ -25,6 +25,8 @@ _FULL_MARKS = re.compile(rf"满分(?:是|为)?\s*({_N})\s*分|({_N})\s*(?:点満
 _MARKDOWN = re.compile(r"[*`]|(?<!\w)_(?=[0-9])|(?<=[0-9])_(?!\w)|^[ \t]*(?:#+|>|-)\s", re.MULTILINE)
 _SENTENCE_END = re.compile(r"(?<=[.!;])\s+|(?<=。)")
 _WITH_ONE_NUMBER = re.compile(rf"([^0-9]*?)({_N}){_UNIT}([^0-9]*)", re.IGNORECASE)
+_EXPLAINED = re.compile(rf"([^0-9]*{_N}{_UNIT})\s*(?:\s[-\u2013\u2014]|[:;,]|\s\()\s?[^0-9]*", re.IGNORECASE)
+"""A score, a mark and words without a number: they say why."""
 _I_GIVE = re.compile(
     r"\bI(?: would|'d| will|'ll)? (?:give|rate|grade|award|assign|score)\b"
     r"(?: (?:this|the) (?:answer|response|completion))?",
@@ -109,7 +111,10 @@ def _closed(text: str, start: int) -> int:
 
 
 def _in_prose(text: str, scale: Scale | None) -> float:
-    """Return the score in sentences that say nothing else. Raises ValueError for none, and for several."""
+    """Return the score that the sentences give.
+
+    Raises ValueError if none gives one, and if they give several.
+    """
     low, high = (scale.min, scale.max) if scale is not None else (0.0, 1.0)
     lines = [line.strip() for line in _MARKDOWN.sub("", normalized(text)).splitlines() if line.strip()]
     values = set()
@@ -135,6 +140,8 @@ def _said(sentence: str, low: float, high: float, *, bare: bool) -> float | None
     sentence = _RANGE.sub(lambda m: " " if (float(m[1]), float(m[2])) == (low, high) else m[0], sentence)
     sentence = _FULL_MARKS.sub(lambda m: " " if float(m[1] or m[2]) == high else m[0], sentence)
     sentence = _OUT_OF.sub(lambda m: f"score {m[1]} " if float(m[2]) == high else m[0], sentence)
+    if explained := _EXPLAINED.fullmatch(sentence):
+        sentence = explained[1]
     match = _WITH_ONE_NUMBER.fullmatch(sentence)
     if match is None:
         return None
