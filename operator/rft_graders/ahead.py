@@ -1,4 +1,4 @@
-"""What of a job's graders would fail in the run. Nothing is run: users' code is only parsed."""
+"""Finds mistakes in a job's graders before the run. Users' code is parsed, but not run."""
 
 import ast
 import inspect
@@ -14,11 +14,11 @@ from rft_graders.shapes import shape_of
 from rft_graders.template import TemplateProblem, parts
 
 _DYNAMIC = frozenset(("globals", "exec", "vars", "locals", "setattr", "__import__"))
-"""Functions by which a source may define names that its syntax tree does not show."""
+"""Python functions that can define a name which the syntax tree of a source file does not show."""
 
 
 def problems(spec: RFTJobSpec, code: Mapping[str, str]) -> list[Problem]:
-    """Return the problems of all graders. ``code`` has the source of those from ConfigMaps, by name."""
+    """Return the problems of all graders. ``code`` maps a grader's name to its source from a ConfigMap."""
     return [found for i, grader in enumerate(spec.graders) for found in _problems(grader, i, code)]
 
 
@@ -37,31 +37,34 @@ def _problems(grader: Grader, index: int, code: Mapping[str, str]) -> Iterator[P
 
 
 def pattern_problem(pattern: str) -> str:
-    """Return why a regular expression is none, or is another than the one meant; "" for a good one."""
+    """Return why a regular expression is not valid or not what the user meant; "" if it is good."""
     if "\b" in pattern:
         return (
-            "the pattern holds a backspace: in double quotes YAML reads \\b as one; use single quotes, which"
-            " take backslashes as they are"
+            "the pattern contains a backspace character, because YAML reads \\b in double quotes as one;"
+            " write the pattern in single quotes"
         )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             re.compile(pattern)
     except (re.error, RecursionError, OverflowError) as error:
-        fix = "put a backslash before a sign that is meant as such"
-        return f"{pattern!r:.80} is no regular expression of Python: {error}; {fix}"
+        fix = "put a backslash before a character that is meant literally"
+        return f"{pattern!r:.80} is not a valid Python regular expression: {error}; {fix}"
     return ""
 
 
 def schema_problem(text: str) -> str:
-    """Return why a text is no JSON schema; "" for one. Without the library it is only read as JSON."""
+    """Return why a text is not a valid JSON schema; "" if it is.
+
+    Without the library jsonschema it only checks that the text is JSON.
+    """
     try:
         from rft_graders.json_schema import SchemaProblem, validator
     except ImportError:  # the operator's image needs no jsonschema
         try:
             json.loads(text)
         except (ValueError, RecursionError) as error:
-            return f"not JSON: {error}"
+            return f"the schema is not JSON: {error}"
         return ""
     try:
         validator(text)
@@ -71,32 +74,32 @@ def schema_problem(text: str) -> str:
 
 
 def template_problem(text: str) -> str:
-    """Return why a judge's instruction cannot be filled in; "" for a good one."""
+    """Return why the prompt template of a judge cannot be used; "" if it can."""
     try:
         fields = [field for _, field in parts(text) if field is not None]
     except TemplateProblem as error:
         return str(error)
     if "completion" not in fields:
-        return "the instruction has no {completion}, so the judge would never see what it is to score; add it"
+        return "{completion} is missing, so the judge would not see the text that it scores; add {completion}"
     return ""
 
 
 def code_problem(source: str, function: str) -> str:
-    """Return why a source has no function that can be called as a grader; "" where it has or may have one."""
+    """Return why a source has no function that works as a grader; "" if it has or may have one."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             tree = ast.parse(source.removeprefix("\ufeff"))
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        line = f" in line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
+        line = f" (line {error.lineno})" if isinstance(error, SyntaxError) and error.lineno else ""
         said = error.msg if isinstance(error, SyntaxError) else error
-        return f"the source is no Python{line}: {said}"
+        return f"the source is not valid Python{line}: {said}"
     bound = list(_bindings(tree, function))
     if not bound:
         defined = [
             each.name for each in tree.body if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)
         ]
-        names = f"; it defines {', '.join(defined)}: name one of them as function" if defined else ""
+        names = f"; it defines {', '.join(defined)}: set function to one of them" if defined else ""
         return "" if _may_define_more(tree) else f"the source defines no function {function}{names}"
     last = bound[-1]
     if len(bound) > 1 or not isinstance(last, ast.FunctionDef | ast.AsyncFunctionDef) or last.decorator_list:
@@ -113,7 +116,7 @@ def _call_problem(function: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
 
 
 def signature_of(arguments: ast.arguments) -> inspect.Signature:
-    """Return a function's signature from its syntax tree; every default is shown as an ellipsis."""
+    """Return a function's signature from its syntax tree. In the signature every default is ``...``."""
     kind = inspect.Parameter
     positional = [
         *((each.arg, kind.POSITIONAL_ONLY) for each in arguments.posonlyargs),
@@ -134,7 +137,7 @@ def signature_of(arguments: ast.arguments) -> inspect.Signature:
 
 
 def _bindings(tree: ast.Module, name: str) -> Iterator[ast.AST]:
-    """Yield what binds a name in a module, wherever it stands: too many rather than too few."""
+    """Yield each syntax node that may give a name in a module a value. It may yield too many nodes."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             is_method = node not in tree.body and not _outside_functions(tree, node)
@@ -145,7 +148,7 @@ def _bindings(tree: ast.Module, name: str) -> Iterator[ast.AST]:
 
 
 def _names_bound(node: ast.AST) -> list[str]:
-    """Return the names that a node other than a definition binds in a module."""
+    """Return the names that a syntax node assigns, imports or declares global."""
     if isinstance(node, ast.Name):
         return [node.id] if isinstance(node.ctx, ast.Store) else []
     if isinstance(node, ast.alias):
@@ -154,7 +157,7 @@ def _names_bound(node: ast.AST) -> list[str]:
 
 
 def _outside_functions(tree: ast.Module, wanted: ast.AST) -> bool:
-    """Whether a node stands outside of every function and class, within if, try, for and the like."""
+    """Return whether a syntax node is outside all functions and classes. It may be inside an if or a for."""
     pending: list[ast.AST] = list(tree.body)
     while pending:
         node = pending.pop()
@@ -166,7 +169,7 @@ def _outside_functions(tree: ast.Module, wanted: ast.AST) -> bool:
 
 
 def _may_define_more(tree: ast.Module) -> bool:
-    """Whether the source may define names that its syntax tree does not show."""
+    """Return whether a source may define names that its syntax tree does not show."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and node.id in _DYNAMIC:
             return True

@@ -1,4 +1,4 @@
-"""Where users' code runs: the pod's grader container, or a local process."""
+"""Runs users' graders outside the trainer's process: in the grader container or in a local process."""
 
 import contextlib
 import os
@@ -28,15 +28,15 @@ from rft_run.config import GRADER_CONFIG_FILE, GraderConfig
 from rft_run.errors import TrainerError
 
 CONNECT_SECONDS = 300.0
-"""Longest wait for the grader container, in seconds: its image may still be pulled."""
+"""Seconds to wait until the grader container connects. Its image may still be pulled."""
 
 _SLACK_SECONDS = 30.0
 
 
 def max_silence(timeouts: Sequence[float]) -> float:
-    """Return the longest time in seconds without any reply from a healthy grader process.
+    """Return the maximum time, in seconds, for which a healthy grader process may send no reply.
 
-    That is one grader's timeout and then the restart of its worker.
+    In this time one grader can reach its timeout, and its worker can restart.
     """
     return max(timeouts, default=0.0) + LOAD_SECONDS + _SLACK_SECONDS
 
@@ -45,29 +45,29 @@ class Backend(Protocol):
     """Runs graders outside the trainer's process."""
 
     def ready(self, should_stop: ShouldStop) -> dict[str, str | None]:
-        """Wait until every grader is loaded; return why one is not, by name."""
+        """Wait until all graders load. Return, by name, why a grader does not load, or None if it does."""
 
     def exchange(self, requests: Sequence[GradeRequest], should_stop: ShouldStop) -> list[Graded]:
-        """Return one outcome per request, in order."""
+        """Return the score or the error of each request, in the order of the requests."""
 
     def close(self) -> None:
-        """Stop what was started."""
+        """Stop the processes and close the connections of the graders."""
 
 
 class ContainerBackend:
-    """Graders in the second container of the pod, which connects to a socket of the trainer.
+    """Graders in the grader container of the pod, which connects to a socket of the trainer.
 
-    That container does not restart while the trainer runs, so its loss ends the attempt.
+    Kubernetes does not restart this container while the trainer runs, so its loss ends the attempt.
     """
 
     def __init__(self, path: str, silence: float) -> None:
-        """Listen at once, because the container may connect before ``ready`` is called."""
+        """Listen on the socket at once, because the container may connect before ``ready`` is called."""
         self._listener = Listener(path)
         self._silence = silence
         self._client: GraderClient | None = None
 
     def ready(self, should_stop: ShouldStop) -> dict[str, str | None]:
-        """Wait for the container and return why a grader does not load, by name, None if it does.
+        """Wait for the container. Return, by name, why a grader does not load, or None if it does.
 
         Raises TrainerError when the container does not connect.
         """
@@ -78,7 +78,7 @@ class ContainerBackend:
             raise TrainerError(str(error)) from error
 
     def exchange(self, requests: Sequence[GradeRequest], should_stop: ShouldStop) -> list[Graded]:
-        """Return the outcomes. Raises TrainerError when the container is lost."""
+        """Return the score or the error of each request. Raises TrainerError when the container is lost."""
         assert self._client is not None
         outcomes: dict[int, Graded] = {}
         try:
@@ -88,26 +88,27 @@ class ContainerBackend:
         return [outcomes[index] for index in range(len(requests))]
 
     def close(self) -> None:
-        """Close the socket, which ends the container."""
+        """Close the socket. The grader container ends when its socket closes."""
         self._listener.close()
         if self._client is not None:
             self._client.close()
 
 
 class LocalBackend:
-    """Graders in a local process. It limits accidents of users' code, but is no security boundary.
+    """Graders in a local process. It limits the damage of mistakes in users' code, but gives no security.
 
-    Users' code has this user's rights to files and network. It gets a clean environment and resource limits,
-    and cannot read the trainer's memory. The process ends when the socket closes, so also when the trainer is
-    killed. A parent-death signal would not do: it is sent when the thread that started the process ends.
+    Users' code can use files and network like the user who started the trainer. It gets a clean environment
+    and resource limits, and cannot read the trainer's memory. The process ends when the socket closes, so it
+    also ends when the trainer is killed. A parent-death signal cannot be used: the kernel sends it when the
+    thread that started the process ends.
     """
 
     def __init__(
         self, config: GraderConfig, scratch_dir: str | None, silence: float, *, hide: bool = True
     ) -> None:
-        """Prepare the private folder in ``scratch_dir``; the process starts in ``ready``.
+        """Make a private folder in ``scratch_dir``. The process starts in ``ready``.
 
-        ``hide``: other processes of this UID cannot read the trainer's memory and environment.
+        With ``hide`` no other process of this UID can read the trainer's memory and environment.
         """
         self._config = config
         self._silence = silence
@@ -120,7 +121,7 @@ class LocalBackend:
             set_dumpable(False)
 
     def ready(self, should_stop: ShouldStop) -> dict[str, str | None]:
-        """Start the process and return why a grader does not load, by name, None if it does.
+        """Start the process. Return, by name, why a grader does not load, or None if it does.
 
         Raises TrainerError when the process does not start.
         """
@@ -128,10 +129,10 @@ class LocalBackend:
             return self._start().hello(should_stop)
         except GraderLost as error:
             self._stop()
-            raise TrainerError(f"the local grader process does not start: {error}") from error
+            raise TrainerError(f"the local grader process did not start: {error}") from error
 
     def exchange(self, requests: Sequence[GradeRequest], should_stop: ShouldStop) -> list[Graded]:
-        """Return the outcomes. Requests in progress when the process died have an error as outcome."""
+        """Return the score or the error of each request. If the process dies, open requests get an error."""
         if self._client is None:
             self.ready(should_stop)
         assert self._client is not None
@@ -145,7 +146,7 @@ class LocalBackend:
         return [outcomes[index] for index in range(len(requests))]
 
     def close(self) -> None:
-        """End the process and remove its folder."""
+        """End the grader process and remove its private folder."""
         self._stop()
         shutil.rmtree(self._folder, ignore_errors=True)
         if self._hide:
@@ -170,7 +171,7 @@ class LocalBackend:
         return self._client
 
     def _stop(self) -> None:
-        """Close the socket and wait until the process has killed its workers and ended."""
+        """Close the socket and wait until the grader process has killed its workers and ended."""
         if self._client is not None:
             self._client.close()
         if self._process is not None:

@@ -1,4 +1,4 @@
-"""Graders that are pure functions of a completion and its row, and checks of settings before the run."""
+"""The graders exactMatch, numeric and textSimilarity, and checks of graders' settings before the run."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -13,7 +13,10 @@ from rft_graders.numbers import close, expected_number, extract_number
 from rft_run.errors import ConfigurationError
 
 Builtin = Callable[[str, Mapping[str, Any]], float]
-"""(completion, row) -> raw score; raises ValueError when the row's field cannot be used."""
+"""Function of a completion and its row that returns the raw score.
+
+Raises ValueError if the field of the row cannot be used.
+"""
 
 _SIMILARITY: dict[str, Callable[[str, str], float]] = {
     "levenshtein": Levenshtein.normalized_similarity,
@@ -23,7 +26,7 @@ _SIMILARITY: dict[str, Callable[[str, str], float]] = {
 
 
 def check_settings(grader: Grader) -> None:
-    """Raise ConfigurationError for settings that cannot work."""
+    """Raise ConfigurationError if the scale, the pattern or the JSON schema of a grader is not valid."""
     if grader.scale is not None and not grader.scale.min < grader.scale.max:
         raise ConfigurationError(f"grader {grader.name}: scale.min is not below scale.max")
     if grader.regex is not None:
@@ -39,7 +42,10 @@ def check_settings(grader: Grader) -> None:
 
 
 def exact_match(completion: str, row: Mapping[str, Any], settings: ExactMatch) -> float:
-    """Return 1.0 when the completion is the field's text. A number in the field means its JSON text."""
+    """Return 1.0 if the completion equals the text of the row's field, else 0.0.
+
+    A number in the field is compared as it is written in JSON.
+    """
     expected, actual = _text(row, settings.field), completion
     if settings.strip:
         expected, actual = expected.strip(), actual.strip()
@@ -49,9 +55,10 @@ def exact_match(completion: str, row: Mapping[str, Any], settings: ExactMatch) -
 
 
 def numeric(completion: str, row: Mapping[str, Any], settings: Numeric) -> float:
-    """Return 1.0 when the completion's number is within the tolerance of the field's; no number is 0.0.
+    """Return 1.0 if the numbers of the completion and of the row's field differ by at most the tolerance.
 
-    Where only one of both has a percent sign, it may be meant or left out: 20% is 20, and it is 0.2.
+    Return 0.0 otherwise, or if the completion has no number. If only one of both numbers has a percent sign,
+    20% equals 20 and also 0.2.
     """
     field = row.get(settings.field)
     expected, expected_bare = (expected_number(field, settings, parts=parts) for parts in (True, False))
@@ -67,12 +74,12 @@ def numeric(completion: str, row: Mapping[str, Any], settings: Numeric) -> float
 
 
 def text_similarity(completion: str, row: Mapping[str, Any], settings: TextSimilarity) -> float:
-    """Return the similarity of completion and field, 0 to 1, by rapidfuzz; neither text is normalized."""
+    """Return the similarity of the completion and the row's field, from 0 to 1. Case and spaces count."""
     return _SIMILARITY[settings.metric](_text(row, settings.field), completion)
 
 
 def builtin(grader: Grader) -> Builtin | None:
-    """Return the function of a grader that runs in the trainer's process, None for other graders."""
+    """Return the score function of a grader that runs in the trainer's process, None for other graders."""
     if (exact := grader.exact_match) is not None:
         return lambda completion, row: exact_match(completion, row, exact)
     if (number := grader.numeric) is not None:
@@ -83,7 +90,7 @@ def builtin(grader: Grader) -> Builtin | None:
 
 
 def _text(row: Mapping[str, Any], field: str) -> str:
-    """Return a field's text. Raises ValueError when there is none."""
+    """Return the text, number or boolean of a row's field as text. Raises ValueError for other values."""
     value = row.get(field)
     if isinstance(value, bool):
         return "true" if value else "false"

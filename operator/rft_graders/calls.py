@@ -1,4 +1,4 @@
-"""Common types of remote graders: requests become HTTP calls, and responses become outcomes."""
+"""Types for graders that call a server: requests become HTTP calls, and responses become scores."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,28 +9,31 @@ from rft_graders.client import GradeRequest, Outcome
 
 @dataclass(frozen=True)
 class Call:
-    """One POST for the requests with these indices, or the reason why it cannot be sent."""
+    """One HTTP POST for the requests at ``indices``. ``body`` is an error if the call cannot be sent."""
 
     indices: tuple[int, ...]
     body: bytes | ValueError
 
 
 class Remote(Protocol):
-    """The protocol of a remote grader."""
+    """The interface of a grader that calls a server."""
 
     url: str
 
     def calls(self, requests: Sequence[GradeRequest]) -> Iterator[Call]:
-        """Yield calls that together contain every request once."""
+        """Yield the HTTP calls for the requests. Each request is in exactly one call."""
 
     def outcomes(self, answer: Any, count: int) -> list[Outcome]:
-        """Return the outcomes of a call's ``count`` requests. Raises ValueError for an unusable answer."""
+        """Return the scores or errors that a response has for ``count`` requests.
+
+        Raises ValueError for a response that cannot be used.
+        """
 
 
 def score(value: object) -> Outcome:
-    """Return a JSON value as a raw score. NaN is refused later, where scales are applied."""
+    """Return a JSON value as a raw score, or an error if it is not a number. NaN is refused later."""
     if not isinstance(value, bool | int | float):
-        return ValueError(f"the score is {'missing' if value is None else 'no number'}")
+        return ValueError(f"the score is {'missing' if value is None else 'not a number'}")
     try:
         return float(value)
     except OverflowError:

@@ -1,4 +1,4 @@
-"""The trainer's end of the grader protocol: listens on a socket, and requests many scores at once."""
+"""The trainer's side of the grader protocol. It listens on a socket and requests many scores at once."""
 
 import contextlib
 import socket
@@ -20,7 +20,7 @@ from rft_graders.protocol import (
 from rft_run.errors import ConfigurationError, Preempted
 
 WINDOW = 32
-"""Most requests in progress: enough to keep all workers busy, and few enough for the grader's memory."""
+"""Maximum number of open requests: all workers have work, and the requests fit into the grader's memory."""
 
 _POLL_SECONDS = 0.25
 
@@ -33,16 +33,16 @@ class GraderLost(Exception):
 
 @dataclass(frozen=True)
 class GradeRequest:
-    """A request for one score."""
+    """A request to one grader for the score of one completion."""
 
     grader: str
     completion: str
     row: dict[str, Any]
     token_ids: Sequence[int] | None = None
-    """The completion's tokens, for evaluators that read them; None: not known."""
+    """The token ids of the completion, for graders that read them. None: they are not known."""
 
     def message(self, number: int) -> dict[str, Any]:
-        """Return the request as it is sent."""
+        """Return the request as the JSON object that is sent, with ``number`` as its id."""
         tokens = {} if self.token_ids is None else {"tokens": list(self.token_ids)}
         return {
             "id": number,
@@ -54,21 +54,21 @@ class GradeRequest:
 
 
 Outcome = float | ValueError
-"""A raw score, or an error."""
+"""The result of a request: a raw score, or the error of the grader."""
 
 
 class Graded(NamedTuple):
-    """An outcome, and what the grader's code printed meanwhile."""
+    """The score or the error of one request, and the text that the grader's code printed during it."""
 
     outcome: Outcome
     printed: str = ""
 
 
 class Listener:
-    """A Unix socket that accepts exactly one connection, so that users' code cannot connect too."""
+    """A Unix socket that accepts one connection only, so that users' code cannot make a second one."""
 
     def __init__(self, path: str) -> None:
-        """Listen on ``path`` with mode 0660; an old socket of an earlier attempt is replaced."""
+        """Listen on the socket file ``path`` with mode 0660. An older file with this path is replaced."""
         self._path = Path(path)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -81,7 +81,10 @@ class Listener:
             raise ConfigurationError(f"cannot listen on {path}: {error}") from error
 
     def accept(self, timeout: float, should_stop: ShouldStop) -> socket.socket:
-        """Return the connection and stop listening. Raises GraderLost at the timeout, Preempted."""
+        """Return the connection and stop listening.
+
+        Raises GraderLost after ``timeout`` seconds, and Preempted if the run should stop.
+        """
         deadline = time.monotonic() + timeout
         self._socket.settimeout(_POLL_SECONDS)
         while True:
@@ -90,14 +93,14 @@ class Listener:
                 break
             except TimeoutError:
                 if should_stop():
-                    raise Preempted("asked to stop while waiting for the grader container") from None
+                    raise Preempted("asked to stop while the run waited for the grader container") from None
                 if time.monotonic() >= deadline:
                     raise GraderLost(f"the grader container did not connect within {timeout:g} s") from None
         self.close()
         return connection
 
     def close(self) -> None:
-        """Stop listening."""
+        """Stop listening and remove the socket file."""
         self._socket.close()
         with contextlib.suppress(OSError):
             self._path.unlink(missing_ok=True)
@@ -107,17 +110,20 @@ class GraderClient:
     """A connection to a grader process."""
 
     def __init__(self, connection: socket.socket, max_silence: float) -> None:
-        """``max_silence``: seconds without any reply after which GraderLost is raised."""
+        """Use an open connection. After ``max_silence`` seconds without a reply GraderLost is raised."""
         self._connection = connection
         self._reader = LineReader(connection, MAX_REPLY_BYTES)
         self._max_silence = max_silence
         self._next_id = 1
 
     def hello(self, should_stop: ShouldStop) -> dict[str, str | None]:
-        """Return by name why a grader does not load, None if it does. Raises GraderLost, Preempted."""
+        """Wait until all graders load. Return, by name, why a grader does not load, or None if it does.
+
+        Raises GraderLost if the grader process is lost, and Preempted if the run should stop.
+        """
         graders = self._read(should_stop).get("graders")
         if not isinstance(graders, dict):
-            raise GraderLost("the grader process did not introduce itself")
+            raise GraderLost("the first message of the grader process does not have the key graders")
         return {
             str(name): None if problem is None else str(problem)[:MAX_ERROR_CHARACTERS]
             for name, problem in graders.items()
@@ -126,17 +132,17 @@ class GraderClient:
     def exchange(
         self, requests: Sequence[GradeRequest], outcomes: dict[int, Graded], should_stop: ShouldStop
     ) -> None:
-        """Send the requests and store each outcome in ``outcomes`` under the request's index.
+        """Send the requests. Store each score or error in ``outcomes``, under the request's index.
 
-        Raises GraderLost and Preempted; outcomes received before are kept. Replies to requests of an earlier,
-        interrupted exchange are recognized by their ids and ignored.
+        Raises GraderLost if the grader process is lost, and Preempted if the run should stop. Even then
+        ``outcomes`` has the results received before. Late replies to requests of an earlier call are ignored.
         """
         waiting: dict[int, int] = {}
         for index, request in enumerate(requests):
             line = encode(request.message(self._next_id))
             if len(line) > MAX_REQUEST_BYTES:
                 outcomes[index] = Graded(
-                    ValueError(f"row and completion are larger than {MAX_REQUEST_BYTES} bytes")
+                    ValueError(f"row and completion together are larger than {MAX_REQUEST_BYTES} bytes")
                 )
                 continue
             while len(waiting) >= WINDOW:
@@ -174,9 +180,9 @@ class GraderClient:
                 return self._reader.read(_POLL_SECONDS)
             except TimeoutError:
                 if should_stop():
-                    raise Preempted("asked to stop while grading") from None
+                    raise Preempted("asked to stop while graders were running") from None
                 if time.monotonic() >= deadline:
-                    raise GraderLost(f"the grader process was silent for {self._max_silence:g} s") from None
+                    raise GraderLost(f"the grader process sent nothing for {self._max_silence:g} s") from None
             except Closed:
                 raise GraderLost("the grader process closed the connection") from None
             except ProtocolError as error:

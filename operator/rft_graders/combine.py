@@ -1,4 +1,4 @@
-"""Combines raw scores into a reward: Σ wᵢsᵢ / Σ wᵢ."""
+"""Combines the scores of a completion into its reward, their weighted mean Σ wᵢsᵢ / Σ wᵢ."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,11 +8,14 @@ from rft_graders.types import Score
 from rft_run.errors import UserCodeError
 
 _ROUNDING = 1e-9
-"""By rounding, a mean of ten scores of 1.0 may become 1.0000000000000002. That is not an error."""
+"""How far a score may exceed its scale by rounding: a mean of scores of 1.0 may be 1.0000000000000002."""
 
 
 def normalized(raw: object, scale: Scale | None) -> float:
-    """Map a raw score onto 0…1. Raises ValueError unless it is a number within the scale."""
+    """Convert a raw score on its scale to a score from 0 to 1.
+
+    Raises ValueError unless the raw score is a number within the scale.
+    """
     low, high = (scale.min, scale.max) if scale is not None else (0.0, 1.0)
     if not isinstance(raw, bool | int | float):
         raise ValueError(f"the score is a {type(raw).__name__}, not a number")
@@ -29,10 +32,11 @@ def normalized(raw: object, scale: Scale | None) -> float:
 
 
 def combine(graders: Sequence[Grader], outcomes: Mapping[str, float | ValueError]) -> Score:
-    """Return the weighted mean of the outcomes, which are normalized scores or errors.
+    """Return the reward of a completion: the weighted mean of its scores, which are from 0 to 1.
 
-    By the grader's ``onError`` an error counts as zero, drops the rollout, or raises UserCodeError. That of a
-    canary, a grader of weight 0, is only noted.
+    ``outcomes`` has the score or the error of each grader. The grader's ``onError`` decides whether its error
+    counts as 0, drops the rollout, or raises UserCodeError. An error of a canary, a grader of weight 0, does
+    not change the reward.
     """
     scores: dict[str, float] = {}
     errors: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""Grader ``jsonSchema``, with the library jsonschema, which never fetches a remote schema here."""
+"""The grader ``jsonSchema``. It uses the library jsonschema, but never downloads a schema."""
 
 import json
 import re
@@ -18,24 +18,24 @@ _REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 
 
 class SchemaProblem(ValueError):
-    """A schema that cannot be used; the message says where."""
+    """A JSON schema cannot be used. The message says which part of it is wrong."""
 
 
 def validator(schema_text: str) -> Validator:
-    """Return the validator of a schema: of the draft that its ``$schema`` names, else of draft 2020-12.
+    """Return a validator for a JSON schema, by the draft that ``$schema`` names or by draft 2020-12.
 
-    Raises SchemaProblem where it is not JSON or not a schema, or has a reference to another document.
+    Raises SchemaProblem if the text is not JSON, is not a valid schema, or refers to another document.
     """
     schema = _parsed(schema_text)
     kind = validator_for(schema, default=None) if _names_draft(schema) else Draft202012Validator
     if kind is None:
-        raise SchemaProblem(f"$schema: {schema['$schema']} is no known draft; leave it out for draft 2020-12")
+        raise SchemaProblem(f"$schema: {schema['$schema']} is not a known draft; remove it for draft 2020-12")
     try:
         kind.check_schema(schema)
     except SchemaError as error:
         raise SchemaProblem(f"{_place(error.absolute_path)}: {error.message[:200]}") from error
     except RecursionError as error:
-        raise SchemaProblem("nested too deeply") from error
+        raise SchemaProblem("the schema is nested too deeply") from error
     draft = schema["$schema"] if _names_draft(schema) else Draft202012Validator.META_SCHEMA["$schema"]
     resource: Resource[Any] = specification_with(draft).create_resource(schema)
     # With an explicit registry the library fetches no remote references.
@@ -45,7 +45,10 @@ def validator(schema_text: str) -> Validator:
 
 
 def valid(completion: str, schema: Validator) -> float:
-    """Return 1.0 when the completion is valid JSON, bare or as a single fenced code block; else 0.0."""
+    """Return 1.0 if the completion is JSON that is valid under the schema, else 0.0.
+
+    The JSON may be in a fenced code block if the completion has no other text.
+    """
     fenced = _FENCED.fullmatch(completion)
     try:
         value = json.loads(fenced[1] if fenced else completion, parse_constant=_refuse)
@@ -58,9 +61,9 @@ def _parsed(text: str) -> Any:
     try:
         schema = json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
-        raise SchemaProblem(f"not JSON: {error}") from error
+        raise SchemaProblem(f"the schema is not JSON: {error}") from error
     if not isinstance(schema, dict | bool):
-        raise SchemaProblem(f"a schema is a JSON object or a boolean, not {type(schema).__name__}")
+        raise SchemaProblem(f"a schema must be a JSON object or a boolean, not {type(schema).__name__}")
     return schema
 
 
@@ -69,7 +72,7 @@ def _names_draft(schema: Any) -> bool:
 
 
 def _check_references(resource: "Resource[Any]", registry: SchemaRegistry) -> None:
-    """Raise SchemaProblem for a reference to anything but this schema and the drafts' own schemas."""
+    """Raise SchemaProblem if a reference leads outside the schema. References to a JSON schema draft may."""
     pending = [(resource, registry.resolver_with_root(resource))]
     while pending:
         here, resolver = pending.pop()
@@ -87,9 +90,9 @@ def _check_references(resource: "Resource[Any]", registry: SchemaRegistry) -> No
 
 
 def _place(path: Any) -> str:
-    """Return a path as a JSON pointer; / for the root."""
+    """Return a path in a schema as a JSON pointer, with / for the root."""
     return "/" + "/".join(str(part) for part in path)
 
 
 def _refuse(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
+    raise ValueError(f"{name} is not valid in JSON")

@@ -1,4 +1,4 @@
-"""Grader ``model``: a judge behind an OpenAI-compatible endpoint, one request per completion."""
+"""The grader ``model``: asks a judge model at an OpenAI-compatible endpoint, once for each completion."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -15,10 +15,10 @@ _PATH = "/chat/completions"
 
 
 class Judge:
-    """Requests to a judge model, and the scores in its answers."""
+    """Makes requests to a judge model, and reads the scores in its answers."""
 
     def __init__(self, grader: Grader) -> None:
-        """Read address, instruction and scale. Raises TemplateProblem for an invalid instruction."""
+        """Read URL, prompt and scale of a grader. Raises TemplateProblem if the prompt is not valid."""
         assert grader.model is not None
         parts(grader.model.prompt)
         base = grader.model.url.rstrip("/")
@@ -27,7 +27,7 @@ class Judge:
         self._scale = grader.scale
 
     def calls(self, requests: Sequence[GradeRequest]) -> Iterator[Call]:
-        """Yield one call per request."""
+        """Yield one HTTP call for each request."""
         for index, request in enumerate(requests):
             try:
                 yield Call((index,), self._body(request))
@@ -35,7 +35,7 @@ class Judge:
                 yield Call((index,), error)
 
     def outcomes(self, reply: Any, count: int) -> list[Outcome]:
-        """Return the outcome. Raises ValueError for an answer without a text or a score."""
+        """Return a list with the score in the judge's answer. Raises ValueError if no score is clear."""
         del count  # always one
         return [score(parse_score(_text(reply), self._scale, cut=_is_cut(reply)))]
 
@@ -55,7 +55,7 @@ class Judge:
 
 
 def _is_cut(reply: Any) -> bool:
-    """Return whether the judge's server says that the reply ended at its limit."""
+    """Return whether the judge's answer was cut because it reached the maximum number of tokens."""
     try:
         return bool(reply["choices"][0].get("finish_reason") == "length")
     except (TypeError, KeyError, IndexError, AttributeError):

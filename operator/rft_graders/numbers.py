@@ -1,11 +1,11 @@
 """Finds numbers in text, in the forms that people and models write.
 
-They are Decimal, not float: with rounding errors such as in 0.1 + 0.2 exact comparisons would fail, and large
-integers would equal their neighbours.
+The numbers are Decimal, not float. With float, rounding errors such as in 0.1 + 0.2 would make exact
+comparisons fail, and two large integers that differ by 1 could be equal.
 
-What can be read in more than one way, such as 2,5 or 5-7, is one place with several values. What is no number
-by itself, such as a date or a square root, is one without any. ``find_numbers`` returns all values; where one
-number is asked for, such a place holds none.
+Some places in a text can be read as several numbers, such as 2,5 or 5-7. Such a place has several values.
+Other places look like a number but are only a part of a term, such as 3 in 3π. Such a place has no value.
+``find_numbers`` returns all values. Functions that return one number ignore both kinds of places.
 """
 
 import re
@@ -73,31 +73,37 @@ _EQUALS = re.compile("[=\u2248]|\\\\approx")
 
 
 def _places(text: str, *, parts: bool = True) -> list[tuple[Decimal, ...]]:
-    """Return the values of each place that looks like a number, in order.
+    """Return the possible values of each place in a text that looks like a number, in order.
 
-    Without ``parts`` signs of percent and per mille are ignored: 20% is 20 and not 0.2.
+    With ``parts`` 20% is 0.2. Without ``parts`` percent and per mille signs are ignored, and 20% is 20.
     """
     return [_values(match, parts=parts) for match in _NUMBER.finditer(normalized(text))]
 
 
 def _one(values: tuple[Decimal, ...]) -> Decimal | None:
-    """Return the number of a place; None where it is not clear which, or whether it is one."""
+    """Return the only possible value of a number, or None if there are no or several possible values."""
     return values[0] if len(values) == 1 else None
 
 
 def find_numbers(text: str) -> list[Decimal]:
-    """Return the numbers of ``text`` in order: signs, thousands separators, decimals, fractions, powers."""
+    """Return all numbers in a text, in order.
+
+    It reads signs, thousands separators, decimal points, fractions and powers.
+    """
     return [value for values in _places(text) for value in values]
 
 
 def only_number(text: str, *, parts: bool = True) -> Decimal | None:
-    """Return the number of a text that is nothing but a number, else None. ``parts`` as in ``_places``."""
+    """Return the number if a text is one number and nothing else, or None.
+
+    With ``parts`` 20% is 0.2, else 20.
+    """
     match = _NUMBER.fullmatch(normalized(text).strip())
     return None if match is None else _one(_values(match, parts=parts))
 
 
 def _values(match: re.Match[str], *, parts: bool = True) -> tuple[Decimal, ...]:
-    """Return the values that a match may have; none for too many digits, and for a fraction x/0."""
+    """Return the possible values of a matched number. There are none for too many digits, and for x/0."""
     before = _before(match)
     if len(match[0]) > _MAX_NUMBER_CHARACTERS or match["product"]:
         return ()
@@ -116,12 +122,15 @@ def _values(match: re.Match[str], *, parts: bool = True) -> tuple[Decimal, ...]:
 
 
 def _before(match: re.Match[str]) -> str:
-    """Return the character before a match; "" at the text's beginning."""
+    """Return the character before a match, or "" if the match is at the start of the text."""
     return match.string[max(match.start() - 1, 0) : match.start()]
 
 
 def _sizes(match: re.Match[str]) -> tuple[Decimal, ...]:
-    """Return the values of a match without sign and power. Raises DecimalException."""
+    """Return the possible values of a matched number without its sign and its power.
+
+    Raises DecimalException, for example for a division by 0.
+    """
     top, bottom = match["top"] or match["top2"], match["bottom"] or match["bottom2"]
     if top is not None:
         whole = match["whole"] or match["whole2"]
@@ -137,7 +146,7 @@ def _argument(text: str) -> Decimal | None:
 
 
 def _mixed(whole: Decimal | None, top: Decimal | None, bottom: Decimal | None) -> tuple[Decimal, ...]:
-    """Return whole + top/bottom; behind a whole number an improper fraction is another number."""
+    """Return whole + top/bottom. After a whole number, a fraction of 1 or more is a second number."""
     if top is None or bottom is None:
         return ()
     part = top / bottom
@@ -147,7 +156,10 @@ def _mixed(whole: Decimal | None, top: Decimal | None, bottom: Decimal | None) -
 
 
 def _glued(text: str) -> tuple[Decimal, ...]:
-    """Return the values of digits with marks between them. Raises DecimalException."""
+    """Return the possible values of digits with separators between them, such as 1,000 or 2:30.
+
+    Raises DecimalException, for example for a division by 0.
+    """
     parts = _PARTS.split(text)
     if len(parts) > 1:
         return tuple(value for part in parts for value in _glued(part))
@@ -164,7 +176,10 @@ def _glued(text: str) -> tuple[Decimal, ...]:
 
 
 def _raised(value: Decimal, match: re.Match[str]) -> Decimal:
-    """Return the value times a power of ten, or to a power. Raises DecimalException."""
+    """Return a number times its matched power of ten, or raised to its matched power.
+
+    Raises DecimalException if the result is too large or undefined.
+    """
     if ten := match["ten"] or match["ten2"]:
         return value.scaleb(int(ten))
     power = match["power"] or match["power2"]
@@ -172,16 +187,16 @@ def _raised(value: Decimal, match: re.Match[str]) -> Decimal:
 
 
 def _part(value: Decimal, percent: str | None) -> Decimal:
-    """Return the value, divided by 100 before a percent sign and by 1000 before a per mille sign."""
+    """Return a number divided by 100 if a percent sign follows it, or by 1000 for a per mille sign."""
     return value if percent is None else value.scaleb(-3 if "\u2030" in percent else -2)
 
 
 def plain(text: str) -> str:
     """Return the normalized text with plain digits for numbers that a parser of formulas would misread.
 
-    These are mixed fractions, exponents written with e, digits grouped by more than commas, values per mille,
-    and numbers behind a letter of a script without spaces, which get one. A percent sign stays: the parser
-    takes 20% for 20 and for 0.2.
+    Such numbers are mixed fractions, exponents written with e, numbers with a per mille sign, and digits in
+    groups that other characters than commas separate. A number after a letter of a script without spaces gets
+    a space before it. A percent sign stays, because the parser reads 20% as 20 and as 0.2.
     """
 
     def written(match: re.Match[str]) -> str:
@@ -198,7 +213,7 @@ def plain(text: str) -> str:
 
 
 def _written(match: re.Match[str]) -> str | None:
-    """Return plain digits for a match, None where it may stay as it is."""
+    """Return a matched number in plain digits, or None if it need not change."""
     values = _values(match)
     if len(values) != 1:
         return None
@@ -216,7 +231,7 @@ def _written(match: re.Match[str]) -> str | None:
 
 
 def boxed(text: str) -> str | None:
-    r"""Return the content of the last ``\boxed{…}`` with balanced braces; None when there is none."""
+    r"""Return the content of the last ``\boxed{…}`` with balanced braces, or None if there is none."""
     start = text.rfind("\\boxed{")
     if start < 0:
         return None
@@ -230,14 +245,20 @@ def boxed(text: str) -> str | None:
 
 
 def is_blank(value: object) -> bool:
-    """Return whether a field holds no expression: a boolean, or a text of white space and delimiters."""
+    """Return whether the value of a row's field has no expression.
+
+    This is so for a boolean, and for a text of only white space and LaTeX delimiters.
+    """
     if isinstance(value, bool):
         return True
     return isinstance(value, str) and not re.sub(r"\\boxed|\\[()\[\]]|[\s${}]", "", value)
 
 
 def extract_number(text: str, settings: Numeric, *, parts: bool = True) -> Decimal | None:
-    """Return the number that ``settings.extract`` selects, or None. ``parts`` as in ``_places``."""
+    """Return the number in a text that ``settings.extract`` selects, or None.
+
+    With ``parts`` 20% is 0.2, else 20.
+    """
     if settings.extract == "boxed":
         return _in_box(boxed(text) or "", parts=parts)
     if settings.extract == "marker":
@@ -251,22 +272,22 @@ def extract_number(text: str, settings: Numeric, *, parts: bool = True) -> Decim
 
 
 def _in_box(inside: str, *, parts: bool) -> Decimal | None:
-    """Return the only number of a box, behind the last equals sign; a box with several holds none."""
+    """Return the only number after the last equals sign in the content of a box, or None if not just one."""
     places = _places(_EQUALS.split(normalized(inside))[-1], parts=parts)
     return _one(places[0]) if len(places) == 1 else None
 
 
 def close(first: Decimal, second: Decimal, tolerance: float) -> bool:
-    """Return whether two numbers differ by no more than ``tolerance``, without rounding."""
+    """Return whether two numbers differ by at most ``tolerance``. The difference is not rounded."""
     with localcontext(_DIFFERENCE):
         return abs(first - second) <= Decimal(str(tolerance))
 
 
 def expected_number(value: object, settings: Numeric, *, parts: bool = True) -> Decimal | None:
-    """Return the number in a row's field, or None. ``parts`` as in ``_places``.
+    """Return the expected number in the value of a row's field, or None. With ``parts`` 20% is 0.2, else 20.
 
-    From a text that is not just a number it is extracted as from a completion. So a field may hold a whole
-    worked solution that ends with the marker and the answer.
+    If a text has more than a number, the number is extracted as from a completion. So the field may contain a
+    whole solution that ends with the marker and the answer.
     """
     if isinstance(value, bool):
         return None

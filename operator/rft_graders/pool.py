@@ -1,4 +1,4 @@
-"""Worker processes: each handles one request at a time with a deadline, and is replaced when lost."""
+"""Worker processes. Each handles one request at a time with a time limit, and is replaced when it ends."""
 
 import contextlib
 import importlib.util
@@ -22,23 +22,23 @@ from rft_graders.watchdog import Children
 from rft_run.config import GraderConfig, PythonGrader
 
 LOAD_SECONDS = 60.0
-"""Longest time a user's source may take to load: imports such as sympy's take seconds."""
+"""Maximum seconds for loading a user's source. Imports such as sympy take some seconds."""
 
 _WORKER = Path(__file__).with_name("worker.py")
 _MAX_WORKER_REPLY_BYTES = 16 * 1024
 
 
 class ScoreFailed(Exception):
-    """One score failed; the worker still runs."""
+    """The grader gave no score for a request. The worker process still runs."""
 
 
 class WorkerLost(ScoreFailed):
-    """One score failed, and the worker was killed or has ended."""
+    """The grader gave no score for a request, because the worker process ended or was killed."""
 
 
 @dataclass(frozen=True)
 class Code:
-    """A grader's source and limits."""
+    """The source of a grader, its memory limit in bytes, and its home folder."""
 
     grader: PythonGrader
     source: str
@@ -47,7 +47,7 @@ class Code:
 
 
 def worker_environment(home: Path) -> dict[str, str]:
-    """Return the complete environment of users' code: no tokens, no proxies, one thread per library."""
+    """Return all environment variables of users' code: no tokens, no proxies, one thread for each library."""
     threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
     return {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
@@ -61,17 +61,17 @@ def worker_environment(home: Path) -> dict[str, str]:
 
 
 class GraderWorker:
-    """A process that has loaded a user's function."""
+    """A worker process that runs one user's function."""
 
     def __init__(self, code: Code, children: Children) -> None:
-        """Start the process and load the source. Raises WorkerLost when that fails."""
+        """Start the worker process and load the source. Raises WorkerLost if this fails."""
         self._children = children
         self._connection, theirs = socket.socketpair()
         # -B: nothing is written beside the user's files. -u: what is printed before a crash is not lost.
         command = [sys.executable, *("-s", "-P", "-B", "-u"), str(_WORKER), str(theirs.fileno())]
         with theirs, children.lock:
             if children.closing:
-                raise WorkerLost("the grader is closing")
+                raise WorkerLost("the grader process is ending and starts no more workers")
             self._output = PrintedText()
             try:
                 self._process = subprocess.Popen(
@@ -110,11 +110,14 @@ class GraderWorker:
                 print(f"grader {code.grader.name} printed while it was loaded: {printed}", file=sys.stderr)
 
     def printed(self) -> str:
-        """Return what the process has printed since the last call."""
+        """Return the text that the worker process printed since the last call."""
         return self._output.take()
 
     def score(self, request: dict[str, Any], timeout: float) -> float:
-        """Return the raw score. Raises ScoreFailed, or WorkerLost when the process has ended."""
+        """Return the raw score for a request. ``timeout`` is in seconds.
+
+        Raises ScoreFailed if the user's code fails, WorkerLost if the worker process ended.
+        """
         return self._exchange(request["id"], request, timeout)
 
     def _exchange(self, number: int, message: dict[str, Any], timeout: float) -> float:
@@ -135,11 +138,11 @@ class GraderWorker:
             raise ScoreFailed(failure[:MAX_ERROR_CHARACTERS])
         if reply.get("id") != number or not isinstance(score, int | float):
             self.kill()
-            raise WorkerLost("the worker answered with something that is no score")
+            raise WorkerLost("the worker answered with something that is not a score")
         return float(score)
 
     def kill(self) -> str:
-        """Kill the process and its descendants; return how it ended."""
+        """Kill the worker process and its descendants. Return how the worker process ended."""
         # If the socket closed because the process died, its exit status follows in a moment.
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(0.05)
@@ -149,27 +152,26 @@ class GraderWorker:
         self._connection.close()
         stopped = self._children.forget(self._process.pid)
         if stopped is not None:
-            return f"stopped: {stopped}"
-        return "the worker closed its socket" if died is None else _ending(died)
+            return f"the worker was killed: {stopped}"
+        return "the worker process closed the connection" if died is None else _ending(died)
 
 
 def _ending(code: int) -> str:
     if code >= 0:
         return f"the worker ended with exit code {code}"
-    return f"the worker was ended by {signal.Signals(-code).name}"
+    return f"the worker was killed by the signal {signal.Signals(-code).name}"
 
 
 class Pool:
-    """Workers for every grader, each with its own thread.
+    """Worker processes for every grader. Each worker has its own thread.
 
-    The threads never end, because the kernel sends a worker's parent-death signal when the *thread* that
-    started the worker ends.
+    The threads never end, because a worker is killed when the *thread* that started it ends.
     """
 
     def __init__(
         self, config: GraderConfig, home: Path, children: Children, reply: Callable[[dict[str, Any]], None]
     ) -> None:
-        """Start the first worker of each grader now, the others when they get work."""
+        """Start the first worker of each grader now. The others start when they get their first request."""
         self._children = children
         self._reply = reply
         self._queues: dict[str, queue.SimpleQueue[dict[str, Any]]] = {}
@@ -187,11 +189,14 @@ class Pool:
                 threading.Thread(target=self._serve, args=(code, first), daemon=True).start()
 
     def load(self) -> dict[str, str | None]:
-        """Wait until all graders are loaded; return by name why one does not load, None if it does."""
+        """Wait until all graders load. Return, by name, why a grader does not load, or None if it does."""
         return {name: loaded.result() for name, loaded in self._loaded.items()}
 
     def submit(self, request: dict[str, Any]) -> None:
-        """Queue a request; ``reply`` is called with its reply. Raises KeyError for an unknown grader."""
+        """Put a request into the queue of its grader. Raises KeyError for an unknown grader.
+
+        Later the callback ``reply`` of this pool gets the reply.
+        """
         self._queues[request["grader"]].put(request)
 
     def _serve(self, code: Code, loaded: "Future[str | None] | None") -> None:
@@ -222,7 +227,10 @@ class Pool:
 
 
 def source_of(grader: PythonGrader) -> str:
-    """Return the source, a file's by the encoding it names. Raises OSError, ValueError, SyntaxError."""
+    """Return the source of a python grader. A file is decoded by the encoding that it declares.
+
+    Raises OSError, ValueError or SyntaxError for a file that cannot be read.
+    """
     if grader.inline is not None:
         return grader.inline
     assert grader.source_path is not None

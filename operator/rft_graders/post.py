@@ -1,4 +1,4 @@
-"""Sends one POST to a scoring service, with retries where they help, and limits of time and size."""
+"""Sends an HTTP POST to a grader's server. It limits time and size, and retries temporary failures."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ import httpx
 from rft_graders.tokens import hidden
 
 WAITS_SECONDS = (0.5, 1.0, 2.0)
-"""Before the second, third and fourth try."""
+"""Seconds to wait before the second, third and fourth try of a request."""
 
 MAX_RETRY_AFTER_SECONDS = 60.0
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
@@ -21,7 +21,7 @@ _QUOTED_CHARACTERS = 200
 
 @dataclass(frozen=True)
 class Target:
-    """Address and limits of requests. ``timeout`` is that of one complete try, in seconds."""
+    """URL, bearer token and timeout for requests to a server. ``timeout`` is for each try, in seconds."""
 
     url: str
     token: str | None
@@ -29,13 +29,13 @@ class Target:
 
     @property
     def headers(self) -> dict[str, str]:
-        """Return the headers. Compression is refused, as a small answer could decompress to a huge one."""
+        """Return the HTTP headers. They refuse compression, as a small response could become a huge one."""
         authorization = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         return {"Content-Type": "application/json", "Accept-Encoding": "identity", **authorization}
 
 
 class _Again(ValueError):
-    """A try failed, and a retry may succeed; ``after`` is the Retry-After of the service, in seconds."""
+    """A try failed, but a retry may succeed. The server asks to wait ``after`` seconds before the retry."""
 
     def __init__(self, message: str, after: float = 0.0) -> None:
         super().__init__(message)
@@ -43,10 +43,11 @@ class _Again(ValueError):
 
 
 async def post(client: httpx.AsyncClient, target: Target, body: bytes) -> Any:
-    """Send a POST and return the JSON of its response.
+    """Send an HTTP POST and return the JSON of the response.
 
-    A timeout, a lost connection, 429 and 5xx are retried, other failures are not. Redirects are not followed,
-    because they could send the token to another host. Raises ValueError with the failure of the last try.
+    Timeouts, lost connections and the status codes 429 and 5xx are retried, other failures are not. Redirects
+    are not followed, because they could send the token to another host. Raises ValueError with the failure of
+    the last try.
     """
     for wait in WAITS_SECONDS:
         try:
@@ -56,7 +57,7 @@ async def post(client: httpx.AsyncClient, target: Target, body: bytes) -> Any:
     try:
         return await _once(client, target, body)
     except _Again as error:
-        raise ValueError(f"{error} ({len(WAITS_SECONDS) + 1} tries)") from error
+        raise ValueError(f"{error} (after {len(WAITS_SECONDS) + 1} tries)") from error
 
 
 async def _once(client: httpx.AsyncClient, target: Target, body: bytes) -> Any:
@@ -81,13 +82,13 @@ async def _once(client: httpx.AsyncClient, target: Target, body: bytes) -> Any:
         raise _Again(problem, _retry_after(answer.headers.get("Retry-After", "")))
     if answer.has_redirect_location:
         problem = (
-            f"{place} answered {answer.status_code}: redirects are not followed, set url to the last address"
+            f"{place} answered {answer.status_code}: redirects are not followed; set url to their target"
         )
     raise ValueError(problem)
 
 
 async def _read(answer: httpx.Response) -> bytes:
-    """Return the body. Raises ValueError when it is too large."""
+    """Return the body of a response. Raises ValueError if it is larger than ``MAX_ANSWER_BYTES``."""
     content = bytearray()
     async for part in answer.aiter_bytes():
         content += part
@@ -104,7 +105,7 @@ def _json(content: bytes, place: str) -> Any:
 
 
 def _retry_after(value: str) -> float:
-    """Return the seconds that a Retry-After header asks for, a number or a date; 0 for none."""
+    """Return the seconds to wait by the number or date in a Retry-After header, at most 60; 0 for neither."""
     try:
         seconds = float(value)
     except ValueError:
@@ -116,6 +117,6 @@ def _retry_after(value: str) -> float:
 
 
 def _place(url: str) -> str:
-    """Return scheme, host and port of an address; the rest may contain secrets."""
+    """Return only scheme, host and port of a URL, because its other parts may contain secrets."""
     parsed = httpx.URL(url)
     return f"{parsed.scheme}://{parsed.netloc.decode()}"

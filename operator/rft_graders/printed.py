@@ -1,4 +1,4 @@
-"""What a process prints: the first bytes are kept, and the rest is counted."""
+"""Collects the text that a process prints. The first bytes are kept, and the others are only counted."""
 
 import codecs
 import os
@@ -6,17 +6,17 @@ import select
 import threading
 
 MAX_PRINTED_BYTES = 4096
-"""Most bytes that are kept of one score."""
+"""Maximum number of printed bytes that are kept for one score."""
 
 _PIPE_BYTES = 65536
-"""The most that a pipe holds, so that one read gets all that was written before."""
+"""Capacity of a pipe in bytes. One read of this size returns all that was written before."""
 
 
 class PrintedText:
-    """A pipe for the output of a process and its children, which is always read, so that no writer waits."""
+    """A pipe for the output of a process and its children. It is always read, so printing never blocks."""
 
     def __init__(self) -> None:
-        """Open the pipe. ``write_end`` is a descriptor for the process; the caller closes it."""
+        """Open the pipe. ``write_end`` is the file descriptor for the process. The caller must close it."""
         self._read_end, self.write_end = os.pipe()
         os.set_blocking(self._read_end, False)
         self._lock = threading.Lock()
@@ -26,7 +26,7 @@ class PrintedText:
         threading.Thread(target=self._collect, daemon=True).start()
 
     def take(self) -> str:
-        """Return what was printed since the last call, and how much of it is not kept."""
+        """Return the text printed since the last call. The number of dropped bytes, if any, is at its end."""
         with self._lock:
             self._read()
             kept, lost = bytes(self._kept), self._lost
@@ -34,10 +34,10 @@ class PrintedText:
             self._lost = 0
         # A character that was cut in the middle is left out.
         text = codecs.getincrementaldecoder("utf-8")("replace").decode(kept, final=not lost)
-        return f"{text}\n… {lost} bytes more are not kept: {MAX_PRINTED_BYTES} are at most" if lost else text
+        return f"{text}\n… {lost} more bytes are dropped; {MAX_PRINTED_BYTES} are kept" if lost else text
 
     def _collect(self) -> None:
-        """Read until every process that can write has ended."""
+        """Read the pipe until every process that can write to it has ended."""
         waiting = select.poll()
         waiting.register(self._read_end, select.POLLIN)
         while self._open:
@@ -46,7 +46,7 @@ class PrintedText:
                 self._read()
 
     def _read(self) -> None:
-        """Read once what is there; close the pipe at its end."""
+        """Read the bytes that are in the pipe. Close the pipe if no process can write to it any more."""
         if not self._open:
             return
         try:

@@ -1,4 +1,4 @@
-"""Process trees, read from Linux's /proc."""
+"""Reads the children and the memory of processes from /proc on Linux, and kills process trees."""
 
 import contextlib
 import ctypes
@@ -19,12 +19,12 @@ def set_dumpable(dumpable: bool) -> None:
 
 
 def adopt_orphans() -> None:
-    """Become the parent of descendants whose parent ends (a subreaper), so that none leaves the tree."""
+    """Make this process a subreaper: when a descendant ends, its children become children of this process."""
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def children_of(pid: int) -> list[int]:
-    """Return the children of a process, zombies included; empty when the process has ended."""
+    """Return the PIDs of a process's children, zombies included. Return [] if the process has ended."""
     found: list[int] = []
     with contextlib.suppress(OSError):
         for task in (_PROC / str(pid) / "task").iterdir():
@@ -34,7 +34,7 @@ def children_of(pid: int) -> list[int]:
 
 
 def tree_of(pid: int) -> list[int]:
-    """Return a process and all its descendants, parents first."""
+    """Return the PIDs of a process and all its descendants, parents before their children."""
     members = [pid]
     for member in members:  # the list grows during the iteration
         members += children_of(member)
@@ -42,7 +42,7 @@ def tree_of(pid: int) -> list[int]:
 
 
 def memory_of(pids: Iterable[int]) -> int:
-    """Return the memory of the processes in bytes, without file pages, which are shared with others."""
+    """Return the memory of processes in bytes, without pages of files, which processes share."""
     kibibytes = 0
     for pid in pids:
         with contextlib.suppress(OSError):
@@ -53,7 +53,7 @@ def memory_of(pids: Iterable[int]) -> int:
 
 
 def kill_tree(pid: int, rounds: int = 20) -> None:
-    """Kill a process and its descendants. All are stopped first, so that a fork bomb cannot go on forking."""
+    """Kill a process and its descendants. All are paused first, so that they cannot start new processes."""
     stopped: set[int] = set()
     for _ in range(rounds):
         new = set(tree_of(pid)) - stopped
@@ -67,7 +67,7 @@ def kill_tree(pid: int, rounds: int = 20) -> None:
 
 
 def reap(pid: int) -> None:
-    """Collect the exit status of a child that has ended; do nothing for other processes."""
+    """Remove the zombie of a child process that has ended. Do nothing for other processes."""
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
 

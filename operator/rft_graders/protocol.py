@@ -1,10 +1,10 @@
-"""JSON lines over a stream socket, with a limit on the length of a line.
+"""Messages between trainer and grader process: JSON lines of limited length over a stream socket.
 
-Not pickle, because unpickling data from users' code could run any code in the trainer.
+Pickle is not used, because unpickling data from users' code could run any code in the trainer.
 
-serve -> trainer   {"graders": {NAME: null | "why it does not load"}}    once
-trainer -> serve   {"id": 7, "grader": NAME, "completion": "…", "row": {…}}   "tokens": […] where known
-serve -> trainer   {"id": 7, "score": 0.5}  or  {"id": 7, "error": "…"}       in any order; "printed": "…"
+serve -> trainer   {"graders": {NAME: null | "why it does not load"}}    sent once
+trainer -> serve   {"id": 7, "grader": NAME, "completion": "…", "row": {…}}   with "tokens": […] if known
+serve -> trainer   {"id": 7, "score": 0.5}  or  {"id": 7, "error": "…"}    any order; may have "printed": "…"
 """
 
 import json
@@ -18,33 +18,33 @@ MAX_ERROR_CHARACTERS = 500
 
 
 class ProtocolError(Exception):
-    """The peer sent an invalid line."""
+    """The other process sent a line that is too long, or is not a JSON object."""
 
 
 class Closed(Exception):
-    """The peer closed the connection."""
+    """The other process closed the connection."""
 
 
 def encode(message: dict[str, Any]) -> bytes:
-    """Return a message as one line; JSON text never contains a newline character."""
+    """Return a message as one line of JSON, which contains no newline except at its end."""
     return json.dumps(message, separators=(",", ":")).encode() + b"\n"
 
 
 class LineReader:
-    """Reads JSON objects from a socket, one a line."""
+    """Reads JSON objects from a socket. Each line is one object."""
 
     def __init__(self, connection: socket.socket, max_bytes: int) -> None:
-        """Lines longer than ``max_bytes`` raise ProtocolError."""
+        """Read from ``connection``. A line longer than ``max_bytes`` bytes raises ProtocolError."""
         self._connection = connection
         self._max_bytes = max_bytes
         self._buffer = bytearray()
         self._searched = 0
 
     def read(self, timeout: float | None) -> dict[str, Any]:
-        """Return the next object.
+        """Return the next JSON object from the socket.
 
-        Raises TimeoutError when there is no complete line after ``timeout`` seconds (a part of a line is kept
-        for the next call), Closed, or ProtocolError.
+        Raises TimeoutError if no complete line arrives within ``timeout`` seconds; a part of a line is kept
+        for the next call. Raises Closed at the end of the stream, ProtocolError for an invalid line.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while (end := self._buffer.find(b"\n", self._searched)) < 0:
@@ -58,7 +58,7 @@ class LineReader:
         return _object(line)
 
     def _receive(self, deadline: float | None) -> None:
-        """Append received bytes. Raises TimeoutError at the deadline, Closed at the end of the stream."""
+        """Add received bytes to the buffer. Raises TimeoutError at the deadline, Closed at the end."""
         remaining = None if deadline is None else deadline - time.monotonic()
         if remaining is not None and remaining <= 0:
             raise TimeoutError
@@ -76,7 +76,7 @@ def _object(line: bytes) -> dict[str, Any]:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise ProtocolError("a line is not JSON") from error
+        raise ProtocolError("a line that is not JSON") from error
     if not isinstance(value, dict):
-        raise ProtocolError("a line is not a JSON object")
+        raise ProtocolError("a line that is not a JSON object")
     return value

@@ -1,4 +1,4 @@
-"""Runs http and model graders, with many concurrent requests up to a limit."""
+"""Runs the graders http and model, which send requests to a server. Several requests run concurrently."""
 
 import asyncio
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from rft_graders.tokens import ReadToken, hidden, token_reader
 from rft_run.errors import ConfigurationError, Preempted
 
 CONCURRENCY = 8
-"""Most concurrent requests per grader."""
+"""Maximum number of concurrent requests of each grader."""
 
 _POLL_SECONDS = 0.2
 
@@ -31,26 +31,26 @@ class _Grader:
 
 
 class RemoteBackend:
-    """Graders behind an address. It has no process, and no connections stay open between exchanges."""
+    """Graders that call a server. They need no process, and keep no connection open between batches."""
 
     def __init__(self, graders: Sequence[Grader]) -> None:
-        """Check addresses, templates and tokens. Raises ConfigurationError."""
+        """Check URLs, prompt templates and tokens of the graders. Raises ConfigurationError for a bad one."""
         self._graders = {
             grader.name: _Grader(_remote(grader), token_reader(grader), grader.timeout_seconds)
             for grader in graders
         }
 
     def ready(self, should_stop: ShouldStop) -> dict[str, str | None]:
-        """Return None for every grader: whether a service answers is found out at the first score."""
+        """Return None for each grader. Whether its server answers is only known after the first request."""
         del should_stop
         return dict.fromkeys(self._graders)
 
     def exchange(self, requests: Sequence[GradeRequest], should_stop: ShouldStop) -> list[Graded]:
-        """Return one outcome per request, in order. Raises Preempted."""
+        """Return the score or the error of each request. Raises Preempted if the run should stop."""
         return [Graded(outcome) for outcome in asyncio.run(self._exchange(requests, should_stop))]
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing: no connection is open between two calls of ``exchange``."""
 
     async def _exchange(self, requests: Sequence[GradeRequest], should_stop: ShouldStop) -> list[Outcome]:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=CONCURRENCY)
@@ -60,11 +60,11 @@ class RemoteBackend:
                 if should_stop():
                     work.cancel()
                     await asyncio.gather(work, return_exceptions=True)
-                    raise Preempted("asked to stop while grading")
+                    raise Preempted("asked to stop while graders were running")
             return work.result()
 
     async def _all(self, client: httpx.AsyncClient, requests: Sequence[GradeRequest]) -> list[Outcome]:
-        """Call all graders concurrently and return the outcomes in the order of the requests."""
+        """Call all graders concurrently. Return scores and errors in the order of the requests."""
         names = sorted({request.grader for request in requests})
         own = {name: [i for i, request in enumerate(requests) if request.grader == name] for name in names}
         found = await asyncio.gather(
@@ -79,7 +79,7 @@ class RemoteBackend:
 async def _grade(
     client: httpx.AsyncClient, grader: _Grader, requests: Sequence[GradeRequest]
 ) -> list[Outcome]:
-    """Return the outcomes of one grader's requests."""
+    """Return the score or the error of each request to one grader."""
     try:
         token = grader.read_token()
     except ConfigurationError as error:  # the token existed at the start
@@ -100,7 +100,7 @@ async def _grade(
 
 
 async def _call(client: httpx.AsyncClient, remote: Remote, target: Target, call: Call) -> list[Outcome]:
-    """Return the outcomes of a call's requests. If the call fails, its error is the outcome of each."""
+    """Return the score or the error of each request in an HTTP call. If the call fails, all get its error."""
     try:
         if isinstance(call.body, ValueError):
             raise call.body
@@ -110,14 +110,17 @@ async def _call(client: httpx.AsyncClient, remote: Remote, target: Target, call:
 
 
 def _presentable(outcome: Outcome, token: str | None) -> Outcome:
-    """Return the outcome; an error's message is shortened and the token in it is hidden."""
+    """Return a score as it is, and an error with a short message in which the token is hidden."""
     if isinstance(outcome, ValueError):
         return ValueError(hidden(str(outcome), token)[:MAX_ERROR_CHARACTERS])
     return outcome
 
 
 def _remote(grader: Grader) -> Remote:
-    """Return the protocol of the grader's kind. Raises ConfigurationError for a bad address or template."""
+    """Return the object that makes HTTP calls for a grader.
+
+    Raises ConfigurationError if the URL or the prompt template is not valid.
+    """
     kind = grader.http or grader.model
     assert kind is not None
     field = "http" if grader.http is not None else "model"
@@ -125,7 +128,7 @@ def _remote(grader: Grader) -> Remote:
         if not httpx.URL(kind.url).host:
             raise httpx.InvalidURL("no host")
     except httpx.InvalidURL as error:
-        raise ConfigurationError(f"grader {grader.name}: {field}.url is no address: {error}") from error
+        raise ConfigurationError(f"grader {grader.name}: {field}.url is not a valid URL: {error}") from error
     try:
         return Service(grader) if grader.http is not None else Judge(grader)
     except TemplateProblem as error:

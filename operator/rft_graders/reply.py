@@ -1,4 +1,4 @@
-"""Reads the score in a judge's reply. What is not clearly a score is an error, never a guess."""
+"""Reads the score in a judge's reply. A reply without a clear score is an error."""
 
 import json
 import re
@@ -10,8 +10,8 @@ from rft_graders.text import normalized
 from rft_graders.thought import answer
 
 _READ_CHARACTERS = 20_000
-"""Number of characters that are read from the end of a reply, where the score is."""
-_ASK = "ask it for a JSON object with the key score alone"
+"""Maximum number of characters that are read, at the end of a reply. The score is usually there."""
+_ASK = "in the prompt, ask for a JSON object with only the key score"
 
 _N = r"-?(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)"
 _UNIT = r"(?:\s*(?:points?|stars?|punkten?|分|点|점))?"
@@ -43,16 +43,16 @@ _FILLERS = (
 )
 _NAMES = frozenset(_SCORE_NAMES.split())
 _WORDS = _NAMES | frozenset(_FILLERS.split())
-"""Words that may stand beside a score. Beside any other word a number may be something else."""
+"""Words that a sentence with a score may contain. With any other word, its number may not be the score."""
 _SENTENCE_CHARACTERS = 200
-"""A longer sentence says more than a score."""
+"""Maximum number of characters of a sentence with a score. Longer sentences are ignored."""
 
 
 def parse_score(text: str, scale: Scale | None, *, cut: bool = False) -> float:
-    """Return the score in a judge's reply: in its last JSON object with a ``score``, else in its prose.
+    """Return the score in a judge's reply: from the last JSON object with a ``score``, else from a sentence.
 
-    Raises ValueError for a reply without a score, for one with several of which none is clearly meant, and
-    for a ``cut`` one without a whole object.
+    Raises ValueError for a reply without a score or with several scores, and for a reply that was ``cut`` and
+    has no complete JSON object with a score.
     """
     text = (answer(text) or "")[-_READ_CHARACTERS:]
     found = list(_scores(text))
@@ -63,11 +63,11 @@ def parse_score(text: str, scale: Scale | None, *, cut: bool = False) -> float:
         return _in_prose(value, scale)
     if isinstance(value, int | float) and not isinstance(value, bool) and -1e300 < value < 1e300:
         return float(value)
-    raise ValueError(f"the judge named no score that can be read: {_ASK}")
+    raise ValueError(f"the judge named no score that can be read; {_ASK}")
 
 
 def _scores(text: str) -> Iterator[Any]:
-    """Yield the score of each JSON object in a text that has one; None for one that is unclear or broken."""
+    """Yield the score of each JSON object in a text that has a score. Yield None if it cannot be read."""
     decoder = json.JSONDecoder(object_pairs_hook=tuple)  # pairs, since a key may be given twice
     position = text.find("{")
     while position >= 0:
@@ -84,7 +84,10 @@ def _scores(text: str) -> Iterator[Any]:
 
 
 def _named(value: Any, *keys: str) -> list[Any]:
-    """Return what the outermost objects with one of the keys have under it; objects are tuples of pairs."""
+    """Return the values that objects have under the keys. Objects inside a found object are not searched.
+
+    Each JSON object is a tuple of pairs of key and value.
+    """
     if isinstance(value, tuple):
         own = [inner for key, inner in value if key in keys]
         return own or [found for _, inner in value for found in _named(inner, *keys)]
@@ -94,14 +97,17 @@ def _named(value: Any, *keys: str) -> list[Any]:
 
 
 def _only(values: list[Any]) -> Any:
-    """Return the only score, of an object its ``score`` or ``value``; None where there are several."""
+    """Return the only score in a list, or None if there is not exactly one.
+
+    Of an object, the score is the value under ``score`` or ``value``.
+    """
     if len(values) != 1:
         return None
     return _only(_named(values[0], "score", "value")) if isinstance(values[0], tuple) else values[0]
 
 
 def _closed(text: str, start: int) -> int:
-    """Return the position behind the brace that closes the one at ``start``; the text's end if none does."""
+    """Return the position after the brace that closes the one at ``start``, or the length of the text."""
     depth = 0
     for position in range(start, len(text)):
         depth += {"{": 1, "}": -1}.get(text[position], 0)
@@ -111,9 +117,9 @@ def _closed(text: str, start: int) -> int:
 
 
 def _in_prose(text: str, scale: Scale | None) -> float:
-    """Return the score that the sentences give.
+    """Return the score from sentences that say only the score, and perhaps a reason for it.
 
-    Raises ValueError if none gives one, and if they give several.
+    Raises ValueError for no score, and for several.
     """
     low, high = (scale.min, scale.max) if scale is not None else (0.0, 1.0)
     lines = [line.strip() for line in _MARKDOWN.sub("", normalized(text)).splitlines() if line.strip()]
@@ -124,16 +130,17 @@ def _in_prose(text: str, scale: Scale | None) -> float:
         said = (_said(sentence, low, high, bare=bare) for sentence in sentences)
         values |= {value for value in said if value is not None}
     if not values:
-        raise ValueError(f"the judge named no score in a sentence of its own: {_ASK}")
+        raise ValueError(f"the judge named no score in a sentence with nothing else; {_ASK}")
     if len(values) > 1:
-        raise ValueError(f"the judge named several scores: {_ASK}")
+        raise ValueError(f"the judge named several scores; {_ASK}")
     return values.pop()
 
 
 def _said(sentence: str, low: float, high: float, *, bare: bool) -> float | None:
-    """Return the score that a sentence gives, None if it may say something else.
+    """Return the score that a sentence gives, or None if its number may not be a score.
 
-    "8 out of 10" and "8/10" are 8 where 10 is the scale's maximum. A number without any word needs ``bare``.
+    "8 out of 10" and "8/10" are 8 if 10 is the scale's maximum. A number without words is a score only with
+    ``bare``.
     """
     if len(sentence) > _SENTENCE_CHARACTERS:
         return None

@@ -1,4 +1,4 @@
-"""Scores completions with all graders of a job: completions in, rewards out."""
+"""Scores completions with all graders of a job, and returns their rewards."""
 
 import threading
 from collections.abc import Mapping, Sequence
@@ -26,10 +26,10 @@ def _never() -> bool:
 
 
 class Scorer:
-    """Scores completions with a job's graders.
+    """Scores completions with a job's graders. It is a context manager.
 
-    A context manager. Entering it opens the socket for the grader container, so enter it early, and call
-    ``ready`` before the first step. Concurrent calls from several threads run one after the other.
+    ``__enter__`` opens the socket for the grader container, so enter the context early, and call ``ready``
+    before the first step. Concurrent calls from several threads run one after the other.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Scorer:
         grader_code: Mapping[str, str] | None = None,
         scratch_dir: str | None = None,
     ) -> None:
-        """Check the graders. Raises ConfigurationError for a grader that cannot run."""
+        """Check the settings of the graders. Raises ConfigurationError for a grader that cannot run."""
         for grader in graders:
             check_settings(grader)
         self._graders = tuple(graders)
@@ -64,7 +64,7 @@ class Scorer:
 
     @classmethod
     def from_config(cls, config: RunConfig) -> Self:
-        """Return the scorer of a run."""
+        """Return a scorer with the graders of a run's configuration."""
         return cls(
             config.spec.graders,
             grader_socket=config.grader_socket,
@@ -73,7 +73,7 @@ class Scorer:
         )
 
     def __enter__(self) -> Self:
-        """Open the socket, or prepare the local processes."""
+        """Open the socket for the grader container, or prepare the local grader processes."""
         if self._trusted:
             self._add(self._trusted, self._local(self._trusted, hide=False))
         # Users' code has a process of its own, so that its memory and processes never count against our
@@ -90,25 +90,25 @@ class Scorer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the grader processes."""
+        """End the grader processes and close their sockets."""
         for _, backend in self._backends:
             backend.close()
         self._backends.clear()
 
     def ready(self, should_stop: ShouldStop = _never) -> None:
-        """Wait until users' code is loaded. Where it was not called, ``score`` does the same first.
+        """Wait until users' code is loaded. Without this call, ``score`` waits for it first.
 
-        Raises UserCodeError when a grader does not load, TrainerError when the grader process does not start,
-        Preempted.
+        Raises UserCodeError if a grader does not load, TrainerError if the grader process does not start, and
+        Preempted if the run should stop.
         """
         with self._lock:
             self._ready(should_stop)
 
     def score(self, items: Sequence[GradeItem], should_stop: ShouldStop = _never) -> ScoredBatch:
-        """Return one score per item, in order.
+        """Return the scores and the reward of each item, in the order of the items.
 
-        Raises UserCodeError for an error of a grader with ``onError: fail``, TrainerError when the
-        grader container is lost, Preempted.
+        Raises UserCodeError for an error of a grader with ``onError: fail``, TrainerError if the grader
+        container is lost, and Preempted if the run should stop.
         """
         with self._lock:
             self._ready(should_stop)
@@ -130,7 +130,7 @@ class Scorer:
         )
 
     def _score(self, graded: Mapping[str, Graded | None]) -> Score:
-        """Return the result of one completion from what each grader said of it."""
+        """Return the reward of one completion, from the score or the error of each grader."""
         outcomes = {g.name: _normalized(graded[g.name], g) for g in self._graders}
         users = ((grader.name, graded[grader.name]) for grader in self._python)
         printed = {name: said.printed for name, said in users if said is not None and said.printed}
@@ -149,7 +149,7 @@ class Scorer:
         for names, backend in self._backends:
             loaded = backend.ready(should_stop)
             problems = [
-                f"grader {name} does not load: {loaded.get(name, 'the grader container does not know it')}"
+                f"grader {name} does not load: {loaded.get(name, 'the grader container has no such grader')}"
                 for name in sorted(names)
                 if loaded.get(name, "") is not None
             ]
@@ -172,9 +172,9 @@ def _ask(
     given: Mapping[str, Sequence[str | None]],
     should_stop: ShouldStop,
 ) -> dict[str, list[Graded | None]]:
-    """Return what the graders of a backend say of each item; None where one is given nothing.
+    """Return the score or the error of each item, by grader. None: the item has no text for this grader.
 
-    Requests alternate between graders, to keep all workers busy.
+    Requests to the graders alternate, so that the workers of all graders have work.
     """
     rows = [item.row() for item in items]
     asked = [

@@ -2,8 +2,9 @@
 
     python -m rft_graders.serve --socket PATH --config FILE [--wait SECONDS]
 
-In a pod it is the second container; locally the scorer starts it with ``--descriptor``. Its exit code is 0
-when the trainer closed the connection, 1 when there was no trainer within the waiting time.
+In a pod it runs in the grader container. On a local machine the scorer starts it with ``--descriptor``. Its
+exit code is 0 if the trainer closed the connection, and 1 if no trainer was found within SECONDS or the
+configuration cannot be read.
 """
 
 import argparse
@@ -30,7 +31,7 @@ RETRY_SECONDS = 0.2
 
 
 def connect(path: str, wait_seconds: float) -> socket.socket | None:
-    """Connect to the trainer, with retries; None when ``wait_seconds`` are over."""
+    """Connect to the trainer's socket, with retries. Return None after ``wait_seconds`` without success."""
     deadline = time.monotonic() + wait_seconds
     while True:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -69,18 +70,20 @@ def serve(connection: socket.socket, config: GraderConfig, home: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
+    """Run the grader process with command line arguments. Return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m rft_graders.serve")
-    parser.add_argument("--socket", default=GRADER_SOCKET, help="the socket the trainer listens on")
-    parser.add_argument("--descriptor", type=int, help="a connected socket instead")
+    parser.add_argument("--socket", default=GRADER_SOCKET, help="path of the trainer's listening socket")
+    parser.add_argument(
+        "--descriptor", type=int, help="file descriptor of a connected socket, instead of --socket"
+    )
     parser.add_argument("--config", type=Path, default=Path(GRADER_CONFIG_DIR) / GRADER_CONFIG_FILE)
-    parser.add_argument("--wait", type=float, default=300.0, help="longest wait for the trainer, in seconds")
+    parser.add_argument("--wait", type=float, default=300.0, help="seconds to wait for the trainer")
     arguments = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         config = GraderConfig.model_validate_json(arguments.config.read_bytes())
     except (OSError, ValidationError) as error:
-        print(f"{arguments.config}: {error}", file=sys.stderr)
+        print(f"cannot read the configuration {arguments.config}: {error}", file=sys.stderr)
         return 1
     connection: socket.socket | None
     if arguments.descriptor is not None:
@@ -89,7 +92,7 @@ def main(argv: list[str] | None = None) -> int:
     else:
         connection = connect(arguments.socket, arguments.wait)
     if connection is None:
-        print(f"no trainer on {arguments.socket} within {arguments.wait:g} s", file=sys.stderr)
+        print(f"no trainer listened on {arguments.socket} within {arguments.wait:g} s", file=sys.stderr)
         return 1
     # When the pod is deleted both containers get SIGTERM. The trainer may still need scores and closes the
     # connection when it does not. A handler, because an ignored signal stays ignored in child processes.

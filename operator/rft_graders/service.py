@@ -1,4 +1,4 @@
-"""Grader ``http``: version 1 of the protocol of a user's web service, as in ``docs/graders.md``.
+"""The grader ``http``: calls a user's web service, by version 1 of the protocol in ``docs/graders.md``.
 
 request   {"version": 1, "grader": NAME, "items": [{"id": 0, "messages": […], "completion": "…", "row": {…}}]}
 answer    {"scores": [{"id": 0, "score": 0.5}, {"id": 1, "error": "why"}]}  or  {"scores": [0.5, 1]}
@@ -15,22 +15,22 @@ from rft_graders.protocol import encode
 MAX_ITEMS = 32
 MAX_BODY_BYTES = 8 * 1024 * 1024
 _FRAME_BYTES = 256
-"""Bytes allowed for the JSON around the items, and the commas between them."""
+"""Number of bytes that are reserved for the JSON text around an item, and around the list of items."""
 
 
 class Service:
-    """Requests to a user's web service, and the scores in its answers."""
+    """Makes requests to a user's web service, and reads the scores in its answers."""
 
     def __init__(self, grader: Grader) -> None:
-        """Read address and name of the grader."""
+        """Read the URL and the name of the grader."""
         assert grader.http is not None
         self.url = grader.http.url
         self._name = grader.name
 
     def calls(self, requests: Sequence[GradeRequest]) -> Iterator[Call]:
-        """Yield batches within the limits of items and bytes.
+        """Yield HTTP calls, each for a batch of at most ``MAX_ITEMS`` requests and ``MAX_BODY_BYTES`` bytes.
 
-        A request that is too large by itself becomes a call with an error in place of a body.
+        For a request that is too large alone, the call has an error in place of a body.
         """
         batch: list[int] = []
         size = _FRAME_BYTES
@@ -48,15 +48,15 @@ class Service:
             yield self._call(batch, requests)
 
     def outcomes(self, answer: Any, count: int) -> list[Outcome]:
-        """Return one outcome per item. Raises ValueError when the answer as a whole is invalid."""
+        """Return the score or the error of each item. Raises ValueError if the whole answer is not valid."""
         scores = answer.get("scores") if isinstance(answer, dict) else None
         if not isinstance(scores, list):
-            raise ValueError("the answer is no object with a list scores")
+            raise ValueError("the answer is not a JSON object with a list under the key scores")
         if any(isinstance(entry, dict) for entry in scores):
             return _by_id(scores, count)
         if len(scores) != count:
             raise ValueError(
-                f"{len(scores)} scores for {count} items: answer one for each, or name their ids"
+                f"the service sent {len(scores)} scores for {count} items; send one for each, or use ids"
             )
         return [score(entry) for entry in scores]
 
@@ -82,7 +82,7 @@ def _by_id(scores: list[Any], count: int) -> list[Outcome]:
 
 def _outcome(entries: list[dict[str, Any]]) -> Outcome:
     if len(entries) != 1:
-        return ValueError(f"{len(entries) or 'no'} scores with its id came back")
+        return ValueError(f"the service sent {len(entries) or 'no'} scores with the id of this item")
     if entries[0].get("error") is not None:
         return ValueError(str(entries[0]["error"]))
     return score(entries[0].get("score"))

@@ -1,6 +1,6 @@
-"""The ways in which a user's function is called, and the score in what it returns.
+"""Calls a user's function by the names of its parameters, and reads the score in its result.
 
-Imports only the standard library, since it is loaded into the process of the user's code; see ``worker``.
+This module imports only the standard library, because it is loaded into the process of the user's code.
 """
 
 import functools
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, SupportsFloat
 
 
 class Asked(NamedTuple):
-    """What is to be scored: a completion, its row with the messages, and the completion's tokens if known."""
+    """The input of a grader: a completion, its row with the messages, and the token ids if known."""
 
     completion: str
     row: dict[str, Any]
@@ -27,20 +27,20 @@ Grade = Callable[[Asked], float]
 
 
 class CallShape(NamedTuple):
-    """One way to call a function, by the names of its parameters."""
+    """A call shape: one set of parameter names with which a user's function can be called."""
 
     shown: str
-    """The parameters, as messages name them."""
+    """The parameters of this call shape, as error messages show them."""
     known_by: frozenset[str]
-    """A function that has all of these parameters has this shape."""
+    """Parameter names by which the call shape is chosen: the function must have all of them."""
     names: frozenset[str]
-    """All parameters that may be filled."""
+    """Names of all parameters for which this call shape has a value."""
     values: Callable[[Asked], dict[str, Any]]
-    """Their values by name. One that is not known is left out."""
+    """Returns the values of the parameters by name, without values that are not known."""
     columns: bool = False
-    """Any other parameter is a field of the row."""
+    """Whether each other parameter of the function gets the row's field of the same name."""
     batch: bool = False
-    """Each value is a list with an entry for each rollout, and so is the result."""
+    """Whether each parameter and the result are lists with one entry for each rollout."""
 
 
 def _text(asked: Asked) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def _whole_row(asked: Asked) -> dict[str, Any]:
 
 
 def _sample(asked: Asked) -> dict[str, Any]:
-    """Return ``sample``: the text, the text parsed as JSON or None, and choices like a chat completion's."""
+    """Return the row as ``item`` and the completion as ``sample``: as text, parsed JSON and a message."""
     try:
         parsed = json.loads(asked.completion)
     except (ValueError, RecursionError):
@@ -94,7 +94,7 @@ def _named(*names: str) -> frozenset[str]:
 
 
 _SOLUTIONS = ("solution_str", "predict_str", "model_output")
-"""The names that verl's own functions have for the completion."""
+"""Parameter names that reward functions of verl use for the completion."""
 _GOLD = ("data_source", "ground_truth", "extra_info")
 
 SHAPES = (
@@ -137,13 +137,13 @@ SHAPES = (
         batch=True,
     ),
 )
-"""Tried in this order. A shape fits if it fills every parameter that has no default."""
+"""All call shapes, tried in this order. A shape fits if it fills every parameter without a default."""
 
 
 def adapted(function: Callable[..., Any], name: str = "grade") -> Grade:
-    """Return a function that calls the user's and returns its score.
+    """Return a function that calls the user's function and returns its score.
 
-    Raises TypeError, which lists the shapes, for a function that has none of them.
+    Raises TypeError if the parameters of the user's function fit no call shape. The message lists the shapes.
     """
     try:
         parameters = inspect.signature(function).parameters
@@ -156,9 +156,10 @@ def adapted(function: Callable[..., Any], name: str = "grade") -> Grade:
 
 
 def shape_of(parameters: Mapping[str, Parameter], name: str) -> CallShape | None:
-    """Return the shape of the function ``name``; None for one that takes completion and row by position.
+    """Return the call shape that fits a function's parameters.
 
-    Validation asks this of a syntax tree. Raises TypeError, which lists the shapes, where none fits.
+    Return None for a function that takes completion and row by position, under other names. Raises TypeError
+    if no shape fits; the message has the function's ``name`` and lists the shapes.
     """
     named = {key: p for key, p in parameters.items() if p.kind not in _VARIABLE}
     required = {key for key, p in named.items() if p.default is Parameter.empty}
@@ -169,8 +170,8 @@ def shape_of(parameters: Mapping[str, Parameter], name: str) -> CallShape | None
         return None
     shapes = ", ".join(dict.fromkeys(shape.shown for shape in SHAPES))
     raise TypeError(
-        f"{name}({', '.join(parameters)}) is not a way in which a grader is called: its parameters have to be"
-        f" {shapes}, where … are fields of the row, or two that stand for completion and row; any other"
+        f"{name}({', '.join(parameters)}) cannot be called as a grader; its parameters must be one of"
+        f" {shapes}, where … are fields of the row, or any two for completion and row; each other parameter"
         " needs a default"
     )
 
@@ -180,7 +181,7 @@ _POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def _takes_two(parameters: Mapping[str, Parameter], required: set[str]) -> bool:
-    """Return whether a function takes completion and row, in this order, by whatever names."""
+    """Return whether a function takes completion and row as its first two parameters, under any names."""
     ordered = [key for key, p in parameters.items() if p.kind in _POSITIONAL]
     if any(p.kind is Parameter.VAR_POSITIONAL for p in parameters.values()):
         return required <= set(ordered[:2])
@@ -198,7 +199,10 @@ def _scored(
     name: str,
     asked: Asked,
 ) -> float:
-    """Call a function of this shape and return its score. Raises KeyError for a field that the row lacks."""
+    """Call a user's function by its call shape and return its score.
+
+    Raises LookupError if the row lacks a field that the function needs.
+    """
     values = shape.values(asked)
     if shape.columns:
         columns = {key: [value] for key, value in asked.row.items()} if shape.batch else asked.row
@@ -217,27 +221,27 @@ def _scored(
 
 
 def _is_of_texts(parameter: Parameter) -> bool:
-    """Return whether a parameter is annotated as a list of texts; TRL gives those for prompts of one text."""
+    """Return whether a parameter is annotated as a list of texts. TRL passes texts if prompts are texts."""
     annotation = parameter.annotation
     shown = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
     return shown.rpartition(".")[2].lower() in ("list[str]", "sequence[str]")
 
 
 def _as_text(messages: list[dict[str, Any]]) -> str:
-    """Return the only message's text, or all of them after their roles."""
+    """Return the text of the only message, or a line ``role: text`` for each of several messages."""
     if len(messages) == 1:
         return str(messages[0].get("content"))
     return "\n".join(f"{message.get('role')}: {message.get('content')}" for message in messages)
 
 
 def _finished(result: object) -> object:
-    """Return the result of a function, of an ``async`` one after it has run."""
+    """Return the result of a function. If the function is ``async``, run it first."""
     return _runner().run(_awaited(result)) if inspect.isawaitable(result) else result
 
 
 @functools.cache
 def _runner() -> Any:
-    """Return the one event loop of this process, so that a client which belongs to it can be kept."""
+    """Return the only event loop of this process. So users' code can keep a client that belongs to it."""
     import asyncio  # takes longer than all else here
 
     return asyncio.Runner()
@@ -248,24 +252,26 @@ async def _awaited(result: Awaitable[object]) -> object:
 
 
 def _only(scores: object) -> object:
-    """Return the only entry of a batch's result. Raises TypeError for anything else."""
+    """Return the only score in the result of a batch. Raises TypeError unless it is a list of one score."""
     scores = _plain(scores)
     if not isinstance(scores, list | tuple) or len(scores) != 1:
-        raise TypeError(f"returned {_described(scores)}, not a list of one score for each completion")
+        raise TypeError(
+            f"the function returned {_described(scores)}, not a list of one score for each completion"
+        )
     return scores[0]
 
 
 def number(result: object) -> float:
-    """Return the score in a function's result.
+    """Return the score in a user's function's result.
 
-    It is a number, a mapping with a key ``score``, an object with an attribute ``score``, or a list, tuple or
-    array of one of these. Raises TypeError for anything else, ValueError for a result that says itself that
-    it is not valid, or is not finite.
+    The result is a number, a mapping with a key ``score``, an object with an attribute ``score``, or a list,
+    tuple or array with one of these. Raises TypeError for other results, ValueError for a score that is not
+    finite, or that the result itself calls not valid.
     """
     result = _plain(result)
     if isinstance(result, Mapping):
         if "score" not in result:
-            raise TypeError("the returned dict has no key score")
+            raise TypeError("the function returned a dict without the key score")
         _refuse_invalid(result.get("is_score_valid"), result.get("reason"))
         return number(result["score"])
     if hasattr(result, "score"):
@@ -274,23 +280,23 @@ def number(result: object) -> float:
     if isinstance(result, list | tuple) and len(result) == 1:
         return number(result[0])
     if not isinstance(result, SupportsFloat):
-        raise TypeError(f"returned {_described(result)}, not a number")
+        raise TypeError(f"the function returned {_described(result)}, not a number")
     value = float(result)
     if value != value or value in (float("inf"), float("-inf")):
-        raise ValueError(f"returned {value}")
+        raise ValueError(f"the function returned {value}, not a finite number")
     return value
 
 
 def _plain(result: object) -> object:
-    """Return an array or a scalar of numpy, torch and their like as Python's own lists and numbers."""
+    """Convert an array or a scalar of numpy, torch or a similar library to a Python list or number."""
     convert = getattr(result, "tolist", None)
     return convert() if callable(convert) and not isinstance(result, type) else result
 
 
 def _refuse_invalid(valid: object, reason: object) -> None:
-    """Raise ValueError if a result says that its score is not valid, as those of eval-protocol can."""
+    """Raise ValueError if ``valid`` is False, as in results of eval-protocol without a valid score."""
     if valid is False:
-        raise ValueError(f"the result says that its score is not valid: {reason or 'without a reason'}")
+        raise ValueError(f"the result says that its score is not valid: {reason or 'no reason given'}")
 
 
 def _described(result: object) -> str:

@@ -1,7 +1,9 @@
-"""Symbolic equality, with math-verify. Runs in a worker process, as sympy may never end or take all memory.
+"""The grader ``math``: symbolic equality with the library math-verify.
 
-math-verify's own time limits are turned off. They are Python signal handlers, which cannot interrupt C code
-such as that of an integer power. The pool kills the process at its deadline instead.
+It runs in a worker process, because sympy may never end, or may use all memory.
+
+The time limits of math-verify are turned off. They use Python signal handlers, which cannot interrupt C code,
+such as the power of two large integers. Instead, the worker process is killed at its timeout.
 """
 
 import logging
@@ -21,10 +23,10 @@ _DELIMITERS = ("$", "\\(", "\\[")
 
 
 def equal(completion: str, row: Mapping[str, Any], field: str) -> float:
-    r"""Return 1.0 when the completion's answer equals the field's expression; no answer is 0.0.
+    r"""Return 1.0 if the completion's answer equals the expression in the row's field, else 0.0.
 
-    The answer is the last \boxed{}, else what the library finds: after "final answer is", else the last
-    formula or number. Raises ValueError for a field that holds no expression.
+    The answer is the last \boxed{}, else the text after "final answer is", else the last formula or number. A
+    completion without an answer gets 0.0. Raises ValueError if the field contains no expression.
     """
     if is_blank(row.get(field)):
         raise ValueError(f"field {field} holds no expression")
@@ -39,7 +41,7 @@ def equal(completion: str, row: Mapping[str, Any], field: str) -> float:
 
 
 def _small_and_apart(first: Any, second: Any) -> bool:
-    """Return whether two small numbers differ: the library only compares their difference with zero."""
+    """Return whether two small numbers differ. math-verify calls them equal if their difference is small."""
     if not (getattr(first, "is_number", False) and getattr(second, "is_number", False)):
         return False
     try:
@@ -55,20 +57,20 @@ def _parsed(text: str) -> list[Any]:
 
 
 def _boxed(text: str) -> str | None:
-    """Return only the last box: the library would take all boxes together as one set of answers."""
+    """Return the last \\boxed{} of a text. math-verify would read all boxes as one set of answers."""
     inside = boxed(text)
     return None if inside is None else f"\\boxed{{{inside}}}"
 
 
 @lru_cache(maxsize=64)
 def _gold(text: str) -> tuple[Any, ...]:
-    r"""Parse a row's field, which may be bare LaTeX; the library reads LaTeX only in $…$ or \boxed{}."""
+    r"""Parse the text of a row's field. It may be LaTeX without the delimiters that math-verify needs."""
     delimited = _boxed(text) or (text if any(mark in text for mark in _DELIMITERS) else None)
     return tuple(_parsed(delimited) if delimited else _parsed(f"${text}$") or _parsed(text))
 
 
 def _text(value: object, field: str) -> str:
-    """Return a field's text; a number is written without exponent, as LaTeX reads e as Euler's number."""
+    """Return a row's field as text. Numbers have no exponent, because in LaTeX e is Euler's number."""
     if isinstance(value, str):
         return value
     if isinstance(value, int | float) and not isinstance(value, bool):

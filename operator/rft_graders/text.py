@@ -1,11 +1,11 @@
-"""Writes digits, minus signs and spaces in one way, whichever script, typeface or LaTeX they were in."""
+"""Converts digits, minus signs and spaces of any script, typeface or LaTeX to plain characters."""
 
 import re
 import unicodedata
 from functools import lru_cache
 
 THIN_SPACE = "\u2009"
-"""Stands for every space that keeps the digits of a number together."""
+"""The character that replaces each kind of space which may separate the digits of one number."""
 
 _SPACES = "\u00a0\u2007\u2009\u200a\u202f"
 _MINUS = "\u2010\u2011\u2012\u2212\ufe63\uff0d"
@@ -20,7 +20,7 @@ _LATEX_NOTHING = re.compile(r"\{\}|\\!|\\(?:left|right)(?=[()\[\]])")
 
 
 def normalized(text: str) -> str:
-    """Return the text with ASCII digits and signs, and LaTeX's spaces and separators as plain characters."""
+    """Return the text with ASCII digits and signs, and plain characters for LaTeX spaces and separators."""
     text = _LATEX_NOTHING.sub("", text.replace("{,}", ",").replace("{.}", "."))
     text = _LATEX_SPACE.sub(THIN_SPACE, text)
     if text.isascii():
@@ -31,7 +31,7 @@ def normalized(text: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _plain(character: str) -> str:
-    """Return a character as ASCII where it is a digit or sign, or another typeface of an ASCII character."""
+    """Convert a digit or a sign to ASCII, and a character of another typeface to its normal form."""
     if character.isascii():
         return character
     if character in _SPACES:
@@ -50,7 +50,7 @@ def _plain(character: str) -> str:
 
 
 def _fractions(text: str) -> str:
-    """Write characters such as ½ as 1/2, after a space where a digit stands before them."""
+    """Replace fraction characters such as ½ by 1/2. If a digit is before the character, add a space."""
 
     def written(match: re.Match[str]) -> str:
         parts = unicodedata.normalize("NFKC", match[2]).replace("\u2044", "/")

@@ -1,18 +1,18 @@
-"""Divides what a thinking model wrote into thought and answer. Nothing else decides where the one ends."""
+"""Finds the answer in a thinking model's completion. The answer follows the thought, after </think>."""
 
 _OPEN, _CLOSE = "<think>", "</think>"
 
 
 def opens_thought(prompt: str) -> bool:
-    """Return whether a rendered prompt ends inside a thought, as templates of thinking models let it."""
+    """Return whether a rendered prompt ends with <think>, as chat templates of thinking models do."""
     return prompt.rstrip().endswith(_OPEN)
 
 
 def answer(completion: str, *, inside: bool = False) -> str | None:
-    """Return the answer of a completion: all of it without a thought, else what follows the last thought.
+    """Return the text after the last thought of a completion, or the whole completion if it has no thought.
 
-    ``inside`` says that the prompt already opened the thought. Where it does not, a completion that only
-    closes one began inside it too. None for one that was cut inside a thought, or has nothing behind it.
+    ``inside`` says that the prompt ends with <think>. A completion with </think> but without <think> also
+    begins inside a thought. Return None if a thought does not end, or nothing follows the last thought.
     """
     _, closed, rest = completion.rpartition(_CLOSE)
     if (inside and not closed) or _OPEN in rest:

@@ -1,4 +1,4 @@
-"""Bearer tokens for http and model graders. They never appear in messages, logs or other processes."""
+"""Bearer tokens of the graders http and model. They never appear in messages, logs or other processes."""
 
 import os
 import re
@@ -13,11 +13,14 @@ from rft_run.errors import ConfigurationError
 _HEADER_SAFE = re.compile(r"[\x21-\x7e]+")
 
 ReadToken = Callable[[], str | None]
-"""Reads the token; called for each use, as a mounted Secret may change. None: the grader has no token."""
+"""Function that reads a grader's bearer token, at each use, because a mounted Secret may change.
+
+It returns None for a grader without a token.
+"""
 
 
 def environment_variable(grader: str, key: str) -> str:
-    """Return the name of the variable with the token, used where no Secret is mounted, as in ``rft run``."""
+    """Return the environment variable with a grader's token. It is read if no Secret is mounted."""
     return "RFT_SECRET_" + re.sub(r"[^A-Z0-9]", "_", f"{grader}_{key}".upper())
 
 
@@ -26,9 +29,10 @@ def token_reader(
     folder: str = SECRETS_DIR,
     environment: Mapping[str, str] = os.environ,
 ) -> ReadToken:
-    """Return a function that reads a grader's token, from ``<folder>/<grader>/<key>``, else the environment.
+    """Return a function that reads a grader's bearer token.
 
-    Raises ConfigurationError where there is no token, or one that is not valid in an HTTP header.
+    It reads the file ``<folder>/<grader>/<key>``, or if this is missing an environment variable. Raises
+    ConfigurationError if the token is missing or not valid in an HTTP header.
     """
     kind = grader.http or grader.model
     ref = kind.secret_ref if kind is not None else None
@@ -50,14 +54,14 @@ def _read(grader: str, ref: SecretKeyRef, path: Path, environment: Mapping[str, 
         token, place = environment.get(variable, "").strip(), variable
     if not token:
         raise ConfigurationError(
-            f"grader {grader}: secretRef names key {ref.key} of Secret {ref.name}, which is neither mounted"
-            f" ({path}) nor in the environment variable {variable}; a local run needs the variable"
+            f"grader {grader}: secretRef names key {ref.key} of Secret {ref.name}, but the file {path} and"
+            f" the environment variable {variable} are missing or empty; for a local run, set the variable"
         )
     if not _HEADER_SAFE.fullmatch(token):
-        raise ConfigurationError(f"grader {grader}: {place} holds white space or other than ASCII characters")
+        raise ConfigurationError(f"grader {grader}: {place} has white space or non-ASCII characters")
     return token
 
 
 def hidden(text: str, token: str | None) -> str:
-    """Return ``text`` with the token replaced, because services may repeat headers in their errors."""
+    """Return ``text`` with [token] in place of the token. Servers may repeat headers in error messages."""
     return text.replace(token, "[token]") if token else text

@@ -1,7 +1,7 @@
-"""Built-in graders that can take exponential time or all memory. They run in workers, like users' code.
+"""Built-in graders that may need exponential time or all memory. They run in workers, like users' code.
 
-Matching a pattern and computing an integer power hold Python's GIL, so no thread of the trainer could stop
-them.
+Matching a pattern and computing an integer power hold Python's GIL, so a thread of the trainer could not stop
+these operations.
 """
 
 import os
@@ -14,7 +14,7 @@ from rft_run.config import PythonGrader
 
 
 def in_workers(grader: Grader) -> PythonGrader | None:
-    """Return the Python source of a grader that runs in a worker, None for other graders."""
+    """Return a built-in grader as a python grader for a worker process, None for other graders."""
     if grader.regex is not None:
         source = regex_source(grader.regex)
     elif grader.math is not None:
@@ -27,7 +27,7 @@ def in_workers(grader: Grader) -> PythonGrader | None:
 
 
 def regex_source(settings: Regex) -> str:
-    """Return a Python grader for the pattern."""
+    """Return Python source with a grade function that matches the pattern of a ``regex`` grader."""
     method = "fullmatch" if settings.full_match else "search"
     return (
         f"import re\nPATTERN = re.compile({settings.pattern!r})\n"
@@ -36,10 +36,10 @@ def regex_source(settings: Regex) -> str:
 
 
 def math_source(settings: Math) -> str:
-    """Return a Python grader for symbolic equality.
+    """Return Python source with a grade function for symbolic equality, for a ``math`` grader.
 
-    The source compares once while it loads. That loads the grammar, which else counts as time of the first
-    score.
+    The source makes one comparison while it loads. This loads the grammar of LaTeX, which would otherwise
+    take time from the timeout of the first score.
     """
     return (
         f"{_our_path()}from rft_graders.symbolic import equal\n"
@@ -49,7 +49,7 @@ def math_source(settings: Math) -> str:
 
 
 def json_schema_source(settings: JsonSchema) -> str:
-    """Return a Python grader for the schema."""
+    """Return Python source with a grade function that validates JSON, for a ``jsonSchema`` grader."""
     return (
         f"{_our_path()}from rft_graders.json_schema import valid, validator\n"
         f"SCHEMA = validator({settings.schema_text!r})\n"
@@ -58,6 +58,6 @@ def json_schema_source(settings: JsonSchema) -> str:
 
 
 def _our_path() -> str:
-    """Return the lines that add our packages to a worker's path, which its environment does not contain."""
+    """Return Python lines that add the folders of rft_api and rft_graders to ``sys.path`` of a worker."""
     folders = sorted({os.fspath(Path(package.__path__[0]).parent) for package in (rft_api, rft_graders)})
     return f"import sys\nsys.path += {folders!r}\n"

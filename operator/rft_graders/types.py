@@ -1,4 +1,4 @@
-"""Inputs and outputs of the scorer."""
+"""Types of the scorer: the completions that it gets, and the scores that it returns."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,9 +10,9 @@ from rft_graders.thought import answer
 
 @dataclass(frozen=True)
 class GradeItem:
-    """One completion and its row. ``row_fields`` are the row's fields except the messages.
+    """A completion to score, with its row. ``row_fields`` are the row's fields except the messages.
 
-    ``inside_thought`` says that the prompt ends inside the thought of a thinking model.
+    ``inside_thought`` says that the prompt ends with <think>, so that the completion begins inside a thought.
     """
 
     prompt_messages: Sequence[Mapping[str, Any]]
@@ -20,65 +20,68 @@ class GradeItem:
     row_fields: Mapping[str, Any]
     inside_thought: bool = False
     token_ids: Sequence[int] | None = None
-    """The completion's tokens; None: not known."""
+    """The token ids of the completion. None: they are not known."""
 
     def read_by(self, grader: Grader) -> str | None:
-        """Return what a grader is given of the completion; None if it reads an answer and there is none."""
+        """Return the text for a grader: the completion, or only the answer after the thought of the model.
+
+        Return None if the grader reads the answer, and the completion has none.
+        """
         return answer(self.completion, inside=self.inside_thought) if grader.reads_answer else self.completion
 
     def row(self) -> dict[str, Any]:
-        """Return the row as graders get it."""
+        """Return the row that graders get: the fields of the row and the prompt's messages."""
         return {**self.row_fields, "messages": list(self.prompt_messages)}
 
 
 @dataclass(frozen=True)
 class Score:
-    """One completion's result. A reward of None means that the rollout is dropped.
+    """The scores and the reward of one completion. A reward of None means that the rollout is dropped.
 
-    ``per_grader`` has the scores in 0…1, after scale mapping; graders whose error drops the rollout have
-    none, nor has a canary that failed. ``errors`` has one sentence for every grader that failed.
+    ``per_grader`` has the scores by grader's name, from 0 to 1. A grader whose error drops the rollout has no
+    score, nor has a canary that failed. ``errors`` has one message for every grader that failed.
     """
 
     reward: float | None
     per_grader: dict[str, float] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
     printed: dict[str, str] = field(default_factory=dict)
-    """What the code of python graders printed, by grader; those that printed nothing are left out."""
+    """The text that python graders printed, by grader's name. Graders that printed nothing are left out."""
     canaries: frozenset[str] = frozenset()
-    """The graders of weight 0, whose errors count for nothing."""
+    """Names of the graders of weight 0. Their scores and errors do not change the reward."""
 
     @property
     def failures(self) -> dict[str, str]:
-        """The errors of graders that make the reward."""
+        """The errors by grader's name, without canaries, which have weight 0."""
         return {name: error for name, error in self.errors.items() if name not in self.canaries}
 
 
 class ScoredBatch(list[Score]):
-    """Scores in the order of the items, with statistics for the loop and the status."""
+    """The scores of a list of completions, in their order, with statistics for the training loop."""
 
     @property
     def error_ratio(self) -> float:
-        """Share of the completions with an error of a grader that makes the reward; 0 for an empty batch."""
+        """The share of completions for which a grader with a weight above 0 failed; 0 for an empty batch."""
         return sum(bool(score.failures) for score in self) / len(self) if self else 0.0
 
     @property
     def mostly_errors(self) -> bool:
-        """Whether more than half of the completions have an error: the run should pause."""
+        """Whether graders with a weight above 0 failed for more than half of the completions."""
         return self.error_ratio > 0.5
 
     @property
     def error_counts(self) -> dict[str, int]:
-        """Errors of each grader that makes the reward; graders without one are left out."""
+        """The number of errors of each grader with a weight above 0. Graders without errors are left out."""
         return _count(name for score in self for name in score.failures)
 
     @property
     def canary_error_counts(self) -> dict[str, int]:
-        """Errors of each canary; those without one are left out."""
+        """The number of errors of each canary, a grader of weight 0. Canaries without errors are left out."""
         return _count(name for score in self for name in score.errors if name in score.canaries)
 
     @property
     def first_errors(self) -> dict[str, str]:
-        """The first error message of each grader that makes the reward, for messages to users."""
+        """The first error message of each grader with a weight above 0 that failed, for messages to users."""
         first: dict[str, str] = {}
         for score in self:
             for name, message in score.failures.items():
@@ -87,7 +90,7 @@ class ScoredBatch(list[Score]):
 
     @property
     def grader_means(self) -> dict[str, float]:
-        """Mean score per grader over the completions it scored."""
+        """The mean score of each grader, over the completions for which it has a score."""
         values: dict[str, list[float]] = {}
         for score in self:
             for name, value in score.per_grader.items():

@@ -1,7 +1,7 @@
-"""Limits on all processes of users' code together: their number and their memory.
+"""Limits the number and the memory of all processes of users' code together.
 
-Per-process limits cannot do this: RLIMIT_AS counts each child separately, and RLIMIT_NPROC counts
-every process of the UID, on a node even those of other pods.
+Resource limits of Linux cannot do this: RLIMIT_AS applies to each process separately, and RLIMIT_NPROC counts
+all processes of the UID, on a node even processes of other pods.
 """
 
 import os
@@ -13,26 +13,25 @@ INTERVAL_SECONDS = 0.1
 
 
 class Children:
-    """The workers of this process. Any other child is an orphan that a worker's code left."""
+    """The worker processes of the grader process. Any other child process was left by an ended worker."""
 
     def __init__(self) -> None:
-        """Start without workers."""
+        """Begin with no worker process."""
         self.lock = threading.Lock()
-        """A lock that is held while a worker is started, so that the watchdog does not take it for an orphan.
-        """
+        """Held while a worker is started. Without it, the watchdog could kill the new worker as an orphan."""
         self.workers: set[int] = set()
         self.stopped: dict[int, str] = {}
-        """Why the watchdog killed a worker."""
+        """The reasons why the watchdog killed workers, by PID."""
         self.closing = False
 
     def forget(self, pid: int) -> str | None:
-        """Remove a dead worker; return why the watchdog killed it, if it did."""
+        """Remove an ended worker. Return why the watchdog killed it, or None if it did not."""
         with self.lock:
             self.workers.discard(pid)
             return self.stopped.pop(pid, None)
 
     def kill_all(self) -> None:
-        """Kill all descendants and prevent the start of new workers."""
+        """Kill all descendants of this process, and prevent the start of new workers."""
         with self.lock:
             self.closing = True
             for child in children_of(os.getpid()):
@@ -40,16 +39,16 @@ class Children:
 
 
 class Watchdog:
-    """Enforces the limits by killing the worker that uses the most."""
+    """Kills the worker with the most processes or memory when all workers together exceed a limit."""
 
     def __init__(self, children: Children, max_processes: int, memory_bytes: int) -> None:
-        """``max_processes`` counts the processes that workers start, not the workers themselves."""
+        """Set the limits. ``max_processes`` limits processes that workers start, without the workers."""
         self._children = children
         self._max_processes = max_processes
         self._memory_bytes = memory_bytes
 
     def start(self) -> None:
-        """Check the limits every tenth of a second, in a thread, until the pool closes."""
+        """Check the limits every tenth of a second, in a thread, until the grader process closes."""
         threading.Thread(target=self._run, name="watchdog", daemon=True).start()
 
     def _run(self) -> None:
@@ -59,7 +58,7 @@ class Watchdog:
                 pause.wait(INTERVAL_SECONDS)
 
     def look(self) -> bool:
-        """Kill orphans, and the biggest worker if a limit is exceeded; return whether one was killed."""
+        """Kill orphaned processes. If a limit is exceeded, also kill the biggest worker and return True."""
         with self._children.lock:
             workers = set(self._children.workers)
             for child in children_of(os.getpid()):
@@ -70,11 +69,13 @@ class Watchdog:
             started = {worker: len(tree) - 1 for worker, tree in trees.items()}
             if sum(started.values()) > self._max_processes:
                 biggest = max(started, key=lambda worker: started[worker])
-                return self._kill(biggest, f"more than {self._max_processes} processes")
+                return self._kill(biggest, f"users' code ran more than {self._max_processes} processes")
             memory = {worker: memory_of(tree) for worker, tree in trees.items()}
             if sum(memory.values()) > self._memory_bytes:
                 biggest = max(memory, key=lambda worker: memory[worker])
-                return self._kill(biggest, f"more than {self._memory_bytes // 2**20} MiB of memory")
+                return self._kill(
+                    biggest, f"users' code used over {self._memory_bytes // 2**20} MiB of memory"
+                )
         return False
 
     def _kill(self, worker: int, reason: str) -> bool:

@@ -1,7 +1,7 @@
-"""One process that runs one user's function: ``python -s -P -B -u worker.py FD PARENT``.
+"""A worker process that runs one user's function: ``python -s -P -B -u worker.py FD PARENT``.
 
-It is started by path and imports only the standard library and ``shapes``, which does the same. So a restart
-after a hang or a crash takes milliseconds, and no package of ours is in the process of the user's code.
+It is started by its file path, and imports only the standard library and the file ``shapes.py``. So a restart
+after a hang or a crash takes milliseconds, and no other code of rft runs in the process of the user's code.
 """
 
 import ctypes
@@ -23,14 +23,17 @@ from typing import TYPE_CHECKING, Any
 PR_SET_PDEATHSIG = 1
 SOURCE_NAME = "<grader>"
 PACKAGE = "_grader_files"
-"""The package of a source that is a file, and of the files beside it."""
+"""Name of the package made of a grader's file and the files beside it, so that relative imports work."""
 MAX_ERROR_CHARACTERS = 500
 MAX_FILE_BYTES = 64 * 1024 * 1024
 MAX_OPEN_FILES = 256
 
 
 def limit(memory_bytes: int) -> None:
-    """Set resource limits. The watchdog limits processes, as RLIMIT_NPROC counts all of the UID."""
+    """Set limits on the memory, core files, file sizes and open files of this process.
+
+    The watchdog limits the number of processes, because RLIMIT_NPROC counts all processes of the UID.
+    """
     for kind, value in (
         (resource.RLIMIT_AS, memory_bytes),
         (resource.RLIMIT_CORE, 0),
@@ -43,7 +46,7 @@ def limit(memory_bytes: int) -> None:
 
 
 def _module(name: str) -> ModuleType:
-    """Load a module that lies beside this file, and is on no path of the user's code."""
+    """Load a module from the folder of this file. Users' code cannot import from this folder."""
     spec = importlib.util.spec_from_file_location(f"_rft_{name}", Path(__file__).with_name(f"{name}.py"))
     assert spec is not None
     assert spec.loader is not None
@@ -60,9 +63,10 @@ else:
 
 
 def load(source: str, function: str, path: str | None = None) -> "shapes.Grade":
-    """Execute the user's source and return its adapted function. Raises what the source raises.
+    """Execute the user's source. Return a function that calls its grader function and returns the score.
 
-    ``path`` is the file of the source, whose neighbours it can import; None where it is not a file.
+    Raises what the source raises. ``path`` is the file of the source, which can import files beside it. It is
+    None if the source is not a file.
     """
     source = source.removeprefix("\ufeff")  # a BOM, which compile() refuses
     linecache.cache[SOURCE_NAME] = (len(source), None, source.splitlines(True), SOURCE_NAME)
@@ -75,10 +79,11 @@ def load(source: str, function: str, path: str | None = None) -> "shapes.Grade":
 
 
 def _module_of(path: str | None) -> ModuleType:
-    """Return the module to execute the source in; in sys.modules, where dataclasses and pydantic look it up.
+    """Return a new module in ``sys.modules``, in which the user's source is executed.
 
-    The files beside ``path`` can be imported by their names and, as those of one package, relatively. What is
-    installed comes first, so that a file which was written for one import alone can have any name.
+    dataclasses and pydantic look up the module there. The source can import files beside ``path`` by name, or
+    relatively as modules of one package. If an installed package has the same name as such a file, the
+    import by name finds the installed package.
     """
     name = "grader" if path is None else f"{PACKAGE}.{Path(path).stem}"
     module = ModuleType(name)
@@ -103,7 +108,7 @@ def _module_of(path: str | None) -> ModuleType:
 
 
 def _without(module: ModuleType, function: str) -> str:
-    """Return the message for a source without the function, with those that it has."""
+    """Return the error message for a source that lacks the function. It lists the functions of the source."""
     if hasattr(module, function):
         return f"{function} is a {type(getattr(module, function)).__name__}, which cannot be called"
     own = [
@@ -111,12 +116,12 @@ def _without(module: ModuleType, function: str) -> str:
         for name, value in vars(module).items()
         if inspect.isfunction(value) and value.__module__ == module.__name__ and not name.startswith("_")
     ]
-    there = f"; it defines {', '.join(own)}: name one as python.function" if own else ""
+    there = f"; it defines {', '.join(own)}: set python.function to one of them" if own else ""
     return f"the source defines no function {function}{there}"
 
 
 def explain(error: BaseException) -> str:
-    """Return one line for an error: type, message, and line number in the user's source."""
+    """Return an error as one line: its type, its message, and the line number in the user's source."""
     try:
         text = f"{type(error).__name__}: {error}"
     except Exception:
@@ -129,7 +134,7 @@ def explain(error: BaseException) -> str:
 
 
 def answer(grade: "shapes.Grade", request: dict[str, Any]) -> dict[str, Any]:
-    """Score one completion; any exception of the user's code becomes an error reply."""
+    """Score one completion. Return the score, or the exception of the user's code, as a reply."""
     try:
         asked = shapes.Asked(request["completion"], request["row"], request.get("tokens"))
         return {"id": request["id"], "score": grade(asked)}
@@ -138,7 +143,7 @@ def answer(grade: "shapes.Grade", request: dict[str, Any]) -> dict[str, Any]:
 
 
 def main(descriptor: int, parent: int) -> None:
-    """Serve requests until the pool closes the socket."""
+    """Load the user's function, then answer requests until the grader process closes the socket."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         sys.exit(1)

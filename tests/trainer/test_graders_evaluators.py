@@ -146,7 +146,7 @@ def test_a_function_that_cannot_be_called_is_refused_with_what_is_taken(
     with pytest.raises(TypeError) as refused:
         adapted(function)
     said = str(refused.value)
-    assert said.startswith(f"{parameters} is not a way in which a grader is called")
+    assert said.startswith(f"{parameters} cannot be called as a grader")
     for taken in ("(completion, row)", "(sample, item)", "(messages, …)", "solution_str"):
         assert taken in said
 
@@ -157,7 +157,9 @@ def test_a_source_without_the_function_names_those_that_it_has() -> None:
         scorer.ready()
     with Scorer([grader(source, "score")]) as scorer, pytest.raises(UserCodeError) as refused:
         scorer.ready()
-    assert str(refused.value).endswith("no function score; it defines evaluate: name one as python.function")
+    assert str(refused.value).endswith(
+        "no function score; it defines evaluate: set python.function to one of them"
+    )
 
 
 # --- what it returns ------------------------------------------------------------------------
@@ -411,7 +413,7 @@ def test_what_is_printed_beyond_the_limit_is_counted() -> None:
     (score,) = scored(PRINTING, item("much"))
     kept, said = score.printed["user"].split("\n")
     assert kept == "ä" * (MAX_PRINTED_BYTES // 2)
-    assert said == f"… {20001 - MAX_PRINTED_BYTES} bytes more are not kept: {MAX_PRINTED_BYTES} are at most"
+    assert said == f"… {20001 - MAX_PRINTED_BYTES} more bytes are dropped; {MAX_PRINTED_BYTES} are kept"
 
 
 def test_what_is_printed_while_loading_belongs_to_no_rollout(capfd: pytest.CaptureFixture[str]) -> None:

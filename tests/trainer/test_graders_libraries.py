@@ -120,7 +120,7 @@ def test_a_schema_is_read_by_the_draft_that_it_names() -> None:
         ("[]", "a JSON object or a boolean, not list"),
         ('{"properties": {"a": {"type": "strin"}}}', "/properties/a/type: 'strin' is not valid"),
         ('{"pattern": "("}', r"/pattern: '\(' is not a 'regex'"),
-        ('{"$schema": "https://example.com/own"}', "no known draft"),
+        ('{"$schema": "https://example.com/own"}', "not a known draft"),
         ('{"$ref": "https://example.com/schema.json"}', r"\$ref https://example.com/schema.json is not in"),
         ('{"items": {"$ref": "file:///etc/passwd"}}', "nothing is fetched: put it under"),
         ('{"$ref": "#/$defs/absent"}', r"#/\$defs/absent is not in the schema"),

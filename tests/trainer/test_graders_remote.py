@@ -102,18 +102,18 @@ def test_plain_numbers_are_scores_in_order_and_a_scale_maps_them() -> None:
 @pytest.mark.parametrize(
     ("bad", "error"),
     [
-        ({"id": 0, "score": "1"}, "the score is no number"),
+        ({"id": 0, "score": "1"}, "the score is not a number"),
         ({"id": 0, "score": None}, "the score is missing"),
         ({"id": 0, "score": math.nan}, "the score is nan"),
         ({"id": 0, "score": 10**400}, "the score is not finite"),
         ({"id": 0, "score": 1.5}, "the score 1.5 is outside 0…1"),
         ({"id": 0, "error": "cannot say"}, "cannot say"),
         ({"id": 0, "error": "x" * 100_000}, "x" * 500),
-        ({"id": 7, "score": 1}, "no scores with its id came back"),
-        ({"id": "0", "score": 1}, "no scores with its id came back"),
-        ({"id": True, "score": 1}, "no scores with its id came back"),
-        ({"id": 1, "score": 1}, "no scores with its id came back"),
-        (1, "no scores with its id came back"),
+        ({"id": 7, "score": 1}, "the service sent no scores with the id of this item"),
+        ({"id": "0", "score": 1}, "the service sent no scores with the id of this item"),
+        ({"id": True, "score": 1}, "the service sent no scores with the id of this item"),
+        ({"id": 1, "score": 1}, "the service sent no scores with the id of this item"),
+        (1, "the service sent no scores with the id of this item"),
     ],
 )
 def test_an_invalid_entry_is_an_error_of_its_item_only(bad: object, error: str) -> None:
@@ -130,9 +130,9 @@ def test_an_invalid_entry_is_an_error_of_its_item_only(bad: object, error: str) 
         (b"<html>", "something that is not JSON"),
         (b"", "something that is not JSON"),
         (b"[" * 100_000, "something that is not JSON"),
-        ([1, 1], "no object with a list scores"),
-        ({"scores": {"0": 1}}, "no object with a list scores"),
-        ({"scores": [1]}, "1 scores for 2 items: answer one for each, or name their ids"),
+        ([1, 1], "not a JSON object with a list under the key scores"),
+        ({"scores": {"0": 1}}, "not a JSON object with a list under the key scores"),
+        ({"scores": [1]}, "1 scores for 2 items; send one for each, or use ids"),
         (b" " * (post.MAX_ANSWER_BYTES + 1), f"more than {post.MAX_ANSWER_BYTES} bytes"),
     ],
 )
@@ -333,7 +333,7 @@ def test_graders_of_all_kinds_score_the_same_completions() -> None:
 
 @pytest.mark.parametrize("url", ["http://:80", "http://[::1", "https://host:port/"])
 def test_an_invalid_address_is_refused_before_the_run(url: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"grader web: http\.url is no address"):
+    with pytest.raises(ConfigurationError, match=r"grader web: http\.url is not a valid URL"):
         Scorer([grader(url)])
 
 
@@ -378,7 +378,7 @@ def test_a_mounted_secret_takes_precedence_and_is_read_at_each_use(tmp_path: Pat
     assert read() == "second"
     assert token_reader(one, str(tmp_path / "absent"), {"RFT_SECRET_WEB_KEY": "other"})() == "other"
     (tmp_path / "web" / "key").write_text("two words")
-    with pytest.raises(ConfigurationError, match="web/key holds white space") as caught:
+    with pytest.raises(ConfigurationError, match="web/key has white space") as caught:
         read()
     assert "two words" not in str(caught.value)
 

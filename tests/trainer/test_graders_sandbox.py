@@ -103,7 +103,7 @@ def misbehaving() -> Iterator[Scorer]:
         ("none", "returned a NoneType, not a number"),
         ("huge", "OverflowError"),
         ("outside", "the score 2 is outside 0…1"),
-        ("forged", "the worker answered with something that is no score"),
+        ("forged", "the worker answered with something that is not a score"),
         ("flood", "the worker answered with a line of more than"),
     ],
 )
@@ -287,7 +287,7 @@ def test_all_processes_of_a_fork_bomb_are_killed() -> None:
         assert backend._process is not None
         server = backend._process.pid
         bad, good = backend.exchange([GradeRequest("user", "bomb", {}), GradeRequest("user", "x", {})], never)
-        assert str(bad.outcome) == "stopped: more than 10 processes"
+        assert str(bad.outcome) == "the worker was killed: users' code ran more than 10 processes"
         assert good == Graded(1.0)
         until(lambda: len(tree_of(server)) == 2)  # the server and its one worker
     finally:
@@ -312,7 +312,7 @@ def test_memory_is_limited_for_all_processes_together() -> None:
     try:
         backend.ready(never)
         bad, good = backend.exchange([GradeRequest("user", "bomb", {}), GradeRequest("user", "x", {})], never)
-        assert str(bad.outcome) == "stopped: more than 150 MiB of memory"
+        assert str(bad.outcome) == "the worker was killed: users' code used over 150 MiB of memory"
         assert good == Graded(1.0)
     finally:
         backend.close()
@@ -332,7 +332,9 @@ def test_slowly_growing_memory_reaches_a_limit_too() -> None:
     try:
         backend.ready(never)
         bad, good = backend.exchange([GradeRequest("user", "bomb", {}), GradeRequest("user", "x", {})], never)
-        assert str(bad.outcome).startswith(("MemoryError", "stopped: more than 128 MiB"))
+        assert str(bad.outcome).startswith(
+            ("MemoryError", "the worker was killed: users' code used over 128 MiB")
+        )
         assert good == Graded(1.0)
     finally:
         backend.close()

@@ -57,18 +57,18 @@ def found(**fields: Any) -> list[str]:
         ("class grade:\n    def __new__(cls, a, b): return 1", ""),
         ("@wrapped\ndef grade(): return 1", ""),
         ("\ufeffdef grade(completion, row): return 1", ""),
-        ("def grade(completion, row) return 1", "the source is no Python in line 1"),
-        ("def grade(completion, row):\nreturn 1", "the source is no Python in line 2"),
-        ("def score(c, r): return 1", "defines no function grade; it defines score: name one of them"),
+        ("def grade(completion, row) return 1", "the source is not valid Python (line 1)"),
+        ("def grade(completion, row):\nreturn 1", "the source is not valid Python (line 2)"),
+        ("def score(c, r): return 1", "defines no function grade; it defines score: set function to"),
         ("class A:\n    def grade(self, c, r): return 1", "defines no function grade"),
         ("def f():\n    def grade(c, r): return 1", "defines no function grade"),
         ("x", "defines no function grade"),
         ("def grade(completion): return 1", ""),
         ("def grade(messages, answer): return 1", ""),
-        ("def grade(answer): return 1", "grade(answer) is not a way in which a grader is called"),
-        ("def grade(a, b, c): return 1", "grade(a, b, c) is not a way in which a grader is called"),
-        ("def grade(a, b, *, c): return 1", "any other needs a default"),
-        ("def grade(): return 1", "grade() is not a way in which a grader is called"),
+        ("def grade(answer): return 1", "grade(answer) cannot be called as a grader"),
+        ("def grade(a, b, c): return 1", "grade(a, b, c) cannot be called as a grader"),
+        ("def grade(a, b, *, c): return 1", "each other parameter needs a default"),
+        ("def grade(): return 1", "grade() cannot be called as a grader"),
     ],
 )
 def test_code_is_parsed_and_its_function_must_take_what_it_is_given(source: str, said: str) -> None:
@@ -84,7 +84,7 @@ def test_code_is_never_run(tmp_path: Path) -> None:
 
 def test_patterns_schemas_and_templates_are_checked() -> None:
     assert pattern_problem(r"\d+ \+ \d+") == ""
-    assert "no regular expression" in pattern_problem("(")
+    assert "not a valid Python regular expression" in pattern_problem("(")
     assert "a backspace" in pattern_problem("\bword\b")
     assert schema_problem('{"type": "object"}') == ""
     assert "not JSON" in schema_problem("{type: object}")
