@@ -1,1 +1,1 @@
-"""How many GPUs, and how much CPU and memory, a job needs. Pure: imports ``rft_api`` only."""
+"""Calculates the GPUs, CPUs and memory that a job needs. It has no side effects, and uses only rft_api."""

@@ -1,19 +1,20 @@
-"""The catalogue of accelerators: memory, speed and node labels of each device, and its Kubernetes resource.
+"""The catalogue of accelerators: memory, speed, node labels and Kubernetes resource of each device.
 
-None of these numbers was measured by us.
+This project measured none of these numbers.
 
 The memory is what a process sees (``torch.cuda.get_device_properties().total_memory``). It is less than the
 manufacturer's number, and it differs with driver and error correction. The catalogue has the smallest total
 capacity that torch reports in public out-of-memory messages, rounded down. For V100 16 GB no source was
-compared. For slices it is what ``nvidia-smi mig -lgip`` lists. A spec overrides it with
+compared. For slices the memory is what ``nvidia-smi mig -lgip`` lists. A spec overrides the memory with
 ``spec.resources.accelerator.memory``.
 
-Rates are the manufacturers', without sparsity. No program reaches them. Where variants of a device have the
-same name, the slower variant is used. Compared in November 2026 with public copies of data sheets and with
-the tables of torchtitan (``tools/utils.py``) and Lightning (``fabric/utilities/throughput.py``): T4, V100,
-A10, A40, A100, L4, L40, L40S, RTX 4090, RTX A6000, H100, H20, H200, B200, GB200, MI300X, MI325X, the rate of
-MI250X, and the processors of slices. Not compared with any source: RTX 3090, RTX 5090, RTX 6000 Ada, RTX PRO
-6000, H200 NVL, the rate of A10G, and the bandwidths of T4, A100 80 GB as a PCIe card, H100 NVL and MI250X.
+Rates are those of the manufacturers, without sparsity. No program reaches them. If variants of a device have
+the same name, the slower variant is used. Rates were compared in November 2026 with public copies of data
+sheets and with the tables of torchtitan (``tools/utils.py``) and Lightning
+(``fabric/utilities/throughput.py``): T4, V100, A10, A40, A100, L4, L40, L40S, RTX 4090, RTX A6000, H100, H20,
+H200, B200, GB200, MI300X, MI325X, the rate of MI250X, and the processors of slices. Not compared with any
+source: RTX 3090, RTX 5090, RTX 6000 Ada, RTX PRO 6000, H200 NVL, the rate of A10G, and the bandwidths of T4,
+A100 80 GB as a PCIe card, H100 NVL and MI250X.
 
 Labels are taken from public manifests and node listings. The labels of RTX 3090, 4090, 5090 and 6000 Ada
 follow the same rule without a source: the driver's name of the device, with hyphens for spaces.
@@ -36,16 +37,16 @@ class Device:
     memory: float
     """Bytes of one device."""
     bf16_flops: float
-    """Floating-point operations per second in bf16 on its matrix units, dense; fp16 where it has no bf16."""
+    """Dense floating-point operations per second of the matrix units, in bf16, or in fp16 without bf16."""
     bandwidth: float
-    """Bytes per second between the device's memory and its processors."""
+    """Bandwidth between the device's memory and its processors, in bytes per second."""
     products: tuple[str, ...] = ()
     """Values of the node label ``nvidia.com/gpu.product`` (AMD: ``amd.com/gpu.product-name``) for this
     device.
 
         A slice has no values: with the strategy ``mixed`` that label names the whole device."""
     resource: str = NVIDIA
-    """Extended resource that a pod requests."""
+    """Name of the extended resource that a pod requests for this device."""
 
 
 def _device(gib: float, tflops: float, tbps: float, *products: str, resource: str = NVIDIA) -> Device:
@@ -53,17 +54,17 @@ def _device(gib: float, tflops: float, tbps: float, *products: str, resource: st
 
 
 def _slice(profile: str, gib: float, tflops: float, tbps: float) -> Device:
-    """Return a slice, with the resource name that the device plugin uses with the strategy ``mixed``."""
+    """Return a MIG slice with the resource name of NVIDIA's device plugin for MIG strategy ``mixed``."""
     return _device(gib, tflops, tbps, resource=f"nvidia.com/mig-{profile}")
 
 
 def _a100_slice(profile: str, gib: float, processors: int, eighths: int) -> Device:
-    """Return a slice of an A100 80 GB: ``processors`` of its 108, and ``eighths`` of its bandwidth."""
+    """Return a slice of an A100 80 GB, with ``processors`` of 108 and ``eighths`` / 8 of the bandwidth."""
     return _slice(profile, gib, 312 * processors / 108, 1.935 * eighths / 8)
 
 
 def _h100_slice(profile: str, gib: float, processors: int, eighths: int) -> Device:
-    """Return a slice of an H100 80 GB: ``processors`` of its 132, and ``eighths`` of its bandwidth."""
+    """Return a slice of an H100 80 GB, with ``processors`` of 132 and ``eighths`` / 8 of the bandwidth."""
     return _slice(profile, gib, 989.4 * processors / 132, 3.35 * eighths / 8)
 
 
@@ -113,13 +114,13 @@ ACCELERATORS = MappingProxyType(
         "amd-mi325x-256gb": _device(255.6, 1307.4, 6.0, "AMD_Instinct_MI325_OAM", resource=AMD),
     }
 )
-"""Devices by their name in ``spec.resources.accelerator.name``."""
+"""The devices, by the name that ``spec.resources.accelerator.name`` uses."""
 
 DEFAULT = "nvidia-h100-80gb"
-"""The accelerator of a plan if the spec names none."""
+"""The accelerator that a plan assumes if the spec does not name one."""
 
 
 def resource_of(name: str | None) -> str:
-    """Return the extended resource that a pod requests; NVIDIA's for an unknown accelerator."""
+    """Return the extended resource of an accelerator. For an unknown one it is ``nvidia.com/gpu``."""
     device = ACCELERATORS.get(name or DEFAULT)
     return device.resource if device is not None else NVIDIA

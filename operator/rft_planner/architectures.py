@@ -1,6 +1,6 @@
-"""Which models can be trained: asked by the planner before GPUs are given, and by the trainer.
+"""The types of models that can be trained. The planner checks a job's model, and the trainer checks it again.
 
-``make bench-architectures`` proves the list: it trains a small random model of each type, and compares the
+``make bench-architectures`` verifies the list: it trains a small random model of each type, and compares the
 trainer's log-probs with the model's own.
 """
 
@@ -42,10 +42,10 @@ TRAINABLE: Mapping[str, str] = MappingProxyType(
         "smollm3": "SmolLM3ForCausalLM",
     }
 )
-"""By ``model_type``, the class of the checkpoint, which is the one that the trainer loads.
+"""The class that the trainer loads for each ``model_type``. The checkpoint must have the same class.
 
-With another class the adapter's names differ from those of vLLM's model. vLLM then loads the adapter without
-an error, and samples from the base.
+With another class, the adapter's weights have other names than in vLLM's model. vLLM would then load the
+adapter without an error, but sample from the base model.
 """
 
 _UNTRAINABLE_FAMILIES = (
@@ -66,11 +66,11 @@ _UNTRAINABLE_FAMILIES = (
     ("deepseek-v2", "deepseek_v2"),
     ("deepseek-v3", "deepseek_v3"),
 )
-"""Beginnings of repository names, each with the ``model_type`` of its models: for a planner without files."""
+"""Prefixes of model names with a ``model_type`` that cannot be trained, for plans without a config.json."""
 
 
 def check_trainable(config: Mapping[str, Any], name: str) -> None:
-    """Check the ``config.json`` of the model ``name``. Raises Untrainable."""
+    """Check the ``config.json`` of the model ``name``. Raises Untrainable if it cannot be trained."""
     kind = config.get("model_type")
     if not isinstance(kind, str) or kind not in TRAINABLE:
         raise Untrainable(
@@ -85,7 +85,7 @@ def check_trainable(config: Mapping[str, Any], name: str) -> None:
 
 
 def check_name(name: str) -> None:
-    """Check a model of which only the name is known. Raises Untrainable for a family that is known."""
+    """Check a model by its name. Raises Untrainable if models with such a name cannot be trained."""
     bare = name.rstrip("/").rsplit("/", 1)[-1].lower().removeprefix("meta-")
     for beginning, kind in _UNTRAINABLE_FAMILIES:
         if bare.startswith(beginning):

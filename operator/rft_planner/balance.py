@@ -1,7 +1,7 @@
 """Finds the number of GPUs with which sampling and training take the same time.
 
-If both roles have their own GPUs, one role waits for the other: they take turns, or the faster one waits
-where generation overlaps training. The roles wait least when both take equally long.
+If sampling and training have their own GPUs, the GPUs of one role wait for the other role. They wait least if
+both roles take equally long.
 """
 
 import math
@@ -13,22 +13,22 @@ from rft_planner.shapes import Shape
 from rft_planner.split import Split, divisions
 
 NODE_GPUS = 8
-"""GPUs of a typical node."""
+"""Number of GPUs of a typical node."""
 
 
 class StepSeconds(NamedTuple):
-    """Seconds of each phase of one step."""
+    """Seconds that sampling and the update take in one training step."""
 
     sampling: float
     update: float
 
     def whole(self, overlapped: bool) -> float:
-        """Seconds of the step: the sum of both phases, or the longer one if they overlap."""
+        """Return the seconds of the step: the sum of both phases, or the longer phase if they overlap."""
         return max(self) if overlapped else sum(self)
 
     @property
     def uneven(self) -> float:
-        """The longer phase divided by the shorter one; 1 means that both are equal."""
+        """Time of the longer phase divided by the time of the shorter phase. 1: both are equal."""
         long, short = max(self), min(self)
         return long / short if short > 0 else math.inf
 
@@ -36,9 +36,10 @@ class StepSeconds(NamedTuple):
 def balanced(
     shape: Shape, work: MemoryDemand, memory: float, seconds: Callable[[Split], StepSeconds]
 ) -> tuple[Split, StepSeconds] | None:
-    """Return the division of 2 to 8 GPUs with the most equal phases; among equals, the one with fewer GPUs.
+    """Return the division of 2 to 8 GPUs with which sampling and update take the most equal times.
 
-    ``seconds`` returns the time of a step with a division. Returns ``None`` where no such division fits.
+    If several divisions are equally good, the one with fewer GPUs is returned. ``seconds`` returns the times
+    of a step with a division. Returns ``None`` if the run fits on no division.
     """
     found = [
         (split, seconds(split))

@@ -1,11 +1,11 @@
-"""The catalogue of models: the shape of each, by the name of its repository.
+"""The catalogue of models: the shape of each model, by the name of its repository on the hub.
 
 Every number was compared, in November 2026, with one of these sources:
 
 - ``litgpt/config.py`` of Lightning-AI/litgpt, commit 2685705: SmolLM2; Llama with Nemotron and DeepSeek's;
   Qwen2.5 with Coder, Math and QwQ; Qwen3 with its mixtures, 30B-A3B-Base and the 2507 versions; Mistral 7B
   and Large; Mixtral; Gemma 2 and 3; OLMo 2; Phi without Phi-3 medium;
-- public copies of a ``config.json`` that name their origin: Qwen2.5 7B and 72B, the context of both kinds;
+- public copies of a ``config.json`` with their origin: Qwen2.5 7B and 72B, base and Instruct context;
   DeepSeek's Qwen; Qwen3 8B; Qwen3-Coder; Mistral Nemo, Small and Large; Ministral; Gemma 3 4B and 12B with
   their vision towers; Phi-3 medium, phi-4 and Phi-4-mini; OLMo 2; GLM-4; gpt-oss; SmolLM3 for its context;
 - the defaults of ``transformers`` 5.19, which are those of SmolLM3 3B, GLM-4 9B and gpt-oss-120b.
@@ -111,7 +111,7 @@ def _gpt_oss(layers: int, experts: int) -> Shape:
 
 
 def _each(name: str, shapes: Mapping[str, Shape], context: int) -> dict[str, Shape]:
-    """Return a copy of each shape with another context, by name; ``{}`` in ``name`` stands for the size."""
+    """Return the shapes with another context length, by model name. The size replaces ``{}`` in ``name``."""
     return {name.format(size): replace(shape, context=context) for size, shape in shapes.items()}
 
 
@@ -210,7 +210,7 @@ CATALOGUE = MappingProxyType(
         "openai/gpt-oss-120b": _gpt_oss(36, 128),
     }
 )  # fmt: skip
-"""Shapes by the repository of the base model."""
+"""Shapes of models, by the repository of the base model on the hub."""
 
 _VARIANTS = {"instruct", "chat", "it", "base", "pt", "hf", "bf16", "unsloth", "thinking", "reasoning"}
 
@@ -220,10 +220,10 @@ def _bare(name: str) -> str:
 
 
 def _key(name: str) -> str:
-    """Return the key of a model name: without owner, case, and words such as ``-Instruct``.
+    """Return a model name in lower case, without its owner and words such as ``-Instruct``.
 
-    Models with equal keys have the same shape. Numbers are kept, because another version or date can have
-    another shape, as Mistral 7B v0.1 and v0.3 do.
+    Models for which this is equal have the same shape. Numbers are kept, because another version or date can
+    have another shape, as Mistral 7B v0.1 and v0.3 do.
     """
     words = _bare(name).removeprefix("meta-").split("-")
     return "-".join(word for word in words if word not in _VARIANTS)
@@ -234,11 +234,11 @@ _BY_KEY = {_key(name): name for name in reversed(CATALOGUE)}
 
 
 def known(name: str) -> str | None:
-    """Return the catalogue's name for a model, path or variant; ``None`` if it is not in the catalogue."""
+    """Return the name in the catalogue for a model's name, path or variant; ``None`` if it has none."""
     return _BY_NAME.get(_bare(name)) or _BY_KEY.get(_key(name))
 
 
 def shape_of(name: str) -> Shape | None:
-    """Return the catalogue's shape for a model name, path or variant; ``None`` if it has none."""
+    """Return the shape in the catalogue for a model's name, path or variant; ``None`` if it has none."""
     found = known(name)
     return CATALOGUE[found] if found is not None else None

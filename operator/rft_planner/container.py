@@ -18,16 +18,16 @@ from rft_planner.shapes import Shape
 from rft_planner.sizes import GIB, gib, mib, quantity
 
 FORCE_ANNOTATION = "rft.dev/force-memory"
-"""With ``"true"`` on an RFTJob, ``spec.resources.memory`` may be below the plan's minimum."""
+"""Annotation of an RFTJob. With ``"true"``, ``spec.resources.memory`` may be less than the plan's minimum."""
 
 
 def memory_check_disabled(annotations: Mapping[str, str] | None) -> bool:
-    """Return whether an RFTJob's annotations disable the check that its memory is enough for the run."""
+    """Return whether an RFTJob's annotations turn off the check that ``spec.resources.memory`` is enough."""
     return (annotations or {}).get(FORCE_ANNOTATION) == "true"
 
 
 _GPU_HOST = 16 * GIB
-"""Host memory for each GPU: processes, pinned buffers, page cache of checkpoints."""
+"""Bytes of host memory for each GPU, for processes, pinned buffers and the page cache of checkpoints."""
 
 
 class TooLittle(ValueError):
@@ -36,21 +36,21 @@ class TooLittle(ValueError):
 
 @dataclass(frozen=True)
 class Container:
-    """The container's requests. ``least`` is its minimum memory in bytes, if the model's size is known."""
+    """CPU and memory requests of a container. ``least`` is the minimum memory in bytes, None if not known."""
 
     cpu: str
     memory: str
     least: float | None = None
     size: HostSize | None = None
-    """The memory sum of a run on the CPU."""
+    """For a run on the CPU: micro-batch, cache, and the sum of the memory."""
     forced: bool = False
     notes: tuple[str, ...] = ()
 
 
 def on_gpu(gpus: int, shape: Shape | None, asked: str | None) -> Container:
-    """Return the container of a run with ``gpus`` GPUs.
+    """Return the requests of the trainer's container for a run with ``gpus`` GPUs.
 
-    While a role loads the base, it reads the weights in bf16 into host memory. So the minimum is the memory
+    To load the base model, a process reads the weights in bf16 into host memory. So the minimum is the memory
     of one copy of the weights and of the processes. A smaller request only gives a warning, because this
     minimum is not measured.
     """
@@ -59,7 +59,7 @@ def on_gpu(gpus: int, shape: Shape | None, asked: str | None) -> Container:
     if shape is None:
         return Container(str(4 * gpus), memory)
     least = BF16 * shape.parameters + sum(host.INTERPRETERS.values())
-    short = f"spec.resources.memory: {memory} is obeyed, but loading the base takes about {mib(least)}"
+    short = f"spec.resources.memory: {memory} is used, but loading the base model takes about {mib(least)}"
     notes = (short,) if quantity(memory) < least else ()
     return Container(str(4 * gpus), memory, least, notes=notes)
 
@@ -73,10 +73,12 @@ def on_cpu(
     dtype: Dtype,
     force: bool = False,
 ) -> Container:
-    """Return the container of a run on the CPU, with the largest micro-batch that fits into the memory.
+    """Return the requests of the trainer's container for a run on the CPU.
+
+    The micro-batch is the largest one that fits into the memory.
 
     Raises:
-        TooLittle: less than the minimum is requested, and ``force`` is not set.
+        TooLittle: ``asked`` is less than the minimum memory, and ``force`` is not set.
     """
     found = list(host.sizes(shape, host.host_run(spec, derived, dtype)))
     comfortable, least = found[0], found[-1]
@@ -92,7 +94,7 @@ def on_cpu(
     size = fitting or least
     notes = [_said(size, dtype)]
     if size != comfortable:
-        notes.append(f"spec.resources.memory: {asked} is obeyed; {mib(comfortable.memory)} are comfortable")
+        notes.append(f"spec.resources.memory: {asked} is used; {mib(comfortable.memory)} are recommended")
     if fitting is None:
         notes.append(_forced(asked, least.memory))
     return Container(cpu, asked, least.memory, size, forced=fitting is None, notes=tuple(notes))
@@ -100,26 +102,26 @@ def on_cpu(
 
 def _forced(asked: str, least: float) -> str:
     return (
-        f"spec.resources.memory: {asked} is obeyed by the annotation {FORCE_ANNOTATION}, and the run is"
-        f" likely to run out of memory: it needs {mib(least)}"
+        f"spec.resources.memory: {asked} is used because of the annotation {FORCE_ANNOTATION}; the run"
+        f" needs {mib(least)}, so it is likely to run out of memory"
     )
 
 
 def _said(size: HostSize, dtype: Dtype) -> str:
     return (
-        f"{mib(size.memory)} hold a micro-batch of {size.micro_batch} tokens and a cache of"
-        f" {size.cache_tokens}, with weights in {dtype} (training.cpuDtype)"
+        f"{mib(size.memory)} of memory for micro-batches of {size.micro_batch} tokens and a cache of"
+        f" {size.cache_tokens} tokens, with weights in {dtype} (training.cpuDtype)"
     )
 
 
 def _refusal(spec: RFTJobSpec, derived: Effective, least: HostSize, asked: str) -> str:
-    """Return the message of TooLittle: the minimum, its sum, and the parameters that lower it."""
+    """Return an error message with the minimum memory, its parts, and the parameters that reduce it."""
     return (
         f"spec.resources.memory: {asked} is less than the {mib(least.memory)} that {spec.model.name} needs"
         f" with the smallest micro-batch, one sequence of {derived.max_context_length} tokens:"
-        f" {', '.join(map(_part, least.parts))}. Leave it out or set at least {mib(least.memory)};"
+        f" {', '.join(map(_part, least.parts))}. Remove it or set at least {mib(least.memory)};"
         " or lower training.maxContextLength, training.loraRank or sampling.numRollouts; the annotation"
-        f' {FORCE_ANNOTATION}: "true" tries it all the same'
+        f' {FORCE_ANNOTATION}: "true" starts the run in any case'
     )
 
 

@@ -1,9 +1,9 @@
-"""Estimates steps, tokens, GPU-hours and cost of a run, as far as they can be known before it.
+"""Estimates steps, tokens, GPU-hours and cost of a run before it starts.
 
 Unknown values are left out. Without the dataset the number of steps is known only with ``stop.maxSteps``.
 Hours are known only for GPUs whose rates are in the catalogue. All results depend on the length of
 completions, which nobody knows before the run. So the hours are given for two lengths: the one that the
-trainer first expects, and ``maxTokens``.
+trainer expects at first, and ``maxTokens``.
 """
 
 from collections.abc import Iterator
@@ -29,37 +29,37 @@ from rft_planner.speed import (
 from rft_planner.steps import MAX_HELD_OUT, first_expectation, prompts_per_step, steps_for
 
 ASSUMED_PROMPT = 256
-"""Assumed length of a prompt if the rows are not known: a question of some sentences with instructions. Our
-own choice, without a source."""
+"""Assumed length of a prompt in tokens if the rows are not known: a question of some sentences with
+instructions. The number is a guess without a source."""
 
 
 @dataclass(frozen=True)
 class RowCounts:
-    """What is known about the dataset before a run."""
+    """The number of rows and the length of prompts in a dataset, known before a run."""
 
     train: int
-    """Rows that are trained on in one epoch."""
+    """Number of rows that are trained on in one epoch."""
     evaluation: int
-    """Held-out rows, or rows of a separate evaluation dataset."""
+    """Number of held-out rows, or of rows in a separate evaluation dataset."""
     prompt_tokens: float
-    """Mean length of a prompt in tokens, chat template included."""
+    """Mean length of a prompt in tokens, with the text of the chat template."""
 
 
 class Batches(NamedTuple):
-    """Numbers of prompts and steps of a run. ``None``: it depends on the dataset, which is not known."""
+    """Numbers of prompts and steps of a run. ``None``: the number is not known without the dataset."""
 
     per_step: int
-    """Prompts of a full step."""
+    """Number of prompts in a full step."""
     per_epoch: int | None
-    """Steps of one epoch."""
+    """Number of steps in one epoch."""
     steps: int | None
-    """Steps of the whole run."""
+    """Number of steps of the whole run."""
     prompts: int | None
-    """Prompts of all steps together. A row counts once for each epoch in which it is used."""
+    """Number of prompts in all steps. A row counts once for each epoch in which it is used."""
 
 
 class Found(NamedTuple):
-    """An estimate, and the notes about it."""
+    """The estimate of a run, and notes for the user about its assumptions."""
 
     estimate: Estimate
     notes: list[str]
@@ -82,7 +82,7 @@ def batches(spec: RFTJobSpec, rows: int | None, lengths: Lengths) -> Batches:
 def estimate(
     spec: RFTJobSpec, effective: Effective, shape: Shape | None, speed: Speed | None, rows: RowCounts | None
 ) -> Found:
-    """Return the estimate. It has times only if ``shape`` and ``speed`` are given."""
+    """Return the estimate of a run. It has times only if ``shape`` and ``speed`` are given."""
     usual = _usual(spec, rows)
     laid_out = batches(spec, rows.train if rows is not None else None, usual)
     counts = _counts(spec, laid_out, usual)
@@ -106,7 +106,7 @@ def estimate(
 def step_seconds(
     spec: RFTJobSpec, effective: Effective, shape: Shape, speed: Speed, rows: RowCounts | None
 ) -> StepSeconds:
-    """Return the time of a step, if completions have the length that the trainer first expects."""
+    """Return the seconds of a step, for completions of the length that the trainer expects at first."""
     return _times(spec, effective, shape, speed, rows, _usual(spec, rows))[0]
 
 
@@ -126,9 +126,10 @@ def _times(
     *,
     refilled: bool = False,
 ) -> tuple[StepSeconds, float | None]:
-    """Return the time of a step, and the run's GPU-hours with evaluations if the steps are known.
+    """Return the seconds of a step and the GPU-hours of the run with its evaluations.
 
-    ``refilled``: every step samples as many prompts as its refills allow, and trains on one batch of them.
+    The GPU-hours are None if the number of steps is not known. With ``refilled`` every step samples as many
+    prompts as its refills allow, and trains on one batch of them.
     """
     laid_out = batches(spec, rows.train if rows is not None else None, lengths)
     steps = laid_out.steps or 1
@@ -156,16 +157,16 @@ def _times(
 
 
 def most_sampled(prompts: int, spec: RFTJobSpec, effective: Effective, rows: RowCounts | None) -> int:
-    """Return how many prompts are sampled for ``prompts`` that are trained on, if all refills are needed.
+    """Return the number of sampled prompts if all refills are needed to train on ``prompts`` prompts.
 
-    A row is used once per epoch, so refills never sample more prompts than all epochs have.
+    A row is used once in an epoch, so refills never sample more prompts than all epochs have.
     """
     most = prompts * (1 + effective.refill_rounds)
     return most if rows is None else max(prompts, min(most, rows.train * spec.training.epochs))
 
 
 def evaluations(evaluation: Evaluation, steps: int) -> int:
-    """Return how many evaluations a run has: one before, one after, and those in between if configured."""
+    """Return the number of evaluations of a run: before the first step, after the last, and between them."""
     between = (steps - 1) // evaluation.every_steps if evaluation.every_steps is not None else 0
     return 2 + between
 
@@ -176,7 +177,7 @@ def _evaluation_seconds(spec: RFTJobSpec, shape: Shape, speed: Speed, lengths: L
 
 
 def _counts(spec: RFTJobSpec, laid_out: Batches, lengths: Lengths) -> dict[str, Any]:
-    """Return the counts of the estimate: steps, prompts and tokens. A count that is not known is left out."""
+    """Return the numbers of steps, prompts and tokens. Numbers that are not known are left out."""
     completions = None if laid_out.prompts is None else laid_out.prompts * spec.sampling.num_rollouts
     fields = {
         "steps": laid_out.steps,
@@ -189,7 +190,7 @@ def _counts(spec: RFTJobSpec, laid_out: Batches, lengths: Lengths) -> dict[str, 
 
 
 def about(value: float) -> float:
-    """Round to two significant digits, because the estimate is not more precise."""
+    """Round a number to two significant digits, because estimates are not more precise."""
     return float(f"{value:.2g}")
 
 
@@ -201,14 +202,14 @@ def _notes(
     hours: float | None,
     most: float | None,
 ) -> Iterator[str]:
-    """Return notes on the assumptions behind the numbers."""
+    """Yield notes for the user about the assumptions of the estimate."""
     if laid_out.steps is None:
-        yield "steps, tokens and hours are not estimated: rows are not known here, stop.maxSteps is not set"
+        yield "steps, tokens and hours are not estimated: rows are not known, and stop.maxSteps is not set"
         return
     if rows is None:
         yield (
-            f"at most {laid_out.steps} steps, by stop.maxSteps: the rows are not known here, and a prompt is"
-            f" taken for {ASSUMED_PROMPT} tokens"
+            f"at most {laid_out.steps} steps, by stop.maxSteps; rows are not known, and prompts are assumed"
+            f" to have {ASSUMED_PROMPT} tokens"
         )
     else:
         whole = (laid_out.per_epoch or 0) * spec.training.epochs
@@ -219,17 +220,17 @@ def _notes(
         )
     if effective.refill_rounds:
         yield (
-            f"without refills: with refillRounds {effective.refill_rounds} a step samples up to"
-            f" {1 + effective.refill_rounds} times its prompts, and the same rows make fewer steps"
+            f"refills are not counted: with refillRounds {effective.refill_rounds} a step samples up to"
+            f" {1 + effective.refill_rounds} times as many prompts, so the rows make fewer steps"
         )
     if hours is not None and most is not None:
         longest = f"{about(most):g} if completions are {spec.sampling.max_tokens} tokens long"
         if effective.refill_rounds:
             longest += " and all refills are needed"
         yield (
-            f"about {about(hours):g} GPU-hours, {longest}; assumed, not measured: {COMPUTED:.0%} of the"
-            f" GPUs' bf16 rate and {READ:.0%} of their bandwidth"
+            f"about {about(hours):g} GPU-hours, {longest}; not measured: programs are assumed to reach"
+            f" {COMPUTED:.0%} of the GPUs' bf16 rate and {READ:.0%} of their memory bandwidth"
         )
         limit = spec.stop.max_gpu_hours if spec.stop is not None else None
         if limit is not None and most > limit:
-            yield f"spec.stop.maxGpuHours {limit:g} may end the run earlier"
+            yield f"spec.stop.maxGpuHours: {limit:g} may end the run earlier"

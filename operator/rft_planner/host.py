@@ -1,10 +1,10 @@
-"""Memory of a run on the CPU, term by term, in bytes: the peak of the trainer's container.
+"""Calculates the peak memory of the trainer's container in a run on the CPU, in bytes, as a sum of terms.
 
 The letters are those of ``memory``: L layers, H hidden size, Q = heads · head size, I feed-forward columns
-that a token uses, V vocabulary, M tokens of a micro-batch, and N, the number of those that are predicted. The
-base's weights, and values computed with them, have the run's dtype (``precision``). w is the number of bytes
-of one value: 4 in float32, 2 in bfloat16. Two things are always float32: the adapter in the trainer, and
-logits after scaling. There is no gradient checkpointing on the CPU, so no layer is computed twice.
+that a token uses, V vocabulary, M tokens of a micro-batch, and N the tokens of one logits chunk. The weights
+of the base model, and values computed with them, have the run's dtype (``precision``). w is the number of
+bytes of one value: 4 in float32, 2 in bfloat16. Two things are always float32: the adapter in the trainer,
+and logits after scaling. There is no gradient checkpointing on the CPU, so no layer is computed twice.
 ``bench/memory.py`` compares the sum with the proportional set size of the processes, in both dtypes.
 """
 
@@ -20,66 +20,66 @@ from rft_planner.shapes import Shape
 from rft_planner.sizes import MIB
 
 MICRO_BATCH_TOKENS = 1024
-"""Tokens of a forward pass that are enough to keep all cores of a CPU busy."""
+"""Number of tokens in a forward pass that is enough to keep all cores of a CPU busy."""
 SEQUENCES = 128
-"""Completions that vLLM generates concurrently on the CPU (``max_num_seqs``)."""
+"""Number of completions that vLLM generates concurrently on the CPU (``max_num_seqs``)."""
 BATCH_TOKENS = 2048
-"""The smallest ``max_num_batched_tokens`` of vLLM's server on the CPU. It is at least the context length."""
+"""Minimum of vLLM's ``max_num_batched_tokens`` on the CPU. A longer context length replaces it."""
 CPU_CACHE_BLOCK = 32
-"""Tokens of one block of vLLM's key-value cache on the CPU."""
+"""Number of tokens in one block of vLLM's key-value cache on the CPU."""
 IN_PROCESS_SEQUENCES = 32
-"""Completions that the second engine, plain ``transformers``, generates concurrently."""
+"""Number of completions that the engine ``transformers`` generates concurrently."""
 INTERPRETERS = {"trainer": 425 * MIB, "vllm": 1040 * MIB}
-"""Memory of the processes after their imports, without a model. Trainer: python with torch, transformers and
+"""Bytes of the processes after their imports, without a model. Trainer: python with torch, transformers and
 peft. vLLM: API server and engine with their helper processes. Measured by ``bench/memory.py --baselines``."""
 SHARED_LIBRARIES = 30 * MIB
-"""The part of the trainer's libraries that is counted for vLLM, because its processes map the same files."""
+"""Bytes of library files that trainer and vLLM both map. They are counted only once, for vLLM."""
 GENERATION_KERNELS = 60 * MIB
-"""Additional memory of a trainer that generates in bfloat16: oneDNN compiles a kernel for each number of
-sequences. In float32 MKL has kernels of its own. Measured with ``--baselines`` in both dtypes."""
+"""Additional bytes of a trainer that generates in bfloat16: oneDNN compiles a kernel for each number of
+sequences. In float32 MKL has its own kernels. Measured by ``bench/memory.py --baselines`` in both dtypes."""
 TOKENIZERS = {"trainer": 1024, "vllm": 3400}
-"""Bytes per vocabulary entry: one tokenizer in the trainer; in vLLM one in the API server and one in the
-engine. Measured with vocabularies of 4,000, 32,000 and 64,000 words, and with SmolLM2."""
+"""Bytes of the tokenizers for each entry of the vocabulary. The trainer has one tokenizer, vLLM has two: in
+the API server and in the engine. Measured with 4,000, 32,000 and 64,000 words, and with SmolLM2."""
 SLACK = 0.1
-"""Share of an update's temporary memory: pages that tcmalloc keeps, and tensors too small to be listed."""
+"""Addition for tcmalloc's unused pages and small tensors, as a share of an update's temporary memory."""
 WEIGHTS_SLACK = 0.08
-"""Share of the weights in the trainer's process: memory that tcmalloc keeps after loading and converting."""
+"""Addition for memory that tcmalloc keeps after the weights are converted, as a share of the weights."""
 MARGIN = 0.05
-"""Share of the whole sum: page cache of rows, checkpoints and code, which counts towards the pod's limit."""
+"""Addition for the page cache of files, which counts for the pod's limit, as a share of the whole sum."""
 SHARED_MEMORY = 64 * MIB
-"""Shared memory through which vLLM's processes communicate; it counts towards the pod's limit."""
+"""Bytes of shared memory between vLLM's processes. They count for the pod's memory limit."""
 
 
 @dataclass(frozen=True)
 class HostRun:
-    """What a run's memory on the CPU depends on, besides the model's shape. Lengths are in tokens."""
+    """The settings of a run on which its memory on the CPU depends. Lengths are in tokens."""
 
     work: MemoryDemand
     max_tokens: int
     batch_tokens: int
-    """Tokens of a step's batch."""
+    """Number of tokens in the batch of one step."""
     reference: bool
-    """Whether there is a KL term, so that logits of the reference policy are computed too."""
+    """Whether the loss has a KL term. Then logits of the reference policy are computed too."""
     sorts: bool
-    """Whether top-p sorts the whole vocabulary, because top-k is off."""
+    """Whether sampling sorts the whole vocabulary, because top-p is on and top-k is off."""
     unfiltered: bool
     """Whether top-k and top-p are both off. Then the entropy is computed over the whole vocabulary."""
     in_process: bool
-    """Whether ``sampling.engine`` is ``transformers``."""
+    """Whether the trainer's process also samples, because ``sampling.engine`` is ``transformers``."""
     beside: float = 0.0
     """Bytes of the grader and tracker processes in the trainer's container."""
     dtype: Dtype = "float32"
-    """Dtype of the base's weights in trainer and sampler."""
+    """Dtype of the base model's weights in trainer and sampler."""
 
     @property
     def width(self) -> int:
-        """w: bytes of one value in the run's dtype."""
+        """Number of bytes of one value in the run's dtype, the letter w in formulas."""
         return WIDTHS[self.dtype]
 
 
 @dataclass(frozen=True)
 class HostSize:
-    """One possible size of a run: micro-batch and sampler cache in tokens, and the memory that they need."""
+    """A micro-batch and a sampler cache, both in tokens, and the parts of the memory that they need."""
 
     micro_batch: int
     cache_tokens: int
@@ -87,12 +87,12 @@ class HostSize:
 
     @property
     def memory(self) -> float:
-        """Bytes of the container: the processes, /dev/shm and the margin."""
+        """Bytes of memory of the container: the processes, /dev/shm and the margin."""
         return total(self.parts)
 
 
 def host_run(spec: RFTJobSpec, derived: Effective, dtype: Dtype) -> HostRun:
-    """Return the properties that decide the memory of ``spec`` on a CPU, computed in ``dtype``."""
+    """Return the settings of ``spec`` that decide the memory of a run on the CPU in ``dtype``."""
     training, sampling = spec.training, spec.sampling
     return HostRun(
         work=MemoryDemand(
@@ -113,11 +113,11 @@ def host_run(spec: RFTJobSpec, derived: Effective, dtype: Dtype) -> HostRun:
 
 
 def beside(spec: RFTJobSpec) -> float:
-    """Return the maximum memory of our graders with processes of their own, and of trackers.
+    """Return the maximum bytes of the worker processes of built-in graders, and of tracker processes.
 
-    The numbers are the private memory of real processes. A worker with a symbolic or schema library takes 190
-    MiB, and each such grader has two workers. W&B takes 60 MiB, MLflow 73 and TensorBoard 35. Users' code is
-    not included: it has a container of its own.
+    The numbers are the private memory of real processes. A worker of the grader math or jsonSchema takes 190
+    MiB, and each such grader has two workers. W&B takes 60 MiB, MLflow 73 MiB and TensorBoard 35 MiB. Users'
+    code is not included, because it has its own container.
     """
     workers = sum(2 * (grader.math is not None or grader.json_schema is not None) for grader in spec.graders)
     tracking = spec.tracking
@@ -127,7 +127,7 @@ def beside(spec: RFTJobSpec) -> float:
 
 
 def sizes(shape: Shape, run: HostRun) -> Iterator[HostSize]:
-    """Yield the possible sizes of a run, from the recommended one to the minimum; each halves both numbers.
+    """Yield sizes of micro-batch and cache, from the recommended size to the minimum. Each halves the last.
 
     The smallest micro-batch is one sequence of the maximum length. The smallest cache holds one group of such
     sequences.
@@ -142,9 +142,9 @@ def sizes(shape: Shape, run: HostRun) -> Iterator[HostSize]:
 
 
 def comfortable(run: HostRun) -> tuple[int, int]:
-    """Return the micro-batch and the cache, in tokens, beyond which more memory does not make a run faster.
+    """Return the recommended micro-batch and cache, in tokens. With larger ones a run is not faster.
 
-    Such a cache holds a whole step.
+    The cache holds all sequences of a step.
     """
     context = run.work.context
     cache = min(SEQUENCES * context, max(run.batch_tokens, run.work.rollouts * context))
@@ -152,7 +152,7 @@ def comfortable(run: HostRun) -> tuple[int, int]:
 
 
 def parts(shape: Shape, run: HostRun, tokens: int, cache_tokens: int) -> list[Part]:
-    """Return the memory parts of a container whose trainer has micro-batches of ``tokens``."""
+    """Return the parts of the container's memory, with micro-batches of ``tokens`` tokens."""
     sampled = in_process_sampling(shape, run) if run.in_process else vllm(shape, run, cache_tokens)
     others = [Part("graders and trackers", run.beside)] if run.beside else []
     held = [*trainer(shape, run, tokens), *sampled, *others, Part("shared memory", SHARED_MEMORY)]
@@ -160,7 +160,7 @@ def parts(shape: Shape, run: HostRun, tokens: int, cache_tokens: int) -> list[Pa
 
 
 def trainer(shape: Shape, run: HostRun, tokens: int) -> list[Part]:
-    """Return the parts of the trainer's process during an update."""
+    """Return the parts of the memory of the trainer's process during an update."""
     passing = passing_memory(shape, run, tokens)
     converting = 0 if mapped(shape, run) else WEIGHTS_SLACK * run.width * shape.parameters
     if run.in_process:  # in one process sampling and training take turns
@@ -176,16 +176,16 @@ def trainer(shape: Shape, run: HostRun, tokens: int) -> list[Part]:
 
 
 def mapped(shape: Shape, run: HostRun) -> bool:
-    """Return whether the weights stay in the mapped pages of the checkpoint file, shared by all processes.
+    """Return whether the processes share the weights as mapped pages of the checkpoint file.
 
-    This is so if the file has them in the run's dtype. Otherwise each process converts them into its own
-    copy.
+    This is so if the file has the weights in the run's dtype. Otherwise each process converts them into its
+    own copy.
     """
     return shape.stored == run.dtype
 
 
 def passing_memory(shape: Shape, run: HostRun, tokens: int) -> list[Part]:
-    """Return the temporary memory of an update with micro-batches of ``tokens``."""
+    """Return the parts of an update's temporary memory, with micro-batches of ``tokens`` tokens."""
     return [
         Part("training: saved activations", saved_activations(shape, run, tokens)),
         Part("training: attention mask", attention_mask(run, tokens)),
@@ -194,7 +194,7 @@ def passing_memory(shape: Shape, run: HostRun, tokens: int) -> list[Part]:
 
 
 def adapter_and_optimizer(shape: Shape, run: HostRun) -> float:
-    """Adapter, its gradient, and AdamW's two moments: 16 bytes per parameter."""
+    """Return the bytes of the adapter, its gradient and AdamW's two moments: 16 for each parameter."""
     return 4 * FLOAT32 * _adapter(shape, run, run.work.rank)
 
 
@@ -231,15 +231,15 @@ def saved_activations(shape: Shape, run: HostRun, tokens: int) -> float:
 
 
 def attention_mask(run: HostRun, tokens: int) -> float:
-    """The attention mask of a row with a shared prompt: (w + 2) · M² bytes, of which 2 · M² are temporary."""
+    """Return the bytes of the attention mask for a row with a shared prompt: (w + 2) · M²."""
     return (run.width + 2) * tokens**2
 
 
 def backward_peak(shape: Shape, run: HostRun, tokens: int) -> float:
-    """The last hidden states, plus the larger of two successive peaks: logits, and one layer's gradients.
+    """Return the bytes of the last hidden states, plus those of logits or one layer's gradients.
 
-    One layer takes 4 · M · (4 I + 2 H) bytes in both dtypes, because the gradients of the adapter's inputs
-    are float32.
+    Logits and gradients do not exist at the same time, so only the larger one counts. One layer takes 4 · M ·
+    (4 I + 2 H) bytes in both dtypes, because the gradients of the adapter's inputs are float32.
     """
     layer = FLOAT32 * tokens * (4 * columns(shape) + 2 * shape.hidden)
     last = 2 * FLOAT32 * tokens * shape.hidden
@@ -247,23 +247,24 @@ def backward_peak(shape: Shape, run: HostRun, tokens: int) -> float:
 
 
 def logits_chunk(shape: Shape, run: HostRun, tokens: int) -> float:
-    """Logits of one chunk: N · V · 12 bytes; 20 with a reference or without filters; 38 if top-p sorts.
+    """Return the bytes of the logits of one chunk: N · V · 12, N · V · 20 or N · V · 38.
 
-    The 12 bytes are the logits, the scaled logits, and a gradient. The next 8 are the reference's logits, or
-    the entropy over the whole vocabulary. Top-p takes 26 more: sorted values with 64-bit indices, gathered
-    values, and their gradients. These are the peaks of torch's allocations in its profiler. They are the same
-    in both dtypes: in bfloat16 the logits of 2 bytes are converted to float32 and freed.
+    It is 20 with a reference policy or without top-k and top-p, and 38 if top-p sorts. The 12 bytes are the
+    logits, the scaled logits, and a gradient. The next 8 are the reference's logits, or the entropy over the
+    whole vocabulary. Top-p takes 26 more: sorted values with 64-bit indices, gathered values, and their
+    gradients. These are the peaks of torch's allocations in its profiler. They are the same in both dtypes:
+    in bfloat16 the logits of 2 bytes are converted to float32 and freed.
     """
     each = 38 if run.sorts else 20 if run.reference or run.unfiltered else 12
     return each * min(tokens, LOGITS_CHUNK_TOKENS) * shape.vocabulary
 
 
 def in_process_generation(shape: Shape, run: HostRun) -> list[Part]:
-    """Return the temporary memory of the second engine while it generates.
+    """Return the parts of the temporary memory of the engine ``transformers`` while it generates.
 
-    It is the larger of two peaks. At the end the cache of a batch is full, and one layer's cache exists twice
-    while it grows. At the start the cache is smaller, but all prompts are computed together: w · (4 H + 3 Q +
-    3 I) bytes per token.
+    The cache part is the larger of two peaks. At the end the cache of a batch is full, and one layer's cache
+    exists twice while it grows. At the start the cache is smaller, but all prompts are computed together:
+    w · (4 H + 3 Q + 3 I) bytes per token.
     """
     sequences, context = IN_PROCESS_SEQUENCES, run.work.context
     prompt = max(1, context - run.max_tokens)
@@ -277,12 +278,12 @@ def in_process_generation(shape: Shape, run: HostRun) -> list[Part]:
 
 
 def _widths(shape: Shape) -> int:
-    """Columns per token that exist while a layer is computed: residual, projections, gate and up."""
+    """Return how many values per token one layer computes: residual, projections, gate and up."""
     return 4 * shape.hidden + 3 * shape.heads * shape.head_dim + 3 * columns(shape)
 
 
 def in_process_sampling(shape: Shape, run: HostRun) -> list[Part]:
-    """Return the parts of the second engine, which stays in the trainer's process during an update."""
+    """Return the memory parts of the engine ``transformers`` that the trainer keeps during an update."""
     kernels = GENERATION_KERNELS if run.dtype == "bfloat16" else 0
     return [
         Part("sampling: compiled kernels", kernels),
@@ -292,7 +293,7 @@ def in_process_sampling(shape: Shape, run: HostRun) -> list[Part]:
 
 
 def vllm(shape: Shape, run: HostRun, cache_tokens: int) -> list[Part]:
-    """Return the parts of vLLM's processes. The whole cache counts: vLLM fills it with zeros at its start."""
+    """Return the parts of the memory of vLLM's processes, which write to the whole cache at their start."""
     return [
         Part("sampling: interpreters", INTERPRETERS["vllm"]),
         Part("sampling: tokenizers", TOKENIZERS["vllm"] * shape.vocabulary),
@@ -306,7 +307,7 @@ def vllm(shape: Shape, run: HostRun, cache_tokens: int) -> list[Part]:
 
 
 def packed_output_layer(shape: Shape, run: HostRun) -> float:
-    """Two more copies of the output layer: 2 w · V · H bytes, also where it shares the embedding's weights.
+    """Return the bytes of two more copies of the output layer: 2 w · V · H, even if it is the embedding.
 
     This was measured. Before its first request, vLLM's worker holds the weights and 2.1 times the output
     layer, with vocabularies of 4,000, 32,000 and 64,000 and with SmolLM2. The number of layers makes no
@@ -316,27 +317,30 @@ def packed_output_layer(shape: Shape, run: HostRun) -> float:
 
 
 def kv_cache(shape: Shape, run: HostRun, tokens: int) -> float:
-    """Keys and values of ``tokens`` tokens, and of one more block, which vLLM keeps empty."""
+    """Return the bytes of keys and values for ``tokens`` tokens and for one block that vLLM keeps empty."""
     return run.width * shape.kv_elements_per_token * cache_slots(tokens)
 
 
 def cache_slots(tokens: int) -> int:
-    """Return ``tokens`` rounded up to whole blocks, plus the empty block."""
+    """Return the tokens in vLLM's cache: ``tokens`` rounded up to whole blocks, plus one empty block."""
     return CPU_CACHE_BLOCK * (-(-tokens // CPU_CACHE_BLOCK) + 1)
 
 
 def adapter_slots(shape: Shape, run: HostRun) -> float:
-    """The adapter slot in use, and two versions read from disk, each of the next rank that vLLM supports."""
+    """Return the bytes of three adapters: one in use and two read from disk, with a rank of SLOT_RANKS."""
     slot = next((size for size in SLOT_RANKS if size >= run.work.rank), run.work.rank)
     return 3 * run.width * _adapter(shape, run, slot)
 
 
 def sampler_batch(shape: Shape, run: HostRun) -> float:
-    """Prompts that are computed together: w · (4 H + 3 Q + 3 I) bytes per token of the largest batch."""
+    """Return the bytes for vLLM's largest batch of prompts: w · (4 H + 3 Q + 3 I) for each token."""
     return run.width * max(BATCH_TOKENS, run.work.context) * _widths(shape)
 
 
 def sampler_logits(shape: Shape, cache_tokens: int) -> float:
-    """Float32 logits of all concurrent completions, five times: raw, processed, log-probs, two to sort."""
+    """Return the bytes of five float32 copies of the logits of all concurrent completions.
+
+    They are raw logits, processed logits, log-probs, and two copies to sort.
+    """
     sequences = min(SEQUENCES, cache_tokens)
     return 5 * FLOAT32 * sequences * shape.vocabulary

@@ -1,6 +1,6 @@
-"""The nodes of a cluster, with cached answers to the planner's questions about them.
+"""The nodes of a cluster, with a cache of the kinds of GPU that pods may use.
 
-Many jobs ask the same questions about thousands of nodes.
+Many jobs need the same results, and a cluster may have thousands of nodes.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,13 +10,13 @@ from rft_api.resources import Toleration
 from rft_planner.nodes import Kind, Node, kinds_of, usable
 
 MAX_ANSWERS = 64
-"""Limit of cached answers. An answer is a list of nodes, and each job may ask with its own node selector."""
+"""Maximum number of cached results. A result is a list of nodes; each node selector has its own."""
 
 _Question = tuple[frozenset[tuple[str, str]], tuple[str, ...]]
 
 
 class Inventory(tuple[Node, ...]):
-    """The nodes as they were read once. Thread-safe: at worst two threads compute the same answer."""
+    """The nodes of a cluster at one time. Threads may share it: at worst two compute the same result."""
 
     _offered: dict[_Question, dict[Kind, list[Node]]]
     _mixed: dict[Kind, bool]
@@ -34,7 +34,7 @@ class Inventory(tuple[Node, ...]):
     def offered(
         self, selector: Mapping[str, str], tolerations: Sequence[Toleration]
     ) -> Mapping[Kind, list[Node]]:
-        """Return the kinds of GPU that a pod may use, with their nodes. Callers must not change it."""
+        """Return the kinds of GPU that a pod may use, with their nodes. Do not change the result."""
         question = (frozenset(selector.items()), tuple(each.model_dump_json() for each in tolerations))
         found = self._offered.get(question)
         if found is None:
@@ -54,7 +54,7 @@ class Inventory(tuple[Node, ...]):
         return found
 
     def has_others(self, kind: Kind) -> bool:
-        """Return whether a pod that requests the resource of ``kind`` could get another kind of GPU."""
+        """Return whether other kinds of GPU in the cluster have the same extended resource as ``kind``."""
         if kind not in self._mixed:
             offering = (node for node in self if node.allocatable.get(kind.resource, 0) >= 1)
             self._mixed[kind] = any(kind not in kinds_of(node) for node in offering)
@@ -62,5 +62,5 @@ class Inventory(tuple[Node, ...]):
 
 
 def inventory(nodes: Sequence[Node]) -> Inventory:
-    """Return ``nodes`` as an inventory. An inventory is returned unchanged, with its cached answers."""
+    """Return ``nodes`` as an inventory. An inventory is returned unchanged, with its cache."""
     return nodes if isinstance(nodes, Inventory) else Inventory(nodes)

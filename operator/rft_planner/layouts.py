@@ -1,7 +1,7 @@
 """Properties of model types that are fixed in code and are not in ``config.json``.
 
-They are read from the model classes of ``transformers`` 5.19. A test builds each type with random weights. It
-compares every count with the model's own, and the adapter's count with what peft 0.21 trains.
+They come from the model classes of ``transformers`` 5.19. A test builds each type with random weights. It
+compares the planned parameter count with the model's, and the adapter's count with what peft 0.21 trains.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,59 +14,59 @@ Extra = Callable[[Shape], int]
 
 
 def head_norms(shape: Shape) -> int:
-    """Parameters of query and key norms with one weight for each column of a head."""
+    """Return the parameters of query and key norms with one weight for each column of a head."""
     return 2 * shape.head_dim
 
 
 def width_norms(shape: Shape) -> int:
-    """Parameters of query and key norms over all heads together."""
+    """Return the parameters of query and key norms with one weight for each column of all heads."""
     return (shape.heads + shape.kv_heads) * shape.head_dim
 
 
 def two_more_norms(shape: Shape) -> int:
-    """Parameters of two additional norms, after attention and after the feed-forward part."""
+    """Return the parameters of two additional norms, after attention and after the feed-forward part."""
     return 2 * shape.hidden
 
 
 def output_bias(shape: Shape) -> int:
-    """Parameters of the output projection's bias, if the attention's projections have biases."""
+    """Return the parameters of the attention output bias, which exists if q, k and v have biases."""
     return shape.hidden if shape.attention_bias else 0
 
 
 def sinks(shape: Shape) -> int:
-    """Parameters of the attention sinks, one for each head."""
+    """Return the parameters of the attention sinks, one for each head."""
     return shape.heads
 
 
 def expert_biases(shape: Shape) -> int:
-    """Parameters of the biases of the router, and of each expert's gate, up and down."""
+    """Return the parameters of the biases of the router and of each expert's gate, up and down."""
     return shape.experts * (1 + 2 * shape.expert_intermediate + shape.hidden)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """One model type."""
+    """Properties of one type of models."""
 
     extras: tuple[Extra, ...] = (output_bias,)
-    """Parameters of a layer besides its matrices, two norms, and the biases of q, k and v."""
+    """Functions that count a layer's parameters besides matrices, two norms and biases of q, k and v."""
     bias: bool = False
-    """Whether q, k and v have a bias if the config does not say."""
+    """Whether q, k and v have a bias if ``config.json`` does not say."""
     bias_field: str | None = "attention_bias"
-    """Field of the config that says whether they have one; ``None`` if the code reads no such field."""
+    """Field of ``config.json`` for a bias of q, k and v. ``None``: transformers reads no such field."""
     head_norms_field: str | None = None
-    """Field of the config that adds the norms of ``head_norms`` to queries and keys."""
+    """Field of ``config.json`` that adds the norms of ``head_norms`` to queries and keys."""
     feed_forward_bias_field: str | None = None
-    """Field of the config that adds a bias to gate, up and down."""
+    """Field of ``config.json`` that adds a bias to gate, up and down."""
     tied: bool = False
-    """Whether the output layer shares the embedding's weights if the config does not say."""
+    """Whether the output layer shares the embedding's weights if ``config.json`` does not say."""
     fused_attention: bool = False
     fused_feed_forward: bool = False
     attention_adapters: bool = False
-    """Whether only the attention gets adapters, because vLLM loads none of the fused gate and up."""
+    """Whether only attention gets adapters, because vLLM loads no adapter of a fused gate and up matrix."""
     mixture: bool = False
     shared_gate: bool = False
     defaults: Mapping[str, int] = field(default_factory=dict)
-    """Values of fields that published configs of this type leave out."""
+    """Default values of fields that a ``config.json`` of this type may leave out."""
 
 
 def _defaults(**values: int) -> Mapping[str, int]:
@@ -119,4 +119,4 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
         "smollm3": Layout(feed_forward_bias_field="mlp_bias", tied=True),
     }
 )  # fmt: skip
-"""Layouts by the ``model_type`` of a config."""
+"""Properties of each type of models, by the ``model_type`` in ``config.json``."""

@@ -1,9 +1,9 @@
 """Reads the shape of a model from its ``config.json``.
 
 Formulas follow the model classes of ``transformers``, whose layers are ``q/k/v/o_proj`` and
-``gate/up/down_proj``. Their differences are in ``layouts``. A quantized checkpoint counts with the unpacked
-number of weights: ``transformers`` unpacks gpt-oss (MXFP4) to bf16 in the trainer where no MXFP4 kernels are
-installed, and peft cannot train it otherwise.
+``gate/up/down_proj``. Differences between model types are in ``layouts``. For a quantized checkpoint the
+number of unpacked weights counts: without MXFP4 kernels ``transformers`` unpacks gpt-oss to bf16 in the
+trainer, and peft cannot train packed weights.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from rft_planner.shapes import Shape
 
 
 class UnreadableConfig(ValueError):
-    """The ``config.json`` describes no shape that is supported here. The message names the field."""
+    """The planner does not support a model's ``config.json``. The message names the field."""
 
 
 INSTEAD = "set spec.model.parameters, e.g. 7B"
@@ -29,14 +29,14 @@ _UNLIKE = {
     "num_kv_shared_layers": "layers that share a cache",
     "audio_config": "an audio encoder",
 }
-"""Fields of features that a shape cannot describe."""
+"""Fields of ``config.json`` for features that the planner does not support, with a description."""
 _CACHED = {"full_attention", "sliding_attention", "chunked_attention"}
 
 
 def from_config(config: Mapping[str, Any]) -> Shape:
     """Return the shape that a model's ``config.json`` describes.
 
-    A sliding window counts as full attention. vLLM may keep less cache for such a layer, never more.
+    A sliding window counts as full attention: vLLM never needs more cache for a sliding window.
 
     Raises:
         UnreadableConfig: a field is missing or not a number, or the model has an unsupported feature.
@@ -99,7 +99,7 @@ def _layout(config: Mapping[str, Any]) -> Layout:
 
 
 def _with_experts(shape: Shape, config: Mapping[str, Any], layout: Layout) -> Shape:
-    """Return the shape with the experts of a mixture, in the layers that have experts."""
+    """Return the shape of a mixture of experts: ``shape`` with the fields for experts filled in."""
     width = _first(config, "moe_intermediate_size") or shape.intermediate
     shared = _count(config, "n_shared_experts") * width
     skipped = config.get("mlp_only_layers") or ()
@@ -118,14 +118,14 @@ def _with_experts(shape: Shape, config: Mapping[str, Any], layout: Layout) -> Sh
 
 
 def adapts_attention_only(config: Mapping[str, Any]) -> bool:
-    """Return whether no layer but those of the attention can have an adapter: see ``lora_config``."""
+    """Return whether only the attention of this model can have adapters: see ``lora_config``."""
     layout = LAYOUTS.get(str(config.get("model_type")))
     fused = layout is not None and layout.attention_adapters
     return fused or any(config.get(name) for name in EXPERTS)
 
 
 EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
-"""Fields with the number of a mixture's experts."""
+"""Names of the fields of ``config.json`` that may have the number of experts."""
 _SHARED = "shared_expert_intermediate_size"
 
 
@@ -139,10 +139,10 @@ def _extras(shape: Shape, config: Mapping[str, Any], layout: Layout) -> int:
 
 
 def _tower(config: Mapping[str, Any], hidden: int) -> int:
-    """Return the parameters of the SigLIP vision tower and the projector of Gemma 3.
+    """Return the number of parameters of the SigLIP vision tower and the projector of Gemma 3.
 
     Each layer has four projections of the attention and two of the feed-forward part, all with biases, and
-    two norms with biases. Counted as in ``Gemma3ForConditionalGeneration``.
+    two norms with biases, as in ``Gemma3ForConditionalGeneration``.
     """
     vision = config.get("vision_config")
     if not isinstance(vision, Mapping):
@@ -166,7 +166,7 @@ def _first(config: Mapping[str, Any], *names: str) -> int | None:
 
 
 def _count(config: Mapping[str, Any], name: str) -> int:
-    """Return a number that may be absent or 0."""
+    """Return a field of ``config.json`` as a whole number, or 0 if it is absent."""
     return _number(config, name) if config.get(name) else 0
 
 

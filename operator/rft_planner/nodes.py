@@ -1,8 +1,9 @@
-"""Facts about nodes: which pods may use them, which resources they have, and the kind of their GPUs.
+"""Reads from nodes which pods may use them, which resources they have, and the kind of their GPUs.
 
-The labels are those of NVIDIA's gpu-feature-discovery and AMD's node labeller. NVIDIA's are
-``nvidia.com/gpu.product`` and ``nvidia.com/gpu.memory`` in MiB; with the MIG strategy ``mixed`` also those of
-``nvidia.com/mig-1g.10gb``. AMD's are ``amd.com/gpu.product-name``, and ``.vram`` such as ``192G``.
+The labels are those of NVIDIA's gpu-feature-discovery and AMD's node labeller. NVIDIA's labels are
+``nvidia.com/gpu.product`` and ``nvidia.com/gpu.memory`` in MiB. With MIG strategy ``mixed`` there are also
+labels such as ``nvidia.com/mig-1g.10gb.memory``. AMD's labels are ``amd.com/gpu.product-name`` and
+``amd.com/gpu.vram``, for example ``192G``.
 """
 
 import re
@@ -16,8 +17,8 @@ from rft_planner.sizes import GIB
 CPU = "cpu"
 MEMORY = "memory"
 VISIBLE = 0.97
-"""Share of the labelled memory that a process sees: torch reports 14.6 GiB for a T4, whose label is 15,360
-MiB."""
+"""Share of the memory in a node's label that a process sees. For a T4 the label says 15,360 MiB, but torch
+reports 14.6 GiB."""
 
 _MIG = re.compile(r"^nvidia\.com/mig-(\S+)$")
 _VRAM = re.compile(r"^(\d+)(?:G|GB|Gi)$")
@@ -40,12 +41,12 @@ class Node:
     name: str
     labels: Mapping[str, str] = field(default_factory=dict)
     allocatable: Mapping[str, float] = field(default_factory=dict)
-    """Amounts by resource: CPUs, bytes, devices. What other pods use is not subtracted."""
+    """The node's allocatable CPUs, bytes and devices, by resource, including what other pods use."""
     taints: tuple[Taint, ...] = ()
     schedulable: bool = True
-    """Whether it is ready and not cordoned."""
+    """Whether the node is ready and not cordoned."""
     silent_since: str = ""
-    """Time at which the node became not ready, RFC 3339; empty: it is ready."""
+    """Time at which the node became not ready, in RFC 3339. Empty: the node is ready."""
 
 
 @dataclass(frozen=True)
@@ -53,22 +54,22 @@ class Kind:
     """One kind of GPU that nodes offer."""
 
     resource: str
-    """Extended resource that a pod requests."""
+    """Name of the extended resource that a pod requests for this kind of GPU."""
     memory: float
     """Bytes of one device."""
     name: str | None = None
-    """Its name in the catalogue."""
+    """Name of this kind of GPU in the catalogue, None if it is not there."""
     label: tuple[str, str] | None = None
-    """The node label and value that identify it."""
+    """The node label, with its value, that identifies this kind of GPU."""
 
     @property
     def title(self) -> str:
-        """Its name in messages for users."""
+        """Name of this kind of GPU in messages for users."""
         return self.name or (self.label[1] if self.label is not None else self.resource)
 
 
 def kinds_of(node: Node) -> list[Kind]:
-    """Return the node's kinds of GPU whose memory is in its labels, without GPUs shared by several pods."""
+    """Return the kinds of GPU of a node whose memory is known. GPUs that several pods share are left out."""
     offered = sorted(name for name, amount in node.allocatable.items() if amount >= 1 and is_gpu(name))
     return [kind for name in offered if (kind := _kind(node, name)) is not None]
 
@@ -90,18 +91,18 @@ def _kind(node: Node, resource: str) -> Kind | None:
 
 
 def product_key(resource: str) -> str:
-    """Return the label with the product name of a resource's devices."""
+    """Return the key of the node label that has the product name of a resource's devices."""
     return f"{AMD}.product-name" if resource == AMD else f"{resource}.product"
 
 
 def catalogued(labels: Mapping[str, str], resource: str) -> str | None:
-    """Return the catalogue's name of a node's devices, from its labels; ``None`` if there is none."""
+    """Return the name of a node's devices in the catalogue, by the node's labels, or ``None``."""
     label = _product_label(labels, resource)
     return _catalogued(label[1], resource) if label is not None else None
 
 
 def _product_label(labels: Mapping[str, str], resource: str) -> tuple[str, str] | None:
-    """Return the label with the product name; for a slice without its own label, that of the whole device."""
+    """Return the node label with the product name. A slice without a label has its whole device's label."""
     own = product_key(resource)
     keys = (own, product_key(NVIDIA)) if _MIG.match(resource) else (own,)
     return next(((key, labels[key]) for key in keys if labels.get(key)), None)
@@ -113,7 +114,7 @@ def _is_shared(node: Node, resource: str, label: tuple[str, str] | None) -> bool
 
 
 def _catalogued(product: str, resource: str) -> str | None:
-    """Return the catalogue's name of a product, or of its slice in the resource or in the suffix."""
+    """Return the name in the catalogue of a product, or of the slice that resource or product name."""
     whole, _, slice_ = product.partition("-MIG-")
     mixed = _MIG.match(resource)
     profile = mixed[1] if mixed is not None else slice_
@@ -137,9 +138,9 @@ def usable(
     tolerations: Sequence[Toleration],
     resource: str | None = None,
 ) -> list[Node]:
-    """Return the nodes whose labels and taints allow the pod. Affinity is ignored.
+    """Return the ready nodes whose labels and taints allow a pod. Affinity is ignored.
 
-    ``resource`` is the extended resource that the pod requests. The pod tolerates the taint of that name.
+    ``resource`` is the extended resource that the pod requests. A taint with this name as key is tolerated.
     """
     return [
         node
@@ -155,7 +156,7 @@ def _tolerated(taint: Taint, tolerations: Sequence[Toleration]) -> bool:
 
 
 def _tolerates(toleration: Toleration, taint: Taint) -> bool:
-    """Return whether a toleration matches, by the rules of the scheduler."""
+    """Return whether a toleration matches a taint, by the rules of the Kubernetes scheduler."""
     if toleration.effect not in (None, taint.effect) or toleration.key not in (None, taint.key):
         return False
     exists = toleration.operator == "Exists"
@@ -163,5 +164,5 @@ def _tolerates(toleration: Toleration, taint: Taint) -> bool:
 
 
 def holds(node: Node, needs: Mapping[str, float]) -> bool:
-    """Return whether a node without other pods has enough resources for a pod."""
+    """Return whether a node has enough resources for a pod if it runs no other pods."""
     return all(node.allocatable.get(resource, 0.0) >= amount for resource, amount in needs.items())

@@ -1,4 +1,4 @@
-"""Warns where the number of GPUs in the spec is not the plan's. The spec's number is used in any case."""
+"""Warns if the number of GPUs in the spec is not the plan's. The spec's number is used in any case."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,10 +15,10 @@ FIELD = "spec.resources.gpus"
 def contradiction(
     spec: RFTJobSpec, planned: Callable[[RFTJobSpec], Plan] = lambda spec: plan(spec, "")
 ) -> str | None:
-    """Return a warning if ``spec.resources.gpus`` differs from the plan's number; else ``None``.
+    """Return a warning if ``spec.resources.gpus`` differs from the planned number of GPUs; else ``None``.
 
-    ``None`` also means that the plan's number is not known. ``planned`` makes the plan. 0 GPUs request the
-    CPU, which is never a difference.
+    It is also ``None`` if the planned number is not known, and for 0 GPUs, which request the CPU. ``planned``
+    makes the plan.
     """
     asked = spec.resources.gpus if spec.resources is not None else None
     if not asked or spec.resources is None:
@@ -29,11 +29,11 @@ def contradiction(
     except Unplannable as error:
         if error.reason != Reason.DOES_NOT_FIT:
             return None
-        return f"{FIELD}: {asked} is obeyed; the plan finds no number of GPUs on which the run fits: {error}"
+        return f"{FIELD}: {asked} is used; the plan finds no number of GPUs on which the run fits: {error}"
     if made.gpus == asked:
         return None
     kind = made.accelerator or _kind(free)
-    return f"{FIELD}: {asked} is obeyed; the plan for {kind} needs {made.gpus}{_held(spec, planned)}"
+    return f"{FIELD}: {asked} is used; the plan for {kind} needs {made.gpus}{_held(spec, planned)}"
 
 
 def _kind(spec: RFTJobSpec) -> str:
@@ -42,7 +42,7 @@ def _kind(spec: RFTJobSpec) -> str:
 
 
 def _held(spec: RFTJobSpec, planned: Callable[[RFTJobSpec], Plan]) -> str:
-    """Return a text if the run does not fit on the number of GPUs in the spec, else an empty one."""
+    """Return the end of the warning if the run does not fit on the number of GPUs in the spec, else ""."""
     with suppress(Unplannable):
         if planned(spec).memory_parts is None:
             return ", and with that number the run does not fit"

@@ -1,9 +1,9 @@
-"""Plans a job on a cluster: chooses the kind of GPU by the nodes, and keeps the pod on nodes of that kind.
+"""Plans a job on a cluster: chooses the kind of GPU by the nodes, and keeps the pod on nodes with this kind.
 
 If the spec names no accelerator, a plan is made for each kind of GPU that the job may use. The kind that
-needs the fewest GPUs is chosen, if the job fits on one of its nodes. Among equals it is the kind with more
-nodes, then the first by name. An earlier choice is kept while a node of that kind exists, or while there is
-no node of any kind.
+needs the fewest GPUs is chosen, if the job fits on one of its nodes. If several kinds need as few GPUs, it is
+the kind with more nodes, then the first by name. An earlier choice is kept while a node of that kind exists,
+or while there is no node of any kind.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +21,7 @@ from rft_planner.nodes import CPU, MEMORY, Kind, Node, holds, product_key
 from rft_planner.plan import CPU_NAME, Unplannable, plan
 from rft_planner.sizes import quantity
 
-_ELSEWHERE = "no node that the job may use has a label for that accelerator: the pod may run on another kind"
+_ELSEWHERE = "no node that the job may use has a label for this accelerator: the pod may run on another kind"
 
 
 class _Offer(NamedTuple):
@@ -40,13 +40,14 @@ def placed(
     *,
     force_memory: bool = False,
 ) -> Plan:
-    """Return the plan for a cluster of ``nodes``. Without nodes the kinds of GPU are not known.
+    """Return the plan of a job on a cluster with ``nodes``. Without nodes the kinds of GPU are not known.
 
-    ``before`` is an earlier plan of the same spec, so that nodes that come and go do not change it.
-    ``force_memory`` is the argument of ``plan``.
+    ``before`` is an earlier plan of the same spec. Its kind of GPU is kept when nodes are added or removed.
+    ``force_memory`` is passed to ``plan``.
 
     Raises:
-        Unplannable: as ``plan`` does. If no kind in the cluster is large enough: the error of the largest.
+        Unplannable: as ``plan`` does. If no kind in the cluster is large enough, it is the error of the
+            largest kind.
     """
     resources = spec.resources or Resources()
     made_for = partial(plan, uid=uid, force_memory=force_memory)
@@ -66,15 +67,17 @@ def placed(
     if not offered:
         made = made_for(spec).model_copy(update={"accelerator": accelerators.DEFAULT})
         # The notes stay the same while the kind does, because a status must not change with every node.
-        return _noted(made, f"for {accelerators.DEFAULT}: no node that the job may use says its kind")
+        return _noted(
+            made, f"planned for {accelerators.DEFAULT}: no node that the job may use has a label for its GPUs"
+        )
     best = _best(_offers(spec, offered, made_for), earlier)
     found = _landing_on(best.kind, best.plan, spec, known, before)
     found = found.model_copy(update={"gpu_memory": _mebibytes(best.kind.memory)})
-    return _noted(found, f"for {best.kind.title}: chosen by the labels of the cluster's nodes")
+    return _noted(found, f"planned for {best.kind.title}: chosen by the labels of the cluster's nodes")
 
 
 def needs(plan: Plan) -> dict[str, float]:
-    """Return the resource requests of the trainer's container: CPUs, bytes, devices."""
+    """Return the resource requests of a plan for the trainer's container: CPUs, bytes and devices."""
     found = {CPU: quantity(plan.cpu or "0"), MEMORY: quantity(plan.memory or "0")}
     if plan.gpus:
         found[plan.gpu_resource or resource_of(plan.accelerator)] = float(plan.gpus)
@@ -82,7 +85,7 @@ def needs(plan: Plan) -> dict[str, float]:
 
 
 def recorded(before: Plan | None) -> Kind | None:
-    """Return the kind of GPU of a plan, if it was chosen by the nodes' labels."""
+    """Return the kind of GPU in an earlier plan if it was chosen by the labels of nodes, else ``None``."""
     if before is None or before.gpu_resource is None or before.gpu_memory is None:
         return None
     name = before.accelerator if before.accelerator in ACCELERATORS else None
@@ -100,7 +103,7 @@ def for_kind(spec: RFTJobSpec, kind: Kind) -> RFTJobSpec:
 
 
 def _named(name: str | None, offered: Mapping[Kind, list[Node]]) -> Kind | None:
-    """Return the kind of that name that most nodes have."""
+    """Return the kind of GPU with this name in the catalogue that most nodes have, or ``None``."""
     kinds = [kind for kind in offered if name is not None and kind.name == name]
     return min(kinds, key=lambda kind: (-len(offered[kind]), kind.label or ()), default=None)
 
@@ -108,10 +111,10 @@ def _named(name: str | None, offered: Mapping[Kind, list[Node]]) -> Kind | None:
 def _offers(
     spec: RFTJobSpec, offered: Mapping[Kind, list[Node]], made_for: Callable[[RFTJobSpec], Plan]
 ) -> list[_Offer]:
-    """Return a plan for every kind on which the job fits.
+    """Return a plan of the job for every kind of GPU on which it fits.
 
     Raises:
-        Unplannable: the job fits on no kind; it is the error of the kind with the most memory.
+        Unplannable: the job fits on no kind. It is the error of the kind with the most memory.
     """
     found, refused = [], {}
     for kind, nodes in offered.items():
@@ -130,7 +133,7 @@ def _of_kind(error: Unplannable, title: str) -> Unplannable:
     """Return the error with the kind of GPU in its message, because the spec does not name it."""
     if error.reason != Reason.DOES_NOT_FIT:
         return error
-    return Unplannable(error.reason, f"for {title}, the largest kind of the cluster's nodes: {error}")
+    return Unplannable(error.reason, f"planned for {title}, the largest kind of GPU in the cluster: {error}")
 
 
 def _best(offers: list[_Offer], earlier: Kind | None) -> _Offer:
@@ -151,7 +154,10 @@ def _best(offers: list[_Offer], earlier: Kind | None) -> _Offer:
 
 
 def _landing_on(kind: Kind, made: Plan, spec: RFTJobSpec, nodes: Inventory, before: Plan | None) -> Plan:
-    """Return the plan with a selector for nodes of that kind. The user's selector takes precedence."""
+    """Return the plan for this kind of GPU, with a node selector if other kinds have the same resource.
+
+    A node selector of the user for the same label takes precedence.
+    """
     update: dict[str, Any] = {"accelerator": kind.title, "gpu_resource": kind.resource}
     theirs = (spec.resources.node_selector if spec.resources is not None else None) or {}
     if kind.label is not None and kind.label[0] not in theirs:

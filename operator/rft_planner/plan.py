@@ -1,4 +1,4 @@
-"""Makes the plan of a job: number and division of GPUs, CPU and memory."""
+"""Makes the plan of a job: its number of GPUs, their division between the roles, its CPU and its memory."""
 
 import difflib
 from typing import Any, NamedTuple
@@ -29,7 +29,7 @@ CPU_NAME = "cpu"
 
 
 class Unplannable(ValueError):
-    """No plan can be made. ``reason`` is one of the reasons of the condition Planned."""
+    """No plan can be made for a job. ``reason`` is one of the reasons of the condition Planned."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -37,7 +37,7 @@ class Unplannable(ValueError):
 
 
 class _Gpus(NamedTuple):
-    """A number of GPUs, the reasons for it, and their division between the roles if it is known."""
+    """A number of GPUs, notes that explain it, and the division between training and sampling if known."""
 
     number: int
     notes: list[str]
@@ -53,11 +53,11 @@ def plan(
     force_memory: bool = False,
     cpu_dtype: Dtype = SAFE,
 ) -> Plan:
-    """Return the plan: what the pod needs, and the estimate of the run.
+    """Return the plan of a job: the resources of its pod, and the estimate of the run.
 
-    ``shape`` replaces the shape that is known by the model's name. ``rows`` describes the dataset. With
+    ``shape`` replaces the shape that the model's name gives. ``rows`` describes the dataset. With
     ``force_memory`` a ``spec.resources.memory`` that is too small is accepted. ``cpu_dtype`` is the dtype
-    that is fast on the machine that will train; float32 if it is not known.
+    that is fast on the CPU of the machine that will train; float32 if it is not known.
 
     Raises:
         Unplannable: the model cannot be trained, its size or the accelerator's memory is unknown but needed,
@@ -118,7 +118,7 @@ def _check_trainable(name: str) -> None:
 
 
 class _Even(NamedTuple):
-    """The number of GPUs with which sampling and training take equally long, and a note about it."""
+    """The number of GPUs with which sampling and training take the most equal times, and a note on it."""
 
     gpus: int
     note: str
@@ -127,7 +127,7 @@ class _Even(NamedTuple):
 def _balance(
     spec: RFTJobSpec, derived: Effective, shape: Shape | None, rows: RowCounts | None
 ) -> _Even | None:
-    """Return the balanced number of GPUs, if the GPUs' rates are known."""
+    """Return the number of GPUs with which sampling and update take the most equal times, or ``None``."""
     memory = _memory(_accelerator(spec))
 
     def seconds(split: Split) -> StepSeconds:
@@ -144,42 +144,42 @@ def _balance(
     split, step = found
     return _Even(
         split.gpus,
-        f"sampling and training are the most even with {split.gpus} GPUs, {split.trainers} for training and"
-        f" {split.samplers} for sampling: about {about(step.update):g} s and {about(step.sampling):g} s of a"
-        " step",
+        f"the times are the most even with {split.gpus} GPUs: {split.trainers} for training, about"
+        f" {about(step.update):g} s of a step, and {split.samplers} for sampling, about"
+        f" {about(step.sampling):g} s",
     )
 
 
 def _asked_for(spec: RFTJobSpec, shape: Shape | None, derived: Effective) -> _Gpus | None:
-    """Return the spec's number of GPUs, with a note on the planned number; ``None`` if the spec sets none."""
+    """Return the number of GPUs that the spec sets, with notes about the planned number, or ``None``."""
     resources = spec.resources or Resources()
     if resources.gpus is None:
         accelerator = resources.accelerator
         on_cpu = accelerator is not None and accelerator.name == CPU_NAME
         return _Gpus(0, ["spec.resources.accelerator.name is cpu"]) if on_cpu else None
-    asked = f"spec.resources.gpus asks for {resources.gpus}"
+    asked = f"spec.resources.gpus is {resources.gpus}"
     if not resources.gpus:
         return _Gpus(0, [asked])
     try:
         without = _derived(spec, shape, derived)
     except Unplannable as error:
-        return _Gpus(resources.gpus, [asked, f"without it: {error}"])
+        return _Gpus(resources.gpus, [asked, f"without spec.resources.gpus: {error}"])
     if without.number == resources.gpus:
         return _Gpus(resources.gpus, [asked, *without.notes], without.split)
-    notes = [asked, *(f"without it: {note}" for note in without.notes)]
+    notes = [asked, *(f"without spec.resources.gpus: {note}" for note in without.notes)]
     if shape is None:
         return _Gpus(resources.gpus, notes)
     split = fitted(resources.gpus, shape, _demand(spec, derived), _memory(_accelerator(spec)))
     if split is None:
-        notes.append(f"{resources.gpus} do not hold the run by this plan")
+        notes.append(f"by this plan the run does not fit on {resources.gpus} GPUs")
     return _Gpus(resources.gpus, notes, split)
 
 
 def _derived(spec: RFTJobSpec, shape: Shape | None, derived: Effective) -> _Gpus:
-    """Return the fewest GPUs on which the run fits, and the reasons.
+    """Return the smallest number of GPUs on which the run fits, with notes that explain it.
 
     Raises:
-        Unplannable: a needed number is not known, or nothing fits.
+        Unplannable: the size of the model or the memory of the GPUs is not known, or no number is enough.
     """
     if shape is None:
         raise Unplannable(
@@ -198,7 +198,7 @@ def _too_large(spec: RFTJobSpec, shape: Shape, work: MemoryDemand, memory: float
     usable = USABLE * memory
 
     def least(role: str, needed: float) -> str:
-        return f"{role} needs {_gib(needed)} each" if needed > usable else ""
+        return f"{role} needs {_gib(needed)} on each" if needed > usable else ""
 
     # Name the role that does not fit even on the largest number of GPUs. Otherwise both together are too
     # large.
@@ -206,16 +206,16 @@ def _too_large(spec: RFTJobSpec, shape: Shape, work: MemoryDemand, memory: float
     trained = total(training(shape, work, work.context, most))
     sampled = total(sampling(shape, work, tensor_parallel(most, shape)))
     short = [text for text in (least("training", trained), least("sampling", sampled)) if text]
-    why = " and ".join(short) or "training and sampling need too much together"
+    why = " and ".join(short) or "training and sampling together need too much memory"
     return (
         f"{spec.model.name}, {_billions(shape)} parameters: on {MAX_GPUS} GPUs {why};"
-        f" {_gib(usable)} of {_gib(memory)} are usable. Take a larger accelerator or a smaller model, lower"
-        " training.maxContextLength or training.loraRank, or set spec.resources.gpus to try it all the same"
+        f" {_gib(usable)} of a GPU's {_gib(memory)} are usable. Use a larger accelerator or a smaller model,"
+        " lower training.maxContextLength or training.loraRank, or set spec.resources.gpus to try it anyway"
     )
 
 
 def _explained(shape: Shape, split: Split, memory: float) -> list[str]:
-    """Return notes that explain the memory sum."""
+    """Return notes that say how much GPU memory training and sampling need."""
 
     def of(role: str) -> float:
         return total(part for part in split.parts if part.name.startswith(role))
@@ -223,16 +223,16 @@ def _explained(shape: Shape, split: Split, memory: float) -> list[str]:
     trained, sampled, usable = of("training"), of("sampling"), USABLE * memory
     sizes = f"{_gib(usable)} of a GPU's {_gib(memory)} are usable"
     if split.gpus == 1:
-        placed = f"1 GPU holds {_gib(trained)} of training and {_gib(sampled)} of sampling: {sizes}"
+        placed = f"1 GPU holds {_gib(trained)} for training and {_gib(sampled)} for sampling: {sizes}"
     else:
         placed = (
-            f"{split.gpus} GPUs: {split.trainers} {_hold(split.trainers)} {_gib(trained)} of training,"
-            f" {split.samplers} {_hold(split.samplers)} {_gib(sampled)} of sampling: {sizes}"
+            f"{split.gpus} GPUs: {split.trainers} {_hold(split.trainers)} {_gib(trained)} for training,"
+            f" {split.samplers} {_hold(split.samplers)} {_gib(sampled)} for sampling: {sizes}"
         )
     return [
         placed,
-        f"for {_billions(shape)} parameters and {split.micro_batch} tokens in a micro-batch;"
-        " the sum has not been compared with a GPU yet",
+        f"the memory is calculated for {_billions(shape)} parameters and micro-batches of"
+        f" {split.micro_batch} tokens; it has not been measured on a GPU yet",
     ]
 
 
@@ -253,7 +253,7 @@ def _in_mebibytes(part: Part) -> MemoryPart:
 
 
 def _shape(spec: RFTJobSpec) -> Shape | None:
-    """Return the model's shape: the catalogue's, or an estimate from the count in spec or name."""
+    """Return the model's shape from the catalogue, or an estimate from the size in the spec or the name."""
     known = shape_of(spec.model.name)
     if spec.model.parameters is None and known is not None:
         return known
@@ -275,14 +275,14 @@ def _accelerator(spec: RFTJobSpec) -> Accelerator:
 
 
 def _device(spec: RFTJobSpec) -> Gpu | None:
-    """Return the kind of GPU, if the catalogue has its rates."""
+    """Return the catalogue's entry of the GPU that the spec names, or ``None``."""
     accelerator = _accelerator(spec)
     default = accelerators.DEFAULT if accelerator.memory is None else ""
     return ACCELERATORS.get(accelerator.name or default)
 
 
 def _speed(spec: RFTJobSpec, split: Split | None) -> Speed | None:
-    """Return the speed of the GPUs, if it is known."""
+    """Return the speed of the divided GPUs, or ``None`` if it is not known."""
     device = _device(spec)
     if split is None or device is None:
         return None
@@ -290,7 +290,7 @@ def _speed(spec: RFTJobSpec, split: Split | None) -> Speed | None:
 
 
 def _memory(accelerator: Accelerator) -> float:
-    """Return the bytes of one GPU.
+    """Return the bytes of memory of one GPU.
 
     Raises:
         Unplannable: the catalogue does not have the accelerator, and the spec gives no memory.
@@ -312,7 +312,7 @@ def _memory(accelerator: Accelerator) -> float:
 def _container(
     spec: RFTJobSpec, derived: Effective, shape: Shape | None, gpus: int, dtype: Dtype, *, force: bool
 ) -> Container:
-    """Return CPU and memory of the trainer's container.
+    """Return the CPU and memory requests of the trainer's container.
 
     Raises:
         Unplannable: the requested memory is too small for the run, or the needed memory is not known.

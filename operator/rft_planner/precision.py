@@ -1,8 +1,8 @@
-"""Chooses the dtype of the base's weights and of the computation, the same in trainer and sampler.
+"""Chooses the dtype of the base model's weights and of computations, equal in trainer and sampler.
 
-On GPUs it is bfloat16. On a CPU bfloat16 is fast only if the processor has instructions for it. It is also
-not reproducible there: the order of a kernel's sums depends on the number of rows. So a run on the CPU uses
-the first of these that applies:
+On GPUs the dtype is bfloat16. On a CPU bfloat16 is fast only if the processor has instructions for it. It is
+also not reproducible there: the order of a kernel's sums depends on the number of rows. So a run on the CPU
+uses the first of these that applies:
 
 1. ``training.cpuDtype`` if the job sets it;
 2. float32 if ``training.deterministic`` is set;
@@ -21,16 +21,16 @@ from rft_api.parameters import Dtype, Training
 from rft_api.status import Device
 
 WIDTHS: dict[Dtype, int] = {"float32": 4, "bfloat16": 2}
-"""Bytes of one value."""
+"""Bytes of one value in each dtype."""
 VARIABLE = "RFT_CPU_DTYPE"
-"""Variable that overrides the processor's own information, for tests and for special machines."""
+"""Environment variable with the dtype that is fast on this CPU, in place of ``/proc/cpuinfo``."""
 _BFLOAT16_FLAGS = frozenset(("avx512_bf16", "amx_bf16"))
 SAFE: Dtype = "float32"
-"""A dtype that is fast enough on every CPU."""
+"""The dtype that is fast enough on every CPU."""
 
 
 def dtype_of(training: Training, device: Device, machine: Dtype = SAFE) -> Dtype:
-    """Return the dtype of a run on ``device``; ``machine`` is the dtype that is fast on the CPU, if known."""
+    """Return the dtype of a run on ``device``. ``machine`` is the dtype that is fast on the machine's CPU."""
     if device == "cuda":
         return "bfloat16"
     if training.cpu_dtype is not None:
@@ -42,7 +42,7 @@ def fast_cpu_dtype(env: Mapping[str, str] = os.environ, processors: Path = Path(
     """Return the dtype that is fast on this CPU. Emulated bfloat16 takes eight times as long as float32.
 
     Raises:
-        ValueError: the variable has an unknown value.
+        ValueError: the environment variable ``RFT_CPU_DTYPE`` has an unknown value.
     """
     asked = env.get(VARIABLE, "")
     if asked:

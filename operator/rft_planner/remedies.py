@@ -1,4 +1,4 @@
-"""Finds changes of a spec that make the job fit on a node. Each result is checked by planning again."""
+"""Finds changes of a spec with which the job's pod fits on a node. A new plan checks each change."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,14 +27,14 @@ GPUS = "spec.resources.gpus"
 RAM = "spec.resources.memory"
 CPUS = "spec.resources.cpu"
 LOWERED = (CONTEXT, RANK, ROLLOUTS)
-"""Parameters that are lowered, first one at a time, then in pairs."""
+"""Parameters that may be lowered, first each alone, then in pairs."""
 
 _BILLIONS = (70, 32, 24, 14, 8, 7, 4, 3, 1.5, 1, 0.5)
 _FIELDS = {CONTEXT: "max_context_length", RANK: "lora_rank", ROLLOUTS: "num_rollouts"}
 
 
 class FieldValue(NamedTuple):
-    """A field and its proposed value."""
+    """The path of a field in the spec, and a proposed value."""
 
     path: str
     value: Value
@@ -49,26 +49,26 @@ Remedy = tuple[FieldValue, ...]
 
 @dataclass(frozen=True)
 class NodeSpace:
-    """The nodes that a pod may use, and the resources that its other containers need there."""
+    """The nodes that a pod may use, and in ``aside`` the resources of the pod's other containers."""
 
     nodes: Sequence[Node]
     resource: str | None = None
-    """Extended resource of its GPUs."""
+    """Name of the extended resource of the pod's GPUs."""
     aside: Amounts = field(default_factory=dict)
 
     def fits(self, made: Plan) -> bool:
-        """Return whether a node without other pods has enough resources."""
+        """Return whether the pod of a plan fits on a node that runs no other pods."""
         asked = needs(made.model_copy(update={"gpu_resource": self.resource}) if made.gpus else made)
         return any(holds(node, added(asked, self.aside)) for node in self.nodes)
 
     def most(self, resource: str) -> float:
-        """Return the largest amount of a resource that any node has left for the trainer's container."""
+        """Return the largest amount of a resource that a node has for the trainer's container."""
         has = (node.allocatable.get(resource, 0.0) for node in self.nodes)
         return max(has, default=0.0) - self.aside.get(resource, 0.0)
 
     @property
     def largest(self) -> Node | None:
-        """The node with the most GPUs, then the most memory, then the most CPUs."""
+        """The node with the most GPUs. If several have as many, memory and then CPUs decide."""
 
         def size(node: Node) -> tuple[float, float, float, str]:
             has = node.allocatable
@@ -78,14 +78,14 @@ class NodeSpace:
 
 
 def remedies(spec: RFTJobSpec, made: Plan, room: NodeSpace) -> list[Remedy]:
-    """Return the smallest changes that make the job fit on a node. Each of them is enough by itself.
+    """Return the smallest changes with which the pod fits on a node. Each of them alone is enough.
 
-    First each parameter is lowered alone, within its documented range. A context becomes a power of two, or
-    three quarters of one. If no single parameter is enough, the pair that has to be lowered least is
+    First each parameter is lowered alone, within its documented range. A context length becomes a power of
+    two or three quarters of one. If no single parameter is enough, the pair that must be lowered least is
     returned.
 
-    The user's GPUs, memory or CPUs may be more than any node has. Then the function first replaces GPUs and
-    memory by the plan's values, and the CPUs by those of the largest node.
+    If the spec asks for more GPUs or memory than any node has, they are first replaced by the plan's values,
+    and too many CPUs by the CPUs of the largest node.
     """
     ways = [way for way in _ways(spec, made, room) if _possible(way)]
     for way in ways:
@@ -99,16 +99,16 @@ def remedies(spec: RFTJobSpec, made: Plan, room: NodeSpace) -> list[Remedy]:
 
 @dataclass(frozen=True)
 class _Way:
-    """A spec that remedies start from, and the fields of ``spec.resources`` already replaced in it."""
+    """A spec in which parameters are lowered, with the fields of ``spec.resources`` replaced before."""
 
     spec: RFTJobSpec
     made: Plan
     room: NodeSpace
     released: tuple[str, ...] = ()
-    """Fields of ``spec.resources`` whose value from the user is replaced in ``spec``."""
+    """Paths of the fields of ``spec.resources`` that do not have the user's value any more."""
 
     def plan(self, changes: Sequence[FieldValue]) -> Plan | None:
-        """Return the plan with these changes, or None if there is none."""
+        """Return the plan of the spec with these changes, or None if no plan can be made."""
         changed = self.spec
         for change in changes:
             changed = _changed(changed, change)
@@ -118,7 +118,7 @@ class _Way:
             return None
 
     def fits(self, changes: Sequence[FieldValue]) -> bool:
-        """Return whether the plan with these changes fits on a node, and the run fits on its GPUs."""
+        """Return whether with these changes the pod fits on a node, and the run fits on the pod's GPUs."""
         made = self.plan(changes)
         if made is None or not self.room.fits(made):
             return False
@@ -126,7 +126,7 @@ class _Way:
         return made.memory_parts is not None or not made.gpus or self.made.memory_parts is None
 
     def remedy(self, changes: Sequence[FieldValue]) -> Remedy:
-        """Return these changes, and the user's fields in ``released`` with their new values from the plan."""
+        """Return these changes, and the new values of the fields in ``released``."""
         made = self.plan(changes)
         values: dict[str, Value] = {}
         if made is not None:
@@ -135,14 +135,14 @@ class _Way:
 
 
 def _target(spec: RFTJobSpec, made: Plan) -> RFTJobSpec:
-    """Return the spec with the accelerator for which its plan was made."""
+    """Return the spec with the accelerator that its plan ``made`` chose."""
     kind = recorded(made)
     chosen = spec.resources is None or spec.resources.accelerator is None
     return for_kind(spec, kind) if kind is not None and chosen else spec
 
 
 def _ways(spec: RFTJobSpec, made: Plan, room: NodeSpace) -> Iterator[_Way]:
-    """Yield the original spec, then specs in which resources that no node has are replaced, one more each."""
+    """Yield the spec, then specs in which GPUs, memory and CPUs are replaced too if no node has as many."""
     way = _Way(_target(spec, made), made, room)
     resources = spec.resources or Resources()
     yield way
@@ -164,13 +164,13 @@ def _released(way: _Way, path: str, update: dict[str, str | None]) -> _Way:
 
 
 def _possible(way: _Way) -> bool:
-    """Return whether any change can help: whether the job fits with all parameters at their lowest values."""
+    """Return whether the pod fits if all parameters have their lowest values."""
     least = [FieldValue(path, values[-1]) for path in LOWERED if (values := _values(way, path))]
     return way.fits(least)
 
 
 def _values(way: _Way, path: str) -> list[int]:
-    """Return the lower values of a parameter, the highest first."""
+    """Return the values below a parameter's present value, the highest first."""
     spec, made = way.spec, way.made
     if path == RANK:
         ranks = get_args(Training.model_fields["lora_rank"].annotation)
@@ -185,12 +185,12 @@ def _values(way: _Way, path: str) -> list[int]:
 
 
 def _least(metadata: Sequence[object]) -> int:
-    """Return the lower end of a field's range."""
+    """Return the minimum of a field, from its pydantic metadata."""
     return next((int(str(found.ge)) for found in metadata if isinstance(found, Ge)), 1)
 
 
 def _most(way: _Way, path: str, others: Sequence[FieldValue] = ()) -> FieldValue | None:
-    """Return the highest value below the present one that fits; below a value that fits, all should fit."""
+    """Return the highest lower value of a parameter with which the pod fits, by binary search, or None."""
     values = _values(way, path)
 
     def fits(index: int) -> bool:
@@ -202,7 +202,7 @@ def _most(way: _Way, path: str, others: Sequence[FieldValue] = ()) -> FieldValue
 
 
 def _first(holds_at: Callable[[int], bool], last: int) -> int:
-    """Return the first index, up to ``last``, where ``holds_at`` is true. Later ones must be true too."""
+    """Return the first index up to ``last`` at which ``holds_at`` is true. It must stay true after it."""
     low, high = 0, last
     while low < high:
         middle = (low + high) // 2
@@ -211,7 +211,7 @@ def _first(holds_at: Callable[[int], bool], last: int) -> int:
 
 
 def _pair(way: _Way) -> tuple[FieldValue, ...] | None:
-    """Return the pair of lowered parameters that fits with the smallest product of reduction ratios."""
+    """Return the two lowered parameters with which the pod fits, lowered as little as possible, or None."""
     pairs = [
         (FieldValue(one, value), other)
         for one, path in ((RANK, CONTEXT), (ROLLOUTS, CONTEXT), (RANK, ROLLOUTS))
@@ -237,7 +237,7 @@ def _changed(spec: RFTJobSpec, change: FieldValue) -> RFTJobSpec:
 
 
 def larger_accelerator(spec: RFTJobSpec, made: Plan, room: NodeSpace) -> str | None:
-    """Return the accelerator with the least memory on which the job fits, with the GPUs that one node has."""
+    """Return the accelerator with the least memory with which the pod would fit on a node, or None."""
     *_, way = _ways(spec, made, room)
     vendor = AMD if room.resource == AMD else NVIDIA
     for _, name in sorted((d.memory, name) for name, d in ACCELERATORS.items() if d.resource == vendor):
@@ -248,7 +248,7 @@ def larger_accelerator(spec: RFTJobSpec, made: Plan, room: NodeSpace) -> str | N
 
 
 def smaller_model(spec: RFTJobSpec, made: Plan, room: NodeSpace) -> float | None:
-    """Return the largest usual model size that would fit, in billions of parameters."""
+    """Return the largest usual model size with which the pod fits, in billions of parameters, or None."""
     *_, way = _ways(spec, made, room)
     for billions in _BILLIONS:
         model = way.spec.model.model_copy(update={"parameters": f"{billions}B"})
@@ -258,7 +258,7 @@ def smaller_model(spec: RFTJobSpec, made: Plan, room: NodeSpace) -> float | None
 
 
 def added(one: Amounts, other: Amounts) -> dict[str, float]:
-    """Return the sum of two resource lists."""
+    """Return the sum of two sets of resource amounts, by resource."""
     return {name: one.get(name, 0.0) + other.get(name, 0.0) for name in (*one, *(set(other) - set(one)))}
 
 

@@ -1,6 +1,6 @@
-"""The shape of a transformer, from which the sizes of weights, caches and layers follow.
+"""The shape of a transformer: its layers, widths and heads. The sizes of weights and caches follow from it.
 
-Every function counts parameters or elements. Callers multiply by the bytes of a dtype.
+Every function counts parameters or elements. To get bytes, callers multiply by the bytes of a dtype.
 """
 
 import math
@@ -12,8 +12,8 @@ class Shape:
     """A decoder-only transformer with grouped-query attention and gated feed-forward layers.
 
     ``intermediate`` is the width of a dense layer's feed-forward part. A mixture of experts has ``experts``
-    of width ``expert_intermediate`` instead, of which a token uses ``experts_per_token``. ``dense_layers`` of
-    its layers have no experts.
+    of width ``expert_intermediate`` instead, of which a token uses ``experts_per_token``. ``dense_layers`` is
+    the number of its layers without experts.
     """
 
     layers: int
@@ -30,37 +30,37 @@ class Shape:
     context: int = 32768
     """Longest sequence that the model supports, in tokens."""
     extras: int = 0
-    """Parameters of one layer besides its matrices, two norms, and the biases of q, k and v."""
+    """Number of parameters of one layer besides its matrices, two norms, and the biases of q, k and v."""
     fused_attention: bool = False
     """Whether q, k and v are one matrix, with one adapter."""
     fused_feed_forward: bool = False
     """Whether gate and up are one matrix, with one adapter."""
     attention_adapters: bool = False
-    """Whether only the attention gets adapters, also of a model without experts."""
+    """Whether only attention gets adapters, for another reason than experts."""
     experts: int = 0
     experts_per_token: int = 0
     expert_intermediate: int = 0
     dense_layers: int = 0
     shared_intermediate: int = 0
-    """Width of the shared part of a mixture's layer, which every token uses besides its experts."""
+    """Width of the shared expert in a layer of a mixture. Every token uses the shared expert."""
     shared_gate: bool = False
     beside: int = 0
-    """Parameters outside the text model: a vision tower and its projector."""
+    """Number of parameters outside the text model: a vision tower and its projector."""
     stated: int = 0
-    """Total number of parameters, if the other values were estimated from it; else 0."""
+    """Total number of parameters if the other fields are estimated from this number, else 0."""
     stored: str = field(default="", compare=False)
-    """Dtype of the weights in the checkpoint, e.g. bfloat16; empty: not known."""
+    """Dtype of the weights in the checkpoint, such as bfloat16. Empty: it is not known."""
 
     @property
     def attention_parameters(self) -> int:
-        """Parameters of one layer's attention: q and o are hidden × heads·d, k and v hidden × kv_heads·d."""
+        """Number of parameters of one layer's attention: the matrices q, k, v and o, and biases."""
         q, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
         bias = q + 2 * kv if self.attention_bias else 0
         return 2 * self.hidden * q + 2 * self.hidden * kv + bias
 
     @property
     def feed_forward_parameters(self) -> int:
-        """Parameters of one layer's gate, up and down; in a mixture, of experts, router and shared part."""
+        """Number of parameters of a layer's feed-forward part, or of experts, router and shared expert."""
         if not self.experts:
             return 3 * self.hidden * self.intermediate
         columns = self.experts * self.expert_intermediate + self.shared_intermediate
@@ -68,17 +68,17 @@ class Shape:
 
     @property
     def layer_parameters(self) -> int:
-        """Parameters of one layer with its two norms. In a mixture it is a layer with experts."""
+        """Number of parameters of one layer. In a mixture it is a layer with experts."""
         return self.attention_parameters + self.feed_forward_parameters + 2 * self.hidden + self.extras
 
     @property
     def embedding_parameters(self) -> int:
-        """Parameters of the embedding. An output layer with its own weights has the same number."""
+        """Number of parameters of the embedding. An output layer with its own weights has as many."""
         return self.vocabulary * self.hidden
 
     @property
     def parameters(self) -> int:
-        """Number of all parameters."""
+        """Number of all parameters of the model."""
         if self.stated:
             return self.stated
         embeddings = self.embedding_parameters * (1 if self.tied else 2)
@@ -90,7 +90,7 @@ class Shape:
 
     @property
     def active_parameters(self) -> int:
-        """Parameters that are used for one token: of the experts only those that the token uses."""
+        """Number of parameters that one token uses. A token uses only some of the experts."""
         idle = self.expert_layers * (self.experts - self.experts_per_token)
         return self.parameters - idle * 3 * self.hidden * self.expert_intermediate
 
@@ -101,19 +101,19 @@ class Shape:
 
     @property
     def kv_elements_per_token(self) -> int:
-        """Elements of the key-value cache for one token, in all layers: 2 · kv_heads · d for each layer."""
+        """Number of elements in the key-value cache for one token: 2 · kv_heads · head_dim in each layer."""
         return self.layers * 2 * self.kv_heads * self.head_dim
 
     @property
     def adapts_attention_only(self) -> bool:
-        """Whether no layer but those of the attention can have an adapter."""
+        """Whether only the attention of this model can have adapters."""
         return self.experts > 0 or self.attention_adapters
 
     def lora_parameters(self, rank: int, *, feed_forward: bool = True) -> int:
-        """Parameters of an adapter: rank · (in + out) for every adapted matrix (Hu et al. 2021, section 4.1).
+        """Return the number of parameters of a LoRA adapter.
 
-        Without ``feed_forward``, and where ``adapts_attention_only``, only the attention's projections are
-        adapted.
+        It is rank · (in + out) for every adapted matrix (Hu et al. 2021, section 4.1). Without
+        ``feed_forward``, or with ``adapts_attention_only``, only the projections of attention are adapted.
         """
         widths = self._attention_widths
         if feed_forward and not self.adapts_attention_only:
@@ -133,11 +133,11 @@ class Shape:
 
 
 VOCABULARY = 151_936
-"""The largest vocabulary that is common among models of such a size (Qwen's)."""
+"""Number of tokens in the vocabulary of an estimated shape. It is Qwen's, the largest common vocabulary."""
 
 
 def estimated(parameters: float) -> Shape:
-    """Return a shape for a parameter count. A larger count never gives a smaller shape.
+    """Return an estimated shape for a number of parameters. A larger number never gives a smaller shape.
 
     Dense models that people fine-tune have about ``0.13 · hidden³`` parameters (Llama 3.1 8B: 0.117, 70B:
     0.128, Qwen2.5 7B: 0.166, 32B: 0.244), and at most 80 columns per layer. The feed-forward part is assumed

@@ -1,4 +1,4 @@
-"""Memory sizes as Kubernetes quantities: ``80Gi``."""
+"""Converts between bytes and Kubernetes quantities such as ``80Gi``."""
 
 import re
 
@@ -27,15 +27,15 @@ def quantity(text: str) -> float:
     """
     found = _QUANTITY.match(text)
     if found is None:
-        raise ValueError(f"{text!r} is not a quantity")
+        raise ValueError(f"{text!r} is not a quantity such as 80Gi")
     return float(found[1]) * _UNITS[found[2]]
 
 
 def gib(amount: float) -> str:
-    """Return bytes as whole gibibytes, rounded up: the form Kubernetes shows."""
+    """Return a number of bytes as whole gibibytes, rounded up, such as ``80Gi``."""
     return f"{max(1, -int(-amount // GIB))}Gi"
 
 
 def mib(amount: float) -> str:
-    """Return bytes as whole mebibytes, rounded up."""
+    """Return a number of bytes as whole mebibytes, rounded up, such as ``512Mi``."""
     return f"{max(1, -int(-amount // MIB))}Mi"

@@ -1,9 +1,9 @@
-"""Estimates how long sampling and training take, from what they compute and read.
+"""Estimates the time of sampling and training from the FLOPs and the bytes that they need.
 
-Letters as in ``memory``: L layers, Q = heads · head size, P the parameters that are used for one token.
-Lengths are in tokens, times in seconds. We measured nothing here. ``COMPUTED`` and ``READ`` are the assumed
-shares of a data sheet's rates that a program reaches. So a result is only an order of magnitude. Loading,
-grading, communication between GPUs and the writing of adapters are not counted.
+Formulas use the letters of ``memory``: L layers, Q = heads · head size, P the parameters that are used for
+one token. Lengths are in tokens, times in seconds. None of this was measured. ``COMPUTED`` and ``READ`` are
+the assumed shares of a data sheet's rates that a program reaches. So a result is only an order of magnitude.
+Loading, grading, communication between GPUs and the writing of adapters are not counted.
 """
 
 from dataclasses import dataclass, replace
@@ -14,24 +14,24 @@ from rft_planner.shapes import Shape
 from rft_planner.split import Split
 
 COMPUTED = 0.25
-"""Share of a device's bf16 rate that training reaches.
+"""Assumed share of a device's bf16 rate that training reaches.
 
 Published for LoRA: Hugging Face's asynchronous GRPO reaches 19 % with packing. prime-rl trains a 4B model at
-a context of 16k with 6,229 tokens/s on one H100. By the formulas here this is 27 %, if attention skips what
-its mask hides."""
+a context of 16k with 6,229 tokens/s on one H100. By the formulas here this is 27 %, if attention skips
+masked positions."""
 READ = 0.5
-"""Share of a device's memory bandwidth that decoding reaches.
+"""Assumed share of a device's memory bandwidth that decoding reaches.
 
 Chen 2026, "Memory-Bound but Not Bandwidth-Limited" (arXiv), for one sequence and models of 7B to 8B: 27 % on
 an H100, where starting kernels takes most of a pass, and 81 % on an L4, where it does not."""
 PASS_SECONDS = 0.005
-"""Seconds that vLLM needs for each pass of any model, to schedule it and to start its kernels. Our own
-estimate."""
+"""Seconds that vLLM needs for each forward pass of any model, to schedule it and to start its kernels. The
+number is a guess."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """The speed of a division of GPUs."""
+    """The rates of a run's GPUs, and their division between training and sampling."""
 
     gpus: int
     trainers: int
@@ -41,26 +41,26 @@ class Speed:
     bandwidth: float
     """Bytes per second of one GPU's memory, by its data sheet."""
     micro_batch: int
-    """Tokens of one forward pass of training, on one GPU."""
+    """Number of tokens in one forward pass of training on one GPU."""
     cache_bytes: float
-    """Bytes for keys and values on each GPU that samples."""
+    """Bytes of the key-value cache on each GPU that samples."""
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """Mean lengths of prompts and completions, and the maximum length of a completion."""
+    """Mean lengths of prompts and completions, and the maximum length of a completion, all in tokens."""
 
     prompt: float
     completion: float
     longest: int
 
     def at_most(self) -> "Lengths":
-        """Return the lengths with every completion at its maximum."""
+        """Return lengths in which every completion has the maximum length."""
         return replace(self, completion=self.longest)
 
 
 def speed_of(split: Split, device: Device, memory: float) -> Speed:
-    """Return the speed of ``split`` on devices with ``memory`` bytes."""
+    """Return the speed of the divided GPUs, each a ``device`` with ``memory`` bytes."""
     sampled = [part for part in split.parts if part.name.startswith("sampling")]
     fixed = sum(part.bytes for part in sampled if "key-value cache" not in part.name)
     return Speed(
@@ -77,9 +77,9 @@ def speed_of(split: Split, device: Device, memory: float) -> Speed:
 def sampling_seconds(
     shape: Shape, speed: Speed, lengths: Lengths, rounds: int, prompts: float, completions: float
 ) -> float:
-    """Seconds to sample ``completions`` for ``prompts``, in ``rounds`` that follow each other.
+    """Return the seconds to sample ``completions`` for ``prompts``, in ``rounds``, one round after another.
 
-    The times for reading and for computing are added, which is the pessimistic case: they may also overlap.
+    Times for reading and for computing are added, though they may overlap. So the result is rather too large.
     The prompt of a group is computed once, because vLLM's prefix cache has it for the other rollouts.
     """
     at_once = concurrent(shape, speed, lengths)
@@ -92,14 +92,14 @@ def sampling_seconds(
 
 
 def concurrent(shape: Shape, speed: Speed, lengths: Lengths) -> float:
-    """Number of completions that vLLM generates concurrently, limited by cache and ``max_num_seqs``."""
+    """Return how many completions vLLM generates concurrently, limited by cache and ``max_num_seqs``."""
     per_token = BF16 * shape.kv_elements_per_token / min(speed.samplers, shape.kv_heads)
     room = speed.cache_bytes / (per_token * (lengths.prompt + lengths.completion))
     return min(SAMPLER_SEQUENCES, max(1.0, room))
 
 
 def weights_read(shape: Shape, sequences: float) -> float:
-    """Bytes of weights that one pass reads, in bf16: all weights, but of a mixture only the experts in use.
+    """Return the bytes of weights in bf16 that one pass reads. Of experts, it reads only those in use.
 
     With E experts of which each token uses k, B tokens use a share of 1 - (1 - k / E)^B, if all experts are
     equally likely.
@@ -112,13 +112,16 @@ def weights_read(shape: Shape, sequences: float) -> float:
 
 
 def cache_read(shape: Shape, speed: Speed, lengths: Lengths) -> float:
-    """Bytes of keys and values that one completion of c tokens reads on each GPU: c · (p + c / 2) tokens."""
+    """Return the bytes of keys and values that one completion reads on each GPU.
+
+    A completion of c tokens for a prompt of p tokens reads c · (p + c / 2) cached tokens.
+    """
     tokens = lengths.completion * (lengths.prompt + lengths.completion / 2)
     return BF16 * shape.kv_elements_per_token * tokens / min(speed.samplers, shape.kv_heads)
 
 
 def sampling_flops(shape: Shape, lengths: Lengths, prompts: float, completions: float) -> float:
-    """FLOPs to compute each prompt once and to generate each completion, with causal attention."""
+    """Return the FLOPs to compute each prompt once and to generate each completion."""
     prompt, completion = lengths.prompt, lengths.completion
     prefill = attention_flops(shape, prompt, prompt / 2)
     decode = attention_flops(shape, completion, prompt + completion / 2)
@@ -127,12 +130,12 @@ def sampling_flops(shape: Shape, lengths: Lengths, prompts: float, completions: 
 
 
 def linear_flops(shape: Shape, tokens: float) -> float:
-    """FLOPs of the products with weight matrices in a forward pass: 2 · P per token (Kaplan et al. 2020)."""
+    """Return the FLOPs of a forward pass in weight matrices: 2 · P for each token (Kaplan et al. 2020)."""
     return 2 * shape.active_parameters * tokens
 
 
 def attention_flops(shape: Shape, tokens: float, seen: float) -> float:
-    """FLOPs of attention in a forward pass: 4 · L · Q for each token and each position it attends to.
+    """Return the FLOPs of attention in a forward pass: 4 · L · Q for each token and attended position.
 
     ``seen`` is the mean number of positions that a token attends to. The formula is from Kaplan et al. 2020,
     table 1.
@@ -142,28 +145,28 @@ def attention_flops(shape: Shape, tokens: float, seen: float) -> float:
 
 @dataclass(frozen=True)
 class Update:
-    """The properties of a run that decide the work of an update, besides its lengths."""
+    """The settings of a run that decide the FLOPs of an update, besides the lengths of sequences."""
 
     rollouts: int
     adapter: int
-    """Number of trained parameters."""
+    """Number of parameters of the adapter, which are trained."""
     reference: bool
     """Whether the reference policy is computed, because ``klBeta`` is above 0."""
     measured: float = 0.0
-    """Share of the rows that have a forward pass more: their log-probs are taken before the first update."""
+    """Share of the rows that need one more forward pass, for log-probs before the batch's first update."""
 
 
 def update_seconds(shape: Shape, speed: Speed, lengths: Lengths, prompts: float, update: Update) -> float:
-    """Seconds to train on ``prompts`` with all of their rollouts."""
+    """Return the seconds to train on ``prompts`` prompts with all of their rollouts."""
     work = prompts * group_flops(shape, speed, lengths, update)
     return work / (speed.trainers * speed.flops * COMPUTED)
 
 
 def group_flops(shape: Shape, speed: Speed, lengths: Lengths, update: Update) -> float:
-    """FLOPs for one prompt and its rollouts, with the layout that the trainer chooses: the cheaper one.
+    """Return the FLOPs to train on one prompt and its rollouts, in the cheaper one of two layouts.
 
-    Either each rollout is a row of its own, or one row has the prompt and all rollouts, if it fits into a
-    micro-batch. Positions that the row's mask hides are computed too.
+    Each rollout is its own row, or one row has the prompt and all rollouts, if it fits into a micro-batch.
+    Such a row also computes positions that its attention mask hides.
     """
     single = lengths.prompt + lengths.completion
     shared = lengths.prompt + update.rollouts * lengths.completion
@@ -172,11 +175,11 @@ def group_flops(shape: Shape, speed: Speed, lengths: Lengths, update: Update) ->
 
 
 def row_flops(shape: Shape, tokens: float, update: Update) -> float:
-    """FLOPs for one row: forward pass, recomputation of the forward pass, and backward pass.
+    """Return the FLOPs to train on one row: forward pass, its recomputation, and backward pass.
 
-    The base's weights get no gradients. So in products with weights the backward pass takes as many FLOPs as
-    the forward pass. In attention it takes twice as many. Each parameter of the adapter takes 2, 2 and 4
-    FLOPs per token in the three passes.
+    The weights of the base model get no gradients. So in products with weights the backward pass takes as
+    many FLOPs as the forward pass. In attention it takes twice as many. Each parameter of the adapter takes
+    2, 2 and 4 FLOPs per token in the three passes.
     """
     passes = 3 + int(update.reference) + update.measured
     weights = passes * linear_flops(shape, tokens) + 8 * update.adapter * tokens

@@ -1,19 +1,19 @@
-"""The rule by which rows are grouped into steps. The trainer and the plan both use it.
+"""Calculates how many prompts a step has, and how many steps an epoch has, for trainer and plan.
 
 Lengths are in tokens.
 """
 
 MIN_HELD_OUT, MAX_HELD_OUT = 32, 256
-"""Limits of the number of held-out rows."""
+"""Minimum and maximum of the number of held-out rows."""
 
 
 def first_expectation(max_tokens: int) -> float:
-    """Return the completion length that is expected before any completion is known: half of the maximum."""
+    """Return the length of completions that is expected before the first one: half of the maximum."""
     return max_tokens / 2
 
 
 def prompts_per_step(prompt: float, completion: float, rollouts: int, budget: int) -> int:
-    """Return how many prompts of a length make one step: as many as fit into ``budget`` tokens, at least one.
+    """Return the number of prompts in one step: as many as fit into ``budget`` tokens, at least one.
 
     Each prompt needs rollouts × (prompt + completion) tokens.
     """
@@ -21,15 +21,15 @@ def prompts_per_step(prompt: float, completion: float, rollouts: int, budget: in
 
 
 def steps_for(rows: int, prompts: int) -> int:
-    """Return the number of steps for one epoch of ``rows``. The last step may have fewer prompts."""
+    """Return the number of steps in one epoch. The last step may have fewer prompts than ``prompts``."""
     return -(-rows // prompts)
 
 
 def held_out_rows(rows: int, fraction: float) -> int:
-    """Return the number of held-out rows. Rows with the same prompt stay together, so it may differ.
+    """Return the intended number of held-out rows: a fraction of the rows, at most half of them.
 
-    It is the fraction of the rows, within the limits, and at most half of the rows. Fewer rows than
-    ``MIN_HELD_OUT`` are too few.
+    It is from ``MIN_HELD_OUT`` to ``MAX_HELD_OUT`` if there are enough rows. The real number may differ,
+    because rows with the same prompt stay together.
     """
     wanted = min(max(round(fraction * rows), MIN_HELD_OUT), MAX_HELD_OUT)
     return min(wanted, rows // 2)

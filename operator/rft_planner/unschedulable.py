@@ -19,7 +19,7 @@ from rft_planner.remedies import (
 from rft_planner.sizes import GIB
 
 _SHORT = "Insufficient"
-"""Text in the scheduler's message for an exhausted resource of a node. Volumes and ports have other texts."""
+"""Word in the scheduler's message when nodes do not have enough free CPUs, memory or GPUs."""
 
 
 def explain_unschedulable(
@@ -27,8 +27,8 @@ def explain_unschedulable(
 ) -> str:
     """Return a message that says why no node can run the pod of a job, and what to do.
 
-    ``requests`` are the pod's resource requests, ``said`` is the scheduler's message. Without ``nodes``
-    nothing is known about the cluster.
+    ``requests`` are the pod's resource requests, ``said`` is the scheduler's message. Without ``nodes`` the
+    message only has these two.
     """
     wanted = dict(requests) or needs(made)
     asks = f"The pod needs {_amounts(wanted)}"
@@ -41,12 +41,12 @@ def explain_unschedulable(
 def _answer(spec: RFTJobSpec, made: Plan, room: NodeSpace, wanted: Amounts, said: str) -> str:
     largest = room.largest
     if largest is None:
-        return "no ready node has both: the labels of its node selector, and only taints that it tolerates"
+        return "no ready node has the labels of the pod's node selector and only tolerated taints"
     if any(holds(node, wanted) for node in room.nodes):
-        busy = ", so it waits for what others use on it" if _SHORT in said else ""
-        return f"a node of that size is there{busy}"
+        busy = ", so the pod waits until other pods on this node end" if _SHORT in said else ""
+        return f"a node is large enough{busy}"
     has = {name: largest.allocatable.get(name, 0.0) for name in wanted}
-    compared = f"the largest node that it may use, {largest.name}, has {_amounts(has)}"
+    compared = f"the largest node that the pod may use, {largest.name}, has {_amounts(has)}"
     return f"{compared}. {_advice(spec, made, room, wanted)}"
 
 
@@ -54,35 +54,35 @@ def _advice(spec: RFTJobSpec, made: Plan, room: NodeSpace, wanted: Amounts) -> s
     largest = room.largest
     if made.gpus and largest is not None and not largest.allocatable.get(room.resource or ""):
         return (
-            f"No node that it may use has {room.resource};"
-            " with spec.resources.accelerator.name: cpu it needs none"
+            f"No node that the pod may use has {room.resource};"
+            " with spec.resources.accelerator.name: cpu the pod needs no GPU"
         )
     found = remedies(spec, made, room)
     if found:
         ways = ", or with ".join(" and ".join(map(str, remedy)) for remedy in found)
-        return f"It fits with {ways} ({_how(found)})"
+        return f"The pod fits with {ways} ({_how(found)})"
     return _larger(spec, made, room, wanted)
 
 
 def _how(found: Sequence[Remedy]) -> str:
-    """Return a text that says which of these fields can change in the waiting job."""
+    """Return a text that says which of the changed fields can change in the waiting job."""
     paths = [change.path.startswith("spec.resources.") for remedy in found for change in remedy]
     if all(paths):
         return "spec.resources can change while the job is suspended"
-    another = "in another job: it cannot change after the start"
+    another = "only in a new job: this cannot change after the start"
     return (
         f"spec.resources can change while the job is suspended, the rest {another}" if any(paths) else another
     )
 
 
 def _larger(spec: RFTJobSpec, made: Plan, room: NodeSpace, wanted: Amounts) -> str:
-    """Return a text with the accelerator or model size that would fit, if no parameter helps."""
+    """Return a text with the accelerator, model size or node with which the pod would fit."""
     names = ", ".join(path.removeprefix("spec.") for path in LOWERED)
     accelerator, size = larger_accelerator(spec, made, room), smaller_model(spec, made, room)
     ways = [f"GPUs of the kind {accelerator}"] if accelerator is not None else []
     ways += [f"a model of up to {size:g}B parameters"] if size is not None else []
     would = " or ".join(ways) or _short_of(room, wanted)
-    return f"No value of {names}, alone or in pairs, makes it fit; {would} would"
+    return f"No value of {names}, alone or in pairs, makes the pod fit; {would} would"
 
 
 def _short_of(room: NodeSpace, wanted: Amounts) -> str:

@@ -84,7 +84,9 @@ def test_a_job_that_needs_one_gpu_is_scheduled_by_its_extended_resource(
     assert spec["containers"][0]["resources"]["limits"][GPU] == "1"
     plan = run.status["plan"]
     assert (plan["gpus"], plan["accelerator"]) == (1, "nvidia-h100-80gb")
-    assert plan["notes"][0] == "for nvidia-h100-80gb: no node that the job may use says its kind"
+    assert plan["notes"][0] == (
+        "planned for nvidia-h100-80gb: no node that the job may use has a label for its GPUs"
+    )
 
 
 def test_a_job_that_needs_four_gpus_names_a_change_that_fits_on_two(
@@ -99,7 +101,7 @@ def test_a_job_that_needs_four_gpus_names_a_change_that_fits_on_two(
     assert "has 2 nvidia.com/gpu" in ready["message"]
     assert "Insufficient nvidia.com/gpu" in ready["message"], "the scheduler's own message is included"
     wait_until("an Event has the same message", lambda: _warning(api, run, "Unschedulable"))
-    named = re.search(r"It fits with spec\.training\.maxContextLength: (\d+)", ready["message"])
+    named = re.search(r"The pod fits with spec\.training\.maxContextLength: (\d+)", ready["message"])
     assert named is not None, ready["message"]
     api.delete(RFTJOBS, run.name)
     lowered = submit(**LARGE | {"training": {"maxContextLength": int(named[1]), "loraRank": 32}})
@@ -122,10 +124,10 @@ def test_a_gpu_number_in_the_spec_is_used_with_a_warning_and_can_be_changed(
     run = submit(storage=kept, resources={**SMALL, "gpus": 4})
     message = unschedulable(run)["message"]
     assert "The pod needs 4 nvidia.com/gpu" in message
-    assert "It fits with spec.resources.gpus: 1" in message
+    assert "The pod fits with spec.resources.gpus: 1" in message
     warned = wait_until("a warning names the override", lambda: _warning(api, run, "PlanOverridden"))
     print(warned["message"])
-    assert warned["message"] == "spec.resources.gpus: 4 is obeyed; the plan for nvidia-h100-80gb needs 1"
+    assert warned["message"] == "spec.resources.gpus: 4 is used; the plan for nvidia-h100-80gb needs 1"
     assert len([e for e in events(api, run) if e["reason"] == "PlanOverridden"]) == 1
     api.patch(RFTJOBS, run.name, {"spec": {"suspend": True}})
     run.wait_for_phase("Suspended")
@@ -138,7 +140,7 @@ def test_too_many_cpus_are_reported_with_those_of_the_largest_node(submit: Submi
     run = submit(resources={"accelerator": {"name": "cpu"}, "cpu": "64"})
     message = unschedulable(run)["message"]
     assert "The pod needs 64 CPU" in message
-    assert re.search(r"It fits with spec\.resources\.cpu: \d+m? ", message), message
+    assert re.search(r"The pod fits with spec\.resources\.cpu: \d+m? ", message), message
 
 
 def test_the_accelerator_is_chosen_by_the_nodes_label(submit: Submit, offering: Callable[..., None]) -> None:
@@ -167,4 +169,4 @@ def test_with_several_kinds_of_gpu_the_pod_selects_the_planned_one(
 
 def test_a_job_without_a_usable_node_is_reported(submit: Submit) -> None:
     run = submit()
-    assert "no ready node has both: the labels of its node selector" in unschedulable(run)["message"]
+    assert "no ready node has the labels of the pod's node selector" in unschedulable(run)["message"]

@@ -58,7 +58,7 @@ def test_a_number_of_gpus_that_the_plan_would_not_take_is_a_warning(job_file: Pa
     job_file.write_text(f"{claim}  resources: {{gpus: 4}}\n")
     result = runner.invoke(app, ["validate", str(job_file)])
     assert result.exit_code == 0
-    assert "warning: spec.resources.gpus: 4 is obeyed; the plan for nvidia-h100-80gb needs 1" in result.stdout
+    assert "warning: spec.resources.gpus: 4 is used; the plan for nvidia-h100-80gb needs 1" in result.stdout
 
 
 def test_a_job_of_defaults_is_not_warned_about(job_file: Path) -> None:

@@ -72,7 +72,7 @@ def test_the_plan_in_the_status_is_for_the_nodes_kind_of_gpu() -> None:
     decision = decided(rftjob(), node(gpus=8))
     planned = decision.status["plan"]
     assert (planned["accelerator"], planned["gpuResource"]) == ("nvidia-l40s-48gb", "nvidia.com/gpu")
-    assert planned["notes"][0] == "for nvidia-l40s-48gb: chosen by the labels of the cluster's nodes"
+    assert planned["notes"][0] == "planned for nvidia-l40s-48gb: chosen by the labels of the cluster's nodes"
     RFTJobStatus.model_validate(decision.status, by_alias=True, by_name=False)
 
 
@@ -132,8 +132,8 @@ def test_an_unschedulable_pods_message_has_needs_largest_node_and_a_fix() -> Non
     ready = condition(decision, "Ready")
     assert (ready["status"], ready["reason"]) == ("False", "Unschedulable")
     assert ready["message"].startswith(
-        "The pod needs 4 nvidia.com/gpu, 16 CPU, 90Gi; the largest node that it may use, gpu-1, has"
-        " 2 nvidia.com/gpu, 64 CPU, 500Gi. It fits with spec.resources.gpus: 2 "
+        "The pod needs 4 nvidia.com/gpu, 16 CPU, 90Gi; the largest node that the pod may use, gpu-1, has"
+        " 2 nvidia.com/gpu, 64 CPU, 500Gi. The pod fits with spec.resources.gpus: 2 "
     )
     assert ready["message"].endswith(f"The scheduler: {WAITING.unschedulable}")
     (event,) = [note for note in decision.notes if note.reason == "Unschedulable"]
@@ -166,6 +166,6 @@ def test_a_gpu_number_other_than_the_plans_is_warned_about_once() -> None:
     first = decided(document, node("a", "NVIDIA-H200", 8))
     warned = [note for note in first.notes if note.warning]
     assert [note.reason for note in warned] == ["PlanOverridden"]
-    assert warned[0].message == "spec.resources.gpus: 4 is obeyed; the plan for nvidia-h200-141gb needs 1"
+    assert warned[0].message == "spec.resources.gpus: 4 is used; the plan for nvidia-h200-141gb needs 1"
     assert plan_of(first).gpus == 4
     assert decided(rftjob(first.status, **document["spec"]), node("a", "NVIDIA-H200", 8)).notes == ()

@@ -58,7 +58,7 @@ def test_less_memory_than_recommended_gives_smaller_micro_batch_and_cache() -> N
     made = on_cpu(mib(between))
     assert made.memory == mib(between)
     assert 256 <= (made.micro_batch_tokens or 0) < 1024
-    assert any("are comfortable" in note for note in made.notes or [])
+    assert any("are recommended" in note for note in made.notes or [])
 
 
 def test_the_minimum_is_a_micro_batch_of_one_sequence_and_a_cache_for_one_group() -> None:

@@ -150,14 +150,16 @@ def test_the_plan_is_for_the_kind_in_the_nodes_label() -> None:
         "nvidia.com/gpu",
         named.gpus,
     )
-    assert first_note(made) == "for nvidia-l40s-48gb: chosen by the labels of the cluster's nodes"
+    assert first_note(made) == "planned for nvidia-l40s-48gb: chosen by the labels of the cluster's nodes"
     assert made.memory_parts == named.memory_parts
 
 
 def test_without_labels_the_plan_is_for_the_default_and_has_a_note() -> None:
     made = on(node(product=None))
     assert made.accelerator == "nvidia-h100-80gb"
-    assert first_note(made) == "for nvidia-h100-80gb: no node that the job may use says its kind"
+    assert first_note(made) == (
+        "planned for nvidia-h100-80gb: no node that the job may use has a label for its GPUs"
+    )
     assert on() == made
     assert made.node_selector is None
 
@@ -190,7 +192,7 @@ def test_if_the_job_fits_on_no_kind_the_error_is_about_the_largest() -> None:
         on(node("a", T4), node("b", L40S), model="meta-llama/Llama-3.1-405B")
     assert refusal.value.reason == "DoesNotFit"
     assert str(refusal.value).startswith(
-        "for nvidia-l40s-48gb, the largest kind of the cluster's nodes: meta-llama/Llama-3.1-405B"
+        "planned for nvidia-l40s-48gb, the largest kind of GPU in the cluster: meta-llama/Llama-3.1-405B"
     )
     with pytest.raises(Unplannable, match=r"^the size of org/secret is not known"):
         on(node("a", T4), model="org/secret")

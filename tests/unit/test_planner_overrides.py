@@ -33,10 +33,10 @@ def test_there_is_no_warning_if_the_plan_agrees_or_is_not_known(agreed: RFTJobSp
 
 def test_a_number_other_than_the_plans_gives_a_warning_with_the_kind_of_gpu() -> None:
     assert contradiction(spec(gpus=4)) == (
-        "spec.resources.gpus: 4 is obeyed; the plan for nvidia-h100-80gb needs 1"
+        "spec.resources.gpus: 4 is used; the plan for nvidia-h100-80gb needs 1"
     )
     said = contradiction(spec(gpus=4, accelerator={"memory": "96Gi"}))
-    assert said == "spec.resources.gpus: 4 is obeyed; the plan for GPUs of 96Gi needs 1"
+    assert said == "spec.resources.gpus: 4 is used; the plan for GPUs of 96Gi needs 1"
 
 
 def test_the_warning_says_if_the_run_does_not_fit_on_the_number() -> None:

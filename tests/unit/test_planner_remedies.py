@@ -59,8 +59,8 @@ def test_the_message_has_the_pods_needs_the_largest_node_and_a_fix() -> None:
     asked = spec(resources={"gpus": 4, "memory": "90Gi"})
     message = said(asked, node(gpus=2, cpu=8, memory=62))
     assert message.startswith(
-        "The pod needs 4 nvidia.com/gpu, 16 CPU, 90Gi; the largest node that it may use, gpu-1,"
-        " has 2 nvidia.com/gpu, 8 CPU, 62Gi. It fits with spec.resources.gpus: 2 "
+        "The pod needs 4 nvidia.com/gpu, 16 CPU, 90Gi; the largest node that the pod may use, gpu-1,"
+        " has 2 nvidia.com/gpu, 8 CPU, 62Gi. The pod fits with spec.resources.gpus: 2 "
     )
     assert message.endswith(f"The scheduler: {SAID}")
 
@@ -69,7 +69,8 @@ def test_the_message_covers_missing_cpus_too() -> None:
     message = said(spec(), node(gpus=2, cpu=3, memory=1000))
     assert "has 2 nvidia.com/gpu, 3 CPU" in message
     assert (
-        "It fits with spec.resources.cpu: 3 (spec.resources can change while the job is suspended)" in message
+        "The pod fits with spec.resources.cpu: 3 (spec.resources can change while the job is suspended)"
+        in message
     )
 
 
@@ -88,12 +89,12 @@ def test_resources_in_the_spec_that_fit_are_kept() -> None:
 def test_if_no_parameter_lowers_the_memory_the_message_names_the_needed_node() -> None:
     message = said(spec("Qwen/Qwen2.5-32B"), node(gpus=8, memory=8))
     assert "No value of training.maxContextLength, training.loraRank, sampling.numRollouts" in message
-    assert message.count("makes it fit; a node with ") == 1
+    assert message.count("makes the pod fit; a node with ") == 1
 
 
 def test_no_change_is_proposed_if_the_pod_only_waits_for_other_pods() -> None:
     message = said(spec(), node(gpus=8))
-    assert "a node of that size is there, so it waits for what others use on it" in message
+    assert "a node is large enough, so the pod waits until other pods on this node end" in message
     assert "fits with" not in message
 
 
@@ -101,17 +102,17 @@ def test_another_reason_of_the_scheduler_is_passed_on_unchanged() -> None:
     asked, reason = spec(), '0/1 nodes are available: 1 persistentvolumeclaim "runs" not found.'
     made = placed(asked, "uid", [node(gpus=8)])
     message = explain_unschedulable(asked, made, [node(gpus=8)], needs(made), reason)
-    assert message.endswith(f"; a node of that size is there. The scheduler: {reason}")
+    assert message.endswith(f"; a node is large enough. The scheduler: {reason}")
 
 
 def test_if_no_node_may_be_used_the_message_names_the_selector() -> None:
     message = said(spec(resources={"nodeSelector": {"pool": "none"}}), node())
-    assert "no ready node has both: the labels of its node selector" in message
+    assert "no ready node has the labels of the pod's node selector" in message
 
 
 def test_without_gpus_in_the_cluster_the_message_proposes_the_cpu() -> None:
     message = said(spec(), Node("cpu-1", {}, {"cpu": 64.0, "memory": 500 * GIB}))
-    assert "No node that it may use has nvidia.com/gpu" in message
+    assert "No node that the pod may use has nvidia.com/gpu" in message
     assert "spec.resources.accelerator.name: cpu" in message
 
 
@@ -125,7 +126,7 @@ def test_without_known_nodes_only_the_schedulers_message_is_shown() -> None:
 def test_only_nodes_that_the_pod_may_use_are_compared() -> None:
     tainted = Node("big", {}, {"nvidia.com/gpu": 16.0, "cpu": 96.0}, (Taint("team", "a"),))
     message = said(spec(resources={"gpus": 4}), node(gpus=2), tainted)
-    assert "the largest node that it may use, gpu-1, has 2 nvidia.com/gpu" in message
+    assert "the largest node that the pod may use, gpu-1, has 2 nvidia.com/gpu" in message
 
 
 def test_the_requests_of_other_containers_are_subtracted() -> None:
@@ -135,7 +136,9 @@ def test_the_requests_of_other_containers_are_subtracted() -> None:
     assert "The pod needs 1 nvidia.com/gpu, 4.1 CPU" in explain_unschedulable(
         asked, made, nodes, wanted, SAID
     )
-    assert "It fits with spec.resources.cpu: 3" in explain_unschedulable(asked, made, nodes, wanted, SAID)
+    assert "The pod fits with spec.resources.cpu: 3" in explain_unschedulable(
+        asked, made, nodes, wanted, SAID
+    )
 
 
 # The remedies.
@@ -190,7 +193,7 @@ def test_if_no_single_parameter_is_enough_two_are_lowered() -> None:
 def test_if_no_parameter_helps_an_accelerator_and_a_model_size_are_proposed() -> None:
     asked = spec("Qwen/Qwen2.5-14B")
     message = said(asked, node(gpus=1, product=L4))
-    assert "makes it fit; GPUs of the kind nvidia-" in message
+    assert "makes the pod fit; GPUs of the kind nvidia-" in message
     named = message.split("GPUs of the kind ")[1].split()[0]
     assert placed(spec("Qwen/Qwen2.5-14B", resources={"accelerator": {"name": named}}), "uid").gpus == 1
     size = message.split("a model of up to ")[1].split()[0]

@@ -85,7 +85,7 @@ def test_a_gpu_number_other_than_the_plans_gives_a_warning() -> None:
     model, storage = {"name": "Qwen/Qwen2.5-0.5B"}, {"claimTemplate": {"size": "1Gi"}}
     response = answer(job(model=model, storage=storage, resources={"gpus": 4}))
     assert response["allowed"] is True
-    assert response["warnings"] == ["spec.resources.gpus: 4 is obeyed; the plan for nvidia-h100-80gb needs 1"]
+    assert response["warnings"] == ["spec.resources.gpus: 4 is used; the plan for nvidia-h100-80gb needs 1"]
 
 
 def test_advice_is_a_warning_and_not_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
