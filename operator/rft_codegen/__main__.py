@@ -14,7 +14,7 @@ from rft_codegen.validations import all_texts
 
 
 def generated_files() -> dict[str, str]:
-    """Return the text of every generated file by its path in the repository."""
+    """Return the text of every generated file, by the file's path in the repository."""
     crd = crd_yaml()
     return {
         "crds/rftjobs.rft.dev.yaml": crd,
@@ -40,13 +40,13 @@ def drift(root: Path) -> list[str]:
 
 
 def cel_problems() -> list[str]:
-    """Return the problems of the rules in CEL."""
+    """Return the problems that ``lint`` finds in the rules in CEL, as messages."""
     schema = object_schema()
     return [problem for text in all_texts() for problem in lint(text, schema)]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write or check the files. Return 1 if ``--check`` finds a problem, else 0."""
+    """Write or check the generated files. Return 1 if ``--check`` finds a problem, else 0."""
     parser = argparse.ArgumentParser(prog="python -m rft_codegen", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a file differs")
     parser.add_argument("--root", type=Path, default=Path.cwd(), help="root of the repository")

@@ -1,4 +1,4 @@
-"""Generates the page that lists all rules of advice."""
+"""Generates ``docs/reference/advice.md``, the page that lists all rules of advice."""
 
 from collections.abc import Iterable, Sequence
 
@@ -35,13 +35,13 @@ turns into experiments.
 
 
 def rules_by_heading() -> dict[Heading, list[str]]:
-    """Return the ids of the rules under each heading of the guide."""
+    """Return the ids of the advice rules, by the heading of the tuning guide that they follow."""
     rules: tuple[AdviceRule | RunRule, ...] = (*RULES, *RUN_RULES)
     return {heading: [rule.id for rule in rules if heading in rule.headings] for heading in HEADINGS}
 
 
 def advice_markdown() -> str:
-    """Return the text of the page."""
+    """Return the Markdown text of the page that lists all rules of advice."""
     coverage = ((heading, ", ".join(map(_code, ids))) for heading, ids in rules_by_heading().items())
     return "\n".join(
         [

@@ -1,4 +1,4 @@
-"""Checks that Kubernetes 1.25 accepts the rules in CEL, without a server.
+"""Checks without a server that Kubernetes 1.25 accepts the CRD's validation rules in CEL.
 
 A test with a server is not enough, because newer servers accept CEL that 1.25 refuses. The checks are:
 
@@ -29,9 +29,9 @@ FUNCTIONS = TYPES | words(
     " url isURL getScheme getHost getHostname getPort getEscapedPath getQuery"
 )
 ONE_VARIABLE = {"all": 2, "exists": 2, "exists_one": 2, "filter": 2, "map": 3}
-"""Macros over a list, with their largest number of arguments, including the variable."""
+"""CEL macros over a list, and their maximum number of arguments, including the variable."""
 MAX_LENGTH = 2048
-"""Largest number of characters in a message."""
+"""Maximum number of characters in the message of a CEL rule."""
 
 _TOKEN = re.compile(
     r"""(?P<space>\s+)|(?P<text>'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")
@@ -52,18 +52,18 @@ _START = _Token("", "")
 
 
 class _Operand(NamedTuple):
-    """A side of a comparison: the path of a field, or the type of a literal."""
+    """One side of a comparison in CEL: the path of a field, or the type of a literal."""
 
     path: tuple[str, ...] = ()
     type: str = ""
 
 
 def lint(cel: Cel, schema: Schema) -> list[str]:
-    """Return the problems of a rule. ``schema`` is the schema of the whole object."""
+    """Return the problems of a rule in CEL. ``schema`` is the schema of the whole RFTJob."""
     try:
         node = node_at(schema, cel.where)
     except KeyError as missing:
-        return [f"{cel.where}: no such place: {missing}"]
+        return [f"{cel.where}: the schema has no such path: {missing}"]
     tokens = _tokens(cel.expression)
     found = [*_message(cel), *_unknown(tokens), *_variables(tokens), *_calls(tokens)]
     for path in dict.fromkeys(_paths(tokens).values()):
@@ -86,26 +86,26 @@ def _tokens(expression: str) -> list[_Token]:
 
 def _message(cel: Cel) -> Iterator[str]:
     if not cel.message or "\n" in cel.message or len(cel.message) > MAX_LENGTH:
-        yield f"its message must be one line of at most {MAX_LENGTH} characters"
+        yield f"the rule's message must be one line of at most {MAX_LENGTH} characters"
 
 
 def _unknown(tokens: list[_Token]) -> Iterator[str]:
     for token in tokens:
         if token.kind == "unknown":
-            yield f"{token.text!r} is not CEL"
+            yield f"{token.text!r} is not valid in CEL"
         if token.text in (".?", "[?"):
-            yield "optionals are newer than 1.25"
+            yield "Kubernetes 1.25 has no optional values in CEL"
 
 
 def _variables(tokens: list[_Token]) -> Iterator[str]:
-    """Yield names that 1.25 does not know. They come from later libraries, e.g. ``sets.contains``."""
+    """Yield a problem for each name that CEL in Kubernetes 1.25 does not have, such as ``sets``."""
     known = {"self", "oldSelf", "true", "false", "null", "in"} | {
         tokens[i + 2].text for i, token in enumerate(tokens[:-2]) if token.text in ONE_VARIABLE
     }
     for before, token, after in zip([_START, *tokens], tokens, [*tokens[1:], _START], strict=False):
         free = token.kind == "name" and before.text != "." and after.text != "("
         if free and token.text not in known | TYPES:
-            yield f"{token.text} is not known to 1.25"
+            yield f"{token.text} is not known to Kubernetes 1.25"
 
 
 def _calls(tokens: list[_Token]) -> Iterator[str]:
@@ -113,13 +113,13 @@ def _calls(tokens: list[_Token]) -> Iterator[str]:
         if token.kind != "name" or tokens[i + 1].text != "(" or token.text == "in":
             continue
         if token.text not in MACROS | FUNCTIONS:
-            yield f"{token.text} is not a function of 1.25"
+            yield f"{token.text} is not a CEL function of Kubernetes 1.25"
         if _arguments(tokens, i + 1) > ONE_VARIABLE.get(token.text, len(tokens)):
-            yield f"{token.text} over two variables is newer than 1.25"
+            yield f"Kubernetes 1.25 has no {token.text} with two variables"
 
 
 def _arguments(tokens: list[_Token], opening: int) -> int:
-    """Return the number of arguments of a call. ``opening`` is the index of its opening parenthesis."""
+    """Return the number of arguments of a call. ``opening`` is the index of its "(" token."""
     depth, commas = 0, 0
     for token in tokens[opening:]:
         depth += (token.text in "([{") - (token.text in ")]}")
@@ -130,7 +130,7 @@ def _arguments(tokens: list[_Token], opening: int) -> int:
 
 
 def _paths(tokens: list[_Token]) -> dict[int, tuple[str, ...]]:
-    """Return the paths that begin with ``self`` or ``oldSelf``, by the index of their first token."""
+    """Return the field paths that begin with ``self`` or ``oldSelf``, by the index of the first token."""
     found = {}
     for i, token in enumerate(tokens):
         if token.text not in ("self", "oldSelf") or (i and tokens[i - 1].text == "."):
@@ -140,7 +140,7 @@ def _paths(tokens: list[_Token]) -> dict[int, tuple[str, ...]]:
 
 
 def _path(tokens: list[_Token], start: int) -> tuple[str, ...]:
-    """Return the path that begins at a token: a variable, then fields."""
+    """Return the field path that begins at a token. It is a variable and then names of fields."""
     names, at = [tokens[start].text], start + 1
     while at + 1 < len(tokens) and tokens[at].text == "." and tokens[at + 1].kind == "name":
         if at + 2 < len(tokens) and tokens[at + 2].text == "(":
@@ -151,7 +151,7 @@ def _path(tokens: list[_Token], start: int) -> tuple[str, ...]:
 
 
 def _items(tokens: list[_Token], node: Schema, expression: str) -> Iterator[str]:
-    """Yield problems in how a macro over a list uses the fields of the list's items."""
+    """Yield problems of the fields that a macro over a list uses in the items of the list."""
     ends = {start + 2 * len(path): path for start, path in _paths(tokens).items()}
     for i, token in enumerate(tokens[:-2]):
         listed = _resolve(ends[i], node) if token.text in ONE_VARIABLE and i in ends else None
@@ -183,12 +183,12 @@ def _field(path: tuple[str, ...], node: Schema, expression: str) -> Iterator[str
         shown = ".".join(path[:depth])
         found = _child(node, identifier)
         if found is None:
-            yield f"there is no {shown}"
+            yield f"the schema has no field {shown}"
             return
         name, child = found
         always = name in node.get("required", ()) or "default" in child
         if not always and f"has({shown})" not in expression:
-            yield f"{shown} may be absent; guard it with has({shown})"
+            yield f"{shown} may be absent; test it with has({shown})"
         node = child
 
 
@@ -206,7 +206,7 @@ def _compared(tokens: list[_Token], node: Schema) -> Iterator[str]:
                 yield from _bounds(operand.path, node)
         kinds = {_type(left, node), _type(right, node)}
         if kinds == set(_NUMBERS):
-            yield "1.25 does not compare a whole number with a fraction; convert one with double()"
+            yield "Kubernetes 1.25 cannot compare a whole number with a fraction; convert it with double()"
 
 
 def _is_called(tokens: list[_Token], start: int, path: tuple[str, ...]) -> bool:
@@ -241,7 +241,7 @@ def _type(operand: _Operand, node: Schema) -> str:
 
 
 def _bounds(path: tuple[str, ...], node: Schema) -> Iterator[str]:
-    """Yield the limits that the field at ``path`` lacks. For an object, check all its fields."""
+    """Yield a problem for each limit that the field at ``path``, or a field inside it, lacks."""
     found = _resolve(path, node)
     if found is None:
         return  # reported already

@@ -1,4 +1,4 @@
-"""Generates the page of plans: the number of GPUs that common models need, by LoRA rank."""
+"""Generates ``docs/reference/plans.md``: the number of GPUs that common models need, by LoRA rank."""
 
 from collections.abc import Iterator
 from itertools import groupby, pairwise
@@ -24,7 +24,7 @@ MODELS: dict[str, int | None] = {
     "openai/gpt-oss-20b": None,
     "openai/gpt-oss-120b": None,
 }
-"""Models, and the least number of 80 GB GPUs for LoRA with GRPO in verl's documentation; None: not listed."""
+"""Models, and the smallest number of 80 GB GPUs that verl's documentation has for GRPO with LoRA, or None."""
 LOW_RANK_RULE = "lora-rank-low-for-large-model"
 
 HEAD = """\
@@ -54,7 +54,7 @@ def spec_of(model: str, rank: int, kind: str) -> RFTJobSpec:
 
 
 def planned(model: str, rank: int, kind: str) -> Plan | None:
-    """Return the plan. None if no number of GPUs is enough for the job."""
+    """Return the plan of a job, or None if no number of GPUs is enough for it."""
     try:
         return plan(spec_of(model, rank, kind), "")
     except Unplannable:
@@ -62,7 +62,7 @@ def planned(model: str, rank: int, kind: str) -> Plan | None:
 
 
 def plans_markdown() -> str:
-    """Return the whole page."""
+    """Return the Markdown text of the page of plans."""
     spec = spec_of(next(iter(MODELS)), RANKS[0], KINDS[0])
     made = plan(spec, "")
     assert made.effective is not None

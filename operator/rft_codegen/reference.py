@@ -1,4 +1,4 @@
-"""Generates the reference page of RFTJob from the models and the rules."""
+"""Generates ``docs/reference/rftjob.md``, the reference page of RFTJob, from the models and the rules."""
 
 import inspect
 from collections.abc import Iterator
@@ -32,14 +32,14 @@ where the field has a default, and refused elsewhere.
 
 
 class _Section(NamedTuple):
-    """The model of an object, and all paths in the resource at which this object occurs."""
+    """The model of an object, and all paths in an RFTJob at which this object occurs."""
 
     model: type[Model]
     paths: list[str]
 
 
 def reference() -> str:
-    """Return the reference page as Markdown."""
+    """Return the reference page of RFTJob as Markdown."""
     parts = [_HEADER, _INTRODUCTION]
     for root, model in (("spec", RFTJobSpec), ("status", RFTJobStatus)):
         sections = _sections(model, root)
@@ -51,7 +51,7 @@ def reference() -> str:
 
 
 def _sections(model: type[Model], path: str) -> list[_Section]:
-    """Return one section for each model, in the order in which the manifest has them."""
+    """Return a section of the page for each model, in the order of the manifest."""
     found: dict[type[Model], _Section] = {}
 
     def visit(model: type[Model], path: str) -> None:
@@ -66,7 +66,7 @@ def _sections(model: type[Model], path: str) -> list[_Section]:
 
 
 def _objects_in(annotation: Any, suffix: str = "") -> Iterator[tuple[type[Model], str]]:
-    """Yield the models in a type annotation, with the suffix of their path, e.g. ``[]`` for a list."""
+    """Yield the models in a type annotation, each with the suffix of its path, such as ``[]`` for a list."""
     if isinstance(annotation, type) and issubclass(annotation, Model):
         yield annotation, suffix
     arguments = get_args(annotation)

@@ -1,4 +1,4 @@
-"""Adds the rules in CEL to a schema, as ``x-kubernetes-validations``."""
+"""Adds the validation rules in CEL to the CRD's schema, as ``x-kubernetes-validations``."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -12,14 +12,14 @@ KEY = "x-kubernetes-validations"
 
 
 def all_texts() -> Iterator[Cel]:
-    """Yield all rules in CEL, in the same order as the Python rules."""
+    """Yield all rules in CEL, in the order of the rules in Python."""
     for rule in rules.RULES:
         yield from rule.cel
     yield from immutability.CEL
 
 
 def node_at(schema: Schema, where: str) -> Schema:
-    """Return the schema at a path such as ``spec.graders[].python``. The empty path is the whole object.
+    """Return the schema at a path such as ``spec.graders[].python``. An empty path means the whole schema.
 
     Raises:
         KeyError: the schema does not have this path.
@@ -33,7 +33,7 @@ def node_at(schema: Schema, where: str) -> Schema:
 
 
 def place(schema: Schema, texts: Iterable[Cel]) -> None:
-    """Add each rule to the schema at its path.
+    """Add each rule in CEL to the part of the schema at the rule's path.
 
     Raises:
         KeyError: the schema does not have the path of a rule.

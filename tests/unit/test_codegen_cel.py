@@ -45,28 +45,31 @@ def test_every_rule_in_cel_passes_the_lint(text: Cel) -> None:
 @pytest.mark.parametrize(
     ("expression", "complaint"),
     [
-        ("quantity('1Gi').isGreaterThan(quantity('2Gi'))", "quantity is not a function of 1.25"),
-        ("'%d'.format([self.count]) == '1'", "format is not a function of 1.25"),
-        ("sets.contains(self.few, ['a'])", "sets is not known to 1.25"),
-        ("ip('::1').family() == 6", "ip is not a function of 1.25"),
-        ("self.few.transformList(i, v, v) == []", "transformList is not a function of 1.25"),
-        ("self.few.all(i, v, i < 3)", "all over two variables is newer than 1.25"),
-        ("self.?maybe.hasValue()", "optionals are newer than 1.25"),
-        ("self.few[?0] == self.few[0]", "optionals are newer than 1.25"),
-        ("optional.of(self.count).hasValue()", "optional is not known to 1.25"),
-        ("self.count < self.share", "1.25 does not compare a whole number with a fraction"),
-        ("self.share > 1", "1.25 does not compare a whole number with a fraction"),
-        ("self.missing == 1", "there is no self.missing"),
-        ("self.parts.exists(p, p.weight > 0.0)", "p.weight may be absent; guard it with has(p.weight)"),
-        ("self.parts.all(p, has(p.size))", "there is no p.size"),
-        ("self.maybe.__function__", "self.maybe may be absent; guard it with has(self.maybe)"),
+        (
+            "quantity('1Gi').isGreaterThan(quantity('2Gi'))",
+            "quantity is not a CEL function of Kubernetes 1.25",
+        ),
+        ("'%d'.format([self.count]) == '1'", "format is not a CEL function of Kubernetes 1.25"),
+        ("sets.contains(self.few, ['a'])", "sets is not known to Kubernetes 1.25"),
+        ("ip('::1').family() == 6", "ip is not a CEL function of Kubernetes 1.25"),
+        ("self.few.transformList(i, v, v) == []", "transformList is not a CEL function of Kubernetes 1.25"),
+        ("self.few.all(i, v, i < 3)", "Kubernetes 1.25 has no all with two variables"),
+        ("self.?maybe.hasValue()", "Kubernetes 1.25 has no optional values in CEL"),
+        ("self.few[?0] == self.few[0]", "Kubernetes 1.25 has no optional values in CEL"),
+        ("optional.of(self.count).hasValue()", "optional is not known to Kubernetes 1.25"),
+        ("self.count < self.share", "Kubernetes 1.25 cannot compare a whole number with a fraction"),
+        ("self.share > 1", "Kubernetes 1.25 cannot compare a whole number with a fraction"),
+        ("self.missing == 1", "the schema has no field self.missing"),
+        ("self.parts.exists(p, p.weight > 0.0)", "p.weight may be absent; test it with has(p.weight)"),
+        ("self.parts.all(p, has(p.size))", "the schema has no field p.size"),
+        ("self.maybe.__function__", "self.maybe may be absent; test it with has(self.maybe)"),
         ("has(self.maybe) && self.maybe.__function__", "self.maybe.__function__ may be absent"),
-        ("has(self.maybe) && self.maybe.function", "there is no self.maybe.function"),
+        ("has(self.maybe) && self.maybe.function", "the schema has no field self.maybe.function"),
         ("self.name == 'a'", "self.name needs maxLength"),
         ("self.name.startsWith('a')", "self.name needs maxLength"),
         ("self.names.exists(x, x == 'a')", "self.names needs maxItems"),
         ("self.whole == oldSelf.whole", "self.whole.names needs maxItems"),
-        ("self.count == 1 # one", "'#' is not CEL"),
+        ("self.count == 1 # one", "'#' is not valid in CEL"),
     ],
 )
 def test_the_lint_refuses_cel_that_1_25_refuses(expression: str, complaint: str) -> None:
@@ -99,7 +102,7 @@ def test_the_check_of_the_generated_files_runs_the_lint(
     wrong = Cel("spec", "quantity('1Gi').isInteger()", "Says what is wrong.")
     monkeypatch.setattr(export, "all_texts", lambda: [wrong])
     assert export.main(["--check"]) == 1
-    assert "quantity is not a function of 1.25" in capsys.readouterr().err
+    assert "quantity is not a CEL function of Kubernetes 1.25" in capsys.readouterr().err
 
 
 def test_a_rule_is_added_to_the_schema_at_its_path() -> None:
