@@ -22,15 +22,15 @@ PICTURE = "docs/pictures/flow.svg"
 
 MARGIN = 16
 LABEL = 120
-"""Width of the left column, which has the names of the bands."""
+"""Width of the picture's left column in pixels. It has the names of the bands."""
 BOX, GAP, HEIGHT = 156, 24, 84
-"""Width of a box in one column, width of the gap between two boxes, height of a box."""
+"""In pixels: the width of a box in one column, the width of the gap between boxes, the height of a box."""
 PADDING, BETWEEN, BACK = 14, 38, 34
-"""Heights: above and below a band's boxes, between two bands, below the boxes for an arrow that goes back."""
+"""Free heights in pixels: above and below boxes, between bands, and below boxes for an arrow back."""
 INSET, LINE = 11, 17
 CURVE = 150
 WIDTHS = {"name": 15 * 0.58, "line": 13 * 0.54, "file": 12 * 0.605}
-"""Average width of a character for each class of text, in common fonts, rounded up."""
+"""Average width of a character in pixels for each class of text, in common fonts, rounded up."""
 
 STYLE = """\
 text { font-family: -apple-system, "Segoe UI", "Helvetica Neue", Helvetica, Arial, sans-serif; fill: #1f2328 }
@@ -61,12 +61,12 @@ text { font-family: -apple-system, "Segoe UI", "Helvetica Neue", Helvetica, Aria
 
 
 class BadPicture(ValueError):
-    """The source cannot be drawn well. The message says what to change."""
+    """The picture's source file cannot be drawn well. The message says what to change."""
 
 
 @dataclass(frozen=True)
 class Area:
-    """A rectangle of the picture."""
+    """A rectangle of the picture, in pixels."""
 
     left: float
     top: float
@@ -75,30 +75,30 @@ class Area:
 
     @property
     def right(self) -> float:
-        """X coordinate of the right edge."""
+        """X coordinate of the rectangle's right edge, in pixels."""
         return self.left + self.width
 
     @property
     def bottom(self) -> float:
-        """Y coordinate of the lower edge."""
+        """Y coordinate of the rectangle's lower edge, in pixels."""
         return self.top + self.height
 
     @property
     def middle(self) -> float:
-        """Y coordinate of the middle."""
+        """Y coordinate of the rectangle's middle, in pixels."""
         return self.top + self.height / 2
 
     def meets(self, start: tuple[float, float], end: tuple[float, float]) -> bool:
-        """Return whether a horizontal or vertical line crosses the rectangle."""
+        """Return whether a horizontal or vertical line from ``start`` to ``end`` crosses the rectangle."""
         (left, right), (top, bottom) = sorted((start[0], end[0])), sorted((start[1], end[1]))
         return left < self.right and right > self.left and top < self.bottom and bottom > self.top
 
 
 class Picture:
-    """The source of the picture, and the position of each part."""
+    """The content of the picture's source file, and the positions of bands and boxes."""
 
     def __init__(self, source: Mapping[str, Any]) -> None:
-        """Calculate the positions of all parts.
+        """Calculate the positions of all bands and boxes.
 
         Raises:
             BadPicture: an arrow cannot be drawn.
@@ -125,7 +125,10 @@ class Picture:
         return Area(left, self.bands[box["band"]].top + PADDING, span * (BOX + GAP) - GAP, HEIGHT)
 
     def path(self, arrow: Mapping[str, Any]) -> list[tuple[float, float]]:
-        """Return the corners of an arrow. Raises BadPicture if it is neither straight nor marked ``back``."""
+        """Return the points of an arrow's line. With ``back = true`` in the source it goes below the boxes.
+
+        Raises BadPicture if any other arrow would not be straight.
+        """
         start = self.boxes[arrow["from"]]
         if arrow.get("back"):
             end, below = self.boxes[arrow["to"]], start.bottom + BACK - 8
@@ -170,7 +173,7 @@ class Picture:
                     raise BadPicture(f"the arrow from {ends[0]} to {ends[1]} crosses {name}")
 
     def svg(self) -> str:
-        """Return the picture as SVG. Raises BadPicture."""
+        """Return the picture as SVG. Raises BadPicture if it cannot be drawn well."""
         self.check()
         title = escape(self.source["title"])
         head = (
@@ -233,14 +236,14 @@ class Picture:
 
 
 def _texts(box: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the texts of a box, each with its class."""
+    """Return the lines of text in a box, each with its CSS class."""
     named = [(kind, box[kind]) for kind in ("name", "file") if kind in box]
     return [*named[:1], *(("line", line) for line in box["lines"]), *named[1:]]
 
 
 def _fits(kind: str, text: str, room: float, where: str) -> None:
     if WIDTHS[kind] * len(text) > room:
-        raise BadPicture(f"{where}: {text!r} is too long: {int(room / WIDTHS[kind])} characters fit")
+        raise BadPicture(f"{where}: {text!r} is too long: at most {int(room / WIDTHS[kind])} characters fit")
 
 
 def _column(texts: Sequence[tuple[str, str]], x: float, y: float) -> Iterator[str]:
@@ -267,7 +270,7 @@ def _curve(points: Sequence[float], area: Area) -> Iterator[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write or check the picture. Return 1 if ``--check`` finds a difference, or if it cannot be drawn."""
+    """Write or check the picture. Return 1 if it cannot be drawn, or if ``--check`` finds a difference."""
     parser = argparse.ArgumentParser(prog="python scripts/picture.py", description=__doc__)
     parser.add_argument(
         "--check", action="store_true", help="write nothing; exit with 1 if the picture differs"
@@ -283,7 +286,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.check:
         same = path.exists() and path.read_text(encoding="utf-8") == wanted
         if not same:
-            print(f"{PICTURE} differs; run: make generate", file=sys.stderr)
+            print(f"{PICTURE} is out of date; run: make generate", file=sys.stderr)
         return 0 if same else 1
     path.write_text(wanted, encoding="utf-8")
     print(PICTURE)

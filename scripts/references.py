@@ -2,13 +2,13 @@
 
     python scripts/references.py
 
-Prints one line for each, ``file:line: reference``, and exits with 1 if there is any. What is checked:
+Prints a line ``file:line: reference`` for each of them, and exits with 1 if there is any. It checks:
 
 - links between Markdown files, their anchors too;
-- paths and file names: what ends in ``.py``, ``.md`` or ``.sh``, or starts with a folder of this repository;
+- paths and file names, which end in ``.py``, ``.md`` or ``.sh`` or start with a folder of this repository;
 - targets of make;
-- modules of this repository, and what they define;
-- in backticks, names in snake_case, camelCase or with parentheses: they must occur in code somewhere.
+- modules of this repository, and names that they define;
+- in backticks, names in snake_case, in camelCase or with parentheses. They must occur somewhere in code.
 """
 
 import ast
@@ -26,11 +26,11 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("operator", "trainer-image", ".")
 """Folders that contain the modules of this repository."""
 ELSEWHERE = ROOT / "scripts" / "references-elsewhere.txt"
-"""File with names from outside this repository: of libraries, of Kubernetes, of users' files."""
+"""File with the names that come from libraries, Kubernetes or users' files, not from this repository."""
 
 
 class Text(NamedTuple):
-    """A piece of prose: its file, the number of its first line, and its text."""
+    """A docstring, a comment or a Markdown file: its path, its first line's number, and its text."""
 
     path: str
     line: int
@@ -38,14 +38,14 @@ class Text(NamedTuple):
 
 
 class Repository(NamedTuple):
-    """Everything that prose may refer to."""
+    """All files, make targets and names that docs, docstrings and comments may refer to."""
 
     files: frozenset[str]
     tails: frozenset[str]
-    """Paths of files and folders, complete and without their first folders."""
+    """Paths of all files and folders, and every ending of these paths, such as ``rows/parsing.py``."""
     targets: frozenset[str]
     words: frozenset[str]
-    """Identifiers in code, and words in files that are not prose."""
+    """All identifiers in code, and all words in files such as YAML, without comments."""
 
 
 WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -59,7 +59,7 @@ NAME = re.compile(r"^[A-Za-z_]\w*(?:\(\))?$")
 
 
 def tracked() -> list[str]:
-    """Return the repository's files, including untracked ones that are not ignored, as relative paths."""
+    """Return the relative paths of the repository's files, with untracked files that git does not ignore."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     found = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
     return [name for name in found if (ROOT / name).is_file()]
@@ -90,7 +90,7 @@ def comments(name: str, source: str) -> list[Text]:
 
 
 def read(names: Iterable[str]) -> tuple[list[Text], Repository]:
-    """Read all files. Return the prose in them, and everything that prose may refer to."""
+    """Read files. Return their docs, docstrings and comments, and everything that these may refer to."""
     files = frozenset(names)
     texts: list[Text] = []
     words: set[str] = set(ELSEWHERE.read_text(encoding="utf-8").split())
@@ -128,7 +128,7 @@ def anchors(path: Path) -> frozenset[str]:
 
 
 def broken_links(text: Text) -> Iterator[tuple[int, str]]:
-    """Return the links in a Markdown file whose file or heading does not exist."""
+    """Yield position and target of the links in a Markdown file whose file or heading does not exist."""
     for link in LINK.finditer(CODE.sub(lambda code: " " * len(code[0]), text.text)):
         target, _, anchor = link[1].partition("#")
         if "://" in link[1] or target.startswith("mailto:"):
@@ -152,7 +152,7 @@ def defines(module: str) -> bool:
 
 
 def is_there(path: str, text: Text, repository: Repository) -> bool:
-    """Return whether a path exists: in the root, next to the file, or as the ending of another path."""
+    """Return whether a path exists: in the root, beside the text's file, or as the ending of a path."""
     path = path.rstrip("/").removeprefix("./")
     if "*" in path:
         return any(ROOT.glob(path))
@@ -161,7 +161,7 @@ def is_there(path: str, text: Text, repository: Repository) -> bool:
 
 
 def broken_names(text: Text, repository: Repository) -> Iterator[tuple[int, str]]:
-    """Return the paths, make targets, modules and names in a text that do not exist."""
+    """Yield position and name of the paths, make targets, modules and names that do not exist."""
     folders = {name.split("/")[0] for name in repository.files if "/" in name}
     for found in FILE.finditer(text.text):
         if not is_there(found[1], text, repository):
@@ -198,7 +198,7 @@ def main() -> int:
         for offset, said in (*found, *links):
             wrong.add((text.path, text.line + text.text.count("\n", 0, offset), said))
     for path, line, said in sorted(wrong):
-        print(f"{path}:{line}: {said}: does not exist")
+        print(f"{path}:{line}: {said} does not exist")
     return 1 if wrong else 0
 
 
