@@ -15,20 +15,24 @@ from rft_api.status import Baseline, Change
 from rft_api.validation import check
 
 ANNOTATION = "rft.dev/baseline"
-"""Annotation with the name of an RFTJob in the same namespace."""
+"""Annotation of an RFTJob with the name of its baseline, an RFTJob in the same namespace."""
 
 TUNED = ("model", "dataset", "graders", "evaluation", "training", "sampling")
-"""Parts of the spec that influence what is learnt. Others decide where and how long the job runs."""
+"""Sections of the spec that influence what the model learns. The others decide where and how long the job
+runs."""
 
 
 def named_in(document: Mapping[str, Any]) -> str | None:
-    """Return the name of the baseline in an RFTJob's annotation, or None."""
+    """Return the name of the baseline from an RFTJob's annotation, or None if there is no such annotation."""
     annotations = (document.get("metadata") or {}).get("annotations") or {}
     return annotations.get(ANNOTATION) or None
 
 
 def compare(name: str, spec: RFTJobSpec, document: Mapping[str, Any] | None) -> Baseline:
-    """Compare ``spec`` with the RFTJob ``name``. ``document``: its manifest; None if it does not exist."""
+    """Compare ``spec`` with its baseline, the RFTJob ``name``.
+
+    ``document`` is the baseline's manifest, or None if this RFTJob does not exist.
+    """
     if document is None:
         return Baseline(job=name, message=f"There is no RFTJob {name} in this namespace.")
     job, problems = check(document)
@@ -39,7 +43,7 @@ def compare(name: str, spec: RFTJobSpec, document: Mapping[str, Any] | None) -> 
 
 
 def changes(before: RFTJobSpec, after: RFTJobSpec) -> list[Change]:
-    """Return the parameters whose effective values differ, in the order of the manifest."""
+    """Return the parameters whose effective values differ between two specs, in the order of the manifest."""
     old, new = _parameters(before), _parameters(after)
     return [
         Change.model_validate({"path": path, **_said("from", old.get(path)), **_said("to", new.get(path))})
@@ -49,7 +53,7 @@ def changes(before: RFTJobSpec, after: RFTJobSpec) -> list[Change]:
 
 
 def warning(found: Sequence[Change]) -> str | None:
-    """Return a warning when more than one of the nine parameters changed, else None."""
+    """Return a warning if more than one of the nine parameters of the tuning guide changed, else None."""
     changed = [change.path for change in found if guide_for(change.path)]
     if len(changed) < 2:
         return None
@@ -60,7 +64,9 @@ def warning(found: Sequence[Change]) -> str | None:
 
 
 def _parameters(spec: RFTJobSpec) -> dict[str, Any]:
-    """Return all parameters by path, including those derived from others."""
+    """Return the values of all parameters of a spec by path. Parameters that are derived from others are
+    included.
+    """
     body = {part: value for part, value in spec.dump().items() if part in TUNED}
     # No UID is needed: only the seed is derived from it, and it differs for every run.
     derived = effective(spec, uid="").dump()

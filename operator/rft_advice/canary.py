@@ -20,15 +20,18 @@ from typing import NamedTuple
 from rft_api.status import RewardPoint
 
 WINDOW = 8
-"""Number of points in a window. With fewer points than in two windows there is no advice."""
+"""Number of points of the reward curve in one window. With fewer points than two windows have there is no
+advice."""
 CANARY_ERRORS = 6.0
-"""Minimum fall of a canary for advice, in standard errors."""
+"""There is advice only if the mean score of the canary fell by at least this many standard errors."""
 REWARD_ERRORS = 2.0
-"""Minimum rise of the reward for advice, in standard errors."""
+"""There is advice only if the mean reward rose by at least this many standard errors."""
 
 
 class Fall(NamedTuple):
-    """A canary that fell while the reward rose, with the means of canary and reward in both windows."""
+    """A canary that fell while the reward rose. ``before`` and ``after`` are the means in the earlier and
+    in the last window.
+    """
 
     canary: str
     before: float
@@ -36,24 +39,30 @@ class Fall(NamedTuple):
     reward_before: float
     reward_after: float
     step: int
-    """The last step of the earlier window."""
+    """The last training step of the earlier window."""
     errors: float
-    """The canary's fall in standard errors. It is infinite if the scores in both windows are constant."""
+    """By how many standard errors the canary's mean score fell. Infinite if the scores are constant in
+    both windows."""
 
     @property
     def size(self) -> float:
-        """The difference between the canary's means before and after."""
+        """By how much the canary's mean score fell from the earlier window to the last one."""
         return self.before - self.after
 
 
 def largest_fall(points: Sequence[RewardPoint], canaries: Sequence[str], least: float) -> Fall | None:
-    """Return the largest fall of any canary by at least ``least``, or None."""
+    """Return the largest fall of a canary that is reason for advice, or None if there is none.
+
+    ``least`` is the minimum by which the mean score must fall.
+    """
     falls = [found for name in canaries if (found := _fall(points, name, least)) is not None]
     return max(falls, key=lambda fall: fall.size, default=None)
 
 
 def highest(points: Sequence[RewardPoint], canary: str) -> int | None:
-    """Return the last step of the window in which a canary was highest, None with too few points."""
+    """Return the last step of the window with the canary's highest mean score. None with fewer than
+    ``WINDOW`` points.
+    """
     scored = _scored(points, canary)
     if len(scored) < WINDOW:
         return None
@@ -61,7 +70,9 @@ def highest(points: Sequence[RewardPoint], canary: str) -> int | None:
 
 
 def _scored(points: Sequence[RewardPoint], canary: str) -> list[tuple[RewardPoint, float]]:
-    """Return the points with a score of the canary. Points where it failed on every completion have none."""
+    """Return the points that have a score of the canary. A point has none if the canary failed on every
+    completion.
+    """
     return [
         (point, point.graders[canary])
         for point in points
@@ -70,7 +81,7 @@ def _scored(points: Sequence[RewardPoint], canary: str) -> list[tuple[RewardPoin
 
 
 def _highest(scores: Sequence[float]) -> int:
-    """Return the start of the window with the highest mean, or of the last such window."""
+    """Return the index where the window with the highest mean starts. Of equal means, the last is taken."""
     starts = range(len(scores) - WINDOW + 1)
     return max(starts, key=lambda start: (fmean(scores[start : start + WINDOW]), start))
 
@@ -100,7 +111,7 @@ def _fall(points: Sequence[RewardPoint], canary: str, least: float) -> Fall | No
 
 
 def _errors(lower: Sequence[float], higher: Sequence[float]) -> float:
-    """Return by how many standard errors the second mean is above the first."""
+    """Return by how many standard errors the mean of ``higher`` is above the mean of ``lower``."""
     difference = fmean(higher) - fmean(lower)
     error = math.sqrt((variance(lower) + variance(higher)) / WINDOW)
     if error < 1e-9:  # neither varies beyond rounding

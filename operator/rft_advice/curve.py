@@ -8,9 +8,11 @@ from typing import NamedTuple
 from rft_api.status import Reward, RewardPoint
 
 MIN_POINTS = 8
-"""Minimum number of points for advice about a curve: two for each quarter."""
+"""There is advice about a reward curve only if it has at least this many points: two for each quarter of
+the curve."""
 WINDOW = 3
-"""Number of points of the moving average. It is needed because each step has different prompts."""
+"""Number of points in one mean of the moving average. Single points vary, because each step has different
+prompts."""
 
 
 class Curve(NamedTuple):
@@ -18,15 +20,16 @@ class Curve(NamedTuple):
 
     quarters: tuple[float, float, float, float]
     start: float
-    """Mean of the first ``WINDOW`` points. ``end`` is the mean of the last ``WINDOW`` points."""
+    """Mean reward of the first ``WINDOW`` points. ``end`` is the mean reward of the last ``WINDOW``
+    points."""
     end: float
     peak: float
-    """Highest value of the moving average."""
+    """The highest value of the moving average of the rewards."""
     peak_step: int
 
 
 def curve_of(reward: Reward | None) -> Curve | None:
-    """Return the means of a run's curve, ``None`` where it has fewer than ``MIN_POINTS`` points."""
+    """Return the means of a run's reward curve, or ``None`` if it has fewer than ``MIN_POINTS`` points."""
     points = reward.history if reward is not None else []
     if len(points) < MIN_POINTS:
         return None
@@ -40,7 +43,10 @@ def curve_of(reward: Reward | None) -> Curve | None:
 
 
 def epoch_means(reward: Reward | None, epochs: int, steps: int) -> list[float] | None:
-    """Return the mean reward of each epoch, or ``None`` with too few points. Epochs count as equally long."""
+    """Return the mean reward of each epoch, or ``None`` if an epoch has fewer than two points.
+
+    Every epoch counts as having the same number of steps.
+    """
     points = reward.history if reward is not None else []
     length = steps / epochs
     by_epoch = [[p for p in points if i * length < p.step <= (i + 1) * length] for i in range(epochs)]

@@ -1,4 +1,4 @@
-"""Advice on fields that have no effect beside the others of the spec."""
+"""Advice on fields that have no effect because of the values of other fields."""
 
 from pydantic.alias_generators import to_camel
 
@@ -13,11 +13,11 @@ _CLIPS = ("clip_low", "clip_high")
 _STALE = ("stale_token_low", "stale_token_high", "stale_sequence_low", "stale_sequence_high")
 _LIKE_GRPO = ("dapo", "gspo", "cispo")
 _ENOUGH_GPUS = 2
-"""With so many GPUs generation overlaps training, unless the spec keeps it from that."""
+"""The number of GPUs from which generation overlaps training, unless the spec prevents the overlap."""
 
 
 def clip_without_effect(spec: RFTJobSpec) -> str | None:
-    """A clip distance is set, and the ratio is always 1."""
+    """A clip distance is set, but it has no effect, because the probability ratio is always 1."""
     training = spec.training
     given = [
         f"{to_camel(name)} {value:g}" for name in _CLIPS if (value := getattr(training, name)) is not None
@@ -31,7 +31,9 @@ def clip_without_effect(spec: RFTJobSpec) -> str | None:
 
 
 def objective_like_grpo(spec: RFTJobSpec) -> str | None:
-    """The objective has the gradient of grpo, because it differs in what the ratio is used for."""
+    """The objective has the same gradient as grpo, because it differs only in how it uses a ratio that is
+    always 1.
+    """
     training, found = spec.training, effective(spec, uid="")
     if training.objective not in _LIKE_GRPO or training.updates_per_batch > 1:
         return None
@@ -45,7 +47,7 @@ def objective_like_grpo(spec: RFTJobSpec) -> str | None:
 
 
 def stale_bounds_without_effect(spec: RFTJobSpec) -> str | None:
-    """Bounds for stale batches are set, and no batch can be stale."""
+    """Bounds for stale batches are set, but no batch can be sampled by older weights."""
     training = spec.training
     given = [
         f"{to_camel(name)} {getattr(training, name):g}"
@@ -97,7 +99,7 @@ RULES: tuple[AdviceRule, ...] = (
         (),
         "a bound for stale batches is set, and maxStaleness is 0, deterministic is true or engine is"
         " transformers",
-        "The bounds hold for batches that older weights have sampled.",
+        "The bounds apply only to batches that older weights have sampled.",
         stale_bounds_without_effect,
     ),
 )

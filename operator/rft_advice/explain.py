@@ -9,13 +9,13 @@ def explain(path: str) -> str:
     """Return the explanation of the field at ``path``.
 
     Raises:
-        UnknownField: if there is none.
+        UnknownField: if no field has this path.
     """
     field = find(path)
     guide = guide_for(field.path)
     lines = [field.path, *(_guided(guide) if guide is not None else _plain(field))]
     if rules := rules_about(field.path):
-        lines += ["", "Advice that speaks about it:", *(f"  {name}: {when}" for name, when in rules)]
+        lines += ["", "Advice about this field:", *(f"  {name}: {when}" for name, when in rules)]
     return "\n".join(lines)
 
 
@@ -30,7 +30,7 @@ def overview() -> str:
 
 
 def rules_about(path: str) -> list[tuple[str, str]]:
-    """Return id and condition of every rule of advice that is about the field."""
+    """Return the id and the condition of every rule of advice about the field at ``path``."""
     on_spec = [(rule.id, rule.when) for rule in RULES if path in rule.paths]
     on_run = [(rule.id, f"in a run: {rule.when}") for rule in RUN_RULES if path in rule.paths]
     return on_spec + on_run

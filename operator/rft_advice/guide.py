@@ -1,6 +1,6 @@
 """The tuning guide in our words: what the nine parameters do, and when to change them.
 
-Ranges and defaults come from the models, the limits of advice from ``bands``.
+The ranges and defaults in these texts come from the models, and the advised limits come from ``bands``.
 """
 
 from collections.abc import Sequence
@@ -22,11 +22,11 @@ class Guide(NamedTuple):
     too_low: str
     too_high: str
     change: str
-    """When to change it, and how far."""
+    """When to change the parameter, and how far."""
 
     @property
     def field(self) -> Field:
-        """The field, with range and default."""
+        """The field of the manifest that holds the parameter, with its range and default."""
         return find(self.path)
 
 
@@ -45,7 +45,7 @@ NINE: tuple[Guide, ...] = (
     ),
     Guide(
         "spec.training.epochs",
-        "How often the training rows are gone through; each row is used once per epoch.",
+        "How many passes the training makes over the rows; each row is used once per epoch.",
         "The policy has not seen enough when the run ends.",
         "The rows are memorized: the training reward rises while the held-out reward does not.",
         "Add one or two when the reward still climbs at the end. Most tasks need no more than the default.",
@@ -111,12 +111,16 @@ NINE: tuple[Guide, ...] = (
 
 
 def guide_for(path: str) -> Guide | None:
-    """Return the guide's text on one of the nine parameters; None for other fields."""
+    """Return the guide's text on the parameter at ``path``, or None if it is not one of the nine
+    parameters.
+    """
     return next((guide for guide in NINE if guide.path == path), None)
 
 
 def value_of(spec: RFTJobSpec, path: str) -> Any:
-    """Return a spec's value at a path such as ``spec.sampling.topK``; ``None`` where it is absent."""
+    """Return the value in a spec at a path such as ``spec.sampling.topK``, or ``None`` if the spec has no
+    value there.
+    """
     return reduce(_child, path.split(".")[1:], spec)
 
 

@@ -1,4 +1,7 @@
-"""The headings of the tuning guide that give advice. A fixed list, to check that each has a rule."""
+"""The headings of the tuning guide under which there is advice.
+
+The reference of the advice lists the rules of each heading.
+"""
 
 from typing import Literal, get_args
 

@@ -39,8 +39,8 @@ def top_k_with_low_top_p(spec: RFTJobSpec) -> str | None:
     if sampling.top_k == 0 or not 0 < sampling.top_p < _FOCUSED:
         return None
     return (
-        f"{sampling.top_k} with topP {sampling.top_p:g} cuts twice, and topP is the one that decides;"
-        " prefer one: topK 0 leaves it to topP, which adapts better"
+        f"{sampling.top_k} with topP {sampling.top_p:g} limits the candidate tokens twice, and topP is the"
+        " stricter limit; set topK 0 and keep topP, which adapts to how sure the model is"
     )
 
 
@@ -52,8 +52,8 @@ def learning_rate_raised_alone(spec: RFTJobSpec) -> str | None:
         return None
     return (
         f"{training.learning_rate:g} is above the default {_RATE:g}, which is tuned for batches of {_BATCH}"
-        f" tokens, and batchSizeTokens is {training.batch_size_tokens}: raise it only when the curve of"
-        " another run levelled off early"
+        f" tokens, and batchSizeTokens is {training.batch_size_tokens}: raise the learning rate only"
+        " when the curve of another run levelled off early"
     )
 
 
@@ -99,8 +99,8 @@ RULES: tuple[AdviceRule, ...] = (
         ("spec.training.learningRate", "spec.training.batchSizeTokens"),
         ("Learning Rate + Batch Size", "Faster convergence"),
         f"learningRate is above its default, up to {bands.LEARNING_RATE_FACTOR:g} times, and batchSizeTokens"
-        " is not above its own",
-        "Larger batches carry somewhat higher rates; at the default batch, raise it only with evidence.",
+        " is not above its default",
+        "Larger batches carry somewhat higher rates; at the default batch, raise the rate on evidence only.",
         learning_rate_raised_alone,
     ),
     AdviceRule(

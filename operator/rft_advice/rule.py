@@ -1,4 +1,4 @@
-"""The types of advice and of its rules."""
+"""The types of a piece of advice on a spec, and of the rule that gives it."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,30 +11,31 @@ class Advice(NamedTuple):
     """One piece of advice on a spec."""
 
     rule: str
-    """Id of the rule, e.g. ``top-k-above-50``."""
+    """Id of the rule that gives the advice, e.g. ``top-k-above-50``."""
     path: str
-    """Field in the manifest, e.g. ``spec.sampling.topK``."""
+    """Path of the field in the manifest, e.g. ``spec.sampling.topK``."""
     message: str
-    """The message: the value, its effect, and what to do instead."""
+    """The text for the user: the value, its effect, and what to do instead."""
 
     def __str__(self) -> str:
         return f"{self.path}: {self.message} [{self.rule}]"
 
 
 class AdviceRule(NamedTuple):
-    """A rule: a pure function from a spec to a message, with its description."""
+    """A rule of advice: a pure function from a spec to a message, with the id and the texts of the rule."""
 
     id: str
     paths: tuple[str, ...]
-    """Fields that the rule reads. The first one is the field to change."""
+    """Paths of the fields that the rule reads. The first one is the field to change."""
     headings: tuple[Heading, ...]
-    """Headings of the guide with this advice. Empty if the guide does not have it."""
+    """Headings of the tuning guide under which the guide gives this advice. Empty if the guide does not
+    give it."""
     when: str
-    """The condition of the rule, in words."""
+    """The condition under which the rule applies, in words."""
     advice: str
-    """The guide's advice in our words."""
+    """The advice of the tuning guide in our words."""
     message: Callable[[RFTJobSpec], str | None]
-    """The function: returns the message, or ``None`` if the rule does not apply."""
+    """The function that returns the message, or ``None`` if the rule does not apply to the spec."""
 
     def speak(self, spec: RFTJobSpec) -> Advice | None:
         """Return the advice if the rule applies to the spec, else None."""

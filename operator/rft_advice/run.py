@@ -1,6 +1,7 @@
 """Advice from a run's own numbers: its reward curve, its metrics, its evaluation.
 
-A rule is a pure function from spec and run to a message that has the numbers it is based on.
+A rule is a pure function from a spec and a run to a message. The message has the numbers that the advice
+is based on.
 """
 
 from collections.abc import Callable
@@ -16,27 +17,32 @@ from rft_api.status import EvaluationResult, Metrics, Progress, Recommendation, 
 from rft_run.mismatch import ADVICE_KL
 
 RISE = 0.1
-"""A change of the mean reward (0 to 1) between quarters of a curve counts as real from this size on."""
+"""The mean reward (0 to 1) counts as risen if it rose by at least this much between quarters of the curve."""
 NO_RISE = 0.02
-"""If the reward changes less than this, it counts as unchanged."""
+"""The mean reward (0 to 1) counts as unchanged if it changes by less than this."""
 GOOD = 0.95
-"""A reward above this counts as so high that it can rise little."""
+"""A reward (0 to 1) of at least this counts as good: it can hardly rise any further."""
 LOST = 0.5
-"""A reward counts as collapsed if it loses at least this share of its earlier rise."""
+"""The reward counts as collapsed if it loses at least this share of its earlier rise."""
 CLIMBING = 0.2
-"""A curve still rises if at least this share of its rise is in the last quarter. A straight line has 1/3."""
+"""A curve counts as still rising if at least this share of its rise lies between its last two quarters.
+
+On a straight line this share is 1/3."""
 LEVEL = 0.1
-"""A curve is level if it changes after the second quarter by at most this share of its earlier rise."""
+"""A curve counts as level if its mean changes little from the second to the last quarter.
+
+The change may be at most this share of the rise from the first to the second quarter."""
 CUT = 0.1
-"""There is advice if a larger share of completions is cut at ``maxTokens``."""
+"""There is advice if at least this share of completions is truncated at ``maxTokens``."""
 ALIKE = 0.5
-"""There is advice if a larger share of groups has equal rewards."""
+"""There is advice if in at least this share of groups all rewards are equal."""
 LOW_ENTROPY = 0.1
-"""If the entropy in nats per token is below this, the next token is nearly always the same."""
+"""There is advice if the entropy, in nats per token, is below this: the next token is nearly always the
+same."""
 CANARY_FALL = 0.05
-"""Minimum fall of a canary's mean score (0 to 1) for advice."""
+"""There is advice only if the mean score (0 to 1) of a canary fell by at least this much."""
 UNUSED = 8
-"""There is advice if ``maxTokens`` is more than this many times the mean length of completions."""
+"""There is advice if ``maxTokens`` is at least this many times the mean length of completions."""
 
 RATE, EPOCHS, RANK = "spec.training.learningRate", "spec.training.epochs", "spec.training.loraRank"
 TEMPERATURE, ROLLOUTS = "spec.sampling.temperature", "spec.sampling.numRollouts"
@@ -45,7 +51,10 @@ MAX_TOKENS, MAX_STEPS = "spec.sampling.maxTokens", "spec.stop.maxSteps"
 
 
 class RunFacts(Protocol):
-    """The data of a run that rules read. The trainer passes its ``RunStatus`` and reports the advice."""
+    """The data of a run that the rules of advice read.
+
+    The trainer passes its ``RunStatus`` as these data, and reports the advice.
+    """
 
     @property
     def progress(self) -> Progress | None: ...
@@ -58,11 +67,13 @@ class RunFacts(Protocol):
 
 
 class RunRule(NamedTuple):
-    """A rule: a pure function from a spec and its run to a message, with its description."""
+    """A rule of advice: a pure function from a spec and its run to a message, with the id and the texts of
+    the rule.
+    """
 
     id: str
     paths: tuple[str, ...]
-    """Fields that the rule is about. The first one is the field to change."""
+    """Paths of the fields that the rule is about. The first one is the field to change."""
     headings: tuple[Heading, ...]
     when: str
     advice: str
@@ -182,7 +193,7 @@ def overfitted_in_one_epoch(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def completions_cut(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """Many completions are cut at ``maxTokens``."""
+    """Many completions are truncated at ``maxTokens``."""
     cut = run.metrics.truncated_fraction if run.metrics is not None else None
     value = spec.sampling.max_tokens
     higher = min(2 * value, int(find(MAX_TOKENS).maximum or 2 * value))
@@ -196,7 +207,7 @@ def completions_cut(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def max_tokens_unused(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """``maxTokens`` is far above the length of completions."""
+    """``maxTokens`` is far above the mean length of completions."""
     metrics, value = run.metrics, spec.sampling.max_tokens
     if metrics is None or metrics.completion_tokens is None or metrics.truncated_fraction != 0:
         return None
@@ -205,7 +216,7 @@ def max_tokens_unused(spec: RFTJobSpec, run: RunFacts) -> str | None:
         return None
     return (
         f"completions of the last step took {metrics.completion_tokens:.0f} tokens on average and none was"
-        f" cut at maxTokens {value}: lower it to {lower}, memory is planned for the longest"
+        f" cut at maxTokens {value}: lower it to {lower}, since memory is planned for the longest completion"
     )
 
 
@@ -236,10 +247,10 @@ def diversity_lost(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def canary_fell(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """The reward rose, and a canary, a grader of weight 0, fell by more than noise.
+    """The reward rose, and a canary (a grader of weight 0) fell by more than noise.
 
-    The statistic is Welch's t between the last 8 points of the curve and the 8 before them in which the
-    canary was highest; see ``rft_advice.canary``.
+    The statistic is Welch's t between two windows of 8 points: the last one, and the earlier one with the
+    canary's highest mean. See ``rft_advice.canary``.
     """
     canaries = [grader.name for grader in spec.graders if grader.is_canary]
     points = run.reward.history if run.reward is not None else []
@@ -303,7 +314,9 @@ def _reached_max_steps(spec: RFTJobSpec, run: RunFacts) -> bool:
 
 
 def _overfit(run: RunFacts) -> str | None:
-    """Return a text with the numbers if the reward rose in training, but not on held-out rows; else None."""
+    """Return a text with the numbers if the training reward rose and the held-out reward did not, else
+    None.
+    """
     curve = curve_of(run.reward)
     held_out = run.evaluation.reward if run.evaluation is not None else None
     if curve is None or held_out is None or held_out.difference is None:
@@ -441,12 +454,12 @@ RUN_RULES: tuple[RunRule, ...] = (
         (ENGINE, RATE),
         ("Track Everything",),
         f"mismatchKl is {ADVICE_KL:g} or more",
-        "Rollouts of other probabilities than the trainer's teach less.",
+        "Rollouts teach less if the sampler's probabilities differ from the trainer's.",
         sampler_drifts,
     ),
 )
 
 
 def recommend(spec: RFTJobSpec, run: RunFacts) -> list[Recommendation]:
-    """Return the recommendations of all rules that apply to a run, in the order of the rules."""
+    """Return the recommendations of all rules that apply to a run, in the order of ``RUN_RULES``."""
     return [said for rule in RUN_RULES if (said := rule.speak(spec, run)) is not None]

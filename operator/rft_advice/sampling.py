@@ -106,7 +106,7 @@ def rollouts_many(spec: RFTJobSpec) -> str | None:
 
 
 def max_tokens_low(spec: RFTJobSpec) -> str | None:
-    """``maxTokens`` is so low that answers may be cut."""
+    """``maxTokens`` is so low that answers may be truncated."""
     value = spec.sampling.max_tokens
     if value >= bands.SHORT_COMPLETION:
         return None

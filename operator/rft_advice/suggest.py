@@ -1,6 +1,6 @@
 """Suggests the next experiments for a goal. Each experiment changes a single parameter of a spec.
 
-The goals are the tuning guide's "Common Patterns".
+The goals come from the section "Common Patterns" of the tuning guide.
 """
 
 import copy
@@ -33,7 +33,7 @@ class Goal(StrEnum):
 _KEPT_METADATA = ("namespace", "labels", "annotations")
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _SWITCHES = ("suspend", "cancel")
-"""Fields that control a single run. They are not copied into an experiment."""
+"""Fields of the spec that suspend or cancel a single run. They are not copied into an experiment."""
 
 
 class ParameterStep(NamedTuple):
@@ -41,7 +41,8 @@ class ParameterStep(NamedTuple):
 
     path: str
     next: Callable[[Any], Any | None]
-    """Returns the value to try after the current one; ``None`` if there is no further value."""
+    """A function from the current value to the value to try next, or ``None`` if there is no further
+    value."""
     why: str
 
 
@@ -58,7 +59,7 @@ class Experiment(NamedTuple):
 
     @property
     def name(self) -> str:
-        """``metadata.name`` of the manifest."""
+        """The name of the experiment's RFTJob: ``metadata.name`` of the manifest."""
         return str(self.manifest["metadata"]["name"])
 
 
@@ -67,16 +68,16 @@ class Suggestions(NamedTuple):
 
     experiments: tuple[Experiment, ...]
     exhausted: tuple[str, ...]
-    """Parameter and value of each step that is at its limit."""
+    """A text for each parameter that cannot be changed further: its path and its current value."""
 
 
 def _up_through(band: tuple[float, ...], value: float) -> float | None:
-    """Return the first of the ascending values above ``value``, or None."""
+    """Return the first value of ``band`` above ``value``, or None if there is none. ``band`` ascends."""
     return next((step for step in band if step > value), None)
 
 
 def _down_through(band: tuple[float, ...], value: float) -> float | None:
-    """Return the first of the descending values below ``value``, or None."""
+    """Return the first value of ``band`` below ``value``, or None if there is none. ``band`` descends."""
     return next((step for step in band if step < value), None)
 
 
@@ -86,9 +87,9 @@ def _halve(value: int, least: int) -> int | None:
 
 
 def _faster_rate(value: float) -> float | None:
-    """Return a higher learning rate: the default, or 1.5 times the value.
+    """Return a higher learning rate: the default if ``value`` is below it, else 1.5 times ``value``.
 
-    None if the value is ``LEARNING_RATE_FACTOR`` times the default or more.
+    None if the result would not be below ``LEARNING_RATE_FACTOR`` times the default.
     """
     default = bands.TRAINING.learning_rate
     higher = default if value < default else float(f"{1.5 * value:.2g}")
@@ -160,7 +161,9 @@ STEPS: dict[Goal, tuple[ParameterStep, ...]] = {
     ),
     Goal.LOWER_COST: (
         ParameterStep(
-            _ROLLOUTS, lambda value: _halve(value, int(find(_ROLLOUTS).minimum or 0)), "fewer to generate"
+            _ROLLOUTS,
+            lambda value: _halve(value, int(find(_ROLLOUTS).minimum or 0)),
+            "fewer completions to generate",
         ),
         ParameterStep(
             _MAX_TOKENS, lambda value: _halve(value, bands.SHORT_COMPLETION), "every token generated costs"
@@ -186,10 +189,10 @@ STEPS: dict[Goal, tuple[ParameterStep, ...]] = {
 
 
 def suggest(document: Mapping[str, Any], goal: Goal) -> Suggestions:
-    """Return the next experiments from a valid manifest.
+    """Return the next experiments for a goal from a valid manifest.
 
-    A step whose value would leave the documented range, or would break a rule across fields, is
-    exhausted.
+    A parameter is exhausted if its next value would leave the documented range or break a rule about several
+    fields.
 
     Raises:
         InvalidManifest: if the manifest is not valid.
@@ -206,7 +209,7 @@ def suggest(document: Mapping[str, Any], goal: Goal) -> Suggestions:
 
 
 def other_goals(document: Mapping[str, Any], goal: Goal) -> list[Goal]:
-    """Return the goals that have experiments left."""
+    """Return the other goals for which the manifest has experiments left."""
     return [other for other in Goal if other != goal and suggest(document, other).experiments]
 
 
@@ -249,7 +252,10 @@ def _manifest(document: Mapping[str, Any], baseline: str, path: str, value: Any)
 
 
 def experiment_name(baseline: str, field: str, value: Any) -> str:
-    """Return a job name with the baseline's name and the changed field. A long baseline's name is cut."""
+    """Return the name of an experiment's RFTJob: the baseline's name, the changed field and its value.
+
+    The baseline's name is truncated if the result would be too long.
+    """
     digits = _text(value).lower().replace(".", "-").replace("+", "")
     suffix = f"-{field.lower()}-{digits}"
     if len(baseline) + len(suffix) <= MAX_NAME_LENGTH:

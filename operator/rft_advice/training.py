@@ -10,17 +10,21 @@ DEFAULTS = bands.TRAINING
 
 
 def model_size(spec: RFTJobSpec) -> float | None:
-    """Return the model's number of parameters from the spec or the model's name, else None."""
+    """Return the model's number of parameters from the spec or from the model's name, or None if neither
+    has it.
+    """
     return parameter_count(spec.model.parameters or spec.model.name)
 
 
 def longest_sequence(spec: RFTJobSpec) -> int:
-    """Return the maximum length of prompt plus completion in tokens, as far as the spec alone shows it."""
+    """Return the maximum length of prompt plus completion in tokens, as far as the spec alone determines
+    it.
+    """
     return effective(spec, uid="").max_context_length
 
 
 def learning_rate_high(spec: RFTJobSpec) -> str | None:
-    """The learning rate is more times the default than advised."""
+    """The learning rate is above its default by more than the advised factor."""
     most = DEFAULTS.learning_rate * bands.LEARNING_RATE_FACTOR
     value = spec.training.learning_rate
     if value <= most:
@@ -32,7 +36,7 @@ def learning_rate_high(spec: RFTJobSpec) -> str | None:
 
 
 def learning_rate_low(spec: RFTJobSpec) -> str | None:
-    """The learning rate is a smaller share of the default than advised."""
+    """The learning rate is below its default by more than the advised factor."""
     least = DEFAULTS.learning_rate / bands.LEARNING_RATE_FACTOR
     value = spec.training.learning_rate
     if value >= least:

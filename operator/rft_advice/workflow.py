@@ -7,7 +7,7 @@ from rft_advice.training import model_size
 from rft_api.job import RFTJobSpec
 
 CPU = "cpu"
-"""Name of the accelerator for runs without a GPU."""
+"""The value of ``accelerator.name`` that means a run without a GPU."""
 
 
 def changed_parameters(spec: RFTJobSpec) -> list[str]:
@@ -18,7 +18,9 @@ def changed_parameters(spec: RFTJobSpec) -> list[str]:
 
 
 def many_changes(spec: RFTJobSpec) -> str | None:
-    """So many parameters are changed that nobody can tell which one made the difference."""
+    """So many of the nine parameters differ from their defaults that nobody can tell which one made the
+    difference.
+    """
     changed = changed_parameters(spec)
     if len(changed) < bands.MANY_CHANGES:
         return None
@@ -29,7 +31,7 @@ def many_changes(spec: RFTJobSpec) -> str | None:
 
 
 def tracking_without_backend(spec: RFTJobSpec) -> str | None:
-    """``tracking`` is set without a backend."""
+    """``tracking`` is set, but names no backend."""
     if spec.tracking is None or spec.tracking.model_fields_set:
         return None
     return "names no backend, so nothing is logged to compare runs by; add wandb, mlflow or tensorboard"
@@ -83,7 +85,7 @@ RULES: tuple[AdviceRule, ...] = (
         "tracking-without-backend",
         ("spec.tracking",),
         ("Track Everything",),
-        "tracking is there and names no backend",
+        "tracking is set and names no backend",
         "Log curves and parameters of every run, so that runs can be compared.",
         tracking_without_backend,
     ),
@@ -100,7 +102,7 @@ RULES: tuple[AdviceRule, ...] = (
         ("spec.resources.gpus", "spec.resources.accelerator.name"),
         (),
         "gpus is 0 with a GPU named, or above 0 with the CPU named",
-        "An override is obeyed, even where it contradicts the rest.",
+        "An override is obeyed, even where it contradicts the accelerator.",
         gpus_against_accelerator,
     ),
     AdviceRule(

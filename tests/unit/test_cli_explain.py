@@ -22,7 +22,7 @@ def test_each_of_the_nine_says_default_range_both_ends_and_its_advice(guide: Gui
     for words in (guide.does, guide.too_low, guide.too_high, guide.change, guide.field.allowed):
         assert words in text
     assert f"Default     {guide.field.default}\n" in text
-    assert "Advice that speaks about it:" in text
+    assert "Advice about this field:" in text
 
 
 def test_the_short_path_says_the_same_as_the_long_one() -> None:
