@@ -1,6 +1,8 @@
-"""What of a valid spec would fail later: in the hub, in Kubernetes. For new manifests only.
+"""Checks a new manifest for values that are valid here, but would fail later in the model hub or in
+Kubernetes.
 
-What is stored may have such values and stays readable, so these checks are not in ``validation.check``.
+Stored manifests may have such values and must stay readable, so these checks are not in
+``validation.check``.
 """
 
 import re
@@ -24,14 +26,14 @@ _LABEL_WORDS = "at most 63 letters, digits, dashes, underscores and dots, with a
 
 
 def model_is_on_a_hub(spec: RFTJobSpec) -> Iterator[Problem]:
-    """The model's name must be a hub id or an absolute path, and not that of a closed model."""
+    """The model's name must be a hub id or an absolute path, and must not name a closed model."""
     name, path = spec.model.name, "spec.model.name"
     page = re.match(r"(?:https?://(?:www\.)?)?(?:huggingface\.co|hf\.co)/([^/]+/[^/?#]+)", name)
     owner, _, own = name.rpartition("/")
     if name.startswith("/"):
         return
     if page is not None:
-        yield Problem(path, f"{name!r} is a page's address, not a hub id; write {page[1]}")
+        yield Problem(path, f"{name!r} is the address of a web page, not a hub id; write {page[1]}")
     elif owner.lower() in _VENDORS and _CLOSED.match(own):
         yield Problem(
             path,
@@ -59,7 +61,9 @@ def revision_is_whole(spec: RFTJobSpec) -> Iterator[Problem]:
 
 
 def memory_is_whole_bytes(spec: RFTJobSpec) -> Iterator[Problem]:
-    """An amount of memory must not end with ``m``, which means thousandths: ``512m`` is half a byte."""
+    """An amount of memory must not end with ``m``, which means thousandths of a byte: ``512m`` is half a
+    byte.
+    """
     resources = spec.resources
     if resources is None:
         return
@@ -130,11 +134,11 @@ _TAKEN = words(
     "/bin /data/evaluation /data/train /dev /dev/shm /etc /etc/rft /lib /opt /opt/rft /proc /run /runs"
     " /scratch /sys /tmp /usr /var /var/run"
 )
-"""Paths of the trainer's image and of its own volumes."""
+"""Paths in the trainer's container that belong to its image or to its own volumes."""
 
 
 def objects_have_names(spec: RFTJobSpec) -> Iterator[Problem]:
-    """The objects that a spec refers to must have names that Kubernetes allows."""
+    """The Kubernetes objects that a spec refers to must have names that Kubernetes allows."""
     for path, name in _references(spec.dump(), "spec"):
         if len(name) > 253 or not _SUBDOMAIN.fullmatch(name):
             meant = re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.")
@@ -150,7 +154,7 @@ _NAMES = ("claimName", "serviceAccountName", "priorityClassName", "storageClassN
 
 
 def _references(value: object, path: str, parent: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the path and the name of each object that a spec refers to."""
+    """Yield the path in the manifest and the name of each Kubernetes object that a spec refers to."""
     if isinstance(value, list):
         for i, item in enumerate(value):
             yield from _references(item, f"{path}[{i}]", parent)
@@ -176,5 +180,5 @@ CHECKS: tuple[Check, ...] = (
 
 
 def problems(spec: RFTJobSpec) -> list[Problem]:
-    """Return the problems that all checks find, in the order of the checks."""
+    """Return the problems of a spec that all checks of this module find, in the order of the checks."""
     return [problem for check in CHECKS for problem in check(spec)]

@@ -8,14 +8,15 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
 _WHOLE_FLOATS = 2**53
-"""From this number on, floats cannot represent every integer. The API server does not read them as integers.
+"""From this number on, floats cannot represent every integer. The API server does not read larger floats
+as integers.
 """
 
 
 def _integral(value: object) -> object:
-    """Convert a number as the API server does: ``8.0`` is 8; more than 64 bits are refused.
+    """Convert a number as the API server does: ``8.0`` becomes 8. A number of more than 64 bits is refused.
 
-    Other values are returned unchanged, for strict validation.
+    Values of other types are returned unchanged, for strict validation.
     """
     if isinstance(value, float) and value.is_integer() and abs(value) < _WHOLE_FLOATS:
         return int(value)
@@ -25,14 +26,16 @@ def _integral(value: object) -> object:
 
 
 Int = Annotated[int, BeforeValidator(_integral)]
-"""A whole number of 64 bits; ``8.0`` is one, ``"8"`` and ``true`` are not."""
+"""An integer of 64 bits. ``8.0`` is accepted; ``"8"`` and ``true`` are refused."""
 
 EMPTY_DEFAULT: dict[str, Any] = {"default": {}}
-"""Schema extra for an object whose fields all have defaults. If it is absent, the API server adds it."""
+"""Extra keywords in the JSON schema of an object whose fields all have defaults.
+
+They make the API server add the object where it is absent."""
 
 
 def map_by(key: str) -> dict[str, Any]:
-    """Return schema extras of a list that server-side apply merges by ``key``."""
+    """Return the extra keywords in the JSON schema of a list that server-side apply merges by ``key``."""
     return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
 
 
@@ -40,7 +43,7 @@ Items = TypeVar("Items", bound=Sequence[Any])
 
 
 def unique_by(key: str) -> AfterValidator:
-    """Refuse two items with the same ``key``, as the API server does for lists of type map."""
+    """Refuse a list with two items of the same ``key``, as the API server does for lists of type map."""
 
     def check(items: Items) -> Items:
         seen: dict[str, int] = {}
@@ -56,10 +59,10 @@ def unique_by(key: str) -> AfterValidator:
 
 
 class Model(BaseModel):
-    """Base of all API models.
+    """Base class of all API models.
 
-    Strict, because the API server does not convert ``"8"`` to 8 either. Unknown fields are refused, because a
-    misspelt field that is silently ignored costs GPU-hours.
+    Models are strict, because the API server does not convert ``"8"`` to 8 either. Unknown fields are
+    refused, because a misspelt field that is silently ignored costs GPU-hours.
     """
 
     model_config = ConfigDict(
@@ -74,10 +77,12 @@ class Model(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _nulls_as_the_api_server_reads_them(cls, data: Any) -> Any:
-        """Drop ``null`` where a default exists, as the API server does, and refuse it elsewhere.
+        """Drop a ``null`` where the field has a default, as the API server does, and refuse every other
+        ``null``.
 
-        Elsewhere the API server silently drops it too, like an unknown field; but here it is refused, because
-        the user probably forgot a value. Python names are exempt: code passes ``None`` for absent fields.
+        The API server silently drops the others too, like unknown fields. Here they are refused, because
+        the user probably forgot a value. Fields by their Python names are exempt: code passes ``None`` for
+        absent fields.
         """
         if not isinstance(data, dict):
             return data
@@ -96,10 +101,14 @@ class Model(BaseModel):
         return kept
 
     def dump(self) -> dict[str, Any]:
-        """Return the JSON object: camelCase keys, without optional fields that are None."""
+        """Return the model as a JSON object: with camelCase keys, and without optional fields that are
+        None.
+        """
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 def known(**fields: Any) -> dict[str, Any]:
-    """Return the fields that are not None, because the API's models refuse nulls as the API server does."""
+    """Return the fields that are not None, because the models of the API refuse nulls, as the API server
+    does.
+    """
     return {name: value for name, value in fields.items() if value is not None}

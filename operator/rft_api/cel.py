@@ -23,15 +23,17 @@ class Cel(NamedTuple):
     """A rule in CEL: one entry of ``x-kubernetes-validations`` in the CRD."""
 
     where: str
-    """Path of the rule in the schema, such as ``spec`` or ``spec.graders[]``. Empty: the whole object."""
+    """Path of the schema that has the rule, such as ``spec`` or ``spec.graders[]``. Empty for the whole
+    RFTJob."""
     expression: str
-    """The CEL expression. ``self`` in it is the value at ``where``."""
+    """The CEL expression. In the expression ``self`` is the value at the path ``where``."""
     message: str
-    """The field, what is allowed, and the fix, in one line. The API server puts the path before it."""
+    """The message in one line: the field, what is allowed, and the fix. The API server puts the path
+    before it."""
 
 
 def escape(field: str) -> str:
-    """Return the CEL identifier of a field: ``function`` is ``__function__``."""
+    """Return the CEL identifier of a field. For the reserved word ``function`` it is ``__function__``."""
     if field in _RESERVED:
         return f"__{field}__"
     for character, word in (("__", "underscores"), (".", "dot"), ("-", "dash"), ("/", "slash")):
@@ -40,7 +42,7 @@ def escape(field: str) -> str:
 
 
 def exactly_one_of(where: str, fields: Sequence[str]) -> Cel:
-    """Return the rule that exactly one of the optional ``fields`` at ``where`` is set."""
+    """Return the CEL rule that exactly one of the optional ``fields`` of the object at ``where`` is set."""
     given = ", ".join(f"has(self.{escape(field)})" for field in fields)
     return Cel(
         where,

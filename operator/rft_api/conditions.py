@@ -1,4 +1,4 @@
-"""Phases, the conditions of each phase, and the reasons of conditions with their meaning."""
+"""The phases of an RFTJob, the conditions that are True in each phase, and the reasons of conditions."""
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
@@ -36,12 +36,12 @@ PHASE_CONDITIONS: Mapping[Phase, tuple[ConditionType, ...]] = MappingProxyType(
         "Cancelled": ("Ready", "Failed"),
     }
 )
-"""Conditions that are True in a phase, besides Accepted and Planned.
+"""Conditions that are True in each phase. Accepted and Planned are missing: they do not depend on the phase.
 
-They follow kstatus, which helm and Flux use to wait for objects. Reconciling: the object is not yet in the
-state of its spec. Stalled: it will not get there without help. The spec of an RFTJob asks for a running
-training, so a job that makes steps is Ready and not Reconciling. To wait for its end, wait for Complete or
-Failed.
+The conditions follow kstatus, which helm and Flux use to wait for objects. Reconciling: the object is not
+yet in the state that its spec asks for. Stalled: it will not get into this state without help. The spec of
+an RFTJob asks for a running training, so a job that makes steps is Ready and not Reconciling. To wait for
+the end of a job, wait for Complete or Failed.
 """
 MAX_MESSAGE = 4096
 """Maximum number of characters in a message of a condition or of the status."""
@@ -114,12 +114,15 @@ COMPLETED_BECAUSE = {
     Reason.MAX_GPU_HOURS: "spec.stop.maxGpuHours is spent.",
     Reason.DEADLINE: "spec.stop.deadline has passed.",
 }
-"""The reasons of a successful end, each with its message."""
+"""The reasons of the condition Complete of a job that ended successfully, each with its message."""
 NOT_SO_FAR = "Not so far."
 
 
 class Gate(NamedTuple):
-    """Status, reason and message of the condition Accepted or Planned. They do not depend on the phase."""
+    """Status, reason and message of the condition Accepted or Planned.
+
+    These two conditions do not depend on the phase of the job.
+    """
 
     holds: bool
     reason: str
@@ -131,12 +134,12 @@ NOT_PLANNED = Gate(False, Reason.NOT_YET, NOT_SO_FAR)
 
 
 def planned_by(notes: Iterable[str]) -> Gate:
-    """Return the condition Planned of a job whose plan has these notes."""
+    """Return the condition Planned of a job. Its message consists of the notes of the plan."""
     return Gate(True, Reason.PLANNED, "; ".join(notes) or "Planned.")
 
 
 def cut(message: str) -> str:
-    """Return a message cut to the length that the schema allows."""
+    """Return a message, truncated to the maximum length that the schema allows."""
     return message if len(message) <= MAX_MESSAGE else message[: MAX_MESSAGE - 1] + "…"
 
 
@@ -154,9 +157,10 @@ def conditions_of(
 ) -> list[Condition]:
     """Return every condition of a job in ``phase``, in the order of ``CONDITION_TYPES``.
 
-    Both the operator and ``rft run`` write these. ``stalled``: Stalled is True too, whatever the phase.
-    ``final=False``: a job in phase Failed can still be corrected, so the condition Failed is False, because
-    once True it must stay True. ``now`` is RFC 3339; ``merge`` restores the times of unchanged conditions.
+    Both the operator and ``rft run`` write these conditions. With ``stalled`` the condition Stalled is
+    True, whatever the phase. With ``final=False`` a job in phase Failed can still be corrected, so the
+    condition Failed is False, because once it is True it must stay True. ``now`` is RFC 3339. It is the
+    transition time of every condition, and ``merge`` restores the earlier times of unchanged conditions.
     """
     holds = {kind: kind in PHASE_CONDITIONS[phase] for kind in CONDITION_TYPES}
     holds["Stalled"] |= stalled
@@ -182,10 +186,9 @@ def conditions_of(
 
 
 def merge(old: Iterable[Mapping[str, Any]], wanted: Iterable[Condition]) -> list[Condition]:
-    """Return the full list of conditions with stable transition times.
+    """Return all ``wanted`` conditions, with the transition times of ``old`` where the status is unchanged.
 
-    A condition keeps its ``lastTransitionTime`` while its status stays the same. So an unchanged status
-    compares equal and is not written again.
+    So an unchanged status compares equal and is not written again.
     """
     before = {c.get("type"): c for c in old}
     merged = []

@@ -8,7 +8,9 @@ from rft_api.loader import PLAIN_SCALARS
 
 
 class _Dumper(yaml.SafeDumper):
-    """SafeDumper that quotes strings which kubectl would not read as strings, such as ``1e-4`` and ``y``."""
+    """A YAML SafeDumper that quotes strings which kubectl would not read as strings, such as ``1e-4`` and
+    ``y``.
+    """
 
     yaml_implicit_resolvers = PLAIN_SCALARS
 
@@ -24,5 +26,5 @@ _Dumper.add_representer(str, _text)
 
 
 def dump(body: dict[str, Any]) -> str:
-    """Return one object as YAML."""
+    """Return one Kubernetes object as YAML text."""
     return yaml.dump(body, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)

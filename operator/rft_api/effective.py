@@ -1,4 +1,4 @@
-"""Effective parameters: the values that the user gave, and derived values for all others."""
+"""Computes effective parameters: the values that the user gave, and derived values for all others."""
 
 import hashlib
 from typing import Any, NamedTuple
@@ -9,7 +9,10 @@ from rft_api.status import Effective
 
 
 class ObjectiveDefaults(NamedTuple):
-    """The default parameters of one objective. They are a row in the training guide's table of objectives."""
+    """The default parameters of one objective.
+
+    They are one row in the table of objectives of the training guide.
+    """
 
     clip_low: float | None
     clip_high: float
@@ -29,9 +32,9 @@ OBJECTIVE_DEFAULTS: dict[Objective, ObjectiveDefaults] = {
 
 
 def effective(spec: RFTJobSpec, uid: str, model_context_length: int | None = None) -> Effective:
-    """Derive the parameters that are absent in ``spec`` from objective, batch size and UID.
+    """Derive the parameters that are absent in ``spec`` from the objective, the batch size and the UID.
 
-    ``model_context_length`` is the model's own limit in tokens, None where it is unknown.
+    ``model_context_length`` is the longest context of the model in tokens, or None if it is unknown.
     """
     training = spec.training
     defaults = OBJECTIVE_DEFAULTS[training.objective]
@@ -52,5 +55,5 @@ def _given(value: Any, default: Any) -> Any:
 
 
 def seed_from_uid(uid: str) -> int:
-    """Return a seed below 2**31 that depends on the UID alone."""
+    """Return a random seed below 2**31 that depends on the job's UID alone."""
     return int.from_bytes(hashlib.sha256(uid.encode()).digest()[:4]) & 0x7FFFFFFF

@@ -13,7 +13,7 @@ from rft_api.status import RFTJobStatus
 
 
 class UnknownField(LookupError):
-    """No field has this path. ``meant`` is the path of the most similar field, if any."""
+    """No field of the manifest has this path. ``meant`` is the path of the most similar field, if any."""
 
     def __init__(self, path: str, meant: str | None) -> None:
         super().__init__(f"no field {path}" + (f"; did you mean {meant}?" if meant else ""))
@@ -21,13 +21,14 @@ class UnknownField(LookupError):
 
 
 class Field(NamedTuple):
-    """A field of the manifest, with path, description and range."""
+    """A field of the manifest, with its path, description and range."""
 
     path: str
-    """Path that begins with ``spec`` or ``status``. A list item is written ``spec.graders[]``."""
+    """Path of the field. It begins with ``spec`` or ``status``, and a list item is written
+    ``spec.graders[]``."""
     type: str
     description: str
-    """Description, including default and range."""
+    """Description of the field, including its default and range."""
     default: Any
     minimum: float | None
     maximum: float | None
@@ -36,14 +37,16 @@ class Field(NamedTuple):
 
     @property
     def allowed(self) -> str:
-        """The range in words: ``1 to 10``, ``one of 4, 8, 16, 32``; empty without bounds."""
+        """The allowed values in words: ``1 to 10`` or ``one of 4, 8, 16, 32``. Empty if all values are
+        allowed.
+        """
         if self.choices:
             return f"one of {', '.join(map(str, self.choices))}"
         limits = {"ge": self.minimum, "le": self.maximum}
         return bounds_text({key: limit for key, limit in limits.items() if limit is not None})
 
     def allows(self, value: float) -> bool:
-        """Whether a number is within the documented range."""
+        """Whether a number is within the field's documented range."""
         if self.choices:
             return value in self.choices
         above = self.minimum is None or value >= self.minimum
@@ -51,10 +54,10 @@ class Field(NamedTuple):
 
 
 def find(path: str) -> Field:
-    """Return the field at ``path``. ``spec.`` may be left out, and ``[0]`` after a list too.
+    """Return the field at ``path``. The prefix ``spec.`` and an index such as ``[0]`` may be left out.
 
     Raises:
-        UnknownField: there is none; the message has the most similar path.
+        UnknownField: if no field has this path. The message names the field with the most similar path.
     """
     normal = re.sub(r"\[\d*\]", "", path.strip(". "))
     if normal.partition(".")[0] not in _roots():
@@ -67,7 +70,7 @@ def find(path: str) -> Field:
 
 @cache
 def all_fields() -> Mapping[str, Field]:
-    """Return all fields of spec and status, by their paths without brackets."""
+    """Return all fields of spec and status by path. In these paths list items have no brackets."""
     return {
         re.sub(r"\[\]", "", field.path): field
         for root, schema in _roots().items()
@@ -107,7 +110,9 @@ def _type(schema: Schema) -> str:
 
 
 def _meant(path: str) -> str | None:
-    """Return the path that was probably meant: of a field with the same name, else the most similar path."""
+    """Return the path that was probably meant: that of a field with the same name, else the most similar
+    path.
+    """
     wanted = _fold(path.rpartition(".")[2])
     for known in all_fields():
         if _fold(known.rpartition(".")[2]) == wanted:

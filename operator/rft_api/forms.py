@@ -1,6 +1,7 @@
-"""The forms that texts of the API must have: as a pattern for the schema, in words, and with a correction.
+"""The forms that texts of the API must have: as a regular expression, in words, and with a correction.
 
-A message never shows a pattern: it says the words, and the corrected text where one can be told.
+Messages never show the regular expression. They say the words, and the corrected text if it can be
+guessed.
 """
 
 import re
@@ -15,22 +16,25 @@ def _nothing(_text: str) -> str:
 
 
 class Form(NamedTuple):
-    """A form that a text must have."""
+    """A form that the text of a field must have, such as a name, a path or a size."""
 
     pattern: str
-    """The form in the syntax that schemas, Go and pydantic share."""
+    """The form as a regular expression, in the syntax that JSON Schema, Go and pydantic share."""
     words: str
-    """The form in words. Messages put it after "is not"."""
+    """The form in words, such as "a size such as 20Gi". Messages put them after "is not"."""
     correct: Callable[[str], str] = _nothing
-    """Guesses the text that was meant. The result may not have the form."""
+    """A function that guesses which text was meant. Its result may not have the form."""
 
     def has(self, text: str) -> bool:
-        """Whether a text has the form."""
+        """Whether ``text`` has the form."""
         pattern = re.sub(r"\$$", r"\\Z", self.pattern)  # Python's $ also matches before a last newline
         return re.search(pattern, text, re.ASCII) is not None
 
     def proposal(self, text: str, longest: int | None = None) -> str:
-        """Return a text of this form that was probably meant, of at most ``longest`` characters, or ""."""
+        """Return the text of this form that was probably meant by ``text``, or "" if there is no guess.
+
+        The result has at most ``longest`` characters.
+        """
         guess = self.correct(unicodedata.normalize("NFKC", text).strip())
         guess = guess[:longest].rstrip("-") if longest is not None else guess
         return guess if guess != text and self.has(guess) else ""
@@ -78,7 +82,7 @@ _UNITS = {"": "", "k": "Ki", "m": "Mi", "g": "Gi", "t": "Ti"}
 
 
 def _number(text: str) -> str:
-    """Return the number in a text in the syntax of quantities, or "" if the text has no number."""
+    """Return the number in ``text`` in the syntax of Kubernetes quantities, or "" if there is none."""
     digits = text.replace(",", ".") if re.fullmatch(r"\d+,\d{1,2}", text) else re.sub("[,_ ]", "", text)
     if re.fullmatch(r"\d+(\.\d*)?[eE]\+?\d{1,2}", digits):
         digits = f"{float(digits):.0f}"
@@ -163,4 +167,4 @@ FORMS = {
         LABEL, IDENTIFIER, ADDRESS, ABSOLUTE_PATH, RELATIVE_PATH, URI, SIZE, QUANTITY, COUNT, MOMENT,
     )
 }  # fmt: skip
-"""Every form of the API, by its pattern."""
+"""Every form that the API uses, by its regular expression."""

@@ -57,7 +57,7 @@ class TextSimilarity(Model):
 
 
 class ConfigMapCode(Model):
-    """Code in a ConfigMap."""
+    """Python code in a ConfigMap."""
 
     name: str = Field(min_length=1, description="Name of the ConfigMap.")
     key: str = Field(
@@ -68,7 +68,10 @@ class ConfigMapCode(Model):
 
 
 class Python(Model):
-    """The score is the result of your own Python function, in a separate container. Exactly one source."""
+    """The score is the result of your own Python function, which runs in a separate container.
+
+    Exactly one of the sources of the code is set.
+    """
 
     inline: str | None = Field(None, min_length=1, description="Python source that defines the function.")
     config_map: ConfigMapCode | None = Field(None, description="Python source in a ConfigMap.")
@@ -159,7 +162,7 @@ class Grader(Model):
 
     @property
     def kind(self) -> str:
-        """Python name of the kind that is set, such as ``python`` or ``exact_match``."""
+        """The kind of the grader as a Python name, such as ``python`` or ``exact_match``."""
         return next(kind for kind in GRADER_KINDS if getattr(self, kind) is not None)
 
     @property
@@ -176,7 +179,9 @@ class Grader(Model):
 
     @property
     def reads_answer(self) -> bool:
-        """Whether it is given only the answer: ``reads`` with the default of the grader's kind."""
+        """Whether the grader reads only the answer, without the thought: ``reads``, or the default of its
+        kind.
+        """
         if self.reads is not None:
             return self.reads == "answer"
         return self.kind not in ("python", "http", "regex")

@@ -14,19 +14,20 @@ from rft_api.problems import Problem
 
 _FIELDS = RFTJobSpec.model_fields
 FROZEN = tuple(n for n in _FIELDS if n not in (*MUTABLE_AFTER_START, *MUTABLE_WHILE_SUSPENDED))
-"""Fields of the spec that never change after the start."""
+"""Fields of the spec that must not change after the run has started."""
 
 _FOLLOWED = (*MUTABLE_WHILE_SUSPENDED, "stop")
-"""Fields of the spec whose changes apply when a suspended run resumes."""
+"""Fields of the spec whose changes are applied when a suspended run resumes."""
 
 NEVER = "cannot change after the start; put it back, or create another RFTJob"
 ONLY_SUSPENDED = "can change after the start only while phase is Suspended; set spec.suspend and wait for it"
 
 
 def problems(old: RFTJobSpec, new: RFTJobSpec, status: Mapping[str, Any]) -> list[Problem]:
-    """Return a problem for each change that an update must not make, given the current ``status``.
+    """Return a problem for each change from ``old`` to ``new`` that is not allowed, given the current
+    ``status``.
 
-    In the phase ``Suspended`` no pod runs: the operator sets it after the last pod has ended.
+    In the phase ``Suspended`` no pod runs: the operator sets this phase after the last pod has ended.
     """
     if not status.get("startTime"):
         return []
@@ -35,7 +36,9 @@ def problems(old: RFTJobSpec, new: RFTJobSpec, status: Mapping[str, Any]) -> lis
 
 
 def late_changes(old: RFTJobSpec, new: RFTJobSpec, *, pod_alive: bool) -> list[Problem]:
-    """Return the changes from ``old`` to ``new`` that a run which started with ``old`` cannot apply."""
+    """Return a problem for each change from ``old`` to ``new`` that a run which started with ``old``
+    cannot apply.
+    """
     found = list(_changed(old, new, FROZEN, NEVER))
     if pod_alive:
         found += _changed(old, new, MUTABLE_WHILE_SUSPENDED, ONLY_SUSPENDED)
@@ -43,9 +46,9 @@ def late_changes(old: RFTJobSpec, new: RFTJobSpec, *, pod_alive: bool) -> list[P
 
 
 def follows(old: RFTJobSpec, new: RFTJobSpec) -> bool:
-    """Return whether a suspended run that was started with ``old`` gets a new snapshot, of ``new``.
+    """Return whether a suspended run that was started with ``old`` gets ``new`` as its new snapshot.
 
-    It gets one when some fields differ, and a resumed run can apply all differences.
+    It does if some fields differ, and a resumed run can apply all the changes.
     """
     return not late_changes(old, new, pod_alive=False) and any(_changed(old, new, _FOLLOWED, ""))
 
@@ -69,7 +72,9 @@ def _differences(old: object, new: object, path: str) -> Iterator[str]:
 
 
 def _by_name(value: object) -> object:
-    """Return a list of named items as a dict by name. The API server ignores their order too."""
+    """Return a list of named items as a dict by name, because the API server ignores the order of the
+    items too.
+    """
     if isinstance(value, list) and all(isinstance(item, dict) and "name" in item for item in value):
         return {f"{item['name']}": item for item in value}
     return value
@@ -89,10 +94,10 @@ _AT_REST = "oldSelf.spec.suspend && has(oldSelf.status.phase) && oldSelf.status.
 
 
 def _texts() -> Iterator[Cel]:
-    """Yield a rule in CEL for each field, so that its message can name the field.
+    """Yield a CEL rule for each field that must not change, so that its message can name the field.
 
-    The rules are at the root of the schema, because only there can they read spec and status. They hold for
-    updates of the status too, which do not change the spec.
+    The rules are at the root of the schema, because only rules there can read spec and status. The API
+    server also checks them when the status is updated, but such updates do not change the spec.
     """
     for field in FROZEN:
         message = f"spec.{_FIELDS[field].alias or field} {NEVER}"

@@ -13,10 +13,14 @@ from rft_api.resources import Resources, Template
 from rft_api.sources import Dataset, ModelSource, Storage
 
 MAX_NAME_LENGTH = 52
-"""Maximum length of metadata.name. Names of child objects are 9 characters longer, and labels may have 63."""
+"""Maximum length of metadata.name, in characters.
+
+Names of child objects are 9 characters longer, and labels may have 63."""
 
 NAME_PATTERN = LABEL.pattern
-"""The form of metadata.name. Names of child objects are also used as labels, so a dot is not allowed."""
+"""The form of metadata.name.
+
+A dot is not allowed, because the names of child objects are also used as labels."""
 
 MUTABLE_AFTER_START = ("suspend", "cancel", "stop", "ttl_seconds_after_finished")
 """Fields of the spec that may change while a run is active."""

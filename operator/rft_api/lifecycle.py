@@ -1,4 +1,4 @@
-"""Evaluation, checkpoints, retries, stopping and tracking."""
+"""The models of the fields for evaluation, checkpoints, retries, stopping and tracking."""
 
 from datetime import UTC, datetime
 from typing import Literal
@@ -13,12 +13,14 @@ _MOMENT = "%Y-%m-%dT%H:%M:%SZ"
 
 
 def read_moment(text: str) -> datetime:
-    """Return the time of a deadline. Raises ValueError where the text is not a valid time."""
+    """Return the time of a deadline. Raises ValueError if ``text`` is not a valid time."""
     return datetime.strptime(text, _MOMENT).replace(tzinfo=UTC)
 
 
 class Evaluation(Model):
-    """Held-out evaluation: the same rows for base and tuned, never trained on."""
+    """Held-out evaluation: base model and tuned model are compared on the same rows, which are never
+    trained on.
+    """
 
     dataset: Dataset | None = Field(None, description="Rows of their own; otherwise a fraction is held out.")
     fraction: float = Field(
@@ -45,7 +47,7 @@ class Retry(Model):
 
 
 class Stop(Model):
-    """Reasons to complete early. Each saves a checkpoint first."""
+    """Conditions under which a run completes early. It saves a checkpoint before it ends."""
 
     target_reward: float | None = Field(None, ge=0, le=1, description="Held-out reward to reach.")
     patience: Int | None = Field(None, ge=1, description="Evaluations without a new best.")
@@ -68,7 +70,7 @@ class Stop(Model):
 
 
 class Wandb(Model):
-    """Weights & Biases."""
+    """Settings for tracking a run with Weights & Biases."""
 
     project: str = Field(min_length=1, description="Project name.")
     entity: str | None = Field(None, description="Team or user.")
@@ -78,7 +80,7 @@ class Wandb(Model):
 
 
 class Mlflow(Model):
-    """MLflow."""
+    """Settings for tracking a run with MLflow."""
 
     tracking_uri: str = Field(min_length=1, description="Address of the tracking server.")
     experiment: str = Field(min_length=1, description="Experiment name.")
@@ -87,7 +89,7 @@ class Mlflow(Model):
 
 
 class Tensorboard(Model):
-    """TensorBoard event files in the run's folder."""
+    """TensorBoard event files that the trainer writes to the folder of the run."""
 
 
 class Tracking(Model):

@@ -19,25 +19,25 @@ from rft_api.yaml_errors import explained
 
 
 class UnreadableManifest(ValueError):
-    """The file is not YAML with Kubernetes objects. The message has the file and the line."""
+    """The file is not YAML with Kubernetes objects. The message names the file and the line."""
 
 
 _JSON_NAMES = {str: "a text", bool: "true or false", int: "a number", float: "a number", list: "a list"}
 
 
 class Document(NamedTuple):
-    """One Kubernetes object in a file."""
+    """One Kubernetes object that was read from a file."""
 
     source: str
-    """The file and the number of the document in this file, for messages."""
+    """The name of the file, and the number of the document in this file, for messages."""
     body: dict[str, Any]
 
 
 class _Loader(yaml.SafeLoader):
-    """A SafeLoader that reads plain scalars, tabs and repeated anchors as kubectl does."""
+    """A YAML SafeLoader that reads unquoted scalars, tabs and repeated anchors as kubectl does."""
 
     def scan_to_next_token(self) -> None:
-        """Skip tabs like spaces, except in indentation."""
+        """Skip tabs like spaces, but not in the indentation of a line."""
         super().scan_to_next_token()
         while self.peek() == "\t" and (self.flow_level or not self.allow_simple_key):
             while self.peek() in " \t":
@@ -45,7 +45,7 @@ class _Loader(yaml.SafeLoader):
             super().scan_to_next_token()
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """Allow a second anchor with the same name. It replaces the first one."""
+        """Allow a second YAML anchor with the same name. It replaces the first one."""
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if not isinstance(event, yaml.AliasEvent):
             self.anchors.pop(getattr(event, "anchor", None), None)
@@ -63,7 +63,9 @@ _BOOL = re.compile(
     r"^(?:y|Y|yes|Yes|YES|on|On|ON|true|True|TRUE|n|N|no|No|NO|off|Off|OFF|false|False|FALSE)$"
 )
 _FLOAT_DIGITS_LIMIT = 1e21
-"""Go writes floats from this size on with an exponent, so that JSON readers read them as floats."""
+"""From this size on, Go writes a float with an exponent.
+
+Readers of JSON then read it as a float and not as an integer."""
 _INLINE_DOCUMENT = re.compile(r"^---[ \t]*[^\s#]", re.MULTILINE)
 _BYTE_ORDER_MARK = re.compile("^\ufeff", re.MULTILINE)
 """The byte order mark. Some editors begin a file with it; in concatenated files any line may begin so."""
@@ -136,7 +138,7 @@ def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Hashable
 
 
 def _key(loader: _Loader, node: yaml.Node) -> str:
-    """Return a key as kubectl converts it, because keys of JSON are strings."""
+    """Return a key of a mapping as kubectl converts it: to a text, because keys of JSON are strings."""
     key = loader.construct_object(node, deep=True)
     if key is None or isinstance(key, (dict, list)):
         raise _refused(node, "a key must be a text")
@@ -144,10 +146,13 @@ def _key(loader: _Loader, node: yaml.Node) -> str:
 
 
 def _merged(value: object, node: yaml.Node) -> dict[Hashable, Any]:
-    """Return the keys and values that ``<<`` adds. If several objects have a key, the first one is used."""
+    """Return the keys and values that the YAML merge key ``<<`` adds to a mapping.
+
+    If several merged objects have a key, the value of the first one is used.
+    """
     objects = value if isinstance(value, list) else [value]
     if not all(isinstance(each, dict) for each in objects):
-        raise _refused(node, "<< takes an object or a list of objects")
+        raise _refused(node, "the merge key << takes an object or a list of objects")
     return {key: each[key] for each in reversed(objects) for key in each}
 
 
@@ -159,7 +164,7 @@ def _construct_binary(loader: _Loader, node: yaml.ScalarNode) -> str:
 
 
 def _construct_untagged(loader: _Loader, node: yaml.Node) -> Any:
-    """Ignore the unknown tag of a node. A scalar with an unknown tag is a string."""
+    """Ignore the unknown YAML tag of a node. A scalar with an unknown tag is read as a string."""
     if isinstance(node, yaml.MappingNode):
         return _construct_mapping(loader, node)
     if isinstance(node, yaml.SequenceNode):
@@ -181,14 +186,16 @@ _Loader.add_constructor(f"{_TAG}binary", _construct_binary)
 _Loader.add_constructor(None, _construct_untagged)
 
 PLAIN_SCALARS = _Loader.yaml_implicit_resolvers
-"""Patterns of plain scalars that are not strings. The dumper must quote strings of this form."""
+"""Regular expressions of unquoted scalars that YAML does not read as strings.
+
+The dumper must quote strings of this form."""
 
 
 def load_documents(text: str, source: str = "manifest") -> list[Document]:
-    """Return the objects in a YAML text. For ``kind: List`` these are its items.
+    """Return the Kubernetes objects in a YAML text. For ``kind: List`` these are the items of the list.
 
     Raises:
-        UnreadableManifest: if the text is not YAML or a document is not an object.
+        UnreadableManifest: if the text is not YAML, or if a document is not an object.
     """
     if inline := _INLINE_DOCUMENT.search(text):
         line = text.count("\n", 0, inline.start()) + 1
@@ -219,7 +226,7 @@ def load_documents(text: str, source: str = "manifest") -> list[Document]:
 
 
 def load_file(path: Path) -> list[Document]:
-    """Return the objects of a file.
+    """Return the Kubernetes objects in a YAML file.
 
     Raises:
         UnreadableManifest: if the file cannot be read.

@@ -41,7 +41,9 @@ OTHER_NAMES = {
     "rewards": "spec.graders",
     "maxsteps": "spec.stop.maxSteps",
 }
-"""Names of other programs and APIs for fields of this API, in the form that ``fold`` returns."""
+"""Names that other programs and APIs use for fields of this API, with the paths of these fields.
+
+The names are written in the form that ``fold`` returns."""
 
 _FIRST = ("spec.sampling.", "spec.training.")
 """For field names that several objects have: the path that is probably meant."""
@@ -82,9 +84,10 @@ def boolean(value: object) -> str:
 def field(name: str, names: Sequence[str], parent: str, everywhere: Iterable[str]) -> str:
     """Return the path of the field that was probably meant by ``name``, or an empty text.
 
-    ``names`` are those that the object at the path ``parent`` has, ``everywhere`` all paths. In this order:
-    the same name here, the same elsewhere, a name of other programs, the beginning of a name here, a similar
-    name here, a similar one elsewhere.
+    ``names`` are the fields of the object at the path ``parent``, and ``everywhere`` are all paths. The
+    search tries, in this order: the same name in this object, the same name in another one, a name that
+    other programs use, the beginning of a name in this object, a similar name in this object, a similar
+    name in another one.
     """
     key = fold(name)
     here = {fold(each): f"{parent}.{each}" if parent else each for each in names}
@@ -110,7 +113,7 @@ def _similar(key: str, names: dict[str, str], cutoff: float) -> str:
 
 
 def all_paths(model: type[Model], prefix: str) -> Iterable[str]:
-    """Yield the paths of all fields of a model, lists without brackets."""
+    """Yield the paths of all fields of a model. In these paths list items have no brackets."""
     for name, info in model.model_fields.items():
         path = f"{prefix}.{info.alias or name}" if prefix else (info.alias or name)
         yield path
@@ -120,7 +123,7 @@ def all_paths(model: type[Model], prefix: str) -> Iterable[str]:
 
 
 def model_in(annotation: Any) -> type[Model] | None:
-    """Return the model in an annotation such as ``list[Grader] | None``; None where there is none."""
+    """Return the model class in an annotation such as ``list[Grader] | None``, or None if there is none."""
     if isinstance(annotation, type) and issubclass(annotation, Model):
         return annotation
     for argument in getattr(annotation, "__args__", ()):

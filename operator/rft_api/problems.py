@@ -1,4 +1,4 @@
-"""Problems of a manifest, as messages that tell the user what to change."""
+"""Converts validation errors of a manifest into messages that tell the user what to change."""
 
 import difflib
 from collections.abc import Iterable, Sequence
@@ -17,16 +17,16 @@ class Problem(NamedTuple):
     """One problem of a manifest."""
 
     path: str
-    """Field in the manifest, e.g. ``spec.sampling.topK``."""
+    """Path of the field in the manifest, e.g. ``spec.sampling.topK``."""
     message: str
-    """The message: the value, what is allowed, and how to correct it."""
+    """The text for the user: the value, what is allowed, and how to correct it."""
 
     def __str__(self) -> str:
         return f"{self.path}: {self.message}" if self.path else self.message
 
 
 class InvalidManifest(ValueError):
-    """The manifest is not valid. ``problems`` has all its problems."""
+    """The manifest is not valid. The attribute ``problems`` has all the problems of the manifest."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__("; ".join(map(str, problems)))
@@ -41,13 +41,16 @@ def from_validation_error(error: ValidationError, root: type[Model]) -> list[Pro
 
 
 def _loc(detail: ErrorDetails) -> tuple[int | str, ...]:
-    """Return the location of the field. Errors for null and duplicates themselves have the parent's."""
+    """Return the location of the field that an error of pydantic is about.
+
+    For nulls and duplicates pydantic reports the location of the parent, so the field is added.
+    """
     inside = {"null_value": "field", "duplicate_item": "index"}.get(detail["type"])
     return (*detail["loc"], detail["ctx"][inside]) if inside is not None else detail["loc"]
 
 
 def join_path(loc: Iterable[int | str]) -> str:
-    """Return ``spec.graders[0].name`` for ``("spec", "graders", 0, "name")``."""
+    """Return a location as a path: ``("spec", "graders", 0, "name")`` becomes ``spec.graders[0].name``."""
     path = ""
     for part in loc:
         path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
@@ -86,7 +89,7 @@ def _message(detail: ErrorDetails, root: type[Model]) -> str:
         return f"no such field{_suggestion(detail['loc'], root)}"
     if kind == "duplicate_item":
         first = join_path((*detail["loc"], context["first"]))
-        return f"{context['value']!r} is also the {context['key']} of {first}; give each its own"
+        return f"{context['value']!r} is also the {context['key']} of {first}; give each item its own"
     if kind == "literal_error":
         return f"{_show(value)} is not one of {_options(context)}{_meant(value, context)}"
     bounds = bounds_text(_limits(detail["loc"], root))
@@ -103,7 +106,7 @@ def _message(detail: ErrorDetails, root: type[Model]) -> str:
 
 
 def _empty(loc: Sequence[int | str], root: type[Model]) -> str:
-    """Return the message for a line that has no value."""
+    """Return the message for a field that has no value in the manifest."""
     info = _field(loc, root)
     model = meant.model_in(info.annotation) if info is not None else None
     if info is None or model is None:
@@ -125,7 +128,7 @@ def _formless(value: str, context: dict[str, Any], loc: Sequence[int | str], roo
     """Return the message for a text that does not have the form that its field needs."""
     form = FORMS.get(str(context.get("pattern")))
     if form is None:
-        return f"{_show(value)} has not the form that is expected here"
+        return f"{_show(value)} does not have the form that this field needs"
     written = form.proposal(value, _limits(loc, root).get("max_length"))
     return f"{_show(value)} is not {form.words}{_written(written)}"
 
@@ -148,7 +151,10 @@ def _wrong_size(detail: ErrorDetails, root: type[Model]) -> str:
 
 
 def _written(text: str) -> str:
-    """Return "; write …" with a text, in quotes if YAML would read a number. "" if the text is empty."""
+    """Return the advice "; write …" for a message, or "" if ``text`` is empty.
+
+    The text is in quotes if YAML would read it as a number.
+    """
     return f"; write {_show(text) if _is_quoted_number(text) else text}" if text else ""
 
 
@@ -157,7 +163,7 @@ def _options(context: dict[str, Any]) -> str:
 
 
 def _meant(value: object, context: dict[str, Any]) -> str:
-    """Return advice with the allowed value that was probably meant, or ""."""
+    """Return advice that names the allowed value that was probably meant, or ""."""
     options = [option.strip() for option in _options(context).split(",")]
     if _is_quoted_number(value) and str(value) in options:
         return f"; write {value} without quotes"
@@ -167,7 +173,7 @@ def _meant(value: object, context: dict[str, Any]) -> str:
 
 
 def _fix(value: object, detail: ErrorDetails, root: type[Model]) -> str:
-    """Return advice how to write a value that has the wrong type, or ""."""
+    """Return advice how to correct a value of the wrong type, or "" if there is none."""
     kind, loc = detail["type"], detail["loc"]
     if kind == "string_type":
         return _in_quotes(value)
@@ -207,7 +213,9 @@ def _within(value: float, limits: dict[str, Any]) -> bool:
 
 
 def _as_object(value: object, info: FieldInfo | None) -> str:
-    """Return advice how to write an object in place of a text or a list: ``{name: Qwen/Qwen2.5-7B}``."""
+    """Return advice how to write an object, such as ``{name: Qwen/Qwen2.5-7B}``, in place of a text or a
+    list.
+    """
     model = meant.model_in(info.annotation) if info is not None else None
     if model is None:
         return ""
@@ -236,7 +244,9 @@ def _has_form(value: str, pattern: str) -> bool:
 
 
 def _constraint(info: FieldInfo, name: str) -> str:
-    """Return the value of a field's constraint as a text, or "" if the field does not have it."""
+    """Return the value of a constraint of a field as a text, or "" if the field does not have this
+    constraint.
+    """
     found = [value for each in info.metadata if (value := getattr(each, name, None)) is not None]
     return str(found[0]) if found else ""
 
@@ -262,7 +272,7 @@ def _is_quoted_number(value: object) -> bool:
 
 
 def _parent(loc: Sequence[int | str], root: type[Model]) -> tuple[type[Model] | None, str]:
-    """Return the model that has the field at ``loc``, and the model's path."""
+    """Return the model class that has the field at ``loc``, and the path of this class in the manifest."""
     model: type[Model] | None = root
     for part in loc[:-1]:
         if isinstance(part, int) or model is None:
@@ -273,7 +283,7 @@ def _parent(loc: Sequence[int | str], root: type[Model]) -> tuple[type[Model] | 
 
 
 def _field(loc: Sequence[int | str], root: type[Model]) -> FieldInfo | None:
-    """Return the field at ``loc``. For an item of a list, return the field of the list."""
+    """Return the field at ``loc``. For an item of a list, return the field that holds the list."""
     named = [part for part in loc if not isinstance(part, int)]
     model, _ = _parent(named, root) if named else (None, "")
     if model is None:
@@ -285,7 +295,7 @@ _LIMITS = ("ge", "gt", "le", "lt", "max_length")
 
 
 def _limits(loc: Sequence[int | str], root: type[Model]) -> dict[str, Any]:
-    """Return the limits of the field at ``loc``, by pydantic's names. For an item of a list, return none."""
+    """Return the limits of the field at ``loc``, by pydantic's names. An item of a list has none."""
     info = _field(loc, root) if loc and not isinstance(loc[-1], int) else None
     return {
         name: value
@@ -296,7 +306,7 @@ def _limits(loc: Sequence[int | str], root: type[Model]) -> dict[str, Any]:
 
 
 def bounds_text(limits: dict[str, float]) -> str:
-    """Return a range in words: ``{"ge": 0, "le": 100}`` is ``0 to 100``."""
+    """Return limits in words: ``{"ge": 0, "le": 100}`` becomes ``0 to 100``."""
     if "ge" in limits and "le" in limits:
         return f"{limits['ge']:g} to {limits['le']:g}"
     words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
@@ -307,7 +317,9 @@ _READ_AS_BOOLEAN = {"false": ("n", "n, no and off"), "true": ("y", "y, yes and o
 
 
 def _suggestion(loc: Sequence[int | str], root: type[Model]) -> str:
-    """Return advice with the field that was probably meant, in this object or elsewhere in the spec."""
+    """Return advice for an unknown field: the field that was probably meant, in this object or elsewhere
+    in the spec.
+    """
     wrong = str(loc[-1])
     model, path = _parent(loc, root)
     names = [f.alias or n for n, f in model.model_fields.items()] if model is not None else []

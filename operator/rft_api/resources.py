@@ -10,7 +10,7 @@ from rft_api.sources import SecretKeyRef
 
 
 class Accelerator(Model):
-    """The GPU the plan is made for."""
+    """The kind of GPU that the plan is made for."""
 
     name: str | None = Field(None, description="Name from the catalogue, e.g. nvidia-h100-80gb, or cpu.")
     memory: str | None = Field(
@@ -31,7 +31,7 @@ class Toleration(Model):
 
 
 class Resources(Model):
-    """Values that replace those of the plan. Absent fields are planned."""
+    """Values that replace those of the plan. The plan decides every absent field."""
 
     accelerator: Accelerator | None = Field(None, description="GPU kind; from the cluster's nodes if absent.")
     gpus: Int | None = Field(
@@ -51,7 +51,7 @@ class Resources(Model):
 
 
 class EnvVar(Model):
-    """An environment variable of the trainer."""
+    """An environment variable of the trainer container."""
 
     name: str = Field(pattern=IDENTIFIER.pattern, description="Name.")
     value: str | None = Field(None, description="Value; empty if absent. Secrets belong in secretRef.")
@@ -59,13 +59,13 @@ class EnvVar(Model):
 
 
 class LocalObjectRef(Model):
-    """A named object in the job's namespace."""
+    """A Kubernetes object in the job's namespace, by its name."""
 
     name: str = Field(min_length=1, description="Name of the object.")
 
 
 class ExtraVolume(Model):
-    """A volume mounted read-only into the trainer. Exactly one source."""
+    """A volume that is mounted read-only into the trainer. Exactly one source is set."""
 
     name: str = Field(pattern=LABEL.pattern, max_length=50, description="Volume name.")
     mount_path: str = Field(pattern=ABSOLUTE_PATH.pattern, description="Where it appears.")

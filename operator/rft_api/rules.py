@@ -1,8 +1,8 @@
-"""Rules about several fields; the list of all is at the end.
+"""Rules about several fields of a spec. The list of all rules is at the end of the module.
 
-A rule is a pure function from a spec to the problems that it finds. Next to it are rules in CEL by which the
-API server checks the same. Ranges of single fields are in the models, and which fields may change after the
-start is in ``immutability``.
+A rule is a pure function from a spec to the problems that it finds. Next to it are rules in CEL, by which
+the API server checks the same. Ranges of single fields are in the models, and which fields may change
+after the start is in ``immutability``.
 """
 
 import inspect
@@ -27,35 +27,40 @@ VOLUME_SOURCES = ("persistent_volume_claim", "config_map")
 
 
 class Rule(NamedTuple):
-    """A rule about several fields."""
+    """A rule about several fields of a spec."""
 
     check: Check
     cel: tuple[Cel, ...] = ()
     no_cel: str = ""
-    """Why the rule has no CEL."""
+    """The reason why the API server cannot check the rule in CEL."""
 
     @property
     def name(self) -> str:
-        """The function's name."""
+        """The name of the rule: that of its Python function."""
         return self.check.__name__
 
     @property
     def text(self) -> str:
-        """The function's docstring: what the rule says."""
+        """What the rule says: the docstring of its Python function."""
         return inspect.getdoc(self.check) or ""
 
     def __call__(self, spec: RFTJobSpec) -> Iterator[Problem]:
-        """Return the problems that the rule finds."""
+        """Return the problems that the rule finds in ``spec``."""
         return self.check(spec)
 
 
 def in_cel(*texts: Cel) -> Callable[[Check], Rule]:
-    """Make a function a rule, with CEL expressions by which the API server checks the same."""
+    """Return a decorator that makes a function a rule, with CEL rules by which the API server checks the
+    same.
+    """
     return lambda check: Rule(check, cel=texts)
 
 
 def not_in_cel(reason: str) -> Callable[[Check], Rule]:
-    """Make a function a rule without CEL. ``reason`` says why there is none."""
+    """Return a decorator that makes a function a rule that the API server does not check.
+
+    ``reason`` says why the rule has no CEL.
+    """
     return lambda check: Rule(check, no_cel=reason)
 
 
@@ -132,7 +137,8 @@ def grader_names_are_unique(spec: RFTJobSpec) -> Iterator[Problem]:
         if grader.name in seen:
             yield Problem(
                 f"spec.graders[{i}].name",
-                f"{grader.name!r} is also the name of spec.graders[{seen[grader.name]}]; give each its own",
+                f"{grader.name!r} is also the name of spec.graders[{seen[grader.name]}];"
+                " give each grader its own name",
             )
         seen.setdefault(grader.name, i)
 
@@ -197,7 +203,7 @@ def marker_goes_with_marker_extraction(spec: RFTJobSpec) -> Iterator[Problem]:
     )
 )
 def completion_fits_context(spec: RFTJobSpec) -> Iterator[Problem]:
-    """The completion must be shorter than the context, so that a prompt fits too."""
+    """A completion must be shorter than the context, so that the context has room for a prompt too."""
     context = spec.training.max_context_length
     if context is not None and spec.sampling.max_tokens >= context:
         yield Problem(
@@ -216,7 +222,7 @@ def completion_fits_context(spec: RFTJobSpec) -> Iterator[Problem]:
     )
 )
 def context_fits_batch(spec: RFTJobSpec) -> Iterator[Problem]:
-    """The batch must be at least as large as the longest sequence."""
+    """The batch must have at least as many tokens as the longest sequence."""
     context = spec.training.max_context_length
     if context is not None and context > spec.training.batch_size_tokens:
         yield Problem(
@@ -235,7 +241,7 @@ def context_fits_batch(spec: RFTJobSpec) -> Iterator[Problem]:
     )
 )
 def completion_fits_default_context(spec: RFTJobSpec) -> Iterator[Problem]:
-    """If the context length is derived, a completion must fit into the batch."""
+    """If maxContextLength is derived, a completion of maxTokens must fit into the batch."""
     training = spec.training
     if training.max_context_length is None and spec.sampling.max_tokens >= training.batch_size_tokens:
         yield Problem(
@@ -291,18 +297,20 @@ def suspending_needs_storage(spec: RFTJobSpec) -> Iterator[Problem]:
         "spec.stop.deadline",
         # timestamp() fails for a date that does not exist.
         "timestamp(self) >= timestamp('2000-01-01T00:00:00Z')",
-        "has to be a day and a time of day that there are",
+        "must be a day and a time of day that exist",
     )
 )
 def deadline_is_in_the_calendar(spec: RFTJobSpec) -> Iterator[Problem]:
-    """The deadline is a date that exists. The pattern of the field also accepts the 31st of February."""
+    """The deadline is a date that exists. The regular expression of the field also accepts the 31st of
+    February.
+    """
     deadline = spec.stop.deadline if spec.stop is not None else None
     if deadline is None:
         return
     try:
         read_moment(deadline)
     except ValueError:
-        yield Problem("spec.stop.deadline", f"{deadline!r}: there is no such day or time of day")
+        yield Problem("spec.stop.deadline", f"{deadline!r} is not a day and a time of day that exist")
 
 
 @in_cel(
@@ -365,5 +373,5 @@ RULES: tuple[Rule, ...] = (
 
 
 def problems(spec: RFTJobSpec) -> list[Problem]:
-    """Return the problems that all rules find, in the order of the rules."""
+    """Return the problems of a spec that all rules find, in the order of the rules."""
     return [problem for rule in RULES for problem in rule(spec)]

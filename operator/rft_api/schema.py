@@ -46,14 +46,14 @@ _HANDLED = (
 
 
 class CannotLower(ValueError):
-    """A JSON schema cannot be converted to a structural schema."""
+    """The JSON schema cannot be converted to a structural schema without losing a constraint."""
 
 
 def structural(model: type[Model], *, defaults: bool) -> Schema:
     """Return the structural schema of ``model``.
 
-    ``defaults``: write schema defaults, for scalars outside lists only, because defaults in list items keep
-    Argo CD OutOfSync. A status has no defaults.
+    With ``defaults`` the schema has the default values of scalars outside lists. Defaults in list items would
+    keep Argo CD OutOfSync. A status has no defaults.
 
     Raises:
         CannotLower: if a constraint would be lost.
@@ -94,7 +94,9 @@ def _lower(source: Schema, definitions: Mapping[str, Schema], defaults: bool, pa
 
 
 def _resolve(source: Schema, definitions: Mapping[str, Schema], path: str) -> Schema:
-    """Resolve ``$ref`` and ``anyOf: [X, null]``; keywords beside them take precedence."""
+    """Replace ``$ref`` and ``anyOf: [X, null]`` by the schema they stand for. Keywords beside them take
+    precedence.
+    """
     beside = {k: v for k, v in source.items() if k not in ("$ref", "anyOf")}
     if "$ref" in source:
         name = source["$ref"].rsplit("/", 1)[-1]
@@ -126,7 +128,9 @@ def _lower_object(
 
 
 def _describe(target: Schema, default: object) -> str:
-    """Append default, range and form to the description, so that ``kubectl explain`` shows them."""
+    """Append default, range and form to the description of a field, so that ``kubectl explain`` shows
+    them.
+    """
     sentences = [str(target.get("description", "")).strip()]
     if default is not None and default != {} and not isinstance(default, list):
         shown = str(default).lower() if isinstance(default, bool) else f"{default}"

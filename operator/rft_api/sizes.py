@@ -1,4 +1,4 @@
-"""Model sizes as people write them: ``7B`` parameters."""
+"""Reads the number of parameters from the name of a model, such as ``7B``."""
 
 import re
 
@@ -7,9 +7,10 @@ _SCALE = {"M": 1e6, "B": 1e9, "T": 1e12}
 
 
 def parameter_count(text: str) -> float | None:
-    """Return the parameter count in a model name, or ``None``: ``Qwen2.5-7B-Instruct`` is 7e9.
+    """Return the number of parameters in a model's name, or ``None``: ``Qwen2.5-7B-Instruct`` has 7e9.
 
-    ``8x7B`` is read as 56e9, more than such a mixture of experts has, because a guess must not be too small.
+    ``8x7B`` is read as 56e9. Such a mixture of experts has fewer parameters, but a guess must not be too
+    small.
     """
     found = _COUNT.search(text)
     if found is None:

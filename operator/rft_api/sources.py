@@ -1,4 +1,4 @@
-"""Where the model, the data and the run's folder come from."""
+"""The models of the fields that say where the model, the data and the folder of the run are."""
 
 import math
 from typing import Annotated, Literal
@@ -11,14 +11,16 @@ from rft_api.forms import COUNT, RELATIVE_PATH, SIZE, URI
 
 
 def _is_scalar(value: object) -> object:
-    """Refuse other types with a single error. The union type alone would give one error per type."""
+    """Refuse a value of another type with a single error. The union type alone would give one error per
+    type.
+    """
     if not isinstance(value, (str, int, float)) or (isinstance(value, float) and not math.isfinite(value)):
         raise PydanticCustomError("scalar_type", "Input should be a text, a number, true or false")
     return value
 
 
 Scalar = Annotated[str | int | float | bool, BeforeValidator(_is_scalar)]
-"""A string, number or boolean."""
+"""A value that is a string, a number or a boolean."""
 
 
 class SecretKeyRef(Model):
@@ -29,7 +31,7 @@ class SecretKeyRef(Model):
 
 
 class AdapterSource(Model):
-    """An adapter to start from."""
+    """An adapter from which the training starts."""
 
     path: str = Field(min_length=1, description="Folder of the adapter on the run's volume.")
 
@@ -77,7 +79,7 @@ class VolumeFileSource(Model):
 
 
 RowFormat = Literal["jsonl", "csv", "sharegpt"]
-"""Format of the rows in a file."""
+"""Format of the rows in a dataset file."""
 
 Name = Annotated[str, Field(min_length=1)]
 
@@ -128,7 +130,7 @@ class Ephemeral(Model):
 
 
 class Storage(Model):
-    """Where the run's folder ``<namespace>/<name>-<uid8>`` lives. Exactly one kind."""
+    """Where the run's folder ``<namespace>/<name>-<uid8>`` is stored. Exactly one kind of storage is set."""
 
     persistent_volume_claim: VolumeClaim | None = Field(None, description="An existing claim.")
     claim_template: ClaimTemplate | None = Field(None, description="A claim made for this job.")

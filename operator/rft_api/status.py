@@ -31,14 +31,14 @@ class Effective(Model):
 
 
 class MemoryPart(Model):
-    """One line of the memory sum."""
+    """One part of the memory that the plan expects, such as the base weights."""
 
     name: str = Field(description="Part, e.g. base weights.")
     mebibytes: float = Field(ge=0, description="Size per device in MiB.")
 
 
 class Estimate(Model):
-    """The expected duration and cost of the run. Values that cannot be known before it are absent."""
+    """The expected duration and cost of the run. Values that cannot be known before the run are absent."""
 
     steps: Int | None = Field(None, ge=0, description="Optimizer steps in all.")
     steps_per_epoch: Int | None = Field(None, ge=0, description="Optimizer steps of one epoch.")
@@ -56,7 +56,7 @@ class Estimate(Model):
 
 
 class Plan(Model):
-    """Values that were derived before the run."""
+    """The plan of a run: values that were derived before the run."""
 
     effective: Effective | None = Field(None, description="Derived parameters.")
     gpus: Int = Field(0, ge=0, description="GPUs of the pod.")
@@ -96,7 +96,7 @@ class Plan(Model):
 
 
 class Change(Model):
-    """A parameter that differs from the baseline's."""
+    """A parameter whose value differs from the baseline's value."""
 
     path: str = Field(description="Field, e.g. spec.training.learningRate.")
     from_: str | None = Field(
@@ -106,7 +106,7 @@ class Change(Model):
 
 
 class Baseline(Model):
-    """Comparison with the RFTJob that the annotation rft.dev/baseline names."""
+    """Comparison of the run with its baseline, the RFTJob that the annotation rft.dev/baseline names."""
 
     job: str = Field(description="Name of the baseline.")
     changes: list[Change] | None = Field(
@@ -146,7 +146,9 @@ class RewardPoint(Model):
 
 
 def thin(points: Sequence[RewardPoint]) -> list[RewardPoint]:
-    """Return at most 50 points of the curve: evenly spaced, and always the first, the best and the last."""
+    """Return at most 50 points of the reward curve: evenly spaced, and always the first, the best and the
+    last.
+    """
     if len(points) <= MAX_HISTORY:
         return list(points)
     best = max(range(len(points)), key=lambda index: points[index].reward)
@@ -174,7 +176,9 @@ class Reward(Model):
 
 
 class PairedDifference(Model):
-    """Tuned minus base on the same rows, with a bootstrap interval."""
+    """Mean score of the tuned policy minus that of the base model on the same rows, with a bootstrap
+    interval.
+    """
 
     mean: float = Field(description="Mean difference.")
     low: float = Field(description="Lower end of the 95 % interval.")
@@ -182,7 +186,7 @@ class PairedDifference(Model):
 
 
 class GraderEvaluation(Model):
-    """Held-out scores of one grader, or of the combined reward."""
+    """Mean held-out scores of one grader or of the combined reward."""
 
     base: float = Field(description="Mean score of the starting policy.")
     tuned: float | None = Field(None, description="Mean score of the last tuned policy.")
@@ -212,7 +216,7 @@ class EvaluationResult(Model):
 
 
 class PhaseSeconds(Model):
-    """Seconds of a step, by phase."""
+    """The time of one training step in seconds, by phase of the step."""
 
     rollout: float = Field(0.0, ge=0, description="Generating.")
     grade: float = Field(0.0, ge=0, description="Grading.")
@@ -221,7 +225,7 @@ class PhaseSeconds(Model):
 
 
 class Metrics(Model):
-    """Health of the last step."""
+    """Metrics of the last training step that show whether the training is healthy."""
 
     loss: float | None = Field(None, description="Loss of the step.")
     kl: float | None = Field(None, description="Mean KL (k3) to the reference, per token.")
@@ -238,7 +242,7 @@ class Metrics(Model):
 
 
 class Recommendation(Model):
-    """A piece of advice from the run's own numbers."""
+    """A piece of advice that is derived from the numbers of the run."""
 
     rule: str = Field(description="Id of the rule.")
     parameter: str | None = Field(None, description="Field to change.")
@@ -264,7 +268,7 @@ class Usage(Model):
 
 
 class Output(Model):
-    """The results of the run."""
+    """The results of the run: its folder, and the adapter and checkpoints in it."""
 
     folder: str | None = Field(None, description="The run's folder on the volume.")
     adapter: str | None = Field(None, description="The final adapter; loads with peft.")

@@ -11,14 +11,16 @@ from rft_api.problems import InvalidManifest, Problem, from_validation_error
 
 
 class CheckResult(NamedTuple):
-    """The result of a check: a valid job, or all problems of the manifest."""
+    """The result of checking a manifest: a valid job, or all the problems."""
 
     job: RFTJob | None
     problems: tuple[Problem, ...]
 
 
 def check(document: Mapping[str, Any]) -> CheckResult:
-    """Check types, ranges and the rules about several fields; return all problems at once."""
+    """Check the types, the ranges and the rules about several fields of a manifest. Return all problems at
+    once.
+    """
     named = tuple(_type_problems(document))
     try:
         # Only camelCase names are accepted, as by the API server.
@@ -33,7 +35,7 @@ _TYPE = {"apiVersion": API_VERSION, "kind": KIND}
 
 
 def _type_problems(document: Mapping[str, Any]) -> Iterator[Problem]:
-    """Yield the problems of ``apiVersion`` and ``kind``. The other fields are checked in any case."""
+    """Yield the problems of ``apiVersion`` and ``kind`` of a manifest."""
     for field, expected in _TYPE.items():
         found = document.get(field)
         if found != expected:
@@ -42,10 +44,10 @@ def _type_problems(document: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def parse(document: Mapping[str, Any]) -> RFTJob:
-    """Return the job of a valid manifest.
+    """Return the RFTJob of a valid manifest.
 
     Raises:
-        InvalidManifest: with all problems, when the manifest is not valid.
+        InvalidManifest: if the manifest is not valid. The error has all the problems.
     """
     job, found = check(document)
     if job is None:

@@ -1,4 +1,4 @@
-"""Makes messages for texts that are not YAML: what is wrong, and how to write it."""
+"""Makes messages for texts that are not valid YAML: what is wrong, and how to correct it."""
 
 import re
 
@@ -9,7 +9,7 @@ _MAPPING = "mapping values are not allowed"
 
 
 def explained(error: yaml.YAMLError, text: str) -> str:
-    """Return line, problem and fix in one sentence."""
+    """Return one sentence about a YAML error: the line, what is wrong, and how to correct it."""
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
         return str(error)
     number = error.problem_mark.line
@@ -20,7 +20,10 @@ def explained(error: yaml.YAMLError, text: str) -> str:
 
 
 def _fix(error: yaml.MarkedYAMLError, line: str) -> str:
-    """Return what is wrong and what to write, or "" if only PyYAML's own message is known."""
+    """Return what is wrong and what to write instead.
+
+    Return "" for an error that is not known here: then PyYAML's own message is used.
+    """
     assert error.problem_mark is not None
     problem, column = error.problem or "", error.problem_mark.column
     if _ESCAPE in problem:

@@ -143,7 +143,7 @@ def test_two_list_items_of_the_same_name_are_refused(field: str, item: dict[str,
     (problem,) = check(manifest(template={field: [item, item]})).problems
     assert str(problem) == (
         f"spec.template.{field}[1]: {item['name']!r} is also the name of spec.template.{field}[0];"
-        " give each its own"
+        " give each item its own"
     )
 
 
