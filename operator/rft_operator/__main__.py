@@ -1,4 +1,6 @@
-"""``python -m rft_operator``: in a cluster with settings from the environment, or from a kubeconfig."""
+"""Runs ``python -m rft_operator`` in a cluster, with settings from the environment, or outside with a
+kubeconfig.
+"""
 
 import argparse
 import gc
@@ -92,7 +94,8 @@ def _act(cluster: Cluster, settings: Settings, signs: Signs) -> None:
 
 
 def _collect_seldom() -> None:
-    """Exclude imported objects from full garbage collections, and run these ten times less often.
+    """Exclude imported objects from Python's full garbage collections, and run these collections ten times
+    less often.
 
     A full collection stops the whole process, also the answers to reports. With 1,000 jobs it took 0.1 to
     0.3 s, ran every six seconds, and freed some hundred objects.
@@ -115,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check_crd(cluster: Cluster, settings: Settings) -> None:
-    """Raise NotFound with a clear message where the CRD is not installed."""
+    """Raise NotFound with a clear message if the CRD of RFTJobs is not installed in the cluster."""
     namespace = settings.namespaces[0] if settings.namespaces else None
     try:
         cluster.check_crd(namespace)

@@ -6,12 +6,12 @@ _FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 
 def rfc3339(moment: datetime) -> str:
-    """Return ``2026-11-22T18:00:00Z``."""
+    """Return a time as Kubernetes writes it, such as ``2026-11-22T18:00:00Z``."""
     return moment.astimezone(UTC).strftime(_FORMAT)
 
 
 def parse(text: str | None) -> datetime | None:
-    """Return the time, or ``None`` where the text is empty or cannot be parsed."""
+    """Return the time that a timestamp means, or ``None`` if the text is empty or cannot be parsed."""
     if not text:
         return None
     try:

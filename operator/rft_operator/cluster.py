@@ -57,11 +57,11 @@ class ClusterError(Exception):
 
 
 class NotFound(ClusterError):
-    """There is no such object."""
+    """The API server has no object of this name."""
 
 
 class Conflict(ClusterError):
-    """The object changed in between, or exists already."""
+    """Another client changed the object before this write, or an object of this name exists already."""
 
 
 class NotLeading(ClusterError):
@@ -69,26 +69,29 @@ class NotLeading(ClusterError):
 
 
 class Unavailable(ClusterError):
-    """No response, or a response after which a retry may succeed."""
+    """The API server did not answer, or its answer means that a retry may succeed."""
 
 
 class Cluster:
-    """All calls of the operator and the webhook. The chart's RBAC rules allow these calls and no others."""
+    """All calls to the API server by the operator and the webhook. The RBAC rules of the chart allow only
+    these calls.
+    """
 
     def __init__(self, configuration: Any, threads: int = 8, seconds: float = READ_SECONDS) -> None:
         """Use a loaded ``kubernetes.client.Configuration`` from up to ``threads`` threads.
 
-        ``seconds`` is the read timeout.
+        ``seconds`` is the read timeout of a request.
         """
         configuration.connection_pool_maxsize = threads
         self._seconds = seconds
         self.fence: Callable[[], float] = lambda: math.inf
-        """Returns the seconds for which this process still holds the Lease, and may write."""
+        """A function that returns for how many more seconds this process holds the Lease, and so may
+        write."""
         self._configuration = configuration
         self._pool: Any = rest.RESTClientObject(configuration).pool_manager
 
     def login(self) -> Json:
-        """Return the credentials as the arguments of kopf's ``ConnectionInfo``."""
+        """Return the cluster's address and credentials as the arguments of kopf's ``ConnectionInfo``."""
         c = self._configuration
         # "Bearer …" or "bearer …", depending on its source.
         token = self._authorization().get("Authorization", "").partition(" ")[2]
@@ -104,7 +107,7 @@ class Cluster:
     # Reads.
 
     def job(self, namespace: str, name: str) -> Json | None:
-        """Return an RFTJob, ``None`` where there is none."""
+        """Return an RFTJob, or ``None`` if it does not exist."""
         return self._find("RFTJob", namespace, name)
 
     def state(self, owner: Owner, baseline: str | None = None, pods_version: str = "0") -> RawState:
@@ -125,7 +128,7 @@ class Cluster:
         )
 
     def child_and_pods(self, owner: Owner, pods_version: str) -> tuple[Json | None, tuple[Json, ...]]:
-        """Return the Job and the pods of an RFTJob, read as ``state`` reads them."""
+        """Return the Job and the pods of an RFTJob, which are read in the same way as in ``state``."""
         selector = f"{LABEL_JOB_UID}={owner.uid}"
         job = self._find("Job", owner.namespace, owner.child)
         return job, tuple(self._list("Pod", owner.namespace, selector, pods_version))
@@ -178,20 +181,22 @@ class Cluster:
         return list(self._call("GET", path).get("items") or [])
 
     def check_crd(self, namespace: str | None) -> None:
-        """Raise NotFound where the server does not know RFTJobs."""
+        """Raise NotFound if the API server does not know the resource RFTJob."""
         where = f"namespaces/{namespace}/" if namespace else ""
         self._call("GET", f"apis/{GROUP}/{VERSION}/{where}{PLURAL}", {"limit": "1"})
 
     # Writes.
 
     def create(self, manifest: Json) -> Json:
-        """Create an object. Raises Conflict where the name is taken."""
+        """Create an object. Raises Conflict if its name is taken."""
         return self._call(
             "POST", self._path(manifest["kind"], manifest["metadata"]["namespace"]), body=manifest
         )
 
     def merge_data(self, kind: str, namespace: str, name: str, version: str, data: Json) -> Json:
-        """Merge ``data`` into a ConfigMap or Secret, unless it changed since ``version``."""
+        """Merge ``data`` into a ConfigMap or Secret, unless its resource version is not ``version`` any
+        more.
+        """
         body = {"metadata": {"resourceVersion": version}, "data": data}
         return self._call("PATCH", self._path(kind, namespace, name), body=body)
 
@@ -201,24 +206,24 @@ class Cluster:
         return self._call("PUT", self._path("Lease", metadata["namespace"], metadata["name"]), body=manifest)
 
     def patch_webhook_configuration(self, name: str, patch: Json) -> Json:
-        """Merge ``patch`` into a ValidatingWebhookConfiguration, its webhooks by their names."""
+        """Merge ``patch`` into a ValidatingWebhookConfiguration. Webhooks of the same name are merged."""
         path = self._path("ValidatingWebhookConfiguration", "", name)
         return self._call("PATCH", path, body=patch, patch_type=_STRATEGIC_PATCH)
 
     def patch_status(self, document: Mapping[str, Any], patch: Json) -> Json:
-        """Merge ``patch`` into the status, unless the RFTJob changed since it was read."""
+        """Merge ``patch`` into the status of an RFTJob, unless the RFTJob has changed since it was read."""
         metadata = document["metadata"]
         path = self._path("RFTJob", metadata["namespace"], metadata["name"])
         body = {"metadata": {"resourceVersion": metadata["resourceVersion"]}, "status": patch}
         return self._call("PATCH", f"{path}/status", body=body)
 
     def patch_child(self, namespace: str, name: str, uid: str, patch: Json) -> Json:
-        """Merge ``patch`` into the Job, if it is still that Job."""
+        """Merge ``patch`` into a Job, but only if the Job still has this UID."""
         body = {**patch, "metadata": {**patch.get("metadata", {}), "uid": uid}}
         return self._call("PATCH", self._path("Job", namespace, name), body=body)
 
     def delete_child(self, namespace: str, name: str, uid: str) -> None:
-        """Delete the Job after its pods, if it is still that Job."""
+        """Delete a Job after its pods, but only if the Job still has this UID."""
         body = {
             "apiVersion": "v1",
             "kind": "DeleteOptions",
@@ -228,12 +233,14 @@ class Cluster:
         self._call("DELETE", self._path("Job", namespace, name), body=body)
 
     def delete_config(self, namespace: str, name: str, uid: str) -> None:
-        """Delete the ConfigMap, if it is still that ConfigMap. Raises NotFound where it is gone."""
+        """Delete a ConfigMap, but only if it still has this UID. Raises NotFound if it does not exist any
+        more.
+        """
         body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}}
         self._call("DELETE", self._path("ConfigMap", namespace, name), body=body)
 
     def review_token(self, token: str, audience: str) -> Json:
-        """Return the status of a TokenReview."""
+        """Let the API server review a token, and return the status of the TokenReview."""
         review = {
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenReview",
@@ -249,7 +256,9 @@ class Cluster:
         return f"{path}/{quote(name, safe='')}" if name else path
 
     def _api(self, group: str) -> str:
-        """Return the path of a group's preferred version. Raises NotFound where there is no such group."""
+        """Return the URL path of the preferred version of an API group. Raises NotFound if the group does
+        not exist.
+        """
         return f"apis/{self._call('GET', f'apis/{group}')['preferredVersion']['groupVersion']}"
 
     def _find(self, kind: str, namespace: str, name: str) -> Json | None:
@@ -268,7 +277,9 @@ class Cluster:
         return list(answer.get("items") or [])
 
     def _stream(self, path: str) -> Iterator[Json]:
-        """Yield the items of a list, from the API server's cache. A refusal is raised with the first item."""
+        """Yield the items of a list from the API server's cache. A refused request raises when the first
+        item is read.
+        """
         answer = self._request("GET", path, {"resourceVersion": "0"}, whole=False)
         chunks = answer.stream(CHUNK_BYTES)
         try:
@@ -301,7 +312,9 @@ class Cluster:
         *,
         whole: bool = True,
     ) -> Any:
-        """Return the response; unless ``whole``, the caller reads its body and releases the connection."""
+        """Return the response to a request. Unless ``whole``, the caller reads the body and releases the
+        connection.
+        """
         url = f"{self._configuration.host}/{path}"
         if query:
             url = f"{url}?{urlencode(query)}"
@@ -327,8 +340,8 @@ class Cluster:
     def _timeout(self, method: str, path: str) -> urllib3.Timeout:
         """Return the timeouts of a request.
 
-        A write must be sent while this process holds the Lease, so its connect timeout ends with the Lease.
-        Raises NotLeading if the process does not hold the Lease any more.
+        A write must be sent while this process holds the Lease, so the connect timeout ends with the
+        Lease. Raises NotLeading if the process does not hold the Lease any more.
         """
         left = self.fence() if method != "GET" else math.inf
         if left <= 0:
@@ -344,7 +357,7 @@ class Cluster:
 def connect(
     kubeconfig: str | None, context: str | None = None, threads: int = 8, seconds: float = READ_SECONDS
 ) -> Cluster:
-    """Connect as the pod's service account, or with a kubeconfig where one is given."""
+    """Connect to the cluster with a kubeconfig if one is given, else as the service account of the pod."""
     configuration = client.Configuration()
     loader: Any = config
     if kubeconfig is None:

@@ -41,7 +41,9 @@ AGAIN_AFTER_CONFLICT_SECONDS = 0.2
 
 
 class NotMade(Exception):
-    """The API server refused to create a child object. The text is for users; ``error`` is the response."""
+    """The API server refused to create a child object. The text is for users; ``error`` is the response of
+    the server.
+    """
 
     def __init__(self, message: str, error: ClusterError) -> None:
         super().__init__(message)
@@ -49,10 +51,12 @@ class NotMade(Exception):
 
 
 class Controller:
-    """Reconciles RFTJobs. Its calls block; the work queue never gives one key to two threads."""
+    """Reconciles RFTJobs. The methods block; the work queue never gives one key to two threads."""
 
     def __init__(self, cluster: Cluster, reports: Reports, settings: Settings, chains: Chains) -> None:
-        """``chains`` gets the owners of every pod that may report. The ingest then need not look them up."""
+        """``chains`` gets the owners of every pod that may report, so that the ingest need not look them
+        up.
+        """
         self._cluster = cluster
         self._chains = chains
         self._reports = reports
@@ -60,7 +64,7 @@ class Controller:
         kueue = (cluster.workloads, cluster.pending_workloads) if settings.read_kueue else (None, None)
         self._workloads = Workloads(*kueue)
         self._refused: dict[Key, str] = {}
-        """The API server's last refusal to create a child object, by RFTJob."""
+        """The text of the API server's last refusal to create a child object, by the key of the RFTJob."""
         self._nodes = Nodes(cluster.nodes if settings.read_nodes else None)
         self._nodes_of_pods = Nodes(cluster.nodes if settings.read_nodes else None)
         """The cache of nodes for pods on lost nodes. It is separate from ``_nodes``, which the plans use."""
@@ -87,12 +91,15 @@ class Controller:
     def on_child_event(self, key: Key, pods_version: str = "", *, job_or_pod: bool = False) -> None:
         """Invalidate the cached children of an RFTJob, because one of them changed. Thread-safe.
 
-        ``job_or_pod`` says that it was the Job or a pod, so that only these are read again.
+        ``job_or_pod`` says that the Job or a pod changed, so that only the Job and the pods are read
+        again.
         """
         self._cache.invalidate_children(key, pods_version, job_or_pod=job_or_pod)
 
     def process(self, key: Key) -> float | None:
-        """Reconcile once; return the seconds after which to requeue the key, ``None`` for never."""
+        """Reconcile an RFTJob once. Return the seconds after which to requeue the key, or ``None`` for
+        never.
+        """
         started = time.monotonic()
         try:
             requeue_after = self._reconcile(key)
@@ -109,7 +116,9 @@ class Controller:
         return requeue_after
 
     def _reconcile(self, key: Key) -> float | None:
-        """Update the status from the cache. If more is needed, read everything and decide again."""
+        """Update the status from the cache. If child objects must change, read everything and decide
+        again.
+        """
         seen = self._cached(key)
         if seen is not None:
             document, observed = seen
@@ -125,9 +134,9 @@ class Controller:
         return self._reconcile_uncached(key)
 
     def _cached(self, key: Key) -> tuple[dict[str, Any], Observed] | None:
-        """Return the cached state of an RFTJob, after reading its Job and pods again if they are stale.
+        """Return the cached state of an RFTJob. Its Job and pods are read again if they are stale.
 
-        ``None`` where everything has to be read.
+        Return ``None`` if all children must be read again.
         """
         revision, cached = self._cache.revision(key), self._cache.snapshot(key)
         if cached is None:
@@ -148,7 +157,10 @@ class Controller:
     def _reconcile_uncached(
         self, key: Key, known: tuple[dict[str, Any], CheckResult] | None = None
     ) -> float | None:
-        """Read the children, decide, and act. ``known`` is a document that was checked in this round."""
+        """Read the children of an RFTJob, decide, and act.
+
+        ``known`` is a document that this round has checked already, with the result.
+        """
         revision = self._cache.revision(key)
         document = self._cache.job(key) or self._cluster.job(*key)
         if document is None:
@@ -174,11 +186,11 @@ class Controller:
         return decision.requeue_after
 
     def _read(self, key: Key, owner: Owner, document: dict[str, Any]) -> RawState:
-        """Return the child objects of an RFTJob.
+        """Return the child objects of an RFTJob. Without a phase in the status, nothing is read.
 
-        The status is written before the first child is created. So an RFTJob without a status has no
-        children, and nothing is read. If this is ever wrong, the creation of children ends in a conflict, and
-        the next round reads.
+        The status is written before the first child is created, so an RFTJob without a status has no
+        children. If this is ever wrong, the creation of a child ends in a conflict, and the next round
+        reads all children.
         """
         baseline = baseline_to_read(document)
         if (document.get("status") or {}).get("phase"):
@@ -186,7 +198,7 @@ class Controller:
         return RawState(baseline=self._cluster.job(owner.namespace, baseline) if baseline else None)
 
     def _publish(self, key: Key, owner: Owner, document: dict[str, Any], decision: Decision) -> bool:
-        """Write status and Events; return whether the RFTJob still exists."""
+        """Write the status and post the Events of a decision. Return whether the RFTJob still exists."""
         exists = self._write_status(key, document, decision.status)
         for note in decision.notes if exists else ():
             self._post(owner, note)
@@ -203,7 +215,9 @@ class Controller:
         return reconcile(document, replace(observed, last_lines=lines), now, seconds, checked)
 
     def _last_lines(self, namespace: str, pod: str) -> tuple[str, ...]:
-        """Return the last lines of a trainer's log; none if it cannot be read, which is not an error."""
+        """Return the last lines of a trainer's log. Return none if the log cannot be read, which is not an
+        error.
+        """
         if not self._settings.read_logs:
             return ()
         try:
@@ -223,7 +237,9 @@ class Controller:
         return replace(observed, workload=self._workloads.of(key, uid))
 
     def _with_nodes(self, observed: Observed) -> Observed:
-        """Return ``observed`` with nodes: for a plan, or for a pod that is unschedulable or may be lost."""
+        """Return ``observed`` with the nodes, if they are needed for a plan or to explain the state of a
+        pod.
+        """
         if any(pod.unschedulable for pod in observed.pods):
             return replace(observed, nodes=self._nodes.get(PLACING_SECONDS))
         if any(pod.phase == "Running" and (pod.deleting or not pod.ready) for pod in observed.pods):
@@ -333,14 +349,16 @@ class Controller:
 
 
 def answer_of(job: RFTJob | None) -> ReportAnswer:
-    """Return the answer to the reports of an RFTJob's trainers: fields that may change during a run."""
+    """Return the answer to the reports of an RFTJob's trainers. It has the fields that may change during a
+    run.
+    """
     return ReportAnswer(stop=job.spec.stop or Stop()) if job is not None else ReportAnswer()
 
 
 def event(owner: Owner, note: Note, now: datetime) -> dict[str, Any]:
-    """Return an Event about an RFTJob.
+    """Return an Event about an RFTJob. Its name is a hash of its content.
 
-    Its name is a hash. If the same Event is posted twice in one second, the API server refuses the second.
+    If the same Event is posted twice in one second, the API server refuses the second one.
     """
     moment = rfc3339(now)
     said = "\0".join((owner.uid, note.reason, note.message, moment))

@@ -1,4 +1,4 @@
-"""The input and the output of a decision about an RFTJob."""
+"""The types of the input and of the result of a decision about an RFTJob."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from rft_run.report import ProgressReport
 
 
 class ChildKind(Enum):
-    """Child objects of a run, in the order in which they are created."""
+    """The kinds of child objects of a run, in the order in which they are created."""
 
     CLAIM = "claim"
     CONFIG = "config"
@@ -26,7 +26,7 @@ class ChildKind(Enum):
 
 @dataclass(frozen=True)
 class Note:
-    """An Event to post."""
+    """A Kubernetes Event to post about an RFTJob."""
 
     reason: str
     message: str
@@ -35,7 +35,9 @@ class Note:
 
 @dataclass(frozen=True)
 class Decision:
-    """The new status, which is written first, and the changes to child objects."""
+    """A decision about an RFTJob: the new status, which is written first, and the changes to child
+    objects.
+    """
 
     status: dict[str, Any]
     spec: RFTJobSpec | None = None
@@ -44,22 +46,24 @@ class Decision:
     patch_child: dict[str, Any] | None = None
     delete_child: bool = False
     remove: tuple[ChildKind, ...] = ()
-    """Children to delete, because the TTL has passed."""
+    """Kinds of child objects to delete, because the TTL of the finished job has passed."""
     notes: tuple[Note, ...] = ()
     requeue_after: float | None = None
     log_of: str | None = None
-    """Name of a pod whose last log lines the message needs. The caller reads these lines, and makes the
-    decision again."""
+    """Name of a pod whose last log lines the status message needs. The caller reads these lines, and makes
+    the decision again."""
 
     @property
     def acts(self) -> bool:
-        """Return whether child objects change, and not only the status."""
+        """Return whether the decision changes child objects, and not only the status."""
         return bool(self.ensure or self.remove or self.delete_child or self.patch_child)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The decision of a stage."""
+    """What one stage decides: the phase, reason and message of the RFTJob, and the changes to child
+    objects.
+    """
 
     phase: Phase
     reason: str
@@ -75,7 +79,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Facts:
-    """The input of the stages."""
+    """The facts about one RFTJob that the stages decide on."""
 
     document: Mapping[str, Any]
     observed: Observed
@@ -83,9 +87,9 @@ class Facts:
     job: RFTJob | None
     problems: tuple[Problem, ...]
     spec: RFTJobSpec | None
-    """The spec that the run uses: the snapshot's if there is one, else the RFTJob's."""
+    """The spec that the run uses: that of the snapshot if there is one, else that of the RFTJob."""
     renews: bool
-    """Whether to replace the snapshot, because a field changed whose new value a resumed run uses."""
+    """Whether to replace the snapshot, because a field changed whose new value a resumed run applies."""
     plan: Plan | None
     unplannable: Unplannable | None
     report: ProgressReport | None
@@ -93,9 +97,9 @@ class Facts:
 
     @property
     def status(self) -> Mapping[str, Any]:
-        """The current status."""
+        """The status that the RFTJob has now."""
         return self.document.get("status") or {}
 
     def wants(self, switch: str) -> bool:
-        """Return a boolean field of the spec, even if the rest of the spec is invalid."""
+        """Return whether a boolean field of the spec is true, even if the rest of the spec is invalid."""
         return (self.document.get("spec") or {}).get(switch) is True

@@ -1,6 +1,7 @@
-"""Finds why a pod failed or does not start: ordered lists of checks. The first check that applies decides.
+"""Finds why a pod failed or does not start, with ordered lists of checks.
 
-Each check is a pure function that returns a Failure or a Hindrance, or ``None`` if it does not apply.
+The first check that applies decides. Each check is a pure function that returns a Failure or a Hindrance,
+or ``None`` if it does not apply.
 """
 
 from collections.abc import Callable
@@ -27,9 +28,9 @@ class Failure:
     reason: str
     message: str
     counted: bool = True
-    """Whether it counts towards ``retry.limit``."""
+    """Whether the failure counts towards ``retry.limit``."""
     permanent: bool = False
-    """Whether another attempt would end the same way."""
+    """Whether another attempt would fail in the same way."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Hindrance:
 
 
 class Case(NamedTuple):
-    """A failed pod, and its plan."""
+    """A failed pod, and the plan of its run."""
 
     pod: Pod
     plan: Plan | None
@@ -64,17 +65,17 @@ def _said(pod: Pod, otherwise: str) -> str:
 
 
 def configuration(case: Case) -> Failure | None:
-    """The trainer refused its configuration."""
+    """The trainer refused the configuration of the run."""
     return _permanent(case.pod, ExitCode.CONFIGURATION, "the trainer refused its configuration")
 
 
 def data(case: Case) -> Failure | None:
-    """The rows cannot be used. The trainer's message has the line numbers."""
+    """The rows of the dataset cannot be used. The message of the trainer has the line numbers."""
     return _permanent(case.pod, ExitCode.DATA, "the dataset cannot be read")
 
 
 def user_code(case: Case) -> Failure | None:
-    """An error of a grader failed the run."""
+    """An error of a grader with ``onError: fail`` failed the run."""
     return _permanent(case.pod, ExitCode.USER_CODE, "a grader with onError: fail failed")
 
 
@@ -138,7 +139,7 @@ def grader_container(case: Case) -> Failure | None:
 
 
 def unknown(case: Case) -> Failure | None:
-    """Any other failure, with the most specific message available."""
+    """The pod failed for any other reason. The most specific message available is used."""
     pod = case.pod
     code = _exit_code(pod)
     otherwise = pod.message or pod.reason or f"the trainer ended with exit code {code}"
@@ -159,7 +160,7 @@ CHAIN: tuple[Check, ...] = (
 
 
 def classify(pod: Pod, plan: Plan | None) -> Failure:
-    """Return why a pod failed, by the first check of the chain that applies."""
+    """Return why a pod failed, as found by the first check of ``CHAIN`` that applies."""
     for check in CHAIN:
         failure = check(Case(pod, plan))
         if failure is not None:
@@ -168,7 +169,7 @@ def classify(pod: Pod, plan: Plan | None) -> Failure:
 
 
 def image_pull(pod: Pod) -> Hindrance | None:
-    """The image cannot be pulled."""
+    """The container image of the pod cannot be pulled."""
     if pod.waiting is None or pod.waiting.reason not in _PULL_REASONS:
         return None
     return Hindrance(Reason.IMAGE_PULL, f"{pod.waiting.reason}: {pod.waiting.message}")
@@ -190,5 +191,5 @@ HINDRANCES: tuple[Callable[[Pod], Hindrance | None], ...] = (unschedulable, imag
 
 
 def hindrance(pod: Pod) -> Hindrance | None:
-    """Return why a pod does not start, ``None`` if nothing prevents it."""
+    """Return why a pod does not start, or ``None`` if nothing prevents it."""
     return next((found for check in HINDRANCES if (found := check(pod)) is not None), None)

@@ -17,15 +17,18 @@ from rft_operator import metrics, threads
 from rft_operator.lease import clock
 
 LOOP_SECONDS = 30.0
-"""Longest time for which the event loop may be blocked."""
+"""Longest time in seconds for which the event loop may be blocked before the liveness probe fails."""
 _log = logging.getLogger(__name__)
 
 
 class Signs:
-    """Last sign of life of the event loop and of each watch. Written in the event loop, read by a thread."""
+    """The times of the last sign of life of the event loop and of each watch.
+
+    The event loop writes them, and the thread of the probe reads them.
+    """
 
     def __init__(self, stale_seconds: float, now: Callable[[], float] = clock) -> None:
-        """A watch is dead when it was not connected for ``stale_seconds``."""
+        """A watch counts as dead if it has not connected for ``stale_seconds``."""
         self._stale_seconds = stale_seconds
         self._now = now
         self._loop: float | None = None
@@ -33,7 +36,9 @@ class Signs:
         metrics.WATCH_SILENCE.set_function(self._silence)
 
     def expect(self, paths: Iterable[str]) -> None:
-        """Set the expected watches. One that never connects is dead too, counted from now."""
+        """Set the paths of the expected watches. A watch that never connects is dead ``stale_seconds``
+        from now.
+        """
         self._watches = dict.fromkeys(paths, self._now())
 
     def loop_turned(self) -> None:
@@ -46,7 +51,7 @@ class Signs:
             self._watches[path] = self._now()
 
     def complaints(self) -> list[str]:
-        """Return what is dead; nothing before the operator has started."""
+        """Return a text for each watch that is dead, and one if the event loop is blocked."""
         now = self._now()
         silent = {path: now - since for path, since in sorted(self._watches.items())}
         found = [
@@ -78,7 +83,7 @@ def tracing(signs: Signs) -> aiohttp.TraceConfig:
 
 
 def serve(signs: Signs, port: int) -> ThreadingHTTPServer:
-    """Answer the liveness probe on ``port``: 200, or 500 with what is dead."""
+    """Answer the liveness probe on ``port``: 200 if all is well, 500 with a text about what is dead."""
 
     class Probe(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -93,6 +98,6 @@ def serve(signs: Signs, port: int) -> ThreadingHTTPServer:
             self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:
-            """Log no requests of probes."""
+            """Write nothing to the log, because requests of probes are frequent."""
 
     return threads.serve(Probe, port, "health")

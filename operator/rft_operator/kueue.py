@@ -20,7 +20,7 @@ Raw = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Check:
-    """An AdmissionCheck of a Workload: ``state`` is Pending, Ready, Retry or Rejected."""
+    """An admission check of a Kueue Workload. Its ``state`` is Pending, Ready, Retry or Rejected."""
 
     name: str
     state: str
@@ -29,32 +29,35 @@ class Check:
 
 @dataclass(frozen=True)
 class Workload:
-    """The facts of a Kueue Workload."""
+    """What the operator needs to know of a Kueue Workload."""
 
     name: str
     queue: str = ""
     active: bool = True
     admitted: bool = False
     reserved: bool = False
-    """Whether Kueue has reserved quota for it. Kueue admits it when its admission checks are ready too."""
+    """Whether Kueue has reserved quota for the Workload. Kueue admits it once its admission checks are
+    ready too."""
     pending_reason: str = ""
-    """Kueue's reason why it has no quota: ``Pending`` or ``Inadmissible``; empty before Kueue gives one."""
+    """Kueue's reason why the Workload has no quota: ``Pending`` or ``Inadmissible``. Empty before Kueue
+    gives one."""
     pending_message: str = ""
     evicted_reason: str = ""
     evicted_message: str = ""
     evicted_at: str = ""
     requeue_at: str = ""
-    """When Kueue considers it again after an eviction, RFC 3339."""
+    """The time (RFC 3339) when Kueue considers the Workload again after an eviction."""
     checks: tuple[Check, ...] = ()
     place: int = 0
-    """Its position in the LocalQueue, from 1, as ``rounded`` returns it; 0: not known."""
+    """The position of the Workload in the LocalQueue, from 1, as ``rounded`` returns it. 0: not known."""
 
 
 PLACES = (20, 50, 100, 200, 500, 1000, 2000, 5000)
 
 
 def rounded(place: int) -> int:
-    """Return a position up to 10 unchanged, and a larger one rounded up to one of ``PLACES``.
+    """Return a position in a queue. Up to 10 it is unchanged, a larger one is rounded up to one of
+    ``PLACES``.
 
     When Kueue admits a job, the position of every job behind it changes. Each changed position is written
     into a status, and rounding makes these changes rare.
@@ -64,14 +67,14 @@ def rounded(place: int) -> int:
 
 @dataclass(frozen=True)
 class Held:
-    """Why a Job is suspended, for condition, message and Event."""
+    """Why a child Job is suspended: the texts for the condition, the message and the Event."""
 
     reason: str
     message: str
 
 
 def workload(raw: Raw) -> Workload:
-    """Return the facts of a Workload."""
+    """Return what the operator needs to know of a Kueue Workload."""
     spec, status = raw.get("spec") or {}, raw.get("status") or {}
     conditions = {c.get("type"): c for c in status.get("conditions") or []}
     quota, evicted = conditions.get("QuotaReserved") or {}, conditions.get("Evicted") or {}
@@ -104,7 +107,7 @@ def _holds(condition: Raw | None) -> bool:
 
 
 def held(found: Workload | None, queue: str) -> Held:
-    """Return why a child Job is suspended; ``queue`` is the LocalQueue in its label."""
+    """Return why a child Job is suspended. ``queue`` is the LocalQueue that its label names."""
     if found is None:
         said = (
             f"The child Job is suspended until LocalQueue {queue} admits it."
@@ -141,10 +144,10 @@ def held(found: Workload | None, queue: str) -> Held:
 
 
 def other_kind(node_labels: Mapping[str, str], plan: Plan) -> str:
-    """Return a message if the pod's node labels name another kind of GPU than the plan's; else return "".
+    """Return a message if the node labels of the pod name another kind of GPU than the plan, else "".
 
-    Kueue adds the labels of a flavor to the Job that it admits. If the plan itself sets a node label, Kueue
-    chooses no flavor of another kind. The plan sets none if no node of its kind exists yet.
+    Kueue adds the labels of a flavor to the Job that it admits. If the plan itself sets a node label,
+    Kueue chooses no flavor of another kind. The plan sets no label if no node of its kind exists yet.
     """
     resource = plan.gpu_resource or resource_of(plan.accelerator)
     product = node_labels.get(product_key(resource))
@@ -176,7 +179,7 @@ def _sentence(text: str) -> str:
 
 
 def _worst(checks: Iterable[Check]) -> Check | None:
-    """Return the worst check that is not ready: Rejected before Retry before Pending."""
+    """Return the admission check that is furthest from ready: Rejected before Retry before Pending."""
     order = ("Rejected", "Retry", "Pending")
     waiting = sorted((c for c in checks if c.state in order), key=lambda c: order.index(c.state))
     return waiting[0] if waiting else None

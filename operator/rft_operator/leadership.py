@@ -17,14 +17,14 @@ from rft_operator.lease import Json, LeaseStep, Seen, Terms, clock, decide, look
 
 _log = logging.getLogger(__name__)
 GUARD_SECONDS = 1.0
-"""Longest time between two checks of the deadline.
+"""Longest time in seconds between two checks of the deadline of the Lease.
 
-A single sleep until the deadline would be too long, because it does not count time in which the machine is
-suspended."""
+A single sleep until the deadline would be too long, because a sleep does not count time in which the
+machine is suspended."""
 
 
 def end_process(why: str) -> None:
-    """End this process at once, without cleanup, so that it writes nothing more."""
+    """End this process at once and without cleanup, so that it writes nothing more to the cluster."""
     _log.critical("%s: this process ends, so that two operators are not active at once", why)
     os._exit(1)
 
@@ -51,15 +51,15 @@ class Leadership:
     _threads: list[threading.Thread] = field(default_factory=list)
 
     def remaining(self) -> float:
-        """Return the seconds for which this process may write; not above zero without the Lease."""
+        """Return for how many seconds this process may still write. Without the Lease it is zero or less."""
         renewed = self._renewed
         return 0.0 if renewed is None else renewed + self.terms.deadline - self.now()
 
     def acquire(self) -> None:
-        """Wait until the Lease is held, however long the API server or another holder takes.
+        """Wait until this process holds the Lease, however long the API server or another holder takes.
 
         Raises:
-            ClusterError: the API server refuses, because a right or the namespace is missing.
+            ClusterError: if the API server refuses, because a right or the namespace is missing.
         """
         said = ""
         while self._renewed is None:
@@ -70,14 +70,16 @@ class Leadership:
         _log.info("this process holds the Lease %s/%s, as %s", self.namespace, self.name, self.me)
 
     def keep(self) -> None:
-        """Renew from now on, in the background."""
+        """Renew the Lease from now on, in a thread in the background."""
         for name, target in (("lease", self._renew), ("lease-deadline", self._guard)):
             thread = threading.Thread(target=target, name=name, daemon=True)
             self._threads.append(thread)
             thread.start()
 
     def release(self) -> None:
-        """Release the Lease once everything that writes has stopped, so that others need not wait."""
+        """Release the Lease once everything that writes has stopped, so that the next operator need not
+        wait.
+        """
         self._stopping.set()
         for thread in self._threads:
             thread.join()
@@ -93,7 +95,9 @@ class Leadership:
             )
 
     def turn(self) -> LeaseStep:
-        """Read the Lease if it may have changed, and take one step. Raises ClusterError."""
+        """Read the Lease if another process may have changed it, and take the next step. Raises
+        ClusterError.
+        """
         if self._renewed is None or self._outdated:
             self._look()
         step = decide(self._seen, self.me, self._renewed, self.now(), self.terms)
@@ -104,7 +108,7 @@ class Leadership:
         return step
 
     def _attempt(self) -> str:
-        """Try to acquire the Lease; return what it waits for."""
+        """Try to acquire the Lease. Return a text about what the process still waits for."""
         try:
             self.turn()
         except (Conflict, Unavailable) as error:
@@ -155,7 +159,7 @@ class Leadership:
         self._see()
 
     def _put(self, holder: str) -> None:
-        """Write the Lease, unless it was written since the last read."""
+        """Write the Lease, unless another process has written it since the last read."""
         spec = written(self._lease, holder, self.terms, datetime.now(UTC))
         # Set before the request: without an answer it may have been written all the same.
         self._outdated = True

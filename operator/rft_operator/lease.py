@@ -1,8 +1,9 @@
-"""Leader election as pure decisions: who may hold the Lease, and until when. ``leadership`` does the I/O.
+"""Decides, without I/O, who may hold the Lease of the leader election, and until when.
 
-The protocol is client-go's. Clocks of different machines are never compared: the record has a duration, and
-a candidate measures it on its own clock from the moment when it first read that record. The holder starts
-to measure before it sends its write. So it stops before any candidate can take over.
+``leadership`` does the I/O. The protocol is client-go's. Clocks of different machines are never compared:
+the record in the Lease has a duration, and a candidate measures it on its own clock from the moment when
+it first read that record. The holder starts to measure before it sends its write. So it stops before any
+candidate can take over.
 """
 
 import time
@@ -22,18 +23,20 @@ def clock() -> float:
 
 @dataclass(frozen=True)
 class Terms:
-    """Durations in seconds, in client-go's proportions of 15, 10 and 2."""
+    """The durations of the leader election in seconds, in the same proportions as in client-go: 15, 10 and
+    2.
+    """
 
     duration: float = 15.0
 
     @property
     def deadline(self) -> float:
-        """Seconds after sending its last renewal for which the holder may write."""
+        """Seconds for which the holder may write after it sent its last renewal of the Lease."""
         return self.duration * 2 / 3
 
     @property
     def retry(self) -> float:
-        """Seconds between two renewals, or two reads of a Lease that another process holds."""
+        """Seconds between two renewals, or between two reads of a Lease that another process holds."""
         return self.duration * 2 / 15
 
 
@@ -48,7 +51,7 @@ class LeaseRecord:
 
 @dataclass(frozen=True)
 class Seen:
-    """A record, and when this process first read it, on its own clock."""
+    """A record of the Lease, and the time when this process first read it, on its own clock."""
 
     record: LeaseRecord
     since: float
@@ -64,14 +67,18 @@ class LeaseStep(Enum):
 
 
 def record(lease: Json, terms: Terms) -> LeaseRecord:
-    """Return a Lease's record. If the Lease has no duration, the record has the duration of ``terms``."""
+    """Return the record in a Lease. If the Lease has no duration, the record gets the duration of
+    ``terms``.
+    """
     spec = lease.get("spec") or {}
     seconds = spec.get("leaseDurationSeconds") or terms.duration
     return LeaseRecord(spec.get("holderIdentity") or "", float(seconds), lease["metadata"]["resourceVersion"])
 
 
 def look(before: Seen | None, now_there: LeaseRecord | None, now: float) -> Seen | None:
-    """Return the record and when it was first read. An unchanged record keeps the time of ``before``."""
+    """Return the record of the Lease, and when it was first read. An unchanged record keeps the time of
+    ``before``.
+    """
     if now_there is None:
         return None
     if before is not None and before.record.version == now_there.version:
@@ -80,10 +87,11 @@ def look(before: Seen | None, now_there: LeaseRecord | None, now: float) -> Seen
 
 
 def decide(seen: Seen | None, me: str, renewed: float | None, now: float, terms: Terms) -> LeaseStep:
-    """Return the next step of the process ``me``.
+    """Return the next step of the leader election for the process ``me``.
 
-    ``renewed`` is the time just before the last successful write was sent, ``None`` before the first. A
-    Lease that was deleted is lost too: another process may have created it and deleted it again since.
+    ``renewed`` is the time just before the last successful write was sent, or ``None`` before the first
+    one. A Lease that was deleted counts as lost: another process may have created it and deleted it again
+    since.
     """
     if renewed is not None:
         late = now - renewed >= terms.deadline

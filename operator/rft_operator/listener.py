@@ -18,40 +18,41 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 BACKLOG = 1024
-"""Connections that the kernel holds until they are accepted."""
+"""Number of connections that the kernel holds until the listener accepts them."""
 SAID_AGAIN_SECONDS = 10.0
-"""Shortest time between two log messages about the number of closed connections."""
+"""Shortest time in seconds between two log messages about the number of closed connections."""
 ACCEPT_RETRY_SECONDS = 0.1
-"""Wait after an accept that failed, as when there is no free file descriptor."""
+"""Seconds to wait after an accept that failed, for example because there is no free file descriptor."""
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one listener allows. Times are in seconds."""
+    """The limits of one listener. Times are in seconds."""
 
     connections: int = 256
-    """Connections at once. With TLS they take about 80 MiB."""
+    """Largest number of open connections. With TLS that many connections take about 80 MiB of memory."""
     per_address: int = 64
-    """Connections of one address at once. Pods behind one gateway share an address."""
+    """Largest number of open connections of one address. Pods behind one gateway share an address."""
     handshake: float = 5.0
     """Longest time from the accepted connection to the end of the TLS handshake."""
     headers: float = 10.0
-    """Longest time for the headers of a request.
-
-    It begins at the end of the handshake, and for later requests at their first byte."""
+    """Longest time for the headers of a request. For the first request it begins at the end of the
+    handshake, for later ones at their first byte."""
     idle: float = 75.0
     """Longest time from the end of a response to the first byte of the next request."""
 
 
 class Connection(asyncio.Protocol):
-    """One connection, in front of aiohttp's own protocol. It is closed if a request does not come in time."""
+    """One connection: a protocol in front of that of aiohttp. It is closed if a request does not come in
+    time.
+    """
 
     def __init__(self, peer: str, listener: "BoundedListener") -> None:
         self.peer = peer
-        """The client's address, without the port."""
+        """The address of the client, without the port."""
         self.answering = False
-        """Whether a request was received whole and is being answered."""
+        """Whether a whole request has been received and is being answered."""
         self._listener = listener
         self._inner: asyncio.Protocol | None = None
         self._transport: asyncio.Transport | None = None
@@ -59,11 +60,11 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_open(self) -> bool:
-        """Whether the handshake was completed. It stays true after the connection has ended."""
+        """Whether the TLS handshake was completed. It stays true after the connection has ended."""
         return self._transport is not None
 
     def end(self) -> None:
-        """Close the connection at once, if its handshake is over."""
+        """Close the connection at once, if its TLS handshake is over."""
         if self._transport is not None:
             self._transport.abort()
 
@@ -73,7 +74,7 @@ class Connection(asyncio.Protocol):
         self._clear_deadline()
 
     def end_request(self) -> None:
-        """Record that the response is made."""
+        """Record that the response to the request is complete."""
         self.answering = False
 
     # asyncio's protocol, passed on.
@@ -107,7 +108,7 @@ class Connection(asyncio.Protocol):
     @property
     def _protocol(self) -> asyncio.Protocol:
         if self._inner is None:
-            raise AssertionError("asyncio must call connection_made before other methods")
+            raise AssertionError("asyncio must call connection_made before the other methods of the protocol")
         return self._inner
 
     def _set_deadline(self) -> None:
@@ -125,12 +126,12 @@ class Connection(asyncio.Protocol):
 
 
 def displaced(held: Collection[Connection], peer: str, limits: Limits) -> Connection | None:
-    """Return the connection to close so that one more connection of ``peer`` can be accepted.
+    """Return the open connection to close so that one more connection of ``peer`` can be accepted.
 
-    ``held`` are the open connections, oldest first; a limit does not allow one more of ``peer``. A connection
-    whose request is being answered is never closed. If ``peer`` has reached the limit of one address, its
-    oldest other connection is returned. Else it is the oldest one of the address with most such connections.
-    ``None``: there is none to close.
+    ``held`` are the open connections, oldest first. Their number, or that of ``peer``, has reached its
+    limit. A connection whose request is being answered is never closed. If ``peer`` has reached the limit
+    of one address, its oldest other connection is returned. Otherwise it is the oldest connection of the
+    address with the most connections. ``None`` means that no connection can be closed.
     """
     waiting = [one for one in held if not one.answering]
     if sum(one.peer == peer for one in held) >= limits.per_address:
@@ -142,7 +143,7 @@ def displaced(held: Collection[Connection], peer: str, limits: Limits) -> Connec
 
 
 class BoundedListener:
-    """Serves a web application. Belongs to one event loop."""
+    """Serves a web application, with a bounded number of connections. Only one event loop may use it."""
 
     def __init__(self, application: web.Application, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
@@ -151,12 +152,13 @@ class BoundedListener:
         self._sockets: list[socket.socket] = []
         self._accepting: list[asyncio.Task[None]] = []
         self._held: dict[Connection, asyncio.Task[None] | None] = {}
-        """The open connections, oldest first, each with the task of its handshake while that lasts."""
+        """The open connections, oldest first. Each has the task of its TLS handshake, until the handshake
+        is over."""
         self._by_transport: dict[asyncio.BaseTransport, Connection] = {}
         self._ended: Counter[str] = Counter()
 
     async def start(self, host: str, port: int, context: ssl.SSLContext | None = None) -> None:
-        """Listen on every address of ``host``; without a ``context``, without TLS."""
+        """Listen on every address of ``host``. Without a ``context`` the connections do not use TLS."""
         loop = asyncio.get_running_loop()
         await self._runner.setup()
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -180,18 +182,20 @@ class BoundedListener:
 
     @property
     def connections(self) -> int:
-        """Connections that are open now."""
+        """The number of connections that are open now."""
         return len(self._held)
 
     # Called by the connections.
 
     def opened(self, connection: Connection, transport: asyncio.Transport) -> asyncio.Protocol:
-        """Return aiohttp's protocol for a connection whose handshake is over."""
+        """Return the protocol of aiohttp for a connection whose TLS handshake is over."""
         self._held[connection] = None
         self._by_transport[transport] = connection
         server = self._runner.server
         if server is None:
-            raise AssertionError("a connection was accepted before the setup or after the cleanup")
+            raise AssertionError(
+                "a connection was accepted before the setup of the web server or after its cleanup"
+            )
         return server()
 
     def closed(self, connection: Connection, transport: asyncio.Transport) -> None:
@@ -200,7 +204,7 @@ class BoundedListener:
         self._by_transport.pop(transport, None)
 
     def count(self, why: str) -> None:
-        """Count a connection that the listener closes. The counts are logged every ten seconds."""
+        """Count a connection that the listener closes. The numbers are logged every ten seconds."""
         if not self._ended:
             asyncio.get_running_loop().call_later(SAID_AGAIN_SECONDS, self._tell)
         self._ended[why] += 1
@@ -230,12 +234,17 @@ class BoundedListener:
             await asyncio.sleep(0)
 
     def _has_place(self, peer: str) -> bool:
-        """Return whether one more connection of ``peer`` is accepted. An older one may be closed for it."""
+        """Return whether one more connection of ``peer`` is accepted. An older connection may be closed
+        for it.
+        """
         limits = self.limits
         of_peer = sum(one.peer == peer for one in self._held)
         if len(self._held) < limits.connections and of_peer < limits.per_address:
             return True
-        self.count(f"too many are open (at most {limits.connections}, {limits.per_address} of one address)")
+        self.count(
+            f"too many connections are open (at most {limits.connections},"
+            f" {limits.per_address} of one address)"
+        )
         oldest = displaced(self._held, peer, limits)
         if oldest is None:
             return False
@@ -253,7 +262,9 @@ class BoundedListener:
     async def _open(
         self, connection: Connection, accepted: socket.socket, context: ssl.SSLContext | None
     ) -> None:
-        """Do the handshake. Afterwards the transport calls the methods of ``connection``."""
+        """Do the TLS handshake of a connection. Afterwards the transport calls the methods of
+        ``connection``.
+        """
         deadline = self.limits.handshake if context else None
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
@@ -268,7 +279,7 @@ class BoundedListener:
             pass  # the client went away, as a probe does that only connects
 
     def _after_handshake(self, connection: Connection, accepted: socket.socket) -> None:
-        """Remove a connection whose handshake failed or was cancelled. The handshake may not have begun."""
+        """Remove a connection whose TLS handshake failed, was cancelled or never began."""
         if not connection.is_open:
             self._held.pop(connection, None)
             accepted.close()

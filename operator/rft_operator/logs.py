@@ -1,16 +1,18 @@
-"""The last lines of a pod's log, shortened for a condition and an Event. Pure."""
+"""Shortens the last lines of a pod's log for a condition and an Event. Pure functions."""
 
 from rft_operator.redact import redacted
 
 LINES = 10
-"""Number of log lines that are requested."""
+"""Number of log lines that are requested from the API server."""
 MAX_LINE = 200
 MAX_TOTAL = 700
-"""Characters of all lines together: the kubelet's limit for an Event's message is 1,024."""
+"""Most characters of all lines together. The kubelet's limit for an Event's message is 1,024."""
 
 
 def last_lines(text: str) -> tuple[str, ...]:
-    """Return the last lines that fit, oldest first: no secrets, none too long, no empty ones."""
+    """Return the last lines of a log that fit, oldest first. Secrets and empty lines are removed, long
+    lines truncated.
+    """
     kept: list[str] = []
     room = MAX_TOTAL
     for line in reversed(text.splitlines()):

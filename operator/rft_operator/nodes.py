@@ -11,19 +11,19 @@ from rft_operator.observe import node
 from rft_planner.inventory import Inventory
 
 PLANNING_SECONDS = 60.0
-"""Maximum age of the nodes that are used for a plan."""
+"""Maximum age in seconds of the cached nodes that are used for a plan."""
 PLACING_SECONDS = 10.0
-"""Maximum age of the nodes that are used to explain an unschedulable pod."""
+"""Maximum age in seconds of the cached nodes that are used to explain an unschedulable pod."""
 _log = logging.getLogger(__name__)
 
 
 class Nodes:
-    """The nodes that were read last. Thread-safe; one thread at a time reads."""
+    """A cache of the nodes that were read last. Thread-safe; only one thread at a time reads the cluster."""
 
     def __init__(
         self, read: Callable[[], Iterable[Any]] | None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """``read`` lists the nodes; ``None`` disables the cache, which then is empty."""
+        """``read`` lists the nodes. With ``None`` the nodes are never read, and the cache is always empty."""
         self._read = read
         self._clock = clock
         self._lock = threading.Lock()
@@ -32,7 +32,7 @@ class Nodes:
         self._said = ""
 
     def get(self, max_age: float) -> Inventory:
-        """Return the nodes. They are read again if they are older than ``max_age`` seconds.
+        """Return the nodes of the cluster. They are read again if they are older than ``max_age`` seconds.
 
         If that read fails, the nodes of the last successful read are returned.
         """
@@ -54,7 +54,7 @@ class Nodes:
             self._say("" if self._nodes else "the cluster has no nodes, so plans are made without them")
 
     def _say(self, what: str) -> None:
-        """Log a message, unless it is the same as the last one."""
+        """Log a message, unless it repeats the last message of this cache."""
         if what and what != self._said:
             _log.warning(what)
         self._said = what

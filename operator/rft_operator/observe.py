@@ -1,4 +1,6 @@
-"""Parses raw objects of the API server into small typed facts. Pure: nothing here talks to a cluster."""
+"""Parses raw objects of the API server into small typed values. Pure functions: nothing here talks to a
+cluster.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -29,7 +31,7 @@ class Terminated:
 
 @dataclass(frozen=True)
 class Waiting:
-    """What a container waits for."""
+    """Why a container waits to start."""
 
     reason: str = ""
     message: str = ""
@@ -51,10 +53,11 @@ class Pod:
     scheduled: bool = False
     node: str = ""
     ready: bool = True
-    """The pod's condition Ready. It is also False while the pod's node does not answer."""
+    """Whether the condition Ready of the pod is true. It is also false while the pod's node does not
+    answer."""
     unschedulable: str = ""
     requests: Mapping[str, float] = field(default_factory=dict)
-    """The sum of its containers' requests by resource: CPUs, bytes, devices."""
+    """The resources that the containers of the pod request together, by resource: CPUs, bytes, devices."""
     waiting: Waiting | None = None
     trainer: Terminated | None = None
     grader: Terminated | None = None
@@ -62,12 +65,12 @@ class Pod:
 
     @property
     def alive(self) -> bool:
-        """Whether its containers may still run."""
+        """Whether containers of the pod may still run."""
         return self.phase not in ("Succeeded", "Failed")
 
     @property
     def failed(self) -> bool:
-        """Whether the attempt failed; the grader container may still be running."""
+        """Whether the attempt of the pod failed. The grader container may still be running."""
         return self.phase == "Failed" or (self.trainer is not None and self.trainer.exit_code != 0)
 
     @property
@@ -78,7 +81,7 @@ class Pod:
 
 @dataclass(frozen=True)
 class Child:
-    """The child Job."""
+    """The child Job of an RFTJob."""
 
     uid: str
     created: str = ""
@@ -92,21 +95,22 @@ class Child:
     backoff_limit: int = 0
     deadline: int | None = None
     queue: tuple[tuple[str, str], ...] = ()
-    """Its labels for a queue such as Kueue."""
+    """The labels of the Job that a queue such as Kueue reads."""
     suspended: bool = False
-    """Whether ``spec.suspend`` is true. A queue or a person sets it, never the operator."""
+    """Whether ``spec.suspend`` of the Job is true. A queue or a person sets it, never the operator."""
     node_labels: tuple[tuple[str, str], ...] = ()
-    """Node labels that its pods need: the plan's, the user's, and those of the flavor that Kueue chose."""
+    """Node labels that the Job's pods need: the plan's, the user's, and those of the flavor that Kueue
+    chose."""
 
     @property
     def finished(self) -> bool:
-        """Whether it is complete or has failed."""
+        """Whether the Job is complete or has failed."""
         return self.complete or self.failed
 
 
 @dataclass(frozen=True)
 class Received:
-    """A pushed report and the pod that pushed it."""
+    """A report that a trainer sent, and the pod that sent it."""
 
     report: ProgressReport
     pod_uid: str
@@ -133,22 +137,22 @@ class Observed:
     received: Received | None = None
     baseline: Raw | None = None
     nodes: tuple[Node, ...] = ()
-    """Nodes of the cluster; empty where they are not needed, or cannot be read."""
+    """The nodes of the cluster. Empty if they are not needed, or cannot be read."""
     workload: Workload | None = None
-    """The Kueue Workload of a suspended child Job; ``None`` where there is none."""
+    """The Kueue Workload of a suspended child Job, or ``None`` if there is none."""
     refused: str = ""
-    """Why the API server last refused to create a child object; empty: it did not refuse."""
+    """Why the API server last refused to create a child object. Empty if it did not refuse."""
     last_lines: tuple[str, ...] = ()
-    """Last log lines of a stalled trainer; empty where they are not needed, or cannot be read."""
+    """The last log lines of a stalled trainer. Empty if they are not needed, or cannot be read."""
 
     @property
     def any_alive(self) -> bool:
-        """Whether any pod of this RFTJob may still write to its folder."""
+        """Whether any pod of this RFTJob may still write to the folder of the run."""
         return any(pod.alive for pod in self.pods)
 
     @property
     def attempts(self) -> tuple[Pod, ...]:
-        """Pods of the present child Job, oldest first."""
+        """The pods of the present child Job, oldest first."""
         if self.child is None:
             return ()
         return tuple(pod for pod in self.pods if pod.controller == self.child.uid)
@@ -156,7 +160,9 @@ class Observed:
 
 @dataclass(frozen=True)
 class RawState:
-    """The objects as the API server returned them; ``None`` for an object that does not exist."""
+    """The objects of an RFTJob as the API server returned them. ``None`` for an object that does not
+    exist.
+    """
 
     job: Raw | None = None
     config: Raw | None = None
@@ -167,7 +173,10 @@ class RawState:
 
 
 def observe(owner: Owner, raw: RawState, ca_bundle: str | None, received: Received | None) -> Observed:
-    """Parse the objects. ``ca_bundle`` is the wanted text of the CA's ConfigMap, ``None`` without ingest."""
+    """Parse the objects of an RFTJob.
+
+    ``ca_bundle`` is the text that the ConfigMap of the CA must have, or ``None`` without ingest.
+    """
     named = {
         f"Job {owner.child}": raw.job,
         f"ConfigMap {owner.child}": raw.config,
@@ -196,10 +205,10 @@ def observe(owner: Owner, raw: RawState, ca_bundle: str | None, received: Receiv
 
 
 def refreshed(owner: Owner, cached: Observed, job: Raw | None, pods: Iterable[Raw]) -> Observed | None:
-    """Return the cached state with the present Job and pods; ``None`` if everything must be read again.
+    """Return the cached state with the present Job and pods, or ``None`` if everything must be read again.
 
-    ConfigMaps are watched, claims are not. While a pod is not scheduled, its claim may be the reason. So then
-    everything must be read again.
+    ConfigMaps are watched, claims are not. The claim may be the reason why a pod is not scheduled, so
+    everything must be read again while there is such a pod.
     """
     if job is None or not _is_ours(job, owner) or cached.conflicts:
         return None
@@ -210,7 +219,7 @@ def refreshed(owner: Owner, cached: Observed, job: Raw | None, pods: Iterable[Ra
 
 
 def _pods(raw: Iterable[Raw]) -> tuple[Pod, ...]:
-    """Return the facts of pods, oldest first."""
+    """Parse pods, and return them oldest first."""
     return tuple(sorted(map(pod, raw), key=lambda each: each.order))
 
 
@@ -243,7 +252,7 @@ def _pod_spec(job_spec: Raw) -> Raw:
 
 
 def child(raw: Raw) -> Child:
-    """Return the facts of a Job."""
+    """Parse a Job."""
     metadata, spec, status = raw["metadata"], raw.get("spec", {}), raw.get("status", {})
     failed = _condition(status, "Failed")
     return Child(
@@ -265,7 +274,7 @@ def child(raw: Raw) -> Child:
 
 
 def pod(raw: Raw) -> Pod:
-    """Return the facts of a pod."""
+    """Parse a pod."""
     metadata, status = raw["metadata"], raw.get("status", {})
     states = {c["name"]: c.get("state", {}) for c in status.get("containerStatuses") or []}
     trainer = _terminated(states.get(TRAINER_CONTAINER, {}))
@@ -302,7 +311,7 @@ def _requests(spec: Raw) -> dict[str, float]:
 
 
 def node(raw: Raw) -> Node:
-    """Return the facts of a node."""
+    """Parse a node."""
     metadata, spec, status = raw["metadata"], raw.get("spec", {}), raw.get("status", {})
     taints = [Taint(t["key"], t.get("value", ""), t["effect"]) for t in spec.get("taints") or []]
     labels = metadata.get("labels") or {}
@@ -326,7 +335,7 @@ def _silent_since(status: Raw) -> str:
 
 
 def _amount(text: str) -> float:
-    """Return a quantity as a number; 0 if it cannot be parsed."""
+    """Return a Kubernetes quantity as a number, or 0 if it cannot be parsed."""
     try:
         return quantity(text)
     except ValueError:
@@ -348,7 +357,7 @@ def _terminated(state: Raw) -> Terminated | None:
 
 
 def _waiting(states: Iterable[Raw]) -> Waiting | None:
-    """Return the reason why a container waits; None for its ordinary creation."""
+    """Return the reason why a container waits to start, or None while it is created as usual."""
     for state in states:
         found = state.get("waiting") or {}
         if found.get("reason") not in (None, "", "ContainerCreating", "PodInitializing"):
@@ -357,7 +366,7 @@ def _waiting(states: Iterable[Raw]) -> Waiting | None:
 
 
 def _report(trainer: Terminated | None) -> ProgressReport | None:
-    """Return the report in the trainer's termination message, where there is one."""
+    """Return the report in the trainer's termination message, or None if there is none."""
     if trainer is None or not trainer.message:
         return None
     try:

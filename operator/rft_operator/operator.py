@@ -1,4 +1,4 @@
-"""The running operator: queue, workers, ingest and certificates in one event loop."""
+"""Runs the operator: work queue, workers, ingest and certificates in one event loop."""
 
 import asyncio
 import logging
@@ -23,20 +23,23 @@ from rft_operator.workloads import POLL_SECONDS
 
 REVIEW_THREADS = 8
 REPORT_DEBOUNCE_SECONDS = 2.0
-"""Least time between two reconciliations of one job for its reports, so that status writes are coalesced."""
+"""Least number of seconds between two reconciliations of one job for its reports. So few status writes are
+made."""
 CHILD_DEBOUNCE_SECONDS = 0.5
-"""Least time between two reconciliations of one job for events of its children."""
+"""Least number of seconds between two reconciliations of one job for events of its children."""
 REPORT_ROUNDS_PER_SECOND = 15.0
-"""Limit of reconciliations for reports, for all jobs together. Above it statuses are updated later."""
+"""Most reconciliations for reports in one second, for all jobs together. Further statuses are updated
+later."""
 NEW_JOB_PRIORITY_SECONDS = 30.0
-"""A new RFTJob is queued as if it had waited this long. So it gets its first status early."""
+"""A new RFTJob is queued as if it had already waited for this many seconds, so that it gets a status
+early."""
 HEARTBEAT_SECONDS = 2.0
 CERTIFICATE_CHECK_SECONDS = 12 * 3600.0
 _log = logging.getLogger(__name__)
 
 
 class Operator:
-    """Owns everything that runs. ``start`` and ``stop`` are called in the event loop."""
+    """The operator with all its running parts. ``start`` and ``stop`` are called in the event loop."""
 
     def __init__(self, cluster: Cluster, settings: Settings, signs: Signs) -> None:
         self._cluster = cluster
@@ -66,7 +69,7 @@ class Operator:
     # Event handlers.
 
     def job_changed(self, key: Key, document: Mapping[str, Any], *, gone: bool) -> None:
-        """An RFTJob was created or changed, or it was deleted (``gone``)."""
+        """Queue an RFTJob that was created or changed, or that was deleted (``gone``)."""
         if gone:
             self._known.discard(key)
             self._queue.forget(key)
@@ -81,15 +84,15 @@ class Operator:
         self._enqueue(key, delay=-NEW_JOB_PRIORITY_SECONDS if is_new else 0.0)
 
     def child_changed(self, key: Key, pods_version: str = "", *, job_or_pod: bool) -> None:
-        """A child of an RFTJob changed: its Job or a pod (``job_or_pod``), or a ConfigMap.
+        """Queue an RFTJob of which a child changed: the Job or a pod (``job_or_pod``), or a ConfigMap.
 
-        One change of the operator leads to several such events, so they are debounced.
+        One change by the operator leads to several such events, so they are debounced.
         """
         self._controller.on_child_event(key, pods_version, job_or_pod=job_or_pod)
         self._queue.add(key, 0.0, CHILD_DEBOUNCE_SECONDS)
 
     def pod_ended(self, uid: str) -> None:
-        """A pod has ended or was deleted."""
+        """Forget a pod that has ended or was deleted."""
         self._ingest.forget_pod(uid)
 
     def _enqueue(self, key: Key, delay: float = 0.0) -> None:
@@ -102,7 +105,7 @@ class Operator:
     # Running.
 
     async def start(self) -> None:
-        """Start workers and ingest."""
+        """Start the workers and the ingest."""
         self._tasks.append(asyncio.create_task(self._heartbeat()))
         self._tasks.append(asyncio.create_task(self._poll_workloads()))
         if self._settings.ingest_url is not None:
@@ -113,7 +116,7 @@ class Operator:
         ]
 
     async def stop(self) -> None:
-        """Stop taking keys from the queue, and wait for the reconciliations under way."""
+        """Stop taking keys from the queue, and wait until the current reconciliations have ended."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -1,6 +1,6 @@
-"""A work queue with delays, as client-go has: one heap, and no key is processed twice at the same time.
+"""A work queue with delays, as client-go has: a heap, and no key is processed twice at the same time.
 
-It belongs to one event loop and is not thread-safe.
+Only one event loop may use it, and it is not thread-safe.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 Key = tuple[str, str]
-"""Namespace and name of an RFTJob."""
+"""The key of an RFTJob in the queue: its namespace and its name."""
 
 FIRST_BACKOFF_SECONDS = 0.5
 LAST_BACKOFF_SECONDS = 120.0
@@ -18,10 +18,10 @@ LAST_BACKOFF_SECONDS = 120.0
 
 @dataclass
 class WorkQueue:
-    """Hands out each key when it is due, to one worker at a time.
+    """Gives each key to one worker at a time, when the key is due.
 
-    A key that is added a second time is due at the earlier of its two times. A key that is added while it is
-    being processed is queued again, and handed out after that processing.
+    A key that is added a second time is due at the earlier of its two times. A key that is added while it
+    is being processed is queued again, and given out after that processing.
     """
 
     clock: Callable[[], float]
@@ -36,7 +36,7 @@ class WorkQueue:
         return len(self._due)
 
     def add(self, key: Key, delay: float = 0.0, apart: float = 0.0) -> None:
-        """Queue ``key`` for ``delay`` seconds from now, at least ``apart`` seconds after its last processing.
+        """Make ``key`` due in ``delay`` seconds, but at least ``apart`` seconds after it was last processed.
 
         A negative ``delay`` puts it before keys that have been due for less than that.
         """
@@ -48,7 +48,7 @@ class WorkQueue:
         self._changed.set()
 
     def retry(self, key: Key) -> float:
-        """Queue ``key`` with exponential back-off; return the delay in seconds."""
+        """Queue ``key`` with exponential back-off. Return the delay in seconds."""
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         delay = min(LAST_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2.0 ** min(failures - 1, 10))
         self.add(key, delay)
@@ -59,7 +59,7 @@ class WorkQueue:
         self._failures.pop(key, None)
 
     def forget(self, key: Key) -> None:
-        """Drop the back-off and times of a key whose object is gone. A queued key stays queued."""
+        """Drop the back-off and the times of a key whose RFTJob was deleted. A queued key stays queued."""
         self._failures.pop(key, None)
         self._finished.pop(key, None)
 
@@ -91,7 +91,10 @@ class WorkQueue:
         self._changed.set()
 
     def _settle(self) -> float | None:
-        """Drop stale entries and busy keys from the heap's head; return the seconds until the next is due."""
+        """Drop stale entries and busy keys from the head of the heap.
+
+        Return the seconds until the next key is due.
+        """
         while self._heap:
             due, key = self._heap[0]
             if self._due.get(key) != due or (key in self._working and due <= self.clock()):
@@ -111,7 +114,9 @@ class Pace:
     _free: float = float("-inf")
 
     def wait(self, key: Key) -> float:
-        """Return the seconds until ``key``'s time slot: its own if that is in the future, else a free one."""
+        """Return the seconds until the time slot of ``key``: its own slot if that is in the future, else a
+        free one.
+        """
         now = self.clock()
         turn = self._turns.get(key, float("-inf"))
         if turn < now:
@@ -120,7 +125,7 @@ class Pace:
         return turn - now
 
     def forget(self, key: Key) -> None:
-        """Forget a key whose object is gone."""
+        """Forget a key whose RFTJob was deleted."""
         self._turns.pop(key, None)
 
 
@@ -129,10 +134,10 @@ async def work(
     process: Callable[[Key], Awaitable[float | None]],
     failed: Callable[[Key, Exception], None],
 ) -> None:
-    """Process keys for ever; run several of these as tasks.
+    """Process keys of the queue for ever. Several tasks may run this function.
 
-    ``process`` returns the seconds after which to requeue the key, ``None`` for never. A key whose
-    processing raised is retried with back-off.
+    ``process`` returns the seconds after which to requeue the key, or ``None`` for never. A key whose
+    processing raised an error is retried with back-off.
     """
     while True:
         key = await queue.get()

@@ -47,7 +47,7 @@ def reconcile(
 ) -> Decision:
     """Return the new status of an RFTJob and the changes to its children.
 
-    ``checked`` is what ``check`` returned for this document, where the caller has it already.
+    ``checked`` is the result of ``check`` for this document, if the caller has it already.
     """
     if "deletionTimestamp" in document["metadata"]:
         # The garbage collector deletes the children.
@@ -89,7 +89,9 @@ def gather(
     no_progress_seconds: float,
     checked: CheckResult,
 ) -> Facts:
-    """Make or reuse the plan of a checked document, and choose the newest report."""
+    """Return the facts for the stages: make or reuse the plan of a checked document, and choose the newest
+    report.
+    """
     job, problems = checked
     snapshot = observed.snapshot
     at_rest = observed.child is None and not observed.any_alive
@@ -116,7 +118,7 @@ def gather(
 def plan_from_status(document: Mapping[str, Any]) -> Plan | None:
     """Return the plan in the status if it was made for this generation of the spec, else ``None``.
 
-    A new plan keeps its kind of GPU, although the nodes may have changed in between.
+    A new plan keeps the kind of GPU of the old plan, although the nodes may have changed in between.
     """
     status = document.get("status") or {}
     if status.get("observedGeneration") != document["metadata"].get("generation", 1):
@@ -128,7 +130,9 @@ def plan_from_status(document: Mapping[str, Any]) -> Plan | None:
 
 
 def _after_the_end(facts: Facts, status: dict[str, Any]) -> Decision:
-    """Return the decision about a finished job: end a running child, and delete children after the TTL."""
+    """Return the decision about a finished job: end a running child Job, and delete children after the
+    TTL.
+    """
     child = facts.observed.child
     if child is not None and not child.finished and not child.deleting:
         if status.get("phase") == "Cancelled":
@@ -143,7 +147,7 @@ def _after_the_end(facts: Facts, status: dict[str, Any]) -> Decision:
 
 
 def _removable(observed: Observed) -> tuple[ChildKind, ...]:
-    """Return the children to delete after the TTL. The claim is kept, because it has the results."""
+    """Return the kinds of children to delete after the TTL. The claim is kept, because it has the results."""
     there = {
         ChildKind.JOB: observed.child is not None and not observed.child.deleting,
         ChildKind.CONFIG: observed.config_exists,
@@ -167,7 +171,7 @@ def _accepted(facts: Facts) -> Gate:
 
 
 def _late_changes(facts: Facts) -> list[Problem]:
-    """Return the edits of the spec that the run ignores."""
+    """Return the changes of the spec that the run ignores."""
     snapshot = facts.observed.snapshot
     if snapshot is None or facts.job is None:
         return []
@@ -183,7 +187,7 @@ def _planned(facts: Facts) -> Gate:
 
 
 def _of_child(facts: Facts, verdict: Verdict) -> dict[str, Any]:
-    """Return the fields of the status about the plan and the child Job, by their Python names."""
+    """Return the fields of the status about the plan and the child Job, by the Python names of the fields."""
     counted = sum(failure.counted for failure in failures_of(facts))
     fields: dict[str, Any] = {"failed_pods": max(facts.status.get("failedPods", 0), counted)}
     if facts.plan is not None:
@@ -198,7 +202,10 @@ def _of_child(facts: Facts, verdict: Verdict) -> dict[str, Any]:
 
 
 def baseline_to_read(document: Mapping[str, Any]) -> str | None:
-    """Return the baseline's name if it has to be read: until it is compared, and until the job starts."""
+    """Return the name of the baseline if the baseline must be read, else None.
+
+    It is read until it has been compared, and until the job starts.
+    """
     name, status = baseline.named_in(document), document.get("status") or {}
     known = status.get("baseline") or {}
     compared = known.get("job") == name and "changes" in known
@@ -206,7 +213,7 @@ def baseline_to_read(document: Mapping[str, Any]) -> str | None:
 
 
 def _of_baseline(facts: Facts) -> dict[str, Any]:
-    """Return the status field about the baseline, if it has to be compared now."""
+    """Return the field ``baseline`` of the status, if the job must be compared with its baseline now."""
     name = baseline_to_read(facts.document)
     if name is None or facts.spec is None:
         return {}
@@ -214,14 +221,16 @@ def _of_baseline(facts: Facts) -> dict[str, Any]:
 
 
 def _without_old_baseline(facts: Facts) -> Mapping[str, Any]:
-    """Return the status, without ``status.baseline`` if the RFTJob does not name a baseline any more."""
+    """Return the status. It has no ``baseline`` if the RFTJob does not name a baseline any more."""
     if baseline.named_in(facts.document) is not None:
         return facts.status
     return {name: value for name, value in facts.status.items() if name != "baseline"}
 
 
 def _notes(facts: Facts, summary: Summary) -> tuple[Note, ...]:
-    """Return the Events to post: one for each changed reason, and one for the plan."""
+    """Return the Events to post: on a new plan, on changes of the spec that the run ignores, and on a new
+    reason.
+    """
     old = {c.get("type"): c for c in facts.status.get("conditions") or []}
     notes: list[Note] = []
     accepted, planned = summary.accepted, summary.planned
@@ -239,7 +248,7 @@ def _notes(facts: Facts, summary: Summary) -> tuple[Note, ...]:
 
 
 def _overridden(facts: Facts) -> str | None:
-    """Return a warning if the spec's number of GPUs is not the plan's, else ``None``."""
+    """Return a warning if the number of GPUs in the spec differs from that of the plan, else ``None``."""
     if facts.spec is None:
         return None
     uid, nodes = facts.document["metadata"]["uid"], facts.observed.nodes

@@ -1,4 +1,4 @@
-"""Settings from the environment, read once at start."""
+"""Reads the settings of the operator from the environment, once at start."""
 
 import ipaddress
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ MAX_LEASE_SECONDS = 100
 
 
 class BadSettings(ValueError):
-    """A variable that cannot be used; the message names it."""
+    """An environment variable cannot be used. The message names the variable."""
 
 
 @dataclass(frozen=True)
@@ -20,21 +20,22 @@ class Settings:
     trainer_image: str
     image_pull_policy: str = "IfNotPresent"
     namespaces: tuple[str, ...] = ()
-    """Namespaces that are served; empty: all of them."""
+    """Namespaces whose RFTJobs the operator handles. Empty: all namespaces."""
     own_namespace: str = "default"
-    """Where the operator keeps its TLS secret and its Lease."""
+    """The namespace where the operator keeps its TLS Secret and its Lease."""
     lease: str = "rft-operator"
-    """Name of the Lease that one operator holds at a time."""
+    """Name of the Lease that one operator at a time holds."""
     lease_seconds: int = 15
     """Seconds after which another operator may take a Lease that was not renewed."""
     ingest_url: str | None = None
-    """Base URL of the ingest as pods reach it; ``None``: reports come only from pods' termination messages.
+    """Base URL by which pods reach the ingest. ``None``: reports come only from termination messages of
+    pods.
     """
     ingest_bind: str = "0.0.0.0"  # noqa: S104 - pods on other nodes must reach it
     ingest_port: int = 8443
     tls_secret: str = "rft-operator-ingest-tls"
     tls_names: tuple[str, ...] = field(default=())
-    """Further DNS names and addresses for the serving certificate."""
+    """Further DNS names and IP addresses that the serving certificate must have."""
     health_port: int = 8080
     metrics_port: int = 9090
     watch_seconds: int = 180
@@ -43,7 +44,8 @@ class Settings:
     """Seconds after which a watch that was not connected fails the liveness probe."""
     workers: int = 8
     no_progress_seconds: float = 1800.0
-    """Seconds without a report until a run counts as stalled, before its first step and in evaluations."""
+    """Seconds without a report after which a run counts as stalled, before its first step and in
+    evaluations."""
     read_nodes: bool = True
     """Whether nodes are read, to choose the kind of GPU and to explain unschedulable pods."""
     read_kueue: bool = True
@@ -53,13 +55,13 @@ class Settings:
 
     @property
     def certificate_names(self) -> tuple[str, ...]:
-        """Names and addresses the serving certificate must hold, the URL's host first."""
+        """Names and addresses that the serving certificate must have. The host of the URL is the first."""
         host = urlsplit(self.ingest_url).hostname if self.ingest_url else None
         return tuple(dict.fromkeys([*([host] if host else []), *self.tls_names]))
 
 
 def from_env(env: Mapping[str, str]) -> Settings:
-    """Return the settings in ``env``.
+    """Return the settings in the environment variables ``env``.
 
     Raises:
         BadSettings: if a variable is missing or malformed.
@@ -110,12 +112,12 @@ def from_env(env: Mapping[str, str]) -> Settings:
 
 
 def words(env: Mapping[str, str], name: str) -> tuple[str, ...]:
-    """Return the words of a comma-separated variable."""
+    """Return the values in a comma-separated environment variable."""
     return tuple(word.strip() for word in env.get(name, "").split(",") if word.strip())
 
 
 def number(env: Mapping[str, str], name: str, default: int) -> int:
-    """Return a whole number. Raises BadSettings where it is none."""
+    """Return the whole number in an environment variable. Raises BadSettings if it has none."""
     text = env.get(name)
     if not text:
         return default
@@ -125,7 +127,7 @@ def number(env: Mapping[str, str], name: str, default: int) -> int:
 
 
 def switch(env: Mapping[str, str], name: str, default: bool) -> bool:
-    """Return a switch. Raises BadSettings where it is neither true nor false."""
+    """Return the boolean in an environment variable. Raises BadSettings if it is neither true nor false."""
     text = env.get(name) or str(default).lower()
     if text not in ("true", "false"):
         raise BadSettings(f"{name} {text} is neither true nor false")
@@ -133,7 +135,7 @@ def switch(env: Mapping[str, str], name: str, default: bool) -> bool:
 
 
 def address(env: Mapping[str, str], name: str, default: str) -> str:
-    """Return an IP address. Raises BadSettings where it is none."""
+    """Return the IP address in an environment variable. Raises BadSettings if it has none."""
     text = env.get(name) or default
     try:
         ipaddress.ip_address(text)

@@ -1,6 +1,7 @@
-"""The stages of a decision: pure functions, tried in the order of ``STAGES``; the first that applies decides.
+"""The stages of a decision about an RFTJob: pure functions, tried in the order of ``STAGES``.
 
-A stage returns ``None`` where it does not apply. ``STAGES``, read top to bottom, is the specification.
+The first stage that applies decides. A stage returns ``None`` if it does not apply. ``STAGES``, read top
+to bottom, is the specification.
 """
 
 from collections.abc import Callable
@@ -20,13 +21,13 @@ from rft_planner.unschedulable import explain_unschedulable
 
 CONFLICT_RECHECK_SECONDS = 60.0
 LOST_RECHECK_SECONDS = 30.0
-"""Seconds until a job on a lost node is checked again: nodes are not watched."""
+"""Seconds until a job with a pod on a lost node is checked again, because nodes are not watched."""
 NODES_RECHECK_SECONDS = 300.0
-"""Seconds until an unschedulable job is checked again: nodes are not watched."""
+"""Seconds until a job with an unschedulable pod is checked again, because nodes are not watched."""
 
 
 def cancelled(facts: Facts) -> Verdict | None:
-    """``spec.cancel``: the child Job is deleted; the trainer writes a checkpoint on SIGTERM."""
+    """``spec.cancel`` is set: the child Job is deleted, and the trainer writes a checkpoint on SIGTERM."""
     if not facts.wants("cancel") or _child_ended(facts):
         return None
     return Verdict(
@@ -39,14 +40,16 @@ def cancelled(facts: Facts) -> Verdict | None:
 
 
 def invalid(facts: Facts) -> Verdict | None:
-    """The spec is invalid, and nothing runs yet. A corrected spec is run."""
+    """The spec is invalid, and no child Job exists. The run starts when the spec is corrected."""
     if facts.spec is not None or facts.observed.child is not None:
         return None
     return Verdict("Failed", Reason.INVALID_SPEC, joined(facts.problems))
 
 
 def name_taken(facts: Facts) -> Verdict | None:
-    """An object of another owner has the name of a child. It is never changed."""
+    """An object that this RFTJob does not own has the name of a child. The operator never changes this
+    object.
+    """
     if not facts.observed.conflicts:
         return None
     names = ", ".join(facts.observed.conflicts)
@@ -70,7 +73,7 @@ def succeeded(facts: Facts) -> Verdict | None:
 
 
 def failed(facts: Facts) -> Verdict | None:
-    """A permanent failure, more failures than allowed, or a child Job that has failed."""
+    """The run failed permanently or more often than allowed, or the child Job has failed."""
     child = facts.observed.child
     if child is None:
         return None
@@ -97,7 +100,7 @@ def _failure(facts: Facts, reason: str, message: str) -> Verdict:
 
 
 def suspended(facts: Facts) -> Verdict | None:
-    """``spec.suspend``: the child Job is deleted, and the job is Suspended once no pod is left."""
+    """``spec.suspend`` is set: the child Job is deleted, and the job is Suspended once no pod is left."""
     if not facts.wants("suspend"):
         return None
     child = facts.observed.child
@@ -130,7 +133,7 @@ def unplannable(facts: Facts) -> Verdict | None:
 
 
 def to_create(facts: Facts) -> Verdict | None:
-    """Nothing runs yet. Create the child Job and the objects that it needs."""
+    """No child Job exists. Create it, and the other child objects that it needs."""
     if facts.observed.child is not None:
         return None
     if facts.observed.refused:
@@ -140,10 +143,10 @@ def to_create(facts: Facts) -> Verdict | None:
 
 
 def queued(facts: Facts) -> Verdict | None:
-    """The child Job is suspended by Kueue or another queue: it is not admitted yet, or it was preempted.
+    """A queue such as Kueue has suspended the child Job: it is not admitted yet, or it was preempted.
 
-    When a queue suspends a Job, the Job controller deletes its pods, and the trainer saves a checkpoint. Only
-    the queue resumes the Job.
+    When a queue suspends a Job, the Job controller deletes its pods, and the trainer saves a checkpoint.
+    Only the queue resumes the Job.
     """
     child = facts.observed.child
     if child is None or not child.suspended:
@@ -158,7 +161,9 @@ def queued(facts: Facts) -> Verdict | None:
 
 
 def node_lost(facts: Facts) -> Verdict | None:
-    """The pod's node does not answer. The pod may still run there, so no other pod may start."""
+    """The node of a pod does not answer. The pod may still run there, so no other pod of the job may
+    start.
+    """
     said = _lost(facts)
     if not said:
         return None
@@ -170,7 +175,7 @@ def node_lost(facts: Facts) -> Verdict | None:
 
 
 def _lost(facts: Facts) -> list[str]:
-    """Return a message for each pod on a lost node, with commands for a person."""
+    """Return a message for each pod on a lost node. It has commands that a person can run to end the pod."""
     silent = {node.name: node.silent_since for node in facts.observed.nodes if node.silent_since}
     pods = [pod for pod in facts.observed.pods if pod.alive and pod.node in silent]
     return [
@@ -191,7 +196,7 @@ def _nodes_again(facts: Facts) -> float | None:
 
 
 def waiting(facts: Facts) -> Verdict | None:
-    """No pod runs: it does not exist yet, is not scheduled, or cannot start."""
+    """The pod of the job does not run: it does not exist yet, is not scheduled, or cannot start."""
     pod = _current(facts)
     if pod is not None and pod.phase == "Running" and pod.waiting is None:
         return None
@@ -218,18 +223,18 @@ def _of_attempt(number: int, failure: Failure) -> str:
 
 
 def _elsewhere(facts: Facts) -> str:
-    """Return a message if a queue sends the pod to another kind of GPU than the plan's; else return ""."""
+    """Return a message if a queue sends the pod to another kind of GPU than that of the plan, else ""."""
     child = facts.observed.child
     return other_kind(dict(child.node_labels), facts.plan) if child is not None and facts.plan else ""
 
 
 def _and(message: str, other: str) -> str:
-    """Return both messages as sentences."""
+    """Return two messages, each as a sentence, in one text."""
     return f"{message.rstrip('.')}. {other}" if other else message
 
 
 def _held(facts: Facts, pod: Pod) -> Hindrance | None:
-    """Return why a pod does not start. For an unschedulable pod the message has changes that would help."""
+    """Return why a pod does not start. For an unschedulable pod the message names changes that would help."""
     found = hindrance(pod)
     if found is None or found.reason != Reason.UNSCHEDULABLE or facts.spec is None or facts.plan is None:
         return found
@@ -242,7 +247,7 @@ def _held(facts: Facts, pod: Pod) -> Hindrance | None:
 
 
 def running(facts: Facts) -> Verdict | None:
-    """A pod runs: it prepares, trains, or makes no progress."""
+    """A pod of the job runs. It prepares, trains, or makes no progress."""
     ensure, patch = _missing(facts), _own_count(facts)
     pod = _current(facts)
     run = last_word(facts.report, pod, facts.status) if pod is not None else None
@@ -286,7 +291,7 @@ def _child_ended(facts: Facts) -> bool:
 
 
 def _current(facts: Facts) -> Pod | None:
-    """Return the newest pod that has not ended."""
+    """Return the newest pod of the job that has not ended."""
     return next((pod for pod in reversed(facts.observed.attempts) if pod.alive and not pod.failed), None)
 
 
@@ -301,10 +306,11 @@ def _retry_limit(facts: Facts) -> int:
 
 
 def _own_count(facts: Facts) -> dict[str, Any] | None:
-    """Return the patch of ``backoffLimit`` that the Job needs; it depends on the Job's failure policy.
+    """Return the patch that sets the ``backoffLimit`` that the Job needs. It depends on the Job's failure
+    policy.
 
-    Without the policy, the Job controller also counts failures that should not count, such as preemptions. So
-    then the operator counts the failures.
+    Without the policy, the Job controller also counts failures that should not count, such as preemptions.
+    Then the operator counts the failures.
     """
     child = facts.observed.child
     if child is None or facts.spec is None:
@@ -337,7 +343,7 @@ def _progress(progress: Progress) -> str:
 
 
 def joined(problems: tuple[Problem, ...]) -> str:
-    """Return all problems in one line."""
+    """Return all problems of a manifest in one line."""
     return "; ".join(map(str, problems))
 
 

@@ -20,21 +20,22 @@ from rft_run.report import ProgressReport
 STEPS = 10.0
 """Time allowed without a report, as a multiple of the step time."""
 LEAST_SECONDS = 300.0
-"""Minimum time allowed without a report: a restarted sampler has to load and compile the model."""
+"""Minimum number of seconds allowed without a report, because a restarted sampler has to load and compile
+the model."""
 
 
 @dataclass(frozen=True)
 class Silence:
-    """Since when a trainer has not reported, and the time allowed without a report."""
+    """A silence of a trainer: since when it has not reported, and how long it may be silent."""
 
     since: datetime
     allowed: float
-    """Seconds."""
+    """The number of seconds that are allowed without a report."""
     step: float | None
-    """Seconds of a step, if the allowed time is derived from it."""
+    """Seconds of one training step, if the allowed time is derived from the step time."""
 
     def left(self, now: datetime) -> float:
-        """Return the seconds until the run counts as stalled; zero or less from then on."""
+        """Return the seconds until the run counts as stalled. Zero or less means that it has stalled."""
         return (self.since + timedelta(seconds=self.allowed) - now).total_seconds()
 
     def __str__(self) -> str:
@@ -59,7 +60,9 @@ def silence(run: RunStatus, now: datetime, otherwise: float) -> Silence:
 
 
 def step_seconds(run: RunStatus) -> float | None:
-    """Return the seconds of a step: the last one's, or the expected mean of the remaining ones if longer."""
+    """Return the seconds of one step: the longer of the last step and the expected mean of the remaining
+    steps.
+    """
     progress = run.progress
     found = [run.metrics.step_seconds if run.metrics is not None else None]
     if progress.eta_seconds is not None and (progress.total_steps or 0) > progress.step:
@@ -68,10 +71,11 @@ def step_seconds(run: RunStatus) -> float | None:
 
 
 def last_word(report: ProgressReport | None, pod: Pod, status: Mapping[str, Any]) -> RunStatus | None:
-    """Return the last report of the trainer in ``pod``, ``None`` if there is none.
+    """Return the last report of the trainer in ``pod``, or ``None`` if there is none.
 
-    Reports are kept in memory only. After a restart of the operator, the status is used instead of the last
-    report. So a trainer that hangs, and does not report any more, is noticed in this case too.
+    Reports are kept in memory only. After a restart of the operator, the status is used instead of the
+    last report. So the operator notices a trainer that hangs and does not report any more, also after a
+    restart.
     """
     if report is not None:
         return report.run if report.attempt == pod.uid else None

@@ -1,4 +1,4 @@
-"""Makes the status from a verdict and the trainer's report. Pure and idempotent."""
+"""Makes the status of an RFTJob from the verdict of a stage and the trainer's report. Pure and idempotent."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from rft_run.report import ProgressReport
 
 @dataclass(frozen=True)
 class Summary:
-    """The part of the status that does not come from the trainer."""
+    """The part of the status that the operator decides, and that does not come from the trainer."""
 
     phase: Phase
     reason: str
@@ -39,7 +39,9 @@ def is_over(status: Mapping[str, Any]) -> bool:
 def conditions(
     summary: Summary, old: Sequence[Mapping[str, Any]], generation: int, now: datetime
 ) -> list[Condition]:
-    """Return all conditions. A condition with the same status as in ``old`` keeps its transition time."""
+    """Return all conditions of an RFTJob. A condition with the same status as in ``old`` keeps its
+    transition time.
+    """
     wanted = conditions_of(
         summary.phase, summary.reason, summary.message, accepted=summary.accepted, planned=summary.planned,
         now=rfc3339(now), generation=generation, stalled=summary.stalled, final=summary.ended,
@@ -61,10 +63,10 @@ def decided(summary: Summary, old: Mapping[str, Any], generation: int, now: date
 
 
 def overlaid(old: Mapping[str, Any], new: RFTJobStatus) -> dict[str, Any]:
-    """Return the status to write: ``old``, with every field that is set in ``new``.
+    """Return the status to write: ``old``, with the value of every field that is set in ``new``.
 
     ``old`` is the status as the API server returned it. It may have fields of another version of the
-    operator, which this version does not know. They are kept.
+    operator, which this version does not know. These fields are kept.
     """
     said = new.dump()
     aliases = (RFTJobStatus.model_fields[name].alias or name for name in new.model_fields_set)
@@ -74,8 +76,9 @@ def overlaid(old: Mapping[str, Any], new: RFTJobStatus) -> dict[str, Any]:
 def newest_report(observed: Observed) -> ProgressReport | None:
     """Return the last report of the newest attempt.
 
-    The last push of an attempt may be lost, so its termination message counts too. It does not count if a
-    newer attempt runs, because the newer attempt's pushes may have been lost by a restart of the operator.
+    The last report that an attempt sends may be lost, so its termination message counts too. It does not
+    count if a newer attempt runs, because reports of the newer attempt may have been lost by a restart of
+    the operator.
     """
     candidates: list[Received] = [observed.received] if observed.received is not None else []
     started = [pod for pod in observed.pods if pod.trainer is not None or pod.phase == "Running"]
@@ -89,14 +92,16 @@ def newest_report(observed: Observed) -> ProgressReport | None:
 
 
 def with_report(status: Mapping[str, Any], report: ProgressReport | None) -> dict[str, Any]:
-    """Return ``status`` with the fields of the report; unchanged if the report is older than the status."""
+    """Return ``status`` with the fields of the report. It is unchanged if the report is older than the
+    status.
+    """
     return overlaid(status, RFTJobStatus(**reported(status, report)))
 
 
 def reported(old: Mapping[str, Any], report: ProgressReport | None) -> dict[str, Any]:
     """Return the fields of ``RFTJobStatus`` that ``report`` sets, by their Python names.
 
-    None where the report is older than ``old``.
+    Return None if the report is older than the status ``old``.
     """
     if report is None or is_behind(old, report):
         return {}
@@ -117,9 +122,10 @@ def is_behind(status: Mapping[str, Any], report: ProgressReport) -> bool:
 
 
 def merge_reward(status: Mapping[str, Any], report: ProgressReport) -> Reward | None:
-    """Return the curve: the points of the status that are still valid, then the report's.
+    """Return the reward curve: the points of the status that are still valid, then the points of the report.
 
-    Points of an earlier attempt are valid up to ``resumedFromStep``. The new attempt repeats the later steps.
+    Points of an earlier attempt are valid up to ``resumedFromStep``. The new attempt repeats the later
+    steps.
     """
     old = _reward(status)
     new = report.run.reward
@@ -142,7 +148,7 @@ def _reward(status: Mapping[str, Any]) -> Reward | None:
 
 
 def merge_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the JSON merge patch from ``old`` to ``new``; empty when they are equal."""
+    """Return the JSON merge patch from ``old`` to ``new``. It is empty if they are equal."""
     patch: dict[str, Any] = {key: None for key in old if key not in new}
     for key, value in new.items():
         before = old.get(key)

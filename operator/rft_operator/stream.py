@@ -1,4 +1,4 @@
-"""Parses a list that an API server sends, one item at a time as the bytes arrive."""
+"""Parses a list in JSON from the API server, one item at a time as the bytes arrive."""
 
 import codecs
 import json
@@ -11,16 +11,16 @@ _BETWEEN = " \t\r\n,"
 
 
 class BrokenOff(Exception):
-    """The response ended before its list did."""
+    """The response of the API server ended before its list was complete."""
 
 
 def items(chunks: Iterable[bytes]) -> Iterator[dict[str, Any]]:
-    """Yield the items of a list in JSON that arrives in ``chunks``, which may be cut anywhere.
+    """Yield the items of a list in JSON that arrives in ``chunks``, which may end anywhere in the text.
 
     At most one item and one chunk are in memory. Kind and metadata of the list are not returned.
 
     Raises:
-        BrokenOff: the chunks ended before the list did.
+        BrokenOff: if the chunks end before the list is complete.
     """
     text, decode = iter(chunks), codecs.getincrementaldecoder("utf-8")().decode
     scan = json.JSONDecoder().raw_decode

@@ -11,13 +11,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 CONNECTIONS = 32
-"""Most connections at once. One more closes the oldest, since a probe or scrape takes only milliseconds."""
+"""Most open connections at once. One more closes the oldest connection, since a probe or scrape takes only
+milliseconds."""
 SILENCE_SECONDS = 10.0
-"""Seconds without a byte after which a connection is closed."""
+"""Seconds without a received byte after which a connection is closed."""
 
 
 class FewConnections(ThreadingHTTPServer):
-    """A server whose number of connections, and so of threads, is bounded."""
+    """An HTTP server with a thread for each connection, whose number of connections is bounded."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -28,7 +29,7 @@ class FewConnections(ThreadingHTTPServer):
         super().__init__(("", port), handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Answer in a thread, in place of the oldest connection if there are too many."""
+        """Answer a connection in a thread. If there are too many connections, close the oldest."""
         request.settimeout(SILENCE_SECONDS)
         with self._lock:
             self._open[request] = None
@@ -42,19 +43,19 @@ class FewConnections(ThreadingHTTPServer):
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
-        """Forget a connection that is over."""
+        """Forget a connection that has ended."""
         with self._lock:
             self._open.pop(request, None)
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Log what failed, unless the client only went away or was silent."""
+        """Log why a request failed, unless the client only went away or was silent."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
 
 def serve(handler: type[BaseHTTPRequestHandler], port: int, name: str) -> FewConnections:
-    """Serve on ``port`` in a thread called ``name``, until the process ends."""
+    """Serve HTTP on ``port`` in a thread called ``name``, until the process ends."""
     server = FewConnections(port, handler)
     threading.Thread(target=server.serve_forever, name=name, daemon=True).start()
     return server

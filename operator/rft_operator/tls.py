@@ -1,4 +1,4 @@
-"""A server's own CA and serving certificate, for the ingest and for the webhook.
+"""Creates and renews the CA and the serving certificate of the ingest and of the webhook.
 
 The operator and the webhook create and renew their certificates themselves, and keep each in one Secret. A
 chart that creates certificates would create new ones at every rendering. This module talks to no cluster.
@@ -31,7 +31,7 @@ _FIELDS = {"ca_bundle": "ca.crt", "ca_key": "ca.key", "certificate": "tls.crt", 
 
 @dataclass(frozen=True)
 class KeyPair:
-    """A serving certificate and its key, PEM texts."""
+    """A serving certificate and its private key, both as PEM text."""
 
     certificate: str
     key: str
@@ -39,20 +39,23 @@ class KeyPair:
 
 @dataclass(frozen=True)
 class Identity(KeyPair):
-    """A key pair with its CA. The first certificate of the bundle is the current CA; older ones follow."""
+    """A serving certificate with the CA that signed it.
+
+    The first certificate of ``ca_bundle`` is the current CA; older ones follow.
+    """
 
     ca_bundle: str
     ca_key: str
 
     def to_secret(self) -> dict[str, str]:
-        """Return the data of the Secret."""
+        """Return the identity as the data of a Secret."""
         return {
             entry: base64.b64encode(getattr(self, name).encode()).decode() for name, entry in _FIELDS.items()
         }
 
 
 def from_secret(secret: Mapping[str, Any]) -> Identity | None:
-    """Return the identity in a Secret, ``None`` if it is incomplete."""
+    """Return the identity in the data of a Secret, or ``None`` if the data are incomplete."""
     data = secret.get("data") or {}
     if not all(entry in data for entry in _FIELDS.values()):
         return None
@@ -60,10 +63,12 @@ def from_secret(secret: Mapping[str, Any]) -> Identity | None:
 
 
 def renewed(current: Identity | None, names: Sequence[str], now: datetime, server: str = INGEST) -> Identity:
-    """Return an identity that is valid for ``names`` for some time; ``current`` if it still is.
+    """Return an identity that is valid for ``names`` for some time: ``current`` if it still is, else a new
+    one.
 
     A new CA is put before the old one in the bundle. The old one stays there while it is valid, so clients
-    that read the bundle for each connection accept both. ``server`` is the name in new certificates.
+    that read the bundle for each connection accept both. ``server`` is the name of the server in new
+    certificates.
     """
     if current is None:
         return _serving(server, *_authority(server, now), older=(), names=names, now=now)
@@ -83,14 +88,14 @@ def renewed(current: Identity | None, names: Sequence[str], now: datetime, serve
 
 
 def server_context(pair: KeyPair) -> ssl.SSLContext:
-    """Return a server context with the serving certificate."""
+    """Return the SSL context of a server, with the serving certificate."""
     context = bare_context()
     load_into(context, pair)
     return context
 
 
 def bare_context() -> ssl.SSLContext:
-    """Return a server context without a certificate."""
+    """Return an SSL context of a server without a certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     # With TLS 1.2 a client could have the server compute one key exchange after another.
@@ -99,7 +104,7 @@ def bare_context() -> ssl.SSLContext:
 
 
 def load_into(context: ssl.SSLContext, pair: KeyPair) -> None:
-    """Use the serving certificate for new connections of ``context``."""
+    """Use the serving certificate for new connections of the SSL ``context``."""
     # The ssl module reads certificates from files only. The folder is private and removed at once.
     with tempfile.TemporaryDirectory(prefix="rft-tls-") as folder:
         certificate, key = Path(folder, "tls.crt"), Path(folder, "tls.key")

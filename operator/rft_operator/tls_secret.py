@@ -1,4 +1,4 @@
-"""Reads and renews the Secret with a server's certificates."""
+"""Reads and renews the Secret with the certificates of a server."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -11,7 +11,7 @@ from rft_operator.objects.names import MANAGED_BY, OPERATOR_NAME
 def current_identity(
     cluster: Cluster, namespace: str, name: str, names: Sequence[str], server: str = tls.INGEST
 ) -> tls.Identity:
-    """Return the identity in the Secret. If it is missing or too old, it is first created or renewed."""
+    """Return the server's identity in the Secret. If it is missing or too old, first create or renew it."""
     for _ in range(3):
         secret = cluster.secret(namespace, name)
         current = tls.from_secret(secret) if secret is not None else None
@@ -27,7 +27,9 @@ def current_identity(
         except Conflict:
             continue
         return wanted
-    raise Unavailable(409, f"Secret {namespace}/{name} was changed by others at each try to write it")
+    raise Unavailable(
+        409, f"Secret {namespace}/{name} was changed by another client at each attempt to write it"
+    )
 
 
 def _secret(namespace: str, name: str, identity: tls.Identity) -> dict[str, object]:

@@ -1,6 +1,7 @@
-"""``spec.ttlSecondsAfterFinished``: when the child objects of a finished job are deleted.
+"""Decides when the child objects of a finished job are deleted (``spec.ttlSecondsAfterFinished``).
 
-The RFTJob itself is kept. If it were deleted, a GitOps tool would apply it again, and start a new training.
+The RFTJob itself is kept. If it were deleted, a GitOps tool would apply it again, and start a new
+training.
 """
 
 from collections.abc import Mapping
@@ -11,9 +12,10 @@ from rft_operator import clock
 
 
 def seconds_left(document: Mapping[str, Any], status: Mapping[str, Any], now: datetime) -> float | None:
-    """Return the seconds until the children are deleted, 0 from then on; ``None`` where they are kept.
+    """Return the seconds until the children of a finished job are deleted, or ``None`` if they are kept.
 
-    The TTL of the current spec is used, because it may change after the end. ``status`` is the new status.
+    The result is 0 once the time has passed. The TTL of the current spec is used, because it may change
+    after the end. ``status`` is the new status.
     """
     ttl = (document.get("spec") or {}).get("ttlSecondsAfterFinished")
     ended = clock.parse(status.get("completionTime"))

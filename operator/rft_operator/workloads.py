@@ -1,7 +1,7 @@
-"""Kueue's Workloads, polled every few seconds while a child Job is suspended, and otherwise not at all.
+"""Reads Kueue's Workloads every few seconds while a child Job is suspended, and otherwise not at all.
 
-They are polled and not watched, because Kueue may be missing, or be installed later. Without Kueue the kind
-does not exist, and that must not be an error.
+They are polled and not watched, because Kueue may be missing, or be installed later. Without Kueue the
+kind does not exist, and that must not be an error.
 """
 
 import logging
@@ -15,7 +15,7 @@ from rft_operator.kueue import Workload, rounded, workload
 from rft_operator.queue import Key
 
 JOB_UID = "kueue.x-k8s.io/job-uid"
-"""Label of a Workload with the UID of its Job."""
+"""Key of the label of a Workload that has the UID of its Job."""
 POLL_SECONDS = 3.0
 _log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class Workloads:
         read: Callable[[str], Iterable[Any]] | None,
         read_places: Callable[[str, str], list[Any]] | None = None,
     ) -> None:
-        """``read`` returns the Workloads of a namespace; ``None`` disables the cache.
+        """``read`` returns the Workloads of a namespace. With ``None`` no Workload is ever read.
 
         ``read_places`` returns the pending Workloads of a LocalQueue with their positions.
         """
@@ -40,7 +40,7 @@ class Workloads:
         self._said = ""
 
     def of(self, key: Key, job_uid: str | None) -> Workload | None:
-        """Return the cached Workload of a suspended child Job. From now on it is polled."""
+        """Return the cached Workload of a suspended child Job. From now on this Workload is polled."""
         with self._lock:
             if job_uid is None or self._read is None:
                 self._known.pop(self._waiting.pop(key, ""), None)
@@ -49,7 +49,9 @@ class Workloads:
             return self._known.get(job_uid)
 
     def poll(self) -> list[Key]:
-        """Read the Workloads of suspended Jobs, a namespace at a time; return the RFTJobs with changes."""
+        """Read the Workloads of all suspended Jobs, a namespace at a time. Return the RFTJobs whose
+        Workload changed.
+        """
         with self._lock:
             waiting = dict(self._waiting)
         wanted = set(waiting.values())
@@ -82,7 +84,7 @@ class Workloads:
         return {uid: replace(each, place=rounded(places.get(each.name, 0))) for uid, each in found.items()}
 
     def _places(self, namespace: str, queue: str) -> dict[str, int]:
-        """Return the position of each Workload in a LocalQueue; empty if Kueue has no visibility API."""
+        """Return the position of each Workload in a LocalQueue. Empty if Kueue has no visibility API."""
         if self._read_places is None:
             return {}
         try:
@@ -93,12 +95,14 @@ class Workloads:
         return {item["metadata"]["name"]: int(item["positionInLocalQueue"]) + 1 for item in items}
 
     def _say(self, what: str) -> None:
-        """Log a message, unless it is the same as the last one."""
+        """Log a message, unless it repeats the last message of this cache."""
         if what != self._said:
             _log.warning(what)
         self._said = what
 
 
 def _job_of(item: Any) -> str:
-    """Return the UID of the Job that a Workload belongs to; empty if its labels do not name it."""
+    """Return the UID of the Job that a Workload belongs to. Empty if the labels of the Workload do not
+    name it.
+    """
     return str((item["metadata"].get("labels") or {}).get(JOB_UID) or "")

@@ -61,7 +61,7 @@ def refused(trainer: Trainer, attack: Attack) -> None:
     before, source = trainer.run.job, next(ADDRESSES)
     tokens = [attack.token] if attack.token is not None else [""]
     assert asyncio.run(flood(trainer, tokens, attack.content, source)) == {attack.status: 1}
-    line = f"report from {source} refused: {attack.status} {attack.said}"
+    line = f"the report from {source} was refused: {attack.status} {attack.said}"
     assert line in trainer.operator.log.read_text()
     assert trainer.run.job == before
     for token in filter(None, (attack.token, trainer.token)):
@@ -240,7 +240,7 @@ def test_a_flood_of_bad_tokens_causes_few_token_reviews_and_few_log_lines(traine
     assert statuses[429] > FLOOD / 2
     assert operator.metric("rft_ingest_token_reviews_total") - reviews == statuses[401]
     text = operator.log.read_text()[logged:]
-    assert "from 127.0.0.9 refused: 429 too many requests" in text
+    assert "from 127.0.0.9 was refused: 429 too many requests" in text
     assert text.count("127.0.0.9") < FLOOD / 10
     assert "eyJ" not in text
     assert trainer.push(body(trainer.pod, 4)) == 200, "the limit does not apply to other senders"

@@ -1,1 +1,1 @@
-"""Progress ingest: receives the trainers' reports, and verifies who sends them."""
+"""The ingest: it receives the progress reports of trainers, and verifies who sends them."""

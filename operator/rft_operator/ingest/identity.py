@@ -14,14 +14,14 @@ from rft_operator.observe import Observed
 POD_NAME = "authentication.kubernetes.io/pod-name"
 POD_UID = "authentication.kubernetes.io/pod-uid"
 GONE = 410
-"""HTTP status when the pod, its Job or the RFTJob is deleted: the sender need not try again."""
+"""HTTP status for a sender whose pod, Job or RFTJob is deleted. The sender need not try again."""
 _USER_PREFIX = "system:serviceaccount:"
 
 Raw = Mapping[str, Any]
 
 
 class Refused(Exception):
-    """A report is not accepted; ``status`` is the HTTP status, the text is for the sender."""
+    """A report is refused. ``status`` is the HTTP status, and the message is for the sender."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -30,7 +30,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Claims:
-    """What a token review proves about the bearer."""
+    """The pod that a token belongs to, as the review of the token proves."""
 
     namespace: str
     pod_name: str
@@ -39,7 +39,7 @@ class Claims:
 
 @dataclass(frozen=True)
 class Caller:
-    """A pod with a proven chain of owners up to an RFTJob."""
+    """The proven sender of a report: a pod whose chain of owner references leads to an RFTJob."""
 
     namespace: str
     job_name: str
@@ -47,14 +47,14 @@ class Caller:
     pod_uid: str
     pod_created: str
     known_attempt: int = 0
-    """The attempt in the RFTJob's status when the token was reviewed."""
+    """The number of the attempt in the RFTJob's status when the token was reviewed."""
 
 
 def claims(review: Raw, audience: str) -> Claims:
-    """Return what the TokenReview's status proves.
+    """Return what the status of a TokenReview proves.
 
     Raises:
-        Refused: 401 for tokens that are not valid for us, 403 for bearers that are not pods.
+        Refused: 401 if the token is not valid for this operator, 403 if its bearer is not a pod.
     """
     if review.get("authenticated") is not True:
         raise Refused(401, "the token is not valid")
@@ -77,13 +77,15 @@ def _only(values: object) -> str:
 
 
 def served(claimed: Claims, namespaces: Collection[str]) -> None:
-    """Raise Refused (403) for a pod of a namespace that is not served; without a list, all are."""
+    """Raise Refused (403) for a pod of a namespace that is not in the list. An empty list allows all
+    namespaces.
+    """
     if namespaces and claimed.namespace not in namespaces:
         raise Refused(403, "this operator does not serve the namespace of the pod")
 
 
 def live_pod(claimed: Claims, pod: Raw | None) -> dict[str, Any]:
-    """Return the reference to the Job that controls the pod the token is bound to."""
+    """Return the owner reference to the Job that controls the pod of the token."""
     if pod is None or pod["metadata"]["uid"] != claimed.pod_uid:
         raise Refused(GONE, "the pod of the token does not exist any more")
     if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
@@ -92,14 +94,14 @@ def live_pod(claimed: Claims, pod: Raw | None) -> dict[str, Any]:
 
 
 def live_child(reference: Raw, child: Raw | None) -> dict[str, Any]:
-    """Return the reference to the RFTJob that controls the live Job."""
+    """Return the owner reference to the RFTJob that controls the Job of the pod."""
     if child is None or child["metadata"]["uid"] != reference["uid"]:
         raise Refused(GONE, "the Job of the pod does not exist any more")
     return _controller(child, API_VERSION, KIND, f"the Job is not controlled by an {KIND}")
 
 
 def live_job(reference: Raw, job: Raw | None) -> Raw:
-    """Return the live RFTJob."""
+    """Return the RFTJob that controls the Job of the pod. Raises Refused if it is deleted."""
     if job is None or job["metadata"]["uid"] != reference["uid"]:
         raise Refused(GONE, f"the {KIND} of the pod does not exist any more")
     return job
@@ -113,15 +115,15 @@ def _controller(raw: Raw, api_version: str, kind: str, otherwise: str) -> dict[s
 
 
 def caller(claimed: Claims, pod: Raw, job: Raw) -> Caller:
-    """Return the proven caller."""
+    """Return the sender of a report, whose pod and owners are proven."""
     return _caller(job, claimed.pod_uid, pod["metadata"].get("creationTimestamp", ""))
 
 
 def callers(job: Raw, observed: Observed) -> list[Caller]:
-    """Return who may report for an RFTJob: the live pods of its child Job.
+    """Return the senders who may report for an RFTJob: the live pods of its child Job.
 
-    The ingest follows the owners from the pod up to the RFTJob. A reconciliation has read all these objects
-    already, so this function goes from the RFTJob down to the pods.
+    The ingest follows the owners from the pod up to the RFTJob. A reconciliation has read all these
+    objects already, so this function goes from the RFTJob down to the pods.
     """
     return [_caller(job, pod.uid, pod.created) for pod in observed.attempts if pod.alive]
 

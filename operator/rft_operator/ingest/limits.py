@@ -1,4 +1,4 @@
-"""Limits of the ingest: rate per sender, concurrent token reviews, and rate of logged refusals."""
+"""Limits of the ingest: requests per sender, concurrent token reviews, and refusals in the log."""
 
 import asyncio
 from collections import OrderedDict
@@ -13,12 +13,16 @@ MAX_SOURCES = 8192
 REVIEWS_AT_ONCE = 8
 REVIEWS_WAITING = 256
 REVIEW_WAIT_SECONDS = 5.0
-"""Longest wait of a request for a token review. It is shorter than the timeout of the trainer's request."""
+"""Longest time in seconds for which a request waits for a token review. The trainer's timeout is longer."""
 SAID_AGAIN_SECONDS = 10.0
 
 
 class SourceLimiter:
-    """A token bucket for each source: a pod whose token was reviewed before, else an address."""
+    """A limit on the requests of each source. A source is a pod whose token was reviewed before, else an
+    address.
+
+    Each source has a token bucket.
+    """
 
     def __init__(
         self, clock: Callable[[], float], per_second: float = PER_SECOND, burst: float = BURST
@@ -42,14 +46,16 @@ class SourceLimiter:
 
 
 class Complaints:
-    """Limits the log: the same refusal of the same source is logged once in ten seconds."""
+    """Limits the log of refusals: the same refusal of the same source is logged once in ten seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._said: OrderedDict[tuple[str, str], tuple[float, int]] = OrderedDict()
 
     def count(self, source: str, what: str) -> int | None:
-        """Return how many refusals were left out since the last logged one; ``None``: leave this one out."""
+        """Return how many refusals were not logged since the last one that was. None if this one is not to
+        be logged.
+        """
         key, now = (source, what), self._clock()
         since, left_out = self._said.pop(key, (float("-inf"), 0))
         silent = now - since < SAID_AGAIN_SECONDS
@@ -72,7 +78,9 @@ class ReviewGate:
 
     @asynccontextmanager
     async def enter(self) -> AsyncIterator[None]:
-        """Hold one of the slots. Raises Refused (429) if no slot becomes free in time, or too many wait."""
+        """Hold one of the slots for token reviews. Raises Refused (429) if none becomes free in time, or
+        too many wait.
+        """
         if self._room <= 0:
             raise Refused(429, "too many token reviews are under way")
         self._room -= 1

@@ -1,4 +1,6 @@
-"""The newest report of every job, in memory. A report holds the whole state, so only the last one counts."""
+"""Keeps the newest report of every job in memory. A report has the whole state, so only the last one is
+needed.
+"""
 
 from rft_operator.ingest.identity import Caller, Refused
 from rft_operator.observe import Received
@@ -6,10 +8,11 @@ from rft_run.report import ProgressReport, ReportAnswer
 
 
 def check_position(known: Received | None, caller: Caller, report: ProgressReport) -> bool:
-    """Return whether the report is new; ``False`` when it repeats the known one.
+    """Return whether a report is new. ``False`` means that it repeats the last one.
 
     Raises:
-        Refused: 403 if the report is of another attempt than its sender, 409 if it is older than the last.
+        Refused: 403 if the report is not of the attempt that sends it, 409 if it is older than the last
+            report.
     """
     if report.attempt != caller.pod_uid:
         raise Refused(403, "the report and the token are of different attempts")
@@ -34,14 +37,16 @@ def check_position(known: Received | None, caller: Caller, report: ProgressRepor
 
 
 class Reports:
-    """Newest report by RFTJob UID. Written by the event loop, read by worker threads."""
+    """The newest reports, by the UID of the RFTJob. The event loop writes them, and worker threads read
+    them.
+    """
 
     def __init__(self) -> None:
         self._newest: dict[str, Received] = {}
         self._answers: dict[str, ReportAnswer] = {}
 
     def get(self, job_uid: str) -> Received | None:
-        """Return the newest report."""
+        """Return the newest report of an RFTJob."""
         return self._newest.get(job_uid)
 
     def accept(self, caller: Caller, report: ProgressReport) -> bool:
@@ -52,14 +57,16 @@ class Reports:
         return new
 
     def set_answer(self, job_uid: str, answer: ReportAnswer) -> None:
-        """Set the answer that a job's trainers get to their reports."""
+        """Set the answer that the trainers of an RFTJob get to their reports."""
         self._answers[job_uid] = answer
 
     def answer(self, job_uid: str) -> ReportAnswer:
-        """Return the answer to a job's trainers; empty before its first reconciliation."""
+        """Return the answer to the trainers of an RFTJob. It is empty before the first reconciliation of
+        the RFTJob.
+        """
         return self._answers.get(job_uid) or ReportAnswer()
 
     def forget(self, job_uid: str) -> None:
-        """Drop the report of a job that is gone."""
+        """Drop the report of an RFTJob that was deleted."""
         self._answers.pop(job_uid, None)
         self._newest.pop(job_uid, None)

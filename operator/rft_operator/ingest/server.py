@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 class Ingest:
-    """Authenticates reports and keeps the newest of each job. Belongs to one event loop."""
+    """Authenticates reports, and keeps the newest one of each RFTJob. Only one event loop may use it."""
 
     def __init__(
         self,
@@ -37,10 +37,10 @@ class Ingest:
         namespaces: Collection[str] = (),
         chains: Chains | None = None,
     ) -> None:
-        """``accepted`` is called with the key of a job that has a new report.
+        """``accepted`` is called with the key of an RFTJob that has a new report.
 
-        ``chains`` is also filled by the controller, which reads RFTJobs and their pods anyway.
-        ``namespaces`` are those that are served; empty: all of them.
+        ``chains`` is also filled by the controller, which reads RFTJobs and their pods anyway. Only
+        reports from ``namespaces`` are accepted; an empty list allows all.
         """
         self._namespaces = namespaces
         self._cluster = cluster
@@ -55,14 +55,14 @@ class Ingest:
         self._renewals: set[asyncio.Task[None]] = set()
 
     def application(self) -> web.Application:
-        """Return the web application."""
+        """Return the web application that receives reports."""
         application = web.Application(client_max_size=MAX_REPORT_BYTES)
         application.router.add_post(REPORT_PATH, self._respond)
         application.router.add_get("/healthz", _healthy)
         return application
 
     def forget_pod(self, pod_uid: str) -> None:
-        """Drop the cached token of a pod that is gone."""
+        """Drop the cached review of the token of a pod that was deleted."""
         self._cache.forget_pod(pod_uid)
         self._chains.forget_pod(pod_uid)
 
@@ -79,8 +79,8 @@ class Ingest:
         """Log a refusal with the sender's address. The token is never logged."""
         left_out = self._complaints.count(source, f"{refusal.status} {refusal}")
         if left_out is not None:
-            more = f" ({left_out} more before)" if left_out else ""
-            _log.info("report from %s refused: %s %s%s", source, refusal.status, refusal, more)
+            more = f" ({left_out} refusals before were not logged)" if left_out else ""
+            _log.info("the report from %s was refused: %s %s%s", source, refusal.status, refusal, more)
 
     async def _take(self, request: web.Request) -> ReportAnswer:
         source, token = request.remote or "", _token(request)
@@ -110,7 +110,7 @@ class Ingest:
         return answer
 
     async def _renew(self, token: str) -> None:
-        """Review a token in the background, before its cached answer expires."""
+        """Review a token again in the background, before its cached review expires."""
         with suppress(Refused):  # the review failed, not the token: the cached answer expires as it would
             await self._review(token)
 
@@ -124,7 +124,7 @@ class Ingest:
         return answer
 
     def _look_up(self, token: str) -> Caller | Refused:
-        """Review the token and follow the owner references of its pod to the RFTJob; runs in a thread."""
+        """Review the token, and follow the owner references of its pod to the RFTJob. Runs in a thread."""
         try:
             claimed = identity.claims(self._cluster.review_token(token, TOKEN_AUDIENCE), TOKEN_AUDIENCE)
             identity.served(claimed, self._namespaces)

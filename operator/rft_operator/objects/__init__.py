@@ -1,1 +1,1 @@
-"""Builders of the child objects. Pure: they take models and return manifests."""
+"""Builds the manifests of the child objects from models, with pure functions."""

@@ -1,4 +1,4 @@
-"""The run's immutable ConfigMap, the CA's ConfigMap and the claim."""
+"""Builds the immutable ConfigMap of the run, the ConfigMap of the CA, and the claim."""
 
 import json
 from pathlib import PurePosixPath
@@ -37,7 +37,7 @@ def has_user_code(spec: RFTJobSpec) -> bool:
 
 
 def run_config(owner: Owner, spec: RFTJobSpec, plan: Plan, ingest_url: str | None) -> RunConfig:
-    """Return the configuration of the trainer."""
+    """Return the configuration of the run for the trainer."""
     if plan.effective is None:
         raise ValueError("a run needs a plan with effective parameters")
     code = {
@@ -76,7 +76,7 @@ def _report_target(ingest_url: str) -> ReportTarget:
 
 
 def dataset_path(dataset: Dataset, folder: str) -> str:
-    """Return where the trainer finds the rows: a path in the pod, or the URI."""
+    """Return where the trainer finds the rows of the dataset: a path in the pod, or the URI."""
     if dataset.config_map is not None:
         return str(PurePosixPath(folder, dataset.config_map.key))
     if dataset.persistent_volume_claim is not None:
@@ -85,7 +85,9 @@ def dataset_path(dataset: Dataset, folder: str) -> str:
 
 
 def config_map(owner: Owner, run: RunConfig) -> dict[str, Any]:
-    """Return the ConfigMap with the run's snapshot, and in another key the grader container's part."""
+    """Return the ConfigMap with the snapshot of the run. A second key has the configuration of the grader
+    container.
+    """
     data = {CONFIG_FILE: _json(run.dump())}
     if has_user_code(run.spec):
         graders = GraderConfig(graders=python_graders(run.spec.graders, run.grader_code or {}))
@@ -100,7 +102,10 @@ def config_map(owner: Owner, run: RunConfig) -> dict[str, Any]:
 
 
 def ca_config_map(owner: Owner, bundle: str) -> dict[str, Any]:
-    """Return the ConfigMap with the CAs the trainer trusts. Not immutable: CAs rotate."""
+    """Return the ConfigMap with the CA certificates that the trainer trusts.
+
+    It is not immutable, because CAs are replaced.
+    """
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",

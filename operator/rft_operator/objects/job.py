@@ -10,19 +10,19 @@ from rft_run.config import TRAINER_CONTAINER
 from rft_run.exit_codes import PERMANENT, UNCOUNTED
 
 OWN_COUNT_MARGIN = 100
-"""Added to ``backoffLimit`` if the server does not support ``podFailurePolicy``.
+"""A margin that is added to ``backoffLimit`` if the API server does not support ``podFailurePolicy``.
 
-Then the Job controller counts preemptions as failures too. With the margin it never reaches its own limit,
-and the operator counts instead."""
+Without this policy the Job controller counts preemptions as failures too. With the margin it never reaches
+its own limit, and the operator counts instead."""
 
 
 def child_job(
     owner: Owner, spec: RFTJobSpec, plan: Plan, image: Image, *, reports: bool, counts: bool = False
 ) -> dict[str, Any]:
-    """Return the child Job.
+    """Return the manifest of the child Job of an RFTJob.
 
-    ``counts`` means that this API server silently drops the failure policy, as old ones do. Then the Job has
-    a higher ``backoffLimit`` from the start, and the operator counts failures. ``suspend`` is not set,
+    ``counts`` means that this API server silently drops the failure policy, as old ones do. Then the Job
+    has a higher ``backoffLimit`` from the start, and the operator counts failures. ``suspend`` is not set,
     because a queue such as Kueue sets it when the Job is created.
     """
     metadata = owner.metadata(owner.child)

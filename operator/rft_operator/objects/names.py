@@ -19,38 +19,40 @@ SELECTOR = f"{MANAGED_BY}={OPERATOR_NAME},{LABEL_JOB_UID}"
 
 
 def uid8(uid: str) -> str:
-    """Return eight characters of the UID, which distinguish this run from others of the same name."""
+    """Return eight characters of the UID of an RFTJob. They distinguish this run from others of the same
+    name.
+    """
     return hashlib.sha256(uid.encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True)
 class Owner:
-    """The RFTJob that owns a child."""
+    """The RFTJob that owns a child object."""
 
     name: str
     namespace: str
     uid: str
     queue: tuple[tuple[str, str], ...] = ()
-    """Labels that the child Job gets for its queue."""
+    """Labels that the child Job gets for a queue such as Kueue."""
 
     @property
     def child(self) -> str:
-        """Name of the child Job, its ConfigMap and its claim."""
+        """The name that the child Job, its ConfigMap and its claim share."""
         return f"{self.name}-{uid8(self.uid)}"
 
     @property
     def ca(self) -> str:
-        """Name of the ConfigMap with the ingest's CA."""
+        """Name of the ConfigMap with the CA certificates of the ingest."""
         return f"{self.child}-ca"
 
     @property
     def folder(self) -> str:
-        """The run's folder on its volume."""
+        """The path of the run's folder on its volume."""
         return f"{self.namespace}/{self.child}"
 
     @property
     def labels(self) -> dict[str, str]:
-        """Labels of every child, pods included."""
+        """Labels of every child object, pods included."""
         return {
             "app.kubernetes.io/name": "rft-trainer",
             MANAGED_BY: OPERATOR_NAME,
@@ -60,7 +62,7 @@ class Owner:
 
     @property
     def reference(self) -> dict[str, Any]:
-        """The owner reference that makes the garbage collector remove a child."""
+        """The owner reference by which the garbage collector deletes a child object with its RFTJob."""
         return {
             "apiVersion": API_VERSION,
             "kind": KIND,
@@ -71,7 +73,7 @@ class Owner:
         }
 
     def metadata(self, name: str, *, owned: bool = True) -> dict[str, Any]:
-        """Return the metadata of a child."""
+        """Return the metadata of a child object with this name."""
         metadata: dict[str, Any] = {"name": name, "namespace": self.namespace, "labels": self.labels}
         if owned:
             metadata["ownerReferences"] = [self.reference]
@@ -79,19 +81,19 @@ class Owner:
 
 
 def owner_of(document: dict[str, Any]) -> Owner:
-    """Return an RFTJob document as the owner of child objects."""
+    """Return the owner of child objects that an RFTJob document describes."""
     metadata = document["metadata"]
     return Owner(metadata["name"], metadata["namespace"], metadata["uid"], queue_labels(metadata))
 
 
 def queue_labels(metadata: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    """Return those labels of an object that a queue reads."""
+    """Return the labels of an object that a queue such as Kueue reads."""
     labels = metadata.get("labels") or {}
     return tuple((name, labels[name]) for name in QUEUE_LABELS if name in labels)
 
 
 def controller_uid(raw: dict[str, Any]) -> str | None:
-    """Return the UID of an object's controller."""
+    """Return the UID of the controller of an object: the owner that manages it."""
     reference = controller(raw)
     return str(reference["uid"]) if reference is not None else None
 

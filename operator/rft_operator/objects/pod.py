@@ -1,4 +1,4 @@
-"""The trainer's pod: the trainer and the grader container, which share nothing but a socket."""
+"""Builds the trainer's pod. It has the trainer and the grader container, which share only a socket."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +27,8 @@ GRADER_UID = 10002
 SHARED_GROUP = 10000
 GRACE_SECONDS = 120
 ANYWHERE = "kubernetes.io/os"
-"""A label with the same value on each node, so that its topology has one domain: the cluster."""
+"""The key of a node label that has the same value on every node, so that all nodes are one topology
+domain."""
 GRADER_MEMORY_LIMIT = "1536Mi"
 """Memory limit of the grader container.
 
@@ -36,7 +37,7 @@ It is above the limit of the grader's own watchdog, so that the watchdog acts be
 
 @dataclass(frozen=True)
 class Image:
-    """The default trainer image, for jobs that name none."""
+    """The trainer image of jobs that do not name one, and when this image is pulled."""
 
     name: str
     pull_policy: str
@@ -98,11 +99,12 @@ def _placement(owner: Owner, template: Template, resources: Resources, plan: Pla
 
 
 def pod_anti_affinity(affinity: dict[str, Any] | None, uid: str) -> dict[str, Any]:
-    """Return the affinity, with a required anti-affinity between the pods of this RFTJob on all nodes.
+    """Return the affinity of the pod, with a required anti-affinity between all pods of this RFTJob.
 
-    So the scheduler starts no second pod while the first one is assigned to a node. The first pod may still
-    be in its grace period, or its node may not answer. ``podReplacementPolicy`` does the same, but only on
-    newer API servers. A malformed affinity is returned unchanged, for the API server to refuse.
+    So the scheduler starts no second pod while the first one is assigned to a node. The first pod may
+    still be in its grace period, or its node may not answer. ``podReplacementPolicy`` does the same, but
+    only on newer API servers. A malformed affinity is returned unchanged, so that the API server refuses
+    it.
     """
     affinity = affinity or {}
     apart = affinity.get("podAntiAffinity") or {}
@@ -164,7 +166,9 @@ def _grader(mounted: list[Mounted]) -> dict[str, Any]:
 
 
 def _environment(spec: RFTJobSpec) -> list[dict[str, Any]]:
-    """Return the trainer's variables; the operator's come last, so that they override the user's."""
+    """Return the environment variables of the trainer. Those of the operator come last, and so override
+    the user's.
+    """
     template = spec.template or Template()
     tracking = spec.tracking
     wandb = tracking.wandb.secret_ref if tracking and tracking.wandb else None

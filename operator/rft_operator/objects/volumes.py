@@ -35,7 +35,7 @@ _READ_BY_GROUP = 0o440
 
 @dataclass(frozen=True)
 class Mounted:
-    """A volume and its path in each container; ``None``: not mounted there."""
+    """A volume, and the path where each container mounts it. ``None``: the container does not mount it."""
 
     name: str
     source: dict[str, Any]
@@ -45,11 +45,11 @@ class Mounted:
 
     @property
     def volume(self) -> dict[str, Any]:
-        """The volume of the pod."""
+        """The volume as an entry of the pod's list ``volumes``."""
         return {"name": self.name, **self.source}
 
     def mount(self, path: str) -> dict[str, Any]:
-        """Return the mount in a container."""
+        """Return the entry for a container's list ``volumeMounts``."""
         mount: dict[str, Any] = {"name": self.name, "mountPath": path}
         if self.read_only:
             mount["readOnly"] = True
@@ -155,7 +155,7 @@ def _dataset(name: str, dataset: Dataset, path: str) -> list[Mounted]:
 
 
 def _secrets(spec: RFTJobSpec) -> list[Mounted]:
-    """Secrets of http and model graders, one file each: ``<secrets>/<grader>/<key>``."""
+    """A volume with the Secrets of http and model graders, one file each: ``<secrets>/<grader>/<key>``."""
     found = []
     for i, grader in enumerate(spec.graders):
         kind = grader.http or grader.model
@@ -170,7 +170,9 @@ def _secrets(spec: RFTJobSpec) -> list[Mounted]:
 
 
 def _grader_code(spec: RFTJobSpec) -> list[Mounted]:
-    """Users' code. The trainer never runs it, and reads it to notice a change between two attempts."""
+    """A volume with the users' code. The trainer never runs the code. It reads it to notice changes
+    between attempts.
+    """
     found = []
     for i, grader in enumerate(spec.graders):
         if grader.python is None or grader.python.config_map is None:

@@ -1,4 +1,4 @@
-"""The admission webhook: a stateless server of its own that answers one question about one RFTJob.
+"""The admission webhook: a stateless server that decides whether the API server accepts an RFTJob.
 
-It imports neither kopf nor the reconciler's I/O: with certificates from files it needs no API server.
+It imports neither kopf nor the I/O of the reconciler: with certificates from files it needs no API server.
 """

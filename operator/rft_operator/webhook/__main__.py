@@ -1,4 +1,6 @@
-"""``python -m rft_operator.webhook``: answers admission reviews, with settings from the environment."""
+"""Runs ``python -m rft_operator.webhook``, which answers admission reviews, with settings from the
+environment.
+"""
 
 import argparse
 import asyncio

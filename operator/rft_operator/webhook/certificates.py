@@ -1,4 +1,4 @@
-"""The webhook's serving certificate, and the ``caBundle`` by which the API server trusts it."""
+"""Provides the serving certificate of the webhook, and the ``caBundle`` by which the API server trusts it."""
 
 import base64
 from collections.abc import Callable
@@ -11,16 +11,20 @@ from rft_operator.tls_secret import current_identity
 from rft_operator.webhook.settings import WebhookSettings
 
 Source = Callable[[], tls.KeyPair]
-"""Returns the key pair that the server must use now. Blocks. Raises ClusterError, OSError or ValueError."""
+"""A function that returns the key pair that the server must use now. It may block.
+
+It raises ClusterError, OSError or ValueError."""
 
 
 def mounted(folder: Path) -> tls.KeyPair:
-    """Return the key pair of a mounted Secret, such as cert-manager's."""
+    """Return the key pair in the files of a mounted Secret, such as one of cert-manager."""
     return tls.KeyPair((folder / "tls.crt").read_text(), (folder / "tls.key").read_text())
 
 
 def own(cluster: Cluster, settings: WebhookSettings) -> tls.KeyPair:
-    """Return the key pair of the webhook's own Secret, after writing its CA into the configuration."""
+    """Return the key pair in the webhook's own Secret, after its CA was written into the webhook
+    configuration.
+    """
     name = settings.configuration
     # Read before the Secret, so that the patch conflicts where another replica renews the CA in between.
     configuration = cluster.webhook_configuration(name) if name else None
@@ -34,7 +38,9 @@ def own(cluster: Cluster, settings: WebhookSettings) -> tls.KeyPair:
 
 
 def ca_patch(configuration: dict[str, Any], bundle: str) -> dict[str, Any]:
-    """Return the strategic merge patch that sets ``caBundle``; empty where all webhooks have it."""
+    """Return the strategic merge patch that sets ``caBundle``. It is empty if all webhooks have this
+    ``caBundle``.
+    """
     wanted = base64.b64encode(bundle.encode()).decode()
     behind = [
         webhook["name"]

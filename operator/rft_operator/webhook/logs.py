@@ -1,4 +1,4 @@
-"""Logs one JSON object a line, for log collectors. Bodies of requests are never logged."""
+"""Writes each log record as one line of JSON, for log collectors. Bodies of requests are never logged."""
 
 import json
 import logging
@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 
 
 class JsonFormatter(logging.Formatter):
-    """Writes a record with the ``fields`` it was given as ``extra``."""
+    """Formats a log record with the ``fields`` that its ``extra`` has."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the record as one line of JSON."""
+        """Return a log record as one line of JSON."""
         entry = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -24,7 +24,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def log_as_json(level: int) -> None:
-    """Send all records to the standard error as JSON."""
+    """Write all log records to standard error as JSON."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level, handlers=[handler])

@@ -1,4 +1,4 @@
-"""The answer to one AdmissionReview. Pure, without side effects: a dry run is answered like any other."""
+"""Answers one AdmissionReview. Pure, without side effects: a dry run is answered like any other request."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -20,11 +20,11 @@ OPERATIONS = ("CREATE", "UPDATE")
 
 
 class Malformed(ValueError):
-    """The request is no AdmissionReview of the creation or update of an RFTJob."""
+    """The request is not an AdmissionReview of the creation or update of an RFTJob."""
 
 
 class Findings(NamedTuple):
-    """The result of a review: problems refuse the request, warnings are only printed by kubectl."""
+    """The result of a review. Problems refuse the request; kubectl only prints the warnings."""
 
     problems: tuple[Problem, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -34,7 +34,7 @@ def review(document: object) -> Json:
     """Return the AdmissionReview that answers ``document``.
 
     Raises:
-        Malformed: it is not a review, or not a review of an RFTJob.
+        Malformed: if ``document`` is not a review of an RFTJob.
     """
     request = request_of(document)
     old = request["oldObject"] if request["operation"] == "UPDATE" else None
@@ -48,7 +48,7 @@ def review(document: object) -> Json:
 
 
 def judge(new: Json, old: Json | None) -> Findings:
-    """Return problems and warnings of a job that is created, or updated from ``old``."""
+    """Return the problems and warnings of an RFTJob that is created, or updated from ``old``."""
     if old is not None and (_is_leaving(new) or new.get("spec") == old.get("spec")):
         # Metadata of a job that an older version accepted must stay editable, above all its finalizers.
         return Findings()
@@ -75,7 +75,7 @@ def _is_leaving(job: Json) -> bool:
 
 
 def _refusal(job: Json, problems: Sequence[Problem]) -> Json:
-    """Return a Status; kubectl prints its causes as a list."""
+    """Return a Kubernetes Status with the problems as its causes, which kubectl prints as a list."""
     causes = [{"reason": "FieldValueInvalid", "field": p.path, "message": p.message} for p in problems]
     return {
         "status": "Failure",
@@ -87,10 +87,10 @@ def _refusal(job: Json, problems: Sequence[Problem]) -> Json:
 
 
 def request_of(document: object) -> Json:
-    """Return the request of a review.
+    """Return the request of an AdmissionReview.
 
     Raises:
-        Malformed: where ``review`` could not answer it.
+        Malformed: if ``review`` is not a review that this webhook can answer.
     """
     if not isinstance(document, Mapping) or any(document.get(key) != REVIEW[key] for key in REVIEW):
         raise Malformed("not an AdmissionReview of admission.k8s.io/v1")

@@ -1,4 +1,4 @@
-"""The webhook's two servers: reviews over TLS, and probes over plain HTTP."""
+"""Runs the two servers of the webhook: admission reviews over TLS, and probes over plain HTTP."""
 
 import asyncio
 import json
@@ -18,12 +18,14 @@ from rft_operator.webhook.settings import WebhookSettings
 
 VALIDATE_PATH = "/validate"
 MAX_REVIEW_BYTES = 3 * 2**20
-"""An object has at most about 1.5 MB, and an update carries two."""
+"""Most bytes of a review. An object has at most about 1.5 MB, and an update carries two."""
 BODY_SECONDS = 5.0
-"""Longest time to receive a body. It is the API server's timeout for the webhook."""
+"""Longest time in seconds to receive the body of a request. It is the API server's timeout for the
+webhook."""
 RETRY_SECONDS = 2.0
 LIMITS = Limits(connections=128)
-"""Few connections are needed: only API servers call the webhook, and they reuse their connections."""
+"""Limits of the listener. Few connections are needed: only API servers call the webhook, and they reuse
+connections."""
 _log = logging.getLogger(__name__)
 
 
@@ -68,7 +70,9 @@ def _error(request: web.Request, status: int, message: str) -> web.Response:
 
 
 def _summary(request: dict[str, Any], response: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields of a review's log record: the job, the answer, and the fields with problems."""
+    """Return the fields of the log record of a review: the job, the answer, and the spec's fields with
+    problems.
+    """
     causes = response["status"]["details"]["causes"] if "status" in response else []
     return {
         "uid": request["uid"],
@@ -82,13 +86,13 @@ def _summary(request: dict[str, Any], response: dict[str, Any]) -> dict[str, Any
 
 
 class Readiness:
-    """Readiness of the webhook: ``reason`` says why it is not ready, and is empty when it is."""
+    """The readiness of the webhook. ``reason`` says why it is not ready, and is empty if it is."""
 
     def __init__(self) -> None:
-        self.reason = "there is no certificate yet"
+        self.reason = "the webhook has no certificate yet"
 
     def application(self) -> web.Application:
-        """Return the web application of the probes."""
+        """Return the web application that answers the probes of the kubelet."""
         made = web.Application()
         made.router.add_get("/healthz", self._alive)
         made.router.add_get("/readyz", self._ready)
@@ -124,7 +128,7 @@ async def run(settings: WebhookSettings, source: Source, stop: asyncio.Event) ->
 
 
 class _Certificate:
-    """The serving certificate in a context of the ssl module."""
+    """The serving certificate of the webhook in a context of the ssl module."""
 
     def __init__(self, source: Source) -> None:
         self.context = tls.bare_context()
@@ -132,7 +136,7 @@ class _Certificate:
         self._loaded: tls.KeyPair | None = None
 
     async def refresh(self) -> bool:
-        """Load the certificate if it has changed; return whether the one in use is current."""
+        """Load the certificate if it has changed. Return whether the certificate in use is up to date."""
         try:
             pair = await asyncio.to_thread(self._source)
             if pair != self._loaded:
@@ -149,7 +153,7 @@ class _Certificate:
 
 
 async def _is_set_within(stop: asyncio.Event, seconds: float) -> bool:
-    """Return whether ``stop`` is set within ``seconds``."""
+    """Wait until ``stop`` is set, at most ``seconds``. Return whether it was set."""
     with suppress(TimeoutError):
         await asyncio.wait_for(stop.wait(), seconds)
     return stop.is_set()

@@ -1,4 +1,4 @@
-"""The webhook's settings from the environment, read once at start."""
+"""Reads the settings of the webhook from the environment, once at start."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,17 +20,17 @@ class WebhookSettings:
     """Namespace of the webhook's own TLS Secret."""
     tls_secret: str = "rft-operator-webhook-tls"
     tls_names: tuple[str, ...] = ()
-    """DNS names and addresses of the serving certificate."""
+    """DNS names and IP addresses that the serving certificate must have."""
     configuration: str = ""
-    """The ValidatingWebhookConfiguration whose ``caBundle`` is set; empty: none."""
+    """Name of the ValidatingWebhookConfiguration whose ``caBundle`` the webhook sets. Empty: it sets none."""
     check_seconds: float = 60.0
     """Seconds between two checks of the certificate."""
     drain_seconds: float = 5.0
-    """Seconds for which reviews are still answered after SIGTERM, since the Service may still route some."""
+    """Seconds for which reviews are still answered after SIGTERM, since the Service may still send some."""
 
 
 def from_env(env: Mapping[str, str]) -> WebhookSettings:
-    """Return the settings in ``env``.
+    """Return the settings in the environment variables ``env``.
 
     Raises:
         BadSettings: if a variable is missing or malformed.

@@ -1,16 +1,18 @@
-"""Shortens warnings to the API server's limits. The API server cuts or drops longer ones."""
+"""Shortens the warnings of the webhook to the API server's limits. The API server truncates or drops
+longer ones.
+"""
 
 from collections.abc import Sequence
 
 MAX_WARNING = 256
 """Most characters of one warning."""
 MAX_WARNINGS = 4096
-"""Most characters of all warnings of a request."""
+"""Most characters of all warnings in the answer to one request."""
 _NOTE = "more warnings than the API server passes on: {} left out"
 
 
 def fitted(texts: Sequence[str]) -> list[str]:
-    """Return as many warnings as fit, each on one line; the last says how many did not."""
+    """Return as many warnings as fit, each on one line. If some are left out, the last line says how many."""
     lines = [_cut(_one_line(text)) for text in texts]
     if sum(map(len, lines)) <= MAX_WARNINGS:
         return lines
