@@ -147,7 +147,7 @@ def test_arguments_of_tool_calls_reach_each_template_as_it_needs_them(
 @pytest.mark.parametrize(
     ("message", "problem"),
     [
-        (call("{"), "line 1: message 1: tool call 1: its arguments are not JSON"),
+        (call("{"), "line 1: message 1: tool call 1: the arguments cannot be read: not JSON"),
         (call("[]"), "tool call 1: its arguments are a list, not an object"),
         (call(None), "tool call 1: its arguments are null, not an object"),
         ({"role": "assistant", "content": "", "tool_calls": "add"}, "message 1: tool_calls is a string"),

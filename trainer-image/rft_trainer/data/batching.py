@@ -17,7 +17,7 @@ _MOMENTUM = 0.8
 
 
 def epoch_order(rows: int, seed: int, epoch: int) -> list[int]:
-    """Return the row numbers shuffled; the order depends on (seed, epoch) alone."""
+    """Return the row numbers in a shuffled order, which depends on ``seed`` and ``epoch`` alone."""
     digest = hashlib.sha256(f"order/{seed}/{epoch}".encode()).digest()
     order = list(range(rows))
     random.Random(int.from_bytes(digest[:8])).shuffle(order)
@@ -26,9 +26,10 @@ def epoch_order(rows: int, seed: int, epoch: int) -> list[int]:
 
 @dataclass
 class TokenBudget:
-    """The token budget of one step: prompts are added while their rollouts fit into ``budget_tokens``.
+    """The token budget of one step. Prompts are added while their rollouts fit into ``budget_tokens``.
 
-    A prompt takes rollouts × (prompt length + expected completion length) tokens. The first always fits.
+    A prompt takes rollouts × (prompt length + expected completion length) tokens. The first prompt always
+    fits.
     """
 
     rollouts: int
@@ -66,10 +67,11 @@ def estimated_steps(
     budget_tokens: int,
     share: float = 1.0,
 ) -> int:
-    """Estimate the number of steps from ``position`` to the end, as if every prompt had the mean length.
+    """Estimate the number of steps from ``position`` to the end of training, as if all prompts had the mean
+    length.
 
-    ``share`` is the share of an epoch's ``rows`` that is used for training. The others are held out or too
-    long.
+    ``share`` is the share of an epoch's ``rows`` that is used for training. The other rows are held out,
+    or their prompts are too long.
     """
     if not rows or position.epoch > epochs:
         return 0

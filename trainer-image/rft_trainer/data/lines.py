@@ -22,10 +22,13 @@ _PLACE = np.dtype("<u8")
 
 
 class Lines:
-    """Returns lines of a file by number, from 1. Only a newline ends a line: JSON may contain U+2028."""
+    """Returns lines of a file by their number, from 1.
+
+    Only a newline ends a line, because JSON may contain the line separator U+2028.
+    """
 
     def __init__(self, file: Path, index: Path) -> None:
-        """Open a file and its index from ``index_lines``. Raises DataError, VolumeError."""
+        """Open a file and its index, which ``index_lines`` has written. Raises DataError, VolumeError."""
         self.file = file
         with readable(file):
             self._data = os.open(file, os.O_RDONLY)
@@ -53,15 +56,15 @@ class Lines:
         return identity_of(self.file) != self._identity
 
     def close(self) -> None:
-        """Close both files."""
+        """Close the file and its index."""
         os.close(self._data)
         os.close(self._index)
 
 
 def index_lines(file: Path, index: Path) -> bool:
-    """Write the index of ``file``, unless ``index`` is up to date.
+    """Write the index of the lines of ``file``, unless ``index`` is up to date.
 
-    Returns True if it replaced the index of another version of the file. Raises DataError, VolumeError.
+    Return True if the index of another version of the file was replaced. Raises DataError, VolumeError.
     """
     about = index.with_suffix(".json")
     with readable(file):
@@ -75,7 +78,7 @@ def index_lines(file: Path, index: Path) -> bool:
 
 
 def _places(file: Path) -> Iterator[bytes]:
-    """Yield the byte offset of the start of each line, and the file's size at the end."""
+    """Yield the byte offset at which each line starts, and at the end the size of the file in bytes."""
     begin = np.zeros(1, _PLACE)
     position = 0
     with file.open("rb", buffering=0) as stream:
@@ -89,7 +92,7 @@ def _places(file: Path) -> Iterator[bytes]:
 
 
 def identity_of(file: Path) -> dict[str, Any]:
-    """Return path, size and modification time, which identify a version of a file. Raises OSError."""
+    """Return path, size and modification time of a file, which identify its version. Raises OSError."""
     found = file.stat()
     return {"file": str(file), "bytes": found.st_size, "modifiedNanoseconds": found.st_mtime_ns}
 

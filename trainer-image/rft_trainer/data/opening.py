@@ -27,12 +27,17 @@ log = logging.getLogger(__name__)
 DATASET, EVALUATION = "spec.dataset", "spec.evaluation.dataset"
 
 WHOLE_BYTES = 32 << 20
-"""Files up to this size are checked completely before the start. Of larger files, this many bytes are."""
+"""Files up to this number of bytes are checked completely before the start of a run.
+
+Of a larger file only this many bytes are checked."""
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """The prompts for training and evaluation. ``dropped``: number of prompts that were too long so far."""
+    """The prompts for training and evaluation.
+
+    ``dropped`` is the number of prompts that were found to be too long so far.
+    """
 
     train: TrainingPrompts
     heldout: list[Prompt]
@@ -44,7 +49,7 @@ class Rows(Protocol):
 
     @property
     def files(self) -> Mapping[str, Path]:
-        """The local file of each dataset. The key is the dataset's field in the manifest."""
+        """The local file of each dataset, by the field of the manifest that names the dataset."""
 
     def rendered(
         self, tokenizer: Tokenizer, arguments: Mapping[str, Any] | None, budget_tokens: int
@@ -54,7 +59,7 @@ class Rows(Protocol):
 
 @dataclass(frozen=True)
 class WholeRows:
-    """The rows of small files, all in memory."""
+    """The rows of datasets in small files. All rows are in memory."""
 
     train: list[Row]
     heldout: list[Row]
@@ -65,7 +70,7 @@ class WholeRows:
     def rendered(
         self, tokenizer: Tokenizer, arguments: Mapping[str, Any] | None, budget_tokens: int
     ) -> Prompts:
-        """Render every row."""
+        """Render all rows with the chat template of the model."""
         train, dropped = render(self.train, tokenizer, arguments, budget_tokens, self.rendering)
         heldout, more = render(self.heldout, tokenizer, arguments, budget_tokens, self.rendering)
         return Prompts(InMemory(train, self.seed), heldout, dropped + more)
@@ -73,7 +78,10 @@ class WholeRows:
 
 @dataclass(frozen=True)
 class StreamedRows:
-    """The rows of a large file, read when needed. ``heldout``: rows of a separate evaluation dataset."""
+    """The rows of a dataset in a large file, which are read when they are needed.
+
+    ``heldout`` has the rows of a separate evaluation dataset.
+    """
 
     lines: Lines
     required: Required
@@ -87,7 +95,7 @@ class StreamedRows:
     def rendered(
         self, tokenizer: Tokenizer, arguments: Mapping[str, Any] | None, budget_tokens: int
     ) -> Prompts:
-        """Render the held-out rows, and a sample of rows to estimate the length of prompts."""
+        """Render the held-out rows, and a sample of the training rows to estimate the length of prompts."""
         renderer = Renderer(tokenizer, arguments, self.rendering)
         heldout, length, share = self.sample.prompts(renderer, budget_tokens)
         dropped = len(self.sample.rows) - len(heldout)
@@ -102,9 +110,11 @@ class StreamedRows:
 
 
 def open_rows(config: RunConfig, stack: ExitStack, should_stop: Callable[[], bool]) -> Rows:
-    """Return a run's rows. ``stack`` closes the files. Raises DataError, and the errors of ``local_file``.
+    """Return the rows of a run. ``stack`` closes the files. Raises DataError, and the errors of
+    ``local_file``.
 
-    After a DataError the copies of remote files are removed, so that the next attempt reads the source again.
+    After a DataError the copies of remote files are removed, so that the next attempt reads the source
+    again.
     """
     folder = RunFolder(Path(config.run_dir)).data
     try:

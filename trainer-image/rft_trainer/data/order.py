@@ -1,4 +1,4 @@
-"""A pseudo-random order of rows that is computed, not stored, in constant time and memory per row."""
+"""Computes a pseudo-random order of rows without storing it, with constant time and memory per row."""
 
 import hashlib
 

@@ -24,7 +24,7 @@ class Renderer:
         chat_template_args: Mapping[str, Any] | None,
         rendering: Rendering = CURRENT,
     ) -> None:
-        """Raises ConfigurationError when the tokenizer has no chat template."""
+        """Prepare the rendering. Raises ConfigurationError if the tokenizer has no chat template."""
         source = getattr(tokenizer, "chat_template", "")
         if source is None:
             raise ConfigurationError("the model's tokenizer has no chat template")
@@ -39,9 +39,9 @@ class Renderer:
         self._said: set[str] = set()
 
     def prompt(self, row: Row) -> Prompt:
-        """Return the row with its token ids.
+        """Return a row with its token ids.
 
-        Raises ValueError with the line number when the template fails or drops a message.
+        Raises ValueError, with the line number, if the template fails or drops a message.
         """
         try:
             if self._as_before:
@@ -57,9 +57,9 @@ class Renderer:
         return Prompt(row, ids, self._template.opens_thought(ids))
 
     def _form(self, row: Row, tools: list[dict[str, Any]] | None) -> MessageForm:
-        """Return the form that the template needs for these messages. Raises ValueError.
+        """Return the form in which the template needs these messages. Raises ValueError.
 
-        It is determined once for each structure of messages.
+        The form is determined once for each structure of messages.
         """
         structure = structure_of(row.messages, tools)
         form = self._forms.get(structure)

@@ -1,4 +1,4 @@
-"""Parses and checks rows, one line at a time."""
+"""Parses and checks the rows of a dataset, one line at a time."""
 
 import hashlib
 import json
@@ -15,17 +15,19 @@ from rft_run.rows.messages import Message
 from rft_run.rows.strict import kind
 
 MAX_LISTED = 20
-"""Maximum number of problems that a message lists. For the others it gives only their number."""
+"""Maximum number of problems that an error message lists. Of the other problems it gives only the number."""
 
 JSON_LINES = RowLayout()
 
 Required = Mapping[str, Mapping[str, Grader]]
-"""Fields that graders read from a row: field -> grader name -> grader."""
+"""Fields that graders read from a row. Each field has a mapping from the grader's name to the grader."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row. Rows with equal prompts have equal keys, even if their JSON is formatted differently."""
+    """One row of a dataset. Rows with equal prompts have equal keys, even if their JSON is formatted
+    differently.
+    """
 
     line: int
     messages: list[Message]
@@ -35,16 +37,18 @@ class Row:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A row and its token ids, which sampler and trainer both use."""
+    """A row and the token ids of its prompt, which sampler and trainer both use."""
 
     row: Row
     token_ids: tuple[int, ...]
     opens_thought: bool = False
-    """Whether it ends inside the thought of a thinking model."""
+    """Whether the prompt ends inside the thought of a thinking model."""
 
 
 def data_error(problems: Sequence[str]) -> DataError:
-    """Return one error for all problems. It lists the first ones and gives the number of the others."""
+    """Return one error for all problems of a dataset. It lists the first problems and the number of the
+    others.
+    """
     listed = "; ".join(problems[:MAX_LISTED])
     more = len(problems) - MAX_LISTED
     return DataError(f"{listed}; and {more} more" if more > 0 else listed)
@@ -57,7 +61,9 @@ def prompt_key(messages: Sequence[Message]) -> str:
 
 
 def required_fields(graders: Iterable[Grader]) -> dict[str, dict[str, Grader]]:
-    """Return the fields that graders read from a row: field -> grader name -> grader."""
+    """Return the fields that graders read from a row. Each has a mapping from the grader's name to the
+    grader.
+    """
     needs: dict[str, dict[str, Grader]] = {}
     for grader in graders:
         settings = grader.exact_match or grader.numeric or grader.math or grader.text_similarity
@@ -72,7 +78,10 @@ def required_fields(graders: Iterable[Grader]) -> dict[str, dict[str, Grader]]:
 def read_row(
     line: int, raw: bytes, required: Required, layout: RowLayout = JSON_LINES
 ) -> tuple[Row | None, list[str]]:
-    """Return the row of a line, None if it cannot be parsed, and its problems with the line number."""
+    """Return the row of a line, and its problems with the line number.
+
+    The row is None if the line cannot be parsed.
+    """
     try:
         messages, fields = parsed(raw, layout)
     except ValueError as error:

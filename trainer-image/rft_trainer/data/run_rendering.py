@@ -1,4 +1,7 @@
-"""How a run renders its rows. It is the same in all attempts, even on another day or with another release."""
+"""Saves how a run renders its rows, so that all attempts render them alike.
+
+The rendering is the same even on another day, or with another release.
+"""
 
 from datetime import datetime
 from typing import Self
@@ -13,12 +16,12 @@ class Rendering(Record):
     """The content of ``rendering.json`` in a run's folder."""
 
     moment: str | None = None
-    """The time for chat templates that print the date. None: the current time."""
+    """The time that chat templates which print the date use. None means the current time."""
     as_before: bool = False
-    """Whether the run began with an old release, which passed messages to the template unchanged."""
+    """Whether the run began with an old release, which passed messages to the chat template unchanged."""
 
     def date(self, form: str) -> str:
-        """Format the moment with a format string of ``strftime``."""
+        """Return the moment as a text, by a format string of ``strftime``."""
         moment = datetime.fromisoformat(self.moment) if self.moment is not None else datetime.now()
         return moment.strftime(form)
 

@@ -1,4 +1,5 @@
-"""Returns the file of a dataset. A remote file is copied once per run into the run's folder, with fsspec.
+"""Returns the local file of a dataset. A remote file is copied once per run into the run's folder, with
+fsspec.
 
 The copy makes sure that a resumed run reads the same rows, and that rows can be read in any order.
 """
@@ -23,15 +24,16 @@ CREDENTIALS = {
     "gs": "run under a service account with a role that may read it (spec.template.serviceAccountName)",
     "hf": "name a token's Secret in spec.model.secretRef",
 }
-"""For each URI scheme, how a pod gets access to a private source."""
+"""For each URI scheme, advice on how a pod gets access to a private source."""
 
 _PRIVATE = re.compile(r"(?<=://)[^/@\s]*@|\?[^\s'\"]*")
 _KEPT_FREE = 64 << 20
-"""Bytes that stay free on the volume after a copy, for the first checkpoint."""
+"""Number of bytes that must stay free on the volume after a copy, for the first checkpoint."""
 
 
 def local_file(source: str, folder: Path, should_stop: Callable[[], bool]) -> Path:
-    """Return the local file of a path or URI. A remote file is copied into ``folder``, unless it is there.
+    """Return the local file of a path or URI. A remote file is copied into ``folder``, unless its copy
+    exists.
 
     Raises DataError, ConfigurationError, VolumeError; Preempted during a copy; TrainerError for temporary
     failures. Messages show URIs without user, password and query, because these may contain secrets.
@@ -49,7 +51,7 @@ def local_file(source: str, folder: Path, should_stop: Callable[[], bool]) -> Pa
 
 
 def discard(folder: Path) -> None:
-    """Remove the copies, so that the next attempt reads the sources again."""
+    """Remove the copies of remote files, so that the next attempt reads the sources again."""
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -83,7 +85,9 @@ def reading(source: str) -> Iterator[None]:
 
 
 def _cause(source: str, error: BaseException) -> BaseException:
-    """Return the original error, because fsspec reports every HTTP failure as a file that is not found."""
+    """Return the original error of a failed read, because fsspec reports every HTTP failure as a missing
+    file.
+    """
     over_http = source.startswith(("http://", "https://"))
     return error.__cause__ if over_http and error.__cause__ is not None else error
 
@@ -93,7 +97,9 @@ def _error_of(source: str, error: BaseException) -> TrainerError:
     name, said = shown(source), shown(f"{error}" or type(error).__name__)
     status = _http_status(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return VolumeError(f"{name}: its copy does not fit on the run's volume: enlarge spec.storage")
+        return VolumeError(
+            f"{name}: the copy of this file does not fit on the run's volume: enlarge spec.storage"
+        )
     if isinstance(error, ImportError):
         return ConfigurationError(f"{name}: {said} (pip install 'rft-operator[remote-data]')")
     if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError) or status == 404:
@@ -108,7 +114,7 @@ def _error_of(source: str, error: BaseException) -> TrainerError:
 
 
 def _http_status(error: BaseException) -> int | None:
-    """Return the HTTP status in an error of any library; None where the error has none."""
+    """Return the HTTP status that an error of any library has, or None if it has none."""
     places = (error, "status"), (getattr(error, "response", None), "status_code"), (error, "code")
     found = next((getattr(holder, name) for holder, name in places if hasattr(holder, name)), None)
     return int(str(found)) if str(found).isdigit() else None
@@ -120,7 +126,7 @@ def _remedy(source: str) -> str:
 
 
 def _copied(source: str, system: Any, path: str, folder: Path, should_stop: Callable[[], bool]) -> Path:
-    """Return the copy of a remote file, made by this attempt or an earlier one."""
+    """Return the copy of a remote file, which this attempt or an earlier one has made."""
     target, about = folder / "rows.jsonl", folder / "source.json"
     before = _saved(about)
     if target.exists() and before is not None and before.get("source") == shown(source):
@@ -150,7 +156,7 @@ def _saved(about: Path) -> dict[str, Any] | None:
 
 
 def _needs_room(folder: Path, size: int | None) -> None:
-    """Raise VolumeError where the copy would not fit on the volume."""
+    """Raise VolumeError if a copy of ``size`` bytes would not fit on the volume."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free
@@ -165,7 +171,9 @@ def _needs_room(folder: Path, size: int | None) -> None:
 
 
 def _watched(should_stop: Callable[[], bool]) -> Any:
-    """Return a callback that fsspec calls after each block. It raises Preempted if the run has to stop."""
+    """Return a callback that fsspec calls after each block of a copy. It raises Preempted if the run has
+    to stop.
+    """
     from fsspec.callbacks import Callback  # type: ignore[import-untyped]
 
     class Stopping(Callback):  # type: ignore[misc]

@@ -1,7 +1,8 @@
-"""Large files: a row is read, checked and rendered only when training needs it.
+"""Reads large files: a row is read, checked and rendered only when training needs it.
 
 Before the start only the first part of the file and a sample of rows from the whole file are checked. An
-invalid line that is found later ends the run. The error gives the line's number, and a checkpoint is saved.
+invalid line that is found later ends the run. The error gives the line's number, and a checkpoint is
+saved.
 """
 
 import logging
@@ -23,9 +24,11 @@ from rft_trainer.data.whole import WARN_DROPPED, checked
 log = logging.getLogger(__name__)
 
 LOOK_AHEAD = 1000
-"""Number of rows that are checked after an invalid one, to report several problems at once."""
+"""Number of rows that are checked after an invalid row, so that several problems are reported at once."""
 _TRIES = 8
-"""Maximum number of rows read per row of the sample. Rows with the prompt of an earlier row are skipped."""
+"""Maximum number of rows that are read for each row of the sample.
+
+A row with the same prompt as an earlier one is skipped, and another is read."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,10 @@ class Sample:
     rows: list[Row]
 
     def prompts(self, renderer: Renderer, budget_tokens: int) -> tuple[list[Prompt], float, float]:
-        """Return the prompts within the budget, their mean length in tokens, and their share of the sample.
+        """Return the prompts of at most ``budget_tokens``, their mean length in tokens, and their share of
+        the sample.
 
-        Raises DataError for rows that cannot be rendered, and where all prompts are too long.
+        Raises DataError for rows that cannot be rendered, and if all prompts are too long.
         """
         prompts = _rendered(self.rows, renderer)
         kept = [prompt for prompt in prompts if len(prompt.token_ids) <= budget_tokens]
@@ -67,7 +71,9 @@ def _rendered(rows: Sequence[Row], renderer: Renderer) -> list[Prompt]:
 
 
 def check_first(lines: Lines, required: Required, size: int, layout: RowLayout = JSON_LINES) -> None:
-    """Check every line that ends within the first ``size`` bytes. Raises DataError with all problems."""
+    """Check every line that ends within the first ``size`` bytes of a file. Raises DataError with all
+    problems.
+    """
     with lines.file.open("rb") as file:
         head = file.read(size)
     whole = head[: head.rfind(b"\n") + 1]
@@ -77,9 +83,10 @@ def check_first(lines: Lines, required: Required, size: int, layout: RowLayout =
 
 
 def sample(lines: Lines, required: Required, layout: RowLayout = JSON_LINES) -> Sample:
-    """Return a sample of rows. The line numbers depend only on the number of lines, not on the seed.
+    """Return a sample of rows from a file. Their line numbers depend only on the number of lines, not on the
+    seed.
 
-    Raises DataError where rows are invalid, or where there are too few different prompts.
+    Raises DataError if rows are invalid, or if there are too few different prompts.
     """
     rows: dict[str, Row] = {}
     problems: list[str] = []
@@ -102,7 +109,7 @@ def sample(lines: Lines, required: Required, layout: RowLayout = JSON_LINES) -> 
 
 
 def _row(lines: Lines, line: int, required: Required, layout: RowLayout) -> tuple[Row | None, list[str]]:
-    """Return the row of a line, None for a blank or invalid line, and its problems."""
+    """Return the row of a line and its problems. The row is None for a blank or invalid line."""
     raw = lines[line]
     if not raw.strip():
         return None, []
@@ -125,13 +132,16 @@ class Streamed(TrainingPrompts):
         seed: int,
         layout: RowLayout = JSON_LINES,
     ) -> None:
-        """``held_out``: the keys of the prompts that are not used for training."""
+        """``held_out`` has the keys of the prompts that are not used for training."""
         self._lines, self._required, self._layout, self._renderer = lines, required, layout, renderer
         self._budget, self._held_out, self._seed = budget_tokens, frozenset(held_out), seed
         self.rows = len(lines)
 
     def read(self, position: Position) -> Iterator[Reached]:
-        """Yield the usable prompts. Raises DataError at an invalid line, with the problems of later lines."""
+        """Yield the prompts that can be used for training.
+
+        Raises DataError at an invalid line. The error also has the problems of later lines.
+        """
         dropped, found = 0, False
         for offset in range(position.offset, self.rows):
             prompt, problems = self._prompt(position.epoch, offset)
@@ -162,7 +172,9 @@ class Streamed(TrainingPrompts):
             return None, [str(error)]
 
     def _problems_after(self, epoch: int, offset: int) -> list[str]:
-        """Return the problems of the next ``LOOK_AHEAD`` lines, so that one failed run shows many of them."""
+        """Return the problems of the next ``LOOK_AHEAD`` lines, so that one failed run reports many of
+        them.
+        """
         found: list[str] = []
         for later in range(offset + 1, min(self.rows, offset + 1 + LOOK_AHEAD)):
             found += self._prompt(epoch, later)[1]

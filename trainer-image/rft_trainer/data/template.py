@@ -16,11 +16,13 @@ from rft_run.rows.messages import Message, calls_of
 from rft_run.rows.strict import kind, value_of
 
 _LAST_TOKENS = 16
-"""Number of tokens that surely hold an opened thought and the line breaks behind it."""
+"""Number of last tokens that surely contain an opened thought and the line breaks behind it."""
 
 Tools = list[dict[str, Any]] | None
 Structure = tuple[Any, ...]
-"""Roles, tool calls and keys of a conversation's messages. They decide how a template renders it."""
+"""The structure of a conversation: roles, tool calls and keys of its messages.
+
+It decides how a template renders the conversation."""
 
 
 class Tokenizer(Protocol):
@@ -30,20 +32,20 @@ class Tokenizer(Protocol):
         """Return a conversation's token ids, or its text with ``tokenize=False``."""
 
     def decode(self, token_ids: list[int]) -> Any:
-        """Return the text of tokens, with special ones."""
+        """Return the text of token ids, with special tokens."""
 
 
 class Lost(NamedTuple):
     """The parts of a probe conversation that a template drops."""
 
     messages: tuple[int, ...]
-    """Numbers of the messages that are dropped completely."""
+    """Numbers, from 1, of the messages that the template drops completely."""
     parts: tuple[str, ...]
-    """Descriptions of other dropped parts."""
+    """Descriptions of the other parts that the template drops."""
 
     @property
     def weight(self) -> tuple[int, int]:
-        """A sort key for the size of the loss: messages count more than parts."""
+        """A sort key for how much is lost: dropped messages count more than dropped parts."""
         return len(self.messages), len(self.parts)
 
 
@@ -52,16 +54,18 @@ class MessageForm:
     """The form in which messages of one structure are passed to the template."""
 
     developer: str
-    """The role that replaces ``developer``."""
+    """The role that replaces the role ``developer``."""
     text_arguments: bool
     """Whether arguments of tool calls are passed as JSON text, not as objects."""
     notes: tuple[str, ...] = ()
     """Warnings for the user, each logged once."""
     lost: str = ""
-    """Why rows of this structure cannot be rendered; empty if they can."""
+    """Why rows of this structure cannot be rendered. Empty if they can be rendered."""
 
     def applied(self, messages: Sequence[Message]) -> list[Message]:
-        """Return the messages in this form. Raises ValueError for arguments that are not a JSON object."""
+        """Return messages converted to this form. Raises ValueError for arguments that are not a JSON
+        object.
+        """
         return [self._message(number, message) for number, message in enumerate(messages, start=1)]
 
     def _message(self, number: int, message: Message) -> Message:
@@ -101,7 +105,7 @@ def _object(where: str, arguments: object) -> dict[str, Any]:
         try:
             found = value_of(arguments.encode())
         except ValueError as error:
-            raise ValueError(f"{where}: its arguments are {error}") from error
+            raise ValueError(f"{where}: the arguments cannot be read: {error}") from error
     if not isinstance(found, dict):
         raise ValueError(f"{where}: its arguments are {kind(found)}, not an object")
     return found
@@ -123,7 +127,7 @@ class ChatTemplate:
         self._tokenizer, self._arguments = tokenizer, arguments
 
     def ids(self, messages: list[Message], tools: Tools) -> tuple[int, ...]:
-        """Return a conversation's token ids. Raises ValueError where the template refuses it."""
+        """Return a conversation's token ids. Raises ValueError if the template refuses the conversation."""
         return tuple(self._applied(messages, tools, tokenize=True, return_dict=False))
 
     def opens_thought(self, ids: Sequence[int]) -> bool:
@@ -138,9 +142,9 @@ class ChatTemplate:
             raise ValueError(f"the chat template refuses these messages: {error}") from error
 
     def form(self, messages: Sequence[Message], tools: Tools) -> MessageForm:
-        """Return the form in which the template drops nothing, or else the least, of these messages.
+        """Return the form of messages in which the template drops nothing, or else the least.
 
-        Raises ValueError where the template refuses every form.
+        Raises ValueError if the template refuses every form.
         """
         probe, marked_tools = _probe(messages), _probe_tools(tools)
         refused: ValueError | None = None
@@ -163,7 +167,7 @@ class ChatTemplate:
 
 
 def _forms(messages: Sequence[Message]) -> Iterator[MessageForm]:
-    """Yield the forms to try, the preferred one first."""
+    """Yield the forms of messages to try, the preferred one first."""
     developer = any(message["role"] == "developer" for message in messages)
     calls = any(message.get("tool_calls") for message in messages)
     for role, text in product(
@@ -173,7 +177,7 @@ def _forms(messages: Sequence[Message]) -> Iterator[MessageForm]:
 
 
 def _told(form: MessageForm, lost: Lost, messages: Sequence[Message]) -> MessageForm:
-    """Return the form with warnings for the user, and with the error if the template drops messages."""
+    """Return the form with warnings for the user, and with an error text if the template drops messages."""
     notes = [f"the chat template drops {part}" for part in lost.parts]
     if form.developer != "developer" and any(message["role"] == "developer" for message in messages):
         notes.append("the chat template drops messages of the role developer: they get the role system")
@@ -185,7 +189,7 @@ def _told(form: MessageForm, lost: Lost, messages: Sequence[Message]) -> Message
 
 
 def _probe(messages: Sequence[Message]) -> list[Message]:
-    """Return the messages with markers in place of contents, function names and argument names."""
+    """Return the probe: the messages with markers in place of contents, function names and argument names."""
     probe = [deepcopy(message) for message in messages]
     for number, message in enumerate(probe, start=1):
         if message["content"].strip():
@@ -223,7 +227,7 @@ def _tool(number: int) -> str:
 
 
 def _lost(text: str, probe: Sequence[Message], tools: Tools) -> Lost:
-    """Return the parts of a probe that are missing in its rendered text."""
+    """Return the parts of a probe conversation whose markers are missing in its rendered text."""
     messages, parts = [], []
     for number, message in enumerate(probe, start=1):
         content = [_content(number)] if message["content"].strip() else []
@@ -246,5 +250,7 @@ def _lost(text: str, probe: Sequence[Message], tools: Tools) -> Lost:
 
 
 def _as_json(marker: str, text: str) -> bool:
-    """Whether an argument's name is printed as JSON: not as Python code, and not inside a JSON string."""
+    """Whether the name of an argument is printed as JSON: not as Python code, and not inside a JSON
+    string.
+    """
     return marker in text and f"'{marker}'" not in text and f'\\"{marker}' not in text

@@ -1,4 +1,4 @@
-"""Chooses the prompts of a step, from a dataset of any size."""
+"""Chooses the prompts of each training step, from a dataset of any size."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -13,9 +13,9 @@ from rft_trainer.data.rows import Prompt
 
 @dataclass(frozen=True)
 class Reached:
-    """A prompt and the offset of the next row. At the end of the epoch ``prompt`` is None.
+    """A prompt of an epoch, and the offset of the row after it. At the end of the epoch ``prompt`` is None.
 
-    ``dropped``: number of prompts that were too long and were skipped since ``read`` was called.
+    ``dropped`` is the number of prompts that were too long and were skipped since ``read`` was called.
     """
 
     prompt: Prompt | None
@@ -32,7 +32,7 @@ class Batch:
     dropped: int
 
     def followed_by(self, other: "Batch") -> "Batch":
-        """Return this batch and the one that begins where it ends as one."""
+        """Return one batch of this batch and ``other``, which begins where this one ends."""
         return Batch(self.prompts + other.prompts, other.after, self.dropped + other.dropped)
 
 
@@ -50,7 +50,7 @@ class TrainingPrompts(ABC):
 
     @abstractmethod
     def read(self, position: Position) -> Iterator[Reached]:
-        """Yield the prompts from a position to the end of its epoch, then a ``Reached`` without a prompt.
+        """Yield the prompts from ``position`` to the end of its epoch, then a ``Reached`` without a prompt.
 
         Raises DataError.
         """
@@ -58,7 +58,8 @@ class TrainingPrompts(ABC):
     def batch(
         self, position: Position, epochs: int, rollouts: int, completion: float, budget_tokens: int
     ) -> Batch:
-        """Return the next batch. It is empty after the last epoch, and never spans two epochs.
+        """Return the prompts of the next step. There are none after the last epoch. A batch never spans two
+        epochs.
 
         ``completion`` is the expected length of a completion, in tokens. Raises DataError.
         """
@@ -82,7 +83,8 @@ class TrainingPrompts(ABC):
         return Batch([], position, dropped)
 
     def further(self, position: Position, count: int) -> Batch:
-        """Return the next ``count`` prompts of the epoch that ``position`` is in; fewer at its end.
+        """Return the next ``count`` prompts of the epoch that ``position`` is in; fewer at the end of the
+        epoch.
 
         An offset of 0 means that the epoch before it has ended: nothing is left of it. Raises DataError.
         """
@@ -102,7 +104,7 @@ class TrainingPrompts(ABC):
         return Batch(prompts, position, dropped if epoch == 1 else 0)
 
     def first(self, count: int) -> list[Prompt]:
-        """Return the first prompts of the first epoch. Raises DataError."""
+        """Return the first ``count`` prompts of the first epoch. Raises DataError."""
         reached = (one.prompt for one in self.read(Position()))
         return list(islice((prompt for prompt in reached if prompt is not None), count))
 
@@ -125,7 +127,7 @@ class InMemory(TrainingPrompts):
         self.mean_length = fmean(len(prompt.token_ids) for prompt in prompts) if prompts else 0.0
 
     def read(self, position: Position) -> Iterator[Reached]:
-        """Yield the prompts in the order of the epoch."""
+        """Yield the prompts in the training order of the epoch."""
         if self._order[0] != position.epoch:
             self._order = position.epoch, epoch_order(self.rows, self._seed, position.epoch)
         for offset in range(position.offset, self.rows):

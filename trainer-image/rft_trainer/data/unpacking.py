@@ -1,4 +1,4 @@
-"""Converts a compressed or CSV dataset into JSON lines, in a file in the run's folder."""
+"""Converts a compressed dataset or a CSV dataset into a file of JSON lines in the run's folder."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -17,9 +17,9 @@ _LINES_BETWEEN_LOOKS = 10_000
 
 
 def as_json_lines(file: Path, layout: RowLayout, folder: Path, should_stop: Callable[[], bool]) -> Path:
-    """Return a file whose lines are JSON: ``file`` itself, or its copy in ``folder``.
+    """Return a file whose lines are JSON: ``file`` itself, or its converted copy in ``folder``.
 
-    Raises DataError where the file is not a dataset, VolumeError, Preempted, TrainerError.
+    Raises DataError if the file is not a dataset, VolumeError, Preempted, TrainerError.
     """
     with readable(file), file.open("rb") as stream:
         packed = is_packed(stream.read(2), layout)

@@ -1,6 +1,7 @@
-"""Small files, which are read completely before the start: loaded, split and rendered.
+"""Loads, splits and renders small files, which are read completely before the start of a run.
 
-All invalid lines of a file are reported in one error, because for each new try the user waits for GPUs.
+All invalid lines of a file are reported in one error, because the user waits for GPUs before each new
+attempt.
 """
 
 import logging
@@ -20,7 +21,7 @@ from rft_trainer.data.source import readable
 log = logging.getLogger(__name__)
 
 WARN_DROPPED = 0.1
-"""A warning is logged if a larger share of the prompts is too long."""
+"""A warning is logged if more than this share of the prompts is too long."""
 
 
 def load_rows(
@@ -48,23 +49,26 @@ def load_rows(
 def checked(
     data: bytes, required: Required, layout: RowLayout = JSON_LINES
 ) -> Iterator[tuple[Row | None, list[str]]]:
-    """Yield the row and the problems of every line. The row is None if the line cannot be parsed."""
+    """Yield the row and the problems of each line of a file. The row is None if the line cannot be parsed."""
     for line, raw in _lines(data):
         yield read_row(line, raw, required, layout)
 
 
 def _lines(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield lines and their numbers from 1. Only a newline ends a line, because JSON may contain U+2028."""
+    """Yield the lines of a file and their numbers, from 1.
+
+    Only a newline ends a line, because JSON may contain the line separator U+2028.
+    """
     for number, raw in enumerate(data.removeprefix(BYTE_ORDER_MARK).split(b"\n"), start=1):
         if raw.strip():
             yield number, raw
 
 
 def split(rows: Sequence[Row], evaluation: Evaluation) -> tuple[list[Row], list[Row]]:
-    """Return (train, held out). Rows with the same prompt are all in the same part.
+    """Split rows into (train, held out). Rows with the same prompt are all in the same part.
 
     Prompts are chosen in the order of their hashes, so the held-out set depends on the rows alone, not on
-    their order, the seed or the attempt. Raises DataError when half of the rows are too few to evaluate on.
+    their order, the seed or the attempt. Raises DataError if half of the rows are too few to evaluate on.
     """
     limit = min(MAX_HELD_OUT, len(rows) // 2)
     wanted = held_out_rows(len(rows), evaluation.fraction)
@@ -86,9 +90,9 @@ def split(rows: Sequence[Row], evaluation: Evaluation) -> tuple[list[Row], list[
 
 
 def without(rows: Sequence[Row], held_out: Collection[Row]) -> list[Row]:
-    """Return the rows whose prompts are not in a separate evaluation dataset.
+    """Return the training rows whose prompts are not in a separate evaluation dataset.
 
-    Raises DataError when all training prompts are also in the evaluation dataset.
+    Raises DataError if all training prompts are also in the evaluation dataset.
     """
     keys = {row.key for row in held_out}
     kept = [row for row in rows if row.key not in keys]
@@ -106,10 +110,10 @@ def render(
     budget_tokens: int,
     rendering: Rendering = CURRENT,
 ) -> tuple[list[Prompt], int]:
-    """Return the prompts within ``budget_tokens``, and the number of prompts that are longer.
+    """Return the prompts of at most ``budget_tokens``, and the number of prompts that are longer.
 
-    Raises DataError for rows that the chat template refuses, and when every prompt is too long. Raises
-    ConfigurationError when the tokenizer has no template.
+    Raises DataError for rows that the chat template refuses, and if every prompt is too long. Raises
+    ConfigurationError if the tokenizer has no template.
     """
     renderer = Renderer(tokenizer, chat_template_args, rendering)
     prompts: list[Prompt] = []

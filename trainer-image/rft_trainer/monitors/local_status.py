@@ -1,4 +1,4 @@
-"""Writes ``status.yaml`` of a local run. It has the status that the operator writes on a cluster."""
+"""Writes ``status.yaml`` of a local run: the same status that the operator writes on a cluster."""
 
 import time
 from datetime import UTC, datetime
@@ -17,11 +17,11 @@ from rft_run.report import Ending
 from rft_run.status_file import write_status
 
 WRITE_SECONDS = 1.0
-"""Minimum time between two writes, except for forced ones."""
+"""Minimum number of seconds between two writes. A forced write does not wait."""
 
 
 def phase_of(run: RunStatus, ending: Ending | None) -> Phase:
-    """Return the phase of a run. ``ending`` is None while it runs."""
+    """Return the phase of a run. ``ending`` is None while the run goes on."""
     if ending is None:
         return "Starting" if run.progress.stage == "preparing" else "Running"
     if ending.exit_code == ExitCode.OK:
@@ -46,9 +46,9 @@ class LocalStatus:
         self._written_at = -WRITE_SECONDS
 
     def write(self, run: RunStatus, ending: Ending | None, *, force: bool = False) -> None:
-        """Replace the file atomically, at most once a second unless there is an ending or ``force``.
+        """Replace ``status.yaml`` atomically, at most once a second. Raises OSError.
 
-        Raises OSError.
+        With an ending or ``force`` the file is always written.
         """
         if ending is not None and ending.exit_code == ExitCode.FENCED:
             return  # a newer attempt owns the folder
@@ -85,7 +85,9 @@ class LocalStatus:
         )
 
     def _read(self) -> dict[str, Any]:
-        """Return the content of an earlier attempt's status file; an empty mapping if it cannot be read."""
+        """Return the content of an earlier attempt's status file, or an empty mapping if it cannot be
+        read.
+        """
         try:
             value = yaml.safe_load(self._path.read_text(encoding="utf-8"))
         except (OSError, ValueError, yaml.YAMLError):

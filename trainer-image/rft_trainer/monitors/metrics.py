@@ -1,4 +1,4 @@
-"""Builds the record of one step."""
+"""Builds the record of one training step for ``metrics.jsonl``."""
 
 import math
 from datetime import UTC, datetime

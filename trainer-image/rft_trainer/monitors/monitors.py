@@ -24,9 +24,9 @@ from rft_trainer.rollout.groups import Group
 
 
 class Monitors:
-    """All outputs of one attempt at a run.
+    """All outputs of one attempt at a run. ``attempt`` is the number of the attempt.
 
-    ``state`` returns the run's state. ``attempt`` is the number of the attempt. The loop sets the values of
+    ``state`` is a function that returns the state of the run. The training loop sets the values of
     ``status``, which are reported.
     """
 
@@ -56,7 +56,7 @@ class Monitors:
     def started(self) -> None:
         """Publish that the attempt starts from the checkpoint of the state's step. Raises VolumeError.
 
-        An earlier attempt may have recorded later steps. These records are removed, because the steps are
+        An earlier attempt may have recorded later steps. Their records are removed, because the steps are
         repeated.
         """
         step = self._state().step
@@ -111,13 +111,13 @@ class Monitors:
         )
 
     def report(self) -> RunStatus:
-        """Report the current status, and return it. Raises Fenced."""
+        """Report the current status of the run, and return it. Raises Fenced."""
         snapshot = self.snapshot()
         self._reporter.publish(snapshot)
         return snapshot
 
     def snapshot(self) -> RunStatus:
-        """Return the current status."""
+        """Return the current status of the run."""
         return self.status.snapshot(self._state(), self.records)
 
     def ended(self, ending: Ending) -> None:
@@ -128,7 +128,7 @@ class Monitors:
 
 
 def end_event(ending: Ending) -> EndEvent:
-    """Return the last event of an attempt. It is emitted even if the run could not begin."""
+    """Return the event that ends an attempt. It is emitted even if the run could not begin."""
     return EndEvent(
         event="end", exit_code=int(ending.exit_code), reason=ending.reason, message=ending.message
     )

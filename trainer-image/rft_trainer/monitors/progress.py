@@ -31,13 +31,13 @@ REWARD_DIGITS = 4
 
 
 class Events:
-    """Writes events as JSON lines. ``rft run`` reads and displays them."""
+    """Writes the events of a run to standard output as JSON lines, which ``rft run`` reads and displays."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stdout
 
     def emit(self, event: Event) -> None:
-        """Write one event. A closed pipe is ignored: training continues without a reader."""
+        """Write one event. A closed pipe is ignored, and the training continues without a reader."""
         try:
             self._stream.write(event.as_line())
             self._stream.flush()
@@ -127,14 +127,18 @@ class Status:
         )
 
     def _expected_gpu_hours(self, state: RunState) -> float | None:
-        """Return the expected GPU-hours of the whole run at the current speed; None while not known."""
+        """Return the expected GPU-hours of the whole run at the current speed, or None while they are not
+        known.
+        """
         left = self._seconds_left(state)
         if left is None or not self._config.gpus:
             return None
         return (state.gpu_seconds + self._config.gpus * left) / 3600
 
     def _seconds_left(self, state: RunState) -> float | None:
-        """Return the expected seconds of the remaining steps at the current speed; None while not known."""
+        """Return the expected seconds of the remaining steps at the current speed, or None while they are
+        not known.
+        """
         if self.stage == "finished":
             return 0.0
         if self.total_steps is None or self._step_seconds is None:
@@ -170,7 +174,7 @@ def _reward(records: Sequence[StepRecord]) -> Reward | None:
 
 
 def _metrics(record: StepRecord) -> Metrics:
-    """Return the numbers of a step for the status. The record has them under the same names."""
+    """Return the metrics of a step for the status. The record of the step has them under the same names."""
     numbers = {name: getattr(record, name) for name in Metrics.model_fields}
     seconds = {name: record.phases[name] for name in PhaseSeconds.model_fields if name in record.phases}
     return Metrics(**known(**numbers | {"phases": PhaseSeconds(**seconds) if seconds else None}))

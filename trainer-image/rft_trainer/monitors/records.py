@@ -12,10 +12,12 @@ from rft_trainer.rollout.groups import Group
 
 
 class StepsFile:
-    """``metrics.jsonl``. A resumed run removes the records of the steps after its checkpoint."""
+    """Writes ``metrics.jsonl``. A resumed run removes the records of the steps after its checkpoint."""
 
     def __init__(self, folder: RunFolder, last_step: int) -> None:
-        """Keep the records up to ``last_step``. Raises VolumeError."""
+        """Keep the records of the steps up to ``last_step``, and remove the later ones. Raises
+        VolumeError.
+        """
         self._path = folder.metrics
         try:
             found = read_steps(self._path, until_broken=True)
@@ -63,7 +65,9 @@ def _records(step: int, group: Group) -> list[RolloutRecord]:
 
 
 def remove_later(folder: RunFolder, last_step: int) -> None:
-    """Remove unfinished files, and the rollouts of the steps after ``last_step``, which will be repeated."""
+    """Remove unfinished files, and the rollouts of the steps after ``last_step``, which the run will
+    repeat.
+    """
     for written in (folder.path, folder.rollouts, folder.adapters, folder.evaluations):
         atomic.remove_leftovers(written)
     for step in folder.steps_with_rollouts():

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 TERMINATION_LOG = "/dev/termination-log"
 LAST_REPORT_SECONDS = 60.0
-"""Maximum time in seconds to send the last report, which has the ending. It includes retries."""
+"""Maximum time in seconds to send the last report of an attempt, retries included."""
 
 _REQUEST_SECONDS = 10.0
 _MAX_BACKOFF_SECONDS = 30.0
@@ -41,10 +41,10 @@ _REFUSED = (400, 410, 413, 422)
 
 
 def fitted(report: ProgressReport) -> bytes:
-    """Return the report as JSON of at most ``MAX_REPORT_BYTES``.
+    """Return the report as JSON of at most ``MAX_REPORT_BYTES``. Parts are left out until it fits.
 
-    Parts are left out until the report fits, in this order: the graders' curves, which are long for many
-    graders, the advice, the rewards, the evaluation, the metrics and the outputs.
+    They are left out in this order: the graders' curves, which are long for many graders, the advice, the
+    rewards, the evaluation, the metrics and the outputs.
     """
     body = report.dump()
     if len(_as_json(body)) > MAX_REPORT_BYTES:
@@ -62,7 +62,7 @@ def _as_json(body: dict[str, Any]) -> bytes:
 
 
 def trust(ca: Path) -> ssl.SSLContext:
-    """Return a TLS context that trusts the certificates in a CA file, or in all files of a folder.
+    """Return a TLS context that trusts the CA certificates in a file, or in all files of a folder.
 
     Raises OSError and ssl.SSLError for a file that cannot be read.
     """
@@ -74,10 +74,10 @@ def trust(ca: Path) -> ssl.SSLContext:
 
 
 def post(target: ReportTarget, body: bytes) -> tuple[int, bytes]:
-    """Send one report and return the HTTP status and the response's body.
+    """Send one report. Return the HTTP status and the body of the response.
 
-    CA and token are read from their files each time, because both are renewed during a run. Raises OSError,
-    ssl.SSLError, httpx.HTTPError.
+    The CA and the token are read from their files each time, because both are renewed during a run. Raises
+    OSError, ssl.SSLError, httpx.HTTPError.
     """
     token = Path(target.token_file).read_text(encoding="ascii").strip()
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
@@ -102,9 +102,9 @@ class Reporter:
     """
 
     def __init__(self, config: RunConfig, *, local_status: bool | None = None, interval: float = 1.0) -> None:
-        """``local_status``: whether to write ``status.yaml``. None: only if no operator gets the reports.
+        """``local_status`` says whether to write ``status.yaml``. None: only if no operator gets the reports.
 
-        ``interval``: minimum time between two reports, in seconds.
+        ``interval`` is the minimum number of seconds between two reports.
         """
         self._target = config.report
         self._interval = interval
@@ -129,7 +129,7 @@ class Reporter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Deliver the last report."""
+        """Wait until the last report is delivered, at most 60 seconds."""
         self.close()
 
     @property
@@ -139,20 +139,20 @@ class Reporter:
 
     @property
     def fenced(self) -> bool:
-        """Whether a newer attempt has replaced this one, as the operator answered."""
+        """Whether the operator has answered that a newer attempt replaces this one."""
         return self._fenced
 
     @property
     def stop(self) -> Stop | None:
-        """The newest ``spec.stop`` that the operator sent; ``None`` as long as it has sent none."""
+        """The newest ``spec.stop`` that the operator sent, or ``None`` as long as it has sent none."""
         return self._stop
 
     def publish(self, run: RunStatus, *, ending: Ending | None = None, force: bool = False) -> None:
-        """Send this status in the background. Does not block.
+        """Send a status in the background, without blocking. With ``force`` the local status file is written
+        at once.
 
-        ``force``: write the local file now, not only once per second. Raises only Fenced: when there is a
-        newer attempt, and no ``ending``. An attempt that ends as fenced sends no report. It does not write
-        the local file either, which then belongs to the newer attempt.
+        Raises only Fenced: if there is a newer attempt, and no ``ending``. An attempt that ends as fenced
+        sends no report. It does not write the local file either, which then belongs to the newer attempt.
         """
         if self._fenced and ending is None:
             raise Fenced("a newer attempt of this run reports to the operator")
@@ -177,7 +177,9 @@ class Reporter:
             self._thread.start()
 
     def close(self, timeout: float = LAST_REPORT_SECONDS) -> bool:
-        """Wait at most ``timeout`` seconds until the newest report is delivered. Return whether it was."""
+        """Wait at most ``timeout`` seconds until the newest report is delivered. Return whether it was
+        delivered.
+        """
         with self._changed:
             if self._closing_at is None:
                 self._closing_at = time.monotonic() + timeout
@@ -196,9 +198,10 @@ class Reporter:
             self._pause(started + backoff(failures, self._interval))
 
     def _next(self) -> ProgressReport | None:
-        """Wait for a report to send, and return it. Return None when there is nothing more to send.
+        """Wait for a report to send, and return it. Return None if there is nothing more to send.
 
-        That is so when fenced, when closed without a new report, and when the time to close is over.
+        Nothing more is sent when the attempt is fenced, when the reporter is closed without a new report,
+        and when the time to close is over.
         """
         with self._changed:
             while not self._fenced and (self._closing_at is None or time.monotonic() < self._closing_at):
@@ -210,7 +213,7 @@ class Reporter:
             return None
 
     def _pause(self, until: float) -> None:
-        """Wait until ``until``, a monotonic time. After ``close``, wait at most one interval."""
+        """Wait until the monotonic time ``until``, in seconds. After ``close``, wait at most one interval."""
         earliest = min(until, time.monotonic() + self._interval)
         with self._changed:
             while (now := time.monotonic()) < until:
@@ -222,7 +225,7 @@ class Reporter:
                 self._changed.wait(deadline - now)
 
     def _deliver(self, target: ReportTarget, report: ProgressReport) -> bool:
-        """Send one report. Return False if it has to be sent again."""
+        """Send one report. Return False if the report has to be sent again."""
         try:
             status, answer = post(target, fitted(report))
         except (OSError, ValueError, httpx.HTTPError, httpx.InvalidURL) as error:
@@ -243,7 +246,7 @@ class Reporter:
         return True
 
     def _hear(self, answer: bytes) -> None:
-        """Store the ``stop`` rules in the operator's response. An invalid response is only logged."""
+        """Store the ``spec.stop`` in the response of the operator. An invalid response is only logged."""
         try:
             said = ReportAnswer.model_validate_json(answer or b"{}", by_alias=True, by_name=False)
         except ValidationError as error:
@@ -253,7 +256,9 @@ class Reporter:
             self._stop = said.stop
 
     def _complain(self, kind: str, message: str) -> None:
-        """Log a message. Messages of the same kind are logged again only after a successful report."""
+        """Log a message about reports. Messages of the same kind are logged again only after a successful
+        report.
+        """
         if kind not in self._complaints:
             self._complaints.add(kind)
             log.warning("%s", message)
@@ -269,7 +274,7 @@ class Reporter:
         self._termination.write_text(message, encoding="utf-8")
 
     def _quietly(self, what: str, write: Callable[[], None]) -> None:
-        """Call ``write``. An error is only logged, and only once."""
+        """Call ``write``, which writes a file. An error is only logged, and only once."""
         try:
             write()
         except (OSError, ValueError) as error:
@@ -277,7 +282,7 @@ class Reporter:
 
 
 def _termination_log() -> Path | None:
-    """Return the file for the termination message; None outside a pod."""
+    """Return the path of the file for the termination message, or None outside a pod."""
     given = os.environ.get("RFT_TERMINATION_LOG")
     if given:
         return Path(given)

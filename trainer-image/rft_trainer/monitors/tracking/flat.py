@@ -27,7 +27,9 @@ def numbers(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
 
 
 def hyperparameters(config: RunConfig) -> dict[str, Any]:
-    """Return spec, effective parameters and plan, without ``tracking``, ``template`` and passwords."""
+    """Return the spec, the effective parameters and the plan, without ``tracking``, ``template`` and
+    passwords.
+    """
     spec = {name: value for name, value in config.spec.dump().items() if name not in _NO_PARAMETERS}
     whole = {
         "job": config.job.dump(),
@@ -59,7 +61,7 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, str]]:
 
 
 def _without_passwords(value: Any) -> Any:
-    """Return the value with ``user:password@`` removed from all URLs."""
+    """Return a value with ``user:password@`` removed from all URLs in it."""
     if isinstance(value, Mapping):
         return {name: _without_passwords(part) for name, part in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,6 @@
-"""MLflow: one MLflow run per job. A tag has the RFTJob's UID, so that later attempts find the run."""
+"""Logs to MLflow, with one MLflow run per job. A tag has the UID of the RFTJob, so that later attempts
+find the run.
+"""
 
 import importlib
 import os
@@ -14,10 +16,12 @@ from rft_trainer.monitors.tracking.protocol import End, RunInfo
 UID_TAG = "rft.dev/uid"
 ADAPTER = "adapter"
 EVERY_STEP, EVERY_EVALUATION = "stepSeconds", "eval/rows"
-"""A metric that every step has, and one that every evaluation has. They show up to which step is logged."""
+"""A metric that every step has, and one that every evaluation has.
+
+Their history in MLflow shows up to which step an earlier attempt has logged."""
 
 MAX_NAME, MAX_VALUE, MAX_BATCH = 250, 6000, 100
-"""MLflow's limits: length of a parameter's name, length of its value, number of parameters per request."""
+"""MLflow's limits: characters of a parameter's name, characters of its value, parameters per request."""
 
 _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
@@ -28,10 +32,10 @@ _ENVIRONMENT = {
 
 
 class MlflowTracker:
-    """Logs with MLflow's synchronous client, because the trainer already queues the calls."""
+    """Logs with the synchronous client of MLflow, because the trainer already queues the calls."""
 
     def start(self, run: RunInfo) -> None:
-        """Find or create the job's run in the experiment. Parameters that it has already stay unchanged."""
+        """Find or create the MLflow run of the job. Parameters that the run has already stay unchanged."""
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         mlflow: Any = importlib.import_module("mlflow")
@@ -52,19 +56,24 @@ class MlflowTracker:
         self._evaluations = self._newest(EVERY_EVALUATION)
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Log a step, unless it was logged before: MLflow would show both values and can delete neither."""
+        """Log a step, unless an earlier attempt logged it.
+
+        MLflow would show both values of a step that is logged twice, and cannot delete either.
+        """
         if step > self._steps:
             self._metrics(step, numbers)
             self._steps = step
 
     def evaluation(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Log an evaluation unless an earlier attempt did."""
+        """Log an evaluation, unless an earlier attempt logged it."""
         if step > self._evaluations:
             self._metrics(step, numbers)
             self._evaluations = step
 
     def finish(self, end: End, numbers: Mapping[str, float]) -> None:
-        """Close the run. If the job stopped with a checkpoint, its status is KILLED until the job resumes."""
+        """Close the MLflow run. If the job stopped with a checkpoint, the status is KILLED until the job
+        resumes.
+        """
         self._metrics(int(numbers.get("final/step", 0)), numbers)
         self._client.set_tag(self._run, "rft.dev/reason", end.reason)
         try:
@@ -78,7 +87,7 @@ class MlflowTracker:
         return str(found.experiment_id if found is not None else self._client.create_experiment(name))
 
     def _log_parameters(self, parameters: Mapping[str, Any], known: Mapping[str, str]) -> None:
-        """Log the parameters that the run does not have yet. MLflow refuses to change a parameter."""
+        """Log the parameters that the MLflow run does not have yet. MLflow refuses to change a parameter."""
         new = [(name, value) for name, value in limited(texts(parameters)).items() if name not in known]
         for batch in _batches(new, MAX_BATCH):
             self._client.log_batch(self._run, params=[self._entities.Param(*pair) for pair in batch])
@@ -97,7 +106,7 @@ _STATUS: dict[int, str] = {ExitCode.OK: "FINISHED", ExitCode.PREEMPTED: "KILLED"
 
 
 def limited(parameters: Mapping[str, str]) -> dict[str, str]:
-    """Return the parameters with names and values cut to the lengths that MLflow accepts."""
+    """Return the parameters with names and values truncated to the lengths that MLflow accepts."""
     return {name[:MAX_NAME]: _cut(value) for name, value in parameters.items() if value}
 
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 CURVES = ("step", "evaluation")
-"""Kinds of logged rows: steps and held-out evaluations. Each has its own highest logged step."""
+"""The kinds of logged rows: steps and held-out evaluations. The highest logged step is known for each
+kind."""
 
 
 @dataclass(frozen=True)
@@ -20,14 +21,14 @@ class RunInfo:
     attempt: int
     trainer_pid: int
     target: Mapping[str, Any] = field(default_factory=dict)
-    """The backend's part of ``spec.tracking``."""
+    """The settings of the backend in ``spec.tracking``."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    """All hyperparameters, as ``flat.hyperparameters`` returns them."""
+    """All hyperparameters of the run, as ``flat.hyperparameters`` returns them."""
 
 
 @dataclass(frozen=True)
 class End:
-    """How an attempt ended. ``adapter``: folder of the final adapter; empty if there is none."""
+    """How an attempt ended. ``adapter`` is the folder of the final adapter, or empty if there is none."""
 
     exit_code: int
     reason: str
@@ -41,10 +42,10 @@ class Tracker(Protocol):
         """Create the run in the backend, or open the run of an earlier attempt again."""
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Log one step."""
+        """Log the numbers of one training step."""
 
     def evaluation(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Log one held-out evaluation; step 0 is the starting policy."""
+        """Log the scores of one held-out evaluation. Step 0 is the evaluation of the starting policy."""
 
     def finish(self, end: End, numbers: Mapping[str, float]) -> None:
-        """Close the run with its final numbers, and upload the adapter as an artifact."""
+        """Close the run in the backend with its final numbers, and upload the adapter as an artifact."""

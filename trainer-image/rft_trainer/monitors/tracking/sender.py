@@ -1,4 +1,6 @@
-"""Sends calls from the trainer to a tracking process through a pipe. It never blocks during the run."""
+"""Sends calls from the trainer through a pipe to a tracking process. It never blocks the trainer during
+the run.
+"""
 
 import json
 import logging
@@ -13,16 +15,19 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 QUEUE_LENGTH = 2000
-"""Maximum number of calls in the queue. If the queue is full, further calls are dropped and counted."""
+"""Maximum number of tracking calls in the queue. If the queue is full, further calls are dropped and
+counted."""
 
 _STDERR = 2
 
 
 class Sender:
-    """Sends calls to one process, through a bounded queue and a thread. No method raises."""
+    """Sends calls to one tracking process, through a bounded queue and a thread. No method raises an
+    error.
+    """
 
     def __init__(self, backend: str, command: Sequence[str] | None = None) -> None:
-        """``command``: another command for the process, used only by tests."""
+        """``command`` is another command for the tracking process. Only tests use it."""
         self.backend = backend
         self.dropped = 0
         self._queue: queue.Queue[str | None] = queue.Queue(QUEUE_LENGTH)
@@ -41,14 +46,16 @@ class Sender:
         self._thread.start()
 
     def send(self, call: str, arguments: dict[str, Any]) -> None:
-        """Queue a call."""
+        """Queue a call for the tracking process."""
         try:
             self._queue.put_nowait(json.dumps([call, arguments]) + "\n")
         except queue.Full:
             self.dropped += 1
 
     def close(self, seconds: float) -> bool:
-        """Wait at most ``seconds`` until the process has made all queued calls. Return whether it has."""
+        """Wait at most ``seconds`` until the tracking process has made all queued calls. Return whether it
+        has.
+        """
         deadline = time.monotonic() + seconds
         try:
             self._queue.put(None, timeout=seconds)
@@ -65,7 +72,7 @@ class Sender:
         return ended and process is not None and process.returncode == 0
 
     def kill(self) -> None:
-        """Kill the process. The run in the backend is not closed then."""
+        """Kill the tracking process. The run in the backend is then not closed."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -78,7 +85,10 @@ class Sender:
         return True
 
     def _write(self, process: subprocess.Popen[str] | None) -> None:
-        """Write the queued calls into the pipe until ``close``. If the process has ended, drop them."""
+        """Write the queued calls into the pipe until ``close`` is called.
+
+        If the tracking process has ended, drop the calls.
+        """
         broken = process is None
         while (line := self._queue.get()) is not None:
             if broken or process is None or process.stdin is None:

@@ -1,4 +1,4 @@
-"""Writes TensorBoard event files into ``tensorboard/`` of the run's folder."""
+"""Writes TensorBoard event files into the subfolder ``tensorboard/`` of the run's folder."""
 
 import importlib
 import json
@@ -14,10 +14,13 @@ FOLDER = "tensorboard"
 
 
 class TensorboardTracker:
-    """Writes with TensorBoard's protocol buffers, without importing torch or tensorflow."""
+    """Writes events with TensorBoard's protocol buffers, without importing torch or tensorflow."""
 
     def start(self, run: RunInfo) -> None:
-        """Open a new event file. TensorBoard then ignores older events of steps after the checkpoint."""
+        """Open a new event file.
+
+        TensorBoard then ignores older events of the steps after the checkpoint, which are repeated.
+        """
         files = importlib.import_module("tensorboard.summary.writer.event_file_writer")
         self._event: Any = importlib.import_module("tensorboard.compat.proto.event_pb2")
         self._scalar: Any = importlib.import_module("tensorboard.plugins.scalar.summary_v2")
@@ -34,7 +37,9 @@ class TensorboardTracker:
         self._writer.flush()
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Log a step. Steps up to the checkpoint are skipped: they are in the files of earlier attempts."""
+        """Log a step. Steps up to the checkpoint are skipped, because the files of earlier attempts have
+        them.
+        """
         if step > self._resumed_from:
             self._scalars(step, numbers)
 
@@ -44,11 +49,11 @@ class TensorboardTracker:
         self._writer.flush()
 
     def evaluation(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Log the numbers of an evaluation."""
+        """Log the scores of a held-out evaluation."""
         self._scalars(step, numbers)
 
     def finish(self, end: End, numbers: Mapping[str, float]) -> None:  # noqa: ARG002 - it has no status
-        """Log the final numbers and close the file."""
+        """Log the final numbers of the run, and close the event file."""
         self._scalars(int(numbers.get("final/step", 0)), numbers)
         self._writer.close()
 

@@ -1,4 +1,6 @@
-"""All trackers of a run. Calls from the training loop do not block, and raise no errors after the start."""
+"""Starts, feeds and ends all trackers of a run. After the start no call from the training loop blocks or
+raises.
+"""
 
 import os
 import time
@@ -19,18 +21,21 @@ from rft_trainer.monitors.tracking.protocol import End, RunInfo
 from rft_trainer.monitors.tracking.sender import QUEUE_LENGTH, Sender
 
 FINISH_SECONDS = 120.0
-"""Maximum time in seconds for all trackers together to send their queues and the adapter."""
+"""Maximum time in seconds for all trackers of a complete run together to send their queues and the
+adapter."""
 FINISH_SECONDS_OTHERWISE = 20.0
-"""The same for a run that is not complete. A pod that is being deleted has little time."""
+"""Maximum time in seconds for all trackers together if the run is not complete.
+
+It is short, because a pod that is being deleted has little time."""
 
 LEAST_SECONDS = 1.0
 
 
 class Trackers:
-    """The backends of ``spec.tracking``, if any."""
+    """All tracking backends that ``spec.tracking`` names."""
 
     def __init__(self, config: RunConfig | None = None, sender: Callable[[str], Sender] = Sender) -> None:
-        """Check that the library of every backend is installed. Raises ConfigurationError."""
+        """Check that the library of every tracking backend is installed. Raises ConfigurationError."""
         self._config = config
         self._targets = targets(config)
         self._sender = sender
@@ -38,18 +43,18 @@ class Trackers:
         require_libraries(list(self._targets))
 
     def __enter__(self) -> Self:
-        """Return the trackers themselves. ``start`` starts their processes."""
+        """Return the trackers themselves. Their processes start only in ``start``."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Kill the processes that ``finish`` has not ended."""
+        """Kill the tracking processes that ``finish`` has not ended."""
         for sender in self._senders:
             sender.kill()
 
     def start(self, resumed_from: int, attempt: int, records: Sequence[StepRecord] = ()) -> None:
         """Open the run in every backend. ``resumed_from`` is the step of the checkpoint.
 
-        ``records``: the steps of earlier attempts. They are sent again, because a backend may have been
+        ``records`` has the steps of earlier attempts. They are sent again, because a backend may have been
         unreachable before.
         """
         if self._config is None or not self._targets:
@@ -74,7 +79,7 @@ class Trackers:
             self.step(record)
 
     def step(self, record: StepRecord) -> None:
-        """Log all numbers of a step."""
+        """Log all numbers of a training step."""
         self._send("log", {"step": record.step, "numbers": numbers(record.dump())})
 
     def evaluation(self, scores: RowScores) -> None:
@@ -104,14 +109,14 @@ class Trackers:
 
 
 def targets(config: RunConfig | None) -> dict[str, dict[str, Any]]:
-    """Return the backends of ``spec.tracking`` with their settings."""
+    """Return the tracking backends that ``spec.tracking`` names, with their settings."""
     if config is None or config.spec.tracking is None:
         return {}
     return config.spec.tracking.dump()
 
 
 def require_libraries(backends: Sequence[str]) -> None:
-    """Raise ConfigurationError for a backend whose library is not installed."""
+    """Raise ConfigurationError for a tracking backend whose library is not installed."""
     missing = [backend for backend in backends if find_spec(backend) is None]
     if missing:
         fields = ", ".join(f"spec.tracking.{backend}" for backend in missing)

@@ -1,4 +1,7 @@
-"""Weights & Biases: one W&B run per job, whose id is the RFTJob's UID. The API key is in WANDB_API_KEY."""
+"""Logs to Weights & Biases, with one W&B run per job. The id of the W&B run is the UID of the RFTJob.
+
+The API key is in the environment variable WANDB_API_KEY.
+"""
 
 import importlib
 import json
@@ -12,7 +15,8 @@ from rft_trainer import files
 from rft_trainer.monitors.tracking.protocol import CURVES, End, RunInfo
 
 FOLDER = "tracking"
-"""Subfolder of the run's folder. W&B writes ``wandb/`` there, for ``wandb sync`` after an offline run."""
+"""Subfolder of the run's folder. W&B writes its folder ``wandb/`` into it, for ``wandb sync`` after an
+offline run."""
 SENT_FILE = "wandb-sent.json"
 
 _STEP, _EVALUATION = "step", "eval/step"
@@ -27,7 +31,7 @@ class WandbTracker:
     """
 
     def start(self, run: RunInfo) -> None:
-        """Create or resume the job's run, with all hyperparameters as its config."""
+        """Create or resume the W&B run of the job, with all hyperparameters as its config."""
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         self._library: Any = importlib.import_module("wandb")
@@ -66,7 +70,7 @@ class WandbTracker:
         self._sent = self._sent_before()
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Log a step, unless an earlier attempt logged it: a logged point cannot be removed."""
+        """Log a step, unless an earlier attempt logged it, because W&B cannot remove a logged point."""
         self._once("step", step, {_STEP: step, **numbers})
 
     def evaluation(self, step: int, numbers: Mapping[str, float]) -> None:
@@ -74,7 +78,7 @@ class WandbTracker:
         self._once("evaluation", step, {_STEP: step, _EVALUATION: step, **numbers})
 
     def finish(self, end: End, numbers: Mapping[str, float]) -> None:
-        """Close the run. If the job stopped with a checkpoint, the run is marked as preempted."""
+        """Close the W&B run. If the job stopped with a checkpoint, the W&B run is marked as preempted."""
         self._run.summary.update({**numbers, "final/reason": end.reason})
         if end.adapter and self._uploads:
             artifact = self._library.Artifact(f"{self._name}-adapter", type="model")
@@ -93,7 +97,9 @@ class WandbTracker:
             files.write_json(self._sent_file, self._sent)
 
     def _sent_before(self) -> dict[str, int]:
-        """Return the highest logged step per kind. It is read from W&B, or offline from the run's folder."""
+        """Return the highest logged step of each kind of row. It is read from W&B, or offline from the
+        run's folder.
+        """
         if not self._run.offline:
             summary = self._run.summary
             return {curve: _step(summary.get(key)) for curve, key in zip(CURVES, _KEYS, strict=True)}

@@ -32,7 +32,9 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 2.0, 60.0
 
 
 class TrackerWorker:
-    """Makes the calls that it reads. Each kind of error is logged once."""
+    """Makes the calls to a tracking library that it reads from a stream. Each kind of error is logged
+    once.
+    """
 
     def __init__(self, backend: str, tracker: Tracker, pause: Callable[[float], None] = time.sleep) -> None:
         self._backend = backend
@@ -42,7 +44,7 @@ class TrackerWorker:
         self.lost = 0
 
     def run(self, lines: Iterable[str]) -> None:
-        """Make the call in each line, until there are no more lines."""
+        """Make the call that each line of the stream describes, until the stream ends."""
         for line in lines:
             call, arguments = json.loads(line)
             if call == "start":
@@ -50,10 +52,14 @@ class TrackerWorker:
             elif not self._made(self._bound(call, arguments), TRIES):
                 self.lost += 1
         if self.lost:
-            log.warning("%s: %d rows could not be logged; metrics.jsonl has all", self._backend, self.lost)
+            log.warning(
+                "%s: %d rows could not be logged; metrics.jsonl has them all", self._backend, self.lost
+            )
 
     def _until_started(self, run: RunInfo) -> None:
-        """Start the run, and retry until that succeeds. Until then the trainer queues the other calls."""
+        """Start the run in the backend, and retry until that succeeds. Meanwhile the trainer queues the
+        other calls.
+        """
         self._made(lambda: self._tracker.start(run), tries=None)
 
     def _bound(self, call: str, arguments: Mapping[str, Any]) -> Callable[[], None]:
@@ -63,7 +69,10 @@ class TrackerWorker:
         return lambda: method(arguments["step"], arguments["numbers"])
 
     def _made(self, call: Callable[[], None], tries: int | None) -> bool:
-        """Make a call, with retries and backoff. Return whether it succeeded. ``tries`` None: no limit."""
+        """Make a call to the tracking library, with retries and backoff. Return whether it succeeded.
+
+        With ``tries`` None it retries without a limit.
+        """
         failures = 0
         while True:
             try:
@@ -85,14 +94,18 @@ class TrackerWorker:
 
 
 def without_secrets(text: str) -> str:
-    """Replace the values of secret environment variables in ``text``. Libraries may print them in errors."""
+    """Replace the values of secret environment variables in a text, because errors of libraries may
+    contain them.
+    """
     for secret in filter(None, map(os.environ.get, SECRETS)):
         text = text.replace(secret, "***")
     return text
 
 
 def main(argv: list[str]) -> None:
-    """Make the calls in standard input. Then exit without the libraries' exit hooks, which may hang."""
+    """Make the calls in standard input, then end the process without the exit hooks of libraries, which
+    may hang.
+    """
     # On Ctrl-C the trainer still logs its last row, so this process must not end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     set_dumpable(False)
