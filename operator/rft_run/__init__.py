@@ -1,1 +1,1 @@
-"""The files and messages of a run, defined once for the operator, the trainer and ``rft``."""
+"""Defines the files and messages of a run, once for the operator, the trainer and ``rft``."""

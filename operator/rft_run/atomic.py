@@ -16,7 +16,10 @@ _PARTIAL = ".partial"
 
 
 def temporary(target: Path) -> Path:
-    """Return a new hidden path in the folder of ``target``. ``remove_leftovers`` removes it after a crash."""
+    """Return a new hidden path in the folder of ``target``.
+
+    If a process is killed and leaves the file, ``remove_leftovers`` removes it.
+    """
     return target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}{_PARTIAL}")
 
 
@@ -54,11 +57,11 @@ def write_text(target: Path, text: str) -> None:
 def new_folder(
     target: Path, check: Callable[[], None] = lambda: None, *, replace: bool = False
 ) -> Iterator[Path]:
-    """Yield a temporary folder that is renamed to ``target`` when the block succeeds.
+    """Yield a temporary folder that is renamed to ``target`` when the block succeeds. Raises OSError.
 
-    ``check`` is called just before the rename, since writing and flushing can take minutes. If it raises, the
-    folder is not renamed. With ``replace`` an existing ``target`` is removed after the rename. Raises
-    OSError.
+    ``check`` is called just before the rename, since writing and flushing can take minutes. If ``check``
+    raises an error, the folder is not renamed. With ``replace`` an existing ``target`` is removed after
+    the rename.
     """
     unfinished = temporary(target)
     try:
@@ -77,7 +80,7 @@ def new_folder(
 
 
 def _exchange(unfinished: Path, target: Path) -> None:
-    """Rename a folder to ``target``, and only then remove the folder that was there."""
+    """Rename a folder to ``target``, and only then remove the folder that had this name before."""
     old = unfinished.with_suffix(".old")
     target.rename(old)
     unfinished.rename(target)

@@ -1,6 +1,6 @@
 """Writes the model card of an adapter, and the name of the base model into the adapter's configuration.
 
-A card contains no rows, no texts of graders and no addresses, because these may be private.
+The card contains no rows, no texts of graders and no addresses, because these may be private.
 """
 
 import json
@@ -18,28 +18,31 @@ from rft_run.folder import adapter_config_of, card_of
 _NOT_KNOWN = "not known here; see the page of the base"
 _POINTS = 20
 _LEAST_RANK_OF_VLLM = 8
-"""The lowest value of vLLM's ``--max-lora-rank`` that a card shows. An adapter of a lower rank fits too."""
+"""The lowest value of the vLLM option ``--max-lora-rank`` that a card shows. It also fits lower ranks."""
 _LICENCE = "- licence of the base: "
 _PRIVATE = ("stop",)
-"""Sampling parameters that a card leaves out, because they contain the user's own text."""
+"""Sampling parameters that the card leaves out, because they contain the user's own text."""
 
 
 class Card(NamedTuple):
-    """The content of a model card. ``revision`` and ``licence`` of the base model are None if not known."""
+    """The content of a model card. ``revision`` and ``licence`` of the base model are None if they are not
+    known.
+    """
 
     config: RunConfig
     step: int
     revision: str | None = None
     licence: str | None = None
     curve: Sequence[tuple[int, float]] = ()
-    """The reward curve: pairs of step and mean reward."""
+    """The reward curve of the run: pairs of step and mean reward."""
     evaluation: EvaluationResult | None = None
     merged: bool = False
     """Whether the card describes a merged model, and not an adapter."""
 
 
 def dress(adapter: Path, card: Card) -> None:
-    """Write the base model's name into the adapter's configuration, and write the adapter's card.
+    """Write the base model's name into the configuration of an adapter, and write the model card of the
+    adapter.
 
     Raises OSError and ValueError.
     """
@@ -50,12 +53,14 @@ def dress(adapter: Path, card: Card) -> None:
 
 
 def named(body: Mapping[str, Any], name: str, revision: str | None) -> dict[str, Any]:
-    """Return an adapter's configuration with the base's name and revision in place of a path in a cache."""
+    """Return an adapter's configuration. It names the base model and its revision in place of a path in a
+    cache.
+    """
     return {**body, "base_model_name_or_path": name, "revision": revision}
 
 
 def licence_of(model: Path) -> str | None:
-    """Return the licence from the model card in a model's folder; None if the card has none."""
+    """Return the licence from the model card in the folder of a model, or None if the card has none."""
     try:
         _, front, _ = card_of(model).read_text(encoding="utf-8").split("---", 2)
         found = yaml.safe_load(front)
@@ -66,7 +71,9 @@ def licence_of(model: Path) -> str | None:
 
 
 def licence_said(adapter: Path) -> str | None:
-    """Return the base's licence from the card in an adapter's folder; None if the card does not have it."""
+    """Return the base model's licence from the model card in an adapter's folder, or None if the card has
+    none.
+    """
     try:
         lines = card_of(adapter).read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError):
@@ -76,7 +83,7 @@ def licence_said(adapter: Path) -> str | None:
 
 
 def render(card: Card) -> str:
-    """Return the card as Markdown."""
+    """Return the model card as Markdown."""
     parts = (_front(card), _heading(card), _curve(card), _evaluation(card), _parameters(card), _loading(card))
     return "\n\n".join("\n".join(lines) for part in parts if (lines := list(part))) + "\n"
 
@@ -129,7 +136,10 @@ def _evaluation(card: Card) -> Iterator[str]:
 
 
 def _evaluated(result: EvaluationResult, step: int) -> list[tuple[str, ...]]:
-    """Return a table row for each score of the checkpoint of ``step``; none if it was not evaluated."""
+    """Return a row of the evaluation table for each score of the checkpoint of ``step``.
+
+    Return none if the checkpoint was not evaluated.
+    """
     if result.step == step and result.reward is not None and result.reward.tuned is not None:
         return [
             _scores("reward", result.reward),

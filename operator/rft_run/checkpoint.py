@@ -12,7 +12,7 @@ _ABSENT = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 
 
 def read_state(checkpoint: Path) -> RunState:
-    """Return the run's state in a checkpoint. Raises OSError, and ValueError for an invalid file."""
+    """Return the state of the run in a checkpoint. Raises OSError, and ValueError for an invalid file."""
     value = json.loads(state_of(checkpoint).read_text(encoding="utf-8"))
     try:
         return RunState.from_json(value)
@@ -21,7 +21,10 @@ def read_state(checkpoint: Path) -> RunState:
 
 
 def adapter_problem(adapter: Path) -> str | None:
-    """Return why an adapter's folder cannot be used; None if it can. Raises OSError for a failing disk."""
+    """Return the reason why an adapter's folder cannot be used, or None if it can be used.
+
+    Raises OSError if the disk fails.
+    """
     return _first_problem(
         (adapter_config_of(adapter), lambda file: json.loads(file.read_text(encoding="utf-8"))),
         (adapter_weights_of(adapter), safetensors_header),
@@ -29,10 +32,10 @@ def adapter_problem(adapter: Path) -> str | None:
 
 
 def checkpoint_problem(folder: RunFolder, step: int) -> str | None:
-    """Return why the checkpoint of a step cannot be used; None if it can.
+    """Return the reason why the checkpoint of a step cannot be used, or None if it can be used.
 
-    A checkpoint with one broken file is not used at all, because ``rft export`` could copy a broken adapter.
-    Raises OSError for a failing disk, because then it is not known whether the checkpoint is good.
+    A checkpoint with one broken file is not used at all, because ``rft export`` could copy a broken
+    adapter. Raises OSError if the disk fails, because then it is not known whether the checkpoint is good.
     """
     checkpoint = folder.checkpoint_of(step)
 
@@ -45,7 +48,7 @@ def checkpoint_problem(folder: RunFolder, step: int) -> str | None:
 
 
 def newest_usable(folder: RunFolder) -> int | None:
-    """Return the newest step whose checkpoint can be used; None where there is none. Raises OSError."""
+    """Return the newest step whose checkpoint can be used, or None if there is none. Raises OSError."""
     steps = reversed(folder.steps_with_checkpoint())
     return next((step for step in steps if checkpoint_problem(folder, step) is None), None)
 

@@ -1,4 +1,4 @@
-"""The configuration of a trainer: the spec at the start of the run, and paths.
+"""The configuration of a trainer: the spec of the RFTJob at the start of the run, and paths.
 
 The operator writes it into the run's immutable ConfigMap. ``rft run`` writes it into the run's folder.
 """
@@ -27,7 +27,7 @@ RUNS_DIR = "/runs"
 GRADER_DIR = "/run/rft-grader"
 GRADER_SOCKET = f"{GRADER_DIR}/grader.sock"
 GRADER_CODE_DIR = "/etc/rft/graders"
-"""Folder with the code of python graders that is in ConfigMaps. Each file is ``<name>/<key>``."""
+"""Folder with the code of python graders whose source is a ConfigMap. Each file is ``<name>/<key>``."""
 SECRETS_DIR = "/etc/rft/secrets"
 SCRATCH_DIR = "/scratch"
 
@@ -44,7 +44,7 @@ class JobIdentity(Model):
 
 
 class ReportTarget(Model):
-    """Where to send reports to the operator: its address, the CA for TLS, and the pod's token."""
+    """Where the trainer sends reports to the operator: the URL, the CA for TLS, and the token of the pod."""
 
     url: str = Field(pattern=r"^https://.+")
     ca_file: str
@@ -77,10 +77,10 @@ class RunConfig(Model):
 
 
 def read_run_config(text: str) -> RunConfig:
-    """Parse and validate a trainer's configuration, with messages like those for a manifest.
+    """Parse and validate the configuration of a trainer. The messages are like those for a manifest.
 
     Raises:
-        InvalidManifest: with every problem.
+        InvalidManifest: if the configuration is not valid. The error has every problem.
     """
     try:
         config = RunConfig.model_validate_json(text, by_alias=True, by_name=False)
@@ -92,12 +92,12 @@ def read_run_config(text: str) -> RunConfig:
 
 
 GRADER_CONFIG_DIR = "/etc/rft/grader"
-"""Folder of the grader's configuration, mounted only into the grader container."""
+"""Folder with the configuration of the grader container. Only this container mounts it."""
 GRADER_CONFIG_FILE = "graders.json"
 
 
 class PythonGrader(Model):
-    """A python grader in the configuration of the grader container: with inline or sourcePath, not both."""
+    """A python grader in the configuration of the grader container. It has either inline or sourcePath."""
 
     name: str = Field(min_length=1)
     function: str = "grade"
@@ -113,7 +113,7 @@ class PythonGrader(Model):
 
 
 class GraderConfig(Model):
-    """The complete configuration of ``python -m rft_graders.serve``: users' code and limits."""
+    """The complete configuration of ``python -m rft_graders.serve``: the users' code and its limits."""
 
     version: Literal[1] = 1
     graders: list[PythonGrader]
@@ -125,7 +125,7 @@ class GraderConfig(Model):
 
 
 def python_graders(graders: Sequence[Grader], code: Mapping[str, str]) -> list[PythonGrader]:
-    """Return the python graders among ``graders``; ``code`` maps a grader's name to its source file.
+    """Return the python graders among ``graders``. ``code`` maps the name of a grader to its source file.
 
     Raises KeyError, with the grader's name, if a grader has no inline source and is not in ``code``.
     """

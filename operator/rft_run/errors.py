@@ -25,7 +25,7 @@ class TrainerError(Exception):
 
 
 class ConfigurationError(TrainerError):
-    """The run's configuration cannot work."""
+    """The configuration of the run cannot work."""
 
     exit_code = ExitCode.CONFIGURATION
 
@@ -35,13 +35,13 @@ class ModelError(ConfigurationError):
 
 
 class HubError(ModelError):
-    """The hub did not answer or refused; a retry may succeed."""
+    """The model hub did not answer or refused the request. A retry may succeed."""
 
     exit_code = ExitCode.UNEXPECTED
 
 
 class InputsChanged(ConfigurationError):
-    """An input has changed since the run began. The message says which one, and what to do."""
+    """An input of the run has changed since the run began. The message says which one, and what to do."""
 
 
 class NoCheckpointReadable(ConfigurationError):
@@ -49,7 +49,7 @@ class NoCheckpointReadable(ConfigurationError):
 
 
 class DataError(TrainerError):
-    """Rows cannot be used. The message has their line numbers."""
+    """Rows of a dataset cannot be used. The message has the numbers of their lines."""
 
     exit_code = ExitCode.DATA
 
@@ -85,7 +85,7 @@ class SamplerMismatch(TrainerError):
 
 
 class Preempted(TrainerError):
-    """The run was stopped by SIGTERM or SIGINT; the state of the last complete step is on disk."""
+    """The run was stopped by SIGTERM or SIGINT. The state after the last complete step is on disk."""
 
     exit_code = ExitCode.PREEMPTED
 

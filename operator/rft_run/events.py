@@ -1,4 +1,4 @@
-"""The events that a trainer prints on standard output, one JSON object per line. ``rft run`` shows them."""
+"""Defines the events that a trainer prints on standard output, one JSON object per line, for ``rft run``."""
 
 from typing import Annotated, Literal
 
@@ -10,7 +10,7 @@ from rft_run.steps import StepRecord
 
 
 class StageEvent(Record):
-    """A stage begins."""
+    """A stage of the attempt begins, such as the evaluation of the base model."""
 
     event: Literal["stage"]
     stage: Stage
@@ -24,7 +24,7 @@ class ResumedEvent(Record):
 
 
 class StepEvent(StepRecord):
-    """A step has ended: its record, and the progress of the run."""
+    """A training step has ended. The event has the record of the step, and the progress of the run."""
 
     event: Literal["step"]
     total_steps: int | None = None
@@ -50,7 +50,7 @@ class FindingEvent(Record):
 
 
 class EndEvent(Record):
-    """The attempt ends. Always the last event."""
+    """The attempt ends. This is always its last event."""
 
     event: Literal["end"]
     exit_code: int
@@ -63,7 +63,7 @@ _EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="e
 
 
 def parse(line: str) -> Event | None:
-    """Return the event in a line; None for any other line, for example one printed by a library."""
+    """Return the event in a line of output. None for any other line, for example one printed by a library."""
     if not line.startswith("{"):
         return None
     try:

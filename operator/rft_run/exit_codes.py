@@ -6,7 +6,7 @@ from rft_api.conditions import Reason
 
 
 class ExitCode(IntEnum):
-    """Reasons why a trainer ended. Codes 10 to 19 are permanent: the same input would fail again."""
+    """Exit codes of a trainer, by the reason why it ended. After 10 to 19 the same input would fail again."""
 
     OK = 0
     UNEXPECTED = 1
@@ -22,10 +22,10 @@ class ExitCode(IntEnum):
 
 
 PERMANENT = (ExitCode.CONFIGURATION, ExitCode.DATA, ExitCode.USER_CODE, ExitCode.SAMPLER_MISMATCH)
-"""Codes after which the child Job fails without a retry (podFailurePolicy FailJob)."""
+"""Exit codes after which the child Job fails without a retry (FailJob in its podFailurePolicy)."""
 
 UNCOUNTED = (ExitCode.PREEMPTED, ExitCode.FENCED)
-"""Codes that do not count against ``retry.limit``."""
+"""Exit codes that do not count against ``retry.limit``."""
 
 REASONS: dict[int, str] = {
     ExitCode.UNEXPECTED: Reason.TRAINER_FAILED,

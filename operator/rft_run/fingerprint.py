@@ -1,8 +1,8 @@
-"""The fingerprint of a run's inputs. A later attempt compares it with that of its own inputs.
+"""Computes the fingerprint of a run's inputs, which a later attempt compares with that of its own inputs.
 
-It covers the lines of the datasets in their order, the settings of the graders, the text of users' code, and
-the model. For a model from the hub it has the commit. For a model in a folder it has a digest of each file.
-For a large file of weights this digest covers the size, the header and some blocks.
+It covers the lines of the datasets in their order, the settings of the graders, the text of users' code,
+and the model. For a model from the hub it has the commit. For a model in a folder it has a digest of each
+file. For a large file of weights this digest covers the size, the header and some blocks.
 """
 
 import hashlib
@@ -17,17 +17,17 @@ from pydantic import Field
 from rft_run.record import Record
 
 LINE_BYTES = 8
-"""Length of the digest of one line."""
+"""Length of the digest of one line, in bytes."""
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _BLOCKS, _BLOCK_BYTES = 16, 4096
 _SMALL_BYTES = 64 << 20
 _MODEL_FILES = ("*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.jinja")
 _WITHOUT_MEANING = ("transformers_version",)
-"""Keys of a model's configuration that do not change the model. The library writes them."""
+"""Keys of a model's configuration file that do not change the model, because the library writes them."""
 
 
 class Text(Record):
-    """The digest of a dataset's lines, and their number."""
+    """The digest of the lines of a dataset, and the number of the lines."""
 
     sha256: str
     lines: int
@@ -37,17 +37,18 @@ class Fingerprint(Record):
     """The fingerprint of a run's inputs. Inputs that could not be read are absent, and are not compared."""
 
     rows: dict[str, Text] = Field(default_factory=dict)
-    """The lines of each dataset, by the field of the manifest that refers to the dataset."""
+    """The digest of each dataset, by the field of the manifest that names the dataset."""
     graders: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """The settings of each grader. Defaults are left out, so that a later release may add settings."""
     code: dict[str, list[str]] = Field(default_factory=dict)
-    """The digests of the lines of each python grader's code, by grader."""
+    """The digests of the lines of the code of each python grader, by the name of the grader."""
     models: dict[str, dict[str, str]] = Field(default_factory=dict)
-    """For each model, by its field in the manifest: the hub ``commit``, or a digest of each file by name."""
+    """For each model, by its field in the manifest: the ``commit`` in the hub, or a digest of each file by
+    name."""
 
 
 def line_digests(stream: BinaryIO) -> Iterator[bytes]:
-    """Yield a digest of ``LINE_BYTES`` for each line.
+    """Yield a digest of ``LINE_BYTES`` bytes for each line of a file.
 
     Line endings and a byte order mark are ignored, because they do not change the rows.
     """
@@ -59,13 +60,15 @@ def line_digests(stream: BinaryIO) -> Iterator[bytes]:
 
 
 def first_difference(before: Iterator[bytes], now: Iterator[bytes]) -> int | None:
-    """Return the number, from 1, of the first line that differs or is missing; None if all are equal."""
+    """Return the number, from 1, of the first line that differs or is missing, or None if all lines are
+    equal.
+    """
     pairs = zip_longest(before, now)
     return next((number for number, (old, new) in enumerate(pairs, start=1) if old != new), None)
 
 
 def hub_commit(folder: Path) -> str | None:
-    """Return the commit of a snapshot folder in the hub's cache; None for any other folder."""
+    """Return the commit of a snapshot folder in the hub's cache, or None for any other folder."""
     return folder.name if folder.parent.name == "snapshots" and len(folder.name) == 40 else None
 
 
@@ -78,7 +81,7 @@ def model_digests(folder: Path) -> dict[str, str]:
 
 
 def file_digest(file: Path) -> str:
-    """Return a digest of a model's file. For large weights it covers only some blocks. Raises OSError."""
+    """Return a digest of a file of a model. For large weights it covers only some blocks. Raises OSError."""
     size = file.stat().st_size
     digest = hashlib.sha256()
     with file.open("rb") as stream:
@@ -93,7 +96,9 @@ def file_digest(file: Path) -> str:
 
 
 def _places(stream: BinaryIO, size: int) -> list[int]:
-    """Return the offsets of the blocks to read: the safetensors header, and a few spread over the file."""
+    """Return the byte offsets of the blocks to read: the safetensors header, and a few spread over the
+    file.
+    """
     header = min(int.from_bytes(stream.read(8), "little") + 8, size, _SMALL_BYTES)
     spread = [(size - _BLOCK_BYTES) * index // (_BLOCKS - 1) for index in range(_BLOCKS)]
     return [*range(0, header, _BLOCK_BYTES), *spread]
@@ -110,7 +115,7 @@ def _canonical(content: bytes) -> bytes:
 
 
 def changes(before: Fingerprint, now: Fingerprint, first_line: Mapping[str, int]) -> list[str]:
-    """Return a text for each input that changed. An input that one fingerprint lacks is not compared.
+    """Return a text for each input that changed. An input that one of the fingerprints lacks is not compared.
 
     ``first_line`` has the number of the first line that differs, by dataset, if it is known.
     """
@@ -160,13 +165,13 @@ def _encoded(digests: Sequence[str]) -> Iterator[bytes]:
 
 
 def merged(before: Fingerprint, now: Fingerprint) -> Fingerprint:
-    """Return the inputs of ``before``, and those of ``now`` that ``before`` lacks."""
+    """Return the fingerprint ``before``, completed by the inputs of ``now`` that it lacks."""
     parts = ("rows", "graders", "code", "models")
     return before.model_copy(update={part: getattr(now, part) | getattr(before, part) for part in parts})
 
 
 def read_line_digests(file: Path) -> Iterator[bytes]:
-    """Yield the digests in a file of line digests. Raises OSError."""
+    """Yield the digests of lines in a file. Raises OSError."""
     with file.open("rb") as stream:
         while digest := stream.read(LINE_BYTES):
             yield digest

@@ -7,7 +7,7 @@ from pathlib import Path
 from rft_run.config import CONFIG_FILE
 
 ADAPTER = "adapter"
-"""Name of a folder with a LoRA adapter in PEFT's format.
+"""Name of the folder of a LoRA adapter in PEFT's format.
 
 In a run's folder it has the final adapter. In a checkpoint's folder it has the adapter of that step."""
 
@@ -16,82 +16,84 @@ _STEP = re.compile(r"step-([0-9]{6,})")
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths in a run's folder. They need not exist."""
+    """The paths in the folder of a run. The files and folders need not exist."""
 
     path: Path
 
     @property
     def config(self) -> Path:
-        """The configuration of the trainer (``RunConfig``)."""
+        """The file with the configuration of the trainer (``RunConfig``)."""
         return self.path / CONFIG_FILE
 
     @property
     def inputs(self) -> Path:
-        """Folder of rows and grader code that a manifest for ``rft run`` has inline."""
+        """The folder of the rows and the grader code that a manifest for ``rft run`` contains inline."""
         return self.path / "inputs"
 
     @property
     def digests(self) -> Path:
-        """Digests of the inputs. A resumed ``rft run`` compares them to find changed inputs."""
+        """The file with digests of the inputs. A resumed ``rft run`` compares them to find changed inputs."""
         return self.path / "inputs.json"
 
     @property
     def lock(self) -> Path:
-        """Lock file. It is locked while ``rft run`` uses the folder."""
+        """The lock file. It is locked while ``rft run`` uses the folder."""
         return self.path / ".rft.lock"
 
     @property
     def log(self) -> Path:
-        """Standard error of the trainer, written by ``rft run``."""
+        """The file with the standard error of the trainer, written by ``rft run``."""
         return self.path / "trainer.log"
 
     @property
     def attempt(self) -> Path:
-        """Number and id of the newest attempt (``Fence``)."""
+        """The file with the number and the id of the newest attempt (``Fence``)."""
         return self.path / "attempt.json"
 
     @property
     def status(self) -> Path:
-        """The status of a run without an operator (``RFTJobStatus``)."""
+        """The file with the status of a run without an operator (``RFTJobStatus``)."""
         return self.path / "status.yaml"
 
     @property
     def metrics(self) -> Path:
-        """File with one line for each step (``StepRecord``)."""
+        """The file with one line for each training step (``StepRecord``)."""
         return self.path / "metrics.jsonl"
 
     @property
     def curve(self) -> Path:
-        """The reward curve as a picture."""
+        """The file with a picture of the reward curve."""
         return self.path / "reward.png"
 
     @property
     def preflight(self) -> Path:
-        """The findings of the preflight, which runs before the first step."""
+        """The file with the findings of the preflight, which runs before the first step."""
         return self.path / "preflight.json"
 
     @property
     def fingerprint(self) -> Path:
-        """The fingerprint of the inputs at the start of the run (``Fingerprint``)."""
+        """The file with the fingerprint of the inputs at the start of the run (``Fingerprint``)."""
         return self.path / "fingerprint.json"
 
     def line_digests_of(self, field: str) -> Path:
-        """Digests of the lines of a dataset. ``field``: its field in the manifest."""
+        """The file with digests of the lines of a dataset. ``field`` is the field of the manifest that
+        names the dataset.
+        """
         return self.path / "fingerprint" / f"{field}.lines"
 
     @property
     def rendering(self) -> Path:
-        """The date and the rules with which the run's prompts are rendered (``Rendering``)."""
+        """The file with the date and the rules by which the run's prompts are rendered (``Rendering``)."""
         return self.path / "rendering.json"
 
     @property
     def data(self) -> Path:
-        """Folder of downloaded or unpacked rows. It is deleted when the run is complete."""
+        """The folder of downloaded or unpacked rows. It is deleted when the run is complete."""
         return self.path / "data"
 
     @property
     def adapter(self) -> Path:
-        """The final adapter."""
+        """The folder of the final adapter."""
         return self.path / ADAPTER
 
     @property
@@ -101,7 +103,7 @@ class RunFolder:
 
     @property
     def rollouts(self) -> Path:
-        """The folder of the rollouts, with a file for each step."""
+        """The folder of all rollouts, with a file for each step."""
         return self.path / "rollouts"
 
     def rollouts_of(self, step: int) -> Path:
@@ -110,16 +112,18 @@ class RunFolder:
 
     @property
     def evaluations(self) -> Path:
-        """The folder of the held-out evaluations, with a file for each."""
+        """The folder of all held-out evaluations, with a file for each."""
         return self.path / "evaluation"
 
     def evaluation_of(self, step: int) -> Path:
-        """The held-out evaluation after a step. Step 0: the evaluation of the starting policy."""
+        """The file with the held-out evaluation after a step. Step 0 is the evaluation of the starting
+        policy.
+        """
         return self.evaluations / f"{step_name(step)}.json"
 
     @property
     def checkpoints(self) -> Path:
-        """The folder of the checkpoints, with a folder for each."""
+        """The folder of all checkpoints, with a subfolder for each."""
         return self.path / "checkpoints"
 
     def checkpoint_of(self, step: int) -> Path:
@@ -127,30 +131,30 @@ class RunFolder:
         return self.checkpoints / step_name(step)
 
     def steps_with_rollouts(self) -> list[int]:
-        """Return the steps that have a file of rollouts, in order."""
+        """Return the steps whose rollouts are in a file, in ascending order."""
         return _steps_in(self.rollouts, ".jsonl.zst")
 
     def evaluated_steps(self) -> list[int]:
-        """Return the steps with an evaluation, in order. Step 0: the evaluation of the starting policy."""
+        """Return the evaluated steps in ascending order. Step 0 is the evaluation of the starting policy."""
         return _steps_in(self.evaluations, ".json")
 
     def steps_with_checkpoint(self) -> list[int]:
-        """Return the steps that have a complete checkpoint, in order."""
+        """Return the steps that have a complete checkpoint, in ascending order."""
         return _steps_in(self.checkpoints, "")
 
 
 def step_name(step: int) -> str:
-    """Return the name of a step for file names, such as ``step-000042``."""
+    """Return the name of a step in file names, such as ``step-000042``."""
     return f"step-{step:06d}"
 
 
 def state_of(checkpoint: Path) -> Path:
-    """Return the path of the run's state (``RunState``) in a checkpoint."""
+    """Return the path of the file with the state of the run (``RunState``) in a checkpoint's folder."""
     return checkpoint / "state.json"
 
 
 def tensors_of(checkpoint: Path) -> Path:
-    """Return the path of weights, optimizer, schedule and random generators in a checkpoint."""
+    """Return the path of the file with weights, optimizer, schedule and random generators in a checkpoint."""
     return checkpoint / "training.pt"
 
 
@@ -160,12 +164,12 @@ def adapter_of(checkpoint: Path) -> Path:
 
 
 def adapter_config_of(adapter: Path) -> Path:
-    """Return the path of the configuration in an adapter's folder. It has the base model's name."""
+    """Return the path of the configuration file in an adapter's folder. The file names the base model."""
     return adapter / "adapter_config.json"
 
 
 def adapter_weights_of(adapter: Path) -> Path:
-    """Return the path of the weights in an adapter's folder."""
+    """Return the path of the file with the weights in an adapter's folder."""
     return adapter / "adapter_model.safetensors"
 
 

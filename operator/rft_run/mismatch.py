@@ -1,4 +1,5 @@
-"""How much the sampler's log-probs may differ from the trainer's before there is advice, or the run stops.
+"""Decides how much the sampler's log-probs may differ from the trainer's before there is advice, or the run
+stops.
 
 The difference is measured by two numbers: the KL and the mean absolute difference of log-probs. Both are
 means over tokens that the sampler has drawn. Sampler and trainer may differ much in a single token, for
@@ -10,13 +11,17 @@ how the limits were chosen.
 from dataclasses import dataclass
 
 STOP_KL = 0.1
-"""Limit of the KL (k3) per token, in nats. A run stops if both numbers are above their limits."""
+"""Limit of the KL (k3) per token, in nats.
+
+A run stops only if the mean absolute difference of log-probs is above its limit too."""
 STOP_MEAN_ABS = 0.1
-"""Limit of the mean absolute difference of log-probs, in nats."""
+"""Limit of the mean absolute difference of log-probs, in nats.
+
+A run stops only if the KL is above its limit too."""
 ADVICE_KL = 0.02
-"""If the KL per token is above this, there is advice."""
+"""There is advice if the KL per token, in nats, is at least this."""
 LEAST_TOKENS = 64
-"""Means over fewer tokens than this do not stop a run."""
+"""A run is not stopped if fewer sampled tokens than this were measured."""
 CAUSES = (
     "likely causes: the sampler does not apply the adapter, or it uses another dtype or prompt template, or"
     " applies temperature or top-k differently"
@@ -25,7 +30,10 @@ CAUSES = (
 
 @dataclass(frozen=True)
 class Mismatch:
-    """KL (k3) and absolute difference of log-probs, both in nats, as means over ``tokens`` sampled tokens."""
+    """The difference between sampler and trainer: KL (k3) and absolute difference of log-probs, both in nats.
+
+    Both are means over ``tokens`` sampled tokens.
+    """
 
     kl: float
     mean_abs: float
@@ -33,12 +41,12 @@ class Mismatch:
 
     @property
     def too_large(self) -> bool:
-        """Whether a run has to stop. A NaN does not stop it here."""
+        """Whether the difference is so large that the run has to stop. A NaN does not stop the run here."""
         enough = self.tokens >= LEAST_TOKENS
         return enough and self.kl > STOP_KL and self.mean_abs > STOP_MEAN_ABS
 
     def __str__(self) -> str:
-        """Return the numbers for a message."""
+        """Return the measured numbers as a text for a message."""
         return (
             f"over {self.tokens} sampled tokens mismatchKl is {self.kl:.3g} and log-probs differ by"
             f" {self.mean_abs:.3g} nats on average"

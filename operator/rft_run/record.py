@@ -8,7 +8,7 @@ from pydantic.alias_generators import to_camel
 
 
 class Record(BaseModel):
-    """A stored record. Another release may read it later.
+    """A record of a run that is stored in a file, and that another release may read later.
 
     A record does not change when it is read and written again: unknown fields are kept, and missing fields
     are not added.
@@ -19,14 +19,16 @@ class Record(BaseModel):
     )
 
     def dump(self) -> dict[str, Any]:
-        """Return the JSON object with all fields that were set, including those set to null."""
+        """Return the record as a JSON object with all fields that were set, including those set to null."""
         return self.model_dump(by_alias=True, exclude_unset=True)
 
     def as_line(self) -> str:
-        """Return the JSON object as a line. Raises ValueError for a number that is not finite."""
+        """Return the record as one line of JSON. Raises ValueError for a number that is not finite."""
         return json.dumps(self.dump(), separators=(",", ":"), allow_nan=False) + "\n"
 
     @classmethod
     def from_line(cls, line: str | bytes) -> Self:
-        """Read a record. Raises ValueError (pydantic's ValidationError) for an invalid one."""
+        """Read a record from a line of JSON. Raises ValueError (pydantic's ValidationError) if it is
+        invalid.
+        """
         return cls.model_validate_json(line)

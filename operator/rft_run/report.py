@@ -1,4 +1,4 @@
-"""The progress reports of the trainer to the operator. Each has the whole status of the run."""
+"""Defines the progress reports from the trainer to the operator. Each has the whole status of the run."""
 
 import json
 from typing import Any, Literal
@@ -13,7 +13,7 @@ REPORT_PATH = "/v1/report"
 TOKEN_AUDIENCE = "rft.dev/ingest"
 MAX_REPORT_BYTES = 64 * 1024
 MAX_TERMINATION_BYTES = 4000
-"""The kubelet cuts termination messages at 4,096 bytes."""
+"""Most bytes of a termination message. The kubelet truncates longer messages."""
 
 
 class Ending(Model):
@@ -25,7 +25,7 @@ class Ending(Model):
 
 
 class ReportAnswer(Model):
-    """The operator's response to an accepted report."""
+    """The operator's response to a report that it accepted."""
 
     stop: Stop | None = Field(
         None, description="spec.stop as it is now; empty where there is none, absent where it is not known."
@@ -33,7 +33,7 @@ class ReportAnswer(Model):
 
 
 class ProgressReport(Model):
-    """A report with the whole status of a run. Each report alone is enough to update the RFTJob."""
+    """A report of an attempt with the whole status of the run. It alone is enough to update the RFTJob."""
 
     version: Literal[1] = 1
     attempt: str = Field(min_length=1, max_length=128, description="UID of the reporting pod.")
@@ -43,7 +43,10 @@ class ProgressReport(Model):
     ending: Ending | None = Field(None, description="Set in the last report of an attempt.")
 
     def termination_message(self) -> dict[str, Any]:
-        """Return the report, shortened to the size that the kubelet allows. The newest points are kept."""
+        """Return the report as JSON, shortened to the size that the kubelet allows.
+
+        The newest points of the reward curve are kept.
+        """
         body = self.dump()
         body["run"].pop("recommendations", None)
         history = body["run"].get("reward", {}).get("history")

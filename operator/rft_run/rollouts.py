@@ -1,4 +1,7 @@
-"""``rollouts/step-000042.jsonl.zst``: every completion of a step with its scores, compressed."""
+"""Reads and writes the rollouts of a step: every completion with its scores, compressed.
+
+The file of a step is called like ``rollouts/step-000042.jsonl.zst``.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,39 +17,40 @@ class UnreadableRollouts(ValueError):
 
 
 class RolloutRecord(Record):
-    """A completion, its prompt, its scores and its reward."""
+    """A rollout: a completion with its prompt, its scores and its reward."""
 
     step: int | None = None
     line: int
     """The line of the row in the dataset, counted from 1."""
     messages: list[dict[str, Any]] = Field(default_factory=list)
     fields: dict[str, Any] = Field(default_factory=dict)
-    """The row's other fields, which graders read."""
+    """The other fields of the row, which graders read."""
     completion: str
     reward: float | None = None
-    """None: the completion could not be graded, and was not used for training."""
+    """The reward. None if the completion could not be graded, and so was not used for training."""
     graders: dict[str, float | None]
-    """Score by grader, from 0 to 1."""
+    """The score of each grader, from 0 to 1, by the name of the grader."""
     errors: dict[str, str] = Field(default_factory=dict)
-    """Errors of the graders that failed, by grader."""
+    """The errors of the graders that failed, by the name of the grader."""
     printed: dict[str, str] = Field(default_factory=dict)
-    """What the code of python graders printed, by grader."""
+    """The output that the code of python graders printed, by the name of the grader."""
     overlong_penalty: float | None = None
-    """What was taken from the reward for its length, before the advantage."""
+    """How much was taken from the reward for the length of the completion, before the advantage was
+    computed."""
     advantage: float | None = None
     finish_reason: str | None = None
     tokens: int | None = None
 
 
 def compressed(records: Sequence[RolloutRecord]) -> bytes:
-    """Return the compressed content of a step's file of rollouts."""
+    """Return the compressed content of the file with the rollouts of a step."""
     import zstandard  # only needed where rollouts are read or written
 
     return zstandard.ZstdCompressor().compress("".join(record.as_line() for record in records).encode())
 
 
 def read_rollouts(path: Path) -> list[RolloutRecord]:
-    """Return the rollouts of a step. Raises UnreadableRollouts, also where there is no such file."""
+    """Return the rollouts of a step. Raises UnreadableRollouts, also if there is no file for the step."""
     import zstandard
 
     try:
@@ -59,7 +63,7 @@ def read_rollouts(path: Path) -> list[RolloutRecord]:
 
 
 def _problem(error: ValidationError) -> str:
-    """Return the first problem of a record as one line."""
+    """Return the first problem of an invalid record in one line."""
     first = error.errors()[0]
     if first["type"] == "missing":
         return "a record has no line, completion or graders"

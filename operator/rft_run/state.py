@@ -1,4 +1,4 @@
-"""``state.json`` of a checkpoint: the progress of a run."""
+"""Defines ``state.json`` of a checkpoint, which has the progress of a run."""
 
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -6,7 +6,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Position:
-    """Where the next batch begins in the data: after ``offset`` rows of ``epoch``. The first epoch is 1."""
+    """The position in the data where the next batch begins: after ``offset`` rows of ``epoch``. The first
+    epoch is 1.
+    """
 
     epoch: int = 1
     offset: int = 0
@@ -14,11 +16,12 @@ class Position:
 
 @dataclass
 class RunState:
-    """Progress of a run after a complete step. ``position``: after the rows that were trained on.
+    """Progress of a run after a complete step. ``position`` is the position after the rows that were trained
+    on.
 
-    ``dropped_prompts``: number of prompts that were found too long during training, not before its start.
-    A new field of this class needs a default, since older checkpoints lack it. Fields of a newer release are
-    kept in ``unknown``, and are written again.
+    ``dropped_prompts`` is the number of prompts that were found to be too long during training, not before
+    its start. A new field of this class needs a default, since older checkpoints lack it. Fields of a
+    newer release are kept in ``unknown``, and are written again.
     """
 
     step: int = 0

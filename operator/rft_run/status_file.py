@@ -1,4 +1,6 @@
-"""``status.yaml``: the status of a local run, in the form of an RFTJob's status on a cluster."""
+"""Reads and writes ``status.yaml``: the status of a local run, in the form of an RFTJob's status on a
+cluster.
+"""
 
 from pathlib import Path
 
@@ -9,16 +11,16 @@ from rft_run import atomic
 
 
 class UnreadableStatus(ValueError):
-    """``status.yaml`` is not a status that this release can read."""
+    """The file ``status.yaml`` does not have a status that this release can read."""
 
 
 def write_status(path: Path, status: RFTJobStatus) -> None:
-    """Replace the file atomically. Raises OSError."""
+    """Replace the status file atomically. Raises OSError."""
     atomic.write_text(path, yaml.safe_dump(status.dump(), sort_keys=False, allow_unicode=True))
 
 
 def read_status(path: Path) -> RFTJobStatus:
-    """Return the status in the file; an empty status where there is no file.
+    """Return the status in the file, or an empty status if there is no file.
 
     Raises UnreadableStatus for an invalid file, and OSError.
     """

@@ -1,4 +1,4 @@
-"""``metrics.jsonl``: one record of each step, in order."""
+"""Reads ``metrics.jsonl``, which has one record for each training step, in order."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,65 +13,69 @@ class UnreadableSteps(ValueError):
 
 
 class StepRecord(Record):
-    """The numbers of one step. None: it was not computed, or an older release wrote the record."""
+    """The metrics of one training step. None: the metric was not computed, or an older release wrote the
+    record.
+    """
 
     step: int
     reward: float | None = None
-    """Mean reward of the graded rollouts."""
+    """Mean reward of the graded rollouts of the step."""
     reward_std: float | None = None
     graders: dict[str, float] = Field(default_factory=dict)
-    """Mean score by grader."""
+    """Mean score of each grader, by the name of the grader."""
     loss: float | None = None
     kl: float | None = None
-    """Mean KL (k3) to the reference, per token."""
+    """Mean KL (k3) of the policy to the reference, per token, in nats."""
     entropy: float | None = None
-    """Mean entropy of the sampling distribution, in nats."""
+    """Mean entropy of the sampling distribution per token, in nats."""
     clip_fraction: float | None = None
     updates: int | None = None
-    """Optimizer steps made: fewer than ``updatesPerBatch`` where groups are fewer, or give no gradient."""
+    """Number of optimizer steps made. It is below ``updatesPerBatch`` if there are fewer groups, or groups
+    without gradient."""
     grad_norm: float | None = None
     """Norm of the gradient before clipping."""
     mismatch_kl: float | None = None
-    """KL between trainer and sampler, per token."""
+    """KL between the probabilities of trainer and sampler, per token, in nats."""
     mismatch_mean_abs: float | None = None
     mismatch_bounded_fraction: float | None = None
-    """Share of tokens whose weight for the mismatch of trainer and sampler was bounded."""
+    """Share of tokens whose weight, which corrects the mismatch of trainer and sampler, was bounded."""
     staleness: int | None = None
-    """Adapter versions between the weights that sampled the batch and those that were trained."""
+    """Number of adapter versions from the weights that sampled the batch to the weights that were trained."""
     outside_filter_tokens: int | None = None
-    """Number of sampled tokens that top-k and top-p remove if applied to the trainer's probabilities."""
+    """Number of sampled tokens that top-k and top-p would remove by the trainer's probabilities."""
     truncated_fraction: float | None = None
     zero_variance_fraction: float | None = None
     completion_tokens: float | None = None
-    """Mean length of the graded completions."""
+    """Mean length of the graded completions, in tokens."""
     groups: int | None = None
     rollouts: int | None = None
     dropped_groups: int | None = None
     refilled_groups: int | None = None
-    """Groups that were sampled in place of groups with equal rewards."""
+    """Number of groups that were sampled in place of groups with equal rewards."""
     overlong_penalty: float | None = None
-    """Mean of what was taken from the rewards for length; ``reward`` is before it."""
+    """Mean of what was taken from the rewards for the length of completions. ``reward`` is the mean before
+    that."""
     forward_tokens: int | None = None
-    """Tokens of all forward passes of the update, padding included."""
+    """Number of tokens in all forward passes of the update, padding included."""
     learning_rate: float | None = None
     epoch: int | None = None
     adapter_version: int | None = None
     tokens_per_second: float | None = None
-    """Sampled tokens per second of sampling."""
+    """Number of sampled tokens per second of sampling."""
     step_seconds: float | None = None
     phases: dict[str, float] = Field(default_factory=dict)
     """Seconds of each phase of the step, by the names of ``PhaseSeconds``."""
     attempt: int | None = None
     time: str | None = None
-    """End of the step, RFC 3339."""
+    """The time when the step ended, RFC 3339."""
 
 
 def read_steps(path: Path, *, until_broken: bool = False) -> list[StepRecord]:
-    """Return the records of all steps; an empty list where there is no file.
+    """Return the records of all steps, or an empty list if there is no file. Raises OSError.
 
     A last line without a newline is left out: it is still being written, or the writer was killed. For any
     other invalid line UnreadableSteps is raised, or with ``until_broken`` the records before this line are
-    returned. Raises OSError.
+    returned.
     """
     try:
         text = path.read_text(encoding="utf-8", errors="replace")

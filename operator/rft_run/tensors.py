@@ -7,17 +7,19 @@ from pathlib import Path
 
 _LENGTH_BYTES = 8
 _MAX_HEADER_BYTES = 100_000_000
-"""The limit of the safetensors library itself."""
+"""Maximum number of bytes in the header of a safetensors file. The safetensors library has this limit."""
 
 
 class IncompleteTensors(ValueError):
-    """A file of tensors is cut off, or has other content. The message does not have the path."""
+    """A file of tensors is truncated, or has other content. The message does not have the path of the
+    file.
+    """
 
 
 def safetensors_header(file: Path) -> bytes:
     """Return the header of a safetensors file: JSON with name, dtype, shape and place of each tensor.
 
-    Raises IncompleteTensors where the file does not have the length that its header says, and OSError.
+    Raises IncompleteTensors if the file does not have the length that its header says, and OSError.
     """
     with file.open("rb") as stream:
         size = os.fstat(stream.fileno()).st_size
@@ -32,7 +34,7 @@ def safetensors_header(file: Path) -> bytes:
 
 
 def _data_bytes(header: bytes) -> int:
-    """Return the bytes of all tensors that a header describes. Raises IncompleteTensors."""
+    """Return the number of bytes of all tensors that a header describes. Raises IncompleteTensors."""
     try:
         entries = json.loads(header)
         ends = [int(entry["data_offsets"][1]) for name, entry in entries.items() if name != "__metadata__"]

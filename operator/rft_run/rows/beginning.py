@@ -1,4 +1,4 @@
-"""Recognises files of other formats by their first bytes. The error says how to convert them."""
+"""Recognises files that are not JSON lines by their first bytes. The error says how to convert them."""
 
 import json
 from collections.abc import Mapping
@@ -32,11 +32,11 @@ _MAGIC: tuple[tuple[bytes, str, str], ...] = (
     (b"{\x00", "UTF-16 without its mark", "iconv -f UTF-16LE -t UTF-8 rows.txt > rows.jsonl"),
     (b"\x00{", "UTF-16 without its mark", "iconv -f UTF-16BE -t UTF-8 rows.txt > rows.jsonl"),
 )
-"""First bytes of a file, the name of its format, and how to convert it."""
+"""For each known format: the first bytes of its files, its name, and how to convert a file."""
 _TAR = slice(257, 262), b"ustar"
-"""Position and content of the bytes by which a tar archive is recognised."""
+"""The position and the content of the bytes by which a tar archive is recognised."""
 _QUESTIONS = ("question", "problem", "instruction", "query", "input", "text")
-"""Usual names of the column with the prompt, the likeliest first."""
+"""Usual names of the column with the prompt, the most likely name first."""
 _ANSWERS = ("answer", "solution", "output", "response", "completion", "target", "label")
 _NAMES = 8
 """Maximum number of column names in a message."""
@@ -44,10 +44,10 @@ _SUPERVISED = "jq -c '.answer = .messages[-1].content | .messages |= .[:-1]' cha
 
 
 def check(head: bytes, complete: bool, layout: RowLayout, place: str) -> None:
-    """Raise DataError if the file that begins with ``head`` does not have the format of ``layout``.
+    """Raise DataError if a file does not have the format of ``layout``.
 
-    ``complete`` says whether ``head`` is the whole file. Errors in single rows are not reported here, but
-    when the lines are read.
+    ``head`` is the beginning of the file, and ``complete`` says whether it is the whole file. Errors in
+    single rows are not reported here, but when the lines are read.
     """
     for magic, name, conversion in _MAGIC:
         if head.startswith(magic):
@@ -135,7 +135,10 @@ def _are_rows(value: Any) -> bool:
 
 
 def check_columns(names: Mapping[str, Any], layout: RowLayout, place: str, holder: str) -> None:
-    """Raise DataError if no column in ``names`` is the prompt. ``holder``: where the names were found."""
+    """Raise DataError if no column in ``names`` is the prompt.
+
+    ``holder`` says where in the file the names were found.
+    """
     seen = f"{holder} has {_listed(names)}"
     absent = [column for column in layout.columns.values() if column not in names]
     if absent:
@@ -151,7 +154,7 @@ def check_columns(names: Mapping[str, Any], layout: RowLayout, place: str, holde
 
 
 def _check_row(value: dict[str, Any], raw: bytes, layout: RowLayout, place: str) -> None:
-    """Raise DataError if the first row has a form that needs another ``layout``."""
+    """Raise DataError if the first row can only be read with another ``layout``."""
     name = "conversations" if value.get("messages", value.get("prompt")) is None else "messages"
     if layout.format == "jsonl" and not layout.columns and _is_sharegpt(value.get(name)):
         mapped = "" if name == "conversations" else f", and {layout.where}.columns: {{messages: messages}}"
@@ -178,7 +181,7 @@ def _is_sharegpt(turns: object) -> bool:
 
 
 def _advice(names: Mapping[str, Any], layout: RowLayout) -> str:
-    """Return advice on which columns to set, guessed from the usual names."""
+    """Return advice on which columns of the manifest to set, guessed from the usual names."""
     lower = {name.lower(): name for name in names}
     asked = [lower[name] for name in _QUESTIONS if name in lower] or [_first(names)]
     answer = next((lower[name] for name in _ANSWERS if name in lower), "answer")

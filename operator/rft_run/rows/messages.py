@@ -1,4 +1,4 @@
-"""Checks the messages of a row, and converts other formats of messages into ours."""
+"""Checks the messages of a row, and converts messages in other formats."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -19,14 +19,14 @@ SPEAKERS = {
     "observation": "tool",
     "function_response": "tool",
 }
-"""The role for each value of ``from`` in ShareGPT files."""
+"""The role of a message for each value of ``from`` in ShareGPT files."""
 ANSWERED = "the last message is the assistant's: the model has nothing to answer"
 
 Message = dict[str, Any]
 
 
 def checked(messages: object) -> list[Message]:
-    """Return the messages. The content of each is converted to one text.
+    """Return the messages of a row. The content of each is converted to one text.
 
     Raises ValueError if the messages are not a conversation that the model can continue.
     """
@@ -96,9 +96,9 @@ def _system(system: object) -> list[Message]:
 
 
 def from_sharegpt(turns: object, system: object) -> tuple[list[Message], str | None]:
-    """Return the messages of a ShareGPT conversation, and the assistant's answer at its end, or None.
+    """Return the messages of a ShareGPT conversation, and the assistant's answer at its end.
 
-    Raises ValueError.
+    The answer is None if the conversation does not end with one. Raises ValueError.
     """
     if not isinstance(turns, list):
         raise ValueError(f"conversations is {kind(turns)}, not a list")
@@ -123,9 +123,9 @@ def _turn(number: int, turn: object) -> Message:
 
 
 def tools_of(fields: Mapping[str, Any]) -> list[dict[str, Any]] | None:
-    """Return the tools of a row: a list of objects, or such a list as JSON text. None if it has no tools.
+    """Return the tools of a row, or None if it has none.
 
-    Raises ValueError for anything else.
+    They are a list of objects, or such a list as JSON text. Raises ValueError for anything else.
     """
     tools = fields.get("tools")
     if isinstance(tools, str):
@@ -145,7 +145,7 @@ def tools_of(fields: Mapping[str, Any]) -> list[dict[str, Any]] | None:
 
 
 def calls_of(number: int, message: Mapping[str, Any]) -> Sequence[dict[str, Any]]:
-    """Return the functions that a message calls, each with ``name`` and ``arguments``. Raises ValueError."""
+    """Return the functions that a message calls. Each has ``name`` and ``arguments``. Raises ValueError."""
     calls = message.get("tool_calls") or []
     if not isinstance(calls, list):
         raise ValueError(f"message {number}: tool_calls is {kind(calls)}, not a list")

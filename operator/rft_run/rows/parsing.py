@@ -1,4 +1,4 @@
-"""Parses one line of a dataset: the messages of a row and its other fields."""
+"""Parses one line of a dataset into the messages of a row and its other fields."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,13 +13,13 @@ MISSING = "both messages and prompt are missing"
 
 @dataclass(frozen=True)
 class RowLayout:
-    """The format of a dataset's rows, and the names of its columns."""
+    """The layout of a dataset: the format of its rows, and the names of its columns."""
 
     format: RowFormat = "jsonl"
     columns: Mapping[str, str] = field(default_factory=dict)
-    """Maps the name of a field in rows to the name of the column in the file."""
+    """The name of the column in the file, by the name of the field in the row."""
     where: str = "spec.dataset"
-    """The field of the manifest that describes the dataset, for error messages."""
+    """The field of the manifest that describes the dataset. Error messages name it."""
 
     @classmethod
     def of(cls, dataset: Dataset, where: str = "spec.dataset") -> "RowLayout":
@@ -28,14 +28,14 @@ class RowLayout:
 
 
 class Parsed(NamedTuple):
-    """The messages of a row and its other fields."""
+    """The content of a row: its messages and its other fields."""
 
     messages: list[Message]
     fields: dict[str, Any]
 
 
 def parsed(raw: bytes, layout: RowLayout) -> Parsed:
-    """Parse a line with a row. Raises ValueError. Its message does not have the line number."""
+    """Parse a line with a row. Raises ValueError, whose message does not have the line number."""
     value = object_of(raw)
     fields = _renamed(value, layout)
     if layout.format == "sharegpt":
@@ -61,7 +61,7 @@ def object_of(raw: bytes) -> dict[str, Any]:
 
 
 def _renamed(value: dict[str, Any], layout: RowLayout) -> dict[str, Any]:
-    """Return the fields of a row, renamed as in ``layout.columns``.
+    """Return the fields of a row, renamed as ``layout.columns`` says.
 
     If a field already has such a name, the renamed column replaces it. Raises ValueError if a column is
     missing, except in CSV, where an empty cell is left out of the row.

@@ -1,4 +1,4 @@
-"""Parses JSON strictly. Refuses values that other parsers change or drop without an error."""
+"""Parses JSON strictly: it refuses values that other parsers change or drop without an error."""
 
 import json
 import math
@@ -16,14 +16,14 @@ _NAMES: dict[type, str] = {
 
 
 def kind(value: object) -> str:
-    """Return the JSON name of a value's type."""
+    """Return the JSON name of the type of a value, such as a list."""
     return "null" if value is None else _NAMES[type(value)]
 
 
 def value_of(raw: bytes) -> Any:
-    """Parse strict JSON: finite numbers, each key once, no lone surrogates, no deep nesting.
+    """Parse JSON strictly: only finite numbers, each key once, no lone surrogates, no deep nesting.
 
-    Raises ValueError with the problem.
+    Raises ValueError, whose message says what is wrong.
     """
     try:
         text = raw.decode()

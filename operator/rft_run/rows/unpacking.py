@@ -1,4 +1,4 @@
-"""Unpacks gzip, and converts CSV to JSON lines. Each row keeps its line number."""
+"""Unpacks gzip files, and converts CSV to JSON lines. Each row keeps its line number."""
 
 import csv
 import gzip
@@ -14,7 +14,9 @@ from rft_run.rows.beginning import GZIP, HEAD_BYTES, check, check_columns
 from rft_run.rows.parsing import RowLayout
 
 CELL_CHARACTERS = 16 << 20
-"""Maximum length of a cell in CSV. A longer cell is an error: probably a closing quote is missing."""
+"""Maximum number of characters in a CSV cell.
+
+A longer cell is an error, because a closing quote is probably missing."""
 _SEPARATORS = {";": "a semicolon", "\t": "a tab", "|": "a bar"}
 _TO_COMMAS = (
     'python -c "import csv, sys; csv.writer(sys.stdout).writerows(csv.reader(sys.stdin, delimiter={}))"'
@@ -112,7 +114,7 @@ def _row(header: Sequence[str], cells: Sequence[str], where: str) -> bytes:
 
 
 def _meant(error: str) -> str:
-    """Return a message for an error of the csv module that says what is wrong in the file."""
+    """Return a message for an error of the csv module. It says what is wrong in the file."""
     if "field larger than" in error:
         return f"a cell is longer than {CELL_CHARACTERS >> 20} Mi characters: is a closing quote missing?"
     if "unexpected end of data" in error:
