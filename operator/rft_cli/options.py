@@ -12,7 +12,7 @@ Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="The co
 
 
 def connect(context: str | None, namespace: str | None) -> "ClusterClient":
-    """Return the cluster that the options select."""
+    """Return the connection to the cluster that the options select."""
     # Imported here, because the kubernetes client takes a second, which commands on files do not need.
     from rft_cli.cluster.client import ClusterClient
 

@@ -18,9 +18,9 @@ from rft_api import GROUP, KIND, PLURAL, VERSION
 from rft_cli.errors import INVALID, UNREADABLE, UserError
 
 WATCH_SECONDS = 60
-"""Duration of one watch request. A dead connection is detected after this time at the latest."""
+"""Duration of one watch request, in seconds. A dead connection is detected after this time at the latest."""
 TIMEOUT = (10, 30)
-"""Timeouts in seconds: to connect, and between two reads of a response."""
+"""Timeouts of a request in seconds: to connect, and between two reads of a response."""
 RETRY_SECONDS = 3.0
 FIELD_MANAGER = "rft"
 READING = f"get, list and watch on {PLURAL}.{GROUP}"
@@ -29,9 +29,9 @@ MAX_FAILURES = 20
 
 Body = dict[str, Any]
 Applier = Callable[[Body], str]
-"""A function that applies an object and returns ``created``, ``configured`` or ``unchanged``.
+"""A function that applies an object to the cluster and returns ``created``, ``configured`` or ``unchanged``.
 
-Raises UserError when the server does not know the object's kind or refuses the object."""
+It raises UserError if the server does not know the object's kind or refuses the object."""
 
 # Typed as Any, because the client's own types are partly missing and partly wrong.
 _kubernetes: Any = kubernetes
@@ -45,10 +45,10 @@ class ClusterClient:
     """Access to the RFTJobs of one namespace."""
 
     def __init__(self, context: str | None = None, namespace: str | None = None) -> None:
-        """Read ``KUBECONFIG`` or ``~/.kube/config``; inside a pod use its service account.
+        """Connect with ``KUBECONFIG`` or ``~/.kube/config``; inside a pod with its service account.
 
         Raises:
-            UserError: there is no usable kubeconfig or no such context.
+            UserError: if there is no usable kubeconfig or no such context.
         """
         self._api, default = _connect(context)
         self.namespace = namespace or default
@@ -56,7 +56,7 @@ class ClusterClient:
         self._core = _kubernetes.client.CoreV1Api(self._api)
 
     def jobs(self, *, all_namespaces: bool = False) -> list[Body]:
-        """Return the RFTJobs of the namespace, or of all namespaces."""
+        """Return the RFTJobs of the namespace of this client, or of all namespaces."""
         with self._explained(f"the list of {PLURAL}"):
             if all_namespaces:
                 answer = self._objects.list_cluster_custom_object(
@@ -69,7 +69,7 @@ class ClusterClient:
         return list(answer["items"])
 
     def job(self, name: str) -> Body:
-        """Return one RFTJob."""
+        """Return the RFTJob with this name."""
         with self._explained(f"{KIND} {name!r}"):
             found: Body = self._objects.get_namespaced_custom_object(
                 GROUP, VERSION, self.namespace, PLURAL, name, _request_timeout=TIMEOUT
@@ -77,10 +77,10 @@ class ClusterClient:
         return found
 
     def changes(self, name: str) -> Iterator[Body]:
-        """Yield an RFTJob now and after every change. Never ends by itself.
+        """Yield an RFTJob now and after every change. The generator never ends by itself.
 
         Raises:
-            UserError: the job does not exist, or was deleted.
+            UserError: if the job does not exist, or was deleted.
         """
         yield self.job(name)
         failures = 0
@@ -115,7 +115,7 @@ class ClusterClient:
 
     @contextlib.contextmanager
     def applying(self, *, dry_run: bool = False, force_conflicts: bool = False) -> Iterator["Applier"]:
-        """Yield a function that applies objects, server-side."""
+        """Yield a function that applies objects to the cluster by server-side apply."""
         # The client caches the server's API in a file. In a private folder, so that no other user can write
         # it.
         with tempfile.TemporaryDirectory(prefix="rft-") as folder:
@@ -132,7 +132,7 @@ class ClusterClient:
             yield apply
 
     def change_spec(self, name: str, fields: Mapping[str, Any]) -> None:
-        """Set some fields of an RFTJob's spec, with a merge patch."""
+        """Set some fields of the spec of an RFTJob, with a merge patch."""
         with self._explained(f"{KIND} {name!r}", f"patch on {PLURAL}.{GROUP}"):
             self._objects.patch_namespaced_custom_object(
                 *(GROUP, VERSION, self.namespace, PLURAL, name),
@@ -146,7 +146,7 @@ class ClusterClient:
         """Return the newest pod of an RFTJob's child Job.
 
         Raises:
-            UserError: the job has no pod.
+            UserError: if the job has no pod.
         """
         name, child = job["metadata"]["name"], (job.get("status") or {}).get("jobName")
         phase = (job.get("status") or {}).get("phase") or "Pending"
@@ -162,7 +162,7 @@ class ClusterClient:
         return max(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
 
     def log_lines(self, pod: str, container: str, *, follow: bool, tail: int | None) -> Iterator[str]:
-        """Yield the lines of a container's log."""
+        """Yield the lines of the log of a container."""
         with self._explained(f"the log of {pod}, container {container}"):
             answer = self._core.read_namespaced_pod_log(
                 pod,
@@ -181,7 +181,7 @@ class ClusterClient:
 
     @contextlib.contextmanager
     def _explained(self, what: str, rights: str = READING) -> Iterator[None]:
-        """Convert errors of the client into a UserError, with one line that says what to do."""
+        """Convert errors of the Kubernetes client into a UserError, with one line that says what to do."""
         try:
             yield
         except ApiException as error:
@@ -210,7 +210,7 @@ class ClusterClient:
 
 
 def _apply(client: Any, body: Body, namespace: str, options: Body) -> str:
-    """Apply an object; return ``created``, ``configured`` or ``unchanged``."""
+    """Apply an object to the cluster. Return ``created``, ``configured`` or ``unchanged``."""
     kind, version = body["kind"], body["apiVersion"]
     try:
         resource = client.resources.get(api_version=version, kind=kind)
@@ -239,7 +239,7 @@ def _message(error: ApiException) -> str:
 
 
 def _connect(context: str | None) -> tuple[Any, str]:
-    """Return a client and the context's namespace."""
+    """Return a client of the Kubernetes API, and the namespace of the kubeconfig context."""
     # urllib3's warnings about retries are hidden, because the error message alone says enough.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
     try:

@@ -1,11 +1,11 @@
-"""Makes the message that says where the folder of a job in the cluster is, and how to copy it."""
+"""Makes the message about the folder of a job in the cluster: where the folder is, and how to copy it."""
 
 from collections.abc import Mapping
 from typing import Any
 
 
 def way_to(job: Mapping[str, Any], wanted: str) -> str:
-    """Return a text that says where a job's folder is, and how to copy the ``wanted`` part of it."""
+    """Return a text that says where the folder of a job is, and how to copy the ``wanted`` part of it."""
     name, namespace = job["metadata"]["name"], job["metadata"].get("namespace", "default")
     folder = ((job.get("status") or {}).get("output") or {}).get("folder")
     if not folder:

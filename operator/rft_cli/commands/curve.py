@@ -34,10 +34,10 @@ def curve(
 
 
 def load_points(source: str, context: str | None, namespace: str | None) -> list[Point]:
-    """Return the curve of the folder or file ``source`` if it exists, else of the job with this name.
+    """Return the reward curve of the folder or file ``source`` if it exists, else of the job with this name.
 
     Raises:
-        UserError: there is no such folder, file or job, or it has no curve.
+        UserError: if there is no such folder, file or job, or it has no curve.
     """
     path = Path(source)
     if path.is_dir():
@@ -53,7 +53,7 @@ def load_points(source: str, context: str | None, namespace: str | None) -> list
 
 
 def _of_status(path: Path) -> list[Point]:
-    """Return the curve in a ``status.yaml`` file, or in a file with an RFTJob."""
+    """Return the reward curve in a ``status.yaml`` file, or in a file with an RFTJob."""
     try:
         body = load_file(path)[0].body
         return points_of_job(body if "status" in body else {"status": body})

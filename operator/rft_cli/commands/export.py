@@ -29,14 +29,14 @@ ADAPTER_CONFIG = "adapter_config.json"
 
 
 class Dtype(StrEnum):
-    """Values of ``--dtype``."""
+    """The values of the option ``--dtype``: the number formats of a merged model."""
 
     AUTO = "auto"
     FLOAT32 = "float32"
 
 
 class Chosen(NamedTuple):
-    """An adapter with its description, and with its step if that is known."""
+    """An adapter to export, with a description for messages, and with its step if that is known."""
 
     folder: Path
     what: str
@@ -78,10 +78,10 @@ def export(
 
 
 def choose(folder: Path, step: int | None, best: bool) -> Chosen:
-    """Return the adapter that the options select; without options the final or newest one.
+    """Return the adapter that the options select. Without options it is the final or newest one.
 
     Raises:
-        UserError: there is no such adapter.
+        UserError: if there is no such adapter.
     """
     if step is not None and best:
         raise UserError("--step and --best exclude each other; give one", INVALID)
@@ -105,7 +105,7 @@ def choose(folder: Path, step: int | None, best: bool) -> Chosen:
 
 
 def _is_whole(adapter: Path) -> bool:
-    """Return whether an adapter can be used. If not, print the reason on standard error."""
+    """Return whether an adapter can be used. If it cannot, print the reason on standard error."""
     try:
         problem = adapter_problem(adapter)
     except OSError as error:
@@ -116,7 +116,9 @@ def _is_whole(adapter: Path) -> bool:
 
 
 def _best_step(newest: Path) -> int:
-    """Return the best step by held-out reward, as recorded in the newest checkpoint that has an adapter."""
+    """Return the step with the highest held-out reward, as recorded in the newest checkpoint with an
+    adapter.
+    """
     reached = records.state(state_of(newest))
     if reached.best_reward is None:
         raise UserError(
@@ -126,7 +128,10 @@ def _best_step(newest: Path) -> int:
 
 
 def _base(adapter: Path, config: RunConfig | None, given: str | None) -> tuple[str, str | None]:
-    """Return name and revision of the base model: ``given``, else the run's, else the adapter's."""
+    """Return the name and the revision of the base model of an adapter.
+
+    ``given`` comes first, then the base model of the run, then the one that the adapter names.
+    """
     if given is not None:
         return given, None
     if config is not None:
@@ -146,7 +151,9 @@ def _adapter_config(adapter: Path) -> dict[str, object]:
 
 
 def _copy(adapter: Path, target: Path, config: RunConfig | None) -> None:
-    """Copy an adapter. In its configuration, the base's path is replaced by the name in the job."""
+    """Copy an adapter. In the copied configuration, the path of the base model is replaced by its name in
+    the job.
+    """
     body = _adapter_config(adapter)
     if config is not None:
         model = config.spec.model
@@ -188,7 +195,10 @@ def _write_card(target: Path, card: Card) -> None:
 
 
 def _merge(adapter: Path, target: Path, base: str, revision: str | None, dtype: Dtype) -> None:
-    """Merge the adapter in a child process with the trainer's package: this process never loads torch."""
+    """Merge the adapter into the base model in a child process with the trainer's package.
+
+    So this process never loads torch.
+    """
     python, *_ = trainer_command()
     command = [python, "-m", "rft_trainer.export", "--adapter", str(adapter), "--base", base]
     command += ["--output", str(target), "--dtype", dtype, *(["--revision", revision] if revision else [])]
@@ -203,11 +213,11 @@ def _placed(output: Path, force: bool) -> Iterator[Path]:
     """Yield a temporary folder that is renamed to ``output`` when the block succeeds.
 
     Raises:
-        UserError: ``output`` exists already, or cannot be written.
+        UserError: if ``output`` exists already, or cannot be written.
     """
     target = output.resolve()
     if target.exists() and not force:
-        raise UserError(f"--output {output}: is there already; name another, or replace it with --force")
+        raise UserError(f"--output {output}: exists already; name another, or replace it with --force")
     try:
         with atomic.new_folder(target, replace=force) as unfinished:
             yield unfinished
@@ -217,7 +227,10 @@ def _placed(output: Path, force: bool) -> Iterator[Path]:
 
 
 def _make_readable(folder: Path) -> None:
-    """Set the usual permissions of new files (umask). The library lets only the owner read the weights."""
+    """Give the files the usual permissions of new files (umask).
+
+    The library lets only the owner read the weights.
+    """
     mask = os.umask(0)
     os.umask(mask)
     for file in folder.rglob("*"):

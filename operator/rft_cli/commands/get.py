@@ -15,7 +15,7 @@ from rft_cli.render.views import COLUMNS, WIDE_COLUMNS
 
 
 class GetFormat(StrEnum):
-    """Values of ``-o``."""
+    """The values of the option ``-o`` of ``rft get``."""
 
     WIDE = "wide"
     YAML = "yaml"

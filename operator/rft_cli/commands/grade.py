@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rft_graders.types import Score
 
 _NAMED_ROWS = 10
-"""Maximum number of rows that are listed at the end of the output."""
+"""Maximum number of rows that the last lines of the output name."""
 
 
 @reports_errors
@@ -110,7 +110,7 @@ def _summary(names: Sequence[str], scores: "Sequence[Score]") -> list[str]:
 
 
 def _gold_summary(names: Sequence[str], answers: Sequence[Answer], scores: "Sequence[Score]") -> list[str]:
-    """Return lines about the gold answers that do not get the score 1."""
+    """Return the lines of output about the gold answers that do not get the score 1."""
     below: dict[str, list[int]] = {}
     for answer, name in grading.not_full(answers, scores):
         below.setdefault(name, []).append(answer.row.line)

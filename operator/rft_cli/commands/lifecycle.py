@@ -1,4 +1,6 @@
-"""``rft suspend``, ``resume`` and ``cancel``: set a field of a job's spec. ``--wait`` waits for the phase."""
+"""``rft suspend``, ``resume`` and ``cancel``: set a field of the spec of a job. ``--wait`` waits for the
+new phase.
+"""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -24,10 +26,12 @@ REACHED: dict[Action, tuple[str, ...]] = {
     "resume": ("Running",),
     "cancel": ("Cancelled",),
 }
-"""Phases for which ``--wait`` waits."""
+"""The phases for which ``--wait`` waits, for each command."""
 
 Name = Annotated[str, typer.Argument(help="The job.")]
-Wait = Annotated[bool, typer.Option("--wait", "-w", help="Follow it until the phase says so, or it ends.")]
+Wait = Annotated[
+    bool, typer.Option("--wait", "-w", help="Follow the job until it has the new phase, or ends.")
+]
 
 
 @reports_errors
@@ -41,13 +45,19 @@ def suspend(name: Name, wait: Wait = False, context: Context = None, namespace: 
 
 @reports_errors
 def resume(name: Name, wait: Wait = False, context: Context = None, namespace: Namespace = None) -> None:
-    """Continue a suspended job from its checkpoint. Exit codes as for suspend."""
+    """Continue a suspended job from its checkpoint.
+
+    Exit code 1: the change is refused, or with --wait the job ends in another phase.
+    """
     _carry_out("resume", name, wait, context, namespace)
 
 
 @reports_errors
 def cancel(name: Name, wait: Wait = False, context: Context = None, namespace: Namespace = None) -> None:
-    """Save a checkpoint and end a job permanently. The run's folder is kept. Exit codes as for suspend."""
+    """Save a checkpoint and end a job permanently. The run's folder is kept.
+
+    Exit code 1: the change is refused, or with --wait the job ends in another phase.
+    """
     _carry_out("cancel", name, wait, context, namespace)
 
 
@@ -73,13 +83,16 @@ def _carry_out(action: Action, name: str, wait: bool, context: str | None, names
 
 
 def refusal(action: Action, job: Mapping[str, Any]) -> str | None:
-    """Return why a job cannot be suspended, resumed or cancelled, and what to do; None if it can."""
+    """Return the reason why a job cannot be suspended, resumed or cancelled, and what to do.
+
+    Return None if the change is possible.
+    """
     spec, status = job.get("spec") or {}, job.get("status") or {}
     # Only a completion time is final: a job that failed before its start runs once its spec is corrected.
     if status.get("completionTime"):
         return f"has ended: its phase is {phase_of(job)}, so there is nothing to {action}"
     if action != "cancel" and spec.get("cancel"):
-        return f"is being cancelled, which is for good: it is too late to {action} it; submit a new job"
+        return f"is being cancelled, which is permanent: it is too late to {action} it; submit a new job"
     if action == "suspend" and "ephemeral" in (spec.get("storage") or {}):
         return (
             "spec.suspend must stay false with spec.storage.ephemeral, whose checkpoints die with the pod;"

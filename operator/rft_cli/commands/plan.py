@@ -26,7 +26,7 @@ from rft_planner.plan import plan as planned
 
 
 class PlanFormat(StrEnum):
-    """Values of ``-o``."""
+    """The values of the option ``-o`` of ``rft plan``."""
 
     TEXT = "text"
     JSON = "json"
@@ -78,7 +78,10 @@ def plan(
 def known_rows(
     manifest: Manifest, dataset: Path | None, evaluation: Path | None
 ) -> tuple[RowCounts | None, list[str]]:
-    """Return the numbers of rows, or a note why they are unknown. Files given as options must be readable."""
+    """Return the numbers of rows of the datasets, or a note why they are unknown.
+
+    Files that are given as options must be readable.
+    """
     try:
         return rows_of(manifest, dataset, evaluation), []
     except UserError as error:
@@ -88,10 +91,10 @@ def known_rows(
 
 
 def on(accelerator: str, job: RFTJob) -> RFTJob:
-    """Return the job with another kind of GPU. Its number of GPUs is removed, so that it is planned.
+    """Return the job with another kind of GPU. Its number of GPUs is removed, so that the plan decides it.
 
     Raises:
-        UserError: the catalogue has no such GPU.
+        UserError: if the catalogue has no such GPU.
     """
     if accelerator not in ACCELERATORS and accelerator != "cpu":
         names = ", ".join(ACCELERATORS)
@@ -102,7 +105,7 @@ def on(accelerator: str, job: RFTJob) -> RFTJob:
 def outcome(
     job: RFTJob, config: Path | None, hub: bool, rows: RowCounts | None, notes: list[str]
 ) -> Plan | Unplannable:
-    """Return the plan of a job, or the reason why there is none."""
+    """Return the plan of a job, or the reason why there is no plan."""
     read = shape_for(job.spec.model, config, hub=hub)
     try:
         # No UID is needed: only the seed is derived from it, and a plan does not depend on the seed.
@@ -120,7 +123,7 @@ def outcome(
 
 
 def warn_of_override(job: RFTJob, config: Path | None, hub: bool) -> None:
-    """Warn on standard error if the job sets another number of GPUs than the plan."""
+    """Print a warning on standard error if the job sets another number of GPUs than the plan."""
 
     def made(spec: RFTJobSpec) -> Plan:
         found = outcome(job.model_copy(update={"spec": spec}), config, hub, None, [])
@@ -134,7 +137,7 @@ def warn_of_override(job: RFTJob, config: Path | None, hub: bool) -> None:
 
 
 def show_sweep(path: str, lines: list[Line], output: PlanFormat) -> None:
-    """Print a comparison of the plans for all values."""
+    """Print a comparison of the plans for all values of the swept field."""
     if output is PlanFormat.TEXT:
         # Like kubectl: lines are not cut to the terminal's width.
         out(WIDE_ENOUGH).print(table(path, lines), markup=False)
@@ -144,6 +147,6 @@ def show_sweep(path: str, lines: list[Line], output: PlanFormat) -> None:
 
 
 def serialized(body: dict[str, Any], output: PlanFormat) -> str:
-    """Return an object as JSON or YAML."""
+    """Return an object as a text in JSON or YAML."""
     shown = json.dumps(body, indent=2) if output is PlanFormat.JSON else yaml.safe_dump(body, sort_keys=False)
     return shown.rstrip()

@@ -27,7 +27,7 @@ from rft_run.folder import RunFolder
 
 CLEAN = (ExitCode.OK, ExitCode.PREEMPTED)
 LOG_TAIL = 15
-"""Number of log lines that are shown if the trainer ends without a message."""
+"""Number of last lines of the log that are shown if the trainer ends without a message."""
 
 
 @reports_errors
@@ -65,10 +65,10 @@ def run(
 
 
 def with_overrides(job: RFTJob, seed: int | None, max_steps: int | None) -> RFTJob:
-    """Return the job with the values of the command's options in its spec. The result is validated.
+    """Return the job with the values of the command's options in its spec. The new spec is validated.
 
     Raises:
-        UserError: a value is out of range.
+        UserError: if a value is out of range.
     """
     spec = job.spec.dump()
     if seed is not None:
@@ -83,7 +83,7 @@ def with_overrides(job: RFTJob, seed: int | None, max_steps: int | None) -> RFTJ
 
 
 def _train(command: list[str], folder: RunFolder) -> int:
-    """Run the trainer to its end, show its progress and its results, and return its exit code."""
+    """Run the trainer to its end, and show its progress and results. Return the exit code of the trainer."""
     with ProgressView(out()) as view:
         exit_code, end = train(command, folder.log, view.show, view.tick)
     sentence = ": ".join(part for part in explain(exit_code, folder) if part)
@@ -99,7 +99,9 @@ def _train(command: list[str], folder: RunFolder) -> int:
 
 
 def _summarize(folder: RunFolder) -> None:
-    """Print the reward curve and the results, if there are any, and draw the curve into a file."""
+    """Print the reward curve and the results of a run, if there are any, and draw the curve into an image
+    file.
+    """
     points = points_of_steps(records.steps(folder.metrics))
     if points:
         out().print()

@@ -19,7 +19,7 @@ from rft_run.folder import RunFolder
 
 
 class SamplesFormat(StrEnum):
-    """Values of ``-o``."""
+    """The values of the option ``-o`` of ``rft samples``."""
 
     TEXT = "text"
     JSON = "json"
@@ -65,7 +65,7 @@ def samples(
 
 
 def _chosen(folder: RunFolder, step: int | None) -> int:
-    """Return ``step`` if it has rollouts; for None, the newest step with rollouts. Raises UserError."""
+    """Return ``step`` if it has rollouts; for None, the newest step that has rollouts. Raises UserError."""
     found = folder.steps_with_rollouts()
     if not found:
         raise UserError(
@@ -78,7 +78,7 @@ def _chosen(folder: RunFolder, step: int | None) -> int:
 
 
 def _ranges(steps: Sequence[int]) -> str:
-    """Return sorted steps as a text such as ``1 to 3, 7``."""
+    """Return step numbers in ascending order as a text such as ``1 to 3, 7``."""
     parts: list[list[int]] = []
     for step in steps:
         if parts and parts[-1][-1] == step - 1:

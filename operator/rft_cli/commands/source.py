@@ -13,11 +13,11 @@ _JOB_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 def run_folder(source: str, context: str | None, namespace: str | None, wanted: str) -> Path:
     """Return ``source`` if it is a folder on this machine.
 
-    ``wanted`` is what the command reads in it, such as ``rollouts``.
+    ``wanted`` is what the command reads in the folder, such as ``rollouts``.
 
     Raises:
-        UserError: there is no such folder. For a job in the cluster, whose folder is on a volume, the message
-            says how to copy it.
+        UserError: if there is no such folder. For a job in the cluster, whose folder is on a volume, the
+            message says how to copy it.
     """
     path = Path(source)
     if path.is_dir():

@@ -43,7 +43,7 @@ def suggest(
 
 
 def _text(experiment: Experiment, goal: Goal) -> str:
-    """Return the manifest of an experiment, with comments that explain it."""
+    """Return the manifest of an experiment as YAML, with comments that explain the experiment."""
     comments = [
         f"{experiment.path}: {experiment.old} -> {experiment.new}",
         f"Toward {goal}: {experiment.why}.",

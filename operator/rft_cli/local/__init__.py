@@ -1,1 +1,3 @@
-"""Reads and writes manifests, inputs and runs' folders on this machine. Does not import typer and rich."""
+"""Reads and writes manifests, inputs and folders of runs on this machine. It does not import typer and
+rich.
+"""

@@ -11,14 +11,14 @@ from rft_api.status import Device
 
 
 class Hardware(NamedTuple):
-    """Device of a run, and its number of GPUs."""
+    """The device of a run (GPU or CPU), and its number of GPUs."""
 
     device: Device
     gpus: int
 
 
 def visible_gpus(dev: Path = Path("/dev")) -> int:
-    """Return the number of GPUs that this process can use."""
+    """Return the number of GPUs that this process may use."""
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if allowed is not None:
         names = [name.strip() for name in allowed.split(",") if name.strip()]
@@ -27,7 +27,7 @@ def visible_gpus(dev: Path = Path("/dev")) -> int:
 
 
 def torch_has_cuda() -> bool:
-    """Whether the installed torch is a build with CUDA, judged by its version string."""
+    """Whether the installed torch is built for CUDA, as its version string says."""
     try:
         return not metadata.version("torch").endswith("+cpu")
     except metadata.PackageNotFoundError:

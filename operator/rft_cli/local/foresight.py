@@ -1,4 +1,4 @@
-"""Finds errors in a valid manifest that would make the job fail later. Users' code is never run."""
+"""Finds errors in a valid manifest that would make the job fail later. It never runs users' code."""
 
 from pathlib import Path
 
@@ -16,13 +16,14 @@ from rft_run.errors import DataError
 from rft_run.rows import RowLayout
 
 MIN_PROMPTS = 2 * MIN_HELD_OUT
-"""Number of different prompts that a dataset needs if rows are held out: 32 held out, and 32 for training."""
+"""Number of different prompts that a dataset needs if rows are held out: 32 for evaluation, 32 for
+training."""
 
 _TOP = ("apiVersion", "kind", "metadata", "spec", "status")
 
 
 def foreseen(manifest: Manifest, document: Document) -> tuple[tuple[Problem, ...], list[str]]:
-    """Return the errors that would make the job fail later, and warnings."""
+    """Return the errors in a manifest that would make the job fail later, and warnings."""
     spec = manifest.job.spec
     misplaced = [
         Problem(key, f"no such field of an RFTJob, so Kubernetes drops it; did you mean spec.{key}?")
@@ -37,7 +38,9 @@ def foreseen(manifest: Manifest, document: Document) -> tuple[tuple[Problem, ...
 
 
 def _code(manifest: Manifest) -> tuple[dict[str, str], list[Problem]]:
-    """Return each grader's code from ConfigMaps in the same file, and the missing keys of ConfigMaps."""
+    """Return the code of each grader from ConfigMaps in the same file, and the problems of these
+    ConfigMaps.
+    """
     found: dict[str, str] = {}
     problems = []
     for i, grader in enumerate(manifest.job.spec.graders):
@@ -62,7 +65,9 @@ def _no_key(path: str, name: str, key: str, contents: dict[str, bytes]) -> Probl
 
 
 def _rows(manifest: Manifest) -> tuple[list[Problem], list[str]]:
-    """Return the problems and warnings of rows that are on this machine or in the same file."""
+    """Return the problems and the warnings of rows that are on this machine or in the same file as the
+    job.
+    """
     spec = manifest.job.spec
     problems, warned = [], []
     evaluated = spec.evaluation.dataset
@@ -99,7 +104,7 @@ def _too_few(prompts: int, least: int) -> str:
 
 
 def _is_here(manifest: Manifest, source: Dataset) -> bool:
-    """Whether the rows must be on this machine or in the same file. Rows elsewhere cannot be checked."""
+    """Whether the rows must be on this machine or in the same file. Only such rows can be checked."""
     if source.config_map is not None:
         return source.config_map.name in manifest.config_maps
     uri = source.uri or ""

@@ -1,4 +1,4 @@
-"""Completions for ``rft grade`` (gold answers, given ones, recorded ones), and their scores."""
+"""Finds the completions for ``rft grade`` (gold, given or recorded ones), and computes their scores."""
 
 import json
 import tempfile
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 
 class Answer(NamedTuple):
-    """A completion, and the row with its prompt."""
+    """A completion to grade, and the row whose prompt it answers."""
 
     row: RowLine
     completion: str
 
 
 def rows_of_dataset(manifest: Manifest, dataset: Path | None) -> list[RowLine]:
-    """Return the rows of ``spec.dataset``, or of the file in its place. Raises UserError."""
+    """Return the rows of ``spec.dataset``, or of the file that replaces it. Raises UserError."""
     source = manifest.job.spec.dataset
     given = located(manifest, "spec.dataset", source, dataset, "--dataset", Path())
     try:
@@ -39,7 +39,7 @@ def rows_of_dataset(manifest: Manifest, dataset: Path | None) -> list[RowLine]:
 
 
 def gold(rows: Sequence[RowLine], graders: Sequence[Grader]) -> list[Answer]:
-    """Return each row's own answer as a completion. Raises UserError where no row has one."""
+    """Return the gold answer in each row as a completion. Raises UserError if no row has a gold answer."""
     field, before, after = _gold_form(graders)
     found = [
         Answer(row, f"{before}{_text(value)}{after}")
@@ -56,7 +56,9 @@ def gold(rows: Sequence[RowLine], graders: Sequence[Grader]) -> list[Answer]:
 
 
 def _gold_form(graders: Sequence[Grader]) -> tuple[str, str, str]:
-    """Return the field of the gold answer, and the text before and after it in a right completion."""
+    """Return the field of a row with the gold answer, and the texts before and after it in a right
+    completion.
+    """
     for grader in graders:
         if grader.math is not None:
             return grader.math.field, "\\boxed{", "}"
@@ -74,9 +76,10 @@ def _text(value: object) -> str:
 
 
 def given(path: Path, rows: Sequence[RowLine]) -> list[Answer]:
-    """Return the completions of a file of JSON lines. Raises UserError.
+    """Return the completions in a file of JSON lines. Raises UserError.
 
-    A line is a text, which answers the next row, or an object with ``completion`` and the row's ``line``.
+    A line is a text, which answers the row with the same number, or an object with ``completion`` and the
+    ``line`` of a row.
     """
     by_line = {row.line: row for row in rows}
     try:
@@ -105,7 +108,7 @@ def _nth(rows: Sequence[RowLine], number: int) -> RowLine | None:
 
 
 def one(rows: Sequence[RowLine], line: int, completion: str) -> list[Answer]:
-    """Return a completion for the row in line ``line`` of the dataset. Raises UserError."""
+    """Return a given completion with the row in line ``line`` of the dataset. Raises UserError."""
     found = [Answer(row, completion) for row in rows if row.line == line]
     if not found:
         raise UserError(f"--row {line}: the dataset has no row in this line", INVALID)
@@ -113,7 +116,9 @@ def one(rows: Sequence[RowLine], line: int, completion: str) -> list[Answer]:
 
 
 def recorded(folder: RunFolder, step: int | None) -> list[Answer]:
-    """Return the rollouts of a step of a run; for None, of the newest step. Raises UserError."""
+    """Return the rollouts of a step of a run. If ``step`` is None, return those of the newest step. Raises
+    UserError.
+    """
     steps = folder.steps_with_rollouts()
     if not steps or (step is not None and step not in steps):
         raise UserError(
@@ -127,12 +132,13 @@ def recorded(folder: RunFolder, step: int | None) -> list[Answer]:
 
 
 def scored(manifest: Manifest, overrides: Overrides, answers: Sequence[Answer]) -> "list[Score]":
-    """Return the scores of completions. The job's graders run as in a local run.
+    """Return the scores of completions. The graders of the job run as in a local run.
 
-    A completion has no score by a grader that failed, whatever ``onError`` is, so that every error is shown.
+    If a grader fails, the completion has no score by this grader, whatever ``onError`` is, so that every
+    error is shown.
 
     Raises:
-        UserError: a grader cannot be loaded, or its libraries are missing.
+        UserError: if a grader cannot be loaded, or its libraries are missing.
     """
     try:
         from rft_graders.scorer import Scorer
@@ -159,7 +165,7 @@ def scored(manifest: Manifest, overrides: Overrides, answers: Sequence[Answer]) 
 
 
 def not_full(answers: Sequence[Answer], scores: "Sequence[Score]") -> Iterator[tuple[Answer, str]]:
-    """Yield the answers that do not get the score 1 from a grader, with the grader's name."""
+    """Yield the gold answers that do not get the score 1 from a grader, with the name of the grader."""
     for answer, score in zip(answers, scores, strict=True):
         for name in {**score.per_grader, **score.errors}:
             if name in score.errors or score.per_grader[name] < 1:

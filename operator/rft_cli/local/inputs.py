@@ -1,4 +1,4 @@
-"""Finds rows and grader code for a local run. In a cluster they are mounted into the pod."""
+"""Finds the rows and the grader code of a local run. In a cluster these are mounted into the pod."""
 
 import hashlib
 from collections.abc import Mapping
@@ -13,15 +13,15 @@ from rft_run import atomic
 
 
 class Input(NamedTuple):
-    """A file that the trainer reads."""
+    """An input file of the trainer."""
 
     location: str
-    """Absolute path, or a URI that the trainer downloads."""
+    """The absolute path of the file, or a URI that the trainer downloads."""
     content: bytes | None = None
-    """Content to write to ``location``; None if the file exists already."""
+    """The content to write to ``location``, or None if the file exists already."""
 
     def digest(self) -> str | None:
-        """Return the SHA-256 of the content, None for a remote URI."""
+        """Return the SHA-256 of the content of the file, or None for a remote URI."""
         if self.content is not None:
             return hashlib.sha256(self.content).hexdigest()
         if "://" in self.location:
@@ -30,13 +30,13 @@ class Input(NamedTuple):
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def write(self) -> None:
-        """Write the content to its location."""
+        """Write the content to the path ``location``."""
         if self.content is not None:
             atomic.write_bytes(Path(self.location), self.content)
 
 
 class Overrides(NamedTuple):
-    """Files given on the command line, in place of sources that exist only in a cluster."""
+    """Files from the command line that replace sources which exist only in a cluster."""
 
     dataset: Path | None = None
     evaluation: Path | None = None
@@ -50,17 +50,18 @@ class Inputs(NamedTuple):
     evaluation: Input | None
     graders: dict[str, Input]
     beside: dict[str, list[Input]]
-    """For each grader, the other keys of its ConfigMap. The grader's code can import them."""
+    """For each grader, the files from the other keys of its ConfigMap. The code of the grader can import
+    them."""
 
     def named(self) -> dict[str, Input]:
-        """Return all inputs. The keys are their fields in the manifest."""
+        """Return all inputs of the run by their fields in the manifest."""
         found = {"spec.dataset": self.dataset}
         if self.evaluation is not None:
             found["spec.evaluation.dataset"] = self.evaluation
         return found | {f"grader {name}": given for name, given in self.graders.items()} | self.helpers()
 
     def helpers(self) -> dict[str, Input]:
-        """Return the inputs of ``beside``, with keys like those of ``named``."""
+        """Return the files in ``beside``, by keys of the same form as those of ``named``."""
         return {
             f"grader {name}, {Path(given.location).name}": given
             for name, files in self.beside.items()
@@ -69,10 +70,11 @@ class Inputs(NamedTuple):
 
 
 def resolve(manifest: Manifest, overrides: Overrides, folder: Path) -> Inputs:
-    """Find all inputs. Contents of ConfigMaps get a path in ``folder``, and are written there later.
+    """Find all inputs of a run. The contents of ConfigMaps get paths in ``folder``, and are written there
+    later.
 
     Raises:
-        UserError: an input is missing; the message names the flag that supplies it.
+        UserError: if an input is missing. The message names the option that supplies it.
     """
     spec = manifest.job.spec
     replaceable = {grader.name for grader in spec.graders if grader.python and grader.python.config_map}
@@ -101,7 +103,7 @@ def located(
     """Find a dataset: the file ``override`` from the option ``flag``, else ``source`` of the manifest.
 
     Raises:
-        UserError: the dataset is missing.
+        UserError: if the dataset is missing.
     """
     if override is not None:
         return _file(override.resolve(), flag)
@@ -133,7 +135,9 @@ def _uri(relative_to: Path, field: str, uri: str) -> Input:
 
 
 def located_graders(manifest: Manifest, overrides: Mapping[str, Path], folder: Path) -> dict[str, Input]:
-    """Find the code of python graders that is not inline, by grader. Raises UserError."""
+    """Find the code of the python graders whose code is not inline, by the name of the grader. Raises
+    UserError.
+    """
     found: dict[str, Input] = {}
     for i, grader in enumerate(manifest.job.spec.graders):
         if grader.name in overrides:
@@ -152,7 +156,9 @@ def located_graders(manifest: Manifest, overrides: Mapping[str, Path], folder: P
 
 
 def _beside(manifest: Manifest, name: str, given: Input) -> list[Input]:
-    """Return the other keys of a grader's ConfigMap. They are written into the folder of its code."""
+    """Return the files from the other keys of a grader's ConfigMap. They are written beside the code of
+    the grader.
+    """
     python = next(grader.python for grader in manifest.job.spec.graders if grader.name == name)
     assert python is not None
     assert python.config_map is not None

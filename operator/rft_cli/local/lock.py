@@ -10,10 +10,10 @@ from rft_run.folder import RunFolder
 
 @contextlib.contextmanager
 def locked(folder: RunFolder) -> Iterator[None]:
-    """Make the folder and lock it, so that no second command uses it for training.
+    """Make the folder of a run and lock it, so that no second command uses it for training.
 
     Raises:
-        UserError: the folder cannot be written, or another command uses it.
+        UserError: if the folder cannot be written, or another command uses it.
     """
     output = f"--output {folder.path}"
     try:

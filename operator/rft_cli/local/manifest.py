@@ -1,4 +1,4 @@
-"""Reads manifests: RFTJobs, and the ConfigMaps in the same file."""
+"""Reads files with manifests: RFTJobs, and the ConfigMaps in the same file."""
 
 import base64
 import binascii
@@ -19,12 +19,12 @@ _KEY = re.compile(r"[-._a-zA-Z0-9]+")
 
 
 class Manifest(NamedTuple):
-    """A valid RFTJob, and the other objects of its file."""
+    """A valid RFTJob, and the other objects of the file that it was read from."""
 
     path: Path
     job: RFTJob
     config_maps: dict[str, dict[str, bytes]]
-    """Contents of the ConfigMaps, by name and key."""
+    """The contents of the ConfigMaps in the file, by name and key."""
 
     @property
     def folder(self) -> Path:
@@ -33,10 +33,10 @@ class Manifest(NamedTuple):
 
 
 def read(path: Path) -> list[Document]:
-    """Return the objects of a file; ``-`` is stdin.
+    """Return the Kubernetes objects of a file. ``-`` reads standard input.
 
     Raises:
-        UserError: the file cannot be read as YAML.
+        UserError: if the file cannot be read as YAML.
     """
     try:
         return load_documents(sys.stdin.read(), "stdin") if path == STDIN else load_file(path)
@@ -59,7 +59,7 @@ def jobs_of(documents: list[Document], path: Path) -> list[Document]:
 
 
 def nothing_in(documents: list[Document], path: Path) -> str:
-    """Return the error message for a file without an RFTJob. It says what the file has instead."""
+    """Return the error message for a file without an RFTJob. It says what the file contains instead."""
     if not documents:
         return f"{path}: holds no {KIND}: it is empty"
     kinds = dict.fromkeys(
@@ -73,10 +73,10 @@ def nothing_in(documents: list[Document], path: Path) -> str:
 
 
 def load(path: Path) -> Manifest:
-    """Return the RFTJob of a file with exactly one.
+    """Return the RFTJob of a file that has exactly one.
 
     Raises:
-        UserError: the file has not exactly one, or it is not valid.
+        UserError: if the file does not have exactly one RFTJob, or the RFTJob is not valid.
     """
     documents = read(path)
     document = _only_job(documents, path)
@@ -88,10 +88,10 @@ def load(path: Path) -> Manifest:
 
 
 def the_job(path: Path) -> Document:
-    """Return the RFTJob of a file with exactly one, without validation.
+    """Return the RFTJob of a file that has exactly one, without validation.
 
     Raises:
-        UserError: the file has not exactly one.
+        UserError: if the file does not have exactly one RFTJob.
     """
     return _only_job(read(path), path)
 
@@ -106,14 +106,14 @@ def _only_job(documents: list[Document], path: Path) -> Document:
 
 
 def name_of(body: Mapping[str, Any]) -> str:
-    """Return ``metadata.name``, or a placeholder for messages."""
+    """Return the ``metadata.name`` of an object, or a placeholder for messages."""
     metadata = body.get("metadata")
     name = metadata.get("name") if isinstance(metadata, Mapping) else None
     return str(name) if name else "without a name"
 
 
 def config_maps(documents: list[Document], namespace: str) -> dict[str, dict[str, bytes]]:
-    """Return the contents of a namespace's ConfigMaps by name and key."""
+    """Return the contents of the ConfigMaps of a namespace, by name and key."""
     found: dict[str, dict[str, bytes]] = {}
     for source, body in documents:
         if body.get("apiVersion") != "v1" or body.get("kind") != "ConfigMap":

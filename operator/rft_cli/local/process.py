@@ -1,4 +1,4 @@
-"""Runs the trainer as a child process: passes its output on, writes its log, and stops it cleanly."""
+"""Runs the trainer as a child process: passes on its output, writes its log, and stops it cleanly."""
 
 import contextlib
 import os
@@ -16,10 +16,12 @@ POLL_SECONDS = 0.2
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 SECOND_THOUGHT_SECONDS = 1.0
-"""A second signal within this time is ignored, because timeout(1), make and terminals may send it twice."""
+"""A second stop signal within this number of seconds is ignored.
+
+timeout(1), make and terminals may send a signal twice."""
 
 INTERRUPTED = 130
-"""Exit code after a second Ctrl-C."""
+"""Exit code of ``rft run`` after a second Ctrl-C."""
 
 
 class Supervisor:
@@ -40,15 +42,15 @@ class Supervisor:
 
     @property
     def stopping(self) -> bool:
-        """Whether the child has been asked to stop."""
+        """Whether the child process has been asked to stop."""
         return self._asked_at is not None
 
     def run(self, on_line: Callable[[str], None], on_tick: Callable[[], None]) -> int:
-        """Run the child to its end and return its exit code.
+        """Run the child process to its end and return its exit code.
 
-        ``on_line`` gets each line of its stdout, and ``on_tick`` is called several times a second. Both are
-        called in this thread. For a child that a signal ended the exit code is 128 plus the signal's number,
-        as in a shell.
+        ``on_line`` gets each line of the child's standard output, and ``on_tick`` is called several times
+        a second. Both are called in this thread. For a child that a signal ended the exit code is 128 plus
+        the number of the signal, as in a shell.
         """
         with self._log.open("a", encoding="utf-8") as log, self._started(log) as process:
             reader = threading.Thread(target=self._read, args=(process,), daemon=True)
@@ -95,7 +97,10 @@ class Supervisor:
                 signal.signal(number, handler)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        """Pass a signal on to the child. It must not wait or lock, as it can interrupt any code."""
+        """Pass a signal on to the child process.
+
+        This method must not wait or lock, as it can interrupt any code.
+        """
         first = self._asked_at is None
         if self._asked_at is None:
             self._asked_at = time.monotonic()

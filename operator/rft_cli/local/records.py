@@ -1,4 +1,4 @@
-"""Reads the records in a run's folder. If a file cannot be read, raises a UserError with its path."""
+"""Reads the records in the folder of a run. If a file cannot be read, a UserError names its path."""
 
 import json
 from collections.abc import Iterator
@@ -14,10 +14,10 @@ from rft_run.steps import StepRecord, UnreadableSteps, read_steps
 
 
 def steps(path: Path) -> list[StepRecord]:
-    """Return the records of all steps in a ``metrics.jsonl``; none where there is no file.
+    """Return the records of all steps in a ``metrics.jsonl``, or none if there is no file.
 
     Raises:
-        UserError: a line is not the record of a step, or does not say the reward.
+        UserError: if a line is not the record of a step, or has no reward.
     """
     with _explained(path):
         records = read_steps(path)
@@ -34,17 +34,17 @@ def rollouts(path: Path) -> list[RolloutRecord]:
 
 
 def status(path: Path) -> RFTJobStatus:
-    """Return the status of a run; an empty status if there is none yet.
+    """Return the status of a run, or an empty status if there is none yet.
 
     Raises:
-        UserError: the file exists but is not a status.
+        UserError: if the file exists but is not a status.
     """
     with _explained(path):
         return read_status(path)
 
 
 def state(path: Path) -> RunState:
-    """Return the state in a checkpoint. Raises UserError if ``path`` is not a checkpoint."""
+    """Return the state of the run in a checkpoint. Raises UserError if ``path`` is not a checkpoint."""
     try:
         return RunState.from_json(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -53,7 +53,7 @@ def state(path: Path) -> RunState:
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Convert the errors of rft_run's readers into a UserError."""
+    """Convert the errors of the functions of rft_run that read files into a UserError."""
     try:
         yield
     except (UnreadableSteps, UnreadableRollouts, UnreadableStatus) as error:

@@ -1,8 +1,8 @@
-"""Counts the rows of a dataset and estimates the length of their prompts, if it can be read here.
+"""Counts the rows of a dataset and estimates the length of their prompts, if the dataset can be read here.
 
-The tokenizer may not be on this machine, so lengths are estimated from characters. A token has about four in
-English prose, fewer in code and most other languages. ChatML adds five tokens per message, and three for the
-start of the answer.
+The tokenizer may not be on this machine, so lengths are estimated from characters. A token has about four
+characters in English prose, fewer in code and most other languages. ChatML adds five tokens per message,
+and three for the start of the answer.
 """
 
 import json
@@ -22,7 +22,7 @@ from rft_run.rows import BYTE_ORDER_MARK, RowLayout, json_lines, parsed
 from rft_run.rows.messages import tools_of
 
 READ_BYTES = 32 << 20
-"""Maximum number of bytes that are read of a file. The trainer checks as many before the start."""
+"""Maximum number of bytes of a file whose rows are checked. The trainer checks as many before the start."""
 CHARACTERS_PER_TOKEN = 4
 MESSAGE_TOKENS = 5
 ANSWER_TOKENS = 3
@@ -30,12 +30,12 @@ JSON_LINES = RowLayout()
 
 
 class RowLine(NamedTuple):
-    """A row and its line number."""
+    """A row of a dataset, and the number of its line."""
 
     line: int
     messages: list[dict[str, Any]]
     fields: dict[str, Any]
-    """The row's other fields, which graders read."""
+    """The other fields of the row, which graders read."""
 
 
 def row_lines(file: IO[bytes], source: str, layout: RowLayout) -> Iterator[RowLine]:
@@ -44,10 +44,10 @@ def row_lines(file: IO[bytes], source: str, layout: RowLayout) -> Iterator[RowLi
 
 
 def distinct_prompts(file: IO[bytes], source: str, layout: RowLayout) -> int | None:
-    """Return the number of different prompts in a file; None for a file larger than ``READ_BYTES``.
+    """Return the number of different prompts in a file, or None for a file larger than ``READ_BYTES``.
 
     Raises:
-        DataError: the file cannot be read as ``layout`` says, or a line is no row.
+        DataError: if the file cannot be read as ``layout`` says, or a line is not a row.
     """
     found, left = set(), READ_BYTES
     for number, line in _numbered(file, source, layout):
@@ -59,7 +59,7 @@ def distinct_prompts(file: IO[bytes], source: str, layout: RowLayout) -> int | N
 
 
 def _numbered(file: IO[bytes], source: str, layout: RowLayout) -> Iterator[tuple[int, bytes]]:
-    """Yield the lines of a file that are not blank, with their numbers. Raises DataError."""
+    """Yield the lines of a file that are not blank, with their line numbers. Raises DataError."""
     for number, line in enumerate(json_lines(file, layout, source), start=1):
         text = line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
         if text.strip():
@@ -76,20 +76,22 @@ def _row(number: int, line: bytes, source: str, layout: RowLayout) -> RowLine:
 
 
 class Counted(NamedTuple):
-    """Number of rows of a dataset, and their length."""
+    """The number of rows of a dataset, and the mean length of their prompts."""
 
     number: int
     prompt_tokens: float
-    """Mean length of a prompt, estimated."""
+    """The estimated mean length of a prompt, in tokens."""
 
 
 def count(file: IO[bytes], source: str, layout: RowLayout = JSON_LINES) -> Counted:
-    """Return the number of rows in a file that can seek, without blank lines, and their mean length.
+    """Return the number of rows of a file, and the mean length of their prompts. The file must support seek.
 
-    Lines after the first ``READ_BYTES`` bytes are only counted. Their mean length is taken to be the same.
+    Blank lines do not count. Lines after the first ``READ_BYTES`` bytes are only counted; their prompts are
+    assumed to have the same mean length.
 
     Raises:
-        UserError: the file cannot be read as ``layout`` says, a line is no row, or the file has no rows.
+        UserError: if the file cannot be read as ``layout`` says, a line is not a row, or the file has no
+            rows.
     """
     try:
         return _counted(file, source, layout)
@@ -116,10 +118,10 @@ def _prompt_tokens(row: RowLine) -> float:
 
 
 def rows_of(manifest: Manifest, dataset: Path | None, evaluation: Path | None) -> RowCounts:
-    """Return the number of a manifest's rows; files from the command line replace those of the manifest.
+    """Return the numbers of rows of a manifest. Files from the command line replace those of the manifest.
 
     Raises:
-        UserError: the rows cannot be read on this machine, or are too few.
+        UserError: if the rows cannot be read on this machine, or are too few.
     """
     spec = manifest.job.spec
     given = located(manifest, "spec.dataset", spec.dataset, dataset, "--dataset", Path())
@@ -138,7 +140,9 @@ def rows_of(manifest: Manifest, dataset: Path | None, evaluation: Path | None) -
 
 
 def _evaluated(manifest: Manifest, override: Path | None) -> int:
-    """Return the number of rows in the evaluation's dataset, ``MAX_HELD_OUT`` if it cannot be read."""
+    """Return the number of rows in the evaluation dataset, or ``MAX_HELD_OUT`` if the dataset cannot be
+    read.
+    """
     source = manifest.job.spec.evaluation.dataset
     assert source is not None
     field, flag = "spec.evaluation.dataset", "--evaluation-dataset"
@@ -158,7 +162,7 @@ def _read(given: Input, layout: RowLayout) -> Counted:
 
 @contextmanager
 def opened(given: Input) -> Iterator[IO[bytes]]:
-    """Yield the rows' file. Raises UserError where it is not on this machine or cannot be read."""
+    """Yield the open file with the rows. Raises UserError if it is not on this machine or cannot be read."""
     if given.content is not None:
         yield BytesIO(given.content)
         return

@@ -14,7 +14,7 @@ CONFIG_FILE = "config.json"
 
 
 class Read(NamedTuple):
-    """A model's shape, and the file that it was read from."""
+    """The shape of a model, and the file that it was read from."""
 
     shape: Shape
     path: Path
@@ -25,13 +25,13 @@ class UntrainableModel(UserError):
 
 
 def shape_for(model: ModelSource, config: Path | None, *, hub: bool) -> Read | None:
-    """Return the model's shape, from the first source that exists: ``config``, folder, hub cache, hub.
+    """Return the shape of a model, from the first source that exists: ``config``, folder, hub cache, hub.
 
-    ``None``: there is no such file, or ``spec.model.parameters`` is set, which then is used.
+    ``None`` means that there is no such file, or that ``spec.model.parameters`` is set, which is then used.
 
     Raises:
-        UntrainableModel: the file says that the model cannot be trained, whatever the size in the spec.
-        UserError: a file cannot be read or describes no shape, or the download from the hub fails.
+        UntrainableModel: if the file says that the model cannot be trained, whatever the size in the spec.
+        UserError: if a file cannot be read or describes no shape, or the download from the hub fails.
     """
     path = _file(model, config, hub=hub)
     if path is None:
@@ -74,7 +74,9 @@ def _shape(config: dict[str, Any], path: Path) -> Read:
 
 
 def _cached(model: ModelSource) -> Path | None:
-    """Return the ``config.json`` in the hub's cache on this machine, without any download."""
+    """Return the path of the model's ``config.json`` in the hub cache of this machine, without any
+    download.
+    """
     try:
         from huggingface_hub import try_to_load_from_cache
     except ImportError:

@@ -1,4 +1,4 @@
-"""``run.json``, the configuration of a local run. A resumed run must have the same manifest."""
+"""Defines ``run.json``, the configuration of a local run. A run resumes only with the same manifest."""
 
 import json
 import os
@@ -38,7 +38,7 @@ CHANGEABLE = frozenset(
 
 
 class FieldChange(NamedTuple):
-    """A field with its old and its new value."""
+    """A field that has changed, with its old and its new value."""
 
     path: str
     before: object
@@ -49,10 +49,10 @@ class FieldChange(NamedTuple):
 
 
 def previous(folder: Path) -> RunConfig | None:
-    """Return the configuration of the run in ``folder``; None when there is no run.
+    """Return the configuration of the run in ``folder``, or None if there is no run.
 
     Raises:
-        UserError: the file is there but cannot be read.
+        UserError: if the file with the configuration exists but cannot be read.
     """
     path = RunFolder(folder).config
     if not path.exists():
@@ -63,7 +63,9 @@ def previous(folder: Path) -> RunConfig | None:
         detail = f"{error.error_count()} fields are wrong"
     except (OSError, ValueError) as error:
         detail = str(error)
-    raise UserError(f"{path}: not a run of this version ({detail}); use a new --output", UNREADABLE)
+    raise UserError(
+        f"{path}: is not a run that this version of rft can read ({detail}); use a new --output", UNREADABLE
+    )
 
 
 def build(
@@ -71,7 +73,8 @@ def build(
 ) -> RunConfig:
     """Return the configuration for a run in ``folder``.
 
-    A resumed run keeps the UID and the effective parameters of ``before``. Another release may derive others.
+    A resumed run keeps the UID and the effective parameters of ``before``, because another release may
+    derive other parameters.
     """
     uid = before.job.uid if before is not None else job.metadata.uid or str(uuid.uuid4())
     derived = before.effective if before is not None else None
@@ -96,9 +99,9 @@ def build(
 
 
 def _cpu_dtype(before: RunConfig | None) -> Dtype:
-    """Return the dtype on the CPU, for jobs that set none.
+    """Return the dtype of a run on the CPU, for jobs that set none.
 
-    A resumed run keeps its dtype, even on a machine that is faster with another.
+    A resumed run keeps its dtype, even on a machine that is faster with another dtype.
     """
     started_in = before.plan.dtype if before is not None and before.plan is not None else None
     try:
@@ -108,13 +111,13 @@ def _cpu_dtype(before: RunConfig | None) -> Dtype:
 
 
 def planned(job: RFTJob, hardware: Hardware, cpu_dtype: Dtype = SAFE) -> Plan | None:
-    """Return the plan of a run on the CPU; None for a run on GPUs, or where no plan can be made.
+    """Return the plan of a run on the CPU, or None for a run on GPUs, or if no plan can be made.
 
     If this machine has less memory than the plan asks for, but at least the minimum, the plan uses the memory
     of the machine. ``cpu_dtype`` is the dtype for jobs that set none.
 
     Raises:
-        UserError: ``spec.resources.memory`` is less than the run needs, or the model cannot be trained.
+        UserError: if ``spec.resources.memory`` is less than the run needs, or the model cannot be trained.
     """
     if hardware.gpus:
         return None
@@ -142,7 +145,7 @@ def planned(job: RFTJob, hardware: Hardware, cpu_dtype: Dtype = SAFE) -> Plan | 
 
 
 def within(made: Plan, memory: float) -> str | None:
-    """Return ``memory`` as a quantity if it is between the plan's minimum and its request, else None."""
+    """Return ``memory`` as a quantity if it is between the minimum and the request of the plan, else None."""
     if made.forced or made.least_memory is None or made.memory is None:
         return None
     return mib(memory) if quantity(made.least_memory) <= memory < quantity(made.memory) else None
@@ -154,7 +157,9 @@ def total_memory() -> int:
 
 
 def model_context_length(spec: RFTJobSpec) -> int | None:
-    """Return the model's context length in tokens; None if the model is not a folder on this machine."""
+    """Return the context length of the model in tokens, or None if the model is not a folder on this
+    machine.
+    """
     try:
         config = json.loads((Path(spec.model.name) / "config.json").read_text(encoding="utf-8"))
         length = config.get("max_position_embeddings")
@@ -167,7 +172,7 @@ def refuse_changes(folder: Path, before: RunConfig, now: RunConfig, inputs: Inpu
     """Check that the run in ``folder`` can be resumed with the configuration ``now``.
 
     Raises:
-        UserError: the spec or the content of an input changed; the message lists all changes.
+        UserError: if the spec or the content of an input changed. The message lists all changes.
     """
     changes = [change for change in spec_changes(before.spec, now.spec) if not _may_change(change.path)]
     changes += [FieldChange(field, *pair) for field, pair in _changed_inputs(folder, inputs).items()]
@@ -183,7 +188,7 @@ def refuse_changes(folder: Path, before: RunConfig, now: RunConfig, inputs: Inpu
 
 
 def save(folder: Path, config: RunConfig, inputs: Inputs) -> Path:
-    """Write inputs and configuration; return the path of the configuration."""
+    """Write the inputs and the configuration of a run. Return the path of the configuration."""
     run = RunFolder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for given in inputs.named().values():
@@ -195,7 +200,9 @@ def save(folder: Path, config: RunConfig, inputs: Inputs) -> Path:
 
 
 def spec_changes(before: RFTJobSpec, now: RFTJobSpec) -> list[FieldChange]:
-    """Return the fields that differ, in the order of the spec. Absent fields count as their defaults."""
+    """Return the fields of the spec that differ, in the order of the spec. Absent fields count as their
+    defaults.
+    """
     return [
         FieldChange(join_path(("spec", *loc)), old, new)
         for loc, old, new in _differences(before.dump(), now.dump(), ())

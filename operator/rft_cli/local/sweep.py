@@ -14,30 +14,30 @@ from rft_planner.plan import Unplannable
 
 ACCELERATOR = "spec.resources.accelerator.name"
 FEW = 16
-"""If a field's range has at most this many whole numbers, all of them are tried."""
+"""All values of a field are tried if its range has at most this many whole numbers."""
 
 
 class Sweep(NamedTuple):
-    """A field, and copies of the job that differ in this field only."""
+    """A field, and copies of the job that differ only in this field."""
 
     path: str
-    """The field's path, beginning with ``spec.``."""
+    """The path of the field, which begins with ``spec.``."""
     jobs: list[tuple[Any, RFTJob]]
-    """Each value with its copy of the job."""
+    """Each value of the field with its copy of the job."""
 
 
 class Line(NamedTuple):
-    """The result for one value: a plan, or the reason why there is none."""
+    """The result for one value of the field: a plan, or the reason why there is none."""
 
     value: Any
     outcome: Plan | Unplannable
 
 
 def sweep_of(text: str, job: RFTJob) -> Sweep:
-    """Parse ``FIELD=v1,v2`` or ``FIELD``, which stands for the usual values.
+    """Parse ``FIELD=v1,v2``, or ``FIELD`` alone, which stands for the usual values of the field.
 
     Raises:
-        UserError: the field does not exist or has no usual values, or a value is not valid for the job.
+        UserError: if the field does not exist or has no usual values, or a value is not valid for the job.
     """
     name, _, listed = text.partition("=")
     path = ACCELERATOR if name.strip() == "accelerator" else _scalar(name)
@@ -63,7 +63,7 @@ SCALARS = ("integer", "number", "string", "boolean")
 
 
 def _values(listed: str) -> list[Any]:
-    """Parse values as YAML, as in a manifest."""
+    """Parse the values of a field as YAML, as in a manifest."""
     try:
         return [load_documents(f"value: {text}", "--sweep")[0].body["value"] for text in listed.split(",")]
     except UnreadableManifest as error:
@@ -71,7 +71,7 @@ def _values(listed: str) -> list[Any]:
 
 
 def _usual(path: str, job: RFTJob) -> list[Any]:
-    """Return the usual values: all of a short range, else 1/4 to 4 times the job's value."""
+    """Return the usual values of a field: all of a short range, else 1/4 to 4 times the value in the job."""
     if path == ACCELERATOR:
         return list(ACCELERATORS)
     field = find(path)
@@ -84,7 +84,10 @@ def _usual(path: str, job: RFTJob) -> list[Any]:
 
 
 def _own(path: str, field: Field, job: RFTJob) -> int:
-    """Return the value in the job, else the default, else 0. For the context it is the planner's default."""
+    """Return the value of a field in the job, else its default, else 0.
+
+    For the context length it is the default of the planner.
+    """
     value: Any = job.dump()
     for key in path.split("."):
         value = value.get(key, {})
@@ -101,7 +104,9 @@ def _changed(job: RFTJob, path: str, value: Any) -> RFTJob:
 
 
 def _try(job: RFTJob, path: str, value: Any) -> tuple[RFTJob | None, str]:
-    """Return a copy of the job with another value. If it is not valid, return None and its problems."""
+    """Return a copy of the job with another value of the field. If it is not valid, return None and its
+    problems.
+    """
     made, problems = check(with_value(job.dump(), path, value))
     return made, "; ".join(map(str, problems))
 
@@ -110,7 +115,7 @@ def with_value(document: dict[str, Any], path: str, value: Any) -> dict[str, Any
     """Return a copy of a job with ``value`` at ``path``.
 
     For another kind of GPU the number of GPUs and the other fields of the accelerator, such as its memory,
-    are removed, so that they are planned.
+    are removed, so that the plan decides them.
     """
     changed = copy.deepcopy(document)
     if path == ACCELERATOR:

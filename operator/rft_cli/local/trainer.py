@@ -12,23 +12,23 @@ from rft_cli.local.process import Supervisor
 from rft_run.events import EndEvent, EvaluationEvent, FindingEvent, ResumedEvent, StageEvent, StepEvent, parse
 
 ProgressEvent = StageEvent | ResumedEvent | StepEvent | EvaluationEvent | FindingEvent
-"""Every event except the last one, ``EndEvent``."""
+"""The events of the trainer except its last one, ``EndEvent``."""
 
 
 class Ended(NamedTuple):
     """How the trainer ended."""
 
     exit_code: int
-    """The exit code. If a signal ended the trainer: 128 plus the signal's number."""
+    """The exit code of the trainer. If a signal ended it: 128 plus the number of the signal."""
     event: EndEvent | None
-    """The trainer's last event; None if it ended without one."""
+    """The last event of the trainer, or None if it ended without one."""
 
 
 def trainer_command() -> list[str]:
     """Return the command that starts the trainer.
 
     Raises:
-        UserError: the trainer is not installed in this environment.
+        UserError: if the trainer is not installed in this environment.
     """
     if importlib.util.find_spec("rft_trainer") is None:
         raise UserError("the trainer is not installed here: pip install 'rft-operator[trainer]'", UNREADABLE)
@@ -41,7 +41,7 @@ def train(
     on_event: Callable[[ProgressEvent], None],
     on_tick: Callable[[bool], None],
 ) -> Ended:
-    """Run the trainer to its end. Output of the trainer that is not an event is appended to ``log``.
+    """Run the trainer to its end. Its output that is not an event is appended to ``log``.
 
     ``on_tick`` is called several times a second. Its argument says whether the trainer was asked to stop.
     """
@@ -64,5 +64,5 @@ def train(
 
 
 def tail(log: Path, lines: int) -> list[str]:
-    """Return the last lines of a log."""
+    """Return the last lines of the log of the trainer."""
     return log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]

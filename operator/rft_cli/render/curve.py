@@ -1,4 +1,4 @@
-"""The points of a reward curve, and its chart on the terminal."""
+"""Returns the points of a reward curve, and draws its chart on the terminal."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -13,12 +13,12 @@ MIN_WIDTH, MAX_WIDTH = 20, 100
 
 
 def points_of_steps(records: Iterable[StepRecord]) -> list[Point]:
-    """Return step and mean reward of every step that has a graded rollout."""
+    """Return the step number and the mean reward of every step that has a graded rollout."""
     return [(float(record.step), record.reward) for record in records if record.reward is not None]
 
 
 def points_of_job(job: Mapping[str, Any]) -> list[Point]:
-    """Return the points of ``status.reward.history``."""
+    """Return the points of the reward curve in ``status.reward.history``."""
     points = ((job.get("status") or {}).get("reward") or {}).get("history") or []
     return [(float(point["step"]), float(point["reward"])) for point in points]
 
@@ -29,7 +29,7 @@ def chart_width(columns: int) -> int:
 
 
 def print_curve(console: Console, points: Sequence[Point]) -> None:
-    """Draw a curve as wide as the terminal. Use ASCII if the encoding has no braille characters."""
+    """Draw a reward curve as wide as the terminal. Use ASCII if the encoding has no braille characters."""
     ascii_only = not console.encoding.lower().startswith("utf")
     chart = line_chart(points, width=chart_width(console.width), ascii_only=ascii_only)
     console.print(chart, markup=False)

@@ -1,4 +1,7 @@
-"""Explains the trainer's exit codes, and says what to do. This may depend on the run's checkpoints."""
+"""Explains the exit codes of the trainer, and says what to do.
+
+What to do may depend on the checkpoints of the run.
+"""
 
 from typing import NamedTuple
 
@@ -9,7 +12,7 @@ from rft_run.folder import RunFolder
 
 
 class Explanation(NamedTuple):
-    """The explanation of an exit code."""
+    """The explanation of an exit code of the trainer, and what to do."""
 
     what: str
     fix: str
@@ -54,7 +57,7 @@ ENDINGS: dict[int, Explanation] = {
 def explain(exit_code: int, folder: RunFolder) -> Explanation:
     """Return the explanation of an exit code, also for signals and unknown codes.
 
-    ``folder`` is the run's: what the same command does next depends on the checkpoints there.
+    ``folder`` is the folder of the run. What the same command does next depends on the checkpoints in it.
     """
     found = ENDINGS.get(exit_code)
     if found is None:
@@ -64,7 +67,7 @@ def explain(exit_code: int, folder: RunFolder) -> Explanation:
 
 
 def again(folder: RunFolder) -> str:
-    """Return a sentence about what the same command will do next with a run's folder."""
+    """Return a sentence about what the same command will do next with the folder of the run."""
     try:
         step = newest_usable(folder)
     except OSError as error:

@@ -7,7 +7,9 @@ from rft_cli.render.views import NONE, number
 
 
 def evaluation_table(result: EvaluationResult) -> Table:
-    """Return a table with base score, tuned score and paired difference, for the reward and each grader."""
+    """Return a table with the score of base and tuned and their paired difference, for the reward and each
+    grader.
+    """
     title = f"Held-out evaluation: {result.rows} rows"
     if result.step:
         title += f", tuned at step {result.step}"
@@ -25,7 +27,7 @@ def evaluation_table(result: EvaluationResult) -> Table:
 
 
 def verdict(result: EvaluationResult) -> str:
-    """Return a sentence that says if the reward rose, fell, or shows no significant difference."""
+    """Return a sentence that says whether the reward rose, fell, or shows no significant difference."""
     difference = result.reward.difference if result.reward is not None else None
     if difference is None:
         return "Base and tuned were not compared."

@@ -16,11 +16,11 @@ from rft_cli.render.views import COLUMNS, phase_of, plain_line, row
 
 SUCCEEDED = "Succeeded"
 INTERRUPTED = 130
-"""Exit code after Ctrl-C."""
+"""Exit code of ``rft watch`` after Ctrl-C."""
 
 
 def job_table(jobs: Sequence[Mapping[str, Any]], columns: Sequence[str], now: datetime) -> Table:
-    """Return a table of jobs without borders, as kubectl prints it."""
+    """Return a table of RFTJobs without borders, as kubectl prints it."""
     table = Table(box=None, pad_edge=False)
     for column in columns:
         table.add_column(column.upper(), no_wrap=column != "message")
@@ -31,7 +31,9 @@ def job_table(jobs: Sequence[Mapping[str, Any]], columns: Sequence[str], now: da
 
 
 def watched(changes: Callable[[], Iterable[Mapping[str, Any]]], console: Console) -> int:
-    """Follow a job and return 0 (Succeeded), 1 (Failed, Cancelled) or 130 (Ctrl-C, at any moment)."""
+    """Follow a job to its end. Return 0 (Succeeded), 1 (Failed or Cancelled) or 130 (Ctrl-C, at any
+    moment).
+    """
     try:
         phase = follow(changes(), console)
     except KeyboardInterrupt:
@@ -40,7 +42,9 @@ def watched(changes: Callable[[], Iterable[Mapping[str, Any]]], console: Console
 
 
 def follow(changes: Iterable[Mapping[str, Any]], console: Console) -> str:
-    """Show all changes until a final phase, and return this phase. On a terminal, update one live view."""
+    """Show all changes of a job until a final phase, and return this phase. A terminal shows one live
+    view.
+    """
     if not console.is_terminal:
         return print_changes(changes, console, TERMINAL_PHASES)
     phase = ""
@@ -53,7 +57,7 @@ def follow(changes: Iterable[Mapping[str, Any]], console: Console) -> str:
 
 
 def print_changes(changes: Iterable[Mapping[str, Any]], console: Console, until: Collection[str]) -> str:
-    """Print a line for each change until a phase of ``until``, and return that phase."""
+    """Print a line for each change of a job until it is in a phase of ``until``, and return that phase."""
     phase, shown = "", ""
     for job in changes:
         if (line := plain_line(job)) != shown:
@@ -65,7 +69,7 @@ def print_changes(changes: Iterable[Mapping[str, Any]], console: Console, until:
 
 
 def picture(job: Mapping[str, Any], width: int) -> Group:
-    """Return the live view of a job: its row, its message and its curve."""
+    """Return the live view of a job: its row of the table, its message and its reward curve."""
     points = points_of_job(job)
     parts: list[Any] = [job_table([job], COLUMNS, datetime.now(UTC))]
     if message := row(job, datetime.now(UTC)).message:

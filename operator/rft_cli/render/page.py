@@ -1,4 +1,4 @@
-"""Makes the page of Markdown about a run."""
+"""Makes a page of Markdown about a run, for ``rft report``."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -19,11 +19,11 @@ class ReportedRun(NamedTuple):
     spec: RFTJobSpec
     status: RFTJobStatus
     points: Sequence[Point]
-    """The reward curve: all steps from a run's folder, or the points in a job's status."""
+    """The reward curve: all steps from the folder of a run, or the points in the status of a job."""
 
 
 def as_markdown(run: ReportedRun) -> str:
-    """Return the page as Markdown. Parts without data yet are left out."""
+    """Return the page as Markdown. Sections whose data do not exist yet are left out."""
     parts = [
         _heading(run),
         _evaluation(run),
@@ -108,7 +108,7 @@ def _advice(run: ReportedRun) -> Iterator[str]:
 
 
 def _parameters(run: ReportedRun) -> Iterator[str]:
-    """Return all parameters that the run used, defaults included."""
+    """Return all parameters that the run used, also those that have their default values."""
     spec = run.spec.dump()
     plan = run.status.plan
     effective = plan.effective.dump() if plan is not None and plan.effective is not None else {}

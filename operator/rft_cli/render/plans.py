@@ -33,7 +33,7 @@ def _together(estimate: Estimate) -> bool:
 
 
 def expected(estimate: Estimate) -> Iterator[str]:
-    """Yield lines about the expected steps, time and cost, as far as they are known."""
+    """Yield lines of text about the expected steps, time and cost of a run, as far as they are known."""
     if estimate.steps is not None:
         yield f"steps   about {estimate.steps}, {estimate.prompts_per_step} prompts each"
     if estimate.prompt_tokens is not None and estimate.completion_tokens is not None:
@@ -54,7 +54,7 @@ def expected(estimate: Estimate) -> Iterator[str]:
 
 
 def _short(tokens: int) -> str:
-    """Return a count with three digits: ``950``, ``57.9k``, ``1.02M``."""
+    """Return a number of tokens with three digits: ``950``, ``57.9k``, ``1.02M``."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if tokens >= 0.9995 * size:  # 999,999 is shown as 1M
             return f"{tokens / size:.3g}{letter}"
@@ -93,13 +93,16 @@ def _about(number: float | None) -> str:
 
 
 def gib_of(plan: Plan, role: str) -> str:
-    """Return the memory per GPU of a role, in GiB, or a dash if the plan does not have it."""
+    """Return the memory per GPU of a role in GiB, or a dash if the plan does not have this role."""
     parts = [part.mebibytes for part in plan.memory_parts or [] if part.name.startswith(role)]
     return f"{sum(parts) / 1024:.1f}" if parts else NONE
 
 
 def entry(line: Line) -> dict[str, Any]:
-    """Return an entry for JSON or YAML: the value and the plan's fields. Without a plan ``gpus`` is null."""
+    """Return the result for one value as an entry for JSON or YAML: the value, and the fields of the plan.
+
+    If there is no plan, ``gpus`` is null.
+    """
     if isinstance(line.outcome, Unplannable):
         refused = {"reason": line.outcome.reason, "message": str(line.outcome)}
         return {"value": line.value, "gpus": None, "refused": refused}
@@ -107,7 +110,7 @@ def entry(line: Line) -> dict[str, Any]:
 
 
 def without_seed(plan: Plan) -> dict[str, Any]:
-    """Return a plan as JSON without its seed, which depends on the UID of a stored job."""
+    """Return a plan as JSON without its seed, because the seed depends on the UID of a stored job."""
     dumped = plan.dump()
     dumped.get("effective", {}).pop("seed", None)
     return dumped

@@ -1,4 +1,4 @@
-"""Line charts as text. Pure functions: points in, text out."""
+"""Draws line charts as text. Pure functions: points in, text out."""
 
 import itertools
 import math
@@ -13,7 +13,7 @@ _BRAILLE = 0x2800
 
 
 class _Grid(NamedTuple):
-    """Number of dots in a character cell, horizontally and vertically."""
+    """Number of braille dots in a character cell, horizontally and vertically."""
 
     across: int
     down: int
@@ -28,7 +28,7 @@ def line_chart(
     y_label: str = "reward",
     ascii_only: bool = False,
 ) -> str:
-    """Return a chart of points joined by lines, ``width`` × ``height`` characters without its axes.
+    """Return a chart of points joined by lines, of ``width`` × ``height`` characters without its axes.
 
     Points that are not finite are left out. ``ascii_only`` is for terminals without braille characters.
     """
@@ -54,7 +54,7 @@ def line_chart(
 
 
 def _widened(low: float, high: float) -> tuple[float, float]:
-    """Return the range of the axis. For a constant curve it is wider, so that the curve is in the middle."""
+    """Return the range of an axis. For a constant curve it is wider, so that the curve is in the middle."""
     if high > low:
         return low, high
     margin = abs(low) * 0.1 or 0.1

@@ -1,4 +1,4 @@
-"""The reward curve as a PNG image."""
+"""Draws the reward curve as a PNG image."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,20 +7,20 @@ from rft_cli.errors import UserError
 from rft_cli.render.plot import Point
 
 SMOOTHED_OVER = 5
-"""Number of points of the trailing mean."""
+"""Number of points that the trailing mean of the reward covers."""
 
 
 def trailing_mean(values: Sequence[float], window: int) -> list[float]:
-    """Return the mean of each value and up to ``window - 1`` values before it."""
+    """Return for each value the mean of the value and of up to ``window - 1`` values before it."""
     windows = [values[max(0, i + 1 - window) : i + 1] for i in range(len(values))]
     return [sum(near) / len(near) for near in windows]
 
 
 def write_png(points: Sequence[Point], path: Path, title: str) -> None:
-    """Write an image of the curve and its trailing mean; needs no display.
+    """Write an image of the reward curve and its trailing mean. No display is needed.
 
     Raises:
-        UserError: there is nothing to draw, or the file cannot be written.
+        UserError: if there is nothing to draw, or the file cannot be written.
     """
     # Imported here, because it takes half a second.
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -1,4 +1,4 @@
-"""Prints the problems of a manifest, and advice about it."""
+"""Prints the problems of a manifest, and the advice on it."""
 
 from pathlib import Path
 
@@ -13,7 +13,9 @@ from rft_planner.overrides import contradiction
 
 
 def is_valid(document: Document, documents: list[Document], path: Path) -> bool:
-    """Print problems and advice about one RFTJob of these documents. Return whether it is valid."""
+    """Print the problems and the advice of one RFTJob in these documents. Return whether the RFTJob is
+    valid.
+    """
     title = f"{document.source}: {KIND} {name_of(document.body)}"
     job, problems = check(document.body)
     warned: list[str] = []

@@ -1,4 +1,4 @@
-"""Shows the trainer's events as progress: one live line on a terminal, plain lines elsewhere."""
+"""Shows the events of the trainer as progress: one live line on a terminal, plain lines elsewhere."""
 
 from types import TracebackType
 from typing import Self
@@ -23,11 +23,11 @@ STAGES: dict[Stage, str] = {
     "evaluatingTuned": "evaluating the tuned policy",
     "finished": "finished",
 }
-"""Display texts of ``status.progress.stage``."""
+"""The texts that are shown for the values of ``status.progress.stage``."""
 
 
 def describe(event: ProgressEvent) -> str:
-    """Return an event as one line of text."""
+    """Return an event of the trainer as one line of text."""
     match event:
         case StepEvent():
             return ", ".join(_step_parts(event))
@@ -53,7 +53,10 @@ def _step_parts(event: StepEvent) -> list[str]:
 
 
 class ProgressView:
-    """Shows events. On a terminal, steps update one live line; all other events are printed above it."""
+    """Shows events of the trainer.
+
+    On a terminal, steps update one live line; all other events are printed above it.
+    """
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -75,7 +78,7 @@ class ProgressView:
             self._live.stop()
 
     def show(self, event: ProgressEvent) -> None:
-        """Show one event."""
+        """Show one event of the trainer."""
         if isinstance(event, StepEvent):
             self._step = event
         elif isinstance(event, StageEvent):
@@ -85,7 +88,7 @@ class ProgressView:
         self._refresh()
 
     def tick(self, stopping: bool) -> None:
-        """Redraw the live line. Print a message once if the trainer is ``stopping``."""
+        """Redraw the live line. If the trainer is ``stopping``, print a message about it once."""
         if stopping and not self._told:
             self._console.print("stopping: waiting for the checkpoint; Ctrl-C again kills", markup=False)
             self._told = True

@@ -1,4 +1,6 @@
-"""Prints the results of a local run: held-out evaluation, advice, and the paths of curve and adapter."""
+"""Prints the results of a local run: held-out evaluation, advice, and the paths of reward curve and
+adapter.
+"""
 
 from pathlib import Path
 
@@ -9,7 +11,7 @@ from rft_cli.render.evaluation import evaluation_table, verdict
 
 
 def print_results(console: Console, status: RFTJobStatus, picture: Path | None) -> None:
-    """Print the results, if there are any. ``picture``: the image file of the curve, or None."""
+    """Print the results of a run, if there are any. ``picture`` is the image file of the curve, or None."""
     if status.evaluation is not None:
         console.print()
         console.print(evaluation_table(status.evaluation))

@@ -29,7 +29,7 @@ WIDE_COLUMNS = (*COLUMNS, "best", "gpus", "model", "message")
 
 
 def row(job: Mapping[str, Any], now: datetime) -> JobRow:
-    """Return the columns of an RFTJob; unknown values are a dash."""
+    """Return the columns of an RFTJob for ``rft get``. A dash stands for an unknown value."""
     metadata, status = job["metadata"], job.get("status") or {}
     progress, reward = status.get("progress") or {}, status.get("reward") or {}
     phase = phase_of(job)
@@ -51,7 +51,7 @@ def row(job: Mapping[str, Any], now: datetime) -> JobRow:
 
 
 def phase_of(job: Mapping[str, Any]) -> str:
-    """Return ``status.phase``; Pending for a job that the operator has not processed yet."""
+    """Return ``status.phase`` of an RFTJob, or Pending if the operator has not processed the RFTJob yet."""
     return (job.get("status") or {}).get("phase") or "Pending"
 
 
@@ -64,7 +64,9 @@ def plain_line(job: Mapping[str, Any]) -> str:
 
 
 def steps(step: int | None, total: int | None, estimated: bool) -> str:
-    """Return steps as ``12/40``; ``12/~40`` if the total is an estimate, ``12/?`` if it is unknown."""
+    """Return a number of steps as ``12/40``; ``12/~40`` if the total is an estimate, ``12/?`` if it is
+    unknown.
+    """
     if step is None:
         return NONE
     return f"{step}/{'?' if total is None else f'~{total}' if estimated else total}"
