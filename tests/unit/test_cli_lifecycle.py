@@ -76,7 +76,7 @@ def test_a_job_that_failed_before_its_start_can_be_suspended_to_be_corrected() -
 
 @pytest.mark.parametrize("action", ["suspend", "resume"])
 def test_a_job_that_is_being_cancelled_is_not_brought_back(action: Action) -> None:
-    assert "for good" in (refusal(action, with_spec(cancel=True)) or "")
+    assert "permanent" in (refusal(action, with_spec(cancel=True)) or "")
 
 
 def test_a_job_whose_checkpoints_die_with_the_pod_is_not_suspended(server: Server) -> None:
