@@ -16,7 +16,7 @@ prompts."""
 
 
 class Curve(NamedTuple):
-    """Means of a reward curve."""
+    """The mean rewards of a run in parts of its reward curve."""
 
     quarters: tuple[float, float, float, float]
     start: float

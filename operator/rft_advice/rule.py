@@ -8,7 +8,7 @@ from rft_api.job import RFTJobSpec
 
 
 class Advice(NamedTuple):
-    """One piece of advice on a spec."""
+    """One piece of advice on a spec, for the user."""
 
     rule: str
     """Id of the rule that gives the advice, e.g. ``top-k-above-50``."""

@@ -19,7 +19,7 @@ from rft_api.validation import check, parse
 
 
 class Goal(StrEnum):
-    """What the next run should improve."""
+    """The goal of an experiment: what the next run should improve."""
 
     FASTER_CONVERGENCE = "faster-convergence"
     BETTER_QUALITY = "better-quality"
@@ -37,7 +37,7 @@ _SWITCHES = ("suspend", "cancel")
 
 
 class ParameterStep(NamedTuple):
-    """A way to change one parameter for a goal."""
+    """A way to change one parameter of a spec in order to reach a goal."""
 
     path: str
     next: Callable[[Any], Any | None]

@@ -59,7 +59,7 @@ class Condition(Model):
 
 
 class Reason:
-    """Reasons of conditions and Events."""
+    """Reasons that conditions and Events of an RFTJob have."""
 
     ACCEPTED = "Accepted"  # the spec is valid
     INVALID_SPEC = "InvalidSpec"  # a field is out of range or fields contradict each other

@@ -29,7 +29,7 @@ MUTABLE_WHILE_SUSPENDED = ("resources", "template")
 
 
 class RFTJobSpec(Model):
-    """What to train, on what, and how."""
+    """The spec of an RFTJob: what to train, on which rows, and how."""
 
     model: ModelSource = Field(description="The base model.")
     dataset: Dataset = Field(description="Training rows. Exactly one source.")

@@ -46,7 +46,7 @@ OTHER_NAMES = {
 The names are written in the form that ``fold`` returns."""
 
 _FIRST = ("spec.sampling.", "spec.training.")
-"""For field names that several objects have: the path that is probably meant."""
+"""Prefixes of paths that are preferred if several objects have a field of the same name."""
 
 _SHORTEST_BEGINNING = 3
 _MULTIPLES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
@@ -76,7 +76,9 @@ def number(value: object, *, whole: bool) -> int | float | None:
 
 
 def boolean(value: object) -> str:
-    """Return ``true`` or ``false`` if a text or a number means it, else an empty text."""
+    """Return ``true`` or ``false`` if ``value``, a text or a number, means one of them, else an empty
+    text.
+    """
     text = str(value).strip().lower() if isinstance(value, str | int) else ""
     return "true" if text in _TRUE else "false" if text in _FALSE else ""
 

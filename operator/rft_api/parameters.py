@@ -12,7 +12,7 @@ Dtype = Literal["float32", "bfloat16"]
 
 
 class Training(Model):
-    """How the model learns."""
+    """The parameters of training: how the model learns."""
 
     learning_rate: float = Field(
         1e-4,
@@ -170,7 +170,7 @@ class Training(Model):
 
 
 class Sampling(Model):
-    """How rollouts are sampled."""
+    """The parameters of sampling: how rollouts are generated."""
 
     temperature: float = Field(
         0.7, ge=0.1, le=2.0, description="Randomness of sampling; 0.5 to 1.0 is the usual range."

@@ -16,7 +16,9 @@ MAX_HISTORY = 50
 
 
 class Effective(Model):
-    """Parameters that were derived, next to those the user gave."""
+    """The effective values of the parameters that may be derived: the value that the user gave, else the
+    derived one.
+    """
 
     seed: Int = Field(description="Seed the run uses.")
     max_context_length: Int = Field(description="Longest prompt plus completion, in tokens.")
@@ -118,7 +120,7 @@ class Baseline(Model):
 
 
 Stage = Literal["preparing", "evaluatingBase", "training", "evaluatingTuned", "finished"]
-"""The current activity of the trainer."""
+"""What the trainer is doing now, such as training or evaluating."""
 
 
 class Progress(Model):

@@ -134,7 +134,7 @@ class Cluster:
         return job, tuple(self._list("Pod", owner.namespace, selector, pods_version))
 
     def pod(self, namespace: str, name: str) -> Json | None:
-        """Return a pod."""
+        """Return the pod with this name."""
         return self._find("Pod", namespace, name)
 
     def log(self, namespace: str, name: str, container: str, lines: int) -> str:
@@ -144,15 +144,15 @@ class Cluster:
         return answer.decode(errors="replace")
 
     def child(self, namespace: str, name: str) -> Json | None:
-        """Return a Job."""
+        """Return the Job with this name."""
         return self._find("Job", namespace, name)
 
     def secret(self, namespace: str, name: str) -> Json | None:
-        """Return a Secret. The chart allows to read only one Secret, by its name."""
+        """Return the Secret with this name. The chart allows to read only one Secret."""
         return self._find("Secret", namespace, name)
 
     def lease(self, namespace: str, name: str) -> Json:
-        """Return a Lease. The chart allows to read only one Lease, by its name."""
+        """Return the Lease with this name. The chart allows to read only one Lease."""
         return self._call("GET", self._path("Lease", namespace, name))
 
     def webhook_configuration(self, name: str) -> Json:

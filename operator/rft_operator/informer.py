@@ -52,7 +52,7 @@ class _Children:
     """Whether the Job or a pod has changed since all children were read."""
 
     def restored(self) -> Observed:
-        """Return the observed state with its snapshot."""
+        """Return the observed state of the children, with its snapshot decompressed."""
         if self.snapshot is None:
             return self.observed
         text = zlib.decompress(self.snapshot)
@@ -182,7 +182,7 @@ def compressed(document: Mapping[str, Any]) -> bytes:
 
 
 def decompressed(data: bytes) -> dict[str, Any]:
-    """Return the document in compressed JSON."""
+    """Return the document that was stored as compressed JSON."""
     return dict(json.loads(zlib.decompress(data)))
 
 

@@ -133,13 +133,13 @@ def held(found: Workload | None, queue: str) -> Held:
         said = f"The child Job waits in LocalQueue {queue}: {_sentence(found.pending_message)}"
     if found.place:
         place = f"number {found.place}" if found.place <= 10 else f"among the first {found.place}"
-        said += f" It is {place} there."
+        said += f" The child Job is {place} in this LocalQueue."
     if found.pending_reason == "Inadmissible":
         reason = Reason.INADMISSIBLE
     elif found.evicted_reason == "Preempted":
         reason = Reason.PREEMPTED
     if found.requeue_at:
-        said += f" Kueue does not consider it until {found.requeue_at}."
+        said += f" Kueue does not consider the child Job until {found.requeue_at}."
     return Held(reason, said + _evicted(found))
 
 

@@ -58,7 +58,7 @@ class Seen:
 
 
 class LeaseStep(Enum):
-    """The next step of leader election."""
+    """The next step of a process in the leader election."""
 
     ACQUIRE = auto()
     RENEW = auto()

@@ -39,7 +39,7 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Pod:
-    """A pod of this RFTJob."""
+    """The state of a pod of an RFTJob."""
 
     name: str
     uid: str
@@ -81,7 +81,7 @@ class Pod:
 
 @dataclass(frozen=True)
 class Child:
-    """The child Job of an RFTJob."""
+    """The state of the child Job of an RFTJob."""
 
     uid: str
     created: str = ""

@@ -86,7 +86,7 @@ def failed(facts: Facts) -> Verdict | None:
         last = counted[-1]
         known = last.reason != Reason.TRAINER_FAILED
         reason = last.reason if known else Reason.BACKOFF_LIMIT
-        times = "once" if len(counted) == 1 else f"{len(counted)} times, at last"
+        times = "once" if len(counted) == 1 else f"{len(counted)} times; the last failure"
         return _failure(facts, reason, f"Failed {times}: {last.message}")
     if child.failed:
         said = f"{child.failed_reason}: {child.failed_message}"

@@ -39,7 +39,7 @@ class Silence:
         return (self.since + timedelta(seconds=self.allowed) - now).total_seconds()
 
     def __str__(self) -> str:
-        """Return the message for the condition."""
+        """Return the message of the condition of a stalled run."""
         because = f"; a step takes about {self.step:.0f} s" if self.step is not None else ""
         return f"No progress since {clock.rfc3339(self.since)}: {self.allowed:.0f} s are allowed{because}."
 

@@ -29,7 +29,7 @@ class Summary:
 
 
 def is_over(status: Mapping[str, Any]) -> bool:
-    """Return whether a terminal condition holds."""
+    """Return whether the condition Complete or Failed is True in ``status``."""
     return any(
         c.get("type") in ("Complete", "Failed") and c.get("status") == "True"
         for c in status.get("conditions") or []

@@ -36,7 +36,7 @@ GRADER_CONTAINER = "grader"
 
 
 class JobIdentity(Model):
-    """Name, namespace and UID of the run's RFTJob."""
+    """The name, the namespace and the UID of the RFTJob of a run."""
 
     name: str = Field(min_length=1)
     namespace: str = Field(min_length=1)

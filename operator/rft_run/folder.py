@@ -127,7 +127,7 @@ class RunFolder:
         return self.path / "checkpoints"
 
     def checkpoint_of(self, step: int) -> Path:
-        """The folder of the checkpoint after a step."""
+        """The folder of the checkpoint that was saved after this step."""
         return self.checkpoints / step_name(step)
 
     def steps_with_rollouts(self) -> list[int]:

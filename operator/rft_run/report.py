@@ -17,7 +17,7 @@ MAX_TERMINATION_BYTES = 4000
 
 
 class Ending(Model):
-    """How an attempt ended."""
+    """The end of an attempt: the exit code of the trainer, its reason and a message."""
 
     exit_code: Int = Field(ge=0, le=255, description="Exit code of the trainer, see rft_run.exit_codes.")
     reason: str = Field(description="Reason in the sense of conditions.")

@@ -40,7 +40,7 @@ class RunState:
     unknown: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the state as a JSON object."""
+        """Return the state of the run as a JSON object."""
         known = asdict(self)
         return {**known.pop("unknown"), **known}
 

@@ -99,7 +99,7 @@ def test_a_job_waits_for_quota_until_another_job_releases_it(
     second = queue("2")
     status = messages.until("quota short", second, "insufficient unused quota for cpu")
     assert (status["phase"], second.condition("Ready")["reason"]) == ("Queued", "Queued")
-    messages.until("its place in the queue", second, "It is number 1 there.")
+    messages.until("its place in the queue", second, "The child Job is number 1 in this LocalQueue.")
     first.api.patch(RFTJOBS, first.name, {"spec": {"cancel": True}})
     admitted(second)
 
@@ -341,7 +341,7 @@ def test_a_job_whose_pods_are_not_ready_in_time_is_evicted(
         "eviction", lambda: time.monotonic() if run.child()["spec"].get("suspend") else None, 60
     )
     status = messages.until("pods not ready in time", run, "(PodsReadyTimeout)", since=began)
-    assert "Kueue does not consider it until" in status["message"]
+    assert "Kueue does not consider the child Job until" in status["message"]
 
 
 def test_the_operator_logged_no_error_during_these_tests(

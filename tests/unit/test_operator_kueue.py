@@ -120,7 +120,7 @@ def test_a_workload_without_conditions_is_reported_as_waiting() -> None:
 )
 def test_a_position_beyond_ten_is_rounded_so_that_it_changes_rarely(place: int, said: str) -> None:
     message = held(replace(workload(raw(WAITS)), place=rounded(place)), "team").message
-    assert (f"{said} there." in message) == bool(said)
+    assert (f"{said} in this LocalQueue." in message) == bool(said)
 
 
 def test_positions_are_read_once_per_queue() -> None:

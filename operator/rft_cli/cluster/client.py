@@ -42,7 +42,7 @@ class Unreachable(UserError):
 
 
 class ClusterClient:
-    """Access to the RFTJobs of one namespace."""
+    """A client for the RFTJobs of one namespace of a cluster."""
 
     def __init__(self, context: str | None = None, namespace: str | None = None) -> None:
         """Connect with ``KUBECONFIG`` or ``~/.kube/config``; inside a pod with its service account.

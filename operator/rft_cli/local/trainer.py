@@ -16,7 +16,7 @@ ProgressEvent = StageEvent | ResumedEvent | StepEvent | EvaluationEvent | Findin
 
 
 class Ended(NamedTuple):
-    """How the trainer ended."""
+    """The end of the trainer process: its exit code, and its last event."""
 
     exit_code: int
     """The exit code of the trainer. If a signal ended it: 128 plus the number of the signal."""

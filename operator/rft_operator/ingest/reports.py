@@ -50,7 +50,9 @@ class Reports:
         return self._newest.get(job_uid)
 
     def accept(self, caller: Caller, report: ProgressReport) -> bool:
-        """Store a report and return whether it was new. Raises Refused as ``check_position`` does."""
+        """Store a report, and return whether it was new. Raises Refused in the same cases as
+        ``check_position``.
+        """
         new = check_position(self.get(caller.job_uid), caller, report)
         if new:
             self._newest[caller.job_uid] = Received(report, caller.pod_uid, caller.pod_created)
