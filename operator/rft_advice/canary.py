@@ -20,8 +20,9 @@ from typing import NamedTuple
 from rft_api.status import RewardPoint
 
 WINDOW = 8
-"""Number of points of the reward curve in one window. With fewer points than two windows have there is no
-advice."""
+"""Number of points of the reward curve in one window.
+
+There is no advice if the curve has fewer points than two windows."""
 CANARY_ERRORS = 6.0
 """There is advice only if the mean score of the canary fell by at least this many standard errors."""
 REWARD_ERRORS = 2.0

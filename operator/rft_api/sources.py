@@ -85,7 +85,10 @@ Name = Annotated[str, Field(min_length=1)]
 
 
 class Dataset(Model):
-    """Rows: ``messages`` or ``prompt``, plus any fields the graders use. Exactly one source."""
+    """A dataset, whose rows have ``messages`` or ``prompt``, and the fields that graders read.
+
+    Exactly one source is set.
+    """
 
     config_map: ConfigMapSource | None = Field(None, description="Rows in a ConfigMap.")
     persistent_volume_claim: VolumeFileSource | None = Field(

@@ -27,7 +27,7 @@ from rft_run.config import RunConfig
 RESYNC_SECONDS = 300.0
 """Seconds after which a cached entry counts as old and is read again."""
 COMPRESSION_LEVEL = 1
-"""The fastest level of zlib. The best level would save only a tenth more memory."""
+"""The zlib compression level: the fastest one. The best level would save only a tenth more memory."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class _Children:
 
 
 class Snapshot(NamedTuple):
-    """The cached state of an RFTJob."""
+    """The cached state of an RFTJob: its document, and the observed state of its children."""
 
     document: dict[str, Any]
     observed: Observed

@@ -114,7 +114,7 @@ class Leadership:
         except (Conflict, Unavailable) as error:
             return f"the Lease cannot be acquired yet: {error}"
         holder = self._seen.record.holder if self._seen is not None else ""
-        return f"waiting: {holder} holds the Lease {self.namespace}/{self.name}"
+        return f"this process waits: {holder} holds the Lease {self.namespace}/{self.name}"
 
     def _say(self, what: str, said: str) -> str:
         if self._renewed is None and what != said:

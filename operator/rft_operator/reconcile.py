@@ -1,4 +1,4 @@
-"""The decision about one RFTJob: a pure function of the job, what was observed, and the time.
+"""Decides about one RFTJob: a pure function of the job, of what was observed, and of the time.
 
 It is level-triggered: any state, any order and any number of repeats lead to the same end.
 """

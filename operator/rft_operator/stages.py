@@ -137,9 +137,11 @@ def to_create(facts: Facts) -> Verdict | None:
     if facts.observed.child is not None:
         return None
     if facts.observed.refused:
-        said = f"{facts.observed.refused} It is tried again."
+        said = f"{facts.observed.refused} The operator tries again."
         return Verdict("Pending", Reason.FAILED_CREATE, said, ensure=_missing(facts))
-    return Verdict("Pending", Reason.WAITING_FOR_POD, "The child Job is made.", ensure=_missing(facts))
+    return Verdict(
+        "Pending", Reason.WAITING_FOR_POD, "The operator creates the child Job.", ensure=_missing(facts)
+    )
 
 
 def queued(facts: Facts) -> Verdict | None:

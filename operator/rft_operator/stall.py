@@ -26,7 +26,7 @@ the model."""
 
 @dataclass(frozen=True)
 class Silence:
-    """A silence of a trainer: since when it has not reported, and how long it may be silent."""
+    """Since when a trainer has not reported, and how long it may go without a report."""
 
     since: datetime
     allowed: float

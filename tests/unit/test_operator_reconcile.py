@@ -600,7 +600,7 @@ def test_a_refused_child_object_is_reported_and_tried_again() -> None:
     said = "Job sums-5b0d2ac7 cannot be created: 500: failed calling webhook."
     again = reconcile(rftjob(first.status), Observed(refused=said), NOW)
     assert again.ensure == first.ensure
-    assert again.status["message"] == f"{said} It is tried again."
+    assert again.status["message"] == f"{said} The operator tries again."
     assert [note.reason for note in again.notes] == ["FailedCreate"]
     made = reconcile(rftjob(again.status), STARTED, NOW)
     assert "cannot be created" not in made.status["message"]

@@ -65,7 +65,9 @@ def samples(
 
 
 def _chosen(folder: RunFolder, step: int | None) -> int:
-    """Return ``step`` if it has rollouts; for None, the newest step that has rollouts. Raises UserError."""
+    """Return ``step`` if it has rollouts. If ``step`` is None, return the newest step with rollouts.
+    Raises UserError.
+    """
     found = folder.steps_with_rollouts()
     if not found:
         raise UserError(

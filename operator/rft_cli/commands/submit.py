@@ -32,8 +32,9 @@ def submit(
 ) -> None:
     """Check every RFTJob in the files as validate does. If all are valid, apply the files to a cluster.
 
-    Everything in the files is applied, in its order and server-side: a ConfigMap with the rows travels along.
-    Exit code 1: something is wrong or refused; 2: a file cannot be read. With --watch as of watch.
+    Everything in the files is applied, in its order and server-side: also a ConfigMap with the rows. Exit
+    code 1: something is wrong or refused; 2: a file cannot be read. With --watch the exit code is that of
+    rft watch.
     """
     of_files = {path: read(path) for path in files}
     documents = [document for found in of_files.values() for document in found]

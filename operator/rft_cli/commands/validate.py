@@ -20,8 +20,9 @@ def validate(
     What the tuning guide would advise, and a number of GPUs that the plan would not take, are printed as
     warnings and change no exit code.
 
-    Also what would fail later: graders' code (which is only parsed, never run), patterns, schemas and
-    templates, names that Kubernetes or the hub does not take, rows on this machine or in the same file.
+    The check also finds what would fail later: graders' code (which is only parsed, never run), patterns,
+    schemas and templates, names that Kubernetes or the hub does not take, rows on this machine or in the same
+    file.
 
     Other kinds in the same files are skipped. Exit code 1: something is wrong, or a file holds no RFTJob;
     2: a file cannot be read.

@@ -35,7 +35,10 @@ def torch_has_cuda() -> bool:
 
 
 def detect(resources: Resources | None, dev: Path = Path("/dev")) -> Hardware:
-    """Return as many GPUs as the manifest sets, but not more than the machine has; without any, the CPU."""
+    """Return the device of a run: as many GPUs as the manifest sets, but not more than the machine has.
+
+    Without a GPU it is the CPU.
+    """
     wanted = resources.gpus if resources is not None else None
     accelerator = resources.accelerator.name if resources is not None and resources.accelerator else None
     found = visible_gpus(dev) if torch_has_cuda() else 0

@@ -53,8 +53,9 @@ class Complaints:
         self._said: OrderedDict[tuple[str, str], tuple[float, int]] = OrderedDict()
 
     def count(self, source: str, what: str) -> int | None:
-        """Return how many refusals were not logged since the last one that was. None if this one is not to
-        be logged.
+        """Return how many equal refusals were left out of the log since one was logged.
+
+        Return None if this refusal is to be left out too.
         """
         key, now = (source, what), self._clock()
         since, left_out = self._said.pop(key, (float("-inf"), 0))

@@ -17,12 +17,12 @@ def check_position(known: Received | None, caller: Caller, report: ProgressRepor
     if report.attempt != caller.pod_uid:
         raise Refused(403, "the report and the token are of different attempts")
     if report.run.progress.attempt < caller.known_attempt:
-        raise Refused(409, "a newer attempt has reported")
+        raise Refused(409, "a newer attempt of this run has reported")
     if known is None:
         return True
     if known.pod_uid != caller.pod_uid:
         if known.order > (caller.pod_created, report.run.progress.attempt):
-            raise Refused(409, "a newer attempt has reported")
+            raise Refused(409, "a newer attempt of this run has reported")
         return True
     if report == known.report:
         # It was sent again, because the response to the first delivery was lost.

@@ -144,7 +144,7 @@ class Ingest:
             _log.warning("a token could not be reviewed: %s", error)
             raise Refused(503, "the API server does not answer; try again") from error
         if pod is None:
-            raise AssertionError("live_pod refuses pods that are gone")
+            raise AssertionError("live_pod must refuse a pod that does not exist")
         caller = identity.caller(claimed, pod, job)
         self._chains.put(caller)
         return caller

@@ -102,10 +102,10 @@ def request_of(document: object) -> Json:
     resource = request.get("resource")
     found = (resource.get("group"), resource.get("resource")) if isinstance(resource, dict) else None
     if found != (GROUP, PLURAL) or request.get("subResource"):
-        raise Malformed(f"only {PLURAL}.{GROUP} are reviewed here")
+        raise Malformed(f"this webhook reviews only {PLURAL}.{GROUP}")
     operation = request.get("operation")
     if operation not in OPERATIONS:
-        raise Malformed(f"only {' and '.join(OPERATIONS)} are reviewed here")
+        raise Malformed(f"this webhook reviews only {' and '.join(OPERATIONS)}")
     for name in ("object", "oldObject") if operation == "UPDATE" else ("object",):
         _check_object(request.get(name), name)
     return request

@@ -62,7 +62,7 @@ def shown(text: str) -> str:
 
 @contextlib.contextmanager
 def readable(file: str | Path) -> Iterator[None]:
-    """Convert the errors of reading a local file into the trainer's errors."""
+    """Convert errors in reading a local file into errors of the trainer that name the file."""
     try:
         yield
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:

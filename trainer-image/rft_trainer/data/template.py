@@ -58,7 +58,7 @@ class MessageForm:
     text_arguments: bool
     """Whether arguments of tool calls are passed as JSON text, not as objects."""
     notes: tuple[str, ...] = ()
-    """Warnings for the user, each logged once."""
+    """Warnings about this form for the user. Each is logged once."""
     lost: str = ""
     """Why rows of this structure cannot be rendered. Empty if they can be rendered."""
 

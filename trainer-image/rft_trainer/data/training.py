@@ -111,7 +111,7 @@ class TrainingPrompts(ABC):
     def steps_left(
         self, position: Position, epochs: int, rollouts: int, completion: float, budget_tokens: int
     ) -> int:
-        """Estimate the number of steps from a position to the end of the last epoch."""
+        """Estimate the number of training steps from ``position`` to the end of the last epoch."""
         return estimated_steps(
             self.rows, self.mean_length, position, epochs, rollouts, completion, budget_tokens, self.share
         )

@@ -11,7 +11,9 @@ kind."""
 
 @dataclass(frozen=True)
 class RunInfo:
-    """The tracked run. ``uid`` is the RFTJob's UID, by which a backend finds the run of a resumed job."""
+    """The run that is tracked. ``uid`` is the UID of the RFTJob, by which a backend finds the run of a
+    resumed job.
+    """
 
     name: str
     namespace: str
