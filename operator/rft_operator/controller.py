@@ -186,7 +186,7 @@ class Controller:
         return decision.requeue_after
 
     def _read(self, key: Key, owner: Owner, document: dict[str, Any]) -> RawState:
-        """Return the child objects of an RFTJob. Without a phase in the status, nothing is read.
+        """Return the child objects of an RFTJob. If its status has no phase, no child is read.
 
         The status is written before the first child is created, so an RFTJob without a status has no
         children. If this is ever wrong, the creation of a child ends in a conflict, and the next round
