@@ -130,7 +130,7 @@ def _in_prose(text: str, scale: Scale | None) -> float:
         said = (_said(sentence, low, high, bare=bare) for sentence in sentences)
         values |= {value for value in said if value is not None}
     if not values:
-        raise ValueError(f"the judge named no score in a sentence with nothing else; {_ASK}")
+        raise ValueError(f'the judge named no score, such as "Score: 7" in a sentence of its own; {_ASK}')
     if len(values) > 1:
         raise ValueError(f"the judge named several scores; {_ASK}")
     return values.pop()

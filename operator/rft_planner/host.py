@@ -205,9 +205,10 @@ def _adapter(shape: Shape, run: HostRun, rank: int) -> int:
 def saved_activations(shape: Shape, run: HostRun, tokens: int) -> float:
     """Return the bytes of the tensors that autograd saves for the backward pass.
 
-    They are the sum of the terms below, for each layer and token, and two rotary vectors for each token. The
-    letters are those of the module; K is the number of columns of a key. Terms with w are in bytes, the rest
-    are numbers of float32 values, of 4 bytes each.
+    They are the sum of the terms below, for each layer and token, and two rotary vectors for each token. H is
+    the hidden size, Q and K are the columns of all query and key heads, I is the number of feed-forward
+    columns. Terms with w, the bytes of one value, are in bytes. The rest are numbers of float32 values, of 4
+    bytes each.
 
     - Attention saves query, output, key and value in the run's dtype: w · (2 Q + 2 K).
     - The feed-forward part saves gate, activated gate and up in the run's dtype: w · 3 I.

@@ -103,7 +103,10 @@ def for_kind(spec: RFTJobSpec, kind: Kind) -> RFTJobSpec:
 
 
 def _named(name: str | None, offered: Mapping[Kind, list[Node]]) -> Kind | None:
-    """Return the kind of GPU with this name in the catalogue that most nodes have, or ``None``."""
+    """Return the kind of GPU with this catalogue name. Of several kinds, return the one with the most nodes.
+
+    Return ``None`` if no node offers a kind with this name, or if ``name`` is ``None``.
+    """
     kinds = [kind for kind in offered if name is not None and kind.name == name]
     return min(kinds, key=lambda kind: (-len(offered[kind]), kind.label or ()), default=None)
 

@@ -73,7 +73,10 @@ def hub_commit(folder: Path) -> str | None:
 
 
 def model_digests(folder: Path) -> dict[str, str]:
-    """Return the commit of a snapshot from the hub, else a digest of each file by name. Raises OSError."""
+    """Return ``{"commit": …}`` for a model in the hub's cache, else a digest of each model file by name.
+
+    Raises OSError if a file cannot be read.
+    """
     if commit := hub_commit(folder):
         return {"commit": commit}
     files = sorted({file for pattern in _MODEL_FILES for file in folder.glob(pattern) if file.is_file()})

@@ -180,7 +180,7 @@ def test_a_service_that_keeps_failing_is_called_four_times() -> None:
     assert len(web.asked) == 4
     assert batch.error_counts == {"web": 2}
     assert batch.mostly_errors
-    assert batch[0].errors["web"] == f"http://127.0.0.1:{web.port} answered 500: out of order (4 tries)"
+    assert batch[0].errors["web"] == f"http://127.0.0.1:{web.port} answered 500: out of order (after 4 tries)"
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 422])
@@ -200,7 +200,7 @@ def test_each_try_of_a_slow_service_ends_at_the_timeout() -> None:
     with serving(respond) as web:
         score = scored(grader(web.url, timeoutSeconds=0.2), "a")[0]
         assert len(web.asked) == 4
-    assert "did not answer within 0.2 s (4 tries)" in score.errors["web"]
+    assert "did not answer within 0.2 s (after 4 tries)" in score.errors["web"]
 
 
 def test_a_response_that_arrives_too_slowly_ends_at_the_timeout() -> None:
@@ -219,7 +219,7 @@ def test_an_unreachable_address_is_retried_and_named_in_the_error() -> None:
         address = f"http://127.0.0.1:{taken.getsockname()[1]}"
         score = scored(grader(f"{address}/secret/path?key=secret"), "a")[0]
     assert score.errors["web"].startswith(f"{address}: ")
-    assert "(4 tries)" in score.errors["web"]
+    assert "(after 4 tries)" in score.errors["web"]
     assert "secret" not in score.errors["web"]
 
 

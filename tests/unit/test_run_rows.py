@@ -117,7 +117,7 @@ def test_sharegpt_conversations_are_read_and_the_last_answer_becomes_a_field() -
         ("user", "1 + 1?"),
     ]
     assert fields["answer"] == "2"
-    with pytest.raises(ValueError, match='turn 1: from "robot" is not one of system, human'):
+    with pytest.raises(ValueError, match='turn 1: the field "from" is "robot", not one of system, human'):
         parsed(b'{"conversations": [{"from": "robot", "value": ""}]}', RowLayout("sharegpt"))
 
 
@@ -303,7 +303,7 @@ def test_a_row_without_a_conversation_is_refused_with_what_it_has(row: dict[str,
     [
         ("hello", "conversations is a string, not a list"),
         (["hello"], "turn 1 is a string, not an object"),
-        ([{"from": "narrator", "value": "x"}], 'turn 1: from "narrator" is not one of '),
+        ([{"from": "narrator", "value": "x"}], 'turn 1: the field "from" is "narrator", not one of '),
         ([{"from": "human"}], "turn 1: value is null, not a string"),
     ],
 )

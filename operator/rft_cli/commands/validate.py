@@ -17,12 +17,12 @@ def validate(
 ) -> None:
     """Check every RFTJob in the files: fields, ranges and the rules across fields.
 
-    What the tuning guide would advise, and a number of GPUs that the plan would not take, are printed as
-    warnings and change no exit code.
+    Advice from the tuning guide, and a number of GPUs that differs from the plan's, are warnings. They do not
+    change the exit code.
 
-    The check also finds what would fail later: graders' code (which is only parsed, never run), patterns,
-    schemas and templates, names that Kubernetes or the hub does not take, rows on this machine or in the same
-    file.
+    The check also finds what would fail later: errors in graders' code (parsed, never run), in regular
+    expressions, schemas and templates; names that Kubernetes or the hub does not take; and wrong rows, if the
+    dataset is a local file or a ConfigMap in the same manifest file.
 
     Other kinds in the same files are skipped. Exit code 1: something is wrong, or a file holds no RFTJob;
     2: a file cannot be read.

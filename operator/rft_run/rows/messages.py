@@ -116,7 +116,7 @@ def _turn(number: int, turn: object) -> Message:
     role = SPEAKERS.get(speaker) if isinstance(speaker, str) else None
     if role is None:
         known = ", ".join(SPEAKERS)
-        raise ValueError(f"turn {number}: from {json.dumps(speaker)} is not one of {known}")
+        raise ValueError(f'turn {number}: the field "from" is {json.dumps(speaker)}, not one of {known}')
     if not isinstance(said, str):
         raise ValueError(f"turn {number}: value is {kind(said)}, not a string")
     return {"role": role, "content": said}

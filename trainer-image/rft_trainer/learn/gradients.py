@@ -149,7 +149,8 @@ def _backward(
 ) -> None:
     """Add a micro-batch's gradients and metric sums.
 
-    ``old_N`` None: no step was made since the batch began, so the old policy is the current one.
+    ``old_N`` has the log-prob of each token by the old policy. None: the batch had no optimizer step yet, so
+    the current log-probs, without gradient, are the old ones.
     """
     settings = begin.settings
     current = token_logprobs(policy.hidden(batch), batch.target_N, policy.head, settings.filter)

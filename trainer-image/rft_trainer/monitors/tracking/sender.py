@@ -105,4 +105,4 @@ class Sender:
             try:
                 process.stdin.close()
             except OSError:
-                log.debug("%s: the pipe was closed already", self.backend)
+                log.debug("tracking: the pipe to the process of %s was already broken", self.backend)
