@@ -87,7 +87,7 @@ def queue(
 
 def admitted(run: Run) -> None:
     """Wait until Kueue has admitted the child Job and the RFTJob's status shows it."""
-    wait_until("admission", lambda: run.child()["spec"].get("suspend") is not True)
+    wait_until("admission", lambda: run.child()["spec"].get("suspend") is not True, 90)
     wait_until("the status is updated", lambda: run.status.get("phase") != "Queued")
 
 
