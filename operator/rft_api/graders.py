@@ -146,7 +146,7 @@ class Grader(Model):
     reads: Literal["answer", "whole"] | None = Field(
         None,
         description=(
-            "What of a completion it is given: the answer behind a thinking model's thought, or the whole."
+            "What the grader is given: the answer behind a thinking model's thought, or the whole completion."
             " If absent: whole for python, http and regex, answer for the others."
         ),
     )

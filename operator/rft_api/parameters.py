@@ -123,7 +123,13 @@ class Training(Model):
         ),
     )
     stale_token_high: float = Field(
-        2.0, ge=1, le=100, description="The same: highest weight of a token. In other batches it is 2."
+        2.0,
+        ge=1,
+        le=100,
+        description=(
+            "In a batch sampled by older weights: highest weight of a token, see staleTokenLow. In other"
+            " batches it is 2."
+        ),
     )
     stale_sequence_low: float = Field(
         0.1,
@@ -135,7 +141,13 @@ class Training(Model):
         ),
     )
     stale_sequence_high: float = Field(
-        10.0, ge=1, le=1000, description="The same for a higher geometric mean than this."
+        10.0,
+        ge=1,
+        le=1000,
+        description=(
+            "In a batch sampled by older weights: a completion whose weights have a higher geometric mean"
+            " than this has no policy gradient."
+        ),
     )
     deterministic: bool = Field(
         False,
