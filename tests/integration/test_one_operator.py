@@ -89,7 +89,9 @@ def pair(
         first, second = started
         first.start()
         second.launch()
-        wait_until("the second operator waits for the Lease", lambda: "waiting:" in second.log.read_text())
+        wait_until(
+            "the second operator waits for the Lease", lambda: "this process waits:" in second.log.read_text()
+        )
         return first, second
 
     yield start
