@@ -212,7 +212,7 @@ def test_a_score_is_found_in_the_usual_results(result: object) -> None:
         ("0.5", "a str"),
         (["0.5"], "a str"),
         (None, "a NoneType"),
-        ({"reward": 1}, "no key score"),
+        ({"reward": 1}, "without the key score"),
         (Scored(None), "a NoneType"),
         (1j, "a complex"),
         (Scored(0.5, is_score_valid=False, reason="the judge was away"), "not valid: the judge was away"),
