@@ -60,17 +60,11 @@ def numeric(completion: str, row: Mapping[str, Any], settings: Numeric) -> float
     Return 0.0 otherwise, or if the completion has no number. If only one of both numbers has a percent sign,
     20% equals 20 and also 0.2.
     """
-    field = row.get(settings.field)
-    expected, expected_bare = (expected_number(field, settings, parts=parts) for parts in (True, False))
-    if expected is None or expected_bare is None:
+    expected = expected_number(row.get(settings.field), settings)
+    if expected is None:
         raise ValueError(f"field {settings.field} holds no number")
-    actual, actual_bare = (extract_number(completion, settings, parts=parts) for parts in (True, False))
-    if actual is None or actual_bare is None:
-        return 0.0
-    pairs = [(actual, expected)]
-    if (actual != actual_bare) != (expected != expected_bare):
-        pairs.append((actual_bare, expected_bare))
-    return float(any(close(first, second, settings.tolerance) for first, second in pairs))
+    actual = extract_number(completion, settings)
+    return float(actual is not None and close(actual, expected, settings.tolerance))
 
 
 def text_similarity(completion: str, row: Mapping[str, Any], settings: TextSimilarity) -> float:

@@ -10,9 +10,10 @@ Other places look like a number but are only a part of a term, such as 3 in 3π.
 
 import re
 from decimal import Context, Decimal, DecimalException, localcontext
+from typing import NamedTuple
 
 from rft_api.graders import Numeric
-from rft_graders.text import THIN_SPACE, normalized
+from rft_graders.text import THIN_SPACE, closing_brace, normalized
 
 # Letters of scripts that form names with digits, such as x2 and H2O. Behind letters of other scripts, many of
 # which are written without spaces, a number may begin.
@@ -72,17 +73,30 @@ _MAX_NUMBER_CHARACTERS = 1000
 _EQUALS = re.compile("[=\u2248]|\\\\approx")
 
 
-def _places(text: str, *, parts: bool = True) -> list[tuple[Decimal, ...]]:
-    """Return the possible values of each place in a text that looks like a number, in order.
+class Number(NamedTuple):
+    """A number that was read from a text: 20% has the ``value`` 0.2, and is 20 when ``bare`` of its sign."""
 
-    With ``parts`` 20% is 0.2. Without ``parts`` percent and per mille signs are ignored, and 20% is 20.
-    """
-    return [_values(match, parts=parts) for match in _NUMBER.finditer(normalized(text))]
+    value: Decimal
+    bare: Decimal
+
+    @property
+    def has_sign(self) -> bool:
+        """Whether a percent or per mille sign changes the value."""
+        return self.value != self.bare
+
+    def negated(self) -> "Number":
+        """Return the number with the other sign, without rounding."""
+        return Number(self.value.copy_negate(), self.bare.copy_negate())
 
 
-def _one(values: tuple[Decimal, ...]) -> Decimal | None:
-    """Return the only possible value of a number, or None if there are no or several possible values."""
-    return values[0] if len(values) == 1 else None
+def _places(text: str) -> list[tuple[Number, ...]]:
+    """Return the possible readings of each place in a text that looks like a number, in order."""
+    return [_readings(match) for match in _NUMBER.finditer(normalized(text))]
+
+
+def _one(readings: tuple[Number, ...]) -> Number | None:
+    """Return the only possible reading of a number, or None if there are no or several possible readings."""
+    return readings[0] if len(readings) == 1 else None
 
 
 def find_numbers(text: str) -> list[Decimal]:
@@ -90,20 +104,17 @@ def find_numbers(text: str) -> list[Decimal]:
 
     It reads signs, thousands separators, decimal points, fractions and powers.
     """
-    return [value for values in _places(text) for value in values]
+    return [number.value for readings in _places(text) for number in readings]
 
 
-def only_number(text: str, *, parts: bool = True) -> Decimal | None:
-    """Return the number if a text is one number and nothing else, or None.
-
-    With ``parts`` 20% is 0.2, else 20.
-    """
+def only_number(text: str) -> Number | None:
+    """Return the number if a text is one number and nothing else, or None."""
     match = _NUMBER.fullmatch(normalized(text).strip())
-    return None if match is None else _one(_values(match, parts=parts))
+    return None if match is None else _one(_readings(match))
 
 
-def _values(match: re.Match[str], *, parts: bool = True) -> tuple[Decimal, ...]:
-    """Return the possible values of a matched number. There are none for too many digits, and for x/0."""
+def _readings(match: re.Match[str]) -> tuple[Number, ...]:
+    """Return the possible readings of a matched number. There are none for too many digits, and for x/0."""
     before = _before(match)
     if len(match[0]) > _MAX_NUMBER_CHARACTERS or match["product"]:
         return ()
@@ -111,14 +122,14 @@ def _values(match: re.Match[str], *, parts: bool = True) -> tuple[Decimal, ...]:
         return ()  # a factor of something else
     try:
         with localcontext(_CONTEXT):
-            sign = match["percent"] if parts else None
-            values = tuple(_part(_raised(value, match), sign) for value in _sizes(match))
+            sizes = [_raised(size, match) for size in _sizes(match)]
+            numbers = tuple(Number(_part(size, match["percent"]), size) for size in sizes)
     except DecimalException:
         return ()
     if match["both"]:
-        return tuple(signed for value in values for signed in (value, value.copy_negate()))
+        return tuple(signed for number in numbers for signed in (number, number.negated()))
     negative = (match["sign"] or match["apart"]) in ("-", "\u2013")
-    return (values[0].copy_negate(), *values[1:]) if negative and values else values
+    return (numbers[0].negated(), *numbers[1:]) if negative and numbers else numbers
 
 
 def _before(match: re.Match[str]) -> str:
@@ -142,7 +153,8 @@ def _sizes(match: re.Match[str]) -> tuple[Decimal, ...]:
 
 
 def _argument(text: str) -> Decimal | None:
-    return only_number(text[1:-1] if text.startswith("{") else text)
+    number = only_number(text[1:-1] if text.startswith("{") else text)
+    return None if number is None else number.value
 
 
 def _mixed(whole: Decimal | None, top: Decimal | None, bottom: Decimal | None) -> tuple[Decimal, ...]:
@@ -214,20 +226,20 @@ def plain(text: str) -> str:
 
 def _written(match: re.Match[str]) -> str | None:
     """Return a matched number in plain digits, or None if it need not change."""
-    values = _values(match)
-    if len(values) != 1:
+    number = _one(_readings(match))
+    if number is None:
         return None
     if match["percent"]:
-        return format(values[0], "f") if "\u2030" in match["percent"] else None
+        return format(number.value, "f") if "\u2030" in match["percent"] else None
     if any(match[group] for group in ("ten", "ten2", "power", "power2", "over")):
         return None
     if match["whole2"]:
         top = int(match["whole2"]) * int(match["bottom2"]) + int(match["top2"])
-        return f"{'-' if values[0] < 0 else ''}{top}/{match['bottom2']}"
+        return f"{'-' if number.value < 0 else ''}{top}/{match['bottom2']}"
     digits = match["spaced"] or match["glued"]
     if digits is None or not re.search(rf"['_eE {THIN_SPACE}]|\..*[.,]", digits):
         return None
-    return format(values[0], "f")
+    return format(number.value, "f")
 
 
 def boxed(text: str) -> str | None:
@@ -236,12 +248,8 @@ def boxed(text: str) -> str | None:
     if start < 0:
         return None
     start += len("\\boxed{")
-    depth = 1
-    for position in range(start, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[position], 0)
-        if depth == 0:
-            return text[start:position]
-    return None
+    end = closing_brace(text, start - 1)
+    return None if end is None else text[start:end]
 
 
 def is_blank(value: object) -> bool:
@@ -254,37 +262,40 @@ def is_blank(value: object) -> bool:
     return isinstance(value, str) and not re.sub(r"\\boxed|\\[()\[\]]|[\s${}]", "", value)
 
 
-def extract_number(text: str, settings: Numeric, *, parts: bool = True) -> Decimal | None:
-    """Return the number in a text that ``settings.extract`` selects, or None.
-
-    With ``parts`` 20% is 0.2, else 20.
-    """
+def extract_number(text: str, settings: Numeric) -> Number | None:
+    """Return the number in a text that ``settings.extract`` selects, or None."""
     if settings.extract == "boxed":
-        return _in_box(boxed(text) or "", parts=parts)
+        return _in_box(boxed(text) or "")
     if settings.extract == "marker":
         _, marked, text = text.rpartition(settings.marker or "####")
         if not marked:
             return None
-    places = _places(text, parts=parts)
+    places = _places(text)
     if not places:
         return None
     return _one(places[-1 if settings.extract == "last" else 0])
 
 
-def _in_box(inside: str, *, parts: bool) -> Decimal | None:
+def _in_box(inside: str) -> Number | None:
     """Return the only number after the last equals sign in the content of a box, or None if not just one."""
-    places = _places(_EQUALS.split(normalized(inside))[-1], parts=parts)
+    places = _places(_EQUALS.split(normalized(inside))[-1])
     return _one(places[0]) if len(places) == 1 else None
 
 
-def close(first: Decimal, second: Decimal, tolerance: float) -> bool:
-    """Return whether two numbers differ by at most ``tolerance``. The difference is not rounded."""
+def close(first: Number, second: Number, tolerance: float) -> bool:
+    """Return whether two numbers differ by at most ``tolerance``. The difference is not rounded.
+
+    If only one of them has a percent sign, 20% equals 20 and also 0.2.
+    """
+    pairs = [(first.value, second.value)]
+    if first.has_sign != second.has_sign:
+        pairs.append((first.bare, second.bare))
     with localcontext(_DIFFERENCE):
-        return abs(first - second) <= Decimal(str(tolerance))
+        return any(abs(one - other) <= Decimal(str(tolerance)) for one, other in pairs)
 
 
-def expected_number(value: object, settings: Numeric, *, parts: bool = True) -> Decimal | None:
-    """Return the expected number in the value of a row's field, or None. With ``parts`` 20% is 0.2, else 20.
+def expected_number(value: object, settings: Numeric) -> Number | None:
+    """Return the expected number in the value of a row's field, or None.
 
     If a text has more than a number, the number is extracted as from a completion. So the field may contain a
     whole solution that ends with the marker and the answer.
@@ -292,8 +303,8 @@ def expected_number(value: object, settings: Numeric, *, parts: bool = True) -> 
     if isinstance(value, bool):
         return None
     if isinstance(value, int | float):
-        return Decimal(str(value))
+        return Number(Decimal(str(value)), Decimal(str(value)))
     if not isinstance(value, str):
         return None
-    whole = only_number(value, parts=parts)
-    return whole if whole is not None else extract_number(value, settings, parts=parts)
+    whole = only_number(value)
+    return whole if whole is not None else extract_number(value, settings)

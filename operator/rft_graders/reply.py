@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rft_api.graders import Scale
-from rft_graders.text import normalized
+from rft_graders.text import closing_brace, normalized
 from rft_graders.thought import answer
 
 _READ_CHARACTERS = 20_000
@@ -79,7 +79,8 @@ def _scores(text: str) -> Iterator[Any]:
             end = position + 1
             if re.match(r"\{\s{0,99}[\"']", text[position : position + 101]):
                 yield None
-                end = _closed(text, position)
+                closing = closing_brace(text, position)
+                end = len(text) if closing is None else closing + 1
         position = text.find("{", end)
 
 
@@ -104,16 +105,6 @@ def _only(values: list[Any]) -> Any:
     if len(values) != 1:
         return None
     return _only(_named(values[0], "score", "value")) if isinstance(values[0], tuple) else values[0]
-
-
-def _closed(text: str, start: int) -> int:
-    """Return the position after the brace that closes the one at ``start``, or the length of the text."""
-    depth = 0
-    for position in range(start, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[position], 0)
-        if depth == 0:
-            return position + 1
-    return len(text)
 
 
 def _in_prose(text: str, scale: Scale | None) -> float:

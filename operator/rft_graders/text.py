@@ -1,4 +1,7 @@
-"""Converts digits, minus signs and spaces of any script, typeface or LaTeX to plain characters."""
+"""Converts digits, minus signs and spaces of any script, typeface or LaTeX to plain characters.
+
+It also finds the brace that closes another one.
+"""
 
 import re
 import unicodedata
@@ -57,3 +60,13 @@ def _fractions(text: str) -> str:
         return f"{match[1]} {parts}" if match[1] else parts
 
     return re.sub("([0-9]?) ?([\u00bc-\u00be\u2150-\u215e])", written, text)
+
+
+def closing_brace(text: str, start: int) -> int | None:
+    """Return the position of the brace that closes the one at ``start``, or None if none closes it."""
+    depth = 0
+    for position in range(start, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[position], 0)
+        if depth == 0:
+            return position
+    return None
