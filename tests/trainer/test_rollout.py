@@ -52,7 +52,7 @@ def test_top_p_zero_is_sent_as_top_k_one() -> None:
 
 
 def test_greedy_requests_have_neither_top_k_nor_top_p() -> None:
-    sent = request_body("base", Request((1,), 0, SamplingParameters.greedily(16)))
+    sent = request_body("base", Request((1,), 0, SamplingParameters(0.0, 1.0, 0, 16)))
     assert "top_k" not in sent
     assert "top_p" not in sent
     assert sent["temperature"] == 0
@@ -142,7 +142,7 @@ def mixed_requests() -> list[Request]:
         SamplingParameters(1.0, 1.0, 0, 24),
         SamplingParameters(0.7, 0.9, 5, 12),
         SamplingParameters(1.0, 1.0, 8, 24, stop=("7",)),
-        SamplingParameters.greedily(6),
+        SamplingParameters(0.0, 1.0, 0, 6),
     )
     prompts = ((3, 4), (5, 6, 7, 8, 9), (8, 9, 10))
     return [

@@ -179,7 +179,7 @@ def test_vllm_gives_the_same_completions_for_a_merged_model(folder: Path, tmp_pa
 
 def greedy(folder: Path) -> list[Request]:
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-    parameters = SamplingParameters.greedily(16)
+    parameters = SamplingParameters(0.0, 1.0, 0, 16)
     made = []
     for question in ("What is 12 + 30?", "Name a colour.", "Who wrote Faust?"):
         messages = [{"role": "user", "content": question}]

@@ -29,11 +29,6 @@ class SamplingParameters:
         """Whether decoding is greedy: always the most probable token."""
         return self.temperature == 0
 
-    @classmethod
-    def greedily(cls, max_tokens: int) -> "SamplingParameters":
-        """Return parameters of greedy decoding, with top-k and top-p off."""
-        return cls(temperature=0.0, top_p=1.0, top_k=0, max_tokens=max_tokens)
-
     def at(self, temperature: float) -> "SamplingParameters":
         """Return these parameters at another temperature. At 0 top-k and top-p are off too."""
         if temperature > 0:
