@@ -34,6 +34,11 @@ VIOLATIONS: dict[str, tuple[Violation, ...]] = {
         Violation({"graders": [{**GRADER, "scale": {"min": 1, "max": 1}}]}, "spec.graders[0].scale"),
     ),
     "a_grader_makes_the_reward": (Violation({"graders": [{**GRADER, "weight": 0}]}, "spec.graders"),),
+    "held_out_reward_needs_an_evaluation": (
+        Violation({"evaluation": {"fraction": 0, "everySteps": 5}}, "spec.evaluation.everySteps"),
+        Violation({"evaluation": {"fraction": 0}, "stop": {"targetReward": 0.9}}, "spec.stop.targetReward"),
+        Violation({"evaluation": {"fraction": 0}, "stop": {"patience": 3}}, "spec.stop.patience"),
+    ),
     "canary_stop_has_a_canary": (Violation({"stop": {"canary": 0.1}}, "spec.stop.canary"),),
     "marker_goes_with_marker_extraction": (
         Violation(

@@ -70,6 +70,10 @@ SHORT_COMPLETION = 64
 """There is advice if ``maxTokens`` is below this number of tokens, because answers may be truncated.
 
 Our number: the guide (Max Tokens, "How it affects outcome", first point) only says "too short"."""
+THOUGHT = 4096
+"""There is advice if a thinking model's ``maxTokens`` is below this number of tokens.
+
+Our number: the guide has none. Thoughts about school mathematics often have one to four thousand tokens."""
 LONG_COMPLETION_FACTOR = 4
 """There is advice if ``maxTokens`` is more than this many times its default.
 
@@ -77,6 +81,10 @@ Our number: the guide (Max Tokens, third point) only says that the cost is propo
 tokens."""
 PROMPT_SHARE = 0.25
 """There is advice if less than this share of the context is left for the prompt.
+
+Our number: the guide has none."""
+EVERY_STEPS = 10
+"""The number of steps between evaluations that advice names, as between checkpoints.
 
 Our number: the guide has none."""
 MANY_CHANGES = 4

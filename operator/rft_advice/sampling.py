@@ -2,6 +2,7 @@
 
 from rft_advice import bands
 from rft_advice.rule import AdviceRule
+from rft_advice.thinking import thinks
 from rft_advice.training import longest_sequence
 from rft_api.job import RFTJobSpec
 
@@ -116,6 +117,19 @@ def max_tokens_low(spec: RFTJobSpec) -> str | None:
     )
 
 
+def thought_cut(spec: RFTJobSpec) -> str | None:
+    """A thinking model has so few tokens that its thought may not end."""
+    value, turned_off = spec.sampling.max_tokens, (spec.model.chat_template_args or {}).get("enable_thinking")
+    if value >= bands.THOUGHT or turned_off is False or not thinks(spec.model.name):
+        return None
+    return (
+        f"{spec.model.name} writes a thought before its answer. A completion that is cut at {value} tokens"
+        " inside the thought has no answer and scores 0 with graders that read the answer: raise maxTokens to"
+        f" {bands.THOUGHT} or more, or turn thinking off with spec.model.chatTemplateArgs, as far as the"
+        " model's template can"
+    )
+
+
 def max_tokens_high(spec: RFTJobSpec) -> str | None:
     """``maxTokens`` is far above the default, and cost grows with it."""
     value, default = spec.sampling.max_tokens, DEFAULTS.max_tokens
@@ -223,6 +237,14 @@ RULES: tuple[AdviceRule, ...] = (
         f"maxTokens is below {bands.SHORT_COMPLETION}",
         "Too short, and the model cannot finish the task.",
         max_tokens_low,
+    ),
+    AdviceRule(
+        "thought-cut",
+        (_MAX_TOKENS, "spec.model.name"),
+        (),
+        f"the model thinks by default, as its name says, and maxTokens is below {bands.THOUGHT}",
+        "A thought that is cut has no answer behind it, so nothing is earned.",
+        thought_cut,
     ),
     AdviceRule(
         "max-tokens-high",

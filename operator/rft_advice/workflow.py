@@ -72,6 +72,36 @@ def cpu_for_large_model(spec: RFTJobSpec) -> str | None:
     )
 
 
+def evaluation_off(spec: RFTJobSpec) -> str | None:
+    """No rows are held out, so the run has no held-out reward."""
+    if not spec.evaluation.is_off:
+        return None
+    return (
+        "0 turns the held-out evaluation off: the reward of training rows is all that shows a gain, base and"
+        " tuned model are not compared, and no checkpoint is known as the best; with 64 rows or more, leave"
+        " it out"
+    )
+
+
+def stop_never_applies(spec: RFTJobSpec) -> str | None:
+    """A stop rule reads the held-out reward, but the policy is evaluated only at the start and the end."""
+    stop = spec.stop
+    if stop is None or spec.evaluation.is_off or spec.evaluation.every_steps is not None:
+        return None
+    named = [
+        name
+        for name, value in (("targetReward", stop.target_reward), ("patience", stop.patience))
+        if value is not None
+    ]
+    if not named:
+        return None
+    return (
+        f"is not set, so the policy is evaluated only before the first step and after the last one, and"
+        f" stop.{' and stop.'.join(named)} can never end the run; set it, for instance to"
+        f" {bands.EVERY_STEPS}"
+    )
+
+
 RULES: tuple[AdviceRule, ...] = (
     AdviceRule(
         "many-changes",
@@ -96,6 +126,22 @@ RULES: tuple[AdviceRule, ...] = (
         "storage is ephemeral",
         "What lies in the pod is lost with the pod.",
         storage_ephemeral,
+    ),
+    AdviceRule(
+        "evaluation-off",
+        ("spec.evaluation.fraction",),
+        (),
+        "evaluation.fraction is 0 and there is no evaluation dataset",
+        "Without held-out rows nothing shows whether the policy learned the task or its training rows.",
+        evaluation_off,
+    ),
+    AdviceRule(
+        "stop-never-applies",
+        ("spec.evaluation.everySteps", "spec.stop.targetReward", "spec.stop.patience"),
+        (),
+        "stop.targetReward or stop.patience is set, and evaluation.everySteps is not",
+        "Stop rules on the held-out reward need evaluations during the run.",
+        stop_never_applies,
     ),
     AdviceRule(
         "gpus-against-accelerator",

@@ -24,13 +24,24 @@ class Evaluation(Model):
 
     dataset: Dataset | None = Field(None, description="Rows of their own; otherwise a fraction is held out.")
     fraction: float = Field(
-        0.1, gt=0, le=0.5, description="Share of the training rows that is held out, 32 to 256 rows."
+        0.1,
+        ge=0,
+        le=0.5,
+        description=(
+            "Share of the training rows that is held out, 32 to 256 rows. 0 without a dataset turns the"
+            " evaluation off."
+        ),
     )
     every_steps: Int | None = Field(
         None, ge=1, description="Also evaluate every so many steps; before and after if absent."
     )
     temperature: float = Field(0.0, ge=0, le=2, description="0 is greedy.")
     samples: Int = Field(1, ge=1, le=16, description="Completions per row; 1 when greedy.")
+
+    @property
+    def is_off(self) -> bool:
+        """Whether no rows are held out: ``fraction`` is 0, and there is no evaluation dataset."""
+        return self.dataset is None and self.fraction == 0
 
 
 class Checkpoint(Model):

@@ -13,7 +13,7 @@ from rft_api.base import Model
 from rft_api.cel import Cel, exactly_one_of
 from rft_api.graders import GRADER_KINDS, Grader, Python
 from rft_api.job import RFTJobSpec
-from rft_api.lifecycle import read_moment
+from rft_api.lifecycle import Stop, read_moment
 from rft_api.problems import Problem
 from rft_api.resources import ExtraVolume
 from rft_api.sources import Dataset, Storage
@@ -313,6 +313,39 @@ def deadline_is_in_the_calendar(spec: RFTJobSpec) -> Iterator[Problem]:
         yield Problem("spec.stop.deadline", f"{deadline!r} is not a day and a time of day that exist")
 
 
+def _needs_evaluation(parent: str, field: str) -> Cel:
+    path = f"spec.{parent}.{field}"
+    return Cel(
+        "spec",
+        f"!(has(self.{parent}) && has(self.{parent}.{field}))"
+        " || has(self.evaluation.dataset) || self.evaluation.fraction > 0.0",
+        f"{path} needs held-out rows, and spec.evaluation.fraction 0 turns the evaluation off; set the"
+        " fraction to 0.1, or leave this field out",
+    )
+
+
+@in_cel(
+    _needs_evaluation("evaluation", "everySteps"),
+    _needs_evaluation("stop", "targetReward"),
+    _needs_evaluation("stop", "patience"),
+)
+def held_out_reward_needs_an_evaluation(spec: RFTJobSpec) -> Iterator[Problem]:
+    """Fields that use the held-out reward are absent where the evaluation is off."""
+    stop = spec.stop or Stop()
+    fields = {
+        "spec.evaluation.everySteps": spec.evaluation.every_steps,
+        "spec.stop.targetReward": stop.target_reward,
+        "spec.stop.patience": stop.patience,
+    }
+    for path, value in fields.items():
+        if value is not None and spec.evaluation.is_off:
+            yield Problem(
+                path,
+                f"{value:g} needs held-out rows, and spec.evaluation.fraction 0 turns the evaluation off; set"
+                " the fraction to 0.1, or leave this field out",
+            )
+
+
 @in_cel(
     Cel(
         "spec",
@@ -359,6 +392,7 @@ RULES: tuple[Rule, ...] = (
     grader_names_are_unique,
     grader_scale_rises,
     a_grader_makes_the_reward,
+    held_out_reward_needs_an_evaluation,
     canary_stop_has_a_canary,
     marker_goes_with_marker_extraction,
     completion_fits_context,

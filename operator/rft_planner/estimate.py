@@ -166,7 +166,12 @@ def most_sampled(prompts: int, spec: RFTJobSpec, effective: Effective, rows: Row
 
 
 def evaluations(evaluation: Evaluation, steps: int) -> int:
-    """Return the number of evaluations of a run: before the first step, after the last, and between them."""
+    """Return the number of evaluations of a run: before the first step, after the last, and between them.
+
+    It is 0 where the evaluation is off.
+    """
+    if evaluation.is_off:
+        return 0
     between = (steps - 1) // evaluation.every_steps if evaluation.every_steps is not None else 0
     return 2 + between
 

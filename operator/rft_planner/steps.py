@@ -6,6 +6,12 @@ Lengths are in tokens.
 MIN_HELD_OUT, MAX_HELD_OUT = 32, 256
 """Minimum and maximum of the number of held-out rows."""
 
+OTHERWISE = (
+    "set spec.evaluation.dataset, whose rows may be few, or turn the evaluation off with"
+    " spec.evaluation.fraction: 0"
+)
+"""What a message names beside more rows where rows are too few to hold some out."""
+
 
 def first_expectation(max_tokens: int) -> float:
     """Return the length of completions that is expected before the first one: half of the maximum."""
@@ -28,8 +34,10 @@ def steps_for(rows: int, prompts: int) -> int:
 def held_out_rows(rows: int, fraction: float) -> int:
     """Return the intended number of held-out rows: a fraction of the rows, at most half of them.
 
-    It is from ``MIN_HELD_OUT`` to ``MAX_HELD_OUT`` if there are enough rows. The real number may differ,
-    because rows with the same prompt stay together.
+    It is 0 if the fraction is 0. Otherwise it is from ``MIN_HELD_OUT`` to ``MAX_HELD_OUT`` if there are
+    enough rows. The real number may differ, because rows with the same prompt stay together.
     """
+    if fraction == 0:
+        return 0
     wanted = min(max(round(fraction * rows), MIN_HELD_OUT), MAX_HELD_OUT)
     return min(wanted, rows // 2)

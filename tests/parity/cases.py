@@ -489,6 +489,11 @@ BROKEN: dict[str, list[tuple[str, Object, str]]] = {
         ("falls", _grader(numeric={}, scale={"min": 1, "max": 0.5}), "spec.graders[0].scale"),
     ],
     "a_grader_makes_the_reward": [("no weight", _grader(numeric={}, weight=0), "spec.graders")],
+    "held_out_reward_needs_an_evaluation": [
+        ("every step", {"evaluation": {"fraction": 0, "everySteps": 1}}, "spec.evaluation.everySteps"),
+        ("target", {"evaluation": {"fraction": 0}, "stop": {"targetReward": 0}}, "spec.stop.targetReward"),
+        ("patience", {"evaluation": {"fraction": 0.0}, "stop": {"patience": 1}}, "spec.stop.patience"),
+    ],
     "canary_stop_has_a_canary": [("none", {"stop": {"canary": 0.1}}, "spec.stop.canary")],
     "marker_goes_with_marker_extraction": [
         ("no marker", _grader(numeric={"extract": "marker"}), "spec.graders[0].numeric"),
@@ -555,6 +560,17 @@ KEPT: dict[str, list[tuple[str, Object]]] = {
     ],
     "grader_scale_rises": [("barely", _grader(numeric={}, scale={"min": 1, "max": math.nextafter(1, 2)}))],
     "a_grader_makes_the_reward": [("least", _grader(numeric={}, weight=math.nextafter(0, 1)))],
+    "held_out_reward_needs_an_evaluation": [
+        ("off", {"evaluation": {"fraction": 0}, "stop": {"maxSteps": 5}}),
+        ("barely on", {"evaluation": {"fraction": math.nextafter(0, 1)}, "stop": {"targetReward": 0.9}}),
+        (
+            "own rows",
+            {
+                "evaluation": {"fraction": 0, "dataset": {"uri": "./b"}, "everySteps": 5},
+                "stop": {"patience": 1},
+            },
+        ),
+    ],
     "canary_stop_has_a_canary": [
         (
             "one",

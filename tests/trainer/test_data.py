@@ -158,6 +158,11 @@ def test_the_number_of_held_out_rows_is_between_32_and_256(rows: int, fraction: 
     assert (len(train), len(held_out)) == (rows - held, held)
 
 
+def test_a_fraction_of_zero_trains_on_all_rows_however_few() -> None:
+    rows = [row(i) for i in range(3)]
+    assert split(rows, Evaluation(fraction=0)) == (rows, [])
+
+
 def test_rows_with_the_same_prompt_are_in_the_same_part_of_the_split() -> None:
     train, held_out = split([row(i, f"question {i % 70}") for i in range(280)], Evaluation())
     assert {r.key for r in train}.isdisjoint(r.key for r in held_out)

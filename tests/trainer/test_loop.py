@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from rft_api.parameters import Dtype
 from rft_api.status import RunStatus
 from rft_planner.precision import WIDTHS
-from rft_run.config import ReportTarget
+from rft_run.config import ReportTarget, RunConfig
 from rft_run.errors import Preempted
 from rft_run.folder import RunFolder
 from rft_run.steps import read_steps
@@ -21,7 +21,7 @@ from rft_trainer.monitors.monitors import Monitors
 from rft_trainer.rollout.engine import AdapterVersion
 from rft_trainer.rollout.transformers_engine import TransformersEngine
 from rft_trainer.runtime import machine
-from tests.trainer.loop_support import COMPARED, config, run
+from tests.trainer.loop_support import COMPARED, config, run, with_spec
 from tests.trainer.report_support import Server
 
 
@@ -81,6 +81,26 @@ def test_a_finished_run_leaves_an_adapter_that_peft_loads_and_a_paired_evaluatio
     # Random weights seldom end an answer within 16 tokens.
     assert "completions-cut" in {advice.rule for advice in snapshot.recommendations or []}
     assert not list((tmp_path / "run").rglob("*.partial"))
+
+
+def test_a_run_without_evaluation_trains_on_all_rows_and_resumes_to_the_same_adapter(
+    character_model: Path, tmp_path: Path
+) -> None:
+    def asked(name: str, steps: int) -> RunConfig:
+        spec = config(character_model, tmp_path / name, deterministic=True)
+        return with_spec(spec, evaluation={"fraction": 0}, stop={"maxSteps": steps})
+
+    whole = run(asked("whole", 3))
+    run(asked("cut", 1))
+    resumed = run(asked("cut", 3))
+    assert resumed.monitors.status.resumed_from_step == 1
+    weights = "adapter/adapter_model.safetensors"
+    assert (tmp_path / "cut" / weights).read_bytes() == (tmp_path / "whole" / weights).read_bytes()
+    snapshot = whole.monitors.snapshot()
+    assert snapshot.evaluation is None
+    assert snapshot.progress.stage == "finished"
+    assert not whole.folder.evaluated_steps()
+    assert whole.state.step == 3
 
 
 def test_the_gpus_time_is_that_of_the_steps_and_the_evaluations(

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from rft_advice import RULES, RUN_RULES, AdviceRule, RunRule, advise
+from rft_advice.thinking import thinks
 from rft_api.fields import find
 from rft_api.loader import load_file
 from rft_api.validation import check, parse
@@ -60,6 +61,10 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "num-rollouts-few": ({"sampling": {"numRollouts": 3}}, {"sampling": {"numRollouts": 4}}),
     "num-rollouts-many": ({"sampling": {"numRollouts": 7}}, {"sampling": {"numRollouts": 6}}),
     "max-tokens-low": ({"sampling": {"maxTokens": 63}}, {"sampling": {"maxTokens": 64}}),
+    "thought-cut": (
+        {"model": {"name": "org/Some-8B-Thinking"}, "sampling": {"maxTokens": 4095}},
+        {"model": {"name": "org/Some-8B-Thinking"}, "sampling": {"maxTokens": 4096}},
+    ),
     "max-tokens-high": (
         {
             "training": {"batchSizeTokens": 65536, "maxContextLength": 12000},
@@ -109,6 +114,14 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "tracking-without-backend": ({"tracking": {}}, {"tracking": {"tensorboard": {}}}),
     "storage-ephemeral": ({"storage": {"ephemeral": {}}}, CLAIM),
+    "evaluation-off": (
+        {"evaluation": {"fraction": 0}},
+        {"evaluation": {"fraction": 0, "dataset": {"uri": "./held-out.jsonl"}}},
+    ),
+    "stop-never-applies": (
+        {"stop": {"patience": 2}},
+        {"stop": {"patience": 2}, "evaluation": {"everySteps": 10}},
+    ),
     "gpus-against-accelerator": (
         {"resources": {"gpus": 2, "accelerator": {"name": "cpu"}}},
         {"resources": {"gpus": 0, "accelerator": {"name": "cpu"}}},
@@ -264,3 +277,30 @@ def test_the_main_example_explains_each_value_that_is_advised_against() -> None:
         assert field in head
         (line,) = [line for line in text.splitlines() if line.strip().startswith(f"{field}:")]
         assert " # " in line
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("Qwen/Qwen3-0.6B", True),
+        ("Qwen/Qwen3-4B-Thinking-2507", True),
+        ("Qwen/Qwen3-4B-Instruct-2507", False),
+        ("Qwen/Qwen3-8B-Base", False),
+        ("/models/qwen3-8b/", True),
+        ("deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", True),
+        ("microsoft/Phi-4-mini-reasoning", True),
+        ("openai/gpt-oss-20b", True),
+        ("HuggingFaceTB/SmolLM3-3B", True),
+        ("HuggingFaceTB/SmolLM3-3B-Base", False),
+        ("HuggingFaceTB/SmolLM2-135M-Instruct", False),
+        ("Qwen/Qwen2.5-7B-Instruct", False),
+        ("meta-llama/Llama-3.1-8B-Instruct", False),
+    ],
+)
+def test_a_thinking_model_is_known_by_its_name(model: str, expected: bool) -> None:
+    assert thinks(model) is expected
+
+
+def test_a_model_whose_thinking_is_turned_off_gets_no_advice_about_thoughts() -> None:
+    model = {"name": "Qwen/Qwen3-0.6B", "chatTemplateArgs": {"enable_thinking": False}}
+    assert "thought-cut" not in ids({"model": model, "sampling": {"maxTokens": 512}})

@@ -33,6 +33,10 @@ def test_the_number_of_held_out_rows_is_within_limits_and_at_most_half(rows: int
     assert held_out_rows(rows, 0.1) == held
 
 
+def test_a_fraction_of_zero_holds_out_no_rows() -> None:
+    assert held_out_rows(10_000, 0) == 0
+
+
 @given(st.integers(0, 100_000), st.integers(0, 100_000), st.floats(0.001, 0.5))
 def test_more_rows_never_leave_fewer_to_train_on(one: int, other: int, fraction: float) -> None:
     few, many = sorted((one, other))

@@ -88,7 +88,9 @@ class Run:
                 reason = self._train(parts)
                 if reason == Reason.CANARY:
                     self._return_before_the_fall(parts)
-                self._evaluate_tuned(parts, base)
+                self._save(parts)
+                if base is not None:
+                    self._evaluate_tuned(parts, base)
             except Preempted:
                 # Never raised while the state changes: it is that of the last complete step.
                 self._save(parts)
@@ -305,7 +307,7 @@ class Run:
         again, since code and rows may have been corrected. Raises ConfigurationError for any finding under
         ``preflight: require``.
         """
-        if self.spec.model.adapter is not None and self._saved_evaluation(0) is None:
+        if self.spec.model.adapter is not None and self.state.step == 0:
             publish_adapter(parts.policy, parts.engine, self.folder, 0, self.fence.check)
         if self.spec.preflight == "off":
             return
@@ -324,14 +326,16 @@ class Run:
         if found and self.spec.preflight == "require":
             raise ConfigurationError("; ".join(f"{entry.parameter}: {entry.message}" for entry in found))
 
-    def _evaluate_base(self, parts: Parts) -> RowScores:
-        """Evaluate the starting policy, once per run."""
-        base = self._saved_evaluation(0)
-        if base is None:
-            self.monitors.stage("evaluatingBase")
-            base = self._evaluate(parts)
-        refuse_other_prompts(base, parts.heldout)
-        self.monitors.status.evaluation = comparison(self.folder, self.state, base, None, self.seed)
+    def _evaluate_base(self, parts: Parts) -> RowScores | None:
+        """Evaluate the starting policy, once per run. Return None where the evaluation is off."""
+        base = None
+        if not self.spec.evaluation.is_off:
+            base = self._saved_evaluation(0)
+            if base is None:
+                self.monitors.stage("evaluatingBase")
+                base = self._evaluate(parts)
+            refuse_other_prompts(base, parts.heldout)
+            self.monitors.status.evaluation = comparison(self.folder, self.state, base, None, self.seed)
         if self.state.adapter_version > 0:
             self._publish(parts)
         self._report(parts)
@@ -353,7 +357,6 @@ class Run:
 
     def _evaluate_tuned(self, parts: Parts, base: RowScores) -> None:
         """Evaluate the final policy on the same rows as the base."""
-        self._save(parts)
         self.monitors.stage("evaluatingTuned")
         tuned = self._saved_evaluation(self.state.step) or self._evaluate(parts)
         self._keep_best(parts, tuned)

@@ -11,7 +11,7 @@ from rft_cli.local.inputs import located
 from rft_cli.local.manifest import Manifest
 from rft_cli.local.rows import distinct_prompts, opened
 from rft_graders import ahead as graders_ahead
-from rft_planner.steps import MIN_HELD_OUT
+from rft_planner.steps import MIN_HELD_OUT, OTHERWISE
 from rft_run.errors import DataError
 from rft_run.rows import RowLayout
 
@@ -71,8 +71,9 @@ def _rows(manifest: Manifest) -> tuple[list[Problem], list[str]]:
     spec = manifest.job.spec
     problems, warned = [], []
     evaluated = spec.evaluation.dataset
+    splits = evaluated is None and not spec.evaluation.is_off
     for path, source, least in (
-        ("spec.dataset", spec.dataset, MIN_PROMPTS if evaluated is None else 1),
+        ("spec.dataset", spec.dataset, MIN_PROMPTS if splits else 1),
         ("spec.evaluation.dataset", evaluated, 1),
     ):
         if source is None or not _is_here(manifest, source):
@@ -99,7 +100,7 @@ def _too_few(prompts: int, least: int) -> str:
         return "holds no rows"
     return (
         f"{prompts} distinct prompts are fewer than {least}: {MIN_HELD_OUT} are held out for the evaluation"
-        " and at least as many trained on; add rows, or set spec.evaluation.dataset, whose rows may be few"
+        f" and at least as many trained on; add rows, {OTHERWISE}"
     )
 
 

@@ -16,7 +16,7 @@ from rft_cli.errors import UNREADABLE, UserError
 from rft_cli.local.inputs import Input, located
 from rft_cli.local.manifest import Manifest
 from rft_planner.estimate import RowCounts
-from rft_planner.steps import MAX_HELD_OUT, MIN_HELD_OUT, held_out_rows
+from rft_planner.steps import MAX_HELD_OUT, MIN_HELD_OUT, OTHERWISE, held_out_rows
 from rft_run.errors import DataError
 from rft_run.rows import BYTE_ORDER_MARK, RowLayout, json_lines, parsed
 from rft_run.rows.messages import tools_of
@@ -131,10 +131,10 @@ def rows_of(manifest: Manifest, dataset: Path | None, evaluation: Path | None) -
     if evaluation is not None:
         raise UserError("--evaluation-dataset: the manifest has no spec.evaluation.dataset", UNREADABLE)
     held_out = held_out_rows(counted.number, spec.evaluation.fraction)
-    if held_out < MIN_HELD_OUT:
+    if held_out < MIN_HELD_OUT and not spec.evaluation.is_off:
         raise UserError(
             f"spec.dataset: {counted.number} rows are too few to hold out {MIN_HELD_OUT} and train on as"
-            " many; add rows, or set spec.evaluation.dataset"
+            f" many; add rows, {OTHERWISE}"
         )
     return RowCounts(counted.number - held_out, held_out, counted.prompt_tokens)
 

@@ -72,6 +72,8 @@ class WholeRows:
     ) -> Prompts:
         """Render all rows with the chat template of the model."""
         train, dropped = render(self.train, tokenizer, arguments, budget_tokens, self.rendering)
+        if not self.heldout:
+            return Prompts(InMemory(train, self.seed), [], dropped)
         heldout, more = render(self.heldout, tokenizer, arguments, budget_tokens, self.rendering)
         return Prompts(InMemory(train, self.seed), heldout, dropped + more)
 
@@ -80,7 +82,8 @@ class WholeRows:
 class StreamedRows:
     """The rows of a dataset in a large file, which are read when they are needed.
 
-    ``heldout`` has the rows of a separate evaluation dataset.
+    ``heldout`` has the rows of a separate evaluation dataset. It is empty where the evaluation is off, and
+    None where rows of the sample are held out.
     """
 
     lines: Lines
@@ -101,8 +104,9 @@ class StreamedRows:
         dropped = len(self.sample.rows) - len(heldout)
         rows = self.sample.rows
         if self.heldout is not None:
-            rows = self.heldout
-            heldout, dropped = render(rows, tokenizer, arguments, budget_tokens, self.rendering)
+            rows, heldout, dropped = self.heldout, [], 0
+            if rows:
+                heldout, dropped = render(rows, tokenizer, arguments, budget_tokens, self.rendering)
         keys = {row.key for row in rows}
         train = Streamed(self.lines, self.required, renderer, budget_tokens, keys, self.seed, self.layout)
         train.mean_length, train.share = length, share
@@ -134,7 +138,7 @@ def _opened(config: RunConfig, folder: Path, stack: ExitStack, should_stop: Call
         files[field] = as_json_lines(file, layout, folder / name, should_stop)
         return files[field], layout
 
-    heldout = None
+    heldout: list[Row] | None = [] if config.spec.evaluation.is_off else None
     own = config.spec.evaluation.dataset or Dataset()
     if config.evaluation_path is not None:
         file, layout = found(config.evaluation_path, own, "evaluation", EVALUATION)
@@ -150,7 +154,7 @@ def _opened(config: RunConfig, folder: Path, stack: ExitStack, should_stop: Call
         of_all = sample(lines, required, layout)
         return StreamedRows(lines, required, of_all, heldout, seed, layout, files, rendering)
     rows = load_rows(file, required, layout)
-    if heldout is not None:
+    if heldout:
         return WholeRows(without(rows, heldout), heldout, seed, files, rendering)
     return WholeRows(*split(rows, config.spec.evaluation), seed, files, rendering)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rft_api.lifecycle import Evaluation
-from rft_planner.steps import MAX_HELD_OUT, MIN_HELD_OUT, held_out_rows
+from rft_planner.steps import MAX_HELD_OUT, MIN_HELD_OUT, OTHERWISE, held_out_rows
 from rft_run.errors import DataError
 from rft_run.rows import BYTE_ORDER_MARK, RowLayout
 from rft_trainer.data.rendering import Renderer, Tokenizer
@@ -67,9 +67,13 @@ def _lines(data: bytes) -> Iterator[tuple[int, bytes]]:
 def split(rows: Sequence[Row], evaluation: Evaluation) -> tuple[list[Row], list[Row]]:
     """Split rows into (train, held out). Rows with the same prompt are all in the same part.
 
+    No row is held out where the evaluation is off.
+
     Prompts are chosen in the order of their hashes, so the held-out set depends on the rows alone, not on
     their order, the seed or the attempt. Raises DataError if half of the rows are too few to evaluate on.
     """
+    if evaluation.is_off:
+        return list(rows), []
     limit = min(MAX_HELD_OUT, len(rows) // 2)
     wanted = held_out_rows(len(rows), evaluation.fraction)
     sizes: dict[str, int] = {}
@@ -84,7 +88,7 @@ def split(rows: Sequence[Row], evaluation: Evaluation) -> tuple[list[Row], list[
     if count < MIN_HELD_OUT:
         raise DataError(
             f"{len(rows)} rows with {len(sizes)} different prompts are too few to hold out {MIN_HELD_OUT} and"
-            f" train on as many: add rows, or set spec.evaluation.dataset"
+            f" train on as many: add rows, {OTHERWISE}"
         )
     return [r for r in rows if r.key not in held], [r for r in rows if r.key in held]
 

@@ -1,0 +1,18 @@
+"""Knows from a model's name whether the model writes a thought before its answer."""
+
+_WORDS = frozenset({"thinking", "reasoning", "reasoner", "r1", "qwq", "magistral", "think"})
+_FAMILIES = ("qwen3", "smollm3", "gpt-oss")
+"""Families whose chat models think unless a request turns it off."""
+_PLAIN = frozenset({"instruct", "base", "pt", "coder", "embedding", "reranker"})
+
+
+def thinks(model: str) -> bool:
+    """Return whether a model thinks by default, as far as its name says so.
+
+    ``model`` is a hub name or a path; only the last part is read. The answer is False for unknown names.
+    """
+    name = model.rstrip("/").rsplit("/", 1)[-1].lower()
+    words = set(name.replace("_", "-").split("-"))
+    if words & _WORDS:
+        return True
+    return name.startswith(_FAMILIES) and not words & _PLAIN
