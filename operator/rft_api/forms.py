@@ -8,7 +8,7 @@ import re
 import unicodedata
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 def _nothing(_text: str) -> str:
@@ -24,6 +24,12 @@ class Form(NamedTuple):
     """The form in words, such as "a size such as 20Gi". Messages put them after "is not"."""
     correct: Callable[[str], str] = _nothing
     """A function that guesses which text was meant. Its result may not have the form."""
+    longest: int = 4096
+    """Maximum number of characters. The API server estimates the cost of a rule in CEL from it."""
+
+    def limits(self, longest: int | None = None) -> dict[str, Any]:
+        """Return the arguments of ``Field`` for a field of this form, with at most ``longest`` characters."""
+        return {"pattern": self.pattern, "max_length": longest or self.longest}
 
     def has(self, text: str) -> bool:
         """Whether ``text`` has the form."""
@@ -128,11 +134,13 @@ LABEL = Form(
     r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
     "a name of lowercase letters, digits and dashes that begins and ends with a letter or digit",
     _as_label,
+    63,
 )
 IDENTIFIER = Form(
     r"^[A-Za-z_][A-Za-z0-9_]*$",
     "a name of letters, digits and underscores that does not begin with a digit",
     _as_identifier,
+    256,
 )
 ADDRESS = Form(r"^https?://.+", "an address that begins with http:// or https://", _as_address)
 ABSOLUTE_PATH = Form(r"^/.+", "an absolute path below /, such as /data", _as_absolute_path)
@@ -148,17 +156,20 @@ SIZE = Form(
     r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$",
     "a size such as 20Gi: a number, and without a space Ki, Mi, Gi, Ti, k, M, G or T",
     _as_size,
+    32,
 )
 QUANTITY = Form(
     r"^[0-9]+(\.[0-9]+)?(m|Ki|Mi|Gi|Ti|k|M|G|T)?$",
     "a quantity such as 4, 500m (thousandths) or 16Gi: a number, and without a space its unit",
     _as_quantity,
+    32,
 )
-COUNT = Form(r"^[0-9]+(\.[0-9]+)?[MBT]$", "a count such as 135M, 7B or 1.5T", _as_count)
+COUNT = Form(r"^[0-9]+(\.[0-9]+)?[MBT]$", "a count such as 135M, 7B or 1.5T", _as_count, 16)
 MOMENT = Form(
     r"^2[0-9]{3}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$",
     "a moment in UTC such as 2027-01-31T18:00:00Z",
     _as_moment,
+    20,
 )
 
 FORMS = {

@@ -77,7 +77,7 @@ class Python(Model):
     config_map: ConfigMapCode | None = Field(None, description="Python source in a ConfigMap.")
     function: str = Field(
         "grade",
-        pattern=IDENTIFIER.pattern,
+        **IDENTIFIER.limits(),
         description=(
             "Function called as grade(completion, row); also as TRL, OpenAI, eval-protocol and verl call"
             " theirs, by the names of its parameters."
@@ -88,14 +88,14 @@ class Python(Model):
 class Http(Model):
     """The scores are those that a web service returns for a batch of completions."""
 
-    url: str = Field(pattern=ADDRESS.pattern, description="Address that takes a batch by POST.")
+    url: str = Field(**ADDRESS.limits(), description="Address that takes a batch by POST.")
     secret_ref: SecretKeyRef | None = Field(None, description="Bearer token, by reference only.")
 
 
 class ModelJudge(Model):
     """The score is given by a judge model."""
 
-    url: str = Field(pattern=ADDRESS.pattern, description="Base URL of an OpenAI-compatible endpoint.")
+    url: str = Field(**ADDRESS.limits(), description="Base URL of an OpenAI-compatible endpoint.")
     model: str = Field(min_length=1, description="Name of the judge model.")
     prompt: str = Field(min_length=1, description="Instruction with {prompt}, {completion} and row fields.")
     secret_ref: SecretKeyRef | None = Field(None, description="API key, by reference only.")
@@ -119,8 +119,7 @@ class Grader(Model):
 
     name: str = Field(
         min_length=1,
-        max_length=63,
-        pattern=LABEL.pattern,
+        **LABEL.limits(),
         description="Name in metrics and status; unique within the job.",
     )
     weight: float = Field(

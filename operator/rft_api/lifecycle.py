@@ -75,7 +75,7 @@ class Stop(Model):
     )
     deadline: str | None = Field(
         None,
-        pattern=MOMENT.pattern,
+        **MOMENT.limits(),
         description="Moment in UTC, e.g. 2027-01-31T18:00:00Z.",
     )
 

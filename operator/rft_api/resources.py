@@ -14,7 +14,7 @@ class Accelerator(Model):
 
     name: str | None = Field(None, description="Name from the catalogue, e.g. nvidia-h100-80gb, or cpu.")
     memory: str | None = Field(
-        None, pattern=QUANTITY.pattern, description="Memory of one GPU, for any other kind."
+        None, **QUANTITY.limits(), description="Memory of one GPU, for any other kind."
     )
 
 
@@ -40,9 +40,9 @@ class Resources(Model):
         le=16,
         description="GPUs of the pod; obeyed, and warned about when the plan disagrees. 0: CPU.",
     )
-    cpu: str | None = Field(None, pattern=QUANTITY.pattern, description="CPU request.")
-    memory: str | None = Field(None, pattern=QUANTITY.pattern, description="Memory request and limit.")
-    shm: str | None = Field(None, pattern=QUANTITY.pattern, description="Size of /dev/shm.")
+    cpu: str | None = Field(None, **QUANTITY.limits(), description="CPU request.")
+    memory: str | None = Field(None, **QUANTITY.limits(), description="Memory request and limit.")
+    shm: str | None = Field(None, **QUANTITY.limits(), description="Size of /dev/shm.")
     node_selector: dict[str, str] | None = Field(None, description="Node labels the pod needs.")
     tolerations: list[Toleration] | None = Field(None, max_length=64, description="Taints the pod tolerates.")
     price_per_gpu_hour: float | None = Field(
@@ -53,7 +53,7 @@ class Resources(Model):
 class EnvVar(Model):
     """An environment variable of the trainer container."""
 
-    name: str = Field(pattern=IDENTIFIER.pattern, description="Name.")
+    name: str = Field(**IDENTIFIER.limits(), description="Name.")
     value: str | None = Field(None, description="Value; empty if absent. Secrets belong in secretRef.")
     secret_ref: SecretKeyRef | None = Field(None, description="Where the value is, if it is secret.")
 
@@ -67,8 +67,8 @@ class LocalObjectRef(Model):
 class ExtraVolume(Model):
     """A volume that is mounted read-only into the trainer. Exactly one source is set."""
 
-    name: str = Field(pattern=LABEL.pattern, max_length=50, description="Volume name.")
-    mount_path: str = Field(pattern=ABSOLUTE_PATH.pattern, description="Where it appears.")
+    name: str = Field(**LABEL.limits(50), description="Volume name.")
+    mount_path: str = Field(**ABSOLUTE_PATH.limits(), description="Where it appears.")
     persistent_volume_claim: str | None = Field(None, description="Name of a claim.")
     config_map: str | None = Field(None, description="Name of a ConfigMap.")
 

@@ -52,7 +52,7 @@ class ModelSource(Model):
     )
     parameters: str | None = Field(
         None,
-        pattern=COUNT.pattern,
+        **COUNT.limits(),
         description="Parameter count such as 7B; needed only where the catalogue and config.json are silent.",
     )
     adapter: AdapterSource | None = Field(
@@ -73,7 +73,7 @@ class VolumeFileSource(Model):
     claim_name: str = Field(min_length=1, description="Name of the PersistentVolumeClaim.")
     path: str = Field(
         min_length=1,
-        pattern=RELATIVE_PATH.pattern,
+        **RELATIVE_PATH.limits(),
         description="Path of the JSONL file inside the volume, without a leading slash.",
     )
 
@@ -96,7 +96,7 @@ class Dataset(Model):
     )
     uri: str | None = Field(
         None,
-        pattern=URI.pattern,
+        **URI.limits(),
         description="Rows behind a URI (s3://, gs://, https://, hf://, file://); a plain path for rft run.",
     )
     format: RowFormat | None = Field(
@@ -120,7 +120,7 @@ class VolumeClaim(Model):
 class ClaimTemplate(Model):
     """A PersistentVolumeClaim the operator makes for this job."""
 
-    size: str = Field(pattern=SIZE.pattern, description="Requested size, e.g. 20Gi.")
+    size: str = Field(**SIZE.limits(), description="Requested size, e.g. 20Gi.")
     storage_class_name: str | None = Field(None, description="StorageClass; the cluster's default if absent.")
     access_modes: list[Literal["ReadWriteOnce", "ReadWriteMany", "ReadWriteOncePod"]] | None = Field(
         None, max_length=3, description="Access modes; ReadWriteOnce if absent."

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from rft_api.forms import FORMS
 from rft_operator.cluster import ClusterError
 from tests.integration.operator_support import RFTJOBS, Api, Object, Operator, has_cel
 from tests.parity.apiserver import stored
-from tests.parity.cases import cases
-from tests.parity.gates import ALL_RULES, MODEL, SCHEMA, STORED_SCHEMA, Gate, Verdict, api_server
+from tests.parity.cases import Sight, cases
+from tests.parity.gates import ALL_RULES, MODEL, OLD_SCHEMA, STORED_SCHEMA, Gate, Verdict, api_server
 from tests.parity.random_specs import has_empty_text, has_whole_float, manifests
 from tests.waiting import wait_until
 
@@ -33,6 +34,17 @@ def test_the_api_server_agrees_with_the_models_on_all_it_can_check(gate: Gate, j
     judged[f"{gate.name}: cases of {len(cases())}"] += len(visible)
     disagreements = gate.disagreements(visible)
     assert disagreements == [], "\n".join(disagreements)
+
+
+def test_the_api_server_says_in_words_which_form_a_text_must_have(api: Api, gate: Gate) -> None:
+    if not has_cel(api):
+        pytest.skip("an API server without CEL does not check the forms of texts")
+    broken = [case for case in cases() if Sight.PATTERN in case.takes and gate.can_judge(case)]
+    assert len(broken) > 50
+    texts = [verdict.text for verdict in gate.judge([case.manifest for case in broken])]
+    for text in texts:
+        assert not any(pattern in text for pattern in FORMS), text
+    assert all(any(form.words in text for text in texts) for form in FORMS.values())
 
 
 @pytest.mark.timeout(600)
@@ -55,7 +67,9 @@ def test_the_api_server_agrees_with_the_crds_schema_on_random_specs(
     judged[f"API server: random specs, {'with' if cel else 'without'} rules across fields"] += len(visible)
     theirs = api_server(api).judge([sent for sent, _ in visible])
     ours = (
-        MODEL.judge([whole for _, whole in visible]) if cel else SCHEMA.judge([sent for sent, _ in visible])
+        MODEL.judge([whole for _, whole in visible])
+        if cel
+        else OLD_SCHEMA.judge([sent for sent, _ in visible])
     )
     differ = [
         (sent["spec"], our, their)

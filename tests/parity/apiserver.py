@@ -76,9 +76,13 @@ def _default(value: Any, schema: Schema) -> None:
             _default(value[key], child)
 
 
-def complaints(document: dict[str, Any], schema: Schema) -> list[str]:
-    """Return the validation errors of an object. Each names the path of a field."""
-    found = _VALIDATOR(schema).iter_errors(stored(document, schema))
+def complaints(document: dict[str, Any], schema: Schema, by_cel: bool = True) -> list[str]:
+    """Return the validation errors of an object. Each names the path of a field.
+
+    ``by_cel``: the forms of texts are checked, as servers with CEL do.
+    """
+    validator = _WITH_FORMS if by_cel else _VALIDATOR
+    found = validator(schema).iter_errors(stored(document, schema))
     return [f"{_path(error)}: {error.message}" for error in found]
 
 
@@ -109,9 +113,20 @@ def re2(pattern: str) -> re.Pattern[str]:
     return re.compile(re.sub(r"\$$", r"\\Z", pattern), re.ASCII)
 
 
-def _pattern(_validator: Any, pattern: str, value: object, _schema: Schema) -> Iterator[ValidationError]:
-    if isinstance(value, str) and not re2(pattern).search(value):
-        yield ValidationError(f"{value!r} does not match {pattern}")
+_MATCHES = re.compile(r"(?:!has\([\w.]+\) \|\| )*self((?:\.\w+)*)\.matches\('((?:[^'\\]|\\.)*)'\)")
+
+
+def _forms(_validator: Any, rules: list[Schema], value: object, _schema: Schema) -> Iterator[ValidationError]:
+    """Check the rules in CEL that say only which form a text has. The other rules are for a real server."""
+    for rule in rules:
+        found = _MATCHES.fullmatch(rule["rule"])
+        if found is None:
+            continue
+        path, text = found[1].split(".")[1:], value
+        for key in path:
+            text = text.get(key) if isinstance(text, dict) else None
+        if isinstance(text, str) and not re2(re.sub(r"\\(.)", r"\1", found[2])).search(text):
+            yield ValidationError(rule["message"], path=path)
 
 
 def _map_keys(_validator: Any, keys: list[str], value: object, _schema: Schema) -> Iterator[ValidationError]:
@@ -125,6 +140,7 @@ def _map_keys(_validator: Any, keys: list[str], value: object, _schema: Schema) 
 
 _VALIDATOR = validators.extend(
     Draft4Validator,
-    {"pattern": _pattern, "x-kubernetes-list-map-keys": _map_keys},
+    {"x-kubernetes-list-map-keys": _map_keys},
     type_checker=Draft4Validator.TYPE_CHECKER.redefine("integer", _is_integer),
 )
+_WITH_FORMS = validators.extend(_VALIDATOR, {"x-kubernetes-validations": _forms})

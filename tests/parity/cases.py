@@ -6,6 +6,7 @@ models, never from a gate.
 
 import copy
 import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -43,6 +44,7 @@ class Sight(Enum):
     EMPTY = "that an empty text is not null"
     FLOAT = "that 8.0 is a whole number"
     FORM = "only the form: it would fail later, as rft validate and the webhook say of a new job"
+    PATTERN = "the form of a text, which the CRD says in CEL"
 
 
 @dataclass(frozen=True)
@@ -282,7 +284,8 @@ def _str_values(limits: dict[str, Any]) -> Iterator[Value]:
     if (pattern := limits.get("pattern")) is not None:
         matches, others = PATTERNS[pattern]
         yield from (Value(f"match {text!r}", text) for text in matches)
-        yield from (Value(f"no match {text!r}", text, "", _empty(text)) for text in others)
+        patterned = frozenset({Sight.PATTERN})
+        yield from (Value(f"no match {text!r}", text, "", _empty(text) | patterned) for text in others)
     else:
         texts = (
             "text",
@@ -299,8 +302,22 @@ def _str_values(limits: dict[str, Any]) -> Iterator[Value]:
     if low > 1:
         yield Value("too short", "x" * (low - 1), "")
     if high is not None:
-        yield from (Value("longest", "a" * high), Value("too long", "a" * (high + 1), ""))
+        short = PATTERNS[pattern][0] if pattern is not None else ["a"]
+        yield from (Value("longest", text, takes=frozenset({Sight.FORM})) for text in _grown(short, high))
+        yield from (Value("too long", text, "") for text in _grown(short, high + 1) or ["a" * (high + 1)])
     yield from _wrong(3, 1.5, True, [], {}, ["text"])
+
+
+def _grown(texts: list[str], length: int) -> list[str]:
+    """Return texts of ``length`` characters that have a form, made from shorter ones by their first or last
+    character. A form of a fixed length gives none.
+    """
+    found = []
+    for text in texts:
+        more = length - len(text)
+        found += [text + text[-1] * more, text[0] * more + text]
+    pattern = next((each for each, (good, _) in PATTERNS.items() if good is texts), "")
+    return [text for text in found if re.search(pattern, text)][:1]
 
 
 def _empty(text: str) -> frozenset[Sight]:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import yaml
@@ -147,8 +148,8 @@ STORED_SCHEMA = crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
 """The schema with which an API server validates and stores RFTJobs."""
 
 
-def _by_schema(manifests: Sequence[Object]) -> list[Verdict]:
-    found = [complaints(manifest, STORED_SCHEMA) for manifest in manifests]
+def _by_schema(manifests: Sequence[Object], by_cel: bool = True) -> list[Verdict]:
+    found = [complaints(manifest, STORED_SCHEMA, by_cel) for manifest in manifests]
     return [Verdict(not each, "; ".join(each)) for each in found]
 
 
@@ -165,9 +166,10 @@ TRAINER = Gate("trainer's config", _by_trainer, frozenset(Sight) - {Sight.DOCUME
 SCHEMA = Gate(
     "CRD's schema",
     _by_schema,
-    frozenset({Sight.DOCUMENT, Sight.EMPTY, Sight.FLOAT, Sight.FORM}),
+    frozenset({Sight.DOCUMENT, Sight.EMPTY, Sight.FLOAT, Sight.FORM, Sight.PATTERN}),
     LIST_MAP_RULES,
 )
+OLD_SCHEMA = Gate("CRD's schema without CEL", partial(_by_schema, by_cel=False))
 WEBHOOK = Gate("webhook", _by_webhook, frozenset(Sight) - {Sight.FORM})
 LOCAL = (MODEL, CLI, TRAINER, SCHEMA, WEBHOOK)
 
@@ -219,8 +221,11 @@ def api_server(
     sees = {Sight.DOCUMENT}
     if not looks_ahead:
         sees.add(Sight.FORM)
+    # Without CEL a webhook may check the forms of texts. kubectl and Go's clients write 8, not 8.0.
+    if by_cel or evaluates == ALL_RULES:
+        sees.add(Sight.PATTERN)
     if not by_cel:
-        sees.add(Sight.FLOAT)  # kubectl and Go's clients write 8
+        sees.add(Sight.FLOAT)
     if strict:
         sees.add(Sight.UNKNOWN)
     if tells_empty_from_null:
