@@ -1,7 +1,7 @@
 """Adds the validation rules in CEL to the CRD's schema, as ``x-kubernetes-validations``.
 
-Forms of texts are rules in CEL too. For ``pattern`` the API server would show the regular expression; for a
-rule it shows our words.
+Forms of texts and bounds with a fraction are rules in CEL too. For ``pattern`` the API server would show the
+regular expression; for a rule it shows our words. Bounds with a fraction it reads as whole numbers.
 """
 
 from collections.abc import Iterable, Iterator
@@ -11,6 +11,7 @@ from rft_api import immutability, rules
 from rft_api.cel import Cel
 from rft_api.forms import FORMS, LABEL, Form
 from rft_api.job import RFTJobSpec
+from rft_api.problems import bounds_text
 from rft_api.schema import structural
 
 Schema = dict[str, Any]
@@ -19,12 +20,14 @@ KEY = "x-kubernetes-validations"
 
 
 def all_texts() -> Iterator[Cel]:
-    """Yield all rules in CEL: those of the rules in Python in their order, and the forms of texts."""
+    """Yield all rules in CEL: those of the rules in Python in their order, and those of single fields."""
     for rule in rules.RULES:
         yield from rule.cel
     yield from immutability.CEL
     yield NAME_RULE
-    yield from form_texts(structural(RFTJobSpec, defaults=True), "spec")
+    spec = structural(RFTJobSpec, defaults=True)
+    yield from form_texts(spec, "spec")
+    yield from bound_texts(spec, "spec")
 
 
 def node_at(schema: Schema, where: str) -> Schema:
@@ -82,9 +85,42 @@ def form_texts(schema: Schema, where: str) -> Iterator[Cel]:
         yield from form_texts(schema["items"], f"{where}[]")
 
 
-def drop_patterns(schema: Schema) -> None:
-    """Remove every ``pattern`` from a schema that has the rules of ``form_texts`` in their place."""
+_SIGNS = {"minimum": (">=", ">"), "maximum": ("<=", "<")}
+_NAMES = {"minimum": ("ge", "gt"), "maximum": ("le", "lt")}
+
+
+def _exclusive(schema: Schema, bound: str) -> bool:
+    return bool(schema.get(f"exclusive{bound.capitalize()}"))
+
+
+def _has_fraction(schema: Schema) -> bool:
+    return any(not float(schema.get(bound, 0)).is_integer() for bound in _SIGNS)
+
+
+def bound_texts(schema: Schema, where: str) -> Iterator[Cel]:
+    """Yield a rule in CEL for each number in the schema at the path ``where`` that a fraction bounds.
+
+    The API server reads ``minimum: 0.5`` as 0 where the number is whole, so that it accepts 0.
+    """
+    if _has_fraction(schema):
+        bounds = [bound for bound in _SIGNS if bound in schema]
+        signs = (_SIGNS[bound][_exclusive(schema, bound)] for bound in bounds)
+        parts = [f"self {sign} {float(schema[bound])}" for sign, bound in zip(signs, bounds, strict=True)]
+        words = bounds_text({_NAMES[bound][_exclusive(schema, bound)]: schema[bound] for bound in bounds})
+        yield Cel(where, " && ".join(parts), f"must be {words}")
+    for name, child in schema.get("properties", {}).items():
+        yield from bound_texts(child, f"{where}.{name}")
+    if "items" in schema:
+        yield from bound_texts(schema["items"], f"{where}[]")
+
+
+def drop_replaced(schema: Schema) -> None:
+    """Remove from a schema what the rules of ``form_texts`` and ``bound_texts`` check in its place."""
     schema.pop("pattern", None)
+    if _has_fraction(schema):
+        for bound in _SIGNS:
+            schema.pop(bound, None)
+            schema.pop(f"exclusive{bound.capitalize()}", None)
     for child in (*schema.get("properties", {}).values(), schema.get("items")):
         if child is not None:
-            drop_patterns(child)
+            drop_replaced(child)

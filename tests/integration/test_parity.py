@@ -39,7 +39,7 @@ def test_the_api_server_agrees_with_the_models_on_all_it_can_check(gate: Gate, j
 def test_the_api_server_says_in_words_which_form_a_text_must_have(api: Api, gate: Gate) -> None:
     if not has_cel(api):
         pytest.skip("an API server without CEL does not check the forms of texts")
-    broken = [case for case in cases() if Sight.PATTERN in case.takes and gate.can_judge(case)]
+    broken = [case for case in cases() if Sight.FIELD_RULE in case.takes and gate.can_judge(case)]
     assert len(broken) > 50
     texts = [verdict.text for verdict in gate.judge([case.manifest for case in broken])]
     for text in texts:

@@ -5,6 +5,7 @@ null where a field has no default, set defaults, validate.
 """
 
 import copy
+import operator
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -116,9 +117,21 @@ def re2(pattern: str) -> re.Pattern[str]:
 _MATCHES = re.compile(r"(?:!has\([\w.]+\) \|\| )*self((?:\.\w+)*)\.matches\('((?:[^'\\]|\\.)*)'\)")
 
 
+_BOUND = re.compile(r"self (>=|>|<=|<) ([-+.e\d]+)")
+_COMPARE = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt}
+
+
 def _forms(_validator: Any, rules: list[Schema], value: object, _schema: Schema) -> Iterator[ValidationError]:
-    """Check the rules in CEL that say only which form a text has. The other rules are for a real server."""
+    """Check the rules in CEL that say only which form a text has, or which bounds a number has.
+
+    The other rules are for a real server.
+    """
     for rule in rules:
+        bounds = [_BOUND.fullmatch(part) for part in rule["rule"].split(" && ")]
+        if all(bounds) and isinstance(value, int | float) and not isinstance(value, bool):
+            kept = [_COMPARE[bound[1]](value, float(bound[2])) for bound in bounds if bound]
+            if not all(kept):
+                yield ValidationError(rule["message"])
         found = _MATCHES.fullmatch(rule["rule"])
         if found is None:
             continue

@@ -44,7 +44,7 @@ class Sight(Enum):
     EMPTY = "that an empty text is not null"
     FLOAT = "that 8.0 is a whole number"
     FORM = "only the form: it would fail later, as rft validate and the webhook say of a new job"
-    PATTERN = "the form of a text, which the CRD says in CEL"
+    FIELD_RULE = "what the CRD says in CEL: the form of a text, and bounds with a fraction"
 
 
 @dataclass(frozen=True)
@@ -265,12 +265,17 @@ def _float_values(limits: dict[str, Any]) -> Iterator[Value]:
     lowest = math.nextafter(low, math.inf) if "gt" in limits else low
     highest = math.nextafter(high, -math.inf) if "lt" in limits else high
     yield from (Value("lowest", lowest), Value("highest", highest))
+    by_rule = _is_fraction(low) or _is_fraction(high)
+    takes = frozenset({Sight.FIELD_RULE}) if by_rule else frozenset()
     if "ge" in limits or "gt" in limits:
-        yield Value("just below", math.nextafter(lowest, -math.inf), "")
-        yield Value("far below", low - 1, "")
+        yield Value("just below", math.nextafter(lowest, -math.inf), "", takes)
+        yield Value("far below", low - 1, "", takes)
     if "le" in limits or "lt" in limits:
-        yield Value("just above", math.nextafter(highest, math.inf), "")
-        yield Value("far above", high + 1, "")
+        yield Value("just above", math.nextafter(highest, math.inf), "", takes)
+        yield Value("far above", high + 1, "", takes)
+    if by_rule:
+        beyond = {math.floor(low), math.ceil(high)}
+        yield from (Value(f"whole {n}", n, "", takes) for n in sorted(beyond) if not low <= n <= high)
     whole = math.ceil(lowest)
     if abs(whole) < 2**53 and whole <= highest:
         yield Value("a whole number", whole)
@@ -279,12 +284,16 @@ def _float_values(limits: dict[str, Any]) -> Iterator[Value]:
     yield from _wrong(str(lowest), True, [], {})
 
 
+def _is_fraction(bound: float) -> bool:
+    return abs(bound) < 2**53 and not float(bound).is_integer()
+
+
 def _str_values(limits: dict[str, Any]) -> Iterator[Value]:
     low, high = limits.get("min_length", 0), limits.get("max_length")
     if (pattern := limits.get("pattern")) is not None:
         matches, others = PATTERNS[pattern]
         yield from (Value(f"match {text!r}", text) for text in matches)
-        patterned = frozenset({Sight.PATTERN})
+        patterned = frozenset({Sight.FIELD_RULE})
         yield from (Value(f"no match {text!r}", text, "", _empty(text) | patterned) for text in others)
     else:
         texts = (

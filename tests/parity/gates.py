@@ -166,7 +166,7 @@ TRAINER = Gate("trainer's config", _by_trainer, frozenset(Sight) - {Sight.DOCUME
 SCHEMA = Gate(
     "CRD's schema",
     _by_schema,
-    frozenset({Sight.DOCUMENT, Sight.EMPTY, Sight.FLOAT, Sight.FORM, Sight.PATTERN}),
+    frozenset({Sight.DOCUMENT, Sight.EMPTY, Sight.FLOAT, Sight.FORM, Sight.FIELD_RULE}),
     LIST_MAP_RULES,
 )
 OLD_SCHEMA = Gate("CRD's schema without CEL", partial(_by_schema, by_cel=False))
@@ -223,7 +223,7 @@ def api_server(
         sees.add(Sight.FORM)
     # Without CEL a webhook may check the forms of texts. kubectl and Go's clients write 8, not 8.0.
     if by_cel or evaluates == ALL_RULES:
-        sees.add(Sight.PATTERN)
+        sees.add(Sight.FIELD_RULE)
     if not by_cel:
         sees.add(Sight.FLOAT)
     if strict:
