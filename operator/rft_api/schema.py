@@ -69,7 +69,8 @@ def _lower(source: Schema, definitions: Mapping[str, Schema], defaults: bool, pa
     if unknown:
         raise CannotLower(f"{path}: cannot convert the keywords {', '.join(sorted(unknown))}")
     if "anyOf" in source:  # a union of scalar types, for which structural schemas have no type
-        return {"description": source.get("description", ""), "x-kubernetes-preserve-unknown-fields": True}
+        described = {"description": source["description"]} if source.get("description") else {}
+        return described | {"x-kubernetes-preserve-unknown-fields": True}
     target = {key: source[key] for key in _KEPT if key in source}
     # For an optional number pydantic writes the bounds under its own names.
     target.update({_BOUNDS[key]: source[key] for key in _BOUNDS if key in source})
@@ -114,7 +115,7 @@ def _lower_object(
     source: Schema, target: Schema, definitions: Mapping[str, Schema], defaults: bool, path: str
 ) -> None:
     extra = source.get("additionalProperties")
-    if "properties" in source:
+    if source.get("properties"):  # the API server drops an empty object
         target["properties"] = {
             name: _lower(child, definitions, defaults, f"{path}.{name}")
             for name, child in source["properties"].items()
