@@ -78,6 +78,7 @@ class Reason:
     WAITING_FOR_POD = "WaitingForPod"  # the child Job exists, no pod runs yet
     UNSCHEDULABLE = "Unschedulable"  # no node has the resources that the pod requests
     IMAGE_PULL = "ImagePull"  # the image cannot be pulled
+    CANNOT_START = "CannotStart"  # a pod has a node, and something keeps its containers from starting
     STARTING = "Starting"  # the pod runs, the trainer has made no step yet
     TRAINING = "Training"  # the trainer makes steps
     NO_PROGRESS = "NoProgress"  # the pod runs but makes no steps

@@ -166,6 +166,15 @@ class Cluster:
         """
         return self._stream("api/v1/nodes")
 
+    def obstacles(self, namespace: str) -> Iterator[Json]:
+        """Yield the Events of a namespace that may say why something waits, one at a time.
+
+        These are the Warnings, and the one about claims without a StorageClass, which is none.
+        """
+        path = self._path("Event", namespace)
+        yield from self._stream(path, {"fieldSelector": "type=Warning"})
+        yield from self._stream(path, {"fieldSelector": "reason=FailedBinding"})
+
     def workloads(self, namespace: str) -> Iterator[Json]:
         """Yield Kueue's Workloads in a namespace, one at a time, if the chart allows it.
 
@@ -276,11 +285,11 @@ class Cluster:
             answer = self._call("GET", path, query)
         return list(answer.get("items") or [])
 
-    def _stream(self, path: str) -> Iterator[Json]:
+    def _stream(self, path: str, query: Mapping[str, str] | None = None) -> Iterator[Json]:
         """Yield the items of a list from the API server's cache. A refused request raises when the first
         item is read.
         """
-        answer = self._request("GET", path, {"resourceVersion": "0"}, whole=False)
+        answer = self._request("GET", path, {"resourceVersion": "0", **(query or {})}, whole=False)
         chunks = answer.stream(CHUNK_BYTES)
         try:
             yield from items(chunks)

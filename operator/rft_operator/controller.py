@@ -16,6 +16,7 @@ from rft_operator import metrics
 from rft_operator.clock import rfc3339
 from rft_operator.cluster import Cluster, ClusterError, Conflict, NotFound, NotLeading
 from rft_operator.decision import ChildKind, Decision, Note
+from rft_operator.events import Events
 from rft_operator.informer import InformerCache
 from rft_operator.ingest.cache import Chains
 from rft_operator.ingest.identity import callers
@@ -27,6 +28,7 @@ from rft_operator.objects.job import child_job
 from rft_operator.objects.names import OPERATOR_NAME, Owner, owner_of
 from rft_operator.objects.pod import Image
 from rft_operator.observe import Observed, RawState, observe, refreshed
+from rft_operator.obstacles import needed
 from rft_operator.queue import Key
 from rft_operator.reconcile import baseline_to_read, reconcile
 from rft_operator.settings import Settings
@@ -63,6 +65,7 @@ class Controller:
         self._settings = settings
         kueue = (cluster.workloads, cluster.pending_workloads) if settings.read_kueue else (None, None)
         self._workloads = Workloads(*kueue)
+        self._events = Events(cluster.obstacles)
         self._refused: dict[Key, str] = {}
         """The text of the API server's last refusal to create a child object, by the key of the RFTJob."""
         self._nodes = Nodes(cluster.nodes if settings.read_nodes else None)
@@ -124,7 +127,7 @@ class Controller:
             document, observed = seen
             owner = owner_of(document)
             observed = self._with_nodes(replace(observed, received=self._reports.get(owner.uid)))
-            observed = self._with_workload(key, observed)
+            observed = self._with_events(key, self._with_workload(key, observed))
             checked = check(document)
             decision = self._decide(document, observed, checked)
             if not decision.acts:
@@ -167,6 +170,7 @@ class Controller:
             self._cache.remove(key)
             self._reports.forget(self._uids.pop(key, ""))
             self._workloads.of(key, None)
+            self._events.of(key, frozenset())
             self._refused.pop(key, None)
             self._written.pop(key, None)
             return None
@@ -177,6 +181,7 @@ class Controller:
         raw = self._read(key, owner, document)
         observed = self._with_nodes(observe(owner, raw, self.ca_bundle, self._reports.get(owner.uid)))
         observed = self._with_workload(key, replace(observed, refused=self._refused.get(key, "")))
+        observed = self._with_events(key, observed)
         self._chains.put(*callers(document, observed))
         decision = self._decide(document, observed, checked)
         if observed.child is not None and not decision.acts:
@@ -235,6 +240,14 @@ class Controller:
         waits = observed.child is not None and observed.child.suspended and not observed.child.deleting
         uid = observed.child.uid if observed.child is not None and waits else None
         return replace(observed, workload=self._workloads.of(key, uid))
+
+    def poll_events(self) -> list[Key]:
+        """Read the Events about the pods that jobs wait for; return the RFTJobs whose Events changed."""
+        return self._events.poll()
+
+    def _with_events(self, key: Key, observed: Observed) -> Observed:
+        """Return ``observed`` with what Events say about a pod that does not start."""
+        return replace(observed, obstacles=self._events.of(key, needed(observed.child, observed.pods)))
 
     def _with_nodes(self, observed: Observed) -> Observed:
         """Return ``observed`` with the nodes, if they are needed for a plan or to explain the state of a

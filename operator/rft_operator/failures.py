@@ -184,7 +184,7 @@ def container_config(pod: Pod) -> Hindrance | None:
     """A Secret or ConfigMap is missing, or the container cannot be created."""
     if pod.waiting is None or pod.waiting.reason not in _CONFIG_REASONS:
         return None
-    return Hindrance(Reason.WAITING_FOR_POD, f"{pod.waiting.reason}: {pod.waiting.message}")
+    return Hindrance(Reason.CANNOT_START, f"{pod.waiting.reason}: {pod.waiting.message}")
 
 
 HINDRANCES: tuple[Callable[[Pod], Hindrance | None], ...] = (unschedulable, image_pull, container_config)

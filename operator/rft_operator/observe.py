@@ -2,13 +2,16 @@
 cluster.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from sys import intern
 from typing import Any
 
 from pydantic import ValidationError
 
+from rft_operator import clock
 from rft_operator.kueue import Workload
 from rft_operator.objects.config import CA_KEY
 from rft_operator.objects.names import Owner, controller_uid, queue_labels
@@ -18,6 +21,9 @@ from rft_run.config import CONFIG_FILE, GRADER_CONTAINER, TRAINER_CONTAINER, Run
 from rft_run.report import ProgressReport
 
 Raw = Mapping[str, Any]
+CLAIM = "PersistentVolumeClaim"
+_REFUSED_POD = re.compile(r'Error creating: (?:pods "[^"]*" is forbidden: )?')
+"""The begin of a Job's FailedCreate Event. The name in it is new for each attempt."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,8 @@ class Pod:
     disrupted: bool = False
     reason: str = ""
     message: str = ""
+    started: str = ""
+    """The time when the trainer's container started, RFC 3339. Empty if it does not run."""
     scheduled: bool = False
     node: str = ""
     ready: bool = True
@@ -101,11 +109,31 @@ class Child:
     node_labels: tuple[tuple[str, str], ...] = ()
     """Node labels that the Job's pods need: the plan's, the user's, and those of the flavor that Kueue
     chose."""
+    claims: tuple[str, ...] = ()
+    """Names of the PersistentVolumeClaims that the pods mount."""
 
     @property
     def finished(self) -> bool:
         """Whether the Job is complete or has failed."""
         return self.complete or self.failed
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """What one Event says about an object that a run needs."""
+
+    kind: str
+    name: str
+    uid: str
+    reason: str
+    message: str
+    at: datetime | None = None
+    """The last time when the Event was reported."""
+
+    @property
+    def about(self) -> str:
+        """The key of the object: the UID of a Job or pod, or the name of a claim."""
+        return f"{CLAIM} {self.name}" if self.kind == CLAIM else self.uid
 
 
 @dataclass(frozen=True)
@@ -140,6 +168,8 @@ class Observed:
     """The nodes of the cluster. Empty if they are not needed, or cannot be read."""
     workload: Workload | None = None
     """The Kueue Workload of a suspended child Job, or ``None`` if there is none."""
+    obstacles: tuple[Obstacle, ...] = ()
+    """What current Events say about the objects that a pod waits for. Empty if no pod waits."""
     refused: str = ""
     """Why the API server last refused to create a child object. Empty if it did not refuse."""
     last_lines: tuple[str, ...] = ()
@@ -270,7 +300,27 @@ def child(raw: Raw) -> Child:
         queue=queue_labels(metadata),
         suspended=spec.get("suspend") is True,
         node_labels=tuple(sorted((_pod_spec(spec).get("nodeSelector") or {}).items())),
+        claims=_claims(_pod_spec(spec)),
     )
+
+
+def obstacle(raw: Raw) -> Obstacle:
+    """Parse an Event."""
+    about, series = raw.get("involvedObject") or {}, raw.get("series") or {}
+    times = (series.get("lastObservedTime"), raw.get("lastTimestamp"), raw.get("eventTime"))
+    return Obstacle(
+        about.get("kind") or "",
+        about.get("name") or "",
+        about.get("uid") or "",
+        raw.get("reason") or "",
+        _REFUSED_POD.sub("", (raw.get("message") or "").strip(), count=1),
+        next((moment for text in times if (moment := clock.parse(text)) is not None), None),
+    )
+
+
+def _claims(pod_spec: Raw) -> tuple[str, ...]:
+    sources = [volume.get("persistentVolumeClaim") or {} for volume in pod_spec.get("volumes") or []]
+    return tuple(sorted({source["claimName"] for source in sources if "claimName" in source}))
 
 
 def pod(raw: Raw) -> Pod:
@@ -289,6 +339,7 @@ def pod(raw: Raw) -> Pod:
         disrupted=_condition(status, "DisruptionTarget") is not None,
         reason=status.get("reason", ""),
         message=status.get("message", ""),
+        started=(states.get(TRAINER_CONTAINER, {}).get("running") or {}).get("startedAt") or "",
         scheduled=bool(raw.get("spec", {}).get("nodeName")),
         node=raw.get("spec", {}).get("nodeName") or "",
         ready=_condition(status, "Ready", "False") is None,

@@ -4,11 +4,11 @@ import asyncio
 import logging
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from rft_operator import metrics, tls
+from rft_operator import events, metrics, tls, workloads
 from rft_operator.cluster import Cluster, ClusterError
 from rft_operator.controller import Controller
 from rft_operator.health import Signs
@@ -19,7 +19,6 @@ from rft_operator.listener import BoundedListener
 from rft_operator.queue import Key, Pace, WorkQueue, work
 from rft_operator.settings import Settings
 from rft_operator.tls_secret import current_identity
-from rft_operator.workloads import POLL_SECONDS
 
 REVIEW_THREADS = 8
 REPORT_DEBOUNCE_SECONDS = 2.0
@@ -107,7 +106,11 @@ class Operator:
     async def start(self) -> None:
         """Start the workers and the ingest."""
         self._tasks.append(asyncio.create_task(self._heartbeat()))
-        self._tasks.append(asyncio.create_task(self._poll_workloads()))
+        polls = (
+            ("Kueue's Workloads", self._controller.poll_workloads, workloads.POLL_SECONDS),
+            ("Events", self._controller.poll_events, events.POLL_SECONDS),
+        )
+        self._tasks += [asyncio.create_task(self._poll(*each)) for each in polls]
         if self._settings.ingest_url is not None:
             await self._start_ingest()
         self._tasks += [
@@ -134,16 +137,23 @@ class Operator:
             self._signs.loop_turned()
             await asyncio.sleep(HEARTBEAT_SECONDS)
 
-    async def _poll_workloads(self) -> None:
+    async def _poll(self, what: str, poll: Callable[[], list[Key]], seconds: float) -> None:
+        """Call ``poll`` again and again, and queue the RFTJobs that it returns.
+
+        A poll that takes long is called less often, so that it never takes more than a fifth of the time.
+        """
         loop = asyncio.get_running_loop()
+        took = 0.0
         while True:
-            await asyncio.sleep(POLL_SECONDS)
+            await asyncio.sleep(max(seconds, 4 * took))
+            started = time.monotonic()
             try:
-                changed = await loop.run_in_executor(self._threads, self._controller.poll_workloads)
+                changed = await loop.run_in_executor(self._threads, poll)
             except Exception:
-                # An unknown form of a Workload, from another version of Kueue, must not end the polling.
-                _log.exception("Kueue's Workloads cannot be read; the operator tries again")
+                # An object of an unknown form, from another version of its program, must not end the polling.
+                _log.exception("%s cannot be read; the operator tries again", what)
                 continue
+            took = time.monotonic() - started
             for key in changed:
                 self._queue.add(key)
 

@@ -19,7 +19,7 @@ from rft_operator import clock
 from rft_operator.decision import ChildKind, Decision, Facts, Note, Verdict
 from rft_operator.objects.names import owner_of
 from rft_operator.observe import Observed
-from rft_operator.stages import STAGES, end_now, failures_of, joined
+from rft_operator.stages import STAGES, deadline_of, end_now, failures_of, joined
 from rft_operator.status import (
     Summary,
     decided,
@@ -77,8 +77,17 @@ def reconcile(
         delete_child=verdict.delete_child,
         notes=_notes(facts, summary),
         # No event is sent when the TTL has passed, so the key is requeued for that time.
-        requeue_after=seconds_left(document, status, now) if is_over(status) else verdict.requeue_after,
+        requeue_after=seconds_left(document, status, now) if is_over(status) else _again(facts, verdict),
         log_of=verdict.log_of,
+    )
+
+
+def _again(facts: Facts, verdict: Verdict) -> float | None:
+    """Return the seconds until the next decision: those of the verdict, or until the deadline passes."""
+    deadline = deadline_of(facts)
+    left = (deadline - facts.now).total_seconds() if deadline is not None else -1.0
+    return min(
+        (after for after in (verdict.requeue_after, left) if after is not None and after > 0), default=None
     )
 
 
@@ -95,7 +104,10 @@ def gather(
     job, problems = checked
     snapshot = observed.snapshot
     at_rest = observed.child is None and not observed.any_alive
-    renews = at_rest and snapshot is not None and job is not None and follows(snapshot.spec, job.spec)
+    renews = False
+    if at_rest and snapshot is not None and job is not None:
+        never_ran = not (document.get("status") or {}).get("startTime")
+        renews = job.spec != snapshot.spec if never_ran else follows(snapshot.spec, job.spec)
     if renews:
         snapshot = None
     spec = snapshot.spec if snapshot is not None else job.spec if job is not None else None
@@ -173,9 +185,9 @@ def _accepted(facts: Facts) -> Gate:
 def _late_changes(facts: Facts) -> list[Problem]:
     """Return the changes of the spec that the run ignores."""
     snapshot = facts.observed.snapshot
-    if snapshot is None or facts.job is None:
+    if snapshot is None or facts.job is None or facts.renews:
         return []
-    return late_changes(snapshot.spec, facts.job.spec, pod_alive=not facts.renews)
+    return late_changes(snapshot.spec, facts.job.spec, pod_alive=True)
 
 
 def _planned(facts: Facts) -> Gate:
@@ -195,9 +207,8 @@ def _of_child(facts: Facts, verdict: Verdict) -> dict[str, Any]:
     child = facts.observed.child
     if child is not None or ChildKind.JOB in verdict.ensure:
         fields["job_name"] = owner_of(dict(facts.document)).child
-        if "startTime" not in facts.status:
-            created = child.created if child is not None else ""
-            fields["start_time"] = created or clock.rfc3339(facts.now)
+    if child is not None and "startTime" not in facts.status:
+        fields["start_time"] = child.created or clock.rfc3339(facts.now)
     return fields
 
 
@@ -259,6 +270,7 @@ def _is_bad(summary: Summary) -> bool:
     worrying = (
         Reason.UNSCHEDULABLE,
         Reason.IMAGE_PULL,
+        Reason.CANNOT_START,
         Reason.NO_PROGRESS,
         Reason.NAME_CONFLICT,
         Reason.FAILED_CREATE,

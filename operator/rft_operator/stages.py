@@ -5,18 +5,22 @@ to bottom, is the specification.
 """
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from rft_api.conditions import COMPLETED_BECAUSE, Phase, Reason
+from rft_api.lifecycle import read_moment
 from rft_api.problems import Problem
-from rft_api.status import Progress
+from rft_api.status import Progress, RunStatus
+from rft_operator import clock
 from rft_operator.decision import ChildKind, Facts, Verdict
 from rft_operator.failures import Failure, Hindrance, classify, hindrance
 from rft_operator.kueue import held, other_kind
 from rft_operator.objects.job import own_count_limit
 from rft_operator.objects.names import QUEUE_LABEL, owner_of
 from rft_operator.observe import Pod
-from rft_operator.stall import last_word, silence
+from rft_operator.obstacles import blocked, claim_blocked, explained
+from rft_operator.stall import Silence, last_word, silence
 from rft_planner.unschedulable import explain_unschedulable
 
 CONFLICT_RECHECK_SECONDS = 60.0
@@ -125,6 +129,31 @@ def leaving(facts: Facts) -> Verdict | None:
     return Verdict("Pending", Reason.WAITING_FOR_POD, said, requeue_after=_nodes_again(facts))
 
 
+def too_late(facts: Facts) -> Verdict | None:
+    """``stop.deadline`` has passed, and no step was made: the child Job is deleted.
+
+    The run starts after all if the deadline is moved. After the first step the trainer ends the run itself.
+    """
+    deadline = deadline_of(facts)
+    made = (facts.status.get("progress") or {}).get("step") or 0
+    runs = any(pod.phase == "Running" for pod in facts.observed.attempts)
+    if deadline is None or facts.now < deadline or made or runs:
+        return None
+    child = facts.observed.child
+    said = (
+        f"spec.stop.deadline {clock.rfc3339(deadline)} has passed, and the run has made no step."
+        " Move the deadline, or leave it out"
+    )
+    return Verdict("Failed", Reason.DEADLINE, said, delete_child=child is not None and not child.deleting)
+
+
+def deadline_of(facts: Facts) -> datetime | None:
+    """Return ``stop.deadline`` as the RFTJob has it now, because it may change during a run."""
+    spec = facts.job.spec if facts.job is not None else facts.spec
+    stop = spec.stop if spec is not None else None
+    return read_moment(stop.deadline) if stop is not None and stop.deadline is not None else None
+
+
 def unplannable(facts: Facts) -> Verdict | None:
     """There is no plan for the spec, and nothing runs."""
     if facts.unplannable is None or facts.observed.child is not None:
@@ -204,7 +233,9 @@ def waiting(facts: Facts) -> Verdict | None:
         return None
     ensure, patch = _missing(facts), _own_count(facts)
     failures = failures_of(facts)
-    held = _held(facts, pod) if pod is not None else None
+    held = (_held(facts, pod) if pod is not None else None) or blocked(
+        facts.spec, facts.observed.child, pod, facts.observed.obstacles
+    )
     phase: Phase = "Starting" if pod is not None and pod.scheduled else "Pending"
     elsewhere = _elsewhere(facts)
     if held is not None:
@@ -238,6 +269,8 @@ def _and(message: str, other: str) -> str:
 def _held(facts: Facts, pod: Pod) -> Hindrance | None:
     """Return why a pod does not start. For an unschedulable pod the message names changes that would help."""
     found = hindrance(pod)
+    if found is not None and found.reason == Reason.CANNOT_START:
+        return Hindrance(found.reason, explained("The pod cannot start", found.message, facts.spec))
     if found is None or found.reason != Reason.UNSCHEDULABLE or facts.spec is None or facts.plan is None:
         return found
     ending = next((other.name for other in facts.observed.attempts if other.alive and other.deleting), None)
@@ -245,7 +278,7 @@ def _held(facts: Facts, pod: Pod) -> Hindrance | None:
         said = f"Pod {ending} is being ended; the next one waits for it, so that never two trainers run."
         return Hindrance(Reason.WAITING_FOR_POD, said)
     said = explain_unschedulable(facts.spec, facts.plan, facts.observed.nodes, pod.requests, found.message)
-    return Hindrance(found.reason, said)
+    return Hindrance(found.reason, _and(said, claim_blocked(facts.spec, facts.observed.obstacles)))
 
 
 def running(facts: Facts) -> Verdict | None:
@@ -254,8 +287,7 @@ def running(facts: Facts) -> Verdict | None:
     pod = _current(facts)
     run = last_word(facts.report, pod, facts.status) if pod is not None else None
     if pod is None or run is None or run.progress.stage == "preparing":
-        message = "The trainer prepares its model and data."
-        return Verdict("Starting", Reason.STARTING, message, ensure=ensure, patch_child=patch)
+        return _preparing(facts, pod, run)
     quiet = silence(run, facts.now, facts.no_progress_seconds)
     left = quiet.left(facts.now)
     if left > 0:
@@ -264,6 +296,31 @@ def running(facts: Facts) -> Verdict | None:
     said = "\n".join(_and_its_log(str(quiet), pod, facts.observed.last_lines))
     return Verdict(
         "Running", Reason.NO_PROGRESS, said, stalled=True, ensure=ensure, patch_child=patch, log_of=pod.name
+    )
+
+
+def _preparing(facts: Facts, pod: Pod | None, run: RunStatus | None) -> Verdict:
+    """The trainer has made no step yet. If it says nothing for too long, the run has stalled."""
+    ensure, patch = _missing(facts), _own_count(facts)
+    said = "The trainer prepares its model and data."
+    since = clock.parse(
+        run.progress.updated_at if run is not None else pod.started if pod is not None else ""
+    )
+    if pod is None or since is None:
+        return Verdict("Starting", Reason.STARTING, said, ensure=ensure, patch_child=patch)
+    quiet = Silence(since, facts.no_progress_seconds, None)
+    left = quiet.left(facts.now)
+    if left > 0:
+        return Verdict(
+            "Starting", Reason.STARTING, said, ensure=ensure, patch_child=patch, requeue_after=left
+        )
+    cause = (
+        f"{quiet} The trainer still prepares its model and data, or its reports do not arrive: can pod"
+        f" {pod.name} reach the hub, its volumes and the operator's Service?"
+    )
+    lines = "\n".join(_and_its_log(cause, pod, facts.observed.last_lines))
+    return Verdict(
+        "Starting", Reason.NO_PROGRESS, lines, stalled=True, ensure=ensure, patch_child=patch, log_of=pod.name
     )
 
 
@@ -279,6 +336,7 @@ STAGES: tuple[Callable[[Facts], Verdict | None], ...] = (
     failed,
     suspended,
     leaving,
+    too_late,
     unplannable,
     to_create,
     queued,

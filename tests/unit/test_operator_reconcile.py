@@ -254,7 +254,7 @@ def test_exclusive_conditions_never_hold_together() -> None:
 def test_a_new_jobs_children_are_created_in_order() -> None:
     decision = once(rftjob(storage={"claimTemplate": {"size": "1Gi"}}), Observed())
     assert decision.ensure == (ChildKind.CLAIM, ChildKind.CONFIG, ChildKind.CA, ChildKind.JOB)
-    assert decision.status["startTime"] == rfc3339(NOW)
+    assert "startTime" not in decision.status, "the run starts when its Job exists, which may be refused"
     assert [note.reason for note in decision.notes] == ["Planned", "WaitingForPod"]
 
 
@@ -382,7 +382,7 @@ def test_a_resumed_run_uses_a_stop_rule_that_was_added_later() -> None:
 
 
 def test_edits_together_with_one_of_an_immutable_field_are_ignored() -> None:
-    decision = once(rftjob(training={"epochs": 5}, **LARGER), AT_REST)
+    decision = once(rftjob({"startTime": rfc3339(NOW)}, training={"epochs": 5}, **LARGER), AT_REST)
     assert decision.ensure == (ChildKind.JOB,)
     assert decision.spec == STARTED.snapshot.spec if STARTED.snapshot else False
     message = condition(decision, "Accepted")["message"]
@@ -485,7 +485,8 @@ def test_the_status_has_the_differences_from_the_baseline() -> None:
 
 
 def test_the_baseline_is_compared_until_the_start_and_then_kept() -> None:
-    started = once(tuned(), Observed(ca_current=True, baseline=rftjob(training={"epochs": 3}))).status
+    first = once(tuned(), Observed(ca_current=True, baseline=rftjob(training={"epochs": 3}))).status
+    started = {**first, "startTime": rfc3339(NOW)}
     later = tuned(status=started)
     assert baseline_to_read(later) is None
     assert once(later, observed(POD)).status["baseline"] == started["baseline"]
@@ -675,3 +676,55 @@ def test_a_checked_document_is_not_checked_again(monkeypatch: pytest.MonkeyPatch
     wanted, checked = once(rftjob(), STARTED), check(rftjob())
     monkeypatch.setattr("rft_operator.reconcile.check", None)
     assert reconcile(rftjob(), STARTED, NOW, checked=checked) == wanted
+
+
+def test_every_field_can_be_corrected_while_the_job_was_never_created() -> None:
+    refused = replace(AT_REST, refused="Job sums-x cannot be created: 403: exceeded quota: few.")
+    decision = once(rftjob({"phase": "Pending"}, training={"epochs": 5}, **LARGER), refused)
+    assert decision.ensure == (ChildKind.CONFIG, ChildKind.JOB)
+    assert decision.spec is not None
+    assert decision.spec.training.epochs == 5
+    assert condition(decision, "Accepted")["status"] == "True"
+
+
+def test_the_run_starts_when_its_job_exists() -> None:
+    assert once(rftjob({"phase": "Pending"}), observed()).status["startTime"] == CHILD.created
+
+
+DEADLINE = {"stop": {"deadline": rfc3339(NOW)}}
+UNSCHEDULED = replace(POD, phase="Pending", scheduled=False, unschedulable="0/1 nodes: Insufficient cpu")
+
+
+@pytest.mark.parametrize("state", [Observed(ca_current=True), observed(), observed(UNSCHEDULED)])
+def test_a_run_that_made_no_step_before_its_deadline_fails_until_the_deadline_is_moved(
+    state: Observed,
+) -> None:
+    early = once(rftjob(**DEADLINE), state, NOW - timedelta(seconds=90))
+    assert early.status["phase"] == "Pending"
+    assert early.requeue_after == 90
+    late = once(rftjob(early.status, **DEADLINE), state)
+    assert (late.status["phase"], condition(late, "Ready")["reason"]) == ("Failed", "DeadlineReached")
+    assert condition(late, "Failed")["status"] == "False", "a person can still move the deadline"
+    assert late.delete_child == (state.child is not None)
+    moved = once(rftjob(late.status, stop={"deadline": "2027-01-01T00:00:00Z"}), Observed(ca_current=True))
+    assert ChildKind.JOB in moved.ensure
+
+
+def test_a_run_with_steps_is_ended_by_its_trainer_after_the_deadline() -> None:
+    status = {"progress": {"step": 3}, "startTime": rfc3339(NOW)}
+    assert once(rftjob(status, **DEADLINE), observed(UNSCHEDULED)).status["phase"] == "Pending"
+    assert once(rftjob(**DEADLINE), observed(POD)).status["phase"] == "Starting"
+
+
+def test_a_trainer_that_never_reports_is_stalled_after_the_time_without_progress() -> None:
+    silent = replace(POD, started=rfc3339(NOW - timedelta(seconds=1700)))
+    soon = once(rftjob(), observed(silent))
+    assert (soon.status["phase"], soon.requeue_after) == ("Starting", 100)
+    assert condition(soon, "Stalled")["status"] == "False"
+    later = once(rftjob(), observed(silent), NOW + timedelta(seconds=101))
+    assert condition(later, "Stalled")["status"] == "True"
+    assert "reports do not arrive" in condition(later, "Stalled")["message"]
+    assert later.log_of == POD.name
+    lines = replace(observed(silent), last_lines=("cannot resolve huggingface.co",))
+    said = condition(once(rftjob(), lines, NOW + timedelta(seconds=101)), "Stalled")["message"]
+    assert said.endswith("cannot resolve huggingface.co")

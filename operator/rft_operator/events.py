@@ -1,0 +1,93 @@
+"""Reads the Warning Events of a namespace every few seconds while a job there waits for its pod.
+
+They are polled and not watched: most Events are about other objects, and only waiting jobs need them.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from rft_operator.cluster import ClusterError
+from rft_operator.observe import Obstacle, obstacle
+from rft_operator.obstacles import is_current
+from rft_operator.queue import Key
+
+POLL_SECONDS = 5.0
+_log = logging.getLogger(__name__)
+
+
+class Events:
+    """A cache of the Warning Events about objects that waiting jobs need. Thread-safe."""
+
+    def __init__(self, read: Callable[[str], Iterable[Any]]) -> None:
+        """``read`` returns the Events of a namespace that may say why something waits."""
+        self._read = read
+        self._lock = threading.Lock()
+        self._waiting: dict[Key, frozenset[str]] = {}
+        self._known: dict[Key, tuple[Obstacle, ...]] = {}
+        self._said: dict[str, str] = {}
+
+    def of(self, key: Key, needed: frozenset[str]) -> tuple[Obstacle, ...]:
+        """Return the cached Events about the objects ``needed`` by a job.
+
+        From now on these Events are polled. Without objects the job does not wait, and its Events are
+        forgotten.
+        """
+        with self._lock:
+            if not needed:
+                self._waiting.pop(key, None)
+                self._known.pop(key, None)
+                return ()
+            self._waiting[key] = needed
+            return tuple(each for each in self._known.get(key, ()) if each.about in needed)
+
+    def poll(self) -> list[Key]:
+        """Read the Events of every namespace with a waiting job. Return the RFTJobs whose Events changed."""
+        with self._lock:
+            waiting = dict(self._waiting)
+        changed: list[Key] = []
+        for namespace in sorted({namespace for namespace, _ in waiting}):
+            jobs = {key: needed for key, needed in waiting.items() if key[0] == namespace}
+            found = self._of_namespace(namespace, frozenset().union(*jobs.values()))
+            if found is not None:
+                changed += self._store(jobs, found)
+        return changed
+
+    def _of_namespace(self, namespace: str, wanted: frozenset[str]) -> list[Obstacle] | None:
+        """Return the current Events about the objects ``wanted``, or ``None`` if they cannot be read."""
+        now = datetime.now(UTC)
+        try:
+            read = (obstacle(raw) for raw in self._read(namespace))
+            found = [each for each in read if each.about in wanted and is_current(each, now)]
+        except ClusterError as error:
+            self._say(
+                namespace, f"{namespace}: Events cannot be read, so no status says why jobs wait: {error}"
+            )
+            return None
+        self._said.pop(namespace, None)
+        return found
+
+    def _store(self, jobs: dict[Key, frozenset[str]], found: list[Obstacle]) -> list[Key]:
+        changed = []
+        with self._lock:
+            for key, needed in jobs.items():
+                if self._waiting.get(key) != needed:
+                    continue  # the job has changed since; the next poll knows more
+                own = tuple(each for each in found if each.about in needed)
+                if _content(own) != _content(self._known.get(key, ())):
+                    changed.append(key)
+                self._known[key] = own
+        return changed
+
+    def _say(self, namespace: str, what: str) -> None:
+        """Log a message about a namespace, unless it repeats the last one."""
+        if self._said.get(namespace) != what:
+            _log.warning(what)
+        self._said[namespace] = what
+
+
+def _content(found: tuple[Obstacle, ...]) -> set[tuple[str, str, str]]:
+    """Return what Events say, without the time: an Event that is only repeated is no change."""
+    return {(each.about, each.reason, each.message) for each in found}

@@ -1,0 +1,222 @@
+"""Reads from Warning Events why the pod of a job does not start. Pure.
+
+Kubernetes reports such causes on other objects than the RFTJob: on the child Job if the API server refuses
+the pod, on the pod if a node cannot start it, and on a claim if it gets no volume.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from rft_api.conditions import Reason
+from rft_api.job import RFTJobSpec
+from rft_operator.failures import Hindrance
+from rft_operator.observe import CLAIM, Child, Obstacle, Pod
+
+FRESH_SECONDS = 300.0
+"""An Event about a pod or a claim counts for this many seconds. The kubelet repeats it every two minutes
+while its cause lasts."""
+
+
+def needed(child: Child | None, pods: Iterable[Pod]) -> frozenset[str]:
+    """Return the keys of the objects whose Events may say why a job's pod does not start.
+
+    Empty if the job does not wait for a pod.
+    """
+    if child is None or child.deleting or child.finished or child.suspended:
+        return frozenset()
+    alive = [pod for pod in pods if pod.controller == child.uid and pod.alive]
+    if any(pod.phase == "Running" for pod in alive):
+        return frozenset()
+    return frozenset({child.uid, *(pod.uid for pod in alive), *(f"{CLAIM} {name}" for name in child.claims)})
+
+
+def is_current(found: Obstacle, now: datetime) -> bool:
+    """Return whether the cause of an Event may still hold.
+
+    The Job controller waits longer and longer between two attempts to create a pod, so an Event of a Job
+    counts until there is a pod.
+    """
+    if found.kind == "Job" or found.at is None:
+        return True
+    return now - found.at < timedelta(seconds=FRESH_SECONDS)
+
+
+def blocked(
+    spec: RFTJobSpec | None, child: Child | None, pod: Pod | None, obstacles: Iterable[Obstacle]
+) -> Hindrance | None:
+    """Return why the pod of a job does not start, as Events say, or ``None`` if none says so.
+
+    ``pod`` is the newest pod of the job, or ``None`` if there is none.
+    """
+    if child is None:
+        return None
+    found = list(obstacles)
+    if pod is None:
+        refused = _newest(each for each in found if each.about == child.uid and each.reason == "FailedCreate")
+        if refused is None:
+            return None
+        return Hindrance(
+            Reason.FAILED_CREATE, explained("The child Job cannot create its pod", refused.message, spec)
+        )
+    of_pod = _newest(each for each in found if each.about == pod.uid and each.reason != "FailedScheduling")
+    if of_pod is not None and pod.scheduled:
+        said = explained(f"The pod cannot start on node {pod.node}: {of_pod.reason}", of_pod.message, spec)
+        return Hindrance(Reason.CANNOT_START, said)
+    claim = claim_blocked(spec, found)
+    return Hindrance(Reason.CANNOT_START, claim) if claim else None
+
+
+def claim_blocked(spec: RFTJobSpec | None, obstacles: Iterable[Obstacle]) -> str:
+    """Return why a claim of the job gets no volume. Empty if no Event says so."""
+    found = _newest(each for each in obstacles if each.kind == CLAIM)
+    if found is None:
+        return ""
+    return explained(f"The claim {found.name} gets no volume: {found.reason}", found.message, spec)
+
+
+def _newest(found: Iterable[Obstacle]) -> Obstacle | None:
+    return max(found, key=lambda each: each.at.timestamp() if each.at is not None else 0.0, default=None)
+
+
+def explained(what: str, message: str, spec: RFTJobSpec | None) -> str:
+    """Return a message with its cause, and with the field to change or the action that helps, if known."""
+    advice = next((text for remedy in _REMEDIES if (text := remedy(message, spec))), "")
+    said = f"{what}: {message.rstrip('.')}."
+    return f"{said} {advice}." if advice else said
+
+
+# Remedies: each returns a sentence for the messages that it knows, else "".
+
+_FIELDS = {
+    "memory": "spec.resources.memory",
+    "cpu": "spec.resources.cpu",
+    "ephemeral-storage": "spec.storage",
+    "storage": "spec.storage.claimTemplate.size",
+}
+
+
+def _field_of(resource: str) -> str:
+    name = resource.removeprefix("requests.").removeprefix("limits.")
+    return "spec.resources.gpus" if "/" in name and "gpu" in name else _FIELDS.get(name, "")
+
+
+def _quota(message: str, _spec: RFTJobSpec | None) -> str:
+    found = re.search(r"exceeded quota: (\S+), requested: (\S+), used: \S+, limited: \S+", message)
+    if found is None:
+        return ""
+    fields = [_field_of(part.partition("=")[0]) for part in found[2].split(",")]
+    lower = f"lower {' and '.join(dict.fromkeys(filter(None, fields)))}, " if any(fields) else ""
+    return _sentence(f"{lower}wait until other objects are gone, or raise the ResourceQuota {found[1]}")
+
+
+def _must_specify(message: str, _spec: RFTJobSpec | None) -> str:
+    found = re.search(r"failed quota: (\S+): must specify (\S+)", message)
+    if found is None:
+        return ""
+    return (
+        f"The ResourceQuota {found[1]} wants {found[2]} on every container: give the namespace a LimitRange"
+        " with a default for it"
+    )
+
+
+def _limit_range(message: str, _spec: RFTJobSpec | None) -> str:
+    found = re.search(
+        r"(maximum|minimum) (\S+) usage per (?:Container|Pod) is (\S+), but (?:limit|request) is ", message
+    )
+    if found is None:
+        return ""
+    field, verb = _field_of(found[2]), "lower" if found[1] == "maximum" else "raise"
+    change = f"{verb} {field} to {found[3].rstrip('.,')}, or " if field else ""
+    return _sentence(f"{change}change the namespace's LimitRange")
+
+
+_NOT_FOUND = re.compile(
+    r'\b(configmap|secret|serviceaccount|persistentvolumeclaim|storageclass)\S* "?([^\s"]+)"? not found',
+    re.IGNORECASE,
+)
+
+
+def _missing(message: str, spec: RFTJobSpec | None) -> str:
+    found = _NOT_FOUND.search(message)
+    if found is None:
+        return ""
+    name = found[2].rpartition("/")[2]
+    paths = list(paths_of(spec.dump(), name)) if spec is not None else []
+    where = f", or correct {' or '.join(paths)}" if paths else ""
+    return f"Create {_KINDS[found[1].lower()]} {name}{where}"
+
+
+_KINDS = {
+    "configmap": "the ConfigMap",
+    "secret": "the Secret",
+    "serviceaccount": "the ServiceAccount",
+    "persistentvolumeclaim": "the PersistentVolumeClaim",
+    "storageclass": "the StorageClass",
+}
+
+
+def _key(message: str, spec: RFTJobSpec | None) -> str:
+    found = re.search(r"references non-existent (?:config|secret) key: (\S+)", message)
+    if found is None:
+        return ""
+    paths = list(paths_of(spec.dump(), found[1])) if spec is not None else []
+    where = f", or correct {' or '.join(paths)}" if paths else ""
+    return f"Add the key {found[1]}{where}"
+
+
+def _attached(message: str, _spec: RFTJobSpec | None) -> str:
+    if "Multi-Attach" not in message:
+        return ""
+    return "The pod starts by itself once the other node has released the volume"
+
+
+def _no_class(message: str, _spec: RFTJobSpec | None) -> str:
+    if "no storage class is set" not in message:
+        return ""
+    return "Set spec.storage.claimTemplate.storageClassName, or make one StorageClass the default"
+
+
+def _security(message: str, _spec: RFTJobSpec | None) -> str:
+    if "violates PodSecurity" not in message:
+        return ""
+    return "The Pod Security level of the namespace refuses the pod: see what spec.template adds to it"
+
+
+def _policy(message: str, _spec: RFTJobSpec | None) -> str:
+    found = re.search(
+        r"admission webhook \"([^\"]+)\" denied the request|ValidatingAdmissionPolicy '([^']+)'", message
+    )
+    if found is None:
+        return ""
+    return f"The policy {found[1] or found[2]} of this cluster refuses the pod: ask who maintains it"
+
+
+_REMEDIES: tuple[Callable[[str, RFTJobSpec | None], str], ...] = (
+    _quota,
+    _must_specify,
+    _limit_range,
+    _missing,
+    _key,
+    _attached,
+    _no_class,
+    _security,
+    _policy,
+)
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def paths_of(value: Any, wanted: str, path: str = "spec") -> Iterator[str]:
+    """Yield the paths of the fields of a spec whose value is ``wanted``."""
+    if isinstance(value, Mapping):
+        for name, child in value.items():
+            yield from paths_of(child, wanted, f"{path}.{name}")
+    elif isinstance(value, list):
+        for number, child in enumerate(value):
+            yield from paths_of(child, wanted, f"{path}[{number}]")
+    elif value == wanted:
+        yield path
