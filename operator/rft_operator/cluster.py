@@ -1,14 +1,14 @@
 """The only module that talks to the API server.
 
-Plain JSON over the ``kubernetes`` client's own connection (its credentials, TLS and token refresh),
-not its generated models: those drop the fields they do not know, and validate what servers send.
-Calls block; callers run them in a bounded pool of threads.
+Requests and responses are plain JSON. They use the connection of the ``kubernetes`` client, with its
+credentials, TLS and token refresh. They do not use the client's generated models, which drop unknown fields
+and validate what servers send. Calls block, so callers run them in a bounded pool of threads.
 
-ClusterError           the server refused, or could not be reached
+ClusterError           the server refused the request, or could not be reached
 ├── NotFound           404
-├── Conflict           409: someone else wrote in between, or the name is taken
-├── NotLeading         not sent: this process does not hold the Lease
-└── Unavailable        no answer, 429 or 5xx: worth another try
+├── Conflict           409: another client changed the object in between, or the name is taken
+├── NotLeading         the request was not sent: this process does not hold the Lease
+└── Unavailable        no answer, 429 or 5xx: a retry may succeed
 """
 
 import json
@@ -78,7 +78,7 @@ class Cluster:
     """
 
     def __init__(self, configuration: Any, threads: int = 8, seconds: float = READ_SECONDS) -> None:
-        """Use a loaded ``kubernetes.client.Configuration`` from up to ``threads`` threads.
+        """Use a loaded ``kubernetes.client.Configuration``. Up to ``threads`` threads send requests at once.
 
         ``seconds`` is the read timeout of a request.
         """
@@ -111,11 +111,11 @@ class Cluster:
         return self._find("RFTJob", namespace, name)
 
     def state(self, owner: Owner, baseline: str | None = None, pods_version: str = "0") -> RawState:
-        """Return all child objects of an RFTJob, and the RFTJob ``baseline``.
+        """Return all child objects of an RFTJob, and its baseline: the RFTJob with the name ``baseline``.
 
-        Objects of other owners with the names of child objects are returned too. The pods are at least as new
-        as the resource version ``pods_version``, which came from a watch. With this version the API server
-        answers from its cache, and need not read all pods of the namespace from etcd.
+        An object that has the name of a child is returned even if it belongs to another owner. The pods are
+        at least as new as ``pods_version``, a resource version that came from a watch. With this version the
+        API server answers from its cache, and need not read all pods of the namespace from etcd.
         """
         job, pods = self.child_and_pods(owner, pods_version)
         return RawState(
@@ -128,7 +128,7 @@ class Cluster:
         )
 
     def child_and_pods(self, owner: Owner, pods_version: str) -> tuple[Json | None, tuple[Json, ...]]:
-        """Return the Job and the pods of an RFTJob, which are read in the same way as in ``state``."""
+        """Return the Job and the pods of an RFTJob. The pods are at least as new as ``pods_version``."""
         selector = f"{LABEL_JOB_UID}={owner.uid}"
         job = self._find("Job", owner.namespace, owner.child)
         return job, tuple(self._list("Pod", owner.namespace, selector, pods_version))
@@ -160,9 +160,10 @@ class Cluster:
         return self._call("GET", self._path("ValidatingWebhookConfiguration", "", name))
 
     def nodes(self) -> Iterator[Json]:
-        """Yield the nodes, from the API server's cache; needs the chart's right to list nodes.
+        """Yield the nodes, one at a time, from the API server's cache. The chart must grant the right to list
+        nodes.
 
-        One at a time, because all nodes of a large cluster are hundreds of megabytes as dictionaries.
+        As dictionaries, all nodes of a large cluster would take hundreds of megabytes of memory.
         """
         return self._stream("api/v1/nodes")
 
@@ -176,9 +177,9 @@ class Cluster:
         yield from self._stream(path, {"fieldSelector": "reason=FailedBinding"})
 
     def workloads(self, namespace: str) -> Iterator[Json]:
-        """Yield Kueue's Workloads in a namespace, one at a time, if the chart allows it.
+        """Yield Kueue's Workloads in a namespace, one at a time. The chart must grant the right to list them.
 
-        Without Kueue in the cluster, NotFound is raised when the first item is read, or before.
+        If Kueue is not installed, NotFound is raised, by this call or when the first item is read.
         """
         path = f"{self._api('kueue.x-k8s.io')}/namespaces/{quote(namespace, safe='')}/workloads"
         return self._stream(path)
@@ -203,8 +204,8 @@ class Cluster:
         )
 
     def merge_data(self, kind: str, namespace: str, name: str, version: str, data: Json) -> Json:
-        """Merge ``data`` into a ConfigMap or Secret, unless its resource version is not ``version`` any
-        more.
+        """Merge ``data`` into a ConfigMap or Secret. Raises Conflict if its resource version is not
+        ``version``.
         """
         body = {"metadata": {"resourceVersion": version}, "data": data}
         return self._call("PATCH", self._path(kind, namespace, name), body=body)
@@ -232,7 +233,7 @@ class Cluster:
         return self._call("PATCH", self._path("Job", namespace, name), body=body)
 
     def delete_child(self, namespace: str, name: str, uid: str) -> None:
-        """Delete a Job after its pods, but only if the Job still has this UID."""
+        """Delete the pods of a Job and then the Job, but only if the Job still has this UID."""
         body = {
             "apiVersion": "v1",
             "kind": "DeleteOptions",
@@ -286,8 +287,9 @@ class Cluster:
         return list(answer.get("items") or [])
 
     def _stream(self, path: str, query: Mapping[str, str] | None = None) -> Iterator[Json]:
-        """Yield the items of a list from the API server's cache. A refused request raises when the first
-        item is read.
+        """Yield the items of a list, which the API server reads from its cache.
+
+        If the API server refuses the request, the error is raised when the first item is read.
         """
         answer = self._request("GET", path, {"resourceVersion": "0", **(query or {})}, whole=False)
         chunks = answer.stream(CHUNK_BYTES)
@@ -321,8 +323,8 @@ class Cluster:
         *,
         whole: bool = True,
     ) -> Any:
-        """Return the response to a request. Unless ``whole``, the caller reads the body and releases the
-        connection.
+        """Return the response to a request. If ``whole`` is false, the caller must read the body and release
+        the connection.
         """
         url = f"{self._configuration.host}/{path}"
         if query:
@@ -347,10 +349,10 @@ class Cluster:
         raise _error(answer.status, f"{method} {path}: {said}")
 
     def _timeout(self, method: str, path: str) -> urllib3.Timeout:
-        """Return the timeouts of a request.
+        """Return the timeouts of a request. The connect timeout of a write ends with the Lease at the latest.
 
-        A write must be sent while this process holds the Lease, so the connect timeout ends with the
-        Lease. Raises NotLeading if the process does not hold the Lease any more.
+        So no write is sent after this process has lost the Lease. Raises NotLeading if it has lost the Lease
+        already.
         """
         left = self.fence() if method != "GET" else math.inf
         if left <= 0:

@@ -43,8 +43,8 @@ AGAIN_AFTER_CONFLICT_SECONDS = 0.2
 
 
 class NotMade(Exception):
-    """The API server refused to create a child object. The text is for users; ``error`` is the response of
-    the server.
+    """The API server refused to create a child object. The message is for users; ``error`` is the response of
+    the API server.
     """
 
     def __init__(self, message: str, error: ClusterError) -> None:
@@ -53,11 +53,13 @@ class NotMade(Exception):
 
 
 class Controller:
-    """Reconciles RFTJobs. The methods block; the work queue never gives one key to two threads."""
+    """Reconciles RFTJobs. Its methods block. The work queue never gives the key of an RFTJob to two threads
+    at once.
+    """
 
     def __init__(self, cluster: Cluster, reports: Reports, settings: Settings, chains: Chains) -> None:
-        """``chains`` gets the owners of every pod that may report, so that the ingest need not look them
-        up.
+        """``chains`` is the cache of the owners of pods. The controller fills it, so that the ingest need not
+        read the owners from the API server.
         """
         self._cluster = cluster
         self._chains = chains
@@ -70,14 +72,17 @@ class Controller:
         """The text of the API server's last refusal to create a child object, by the key of the RFTJob."""
         self._nodes = Nodes(cluster.nodes if settings.read_nodes else None)
         self._nodes_of_pods = Nodes(cluster.nodes if settings.read_nodes else None)
-        """The cache of nodes for pods on lost nodes. It is separate from ``_nodes``, which the plans use."""
+        """A cache of the nodes, used to find out whether the node of a running pod still answers. It is
+        separate from ``_nodes``, the cache for plans."""
         self._uids: dict[Key, str] = {}
         self._written: dict[Key, str] = {}
         self._cache = InformerCache()
         self._counts = False
-        """Whether the operator counts failures, because the API server drops a Job's failure policy."""
+        """Whether the operator counts the failures of pods itself. It must if the API server drops a Job's
+        ``podFailurePolicy``."""
         self.ca_bundle: str | None = None
-        """The content of the CA's ConfigMaps; ``None`` without ingest."""
+        """The CA certificates of the ingest, as PEM text for the ConfigMap of each run. ``None`` if the
+        ingest is off."""
 
     def is_own_write(self, key: Key, version: str) -> bool:
         """Return whether a watch event only reflects the operator's own last status patch."""
@@ -160,9 +165,10 @@ class Controller:
     def _reconcile_uncached(
         self, key: Key, known: tuple[dict[str, Any], CheckResult] | None = None
     ) -> float | None:
-        """Read the children of an RFTJob, decide, and act.
+        """Read the children of an RFTJob, make the decision, and carry it out.
 
-        ``known`` is a document that this round has checked already, with the result.
+        ``known`` is a document that was checked in this reconciliation, with the result of the check. The
+        check is not repeated if the document has not changed.
         """
         revision = self._cache.revision(key)
         document = self._cache.job(key) or self._cluster.job(*key)
@@ -191,11 +197,11 @@ class Controller:
         return decision.requeue_after
 
     def _read(self, key: Key, owner: Owner, document: dict[str, Any]) -> RawState:
-        """Return the child objects of an RFTJob. If its status has no phase, no child is read.
+        """Return the child objects of an RFTJob. They are read only if its status has a phase.
 
         The status is written before the first child is created, so an RFTJob without a status has no
-        children. If this is ever wrong, the creation of a child ends in a conflict, and the next round
-        reads all children.
+        children. If it has children all the same, creating a child ends in a conflict, and the next
+        reconciliation reads all children.
         """
         baseline = baseline_to_read(document)
         if (document.get("status") or {}).get("phase"):
@@ -220,8 +226,8 @@ class Controller:
         return reconcile(document, replace(observed, last_lines=lines), now, seconds, checked)
 
     def _last_lines(self, namespace: str, pod: str) -> tuple[str, ...]:
-        """Return the last lines of a trainer's log. Return none if the log cannot be read, which is not an
-        error.
+        """Return the last lines of a trainer's log. Return no lines if the operator may not or cannot read
+        the log.
         """
         if not self._settings.read_logs:
             return ()
@@ -236,7 +242,7 @@ class Controller:
         return self._workloads.poll()
 
     def _with_workload(self, key: Key, observed: Observed) -> Observed:
-        """Return ``observed`` with the Kueue Workload of a suspended child Job."""
+        """Return ``observed`` with the Kueue Workload of the child Job, if the Job is suspended."""
         waits = observed.child is not None and observed.child.suspended and not observed.child.deleting
         uid = observed.child.uid if observed.child is not None and waits else None
         return replace(observed, workload=self._workloads.of(key, uid))
@@ -334,7 +340,7 @@ class Controller:
     def _manifest(self, owner: Owner, decision: Decision, part: ChildKind) -> dict[str, Any]:
         spec, plan, settings = decision.spec, decision.plan, self._settings
         if spec is None or plan is None:
-            raise AssertionError("nothing is created without a spec and a plan")
+            raise AssertionError("a child object can only be created with a valid spec and a plan")
         if part is ChildKind.CLAIM and spec.storage.claim_template is not None:
             return claim(owner, spec.storage.claim_template)
         if part is ChildKind.CONFIG:
@@ -346,7 +352,7 @@ class Controller:
         return child_job(owner, spec, plan, image, reports=reports, counts=self._counts)
 
     def _post(self, owner: Owner, note: Note) -> None:
-        """Post an Event. A failure is only logged, because the status says the same."""
+        """Post an Event. If this fails, it is only logged, because the status has the same message."""
         try:
             self._cluster.create(event(owner, note, datetime.now(UTC)))
         except Conflict:
@@ -362,16 +368,15 @@ class Controller:
 
 
 def answer_of(job: RFTJob | None) -> ReportAnswer:
-    """Return the answer to the reports of an RFTJob's trainers. It has the fields that may change during a
-    run.
-    """
+    """Return the operator's answer to each report of a trainer: the settings that may change during a run."""
     return ReportAnswer(stop=job.spec.stop or Stop()) if job is not None else ReportAnswer()
 
 
 def event(owner: Owner, note: Note, now: datetime) -> dict[str, Any]:
-    """Return an Event about an RFTJob. Its name is a hash of its content.
+    """Return an Event about an RFTJob. The name of the Event is a hash of its content.
 
-    If the same Event is posted twice in one second, the API server refuses the second one.
+    If the same Event is posted twice in one second, both have the same name, and the API server refuses the
+    second one.
     """
     moment = rfc3339(now)
     said = "\0".join((owner.uid, note.reason, note.message, moment))

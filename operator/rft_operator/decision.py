@@ -50,8 +50,8 @@ class Decision:
     notes: tuple[Note, ...] = ()
     requeue_after: float | None = None
     log_of: str | None = None
-    """Name of a pod whose last log lines the status message needs. The caller reads these lines, and makes
-    the decision again."""
+    """Name of a pod whose last log lines the status message must show. The caller reads these lines, and
+    calls ``reconcile`` again with them."""
 
     @property
     def acts(self) -> bool:
@@ -79,7 +79,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Facts:
-    """The facts about one RFTJob that the stages decide on."""
+    """The facts about one RFTJob from which the stages make the decision."""
 
     document: Mapping[str, Any]
     observed: Observed
@@ -89,7 +89,7 @@ class Facts:
     spec: RFTJobSpec | None
     """The spec that the run uses: that of the snapshot if there is one, else that of the RFTJob."""
     renews: bool
-    """Whether to replace the snapshot, because a field changed whose new value a resumed run applies."""
+    """Whether the snapshot of the spec is replaced, because a field changed that a resumed run may change."""
     plan: Plan | None
     unplannable: Unplannable | None
     report: ProgressReport | None
@@ -101,5 +101,7 @@ class Facts:
         return self.document.get("status") or {}
 
     def wants(self, switch: str) -> bool:
-        """Return whether a boolean field of the spec is true, even if the rest of the spec is invalid."""
+        """Return whether the boolean field ``switch`` of the spec is true, even if the rest of the spec is
+        invalid.
+        """
         return (self.document.get("spec") or {}).get(switch) is True

@@ -56,7 +56,9 @@ def _exit_code(pod: Pod) -> int | None:
 
 
 def _said(pod: Pod, otherwise: str) -> str:
-    """Return the message of the trainer's last report, else its termination message, else ``otherwise``."""
+    """Return the message of the trainer's last report. Without a report it is the container's termination
+    message, and without that message it is ``otherwise``.
+    """
     if pod.report is not None and pod.report.ending is not None and pod.report.ending.message:
         return pod.report.ending.message
     if pod.report is None and pod.trainer is not None and pod.trainer.message:
@@ -111,7 +113,7 @@ def out_of_memory(case: Case) -> Failure | None:
 
 
 def preempted_or_lost(case: Case) -> Failure | None:
-    """The pod was preempted, evicted or lost with its node. This does not count towards the retries."""
+    """The pod was preempted, evicted or lost with its node. This does not count as a retry."""
     pod = case.pod
     # Kueue preempts by suspending the Job. This deletes the pod without giving it a reason.
     ended_with_it = pod.deleting and _exit_code(pod) in (None, *_SIGNALS)

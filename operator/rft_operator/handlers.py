@@ -17,7 +17,7 @@ from rft_operator.objects.names import LABEL_JOB_NAME, SELECTOR, controller
 from rft_operator.operator import Operator
 
 LIST_CHUNK = 100
-"""Number of objects in each response of the list with which a watch begins."""
+"""Maximum number of objects per page of the list that kopf reads before a watch."""
 IDLE_SECONDS = 0.2
 """Seconds for which kopf keeps an object in memory after its last event."""
 _JOBS = (GROUP, VERSION, PLURAL)
@@ -25,7 +25,7 @@ _CHILDREN = (("batch", "v1", "jobs"), ("", "v1", "pods"), ("", "v1", "configmaps
 
 
 def registry(operator: Operator, cluster: Cluster, signs: Signs) -> kopf.OperatorRegistry:
-    """Return the handlers of kopf for ``operator``. Every watch that connects is reported to ``signs``."""
+    """Return the handlers of kopf for ``operator``. Each watch that connects is recorded in ``signs``."""
     handlers = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=handlers)
@@ -81,7 +81,7 @@ def registry(operator: Operator, cluster: Cluster, signs: Signs) -> kopf.Operato
 
 
 def watched_paths(namespaces: Sequence[str]) -> list[str]:
-    """Return the URL path of every watch. Without ``namespaces`` the watches are cluster-wide."""
+    """Return the URL path of every watch. If ``namespaces`` is empty, the watches are cluster-wide."""
     places = [f"namespaces/{namespace}/" for namespace in namespaces] or [""]
     apis = (
         (f"/apis/{group}/{version}" if group else f"/api/{version}", plural)
@@ -93,20 +93,20 @@ def watched_paths(namespaces: Sequence[str]) -> list[str]:
 class NoDifferences(kopf.DiffBaseStorage):
     """Turns off kopf's computation of differences between two versions of an object.
 
-    Only change handlers need the differences, and the operator has none. kopf would copy the object of
-    every event for them, in the event loop that also answers reports.
+    Only change handlers need the differences, and the operator has none. For the differences kopf would copy
+    the object of every event, in the event loop that also answers reports.
     """
 
     def build(self, **_: Any) -> kopf.BodyEssence:
-        """Return an empty essence of an object, so that kopf has nothing to compare."""
+        """Return an empty essence, kopf's copy of an object, so that kopf has nothing to compare."""
         return kopf.BodyEssence()
 
     def fetch(self, **_: Any) -> kopf.BodyEssence | None:
-        """Return None, because no earlier essence of the object is stored."""
+        """Return None, because no earlier essence, kopf's copy of an object, is stored."""
         return None
 
     def store(self, **_: Any) -> None:
-        """Do not store the essence of an object in its annotations."""
+        """Store nothing. kopf would write the essence, its copy of an object, into annotations."""
 
 
 def kopf_settings(watch_seconds: int) -> kopf.OperatorSettings:

@@ -1,9 +1,9 @@
 """The liveness probe, answered in a thread of its own.
 
 The API server ends every watch after ``watch_seconds``, and kopf connects again. A watch that has not
-connected for much longer is dead, even if its resource has few events. While the API server is down, no watch
-can connect. But then this process loses the Lease within seconds, and ends. The limit ``stale_seconds`` must
-be longer than that, and longer than the time after which kopf closes a silent connection.
+connected for ``stale_seconds`` is dead, even if its resource has few events. While the API server is down, no
+watch can connect, but this process loses the Lease within seconds and ends. So ``stale_seconds`` must be
+longer than the duration of the Lease, and longer than the time after which kopf closes a silent connection.
 """
 
 import logging
@@ -28,7 +28,7 @@ class Signs:
     """
 
     def __init__(self, stale_seconds: float, now: Callable[[], float] = clock) -> None:
-        """A watch counts as dead if it has not connected for ``stale_seconds``."""
+        """``stale_seconds``: a watch that has not connected for this time counts as dead."""
         self._stale_seconds = stale_seconds
         self._now = now
         self._loop: float | None = None
@@ -36,8 +36,8 @@ class Signs:
         metrics.WATCH_SILENCE.set_function(self._silence)
 
     def expect(self, paths: Iterable[str]) -> None:
-        """Set the paths of the expected watches. A watch that never connects is dead ``stale_seconds``
-        from now.
+        """Set the URL paths of the expected watches. A watch counts as dead if it does not connect within
+        ``stale_seconds`` from now.
         """
         self._watches = dict.fromkeys(paths, self._now())
 
@@ -51,7 +51,7 @@ class Signs:
             self._watches[path] = self._now()
 
     def complaints(self) -> list[str]:
-        """Return a text for each watch that is dead, and one if the event loop is blocked."""
+        """Return a message for each dead watch, and a message if the event loop is blocked."""
         now = self._now()
         silent = {path: now - since for path, since in sorted(self._watches.items())}
         found = [
@@ -68,7 +68,7 @@ class Signs:
 
 
 def tracing(signs: Signs) -> aiohttp.TraceConfig:
-    """Return a trace configuration that reports the watches of an HTTP session to ``signs``."""
+    """Return a trace configuration for an aiohttp session, which records in ``signs`` each new watch."""
     trace = aiohttp.TraceConfig()
 
     async def answered(

@@ -49,7 +49,7 @@ class Workload:
     """The time (RFC 3339) when Kueue considers the Workload again after an eviction."""
     checks: tuple[Check, ...] = ()
     place: int = 0
-    """The position of the Workload in the LocalQueue, from 1, as ``rounded`` returns it. 0: not known."""
+    """The position of the Workload in the LocalQueue, counted from 1, after ``rounded``. 0: not known."""
 
 
 PLACES = (20, 50, 100, 200, 500, 1000, 2000, 5000)
@@ -107,7 +107,7 @@ def _holds(condition: Raw | None) -> bool:
 
 
 def held(found: Workload | None, queue: str) -> Held:
-    """Return why a child Job is suspended. ``queue`` is the LocalQueue that its label names."""
+    """Return why a child Job is suspended. ``queue`` is the LocalQueue that the Job's label names."""
     if found is None:
         said = (
             f"The child Job is suspended until LocalQueue {queue} admits it."
@@ -146,8 +146,8 @@ def held(found: Workload | None, queue: str) -> Held:
 def other_kind(node_labels: Mapping[str, str], plan: Plan) -> str:
     """Return a message if the node labels of the pod name another kind of GPU than the plan, else "".
 
-    Kueue adds the labels of a flavor to the Job that it admits. If the plan itself sets a node label,
-    Kueue chooses no flavor of another kind. The plan sets no label if no node of its kind exists yet.
+    When Kueue admits a Job, it adds the node labels of a flavor. If the plan itself sets a node label for the
+    kind of GPU, the flavor is of this kind. The plan sets no such label if no node of the kind exists yet.
     """
     resource = plan.gpu_resource or resource_of(plan.accelerator)
     product = node_labels.get(product_key(resource))

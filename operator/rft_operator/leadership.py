@@ -51,7 +51,9 @@ class Leadership:
     _threads: list[threading.Thread] = field(default_factory=list)
 
     def remaining(self) -> float:
-        """Return for how many seconds this process may still write. Without the Lease it is zero or less."""
+        """Return for how many seconds this process may still write. Without the Lease, the result is zero or
+        less.
+        """
         renewed = self._renewed
         return 0.0 if renewed is None else renewed + self.terms.deadline - self.now()
 
@@ -77,8 +79,8 @@ class Leadership:
             thread.start()
 
     def release(self) -> None:
-        """Release the Lease once everything that writes has stopped, so that the next operator need not
-        wait.
+        """Release the Lease, so that the next operator need not wait. Before this call, all writes must have
+        stopped.
         """
         self._stopping.set()
         for thread in self._threads:
@@ -95,8 +97,8 @@ class Leadership:
             )
 
     def turn(self) -> LeaseStep:
-        """Read the Lease if another process may have changed it, and take the next step. Raises
-        ClusterError.
+        """Do the next step of the leader election. First read the Lease if another process may have changed
+        it. Raises ClusterError.
         """
         if self._renewed is None or self._outdated:
             self._look()
@@ -108,7 +110,7 @@ class Leadership:
         return step
 
     def _attempt(self) -> str:
-        """Try to acquire the Lease. Return a text about what the process still waits for."""
+        """Try to acquire the Lease. Return a message that says for what the process still waits."""
         try:
             self.turn()
         except (Conflict, Unavailable) as error:
@@ -159,7 +161,7 @@ class Leadership:
         self._see()
 
     def _put(self, holder: str) -> None:
-        """Write the Lease, unless another process has written it since the last read."""
+        """Write the Lease, unless another process has written it since this process last read it."""
         spec = written(self._lease, holder, self.terms, datetime.now(UTC))
         # Set before the request: without an answer it may have been written all the same.
         self._outdated = True

@@ -23,8 +23,8 @@ def clock() -> float:
 
 @dataclass(frozen=True)
 class Terms:
-    """The durations of the leader election in seconds, in the same proportions as in client-go: 15, 10 and
-    2.
+    """The durations of the leader election in seconds. By default they are 15, 10 and 2, as in client-go; for
+    another ``duration`` they keep these proportions.
     """
 
     duration: float = 15.0
@@ -76,8 +76,9 @@ def record(lease: Json, terms: Terms) -> LeaseRecord:
 
 
 def look(before: Seen | None, now_there: LeaseRecord | None, now: float) -> Seen | None:
-    """Return the record of the Lease, and when it was first read. An unchanged record keeps the time of
-    ``before``.
+    """Return the record of the Lease, and the time when this process first read it.
+
+    If the record has not changed, the time is that in ``before``, otherwise it is ``now``.
     """
     if now_there is None:
         return None
@@ -90,8 +91,7 @@ def decide(seen: Seen | None, me: str, renewed: float | None, now: float, terms:
     """Return the next step of the leader election for the process ``me``.
 
     ``renewed`` is the time just before the last successful write was sent, or ``None`` before the first
-    one. A Lease that was deleted counts as lost: another process may have created it and deleted it again
-    since.
+    write. A deleted Lease counts as lost, because another process may have held it in between.
     """
     if renewed is not None:
         late = now - renewed >= terms.deadline
@@ -103,7 +103,9 @@ def decide(seen: Seen | None, me: str, renewed: float | None, now: float, terms:
 
 
 def written(lease: Json | None, holder: str, terms: Terms, now: datetime) -> Json:
-    """Return the ``spec`` of a Lease that ``holder`` holds. No decision uses its timestamps."""
+    """Return the ``spec`` of a Lease that ``holder`` holds. Its timestamps are only for readers: no decision
+    uses them.
+    """
     before: Json = dict((lease or {}).get("spec") or {})
     moment = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     spec = before | {"holderIdentity": holder, "renewTime": moment}

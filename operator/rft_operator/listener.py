@@ -37,15 +37,15 @@ class Limits:
     handshake: float = 5.0
     """Longest time from the accepted connection to the end of the TLS handshake."""
     headers: float = 10.0
-    """Longest time for the headers of a request. For the first request it begins at the end of the
-    handshake, for later ones at their first byte."""
+    """Longest time for the headers of a request. It begins at the end of the TLS handshake for the first
+    request of a connection, and at the first byte for later requests."""
     idle: float = 75.0
     """Longest time from the end of a response to the first byte of the next request."""
 
 
 class Connection(asyncio.Protocol):
-    """One connection: a protocol in front of that of aiohttp. It is closed if a request does not come in
-    time.
+    """One client connection. It passes all data on to aiohttp's protocol, and is closed if a request does not
+    arrive in time.
     """
 
     def __init__(self, peer: str, listener: "BoundedListener") -> None:
@@ -64,7 +64,7 @@ class Connection(asyncio.Protocol):
         return self._transport is not None
 
     def end(self) -> None:
-        """Close the connection at once, if its TLS handshake is over."""
+        """Close the connection at once. Do nothing if its TLS handshake is not over yet."""
         if self._transport is not None:
             self._transport.abort()
 
@@ -128,10 +128,10 @@ class Connection(asyncio.Protocol):
 def displaced(held: Collection[Connection], peer: str, limits: Limits) -> Connection | None:
     """Return the open connection to close so that one more connection of ``peer`` can be accepted.
 
-    ``held`` are the open connections, oldest first. Their number, or that of ``peer``, has reached its
-    limit. A connection whose request is being answered is never closed. If ``peer`` has reached the limit
-    of one address, its oldest other connection is returned. Otherwise it is the oldest connection of the
-    address with the most connections. ``None`` means that no connection can be closed.
+    ``held`` are the open connections, oldest first. If ``peer`` has as many connections as one address may
+    have, the result is the oldest connection of ``peer``. Otherwise the total number has reached its limit,
+    and the result is the oldest connection of the address with the most connections. A connection whose
+    request is being answered is never returned. ``None`` means that no connection can be closed.
     """
     waiting = [one for one in held if not one.answering]
     if sum(one.peer == peer for one in held) >= limits.per_address:
@@ -152,8 +152,8 @@ class BoundedListener:
         self._sockets: list[socket.socket] = []
         self._accepting: list[asyncio.Task[None]] = []
         self._held: dict[Connection, asyncio.Task[None] | None] = {}
-        """The open connections, oldest first. Each has the task of its TLS handshake, until the handshake
-        is over."""
+        """The open connections, oldest first. The value is the task of the TLS handshake, or ``None`` after
+        the handshake."""
         self._by_transport: dict[asyncio.BaseTransport, Connection] = {}
         self._ended: Counter[str] = Counter()
 
@@ -199,12 +199,14 @@ class BoundedListener:
         return server()
 
     def closed(self, connection: Connection, transport: asyncio.Transport) -> None:
-        """Remove a connection that has ended from the open connections."""
+        """Remove an ended connection from the open connections."""
         self._held.pop(connection, None)
         self._by_transport.pop(transport, None)
 
     def count(self, why: str) -> None:
-        """Count a connection that the listener closes. The numbers are logged every ten seconds."""
+        """Count a connection that the listener closes for the reason ``why``. The counts are logged every ten
+        seconds.
+        """
         if not self._ended:
             asyncio.get_running_loop().call_later(SAID_AGAIN_SECONDS, self._tell)
         self._ended[why] += 1
@@ -234,8 +236,8 @@ class BoundedListener:
             await asyncio.sleep(0)
 
     def _has_place(self, peer: str) -> bool:
-        """Return whether one more connection of ``peer`` is accepted. An older connection may be closed
-        for it.
+        """Return whether one more connection of ``peer`` can be accepted. To make this possible, an older
+        connection may be closed.
         """
         limits = self.limits
         of_peer = sum(one.peer == peer for one in self._held)
@@ -262,9 +264,7 @@ class BoundedListener:
     async def _open(
         self, connection: Connection, accepted: socket.socket, context: ssl.SSLContext | None
     ) -> None:
-        """Do the TLS handshake of a connection. Afterwards the transport calls the methods of
-        ``connection``.
-        """
+        """Do the TLS handshake of a connection. After it, asyncio calls the methods of ``connection``."""
         deadline = self.limits.handshake if context else None
         try:
             await asyncio.get_running_loop().connect_accepted_socket(

@@ -6,12 +6,13 @@ LINES = 10
 """Number of log lines that are requested from the API server."""
 MAX_LINE = 200
 MAX_TOTAL = 700
-"""Most characters of all lines together. The kubelet's limit for an Event's message is 1,024."""
+"""Largest number of characters of all lines together. The kubelet's limit for an Event's message is 1,024."""
 
 
 def last_lines(text: str) -> tuple[str, ...]:
-    """Return the last lines of a log that fit, oldest first. Secrets and empty lines are removed, long
-    lines truncated.
+    """Return the last lines of a log, oldest first, up to ``MAX_TOTAL`` characters.
+
+    Secrets and empty lines are removed. Long lines are truncated.
     """
     kept: list[str] = []
     room = MAX_TOTAL

@@ -23,7 +23,7 @@ class Nodes:
     def __init__(
         self, read: Callable[[], Iterable[Any]] | None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """``read`` lists the nodes. With ``None`` the nodes are never read, and the cache is always empty."""
+        """``read`` lists the nodes of the cluster. If ``read`` is ``None``, the cache is always empty."""
         self._read = read
         self._clock = clock
         self._lock = threading.Lock()
@@ -54,7 +54,7 @@ class Nodes:
             self._say("" if self._nodes else "the cluster has no nodes, so plans are made without them")
 
     def _say(self, what: str) -> None:
-        """Log a message, unless it repeats the last message of this cache."""
+        """Log ``what`` as a warning, unless the previous call had the same text."""
         if what and what != self._said:
             _log.warning(what)
         self._said = what

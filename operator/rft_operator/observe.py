@@ -65,7 +65,8 @@ class Pod:
     answer."""
     unschedulable: str = ""
     requests: Mapping[str, float] = field(default_factory=dict)
-    """The resources that the containers of the pod request together, by resource: CPUs, bytes, devices."""
+    """The sum of the resource requests of all containers of the pod, by resource: in CPUs, bytes or
+    devices."""
     waiting: Waiting | None = None
     trainer: Terminated | None = None
     grader: Terminated | None = None
@@ -78,12 +79,12 @@ class Pod:
 
     @property
     def failed(self) -> bool:
-        """Whether the attempt of the pod failed. The grader container may still be running."""
+        """Whether the attempt in this pod failed. Its grader container may still run."""
         return self.phase == "Failed" or (self.trainer is not None and self.trainer.exit_code != 0)
 
     @property
     def order(self) -> tuple[str, str]:
-        """Sort key of attempts: a later pod is a newer attempt."""
+        """Sort key of the attempts of a run: a pod that was created later is a newer attempt."""
         return self.created, self.uid
 
 
@@ -146,7 +147,9 @@ class Received:
 
     @property
     def order(self) -> tuple[str, int]:
-        """Sort key of attempts. For pods created in the same second, the trainer's attempt number decides."""
+        """Sort key of the attempts of a run: the creation time of the pod, then the attempt number in the
+        report.
+        """
         return self.pod_created, self.report.run.progress.attempt
 
 
@@ -235,10 +238,10 @@ def observe(owner: Owner, raw: RawState, ca_bundle: str | None, received: Receiv
 
 
 def refreshed(owner: Owner, cached: Observed, job: Raw | None, pods: Iterable[Raw]) -> Observed | None:
-    """Return the cached state with the present Job and pods, or ``None`` if everything must be read again.
+    """Return the cached state with the present Job and pods, or ``None`` if all children must be read again.
 
-    ConfigMaps are watched, claims are not. The claim may be the reason why a pod is not scheduled, so
-    everything must be read again while there is such a pod.
+    ConfigMaps are watched, PersistentVolumeClaims are not. A pod may wait for its claim, so all children must
+    be read again while a pod is not scheduled.
     """
     if job is None or not _is_ours(job, owner) or cached.conflicts:
         return None
@@ -408,7 +411,9 @@ def _terminated(state: Raw) -> Terminated | None:
 
 
 def _waiting(states: Iterable[Raw]) -> Waiting | None:
-    """Return the reason why a container waits to start, or None while it is created as usual."""
+    """Return the reason why a container waits to start. Return None if it does not wait, or is just being
+    created.
+    """
     for state in states:
         found = state.get("waiting") or {}
         if found.get("reason") not in (None, "", "ContainerCreating", "PodInitializing"):

@@ -22,13 +22,13 @@ from rft_operator.tls_secret import current_identity
 
 REVIEW_THREADS = 8
 REPORT_DEBOUNCE_SECONDS = 2.0
-"""Least number of seconds between two reconciliations of one job for its reports. So few status writes are
-made."""
+"""Shortest time in seconds between two reconciliations of one job because of its reports. It limits the
+number of status writes."""
 CHILD_DEBOUNCE_SECONDS = 0.5
-"""Least number of seconds between two reconciliations of one job for events of its children."""
+"""Shortest time in seconds between two reconciliations of one job because of events of its children."""
 REPORT_ROUNDS_PER_SECOND = 15.0
-"""Most reconciliations for reports in one second, for all jobs together. Further statuses are updated
-later."""
+"""Largest number of reconciliations per second because of reports, for all jobs together. If there are more
+reports, some statuses are updated later."""
 NEW_JOB_PRIORITY_SECONDS = 30.0
 """A new RFTJob is queued as if it had already waited for this many seconds, so that it gets a status
 early."""
@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 
 class Operator:
-    """The operator with all its running parts. ``start`` and ``stop`` are called in the event loop."""
+    """The work queue, its workers and the ingest. ``start`` and ``stop`` are called in the event loop."""
 
     def __init__(self, cluster: Cluster, settings: Settings, signs: Signs) -> None:
         self._cluster = cluster
@@ -91,7 +91,7 @@ class Operator:
         self._queue.add(key, 0.0, CHILD_DEBOUNCE_SECONDS)
 
     def pod_ended(self, uid: str) -> None:
-        """Forget a pod that has ended or was deleted."""
+        """Drop what the ingest has cached about a pod that has ended or was deleted."""
         self._ingest.forget_pod(uid)
 
     def _enqueue(self, key: Key, delay: float = 0.0) -> None:

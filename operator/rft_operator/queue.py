@@ -1,6 +1,6 @@
-"""A work queue with delays, as client-go has: a heap, and no key is processed twice at the same time.
+"""A work queue with delays, like client-go's. No key is processed twice at the same time.
 
-Only one event loop may use it, and it is not thread-safe.
+Only one event loop may use the queue, and it is not thread-safe.
 """
 
 import asyncio
@@ -38,7 +38,8 @@ class WorkQueue:
     def add(self, key: Key, delay: float = 0.0, apart: float = 0.0) -> None:
         """Make ``key`` due in ``delay`` seconds, but at least ``apart`` seconds after it was last processed.
 
-        A negative ``delay`` puts it before keys that have been due for less than that.
+        A negative ``delay`` makes the key due in the past. Due keys are processed in the order of these
+        times, so it comes before keys that became due later.
         """
         due = max(self.clock() + delay, self._finished.get(key, float("-inf")) + apart)
         if key in self._due and self._due[key] <= due:
@@ -91,7 +92,7 @@ class WorkQueue:
         self._changed.set()
 
     def _settle(self) -> float | None:
-        """Drop stale entries and busy keys from the head of the heap.
+        """Remove stale entries, and keys that are being processed, from the head of the heap.
 
         Return the seconds until the next key is due.
         """
@@ -114,8 +115,8 @@ class Pace:
     _free: float = float("-inf")
 
     def wait(self, key: Key) -> float:
-        """Return the seconds until the time slot of ``key``: its own slot if that is in the future, else a
-        free one.
+        """Return the seconds until the time slot of ``key``. If ``key`` has no slot in the future, it gets
+        the next free slot.
         """
         now = self.clock()
         turn = self._turns.get(key, float("-inf"))

@@ -1,6 +1,7 @@
-"""Decides about one RFTJob: a pure function of the job, of what was observed, and of the time.
+"""Decides what happens to one RFTJob. A pure function of the RFTJob, of the observed cluster, and of the
+time.
 
-It is level-triggered: any state, any order and any number of repeats lead to the same end.
+It is level-triggered: the decision depends on the present state, not on the order and number of events.
 """
 
 from collections.abc import Mapping
@@ -98,8 +99,8 @@ def gather(
     no_progress_seconds: float,
     checked: CheckResult,
 ) -> Facts:
-    """Return the facts for the stages: make or reuse the plan of a checked document, and choose the newest
-    report.
+    """Return the facts that the stages need. This makes or reuses the plan of a checked document, and chooses
+    the newest report.
     """
     job, problems = checked
     snapshot = observed.snapshot
@@ -159,7 +160,7 @@ def _after_the_end(facts: Facts, status: dict[str, Any]) -> Decision:
 
 
 def _removable(observed: Observed) -> tuple[ChildKind, ...]:
-    """Return the kinds of children to delete after the TTL. The claim is kept, because it has the results."""
+    """Return the kinds of children to delete after the TTL. The volume claim stays: it has the results."""
     there = {
         ChildKind.JOB: observed.child is not None and not observed.child.deleting,
         ChildKind.CONFIG: observed.config_exists,
@@ -215,7 +216,7 @@ def _of_child(facts: Facts, verdict: Verdict) -> dict[str, Any]:
 def baseline_to_read(document: Mapping[str, Any]) -> str | None:
     """Return the name of the baseline if the baseline must be read, else None.
 
-    It is read until it has been compared, and until the job starts.
+    The baseline is read until the job has started and has been compared with it.
     """
     name, status = baseline.named_in(document), document.get("status") or {}
     known = status.get("baseline") or {}
@@ -232,7 +233,9 @@ def _of_baseline(facts: Facts) -> dict[str, Any]:
 
 
 def _without_old_baseline(facts: Facts) -> Mapping[str, Any]:
-    """Return the status. It has no ``baseline`` if the RFTJob does not name a baseline any more."""
+    """Return the status of the RFTJob. Its field ``baseline`` is left out if the spec names no baseline any
+    more.
+    """
     if baseline.named_in(facts.document) is not None:
         return facts.status
     return {name: value for name, value in facts.status.items() if name != "baseline"}

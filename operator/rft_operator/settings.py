@@ -76,7 +76,7 @@ def from_env(env: Mapping[str, str]) -> Settings:
     if not MIN_LEASE_SECONDS <= lease_seconds <= MAX_LEASE_SECONDS:
         raise BadSettings(
             f"RFT_LEASE_SECONDS {lease_seconds} must be from {MIN_LEASE_SECONDS} to {MAX_LEASE_SECONDS}: "
-            "the leader needs enough time to renew the Lease, and after a crash the next one waits this long"
+            "the leader needs time to renew the Lease, and after a crash the next leader waits this long"
         )
     watch_seconds = number(env, "RFT_WATCH_SECONDS", Settings.watch_seconds)
     stale_seconds = number(env, "RFT_STALE_SECONDS", Settings.stale_seconds)
@@ -85,7 +85,7 @@ def from_env(env: Mapping[str, str]) -> Settings:
             f"RFT_WATCH_SECONDS is {watch_seconds}; it must be at least 1 and less than "
             f"{stale_seconds - lease_seconds}, which is RFT_STALE_SECONDS ({stale_seconds}) minus "
             f"RFT_LEASE_SECONDS ({lease_seconds}). A working watch may get no event for RFT_WATCH_SECONDS, "
-            "and for longer while the API server does not answer: it must not count as failed"
+            "and for longer while the API server does not answer. Such a watch must not count as failed"
         )
     return Settings(
         trainer_image=image,

@@ -44,15 +44,15 @@ def cancelled(facts: Facts) -> Verdict | None:
 
 
 def invalid(facts: Facts) -> Verdict | None:
-    """The spec is invalid, and no child Job exists. The run starts when the spec is corrected."""
+    """The spec is invalid, and no child Job exists: the job is Failed until the spec is corrected."""
     if facts.spec is not None or facts.observed.child is not None:
         return None
     return Verdict("Failed", Reason.INVALID_SPEC, joined(facts.problems))
 
 
 def name_taken(facts: Facts) -> Verdict | None:
-    """An object that this RFTJob does not own has the name of a child. The operator never changes this
-    object.
+    """An object that this RFTJob does not own has the name of a child: the job stays Pending while this
+    object exists. The operator never changes this object.
     """
     if not facts.observed.conflicts:
         return None
@@ -66,7 +66,7 @@ def name_taken(facts: Facts) -> Verdict | None:
 
 
 def succeeded(facts: Facts) -> Verdict | None:
-    """The child Job is complete."""
+    """The child Job is complete: the job is Succeeded."""
     child = facts.observed.child
     if child is None or not child.complete:
         return None
@@ -77,7 +77,7 @@ def succeeded(facts: Facts) -> Verdict | None:
 
 
 def failed(facts: Facts) -> Verdict | None:
-    """The run failed permanently or more often than allowed, or the child Job has failed."""
+    """The run failed permanently or too often, or the child Job has failed: the job is Failed."""
     child = facts.observed.child
     if child is None:
         return None
@@ -120,7 +120,10 @@ def suspended(facts: Facts) -> Verdict | None:
 
 
 def leaving(facts: Facts) -> Verdict | None:
-    """The previous child Job or its pod still exists. Two trainers must never write to the same folder."""
+    """The previous child Job or its pod still exists: no new Job is created before both are gone.
+
+    Two trainers must never write to the same folder.
+    """
     child = facts.observed.child
     gone = child is None and not facts.observed.any_alive
     if gone or (child is not None and not child.deleting):
@@ -155,14 +158,14 @@ def deadline_of(facts: Facts) -> datetime | None:
 
 
 def unplannable(facts: Facts) -> Verdict | None:
-    """There is no plan for the spec, and nothing runs."""
+    """No plan can be made for the spec, and no child Job exists: the job is Failed."""
     if facts.unplannable is None or facts.observed.child is not None:
         return None
     return Verdict("Failed", facts.unplannable.reason, str(facts.unplannable))
 
 
 def to_create(facts: Facts) -> Verdict | None:
-    """No child Job exists. Create it, and the other child objects that it needs."""
+    """No child Job exists: it is created, with the other child objects that it needs."""
     if facts.observed.child is not None:
         return None
     if facts.observed.refused:
@@ -227,7 +230,9 @@ def _nodes_again(facts: Facts) -> float | None:
 
 
 def waiting(facts: Facts) -> Verdict | None:
-    """The pod of the job does not run: it does not exist yet, is not scheduled, or cannot start."""
+    """The pod of the job does not run: it does not exist yet, is not scheduled, or cannot start. The status
+    says why.
+    """
     pod = _current(facts)
     if pod is not None and pod.phase == "Running" and pod.waiting is None:
         return None
@@ -262,7 +267,7 @@ def _elsewhere(facts: Facts) -> str:
 
 
 def _and(message: str, other: str) -> str:
-    """Return two messages, each as a sentence, in one text."""
+    """Return two messages as two sentences in one text. ``other`` may be empty."""
     return f"{message.rstrip('.')}. {other}" if other else message
 
 
@@ -282,7 +287,7 @@ def _held(facts: Facts, pod: Pod) -> Hindrance | None:
 
 
 def running(facts: Facts) -> Verdict | None:
-    """A pod of the job runs. It prepares, trains, or makes no progress."""
+    """A pod of the job runs: it prepares, trains, or makes no progress. The status says which."""
     ensure, patch = _missing(facts), _own_count(facts)
     pod = _current(facts)
     run = last_word(facts.report, pod, facts.status) if pod is not None else None
@@ -366,11 +371,10 @@ def _retry_limit(facts: Facts) -> int:
 
 
 def _own_count(facts: Facts) -> dict[str, Any] | None:
-    """Return the patch that sets the ``backoffLimit`` that the Job needs. It depends on the Job's failure
-    policy.
+    """Return the patch that corrects the ``backoffLimit`` of the child Job, or None if the limit is right.
 
-    Without the policy, the Job controller also counts failures that should not count, such as preemptions.
-    Then the operator counts the failures.
+    A Job without a failure policy also counts failures that must not count, such as preemptions. So its limit
+    is raised, and the operator counts the failures itself.
     """
     child = facts.observed.child
     if child is None or facts.spec is None:

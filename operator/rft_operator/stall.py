@@ -73,9 +73,8 @@ def step_seconds(run: RunStatus) -> float | None:
 def last_word(report: ProgressReport | None, pod: Pod, status: Mapping[str, Any]) -> RunStatus | None:
     """Return the last report of the trainer in ``pod``, or ``None`` if there is none.
 
-    Reports are kept in memory only. After a restart of the operator, the status is used instead of the
-    last report. So the operator notices a trainer that hangs and does not report any more, also after a
-    restart.
+    Reports are kept in memory only. After a restart of the operator, the status is used instead of the last
+    report. So the operator notices a trainer that hangs even after a restart.
     """
     if report is not None:
         return report.run if report.attempt == pod.uid else None

@@ -1,4 +1,4 @@
-"""Makes the status of an RFTJob from the verdict of a stage and the trainer's report. Pure and idempotent."""
+"""Makes the status of an RFTJob from a stage's decision and the trainer's report. Pure and idempotent."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Summary:
     planned: Gate
     stalled: bool = False
     ended: bool = False
-    """Whether the run is finished: Complete or Failed is True, and never becomes False again."""
+    """Whether the run has ended for good. Then the condition Complete or Failed is True, and stays True."""
 
 
 def is_over(status: Mapping[str, Any]) -> bool:
@@ -76,8 +76,8 @@ def overlaid(old: Mapping[str, Any], new: RFTJobStatus) -> dict[str, Any]:
 def newest_report(observed: Observed) -> ProgressReport | None:
     """Return the last report of the newest attempt.
 
-    The last report that an attempt sends may be lost, so its termination message counts too. It does not
-    count if a newer attempt runs, because reports of the newer attempt may have been lost by a restart of
+    The last report that an attempt sends may be lost, so the report in its termination message is used too.
+    It is not used once a newer attempt runs: the newer attempt's reports may be unknown after a restart of
     the operator.
     """
     candidates: list[Received] = [observed.received] if observed.received is not None else []
@@ -92,8 +92,8 @@ def newest_report(observed: Observed) -> ProgressReport | None:
 
 
 def with_report(status: Mapping[str, Any], report: ProgressReport | None) -> dict[str, Any]:
-    """Return ``status`` with the fields of the report. It is unchanged if the report is older than the
-    status.
+    """Return ``status`` with the fields of the report. If the report is older than the status, nothing
+    changes.
     """
     return overlaid(status, RFTJobStatus(**reported(status, report)))
 
@@ -101,7 +101,7 @@ def with_report(status: Mapping[str, Any], report: ProgressReport | None) -> dic
 def reported(old: Mapping[str, Any], report: ProgressReport | None) -> dict[str, Any]:
     """Return the fields of ``RFTJobStatus`` that ``report`` sets, by their Python names.
 
-    Return None if the report is older than the status ``old``.
+    The result is empty if there is no report, or if the report is older than the status ``old``.
     """
     if report is None or is_behind(old, report):
         return {}

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 CONNECTIONS = 32
-"""Most open connections at once. One more closes the oldest connection, since a probe or scrape takes only
+"""Largest number of open connections. If one more opens, the oldest is closed: a probe or scrape takes only
 milliseconds."""
 SILENCE_SECONDS = 10.0
 """Seconds without a received byte after which a connection is closed."""

@@ -48,14 +48,14 @@ class Identity(KeyPair):
     ca_key: str
 
     def to_secret(self) -> dict[str, str]:
-        """Return the identity as the data of a Secret."""
+        """Return the certificates and keys as the data of a Secret."""
         return {
             entry: base64.b64encode(getattr(self, name).encode()).decode() for name, entry in _FIELDS.items()
         }
 
 
 def from_secret(secret: Mapping[str, Any]) -> Identity | None:
-    """Return the identity in the data of a Secret, or ``None`` if the data are incomplete."""
+    """Return the certificates and keys in the data of a Secret, or ``None`` if some of them are missing."""
     data = secret.get("data") or {}
     if not all(entry in data for entry in _FIELDS.values()):
         return None
@@ -63,8 +63,8 @@ def from_secret(secret: Mapping[str, Any]) -> Identity | None:
 
 
 def renewed(current: Identity | None, names: Sequence[str], now: datetime, server: str = INGEST) -> Identity:
-    """Return an identity that is valid for ``names`` for some time: ``current`` if it still is, else a new
-    one.
+    """Return certificates that are valid for ``names``: ``current`` if they do not expire soon, else new
+    ones.
 
     A new CA is put before the old one in the bundle. The old one stays there while it is valid, so clients
     that read the bundle for each connection accept both. ``server`` is the name of the server in new

@@ -11,7 +11,9 @@ from rft_operator.objects.names import MANAGED_BY, OPERATOR_NAME
 def current_identity(
     cluster: Cluster, namespace: str, name: str, names: Sequence[str], server: str = tls.INGEST
 ) -> tls.Identity:
-    """Return the server's identity in the Secret. If it is missing or too old, first create or renew it."""
+    """Return the certificates in a server's Secret. If they are missing or expire soon, first create new
+    ones.
+    """
     for _ in range(3):
         secret = cluster.secret(namespace, name)
         current = tls.from_secret(secret) if secret is not None else None

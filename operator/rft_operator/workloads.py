@@ -1,7 +1,7 @@
 """Reads Kueue's Workloads every few seconds while a child Job is suspended, and otherwise not at all.
 
-They are polled and not watched, because Kueue may be missing, or be installed later. Without Kueue the
-kind does not exist, and that must not be an error.
+Workloads are polled and not watched, because Kueue may be missing, or be installed later. Without Kueue the
+API server does not know the kind Workload, and that must not be an error.
 """
 
 import logging
@@ -15,7 +15,7 @@ from rft_operator.kueue import Workload, rounded, workload
 from rft_operator.queue import Key
 
 JOB_UID = "kueue.x-k8s.io/job-uid"
-"""Key of the label of a Workload that has the UID of its Job."""
+"""Key of the label whose value is the UID of a Workload's Job."""
 POLL_SECONDS = 3.0
 _log = logging.getLogger(__name__)
 
@@ -84,7 +84,9 @@ class Workloads:
         return {uid: replace(each, place=rounded(places.get(each.name, 0))) for uid, each in found.items()}
 
     def _places(self, namespace: str, queue: str) -> dict[str, int]:
-        """Return the position of each Workload in a LocalQueue. Empty if Kueue has no visibility API."""
+        """Return the positions of Workloads in a LocalQueue, counted from 1. Empty if Kueue has no visibility
+        API.
+        """
         if self._read_places is None:
             return {}
         try:
@@ -95,7 +97,7 @@ class Workloads:
         return {item["metadata"]["name"]: int(item["positionInLocalQueue"]) + 1 for item in items}
 
     def _say(self, what: str) -> None:
-        """Log a message, unless it repeats the last message of this cache."""
+        """Log ``what`` as a warning, unless the previous call had the same text."""
         if what != self._said:
             _log.warning(what)
         self._said = what

@@ -10,12 +10,12 @@ from rft_operator.ingest.identity import Caller, Claims, Refused
 
 POSITIVE_SECONDS = 60.0
 RENEWED_BEFORE_SECONDS = (15.0, 40.0)
-"""A cached review is renewed between 15 and 40 seconds before it expires. The token's hash gives the exact
-time.
+"""A cached review is renewed between 15 and 40 seconds before it expires. The hash of the token determines
+the exact time.
 
-A renewal happens while a report is answered. In the last 15 seconds at least one more report comes from a
-run with short steps. The range spreads the renewals: after a restart of the operator many tokens are
-reviewed at the same time, and they are not all renewed at the same time."""
+A renewal starts when a report arrives. A run with short steps reports at least once in 15 seconds, so its
+review is renewed before it expires. The time differs between tokens, because many tokens are reviewed at once
+after a restart of the operator, and their renewals must not coincide."""
 NEGATIVE_SECONDS = 10.0
 CHAIN_SECONDS = 300.0
 MAX_ENTRIES = 16384
@@ -39,13 +39,13 @@ class AnswerCache:
         self._answers: OrderedDict[str, _Known] = OrderedDict()
 
     def get(self, token: str) -> Answer | None:
-        """Return the cached answer for a token, or ``None`` if there is none or it has expired."""
+        """Return the cached result of a token's review, or ``None`` if there is none or it has expired."""
         known = self._answers.get(_key(token))
         return known.answer if known is not None and known.until > self._clock() else None
 
     def renews(self, token: str) -> bool:
-        """Return whether the cached review of an accepted token is to be renewed now. True once for each
-        review.
+        """Return whether the cached review of an accepted token must be renewed now. For each review, only
+        one call returns True.
         """
         known = self._answers.get(_key(token))
         if known is None or known.renewed or not isinstance(known.answer, Caller):
@@ -59,7 +59,7 @@ class AnswerCache:
         return known.answer.pod_uid if known is not None and isinstance(known.answer, Caller) else None
 
     def put(self, token: str, answer: Answer) -> None:
-        """Cache the answer for a token. If there are too many answers, drop the oldest."""
+        """Cache the result of a token's review. If the cache is full, drop the oldest result."""
         life = NEGATIVE_SECONDS if isinstance(answer, Refused) else POSITIVE_SECONDS
         key = _key(token)
         until = self._clock() + life
@@ -80,11 +80,11 @@ class AnswerCache:
 
 
 class Chains:
-    """A cache of the RFTJobs of pods. A pod's chain of owner references, which never changes, leads to its
-    RFTJob.
+    """A cache that maps pods to their RFTJobs. A pod's owner references lead to its Job, and from there to
+    its RFTJob. They never change.
 
-    An entry is removed when its pod ends. It also expires, because a watch may miss the end of the pod.
-    The token of the pod is still reviewed. Thread-safe.
+    An entry is removed when its pod ends. It also expires, because a watch may miss the end of the pod. The
+    cache does not replace the review of a pod's token. Thread-safe.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -93,14 +93,14 @@ class Chains:
         self._callers: OrderedDict[str, tuple[float, Caller]] = OrderedDict()
 
     def get(self, claimed: Claims) -> Caller | None:
-        """Return the caller to whom a reviewed token belongs, or ``None`` if the pod is not cached."""
+        """Return the sender to whom a reviewed token belongs, or ``None`` if its pod is not cached."""
         with self._lock:
             until, caller = self._callers.get(claimed.pod_uid, (0.0, None))
         holds = caller is not None and until > self._clock() and caller.namespace == claimed.namespace
         return caller if holds else None
 
     def put(self, *callers: Caller) -> None:
-        """Cache callers whose chain of owner references was just followed."""
+        """Cache senders of reports. Their pods' owner references must have been checked just before."""
         until = self._clock() + CHAIN_SECONDS
         with self._lock:
             for caller in callers:
@@ -116,7 +116,7 @@ class Chains:
 
 
 def _ahead(key: str) -> float:
-    """Return how many seconds before it expires the cached review with this key is renewed."""
+    """Return how many seconds before its expiry a cached review is renewed. ``key``: the token's hash."""
     least, most = RENEWED_BEFORE_SECONDS
     return least + (most - least) * int(key[:8], 16) / 2**32
 

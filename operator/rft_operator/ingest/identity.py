@@ -1,6 +1,7 @@
-"""Authenticates reports: pure checks along the chain token, pod, Job, RFTJob.
+"""Authenticates reports: pure checks of the token, its pod, the pod's Job, and the Job's RFTJob.
 
-Only the token, which the API server reviews, decides which RFTJob a report belongs to. URL and body do not.
+Only the token, which the API server reviews, decides which RFTJob a report belongs to. The URL and the body
+of the request have no influence on it.
 """
 
 from collections.abc import Collection, Mapping
@@ -21,7 +22,7 @@ Raw = Mapping[str, Any]
 
 
 class Refused(Exception):
-    """A report is refused. ``status`` is the HTTP status, and the message is for the sender."""
+    """A report is refused. ``status`` is the HTTP status of the response. The message is for the sender."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -51,7 +52,7 @@ class Caller:
 
 
 def claims(review: Raw, audience: str) -> Claims:
-    """Return what the status of a TokenReview proves.
+    """Return the pod to which a token belongs, from the status of its TokenReview.
 
     Raises:
         Refused: 401 if the token is not valid for this operator, 403 if its bearer is not a pod.
@@ -64,7 +65,7 @@ def claims(review: Raw, audience: str) -> Claims:
     user = review.get("user") or {}
     parts = str(user.get("username", "")).removeprefix(_USER_PREFIX).split(":")
     if not str(user.get("username", "")).startswith(_USER_PREFIX) or len(parts) != 2 or not all(parts):
-        raise Refused(403, "the token is not of a service account")
+        raise Refused(403, "the token does not belong to a service account")
     extra = user.get("extra") or {}
     pod_name, pod_uid = _only(extra.get(POD_NAME)), _only(extra.get(POD_UID))
     if not pod_name or not pod_uid:
@@ -77,7 +78,7 @@ def _only(values: object) -> str:
 
 
 def served(claimed: Claims, namespaces: Collection[str]) -> None:
-    """Raise Refused (403) for a pod of a namespace that is not in the list. An empty list allows all
+    """Raise Refused (403) if the pod's namespace is not in ``namespaces``. An empty list allows all
     namespaces.
     """
     if namespaces and claimed.namespace not in namespaces:
@@ -85,7 +86,7 @@ def served(claimed: Claims, namespaces: Collection[str]) -> None:
 
 
 def live_pod(claimed: Claims, pod: Raw | None) -> dict[str, Any]:
-    """Return the owner reference to the Job that controls the pod of the token."""
+    """Return the pod's owner reference to its Job. Raises Refused if the pod has ended or has no Job."""
     if pod is None or pod["metadata"]["uid"] != claimed.pod_uid:
         raise Refused(GONE, "the pod of the token does not exist any more")
     if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
@@ -94,7 +95,7 @@ def live_pod(claimed: Claims, pod: Raw | None) -> dict[str, Any]:
 
 
 def live_child(reference: Raw, child: Raw | None) -> dict[str, Any]:
-    """Return the owner reference to the RFTJob that controls the Job of the pod."""
+    """Return the Job's owner reference to its RFTJob. Raises Refused if one of them is missing."""
     if child is None or child["metadata"]["uid"] != reference["uid"]:
         raise Refused(GONE, "the Job of the pod does not exist any more")
     return _controller(child, API_VERSION, KIND, f"the Job is not controlled by an {KIND}")
@@ -115,7 +116,7 @@ def _controller(raw: Raw, api_version: str, kind: str, otherwise: str) -> dict[s
 
 
 def caller(claimed: Claims, pod: Raw, job: Raw) -> Caller:
-    """Return the sender of a report, whose pod and owners are proven."""
+    """Return the sender of a report. Its token, pod and owners must have been checked before."""
     return _caller(job, claimed.pod_uid, pod["metadata"].get("creationTimestamp", ""))
 
 

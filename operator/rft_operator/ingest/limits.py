@@ -53,9 +53,9 @@ class Complaints:
         self._said: OrderedDict[tuple[str, str], tuple[float, int]] = OrderedDict()
 
     def count(self, source: str, what: str) -> int | None:
-        """Return how many equal refusals were left out of the log since one was logged.
+        """Return how many equal refusals were not logged since the last one that was logged.
 
-        Return None if this refusal is to be left out too.
+        Return None if the present refusal must not be logged either.
         """
         key, now = (source, what), self._clock()
         since, left_out = self._said.pop(key, (float("-inf"), 0))
@@ -83,13 +83,13 @@ class ReviewGate:
         too many wait.
         """
         if self._room <= 0:
-            raise Refused(429, "too many token reviews are under way")
+            raise Refused(429, "too many token reviews are under way; send the report again later")
         self._room -= 1
         try:
             async with asyncio.timeout(REVIEW_WAIT_SECONDS):
                 await self._free.acquire()
         except TimeoutError as error:
-            raise Refused(429, "too many token reviews are under way") from error
+            raise Refused(429, "too many token reviews are under way; send the report again later") from error
         finally:
             self._room += 1
         try:

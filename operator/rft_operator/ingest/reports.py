@@ -8,21 +8,21 @@ from rft_run.report import ProgressReport, ReportAnswer
 
 
 def check_position(known: Received | None, caller: Caller, report: ProgressReport) -> bool:
-    """Return whether a report is new. ``False`` means that it repeats the last one.
+    """Return whether a report is new. ``False`` means that it repeats the last report.
 
     Raises:
-        Refused: 403 if the report is not of the attempt that sends it, 409 if it is older than the last
-            report.
+        Refused: 403 if the report names another attempt than its sender, 409 if the report is older than the
+            last one.
     """
     if report.attempt != caller.pod_uid:
         raise Refused(403, "the report and the token are of different attempts")
     if report.run.progress.attempt < caller.known_attempt:
-        raise Refused(409, "a newer attempt of this run has reported")
+        raise Refused(409, "the report is outdated: a newer attempt of this run has reported")
     if known is None:
         return True
     if known.pod_uid != caller.pod_uid:
         if known.order > (caller.pod_created, report.run.progress.attempt):
-            raise Refused(409, "a newer attempt of this run has reported")
+            raise Refused(409, "the report is outdated: a newer attempt of this run has reported")
         return True
     if report == known.report:
         # It was sent again, because the response to the first delivery was lost.
@@ -46,12 +46,12 @@ class Reports:
         self._answers: dict[str, ReportAnswer] = {}
 
     def get(self, job_uid: str) -> Received | None:
-        """Return the newest report of an RFTJob."""
+        """Return the newest report of an RFTJob, or None if there is none."""
         return self._newest.get(job_uid)
 
     def accept(self, caller: Caller, report: ProgressReport) -> bool:
-        """Store a report, and return whether it was new. Raises Refused in the same cases as
-        ``check_position``.
+        """Store a report, and return whether it was new. Raises Refused if the report is too old, or is not
+        of the attempt that sends it.
         """
         new = check_position(self.get(caller.job_uid), caller, report)
         if new:
@@ -69,6 +69,6 @@ class Reports:
         return self._answers.get(job_uid) or ReportAnswer()
 
     def forget(self, job_uid: str) -> None:
-        """Drop the report of an RFTJob that was deleted."""
+        """Drop the report of an RFTJob that was deleted, and the answer to its trainers."""
         self._answers.pop(job_uid, None)
         self._newest.pop(job_uid, None)

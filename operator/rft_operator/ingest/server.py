@@ -37,10 +37,11 @@ class Ingest:
         namespaces: Collection[str] = (),
         chains: Chains | None = None,
     ) -> None:
-        """``accepted`` is called with the key of an RFTJob that has a new report.
+        """``accepted`` is called with the key of each RFTJob that has a new report.
 
-        ``chains`` is also filled by the controller, which reads RFTJobs and their pods anyway. Only
-        reports from ``namespaces`` are accepted; an empty list allows all.
+        ``chains`` is a cache that maps pods to RFTJobs. The controller fills it too, since it reads RFTJobs
+        and their pods anyway. Only reports from ``namespaces`` are accepted. An empty list allows all
+        namespaces.
         """
         self._namespaces = namespaces
         self._cluster = cluster
@@ -62,7 +63,7 @@ class Ingest:
         return application
 
     def forget_pod(self, pod_uid: str) -> None:
-        """Drop the cached review of the token of a pod that was deleted."""
+        """Drop what is cached about a pod that was deleted: the review of its token, and its RFTJob."""
         self._cache.forget_pod(pod_uid)
         self._chains.forget_pod(pod_uid)
 
@@ -89,7 +90,7 @@ class Ingest:
         if not token:
             raise Refused(401, "the request needs a bearer token")
         if (request.content_length or 0) > MAX_REPORT_BYTES:
-            raise Refused(413, f"a report has at most {MAX_REPORT_BYTES} bytes")
+            raise Refused(413, f"the report is too large: at most {MAX_REPORT_BYTES} bytes")
         caller = await self._identify(token)
         report = _parse(await _body(request))
         if self._reports.accept(caller, report):
@@ -163,7 +164,7 @@ async def _body(request: web.Request) -> bytes:
     try:
         return await asyncio.wait_for(request.read(), BODY_SECONDS)
     except web.HTTPRequestEntityTooLarge as error:
-        raise Refused(413, f"a report has at most {MAX_REPORT_BYTES} bytes") from error
+        raise Refused(413, f"the report is too large: at most {MAX_REPORT_BYTES} bytes") from error
     except TimeoutError as error:
         raise Refused(408, "the request's body did not arrive in time") from error
 

@@ -1,4 +1,4 @@
-"""Builds the immutable ConfigMap of the run, the ConfigMap of the CA, and the claim."""
+"""Builds the immutable ConfigMap of the run, the ConfigMap of the CA, and the PersistentVolumeClaim."""
 
 import json
 from pathlib import PurePosixPath
@@ -32,14 +32,14 @@ TOKEN_KEY = "token"
 
 
 def has_user_code(spec: RFTJobSpec) -> bool:
-    """Return whether the pod needs a grader container."""
+    """Return whether the pod needs a grader container. It does if a grader is Python code of the user."""
     return any(grader.python is not None for grader in spec.graders)
 
 
 def run_config(owner: Owner, spec: RFTJobSpec, plan: Plan, ingest_url: str | None) -> RunConfig:
     """Return the configuration of the run for the trainer."""
     if plan.effective is None:
-        raise ValueError("a run needs a plan with effective parameters")
+        raise ValueError("the plan has no effective parameters, so the run cannot be configured")
     code = {
         grader.name: f"{GRADER_CODE_DIR}/{grader.name}/{grader.python.config_map.key}"
         for grader in spec.graders
@@ -85,8 +85,8 @@ def dataset_path(dataset: Dataset, folder: str) -> str:
 
 
 def config_map(owner: Owner, run: RunConfig) -> dict[str, Any]:
-    """Return the ConfigMap with the snapshot of the run. A second key has the configuration of the grader
-    container.
+    """Return the ConfigMap with the configuration of the run. If users' code runs, a second key has the
+    configuration of the grader container.
     """
     data = {CONFIG_FILE: _json(run.dump())}
     if has_user_code(run.spec):
@@ -115,7 +115,9 @@ def ca_config_map(owner: Owner, bundle: str) -> dict[str, Any]:
 
 
 def claim(owner: Owner, template: ClaimTemplate) -> dict[str, Any]:
-    """Return the claim of a run. A retained one has no owner reference, so it outlives the RFTJob."""
+    """Return the PersistentVolumeClaim of a run. With ``retain`` it has no owner reference, so it outlives
+    the RFTJob.
+    """
     spec: dict[str, Any] = {
         "accessModes": list(template.access_modes or ["ReadWriteOnce"]),
         "resources": {"requests": {"storage": template.size}},

@@ -10,10 +10,10 @@ from rft_run.config import TRAINER_CONTAINER
 from rft_run.exit_codes import PERMANENT, UNCOUNTED
 
 OWN_COUNT_MARGIN = 100
-"""A margin that is added to ``backoffLimit`` if the API server does not support ``podFailurePolicy``.
+"""Number that is added to ``backoffLimit`` if the API server does not support ``podFailurePolicy``.
 
-Without this policy the Job controller counts preemptions as failures too. With the margin it never reaches
-its own limit, and the operator counts instead."""
+Without this policy the Job controller counts preemptions as failures too. With the higher limit it never
+fails the Job, and the operator counts the failures instead."""
 
 
 def child_job(
@@ -21,9 +21,9 @@ def child_job(
 ) -> dict[str, Any]:
     """Return the manifest of the child Job of an RFTJob.
 
-    ``counts`` means that this API server silently drops the failure policy, as old ones do. Then the Job
-    has a higher ``backoffLimit`` from the start, and the operator counts failures. ``suspend`` is not set,
-    because a queue such as Kueue sets it when the Job is created.
+    ``counts`` is true if the API server silently drops the failure policy, as old versions do. Then the Job
+    has a higher ``backoffLimit`` from the start, and the operator counts the failures. ``suspend`` is not
+    set, because a queue such as Kueue sets it when the Job is created.
     """
     metadata = owner.metadata(owner.child)
     template = spec.template

@@ -19,8 +19,8 @@ SELECTOR = f"{MANAGED_BY}={OPERATOR_NAME},{LABEL_JOB_UID}"
 
 
 def uid8(uid: str) -> str:
-    """Return eight characters of the UID of an RFTJob. They distinguish this run from others of the same
-    name.
+    """Return eight hexadecimal digits from a hash of an RFTJob's UID. They distinguish this run from others
+    of the same name.
     """
     return hashlib.sha256(uid.encode()).hexdigest()[:8]
 
@@ -37,7 +37,7 @@ class Owner:
 
     @property
     def child(self) -> str:
-        """The name that the child Job, its ConfigMap and its claim share."""
+        """The common name of the child Job, its ConfigMap and its PersistentVolumeClaim."""
         return f"{self.name}-{uid8(self.uid)}"
 
     @property
@@ -81,7 +81,7 @@ class Owner:
 
 
 def owner_of(document: dict[str, Any]) -> Owner:
-    """Return the owner of child objects that an RFTJob document describes."""
+    """Return the RFTJob in ``document`` as the owner of its child objects."""
     metadata = document["metadata"]
     return Owner(metadata["name"], metadata["namespace"], metadata["uid"], queue_labels(metadata))
 

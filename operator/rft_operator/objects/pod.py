@@ -32,7 +32,7 @@ domain."""
 GRADER_MEMORY_LIMIT = "1536Mi"
 """Memory limit of the grader container.
 
-It is above the limit of the grader's own watchdog, so that the watchdog acts before the kernel."""
+It is above the limit of the grader's own watchdog, so the watchdog ends a process before the kernel does."""
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ class Mounted:
         return {"name": self.name, **self.source}
 
     def mount(self, path: str) -> dict[str, Any]:
-        """Return the entry for a container's list ``volumeMounts``."""
+        """Return the volume as an entry of a container's list ``volumeMounts``."""
         mount: dict[str, Any] = {"name": self.name, "mountPath": path}
         if self.read_only:
             mount["readOnly"] = True

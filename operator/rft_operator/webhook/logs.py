@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats a log record with the ``fields`` that its ``extra`` has."""
+    """Formats a log record as JSON, with the values of ``fields`` in its ``extra`` argument."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return a log record as one line of JSON."""

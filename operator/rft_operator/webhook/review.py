@@ -90,22 +90,22 @@ def request_of(document: object) -> Json:
     """Return the request of an AdmissionReview.
 
     Raises:
-        Malformed: if ``review`` is not a review that this webhook can answer.
+        Malformed: if ``document`` is not a review that this webhook can answer.
     """
     if not isinstance(document, Mapping) or any(document.get(key) != REVIEW[key] for key in REVIEW):
-        raise Malformed("not an AdmissionReview of admission.k8s.io/v1")
+        raise Malformed("the body is not an AdmissionReview of admission.k8s.io/v1")
     request = document.get("request")
     if not isinstance(request, dict):
-        raise Malformed("the review has no request")
+        raise Malformed("the AdmissionReview has no request")
     if not isinstance(request.get("uid"), str) or not request["uid"]:
-        raise Malformed("the request has no uid")
+        raise Malformed("the request of the AdmissionReview has no uid")
     resource = request.get("resource")
     found = (resource.get("group"), resource.get("resource")) if isinstance(resource, dict) else None
     if found != (GROUP, PLURAL) or request.get("subResource"):
         raise Malformed(f"this webhook reviews only {PLURAL}.{GROUP}")
     operation = request.get("operation")
     if operation not in OPERATIONS:
-        raise Malformed(f"this webhook reviews only {' and '.join(OPERATIONS)}")
+        raise Malformed(f"this webhook reviews only the operations {' and '.join(OPERATIONS)}")
     for name in ("object", "oldObject") if operation == "UPDATE" else ("object",):
         _check_object(request.get(name), name)
     return request
@@ -113,6 +113,6 @@ def request_of(document: object) -> Json:
 
 def _check_object(job: object, name: str) -> None:
     if not isinstance(job, dict) or not isinstance(job.get("metadata"), dict):
-        raise Malformed(f"the request has no {name} with metadata")
+        raise Malformed(f"the request has no field {name} with metadata")
     if not isinstance(job.get("status") or {}, dict):
         raise Malformed(f"the status of {name} is not an object")

@@ -18,7 +18,7 @@ from rft_operator.webhook.settings import WebhookSettings
 
 VALIDATE_PATH = "/validate"
 MAX_REVIEW_BYTES = 3 * 2**20
-"""Most bytes of a review. An object has at most about 1.5 MB, and an update carries two."""
+"""Maximum size of a review in bytes. An object has at most about 1.5 MB; an update has two objects."""
 BODY_SECONDS = 5.0
 """Longest time in seconds to receive the body of a request. It is the API server's timeout for the
 webhook."""
@@ -42,7 +42,7 @@ async def _respond(request: web.Request) -> web.Response:
         document = _parse(await _body(request))
         answer = review(document)
     except web.HTTPRequestEntityTooLarge:
-        return _error(request, 413, f"a review has at most {MAX_REVIEW_BYTES} bytes")
+        return _error(request, 413, f"the review is too large: at most {MAX_REVIEW_BYTES} bytes")
     except TimeoutError:
         return _error(request, 408, "the body did not come in time")
     except Malformed as error:

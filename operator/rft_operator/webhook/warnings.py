@@ -5,14 +5,14 @@ longer ones.
 from collections.abc import Sequence
 
 MAX_WARNING = 256
-"""Most characters of one warning."""
+"""Maximum number of characters of one warning."""
 MAX_WARNINGS = 4096
-"""Most characters of all warnings in the answer to one request."""
+"""Maximum number of characters of all warnings together in the answer to one request."""
 _NOTE = "more warnings than the API server passes on: {} left out"
 
 
 def fitted(texts: Sequence[str]) -> list[str]:
-    """Return as many warnings as fit, each on one line. If some are left out, the last line says how many."""
+    """Return the warnings that fit into the limits, one per line. A last line says how many are left out."""
     lines = [_cut(_one_line(text)) for text in texts]
     if sum(map(len, lines)) <= MAX_WARNINGS:
         return lines
