@@ -25,7 +25,7 @@ RETRY_SECONDS = 3.0
 FIELD_MANAGER = "rft"
 READING = f"get, list and watch on {PLURAL}.{GROUP}"
 MAX_FAILURES = 20
-"""A watch ends with an error after this number of consecutive failures, in about a minute."""
+"""A watch ends with an error after this number of consecutive failures, which takes about a minute."""
 
 Body = dict[str, Any]
 Applier = Callable[[Body], str]
@@ -181,7 +181,9 @@ class ClusterClient:
 
     @contextlib.contextmanager
     def _explained(self, what: str, rights: str = READING) -> Iterator[None]:
-        """Convert errors of the Kubernetes client into a UserError, with one line that says what to do."""
+        """Convert errors of the Kubernetes client into a UserError, whose message is one line that says what
+        to do.
+        """
         try:
             yield
         except ApiException as error:

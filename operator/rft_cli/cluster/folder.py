@@ -5,7 +5,7 @@ from typing import Any
 
 
 def way_to(job: Mapping[str, Any], wanted: str) -> str:
-    """Return a text that says where the folder of a job is, and how to copy the ``wanted`` part of it."""
+    """Return a text that says where the folder of a job is, and how to copy ``wanted`` out of it."""
     name, namespace = job["metadata"]["name"], job["metadata"].get("namespace", "default")
     folder = ((job.get("status") or {}).get("output") or {}).get("folder")
     if not folder:

@@ -37,13 +37,15 @@ def load_points(source: str, context: str | None, namespace: str | None) -> list
     """Return the reward curve of the folder or file ``source`` if it exists, else of the job with this name.
 
     Raises:
-        UserError: if there is no such folder, file or job, or it has no curve.
+        UserError: if there is no such folder, file or job, or if it has no reward curve.
     """
     path = Path(source)
     if path.is_dir():
         metrics = RunFolder(path).metrics
         if not metrics.is_file():
-            raise UserError(f"{path}: holds no {metrics.name}; name a folder of rft run", UNREADABLE)
+            raise UserError(
+                f"{path}: holds no {metrics.name}; name a folder that rft run has written", UNREADABLE
+            )
         return points_of_steps(records.steps(metrics))
     if path.is_file():
         return _of_status(path) if path.suffix in (".yaml", ".yml") else points_of_steps(records.steps(path))
@@ -58,4 +60,7 @@ def _of_status(path: Path) -> list[Point]:
         body = load_file(path)[0].body
         return points_of_job(body if "status" in body else {"status": body})
     except (UnreadableManifest, LookupError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path}: holds no reward history", UNREADABLE) from error
+        raise UserError(
+            f"{path}: holds no reward history; name a status.yaml, or an RFTJob with its status",
+            UNREADABLE,
+        ) from error

@@ -36,7 +36,9 @@ class Dtype(StrEnum):
 
 
 class Chosen(NamedTuple):
-    """An adapter to export, with a description for messages, and with its step if that is known."""
+    """An adapter to export, a description of it for messages, and the step of its checkpoint if this is
+    known.
+    """
 
     folder: Path
     what: str
@@ -58,9 +60,10 @@ def export(
     context: Context = None,
     namespace: Namespace = None,
 ) -> None:
-    """Copy the final adapter as PEFT loads it, or with --merge write a model that vLLM serves by itself.
+    """Copy the final adapter as PEFT loads it, or with --merge write a whole model as vLLM serves it.
 
-    Exit code 1: there is no such adapter, or it does not fit; 2: a folder cannot be read or written.
+    Exit code 1: there is no such adapter, or it does not fit the base model; 2: a folder cannot be read or
+    written.
     """
     if base is not None and not merge:
         raise UserError("--base: is only used by --merge; leave it out or add --merge", INVALID)
@@ -78,13 +81,14 @@ def export(
 
 
 def choose(folder: Path, step: int | None, best: bool) -> Chosen:
-    """Return the adapter that the options select. Without options it is the final or newest one.
+    """Return the adapter that the options select. Without options, it is the final adapter, or else that of
+    the newest checkpoint.
 
     Raises:
         UserError: if there is no such adapter.
     """
     if step is not None and best:
-        raise UserError("--step and --best exclude each other; give one", INVALID)
+        raise UserError("--step and --best exclude each other; give only one", INVALID)
     if (folder / ADAPTER_CONFIG).is_file():
         if step is not None or best:
             raise UserError(f"{folder}: is an adapter and has no steps; name the run's folder", INVALID)
@@ -100,7 +104,9 @@ def choose(folder: Path, step: int | None, best: bool) -> Chosen:
     wanted = _best_step(run.checkpoint_of(steps[-1])) if best else steps[-1] if step is None else step
     if wanted not in steps:
         kept = ", ".join(map(str, steps))
-        raise UserError(f"step {wanted}: has no checkpoint in {folder}; there are those of {kept}", INVALID)
+        raise UserError(
+            f"step {wanted}: has no checkpoint in {folder}; there are checkpoints of steps {kept}", INVALID
+        )
     return Chosen(adapter_of(run.checkpoint_of(wanted)), f"step {wanted}", wanted)
 
 
@@ -122,7 +128,7 @@ def _best_step(newest: Path) -> int:
     reached = records.state(state_of(newest))
     if reached.best_reward is None:
         raise UserError(
-            "--best: no checkpoint was evaluated; set spec.evaluation.everySteps, or name one with --step"
+            "--best: no checkpoint was evaluated; set spec.evaluation.everySteps, or use --step instead"
         )
     return reached.best_step
 
@@ -130,7 +136,8 @@ def _best_step(newest: Path) -> int:
 def _base(adapter: Path, config: RunConfig | None, given: str | None) -> tuple[str, str | None]:
     """Return the name and the revision of the base model of an adapter.
 
-    ``given`` comes first, then the base model of the run, then the one that the adapter names.
+    ``given`` is used if it is set, else the base model of the run, else the one that the adapter's
+    configuration names.
     """
     if given is not None:
         return given, None
@@ -151,9 +158,7 @@ def _adapter_config(adapter: Path) -> dict[str, object]:
 
 
 def _copy(adapter: Path, target: Path, config: RunConfig | None) -> None:
-    """Copy an adapter. In the copied configuration, the path of the base model is replaced by its name in
-    the job.
-    """
+    """Copy an adapter. The copied configuration names the base model as the job does, and not by its path."""
     body = _adapter_config(adapter)
     if config is not None:
         model = config.spec.model
@@ -167,7 +172,7 @@ def _copy(adapter: Path, target: Path, config: RunConfig | None) -> None:
 
 
 def _card(run: RunFolder, config: RunConfig, chosen: Chosen, base: str | None, *, merged: bool) -> Card:
-    """Return the content of the model card, from the run's records. A given ``base`` replaces the run's."""
+    """Return the content of the model card, from the run's records. ``base`` replaces its base model."""
     steps = records.steps(run.metrics)
     step = chosen.step if chosen.step is not None else max((record.step for record in steps), default=0)
     model = config.spec.model
@@ -195,9 +200,9 @@ def _write_card(target: Path, card: Card) -> None:
 
 
 def _merge(adapter: Path, target: Path, base: str, revision: str | None, dtype: Dtype) -> None:
-    """Merge the adapter into the base model in a child process with the trainer's package.
+    """Merge the adapter into the base model, in a child process that runs the trainer's package.
 
-    So this process never loads torch.
+    So the process of ``rft`` never loads torch.
     """
     python, *_ = trainer_command()
     command = [python, "-m", "rft_trainer.export", "--adapter", str(adapter), "--base", base]
@@ -205,12 +210,12 @@ def _merge(adapter: Path, target: Path, base: str, revision: str | None, dtype: 
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise UserError(f"merging {adapter} into {base}: {said[-1]}", INVALID)
+        raise UserError(f"merging {adapter} into {base} failed: {said[-1]}", INVALID)
 
 
 @contextmanager
 def _placed(output: Path, force: bool) -> Iterator[Path]:
-    """Yield a temporary folder that is renamed to ``output`` when the block succeeds.
+    """Yield a temporary folder, which is renamed to ``output`` if the ``with`` block raises no error.
 
     Raises:
         UserError: if ``output`` exists already, or cannot be written.
@@ -229,7 +234,7 @@ def _placed(output: Path, force: bool) -> Iterator[Path]:
 def _make_readable(folder: Path) -> None:
     """Give the files the usual permissions of new files (umask).
 
-    The library lets only the owner read the weights.
+    The library that wrote the weights lets only their owner read them.
     """
     mask = os.umask(0)
     os.umask(mask)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rft_graders.types import Score
 
 _NAMED_ROWS = 10
-"""Maximum number of rows that the last lines of the output name."""
+"""Maximum number of rows that the summary names for each grader."""
 
 
 @reports_errors
@@ -43,8 +43,8 @@ def grade(
 ) -> None:
     """Run the job's graders on given or recorded completions, or on each row's own gold answer.
 
-    Shows score, error and printed text of every grader. Users' code runs in the same workers as in a local
-    run. Exit code 1: a grader failed; 2: something cannot be read.
+    The output has the score, the error and the printed text of every grader. Users' code runs in the same
+    workers as in a local run. Exit code 1: a grader failed; 2: something cannot be read.
     """
     if (row is None) != (completion is None):
         raise UserError("--row and --completion belong together; give both or neither", UNREADABLE)
@@ -52,12 +52,15 @@ def grade(
         name for name, value in (("--completions", completions), ("--row", row), ("--from", from_)) if value
     ]
     if len(chosen) > 1:
-        raise UserError(f"{' and '.join(chosen)} exclude each other; give one", UNREADABLE)
+        raise UserError(f"{' and '.join(chosen)} exclude each other; give only one", UNREADABLE)
     manifest = load(file)
     overrides = Overrides(dataset, None, by_name(grader or []))
     answers = _answers(manifest, dataset, completions, row, completion, from_, step)
     if len(answers) > limit:
-        out().print(f"the first {limit} of {len(answers)} completions; --limit grades more", markup=False)
+        out().print(
+            f"graded: the first {limit} of {len(answers)} completions; a larger --limit grades more",
+            markup=False,
+        )
     answers = answers[:limit]
     scores = grading.scored(manifest, overrides, answers)
     for answer, score in zip(answers, scores, strict=True):

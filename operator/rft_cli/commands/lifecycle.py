@@ -26,7 +26,7 @@ REACHED: dict[Action, tuple[str, ...]] = {
     "resume": ("Running",),
     "cancel": ("Cancelled",),
 }
-"""The phases for which ``--wait`` waits, for each command."""
+"""For each command, the phases of the job for which ``--wait`` waits."""
 
 Name = Annotated[str, typer.Argument(help="The job.")]
 Wait = Annotated[

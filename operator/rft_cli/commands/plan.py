@@ -53,9 +53,9 @@ def plan(
         typer.Option(metavar="FIELD[=V1,V2]", help="Compare values, e.g. training.loraRank or accelerator."),
     ] = None,
 ) -> None:
-    """Say what a job would ask for and take: GPUs, CPU, memory, steps, hours, and why.
+    """Show what a job requests and how long it takes: GPUs, CPU, memory, steps, hours, and the reasons.
 
-    Exit code 1: no plan can be made, with --sweep for none of the values.
+    Exit code 1: no plan can be made. With --sweep: no plan can be made for any of the values.
     """
     manifest = load(file)
     rows, notes = known_rows(manifest, dataset, evaluation_dataset)
@@ -78,7 +78,7 @@ def plan(
 def known_rows(
     manifest: Manifest, dataset: Path | None, evaluation: Path | None
 ) -> tuple[RowCounts | None, list[str]]:
-    """Return the numbers of rows of the datasets, or a note why they are unknown.
+    """Return the numbers of rows of the datasets. If they are unknown, return a note that says why.
 
     Files that are given as options must be readable.
     """
@@ -98,7 +98,9 @@ def on(accelerator: str, job: RFTJob) -> RFTJob:
     """
     if accelerator not in ACCELERATORS and accelerator != "cpu":
         names = ", ".join(ACCELERATORS)
-        raise UserError(f"--accelerator {accelerator!r} is not in the catalogue: cpu, {names}", INVALID)
+        raise UserError(
+            f"--accelerator {accelerator!r} is not in the catalogue; name one of: cpu, {names}", INVALID
+        )
     return RFTJob.model_validate(with_value(job.dump(), ACCELERATOR, accelerator))
 
 

@@ -49,7 +49,8 @@ def _of_folder(folder: Path) -> ReportedRun:
     run, config = RunFolder(folder), previous(folder)
     if config is None:
         raise UserError(
-            f"{folder}: holds no {run.config.name}; name a folder of rft run, or a job", UNREADABLE
+            f"{folder}: holds no {run.config.name}; name a folder that rft run has written, or a job",
+            UNREADABLE,
         )
     status = records.status(run.status)
     if status.plan is None or status.plan.effective is None:
@@ -65,5 +66,7 @@ def _of_job(name: str, context: str | None, namespace: str | None) -> ReportedRu
         status = RFTJobStatus.model_validate(job.get("status") or {})
     except ValidationError as error:
         field = join_path(error.errors()[0]["loc"])
-        raise UserError(f"{name}: {field} is not known; use an rft of the operator's version") from error
+        raise UserError(
+            f"{name}: {field} is not known to this rft; use the version of rft that the operator has"
+        ) from error
     return ReportedRun(name, spec, status, points_of_job(job))

@@ -65,7 +65,7 @@ def run(
 
 
 def with_overrides(job: RFTJob, seed: int | None, max_steps: int | None) -> RFTJob:
-    """Return the job with the values of the command's options in its spec. The new spec is validated.
+    """Return the job after the command's options were written into its spec. The new spec is validated.
 
     Raises:
         UserError: if a value is out of range.

@@ -30,11 +30,11 @@ def submit(
     context: Context = None,
     namespace: Namespace = None,
 ) -> None:
-    """Check every RFTJob in the files as validate does. If all are valid, apply the files to a cluster.
+    """Check every RFTJob in the files, as rft validate does. If all are valid, apply the files to a cluster.
 
-    Everything in the files is applied, in its order and server-side: also a ConfigMap with the rows. Exit
-    code 1: something is wrong or refused; 2: a file cannot be read. With --watch the exit code is that of
-    rft watch.
+    Every object in the files is applied, in the order of the files, by server-side apply: for example also a
+    ConfigMap with the rows. Exit code 1: something is wrong or refused; 2: a file cannot be read. With
+    --watch the exit code is that of rft watch.
     """
     of_files = {path: read(path) for path in files}
     documents = [document for found in of_files.values() for document in found]
@@ -42,7 +42,7 @@ def submit(
     if not jobs:
         raise UserError("; ".join(nothing_in(found, path) for path, found in of_files.items()))
     if wait and (len(jobs) > 1 or dry_run):
-        raise UserError("--watch follows one job that is stored: give one, and no --dry-run", INVALID)
+        raise UserError("--watch follows one job: give one RFTJob, and leave out --dry-run", INVALID)
     verdicts = [
         is_valid(document, documents, path)
         for path, found in of_files.items()
@@ -50,7 +50,7 @@ def submit(
         if is_job(document.body)
     ]
     if not all(verdicts):
-        err().print("error: nothing was submitted", markup=False)
+        err().print("error: nothing was submitted; correct the problems first", markup=False)
         raise typer.Exit(INVALID)
     for document in documents:
         _require_name(document, namespace)
@@ -66,14 +66,14 @@ def submit(
 def _require_name(document: Document, namespace: str | None) -> None:
     for field in ("apiVersion", "kind"):
         if not isinstance(document.body.get(field), str):
-            raise UserError(f"{document.source}: {field}: is missing")
+            raise UserError(f"{document.source}: {field}: is missing; every object needs it")
     metadata = document.body.get("metadata")
     if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
-        raise UserError(f"{document.source}: metadata.name: is missing; what is applied needs a name")
+        raise UserError(f"{document.source}: metadata.name: is missing; every applied object needs a name")
     own = metadata.get("namespace")
     if namespace is not None and own not in (None, namespace):
         raise UserError(
-            f"{document.source}: metadata.namespace: is {own!r}, but --namespace {namespace!r}; leave one out"
+            f"{document.source}: metadata.namespace: is {own!r}, but --namespace {namespace!r}; leave out one"
         )
 
 

@@ -22,9 +22,10 @@ def suggest(
         Path | None, typer.Option("--output", help="Write a file each into this folder.")
     ] = None,
 ) -> None:
-    """Print the next experiments: manifests that change one parameter of the job each, within its range.
+    """Print the next experiments. Each is a manifest that changes one parameter of the job, within its range.
 
-    Other objects of the file are not repeated; the experiments refer to them as the job does.
+    The other objects of the file, such as ConfigMaps, are not printed. The experiments refer to them by the
+    same names.
     """
     document = the_job(file)
     try:
@@ -57,7 +58,10 @@ def _write(texts: dict[str, str], folder: Path) -> None:
     for name, text in texts.items():
         path = folder / f"{name}.yaml"
         if path.exists() and path.read_text(encoding="utf-8") != text:
-            raise UserError(f"{path}: exists and differs; move it away or name another folder", UNREADABLE)
+            raise UserError(
+                f"{path}: exists and differs from the new file; move it away or name another folder",
+                UNREADABLE,
+            )
         path.write_text(text, encoding="utf-8")
         err().print(str(path), markup=False)
 
@@ -68,7 +72,7 @@ def _say_what_is_left(found: Suggestions, goal: Goal, others: list[Goal]) -> Non
     if not found.experiments:
         left = f"; other goals with experiments left: {', '.join(others)}" if others else ""
         err().print(
-            f"{goal}: already at its limit, nothing is left to change but rows, graders and model{left}",
+            f"{goal}: no parameter can be changed further; change the rows, graders or model{left}",
             markup=False,
         )
 
@@ -81,5 +85,5 @@ def _say_what_is_relative(body: dict[str, object], file: Path, folder: Path) -> 
     here = Path.cwd() if file == STDIN else file.resolve().parent
     if isinstance(uri, str) and uri.startswith(".") and here != folder.resolve():
         err().print(
-            f"note: spec.dataset.uri {uri} is relative to {here}; with rft run pass --dataset", markup=False
+            f"note: spec.dataset.uri {uri} is relative to {here}; for rft run, pass --dataset", markup=False
         )

@@ -38,7 +38,7 @@ def foreseen(manifest: Manifest, document: Document) -> tuple[tuple[Problem, ...
 
 
 def _code(manifest: Manifest) -> tuple[dict[str, str], list[Problem]]:
-    """Return the code of each grader from ConfigMaps in the same file, and the problems of these
+    """Return the code of the graders whose ConfigMap is in the same file, and the problems of these
     ConfigMaps.
     """
     found: dict[str, str] = {}
@@ -65,9 +65,7 @@ def _no_key(path: str, name: str, key: str, contents: dict[str, bytes]) -> Probl
 
 
 def _rows(manifest: Manifest) -> tuple[list[Problem], list[str]]:
-    """Return the problems and the warnings of rows that are on this machine or in the same file as the
-    job.
-    """
+    """Return the problems and the warnings of rows on this machine, or in the same file as the job."""
     spec = manifest.job.spec
     problems, warned = [], []
     evaluated = spec.evaluation.dataset
@@ -105,7 +103,7 @@ def _too_few(prompts: int, least: int) -> str:
 
 
 def _is_here(manifest: Manifest, source: Dataset) -> bool:
-    """Whether the rows must be on this machine or in the same file. Only such rows can be checked."""
+    """Return whether the rows should be on this machine or in the job's file, so that they can be checked."""
     if source.config_map is not None:
         return source.config_map.name in manifest.config_maps
     uri = source.uri or ""

@@ -56,7 +56,7 @@ def gold(rows: Sequence[RowLine], graders: Sequence[Grader]) -> list[Answer]:
 
 
 def _gold_form(graders: Sequence[Grader]) -> tuple[str, str, str]:
-    """Return the field of a row with the gold answer, and the texts before and after it in a right
+    """Return the name of the row's field with the gold answer, and the texts that surround it in a right
     completion.
     """
     for grader in graders:
@@ -78,8 +78,8 @@ def _text(value: object) -> str:
 def given(path: Path, rows: Sequence[RowLine]) -> list[Answer]:
     """Return the completions in a file of JSON lines. Raises UserError.
 
-    A line is a text, which answers the row with the same number, or an object with ``completion`` and the
-    ``line`` of a row.
+    Each line is either a text or an object. A text is the completion for the row with the same number. An
+    object has the ``completion`` and the ``line`` of its row.
     """
     by_line = {row.line: row for row in rows}
     try:
@@ -92,7 +92,7 @@ def given(path: Path, rows: Sequence[RowLine]) -> list[Answer]:
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise UserError(f"{place}: not JSON: {error}", UNREADABLE) from error
+            raise UserError(f"{place}: is not JSON: {error}", UNREADABLE) from error
         entry = value if isinstance(value, dict) else {"completion": value}
         if not isinstance(entry.get("completion"), str):
             raise UserError(f'{place}: is neither a text nor {{"line": 1, "completion": "…"}}', UNREADABLE)
@@ -134,7 +134,7 @@ def recorded(folder: RunFolder, step: int | None) -> list[Answer]:
 def scored(manifest: Manifest, overrides: Overrides, answers: Sequence[Answer]) -> "list[Score]":
     """Return the scores of completions. The graders of the job run as in a local run.
 
-    If a grader fails, the completion has no score by this grader, whatever ``onError`` is, so that every
+    If a grader fails, the completion gets no score from it, even if ``onError`` says otherwise. So every
     error is shown.
 
     Raises:

@@ -50,18 +50,17 @@ class Inputs(NamedTuple):
     evaluation: Input | None
     graders: dict[str, Input]
     beside: dict[str, list[Input]]
-    """For each grader, the files from the other keys of its ConfigMap. The code of the grader can import
-    them."""
+    """For each grader, the files in its ConfigMap other than its code. The code can import them."""
 
     def named(self) -> dict[str, Input]:
-        """Return all inputs of the run by their fields in the manifest."""
+        """Return all inputs of the run, each by a name such as ``spec.dataset`` or ``grader NAME``."""
         found = {"spec.dataset": self.dataset}
         if self.evaluation is not None:
             found["spec.evaluation.dataset"] = self.evaluation
         return found | {f"grader {name}": given for name, given in self.graders.items()} | self.helpers()
 
     def helpers(self) -> dict[str, Input]:
-        """Return the files in ``beside``, by keys of the same form as those of ``named``."""
+        """Return the files that the graders' code can import, by names such as ``grader NAME, FILE``."""
         return {
             f"grader {name}, {Path(given.location).name}": given
             for name, files in self.beside.items()
@@ -70,8 +69,8 @@ class Inputs(NamedTuple):
 
 
 def resolve(manifest: Manifest, overrides: Overrides, folder: Path) -> Inputs:
-    """Find all inputs of a run. The contents of ConfigMaps get paths in ``folder``, and are written there
-    later.
+    """Find all inputs of a run. For the contents of ConfigMaps this sets paths in ``folder``, but writes no
+    file.
 
     Raises:
         UserError: if an input is missing. The message names the option that supplies it.
@@ -80,7 +79,9 @@ def resolve(manifest: Manifest, overrides: Overrides, folder: Path) -> Inputs:
     replaceable = {grader.name for grader in spec.graders if grader.python and grader.python.config_map}
     for name in sorted(set(overrides.graders) - replaceable):
         allowed = ", ".join(sorted(replaceable)) or "none here"
-        raise UserError(f"--grader {name}: not a python grader from a ConfigMap ({allowed})", UNREADABLE)
+        raise UserError(
+            f"--grader {name}: no such python grader with a ConfigMap; name one of: {allowed}", UNREADABLE
+        )
     dataset = located(manifest, "spec.dataset", spec.dataset, overrides.dataset, "--dataset", folder)
     evaluation = None
     if spec.evaluation.dataset is not None:
@@ -100,7 +101,8 @@ def resolve(manifest: Manifest, overrides: Overrides, folder: Path) -> Inputs:
 def located(
     manifest: Manifest, field: str, source: Dataset, override: Path | None, flag: str, folder: Path
 ) -> Input:
-    """Find a dataset: the file ``override`` from the option ``flag``, else ``source`` of the manifest.
+    """Find a dataset: the file ``override`` that was given by the option ``flag``, else ``source`` of the
+    manifest.
 
     Raises:
         UserError: if the dataset is missing.
@@ -135,9 +137,7 @@ def _uri(relative_to: Path, field: str, uri: str) -> Input:
 
 
 def located_graders(manifest: Manifest, overrides: Mapping[str, Path], folder: Path) -> dict[str, Input]:
-    """Find the code of the python graders whose code is not inline, by the name of the grader. Raises
-    UserError.
-    """
+    """Return the file with the code of each python grader whose code is not inline. Raises UserError."""
     found: dict[str, Input] = {}
     for i, grader in enumerate(manifest.job.spec.graders):
         if grader.name in overrides:
@@ -156,9 +156,7 @@ def located_graders(manifest: Manifest, overrides: Mapping[str, Path], folder: P
 
 
 def _beside(manifest: Manifest, name: str, given: Input) -> list[Input]:
-    """Return the files from the other keys of a grader's ConfigMap. They are written beside the code of
-    the grader.
-    """
+    """Return the files in a grader's ConfigMap other than its code. They get the same folder as the code."""
     python = next(grader.python for grader in manifest.job.spec.graders if grader.name == name)
     assert python is not None
     assert python.config_map is not None

@@ -22,7 +22,8 @@ from rft_run.rows import BYTE_ORDER_MARK, RowLayout, json_lines, parsed
 from rft_run.rows.messages import tools_of
 
 READ_BYTES = 32 << 20
-"""Maximum number of bytes of a file whose rows are checked. The trainer checks as many before the start."""
+"""Size in bytes of the beginning of a file in which all rows are checked. The trainer checks as much before
+it starts."""
 CHARACTERS_PER_TOKEN = 4
 MESSAGE_TOKENS = 5
 ANSWER_TOKENS = 3
@@ -35,7 +36,7 @@ class RowLine(NamedTuple):
     line: int
     messages: list[dict[str, Any]]
     fields: dict[str, Any]
-    """The other fields of the row, which graders read."""
+    """The fields of the row other than its messages. Graders read these fields."""
 
 
 def row_lines(file: IO[bytes], source: str, layout: RowLayout) -> Iterator[RowLine]:
@@ -118,7 +119,9 @@ def _prompt_tokens(row: RowLine) -> float:
 
 
 def rows_of(manifest: Manifest, dataset: Path | None, evaluation: Path | None) -> RowCounts:
-    """Return the numbers of rows of a manifest. Files from the command line replace those of the manifest.
+    """Return how many rows a manifest has for training and for evaluation.
+
+    Files from the command line replace those of the manifest.
 
     Raises:
         UserError: if the rows cannot be read on this machine, or are too few.

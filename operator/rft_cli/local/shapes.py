@@ -30,7 +30,7 @@ def shape_for(model: ModelSource, config: Path | None, *, hub: bool) -> Read | N
     ``None`` means that there is no such file, or that ``spec.model.parameters`` is set, which is then used.
 
     Raises:
-        UntrainableModel: if the file says that the model cannot be trained, whatever the size in the spec.
+        UntrainableModel: if the file says that the model cannot be trained, even if the spec sets its size.
         UserError: if a file cannot be read or describes no shape, or the download from the hub fails.
     """
     path = _file(model, config, hub=hub)

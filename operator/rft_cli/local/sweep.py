@@ -14,7 +14,7 @@ from rft_planner.plan import Unplannable
 
 ACCELERATOR = "spec.resources.accelerator.name"
 FEW = 16
-"""All values of a field are tried if its range has at most this many whole numbers."""
+"""If the range of a field has at most this many whole numbers, the sweep tries all of them."""
 
 
 class Sweep(NamedTuple):
@@ -27,7 +27,7 @@ class Sweep(NamedTuple):
 
 
 class Line(NamedTuple):
-    """The result for one value of the field: a plan, or the reason why there is none."""
+    """The result for one value of the swept field: a plan, or the reason why there is none."""
 
     value: Any
     outcome: Plan | Unplannable
@@ -71,7 +71,7 @@ def _values(listed: str) -> list[Any]:
 
 
 def _usual(path: str, job: RFTJob) -> list[Any]:
-    """Return the usual values of a field: all of a short range, else 1/4 to 4 times the value in the job."""
+    """Return the usual values of a field: all of a short range, else 1/4 to 4 times the job's value."""
     if path == ACCELERATOR:
         return list(ACCELERATORS)
     field = find(path)
@@ -86,7 +86,7 @@ def _usual(path: str, job: RFTJob) -> list[Any]:
 def _own(path: str, field: Field, job: RFTJob) -> int:
     """Return the value of a field in the job, else its default, else 0.
 
-    For the context length it is the default of the planner.
+    The default of the context length is that of the planner, in tokens.
     """
     value: Any = job.dump()
     for key in path.split("."):

@@ -22,7 +22,7 @@ RESUME = "the same command resumes from the checkpoint of step {step}"
 RESTART = "there is no checkpoint yet, so the same command begins again with step 1"
 UNREADABLE = "none of its checkpoints can be read, so the same command does not resume; see the log"
 _AGAIN = "{again}"
-"""Placeholder in ``ENDINGS`` for a sentence about the next run of the same command."""
+"""Placeholder in ``ENDINGS`` for the sentence that says what ``rft run`` will do if it is called again."""
 
 ENDINGS: dict[int, Explanation] = {
     ExitCode.OK: Explanation("complete", ""),
@@ -57,7 +57,8 @@ ENDINGS: dict[int, Explanation] = {
 def explain(exit_code: int, folder: RunFolder) -> Explanation:
     """Return the explanation of an exit code, also for signals and unknown codes.
 
-    ``folder`` is the folder of the run. What the same command does next depends on the checkpoints in it.
+    The text may say what ``rft run`` will do if it is called again. This depends on the checkpoints in
+    ``folder``, the folder of the run.
     """
     found = ENDINGS.get(exit_code)
     if found is None:
@@ -67,7 +68,7 @@ def explain(exit_code: int, folder: RunFolder) -> Explanation:
 
 
 def again(folder: RunFolder) -> str:
-    """Return a sentence about what the same command will do next with the folder of the run."""
+    """Return a sentence that says what ``rft run`` will do if it is called again with the same folder."""
     try:
         step = newest_usable(folder)
     except OSError as error:

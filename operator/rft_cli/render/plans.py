@@ -62,7 +62,9 @@ def _short(tokens: int) -> str:
 
 
 def table(path: str, lines: list[Line]) -> Table:
-    """Return a table with one line per value: GPUs and GiB per GPU by role, steps, hours, cost."""
+    """Return a table with one line per value of the swept field: GPUs, GiB per GPU by role, steps, hours,
+    cost.
+    """
     name = "accelerator" if path == ACCELERATOR else path.rpartition(".")[2]
     refused = [WHY_NOT] if any(isinstance(line.outcome, Unplannable) for line in lines) else []
     made = Table(box=None, pad_edge=False)
@@ -99,7 +101,8 @@ def gib_of(plan: Plan, role: str) -> str:
 
 
 def entry(line: Line) -> dict[str, Any]:
-    """Return the result for one value as an entry for JSON or YAML: the value, and the fields of the plan.
+    """Return the result for one value of a sweep as an entry for JSON or YAML: the value, and the plan's
+    fields.
 
     If there is no plan, ``gpus`` is null.
     """

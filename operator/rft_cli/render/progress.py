@@ -90,7 +90,9 @@ class ProgressView:
     def tick(self, stopping: bool) -> None:
         """Redraw the live line. If the trainer is ``stopping``, print a message about it once."""
         if stopping and not self._told:
-            self._console.print("stopping: waiting for the checkpoint; Ctrl-C again kills", markup=False)
+            self._console.print(
+                "stopping: waiting for the checkpoint; Ctrl-C again kills the trainer", markup=False
+            )
             self._told = True
         self._refresh()
 

@@ -11,7 +11,7 @@ from rft_cli.render.evaluation import evaluation_table, verdict
 
 
 def print_results(console: Console, status: RFTJobStatus, picture: Path | None) -> None:
-    """Print the results of a run, if there are any. ``picture`` is the image file of the curve, or None."""
+    """Print the results of a run, if there are any. ``picture``: the image file of the reward curve."""
     if status.evaluation is not None:
         console.print()
         console.print(evaluation_table(status.evaluation))
