@@ -140,7 +140,7 @@ def _paths(tokens: list[_Token]) -> dict[int, tuple[str, ...]]:
 
 
 def _path(tokens: list[_Token], start: int) -> tuple[str, ...]:
-    """Return the field path that begins at a token. It is a variable and then names of fields."""
+    """Return the field path that begins at a token: a variable, and the names of fields that follow it."""
     names, at = [tokens[start].text], start + 1
     while at + 1 < len(tokens) and tokens[at].text == "." and tokens[at + 1].kind == "name":
         if at + 2 < len(tokens) and tokens[at + 2].text == "(":
@@ -151,7 +151,7 @@ def _path(tokens: list[_Token], start: int) -> tuple[str, ...]:
 
 
 def _items(tokens: list[_Token], node: Schema, expression: str) -> Iterator[str]:
-    """Yield problems of the fields that a macro over a list uses in the items of the list."""
+    """Yield the problems of those fields of list items that a macro over the list, such as ``all``, uses."""
     ends = {start + 2 * len(path): path for start, path in _paths(tokens).items()}
     for i, token in enumerate(tokens[:-2]):
         listed = _resolve(ends[i], node) if token.text in ONE_VARIABLE and i in ends else None
@@ -241,7 +241,7 @@ def _type(operand: _Operand, node: Schema) -> str:
 
 
 def _bounds(path: tuple[str, ...], node: Schema) -> Iterator[str]:
-    """Yield a problem for each limit that the field at ``path``, or a field inside it, lacks."""
+    """Yield a problem for each missing limit, such as ``maxLength``, of the field at ``path`` or in it."""
     found = _resolve(path, node)
     if found is None:
         return  # reported already

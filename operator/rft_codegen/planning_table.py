@@ -24,7 +24,8 @@ MODELS: dict[str, int | None] = {
     "openai/gpt-oss-20b": None,
     "openai/gpt-oss-120b": None,
 }
-"""Models, and the smallest number of 80 GB GPUs that verl's documentation has for GRPO with LoRA, or None."""
+"""For each model, the smallest number of 80 GB GPUs that verl's documentation names for GRPO with LoRA. None:
+it names no number."""
 LOW_RANK_RULE = "lora-rank-low-for-large-model"
 
 HEAD = """\
