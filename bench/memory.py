@@ -7,8 +7,10 @@ few kilobytes, to measure the constants in rft_planner/host.py.
 """
 
 import argparse
+import ctypes
 import json
 import os
+import platform
 import subprocess
 import sys
 import tempfile
@@ -239,7 +241,8 @@ class Watch:
 
     def held(self) -> dict[str, float]:
         """Return the memory of the trainer's process, and that of all its descendants, in bytes."""
-        there = dict(resident(descendants(self._root)))
+        parents = descendants(self._root)
+        there = dict(resident(pid for pid in parents if not shares_memory(pid, parents[pid])))
         for gone in self._known.keys() - there.keys():
             del self._known[gone]
         for pid, pages in there.items():
@@ -257,8 +260,8 @@ class Watch:
         return {"trainer": trainer, "vLLM": sum(sizes.values())}
 
 
-def descendants(root: int) -> list[int]:
-    """Return a process and all its descendants."""
+def descendants(root: int) -> dict[int, int]:
+    """Return a process and all its descendants, each with its parent. The parent of ``root`` is 0 here."""
     children: dict[int, list[int]] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -266,13 +269,29 @@ def descendants(root: int) -> list[int]:
         except (OSError, ValueError):
             continue
         children.setdefault(parent, []).append(int(folder.name))
-    found = [root]
-    for pid in found:
-        found += children.get(pid, [])
+    found, pids = {root: 0}, [root]
+    for pid in pids:
+        pids += children.get(pid, [])
+        found |= dict.fromkeys(children.get(pid, []), pid)
     return found
 
 
-def resident(pids: list[int]) -> Iterator[tuple[int, int]]:
+_KCMP = {"x86_64": 312, "aarch64": 272}
+_KCMP_VM = 1
+
+
+def shares_memory(pid: int, parent: int) -> bool:
+    """Return whether a process has the memory of its parent, as a child of vfork has until it starts its
+    program.
+
+    Python starts programs by vfork. The kernel reports the memory of such a child a second time. False where
+    the kernel cannot compare.
+    """
+    number = _KCMP.get(platform.machine())
+    return bool(parent and number and ctypes.CDLL(None).syscall(number, pid, parent, _KCMP_VM, 0, 0) == 0)
+
+
+def resident(pids: Iterable[int]) -> Iterator[tuple[int, int]]:
     """Yield each existing process with its number of resident pages."""
     for pid in pids:
         try:

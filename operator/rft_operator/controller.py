@@ -16,7 +16,7 @@ from rft_operator import metrics
 from rft_operator.clock import rfc3339
 from rft_operator.cluster import Cluster, ClusterError, Conflict, NotFound, NotLeading
 from rft_operator.decision import ChildKind, Decision, Note
-from rft_operator.events import Events
+from rft_operator.events import WarningEvents
 from rft_operator.informer import InformerCache
 from rft_operator.ingest.cache import Chains
 from rft_operator.ingest.identity import callers
@@ -67,7 +67,7 @@ class Controller:
         self._settings = settings
         kueue = (cluster.workloads, cluster.pending_workloads) if settings.read_kueue else (None, None)
         self._workloads = Workloads(*kueue)
-        self._events = Events(cluster.obstacles)
+        self._events = WarningEvents(cluster.obstacles)
         self._refused: dict[Key, str] = {}
         """The text of the API server's last refusal to create a child object, by the key of the RFTJob."""
         self._nodes = Nodes(cluster.nodes if settings.read_nodes else None)

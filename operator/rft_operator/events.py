@@ -18,7 +18,7 @@ POLL_SECONDS = 5.0
 _log = logging.getLogger(__name__)
 
 
-class Events:
+class WarningEvents:
     """A cache of the Warning Events about objects that waiting jobs need. Thread-safe."""
 
     def __init__(self, read: Callable[[str], Iterable[Any]]) -> None:

@@ -3,19 +3,23 @@
 tests/e2e/test_memory_limit.py tests the least memory as the limit of a pod.
 """
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from bench.memory import Case, Peak, file_pages, measure, model_named, shape_of
+from bench.memory import Case, Peak, Watch, descendants, file_pages, measure, model_named, shape_of
 from rft_api.parameters import Dtype, Training
 from rft_planner import host
 from rft_planner.memory import MemoryDemand
 from rft_planner.precision import WIDTHS
 from rft_trainer.learn.packing import Completion, PackedRow, build
 from rft_trainer.learn.policy import Policy, PolicyOptions
+from tests.waiting import wait_until
 
 LOWEST, HIGHEST = 1.00, 1.20
 
@@ -73,6 +77,30 @@ def test_autograd_saves_about_as_much_as_the_formula_says(
     mask = host.attention_mask(run, tokens) - 2 * tokens**2 if samples > 1 else 0
     predicted = host.saved_activations(shape, run, tokens) + mask
     assert 1.0 <= predicted / measured <= 1.15
+
+
+SPAWNS = """
+import os, sys
+held = bytearray(os.urandom(1)) * (64 << 20)
+print("ready", flush=True)
+# The child of posix_spawn opens the pipe before it starts its program. This waits for a writer.
+opens = (os.POSIX_SPAWN_OPEN, 0, sys.argv[1], os.O_RDONLY, 0)
+os.posix_spawn("/bin/true", ["true"], {}, file_actions=[opens])
+"""
+
+
+def test_a_child_that_has_not_started_its_program_is_not_counted_twice(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    command = [sys.executable, "-c", SPAWNS, str(pipe)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        wait_until("the child exists", lambda: len(descendants(process.pid)) == 2, 10)
+        held = Watch(process.pid).held()
+        pipe.open("w").close()
+    assert held["trainer"] > 64 << 20
+    assert held["vLLM"] == 0.0
 
 
 SMAPS = """\

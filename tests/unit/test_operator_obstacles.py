@@ -9,7 +9,7 @@ import pytest
 from rft_api.validation import parse
 from rft_operator.clock import rfc3339
 from rft_operator.cluster import ClusterError
-from rft_operator.events import Events
+from rft_operator.events import WarningEvents
 from rft_operator.observe import Obstacle, Pod, child, obstacle
 from rft_operator.obstacles import blocked, is_current, needed
 from tests.unit.reconcile_support import CHILD, NOW, POD, STARTED, once, rftjob
@@ -217,7 +217,7 @@ class Server:
         self.events: list[dict[str, Any]] = []
         self.reads: list[str] = []
         self.broken = False
-        self.cache = Events(self._read)
+        self.cache = WarningEvents(self._read)
 
     def _read(self, namespace: str) -> list[dict[str, Any]]:
         self.reads.append(namespace)
