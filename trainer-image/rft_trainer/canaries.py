@@ -1,4 +1,4 @@
-"""Chooses the checkpoint that a run restores when ``stop.canary`` ends it, and those it keeps for this."""
+"""Canaries, graders of weight 0: which checkpoint a run restores when the score of one falls."""
 
 from collections.abc import Sequence
 
@@ -8,29 +8,29 @@ from rft_api.status import RewardPoint
 
 
 def fall(stop: Stop | None, points: Sequence[RewardPoint], canaries: Sequence[str]) -> Fall | None:
-    """Return the largest fall of a canary by at least ``stop.canary``, or None."""
+    """Return the largest fall of a canary's mean score, or None if none fell by ``stop.canary`` or more."""
     if stop is None or stop.canary is None:
         return None
     return largest_fall(points, canaries, stop.canary)
 
 
 def checkpoint_due(stop: Stop | None, step: int) -> bool:
-    """Return whether to save an early checkpoint: ``stop.canary`` needs one from before a canary can fall."""
+    """Return whether to save a checkpoint after this step, because a canary can fall from here on."""
     return stop is not None and stop.canary is not None and step == WINDOW
 
 
 def last_before(checkpoints: Sequence[int], step: int) -> int | None:
-    """Return the newest checkpoint up to ``step``; if all are later, the oldest; None without checkpoints."""
+    """Return the newest checkpoint up to ``step``, or the oldest if all are later. None: there are none."""
     return max((c for c in checkpoints if c <= step), default=min(checkpoints, default=None))
 
 
 def kept(
     stop: Stop | None, points: Sequence[RewardPoint], canaries: Sequence[str], checkpoints: Sequence[int]
 ) -> set[int]:
-    """Return the steps of the checkpoints to keep: for each canary, the last one before it can begin to fall.
+    """Return the steps of the checkpoints to keep, because a run may restore them when a canary falls.
 
-    A fall begins after the window with the canary's highest mean. Which window that is depends on how many of
-    the newest points are left out. So every such window of the last ``WINDOW`` points counts.
+    A fall is measured from the ``WINDOW`` points with the canary's highest mean score. The newest points are
+    searched only after further steps, so this place may still change. A checkpoint is kept for each place.
     """
     if stop is None or stop.canary is None:
         return set()

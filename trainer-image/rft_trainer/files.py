@@ -18,10 +18,10 @@ _TORCH_WRITER = "inline_container"
 
 @contextmanager
 def new_folder(target: Path, check: Callable[[], None] = lambda: None) -> Iterator[Path]:
-    """Yield a temporary folder that is renamed to ``target`` when the block succeeds.
+    """Yield a temporary folder that is renamed to ``target`` when the ``with`` block succeeds.
 
     ``check`` is called before the rename. If it raises, the folder is not renamed. Raises VolumeError, also
-    for a file that torch or safetensors could not write completely in the block.
+    for a file that torch or safetensors could not write completely in the ``with`` block.
     """
     try:
         with atomic.new_folder(target, check) as unfinished:
@@ -44,7 +44,7 @@ def _not_written(target: Path, error: Exception) -> VolumeError:
 
 @contextmanager
 def new_file(target: Path) -> Iterator[Path]:
-    """Yield the path of a temporary file that replaces ``target`` when the block succeeds.
+    """Yield the path of a temporary file that replaces ``target`` when the ``with`` block succeeds.
 
     Raises VolumeError where the folder cannot be created or the file cannot be renamed. An OSError of the
     block itself stays an OSError, because the block may also read from other places.

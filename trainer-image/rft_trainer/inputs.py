@@ -132,7 +132,7 @@ def _code(config: RunConfig) -> dict[str, list[str]]:
             else:
                 content = Path((config.grader_code or {})[grader.name]).read_bytes()
         except (OSError, KeyError):
-            log.warning("grader %s: the trainer cannot read its code to detect a change of it", grader.name)
+            log.warning("grader %s: its code cannot be read, so its changes are not detected", grader.name)
             continue
         found[grader.name] = [line.hex() for line in line_digests(io.BytesIO(content))]
     return found

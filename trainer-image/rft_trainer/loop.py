@@ -208,12 +208,13 @@ class Run:
                 self.probe.after_publish(version)
 
     def _return_before_the_fall(self, parts: Parts) -> None:
-        """Restore the last checkpoint from before a canary fell. GPU time and grader errors stay counted."""
+        """Restore the last checkpoint before a canary's fall, but keep the counts of GPU time and errors."""
         fall = canaries.fall(self._stop(), self._curve(), self._canaries)
         assert fall is not None
         step = canaries.last_before(self.folder.steps_with_checkpoint(), fall.step)
         if step is None:
-            log.warning("the canary %s fell after step %d, but no checkpoint exists", fall.canary, fall.step)
+            said = "the canary %s fell after step %d, but no checkpoint exists: the current weights stay"
+            log.warning(said, fall.canary, fall.step)
             return
         log.warning("the canary %s fell after step %d: step %d is restored", fall.canary, fall.step, step)
         used = self.state
@@ -223,7 +224,7 @@ class Run:
         self._publish(parts)
 
     def _curve(self) -> list[RewardPoint]:
-        """Return the rewards of each step; an empty list without ``stop.canary``, which alone uses them."""
+        """Return the reward curve, or an empty list if ``stop.canary`` is not set and so nothing needs it."""
         stop = self._stop()
         return curve(self.monitors.records) if stop is not None and stop.canary is not None else []
 

@@ -172,7 +172,8 @@ class SamplerProbe:
     ) -> None:
         """Compare the log-probs of a few tokens that are drawn with the run's sampling parameters.
 
-        ``noise`` is the difference for the fixed text, by rounding alone. A low temperature enlarges it.
+        ``noise`` is the difference for the fixed text, which only rounding causes. A low temperature
+        increases it.
         """
         drawn = sampling.effective()
         most = min(AGREEMENT[self._dtype], max(LEAST_DRAWN[self._dtype], NOISE_FACTOR * noise))
@@ -234,7 +235,7 @@ def _distance(one: Sequence[float], other: Sequence[float]) -> float:
 
 @contextmanager
 def _restored(policy: Policy) -> Iterator[list[torch.Tensor]]:
-    """Yield a copy of LoRA's B matrices, and restore them from it after the block, also after an error."""
+    """Yield a copy of LoRA's B matrices. Restore them after the ``with`` block, also after an error."""
     saved = [factor.detach().clone() for factor in policy.output_factors()]
     try:
         yield saved

@@ -14,7 +14,7 @@ KEPT = 2
 def publish_adapter(
     policy: Policy, engine: RolloutEngine, folder: RunFolder, version: int, check: Callable[[], None]
 ) -> None:
-    """Save the policy's adapter as a numbered version and sample from it; older versions are removed.
+    """Save the policy's adapter as a numbered version, and let the sampler use it. Remove older versions.
 
     ``check`` raises Fenced where a newer attempt owns the folder. Raises VolumeError, SamplerError.
     """

@@ -140,7 +140,7 @@ def _cap_trainer_gpu_memory(config: RunConfig) -> None:
 
 
 def sampling_parameters(sampling: Sampling, tokenizer: Any) -> SamplingParameters:
-    """Return the parameters by which completions are sampled. Raises ConfigurationError, see split_stops."""
+    """Return the sampling parameters. Raises ConfigurationError for a stop text that can never occur."""
     texts, token_ids = split_stops(sampling.stop, tokenizer)
     return SamplingParameters(
         sampling.temperature, sampling.top_p, sampling.top_k, sampling.max_tokens, texts, token_ids

@@ -18,7 +18,7 @@ class Moment:
     heldout_reward: float | None
     now: datetime
     fall: Fall | None = None
-    """The largest fall of a canary by at least ``stop.canary``."""
+    """The largest fall of a canary's mean score, if one fell by at least ``stop.canary``."""
 
 
 def _canary(stop: Stop, moment: Moment) -> bool:
@@ -56,7 +56,7 @@ RULES: tuple[tuple[Callable[[Stop, Moment], bool], str], ...] = (
     (_gpu_hours, Reason.MAX_GPU_HOURS),
     (_deadline, Reason.DEADLINE),
 )
-"""Checked in this order after every step."""
+"""The stop rules, in the order in which they are checked after every step."""
 
 
 def stop_reason(

@@ -39,7 +39,7 @@ class TokenBudget:
     _tokens: float = 0.0
 
     def takes(self, prompt_length: int) -> bool:
-        """Add a prompt of this length in tokens if it fits. Return whether it was added.
+        """Add a prompt of this length in tokens if it fits into the budget. Return whether it was added.
 
         After the first prompt that does not fit, every other prompt is refused too.
         """

@@ -93,7 +93,7 @@ def _cause(source: str, error: BaseException) -> BaseException:
 
 
 def _error_of(source: str, error: BaseException) -> TrainerError:
-    """Return the trainer's error for a failed read. For a temporary failure it is a plain TrainerError."""
+    """Return the trainer's error for a failed read. A temporary failure gives a plain TrainerError."""
     name, said = shown(source), shown(f"{error}" or type(error).__name__)
     status = _http_status(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

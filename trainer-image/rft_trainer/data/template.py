@@ -16,7 +16,7 @@ from rft_run.rows.messages import Message, calls_of
 from rft_run.rows.strict import kind, value_of
 
 _LAST_TOKENS = 16
-"""Number of last tokens that surely contain an opened thought and the line breaks behind it."""
+"""Number of tokens at a prompt's end to search for ``<think>``. More are never needed."""
 
 Tools = list[dict[str, Any]] | None
 Structure = tuple[Any, ...]

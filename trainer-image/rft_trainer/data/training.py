@@ -13,7 +13,7 @@ from rft_trainer.data.rows import Prompt
 
 @dataclass(frozen=True)
 class Reached:
-    """A prompt of an epoch, and the offset of the row after it. At the end of the epoch ``prompt`` is None.
+    """A prompt of an epoch, and the offset of the next row. At the end of the epoch ``prompt`` is None.
 
     ``dropped`` is the number of prompts that were too long and were skipped since ``read`` was called.
     """
@@ -32,7 +32,7 @@ class Batch:
     dropped: int
 
     def followed_by(self, other: "Batch") -> "Batch":
-        """Return one batch of this batch and ``other``, which begins where this one ends."""
+        """Return one batch with the prompts of both batches. ``other`` begins where this batch ends."""
         return Batch(self.prompts + other.prompts, other.after, self.dropped + other.dropped)
 
 
@@ -83,10 +83,9 @@ class TrainingPrompts(ABC):
         return Batch([], position, dropped)
 
     def further(self, position: Position, count: int) -> Batch:
-        """Return the next ``count`` prompts of the epoch that ``position`` is in; fewer at the end of the
-        epoch.
+        """Return at most ``count`` further prompts of the epoch in which a batch ended, at ``position``.
 
-        An offset of 0 means that the epoch before it has ended: nothing is left of it. Raises DataError.
+        An offset of 0 means that the batch ended with its epoch, so no prompts are left. Raises DataError.
         """
         if position.offset == 0:
             return Batch([], position, 0)

@@ -23,7 +23,7 @@ from rft_trainer.learn.update_metrics import UpdateMetrics
 from rft_trainer.rollout.filter import Filter
 
 MICRO_BATCH_TOKENS = {"cpu": 1024, "cuda": split.MICRO_BATCH_TOKENS}
-"""Tokens of one forward pass, where the plan has no value: enough to keep the device busy."""
+"""Number of tokens of a forward pass if the plan sets none. It is high enough to use the whole device."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class UpdateSettings:
     """Settings of a batch's update. All lengths are in tokens.
 
     ``max_tokens`` is the longest completion allowed, ``micro_batch_tokens`` the size of a forward pass.
-    ``longest_shared_row`` limits rows with several rollouts; None: there is no plan of memory to keep to.
+    ``longest_shared_row`` is the maximum length of a row with several rollouts; None: no limit.
     ``mini_batches`` is the number of optimizer steps, ``stale`` the bounds of the mismatch weight for a batch
     that was sampled by older weights.
     """
@@ -53,14 +53,14 @@ class UpdateSettings:
 
 @dataclass(frozen=True)
 class BeginOld:
-    """Order to all followers: old log-probs are computed, of the micro-batches that follow."""
+    """Command to all followers: compute the old log-probs of the micro-batches that are sent next."""
 
     filter: Filter
 
 
 @dataclass(frozen=True)
 class Begin:
-    """Order to all followers: a mini-batch begins. ``measured``: its old log-probs were computed before."""
+    """Command to all followers: begin a mini-batch. ``measured``: its old log-probs are already computed."""
 
     settings: UpdateSettings
     denominators: Denominators
@@ -69,21 +69,20 @@ class Begin:
 
 @dataclass(frozen=True)
 class Compute:
-    """Order to one follower: compute this micro-batch."""
+    """Command to one follower: compute the gradients or the old log-probs of this micro-batch."""
 
     rows: list[PackedRow]
 
 
 @dataclass(frozen=True)
 class Finish:
-    """Order to all followers: there are no more micro-batches."""
+    """Command to all followers: no more micro-batches are sent."""
 
 
 class OldLogprobs:
-    """Log-probs by the weights before a batch's first step, of the micro-batches of this process.
+    """Old log-probs of this process's micro-batches, by the weights before the batch's first optimizer step.
 
-    They stay in the process that computed them: the same rows are cut into the same micro-batches again, and
-    each process gets the same ones in the same order.
+    No other process needs them: for the gradients, each process gets its micro-batches again in this order.
     """
 
     def __init__(self, policy: Policy, order: BeginOld, team: Team) -> None:
@@ -94,7 +93,7 @@ class OldLogprobs:
 
     @torch.no_grad()
     def add(self, rows: list[PackedRow]) -> None:
-        """Compute those of a micro-batch. Raises torch.OutOfMemoryError."""
+        """Compute the old log-probs of a micro-batch. Raises torch.OutOfMemoryError."""
         batch = build(rows).to(self._policy.device)
         hidden_N_H = self._policy.hidden(batch)
         self._found.append(
@@ -102,10 +101,10 @@ class OldLogprobs:
         )
 
     def finish(self) -> None:
-        """Nothing is left to do: no process needs those of another."""
+        """Do nothing: no process needs the log-probs of another process."""
 
     def take(self) -> Tensor:
-        """Return those of the next micro-batch (N), once."""
+        """Return the old log-probs (N) of the next micro-batch, and remove them."""
         return self._found.popleft()
 
 
@@ -113,7 +112,7 @@ class Accumulation:
     """Gradients and metric sums of a mini-batch, accumulated over the micro-batches of this process."""
 
     def __init__(self, policy: Policy, begin: Begin, team: Team, old: OldLogprobs | None = None) -> None:
-        """Receive the leader's adapter weights and clear the gradients. ``old`` is used where measured."""
+        """Receive the leader's adapter weights and clear the gradients. ``old``: see ``Begin.measured``."""
         self.metrics = UpdateMetrics(kl=0.0 if begin.settings.loss.kl_beta > 0 else None)
         self._policy, self._begin, self._team = policy, begin, team
         self._old = old if begin.measured else None

@@ -36,7 +36,7 @@ _SHARED: ContextVar[_Rows | None] = ContextVar("shared_rows", default=None)
 
 @contextmanager
 def sharing(allowed_B_1_T_T: Tensor | None, positions_B_T: Tensor) -> Iterator[Tensor | None]:
-    """Use masks for these rows in every forward pass in the block.
+    """Use masks for these rows in every forward pass in the ``with`` block.
 
     Yields the ``attention_mask`` (B, T) for the model: ones, or None if no prompt is shared. Without the
     ones, transformers would assume that a new text begins where positions restart after a prompt.
@@ -52,7 +52,7 @@ def sharing(allowed_B_1_T_T: Tensor | None, positions_B_T: Tensor) -> Iterator[T
 
 
 def within(rule: Rule, allowed_B_1_T_T: Tensor, positions_B_T: Tensor) -> Tensor:
-    """Return the boolean mask (B, 1, T, T) of what both ``rule``, by position, and ``allowed`` permit."""
+    """Return the boolean mask (B, 1, T, T): True where ``allowed`` and ``rule`` both permit attention."""
     row_B_1_1_1 = torch.arange(len(positions_B_T), device=positions_B_T.device)[:, None, None, None]
     head = torch.zeros_like(row_B_1_1_1[:1])
     query_B_1_T_1, key_B_1_1_T = positions_B_T[:, None, :, None], positions_B_T[:, None, None, :]

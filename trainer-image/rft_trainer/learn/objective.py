@@ -2,9 +2,9 @@
 
 Every objective is an entry of ``OBJECTIVES``; they share the code and differ in data only. An optimizer step
 is made on a mini-batch, whose loss is the sum over its micro-batches. Each of these is divided by a
-denominator of the whole mini-batch, so the loss does not depend on how that is cut. Formulas: GRPO arXiv
-2402.03300, DAPO 2503.14476, GSPO 2507.18071, Dr. GRPO 2503.20783, CISPO 2506.13585, truncated importance
-sampling (the mismatch weight) 2508.03501.
+denominator of the whole mini-batch, so the loss does not depend on how the mini-batch is divided. Formulas:
+GRPO arXiv 2402.03300, DAPO 2503.14476, GSPO 2507.18071, Dr. GRPO 2503.20783, CISPO 2506.13585, truncated
+importance sampling (the mismatch weight) 2508.03501.
 """
 
 import math
@@ -37,7 +37,7 @@ class MismatchBounds:
 
 
 FRESH = MismatchBounds()
-"""The bounds for a batch that was sampled by the weights that are trained."""
+"""Bounds of the mismatch weight for a batch that the current weights have sampled."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class LossSettings:
 
 @dataclass(frozen=True)
 class Denominators:
-    """Counts of a whole mini-batch: unmasked completion tokens and sequences; and the most tokens of one."""
+    """Numbers of unmasked tokens and completions in a mini-batch, and the most tokens of a completion."""
 
     tokens: int
     sequences: int
@@ -166,9 +166,9 @@ def _mismatch_weight(
 def k3(policy_N: Tensor, reference_N: Tensor) -> Tensor:
     """Return Schulman's non-negative estimate k3 of KL(policy || reference), per token, in nats.
 
-    Its mean is the KL only over tokens drawn from ``policy`` itself, without filters. Ours are not: top-k and
-    top-p leave the unlikely tokens out, a batch may be sampled by older weights, and after the first update
-    of a batch the policy has moved on. The estimate is then biased, and still 0 where both policies agree.
+    Its mean is the KL only over tokens drawn from ``policy`` itself, without filters. Here tokens are drawn
+    with top-k and top-p, a batch may be sampled by older weights, and the first update of a batch changes the
+    policy. So the estimate is biased. It is still 0 where both policies agree.
     """
     log_ratio_N = reference_N - policy_N
     return log_ratio_N.exp() - log_ratio_N - 1

@@ -74,7 +74,7 @@ class MicroBatch:
 
 
 def completions_of(group: Group, mask_truncated: bool) -> list[Completion]:
-    """Return the accepted rollouts of a group. ``mask_truncated`` masks those cut at ``maxTokens``."""
+    """Return a group's accepted rollouts. ``mask_truncated``: mask those that were cut at ``maxTokens``."""
     return [
         Completion(
             rollout.generated.token_ids,
@@ -172,7 +172,7 @@ def build(rows: Sequence[PackedRow], pad_id: int = 0) -> MicroBatch:
 
 
 def _siblings_hidden(segments_B_T: Tensor) -> Tensor:
-    """Return the mask that hides other completions. True: attends. The prompt is segment 0."""
+    """Return the mask that hides other completions. True: a token attends. The prompt is segment 0."""
     width = segments_B_T.shape[1]
     causal_T_T = torch.ones((width, width), dtype=torch.bool).tril()
     same_B_T_T = segments_B_T[:, :, None] == segments_B_T[:, None, :]

@@ -125,7 +125,7 @@ class Policy:
 
     @contextmanager
     def reference(self) -> Iterator[None]:
-        """Use the reference policy in the block: the base alone, or a frozen copy of the warm start."""
+        """In the ``with`` block, use the reference: the base alone, or a frozen copy of the warm start."""
         with torch.no_grad():
             if self._warm:
                 self._model.set_adapter(_REFERENCE)
@@ -240,7 +240,7 @@ def _difference(found_N_V: Tensor, expected_N_V: Tensor) -> float:
 
 @contextmanager
 def short_windows(config: Any, window: int = _CHECKED_WINDOW) -> Iterator[None]:
-    """Shorten the attention windows of a model in the block, so that a short text is longer than a window."""
+    """In the ``with`` block, make a model's attention windows so short that a short text exceeds them."""
     longer = {name: value for name in _WINDOWS if (value := getattr(config, name, None)) and value > window}
     try:
         for name in longer:

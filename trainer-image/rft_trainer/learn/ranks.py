@@ -51,7 +51,7 @@ class Team:
                 dist.broadcast(tensor, src=0)
 
     def sum_to_leader(self, tensors: Sequence[Tensor]) -> None:
-        """Replace the leader's tensors by the sums over all processes. Followers' become undefined."""
+        """Replace the leader's tensors by sums over all processes. Followers' tensors become undefined."""
         if self.size > 1:
             for tensor in tensors:
                 dist.reduce(tensor, dst=0)
@@ -136,7 +136,7 @@ class Followers:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """If the block fails because a follower ended, raise the follower's error instead."""
+        """If the ``with`` block fails because a follower ended, raise the follower's error instead."""
         try:
             yield
         except torch.OutOfMemoryError:
@@ -155,7 +155,7 @@ class Followers:
         return None
 
     def _watch(self, rank: int, process: subprocess.Popen[bytes]) -> None:
-        """Wait for a follower to end. Then exit the trainer, unless it closes within ``NOTICE_SECONDS``."""
+        """Wait until a follower ends. Exit the trainer unless ``close`` is called in ``NOTICE_SECONDS``."""
         code = process.wait()
         for _ in range(int(NOTICE_SECONDS)):
             if self._closing:

@@ -1,7 +1,7 @@
 """The update of a batch: for each mini-batch, gradients over all of its tokens, then a step of AdamW.
 
-The policy ratio compares with the weights before the first of these steps. In the first mini-batch it is 1,
-so its old log-probs are its own; those of the others are computed before the policy moves.
+The policy ratio is relative to the weights before the batch's first step. So in the first mini-batch it is 1.
+For the other mini-batches, the log-probs by these weights are computed before the first step.
 """
 
 import math
@@ -39,8 +39,8 @@ def update(
     """Update the policy with the accepted rollouts of ``groups``: an optimizer step for each mini-batch.
 
     The policy stays unchanged when no group gives a gradient. Raises Preempted between micro-batches, before
-    the policy has changed: an update that has made its first step is finished. Raises MemoryExhausted;
-    MemberLost.
+    the policy has changed: after the first optimizer step the update is always completed. Raises
+    MemoryExhausted; MemberLost.
     """
     parts = [
         _mini_batch(policy, part, settings, measured=number > 0)
@@ -62,9 +62,9 @@ def update(
 
 
 def mini_batches(groups: Sequence[Group], count: int) -> list[Sequence[Group]]:
-    """Cut a batch into ``count`` parts of whole groups; into one for each group where these are fewer.
+    """Divide the groups of a batch into ``count`` mini-batches, or fewer, so that each has a group.
 
-    Their sizes differ by one group at most. Without groups there is one part, without any.
+    Their sizes differ by at most one group. Without groups, one empty mini-batch is returned.
     """
     count = max(1, min(count, len(groups)))
     ends = [len(groups) * number // count for number in range(count + 1)]
@@ -78,7 +78,7 @@ def _never() -> bool:
 def _mini_batch(
     policy: Policy, groups: Sequence[Group], settings: UpdateSettings, *, measured: bool
 ) -> tuple[list[PackedRow], Begin]:
-    """Return the rows of a mini-batch, and the order that begins it."""
+    """Return the rows of a mini-batch, and the command with which it begins."""
     rows, lengths = _rows(policy, groups, settings)
     return rows, Begin(settings, whole_batch(lengths, settings.max_tokens), measured)
 
@@ -86,9 +86,9 @@ def _mini_batch(
 def _step(
     policy: Policy, optimizer: torch.optim.Optimizer, metrics: UpdateMetrics, max_grad_norm: float
 ) -> None:
-    """Make an optimizer step with the gradients, unless they are not finite or no token has one.
+    """Make an optimizer step, if the gradients are finite and at least one token is not masked.
 
-    Without this AdamW would move the weights by its momentum where all completions are masked.
+    If all tokens are masked, the gradients are zero, but AdamW would still move the weights by its momentum.
     """
     metrics.grad_norm = float(torch.nn.utils.clip_grad_norm_(policy.trainable(), max_grad_norm))
     if metrics.tokens and math.isfinite(metrics.grad_norm):

@@ -24,11 +24,11 @@ class UpdateMetrics:
     """Number of steps that the optimizer made."""
     forward_tokens: int = 0
     tokens: int = 0
-    """Number of the unmasked completion tokens that the means are over."""
+    """Number of unmasked completion tokens; the means are over these."""
 
     @property
     def moved(self) -> bool:
-        """Whether the adapter has changed."""
+        """Whether an optimizer step has changed the adapter."""
         return self.steps > 0
 
     def sums(self) -> list[float]:
@@ -36,7 +36,7 @@ class UpdateMetrics:
         return [float(getattr(self, name) or 0) for name in _SUMS]
 
     def set_sums(self, values: Sequence[float]) -> None:
-        """Set the values to their sums over all processes."""
+        """Set the values to these sums over all processes."""
         for name, value in zip(_SUMS, values, strict=True):
             if getattr(self, name) is not None:
                 setattr(self, name, type(getattr(self, name))(value))

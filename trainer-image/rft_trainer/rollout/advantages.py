@@ -8,21 +8,21 @@ from typing import Literal
 Normalization = Literal["std", "none"]
 _EPSILON = 1e-4
 _SOFT_SHARE = 0.2
-"""Share of ``max_tokens`` over which the penalty for length rises: 4096 of 20480 tokens in the paper."""
+"""The penalty rises over this last share of ``max_tokens``. In DAPO's paper: 4096 of 20480 tokens."""
 
 
 @dataclass(frozen=True)
 class Overlong:
-    """DAPO's soft penalty for long completions (arXiv 2503.14476): ``most`` for one of ``max_tokens``.
+    """DAPO's soft penalty for long completions (arXiv 2503.14476). ``most``: the penalty at ``max_tokens``.
 
-    The paper takes 1 where rewards are -1 or 1. Ours are from 0 to 1, so half of that weighs as much.
+    In the paper ``most`` is 1, and rewards are -1 or 1. Here rewards are from 0 to 1, so 0.5 has this effect.
     """
 
     most: float = 0.0
     max_tokens: int = 1
 
     def penalty(self, tokens: int) -> float:
-        """Return what is taken from the reward of a completion of this many tokens."""
+        """Return the penalty that is subtracted from the reward of a completion of this many tokens."""
         soft = _SOFT_SHARE * self.max_tokens
         return self.most * min(1.0, max(0.0, (tokens - self.max_tokens) / soft + 1))
 
@@ -31,13 +31,13 @@ NO_PENALTY = Overlong()
 
 
 def group_advantages(rewards_G: Sequence[float], normalization: Normalization) -> list[float]:
-    """Return each rollout's reward relative to its group, ``(r - mean)``, over ``(std + 1e-4)`` with "std".
+    """Return each rollout's advantage: its reward minus the group's mean; with "std" over ``(std + 1e-4)``.
 
-    The standard deviation has one degree of freedom removed, as in DeepSeekMath (arXiv 2402.03300); without
-    the division it is Dr. GRPO's (arXiv 2503.20783). Raises ValueError for fewer than two rewards.
+    The standard deviation has one degree of freedom removed, as in DeepSeekMath (arXiv 2402.03300). Dr. GRPO
+    (arXiv 2503.20783) does not divide by it. Raises ValueError for fewer than two rewards.
     """
     if len(rewards_G) < 2:
-        raise ValueError("a group has at least two rollouts")
+        raise ValueError(f"advantages need at least two rewards in a group, not {len(rewards_G)}")
     mean = math.fsum(rewards_G) / len(rewards_G)
     centred = [reward - mean for reward in rewards_G]
     if normalization == "none":

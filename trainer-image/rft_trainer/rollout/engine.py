@@ -78,7 +78,7 @@ class RolloutEngine(Protocol):
     """Samples from the base model, or from the base model with the current adapter."""
 
     restarts: int
-    """How often the sampler died and was restarted."""
+    """Number of times that the sampler ended unexpectedly and was restarted."""
 
     def use_adapter(self, adapter: AdapterVersion | None) -> None:
         """Make this the current adapter; None: sample from the base model alone. Raises SamplerError."""

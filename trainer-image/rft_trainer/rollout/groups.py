@@ -53,8 +53,8 @@ class Group:
 class SampledBatch:
     """A step's groups, in the order of its prompts, and the time they took, in seconds.
 
-    ``adapter_version`` sampled them; of a refilled batch, the first. ``refilled`` counts the groups that were
-    added for others without variance.
+    ``adapter_version`` is the version that sampled the groups; in a refilled batch, the first groups.
+    ``refilled`` is the number of groups that were added because others had no variance.
     """
 
     groups: list[Group]
@@ -66,7 +66,7 @@ class SampledBatch:
 
     @property
     def kept(self) -> list[Group]:
-        """The groups with advantages."""
+        """The groups that have advantages, because at least two of their rollouts were graded."""
         return [group for group in self.groups if not group.dropped]
 
     @property
@@ -75,7 +75,7 @@ class SampledBatch:
         return [group for group in self.kept if not group.flat]
 
     def joined(self, more: "SampledBatch") -> "SampledBatch":
-        """Return this batch with the groups of ``more`` too, sampled for groups without variance."""
+        """Return this batch with the groups of ``more``, which were sampled as a refill."""
         return replace(
             self,
             groups=self.groups + more.groups,
@@ -87,7 +87,7 @@ class SampledBatch:
 
 
 def reward(rollout: Rollout) -> float:
-    """Return the reward of an accepted rollout, as the graders gave it."""
+    """Return the reward of an accepted rollout, without the penalty for its length."""
     assert rollout.score.reward is not None
     return rollout.score.reward
 
@@ -102,7 +102,8 @@ def rollout_requests(
 ) -> list[Request]:
     """Return ``count`` requests for each prompt, those of one prompt together.
 
-    The seed of each follows from ``seed``, ``purpose`` (a step or a name), its row, and its number.
+    The seed of a request depends on ``seed``, ``purpose`` (a step or a name), the row and the rollout's
+    number.
     """
     return [
         Request(prompt.token_ids, rollout_seed(seed, purpose, prompt.row.line, number), parameters)

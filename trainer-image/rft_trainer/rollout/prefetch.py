@@ -18,7 +18,7 @@ from rft_trainer.rollout.groups import SampledBatch
 
 
 class Prefetch:
-    """Samples at most one batch in advance, in a thread. A context manager: its exit waits for the batch."""
+    """Samples at most one batch in advance, in a thread. On exit from ``with``, waits for this batch."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "sampling")

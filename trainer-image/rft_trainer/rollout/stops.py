@@ -11,7 +11,7 @@ from rft_run.errors import ConfigurationError
 
 
 class Stops(NamedTuple):
-    """What ends a completion, besides the model's own end tokens."""
+    """The texts and token ids that end a completion, besides the model's own end tokens."""
 
     texts: tuple[str, ...]
     token_ids: tuple[int, ...]

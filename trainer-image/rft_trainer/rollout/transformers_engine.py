@@ -58,7 +58,7 @@ class TransformersEngine:
     def generate(
         self, requests: Sequence[Request], should_stop: Callable[[], bool] = lambda: False
     ) -> list[Generated]:
-        """See RolloutEngine. Requests are sorted by prompt length, so that equal prompts share a batch."""
+        """Generate one completion per request. Sorted by prompt length, equal prompts share a batch."""
         order = sorted(range(len(requests)), key=lambda i: _by_prompt(requests[i]))
         done: dict[int, Generated] = {}
         for start in range(0, len(order), _BATCH):
@@ -113,7 +113,7 @@ class TransformersEngine:
         return batch, output.logits[prompt_of, -1]
 
     def _decode(self, batch: "_Batch", tokens: list[int]) -> Tensor:
-        """Append a token to every row; return the logits (B, V) of the next token."""
+        """Append a token to every row of the batch. Return the logits (B, V) of the next token."""
         tokens_B_1 = torch.tensor(tokens, device=self._device)[:, None]
         batch.mask_B_T = torch.cat([batch.mask_B_T, torch.ones_like(tokens_B_1)], dim=1)
         batch.position_B_1 = batch.position_B_1 + 1
@@ -161,7 +161,7 @@ class _Batch:
     position_B_1: Tensor
 
     def only(self, places: list[int]) -> "_Batch":
-        """Return a batch with the rows at these places. A place may occur more than once."""
+        """Return a new batch with the rows at these places. A place may occur more than once."""
         index = torch.tensor(places, device=self.mask_B_T.device)
         self.cache.reorder_cache(index)
         rows = [self.rows[place] for place in places]
@@ -169,7 +169,7 @@ class _Batch:
 
 
 class _Growing:
-    """A completion in progress."""
+    """A completion that is being generated: its tokens and log-probs so far."""
 
     def __init__(self, request: Request, ends: set[int], tokenizer: Any) -> None:
         self.parameters = request.parameters.effective()
@@ -195,7 +195,7 @@ class _Growing:
             self.finish = "length"
 
     def _stops(self) -> bool:
-        """Return whether a stop text has appeared; if so, keep only the text before it."""
+        """Return whether the completion contains a stop text. If so, its text ends before the stop text."""
         if not self.parameters.stop:
             return False
         text = self._text()

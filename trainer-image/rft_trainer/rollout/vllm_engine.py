@@ -38,7 +38,7 @@ class VllmEngine:
                 self._restart(error)
 
     def use_adapter(self, adapter: AdapterVersion | None) -> None:
-        """See RolloutEngine. Earlier versions are unloaded."""
+        """Make this the current adapter. Versions that were loaded before are unloaded."""
         self._adapter = adapter
         if not self._ready:
             return self.wait_until_ready()
@@ -59,7 +59,7 @@ class VllmEngine:
     def generate(
         self, requests: Sequence[Request], should_stop: Callable[[], bool] = lambda: False
     ) -> list[Generated]:
-        """See RolloutEngine. When the server dies, only the requests without an answer are sent again."""
+        """Generate one completion per request. A restarted server gets only the unanswered requests."""
         done: dict[int, Generated] = {}
         while len(done) < len(requests):
             self.wait_until_ready()

@@ -85,7 +85,7 @@ def _converted_example(target: Path) -> Path:
 
 @contextmanager
 def _only_one(target: Path) -> Iterator[None]:
-    """Hold a file lock in the block. The kernel releases it when the process ends, even if it is killed."""
+    """Hold a file lock in the ``with`` block. The kernel releases it if the process is killed."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with (target.parent / f".{target.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
