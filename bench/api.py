@@ -213,7 +213,7 @@ def _machine() -> str:
 
 
 def main() -> None:
-    """Measure, and print the results."""
+    """Measure how many reviews per second the webhook answers, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=4000, help="number of reviews of each kind")
     parser.add_argument(

@@ -44,7 +44,7 @@ from rft_trainer.rollout.vllm_server import ServerOptions
 TOLERANCE = 1e-3
 """Log-probs in float32 count as equal if they differ by at most this much, in nats."""
 ERROR_MARKS = ("ModuleNotFoundError: ", "Value error, ", "Error: ")
-"""Texts before the reason in vLLM's log. An earlier one of this list is more precise than a later one."""
+"""vLLM's log has the reason of an error after one of these texts; the first has the most precise one."""
 MOVED = 1e-2
 """An update must change at least one log-prob by more than this, in nats."""
 
@@ -205,7 +205,7 @@ def vllm_follows(model_type: str, folder: Path) -> str:
 
 
 def names_in_vllm(model_type: str, adapter: Path) -> str:
-    """Return whether vLLM's class of the type has all adapted layers; empty if it cannot be imported."""
+    """Return in words whether vLLM's model class has all adapted layers; empty if it cannot be imported."""
     from vllm.model_executor.models.registry import ModelRegistry
 
     kind: Any = ModelRegistry._try_load_model_cls(TRAINABLE[model_type])
@@ -220,7 +220,7 @@ def names_in_vllm(model_type: str, adapter: Path) -> str:
 
 
 def _reason(log: str) -> str:
-    """Return the first error in the end of vLLM's log, in one line."""
+    """Return the error in the last lines of vLLM's log, as one line."""
     lines = log.splitlines()
     errors = [line.split(mark, 1)[1] for mark in ERROR_MARKS for line in lines if mark in line]
     reason = (errors or lines)[0].split(" [type=")[0]

@@ -36,7 +36,7 @@ class Start:
     """Measurements of one start. ``first_step``: seconds to the first step, ``steps``: to ``STEPS`` steps.
 
     ``busy`` is the processor time until the first step. It is less than the elapsed time if the process
-    waits, e.g. for the disk. ``held`` is memory in MiB.
+    waits, e.g. for the disk. ``held`` is by how many MiB the process's peak memory grew.
     """
 
     name: str
@@ -120,7 +120,7 @@ def table(starts: list[Start], size: int) -> Iterator[str]:
 
 
 def main() -> None:
-    """Measure, and print the table."""
+    """Open the dataset without and with its index, measure both, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gigabytes", type=float, default=10.0)
     parser.add_argument("--folder", type=Path, help="folder for the file, which is removed at the end")

@@ -33,7 +33,7 @@ POINTS = 6
 
 @dataclass(frozen=True)
 class Case:
-    """One run."""
+    """One run of the benchmark: an example, its ``klBeta`` and its seed."""
 
     task: str
     beta: float
@@ -41,20 +41,20 @@ class Case:
 
     @property
     def name(self) -> str:
-        """The name of its folder."""
+        """Name of the run's folder."""
         return f"{self.task}-kl{self.beta:g}-seed{self.seed}"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run has recorded."""
+    """The results of a run: its held-out evaluation, and the records of its steps."""
 
     evaluation: EvaluationResult
     steps: Sequence[StepRecord]
 
 
 def manifest(case: Case, documents: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the documents of an example, its RFTJob with the case's ``klBeta`` and seed."""
+    """Return an example's YAML documents, with the ``klBeta`` and the seed of the case in its RFTJob."""
     job, *others = documents
     spec = job["spec"]
     training = {**spec["training"], "klBeta": case.beta, "seed": case.seed}
@@ -62,7 +62,7 @@ def manifest(case: Case, documents: Sequence[dict[str, Any]]) -> list[dict[str, 
 
 
 def train(case: Case, output: Path) -> Outcome:
-    """Run the case, or what is left of it, and return what it has recorded."""
+    """Run the case, or continue its interrupted run, and return the run's results."""
     example = load_file(ROOT / "examples" / f"{case.task}.yaml")
     documents = manifest(case, [document.body for document in example])
     output.mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,7 @@ def train(case: Case, output: Path) -> Outcome:
 
 
 def outcome(folder: RunFolder) -> Outcome:
-    """Return what a finished run has recorded."""
+    """Return the results of a finished run from its folder."""
     status = yaml.safe_load(folder.status.read_text(encoding="utf-8"))
     evaluation = EvaluationResult.model_validate(status["evaluation"])
     return Outcome(evaluation, list(read_steps(folder.metrics)))
@@ -116,14 +116,14 @@ def curves(found: dict[Case, Outcome]) -> Iterator[str]:
 
 
 def parts(rewards: Sequence[float]) -> list[float]:
-    """Return the means over ``POINTS`` parts of nearly equal length, or the values where they are fewer."""
+    """Return the mean reward of ``POINTS`` parts of a run, or each reward if there are fewer than that."""
     count = min(POINTS, len(rewards))
     ends = [len(rewards) * number // count for number in range(count + 1)] if count else []
     return [statistics.fmean(rewards[a:b]) for a, b in pairwise(ends)]
 
 
 def main() -> None:
-    """Train all cases, then print the tables."""
+    """Train each example with each ``klBeta`` and seed, then print the tables of results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -436,7 +436,7 @@ def _pair(one: float | None, other: float | None) -> str:
 
 
 def main() -> None:
-    """Measure, and print the tables."""
+    """Compare predicted and measured memory for each case, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--engine", choices=ENGINES, action="append", help="run only this engine; may be repeated"

@@ -44,7 +44,7 @@ def grade(prompts, completions, answer, **_):
 
 
 Line = tuple[tuple[float, float], dict[str, Any]]
-"""When a line arrived, the processor time until then, and the content of the line."""
+"""A step that a side reported: when, the side's processor time until then, and the JSON object."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Outcome:
 
     @property
     def counted(self) -> tuple[Step, ...]:
-        """All steps except the first one."""
+        """The steps that are measured: all except the first one."""
         return self.steps[1:]
 
     @property
@@ -107,7 +107,7 @@ class Outcome:
 
     @property
     def tokens(self) -> float:
-        """Mean length of a completion."""
+        """Mean length of a completion, in tokens."""
         return statistics.fmean(length for step in self.counted for length in step.lengths)
 
     def phase(self, name: str) -> float:
@@ -218,13 +218,13 @@ def _ours(engine: str, case: Case, folder: Path) -> Outcome:
 
 
 def _lengths(folder: Path, step: int) -> tuple[int, ...]:
-    """Return the lengths of the completions that our trainer recorded."""
+    """Return the lengths in tokens of the completions that our trainer recorded in a step."""
     found = read_rollouts(RunFolder(folder).rollouts_of(step))
     return tuple(record.tokens or 0 for record in found)
 
 
 def prompt_lengths(case: Case) -> tuple[int, ...]:
-    """Return the lengths of the prompts with the chat template, in ascending order."""
+    """Return the lengths in tokens of the prompts with the chat template, in ascending order."""
     tokenizer = AutoTokenizer.from_pretrained(case.model)
     texts = [
         tokenizer.apply_chat_template(row["messages"], add_generation_prompt=True, tokenize=False)

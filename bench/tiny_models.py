@@ -24,9 +24,9 @@ TOWER = {
 }  # fmt: skip
 SPECIAL = ("<unknown>", "<begin>", "<end>")
 FIRST_CHARACTER = ord("!")
-"""The tokens are these three, and a character each."""
+"""The vocabulary has the three special tokens, and one token for each character from this one on."""
 WINDOW = 16
-"""Tokens in the sliding window of the layers that have a window."""
+"""Size in tokens of the sliding window, in layers that have one."""
 _ALTERNATING = {"layer_types": ["sliding_attention", "full_attention"] * 2}
 
 CONFIGS: Mapping[str, tuple[str, dict[str, Any]]] = MappingProxyType(

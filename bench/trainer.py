@@ -93,7 +93,7 @@ def cases(arguments: argparse.Namespace, folder: Path) -> Iterator[Case]:
 
 
 def main() -> None:
-    """Measure. Print each run when it ends, and the tables at the end."""
+    """Run all sides. Print the speed of each run when it ends, and the tables at the end."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -68,14 +68,14 @@ class Case:
 
     @property
     def prompt(self) -> int:
-        """Tokens of the group's prompt."""
+        """Number of tokens in the group's prompt."""
         if self.layout == "shared":
             return self.context // 2
         return max(self.context // 32, self.context - MAX_COMPLETION)
 
     @property
     def completion(self) -> int:
-        """Tokens of a completion. In layout ``shared`` all completions share half of the context."""
+        """Number of tokens in a completion. In layout ``shared`` all of them share half of the context."""
         return (self.context - self.prompt) // (1 if self.layout == "long" else ROLLOUTS)
 
     @property
@@ -90,10 +90,10 @@ class Outcome:
 
     case: Case
     computed: int
-    """Tokens that a forward pass computes."""
+    """Number of tokens that a forward pass computes."""
     seconds: tuple[float, ...]
     flops: float
-    """FLOPs that an update needs, by ``needed_flops``."""
+    """FLOPs that an update needs, as ``needed_flops`` calculates them."""
     rate: float | None
     """FLOPs per second in bf16, by the GPU's data sheet. None for a CPU."""
     planned_seconds: float | None
@@ -102,7 +102,7 @@ class Outcome:
 
     @property
     def tokens(self) -> int:
-        """Tokens that are trained on: each rollout with its prompt."""
+        """Number of tokens that are trained on: those of each rollout and its prompt."""
         return ROLLOUTS * (self.case.prompt + self.case.completion)
 
     @property
@@ -339,7 +339,7 @@ def cases(arguments: argparse.Namespace, accelerator: str | None) -> Iterator[Ca
 
 
 def main() -> None:
-    """Measure, and print the table."""
+    """Measure the update of each selected case, and print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -80,7 +80,7 @@ def start_scheduler(plane: ControlPlane, program: Path, stack: ExitStack) -> Non
 
 @contextmanager
 def kwok(plane: ControlPlane, program: Path, stages: Path) -> Iterator[None]:
-    """Run kwok with ``stages`` during the block."""
+    """Run kwok with ``stages`` during the ``with`` block."""
     options = [
         f"--kubeconfig={plane.kubeconfig}",
         f"--config={stages}",
@@ -100,7 +100,7 @@ async def run_all(
     options: argparse.Namespace,
     figures: Figures,
 ) -> None:
-    """Measure everything, and add the results to ``figures``."""
+    """Do all measurements of the operator, and add the results to ``figures``."""
     with ExitStack() as stack:
         start_scheduler(plane, programs["kube-scheduler"], stack)
         async with Api(plane) as api:
@@ -181,7 +181,7 @@ def _programs(options: argparse.Namespace) -> dict[str, Path]:
 
 
 def main() -> int:
-    """Read the options and measure. Returns 2 if a program is missing."""
+    """Read the command-line options, and run the benchmark. Return 2 if a program is missing."""
     options = _options()
     try:
         programs = _programs(options)

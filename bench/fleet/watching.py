@@ -95,7 +95,7 @@ QUEUED: tuple[Watched, ...] = (
 
 @asynccontextmanager
 async def watching(api: Api, times: Times, watched: tuple[Watched, ...]) -> AsyncIterator[None]:
-    """Run the watches in ``watched`` during the block."""
+    """Run the watches in ``watched`` during the ``with`` block."""
     tasks = [asyncio.create_task(_follow(api, times, *each)) for each in watched]
     ended = asyncio.gather(*tasks)
     try:

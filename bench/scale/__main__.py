@@ -93,7 +93,7 @@ def figure(what: str, number: float, unit: str) -> None:
 
 
 async def measure(plane: ControlPlane, operator: Operator, options: argparse.Namespace) -> None:
-    """Measure, and print the results."""
+    """Measure the operator while RFTJobs are created, idle and reporting. Print the results."""
     count, audit = options.jobs, Audit(plane.audit_log)
     async with Api(plane) as api:
         await prepare(api)
@@ -165,7 +165,7 @@ def show(title: str, asked: Counter[str], by: int) -> None:
 
 @contextmanager
 def started(folder: Path, workers: int) -> Iterator[tuple[ControlPlane, Operator]]:
-    """Start a control plane and an operator. Both are stopped at the end of the block."""
+    """Start a control plane and an operator. Both are stopped at the end of the ``with`` block."""
     with running(server_binaries(default_layout().cache), folder) as plane:
         # A busy machine is slow to renew a Lease. Its renewal is not the subject here.
         operator = Operator(
@@ -183,7 +183,7 @@ def started(folder: Path, workers: int) -> Iterator[tuple[ControlPlane, Operator
 
 
 def main() -> None:
-    """Read the options and measure."""
+    """Read the command-line options, and run the benchmark."""
     parser = argparse.ArgumentParser(prog="python -m bench.scale", description=bench.scale.__doc__)
     parser.add_argument("--jobs", type=int, default=1000, help="number of RFTJobs")
     parser.add_argument(

@@ -52,7 +52,7 @@ async def quiet(operator: Operator) -> float:
 
 
 def percentile(values: Sequence[float], percent: int) -> float:
-    """Return a percentile of ``values``. If there is a single value, return it."""
+    """Return the ``percent``-th percentile of ``values``, or the value itself if there is only one."""
     return statistics.quantiles(values, n=100)[percent - 1] if len(values) > 1 else values[0]
 
 
