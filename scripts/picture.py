@@ -22,11 +22,11 @@ PICTURE = "docs/pictures/flow.svg"
 
 MARGIN = 16
 LABEL = 120
-"""Width of the picture's left column in pixels. It has the names of the bands."""
+"""Width in pixels of the picture's left column, which has the names of the bands (rows of boxes)."""
 BOX, GAP, HEIGHT = 156, 24, 84
 """In pixels: the width of a box in one column, the width of the gap between boxes, the height of a box."""
 PADDING, BETWEEN, BACK = 14, 38, 34
-"""Free heights in pixels: above and below boxes, between bands, and below boxes for an arrow back."""
+"""Heights in pixels of empty space: above and below boxes, between bands, below boxes for an arrow back."""
 INSET, LINE = 11, 17
 CURVE = 150
 WIDTHS = {"name": 15 * 0.58, "line": 13 * 0.54, "file": 12 * 0.605}
