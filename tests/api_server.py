@@ -117,7 +117,7 @@ def kubeconfig(address: str) -> str:
 
 @contextmanager
 def served(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """Run the server during the block. Write a kubeconfig for it into ``folder``."""
+    """Run the server during the ``with`` block. Write a kubeconfig for it into ``folder``."""
     with Server() as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()

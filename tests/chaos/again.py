@@ -11,7 +11,7 @@ from tests.waiting import wait_until
 DELETED = "deleted and applied again"
 EXPIRED = "applied again after the TTL"
 QUIET_SECONDS = 15.0
-"""No new run may start within this many seconds. The operator would start one within a second."""
+"""No new run may start within this many seconds. A faulty operator would start one within a second."""
 
 
 def delete_and_apply(jobs: Kubectl, name: str, engine: str, when: Moments) -> Outcome:

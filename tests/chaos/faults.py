@@ -139,7 +139,7 @@ def neighbour(kubectl: Kubectl) -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def stopped(*programs: str) -> Iterator[None]:
-    """Pause programs with SIGSTOP during the block. Continue them afterwards, also after an error."""
+    """Pause programs with SIGSTOP in the ``with`` block. Continue them afterwards, also after an error."""
     held = [pid for program in programs for pid in pids(program)]
     _send(held, signal.SIGSTOP)
     try:

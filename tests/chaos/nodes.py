@@ -235,7 +235,7 @@ def repair_nodes(stage: Stage) -> None:
 
 @contextmanager
 def listening(stage: Stage, outcomes: dict[str, Seen], began: float) -> Iterator[None]:
-    """Record each change of the jobs' statuses during the block."""
+    """Record each change of the jobs' statuses during the ``with`` block."""
     over = threading.Event()
 
     def look() -> None:

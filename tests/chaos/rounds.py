@@ -44,7 +44,7 @@ class Outcome:
 
     fault: str
     after: float
-    """Seconds from apply to the fault."""
+    """Seconds from the moment when the job was applied to the fault."""
     seconds: float = 0.0
     attempts: int = 0
     lost: int = 0
@@ -168,7 +168,7 @@ def ended(jobs: Kubectl, name: str) -> Object | None:
 
 
 def _status(jobs: Kubectl, name: str) -> Object:
-    """Return the status. Empty while the API server does not answer."""
+    """Return the status of a job, or an empty one while the API server does not answer."""
     result = jobs.run("get", "rftjob", name, "-o", "json", check=False)
     return dict(json.loads(result.stdout).get("status") or {}) if result.returncode == 0 else {}
 

@@ -62,7 +62,7 @@ class Further:
 
 @contextmanager
 def running(binaries: Path, folder: Path, further: Further | None = None) -> Iterator[ControlPlane]:
-    """Run a control plane during the block, with data, certificates and logs in ``folder``.
+    """Run a control plane during the ``with`` block, with data, certificates and logs in ``folder``.
 
     Raises:
         ClusterError: it did not start; the message has the end of its log.
@@ -157,7 +157,7 @@ def _controller_manager(binaries: Path, folder: Path, kubeconfig: Path) -> list[
 
 
 def start(stack: ExitStack, folder: Path, command: Sequence[str]) -> "subprocess.Popen[bytes]":
-    """Start a program. It is killed at the end of the block, or when this process dies."""
+    """Start a program. It is killed at the end of the ``with`` block, or when this process dies."""
     log = stack.enter_context((folder / "logs" / f"{Path(command[0]).name}.log").open("wb"))
     process = subprocess.Popen(
         ["setpriv", "--pdeathsig", "KILL", *command],

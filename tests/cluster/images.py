@@ -21,7 +21,7 @@ class LoadedImages:
 
     @contextmanager
     def once(self, archive: Path) -> Iterator[bool]:
-        """Yield whether the archive must be loaded. Record it as loaded if the block succeeds.
+        """Yield whether the archive must be loaded. Record it as loaded if the ``with`` block succeeds.
 
         Raises:
             ClusterError: the file does not exist, or is not an image archive.

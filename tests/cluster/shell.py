@@ -137,7 +137,7 @@ def scratch(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def staged(target: Path) -> Iterator[Path]:
-    """Yield an empty folder. Rename it to ``target`` if the block succeeds."""
+    """Yield an empty folder. Rename it to ``target`` if the ``with`` block succeeds."""
     with scratch(target.with_name(f"{target.name}.part")) as draft:
         yield draft
         draft.rename(target)

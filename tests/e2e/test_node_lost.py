@@ -32,7 +32,7 @@ def far_node(kubectl: Kubectl) -> str:
 
 @contextmanager
 def cut_off(node: str) -> Iterator[None]:
-    """Pause all processes of a node during the block."""
+    """Pause all processes of a node during the ``with`` block."""
     subprocess.run(["docker", "pause", node], check=True, capture_output=True)
     try:
         yield

@@ -19,7 +19,7 @@ def ready_nodes(api: Api) -> list[Object]:
 
 @contextmanager
 def gpus(api: Api, count: int, product: str | None = None) -> Iterator[Object]:
-    """Let the first node advertise ``count`` GPUs of the kind ``product`` during the block."""
+    """Let the first node advertise ``count`` GPUs of the kind ``product`` during the ``with`` block."""
     name = ready_nodes(api)[0]["metadata"]["name"]
     try:
         yield _offer(api, name, str(count), product)

@@ -202,7 +202,7 @@ def test_an_older_attempt_is_refused_after_a_report_of_a_newer_one(trainer: Trai
 
 
 def test_a_trainer_without_reports_is_stalled_until_it_reports_again(trainer: Trainer) -> None:
-    """The limit depends on the run's seconds per step. The operator's setting would allow half an hour."""
+    """A run stalls after a time that depends on its seconds per step, not after the operator's 30 minutes."""
 
     def said(step: int, at: str) -> bytes:
         content = json.loads(body(trainer.pod, step, updatedAt=at))

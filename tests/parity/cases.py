@@ -59,7 +59,7 @@ class Case:
     rule: str = ""
     """Name of the rule across fields that the manifest breaks. Empty if it breaks none."""
     or_at: str | None = None
-    """Another path that the refusal may name instead of ``refused_at``."""
+    """Path of another field that the refusal may name instead. None: only ``refused_at`` is correct."""
     across_fields: bool = False
     """Whether the manifest breaks a rule across fields, or is just within the limit of such a rule."""
 

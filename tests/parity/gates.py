@@ -46,7 +46,7 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True)
 class Gate:
-    """A gate, and what it can check."""
+    """A program that accepts or refuses manifests, and the kinds of cases and rules that it can check."""
 
     name: str
     judge: Callable[[Sequence[Object]], list[Verdict]]
@@ -58,11 +58,11 @@ class Gate:
         return case.takes <= self.sees and (not case.rule or case.rule in self.rules)
 
     def accepts(self, manifest: Object) -> Verdict:
-        """Return the gate's verdict on one manifest."""
+        """Return whether the gate accepts one manifest, with the text that it gives."""
         return self.judge([manifest])[0]
 
     def disagreements(self, cases: Sequence[Case]) -> list[str]:
-        """Return the cases whose verdict is not the expected one. The gate must be able to check all."""
+        """Return the cases for which this gate gives an unexpected verdict. It must be able to check all."""
         verdicts = self.judge([case.manifest for case in cases])
         return [
             complaint

@@ -32,7 +32,7 @@ def manifests() -> st.SearchStrategy[Object]:
 
 @cache
 def _objects(model: type[Model], depth: int) -> st.SearchStrategy[Object]:
-    """Return a strategy for objects: the sample with up to four other values, rarely an unknown field."""
+    """Return a strategy for objects: a valid one with up to four fields changed, rarely an unknown field."""
     fields = {alias(name, info): kind_of(info) for name, info in model.model_fields.items()}
     if not fields:
         return st.just({})

@@ -1,4 +1,4 @@
-"""Every gate has the same verdict at every limit of every field, and names the field that it refuses."""
+"""Every program that checks manifests accepts and refuses the same ones, and names the refused field."""
 
 import subprocess
 import sys

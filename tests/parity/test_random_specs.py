@@ -1,4 +1,4 @@
-"""Random specs: all gates have the same verdict. A valid spec is the same after writing and reading it."""
+"""Random specs: all programs that check them agree. A valid spec is unchanged after writing and reading."""
 
 import json
 from collections import Counter

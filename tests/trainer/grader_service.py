@@ -83,7 +83,7 @@ class Service:
 
 @contextlib.contextmanager
 def serving(respond: Respond, context: ssl.SSLContext | None = None) -> Iterator[Service]:
-    """Run the service during the block."""
+    """Run the service during the ``with`` block."""
     service = Service(respond, context)
     try:
         yield service

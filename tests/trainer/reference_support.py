@@ -1,4 +1,4 @@
-"""The gradient in float64: one completion at a time, by the model's own forward pass."""
+"""Computes reference gradients in float64: one completion at a time, by the model's own forward pass."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""How the prompts of a step are chosen, and how many a step has."""
+"""Which prompts a training step gets, and how many."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""Each text of graded_texts.txt earns what its line says; the file's head explains its columns."""
+"""Each text in graded_texts.txt gets the score in its line. The top of the file explains the columns."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ LINES = [line for line in TABLE if line and not line.startswith("# ")]
 
 
 def graded(grader: str, text: str, gold: str) -> float:
-    """Return what a text earns. Raises ValueError for what cannot be read."""
+    """Return the score that a grader gives to a text. Raises ValueError for an unreadable reply or answer."""
     kind, _, setting = grader.partition(" ")
     if kind == "judge":
         low, _, high = gold.rpartition("-")

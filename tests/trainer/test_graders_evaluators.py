@@ -1,6 +1,6 @@
-"""Evaluators that exist run unchanged: how they are called, what they return, import and print.
+"""Users' existing evaluators run unchanged, whatever they take as arguments, return, import and print.
 
-A run with them by the command line is in test_evaluators_run.
+test_evaluators_run runs them with the command ``rft run``.
 """
 
 import math
@@ -172,7 +172,7 @@ class Scored:
 
 
 class Array:
-    """As numpy's and torch's: what a list or a number it stands for, tolist() says."""
+    """Like an array of numpy or torch: ``tolist()`` returns its content as a list or a number."""
 
     def __init__(self, value: object) -> None:
         self._value = value

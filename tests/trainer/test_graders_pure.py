@@ -1,4 +1,4 @@
-"""Number extraction, built-in graders, scales and the weighted mean."""
+"""Graders as pure functions: numbers found in a text, built-in graders, scales, the weighted mean."""
 
 import math
 import time

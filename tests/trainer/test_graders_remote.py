@@ -60,12 +60,12 @@ def scored(one: Grader, *completions: str) -> ScoredBatch:
 
 
 def each(score: object) -> Respond:
-    """Give every item the same score."""
+    """Answer a grading request: every item gets the same score."""
     return lambda asked: Answer({"scores": [score] * len(asked.body["items"])})
 
 
 def one_by_one(*answers: Answer) -> Respond:
-    """Return these responses one after the other, and correct responses afterwards."""
+    """Return a handler that gives these responses in order, and correct responses afterwards."""
     left = iter(answers)
     return lambda asked: next(left, None) or each(1)(asked)
 

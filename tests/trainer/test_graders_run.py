@@ -23,7 +23,7 @@ STEPS = 1
 
 
 def respond(asked: Asked) -> Answer:
-    """Score items by length, one with an error. As a judge, give no score to completions from 0 to 4."""
+    """Score items by length; the first fails. As a judge, give no score to texts that begin with 0 to 4."""
     if "items" in asked.body:
         scores = [{"id": one["id"], "score": len(one["completion"]) / 100} for one in asked.body["items"]]
         return Answer({"scores": [{"id": 0, "error": "not this one"}, *scores[1:]]})

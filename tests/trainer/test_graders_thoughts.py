@@ -1,4 +1,4 @@
-"""What graders are given of a completion that has a thought: its answer, or the whole."""
+"""If a completion has a thought, each grader gets only the answer after it, or the whole completion."""
 
 from typing import Any
 
@@ -80,7 +80,7 @@ def test_graders_of_formats_and_of_users_read_the_whole_and_others_the_answer() 
 
 
 def scores(completion: str, *, inside: bool = False, **row: object) -> dict[str, float]:
-    """Return what graders without a server give, each with both values of ``reads``."""
+    """Return the scores of all graders that need no server, each with both values of ``reads``."""
     kinds = {**SETTINGS, "regex": {"pattern": "42", "fullMatch": True}, "jsonSchema": {"schema": "true"}}
     graders = [
         Grader.model_validate({"name": f"{kind.lower()}-{reads}", kind: settings, "reads": reads})
@@ -135,7 +135,7 @@ def test_a_judge_is_asked_of_the_answer_and_not_where_there_is_none() -> None:
 
 
 class Thinking:
-    """A tokenizer of characters whose template opens a thought, if it is told to."""
+    """A tokenizer with one token per character. With ``enable_thinking`` its template opens a thought."""
 
     def apply_chat_template(self, conversation: list[Any], *, tokenize: bool = True, **options: Any) -> Any:
         thought = "<think>\n" if options.get("enable_thinking") else ""

@@ -50,7 +50,7 @@ Batch = list[Group]
 
 @dataclass(frozen=True)
 class Way:
-    """One of several ways to compute the same steps."""
+    """One of several ways to compute the same training steps, which must all give the same adapter."""
 
     micro_batch_tokens: int = 1024
     order: Callable[[Batch, random.Random], Batch] = lambda batch, _: batch

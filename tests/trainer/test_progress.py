@@ -1,4 +1,4 @@
-"""Which hours and cost the status reports during a run, and at its end."""
+"""The GPU-hours and the cost in the status: the expected total during a run, and the real one at its end."""
 
 from pathlib import Path
 

@@ -44,7 +44,7 @@ def rollouts(folder: Path) -> list[list[RolloutRecord]]:
 
 
 def rows(folder: Path) -> list[list[int]]:
-    """The rows of each step."""
+    """Return for each step of a run the line numbers of its rows."""
     return [list(dict.fromkeys(one.line for one in step)) for step in rollouts(folder)]
 
 

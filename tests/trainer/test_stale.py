@@ -1,4 +1,4 @@
-"""Batches that older weights have sampled: the mismatch weight is bounded on both sides, through the loop."""
+"""In a run, a batch that older weights have sampled has mismatch weights with a lower and an upper bound."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -21,8 +21,9 @@ from tests.trainer.reference_support import Reference, Trained, apart, batches, 
 __all__ = ["batches"]
 BOUNDS = {"staleTokenLow": 0.6, "staleTokenHigh": 1.5, "staleSequenceLow": 0.2, "staleSequenceHigh": 5.0}
 SHIFTS = (0.8, -0.8, 2.2, -2.2)
-"""By which the sampler's log-probs of the first rollouts are falsified: within the bounds of a sequence on
-both sides, and outside of them on both. More would end the run: the sampler would not be the policy."""
+"""Numbers of nats that are added to the sampler's log-probs of the first four rollouts. The first two stay
+within the bounds for a sequence, the others do not. With larger numbers the run would end, because sampler
+and trainer differ too much."""
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def falsified(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def weight_of(was: Tensor, drawn: Tensor, *, stale: bool) -> list[float]:
-    """Return the weight of each token of a completion, by the fields' descriptions."""
+    """Return the mismatch weight of each token, as the descriptions of the spec's fields define it."""
     ratios = (was - drawn).exp().tolist()
     if not stale:
         return [min(ratio, 2.0) for ratio in ratios]

@@ -1,4 +1,4 @@
-"""Several optimizer steps on one batch, through the loop and against a plain implementation in float64."""
+"""Runs with several optimizer steps per batch, compared with a plain implementation in float64."""
 
 from collections.abc import Sequence
 from dataclasses import replace

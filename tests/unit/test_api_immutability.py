@@ -1,4 +1,4 @@
-"""Which fields of a spec may change after a job has started. All gates use the same function for this."""
+"""Which fields of a spec may change after a job has started. One function decides this everywhere."""
 
 from typing import Any
 

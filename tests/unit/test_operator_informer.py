@@ -1,4 +1,4 @@
-"""The informer cache: an entry is valid until something changes, and no action relies on it."""
+"""The informer cache: an entry is valid until an event or the resync. The operator reads before it acts."""
 
 from dataclasses import replace
 from typing import Any

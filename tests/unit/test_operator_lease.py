@@ -127,7 +127,7 @@ class Machine:
         self.dead = why
 
     def turn(self) -> None:
-        """Do one renewal or read, as the thread of ``Leadership`` does."""
+        """Renew or read the Lease once, as the thread of ``Leadership`` does."""
         try:
             step = self.leadership.turn()
         except ClusterError:

@@ -1,4 +1,4 @@
-"""Job and pods of a cached state are replaced by newly read ones. The rest is kept."""
+"""A refresh replaces the Job and the pods of a cached state, and keeps all other objects."""
 
 from dataclasses import replace
 from typing import Any

@@ -156,7 +156,7 @@ def never_less(few: Estimate, many: Estimate) -> None:
 
 
 def almost_not_less(few: Estimate, many: Estimate) -> None:
-    """Check that more work needs no fewer tokens, and hours that are less by at most one step.
+    """Check that more work needs at least as many tokens, and at least the hours without one step's time.
 
     The first batch is sampled before any training, so it does not overlap with training. If more work is done
     in smaller steps, this first part is shorter.

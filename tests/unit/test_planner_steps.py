@@ -1,4 +1,4 @@
-"""How rows are grouped into steps."""
+"""How many rows a training step has, and how many rows are held out."""
 
 import pytest
 from hypothesis import given
