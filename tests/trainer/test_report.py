@@ -155,6 +155,18 @@ def test_the_last_report_is_tried_until_the_time_is_up(tmp_path: Path, server: S
     assert len(server.bodies) >= 3
 
 
+def test_an_attempt_that_was_asked_to_stop_waits_only_seconds_for_an_operator_that_is_away(
+    tmp_path: Path, server: Server, termination: Path
+) -> None:
+    server.answer = 503
+    stopped = Ending(exit_code=ExitCode.PREEMPTED, reason="Retrying", message="asked to stop")
+    started = time.monotonic()
+    with Reporter(config(tmp_path, server), interval=0.02) as reporter:
+        reporter.publish(at(2), ending=stopped, force=True)
+    assert time.monotonic() - started < 10
+    assert json.loads(termination.read_text())["ending"]["exitCode"] == ExitCode.PREEMPTED
+
+
 @pytest.mark.parametrize("answer", [410, 422])
 def test_a_report_that_the_operator_refuses_is_not_repeated(
     tmp_path: Path, server: Server, answer: int

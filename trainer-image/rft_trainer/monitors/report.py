@@ -34,6 +34,12 @@ TERMINATION_LOG = "/dev/termination-log"
 LAST_REPORT_SECONDS = 60.0
 """Maximum time in seconds to send the last report of an attempt, retries included."""
 
+PREEMPTED_REPORT_SECONDS = 5.0
+"""Maximum time in seconds to send the last report of an attempt that was asked to stop.
+
+A drain or the notice of a spot machine leaves little time. The operator reads the termination message of
+the pod, which has the same content."""
+
 _REQUEST_SECONDS = 10.0
 _MAX_BACKOFF_SECONDS = 30.0
 _REFUSED = (400, 410, 413, 422)
@@ -98,7 +104,8 @@ def backoff(failures: int, interval: float) -> float:
 class Reporter:
     """Sends the newest status to the operator, and writes the termination message and the local status file.
 
-    A context manager: its exit waits at most 60 seconds until the last report is delivered.
+    A context manager: its exit waits at most 60 seconds until the last report is delivered. After a request to
+    stop it waits at most 5 seconds.
     """
 
     def __init__(self, config: RunConfig, *, local_status: bool | None = None, interval: float = 1.0) -> None:
@@ -129,7 +136,7 @@ class Reporter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Wait until the last report is delivered, at most 60 seconds."""
+        """Wait until the last report is delivered, for a limited time. See ``close``."""
         self.close()
 
     @property
@@ -176,16 +183,22 @@ class Reporter:
             self._thread = threading.Thread(target=self._run, args=(self._target,), daemon=True)
             self._thread.start()
 
-    def close(self, timeout: float = LAST_REPORT_SECONDS) -> bool:
+    def close(self, timeout: float | None = None) -> bool:
         """Wait at most ``timeout`` seconds until the newest report is delivered. Return whether it was
         delivered.
+
+        Without ``timeout`` the time depends on how the attempt ended.
         """
+        ending = self._newest.ending if self._newest is not None else None
+        preempted = ending is not None and ending.exit_code == ExitCode.PREEMPTED
+        if timeout is None:
+            timeout = PREEMPTED_REPORT_SECONDS if preempted else LAST_REPORT_SECONDS
         with self._changed:
             if self._closing_at is None:
                 self._closing_at = time.monotonic() + timeout
             self._changed.notify_all()
         if self._thread is not None:
-            self._thread.join(timeout + _REQUEST_SECONDS)
+            self._thread.join(timeout if preempted else timeout + _REQUEST_SECONDS)
         return self._target is None or self._newest is None or self._sent == self._newest.sequence
 
     def _run(self, target: ReportTarget) -> None:
