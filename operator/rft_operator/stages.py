@@ -31,16 +31,22 @@ NODES_RECHECK_SECONDS = 300.0
 
 
 def cancelled(facts: Facts) -> Verdict | None:
-    """``spec.cancel`` is set: the child Job is deleted, and the trainer writes a checkpoint on SIGTERM."""
+    """``spec.cancel`` is set: the child Job is deleted, and the job is Cancelled once no pod is left.
+
+    On SIGTERM the trainer saves a checkpoint.
+    """
     if not facts.wants("cancel") or _child_ended(facts):
         return None
-    return Verdict(
-        "Cancelled",
-        Reason.CANCELLED,
-        "Cancelled by spec.cancel.",
-        ended=True,
-        delete_child=facts.observed.child is not None,
-    )
+    child = facts.observed.child
+    if child is not None or facts.observed.any_alive:
+        return Verdict(
+            "Pending",
+            Reason.CANCELLED,
+            " ".join(["Cancelling: waiting for the trainer's checkpoint.", *_lost(facts)]),
+            requeue_after=_nodes_again(facts),
+            delete_child=child is not None and not child.deleting,
+        )
+    return Verdict("Cancelled", Reason.CANCELLED, "Cancelled by spec.cancel.", ended=True)
 
 
 def invalid(facts: Facts) -> Verdict | None:
@@ -194,6 +200,15 @@ def queued(facts: Facts) -> Verdict | None:
     return Verdict("Queued", why.reason, why.message, ensure=_missing(facts), patch_child=patch or None)
 
 
+def completing(facts: Facts) -> Verdict | None:
+    """The trainer has ended successfully. Until the child Job is complete, the job is still Running."""
+    newest = facts.observed.attempts[-1] if facts.observed.attempts else None
+    if newest is None or newest.failed or newest.trainer is None or newest.trainer.exit_code != 0:
+        return None
+    said = "The trainer has ended successfully; the Job is about to complete."
+    return Verdict("Running", Reason.TRAINING, said)
+
+
 def node_lost(facts: Facts) -> Verdict | None:
     """The node of a pod does not answer. The pod may still run there, so no other pod of the job may
     start.
@@ -345,6 +360,7 @@ STAGES: tuple[Callable[[Facts], Verdict | None], ...] = (
     unplannable,
     to_create,
     queued,
+    completing,
     node_lost,
     waiting,
     running,

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from rft_api.conditions import Condition, Gate, Phase, conditions_of, cut, merge
-from rft_api.status import Reward, RFTJobStatus, thin
+from rft_api.status import Progress, Reward, RFTJobStatus, thin
 from rft_operator.clock import rfc3339
 from rft_operator.observe import Observed, Received
 from rft_run.report import ProgressReport
@@ -106,8 +106,23 @@ def reported(old: Mapping[str, Any], report: ProgressReport | None) -> dict[str,
     if report is None or is_behind(old, report):
         return {}
     fields = {name: value for name, value in report.run if value is not None}
+    fields["progress"] = _progress(old, report.run.progress)
     reward = merge_reward(old, report)
     return fields if reward is None else {**fields, "reward": reward}
+
+
+_MADE = ("step", "totalSteps", "totalStepsEstimated", "epoch", "percent")
+
+
+def _progress(old: Mapping[str, Any], new: Progress) -> Progress:
+    """Return the progress to show. While a new attempt prepares, it does not know how far the run is: then
+    the steps of the attempt before are shown.
+    """
+    known = old.get("progress") or {}
+    if new.stage != "preparing" or new.step >= int(known.get("step", 0)):
+        return new
+    kept = {name: known[name] for name in _MADE if name in known}
+    return Progress.model_validate({**new.dump(), **kept}, by_alias=True, by_name=False)
 
 
 def is_behind(status: Mapping[str, Any], report: ProgressReport) -> bool:

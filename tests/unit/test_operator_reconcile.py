@@ -154,9 +154,25 @@ STATES: list[tuple[str, dict[str, Any], Observed, str, str, set[str]]] = [
         {*ACCEPTED, "Ready", "Suspended"},
     ),
     (
-        "cancelled",
+        "cancelling",
         rftjob(cancel=True),
         observed(POD),
+        "Pending",
+        "Cancelled",
+        {*ACCEPTED, "Reconciling"},
+    ),
+    (
+        "trainer has ended",
+        rftjob(),
+        observed(replace(POD, phase="Succeeded", trainer=Terminated(0))),
+        "Running",
+        "Training",
+        {*ACCEPTED, "Ready"},
+    ),
+    (
+        "cancelled",
+        rftjob(cancel=True),
+        observed(child=None),
         "Cancelled",
         "Cancelled",
         {*ACCEPTED, "Ready", "Failed"},
@@ -339,6 +355,20 @@ def test_cancel_deletes_the_child_and_still_accepts_its_last_report() -> None:
     last = once(rftjob(decision.status, cancel=True), observed(POD, received=report(step=8)))
     assert last.status["progress"]["step"] == 8
     assert last.delete_child
+    assert last.status["phase"] == "Pending", "the pod still runs"
+    assert "completionTime" not in last.status
+    gone = once(rftjob(last.status, cancel=True), observed(child=None))
+    assert (gone.status["phase"], gone.status["completionTime"]) == ("Cancelled", rfc3339(NOW))
+
+
+def test_the_steps_of_a_run_do_not_fall_to_zero_while_a_new_attempt_prepares() -> None:
+    trained = once(rftjob(), observed(POD, received=report(step=8))).status
+    prepares = report(step=0, stage="preparing", attempt=2)
+    again = once(rftjob(trained), observed(POD, received=prepares)).status
+    assert (again["progress"]["step"], again["progress"]["totalSteps"]) == (8, 12)
+    assert (again["progress"]["stage"], again["progress"]["attempt"]) == ("preparing", 2)
+    resumed = once(rftjob(again), observed(POD, received=report(step=6, attempt=2))).status
+    assert resumed["progress"]["step"] == 6
 
 
 def test_suspend_deletes_the_child_and_waits_for_the_pod() -> None:
@@ -652,7 +682,7 @@ def test_suspend_and_restart_report_that_they_wait_for_a_pod_on_a_lost_node() ->
 def test_a_queued_job_can_be_suspended_and_cancelled() -> None:
     held = replace(STARTED, child=replace(CHILD, suspended=True))
     assert reconcile(rftjob(suspend=True), held, NOW).delete_child
-    assert reconcile(rftjob(cancel=True), held, NOW).status["phase"] == "Cancelled"
+    assert reconcile(rftjob(cancel=True), held, NOW).delete_child
 
 
 def test_a_queue_that_chose_another_kind_of_gpu_is_reported_while_the_pod_waits() -> None:

@@ -104,8 +104,8 @@ def backoff(failures: int, interval: float) -> float:
 class Reporter:
     """Sends the newest status to the operator, and writes the termination message and the local status file.
 
-    A context manager: its exit waits at most 60 seconds until the last report is delivered. After a request to
-    stop it waits at most 5 seconds.
+    A context manager: its exit waits at most 60 seconds until the last report is delivered, but at most 5
+    seconds after a request to stop.
     """
 
     def __init__(self, config: RunConfig, *, local_status: bool | None = None, interval: float = 1.0) -> None:
