@@ -22,6 +22,7 @@ from rft_operator.handlers import kopf_settings, registry, watched_paths
 from rft_operator.health import Signs
 from rft_operator.leadership import Leadership
 from rft_operator.lease import Terms
+from rft_operator.listening import CannotListen
 from rft_operator.objects.names import OPERATOR_NAME
 from rft_operator.operator import REVIEW_THREADS, Operator
 from rft_operator.settings import BadSettings, Settings, from_env
@@ -48,8 +49,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.namespace:
         settings = replace(settings, namespaces=tuple(options.namespace))
     signs = Signs(settings.stale_seconds)
-    health.serve(signs, settings.health_port)
-    threads.serve(MetricsHandler, settings.metrics_port, "metrics")
+    try:
+        health.serve(signs, settings.health_port)
+        threads.serve(MetricsHandler, settings.metrics_port, "metrics", "RFT_METRICS_PORT")
+    except CannotListen as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     cluster = connect(options.kubeconfig, options.context, settings.workers + REVIEW_THREADS)
     leadership = _leadership(options, settings)
     # PID 1 of a container ignores SIGTERM without a handler, and it may wait for the Lease for long.

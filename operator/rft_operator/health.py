@@ -100,4 +100,4 @@ def serve(signs: Signs, port: int) -> ThreadingHTTPServer:
         def log_message(self, format: str, *args: object) -> None:
             """Write nothing to the log, because requests of probes are frequent."""
 
-    return threads.serve(Probe, port, "health")
+    return threads.serve(Probe, port, "health", "RFT_HEALTH_PORT")

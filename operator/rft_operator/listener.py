@@ -17,6 +17,8 @@ from typing import cast
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from rft_operator.listening import listening, peer_of
+
 BACKLOG = 1024
 """Number of connections that the kernel holds until the listener accepts them."""
 SAID_AGAIN_SECONDS = 10.0
@@ -157,16 +159,18 @@ class BoundedListener:
         self._by_transport: dict[asyncio.BaseTransport, Connection] = {}
         self._ended: Counter[str] = Counter()
 
-    async def start(self, host: str, port: int, context: ssl.SSLContext | None = None) -> None:
-        """Listen on every address of ``host``. Without a ``context`` the connections do not use TLS."""
-        loop = asyncio.get_running_loop()
+    async def start(
+        self, host: str, port: int, context: ssl.SSLContext | None = None, setting: str = "the port"
+    ) -> None:
+        """Listen on the IP address ``host``. Without a ``context`` the connections do not use TLS.
+
+        ``setting`` is the name of the setting with the port. Raises CannotListen.
+        """
         await self._runner.setup()
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, _, _, _, address in dict.fromkeys(found):
-            made = socket.create_server(address[:2], family=family, backlog=BACKLOG)
-            made.setblocking(False)
-            self._sockets.append(made)
-            self._accepting.append(asyncio.create_task(self._accept(made, context)))
+        made = listening(host, port, setting, BACKLOG)
+        made.setblocking(False)
+        self._sockets.append(made)
+        self._accepting.append(asyncio.create_task(self._accept(made, context)))
 
     async def close(self) -> None:
         """Stop listening, and end the connections once their requests are answered."""
@@ -227,8 +231,9 @@ class BoundedListener:
                 self.count(f"accept failed: {error.strerror}")
                 await asyncio.sleep(ACCEPT_RETRY_SECONDS)
                 continue
-            if self._has_place(address[0]):
-                self._begin(Connection(address[0], self), accepted, context)
+            peer = peer_of(address[0])
+            if self._has_place(peer):
+                self._begin(Connection(peer, self), accepted, context)
             else:
                 accepted.close()
             # Connections that wait in the kernel are accepted without a pause in between, and would keep the

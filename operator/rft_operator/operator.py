@@ -160,7 +160,8 @@ class Operator:
     async def _start_ingest(self) -> None:
         identity = await self._certificates()
         context = tls.server_context(identity)
-        await self._listener.start(self._settings.ingest_bind, self._settings.ingest_port, context)
+        settings = self._settings
+        await self._listener.start(settings.ingest_bind, settings.ingest_port, context, "RFT_INGEST_PORT")
         self._tasks.append(asyncio.create_task(self._keep_certificates(context, identity)))
 
     async def _certificates(self) -> tls.Identity:

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from rft_operator.listening import EVERYWHERE
+
 MIN_LEASE_SECONDS = 3
 MAX_LEASE_SECONDS = 100
 
@@ -31,7 +33,7 @@ class Settings:
     """Base URL by which pods reach the ingest. ``None``: reports come only from termination messages of
     pods.
     """
-    ingest_bind: str = "0.0.0.0"  # noqa: S104 - pods on other nodes must reach it
+    ingest_bind: str = EVERYWHERE
     ingest_port: int = 8443
     tls_secret: str = "rft-operator-ingest-tls"
     tls_names: tuple[str, ...] = field(default=())

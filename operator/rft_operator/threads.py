@@ -10,6 +10,8 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from rft_operator.listening import EVERYWHERE, listening
+
 CONNECTIONS = 32
 """Largest number of open connections. If one more opens, the oldest is closed: a probe or scrape takes only
 milliseconds."""
@@ -23,10 +25,14 @@ class FewConnections(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, port: int, handler: type[BaseHTTPRequestHandler]) -> None:
+    def __init__(self, port: int, handler: type[BaseHTTPRequestHandler], setting: str) -> None:
         self._open: dict[socket.socket, None] = {}
         self._lock = threading.Lock()
-        super().__init__(("", port), handler)
+        super().__init__(("", port), handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listening(EVERYWHERE, port, setting, self.request_queue_size)
+        self.server_address = self.socket.getsockname()
+        self.server_port = self.server_address[1]
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Answer a connection in a thread. If there are too many connections, close the oldest."""
@@ -54,8 +60,13 @@ class FewConnections(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
-def serve(handler: type[BaseHTTPRequestHandler], port: int, name: str) -> FewConnections:
-    """Serve HTTP on ``port`` in a thread called ``name``, until the process ends."""
-    server = FewConnections(port, handler)
+def serve(
+    handler: type[BaseHTTPRequestHandler], port: int, name: str, setting: str = "the port"
+) -> FewConnections:
+    """Serve HTTP on ``port`` in a thread called ``name``, until the process ends.
+
+    ``setting`` is the name of the setting with the port. Raises CannotListen.
+    """
+    server = FewConnections(port, handler, setting)
     threading.Thread(target=server.serve_forever, name=name, daemon=True).start()
     return server

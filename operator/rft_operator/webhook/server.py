@@ -111,11 +111,11 @@ async def run(settings: WebhookSettings, source: Source, stop: asyncio.Event) ->
     readiness = Readiness()
     probes, reviews = BoundedListener(readiness.application(), LIMITS), BoundedListener(application(), LIMITS)
     try:
-        await probes.start(settings.bind, settings.health_port)
+        await probes.start(settings.bind, settings.health_port, setting="RFT_HEALTH_PORT")
         while not await certificate.refresh():
             if await _is_set_within(stop, RETRY_SECONDS):
                 return
-        await reviews.start(settings.bind, settings.port, certificate.context)
+        await reviews.start(settings.bind, settings.port, certificate.context, "RFT_WEBHOOK_PORT")
         readiness.reason = ""
         _log.info("serving", extra={"fields": {"port": settings.port}})
         while not await _is_set_within(stop, settings.check_seconds):

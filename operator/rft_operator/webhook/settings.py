@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from rft_operator.listening import EVERYWHERE
 from rft_operator.settings import BadSettings, address, number, words
 
 
@@ -11,7 +12,7 @@ from rft_operator.settings import BadSettings, address, number, words
 class WebhookSettings:
     """The settings of the webhook, set by the chart or a developer."""
 
-    bind: str = "0.0.0.0"  # noqa: S104 - the API server must reach it
+    bind: str = EVERYWHERE
     port: int = 8443
     health_port: int = 8080
     tls_folder: Path | None = None

@@ -1,0 +1,55 @@
+"""Opens the sockets on which the operator and the webhook listen, for IPv4 and IPv6."""
+
+import errno
+import socket
+from contextlib import suppress
+from ipaddress import IPv6Address, ip_address
+
+EVERYWHERE = "::"
+"""Every address of this machine: of IPv6, and of IPv4."""
+BACKLOG = 128
+
+
+class CannotListen(OSError):
+    """A server cannot listen on its port. The message names the setting and what to do."""
+
+
+def listening(host: str, port: int, setting: str = "the port", backlog: int = BACKLOG) -> socket.socket:
+    """Return a socket that listens on an IP address and a port.
+
+    ``EVERYWHERE`` also takes connections over IPv4. On a machine without IPv6 it means every address of IPv4.
+    ``setting`` is the name of the setting with the port.
+
+    Raises:
+        CannotListen: if another program has the port, or this machine does not have the address.
+    """
+    try:
+        if host == EVERYWHERE:
+            return _everywhere(port, backlog)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=backlog)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            why = "another program listens on this port; set another port, or end that program"
+        else:
+            why = f"{error.strerror}"
+        raise CannotListen(f"{setting} {port}: {why}") from error
+
+
+def _everywhere(port: int, backlog: int) -> socket.socket:
+    if socket.has_dualstack_ipv6():
+        # A kernel may know IPv6, and have no address of it.
+        with suppress(OSError):
+            return socket.create_server(
+                (EVERYWHERE, port), family=socket.AF_INET6, backlog=backlog, dualstack_ipv6=True
+            )
+    return socket.create_server(("", port), backlog=backlog)
+
+
+def peer_of(address: str) -> str:
+    """Return the IP address of a client. An IPv4 address that IPv6 carries is returned as IPv4."""
+    with suppress(ValueError):
+        found = ip_address(address)
+        if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:
+            return str(found.ipv4_mapped)
+    return address
