@@ -170,11 +170,13 @@ class Cluster:
     def obstacles(self, namespace: str) -> Iterator[Json]:
         """Yield the Events of a namespace that may say why something waits, one at a time.
 
-        These are the Warnings, and the one about claims without a StorageClass, which is none.
+        These are the Warnings, and all Events about PersistentVolumeClaims.
         """
         path = self._path("Event", namespace)
         yield from self._stream(path, {"fieldSelector": "type=Warning"})
-        yield from self._stream(path, {"fieldSelector": "reason=FailedBinding"})
+        yield from self._stream(
+            path, {"fieldSelector": "involvedObject.kind=PersistentVolumeClaim,type=Normal"}
+        )
 
     def workloads(self, namespace: str) -> Iterator[Json]:
         """Yield Kueue's Workloads in a namespace, one at a time. The chart must grant the right to list them.

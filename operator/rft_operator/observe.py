@@ -130,6 +130,9 @@ class Obstacle:
     message: str
     at: datetime | None = None
     """The last time when the Event was reported."""
+    hinders: bool = True
+    """Whether the Event says that something does not work. An Event about a claim may also say that it
+    does."""
 
     @property
     def about(self) -> str:
@@ -318,6 +321,8 @@ def obstacle(raw: Raw) -> Obstacle:
         raw.get("reason") or "",
         _REFUSED_POD.sub("", (raw.get("message") or "").strip(), count=1),
         next((moment for text in times if (moment := clock.parse(text)) is not None), None),
+        # A claim without a StorageClass is reported by an Event of the type Normal.
+        raw.get("type") != "Normal" or raw.get("reason") == "FailedBinding",
     )
 
 

@@ -15,8 +15,8 @@ from rft_operator.failures import Hindrance
 from rft_operator.observe import CLAIM, Child, Obstacle, Pod
 
 FRESH_SECONDS = 300.0
-"""An Event about a pod or a claim counts for this many seconds. The kubelet repeats it every two minutes
-while its cause lasts."""
+"""An Event about a pod counts for this many seconds. The kubelet repeats it every two minutes while its cause
+lasts."""
 
 
 def needed(child: Child | None, pods: Iterable[Pod]) -> frozenset[str]:
@@ -36,9 +36,9 @@ def is_current(found: Obstacle, now: datetime) -> bool:
     """Return whether the cause of an Event may still hold.
 
     The Job controller waits longer and longer between two attempts to create a pod, so an Event of a Job
-    counts until there is a pod.
+    counts until there is a pod. An Event of a claim counts until there is a newer one.
     """
-    if found.kind == "Job" or found.at is None:
+    if found.kind in ("Job", CLAIM) or found.at is None:
         return True
     return now - found.at < timedelta(seconds=FRESH_SECONDS)
 
@@ -70,7 +70,12 @@ def blocked(
 
 def claim_blocked(spec: RFTJobSpec | None, obstacles: Iterable[Obstacle]) -> str:
     """Return why a claim of the job gets no volume. Empty if no Event says so."""
-    found = _newest(each for each in obstacles if each.kind == CLAIM)
+    of_claims: dict[str, list[Obstacle]] = {}
+    for each in obstacles:
+        if each.kind == CLAIM:
+            of_claims.setdefault(each.name, []).append(each)
+    last = (_newest(events) for events in of_claims.values())
+    found = _newest(each for each in last if each is not None and each.hinders)
     if found is None:
         return ""
     return explained(f"The claim {found.name} gets no volume: {found.reason}", found.message, spec)

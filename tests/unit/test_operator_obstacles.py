@@ -148,6 +148,20 @@ def test_a_claim_without_a_volume_says_why() -> None:
     )
 
 
+def test_a_claim_that_is_provisioned_now_is_no_obstacle_any_more() -> None:
+    old = raw(
+        'storageclass "fast" not found',
+        "PersistentVolumeClaim",
+        "ProvisioningFailed",
+        lastTimestamp=rfc3339(NOW - timedelta(hours=1)),
+    )
+    new = raw("waiting for a volume to be created", "PersistentVolumeClaim", "ExternalProvisioning")
+    pod = replace(WAITS, scheduled=False)
+    assert blocked(SPEC, CLAIMED, pod, [obstacle(old)]) is not None
+    assert is_current(obstacle(old), NOW)
+    assert blocked(SPEC, CLAIMED, pod, [obstacle(old), obstacle({**new, "type": "Normal"})]) is None
+
+
 def test_the_newest_event_counts() -> None:
     old = raw("first", lastTimestamp=rfc3339(NOW - timedelta(seconds=60)))
     new = raw(
