@@ -20,7 +20,8 @@ from rft_graders.protocol import (
 from rft_run.errors import ConfigurationError, Preempted
 
 WINDOW = 32
-"""Maximum number of open requests: all workers have work, and the requests fit into the grader's memory."""
+"""Maximum number of requests that wait for a reply. It keeps all workers busy, and the requests together
+fit into the memory of the grader process."""
 
 _POLL_SECONDS = 0.25
 

@@ -24,10 +24,10 @@ def normalized(raw: object, scale: Scale | None) -> float:
     except OverflowError:
         value = math.inf
     if not math.isfinite(value):
-        raise ValueError(f"the score is {value}")
+        raise ValueError(f"the score is {value}, not a finite number")
     position = (value - low) / (high - low)
     if not -_ROUNDING <= position <= 1 + _ROUNDING:
-        raise ValueError(f"the score {value:g} is outside {low:g}…{high:g}")
+        raise ValueError(f"the score {value:g} is outside the grader's scale, {low:g}…{high:g}")
     return min(max(position, 0.0), 1.0)
 
 

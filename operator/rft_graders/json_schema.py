@@ -72,7 +72,7 @@ def _names_draft(schema: Any) -> bool:
 
 
 def _check_references(resource: "Resource[Any]", registry: SchemaRegistry) -> None:
-    """Raise SchemaProblem if a reference leads outside the schema. References to a JSON schema draft may."""
+    """Raise SchemaProblem if a reference leads outside the schema and not to a JSON schema draft."""
     pending = [(resource, registry.resolver_with_root(resource))]
     while pending:
         here, resolver = pending.pop()
@@ -84,7 +84,7 @@ def _check_references(resource: "Resource[Any]", registry: SchemaRegistry) -> No
                 resolver.lookup(target)
             except Unresolvable as error:
                 raise SchemaProblem(
-                    f"{keyword} {target} is not in the schema, and nothing is fetched: put it under $defs"
+                    f"{keyword} {target} is not in the schema, and nothing is fetched: copy it to $defs"
                 ) from error
         pending += [(part, resolver.in_subresource(part)) for part in here.subresources()]
 

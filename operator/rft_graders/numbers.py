@@ -74,7 +74,7 @@ _EQUALS = re.compile("[=\u2248]|\\\\approx")
 
 
 class Number(NamedTuple):
-    """A number that was read from a text: 20% has the ``value`` 0.2, and is 20 when ``bare`` of its sign."""
+    """A number that was read from a text. For 20% ``value`` is 0.2, and ``bare``, without the sign, is 20."""
 
     value: Decimal
     bare: Decimal
@@ -85,7 +85,7 @@ class Number(NamedTuple):
         return self.value != self.bare
 
     def negated(self) -> "Number":
-        """Return the number with the other sign, without rounding."""
+        """Return the number multiplied by -1, without rounding."""
         return Number(self.value.copy_negate(), self.bare.copy_negate())
 
 
@@ -114,7 +114,10 @@ def only_number(text: str) -> Number | None:
 
 
 def _readings(match: re.Match[str]) -> tuple[Number, ...]:
-    """Return the possible readings of a matched number. There are none for too many digits, and for x/0."""
+    """Return the possible readings of a matched number.
+
+    A number has none if it is too long, is divided by 0, or is only a factor of a larger term.
+    """
     before = _before(match)
     if len(match[0]) > _MAX_NUMBER_CHARACTERS or match["product"]:
         return ()
@@ -158,7 +161,10 @@ def _argument(text: str) -> Decimal | None:
 
 
 def _mixed(whole: Decimal | None, top: Decimal | None, bottom: Decimal | None) -> tuple[Decimal, ...]:
-    """Return whole + top/bottom. After a whole number, a fraction of 1 or more is a second number."""
+    """Return the value of a mixed fraction: ``whole`` + ``top`` / ``bottom``.
+
+    If there is a whole number, and the fraction is not between 0 and 1, both are returned as two numbers.
+    """
     if top is None or bottom is None:
         return ()
     part = top / bottom
@@ -277,7 +283,7 @@ def extract_number(text: str, settings: Numeric) -> Number | None:
 
 
 def _in_box(inside: str) -> Number | None:
-    """Return the only number after the last equals sign in the content of a box, or None if not just one."""
+    """Return the number after the last equals sign in a \\boxed{}, or None if it is not exactly one."""
     places = _places(_EQUALS.split(normalized(inside))[-1])
     return _one(places[0]) if len(places) == 1 else None
 

@@ -29,7 +29,7 @@ class Target:
 
     @property
     def headers(self) -> dict[str, str]:
-        """Return the HTTP headers. They refuse compression, as a small response could become a huge one."""
+        """Return the HTTP headers. They refuse compression: a small response could unpack to a huge one."""
         authorization = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         return {"Content-Type": "application/json", "Accept-Encoding": "identity", **authorization}
 

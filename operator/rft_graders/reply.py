@@ -26,7 +26,7 @@ _MARKDOWN = re.compile(r"[*`]|(?<!\w)_(?=[0-9])|(?<=[0-9])_(?!\w)|^[ \t]*(?:#+|>
 _SENTENCE_END = re.compile(r"(?<=[.!;])\s+|(?<=。)")
 _WITH_ONE_NUMBER = re.compile(rf"([^0-9]*?)({_N}){_UNIT}([^0-9]*)", re.IGNORECASE)
 _EXPLAINED = re.compile(rf"([^0-9]*{_N}{_UNIT})\s*(?:\s[-\u2013\u2014]|[:;,]|\s\()\s?[^0-9]*", re.IGNORECASE)
-"""A score, a mark and words without a number: they say why."""
+"""A sentence with a score, a punctuation mark, and a reason for the score that contains no number."""
 _I_GIVE = re.compile(
     r"\bI(?: would|'d| will|'ll)? (?:give|rate|grade|award|assign|score)\b"
     r"(?: (?:this|the) (?:answer|response|completion))?",
@@ -67,7 +67,10 @@ def parse_score(text: str, scale: Scale | None, *, cut: bool = False) -> float:
 
 
 def _scores(text: str) -> Iterator[Any]:
-    """Yield the score of each JSON object in a text that has a score. Yield None if it cannot be read."""
+    """Yield the score of each JSON object in a text, or None if the object or its score is invalid.
+
+    Valid objects without a score are left out.
+    """
     decoder = json.JSONDecoder(object_pairs_hook=tuple)  # pairs, since a key may be given twice
     position = text.find("{")
     while position >= 0:
@@ -85,9 +88,9 @@ def _scores(text: str) -> Iterator[Any]:
 
 
 def _named(value: Any, *keys: str) -> list[Any]:
-    """Return the values that objects have under the keys. Objects inside a found object are not searched.
+    """Return all values with one of the keys in nested JSON. An object is a tuple of pairs of key and value.
 
-    Each JSON object is a tuple of pairs of key and value.
+    If an object has one of the keys, the objects inside it are not searched.
     """
     if isinstance(value, tuple):
         own = [inner for key, inner in value if key in keys]

@@ -52,7 +52,9 @@ class Scorer:
         try:
             self._python = python_graders(graders, grader_code or {})
         except KeyError as error:
-            raise ConfigurationError(f"grader {error.args[0]}: its source is not mounted") from error
+            raise ConfigurationError(
+                f"grader {error.args[0]}: the file with its Python source is not mounted"
+            ) from error
         except ValidationError as error:
             raise ConfigurationError(f"python graders: {error}") from error
         self._trusted = [code for grader in graders if (code := in_workers(grader)) is not None]

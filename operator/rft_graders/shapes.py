@@ -38,7 +38,7 @@ class CallShape(NamedTuple):
     values: Callable[[Asked], dict[str, Any]]
     """Returns the values of the parameters by name, without values that are not known."""
     columns: bool = False
-    """Whether each other parameter of the function gets the row's field of the same name."""
+    """Whether a parameter that is not in ``names`` gets the row's field of the same name."""
     batch: bool = False
     """Whether each parameter and the result are lists with one entry for each rollout."""
 
@@ -241,7 +241,7 @@ def _finished(result: object) -> object:
 
 @functools.cache
 def _runner() -> Any:
-    """Return the only event loop of this process. So users' code can keep a client that belongs to it."""
+    """Return the event loop of this process, always the same one, so that users' code can reuse a client."""
     import asyncio  # takes longer than all else here
 
     return asyncio.Runner()

@@ -31,8 +31,8 @@ def token_reader(
 ) -> ReadToken:
     """Return a function that reads a grader's bearer token.
 
-    It reads the file ``<folder>/<grader>/<key>``, or if this is missing an environment variable. Raises
-    ConfigurationError if the token is missing or not valid in an HTTP header.
+    The token is in the file ``<folder>/<grader>/<key>``. If the file is missing, an environment variable is
+    read. Raises ConfigurationError if the token is missing or not valid in an HTTP header.
     """
     kind = grader.http or grader.model
     ref = kind.secret_ref if kind is not None else None

@@ -102,7 +102,7 @@ def misbehaving() -> Iterator[Scorer]:
         ("nan", "returned nan"),
         ("none", "returned a NoneType, not a number"),
         ("huge", "OverflowError"),
-        ("outside", "the score 2 is outside 0…1"),
+        ("outside", "the score 2 is outside the grader's scale, 0…1"),
         ("forged", "the worker answered with something that is not a score"),
         ("flood", "the worker answered with a line of more than"),
     ],
@@ -174,7 +174,7 @@ def test_the_source_may_be_a_file(tmp_path: Path) -> None:
     grader = Grader(name="user", python=Python(config_map=ConfigMapCode(name="code")))
     with Scorer([grader], grader_code={"user": str(tmp_path / "grader.py")}) as scorer:
         assert scorer.score([item("x")])[0].reward == 1.0
-    with pytest.raises(ConfigurationError, match="its source is not mounted"):
+    with pytest.raises(ConfigurationError, match="its Python source is not mounted"):
         Scorer([grader])
 
 
