@@ -42,7 +42,7 @@ class Container:
     memory: str
     least: float | None = None
     size: HostSize | None = None
-    """For a run on the CPU: micro-batch, cache, and the sum of the memory."""
+    """The micro-batch, the sampler's cache and the memory sum of a run on the CPU. None for a run on GPUs."""
     forced: bool = False
     notes: tuple[str, ...] = ()
 

@@ -41,7 +41,7 @@ class Node:
     name: str
     labels: Mapping[str, str] = field(default_factory=dict)
     allocatable: Mapping[str, float] = field(default_factory=dict)
-    """The node's allocatable CPUs, bytes and devices, by resource, including what other pods use."""
+    """The node's allocatable CPUs, bytes and devices, by resource. What other pods use is not subtracted."""
     taints: tuple[Taint, ...] = ()
     schedulable: bool = True
     """Whether the node is ready and not cordoned."""
@@ -102,7 +102,10 @@ def catalogued(labels: Mapping[str, str], resource: str) -> str | None:
 
 
 def _product_label(labels: Mapping[str, str], resource: str) -> tuple[str, str] | None:
-    """Return the node label with the product name. A slice without a label has its whole device's label."""
+    """Return the node label with the product name of a device.
+
+    If a MIG slice has no label of its own, the label of the whole device is returned.
+    """
     own = product_key(resource)
     keys = (own, product_key(NVIDIA)) if _MIG.match(resource) else (own,)
     return next(((key, labels[key]) for key in keys if labels.get(key)), None)
@@ -114,7 +117,10 @@ def _is_shared(node: Node, resource: str, label: tuple[str, str] | None) -> bool
 
 
 def _catalogued(product: str, resource: str) -> str | None:
-    """Return the name in the catalogue of a product, or of the slice that resource or product name."""
+    """Return the name in the catalogue of a whole device or a MIG slice, or None if the catalogue has none.
+
+    The name of a slice's resource or product contains its MIG profile.
+    """
     whole, _, slice_ = product.partition("-MIG-")
     mixed = _MIG.match(resource)
     profile = mixed[1] if mixed is not None else slice_

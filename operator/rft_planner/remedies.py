@@ -49,7 +49,7 @@ Remedy = tuple[FieldValue, ...]
 
 @dataclass(frozen=True)
 class NodeSpace:
-    """The nodes that a pod may use, and in ``aside`` the resources of the pod's other containers."""
+    """The nodes that a pod may use. ``aside`` has the requests of its containers besides the trainer."""
 
     nodes: Sequence[Node]
     resource: str | None = None
@@ -99,7 +99,7 @@ def remedies(spec: RFTJobSpec, made: Plan, room: NodeSpace) -> list[Remedy]:
 
 @dataclass(frozen=True)
 class _Way:
-    """A spec in which parameters are lowered, with the fields of ``spec.resources`` replaced before."""
+    """A spec in which parameters can be lowered. Fields of ``spec.resources`` may already be replaced."""
 
     spec: RFTJobSpec
     made: Plan
@@ -142,7 +142,7 @@ def _target(spec: RFTJobSpec, made: Plan) -> RFTJobSpec:
 
 
 def _ways(spec: RFTJobSpec, made: Plan, room: NodeSpace) -> Iterator[_Way]:
-    """Yield the spec, then specs in which GPUs, memory and CPUs are replaced too if no node has as many."""
+    """Yield the spec, then specs in which GPUs, then memory, then CPUs are replaced if no node has enough."""
     way = _Way(_target(spec, made), made, room)
     resources = spec.resources or Resources()
     yield way
@@ -202,7 +202,10 @@ def _most(way: _Way, path: str, others: Sequence[FieldValue] = ()) -> FieldValue
 
 
 def _first(holds_at: Callable[[int], bool], last: int) -> int:
-    """Return the first index up to ``last`` at which ``holds_at`` is true. It must stay true after it."""
+    """Return the first index up to ``last`` at which ``holds_at`` is true.
+
+    ``holds_at`` must be true at all later indices too, because the search is binary.
+    """
     low, high = 0, last
     while low < high:
         middle = (low + high) // 2

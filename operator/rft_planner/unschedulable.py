@@ -27,8 +27,8 @@ def explain_unschedulable(
 ) -> str:
     """Return a message that says why no node can run the pod of a job, and what to do.
 
-    ``requests`` are the pod's resource requests, ``said`` is the scheduler's message. Without ``nodes`` the
-    message only has these two.
+    ``requests`` are the pod's resource requests, ``said`` is the scheduler's message. If ``nodes`` is empty,
+    the message says only what the pod needs and what the scheduler says.
     """
     wanted = dict(requests) or needs(made)
     asks = f"The pod needs {_amounts(wanted)}"
@@ -65,7 +65,7 @@ def _advice(spec: RFTJobSpec, made: Plan, room: NodeSpace, wanted: Amounts) -> s
 
 
 def _how(found: Sequence[Remedy]) -> str:
-    """Return a text that says which of the changed fields can change in the waiting job."""
+    """Return a text that says which proposed changes this job can make, and which need a new job."""
     paths = [change.path.startswith("spec.resources.") for remedy in found for change in remedy]
     if all(paths):
         return "spec.resources can change while the job is suspended"
