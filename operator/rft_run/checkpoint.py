@@ -17,7 +17,7 @@ def read_state(checkpoint: Path) -> RunState:
     try:
         return RunState.from_json(value)
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"is not a run's state: {error}") from error
+        raise ValueError(f"the file is not the state of a run: {error}") from error
 
 
 def adapter_problem(adapter: Path) -> str | None:
@@ -41,7 +41,7 @@ def checkpoint_problem(folder: RunFolder, step: int) -> str | None:
 
     def check_state(_file: Path) -> None:
         if (found := read_state(checkpoint).step) != step:
-            raise ValueError(f"is the state of step {found}, not of step {step}")
+            raise ValueError(f"the file has the state of step {found}, not of step {step}")
 
     problem = _first_problem((state_of(checkpoint), check_state), (tensors_of(checkpoint), check_torch_file))
     return problem or adapter_problem(adapter_of(checkpoint))

@@ -6,7 +6,7 @@ from rft_api.conditions import Reason
 
 
 class ExitCode(IntEnum):
-    """Exit codes of a trainer, by the reason why it ended. After 10 to 19 the same input would fail again."""
+    """Exit codes of a trainer, by the reason why it ended. After codes 10 to 19 a retry would fail again."""
 
     OK = 0
     UNEXPECTED = 1

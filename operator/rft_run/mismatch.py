@@ -41,7 +41,7 @@ class Mismatch:
 
     @property
     def too_large(self) -> bool:
-        """Whether the difference is so large that the run has to stop. A NaN does not stop the run here."""
+        """Whether the difference is so large that the run has to stop. False if one of the numbers is NaN."""
         enough = self.tokens >= LEAST_TOKENS
         return enough and self.kl > STOP_KL and self.mean_abs > STOP_MEAN_ABS
 

@@ -35,8 +35,7 @@ class RolloutRecord(Record):
     printed: dict[str, str] = Field(default_factory=dict)
     """The output that the code of python graders printed, by the name of the grader."""
     overlong_penalty: float | None = None
-    """How much was taken from the reward for the length of the completion, before the advantage was
-    computed."""
+    """Penalty for a long completion. It is subtracted from the reward before the advantage is computed."""
     advantage: float | None = None
     finish_reason: str | None = None
     tokens: int | None = None

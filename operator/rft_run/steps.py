@@ -53,8 +53,7 @@ class StepRecord(Record):
     refilled_groups: int | None = None
     """Number of groups that were sampled in place of groups with equal rewards."""
     overlong_penalty: float | None = None
-    """Mean of what was taken from the rewards for the length of completions. ``reward`` is the mean before
-    that."""
+    """Mean penalty that is subtracted from the rewards for long completions. ``reward`` is without it."""
     forward_tokens: int | None = None
     """Number of tokens in all forward passes of the update, padding included."""
     learning_rate: float | None = None

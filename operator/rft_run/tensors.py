@@ -25,11 +25,11 @@ def safetensors_header(file: Path) -> bytes:
         size = os.fstat(stream.fileno()).st_size
         length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
         if size < _LENGTH_BYTES or length > min(_MAX_HEADER_BYTES, size - _LENGTH_BYTES):
-            raise IncompleteTensors(f"is not a complete safetensors file ({size} bytes)")
+            raise IncompleteTensors(f"the file is not a complete safetensors file ({size} bytes)")
         header = stream.read(length)
     expected = _LENGTH_BYTES + length + _data_bytes(header)
     if size != expected:
-        raise IncompleteTensors(f"has {size} bytes, but by its header it needs {expected}")
+        raise IncompleteTensors(f"the file has {size} bytes, but its header describes {expected} bytes")
     return header
 
 
@@ -39,7 +39,7 @@ def _data_bytes(header: bytes) -> int:
         entries = json.loads(header)
         ends = [int(entry["data_offsets"][1]) for name, entry in entries.items() if name != "__metadata__"]
     except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-        raise IncompleteTensors("its header is not a safetensors header") from error
+        raise IncompleteTensors("the file's header is not a safetensors header") from error
     return max(ends, default=0)
 
 
@@ -53,4 +53,4 @@ def check_torch_file(file: Path) -> None:
             pass
     except zipfile.BadZipFile as error:
         size = file.stat().st_size
-        raise IncompleteTensors(f"is not a complete file of torch.save ({size} bytes)") from error
+        raise IncompleteTensors(f"the file is not a complete file of torch.save ({size} bytes)") from error

@@ -129,7 +129,7 @@ def test_an_adapter_that_is_cut_off_is_named_and_the_newest_whole_one_is_exporte
     result = export(run, "-o", tmp_path / "out")
     assert result.exit_code == 0, result.stderr
     assert exported(tmp_path / "out") == "step 10"
-    assert f"left out: {run / 'adapter' / 'adapter_model.safetensors'}: has" in result.stderr
+    assert f"left out: {run / 'adapter' / 'adapter_model.safetensors'}: the file has" in result.stderr
     assert export(run, "-o", tmp_path / "other", "--step", 20).exit_code == 1
 
 

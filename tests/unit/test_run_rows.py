@@ -149,7 +149,7 @@ def test_what_gzip_compressed_is_read_as_the_file_itself(layout: RowLayout) -> N
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"PAR1\x15\x04", "rows: is Parquet, and rows are JSON lines; convert it: python -c"),
+        (b"PAR1\x15\x04", "rows: is Parquet, but a dataset must be JSON lines; convert it: python -c"),
         (gzip.compress(b"PAR1\x15\x04"), "rows: is Parquet"),
         (gzip.compress(gzip.compress(ROW.encode())), "rows: is compressed by gzip twice"),
         (b"rows.jsonl".ljust(257, b"\0") + b"ustar\x0000", "rows: is a tar archive"),
@@ -172,7 +172,7 @@ def test_what_gzip_compressed_is_read_as_the_file_itself(layout: RowLayout) -> N
         ),
         (
             '{"question": "a", "answer": 1}\n' * 3,
-            "the first row has question, answer, and neither messages nor",
+            "the first row has question, answer, but neither messages nor",
         ),
         ('{"Problem": "a", "solution": 1}', r"columns: \{prompt: Problem, answer: solution\}"),
         (
@@ -203,7 +203,7 @@ def test_another_kind_of_file_is_refused_in_one_sentence(content: str | bytes, s
         ("question;answer\na;b\n", CSV, "separated by a semicolon, not by a comma.*delimiter=';'"),
         ("question\tanswer\na\tb\n", CSV, "separated by a tab"),
         ("question,a,a\n1,2,3\n", CSV, "the column 'a' occurs twice"),
-        ("asked,answer\n1,2\n", CSV, "spec.dataset.columns names question, and the header has asked, answer"),
+        ("asked,answer\n1,2\n", CSV, "spec.dataset.columns names question, but the header has asked, answer"),
         (
             "question,answer\n1,2\n",
             RowLayout("csv"),
@@ -212,12 +212,12 @@ def test_another_kind_of_file_is_refused_in_one_sentence(content: str | bytes, s
         ("question,answer\n1,2\n1,2,3\n", CSV, "line 3: has 3 cells, but the header has 2"),
         ('question,answer\n"1,2\n', CSV, "a closing quote is missing"),
         (b"question,answer\n\xff,2\n", CSV, "not UTF-8"),
-        (ROW, RowLayout("csv"), 'spec.dataset.format is csv, and the file begins with "{" like JSON'),
-        (ROW, RowLayout("sharegpt"), "no conversations, which spec.dataset.format: sharegpt reads"),
+        (ROW, RowLayout("csv"), 'spec.dataset.format is csv, but the file begins with "{" like JSON'),
+        (ROW, RowLayout("sharegpt"), "no conversations, which spec.dataset.format: sharegpt needs"),
         (
             ROW,
             RowLayout(columns={"answer": "gold"}),
-            "columns names gold, and the first row has messages, answer",
+            "columns names gold, but the first row has messages, answer",
         ),
         (
             '{"question": "a"}',

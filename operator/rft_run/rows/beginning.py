@@ -68,13 +68,13 @@ def check(head: bytes, complete: bool, layout: RowLayout, place: str) -> None:
 
 
 def _foreign(place: str, seen: str, conversion: str) -> DataError:
-    return DataError(f"{place}: is {seen}, and rows are JSON lines; convert it: {conversion}")
+    return DataError(f"{place}: is {seen}, but a dataset must be JSON lines; convert it: {conversion}")
 
 
 def _check_csv(text: bytes, layout: RowLayout, place: str) -> None:
     if text.lstrip()[:2] in (b'{"', b"[{"):
         raise DataError(
-            f'{place}: {layout.where}.format is csv, and the file begins with "{text.lstrip()[:1].decode()}"'
+            f'{place}: {layout.where}.format is csv, but the file begins with "{text.lstrip()[:1].decode()}"'
             " like JSON: leave format out"
         )
 
@@ -142,15 +142,15 @@ def check_columns(names: Mapping[str, Any], layout: RowLayout, place: str, holde
     seen = f"{holder} has {_listed(names)}"
     absent = [column for column in layout.columns.values() if column not in names]
     if absent:
-        raise DataError(f"{place}: {layout.where}.columns names {', '.join(absent)}, and {seen}")
+        raise DataError(f"{place}: {layout.where}.columns names {', '.join(absent)}, but {seen}")
     if layout.format == "sharegpt":
         if "messages" not in layout.columns and "conversations" not in names:
             raise DataError(
-                f"{place}: {seen} and no conversations, which {layout.where}.format: sharegpt reads: leave"
+                f"{place}: {seen}, but no conversations, which {layout.where}.format: sharegpt needs: leave"
                 f" format out, or name the column, e.g. {layout.where}.columns: {{messages: {_first(names)}}}"
             )
     elif not {"messages", "prompt"} & (layout.columns.keys() | names.keys()):
-        raise DataError(f"{place}: {seen}, and neither messages nor prompt: {_advice(names, layout)}")
+        raise DataError(f"{place}: {seen}, but neither messages nor prompt: {_advice(names, layout)}")
 
 
 def _check_row(value: dict[str, Any], raw: bytes, layout: RowLayout, place: str) -> None:

@@ -35,7 +35,9 @@ def value_of(raw: bytes) -> Any:
     except UnicodeDecodeError as error:
         raise ValueError("not UTF-8") from error
     except UnicodeEncodeError as error:
-        raise ValueError("has an incomplete surrogate pair (an escape sequence such as \\ud83d)") from error
+        raise ValueError(
+            "a text has an incomplete surrogate pair (an escape sequence such as \\ud83d)"
+        ) from error
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from error
     except RecursionError as error:
