@@ -50,12 +50,21 @@ MAX_MESSAGE = 4096
 class Condition(Model):
     """A Kubernetes condition."""
 
-    type: ConditionType = Field(description="What the condition is about.")
-    status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds.")
-    reason: str = Field(min_length=1, description="One word for machines.")
-    message: str = Field("", max_length=MAX_MESSAGE, description="One sentence for people.")
-    last_transition_time: str = Field(description="When status last changed, RFC 3339.")
-    observed_generation: Int | None = Field(None, description="Generation of the spec it speaks of.")
+    type: ConditionType = Field(description="Type of the condition, such as Ready or Failed.")
+    status: Literal["True", "False", "Unknown"] = Field(
+        description="Whether the condition holds: True, False, or Unknown."
+    )
+    reason: str = Field(
+        min_length=1,
+        description="Reason for the status of the condition, as one word that programs can read.",
+    )
+    message: str = Field("", max_length=MAX_MESSAGE, description="Explanation for people.")
+    last_transition_time: str = Field(
+        description="Time at which the status of the condition last changed, in RFC 3339."
+    )
+    observed_generation: Int | None = Field(
+        None, description="Generation of the spec that the condition describes."
+    )
 
 
 class Reason:

@@ -22,10 +22,18 @@ class Numeric(Model):
 
     field: str = Field("answer", description="Field of the row that holds the expected number.")
     extract: Literal["last", "first", "boxed", "marker"] = Field(
-        "last", description="Which number counts: the last, the first, the one in \\boxed{}, or after marker."
+        "last",
+        description=(
+            "Which number of the completion is compared: the last, the first, the one in \\boxed{}, or the"
+            " one after marker."
+        ),
     )
-    marker: str | None = Field(None, description="Text before the number, with extract marker, e.g. ####.")
-    tolerance: float = Field(0.0, ge=0, description="Largest absolute difference that still counts as equal.")
+    marker: str | None = Field(
+        None, description="Text in front of the number, such as ####. Only with extract: marker."
+    )
+    tolerance: float = Field(
+        0.0, ge=0, description="Largest absolute difference at which two numbers are equal."
+    )
 
 
 class Math(Model):
@@ -38,7 +46,12 @@ class Regex(Model):
     """The score is 1 if the pattern matches, else 0."""
 
     pattern: str = Field(min_length=1, description="Regular expression in Python's syntax.")
-    full_match: bool = Field(False, description="The whole completion must match, not a part of it.")
+    full_match: bool = Field(
+        False,
+        description=(
+            "Whether the pattern must match the whole completion. If false, a match of a part is enough."
+        ),
+    )
 
 
 class JsonSchema(Model):
@@ -52,18 +65,20 @@ class TextSimilarity(Model):
 
     field: str = Field("answer", description="Field of the row that holds the reference text.")
     metric: Literal["levenshtein", "jaroWinkler", "tokenSet"] = Field(
-        "levenshtein", description="Which similarity."
+        "levenshtein", description="The measure of similarity."
     )
 
 
 class ConfigMapCode(Model):
-    """Python code in a ConfigMap."""
+    """Python code of a grader in a ConfigMap."""
 
     name: str = Field(min_length=1, description="Name of the ConfigMap.")
     key: str = Field(
         "grader.py",
         min_length=1,
-        description="Key that holds the Python source; it can import the other keys.",
+        description=(
+            "Key of the ConfigMap with the Python source. The source can import the other keys as modules."
+        ),
     )
 
 
@@ -79,8 +94,8 @@ class Python(Model):
         "grade",
         **IDENTIFIER.limits(),
         description=(
-            "Function called as grade(completion, row); also as TRL, OpenAI, eval-protocol and verl call"
-            " theirs, by the names of its parameters."
+            "Name of the function. It is called as grade(completion, row), or with the parameters of TRL,"
+            " OpenAI, eval-protocol or verl if its parameters have their names."
         ),
     )
 
@@ -88,8 +103,10 @@ class Python(Model):
 class Http(Model):
     """The scores are those that a web service returns for a batch of completions."""
 
-    url: str = Field(**ADDRESS.limits(), description="Address that takes a batch by POST.")
-    secret_ref: SecretKeyRef | None = Field(None, description="Bearer token, by reference only.")
+    url: str = Field(
+        **ADDRESS.limits(), description="URL of the web service. It gets a batch of completions by POST."
+    )
+    secret_ref: SecretKeyRef | None = Field(None, description="Secret with the bearer token.")
 
 
 class ModelJudge(Model):
@@ -97,64 +114,92 @@ class ModelJudge(Model):
 
     url: str = Field(**ADDRESS.limits(), description="Base URL of an OpenAI-compatible endpoint.")
     model: str = Field(min_length=1, description="Name of the judge model.")
-    prompt: str = Field(min_length=1, description="Instruction with {prompt}, {completion} and row fields.")
-    secret_ref: SecretKeyRef | None = Field(None, description="API key, by reference only.")
+    prompt: str = Field(
+        min_length=1,
+        description=(
+            "Prompt for the judge. It contains {prompt}, {completion} and names of row fields in braces."
+        ),
+    )
+    secret_ref: SecretKeyRef | None = Field(None, description="Secret with the API key.")
     max_tokens: Int = Field(
         512,
         ge=1,
         le=32768,
-        description="Longest reply, in tokens. A reply cut there counts only with a whole JSON score object.",
+        description=(
+            "Maximum length of the judge's reply, in tokens. A truncated reply is an error unless it has a"
+            " complete JSON object with a score."
+        ),
     )
 
 
 class Scale(Model):
     """The range of raw scores that is mapped onto 0…1."""
 
-    min: float = Field(description="Raw score that becomes 0.")
-    max: float = Field(description="Raw score that becomes 1.")
+    min: float = Field(description="Raw score that is mapped to 0.")
+    max: float = Field(description="Raw score that is mapped to 1.")
 
 
 class Grader(Model):
-    """One term of the reward Σ wᵢsᵢ / Σ wᵢ. Exactly one kind."""
+    """A grader, whose scores are one term of the reward Σ wᵢsᵢ / Σ wᵢ. Exactly one kind of grader is set."""
 
     name: str = Field(
         min_length=1,
         **LABEL.limits(),
-        description="Name in metrics and status; unique within the job.",
+        description="Name of the grader in metrics and status. It is unique within the job.",
     )
     weight: float = Field(
         1.0,
         ge=0,
         le=1000,
-        description="Weight in the reward. 0 makes a canary: scored and charted, but never trained on.",
+        description=(
+            "Weight of the grader in the reward. A grader of weight 0 is a canary: its scores are shown,"
+            " but do not change the reward."
+        ),
     )
-    scale: Scale | None = Field(None, description="Raw range mapped onto 0…1; a score outside is an error.")
+    scale: Scale | None = Field(
+        None,
+        description="Range of raw scores that is mapped onto 0…1. A score outside this range is an error.",
+    )
     timeout_seconds: float = Field(
         10.0,
         ge=0.1,
         le=600,
-        description="Longest time one score may take, in seconds; of http and model, one request.",
+        description=(
+            "Time limit of one score, in seconds. For http and model it is the time limit of one request."
+        ),
     )
     on_error: Literal["zero", "drop", "fail"] | None = Field(
         None,
         description=(
-            "After an error: score zero (default of python), drop the rollout (default of http and model),"
-            " or fail the run. An error of a canary, weight 0, only leaves out its score."
+            "What happens if the grader fails: its score is 0 (zero, default of python), the rollout is not"
+            " used (drop, default of http and model), or the run ends (fail). A canary, a grader of weight"
+            " 0, only loses its score."
         ),
     )
     reads: Literal["answer", "whole"] | None = Field(
         None,
         description=(
-            "What the grader is given: the answer behind a thinking model's thought, or the whole completion."
-            " If absent: whole for python, http and regex, answer for the others."
+            "What the grader reads: only the answer after a thinking model's thought (answer), or the whole"
+            " completion (whole). If absent: whole for python, http and regex, answer for the others."
         ),
     )
-    exact_match: ExactMatch | None = Field(None, description="Text equal to a field of the row.")
-    numeric: Numeric | None = Field(None, description="Number equal to a field of the row.")
-    math: Math | None = Field(None, description="Expression symbolically equal to a field of the row.")
-    regex: Regex | None = Field(None, description="Text that matches a pattern.")
-    json_schema: JsonSchema | None = Field(None, description="JSON valid under a schema.")
-    text_similarity: TextSimilarity | None = Field(None, description="Text similar to a field of the row.")
+    exact_match: ExactMatch | None = Field(
+        None, description="Compares the completion's text with a field of the row."
+    )
+    numeric: Numeric | None = Field(
+        None, description="Compares a number in the completion with a field of the row."
+    )
+    math: Math | None = Field(
+        None,
+        description="Checks whether the completion's answer is symbolically equal to a field of the row.",
+    )
+    regex: Regex | None = Field(None, description="Matches the completion with a regular expression.")
+    json_schema: JsonSchema | None = Field(
+        None, description="Checks whether the completion is JSON that is valid under a schema."
+    )
+    text_similarity: TextSimilarity | None = Field(
+        None, description="Measures how similar the completion is to a field of the row."
+    )
     python: Python | None = Field(None, description="Your own Python function.")
     http: Http | None = Field(None, description="Your own web service.")
     model: ModelJudge | None = Field(None, description="A judge model.")

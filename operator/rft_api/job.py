@@ -32,9 +32,12 @@ class RFTJobSpec(Model):
     """The spec of an RFTJob: what to train, on which rows, and how."""
 
     model: ModelSource = Field(description="The base model.")
-    dataset: Dataset = Field(description="Training rows. Exactly one source.")
+    dataset: Dataset = Field(description="The dataset with the training rows. Exactly one source.")
     graders: list[Grader] = Field(
-        min_length=1, max_length=64, json_schema_extra=map_by("name"), description="What makes the reward."
+        min_length=1,
+        max_length=64,
+        json_schema_extra=map_by("name"),
+        description="The graders, whose scores are combined into the reward.",
     )
     evaluation: Evaluation = Field(
         default_factory=Evaluation, json_schema_extra=EMPTY_DEFAULT, description="Held-out evaluation."
@@ -43,26 +46,44 @@ class RFTJobSpec(Model):
         default_factory=Training, json_schema_extra=EMPTY_DEFAULT, description="How the model learns."
     )
     sampling: Sampling = Field(
-        default_factory=Sampling, json_schema_extra=EMPTY_DEFAULT, description="How rollouts are sampled."
+        default_factory=Sampling, json_schema_extra=EMPTY_DEFAULT, description="How completions are sampled."
     )
-    storage: Storage = Field(description="Where the run's folder lives. Exactly one kind.")
-    resources: Resources | None = Field(None, description="Overrides of what is derived.")
+    storage: Storage = Field(description="Storage of the run's folder. Exactly one kind.")
+    resources: Resources | None = Field(
+        None, description="GPUs, CPUs and memory of the pod, in place of the planned values."
+    )
     checkpoint: Checkpoint = Field(
-        default_factory=Checkpoint, json_schema_extra=EMPTY_DEFAULT, description="When state is saved."
+        default_factory=Checkpoint,
+        json_schema_extra=EMPTY_DEFAULT,
+        description="How often checkpoints are saved, and how many are kept.",
     )
     retry: Retry = Field(
-        default_factory=Retry, json_schema_extra=EMPTY_DEFAULT, description="What happens after failures."
+        default_factory=Retry,
+        json_schema_extra=EMPTY_DEFAULT,
+        description="How often a failed run is retried.",
     )
     preflight: Preflight = Field(
         "warn",
-        description="Whether the base model must earn any reward first. Off: not looked at.",
+        description=(
+            "What happens if the base model earns no reward before training: a warning (warn) or an error"
+            " (require). With off it is not checked."
+        ),
     )
-    tracking: Tracking | None = Field(None, description="Where curves are logged beside the status.")
-    stop: Stop | None = Field(None, description="Reasons to complete early.")
-    suspend: bool = Field(False, description="Checkpoint and free the GPUs until set back.")
-    cancel: bool = Field(False, description="Checkpoint and end for good.")
+    tracking: Tracking | None = Field(
+        None, description="Services to which the run logs its curves, in addition to the status."
+    )
+    stop: Stop | None = Field(None, description="Conditions under which the run completes early.")
+    suspend: bool = Field(
+        False, description="Save a checkpoint and release the GPUs. The run resumes when this is false again."
+    )
+    cancel: bool = Field(False, description="Save a checkpoint and end the run. It cannot be resumed.")
     ttl_seconds_after_finished: Int | None = Field(
-        None, ge=0, description="Remove child Job, pods and ConfigMap this long after the end, in seconds."
+        None,
+        ge=0,
+        description=(
+            "Number of seconds after the end of the run at which its child Job, pods and ConfigMap are"
+            " deleted."
+        ),
     )
     template: Template | None = Field(None, description="Changes to the trainer's pod.")
 

@@ -22,21 +22,35 @@ class Evaluation(Model):
     trained on.
     """
 
-    dataset: Dataset | None = Field(None, description="Rows of their own; otherwise a fraction is held out.")
+    dataset: Dataset | None = Field(
+        None,
+        description=(
+            "Separate dataset for the evaluation. If absent, a fraction of the training rows is held out."
+        ),
+    )
     fraction: float = Field(
         0.1,
         ge=0,
         le=0.5,
         description=(
-            "Share of the training rows that is held out, 32 to 256 rows. 0 without a dataset turns the"
-            " evaluation off."
+            "Fraction of the training rows that is held out. The result is limited to 32 to 256 rows. 0"
+            " without a dataset turns the evaluation off."
         ),
     )
     every_steps: Int | None = Field(
-        None, ge=1, description="Also evaluate every so many steps; before and after if absent."
+        None,
+        ge=1,
+        description=(
+            "Number of training steps between evaluations. If absent, only before the first and after the"
+            " last step."
+        ),
     )
-    temperature: float = Field(0.0, ge=0, le=2, description="0 is greedy.")
-    samples: Int = Field(1, ge=1, le=16, description="Completions per row; 1 when greedy.")
+    temperature: float = Field(
+        0.0, ge=0, le=2, description="Sampling temperature of the evaluation. 0 means greedy decoding."
+    )
+    samples: Int = Field(
+        1, ge=1, le=16, description="Number of completions per row. With temperature 0 it is 1."
+    )
 
     @property
     def is_off(self) -> bool:
@@ -47,56 +61,82 @@ class Evaluation(Model):
 class Checkpoint(Model):
     """When the run's state is saved, and how much of it is kept."""
 
-    every_steps: Int = Field(10, ge=1, description="Steps between checkpoints.")
-    keep: Int = Field(3, ge=1, le=100, description="Checkpoints kept; the best by held-out reward always is.")
+    every_steps: Int = Field(10, ge=1, description="Number of training steps between checkpoints.")
+    keep: Int = Field(
+        3,
+        ge=1,
+        le=100,
+        description=(
+            "Number of newest checkpoints to keep. The checkpoint with the highest held-out reward is"
+            " always kept."
+        ),
+    )
 
 
 class Retry(Model):
     """How often a run is retried after a temporary failure."""
 
-    limit: Int = Field(3, ge=0, le=20, description="Restarts after failures; preemptions do not count.")
+    limit: Int = Field(
+        3, ge=0, le=20, description="Maximum number of restarts after failures. Preemptions are not counted."
+    )
 
 
 class Stop(Model):
     """Conditions under which a run completes early. It saves a checkpoint before it ends."""
 
-    target_reward: float | None = Field(None, ge=0, le=1, description="Held-out reward to reach.")
-    patience: Int | None = Field(None, ge=1, description="Evaluations without a new best.")
-    max_steps: Int | None = Field(None, ge=1, description="Optimizer steps.")
-    max_gpu_hours: float | None = Field(None, gt=0, description="GPU-hours of all attempts together.")
+    target_reward: float | None = Field(
+        None, ge=0, le=1, description="The run completes when the held-out reward reaches this value."
+    )
+    patience: Int | None = Field(
+        None,
+        ge=1,
+        description=(
+            "The run completes after this number of evaluations without a new highest held-out reward."
+        ),
+    )
+    max_steps: Int | None = Field(
+        None, ge=1, description="The run completes after this number of training steps."
+    )
+    max_gpu_hours: float | None = Field(
+        None,
+        gt=0,
+        description="The run completes when all its attempts together have used this number of GPU-hours.",
+    )
     canary: float | None = Field(
         None,
         gt=0,
         le=1,
         description=(
-            "Fall of the mean score of a grader of weight 0, beyond noise and while the reward rises. The run"
-            " ends at the last checkpoint before the fall."
+            "The run completes when the mean score of a grader of weight 0 falls by this much, beyond"
+            " noise, while the reward rises. It ends at the last checkpoint before the fall."
         ),
     )
     deadline: str | None = Field(
         None,
         **MOMENT.limits(),
-        description="Moment in UTC, e.g. 2027-01-31T18:00:00Z.",
+        description="The run completes at this time in UTC, such as 2027-01-31T18:00:00Z.",
     )
 
 
 class Wandb(Model):
     """Settings for tracking a run with Weights & Biases."""
 
-    project: str = Field(min_length=1, description="Project name.")
-    entity: str | None = Field(None, description="Team or user.")
-    base_url: str | None = Field(None, description="Address of a private server.")
-    secret_ref: SecretKeyRef = Field(description="API key, by reference only.")
-    upload_adapter: bool = Field(True, description="Keep the final adapter there as an artifact.")
+    project: str = Field(min_length=1, description="Name of the project in Weights & Biases.")
+    entity: str | None = Field(None, description="Name of the team or user in Weights & Biases.")
+    base_url: str | None = Field(None, description="URL of a private Weights & Biases server.")
+    secret_ref: SecretKeyRef = Field(description="Secret with the API key.")
+    upload_adapter: bool = Field(
+        True, description="Upload the final adapter to Weights & Biases as an artifact."
+    )
 
 
 class Mlflow(Model):
     """Settings for tracking a run with MLflow."""
 
-    tracking_uri: str = Field(min_length=1, description="Address of the tracking server.")
-    experiment: str = Field(min_length=1, description="Experiment name.")
-    secret_ref: SecretKeyRef | None = Field(None, description="Token, by reference only.")
-    upload_adapter: bool = Field(True, description="Keep the final adapter there as an artifact.")
+    tracking_uri: str = Field(min_length=1, description="URL of the MLflow tracking server.")
+    experiment: str = Field(min_length=1, description="Name of the MLflow experiment.")
+    secret_ref: SecretKeyRef | None = Field(None, description="Secret with the token.")
+    upload_adapter: bool = Field(True, description="Upload the final adapter to MLflow as an artifact.")
 
 
 class Tensorboard(Model):
@@ -104,7 +144,7 @@ class Tensorboard(Model):
 
 
 class Tracking(Model):
-    """Where curves and parameters are logged beside the status."""
+    """Services to which a run logs its curves and parameters, in addition to the status."""
 
     wandb: Wandb | None = Field(None, description="Log to Weights & Biases.")
     mlflow: Mlflow | None = Field(None, description="Log to MLflow.")

@@ -131,7 +131,7 @@ def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Hashable
             continue
         key = _key(loader, key_node)
         if key in written:
-            raise _refused(key_node, f"the key {key!r} stands here twice")
+            raise _refused(key_node, f"the key {key!r} is given twice in this object")
         written.add(key)
         result[key] = value
     return result
@@ -160,7 +160,7 @@ def _construct_binary(loader: _Loader, node: yaml.ScalarNode) -> str:
     try:
         return loader.construct_yaml_binary(node).decode()
     except UnicodeDecodeError:
-        raise _refused(node, "!!binary that is not a text") from None
+        raise _refused(node, "a value of type !!binary must be a text in UTF-8") from None
 
 
 def _construct_untagged(loader: _Loader, node: yaml.Node) -> Any:

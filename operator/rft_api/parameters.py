@@ -18,36 +18,47 @@ class Training(Model):
         1e-4,
         ge=1e-5,
         le=5e-4,
-        description="Step size of AdamW. Too high: reward spikes, then collapses. Too low: early plateau.",
+        description=(
+            "Learning rate of AdamW. If it is too high, the reward rises fast and then collapses. If it is"
+            " too low, the reward stops rising early."
+        ),
     )
-    epochs: Int = Field(1, ge=1, le=10, description="Complete passes through the training rows.")
+    epochs: Int = Field(1, ge=1, le=10, description="Number of passes through the training rows.")
     lora_rank: Literal[4, 8, 16, 32] = Field(
-        8, description="Rank of the LoRA adapter: its capacity, and with the model's size the GPUs needed."
+        8,
+        description=(
+            "Rank of the LoRA adapter. A higher rank gives more capacity, and needs more GPU memory."
+        ),
     )
     lora_alpha: Int = Field(
         32,
         ge=1,
         le=256,
-        description="LoRA scale numerator; if constant, the best learning rate stays similar at every rank.",
+        description=(
+            "Numerator of the LoRA scale. If it is constant, the best learning rate is similar at every rank."
+        ),
     )
     lora_targets: Literal["all-linear", "attention"] = Field(
         "all-linear",
         description=(
-            "Which layers get an adapter: every linear layer of the text model, or those of the attention."
-            " Of a mixture of experts, and of GLM-4, it is always the attention."
+            "Layers that get an adapter: all linear layers of the text model, or only those of the"
+            " attention. In a mixture of experts and in GLM-4 it is always only the attention."
         ),
     )
     batch_size_tokens: Int = Field(
         32768,
         ge=1024,
-        description="Prompt plus completion tokens per step, whose rollouts are one batch; not sequences.",
+        description=(
+            "Size of a batch: the number of prompt and completion tokens in one training step. It is not a"
+            " number of sequences."
+        ),
     )
     max_context_length: Int | None = Field(
         None,
         ge=32,
         description=(
-            "Longest prompt plus completion, in tokens."
-            " If absent: min(the model's, batchSizeTokens, max(4096, 2 × maxTokens))."
+            "Maximum length of prompt plus completion, in tokens. If absent: min(the model's,"
+            " batchSizeTokens, max(4096, 2 × maxTokens))."
         ),
     )
     updates_per_batch: Int = Field(
@@ -55,15 +66,15 @@ class Training(Model):
         ge=1,
         le=4,
         description=(
-            "Optimizer steps per batch, each on its share of the prompts. With 1 the policy has not moved"
-            " when its gradient is taken: the ratio is 1, and nothing is clipped."
+            "Number of optimizer steps per batch. Each uses its share of the prompts. With 1 the policy is"
+            " unchanged when the gradient is computed, so the ratio is 1 and nothing is clipped."
         ),
     )
     objective: Objective = Field(
         "grpo",
         description=(
-            "Policy-gradient objective. With updatesPerBatch 1, grpo, dapo and cispo differ by their defaults"
-            " alone."
+            "Policy-gradient objective. With updatesPerBatch 1, grpo, dapo and cispo differ only in their"
+            " default parameters."
         ),
     )
     clip_low: float | None = Field(
@@ -71,8 +82,8 @@ class Training(Model):
         ge=0,
         lt=1,
         description=(
-            "Lower clip distance of the ratio; derived from objective if absent. No effect with"
-            " updatesPerBatch 1."
+            "Lower clip distance of the probability ratio. If absent, it depends on objective. No effect"
+            " with updatesPerBatch 1."
         ),
     )
     clip_high: float | None = Field(
@@ -80,8 +91,8 @@ class Training(Model):
         ge=0,
         le=10,
         description=(
-            "Upper clip distance of the ratio; derived from objective if absent. No effect with"
-            " updatesPerBatch 1."
+            "Upper clip distance of the probability ratio. If absent, it depends on objective. No effect"
+            " with updatesPerBatch 1."
         ),
     )
     kl_beta: float | None = Field(
@@ -89,37 +100,47 @@ class Training(Model):
         ge=0,
         le=1,
         description=(
-            "Weight of the KL term, an estimate that topK, topP and updatesPerBatch bias; derived from"
-            " objective if absent."
+            "Weight of the KL term. The KL is an estimate that topK, topP and updatesPerBatch bias. If"
+            " absent, the weight depends on objective."
         ),
     )
     loss_aggregation: LossAggregation | None = Field(
-        None, description="What the summed token loss is divided by; derived from objective if absent."
+        None,
+        description="What the sum of the token losses is divided by. If absent, it depends on objective.",
     )
-    warmup_steps: Int = Field(0, ge=0, description="Steps over which the learning rate rises from 0.")
+    warmup_steps: Int = Field(
+        0, ge=0, description="Number of training steps in which the learning rate rises from 0."
+    )
     schedule: Literal["constant", "linear", "cosine"] = Field(
-        "constant", description="Learning rate after the warm-up."
+        "constant", description="Schedule of the learning rate after the warm-up."
     )
-    weight_decay: float = Field(0.01, ge=0, le=1, description="AdamW's decoupled weight decay.")
+    weight_decay: float = Field(0.01, ge=0, le=1, description="Decoupled weight decay of AdamW.")
     max_grad_norm: float = Field(
-        1.0, gt=0, description="Gradient norm above which gradients are scaled down."
+        1.0, gt=0, description="Maximum norm of the gradient. A larger gradient is scaled down to it."
     )
     seed: Int | None = Field(
-        None, ge=0, le=2147483647, description="Seed of everything random; a hash of the UID if absent."
+        None,
+        ge=0,
+        le=2147483647,
+        description="Seed of all random generators. If absent, it is a hash of the job's UID.",
     )
     max_staleness: Int = Field(
         1,
         ge=0,
         le=4,
-        description="Adapter versions by which generation may lag behind training; 0: never, above 1 as 1.",
+        description=(
+            "Number of adapter versions that the sampler may be behind the trainer. 0: sampling and"
+            " training never overlap. Values above 1 act like 1."
+        ),
     )
     stale_token_low: float = Field(
         0.5,
         ge=0,
         le=1,
         description=(
-            "In a batch sampled by older weights: least weight of a token, its probability in the trainer"
-            " over that in the sampler. A lower one is raised to it."
+            "Minimum weight of a token in a batch sampled by older weights. The weight is the token's"
+            " probability in the trainer divided by that in the sampler. A lower weight is raised to the"
+            " minimum."
         ),
     )
     stale_token_high: float = Field(
@@ -127,8 +148,8 @@ class Training(Model):
         ge=1,
         le=100,
         description=(
-            "In a batch sampled by older weights: highest weight of a token, see staleTokenLow. In other"
-            " batches it is 2."
+            "Maximum weight of a token in a batch sampled by older weights: see staleTokenLow. In other"
+            " batches the maximum is 2."
         ),
     )
     stale_sequence_low: float = Field(
@@ -136,8 +157,8 @@ class Training(Model):
         ge=0,
         le=1,
         description=(
-            "In a batch sampled by older weights: a completion whose weights have a lower geometric mean than"
-            " this has no policy gradient."
+            "Limit for a completion in a batch sampled by older weights: if the geometric mean of its token"
+            " weights is lower, it has no policy gradient."
         ),
     )
     stale_sequence_high: float = Field(
@@ -145,29 +166,34 @@ class Training(Model):
         ge=1,
         le=1000,
         description=(
-            "In a batch sampled by older weights: a completion whose weights have a higher geometric mean"
-            " than this has no policy gradient."
+            "Limit for a completion in a batch sampled by older weights: if the geometric mean of its token"
+            " weights is higher, it has no policy gradient."
         ),
     )
     deterministic: bool = Field(
         False,
-        description="Repeatable on the same machine and versions: no overlap, and float32 on the CPU.",
+        description=(
+            "Whether the run gives the same results on the same machine with the same versions. Then"
+            " sampling and training do not overlap, and a CPU computes in float32."
+        ),
     )
     cpu_dtype: Dtype | None = Field(
         None,
         description=(
-            "Type of the base's weights in a run on the CPU. If absent: float32, but in rft run without"
-            " deterministic what the machine is fast in. On GPUs it is always bfloat16."
+            "Dtype of the base model's weights in a run on the CPU. If absent: float32, or for rft run"
+            " without deterministic the dtype that is fast on the machine. On GPUs it is always bfloat16."
         ),
     )
-    mask_truncated: bool = Field(False, description="Leave completions cut at maxTokens out of the loss.")
+    mask_truncated: bool = Field(
+        False, description="Exclude completions that are truncated at maxTokens from the loss."
+    )
     overlong_penalty: float | None = Field(
         None,
         ge=0,
         le=1,
         description=(
-            "Taken from the reward of a completion of maxTokens before it is compared; rises from 0 over the"
-            " last fifth of that length. 0: none; derived from objective if absent."
+            "Amount that is subtracted from the reward of a completion of maxTokens tokens. It rises from 0"
+            " over the last fifth of that length. 0: no penalty. If absent, it depends on objective."
         ),
     )
     refill_rounds: Int | None = Field(
@@ -175,8 +201,9 @@ class Training(Model):
         ge=0,
         le=10,
         description=(
-            "Times per step that groups with equal rewards are replaced by the epoch's next rows. Those that"
-            " remain are not trained on. 0: none; derived from objective if absent."
+            "Number of times per step that groups with equal rewards are replaced by the epoch's next rows."
+            " Groups that still have equal rewards are not trained on. 0: none are replaced. If absent, it"
+            " depends on objective."
         ),
     )
 
@@ -185,22 +212,37 @@ class Sampling(Model):
     """The parameters of sampling: how rollouts are generated."""
 
     temperature: float = Field(
-        0.7, ge=0.1, le=2.0, description="Randomness of sampling; 0.5 to 1.0 is the usual range."
+        0.7, ge=0.1, le=2.0, description="Randomness of sampling. The usual range is 0.5 to 1.0."
     )
     top_p: float = Field(
         1.0,
         ge=0,
         le=1,
-        description="Nucleus sampling: keep the most probable tokens up to this mass; 0 keeps one token.",
+        description=(
+            "Nucleus sampling: only the most probable tokens, up to this total probability, are sampled. 0"
+            " leaves one token."
+        ),
     )
     top_k: Int = Field(
-        40, ge=0, le=100, description="Keep the k most probable tokens; 0 turns it off. Keep at most 50."
+        40,
+        ge=0,
+        le=100,
+        description=(
+            "Only the k most probable tokens are sampled. 0 turns this off. Values above 50 are not advised."
+        ),
     )
-    num_rollouts: Int = Field(4, ge=2, le=8, description="Completions per prompt, compared with each other.")
-    max_tokens: Int = Field(2048, ge=16, le=16384, description="Longest completion, in tokens.")
+    num_rollouts: Int = Field(
+        4,
+        ge=2,
+        le=8,
+        description="Number of completions per prompt. Their rewards are compared with each other.",
+    )
+    max_tokens: Int = Field(2048, ge=16, le=16384, description="Maximum length of a completion, in tokens.")
     stop: list[Annotated[str, Field(min_length=1)]] | None = Field(
         None,
         max_length=4,
-        description="Texts that end a completion when they appear; vLLM takes at most 4.",
+        description="Texts that end a completion when they appear in it. vLLM allows at most 4.",
     )
-    engine: Literal["vllm", "transformers"] = Field("vllm", description="What generates the rollouts.")
+    engine: Literal["vllm", "transformers"] = Field(
+        "vllm", description="Program that generates the completions."
+    )

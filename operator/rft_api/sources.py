@@ -27,13 +27,13 @@ class SecretKeyRef(Model):
     """A key of a Secret in the job's namespace."""
 
     name: str = Field(min_length=1, description="Name of the Secret.")
-    key: str = Field(min_length=1, description="Key within the Secret.")
+    key: str = Field(min_length=1, description="Key in the Secret.")
 
 
 class AdapterSource(Model):
     """An adapter from which the training starts."""
 
-    path: str = Field(min_length=1, description="Folder of the adapter on the run's volume.")
+    path: str = Field(min_length=1, description="Path of the adapter's folder on the volume of the run.")
 
 
 class ModelSource(Model):
@@ -43,20 +43,24 @@ class ModelSource(Model):
         min_length=1,
         description="Hub id such as Qwen/Qwen2.5-7B-Instruct, or an absolute path on a mounted volume.",
     )
-    revision: str | None = Field(None, description="Branch, tag or commit on the hub.")
-    secret_ref: SecretKeyRef | None = Field(
-        None, description="Hub token for gated models, by reference only."
-    )
+    revision: str | None = Field(None, description="Branch, tag or commit of the model on the hub.")
+    secret_ref: SecretKeyRef | None = Field(None, description="Secret with the hub token, for gated models.")
     chat_template_args: dict[str, Scalar] | None = Field(
-        None, description="Extra arguments for the model's chat template."
+        None, description="Additional arguments for the model's chat template."
     )
     parameters: str | None = Field(
         None,
         **COUNT.limits(),
-        description="Parameter count such as 7B; needed only where the catalogue and config.json are silent.",
+        description=(
+            "Number of parameters, such as 7B. It is needed only if neither the catalogue nor config.json"
+            " gives the size."
+        ),
     )
     adapter: AdapterSource | None = Field(
-        None, description="Adapter to start from; it is then also the KL reference."
+        None,
+        description=(
+            "Adapter from which training starts. It is then also the reference policy of the KL term."
+        ),
     )
 
 
@@ -64,7 +68,9 @@ class ConfigMapSource(Model):
     """A file in a ConfigMap."""
 
     name: str = Field(min_length=1, description="Name of the ConfigMap.")
-    key: str = Field("train.jsonl", min_length=1, description="Key that holds the JSONL rows.")
+    key: str = Field(
+        "train.jsonl", min_length=1, description="Key of the ConfigMap with the rows as JSON lines."
+    )
 
 
 class VolumeFileSource(Model):
@@ -74,7 +80,7 @@ class VolumeFileSource(Model):
     path: str = Field(
         min_length=1,
         **RELATIVE_PATH.limits(),
-        description="Path of the JSONL file inside the volume, without a leading slash.",
+        description="Path of the file with JSON lines on the volume, without a leading slash.",
     )
 
 
@@ -90,24 +96,31 @@ class Dataset(Model):
     Exactly one source is set.
     """
 
-    config_map: ConfigMapSource | None = Field(None, description="Rows in a ConfigMap.")
+    config_map: ConfigMapSource | None = Field(None, description="Key of a ConfigMap with the rows.")
     persistent_volume_claim: VolumeFileSource | None = Field(
-        None, description="Rows in a file on a PersistentVolumeClaim."
+        None, description="File on a PersistentVolumeClaim with the rows."
     )
     uri: str | None = Field(
         None,
         **URI.limits(),
-        description="Rows behind a URI (s3://, gs://, https://, hf://, file://); a plain path for rft run.",
+        description=(
+            "URI of the file with the rows (s3://, gs://, https://, hf://, file://). rft run also accepts a"
+            " plain path."
+        ),
     )
     format: RowFormat | None = Field(
         None,
-        description="How the file is written: JSON lines (jsonl, if absent), CSV with a header (csv), or JSON"
-        " lines with conversations of from and value (sharegpt). Any of them may be compressed by gzip.",
+        description=(
+            "Format of the file: JSON lines (jsonl, the default), CSV with a header (csv), or JSON lines"
+            " with ShareGPT conversations of from and value (sharegpt). Each may be compressed by gzip."
+        ),
     )
     columns: dict[str, Name] | None = Field(
         None,
-        description="Names of the file's columns by the names that rows have, such as {prompt: question}."
-        " prompt is a text that becomes the user's message; messages are a whole conversation.",
+        description=(
+            "Column of the file for each field of a row, such as {prompt: question}. The field prompt is"
+            " the text of the user's message. The field messages is a whole conversation."
+        ),
     )
 
 
@@ -120,12 +133,14 @@ class VolumeClaim(Model):
 class ClaimTemplate(Model):
     """A PersistentVolumeClaim the operator makes for this job."""
 
-    size: str = Field(**SIZE.limits(), description="Requested size, e.g. 20Gi.")
-    storage_class_name: str | None = Field(None, description="StorageClass; the cluster's default if absent.")
-    access_modes: list[Literal["ReadWriteOnce", "ReadWriteMany", "ReadWriteOncePod"]] | None = Field(
-        None, max_length=3, description="Access modes; ReadWriteOnce if absent."
+    size: str = Field(**SIZE.limits(), description="Requested size, such as 20Gi.")
+    storage_class_name: str | None = Field(
+        None, description="StorageClass of the claim. If absent, the cluster's default is used."
     )
-    retain: bool = Field(True, description="Keep the claim when the RFTJob is deleted.")
+    access_modes: list[Literal["ReadWriteOnce", "ReadWriteMany", "ReadWriteOncePod"]] | None = Field(
+        None, max_length=3, description="Access modes of the claim. If absent, ReadWriteOnce."
+    )
+    retain: bool = Field(True, description="Keep the PersistentVolumeClaim when the RFTJob is deleted.")
 
 
 class Ephemeral(Model):
@@ -135,6 +150,10 @@ class Ephemeral(Model):
 class Storage(Model):
     """Where the run's folder ``<namespace>/<name>-<uid8>`` is stored. Exactly one kind of storage is set."""
 
-    persistent_volume_claim: VolumeClaim | None = Field(None, description="An existing claim.")
-    claim_template: ClaimTemplate | None = Field(None, description="A claim made for this job.")
-    ephemeral: Ephemeral | None = Field(None, description="An emptyDir; nothing survives the pod.")
+    persistent_volume_claim: VolumeClaim | None = Field(
+        None, description="An existing PersistentVolumeClaim."
+    )
+    claim_template: ClaimTemplate | None = Field(
+        None, description="A PersistentVolumeClaim that the operator makes for this job."
+    )
+    ephemeral: Ephemeral | None = Field(None, description="An emptyDir. Its content is lost with the pod.")

@@ -20,102 +20,128 @@ class Effective(Model):
     derived one.
     """
 
-    seed: Int = Field(description="Seed the run uses.")
-    max_context_length: Int = Field(description="Longest prompt plus completion, in tokens.")
-    clip_low: float | None = Field(None, description="Lower clip distance; absent when not clipped.")
-    clip_high: float = Field(description="Upper clip distance.")
+    seed: Int = Field(description="Seed of the run.")
+    max_context_length: Int = Field(description="Maximum length of prompt plus completion, in tokens.")
+    clip_low: float | None = Field(
+        None,
+        description=(
+            "Lower clip distance of the probability ratio. Absent if the ratio is not clipped below."
+        ),
+    )
+    clip_high: float = Field(description="Upper clip distance of the probability ratio.")
     kl_beta: float = Field(description="Weight of the KL term.")
     loss_aggregation: Literal["token", "sequence", "maxTokens"] = Field(
-        description="What the summed token loss is divided by."
+        description="What the sum of the token losses is divided by."
     )
-    overlong_penalty: float = Field(0.0, description="Taken from the reward of a completion of maxTokens.")
-    refill_rounds: Int = Field(0, description="Times per step that groups with equal rewards are replaced.")
+    overlong_penalty: float = Field(
+        0.0, description="Amount that is subtracted from the reward of a completion of maxTokens tokens."
+    )
+    refill_rounds: Int = Field(
+        0, description="Number of times per step that groups with equal rewards are replaced."
+    )
 
 
 class MemoryPart(Model):
     """One part of the memory that the plan expects, such as the base weights."""
 
-    name: str = Field(description="Part, e.g. base weights.")
-    mebibytes: float = Field(ge=0, description="Size per device in MiB.")
+    name: str = Field(description="Name of the part, such as base weights.")
+    mebibytes: float = Field(ge=0, description="Size of the part on each device, in MiB.")
 
 
 class Estimate(Model):
     """The expected duration and cost of the run. Values that cannot be known before the run are absent."""
 
-    steps: Int | None = Field(None, ge=0, description="Optimizer steps in all.")
-    steps_per_epoch: Int | None = Field(None, ge=0, description="Optimizer steps of one epoch.")
-    prompts_per_step: Int | None = Field(None, ge=1, description="Prompts of one step.")
-    prompt_tokens: Int | None = Field(None, ge=0, description="Prompt tokens to train on, once a rollout.")
-    completion_tokens: Int | None = Field(None, ge=0, description="Completion tokens to train on.")
-    seconds_per_step: float | None = Field(None, ge=0, description="Time of a step, in seconds.")
-    sampling_seconds: float | None = Field(None, ge=0, description="Of these, generating.")
-    update_seconds: float | None = Field(None, ge=0, description="Of these, forward and backward passes.")
-    gpu_hours: float | None = Field(None, ge=0, description="GPUs times hours, evaluations included.")
-    gpu_hours_if_longest: float | None = Field(
-        None, ge=0, description="The same if every completion is maxTokens long."
+    steps: Int | None = Field(None, ge=0, description="Number of training steps in the whole run.")
+    steps_per_epoch: Int | None = Field(None, ge=0, description="Number of training steps in one epoch.")
+    prompts_per_step: Int | None = Field(None, ge=1, description="Number of prompts in one training step.")
+    prompt_tokens: Int | None = Field(
+        None, ge=0, description="Number of prompt tokens in the whole run. A prompt counts once per rollout."
     )
-    cost: float | None = Field(None, ge=0, description="Of gpuHours, where a price is given.")
+    completion_tokens: Int | None = Field(
+        None, ge=0, description="Number of completion tokens in the whole run."
+    )
+    seconds_per_step: float | None = Field(
+        None, ge=0, description="Expected time of one training step, in seconds."
+    )
+    sampling_seconds: float | None = Field(None, ge=0, description="Part of stepSeconds that sampling takes.")
+    update_seconds: float | None = Field(
+        None, ge=0, description="Part of stepSeconds that forward and backward passes take."
+    )
+    gpu_hours: float | None = Field(
+        None, ge=0, description="Expected GPU-hours of the run, with evaluations."
+    )
+    gpu_hours_if_longest: float | None = Field(
+        None, ge=0, description="Expected GPU-hours if every completion has maxTokens tokens."
+    )
+    cost: float | None = Field(None, ge=0, description="Cost of gpuHours, if the spec gives a price.")
 
 
 class Plan(Model):
     """The plan of a run: values that were derived before the run."""
 
-    effective: Effective | None = Field(None, description="Derived parameters.")
-    gpus: Int = Field(0, ge=0, description="GPUs of the pod.")
-    device: Device = Field("cpu", description="What the trainer computes on.")
-    dtype: Dtype | None = Field(None, description="Type of the base's weights in trainer and sampler.")
-    accelerator: str | None = Field(None, description="GPU kind the plan is made for.")
+    effective: Effective | None = Field(None, description="Effective parameters, given or derived.")
+    gpus: Int = Field(0, ge=0, description="Number of GPUs of the pod.")
+    device: Device = Field("cpu", description="Kind of device on which the trainer computes.")
+    dtype: Dtype | None = Field(None, description="Dtype of the base model's weights in trainer and sampler.")
+    accelerator: str | None = Field(None, description="Kind of GPU for which the plan is made.")
     gpu_resource: str | None = Field(
-        None, description="Extended resource the pod asks for, where the nodes say it."
+        None, description="Extended resource that the pod requests, if it is known from the nodes."
     )
-    gpu_memory: str | None = Field(None, description="Memory of one GPU, where the nodes' labels chose it.")
+    gpu_memory: str | None = Field(
+        None, description="Memory of one GPU, if the GPU was chosen by the labels of nodes."
+    )
     node_selector: dict[str, str] | None = Field(
-        None, description="Node labels the plan adds, so that the pod lands on that kind of GPU."
+        None, description="Node labels that the plan adds to the pod, so that it runs on this kind of GPU."
     )
     cpu: str | None = Field(None, description="CPU request of the trainer.")
     memory: str | None = Field(None, description="Memory request and limit of the trainer.")
     least_memory: str | None = Field(
-        None, description="The least memory that holds the run, with the smallest micro-batch."
+        None, description="Minimum memory of the run, with the smallest micro-batch."
     )
-    forced: bool = Field(False, description="Whether less memory than that is obeyed.")
-    memory_parts: list[MemoryPart] | None = Field(None, description="The memory sum by part.")
+    forced: bool = Field(False, description="Whether the spec may request less memory than the minimum.")
+    memory_parts: list[MemoryPart] | None = Field(None, description="Parts of the expected memory.")
     micro_batch_tokens: Int | None = Field(
-        None, ge=1, description="Tokens of one forward pass on one device."
+        None, ge=1, description="Number of tokens in one forward pass on one device."
     )
     balanced_gpus: Int | None = Field(
-        None, ge=1, description="GPUs with which sampling and training would take equally long, of up to 8."
+        None,
+        ge=1,
+        description="Number of GPUs, up to 8, with which sampling and training take the same time.",
     )
-    trainer_gpus: Int | None = Field(None, ge=1, description="GPUs that the training is divided over.")
-    sampler_gpus: Int | None = Field(None, ge=1, description="GPUs that the sampler is divided over.")
+    trainer_gpus: Int | None = Field(None, ge=1, description="Number of GPUs that train.")
+    sampler_gpus: Int | None = Field(None, ge=1, description="Number of GPUs that sample.")
     sampler_cache_tokens: Int | None = Field(
-        None, ge=1, description="Tokens that the sampler's key-value cache holds on a CPU."
+        None, ge=1, description="Capacity of the sampler's key-value cache on a CPU, in tokens."
     )
     sampler_memory_share: float | None = Field(
-        None, gt=0, le=1, description="Share of a GPU's memory that the sampler may take."
+        None, gt=0, le=1, description="Share of a GPU's memory that the sampler may use."
     )
-    estimate: Estimate | None = Field(None, description="Steps, tokens, time and cost, estimated.")
-    notes: list[str] | None = Field(None, description="How the numbers came about, line by line.")
+    estimate: Estimate | None = Field(None, description="Estimate of steps, tokens, time and cost.")
+    notes: list[str] | None = Field(None, description="Explanations of the planned numbers, one per line.")
 
 
 class Change(Model):
     """A parameter whose value differs from the baseline's value."""
 
-    path: str = Field(description="Field, e.g. spec.training.learningRate.")
+    path: str = Field(description="Path of the field, such as spec.training.learningRate.")
     from_: str | None = Field(
-        None, alias="from", description="The baseline's effective value; absent where it has none."
+        None, alias="from", description="Effective value of the baseline. Absent if the baseline has none."
     )
-    to: str | None = Field(None, description="This run's effective value; absent where it has none.")
+    to: str | None = Field(None, description="Effective value of this run. Absent if this run has none.")
 
 
 class Baseline(Model):
     """Comparison of the run with its baseline, the RFTJob that the annotation rft.dev/baseline names."""
 
-    job: str = Field(description="Name of the baseline.")
+    job: str = Field(description="Name of the baseline, an RFTJob.")
     changes: list[Change] | None = Field(
-        None, description="What differs; absent where it could not be compared."
+        None, description="Parameters that differ. Absent if the two runs could not be compared."
     )
     message: str | None = Field(
-        None, description="Why it could not be compared, or that more than one parameter changed."
+        None,
+        description=(
+            "Why the runs could not be compared, or a warning that more than one parameter changed."
+        ),
     )
 
 
@@ -126,25 +152,37 @@ Stage = Literal["preparing", "evaluatingBase", "training", "evaluatingTuned", "f
 class Progress(Model):
     """Progress of the run."""
 
-    step: Int = Field(0, ge=0, description="Optimizer steps made.")
-    total_steps: Int | None = Field(None, ge=0, description="Steps in all.")
+    step: Int = Field(0, ge=0, description="Number of completed training steps.")
+    total_steps: Int | None = Field(None, ge=0, description="Number of training steps in the whole run.")
     total_steps_estimated: bool = Field(True, description="Whether totalSteps is still an estimate.")
-    epoch: Int = Field(0, ge=0, description="Current epoch, from 1.")
-    percent: float = Field(0.0, ge=0, le=100, description="Share of the steps made, in percent.")
+    epoch: Int = Field(0, ge=0, description="Number of the current epoch, from 1.")
+    percent: float = Field(
+        0.0, ge=0, le=100, description="Completed share of the training steps, in percent."
+    )
     eta_seconds: float | None = Field(None, ge=0, description="Estimated time left, in seconds.")
-    attempt: Int = Field(1, ge=1, description="Trainer starts so far, this one included.")
-    resumed_from_step: Int = Field(0, ge=0, description="Step of the checkpoint this attempt began from.")
-    stage: Stage = Field("preparing", description="What the trainer is doing.")
-    samplers_restarted: Int = Field(0, ge=0, description="Times vLLM died and was started again in place.")
-    updated_at: str | None = Field(None, description="When the trainer said so, RFC 3339.")
+    attempt: Int = Field(
+        1, ge=1, description="Number of the current attempt: how often the trainer was started."
+    )
+    resumed_from_step: Int = Field(
+        0, ge=0, description="Step of the checkpoint from which this attempt continued."
+    )
+    stage: Stage = Field("preparing", description="What the trainer is doing now.")
+    samplers_restarted: Int = Field(
+        0,
+        ge=0,
+        description=(
+            "Number of times that vLLM ended unexpectedly and was restarted without a restart of the trainer."
+        ),
+    )
+    updated_at: str | None = Field(None, description="Time of the trainer's last report, in RFC 3339.")
 
 
 class RewardPoint(Model):
     """One point of the reward curve."""
 
-    step: Int = Field(ge=0, description="Optimizer step.")
+    step: Int = Field(ge=0, description="Number of the training step.")
     reward: float = Field(description="Mean reward of the step's rollouts.")
-    graders: dict[str, float] | None = Field(None, description="Mean score of the step by grader.")
+    graders: dict[str, float] | None = Field(None, description="Mean score of each grader in this step.")
 
 
 def thin(points: Sequence[RewardPoint]) -> list[RewardPoint]:
@@ -171,9 +209,9 @@ class Reward(Model):
     latest: float | None = Field(None, description="Mean reward of the last step.")
     best: float | None = Field(None, description="Highest mean reward of any step.")
     baseline: float | None = Field(None, description="Mean reward of the first step.")
-    graders: dict[str, float] | None = Field(None, description="Mean score of the last step by grader.")
+    graders: dict[str, float] | None = Field(None, description="Mean score of each grader in the last step.")
     history: list[RewardPoint] = Field(
-        default_factory=list, max_length=MAX_HISTORY, description="At most 50 points of the curve."
+        default_factory=list, max_length=MAX_HISTORY, description="Points of the reward curve, at most 50."
     )
 
 
@@ -182,72 +220,95 @@ class PairedDifference(Model):
     interval.
     """
 
-    mean: float = Field(description="Mean difference.")
-    low: float = Field(description="Lower end of the 95 % interval.")
-    high: float = Field(description="Upper end of the 95 % interval.")
+    mean: float = Field(description="Mean difference of the scores.")
+    low: float = Field(description="Lower end of the 95 % interval of the difference.")
+    high: float = Field(description="Upper end of the 95 % interval of the difference.")
 
 
 class GraderEvaluation(Model):
     """Mean held-out scores of one grader or of the combined reward."""
 
     base: float = Field(description="Mean score of the starting policy.")
-    tuned: float | None = Field(None, description="Mean score of the last tuned policy.")
-    difference: PairedDifference | None = Field(None, description="Tuned minus base, paired by row.")
+    tuned: float | None = Field(None, description="Mean score of the last evaluated policy.")
+    difference: PairedDifference | None = Field(
+        None, description="Difference of tuned and starting policy on the same rows."
+    )
 
 
 class BestEvaluation(Model):
     """The evaluated checkpoint with the highest held-out reward."""
 
-    step: Int = Field(ge=1, description="Its step.")
-    reward: GraderEvaluation = Field(description="The whole reward.")
+    step: Int = Field(ge=1, description="Training step of the checkpoint.")
+    reward: GraderEvaluation = Field(description="Held-out result of the combined reward.")
 
 
 class EvaluationResult(Model):
     """Results of the held-out evaluation."""
 
-    rows: Int = Field(ge=0, description="Rows in the held-out set.")
-    step: Int = Field(0, ge=0, description="Step of the tuned policy.")
-    reward: GraderEvaluation | None = Field(None, description="The whole reward.")
-    graders: dict[str, GraderEvaluation] | None = Field(None, description="By grader.")
+    rows: Int = Field(ge=0, description="Number of held-out rows.")
+    step: Int = Field(0, ge=0, description="Training step of the tuned policy.")
+    reward: GraderEvaluation | None = Field(None, description="Held-out result of the combined reward.")
+    graders: dict[str, GraderEvaluation] | None = Field(None, description="Held-out result of each grader.")
     best: BestEvaluation | None = Field(
-        None, description="The checkpoint with the highest held-out reward; absent before one is evaluated."
+        None,
+        description="Checkpoint with the highest held-out reward. Absent before a checkpoint is evaluated.",
     )
     selected: bool = Field(
-        False, description="The best checkpoint was chosen among several on these rows, which flatters it."
+        False,
+        description=(
+            "Whether the best checkpoint was chosen among several on these rows. Then its result is too"
+            " optimistic."
+        ),
     )
 
 
 class PhaseSeconds(Model):
     """The time of one training step in seconds, by phase of the step."""
 
-    rollout: float = Field(0.0, ge=0, description="Generating.")
-    grade: float = Field(0.0, ge=0, description="Grading.")
-    update: float = Field(0.0, ge=0, description="Forward, backward and optimizer.")
-    publish: float = Field(0.0, ge=0, description="Writing and loading the adapter version.")
+    rollout: float = Field(0.0, ge=0, description="Time of sampling, in seconds.")
+    grade: float = Field(0.0, ge=0, description="Time of grading, in seconds.")
+    update: float = Field(
+        0.0, ge=0, description="Time of forward passes, backward passes and optimizer, in seconds."
+    )
+    publish: float = Field(
+        0.0, ge=0, description="Time to write and load the new adapter version, in seconds."
+    )
 
 
 class Metrics(Model):
     """Metrics of the last training step that show whether the training is healthy."""
 
-    loss: float | None = Field(None, description="Loss of the step.")
-    kl: float | None = Field(None, description="Mean KL (k3) to the reference, per token.")
-    entropy: float | None = Field(None, description="Mean entropy of the sampling distribution, in nats.")
-    clip_fraction: float | None = Field(None, description="Share of tokens whose ratio was clipped.")
-    truncated_fraction: float | None = Field(None, description="Share of completions cut at maxTokens.")
-    zero_variance_fraction: float | None = Field(None, description="Share of groups whose rewards are equal.")
-    mismatch_kl: float | None = Field(None, description="KL between trainer and sampler, per token.")
-    grad_norm: float | None = Field(None, description="Gradient norm before clipping.")
-    completion_tokens: float | None = Field(None, description="Mean completion length, in tokens.")
-    tokens_per_second: float | None = Field(None, description="Generated tokens per second of the step.")
-    step_seconds: float | None = Field(None, description="Time of the step, in seconds.")
-    phases: PhaseSeconds | None = Field(None, description="The step's time by phase.")
+    loss: float | None = Field(None, description="Loss of the last step.")
+    kl: float | None = Field(
+        None, description="Mean KL (k3) of the policy to the reference policy, in nats per token."
+    )
+    entropy: float | None = Field(
+        None, description="Mean entropy of the sampling distribution, in nats per token."
+    )
+    clip_fraction: float | None = Field(
+        None, description="Share of tokens whose probability ratio was clipped."
+    )
+    truncated_fraction: float | None = Field(
+        None, description="Share of completions that were truncated at maxTokens."
+    )
+    zero_variance_fraction: float | None = Field(
+        None, description="Share of groups in which all rewards are equal."
+    )
+    mismatch_kl: float | None = Field(None, description="KL between trainer and sampler, in nats per token.")
+    grad_norm: float | None = Field(None, description="Norm of the gradient before clipping.")
+    completion_tokens: float | None = Field(None, description="Mean length of a completion, in tokens.")
+    tokens_per_second: float | None = Field(
+        None, description="Number of sampled tokens per second of sampling."
+    )
+    step_seconds: float | None = Field(None, description="Time of the last step, in seconds.")
+    phases: PhaseSeconds | None = Field(None, description="Time of each phase of the last step.")
 
 
 class Recommendation(Model):
     """A piece of advice that is derived from the numbers of the run."""
 
-    rule: str = Field(description="Id of the rule.")
-    parameter: str | None = Field(None, description="Field to change.")
+    rule: str = Field(description="Id of the rule that gives the advice.")
+    parameter: str | None = Field(None, description="Path of the field to change.")
     message: str = Field(description="What to change, and why.")
 
 
@@ -255,64 +316,89 @@ class Usage(Model):
     """Resources that the run has used."""
 
     gpu_seconds: float = Field(
-        0.0, ge=0, description="GPUs times seconds of steps and evaluations, all attempts."
+        0.0, ge=0, description="GPU-seconds of the steps and evaluations of all attempts."
     )
-    prompt_tokens: Int = Field(0, ge=0, description="Prompt tokens trained on.")
-    completion_tokens: Int = Field(0, ge=0, description="Completion tokens trained on.")
-    dropped_prompts: Int = Field(0, ge=0, description="Prompts too long for the context.")
-    dropped_groups: Int = Field(0, ge=0, description="Groups left with fewer than two graded rollouts.")
-    grader_errors: dict[str, int] | None = Field(None, description="Errors by grader.")
-    cost: float | None = Field(None, ge=0, description="Cost, where a price is given.")
+    prompt_tokens: Int = Field(
+        0, ge=0, description="Number of prompt tokens that were trained on. A prompt counts once per rollout."
+    )
+    completion_tokens: Int = Field(0, ge=0, description="Number of completion tokens that were trained on.")
+    dropped_prompts: Int = Field(
+        0, ge=0, description="Number of prompts that were left out because they are too long for the context."
+    )
+    dropped_groups: Int = Field(
+        0,
+        ge=0,
+        description=(
+            "Number of groups that were left out because fewer than two of their rollouts were graded."
+        ),
+    )
+    grader_errors: dict[str, int] | None = Field(None, description="Number of errors of each grader.")
+    cost: float | None = Field(None, ge=0, description="Cost so far, if the spec gives a price.")
     expected_gpu_hours: float | None = Field(
-        None, ge=0, description="GPU-hours at the end, from the speed so far, once totalSteps is known."
+        None,
+        ge=0,
+        description=(
+            "Expected GPU-hours at the end of the run, from its speed so far. Absent until totalSteps is"
+            " known."
+        ),
     )
-    expected_cost: float | None = Field(None, ge=0, description="The same as cost, where a price is given.")
+    expected_cost: float | None = Field(
+        None, ge=0, description="Expected cost at the end of the run, if the spec gives a price."
+    )
 
 
 class Output(Model):
     """The results of the run: its folder, and the adapter and checkpoints in it."""
 
-    folder: str | None = Field(None, description="The run's folder on the volume.")
-    adapter: str | None = Field(None, description="The final adapter; loads with peft.")
-    checkpoint: str | None = Field(None, description="The newest checkpoint.")
+    folder: str | None = Field(None, description="Path of the run's folder on the volume.")
+    adapter: str | None = Field(None, description="Path of the final adapter, which peft can load.")
+    checkpoint: str | None = Field(None, description="Path of the newest checkpoint.")
     best_checkpoint: str | None = Field(
-        None, description="The checkpoint with the highest held-out reward; never removed."
+        None, description="Path of the checkpoint with the highest held-out reward. It is never removed."
     )
 
 
 class RunStatus(Model):
     """The part of the status that the trainer knows and reports."""
 
-    progress: Progress = Field(default_factory=Progress, description="How far the run is.")
+    progress: Progress = Field(default_factory=Progress, description="Progress of the run.")
     reward: Reward | None = Field(None, description="The reward curve.")
-    evaluation: EvaluationResult | None = Field(None, description="Held-out evaluation.")
-    metrics: Metrics | None = Field(None, description="Health of the last step.")
-    recommendations: list[Recommendation] | None = Field(None, description="Advice from the run.")
-    usage: Usage | None = Field(None, description="What the run has used.")
-    output: Output | None = Field(None, description="What the run leaves behind.")
+    evaluation: EvaluationResult | None = Field(None, description="Results of the held-out evaluation.")
+    metrics: Metrics | None = Field(None, description="Metrics of the last training step.")
+    recommendations: list[Recommendation] | None = Field(
+        None, description="Advice from the numbers of the run."
+    )
+    usage: Usage | None = Field(None, description="Resources that the run has used.")
+    output: Output | None = Field(None, description="Paths of the results of the run.")
 
 
 class RFTJobStatus(Model):
     """Status of an RFTJob."""
 
-    observed_generation: Int | None = Field(None, description="Generation of the spec that was acted upon.")
-    phase: Phase | None = Field(None, description="Summary of the conditions.")
+    observed_generation: Int | None = Field(
+        None, description="Generation of the spec that the operator has processed."
+    )
+    phase: Phase | None = Field(None, description="Phase of the job, which summarizes its conditions.")
     message: str | None = Field(
-        None, max_length=MAX_MESSAGE, description="What is going on, in one sentence."
+        None, max_length=MAX_MESSAGE, description="What the job is doing, in one sentence."
     )
-    start_time: str | None = Field(None, description="When the run was started, RFC 3339.")
-    completion_time: str | None = Field(None, description="When the run ended, RFC 3339.")
+    start_time: str | None = Field(None, description="Time at which the run was started, in RFC 3339.")
+    completion_time: str | None = Field(None, description="Time at which the run ended, in RFC 3339.")
     job_name: str | None = Field(None, description="Name of the child Job.")
-    failed_pods: Int = Field(0, ge=0, description="Pods of the child Job that failed.")
+    failed_pods: Int = Field(0, ge=0, description="Number of failed pods of the child Job.")
     conditions: list[Condition] = Field(
-        default_factory=list, json_schema_extra=map_by("type"), description="Accepted, Planned, Ready, …"
+        default_factory=list,
+        json_schema_extra=map_by("type"),
+        description="Conditions of the job, such as Accepted, Planned and Ready.",
     )
-    plan: Plan | None = Field(None, description="What was derived before the run.")
-    baseline: Baseline | None = Field(None, description="What differs from the baseline.")
-    progress: Progress | None = Field(None, description="How far the run is.")
+    plan: Plan | None = Field(None, description="Plan of the run, made before its start.")
+    baseline: Baseline | None = Field(None, description="Comparison of the run with its baseline.")
+    progress: Progress | None = Field(None, description="Progress of the run.")
     reward: Reward | None = Field(None, description="The reward curve.")
-    evaluation: EvaluationResult | None = Field(None, description="Held-out evaluation.")
-    metrics: Metrics | None = Field(None, description="Health of the last step.")
-    recommendations: list[Recommendation] | None = Field(None, description="Advice from the run.")
-    usage: Usage | None = Field(None, description="What the run has used.")
-    output: Output | None = Field(None, description="What the run leaves behind.")
+    evaluation: EvaluationResult | None = Field(None, description="Results of the held-out evaluation.")
+    metrics: Metrics | None = Field(None, description="Metrics of the last training step.")
+    recommendations: list[Recommendation] | None = Field(
+        None, description="Advice from the numbers of the run."
+    )
+    usage: Usage | None = Field(None, description="Resources that the run has used.")
+    output: Output | None = Field(None, description="Paths of the results of the run.")
