@@ -1,7 +1,7 @@
 """The limits that the conditions of the advice use, each with its place in the tuning guide.
 
-"Our number" means that we chose the number, because the guide has none. The ranges and defaults of the
-fields are in the models of ``rft_api``.
+We chose the numbers that the guide does not have. The ranges and defaults of the fields are in the models
+of ``rft_api``.
 """
 
 from rft_api.parameters import Sampling, Training
@@ -18,8 +18,8 @@ Source in the guide: Learning Rate, "When to adjust", third point."""
 MANY_EPOCHS = 4
 """There is advice if ``epochs`` has at least this value.
 
-Our number: the guide (Epochs, "When to adjust", first point) only says to add one or two epochs to the
-default, which gives at most 3."""
+We chose this number: the guide (Epochs, "When to adjust", first point) only says to add one or two epochs
+to the default, which gives at most 3."""
 LOW_RANK = 4
 """A LoRA rank that may have too little capacity.
 
@@ -37,7 +37,7 @@ Source in the guide: LoRA Rank + Model Size."""
 BATCH_FACTOR = 4
 """There is advice if ``batchSizeTokens`` is more than this many times larger or smaller than its default.
 
-Our number: the guide (Batch Size, "When to adjust") only says to stay near the default."""
+We chose this number: the guide (Batch Size, "When to adjust") only says to stay near the default."""
 PRECISE_TEMPERATURE = (0.3, 0.5)
 """Range of the temperature for precise tasks. Below this range sampling is almost greedy.
 
@@ -57,7 +57,7 @@ MOST_TOP_K = 50
 FEW_TOP_K = 10
 """There is advice if top-k is above 1 and below this.
 
-Our number: the guide (Top-k, "How it affects outcome") has none."""
+We chose this number: the guide (Top-k, "How it affects outcome") has none."""
 USUAL_ROLLOUTS = 4
 """There is advice if there are fewer rollouts per prompt than this, because little can be compared.
 
@@ -69,30 +69,30 @@ Source in the guide: Number of Rollouts, "When to adjust", first point."""
 SHORT_COMPLETION = 64
 """There is advice if ``maxTokens`` is below this number of tokens, because answers may be truncated.
 
-Our number: the guide (Max Tokens, "How it affects outcome", first point) only says "too short"."""
+We chose this number: the guide (Max Tokens, "How it affects outcome", first point) only says "too short"."""
 THOUGHT = 4096
 """There is advice if a thinking model's ``maxTokens`` is below this number of tokens.
 
-Our number: the guide has none. Thoughts about school mathematics often have one to four thousand tokens."""
+We chose this number: the guide has none. Thoughts about school mathematics often have one to four thousand tokens."""
 LONG_COMPLETION_FACTOR = 4
 """There is advice if ``maxTokens`` is more than this many times its default.
 
-Our number: the guide (Max Tokens, third point) only says that the cost is proportional to the number of
-tokens."""
+We chose this number: the guide (Max Tokens, third point) only says that the cost is proportional
+to the number of tokens."""
 PROMPT_SHARE = 0.25
 """There is advice if less than this share of the context is left for the prompt.
 
-Our number: the guide has none."""
+We chose this number: the guide has none."""
 EVERY_STEPS = 10
 """The number of steps between evaluations that advice names, as between checkpoints.
 
-Our number: the guide has none."""
+We chose this number: the guide has none."""
 MANY_CHANGES = 4
 """There is advice if at least this many of the nine parameters differ from their defaults.
 
-Our number: the guide ("One Change at a Time") only speaks of changes since the last run, which a spec does
-not show."""
+We chose this number: the guide ("One Change at a Time") only speaks of changes since the last run,
+which a spec does not show."""
 CPU_MODEL = 1e9
 """There is advice if a model with at least this many parameters is trained on a CPU: a step takes minutes.
 
-Our number: the guide has none."""
+We chose this number: the guide has none."""
