@@ -73,7 +73,8 @@ We chose this number: the guide (Max Tokens, "How it affects outcome", first poi
 THOUGHT = 4096
 """There is advice if a thinking model's ``maxTokens`` is below this number of tokens.
 
-We chose this number: the guide has none. Thoughts about school mathematics often have one to four thousand tokens."""
+We chose this number: the guide has none. Thoughts about school mathematics often have one to four thousand
+tokens."""
 LONG_COMPLETION_FACTOR = 4
 """There is advice if ``maxTokens`` is more than this many times its default.
 
