@@ -118,7 +118,10 @@ class Template(Model):
         description="Secrets with credentials for the image registry.",
     )
     service_account_name: str | None = Field(
-        None, description="ServiceAccount of the pod. Its token is not mounted."
+        None,
+        description=(
+            "ServiceAccount of the pod. Its token is not mounted; a cloud may give the trainer its identity."
+        ),
     )
     labels: dict[str, str] | None = Field(
         None, description="Additional labels of the child Job and its pods."

@@ -1,8 +1,13 @@
 """The child objects of an RFTJob: permissions, volumes and resource requests of the trainer's pod."""
 
+import csv
+import re
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from rft_api.validation import parse
 from rft_operator.objects.config import ca_config_map, claim, config_map, run_config
@@ -118,6 +123,101 @@ def test_users_code_has_another_uid_and_no_access_to_token_rows_and_checkpoints(
     assert set(mounts(grader)) == {"/run/rft-grader", "/tmp", "/etc/rft/grader", "/etc/rft/graders/mine"}
     assert not any("valueFrom" in variable for variable in grader["env"])
     assert grader["resources"]["limits"]["memory"]
+
+
+def annotations(**changes: Any) -> dict[str, str]:
+    found: dict[str, str] = job(**changes)["spec"]["template"]["metadata"].get("annotations", {})
+    return found
+
+
+EKS, AZURE, ALIBABA = (
+    f"{domain}/skip-containers"
+    for domain in ("eks.amazonaws.com", "azure.workload.identity", "pod-identity.alibabacloud.com")
+)
+
+
+def test_no_cloud_webhook_gives_users_code_the_identity_of_the_service_account() -> None:
+    template = {"serviceAccountName": "reader", "labels": {"azure.workload.identity/use": "true"}}
+    assert annotations(template=template) == {EKS: "grader", AZURE: "grader", ALIBABA: "grader"}
+
+
+def skipped_by_eks(text: str) -> list[str]:
+    """Read the annotation as the webhook of EKS does: the first record of strict CSV, spaces kept."""
+    (first, *_) = csv.reader([text], strict=True)
+    return first
+
+
+def skipped_by_azure(text: str) -> list[str]:
+    return [name.strip() for name in text.split(";")]
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        "",
+        "proxy",
+        "proxy,log",
+        "proxy;log",
+        " proxy , log ",
+        ",,proxy",
+        'proxy,"log',
+        '"proxy","log"',
+        "a\nproxy",
+    ],
+)
+def test_the_users_own_list_of_containers_never_lets_users_code_in(theirs: str) -> None:
+    made = annotations(template={"annotations": {EKS: theirs, AZURE: theirs, "owner": "me"}})
+    assert made["owner"] == "me"
+    own = [name for name in ("proxy", "log") if name in theirs]
+    for skipped in (skipped_by_eks(made[EKS]), skipped_by_azure(made[AZURE])):
+        assert skipped[0] == "grader"
+        assert [name for name in skipped if name in ("proxy", "log")] == own
+
+
+def test_the_grader_stands_once_in_a_list_that_names_it() -> None:
+    assert annotations(template={"annotations": {EKS: "proxy,grader"}})[EKS] == "grader,proxy"
+
+
+def test_a_pod_without_users_code_keeps_the_users_annotations_as_they_are() -> None:
+    given = {EKS: "proxy", "owner": "me"}
+    graders = [{"name": "right", "numeric": {}}]
+    assert annotations(graders=graders, template={"annotations": given}) == given
+    assert annotations(graders=graders) == {}
+
+
+def test_the_documented_network_policy_selects_the_pods_of_runs_and_excludes_metadata_services() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "security.md").read_text(encoding="utf-8")
+    (policy,) = [
+        found
+        for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+        if (found := yaml.safe_load(block)).get("kind") == "NetworkPolicy"
+    ]
+    labels = job()["spec"]["template"]["metadata"]["labels"]
+    for term in policy["spec"]["podSelector"]["matchExpressions"]:
+        assert term["operator"] == "Exists"
+        assert term["key"] in labels
+    blocks = [peer["ipBlock"] for rule in policy["spec"]["egress"] for peer in rule["to"]]
+    for address in ("169.254.169.254", "fd00:ec2::254"):
+        assert not any(allows(block, ip_address(address)) for block in blocks)
+    for address in ("169.254.170.23", "fd00:ec2::23", "10.96.0.10", "8.8.8.8"):
+        assert any(allows(block, ip_address(address)) for block in blocks)
+
+
+def allows(block: dict[str, Any], address: IPv4Address | IPv6Address) -> bool:
+    inside = address in ip_network(block["cidr"])
+    return inside and not any(address in ip_network(part) for part in block.get("except", []))
+
+
+def test_no_container_of_the_pod_is_given_a_token_for_the_api_server() -> None:
+    manifest = job(template={"serviceAccountName": "reader"})
+    pod = manifest["spec"]["template"]["spec"]
+    assert pod["serviceAccountName"] == "reader"
+    assert pod["automountServiceAccountToken"] is False
+    sources = [source for v in pod["volumes"] for source in v.get("projected", {}).get("sources", [])]
+    assert [s["serviceAccountToken"]["audience"] for s in sources if "serviceAccountToken" in s] == [
+        TOKEN_AUDIENCE
+    ]
+    assert "token" not in mounts(containers(manifest)["grader"]).values()
 
 
 def test_users_code_gets_every_key_of_its_config_map() -> None:

@@ -7,6 +7,7 @@ from rft_api.job import RFTJobSpec
 from rft_api.resources import EnvVar, Resources, Template
 from rft_api.sources import SecretKeyRef
 from rft_api.status import Plan
+from rft_operator.objects.annotations import without_identity
 from rft_operator.objects.config import has_user_code
 from rft_operator.objects.names import LABEL_JOB_UID, Owner
 from rft_operator.objects.volumes import Mounted, volumes
@@ -54,11 +55,13 @@ def pod_template(
         "imagePullPolicy": template.image_pull_policy or image.pull_policy,
     }
     containers = [chosen | _trainer(spec, plan, mounted)]
+    annotations = dict(template.annotations or {})
     if has_user_code(spec):
         containers.append(chosen | _grader(mounted))
+        annotations = without_identity(annotations, GRADER_CONTAINER)
     metadata: dict[str, Any] = {"labels": {**(template.labels or {}), **owner.labels}}
-    if template.annotations:
-        metadata["annotations"] = dict(template.annotations)
+    if annotations:
+        metadata["annotations"] = annotations
     pod: dict[str, Any] = {
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": GRACE_SECONDS,
