@@ -13,6 +13,7 @@ class Violation(NamedTuple):
 
 GRADER = {"name": "right", "numeric": {}}
 TWO_PROMPTS = {"uri": "./a", "columns": {"prompt": "question", "messages": "chat"}}
+APPARMOR = "container.apparmor.security.beta.kubernetes.io"
 TWO_SOURCES = {"uri": "./a", "configMap": {"name": "b"}}
 
 VIOLATIONS: dict[str, tuple[Violation, ...]] = {
@@ -64,6 +65,12 @@ VIOLATIONS: dict[str, tuple[Violation, ...]] = {
         Violation(
             {"template": {"env": [{"name": "A", "value": "b", "secretRef": {"name": "s", "key": "k"}}]}},
             "spec.template.env[0]",
+        ),
+    ),
+    "annotations_widen_no_rights": (
+        Violation(
+            {"template": {"annotations": {f"{APPARMOR}/trainer": "unconfined"}}},
+            f"spec.template.annotations.{APPARMOR}/trainer",
         ),
     ),
     "extra_volume_has_one_source": (

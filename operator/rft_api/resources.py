@@ -127,7 +127,11 @@ class Template(Model):
         None, description="Additional labels of the child Job and its pods."
     )
     annotations: dict[str, str] | None = Field(
-        None, description="Additional annotations of the child Job and its pods."
+        None,
+        max_length=512,
+        description=(
+            "Additional annotations of the child Job and its pods. Those that widen a pod's rights are refused."
+        ),
     )
     env: Annotated[list[EnvVar], unique_by("name")] | None = Field(
         None,

@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+from rft_api import annotations
 from rft_api.base import Model
 from rft_api.cel import Cel, exactly_one_of
 from rft_api.graders import GRADER_KINDS, Grader, Python
@@ -266,6 +267,16 @@ def variable_has_one_value(spec: RFTJobSpec) -> Iterator[Problem]:
             yield Problem(f"spec.template.env[{i}]", "has both value and secretRef; remove one of them")
 
 
+@in_cel(annotations.cel("spec.template.annotations"))
+def annotations_widen_no_rights(spec: RFTJobSpec) -> Iterator[Problem]:
+    """Annotations of the pod give it no rights whose fields, such as security contexts, are not offered."""
+    given = (spec.template.annotations if spec.template is not None else None) or {}
+    for key, value in given.items():
+        problem = annotations.problem_of(key, value)
+        if problem is not None:
+            yield Problem(f"spec.template.annotations.{key}", problem)
+
+
 @in_cel(exactly_one_of("spec.template.volumes[]", _aliases(ExtraVolume, VOLUME_SOURCES)))
 def extra_volume_has_one_source(spec: RFTJobSpec) -> Iterator[Problem]:
     """An extra volume has exactly one source."""
@@ -399,6 +410,7 @@ RULES: tuple[Rule, ...] = (
     context_fits_batch,
     completion_fits_default_context,
     variable_has_one_value,
+    annotations_widen_no_rights,
     extra_volume_has_one_source,
     suspending_needs_storage,
     deadline_is_in_the_calendar,

@@ -5,7 +5,8 @@ A test with a server is not enough, because newer servers accept CEL that 1.25 r
 - Functions, macros and operators exist in 1.25. Later versions added optionals, quantities, addresses,
   formats, sets, macros over two variables, and comparing a whole number with a fraction.
 - Every field exists. A rule tests with ``has`` whether an optional field is present.
-- Every list that a rule uses has ``maxItems``. Every text that it compares has ``maxLength`` or an ``enum``.
+- Every list that a rule uses has ``maxItems``, and every map that it goes through ``maxProperties``. Every
+  text that it compares has ``maxLength`` or an ``enum``.
   The server estimates the cost of a rule from these limits, and refuses the CRD if it is too high.
 """
 
@@ -246,6 +247,8 @@ def _bounds(path: tuple[str, ...], node: Schema) -> Iterator[str]:
     if found is None:
         return  # reported already
     shown = ".".join(path)
+    if "additionalProperties" in found and "maxProperties" not in found:
+        yield f"{shown} needs maxProperties"
     if found.get("type") == "string" and not {"maxLength", "enum"} & set(found):
         yield f"{shown} needs maxLength"
     for where, child in _lists(found, shown):

@@ -150,11 +150,8 @@ def _range(info: FieldInfo) -> str:
         if (value := getattr(constraint, name, None)) is not None
     }
     said = [bounds_text({key: limits[key] for key in ("ge", "gt", "le", "lt") if key in limits})]
-    unit = (
-        "items"
-        if any(get_origin(each) is list for each in (info.annotation, *get_args(info.annotation)))
-        else "characters"
-    )
+    kinds = {get_origin(each) for each in (info.annotation, *get_args(info.annotation))}
+    unit = "items" if list in kinds else "entries" if dict in kinds else "characters"
     lengths = {
         key: limits[name] for key, name in (("ge", "min_length"), ("le", "max_length")) if name in limits
     }

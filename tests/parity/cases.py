@@ -236,7 +236,7 @@ def values(kind: Kind) -> Iterator[Value]:
     elif origin is list:
         yield from _list_values(_kind(arguments[0], []), kind.limits)
     elif origin is dict:
-        yield from _dict_values(_kind(arguments[1], []))
+        yield from _dict_values(_kind(arguments[1], []), kind.limits)
     elif isinstance(kind.type, type) and issubclass(kind.type, Model):
         yield Value("as it is", sample(kind.type))  # the only valid value, because good() uses the first one
         yield from _wrong("text", 3, True, [], [sample(kind.type)])
@@ -362,8 +362,11 @@ def _different(item: Kind, count: int) -> list[Any]:
     return [good(item)] * count
 
 
-def _dict_values(item: Kind) -> Iterator[Value]:
+def _dict_values(item: Kind, limits: dict[str, Any]) -> Iterator[Value]:
     yield Value("empty", {})
+    if (high := limits.get("max_length")) is not None:
+        yield Value("most", {f"k{i}": good(item) for i in range(high)})
+        yield Value("too many", {f"k{i}": good(item) for i in range(high + 1)}, "")
     null = frozenset({Sight.NULL})
     if item.type is Any:
         yield Value("anything", {"a": {"b": [1, "x", True, {"c": 1.5}]}})
@@ -477,6 +480,10 @@ def _grader(**fields: Any) -> Object:
     return {"graders": [{"name": "right", **fields}]}
 
 
+def _annotated(key: str, value: str) -> Object:
+    return {"template": {"annotations": {key: value}}}
+
+
 BROKEN: dict[str, list[tuple[str, Object, str]]] = {
     "dataset_has_one_source": [
         ("none", {"dataset": {}}, "spec.dataset"),
@@ -541,6 +548,20 @@ BROKEN: dict[str, list[tuple[str, Object, str]]] = {
     "variable_has_one_value": [
         (what, {"template": {"env": [{**_SECRET_VARIABLE, "value": value}]}}, "spec.template.env[0]")
         for what, value in (("both", "b"), ("both, one empty", ""))
+    ],
+    "annotations_widen_no_rights": [
+        (f"{key}: {value}", _annotated(key, value), "spec.template.annotations")
+        for key, value in (
+            ("container.apparmor.security.beta.kubernetes.io/trainer", "unconfined"),
+            ("container.apparmor.security.beta.kubernetes.io/grader", "localhost/own"),
+            ("container.seccomp.security.alpha.kubernetes.io/grader", ""),
+            ("seccomp.security.alpha.kubernetes.io/pod", "docker/default"),
+            ("io.kubernetes.cri-o.Devices", "/dev/kvm"),
+            ("cpu-quota.crio.io", "disable"),
+            ("k8s.v1.cni.cncf.io/networks", "storage"),
+            ("iam.amazonaws.com/role", "admin"),
+            ("azure.workload.identity/inject-proxy-sidecar", "false"),
+        )
     ],
     "extra_volume_has_one_source": [
         ("none", {"template": {"volumes": [_VOLUME]}}, "spec.template.volumes[0]"),
@@ -618,6 +639,16 @@ KEPT: dict[str, list[tuple[str, Object]]] = {
         ("told", {"template": {"env": [{"name": "A", "value": "b"}]}}),
         ("secret", {"template": {"env": [_SECRET_VARIABLE]}}),
         ("empty", {"template": {"env": [{"name": "A"}]}}),
+    ],
+    "annotations_widen_no_rights": [
+        (f"{key}: {value}", _annotated(key, value))
+        for key, value in (
+            ("container.apparmor.security.beta.kubernetes.io/trainer", "runtime/default"),
+            ("seccomp.security.alpha.kubernetes.io/pod", "runtime/default"),
+            ("cluster-autoscaler.kubernetes.io/safe-to-evict", "false"),
+            ("eks.amazonaws.com/skip-containers", "proxy"),
+            ("crio.io", "the end of a name, without a name before it"),
+        )
     ],
     "extra_volume_has_one_source": [
         ("one", {"template": {"volumes": [{**_VOLUME, "persistentVolumeClaim": "p"}]}}),

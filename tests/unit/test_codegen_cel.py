@@ -32,6 +32,7 @@ OBJECT: dict[str, Any] = {
             "default": {},
             "properties": {"names": {"type": "array", "items": {"type": "string"}}},
         },
+        "labels": {"type": "object", "additionalProperties": {"type": "string"}, "default": {}},
         "maybe": {"type": "object", "properties": {"function": {"type": "boolean"}}},
     },
 }
@@ -69,6 +70,7 @@ def test_every_rule_in_cel_passes_the_lint(text: Cel) -> None:
         ("self.name.startsWith('a')", "self.name needs maxLength"),
         ("self.names.exists(x, x == 'a')", "self.names needs maxItems"),
         ("self.whole == oldSelf.whole", "self.whole.names needs maxItems"),
+        ("self.labels.all(key, key != '')", "self.labels needs maxProperties"),
         ("self.count == 1 # one", "'#' is not valid in CEL"),
     ],
 )
