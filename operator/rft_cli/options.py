@@ -9,6 +9,14 @@ if TYPE_CHECKING:
 
 Context = Annotated[str | None, typer.Option("--context", help="Context of the kubeconfig.")]
 Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="The context's if absent.")]
+SendTokenTo = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="HOST",
+        envvar="RFT_SEND_TOKEN_TO",
+        help="A server that may get the token its field asks for; may be repeated.",
+    ),
+]
 
 
 def connect(context: str | None, namespace: str | None) -> "ClusterClient":

@@ -14,6 +14,7 @@ from rft_cli.main import app
 from rft_run.folder import RunFolder
 from rft_run.rollouts import RolloutRecord, compressed
 from tests.manifests import manifest
+from tests.trainer.grader_service import Answer, serving
 
 CODE = "def grade(completion, row):\n    return 1 / len(completion.split())"
 
@@ -106,3 +107,21 @@ def test_what_a_grader_prints_is_shown_without_what_a_terminal_would_execute(job
     assert code == 0, output
     assert "  own printed:\n    graded" in output
     assert "\x1b" not in output
+
+
+def test_a_judges_token_leaves_the_shell_only_for_a_server_that_the_option_names(
+    job: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RFT_SECRET_WEB_KEY", "s3cr3t-value")
+    with serving(lambda asked: Answer({"scores": [1] * len(asked.body["items"])})) as web:
+        document = yaml.safe_load(job.read_text())
+        asked = {"url": web.url, "secretRef": {"name": "judge", "key": "key"}}
+        document["spec"]["graders"] = [{"name": "web", "http": asked}]
+        job.write_text(yaml.safe_dump(document))
+        code, output = grade(job)
+        assert (code, web.asked) == (1, [])
+        assert "would be sent RFT_SECRET_WEB_KEY" in output
+        code, output = grade(job, "--send-token-to", "127.0.0.1")
+        assert code == 0, output
+        assert {request.headers["Authorization"] for request in web.asked} == {"Bearer s3cr3t-value"}
+    assert "s3cr3t-value" not in output

@@ -3,6 +3,7 @@
 import json
 import os
 import struct
+import subprocess
 import sys
 from collections.abc import Iterator
 from importlib import import_module
@@ -187,6 +188,36 @@ def test_wandb_gets_every_step_once_over_two_attempts_of_one_run(wandb_offline: 
         r.metric.glob_name: r.metric.step_metric for r in records if r.WhichOneof("record_type") == "metric"
     }
     assert axes["*"] == "step"
+
+
+STARTED = """
+import json, sys, wandb
+from rft_trainer.monitors.tracking.protocol import RunInfo
+from rft_trainer.monitors.tracking.wandb_tracker import WandbTracker
+run = RunInfo("sums", "team", "u-1", sys.argv[1], 0, 1, 1, json.loads(sys.argv[2]), {})
+WandbTracker().start(run)
+print(wandb.setup().settings.base_url)
+"""
+
+
+@needs("wandb")
+def test_a_settings_file_in_the_working_folder_does_not_name_the_server_that_gets_the_key(
+    wandb_offline: None, tmp_path: Path
+) -> None:
+    settings = tmp_path / "wandb" / "settings"
+    settings.parent.mkdir()
+    settings.write_text("[default]\nbase_url = https://evil.example\n")
+    target = json.dumps({"project": "sums", "uploadAdapter": False})
+    ran = subprocess.run(
+        [sys.executable, "-c", STARTED, "run", target],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.startswith("https://")
+    assert "evil.example" not in ran.stdout
 
 
 @needs("wandb")

@@ -8,11 +8,13 @@ import typer
 
 from rft_cli.commands.run import by_name
 from rft_cli.errors import INVALID, UNREADABLE, UserError
-from rft_cli.local import grading
+from rft_cli.local import contacts, grading
+from rft_cli.local.contacts import Shell
 from rft_cli.local.grading import Answer
 from rft_cli.local.inputs import Overrides
 from rft_cli.local.manifest import Manifest, load
-from rft_cli.render.console import out, reports_errors
+from rft_cli.options import SendTokenTo
+from rft_cli.render.console import err, out, reports_errors
 from rft_cli.render.rollouts import indented
 from rft_run.folder import RunFolder
 
@@ -40,6 +42,7 @@ def grade(
         list[str] | None, typer.Option(metavar="NAME=FILE", help="Code of a python grader; may be repeated.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Completions to grade.")] = 256,
+    send_token_to: SendTokenTo = None,
 ) -> None:
     """Run the job's graders on given or recorded completions, or on each row's own gold answer.
 
@@ -62,6 +65,10 @@ def grade(
             markup=False,
         )
     answers = answers[:limit]
+    contacted = contacts.graders(manifest.job.spec.graders, Shell.of_this_process())
+    contacts.refuse_untrusted(contacted, contacts.permissions(send_token_to or []))
+    for contact in contacted:
+        err().print(f"contacts {contact}", markup=False)
     scores = grading.scored(manifest, overrides, answers)
     for answer, score in zip(answers, scores, strict=True):
         out().print(_line(answer, score), markup=False, highlight=False)

@@ -10,12 +10,14 @@ from rft_api.job import RFTJob
 from rft_api.lifecycle import Stop
 from rft_api.problems import from_validation_error
 from rft_cli.errors import INVALID, UNREADABLE, UserError
-from rft_cli.local import records, snapshot
+from rft_cli.local import contacts, records, snapshot
+from rft_cli.local.contacts import Contact, Shell
 from rft_cli.local.device import detect
 from rft_cli.local.inputs import Overrides, resolve
 from rft_cli.local.lock import locked
 from rft_cli.local.manifest import load
 from rft_cli.local.trainer import tail, train, trainer_command
+from rft_cli.options import SendTokenTo
 from rft_cli.render.console import err, out, reports_errors
 from rft_cli.render.curve import points_of_steps, print_curve
 from rft_cli.render.endings import explain
@@ -41,8 +43,13 @@ def run(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Sets spec.training.seed.")] = None,
     max_steps: Annotated[int | None, typer.Option(help="Sets spec.stop.maxSteps.")] = None,
+    send_token_to: SendTokenTo = None,
 ) -> None:
-    """Train on this machine, without a cluster. The same command resumes a stopped run."""
+    """Train on this machine, without a cluster. The same command resumes a stopped run.
+
+    Says first which servers it contacts, and which tokens of this shell they get. A server that none of your
+    settings names, and no --send-token-to, gets none: the run does not start.
+    """
     manifest = load(file)
     job = with_overrides(manifest.job, seed, max_steps)
     for field, value in (("suspend", job.spec.suspend), ("cancel", job.spec.cancel)):
@@ -51,6 +58,8 @@ def run(
     folder = RunFolder(output.resolve())
     overrides = Overrides(dataset, evaluation_dataset, by_name(grader or []))
     inputs = resolve(manifest, overrides, folder.inputs)
+    contacted = contacts.contacts(job.spec, inputs, Shell.of_this_process())
+    contacts.refuse_untrusted(contacted, contacts.permissions(send_token_to or []))
     command = trainer_command()
     with locked(folder):
         before = snapshot.previous(folder.path)
@@ -60,6 +69,7 @@ def run(
         path = snapshot.save(folder.path, config, inputs)
         verb = "starting" if before is None else "resuming"
         out().print(f"{verb} {job.metadata.name} on {config.device} in {output}", markup=False)
+        out().print("\n".join(_announced(contacted, job)), markup=False)
         exit_code = _train([*command, "--config", str(path)], folder)
     raise typer.Exit(exit_code)
 
@@ -80,6 +90,15 @@ def with_overrides(job: RFTJob, seed: int | None, max_steps: int | None) -> RFTJ
     except ValidationError as error:
         problems = "; ".join(f"spec.{problem}" for problem in from_validation_error(error, type(job.spec)))
         raise UserError(problems, INVALID) from error
+
+
+def _announced(contacted: list[Contact], job: RFTJob) -> list[str]:
+    """Return lines that say what the run contacts and sends, and whose code it runs."""
+    lines = [f"contacts {contact}" for contact in contacted] or ["contacts no server"]
+    code = [grader.name for grader in job.spec.graders if grader.python is not None]
+    if code:
+        lines.append(f"runs code of the manifest as you, with your files: grader {', '.join(code)}")
+    return lines
 
 
 def _train(command: list[str], folder: RunFolder) -> int:

@@ -32,7 +32,8 @@ def trainer_command() -> list[str]:
     """
     if importlib.util.find_spec("rft_trainer") is None:
         raise UserError("the trainer is not installed here: pip install 'rft-operator[trainer]'", UNREADABLE)
-    return [sys.executable, "-m", "rft_trainer"]
+    # -P: modules in the working folder, which may come with a stranger's manifest, are never imported.
+    return [sys.executable, "-P", "-m", "rft_trainer"]
 
 
 def train(
@@ -45,7 +46,9 @@ def train(
 
     ``on_tick`` is called several times a second. Its argument says whether the trainer was asked to stop.
     """
-    supervisor = Supervisor(command, log, {**os.environ, "PYTHONUNBUFFERED": "1"})
+    # PYTHONSAFEPATH is -P for the processes that the trainer starts.
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}
+    supervisor = Supervisor(command, log, environment)
     end: EndEvent | None = None
 
     def on_line(line: str) -> None:

@@ -32,13 +32,16 @@ class WandbTracker:
 
     def start(self, run: RunInfo) -> None:
         """Create or resume the W&B run of the job, with all hyperparameters as its config."""
+        folder = (Path(run.folder) / FOLDER).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        # The library reads ``wandb/settings`` in the working folder. Where the manifest came from, this file
+        # may name another server for the key.
+        os.chdir(folder)
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         self._library: Any = importlib.import_module("wandb")
         self._name = run.name
         self._uploads = run.target["uploadAdapter"]
-        folder = Path(run.folder) / FOLDER
-        folder.mkdir(parents=True, exist_ok=True)
         settings = {
             "console": "off",
             "disable_git": True,

@@ -1,0 +1,240 @@
+"""Says which servers a local run contacts, and which of the user's credentials are sent there.
+
+A manifest may come from a stranger. A credential of the user's shell or home folder is sent only to the
+server that a setting of the user names, or to its vendor's, or where ``--send-token-to`` allows it.
+"""
+
+import netrc
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+from rft_api.graders import Grader
+from rft_api.job import RFTJobSpec
+from rft_api.lifecycle import Mlflow, Wandb
+from rft_cli.errors import INVALID, UserError
+from rft_cli.local.inputs import Inputs
+from rft_cli.local.origins import Permission, origin_of, shown
+from rft_graders.tokens import environment_variable
+
+HUB = "https://huggingface.co"
+S3, GOOGLE = "https://s3.amazonaws.com", "https://storage.googleapis.com"
+WANDB = ("https://api.wandb.ai", "https://api.forge.coreweave.com")
+"""W&B's own servers. Which of them is the default depends on the release of its library."""
+YOUR_WANDB = "the server that wandb login chose, or W&B's own"
+"""What stands for an address if neither manifest nor environment has one."""
+OPTION = "--send-token-to"
+
+
+@dataclass(frozen=True)
+class Shell:
+    """What the trainer inherits from its user: environment variables and the home folder."""
+
+    environment: Mapping[str, str]
+    home: Path
+
+    @classmethod
+    def of_this_process(cls) -> Self:
+        """Return what a child of this process inherits."""
+        return cls(os.environ, Path.home())
+
+    def names(self, *variables: str) -> tuple[str, ...]:
+        """Return those of the variables that are set."""
+        return tuple(name for name in variables if self.environment.get(name))
+
+    def first(self, *variables: str) -> str:
+        """Return the value of the first of the variables that is set, or ""."""
+        return next((self.environment[name] for name in self.names(*variables)), "")
+
+    def files(self, *paths: str) -> tuple[str, ...]:
+        """Return those of the paths below the home folder that are files, with ``~`` for the folder."""
+        return tuple(f"~/{path}" for path in paths if (self.home / path).is_file())
+
+    def is_on(self, variable: str) -> bool:
+        """Whether a variable that turns something on or off is on."""
+        return self.environment.get(variable, "").lower() in ("1", "true", "yes", "on")
+
+
+@dataclass(frozen=True)
+class Contact:
+    """A server that a run contacts because of a field of the manifest."""
+
+    field: str
+    address: str
+    credentials: tuple[str, ...] = ()
+    """Names of the variables and files with the secrets that are sent there."""
+    trusted: tuple[str, ...] = ()
+    """The addresses that may get these credentials: the user's setting, or else the vendor's."""
+    setting: str = ""
+    """The user's variable for the trusted address, if there is one."""
+    own: tuple[str, ...] = ()
+    """Credentials that the user has stored for this very host."""
+
+    @property
+    def place(self) -> str:
+        """Scheme, host and port, since the rest of an address may contain secrets."""
+        origin = origin_of(self.address)
+        return str(origin) if origin is not None else shown(self.address)
+
+    def __str__(self) -> str:
+        sent = ", ".join((*self.credentials, *self.own)) or "no credential"
+        return f"{self.place} ({self.field}): {sent}"
+
+
+def contacts(spec: RFTJobSpec, inputs: Inputs, shell: Shell) -> list[Contact]:
+    """Return the servers that a run contacts."""
+    found = [*_hub(spec, shell), *_datasets(inputs, shell), *graders(spec.graders, shell)]
+    if spec.tracking is not None and spec.tracking.wandb is not None:
+        found += _wandb(spec.tracking.wandb, shell)
+    if spec.tracking is not None and spec.tracking.mlflow is not None:
+        found += _mlflow(spec.tracking.mlflow, shell)
+    return found
+
+
+def graders(given: Sequence[Grader], shell: Shell) -> list[Contact]:
+    """Return the servers of the graders ``http`` and ``model``. No setting of the user names them."""
+    found = []
+    for i, grader in enumerate(given):
+        kind = grader.http or grader.model
+        if kind is not None:
+            field = f"spec.graders[{i}].{grader.kind}.url"
+            ref = kind.secret_ref
+            variables = (environment_variable(grader.name, ref.key),) if ref is not None else ()
+            found.append(Contact(field, kind.url, shell.names(*variables)))
+    return found
+
+
+def _hub(spec: RFTJobSpec, shell: Shell) -> Iterator[Contact]:
+    name = spec.model.name
+    is_path = name.startswith(("/", ".", "~")) or Path(name).is_dir()
+    if not is_path and not shell.is_on("HF_HUB_OFFLINE"):
+        yield _of_hub("spec.model.name", shell)
+
+
+def _of_hub(field: str, shell: Shell) -> Contact:
+    """Return the contact with the hub. No manifest gives its address."""
+    address = shell.first("HF_ENDPOINT") or HUB
+    sent = () if shell.is_on("HF_HUB_DISABLE_IMPLICIT_TOKEN") else _hub_tokens(shell)
+    return Contact(field, address, sent, (address,))
+
+
+def _hub_tokens(shell: Shell) -> tuple[str, ...]:
+    given = shell.names("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+    if given:
+        return given
+    cache = Path(shell.first("XDG_CACHE_HOME") or shell.home / ".cache")
+    folder = Path(shell.first("HF_HOME") or cache / "huggingface")
+    file = Path(shell.first("HF_TOKEN_PATH") or folder / "token")
+    return (str(file),) if file.is_file() else ()
+
+
+def _datasets(inputs: Inputs, shell: Shell) -> Iterator[Contact]:
+    given = {"spec.dataset.uri": inputs.dataset, "spec.evaluation.dataset.uri": inputs.evaluation}
+    for field, source in given.items():
+        if source is not None and "://" in source.location:
+            yield _dataset(field, source.location, shell)
+
+
+def _dataset(field: str, uri: str, shell: Shell) -> Contact:
+    scheme = uri.partition("://")[0]
+    if "::" in uri or scheme not in ("http", "https", "hf", "s3", "gs", "gcs"):
+        # fsspec knows many more schemes, and the library of each finds credentials in its own way.
+        return Contact(field, uri, ("whatever credentials fsspec finds",))
+    if scheme == "hf":
+        return _of_hub(field, shell)
+    if scheme == "s3":
+        address = shell.first("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL") or S3
+        sent = shell.names("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE")
+        return Contact(field, address, sent or shell.files(".aws/credentials", ".aws/config"), (address,))
+    if scheme in ("gs", "gcs"):
+        address = shell.first("STORAGE_EMULATOR_HOST") or GOOGLE
+        sent = shell.names("GOOGLE_APPLICATION_CREDENTIALS")
+        files = shell.files(".config/gcloud/application_default_credentials.json")
+        return Contact(field, address, sent or files, (address,))
+    return Contact(field, uri)
+
+
+def _wandb(settings: Wandb, shell: Shell) -> Iterator[Contact]:
+    if shell.first("WANDB_MODE") in ("offline", "disabled", "dryrun"):
+        return
+    own = shell.first("WANDB_BASE_URL")
+    sent = shell.names("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
+    if not (settings.base_url or own):
+        yield Contact("spec.tracking.wandb", YOUR_WANDB, sent or shell.files(".netrc"), (YOUR_WANDB,))
+        return
+    field, address = "spec.tracking.wandb.baseUrl", settings.base_url or own
+    trusted = (own,) if own else WANDB
+    yield _with_netrc(Contact(field, address, sent, trusted, "WANDB_BASE_URL"), shell)
+
+
+def _mlflow(settings: Mlflow, shell: Shell) -> Iterator[Contact]:
+    field, address, setting = "spec.tracking.mlflow.trackingUri", settings.tracking_uri, "MLFLOW_TRACKING_URI"
+    scheme, trusted = address.partition(":")[0].lower(), tuple(filter(None, [shell.first(setting)]))
+    if scheme in ("databricks", "databricks-uc"):  # the server is the one of the user's own profile
+        yield Contact(field, address, ("credentials of Databricks",), (address,))
+    elif scheme in ("http", "https"):
+        variables = ("TOKEN", "USERNAME", "PASSWORD", "AUTH", "AWS_SIGV4")
+        sent = shell.names(*(f"MLFLOW_TRACKING_{name}" for name in variables))
+        sent += shell.files(".mlflow/credentials")
+        yield _with_netrc(Contact(field, address, sent, trusted, setting), shell)
+    elif "://" in address and scheme not in ("file", "sqlite"):
+        # A plugin or a database, which finds credentials in its own way.
+        yield Contact(field, address, ("whatever credentials MLflow finds",), trusted, setting)
+
+
+def _with_netrc(contact: Contact, shell: Shell) -> Contact:
+    """Add what netrc has for the host. A default entry of netrc is for any host, so it needs trust."""
+    origin = origin_of(contact.address)
+    path = Path(shell.first("NETRC") or shell.home / ".netrc")
+    try:
+        hosts = netrc.netrc(path).hosts if origin is not None else {}
+    except (OSError, netrc.NetrcParseError):
+        return contact
+    if origin is not None and origin.host in hosts:
+        return replace(contact, own=("netrc",))
+    more = ("the default entry of netrc",) if "default" in hosts else ()
+    return replace(contact, credentials=contact.credentials + more)
+
+
+def permissions(texts: Sequence[str]) -> list[Permission]:
+    """Return the servers that ``--send-token-to`` names. Raises UserError for a text that names none."""
+    found = [Permission(text) for text in texts]
+    for permission in found:
+        if not permission.is_readable:
+            raise UserError(
+                f"{OPTION}: {shown(permission.text)!r} names no server; allowed are HOST, HOST:PORT and an"
+                " address; write for instance judge.example.com",
+                INVALID,
+            )
+    return found
+
+
+def refuse_untrusted(found: Sequence[Contact], permitted: Sequence[Permission]) -> None:
+    """Raise UserError if a credential would be sent to a server that the user has not named."""
+    refused = [contact for contact in found if not _may_be_sent(contact, permitted)]
+    if refused:
+        raise UserError("\n".join(map(_refusal, refused)), INVALID)
+
+
+def _may_be_sent(contact: Contact, permitted: Sequence[Permission]) -> bool:
+    if not contact.credentials or contact.address in contact.trusted:
+        return True
+    origin = origin_of(contact.address)
+    agrees = origin is not None and origin in map(origin_of, contact.trusted)
+    return agrees or any(permission.covers(contact.address) for permission in permitted)
+
+
+def _refusal(contact: Contact) -> str:
+    origin = origin_of(contact.address)
+    names = ", ".join(contact.credentials)
+    trusted = shown(" or ".join(contact.trusted))
+    allowed = f"allowed is {trusted}" if trusted else "no setting of yours names a server"
+    setting = f" ({contact.setting})" if contact.setting else ""
+    write = f"write {shown(contact.trusted[0])}, or if" if trusted else "if"
+    place = origin.place if origin is not None else f"'{shown(contact.address)}'"
+    return (
+        f"{contact.field}: {contact.place} would be sent {names} from this machine; {allowed}{setting};"
+        f" {write} this server may have it, add {OPTION} {place}"
+    )
