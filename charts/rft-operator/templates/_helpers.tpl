@@ -100,3 +100,25 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | quote }}
   resources: [events]
   verbs: [create, list]
 {{- end -}}
+
+{{/* Where operator and webhook go: to the API server, and to DNS for its name. A Service's address is replaced by that of
+an endpoint before a policy is asked, so the ports are the endpoints'. */}}
+{{- define "rft.egress" -}}
+- ports:
+  {{- range .Values.networkPolicy.apiServer.ports }}
+  - port: {{ . }}
+    protocol: TCP
+  {{- end }}
+  {{- with .Values.networkPolicy.apiServer.cidrs }}
+  to:
+  {{- range . }}
+  - ipBlock:
+      cidr: {{ . | quote }}
+  {{- end }}
+  {{- end }}
+- ports:
+  - port: 53
+    protocol: UDP
+  - port: 53
+    protocol: TCP
+{{- end -}}
