@@ -316,6 +316,16 @@ def test_a_dataset_on_a_claim_is_mounted_read_only() -> None:
     assert mount == {"name": "dataset", "mountPath": "/data/train", "readOnly": True}
 
 
+def test_the_pod_mounts_no_path_of_its_node() -> None:
+    given = [
+        {"name": "a", "mountPath": "/a", "persistentVolumeClaim": "models"},
+        {"name": "b", "mountPath": "/b", "configMap": "own"},
+    ]
+    found = job(template={"volumes": given})["spec"]["template"]["spec"]["volumes"]
+    kinds = {kind for each in found for kind in each if kind != "name"}
+    assert kinds == {"configMap", "emptyDir", "persistentVolumeClaim", "projected", "secret"}
+
+
 def test_without_ingest_no_token_is_mounted() -> None:
     spec = run().spec
     made = child_job(OWNER, spec, plan(spec, OWNER.uid), Image("t", "Never"), reports=False)
