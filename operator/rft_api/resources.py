@@ -130,7 +130,8 @@ class Template(Model):
         None,
         max_length=512,
         description=(
-            "Additional annotations of the child Job and its pods. Those that widen a pod's rights are refused."
+            "Additional annotations of the child Job and its pods. Annotations that widen a pod's rights are"
+            " refused."
         ),
     )
     env: Annotated[list[EnvVar], unique_by("name")] | None = Field(
