@@ -1,10 +1,19 @@
 """Checks whether a checkpoint in a run's folder is complete, without torch."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
-from rft_run.folder import RunFolder, adapter_config_of, adapter_of, adapter_weights_of, state_of, tensors_of
+from rft_run import run_files
+from rft_run.folder import (
+    RunFolder,
+    adapter_config_of,
+    adapter_of,
+    adapter_weights_of,
+    pickle_of,
+    state_of,
+    tensors_of,
+    values_of,
+)
 from rft_run.state import RunState
 from rft_run.tensors import check_torch_file, safetensors_header
 
@@ -13,11 +22,12 @@ _ABSENT = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 
 def read_state(checkpoint: Path) -> RunState:
     """Return the state of the run in a checkpoint. Raises OSError, and ValueError for an invalid file."""
-    value = json.loads(state_of(checkpoint).read_text(encoding="utf-8"))
-    try:
-        return RunState.from_json(value)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"the file is not the state of a run: {error}") from error
+    return RunState.from_json(run_files.json_of(state_of(checkpoint)))
+
+
+def is_of_old_release(checkpoint: Path) -> bool:
+    """Whether an older release wrote a checkpoint, with torch.save."""
+    return pickle_of(checkpoint).exists() and not tensors_of(checkpoint).exists()
 
 
 def adapter_problem(adapter: Path) -> str | None:
@@ -26,7 +36,8 @@ def adapter_problem(adapter: Path) -> str | None:
     Raises OSError if the disk fails.
     """
     return _first_problem(
-        (adapter_config_of(adapter), lambda file: json.loads(file.read_text(encoding="utf-8"))),
+        (adapter, run_files.refuse_link),
+        (adapter_config_of(adapter), run_files.json_of),
         (adapter_weights_of(adapter), safetensors_header),
     )
 
@@ -43,7 +54,15 @@ def checkpoint_problem(folder: RunFolder, step: int) -> str | None:
         if (found := read_state(checkpoint).step) != step:
             raise ValueError(f"the file has the state of step {found}, not of step {step}")
 
-    problem = _first_problem((state_of(checkpoint), check_state), (tensors_of(checkpoint), check_torch_file))
+    problem = _first_problem(
+        (checkpoint, run_files.refuse_link),
+        (state_of(checkpoint), check_state),
+        *(
+            [(pickle_of(checkpoint), check_torch_file)]
+            if is_of_old_release(checkpoint)
+            else [(tensors_of(checkpoint), safetensors_header), (values_of(checkpoint), run_files.json_of)]
+        ),
+    )
     return problem or adapter_problem(adapter_of(checkpoint))
 
 
@@ -59,6 +78,6 @@ def _first_problem(*checks: tuple[Path, Callable[[Path], object]]) -> str | None
             check(file)
         except _ABSENT:
             return f"{file}: is missing"
-        except ValueError as error:  # JSON, UTF-8 and IncompleteTensors
+        except ValueError as error:  # JSON, UTF-8, IncompleteTensors and UnreadableFile
             return f"{file}: {error}"
     return None

@@ -154,7 +154,21 @@ def state_of(checkpoint: Path) -> Path:
 
 
 def tensors_of(checkpoint: Path) -> Path:
-    """Return the path of the file with weights, optimizer, schedule and random generators in a checkpoint."""
+    """Return the path of the file with weights and optimizer state in a checkpoint."""
+    return checkpoint / "training.safetensors"
+
+
+def values_of(checkpoint: Path) -> Path:
+    """Return the path of the file with the optimizer's settings, schedule and random generators in a
+    checkpoint.
+    """
+    return checkpoint / "training.json"
+
+
+def pickle_of(checkpoint: Path) -> Path:
+    """Return the path of the file that releases before ``tensors_of`` and ``values_of`` wrote in their place,
+    with torch.save.
+    """
     return checkpoint / "training.pt"
 
 

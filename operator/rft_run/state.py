@@ -1,7 +1,10 @@
 """Defines ``state.json`` of a checkpoint, which has the progress of a run."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
+
+from rft_run.run_files import MOST
 
 
 @dataclass(frozen=True)
@@ -46,9 +49,48 @@ class RunState:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "RunState":
-        """Read a state from the JSON object that ``to_json`` returns. Raises KeyError and TypeError."""
+        """Read a state from the JSON object that ``to_json`` returns. Raises ValueError for anything else."""
         names = {entry.name for entry in fields(cls)} - {"unknown"}
+        if not isinstance(value, dict) or not isinstance(value.get("position"), dict):
+            raise ValueError("is not a run's state")
         known = {name: part for name, part in value.items() if name in names}
         unknown = {name: part for name, part in value.items() if name not in names}
-        position = Position(**{name: value["position"][name] for name in ("epoch", "offset")})
-        return cls(**{**known, "step": value["step"], "position": position}, unknown=unknown)
+        position = {name: _count(name, value["position"].get(name)) for name in ("epoch", "offset")}
+        read = {name: _reader(name)(name, part) for name, part in known.items() if name != "position"}
+        _count("step", value.get("step"))
+        return cls(**read, position=Position(**position), unknown=unknown)
+
+
+def _reader(name: str) -> Callable[[str, Any], Any]:
+    return _READ.get(name, _count)
+
+
+def _count(name: str, value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MOST:
+        raise ValueError(f"is not a run's state: {name} is not a whole number from 0 to {MOST}")
+    return value
+
+
+def _number(name: str, value: Any) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) <= MOST:
+        raise ValueError(f"is not a run's state: {name} is not a number from -{MOST} to {MOST}")
+    return value
+
+
+def _number_or_none(name: str, value: Any) -> float | None:
+    return None if value is None else _number(name, value)
+
+
+def _counts(name: str, value: Any) -> dict[str, int]:
+    if not isinstance(value, dict):
+        raise ValueError(f"is not a run's state: {name} is not an object")
+    return {key: _count(f"{name}.{key}", part) for key, part in value.items()}
+
+
+_READ: dict[str, Callable[[str, Any], Any]] = {
+    "expected_completion": _number,
+    "gpu_seconds": _number,
+    "best_reward": _number_or_none,
+    "grader_errors": _counts,
+}
+"""How a field is read that is not a whole number."""

@@ -1,9 +1,10 @@
 """Checks without torch whether files of tensors are complete, and reads their headers."""
 
-import json
 import os
 import zipfile
 from pathlib import Path
+
+from rft_run import run_files
 
 _LENGTH_BYTES = 8
 _MAX_HEADER_BYTES = 100_000_000
@@ -19,9 +20,10 @@ class IncompleteTensors(ValueError):
 def safetensors_header(file: Path) -> bytes:
     """Return the header of a safetensors file: JSON with name, dtype, shape and place of each tensor.
 
-    Raises IncompleteTensors if the file does not have the length that its header says, and OSError.
+    Raises IncompleteTensors if the file does not have the length that its header says, UnreadableFile, and
+    OSError.
     """
-    with file.open("rb") as stream:
+    with run_files.opened(file) as stream:
         size = os.fstat(stream.fileno()).st_size
         length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
         if size < _LENGTH_BYTES or length > min(_MAX_HEADER_BYTES, size - _LENGTH_BYTES):
@@ -36,9 +38,9 @@ def safetensors_header(file: Path) -> bytes:
 def _data_bytes(header: bytes) -> int:
     """Return the number of bytes of all tensors that a header describes. Raises IncompleteTensors."""
     try:
-        entries = json.loads(header)
+        entries = run_files.json_value(header)
         ends = [int(entry["data_offsets"][1]) for name, entry in entries.items() if name != "__metadata__"]
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
         raise IncompleteTensors("the file's header is not a safetensors header") from error
     return max(ends, default=0)
 
@@ -46,11 +48,16 @@ def _data_bytes(header: bytes) -> int:
 def check_torch_file(file: Path) -> None:
     """Check that a file of ``torch.save`` is complete: a zip archive with its directory at the end.
 
-    Raises IncompleteTensors and OSError.
+    Its entries are not packed and do not overlap, so reading them takes no more memory than the file. Raises
+    IncompleteTensors, UnreadableFile and OSError.
     """
-    try:
-        with zipfile.ZipFile(file):
-            pass
-    except zipfile.BadZipFile as error:
-        size = file.stat().st_size
-        raise IncompleteTensors(f"the file is not a complete file of torch.save ({size} bytes)") from error
+    with run_files.opened(file) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        try:
+            with zipfile.ZipFile(stream) as archive:
+                entries = archive.infolist()
+        except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
+            raise IncompleteTensors(f"the file is not a complete file of torch.save ({size} bytes)") from error
+    unpacked = sum(entry.file_size for entry in entries)
+    if unpacked > size or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise IncompleteTensors(f"the file is not a file of torch.save: its {size} bytes unpack to {unpacked}")

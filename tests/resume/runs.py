@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,6 +14,7 @@ import torch
 from rft_api.effective import effective
 from rft_api.job import RFTJobSpec
 from rft_run.config import JobIdentity, RunConfig
+from rft_trainer import training_state
 from rft_trainer.runtime import models
 from tests.trainer.loop_support import COMPARED
 
@@ -85,7 +87,7 @@ def checkpoints(folder: Path) -> dict[int, Path]:
 
 def digest(checkpoint: Path) -> dict[str, str]:
     """Return a hash of each part of a checkpoint. If a file is incomplete, reading it raises an error."""
-    saved = torch.load(checkpoint / "training.pt", map_location="cpu", weights_only=False)
+    saved = asdict(training_state.read(checkpoint))
     state = json.loads((checkpoint / "state.json").read_text())
     # Two entries may differ: the time that has passed, and the adapter version, as a kill skips a version.
     del state["gpu_seconds"], state["adapter_version"]

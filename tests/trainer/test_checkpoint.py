@@ -1,10 +1,15 @@
 """A checkpoint is complete or absent. Only the current attempt may write one."""
 
 import json
+import os
+import pickle
+import random
 import resource
 import shutil
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,11 +19,12 @@ import torch
 from safetensors.torch import save_file
 
 from rft_run.errors import Fenced, NoCheckpointReadable, VolumeError
-from rft_run.folder import RunFolder
+from rft_run.folder import RunFolder, pickle_of, tensors_of, values_of
 from rft_run.state import Position, RunState
-from rft_trainer import files
+from rft_trainer import files, training_state
 from rft_trainer.checkpoint import Checkpoints, Fence
 from rft_trainer.learn.optimizer import Schedule, make_optimizer
+from rft_trainer.training_state import TrainingState
 
 
 class TinyPolicy:
@@ -90,16 +96,56 @@ def damage_within(file: Path) -> None:
     file.write_bytes(content)
 
 
+def as_pickle(folder: Path, **changes: Any) -> Path:
+    """Replace the training state in a checkpoint by the pickle of an older release. Return the pickle."""
+    state = asdict(training_state.read(folder)) | changes
+    tensors_of(folder).unlink()
+    values_of(folder).unlink()
+    torch.save(state, pickle_of(folder))
+    return pickle_of(folder)
+
+
+def older(damage: Callable[[Path], object]) -> Callable[[Path], object]:
+    """Return a damage to the pickle of an older release, which is written first."""
+    return lambda file: damage(as_pickle(file.parent))
+
+
 def other_parts(file: Path) -> None:
     torch.save({"adapter": {}}, file)
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def changed(**changes: Any) -> Callable[[Path], object]:
+    """Return a change of the values in ``training.json``."""
+    return lambda file: file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def other_tensors(file: Path) -> None:
+    save_file({"adapter.weight": torch.zeros(1), "optimizer.0.exp_avg": torch.zeros(3)}, file)
+
+
+def no_weights(file: Path) -> None:
+    save_file({"optimizer.0.step": torch.tensor(1.0)}, file)
 
 
 @pytest.mark.parametrize(
     ("name", "damage"),
     [
-        ("training.pt", damage_within),
-        ("training.pt", other_parts),
-        ("training.pt", lambda file: file.write_bytes(file.read_bytes()[:500])),
+        ("training.pt", older(damage_within)),
+        ("training.pt", older(other_parts)),
+        ("training.pt", older(cut)),
+        ("training.safetensors", cut),
+        ("training.safetensors", other_tensors),
+        ("training.safetensors", no_weights),
+        ("training.json", cut),
+        ("training.json", changed(random={"python": [3, [1, 2], None], "torch": "", "cuda": []})),
+        ("training.json", changed(optimizer=[])),
+        ("training.json", changed(optimizer=[{"params": [0], "lr": 10**400}])),
+        ("training.json", changed(schedule=[])),
+        ("training.json", lambda file: file.write_text("[" * 100_000)),
         ("adapter/adapter_model.safetensors", lambda file: file.write_bytes(file.read_bytes()[:-1])),
         ("state.json", lambda file: file.write_text(file.read_text()[:20])),
     ],
@@ -115,7 +161,10 @@ def test_a_newest_checkpoint_that_cannot_be_read_is_named_and_the_one_before_is_
     found = again.load_latest(policy, *parts(policy))
     assert found is not None
     assert (found.step, policy.weight.item()) == (2, 2.0)
-    assert f"the checkpoint of step 4 cannot be read: {file}" in caplog.text
+    assert (
+        f"the checkpoint of step 4 cannot be read: {file.parents[len(Path(name).parents) - 1]}" in caplog.text
+    )
+    assert str(file) in caplog.text or "does not fit" in caplog.text or "lacks 1 weights" in caplog.text
     assert "continues from the checkpoint of step 2" in caplog.text
     # Its step gets a checkpoint again, which can be read.
     policy.weight.data.fill_(9.0)
@@ -124,6 +173,140 @@ def test_a_newest_checkpoint_that_cannot_be_read_is_named_and_the_one_before_is_
     assert found is not None
     assert (found.step, policy.weight.item()) == (4, 9.0)
     assert (tmp_path / "checkpoints" / "step-000004.unreadable").is_dir()
+
+
+def test_every_part_is_read_to_the_bit_as_it_was_written(tmp_path: Path) -> None:
+    random.seed(7)
+    random.gauss(0, 1)  # the second number of the pair is kept for the next call
+    torch.manual_seed(7)
+    strange = torch.tensor([float("nan"), float("inf"), -0.0, 1e-45])
+    state = TrainingState(
+        adapter={"a.b.weight": torch.randn(2, 3), "half": torch.randn(5).bfloat16(), "empty": torch.zeros(0)},
+        optimizer={
+            "state": {
+                0: {"step": torch.tensor(3.0), "exp_avg": strange},
+                11: {"exp_avg": torch.randn(4, 4).T},
+            },
+            "param_groups": [{"lr": 0.1 + 0.2, "betas": (0.9, 0.999), "fused": None, "params": [0, 11]}],
+        },
+        schedule={"done": 1 / 3},
+        torch_rng=torch.get_rng_state(),
+        cuda_rng=[torch.arange(16, dtype=torch.uint8), torch.arange(200, 216).to(torch.uint8)],
+        python_rng=random.getstate(),
+    )
+    training_state.write(tmp_path, state)
+    read = training_state.read(tmp_path)
+    assert flat(asdict(read)) == flat(asdict(state))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["training.json", "training.safetensors"]
+
+
+def flat(value: Any) -> Any:
+    """Return a state with the bytes of each tensor in its place."""
+    if isinstance(value, torch.Tensor):
+        return str(value.dtype), value.shape, bytes(value.contiguous().reshape(-1).view(torch.uint8).tolist())
+    if isinstance(value, dict):
+        return {key: flat(part) for key, part in sorted(value.items())}
+    return type(value)(map(flat, value)) if isinstance(value, list | tuple) else value
+
+
+def test_a_checkpoint_of_an_older_release_is_resumed_as_if_the_run_had_never_stopped(tmp_path: Path) -> None:
+    policy: Any = TinyPolicy(1.0)
+    optimizer, schedule = parts(policy)
+    checkpoints = Checkpoints(RunFolder(tmp_path), 3, Fence(RunFolder(tmp_path)))
+    schedule.set(5, 10)
+    step(policy, optimizer)
+    random.gauss(0, 1)
+    folder = checkpoints.save(RunState(step=5), policy, optimizer, schedule)
+    step(policy, optimizer)
+    expected = policy.weight.item(), random.gauss(0, 1), random.random(), schedule.set(6, 10)
+
+    as_pickle(folder)
+    other: Any = TinyPolicy()
+    optimizer, schedule = parts(other)
+    assert checkpoints.load_latest(other, optimizer, schedule) == RunState(step=5)
+    step(other, optimizer)
+    assert (other.weight.item(), random.gauss(0, 1), random.random(), schedule.set(6, 10)) == expected
+
+
+class Runs:
+    """Runs code when it is unpickled: it writes a file."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def __reduce__(self) -> Any:
+        return os.system, (f"touch {self._file}",)
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_code_in_the_pickle_of_a_checkpoint_does_not_run_and_the_error_says_what_to_do(
+    tmp_path: Path, protocol: int
+) -> None:
+    checkpoints, ran = saved(tmp_path, 2), tmp_path / "ran"
+    folder = RunFolder(tmp_path).checkpoint_of(2)
+    file = as_pickle(folder)
+    state = torch.load(file, weights_only=True) | {"schedule": Runs(ran)}
+    torch.save(state, file, pickle_protocol=protocol)
+    policy: Any = TinyPolicy()
+    with pytest.raises(NoCheckpointReadable, match=r"training.pt: is a pickle that could run code"):
+        checkpoints.load_latest(policy, *parts(policy))
+    assert not ran.exists()
+    torch.load(file, weights_only=False)  # a loader that trusts the file runs the code
+    assert ran.exists()
+
+
+def of_no_archive(file: Path, content: Any) -> None:
+    """Write a pickle alone, as torch.save did before it wrote archives."""
+    torch.save(content, file, _use_new_zipfile_serialization=False)
+
+
+def behind_an_archive(file: Path, content: Any) -> None:
+    """Write a pickle that ends with a zip archive, so that it also counts as one."""
+    file.write_bytes(pickle.dumps(content) + file.read_bytes())
+
+
+@pytest.mark.parametrize("hide", [of_no_archive, behind_an_archive])
+def test_code_in_another_kind_of_file_does_not_run_either(
+    tmp_path: Path, hide: Callable[[Path, Any], None]
+) -> None:
+    checkpoints, ran = saved(tmp_path, 2), tmp_path / "ran"
+    hide(as_pickle(RunFolder(tmp_path).checkpoint_of(2)), Runs(ran))
+    policy: Any = TinyPolicy()
+    with pytest.raises(NoCheckpointReadable, match=r"training.pt"):
+        checkpoints.load_latest(policy, *parts(policy))
+    assert not ran.exists()
+
+
+def packed(file: Path) -> None:
+    """Pack the entries of an archive. One of them unpacks to 16 MiB."""
+    with zipfile.ZipFile(file) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in entries.items():
+            if name.endswith("/data/0"):
+                with archive.open(name, "w", force_zip64=True) as entry:
+                    for _ in range(16):
+                        entry.write(bytes(1 << 20))
+            else:
+                archive.writestr(name, content)
+
+
+def expanded(file: Path) -> None:
+    """Save a weight of 4 TiB that has the data of one number."""
+    torch.save(
+        torch.load(file, weights_only=True) | {"adapter": {"weight": torch.zeros(1).expand(1 << 40)}}, file
+    )
+
+
+@pytest.mark.parametrize(("enlarge", "said"), [(packed, "unpack to"), (expanded, "larger than its data")])
+def test_a_small_pickle_cannot_take_much_memory(
+    tmp_path: Path, enlarge: Callable[[Path], None], said: str
+) -> None:
+    checkpoints = saved(tmp_path, 2)
+    enlarge(as_pickle(RunFolder(tmp_path).checkpoint_of(2)))
+    policy: Any = TinyPolicy()
+    with pytest.raises(NoCheckpointReadable, match=f"training.pt: .*{said}"):
+        checkpoints.load_latest(policy, *parts(policy))
 
 
 def test_if_no_checkpoint_can_be_read_the_error_names_each_and_changes_nothing(tmp_path: Path) -> None:

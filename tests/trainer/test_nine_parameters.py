@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 
 from rft_advice.run import CUT
 from rft_api.effective import effective
 from rft_api.validation import parse
 from rft_run.config import JobIdentity, RunConfig
-from rft_trainer import preflight
+from rft_trainer import preflight, training_state
 from tests.manifests import manifest
 from tests.trainer.conftest import CONTEXT_LENGTH
 from tests.trainer.record_requests import RECORD_FILE
@@ -122,7 +121,7 @@ def test_the_nine_parameters_have_their_effect(
 
     # Learning rate and rank: in the optimizer's state.
     newest = max((tmp_path / "run" / "checkpoints").iterdir())
-    state = torch.load(newest / "training.pt", weights_only=False)["optimizer"]
+    state = training_state.read(newest).optimizer
     (group,) = [g for g in state["param_groups"] if g["params"]]
     assert group["lr"] == pytest.approx(training.learning_rate)
     assert tuple(group["betas"]) == (0.9, 0.999)

@@ -4,7 +4,7 @@ import json
 import zipfile
 from pathlib import Path
 
-from rft_run.folder import RunFolder, adapter_of, state_of, tensors_of
+from rft_run.folder import RunFolder, adapter_of, pickle_of, state_of, tensors_of, values_of
 from rft_run.state import RunState
 
 
@@ -27,5 +27,13 @@ def write_checkpoint(folder: RunFolder, step: int, state: RunState | None = None
     checkpoint = folder.checkpoint_of(step)
     write_adapter(adapter_of(checkpoint), text)
     state_of(checkpoint).write_text(json.dumps((state or RunState(step=step)).to_json()))
-    with zipfile.ZipFile(tensors_of(checkpoint), "w") as archive:
+    tensors_of(checkpoint).write_bytes(safetensors())
+    values_of(checkpoint).write_text("{}")
+
+
+def as_old_release(checkpoint: Path) -> None:
+    """Replace the training state in a checkpoint by a file as older releases wrote it."""
+    tensors_of(checkpoint).unlink()
+    values_of(checkpoint).unlink()
+    with zipfile.ZipFile(pickle_of(checkpoint), "w") as archive:
         archive.writestr("data", "")

@@ -1,6 +1,7 @@
 """A checkpoint that is not complete is not used. Fields that a newer release wrote are kept."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from rft_run.checkpoint import checkpoint_problem, newest_usable
 from rft_run.folder import RunFolder
 from rft_run.state import Position, RunState
-from tests.unit.checkpoint_support import write_checkpoint
+from tests.unit.checkpoint_support import as_old_release, write_checkpoint
 
 
 def cut(file: Path) -> None:
@@ -41,9 +42,23 @@ def a_folder(file: Path) -> None:
     file.mkdir()
 
 
-FILES = ("state.json", "training.pt", "adapter/adapter_config.json", "adapter/adapter_model.safetensors")
+def a_fifo(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+def a_link(file: Path) -> None:
+    file.rename(file.with_name("moved"))
+    file.symlink_to("moved")
+
+
+FILES = (
+    "state.json", "training.safetensors", "training.json", "training.pt",
+    "adapter/adapter_config.json", "adapter/adapter_model.safetensors",
+)  # fmt: skip
 DAMAGES: list[tuple[str, Callable[[Path], object]]] = [
-    *((name, damage) for name in FILES for damage in (cut, empty, Path.unlink, a_folder)),
+    *((name, damage) for name in FILES for damage in (cut, empty, a_folder, a_fifo, a_link)),
+    *((name, Path.unlink) for name in FILES if name != "training.pt"),
     *(("state.json", damage) for damage in (of_another_step, without_its_step, a_list)),
     ("adapter/adapter_model.safetensors", longer),
 ]
@@ -56,6 +71,8 @@ def test_a_damaged_file_of_a_checkpoint_is_named_and_the_one_before_is_the_newes
     folder = RunFolder(tmp_path)
     for step in (2, 4):
         write_checkpoint(folder, step)
+    if name == "training.pt":
+        as_old_release(folder.checkpoint_of(4))
     assert newest_usable(folder) == 4
     damage(folder.checkpoint_of(4) / name)
     problem = checkpoint_problem(folder, 4)

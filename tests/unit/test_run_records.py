@@ -10,7 +10,7 @@ import zstandard
 
 from rft_api.status import EvaluationResult, Output, RFTJobStatus
 from rft_run.events import EndEvent, EvaluationEvent, Event, ResumedEvent, StageEvent, StepEvent, parse
-from rft_run.folder import RunFolder, adapter_of, state_of, tensors_of
+from rft_run.folder import RunFolder, adapter_of, pickle_of, state_of
 from rft_run.rollouts import RolloutRecord, UnreadableRollouts, compressed, read_rollouts
 from rft_run.state import Position, RunState
 from rft_run.status_file import UnreadableStatus, read_status, write_status
@@ -203,7 +203,7 @@ def test_names_are_those_that_older_releases_wrote() -> None:
     for path in (
         stored.config, stored.inputs, stored.digests, stored.log, stored.attempt, stored.status,
         stored.metrics, stored.preflight, stored.adapter, stored.adapters, stored.rollouts_of(1),
-        stored.evaluation_of(0), state_of(checkpoint), tensors_of(checkpoint), adapter_of(checkpoint),
+        stored.evaluation_of(0), state_of(checkpoint), pickle_of(checkpoint), adapter_of(checkpoint),
     ):  # fmt: skip
         assert path.exists(), path
 
@@ -223,7 +223,7 @@ def test_a_state_without_a_newer_field_has_its_default() -> None:
 
 
 def test_a_state_that_is_none_is_refused() -> None:
-    with pytest.raises(KeyError):
+    with pytest.raises(ValueError, match="not a run's state"):
         RunState.from_json({"step": 3})
 
 

@@ -2,23 +2,23 @@
 
 import json
 import logging
-import pickle
 import random
 import shutil
 import uuid
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from rft_run import atomic
+from rft_run import atomic, run_files
 from rft_run.checkpoint import checkpoint_problem, read_state
 from rft_run.errors import Fenced, NoCheckpointReadable, VolumeError
-from rft_run.folder import RunFolder, adapter_of, state_of, tensors_of
+from rft_run.folder import RunFolder, adapter_of, state_of
 from rft_run.state import RunState
-from rft_trainer import files
+from rft_trainer import files, training_state
 from rft_trainer.learn.policy import Policy
+from rft_trainer.training_state import TrainingState, first_line
 
 log = logging.getLogger(__name__)
 
@@ -31,22 +31,21 @@ class Fence:
         self._file = folder.attempt
         self._id = uuid.uuid4().hex
         try:
-            before = json.loads(self._file.read_text(encoding="utf-8"))["number"]
-        except (OSError, ValueError, KeyError):
+            before = run_files.json_of(self._file)["number"]
+        except (OSError, ValueError, KeyError, TypeError):
             before = 0
-        self.number = int(before) + 1
+        self.number = before + 1 if isinstance(before, int) and 0 <= before < run_files.MOST else 1
         files.write_json(self._file, {"number": self.number, "id": self._id})
 
     def check(self) -> None:
         """Raise Fenced when a newer attempt has taken the folder over."""
         try:
-            current = json.loads(self._file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            current = run_files.json_of(self._file)
+            number, owner = current["number"], current["id"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise VolumeError(f"{self._file}: {error}") from error
-        if current.get("id") != self._id:
-            raise Fenced(
-                f"attempt {current.get('number')} replaced attempt {self.number}: only the newest may write"
-            )
+        if owner != self._id:
+            raise Fenced(f"attempt {number} replaced attempt {self.number}: only the newest may write")
 
 
 class Checkpoints:
@@ -80,16 +79,16 @@ class Checkpoints:
             return target
         with files.new_folder(target, self._fence.check) as unfinished:
             policy.save_adapter(adapter_of(unfinished))
-            torch.save(
-                {  # the names of _PARTS
-                    "adapter": policy.adapter_state(),
-                    "optimizer": optimizer.state_dict(),
-                    "schedule": schedule.state_dict(),
-                    "torch_rng": torch.get_rng_state(),
-                    "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-                    "python_rng": random.getstate(),
-                },
-                tensors_of(unfinished),
+            training_state.write(
+                unfinished,
+                TrainingState(
+                    adapter=policy.adapter_state(),
+                    optimizer=optimizer.state_dict(),
+                    schedule=schedule.state_dict(),
+                    torch_rng=torch.get_rng_state(),
+                    cuda_rng=torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+                    python_rng=random.getstate(),
+                ),
             )
             state_of(unfinished).write_text(json.dumps(state.to_json()), encoding="utf-8")
         self.prune(state.best_step, also)
@@ -142,26 +141,26 @@ class Checkpoints:
             if problem := checkpoint_problem(self._folder, step):
                 raise _Unreadable(problem)
             state = read_state(folder)
-            # Not weights_only, because the state of Python's random generator, a tuple, needs pickle. The
-            # file is trusted: only the trainer writes to the run's volume.
-            saved = torch.load(tensors_of(folder), map_location="cpu", weights_only=False)
+            saved = training_state.read(folder)
+        except training_state.NotRead as error:
+            raise _Unreadable(str(error)) from error
         except OSError as error:  # of the disk: a retry may succeed
             raise VolumeError(f"{folder}: {error}") from error
-        except _BROKEN as error:
-            raise _Unreadable(f"{tensors_of(folder)}: {_first_line(error)}") from error
-        missing = _PARTS - set(saved) if isinstance(saved, dict) else _PARTS
-        if missing:
-            raise _Unreadable(f"{tensors_of(folder)}: entries are missing: {', '.join(sorted(missing))}")
-        policy.load_adapter_state(saved["adapter"])
+        except ValueError as error:
+            raise _Unreadable(f"{state_of(folder)}: {first_line(error)}") from error
+        if missing := policy.adapter_state().keys() - saved.adapter.keys():
+            raise _Unreadable(f"{folder}: lacks {len(missing)} weights of the adapter, e.g. {min(missing)}")
+        policy.load_adapter_state(saved.adapter)
         try:
-            optimizer.load_state_dict(saved["optimizer"])
-            schedule.load_state_dict(saved["schedule"])
-            torch.set_rng_state(saved["torch_rng"])
-            if saved["cuda_rng"] and torch.cuda.is_available():
-                torch.cuda.set_rng_state_all(saved["cuda_rng"])
-            random.setstate(saved["python_rng"])
-        except _BROKEN as error:
-            raise _Unreadable(f"{tensors_of(folder)}: {_first_line(error)}") from error
+            _refuse_other_shapes(optimizer, saved.optimizer)
+            optimizer.load_state_dict(saved.optimizer)
+            schedule.load_state_dict(saved.schedule)
+            torch.set_rng_state(saved.torch_rng)
+            if saved.cuda_rng and torch.cuda.is_available():
+                torch.cuda.set_rng_state_all(saved.cuda_rng)
+            random.setstate(saved.python_rng)
+        except training_state.BROKEN as error:
+            raise _Unreadable(f"{folder}: its training state does not fit: {first_line(error)}") from error
         return state
 
     def _set_aside(self, steps: Iterable[int]) -> None:
@@ -182,10 +181,10 @@ class _Unreadable(Exception):
     """A checkpoint cannot be read; the message names the file."""
 
 
-_PARTS = frozenset({"adapter", "optimizer", "schedule", "torch_rng", "cuda_rng", "python_rng"})
-_BROKEN = (RuntimeError, ValueError, KeyError, TypeError, IndexError, EOFError, pickle.UnpicklingError)
-"""The exceptions of torch and pickle for a file with damaged content."""
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+def _refuse_other_shapes(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
+    """Raise ValueError if saved moments have not the shapes of the weights, which torch does not check."""
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    for index, moments in saved["state"].items():
+        for name, moment in moments.items():
+            if moment.shape not in (torch.Size(), weights[index].shape):
+                raise ValueError(f"{name} of weight {index} has the shape {tuple(moment.shape)}")

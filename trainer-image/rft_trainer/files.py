@@ -12,25 +12,18 @@ from safetensors import SafetensorError
 from rft_run import atomic
 from rft_run.errors import VolumeError
 
-_TORCH_WRITER = "inline_container"
-"""Part of the message of torch.save's RuntimeError for a file that it could not write completely."""
-
 
 @contextmanager
 def new_folder(target: Path, check: Callable[[], None] = lambda: None) -> Iterator[Path]:
     """Yield a temporary folder that is renamed to ``target`` when the ``with`` block succeeds.
 
     ``check`` is called before the rename. If it raises, the folder is not renamed. Raises VolumeError, also
-    for a file that torch or safetensors could not write completely in the ``with`` block.
+    for a file that safetensors could not write completely in the ``with`` block.
     """
     try:
         with atomic.new_folder(target, check) as unfinished:
             yield unfinished
     except (OSError, SafetensorError) as error:
-        raise _not_written(target, error) from error
-    except RuntimeError as error:
-        if _TORCH_WRITER not in str(error):
-            raise
         raise _not_written(target, error) from error
 
 

@@ -1,0 +1,179 @@
+"""Opens and reads the files of a run's folder, with all of their bounds.
+
+Others may write to the volume of a run. So a file that a run left is opened only if it is a regular file: a
+FIFO would block for ever, and a symbolic link may point to a file outside of the folder. No more than a bound
+is read of it, packed or not. Nothing that is read is executed.
+
+Messages of UnreadableFile have no path: whoever reads a file puts its path before them.
+"""
+
+import errno
+import json
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+
+MIB = 1 << 20
+STATE_BYTES = 16 * MIB
+"""Most bytes of a file with one JSON object, such as ``state.json``, ``run.json`` or ``attempt.json``."""
+EVALUATION_BYTES = 256 * MIB
+"""Most bytes of a held-out evaluation, which has the completions of at most 256 rows."""
+STATUS_BYTES = 2 * MIB
+"""Most bytes of ``status.yaml``. The API server takes no larger status either."""
+METRICS_BYTES = 256 * MIB
+METRICS_LINES = 500_000
+"""Most steps in ``metrics.jsonl``. At one step a second this is nearly six days."""
+ROLLOUTS_BYTES = 1024 * MIB
+"""Most bytes of the rollouts of one step, unpacked."""
+ROLLOUTS_WINDOW_BYTES = 32 * MIB
+"""Most memory that unpacking zstd may take. The trainer writes files that take 2 MiB."""
+LINE_BYTES = 64 * MIB
+"""Most bytes of one line: of a row of a dataset, of a rollout, of a step."""
+JSON_VALUES = 4_000_000
+"""Most values in one JSON text. Each takes up to 64 bytes of memory, even if its text has three."""
+UNPACKED_BYTES = 1024 * MIB
+"""Up to this size a dataset may unpack at any ratio."""
+UNPACKED_RATIO = 200
+"""Most bytes of an unpacked dataset per packed byte. Gzip reaches 1000 with zeros, and 20 with text."""
+MOST = 2**63 - 1
+"""Largest whole number in a record of a run."""
+
+_KINDS = (
+    (stat.S_ISLNK, "a symbolic link"), (stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"),
+)  # fmt: skip
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+
+
+class UnreadableFile(ValueError):
+    """A file is not a regular file, or is larger than its bound. The message does not have its path."""
+
+
+@contextmanager
+def opened(path: Path, *, follow: bool = False) -> Iterator[BinaryIO]:
+    """Yield a regular file, open to be read. ``follow`` is for a path that the user named, not for a run's.
+
+    Raises UnreadableFile for anything else than a regular file, and OSError.
+    """
+    with os.fdopen(_descriptor(path, os.O_RDONLY | (0 if follow else os.O_NOFOLLOW)), "rb") as file:
+        yield file
+
+
+@contextmanager
+def writable(path: Path) -> Iterator[BinaryIO]:
+    """Yield a regular file, open to be appended to. It is created if it is missing.
+
+    Raises UnreadableFile for anything else than a regular file, and OSError.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+    with os.fdopen(_descriptor(path, flags), "ab") as file:
+        yield file
+
+
+def _descriptor(path: Path, flags: int) -> int:
+    try:
+        # Without O_NONBLOCK the opening of a FIFO waits for its other end.
+        descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if (kind := _kind(path)) is not None:
+            raise _not_regular(kind) from error
+        raise
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return descriptor
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    raise _not_regular(_named(mode))
+
+
+def _kind(path: Path) -> str | None:
+    """Return what a path is, if it is not a regular file."""
+    try:
+        return _named(path.lstat().st_mode)
+    except OSError:
+        return None
+
+
+def _named(mode: int) -> str | None:
+    return next((name for is_kind, name in _KINDS if is_kind(mode)), None)
+
+
+def _not_regular(kind: str | None) -> UnreadableFile:
+    if kind is None:
+        return UnreadableFile("is not a regular file, and nothing else is read here")
+    return UnreadableFile(
+        f"is {kind}, and only a regular file is read here; put the file itself in its place"
+    )
+
+
+def refuse_link(folder: Path) -> None:
+    """Raise UnreadableFile for a folder that is a symbolic link: it may lead out of the run's folder."""
+    if folder.is_symlink():
+        raise UnreadableFile("is a symbolic link; put the folder itself in its place")
+
+
+def content(path: Path, most: int = STATE_BYTES, *, follow: bool = False) -> bytes:
+    """Return the content of a file of at most ``most`` bytes. Raises UnreadableFile and OSError."""
+    with opened(path, follow=follow) as file:
+        found = file.read(most + 1)
+    if len(found) > most:
+        raise UnreadableFile(f"is larger than {shown(most)}, the most that is read of such a file")
+    return found
+
+
+def text(path: Path, most: int = STATE_BYTES, *, follow: bool = False) -> str:
+    """Return the text of a file in UTF-8. Raises UnreadableFile, UnicodeDecodeError and OSError."""
+    return content(path, most, follow=follow).decode()
+
+
+def json_of(path: Path, most: int = STATE_BYTES) -> Any:
+    """Return the JSON value in a file. Raises ValueError, such as UnreadableFile, and OSError."""
+    return json_value(content(path, most))
+
+
+def json_value(raw: bytes) -> Any:
+    """Return a JSON value. Raises ValueError, also for too many or too deeply nested values."""
+    refuse_too_many_values(raw)
+    try:
+        return json.loads(raw)
+    except RecursionError as error:
+        raise ValueError("is JSON that is nested too deeply") from error
+
+
+def refuse_too_many_values(raw: bytes) -> None:
+    """Raise UnreadableFile for a JSON text whose values would take far more memory than the text."""
+    if _separators(raw) > JSON_VALUES and _separators(_STRING.sub(b"", raw)) > JSON_VALUES:
+        raise UnreadableFile(f"has more than {JSON_VALUES:,} JSON values, the most that are read at once")
+
+
+def _separators(raw: bytes) -> int:
+    return sum(raw.count(sign) for sign in (b",", b"[", b"{"))
+
+
+def lines(stream: IO[bytes], most: int, each: int = LINE_BYTES) -> Iterator[bytes]:
+    """Yield the lines of a stream with their newlines. Only a newline ends a line.
+
+    Raises UnreadableFile if a line has more than ``each`` bytes, or all lines together more than ``most``.
+    """
+    number = read = 0
+    while line := stream.readline(each + 1):
+        number, read = number + 1, read + len(line)
+        if len(line) > each:
+            raise UnreadableFile(
+                f"line {number} is longer than {shown(each)}, the most that is read of a line"
+            )
+        if read > most:
+            raise UnreadableFile(f"has more than {shown(most)}, the most that is read of such a file")
+        yield line
+
+
+def shown(count: int) -> str:
+    """Return a number of bytes as a text such as ``64 MiB``."""
+    return f"{count // MIB:,} MiB" if count >= MIB else f"{count:,} bytes"

@@ -1,0 +1,201 @@
+"""The files of a checkpoint with all that training needs to go on: tensors and values, and nothing that runs.
+
+``training.safetensors`` has the adapter's weights and the optimizer's moments. ``training.json`` has the
+optimizer's settings, the schedule and the states of the random generators. Both are read to the bit as they
+were written. Older releases wrote one pickle in place of both, ``training.pt``. It is read with torch's
+unpickler for tensors and numbers, and refused if it names anything else.
+"""
+
+import base64
+import json
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from rft_run import run_files
+from rft_run.checkpoint import is_of_old_release
+from rft_run.folder import pickle_of, tensors_of, values_of
+
+T = TypeVar("T")
+_ADAPTER, _OPTIMIZER = "adapter", "optimizer"
+BROKEN = (
+    RuntimeError, ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, EOFError,
+    pickle.UnpicklingError, SafetensorError,
+)  # fmt: skip
+"""The exceptions of torch, safetensors and Python for a file with damaged content."""
+_CODE = (
+    "is a pickle that could run code when it is loaded ({}), so it is not loaded. No release has written it:"
+    " find out who can write to this volume, and put the file of a backup in its place, or remove the folder"
+    " of this checkpoint to go on from the one before it"
+)
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """The state of training after a step. The fields have the names of the entries of ``training.pt``."""
+
+    adapter: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    """The ``state_dict`` of the optimizer. Its state has only tensors."""
+    schedule: dict[str, float]
+    torch_rng: Tensor
+    cuda_rng: list[Tensor]
+    """The state of the random generator of each GPU."""
+    python_rng: tuple[Any, ...]
+    """The state of Python's random generator, from ``random.getstate``."""
+
+
+class NotRead(Exception):
+    """The files cannot be read. The message names the file."""
+
+
+def write(checkpoint: Path, state: TrainingState) -> None:
+    """Write the two files into the folder of a checkpoint.
+
+    Raises OSError and SafetensorError for a full volume, and TypeError for an optimizer whose settings are
+    not JSON.
+    """
+    named = {f"{_ADAPTER}.{name}": tensor for name, tensor in state.adapter.items()}
+    for index, moments in state.optimizer["state"].items():
+        named |= {f"{_OPTIMIZER}.{index}.{name}": tensor for name, tensor in moments.items()}
+    values = {
+        "version": 1,
+        "optimizer": state.optimizer["param_groups"],
+        "schedule": state.schedule,
+        "random": {
+            "python": state.python_rng,
+            "torch": _encoded(state.torch_rng),
+            "cuda": [_encoded(one) for one in state.cuda_rng],
+        },
+    }
+    save_file({name: tensor.detach().contiguous() for name, tensor in named.items()}, tensors_of(checkpoint))
+    values_of(checkpoint).write_text(json.dumps(values, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read(checkpoint: Path) -> TrainingState:
+    """Return the state in the folder of a checkpoint, also of an older release. Raises NotRead, OSError."""
+    if is_of_old_release(checkpoint):
+        return _of_pickle(pickle_of(checkpoint))
+    values = _explained(values_of(checkpoint), run_files.json_of)
+    tensors = _explained(tensors_of(checkpoint), _tensors)
+    return _explained(values_of(checkpoint), lambda _: _checked(_joined(values, tensors)))
+
+
+def _explained(file: Path, reader: Callable[[Path], T]) -> T:
+    """Return what ``reader`` returns for a file. Raises NotRead and OSError."""
+    try:
+        return reader(file)
+    except BROKEN as error:
+        raise NotRead(f"{file}: {first_line(error)}") from error
+
+
+def _tensors(file: Path) -> dict[str, Tensor]:
+    with safe_open(file, framework="pt") as opened:
+        # Without the copy a tensor would be a part of the mapped file, which may change or become shorter.
+        return {name: opened.get_tensor(name).clone() for name in opened.keys()}  # noqa: SIM118 - no mapping
+
+
+def _joined(values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> TrainingState:
+    adapter: dict[str, Tensor] = {}
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        part, _, rest = name.partition(".")
+        if part == _ADAPTER:
+            adapter[rest] = tensor
+        else:
+            index, _, moment = rest.partition(".")
+            moments.setdefault(int(index), {})[moment] = tensor
+    random = values["random"]
+    version, internal, gauss = random["python"]
+    return TrainingState(
+        adapter=adapter,
+        optimizer={"state": moments, "param_groups": [_group(group) for group in values["optimizer"]]},
+        schedule=values["schedule"],
+        torch_rng=_decoded(random["torch"]),
+        cuda_rng=[_decoded(one) for one in random["cuda"]],
+        python_rng=(version, tuple(internal), gauss),
+    )
+
+
+def _group(group: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a group of parameters. JSON has made lists of tuples, such as of the betas."""
+    return {
+        name: tuple(value) if isinstance(value, list) and name != "params" else value
+        for name, value in group.items()
+    }
+
+
+def _checked(state: TrainingState) -> TrainingState:
+    """Return the state. Raises ValueError for settings that are no numbers, and for tensors without data."""
+    for place in ({"schedule": state.schedule}, *state.optimizer["param_groups"]):
+        for name, value in place.items():
+            if name != "params" and not _is_setting(value):
+                raise ValueError(f"{name} is not a number of at most {run_files.MOST}")
+    if any(_is_expanded(tensor) for part in (state.adapter, state.optimizer) for tensor in _tensors_in(part)):
+        raise ValueError("has a tensor that is larger than its data, which no release writes")
+    return state
+
+
+def _is_setting(value: Any) -> bool:
+    if isinstance(value, dict | tuple):
+        return all(_is_setting(part) for part in (value.values() if isinstance(value, dict) else value))
+    return value is None or (isinstance(value, int | float) and abs(value) <= run_files.MOST)
+
+
+def _encoded(generator: Tensor) -> str:
+    return base64.b64encode(generator.numpy().tobytes()).decode("ascii")
+
+
+def _decoded(text: str) -> Tensor:
+    return torch.frombuffer(bytearray(base64.b64decode(text, validate=True)), dtype=torch.uint8)
+
+
+# --- older releases -------------------------------------------------------------------------------
+
+
+def _of_pickle(file: Path) -> TrainingState:
+    """Return the state in a file of ``torch.save``. Its pickle can make tensors, numbers and containers only.
+
+    ``check_torch_file`` has checked that the file is not packed. Raises NotRead, and OSError.
+    """
+    with run_files.opened(file) as stream:
+        saved = _explained(file, lambda _: _unpickled(stream))
+    names = [field.name for field in fields(TrainingState)]
+    missing = [name for name in names if name not in saved] if isinstance(saved, dict) else names
+    if missing:
+        raise NotRead(f"{file}: entries are missing: {', '.join(missing)}")
+    return _explained(file, lambda _: _checked(TrainingState(**{name: saved[name] for name in names})))
+
+
+def _unpickled(stream: BinaryIO) -> Any:
+    try:
+        # It only reads the pickle's operations. Archives of torch.jit, which have code, it refuses.
+        if named := torch.serialization.get_unsafe_globals_in_checkpoint(stream):
+            raise pickle.UnpicklingError(", ".join(sorted(named)[:3]))
+        stream.seek(0)
+        return torch.load(stream, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(_CODE.format(first_line(error))) from error
+
+
+def _tensors_in(value: Any) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return [tensor for part in parts for tensor in _tensors_in(part)]
+
+
+def _is_expanded(tensor: Tensor) -> bool:
+    return tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes()
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message; the name of its class if there is none."""
+    return (str(error) or type(error).__name__).splitlines()[0]
