@@ -12,6 +12,7 @@ import yaml
 
 from rft_api.job import RFTJobSpec
 from rft_api.status import EvaluationResult, GraderEvaluation
+from rft_run import run_files
 from rft_run.config import RunConfig
 from rft_run.folder import adapter_config_of, card_of
 
@@ -47,7 +48,7 @@ def dress(adapter: Path, card: Card) -> None:
     Raises OSError and ValueError.
     """
     file = adapter_config_of(adapter)
-    body = named(json.loads(file.read_text(encoding="utf-8")), card.config.spec.model.name, card.revision)
+    body = named(run_files.json_of(file), card.config.spec.model.name, card.revision)
     file.write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
     card_of(adapter).write_text(render(card), encoding="utf-8")
 
@@ -62,10 +63,11 @@ def named(body: Mapping[str, Any], name: str, revision: str | None) -> dict[str,
 def licence_of(model: Path) -> str | None:
     """Return the licence from the model card in the folder of a model, or None if the card has none."""
     try:
-        _, front, _ = card_of(model).read_text(encoding="utf-8").split("---", 2)
+        text = run_files.text(card_of(model), follow=True)  # files of the hub's cache are links
+        _, front, _ = text.split("---", 2)
         found = yaml.safe_load(front)
         licence = found.get("license_name") or found.get("license")
-    except (OSError, ValueError, yaml.YAMLError, AttributeError):
+    except (OSError, ValueError, yaml.YAMLError, AttributeError, RecursionError):
         return None
     return licence if isinstance(licence, str) else None
 
@@ -75,7 +77,7 @@ def licence_said(adapter: Path) -> str | None:
     none.
     """
     try:
-        lines = card_of(adapter).read_text(encoding="utf-8").splitlines()
+        lines = run_files.text(card_of(adapter)).splitlines()
     except (OSError, ValueError):
         return None
     said = next((line.removeprefix(_LICENCE) for line in lines if line.startswith(_LICENCE)), None)

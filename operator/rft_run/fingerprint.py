@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 from pydantic import Field
 
+from rft_run import run_files
 from rft_run.record import Record
 
 LINE_BYTES = 8
@@ -52,7 +53,7 @@ def line_digests(stream: BinaryIO) -> Iterator[bytes]:
 
     Line endings and a byte order mark are ignored, because they do not change the rows.
     """
-    for number, raw in enumerate(stream):
+    for number, raw in enumerate(run_files.lines(stream, run_files.MOST)):
         line = raw.removesuffix(b"\n").removesuffix(b"\r")
         if number == 0:
             line = line.removeprefix(_BYTE_ORDER_MARK)
@@ -109,7 +110,7 @@ def _places(stream: BinaryIO, size: int) -> list[int]:
 
 def _canonical(content: bytes) -> bytes:
     try:
-        body = json.loads(content)
+        body = run_files.json_value(content)
     except ValueError:
         return content
     if isinstance(body, dict):
@@ -175,6 +176,6 @@ def merged(before: Fingerprint, now: Fingerprint) -> Fingerprint:
 
 def read_line_digests(file: Path) -> Iterator[bytes]:
     """Yield the digests of lines in a file. Raises OSError."""
-    with file.open("rb") as stream:
+    with run_files.opened(file) as stream:
         while digest := stream.read(LINE_BYTES):
             yield digest

@@ -1,10 +1,15 @@
 """The base class of the records that a run writes as JSON lines, with camelCase names."""
 
 import json
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
+
+from rft_run import run_files
+
+Whole = Annotated[int, Field(ge=-run_files.MOST, le=run_files.MOST)]
+"""A whole number in a record. JSON has larger ones, with which nothing can be computed or drawn."""
 
 
 class Record(BaseModel):
@@ -31,4 +36,5 @@ class Record(BaseModel):
         """Read a record from a line of JSON. Raises ValueError (pydantic's ValidationError) if it is
         invalid.
         """
+        run_files.refuse_too_many_values(line if isinstance(line, bytes) else line.encode())
         return cls.model_validate_json(line)

@@ -3,13 +3,15 @@
 The file of a step is called like ``rollouts/step-000042.jsonl.zst``.
 """
 
-from collections.abc import Sequence
+import io
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, ValidationError
 
-from rft_run.record import Record
+from rft_run import run_files
+from rft_run.record import Record, Whole
 
 
 class UnreadableRollouts(ValueError):
@@ -19,8 +21,8 @@ class UnreadableRollouts(ValueError):
 class RolloutRecord(Record):
     """A rollout: a completion with its prompt, its scores and its reward."""
 
-    step: int | None = None
-    line: int
+    step: Whole | None = None
+    line: Whole
     """The line of the row in the dataset, counted from 1."""
     messages: list[dict[str, Any]] = Field(default_factory=list)
     fields: dict[str, Any] = Field(default_factory=dict)
@@ -38,24 +40,36 @@ class RolloutRecord(Record):
     """Penalty for a long completion. It is subtracted from the reward before the advantage is computed."""
     advantage: float | None = None
     finish_reason: str | None = None
-    tokens: int | None = None
+    tokens: Whole | None = None
 
 
-def compressed(records: Sequence[RolloutRecord]) -> bytes:
-    """Return the compressed content of the file with the rollouts of a step."""
+def as_bytes(records: Sequence[RolloutRecord]) -> bytes:
+    """Return the content of the file with the rollouts of a step, before it is compressed."""
+    return "".join(record.as_line() for record in records).encode()
+
+
+def compressed(content: bytes) -> bytes:
+    """Return the compressed content of a file of rollouts."""
     import zstandard  # only needed where rollouts are read or written
 
-    return zstandard.ZstdCompressor().compress("".join(record.as_line() for record in records).encode())
+    return zstandard.ZstdCompressor().compress(content)
 
 
 def read_rollouts(path: Path) -> list[RolloutRecord]:
     """Return the rollouts of a step. Raises UnreadableRollouts, also if there is no file for the step."""
+    return list(each_rollout(path))
+
+
+def each_rollout(path: Path) -> Iterator[RolloutRecord]:
+    """Yield the rollouts of a step, without holding them all in memory. Raises UnreadableRollouts."""
     import zstandard
 
+    unpacker = zstandard.ZstdDecompressor(max_window_size=run_files.ROLLOUTS_WINDOW_BYTES)
     try:
-        with path.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as stream:
-            lines = stream.read().decode().split("\n")
-        return [RolloutRecord.from_line(line) for line in lines if line]
+        with run_files.opened(path) as file, io.BufferedReader(unpacker.stream_reader(file)) as stream:
+            for line in run_files.lines(stream, run_files.ROLLOUTS_BYTES):
+                if line != b"\n":
+                    yield RolloutRecord.from_line(line)
     except (OSError, ValueError, zstandard.ZstdError) as error:
         problem = _problem(error) if isinstance(error, ValidationError) else error
         raise UnreadableRollouts(f"{path}: is not a file of rollouts: {problem}") from error

@@ -113,6 +113,11 @@ def _not_regular(kind: str | None) -> UnreadableFile:
     )
 
 
+def is_own(path: Path) -> bool:
+    """Whether a path is a regular file, and not a link."""
+    return path.is_file() and not path.is_symlink()
+
+
 def refuse_link(folder: Path) -> None:
     """Raise UnreadableFile for a folder that is a symbolic link: it may lead out of the run's folder."""
     if folder.is_symlink():
@@ -131,6 +136,13 @@ def content(path: Path, most: int = STATE_BYTES, *, follow: bool = False) -> byt
 def text(path: Path, most: int = STATE_BYTES, *, follow: bool = False) -> str:
     """Return the text of a file in UTF-8. Raises UnreadableFile, UnicodeDecodeError and OSError."""
     return content(path, most, follow=follow).decode()
+
+
+def end(path: Path, most: int = MIB, begin: int = 0) -> bytes:
+    """Return the last ``most`` bytes of a log, from the byte ``begin`` on. Raises UnreadableFile, OSError."""
+    with opened(path) as file:
+        file.seek(max(begin, os.fstat(file.fileno()).st_size - most))
+        return file.read(most)
 
 
 def json_of(path: Path, most: int = STATE_BYTES) -> Any:
@@ -166,12 +178,15 @@ def lines(stream: IO[bytes], most: int, each: int = LINE_BYTES) -> Iterator[byte
     while line := stream.readline(each + 1):
         number, read = number + 1, read + len(line)
         if len(line) > each:
-            raise UnreadableFile(
-                f"line {number} is longer than {shown(each)}, the most that is read of a line"
-            )
+            raise UnreadableFile(f"line {number}: {too_long(each)}")
         if read > most:
             raise UnreadableFile(f"has more than {shown(most)}, the most that is read of such a file")
         yield line
+
+
+def too_long(each: int = LINE_BYTES) -> str:
+    """Return the message for a line of more than ``each`` bytes."""
+    return f"is longer than {shown(each)}, the most that is read of a line"
 
 
 def shown(count: int) -> str:

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
-from rft_run.record import Record
+from rft_run import run_files
+from rft_run.record import Record, Whole
 
 
 class UnreadableSteps(ValueError):
@@ -17,7 +18,7 @@ class StepRecord(Record):
     record.
     """
 
-    step: int
+    step: Whole
     reward: float | None = None
     """Mean reward of the graded rollouts of the step."""
     reward_std: float | None = None
@@ -29,7 +30,7 @@ class StepRecord(Record):
     entropy: float | None = None
     """Mean entropy of the sampling distribution per token, in nats."""
     clip_fraction: float | None = None
-    updates: int | None = None
+    updates: Whole | None = None
     """Number of optimizer steps made. It is below ``updatesPerBatch`` if there are fewer groups, or groups
     without gradient."""
     grad_norm: float | None = None
@@ -39,32 +40,32 @@ class StepRecord(Record):
     mismatch_mean_abs: float | None = None
     mismatch_bounded_fraction: float | None = None
     """Share of tokens whose weight, which corrects the mismatch of trainer and sampler, was bounded."""
-    staleness: int | None = None
+    staleness: Whole | None = None
     """Number of adapter versions from the weights that sampled the batch to the weights that were trained."""
-    outside_filter_tokens: int | None = None
+    outside_filter_tokens: Whole | None = None
     """Number of sampled tokens that top-k and top-p would remove by the trainer's probabilities."""
     truncated_fraction: float | None = None
     zero_variance_fraction: float | None = None
     completion_tokens: float | None = None
     """Mean length of the graded completions, in tokens."""
-    groups: int | None = None
-    rollouts: int | None = None
-    dropped_groups: int | None = None
-    refilled_groups: int | None = None
+    groups: Whole | None = None
+    rollouts: Whole | None = None
+    dropped_groups: Whole | None = None
+    refilled_groups: Whole | None = None
     """Number of groups that were sampled in place of groups with equal rewards."""
     overlong_penalty: float | None = None
     """Mean penalty that is subtracted from the rewards for long completions. ``reward`` is without it."""
-    forward_tokens: int | None = None
+    forward_tokens: Whole | None = None
     """Number of tokens in all forward passes of the update, padding included."""
     learning_rate: float | None = None
-    epoch: int | None = None
-    adapter_version: int | None = None
+    epoch: Whole | None = None
+    adapter_version: Whole | None = None
     tokens_per_second: float | None = None
     """Number of sampled tokens per second of sampling."""
     step_seconds: float | None = None
     phases: dict[str, float] = Field(default_factory=dict)
     """Seconds of each phase of the step, by the names of ``PhaseSeconds``."""
-    attempt: int | None = None
+    attempt: Whole | None = None
     time: str | None = None
     """The time when the step ended, RFC 3339."""
 
@@ -74,21 +75,32 @@ def read_steps(path: Path, *, until_broken: bool = False) -> list[StepRecord]:
 
     A last line without a newline is left out: it is still being written, or the writer was killed. For any
     other invalid line UnreadableSteps is raised, or with ``until_broken`` the records before this line are
-    returned.
+    returned. UnreadableSteps is always raised for a file that is too large or not a regular file.
     """
+    records: list[StepRecord] = []
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        with run_files.opened(path) as file:
+            for line in run_files.lines(file, run_files.METRICS_BYTES):
+                if not line.endswith(b"\n"):
+                    break
+                if len(records) == run_files.METRICS_LINES:
+                    raise run_files.UnreadableFile(
+                        f"has more than {len(records):,} steps, the most that are read"
+                    )
+                records.append(_step(line, len(records) + 1))
     except FileNotFoundError:
         return []
-    records = []
-    for number, line in enumerate(text.split("\n")[:-1], start=1):
-        try:
-            records.append(StepRecord.from_line(line))
-        except ValueError as error:
-            if until_broken:
-                break
-            raise UnreadableSteps(f"{path}: line {number}: is not the record of a step") from error
+    except ValueError as error:
+        if not until_broken or isinstance(error, run_files.UnreadableFile):
+            raise UnreadableSteps(f"{path}: {error}") from error
     return records
+
+
+def _step(line: bytes, number: int) -> StepRecord:
+    try:
+        return StepRecord.from_line(line.decode(errors="replace"))
+    except ValidationError as error:
+        raise ValueError(f"line {number}: is not the record of a step") from error
 
 
 def as_lines(records: Sequence[StepRecord]) -> bytes:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from rft_cli.main import app
 from rft_run.folder import RunFolder
-from rft_run.rollouts import RolloutRecord, compressed
+from rft_run.rollouts import RolloutRecord, as_bytes, compressed
 from tests.manifests import manifest
 from tests.trainer.grader_service import Answer, serving
 
@@ -77,7 +77,7 @@ def test_a_run_s_recorded_rollouts_are_graded_without_the_dataset(job: Path, tmp
     path = folder.rollouts_of(3)
     path.parent.mkdir(parents=True)
     record = RolloutRecord(line=7, messages=[], fields={"answer": "4"}, completion="4", graders={})
-    path.write_bytes(compressed([record]))
+    path.write_bytes(compressed(as_bytes([record])))
     (tmp_path / "train.jsonl").unlink()
     code, output = grade(job, "--from", folder.path)
     assert code == 0, output

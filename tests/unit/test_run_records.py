@@ -11,7 +11,7 @@ import zstandard
 from rft_api.status import EvaluationResult, Output, RFTJobStatus
 from rft_run.events import EndEvent, EvaluationEvent, Event, ResumedEvent, StageEvent, StepEvent, parse
 from rft_run.folder import RunFolder, adapter_of, pickle_of, state_of
-from rft_run.rollouts import RolloutRecord, UnreadableRollouts, compressed, read_rollouts
+from rft_run.rollouts import RolloutRecord, UnreadableRollouts, as_bytes, compressed, read_rollouts
 from rft_run.state import Position, RunState
 from rft_run.status_file import UnreadableStatus, read_status, write_status
 from rft_run.steps import StepRecord, UnreadableSteps, as_lines, read_steps
@@ -32,7 +32,7 @@ ROLLOUT = RolloutRecord(
 
 def rollouts_file(folder: Path, records: list[RolloutRecord]) -> Path:
     path = folder / "step-000003.jsonl.zst"
-    path.write_bytes(compressed(records))
+    path.write_bytes(compressed(as_bytes(records)))
     return path
 
 

@@ -12,6 +12,7 @@ from rft_api.base import known
 from rft_api.job import RFTJobSpec
 from rft_api.status import BestEvaluation, EvaluationResult, GraderEvaluation
 from rft_graders.scorer import Scorer
+from rft_run import run_files
 from rft_run.errors import InputsChanged
 from rft_run.folder import RunFolder
 from rft_run.state import RunState
@@ -53,7 +54,7 @@ class RowScores:
     def read(cls, folder: RunFolder, step: int) -> "RowScores | None":
         """Return the saved scores of a step; None where there are none."""
         try:
-            found = json.loads(folder.evaluation_of(step).read_text(encoding="utf-8"))
+            found = run_files.json_of(folder.evaluation_of(step), run_files.EVALUATION_BYTES)
             return cls(**{entry.name: found[entry.name] for entry in fields(cls) if entry.name in found})
         except FileNotFoundError:
             return None

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from rft_run import run_files
 from rft_run.config import RunConfig
 from rft_run.errors import InputsChanged, VolumeError
 from rft_run.fingerprint import (
@@ -83,7 +84,7 @@ def _forget_preflight(folder: RunFolder) -> None:
 
 def _saved(folder: RunFolder) -> Fingerprint | None:
     try:
-        return Fingerprint.from_line(folder.fingerprint.read_bytes())
+        return Fingerprint.from_line(run_files.content(folder.fingerprint, run_files.EVALUATION_BYTES))
     except FileNotFoundError:
         return None  # of a release that wrote none
     except ValueError:
@@ -140,7 +141,7 @@ def _code(config: RunConfig) -> dict[str, list[str]]:
 
 def _first_line(folder: RunFolder, field: str, file: Path) -> int | None:
     """Return the number of the first line that changed since the run began; None if no line can be named."""
-    if not (known := folder.line_digests_of(field)).exists():
+    if not run_files.is_own(known := folder.line_digests_of(field)):
         return None
     with readable(file), file.open("rb") as stream:
         return None if _is_binary(file) else first_difference(read_line_digests(known), line_digests(stream))

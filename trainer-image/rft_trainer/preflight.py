@@ -5,11 +5,11 @@ completion, the run ends before the first step.
 Each check is a pure function from the sampled batch to a finding. ``CHECKS`` lists them in order.
 """
 
-import json
 import logging
 from collections.abc import Callable
 
 from rft_api.status import Recommendation
+from rft_run import run_files
 from rft_run.errors import UserCodeError
 from rft_run.folder import RunFolder
 from rft_trainer import files
@@ -104,7 +104,7 @@ def findings(batch: SampledBatch) -> list[Recommendation]:
 def saved(folder: RunFolder) -> list[Recommendation] | None:
     """Return the findings that an earlier attempt saved; ``None`` where no attempt saved any."""
     try:
-        found = json.loads(folder.preflight.read_text(encoding="utf-8"))
+        found = run_files.json_of(folder.preflight)
         return [Recommendation.model_validate(entry) for entry in found["findings"]]
     except (OSError, ValueError, KeyError, TypeError):
         return None

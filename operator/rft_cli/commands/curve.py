@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from rft_api.loader import UnreadableManifest, load_file
+from rft_api.loader import UnreadableManifest, load_documents
 from rft_cli.errors import UNREADABLE, UserError
 from rft_cli.local import records
 from rft_cli.options import Context, Namespace, connect
@@ -13,6 +13,7 @@ from rft_cli.render.console import out, reports_errors
 from rft_cli.render.curve import points_of_job, points_of_steps, print_curve
 from rft_cli.render.plot import Point
 from rft_cli.render.png import write_png
+from rft_run import run_files
 from rft_run.folder import RunFolder
 
 
@@ -57,9 +58,20 @@ def load_points(source: str, context: str | None, namespace: str | None) -> list
 def _of_status(path: Path) -> list[Point]:
     """Return the reward curve in a ``status.yaml`` file, or in a file with an RFTJob."""
     try:
-        body = load_file(path)[0].body
+        text = run_files.text(path, run_files.STATUS_BYTES, follow=True)
+        body = load_documents(text, str(path))[0].body
         return points_of_job(body if "status" in body else {"status": body})
-    except (UnreadableManifest, LookupError, TypeError, ValueError, AttributeError) as error:
+    except run_files.UnreadableFile as error:
+        raise UserError(f"{path}: {error}", UNREADABLE) from error
+    except (
+        OSError,
+        UnreadableManifest,
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         raise UserError(
             f"{path}: holds no reward history; name a status.yaml, or an RFTJob with its status",
             UNREADABLE,

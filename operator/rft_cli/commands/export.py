@@ -19,7 +19,7 @@ from rft_cli.local.snapshot import previous
 from rft_cli.local.trainer import trainer_command
 from rft_cli.options import Context, Namespace
 from rft_cli.render.console import err, out, reports_errors
-from rft_run import atomic
+from rft_run import atomic, run_files
 from rft_run.card import Card, licence_said, named, render
 from rft_run.checkpoint import adapter_problem
 from rft_run.config import RunConfig
@@ -151,7 +151,7 @@ def _base(adapter: Path, config: RunConfig | None, given: str | None) -> tuple[s
 
 def _adapter_config(adapter: Path) -> dict[str, object]:
     try:
-        body = json.loads((adapter / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        body = run_files.json_of(adapter / ADAPTER_CONFIG)
     except (OSError, ValueError) as error:
         raise UserError(f"{adapter / ADAPTER_CONFIG}: cannot be read: {error}", UNREADABLE) from error
     return body if isinstance(body, dict) else {}
@@ -165,10 +165,23 @@ def _copy(adapter: Path, target: Path, config: RunConfig | None) -> None:
         revision = body.get("revision")  # the trainer writes the commit
         body = named(body, model.name, revision if isinstance(revision, str) else model.revision)
     try:
-        shutil.copytree(adapter, target, dirs_exist_ok=True)
+        for file in sorted(adapter.iterdir()):
+            _copy_file(file, target / file.name)
         (target / ADAPTER_CONFIG).write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise UserError(f"--output: cannot be written: {error}", UNREADABLE) from error
+
+
+def _copy_file(file: Path, target: Path) -> None:
+    """Copy a file of an adapter. A folder is left out, and a link, to any file of the user, is refused."""
+    if file.is_dir() and not file.is_symlink():
+        err().print(f"left out: {file}: is a folder", markup=False, soft_wrap=True)
+        return
+    try:
+        with run_files.opened(file) as source, target.open("xb") as copy:
+            shutil.copyfileobj(source, copy)
+    except run_files.UnreadableFile as error:
+        raise UserError(f"{file}: {error}", UNREADABLE) from error
 
 
 def _card(run: RunFolder, config: RunConfig, chosen: Chosen, base: str | None, *, merged: bool) -> Card:

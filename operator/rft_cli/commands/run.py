@@ -125,6 +125,7 @@ def _summarize(folder: RunFolder) -> None:
     if points:
         out().print()
         print_curve(out(), points)
+        folder.curve.unlink(missing_ok=True)  # not to write through a link
         write_png(points, folder.curve, folder.path.name)
     print_results(out(), records.status(folder.status), folder.curve if points else None)
 

@@ -16,6 +16,7 @@ from rft_cli.options import Context, Namespace
 from rft_cli.render.console import reports_errors
 from rft_cli.render.rollouts import as_text
 from rft_run.folder import RunFolder
+from rft_run.rollouts import RolloutRecord
 
 
 class SamplesFormat(StrEnum):
@@ -45,23 +46,27 @@ def samples(
     wanted = RunFolder(Path(source)).rollouts.name
     folder = RunFolder(run_folder(source, context, namespace, wanted))
     number = _chosen(folder, step)
-    sampled = records.rollouts(folder.rollouts_of(number))
-    groups = [list(group) for _, group in itertools.groupby(sampled, key=lambda record: record.line)]
-    chosen = [group for group in groups if row is None or group[0].line == row]
+    sampled = records.rollouts_in_turn(folder.rollouts_of(number))
+    lines: list[int] = []
+    shown: list[list[RolloutRecord]] = []
+    chosen = 0
+    for line, group in itertools.groupby(sampled, key=lambda record: record.line):
+        lines.append(line)
+        if row is None or line == row:
+            chosen += 1
+            if len(shown) < limit:  # only these are held in memory
+                shown.append(list(group))
     if not chosen:
-        lines = ", ".join(str(group[0].line) for group in groups)
-        raise UserError(f"--row {row}: step {number} sampled the rows {lines}; name one of them", INVALID)
-    shown = chosen[:limit]
+        known = ", ".join(map(str, lines))
+        raise UserError(f"--row {row}: step {number} sampled the rows {known}; name one of them", INVALID)
     if output is SamplesFormat.JSON:
-        bodies = [record.dump() for group in shown for record in group]
+        bodies = [record.dump() for each in shown for record in each]
         typer.echo(json.dumps(bodies, indent=2, ensure_ascii=False))
         return
-    for group in shown:
-        typer.echo("\n".join(as_text(number, group)) + "\n")
-    if len(chosen) > limit:
-        typer.echo(
-            f"{limit} of {len(chosen)} prompts of step {number}; --limit shows more, --row one of them"
-        )
+    for records_of_row in shown:
+        typer.echo("\n".join(as_text(number, records_of_row)) + "\n")
+    if chosen > limit:
+        typer.echo(f"{limit} of {chosen} prompts of step {number}; --limit shows more, --row one of them")
 
 
 def _chosen(folder: RunFolder, step: int | None) -> int:

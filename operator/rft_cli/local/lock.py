@@ -2,9 +2,13 @@
 
 import contextlib
 import fcntl
+import os
 from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
 
 from rft_cli.errors import UNREADABLE, UserError
+from rft_run import run_files
 from rft_run.folder import RunFolder
 
 
@@ -18,10 +22,12 @@ def locked(folder: RunFolder) -> Iterator[None]:
     output = f"--output {folder.path}"
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
-        file = folder.lock.open("w")
     except OSError as error:
         raise UserError(f"{output}: cannot be written: {error.strerror}", UNREADABLE) from error
-    with file:
+    if os.path.lexists(folder.log):
+        with _own_file(folder.log):
+            pass  # before anything is written there
+    with _own_file(folder.lock) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -29,3 +35,18 @@ def locked(folder: RunFolder) -> Iterator[None]:
                 f"{output}: another rft run is training there; wait for it or use another folder"
             ) from None
         yield
+
+
+@contextlib.contextmanager
+def _own_file(path: Path) -> Iterator[BinaryIO]:
+    """Yield an open file of the run's folder. A link, which may lead to any file of the user, is refused."""
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(run_files.writable(path))
+        except run_files.UnreadableFile as error:
+            raise UserError(f"{path}: {error}", UNREADABLE) from error
+        except OSError as error:
+            raise UserError(
+                f"--output {path.parent}: cannot be written: {error.strerror}", UNREADABLE
+            ) from error
+        yield file

@@ -10,7 +10,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import IO
+from typing import BinaryIO
+
+from rft_run import run_files
 
 POLL_SECONDS = 0.2
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -52,7 +54,7 @@ class Supervisor:
         a second. Both are called in this thread. For a child that a signal ended the exit code is 128 plus
         the number of the signal, as in a shell.
         """
-        with self._log.open("a", encoding="utf-8") as log, self._started(log) as process:
+        with run_files.writable(self._log) as log, self._started(log) as process:
             reader = threading.Thread(target=self._read, args=(process,), daemon=True)
             reader.start()
             while process.poll() is None:
@@ -70,7 +72,7 @@ class Supervisor:
         return process.returncode if process.returncode >= 0 else 128 - process.returncode
 
     @contextlib.contextmanager
-    def _started(self, log: IO[str]) -> Iterator["subprocess.Popen[str]"]:
+    def _started(self, log: BinaryIO) -> Iterator["subprocess.Popen[str]"]:
         handlers = {number: signal.signal(number, self._on_signal) for number in STOP_SIGNALS}
         try:
             process = self._process = subprocess.Popen(

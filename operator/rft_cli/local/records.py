@@ -1,13 +1,13 @@
 """Reads the records in the folder of a run. If a file cannot be read, a UserError names its path."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from rft_api.status import RFTJobStatus
 from rft_cli.errors import UNREADABLE, UserError
-from rft_run.rollouts import RolloutRecord, UnreadableRollouts, read_rollouts
+from rft_run.checkpoint import read_state
+from rft_run.rollouts import RolloutRecord, UnreadableRollouts, each_rollout, read_rollouts
 from rft_run.state import RunState
 from rft_run.status_file import UnreadableStatus, read_status
 from rft_run.steps import StepRecord, UnreadableSteps, read_steps
@@ -33,6 +33,12 @@ def rollouts(path: Path) -> list[RolloutRecord]:
         return read_rollouts(path)
 
 
+def rollouts_in_turn(path: Path) -> Iterator[RolloutRecord]:
+    """Yield the rollouts of a step, without holding them all in memory. Raises UserError, as ``rollouts``."""
+    with _explained(path):
+        yield from each_rollout(path)
+
+
 def status(path: Path) -> RFTJobStatus:
     """Return the status of a run, or an empty status if there is none yet.
 
@@ -46,8 +52,8 @@ def status(path: Path) -> RFTJobStatus:
 def state(path: Path) -> RunState:
     """Return the state of the run in a checkpoint. Raises UserError if ``path`` is not a checkpoint."""
     try:
-        return RunState.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return read_state(path.parent)
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: is not a checkpoint's state: {error}", UNREADABLE) from error
 
 

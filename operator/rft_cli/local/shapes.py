@@ -58,7 +58,7 @@ def _file(model: ModelSource, config: Path | None, *, hub: bool) -> Path | None:
 def _object(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not JSON"
         raise UserError(f"{path}: cannot be read as a model's config.json: {reason}", UNREADABLE) from error
     if not isinstance(config, dict):

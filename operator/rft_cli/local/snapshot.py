@@ -24,7 +24,7 @@ from rft_planner.container import memory_check_disabled
 from rft_planner.plan import Unplannable, plan
 from rft_planner.precision import SAFE, fast_cpu_dtype
 from rft_planner.sizes import mib, quantity
-from rft_run import atomic
+from rft_run import atomic, run_files
 from rft_run.config import JobIdentity, RunConfig
 from rft_run.folder import RunFolder
 
@@ -58,7 +58,7 @@ def previous(folder: Path) -> RunConfig | None:
     if not path.exists():
         return None
     try:
-        return RunConfig.model_validate_json(path.read_text(encoding="utf-8"))
+        return RunConfig.model_validate_json(run_files.content(path))
     except ValidationError as error:
         detail = f"{error.error_count()} fields are wrong"
     except (OSError, ValueError) as error:
@@ -163,7 +163,7 @@ def model_context_length(spec: RFTJobSpec) -> int | None:
     try:
         config = json.loads((Path(spec.model.name) / "config.json").read_text(encoding="utf-8"))
         length = config.get("max_position_embeddings")
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return None
     return length if isinstance(length, int) else None
 
@@ -228,7 +228,7 @@ def _may_change(path: str) -> bool:
 
 def _changed_inputs(folder: Path, inputs: Inputs) -> dict[str, tuple[str, str]]:
     try:
-        before = json.loads(RunFolder(folder).digests.read_text(encoding="utf-8"))
+        before = run_files.json_of(RunFolder(folder).digests)
     except (OSError, ValueError):
         return {}
     now = {field: given.digest() for field, given in inputs.named().items()}

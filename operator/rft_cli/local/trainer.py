@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from rft_cli.errors import UNREADABLE, UserError
 from rft_cli.local.process import Supervisor
+from rft_run import run_files
 from rft_run.events import EndEvent, EvaluationEvent, FindingEvent, ResumedEvent, StageEvent, StepEvent, parse
 
 ProgressEvent = StageEvent | ResumedEvent | StepEvent | EvaluationEvent | FindingEvent
@@ -55,8 +56,8 @@ def train(
         nonlocal end
         event = parse(line)
         if event is None:
-            with log.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+            with run_files.writable(log) as file:
+                file.write(f"{line}\n".encode(errors="replace"))
         elif isinstance(event, EndEvent):
             end = event
         else:
@@ -68,4 +69,4 @@ def train(
 
 def tail(log: Path, lines: int) -> list[str]:
     """Return the last lines of the log of the trainer."""
-    return log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]
+    return run_files.end(log).decode(errors="replace").splitlines()[-lines:]

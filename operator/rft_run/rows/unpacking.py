@@ -1,14 +1,17 @@
 """Unpacks gzip files, and converts CSV to JSON lines. Each row keeps its line number."""
 
+import codecs
 import csv
 import gzip
 import io
 import json
+import os
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import IO
 
+from rft_run import run_files
 from rft_run.errors import DataError
 from rft_run.rows.beginning import GZIP, HEAD_BYTES, check, check_columns
 from rft_run.rows.parsing import RowLayout
@@ -37,14 +40,24 @@ def json_lines(stream: IO[bytes], layout: RowLayout, place: str) -> Iterator[byt
     that line is read.
     """
     packed = stream.read(len(GZIP)) == GZIP
+    size = stream.seek(0, os.SEEK_END)
     stream.seek(0)
     plain: IO[bytes] = gzip.GzipFile(fileobj=stream) if packed else stream  # type: ignore[assignment]
     with _gzip_errors(place):
         head = plain.read(HEAD_BYTES + 1)
         check(head[:HEAD_BYTES], len(head) <= HEAD_BYTES, layout, place)
         plain.seek(0)
-    lines = _from_csv(plain, layout, place) if layout.format == "csv" else iter(plain)
+    most = max(run_files.UNPACKED_BYTES, run_files.UNPACKED_RATIO * size) if packed else run_files.MOST
+    bounded = _bounded(run_files.lines(plain, most), place)
+    lines = _from_csv(bounded, layout, place) if layout.format == "csv" else bounded
     return _unpacked(lines, place)
+
+
+def _bounded(lines: Iterator[bytes], place: str) -> Iterator[bytes]:
+    try:
+        yield from lines
+    except run_files.UnreadableFile as error:
+        raise DataError(f"{place}: {error}") from error
 
 
 @contextmanager
@@ -62,10 +75,9 @@ def _unpacked(lines: Iterator[bytes], place: str) -> Iterator[bytes]:
         yield from lines
 
 
-def _from_csv(plain: IO[bytes], layout: RowLayout, place: str) -> Iterator[bytes]:
+def _from_csv(plain: Iterator[bytes], layout: RowLayout, place: str) -> Iterator[bytes]:
     csv.field_size_limit(CELL_CHARACTERS)
-    text = io.TextIOWrapper(plain, encoding="utf-8-sig", newline="")
-    reader = csv.reader(text, strict=True)
+    reader = csv.reader(_decoded(plain), strict=True)
     try:
         header = next((cells for cells in reader if cells), [])
         _check_header(header, layout, place)
@@ -79,9 +91,14 @@ def _from_csv(plain: IO[bytes], layout: RowLayout, place: str) -> Iterator[bytes
         raise DataError(f"{place}: line {reader.line_num}: {_meant(str(error))}") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{place}: after line {reader.line_num}: not UTF-8") from error
-    finally:
-        with suppress(ValueError):  # closed already
-            text.detach()  # whoever opened the file closes it
+
+
+def _decoded(lines: Iterator[bytes]) -> Iterator[str]:
+    """Yield the lines of a CSV file as text, without a byte order mark. A carriage return ends one too."""
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    for line in lines:
+        yield from io.StringIO(decoder.decode(line), newline="")
+    decoder.decode(b"", final=True)
 
 
 def _check_header(header: Sequence[str], layout: RowLayout, place: str) -> None:

@@ -4,7 +4,6 @@ The offsets of the lines are in an index file in the run's folder, eight bytes a
 offsets are held in memory.
 """
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from rft_run import run_files
 from rft_run.errors import DataError, VolumeError
 from rft_run.rows import BYTE_ORDER_MARK
 from rft_trainer import files
@@ -46,6 +46,8 @@ class Lines:
         """Return the bytes of a line. Raises DataError when the file became shorter after it was indexed."""
         two = os.pread(self._index, 2 * _PLACE.itemsize, (line - 1) * _PLACE.itemsize)
         begin, end = (int(place) for place in np.frombuffer(two, _PLACE))
+        if end - begin > run_files.LINE_BYTES:
+            raise DataError(f"line {line}: {self.file}: {run_files.too_long()}")
         raw = os.pread(self._data, end - begin, begin)
         if len(raw) != end - begin:
             raise DataError(f"line {line}: {self.file} became shorter during the run")
@@ -69,7 +71,7 @@ def index_lines(file: Path, index: Path) -> bool:
     about = index.with_suffix(".json")
     with readable(file):
         identity = identity_of(file)
-        known = recorded(about) if index.exists() else None
+        known = recorded(about) if run_files.is_own(index) else None
         if known == identity:
             return False
         files.write_pieces(index, _places(file))
@@ -100,7 +102,7 @@ def identity_of(file: Path) -> dict[str, Any]:
 def recorded(about: Path) -> dict[str, Any] | None:
     """Return the JSON object in a file; None if the file is missing or has no JSON object."""
     try:
-        found = json.loads(about.read_text(encoding="utf-8"))
+        found = run_files.json_of(about)
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None

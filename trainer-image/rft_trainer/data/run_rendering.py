@@ -6,6 +6,7 @@ The rendering is the same even on another day, or with another release.
 from datetime import datetime
 from typing import Self
 
+from rft_run import run_files
 from rft_run.errors import VolumeError
 from rft_run.folder import RunFolder
 from rft_run.record import Record
@@ -29,7 +30,7 @@ class Rendering(Record):
     def of_run(cls, folder: RunFolder) -> Self:
         """Return how the run renders its rows. The first attempt decides and saves it. Raises VolumeError."""
         try:
-            return cls.from_line(folder.rendering.read_bytes())
+            return cls.from_line(run_files.content(folder.rendering))
         except FileNotFoundError:
             begun = bool(folder.steps_with_checkpoint() or folder.evaluated_steps())
         except (OSError, ValueError) as error:

@@ -6,7 +6,6 @@ The copy makes sure that a resumed run reads the same rows, and that rows can be
 
 import contextlib
 import errno
-import json
 import logging
 import re
 import shutil
@@ -14,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from rft_run import run_files
 from rft_run.errors import ConfigurationError, DataError, Preempted, TrainerError, VolumeError
 from rft_trainer import files
 
@@ -64,13 +64,22 @@ def shown(text: str) -> str:
 def readable(file: str | Path) -> Iterator[None]:
     """Convert errors in reading a local file into errors of the trainer that name the file."""
     try:
+        _refuse_fifo(Path(file))
         yield
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise DataError(f"{file}: no such file") from error
+    except run_files.UnreadableFile as error:
+        raise DataError(f"{file}: {error}") from error
     except PermissionError as error:
         raise DataError(f"{file}: permission denied") from error
     except OSError as error:  # e.g. a network volume: a retry may succeed
         raise TrainerError(f"{file}: cannot be read: {error}") from error
+
+
+def _refuse_fifo(file: Path) -> None:
+    """Raise UnreadableFile for a FIFO, whose opening would wait for ever, or a device, which may not end."""
+    with run_files.opened(file, follow=True):
+        pass
 
 
 @contextlib.contextmanager
@@ -129,7 +138,7 @@ def _copied(source: str, system: Any, path: str, folder: Path, should_stop: Call
     """Return the copy of a remote file, which this attempt or an earlier one has made."""
     target, about = folder / "rows.jsonl", folder / "source.json"
     before = _saved(about)
-    if target.exists() and before is not None and before.get("source") == shown(source):
+    if run_files.is_own(target) and before is not None and before.get("source") == shown(source):
         return target
     known = system.info(path)
     if known.get("type") == "directory":
@@ -149,7 +158,7 @@ def _copied(source: str, system: Any, path: str, folder: Path, should_stop: Call
 
 def _saved(about: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(about.read_text(encoding="utf-8"))
+        found = run_files.json_of(about)
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+from rft_run import run_files
 from rft_run.errors import Preempted
 from rft_run.rows import RowLayout, is_packed, json_lines
 from rft_trainer import files
@@ -29,7 +30,7 @@ def as_json_lines(file: Path, layout: RowLayout, folder: Path, should_stop: Call
             return file
         target, about = folder / "unpacked.jsonl", folder / "unpacked.json"
         made_of = identity_of(file) | {"layout": asdict(layout)}
-        before = recorded(about) if target.exists() else None
+        before = recorded(about) if run_files.is_own(target) else None
         if before != made_of:
             if before is not None:
                 log.warning("%s changed since this run began; the run continues with the new rows", file)

@@ -5,8 +5,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rft_api.base import known
 from rft_api.conditions import ACCEPTED, Phase, Reason, conditions_of, merge, planned_by
 from rft_api.status import Plan, RFTJobStatus, RunStatus
@@ -14,7 +12,7 @@ from rft_run.config import RunConfig
 from rft_run.exit_codes import ExitCode
 from rft_run.folder import RunFolder
 from rft_run.report import Ending
-from rft_run.status_file import write_status
+from rft_run.status_file import status_object, write_status
 
 WRITE_SECONDS = 1.0
 """Minimum number of seconds between two writes. A forced write does not wait."""
@@ -89,10 +87,9 @@ class LocalStatus:
         read.
         """
         try:
-            value = yaml.safe_load(self._path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError):
+            return status_object(self._path)
+        except (OSError, ValueError):
             return {}
-        return value if isinstance(value, dict) else {}
 
 
 def _progress_message(run: RunStatus) -> str:

@@ -1,14 +1,17 @@
 """Writes the metrics and the rollouts of each step into the run's folder."""
 
+import logging
 from collections.abc import Sequence
 
-from rft_run import atomic
+from rft_run import atomic, run_files
 from rft_run.errors import VolumeError
 from rft_run.folder import RunFolder
-from rft_run.rollouts import RolloutRecord, compressed
-from rft_run.steps import StepRecord, as_lines, read_steps
+from rft_run.rollouts import RolloutRecord, as_bytes, compressed
+from rft_run.steps import StepRecord, UnreadableSteps, as_lines, read_steps
 from rft_trainer import files
 from rft_trainer.rollout.groups import Group
+
+log = logging.getLogger(__name__)
 
 
 class StepsFile:
@@ -21,7 +24,7 @@ class StepsFile:
         self._path = folder.metrics
         try:
             found = read_steps(self._path, until_broken=True)
-        except OSError as error:
+        except (OSError, UnreadableSteps) as error:
             raise VolumeError(f"{self._path}: {error}") from error
         self.records = [record for record in found if record.step <= last_step]
         files.write_bytes(self._path, as_lines(self.records))
@@ -30,16 +33,19 @@ class StepsFile:
         """Append the record of a step. Raises VolumeError."""
         self.records.append(record)
         try:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(record.as_line())
-        except OSError as error:
+            with run_files.writable(self._path) as file:
+                file.write(record.as_line().encode())
+        except (OSError, run_files.UnreadableFile) as error:
             raise VolumeError(f"{self._path}: {error}") from error
 
 
 def save_rollouts(folder: RunFolder, step: int, groups: Sequence[Group]) -> None:
     """Write all rollouts of a step, including those of dropped groups. Raises VolumeError."""
     records = [record for group in groups for record in _records(step, group)]
-    files.write_bytes(folder.rollouts_of(step), compressed(records))
+    content = as_bytes(records)
+    if len(content) > run_files.ROLLOUTS_BYTES:
+        log.warning("the rollouts of step %d have %d bytes, more than rft samples reads", step, len(content))
+    files.write_bytes(folder.rollouts_of(step), compressed(content))
 
 
 def _records(step: int, group: Group) -> list[RolloutRecord]:

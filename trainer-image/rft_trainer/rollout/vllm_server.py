@@ -23,6 +23,7 @@ import httpx
 
 from rft_planner.host import CPU_CACHE_BLOCK
 from rft_planner.memory import SLOT_RANKS
+from rft_run import run_files
 from rft_run.errors import Preempted, SamplerError
 from rft_trainer.rollout import guard
 from rft_trainer.runtime import allocator, machine
@@ -80,7 +81,7 @@ class VllmServer:
         reap(self._options.run_dir)
         self.socket.unlink(missing_ok=True)
         self.log_file.parent.mkdir(parents=True, exist_ok=True)
-        with self.log_file.open("ab") as log:
+        with run_files.writable(self.log_file) as log:
             self._log_start = log.tell()
             self._process = subprocess.Popen(
                 [sys.executable, guard.__file__, *command(self._options, self.socket)],
@@ -125,15 +126,16 @@ class VllmServer:
 
     def _cause(self) -> str:
         try:
-            return cause(self.log_file.read_bytes()[self._log_start :].decode(errors="replace"))
-        except OSError:
+            written = run_files.end(self.log_file, run_files.STATE_BYTES, self._log_start)
+            return cause(written.decode(errors="replace"))
+        except (OSError, run_files.UnreadableFile):
             return ""
 
     def log_tail(self, lines: int = 20) -> str:
         """Return the last lines of the server's log."""
         try:
-            return "\n".join(self.log_file.read_text(errors="replace").splitlines()[-lines:])
-        except OSError:
+            return "\n".join(run_files.end(self.log_file).decode(errors="replace").splitlines()[-lines:])
+        except (OSError, run_files.UnreadableFile):
             return "(no log)"
 
     def stop(self) -> None:

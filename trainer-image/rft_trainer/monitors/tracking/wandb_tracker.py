@@ -4,12 +4,12 @@ The API key is in the environment variable WANDB_API_KEY.
 """
 
 import importlib
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rft_run import run_files
 from rft_run.exit_codes import ExitCode
 from rft_trainer import files
 from rft_trainer.monitors.tracking.protocol import CURVES, End, RunInfo
@@ -107,7 +107,7 @@ class WandbTracker:
             summary = self._run.summary
             return {curve: _step(summary.get(key)) for curve, key in zip(CURVES, _KEYS, strict=True)}
         try:
-            before = json.loads(self._sent_file.read_text(encoding="utf-8"))
+            before = run_files.json_of(self._sent_file)
         except (OSError, ValueError):
             before = {}
         return {curve: _step(before.get(curve)) for curve in CURVES}
