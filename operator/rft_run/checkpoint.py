@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rft_run import run_files
+from rft_run.adapter_config import config_problem
 from rft_run.folder import (
     RunFolder,
     adapter_config_of,
@@ -37,9 +38,14 @@ def adapter_problem(adapter: Path) -> str | None:
     """
     return _first_problem(
         (adapter, run_files.refuse_link),
-        (adapter_config_of(adapter), run_files.json_of),
+        (adapter_config_of(adapter), _check_config),
         (adapter_weights_of(adapter), safetensors_header),
     )
+
+
+def _check_config(file: Path) -> None:
+    if problem := config_problem(run_files.json_of(file)):
+        raise ValueError(problem)
 
 
 def checkpoint_problem(folder: RunFolder, step: int) -> str | None:

@@ -22,18 +22,21 @@ def merge(base: Path, adapter: Path, output: Path, dtype: str = "auto") -> None:
     In float32 the logits equal those of base plus adapter; a 16-bit dtype rounds the merged weights once
     more. Raises ModelError.
     """
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
+
+    from rft_trainer.runtime.loading import load_adapter, load_tokenizer, refuse_pickles
 
     kind: Any = AutoModelForCausalLM
     try:
-        model: Any = PeftModel.from_pretrained(kind.from_pretrained(base, dtype=dtype), str(adapter))
+        refuse_pickles(base)
+        loaded = kind.from_pretrained(base, dtype=dtype, use_safetensors=True, trust_remote_code=False)
+        model: Any = load_adapter(loaded, adapter)
         # safe_merge raises for an adapter with NaN in its weights, which else would spread into the model.
         merged = model.merge_and_unload(safe_merge=True)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise ModelError(f"{adapter}: does not fit the base {base}: {_first_line(error)}") from error
     merged.save_pretrained(output)
-    AutoTokenizer.from_pretrained(base).save_pretrained(output)
+    load_tokenizer(base).save_pretrained(output)
 
 
 def _first_line(error: Exception) -> str:

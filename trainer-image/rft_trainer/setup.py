@@ -185,7 +185,7 @@ def _shape(folder: Path, model: ModelSource) -> Shape:
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(folder)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ModelError(f"{folder}: {error}") from error
     try:

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor
-from transformers import AutoTokenizer
 
 from rft_api.parameters import Training
 from rft_planner.modelconfig import adapts_attention_only
@@ -21,7 +20,7 @@ from rft_trainer.learn import masks, sharding
 from rft_trainer.learn.packing import Completion, MicroBatch, PackedRow, build
 from rft_trainer.learn.ranks import ALONE, Team
 from rft_trainer.rollout.engine import AdapterVersion
-from rft_trainer.runtime.loading import load_base
+from rft_trainer.runtime.loading import check_adapter, load_adapter, load_base, load_tokenizer
 
 log = logging.getLogger(__name__)
 ATTENTION_LAYERS = ("q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj")
@@ -61,7 +60,7 @@ class Policy:
         self.device = torch.device(f"cuda:{team.rank}" if options.device == "cuda" else options.device)
         self._warm = options.warm_start is not None
         try:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(options.folder)
+            self.tokenizer: Any = load_tokenizer(options.folder)
             base = _base(options, leads=team.rank == 0)
         except (OSError, ValueError) as error:
             raise ModelError(f"{options.folder}: {error}") from error
@@ -263,9 +262,10 @@ def _with_adapter(base: Any, options: PolicyOptions, *, leads: bool) -> Any:
     warm_start = str(options.warm_start)
     try:
         if leads:
-            model = PeftModel.from_pretrained(base, warm_start, is_trainable=True)
+            model = load_adapter(base, options.warm_start, trainable=True)
             model.load_adapter(warm_start, adapter_name=_REFERENCE, is_trainable=False)
         else:
+            check_adapter(options.warm_start)
             lora = LoraConfig.from_pretrained(warm_start)
             lora.inference_mode = False  # a saved adapter is loaded frozen
             model = get_peft_model(base, lora)

@@ -30,12 +30,10 @@ class TransformersEngine:
     """A RolloutEngine with its own copy of the model. It loads adapters from their folders, like vLLM."""
 
     def __init__(self, folder: Path, device: str, dtype: str, context: int | None = None) -> None:
-        from transformers import AutoTokenizer
-
-        from rft_trainer.runtime.loading import load_base
+        from rft_trainer.runtime.loading import load_base, load_tokenizer
 
         self.restarts = 0
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+        self._tokenizer: Any = load_tokenizer(folder)
         self._base: Any = load_base(folder, getattr(torch, dtype), context).to(device).eval()
         self._device = torch.device(device)
         self._model: Any = self._base
@@ -46,13 +44,13 @@ class TransformersEngine:
 
     def use_adapter(self, adapter: AdapterVersion | None) -> None:
         """See RolloutEngine."""
-        from peft import PeftModel
+        from rft_trainer.runtime.loading import load_adapter
 
         if self._adapter is not None:
             self._base = self._model.unload()
             self._model = self._base
         if adapter is not None:
-            self._model = PeftModel.from_pretrained(self._base, str(adapter.path)).eval()
+            self._model = load_adapter(self._base, adapter.path).eval()
         self._adapter = adapter
 
     def generate(

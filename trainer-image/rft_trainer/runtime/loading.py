@@ -9,8 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from peft import PeftModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+from rft_run import run_files
+from rft_run.adapter_config import config_problem
+from rft_run.folder import adapter_config_of, adapter_weights_of
 
 _NOISE = ("dropout", "pdrop", "jitter")
 _LONGROPE = "longrope"
@@ -22,17 +27,60 @@ def load_base(folder: Path, dtype: torch.dtype, context: int | None = None, *, w
     ``context``: length of the run's longest sequence, in tokens. None: the model's context length. Raises
     OSError and ValueError where the folder has no model.
     """
-    config: Any = AutoConfig.from_pretrained(folder)
+    config: Any = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     _silence(config)
     kind: Any = AutoModelForCausalLM
     chosen = {"dtype": dtype, "attn_implementation": attention_implementation(config)}
     if weights:
-        model = kind.from_pretrained(folder, config=config, **chosen)
+        refuse_pickles(folder)
+        model = kind.from_pretrained(
+            folder, config=config, use_safetensors=True, trust_remote_code=False, **chosen
+        )
     else:
         with torch.device("meta"):
-            model = kind.from_config(config, **chosen)
+            model = kind.from_config(config, trust_remote_code=False, **chosen)
     _fix_longrope(model, context or getattr(config.get_text_config(), "max_position_embeddings", None) or 0)
     return model
+
+
+def refuse_pickles(folder: Path) -> None:
+    """Raise ValueError for a model whose weights are only in pickles, such as ``pytorch_model.bin``."""
+    pickles = sorted(file.name for kind in ("*.bin", "*.pt", "*.pth") for file in folder.glob(kind))
+    if pickles and not any(folder.glob("*.safetensors")):
+        raise ValueError(
+            f"its weights are in {pickles[0]}, a pickle, which is not loaded, because it can run code. If you"
+            " trust it, convert it once: load the model with transformers and write it with save_pretrained"
+        )
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Return the tokenizer of a model. Raises OSError and ValueError where the folder has none."""
+    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+
+
+def load_adapter(base: Any, adapter: Path, *, trainable: bool = False) -> Any:
+    """Return the base model with the adapter of a folder. Raises OSError and ValueError."""
+    check_adapter(adapter)
+    return PeftModel.from_pretrained(base, str(adapter), is_trainable=trainable)
+
+
+def check_adapter(adapter: Path) -> None:
+    """Raise ValueError or OSError for an adapter whose loading could run code, or that has no safetensors.
+
+    Without the file PEFT would look for a pickle, and then for a model of this name on the hub.
+    """
+    file = adapter_config_of(adapter)
+    try:
+        problem = config_problem(run_files.json_value(run_files.content(file, follow=True)))
+    except ValueError as error:
+        problem = str(error)
+    if problem is not None:
+        raise ValueError(f"{file.name}: {problem}")
+    if not (weights := adapter_weights_of(adapter)).is_file():
+        raise ValueError(
+            f"has no {weights.name}, and no other form of weights is loaded, since a pickle such as"
+            " adapter_model.bin can run code: write them again with PEFT's save_pretrained"
+        )
 
 
 def attention_implementation(config: Any) -> str:

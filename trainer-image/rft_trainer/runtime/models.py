@@ -113,8 +113,9 @@ def _convert_example(folder: Path) -> None:
     assert spec is not None
     assert spec.submodule_search_locations is not None
     gguf = next(file for place in spec.submodule_search_locations for file in Path(place).rglob("*.gguf"))
-    source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    dequantized: Any = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+    # Numbers alone, of a package that is installed here.
+    source: dict[str, Any] = {"gguf_file": gguf.name, "trust_remote_code": False}
+    dequantized: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, **source, dtype=torch.float32)
     # transformers refuses to save a model that was loaded from GGUF, as "quantized". So its weights are
     # copied into a new model.
     config = dequantized.config
@@ -123,7 +124,7 @@ def _convert_example(folder: Path) -> None:
     model: Any = LlamaForCausalLM(config)  # type: ignore[no-untyped-call]
     model.load_state_dict(dequantized.state_dict())
     model.to(torch.bfloat16).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(gguf.parent, **source).save_pretrained(folder)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,0 +1,45 @@
+"""Checks that the configuration of an adapter has only data: nothing that its loading would import or fetch.
+
+PEFT imports a module that ``megatron_core`` names, and for types of adapters other than LoRA it may load a
+tokenizer with code of its own.
+"""
+
+import json
+from typing import Any
+
+_DATA = frozenset({
+    "alora_invocation_tokens", "alpha_pattern", "arrow_config", "base_model_name_or_path", "bias",
+    "corda_config", "eva_config", "exclude_modules", "init_lora_weights", "layer_replication",
+    "layers_pattern", "layers_to_transform", "loftq_config", "lora_ga_config", "megatron_core", "modules_to_save",
+    "peft_type", "peft_version", "rank_pattern", "revision", "target_modules", "target_parameters", "task_type",
+    "trainable_token_indices",
+})  # fmt: skip
+"""Settings of LoRA whose texts, lists and objects are data. ``megatron_core`` is read beside
+``megatron_config`` alone."""
+_LIBRARIES = ("transformers", "peft")
+
+
+def config_problem(config: Any) -> str | None:
+    """Return why an adapter with this configuration is not loaded, or None. ``config``: the JSON value."""
+    if not isinstance(config, dict):
+        return "is not a JSON object"
+    if (kind := config.get("peft_type", "LORA")) != "LORA":
+        return f"peft_type is {_shown(kind)}, and only adapters of the type LORA are loaded"
+    named = next((name for name, value in config.items() if not _is_data(name, value)), None)
+    if named is None:
+        return None
+    return (
+        f"{named} is {_shown(config[named])}: only settings of LoRA with numbers and names of layers are"
+        f" loaded, since others can name code; if you trust it and do not need it, set {named} to null"
+    )
+
+
+def _is_data(name: str, value: Any) -> bool:
+    if name == "auto_mapping" and isinstance(value, dict):  # PEFT writes the class of the base model into it
+        return str(value.get("parent_library")).split(".")[0] in _LIBRARIES
+    return name in _DATA or not value or isinstance(value, bool | int | float)
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
