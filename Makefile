@@ -2,7 +2,7 @@
 # make test   every check and every test
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help setup demo demo-cluster cluster-up cluster-down images generate lint lock audit sbom pin-base format test test-old test-unit bench-api bench-memory bench-operator bench-fleet bench-connections bench-data bench-trainer bench-update bench-architectures bench-kl chaos chaos-nodes interrupted resume clean
+.PHONY: help setup demo demo-cluster cluster-up cluster-down images generate lint lock audit sbom pin-base format test test-old test-unit bench-api bench-memory bench-operator bench-fleet bench-connections bench-data bench-trainer bench-update bench-architectures bench-kl bench-checkpoint chaos chaos-nodes interrupted resume clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -83,6 +83,9 @@ bench-architectures: setup ## Train a small model of each architecture, and writ
 
 bench-kl: setup ## What the KL term does to arithmetic and retrieval, three seeds each (ARGS): hours
 	.venv/bin/python -m bench.kl $(ARGS)
+
+bench-checkpoint: setup ## What a checkpoint takes to write and read, against one pickle as before
+	.venv/bin/python -m bench.checkpoint
 
 bench-data: setup ## How long a dataset of 10 GB keeps a run from its first step, and what it holds
 	.venv/bin/python bench/data.py

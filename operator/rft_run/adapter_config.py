@@ -10,9 +10,9 @@ from typing import Any
 _DATA = frozenset({
     "alora_invocation_tokens", "alpha_pattern", "arrow_config", "base_model_name_or_path", "bias",
     "corda_config", "eva_config", "exclude_modules", "init_lora_weights", "layer_replication",
-    "layers_pattern", "layers_to_transform", "loftq_config", "lora_ga_config", "megatron_core", "modules_to_save",
-    "peft_type", "peft_version", "rank_pattern", "revision", "target_modules", "target_parameters", "task_type",
-    "trainable_token_indices",
+    "layers_pattern", "layers_to_transform", "loftq_config", "lora_ga_config", "megatron_core",
+    "modules_to_save", "peft_type", "peft_version", "rank_pattern", "revision", "target_modules",
+    "target_parameters", "task_type", "trainable_token_indices",
 })  # fmt: skip
 """Settings of LoRA whose texts, lists and objects are data. ``megatron_core`` is read beside
 ``megatron_config`` alone."""

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from rft_run import run_files
 
-_LENGTH_BYTES = 8
+HEADER_BEGINS = 8
+"""Byte of a safetensors file where its header begins. Before it is the header's length."""
 _MAX_HEADER_BYTES = 100_000_000
 """Maximum number of bytes in the header of a safetensors file. The safetensors library has this limit."""
 
@@ -25,11 +26,11 @@ def safetensors_header(file: Path) -> bytes:
     """
     with run_files.opened(file) as stream:
         size = os.fstat(stream.fileno()).st_size
-        length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
-        if size < _LENGTH_BYTES or length > min(_MAX_HEADER_BYTES, size - _LENGTH_BYTES):
+        length = int.from_bytes(stream.read(HEADER_BEGINS), "little")
+        if size < HEADER_BEGINS or length > min(_MAX_HEADER_BYTES, size - HEADER_BEGINS):
             raise IncompleteTensors(f"the file is not a complete safetensors file ({size} bytes)")
         header = stream.read(length)
-    expected = _LENGTH_BYTES + length + _data_bytes(header)
+    expected = HEADER_BEGINS + length + _data_bytes(header)
     if size != expected:
         raise IncompleteTensors(f"the file has {size} bytes, but its header describes {expected} bytes")
     return header

@@ -127,6 +127,19 @@ def other_tensors(file: Path) -> None:
     save_file({"adapter.weight": torch.zeros(1), "optimizer.0.exp_avg": torch.zeros(3)}, file)
 
 
+def shared(file: Path) -> None:
+    """Let a thousand tensors have the same data of 4 MiB."""
+    entry = {"dtype": "F32", "shape": [1 << 20], "data_offsets": [0, 4 << 20]}
+    header = json.dumps({f"adapter.{number}": entry for number in range(1000)}).encode()
+    file.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4 << 20))
+
+
+def of_another_shape(file: Path) -> None:
+    entry = {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 4]}
+    header = json.dumps({"adapter.weight": entry}).encode()
+    file.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+
+
 def no_weights(file: Path) -> None:
     save_file({"optimizer.0.step": torch.tensor(1.0)}, file)
 
@@ -140,6 +153,8 @@ def no_weights(file: Path) -> None:
         ("training.safetensors", cut),
         ("training.safetensors", other_tensors),
         ("training.safetensors", no_weights),
+        ("training.safetensors", shared),
+        ("training.safetensors", of_another_shape),
         ("training.json", cut),
         ("training.json", changed(random={"python": [3, [1, 2], None], "torch": "", "cuda": []})),
         ("training.json", changed(optimizer=[])),

@@ -8,6 +8,8 @@ unpickler for tensors and numbers, and refused if it names anything else.
 
 import base64
 import json
+import math
+import os
 import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -15,13 +17,14 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from rft_run import run_files
 from rft_run.checkpoint import is_of_old_release
 from rft_run.folder import pickle_of, tensors_of, values_of
+from rft_run.tensors import HEADER_BEGINS, safetensors_header
 
 T = TypeVar("T")
 _ADAPTER, _OPTIMIZER = "adapter", "optimizer"
@@ -30,6 +33,12 @@ BROKEN = (
     pickle.UnpicklingError, SafetensorError,
 )  # fmt: skip
 """The exceptions of torch, safetensors and Python for a file with damaged content."""
+_DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
+    "BOOL": torch.bool,
+}  # fmt: skip
+"""What the dtypes of safetensors are in torch, as far as an adapter or optimizer has them."""
 _CODE = (
     "is a pickle that could run code when it is loaded ({}), so it is not loaded. No release has written it:"
     " find out who can write to this volume, and put the file of a backup in its place, or remove the folder"
@@ -97,9 +106,30 @@ def _explained(file: Path, reader: Callable[[Path], T]) -> T:
 
 
 def _tensors(file: Path) -> dict[str, Tensor]:
-    with safe_open(file, framework="pt") as opened:
-        # Without the copy a tensor would be a part of the mapped file, which may change or become shorter.
-        return {name: opened.get_tensor(name).clone() for name in opened.keys()}  # noqa: SIM118 - no mapping
+    """Return the tensors of a safetensors file.
+
+    The library would map the file into memory, where a tensor changes with the file, and a file that becomes
+    shorter kills the process. That is also slower to read.
+    """
+    header = safetensors_header(file)
+    entries = {name: entry for name, entry in run_files.json_value(header).items() if name != "__metadata__"}
+    with run_files.opened(file) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        if sum(end - begin for begin, end in (entry["data_offsets"] for entry in entries.values())) > size:
+            raise ValueError("has tensors that share their data")
+        return {name: _tensor(stream, HEADER_BEGINS + len(header), entry) for name, entry in entries.items()}
+
+
+def _tensor(stream: BinaryIO, begins: int, entry: Mapping[str, Any]) -> Tensor:
+    """Return the tensor that an entry of a header describes. ``begins``: the byte where the data begins."""
+    (begin, end), dtype, shape = entry["data_offsets"], _DTYPES[entry["dtype"]], entry["shape"]
+    if end - begin != math.prod(shape) * dtype.itemsize or min([begin, *shape]) < 0:
+        raise ValueError(f"has a tensor of the shape {shape} in {end - begin} bytes")
+    data = torch.empty(end - begin, dtype=torch.uint8)
+    stream.seek(begins + begin)
+    if stream.readinto(memoryview(data.numpy())) != end - begin:  # type: ignore[attr-defined]
+        raise ValueError("became shorter while it was read")
+    return data.view(dtype).reshape(shape)
 
 
 def _joined(values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> TrainingState:
