@@ -8,8 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from rft_api.job import RFTJobSpec
 from rft_api.status import EvaluationResult, GraderEvaluation
 from rft_run import run_files
@@ -63,11 +61,12 @@ def named(body: Mapping[str, Any], name: str, revision: str | None) -> dict[str,
 def licence_of(model: Path) -> str | None:
     """Return the licence from the model card in the folder of a model, or None if the card has none."""
     try:
-        text = run_files.text(card_of(model), follow=True)  # files of the hub's cache are links
+        # Files of the hub's cache are links.
+        text = run_files.text(card_of(model), run_files.STATUS_BYTES, follow=True)
         _, front, _ = text.split("---", 2)
-        found = yaml.safe_load(front)
+        found = run_files.yaml_value(front)
         licence = found.get("license_name") or found.get("license")
-    except (OSError, ValueError, yaml.YAMLError, AttributeError, RecursionError):
+    except (OSError, ValueError, AttributeError):
         return None
     return licence if isinstance(licence, str) else None
 

@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
+import yaml
+
 MIB = 1 << 20
 STATE_BYTES = 16 * MIB
 """Most bytes of a file with one JSON object, such as ``state.json``, ``run.json`` or ``attempt.json``."""
@@ -167,6 +169,35 @@ def refuse_too_many_values(raw: bytes) -> None:
 
 def _separators(raw: bytes) -> int:
     return sum(raw.count(sign) for sign in (b",", b"[", b"{"))
+
+
+def yaml_value(text: str) -> Any:
+    """Return a YAML value without merge keys. Raises ValueError, also for aliases that repeat too much."""
+    try:
+        value = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+        if _values(value, {}) > STATUS_BYTES:
+            raise UnreadableFile(f"has more than {STATUS_BYTES:,} values, since aliases repeat them")
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError("is not YAML") from error
+    return value
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads no merge key: nested ones take any amount of memory."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Leave a merge key as it is. Then it is an error, since nothing constructs it."""
+
+
+def _values(value: object, known: dict[int, int]) -> int:
+    """Return the number of values in a value, where each alias counts as what it stands for."""
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = MOST  # of an alias to what it is in
+        parts = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_values(part, known) for part in parts)
+    return known[id(value)]
 
 
 def lines(stream: IO[bytes], most: int, each: int = LINE_BYTES) -> Iterator[bytes]:

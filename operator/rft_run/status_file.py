@@ -37,31 +37,7 @@ def read_status(path: Path) -> RFTJobStatus:
 
 def status_object(path: Path) -> dict[str, Any]:
     """Return the YAML object in a status file. Raises ValueError for anything else, and OSError."""
-    text = run_files.text(path, run_files.STATUS_BYTES)
-    try:
-        value = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
-        if _values(value, {}) > run_files.STATUS_BYTES:  # more than the text has, so an alias repeats them
-            raise run_files.UnreadableFile(f"has aliases for more than {run_files.STATUS_BYTES:,} values")
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError("is not YAML") from error
+    value = run_files.yaml_value(run_files.text(path, run_files.STATUS_BYTES))
     if not isinstance(value, dict | None):
         raise ValueError("is not a YAML object")
     return value or {}
-
-
-class _Loader(yaml.SafeLoader):
-    """Reads no merge key: nested ones take any amount of memory, and no status has one."""
-
-    def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Leave a merge key as it is. Then it is an error, since nothing constructs it."""
-
-
-def _values(value: object, known: dict[int, int]) -> int:
-    """Return the number of values in a value, where each alias counts as what it stands for."""
-    if not isinstance(value, dict | list):
-        return 1
-    if id(value) not in known:
-        known[id(value)] = run_files.MOST  # of an alias to what it is in
-        parts = value.values() if isinstance(value, dict) else value
-        known[id(value)] = 1 + sum(_values(part, known) for part in parts)
-    return known[id(value)]

@@ -3,6 +3,7 @@
 import os
 import zipfile
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from rft_run import run_files
 
@@ -10,6 +11,9 @@ HEADER_BEGINS = 8
 """Byte of a safetensors file where its header begins. Before it is the header's length."""
 _MAX_HEADER_BYTES = 100_000_000
 """Maximum number of bytes in the header of a safetensors file. The safetensors library has this limit."""
+
+_MAX_DIRECTORY_BYTES = 16 << 20
+"""Maximum number of bytes in the directory of an archive. One entry has less than 200."""
 
 
 class IncompleteTensors(ValueError):
@@ -46,6 +50,25 @@ def _data_bytes(header: bytes) -> int:
     return max(ends, default=0)
 
 
+class _Bounded:
+    """A stream of which no more is read at once than a directory of an archive can have.
+
+    The end of an archive says how large its directory is, and zipfile reads as much.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def read(self, size: int = -1) -> bytes:
+        """Read up to ``size`` bytes. Raises BadZipFile for more than a directory has."""
+        if size > _MAX_DIRECTORY_BYTES:
+            raise zipfile.BadZipFile("its directory is too large")
+        return self._stream.read(_MAX_DIRECTORY_BYTES if size < 0 else size)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 def check_torch_file(file: Path) -> None:
     """Check that a file of ``torch.save`` is complete: a zip archive with its directory at the end.
 
@@ -55,7 +78,7 @@ def check_torch_file(file: Path) -> None:
     with run_files.opened(file) as stream:
         size = os.fstat(stream.fileno()).st_size
         try:
-            with zipfile.ZipFile(stream) as archive:
+            with zipfile.ZipFile(_Bounded(stream)) as archive:
                 entries = archive.infolist()
         except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
             raise IncompleteTensors(f"the file is not a complete file of torch.save ({size} bytes)") from error

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from rft_operator.ingest import identity
 from rft_operator.ingest.cache import CHAIN_SECONDS, MAX_ENTRIES, POSITIVE_SECONDS, AnswerCache, Chains
@@ -327,6 +328,20 @@ def test_after_a_restart_an_older_attempt_is_refused_by_the_status() -> None:
 
 def test_a_pod_cannot_report_for_another_pod() -> None:
     assert refused(Reports(), CALLER, report(1, 1, "pod-2")) == 403
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 60_000,
+        '{"run":' * 9_000,
+        '{"attempt": "p", "sequence": ' + "1" * 60_000,
+        '{"attempt": "p", "sequence": 1' + "0" * 400 + ', "run": {"progress": {}}}',
+    ],
+)
+def test_a_report_of_deep_json_or_a_huge_number_is_invalid(text: str) -> None:
+    with pytest.raises(ValidationError):
+        ProgressReport.model_validate_json(text)
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])

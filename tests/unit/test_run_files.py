@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import socket
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,16 @@ from rft_cli.local.lock import locked
 from rft_cli.local.trainer import tail
 from rft_cli.main import app
 from rft_run import run_files
+from rft_run.card import licence_of
 from rft_run.checkpoint import checkpoint_problem, read_state
 from rft_run.errors import DataError
-from rft_run.folder import RunFolder, adapter_config_of, adapter_of, state_of, tensors_of
+from rft_run.folder import RunFolder, adapter_config_of, adapter_of, card_of, pickle_of, state_of, tensors_of
 from rft_run.rollouts import UnreadableRollouts, each_rollout, read_rollouts
-from rft_run.rows import RowLayout, json_lines
+from rft_run.rows import RowLayout, json_lines, parsed
 from rft_run.state import RunState
 from rft_run.status_file import UnreadableStatus, read_status
 from rft_run.steps import UnreadableSteps, read_steps
-from tests.unit.checkpoint_support import write_adapter, write_checkpoint
+from tests.unit.checkpoint_support import as_old_release, write_adapter, write_checkpoint
 
 MIB = 1 << 20
 GRADED = {"line": 1, "completion": "2", "graders": {"right": 1.0}}
@@ -204,7 +206,7 @@ def nested(levels: int, form: str) -> str:
         nested(12, "list"),
         nested(12, "merge"),
         "a: &a [*a]\n",
-        "[" * 5_000,
+        "[" * 1_500,
         "phase: !!python/object/apply:os.system ['true']\n",
         "x" * (3 * MIB),
         "- 1\n",
@@ -357,3 +359,34 @@ def test_an_adapter_with_a_configuration_that_is_too_large_is_not_used(tmp_path:
         stream.truncate(1 << 34)  # without taking space on the disk
     problem = str(checkpoint_problem(folder, 4))
     assert f"{file}: is larger than 16 MiB" in problem
+
+
+def test_the_directory_of_a_pickle_is_read_within_a_bound(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    write_checkpoint(folder, 4)
+    as_old_release(folder.checkpoint_of(4))
+    claimed = 3 << 30
+    with pickle_of(folder.checkpoint_of(4)).open("wb") as file:
+        file.truncate(claimed)  # without taking space on the disk
+        file.seek(0, os.SEEK_END)
+        file.write(struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, claimed, 0, 0))
+    assert "training.pt: is not a complete file" in str(checkpoint_problem(folder, 4))
+
+
+def test_the_card_of_a_model_cannot_take_much_memory(tmp_path: Path) -> None:
+    for front in (nested(12, "merge"), nested(12, "list"), "[" * 1_500):
+        card_of(tmp_path).write_text(f"---\n{front}\n---\n")
+        assert licence_of(tmp_path) is None
+    card_of(tmp_path).write_text("---\nlicense: mit\n---\n")
+    assert licence_of(tmp_path) == "mit"
+
+
+def test_a_row_with_too_many_values_is_refused() -> None:
+    with pytest.raises(ValueError, match="4,000,000 JSON values"):
+        parsed(b'{"prompt": "a", "x": [' + b"[]," * 5_000_000 + b"[]]}", RowLayout())
+
+
+def test_a_link_that_the_user_names_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "reward": 0.5}\n')
+    (tmp_path / "link.jsonl").symlink_to("metrics.jsonl")
+    assert CliRunner().invoke(app, ["curve", str(tmp_path / "link.jsonl")]).exit_code == 0

@@ -49,7 +49,10 @@ def load_points(source: str, context: str | None, namespace: str | None) -> list
             )
         return points_of_steps(records.steps(metrics))
     if path.is_file():
-        return _of_status(path) if path.suffix in (".yaml", ".yml") else points_of_steps(records.steps(path))
+        named = path.resolve()  # a link that the user named is followed
+        return (
+            _of_status(named) if path.suffix in (".yaml", ".yml") else points_of_steps(records.steps(named))
+        )
     if "/" in source or path.suffix:
         raise UserError(f"{source}: there is no such file or folder", UNREADABLE)
     return points_of_job(connect(context, namespace).job(source))

@@ -5,6 +5,8 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from rft_run import run_files
+
 _NAMES: dict[type, str] = {
     bool: "a boolean",
     int: "a number",
@@ -25,6 +27,7 @@ def value_of(raw: bytes) -> Any:
 
     Raises ValueError, whose message says what is wrong.
     """
+    run_files.refuse_too_many_values(raw)
     try:
         text = raw.decode()
         value = json.loads(
