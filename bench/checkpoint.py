@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -53,6 +54,13 @@ def seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
+def flushed(write: Callable[[Path, TrainingState], None], folder: Path, saved: TrainingState) -> None:
+    """Write a state, and flush its files to the disk."""
+    write(folder, saved)
+    for file in folder.iterdir():
+        atomic.sync(file)
+
+
 def measured(
     write: Callable[[Path, TrainingState], None], saved: TrainingState, rounds: int
 ) -> tuple[float, float, int]:
@@ -61,14 +69,8 @@ def measured(
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-
-            def save(folder: Path = folder) -> None:
-                write(folder, saved)
-                for file in folder.iterdir():
-                    atomic.sync(file)
-
-            writes.append(seconds(save))
-            reads.append(seconds(lambda folder=folder: training_state.read(folder)))
+            writes.append(seconds(partial(flushed, write, folder, saved)))
+            reads.append(seconds(partial(training_state.read, folder)))
             size = sum(file.stat().st_size for file in folder.iterdir())
     return median(writes), median(reads), size
 

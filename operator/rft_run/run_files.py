@@ -8,6 +8,7 @@ Messages of UnreadableFile have no path: whoever reads a file puts its path befo
 """
 
 import errno
+import io
 import json
 import os
 import re
@@ -56,7 +57,7 @@ class UnreadableFile(ValueError):
 
 
 @contextmanager
-def opened(path: Path, *, follow: bool = False) -> Iterator[BinaryIO]:
+def opened(path: Path, *, follow: bool = False) -> Iterator[io.BufferedReader]:
     """Yield a regular file, open to be read. ``follow`` is for a path that the user named, not for a run's.
 
     Raises UnreadableFile for anything else than a regular file, and OSError.

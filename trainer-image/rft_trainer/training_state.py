@@ -7,6 +7,7 @@ unpickler for tensors and numbers, and refused if it names anything else.
 """
 
 import base64
+import io
 import json
 import math
 import os
@@ -14,7 +15,7 @@ import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -120,14 +121,14 @@ def _tensors(file: Path) -> dict[str, Tensor]:
         return {name: _tensor(stream, HEADER_BEGINS + len(header), entry) for name, entry in entries.items()}
 
 
-def _tensor(stream: BinaryIO, begins: int, entry: Mapping[str, Any]) -> Tensor:
+def _tensor(stream: io.BufferedReader, begins: int, entry: Mapping[str, Any]) -> Tensor:
     """Return the tensor that an entry of a header describes. ``begins``: the byte where the data begins."""
     (begin, end), dtype, shape = entry["data_offsets"], _DTYPES[entry["dtype"]], entry["shape"]
     if end - begin != math.prod(shape) * dtype.itemsize or min([begin, *shape]) < 0:
         raise ValueError(f"has a tensor of the shape {shape} in {end - begin} bytes")
     data = torch.empty(end - begin, dtype=torch.uint8)
     stream.seek(begins + begin)
-    if stream.readinto(memoryview(data.numpy())) != end - begin:  # type: ignore[attr-defined]
+    if stream.readinto(data.numpy().data) != end - begin:
         raise ValueError("became shorter while it was read")
     return data.view(dtype).reshape(shape)
 
@@ -204,7 +205,7 @@ def _of_pickle(file: Path) -> TrainingState:
     return _explained(file, lambda _: _checked(TrainingState(**{name: saved[name] for name in names})))
 
 
-def _unpickled(stream: BinaryIO) -> Any:
+def _unpickled(stream: io.BufferedReader) -> Any:
     try:
         # It only reads the pickle's operations. Archives of torch.jit, which have code, it refuses.
         if named := torch.serialization.get_unsafe_globals_in_checkpoint(stream):
