@@ -81,7 +81,7 @@ def check_torch_file(file: Path) -> None:
             with zipfile.ZipFile(_Bounded(stream)) as archive:
                 entries = archive.infolist()
         except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
-            raise IncompleteTensors(f"the file is not a complete file of torch.save ({size} bytes)") from error
+            raise IncompleteTensors(f"the file is no complete file of torch.save ({size} bytes)") from error
     unpacked = sum(entry.file_size for entry in entries)
     if unpacked > size or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        raise IncompleteTensors(f"the file is not a file of torch.save: its {size} bytes unpack to {unpacked}")
+        raise IncompleteTensors(f"the file is no file of torch.save: its {size} bytes unpack to {unpacked}")
