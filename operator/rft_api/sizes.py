@@ -16,4 +16,5 @@ def parameter_count(text: str) -> float | None:
     if found is None:
         return None
     experts = int(found[1]) if found[1] else 1
-    return experts * float(found[2]) * _SCALE[found[3].upper()]
+    # No model has 0 parameters, so a name such as x-0m says nothing about the size.
+    return experts * float(found[2]) * _SCALE[found[3].upper()] or None

@@ -139,6 +139,7 @@ def test_zero_gpus_select_the_cpu_and_a_small_model_fits_on_a_small_node() -> No
         ("Mixtral-8x7B", 56e9),
         ("org/model", None),
         ("1.5B", 1.5e9),
+        ("org/model-0b", None),
     ],
 )
 def test_a_parameter_count_is_read_from_a_name(text: str, count: float | None) -> None:
