@@ -10,6 +10,7 @@ from pydantic_core import ErrorDetails
 
 from rft_api import meant
 from rft_api.base import Model
+from rft_api.controls import one_line
 from rft_api.forms import FORMS
 
 
@@ -22,7 +23,8 @@ class Problem(NamedTuple):
     """The text for the user: the value, what is allowed, and how to correct it."""
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.message}" if self.path else self.message
+        # A manifest may be a stranger's: the names of its fields and its values must not act on a terminal.
+        return one_line(f"{self.path}: {self.message}" if self.path else self.message)
 
 
 class InvalidManifest(ValueError):

@@ -23,20 +23,16 @@ from rft_operator.health import Signs
 from rft_operator.leadership import Leadership
 from rft_operator.lease import Terms
 from rft_operator.listening import CannotListen
+from rft_operator.log_lines import LineFormatter, log_to_stderr, write_error
 from rft_operator.objects.names import OPERATOR_NAME
 from rft_operator.operator import REVIEW_THREADS, Operator
 from rft_operator.settings import BadSettings, Settings, from_env
-
-_log = logging.getLogger("rft_operator")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the operator until it gets a stop signal; return the exit code."""
     options = _parser().parse_args(argv)
-    logging.basicConfig(
-        level=logging.DEBUG if options.verbose else logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    log_to_stderr(logging.DEBUG if options.verbose else logging.INFO, LineFormatter())
     if not options.verbose:
         # They log a line for every watch event and every probe.
         for chatty in ("kopf.objects", "aiohttp.access"):
@@ -44,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings = from_env(os.environ)
     except BadSettings as error:
-        print(f"error: {error}", file=sys.stderr)
+        write_error(error)
         return 2
     if options.namespace:
         settings = replace(settings, namespaces=tuple(options.namespace))
@@ -53,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         health.serve(signs, settings.health_port)
         threads.serve(MetricsHandler, settings.metrics_port, "metrics", "RFT_METRICS_PORT")
     except CannotListen as error:
-        print(f"error: {error}", file=sys.stderr)
+        write_error(error)
         return 2
     cluster = connect(options.kubeconfig, options.context, settings.workers + REVIEW_THREADS)
     leadership = _leadership(options, settings)
@@ -65,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         leadership.keep()
         _check_crd(cluster, settings)
     except ClusterError as error:
-        print(f"error: {error}", file=sys.stderr)
+        write_error(error)
         leadership.release()
         return 1
     _act(cluster, settings, signs)

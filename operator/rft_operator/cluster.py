@@ -26,6 +26,7 @@ from rft_operator import metrics
 from rft_operator.objects.names import LABEL_JOB_UID, Owner
 from rft_operator.observe import RawState
 from rft_operator.stream import BrokenOff, items
+from rft_run.cluster_text import ClusterText, cluster_text
 
 Json = dict[str, Any]
 
@@ -390,8 +391,9 @@ def _error(status: int, message: str) -> ClusterError:
     return ClusterError(status, message)
 
 
-def _said(data: bytes) -> str:
+def _said(data: bytes) -> ClusterText:
+    """Return the reason of a refusal. An admission webhook or a policy may have written it."""
     try:
-        return str(json.loads(data).get("message", ""))[:500]
+        return cluster_text(str(json.loads(data).get("message", "")), 500)
     except (ValueError, AttributeError):
-        return data[:200].decode(errors="replace")
+        return cluster_text(data.decode(errors="replace"), 200)

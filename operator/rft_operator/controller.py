@@ -34,6 +34,7 @@ from rft_operator.reconcile import baseline_to_read, reconcile
 from rft_operator.settings import Settings
 from rft_operator.status import merge_patch
 from rft_operator.workloads import Workloads
+from rft_run.cluster_text import ClusterObject
 from rft_run.config import TRAINER_CONTAINER
 from rft_run.report import ReportAnswer
 
@@ -267,7 +268,7 @@ class Controller:
             return replace(observed, nodes=self._nodes.get(PLANNING_SECONDS))
         return observed
 
-    def _write_status(self, key: Key, document: dict[str, Any], status: Mapping[str, Any]) -> bool:
+    def _write_status(self, key: Key, document: dict[str, Any], status: ClusterObject) -> bool:
         patch = merge_patch(document.get("status") or {}, status)
         if not patch:
             return True

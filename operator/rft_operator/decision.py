@@ -12,6 +12,7 @@ from rft_api.problems import Problem
 from rft_api.status import Plan
 from rft_operator.observe import Observed
 from rft_planner.plan import Unplannable
+from rft_run.cluster_text import ClusterObject, ClusterText
 from rft_run.report import ProgressReport
 
 
@@ -29,7 +30,7 @@ class Note:
     """A Kubernetes Event to post about an RFTJob."""
 
     reason: str
-    message: str
+    message: ClusterText
     warning: bool = False
 
 
@@ -39,7 +40,7 @@ class Decision:
     objects.
     """
 
-    status: dict[str, Any]
+    status: ClusterObject
     spec: RFTJobSpec | None = None
     plan: Plan | None = None
     ensure: tuple[ChildKind, ...] = ()

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from rft_api.conditions import Reason
 from rft_api.status import Plan
 from rft_operator.observe import Pod
+from rft_run.cluster_text import cluster_text
 from rft_run.exit_codes import PERMANENT, REASONS, UNCOUNTED, ExitCode
 
 _LOST_REASONS = ("Evicted", "NodeLost", "NodeShutdown", "Shutdown", "Terminated", "NodeAffinity")
@@ -62,7 +63,7 @@ def _said(pod: Pod, otherwise: str) -> str:
     if pod.report is not None and pod.report.ending is not None and pod.report.ending.message:
         return pod.report.ending.message
     if pod.report is None and pod.trainer is not None and pod.trainer.message:
-        return pod.trainer.message[-MAX_MESSAGE:]
+        return cluster_text(pod.trainer.message)[-MAX_MESSAGE:]
     return otherwise
 
 

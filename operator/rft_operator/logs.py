@@ -1,6 +1,6 @@
 """Shortens the last lines of a pod's log for a condition and an Event. Pure functions."""
 
-from rft_operator.redact import redacted
+from rft_run.cluster_text import MAX_READ, cluster_text
 
 LINES = 10
 """Number of log lines that are requested from the API server."""
@@ -16,9 +16,9 @@ def last_lines(text: str) -> tuple[str, ...]:
     """
     kept: list[str] = []
     room = MAX_TOTAL
-    for line in reversed(text.splitlines()):
-        # Redacted before it is cut, because the patterns do not match half a secret.
-        short = _cut(redacted(line).rstrip())
+    # As a whole, since a secret may have several lines.
+    for line in reversed(cluster_text(text, MAX_READ).splitlines()):
+        short = _cut(line.rstrip())
         if not short:
             continue
         room -= len(short) + 1

@@ -35,6 +35,7 @@ from rft_planner.container import memory_check_disabled
 from rft_planner.overrides import contradiction
 from rft_planner.placement import placed
 from rft_planner.plan import Unplannable
+from rft_run.cluster_text import ClusterObject, cluster_object, cluster_text
 
 NO_PROGRESS_SECONDS = 1800.0
 
@@ -52,14 +53,15 @@ def reconcile(
     """
     if "deletionTimestamp" in document["metadata"]:
         # The garbage collector deletes the children.
-        return Decision(dict(document.get("status") or {}))
+        return Decision(cluster_object(document.get("status") or {}))
     facts = gather(document, observed, now, no_progress_seconds, checked or check(document))
     old = facts.status
     if is_over(old):
-        return _after_the_end(facts, with_report(old, facts.report))
+        return _after_the_end(facts, cluster_object(with_report(old, facts.report)))
     verdict = next(found for stage in STAGES if (found := stage(facts)) is not None)
     summary = Summary(
-        verdict.phase, verdict.reason, verdict.message, _accepted(facts), _planned(facts),
+        verdict.phase, verdict.reason, cluster_text(verdict.message),
+        _cleaned(_accepted(facts)), _cleaned(_planned(facts)),
         stalled=verdict.stalled, ended=verdict.ended,
     )  # fmt: skip
     new = RFTJobStatus(
@@ -68,7 +70,8 @@ def reconcile(
         **_of_baseline(facts),
         **decided(summary, old, document["metadata"].get("generation", 1), now),
     )
-    status = overlaid(_without_old_baseline(facts), new)
+    # Here texts of users, pods and other programs enter the cluster, whatever stage they come from.
+    status = cluster_object(overlaid(_without_old_baseline(facts), new))
     return Decision(
         status=status,
         spec=facts.spec,
@@ -142,7 +145,7 @@ def plan_from_status(document: Mapping[str, Any]) -> Plan | None:
         return None
 
 
-def _after_the_end(facts: Facts, status: dict[str, Any]) -> Decision:
+def _after_the_end(facts: Facts, status: ClusterObject) -> Decision:
     """Return the decision about a finished job: end a running child Job, and delete children after the
     TTL.
     """
@@ -167,6 +170,10 @@ def _removable(observed: Observed) -> tuple[ChildKind, ...]:
         ChildKind.CA: observed.ca_exists,
     }
     return tuple(part for part, is_there in there.items() if is_there)
+
+
+def _cleaned(gate: Gate) -> Gate:
+    return gate._replace(message=cluster_text(gate.message))
 
 
 def _accepted(facts: Facts) -> Gate:
@@ -249,15 +256,15 @@ def _notes(facts: Facts, summary: Summary) -> tuple[Note, ...]:
     notes: list[Note] = []
     accepted, planned = summary.accepted, summary.planned
     if planned.holds and (old.get("Planned") or {}).get("status") != "True":
-        notes.append(Note(planned.reason, planned.message))
+        notes.append(Note(planned.reason, cluster_text(planned.message)))
         overridden = _overridden(facts)
         if overridden is not None:
-            notes.append(Note(Reason.OVERRIDDEN, overridden, warning=True))
+            notes.append(Note(Reason.OVERRIDDEN, cluster_text(overridden), warning=True))
     was_rejected = (old.get("Accepted") or {}).get("reason")
     if accepted.reason == Reason.IMMUTABLE_FIELD_CHANGED != was_rejected:
-        notes.append(Note(accepted.reason, accepted.message, warning=True))
+        notes.append(Note(accepted.reason, cluster_text(accepted.message), warning=True))
     if (old.get("Ready") or {}).get("reason") != summary.reason:
-        notes.append(Note(summary.reason, summary.message, warning=_is_bad(summary)))
+        notes.append(Note(summary.reason, cluster_text(summary.message), warning=_is_bad(summary)))
     return tuple(notes)
 
 

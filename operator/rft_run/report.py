@@ -1,19 +1,22 @@
 """Defines the progress reports from the trainer to the operator. Each has the whole status of the run."""
 
 import json
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from rft_api.base import Int, Model
 from rft_api.lifecycle import Stop
 from rft_api.status import RunStatus
+from rft_run.cluster_text import ClusterObject, cluster_object
 
 REPORT_PATH = "/v1/report"
 TOKEN_AUDIENCE = "rft.dev/ingest"
 MAX_REPORT_BYTES = 64 * 1024
 MAX_TERMINATION_BYTES = 4000
 """Most bytes of a termination message. The kubelet truncates longer messages."""
+MAX_ENDING = 2048
+"""Maximum number of characters of the message of an ending."""
 
 
 class Ending(Model):
@@ -21,7 +24,7 @@ class Ending(Model):
 
     exit_code: Int = Field(ge=0, le=255, description="Exit code of the trainer, see rft_run.exit_codes.")
     reason: str = Field(description="Reason in the sense of conditions.")
-    message: str = Field("", max_length=2048, description="One sentence for people; no secrets.")
+    message: str = Field("", max_length=MAX_ENDING, description="One sentence for people; no secrets.")
 
 
 class ReportAnswer(Model):
@@ -42,12 +45,16 @@ class ProgressReport(Model):
     run: RunStatus = Field(description="Progress, reward, metrics.")
     ending: Ending | None = Field(None, description="Set in the last report of an attempt.")
 
-    def termination_message(self) -> dict[str, Any]:
+    def for_cluster(self) -> ClusterObject:
+        """Return the report as JSON with texts that may be shown in the cluster."""
+        return cluster_object(self.dump())
+
+    def termination_message(self) -> ClusterObject:
         """Return the report as JSON, shortened to the size that the kubelet allows.
 
         The newest points of the reward curve are kept.
         """
-        body = self.dump()
+        body = self.for_cluster()
         body["run"].pop("recommendations", None)
         history = body["run"].get("reward", {}).get("history")
         while len(json.dumps(body, separators=(",", ":")).encode()) > MAX_TERMINATION_BYTES:

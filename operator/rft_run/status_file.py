@@ -9,6 +9,7 @@ import yaml
 
 from rft_api.status import RFTJobStatus
 from rft_run import atomic, run_files
+from rft_run.cluster_text import cluster_object
 
 
 class UnreadableStatus(ValueError):
@@ -16,8 +17,9 @@ class UnreadableStatus(ValueError):
 
 
 def write_status(path: Path, status: RFTJobStatus) -> None:
-    """Replace the status file atomically. Raises OSError."""
-    atomic.write_text(path, yaml.safe_dump(status.dump(), sort_keys=False, allow_unicode=True))
+    """Replace the status file atomically, with texts as in the status of a cluster. Raises OSError."""
+    body = cluster_object(status.dump())
+    atomic.write_text(path, yaml.safe_dump(body, sort_keys=False, allow_unicode=True))
 
 
 def read_status(path: Path) -> RFTJobStatus:

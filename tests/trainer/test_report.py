@@ -16,20 +16,24 @@ from rft_api.lifecycle import Stop
 from rft_api.status import (
     MAX_HISTORY,
     Effective,
+    Output,
     Progress,
     Recommendation,
     Reward,
     RewardPoint,
     RFTJobStatus,
     RunStatus,
+    Usage,
     thin,
 )
 from rft_run.config import JobIdentity, ReportTarget, RunConfig
 from rft_run.errors import Fenced
 from rft_run.exit_codes import ExitCode
 from rft_run.report import MAX_REPORT_BYTES, MAX_TERMINATION_BYTES, Ending, ProgressReport
+from rft_trainer.attempt import _ending_of
 from rft_trainer.monitors.report import Reporter, backoff, fitted
 from tests.trainer.report_support import Server, certificate
+from tests.unit.shown_support import ESCAPES, SECRETS, texts_of
 
 OK = Ending(exit_code=ExitCode.OK, reason="Completed", message="All done")
 
@@ -251,6 +255,43 @@ def test_the_termination_message_is_the_newest_snapshot_within_its_limit(
     assert report.ending.exit_code == ExitCode.DATA
 
 
+def everywhere(text: str) -> RunStatus:
+    """Return a status with a text wherever a run may have one."""
+    return RunStatus(
+        progress=Progress(step=3, stage="training"),
+        reward=Reward(graders={text: 0.5}, history=[RewardPoint(step=1, reward=0.5, graders={text: 0.5})]),
+        recommendations=[Recommendation(rule=text, parameter=text, message=text)],
+        usage=Usage(grader_errors={text: 1}),
+        output=Output(folder=text, adapter=text),
+    )
+
+
+def test_no_secret_or_control_character_leaves_the_trainer(tmp_path: Path, termination: Path) -> None:
+    """Neither by the termination message, nor by a report, nor by the status of a local run."""
+    made = config(tmp_path)
+    (tmp_path / "run").mkdir()
+    for sample in (*SECRETS, *ESCAPES):
+        ending = Ending(exit_code=ExitCode.DATA, reason="DataError", message=f"row 3: {sample.text}")
+        with Reporter(made) as reporter:
+            reporter.publish(everywhere(sample.text), ending=ending)
+        report = ProgressReport(attempt="a", sequence=1, run=everywhere(sample.text), ending=ending)
+        bodies = [
+            json.loads(termination.read_text()),
+            json.loads(fitted(report)),
+            yaml.safe_load((tmp_path / "run" / "status.yaml").read_text()),
+        ]
+        for body in bodies:
+            said = "\n".join(texts_of(body))
+            assert "row 3: " in said, sample.name
+            assert not [part for part in sample.hidden if part in said], sample.name
+
+
+def test_an_unexpected_error_ends_an_attempt_without_its_secrets() -> None:
+    for sample in (*SECRETS, *ESCAPES):
+        ending = _ending_of(RuntimeError("x" * 2000 + f" {sample.text}"))
+        assert not [part for part in sample.hidden if part[:12] in ending.message], sample.name
+
+
 def test_an_attempt_without_a_pod_gets_an_id_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -259,7 +300,7 @@ def test_an_attempt_without_a_pod_gets_an_id_of_its_own(
 
 
 def test_an_oversized_report_loses_advice_before_progress() -> None:
-    advice = [Recommendation(rule="r", message="x" * 70_000)]
+    advice = [Recommendation(rule="r", message="x" * 4000)] * 20
     run = at(7).model_copy(update={"recommendations": advice, "reward": Reward(latest=0.5)})
     data = fitted(ProgressReport(attempt="a", sequence=1, run=run))
     body = json.loads(data)

@@ -20,6 +20,7 @@ from rft_operator.reconcile import baseline_to_read, reconcile
 from rft_operator.stages import LOST_RECHECK_SECONDS
 from rft_planner.nodes import Node
 from rft_planner.plan import plan
+from rft_run.cluster_text import cluster_object
 from rft_run.exit_codes import PERMANENT, ExitCode
 from rft_run.report import Ending
 from tests.unit.reconcile_support import CHILD, NOW, POD, STARTED, UID, once, report, rftjob, said, snapshot
@@ -496,7 +497,7 @@ def test_nothing_changes_for_a_job_that_is_being_deleted() -> None:
     document = rftjob({"phase": "Running"})
     document["metadata"]["deletionTimestamp"] = rfc3339(NOW)
     decision = once(document, observed(POD))
-    assert decision == Decision({"phase": "Running"})
+    assert decision == Decision(cluster_object({"phase": "Running"}))
 
 
 def tuned(baseline: str = "base", status: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:

@@ -4,13 +4,10 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import pytest
-
 from rft_api.status import RunStatus
 from rft_operator.clock import rfc3339
 from rft_operator.logs import LINES, MAX_LINE, MAX_TOTAL, last_lines
 from rft_operator.observe import Pod
-from rft_operator.redact import REDACTED, redacted
 from rft_operator.stall import LEAST_SECONDS, last_word, silence
 from rft_run.report import ProgressReport
 
@@ -90,42 +87,6 @@ def test_after_a_restart_the_status_stands_in_for_the_last_report() -> None:
     assert last_word(None, POD, {"progress": {"step": "many"}}) is None
 
 
-@pytest.mark.parametrize(
-    ("line", "secret"),
-    [
-        ("Authorization: Bearer abcdefgh12345678", "abcdefgh12345678"),
-        ("{'authorization': 'Basic dXNlcjpwYXNz'}", "dXNlcjpwYXNz"),
-        ("token eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ4In0.c2ln was refused", "eyJzdWIiOiJ4In0"),
-        ("HF_TOKEN=hf_abcdefghijklmnop", "abcdefghijklmnop"),
-        ("downloading with hf_abcdefghijklmnop", "abcdefghijklmnop"),
-        ('{"api_key": "short1"}', "short1"),
-        ("password: hunter2, user: jane", "hunter2"),
-        ("--wandb-api-key 0123456789", "0123456789"),
-        ("wandb: 0123456789abcdef0123456789abcdef01234567", "0123456789abcdef"),
-        ("GET https://jane:hunter2@models.example.org/v1", "hunter2"),
-        ("https://x.example.org/o?X-Amz-Credential=AKIAABCDEFGHIJKLMNOP&b=1", "AKIAABCDEFGHIJKLMNOP"),
-        ("using sk-proj-abcdefghijklmnopqrst", "abcdefghijklmnopqrst"),
-    ],
-)
-def test_text_that_looks_like_a_secret_is_redacted(line: str, secret: str) -> None:
-    assert secret in line
-    assert secret not in redacted(line)
-    assert REDACTED in redacted(line)
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "step 3 of 12: reward 0.41, 2100 tokens/s, 9.8 s",
-        "2026-11-22 18:00:00,000 INFO rft_trainer.loop: 3200 completion tokens, basic checks done",
-        "https://models.example.org/Qwen/Qwen2.5-7B-Instruct is read",
-        'File "/app/rft_trainer/loop.py", line 12, in train',
-    ],
-)
-def test_ordinary_lines_are_not_changed(line: str) -> None:
-    assert redacted(line) == line
-
-
 def test_the_newest_log_lines_are_kept_and_fit_into_an_event() -> None:
     lines = last_lines("\n".join(f"line {i}" for i in range(100)) + "\n\n")
     assert lines == tuple(f"line {i}" for i in range(100 - LINES, 100))
@@ -142,4 +103,4 @@ def test_a_secret_is_redacted_before_its_line_is_cut() -> None:
 
 
 def test_control_characters_are_removed() -> None:
-    assert last_lines("\x1b[31mred\x1b[0m\r 50%\r100%") == ("[31mred[0m", " 50%", "100%")
+    assert last_lines("\x1b[31mred\x1b[0m\r 50%\r100%") == ("red", " 50%", "100%")

@@ -7,10 +7,11 @@ from contextlib import ExitStack
 from pydantic import ValidationError
 
 from rft_api.conditions import COMPLETED_BECAUSE
+from rft_run.cluster_text import cluster_text
 from rft_run.config import RunConfig
 from rft_run.errors import ConfigurationError, MemoryExhausted, TrainerError, VolumeError
 from rft_run.exit_codes import REASONS, ExitCode
-from rft_run.report import Ending
+from rft_run.report import MAX_ENDING, Ending
 from rft_trainer.loop import Run
 from rft_trainer.monitors.monitors import end_event
 from rft_trainer.monitors.progress import Events
@@ -52,7 +53,7 @@ def _ending_of(raised: Exception) -> Ending:
     return Ending(
         exit_code=error.exit_code,
         reason=REASONS.get(error.exit_code, error.exit_code.name.title()),
-        message=str(error)[:2048],
+        message=cluster_text(str(error), MAX_ENDING),
     )
 
 

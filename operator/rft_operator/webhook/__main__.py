@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from rft_operator.cluster import connect
+from rft_operator.log_lines import write_error
 from rft_operator.settings import BadSettings
 from rft_operator.webhook.certificates import Source, mounted, own
 from rft_operator.webhook.logs import log_as_json
@@ -26,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings = from_env(os.environ)
     except BadSettings as error:
-        print(f"error: {error}", file=sys.stderr)
+        write_error(error)
         return 2
     asyncio.run(_serve(settings, _source(settings, options.kubeconfig, options.context)))
     return 0

@@ -2,8 +2,10 @@
 
 import json
 import logging
-import sys
 from datetime import UTC, datetime
+
+from rft_operator.log_lines import MAX_RECORD, log_to_stderr
+from rft_run.cluster_text import cluster_object
 
 
 class JsonFormatter(logging.Formatter):
@@ -20,11 +22,9 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             entry["error"] = self.formatException(record.exc_info)
-        return json.dumps(entry, default=str)
+        return json.dumps(cluster_object(json.loads(json.dumps(entry, default=str)), MAX_RECORD))
 
 
 def log_as_json(level: int) -> None:
     """Write all log records to standard error as JSON."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter())
-    logging.basicConfig(level=level, handlers=[handler])
+    log_to_stderr(level, JsonFormatter())

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from rft_advice import advise
 from rft_api import GROUP, KIND, PLURAL, ahead, immutability
+from rft_api.controls import one_line
 from rft_api.job import RFTJobSpec
 from rft_api.problems import Problem
 from rft_api.validation import CheckResult, check
@@ -76,7 +77,10 @@ def _is_leaving(job: Json) -> bool:
 
 def _refusal(job: Json, problems: Sequence[Problem]) -> Json:
     """Return a Kubernetes Status with the problems as its causes, which kubectl prints as a list."""
-    causes = [{"reason": "FieldValueInvalid", "field": p.path, "message": p.message} for p in problems]
+    causes = [
+        {"reason": "FieldValueInvalid", "field": one_line(p.path), "message": one_line(p.message)}
+        for p in problems
+    ]
     return {
         "status": "Failure",
         "code": 422,

@@ -52,7 +52,7 @@ def fitted(report: ProgressReport) -> bytes:
     They are left out in this order: the graders' curves, which are long for many graders, the advice, the
     rewards, the evaluation, the metrics and the outputs.
     """
-    body = report.dump()
+    body = report.for_cluster()
     if len(_as_json(body)) > MAX_REPORT_BYTES:
         for point in body["run"].get("reward", {}).get("history", ()):
             point.pop("graders", None)

@@ -1,0 +1,79 @@
+"""Finds characters that a terminal or a reader obeys in place of showing them. Pure functions.
+
+These are control characters, escape sequences, and invisible characters that change the order or the look of
+a text. Letters of every script pass, and so do spaces of every width.
+"""
+
+import json
+import re
+import unicodedata
+
+_OBEYED = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode categories of the characters that are not shown: controls, formats such as bidirectional overrides,
+half surrogate pairs, and line and paragraph separators."""
+_JOINERS = "\u200c\u200d"
+"""Characters that join letters or emoji. Several scripts need them, and they change nothing else."""
+_KEPT = str.maketrans("", "", f"\n\t{_JOINERS}")
+_SEQUENCES = re.compile(
+    # OSC, DCS, SOS, PM and APC with their text, CSI with its parameters, and all shorter sequences. The text
+    # of a sequence without an end stays.
+    r"(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x90\x98\x9c-\x9f\n]*(?:\x07|\x1b\\|\x9c)"
+    r"|(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
+    r"|\x1b[ -/]*[0-~]"
+)
+_COLOURS = re.compile(r"(?:\x1b\[|\x9b)[0-9;:]*m")
+_LINE_ENDS = re.compile("\r\n|[\r\v\f\x85\u2028\u2029]")
+
+
+def visible(text: str) -> str:
+    """Return a text for a terminal: each character that a terminal would obey is shown as its code.
+
+    Only newlines and tabs are kept.
+    """
+    if text.translate(_KEPT).isprintable():
+        return text
+    return "".join(_code(c) if _is_obeyed(c) and c not in "\n\t" else c for c in text)
+
+
+def one_line(text: str) -> str:
+    """Return a text for one line of a terminal: as ``visible``, and newlines and tabs are shown as codes
+    too.
+    """
+    return visible(text).replace("\n", r"\n").replace("\t", r"\t")
+
+
+def without_controls(text: str) -> str:
+    """Return a text without escape sequences and without all characters that are not shown.
+
+    All kinds of line ends become newlines.
+    """
+    text = _SEQUENCES.sub("", _LINE_ENDS.sub("\n", text))
+    if text.replace("\n", "").replace("\t", "").isprintable():
+        return text
+    return "".join(c for c in text if c in "\n\t" or not (_is_obeyed(c) or c in _JOINERS))
+
+
+def without_colours(text: str) -> str:
+    """Return a text without the escape sequences that only set colours and weight."""
+    return _COLOURS.sub("", text)
+
+
+def as_json(body: object) -> str:
+    """Return a value as indented JSON. Letters of every script stay as they are, and what ``visible`` shows
+    as a code is written as an escape of JSON.
+    """
+    text = json.dumps(body, indent=2, ensure_ascii=False)
+    if text.translate(_KEPT).isprintable():
+        return text
+    return "".join(json.dumps(c)[1:-1] if _is_obeyed(c) and c != "\n" else c for c in text)
+
+
+def _is_obeyed(character: str) -> bool:
+    return unicodedata.category(character) in _OBEYED and character not in _JOINERS
+
+
+def _code(character: str) -> str:
+    number = ord(character)
+    if number <= 0xFF:
+        return f"\\x{number:02x}"
+    return f"\\u{number:04x}" if number <= 0xFFFF else f"\\U{number:08x}"

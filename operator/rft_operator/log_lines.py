@@ -1,0 +1,36 @@
+"""Writes log records to standard error. Their texts may come from users, pods and the API server."""
+
+import logging
+import sys
+
+from rft_run.cluster_text import cluster_text
+
+MAX_RECORD = 16 * 1024
+"""Maximum number of characters of a log record, its traceback included."""
+_INDENT = "    "
+
+
+class LineFormatter(logging.Formatter):
+    """Formats a log record without secrets and control characters.
+
+    All its lines but the first are indented, so that no text in it looks like a record of its own.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a log record as text."""
+        return cluster_text(super().format(record), MAX_RECORD).replace("\n", f"\n{_INDENT}")
+
+
+def write_error(error: Exception) -> None:
+    """Write why this process cannot start."""
+    print(f"error: {cluster_text(str(error))}", file=sys.stderr)
+
+
+def log_to_stderr(level: int, formatter: logging.Formatter) -> None:
+    """Write all log records of this process to standard error."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    logging.basicConfig(level=level, handlers=[handler])

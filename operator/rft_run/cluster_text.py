@@ -1,0 +1,56 @@
+"""Text that may be shown in a cluster: in a status, an Event, a termination message, the operator's log.
+
+Whoever may read RFTJobs can read it there, also without the right to read the logs of pods. So all text that
+a run, a pod, another program or the API server has written passes ``cluster_text`` first.
+"""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, NewType
+
+from rft_api.conditions import MAX_MESSAGE
+from rft_api.controls import without_controls
+from rft_run.redact import redacted
+
+ClusterText = NewType("ClusterText", str)
+"""A text without secrets, as far as they are found, and without control characters."""
+ClusterObject = NewType("ClusterObject", dict[str, Any])
+"""An object whose texts are all ``ClusterText``, such as a status."""
+
+MAX_READ = 64 * 1024
+"""Maximum number of characters that are read of a text. The rest is left out."""
+_SHORT = 256
+"""Maximum number of characters of a text whose result is kept, since names repeat very often."""
+
+
+def cluster_text(text: str, most: int = MAX_MESSAGE) -> ClusterText:
+    """Return a text without secrets and control characters, of at most ``most`` characters.
+
+    Secrets are replaced before the text is cut, because half a secret is not found. Newlines and tabs stay.
+    """
+    clean = _short(text) if len(text) <= _SHORT else _clean(text)
+    return ClusterText(clean if len(clean) <= most else clean[: most - 1] + "…")
+
+
+def cluster_object(body: Mapping[str, Any], most: int = MAX_MESSAGE) -> ClusterObject:
+    """Return a JSON object in which every text is a ``cluster_text``, names of fields included."""
+    return ClusterObject({cluster_text(str(name)): _cleaned(value, most) for name, value in body.items()})
+
+
+def _cleaned(value: Any, most: int) -> Any:
+    if isinstance(value, str):
+        return cluster_text(value, most)
+    if isinstance(value, Mapping):
+        return cluster_object(value, most)
+    return [_cleaned(item, most) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _clean(text: str) -> str:
+    if len(text) > MAX_READ:
+        # The last word may be the first half of a secret.
+        start, least = text[:MAX_READ], MAX_READ - MAX_MESSAGE
+        text = start[: max(start.rfind(" ", least), start.rfind("\n", least), least)] + " …"
+    return redacted(without_controls(text))
+
+
+_short = lru_cache(2048)(_clean)

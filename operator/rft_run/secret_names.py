@@ -1,0 +1,123 @@
+"""Says whether a value is secret, from the name beside it, such as ``HF_TOKEN`` or ``maxTokens``. Pure."""
+
+import re
+from functools import lru_cache
+from itertools import pairwise
+from typing import Literal
+
+REDACTED = "[redacted]"
+"""What stands in the place of a secret."""
+
+Kind = Literal["secret", "token"]
+"""``secret``: every value with the name is secret. ``token``: the name may also be about the tokens of a
+language model, so the value decides too."""
+
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+_SECRETS = _set(
+    "password passwords passwd passphrase passwort pwd secret secrets credential credentials creds apikey"
+    " apikeys authkey accesskey secretkey privatekey passcode pw"
+)
+_SECRET_ENDS = ("password", "passwd", "passphrase", "secret", "apikey", "accesskey", "secretkey")
+"""Ends of names that are written as one word, such as ``PGPASSWORD``."""
+_OWNERS_OF_KEYS = _set(
+    "api access secret private account storage master signing encryption auth shared subscription service"
+    " ssh deploy license licence admin root hmac client consumer webhook openai anthropic azure aws gcp"
+    " wandb hf functions"
+)
+"""Words that make the word ``key`` after them secret."""
+_REFERENCES = _set("ref refs pull existing")
+"""Words in the names of fields that only name a Secret."""
+_ABOUT_SECRETS = _set(
+    "name names file files filename path paths dir folder type kind id ids count counts length len limit"
+    " limits size budget index number num ttl expiry expires expiration lifetime url uri endpoint version"
+    " audience issuer policy required enabled used missing field mount volume provider seconds rate usage"
+    " class manager store operator driver error errors namespace hint rotation age"
+)
+"""Last words of names that describe a secret and do not hold it."""
+_OF_TEXT = _set(
+    "eos bos pad unk sep cls mask stop end start special image video audio begin last first next previous"
+    " per prompt completion max min new num total stale sampled top added vocab boundary unexpected invalid"
+    " each input output cached reasoning"
+)
+"""Words beside ``token`` in names about the tokens of a text, or about the next page of a list."""
+_NO_SECRET_KEYS = _set("primary foreign public sort partition cache row group hash host")
+"""Words that make no secret of the word ``key`` after them, in names of variables of an environment."""
+_OF_PEOPLE = _set("access api auth secret refresh bearer personal hub")
+"""Words beside ``tokens`` in names of lists of secrets."""
+_NOTHING = re.compile(
+    r"(?:none|null|nil|true|false|yes|no|undefined|unset|\(unset\)|\.{2,}|\*+|x{3,}|-+|\W"
+    r"|<[^>]*>?|\$\w+|\$\{[^}]*\}?|\$\([^)]*\)?|\{\{[^}]*\}\}|%\w+%"
+    r"|[~.]{0,2}(?:/[\w.-]+)+\.(?:key|pem|crt|json|txt|ya?ml|env|cfg|ini))[.,;)]*",
+    re.IGNORECASE,
+)
+"""Values that hold no secret: masked and empty ones, names of variables and of files."""
+_NUMBER = re.compile(r"[-+~<>=]{0,3}\d[\d.,_]*(?:e[-+]?\d+)?(?:%|[a-z]{1,3}(?:/s)?)?", re.IGNORECASE)
+_LETTER = re.compile(r"[^\W\d_]")
+_PROSE = re.compile(
+    r"(?:is|are|was|were|must|not|no|cannot|can't|could|should|has|have|had|the|a|an|unable|failed|invalid"
+    r"|missing|required|expected|unexpected|wrong|denied|it|use|set|give|see|read|of|in|for|from|to|and|or"
+    r"|unauthorized|expired|refused|bad|too|only|either|one|at|on|with|by|this|that|there|permission"
+    r"|authentication)(?=[ \t]\S)",
+    re.IGNORECASE,
+)
+"""A first word that begins a sentence about a secret, as in ``the password: is missing here``."""
+_PIECES_OF_TEXT = (" ", "Ġ", "▁", "##", "<|", "[")
+"""Beginnings of tokens of a vocabulary."""
+_ORDINARY = 100
+"""Maximum number of characters of a value that may be an ordinary one."""
+
+
+@lru_cache(4096)
+def kind_of(name: str) -> Kind | None:
+    """Return of which kind a name is, or None for a name whose values are not secret."""
+    words = _words(name)
+    if not words or words[-1] in _ABOUT_SECRETS or not _REFERENCES.isdisjoint(words):
+        return None
+    if not _SECRETS.isdisjoint(words) or "".join(words).endswith(_SECRET_ENDS) or _is_key(words):
+        return "secret"
+    if words[-1] == "pass" and (name.startswith("-") or (len(words) > 1 and name.isupper())):
+        return "secret"
+    if words[-1] == "key" and len(words) > 1 and name.isupper() and words[-2] not in _NO_SECRET_KEYS:
+        return "token"
+    if "token" in words or words[-1].endswith("token"):
+        return "token" if _OF_TEXT.isdisjoint(words) else None
+    return "token" if "tokens" in words and not _OF_PEOPLE.isdisjoint(words) else None
+
+
+def holds_secret(name: str, value: str, sentence: str = "") -> bool:
+    """Return whether a value is secret, and not an empty, masked or ordinary one.
+
+    If the value has no quotes and follows a colon and a space, both may be part of a sentence: then
+    ``sentence`` is the text from the value on.
+    """
+    kind, start = kind_of(name), value[:_ORDINARY].strip()
+    if kind is None or not start or start.startswith(REDACTED[:-1]):
+        return False
+    if len(value) <= _ORDINARY and _NOTHING.fullmatch(start):
+        return False
+    if _PROSE.match(sentence):
+        return False
+    if kind == "secret":
+        return True
+    if len(value) > _ORDINARY:
+        return True
+    if value.startswith(_PIECES_OF_TEXT) or _NUMBER.fullmatch(value) or not _LETTER.search(value):
+        return False
+    if not sentence or len(_words(name)) > 1:
+        return len(value) > 2
+    return len(value) >= 16 or (len(value) >= 6 and any(c.isdigit() for c in value))
+
+
+def _words(name: str) -> list[str]:
+    """Return the words of a name in camelCase, snake_case or any other writing."""
+    return [word.lower() for word in _WORDS.findall(name)]
+
+
+def _is_key(words: list[str]) -> bool:
+    of_owner = any(owner in _OWNERS_OF_KEYS and key in ("key", "keys") for owner, key in pairwise(words))
+    return of_owner or words[-2:] == ["access", "signature"]
