@@ -50,7 +50,8 @@ class Server(ThreadingHTTPServer):
         self.watches: list[list[dict[str, Any]]] = []
         self.requests: list[str] = []
         self.failures = 0
-        self.refusal = ""
+        self.refusal, self.refusal_status = "", 403
+        self.log = ""
         self.patches: list[tuple[str, dict[str, Any]]] = []
 
 
@@ -70,7 +71,8 @@ class Handler(BaseHTTPRequestHandler):
             self.server.jobs = [event["object"] for event in events][-1:] or self.server.jobs
             self.answer(200, "".join(json.dumps(event) + "\n" for event in events))
         elif url.path.endswith("/log"):
-            self.answer(200, f"log of {url.path.split('/')[-2]}, {query['container'][0]}\nlast line")
+            said = self.server.log or f"log of {url.path.split('/')[-2]}, {query['container'][0]}\nlast line"
+            self.answer(200, said)
         elif url.path.endswith("/pods"):
             self.answer(200, json.dumps({"kind": "PodList", "items": self.server.pods}))
         elif url.path in (JOBS, "/apis/rft.dev/v1alpha1/rftjobs"):
@@ -84,7 +86,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_PATCH(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.server.refusal:
-            self.answer(403, json.dumps({"kind": "Status", "message": self.server.refusal}))
+            self.answer(
+                self.server.refusal_status, json.dumps({"kind": "Status", "message": self.server.refusal})
+            )
             return
         self.server.patches.append((self.headers["Content-Type"], body))
         self.server.jobs[0]["spec"] |= body["spec"]

@@ -4,6 +4,7 @@ from typing import Any
 
 import yaml
 
+from rft_api.controls import visible
 from rft_api.loader import PLAIN_SCALARS
 
 
@@ -26,5 +27,11 @@ _Dumper.add_representer(str, _text)
 
 
 def dump(body: dict[str, Any]) -> str:
-    """Return one Kubernetes object as YAML text."""
-    return yaml.dump(body, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    """Return one Kubernetes object as YAML text. It has no character that acts on a terminal."""
+    text = _dumped(body, allow_unicode=True)
+    # PyYAML escapes control characters, but not those that change the order of a text.
+    return text if visible(text) == text else _dumped(body, allow_unicode=False)
+
+
+def _dumped(body: dict[str, Any], *, allow_unicode: bool) -> str:
+    return yaml.dump(body, Dumper=_Dumper, sort_keys=False, allow_unicode=allow_unicode, width=100)

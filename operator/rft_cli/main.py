@@ -1,5 +1,9 @@
 """The entry point of ``rft``, also installed as ``kubectl-rft``."""
 
+import sys
+import traceback
+from typing import Any
+
 import typer
 
 from rft_cli.commands.curve import curve
@@ -17,8 +21,22 @@ from rft_cli.commands.submit import submit
 from rft_cli.commands.suggest import suggest
 from rft_cli.commands.validate import validate
 from rft_cli.commands.watch import watch
+from rft_cli.render.console import err
 
-app = typer.Typer(
+
+class App(typer.Typer):
+    """The commands. The traceback of an unexpected error, which may have any text, is made visible too."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the command that the command line names."""
+        try:
+            return super().__call__(*args, **kwargs)
+        except Exception:
+            err().print(traceback.format_exc())
+            sys.exit(1)
+
+
+app = App(
     help="Reinforcement fine-tuning of language models: check, run and watch RFTJobs.",
     no_args_is_help=True,
     add_completion=False,

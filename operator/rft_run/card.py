@@ -4,6 +4,8 @@ The card contains no rows, no texts of graders and no addresses, because these m
 """
 
 import json
+import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,12 +15,15 @@ from rft_api.status import EvaluationResult, GraderEvaluation
 from rft_run import run_files
 from rft_run.config import RunConfig
 from rft_run.folder import adapter_config_of, card_of
+from rft_run.markdown import code
 
 _NOT_KNOWN = "not known here; see the page of the base"
 _POINTS = 20
 _LEAST_RANK_OF_VLLM = 8
 """The lowest value of the vLLM option ``--max-lora-rank`` that a card shows. It also fits lower ranks."""
 _LICENCE = "- licence of the base: "
+_NOT_IN_LICENCES = re.compile(r"[^\w .,:+()/'&-]")
+_MAX_LICENCE = 100
 _PRIVATE = ("stop",)
 """Sampling parameters that the card leaves out, because they contain the user's own text."""
 
@@ -68,7 +73,10 @@ def licence_of(model: Path) -> str | None:
         licence = found.get("license_name") or found.get("license")
     except (OSError, ValueError, AttributeError):
         return None
-    return licence if isinstance(licence, str) else None
+    # The card of a model is anyone's text, and an identifier of a licence needs no other characters.
+    if not isinstance(licence, str):
+        return None
+    return " ".join(_NOT_IN_LICENCES.sub("", " ".join(licence.split())).split())[:_MAX_LICENCE]
 
 
 def licence_said(adapter: Path) -> str | None:
@@ -108,7 +116,8 @@ def _heading(card: Card) -> Iterator[str]:
         f" {', '.join(grader.name for grader in spec.graders)}."
     )
     yield ""
-    yield f"- base model: `{spec.model.name}`" + (f", revision `{card.revision}`" if card.revision else "")
+    revision = f", revision {code(card.revision)}" if card.revision else ""
+    yield f"- base model: {code(spec.model.name)}{revision}"
     yield f"{_LICENCE}{card.licence or _NOT_KNOWN}"
 
 
@@ -184,7 +193,7 @@ def _loading(card: Card) -> Iterator[str]:
     name, job = card.config.spec.model.name, card.config.job.name
     rank = max(card.config.spec.training.lora_rank, _LEAST_RANK_OF_VLLM)
     revision = f", revision={json.dumps(card.revision)}" if card.revision else ""
-    option = f" --revision {card.revision}" if card.revision else ""
+    option = f" --revision {shlex.quote(card.revision)}" if card.revision else ""
     yield "## How to load it"
     yield ""
     if card.merged:
@@ -207,7 +216,8 @@ def _loading(card: Card) -> Iterator[str]:
     yield "With vLLM, which takes the base from its command line and not from the adapter:"
     yield ""
     yield "```sh"
-    yield f"vllm serve {name}{option} --enable-lora --max-lora-rank {rank} --lora-modules {job}=ADAPTER"
+    lora = f"--enable-lora --max-lora-rank {rank} --lora-modules {job}=ADAPTER"
+    yield f"vllm serve {shlex.quote(name)}{option} {lora}"
     yield "```"
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from rft_api.status import EvaluationResult, GraderEvaluation, PairedDifference
 from rft_cli.local.trainer import ProgressEvent
+from rft_cli.render.console import Terminal
 from rft_cli.render.endings import ENDINGS, explain
 from rft_cli.render.evaluation import evaluation_table, verdict
 from rft_cli.render.progress import ProgressView
@@ -44,7 +44,7 @@ def describe(event: dict[str, Any]) -> str:
 
 
 def shown(*events: dict[str, Any], terminal: bool) -> str:
-    console = Console(file=io.StringIO(), force_terminal=terminal, width=100, color_system=None)
+    console = Terminal(file=io.StringIO(), force_terminal=terminal, width=100, color_system=None)
     with ProgressView(console) as view:
         for event in events:
             view.show(parsed(event))
@@ -145,7 +145,7 @@ def test_a_selected_checkpoint_is_called_flattered() -> None:
 
 
 def test_the_evaluation_shows_reward_and_graders_with_their_intervals() -> None:
-    console = Console(file=io.StringIO(), width=100)
+    console = Terminal(file=io.StringIO(), width=100)
     console.print(evaluation_table(result(0.125, 0.375)))
     assert isinstance(console.file, io.StringIO)
     lines = console.file.getvalue().splitlines()

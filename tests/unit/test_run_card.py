@@ -82,6 +82,22 @@ def test_the_licence_is_what_the_bases_own_card_says(tmp_path: Path) -> None:
     assert licence_of(tmp_path) == "llama3"
 
 
+def test_a_licence_adds_nothing_but_its_name_to_a_card(tmp_path: Path) -> None:
+    forged = 'license: "mit\\n\\n# Free [now](https://evil.example) <img src=x> \\x1b]0;x\\x07"'
+    (tmp_path / "README.md").write_text(f"---\n{forged}\n---\n")
+    licence = licence_of(tmp_path)
+    assert licence == "mit Free now(https://evil.example) img srcx 0x"
+    assert (
+        len([line for line in render(Card(config(), 30, "abc", licence)).splitlines() if "Free" in line]) == 1
+    )
+
+
+def test_names_in_a_card_are_code_and_arguments_of_a_command() -> None:
+    text = render(Card(config("org/`x` $(reboot)"), 30, "a`b;c"))
+    assert "- base model: ``org/`x` $(reboot)``, revision ``a`b;c``" in text
+    assert "vllm serve 'org/`x` $(reboot)' --revision 'a`b;c' --enable-lora" in text
+
+
 def test_an_adapter_names_its_base_and_keeps_the_rest_of_its_configuration() -> None:
     body = {"r": 8, "base_model_name_or_path": "/cache/x", "revision": None}
     assert named(body, "org/model", "abc") == {

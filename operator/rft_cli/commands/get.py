@@ -9,7 +9,7 @@ import typer
 import yaml
 
 from rft_cli.options import Context, Namespace, connect
-from rft_cli.render.console import WIDE_ENOUGH, out, reports_errors
+from rft_cli.render.console import WIDE_ENOUGH, out, reports_errors, write
 from rft_cli.render.jobs import job_table
 from rft_cli.render.views import COLUMNS, WIDE_COLUMNS
 
@@ -38,7 +38,7 @@ def get(
         text = (
             json.dumps(body, indent=2) if output is GetFormat.JSON else yaml.safe_dump(body, sort_keys=False)
         )
-        typer.echo(text.rstrip())
+        write(text.rstrip())
         return
     if not jobs:
         where = "any namespace" if all_namespaces else f"namespace {cluster.namespace!r}"

@@ -4,8 +4,9 @@ from typing import Annotated
 
 import typer
 
+from rft_api.controls import without_colours
 from rft_cli.options import Context, Namespace, connect
-from rft_cli.render.console import reports_errors
+from rft_cli.render.console import reports_errors, write
 from rft_run.config import TRAINER_CONTAINER
 
 
@@ -23,6 +24,7 @@ def logs(
     pod = cluster.newest_pod(cluster.job(name))["metadata"]["name"]
     try:
         for line in cluster.log_lines(pod, container, follow=follow, tail=tail):
-            typer.echo(line)
+            # Progress bars end their lines with carriage returns, and libraries colour their names.
+            write(without_colours(line.rstrip("\r").replace("\r", "\n")))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None

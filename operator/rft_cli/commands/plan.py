@@ -15,7 +15,7 @@ from rft_cli.local.manifest import Manifest, load
 from rft_cli.local.rows import rows_of
 from rft_cli.local.shapes import shape_for
 from rft_cli.local.sweep import ACCELERATOR, Line, sweep_of, with_value
-from rft_cli.render.console import WIDE_ENOUGH, err, out, reports_errors
+from rft_cli.render.console import WIDE_ENOUGH, err, out, reports_errors, write
 from rft_cli.render.plans import entry, table, text, without_seed
 from rft_planner.accelerators import ACCELERATORS
 from rft_planner.container import memory_check_disabled
@@ -72,7 +72,7 @@ def plan(
     if output is PlanFormat.TEXT:
         out().print("\n".join(text(made)), markup=False)
     else:
-        typer.echo(serialized(without_seed(made), output))
+        write(serialized(without_seed(made), output))
 
 
 def known_rows(
@@ -145,7 +145,7 @@ def show_sweep(path: str, lines: list[Line], output: PlanFormat) -> None:
         out(WIDE_ENOUGH).print(table(path, lines), markup=False)
         err().print("~ is an estimate; rft plan without --sweep shows its assumptions", markup=False)
     else:
-        typer.echo(serialized({"field": path, "sweep": [entry(line) for line in lines]}, output))
+        write(serialized({"field": path, "sweep": [entry(line) for line in lines]}, output))
 
 
 def serialized(body: dict[str, Any], output: PlanFormat) -> str:

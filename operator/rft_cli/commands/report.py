@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
+from rft_api.controls import visible
 from rft_api.job import RFTJobSpec
 from rft_api.problems import join_path
 from rft_api.status import Plan, RFTJobStatus
@@ -13,7 +14,7 @@ from rft_cli.errors import UNREADABLE, UserError
 from rft_cli.local import records
 from rft_cli.local.snapshot import previous
 from rft_cli.options import Context, Namespace, connect
-from rft_cli.render.console import out, reports_errors
+from rft_cli.render.console import out, reports_errors, write
 from rft_cli.render.curve import points_of_job, points_of_steps
 from rft_cli.render.page import ReportedRun, as_markdown
 from rft_run.folder import RunFolder
@@ -32,10 +33,10 @@ def report(
     """
     text = as_markdown(_of_folder(Path(source)) if _is_path(source) else _of_job(source, context, namespace))
     if output is None:
-        typer.echo(text)
+        write(text)
         return
     try:
-        output.write_text(text + "\n", encoding="utf-8")
+        output.write_text(visible(text) + "\n", encoding="utf-8")
     except OSError as error:
         raise UserError(f"--output {output}: cannot be written: {error.strerror}", UNREADABLE) from error
     out().print(f"written to {output}", markup=False)

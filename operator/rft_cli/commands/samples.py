@@ -1,7 +1,6 @@
 """``rft samples``: shows the rollouts of a step with their scores."""
 
 import itertools
-import json
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -9,11 +8,12 @@ from typing import Annotated
 
 import typer
 
+from rft_api.controls import as_json
 from rft_cli.commands.source import run_folder
 from rft_cli.errors import INVALID, UNREADABLE, UserError
 from rft_cli.local import records
 from rft_cli.options import Context, Namespace
-from rft_cli.render.console import reports_errors
+from rft_cli.render.console import reports_errors, write
 from rft_cli.render.rollouts import as_text
 from rft_run.folder import RunFolder
 from rft_run.rollouts import RolloutRecord
@@ -61,12 +61,12 @@ def samples(
         raise UserError(f"--row {row}: step {number} sampled the rows {known}; name one of them", INVALID)
     if output is SamplesFormat.JSON:
         bodies = [record.dump() for each in shown for record in each]
-        typer.echo(json.dumps(bodies, indent=2, ensure_ascii=False))
+        write(as_json(bodies))
         return
     for records_of_row in shown:
-        typer.echo("\n".join(as_text(number, records_of_row)) + "\n")
+        write("\n".join(as_text(number, records_of_row)) + "\n")
     if chosen > limit:
-        typer.echo(f"{limit} of {chosen} prompts of step {number}; --limit shows more, --row one of them")
+        write(f"{limit} of {chosen} prompts of step {number}; --limit shows more, --row one of them")
 
 
 def _chosen(folder: RunFolder, step: int | None) -> int:

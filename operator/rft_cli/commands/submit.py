@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rft_api.controls import one_line
 from rft_api.loader import Document
 from rft_cli.errors import INVALID, UserError
 from rft_cli.local.manifest import is_job, nothing_in, read
@@ -83,4 +84,4 @@ def _apply(document: Document, apply: "Applier", remark: str) -> None:
         done = apply(body)
     except UserError as error:
         raise UserError(f"{document.source}: {error}", error.exit_code) from error
-    out().print(f"{body['kind']} {body['metadata']['name']} {done}{remark}", markup=False)
+    out().print(one_line(f"{body['kind']} {body['metadata']['name']} {done}{remark}"))

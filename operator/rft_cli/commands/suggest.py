@@ -7,11 +7,12 @@ import typer
 
 from rft_advice.suggest import Experiment, Goal, Suggestions, other_goals
 from rft_advice.suggest import suggest as suggested
+from rft_api.controls import one_line
 from rft_api.dumper import dump
 from rft_api.problems import InvalidManifest
 from rft_cli.errors import INVALID, UNREADABLE, UserError
 from rft_cli.local.manifest import STDIN, the_job
-from rft_cli.render.console import err, reports_errors
+from rft_cli.render.console import err, reports_errors, write
 
 
 @reports_errors
@@ -34,9 +35,9 @@ def suggest(
         lines = "\n".join(f"  {problem}" for problem in error.problems)
         raise UserError(f"{document.source}: is not valid:\n{lines}", INVALID) from error
     texts = {experiment.name: _text(experiment, goal) for experiment in found.experiments}
-    if output is None:
-        typer.echo("---\n".join(texts.values()), nl=False)
-    else:
+    if output is None and texts:
+        write("---\n".join(texts.values()).removesuffix("\n"))
+    elif output is not None:
         _write(texts, output)
     _say_what_is_left(found, goal, other_goals(document.body, goal))
     if output is not None:
@@ -50,7 +51,7 @@ def _text(experiment: Experiment, goal: Goal) -> str:
         f"Toward {goal}: {experiment.why}.",
         *(f"advice: {advice}" for advice in experiment.advice),
     ]
-    return "".join(f"# {line}\n" for line in comments) + dump(experiment.manifest)
+    return "".join(f"# {one_line(line)}\n" for line in comments) + dump(experiment.manifest)
 
 
 def _write(texts: dict[str, str], folder: Path) -> None:

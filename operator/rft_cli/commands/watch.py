@@ -3,7 +3,6 @@
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from rft_cli.options import Context, Namespace, connect
 from rft_cli.render.console import out, reports_errors
@@ -18,5 +17,4 @@ def watch(
     namespace: Namespace = None,
 ) -> None:
     """Follow a job until it ends. Exit code 0: Succeeded; 1: Failed or Cancelled."""
-    console = Console(quiet=True, force_terminal=False) if quiet else out()
-    raise typer.Exit(watched(lambda: connect(context, namespace).changes(name), console))
+    raise typer.Exit(watched(lambda: connect(context, namespace).changes(name), out(quiet=quiet)))

@@ -1,12 +1,19 @@
-"""Makes the consoles for the output of commands, and prints errors as one line instead of a traceback."""
+"""The only place where the commands write to the terminal, and where errors become one line.
+
+What is shown may come from anyone: a stranger's manifest, the status of another team's job, a model. So all
+text passes ``visible`` here. ``tests/unit/test_shown_everywhere.py`` fails where text is written elsewhere.
+"""
 
 import functools
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any, ParamSpec, TypeVar
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.text import Text
 
+from rft_api.controls import visible
 from rft_cli.errors import UserError
 
 P = ParamSpec("P")
@@ -16,17 +23,39 @@ WIDE_ENOUGH = 4096
 """Width in columns of a console that does not truncate lines."""
 
 
-def out(width: int | None = None) -> Console:
-    """Return a console on standard output.
+class Terminal(Console):
+    """A console that shows control characters as codes, and takes no text for markup."""
+
+    def __init__(self, **options: Any) -> None:
+        """``options`` are those of ``Console``."""
+        super().__init__(highlight=False, soft_wrap=True, markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Return a text that was not rendered yet. It is made visible here too, so that it is measured so."""
+        return super().render_str(visible(text), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Yield everything that is written, piece by piece. Only rich itself makes control segments."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=visible(segment.text))
+
+
+def out(width: int | None = None, *, quiet: bool = False) -> Terminal:
+    """Return a console on standard output. With ``quiet`` it writes nothing.
 
     It is created at each call, so that it uses the current ``sys.stdout``.
     """
-    return Console(highlight=False, soft_wrap=True, width=width)
+    return Terminal(width=width, quiet=quiet, force_terminal=False if quiet else None)
 
 
-def err() -> Console:
+def err() -> Terminal:
     """Return a console on standard error."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Terminal(stderr=True)
+
+
+def write(text: str) -> None:
+    """Write lines to standard output as they are, with neither wrapping nor colours: YAML, JSON, a log."""
+    typer.echo(visible(text))
 
 
 def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
@@ -39,7 +68,7 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
         try:
             return command(*args, **kwargs)
         except UserError as error:
-            err().print(f"error: {error}", markup=False)
+            err().print(f"error: {error}")
             raise typer.Exit(error.exit_code) from None
 
     return wrapped

@@ -3,8 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
-
+from rft_cli.render.console import Terminal
 from rft_cli.render.plot import Point, line_chart
 from rft_run.steps import StepRecord
 
@@ -28,7 +27,7 @@ def chart_width(columns: int) -> int:
     return max(MIN_WIDTH, min(columns - AXIS_COLUMNS, MAX_WIDTH))
 
 
-def print_curve(console: Console, points: Sequence[Point]) -> None:
+def print_curve(console: Terminal, points: Sequence[Point]) -> None:
     """Draw a reward curve as wide as the terminal. Use ASCII if the encoding has no braille characters."""
     ascii_only = not console.encoding.lower().startswith("utf")
     chart = line_chart(points, width=chart_width(console.width), ascii_only=ascii_only)

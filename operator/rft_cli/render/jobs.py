@@ -4,17 +4,21 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from rft_api.conditions import TERMINAL_PHASES
+from rft_api.controls import one_line
+from rft_cli.render.console import Terminal
 from rft_cli.render.curve import chart_width, points_of_job
 from rft_cli.render.plot import line_chart
 from rft_cli.render.views import COLUMNS, phase_of, plain_line, row
 
 SUCCEEDED = "Succeeded"
+MESSAGE = "message"
+"""The only column whose cells may have several lines."""
 INTERRUPTED = 130
 """Exit code of ``rft watch`` after Ctrl-C."""
 
@@ -23,14 +27,15 @@ def job_table(jobs: Sequence[Mapping[str, Any]], columns: Sequence[str], now: da
     """Return a table of RFTJobs without borders, as kubectl prints it."""
     table = Table(box=None, pad_edge=False)
     for column in columns:
-        table.add_column(column.upper(), no_wrap=column != "message")
+        table.add_column(column.upper(), no_wrap=column != MESSAGE)
     for job in jobs:
-        cells = row(job, now)._asdict()
+        shown = row(job, now)
+        cells = {**{name: one_line(text) for name, text in shown._asdict().items()}, MESSAGE: shown.message}
         table.add_row(*(cells[column] for column in columns))
     return table
 
 
-def watched(changes: Callable[[], Iterable[Mapping[str, Any]]], console: Console) -> int:
+def watched(changes: Callable[[], Iterable[Mapping[str, Any]]], console: Terminal) -> int:
     """Follow a job to its end. Return 0 (Succeeded), 1 (Failed or Cancelled) or 130 (Ctrl-C, at any
     moment).
     """
@@ -41,7 +46,7 @@ def watched(changes: Callable[[], Iterable[Mapping[str, Any]]], console: Console
     return 0 if phase == SUCCEEDED else 1
 
 
-def follow(changes: Iterable[Mapping[str, Any]], console: Console) -> str:
+def follow(changes: Iterable[Mapping[str, Any]], console: Terminal) -> str:
     """Show all changes of a job until a final phase, and return this phase. A terminal shows one live
     view.
     """
@@ -56,7 +61,7 @@ def follow(changes: Iterable[Mapping[str, Any]], console: Console) -> str:
     return phase
 
 
-def print_changes(changes: Iterable[Mapping[str, Any]], console: Console, until: Collection[str]) -> str:
+def print_changes(changes: Iterable[Mapping[str, Any]], console: Terminal, until: Collection[str]) -> str:
     """Print a line for each change of a job until it is in a phase of ``until``, and return that phase."""
     phase, shown = "", ""
     for job in changes:

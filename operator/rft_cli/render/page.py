@@ -8,6 +8,8 @@ from rft_api.status import EvaluationResult, GraderEvaluation, RFTJobStatus
 from rft_cli.render.evaluation import verdict
 from rft_cli.render.plot import Point, line_chart
 from rft_cli.render.views import NONE, duration, number, steps
+from rft_run.cluster_text import cluster_text
+from rft_run.markdown import code, escaped
 
 CHART_WIDTH, CHART_HEIGHT = 64, 10
 
@@ -38,17 +40,18 @@ def as_markdown(run: ReportedRun) -> str:
 
 def _heading(run: ReportedRun) -> Iterator[str]:
     status, progress = run.status, run.status.progress
-    yield f"# {run.name}"
+    yield f"# {_text(run.name)}"
     yield ""
-    yield f"- phase: {status.phase or 'Pending'}" + (f" ({status.message})" if status.message else "")
-    yield f"- model: {run.spec.model.name}"
+    message = f" ({_text(status.message)})" if status.message else ""
+    yield f"- phase: {status.phase or 'Pending'}{message}"
+    yield f"- model: {_text(run.spec.model.name)}"
     if progress is not None:
         made = steps(progress.step, progress.total_steps, progress.total_steps_estimated)
         yield f"- steps: {made}, attempt {progress.attempt}"
     if status.output is not None and status.output.adapter:
-        yield f"- adapter: `{status.output.adapter}`"
+        yield f"- adapter: {_path(status.output.adapter)}"
     if status.output is not None and status.output.folder:
-        yield f"- folder: `{status.output.folder}`"
+        yield f"- folder: {_path(status.output.folder)}"
 
 
 def _evaluation(run: ReportedRun) -> Iterator[str]:
@@ -103,8 +106,8 @@ def _advice(run: ReportedRun) -> Iterator[str]:
     yield "## Advice"
     yield ""
     for advice in run.status.recommendations:
-        about = f"`{advice.parameter}`: " if advice.parameter else ""
-        yield f"- {about}{advice.message} ({advice.rule})"
+        about = f"{_path(advice.parameter)}: " if advice.parameter else ""
+        yield f"- {about}{_text(advice.message)} ({_text(advice.rule)})"
 
 
 def _parameters(run: ReportedRun) -> Iterator[str]:
@@ -129,13 +132,13 @@ def _plan(run: ReportedRun) -> Iterator[str]:
         return
     yield "## Plan"
     yield ""
-    kind = f" of {plan.accelerator}" if plan.accelerator else ""
+    kind = f" of {_text(plan.accelerator)}" if plan.accelerator else ""
     yield f"- {plan.gpus} GPUs{kind}, device {plan.device}"
     for name, amount in (("CPU", plan.cpu), ("memory", plan.memory)):
         if amount is not None:
-            yield f"- {name}: {amount}"
+            yield f"- {name}: {_text(amount)}"
     for note in plan.notes or []:
-        yield f"- {note}"
+        yield f"- {_text(note)}"
 
 
 def _usage(run: ReportedRun) -> Iterator[str]:
@@ -152,15 +155,24 @@ def _usage(run: ReportedRun) -> Iterator[str]:
     if usage.dropped_prompts or usage.dropped_groups:
         yield f"- dropped: {usage.dropped_prompts} prompts too long, {usage.dropped_groups} groups not graded"
     for name, count in (usage.grader_errors or {}).items():
-        yield f"- errors of {name}: {count}"
+        yield f"- errors of {_text(name)}: {count}"
     metrics = run.status.metrics
     if metrics is not None and metrics.step_seconds is not None:
         yield f"- last step: {duration(metrics.step_seconds)}"
 
 
 def _table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    for cells in (heading, ["---"] * len(heading), *rows):
-        yield "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+    for cells in (heading, ["---"] * len(heading), *(map(_text, row) for row in rows)):
+        yield "| " + " | ".join(cells) + " |"
+
+
+def _text(text: str) -> str:
+    """Return a text for the page, which people pass on: with neither secrets nor marks of Markdown."""
+    return escaped(cluster_text(text))
+
+
+def _path(text: str) -> str:
+    return code(cluster_text(text))
 
 
 def _shown(value: Any) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from rft_api.controls import one_line
 from rft_cli.errors import UserError
 from rft_cli.render.plot import Point
 
@@ -34,7 +35,8 @@ def write_png(points: Sequence[Point], path: Path, title: str) -> None:
     axes = figure.add_subplot()
     axes.plot(steps, rewards, color="0.7", marker=".", linewidth=1, label="step")
     axes.plot(steps, trailing_mean(rewards, SMOOTHED_OVER), linewidth=2, label=f"mean of {SMOOTHED_OVER}")
-    axes.set(title=title, xlabel="step", ylabel="mean reward of the rollouts")
+    axes.set_title(one_line(title), parse_math=False)
+    axes.set(xlabel="step", ylabel="mean reward of the rollouts")
     axes.grid(alpha=0.3)
     axes.legend()
     try:

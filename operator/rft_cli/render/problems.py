@@ -4,6 +4,7 @@ from pathlib import Path
 
 from rft_advice import advise
 from rft_api import KIND
+from rft_api.controls import one_line
 from rft_api.loader import Document
 from rft_api.validation import check
 from rft_cli.local.foresight import foreseen
@@ -16,7 +17,7 @@ def is_valid(document: Document, documents: list[Document], path: Path) -> bool:
     """Print the problems and the advice of one RFTJob in these documents. Return whether the RFTJob is
     valid.
     """
-    title = f"{document.source}: {KIND} {name_of(document.body)}"
+    title = one_line(f"{document.source}: {KIND} {name_of(document.body)}")
     job, problems = check(document.body)
     warned: list[str] = []
     if job is not None:
@@ -26,7 +27,7 @@ def is_valid(document: Document, documents: list[Document], path: Path) -> bool:
     if job is not None and not problems:
         overridden = contradiction(job.spec)
         said = [*warned, *map(str, advise(job.spec)), *([overridden] if overridden else [])]
-        warnings = [f"  warning: {text}" for text in said]
+        warnings = [f"  warning: {one_line(text)}" for text in said]
         out().print("\n".join([f"{title}: OK", *warnings]), markup=False)
         return True
     count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"

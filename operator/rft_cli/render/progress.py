@@ -3,7 +3,6 @@
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -11,6 +10,7 @@ from rich.text import Text
 
 from rft_api.status import Stage
 from rft_cli.local.trainer import ProgressEvent
+from rft_cli.render.console import Terminal
 from rft_cli.render.views import duration, number, steps
 from rft_run.events import EvaluationEvent, FindingEvent, ResumedEvent, StageEvent, StepEvent
 
@@ -58,7 +58,7 @@ class ProgressView:
     On a terminal, steps update one live line; all other events are printed above it.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Terminal) -> None:
         self._console = console
         live = Live(console=console, transient=True, auto_refresh=False)
         self._live = live if console.is_terminal else None

@@ -4,14 +4,13 @@ adapter.
 
 from pathlib import Path
 
-from rich.console import Console
-
 from rft_api.status import RFTJobStatus
+from rft_cli.render.console import Terminal
 from rft_cli.render.evaluation import evaluation_table, verdict
 
 
-def print_results(console: Console, status: RFTJobStatus, picture: Path | None) -> None:
-    """Print the results of a run, if there are any. ``picture``: the image file of the reward curve."""
+def print_results(console: Terminal, status: RFTJobStatus, picture: Path | None) -> None:
+    """Print the results of a run, if there are any. ``picture`` is the image file of the curve, or None."""
     if status.evaluation is not None:
         console.print()
         console.print(evaluation_table(status.evaluation))

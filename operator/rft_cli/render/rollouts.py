@@ -44,6 +44,5 @@ def _reward(record: RolloutRecord) -> float:
 
 
 def indented(text: str, margin: str) -> list[str]:
-    """Return the lines of a text, indented. Control characters are shown as codes."""
-    safe = "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
-    return [f"{margin}{line}" for line in safe.split("\n")]
+    """Return the lines of a text, indented."""
+    return [f"{margin}{line}" for line in text.split("\n")]

@@ -60,7 +60,8 @@ def plain_line(job: Mapping[str, Any]) -> str:
     shown = row(job, datetime.now(UTC))
     parts = [shown.phase, f"step {shown.steps}", f"reward {shown.reward}", f"eta {shown.eta}"]
     line = ", ".join(part for part in parts if not part.endswith(" -"))
-    return f"{line}: {shown.message}" if shown.message else line
+    # Indented, so that no line of a message looks like a change of the job.
+    return f"{line}: {shown.message}".replace("\n", "\n  ") if shown.message else line
 
 
 def steps(step: int | None, total: int | None, estimated: bool) -> str:
