@@ -175,7 +175,7 @@ def _separators(raw: bytes) -> int:
 def yaml_value(text: str) -> Any:
     """Return a YAML value without merge keys. Raises ValueError, also for aliases that repeat too much."""
     try:
-        value = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+        value = yaml.load(text, Loader=_MergelessLoader)  # noqa: S506 - a SafeLoader
         if _values(value, {}) > STATUS_BYTES:
             raise UnreadableFile(f"has more than {STATUS_BYTES:,} values, since aliases repeat them")
     except (yaml.YAMLError, RecursionError) as error:
@@ -183,7 +183,7 @@ def yaml_value(text: str) -> Any:
     return value
 
 
-class _Loader(yaml.SafeLoader):
+class _MergelessLoader(yaml.SafeLoader):
     """Reads no merge key: nested ones take any amount of memory."""
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:

@@ -21,7 +21,7 @@ CALLS = frozenset({
     "yaml.full_load_all", "pandas.read_pickle", "shutil.unpack_archive",
 })  # fmt: skip
 METHODS = frozenset({"extractall", "extract", "unsafe_load", "read_pickle"})
-SAFE_LOADERS = frozenset({"_Loader", "yaml.SafeLoader", "yaml.CSafeLoader", "_Dumper"})
+SAFE_LOADERS = frozenset({"_Loader", "_MergelessLoader", "yaml.SafeLoader", "yaml.CSafeLoader", "_Dumper"})
 READS = frozenset({"read_text", "read_bytes", "open"})
 
 ALLOWED: dict[str, frozenset[str]] = {
@@ -61,6 +61,12 @@ def programs() -> dict[str, ast.Module]:
     """Return the modules of all programs by their paths."""
     paths = [path for folder in PROGRAMS for path in sorted((ROOT / folder).rglob("*.py"))]
     return {str(path.relative_to(ROOT)): ast.parse(path.read_text(encoding="utf-8")) for path in paths}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def parsed() -> None:
+    """Parse all programs before the tests, which may take 2 s of CPU time each."""
+    programs()
 
 
 def dotted(node: ast.expr) -> str:
