@@ -38,7 +38,7 @@ KINDS = ("silent", "without a request", "half a header", "slow header")
 SECONDS = 15.0
 """Seconds for which each kind of connection is measured."""
 PAUSE_SECONDS = 0.25
-"""Seconds between two reviews of the client."""
+"""Seconds between two AdmissionReviews that the measured client sends to the webhook."""
 
 
 def addresses(count: int) -> list[str]:

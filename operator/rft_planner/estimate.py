@@ -66,7 +66,10 @@ class Found(NamedTuple):
 
 
 def batches(spec: RFTJobSpec, rows: int | None, lengths: Lengths) -> Batches:
-    """Return the numbers of steps and prompts, if all prompts and completions have the mean lengths."""
+    """Return how many prompts one step has, and how many steps and prompts the run has.
+
+    Every prompt and every completion counts with its mean length, which ``lengths`` has.
+    """
     budget, rollouts = spec.training.batch_size_tokens, spec.sampling.num_rollouts
     prompts = prompts_per_step(lengths.prompt, lengths.completion, rollouts, budget)
     limit = spec.stop.max_steps if spec.stop is not None else None

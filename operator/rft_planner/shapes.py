@@ -30,7 +30,9 @@ class Shape:
     context: int = 32768
     """Longest sequence that the model supports, in tokens."""
     extras: int = 0
-    """Number of parameters of one layer besides its matrices, two norms, and the biases of q, k and v."""
+    """Number of further parameters of one layer, such as head norms.
+
+    Not counted here are its matrices, its two usual norms, and the biases of q, k and v."""
     fused_attention: bool = False
     """Whether q, k and v are one matrix, with one adapter."""
     fused_feed_forward: bool = False

@@ -58,7 +58,10 @@ def _quota(**hard: str) -> tuple[Object, ...]:
 
 
 def _refused(name: str, says: tuple[str, ...], *objects: Object, **spec: Any) -> Case:
-    """Return a case in which the API server refuses an object of the run. The pod itself fits on no node."""
+    """Return a case in which the API server refuses an object of the run.
+
+    The pod asks for a node that does not exist, so that no trainer starts after the mend.
+    """
     return Case(name, says, {"resources": {**SMALL, **NOWHERE}, **spec}, objects)
 
 

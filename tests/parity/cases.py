@@ -133,7 +133,9 @@ def cases() -> tuple[Case, ...]:
 
 
 def _with_its_future(case: Case) -> Case:
-    """Mark a valid case whose job would fail later. ``rft validate`` and the webhook refuse it."""
+    """Mark a case that the schema and the rules accept, but whose run would fail, such as one with an invalid
+    regex. Only ``rft validate`` and the webhook refuse such a case.
+    """
     if case.refused_at is not None:
         return case
     spec = RFTJobSpec.model_validate(case.manifest["spec"], by_alias=True, by_name=False)

@@ -204,7 +204,10 @@ def settings_for(
     kl_beta: float,
     aggregation: LossAggregation,
 ) -> LossSettings:
-    """Return the settings of an objective for fresh batches: its structure and its numbers."""
+    """Return the loss settings of an objective for batches that are not stale.
+
+    They are its formula in ``OBJECTIVES``, the clip distances, the weight of the KL term and the aggregation.
+    """
     return LossSettings(OBJECTIVES[objective], clip_low, clip_high, kl_beta, aggregation)
 
 
