@@ -1,7 +1,7 @@
 """Checks that the configuration of an adapter has only data: nothing that its loading would import or fetch.
 
-PEFT imports a module that ``megatron_core`` names, and for types of adapters other than LoRA it may load a
-tokenizer with code of its own.
+Older releases of PEFT import the module that ``megatron_core`` names, and for types of adapters other than
+LoRA PEFT may load a tokenizer with code of its own.
 """
 
 import json
