@@ -18,9 +18,15 @@ tokens      bearer tokens for http and model graders
 combine     scale mapping and the weighted mean
 client      the trainer's side of the protocol between trainer and grader process
 serve       the grader process: runs users' code in its own container, or locally
-pool        worker processes of the grader process: deadlines, restarts
+pool        worker processes of the grader process: which one answers which request
+workers     one worker process, seen from the grader process: deadlines, forged replies, its end
+leftovers   removes processes and files that a score leaves behind
 watchdog    limits on all descendants of the grader process together
 worker      one process that runs one user's function (standard library only)
+confinement what a worker gives up before it loads users' code: capabilities, and access to other processes
+traces      notices what a score leaves behind (in the worker)
+guard       the process above a worker, which kills it with all that it has started
+ids         ids of requests that cannot be guessed
 
 This module imports nothing, so that ``serve`` starts in a fraction of a second and never imports torch.
 """

@@ -22,8 +22,8 @@ from rft_graders.client import (
     Listener,
     ShouldStop,
 )
-from rft_graders.pool import LOAD_SECONDS, worker_environment
-from rft_graders.processes import set_dumpable
+from rft_graders.confinement import set_dumpable
+from rft_graders.workers import LOAD_SECONDS, worker_environment
 from rft_run.config import GRADER_CONFIG_FILE, GraderConfig
 from rft_run.errors import TrainerError
 
@@ -36,9 +36,9 @@ _SLACK_SECONDS = 30.0
 def max_silence(timeouts: Sequence[float]) -> float:
     """Return the maximum time, in seconds, for which a healthy grader process may send no reply.
 
-    In this time one grader can reach its timeout, and its worker can restart.
+    In this time one grader can reach its timeout, its worker can restart, and the request can be tried again.
     """
-    return max(timeouts, default=0.0) + LOAD_SECONDS + _SLACK_SECONDS
+    return 2 * max(timeouts, default=0.0) + LOAD_SECONDS + _SLACK_SECONDS
 
 
 class Backend(Protocol):

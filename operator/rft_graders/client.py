@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rft_graders.ids import RequestIds
 from rft_graders.protocol import (
     MAX_ERROR_CHARACTERS,
     MAX_REPLY_BYTES,
@@ -42,7 +43,7 @@ class GradeRequest:
     token_ids: Sequence[int] | None = None
     """The token ids of the completion, for graders that read them. None: they are not known."""
 
-    def message(self, number: int) -> dict[str, Any]:
+    def message(self, number: str) -> dict[str, Any]:
         """Return the request as the JSON object that is sent, with ``number`` as its id."""
         tokens = {} if self.token_ids is None else {"tokens": list(self.token_ids)}
         return {
@@ -63,6 +64,8 @@ class Graded(NamedTuple):
 
     outcome: Outcome
     printed: str = ""
+    forged: int = 0
+    """The number of replies that something else than a worker wrote, and that were refused."""
 
 
 class Listener:
@@ -115,7 +118,9 @@ class GraderClient:
         self._connection = connection
         self._reader = LineReader(connection, MAX_REPLY_BYTES)
         self._max_silence = max_silence
-        self._next_id = 1
+        self._ids = RequestIds()
+        self._abandoned: set[str] = set()
+        """Ids of open requests of earlier calls, which were stopped. Their replies are ignored."""
 
     def hello(self, should_stop: ShouldStop) -> dict[str, str | None]:
         """Wait until all graders load. Return, by name, why a grader does not load, or None if it does.
@@ -137,10 +142,28 @@ class GraderClient:
 
         Raises GraderLost if the grader process is lost, and Preempted if the run should stop. Even then
         ``outcomes`` has the results received before. Late replies to requests of an earlier call are ignored.
+        Any other reply without an open request means that another process has the connection: GraderLost.
         """
-        waiting: dict[int, int] = {}
+        waiting: dict[str, int] = {}
+        try:
+            self._exchange(requests, waiting, outcomes, should_stop)
+        finally:
+            self._abandoned.update(waiting)
+
+    def close(self) -> None:
+        """Close the connection, which ends the grader process."""
+        self._connection.close()
+
+    def _exchange(
+        self,
+        requests: Sequence[GradeRequest],
+        waiting: dict[str, int],
+        outcomes: dict[int, Graded],
+        should_stop: ShouldStop,
+    ) -> None:
         for index, request in enumerate(requests):
-            line = encode(request.message(self._next_id))
+            number = self._ids.next()
+            line = encode(request.message(number))
             if len(line) > MAX_REQUEST_BYTES:
                 outcomes[index] = Graded(
                     ValueError(f"row and completion together are larger than {MAX_REQUEST_BYTES} bytes")
@@ -148,15 +171,10 @@ class GraderClient:
                 continue
             while len(waiting) >= WINDOW:
                 self._take(waiting, outcomes, should_stop)
-            waiting[self._next_id] = index
-            self._next_id += 1
+            waiting[number] = index
             self._send(line)
         while waiting:
             self._take(waiting, outcomes, should_stop)
-
-    def close(self) -> None:
-        """Close the connection, which ends the grader process."""
-        self._connection.close()
 
     def _send(self, line: bytes) -> None:
         try:
@@ -165,14 +183,20 @@ class GraderClient:
         except OSError as error:
             raise GraderLost("the grader process closed the connection") from error
 
-    def _take(self, waiting: dict[int, int], outcomes: dict[int, Graded], should_stop: ShouldStop) -> None:
+    def _take(self, waiting: dict[str, int], outcomes: dict[int, Graded], should_stop: ShouldStop) -> None:
         reply = self._read(should_stop)
         number = reply.get("id")
-        index = waiting.pop(number, None) if isinstance(number, int) else None
-        if index is None:
+        if not isinstance(number, str) or (number not in waiting and number not in self._abandoned):
+            raise GraderLost("the grader process sent a forged reply, which belongs to no open request")
+        if number in self._abandoned:
+            self._abandoned.remove(number)
             return
-        printed = reply.get("printed")
-        outcomes[index] = Graded(_outcome(reply), printed if isinstance(printed, str) else "")
+        printed, forged = reply.get("printed"), reply.get("forged")
+        outcomes[waiting.pop(number)] = Graded(
+            _outcome(reply),
+            printed if isinstance(printed, str) else "",
+            forged if isinstance(forged, int) and forged > 0 else 0,
+        )
 
     def _read(self, should_stop: ShouldStop) -> dict[str, Any]:
         deadline = time.monotonic() + self._max_silence

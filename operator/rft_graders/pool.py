@@ -1,165 +1,113 @@
-"""Worker processes. Each handles one request at a time with a time limit, and is replaced when it ends."""
+"""Worker processes for all graders. Each worker is replaced when it ends."""
 
-import contextlib
 import importlib.util
-import os
 import queue
-import signal
-import socket
-import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rft_graders.printed import PrintedText
-from rft_graders.processes import kill_tree
-from rft_graders.protocol import MAX_ERROR_CHARACTERS, Closed, LineReader, ProtocolError, encode
+from rft_graders.confinement import Level
 from rft_graders.watchdog import Children
+from rft_graders.workers import Code, Forged, GraderWorker, ScoreFailed, WorkerLost
 from rft_run.config import GraderConfig, PythonGrader
 
-LOAD_SECONDS = 60.0
-"""Maximum seconds for loading a user's source. Imports such as sympy take some seconds."""
-
-_WORKER = Path(__file__).with_name("worker.py")
-_MAX_WORKER_REPLY_BYTES = 16 * 1024
+_GIVEN_TO_CODE = ("completion", "row", "tokens")
+"""The keys of a request that a worker gets. The trainer's id of the request is not among them."""
 
 
-class ScoreFailed(Exception):
-    """The grader gave no score for a request. The worker process still runs."""
+class Log:
+    """Standard error of the grader process. Some lines are written only once."""
+
+    def __init__(self, *, says_levels: bool) -> None:
+        """Begin with no line. ``says_levels``: say how workers are confined, also if nothing is missing."""
+        self.says_levels = says_levels
+        self._lock = threading.Lock()
+        self._said: set[str] = set()
+
+    def line(self, text: str) -> None:
+        """Write a line."""
+        print(text, file=sys.stderr, flush=True)
+
+    def once(self, text: str) -> None:
+        """Write a line, if it was not written before."""
+        with self._lock:
+            if text in self._said:
+                return
+            self._said.add(text)
+        self.line(text)
 
 
-class WorkerLost(ScoreFailed):
-    """The grader gave no score for a request, because the worker process ended or was killed."""
+class Slot:
+    """The place of one worker process of a grader. It starts the worker when needed, and replaces it."""
 
-
-@dataclass(frozen=True)
-class Code:
-    """The source of a grader, its memory limit in bytes, and its home folder."""
-
-    grader: PythonGrader
-    source: str
-    memory_bytes: int
-    home: Path
-
-
-def worker_environment(home: Path) -> dict[str, str]:
-    """Return all environment variables of users' code: no tokens, no proxies, one thread for each library."""
-    threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-    return {
-        "PATH": "/usr/local/bin:/usr/bin:/bin",
-        "HOME": str(home),
-        "TMPDIR": str(home),
-        "LANG": "C.UTF-8",
-        "PYTHONHASHSEED": "0",
-        "PYTHONIOENCODING": "utf-8:backslashreplace",  # printing never fails, whatever a completion holds
-        **dict.fromkeys(threads, "1"),
-    }
-
-
-class GraderWorker:
-    """A worker process that runs one user's function."""
-
-    def __init__(self, code: Code, children: Children) -> None:
-        """Start the worker process and load the source. Raises WorkerLost if this fails."""
+    def __init__(self, code: Code, children: Children, log: Log) -> None:
+        """Begin without a worker."""
+        self._code = code
         self._children = children
-        self._connection, theirs = socket.socketpair()
-        # -B: nothing is written beside the user's files. -u: what is printed before a crash is not lost.
-        command = [sys.executable, *("-s", "-P", "-B", "-u"), str(_WORKER), str(theirs.fileno())]
-        with theirs, children.lock:
-            if children.closing:
-                raise WorkerLost("the grader process is ending and starts no more workers")
-            self._output = PrintedText()
+        self._log = log
+        self._worker: GraderWorker | None = None
+
+    def start(self) -> GraderWorker:
+        """Return the worker, which is started if there is none. Raises WorkerLost if it does not start."""
+        if self._worker is None:
+            self._worker = GraderWorker(self._code, self._children)
+            level = self._worker.level
+            if level < Level.SIGNALS or self._log.says_levels:
+                self._log.once(f"how users' code is confined: {level.text}")
+        return self._worker
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Return the reply to a request of the trainer. Never raises."""
+        asked = {key: request[key] for key in _GIVEN_TO_CODE if key in request}
+        reply: dict[str, Any] = {}
+        outcome: dict[str, Any] = {}
+        forged = 0
+        for _ in range(2):
             try:
-                self._process = subprocess.Popen(
-                    [*command, str(os.getpid())],
-                    stdin=subprocess.DEVNULL,
-                    stdout=self._output.write_end,
-                    stderr=subprocess.STDOUT,
-                    pass_fds=(theirs.fileno(),),
-                    env=worker_environment(code.home),
-                    cwd=code.home,
-                    start_new_session=True,
-                )
-            finally:
-                os.close(self._output.write_end)
-            children.workers.add(self._process.pid)
-        self._reader = LineReader(self._connection, _MAX_WORKER_REPLY_BYTES)
-        self._load(code)
+                outcome = {"score": self._score(asked, reply)}
+            except Forged as error:
+                forged += 1
+                self._log.line(f"grader {self._code.grader.name}: {error}")
+                outcome = {"error": str(error)}
+                if error.earlier:  # what an earlier request left must not cost this one its score
+                    continue
+            except Exception as error:  # every request must get a reply, and the thread must not end
+                outcome = {"error": str(error) or type(error).__name__}
+            break
+        return {"id": request["id"], **outcome, **reply, **({"forged": forged} if forged else {})}
 
-    def _load(self, code: Code) -> None:
-        setup = {
-            "source": code.source,
-            "function": code.grader.function,
-            "path": code.grader.source_path,
-            "memoryBytes": code.memory_bytes,
-        }
+    def _score(self, asked: dict[str, Any], reply: dict[str, Any]) -> float:
+        """Return the score of the worker. What it printed is put into ``reply``."""
+        worker = self.start()
         try:
-            self._exchange(0, setup, LOAD_SECONDS)
-        except WorkerLost:
-            raise
+            return worker.score(asked, self._code.grader.timeout_seconds)
         except ScoreFailed as error:
-            self.kill()
-            raise WorkerLost(str(error)) from error
+            if isinstance(error, WorkerLost):
+                self._worker = None
+            raise
+        except Exception:
+            self._worker = None
+            raise
         finally:
-            # It belongs to no rollout.
-            if printed := self.printed():
-                print(f"grader {code.grader.name} printed while it was loaded: {printed}", file=sys.stderr)
+            if self._worker is not None:
+                self._clean(worker)
+            if printed := worker.printed():
+                reply["printed"] = printed
 
-    def printed(self) -> str:
-        """Return the text that the worker process printed since the last call."""
-        return self._output.take()
-
-    def score(self, request: dict[str, Any], timeout: float) -> float:
-        """Return the raw score for a request. ``timeout`` is in seconds.
-
-        Raises ScoreFailed if the user's code fails, WorkerLost if the worker process ended.
-        """
-        return self._exchange(request["id"], request, timeout)
-
-    def _exchange(self, number: int, message: dict[str, Any], timeout: float) -> float:
+    def _clean(self, worker: GraderWorker) -> None:
+        name = self._code.grader.name
         try:
-            self._connection.settimeout(timeout)
-            self._connection.sendall(encode(message))
-            reply = self._reader.read(timeout)
-        except TimeoutError as error:
-            self.kill()
-            raise WorkerLost(f"no score within {timeout:g} s") from error
-        except ProtocolError as error:
-            self.kill()
-            raise WorkerLost(f"the worker answered with {error}") from error
-        except (Closed, OSError) as error:
-            raise WorkerLost(self.kill()) from error
-        score, failure = reply.get("score"), reply.get("error")
-        if reply.get("id") == number and isinstance(failure, str):
-            raise ScoreFailed(failure[:MAX_ERROR_CHARACTERS])
-        if reply.get("id") != number or not isinstance(score, int | float):
-            self.kill()
-            raise WorkerLost("the worker answered with something that is not a score")
-        return float(score)
-
-    def kill(self) -> str:
-        """Kill the worker process and its descendants. Return how the worker process ended."""
-        # If the socket closed because the process died, its exit status follows in a moment.
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(0.05)
-        died = self._process.returncode
-        kill_tree(self._process.pid)
-        self._process.wait()
-        self._connection.close()
-        stopped = self._children.forget(self._process.pid)
-        if stopped is not None:
-            return f"the worker was killed: {stopped}"
-        return "the worker process closed the connection" if died is None else _ending(died)
-
-
-def _ending(code: int) -> str:
-    if code >= 0:
-        return f"the worker ended with exit code {code}"
-    return f"the worker was killed by the signal {signal.Signals(-code).name}"
+            if worker.clean():
+                self._log.once(
+                    f"grader {name} left processes running after a score. They were killed, as always."
+                    " A process for several scores must be started while the source is loaded"
+                )
+        except WorkerLost as error:
+            self._worker = None
+            self._log.line(f"grader {name}: {error}")
 
 
 class Pool:
@@ -169,10 +117,14 @@ class Pool:
     """
 
     def __init__(
-        self, config: GraderConfig, home: Path, children: Children, reply: Callable[[dict[str, Any]], None]
+        self,
+        config: GraderConfig,
+        home: Path,
+        children: Children,
+        reply: Callable[[dict[str, Any]], None],
+        log: Log,
     ) -> None:
         """Start the first worker of each grader now. The others start when they get their first request."""
-        self._children = children
         self._reply = reply
         self._queues: dict[str, queue.SimpleQueue[dict[str, Any]]] = {}
         self._loaded: dict[str, Future[str | None]] = {}
@@ -186,7 +138,9 @@ class Pool:
                 continue
             for number in range(config.workers):
                 first = loaded if number == 0 else None
-                threading.Thread(target=self._serve, args=(code, first), daemon=True).start()
+                slot = Slot(code, children, log)
+                queued = self._queues[grader.name]
+                threading.Thread(target=self._serve, args=(slot, queued, first), daemon=True).start()
 
     def load(self) -> dict[str, str | None]:
         """Wait until all graders load. Return, by name, why a grader does not load, or None if it does."""
@@ -199,31 +153,22 @@ class Pool:
         """
         self._queues[request["grader"]].put(request)
 
-    def _serve(self, code: Code, loaded: "Future[str | None] | None") -> None:
+    def _serve(
+        self,
+        slot: Slot,
+        queued: "queue.SimpleQueue[dict[str, Any]]",
+        loaded: "Future[str | None] | None",
+    ) -> None:
         """Serve the requests of one grader, one after the other. Never returns."""
-        worker: GraderWorker | None = None
         if loaded is not None:
             problem: str | None = None
             try:
-                worker = GraderWorker(code, self._children)
+                slot.start()
             except Exception as error:  # the future must be set in any case, else the trainer waits for it
                 problem = str(error) or type(error).__name__
             loaded.set_result(problem)
         while True:
-            request = self._queues[code.grader.name].get()
-            reply = {"id": request["id"]}
-            lost = False
-            try:
-                worker = worker or GraderWorker(code, self._children)
-                reply["score"] = worker.score(request, code.grader.timeout_seconds)
-            except Exception as error:  # every request must get a reply, and the thread must not end
-                lost = not isinstance(error, ScoreFailed) or isinstance(error, WorkerLost)
-                reply["error"] = str(error) or type(error).__name__
-            if worker is not None and (printed := worker.printed()):
-                reply["printed"] = printed
-            if lost:
-                worker = None
-            self._reply(reply)
+            self._reply(slot.answer(queued.get()))
 
 
 def source_of(grader: PythonGrader) -> str:

@@ -29,6 +29,8 @@ class PrintedText:
         """Return the text printed since the last call. The number of dropped bytes, if any, is at its end."""
         with self._lock:
             self._read()
+            if not self._kept and not self._lost:
+                return ""
             kept, lost = bytes(self._kept), self._lost
             self._kept.clear()
             self._lost = 0

@@ -4,18 +4,12 @@ import contextlib
 import ctypes
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-PR_SET_DUMPABLE = 4
 PR_SET_CHILD_SUBREAPER = 36
 
 _PROC = Path("/proc")
-
-
-def set_dumpable(dumpable: bool) -> None:
-    """Set whether other processes of this UID may read this process's memory and environment."""
-    ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, int(dumpable), 0, 0, 0)
 
 
 def adopt_orphans() -> None:
@@ -33,11 +27,16 @@ def children_of(pid: int) -> list[int]:
     return found
 
 
-def tree_of(pid: int) -> list[int]:
-    """Return the PIDs of a process and all its descendants, parents before their children."""
+def tree_of(pid: int, at_most: int | None = None) -> list[int]:
+    """Return the PIDs of a process and all its descendants, parents before their children.
+
+    If there are more than ``at_most``, some are left out, but more than that are returned.
+    """
     members = [pid]
     for member in members:  # the list grows during the iteration
         members += children_of(member)
+        if at_most is not None and len(members) > at_most:
+            break
     return members
 
 
@@ -52,11 +51,27 @@ def memory_of(pids: Iterable[int]) -> int:
     return kibibytes * 1024
 
 
-def kill_tree(pid: int, rounds: int = 20) -> None:
-    """Kill a process and its descendants. All are paused first, so that they cannot start new processes."""
+def is_running(pid: int) -> bool:
+    """Return whether a process exists and is no zombie."""
+    try:
+        return (_PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+    except OSError:
+        return False
+
+
+def kill_tree(pid: int) -> None:
+    """Kill a process and its descendants."""
+    kill_found(lambda: tree_of(pid))
+
+
+def kill_found(find: Callable[[], Iterable[int]], rounds: int = 20) -> set[int]:
+    """Kill the processes that ``find`` returns. All are paused first, so that they start no new ones.
+
+    ``find`` is called until it returns no new process, at most ``rounds`` times. Return all processes found.
+    """
     stopped: set[int] = set()
     for _ in range(rounds):
-        new = set(tree_of(pid)) - stopped
+        new = set(find()) - stopped
         if not new:
             break
         for member in new:
@@ -64,6 +79,7 @@ def kill_tree(pid: int, rounds: int = 20) -> None:
         stopped |= new
     for member in stopped:
         _signal(member, signal.SIGKILL)
+    return stopped
 
 
 def reap(pid: int) -> None:

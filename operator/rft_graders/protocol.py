@@ -3,12 +3,19 @@
 Pickle is not used, because unpickling data from users' code could run any code in the trainer.
 
 serve -> trainer   {"graders": {NAME: null | "why it does not load"}}    sent once
-trainer -> serve   {"id": 7, "grader": NAME, "completion": "…", "row": {…}}   with "tokens": […] if known
-serve -> trainer   {"id": 7, "score": 0.5}  or  {"id": 7, "error": "…"}    any order; may have "printed": "…"
+trainer -> serve   {"id": ID, "grader": NAME, "completion": "…", "row": {…}}   with "tokens": […] if known
+serve -> trainer   {"id": ID, "score": 0.5}  or  {"id": ID, "error": "…"}    any order
+                   may have "printed": "…", and "forged": 1, the number of replies that something else than a
+                   worker wrote
+
+Between serve and each worker there are lines of the same kind, with ids of their own. An id is a secret and
+is used once, so that a reply can only come from the process that got the request.
 """
 
+import fcntl
 import json
 import socket
+import termios
 import time
 from typing import Any
 
@@ -56,6 +63,15 @@ class LineReader:
         del self._buffer[: end + 1]
         self._searched = 0
         return _object(line)
+
+    @property
+    def has_read_more(self) -> bool:
+        """Whether bytes after the last line were received with it."""
+        return bool(self._buffer)
+
+    def has_more(self) -> bool:
+        """Return whether bytes have arrived that no call of ``read`` has returned."""
+        return self.has_read_more or any(fcntl.ioctl(self._connection, termios.FIONREAD, b"\0\0\0\0"))
 
     def _receive(self, deadline: float | None) -> None:
         """Add received bytes to the buffer. Raises TimeoutError at the deadline, Closed at the end."""

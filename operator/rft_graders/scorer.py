@@ -134,9 +134,11 @@ class Scorer:
     def _score(self, graded: Mapping[str, Graded | None]) -> Score:
         """Return the reward of one completion, from the score or the error of each grader."""
         outcomes = {g.name: _normalized(graded[g.name], g) for g in self._graders}
-        users = ((grader.name, graded[grader.name]) for grader in self._python)
-        printed = {name: said.printed for name, said in users if said is not None and said.printed}
-        return replace(combine(self._graders, outcomes), printed=printed)
+        replies = {name: reply for name, reply in graded.items() if reply is not None}
+        users = {grader.name for grader in self._python}
+        printed = {n: reply.printed for n, reply in replies.items() if n in users and reply.printed}
+        forged = {name: reply.forged for name, reply in replies.items() if reply.forged}
+        return replace(combine(self._graders, outcomes), printed=printed, forged=forged)
 
     def _add(self, graders: Sequence[PythonGrader | Grader], backend: Backend) -> None:
         self._backends.append((frozenset(grader.name for grader in graders), backend))

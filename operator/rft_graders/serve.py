@@ -21,7 +21,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from rft_graders.pool import Pool
+from rft_graders.confinement import set_dumpable
+from rft_graders.pool import Log, Pool
 from rft_graders.processes import adopt_orphans
 from rft_graders.protocol import MAX_REQUEST_BYTES, Closed, LineReader, ProtocolError, encode
 from rft_graders.watchdog import Children, Watchdog
@@ -45,7 +46,7 @@ def connect(path: str, wait_seconds: float) -> socket.socket | None:
         time.sleep(RETRY_SECONDS)
 
 
-def serve(connection: socket.socket, config: GraderConfig, home: Path) -> None:
+def serve(connection: socket.socket, config: GraderConfig, home: Path, log: Log) -> None:
     """Serve requests until the trainer closes the connection or breaks the protocol."""
     writing = threading.Lock()
 
@@ -58,7 +59,7 @@ def serve(connection: socket.socket, config: GraderConfig, home: Path) -> None:
     children = Children()
     Watchdog(children, config.max_processes, config.memory_mebibytes * 2**20).start()
     try:
-        pool = Pool(config, home, children, reply)
+        pool = Pool(config, home, children, reply, log)
         # In a thread, because the reader must notice at once when the trainer ends while code is loaded.
         threading.Thread(target=lambda: reply({"graders": pool.load()}), daemon=True).start()
         reader = LineReader(connection, MAX_REQUEST_BYTES)
@@ -79,6 +80,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--config", type=Path, default=Path(GRADER_CONFIG_DIR) / GRADER_CONFIG_FILE)
     parser.add_argument("--wait", type=float, default=300.0, help="seconds to wait for the trainer")
     arguments = parser.parse_args(argv)
+    set_dumpable(False)  # before any of users' code runs, which has the same UID
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         config = GraderConfig.model_validate_json(arguments.config.read_bytes())
@@ -100,7 +102,8 @@ def main(argv: list[str] | None = None) -> int:
     home = Path(tempfile.mkdtemp(prefix="rft-grader-"))
     try:
         with connection:
-            serve(connection, config, home)
+            # A local run has no log of the grader, but what the user reads.
+            serve(connection, config, home, Log(says_levels=arguments.descriptor is None))
     finally:
         shutil.rmtree(home, ignore_errors=True)
     return 0

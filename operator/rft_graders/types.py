@@ -47,6 +47,8 @@ class Score:
     errors: dict[str, str] = field(default_factory=dict)
     printed: dict[str, str] = field(default_factory=dict)
     """The text that python graders printed, by grader's name. Graders that printed nothing are left out."""
+    forged: dict[str, int] = field(default_factory=dict)
+    """The number of forged replies that were refused, by grader's name. Graders without any are left out."""
     canaries: frozenset[str] = frozenset()
     """Names of the graders of weight 0. Their scores and errors do not change the reward."""
 
@@ -78,6 +80,15 @@ class ScoredBatch(list[Score]):
     def canary_error_counts(self) -> dict[str, int]:
         """The number of errors of each canary, a grader of weight 0. Canaries without errors are left out."""
         return _count(name for score in self for name in score.errors if name in score.canaries)
+
+    @property
+    def forged_counts(self) -> dict[str, int]:
+        """The number of forged replies of each grader. Graders without any are left out."""
+        counts: dict[str, int] = {}
+        for score in self:
+            for name, count in score.forged.items():
+                counts[name] = counts.get(name, 0) + count
+        return counts
 
     @property
     def first_errors(self) -> dict[str, str]:

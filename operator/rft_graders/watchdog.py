@@ -4,16 +4,20 @@ Resource limits of Linux cannot do this: RLIMIT_AS applies to each process separ
 all processes of the UID, on a node even processes of other pods.
 """
 
+import contextlib
 import os
+import signal
 import threading
 
 from rft_graders.processes import children_of, kill_tree, memory_of, reap, tree_of
 
 INTERVAL_SECONDS = 0.1
+OWN_PROCESSES = 2
+"""Processes of a worker that are not users': itself and its guard, which is the one that was started."""
 
 
 class Children:
-    """The worker processes of the grader process. Any other child process was left by an ended worker."""
+    """The workers of the grader process, each by the PID of its guard. Any other child is an orphan."""
 
     def __init__(self) -> None:
         """Begin with no worker process."""
@@ -23,6 +27,13 @@ class Children:
         self.stopped: dict[int, str] = {}
         """The reasons why the watchdog killed workers, by PID."""
         self.closing = False
+
+    def kill_orphans(self) -> None:
+        """Kill the processes that have lost their worker, and remove their zombies. Needs the lock."""
+        for child in children_of(os.getpid()):
+            if child not in self.workers and child not in self.stopped:
+                kill_tree(child)
+                reap(child)
 
     def forget(self, pid: int) -> str | None:
         """Remove an ended worker. Return why the watchdog killed it, or None if it did not."""
@@ -36,6 +47,12 @@ class Children:
             self.closing = True
             for child in children_of(os.getpid()):
                 kill_tree(child)
+
+
+def end(guard: int) -> None:
+    """Ask the guard of a worker to kill it with all that it has started, and to end."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(guard, signal.SIGTERM)
 
 
 class Watchdog:
@@ -60,17 +77,15 @@ class Watchdog:
     def look(self) -> bool:
         """Kill orphaned processes. If a limit is exceeded, also kill the biggest worker and return True."""
         with self._children.lock:
-            workers = set(self._children.workers)
-            for child in children_of(os.getpid()):
-                if child not in workers:
-                    kill_tree(child)
-                    reap(child)
-            trees = {worker: tree_of(worker) for worker in workers}
-            started = {worker: len(tree) - 1 for worker, tree in trees.items()}
+            self._children.kill_orphans()
+            # A fork bomb leaves this process little time, so not all of its processes are looked at.
+            most = self._max_processes + OWN_PROCESSES
+            trees = {worker: tree_of(worker, most) for worker in self._children.workers}
+            started = {worker: len(tree) - OWN_PROCESSES for worker, tree in trees.items()}
             if sum(started.values()) > self._max_processes:
                 biggest = max(started, key=lambda worker: started[worker])
                 return self._kill(biggest, f"users' code ran more than {self._max_processes} processes")
-            memory = {worker: memory_of(tree) for worker, tree in trees.items()}
+            memory = {worker: memory_of(tree[1:]) for worker, tree in trees.items()}
             if sum(memory.values()) > self._memory_bytes:
                 biggest = max(memory, key=lambda worker: memory[worker])
                 return self._kill(
@@ -81,5 +96,5 @@ class Watchdog:
     def _kill(self, worker: int, reason: str) -> bool:
         self._children.stopped[worker] = reason
         self._children.workers.discard(worker)
-        kill_tree(worker)
+        end(worker)
         return True

@@ -1,10 +1,9 @@
 """A worker process that runs one user's function: ``python -s -P -B -u worker.py FD PARENT``.
 
-It is started by its file path, and imports only the standard library and the file ``shapes.py``. So a restart
+It is started by its file path, and imports only the standard library and a few files beside it. So a restart
 after a hang or a crash takes milliseconds, and no other code of rft runs in the process of the user's code.
 """
 
-import ctypes
 import importlib.machinery
 import importlib.util
 import inspect
@@ -20,7 +19,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-PR_SET_PDEATHSIG = 1
 SOURCE_NAME = "<grader>"
 PACKAGE = "_grader_files"
 """Name of the package made of a grader's file and the files beside it, so that relative imports work."""
@@ -57,9 +55,11 @@ def _module(name: str) -> ModuleType:
 
 
 if TYPE_CHECKING:
-    from rft_graders import shapes
+    from rft_graders import confinement, guard, shapes, traces
 else:
-    shapes = _module("shapes")
+    confinement, _, guard, shapes, traces = map(
+        _module, ("confinement", "processes", "guard", "shapes", "traces")
+    )
 
 
 def load(source: str, function: str, path: str | None = None) -> "shapes.Grade":
@@ -142,25 +142,58 @@ def answer(grade: "shapes.Grade", request: dict[str, Any]) -> dict[str, Any]:
         return {"id": request["id"], "error": explain(error)}
 
 
+def _keep_from_children(descriptor: int) -> None:
+    """Replace the descriptor in processes that are forked from now on. A started program never has it."""
+    os.set_inheritable(descriptor, False)
+
+    def replace() -> None:
+        # Not closed, since a later file would get its number, and a reply would be written into that file.
+        nothing = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nothing, descriptor, inheritable=False)
+        os.close(nothing)
+
+    os.register_at_fork(after_in_child=replace)
+
+
+def _confine(descriptor: int) -> "confinement.Level":
+    """Confine this process and its guard, in two domains. Return the level. Raises OSError."""
+    guard.fork_worker(confinement.confine(), descriptor)
+    return confinement.confine()
+
+
 def main(descriptor: int, parent: int) -> None:
     """Load the user's function, then answer requests until the grader process closes the socket."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        sys.exit(1)
-    connection = socket.socket(fileno=descriptor)
-    os.set_inheritable(descriptor, False)
-    with connection, connection.makefile("rb") as requests:
+    confinement.set_dumpable(False)
+    guard.end_with_parent(parent, signal.SIGKILL)
+    with socket.socket(fileno=descriptor) as connection, connection.makefile("rb") as requests:
+
+        def send(reply: dict[str, Any]) -> None:
+            connection.sendall(json.dumps(reply).encode() + b"\n")
+
         setup = json.loads(requests.readline())
+        try:
+            confined = {"score": _confine(descriptor)}
+        except OSError as error:
+            send({"id": setup["id"], "error": f"the kernel refused to confine the worker: {error}"})
+            return
+        _keep_from_children(descriptor)
+        send({"id": setup["id"], **confined})
+        asked = json.loads(requests.readline())
+        home = str(Path.cwd())
         limit(setup["memoryBytes"])
         try:
             grade = load(setup["source"], setup["function"], setup.get("path"))
         except BaseException as error:
-            connection.sendall(json.dumps({"id": 0, "error": explain(error)}).encode() + b"\n")
+            send({"id": asked["id"], "error": explain(error)})
             return
-        connection.sendall(b'{"id":0,"score":0}\n')
+        found = traces.Traces(home)
+        send({"id": asked["id"], "score": 0})
         for line in requests:
+            found.begin()
             reply = answer(grade, json.loads(line))
-            connection.sendall(json.dumps(reply).encode() + b"\n")
+            if found.left():
+                reply["left"] = True
+            send(reply)
 
 
 if __name__ == "__main__":

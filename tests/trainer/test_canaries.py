@@ -21,14 +21,14 @@ from tests.trainer.loop_support import config
 
 FALLS = """
 def grade(completion, row):
-    with open("calls", "ab") as calls:
+    with open({calls!r}, "ab") as calls:
         calls.write(b"x")
         return calls.tell() < 250
 """
 RISES = """
 import os
 def grade(completion, row):
-    calls = os.path.getsize("calls") if os.path.exists("calls") else 0
+    calls = os.path.getsize({calls!r}) if os.path.exists({calls!r}) else 0
     return min(calls, 2000) / 2000
 """
 FAILS = "def grade(completion, row): raise ValueError('away')"
@@ -74,9 +74,10 @@ def test_a_canary_that_falls_ends_the_run_at_the_last_checkpoint_before(
 ) -> None:
     monkeypatch.setattr(canary, "WINDOW", 2)
     monkeypatch.setattr(canaries, "WINDOW", 2)
+    calls = str(tmp_path / "calls")
     graders: list[dict[str, Any]] = [
-        {"name": "canary", "weight": 0, "python": {"inline": FALLS}},
-        {"name": "gamed", "python": {"inline": RISES}},
+        {"name": "canary", "weight": 0, "python": {"inline": FALLS.format(calls=calls)}},
+        {"name": "gamed", "python": {"inline": RISES.format(calls=calls)}},
     ]
     asked = with_graders(
         config(character_model, tmp_path, epochs=8),

@@ -103,8 +103,8 @@ def misbehaving() -> Iterator[Scorer]:
         ("none", "returned a NoneType, not a number"),
         ("huge", "OverflowError"),
         ("outside", "the score 2 is outside the grader's scale, 0…1"),
-        ("forged", "the worker answered with something that is not a score"),
-        ("flood", "the worker answered with a line of more than"),
+        ("forged", "forged reply: the worker's connection had the id of no request"),
+        ("flood", "forged reply: the worker's connection had a line of more than"),
     ],
 )
 def test_an_error_of_users_code_fails_only_one_score(
@@ -289,7 +289,7 @@ def test_all_processes_of_a_fork_bomb_are_killed() -> None:
         bad, good = backend.exchange([GradeRequest("user", "bomb", {}), GradeRequest("user", "x", {})], never)
         assert str(bad.outcome) == "the worker was killed: users' code ran more than 10 processes"
         assert good == Graded(1.0)
-        until(lambda: len(tree_of(server)) == 2)  # the server and its one worker
+        until(lambda: len(tree_of(server)) == 3)  # the server, its one worker and the worker's guard
     finally:
         backend.close()
 
@@ -360,16 +360,21 @@ def test_a_process_that_detaches_from_its_worker_is_killed() -> None:
         assert backend._process is not None
         server = backend._process.pid
         assert backend.exchange([GradeRequest("user", "x", {})], never) == [Graded(1.0)]
-        until(lambda: len(tree_of(server)) == 2)
+        until(lambda: len(tree_of(server)) == 3)
     finally:
         backend.close()
 
 
 def test_a_killed_grader_process_loses_only_its_own_scores_and_is_restarted() -> None:
-    source = "import os\ndef grade(c, r):\n    if c == 'kill': os.kill(os.getppid(), 9)\n    return 1"
-    ours = Grader(name="ours", regex=Regex(pattern="kill"))
-    with Scorer([python(source), ours]) as scorer:
-        batch = scorer.score([item("kill")] * 3)
+    source = "import os, time\ndef grade(c, r):\n    if c == 'wait': time.sleep(20)\n    return 1"
+    ours = Grader(name="ours", regex=Regex(pattern="wait"))
+    with Scorer([python(source, timeoutSeconds=30), ours]) as scorer:
+        scorer.ready()
+        (_, theirs), _ = scorer._backends[::-1]
+        assert isinstance(theirs, backends.LocalBackend)
+        assert theirs._process is not None
+        threading.Timer(0.3, theirs._process.kill).start()
+        batch = scorer.score([item("wait")] * 3)
         assert all("closed the connection" in score.errors["user"] for score in batch)
         assert [score.per_grader["ours"] for score in batch] == [1.0] * 3
         assert scorer.score([item("x")])[0].per_grader["user"] == 1.0

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from rft_graders.processes import set_dumpable
+from rft_graders.confinement import set_dumpable
 from rft_trainer.monitors.tracking.mlflow_tracker import MlflowTracker
 from rft_trainer.monitors.tracking.protocol import End, RunInfo, Tracker
 from rft_trainer.monitors.tracking.tensorboard_tracker import TensorboardTracker

@@ -1,0 +1,134 @@
+"""What a worker process gives up before it loads users' code. It imports only the standard library.
+
+All of it is inherited by the programs that users' code starts:
+
+- no new privileges: a setuid program gives none;
+- capabilities, which only root has, except those for files, UIDs and the network;
+- Landlock: a domain of its own for each worker. A process in it cannot read or change the memory, the
+  descriptors and the environment of a process outside, whether that one is dumpable or not. Since Linux 6.12
+  it also cannot send signals or connect to abstract sockets outside.
+
+Files and network are left as they are (see docs/adr/0019).
+"""
+
+import ctypes
+import enum
+import os
+import struct
+
+PR_SET_DUMPABLE = 4
+_PR_SET_NO_NEW_PRIVS = 38
+
+_CAPABILITY_VERSION_3 = 0x20080522
+_KEPT_CAPABILITIES = sum(1 << bit for bit in (0, 1, 3, 4, 6, 7, 10, 13, 18))
+"""Those for files (CHOWN, DAC_OVERRIDE, FOWNER, FSETID), for other UIDs (SETGID, SETUID), for the network
+(NET_BIND_SERVICE, NET_RAW) and SYS_CHROOT. The others, such as SYS_PTRACE and KILL, open other processes."""
+
+# The system calls of Landlock have these numbers on all architectures of Linux that Python supports.
+_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
+_VERSION_FLAG = 1
+_RULE_PATH_BENEATH = 1
+_MAKE_BLOCK_DEVICE, _REFER = 1 << 11, 1 << 13
+_SCOPE_ABSTRACT_SOCKETS, _SCOPE_SIGNALS = 1 << 0, 1 << 1
+_FIRST_ABI_WITH_REFER, _FIRST_ABI_WITH_SCOPES = 2, 6
+
+
+class Level(enum.IntEnum):
+    """How far the kernel separates a worker and its programs from the other processes of the same user."""
+
+    NONE = 0
+    """Only by what each process does for itself. Programs of two workers can reach each other."""
+    MEMORY = 1
+    """Memory, descriptors and environment of processes outside are closed."""
+    SIGNALS = 2
+    """Signals and abstract sockets too."""
+
+    @property
+    def text(self) -> str:
+        """The level in words, for the log."""
+        return {
+            Level.NONE: "the kernel offers no Landlock, so programs of two workers can reach each other's"
+            " memory and signal all processes of the grader; Linux 5.19 closes memory, 6.12 signals too",
+            Level.MEMORY: "the kernel's Landlock closes memory of other processes to each worker, but not"
+            " signals; Linux 6.12 does",
+            Level.SIGNALS: "the kernel's Landlock closes memory, signals and abstract sockets of other"
+            " processes to each worker",
+        }[self]
+
+
+def set_dumpable(dumpable: bool) -> None:
+    """Set whether other processes of this UID may reach this one's memory, descriptors and environment.
+
+    A forked process inherits it. A program that this process starts is dumpable again.
+    """
+    _check(_libc().prctl(PR_SET_DUMPABLE, int(dumpable), 0, 0, 0), "prctl")
+
+
+def confine(abi: int | None = None) -> Level:
+    """Confine this process and all that it starts. Return the level that the kernel gave.
+
+    It must have one thread. ``abi`` is the version of Landlock that is used at most; None: the newest. Raises
+    OSError if the kernel has Landlock, but refuses it, for instance because 16 domains are nested already.
+    """
+    libc = _libc()
+    _check(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
+    _drop_capabilities(libc)
+    version = landlock_version() if abi is None else min(abi, landlock_version())
+    if version >= _FIRST_ABI_WITH_SCOPES:
+        _enter(libc, scopes=_SCOPE_ABSTRACT_SOCKETS | _SCOPE_SIGNALS)
+        return Level.SIGNALS
+    if version >= _FIRST_ABI_WITH_REFER:
+        # A domain must restrict something. Nobody here may make block devices anyway.
+        _enter(libc, files=_MAKE_BLOCK_DEVICE | _REFER)
+        return Level.MEMORY
+    # The first version would also forbid to rename a file into another folder.
+    return Level.NONE
+
+
+def landlock_version() -> int:
+    """Return the version of Landlock that the kernel and the seccomp profile allow, 0 without Landlock."""
+    found = _libc().syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(_VERSION_FLAG))
+    return max(0, int(found))
+
+
+def _enter(libc: ctypes.CDLL, *, files: int = 0, scopes: int = 0) -> None:
+    """Enter a new Landlock domain. Renaming between folders, which each one forbids, is allowed again."""
+    attributes = struct.pack("=QQQ", files, 0, scopes)
+    # Older kernels take a longer structure only if what they do not know is 0, as it is then.
+    ruleset = _check(
+        libc.syscall(_CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), ctypes.c_uint32(0)),
+        "landlock_create_ruleset",
+    )
+    try:
+        if files & _REFER:
+            root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                rule = struct.pack("=Qi", _REFER, root)
+                added = libc.syscall(_ADD_RULE, ruleset, _RULE_PATH_BENEATH, rule, ctypes.c_uint32(0))
+                _check(added, "landlock_add_rule")
+            finally:
+                os.close(root)
+        _check(libc.syscall(_RESTRICT_SELF, ruleset, ctypes.c_uint32(0)), "landlock_restrict_self")
+    finally:
+        os.close(ruleset)
+
+
+def _drop_capabilities(libc: ctypes.CDLL) -> None:
+    """Drop capabilities that open other processes. A process without capabilities stays as it is."""
+    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
+    sets = ctypes.create_string_buffer(struct.calcsize("=6I"))
+    _check(libc.capget(header, sets), "capget")
+    effective, permitted, _, *_ = struct.unpack("=6I", sets)
+    kept = struct.pack("=6I", effective & _KEPT_CAPABILITIES, permitted & _KEPT_CAPABILITIES, 0, 0, 0, 0)
+    _check(libc.capset(header, kept), "capset")
+
+
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, name: str) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{name}: {os.strerror(number)}")
+    return result

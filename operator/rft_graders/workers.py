@@ -1,0 +1,225 @@
+"""One worker process, seen from the grader process: starts it, asks it with a time limit, and ends it."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rft_graders.confinement import Level
+from rft_graders.ids import RequestIds
+from rft_graders.leftovers import Home, Started
+from rft_graders.printed import PrintedText
+from rft_graders.processes import kill_tree
+from rft_graders.protocol import MAX_ERROR_CHARACTERS, Closed, LineReader, ProtocolError, encode
+from rft_graders.watchdog import Children, end
+from rft_run.config import PythonGrader
+
+LOAD_SECONDS = 60.0
+"""Maximum seconds for loading a user's source. Imports such as sympy take some seconds."""
+
+_WORKER = Path(__file__).with_name("worker.py")
+_MAX_WORKER_REPLY_BYTES = 16 * 1024
+_END_SECONDS = 5.0
+_DEATH_SECONDS = 1.0
+
+
+class ScoreFailed(Exception):
+    """The grader gave no score for a request. The worker process still runs."""
+
+
+class WorkerLost(ScoreFailed):
+    """The grader gave no score for a request, because the worker process ended or was killed."""
+
+
+class Forged(WorkerLost):
+    """Something wrote a reply of its own into the connection of a worker, which was killed for that."""
+
+    def __init__(self, what: str, *, earlier: bool) -> None:
+        """Say what was written. ``earlier``: it belongs to an earlier request than the one that waits."""
+        super().__init__(f"forged reply: the worker's connection had {what}, so the worker was replaced")
+        self.earlier = earlier
+
+
+@dataclass(frozen=True)
+class Code:
+    """The source of a grader, its memory limit in bytes, and the folder for the homes of its workers."""
+
+    grader: PythonGrader
+    source: str
+    memory_bytes: int
+    homes: Path
+
+
+def worker_environment(home: Path) -> dict[str, str]:
+    """Return all environment variables of users' code: no tokens, no proxies, one thread for each library."""
+    threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+    return {
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "HOME": str(home),
+        "TMPDIR": str(home),
+        "LANG": "C.UTF-8",
+        "PYTHONHASHSEED": "0",
+        "PYTHONIOENCODING": "utf-8:backslashreplace",  # printing never fails, whatever a completion holds
+        **dict.fromkeys(threads, "1"),
+    }
+
+
+class GraderWorker:
+    """A worker process that runs one user's function."""
+
+    level: Level
+    """How far the kernel separates the process and its programs from others."""
+
+    def __init__(self, code: Code, children: Children) -> None:
+        """Start the worker process and load the source. Raises WorkerLost if this fails."""
+        self._name = code.grader.name
+        self._children = children
+        self._ids = RequestIds()
+        self._connection, theirs = socket.socketpair()
+        # -B: nothing is written beside the user's files. -u: what is printed before a crash is not lost.
+        command = [sys.executable, *("-s", "-P", "-B", "-u"), str(_WORKER), str(theirs.fileno())]
+        with theirs, children.lock:
+            if children.closing:
+                raise WorkerLost("the grader process is ending and starts no more workers")
+            self._home = Home(code.homes)
+            self._output = PrintedText()
+            try:
+                self._process = subprocess.Popen(
+                    [*command, str(os.getpid())],
+                    stdin=subprocess.DEVNULL,
+                    stdout=self._output.write_end,
+                    stderr=subprocess.STDOUT,
+                    pass_fds=(theirs.fileno(),),
+                    env=worker_environment(self._home.path),
+                    cwd=self._home.path,
+                    start_new_session=True,
+                )
+            finally:
+                os.close(self._output.write_end)
+            children.workers.add(self._process.pid)
+        self._left = False
+        self._reader = LineReader(self._connection, _MAX_WORKER_REPLY_BYTES)
+        self._load(code)
+
+    def _load(self, code: Code) -> None:
+        setup = {
+            "source": code.source,
+            "function": code.grader.function,
+            "path": code.grader.source_path,
+            "memoryBytes": code.memory_bytes,
+        }
+        try:
+            # Before it loads any code, the worker says how it is confined.
+            self.level = Level(int(self._exchange(setup, LOAD_SECONDS)))
+            self._exchange({}, LOAD_SECONDS)
+        except WorkerLost:
+            raise
+        except ScoreFailed as error:
+            self.kill()
+            raise WorkerLost(str(error)) from error
+        finally:
+            # It belongs to no rollout.
+            if printed := self.printed():
+                self._say(f"printed while it was loaded: {printed}")
+        self._started = Started(self._process.pid)
+        self._home.keep()
+
+    def printed(self) -> str:
+        """Return the text that the worker process printed since the last call."""
+        return self._output.take()
+
+    def score(self, request: dict[str, Any], timeout: float) -> float:
+        """Return the raw score for a request. ``timeout`` is in seconds.
+
+        Raises ScoreFailed if the user's code fails, WorkerLost if the worker process ended or was killed.
+        """
+        if self._reader.has_more():
+            self.kill()
+            raise Forged("bytes that no request had asked for", earlier=True)
+        return self._exchange(request, timeout)
+
+    def clean(self) -> int:
+        """Remove the processes and files that the last request has left. Return the number of processes.
+
+        Raises WorkerLost if some cannot be removed. The worker is killed then.
+        """
+        if not self._left:
+            return 0
+        killed, gone = self._started.kill()
+        if not (gone and self._home.empty()):
+            self.kill()
+            what = "files" if gone else "processes"
+            raise WorkerLost(f"the score left {what} that cannot be removed, so the worker was replaced")
+        return killed
+
+    def _exchange(self, message: dict[str, Any], timeout: float) -> float:
+        number = self._ids.next()
+        try:
+            self._connection.settimeout(timeout)
+            self._connection.sendall(encode({**message, "id": number}))
+            reply = self._reader.read(timeout)
+        except TimeoutError as error:
+            self.kill()
+            raise WorkerLost(f"no score within {timeout:g} s") from error
+        except ProtocolError as error:
+            self.kill()
+            raise Forged(str(error), earlier=False) from error
+        except (Closed, OSError) as error:
+            raise WorkerLost(self.kill(_DEATH_SECONDS)) from error
+        if reply.get("id") != number:
+            self.kill()
+            earlier = self._ids.was_given(reply.get("id"))
+            raise Forged(f"the id of {'an earlier' if earlier else 'no'} request", earlier=earlier)
+        if self._reader.has_read_more:
+            self.kill()
+            raise Forged("more than one reply", earlier=False)
+        self._left = bool(reply.get("left"))
+        score, failure = reply.get("score"), reply.get("error")
+        if isinstance(failure, str):
+            raise ScoreFailed(failure[:MAX_ERROR_CHARACTERS])
+        if not isinstance(score, int | float):
+            self.kill()
+            raise Forged("a reply without a score", earlier=False)
+        return float(score)
+
+    def kill(self, patience: float = 0.0) -> str:
+        """Kill the worker process and all that it has started. Return how the worker process ended.
+
+        If it has closed its socket because it ends, its exit status follows within ``patience`` seconds.
+        """
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(patience)
+        died = self._process.returncode
+        if died is None:
+            self._end()
+        self._connection.close()
+        stopped = self._children.forget(self._process.pid)
+        with self._children.lock:
+            self._children.kill_orphans()
+        self._home.remove()
+        if stopped is not None:
+            return f"the worker was killed: {stopped}"
+        return "the worker process closed the connection" if died is None else _ending(died)
+
+    def _end(self) -> None:
+        """Let the guard kill the worker and all that it has started, and wait until it has."""
+        end(self._process.pid)
+        try:
+            self._process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:  # users' code has stopped the guard, where the kernel lets it
+            kill_tree(self._process.pid)
+            self._process.wait()
+
+    def _say(self, text: str) -> None:
+        print(f"grader {self._name} {text}", file=sys.stderr)
+
+
+def _ending(code: int) -> str:
+    if code >= 0:
+        return f"the worker ended with exit code {code}"
+    return f"the worker was killed by the signal {signal.Signals(-code).name}"
