@@ -333,6 +333,12 @@ class Usage(Model):
         ),
     )
     grader_errors: dict[str, int] | None = Field(None, description="Number of errors of each grader.")
+    forged_replies: dict[str, int] | None = Field(
+        None,
+        description=(
+            "Number of replies that a program forged in the place of each grader. All of them were refused."
+        ),
+    )
     cost: float | None = Field(None, ge=0, description="Cost so far, if the spec gives a price.")
     expected_gpu_hours: float | None = Field(
         None,

@@ -36,6 +36,7 @@ class RunState:
     dropped_groups: int = 0
     dropped_prompts: int = 0
     grader_errors: dict[str, int] = field(default_factory=dict)
+    forged_replies: dict[str, int] = field(default_factory=dict)
     gpu_seconds: float = 0.0
     best_reward: float | None = None
     best_step: int = 0

@@ -24,6 +24,8 @@ class StepRecord(Record):
     reward_std: float | None = None
     graders: dict[str, float] = Field(default_factory=dict)
     """Mean score of each grader, by the name of the grader."""
+    forged_replies: int | None = None
+    """Number of replies in the step that a program forged in a grader's place. They were refused."""
     loss: float | None = None
     kl: float | None = None
     """Mean KL (k3) of the policy to the reference, per token, in nats."""

@@ -25,7 +25,7 @@ STATUS: dict[str, Any] = {
     "recommendations": [{"rule": "cut-off", "parameter": "spec.sampling.maxTokens", "message": "Raise it."}],
     "usage": {
         "gpuSeconds": 7200.0, "promptTokens": 10, "completionTokens": 20, "cost": 5.0,
-        "graderErrors": {"right": 3},
+        "graderErrors": {"right": 3}, "forgedReplies": {"right": 1},
     },
     "plan": {"gpus": 1, "device": "cuda", "accelerator": "H100", "notes": ["one GPU holds both sides"]},
     "output": {"folder": "/runs/team/job", "adapter": "/runs/team/job/adapter"},
@@ -80,6 +80,7 @@ def test_the_page_of_a_folder_has_every_part(folder: Path) -> None:
     assert "- GPUs: 2.00 hours" in text
     assert "- cost: 5.00" in text
     assert "- errors of right: 3" in text
+    assert "- forged replies of right, refused: 1" in text
 
 
 def test_parameters_are_those_the_run_used_defaults_included(folder: Path) -> None:

@@ -217,8 +217,8 @@ def test_a_state_is_read_as_it_was_written() -> None:
 
 
 def test_a_state_without_a_newer_field_has_its_default() -> None:
-    older = RunState(step=3, evaluations_without_best=2).to_json()
-    del older["evaluations_without_best"]
+    older = RunState(step=3, evaluations_without_best=2, forged_replies={"right": 1}).to_json()
+    del older["evaluations_without_best"], older["forged_replies"]
     assert RunState.from_json(older) == RunState(step=3)
 
 

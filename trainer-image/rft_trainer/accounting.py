@@ -1,4 +1,4 @@
-"""Counts the tokens, dropped rows and groups, and grader errors of a step."""
+"""Counts the tokens, dropped rows and groups, grader errors and forged replies of a step."""
 
 from rft_run.state import RunState
 from rft_trainer.data import batching
@@ -7,7 +7,9 @@ from rft_trainer.rollout.groups import SampledBatch
 
 
 def count_batch(state: RunState, batch: Batch, sampled: SampledBatch) -> None:
-    """Update the state after a step: position, tokens, dropped rows and groups, grader errors."""
+    """Update the state after a step: position, tokens, dropped rows and groups, grader errors and
+    forged replies.
+    """
     accepted = [rollout for group in sampled.groups for rollout in group.accepted]
     lengths = [len(rollout.generated.token_ids) for rollout in accepted]
     state.step += 1
@@ -20,3 +22,5 @@ def count_batch(state: RunState, batch: Batch, sampled: SampledBatch) -> None:
     errors = sampled.scores.error_counts | sampled.scores.canary_error_counts
     for name, count in errors.items():
         state.grader_errors[name] = state.grader_errors.get(name, 0) + count
+    for name, count in sampled.scores.forged_counts.items():
+        state.forged_replies[name] = state.forged_replies.get(name, 0) + count

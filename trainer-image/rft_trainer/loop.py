@@ -221,6 +221,7 @@ class Run:
         self.state = parts.checkpoints.load(step, parts.policy, parts.optimizer, parts.schedule)
         self.state.adapter_version, self.state.gpu_seconds = used.adapter_version, used.gpu_seconds
         self.state.grader_errors = used.grader_errors
+        self.state.forged_replies = used.forged_replies
         self._publish(parts)
 
     def _curve(self) -> list[RewardPoint]:

@@ -156,6 +156,8 @@ def _usage(run: ReportedRun) -> Iterator[str]:
         yield f"- dropped: {usage.dropped_prompts} prompts too long, {usage.dropped_groups} groups not graded"
     for name, count in (usage.grader_errors or {}).items():
         yield f"- errors of {_text(name)}: {count}"
+    for name, count in (usage.forged_replies or {}).items():
+        yield f"- forged replies of {_text(name)}, refused: {count}"
     metrics = run.status.metrics
     if metrics is not None and metrics.step_seconds is not None:
         yield f"- last step: {duration(metrics.step_seconds)}"

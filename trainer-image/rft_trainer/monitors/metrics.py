@@ -32,6 +32,7 @@ def step_record(
         reward=_mean(rewards),
         reward_std=_std(rewards),
         graders=batch.scores.grader_means,
+        forged_replies=sum(batch.scores.forged_counts.values()),
         loss=_finite(result.loss),
         kl=_finite(result.kl),
         entropy=_finite(result.entropy),

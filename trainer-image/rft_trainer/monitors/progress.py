@@ -120,6 +120,7 @@ class Status:
                 dropped_prompts=self.dropped_prompts,
                 dropped_groups=state.dropped_groups,
                 grader_errors=dict(state.grader_errors) or None,
+                forged_replies=dict(state.forged_replies) or None,
                 cost=None if price is None else price * state.gpu_seconds / 3600,
                 expected_gpu_hours=hours,
                 expected_cost=None if price is None or hours is None else price * hours,
