@@ -166,9 +166,7 @@ def values_of(checkpoint: Path) -> Path:
 
 
 def pickle_of(checkpoint: Path) -> Path:
-    """Return the path of the file that releases before ``tensors_of`` and ``values_of`` wrote in their place,
-    with torch.save.
-    """
+    """Return the path of the file that older releases wrote with torch.save, in place of the two above."""
     return checkpoint / "training.pt"
 
 

@@ -127,6 +127,7 @@ def test_a_long_row_is_read() -> None:
         (b"[" * 1_000_000, "nested too deeply"),
         (b'{"a":' * 1_000_000, "nested too deeply"),
         (b"[" + b"[]," * 5_000_000 + b"[]]", "4,000,000 JSON values"),
+        (b'["' + b'\\",' * 5_000_000, "Unterminated string"),
         (b"1" * 5000, "4300 digits"),
         (b"\xff", "utf-8"),
         (b"", "Expecting value"),

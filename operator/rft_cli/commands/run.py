@@ -1,5 +1,6 @@
 """``rft run``: runs an RFTJob's manifest on this machine, without a cluster."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -125,7 +126,8 @@ def _summarize(folder: RunFolder) -> None:
     if points:
         out().print()
         print_curve(out(), points)
-        folder.curve.unlink(missing_ok=True)  # not to write through a link
+        with suppress(OSError):
+            folder.curve.unlink()  # not to write through a link
         write_png(points, folder.curve, folder.path.name)
     print_results(out(), records.status(folder.status), folder.curve if points else None)
 
