@@ -87,9 +87,14 @@ def _newest(found: Iterable[Obstacle]) -> Obstacle | None:
 
 def explained(what: str, message: str, spec: RFTJobSpec | None) -> str:
     """Return a message with its cause, and with the field to change or the action that helps, if known."""
+    said, advice = f"{what}: {message.rstrip('.')}.", advised(message, spec)
+    return f"{said} {advice}" if advice else said
+
+
+def advised(message: str, spec: RFTJobSpec | None) -> str:
+    """Return the sentence that says what to do about a message of Kubernetes. Empty if none is known."""
     advice = next((text for remedy in _REMEDIES if (text := remedy(message, spec))), "")
-    said = f"{what}: {message.rstrip('.')}."
-    return f"{said} {advice}." if advice else said
+    return f"{advice}." if advice else ""
 
 
 # Remedies: each returns a sentence for the messages that it knows, else "".

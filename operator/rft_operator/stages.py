@@ -19,7 +19,7 @@ from rft_operator.kueue import held, other_kind
 from rft_operator.objects.job import own_count_limit
 from rft_operator.objects.names import QUEUE_LABEL, owner_of
 from rft_operator.observe import Pod
-from rft_operator.obstacles import blocked, claim_blocked, explained
+from rft_operator.obstacles import advised, blocked, claim_blocked, explained
 from rft_operator.stall import Silence, last_word, silence
 from rft_planner.unschedulable import explain_unschedulable
 
@@ -298,7 +298,8 @@ def _held(facts: Facts, pod: Pod) -> Hindrance | None:
         said = f"Pod {ending} is being ended; the next one waits for it, so that never two trainers run."
         return Hindrance(Reason.WAITING_FOR_POD, said)
     said = explain_unschedulable(facts.spec, facts.plan, facts.observed.nodes, pod.requests, found.message)
-    return Hindrance(found.reason, _and(said, claim_blocked(facts.spec, facts.observed.obstacles)))
+    helps = claim_blocked(facts.spec, facts.observed.obstacles) or advised(found.message, facts.spec)
+    return Hindrance(found.reason, _and(said, helps))
 
 
 def running(facts: Facts) -> Verdict | None:

@@ -93,5 +93,6 @@ _READ: dict[str, Callable[[str, Any], Any]] = {
     "gpu_seconds": _number,
     "best_reward": _number_or_none,
     "grader_errors": _counts,
+    "forged_replies": _counts,
 }
 """How a field is read that is not a whole number."""

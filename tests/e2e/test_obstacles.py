@@ -106,7 +106,7 @@ CASES = (
     ),
     Case(
         "missing claim",
-        ('persistentvolumeclaim "runs" not found',),
+        ('persistentvolumeclaim "runs" not found', "spec.storage.persistentVolumeClaim.claimName"),
         {"storage": {"persistentVolumeClaim": {"claimName": "runs"}}, "template": NO_IMAGE},
         mend=(
             _object(
