@@ -231,15 +231,11 @@ while time.monotonic() < end:
 FORGER = """
 import os
 
-calls = 0
-
 def grade(completion, row):
-    global calls
-    calls += 1
-    for name in os.listdir("/proc/self/fd") if calls % 2 else ():
+    for name in os.listdir("/proc/self/fd"):
         if int(name) > 2 and os.path.exists(path := f"/proc/self/fd/{name}"):
             if os.readlink(path).startswith("socket:"):
                 os.write(int(name), b'{"id": 1, "score": 1}' + bytes([10]))
     return 0.5
 """
-"""Code in a worker that forges a reply at each first score of a worker, and grades at each second one."""
+"""Code in a worker that forges a reply at each score."""

@@ -208,7 +208,9 @@ class Run:
                 self.probe.after_publish(version)
 
     def _return_before_the_fall(self, parts: Parts) -> None:
-        """Restore the last checkpoint before a canary's fall, but keep the counts of GPU time and errors."""
+        """Restore the last checkpoint before a canary's fall. What the run has used stays counted: GPU time,
+        grader errors and forged replies.
+        """
         fall = canaries.fall(self._stop(), self._curve(), self._canaries)
         assert fall is not None
         step = canaries.last_before(self.folder.steps_with_checkpoint(), fall.step)
