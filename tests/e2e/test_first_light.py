@@ -47,11 +47,10 @@ def with_python_grader(example: list[Object], name: str, code: str, **changes: A
 def test_a_manifest_out_of_range_is_refused_by_the_api_server(
     kubectl: Kubectl, example: list[Object]
 ) -> None:
-    result = kubectl.apply(*variant(example, "too-hot", sampling={"temperature": 2.5}), check=False)
+    result = kubectl.apply(*variant(example, "too-many", sampling={"topK": 101}), check=False)
     assert result.returncode != 0
-    assert "spec.sampling.temperature" in result.stderr
-    assert "2.5" in result.stderr or "2" in result.stderr
-    assert "less than or equal to 2" in result.stderr
+    assert "spec.sampling.topK" in result.stderr
+    assert "less than or equal to 100" in result.stderr
 
 
 def test_a_broken_line_of_the_dataset_fails_the_job_and_is_named(
