@@ -22,7 +22,7 @@ from rft_operator.ingest.cache import Chains
 from rft_operator.ingest.identity import callers
 from rft_operator.ingest.reports import Reports
 from rft_operator.logs import LINES, last_lines
-from rft_operator.nodes import PLACING_SECONDS, PLANNING_SECONDS, Nodes
+from rft_operator.nodes import PLACING_SECONDS, Nodes
 from rft_operator.objects.config import CA_KEY, ca_config_map, claim, config_map, run_config
 from rft_operator.objects.job import child_job
 from rft_operator.objects.names import OPERATOR_NAME, Owner, owner_of
@@ -265,7 +265,7 @@ class Controller:
         if any(pod.phase == "Running" and (pod.deleting or not pod.ready) for pod in observed.pods):
             return replace(observed, nodes=self._nodes_of_pods.get(PLACING_SECONDS))
         if observed.child is None:
-            return replace(observed, nodes=self._nodes.get(PLANNING_SECONDS))
+            return replace(observed, nodes=self._nodes.for_a_plan())
         return observed
 
     def _write_status(self, key: Key, document: dict[str, Any], status: ClusterObject) -> bool:

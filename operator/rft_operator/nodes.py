@@ -13,7 +13,8 @@ from rft_planner.inventory import Inventory
 PLANNING_SECONDS = 60.0
 """Maximum age in seconds of the cached nodes that are used for a plan."""
 PLACING_SECONDS = 10.0
-"""Maximum age in seconds of the cached nodes that are used to explain an unschedulable pod."""
+"""Maximum age in seconds of the cached nodes that are used to explain an unschedulable pod, or for a plan if
+none has a GPU."""
 _log = logging.getLogger(__name__)
 
 
@@ -42,6 +43,15 @@ class Nodes:
             if self._clock() - self._read_at > max_age:
                 self._refresh(self._read)
             return self._nodes
+
+    def for_a_plan(self) -> Inventory:
+        """Return the nodes for a plan.
+
+        Where no node has a GPU, one may have joined the cluster a moment ago: then nodes of the last seconds
+        are returned.
+        """
+        found = self.get(PLANNING_SECONDS)
+        return found if found.has_gpus else self.get(PLACING_SECONDS)
 
     def _refresh(self, read: Callable[[], Iterable[Any]]) -> None:
         # Set before the read, so that a failed read is not repeated sooner than a successful one.

@@ -31,6 +31,11 @@ class Inventory(tuple[Node, ...]):
     def _kinds(self) -> list[tuple[Node, list[Kind]]]:
         return [(node, kinds) for node in self if (kinds := kinds_of(node))]
 
+    @property
+    def has_gpus(self) -> bool:
+        """Whether any node offers a kind of GPU that is known."""
+        return bool(self._kinds)
+
     def offered(
         self, selector: Mapping[str, str], tolerations: Sequence[Toleration]
     ) -> Mapping[Kind, list[Node]]:

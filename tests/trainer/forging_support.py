@@ -117,7 +117,8 @@ SIGNALS = {
 def attack(pid):
     os.kill(-1, signal.SIGCONT)
     group = os.getpgid(pid)  # the guard's is also the program's own
-    return group != os.getpgrp() and os.killpg(group, signal.SIGSTOP) is None
+    # killpg(1) means every process, as kill(-1) does.
+    return group not in (1, os.getpgrp()) and os.killpg(group, signal.SIGSTOP) is None
 attempt(attack, others)
 """,
 }

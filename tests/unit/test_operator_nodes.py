@@ -86,6 +86,19 @@ def test_nodes_are_read_again_only_after_their_maximum_age() -> None:
     assert server.reads == 2
 
 
+def test_a_plan_sees_the_first_node_with_a_gpu_within_seconds() -> None:
+    server = Server()
+    bare = {**RAW, "metadata": {"name": "cpu-1", "labels": {}}}
+    server.items = [bare]
+    assert [each.name for each in server.nodes.for_a_plan()] == ["cpu-1"]
+    server.items, server.now = [bare, RAW], 11
+    assert [each.name for each in server.nodes.for_a_plan()] == ["cpu-1", "gpu-1"]
+    assert server.reads == 2
+    server.now = 70
+    server.nodes.for_a_plan()
+    assert server.reads == 2, "while there are GPUs the nodes are read once a minute"
+
+
 def test_nodes_that_cannot_be_read_are_empty_and_the_error_is_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
