@@ -83,16 +83,23 @@ def problem_of(key: str, value: str) -> str | None:
     return f"{value!r} is refused, as the annotation {why}; remove the line" if why else None
 
 
-def cel(where: str) -> Cel:
-    """Return the CEL rule that none of the annotations at ``where`` widens rights."""
+def cel() -> Cel:
+    """Return the CEL rule that no annotation of the pod widens its rights.
+
+    It holds for RFTJobs that the operator has not seen yet. An API server without ratcheting checks all rules
+    at each write of a status, and an RFTJob that an older release accepted must still get its status.
+    """
     begins = [begin for group in REFUSED for begin in group.begins]
     ends = [end for group in REFUSED for end in group.ends]
     refused = [f"key.startsWith('{begin}')" for begin in begins] + [f"key.endsWith('{end}')" for end in ends]
     profiles = " || ".join(f"key.startsWith('{begin}')" for begin in PROFILES)
+    given = "self.spec.template.annotations"
     return Cel(
-        where,
-        f"self.all(key, !({' || '.join(refused)}) && (!({profiles}) || self[key] == '{PROFILE}'))",
-        f"{where}: annotations that change a pod's rights are refused; of AppArmor and seccomp only"
-        f" {PROFILE} is allowed; remove {', '.join(f'{begin}*' for begin in begins)},"
+        "",
+        "has(self.status) && has(self.status.phase)"
+        f" || !has(self.spec.template) || !has({given})"
+        f" || {given}.all(key, !({' || '.join(refused)}) && (!({profiles}) || {given}[key] == '{PROFILE}'))",
+        "spec.template.annotations: annotations that change a pod's rights are refused; of AppArmor and"
+        f" seccomp only {PROFILE} is allowed; remove {', '.join(f'{begin}*' for begin in begins)},"
         f" {', '.join(f'*{end}' for end in ends)}",
     )

@@ -267,7 +267,7 @@ def variable_has_one_value(spec: RFTJobSpec) -> Iterator[Problem]:
             yield Problem(f"spec.template.env[{i}]", "has both value and secretRef; remove one of them")
 
 
-@in_cel(annotations.cel("spec.template.annotations"))
+@in_cel(annotations.cel())
 def annotations_widen_no_rights(spec: RFTJobSpec) -> Iterator[Problem]:
     """Annotations of the pod give it no rights whose fields, such as security contexts, are not offered."""
     given = (spec.template.annotations if spec.template is not None else None) or {}

@@ -4,7 +4,9 @@ They are polled and not watched: most Events are about other objects, and only w
 """
 
 import logging
+import math
 import threading
+import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
@@ -15,17 +17,25 @@ from rft_operator.obstacles import is_current
 from rft_operator.queue import Key
 
 POLL_SECONDS = 5.0
+SELDOM_SECONDS = 30.0
+"""Seconds between two reads of a namespace in which no job began to wait within the last minute. The API
+server reads Events from etcd, and jobs may wait for days."""
+_NEW_SECONDS = 60.0
 _log = logging.getLogger(__name__)
 
 
 class WarningEvents:
     """A cache of the Warning Events about objects that waiting jobs need. Thread-safe."""
 
-    def __init__(self, read: Callable[[str], Iterable[Any]]) -> None:
+    def __init__(
+        self, read: Callable[[str], Iterable[Any]], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         """``read`` returns the Events of a namespace that may say why something waits."""
-        self._read = read
+        self._read, self._clock = read, clock
         self._lock = threading.Lock()
         self._waiting: dict[Key, frozenset[str]] = {}
+        self._since: dict[Key, float] = {}
+        self._read_at: dict[str, float] = {}
         self._known: dict[Key, tuple[Obstacle, ...]] = {}
         self._said: dict[str, str] = {}
 
@@ -37,18 +47,25 @@ class WarningEvents:
         """
         with self._lock:
             if not needed:
-                self._waiting.pop(key, None)
-                self._known.pop(key, None)
+                for kept in (self._waiting, self._known, self._since):
+                    kept.pop(key, None)
                 return ()
+            if self._waiting.get(key) != needed:
+                self._since[key] = self._clock()
             self._waiting[key] = needed
             return tuple(each for each in self._known.get(key, ()) if each.about in needed)
 
     def poll(self) -> list[Key]:
         """Read the Events of every namespace with a waiting job. Return the RFTJobs whose Events changed."""
+        now = self._clock()
         with self._lock:
             waiting = dict(self._waiting)
+            fresh = {key[0] for key, since in self._since.items() if now - since < _NEW_SECONDS}
         changed: list[Key] = []
         for namespace in sorted({namespace for namespace, _ in waiting}):
+            if namespace not in fresh and now - self._read_at.get(namespace, -math.inf) < SELDOM_SECONDS:
+                continue
+            self._read_at[namespace] = now
             jobs = {key: needed for key, needed in waiting.items() if key[0] == namespace}
             found = self._of_namespace(namespace, frozenset().union(*jobs.values()))
             if found is not None:

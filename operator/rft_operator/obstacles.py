@@ -12,11 +12,23 @@ from typing import Any
 from rft_api.conditions import Reason
 from rft_api.job import RFTJobSpec
 from rft_operator.failures import Hindrance
+from rft_operator.objects.pod import GRADER_AMOUNTS
 from rft_operator.observe import CLAIM, Child, Obstacle, Pod
 
-FRESH_SECONDS = 300.0
-"""An Event about a pod counts for this many seconds. The kubelet repeats it every two minutes while its cause
-lasts."""
+FRESH_SECONDS = 150.0
+"""An Event about a pod counts for this many seconds. The kubelet repeats it at least every 122 s while its
+cause lasts."""
+OF_PODS = frozenset(
+    (
+        "FailedMount",
+        "FailedAttachVolume",
+        "FailedMapVolume",
+        "FailedCreatePodSandBox",
+        "NetworkNotReady",
+        "FailedPrepareDynamicResources",
+    )
+)
+"""Reasons of Events that keep a pod from starting. Other Warnings about a pod, such as of DNS, do not."""
 
 
 def needed(child: Child | None, pods: Iterable[Pod]) -> frozenset[str]:
@@ -44,28 +56,35 @@ def is_current(found: Obstacle, now: datetime) -> bool:
 
 
 def blocked(
-    spec: RFTJobSpec | None, child: Child | None, pod: Pod | None, obstacles: Iterable[Obstacle]
+    spec: RFTJobSpec | None,
+    child: Child | None,
+    pod: Pod | None,
+    obstacles: Iterable[Obstacle],
+    last_created: datetime | None = None,
 ) -> Hindrance | None:
     """Return why the pod of a job does not start, as Events say, or ``None`` if none says so.
 
-    ``pod`` is the newest pod of the job, or ``None`` if there is none.
+    ``pod`` is the newest pod of the job that has not ended, or ``None`` if there is none. ``last_created`` is
+    when the last pod was created: what kept an earlier pod from being created is over.
     """
     if child is None:
         return None
     found = list(obstacles)
     if pod is None:
         refused = _newest(each for each in found if each.about == child.uid and each.reason == "FailedCreate")
-        if refused is None:
+        if refused is None or (last_created and refused.at and refused.at <= last_created):
             return None
         return Hindrance(
             Reason.FAILED_CREATE, explained("The child Job cannot create its pod", refused.message, spec)
         )
-    of_pod = _newest(each for each in found if each.about == pod.uid and each.reason != "FailedScheduling")
-    if of_pod is not None and pod.scheduled:
+    if not pod.scheduled:
+        claim = claim_blocked(spec, found)
+        return Hindrance(Reason.CANNOT_START, claim) if claim else None
+    of_pod = _newest(each for each in found if each.about == pod.uid and each.reason in OF_PODS)
+    if of_pod is not None:
         said = explained(f"The pod cannot start on node {pod.node}: {of_pod.reason}", of_pod.message, spec)
         return Hindrance(Reason.CANNOT_START, said)
-    claim = claim_blocked(spec, found)
-    return Hindrance(Reason.CANNOT_START, claim) if claim else None
+    return None
 
 
 def claim_blocked(spec: RFTJobSpec | None, obstacles: Iterable[Obstacle]) -> str:
@@ -133,11 +152,14 @@ def _must_specify(message: str, _spec: RFTJobSpec | None) -> str:
 
 def _limit_range(message: str, _spec: RFTJobSpec | None) -> str:
     found = re.search(
-        r"(maximum|minimum) (\S+) usage per (?:Container|Pod) is (\S+), but (?:limit|request) is ", message
+        r"(maximum|minimum) (\S+) usage per (?:Container|Pod) is (\S+), but (?:limit|request) is ([^\s.,]+)",
+        message,
     )
     if found is None:
         return ""
-    field, verb = _field_of(found[2]), "lower" if found[1] == "maximum" else "raise"
+    # The message names no container. The amounts of the grader's container are fixed.
+    field = "" if found[4] in GRADER_AMOUNTS else _field_of(found[2])
+    verb = "lower" if found[1] == "maximum" else "raise"
     change = f"{verb} {field} to {found[3].rstrip('.,')}, or " if field else ""
     return _sentence(f"{change}change the namespace's LimitRange")
 
@@ -167,13 +189,17 @@ _KINDS = {
 }
 
 
+_NO_KEY = re.compile(r"references non-existent (?:config|secret) key: (\S+)|couldn't find key (\S+) in ")
+
+
 def _key(message: str, spec: RFTJobSpec | None) -> str:
-    found = re.search(r"references non-existent (?:config|secret) key: (\S+)", message)
+    found = _NO_KEY.search(message)
     if found is None:
         return ""
-    paths = list(paths_of(spec.dump(), found[1])) if spec is not None else []
+    key = found[1] or found[2]
+    paths = list(paths_of(spec.dump(), key)) if spec is not None else []
     where = f", or correct {' or '.join(paths)}" if paths else ""
-    return f"Add the key {found[1]}{where}"
+    return f"Add the key {key}{where}"
 
 
 def _attached(message: str, _spec: RFTJobSpec | None) -> str:

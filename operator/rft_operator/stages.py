@@ -145,7 +145,9 @@ def too_late(facts: Facts) -> Verdict | None:
     """
     deadline = deadline_of(facts)
     made = (facts.status.get("progress") or {}).get("step") or 0
-    runs = any(pod.phase == "Running" for pod in facts.observed.attempts)
+    if facts.report is not None:
+        made = max(made, facts.report.run.progress.step)
+    runs = any(pod.phase == "Running" or _succeeded(pod) for pod in facts.observed.attempts)
     if deadline is None or facts.now < deadline or made or runs:
         return None
     child = facts.observed.child
@@ -200,10 +202,14 @@ def queued(facts: Facts) -> Verdict | None:
     return Verdict("Queued", why.reason, why.message, ensure=_missing(facts), patch_child=patch or None)
 
 
+def _succeeded(pod: Pod) -> bool:
+    return pod.trainer is not None and pod.trainer.exit_code == 0
+
+
 def completing(facts: Facts) -> Verdict | None:
     """The trainer has ended successfully. Until the child Job is complete, the job is still Running."""
     newest = facts.observed.attempts[-1] if facts.observed.attempts else None
-    if newest is None or newest.failed or newest.trainer is None or newest.trainer.exit_code != 0:
+    if newest is None or newest.failed or not _succeeded(newest):
         return None
     said = "The trainer has ended successfully; the Job is about to complete."
     return Verdict("Running", Reason.TRAINING, said)
@@ -254,7 +260,7 @@ def waiting(facts: Facts) -> Verdict | None:
     ensure, patch = _missing(facts), _own_count(facts)
     failures = failures_of(facts)
     held = (_held(facts, pod) if pod is not None else None) or blocked(
-        facts.spec, facts.observed.child, pod, facts.observed.obstacles
+        facts.spec, facts.observed.child, pod, facts.observed.obstacles, _last_created(facts)
     )
     phase: Phase = "Starting" if pod is not None and pod.scheduled else "Pending"
     elsewhere = _elsewhere(facts)
@@ -267,6 +273,12 @@ def waiting(facts: Facts) -> Verdict | None:
         return Verdict("Starting", Reason.RETRYING, said, ensure=ensure, patch_child=patch)
     message = _and("The pod starts." if phase == "Starting" else "Waiting for the pod.", elsewhere)
     return Verdict(phase, Reason.WAITING_FOR_POD, message, ensure=ensure, patch_child=patch)
+
+
+def _last_created(facts: Facts) -> datetime | None:
+    """Return when the newest pod of the job was created, or ``None`` if there was none."""
+    attempts = facts.observed.attempts
+    return clock.parse(attempts[-1].created) if attempts else None
 
 
 def _of_attempt(number: int, failure: Failure) -> str:
@@ -327,7 +339,9 @@ def _preparing(facts: Facts, pod: Pod | None, run: RunStatus | None) -> Verdict:
     since = clock.parse(
         run.progress.updated_at if run is not None else pod.started if pod is not None else ""
     )
-    if pod is None or since is None:
+    snapshot = facts.observed.snapshot
+    reports = snapshot is None or snapshot.report is not None
+    if pod is None or since is None or not reports:  # without an ingest no report comes before the end
         return Verdict("Starting", Reason.STARTING, said, ensure=ensure, patch_child=patch)
     quiet = Silence(since, facts.no_progress_seconds, None)
     left = quiet.left(facts.now)
@@ -361,8 +375,8 @@ STAGES: tuple[Callable[[Facts], Verdict | None], ...] = (
     unplannable,
     to_create,
     queued,
-    completing,
     node_lost,
+    completing,
     waiting,
     running,
 )

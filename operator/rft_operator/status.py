@@ -107,6 +107,9 @@ def reported(old: Mapping[str, Any], report: ProgressReport | None) -> dict[str,
         return {}
     fields = {name: value for name, value in report.run if value is not None}
     fields["progress"] = _progress(old, report.run.progress)
+    if fields["progress"].step > report.run.progress.step:
+        # The new attempt has not read its checkpoint yet, so it knows nothing of what the run has so far.
+        return {"progress": fields["progress"]}
     reward = merge_reward(old, report)
     return fields if reward is None else {**fields, "reward": reward}
 

@@ -10,7 +10,7 @@ from rft_api.validation import parse
 from rft_operator.clock import rfc3339
 from rft_operator.cluster import ClusterError
 from rft_operator.events import WarningEvents
-from rft_operator.observe import Obstacle, Pod, child, obstacle
+from rft_operator.observe import Obstacle, Pod, Terminated, child, obstacle
 from rft_operator.obstacles import blocked, is_current, needed
 from tests.unit.reconcile_support import CHILD, NOW, POD, STARTED, once, rftjob
 
@@ -115,6 +115,7 @@ def test_a_job_that_cannot_create_its_pod_says_why_and_what_to_change(message: s
             'MountVolume.SetUp failed for volume "secrets" : references non-existent secret key: token',
             "Add the key token.",
         ),
+        ("FailedMount", "couldn't find key token in Secret team/hf", "Add the key token."),
         (
             "FailedMount",
             'MountVolume.SetUp failed for volume "dataset" : configmap references non-existent config key:'
@@ -162,6 +163,55 @@ def test_a_claim_that_is_provisioned_now_is_no_obstacle_any_more() -> None:
     assert blocked(SPEC, CLAIMED, pod, [obstacle(old), obstacle({**new, "type": "Normal"})]) is None
 
 
+def test_a_claim_is_no_obstacle_for_a_pod_that_has_a_node() -> None:
+    old = raw("no volume", "PersistentVolumeClaim", "FailedBinding")
+    assert blocked(SPEC, CLAIMED, WAITS, [obstacle(old)]) is None
+
+
+@pytest.mark.parametrize("reason", ["DNSConfigForming", "FailedToRetrieveImagePullSecret", "PolicyViolation"])
+def test_a_warning_that_keeps_no_pod_from_starting_says_nothing(reason: str) -> None:
+    event = raw("Nameserver limits were exceeded", reason=reason)
+    assert blocked(SPEC, CLAIMED, WAITS, [obstacle(event)]) is None
+
+
+def test_a_refusal_from_before_the_last_pod_says_nothing_while_the_job_waits_for_a_retry() -> None:
+    refused = obstacle(raw(QUOTA, "Job", "FailedCreate", lastTimestamp="2026-11-22T17:50:00Z"))
+    failure = Terminated(1, "Error", "boom")
+    ended = replace(POD, phase="Failed", created="2026-11-22T17:50:05Z", trainer=failure)
+    waits = replace(STARTED, pods=(ended,), obstacles=(refused,))
+    assert once(rftjob(), waits).status["message"].startswith("Attempt 1 failed")
+    later = replace(waits, obstacles=(replace(refused, at=NOW),))
+    assert "exceeded quota" in once(rftjob(), later).status["message"]
+
+
+def test_amounts_of_the_graders_container_are_not_said_to_be_the_users() -> None:
+    message = f"{FORBIDDEN} minimum cpu usage per Container is 200m, but request is 100m"
+    found = blocked(SPEC, CLAIMED, None, [obstacle(raw(message, "Job", "FailedCreate"))])
+    assert found is not None
+    assert found.message.endswith("Change the namespace's LimitRange.")
+
+
+def test_namespaces_in_which_jobs_wait_for_long_are_read_seldom() -> None:
+    now = [0.0]
+    reads: list[str] = []
+
+    def read(namespace: str) -> list[dict[str, Any]]:
+        reads.append(namespace)
+        return []
+
+    cache = WarningEvents(read, lambda: now[0])
+    cache.of(KEY, frozenset({"pod-1"}))
+    for now[0] in range(0, 60, 5):
+        cache.poll()
+    assert len(reads) == 12
+    for now[0] in range(60, 120, 5):
+        cache.poll()
+    assert len(reads) == 14
+    cache.of(KEY, frozenset({"pod-2"}))
+    cache.poll()
+    assert len(reads) == 15, "what another pod waits for is read at once"
+
+
 def test_the_newest_event_counts() -> None:
     old = raw("first", lastTimestamp=rfc3339(NOW - timedelta(seconds=60)))
     new = raw(
@@ -175,7 +225,7 @@ def test_the_newest_event_counts() -> None:
 def test_an_old_event_of_a_pod_does_not_count_but_that_of_a_job_does() -> None:
     long_ago = rfc3339(NOW - timedelta(seconds=301))
     assert not is_current(obstacle(raw("gone", lastTimestamp=long_ago)), NOW)
-    assert is_current(obstacle(raw("here", lastTimestamp=rfc3339(NOW - timedelta(seconds=299)))), NOW)
+    assert is_current(obstacle(raw("here", lastTimestamp=rfc3339(NOW - timedelta(seconds=149)))), NOW)
     assert is_current(obstacle(raw("quota", "Job", "FailedCreate", lastTimestamp=long_ago)), NOW)
 
 

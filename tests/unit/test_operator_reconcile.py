@@ -21,6 +21,7 @@ from rft_operator.stages import LOST_RECHECK_SECONDS
 from rft_planner.nodes import Node
 from rft_planner.plan import plan
 from rft_run.cluster_text import cluster_object
+from rft_run.config import ReportTarget
 from rft_run.exit_codes import PERMANENT, ExitCode
 from rft_run.report import Ending
 from tests.unit.reconcile_support import CHILD, NOW, POD, STARTED, UID, once, report, rftjob, said, snapshot
@@ -749,13 +750,45 @@ def test_a_run_with_steps_is_ended_by_its_trainer_after_the_deadline() -> None:
 
 def test_a_trainer_that_never_reports_is_stalled_after_the_time_without_progress() -> None:
     silent = replace(POD, started=rfc3339(NOW - timedelta(seconds=1700)))
-    soon = once(rftjob(), observed(silent))
+    assert STARTED.snapshot is not None
+    target = ReportTarget(url="https://operator", ca_file="/ca", token_file="/token")
+    reporting = STARTED.snapshot.model_copy(update={"report": target})
+    waits = replace(observed(silent), snapshot=reporting)
+    soon = once(rftjob(), waits)
     assert (soon.status["phase"], soon.requeue_after) == ("Starting", 100)
     assert condition(soon, "Stalled")["status"] == "False"
-    later = once(rftjob(), observed(silent), NOW + timedelta(seconds=101))
+    later = once(rftjob(), waits, NOW + timedelta(seconds=101))
     assert condition(later, "Stalled")["status"] == "True"
     assert "reports do not arrive" in condition(later, "Stalled")["message"]
     assert later.log_of == POD.name
-    lines = replace(observed(silent), last_lines=("cannot resolve huggingface.co",))
+    lines = replace(waits, last_lines=("cannot resolve huggingface.co",))
     said = condition(once(rftjob(), lines, NOW + timedelta(seconds=101)), "Stalled")["message"]
     assert said.endswith("cannot resolve huggingface.co")
+
+
+def test_a_run_that_ended_well_at_its_deadline_is_not_failed_before_its_job_completes() -> None:
+    ended = replace(POD, phase="Succeeded", trainer=Terminated(0))
+    assert once(rftjob(**DEADLINE), observed(ended)).status["phase"] == "Running"
+
+
+def test_steps_that_only_the_report_knows_count_at_the_deadline() -> None:
+    received = report(step=30)
+    decision = once(rftjob(**DEADLINE), replace(observed(UNSCHEDULED), received=received))
+    assert decision.status["phase"] == "Pending"
+    assert not decision.delete_child
+
+
+def test_rewards_and_usage_stay_while_a_new_attempt_prepares() -> None:
+    curve = {"latest": 0.5, "best": 0.5, "bestStep": 8, "history": [{"step": 8, "reward": 0.5}]}
+    trained = once(rftjob(), observed(POD, received=report(step=8))).status
+    known = {**trained, "reward": curve, "usage": {"gpuSeconds": 7000}}
+    again = once(rftjob(known), observed(POD, received=report(step=0, stage="preparing", attempt=2))).status
+    assert again["reward"]["history"] == curve["history"]
+    assert again["usage"]["gpuSeconds"] == 7000
+
+
+def test_without_an_ingest_a_silent_trainer_is_not_stalled() -> None:
+    quiet = replace(POD, started=rfc3339(NOW - timedelta(hours=2)))
+    assert STARTED.snapshot is not None
+    assert STARTED.snapshot.report is None
+    assert condition(once(rftjob(), observed(quiet)), "Stalled")["status"] == "False"

@@ -26,7 +26,7 @@ YES = Gate(True, "Accepted", "fine")
 def report(
     step: int, points: list[tuple[int, float]] | None, attempt: int = 1, resumed: int = 0
 ) -> ProgressReport:
-    run: dict[str, Any] = {"progress": {"step": step, "attempt": attempt}}
+    run: dict[str, Any] = {"progress": {"step": step, "attempt": attempt, "stage": "training"}}
     if points is not None:
         run["reward"] = {"latest": points[-1][1], "history": [{"step": s, "reward": r} for s, r in points]}
     return ProgressReport.model_validate(

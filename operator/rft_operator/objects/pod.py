@@ -27,6 +27,8 @@ TRAINER_UID = 10001
 GRADER_UID = 10002
 SHARED_GROUP = 10000
 GRACE_SECONDS = 120
+GRADER_CPU, GRADER_MEMORY = "100m", "256Mi"
+"""What the grader's container requests."""
 ANYWHERE = "kubernetes.io/os"
 """The key of a node label that has the same value on every node, so that all nodes are one topology
 domain."""
@@ -34,6 +36,8 @@ GRADER_MEMORY_LIMIT = "1536Mi"
 """Memory limit of the grader container.
 
 It is above the limit of the grader's own watchdog, so the watchdog ends a process before the kernel does."""
+GRADER_AMOUNTS = frozenset((GRADER_CPU, GRADER_MEMORY, GRADER_MEMORY_LIMIT))
+"""The amounts of resources that the grader's container has in every job."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +163,7 @@ def _grader(mounted: list[Mounted]) -> dict[str, Any]:
         "args": ["--socket", GRADER_SOCKET, "--config", config],
         "env": [_variable("HOME", "/tmp"), _variable("TMPDIR", "/tmp")],  # noqa: S108
         "resources": {
-            "requests": {"cpu": "100m", "memory": "256Mi"},
+            "requests": {"cpu": GRADER_CPU, "memory": GRADER_MEMORY},
             "limits": {"memory": GRADER_MEMORY_LIMIT},
         },
         "securityContext": _security(GRADER_UID),
