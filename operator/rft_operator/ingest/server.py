@@ -17,6 +17,7 @@ from rft_operator.ingest.cache import AnswerCache, Chains
 from rft_operator.ingest.identity import Caller, Refused
 from rft_operator.ingest.limits import Complaints, ReviewGate, SourceLimiter
 from rft_operator.ingest.reports import Reports
+from rft_operator.listening import peer_of
 from rft_operator.queue import Key
 from rft_run.report import MAX_REPORT_BYTES, REPORT_PATH, TOKEN_AUDIENCE, ProgressReport, ReportAnswer
 
@@ -71,7 +72,7 @@ class Ingest:
         try:
             response = web.json_response((await self._take(request)).dump())
         except Refused as refusal:
-            self._complain(request.remote or "", refusal)
+            self._complain(peer_of(request.remote or ""), refusal)
             response = web.json_response({"error": str(refusal)}, status=refusal.status)
         metrics.REPORTS.labels(response.status).inc()
         return response
@@ -84,7 +85,7 @@ class Ingest:
             _log.info("the report from %s was refused: %s %s%s", source, refusal.status, refusal, more)
 
     async def _take(self, request: web.Request) -> ReportAnswer:
-        source, token = request.remote or "", _token(request)
+        source, token = peer_of(request.remote or ""), _token(request)
         # Pods may share an address, so one whose token was reviewed has a limit of its own.
         self._sources.check((token and self._cache.bearer(token)) or source)
         if not token:

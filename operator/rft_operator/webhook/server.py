@@ -12,6 +12,7 @@ from aiohttp import web
 from rft_operator import tls
 from rft_operator.cluster import ClusterError
 from rft_operator.listener import BoundedListener, Limits
+from rft_operator.listening import peer_of
 from rft_operator.webhook.certificates import Source
 from rft_operator.webhook.review import Malformed, review
 from rft_operator.webhook.settings import WebhookSettings
@@ -65,7 +66,7 @@ def _parse(body: bytes) -> Any:
 
 
 def _error(request: web.Request, status: int, message: str) -> web.Response:
-    _log.warning(message, extra={"fields": {"remote": request.remote, "status": status}})
+    _log.warning(message, extra={"fields": {"remote": peer_of(request.remote or ""), "status": status}})
     return web.json_response({"error": message}, status=status)
 
 
