@@ -24,10 +24,14 @@ def template(*values: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(program, capture_output=True, text=True, check=False)
 
 
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""A safe loader, and a quick one where libyaml is there: the CRD is long."""
+
+
 def rendered(*values: str) -> list[Json]:
     done = template(*values)
     assert done.returncode == 0, done.stderr
-    return [document for document in yaml.safe_load_all(done.stdout) if document]
+    return [document for document in yaml.load_all(done.stdout, Loader=LOADER) if document]
 
 
 def one(documents: list[Json], kind: str, name: str = NAME) -> Json:

@@ -41,8 +41,8 @@ def test_no_policy_is_rendered_by_default() -> None:
 def test_a_policy_selects_the_pods_of_its_own_deployment_only(name: str) -> None:
     selected = policy(name, ON, HOOK)["podSelector"]["matchLabels"]
     other = WEBHOOK if name == OPERATOR else OPERATOR
-    assert selected.items() <= labels_of(name, HOOK).items()
-    assert not selected.items() <= labels_of(other, HOOK).items()
+    assert selected.items() <= labels_of(name, ON, HOOK).items()
+    assert not selected.items() <= labels_of(other, ON, HOOK).items()
 
 
 def test_every_port_of_the_operators_pod_is_reachable_and_the_ingest_only_for_pods_of_runs() -> None:
