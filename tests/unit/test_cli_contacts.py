@@ -219,6 +219,20 @@ def test_a_tracking_uri_on_this_machine_contacts_nobody(uri: str) -> None:
     assert found(shell(MLFLOW_TRACKING_TOKEN=SECRET), **mlflow(uri)) == []
 
 
+def test_a_netrc_that_cannot_be_read_gives_no_credentials(tmp_path: Path) -> None:
+    (tmp_path / ".netrc").write_bytes(b"machine other login me password \xff\xfe\n")
+    said = found(shell(tmp_path), **mlflow("https://tracking.example"))
+    assert not any("netrc" in line for line in said)
+
+
+def test_a_user_without_a_home_folder_has_no_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", missing)
+    assert not (Shell.of_this_process().home / ".netrc").exists()
+
+
 def test_netrc_is_trusted_for_the_host_that_it_names_and_for_no_other(tmp_path: Path) -> None:
     netrc = tmp_path / ".netrc"
     netrc.write_text("machine evil.example login me password p\n")

@@ -38,7 +38,11 @@ class Shell:
     @classmethod
     def of_this_process(cls) -> Self:
         """Return what a child of this process inherits."""
-        return cls(os.environ, Path.home())
+        try:
+            home = Path.home()
+        except RuntimeError:  # no HOME, and a user id without an account: then there are no files of the user
+            home = Path(os.devnull)
+        return cls(os.environ, home)
 
     def names(self, *variables: str) -> tuple[str, ...]:
         """Return those of the variables that are set."""
@@ -190,7 +194,7 @@ def _with_netrc(contact: Contact, shell: Shell) -> Contact:
     path = Path(shell.first("NETRC") or shell.home / ".netrc")
     try:
         hosts = netrc.netrc(path).hosts if origin is not None else {}
-    except (OSError, netrc.NetrcParseError):
+    except (OSError, ValueError, netrc.NetrcParseError):  # the file may have any bytes
         return contact
     if origin is not None and origin.host in hosts:
         return replace(contact, own=("netrc",))
