@@ -37,16 +37,23 @@ def cancelled(facts: Facts) -> Verdict | None:
     """
     if not facts.wants("cancel") or _child_ended(facts):
         return None
+    return _until_gone(facts, Reason.CANCELLED, "Cancelling") or Verdict(
+        "Cancelled", Reason.CANCELLED, "Cancelled by spec.cancel.", ended=True
+    )
+
+
+def _until_gone(facts: Facts, reason: str, doing: str) -> Verdict | None:
+    """Delete the child Job, and wait until no pod is left. Return ``None`` once both are gone."""
     child = facts.observed.child
-    if child is not None or facts.observed.any_alive:
-        return Verdict(
-            "Pending",
-            Reason.CANCELLED,
-            " ".join(["Cancelling: waiting for the trainer's checkpoint.", *_lost(facts)]),
-            requeue_after=_nodes_again(facts),
-            delete_child=child is not None and not child.deleting,
-        )
-    return Verdict("Cancelled", Reason.CANCELLED, "Cancelled by spec.cancel.", ended=True)
+    if child is None and not facts.observed.any_alive:
+        return None
+    return Verdict(
+        "Pending",
+        reason,
+        " ".join([f"{doing}: waiting for the trainer's checkpoint.", *_lost(facts)]),
+        requeue_after=_nodes_again(facts),
+        delete_child=child is not None and not child.deleting,
+    )
 
 
 def invalid(facts: Facts) -> Verdict | None:
@@ -113,16 +120,9 @@ def suspended(facts: Facts) -> Verdict | None:
     """``spec.suspend`` is set: the child Job is deleted, and the job is Suspended once no pod is left."""
     if not facts.wants("suspend"):
         return None
-    child = facts.observed.child
-    if child is not None or facts.observed.any_alive:
-        return Verdict(
-            "Pending",
-            Reason.SUSPENDED,
-            " ".join(["Suspending: waiting for the trainer's checkpoint.", *_lost(facts)]),
-            requeue_after=_nodes_again(facts),
-            delete_child=child is not None and not child.deleting,
-        )
-    return Verdict("Suspended", Reason.SUSPENDED, "Suspended by spec.suspend; the GPUs are free.")
+    return _until_gone(facts, Reason.SUSPENDED, "Suspending") or Verdict(
+        "Suspended", Reason.SUSPENDED, "Suspended by spec.suspend; the GPUs are free."
+    )
 
 
 def leaving(facts: Facts) -> Verdict | None:
