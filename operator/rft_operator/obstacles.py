@@ -175,9 +175,7 @@ def _missing(message: str, spec: RFTJobSpec | None) -> str:
     if found is None:
         return ""
     name = found[2].rpartition("/")[2]
-    paths = list(paths_of(spec.dump(), name)) if spec is not None else []
-    where = f", or correct {' or '.join(paths)}" if paths else ""
-    return f"Create {_KINDS[found[1].lower()]} {name}{where}"
+    return f"Create {_KINDS[found[1].lower()]} {name}{_or_correct(name, spec)}"
 
 
 _KINDS = {
@@ -197,9 +195,7 @@ def _key(message: str, spec: RFTJobSpec | None) -> str:
     if found is None:
         return ""
     key = found[1] or found[2]
-    paths = list(paths_of(spec.dump(), key)) if spec is not None else []
-    where = f", or correct {' or '.join(paths)}" if paths else ""
-    return f"Add the key {key}{where}"
+    return f"Add the key {key}{_or_correct(key, spec)}"
 
 
 def _attached(message: str, _spec: RFTJobSpec | None) -> str:
@@ -244,6 +240,12 @@ _REMEDIES: tuple[Callable[[str, RFTJobSpec | None], str], ...] = (
 
 def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
+
+
+def _or_correct(text: str, spec: RFTJobSpec | None) -> str:
+    """Return the end of a sentence that names the fields with this text. Empty if no field has it."""
+    paths = list(paths_of(spec.dump(), text)) if spec is not None else []
+    return f", or correct {' or '.join(paths)}" if paths else ""
 
 
 def paths_of(value: Any, wanted: str, path: str = "spec") -> Iterator[str]:
