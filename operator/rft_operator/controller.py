@@ -132,8 +132,7 @@ class Controller:
         if seen is not None:
             document, observed = seen
             owner = owner_of(document)
-            observed = self._with_nodes(replace(observed, received=self._reports.get(owner.uid)))
-            observed = self._with_events(key, self._with_workload(key, observed))
+            observed = self._completed(key, replace(observed, received=self._reports.get(owner.uid)))
             checked = check(document)
             decision = self._decide(document, observed, checked)
             if not decision.acts:
@@ -186,9 +185,8 @@ class Controller:
         checked = known[1] if known is not None and known[0] == document else check(document)
         self._reports.set_answer(owner.uid, answer_of(checked.job))
         raw = self._read(key, owner, document)
-        observed = self._with_nodes(observe(owner, raw, self.ca_bundle, self._reports.get(owner.uid)))
-        observed = self._with_workload(key, replace(observed, refused=self._refused.get(key, "")))
-        observed = self._with_events(key, observed)
+        observed = observe(owner, raw, self.ca_bundle, self._reports.get(owner.uid))
+        observed = self._completed(key, replace(observed, refused=self._refused.get(key, "")))
         self._chains.put(*callers(document, observed))
         decision = self._decide(document, observed, checked)
         if observed.child is not None and not decision.acts:
@@ -247,6 +245,10 @@ class Controller:
         waits = observed.child is not None and observed.child.suspended and not observed.child.deleting
         uid = observed.child.uid if observed.child is not None and waits else None
         return replace(observed, workload=self._workloads.of(key, uid))
+
+    def _completed(self, key: Key, observed: Observed) -> Observed:
+        """Return ``observed`` with the nodes, the Kueue Workload and the Events that explain it."""
+        return self._with_events(key, self._with_workload(key, self._with_nodes(observed)))
 
     def poll_events(self) -> list[Key]:
         """Read the Events about the pods that jobs wait for; return the RFTJobs whose Events changed."""
