@@ -44,6 +44,16 @@ def node_at(schema: Schema, where: str) -> Schema:
     return schema
 
 
+def nodes(schema: Schema, where: str) -> Iterator[tuple[str, Schema]]:
+    """Yield a schema and all schemas inside it, each with its path. ``where`` is the path of ``schema``."""
+    yield where, schema
+    for name, child in schema.get("properties", {}).items():
+        yield from nodes(child, f"{where}.{name}")
+    for key, mark in (("items", "[]"), ("additionalProperties", "{}")):
+        if isinstance(schema.get(key), dict):
+            yield from nodes(schema[key], f"{where}{mark}")
+
+
 def place(schema: Schema, texts: Iterable[Cel]) -> None:
     """Add each rule in CEL to the part of the schema at the rule's path.
 
@@ -76,13 +86,10 @@ def form_texts(schema: Schema, where: str) -> Iterator[Cel]:
     Raises:
         KeyError: if a pattern is not in ``FORMS``.
     """
-    if "pattern" in schema:
-        form = FORMS[schema["pattern"]]
-        yield Cel(where, _has(form), f"must be {form.words}")
-    for name, child in schema.get("properties", {}).items():
-        yield from form_texts(child, f"{where}.{name}")
-    if "items" in schema:
-        yield from form_texts(schema["items"], f"{where}[]")
+    for path, node in nodes(schema, where):
+        if "pattern" in node:
+            form = FORMS[node["pattern"]]
+            yield Cel(path, _has(form), f"must be {form.words}")
 
 
 _SIGNS = {"minimum": (">=", ">"), "maximum": ("<=", "<")}
@@ -102,25 +109,21 @@ def bound_texts(schema: Schema, where: str) -> Iterator[Cel]:
 
     The API server reads ``minimum: 0.5`` as 0 where the number is whole, so that it accepts 0.
     """
-    if _has_fraction(schema):
-        bounds = [bound for bound in _SIGNS if bound in schema]
-        signs = (_SIGNS[bound][_exclusive(schema, bound)] for bound in bounds)
-        parts = [f"self {sign} {float(schema[bound])}" for sign, bound in zip(signs, bounds, strict=True)]
-        words = bounds_text({_NAMES[bound][_exclusive(schema, bound)]: schema[bound] for bound in bounds})
-        yield Cel(where, " && ".join(parts), f"must be {words}")
-    for name, child in schema.get("properties", {}).items():
-        yield from bound_texts(child, f"{where}.{name}")
-    if "items" in schema:
-        yield from bound_texts(schema["items"], f"{where}[]")
+    for path, node in nodes(schema, where):
+        if _has_fraction(node):
+            bounds = [bound for bound in _SIGNS if bound in node]
+            parts = [
+                f"self {_SIGNS[bound][_exclusive(node, bound)]} {float(node[bound])}" for bound in bounds
+            ]
+            words = bounds_text({_NAMES[bound][_exclusive(node, bound)]: node[bound] for bound in bounds})
+            yield Cel(path, " && ".join(parts), f"must be {words}")
 
 
 def drop_replaced(schema: Schema) -> None:
     """Remove from a schema what the rules of ``form_texts`` and ``bound_texts`` check in its place."""
-    schema.pop("pattern", None)
-    if _has_fraction(schema):
-        for bound in _SIGNS:
-            schema.pop(bound, None)
-            schema.pop(f"exclusive{bound.capitalize()}", None)
-    for child in (*schema.get("properties", {}).values(), schema.get("items")):
-        if child is not None:
-            drop_replaced(child)
+    for _, node in nodes(schema, ""):
+        node.pop("pattern", None)
+        if _has_fraction(node):
+            for bound in _SIGNS:
+                node.pop(bound, None)
+                node.pop(f"exclusive{bound.capitalize()}", None)
