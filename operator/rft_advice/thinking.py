@@ -1,5 +1,7 @@
 """Knows from a model's name whether the model writes a thought before its answer."""
 
+from rft_planner.catalogue import bare_name
+
 _WORDS = frozenset({"thinking", "reasoning", "reasoner", "r1", "qwq", "magistral", "think"})
 _FAMILIES = ("qwen3", "smollm3", "gpt-oss")
 """Families whose chat models think unless a request turns it off."""
@@ -11,7 +13,7 @@ def thinks(model: str) -> bool:
 
     ``model`` is a hub name or a path; only the last part is read. The answer is False for unknown names.
     """
-    name = model.rstrip("/").rsplit("/", 1)[-1].lower()
+    name = bare_name(model)
     words = set(name.replace("_", "-").split("-"))
     if words & _WORDS:
         return True

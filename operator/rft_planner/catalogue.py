@@ -215,7 +215,8 @@ CATALOGUE = MappingProxyType(
 _VARIANTS = {"instruct", "chat", "it", "base", "pt", "hf", "bf16", "unsloth", "thinking", "reasoning"}
 
 
-def _bare(name: str) -> str:
+def bare_name(name: str) -> str:
+    """Return the last part of a model's hub name or path, in lower case."""
     return name.rstrip("/").rsplit("/", 1)[-1].lower()
 
 
@@ -225,17 +226,17 @@ def _key(name: str) -> str:
     Models for which this is equal have the same shape. Numbers are kept, because another version or date can
     have another shape, as Mistral 7B v0.1 and v0.3 do.
     """
-    words = _bare(name).removeprefix("meta-").split("-")
+    words = bare_name(name).removeprefix("meta-").split("-")
     return "-".join(word for word in words if word not in _VARIANTS)
 
 
-_BY_NAME = {_bare(name): name for name in CATALOGUE}
+_BY_NAME = {bare_name(name): name for name in CATALOGUE}
 _BY_KEY = {_key(name): name for name in reversed(CATALOGUE)}
 
 
 def known(name: str) -> str | None:
     """Return the name in the catalogue for a model's name, path or variant; ``None`` if it has none."""
-    return _BY_NAME.get(_bare(name)) or _BY_KEY.get(_key(name))
+    return _BY_NAME.get(bare_name(name)) or _BY_KEY.get(_key(name))
 
 
 def shape_of(name: str) -> Shape | None:
