@@ -313,22 +313,20 @@ def _str_values(limits: dict[str, Any]) -> Iterator[Value]:
     if low > 1:
         yield Value("too short", "x" * (low - 1), "")
     if high is not None:
-        short = PATTERNS[pattern][0] if pattern is not None else ["a"]
-        yield from (Value("longest", text, takes=frozenset({Sight.FORM})) for text in _grown(short, high))
-        yield from (Value("too long", text, "") for text in _grown(short, high + 1) or ["a" * (high + 1)])
+        yield from (Value("longest", text, takes=frozenset({Sight.FORM})) for text in _grown(pattern, high))
+        yield from (Value("too long", text, "") for text in _grown(pattern, high + 1) or ["a" * (high + 1)])
     yield from _wrong(3, 1.5, True, [], {}, ["text"])
 
 
-def _grown(texts: list[str], length: int) -> list[str]:
-    """Return texts of ``length`` characters that have a form, made from shorter ones by their first or last
+def _grown(pattern: str | None, length: int) -> list[str]:
+    """Return a text of ``length`` characters that has a form: a shorter one, made longer by its first or last
     character. A form of a fixed length gives none.
     """
     found = []
-    for text in texts:
+    for text in PATTERNS[pattern][0] if pattern is not None else ["a"]:
         more = length - len(text)
         found += [text + text[-1] * more, text[0] * more + text]
-    pattern = next((each for each, (good, _) in PATTERNS.items() if good is texts), "")
-    return [text for text in found if re.search(pattern, text)][:1]
+    return [text for text in found if re.search(pattern or "", text)][:1]
 
 
 def _empty(text: str) -> frozenset[Sight]:
