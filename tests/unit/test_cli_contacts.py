@@ -17,6 +17,7 @@ from rft_cli.local.origins import Permission, origin_of, shown
 from rft_cli.local.trainer import train, trainer_command
 from rft_cli.main import app
 from tests.manifests import manifest
+from tests.unit.trainer_support import fake_trainer
 
 SECRET = "s3cr3t-value"
 EVIL = "https://evil.example"
@@ -318,11 +319,7 @@ spec:
 @pytest.fixture
 def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The path of a stranger's manifest. The trainer that ``rft run`` starts ends at once."""
-    package = tmp_path / "path" / "rft_trainer"
-    package.mkdir(parents=True)
-    (package / "__init__.py").touch()
-    (package / "__main__.py").touch()
-    monkeypatch.setenv("PYTHONPATH", str(package.parent))
+    fake_trainer(tmp_path, monkeypatch)
     monkeypatch.setenv(VARIABLE, SECRET)
     monkeypatch.setenv("HF_TOKEN", SECRET)
     monkeypatch.delenv("HF_ENDPOINT", raising=False)

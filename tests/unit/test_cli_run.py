@@ -20,6 +20,7 @@ from rft_cli.main import app
 from rft_cli.render.png import write_png
 from rft_cli.render.progress import ProgressView
 from rft_run.config import RunConfig
+from tests.unit.trainer_support import fake_trainer
 
 TRAINER = """
 import json, os, signal, sys, time
@@ -81,11 +82,7 @@ spec:
 @pytest.fixture
 def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The path of a manifest. The child process of ``rft run`` imports a fake ``rft_trainer``."""
-    package = tmp_path / "path" / "rft_trainer"
-    package.mkdir(parents=True)
-    (package / "__init__.py").touch()
-    (package / "__main__.py").write_text(TRAINER)
-    monkeypatch.setenv("PYTHONPATH", str(package.parent))
+    fake_trainer(tmp_path, monkeypatch, TRAINER)
     path = tmp_path / "job.yaml"
     path.write_text(JOB)
     # A second to draw; the one test whose subject it is undoes this.
