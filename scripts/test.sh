@@ -6,6 +6,11 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 . scripts/ready-programs.sh
+. scripts/disk.sh
+
+# Images and nodes take 23 GiB, and packages and archives in the caches 10 GiB more at the first run.
+need_disk "${RFT_DISK_GIB:-24}" "make test" . "${RFT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}}" /var/lib/docker \
+  /var/lib/containers || exit 1
 
 python=.venv/bin/python
 report=$(mktemp -d) # the failures: a file with failed stages, and files with failed tests
