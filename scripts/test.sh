@@ -71,6 +71,8 @@ if [ "$leave_cluster" = no ]; then
   use_ready_programs
   use_ready_kueue
 fi
+# Before both halves: without helm, tests of the chart would be skipped.
+stage "kubectl and helm" "python3 -m tests.cluster tools" python3 -m tests.cluster tools
 if [ "${RFT_TEST_ONLY:-}" != cluster ]; then
   set -m # its own process group, so that an interrupt stops all its processes
   without_a_cluster "$@" >"$log" 2>&1 </dev/null &
