@@ -32,7 +32,7 @@ generate: setup ## Write the generated files
 lint: setup ## ruff, mypy, import-linter, generated files
 	scripts/lint.sh
 
-lock: setup ## Write the hashes of what constraints.txt pins
+lock: setup ## Write both locks, with hashes, from what constraints.txt pins
 	scripts/lock.sh
 
 audit: ## Ask PyPI for known vulnerabilities of what constraints.txt pins

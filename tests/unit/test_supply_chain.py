@@ -21,6 +21,7 @@ MANIFEST = b'{"schemaVersion": 2, "manifests": []}'
 DIGEST = "sha256:" + hashlib.sha256(MANIFEST).hexdigest()
 INSTALLER = (ROOT / "scripts" / "install-vllm-cpu.sh").read_text(encoding="utf-8")
 LOCK = (ROOT / "constraints-hashes.txt").read_text(encoding="utf-8")
+GPU_LOCK = (ROOT / "constraints-gpu.txt").read_text(encoding="utf-8")
 
 
 def pins() -> dict[str, str]:
@@ -33,6 +34,23 @@ def test_the_lock_has_a_hash_for_every_pinned_version_but_torch() -> None:
     assert dict(lock).keys() == {(name, version) for name, version in pins().items() if name != "torch"}
     for version, lines in lock.items():
         assert re.search(r"--hash=sha256:[0-9a-f]{64}", lines), version
+
+
+def test_the_image_for_gpus_has_the_versions_that_are_tested_on_the_cpu() -> None:
+    pinned = pins()
+    pinned["vllm"] = pinned.pop("vllm-cpu")
+    on_gpus = dict(locked(GPU_LOCK))
+    assert {(name, pinned[name]) for name in ("vllm", "torch", "transformers", "peft")} <= on_gpus.keys()
+    others = {name for name, version in on_gpus if pinned.get(name, version) != version}
+    assert others <= {"apache-tvm-ffi"}, "vLLM's GPU build pins this package to another version"
+
+
+def test_the_image_for_gpus_takes_only_files_with_the_hashes_of_its_lock() -> None:
+    for version, lines in locked(GPU_LOCK).items():
+        assert re.search(r"--hash=sha256:[0-9a-f]{64}", lines), version
+    dockerfile = (ROOT / "trainer-image" / "Dockerfile").read_text(encoding="utf-8")
+    [line] = re.findall(r"(?m)^ +gpu\) (.*?) ;;", dockerfile)
+    assert line == "pip install --no-deps --require-hashes --requirement /opt/rft/build/constraints-gpu.txt"
 
 
 def test_the_operators_image_gets_the_entries_of_what_pip_plans_and_nothing_else() -> None:
