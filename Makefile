@@ -2,7 +2,7 @@
 # make test   every check and every test
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help setup demo demo-cluster cluster-up cluster-down images generate lint lock audit sbom pin-base format test test-old test-unit bench-api bench-memory bench-operator bench-fleet bench-connections bench-data bench-trainer bench-update bench-architectures bench-kl bench-checkpoint chaos chaos-nodes interrupted resume clean
+.PHONY: help setup demo demo-cluster cluster-up cluster-down images generate gpu-image lint lock audit sbom pin-base format test test-old test-unit bench-api bench-memory bench-operator bench-fleet bench-connections bench-data bench-trainer bench-update bench-architectures bench-kl bench-checkpoint chaos chaos-nodes interrupted resume clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -24,6 +24,9 @@ cluster-down: ## Stop the test cluster and remove all it made
 
 images: ## Build both images and load them into the test cluster
 	scripts/demo-cluster.sh prepare
+
+gpu-image: setup ## Build the trainer's image for GPUs, and check here what needs no GPU (40 GiB of disk)
+	scripts/gpu-image.sh
 
 generate: setup ## Write the generated files
 	.venv/bin/python -m rft_codegen

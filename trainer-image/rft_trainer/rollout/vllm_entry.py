@@ -13,9 +13,15 @@ ENTRY_MODULES = ("vllm.entrypoints.launchers.api_server.entry", "vllm.entrypoint
 
 def entry_module() -> str:
     """Return the name of the module to run. Without vLLM it is the newest name."""
+    folder = vllm_folder()
+    return ENTRY_MODULES[0] if folder is None else entry_module_in(folder)
+
+
+def vllm_folder() -> Path | None:
+    """Return the folder of the installed vLLM. None: it is not installed."""
     spec = find_spec("vllm")
     folders = spec.submodule_search_locations if spec is not None else None
-    return entry_module_in(Path(folders[0])) if folders else ENTRY_MODULES[0]
+    return Path(folders[0]) if folders else None
 
 
 def entry_module_in(folder: Path) -> str:

@@ -1,0 +1,104 @@
+"""Lets the image's own vLLM parse every command line that the trainer can start it with, without a GPU.
+
+    python -m tests.gpu_image
+
+Run it with the Python of the image's environment, with this project on its path. It builds a stub of the
+driver's library and starts itself again with it.
+"""
+
+import importlib
+import os
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rft_trainer.rollout.vllm_entry import vllm_folder
+from rft_trainer.rollout.vllm_server import ServerOptions
+from tests.gpu_image.lines import arguments, server_options
+from tests.gpu_image.stub import build
+
+_STUBBED = "RFT_STUBBED_LIBCUDA"
+_PLATFORM = "NonNvmlCudaPlatform"
+PACKAGES = ("vllm", "torch", "transformers", "peft", "triton")
+
+
+def start_again(folder: Path) -> None:
+    """Replace this process by one whose loader finds the stub first."""
+    vllm = vllm_folder()
+    if vllm is None:
+        raise SystemExit("vLLM is not installed for this Python: use the one of the image's environment")
+    build(folder, vllm.rglob("*.so"))
+    paths = [str(folder), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
+    environment = os.environ | {_STUBBED: str(folder), "LD_LIBRARY_PATH": ":".join(paths)}
+    # The loader reads LD_LIBRARY_PATH only when a process starts.
+    os.execve(sys.executable, [sys.executable, "-m", "tests.gpu_image"], environment)
+
+
+def parser() -> tuple[Any, Any]:
+    """Return the parser of vLLM's server as on a machine with NVIDIA GPUs, and what validates its result."""
+    platforms: Any = importlib.import_module("vllm.platforms")
+    cuda: Any = importlib.import_module("vllm.platforms.cuda")
+    platforms._current_platform = getattr(cuda, _PLATFORM)()
+    try:
+        arguments_of: Any = importlib.import_module("vllm.entrypoints.launchers.cli_args")
+    except ModuleNotFoundError:
+        arguments_of = importlib.import_module("vllm.entrypoints.openai.cli_args")
+    flexible: Any = importlib.import_module("vllm.utils.argparse_utils").FlexibleArgumentParser
+    return arguments_of.make_arg_parser(flexible()), arguments_of.validate_parsed_serve_args
+
+
+def differences(options: ServerOptions, engine: object) -> dict[str, tuple[object, object]]:
+    """Return the settings that vLLM took in another way than they are meant: wanted and taken."""
+    wanted = {
+        "model": str(options.model),
+        "dtype": options.dtype,
+        "max_model_len": options.context_length,
+        "tensor_parallel_size": options.tensor_parallel,
+        "gpu_memory_utilization": options.gpu_memory_share,
+        "enable_lora": True,
+        "logprobs_mode": "processed_logprobs",
+        "generation_config": "vllm",
+        "enable_prefix_caching": False if options.deterministic else None,
+    }
+    taken = {name: getattr(engine, name) for name in wanted}
+    return {name: (wanted[name], taken[name]) for name in wanted if wanted[name] != taken[name]}
+
+
+def check() -> int:
+    """Parse every command line, and print what was refused or misunderstood. Return the exit status."""
+    server, validate = parser()
+    engine_arguments: Any = importlib.import_module("vllm.engine.arg_utils").AsyncEngineArgs
+    parsed, faults = 0, Counter[str]()
+    for options in server_options():
+        try:
+            namespace = server.parse_args(arguments(options))
+            validate(namespace)
+        except (SystemExit, Exception) as error:
+            faults[f"refused: {type(error).__name__}: {error}"] += 1
+            continue
+        parsed += 1
+        for name, (wanted, taken) in differences(options, engine_arguments.from_cli_args(namespace)).items():
+            faults[f"{name}: {wanted!r} became {taken!r}"] += 1
+    print(", ".join(f"{name} {version(name)}" for name in PACKAGES))
+    print(f"{parsed} command lines parsed by vLLM for GPUs, {faults.total()} faults")
+    for fault, count in faults.most_common():
+        print(f"  {count} x {fault}")
+    return 1 if faults or not parsed else 0
+
+
+def main() -> int:
+    """Run the command line."""
+    if _STUBBED not in os.environ:
+        start_again(Path(tempfile.mkdtemp(prefix="rft-libcuda-")))
+    try:
+        return check()
+    finally:
+        shutil.rmtree(os.environ[_STUBBED])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,37 @@
+"""The command lines that the trainer can start vLLM with on GPUs."""
+
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+
+from rft_planner.memory import SLOT_RANKS
+from rft_trainer.learn.policy import ATTENTION_LAYERS
+from rft_trainer.rollout.vllm_server import ServerOptions, command
+
+GPUS = (1, 2, 4, 8)
+DTYPES = ("bfloat16", "float16", "float32")
+CONTEXTS = (512, 16_384, 131_072)
+
+
+def server_options() -> Iterator[ServerOptions]:
+    """Yield options with every combination of what plan and job decide."""
+    choices = product(DTYPES, GPUS, SLOT_RANKS, ((), ATTENTION_LAYERS), (False, True), CONTEXTS)
+    for dtype, gpus, rank, adapted, deterministic, context in choices:
+        yield ServerOptions(
+            model=Path("/models/base"),
+            context_length=context,
+            lora_rank=rank,
+            run_dir=Path("/runs/job"),
+            device="cuda",
+            dtype=dtype,
+            tensor_parallel=gpus,
+            gpu_memory_share=0.45 if gpus == 1 else 0.9,
+            visible_devices=",".join(map(str, range(gpus))),
+            adapted=adapted,
+            deterministic=deterministic,
+        )
+
+
+def arguments(options: ServerOptions) -> list[str]:
+    """Return what follows ``python -m MODULE`` on the command line."""
+    return command(options, Path("/tmp/vllm.sock"))[3:]

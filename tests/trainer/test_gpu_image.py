@@ -1,0 +1,55 @@
+"""What `make gpu-image` compares: the command lines of the trainer, and what vLLM made of them."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import pytest
+
+from tests.gpu_image.__main__ import differences
+from tests.gpu_image.lines import arguments, server_options
+from tests.gpu_image.stub import source
+
+FIRST = next(server_options())
+
+
+def taken(**changes: object) -> SimpleNamespace:
+    """What an engine has that took every setting of FIRST as it is meant."""
+    same = {
+        "model": str(FIRST.model),
+        "dtype": FIRST.dtype,
+        "max_model_len": FIRST.context_length,
+        "tensor_parallel_size": FIRST.tensor_parallel,
+        "gpu_memory_utilization": FIRST.gpu_memory_share,
+        "enable_lora": True,
+        "logprobs_mode": "processed_logprobs",
+        "generation_config": "vllm",
+        "enable_prefix_caching": None,
+    }
+    return SimpleNamespace(**same | changes)
+
+
+def test_settings_that_were_taken_as_meant_are_no_fault() -> None:
+    assert differences(FIRST, taken()) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("dtype", "auto"), ("max_model_len", None), ("logprobs_mode", "raw_logprobs")]
+)
+def test_a_setting_that_became_another_is_named_with_both_values(name: str, value: object) -> None:
+    [(found, (_, became))] = differences(FIRST, taken(**{name: value})).items()
+    assert (found, became) == (name, value)
+
+
+def test_the_command_lines_differ_where_the_options_do() -> None:
+    options = list(server_options())
+    lines = {tuple(arguments(each)) for each in options}
+    assert len(lines) == len(options) == len(set(options)) > 1000
+    assert all("--kv-cache-memory-bytes" not in line for line in lines), "that is the size on the CPU"
+    deterministic = dataclasses.replace(FIRST, deterministic=True)
+    assert "--no-enable-prefix-caching" in arguments(deterministic)
+
+
+def test_the_stub_has_each_function_once_and_says_that_there_is_no_device() -> None:
+    assert source(["cuInit", "cuCtxGetCurrent"]) == (
+        "int cuCtxGetCurrent(void) { return 100; }\nint cuInit(void) { return 100; }\n"
+    )
