@@ -8,7 +8,8 @@ import typer
 from rft_api.controls import one_line
 from rft_api.loader import Document
 from rft_cli.errors import INVALID, UserError
-from rft_cli.local.manifest import is_job, nothing_in, read
+from rft_cli.local.manifest import folder_of, is_job, nothing_in, read
+from rft_cli.local.own_files import with_rows
 from rft_cli.options import Context, Namespace, connect
 from rft_cli.render.console import err, out, reports_errors
 from rft_cli.render.jobs import watched
@@ -27,6 +28,10 @@ def submit(
     force_conflicts: Annotated[
         bool, typer.Option("--force-conflicts", help="Take over fields that another manager has set.")
     ] = False,
+    send_files_from: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FOLDER", help="Own files may be sent from here too; may be repeated."),
+    ] = None,
     wait: Annotated[bool, typer.Option("--watch", "-w", help="Then follow the job until it ends.")] = False,
     context: Context = None,
     namespace: Namespace = None,
@@ -34,10 +39,14 @@ def submit(
     """Check every RFTJob in the files, as rft validate does. If all are valid, apply the files to a cluster.
 
     Every object in the files is applied, in the order of the files, by server-side apply: for example also a
-    ConfigMap with the rows. Exit code 1: something is wrong or refused; 2: a file cannot be read. With
-    --watch the exit code is that of rft watch.
+    ConfigMap with the rows. Own files on this machine that a job names, by dataset.uri or python.file, become
+    ConfigMaps; those outside of the manifest's folder only with --send-files-from.
+
+    Exit code 1: something is wrong or refused; 2: a file cannot be read. With --watch the exit code is that
+    of rft watch.
     """
-    of_files = {path: read(path) for path in files}
+    allowed = [folder.expanduser().resolve() for folder in send_files_from or []]
+    of_files = {path: read(path, allowed) for path in files}
     documents = [document for found in of_files.values() for document in found]
     jobs = [document for document in documents if is_job(document.body)]
     if not jobs:
@@ -53,6 +62,12 @@ def submit(
     if not all(verdicts):
         err().print("error: nothing was submitted; correct the problems first", markup=False)
         raise typer.Exit(INVALID)
+    documents = [
+        each
+        for path, found in of_files.items()
+        for document in found
+        for each in _for_a_cluster(document, folder_of(path), allowed)
+    ]
     for document in documents:
         _require_name(document, namespace)
     # Watch in the job's namespace, which may not be the context's default.
@@ -62,6 +77,10 @@ def submit(
             _apply(document, apply, " (dry run)" if dry_run else "")
     if wait:
         raise typer.Exit(watched(lambda: cluster.changes(jobs[0].body["metadata"]["name"]), out()))
+
+
+def _for_a_cluster(document: Document, folder: Path, allowed: list[Path]) -> list[Document]:
+    return with_rows(document, folder, (folder, *allowed)) if is_job(document.body) else [document]
 
 
 def _require_name(document: Document, namespace: str | None) -> None:

@@ -1,7 +1,7 @@
 """``rft suggest``: prints the next experiments for a goal, as manifests."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,7 +11,8 @@ from rft_api.controls import one_line
 from rft_api.dumper import dump
 from rft_api.problems import InvalidManifest
 from rft_cli.errors import INVALID, UNREADABLE, UserError
-from rft_cli.local.manifest import STDIN, the_job
+from rft_cli.local.manifest import folder_of, on_this_machine, the_job
+from rft_cli.local.own_files import with_code
 from rft_cli.render.console import err, reports_errors, write
 
 
@@ -28,13 +29,14 @@ def suggest(
     The other objects of the file, such as ConfigMaps, are not printed. The experiments refer to them by the
     same names.
     """
-    document = the_job(file)
+    written = the_job(file)
+    document = on_this_machine(with_code([written], folder_of(file))[0])
     try:
         found = suggested(document.body, goal)
     except InvalidManifest as error:
         lines = "\n".join(f"  {problem}" for problem in error.problems)
         raise UserError(f"{document.source}: is not valid:\n{lines}", INVALID) from error
-    texts = {experiment.name: _text(experiment, goal) for experiment in found.experiments}
+    texts = {each.name: _text(_as_written(each, written.body), goal) for each in found.experiments}
     if output is None and texts:
         write("---\n".join(texts.values()).removesuffix("\n"))
     elif output is not None:
@@ -42,6 +44,14 @@ def suggest(
     _say_what_is_left(found, goal, other_goals(document.body, goal))
     if output is not None:
         _say_what_is_relative(document.body, file, output)
+
+
+def _as_written(experiment: Experiment, body: dict[str, Any]) -> Experiment:
+    """Return an experiment whose graders and storage are those of the file: own files by their paths."""
+    spec = {**experiment.manifest["spec"], "graders": body["spec"]["graders"]}
+    if "storage" not in body["spec"]:
+        del spec["storage"]
+    return experiment._replace(manifest={**experiment.manifest, "spec": spec})
 
 
 def _text(experiment: Experiment, goal: Goal) -> str:
@@ -83,7 +93,7 @@ def _say_what_is_relative(body: dict[str, object], file: Path, folder: Path) -> 
     spec = body.get("spec")
     dataset = spec.get("dataset") if isinstance(spec, dict) else None
     uri = dataset.get("uri") if isinstance(dataset, dict) else None
-    here = Path.cwd() if file == STDIN else file.resolve().parent
+    here = folder_of(file)
     if isinstance(uri, str) and uri.startswith(".") and here != folder.resolve():
         err().print(
             f"note: spec.dataset.uri {uri} is relative to {here}; for rft run, pass --dataset", markup=False

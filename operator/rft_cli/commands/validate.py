@@ -14,6 +14,9 @@ from rft_cli.render.problems import is_valid
 @reports_errors
 def validate(
     files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Manifests; - reads stdin.")],
+    local: Annotated[
+        bool, typer.Option("--local", help="Check for rft run, which needs no storage.")
+    ] = False,
 ) -> None:
     """Check every RFTJob in the files: fields, ranges and the rules across fields.
 
@@ -31,7 +34,9 @@ def validate(
     for path in files:
         try:
             documents = read(path)
-            verdicts = [is_valid(document, documents, path) for document in jobs_of(documents, path)]
+            verdicts = [
+                is_valid(document, documents, path, local=local) for document in jobs_of(documents, path)
+            ]
         except UserError as error:
             err().print(f"error: {error}", markup=False)
             exit_code = max(exit_code, error.exit_code)

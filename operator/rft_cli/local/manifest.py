@@ -13,6 +13,7 @@ from rft_api.job import RFTJob
 from rft_api.loader import Document, UnreadableManifest, load_documents, load_file
 from rft_api.validation import check
 from rft_cli.errors import INVALID, UNREADABLE, UserError
+from rft_cli.local.own_files import Folders, with_code
 
 STDIN = Path("-")
 _KEY = re.compile(r"[-._a-zA-Z0-9]+")
@@ -29,19 +30,45 @@ class Manifest(NamedTuple):
     @property
     def folder(self) -> Path:
         """The folder to which relative paths in the manifest refer."""
-        return Path.cwd() if self.path == STDIN else self.path.resolve().parent
+        return folder_of(self.path)
 
 
-def read(path: Path) -> list[Document]:
+def read(path: Path, allowed: Folders | None = None) -> list[Document]:
     """Return the Kubernetes objects of a file. ``-`` reads standard input.
 
+    Own files that a job names by ``python.file`` are in ConfigMaps after it. ``allowed``: the folders whose
+    files may be sent to a cluster, beside that of the manifest; None: nothing is sent.
+
     Raises:
-        UserError: if the file cannot be read as YAML.
+        UserError: if the file cannot be read as YAML, or a file that it names cannot be read.
     """
+    folder = folder_of(path)
+    return with_code(as_written(path), folder, None if allowed is None else (folder, *allowed))
+
+
+def as_written(path: Path) -> list[Document]:
+    """Return the Kubernetes objects of a file without a change. Raises UserError if it cannot be read."""
     try:
         return load_documents(sys.stdin.read(), "stdin") if path == STDIN else load_file(path)
     except UnreadableManifest as error:
         raise UserError(str(error), UNREADABLE) from error
+
+
+def folder_of(path: Path) -> Path:
+    """Return the folder to which relative paths in a manifest refer."""
+    return Path.cwd() if path == STDIN else path.resolve().parent
+
+
+def on_this_machine(document: Document) -> Document:
+    """Return a job with the default of a run on this machine: storage that needs no cluster.
+
+    The run's folder is that of ``--output``.
+    """
+    body = document.body
+    spec = body.get("spec")
+    if not isinstance(spec, dict) or "storage" in spec:
+        return document
+    return Document(document.source, {**body, "spec": {**spec, "storage": {"ephemeral": {}}}})
 
 
 def is_job(body: Mapping[str, Any]) -> bool:
@@ -73,13 +100,13 @@ def nothing_in(documents: list[Document], path: Path) -> str:
 
 
 def load(path: Path) -> Manifest:
-    """Return the RFTJob of a file that has exactly one.
+    """Return the RFTJob of a file that has exactly one, for a run on this machine.
 
     Raises:
         UserError: if the file does not have exactly one RFTJob, or the RFTJob is not valid.
     """
     documents = read(path)
-    document = _only_job(documents, path)
+    document = on_this_machine(_only_job(documents, path))
     job, problems = check(document.body)
     if job is None:
         lines = "\n".join(f"  {problem}" for problem in problems)
@@ -93,7 +120,7 @@ def the_job(path: Path) -> Document:
     Raises:
         UserError: if the file does not have exactly one RFTJob.
     """
-    return _only_job(read(path), path)
+    return _only_job(as_written(path), path)
 
 
 def _only_job(documents: list[Document], path: Path) -> Document:

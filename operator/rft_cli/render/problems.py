@@ -2,21 +2,28 @@
 
 from pathlib import Path
 
-from rft_advice import advise
+from rft_advice import Advice, advise
 from rft_api import KIND
 from rft_api.controls import one_line
+from rft_api.job import RFTJob
 from rft_api.loader import Document
 from rft_api.validation import check
 from rft_cli.local.foresight import foreseen
-from rft_cli.local.manifest import Manifest, config_maps, name_of
+from rft_cli.local.manifest import Manifest, config_maps, name_of, on_this_machine
 from rft_cli.render.console import out
 from rft_planner.overrides import contradiction
 
+OF_A_CLUSTER = frozenset(("storage-ephemeral",))
+"""Ids of advice that does not concern a run on this machine."""
 
-def is_valid(document: Document, documents: list[Document], path: Path) -> bool:
+
+def is_valid(document: Document, documents: list[Document], path: Path, *, local: bool = False) -> bool:
     """Print the problems and the advice of one RFTJob in these documents. Return whether the RFTJob is
     valid.
+
+    ``local``: for ``rft run``, which needs no storage.
     """
+    document = on_this_machine(document) if local else document
     title = one_line(f"{document.source}: {KIND} {name_of(document.body)}")
     job, problems = check(document.body)
     warned: list[str] = []
@@ -26,10 +33,14 @@ def is_valid(document: Document, documents: list[Document], path: Path) -> bool:
         )
     if job is not None and not problems:
         overridden = contradiction(job.spec)
-        said = [*warned, *map(str, advise(job.spec)), *([overridden] if overridden else [])]
+        said = [*warned, *map(str, _advice(job, local)), *([overridden] if overridden else [])]
         warnings = [f"  warning: {one_line(text)}" for text in said]
         out().print("\n".join([f"{title}: OK", *warnings]), markup=False)
         return True
     count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
     out().print("\n".join([f"{title}: {count}", *(f"  {problem}" for problem in problems)]), markup=False)
     return False
+
+
+def _advice(job: RFTJob, local: bool) -> list[Advice]:
+    return [advice for advice in advise(job.spec) if not (local and advice.rule in OF_A_CLUSTER)]

@@ -1,0 +1,256 @@
+"""Puts the user's own files into a manifest: code by ``python.file``, and rows by a path without ``./``.
+
+``file`` is a field of ``rft`` alone. Here it becomes a ConfigMap beside the job, as a cluster needs it. So
+``rft run``, ``rft grade`` and ``rft submit`` read such a manifest in the same way.
+"""
+
+import ast
+import base64
+import copy
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rft_api.loader import Document
+from rft_cli.errors import INVALID, UNREADABLE, UserError
+
+CONFIG_MAP_BYTES = 1_000_000
+"""Largest total size in bytes of the files in one ConfigMap. Kubernetes allows 1 MiB with the keys."""
+
+_KEY = re.compile(r"[-._a-zA-Z0-9]+")
+_LONGEST_NAME = 253
+_DATASETS = (("spec.dataset", ("dataset",)), ("spec.evaluation.dataset", ("evaluation", "dataset")))
+
+
+Folders = Sequence[Path]
+"""Folders whose files may be sent to a cluster."""
+
+
+class Local(NamedTuple):
+    """A file of the user that a manifest names, with the field that names it."""
+
+    field: str
+    path: Path
+
+    def refuse_outside(self, folders: Folders | None) -> None:
+        """Raise UserError if the file is in none of ``folders``. None: nothing is sent, so all may be read.
+
+        A stranger's manifest must not send a file such as ~/.ssh/id_rsa to a cluster.
+        """
+        if folders is not None and not any(self.path.is_relative_to(folder) for folder in folders):
+            raise UserError(
+                f"{self.field}: {self.path} is outside of {', '.join(map(str, folders))}, so it is not sent"
+                f" to the cluster; if it should be, add --send-files-from {self.path.parent}",
+                INVALID,
+            )
+
+    def read(self) -> bytes:
+        """Return the content. Raises UserError if there is no such file, or it cannot be read."""
+        if not self.path.is_file():
+            raise UserError(f"{self.field}: {self.path} is not a file; name one that exists", UNREADABLE)
+        try:
+            return self.path.read_bytes()
+        except OSError as error:
+            raise UserError(f"{self.field}: {self.path} cannot be read: {error}", UNREADABLE) from error
+
+
+def with_code(documents: Iterable[Document], folder: Path, allowed: Folders | None = None) -> list[Document]:
+    """Return the documents, in which each ``python.file`` is replaced by a ConfigMap with the file.
+
+    Relative paths begin at ``folder``. ``allowed``: the folders whose files may be sent; None: nothing is
+    sent. Modules beside the file that its code imports are put in too. Paths of rows without ``./`` get it,
+    and ``~`` is replaced, if the file exists.
+
+    Raises:
+        UserError: if a file does not exist, cannot be the key of a ConfigMap, or is too large for one.
+    """
+    found: list[Document] = []
+    for source, body in documents:
+        spec = body.get("spec")
+        if not isinstance(spec, dict) or "kind" not in body:
+            found.append(Document(source, body))
+            continue
+        changed = copy.deepcopy(body)
+        added = list(_code_maps(source, changed, folder, allowed))
+        _write_paths(changed["spec"], folder)
+        found += [Document(source, changed), *added]
+    return found
+
+
+def _code_maps(
+    source: str, body: dict[str, Any], folder: Path, allowed: Folders | None
+) -> Iterator[Document]:
+    """Replace each ``python.file`` of a job, and yield the ConfigMaps with the files."""
+    graders = body["spec"].get("graders")
+    for i, grader in enumerate(graders if isinstance(graders, list) else []):
+        python = grader.get("python") if isinstance(grader, dict) else None
+        if not isinstance(python, dict) or "file" not in python:
+            continue
+        field = f"spec.graders[{i}].python"
+        others = [name for name in ("inline", "configMap") if name in python]
+        if others:
+            said = f"needs exactly one of file, inline, configMap; file, {', '.join(others)} are set"
+            raise UserError(f"{source}: {field}: {said}", INVALID)
+        name = python.pop("file")
+        if not isinstance(name, str) or not name:
+            raise UserError(
+                f"{source}: {field}.file: {name!r} is not a path; write one such as reward.py", INVALID
+            )
+        code = Local(f"{field}.file", path_of(name, folder))
+        code.refuse_outside(allowed)
+        contents = {path.name: Local(code.field, path).read() for path in [code.path, *_imported(code)]}
+        made = config_map(body, f"{grader.get('name', i)}-code", contents, code.field)
+        python["configMap"] = {"name": made["metadata"]["name"], "key": code.path.name}
+        yield Document(f"{source}, {field}.file", made)
+
+
+def path_of(name: str, folder: Path) -> Path:
+    """Return the absolute path of a file that a manifest names: from ``folder``, or from home after ``~``."""
+    try:
+        return (folder / Path(name).expanduser()).resolve()
+    except RuntimeError:  # there is no such user
+        return (folder / name).resolve()
+
+
+def _imported(code: Local) -> list[Path]:
+    """Return the modules beside a file that its code imports, directly or by another one. Nothing is run."""
+    found: list[Path] = []
+    pending = [code.path]
+    while pending:
+        path = pending.pop()
+        for name in _module_names(Local(code.field, path).read()):
+            beside = code.path.with_name(f"{name}.py")
+            if beside != code.path and beside not in found and beside.is_file():
+                found.append(beside)
+                pending.append(beside)
+    return sorted(found)
+
+
+def _module_names(source: bytes) -> set[str]:
+    """Return the first parts of the names of all modules that a source imports."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return set()  # the check of the grader's code says what is wrong
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            relative = node.level == 1 and node.module is None
+            names |= {a.name for a in node.names} if relative else {(node.module or "").partition(".")[0]}
+    return {name for name in names if name.isidentifier()}
+
+
+def config_map(
+    job: Mapping[str, Any], suffix: str, contents: Mapping[str, bytes], field: str
+) -> dict[str, Any]:
+    """Return a ConfigMap with files of a job. Its name ends with ``suffix`` and a digest of the content.
+
+    The digest gives changed files a new ConfigMap. So the files of a job that runs stay as they were.
+
+    Raises:
+        UserError: if a file's name cannot be a key, or the files are too large. The message has ``field``.
+    """
+    metadata = job.get("metadata") if isinstance(job.get("metadata"), dict) else {}
+    for key in contents:
+        if not _KEY.fullmatch(key):
+            raise UserError(
+                f"{field}: {key!r} cannot be the key of a ConfigMap; use only letters, digits, -, _ and . in"
+                f" the file's name, such as {re.sub(r'[^-._a-zA-Z0-9]+', '-', key)}",
+                INVALID,
+            )
+    size = sum(map(len, contents.values()))
+    if size > CONFIG_MAP_BYTES:
+        raise UserError(
+            f"{field}: {', '.join(contents)} is {size:,} bytes, and a ConfigMap holds at most"
+            f" {CONFIG_MAP_BYTES:,}; put it on a volume (persistentVolumeClaim) or at an address (uri)",
+            INVALID,
+        )
+    digest = hashlib.sha256(b"".join(key.encode() + b"\0" + contents[key] for key in contents)).hexdigest()
+    name = re.sub(r"[^a-z0-9]+", "-", f"{metadata.get('name', 'job')}-{suffix}".lower()).strip("-")
+    made_metadata: dict[str, Any] = {"name": f"{name[: _LONGEST_NAME - 9]}-{digest[:8]}"}
+    if isinstance(metadata.get("namespace"), str):
+        made_metadata["namespace"] = metadata["namespace"]
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": made_metadata,
+        "immutable": True,
+        **_data(contents),
+    }
+
+
+def _data(contents: Mapping[str, bytes]) -> dict[str, dict[str, str]]:
+    """Return the contents as ``data`` and ``binaryData`` of a ConfigMap."""
+    texts: dict[str, str] = {}
+    others: dict[str, str] = {}
+    for key, content in contents.items():
+        try:
+            texts[key] = content.decode()
+        except UnicodeDecodeError:
+            others[key] = base64.b64encode(content).decode()
+    return {name: data for name, data in (("data", texts), ("binaryData", others)) if data}
+
+
+def _write_paths(spec: dict[str, Any], folder: Path) -> None:
+    """Write paths of files that exist in the form that the API takes: after ``./``, or from the root."""
+    for _, dataset in _datasets(spec):
+        uri = dataset.get("uri")
+        if isinstance(uri, str) and uri and uri[0] not in "./" and "://" not in uri:
+            path = path_of(uri, folder)
+            if path.is_file():
+                dataset["uri"] = str(path) if uri.startswith("~") else f"./{uri}"
+    model = spec.get("model")
+    name = model.get("name") if isinstance(model, dict) else None
+    if isinstance(model, dict) and isinstance(name, str) and name.startswith(("~", "./", "../")):
+        path = path_of(name, folder)
+        if path.is_dir():
+            model["name"] = str(path)
+
+
+def _datasets(spec: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for field, keys in _DATASETS:
+        value: Any = spec
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        if isinstance(value, dict):
+            yield field, value
+
+
+def with_rows(document: Document, folder: Path, allowed: Folders) -> list[Document]:
+    """Return a job for a cluster, before it a ConfigMap for each file with rows that its ``uri`` names.
+
+    ``allowed``: the folders whose files may be sent. A path on a volume of ``spec.template.volumes``, and an
+    absolute path that does not exist here, stay as they are.
+
+    Raises:
+        UserError: if a file is missing, in no folder of ``allowed``, or too large for a ConfigMap.
+    """
+    body = copy.deepcopy(document.body)
+    spec = body.get("spec") or {}
+    added: list[Document] = []
+    for field, dataset in _datasets(spec):
+        uri = dataset.get("uri")
+        if not isinstance(uri, str) or not uri.startswith((".", "/", "file://")):
+            continue
+        written = uri.removeprefix("file://")
+        rows = Local(f"{field}.uri", path_of(written, folder))
+        if written.startswith("/") and (_on_a_volume(spec, written) or not rows.path.exists()):
+            continue
+        rows.refuse_outside(allowed)
+        made = config_map(body, f"{field.split('.')[1]}-rows", {rows.path.name: rows.read()}, rows.field)
+        added.append(Document(f"{document.source}, {rows.field}", made))
+        del dataset["uri"]
+        dataset["configMap"] = {"name": made["metadata"]["name"], "key": rows.path.name}
+    return [*added, Document(document.source, body)]
+
+
+def _on_a_volume(spec: Mapping[str, Any], path: str) -> bool:
+    """Return whether a path is below the mount path of a volume that the job adds to its pod."""
+    template = spec.get("template")
+    volumes = template.get("volumes") if isinstance(template, dict) else None
+    mounted = [each.get("mountPath") for each in volumes or [] if isinstance(each, dict)]
+    return any(isinstance(each, str) and path.startswith(f"{each.rstrip('/')}/") for each in mounted)
