@@ -60,12 +60,75 @@ class JsonSchema(Model):
     schema_text: str = Field(alias="schema", min_length=2, description="The JSON schema, as JSON text.")
 
 
+Similarity = Literal[
+    "levenshtein",
+    "jaroWinkler",
+    "tokenSet",
+    "fuzzy",
+    "bleu",
+    "gleu",
+    "rouge1",
+    "rouge2",
+    "rouge3",
+    "rouge4",
+    "rouge5",
+    "rougeL",
+]
+"""Measures of the similarity of two texts."""
+
+_TEMPLATE_WORDS = (
+    "In braces: completion, prompt, names of row fields, and with a path the JSON of the completion or of a"
+    " field, such as {completion_json.name} or {person.names[0]}."
+)
+
+
 class TextSimilarity(Model):
     """The score is the similarity between the completion and the row's field."""
 
-    field: str = Field("answer", description="Field of the row that holds the reference text.")
-    metric: Literal["levenshtein", "jaroWinkler", "tokenSet"] = Field(
-        "levenshtein", description="The measure of similarity."
+    field: str = Field(
+        "answer", description="Field of the row that holds the reference text. Not read if reference is set."
+    )
+    metric: Similarity = Field("levenshtein", description="The measure of similarity.")
+    input: str = Field(
+        "{completion}", min_length=1, description=f"Template of the text that is scored. {_TEMPLATE_WORDS}"
+    )
+    reference: str | None = Field(
+        None,
+        min_length=1,
+        description="Template of the reference text, in place of field. Its braces are those of input.",
+    )
+
+
+class StringCheck(Model):
+    """The score is 1 if a comparison of two texts holds, else 0. Both are filled in from templates."""
+
+    operation: Literal["equals", "notEquals", "contains"] = Field(
+        "equals",
+        description=(
+            "The comparison: input is the same text as reference (equals), another one (notEquals), or has"
+            " reference in it (contains)."
+        ),
+    )
+    ignore_case: bool = Field(False, description="Compare without regard to case.")
+    input: str = Field("{completion}", min_length=1, description=f"Template of a text. {_TEMPLATE_WORDS}")
+    reference: str = Field(
+        "{answer}",
+        min_length=1,
+        description="Template of the text that input is compared with. Its braces are those of input.",
+    )
+
+
+class Formula(Model):
+    """The score is computed from the scores of the graders above this one in the list."""
+
+    expression: str = Field(
+        min_length=1,
+        max_length=2048,
+        description=(
+            "Arithmetic on names of graders, with an underscore for each dash, such as 0.5 * exact +"
+            " min(style, 0.5). It has + - * / ^, parentheses, and min, max, abs, floor, ceil, exp, sqrt and"
+            " log. A score is the value from 0 to 1."
+        ),
     )
 
 
@@ -130,6 +193,13 @@ class ModelJudge(Model):
             " complete JSON object with a score."
         ),
     )
+    labels: dict[str, float] | None = Field(
+        None,
+        description=(
+            "Score of each label, such as {good: 1, bad: 0}. The judge then replies with one of the labels"
+            " and with no number. If absent or empty, it replies with a score."
+        ),
+    )
 
 
 class Scale(Model):
@@ -137,6 +207,10 @@ class Scale(Model):
 
     min: float = Field(description="Raw score that is mapped to 0.")
     max: float = Field(description="Raw score that is mapped to 1.")
+    clip: bool = Field(
+        False,
+        description="Whether a score outside of the range counts as the nearest end, and is no error.",
+    )
 
 
 class Grader(Model):
@@ -158,7 +232,10 @@ class Grader(Model):
     )
     scale: Scale | None = Field(
         None,
-        description="Range of raw scores that is mapped onto 0…1. A score outside this range is an error.",
+        description=(
+            "Range of raw scores that is mapped onto 0…1. A score outside this range is an error, unless"
+            " clip is true."
+        ),
     )
     timeout_seconds: float = Field(
         10.0,
@@ -172,8 +249,8 @@ class Grader(Model):
         None,
         description=(
             "What happens if the grader fails: its score is 0 (zero, default of python), the rollout is not"
-            " used (drop, default of http and model), or the run ends (fail). A canary, a grader of weight"
-            " 0, only loses its score."
+            " used (drop, default of http, model and formula), or the run ends (fail). A canary, a grader of"
+            " weight 0, only loses its score."
         ),
     )
     reads: Literal["answer", "whole"] | None = Field(
@@ -200,6 +277,12 @@ class Grader(Model):
     text_similarity: TextSimilarity | None = Field(
         None, description="Measures how similar the completion is to a field of the row."
     )
+    string_check: StringCheck | None = Field(
+        None, description="Compares two texts that are filled in from templates."
+    )
+    formula: Formula | None = Field(
+        None, description="Computes a score from the scores of graders above this one."
+    )
     python: Python | None = Field(None, description="Your own Python function.")
     http: Http | None = Field(None, description="Your own web service.")
     model: ModelJudge | None = Field(None, description="A judge model.")
@@ -219,7 +302,7 @@ class Grader(Model):
         """The value of ``onError``; if it is absent, the default of the grader's kind."""
         if self.on_error is not None:
             return self.on_error
-        return "drop" if self.kind in ("http", "model") else "zero"
+        return "drop" if self.kind in ("http", "model", "formula") else "zero"
 
     @property
     def reads_answer(self) -> bool:
@@ -238,6 +321,8 @@ GRADER_KINDS = (
     "regex",
     "json_schema",
     "text_similarity",
+    "string_check",
+    "formula",
     "python",
     "http",
     "model",

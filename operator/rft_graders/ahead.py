@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping
 from rft_api.graders import Grader
 from rft_api.job import RFTJobSpec
 from rft_api.problems import Problem
+from rft_graders.formula import formula_problem
 from rft_graders.shapes import shape_of
-from rft_graders.template import TemplateProblem, parts
+from rft_graders.template import TemplateProblem, parts, root_of
 
 _DYNAMIC = frozenset(("globals", "exec", "vars", "locals", "setattr", "__import__"))
 """Python functions that can define a name which the syntax tree of a source file does not show."""
@@ -19,7 +20,9 @@ _DYNAMIC = frozenset(("globals", "exec", "vars", "locals", "setattr", "__import_
 
 def problems(spec: RFTJobSpec, code: Mapping[str, str]) -> list[Problem]:
     """Return the problems of all graders. ``code`` maps a grader's name to its source from a ConfigMap."""
-    return [found for i, grader in enumerate(spec.graders) for found in _problems(grader, i, code)]
+    found = [each for i, grader in enumerate(spec.graders) for each in _problems(grader, i, code)]
+    formulas = ((i, formula_problem(spec.graders, i)) for i in range(len(spec.graders)))
+    return [*found, *(Problem(f"spec.graders[{i}].formula.expression", said) for i, said in formulas if said)]
 
 
 def _problems(grader: Grader, index: int, code: Mapping[str, str]) -> Iterator[Problem]:
@@ -30,10 +33,27 @@ def _problems(grader: Grader, index: int, code: Mapping[str, str]) -> Iterator[P
         yield Problem(f"{path}.jsonSchema.schema", said)
     if grader.model is not None and (said := template_problem(grader.model.prompt)):
         yield Problem(f"{path}.model.prompt", said)
+    for field, template in templates(grader).items():
+        try:
+            parts(template)
+        except TemplateProblem as error:
+            yield Problem(f"{path}.{field}", str(error))
     if grader.python is not None:
         source = grader.python.inline if grader.python.inline is not None else code.get(grader.name)
         if source is not None and (said := code_problem(source, grader.python.function)):
             yield Problem(f"{path}.python", said)
+
+
+def templates(grader: Grader) -> dict[str, str]:
+    """Return the templates of a grader whose texts are compared, by the paths of their fields."""
+    kinds = {"stringCheck": grader.string_check, "textSimilarity": grader.text_similarity}
+    return {
+        f"{kind}.{name}": text
+        for kind, settings in kinds.items()
+        if settings is not None
+        for name, text in (("input", settings.input), ("reference", settings.reference))
+        if text is not None
+    }
 
 
 def pattern_problem(pattern: str) -> str:
@@ -76,10 +96,10 @@ def schema_problem(text: str) -> str:
 def template_problem(text: str) -> str:
     """Return why the prompt template of a judge cannot be used; "" if it can."""
     try:
-        fields = [field for _, field in parts(text) if field is not None]
+        fields = [root_of(field) for _, field in parts(text) if field is not None]
     except TemplateProblem as error:
         return str(error)
-    if "completion" not in fields:
+    if not {"completion", "completion_json"} & set(fields):
         return "{completion} is missing, so the judge would not see the text that it scores; add {completion}"
     return ""
 

@@ -1,19 +1,23 @@
-"""The graders exactMatch, numeric and textSimilarity, and checks of graders' settings before the run."""
+"""The graders exactMatch, numeric, stringCheck and textSimilarity, and checks of graders' settings."""
 
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
-from rapidfuzz import fuzz
+from rapidfuzz import fuzz, utils
 from rapidfuzz.distance import JaroWinkler, Levenshtein
 
-from rft_api.graders import ExactMatch, Grader, Numeric, TextSimilarity
+from rft_api.graders import ExactMatch, Grader, Numeric, StringCheck, TextSimilarity
+from rft_graders import similarity
+from rft_graders.ahead import templates
 from rft_graders.json_schema import SchemaProblem, validator
 from rft_graders.numbers import close, expected_number, extract_number
+from rft_graders.template import NoValue, TemplateProblem, filled, parts
 from rft_run.errors import ConfigurationError
 
 Builtin = Callable[[str, Mapping[str, Any]], float]
-"""Function of a completion and its row that returns the raw score.
+"""Function of a completion and its row, with the messages, that returns the raw score.
 
 Raises ValueError if the field of the row cannot be used.
 """
@@ -22,11 +26,18 @@ _SIMILARITY: dict[str, Callable[[str, str], float]] = {
     "levenshtein": Levenshtein.normalized_similarity,
     "jaroWinkler": JaroWinkler.similarity,
     "tokenSet": lambda first, second: fuzz.token_set_ratio(first, second) / 100,
+    "fuzzy": lambda first, second: fuzz.WRatio(first, second, processor=utils.default_process) / 100,
+    "bleu": similarity.bleu,
+    "gleu": similarity.gleu,
+    **{f"rouge{length}": partial(similarity.rouge, length=length) for length in range(1, 6)},
+    "rougeL": similarity.rouge_longest,
 }
 
 
 def check_settings(grader: Grader) -> None:
-    """Raise ConfigurationError if the scale, the pattern or the JSON schema of a grader is not valid."""
+    """Raise ConfigurationError if the scale, the pattern, the JSON schema or a template of a grader is not
+    valid.
+    """
     if grader.scale is not None and not grader.scale.min < grader.scale.max:
         raise ConfigurationError(f"grader {grader.name}: scale.min is not below scale.max")
     if grader.regex is not None:
@@ -39,6 +50,11 @@ def check_settings(grader: Grader) -> None:
             validator(grader.json_schema.schema_text)
         except SchemaProblem as error:
             raise ConfigurationError(f"grader {grader.name}: jsonSchema.schema: {error}") from error
+    for field, template in templates(grader).items():
+        try:
+            parts(template)
+        except TemplateProblem as error:
+            raise ConfigurationError(f"grader {grader.name}: {field}: {error}") from error
 
 
 def exact_match(completion: str, row: Mapping[str, Any], settings: ExactMatch) -> float:
@@ -68,8 +84,36 @@ def numeric(completion: str, row: Mapping[str, Any], settings: Numeric) -> float
 
 
 def text_similarity(completion: str, row: Mapping[str, Any], settings: TextSimilarity) -> float:
-    """Return the similarity of the completion and the row's field, from 0 to 1. Case and spaces count."""
-    return _SIMILARITY[settings.metric](_text(row, settings.field), completion)
+    """Return the similarity of the completion and the row's field, from 0 to 1. Case and spaces count for
+    the metrics of characters.
+
+    A completion that lacks a part of the template ``input`` gets 0.0.
+    """
+    if settings.reference is None:
+        expected = _text(row, settings.field)
+    else:
+        expected = filled(settings.reference, completion, row)
+    try:
+        return _SIMILARITY[settings.metric](expected, filled(settings.input, completion, row))
+    except NoValue:
+        return 0.0
+
+
+def string_check(completion: str, row: Mapping[str, Any], settings: StringCheck) -> float:
+    """Return 1.0 if the comparison of both texts holds, else 0.0.
+
+    A completion that lacks a part of a template gets 0.0 by every operation.
+    """
+    try:
+        text = filled(settings.input, completion, row)
+        reference = filled(settings.reference, completion, row)
+    except NoValue:
+        return 0.0
+    if settings.ignore_case:
+        text, reference = text.casefold(), reference.casefold()
+    if settings.operation == "contains":
+        return float(reference in text)
+    return float((text == reference) == (settings.operation == "equals"))
 
 
 def builtin(grader: Grader) -> Builtin | None:
@@ -78,8 +122,10 @@ def builtin(grader: Grader) -> Builtin | None:
         return lambda completion, row: exact_match(completion, row, exact)
     if (number := grader.numeric) is not None:
         return lambda completion, row: numeric(completion, row, number)
-    if (similarity := grader.text_similarity) is not None:
-        return lambda completion, row: text_similarity(completion, row, similarity)
+    if (compared := grader.text_similarity) is not None:
+        return lambda completion, row: text_similarity(completion, row, compared)
+    if (check := grader.string_check) is not None:
+        return lambda completion, row: string_check(completion, row, check)
     return None
 
 

@@ -26,6 +26,8 @@ def normalized(raw: object, scale: Scale | None) -> float:
     if not math.isfinite(value):
         raise ValueError(f"the score is {value}, not a finite number")
     position = (value - low) / (high - low)
+    if scale is not None and scale.clip:
+        position = min(max(position, 0.0), 1.0)
     if not -_ROUNDING <= position <= 1 + _ROUNDING:
         raise ValueError(f"the score {value:g} is outside the grader's scale, {low:g}…{high:g}")
     return min(max(position, 0.0), 1.0)

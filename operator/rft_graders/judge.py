@@ -7,7 +7,7 @@ from rft_api.graders import Grader
 from rft_graders.calls import Call, score
 from rft_graders.client import GradeRequest, Outcome
 from rft_graders.protocol import encode
-from rft_graders.reply import parse_score
+from rft_graders.reply import parse_label, parse_score
 from rft_graders.service import MAX_BODY_BYTES
 from rft_graders.template import filled, parts
 
@@ -35,8 +35,12 @@ class Judge:
                 yield Call((index,), error)
 
     def outcomes(self, reply: Any, count: int) -> list[Outcome]:
-        """Return a list with the score in the judge's answer. Raises ValueError if no score is clear."""
+        """Return a list with the score in the judge's answer. Raises ValueError if no score or label is
+        clear.
+        """
         del count  # always one
+        if self._settings.labels:
+            return [score(self._settings.labels[parse_label(_text(reply), list(self._settings.labels))])]
         return [score(parse_score(_text(reply), self._scale, cut=_is_cut(reply)))]
 
     def _body(self, request: GradeRequest) -> bytes:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rft_api.graders import Scale
@@ -44,6 +44,7 @@ _FILLERS = (
 _NAMES = frozenset(_SCORE_NAMES.split())
 _WORDS = _NAMES | frozenset(_FILLERS.split())
 """Words that a sentence with a score may contain. With any other word, its number may not be the score."""
+_LABEL = re.compile(r'"label"\s*:\s*"((?:[^"\\]|\\.){0,200})"')
 _SENTENCE_CHARACTERS = 200
 """Maximum number of characters of a sentence with a score. Longer sentences are ignored."""
 
@@ -64,6 +65,28 @@ def parse_score(text: str, scale: Scale | None, *, cut: bool = False) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool) and -1e300 < value < 1e300:
         return float(value)
     raise ValueError(f"the judge named no score that can be read; {_ASK}")
+
+
+def parse_label(text: str, labels: Sequence[str]) -> str:
+    """Return the label that a judge's reply says: all of it, or the value under ``label`` of its last JSON
+    object. Case, quotes and a mark at its end do not count.
+
+    Raises ValueError for a reply that says none of ``labels``.
+    """
+    text = (answer(text) or "")[-_READ_CHARACTERS:]
+    known = {_bare(label): label for label in labels}
+    found = _LABEL.findall(text)
+    said = _bare(found[-1] if found else text)
+    if said not in known:
+        raise ValueError(
+            f"the judge said {said!r:.60}, which is none of the labels {', '.join(labels)}; in the prompt,"
+            " ask for one of them alone"
+        )
+    return known[said]
+
+
+def _bare(text: str) -> str:
+    return text.strip().strip("\"'`*.!").strip().casefold()
 
 
 def _scores(text: str) -> Iterator[Any]:

@@ -14,6 +14,7 @@ from rft_graders.backends import Backend, ContainerBackend, LocalBackend, max_si
 from rft_graders.builtin import Builtin, builtin, check_settings
 from rft_graders.client import Graded, GradeRequest, Outcome, ShouldStop
 from rft_graders.combine import combine, normalized
+from rft_graders.formula import formula_problem, with_formulas
 from rft_graders.remote import RemoteBackend
 from rft_graders.trusted import in_workers
 from rft_graders.types import GradeItem, Score, ScoredBatch
@@ -41,8 +42,10 @@ class Scorer:
         scratch_dir: str | None = None,
     ) -> None:
         """Check the settings of the graders. Raises ConfigurationError for a grader that cannot run."""
-        for grader in graders:
+        for index, grader in enumerate(graders):
             check_settings(grader)
+            if said := formula_problem(graders, index):
+                raise ConfigurationError(f"grader {grader.name}: formula.expression: {said}")
         self._graders = tuple(graders)
         self._builtin: dict[str, Builtin] = {
             grader.name: function for grader in graders if (function := builtin(grader)) is not None
@@ -114,7 +117,7 @@ class Scorer:
         """
         with self._lock:
             self._ready(should_stop)
-            given = {g.name: [item.read_by(g) for item in items] for g in self._graders}
+            given = {g.name: [item.read_by(g) for item in items] for g in self._graders if g.formula is None}
             raw: dict[str, list[Graded | None]] = {
                 name: [
                     None if text is None else Graded(_call(function, text, item))
@@ -133,7 +136,8 @@ class Scorer:
 
     def _score(self, graded: Mapping[str, Graded | None]) -> Score:
         """Return the reward of one completion, from the score or the error of each grader."""
-        outcomes = {g.name: _normalized(graded[g.name], g) for g in self._graders}
+        read = {g.name: _normalized(graded[g.name], g) for g in self._graders if g.formula is None}
+        outcomes = with_formulas(self._graders, read)
         replies = {name: reply for name, reply in graded.items() if reply is not None}
         users = {grader.name for grader in self._python}
         printed = {n: reply.printed for n, reply in replies.items() if n in users and reply.printed}
@@ -164,7 +168,7 @@ class Scorer:
 
 def _call(function: Builtin, text: str, item: GradeItem) -> Outcome:
     try:
-        return function(text, item.row_fields)
+        return function(text, item.row())
     except ValueError as error:
         return error
 

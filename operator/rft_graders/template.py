@@ -1,15 +1,26 @@
-"""The prompt template of a judge. In braces it has {prompt}, {completion} or the name of a row's field."""
+"""Templates of judges and of texts that are compared.
+
+In braces they have {prompt}, {completion}, or the name of a row's field. A path after a name reads a part of
+it: {person.names[0]}. {completion_json.name} is a part of the completion, read as JSON.
+"""
 
 import json
+import re
 from collections.abc import Mapping
 from string import Formatter
 from typing import Any
 
-_OF_THE_ROLLOUT = ("prompt", "completion", "messages")
+_OF_THE_ROLLOUT = ("prompt", "completion", "completion_json", "messages")
+_PATH = re.compile(r"([^.\[\]{}]+)((?:\.[^.\[\]{}]+|\[[0-9]{1,6}\])*)")
+_STEP = re.compile(r"\.([^.\[\]{}]+)|\[([0-9]+)\]")
 
 
 class TemplateProblem(ValueError):
-    """The prompt template of a judge cannot be filled in. The message says why."""
+    """A template cannot be filled in. The message says why."""
+
+
+class NoValue(ValueError):
+    """The completion has no value for a part of a template, such as one that is no JSON."""
 
 
 def parts(template: str) -> list[tuple[str, str | None]]:
@@ -22,12 +33,18 @@ def parts(template: str) -> list[tuple[str, str | None]]:
     except ValueError as error:
         raise TemplateProblem(f"{error}; write {{{{ and }}}} for literal braces") from error
     for _, field, specification, conversion in found:
-        if field is not None and (specification or conversion or not field or set(field) & set(".[]{}")):
+        if field is not None and (specification or conversion or not _is_readable(field)):
             raise TemplateProblem(
-                f"{{{field}}}: only names of row fields, prompt and completion are allowed in braces;"
-                " write {{ and }} for literal braces"
+                f"{{{field}}}: only names of row fields, prompt, completion and completion_json, and a path"
+                " such as .name or [0] after them, are allowed in braces; write {{ and }} for literal braces"
             )
     return [(literal, field) for literal, field, _, _ in found]
+
+
+def _is_readable(field: str) -> bool:
+    """Return whether a field in braces is a name with or without a path. Texts have no parts."""
+    match = _PATH.fullmatch(field)
+    return match is not None and not (match[2] and match[1] in ("prompt", "completion", "messages"))
 
 
 def row_fields(template: str) -> list[str]:
@@ -35,24 +52,58 @@ def row_fields(template: str) -> list[str]:
 
     Raises TemplateProblem for a template that is not valid.
     """
-    names = [field for _, field in parts(template) if field is not None and field not in _OF_THE_ROLLOUT]
-    return list(dict.fromkeys(names))
+    names = [root_of(field) for _, field in parts(template) if field is not None]
+    return list(dict.fromkeys(name for name in names if name not in _OF_THE_ROLLOUT))
+
+
+def root_of(field: str) -> str:
+    """Return the name before the path of a field in braces."""
+    match = _PATH.fullmatch(field)
+    assert match is not None
+    return match[1]
 
 
 def filled(template: str, completion: str, row: Mapping[str, Any]) -> str:
     """Return the template with the values of its fields. Braces in these values are not replaced.
 
-    Raises ValueError for a field that the row lacks, TemplateProblem for a template that is not valid.
+    Raises ValueError for a field that the row lacks, NoValue for a part that the completion lacks,
+    TemplateProblem for a template that is not valid.
     """
-    values: dict[str, Any] = {**row, "prompt": conversation(row["messages"]), "completion": completion}
     text = []
     for literal, field in parts(template):
         text.append(literal)
         if field is not None:
-            if values.get(field) is None:
-                raise ValueError(f"the row has no field {field}")
-            text.append(_as_text(values[field]))
+            text.append(_as_text(_value(field, completion, row)))
     return "".join(text)
+
+
+def _value(field: str, completion: str, row: Mapping[str, Any]) -> Any:
+    root = root_of(field)
+    if root == "completion":
+        return completion
+    if root == "completion_json":
+        try:
+            return _at(json.loads(completion), field)
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            raise NoValue(f"the completion has no {field}") from error
+    if root == "prompt":
+        return conversation(row["messages"])
+    try:
+        found = _at(row[root], field)
+    except (LookupError, TypeError):
+        found = None
+    if found is None:
+        raise ValueError(f"the row has no field {field}")
+    return found
+
+
+def _at(value: Any, field: str) -> Any:
+    """Return the part of a value that the path of a field names. Raises LookupError or TypeError."""
+    for step in _STEP.finditer(field, len(root_of(field))):
+        value = value[step[1]] if step[1] is not None else value[int(step[2])]
+        if value is None:
+            raise LookupError(field)
+    return value
 
 
 def conversation(messages: list[Mapping[str, Any]]) -> str:

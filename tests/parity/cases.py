@@ -374,6 +374,10 @@ def _dict_values(item: Kind, limits: dict[str, Any]) -> Iterator[Value]:
         yield Value("one", {"a": "text", "b.c/d": "2"})
         yield from _wrong({"a": 1}, {"a": True}, {"a": []}, {"a": {}}, below=".a")
         yield Value("null within", {"a": None}, ".a", null)
+    elif item.type is float:
+        yield Value("one", {"a": 1, "b.c/d": 0.5})
+        yield from _wrong({"a": "1"}, {"a": True}, {"a": []}, {"a": {}}, below=".a")
+        yield Value("null within", {"a": None}, ".a", null)
     else:  # scalars of any type
         yield Value("every type", {"a": "text", "b": 1, "c": 1.5, "d": True})
         scalar = frozenset({Sight.SCALAR})

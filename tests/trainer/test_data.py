@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rft_api.graders import ExactMatch, Grader, Math, Numeric
+from rft_api.graders import ExactMatch, Grader, Math, Numeric, StringCheck, TextSimilarity
 from rft_api.lifecycle import Evaluation
 from rft_run.errors import ConfigurationError, DataError
 from rft_trainer.data.rows import Row, prompt_key, required_fields
@@ -123,6 +123,22 @@ def test_fields_that_graders_need_are_checked_with_line_numbers(tmp_path: Path) 
         "line 2: field value is 'none', not one number such as 1234.5 (grader close)",
         "line 3: field answer is a list, but grader exact needs text or a number",
         "line 3: field value is True, not one number such as 1234.5 (grader close)",
+    ]
+
+
+def test_templates_of_graders_need_the_fields_that_they_name_and_take_objects(tmp_path: Path) -> None:
+    graders = [
+        Grader(name="check", string_check=StringCheck(input="{completion_json.a}", reference="{who.name}")),
+        Grader(name="close", text_similarity=TextSimilarity(reference="{answer}", field="unread")),
+    ]
+    path = written(
+        tmp_path, {"messages": [USER], "who": {"name": "Ada"}, "answer": ["x"]}, {"messages": [USER]}
+    )
+    with pytest.raises(DataError) as caught:
+        load_rows(path, required_fields(graders))
+    assert str(caught.value).split("; ") == [
+        "line 2: field who is missing (grader check)",
+        "line 2: field answer is missing (grader close)",
     ]
 
 

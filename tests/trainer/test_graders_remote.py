@@ -499,7 +499,7 @@ def test_the_judges_prompt_contains_every_message_of_a_conversation() -> None:
     ("prompt", "problem"),
     [
         ("{completion.__class__}", r"\{completion.__class__\}: only names"),
-        ("{answer[0]}", "only names of row fields"),
+        ("{answer[x]}", "only names of row fields"),
         ("{answer!r}", "only names of row fields"),
         ("{answer:>1000000000}", "only names of row fields"),
         ("{}", "only names of row fields"),

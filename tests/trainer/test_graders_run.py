@@ -49,6 +49,8 @@ def config(model: Path, folder: Path, web: Service) -> RunConfig:
         "python": {"inline": "def grade(completion, row): return len(set(completion)) / 100"},
         "http": {"url": web.url},
         "model": {"url": web.url, "model": "judge", "prompt": "{prompt} {answer}|{completion}"},
+        "stringCheck": {"operation": "contains", "reference": "{answer}"},
+        "formula": {"expression": "max(stringcheck, regex) * python"},
     }
     more: dict[str, dict[str, Any]] = {
         "http": {"onError": "zero"},

@@ -67,6 +67,8 @@ SETTINGS: dict[str, Any] = {
     "python": {"inline": "def grade(completion, row): return len(completion) / 100"},
     "http": {"url": "http://localhost"},
     "model": {"url": "http://localhost", "model": "m", "prompt": "{completion}"},
+    "stringCheck": {},
+    "formula": {"expression": "g"},
 }
 
 
@@ -80,13 +82,13 @@ def test_graders_of_formats_and_of_users_read_the_whole_and_others_the_answer() 
 
 
 def scores(completion: str, *, inside: bool = False, **row: object) -> dict[str, float]:
-    """Return the scores of all graders that need no server, each with both values of ``reads``."""
+    """Return the scores of all graders that need no server and no other grader, by both ``reads``."""
     kinds = {**SETTINGS, "regex": {"pattern": "42", "fullMatch": True}, "jsonSchema": {"schema": "true"}}
     graders = [
         Grader.model_validate({"name": f"{kind.lower()}-{reads}", kind: settings, "reads": reads})
         for kind, settings in kinds.items()
         for reads in ("answer", "whole")
-        if kind not in ("http", "model")
+        if kind not in ("http", "model", "formula")
     ]
     with Scorer(graders) as scorer:
         scored = scorer.score([GradeItem([QUESTION], completion, row, inside_thought=inside)])[0]

@@ -107,7 +107,11 @@ class Cluster:
         return self
 
     def __enter__(self) -> Any:
-        return lambda body: self.applied.append(body) or "created"
+        return self._apply
+
+    def _apply(self, body: dict[str, Any]) -> str:
+        self.applied.append(body)
+        return "created"
 
     def __exit__(self, *_: object) -> None:
         pass
@@ -120,7 +124,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     return found
 
 
-STORED = {"ephemeral": {}}
+STORED: dict[str, object] = {"ephemeral": {}}
 
 
 def test_submitting_makes_the_config_maps_that_local_files_need(folder: Path, cluster: Cluster) -> None:

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from rft_api.graders import Grader
+from rft_api.graders import Grader, StringCheck
 from rft_cli.errors import INVALID, UNREADABLE, UserError
 from rft_cli.local import records
 from rft_cli.local.inputs import Overrides, located, located_graders
 from rft_cli.local.manifest import Manifest
 from rft_cli.local.rows import RowLine, opened, row_lines
+from rft_graders.template import parts, root_of
 from rft_run.errors import DataError, TrainerError
 from rft_run.folder import RunFolder
 from rft_run.rows import RowLayout
@@ -66,9 +67,24 @@ def _gold_form(graders: Sequence[Grader]) -> tuple[str, str, str]:
             boxed = number.extract == "boxed"
             before = "\\boxed{" if boxed else f"{number.marker} " if number.marker is not None else ""
             return number.field, before, "}" if boxed else ""
-        if (text := grader.exact_match or grader.text_similarity) is not None:
+        if grader.exact_match is not None:
+            return grader.exact_match.field, "", ""
+        if (text := grader.text_similarity) is not None and text.reference is None:
             return text.field, "", ""
+        if grader.string_check is not None and (found := _gold_of_template(grader.string_check)):
+            return found
     return "answer", "", ""
+
+
+def _gold_of_template(check: StringCheck) -> tuple[str, str, str] | None:
+    """Return the field of a reference with a single field, and the texts around it; None for others."""
+    if check.input != "{completion}" or check.operation == "notEquals":
+        return None
+    pieces = parts(check.reference)
+    fields = [field for _, field in pieces if field is not None]
+    if len(fields) != 1 or root_of(fields[0]) != fields[0]:
+        return None
+    return fields[0], pieces[0][0], "".join(literal for literal, _ in pieces[1:])
 
 
 def _text(value: object) -> str:

@@ -154,7 +154,8 @@ def config_map(
     Raises:
         UserError: if a file's name cannot be a key, or the files are too large. The message has ``field``.
     """
-    metadata = job.get("metadata") if isinstance(job.get("metadata"), dict) else {}
+    given = job.get("metadata")
+    metadata: dict[str, Any] = given if isinstance(given, dict) else {}
     for key in contents:
         if not _KEY.fullmatch(key):
             raise UserError(

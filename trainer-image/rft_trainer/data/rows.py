@@ -66,8 +66,13 @@ def required_fields(graders: Iterable[Grader]) -> dict[str, dict[str, Grader]]:
     """
     needs: dict[str, dict[str, Grader]] = {}
     for grader in graders:
-        settings = grader.exact_match or grader.numeric or grader.math or grader.text_similarity
+        settings = grader.exact_match or grader.numeric or grader.math
         fields = [settings.field] if settings is not None else []
+        if (text := grader.text_similarity) is not None:
+            fields = [text.field] if text.reference is None else row_fields(text.reference)
+            fields += row_fields(text.input)
+        if (check := grader.string_check) is not None:
+            fields = [*row_fields(check.input), *row_fields(check.reference)]
         if grader.model is not None:
             fields = row_fields(grader.model.prompt)
         for field in fields:
@@ -90,6 +95,16 @@ def read_row(
     return row, [f"line {line}: {problem}" for problem in _unmet(fields, required)]
 
 
+def _takes_any(grader: Grader) -> bool:
+    """Return whether a grader reads a field by a template, which takes objects and lists as JSON."""
+    text = grader.text_similarity
+    return (
+        grader.model is not None
+        or grader.string_check is not None
+        or (text is not None and text.reference is not None)
+    )
+
+
 def _unmet(fields: Mapping[str, Any], required: Required) -> Iterator[str]:
     """Yield a problem for each field that a grader needs and the row lacks."""
     for field, graders in required.items():
@@ -97,7 +112,7 @@ def _unmet(fields: Mapping[str, Any], required: Required) -> Iterator[str]:
         names = ", ".join(graders)
         if value is None:
             yield f"field {field} is missing (grader {names})"
-        elif isinstance(value, list | dict) and any(grader.model is None for grader in graders.values()):
+        elif isinstance(value, list | dict) and not all(map(_takes_any, graders.values())):
             yield f"field {field} is {kind(value)}, but grader {names} needs text or a number"
         else:
             for name, grader in graders.items():
