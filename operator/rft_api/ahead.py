@@ -27,25 +27,29 @@ _LABEL_WORDS = "at most 63 letters, digits, dashes, underscores and dots, with a
 
 def model_is_on_a_hub(spec: RFTJobSpec) -> Iterator[Problem]:
     """The model's name must be a hub id or an absolute path, and must not name a closed model."""
-    name, path = spec.model.name, "spec.model.name"
+    if said := model_problem(spec.model.name):
+        yield Problem("spec.model.name", said)
+
+
+def model_problem(name: str) -> str:
+    """Return why a model's name is neither a hub id nor an absolute path, or "" if it is one."""
     page = re.match(r"(?:https?://(?:www\.)?)?(?:huggingface\.co|hf\.co)/([^/]+/[^/?#]+)", name)
     owner, _, own = name.rpartition("/")
     if name.startswith("/"):
-        return
+        return ""
     if page is not None:
-        yield Problem(path, f"{name!r} is the address of a web page, not a hub id; write {page[1]}")
-    elif owner.lower() in _VENDORS and _CLOSED.match(own):
-        yield Problem(
-            path,
+        return f"{name!r} is the address of a web page, not a hub id; write {page[1]}"
+    if owner.lower() in _VENDORS and _CLOSED.match(own):
+        return (
             f"{name!r} is a closed model: there are no weights to download and train; name an open one,"
-            " such as Qwen/Qwen2.5-7B-Instruct. As a judge it can serve in a grader of kind model",
+            " such as Qwen/Qwen2.5-7B-Instruct. As a judge it can serve in a grader of kind model"
         )
-    elif not re.fullmatch(f"{_HUB_PART}(/{_HUB_PART})?", name) or "--" in name or ".." in name:
-        yield Problem(
-            path,
+    if not re.fullmatch(f"{_HUB_PART}(/{_HUB_PART})?", name) or "--" in name or ".." in name:
+        return (
             f"{name!r} is neither a hub id (owner/name, such as Qwen/Qwen2.5-7B-Instruct) nor an absolute"
-            " path, which begins with /",
+            " path, which begins with /"
         )
+    return ""
 
 
 def revision_is_whole(spec: RFTJobSpec) -> Iterator[Problem]:

@@ -83,10 +83,11 @@ def boolean(value: object) -> str:
     return "true" if text in _TRUE else "false" if text in _FALSE else ""
 
 
-def field(name: str, names: Sequence[str], parent: str, everywhere: Iterable[str]) -> str:
+def field(name: str, names: Sequence[str], parent: str, everywhere: Iterable[str], foreign: str = "") -> str:
     """Return the path of the field that was probably meant by ``name``, or an empty text.
 
-    ``names`` are the fields of the object at the path ``parent``, and ``everywhere`` are all paths. The
+    ``names`` are the fields of the object at the path ``parent``, ``everywhere`` are all paths, and
+    ``foreign`` is the path that the name has in the tables of other programs, or an empty text. The
     search tries, in this order: the same name in this object, the same name in another one, a name that
     other programs use, the beginning of a name in this object, a similar name in this object, a similar
     name in another one.
@@ -98,7 +99,7 @@ def field(name: str, names: Sequence[str], parent: str, everywhere: Iterable[str
         elsewhere.setdefault(fold(path.rsplit(".", 1)[-1]), path)
     if found := here.get(key) or elsewhere.get(key):
         return found
-    other = OTHER_NAMES.get(key, "")
+    other = OTHER_NAMES.get(key, "") or foreign
     if other and (same := here.get(fold(other.rsplit(".", 1)[-1]))):
         return same
     return other or _begun(key, here) or _similar(key, here, 0.6) or _similar(key, elsewhere, 0.8)

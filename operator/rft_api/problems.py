@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from rft_api import meant
+from rft_api import foreign, meant
 from rft_api.base import Model
 from rft_api.controls import one_line
 from rft_api.forms import FORMS
@@ -326,7 +326,10 @@ def _suggestion(loc: Sequence[int | str], root: type[Model]) -> str:
     model, path = _parent(loc, root)
     names = [f.alias or n for n, f in model.model_fields.items()] if model is not None else []
     read, words = _READ_AS_BOOLEAN.get(wrong, (wrong, ""))
-    found = meant.field(read, names, path, meant.all_paths(root, ""))
+    found = meant.field(read, names, path, meant.all_paths(root, ""), foreign.path_of(read))
+    is_a_field = meant.fold(found.rsplit(".", 1)[-1]) == meant.fold(read)
+    if not is_a_field and not foreign.path_of(read) and (said := foreign.why_none(read)):
+        return f"; {said}"
     advice = f"; did you mean {found}?" if found else f"; the fields here are {', '.join(names)}"
     note = f"; YAML reads the keys {words} without quotes as {wrong}" if words else ""
     return note + (advice if names or found else "")

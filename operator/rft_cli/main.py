@@ -11,6 +11,7 @@ from rft_cli.commands.explain import explain
 from rft_cli.commands.export import export
 from rft_cli.commands.get import get
 from rft_cli.commands.grade import grade
+from rft_cli.commands.import_ import import_
 from rft_cli.commands.lifecycle import cancel, resume, suspend
 from rft_cli.commands.logs import logs
 from rft_cli.commands.plan import plan
@@ -44,12 +45,12 @@ app = App(
     rich_markup_mode=None,
 )
 
-BEFORE = (validate, explain, suggest, plan, grade, run, submit)
+BEFORE = (import_, validate, explain, suggest, plan, grade, run, submit)
 DURING = (get, watch, logs, suspend, resume, cancel)
 RESULTS = (curve, samples, report, export)
 
 for command in (*BEFORE, *DURING, *RESULTS):
-    app.command()(command)
+    app.command(command.__name__.rstrip("_"))(command)
 
 if __name__ == "__main__":
     app()

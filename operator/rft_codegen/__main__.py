@@ -8,6 +8,7 @@ from pathlib import Path
 from rft_codegen.advice_doc import advice_markdown
 from rft_codegen.cel_lint import lint
 from rft_codegen.crd import crd_yaml, object_schema
+from rft_codegen.migration import migration_pages
 from rft_codegen.planning_table import plans_markdown
 from rft_codegen.reference import reference
 from rft_codegen.validations import all_texts
@@ -22,6 +23,7 @@ def generated_files() -> dict[str, str]:
         "docs/reference/advice.md": advice_markdown(),
         "docs/reference/plans.md": plans_markdown(),
         "docs/reference/rftjob.md": reference(),
+        **migration_pages(),
     }
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from rft_api import fields, foreign, meant
 from rft_api.forms import FORMS
 from rft_api.job import MAX_NAME_LENGTH, RFTJobSpec
 from rft_api.loader import UnreadableManifest, load_documents
@@ -201,3 +202,34 @@ def test_a_text_that_is_no_yaml_is_answered_with_line_and_fix(text: str, said: s
     with pytest.raises(UnreadableManifest) as raised:
         load_documents(text, "job.yaml")
     assert said in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "said"),
+    [
+        ({"n_epochs": 3}, "did you mean spec.training.epochs?"),
+        ({"learning_rate_multiplier": 2}, "did you mean spec.training.learningRate?"),
+        ({"response-candidates-count": 4}, "did you mean spec.sampling.numRollouts?"),
+        ({"maxOutputTokens": 4}, "did you mean spec.sampling.maxTokens?"),
+        ({"num_iterations": 1}, "did you mean spec.training.updatesPerBatch?"),
+        ({"lr_scheduler_type": "cosine"}, "did you mean spec.training.schedule?"),
+        ({"compute_multiplier": 2}, "did you mean spec.sampling.numRollouts?"),
+        ({"reasoning_effort": "low"}, "reasoning_effort of OpenAI has no counterpart here: an open model"),
+        ({"chunkSize": 200}, "chunk-size of Fireworks has no counterpart here"),
+        ({"gradient_accumulation_steps": 4}, "has no counterpart here: the plan chooses"),
+        ({"warmup_ratio": 0.1}, "warmup_ratio of TRL has no counterpart here"),
+    ],
+)
+def test_a_field_of_another_program_is_recognised(field: dict[str, object], said: str) -> None:
+    found = check(job(training=field)).problems
+    assert any(said in str(problem) for problem in found), found
+
+
+def test_every_field_of_another_program_has_a_counterpart_that_exists_or_a_reason() -> None:
+    entries = [entry for table in foreign.TABLES.values() for entry in table]
+    assert [entry.theirs for entry in entries if not entry.ours and not entry.note] == []
+    paths = {entry.ours for entry in entries if entry.ours.startswith("spec.")}
+    assert [fields.find(path).path for path in sorted(paths)]
+    for table in foreign.TABLES.values():
+        names = [meant.fold(entry.theirs) for entry in table]
+        assert len(names) == len(set(names))

@@ -1,0 +1,83 @@
+"""``rft import``: makes an RFTJob of a job or grader of another program."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rft_api.dumper import dump
+from rft_cli.errors import INVALID, UNREADABLE, UserError
+from rft_cli.importing import reading
+from rft_cli.importing.result import Draft, ImportProblem, Options
+from rft_cli.render.console import err, out, reports_errors
+from rft_run import atomic
+
+MANIFEST = "job.yaml"
+
+
+@reports_errors
+def import_(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="JSON, a command line in a file, or a Python script.")
+    ],
+    output: Annotated[Path, typer.Option("--output", help="Folder for the manifest and its files.")],
+    model: Annotated[str | None, typer.Option(help="Model to train, in place of the file's.")] = None,
+    rows: Annotated[Path | None, typer.Option(help="File with the training rows.")] = None,
+    evaluation_rows: Annotated[Path | None, typer.Option(help="File with the evaluation's rows.")] = None,
+    evaluator: Annotated[Path | None, typer.Option(help="Python file of a Fireworks evaluator.")] = None,
+    judge_url: Annotated[
+        str, typer.Option(help="OpenAI-compatible endpoint of judge models.")
+    ] = "https://api.openai.com/v1",
+    judge_model: Annotated[str | None, typer.Option(help="Judge model, in place of the file's.")] = None,
+) -> None:
+    """Make an RFTJob of a job or grader of OpenAI or Fireworks, or of a script with TRL's GRPO.
+
+    Writes job.yaml and the graders' code into a new folder. Nothing in the file is run and nobody is
+    contacted. Each field that is not carried over unchanged is named, with what is done instead. Exit code 1:
+    the file cannot be expressed as an RFTJob; 2: it cannot be read.
+    """
+    options = Options(
+        model,
+        _path(rows, "--rows"),
+        _path(evaluation_rows, "--evaluation-rows"),
+        str(evaluator) if evaluator is not None else None,
+        judge_url,
+        judge_model,
+        str(file.resolve().parent),
+    )
+    try:
+        text = file.read_text(encoding="utf-8")
+        draft = reading.read(text, options)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: cannot be read: {error}", UNREADABLE) from error
+    except ImportProblem as error:
+        raise UserError(f"{file}: {error}", INVALID) from error
+    _write(draft, output)
+    for line in reading.summary(draft):
+        err().print(line)
+    if problems := reading.problems(draft):
+        lines = "\n".join(f"  {problem}" for problem in problems)
+        raise UserError(f"{output / MANIFEST}: was written, but is not valid:\n{lines}", INVALID)
+    out().print(f"written to {output / MANIFEST}; next: rft grade {output / MANIFEST}, then rft run")
+
+
+def _path(path: Path | None, option: str) -> str | None:
+    """Return the absolute path of a file of an option. Raises UserError if there is no such file."""
+    if path is None:
+        return None
+    found = path.expanduser().resolve()
+    if not found.is_file():
+        raise UserError(f"{option}: {path} is not a file; name one that exists", UNREADABLE)
+    return str(found)
+
+
+def _write(draft: Draft, folder: Path) -> None:
+    """Write the manifest and its files. Raises UserError if one of them exists with another text."""
+    texts = {**draft.files, MANIFEST: dump(draft.manifest())}
+    for name, text in texts.items():
+        path = folder / name
+        if path.exists() and path.read_text(encoding="utf-8") != text:
+            raise UserError(f"{path}: exists with another text; name a new folder with --output", UNREADABLE)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        atomic.write_text(folder / name, text)

@@ -1,0 +1,157 @@
+"""Reads a fine-tuning job of OpenAI: what its API takes or returns, or a grader alone."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rft_api import fields
+from rft_api.ahead import model_problem
+from rft_api.cel import words
+from rft_cli.importing import openai_graders
+from rft_cli.importing.result import DIGITS, Draft, ImportProblem, Options, label, put
+
+JUDGE_NOTE = (
+    "the token of the judge is read from the Secret judge, key api-key; for rft run set RFT_SECRET_{}_API_KEY"
+    " and add --send-token-to {}"
+)
+_OF_A_RESULT = words(
+    "object id created_at finished_at fine_tuned_model organization_id result_files status trained_tokens"
+    " error user_provided_suffix estimated_finish type shared_with_openai checkpoint_permission"
+    " usage_metrics"
+)
+"""Fields that the service adds to a job. They say nothing about what it should do."""
+_SCALED = {
+    "learning_rate_multiplier": "spec.training.learningRate",
+    "compute_multiplier": "spec.sampling.numRollouts",
+}
+
+
+def is_job(body: Mapping[str, Any]) -> bool:
+    """Whether a JSON object is a job of OpenAI with reinforcement, or with another method."""
+    method = body.get("method")
+    return isinstance(method, dict) or "training_file" in body
+
+
+def read(body: Mapping[str, Any], options: Options) -> Draft:
+    """Return the draft of a job, or of a grader alone.
+
+    Raises:
+        ImportProblem: if it is no job with reinforcement, or cannot be expressed.
+    """
+    draft = Draft("openai")
+    if openai_graders.is_grader(body):
+        openai_graders.add(draft, body, options)
+    else:
+        _read_job(draft, body, options)
+    _add_sources(draft, body, options)
+    _say_tokens(draft, options)
+    return draft
+
+
+def _read_job(draft: Draft, body: Mapping[str, Any], options: Options) -> None:
+    method = body.get("method") or {}
+    if method.get("type") != "reinforcement":
+        raise ImportProblem(
+            f"method.type is {method.get('type', 'supervised')!r}; only a job with method.type"
+            " 'reinforcement' has graders to import"
+        )
+    inner = method.get("reinforcement") or {}
+    grader = inner.get("grader")
+    if not isinstance(grader, dict):
+        raise ImportProblem("method.reinforcement.grader is missing; a reinforcement job needs its grader")
+    openai_graders.add(draft, grader, options)
+    if inner.get("response_format") is not None:
+        _add_format(draft, inner["response_format"])
+    hyper = {**(body.get("hyperparameters") or {}), **(inner.get("hyperparameters") or {})}
+    for name, value in hyper.items():
+        if value is not None and value != "auto":
+            _carry_number(draft, name, value)
+    draft.name = label(str(body.get("suffix") or body.get("user_provided_suffix") or "")) or draft.name
+    for name, value in body.items():
+        _carry_rest(draft, name, value)
+
+
+def _carry_rest(draft: Draft, name: str, value: Any) -> None:
+    handled = {"method", "hyperparameters", "suffix", "model", "training_file", "validation_file"}
+    if value is None or value in ([], {}) or name in _OF_A_RESULT or name in handled:
+        return
+    if name == "integrations":
+        _add_tracking(draft, value)
+    else:
+        draft.carry(name, value)
+
+
+def _carry_number(draft: Draft, name: str, value: Any) -> None:
+    path = _SCALED.get(name)
+    if path is None or isinstance(value, bool) or not isinstance(value, int | float):
+        draft.carry(name, value)
+        return
+    default = fields.find(path).default
+    scaled = float(f"{value * default:.{DIGITS}g}")
+    draft.set(path, scaled, f"{name} {value:g} (times {default:g})")
+
+
+def _add_format(draft: Draft, body: Any) -> None:
+    schema = openai_graders.response_schema(body)
+    kind = body.get("type") if isinstance(body, dict) else body
+    if schema is None:
+        draft.note("response_format", kind, "no counterpart: ask for the form in the rows' prompts")
+        return
+    name = draft.unique_name("response-format")
+    draft.graders.append({"name": name, "weight": 0, "jsonSchema": {"schema": schema}})
+    draft.note(
+        "response_format",
+        kind,
+        f"the sampler is not held to it: the grader {name} measures it; give it a weight to train it",
+    )
+
+
+def _add_tracking(draft: Draft, integrations: Any) -> None:
+    for each in integrations if isinstance(integrations, list) else []:
+        wandb = each.get("wandb") if isinstance(each, dict) else None
+        if not isinstance(wandb, dict) or not wandb.get("project"):
+            draft.note("integrations", each, "no counterpart: see spec.tracking")
+            continue
+        found = {key: wandb[key] for key in ("project", "entity") if wandb.get(key)}
+        put(draft.spec, "tracking.wandb", {**found, "secretRef": {"name": "wandb", "key": "api-key"}})
+        for key in ("name", "tags"):
+            if wandb.get(key):
+                draft.note(f"wandb.{key}", wandb[key], "no counterpart: a run has the job's name")
+        draft.note("integrations", "wandb", "the key is read from the Secret wandb, key api-key")
+
+
+def _add_sources(draft: Draft, body: Mapping[str, Any], options: Options) -> None:
+    """Set the model and the rows. An id of the service names no file here."""
+    name = options.model or body.get("model") if not openai_graders.is_grader(body) else options.model
+    if not isinstance(name, str) or model_problem(name):
+        given = f"model {name!r} is closed or no hub id" if name else "a grader names no model to train"
+        raise ImportProblem(
+            f"{given}; add --model with an open one, such as --model Qwen/Qwen2.5-7B-Instruct"
+        )
+    if options.model and isinstance(body.get("model"), str) and not openai_graders.is_grader(body):
+        draft.note("model", body["model"], f"{options.model} is trained instead")
+    draft.spec["model"] = {"name": name}
+    add_rows(draft, body.get("training_file"), "training_file", options.rows)
+    if options.evaluation_rows is not None:
+        draft.spec["evaluation"] = {
+            **draft.spec.get("evaluation", {}),
+            "dataset": {"uri": options.evaluation_rows},
+        }
+    elif body.get("validation_file"):
+        done = "a part of the rows is held out; --evaluation-rows names the file"
+        draft.note("validation_file", body["validation_file"], done)
+
+
+def add_rows(draft: Draft, theirs: object, field: str, rows: str | None) -> None:
+    """Set the dataset: the file of ``--rows``, or a name to put it under."""
+    draft.spec["dataset"] = {"uri": rows or "./rows.jsonl"}
+    if rows is None:
+        given = theirs if theirs is not None else "is not set"
+        draft.note(field, given, "put the rows at rows.jsonl beside the manifest, or add --rows FILE")
+
+
+def _say_tokens(draft: Draft, options: Options) -> None:
+    host = options.judge_url.split("//")[-1].split("/")[0]
+    for grader in draft.graders:
+        if "model" in grader:
+            name = str(grader["name"]).upper().replace("-", "_")
+            draft.note(f"{grader['name']}.model", "", JUDGE_NOTE.format(name, host))

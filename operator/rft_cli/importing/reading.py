@@ -1,0 +1,67 @@
+"""Finds out whose job a file is, and reads it."""
+
+import json
+from typing import Any
+
+from rft_api import foreign
+from rft_api.validation import check
+from rft_cli.importing import fireworks, openai, openai_graders, trl
+from rft_cli.importing.result import Draft, ImportProblem, Options
+
+KNOWN = (
+    "known are: JSON of an OpenAI fine-tuning job or grader; a firectl or ep command line, or JSON of a"
+    " Fireworks job; a Python script with TRL's GRPOConfig"
+)
+
+
+def read(text: str, options: Options) -> Draft:
+    """Return the draft of the job in a file.
+
+    Raises:
+        ImportProblem: if the origin is not known, or the job cannot be expressed. The message says why.
+    """
+    body = _json(text)
+    if isinstance(body, dict):
+        if openai_graders.is_grader(body) or openai.is_job(body):
+            return openai.read(body, options)
+        if isinstance(body.get("grader"), dict):  # a request to validate or run a grader
+            return openai.read(body["grader"], options)
+        if fireworks.is_job(body):
+            return fireworks.read(fireworks.flattened(body), options)
+        raise ImportProblem(f"the JSON has the fields {', '.join(map(str, list(body)[:6]))}; {KNOWN}")
+    if fireworks.is_command(text):
+        return fireworks.read_command(text, options)
+    if trl.is_script(text):
+        return trl.read(text, options)
+    raise ImportProblem(f"whose file this is cannot be told; {KNOWN}")
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text.removeprefix("\ufeff"))
+    except (ValueError, RecursionError):
+        return None
+
+
+def problems(draft: Draft) -> list[str]:
+    """Return what is still wrong with the manifest of a draft. Files and storage are not looked at."""
+    manifest = draft.manifest()
+    graders = [_with_code(grader) for grader in draft.graders]
+    spec = {**manifest["spec"], "graders": graders, "storage": {"ephemeral": {}}}
+    return [str(problem) for problem in check({**manifest, "spec": spec}).problems]
+
+
+def _with_code(grader: dict[str, Any]) -> dict[str, Any]:
+    """Return a grader whose file is code in the manifest: the API does not know files."""
+    if "python" not in grader:
+        return grader
+    python = {key: value for key, value in grader["python"].items() if key != "file"}
+    return {**grader, "python": {**python, "inline": "x"}}
+
+
+def summary(draft: Draft) -> list[str]:
+    """Return the lines that say what the import did with each field that was not carried over as it is."""
+    origin = foreign.NAMES[draft.origin]
+    count = len(draft.notes)
+    said = "1 field was" if count == 1 else f"{count} fields were"
+    return [f"from {origin}: {said} not carried over unchanged", *(f"  {note}" for note in draft.notes)]

@@ -1,0 +1,143 @@
+"""What an import makes: a manifest, files beside it, and notes on what could not be carried over as it is."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rft_api import API_VERSION, KIND, fields
+from rft_api.foreign import NAMES, Counterpart, Origin, find
+
+DIGITS = 3
+"""Significant digits of numbers that are computed here, such as a scaled learning rate."""
+
+
+class Deviation(NamedTuple):
+    """A field of another program that was not carried over as it is."""
+
+    theirs: str
+    value: object
+    done: str
+    """What is done instead."""
+
+    def __str__(self) -> str:
+        text = self.value if isinstance(self.value, str) else repr(self.value)
+        shown = str(text).replace("\n", " ")
+        return f"{self.theirs}: {shown if len(shown) <= 60 else shown[:57] + '...'}: {self.done}"
+
+
+class Options(NamedTuple):
+    """What the command line adds to a file of another program."""
+
+    model: str | None = None
+    rows: str | None = None
+    evaluation_rows: str | None = None
+    evaluator: str | None = None
+    judge_url: str = "https://api.openai.com/v1"
+    judge_model: str | None = None
+    folder: str = "."
+    """The folder of the file, where its relative paths begin."""
+
+    def path(self, name: str) -> str:
+        """Return a path that the file names as an absolute one. An address stays as it is."""
+        return name if "://" in name else str((Path(self.folder) / name).resolve())
+
+
+class ImportProblem(ValueError):
+    """The file cannot be imported. The message says why, and what to do."""
+
+
+@dataclass
+class Draft:
+    """A manifest in the making."""
+
+    origin: Origin
+    spec: dict[str, Any] = field(default_factory=dict)
+    graders: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[Deviation] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
+    """Texts of the files beside the manifest, by name."""
+    name: str = "imported"
+
+    def note(self, theirs: str, value: object, done: str) -> None:
+        """Add a note, unless it is there."""
+        found = Deviation(theirs, value, done)
+        if found not in self.notes:
+            self.notes.append(found)
+
+    def carry(self, theirs: str, value: Any) -> None:
+        """Carry a field over by its entry in the origin's table, or note that it has none."""
+        entry = find(self.origin, theirs)
+        if entry is None:
+            self.note(theirs, value, f"is not known of {NAMES[self.origin]}, and left out")
+        elif not entry.ours:
+            self.note(entry.theirs, value, f"no counterpart: {entry.note}")
+        else:
+            self.set(entry.ours, value, theirs)
+
+    def without_counterpart(self, entry: Counterpart, value: object) -> None:
+        """Note a field of a table without a counterpart."""
+        self.note(entry.theirs, value, f"no counterpart: {entry.note}")
+
+    def set(self, path: str, value: Any, theirs: str) -> None:
+        """Set a field of the spec. A number outside of its range becomes the nearest allowed one, and a note
+        says so.
+        """
+        fitting = nearest(path, value)
+        if fitting is None:
+            self.note(theirs, value, f"{path} takes {fields.find(path).allowed}; the default is used")
+            return
+        if fitting != value:
+            self.note(theirs, value, f"{path} is {fitting}: allowed is {fields.find(path).allowed}")
+        put(self.spec, path.removeprefix("spec."), fitting)
+
+    def unique_name(self, wanted: str) -> str:
+        """Return a grader's name in the form that names have, which no other grader of the draft has."""
+        base = label(wanted) or "grader"
+        taken = {grader["name"] for grader in self.graders}
+        names = (base if i == 1 else f"{base[:58]}-{i}" for i in range(1, len(taken) + 2))
+        return next(name for name in names if name not in taken)
+
+    def manifest(self) -> dict[str, Any]:
+        """Return the RFTJob."""
+        head = {key: self.spec[key] for key in ("model", "dataset") if key in self.spec}
+        rest = {key: value for key, value in self.spec.items() if key not in head}
+        return {
+            "apiVersion": API_VERSION,
+            "kind": KIND,
+            "metadata": {"name": self.name},
+            "spec": {**head, "graders": self.graders, **rest},
+        }
+
+
+def label(text: str) -> str:
+    """Return a text as a name of lowercase letters, digits and dashes that begins with a letter."""
+    name = re.sub(r"[^a-z0-9]+", "-", text.rpartition("/")[2].lower()).strip("-")[:50].rstrip("-")
+    return f"g-{name}" if name[:1].isdigit() else name
+
+
+def put(body: dict[str, Any], path: str, value: Any) -> None:
+    """Set the field at a path such as ``training.epochs``, and the objects on the way to it."""
+    *parents, last = path.split(".")
+    for part in parents:
+        body = body.setdefault(part, {})
+    body[last] = value
+
+
+def nearest(path: str, value: Any) -> Any:
+    """Return the allowed value of a field that is nearest to ``value``; None if there is none."""
+    known = fields.find(path)
+    if known.type in ("integer", "number"):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            return None
+        found: float = round(value) if known.type == "integer" else value
+        if known.choices:
+            return min(known.choices, key=lambda choice: (abs(choice - found), choice))
+        least = found if known.minimum is None else max(found, known.minimum)
+        return least if known.maximum is None else min(least, known.maximum)
+    if known.choices:
+        return value if value in known.choices else None
+    kinds: Mapping[str, type] = {"string": str, "boolean": bool}
+    return value if isinstance(value, kinds.get(known.type, object)) else None

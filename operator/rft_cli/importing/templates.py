@@ -1,0 +1,41 @@
+"""Writes OpenAI's templates, ``{{item.answer}}``, in the form of ours, ``{answer}``."""
+
+import re
+
+from rft_cli.importing.result import ImportProblem
+
+_FIELD = re.compile(r"\{\{\s*(?:(item|sample)\.)([^{}]+?)\s*\}\}")
+_PATH = re.compile(r"[^.\[\]{}]+(?:\.[^.\[\]{}]+|\[[0-9]+\])*")
+
+
+def ours(template: str) -> str:
+    """Return a template of OpenAI in our form.
+
+    Raises:
+        ImportProblem: for a part that has no counterpart here, such as ``sample.output_tools``.
+    """
+    text, position = [], 0
+    for match in _FIELD.finditer(template):
+        text += [_literal(template[position : match.start()]), f"{{{_name(match[1], match[2])}}}"]
+        position = match.end()
+    return "".join([*text, _literal(template[position:])])
+
+
+def _literal(text: str) -> str:
+    return text.replace("{", "{{").replace("}", "}}")
+
+
+def _name(namespace: str, path: str) -> str:
+    if not _PATH.fullmatch(path):
+        raise ImportProblem(f"{{{{{namespace}.{path}}}}} is not a path such as item.answer or item.names[0]")
+    if namespace == "item":
+        return path
+    root, rest = re.split(r"(?=[.\[])|$", path, maxsplit=1)
+    if root == "output_text" and not rest:
+        return "completion"
+    if root == "output_json":
+        return f"completion_json{rest}"
+    raise ImportProblem(
+        f"{{{{sample.{path}}}}} has no counterpart: completions have text and no {root}; use"
+        " sample.output_text or sample.output_json"
+    )

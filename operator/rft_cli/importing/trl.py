@@ -1,0 +1,362 @@
+"""Reads a script that trains with TRL's GRPOTrainer. The script is parsed, and never run."""
+
+import ast
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from rft_api.ahead import model_problem
+from rft_cli.importing.result import Draft, ImportProblem, Options, label, put
+
+DEFAULTS: Mapping[str, Any] = {
+    "num_generations": 8,
+    "max_completion_length": 256,
+    "temperature": 1.0,
+    "top_k": 0,
+    "beta": 0.0,
+    "num_train_epochs": 3,
+}
+"""Defaults of GRPOConfig that differ from ours. A script that does not set them means these."""
+_OBJECTIVES = {"grpo": "grpo", "bnpo": "grpo", "dapo": "dapo", "dr_grpo": "drGrpo", "cispo": "cispo"}
+_ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
+_READY_MADE: Mapping[str, dict[str, Any]] = {
+    "accuracy_reward": {"math": {"field": "solution"}},
+    "think_format_reward": {
+        "regex": {"pattern": r"(?s)<think>(?!.*<think>).*?</think>.*", "fullMatch": True}
+    },
+}
+"""Reward functions that TRL brings along, as our graders."""
+_TRAINERS = ("GRPOTrainer", "GRPOConfig", "LoraConfig")
+_Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+class Script(NamedTuple):
+    """A script by its syntax tree."""
+
+    source: str
+    tree: ast.Module
+
+    def calls(self, name: str) -> list[ast.Call]:
+        """Return the calls of a function or class with this name."""
+        return [
+            node
+            for node in ast.walk(self.tree)
+            if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == name
+        ]
+
+    def assigned(self, name: str) -> ast.expr | None:
+        """Return what a name is assigned last, or None."""
+        found = [
+            node.value
+            for node in ast.walk(self.tree)
+            if isinstance(node, ast.Assign)
+            and any(isinstance(target, ast.Name) and target.id == name for target in node.targets)
+        ]
+        return found[-1] if found else None
+
+    def resolved(self, node: ast.expr | None) -> ast.expr | None:
+        """Return an expression, or if it is a name what the name is assigned."""
+        seen = 0
+        while isinstance(node, ast.Name) and seen < 5 and (value := self.assigned(node.id)) is not None:
+            node, seen = value, seen + 1
+        return node
+
+    def literal(self, node: ast.expr | None) -> Any:
+        """Return the value of a constant expression. Raises ValueError if only running it would tell."""
+        node = self.resolved(node)
+        if node is None:
+            raise ValueError("nothing")
+        return ast.literal_eval(node)
+
+
+def is_script(text: str) -> bool:
+    """Whether a text is Python that uses TRL's GRPO."""
+    return any(name in text for name in ("GRPOConfig", "GRPOTrainer"))
+
+
+def read(text: str, options: Options) -> Draft:
+    """Return the draft of the job that a script trains.
+
+    Raises:
+        ImportProblem: if the script is not valid Python, or lacks what a job needs.
+    """
+    try:
+        script = Script(text, ast.parse(text.removeprefix("\ufeff")))
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise ImportProblem(f"the script is not valid Python: {error}") from error
+    draft = Draft("trl")
+    config = _arguments(script, "GRPOConfig")
+    trainer = _arguments(script, "GRPOTrainer")
+    if not config and not trainer:
+        raise ImportProblem("the script makes neither a GRPOConfig nor a GRPOTrainer")
+    _add_model(draft, script, trainer, options)
+    _add_rows(draft, script, trainer, options)
+    weights = _add_config(draft, script, config)
+    for name, node in _arguments(script, "LoraConfig").items():
+        _add_lora(draft, script, name, node)
+    if not script.calls("LoraConfig"):
+        draft.note(
+            "peft_config", "is not set", "a LoRA adapter of rank 8 is trained: the base model stays as it is"
+        )
+    _add_rewards(draft, script, trainer.get("reward_funcs"), weights)
+    for name, node in trainer.items():
+        if name not in ("model", "args", "reward_funcs", "train_dataset", "eval_dataset", "peft_config"):
+            draft.carry(name, ast.unparse(node))
+    return draft
+
+
+def _arguments(script: Script, name: str) -> dict[str, ast.expr]:
+    """Return the arguments of the last call of a class, by name."""
+    calls = script.calls(name)
+    if not calls:
+        return {}
+    call = calls[-1]
+    first = {"GRPOTrainer": ("model", "reward_funcs", "args"), "GRPOConfig": ("output_dir",)}.get(name, ())
+    found = dict(zip(first, call.args, strict=False))
+    return found | {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg is not None}
+
+
+def _add_model(draft: Draft, script: Script, trainer: Mapping[str, ast.expr], options: Options) -> None:
+    node = script.resolved(trainer.get("model"))
+    if isinstance(node, ast.Call) and node.args:  # AutoModelForCausalLM.from_pretrained(name)
+        node = node.args[0]
+    try:
+        written = script.literal(node)
+    except (ValueError, TypeError, SyntaxError):
+        written = ast.unparse(node) if node is not None else None
+    name = options.model or written
+    if not isinstance(name, str) or model_problem(name):
+        raise ImportProblem(
+            f"model {written or 'is not set'}: cannot be read without running the script;"
+            " add --model with a hub id"
+        )
+    draft.spec["model"] = {"name": name}
+    if name != written:
+        draft.note("model", written or "is not set", f"{name} is trained")
+
+
+def _add_rows(draft: Draft, script: Script, trainer: Mapping[str, ast.expr], options: Options) -> None:
+    call = script.resolved(trainer.get("train_dataset"))
+    named = _data_file(script, call)
+    file = options.rows or (options.path(named) if named is not None else None)
+    draft.spec["dataset"] = {"uri": file or "./rows.jsonl"}
+    if file is None:
+        given = ast.unparse(call) if call is not None else "is not set"
+        done = "put the rows at rows.jsonl beside the manifest, or add --rows FILE; columns keep their names"
+        draft.note("train_dataset", given, done)
+    if options.evaluation_rows is not None:
+        put(draft.spec, "evaluation.dataset", {"uri": options.evaluation_rows})
+    elif "eval_dataset" in trainer:
+        draft.note(
+            "eval_dataset",
+            ast.unparse(trainer["eval_dataset"]),
+            "a part of the rows is held out; --evaluation-rows names the file",
+        )
+
+
+def _data_file(script: Script, node: ast.expr | None) -> str | None:
+    """Return the file of ``load_dataset("json", data_files=...)``, or None for other datasets."""
+    while isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        node = script.resolved(node.func.value)  # a method such as map: its receiver
+    if not isinstance(node, ast.Call) or ast.unparse(node.func).rpartition(".")[2] != "load_dataset":
+        return None
+    files = next((each.value for each in node.keywords if each.arg == "data_files"), None)
+    try:
+        found = script.literal(files)
+    except (ValueError, TypeError, SyntaxError):
+        return None
+    found = found.get("train") if isinstance(found, dict) else found
+    found = found[0] if isinstance(found, list) and len(found) == 1 else found
+    return found if isinstance(found, str) else None
+
+
+def _add_config(draft: Draft, script: Script, config: Mapping[str, ast.expr]) -> list[float] | None:
+    """Carry over the fields of GRPOConfig. Return the weights of the rewards, or None."""
+    weights = None
+    for name, value in DEFAULTS.items():
+        if name not in config:
+            draft.carry(name, value)
+    absent = ", ".join(f"{name} {value}" for name, value in DEFAULTS.items() if name not in config)
+    if absent:
+        draft.note("GRPOConfig", absent, "are TRL's defaults, which the manifest states")
+    for name, node in config.items():
+        try:
+            value = script.literal(node)
+        except (ValueError, TypeError, SyntaxError):
+            draft.note(name, ast.unparse(node), "only running the script would tell its value; left out")
+            continue
+        if name == "reward_weights":
+            weights = value if isinstance(value, list) else None
+        else:
+            _add_setting(draft, name, value)
+    return weights
+
+
+def _add_setting(draft: Draft, name: str, value: Any) -> None:
+    if value is None:
+        return
+    if name == "loss_type":
+        objective = _OBJECTIVES.get(value)
+        if objective is None:
+            draft.note(name, value, f"objectives are {', '.join(sorted(set(_OBJECTIVES.values())))}")
+        else:
+            draft.set("spec.training.objective", objective, name)
+    elif name == "importance_sampling_level" and value == "sequence":
+        draft.set("spec.training.objective", "gspo", name)
+    elif name == "run_name":
+        draft.name = label(value) or draft.name
+    elif name == "max_steps":
+        if value > 0:
+            put(draft.spec, "stop.maxSteps", value)
+    elif name == "top_k" and value < 0:
+        draft.carry(name, 0)
+    else:
+        draft.carry(name, value)
+
+
+def _add_lora(draft: Draft, script: Script, name: str, node: ast.expr) -> None:
+    try:
+        value = script.literal(node)
+    except (ValueError, TypeError, SyntaxError):
+        draft.note(name, ast.unparse(node), "only running the script would tell its value; left out")
+        return
+    if name != "target_modules" or value == "all-linear":
+        draft.carry(name, value)
+        return
+    attention = set([value] if isinstance(value, str) else value) <= _ATTENTION
+    draft.set("spec.training.loraTargets", "attention" if attention else "all-linear", name)
+    if set(value) != _ATTENTION:
+        done = "targets are all linear layers, or those of the attention"
+        draft.note(
+            name, value, f"spec.training.loraTargets is {'attention' if attention else 'all-linear'}: {done}"
+        )
+
+
+def _add_rewards(draft: Draft, script: Script, node: ast.expr | None, weights: list[float] | None) -> None:
+    if node is None:
+        raise ImportProblem("reward_funcs is not set; a job needs a grader")
+    node = script.resolved(node) if not _is_function(script, node) else node
+    functions = node.elts if isinstance(node, ast.List | ast.Tuple) else [node] if node is not None else []
+    for i, each in enumerate(functions):
+        weight = weights[i] if weights is not None and i < len(weights) else 1.0
+        _add_reward(draft, script, each, weight)
+    if not draft.graders:
+        raise ImportProblem(
+            "no reward function could be carried over; write them as graders by hand:\n  "
+            + "\n  ".join(map(str, draft.notes))
+        )
+    if len(draft.graders) > 1:
+        draft.note("reward_funcs", len(draft.graders), "the reward is their weighted mean, not their sum")
+
+
+def _is_function(script: Script, node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and _definition(script, node.id) is not None
+
+
+def _definition(script: Script, name: str) -> _Function | None:
+    found = [each for each in script.tree.body if isinstance(each, _Function) and each.name == name]
+    return found[-1] if found else None
+
+
+def _add_reward(draft: Draft, script: Script, node: ast.expr, weight: float) -> None:
+    written = ast.unparse(node)
+    name = written.rpartition(".")[2]
+    function = _definition(script, name) if isinstance(node, ast.Name) else None
+    if weight < 0:
+        draft.note(
+            written,
+            weight,
+            "a weight is at least 0: give the grader a scale whose ends are swapped in its code",
+        )
+        return
+    if function is not None:
+        file = f"{name}.py"
+        draft.files[file] = extracted(script, function)
+        made: dict[str, Any] = {"name": draft.unique_name(name), "python": {"file": file, "function": name}}
+        low, high = _range(function)
+        if (low, high) != (0, 1):
+            made["scale"] = {"min": low, "max": high, "clip": True}
+            weight *= high - low
+            done = f"its code names scores from {low:g} to {high:g}, so scale maps this range onto 0 to 1"
+            draft.note(name, "", f"{done}; check it in the function")
+    elif name in _READY_MADE:
+        made = {"name": draft.unique_name(name), **_READY_MADE[name]}
+        draft.note(written, "", f"is the grader {next(iter(_READY_MADE[name]))}")
+    else:
+        draft.note(
+            "reward_funcs",
+            written,
+            "is neither a function of the script nor known; write it as a python grader, or a model judge",
+        )
+        return
+    if weight != 1:
+        made["weight"] = weight
+    draft.graders.append(made)
+
+
+def _range(function: _Function) -> tuple[float, float]:
+    """Return the range of the scores that a function's code names, at least from 0 to 1."""
+    values = [0.0, 1.0]
+    for node in ast.walk(function):
+        scores: list[ast.expr] = []
+        if isinstance(node, ast.IfExp):
+            scores = [node.body, node.orelse]
+        elif isinstance(node, ast.Return) and isinstance(node.value, ast.List):
+            scores = node.value.elts
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".append"):
+            scores = node.args
+        for each in scores:
+            try:
+                value = ast.literal_eval(each)
+            except (ValueError, TypeError, SyntaxError):
+                continue
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                values.append(float(value))
+    return min(values), max(values)
+
+
+def extracted(script: Script, function: _Function) -> str:
+    """Return the source of a function with the imports, constants and functions of the script that it needs.
+
+    The rest of the script is left out, since a grader's file is run when it loads.
+    """
+    needed: list[ast.stmt] = [function]
+    pending = [function]
+    while pending:
+        for name in sorted(_names(pending.pop())):
+            for each in script.tree.body:
+                if each not in needed and name in _bound(each) and _is_quiet(each):
+                    needed.append(each)
+                    pending.append(each)  # type: ignore[arg-type]
+    ordered = [each for each in script.tree.body if each in needed]
+    return "\n\n".join(_source(script, each) for each in ordered) + "\n"
+
+
+def _source(script: Script, node: ast.stmt) -> str:
+    first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
+    return "\n".join(script.source.removeprefix("\ufeff").splitlines()[first - 1 : node.end_lineno])
+
+
+def _names(node: ast.AST) -> set[str]:
+    return {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
+
+
+def _bound(node: ast.stmt) -> set[str]:
+    """Return the names that a statement of a module defines."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return {node.name}
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return {alias.asname or alias.name.partition(".")[0] for alias in node.names}
+    targets: Iterator[ast.expr] = iter(())
+    if isinstance(node, ast.Assign):
+        targets = iter(node.targets)
+    elif isinstance(node, ast.AnnAssign):
+        targets = iter([node.target])
+    return {each.id for target in targets for each in ast.walk(target) if isinstance(each, ast.Name)}
+
+
+def _is_quiet(node: ast.stmt) -> bool:
+    """Return whether a statement loads no dataset and no model, and starts no training."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return True
+    text = ast.unparse(node)
+    return not any(word in text for word in (*_TRAINERS, "load_dataset", "from_pretrained", "trl"))
