@@ -3,5 +3,6 @@
 from rft_advice.rule import Advice, AdviceRule
 from rft_advice.rules import RULES, advise
 from rft_advice.run import RUN_RULES, RunRule, recommend
+from rft_advice.urgency import advise_job
 
-__all__ = ["RULES", "RUN_RULES", "Advice", "AdviceRule", "RunRule", "advise", "recommend"]
+__all__ = ["RULES", "RUN_RULES", "Advice", "AdviceRule", "RunRule", "advise", "advise_job", "recommend"]

@@ -1,28 +1,98 @@
-"""The entry point of ``rft``, also installed as ``kubectl-rft``."""
+"""The entry point of ``rft``, also installed as ``kubectl-rft``.
 
+A command's module is imported when the command is called, so that ``rft`` starts quickly.
+"""
+
+import ast
+import difflib
+import importlib
+import importlib.util
 import sys
-import traceback
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from rft_cli.commands.curve import curve
-from rft_cli.commands.explain import explain
-from rft_cli.commands.export import export
-from rft_cli.commands.get import get
-from rft_cli.commands.grade import grade
-from rft_cli.commands.import_ import import_
-from rft_cli.commands.lifecycle import cancel, resume, suspend
-from rft_cli.commands.logs import logs
-from rft_cli.commands.plan import plan
-from rft_cli.commands.report import report
-from rft_cli.commands.run import run
-from rft_cli.commands.samples import samples
-from rft_cli.commands.submit import submit
-from rft_cli.commands.suggest import suggest
-from rft_cli.commands.validate import validate
-from rft_cli.commands.watch import watch
-from rft_cli.render.console import err
+BEFORE = {
+    "import": "import_",
+    "validate": "validate",
+    "explain": "explain",
+    "suggest": "suggest",
+    "plan": "plan",
+    "grade": "grade",
+    "run": "run",
+    "submit": "submit",
+}
+DURING = {
+    "get": "get",
+    "watch": "watch",
+    "logs": "logs",
+    "suspend": "lifecycle",
+    "resume": "lifecycle",
+    "cancel": "lifecycle",
+}
+RESULTS = {"curve": "curve", "samples": "samples", "report": "report", "export": "export"}
+OTHERS = {"completion": "completion"}
+COMMANDS = {**BEFORE, **DURING, **RESULTS, **OTHERS}
+"""The module of each command, below ``rft_cli.commands``. Its function has the command's name."""
+
+HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
+
+
+class Commands(TyperGroup):
+    """The commands by name. Each is imported when it is called."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names of all commands."""
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a command, or None if there is none of this name."""
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        single = typer.Typer(add_completion=False, rich_markup_mode=None)
+        single.command(cmd_name, context_settings=HELP_OPTIONS)(function(cmd_name))
+        return typer.main.get_command(single)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command that the command line names. A name that is wrong is answered with a similar
+        one.
+        """
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            close = difflib.get_close_matches(args[0], COMMANDS, 1)
+            meant = f" Did you mean {close[0]}?" if close else f" Commands: {', '.join(COMMANDS)}."
+            ctx.fail(f"No such command '{args[0]}'.{meant}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write a line for each command."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary(name)) for name in COMMANDS])
+
+
+def function(name: str) -> Callable[..., Any]:
+    """Return the function of a command. This imports its module."""
+    module = importlib.import_module(f"rft_cli.commands.{COMMANDS[name]}")
+    found: Callable[..., Any] = getattr(module, f"{name}_" if name == "import" else name)
+    return found
+
+
+def summary(name: str) -> str:
+    """Return the first sentence of a command's docstring, without importing its module."""
+    spec = importlib.util.find_spec(f"rft_cli.commands.{COMMANDS[name]}")
+    assert spec is not None
+    assert spec.origin is not None
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    wanted = next(
+        each for each in tree.body if isinstance(each, ast.FunctionDef) and each.name.rstrip("_") == name
+    )
+    text = " ".join((ast.get_docstring(wanted) or "").partition("\n\n")[0].split())
+    return text.partition(". ")[0].rstrip(".")
 
 
 class App(typer.Typer):
@@ -33,24 +103,48 @@ class App(typer.Typer):
         try:
             return super().__call__(*args, **kwargs)
         except Exception:
+            import traceback
+
+            from rft_cli.render.console import err
+
             err().print(traceback.format_exc())
             sys.exit(1)
 
 
 app = App(
+    cls=Commands,
     help="Reinforcement fine-tuning of language models: check, run and watch RFTJobs.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings=HELP_OPTIONS,
 )
 
-BEFORE = (import_, validate, explain, suggest, plan, grade, run, submit)
-DURING = (get, watch, logs, suspend, resume, cancel)
-RESULTS = (curve, samples, report, export)
 
-for command in (*BEFORE, *DURING, *RESULTS):
-    app.command(command.__name__.rstrip("_"))(command)
+def _print_version(wanted: bool) -> None:
+    if not wanted:
+        return
+    from importlib.metadata import PackageNotFoundError, version
+
+    from rft_cli.render.console import write
+
+    try:
+        write(f"rft {version('rft-operator')}")
+    except PackageNotFoundError:
+        write("rft of a checkout that is not installed")
+    raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Take the options of ``rft`` itself."""
+    del version
+
 
 if __name__ == "__main__":
     app()

@@ -1,8 +1,11 @@
 """Options that several commands share, and the connection to the cluster that they select."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from rft_cli.errors import UNREADABLE, UserError
 
 if TYPE_CHECKING:
     from rft_cli.cluster.client import ClusterClient
@@ -17,6 +20,36 @@ SendTokenTo = Annotated[
         help="A server that may get the token its field asks for; may be repeated.",
     ),
 ]
+
+
+def job_names(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return the names of the jobs that begin with ``incomplete``, for the completion of a shell.
+
+    Without a cluster there are none.
+    """
+    try:
+        cluster = connect(ctx.params.get("context"), ctx.params.get("namespace"))
+        names = [str(job["metadata"]["name"]) for job in cluster.jobs()]
+    except Exception:  # a message in the middle of a command line would only disturb
+        return []
+    return [name for name in names if name.startswith(incomplete)]
+
+
+JobName = Annotated[str, typer.Argument(metavar="NAME", help="The job.", autocompletion=job_names)]
+
+
+def refuse_folder(name: str) -> None:
+    """Raise UserError if the name of a job is that of a run's folder, or cannot be a job's name."""
+    path = Path(name)
+    if (path / "run.json").is_file():
+        raise UserError(
+            f"{name}: is the folder of a run on this machine, not a job of a cluster; see rft curve {name},"
+            f" rft report {name} and {path / 'trainer.log'}. For a job of this name, call rft elsewhere",
+            UNREADABLE,
+        )
+    if "/" in name or name in (".", ".."):
+        kind = "is a folder, and no job" if path.is_dir() else "cannot be the name of a job"
+        raise UserError(f"{name}: {kind}; name a job of the cluster, see rft get", UNREADABLE)
 
 
 def connect(context: str | None, namespace: str | None) -> "ClusterClient":

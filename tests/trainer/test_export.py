@@ -36,7 +36,7 @@ def test_the_merged_model_has_the_logits_of_base_plus_adapter(
     character_model: Path, adapter: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "merged"
-    arguments = ["export", str(adapter), "--merge", "--base", str(character_model), "-o", str(output)]
+    arguments = ["export", str(adapter), "--merge", "--base", str(character_model), "--output", str(output)]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.stderr
     base = AutoModelForCausalLM.from_pretrained(character_model)

@@ -54,14 +54,14 @@ def exported(output: Path) -> str:
 def test_the_final_adapter_is_copied_unless_another_is_named(
     run: Path, tmp_path: Path, options: list[object], content: str
 ) -> None:
-    result = export(run, "-o", tmp_path / "out" / "adapter", *options)
+    result = export(run, "--output", tmp_path / "out" / "adapter", *options)
     assert result.exit_code == 0, result.stderr
     assert exported(tmp_path / "out" / "adapter") == content
     assert "adapter of" in result.stdout
 
 
 def test_a_copied_adapter_names_its_base_as_the_job_does(run: Path, tmp_path: Path) -> None:
-    assert export(run, "-o", tmp_path / "out").exit_code == 0
+    assert export(run, "--output", tmp_path / "out").exit_code == 0
     config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
     assert config == {"r": 8, "base_model_name_or_path": "org/model", "revision": "abc"}
 
@@ -73,7 +73,7 @@ def test_an_exported_adapter_has_a_card_with_what_the_run_recorded(
     (run / "adapter" / "README.md").write_text("- licence of the base: mit\n\nof /opt/models/somewhere")
     rows = [{"step": number, "reward": number / 100} for number in range(1, 31)]
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert export(run, "-o", tmp_path / "out", *options).exit_code == 0
+    assert export(run, "--output", tmp_path / "out", *options).exit_code == 0
     card = (tmp_path / "out" / "README.md").read_text()
     assert f"# job, step {step}" in card
     assert f"| {step} | {step / 100:.3f} |" in card
@@ -87,7 +87,7 @@ def test_an_exported_adapter_can_be_read_by_whoever_serves_it(run: Path, tmp_pat
     weights.chmod(0o600)
     before = os.umask(0o022)
     try:
-        assert export(run, "-o", tmp_path / "out").exit_code == 0
+        assert export(run, "--output", tmp_path / "out").exit_code == 0
     finally:
         os.umask(before)
     assert (tmp_path / "out" / "adapter_model.safetensors").stat().st_mode & 0o777 == 0o644
@@ -99,7 +99,7 @@ def test_a_run_that_goes_on_gives_its_newest_checkpoint(run: Path) -> None:
 
 
 def test_an_adapters_own_folder_is_copied_as_it_is(run: Path, tmp_path: Path) -> None:
-    assert export(run / "adapter", "-o", tmp_path / "out").exit_code == 0
+    assert export(run / "adapter", "--output", tmp_path / "out").exit_code == 0
     assert (tmp_path / "out" / "adapter_config.json").read_text().count("/opt/models/somewhere") == 1
 
 
@@ -114,7 +114,7 @@ def test_an_adapters_own_folder_is_copied_as_it_is(run: Path, tmp_path: Path) ->
 def test_what_cannot_be_meant_is_refused_with_what_there_is(
     run: Path, tmp_path: Path, options: list[object], message: str
 ) -> None:
-    result = export(run, "-o", tmp_path / "out", *options)
+    result = export(run, "--output", tmp_path / "out", *options)
     assert result.exit_code == 1
     assert message in result.stderr
     assert not (tmp_path / "out").exists()
@@ -126,23 +126,23 @@ def test_an_adapter_that_is_cut_off_is_named_and_the_newest_whole_one_is_exporte
     for folder in (run / "adapter", run / "checkpoints" / "step-000020" / "adapter"):
         weights = folder / "adapter_model.safetensors"
         weights.write_bytes(weights.read_bytes()[:-1])
-    result = export(run, "-o", tmp_path / "out")
+    result = export(run, "--output", tmp_path / "out")
     assert result.exit_code == 0, result.stderr
     assert exported(tmp_path / "out") == "step 10"
     assert f"left out: {run / 'adapter' / 'adapter_model.safetensors'}: the file has" in result.stderr
-    assert export(run, "-o", tmp_path / "other", "--step", 20).exit_code == 1
+    assert export(run, "--output", tmp_path / "other", "--step", 20).exit_code == 1
 
 
 def test_the_best_needs_an_evaluation_between(run: Path, tmp_path: Path) -> None:
     for path in run.rglob("state.json"):
         path.write_text(json.dumps(RunState().to_json()))
-    assert "spec.evaluation.everySteps" in export(run, "-o", tmp_path / "out", "--best").stderr
+    assert "spec.evaluation.everySteps" in export(run, "--output", tmp_path / "out", "--best").stderr
 
 
 def test_the_best_is_found_in_the_state_of_a_newer_release(run: Path, tmp_path: Path) -> None:
     state = run / "checkpoints" / "step-000020" / "state.json"
     state.write_text(json.dumps(json.loads(state.read_text()) | {"novelty": 1}))
-    assert export(run, "-o", tmp_path / "out", "--best").exit_code == 0
+    assert export(run, "--output", tmp_path / "out", "--best").exit_code == 0
     assert exported(tmp_path / "out") == "step 10"
 
 
@@ -150,11 +150,11 @@ def test_what_is_there_is_replaced_only_by_force(run: Path, tmp_path: Path) -> N
     output = tmp_path / "out"
     output.mkdir()
     (output / "precious").write_text("")
-    refused = export(run, "-o", output)
+    refused = export(run, "--output", output)
     assert refused.exit_code == 1
     assert "--force" in refused.stderr
     assert (output / "precious").exists()
-    assert export(run, "-o", output, "--force").exit_code == 0
+    assert export(run, "--output", output, "--force").exit_code == 0
     assert exported(output) == "final"
     assert not (output / "precious").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "run"]
@@ -168,7 +168,7 @@ def test_a_merge_that_fails_leaves_nothing_and_what_was_there_stays(
     output = tmp_path / "out"
     output.mkdir()
     (output / "precious").write_text("")
-    result = export(run, "-o", output, "--merge", "--force")
+    result = export(run, "--output", output, "--merge", "--force")
     assert result.exit_code == 1
     assert f"merging {run / 'adapter'} into org/model" in result.stderr
     assert [path.name for path in output.iterdir()] == ["precious"]
@@ -176,6 +176,6 @@ def test_a_merge_that_fails_leaves_nothing_and_what_was_there_stays(
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
-    result = export(tmp_path, "-o", tmp_path / "out")
+    result = export(tmp_path, "--output", tmp_path / "out")
     assert result.exit_code == 2
     assert "holds neither an adapter nor a checkpoint" in result.stderr

@@ -105,10 +105,10 @@ def test_a_run_that_has_just_begun_leaves_out_what_is_not_known(folder: Path) ->
 
 def test_the_page_is_written_into_a_file(folder: Path, tmp_path: Path) -> None:
     page = tmp_path / "report.md"
-    result = report(folder, "-o", page)
+    result = report(folder, "--output", page)
     assert result.exit_code == 0
     assert headings(page.read_text()) == HEADINGS
-    assert report(folder, "-o", tmp_path / "none" / "report.md").exit_code == 2
+    assert report(folder, "--output", tmp_path / "none" / "report.md").exit_code == 2
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:

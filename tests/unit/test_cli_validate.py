@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from rft_advice import RULES
+from rft_advice.urgency import MATTERS_MOST
 from rft_cli.main import app
 
 JOB = """
@@ -48,9 +50,42 @@ def test_advice_is_printed_as_warnings_and_the_exit_code_stays_0(job_file: Path)
     head, *warnings = result.stdout.splitlines()
     assert head.endswith("RFTJob arithmetic: OK")
     assert [line.partition(" [")[0].split()[:2] for line in warnings] == [
-        ["warning:", "spec.training.epochs:"],
         ["warning:", "spec.storage.ephemeral:"],
+        ["warning:", "spec.training.epochs:"],
     ]
+
+
+MANY = JOB.replace("learningRate: 1e-4", "learningRate: 5e-4, epochs: 9, batchSizeTokens: 1048576")
+
+
+def test_the_three_warnings_that_matter_most_are_printed_and_the_rest_behind_all(job_file: Path) -> None:
+    job_file.write_text(MANY)
+    few = runner.invoke(app, ["validate", str(job_file)]).stdout.splitlines()
+    everything = runner.invoke(app, ["validate", "--all", str(job_file)]).stdout.splitlines()
+    assert len(few) == 5
+    assert few[-1] == f"  {len(everything) - 4} more: --all prints them, too"
+    assert few[:4] == everything[:4]
+    assert [line.rpartition("[")[2][:-1] for line in few[1:3]] == ["learning-rate-high", "storage-ephemeral"]
+
+
+def test_acknowledged_advice_is_not_printed_any_more(job_file: Path) -> None:
+    ids = "storage-ephemeral, epochs-many"
+    annotated = MANY.replace(
+        "name: arithmetic}", f"name: arithmetic, annotations: {{rft.dev/acknowledged-advice: '{ids}'}}}}"
+    )
+    job_file.write_text(annotated)
+    result = runner.invoke(app, ["validate", "--all", str(job_file)])
+    assert result.exit_code == 0, result.output
+    assert "learning-rate-high" in result.stdout
+    assert "storage-ephemeral" not in result.stdout
+    assert "epochs-many" not in result.stdout
+    job_file.write_text(annotated.replace("epochs-many", "epoch-many"))
+    said = runner.invoke(app, ["validate", str(job_file)]).stdout
+    assert "'epoch-many' is the id of no advice; did you mean epochs-many?" in said
+
+
+def test_what_matters_most_names_rules_that_exist() -> None:
+    assert set(MATTERS_MOST) <= {rule.id for rule in RULES}
 
 
 def test_a_number_of_gpus_that_the_plan_would_not_take_is_a_warning(job_file: Path) -> None:

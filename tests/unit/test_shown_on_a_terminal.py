@@ -316,7 +316,7 @@ def test_a_report_has_no_secrets_and_no_control_characters(server: Server, tmp_p
     made["status"]["plan"]["notes"] = [f"note {sample.name}: {sample.text}" for sample in samples]
     server.jobs = [made]
     page = tmp_path / "page.md"
-    rft("report", "arithmetic", "-o", page)
+    rft("report", "arithmetic", "--output", page)
     lines = [line for line in page.read_text().splitlines() if line.startswith("- note ")]
     for sample, line in zip(samples, lines, strict=True):
         assert line.startswith(f"- note {sample.name}: ")

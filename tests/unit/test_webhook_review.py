@@ -57,7 +57,7 @@ def refused_fields(response: Json) -> list[str]:
 
 
 def test_a_valid_job_is_allowed_without_warnings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "advise", lambda spec: [])
+    monkeypatch.setattr(module, "advise_job", lambda job: [])
     assert answer(job()) == {"uid": answer(job())["uid"], "allowed": True}
     assert answer(job(), dryRun=True)["allowed"] is True
 
@@ -90,7 +90,7 @@ def test_a_gpu_number_other_than_the_plans_gives_a_warning() -> None:
 
 def test_advice_is_a_warning_and_not_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     said = Advice("top-k-above-50", "spec.sampling.topK", "100 lets\nthe tail in")
-    monkeypatch.setattr(module, "advise", lambda spec: [said] if spec.sampling.top_k == 100 else [])
+    monkeypatch.setattr(module, "advise_job", lambda job: [said] if job.spec.sampling.top_k == 100 else [])
     response = answer(job(sampling={"topK": 100}))
     assert response["allowed"] is True
     assert response["warnings"] == ["spec.sampling.topK: 100 lets the tail in [top-k-above-50]"]

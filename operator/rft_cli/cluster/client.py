@@ -3,9 +3,11 @@
 import contextlib
 import json
 import logging
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import kubernetes
@@ -194,7 +196,7 @@ class ClusterClient:
         except urllib3.exceptions.HTTPError as error:
             raise Unreachable(
                 f"{self._api.configuration.host} does not answer ({type(error).__name__});"
-                " check the cluster, or name another with --context",
+                f" the kubeconfig is {tried()}; check the cluster, or name another with --context",
                 UNREADABLE,
             ) from error
 
@@ -240,6 +242,12 @@ def _message(error: ApiException) -> str:
         return ""
 
 
+def tried() -> str:
+    """Return which kubeconfig is read, and why."""
+    named = os.environ.get("KUBECONFIG")
+    return f"{named} (KUBECONFIG)" if named else f"{Path('~/.kube/config').expanduser()} (the default)"
+
+
 def _connect(context: str | None) -> tuple[Any, str]:
     """Return a client of the Kubernetes API, and the namespace of the kubeconfig context."""
     # urllib3's warnings about retries are hidden, because the error message alone says enough.
@@ -251,11 +259,17 @@ def _connect(context: str | None) -> tuple[Any, str]:
             with contextlib.suppress(ConfigException):
                 _kubernetes.config.load_incluster_config()
                 return _kubernetes.client.ApiClient(), "default"
-        raise UserError(f"no usable kubeconfig ({error}); set KUBECONFIG", UNREADABLE) from error
+        raise UserError(
+            f"no usable kubeconfig: tried {tried()}: {error}; set KUBECONFIG to the file of your cluster."
+            " A run on this machine needs none: rft run, rft curve DIR, rft report DIR",
+            UNREADABLE,
+        ) from error
     chosen = active if context is None else next((c for c in contexts if c["name"] == context), None)
     if chosen is None:
         names = ", ".join(str(c["name"]) for c in contexts)
-        raise UserError(f"--context {context!r} is not in the kubeconfig; it has {names}", UNREADABLE)
+        raise UserError(
+            f"--context {context!r} is not in the kubeconfig {tried()}; it has {names}", UNREADABLE
+        )
     try:
         api = _kubernetes.config.new_client_from_config(context=chosen["name"])
     except ConfigException as error:

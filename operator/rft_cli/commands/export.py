@@ -48,7 +48,7 @@ class Chosen(NamedTuple):
 @reports_errors
 def export(
     source: Annotated[str, typer.Argument(metavar="DIR", help="A run's folder, or an adapter's.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.")],
+    output: Annotated[Path, typer.Option("--output", help="Folder to make.")],
     merge: Annotated[bool, typer.Option("--merge", help="Write a whole model: base plus adapter.")] = False,
     step: Annotated[int | None, typer.Option(min=1, help="The checkpoint of this step.")] = None,
     best: Annotated[

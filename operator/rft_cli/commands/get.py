@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 import yaml
 
-from rft_cli.options import Context, Namespace, connect
+from rft_cli.options import Context, Namespace, connect, job_names, refuse_folder
 from rft_cli.render.console import WIDE_ENOUGH, out, reports_errors, write
 from rft_cli.render.jobs import job_table
 from rft_cli.render.views import COLUMNS, WIDE_COLUMNS
@@ -24,13 +24,18 @@ class GetFormat(StrEnum):
 
 @reports_errors
 def get(
-    name: Annotated[str | None, typer.Argument(help="One job; all of the namespace if absent.")] = None,
-    output: Annotated[GetFormat | None, typer.Option("--output", "-o", help="wide, yaml or json.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="One job; all of the namespace if absent.", autocompletion=job_names),
+    ] = None,
+    output: Annotated[GetFormat | None, typer.Option("--format", "-o", help="wide, yaml or json.")] = None,
     all_namespaces: Annotated[bool, typer.Option("--all-namespaces", "-A", help="Every namespace.")] = False,
     context: Context = None,
     namespace: Namespace = None,
 ) -> None:
     """List RFTJobs: phase, steps, reward, time left, age."""
+    if name is not None:
+        refuse_folder(name)
     cluster = connect(context, namespace)
     jobs = [cluster.job(name)] if name else cluster.jobs(all_namespaces=all_namespaces)
     if output in (GetFormat.YAML, GetFormat.JSON):

@@ -9,7 +9,7 @@ import typer
 
 from rft_api.conditions import TERMINAL_PHASES
 from rft_cli.errors import INVALID, UserError
-from rft_cli.options import Context, Namespace, connect
+from rft_cli.options import Context, JobName, Namespace, connect, refuse_folder
 from rft_cli.render.console import out, reports_errors
 from rft_cli.render.jobs import INTERRUPTED, print_changes
 from rft_cli.render.views import phase_of
@@ -28,14 +28,13 @@ REACHED: dict[Action, tuple[str, ...]] = {
 }
 """For each command, the phases of the job for which ``--wait`` waits."""
 
-Name = Annotated[str, typer.Argument(help="The job.")]
 Wait = Annotated[
     bool, typer.Option("--wait", "-w", help="Follow the job until it has the new phase, or ends.")
 ]
 
 
 @reports_errors
-def suspend(name: Name, wait: Wait = False, context: Context = None, namespace: Namespace = None) -> None:
+def suspend(name: JobName, wait: Wait = False, context: Context = None, namespace: Namespace = None) -> None:
     """Save a checkpoint and free the GPUs.
 
     Exit code 1: the change is refused, or with --wait the job ends in another phase.
@@ -44,7 +43,7 @@ def suspend(name: Name, wait: Wait = False, context: Context = None, namespace: 
 
 
 @reports_errors
-def resume(name: Name, wait: Wait = False, context: Context = None, namespace: Namespace = None) -> None:
+def resume(name: JobName, wait: Wait = False, context: Context = None, namespace: Namespace = None) -> None:
     """Continue a suspended job from its checkpoint.
 
     Exit code 1: the change is refused, or with --wait the job ends in another phase.
@@ -53,7 +52,7 @@ def resume(name: Name, wait: Wait = False, context: Context = None, namespace: N
 
 
 @reports_errors
-def cancel(name: Name, wait: Wait = False, context: Context = None, namespace: Namespace = None) -> None:
+def cancel(name: JobName, wait: Wait = False, context: Context = None, namespace: Namespace = None) -> None:
     """Save a checkpoint and end a job permanently. The run's folder is kept.
 
     Exit code 1: the change is refused, or with --wait the job ends in another phase.
@@ -62,6 +61,7 @@ def cancel(name: Name, wait: Wait = False, context: Context = None, namespace: N
 
 
 def _carry_out(action: Action, name: str, wait: bool, context: str | None, namespace: str | None) -> None:
+    refuse_folder(name)
     cluster = connect(context, namespace)
     job = cluster.job(name)
     if said := refusal(action, job):

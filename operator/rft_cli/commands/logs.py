@@ -5,14 +5,14 @@ from typing import Annotated
 import typer
 
 from rft_api.controls import without_colours
-from rft_cli.options import Context, Namespace, connect
+from rft_cli.options import Context, JobName, Namespace, connect, refuse_folder
 from rft_cli.render.console import reports_errors, write
 from rft_run.config import TRAINER_CONTAINER
 
 
 @reports_errors
 def logs(
-    name: Annotated[str, typer.Argument(help="The job.")],
+    name: JobName,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the container ends.")] = False,
     container: Annotated[str, typer.Option(help="trainer, or grader for users' code.")] = TRAINER_CONTAINER,
     tail: Annotated[int | None, typer.Option(min=0, help="Only the last lines.")] = None,
@@ -20,6 +20,7 @@ def logs(
     namespace: Namespace = None,
 ) -> None:
     """Print the log of the newest pod of a job."""
+    refuse_folder(name)
     cluster = connect(context, namespace)
     pod = cluster.newest_pod(cluster.job(name))["metadata"]["name"]
     try:

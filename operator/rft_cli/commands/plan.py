@@ -37,7 +37,7 @@ class PlanFormat(StrEnum):
 def plan(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Manifest with one RFTJob; - reads stdin.")],
     output: Annotated[
-        PlanFormat, typer.Option("--output", "-o", help="text, json or yaml.")
+        PlanFormat, typer.Option("--format", "-o", help="text, json or yaml.")
     ] = PlanFormat.TEXT,
     accelerator: Annotated[
         str | None, typer.Option("--accelerator", help="Plan for this kind, e.g. nvidia-l40s-48gb.")

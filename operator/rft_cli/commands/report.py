@@ -23,7 +23,7 @@ from rft_run.folder import RunFolder
 @reports_errors
 def report(
     source: Annotated[str, typer.Argument(metavar="NAME|DIR", help="A job, or a run's folder.")],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write it into this file.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", help="Write it into this file.")] = None,
     context: Context = None,
     namespace: Namespace = None,
 ) -> None:

@@ -36,7 +36,7 @@ LOG_TAIL = 15
 @reports_errors
 def run(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Manifest with one RFTJob.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The run's folder; an old one resumes.")],
+    output: Annotated[Path, typer.Option("--output", help="The run's folder; an old one resumes.")],
     dataset: Annotated[Path | None, typer.Option(help="Rows in place of the manifest's.")] = None,
     evaluation_dataset: Annotated[Path | None, typer.Option(help="The same for the evaluation.")] = None,
     grader: Annotated[

@@ -33,7 +33,7 @@ def samples(
     row: Annotated[int | None, typer.Option(min=1, help="Only this line of the dataset.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Prompts to show.")] = 5,
     output: Annotated[
-        SamplesFormat, typer.Option("--output", "-o", help="text or json.")
+        SamplesFormat, typer.Option("--format", "-o", help="text or json.")
     ] = SamplesFormat.TEXT,
     context: Context = None,
     namespace: Namespace = None,

@@ -28,6 +28,7 @@ def submit(
     force_conflicts: Annotated[
         bool, typer.Option("--force-conflicts", help="Take over fields that another manager has set.")
     ] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Print all warnings, not only three.")] = False,
     send_files_from: Annotated[
         list[Path] | None,
         typer.Option(metavar="FOLDER", help="Own files may be sent from here too; may be repeated."),
@@ -54,7 +55,7 @@ def submit(
     if wait and (len(jobs) > 1 or dry_run):
         raise UserError("--watch follows one job: give one RFTJob, and leave out --dry-run", INVALID)
     verdicts = [
-        is_valid(document, documents, path)
+        is_valid(document, documents, path, everything=everything)
         for path, found in of_files.items()
         for document in found
         if is_job(document.body)

@@ -14,6 +14,7 @@ from rft_cli.render.problems import is_valid
 @reports_errors
 def validate(
     files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Manifests; - reads stdin.")],
+    everything: Annotated[bool, typer.Option("--all", help="Print all warnings, not only three.")] = False,
     local: Annotated[
         bool, typer.Option("--local", help="Check for rft run, which needs no storage.")
     ] = False,
@@ -21,7 +22,8 @@ def validate(
     """Check every RFTJob in the files: fields, ranges and the rules across fields.
 
     Advice from the tuning guide, and a number of GPUs that differs from the plan's, are warnings. They do not
-    change the exit code.
+    change the exit code. The three that matter most are printed. Advice that the annotation
+    rft.dev/acknowledged-advice names by its id is not.
 
     The check also finds what would fail later: errors in graders' code (parsed, never run), in regular
     expressions, schemas and templates; names that Kubernetes or the hub does not take; and wrong rows, if the
@@ -35,7 +37,8 @@ def validate(
         try:
             documents = read(path)
             verdicts = [
-                is_valid(document, documents, path, local=local) for document in jobs_of(documents, path)
+                is_valid(document, documents, path, local=local, everything=everything)
+                for document in jobs_of(documents, path)
             ]
         except UserError as error:
             err().print(f"error: {error}", markup=False)

@@ -4,17 +4,18 @@ from typing import Annotated
 
 import typer
 
-from rft_cli.options import Context, Namespace, connect
+from rft_cli.options import Context, JobName, Namespace, connect, refuse_folder
 from rft_cli.render.console import out, reports_errors
 from rft_cli.render.jobs import watched
 
 
 @reports_errors
 def watch(
-    name: Annotated[str, typer.Argument(help="The job.")],
+    name: JobName,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing: only the exit code.")] = False,
     context: Context = None,
     namespace: Namespace = None,
 ) -> None:
     """Follow a job until it ends. Exit code 0: Succeeded; 1: Failed or Cancelled."""
+    refuse_folder(name)
     raise typer.Exit(watched(lambda: connect(context, namespace).changes(name), out(quiet=quiet)))

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from rft_advice import Advice, advise
+from rft_advice import advise_job
+from rft_advice.urgency import unknown
 from rft_api import KIND
 from rft_api.controls import one_line
 from rft_api.job import RFTJob
@@ -13,15 +14,25 @@ from rft_cli.local.manifest import Manifest, config_maps, name_of, on_this_machi
 from rft_cli.render.console import out
 from rft_planner.overrides import contradiction
 
+MOST_WARNINGS = 3
+"""Most warnings that are printed without ``--all``."""
 OF_A_CLUSTER = frozenset(("storage-ephemeral",))
 """Ids of advice that does not concern a run on this machine."""
 
 
-def is_valid(document: Document, documents: list[Document], path: Path, *, local: bool = False) -> bool:
-    """Print the problems and the advice of one RFTJob in these documents. Return whether the RFTJob is
+def is_valid(
+    document: Document,
+    documents: list[Document],
+    path: Path,
+    *,
+    local: bool = False,
+    everything: bool = False,
+) -> bool:
+    """Print the problems of one RFTJob in these documents, or the advice on it. Return whether the RFTJob is
     valid.
 
-    ``local``: for ``rft run``, which needs no storage.
+    ``local``: for ``rft run``, which needs no storage. ``everything``: print all advice, not only the
+    ``MOST_WARNINGS`` pieces that matter most.
     """
     document = on_this_machine(document) if local else document
     title = one_line(f"{document.source}: {KIND} {name_of(document.body)}")
@@ -32,15 +43,24 @@ def is_valid(document: Document, documents: list[Document], path: Path, *, local
             Manifest(path, job, config_maps(documents, job.metadata.namespace)), document
         )
     if job is not None and not problems:
-        overridden = contradiction(job.spec)
-        said = [*warned, *map(str, _advice(job, local)), *([overridden] if overridden else [])]
-        warnings = [f"  warning: {one_line(text)}" for text in said]
-        out().print("\n".join([f"{title}: OK", *warnings]), markup=False)
+        said = [*warned, *_advice(job, local)]
+        shown = said if everything else said[:MOST_WARNINGS]
+        lines = [f"  warning: {one_line(text)}" for text in shown]
+        if len(shown) < len(said):
+            lines.append(f"  {len(said) - len(shown)} more: --all prints them, too")
+        out().print("\n".join([f"{title}: OK", *lines]), markup=False)
         return True
     count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
     out().print("\n".join([f"{title}: {count}", *(f"  {problem}" for problem in problems)]), markup=False)
     return False
 
 
-def _advice(job: RFTJob, local: bool) -> list[Advice]:
-    return [advice for advice in advise(job.spec) if not (local and advice.rule in OF_A_CLUSTER)]
+def _advice(job: RFTJob, local: bool) -> list[str]:
+    """Return the advice on a job, what matters most first."""
+    overridden = contradiction(job.spec)
+    given = [advice for advice in advise_job(job) if not (local and advice.rule in OF_A_CLUSTER)]
+    return [
+        *unknown(job.metadata.annotations),
+        *([overridden] if overridden else []),
+        *map(str, given),
+    ]

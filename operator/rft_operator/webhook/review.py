@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from rft_advice import advise
+from rft_advice import advise_job
 from rft_api import GROUP, KIND, PLURAL, ahead, immutability
 from rft_api.controls import one_line
-from rft_api.job import RFTJobSpec
+from rft_api.job import RFTJob
 from rft_api.problems import Problem
 from rft_api.validation import CheckResult, check
 from rft_graders import ahead as graders_ahead
@@ -63,12 +63,12 @@ def judge(new: Json, old: Json | None) -> Findings:
     if late or not set(problems) <= set(known):
         return Findings((*problems, *late))
     # Problems that the old spec had too refuse no update: cancelling must stay possible.
-    return Findings(warnings=(*map(str, problems), *(_warnings(job.spec) if job is not None else ())))
+    return Findings(warnings=(*map(str, problems), *(_warnings(job) if job is not None else ())))
 
 
-def _warnings(spec: RFTJobSpec) -> list[str]:
-    overridden = contradiction(spec)
-    return [*map(str, advise(spec)), *([overridden] if overridden is not None else [])]
+def _warnings(job: RFTJob) -> list[str]:
+    overridden = contradiction(job.spec)
+    return [*map(str, advise_job(job)), *([overridden] if overridden is not None else [])]
 
 
 def _is_leaving(job: Json) -> bool:

@@ -1,0 +1,28 @@
+"""``rft completion``: prints the script by which a shell completes commands, options and names of jobs."""
+
+import os
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+
+class CompletedShell(StrEnum):
+    """Shells that ``rft`` completes in."""
+
+    BASH = "bash"
+    ZSH = "zsh"
+    FISH = "fish"
+
+
+def completion(
+    ctx: typer.Context, shell: Annotated[CompletedShell, typer.Argument(help="bash, zsh or fish.")]
+) -> None:
+    """Print the completion script of a shell.
+
+    For bash: source <(rft completion bash). For zsh: source <(rft completion zsh), after compinit. For fish:
+    rft completion fish | source.
+    """
+    # typer prints its script for this variable, and the script calls rft with the same one.
+    os.environ["_RFT_COMPLETE"] = f"source_{shell}"
+    ctx.find_root().command.main(args=[], prog_name="rft")
