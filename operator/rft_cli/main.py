@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 BEFORE = {
+    "new": "new",
     "import": "import_",
     "validate": "validate",
     "explain": "explain",

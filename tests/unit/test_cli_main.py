@@ -53,7 +53,7 @@ def test_a_mistyped_command_is_answered_with_the_right_one() -> None:
     found = rft("valdate")
     assert found.exit_code == 2
     assert "Did you mean validate?" in found.stderr
-    assert "Commands: import, validate" in rft("zzz").stderr
+    assert "Commands: new, import" in rft("zzz").stderr
 
 
 def test_the_short_option_o_is_a_format_everywhere() -> None:

@@ -46,6 +46,7 @@ READERS = frozenset({
     # files that the command line or the manifest names; rows pass ``readable``
     "operator/rft_cli/local/own_files.py", "operator/rft_cli/commands/import_.py",
     "operator/rft_cli/importing/fireworks.py", "operator/rft_cli/main.py",
+    "operator/rft_cli/local/survey.py",
     "operator/rft_cli/local/inputs.py", "operator/rft_cli/local/rows.py", "operator/rft_cli/local/grading.py",
     "operator/rft_cli/commands/suggest.py", "operator/rft_cli/commands/export.py",
     "trainer-image/rft_trainer/__main__.py",

@@ -104,7 +104,7 @@ def _counted(file: IO[bytes], source: str, layout: RowLayout) -> Counted:
     rows, tokens, left = 0, 0.0, READ_BYTES
     lines = _numbered(file, source, layout)
     for number, line in lines:
-        rows, tokens = rows + 1, tokens + _prompt_tokens(_row(number, line, source, layout))
+        rows, tokens = rows + 1, tokens + prompt_tokens(_row(number, line, source, layout))
         left -= len(line)
         if left <= 0:
             break
@@ -113,7 +113,8 @@ def _counted(file: IO[bytes], source: str, layout: RowLayout) -> Counted:
     return Counted(rows + sum(1 for _ in lines), tokens / rows)
 
 
-def _prompt_tokens(row: RowLine) -> float:
+def prompt_tokens(row: RowLine) -> float:
+    """Return the estimated length of the prompt of a row, in tokens."""
     characters = sum(len(message["content"]) for message in row.messages)
     return characters / CHARACTERS_PER_TOKEN + MESSAGE_TOKENS * len(row.messages) + ANSWER_TOKENS
 

@@ -5,6 +5,7 @@ text passes ``visible`` here. ``tests/unit/test_shown_everywhere.py`` fails wher
 """
 
 import functools
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any, ParamSpec, TypeVar
 
@@ -14,7 +15,7 @@ from rich.segment import Segment
 from rich.text import Text
 
 from rft_api.controls import visible
-from rft_cli.errors import UserError
+from rft_cli.errors import UNREADABLE, UserError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -56,6 +57,19 @@ def err() -> Terminal:
 def write(text: str) -> None:
     """Write lines to standard output as they are, with neither wrapping nor colours: YAML, JSON, a log."""
     typer.echo(visible(text))
+
+
+def asked(question: str, option: str, default: str | None) -> str:
+    """Ask a question on a terminal. Elsewhere return the default.
+
+    Raises:
+        UserError: if there is neither a terminal nor a default. The message names the option.
+    """
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        return str(typer.prompt(visible(question), default=default))
+    if default is None:
+        raise UserError(f"{option}: is missing; name it, since there is no terminal to ask on", UNREADABLE)
+    return default
 
 
 def reports_errors(command: Callable[P, R]) -> Callable[P, R]:

@@ -1,0 +1,149 @@
+"""``rft new``: writes a manifest from the rows and a few answers."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rft_api import API_VERSION, KIND
+from rft_api.ahead import model_problem
+from rft_api.dumper import dump
+from rft_api.forms import LABEL
+from rft_api.job import MAX_NAME_LENGTH
+from rft_api.validation import check
+from rft_cli.errors import INVALID, UNREADABLE, UserError
+from rft_cli.local.survey import Survey, answer_field, are_numbers, dataset, described, surveyed
+from rft_cli.render.console import asked, err, out, reports_errors
+from rft_planner.steps import MIN_HELD_OUT
+from rft_run import atomic
+
+SMALL_MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
+MAX_TOKENS = 512
+CODE = """\
+def grade(completion, row):
+    \"\"\"Return the score of a completion, from 0 to 1. ``row`` has the fields of its row.\"\"\"
+    return 1.0 if str(row[{field!r}]) in completion else 0.0
+"""
+
+
+class FieldGrader(StrEnum):
+    """Kinds of graders that need only a field of the rows."""
+
+    EXACT_MATCH = "exactMatch"
+    NUMERIC = "numeric"
+    MATH = "math"
+    TEXT_SIMILARITY = "textSimilarity"
+    PYTHON = "python"
+
+
+@reports_errors
+def new(
+    output: Annotated[Path, typer.Argument(metavar="FILE", help="Manifest to write.")] = Path("job.yaml"),
+    rows: Annotated[Path | None, typer.Option(help="JSON lines or CSV with the rows.")] = None,
+    model: Annotated[str | None, typer.Option(help="Hub id, or path, of the model to train.")] = None,
+    grader: Annotated[FieldGrader | None, typer.Option(help="Kind of the grader.")] = None,
+    answer: Annotated[str | None, typer.Option(help="Field with the right answer.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="Column with the prompt.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the job; that of the file if absent.")] = None,
+    max_tokens: Annotated[int, typer.Option(min=16, max=16384, help="Sets maxTokens.")] = MAX_TOKENS,
+) -> None:
+    """Write a manifest for your rows, and say what they are.
+
+    What no option says is found in the rows, or asked on a terminal. Prints columns, lengths in tokens
+    (estimated from characters), distinct prompts, and how many answers maxTokens would cut. Overwrites
+    nothing. Exit code 1: something is missing or wrong; 2: the rows cannot be read.
+    """
+    if output.exists():
+        raise UserError(f"{output}: exists; name a new file, or move it away", UNREADABLE)
+    rows = rows or Path(asked("File with the rows", "--rows", None))
+    found = surveyed(rows.expanduser(), prompt)
+    model = model or asked("Model to train, by its hub id", "--model", SMALL_MODEL)
+    field = _answer(found, answer)
+    kind = grader or FieldGrader(asked("Kind of the grader", "--grader", _likely(found, field)))
+    body = manifest(_name(name, output), _model(model), found, _uri(rows, output), kind, field, max_tokens)
+    files = {output: dump(body)}
+    if kind is FieldGrader.PYTHON and not (code := output.with_name("reward.py")).exists():
+        files[code] = CODE.format(field=field)
+    for path, text in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic.write_text(path, text)
+    out().print("\n".join([*described(found, field, max_tokens), f"written to {', '.join(map(str, files))}"]))
+    if found.prompts < 2 * MIN_HELD_OUT:
+        err().print(
+            f"warning: {found.prompts} distinct prompts are fewer than {2 * MIN_HELD_OUT}, so"
+            " evaluation.fraction is 0: base and tuned model are not compared"
+        )
+    out().print(f"next: rft grade {output}, then rft run {output} --output runs/{body['metadata']['name']}")
+
+
+def _answer(found: Survey, answer: str | None) -> str:
+    names = [name for name, values in found.answers.items() if len(values) == found.rows]
+    if answer is not None:
+        if answer not in names:
+            allowed = ", ".join(names) or "none"
+            said = f"--answer: {answer!r} is no field with a text or number in each row"
+            raise UserError(f"{said}; such fields are {allowed}", INVALID)
+        return answer
+    likely = answer_field(found)
+    if likely is None and not names:
+        raise UserError(
+            "--rows: no field has a text or number in each row, so there is no right answer to compare with;"
+            ' add one, such as "answer", or write a python or model grader by hand',
+            INVALID,
+        )
+    return likely or asked(f"Field with the right answer ({', '.join(names)})", "--answer", None)
+
+
+def _likely(found: Survey, field: str) -> str:
+    """Return the kind of grader that suits the answers."""
+    if are_numbers(found.answers[field]):
+        return FieldGrader.NUMERIC
+    return FieldGrader.EXACT_MATCH if max(found.lengths(field)) <= 16 else FieldGrader.TEXT_SIMILARITY
+
+
+def _model(name: str) -> str:
+    folder = Path(name).expanduser()
+    if name.startswith(("~", "./", "../", "/")) and folder.is_dir():
+        return str(folder.resolve())
+    if said := model_problem(name):
+        raise UserError(f"--model: {said}", INVALID)
+    return name
+
+
+def _name(given: str | None, output: Path) -> str:
+    name = given or output.stem
+    if LABEL.has(name) and len(name) <= MAX_NAME_LENGTH:
+        return name
+    proposal = LABEL.proposal(name, MAX_NAME_LENGTH)
+    if given is None and proposal:
+        return proposal
+    raise UserError(f"--name: {name!r} is not {LABEL.words}; write {proposal or 'my-job'}", INVALID)
+
+
+def _uri(rows: Path, output: Path) -> str:
+    """Return the path of the rows as the manifest names it: relative, if they lie in its folder."""
+    path, folder = rows.expanduser().resolve(), output.resolve().parent
+    return f"./{path.relative_to(folder)}" if path.is_relative_to(folder) else str(path)
+
+
+def manifest(
+    name: str, model: str, found: Survey, uri: str, kind: FieldGrader, field: str, max_tokens: int
+) -> dict[str, Any]:
+    """Return the manifest. Raises UserError if it is not valid."""
+    settings: dict[str, Any] = {"file": "reward.py"} if kind is FieldGrader.PYTHON else {"field": field}
+    spec: dict[str, Any] = {
+        "model": {"name": model},
+        "dataset": dataset(found, uri),
+        "graders": [{"name": "correct", kind.value: settings}],
+        "sampling": {"maxTokens": max_tokens},
+    }
+    if found.prompts < 2 * MIN_HELD_OUT:
+        spec["evaluation"] = {"fraction": 0}
+    body = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": name}, "spec": spec}
+    inline = {"inline": "x"} if kind is FieldGrader.PYTHON else settings
+    graders = [{"name": "correct", kind.value: inline}]
+    _, problems = check({**body, "spec": {**spec, "graders": graders, "storage": {"ephemeral": {}}}})
+    if problems:
+        raise UserError("; ".join(map(str, problems)), INVALID)
+    return body
