@@ -47,9 +47,17 @@ def model_problem(name: str) -> str:
     if not re.fullmatch(f"{_HUB_PART}(/{_HUB_PART})?", name) or "--" in name or ".." in name:
         return (
             f"{name!r} is neither a hub id (owner/name, such as Qwen/Qwen2.5-7B-Instruct) nor an absolute"
-            " path, which begins with /"
+            f" path, which begins with /; write {_as_model(name)}"
         )
     return ""
+
+
+def _as_model(name: str) -> str:
+    """Return what a model's name may be meant as."""
+    if name.startswith((".", "~")):
+        return "the absolute path of the folder"
+    own = re.sub(r"[^A-Za-z0-9._/-]+", "-", name).strip("-./")
+    return own if "/" in own else f"the id as the hub shows it, such as owner/{own or 'name'}"
 
 
 def revision_is_whole(spec: RFTJobSpec) -> Iterator[Problem]:

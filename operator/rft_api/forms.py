@@ -79,7 +79,9 @@ def _as_uri(text: str) -> str:
     found = re.fullmatch(r"(s3|gs|hf|https?|file):/*(.+)", text, re.IGNORECASE)
     if found:
         return f"{found[1].lower()}://{found[2]}"
-    if re.match(r"~|\$|[A-Za-z]:\\", text) or "://" in text or not text.strip("./"):
+    if drive := re.fullmatch(r"[A-Za-z]:\\(?:.*\\)?([^\\]+)", text):
+        return f"./{drive[1]}"
+    if re.match(r"~|\$", text) or "://" in text or not text.strip("./"):
         return ""
     return "./" + text.replace("\\", "/")
 

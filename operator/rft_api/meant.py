@@ -45,11 +45,25 @@ OTHER_NAMES = {
 
 The names are written in the form that ``fold`` returns."""
 
+_IN_PLACE = {
+    ("spec.model", "path"): "spec.model.name",
+    ("spec.dataset", "path"): "spec.dataset.uri",
+    ("spec.dataset", "file"): "spec.dataset.uri",
+    ("spec.dataset", "url"): "spec.dataset.uri",
+}
+"""Names that mean a field of the same object, by the path of the object and the name."""
+
 _FIRST = ("spec.sampling.", "spec.training.")
 """Prefixes of paths that are preferred if several objects have a field of the same name."""
 
 _SHORTEST_BEGINNING = 3
 _MULTIPLES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+_WORDS = {
+    word: str(i)
+    for i, word in enumerate(
+        ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+    )
+}
 _TRUE, _FALSE = ("true", "yes", "on", "y", "1"), ("false", "no", "off", "n", "0")
 
 
@@ -64,6 +78,7 @@ def number(value: object, *, whole: bool) -> int | float | None:
         return None
     text = re.sub(r"(?<=\d)[_ '](?=\d)|(?<=\d),(?=\d{3}(?!\d))", "", value.strip()).lower()
     text = re.sub(r"^(-?\d+),(\d+)", r"\1.\2", text)
+    text = _WORDS.get(text, re.sub(r"(?<=\d)\s*(?:s|sec|seconds?)$", "", text))
     found = re.fullmatch(r"(-?\d*\.?\d+(?:e[-+]?\d+)?|-?\d+\.)\s*([kmg%]?)", text, re.ASCII)
     if not found:
         return None
@@ -93,6 +108,8 @@ def field(name: str, names: Sequence[str], parent: str, everywhere: Iterable[str
     name in another one.
     """
     key = fold(name)
+    if found := _IN_PLACE.get((parent, key)):
+        return found
     here = {fold(each): f"{parent}.{each}" if parent else each for each in names}
     elsewhere: dict[str, str] = {}
     for path in sorted(everywhere, key=lambda each: not each.startswith(_FIRST)):

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 from rft_api import foreign, meant
 from rft_api.base import Model
 from rft_api.controls import one_line
-from rft_api.forms import FORMS
+from rft_api.forms import FORMS, SIZE
 
 
 class Problem(NamedTuple):
@@ -84,7 +84,7 @@ _SIZES = {
 def _message(detail: ErrorDetails, root: type[Model]) -> str:
     kind, value, context = detail["type"], detail["input"], detail.get("ctx", {})
     if kind == "missing":
-        return "is required"
+        return f"is required{_example(detail['loc'], root)}"
     if kind == "null_value":
         return _empty(_loc(detail), root)
     if kind == "extra_forbidden":
@@ -93,13 +93,14 @@ def _message(detail: ErrorDetails, root: type[Model]) -> str:
         first = join_path((*detail["loc"], context["first"]))
         return f"{context['value']!r} is also the {context['key']} of {first}; give each item its own"
     if kind == "literal_error":
-        return f"{_show(value)} is not one of {_options(context)}{_meant(value, context)}"
+        meaning = _meant(value, context) or _nearest_option(value, detail["loc"], root)
+        return f"{_show(value)} is not one of {_options(context)}{meaning}"
     bounds = bounds_text(_limits(detail["loc"], root))
     if kind in _TYPE_NAMES:
         allowed = f" {bounds}" if bounds else ""
         return f"{_show(value)} is not {_TYPE_NAMES[kind]}{allowed}{_fix(value, detail, root)}"
     if kind in ("greater_than", "greater_than_equal", "less_than", "less_than_equal"):
-        return f"{_show(value)} is out of range; allowed is {bounds}"
+        return f"{_show(value)} is out of range; allowed is {bounds}{_inside(value, detail['loc'], root)}"
     if kind == "string_pattern_mismatch":
         return _formless(value, context, detail["loc"], root)
     if kind in _SIZES:
@@ -142,7 +143,7 @@ def _wrong_size(detail: ErrorDetails, root: type[Model]) -> str:
     limit = int(detail["ctx"][key])
     verb = "is" if limit == 1 else "are"
     if not isinstance(value, str):
-        return said.format(limit, verb)
+        return said.format(limit, verb) + (_example(detail["loc"], root) if not value else "")
     if not value:
         required = info is None or info.is_required()
         return f"is empty; give it a value{'' if required else ' or remove the line'}"
@@ -165,29 +166,132 @@ def _options(context: dict[str, Any]) -> str:
 
 
 def _meant(value: object, context: dict[str, Any]) -> str:
-    """Return advice that names the allowed value that was probably meant, or ""."""
+    """Return advice that names the allowed value that was probably meant, or "".
+
+    It is similar, or the value is its beginning or its initials, such as ``RWO`` for ``ReadWriteOnce``.
+    """
     options = [option.strip() for option in _options(context).split(",")]
     if _is_quoted_number(value) and str(value) in options:
         return f"; write {value} without quotes"
     texts = {meant.fold(option.strip("'")): option for option in options}
-    close = difflib.get_close_matches(meant.fold(str(value)), texts, 1) if isinstance(value, str) else []
-    return f"; did you mean {texts[close[0]]}?" if close else ""
+    if not isinstance(value, str):
+        return ""
+    folded = meant.fold(value)
+    close = difflib.get_close_matches(folded, texts, 1)
+    begun = [text for text in texts if folded and text.startswith(folded)]
+    short = [text for text, option in texts.items() if folded == _initials(option)]
+    found = [*short, *begun[: len(begun) == 1], *close]
+    return f"; did you mean {texts[found[0]]}?" if found else ""
+
+
+def _initials(option: str) -> str:
+    return "".join(character for character in option if character.isupper()).lower()
+
+
+def _nearest_option(value: object, loc: Sequence[int | str], root: type[Model]) -> str:
+    """Return advice to write the nearest number of a list of values, else the default, else the first one of
+    the list; "" if there is none.
+    """
+    info = _field(loc, root)
+    if info is None or isinstance(loc[-1], int):
+        return ""
+    choices = _choices(info)
+    numbers = [each for each in choices if isinstance(each, int)]
+    if numbers and isinstance(value, int | float):
+        return f"; write {min(numbers, key=lambda each: abs(each - value))}"
+    if isinstance(info.default, str | int | float):
+        default = info.default if isinstance(info.default, str) else _number(info.default)
+        return f"; write {default}, the default"
+    texts = [each for each in choices if isinstance(each, str)]
+    return f"; write {texts[0]}, for example" if texts else ""
+
+
+def _choices(info: FieldInfo) -> tuple[Any, ...]:
+    """Return the values of a field that is one of a list, perhaps or None."""
+    found = [each for each in _types(info.annotation) if get_origin(each) is Literal]
+    return tuple(get_args(found[0])) if found else ()
+
+
+def _inside(value: object, loc: Sequence[int | str], root: type[Model]) -> str:
+    """Return advice that names the allowed number nearest to one that is out of range, or "".
+
+    A number that is meant as a percentage, such as 95 for 0.95, is divided by 100.
+    """
+    limits, info = _limits(loc, root), _field(loc, root)
+    if not isinstance(value, int | float):
+        return ""
+    if 2 <= value <= 100 and limits.get("le", limits.get("lt")) in (0.5, 1) and _within(value / 100, limits):
+        return f"; write {_number(value / 100)}"
+    near = max(value, limits.get("ge", value))
+    near = min(near, limits.get("le", near))
+    if _within(near, limits):
+        return f"; write {_number(near)}"
+    default = info.default if info is not None else None
+    return f"; write {_number(default)}, the default" if isinstance(default, int | float) else ""
+
+
+EXAMPLES = {
+    "metadata": "metadata: {name: my-job}",
+    "name": "name: my-job",
+    "spec.model": "model: {name: Qwen/Qwen2.5-7B-Instruct}",
+    "spec.model.name": "name: Qwen/Qwen2.5-7B-Instruct",
+    "spec.dataset": "dataset: {uri: ./rows.jsonl}",
+    "spec.graders": "graders: [{name: right, exactMatch: {}}]",
+    "spec.storage": "storage: {claimTemplate: {size: 20Gi}}",
+    "scale": "scale: {min: 0, max: 10}",
+    "columns": "columns: {prompt: question}",
+    "secretRef": "secretRef: {name: my-secret, key: token}",
+    "claimName": "claimName: my-claim",
+    "size": "size: 20Gi",
+    "url": "url: https://example.com/v1",
+    "prompt": "prompt: 'How good is {completion}?'",
+    "pattern": "pattern: '[0-9]+'",
+}
+"""How fields without a value are written, by their paths, or by their names alone."""
+
+
+def _example(loc: Sequence[int | str], root: type[Model]) -> str:
+    """Return advice that shows how a field is written, or that names its fields; "" if there is none."""
+    path = join_path(loc)
+    found = EXAMPLES.get(path) or EXAMPLES.get(str(loc[-1]))
+    if found is not None:
+        return f"; write {found}"
+    info = _field(loc, root)
+    model = meant.model_in(info.annotation) if info is not None else None
+    return f"; its fields are {_fields_of(model)}" if model is not None else ""
 
 
 def _fix(value: object, detail: ErrorDetails, root: type[Model]) -> str:
     """Return advice how to correct a value of the wrong type, or "" if there is none."""
     kind, loc = detail["type"], detail["loc"]
     if kind == "string_type":
-        return _in_quotes(value)
+        return _as_text(value, loc, root)
     if kind.startswith(("int_", "float_")):
-        return _as_number(value, _limits(loc, root), whole=kind.startswith("int_"))
+        return _as_number(value, loc, root, whole=kind.startswith("int_"))
     if kind == "bool_type" and (read := meant.boolean(value)):
         return f"; write {read}{' without quotes' if read == value else ''}"
-    if kind == "list_type" and isinstance(value, dict):
-        return "; begin its first line with a dash and a space"
+    if kind == "list_type":
+        if isinstance(value, dict):
+            return "; begin its first line with a dash and a space"
+        return f"; write [{_show(value)}]" if isinstance(value, str | int | float) else ""
+    if kind == "dict_type":
+        return _example(loc, root)
     if kind in ("model_type", "model_attributes_type"):
-        return _as_object(value, _field(loc, root))
+        return _as_object(value, loc, root)
     return ""
+
+
+def _as_text(value: object, loc: Sequence[int | str], root: type[Model]) -> str:
+    """Return advice how to write a text in place of a number, a boolean or an object, or ""."""
+    info = _field(loc, root)
+    form = FORMS.get(_constraint(info, "pattern")) if info is not None else None
+    if isinstance(value, int | float) and not isinstance(value, bool) and form is not None:
+        unit = "Gi" if form is SIZE else ""
+        if written := f"{value}{unit}" if unit else form.proposal(str(value)):
+            return f"; write {written}"
+    if isinstance(value, dict):
+        return "; write it as text, with a | behind the colon and its lines indented below"
+    return _in_quotes(value)
 
 
 def _in_quotes(value: object) -> str:
@@ -198,11 +302,16 @@ def _in_quotes(value: object) -> str:
     return f"; write it in quotes: '{_show(value)}'{note}"
 
 
-def _as_number(value: object, limits: dict[str, Any], *, whole: bool) -> str:
-    if _is_quoted_number(value) and not (whole and meant.number(value, whole=True) is None):
-        return f"; write {str(value).strip()} without quotes"
+def _as_number(value: object, loc: Sequence[int | str], root: type[Model], *, whole: bool) -> str:
+    limits = _limits(loc, root)
     read = meant.number(value, whole=whole)
-    return f"; write {read}" if read is not None and _within(read, limits) else ""
+    if read is None and whole and isinstance(value, float):
+        read = round(value)
+    if read is None:
+        return _nearest_option(value, loc, root)
+    if not _within(read, limits):
+        return _inside(read, loc, root)
+    return f"; write {str(value).strip()} without quotes" if _is_quoted_number(value) else f"; write {read}"
 
 
 def _within(value: float, limits: dict[str, Any]) -> bool:
@@ -214,10 +323,11 @@ def _within(value: float, limits: dict[str, Any]) -> bool:
     )
 
 
-def _as_object(value: object, info: FieldInfo | None) -> str:
+def _as_object(value: object, loc: Sequence[int | str], root: type[Model]) -> str:
     """Return advice how to write an object, such as ``{name: Qwen/Qwen2.5-7B}``, in place of a text or a
     list.
     """
+    info = _field(loc, root)
     model = meant.model_in(info.annotation) if info is not None else None
     if model is None:
         return ""
@@ -233,7 +343,13 @@ def _as_object(value: object, info: FieldInfo | None) -> str:
     ]
     if fitting:
         return f"; write {{{fitting[0]}: {value}}}"
-    return f"; its fields are {_fields_of(model)}"
+    for name, each in fields.items():
+        form = FORMS.get(_constraint(each, "pattern"))
+        if isinstance(value, str) and required <= {name} and form and (written := form.proposal(value)):
+            return f"; write {{{name}: {written}}}"
+    said = f"; its fields are {_fields_of(model)}"
+    shown = _example(loc, root)
+    return said + (shown if shown.startswith("; write") else "")
 
 
 def _types(annotation: Any) -> tuple[Any, ...]:
@@ -310,9 +426,14 @@ def _limits(loc: Sequence[int | str], root: type[Model]) -> dict[str, Any]:
 def bounds_text(limits: dict[str, float]) -> str:
     """Return limits in words: ``{"ge": 0, "le": 100}`` becomes ``0 to 100``."""
     if "ge" in limits and "le" in limits:
-        return f"{limits['ge']:g} to {limits['le']:g}"
+        return f"{_number(limits['ge'])} to {_number(limits['le'])}"
     words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
-    return " and ".join(f"{word} {limits[key]:g}" for key, word in words.items() if key in limits)
+    return " and ".join(f"{word} {_number(limits[key])}" for key, word in words.items() if key in limits)
+
+
+def _number(value: float) -> str:
+    """Return a number as a manifest has it: whole numbers with all digits."""
+    return str(int(value)) if float(value).is_integer() and abs(value) < 2**53 else f"{value:g}"
 
 
 _READ_AS_BOOLEAN = {"false": ("n", "n, no and off"), "true": ("y", "y, yes and on")}

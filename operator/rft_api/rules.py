@@ -15,7 +15,7 @@ from rft_api.cel import Cel, exactly_one_of
 from rft_api.graders import GRADER_KINDS, Grader, Python
 from rft_api.job import RFTJobSpec
 from rft_api.lifecycle import Stop, read_moment
-from rft_api.problems import Problem
+from rft_api.problems import EXAMPLES, Problem
 from rft_api.resources import ExtraVolume
 from rft_api.sources import Dataset, Storage
 
@@ -74,8 +74,16 @@ def _exactly_one(path: str, value: Model, fields: Sequence[str]) -> Iterator[Pro
     given = [name for name, field in zip(names, fields, strict=True) if getattr(value, field) is not None]
     if len(given) == 1:
         return
-    found = f"{', '.join(given)} are set" if given else "none is set"
+    if given:
+        found = f"{', '.join(given)} are set; keep one of them"
+    else:
+        example = EXAMPLES.get(path) or _ONE_OF_THESE.get(path.rpartition(".")[2], names[0])
+        found = f"none is set; write {example}"
     yield Problem(path, f"needs exactly one of {', '.join(names)}; {found}")
+
+
+_ONE_OF_THESE = {"python": "inline: | with the code below it"}
+"""What to write where none of several fields is set. For other objects it is the first field."""
 
 
 @in_cel(
@@ -157,7 +165,10 @@ def grader_scale_rises(spec: RFTJobSpec) -> Iterator[Problem]:
         if grader.scale is not None and not grader.scale.min < grader.scale.max:
             yield Problem(
                 f"spec.graders[{i}].scale",
-                f"min {grader.scale.min:g} must be below max {grader.scale.max:g}",
+                f"min {grader.scale.min:g} must be below max {grader.scale.max:g};"
+                f" write {{min: {grader.scale.max:g}, max: {grader.scale.min:g}}}"
+                if grader.scale.min > grader.scale.max
+                else f"min {grader.scale.min:g} must be below max {grader.scale.max:g}; raise max",
             )
 
 

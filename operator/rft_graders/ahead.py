@@ -119,7 +119,7 @@ def code_problem(source: str, function: str) -> str:
         defined = [
             each.name for each in tree.body if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)
         ]
-        names = f"; it defines {', '.join(defined)}: set function to one of them" if defined else ""
+        names = f"; it defines {', '.join(defined)}: write function: {defined[-1]}" if defined else ""
         return "" if _may_define_more(tree) else f"the source defines no function {function}{names}"
     last = bound[-1]
     if len(bound) > 1 or not isinstance(last, ast.FunctionDef | ast.AsyncFunctionDef) or last.decorator_list:

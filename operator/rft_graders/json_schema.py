@@ -61,7 +61,9 @@ def _parsed(text: str) -> Any:
     try:
         schema = json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
-        raise SchemaProblem(f"the schema is not JSON: {error}") from error
+        raise SchemaProblem(
+            f'the schema is not JSON: {error}; write JSON, such as {{"type": "object"}}'
+        ) from error
     if not isinstance(schema, dict | bool):
         raise SchemaProblem(f"a schema must be a JSON object or a boolean, not {type(schema).__name__}")
     return schema

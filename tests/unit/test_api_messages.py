@@ -116,8 +116,8 @@ def test_a_job_s_name_is_corrected_and_not_longer_than_allowed(name: str, writte
     assert len(written) <= MAX_NAME_LENGTH
 
 
-def test_a_number_that_is_out_of_range_is_not_proposed() -> None:
-    assert "write" not in problem(job(training={"epochs": "32k"}))
+def test_of_a_number_that_is_out_of_range_the_nearest_is_proposed() -> None:
+    assert problem(job(training={"epochs": "32k"})).endswith("; write 10")
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_the_nine_parameters_have_the_documented_default_and_range(
 
 def test_a_value_out_of_range_is_refused_with_field_value_and_range() -> None:
     (problem,) = check(manifest(sampling={"topK": 101})).problems
-    assert str(problem) == "spec.sampling.topK: 101 is out of range; allowed is 0 to 100"
+    assert str(problem) == "spec.sampling.topK: 101 is out of range; allowed is 0 to 100; write 100"
 
 
 def test_a_quoted_number_is_refused_with_the_fix() -> None:
@@ -80,7 +80,7 @@ def test_a_quoted_number_is_refused_with_the_fix() -> None:
             {"training": {"loraTargets": "all_linear"}},
             "'all_linear' is not one of 'all-linear', 'attention'; did you mean 'all-linear'?",
         ),
-        ({"training": {"loraRank": 7}}, "7 is not one of 4, 8, 16, 32"),
+        ({"training": {"loraRank": 7}}, "7 is not one of 4, 8, 16, 32; write 8"),
     ],
 )
 def test_the_error_for_a_wrong_value_contains_the_fix(spec: dict[str, Any], message: str) -> None:

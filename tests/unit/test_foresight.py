@@ -59,7 +59,7 @@ def found(**fields: Any) -> list[str]:
         ("\ufeffdef grade(completion, row): return 1", ""),
         ("def grade(completion, row) return 1", "the source is not valid Python (line 1)"),
         ("def grade(completion, row):\nreturn 1", "the source is not valid Python (line 2)"),
-        ("def score(c, r): return 1", "defines no function grade; it defines score: set function to"),
+        ("def score(c, r): return 1", "defines no function grade; it defines score: write function: score"),
         ("class A:\n    def grade(self, c, r): return 1", "defines no function grade"),
         ("def f():\n    def grade(c, r): return 1", "defines no function grade"),
         ("x", "defines no function grade"),
