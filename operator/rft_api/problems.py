@@ -227,17 +227,26 @@ def _inside(value: object, loc: Sequence[int | str], root: type[Model]) -> str:
     if _within(near, limits):
         return f"; write {_number(near)}"
     default = info.default if info is not None else None
-    return f"; write {_number(default)}, the default" if isinstance(default, int | float) else ""
+    if isinstance(default, int | float):
+        return f"; write {_number(default)}, the default"
+    return _example(loc, root)
 
 
 EXAMPLES = {
     "metadata": "metadata: {name: my-job}",
-    "name": "name: my-job",
+    "metadata.name": "name: my-job",
+    "graders.name": "name: right",
+    "configMap.name": "name: my-files",
+    "secretRef.name": "name: my-secret",
+    "secretRef.key": "key: token",
     "spec.model": "model: {name: Qwen/Qwen2.5-7B-Instruct}",
     "spec.model.name": "name: Qwen/Qwen2.5-7B-Instruct",
     "spec.dataset": "dataset: {uri: ./rows.jsonl}",
     "spec.graders": "graders: [{name: right, exactMatch: {}}]",
     "spec.storage": "storage: {claimTemplate: {size: 20Gi}}",
+    "clipLow": "clipLow: 0.2",
+    "maxGpuHours": "maxGpuHours: 10",
+    "canary": "canary: 0.1",
     "scale": "scale: {min: 0, max: 10}",
     "columns": "columns: {prompt: question}",
     "secretRef": "secretRef: {name: my-secret, key: token}",
@@ -247,13 +256,13 @@ EXAMPLES = {
     "prompt": "prompt: 'How good is {completion}?'",
     "pattern": "pattern: '[0-9]+'",
 }
-"""How fields without a value are written, by their paths, or by their names alone."""
+"""How fields are written, by their paths, by their names with that of the object, or by their names."""
 
 
 def _example(loc: Sequence[int | str], root: type[Model]) -> str:
     """Return advice that shows how a field is written, or that names its fields; "" if there is none."""
-    path = join_path(loc)
-    found = EXAMPLES.get(path) or EXAMPLES.get(str(loc[-1]))
+    named = [str(part) for part in loc if not isinstance(part, int)]
+    found = EXAMPLES.get(join_path(loc)) or EXAMPLES.get(".".join(named[-2:])) or EXAMPLES.get(named[-1])
     if found is not None:
         return f"; write {found}"
     info = _field(loc, root)
