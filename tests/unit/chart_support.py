@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ NAME = "rft-rft-operator-webhook"
 Json = dict[str, Any]
 
 
+@cache
 def template(*values: str) -> subprocess.CompletedProcess[str]:
     helm = shutil.which("helm") or shutil.which("helm", path=default_layout().tools)
     if helm is None:
@@ -28,7 +30,9 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """A safe loader, and a quick one where libyaml is there: the CRD is long."""
 
 
+@cache
 def rendered(*values: str) -> list[Json]:
+    """Return the documents that the chart renders. They are shared by all tests, so do not change them."""
     done = template(*values)
     assert done.returncode == 0, done.stderr
     return [document for document in yaml.load_all(done.stdout, Loader=LOADER) if document]
