@@ -52,11 +52,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_error(error)
         return 2
     cluster = connect(options.kubeconfig, options.context, settings.workers + REVIEW_THREADS)
-    leadership = _leadership(options, settings)
+    leadership = _leadership(options, settings, signs)
     # PID 1 of a container ignores SIGTERM without a handler, and it may wait for the Lease for long.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         leadership.acquire()
+        signs.ready = False
         cluster.fence = leadership.remaining
         leadership.keep()
         _check_crd(cluster, settings)
@@ -69,13 +70,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _leadership(options: argparse.Namespace, settings: Settings) -> Leadership:
+def _leadership(options: argparse.Namespace, settings: Settings, signs: Signs) -> Leadership:
     terms = Terms(settings.lease_seconds)
     # Two attempts fit into the deadline, so one connection that hangs does not lose the Lease.
     cluster = connect(options.kubeconfig, options.context, threads=1, seconds=terms.deadline / 2)
     # A restarted container has a new identity, so it waits until the Lease of its predecessor has expired.
     me = f"{socket.gethostname()}_{uuid4()}"
-    return Leadership(cluster, settings.own_namespace, settings.lease, me, terms)
+
+    def waiting() -> None:
+        signs.ready = True
+
+    return Leadership(
+        cluster, settings.own_namespace, settings.lease, me, terms, pod=settings.pod, waiting=waiting
+    )
 
 
 def _act(cluster: Cluster, settings: Settings, signs: Signs) -> None:

@@ -218,6 +218,10 @@ class Cluster:
         metadata = manifest["metadata"]
         return self._call("PUT", self._path("Lease", metadata["namespace"], metadata["name"]), body=manifest)
 
+    def label_pod(self, namespace: str, name: str, labels: Mapping[str, str | None]) -> None:
+        """Merge ``labels`` into the labels of a pod. ``None`` removes a label."""
+        self._call("PATCH", self._path("Pod", namespace, name), body={"metadata": {"labels": dict(labels)}})
+
     def patch_webhook_configuration(self, name: str, patch: Json) -> Json:
         """Merge ``patch`` into a ValidatingWebhookConfiguration. Webhooks of the same name are merged."""
         path = self._path("ValidatingWebhookConfiguration", "", name)

@@ -1,4 +1,7 @@
-"""The liveness probe, answered in a thread of its own.
+"""The liveness probe and the readiness probe, answered in a thread of their own.
+
+A process is ready while it waits for the Lease, and again once it holds the Lease and serves the ingest. So
+a Deployment with a spare operator is available.
 
 The API server ends every watch after ``watch_seconds``, and kopf connects again. A watch that has not
 connected for ``stale_seconds`` is dead, even if its resource has few events. While the API server is down, no
@@ -16,6 +19,8 @@ import aiohttp
 from rft_operator import metrics, threads
 from rft_operator.lease import clock
 
+READY_PATH = "/readyz"
+"""Path of the readiness probe. Every other path is the liveness probe."""
 LOOP_SECONDS = 30.0
 """Longest time in seconds for which the event loop may be blocked before the liveness probe fails."""
 _log = logging.getLogger(__name__)
@@ -33,6 +38,8 @@ class Signs:
         self._now = now
         self._loop: float | None = None
         self._watches: dict[str, float] = {}
+        self.ready = False
+        """Whether this process waits for the Lease, or serves the ingest."""
         metrics.WATCH_SILENCE.set_function(self._silence)
 
     def expect(self, paths: Iterable[str]) -> None:
@@ -83,13 +90,16 @@ def tracing(signs: Signs) -> aiohttp.TraceConfig:
 
 
 def serve(signs: Signs, port: int) -> ThreadingHTTPServer:
-    """Answer the liveness probe on ``port``: 200 if all is well, 500 with a text about what is dead."""
+    """Answer the probes on ``port``: 200 if all is well, 500 with a text about what is not."""
 
     class Probe(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            complaints = signs.complaints()
-            for complaint in complaints:
-                _log.error("not alive: %s", complaint)
+            if self.path == READY_PATH:
+                complaints = [] if signs.ready else ["starting: neither waiting for the Lease nor serving"]
+            else:
+                complaints = signs.complaints()
+                for complaint in complaints:
+                    _log.error("not alive: %s", complaint)
             body = "\n".join(complaints or ["ok"]).encode()
             self.send_response(500 if complaints else 200)
             self.send_header("Content-Type", "text/plain; charset=utf-8")

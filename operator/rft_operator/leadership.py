@@ -16,6 +16,8 @@ from rft_operator.cluster import Cluster, ClusterError, Conflict, NotFound, Unav
 from rft_operator.lease import Json, LeaseStep, Seen, Terms, clock, decide, look, record, written
 
 _log = logging.getLogger(__name__)
+LEADER_LABEL = "rft.dev/leader"
+"""Label of the pod whose process holds the Lease. The Service of the ingest selects by it."""
 GUARD_SECONDS = 1.0
 """Longest time in seconds between two checks of the deadline of the Lease.
 
@@ -43,9 +45,14 @@ class Leadership:
     terms: Terms
     lost: Callable[[str], None] = end_process
     now: Callable[[], float] = clock
+    pod: str | None = None
+    """Name of the process's own pod in ``namespace``, or ``None`` outside a cluster."""
+    waiting: Callable[[], None] = lambda: None
+    """Called once, when the process waits for the Lease and its pod does not have the leader's label."""
     _seen: Seen | None = None
     _lease: Json | None = None
     _outdated: bool = True
+    _unlabelled: bool = False
     _renewed: float | None = None
     _stopping: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
@@ -61,13 +68,15 @@ class Leadership:
         """Wait until this process holds the Lease, however long the API server or another holder takes.
 
         Raises:
-            ClusterError: if the API server refuses, because a right or the namespace is missing.
+            ClusterError: if the API server refuses, because a right or the namespace is missing, or if
+                the pod cannot get the label after the Lease was acquired.
         """
         said = ""
         while self._renewed is None:
             said = self._say(self._attempt(), said)
             if self._renewed is None:
                 self._stopping.wait(self.terms.retry)
+        self._label("true")
         metrics.LEASE_HELD.set(1)
         _log.info("this process holds the Lease %s/%s, as %s", self.namespace, self.name, self.me)
 
@@ -112,11 +121,23 @@ class Leadership:
     def _attempt(self) -> str:
         """Try to acquire the Lease. Return a message that says for what the process still waits."""
         try:
+            self._stand_by()
             self.turn()
         except (Conflict, Unavailable) as error:
             return f"the Lease cannot be acquired yet: {error}"
         holder = self._seen.record.holder if self._seen is not None else ""
         return f"this process waits: {holder} holds the Lease {self.namespace}/{self.name}"
+
+    def _stand_by(self) -> None:
+        """Remove the leader's label from the pod, once: a container that was started again may have it."""
+        if not self._unlabelled:
+            self._label(None)
+            self._unlabelled = True
+            self.waiting()
+
+    def _label(self, value: str | None) -> None:
+        if self.pod is not None:
+            self.cluster.label_pod(self.namespace, self.pod, {LEADER_LABEL: value})
 
     def _say(self, what: str, said: str) -> str:
         if self._renewed is None and what != said:

@@ -104,7 +104,7 @@ class Operator:
     # Running.
 
     async def start(self) -> None:
-        """Start the workers and the ingest."""
+        """Start the workers and the ingest. Then the process is ready."""
         self._tasks.append(asyncio.create_task(self._heartbeat()))
         polls = (
             ("Kueue's Workloads", self._controller.poll_workloads, workloads.POLL_SECONDS),
@@ -117,6 +117,7 @@ class Operator:
             asyncio.create_task(work(self._queue, self._process, _failed))
             for _ in range(self._settings.workers)
         ]
+        self._signs.ready = True
 
     async def stop(self) -> None:
         """Stop taking keys from the queue, and wait until the current reconciliations have ended."""

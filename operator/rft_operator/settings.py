@@ -27,6 +27,10 @@ class Settings:
     """The namespace where the operator keeps its TLS Secret and its Lease."""
     lease: str = "rft-operator"
     """Name of the Lease that one operator at a time holds."""
+    pod: str | None = None
+    """Name of the pod of this process, which gets a label while the process holds the Lease. ``None``
+    outside a cluster.
+    """
     lease_seconds: int = 15
     """Seconds after which another operator may take a Lease that was not renewed."""
     ingest_url: str | None = None
@@ -94,6 +98,7 @@ def from_env(env: Mapping[str, str]) -> Settings:
         image_pull_policy=env.get("RFT_TRAINER_IMAGE_PULL_POLICY") or Settings.image_pull_policy,
         namespaces=words(env, "RFT_WATCH_NAMESPACES"),
         own_namespace=env.get("RFT_NAMESPACE") or Settings.own_namespace,
+        pod=env.get("RFT_POD_NAME") or None,
         lease=env.get("RFT_LEASE") or Settings.lease,
         lease_seconds=lease_seconds,
         ingest_url=url.rstrip("/") if url else None,

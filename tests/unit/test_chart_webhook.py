@@ -104,6 +104,6 @@ def test_the_operator_and_its_ingest_do_not_select_the_webhooks_pods() -> None:
 
 
 def test_a_disruption_budget_is_rendered_on_request() -> None:
-    assert not [d for d in rendered(ON) if d["kind"] == "PodDisruptionBudget"]
+    assert not [d for d in of_webhook(rendered(ON)) if d["kind"] == "PodDisruptionBudget"]
     documents = rendered(ON, "webhook.podDisruptionBudget.enabled=true")
     assert one(documents, "PodDisruptionBudget")["spec"]["minAvailable"] == 1

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from rft_operator.handlers import watched_paths
-from rft_operator.health import LOOP_SECONDS, Signs, serve, tracing
+from rft_operator.health import LOOP_SECONDS, READY_PATH, Signs, serve, tracing
 
 PATH = "/api/v1/pods"
 
@@ -130,3 +130,15 @@ def test_the_probe_names_the_dead_watch(signs: Signs, time: Time, probe: str) ->
         urllib.request.urlopen(probe, timeout=1)
     with caught.value as answer:
         assert b"/api/v1/pods is dead" in answer.read()
+
+
+def test_a_process_is_ready_while_it_waits_and_alive_while_it_is_not_ready(signs: Signs, probe: str) -> None:
+    ready = probe.replace("/healthz", READY_PATH)
+    with pytest.raises(urllib.error.HTTPError, match="500") as caught:
+        urllib.request.urlopen(ready, timeout=1)
+    caught.value.close()
+    with urllib.request.urlopen(probe, timeout=1) as answer:
+        assert answer.status == 200
+    signs.ready = True
+    with urllib.request.urlopen(ready, timeout=1) as answer:
+        assert answer.read() == b"ok"

@@ -1,6 +1,7 @@
 """The Lease never has two holders, for any order of reads, renewals, pauses and lost responses."""
 
 import copy
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rft_operator.cluster import Cluster, ClusterError, Conflict, NotFound, NotLeading, Unavailable
-from rft_operator.leadership import Leadership
+from rft_operator.leadership import LEADER_LABEL, Leadership
 from rft_operator.lease import LeaseRecord, LeaseStep, Seen, Terms, decide, look, record, written
 
 TERMS = Terms()
@@ -252,6 +253,34 @@ def test_acquire_waits_for_an_unreachable_api_server() -> None:
     server = Late()
     Leadership(server, "ns", "lease", "a", Terms(0.015), lost=pytest.fail).acquire()
     assert server.lease("ns", "lease")["spec"]["holderIdentity"] == "a"
+
+
+def test_a_pod_loses_an_old_label_before_it_waits_and_gets_one_with_the_lease() -> None:
+    said: list[object] = []
+
+    class Labelling(Server):
+        def label_pod(self, namespace: str, name: str, labels: Mapping[str, str | None]) -> None:
+            if not said:
+                said.append("away")
+                raise Unavailable(0, "away")
+            said.append((namespace, name, labels))
+
+        def replace_lease(self, manifest: dict[str, Any]) -> dict[str, Any]:
+            said.append("written")
+            return super().replace_lease(manifest)
+
+    server = Labelling()
+    server.there = server.create({"metadata": {}, "spec": {"holderIdentity": ""}})
+    one = Leadership(server, "ns", "lease", "a", Terms(0.015), lost=pytest.fail, pod="pod")
+    one.waiting = lambda: said.append("ready")
+    one.acquire()
+    assert said == [
+        "away",
+        ("ns", "pod", {LEADER_LABEL: None}),
+        "ready",
+        "written",
+        ("ns", "pod", {LEADER_LABEL: "true"}),
+    ]
 
 
 def test_without_the_lease_a_cluster_reads_but_does_not_write() -> None:

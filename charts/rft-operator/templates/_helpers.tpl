@@ -122,3 +122,30 @@ an endpoint before a policy is asked, so the ports are the endpoints'. */}}
   - port: 53
     protocol: TCP
 {{- end -}}
+
+{{/* One node that goes should not take all replicas along. Takes the labels of the pods, as YAML. */}}
+{{- define "rft.spread" -}}
+topologySpreadConstraints:
+- maxSkew: 1
+  topologyKey: kubernetes.io/hostname
+  whenUnsatisfiable: ScheduleAnyway
+  labelSelector:
+    matchLabels: {{- . | nindent 6 }}
+{{- end -}}
+
+{{/* Pods of a lost node are replaced sooner than after Kubernetes' default of 300 s: nothing is lost with them. */}}
+{{- define "rft.tolerations" -}}
+{{- range list "not-ready" "unreachable" }}
+- key: node.kubernetes.io/{{ . }}
+  operator: Exists
+  effect: NoExecute
+  tolerationSeconds: {{ $.Values.lostNodeSeconds }}
+{{- end }}
+{{- with .Values.tolerations }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "rft.budgetVersion" -}}
+{{- if semverCompare "<1.21-0" .Capabilities.KubeVersion.Version }}policy/v1beta1{{ else }}policy/v1{{ end -}}
+{{- end -}}
