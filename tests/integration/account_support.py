@@ -111,11 +111,14 @@ _TOKEN = {
 
 
 def account(cluster: Api, release: str, *values: str) -> Account:
-    """Render the chart and create its service account and roles, in the namespace of ``cluster``."""
-    objects = tuple(o for o in rendered(release, cluster.namespace, *values) if o["kind"] in _PATHS)
+    """Render the chart and create its service account and roles, in the namespace of ``cluster``.
+
+    The roles for users and the webhook's are left out, because they give the operator no rights.
+    """
+    only = ("rbac.aggregate=false", "webhook.enabled=false")
+    objects = tuple(o for o in rendered(release, cluster.namespace, *values, *only) if o["kind"] in _PATHS)
     for made in objects:
-        if "webhook" not in made["metadata"]["name"]:
-            cluster.create(_PATHS[made["kind"]], made)
+        cluster.create(_PATHS[made["kind"]], made)
     (name,) = (o["metadata"]["name"] for o in objects if o["kind"] == "ServiceAccount")
     return Account(cluster, name, objects)
 
