@@ -91,10 +91,12 @@ class Controller:
 
     def on_update(self, key: Key, document: Mapping[str, Any]) -> None:
         """Cache an RFTJob that a watch delivered. Thread-safe."""
+        metrics.JOBS.observe(key, document)
         self._cache.update(key, document)
 
     def on_delete(self, key: Key) -> None:
         """Drop the cached state of an RFTJob that was deleted. Thread-safe."""
+        metrics.JOBS.forget(key)
         self._cache.invalidate(key)
 
     def on_child_event(self, key: Key, pods_version: str = "", *, job_or_pod: bool = False) -> None:
@@ -173,6 +175,7 @@ class Controller:
         revision = self._cache.revision(key)
         document = self._cache.job(key) or self._cluster.job(*key)
         if document is None:
+            metrics.JOBS.forget(key)
             self._cache.remove(key)
             self._reports.forget(self._uids.pop(key, ""))
             self._workloads.of(key, None)
@@ -282,6 +285,7 @@ class Controller:
             return False
         self._written[key] = written["metadata"]["resourceVersion"]
         self._cache.update(key, written)
+        metrics.JOBS.observe(key, written)
         metrics.STATUS_WRITES.inc()
         return True
 
