@@ -9,8 +9,10 @@ from rft_codegen.advice_doc import advice_markdown
 from rft_codegen.cel_lint import lint
 from rft_codegen.crd import crd_yaml, object_schema
 from rft_codegen.migration import migration_pages
+from rft_codegen.monitoring import dashboard_json, monitoring_markdown, rules_yaml
 from rft_codegen.planning_table import plans_markdown
 from rft_codegen.reference import reference
+from rft_codegen.troubleshooting import troubleshooting_markdown
 from rft_codegen.validations import all_texts
 
 
@@ -20,10 +22,14 @@ def generated_files() -> dict[str, str]:
     return {
         "crds/rftjobs.rft.dev.yaml": crd,
         "charts/rft-operator/files/rftjobs.rft.dev.yaml": crd,
+        "charts/rft-operator/files/dashboard.json": dashboard_json(),
+        "charts/rft-operator/files/rules.yaml": rules_yaml(),
         "docs/reference/advice.md": advice_markdown(),
+        "docs/reference/monitoring.md": monitoring_markdown(),
         "docs/reference/plans.md": plans_markdown(),
         "docs/reference/rftjob.md": reference(),
         **migration_pages(),
+        "docs/reference/troubleshooting.md": troubleshooting_markdown(),
     }
 
 

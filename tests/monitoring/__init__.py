@@ -1,0 +1,1 @@
+"""Alerts and dashboard against a real Prometheus: ``python -m tests.monitoring``."""
