@@ -1,4 +1,4 @@
-"""What the chart renders for the webhook: by default nothing; if enabled, only the rights that it needs."""
+"""What the chart renders for the webhook: it is on by default, and has only the rights that it needs."""
 
 import base64
 from pathlib import Path
@@ -11,14 +11,16 @@ from tests.unit.chart_support import NAME, Json, one, rendered, template
 
 ON = "webhook.enabled=true"
 SECRET = "webhook.tls.existingSecret=hook-tls"
+MANAGED = "webhook.tls.certManager.enabled=true"
 
 
 def of_webhook(documents: list[Json]) -> list[Json]:
     return [d for d in documents if "webhook" in d["metadata"]["name"]]
 
 
-def test_no_webhook_is_rendered_by_default() -> None:
-    assert of_webhook(rendered()) == []
+def test_the_webhook_is_on_by_default_and_can_be_turned_off() -> None:
+    assert of_webhook(rendered()) == of_webhook(rendered(ON))
+    assert of_webhook(rendered("webhook.enabled=false")) == []
 
 
 def test_the_webhook_is_called_only_for_creations_and_updates_of_rftjobs() -> None:
@@ -55,6 +57,33 @@ def test_with_a_cert_manager_secret_it_has_no_rights_and_no_token() -> None:
     assert {"name": "tls", "secret": {"secretName": "hook-tls"}} in pod["volumes"]
     configuration = one(documents, "ValidatingWebhookConfiguration", f"sys-{NAME}")
     assert configuration["metadata"]["annotations"] == {"cert-manager.io/inject-ca-from": "sys/hook"}
+
+
+def test_cert_manager_makes_the_certificate_with_an_issuer_of_the_chart_or_a_given_one() -> None:
+    documents = of_webhook(rendered(MANAGED))
+    assert not [d for d in documents if "Role" in d["kind"]], "there is nothing left that it must write"
+    certificate = one(documents, "Certificate")["spec"]
+    assert certificate["dnsNames"] == [f"{NAME}.sys.svc"]
+    assert certificate["issuerRef"] == {
+        "name": one(documents, "Issuer")["metadata"]["name"],
+        "kind": "Issuer",
+    }
+    pod = one(documents, "Deployment")["spec"]["template"]["spec"]
+    assert {"name": "tls", "secret": {"secretName": certificate["secretName"]}} in pod["volumes"]
+    configuration = one(documents, "ValidatingWebhookConfiguration", f"sys-{NAME}")
+    assert configuration["metadata"]["annotations"] == {"cert-manager.io/inject-ca-from": f"sys/{NAME}"}
+
+    issuer = (
+        "webhook.tls.certManager.issuerRef.name=pki",
+        "webhook.tls.certManager.issuerRef.kind=ClusterIssuer",
+    )
+    given = of_webhook(rendered(MANAGED, *issuer))
+    assert not [d for d in given if d["kind"] == "Issuer"]
+    assert one(given, "Certificate")["spec"]["issuerRef"] == {"name": "pki", "kind": "ClusterIssuer"}
+
+
+def test_a_given_secret_and_cert_manager_exclude_each_other() -> None:
+    assert "exclude each other" in template(MANAGED, SECRET).stderr
 
 
 def test_the_ca_bundle_can_be_set_for_a_given_secret() -> None:

@@ -168,3 +168,19 @@ topologySpreadConstraints:
 {{- define "rft.budgetVersion" -}}
 {{- if semverCompare "<1.21-0" .Capabilities.KubeVersion.Version }}policy/v1beta1{{ else }}policy/v1{{ end -}}
 {{- end -}}
+
+{{/* The Secret that the webhook mounts: a given one, or cert-manager's. Empty: the webhook makes its own. */}}
+{{- define "rft.webhookSecret" -}}
+{{- $tls := .Values.webhook.tls -}}
+{{- if $tls.certManager.enabled }}{{ include "rft.webhookName" . }}-cert{{ else }}{{ $tls.existingSecret }}{{ end -}}
+{{- end -}}
+
+{{/* The Certificate whose CA cert-manager tells the API server. */}}
+{{- define "rft.webhookInjectFrom" -}}
+{{- $tls := .Values.webhook.tls -}}
+{{- if $tls.certManager.enabled -}}
+{{ .Release.Namespace }}/{{ include "rft.webhookName" . }}
+{{- else -}}
+{{ $tls.injectCAFrom }}
+{{- end -}}
+{{- end -}}
