@@ -72,7 +72,7 @@ async def apply(api: Api, count: int) -> dict[str, tuple[float, float]]:
 async def _failed(api: Api) -> str:
     """Return the message of the first RFTJob in the list if it has failed, else an empty text."""
     status = (await api.call("GET", f"{RFTJOBS}?limit=1"))["items"][0].get("status", {})
-    return str(status.get("message")) if status.get("phase") == "Failed" else ""
+    return str(status.get("message")) if status.get("phase") in ("Failed", "Invalid") else ""
 
 
 async def last_steps(api: Api) -> Counter[int]:

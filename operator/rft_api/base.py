@@ -33,6 +33,9 @@ EMPTY_DEFAULT: dict[str, Any] = {"default": {}}
 
 They make the API server add the object where it is absent."""
 
+DATE_TIME: dict[str, Any] = {"format": "date-time"}
+"""Extra keywords in the JSON schema of a time in RFC 3339, so that the API server checks its form."""
+
 
 def map_by(key: str) -> dict[str, Any]:
     """Return the extra keywords in the JSON schema of a list that server-side apply merges by ``key``."""

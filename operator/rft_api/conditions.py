@@ -6,13 +6,34 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from rft_api.base import Int, Model
+from rft_api.base import DATE_TIME, Int, Model
 
-Phase = Literal["Pending", "Queued", "Starting", "Running", "Suspended", "Succeeded", "Failed", "Cancelled"]
+Phase = Literal[
+    "Pending",
+    "Queued",
+    "Starting",
+    "Running",
+    "Suspended",
+    "Invalid",
+    "Succeeded",
+    "Failed",
+    "Cancelled",
+]
 TERMINAL_PHASES = ("Succeeded", "Failed", "Cancelled")
+"""Phases that a job never leaves."""
+RESTING_PHASES = (*TERMINAL_PHASES, "Invalid")
+"""Phases that a job does not leave without an edit by a person. Whoever waits for a job should stop here."""
 
 ConditionType = Literal[
-    "Accepted", "Planned", "Reconciling", "Ready", "Stalled", "Suspended", "Complete", "Failed"
+    "Accepted",
+    "Planned",
+    "Reconciling",
+    "Ready",
+    "Stalled",
+    "Suspended",
+    "Complete",
+    "Failed",
+    "Cancelled",
 ]
 CONDITION_TYPES: tuple[ConditionType, ...] = (
     "Accepted",
@@ -23,7 +44,10 @@ CONDITION_TYPES: tuple[ConditionType, ...] = (
     "Suspended",
     "Complete",
     "Failed",
+    "Cancelled",
 )
+TERMINAL_CONDITIONS: tuple[ConditionType, ...] = ("Complete", "Failed", "Cancelled")
+"""Conditions of which one is True once a job has ended. It then stays True, and the others stay False."""
 PHASE_CONDITIONS: Mapping[Phase, tuple[ConditionType, ...]] = MappingProxyType(
     {
         "Pending": ("Reconciling",),
@@ -31,9 +55,10 @@ PHASE_CONDITIONS: Mapping[Phase, tuple[ConditionType, ...]] = MappingProxyType(
         "Starting": ("Reconciling",),
         "Running": ("Ready",),
         "Suspended": ("Ready", "Suspended"),
+        "Invalid": ("Stalled",),
         "Succeeded": ("Ready", "Complete"),
         "Failed": ("Stalled", "Failed"),
-        "Cancelled": ("Ready", "Failed"),
+        "Cancelled": ("Ready", "Cancelled"),
     }
 )
 """Conditions that are True in each phase. Accepted and Planned are missing: they do not depend on the phase.
@@ -41,7 +66,10 @@ PHASE_CONDITIONS: Mapping[Phase, tuple[ConditionType, ...]] = MappingProxyType(
 The conditions follow kstatus, which helm and Flux use to wait for objects. Reconciling: the object is not
 yet in the state that its spec asks for. Stalled: it will not get into this state without help. The spec of
 an RFTJob asks for a running training, so a job that makes steps is Ready and not Reconciling. To wait for
-the end of a job, wait for Complete or Failed.
+the end of a job, wait for one of ``TERMINAL_CONDITIONS``.
+
+Invalid: nothing runs until a person edits the spec, so Stalled is True. The job has not failed, because it
+goes on after the edit.
 """
 MAX_MESSAGE = 4096
 """Maximum number of characters in a message of a condition or of the status."""
@@ -60,7 +88,8 @@ class Condition(Model):
     )
     message: str = Field("", max_length=MAX_MESSAGE, description="Explanation for people.")
     last_transition_time: str = Field(
-        description="Time at which the status of the condition last changed, in RFC 3339."
+        json_schema_extra=DATE_TIME,
+        description="Time at which the status of the condition last changed, in RFC 3339.",
     )
     observed_generation: Int | None = Field(
         None, description="Generation of the spec that the condition describes."
@@ -163,18 +192,15 @@ def conditions_of(
     now: str,
     generation: int | None = None,
     stalled: bool = False,
-    final: bool = True,
 ) -> list[Condition]:
     """Return every condition of a job in ``phase``, in the order of ``CONDITION_TYPES``.
 
     Both the operator and ``rft run`` write these conditions. With ``stalled`` the condition Stalled is
-    True, whatever the phase. With ``final=False`` a job in phase Failed can still be corrected, so the
-    condition Failed is False, because once it is True it must stay True. ``now`` is RFC 3339. It is the
-    transition time of every condition, and ``merge`` restores the earlier times of unchanged conditions.
+    True, whatever the phase. ``now`` is RFC 3339. It is the transition time of every condition, and
+    ``merge`` restores the earlier times of unchanged conditions.
     """
     holds = {kind: kind in PHASE_CONDITIONS[phase] for kind in CONDITION_TYPES}
     holds["Stalled"] |= stalled
-    holds["Failed"] &= final or phase != "Failed"
     said = (reason, message)
     says = {"Reconciling": said, "Ready": said, "Accepted": accepted[1:], "Planned": planned[1:]}
     holds |= {"Accepted": accepted.holds, "Planned": planned.holds}

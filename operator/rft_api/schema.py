@@ -19,6 +19,7 @@ _KEPT = (
     "description",
     "enum",
     "pattern",
+    "format",
     "minLength",
     "maxLength",
     "minItems",

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from rft_api.base import Int, Model, map_by
+from rft_api.base import DATE_TIME, Int, Model, map_by
 from rft_api.conditions import MAX_MESSAGE, Condition, Phase
 from rft_api.parameters import Dtype
 
@@ -388,8 +388,12 @@ class RFTJobStatus(Model):
     message: str | None = Field(
         None, max_length=MAX_MESSAGE, description="What the job is doing, in one sentence."
     )
-    start_time: str | None = Field(None, description="Time at which the run was started, in RFC 3339.")
-    completion_time: str | None = Field(None, description="Time at which the run ended, in RFC 3339.")
+    start_time: str | None = Field(
+        None, json_schema_extra=DATE_TIME, description="Time at which the run was started, in RFC 3339."
+    )
+    completion_time: str | None = Field(
+        None, json_schema_extra=DATE_TIME, description="Time at which the run ended, in RFC 3339."
+    )
     job_name: str | None = Field(None, description="Name of the child Job.")
     failed_pods: Int = Field(0, ge=0, description="Number of failed pods of the child Job.")
     conditions: list[Condition] = Field(

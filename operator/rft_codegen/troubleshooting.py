@@ -23,7 +23,7 @@ class Help(NamedTuple):
 HELP: dict[str, Help] = {
     Reason.ACCEPTED: Help("The spec is valid."),
     Reason.INVALID_SPEC: Help(
-        "A field is out of its range, or fields contradict each other. Nothing was started.",
+        "A field is out of its range, or fields contradict each other. Nothing was started, phase Invalid.",
         "Correct the fields that the message names. `rft validate FILE` says the same without a cluster.",
     ),
     Reason.IMMUTABLE_FIELD_CHANGED: Help(

@@ -26,12 +26,6 @@ REASONS = {value for name, value in vars(Reason).items() if name.isupper()}
 OTHER = "Other"
 """Value of the label ``reason`` for a reason that this version does not know."""
 FAILED_BECAUSE = (
-    Reason.INVALID_SPEC,
-    Reason.UNKNOWN_MODEL,
-    Reason.UNTRAINABLE_MODEL,
-    Reason.UNKNOWN_ACCELERATOR,
-    Reason.DOES_NOT_FIT,
-    Reason.DEADLINE,
     Reason.CONFIGURATION,
     Reason.DATA,
     Reason.USER_CODE,

@@ -288,4 +288,4 @@ def _is_bad(summary: Summary) -> bool:
         Reason.NODE_LOST,
         Reason.RETRYING,
     )
-    return summary.phase == "Failed" or summary.reason in worrying
+    return summary.phase in ("Failed", "Invalid") or summary.reason in worrying

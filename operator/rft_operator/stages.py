@@ -57,10 +57,10 @@ def _until_gone(facts: Facts, reason: str, doing: str) -> Verdict | None:
 
 
 def invalid(facts: Facts) -> Verdict | None:
-    """The spec is invalid, and no child Job exists: the job is Failed until the spec is corrected."""
+    """The spec is invalid, and no child Job exists: the job is Invalid until the spec is corrected."""
     if facts.spec is not None or facts.observed.child is not None:
         return None
-    return Verdict("Failed", Reason.INVALID_SPEC, joined(facts.problems))
+    return Verdict("Invalid", Reason.INVALID_SPEC, joined(facts.problems))
 
 
 def name_taken(facts: Facts) -> Verdict | None:
@@ -155,7 +155,7 @@ def too_late(facts: Facts) -> Verdict | None:
         f"spec.stop.deadline {clock.rfc3339(deadline)} has passed, and the run has made no step."
         " Move the deadline, or leave it out"
     )
-    return Verdict("Failed", Reason.DEADLINE, said, delete_child=child is not None and not child.deleting)
+    return Verdict("Invalid", Reason.DEADLINE, said, delete_child=child is not None and not child.deleting)
 
 
 def deadline_of(facts: Facts) -> datetime | None:
@@ -166,10 +166,10 @@ def deadline_of(facts: Facts) -> datetime | None:
 
 
 def unplannable(facts: Facts) -> Verdict | None:
-    """No plan can be made for the spec, and no child Job exists: the job is Failed."""
+    """No plan can be made for the spec, and no child Job exists: the job is Invalid."""
     if facts.unplannable is None or facts.observed.child is not None:
         return None
-    return Verdict("Failed", facts.unplannable.reason, str(facts.unplannable))
+    return Verdict("Invalid", facts.unplannable.reason, str(facts.unplannable))
 
 
 def to_create(facts: Facts) -> Verdict | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from rft_api.conditions import Condition, Gate, Phase, conditions_of, cut, merge
+from rft_api.conditions import TERMINAL_CONDITIONS, Condition, Gate, Phase, conditions_of, cut, merge
 from rft_api.status import Progress, Reward, RFTJobStatus, thin
 from rft_operator.clock import rfc3339
 from rft_operator.observe import Observed, Received
@@ -25,13 +25,15 @@ class Summary:
     planned: Gate
     stalled: bool = False
     ended: bool = False
-    """Whether the run has ended for good. Then the condition Complete or Failed is True, and stays True."""
+    """Whether the run has ended for good, in a terminal phase."""
 
 
 def is_over(status: Mapping[str, Any]) -> bool:
-    """Return whether the condition Complete or Failed is True in ``status``."""
+    """Return whether a terminal condition is True in ``status``. Older versions set Failed on a cancelled
+    job.
+    """
     return any(
-        c.get("type") in ("Complete", "Failed") and c.get("status") == "True"
+        c.get("type") in TERMINAL_CONDITIONS and c.get("status") == "True"
         for c in status.get("conditions") or []
     )
 
@@ -44,7 +46,7 @@ def conditions(
     """
     wanted = conditions_of(
         summary.phase, summary.reason, summary.message, accepted=summary.accepted, planned=summary.planned,
-        now=rfc3339(now), generation=generation, stalled=summary.stalled, final=summary.ended,
+        now=rfc3339(now), generation=generation, stalled=summary.stalled,
     )  # fmt: skip
     return merge(old, wanted)
 

@@ -9,7 +9,7 @@ def status(kubectl: Kubectl, name: str) -> Object:
 
 def ended(kubectl: Kubectl, name: str) -> Object | None:
     found = status(kubectl, name)
-    return found if found.get("phase") in ("Succeeded", "Failed", "Cancelled") else None
+    return found if found.get("phase") in ("Succeeded", "Failed", "Cancelled", "Invalid") else None
 
 
 def condition(found: Object, kind: str) -> Object:

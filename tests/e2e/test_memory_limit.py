@@ -98,7 +98,7 @@ def test_three_quarters_of_the_minimum_memory_are_refused_and_no_pod_is_created(
     name = f"too-little-{dtype}"
     kubectl.apply(*job(example, name, dtype, mib(0.75 * least(example, dtype))))
     found = wait_until("the job ends", lambda: ended(kubectl, name), MINUTE)
-    assert found["phase"] == "Failed"
+    assert found["phase"] == "Invalid"
     planned = condition(found, "Planned")
     assert (planned["status"], planned["reason"]) == ("False", "DoesNotFit")
     assert "training.maxContextLength" in planned["message"]

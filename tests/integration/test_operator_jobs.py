@@ -116,7 +116,7 @@ def test_another_owners_object_with_the_childs_name_is_never_changed(
 
 def test_an_unknown_model_is_reported_with_the_field_to_set(submit: Submit, api: Api) -> None:
     run = submit(model={"name": "org/secret"}, resources={"cpu": "1"})
-    run.wait_for_phase("Failed")
+    run.wait_for_phase("Invalid")
     planned = run.condition("Planned")
     assert (planned["status"], planned["reason"]) == ("False", "UnknownModel")
     assert "spec.model.parameters" in planned["message"]
@@ -263,7 +263,8 @@ def test_cancel_is_final(submit: Submit, api: Api) -> None:
     run.wait_for_phase("Cancelled")
     wait_until("the child is deleted", lambda: api.find(JOBS, run.child_name) is None)
     api.patch(RFTJOBS, run.name, {"spec": {"cancel": False}})
-    assert run.condition("Failed")["reason"] == "Cancelled"
+    assert run.condition("Cancelled")["reason"] == "Cancelled"
+    assert run.condition("Failed")["status"] == "False"
 
 
 def test_deleting_the_rftjob_deletes_its_children(submit: Submit, api: Api) -> None:

@@ -1,5 +1,6 @@
 """The operator and ``rft run`` write the same conditions for a phase. kstatus reads them as documented."""
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
@@ -7,12 +8,20 @@ from typing import Any, get_args
 import pytest
 
 from rft_api.conditions import ACCEPTED as SPEC_ACCEPTED
-from rft_api.conditions import CONDITION_TYPES, PHASE_CONDITIONS, TERMINAL_PHASES, Phase, Reason, planned_by
+from rft_api.conditions import (
+    CONDITION_TYPES,
+    PHASE_CONDITIONS,
+    TERMINAL_CONDITIONS,
+    TERMINAL_PHASES,
+    Phase,
+    Reason,
+    planned_by,
+)
 from rft_api.effective import effective
 from rft_api.job import RFTJobSpec
 from rft_api.status import RunStatus
 from rft_operator.clock import rfc3339
-from rft_operator.status import Summary, conditions
+from rft_operator.status import Summary, conditions, is_over
 from rft_run.config import JobIdentity, RunConfig
 from rft_run.exit_codes import ExitCode
 from rft_run.report import Ending
@@ -35,8 +44,7 @@ LOCAL: dict[Phase, tuple[RunStatus, Ending | None]] = {
 
 
 def by_operator(phase: Phase, reason: str, message: str, **flags: bool) -> list[dict[str, Any]]:
-    given = {"ended": phase in TERMINAL_PHASES, **flags}
-    summary = Summary(phase, reason, message, SPEC_ACCEPTED, planned_by([]), **given)
+    summary = Summary(phase, reason, message, SPEC_ACCEPTED, planned_by([]), **flags)
     return [condition.dump() for condition in conditions(summary, [], 1, NOW)]
 
 
@@ -61,7 +69,7 @@ def test_the_operator_writes_the_conditions_of_each_phase(phase: Phase) -> None:
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_local_run_writes_the_same_conditions_as_the_operator(phase: Phase, tmp_path: Path) -> None:
     if phase not in LOCAL:
-        assert phase in ("Pending", "Queued", "Cancelled")
+        assert phase in ("Pending", "Queued", "Invalid", "Cancelled")
         return
     spec = RFTJobSpec.model_validate(manifest()["spec"])
     config = RunConfig(
@@ -90,6 +98,7 @@ def test_a_local_run_writes_the_same_conditions_as_the_operator(phase: Phase, tm
         ("Suspended", "Current"),
         ("Succeeded", "Current"),
         ("Cancelled", "Current"),
+        ("Invalid", "Failed"),
         ("Failed", "Failed"),
     ],
 )
@@ -103,5 +112,25 @@ def test_a_stalled_running_job_stays_ready_and_is_failed_in_kstatus() -> None:
     assert kstatus(found) == "Failed"
 
 
-def test_a_failure_that_an_edit_can_correct_does_not_set_the_condition_failed() -> None:
-    assert held(by_operator("Failed", "InvalidSpec", "no", ended=False)) == {"Accepted", "Planned", "Stalled"}
+@pytest.mark.parametrize("phase", PHASES)
+def test_the_conditions_of_a_phase_do_not_contradict_each_other(phase: Phase) -> None:
+    true = set(PHASE_CONDITIONS[phase])
+    assert len(true & {"Reconciling", "Ready", "Stalled"}) == 1, "kstatus asks for one of them"
+    ends = true & set(TERMINAL_CONDITIONS)
+    assert len(ends) == (phase in TERMINAL_PHASES), "a job has ended in one way, or not yet"
+    assert ("Failed" in true) == (phase == "Failed")
+    assert ("Suspended" in true) == (phase == "Suspended")
+
+
+def test_no_two_phases_have_the_same_conditions_but_those_before_the_first_step() -> None:
+    by_conditions: dict[tuple[str, ...], list[Phase]] = {}
+    for phase in PHASES:
+        by_conditions.setdefault(PHASE_CONDITIONS[phase], []).append(phase)
+    assert [same for same in by_conditions.values() if len(same) > 1] == [["Pending", "Queued", "Starting"]]
+
+
+def test_a_job_that_an_older_version_cancelled_has_ended() -> None:
+    stored = json.loads((Path(__file__).parent / "stored" / "cancelled.json").read_text(encoding="utf-8"))
+    true = {entry["type"] for entry in stored["status"]["conditions"] if entry["status"] == "True"}
+    assert {"Ready", "Failed"} <= true, "what older versions wrote"
+    assert is_over(stored["status"])

@@ -59,7 +59,9 @@ def test_a_context_that_does_not_exist_names_those_that_do(server: Server) -> No
     assert "it has test" in result.stderr
 
 
-@pytest.mark.parametrize(("phase", "code"), [("Succeeded", 0), ("Failed", 1), ("Cancelled", 1)])
+@pytest.mark.parametrize(
+    ("phase", "code"), [("Succeeded", 0), ("Failed", 1), ("Cancelled", 1), ("Invalid", 1)]
+)
 def test_watching_ends_with_the_job_and_its_verdict(server: Server, phase: str, code: int) -> None:
     server.watches = [
         [{"type": "ADDED", "object": job()}, {"type": "MODIFIED", "object": job(step=3)}],

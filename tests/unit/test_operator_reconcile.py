@@ -119,7 +119,7 @@ STATES: list[tuple[str, dict[str, Any], Observed, str, str, set[str]]] = [
         "invalid",
         rftjob(sampling={"topK": 500}),
         Observed(),
-        "Failed",
+        "Invalid",
         "InvalidSpec",
         {"Stalled"},
     ),
@@ -127,7 +127,7 @@ STATES: list[tuple[str, dict[str, Any], Observed, str, str, set[str]]] = [
         "unknown model",
         rftjob(model={"name": "org/secret"}, resources={"cpu": "1"}),
         Observed(),
-        "Failed",
+        "Invalid",
         "UnknownModel",
         {"Accepted", "Stalled"},
     ),
@@ -177,7 +177,7 @@ STATES: list[tuple[str, dict[str, Any], Observed, str, str, set[str]]] = [
         observed(child=None),
         "Cancelled",
         "Cancelled",
-        {*ACCEPTED, "Ready", "Failed"},
+        {*ACCEPTED, "Ready", "Cancelled"},
     ),
 ]
 
@@ -265,7 +265,8 @@ def test_exclusive_conditions_never_hold_together() -> None:
     for first, second in itertools.product(STATES, STATES):
         status = once(first[1], first[2]).status
         held = holding(once({**second[1], "status": status}, second[2]))
-        assert not {"Complete", "Failed"} <= held
+        assert len({"Complete", "Failed", "Cancelled"} & held) <= 1
+        assert not {"Ready", "Failed"} <= held
         assert not {"Ready", "Reconciling"} <= held
 
 
@@ -431,7 +432,7 @@ def test_an_edit_of_resources_while_a_pod_runs_is_reported_and_ignored() -> None
 def test_resources_without_a_plan_can_be_corrected_by_suspending_again() -> None:
     hopeless = {"resources": {"accelerator": {"name": "tiny", "memory": "16Mi"}}}
     decision = once(rftjob(**hopeless), AT_REST)
-    assert decision.status["phase"] == "Failed"
+    assert decision.status["phase"] == "Invalid"
     assert condition(decision, "Planned")["status"] == "False"
     assert decision.ensure == ()
     again = once(rftjob(decision.status, suspend=True, **hopeless), AT_REST)
@@ -728,14 +729,14 @@ UNSCHEDULED = replace(POD, phase="Pending", scheduled=False, unschedulable="0/1 
 
 
 @pytest.mark.parametrize("state", [Observed(ca_current=True), observed(), observed(UNSCHEDULED)])
-def test_a_run_that_made_no_step_before_its_deadline_fails_until_the_deadline_is_moved(
+def test_a_run_that_made_no_step_before_its_deadline_is_invalid_until_the_deadline_is_moved(
     state: Observed,
 ) -> None:
     early = once(rftjob(**DEADLINE), state, NOW - timedelta(seconds=90))
     assert early.status["phase"] == "Pending"
     assert early.requeue_after == 90
     late = once(rftjob(early.status, **DEADLINE), state)
-    assert (late.status["phase"], condition(late, "Ready")["reason"]) == ("Failed", "DeadlineReached")
+    assert (late.status["phase"], condition(late, "Ready")["reason"]) == ("Invalid", "DeadlineReached")
     assert condition(late, "Failed")["status"] == "False", "a person can still move the deadline"
     assert late.delete_child == (state.child is not None)
     moved = once(rftjob(late.status, stop={"deadline": "2027-01-01T00:00:00Z"}), Observed(ca_current=True))

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from rft_api.conditions import TERMINAL_PHASES
+from rft_api.conditions import RESTING_PHASES
 from rft_cli.errors import INVALID, UserError
 from rft_cli.options import Context, JobName, Namespace, connect, refuse_folder
 from rft_cli.render.console import out, reports_errors
@@ -76,7 +76,7 @@ def _carry_out(action: Action, name: str, wait: bool, context: str | None, names
     if not wait:
         return
     try:
-        phase = print_changes(cluster.changes(name), out(), (*REACHED[action], *TERMINAL_PHASES))
+        phase = print_changes(cluster.changes(name), out(), (*REACHED[action], *RESTING_PHASES))
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
     raise typer.Exit(0 if phase in REACHED[action] else INVALID)
@@ -88,7 +88,7 @@ def refusal(action: Action, job: Mapping[str, Any]) -> str | None:
     Return None if the change is possible.
     """
     spec, status = job.get("spec") or {}, job.get("status") or {}
-    # Only a completion time is final: a job that failed before its start runs once its spec is corrected.
+    # Only a completion time is final: an invalid job runs once its spec is corrected.
     if status.get("completionTime"):
         return f"has ended: its phase is {phase_of(job)}, so there is nothing to {action}"
     if action != "cancel" and spec.get("cancel"):

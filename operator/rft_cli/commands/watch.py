@@ -16,6 +16,6 @@ def watch(
     context: Context = None,
     namespace: Namespace = None,
 ) -> None:
-    """Follow a job until it ends. Exit code 0: Succeeded; 1: Failed or Cancelled."""
+    """Follow a job until it ends. Exit code 0: Succeeded; 1: Failed, Cancelled or Invalid."""
     refuse_folder(name)
     raise typer.Exit(watched(lambda: connect(context, namespace).changes(name), out(quiet=quiet)))

@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from rft_api.conditions import TERMINAL_PHASES
+from rft_api.conditions import RESTING_PHASES
 from rft_api.controls import one_line
 from rft_cli.render.console import Terminal
 from rft_cli.render.curve import chart_width, points_of_job
@@ -36,8 +36,8 @@ def job_table(jobs: Sequence[Mapping[str, Any]], columns: Sequence[str], now: da
 
 
 def watched(changes: Callable[[], Iterable[Mapping[str, Any]]], console: Terminal) -> int:
-    """Follow a job to its end. Return 0 (Succeeded), 1 (Failed or Cancelled) or 130 (Ctrl-C, at any
-    moment).
+    """Follow a job to its end. Return 0 (Succeeded), 1 (Failed, Cancelled or Invalid) or 130 (Ctrl-C, at
+    any moment).
     """
     try:
         phase = follow(changes(), console)
@@ -47,16 +47,16 @@ def watched(changes: Callable[[], Iterable[Mapping[str, Any]]], console: Termina
 
 
 def follow(changes: Iterable[Mapping[str, Any]], console: Terminal) -> str:
-    """Show all changes of a job until a final phase, and return this phase. A terminal shows one live
+    """Show all changes of a job until a resting phase, and return this phase. A terminal shows one live
     view.
     """
     if not console.is_terminal:
-        return print_changes(changes, console, TERMINAL_PHASES)
+        return print_changes(changes, console, RESTING_PHASES)
     phase = ""
     with Live(console=console, auto_refresh=False) as live:
         for job in changes:
             live.update(picture(job, console.width), refresh=True)
-            if (phase := phase_of(job)) in TERMINAL_PHASES:
+            if (phase := phase_of(job)) in RESTING_PHASES:
                 break
     return phase
 
