@@ -56,8 +56,11 @@ def reconcile(
         return Decision(cluster_object(document.get("status") or {}))
     facts = gather(document, observed, now, no_progress_seconds, checked or check(document))
     old = facts.status
+    generation = document["metadata"].get("generation", 1)
     if is_over(old):
-        return _after_the_end(facts, cluster_object(with_report(old, facts.report)))
+        # An edit after the end, such as of the TTL, was seen too: kstatus waits until its generation was.
+        seen = {**with_report(old, facts.report), "observedGeneration": generation}
+        return _after_the_end(facts, cluster_object(seen))
     verdict = next(found for stage in STAGES if (found := stage(facts)) is not None)
     summary = Summary(
         verdict.phase, verdict.reason, cluster_text(verdict.message),
@@ -68,7 +71,7 @@ def reconcile(
         **reported(old, facts.report),
         **_of_child(facts, verdict),
         **_of_baseline(facts),
-        **decided(summary, old, document["metadata"].get("generation", 1), now),
+        **decided(summary, old, generation, now),
     )
     # Here texts of users, pods and other programs enter the cluster, whatever stage they come from.
     status = cluster_object(overlaid(_without_old_baseline(facts), new))

@@ -344,6 +344,14 @@ def test_the_condition_names_the_line_of_a_data_error() -> None:
     assert decision.notes[-1].warning
 
 
+def test_an_edit_after_the_end_is_observed_and_changes_nothing_else() -> None:
+    ended = once(rftjob(cancel=True), observed(child=None)).status
+    edited = rftjob(ended, cancel=True, ttlSecondsAfterFinished=10**6)
+    edited["metadata"]["generation"] = 7
+    again = once(edited, observed(child=None)).status
+    assert again == {**ended, "observedGeneration": 7}
+
+
 def test_a_child_that_runs_after_the_end_of_its_job_is_stopped() -> None:
     status = once(rftjob(), observed(failed_pod(ExitCode.DATA))).status
     later = once(rftjob(status), observed(POD))
