@@ -76,7 +76,13 @@ _ALL = (
     Metric("rft_ingest_connections", "gauge", (), "Connections to the ingest that are open now."),
     Metric("rft_ingest_token_reviews_total", "counter", (), "Token reviews sent to the API server."),
     Metric("rft_lease_held", "gauge", (), "1 while this process holds the Lease, and so may act."),
-    Metric("rft_watch_silence_seconds", "gauge", (), "Longest time since a watch last connected."),
+    Metric("rft_watch_silence_seconds", "gauge", (), "Longest time since a watch last got an answer."),
+    Metric(
+        "rft_watch_refused",
+        "gauge",
+        ("path",),
+        "1 while the API server refuses a list or watch, by its URL path.",
+    ),
 )
 METRICS = {metric.name: metric for metric in _ALL}
 """Every metric of the operator, by name."""

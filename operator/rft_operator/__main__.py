@@ -9,15 +9,15 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from uuid import uuid4
 
-import kopf
 from prometheus_client import MetricsHandler
 
 from rft_operator import health, threads
-from rft_operator.cluster import Cluster, ClusterError, NotFound, connect
+from rft_operator.cluster import Cluster, ClusterError, connect
 from rft_operator.handlers import kopf_settings, registry, watched_paths
 from rft_operator.health import Signs
 from rft_operator.leadership import Leadership
@@ -26,7 +26,12 @@ from rft_operator.listening import CannotListen
 from rft_operator.log_lines import LineFormatter, log_to_stderr, write_error
 from rft_operator.objects.names import OPERATOR_NAME
 from rft_operator.operator import REVIEW_THREADS, Operator
+from rft_operator.running import run
 from rft_operator.settings import BadSettings, Settings, from_env
+
+CRD_SECONDS = 2.0
+"""Seconds between two looks for the CRD at the start."""
+_log = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,21 +58,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     cluster = connect(options.kubeconfig, options.context, settings.workers + REVIEW_THREADS)
     leadership = _leadership(options, settings, signs)
-    # PID 1 of a container ignores SIGTERM without a handler, and it may wait for the Lease for long.
+    # PID 1 of a container ignores SIGTERM without a handler, and may wait for the CRD or the Lease for long.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    _wait_for_crd(cluster)
     try:
         leadership.acquire()
-        signs.ready = False
-        cluster.fence = leadership.remaining
-        leadership.keep()
-        _check_crd(cluster, settings)
     except ClusterError as error:
         write_error(error)
-        leadership.release()
         return 1
-    _act(cluster, settings, signs)
-    leadership.release()
-    return 0
+    signs.ready = False
+    cluster.fence = leadership.remaining
+    leadership.keep()
+    return _act(cluster, settings, signs, leadership)
 
 
 def _leadership(options: argparse.Namespace, settings: Settings, signs: Signs) -> Leadership:
@@ -85,20 +87,32 @@ def _leadership(options: argparse.Namespace, settings: Settings, signs: Signs) -
     )
 
 
-def _act(cluster: Cluster, settings: Settings, signs: Signs) -> None:
-    """Run kopf until it gets a stop signal. The caller must hold the Lease."""
+def _act(cluster: Cluster, settings: Settings, signs: Signs, leadership: Leadership) -> int:
+    """Run kopf until it gets a stop signal; return the exit code. The caller must hold the Lease."""
     # kopf reads the name of its user, but a container's user has no name.
     os.environ.setdefault("LOGNAME", OPERATOR_NAME)
     signs.expect(watched_paths(settings.namespaces))
     operator = Operator(cluster, settings, signs)
     _collect_seldom()
-    kopf.run(
-        registry=registry(operator, cluster, signs),
-        settings=kopf_settings(settings.watch_seconds),
-        standalone=True,
-        clusterwide=not settings.namespaces,
-        namespaces=settings.namespaces,
-    )
+    code = 0
+    try:
+        run(
+            operator,
+            registry(operator, cluster, signs),
+            kopf_settings(settings.watch_seconds),
+            settings.namespaces,
+        )
+    except Exception:
+        _log.critical("a part of this process has failed, so the process ends", exc_info=True)
+        code = 1
+    if operator.is_idle:
+        leadership.release()
+        return code
+    # A write may still reach the API server, so the next operator has to wait until the Lease expires. Python
+    # would wait for the thread that sent it.
+    _log.warning("requests have not been answered, so the Lease is not released")
+    logging.shutdown()
+    os._exit(code)
 
 
 def _collect_seldom() -> None:
@@ -125,13 +139,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _check_crd(cluster: Cluster, settings: Settings) -> None:
-    """Raise NotFound with a clear message if the CRD of RFTJobs is not installed in the cluster."""
-    namespace = settings.namespaces[0] if settings.namespaces else None
-    try:
-        cluster.check_crd(namespace)
-    except NotFound as error:
-        raise NotFound(404, "the cluster has no CRD of RFTJobs; install the CRD first") from error
+def _wait_for_crd(cluster: Cluster) -> None:
+    """Wait until the API server knows the resource RFTJob."""
+    said = ""
+    while True:
+        try:
+            if cluster.serves_jobs():
+                return
+            why = "the cluster has no CRD of RFTJobs; install it: kubectl apply -f crds/"
+        except ClusterError as error:
+            why = str(error)
+        if why != said:
+            _log.warning("this process waits for the CRD of RFTJobs: %s", why)
+        said = why
+        time.sleep(CRD_SECONDS)
 
 
 if __name__ == "__main__":

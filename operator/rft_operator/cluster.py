@@ -193,10 +193,13 @@ class Cluster:
         path = f"{api}/{where}/localqueues/{quote(queue, safe='')}/pendingworkloads"
         return list(self._call("GET", path).get("items") or [])
 
-    def check_crd(self, namespace: str | None) -> None:
-        """Raise NotFound if the API server does not know the resource RFTJob."""
-        where = f"namespaces/{namespace}/" if namespace else ""
-        self._call("GET", f"apis/{GROUP}/{VERSION}/{where}{PLURAL}", {"limit": "1"})
+    def serves_jobs(self) -> bool:
+        """Return whether the API server knows the resource RFTJob. It does once its CRD is installed."""
+        try:
+            answer = self._call("GET", f"apis/{GROUP}/{VERSION}")
+        except NotFound:
+            return False
+        return any(each.get("name") == PLURAL for each in answer.get("resources") or [])
 
     # Writes.
 

@@ -12,20 +12,23 @@ import kopf
 
 from rft_api import GROUP, KIND, PLURAL, VERSION
 from rft_operator.cluster import Cluster
-from rft_operator.health import Signs, tracing
+from rft_operator.health import Signs
 from rft_operator.objects.names import LABEL_JOB_NAME, SELECTOR, controller
 from rft_operator.operator import Operator
+from rft_operator.watches import Backoff, middleware
 
 LIST_CHUNK = 100
 """Maximum number of objects per page of the list that kopf reads before a watch."""
 IDLE_SECONDS = 0.2
 """Seconds for which kopf keeps an object in memory after its last event."""
+RELIST_SECONDS = 1.0
+"""Seconds before kopf lists all objects again, after the API server has forgotten where a watch was."""
 _JOBS = (GROUP, VERSION, PLURAL)
 _CHILDREN = (("batch", "v1", "jobs"), ("", "v1", "pods"), ("", "v1", "configmaps"))
 
 
 def registry(operator: Operator, cluster: Cluster, signs: Signs) -> kopf.OperatorRegistry:
-    """Return the handlers of kopf for ``operator``. Each watch that connects is recorded in ``signs``."""
+    """Return the handlers of kopf for ``operator``. The answer to each watch is recorded in ``signs``."""
     handlers = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=handlers)
@@ -35,11 +38,11 @@ def registry(operator: Operator, cluster: Cluster, signs: Signs) -> kopf.Operato
         session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context()),
             headers=info.as_http_headers(),
-            trace_configs=[tracing(signs)],
+            middlewares=[middleware(signs)],
         )
         return kopf.AiohttpSession(server=info.server, aiohttp_session=session)
 
-    @kopf.on.startup(registry=handlers)
+    @kopf.on.startup(registry=handlers, errors=kopf.ErrorsMode.PERMANENT)
     async def startup(**_: Any) -> None:
         await operator.start()
 
@@ -123,6 +126,8 @@ def kopf_settings(watch_seconds: int) -> kopf.OperatorSettings:
     settings.watching.server_timeout = watch_seconds  # whole seconds: the API server takes no others
     settings.watching.client_timeout = watch_seconds + 30.0
     settings.watching.connect_timeout = 10.0
+    settings.watching.reconnect_backoff = RELIST_SECONDS
+    settings.networking.error_backoffs = Backoff()
     # With thousands of jobs, whole lists as dictionaries would be most of the memory.
     settings.watching.chunk_size = LIST_CHUNK
     settings.queueing.idle_timeout = IDLE_SECONDS

@@ -3,18 +3,17 @@
 A process is ready while it waits for the Lease, and again once it holds the Lease and serves the ingest. So
 a Deployment with a spare operator is available.
 
-The API server ends every watch after ``watch_seconds``, and kopf connects again. A watch that has not
-connected for ``stale_seconds`` is dead, even if its resource has few events. While the API server is down, no
-watch can connect, but this process loses the Lease within seconds and ends. So ``stale_seconds`` must be
-longer than the duration of the Lease, and longer than the time after which kopf closes a silent connection.
+The API server ends every watch after ``watch_seconds``, and kopf connects again. A watch that has got no
+answer for ``stale_seconds`` is dead, even if its resource has few events. A watch that the API server refuses
+is not dead: kopf tries it again and again, and a new process would be refused too. A metric and the log show
+it. While the API server is down, no watch can connect, but this process loses the Lease within seconds and
+ends. So ``stale_seconds`` must be longer than the duration of the Lease, and longer than the time after which
+kopf closes a silent connection.
 """
 
 import logging
 from collections.abc import Callable, Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import SimpleNamespace
-
-import aiohttp
 
 from rft_operator import metrics, threads
 from rft_operator.lease import clock
@@ -33,20 +32,25 @@ class Signs:
     """
 
     def __init__(self, stale_seconds: float, now: Callable[[], float] = clock) -> None:
-        """``stale_seconds``: a watch that has not connected for this time counts as dead."""
+        """``stale_seconds``: a watch that got no answer for this time counts as dead."""
         self._stale_seconds = stale_seconds
         self._now = now
         self._loop: float | None = None
-        self._watches: dict[str, float] = {}
+        self._connected: dict[str, float] = {}
+        self._answered: dict[str, float] = {}
+        self._refusals: dict[str, str] = {}
         self.ready = False
         """Whether this process waits for the Lease, or serves the ingest."""
         metrics.WATCH_SILENCE.set_function(self._silence)
 
     def expect(self, paths: Iterable[str]) -> None:
-        """Set the URL paths of the expected watches. A watch counts as dead if it does not connect within
+        """Set the URL paths of the expected watches. A watch counts as dead if it gets no answer within
         ``stale_seconds`` from now.
         """
-        self._watches = dict.fromkeys(paths, self._now())
+        self._connected = dict.fromkeys(paths, self._now())
+        self._answered = dict(self._connected)
+        for path in self._connected:
+            metrics.WATCH_REFUSED.labels(path).set(0)
 
     def loop_turned(self) -> None:
         """Record that the event loop runs."""
@@ -54,15 +58,33 @@ class Signs:
 
     def connected(self, path: str) -> None:
         """Record that the API server accepted the watch of ``path``."""
-        if path in self._watches:
-            self._watches[path] = self._now()
+        if path not in self._connected:
+            return
+        self._connected[path] = self._answered[path] = self._now()
+        if self._refusals.pop(path, ""):
+            metrics.WATCH_REFUSED.labels(path).set(0)
+            _log.info("the watch of %s is accepted again", path)
+
+    def refused(self, path: str, why: str) -> None:
+        """Record that the API server refused to list or watch ``path``, or closed the connection."""
+        if path not in self._connected:
+            return
+        self._answered[path] = self._now()
+        if self._refusals.get(path) != why:
+            metrics.WATCH_REFUSED.labels(path).set(1)
+            _log.warning(
+                "the watch of %s is refused, so changes there are seen late; the operator tries again: %s",
+                path,
+                why,
+            )
+        self._refusals[path] = why
 
     def complaints(self) -> list[str]:
         """Return a message for each dead watch, and a message if the event loop is blocked."""
         now = self._now()
-        silent = {path: now - since for path, since in sorted(self._watches.items())}
+        silent = {path: now - since for path, since in sorted(self._answered.items())}
         found = [
-            f"the watch of {path} is dead: not connected for {seconds:.0f} s"
+            f"the watch of {path} is dead: no answer for {seconds:.0f} s"
             for path, seconds in silent.items()
             if seconds > self._stale_seconds
         ]
@@ -71,22 +93,7 @@ class Signs:
         return found
 
     def _silence(self) -> float:
-        return max((self._now() - since for since in self._watches.values()), default=0.0)
-
-
-def tracing(signs: Signs) -> aiohttp.TraceConfig:
-    """Return a trace configuration for an aiohttp session, which records in ``signs`` each new watch."""
-    trace = aiohttp.TraceConfig()
-
-    async def answered(
-        _session: aiohttp.ClientSession, _context: SimpleNamespace, request: aiohttp.TraceRequestEndParams
-    ) -> None:
-        # The response's headers have arrived; events follow for minutes.
-        if request.url.query.get("watch") == "true" and request.response.status == 200:
-            signs.connected(request.url.path)
-
-    trace.on_request_end.append(answered)
-    return trace
+        return max((self._now() - since for since in self._connected.values()), default=0.0)
 
 
 def serve(signs: Signs, port: int) -> ThreadingHTTPServer:

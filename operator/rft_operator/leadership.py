@@ -23,6 +23,8 @@ GUARD_SECONDS = 1.0
 
 A single sleep until the deadline would be too long, because a sleep does not count time in which the
 machine is suspended."""
+RELEASE_SECONDS = 2.0
+"""Longest time in seconds for which the end of the operator waits for a renewal of the Lease."""
 
 
 def end_process(why: str) -> None:
@@ -90,11 +92,13 @@ class Leadership:
     def release(self) -> None:
         """Release the Lease, so that the next operator need not wait. Before this call, all writes must have
         stopped.
+
+        Do nothing if a renewal has not been answered yet: it could take the Lease again.
         """
         self._stopping.set()
         for thread in self._threads:
-            thread.join()
-        if self.remaining() <= 0:
+            thread.join(RELEASE_SECONDS)
+        if self.remaining() <= 0 or any(thread.is_alive() for thread in self._threads):
             return
         self._renewed = None
         metrics.LEASE_HELD.set(0)

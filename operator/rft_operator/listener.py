@@ -25,6 +25,8 @@ SAID_AGAIN_SECONDS = 10.0
 """Shortest time in seconds between two log messages about the number of closed connections."""
 ACCEPT_RETRY_SECONDS = 0.1
 """Seconds to wait after an accept that failed, for example because there is no free file descriptor."""
+CLOSE_SECONDS = 2.0
+"""Longest time in seconds for which ``close`` waits for requests that are being answered."""
 _log = logging.getLogger(__name__)
 
 
@@ -150,7 +152,9 @@ class BoundedListener:
     def __init__(self, application: web.Application, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
         application.middlewares.append(self._mark)
-        self._runner = web.AppRunner(application, access_log=None, keepalive_timeout=self.limits.idle)
+        self._runner = web.AppRunner(
+            application, access_log=None, keepalive_timeout=self.limits.idle, shutdown_timeout=CLOSE_SECONDS
+        )
         self._sockets: list[socket.socket] = []
         self._accepting: list[asyncio.Task[None]] = []
         self._held: dict[Connection, asyncio.Task[None] | None] = {}
@@ -173,7 +177,7 @@ class BoundedListener:
         self._accepting.append(asyncio.create_task(self._accept(made, context)))
 
     async def close(self) -> None:
-        """Stop listening, and end the connections once their requests are answered."""
+        """Stop listening, and end the connections once their requests are answered, or soon after."""
         for task in self._accepting:
             task.cancel()
         handshakes = [task for task in self._held.values() if task is not None]

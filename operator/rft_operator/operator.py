@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import ssl
+import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +35,12 @@ NEW_JOB_PRIORITY_SECONDS = 30.0
 early."""
 HEARTBEAT_SECONDS = 2.0
 CERTIFICATE_CHECK_SECONDS = 12 * 3600.0
+START_RETRY_SECONDS = 2.0
+"""Seconds between two attempts to read the certificates at the start."""
+STOP_SECONDS = 4.0
+"""Longest time in seconds to wait for the current reconciliations when the operator stops. A request that is
+not answered would take longer."""
+STOP_CHECK_SECONDS = 0.05
 _log = logging.getLogger(__name__)
 
 
@@ -61,6 +68,8 @@ class Operator:
             chains=chains,
         )
         self._known: set[Key] = set()
+        self.is_idle = True
+        """Whether no thread of this operator can send a request any more. False from ``start`` on."""
         self._tasks: list[asyncio.Task[None]] = []
         self._listener = BoundedListener(self._ingest.application())
         metrics.INGEST_CONNECTIONS.set_function(lambda: self._listener.connections)
@@ -104,7 +113,11 @@ class Operator:
     # Running.
 
     async def start(self) -> None:
-        """Start the workers and the ingest. Then the process is ready."""
+        """Start the workers and the ingest. Wait until the certificates of the ingest can be read.
+
+        Then the process is ready. Raises CannotListen.
+        """
+        self.is_idle = False
         self._tasks.append(asyncio.create_task(self._heartbeat()))
         polls = (
             ("Kueue's Workloads", self._controller.poll_workloads, workloads.POLL_SECONDS),
@@ -120,13 +133,26 @@ class Operator:
         self._signs.ready = True
 
     async def stop(self) -> None:
-        """Stop taking keys from the queue, and wait until the current reconciliations have ended."""
+        """Stop taking keys from the queue, and wait until the current reconciliations have ended.
+
+        If they take longer than ``STOP_SECONDS``, ``is_idle`` stays false. A second call does nothing more.
+        """
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._listener.close()
-        self._threads.shutdown()
-        self._review_threads.shutdown()
+        # In a thread, since it blocks until the API server has answered all requests.
+        waiting = threading.Thread(target=self._end_threads, name="stop", daemon=True)
+        waiting.start()
+        loop = asyncio.get_running_loop()
+        late = loop.time() + STOP_SECONDS
+        while waiting.is_alive() and loop.time() < late:
+            await asyncio.sleep(STOP_CHECK_SECONDS)
+        self.is_idle = not waiting.is_alive()
+
+    def _end_threads(self) -> None:
+        for pool in (self._threads, self._review_threads):
+            pool.shutdown(cancel_futures=True)
 
     async def _process(self, key: Key) -> float | None:
         metrics.QUEUE_LENGTH.set(len(self._queue))
@@ -159,11 +185,19 @@ class Operator:
                 self._queue.add(key)
 
     async def _start_ingest(self) -> None:
-        identity = await self._certificates()
+        identity = await self._first_certificates()
         context = tls.server_context(identity)
         settings = self._settings
         await self._listener.start(settings.ingest_bind, settings.ingest_port, context, "RFT_INGEST_PORT")
         self._tasks.append(asyncio.create_task(self._keep_certificates(context, identity)))
+
+    async def _first_certificates(self) -> tls.Identity:
+        while True:
+            try:
+                return await self._certificates()
+            except ClusterError as error:
+                _log.warning("the ingest cannot start without its certificates; trying again: %s", error)
+            await asyncio.sleep(START_RETRY_SECONDS)
 
     async def _certificates(self) -> tls.Identity:
         wanted = self._settings

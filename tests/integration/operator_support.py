@@ -228,6 +228,11 @@ class Operator:
         return code
 
     @property
+    def is_running(self) -> bool:
+        """Whether this operator was started, and its end was not awaited."""
+        return self._process is not None
+
+    @property
     def pid(self) -> int:
         """PID of the operator."""
         assert self._process is not None

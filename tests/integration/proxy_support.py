@@ -1,17 +1,32 @@
-"""A proxy in front of the API server. It can delay responses, and stop the data of a connection."""
+"""A proxy in front of the API server. It can delay responses, replace them, and stop the data of a
+connection.
+"""
 
 import asyncio
+import json
 import ssl
 import threading
 from collections import Counter
 from contextlib import suppress
+from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
 from kubernetes import client, config
 
 _CHUNK = 1 << 16
+CLOSED = b""
+"""In place of an answer: the connection is closed."""
+
+
+def answer(status: int, body: dict[str, Any] | None = None) -> bytes:
+    """Return a response of an API server: with ``body``, or with a refusal."""
+    refusal = {"kind": "Status", "status": "Failure", "code": status, "message": "refused by the test"}
+    text = json.dumps(refusal if body is None else body).encode()
+    head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: application/json\r\n"
+    return f"{head}Content-Length: {len(text)}\r\nConnection: close\r\n\r\n".encode() + text
 
 
 class Proxy:
@@ -33,6 +48,8 @@ class Proxy:
         """Seconds of delay before each part of a response."""
         self.silent: str | None = None
         """Connections with this text in their request line are silent. Empty: all of them; None: none."""
+        self._refused: tuple[str, str, bytes] | None = None
+        self._pipes: set[_Pipe] = set()
         self.watches: Counter[str] = Counter()
         """Number of watch requests, by the resource's plural name."""
         self._port = 0
@@ -56,6 +73,31 @@ class Proxy:
         path.write_text(yaml.safe_dump(document))
         return path
 
+    def refuse(self, text: str, answer: bytes, but: str = "no such text") -> None:
+        """Answer each request with ``text`` in its request line by ``answer``, and close its connection.
+
+        Requests with ``but`` in their line are forwarded. Connections that are open now are closed at once.
+        """
+        self._refused = (text, but, answer)
+
+        def end() -> None:
+            for pipe in list(self._pipes):
+                if self.answer_to(pipe.line) is not None:
+                    pipe.end()
+
+        self._loop.call_soon_threadsafe(end)
+
+    def accept(self) -> None:
+        """Forward all requests again."""
+        self._refused = None
+
+    def answer_to(self, line: str) -> bytes | None:
+        """Return the answer in place of that of the API server, or None if the request is forwarded."""
+        if self._refused is None:
+            return None
+        text, but, answer = self._refused
+        return answer if text in line and but not in line else None
+
     def close(self) -> None:
         """Close all connections."""
         self._loop.call_soon_threadsafe(self._closing.set)
@@ -76,13 +118,15 @@ class Proxy:
 
     async def _connect(self, near: asyncio.StreamReader, answers: asyncio.StreamWriter) -> None:
         far, requests = await asyncio.open_connection(*self._upstream, ssl=self._tls)
-        pipe = _Pipe(self)
+        pipe = _Pipe(self, answers)
+        self._pipes.add(pipe)
         answering = asyncio.create_task(pipe.answer(far, answers))
         try:
             # Either peer may close the connection at any time.
             with suppress(OSError):
                 await pipe.ask(near, requests)
         finally:
+            self._pipes.discard(pipe)
             answering.cancel()
             await asyncio.gather(answering, return_exceptions=True)
             # The peer may have closed the connection already.
@@ -94,20 +138,31 @@ class Proxy:
 class _Pipe:
     """One connection, with the request line of its last request."""
 
-    def __init__(self, proxy: Proxy) -> None:
+    def __init__(self, proxy: Proxy, operator: asyncio.StreamWriter) -> None:
         self._proxy = proxy
-        self._line = ""
+        self._operator = operator
+        self.line = ""
+
+    def end(self) -> None:
+        """Close the connection to the operator."""
+        self._operator.transport.abort()
 
     @property
     def _is_silent(self) -> bool:
-        return self._proxy.silent is not None and self._proxy.silent in self._line
+        return self._proxy.silent is not None and self._proxy.silent in self.line
 
     async def ask(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
         """Forward requests until the operator closes the connection."""
         while data := await source.read(_CHUNK):
             line = data.partition(b"\r\n")[0].decode(errors="replace")
             if line.endswith("HTTP/1.1"):
-                self._line = line
+                self.line = line
+                instead = self._proxy.answer_to(line)
+                if instead is not None:
+                    self._operator.write(instead)
+                    await self._operator.drain()
+                    self._operator.close()
+                    return
                 if "watch=true" in line:
                     path = line.split()[1].partition("?")[0]
                     self._proxy.watches[path.rpartition("/")[2]] += 1

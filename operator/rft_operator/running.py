@@ -1,0 +1,82 @@
+"""Runs kopf until a stop signal, or until one of its root tasks ends. In both cases the process ends soon."""
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+from collections.abc import Collection
+
+import kopf
+
+from rft_operator.operator import Operator
+
+END_SECONDS = 8.0
+"""Longest time in seconds from the first sign of the end to the end of the process. A pod gets 30 s."""
+_log = logging.getLogger(__name__)
+
+
+class KopfEnded(Exception):
+    """kopf ended without a stop signal."""
+
+
+def run(
+    operator: Operator,
+    registry: kopf.OperatorRegistry,
+    settings: kopf.OperatorSettings,
+    namespaces: tuple[str, ...],
+) -> None:
+    """Run kopf and ``operator`` until SIGTERM or SIGINT. The watches are cluster-wide without ``namespaces``.
+
+    If it then takes longer than ``END_SECONDS`` until the process has ended, the process is ended at once.
+
+    Raises:
+        Exception: that of kopf's root task, if one ended without a signal; KopfEnded, if it has none.
+    """
+    asyncio.run(_run(operator, registry, settings, namespaces))
+
+
+async def _run(
+    operator: Operator,
+    registry: kopf.OperatorRegistry,
+    settings: kopf.OperatorSettings,
+    namespaces: tuple[str, ...],
+) -> None:
+    stop = asyncio.Event()
+    before = asyncio.all_tasks()
+    tasks = await kopf.spawn_tasks(
+        registry=registry,
+        settings=settings,
+        standalone=True,
+        clusterwide=not namespaces,
+        namespaces=namespaces,
+        stop_flag=stop,
+    )
+    # In place of kopf's own, which do not say afterwards whether there was a signal.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    ending = asyncio.create_task(_end_after_the_first(tasks))
+    try:
+        await kopf.run_tasks(tasks, ignored=before)
+    finally:
+        await ending
+        # kopf does not call the cleanup handler if it was stopped during the start.
+        await operator.stop()
+    if not stop.is_set():
+        raise KopfEnded("kopf ended without a signal")
+
+
+async def _end_after_the_first(tasks: Collection[asyncio.Task[None]]) -> None:
+    """Wait until one of kopf's root tasks ends. From then on this process has ``END_SECONDS`` to end.
+
+    kopf then stops all other tasks, but they may wait for requests that nobody answers.
+    """
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    timer = threading.Timer(END_SECONDS, _end)
+    timer.daemon = True
+    timer.start()
+
+
+def _end() -> None:
+    _log.critical("this process did not end within %.0f s, so it ends at once", END_SECONDS)
+    os._exit(1)

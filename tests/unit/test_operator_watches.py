@@ -1,0 +1,135 @@
+"""What kopf is told of each answer to a list or watch: it tries again for ever. The signs say what it was."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from itertools import islice
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from rft_operator.health import Signs
+from rft_operator.watches import Backoff, NotThere, OutOfDate, middleware
+
+PATH = "/api/v1/pods"
+Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Recorded(Signs):
+    """Signs that keep what they were told."""
+
+    def __init__(self) -> None:
+        super().__init__(300)
+        self.told: list[tuple[str, str]] = []
+
+    def connected(self, path: str) -> None:
+        self.told.append((path, "connected"))
+
+    def refused(self, path: str, why: str) -> None:
+        self.told.append((path, why))
+
+
+def test_the_delay_grows_to_its_limit_and_the_attempts_never_end() -> None:
+    assert list(islice(Backoff(), 7)) == [1, 2, 4, 8, 16, 30, 30]
+    assert not hasattr(Backoff(), "__len__"), "kopf counts the attempts of what has a length"
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "told"),
+    [
+        ("watch=true", 200, "connected"),
+        ("limit=1", 200, None),
+        ("watch=true", 403, "403 no right"),
+        ("limit=1", 503, "503 no right"),
+    ],
+    ids=["a watch", "a list", "a refused watch", "a refused list"],
+)
+def test_only_an_accepted_watch_counts_as_connected(query: str, status: int, told: str | None) -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response({"message": "no right"}, status=status)
+
+    assert ask(answer, query) == ([(PATH, told)] if told else [])
+
+
+@pytest.mark.parametrize(("status", "error"), [(404, NotThere), (410, OutOfDate)])
+def test_kopf_repeats_what_it_would_give_up(status: int, error: type[Exception]) -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(status=status, text="no JSON")
+
+    with pytest.raises(error):
+        ask(answer, "watch=true")
+    assert issubclass(NotThere, aiohttp.ClientConnectionError), "kopf sends the request again"
+    assert issubclass(OutOfDate, aiohttp.ClientPayloadError), "kopf begins the list anew"
+
+
+def test_a_closed_connection_is_an_answer_and_silence_is_none() -> None:
+    async def close(request: web.Request) -> web.Response:
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()
+
+    async def be_silent(_: web.Request) -> web.Response:
+        await asyncio.sleep(60)
+        return web.Response()
+
+    signs = Recorded()
+    with pytest.raises(aiohttp.ClientConnectionError) as caught:
+        ask(close, "watch=true", signs)
+    # aiohttp itself sends a request a second time.
+    assert set(signs.told) == {(PATH, type(caught.value).__name__)}
+    told = len(signs.told)
+    with pytest.raises(TimeoutError):
+        ask(be_silent, "watch=true", signs, seconds=0.3)
+    assert len(signs.told) == told
+
+
+def test_watches_that_end_at_once_do_not_follow_each_other_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    sleep = asyncio.sleep
+
+    async def note(seconds: float) -> None:
+        slept.append(seconds)
+        await sleep(0)
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response()
+
+    monkeypatch.setattr(asyncio, "sleep", note)
+    ask(answer, "watch=true", times=3, clock=lambda: 50.0)
+    assert [seconds for seconds in slept if seconds] == [1, 2]
+
+
+def ask(
+    answer: Answer,
+    query: str,
+    signs: Recorded | None = None,
+    times: int = 1,
+    clock: Callable[[], float] = lambda: 50.0,
+    seconds: float = 30.0,
+) -> list[tuple[str, str]]:
+    """Send a request to a server that gives ``answer``. Return what the signs were told.
+
+    ``seconds`` is the longest time to wait for the answer.
+    """
+    signs = signs or Recorded()
+    asyncio.run(_ask(answer, query, signs, times, clock, seconds))
+    return signs.told
+
+
+async def _ask(
+    answer: Answer, query: str, signs: Signs, times: int, clock: Callable[[], float], seconds: float
+) -> None:
+    application = web.Application()
+    application.router.add_get(PATH, answer)
+    runner = web.AppRunner(application, shutdown_timeout=0.01)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}{PATH}?{query}"
+    limit = aiohttp.ClientTimeout(total=seconds)
+    try:
+        async with aiohttp.ClientSession(middlewares=[middleware(signs, clock)], timeout=limit) as session:
+            for _ in range(times):
+                async with session.get(url) as response:
+                    await response.read()
+    finally:
+        await runner.cleanup()
