@@ -26,6 +26,7 @@ from rft_graders.pool import Log, Pool
 from rft_graders.processes import adopt_orphans
 from rft_graders.protocol import MAX_REQUEST_BYTES, Closed, LineReader, ProtocolError, encode
 from rft_graders.watchdog import Children, Watchdog
+from rft_run import wire
 from rft_run.config import GRADER_CONFIG_DIR, GRADER_CONFIG_FILE, GRADER_SOCKET, GraderConfig
 
 RETRY_SECONDS = 0.2
@@ -83,7 +84,7 @@ def main(argv: list[str] | None = None) -> int:
     set_dumpable(False)  # before any of users' code runs, which has the same UID
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
-        config = GraderConfig.model_validate_json(arguments.config.read_bytes())
+        config = wire.read(GraderConfig, arguments.config.read_bytes())
     except (OSError, ValidationError) as error:
         print(f"cannot read the configuration {arguments.config}: {error}", file=sys.stderr)
         return 1

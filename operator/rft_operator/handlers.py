@@ -10,10 +10,10 @@ from typing import Any
 import aiohttp
 import kopf
 
-from rft_api import GROUP, KIND, PLURAL, VERSION
+from rft_api import GROUP, PLURAL, VERSION
 from rft_operator.cluster import Cluster
 from rft_operator.health import Signs
-from rft_operator.objects.names import LABEL_JOB_NAME, SELECTOR, controller
+from rft_operator.objects.names import LABEL_JOB_NAME, SELECTOR, controller, is_of_rftjob
 from rft_operator.operator import Operator
 from rft_operator.watches import Backoff, middleware
 
@@ -58,7 +58,7 @@ def registry(operator: Operator, cluster: Cluster, signs: Signs) -> kopf.Operato
 
     def child_event(body: Mapping[str, Any], *, job_or_pod: bool) -> None:
         reference = controller(dict(body))
-        if reference is not None and reference.get("kind") == KIND:
+        if reference is not None and is_of_rftjob(reference):
             operator.child_changed((body["metadata"]["namespace"], reference["name"]), job_or_pod=job_or_pod)
 
     @kopf.on.event("batch", "v1", "jobs", registry=handlers)

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 from rft_operator.observe import Observed
 from rft_operator.queue import Key
+from rft_run import wire
 from rft_run.config import RunConfig
 
 RESYNC_SECONDS = 300.0
@@ -58,7 +59,7 @@ class _Children:
         if self.snapshot is None:
             return self.observed
         text = zlib.decompress(self.snapshot)
-        snapshot = RunConfig.model_validate_json(text, by_alias=True, by_name=False)
+        snapshot = wire.read(RunConfig, text)
         return replace(self.observed, snapshot=snapshot)
 
 

@@ -17,6 +17,7 @@ from rft_operator.objects.config import CA_KEY
 from rft_operator.objects.names import Owner, controller_uid, queue_labels
 from rft_planner.nodes import Node, Taint
 from rft_planner.sizes import quantity
+from rft_run import wire
 from rft_run.config import CONFIG_FILE, GRADER_CONTAINER, TRAINER_CONTAINER, RunConfig
 from rft_run.report import ProgressReport
 
@@ -276,9 +277,9 @@ def _snapshot(config: Raw | None) -> RunConfig | None:
     if config is None:
         return None
     try:
-        return RunConfig.model_validate_json(_data(config).get(CONFIG_FILE, ""))
+        return wire.read(RunConfig, _data(config).get(CONFIG_FILE, ""))
     except ValidationError:
-        # It was written by another version of the operator, for a trainer of that version.
+        # A newer release wrote it, for a trainer of that release.
         return None
 
 
@@ -431,6 +432,6 @@ def _report(trainer: Terminated | None) -> ProgressReport | None:
     if trainer is None or not trainer.message:
         return None
     try:
-        return ProgressReport.model_validate_json(trainer.message)
+        return wire.read(ProgressReport, trainer.message)
     except ValidationError:
         return None

@@ -11,8 +11,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from rft_advice import baseline
+from rft_api import rules
 from rft_api.conditions import ACCEPTED, NOT_PLANNED, Gate, Reason, planned_by
 from rft_api.immutability import follows, late_changes
+from rft_api.job import RFTJobSpec
 from rft_api.problems import Problem
 from rft_api.status import Plan, RFTJobStatus
 from rft_api.validation import CheckResult, check
@@ -35,7 +37,9 @@ from rft_planner.container import memory_check_disabled
 from rft_planner.overrides import contradiction
 from rft_planner.placement import placed
 from rft_planner.plan import Unplannable
+from rft_run import wire
 from rft_run.cluster_text import ClusterObject, cluster_object, cluster_text
+from rft_run.config import RunConfig
 
 NO_PROGRESS_SECONDS = 1800.0
 
@@ -111,10 +115,13 @@ def gather(
     job, problems = checked
     snapshot = observed.snapshot
     at_rest = observed.child is None and not observed.any_alive
+    if at_rest and snapshot is not None and rules.problems(snapshot.spec):
+        # An older release accepted it. The trainer of this release would refuse it, which ends the run.
+        snapshot = None
     renews = False
-    if at_rest and snapshot is not None and job is not None:
+    if at_rest and job is not None:
         never_ran = not (document.get("status") or {}).get("startTime")
-        renews = job.spec != snapshot.spec if never_ran else follows(snapshot.spec, job.spec)
+        renews = _replaces(snapshot, job.spec, never_ran=never_ran) if observed.config_exists else False
     if renews:
         snapshot = None
     spec = snapshot.spec if snapshot is not None else job.spec if job is not None else None
@@ -134,6 +141,15 @@ def gather(
     )  # fmt: skip
 
 
+def _replaces(snapshot: RunConfig | None, spec: RFTJobSpec, *, never_ran: bool) -> bool:
+    """Return whether the snapshot of a run is replaced by the present spec: when a field changed that may
+    change, or when this release cannot use the snapshot (None).
+    """
+    if snapshot is None:
+        return True
+    return spec != snapshot.spec if never_ran else follows(snapshot.spec, spec)
+
+
 def plan_from_status(document: Mapping[str, Any]) -> Plan | None:
     """Return the plan in the status if it was made for this generation of the spec, else ``None``.
 
@@ -143,7 +159,7 @@ def plan_from_status(document: Mapping[str, Any]) -> Plan | None:
     if status.get("observedGeneration") != document["metadata"].get("generation", 1):
         return None
     try:
-        return Plan.model_validate(status.get("plan"), by_alias=True, by_name=False)
+        return wire.read_object(Plan, status.get("plan"))
     except ValidationError:
         return None
 

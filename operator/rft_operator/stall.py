@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from rft_api.status import RunStatus
 from rft_operator import clock
 from rft_operator.observe import Pod
+from rft_run import wire
 from rft_run.report import ProgressReport
 
 STEPS = 10.0
@@ -79,10 +80,8 @@ def last_word(report: ProgressReport | None, pod: Pod, status: Mapping[str, Any]
     if report is not None:
         return report.run if report.attempt == pod.uid else None
     try:
-        known = RunStatus.model_validate(
-            {name: status[name] for name in ("progress", "metrics") if name in status},
-            by_alias=True,
-            by_name=False,
+        known = wire.read_object(
+            RunStatus, {name: status[name] for name in ("progress", "metrics") if name in status}
         )
     except ValidationError:
         return None

@@ -11,6 +11,7 @@ from rft_api.conditions import TERMINAL_CONDITIONS, Condition, Gate, Phase, cond
 from rft_api.status import Progress, Reward, RFTJobStatus, thin
 from rft_operator.clock import rfc3339
 from rft_operator.observe import Observed, Received
+from rft_run import wire
 from rft_run.report import ProgressReport
 
 
@@ -127,7 +128,7 @@ def _progress(old: Mapping[str, Any], new: Progress) -> Progress:
     if new.stage != "preparing" or new.step >= int(known.get("step", 0)):
         return new
     kept = {name: known[name] for name in _MADE if name in known}
-    return Progress.model_validate({**new.dump(), **kept}, by_alias=True, by_name=False)
+    return wire.read_object(Progress, {**new.dump(), **kept})
 
 
 def is_behind(status: Mapping[str, Any], report: ProgressReport) -> bool:
@@ -162,7 +163,7 @@ def merge_reward(status: Mapping[str, Any], report: ProgressReport) -> Reward | 
 
 def _reward(status: Mapping[str, Any]) -> Reward | None:
     try:
-        return Reward.model_validate(status["reward"], by_alias=True, by_name=False)
+        return wire.read_object(Reward, status["reward"])
     except (KeyError, ValidationError):
         return None
 

@@ -14,6 +14,7 @@ from rft_api.graders import Grader
 from rft_api.job import RFTJobSpec
 from rft_api.problems import InvalidManifest, from_validation_error
 from rft_api.status import Device, Effective, Plan
+from rft_run import wire
 
 CONFIG_FILE = "run.json"
 
@@ -79,11 +80,13 @@ class RunConfig(Model):
 def read_run_config(text: str) -> RunConfig:
     """Parse and validate the configuration of a trainer. The messages are like those for a manifest.
 
+    Fields that this release does not know are ignored.
+
     Raises:
         InvalidManifest: if the configuration is not valid. The error has every problem.
     """
     try:
-        config = RunConfig.model_validate_json(text, by_alias=True, by_name=False)
+        config = wire.read(RunConfig, text)
     except ValidationError as error:
         raise InvalidManifest(from_validation_error(error, RunConfig)) from error
     if problems := rules.problems(config.spec):

@@ -33,7 +33,8 @@ def test_all_gates_agree_about_random_specs(document: dict[str, Any], judged: Co
     # The loader reads back what was written, so all commands give the same verdict.
     (read,) = load_documents(yaml_text(document))
     assert [problem.path for problem in check(read.body).problems] == [problem.path for problem in problems]
-    assert TRAINER.accepts(document).accepted == (job is not None)
+    if not any("no such field" in str(problem) for problem in problems):  # which a trainer ignores
+        assert TRAINER.accepts(document).accepted == (job is not None)
 
     # The schema accepts what the API server would keep if the models do, apart from rules across fields.
     kept = stored(document, STORED_SCHEMA)

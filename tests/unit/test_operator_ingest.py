@@ -75,6 +75,12 @@ CHILD = controlled("job-1", "rft-1", "RFTJob", "rft.dev/v1alpha1")
 CLAIMS = identity.Claims("team", "p", "pod-1")
 
 
+def test_owners_may_have_been_made_with_another_version_of_the_api() -> None:
+    pod = controlled("pod-1", "job-1", "Job", "batch/v2")
+    child = controlled("job-1", "rft-1", "RFTJob", "rft.dev/v1beta1")
+    assert identity.live_child(identity.live_pod(CLAIMS, pod), child)["uid"] == "rft-1"
+
+
 def test_owner_references_lead_from_the_pod_to_the_rftjob() -> None:
     child_reference = identity.live_pod(CLAIMS, POD)
     job_reference = identity.live_child(child_reference, CHILD)

@@ -14,12 +14,15 @@ from typing import Any
 
 import pytest
 
+from rft_api.conditions import Reason
 from rft_api.validation import parse
 from rft_operator.decision import ChildKind, Decision
+from rft_operator.objects.config import config_map, run_config
 from rft_operator.objects.names import owner_of
-from rft_operator.observe import Observed, RawState, Received, observe
+from rft_operator.observe import Observed, RawState, Received, observe, pod
 from rft_operator.reconcile import reconcile
-from rft_run.config import read_run_config
+from rft_run import wire
+from rft_run.config import CONFIG_FILE, read_run_config
 from rft_run.report import ProgressReport
 
 STORED = Path(__file__).parents[1] / "stored" / "c5ea54e" / "cluster"
@@ -32,9 +35,36 @@ def stored(name: str) -> dict[str, Any]:
 
 
 def report(name: str) -> ProgressReport:
-    return ProgressReport.model_validate_json(
-        (STORED / f"{name}.json").read_text(), by_alias=True, by_name=False
-    )
+    return wire.read(ProgressReport, (STORED / f"{name}.json").read_text())
+
+
+NOVELTY = {"novelty": {"ofANewer": ["release"]}}
+
+
+def of_a_newer_release(value: dict[str, Any], *paths: str) -> str:
+    """Return an object as JSON, with a field that no release has: at its top, and in the objects at
+    ``paths``, such as ``spec.training``.
+    """
+    newer = deepcopy(value) | NOVELTY
+    for path in paths:
+        found = newer
+        for key in path.split("."):
+            found = found[key]
+        found |= NOVELTY
+    return json.dumps(newer)
+
+
+def with_snapshot(text: str, config: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return a ConfigMap, the stored one if None, with another snapshot."""
+    config = config or stored("configmap")
+    return config | {"data": config["data"] | {CONFIG_FILE: text}}
+
+
+def at_rest(config: dict[str, Any]) -> tuple[dict[str, Any], Observed]:
+    """Return the stored RFTJob and its state while it is suspended: it has only this ConfigMap."""
+    document = stored("rftjob")
+    document["status"]["phase"] = "Suspended"
+    return document, observe(owner_of(document), RawState(config=config), None, None)
 
 
 def state(
@@ -104,3 +134,76 @@ def test_a_run_that_its_trainer_reported_as_complete_succeeds() -> None:
     decision = decided(document, replace(observed, child=replace(child, complete=True)))
     assert decision.status["phase"] == "Succeeded"
     assert decision.status["output"]["adapter"] == "@FOLDER@/whole/adapter"
+
+
+SNAPSHOT_OBJECTS = ("job", "spec", "spec.training", "spec.sampling", "effective", "plan")
+
+
+def test_a_snapshot_of_a_newer_release_is_read_without_what_is_not_known() -> None:
+    document, observed = state()
+    assert observed.snapshot is not None
+    assert observed.snapshot.plan is not None
+    owner = owner_of(document)
+    today = config_map(owner, run_config(owner, observed.snapshot.spec, observed.snapshot.plan, None))
+    for config in (stored("configmap"), today):
+        body = json.loads(config["data"][CONFIG_FILE])
+        newer = of_a_newer_release(body, *SNAPSHOT_OBJECTS)
+        assert read_run_config(newer) == read_run_config(json.dumps(body))
+        owned = with_snapshot(newer, config)
+        decision = decided(*at_rest(owned))
+        assert decision.ensure == (ChildKind.JOB,), "the run is resumed with the snapshot that it has"
+
+
+@pytest.mark.parametrize("name", ["report-training", "report-ended", "termination"])
+def test_a_report_of_a_newer_release_is_read_without_what_is_not_known(name: str) -> None:
+    body = stored(name)
+    newer = of_a_newer_release(body, "run", "run.progress", "run.reward", "run.evaluation")
+    assert wire.read(ProgressReport, newer) == report(name)
+    ended = stored("pod")
+    ended["status"] = {
+        "phase": "Failed",
+        "containerStatuses": [
+            {"name": "trainer", "state": {"terminated": {"exitCode": 1, "message": newer}}},
+        ],
+    }
+    assert pod(ended).report == report(name)
+
+
+def unreadable() -> dict[str, Any]:
+    """Return the stored ConfigMap with a snapshot in a form that only a newer release knows."""
+    return with_snapshot(json.dumps(json.loads(stored("configmap")["data"][CONFIG_FILE]) | {"version": 2}))
+
+
+def test_a_snapshot_that_cannot_be_read_is_made_anew_before_the_next_job() -> None:
+    document, observed = at_rest(unreadable())
+    assert observed.snapshot is None
+    decision = decided(document, observed)
+    assert decision.ensure == (ChildKind.CONFIG, ChildKind.JOB)
+    assert decision.spec == parse(document).spec
+
+
+def test_a_snapshot_that_breaks_a_rule_of_this_release_is_made_anew_too() -> None:
+    """The trainer of this release would refuse it, and that would be the end of the run."""
+    body = json.loads(stored("configmap")["data"][CONFIG_FILE])
+    body["spec"]["graders"] = [body["spec"]["graders"][0], body["spec"]["graders"][0]]
+    document, observed = at_rest(with_snapshot(json.dumps(body)))
+    decision = decided(document, observed)
+    assert decision.ensure == (ChildKind.CONFIG, ChildKind.JOB)
+
+
+def test_a_job_that_runs_keeps_a_snapshot_that_cannot_be_read() -> None:
+    document, _ = state()
+    raw = RawState(job=stored("job"), config=unreadable(), pods=(stored("pod"),))
+    assert not decided(document, observe(owner_of(document), raw, None, None)).acts
+
+
+def test_without_a_readable_snapshot_an_invalid_spec_is_refused_before_a_job_is_made() -> None:
+    document, observed = at_rest(unreadable())
+    document["spec"]["training"] = {"loraRank": 0}
+    decision = decided(document, observed)
+    assert not decision.acts
+    assert decision.status["phase"] == "Failed"
+    conditions = {each["type"]: each for each in decision.status["conditions"]}
+    assert conditions["Accepted"]["reason"] == Reason.INVALID_SPEC
+    assert "loraRank" in conditions["Accepted"]["message"]
+    assert "completionTime" not in decision.status, "it starts once the spec is corrected"

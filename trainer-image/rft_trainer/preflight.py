@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 
 from rft_api.status import Recommendation
-from rft_run import run_files
+from rft_run import run_files, wire
 from rft_run.errors import UserCodeError
 from rft_run.folder import RunFolder
 from rft_trainer import files
@@ -105,7 +105,7 @@ def saved(folder: RunFolder) -> list[Recommendation] | None:
     """Return the findings that an earlier attempt saved; ``None`` where no attempt saved any."""
     try:
         found = run_files.json_of(folder.preflight)
-        return [Recommendation.model_validate(entry) for entry in found["findings"]]
+        return [wire.read_object(Recommendation, entry) for entry in found["findings"]]
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -24,7 +24,7 @@ from rft_planner.container import memory_check_disabled
 from rft_planner.plan import Unplannable, plan
 from rft_planner.precision import SAFE, fast_cpu_dtype
 from rft_planner.sizes import mib, quantity
-from rft_run import atomic, run_files
+from rft_run import atomic, run_files, wire
 from rft_run.config import JobIdentity, RunConfig
 from rft_run.folder import RunFolder
 
@@ -58,7 +58,7 @@ def previous(folder: Path) -> RunConfig | None:
     if not path.exists():
         return None
     try:
-        return RunConfig.model_validate_json(run_files.content(path))
+        return wire.read(RunConfig, run_files.content(path))
     except ValidationError as error:
         detail = f"{error.error_count()} fields are wrong"
     except (OSError, ValueError) as error:

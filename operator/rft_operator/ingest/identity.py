@@ -8,8 +8,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rft_api import API_VERSION, KIND
-from rft_operator.objects.names import controller
+from rft_api import GROUP, KIND
+from rft_operator.objects.names import controller, is_of
 from rft_operator.observe import Observed
 
 POD_NAME = "authentication.kubernetes.io/pod-name"
@@ -91,14 +91,14 @@ def live_pod(claimed: Claims, pod: Raw | None) -> dict[str, Any]:
         raise Refused(GONE, "the pod of the token does not exist any more")
     if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
         raise Refused(403, "the pod of the token has ended")
-    return _controller(pod, "batch/v1", "Job", "the pod is not controlled by a Job")
+    return _controller(pod, "batch", "Job", "the pod is not controlled by a Job")
 
 
 def live_child(reference: Raw, child: Raw | None) -> dict[str, Any]:
     """Return the Job's owner reference to its RFTJob. Raises Refused if one of them is missing."""
     if child is None or child["metadata"]["uid"] != reference["uid"]:
         raise Refused(GONE, "the Job of the pod does not exist any more")
-    return _controller(child, API_VERSION, KIND, f"the Job is not controlled by an {KIND}")
+    return _controller(child, GROUP, KIND, f"the Job is not controlled by an {KIND}")
 
 
 def live_job(reference: Raw, job: Raw | None) -> Raw:
@@ -108,9 +108,9 @@ def live_job(reference: Raw, job: Raw | None) -> Raw:
     return job
 
 
-def _controller(raw: Raw, api_version: str, kind: str, otherwise: str) -> dict[str, Any]:
+def _controller(raw: Raw, group: str, kind: str, otherwise: str) -> dict[str, Any]:
     reference = controller(dict(raw))
-    if reference is None or (reference.get("apiVersion"), reference.get("kind")) != (api_version, kind):
+    if reference is None or not is_of(reference, group, kind):
         raise Refused(403, otherwise)
     return reference
 

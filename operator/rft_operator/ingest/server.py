@@ -19,6 +19,7 @@ from rft_operator.ingest.limits import Complaints, ReviewGate, SourceLimiter
 from rft_operator.ingest.reports import Reports
 from rft_operator.listening import peer_of
 from rft_operator.queue import Key
+from rft_run import wire
 from rft_run.report import MAX_REPORT_BYTES, REPORT_PATH, TOKEN_AUDIENCE, ProgressReport, ReportAnswer
 
 BODY_SECONDS = 15.0
@@ -172,7 +173,7 @@ async def _body(request: web.Request) -> bytes:
 
 def _parse(body: bytes) -> ProgressReport:
     try:
-        return ProgressReport.model_validate_json(body, by_alias=True, by_name=False)
+        return wire.read(ProgressReport, body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))

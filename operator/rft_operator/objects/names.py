@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rft_api import API_VERSION, KIND
+from rft_api import API_VERSION, GROUP, KIND
 
 MANAGED_BY = "app.kubernetes.io/managed-by"
 OPERATOR_NAME = "rft-operator"
@@ -102,3 +102,17 @@ def controller(raw: dict[str, Any]) -> dict[str, Any] | None:
     """Return the owner reference of an object's controller."""
     references = raw.get("metadata", {}).get("ownerReferences") or []
     return next((dict(r) for r in references if r.get("controller")), None)
+
+
+def is_of(reference: Mapping[str, Any], group: str, kind: str) -> bool:
+    """Return whether an owner reference names an object of a group and kind, in any version of the API.
+
+    The core group is "".
+    """
+    api_version = str(reference.get("apiVersion", ""))
+    return reference.get("kind") == kind and api_version.rpartition("/")[0] == group
+
+
+def is_of_rftjob(reference: Mapping[str, Any]) -> bool:
+    """Return whether an owner reference names an RFTJob, in any version of the API."""
+    return is_of(reference, GROUP, KIND)

@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from rft_api.lifecycle import Stop
 from rft_api.status import RunStatus
+from rft_run import wire
 from rft_run.config import ReportTarget, RunConfig
 from rft_run.errors import Fenced
 from rft_run.exit_codes import ExitCode
@@ -261,7 +262,7 @@ class Reporter:
     def _hear(self, answer: bytes) -> None:
         """Store the ``spec.stop`` in the response of the operator. An invalid response is only logged."""
         try:
-            said = ReportAnswer.model_validate_json(answer or b"{}", by_alias=True, by_name=False)
+            said = wire.read(ReportAnswer, answer or b"{}")
         except ValidationError as error:
             self._complain("answer", f"the operator's answer is invalid: {error.errors()[0]['msg']}")
             return

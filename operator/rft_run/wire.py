@@ -1,0 +1,25 @@
+"""Reads what another program of this project has written.
+
+Operator, trainer, grader container and ``rft`` may be of different releases: during an upgrade, after a
+rollback, or when a run is resumed. So a field that this release does not know is ignored. What a user writes
+is read strictly, by ``rft_api.validation``.
+
+A new field needs a default, since older releases do not write it. A change that an older release must not
+ignore raises ``version`` in the model, and then the older release refuses the whole text.
+"""
+
+from typing import TypeVar
+
+from rft_api.base import Model
+
+M = TypeVar("M", bound=Model)
+
+
+def read(model: type[M], text: str | bytes) -> M:
+    """Parse the JSON text of a model, which another release may have written. Raises ValidationError."""
+    return model.model_validate_json(text, by_alias=True, by_name=False, extra="ignore")
+
+
+def read_object(model: type[M], value: object) -> M:
+    """Read a model from a JSON object, which another release may have written. Raises ValidationError."""
+    return model.model_validate(value, by_alias=True, by_name=False, extra="ignore")
