@@ -137,6 +137,8 @@ class Reason:
     OUT_OF_MEMORY = "OutOfMemory"  # the pod ran out of memory
     SAMPLER_MISMATCH = "SamplerMismatch"  # what samples has other probabilities than what is trained
     BACKOFF_LIMIT = "RetryLimitReached"  # failed retry.limit + 1 times
+    EVICTED = "Evicted"  # kubelets evicted the pods of the run too often
+    INTERRUPTED = "Interrupted"  # too many pods in a row were stopped before they made a step
     VOLUME = "VolumeError"  # the run's folder cannot be written
     TRAINER_FAILED = "TrainerFailed"  # anything else, with the last message
     NOT_YET = "NotYet"  # the condition has never been True

@@ -4,7 +4,7 @@ The first check that applies decides. Each check is a pure function that returns
 or ``None`` if it does not apply.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,6 +20,11 @@ _CONFIG_REASONS = ("CreateContainerConfigError", "CreateContainerError", "RunCon
 _SIGNALS = (128 + 9, 128 + 15)
 """Exit codes of a trainer that SIGKILL or SIGTERM ended before it could report."""
 MAX_MESSAGE = 2000
+EVICTIONS = 5
+"""Number of evictions by a kubelet after which a run fails. A kubelet evicts a pod that uses more than its
+node has left, and the next pod of the run will probably do the same."""
+STOPS_WITHOUT_STEP = 20
+"""Number of pods in a row that were stopped before they made a step, after which a run fails."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +152,47 @@ def unknown(case: Case) -> Failure | None:
     code = _exit_code(pod)
     otherwise = pod.message or pod.reason or f"the trainer ended with exit code {code}"
     return Failure(REASONS.get(code or 0, Reason.TRAINER_FAILED), _said(pod, otherwise))
+
+
+def stopped_too_often(pods: Sequence[Pod], plan: Plan | None) -> Failure | None:
+    """Return why a run fails although none of its failures counts, or ``None`` if it goes on.
+
+    ``pods`` are the failed pods of the present child Job, oldest first.
+    """
+    evicted = [pod for pod in pods if pod.reason == "Evicted" and not classify(pod, plan).counted]
+    if len(evicted) >= EVICTIONS:
+        text = (evicted[-1].message or "the kubelet gave no reason").rstrip(".")
+        said = f"Evicted {len(evicted)} times; the last time: {text}. {_room(text)}"
+        return Failure(Reason.EVICTED, said, counted=False)
+    in_vain = 0
+    for pod in reversed(pods):
+        if classify(pod, plan).counted or _made_a_step(pod):
+            break
+        in_vain += 1
+    if in_vain < STOPS_WITHOUT_STEP:
+        return None
+    last = classify(pods[-1], plan).message.rstrip(".")
+    return Failure(
+        Reason.INTERRUPTED,
+        f"Stopped {in_vain} times in a row before a step was made; the last time: {last}. Give the job a"
+        " higher priority, or nodes that are not taken back, by spec.resources.nodeSelector and"
+        " spec.resources.tolerations",
+        counted=False,
+    )
+
+
+def _room(text: str) -> str:
+    """Return what to change after evictions. ``text`` is the kubelet's message."""
+    if "memory" in text:
+        return "Raise spec.resources.memory, so that only nodes with this memory free are chosen"
+    return (
+        "Choose nodes with more free disk by spec.resources.nodeSelector, or give spec.storage a claim in"
+        " place of ephemeral storage"
+    )
+
+
+def _made_a_step(pod: Pod) -> bool:
+    return pod.report is not None and pod.report.run.progress.step > pod.report.resumed_from_step
 
 
 CHAIN: tuple[Check, ...] = (

@@ -14,7 +14,7 @@ from rft_api.problems import Problem
 from rft_api.status import Progress, RunStatus
 from rft_operator import clock
 from rft_operator.decision import ChildKind, Facts, Verdict
-from rft_operator.failures import Failure, Hindrance, classify, hindrance
+from rft_operator.failures import Failure, Hindrance, classify, hindrance, stopped_too_often
 from rft_operator.kueue import held, other_kind
 from rft_operator.objects.job import own_count_limit
 from rft_operator.objects.names import QUEUE_LABEL, owner_of
@@ -105,6 +105,9 @@ def failed(facts: Facts) -> Verdict | None:
         reason = last.reason if known else Reason.BACKOFF_LIMIT
         times = "once" if len(counted) == 1 else f"{len(counted)} times; the last failure"
         return _failure(facts, reason, f"Failed {times}: {last.message}")
+    stopped = stopped_too_often([pod for pod in facts.observed.attempts if pod.failed], facts.plan)
+    if stopped is not None:
+        return _failure(facts, stopped.reason, stopped.message)
     if child.failed:
         said = f"{child.failed_reason}: {child.failed_message}"
         last_words = f"; the last failure: {failures[-1].message}" if failures else ""

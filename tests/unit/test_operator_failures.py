@@ -4,8 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from rft_api.status import Plan, RunStatus
-from rft_operator.failures import CHAIN, classify, hindrance
+from rft_api.status import Plan, Progress, RunStatus
+from rft_operator.failures import (
+    CHAIN,
+    EVICTIONS,
+    STOPS_WITHOUT_STEP,
+    classify,
+    hindrance,
+    stopped_too_often,
+)
 from rft_operator.observe import Pod, Terminated, Waiting, pod
 from rft_run.report import Ending, ProgressReport
 
@@ -118,3 +125,50 @@ def test_a_termination_message_that_is_not_a_report_is_plain_text() -> None:
     seen = pod(raw)
     assert seen.report is None
     assert classify(seen, None).message == "{broken"
+
+
+def evicted(message: str) -> Pod:
+    return replace(POD, reason="Evicted", message=message)
+
+
+@pytest.mark.parametrize(
+    ("message", "advice"),
+    [
+        ("The node was low on resource: memory.", "spec.resources.memory"),
+        ("The node was low on resource: ephemeral-storage.", "spec.storage"),
+        ("Pod ephemeral local storage usage exceeds the total limit of containers 1Gi.", "spec.storage"),
+        ("The node had condition: [DiskPressure].", "spec.resources.nodeSelector"),
+    ],
+)
+def test_evictions_end_a_run_with_what_to_change(message: str, advice: str) -> None:
+    assert stopped_too_often([evicted(message)] * (EVICTIONS - 1), PLAN) is None
+    failure = stopped_too_often([evicted(message)] * EVICTIONS, PLAN)
+    assert failure is not None
+    assert failure.reason == "Evicted"
+    assert failure.message.startswith(f"Evicted {EVICTIONS} times; the last time: {message}")
+    assert advice in failure.message
+
+
+def stopped_at(step: int, resumed_from: int) -> Pod:
+    """Return a preempted pod that began at a step and came to another."""
+    ending = Ending(exit_code=75, reason="Retrying", message="stopped by SIGTERM")
+    run = RunStatus(progress=Progress(stage="training", step=step, updated_at="2026-11-22T18:00:00Z"))
+    report = ProgressReport(attempt="u", sequence=1, resumed_from_step=resumed_from, run=run, ending=ending)
+    return replace(ended(75), report=report)
+
+
+@pytest.mark.parametrize(
+    "pod", [replace(POD, reason="NodeLost"), stopped_at(4, 4)], ids=["silent", "no step"]
+)
+def test_pods_that_are_always_stopped_before_a_step_end_a_run(pod: Pod) -> None:
+    assert stopped_too_often([pod] * (STOPS_WITHOUT_STEP - 1), PLAN) is None
+    failure = stopped_too_often([pod] * STOPS_WITHOUT_STEP, PLAN)
+    assert failure is not None
+    assert failure.reason == "Interrupted"
+    assert f"Stopped {STOPS_WITHOUT_STEP} times in a row" in failure.message
+
+
+def test_a_run_that_makes_steps_may_be_preempted_for_ever() -> None:
+    assert stopped_too_often([stopped_at(step + 1, step) for step in range(200)], PLAN) is None
+    some = [replace(POD, reason="NodeLost")] * (STOPS_WITHOUT_STEP - 1)
+    assert stopped_too_often([*some, stopped_at(5, 4), *some], PLAN) is None

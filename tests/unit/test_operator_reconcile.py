@@ -14,6 +14,7 @@ from rft_api.status import RFTJobStatus
 from rft_api.validation import check
 from rft_operator.clock import rfc3339
 from rft_operator.decision import ChildKind, Decision
+from rft_operator.failures import EVICTIONS
 from rft_operator.kueue import Workload
 from rft_operator.observe import Child, Observed, Pod, Received, Terminated, Waiting
 from rft_operator.reconcile import baseline_to_read, reconcile
@@ -711,6 +712,19 @@ def test_a_preempted_attempt_is_not_reported_as_failed() -> None:
         "Attempt 1 was preempted or lost: asked to stop while sampling. "
         "It does not count as failed, and the next one starts."
     )
+
+
+def test_a_run_that_is_evicted_again_and_again_fails_and_its_job_is_ended() -> None:
+    full = "The node was low on resource: ephemeral-storage."
+    pods = [
+        replace(POD, uid=f"u-{i}", phase="Failed", reason="Evicted", message=full) for i in range(EVICTIONS)
+    ]
+    again = once(rftjob(), observed(*pods[1:], POD))
+    assert again.status["phase"] != "Failed"
+    decision = once(rftjob(), observed(*pods))
+    assert decision.status["phase"] == "Failed"
+    assert condition(decision, "Failed")["reason"] == "Evicted"
+    assert decision.patch_child == {"spec": {"activeDeadlineSeconds": 1}}
 
 
 def test_a_checked_document_is_not_checked_again(monkeypatch: pytest.MonkeyPatch) -> None:
