@@ -12,8 +12,6 @@ DEFAULTS = bands.TRAINING
 _CLIPS = ("clip_low", "clip_high")
 _STALE = ("stale_token_low", "stale_token_high", "stale_sequence_low", "stale_sequence_high")
 _LIKE_GRPO = ("dapo", "gspo", "cispo")
-_ENOUGH_GPUS = 2
-"""The number of GPUs from which generation overlaps training, unless the spec prevents the overlap."""
 
 
 def clip_without_effect(spec: RFTJobSpec) -> str | None:
@@ -54,7 +52,7 @@ def stale_bounds_without_effect(spec: RFTJobSpec) -> str | None:
         for name in _STALE
         if getattr(training, name) != getattr(DEFAULTS, name)
     ]
-    if not given or overlaps(spec, _ENOUGH_GPUS):
+    if not given or overlaps(spec, apart=True):
         return None
     return (
         f"{training.max_staleness} and {_listed(given)}: since {_in_turn(spec)}, no batch is sampled by older"

@@ -246,3 +246,12 @@ class Sampling(Model):
     engine: Literal["vllm", "transformers"] = Field(
         "vllm", description="Program that generates the completions."
     )
+    start_timeout_seconds: Int | None = Field(
+        None,
+        ge=60,
+        le=86400,
+        description=(
+            "Maximum time for the start of the sampler, in seconds. If absent: 900, and 1 more for each"
+            " 100 MB of the model's weights."
+        ),
+    )

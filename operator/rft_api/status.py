@@ -109,7 +109,25 @@ class Plan(Model):
         description="Number of GPUs, up to 8, with which sampling and training take the same time.",
     )
     trainer_gpus: Int | None = Field(None, ge=1, description="Number of GPUs that train.")
-    sampler_gpus: Int | None = Field(None, ge=1, description="Number of GPUs that sample.")
+    sampler_gpus: Int | None = Field(
+        None,
+        ge=1,
+        description=(
+            "Number of GPUs that sample. If trainerGpus and samplerGpus are together more than gpus, GPUs do"
+            " both in turns."
+        ),
+    )
+    sampler_servers: Int | None = Field(
+        None,
+        ge=1,
+        description="Number of samplers, over which samplerGpus are divided. If absent, there is one.",
+    )
+    sampler_cache_memory: str | None = Field(
+        None, description="Size of a sampler's key-value cache on each of its GPUs."
+    )
+    idle_share: float | None = Field(
+        None, ge=0, le=1, description="Share of a step in which GPUs have nothing to do, by the estimate."
+    )
     sampler_cache_tokens: Int | None = Field(
         None, ge=1, description="Capacity of the sampler's key-value cache on a CPU, in tokens."
     )

@@ -97,7 +97,7 @@ def estimate(
     times: dict[str, Any] = {
         "sampling_seconds": about(step.sampling),
         "update_seconds": about(step.update),
-        "seconds_per_step": about(step.whole(overlaps(spec, speed.gpus))),
+        "seconds_per_step": about(step.whole(overlaps(spec, apart=speed.gpus >= 2))),
     }
     if hours is not None and most is not None:
         times |= {"gpu_hours": about(hours), "gpu_hours_if_longest": about(most)}
@@ -153,7 +153,7 @@ def _times(
     evaluated = evaluations(spec.evaluation, steps) * _evaluation_seconds(
         spec, shape, speed, lengths, held_out
     )
-    overlapped = overlaps(spec, speed.gpus)
+    overlapped = overlaps(spec, apart=speed.gpus >= 2)
     # Two phases never overlap with anything: sampling of the first batch, and the last update.
     alone = min(step) if overlapped else 0.0
     return step, speed.gpus * (steps * step.whole(overlapped) + alone + evaluated) / 3600

@@ -14,10 +14,10 @@ from transformers import AutoTokenizer
 
 from rft_run.errors import ConfigurationError
 from rft_trainer.rollout import guard
-from rft_trainer.rollout.engine import Request, SamplingParameters, rollout_seed
+from rft_trainer.rollout.engine import ConnectionLost, Request, SamplingParameters, rollout_seed
 from rft_trainer.rollout.stops import split_stops
 from rft_trainer.rollout.transformers_engine import TransformersEngine
-from rft_trainer.rollout.vllm_client import ConnectionLost, parse_answer, request_body
+from rft_trainer.rollout.vllm_client import parse_answer, request_body
 from rft_trainer.rollout.vllm_entry import ENTRY_MODULES, entry_module_in
 from rft_trainer.rollout.vllm_server import (
     _MARKER,

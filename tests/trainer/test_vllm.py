@@ -4,7 +4,8 @@ import os
 import signal
 import statistics
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from rft_trainer.learn.ranks import Followers
 from rft_trainer.probe import AGREEMENT, SamplerProbe
 from rft_trainer.rollout.engine import Generated, Request, SamplingParameters, rollout_seed
 from rft_trainer.rollout.filter import Filter
+from rft_trainer.rollout.routed import RoutedEngine
 from rft_trainer.rollout.vllm_engine import VllmEngine
 from rft_trainer.rollout.vllm_server import _MARKER, ServerOptions, VllmServer
 from rft_trainer.runtime import models
@@ -209,3 +211,34 @@ def test_a_server_without_memory_for_its_cache_raises_with_the_reason_first(
             SamplerError, match=r"^vLLM ended while starting: ValueError: Available memory on node"
         ):
             server.wait_until_ready()
+
+
+def test_of_two_samplers_one_is_killed_and_the_completions_are_the_same(
+    folder: Path, tmp_path: Path, requests: list[Request]
+) -> None:
+    options = ServerOptions(
+        model=folder, context_length=128, lora_rank=8, run_dir=tmp_path, dtype="float32",
+        deterministic=True, kv_cache_bytes=2**28,
+    )  # fmt: skip
+    made: list[VllmEngine] = []
+
+    def start(number: int, stop: Callable[[], bool]) -> VllmEngine:
+        made.append(VllmEngine(replace(options, number=number), stop))
+        return made[-1]
+
+    with closing(RoutedEngine(start, 2)) as engine:
+        engine.wait_until_ready()
+        first = engine.generate(requests)
+        group = made[1].server.pid
+        assert group is not None
+        killed = threading.Timer(0.2, os.killpg, (group, signal.SIGKILL))
+        killed.start()
+        assert engine.generate(requests) == first
+        killed.join()
+        assert engine.generate(requests) == first
+        text = list(requests[0].prompt_token_ids)
+        assert engine.logprobs(text) == made[0].logprobs(text)
+        engine.wait_until_ready()
+        assert engine.restarts == 1
+        assert made[0].restarts == 0
+    assert not sampler_processes(tmp_path)

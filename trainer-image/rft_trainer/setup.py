@@ -26,7 +26,7 @@ from rft_trainer.data import Prompt
 from rft_trainer.data.opening import open_rows
 from rft_trainer.data.source import discard
 from rft_trainer.data.training import TrainingPrompts
-from rft_trainer.engines import model_dtype, start_engine, trainers
+from rft_trainer.engines import model_dtype, roles_apart, sampler_share, start_engine, trainers
 from rft_trainer.inputs import MODEL, WARM_START, begun_with_commit, refuse_other_inputs
 from rft_trainer.learn.gradients import MICRO_BATCH_TOKENS, UpdateSettings
 from rft_trainer.learn.objective import MismatchBounds, settings_for
@@ -69,7 +69,8 @@ def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Call
     """Load and start everything. ``stack`` closes it at the end of the run.
 
     vLLM takes the longest to start. So it starts in the background before the policy is loaded, and the first
-    request waits for it. Raises the errors of models, data, graders and engine.
+    request waits for it. On a GPU that both use, the policy is loaded once vLLM is ready. Raises the errors
+    of models, data, graders and engine.
     """
     config = on_this_machine(config)
     spec, effective = config.spec, config.effective
@@ -102,6 +103,9 @@ def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Call
         raise
     engine = start_engine(config, folder, shape, context, should_stop)
     stack.callback(engine.close)
+    if config.device != "cpu" and not roles_apart(config):
+        # A sampler that starts measures the free memory of its GPU, which must not change meanwhile.
+        engine.wait_until_ready()
     dtype = model_dtype(config)
     options = PolicyOptions(folder, spec.training, config.device, dtype, effective.seed, warm_start, context)
     with followers.watched():
@@ -125,7 +129,7 @@ def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Call
         sampling=sampling,
         update=update_settings(config, sampling),
         overlong=Overlong(effective.overlong_penalty, spec.sampling.max_tokens),
-        overlaps=overlaps(spec, config.gpus),
+        overlaps=overlaps(spec, roles_apart(config)),
     )
 
 
@@ -134,9 +138,17 @@ def _cap_trainer_gpu_memory(config: RunConfig) -> None:
 
     vLLM uses the rest. If the trainer needs more than planned, it runs out of memory itself, and not vLLM.
     """
-    share = config.plan.sampler_memory_share if config.plan is not None else None
-    if config.gpus == 1 and share is not None and share < USABLE:
-        torch.cuda.set_per_process_memory_fraction(USABLE - share)
+    share = trainer_share(config)
+    if share is not None:
+        torch.cuda.set_per_process_memory_fraction(share)
+
+
+def trainer_share(config: RunConfig) -> float | None:
+    """Return the share of a GPU's memory that the trainer's process may use. None: it has the GPU alone."""
+    if config.spec.sampling.engine != "vllm" or roles_apart(config):
+        return None
+    share = USABLE - sampler_share(config)
+    return share if share > 0 else None
 
 
 def sampling_parameters(sampling: Sampling, tokenizer: Any) -> SamplingParameters:

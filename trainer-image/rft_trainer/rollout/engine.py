@@ -9,6 +9,10 @@ from typing import Literal, Protocol
 FinishReason = Literal["stop", "length"]
 
 
+class ConnectionLost(Exception):
+    """The connection to a sampler was lost. Requests without an answer may be sent again."""
+
+
 @dataclass(frozen=True)
 class SamplingParameters:
     """How tokens are sampled. ``top_k`` 0: off. ``top_p`` 1: off. ``temperature`` 0: greedy decoding.
@@ -77,8 +81,12 @@ class AdapterVersion:
 class RolloutEngine(Protocol):
     """Samples from the base model, or from the base model with the current adapter."""
 
-    restarts: int
-    """Number of times that the sampler ended unexpectedly and was restarted."""
+    @property
+    def restarts(self) -> int:
+        """Number of times that the sampler ended unexpectedly and was restarted."""
+
+    def wait_until_ready(self) -> None:
+        """Return when the sampler can be used. Raises SamplerError when it cannot be started."""
 
     def use_adapter(self, adapter: AdapterVersion | None) -> None:
         """Make this the current adapter; None: sample from the base model alone. Raises SamplerError."""
@@ -99,6 +107,22 @@ class RolloutEngine(Protocol):
 
     def close(self) -> None:
         """Stop the engine and release its resources."""
+
+
+class Replica(RolloutEngine, Protocol):
+    """One of several samplers of a run. It reports its own death, so that others can take its requests."""
+
+    def attempt(
+        self, requests: dict[int, Request], done: dict[int, Generated], should_stop: Callable[[], bool]
+    ) -> None:
+        """Put a completion of each request into ``done``, under the request's key, when it arrives.
+
+        Raises ConnectionLost when the sampler dies, Preempted when ``should_stop`` returns True, and
+        SamplerError when it refuses a request.
+        """
+
+    def recover(self, cause: ConnectionLost) -> None:
+        """Restart the sampler after its death. It then has the current adapter. Raises SamplerError."""
 
 
 def rollout_seed(*parts: int | str) -> int:

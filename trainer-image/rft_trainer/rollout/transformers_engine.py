@@ -5,6 +5,7 @@ batching: finished completions leave their batch, and the next batch starts when
 Each request has its own seed, so apart from rounding the results do not depend on the batches.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor
 from rft_run.errors import Preempted
 from rft_trainer.rollout.engine import (
     AdapterVersion,
+    ConnectionLost,
     FinishReason,
     Generated,
     Request,
@@ -23,6 +25,7 @@ from rft_trainer.rollout.engine import (
 )
 from rft_trainer.rollout.filter import Filter, filter_set
 
+log = logging.getLogger(__name__)
 _BATCH = 32
 
 
@@ -42,6 +45,9 @@ class TransformersEngine:
         # On a CPU an output layer in bfloat16 takes a hundred times as long for rows with gaps between them.
         self._base.get_output_embeddings().register_forward_pre_hook(_contiguous)
 
+    def wait_until_ready(self) -> None:
+        """See RolloutEngine. The model is loaded from the start."""
+
     def use_adapter(self, adapter: AdapterVersion | None) -> None:
         """See RolloutEngine."""
         from rft_trainer.runtime.loading import load_adapter
@@ -56,13 +62,24 @@ class TransformersEngine:
     def generate(
         self, requests: Sequence[Request], should_stop: Callable[[], bool] = lambda: False
     ) -> list[Generated]:
-        """Generate one completion per request. Sorted by prompt length, equal prompts share a batch."""
-        order = sorted(range(len(requests)), key=lambda i: _by_prompt(requests[i]))
+        """Generate one completion per request."""
         done: dict[int, Generated] = {}
+        self.attempt(dict(enumerate(requests)), done, should_stop)
+        return [done[index] for index in range(len(requests))]
+
+    def attempt(
+        self, requests: dict[int, Request], done: dict[int, Generated], should_stop: Callable[[], bool]
+    ) -> None:
+        """See Replica. Sorted by prompt length, equal prompts share a batch."""
+        order = sorted(requests, key=lambda key: _by_prompt(requests[key]))
         for start in range(0, len(order), _BATCH):
             chunk = order[start : start + _BATCH]
-            done |= zip(chunk, self._batch([requests[i] for i in chunk], should_stop), strict=True)
-        return [done[index] for index in range(len(requests))]
+            done |= zip(chunk, self._batch([requests[key] for key in chunk], should_stop), strict=True)
+
+    def recover(self, cause: ConnectionLost) -> None:
+        """See Replica. There is nothing to restart, because it is in the trainer's process."""
+        log.warning("sampling goes on after: %s", cause)
+        self.restarts += 1
 
     @torch.no_grad()
     def logprobs(self, token_ids: Sequence[int]) -> list[float]:

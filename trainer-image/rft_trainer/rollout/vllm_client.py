@@ -8,15 +8,11 @@ from typing import Any
 import httpx
 
 from rft_run.errors import Preempted, SamplerError
-from rft_trainer.rollout.engine import AdapterVersion, Generated, Request
+from rft_trainer.rollout.engine import AdapterVersion, ConnectionLost, Generated, Request
 
 _TOP_K_OFF = 0
 _POLL_SECONDS = 0.2
 _MAX_CONNECTIONS = 512
-
-
-class ConnectionLost(Exception):
-    """The connection to vLLM's server was lost. Requests without an answer may be sent again."""
 
 
 class VllmClient:

@@ -1,14 +1,18 @@
 """The default rollout engine: vLLM's server. If the server dies, the trainer restarts it."""
 
+import logging
 from collections.abc import Callable, Sequence
 
 from rft_run.errors import SamplerError
-from rft_trainer.rollout.engine import AdapterVersion, Generated, Request
-from rft_trainer.rollout.vllm_client import ConnectionLost, VllmClient
-from rft_trainer.rollout.vllm_server import BASE_NAME, ServerOptions, VllmServer
+from rft_trainer.rollout.engine import AdapterVersion, ConnectionLost, Generated, Request
+from rft_trainer.rollout.vllm_client import VllmClient
+from rft_trainer.rollout.vllm_server import BASE_NAME, ServerOptions, StartFailed, VllmServer
 from rft_trainer.runtime import machine
 
+log = logging.getLogger(__name__)
 _MAX_DEATHS_IN_A_ROW = 3
+_MAX_STARTS = 3
+"""Number of times that a server is started until it answers. Two starts with the same error are enough."""
 
 
 class VllmEngine:
@@ -22,6 +26,7 @@ class VllmEngine:
         self._adapter: AdapterVersion | None = None
         self._loaded: list[str] = []
         self._deaths_in_a_row = 0
+        self._start_errors: list[str] = []
         self._ready = False
         self._kills = machine.out_of_memory_kills()
         self.server.start()
@@ -34,8 +39,25 @@ class VllmEngine:
                 if self._adapter is not None:
                     self._load(self._adapter)
                 self._ready = True
+                self._start_errors.clear()
             except ConnectionLost as error:
                 self._restart(error)
+            except StartFailed as error:
+                self._start_again(error)
+
+    def _start_again(self, error: StartFailed) -> None:
+        """Start the server again after it ended while starting, since memory may be free by now.
+
+        Raises the error if it is the same as before, or if the server was started often enough.
+        """
+        self._start_errors.append(str(error))
+        again = str(error) in self._start_errors[:-1]
+        if again or len(self._start_errors) >= _MAX_STARTS or machine.out_of_memory_kills() > self._kills:
+            raise error
+        log.warning("%s; it is started again", error)
+        self.restarts += 1
+        self.server.stop()
+        self.server.start()
 
     def use_adapter(self, adapter: AdapterVersion | None) -> None:
         """Make this the current adapter. Versions that were loaded before are unloaded."""
@@ -62,18 +84,32 @@ class VllmEngine:
         """Generate one completion per request. A restarted server gets only the unanswered requests."""
         done: dict[int, Generated] = {}
         while len(done) < len(requests):
-            self.wait_until_ready()
-            model = self._adapter.name if self._adapter else BASE_NAME
             missing = {index: request for index, request in enumerate(requests) if index not in done}
-            answered_before = len(done)
             try:
-                self._client.complete(model, missing, done, should_stop, self.server.alive)
+                self.attempt(missing, done, should_stop)
             except ConnectionLost as error:
-                if len(done) > answered_before:
-                    self._deaths_in_a_row = 0
                 self._restart(error)
-        self._deaths_in_a_row = 0
         return [done[index] for index in range(len(requests))]
+
+    def attempt(
+        self, requests: dict[int, Request], done: dict[int, Generated], should_stop: Callable[[], bool]
+    ) -> None:
+        """See Replica. ``done`` may get completions from other samplers at the same time."""
+        self.wait_until_ready()
+        model = self._adapter.name if self._adapter else BASE_NAME
+        answered: dict[int, Generated] = {}
+        try:
+            self._client.complete(model, requests, answered, should_stop, self.server.alive)
+            self._deaths_in_a_row = 0
+        finally:
+            if answered:
+                self._deaths_in_a_row = 0
+            done |= answered
+
+    def recover(self, cause: ConnectionLost) -> None:
+        """See Replica."""
+        self._restart(cause)
+        self.wait_until_ready()
 
     def logprobs(self, token_ids: Sequence[int]) -> list[float]:
         """See RolloutEngine."""
@@ -97,7 +133,7 @@ class VllmEngine:
             raise SamplerError(f"the kernel killed vLLM at the memory limit ({cause})") from cause
         self._deaths_in_a_row += 1
         if self._deaths_in_a_row > _MAX_DEATHS_IN_A_ROW:
-            raise SamplerError(f"vLLM died again and again ({cause}):\n{self.server.log_tail()}") from cause
+            raise SamplerError(f"vLLM died again and again ({cause}): {self.server.reason()}") from cause
         self.restarts += 1
         self._ready = False
         self._loaded.clear()

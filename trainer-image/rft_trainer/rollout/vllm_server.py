@@ -34,16 +34,23 @@ BASE_NAME = "base"
 _IN_THE_ENGINE = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 """Executor that runs in the engine's process. On the CPU vLLM replaces the short name "uni" by "mp"."""
 BATCH_INVARIANT_VERSION, BATCH_INVARIANT_CAPABILITY = (0, 32), (8, 0)
-_MARKER = "RFT_SAMPLER_OF"
-_START_SECONDS = 900.0
-_ENGINE_ERROR = re.compile(r"\(EngineCore\b.*?\b(\w+(?:Error|Exception): .+)")
+_MARKER, _NUMBER = "RFT_SAMPLER_OF", "RFT_SAMPLER_NUMBER"
+_ERROR = r"\b((?:\w+\.)*\w+(?:Error|Exception): .+)"
+_ERRORS = (re.compile(rf"\(Worker.*?{_ERROR}"), re.compile(rf"\(EngineCore\b.*?{_ERROR}"), re.compile(_ERROR))
+"""Errors in the log of vLLM, those of the processes nearest to the GPU first."""
+_ELSEWHERE = re.compile(r"root cause|stack trace", re.IGNORECASE)
+"""What an error says that only points to another one."""
 _END_SECONDS = 30.0
 """Maximum time in seconds to wait until killed processes have released their memory."""
 
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """Options of a server. ``context_length`` is in tokens; ``kv_cache_bytes`` is used on the CPU only."""
+    """Options of a server. ``context_length`` is in tokens.
+
+    ``kv_cache_bytes`` is the size of the key-value cache on each device. None, on a GPU: vLLM takes what
+    ``gpu_memory_share`` leaves.
+    """
 
     model: Path
     context_length: int
@@ -54,11 +61,15 @@ class ServerOptions:
     dtype: str = "bfloat16"
     seed: int = 0
     max_sequences: int = 128
-    kv_cache_bytes: int = 2**30
+    kv_cache_bytes: int | None = 2**30
     tensor_parallel: int = 1
     gpu_memory_share: float = 0.9
     visible_devices: str | None = None
     adapter_slots: int = 1
+    number: int | None = None
+    """Number of this sampler if a run has several, from 0. None: the run has one."""
+    start_seconds: float = 900.0
+    """Maximum time in seconds from the start of the process until it answers."""
     adapted: tuple[str, ...] = ()
     """Names of the layers with adapters. Empty: vLLM allocates buffers for all layers that it can adapt."""
     deterministic: bool = False
@@ -73,13 +84,14 @@ class VllmServer:
         self._folder = Path(tempfile.mkdtemp(prefix="rft-", dir=options.scratch_dir))
         self.socket = self._folder / "vllm.sock"
         self.api_key = secrets.token_urlsafe(24)
-        self.log_file = options.run_dir / "logs" / "vllm.log"
+        name = f"vllm-{options.number}.log" if options.number else "vllm.log"
+        self.log_file = options.run_dir / "logs" / name
         self._log_start = 0
         """Size of the log file in bytes when the current process started."""
 
     def start(self) -> None:
         """Start the server's process. The server can be used when ``wait_until_ready`` returns."""
-        reap(self._options.run_dir)
+        reap(self._options.run_dir, self._options.number)
         self.socket.unlink(missing_ok=True)
         self.log_file.parent.mkdir(parents=True, exist_ok=True)
         with run_files.writable(self.log_file) as log:
@@ -106,16 +118,17 @@ class VllmServer:
     def wait_until_ready(self, should_stop: Callable[[], bool] = lambda: False) -> None:
         """Return when the server answers.
 
-        Raises SamplerError with the end of the server's log when the server dies or takes too long, and
-        Preempted when ``should_stop`` returns True.
+        Raises StartFailed with the error in the server's log when the server dies, SamplerError when it takes
+        too long, and Preempted when ``should_stop`` returns True.
         """
-        deadline = time.monotonic() + _START_SECONDS
+        limit = self._options.start_seconds
+        deadline = time.monotonic() + limit
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(self.socket)), timeout=5) as client:
             while time.monotonic() < deadline:
                 if should_stop():
                     raise Preempted("asked to stop while vLLM was starting")
                 if not self.alive():
-                    raise SamplerError(f"vLLM ended while starting: {self._cause()}\n{self.log_tail()}")
+                    raise StartFailed(f"vLLM ended while starting: {self.reason()}")
                 with suppress(httpx.TransportError):
                     if (
                         _listens(self.socket)
@@ -123,14 +136,19 @@ class VllmServer:
                     ):
                         return
                 time.sleep(0.2)
-        raise SamplerError(f"vLLM did not answer within {_START_SECONDS:.0f} s:\n{self.log_tail()}")
+        raise SamplerError(
+            f"vLLM did not answer within {limit:.0f} s; spec.sampling.startTimeoutSeconds sets a longer"
+            f" time:\n{self.log_tail()}"
+        )
 
-    def _cause(self) -> str:
+    def reason(self) -> str:
+        """Return the error with which the server ended, else the last lines of its log."""
         try:
             written = run_files.end(self.log_file, run_files.STATE_BYTES, self._log_start)
-            return cause(written.decode(errors="replace"))
+            found = cause(written.decode(errors="replace"))
         except (OSError, run_files.UnreadableFile):
-            return ""
+            found = ""
+        return f"{found} (logs/{self.log_file.name} has more)" if found else f"\n{self.log_tail()}"
 
     def log_tail(self, lines: int = 20) -> str:
         """Return the last lines of the server's log."""
@@ -150,7 +168,7 @@ class VllmServer:
             self._process = None
         # Wait for the end of all its processes, as the next server needs their memory.
         deadline = time.monotonic() + _END_SECONDS
-        while reap(self._options.run_dir) and time.monotonic() < deadline:
+        while reap(self._options.run_dir, self._options.number) and time.monotonic() < deadline:
             time.sleep(0.05)
 
     def close(self) -> None:
@@ -159,13 +177,22 @@ class VllmServer:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def cause(log: str) -> str:
-    """Return the last error that vLLM's engine logged, or "".
+class StartFailed(SamplerError):
+    """The server ended before it answered."""
 
-    The engine has its own process. The last lines of the server's log only say that this process ended.
+
+def cause(log: str) -> str:
+    """Return the error in a server's log that says why it ended, or "" if there is none.
+
+    The engine and its workers are processes of their own. What the server and the processes between log last
+    only says that another process ended, so such errors are left out.
     """
-    found = [match[1] for line in log.splitlines() if (match := _ENGINE_ERROR.match(line))]
-    return found[-1] if found else ""
+    for pattern in _ERRORS:
+        found = [match[1] for line in log.splitlines() if (match := pattern.search(line))]
+        said = [text for text in found if not _ELSEWHERE.search(text)]
+        if said:
+            return said[-1]
+    return ""
 
 
 def _listens(path: Path) -> bool:
@@ -211,7 +238,11 @@ def command(options: ServerOptions, uds: Path) -> list[str]:
         arguments["kv-cache-memory-bytes"] = options.kv_cache_bytes
     else:
         arguments["tensor-parallel-size"] = options.tensor_parallel
+        # vLLM refuses to start if less is free. Without the next option its cache gets all that is left of
+        # it, and what other processes take meanwhile counts as vLLM's own.
         arguments["gpu-memory-utilization"] = options.gpu_memory_share
+        if options.kv_cache_bytes is not None:
+            arguments["kv-cache-memory-bytes"] = options.kv_cache_bytes
     if options.adapted:
         flags += ["--lora-target-modules", *options.adapted]
     if options.deterministic:
@@ -224,6 +255,7 @@ def environment(options: ServerOptions) -> dict[str, str]:
     """Return the environment of the server: the trainer's environment, and variables for the device."""
     variables = dict(os.environ) | {
         _MARKER: str(options.run_dir),
+        _NUMBER: "" if options.number is None else str(options.number),
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
@@ -274,13 +306,19 @@ def preload_libraries() -> list[str]:
     return [str(found) for found in (openmp, allocator.library()) if found is not None and found.exists()]
 
 
-def reap(run_dir: Path) -> list[int]:
-    """Kill all processes left by earlier samplers of this run. Return their PIDs."""
-    wanted = f"{_MARKER}={run_dir}".encode()
+def reap(run_dir: Path, number: int | None = None) -> list[int]:
+    """Kill the processes left by earlier samplers of this run. Return their PIDs.
+
+    ``number`` selects one of the run's samplers; None: all of them.
+    """
+    wanted = {f"{_MARKER}={run_dir}".encode()}
+    if number is not None:
+        wanted.add(f"{_NUMBER}={number}".encode())
     killed = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if wanted in (folder / "environ").read_bytes().split(b"\0") and int(folder.name) != os.getpid():
+            found = (folder / "environ").read_bytes().split(b"\0")
+            if wanted.issubset(found) and int(folder.name) != os.getpid():
                 os.kill(int(folder.name), signal.SIGKILL)
                 killed.append(int(folder.name))
         except (OSError, ValueError):

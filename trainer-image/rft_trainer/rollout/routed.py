@@ -1,0 +1,229 @@
+"""Several samplers behind one run: whole groups are routed to the sampler that has their prompt in its cache.
+
+A prompt has a home among the samplers, which is the same in every step. So its prefix may still be in the
+cache when the row comes again, and all rollouts of a group compute the prompt once. If the home already has
+its share of the requests, the group goes to the sampler with the fewest.
+
+If a sampler dies, the requests that it has not answered go to the others, and it is restarted meanwhile. It
+is used again once it has loaded the current adapter. The run ends only if no sampler is left.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from statistics import fmean
+
+from rft_run.errors import SamplerError
+from rft_trainer.rollout.engine import (
+    AdapterVersion,
+    ConnectionLost,
+    Generated,
+    Replica,
+    Request,
+    rollout_seed,
+)
+
+log = logging.getLogger(__name__)
+LARGEST_DIFFERENCE = 0.25
+"""Largest mean difference in nats between log-probs of two samplers that have the same adapter. It is what
+the check of the sampler allows between sampler and trainer in bfloat16."""
+
+
+class _Member:
+    """One sampler with a thread of its own, in which everything that it does happens in order."""
+
+    def __init__(self, number: int, replica: Replica) -> None:
+        self.number, self.replica = number, replica
+        self.thread = ThreadPoolExecutor(1, f"sampler-{number}")
+        self.restarting: Future[None] | None = None
+        self.lost: SamplerError | None = None
+        """Why this sampler is not used any more, None while it is."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether the sampler can be used now."""
+        if self.restarting is not None and self.restarting.done():
+            error, self.restarting = self.restarting.exception(), None
+            if isinstance(error, SamplerError):
+                log.warning("sampler %d is lost: %s", self.number, error)
+                self.lost = error
+            elif error is not None:
+                raise error
+        return self.lost is None and self.restarting is None
+
+    def restart(self, cause: ConnectionLost) -> None:
+        """Restart the sampler in its thread. ``ready`` is true when this is done."""
+        log.warning("sampler %d ended: %s; it is restarted", self.number, cause)
+        self.restarting = self.thread.submit(self.replica.recover, cause)
+
+
+class RoutedEngine:
+    """A RolloutEngine with several samplers, each of which has the whole model."""
+
+    def __init__(
+        self,
+        make: Callable[[int, Callable[[], bool]], Replica],
+        count: int,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Make ``count`` samplers. ``make`` gets the sampler's number, from 0, and when it must stop."""
+        self._closing = threading.Event()
+        self._members: list[_Member] = []
+        try:
+            for number in range(count):
+                replica = make(number, lambda: self._closing.is_set() or should_stop())
+                self._members.append(_Member(number, replica))
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def restarts(self) -> int:
+        """Number of times that a sampler ended unexpectedly and was restarted."""
+        return sum(member.replica.restarts for member in self._members)
+
+    def wait_until_ready(self) -> None:
+        """Return when all samplers can be used, those that are being restarted too. See RolloutEngine."""
+        wait([member.restarting for member in self._members if member.restarting is not None])
+        self._on_all(lambda replica: replica.wait_until_ready())
+
+    def use_adapter(self, adapter: AdapterVersion | None) -> None:
+        """Make this the current adapter of all samplers. See RolloutEngine.
+
+        A sampler that is being restarted gets the adapter when it is ready; this call does not wait for it.
+        """
+        self._on_all(lambda replica: replica.use_adapter(adapter))
+
+    def _on_all(self, do: Callable[[Replica], None]) -> None:
+        """Do something with all samplers at the same time. Raises SamplerError if none is left."""
+        begun: list[tuple[_Member, Future[None]]] = []
+        for member in self._members:
+            if member.lost is None:
+                ready, done = member.ready, member.thread.submit(do, member.replica)
+                if ready:
+                    begun.append((member, done))
+                else:
+                    member.restarting = done
+        for member, done in begun:
+            try:
+                done.result()
+            except SamplerError as error:
+                log.warning("sampler %d is lost: %s", member.number, error)
+                member.lost = error
+        self._live()
+
+    def _live(self) -> list[_Member]:
+        """Return the samplers that can be used now; wait for one. Raises SamplerError if all are lost."""
+        while True:
+            live = [member for member in self._members if member.ready]
+            if live:
+                return live
+            restarting = [member.restarting for member in self._members if member.restarting is not None]
+            if not restarting:
+                raise next(member.lost for member in self._members if member.lost is not None)
+            wait(restarting, return_when=FIRST_COMPLETED)
+
+    def generate(
+        self, requests: Sequence[Request], should_stop: Callable[[], bool] = lambda: False
+    ) -> list[Generated]:
+        """Generate one completion per request. See RolloutEngine.
+
+        Each answer is kept once, by the number of its request. A request is sent to another sampler only
+        after the first one has died without an answer to it.
+        """
+        done: dict[int, Generated] = {}
+        while len(done) < len(requests):
+            missing = {index: request for index, request in enumerate(requests) if index not in done}
+            self._attempt(missing, done, should_stop)
+        return [done[index] for index in range(len(requests))]
+
+    def _attempt(
+        self, missing: dict[int, Request], done: dict[int, Generated], should_stop: Callable[[], bool]
+    ) -> None:
+        """Send all requests once. Those of a sampler that dies go to another at once."""
+        live = self._live()
+        shares = route(missing, [member.number for member in live])
+        failed = threading.Event()
+
+        def stop() -> bool:
+            return failed.is_set() or should_stop()
+
+        def send(member: _Member, share: dict[int, Request]) -> Future[None]:
+            return member.thread.submit(member.replica.attempt, share, done, stop)
+
+        running = {send(member, shares[member.number]): member for member in live if shares[member.number]}
+        error: BaseException | None = None
+        while running:
+            ended, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in ended:
+                member, found = running.pop(future), future.exception()
+                if isinstance(found, ConnectionLost):
+                    member.restart(found)
+                    left = {key: one for key, one in shares[member.number].items() if key not in done}
+                    others = [other for other in live if other is not member and other.ready]
+                    if left and others and error is None:
+                        for number, share in route(left, [other.number for other in others]).items():
+                            other = next(one for one in others if one.number == number)
+                            shares[number] = shares[number] | share
+                            if share:
+                                running[send(other, share)] = other
+                elif found is not None:
+                    error = error or found
+                    failed.set()
+        if error is not None:
+            raise error
+
+    def logprobs(self, token_ids: Sequence[int]) -> list[float]:
+        """See RolloutEngine. All samplers are asked, so that one with another adapter is found."""
+        answers: list[tuple[_Member, list[float]]] = []
+        while not answers:
+            asked = [
+                (member, member.thread.submit(member.replica.logprobs, token_ids)) for member in self._live()
+            ]
+            for member, future in asked:
+                try:
+                    answers.append((member, future.result()))
+                except SamplerError as error:
+                    member.lost = error
+        (first, found), *others = answers
+        for member, other in others:
+            apart = fmean(abs(one - two) for one, two in zip(found, other, strict=True)) if found else 0.0
+            if apart > LARGEST_DIFFERENCE:
+                raise SamplerError(
+                    f"samplers {first.number} and {member.number} give log-probs of the same text that differ"
+                    f" by {apart:.2f} nats on average: one of them does not use the current adapter"
+                )
+        return found
+
+    def close(self) -> None:
+        """See RolloutEngine."""
+        self._closing.set()
+        closed = [member.thread.submit(member.replica.close) for member in self._members]
+        for member in self._members:
+            member.thread.shutdown(wait=True)
+        for future in closed:
+            future.result()
+
+
+def route(requests: dict[int, Request], samplers: Sequence[int]) -> dict[int, dict[int, Request]]:
+    """Return the requests of each sampler, by its number. Requests for the same prompt stay together.
+
+    Each prompt goes to its home, the sampler with the largest hash of prompt and sampler. So if a sampler is
+    missing, only its own prompts move. A sampler gets at most its share of the requests, rounded up to whole
+    groups; then the sampler with the fewest requests gets the group.
+    """
+    groups: dict[tuple[int, ...], dict[int, Request]] = {}
+    for key, request in requests.items():
+        groups.setdefault(request.prompt_token_ids, {})[key] = request
+    most = -(-len(groups) // len(samplers))
+    shares: dict[int, dict[int, Request]] = {number: {} for number in samplers}
+    taken = dict.fromkeys(samplers, 0)
+    for prompt, group in groups.items():
+        text = ",".join(map(str, prompt))
+        home = max(samplers, key=lambda number: rollout_seed("home", text, number))
+        if taken[home] >= most:
+            home = min(samplers, key=lambda number: (taken[number], len(shares[number]), number))
+        taken[home] += 1
+        shares[home] |= group
+    return shares
