@@ -26,6 +26,25 @@ MODELS: dict[str, int | None] = {
 }
 """For each model, the smallest number of 80 GB GPUs that verl's documentation names for GRPO with LoRA. None:
 it names no number."""
+NODE_MODELS = {
+    "0.6B": "Qwen/Qwen3-0.6B",
+    "4B": "Qwen/Qwen3-4B",
+    "7B": "Qwen/Qwen2.5-7B",
+    "14B": "Qwen/Qwen3-14B",
+    "32B": "Qwen/Qwen3-32B",
+    "70B": "meta-llama/Llama-3.1-70B",
+    "120B MoE": "openai/gpt-oss-120b",
+}
+NODE_KINDS = ("nvidia-l40s-48gb", "nvidia-a100-80gb", "nvidia-h100-80gb", "nvidia-h200-141gb")
+NODE_COUNTS = (1, 2, 4, 8)
+WORKLOADS: dict[str, dict[str, dict[str, int]]] = {
+    "the defaults": {},
+    "a context of 16,384 tokens, batches of 131,072 tokens, 8 rollouts": {
+        "training": {"maxContextLength": 16_384, "batchSizeTokens": 131_072},
+        "sampling": {"numRollouts": 8},
+    },
+}
+"""Settings of the jobs in the tables of a node's GPUs, by their description."""
 LOW_RANK_RULE = "lora-rank-low-for-large-model"
 
 HEAD = """\
@@ -37,6 +56,15 @@ GPUs where all parameters but the rank have their defaults, {defaults}. After th
 GPUs that train × GiB on each + GPUs that sample × GiB on each; where one GPU does both, the GiB of each role.
 **Bold**: the rank changes the count. The column verl is public practice: the fewest GPUs of 80 GB that verl's
 documentation names for GRPO with LoRA, – where it names none.
+"""
+
+NODE_HEAD = """
+## Roles on the GPUs of a node
+
+What 1, 2, 4 and 8 GPUs of a kind do where `spec.resources.gpus` asks for them, with {workload}: GPUs that
+train + samplers × GPUs of each. *Italic*: GPUs do both in turns. After it the share of a step in which GPUs
+have nothing to do, by the planner's estimate, which was not measured. –: the run does not fit, and the plan
+names what makes it fit.
 """
 
 
@@ -75,8 +103,48 @@ def plans_markdown() -> str:
     by_memory = sorted(KINDS, key=lambda kind: ACCELERATORS[kind].memory)
     groups = [list(kinds) for _, kinds in groupby(by_memory, key=lambda kind: ACCELERATORS[kind].memory)]
     return "\n".join(
-        [HEAD.format(defaults=defaults), *(line for kinds in groups for line in _section(kinds))]
+        [
+            HEAD.format(defaults=defaults),
+            *(line for kinds in groups for line in _section(kinds)),
+            *(line for workload in WORKLOADS for line in _node_section(workload)),
+        ]
     )
+
+
+def node_plan(model: str, kind: str, gpus: int, workload: str) -> Plan:
+    """Return the plan of a job on this number of GPUs, with the settings of a workload of ``WORKLOADS``."""
+    rest = {"storage": {"ephemeral": {}}, "resources": {"accelerator": {"name": kind}, "gpus": gpus}}
+    return plan(
+        RFTJobSpec.model_validate(
+            {
+                "model": {"name": NODE_MODELS[model]},
+                "dataset": {"uri": "./rows.jsonl"},
+                "graders": [{"name": "any", "exactMatch": {}}],
+                **rest,
+                **WORKLOADS[workload],
+            }
+        ),
+        "",
+    )
+
+
+def _node_section(workload: str) -> Iterator[str]:
+    yield NODE_HEAD.format(workload=workload)
+    yield f"| model | GPU | {' | '.join(map(str, NODE_COUNTS))} |"
+    yield "|---" * (2 + len(NODE_COUNTS)) + "|"
+    for model in NODE_MODELS:
+        for kind in NODE_KINDS:
+            cells = [_roles(node_plan(model, kind, gpus, workload)) for gpus in NODE_COUNTS]
+            yield f"| {model} | `{kind}` | {' | '.join(cells)} |"
+
+
+def _roles(made: Plan) -> str:
+    if made.trainer_gpus is None or made.sampler_gpus is None:
+        return "–"
+    servers = made.sampler_servers or 1
+    said = f"{made.trainer_gpus} + {servers} × {made.sampler_gpus // servers}"
+    shared = made.trainer_gpus + made.sampler_gpus > made.gpus
+    return f"{f'*{said}*' if shared else said}, {made.idle_share or 0:.0%}"
 
 
 def _section(kinds: list[str]) -> Iterator[str]:

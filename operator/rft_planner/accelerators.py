@@ -16,6 +16,9 @@ H200, B200, GB200, MI300X, MI325X, the rate of MI250X, and the processors of sli
 source: RTX 3090, RTX 5090, RTX 6000 Ada, RTX PRO 6000, H200 NVL, the rate of A10G, and the bandwidths of T4,
 A100 80 GB as a PCIe card, H100 NVL and MI250X.
 
+The number of devices of a node is 8, except for three kinds: DGX-2 has 16 V100, Google Cloud's a2-megagpu-16g
+has 16 A100 40 GB, and a compute tray of GB200 NVL72 has 4. It was not compared with a list of machines.
+
 Labels are taken from public manifests and node listings. The labels of RTX 3090, 4090, 5090 and 6000 Ada
 follow the same rule without a source: the driver's name of the device, with hyphens for spaces.
 """
@@ -28,6 +31,8 @@ from rft_planner.sizes import GIB
 NVIDIA = "nvidia.com/gpu"
 AMD = "amd.com/gpu"
 TERA = 1e12
+NODE_GPUS = 8
+"""Number of GPUs of a usual node."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +52,21 @@ class Device:
         A slice has no values: with the strategy ``mixed`` that label names the whole device."""
     resource: str = NVIDIA
     """Name of the extended resource that a pod requests for this device."""
+    node: int = NODE_GPUS
+    """Largest number of these devices that a node has, and that one program can use.
+
+    Of slices it is 1: a program sees only one of them."""
 
 
-def _device(gib: float, tflops: float, tbps: float, *products: str, resource: str = NVIDIA) -> Device:
-    return Device(gib * GIB, tflops * TERA, tbps * TERA, products, resource)
+def _device(
+    gib: float, tflops: float, tbps: float, *products: str, resource: str = NVIDIA, node: int = NODE_GPUS
+) -> Device:
+    return Device(gib * GIB, tflops * TERA, tbps * TERA, products, resource, node)
 
 
 def _slice(profile: str, gib: float, tflops: float, tbps: float) -> Device:
     """Return a MIG slice with the resource name of NVIDIA's device plugin for MIG strategy ``mixed``."""
-    return _device(gib, tflops, tbps, resource=f"nvidia.com/mig-{profile}")
+    return _device(gib, tflops, tbps, resource=f"nvidia.com/mig-{profile}", node=1)
 
 
 def _a100_slice(profile: str, gib: float, processors: int, eighths: int) -> Device:
@@ -73,7 +84,7 @@ ACCELERATORS = MappingProxyType(
         "nvidia-t4-16gb": _device(14.5, 65, 0.3, "Tesla-T4"),
         "nvidia-v100-16gb": _device(15.7, 112, 0.9, "Tesla-V100-SXM2-16GB", "Tesla-V100-PCIE-16GB"),
         "nvidia-v100-32gb": _device(
-            31.7, 112, 0.9, "Tesla-V100-SXM2-32GB", "Tesla-V100-PCIE-32GB", "Tesla-V100S-PCIE-32GB"
+            31.7, 112, 0.9, "Tesla-V100-SXM2-32GB", "Tesla-V100-PCIE-32GB", "Tesla-V100S-PCIE-32GB", node=16
         ),
         "nvidia-a10-24gb": _device(21.9, 125, 0.6, "NVIDIA-A10"),
         "nvidia-a10g-24gb": _device(21.9, 70, 0.6, "NVIDIA-A10G"),
@@ -93,7 +104,9 @@ ACCELERATORS = MappingProxyType(
         "nvidia-l4-24gb": _device(21.9, 121, 0.3, "NVIDIA-L4"),
         "nvidia-l40-48gb": _device(44.3, 181, 0.864, "NVIDIA-L40"),
         "nvidia-l40s-48gb": _device(44.3, 362, 0.864, "NVIDIA-L40S"),
-        "nvidia-a100-40gb": _device(39.3, 312, 1.555, "NVIDIA-A100-SXM4-40GB", "NVIDIA-A100-PCIE-40GB"),
+        "nvidia-a100-40gb": _device(
+            39.3, 312, 1.555, "NVIDIA-A100-SXM4-40GB", "NVIDIA-A100-PCIE-40GB", node=16
+        ),
         "nvidia-a100-80gb": _device(79.1, 312, 1.935, "NVIDIA-A100-SXM4-80GB", "NVIDIA-A100-80GB-PCIe"),
         "nvidia-a100-80gb-mig-1g.10gb": _a100_slice("1g.10gb", 9.5, 14, 1),
         "nvidia-a100-80gb-mig-2g.20gb": _a100_slice("2g.20gb", 19.5, 28, 2),
@@ -108,7 +121,7 @@ ACCELERATORS = MappingProxyType(
         "nvidia-h200-141gb": _device(139.7, 989.4, 4.8, "NVIDIA-H200"),
         "nvidia-h200-nvl-141gb": _device(139.7, 835, 4.8, "NVIDIA-H200-NVL"),
         "nvidia-b200-180gb": _device(178.3, 2250, 7.7, "NVIDIA-B200"),
-        "nvidia-gb200-186gb": _device(184.3, 2500, 8.0, "NVIDIA-GB200"),
+        "nvidia-gb200-186gb": _device(184.3, 2500, 8.0, "NVIDIA-GB200", node=4),
         "amd-mi250x-64gb": _device(63.9, 191.5, 1.6, resource=AMD),  # one of the module's two devices
         "amd-mi300x-192gb": _device(191.6, 1307.4, 5.3, "AMD_Instinct_MI300X_OAM", resource=AMD),
         "amd-mi325x-256gb": _device(255.6, 1307.4, 6.0, "AMD_Instinct_MI325_OAM", resource=AMD),

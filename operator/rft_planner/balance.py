@@ -8,12 +8,10 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+from rft_planner.accelerators import NODE_GPUS
 from rft_planner.memory import MemoryDemand
 from rft_planner.shapes import Shape
-from rft_planner.split import Split, divisions
-
-NODE_GPUS = 8
-"""Number of GPUs of a typical node."""
+from rft_planner.split import Split, apart
 
 
 class StepSeconds(NamedTuple):
@@ -38,12 +36,14 @@ def balanced(
 ) -> tuple[Split, StepSeconds] | None:
     """Return the division of 2 to 8 GPUs with which sampling and update take the most equal times.
 
+    Only divisions with separate GPUs for each role count.
+
     If several divisions are equally good, the one with fewer GPUs is returned. ``seconds`` returns the times
     of a step with a division. Returns ``None`` if the run fits on no division.
     """
     found = [
         (split, seconds(split))
         for count in range(2, NODE_GPUS + 1)
-        for split in divisions(count, shape, work, memory)
+        for split in apart(count, shape, work, memory)
     ]
     return min(found, key=lambda pair: round(pair[1].uneven, 2), default=None)

@@ -23,6 +23,8 @@ from rft_planner.speed import (
     Lengths,
     Speed,
     Update,
+    busy_gpus,
+    micro_batches,
     sampling_seconds,
     update_seconds,
 )
@@ -97,7 +99,7 @@ def estimate(
     times: dict[str, Any] = {
         "sampling_seconds": about(step.sampling),
         "update_seconds": about(step.update),
-        "seconds_per_step": about(step.whole(overlaps(spec, apart=speed.gpus >= 2))),
+        "seconds_per_step": about(step.whole(overlaps(spec, speed.apart))),
     }
     if hours is not None and most is not None:
         times |= {"gpu_hours": about(hours), "gpu_hours_if_longest": about(most)}
@@ -111,6 +113,26 @@ def step_seconds(
 ) -> StepSeconds:
     """Return the seconds of a step, for completions of the length that the trainer expects at first."""
     return _times(spec, effective, shape, speed, rows, _usual(spec, rows))[0]
+
+
+def prompts_of_step(spec: RFTJobSpec, rows: RowCounts | None) -> float:
+    """Return the mean number of prompts in a step."""
+    laid_out = batches(spec, rows.train if rows is not None else None, _usual(spec, rows))
+    return (laid_out.prompts or laid_out.per_step) / (laid_out.steps or 1)
+
+
+def idle_share(spec: RFTJobSpec, speed: Speed, step: StepSeconds, rows: RowCounts | None) -> float:
+    """Return the share of a step, from 0 to 1, in which GPUs have nothing to do: a mean over the GPUs.
+
+    ``step`` has the seconds of its phases. A GPU waits for the other role, or for a sampler or trainer that
+    has more to do than its own.
+    """
+    usual, rollouts = _usual(spec, rows), spec.sampling.num_rollouts
+    prompts = prompts_of_step(spec, rows)
+    sampling, training = busy_gpus(speed, prompts, micro_batches(speed, usual, prompts, rollouts))
+    whole = step.whole(overlaps(spec, speed.apart))
+    worked = sampling * step.sampling + training * step.update
+    return max(0.0, 1 - worked / (speed.gpus * whole)) if whole else 0.0
 
 
 def _usual(spec: RFTJobSpec, rows: RowCounts | None) -> Lengths:
@@ -145,7 +167,7 @@ def _times(
     measured = (updates - 1) / updates
     update = Update(spec.sampling.num_rollouts, adapter, effective.kl_beta > 0, measured)
     sampled = sampling_seconds(shape, speed, lengths, steps, drawn, completions)
-    trained = update_seconds(shape, speed, lengths, prompts, update)
+    trained = update_seconds(shape, speed, lengths, prompts, update, steps)
     step = StepSeconds(sampled / steps, trained / steps)
     if laid_out.steps is None:
         return step, None
@@ -153,7 +175,7 @@ def _times(
     evaluated = evaluations(spec.evaluation, steps) * _evaluation_seconds(
         spec, shape, speed, lengths, held_out
     )
-    overlapped = overlaps(spec, apart=speed.gpus >= 2)
+    overlapped = overlaps(spec, speed.apart)
     # Two phases never overlap with anything: sampling of the first batch, and the last update.
     alone = min(step) if overlapped else 0.0
     return step, speed.gpus * (steps * step.whole(overlapped) + alone + evaluated) / 3600

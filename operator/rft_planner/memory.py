@@ -58,6 +58,8 @@ class MemoryDemand:
     """Number of completions of each prompt, which vLLM generates concurrently."""
     attention_only: bool = False
     """Whether only the attention's projections have adapters."""
+    batch: int = 0
+    """Number of tokens in a batch, which several trainers divide between them. 0: it is not known."""
 
 
 def columns(shape: Shape) -> int:

@@ -11,19 +11,21 @@ from rft_api.resources import Accelerator, Resources
 from rft_api.sizes import parameter_count
 from rft_api.status import Device, Effective, MemoryPart, Plan
 from rft_planner import accelerators, container
-from rft_planner.accelerators import ACCELERATORS
+from rft_planner.accelerators import ACCELERATORS, NODE_GPUS, NVIDIA
 from rft_planner.accelerators import Device as Gpu
 from rft_planner.architectures import Untrainable, check_name
-from rft_planner.balance import StepSeconds, balanced
+from rft_planner.balance import balanced
 from rft_planner.catalogue import shape_of
 from rft_planner.container import Container
 from rft_planner.estimate import RowCounts, about, estimate, step_seconds
+from rft_planner.fixes import fixes
+from rft_planner.idle import IdleTime, StepCosts, idle_time
 from rft_planner.memory import USABLE, MemoryDemand, Part, sampling, total, training
 from rft_planner.precision import SAFE, dtype_of
 from rft_planner.shapes import Shape, estimated
-from rft_planner.sizes import GIB, mib, quantity
+from rft_planner.sizes import GIB, MIB, mib, quantity
 from rft_planner.speed import Speed, speed_of
-from rft_planner.split import MAX_GPUS, Split, fitted, smallest, tensor_parallel
+from rft_planner.split import Split, fitted, smallest, tensor_parallel
 
 CPU_NAME = "cpu"
 
@@ -68,12 +70,14 @@ def plan(
     resources = spec.resources or Resources()
     shape = shape or _shape(spec)
     derived = effective(spec, uid, shape.context if shape is not None else None)
-    gpus = _asked_for(spec, shape, derived) or _derived(spec, shape, derived)
+    costs = _costs(spec, derived, shape, rows)
+    gpus = _asked_for(spec, shape, derived, costs) or _derived(spec, shape, derived, costs)
     device: Device = "cuda" if gpus.number else "cpu"
     dtype = dtype_of(spec.training, device, cpu_dtype)
     held = _container(spec, derived, shape, gpus.number, dtype, force=force_memory)
     expected = estimate(spec, derived, shape, _speed(spec, gpus.split), rows)
     even = _balance(spec, derived, shape, rows) if gpus.split is not None else None
+    idle = _idle(spec, derived, gpus.split, costs)
     # The models accept an absent field, but no null.
     optional: dict[str, Any] = {}
     if gpus.number and resources.accelerator is not None and resources.accelerator.name is not None:
@@ -84,8 +88,12 @@ def plan(
             "micro_batch_tokens": gpus.split.micro_batch,
             "trainer_gpus": gpus.split.trainers,
             "sampler_gpus": gpus.split.samplers,
+            "sampler_servers": gpus.split.servers,
             "sampler_memory_share": gpus.split.sampler_share,
+            "sampler_cache_memory": f"{int(gpus.split.cache_bytes(_memory(_accelerator(spec))) // MIB)}Mi",
         }
+    if idle is not None:
+        optional["idle_share"] = idle.share
     if even is not None:
         optional["balanced_gpus"] = even.gpus
     if held.size is not None:
@@ -105,7 +113,12 @@ def plan(
         memory=held.memory,
         forced=held.forced,
         estimate=expected.estimate,
-        notes=[*gpus.notes, *held.notes, *expected.notes, *([even.note] if even is not None else [])],
+        notes=[
+            *gpus.notes,
+            *held.notes,
+            *expected.notes,
+            *(found.note for found in (idle, even) if found is not None and found.note),
+        ],
         **optional,
     )
 
@@ -128,17 +141,15 @@ def _balance(
     spec: RFTJobSpec, derived: Effective, shape: Shape | None, rows: RowCounts | None
 ) -> _Even | None:
     """Return the number of GPUs with which sampling and update take the most equal times, or ``None``."""
-    memory = _memory(_accelerator(spec))
-
-    def seconds(split: Split) -> StepSeconds:
-        speed = _speed(spec, split)
-        assert speed is not None
-        assert shape is not None
-        return step_seconds(spec, derived, shape, speed, rows)
-
-    if shape is None or _device(spec) is None:
+    device, memory = _device(spec), _memory(_accelerator(spec))
+    if shape is None or device is None:
         return None
-    found = balanced(shape, _demand(spec, derived), memory, seconds)
+    found = balanced(
+        shape,
+        _demand(spec, derived),
+        memory,
+        lambda split: step_seconds(spec, derived, shape, speed_of(split, device, memory), rows),
+    )
     if found is None:
         return None
     split, step = found
@@ -150,7 +161,28 @@ def _balance(
     )
 
 
-def _asked_for(spec: RFTJobSpec, shape: Shape | None, derived: Effective) -> _Gpus | None:
+def _costs(
+    spec: RFTJobSpec, derived: Effective, shape: Shape | None, rows: RowCounts | None
+) -> StepCosts | None:
+    """Return what estimates the step of a division of the GPUs, ``None`` if their speed is not known."""
+    device = _device(spec)
+    if shape is None or device is None:
+        return None
+    return StepCosts(spec, derived, shape, device, _memory(_accelerator(spec)), rows)
+
+
+def _idle(
+    spec: RFTJobSpec, derived: Effective, split: Split | None, costs: StepCosts | None
+) -> IdleTime | None:
+    """Return the idle share of a division with its reason, ``None`` if it is not known."""
+    if split is None or costs is None:
+        return None
+    return idle_time(split, costs, _demand(spec, derived), _most_gpus(spec))
+
+
+def _asked_for(
+    spec: RFTJobSpec, shape: Shape | None, derived: Effective, costs: StepCosts | None
+) -> _Gpus | None:
     """Return the number of GPUs that the spec sets, with notes about the planned number, or ``None``."""
     resources = spec.resources or Resources()
     if resources.gpus is None:
@@ -160,23 +192,43 @@ def _asked_for(spec: RFTJobSpec, shape: Shape | None, derived: Effective) -> _Gp
     asked = f"spec.resources.gpus is {resources.gpus}"
     if not resources.gpus:
         return _Gpus(0, [asked])
+    notes = [asked, *_more_than_a_node_has(spec, resources.gpus)]
     try:
-        without = _derived(spec, shape, derived)
+        without = _derived(spec, shape, derived, costs)
     except Unplannable as error:
-        return _Gpus(resources.gpus, [asked, f"without spec.resources.gpus: {error}"])
-    if without.number == resources.gpus:
-        return _Gpus(resources.gpus, [asked, *without.notes], without.split)
-    notes = [asked, *(f"without spec.resources.gpus: {note}" for note in without.notes)]
+        notes.append(f"without spec.resources.gpus: {error}")
+        if error.reason != Reason.DOES_NOT_FIT:
+            return _Gpus(resources.gpus, notes)
+    else:
+        if without.number == resources.gpus:
+            return _Gpus(resources.gpus, [*notes, *without.notes], without.split)
+        notes += (f"without spec.resources.gpus: {note}" for note in without.notes)
     if shape is None:
         return _Gpus(resources.gpus, notes)
-    split = fitted(resources.gpus, shape, _demand(spec, derived), _memory(_accelerator(spec)))
+    memory, work = _memory(_accelerator(spec)), _demand(spec, derived)
+    split = fitted(resources.gpus, shape, work, memory, costs)
     if split is None:
-        notes.append(f"by this plan the run does not fit on {resources.gpus} GPUs")
+        said = f"by this plan the run does not fit on {resources.gpus} GPUs"
+        notes.append(said + _fitting(spec, shape, work, memory, resources.gpus))
     return _Gpus(resources.gpus, notes, split)
 
 
-def _derived(spec: RFTJobSpec, shape: Shape | None, derived: Effective) -> _Gpus:
-    """Return the smallest number of GPUs on which the run fits, with notes that explain it.
+def _more_than_a_node_has(spec: RFTJobSpec, gpus: int) -> list[str]:
+    most = _most_gpus(spec)
+    if gpus <= most:
+        return []
+    kind = _accelerator(spec).name or "this kind"
+    return [f"a usual node has at most {most} GPUs of {kind}: the pod waits for a node that has {gpus}"]
+
+
+def _most_gpus(spec: RFTJobSpec) -> int:
+    """Return the largest number of GPUs that a node of this kind has."""
+    device = _device(spec)
+    return device.node if device is not None else NODE_GPUS
+
+
+def _derived(spec: RFTJobSpec, shape: Shape | None, derived: Effective, costs: StepCosts | None) -> _Gpus:
+    """Return the smallest number of a node's GPUs on which the run fits, with notes that explain it.
 
     Raises:
         Unplannable: the size of the model or the memory of the GPUs is not known, or no number is enough.
@@ -188,30 +240,35 @@ def _derived(spec: RFTJobSpec, shape: Shape | None, derived: Effective) -> _Gpus
             " set spec.model.parameters, e.g. 7B, or spec.resources.gpus",
         )
     memory, work = _memory(_accelerator(spec)), _demand(spec, derived)
-    split = smallest(shape, work, memory)
+    split = smallest(shape, work, memory, _most_gpus(spec), costs)
     if split is None:
         raise Unplannable(Reason.DOES_NOT_FIT, _too_large(spec, shape, work, memory))
     return _Gpus(split.gpus, _explained(shape, split, memory), split)
 
 
 def _too_large(spec: RFTJobSpec, shape: Shape, work: MemoryDemand, memory: float) -> str:
-    usable = USABLE * memory
-
-    def least(role: str, needed: float) -> str:
-        return f"{role} needs {_gib(needed)} on each" if needed > usable else ""
-
-    # Name the role that does not fit even on the largest number of GPUs. Otherwise both together are too
-    # large.
-    most = MAX_GPUS - 1
+    usable, most = USABLE * memory, _most_gpus(spec)
     trained = total(training(shape, work, work.context, most))
     sampled = total(sampling(shape, work, tensor_parallel(most, shape)))
-    short = [text for text in (least("training", trained), least("sampling", sampled)) if text]
-    why = " and ".join(short) or "training and sampling together need too much memory"
-    return (
-        f"{spec.model.name}, {_billions(shape)} parameters: on {MAX_GPUS} GPUs {why};"
-        f" {_gib(usable)} of a GPU's {_gib(memory)} are usable. Use a larger accelerator or a smaller model,"
-        " lower training.maxContextLength or training.loraRank, or set spec.resources.gpus to try it anyway"
+    each = " on each" if most > 1 else ""
+    why = f"training needs {_gib(trained)} and sampling needs {_gib(sampled)}{each}"
+    fit = _fitting(spec, shape, work, memory, most) or (
+        ". Use a larger accelerator or a smaller model, lower training.maxContextLength or training.loraRank"
     )
+    return (
+        f"{spec.model.name}, {_billions(shape)} parameters: on {most} GPU{'s' if most > 1 else ''}, the most"
+        f" of a node, {why}; {_gib(usable)} of a GPU's {_gib(memory)} are usable{fit}, or set"
+        " spec.resources.gpus to try it anyway"
+    )
+
+
+def _fitting(spec: RFTJobSpec, shape: Shape, work: MemoryDemand, memory: float, gpus: int) -> str:
+    """Return the end of a message: changes with which the run fits, "" if no single one is enough."""
+    device = _device(spec)
+    found = fixes(
+        shape, work, memory, gpus, spec.sampling.max_tokens, device.resource if device is not None else NVIDIA
+    )
+    return f". It fits with {', or with '.join(found)}" if found else ""
 
 
 def _explained(shape: Shape, split: Split, memory: float) -> list[str]:
@@ -227,13 +284,20 @@ def _explained(shape: Shape, split: Split, memory: float) -> list[str]:
     else:
         placed = (
             f"{split.gpus} GPUs: {split.trainers} {_hold(split.trainers)} {_gib(trained)} for training,"
-            f" {split.samplers} {_hold(split.samplers)} {_gib(sampled)} for sampling: {sizes}"
+            f" {split.samplers} {_hold(split.samplers)} {_gib(sampled)} for sampling{_servers(split)}:"
+            f" {sizes}"
         )
     return [
         placed,
         f"the memory is calculated for {_billions(shape)} parameters and micro-batches of"
         f" {split.micro_batch} tokens; it has not been measured on a GPU yet",
     ]
+
+
+def _servers(split: Split) -> str:
+    """Return how the GPUs are divided over samplers, and whether they are shared with training."""
+    said = f", {split.servers} samplers with {split.tensor_parallel} each" if split.servers > 1 else ""
+    return said + (", in turns on the same GPUs" if split.shared else "")
 
 
 def _hold(gpus: int) -> str:
@@ -265,7 +329,11 @@ def _demand(spec: RFTJobSpec, derived: Effective) -> MemoryDemand:
     training = spec.training
     attention_only = training.lora_targets == "attention"
     return MemoryDemand(
-        training.lora_rank, derived.max_context_length, spec.sampling.num_rollouts, attention_only
+        training.lora_rank,
+        derived.max_context_length,
+        spec.sampling.num_rollouts,
+        attention_only,
+        training.batch_size_tokens,
     )
 
 

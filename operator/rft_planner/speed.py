@@ -27,6 +27,9 @@ an H100, where starting kernels takes most of a pass, and 81 % on an L4, where i
 PASS_SECONDS = 0.005
 """Seconds that vLLM needs for each forward pass of any model, to schedule it and to start its kernels. The
 number is a guess."""
+EXCHANGE_SECONDS = 2e-5
+"""Seconds in which the GPUs of one sampler add up a layer's result, twice for each layer of a pass. The
+number is a guess."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,18 @@ class Speed:
     """Number of tokens in one forward pass of training on one GPU."""
     cache_bytes: float
     """Bytes of the key-value cache on each GPU that samples."""
+    servers: int = 1
+    """Number of samplers, over which the prompts of a step are divided."""
+
+    @property
+    def tensor_parallel(self) -> int:
+        """Number of GPUs of one sampler."""
+        return self.samplers // self.servers
+
+    @property
+    def apart(self) -> bool:
+        """Whether training and sampling have separate GPUs."""
+        return self.trainers + self.samplers <= self.gpus
 
 
 @dataclass(frozen=True)
@@ -61,8 +76,6 @@ class Lengths:
 
 def speed_of(split: Split, device: Device, memory: float) -> Speed:
     """Return the speed of the divided GPUs, each a ``device`` with ``memory`` bytes."""
-    sampled = [part for part in split.parts if part.name.startswith("sampling")]
-    fixed = sum(part.bytes for part in sampled if "key-value cache" not in part.name)
     return Speed(
         gpus=split.gpus,
         trainers=split.trainers,
@@ -70,8 +83,18 @@ def speed_of(split: Split, device: Device, memory: float) -> Speed:
         flops=device.bf16_flops,
         bandwidth=device.bandwidth,
         micro_batch=split.micro_batch,
-        cache_bytes=max(0.0, split.sampler_share * memory - fixed),
+        cache_bytes=split.cache_bytes(memory),
+        servers=split.servers,
     )
+
+
+def spread(work: float, workers: int) -> float:
+    """Return how much of ``work`` equal pieces the busiest of ``workers`` gets, if no piece is divided.
+
+    With 5 pieces 4 workers need 2 rounds. A last piece may be a fraction: with 4.5 it is 1.5 rounds.
+    """
+    full, rest = divmod(work, workers)
+    return full + min(1.0, rest)
 
 
 def sampling_seconds(
@@ -80,20 +103,24 @@ def sampling_seconds(
     """Return the seconds to sample ``completions`` for ``prompts``, in ``rounds``, one round after another.
 
     Times for reading and for computing are added, though they may overlap. So the result is rather too large.
-    The prompt of a group is computed once, because vLLM's prefix cache has it for the other rollouts.
+    The prompt of a group is computed once, because vLLM's prefix cache has it for the other rollouts. Of
+    several samplers each gets whole groups, and the one with the most groups decides.
     """
-    at_once = concurrent(shape, speed, lengths)
+    busiest = spread(prompts / rounds, speed.servers) * rounds / prompts if prompts else 1 / speed.servers
+    prompts, completions = prompts * busiest, completions * busiest
+    at_once, gpus = concurrent(shape, speed, lengths), speed.tensor_parallel
     passes = max(rounds * lengths.longest, completions * lengths.completion / at_once)
-    weights = passes * weights_read(shape, min(at_once, completions / rounds)) / speed.samplers
+    weights = passes * weights_read(shape, min(at_once, completions / rounds)) / gpus
     read = weights + completions * cache_read(shape, speed, lengths)
     computed = sampling_flops(shape, lengths, prompts, completions)
-    seconds = computed / (speed.samplers * speed.flops * COMPUTED)
-    return passes * PASS_SECONDS + read / (speed.bandwidth * READ) + seconds
+    exchanged = 2 * shape.layers * EXCHANGE_SECONDS if gpus > 1 else 0.0
+    waited = passes * (PASS_SECONDS + exchanged)
+    return waited + read / (speed.bandwidth * READ) + computed / (gpus * speed.flops * COMPUTED)
 
 
 def concurrent(shape: Shape, speed: Speed, lengths: Lengths) -> float:
-    """Return how many completions vLLM generates concurrently, limited by cache and ``max_num_seqs``."""
-    per_token = BF16 * shape.kv_elements_per_token / min(speed.samplers, shape.kv_heads)
+    """Return how many completions one vLLM generates concurrently, limited by cache and ``max_num_seqs``."""
+    per_token = BF16 * shape.kv_elements_per_token / min(speed.tensor_parallel, shape.kv_heads)
     room = speed.cache_bytes / (per_token * (lengths.prompt + lengths.completion))
     return min(SAMPLER_SEQUENCES, max(1.0, room))
 
@@ -117,7 +144,7 @@ def cache_read(shape: Shape, speed: Speed, lengths: Lengths) -> float:
     A completion of c tokens for a prompt of p tokens reads c · (p + c / 2) cached tokens.
     """
     tokens = lengths.completion * (lengths.prompt + lengths.completion / 2)
-    return BF16 * shape.kv_elements_per_token * tokens / min(speed.samplers, shape.kv_heads)
+    return BF16 * shape.kv_elements_per_token * tokens / min(speed.tensor_parallel, shape.kv_heads)
 
 
 def sampling_flops(shape: Shape, lengths: Lengths, prompts: float, completions: float) -> float:
@@ -156,10 +183,31 @@ class Update:
     """Share of the rows that need one more forward pass, for log-probs before the batch's first update."""
 
 
-def update_seconds(shape: Shape, speed: Speed, lengths: Lengths, prompts: float, update: Update) -> float:
-    """Return the seconds to train on ``prompts`` prompts with all of their rollouts."""
+def update_seconds(
+    shape: Shape, speed: Speed, lengths: Lengths, prompts: float, update: Update, rounds: int = 1
+) -> float:
+    """Return the seconds to train on ``prompts`` prompts with all of their rollouts, in ``rounds`` steps.
+
+    Several trainers compute one micro-batch each at a time. Those that a step has none for wait.
+    """
     work = prompts * group_flops(shape, speed, lengths, update)
-    return work / (speed.trainers * speed.flops * COMPUTED)
+    passes = micro_batches(speed, lengths, prompts / rounds, update.rollouts)
+    return work * spread(passes, speed.trainers) / passes / (speed.flops * COMPUTED)
+
+
+def micro_batches(speed: Speed, lengths: Lengths, prompts: float, rollouts: int) -> float:
+    """Return the number of micro-batches in a step with ``prompts`` prompts, with fractions."""
+    return prompts * rollouts * (lengths.prompt + lengths.completion) / speed.micro_batch
+
+
+def busy_gpus(speed: Speed, prompts: float, passes: float) -> tuple[float, float]:
+    """Return how many GPUs have work while a step samples, and while it trains, as means over these phases.
+
+    The step has ``prompts`` prompts and ``passes`` micro-batches. A sampler without a prompt has no work, nor
+    has a trainer without a micro-batch. A sampler with a single prompt counts as busy, although it could
+    generate for more at the same time.
+    """
+    return speed.samplers * min(1.0, prompts / speed.servers), passes / spread(passes, speed.trainers)
 
 
 def group_flops(shape: Shape, speed: Speed, lengths: Lengths, update: Update) -> float:

@@ -1,19 +1,29 @@
-"""Divides GPUs between training and sampling. The first GPUs train, the others sample; one GPU does both."""
+"""Divides the GPUs of a pod between training and sampling.
+
+A division is either *apart* or *shared*. Apart: the first GPUs train, and the others sample. Shared: all GPUs
+sample, and the first ones also train, one phase after the other. A single GPU is always shared.
+
+The GPUs that sample are divided over servers of equal size. Each server is a vLLM with the whole model, which
+it divides over its GPUs by tensor parallelism. Prompts are divided over the servers.
+"""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from rft_planner.memory import USABLE, MemoryDemand, Part, sampling, total, training
 from rft_planner.shapes import Shape
 
 MAX_GPUS = 16
+"""Largest number of GPUs of a pod. Of most kinds a node has fewer: see ``accelerators.Device``."""
 MICRO_BATCH_TOKENS = 16_384
 """Number of tokens in a micro-batch if memory does not limit it. It is enough to use a GPU fully."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """A division of a pod's GPUs between training and sampling. A single GPU does both."""
+    """A division of a pod's GPUs between training and sampling."""
 
     gpus: int
     trainers: int
@@ -25,54 +35,140 @@ class Split:
     sampler_share: float
     """Share of a GPU's memory that vLLM may use."""
     parts: tuple[Part, ...]
+    servers: int = 1
+    """Number of samplers, each with the same number of GPUs."""
+
+    @property
+    def tensor_parallel(self) -> int:
+        """Number of GPUs over which one sampler divides the model."""
+        return self.samplers // self.servers
+
+    @property
+    def shared(self) -> bool:
+        """Whether GPUs that train also sample, so that sampling and training take turns."""
+        return self.trainers + self.samplers > self.gpus
+
+    def cache_bytes(self, memory: float) -> float:
+        """Return the bytes of the key-value cache on each GPU that samples.
+
+        It is what the sampler's share of ``memory``, the bytes of a GPU, leaves beside its other parts.
+        """
+        sampled = [part for part in self.parts if part.name.startswith("sampling")]
+        fixed = sum(part.bytes for part in sampled if "key-value cache" not in part.name)
+        return max(0.0, self.sampler_share * memory - fixed)
 
 
-def smallest(shape: Shape, work: MemoryDemand, memory: float) -> Split | None:
-    """Return the division with the fewest GPUs of ``memory`` bytes on which the run fits, or ``None``."""
-    found = (fitted(count, shape, work, memory) for count in range(1, MAX_GPUS + 1))
+class Cost(NamedTuple):
+    """What a division costs: the seconds of a step, and the share of the step in which GPUs are idle."""
+
+    seconds: float
+    idle: float
+
+
+Costs = Callable[[Split], Cost]
+LITTLE_IDLE = 0.2
+"""Share of a step in which GPUs may be idle before a plan gives the reason."""
+_AS_FAST = 1.1
+"""Two divisions are taken for equally fast if the times of their steps differ by up to this factor."""
+
+
+def smallest(
+    shape: Shape, work: MemoryDemand, memory: float, most: int = MAX_GPUS, costs: Costs | None = None
+) -> Split | None:
+    """Return a division with the fewest GPUs of ``memory`` bytes on which the run fits, else ``None``.
+
+    ``most`` is the largest number of GPUs. See ``fitted`` for ``costs``.
+    """
+    found = (fitted(count, shape, work, memory, costs) for count in range(1, most + 1))
     return next((split for split in found if split is not None), None)
 
 
-def fitted(gpus: int, shape: Shape, work: MemoryDemand, memory: float) -> Split | None:
-    """Return a division of ``gpus`` GPUs of ``memory`` bytes on which the run fits, else ``None``.
+def fitted(
+    gpus: int, shape: Shape, work: MemoryDemand, memory: float, costs: Costs | None = None
+) -> Split | None:
+    """Return the best division of ``gpus`` GPUs of ``memory`` bytes on which the run fits, else ``None``.
 
-    The division with the largest micro-batches is chosen. If several have the same micro-batches, it is the
-    one with the most GPUs for sampling, because sampling is the longer part of a step.
+    ``costs`` is None if the speed of the GPUs is not known. Then a division with separate GPUs for each role
+    is chosen where one fits, with the largest micro-batches. If several have the same micro-batches, it is
+    the one with the most GPUs for sampling, because sampling is the longer part of a step, and with the
+    fewest servers.
     """
-    if gpus == 1:
-        return _together(shape, work, memory)
-    return max(divisions(gpus, shape, work, memory), key=lambda split: split.micro_batch, default=None)
+    found = divisions(gpus, shape, work, memory)
+    return _best(found, costs) if costs is not None else min(found, key=_unmeasured, default=None)
+
+
+def _unmeasured(split: Split) -> tuple[float, ...]:
+    return (split.shared, -split.micro_batch, -split.samplers, split.servers)
+
+
+def _best(found: list[Split], costs: Costs) -> Split | None:
+    """Return the division with the shortest step, or an almost equally short one that idles less.
+
+    Of several that idle little, it is the one that divides the model over the fewest GPUs to sample, and then
+    to train: the estimate counts little of the time in which such GPUs exchange data.
+    """
+    known = [(split, costs(split)) for split in found]
+    shortest = min((cost.seconds for _, cost in known), default=0.0)
+    near = [(split, cost) for split, cost in known if cost.seconds <= _AS_FAST * shortest]
+
+    def order(pair: tuple[Split, Cost]) -> tuple[float, ...]:
+        split, cost = pair
+        much = cost.idle if cost.idle > LITTLE_IDLE else 0.0
+        return (round(much, 2), split.tensor_parallel, split.trainers, cost.seconds)
+
+    return min(near, key=order)[0] if near else None
 
 
 def divisions(gpus: int, shape: Shape, work: MemoryDemand, memory: float) -> list[Split]:
+    """Return all divisions of ``gpus`` GPUs on which the run fits."""
+    # Most numbers of GPUs that are tried are too small for one of the roles alone.
+    tokens, usable = micro_batches(work)[-1], USABLE * memory
+    trained = min(total(training(shape, work, tokens, count)) for count in (1, gpus))
+    sampled = total(sampling(shape, work, tensor_parallel(gpus, shape)))
+    if trained > usable or sampled > usable:
+        return []
+    return [*apart(gpus, shape, work, memory), *shared(gpus, shape, work, memory)]
+
+
+def apart(gpus: int, shape: Shape, work: MemoryDemand, memory: float) -> list[Split]:
     """Return the divisions with separate GPUs for each role on which the run fits, most samplers first."""
-    sizes = sorted({tensor_parallel(count, shape) for count in range(1, gpus)}, reverse=True)
-    found = (_apart(gpus - size, size, shape, work, memory) for size in sizes)
+    found = []
+    for samplers in range(gpus - 1, 0, -1):
+        for servers in range(1, samplers + 1):
+            if samplers % servers == 0 and _splits(samplers // servers, shape):
+                found.append(_placed(gpus, gpus - samplers, samplers, servers, shape, work, memory))
     return [split for split in found if split is not None]
 
 
-def _together(shape: Shape, work: MemoryDemand, memory: float) -> Split | None:
-    """Return the division for one GPU with both roles, or ``None``. vLLM gets the memory left by training."""
-    usable, sampled = USABLE * memory, sampling(shape, work)
-    for tokens in micro_batches(work):
-        trained = training(shape, work, tokens)
-        if total(trained) + total(sampled) <= usable:
-            share = (usable - total(trained)) / memory
-            return Split(1, 1, 1, tokens, _floor(share), (*trained, *sampled))
-    return None
+def shared(gpus: int, shape: Shape, work: MemoryDemand, memory: float) -> list[Split]:
+    """Return the divisions in which all GPUs sample, and some or all of them train between."""
+    found = []
+    for servers in range(1, gpus + 1):
+        if gpus % servers == 0 and _splits(gpus // servers, shape):
+            found += [
+                _placed(gpus, trainers, gpus, servers, shape, work, memory) for trainers in range(1, gpus + 1)
+            ]
+    return [split for split in found if split is not None]
 
 
-def _apart(trainers: int, samplers: int, shape: Shape, work: MemoryDemand, memory: float) -> Split | None:
-    """Return the division with separate GPUs for each role, or ``None`` if the run does not fit."""
-    usable, sampled = USABLE * memory, sampling(shape, work, samplers)
+def _placed(
+    gpus: int, trainers: int, samplers: int, servers: int, shape: Shape, work: MemoryDemand, memory: float
+) -> Split | None:
+    """Return this division with the largest micro-batch that fits, or ``None`` if none fits.
+
+    On shared GPUs the sampler gets the memory that training leaves.
+    """
+    usable, sampled = USABLE * memory, sampling(shape, work, samplers // servers)
+    together = trainers + samplers > gpus
+    beside = total(sampled) if together else 0.0
     if total(sampled) > usable:
         return None
-    for tokens in micro_batches(work):
+    for tokens in micro_batches(work, trainers):
         trained = training(shape, work, tokens, trainers)
-        if total(trained) <= usable:
-            return Split(
-                trainers + samplers, trainers, samplers, tokens, _floor(USABLE), (*trained, *sampled)
-            )
+        if total(trained) + beside <= usable:
+            left = usable - total(trained) if together else usable
+            parts = (*trained, *sampled)
+            return Split(gpus, trainers, samplers, tokens, _floor(left / memory), parts, servers)
     return None
 
 
@@ -80,9 +176,15 @@ def _floor(share: float) -> float:
     return math.floor(share * 100) / 100
 
 
-def micro_batches(work: MemoryDemand) -> list[int]:
-    """Return micro-batch sizes to try, in tokens, the largest first. Each holds the longest sequence."""
-    halves = [MICRO_BATCH_TOKENS >> power for power in range(5)]
+def micro_batches(work: MemoryDemand, trainers: int = 1) -> list[int]:
+    """Return micro-batch sizes to try, in tokens, the largest first. Each holds the longest sequence.
+
+    With several trainers the largest one is their share of a batch, so that none of them is without work.
+    """
+    most = MICRO_BATCH_TOKENS
+    if trainers > 1 and work.batch:
+        most = min(most, max(work.context, -(-work.batch // trainers)))
+    halves = [min(most, MICRO_BATCH_TOKENS >> power) for power in range(5)]
     return sorted({max(size, work.context) for size in halves}, reverse=True)
 
 

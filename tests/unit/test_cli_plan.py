@@ -55,7 +55,7 @@ def test_an_accelerator_that_is_none_is_refused_with_those_there_are() -> None:
 def test_an_override_is_obeyed_and_the_plan_says_what_it_would_be() -> None:
     result = plan(resources={"gpus": 1})
     assert result.stdout.startswith("GPUs    1")
-    assert "without spec.resources.gpus: 2 GPUs: 1 holds" in result.stdout
+    assert "without spec.resources.gpus: 2 GPUs: 2 hold each" in result.stdout
     assert result.stderr.startswith("warning: spec.resources.gpus: 1 is used; the plan for nvidia-h100-80gb")
     agreed = plan(resources={"gpus": 2})
     assert "without spec.resources.gpus" not in agreed.stdout

@@ -39,7 +39,7 @@ def test_models_fit_on_as_many_80_gb_gpus_as_in_public_practice(model: str, at_m
 
 def test_a_model_that_fits_on_no_node_is_refused_with_the_sum_and_the_fix() -> None:
     with pytest.raises(
-        Unplannable, match=r"on 16 GPUs training needs .* and sampling needs .* on each"
+        Unplannable, match=r"on 8 GPUs, the most of a node, training needs .* and sampling .*on each"
     ) as refusal:
         planned("meta-llama/Llama-3.1-405B")
     assert refusal.value.reason == "DoesNotFit"

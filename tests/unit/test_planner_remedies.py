@@ -191,11 +191,11 @@ def test_if_no_single_parameter_is_enough_two_are_lowered() -> None:
 
 
 def test_if_no_parameter_helps_an_accelerator_and_a_model_size_are_proposed() -> None:
-    asked = spec("Qwen/Qwen2.5-14B")
+    asked = spec("Qwen/Qwen2.5-7B")
     message = said(asked, node(gpus=1, product=L4))
     assert "makes the pod fit; GPUs of the kind nvidia-" in message
     named = message.split("GPUs of the kind ")[1].split()[0]
-    assert placed(spec("Qwen/Qwen2.5-14B", resources={"accelerator": {"name": named}}), "uid").gpus == 1
+    assert placed(spec("Qwen/Qwen2.5-7B", resources={"accelerator": {"name": named}}), "uid").gpus == 1
     size = message.split("a model of up to ")[1].split()[0]
     smaller = manifest(
         model={"name": "x", "parameters": size.removesuffix("parameters")},

@@ -8,7 +8,18 @@ from rft_planner.accelerators import ACCELERATORS
 from rft_planner.catalogue import CATALOGUE
 from rft_planner.memory import USABLE, MemoryDemand, base_weights, sampling, total, training
 from rft_planner.shapes import Shape, estimated
-from rft_planner.split import MAX_GPUS, fitted, smallest, tensor_parallel
+from rft_planner.split import (
+    LITTLE_IDLE,
+    MAX_GPUS,
+    Cost,
+    Costs,
+    Split,
+    fitted,
+    micro_batches,
+    shared,
+    smallest,
+    tensor_parallel,
+)
 
 
 @pytest.mark.parametrize(
@@ -54,15 +65,53 @@ def test_a_division_that_fits_has_parts_within_the_memory(model: str, kind: str)
             and total(sampling(shape, work(), size)) <= usable
             for size in {tensor_parallel(count, shape) for count in range(1, MAX_GPUS)}
         )
+        assert not shared(MAX_GPUS, shape, work(), memory)
         return
     trained = sum(part.bytes for part in split.parts if part.name.startswith("training"))
     sampled = sum(part.bytes for part in split.parts if part.name.startswith("sampling"))
     assert trained <= USABLE * memory
     assert sampled <= split.sampler_share * memory + 0.01 * memory
-    if split.gpus == 1:
+    if split.shared:
         assert trained + split.sampler_share * memory <= USABLE * memory
+        assert split.samplers == split.gpus >= split.trainers
+    else:
+        assert split.trainers + split.samplers == split.gpus
     assert split.micro_batch >= work().context
-    assert split.gpus == (1 if split.gpus == 1 else split.trainers + split.samplers)
+    assert split.servers * split.tensor_parallel == split.samplers
+
+
+def costs_of(sampling_seconds: float, update_seconds: float) -> Costs:
+    """Return costs if one GPU needs these seconds for each role, and the work can be divided freely."""
+
+    def costs(split: Split) -> Cost:
+        sampled, updated = sampling_seconds / split.samplers, update_seconds / split.trainers
+        whole = sampled + updated if split.shared else max(sampled, updated)
+        worked = sampled * split.samplers + updated * split.trainers
+        return Cost(whole, 1 - worked / (split.gpus * whole))
+
+    return costs
+
+
+def test_several_small_samplers_are_chosen_where_the_model_fits_on_one_gpu() -> None:
+    small, memory = CATALOGUE["Qwen/Qwen3-0.6B"], ACCELERATORS["nvidia-h100-80gb"].memory
+    split = fitted(8, small, work(), memory, costs_of(70, 10))
+    assert split is not None
+    assert (split.trainers, split.samplers, split.servers, split.shared) == (1, 7, 7, False)
+
+
+def test_gpus_do_both_in_turns_where_separate_roles_would_wait() -> None:
+    small, memory = CATALOGUE["Qwen/Qwen3-0.6B"], ACCELERATORS["nvidia-h100-80gb"].memory
+    split = fitted(2, small, work(), memory, costs_of(100, 1))
+    assert split is not None
+    assert (split.trainers, split.samplers, split.servers, split.shared) == (1, 2, 2, True)
+    assert costs_of(100, 1)(split).idle < LITTLE_IDLE
+
+
+def test_a_batch_is_divided_so_that_every_trainer_has_a_micro_batch() -> None:
+    asked = MemoryDemand(8, 2048, 4, batch=16_384)
+    assert micro_batches(asked)[0] == 16_384
+    assert micro_batches(asked, 4)[0] == 4096
+    assert micro_batches(asked, 100) == [2048], "it must hold the longest sequence"
 
 
 def test_training_is_divided_if_it_does_not_fit_on_one_gpu() -> None:

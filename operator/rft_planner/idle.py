@@ -1,0 +1,92 @@
+"""Says for how much of a step GPUs have nothing to do, and why."""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from rft_api.job import RFTJobSpec
+from rft_api.status import Effective
+from rft_planner.accelerators import Device
+from rft_planner.estimate import RowCounts, idle_share, prompts_of_step, step_seconds
+from rft_planner.memory import MemoryDemand
+from rft_planner.overlap import overlaps
+from rft_planner.shapes import Shape
+from rft_planner.speed import speed_of
+from rft_planner.split import LITTLE_IDLE, Cost, Split, divisions, fitted
+
+_SAME = 0.005
+"""Idle shares that differ by less are equal in a plan, which has two digits."""
+
+
+@dataclass(frozen=True)
+class StepCosts:
+    """Estimates the step of a job with a division of its GPUs."""
+
+    spec: RFTJobSpec
+    derived: Effective
+    shape: Shape
+    device: Device
+    memory: float
+    """Bytes of one GPU."""
+    rows: RowCounts | None
+
+    def __call__(self, split: Split) -> Cost:
+        """Return the seconds of a step with this division, and its idle share."""
+        speed = speed_of(split, self.device, self.memory)
+        step = step_seconds(self.spec, self.derived, self.shape, speed, self.rows)
+        idle = idle_share(self.spec, speed, step, self.rows)
+        return Cost(step.whole(overlaps(self.spec, speed.apart)), idle)
+
+    @property
+    def prompts(self) -> float:
+        """Mean number of prompts in a step."""
+        return prompts_of_step(self.spec, self.rows)
+
+
+class IdleTime(NamedTuple):
+    """The share of a step in which GPUs have nothing to do, and a note about it, "" for a single GPU."""
+
+    share: float
+    note: str
+
+
+def idle_time(split: Split, costs: StepCosts, work: MemoryDemand, most: int) -> IdleTime:
+    """Return the idle share of a division, with its reason if it is large.
+
+    The reason names a larger number of GPUs, up to ``most``, that leaves them little to wait, if one does.
+    """
+    share = round(costs(split).idle, 2)
+    if split.gpus == 1:
+        return IdleTime(share, "")
+    note = f"GPUs have nothing to do for about {share:.0%} of a step"
+    return IdleTime(
+        share, note if share <= LITTLE_IDLE else f"{note}: {_reason(split, costs, work, most, share)}"
+    )
+
+
+def _reason(split: Split, costs: StepCosts, work: MemoryDemand, most: int, share: float) -> str:
+    others = divisions(split.gpus, costs.shape, work, costs.memory)
+    if min((costs(other).idle for other in others), default=share) < share - _SAME:
+        why = "divisions that leave them less to wait take longer for a step"
+    else:
+        why = "of the divisions that fit into the memory of the GPUs, none leaves them less to wait"
+        more = _enough(split.gpus, costs, work, most)
+        if more is not None:
+            why += f"; spec.resources.gpus: {more} does"
+    prompts = costs.prompts
+    if prompts >= split.servers:
+        return why
+    needed = math.ceil(costs.spec.training.batch_size_tokens * split.servers / prompts / 1024) * 1024
+    return (
+        f"{why}; a step has {prompts:.0f} prompts for {split.servers} samplers, so"
+        f" spec.training.batchSizeTokens: {needed} gives all of them work"
+    )
+
+
+def _enough(gpus: int, costs: StepCosts, work: MemoryDemand, most: int) -> int | None:
+    """Return the smallest number of GPUs above ``gpus`` that are idle for little of a step, or ``None``."""
+    for more in range(gpus + 1, most + 1):
+        split = fitted(more, costs.shape, work, costs.memory, costs)
+        if split is not None and costs(split).idle <= LITTLE_IDLE:
+            return more
+    return None
