@@ -12,6 +12,8 @@ from rft_cli.local import device
 from rft_cli.local.inputs import Inputs, Overrides, resolve
 from rft_cli.local.manifest import load
 from rft_cli.local.snapshot import _changed_inputs
+from rft_planner.accelerators import NVIDIA
+from rft_planner.nodes import Kind
 from rft_run.folder import RunFolder
 
 JOB = """
@@ -139,10 +141,15 @@ def test_gpus_are_used_as_far_as_manifest_and_machine_have_them(
     monkeypatch.setattr(device, "torch_has_cuda", lambda: True)
     for name in ("nvidia0", "nvidia1", "nvidiactl"):
         (tmp_path / name).touch()
-    assert device.detect(None, tmp_path) == ("cuda", 1)
-    assert device.detect(Resources(gpus=8), tmp_path) == ("cuda", 2)
-    assert device.detect(Resources(gpus=0), tmp_path) == ("cpu", 0)
-    assert device.detect(Resources(accelerator=Accelerator(name="cpu")), tmp_path) == ("cpu", 0)
-    assert device.detect(Resources(gpus=1), tmp_path / "none") == ("cpu", 0)
+    monkeypatch.setattr(device, "gpu_of_this_machine", lambda: None)
+    assert device.detect(None, tmp_path) == ("cuda", 1, None)
+    assert device.detect(Resources(gpus=8), tmp_path) == ("cuda", 2, None)
+    assert device.detect(Resources(gpus=0), tmp_path) == ("cpu", 0, None)
+    assert device.detect(Resources(accelerator=Accelerator(name="cpu")), tmp_path) == ("cpu", 0, None)
+    assert device.detect(Resources(gpus=1), tmp_path / "none") == ("cpu", 0, None)
+    known = Kind(NVIDIA, 80e9, "nvidia-h100-80gb")
+    monkeypatch.setattr(device, "gpu_of_this_machine", lambda: known)
+    assert device.detect(None, tmp_path) == ("cuda", 2, known), "the plan takes what it needs of them"
+    assert device.detect(Resources(gpus=1), tmp_path) == ("cuda", 1, known)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert device.detect(None, tmp_path) == ("cpu", 0)
+    assert device.detect(None, tmp_path) == ("cpu", 0, None)

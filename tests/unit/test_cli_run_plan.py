@@ -8,8 +8,9 @@ from rft_api.job import RFTJob
 from rft_api.validation import parse
 from rft_cli.errors import UserError
 from rft_cli.local import snapshot
-from rft_cli.local.device import Hardware
+from rft_cli.local.device import Hardware, kind_of_driver
 from rft_planner.container import FORCE_ANNOTATION
+from rft_planner.plan import plan
 from rft_planner.sizes import GIB, mib, quantity
 from tests.manifests import manifest
 
@@ -60,3 +61,59 @@ def test_memory_that_does_not_hold_the_run_is_refused_unless_forced() -> None:
 def test_what_cannot_be_planned_runs_without_a_plan() -> None:
     assert snapshot.planned(job(model={"name": "org/secret"}), CPU) is None
     assert snapshot.planned(job(), Hardware("cuda", 1)) is None
+    on_gpu = Hardware("cuda", 1, kind_of_driver("NVIDIA H100 80GB HBM3, 81559"))
+    assert snapshot.planned(job(model={"name": "org/secret"}), on_gpu) is None
+
+
+def on_gpus(count: int, said: str = "NVIDIA H100 80GB HBM3, 81559\n") -> Hardware:
+    return Hardware("cuda", count, kind_of_driver(said * count))
+
+
+@pytest.mark.parametrize(
+    ("said", "name", "gibibytes"),
+    [
+        ("NVIDIA H100 80GB HBM3, 81559\n", "nvidia-h100-80gb", 79.1),
+        ("NVIDIA H100 80GB HBM3, 81559\nTesla T4, 15360\n", "nvidia-t4-16gb", 14.5),
+        ("NVIDIA Future 9000, 102400\n", None, 97.0),
+    ],
+)
+def test_the_kind_of_the_machines_gpus_is_read_from_the_driver(
+    said: str, name: str | None, gibibytes: float
+) -> None:
+    kind = kind_of_driver(said)
+    assert kind is not None
+    assert kind.name == name
+    assert kind.memory == pytest.approx(gibibytes * GIB)
+
+
+def test_what_a_driver_says_otherwise_is_no_kind() -> None:
+    assert kind_of_driver("") is None
+    assert kind_of_driver("No devices were found") is None
+
+
+def test_a_run_on_a_gpu_has_the_plan_of_the_operator() -> None:
+    wanted = {"accelerator": {"name": "nvidia-h100-80gb"}}
+    asked = job(model={"name": "Qwen/Qwen2.5-7B"})
+    made = snapshot.planned(asked, on_gpus(4))
+    assert made == plan(job(model={"name": "Qwen/Qwen2.5-7B"}, resources=wanted).spec, "")
+    assert made is not None
+    assert (made.gpus, made.trainer_gpus) == (1, 1)
+    assert made.sampler_memory_share is not None
+    assert made.sampler_cache_memory is not None
+
+
+def test_a_number_of_gpus_in_the_spec_is_planned_as_far_as_the_machine_has_them() -> None:
+    asked = job(model={"name": "Qwen/Qwen3-0.6B"}, resources={"gpus": 4})
+    made = snapshot.planned(asked, on_gpus(2))
+    assert made is not None
+    assert (made.gpus, made.sampler_gpus) == (2, 2)
+
+
+def test_a_machine_with_too_few_gpus_is_refused_with_the_way_to_try_it() -> None:
+    asked = job(model={"name": "Qwen/Qwen2.5-72B"})
+    with pytest.raises(UserError, match=r"spec\.resources\.gpus: 2 to try it anyway"):
+        snapshot.planned(asked, on_gpus(2))
+    forced = job(model={"name": "Qwen/Qwen2.5-72B"}, resources={"gpus": 2})
+    made = snapshot.planned(forced, on_gpus(2))
+    assert made is not None
+    assert (made.gpus, made.memory_parts) == (2, None)

@@ -2,19 +2,27 @@
 
 import os
 import re
+import subprocess
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
 from rft_api.resources import Resources
 from rft_api.status import Device
+from rft_planner.accelerators import NVIDIA
+from rft_planner.nodes import Kind, Node, kinds_of, product_key
+
+_DRIVER_SECONDS = 30
 
 
 class Hardware(NamedTuple):
-    """The device of a run (GPU or CPU), and its number of GPUs."""
+    """The device of a run (GPU or CPU), and its GPUs."""
 
     device: Device
     gpus: int
+    """Number of GPUs that the run may use."""
+    kind: Kind | None = None
+    """Kind of these GPUs. None: it is not known, so no plan can be made for them."""
 
 
 def visible_gpus(dev: Path = Path("/dev")) -> int:
@@ -35,13 +43,38 @@ def torch_has_cuda() -> bool:
 
 
 def detect(resources: Resources | None, dev: Path = Path("/dev")) -> Hardware:
-    """Return the device of a run: as many GPUs as the manifest sets, but not more than the machine has.
+    """Return the device of a run, and its GPUs: as many as the manifest sets, at most those of the machine.
 
-    Without a GPU it is the CPU.
+    If the manifest sets no number, it is that of the machine, of which the plan takes what it needs; without
+    a kind, and so without a plan, it is one. Without a GPU it is the CPU.
     """
     wanted = resources.gpus if resources is not None else None
     accelerator = resources.accelerator.name if resources is not None and resources.accelerator else None
     found = visible_gpus(dev) if torch_has_cuda() else 0
     if not found or wanted == 0 or accelerator == "cpu":
         return Hardware("cpu", 0)
-    return Hardware("cuda", min(found, wanted if wanted is not None else 1))
+    kind = gpu_of_this_machine()
+    return Hardware("cuda", min(found, wanted or (found if kind is not None else 1)), kind)
+
+
+def gpu_of_this_machine() -> Kind | None:
+    """Return the kind of this machine's GPUs with the least memory, as the driver names it.
+
+    Return ``None`` if NVIDIA's program for this is missing or says nothing that can be read.
+    """
+    asked = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    try:
+        said = subprocess.run(asked, capture_output=True, text=True, timeout=_DRIVER_SECONDS, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return kind_of_driver(said.stdout)
+
+
+def kind_of_driver(said: str) -> Kind | None:
+    """Return the kind of GPU with the least memory in lines of a name and its memory in MiB."""
+    found = []
+    for line in said.splitlines():
+        name, _, mebibytes = (part.strip() for part in line.rpartition(","))
+        labels = {product_key(NVIDIA): name.replace(" ", "-"), f"{NVIDIA}.memory": mebibytes}
+        found += kinds_of(Node("here", labels, {NVIDIA: 1.0}))
+    return min(found, key=lambda kind: kind.memory, default=None)

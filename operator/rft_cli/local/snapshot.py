@@ -21,6 +21,7 @@ from rft_cli.local.device import Hardware
 from rft_cli.local.inputs import Inputs
 from rft_cli.local.shapes import UntrainableModel, shape_for
 from rft_planner.container import memory_check_disabled
+from rft_planner.placement import for_kind
 from rft_planner.plan import Unplannable, plan
 from rft_planner.precision import SAFE, fast_cpu_dtype
 from rft_planner.sizes import mib, quantity
@@ -91,7 +92,7 @@ def build(
         spec=job.spec,
         effective=derived or effective(job.spec, uid, model_context_length(job.spec)),
         device=hardware.device,
-        gpus=hardware.gpus,
+        gpus=made.gpus if made is not None and hardware.gpus else hardware.gpus,
         run_dir=str(folder),
         dataset_path=inputs.dataset.location,
         **optional,
@@ -111,16 +112,17 @@ def _cpu_dtype(before: RunConfig | None) -> Dtype:
 
 
 def planned(job: RFTJob, hardware: Hardware, cpu_dtype: Dtype = SAFE) -> Plan | None:
-    """Return the plan of a run on the CPU, or None for a run on GPUs, or if no plan can be made.
+    """Return the plan of a run on this machine, or None if no plan can be made.
 
-    If this machine has less memory than the plan asks for, but at least the minimum, the plan uses the memory
-    of the machine. ``cpu_dtype`` is the dtype for jobs that set none.
+    On GPUs it is the plan that the operator would make for a node with these GPUs. On the CPU: if this
+    machine has less memory than the plan asks for, but at least the minimum, the plan uses that memory.
+    ``cpu_dtype`` is the dtype on the CPU for jobs that set none.
 
     Raises:
-        UserError: if ``spec.resources.memory`` is less than the run needs, or the model cannot be trained.
+        UserError: if the run needs more GPUs or memory than there is, or the model cannot be trained.
     """
     if hardware.gpus:
-        return None
+        return _planned_on_gpus(job.spec, hardware)
     given = job.spec.resources or Resources()
     on_cpu = job.spec.model_copy(update={"resources": given.model_copy(update={"gpus": 0})})
     forced = memory_check_disabled(job.metadata.annotations)
@@ -142,6 +144,42 @@ def planned(job: RFTJob, hardware: Hardware, cpu_dtype: Dtype = SAFE) -> Plan | 
     except UserError:  # the config.json has no known shape: the trainer's error will say what is missing
         pass
     return None
+
+
+def _planned_on_gpus(spec: RFTJobSpec, hardware: Hardware) -> Plan | None:
+    """Return the plan of a run on the GPUs of this machine, or None if their kind or the model is not known.
+
+    A number of GPUs in the spec is used even if the run does not fit by the plan, as on a cluster.
+
+    Raises:
+        UserError: the plan needs more GPUs than this machine has, or the model cannot be trained.
+    """
+    if hardware.kind is None:
+        return None
+    asked = for_kind(spec, hardware.kind)
+    given = asked.resources or Resources()
+    if given.gpus is not None:
+        given = given.model_copy(update={"gpus": hardware.gpus})
+        asked = asked.model_copy(update={"resources": given})
+    try:
+        read = shape_for(spec.model, None, hub=False)
+        made = plan(asked, "", shape=read.shape if read is not None else None)
+    except Unplannable as error:
+        if error.reason in (Reason.DOES_NOT_FIT, Reason.UNTRAINABLE_MODEL):
+            raise UserError(str(error), INVALID) from error
+        return None
+    except UntrainableModel:
+        raise
+    except UserError:  # the config.json has no known shape: the trainer's error will say what is missing
+        return None
+    if made.gpus <= hardware.gpus:
+        return made
+    raise UserError(
+        f"the plan needs {made.gpus} GPUs of the kind {hardware.kind.title}, and this machine has"
+        f" {hardware.gpus}: {'; '.join(made.notes or [])}. Use a smaller model, lower"
+        f" spec.training.maxContextLength, or set spec.resources.gpus: {hardware.gpus} to try it anyway",
+        INVALID,
+    )
 
 
 def within(made: Plan, memory: float) -> str | None:
