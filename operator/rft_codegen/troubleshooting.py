@@ -125,6 +125,17 @@ HELP: dict[str, Help] = {
         "The run failed more often than `spec.retry.limit` allows.",
         "The message has the last failure. Create the RFTJob again once its cause is gone.",
     ),
+    Reason.EVICTED: Help(
+        "Kubelets evicted the pods of the run too often, mostly since its node ran out of memory or disk.",
+        "The message says what ran out. Give the job more of it, or keep its pod from such nodes by"
+        " `spec.resources.nodeSelector`; then create the job again.",
+    ),
+    Reason.INTERRUPTED: Help(
+        "The pods were stopped several times in a row before they made a step, by preemption or by nodes"
+        " that were taken back.",
+        "Give the job a higher priority, or nodes that are not taken back, by `spec.resources.nodeSelector`"
+        " and `spec.resources.tolerations`.",
+    ),
     Reason.VOLUME: Help(
         "The run's folder cannot be written.", "Free space on the volume, or check its permissions."
     ),

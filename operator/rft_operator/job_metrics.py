@@ -38,7 +38,7 @@ FAILED_BECAUSE = (
 """Reasons whose time series exist from the start, so that an alert sees the first failure as an increase."""
 
 
-class Seen(NamedTuple):
+class JobFigures(NamedTuple):
     """What the metrics need of one RFTJob."""
 
     version: int
@@ -52,7 +52,7 @@ class Seen(NamedTuple):
     gpu_seconds: float = 0.0
 
 
-def seen(document: Mapping[str, Any]) -> Seen:
+def figures(document: Mapping[str, Any]) -> JobFigures:
     """Return what the metrics need of an RFTJob. A status without a field, or with an unknown one, is read
     as far as possible.
     """
@@ -62,7 +62,7 @@ def seen(document: Mapping[str, Any]) -> Seen:
         metadata.get("creationTimestamp") or ""
     )
     version = str(metadata.get("resourceVersion", ""))
-    return Seen(
+    return JobFigures(
         version=int(version) if version.isdigit() else 0,
         phase=status.get("phase") or "",
         reason=(conditions.get("Ready") or {}).get("reason") or "",
@@ -81,7 +81,7 @@ class JobMetrics(Collector):
         """``now`` returns the time in seconds since 1970."""
         self._now = now
         self._lock = threading.Lock()
-        self._jobs: dict[Key, Seen] = {}
+        self._jobs: dict[Key, JobFigures] = {}
         finished, queue, gpu = (
             METRICS[name]
             for name in ("rft_jobs_finished_total", "rft_job_queue_seconds", "rft_gpu_seconds_total")
@@ -100,7 +100,7 @@ class JobMetrics(Collector):
 
     def observe(self, key: Key, document: Mapping[str, Any]) -> None:
         """Take over the present status of an RFTJob, unless a newer one is known."""
-        new = seen(document)
+        new = figures(document)
         with self._lock:
             old = self._jobs.get(key)
             if old is not None and new.version < old.version:
@@ -108,14 +108,14 @@ class JobMetrics(Collector):
             self._jobs[key] = new
         if old is None and new.phase:
             return  # from before this process; only what changes from here on is counted
-        self._count(key, old or Seen(0), new)
+        self._count(key, old or JobFigures(0), new)
 
     def forget(self, key: Key) -> None:
         """Forget an RFTJob that was deleted."""
         with self._lock:
             self._jobs.pop(key, None)
 
-    def _count(self, key: Key, old: Seen, new: Seen) -> None:
+    def _count(self, key: Key, old: JobFigures, new: JobFigures) -> None:
         if new.phase != old.phase and new.phase in TERMINAL_PHASES:
             self._finished.labels(new.phase, new.reason if new.reason in REASONS else OTHER).inc()
         if old.phase in WAITING and new.phase in STARTED and old.waits_since is not None:

@@ -109,7 +109,7 @@ def test_the_base_is_the_chart_with_its_default_values() -> None:
     if shutil.which("helm") is None and shutil.which("helm", path=tools) is None:
         pytest.skip("no helm: `python3 -m tests.cluster tools` downloads it")
     environment = {**os.environ, "PATH": f"{os.environ['PATH']}:{tools}"}
-    program = [ROOT / "scripts" / "kustomize.sh", "--check"]
+    program = [str(ROOT / "scripts" / "kustomize.sh"), "--check"]
     done = subprocess.run(program, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, f"run make kustomize\n{done.stdout}{done.stderr}"
 

@@ -27,7 +27,12 @@ def test_common_labels_are_on_every_object_and_in_no_selector() -> None:
 
 
 def test_the_registry_and_the_digests_are_in_the_names_of_the_images() -> None:
-    values = ("imageRegistry=mirror:5000/x/", f"image.digest={DIGEST}", "image.tag=v2", "trainer.image.tag=v3")
+    values = (
+        "imageRegistry=mirror:5000/x/",
+        f"image.digest={DIGEST}",
+        "image.tag=v2",
+        "trainer.image.tag=v3",
+    )
     (container,) = pod(OPERATOR, *values)["containers"]
     assert container["image"] == f"mirror:5000/x/rft-operator:v2@{DIGEST}"
     trainer = {"name": "RFT_TRAINER_IMAGE", "value": "mirror:5000/x/rft-trainer:v3"}

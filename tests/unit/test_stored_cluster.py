@@ -202,7 +202,7 @@ def test_without_a_readable_snapshot_an_invalid_spec_is_refused_before_a_job_is_
     document["spec"]["training"] = {"loraRank": 0}
     decision = decided(document, observed)
     assert not decision.acts
-    assert decision.status["phase"] == "Failed"
+    assert decision.status["phase"] == "Invalid"
     conditions = {each["type"]: each for each in decision.status["conditions"]}
     assert conditions["Accepted"]["reason"] == Reason.INVALID_SPEC
     assert "loraRank" in conditions["Accepted"]["message"]
