@@ -79,6 +79,18 @@ def test_code_and_model_are_found_from_home(folder: Path) -> None:
     assert resolve(manifest, Overrides(), folder / "run").graders["reward"].content == REWARD.encode()
 
 
+def test_a_models_folder_is_meant_by_its_path_and_a_hub_id_by_its_slash(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    (folder / "model").mkdir()
+    (folder / "owner" / "model").mkdir(parents=True)
+    for name in ("model", "./model", "~/model"):
+        assert own_files.model_name(name) == str(folder / "model")
+    for name in ("owner/model", "absent", "./absent"):
+        assert own_files.model_name(name) == name
+
+
 def test_validation_for_this_machine_needs_no_storage_and_gives_no_advice_on_it(folder: Path) -> None:
     path = written(folder, job())
     result = run("validate", "--local", str(path))

@@ -9,6 +9,7 @@ from rft_api.dumper import dump
 from rft_cli.errors import INVALID, UNREADABLE, UserError
 from rft_cli.importing import reading
 from rft_cli.importing.result import Draft, ImportProblem, Options
+from rft_cli.local.own_files import model_name
 from rft_cli.render.console import err, out, reports_errors
 from rft_run import atomic
 
@@ -37,7 +38,7 @@ def import_(
     the file cannot be expressed as an RFTJob; 2: it cannot be read.
     """
     options = Options(
-        model,
+        model_name(model) if model is not None else None,
         _path(rows, "--rows"),
         _path(evaluation_rows, "--evaluation-rows"),
         str(evaluator) if evaluator is not None else None,

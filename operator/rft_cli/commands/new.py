@@ -13,6 +13,7 @@ from rft_api.forms import LABEL
 from rft_api.job import MAX_NAME_LENGTH
 from rft_api.validation import check
 from rft_cli.errors import INVALID, UNREADABLE, UserError
+from rft_cli.local.own_files import model_name
 from rft_cli.local.survey import Survey, answer_field, are_numbers, dataset, described, surveyed
 from rft_cli.render.console import asked, err, out, reports_errors
 from rft_planner.steps import MIN_HELD_OUT
@@ -103,9 +104,7 @@ def _likely(found: Survey, field: str) -> str:
 
 
 def _model(name: str) -> str:
-    folder = Path(name).expanduser()
-    if name.startswith(("~", "./", "../", "/")) and folder.is_dir():
-        return str(folder.resolve())
+    name = model_name(name)
     if said := model_problem(name):
         raise UserError(f"--model: {said}", INVALID)
     return name

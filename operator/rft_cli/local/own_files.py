@@ -114,6 +114,16 @@ def path_of(name: str, folder: Path) -> Path:
         return (folder / name).resolve()
 
 
+def model_name(name: str) -> str:
+    """Return the absolute path of a model if it is a folder on this machine, else the name as it is.
+
+    A hub id has one slash, so a folder with such a path is meant only with ``./`` before it.
+    """
+    folder = Path(name).expanduser()
+    is_path = "/" not in name or name.startswith(("~", "./", "../", "/"))
+    return str(folder.resolve()) if is_path and folder.is_dir() else name
+
+
 def _imported(code: Local) -> list[Path]:
     """Return the modules beside a file that its code imports, directly or by another one. Nothing is run."""
     found: list[Path] = []
