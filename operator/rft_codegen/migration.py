@@ -65,6 +65,9 @@ and functions of the script that it uses. `accuracy_reward` becomes `math`, `thi
 `regex`. TRL adds rewards up, and they may have any size; here a score is from 0 to 1, and the reward is the
 weighted mean. So where the code names scores outside of 0 to 1, `scale` maps their range, and the weight is
 multiplied by its width. Where TRL's default differs from ours, the manifest states TRL's.
+
+TRL gives a function texts or messages, as the prompts are. A function that reads no `content` is taken for
+one of texts: its `completions` are annotated `list[str]`, and it gets texts.
 """
 
 

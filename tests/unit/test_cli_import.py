@@ -240,6 +240,19 @@ def test_only_what_a_reward_function_needs_is_taken_out_of_a_script() -> None:
         assert name not in draft.files["correct.py"]
 
 
+def test_a_reward_function_of_texts_gets_texts() -> None:
+    source = """
+def length(prompts, completions, **kwargs):
+    return [1.0 / (1 + abs(2 - len(text))) for text in completions]
+GRPOTrainer(model='a/b', reward_funcs=length)
+"""
+    draft = imported(source, model=None)
+    assert "def length(prompts, completions: list[str], **kwargs):" in draft.files["length.py"]
+    assert "it gets texts" in notes_of(draft)["length"]
+    graders = graders_of(draft)
+    assert (reward(graders, "ab", {}), reward(graders, "abc", {})) == (1, 0.5)
+
+
 def test_a_ready_made_format_reward_matches_as_trls_does() -> None:
     draft = imported("GRPOTrainer(model='a/b', reward_funcs=think_format_reward)", model=None)
     assert draft.graders[0]["regex"]["fullMatch"] is True

@@ -271,6 +271,11 @@ def _add_reward(draft: Draft, script: Script, node: ast.expr, weight: float) -> 
     if function is not None:
         file = f"{name}.py"
         draft.files[file] = extracted(script, function)
+        if _reads_texts(script, function):
+            done = (
+                "its code reads no content of messages, so completions is annotated list[str]: it gets texts"
+            )
+            draft.note(name, "completions", f"{done}: it gets texts")
         made: dict[str, Any] = {"name": draft.unique_name(name), "python": {"file": file, "function": name}}
         low, high = _range(function)
         if (low, high) != (0, 1):
@@ -319,16 +324,56 @@ def extracted(script: Script, function: _Function) -> str:
 
     The rest of the script is left out, since a grader's file is run when it loads.
     """
+    texts = [
+        _annotated(script, function)
+        if each is function and _reads_texts(script, function)
+        else _source(script, each)
+        for each in _needed(script, function)
+    ]
+    return "\n\n".join(texts) + "\n"
+
+
+def _needed(script: Script, function: _Function) -> list[ast.stmt]:
+    """Return the statements of a script that a function needs, in their order, and the function."""
     needed: list[ast.stmt] = [function]
-    pending = [function]
+    pending: list[ast.stmt] = [function]
     while pending:
         for name in sorted(_names(pending.pop())):
             for each in script.tree.body:
                 if each not in needed and name in _bound(each) and _is_quiet(each):
                     needed.append(each)
-                    pending.append(each)  # type: ignore[arg-type]
-    ordered = [each for each in script.tree.body if each in needed]
-    return "\n\n".join(_source(script, each) for each in ordered) + "\n"
+                    pending.append(each)
+    return [each for each in script.tree.body if each in needed]
+
+
+def _completions(function: _Function) -> ast.arg | None:
+    """Return the parameter ``completions`` of a function if it has no annotation."""
+    arguments = (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)
+    return next((each for each in arguments if each.arg == "completions" and each.annotation is None), None)
+
+
+def _reads_texts(script: Script, function: _Function) -> bool:
+    """Return whether a function takes its completions for texts.
+
+    TRL passes texts if the prompts are texts, and else messages, whose text is under the key content. Here a
+    function gets texts if it says so by an annotation.
+    """
+    nodes = (node for statement in _needed(script, function) for node in ast.walk(statement))
+    constants = {node.value for node in nodes if isinstance(node, ast.Constant)}
+    return _completions(function) is not None and "content" not in constants
+
+
+def _annotated(script: Script, function: _Function) -> str:
+    """Return the source of a function with the annotation ``list[str]`` of its completions."""
+    parameter = _completions(function)
+    assert parameter is not None
+    assert parameter.end_lineno is not None
+    assert parameter.end_col_offset is not None
+    lines = script.source.removeprefix("\ufeff").splitlines()
+    line = lines[parameter.end_lineno - 1].encode()
+    at = parameter.end_col_offset
+    lines[parameter.end_lineno - 1] = (line[:at] + b": list[str]" + line[at:]).decode()
+    return _source(Script("\n".join(lines), script.tree), function)
 
 
 def _source(script: Script, node: ast.stmt) -> str:
