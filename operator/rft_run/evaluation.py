@@ -1,0 +1,67 @@
+"""Reads the held-out evaluations of a run, each in a file such as ``evaluation/step-000042.json``."""
+
+from collections.abc import Mapping, Sequence
+
+from pydantic import Field, ValidationError
+
+from rft_run import run_files
+from rft_run.folder import RunFolder
+from rft_run.record import Record, Whole
+
+
+class UnreadableEvaluation(ValueError):
+    """A file is not a held-out evaluation that this release can read. The message has its path."""
+
+
+class EvaluationRecord(Record):
+    """The scores of one policy on the held-out rows. All lists have one item for each row, in the same
+    order.
+
+    A score is the mean over the row's samples, from 0 to 1. None: no sample of the row was graded.
+    """
+
+    step: Whole
+    """The training step after which the policy was evaluated. 0 is the starting policy."""
+    lines: list[Whole]
+    """The line of each row in the dataset, counted from 1."""
+    reward: list[float | None]
+    graders: dict[str, list[float | None]] = Field(default_factory=dict)
+    completions: list[str] = Field(default_factory=list)
+    """The first sample of each row. Empty if the file has none."""
+    truncated: float | None = None
+    """Share of the samples that were truncated at ``maxTokens``."""
+    rows: list[str] = Field(default_factory=list)
+    """Digests of the rows. Empty in the files of older releases."""
+
+    @property
+    def mean_reward(self) -> float | None:
+        """Mean reward over the graded rows, or None if no row was graded."""
+        return mean_score(self.reward)
+
+    def rewards_by_row(self) -> Mapping[tuple[int, str], float]:
+        """Return the reward of each graded row, by the row's line and digest. The digest may be empty."""
+        digests = self.rows if len(self.rows) == len(self.lines) else [""] * len(self.lines)
+        pairs = zip(self.lines, digests, self.reward, strict=False)
+        return {(line, digest): reward for line, digest, reward in pairs if reward is not None}
+
+
+def mean_score(scores: Sequence[float | None]) -> float | None:
+    """Return the mean of the scores that are not None, or None if there are none."""
+    known = [score for score in scores if score is not None]
+    return sum(known) / len(known) if known else None
+
+
+def read_evaluation(folder: RunFolder, step: int) -> EvaluationRecord:
+    """Return the held-out evaluation after a step.
+
+    Raises UnreadableEvaluation, also if there is no such file, and OSError.
+    """
+    path = folder.evaluation_of(step)
+    try:
+        return EvaluationRecord.model_validate(run_files.json_of(path, run_files.EVALUATION_BYTES))
+    except ValidationError as error:
+        raise UnreadableEvaluation(f"{path}: is not a held-out evaluation") from error
+    except ValueError as error:
+        raise UnreadableEvaluation(f"{path}: {error}") from error
+    except FileNotFoundError as error:
+        raise UnreadableEvaluation(f"{path}: there is no such evaluation") from error
