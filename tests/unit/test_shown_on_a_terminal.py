@@ -23,6 +23,7 @@ from rft_cli.render.progress import ProgressView
 from rft_cli.render.results import print_results
 from rft_run.events import FindingEvent
 from rft_run.markdown import code, escaped
+from rft_run.steps import StepRecord
 from tests.api_server import Server, job, pod, served
 from tests.manifests import manifest
 from tests.unit.shown_support import CLIPBOARD, ESCAPES, OF_ESCAPES, PASSWORD, SECRETS, Sample
@@ -255,7 +256,9 @@ def test_the_traceback_of_an_unexpected_error_is_only_shown(capsys: pytest.Captu
 
 
 def test_the_title_of_a_picture_may_be_anything(tmp_path: Path) -> None:
-    write_png([(1.0, 0.5)], tmp_path / "curve.png", f"$\\frac{{x$ {EVERY}")
+    write_png(
+        [StepRecord(step=1, reward=0.5, graders={EVERY: 0.5})], tmp_path / "curve.png", f"$\\frac{{x$ {EVERY}"
+    )
     assert (tmp_path / "curve.png").stat().st_size > 1000
 
 

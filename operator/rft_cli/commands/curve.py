@@ -1,20 +1,36 @@
 """``rft curve``: draws the reward curve of a job, a folder or a file."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
 from rft_api.loader import UnreadableManifest, load_documents
 from rft_cli.errors import UNREADABLE, UserError
 from rft_cli.local import records
+from rft_cli.local.snapshot import previous
 from rft_cli.options import Context, Namespace, connect
 from rft_cli.render.console import out, reports_errors
-from rft_cli.render.curve import points_of_job, points_of_steps, print_curve
-from rft_cli.render.plot import Point
+from rft_cli.render.curve import (
+    HeldOutReward,
+    held_out_of_job,
+    points_of_steps,
+    print_curve,
+    steps_of_job,
+)
 from rft_cli.render.png import write_png
 from rft_run import run_files
 from rft_run.folder import RunFolder
+from rft_run.steps import StepRecord
+
+
+class Loaded(NamedTuple):
+    """The reward curve of a run, with the run's name."""
+
+    name: str
+    steps: Sequence[StepRecord]
+    held_out: HeldOutReward = HeldOutReward()
 
 
 @reports_errors
@@ -27,14 +43,14 @@ def curve(
     namespace: Namespace = None,
 ) -> None:
     """Draw the reward curve: of a job in the cluster, or of a run on this machine."""
-    points = load_points(source, context, namespace)
-    print_curve(out(), points)
+    found = load_curve(source, context, namespace)
+    print_curve(out(), points_of_steps(found.steps))
     if png is not None:
-        write_png(points, png, source)
+        write_png(found.steps, png, found.name, found.held_out)
         out().print(f"\nwritten to {png}", markup=False)
 
 
-def load_points(source: str, context: str | None, namespace: str | None) -> list[Point]:
+def load_curve(source: str, context: str | None, namespace: str | None) -> Loaded:
     """Return the reward curve of the folder or file ``source`` if it exists, else of the job with this name.
 
     Raises:
@@ -42,28 +58,40 @@ def load_points(source: str, context: str | None, namespace: str | None) -> list
     """
     path = Path(source)
     if path.is_dir():
-        metrics = RunFolder(path).metrics
-        if not metrics.is_file():
-            raise UserError(
-                f"{path}: holds no {metrics.name}; name a folder that rft run has written", UNREADABLE
-            )
-        return points_of_steps(records.steps(metrics))
+        return _of_folder(path)
     if path.is_file():
         named = path.resolve()  # a link that the user named is followed
-        return (
-            _of_status(named) if path.suffix in (".yaml", ".yml") else points_of_steps(records.steps(named))
-        )
+        if path.suffix in (".yaml", ".yml"):
+            return _of_status(named)
+        return Loaded(source, records.steps(named))
     if "/" in source or path.suffix:
         raise UserError(f"{source}: there is no such file or folder", UNREADABLE)
-    return points_of_job(connect(context, namespace).job(source))
+    return _of_job(connect(context, namespace).job(source), source)
 
 
-def _of_status(path: Path) -> list[Point]:
+def _of_folder(path: Path) -> Loaded:
+    run = RunFolder(path)
+    if not run.metrics.is_file():
+        raise UserError(
+            f"{path}: holds no {run.metrics.name}; name a folder that rft run has written", UNREADABLE
+        )
+    config, evaluation = previous(path), records.status(run.status).evaluation
+    reward = evaluation.reward if evaluation is not None else None
+    name = config.job.name if config is not None else path.resolve().name
+    levels = HeldOutReward(reward.base, reward.tuned) if reward is not None else HeldOutReward()
+    return Loaded(name, records.steps(run.metrics), levels)
+
+
+def _of_job(job: dict[str, object], name: str) -> Loaded:
+    return Loaded(name, steps_of_job(job), held_out_of_job(job))
+
+
+def _of_status(path: Path) -> Loaded:
     """Return the reward curve in a ``status.yaml`` file, or in a file with an RFTJob."""
     try:
         text = run_files.text(path, run_files.STATUS_BYTES, follow=True)
         body = load_documents(text, str(path))[0].body
-        return points_of_job(body if "status" in body else {"status": body})
+        return _of_job(body if "status" in body else {"status": body}, path.stem)
     except run_files.UnreadableFile as error:
         raise UserError(f"{path}: {error}", UNREADABLE) from error
     except (

@@ -20,7 +20,7 @@ from rft_cli.local.manifest import load
 from rft_cli.local.trainer import tail, train, trainer_command
 from rft_cli.options import SendTokenTo
 from rft_cli.render.console import err, out, reports_errors
-from rft_cli.render.curve import points_of_steps, print_curve
+from rft_cli.render.curve import HeldOutReward, points_of_steps, print_curve
 from rft_cli.render.endings import explain
 from rft_cli.render.png import write_png
 from rft_cli.render.progress import ProgressView
@@ -122,14 +122,17 @@ def _summarize(folder: RunFolder) -> None:
     """Print the reward curve and the results of a run, if there are any, and draw the curve into an image
     file.
     """
-    points = points_of_steps(records.steps(folder.metrics))
+    steps, status = records.steps(folder.metrics), records.status(folder.status)
+    points = points_of_steps(steps)
     if points:
         out().print()
         print_curve(out(), points)
         with suppress(OSError):
             folder.curve.unlink()  # not to write through a link
-        write_png(points, folder.curve, folder.path.name)
-    print_results(out(), records.status(folder.status), folder.curve if points else None)
+        config, reward = snapshot.previous(folder.path), status.evaluation and status.evaluation.reward
+        name = config.job.name if config is not None else folder.path.name
+        write_png(steps, folder.curve, name, HeldOutReward(reward.base, reward.tuned) if reward else None)
+    print_results(out(), status, folder.curve if points else None)
 
 
 def by_name(pairs: list[str]) -> dict[str, Path]:

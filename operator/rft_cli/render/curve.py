@@ -1,7 +1,7 @@
 """Returns the points of a reward curve, and draws its chart on the terminal."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from rft_cli.render.console import Terminal
 from rft_cli.render.plot import Point, line_chart
@@ -9,6 +9,13 @@ from rft_run.steps import StepRecord
 
 AXIS_COLUMNS = 12
 MIN_WIDTH, MAX_WIDTH = 20, 100
+
+
+class HeldOutReward(NamedTuple):
+    """The mean rewards of base and tuned policy on held-out rows. None: not evaluated, or not yet."""
+
+    base: float | None = None
+    tuned: float | None = None
 
 
 def points_of_steps(records: Iterable[StepRecord]) -> list[Point]:
@@ -20,6 +27,21 @@ def points_of_job(job: Mapping[str, Any]) -> list[Point]:
     """Return the points of the reward curve in ``status.reward.history``."""
     points = ((job.get("status") or {}).get("reward") or {}).get("history") or []
     return [(float(point["step"]), float(point["reward"])) for point in points]
+
+
+def steps_of_job(job: Mapping[str, Any]) -> list[StepRecord]:
+    """Return the points of the reward curve in ``status.reward.history`` as records of steps."""
+    points = ((job.get("status") or {}).get("reward") or {}).get("history") or []
+    return [
+        StepRecord(step=int(point["step"]), reward=float(point["reward"]), graders=point.get("graders") or {})
+        for point in points
+    ]
+
+
+def held_out_of_job(job: Mapping[str, Any]) -> HeldOutReward:
+    """Return the rewards in ``status.evaluation`` of an RFTJob."""
+    found = ((job.get("status") or {}).get("evaluation") or {}).get("reward") or {}
+    return HeldOutReward(found.get("base"), found.get("tuned"))
 
 
 def chart_width(columns: int) -> int:

@@ -1,24 +1,34 @@
-"""Draws the reward curve as a PNG image."""
+"""Draws the reward curve of a run as a PNG image."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from rft_api.controls import one_line
 from rft_cli.errors import UserError
+from rft_cli.render.curve import HeldOutReward, points_of_steps
 from rft_cli.render.plot import Point
+from rft_cli.render.smoothing import centred_mean, window_of
+from rft_run.steps import StepRecord
 
-SMOOTHED_OVER = 5
-"""Number of points that the trailing mean of the reward covers."""
-
-
-def trailing_mean(values: Sequence[float], window: int) -> list[float]:
-    """Return for each value the mean of the value and of up to ``window - 1`` values before it."""
-    windows = [values[max(0, i + 1 - window) : i + 1] for i in range(len(values))]
-    return [sum(near) / len(near) for near in windows]
+LABEL = 48
+"""Maximum number of characters of a name in the legend. Longer ones would take the place of the curve."""
+MAX_GRADERS = 8
+"""Maximum number of graders in an image. More lines cannot be told apart."""
 
 
-def write_png(points: Sequence[Point], path: Path, title: str) -> None:
-    """Write an image of the reward curve and its trailing mean. No display is needed.
+class _Line(NamedTuple):
+    label: str
+    points: Sequence[Point]
+    look: dict[str, Any]
+
+
+def write_png(
+    steps: Sequence[StepRecord], path: Path, title: str, held_out: HeldOutReward | None = None
+) -> None:
+    """Write an image of the reward of each step, its centred mean, the mean score of each grader, and the
+    held-out rewards of base and tuned. No display is needed.
 
     Raises:
         UserError: if there is nothing to draw, or the file cannot be written.
@@ -27,20 +37,40 @@ def write_png(points: Sequence[Point], path: Path, title: str) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    if not points:
+    if not points_of_steps(steps):
         raise UserError(f"{path}: no step has a reward yet; nothing to draw")
-    steps, rewards = [x for x, _ in points], [y for _, y in points]
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    axes.plot(steps, rewards, color="0.7", marker=".", linewidth=1, label="step")
-    axes.plot(steps, trailing_mean(rewards, SMOOTHED_OVER), linewidth=2, label=f"mean of {SMOOTHED_OVER}")
+    lines = list(_lines(steps, held_out or HeldOutReward()))
+    handles = [
+        axes.plot([x for x, _ in line.points], [y for _, y in line.points], **line.look)[0] for line in lines
+    ]
     axes.set_title(one_line(title), parse_math=False)
     axes.set(xlabel="step", ylabel="mean reward of the rollouts")
     axes.grid(alpha=0.3)
-    axes.legend()
+    legend = axes.legend(handles, [one_line(line.label)[:LABEL] for line in lines], fontsize="small")
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a name may have dollar signs
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=150)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be written: {error}") from error
+
+
+def _lines(steps: Sequence[StepRecord], held_out: HeldOutReward) -> Iterator[_Line]:
+    points = points_of_steps(steps)
+    yield _Line("each step", points, {"color": "0.75", "marker": ".", "markersize": 3, "linewidth": 0.8})
+    for name in list(dict.fromkeys(name for step in steps for name in step.graders))[:MAX_GRADERS]:
+        scores = [(float(step.step), step.graders[name]) for step in steps if name in step.graders]
+        yield _Line(name, centred_mean(scores), {"linewidth": 1, "alpha": 0.8})
+    label = f"reward, centred mean of {window_of(len(points))} steps"
+    yield _Line(label, centred_mean(points), {"color": "C0", "linewidth": 2.2})
+    ends = (points[0][0], points[-1][0])
+    for label, value, style in (("base", held_out.base, ":"), ("tuned", held_out.tuned, "--")):
+        if value is not None and math.isfinite(value):
+            level = [(x, value) for x in ends]
+            yield _Line(
+                f"{label} on held-out rows: {value:.3f}", level, {"color": "black", "linestyle": style}
+            )

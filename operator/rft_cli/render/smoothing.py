@@ -1,0 +1,67 @@
+"""Thins and smooths the curves of a run for charts. Pure functions."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from rft_cli.render.plot import Point
+
+DRAWN = 300
+"""Maximum number of points of a drawn line. A screen shows no more of them."""
+SHARE = 20
+"""A centred mean covers one step in this many of the run."""
+LEAST_WINDOW = 5
+"""Least number of points of a centred mean."""
+
+
+class Smoothed(NamedTuple):
+    """The centred mean at a step, with the lowest and the highest value of the same window."""
+
+    x: float
+    mean: float
+    low: float
+    high: float
+
+
+def window_of(count: int) -> int:
+    """Return the number of points that a centred mean covers on a curve of ``count`` points. It is odd."""
+    return max(LEAST_WINDOW, count // SHARE) | 1
+
+
+def smoothed(points: Sequence[Point]) -> list[Smoothed]:
+    """Return the centred mean at up to 300 evenly spaced points.
+
+    Near both ends the window has only the points that there are, at least half of it.
+    """
+    half = window_of(len(points)) // 2
+    found = []
+    for index in spread(len(points)):
+        near = [y for _, y in points[max(0, index - half) : index + half + 1]]
+        found.append(Smoothed(points[index][0], math.fsum(near) / len(near), min(near), max(near)))
+    return found
+
+
+def centred_mean(points: Sequence[Point]) -> list[Point]:
+    """Return the line of the centred mean, with at most 300 points."""
+    return [(point.x, point.mean) for point in smoothed(points)]
+
+
+def thinned(points: Sequence[Point]) -> list[Point]:
+    """Return at most 300 points of a curve: all of them, or means of neighbours."""
+    if len(points) <= DRAWN:
+        return list(points)
+    edges = [index * len(points) // DRAWN for index in range(DRAWN + 1)]
+    parts = [points[start:end] for start, end in itertools.pairwise(edges)]
+    return [(_mean([x for x, _ in part]), _mean([y for _, y in part])) for part in parts]
+
+
+def spread(count: int) -> list[int]:
+    """Return up to 300 evenly spaced indices below ``count``, the first and the last included."""
+    if count <= DRAWN:
+        return list(range(count))
+    return [round(i * (count - 1) / (DRAWN - 1)) for i in range(DRAWN)]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
