@@ -86,11 +86,11 @@ def test_the_page_of_a_folder_has_every_part(folder: Path) -> None:
 def test_parameters_are_those_the_run_used_defaults_included(folder: Path) -> None:
     text = report(folder).stdout
     for line in (
-        "| training.objective | gspo |",
-        "| training.clipHigh | 0.0004 |",
-        "| training.seed | 11 |",
-        "| sampling.topK | 40 |",
-        "| graders.right | numeric, weight 1 |",
+        "| training.objective | gspo | grpo | changed |",
+        "| training.clipHigh | 0.0004 | derived |  |",
+        "| training.seed | 11 | derived | changed |",
+        "| sampling.topK | 40 | 40 |  |",
+        "| graders.right | numeric, weight 1 |  |  |",
     ):
         assert line in text
 

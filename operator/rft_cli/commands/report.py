@@ -1,37 +1,46 @@
-"""``rft report``: writes one page of Markdown about a run."""
+"""``rft report``: writes one page about a run, as Markdown or as HTML."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 
 from rft_api.controls import visible
-from rft_api.job import RFTJobSpec
-from rft_api.problems import join_path
-from rft_api.status import Plan, RFTJobStatus
 from rft_cli.errors import UNREADABLE, UserError
-from rft_cli.local import records
-from rft_cli.local.snapshot import previous
+from rft_cli.local.reported import ReportedRun, of_folder, of_job
 from rft_cli.options import Context, Namespace, connect
 from rft_cli.render.console import out, reports_errors, write
-from rft_cli.render.curve import points_of_job, points_of_steps
-from rft_cli.render.page import ReportedRun, as_markdown
-from rft_run.folder import RunFolder
+from rft_cli.render.page import as_markdown
+
+
+class ReportFormat(StrEnum):
+    """The values of the option ``--format`` of ``rft report``."""
+
+    HTML = "html"
+    MARKDOWN = "markdown"
 
 
 @reports_errors
 def report(
     source: Annotated[str, typer.Argument(metavar="NAME|DIR", help="A job, or a run's folder.")],
-    output: Annotated[Path | None, typer.Option("--output", help="Write it into this file.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="Write it into this file, such as report.html.")
+    ] = None,
+    format_: Annotated[
+        ReportFormat | None,
+        typer.Option("--format", "-o", help="html if the file's name ends with .html, else markdown."),
+    ] = None,
     context: Context = None,
     namespace: Namespace = None,
 ) -> None:
-    """Write one page of Markdown about a run: parameters, plan, curve, evaluation, usage, advice, adapter.
+    """Write one page about a run: evaluation, curves, advice, rollouts, parameters, plan, time, usage.
 
-    Exit code 1: there is no such job; 2: there is no such folder, or it holds no run.
+    The page of HTML is one file that needs no network. Exit code 1: there is no such job; 2: there is no such
+    folder, or it holds no run.
     """
-    text = as_markdown(_of_folder(Path(source)) if _is_path(source) else _of_job(source, context, namespace))
+    found = load_run(source, context, namespace)
+    text = _as(format_ or _format_of(output), found)
     if output is None:
         write(text)
         return
@@ -42,32 +51,26 @@ def report(
     out().print(f"written to {output}", markup=False)
 
 
-def _is_path(source: str) -> bool:
-    return Path(source).is_dir() or "/" in source
+def load_run(source: str, context: str | None, namespace: str | None) -> ReportedRun:
+    """Return the data of the run in the folder ``source``, else those of the job with this name.
+
+    Raises:
+        UserError: if there is no such folder or job, or if it cannot be read.
+    """
+    if Path(source).is_dir() or "/" in source:
+        return of_folder(Path(source))
+    return of_job(source, connect(context, namespace).job(source))
 
 
-def _of_folder(folder: Path) -> ReportedRun:
-    run, config = RunFolder(folder), previous(folder)
-    if config is None:
-        raise UserError(
-            f"{folder}: holds no {run.config.name}; name a folder that rft run has written, or a job",
-            UNREADABLE,
-        )
-    status = records.status(run.status)
-    if status.plan is None or status.plan.effective is None:
-        plan = status.plan or Plan(device=config.device, gpus=config.gpus)
-        status = status.model_copy(update={"plan": plan.model_copy(update={"effective": config.effective})})
-    return ReportedRun(config.job.name, config.spec, status, points_of_steps(records.steps(run.metrics)))
+def _format_of(output: Path | None) -> ReportFormat:
+    is_html = output is not None and output.suffix.lower() in (".html", ".htm")
+    return ReportFormat.HTML if is_html else ReportFormat.MARKDOWN
 
 
-def _of_job(name: str, context: str | None, namespace: str | None) -> ReportedRun:
-    job = connect(context, namespace).job(name)
-    try:
-        spec = RFTJobSpec.model_validate(job["spec"])
-        status = RFTJobStatus.model_validate(job.get("status") or {})
-    except ValidationError as error:
-        field = join_path(error.errors()[0]["loc"])
-        raise UserError(
-            f"{name}: {field} is not known to this rft; use the version of rft that the operator has"
-        ) from error
-    return ReportedRun(name, spec, status, points_of_job(job))
+def _as(chosen: ReportFormat, run: ReportedRun) -> str:
+    if chosen is ReportFormat.MARKDOWN:
+        return as_markdown(run)
+    # Imported here, because the templates take a tenth of a second, which other commands do not need.
+    from rft_cli.render.html import as_html
+
+    return as_html(run)

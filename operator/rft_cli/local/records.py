@@ -7,6 +7,8 @@ from pathlib import Path
 from rft_api.status import RFTJobStatus
 from rft_cli.errors import UNREADABLE, UserError
 from rft_run.checkpoint import read_state
+from rft_run.evaluation import EvaluationRecord, UnreadableEvaluation, read_evaluation
+from rft_run.folder import RunFolder
 from rft_run.rollouts import RolloutRecord, UnreadableRollouts, each_rollout, read_rollouts
 from rft_run.state import RunState
 from rft_run.status_file import UnreadableStatus, read_status
@@ -49,6 +51,12 @@ def status(path: Path) -> RFTJobStatus:
         return read_status(path)
 
 
+def evaluation(folder: RunFolder, step: int) -> EvaluationRecord:
+    """Return the held-out evaluation after a step. Raises UserError if it cannot be read."""
+    with _explained(folder.evaluation_of(step)):
+        return read_evaluation(folder, step)
+
+
 def state(path: Path) -> RunState:
     """Return the state of the run in a checkpoint. Raises UserError if ``path`` is not a checkpoint."""
     try:
@@ -62,7 +70,7 @@ def _explained(path: Path) -> Iterator[None]:
     """Convert the errors of the functions of rft_run that read files into a UserError."""
     try:
         yield
-    except (UnreadableSteps, UnreadableRollouts, UnreadableStatus) as error:
+    except (UnreadableSteps, UnreadableRollouts, UnreadableStatus, UnreadableEvaluation) as error:
         raise UserError(str(error), UNREADABLE) from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}", UNREADABLE) from error

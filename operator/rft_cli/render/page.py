@@ -1,27 +1,17 @@
 """Makes a page of Markdown about a run, for ``rft report``."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
 
-from rft_api.job import RFTJobSpec
-from rft_api.status import EvaluationResult, GraderEvaluation, RFTJobStatus
+from rft_cli.local.reported import ReportedRun
+from rft_cli.render import sections
+from rft_cli.render.curve import points_of_steps
 from rft_cli.render.evaluation import verdict
-from rft_cli.render.plot import Point, line_chart
-from rft_cli.render.views import NONE, duration, number, steps
+from rft_cli.render.plot import line_chart
+from rft_cli.render.views import duration, steps
 from rft_run.cluster_text import cluster_text
 from rft_run.markdown import code, escaped
 
 CHART_WIDTH, CHART_HEIGHT = 64, 10
-
-
-class ReportedRun(NamedTuple):
-    """The data for the page of a run."""
-
-    name: str
-    spec: RFTJobSpec
-    status: RFTJobStatus
-    points: Sequence[Point]
-    """The reward curve: all steps from the folder of a run, or the points in the status of a job."""
 
 
 def as_markdown(run: ReportedRun) -> str:
@@ -32,8 +22,10 @@ def as_markdown(run: ReportedRun) -> str:
         _curve(run),
         _advice(run),
         _parameters(run),
-        _plan(run),
-        _usage(run),
+        _listed("Plan", sections.plan_lines(run)),
+        _plan_and_use(run),
+        _phases(run),
+        _listed("Used", sections.usage_lines(run)),
     ]
     return "\n\n".join("\n".join(lines) for part in parts if (lines := list(part)))
 
@@ -60,107 +52,70 @@ def _evaluation(run: ReportedRun) -> Iterator[str]:
         return
     yield "## Held-out evaluation"
     yield ""
-    yield _said_of(result)
+    yield f"{result.rows} rows. {verdict(result)}"
     yield ""
     yield from _table(
-        ("score", "base", "tuned", "difference", "95 % interval"),
-        [_scores(name, scores) for name, scores in _by_name(result)],
-    )
-
-
-def _said_of(result: EvaluationResult) -> str:
-    return f"{result.rows} rows. {verdict(result)}"
-
-
-def _by_name(result: EvaluationResult) -> Iterator[tuple[str, GraderEvaluation]]:
-    if result.reward is not None:
-        yield "reward", result.reward
-    yield from (result.graders or {}).items()
-
-
-def _scores(name: str, scores: GraderEvaluation) -> tuple[str, ...]:
-    found = scores.difference
-    between = NONE if found is None else f"{found.low:+.3f} to {found.high:+.3f}"
-    return (
-        name,
-        number(scores.base),
-        number(scores.tuned),
-        NONE if found is None else f"{found.mean:+.3f}",
-        between,
+        ("score", "base", "tuned", "difference", "95 % interval"), list(sections.scores(result))
     )
 
 
 def _curve(run: ReportedRun) -> Iterator[str]:
-    if not run.points:
+    points = points_of_steps(run.steps)
+    if not points:
         return
     yield "## Reward"
     yield ""
     yield "```"
-    yield line_chart(run.points, width=CHART_WIDTH, height=CHART_HEIGHT)
+    yield line_chart(points, width=CHART_WIDTH, height=CHART_HEIGHT)
     yield "```"
 
 
 def _advice(run: ReportedRun) -> Iterator[str]:
-    if not run.status.recommendations:
+    found = sections.advice(run)
+    if not found:
         return
     yield "## Advice"
     yield ""
-    for advice in run.status.recommendations:
+    for advice in found:
         about = f"{_path(advice.parameter)}: " if advice.parameter else ""
         yield f"- {about}{_text(advice.message)} ({_text(advice.rule)})"
 
 
 def _parameters(run: ReportedRun) -> Iterator[str]:
-    """Return all parameters that the run used, also those that have their default values."""
-    spec = run.spec.dump()
-    plan = run.status.plan
-    effective = plan.effective.dump() if plan is not None and plan.effective is not None else {}
-    values = {**spec["training"], **{name: value for name, value in effective.items() if value is not None}}
-    rows = [(f"training.{name}", _shown(value)) for name, value in values.items()]
-    rows += [(f"sampling.{name}", _shown(value)) for name, value in spec["sampling"].items()]
-    rows += [
-        (f"graders.{grader.name}", f"{grader.kind}, weight {grader.weight:g}") for grader in run.spec.graders
-    ]
     yield "## Parameters"
     yield ""
-    yield from _table(("parameter", "value"), rows)
+    rows = [
+        (each.name, each.value, each.default, "changed" if each.changed else "")
+        for each in sections.parameters(run)
+    ]
+    yield from _table(("parameter", "value", "default", ""), rows)
 
 
-def _plan(run: ReportedRun) -> Iterator[str]:
-    plan = run.status.plan
-    if plan is None:
+def _plan_and_use(run: ReportedRun) -> Iterator[str]:
+    rows = sections.plan_and_use(run)
+    if not rows:
         return
-    yield "## Plan"
+    yield "## Plan against use"
     yield ""
-    kind = f" of {_text(plan.accelerator)}" if plan.accelerator else ""
-    yield f"- {plan.gpus} GPUs{kind}, device {plan.device}"
-    for name, amount in (("CPU", plan.cpu), ("memory", plan.memory)):
-        if amount is not None:
-            yield f"- {name}: {_text(amount)}"
-    for note in plan.notes or []:
-        yield f"- {_text(note)}"
+    yield from _table(("amount", "planned", "used"), rows)
 
 
-def _usage(run: ReportedRun) -> Iterator[str]:
-    usage = run.status.usage
-    if usage is None:
+def _phases(run: ReportedRun) -> Iterator[str]:
+    found = sections.phases(run)
+    if not found:
         return
-    yield "## Used"
+    yield "## Time by phase"
     yield ""
-    if usage.gpu_seconds:
-        yield f"- GPUs: {usage.gpu_seconds / 3600:.2f} hours"
-    yield f"- trained tokens: {usage.prompt_tokens} of prompts, {usage.completion_tokens} of completions"
-    if usage.cost is not None:
-        yield f"- cost: {usage.cost:.2f}"
-    if usage.dropped_prompts or usage.dropped_groups:
-        yield f"- dropped: {usage.dropped_prompts} prompts too long, {usage.dropped_groups} groups not graded"
-    for name, count in (usage.grader_errors or {}).items():
-        yield f"- errors of {_text(name)}: {count}"
-    for name, count in (usage.forged_replies or {}).items():
-        yield f"- forged replies of {_text(name)}, refused: {count}"
-    metrics = run.status.metrics
-    if metrics is not None and metrics.step_seconds is not None:
-        yield f"- last step: {duration(metrics.step_seconds)}"
+    rows = [(each.name, duration(each.seconds), f"{each.share:.0%}") for each in found]
+    yield from _table(("phase", "all steps", "share"), rows)
+
+
+def _listed(heading: str, lines: Iterator[str]) -> Iterator[str]:
+    items = [f"- {_text(line)}" for line in lines]
+    if items:
+        yield f"## {heading}"
+        yield ""
+        yield from items
 
 
 def _table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
@@ -175,9 +130,3 @@ def _text(text: str) -> str:
 
 def _path(text: str) -> str:
     return code(cluster_text(text))
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, Mapping | list):
-        return ", ".join(map(str, value)) or NONE
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,117 @@
+"""Reads all that a report of a run shows, from the run's folder or from an RFTJob."""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from rft_api.job import RFTJobSpec
+from rft_api.problems import join_path
+from rft_api.status import Plan, RFTJobStatus
+from rft_cli.errors import UNREADABLE, UserError
+from rft_cli.local import records
+from rft_cli.local.snapshot import previous
+from rft_run.evaluation import EvaluationRecord
+from rft_run.folder import RunFolder
+from rft_run.rollouts import RolloutRecord
+from rft_run.steps import StepRecord
+
+GROUPS = 2
+"""Number of prompts that a report shows of the first and of the last step with rollouts."""
+
+
+class HeldOut(NamedTuple):
+    """The mean scores of one held-out evaluation, from 0 to 1."""
+
+    step: int
+    reward: float | None
+
+
+class SampledStep(NamedTuple):
+    """Some rollouts of a step, by prompt."""
+
+    step: int
+    groups: Sequence[Sequence[RolloutRecord]]
+
+
+class ReportedRun(NamedTuple):
+    """The data of a run's report. What does not exist yet is empty."""
+
+    name: str
+    spec: RFTJobSpec
+    status: RFTJobStatus
+    steps: Sequence[StepRecord] = ()
+    """All steps from the folder of a run, or the points in the status of a job."""
+    held_out: Sequence[HeldOut] = ()
+    """All held-out evaluations, in the order of their steps."""
+    base: EvaluationRecord | None = None
+    tuned: EvaluationRecord | None = None
+    """The first and the last held-out evaluation, if there are two or more."""
+    sampled: Sequence[SampledStep] = ()
+    """Rollouts of the first and of the last step."""
+
+
+def of_folder(folder: Path) -> ReportedRun:
+    """Return the data of the run in a folder on this machine.
+
+    Raises:
+        UserError: if the folder holds no run, or a file in it cannot be read.
+    """
+    run, config = RunFolder(folder), previous(folder)
+    if config is None:
+        raise UserError(
+            f"{folder}: holds no {run.config.name}; name a folder that rft run has written, or a job",
+            UNREADABLE,
+        )
+    status = records.status(run.status)
+    if status.plan is None or status.plan.effective is None:
+        plan = status.plan or Plan(device=config.device, gpus=config.gpus)
+        status = status.model_copy(update={"plan": plan.model_copy(update={"effective": config.effective})})
+    evaluated = run.evaluated_steps()
+    base = records.evaluation(run, evaluated[0]) if evaluated else None
+    tuned = records.evaluation(run, evaluated[-1]) if len(evaluated) > 1 else None
+    between = (records.evaluation(run, step) for step in evaluated[1:-1])
+    every = itertools.chain([base] if base else [], between, [tuned] if tuned else [])
+    return ReportedRun(
+        config.job.name,
+        config.spec,
+        status,
+        records.steps(run.metrics),
+        [HeldOut(found.step, found.mean_reward) for found in every],
+        base,
+        tuned,
+        list(_sampled(run)),
+    )
+
+
+def of_job(name: str, job: Mapping[str, Any]) -> ReportedRun:
+    """Return the data of an RFTJob, from its spec and its status.
+
+    Raises:
+        UserError: if a field of the job is not known to this release.
+    """
+    try:
+        spec = RFTJobSpec.model_validate(job["spec"])
+        status = RFTJobStatus.model_validate(job.get("status") or {})
+    except ValidationError as error:
+        field = join_path(error.errors()[0]["loc"])
+        raise UserError(
+            f"{name}: {field} is not known to this rft; use the version of rft that the operator has"
+        ) from error
+    return ReportedRun(name, spec, status, steps_of_status(status))
+
+
+def steps_of_status(status: RFTJobStatus) -> list[StepRecord]:
+    """Return the points of the reward curve in a status as records of steps."""
+    points = status.reward.history if status.reward is not None else []
+    return [StepRecord(step=point.step, reward=point.reward, graders=point.graders or {}) for point in points]
+
+
+def _sampled(run: RunFolder) -> Iterator[SampledStep]:
+    steps = run.steps_with_rollouts()
+    for step in dict.fromkeys([*steps[:1], *steps[-1:]]):
+        rollouts = records.rollouts_in_turn(run.rollouts_of(step))
+        groups = itertools.groupby(rollouts, key=lambda record: record.line)
+        yield SampledStep(step, [list(group) for _, group in itertools.islice(groups, GROUPS)])

@@ -1,0 +1,203 @@
+"""Makes the page of HTML about a run, for ``rft report``: one file, without scripts and outside requests."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from rft_cli.local.reported import ReportedRun
+from rft_cli.render import sections
+from rft_cli.render.curve import points_of_steps
+from rft_cli.render.evaluation import verdict
+from rft_cli.render.plot import Point
+from rft_cli.render.smoothing import centred_mean, smoothed, thinned, window_of
+from rft_cli.render.svg import Band, Chart, Series, chart
+from rft_cli.render.views import duration, number, steps
+from rft_run.cluster_text import cluster_text
+from rft_run.rollouts import RolloutRecord
+from rft_run.steps import StepRecord
+
+SHOWN = 4000
+"""Maximum number of characters of a prompt, a completion or another text on the page."""
+ROLLOUTS = 2
+"""Number of rollouts that are shown of a prompt: the best and the worst."""
+
+
+class Measure(NamedTuple):
+    """A metric that gets a small chart: its title with the unit, and its value in the record of a step."""
+
+    title: str
+    value: Callable[[StepRecord], float | None]
+
+
+MEASURES = (
+    Measure("Entropy, nats per token", lambda step: step.entropy),
+    Measure("KL to the reference, nats per token", lambda step: step.kl),
+    Measure("Length of completions, tokens", lambda step: step.completion_tokens),
+    Measure("Completions cut at maxTokens, share", lambda step: step.truncated_fraction),
+    Measure("Groups with equal rewards, share", lambda step: step.zero_variance_fraction),
+    Measure("Norm of the gradient", lambda step: step.grad_norm),
+    Measure("KL of trainer and sampler, nats per token", lambda step: step.mismatch_kl),
+    Measure("Time of a step, seconds", lambda step: step.step_seconds),
+)
+
+
+class Turn(NamedTuple):
+    """A message of a conversation, as texts."""
+
+    role: str
+    text: str
+
+
+class Answered(NamedTuple):
+    """A completion with its scores, as texts."""
+
+    reward: str
+    graders: Sequence[tuple[str, str]]
+    about: str
+    text: str
+    errors: Sequence[tuple[str, str]]
+
+
+class Asked(NamedTuple):
+    """A prompt of a step, turn by turn, with its best and its worst rollout."""
+
+    line: int
+    rollouts: int
+    turns: Sequence[Turn]
+    answers: Sequence[Answered]
+
+
+def as_html(run: ReportedRun, *, refresh: int | None = None) -> str:
+    """Return the page. Sections whose data do not exist yet are left out.
+
+    All texts of the run are shown as texts, without secrets and control characters. ``refresh``: the number
+    of seconds after which a browser loads the page again, for a page that is served live.
+    """
+    template = environment().get_template("report.html.j2")
+    return template.render(
+        run=run,
+        refresh=refresh,
+        made=_made(run),
+        verdict=verdict(run.status.evaluation) if run.status.evaluation is not None else "",
+        scores=list(sections.scores(run.status.evaluation)) if run.status.evaluation is not None else [],
+        reward=reward_chart(run),
+        graders=graders_chart(run),
+        measures=list(_measures(run)),
+        advice=sections.advice(run),
+        phases=sections.phases(run),
+        parameters=sections.parameters(run),
+        plan=list(sections.plan_lines(run)),
+        plan_and_use=sections.plan_and_use(run),
+        usage=list(sections.usage_lines(run)),
+        answers=sections.answers(run.base, run.tuned),
+        sampled=[(each.step, [_asked(group) for group in each.groups]) for each in run.sampled],
+    )
+
+
+@cache
+def environment() -> Environment:
+    """Return the templates. What they show passes ``shown`` first, and is escaped then."""
+    made = Environment(
+        loader=PackageLoader("rft_cli.render"),
+        autoescape=True,
+        finalize=shown,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {"number": number, "duration": duration}
+    return made
+
+
+def shown(value: Any) -> Any:
+    """Return a value as it may be shown: a text without secrets and control characters, and cut if long."""
+    if isinstance(value, Markup) or not isinstance(value, str):
+        return value
+    left = len(value) - SHOWN
+    return f"{cluster_text(value, SHOWN)} ({left:,} more characters)" if left > 0 else cluster_text(value)
+
+
+def reward_chart(run: ReportedRun) -> Chart | None:
+    """Return the chart of the reward: each step, its centred mean with a band, held-out evaluations."""
+    points = points_of_steps(run.steps)
+    means = smoothed(points)
+    base, tuned = _held_out(run)
+    series = [
+        Series("each step", thinned(points), "faint"),
+        Series(f"centred mean of {window_of(len(points))} steps", [(p.x, p.mean) for p in means]),
+        Series("base, held-out rows", _level(points, base), "level", 1),
+        Series("tuned, held-out rows", _level(points, tuned), "level", 2),
+    ]
+    evaluated = [(float(found.step), found.reward) for found in run.held_out if found.reward is not None]
+    series.append(Series("held-out evaluations", evaluated, "dots", 2))
+    band = Band("lowest to highest", [(p.x, p.low) for p in means], [(p.x, p.high) for p in means])
+    return chart("Mean reward of a step's rollouts, by step", series, [band] if len(means) > 1 else [])
+
+
+def _held_out(run: ReportedRun) -> tuple[float | None, float | None]:
+    found = run.status.evaluation.reward if run.status.evaluation is not None else None
+    return (None, None) if found is None else (found.base, found.tuned)
+
+
+def _level(points: Sequence[Point], value: float | None) -> list[Point]:
+    """Return a horizontal line below or above all points."""
+    return [] if value is None or not points else [(points[0][0], value), (points[-1][0], value)]
+
+
+def graders_chart(run: ReportedRun) -> Chart | None:
+    """Return the chart of the centred mean of each grader's scores."""
+    names = dict.fromkeys(name for step in run.steps for name in step.graders)
+    series = [
+        Series(
+            name,
+            centred_mean(
+                [(float(step.step), step.graders[name]) for step in run.steps if name in step.graders]
+            ),
+            colour=index,
+        )
+        for index, name in enumerate(names)
+    ]
+    return chart("Mean score of each grader, by step, as a centred mean", series)
+
+
+def _measures(run: ReportedRun) -> Iterator[Chart]:
+    for measure in MEASURES:
+        found = ((step.step, measure.value(step)) for step in run.steps)
+        points = [(float(step), value) for step, value in found if value is not None]
+        lines = [Series("each step", thinned(points), "faint"), Series("centred mean", centred_mean(points))]
+        if (drawn := chart(measure.title, lines)) is not None:
+            yield drawn
+
+
+def _made(run: ReportedRun) -> str:
+    progress = run.status.progress
+    if progress is None:
+        return ""
+    made = steps(progress.step, progress.total_steps, progress.total_steps_estimated)
+    return f"step {made}, attempt {progress.attempt}"
+
+
+def _asked(group: Sequence[RolloutRecord]) -> Asked:
+    by_reward = sorted(group, key=lambda each: -1.0 if each.reward is None else each.reward, reverse=True)
+    chosen = by_reward if len(by_reward) <= ROLLOUTS else [by_reward[0], by_reward[-1]]
+    turns = [Turn(str(message.get("role", "")), _content(message)) for message in group[0].messages]
+    return Asked(group[0].line, len(group), turns, [_answered(record) for record in chosen])
+
+
+def _content(message: dict[str, Any]) -> str:
+    content = message.get("content")
+    return content if isinstance(content, str) else sections.as_text(content)
+
+
+def _answered(record: RolloutRecord) -> Answered:
+    advantage = "" if record.advantage is None else f"advantage {record.advantage:+.3f}, "
+    return Answered(
+        number(record.reward),
+        [(name, number(score)) for name, score in record.graders.items()],
+        f"{advantage}{record.finish_reason or 'ended'} after {record.tokens} tokens",
+        record.completion,
+        list(record.errors.items()),
+    )

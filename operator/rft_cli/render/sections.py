@@ -1,0 +1,237 @@
+"""Makes the tables and texts of a report, for all of its formats. Pure functions."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from rft_advice.run import RUN_RULES
+from rft_api.fields import UnknownField, find
+from rft_api.status import EvaluationResult, GraderEvaluation
+from rft_cli.local.reported import ReportedRun
+from rft_cli.render.views import NONE, duration, number
+from rft_run.evaluation import EvaluationRecord
+
+DERIVED = "derived"
+"""Shown as the default of a parameter that follows from other parameters where it is left out."""
+CHANGED_ROWS = 3
+"""Number of held-out rows that a report shows of those that improved, and of those that got worse."""
+
+
+class Parameter(NamedTuple):
+    """A parameter of a run, with its value and its default as texts."""
+
+    name: str
+    value: str
+    default: str
+    changed: bool
+    """Whether the manifest sets a value other than the default."""
+
+
+class Advice(NamedTuple):
+    """A piece of advice, with when its rule applies and what the tuning guide says."""
+
+    rule: str
+    parameter: str
+    message: str
+    when: str
+    why: str
+
+
+class PhaseTime(NamedTuple):
+    """The time that all steps together spent in one phase."""
+
+    name: str
+    seconds: float
+    share: float
+    """Share of the time of all steps, from 0 to 1."""
+
+
+class Used(NamedTuple):
+    """An amount that was planned, and what the run has used of it so far, as texts."""
+
+    name: str
+    planned: str
+    used: str
+
+
+class Answer(NamedTuple):
+    """What the first and the last evaluated policy answered to one held-out row."""
+
+    line: int
+    base: str
+    tuned: str
+    base_reward: float
+    tuned_reward: float
+
+
+def scores(result: EvaluationResult) -> Iterator[tuple[str, ...]]:
+    """Yield a row for the reward and for each grader: name, base, tuned, difference, 95 % interval."""
+    named: dict[str, GraderEvaluation] = {} if result.reward is None else {"reward": result.reward}
+    for name, found in (*named.items(), *(result.graders or {}).items()):
+        between = found.difference
+        yield (
+            name,
+            number(found.base),
+            number(found.tuned),
+            NONE if between is None else f"{between.mean:+.3f}",
+            NONE if between is None else f"{between.low:+.3f} to {between.high:+.3f}",
+        )
+
+
+def parameters(run: ReportedRun) -> list[Parameter]:
+    """Return all parameters that the run used, also those that have their default values."""
+    spec, plan = run.spec.dump(), run.status.plan
+    effective = plan.effective.dump() if plan is not None and plan.effective is not None else {}
+    known = {name: value for name, value in effective.items() if value is not None}
+    rows = [
+        _parameter(f"training.{name}", value, spec["training"].get(name))
+        for name, value in {**spec["training"], **known}.items()
+    ]
+    rows += [_parameter(f"sampling.{name}", value, value) for name, value in spec["sampling"].items()]
+    rows += [
+        Parameter(f"graders.{grader.name}", f"{grader.kind}, weight {grader.weight:g}", "", False)
+        for grader in run.spec.graders
+    ]
+    return rows
+
+
+def _parameter(name: str, value: Any, given: Any) -> Parameter:
+    try:
+        default = find(name).default
+    except UnknownField:
+        default = None
+    if default is None:
+        return Parameter(name, as_text(value), DERIVED, given is not None)
+    return Parameter(name, as_text(value), as_text(default), value != default)
+
+
+def as_text(value: Any) -> str:
+    """Return a value of a manifest as a text for a table."""
+    if isinstance(value, Mapping):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or NONE
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def advice(run: ReportedRun) -> list[Advice]:
+    """Return the advice from the numbers of the run. The message of each piece has these numbers."""
+    rules = {rule.id: rule for rule in RUN_RULES}
+    return [
+        Advice(
+            found.rule,
+            found.parameter or "",
+            found.message,
+            rules[found.rule].when if found.rule in rules else "",
+            rules[found.rule].advice if found.rule in rules else "",
+        )
+        for found in run.status.recommendations or []
+    ]
+
+
+PHASES = {"rollout": "sampling", "grade": "grading", "update": "update", "publish": "new adapter version"}
+"""The phases of a step by their names in ``metrics.jsonl``, with their names in a report."""
+
+
+def phases(run: ReportedRun) -> list[PhaseTime]:
+    """Return the time of each phase over all steps. ``other`` is what no phase accounts for."""
+    total = sum(step.step_seconds or 0.0 for step in run.steps)
+    if not total:
+        return []
+    spent = {
+        shown: sum(step.phases.get(name, 0.0) for step in run.steps if step.step_seconds)
+        for name, shown in PHASES.items()
+    }
+    spent["other"] = max(0.0, total - sum(spent.values()))
+    whole = sum(spent.values())  # with overlap the phases take longer than the steps
+    return [PhaseTime(name, seconds, seconds / whole) for name, seconds in spent.items()]
+
+
+def plan_and_use(run: ReportedRun) -> list[Used]:
+    """Return what was planned beside what the run has used. Rows without both are left out."""
+    plan, usage, progress = run.status.plan, run.status.usage, run.status.progress
+    estimate = plan.estimate if plan is not None else None
+    if estimate is None:
+        return []
+    timed = [step.step_seconds for step in run.steps if step.step_seconds]
+    rows = [
+        ("steps", _count(estimate.steps), _count(progress.step if progress else None)),
+        (
+            "time of a step",
+            _seconds(estimate.seconds_per_step),
+            _seconds(sum(timed) / len(timed) if timed else None),
+        ),
+    ]
+    if usage is not None:
+        rows += [
+            ("prompt tokens", _count(estimate.prompt_tokens), _count(usage.prompt_tokens)),
+            ("completion tokens", _count(estimate.completion_tokens), _count(usage.completion_tokens)),
+            ("GPU-hours", _decimal(estimate.gpu_hours), _decimal(usage.gpu_seconds / 3600)),
+            ("cost", _decimal(estimate.cost), _decimal(usage.cost)),
+        ]
+    return [Used(*row) for row in rows if NONE not in row]
+
+
+def plan_lines(run: ReportedRun) -> Iterator[str]:
+    """Yield what the plan says: GPUs, CPU, memory and its notes."""
+    plan = run.status.plan
+    if plan is None:
+        return
+    kind = f" of {plan.accelerator}" if plan.accelerator else ""
+    yield f"{plan.gpus} GPUs{kind}, device {plan.device}"
+    for name, amount in (("CPU", plan.cpu), ("memory", plan.memory)):
+        if amount is not None:
+            yield f"{name}: {amount}"
+    yield from plan.notes or []
+
+
+def usage_lines(run: ReportedRun) -> Iterator[str]:
+    """Yield what the run has used, and what went wrong in it."""
+    usage = run.status.usage
+    if usage is None:
+        return
+    if usage.gpu_seconds:
+        yield f"GPUs: {usage.gpu_seconds / 3600:.2f} hours"
+    yield f"trained tokens: {usage.prompt_tokens} of prompts, {usage.completion_tokens} of completions"
+    if usage.cost is not None:
+        yield f"cost: {usage.cost:.2f}"
+    if usage.dropped_prompts or usage.dropped_groups:
+        yield f"dropped: {usage.dropped_prompts} prompts too long, {usage.dropped_groups} groups not graded"
+    for name, count in (usage.grader_errors or {}).items():
+        yield f"errors of {name}: {count}"
+    for name, count in (usage.forged_replies or {}).items():
+        yield f"forged replies of {name}, refused: {count}"
+    metrics = run.status.metrics
+    if metrics is not None and metrics.step_seconds is not None:
+        yield f"last step: {duration(metrics.step_seconds)}"
+
+
+def answers(base: EvaluationRecord | None, tuned: EvaluationRecord | None) -> list[Answer]:
+    """Return held-out rows with both answers: those that improved the most, then those that got worse.
+
+    Return none if the two evaluations were not on the same rows, or have no completions.
+    """
+    if base is None or tuned is None or base.lines != tuned.lines:
+        return []
+    answered = zip(base.lines, base.completions, tuned.completions, base.reward, tuned.reward, strict=False)
+    rows = [
+        Answer(line, first, last, before, after)
+        for line, first, last, before, after in answered
+        if before is not None and after is not None
+    ]
+    by_change = sorted(rows, key=lambda row: row.tuned_reward - row.base_reward, reverse=True)
+    better = by_change[:CHANGED_ROWS]
+    worse = [row for row in by_change[CHANGED_ROWS:] if row.tuned_reward < row.base_reward]
+    return [*better, *worse[::-1][:CHANGED_ROWS]]
+
+
+def _count(value: int | None) -> str:
+    return NONE if value is None else f"{value:,}"
+
+
+def _decimal(value: float | None) -> str:
+    return NONE if value is None else f"{value:.2f}"
+
+
+def _seconds(value: float | None) -> str:
+    return NONE if value is None else f"{value:.1f} s"
