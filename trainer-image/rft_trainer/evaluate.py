@@ -13,11 +13,11 @@ from rft_api.job import RFTJobSpec
 from rft_api.status import BestEvaluation, EvaluationResult, GraderEvaluation
 from rft_graders.scorer import Scorer
 from rft_run import run_files
+from rft_run.bootstrap import paired_bootstrap
 from rft_run.errors import InputsChanged
 from rft_run.folder import RunFolder
 from rft_run.state import RunState
 from rft_trainer import files
-from rft_trainer.bootstrap import paired_bootstrap
 from rft_trainer.data import Prompt, Row
 from rft_trainer.rollout.engine import RolloutEngine, SamplingParameters
 from rft_trainer.rollout.groups import Rollout, grade_items, rollout_requests, rollouts_by_prompt

@@ -1,4 +1,6 @@
-"""Compares the held-out rewards of the tuned policy and of the base model on the same rows."""
+"""Compares the held-out rewards of two policies on the same rows. It needs numpy, unlike the rest of
+rft_run.
+"""
 
 from collections.abc import Sequence
 

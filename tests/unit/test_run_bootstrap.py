@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from rft_trainer.bootstrap import paired_bootstrap
+from rft_run.bootstrap import paired_bootstrap
 
 
 def test_equal_scores_have_no_difference() -> None:
