@@ -29,6 +29,7 @@ from rft_run.status_file import write_status
 from rft_run.steps import StepRecord, as_lines
 
 ROWS = 32
+HOSTILE_ROWS = 4
 HOSTILE = (
     "<script>document.title = 'hacked'</script><img src=x onerror=alert(1)>",
     "\x1b[31mred\x1b]0;title\x07 \u202eright to left\u202c \u05e9\u05dc\u05d5\u05dd",
@@ -107,6 +108,11 @@ def _manifest(name: str) -> dict[str, Any]:
             "storage": {"ephemeral": {}},
         },
     }
+
+
+def _hostile(row: int, number: int) -> str:
+    """Return a hostile text in the first rows, and none in the others."""
+    return HOSTILE[number % len(HOSTILE)] if row < HOSTILE_ROWS else ""
 
 
 def _rise(step: int, steps: int) -> float:
@@ -189,10 +195,10 @@ def _rollouts(step: int) -> list[RolloutRecord]:
             line=line,
             messages=[
                 {"role": "system", "content": "You answer in one line."},
-                {"role": "user", "content": f"What is {line} + 30? {HOSTILE[line % len(HOSTILE)]}"},
+                {"role": "user", "content": f"What is {line} + 30? {_hostile(line, line + 2)}"},
             ],
             fields={"answer": line + 30},
-            completion=f"{line} + 30 = {line + 30}. {HOSTILE[(line + number) % len(HOSTILE)]}",
+            completion=f"{line} + 30 = {line + 30}. {_hostile(line, line + number)}",
             reward=number / 4,
             graders={"correct": number / 4, "equation": 1.0},
             advantage=number / 2 - 1,
@@ -211,7 +217,7 @@ def _evaluation(step: int, steps: int) -> EvaluationRecord:
         lines=list(range(1, ROWS + 1)),
         reward=list(rewards),
         graders={"correct": list(rewards)},
-        completions=[f"The sum is {row}. {HOSTILE[row % len(HOSTILE)]}" for row in range(ROWS)],
+        completions=[f"The sum is {row}. {_hostile(row, row)}" for row in range(ROWS)],
         truncated=0.0,
         rows=[f"{row:064x}" for row in range(ROWS)],
     )

@@ -34,7 +34,13 @@ DURING = {
     "resume": "lifecycle",
     "cancel": "lifecycle",
 }
-RESULTS = {"curve": "curve", "samples": "samples", "report": "report", "export": "export"}
+RESULTS = {
+    "curve": "curve",
+    "samples": "samples",
+    "report": "report",
+    "compare": "compare",
+    "export": "export",
+}
 OTHERS = {"completion": "completion"}
 COMMANDS = {**BEFORE, **DURING, **RESULTS, **OTHERS}
 """The module of each command, below ``rft_cli.commands``. Its function has the command's name."""

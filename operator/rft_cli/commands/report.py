@@ -40,7 +40,11 @@ def report(
     folder, or it holds no run.
     """
     found = load_run(source, context, namespace)
-    text = _as(format_ or _format_of(output), found)
+    write_page(_as(format_ or format_of(output), found), output)
+
+
+def write_page(text: str, output: Path | None) -> None:
+    """Write a page into a file, or to the terminal if ``output`` is None. Raises UserError."""
     if output is None:
         write(text)
         return
@@ -62,7 +66,8 @@ def load_run(source: str, context: str | None, namespace: str | None) -> Reporte
     return of_job(source, connect(context, namespace).job(source))
 
 
-def _format_of(output: Path | None) -> ReportFormat:
+def format_of(output: Path | None) -> ReportFormat:
+    """Return the format that the name of the output file asks for."""
     is_html = output is not None and output.suffix.lower() in (".html", ".htm")
     return ReportFormat.HTML if is_html else ReportFormat.MARKDOWN
 

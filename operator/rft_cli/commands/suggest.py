@@ -11,7 +11,7 @@ from rft_api.controls import one_line
 from rft_api.dumper import dump
 from rft_api.problems import InvalidManifest
 from rft_cli.errors import INVALID, UNREADABLE, UserError
-from rft_cli.local.manifest import folder_of, on_this_machine, the_job
+from rft_cli.local.manifest import folder_of, name_of, on_this_machine, the_job
 from rft_cli.local.own_files import with_code
 from rft_cli.render.console import err, reports_errors, write
 
@@ -40,7 +40,7 @@ def suggest(
     if output is None and texts:
         write("---\n".join(texts.values()).removesuffix("\n"))
     elif output is not None:
-        _write(texts, output)
+        _write(texts, output, name_of(document.body))
     _say_what_is_left(found, goal, other_goals(document.body, goal))
     if output is not None:
         _say_what_is_relative(document.body, file, output)
@@ -64,7 +64,7 @@ def _text(experiment: Experiment, goal: Goal) -> str:
     return "".join(f"# {one_line(line)}\n" for line in comments) + dump(experiment.manifest)
 
 
-def _write(texts: dict[str, str], folder: Path) -> None:
+def _write(texts: dict[str, str], folder: Path, baseline: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         path = folder / f"{name}.yaml"
@@ -75,6 +75,8 @@ def _write(texts: dict[str, str], folder: Path) -> None:
             )
         path.write_text(text, encoding="utf-8")
         err().print(str(path), markup=False)
+    if texts:
+        err().print(f"after the runs: rft compare {baseline} {' '.join(texts)}", markup=False)
 
 
 def _say_what_is_left(found: Suggestions, goal: Goal, others: list[Goal]) -> None:

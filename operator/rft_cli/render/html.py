@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -18,6 +18,9 @@ from rft_cli.render.views import duration, number, steps
 from rft_run.cluster_text import cluster_text
 from rft_run.rollouts import RolloutRecord
 from rft_run.steps import StepRecord
+
+if TYPE_CHECKING:
+    from rft_cli.render.comparison import Comparison
 
 SHOWN = 4000
 """Maximum number of characters of a prompt, a completion or another text on the page."""
@@ -95,6 +98,11 @@ def as_html(run: ReportedRun, *, refresh: int | None = None) -> str:
         answers=sections.answers(run.base, run.tuned),
         sampled=[(each.step, [_asked(group) for group in each.groups]) for each in run.sampled],
     )
+
+
+def comparison_as_html(found: "Comparison") -> str:
+    """Return the page of a comparison of runs, as ``as_html`` does of one run."""
+    return environment().get_template("compare.html.j2").render(found=found)
 
 
 @cache

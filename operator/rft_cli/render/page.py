@@ -32,11 +32,11 @@ def as_markdown(run: ReportedRun) -> str:
 
 def _heading(run: ReportedRun) -> Iterator[str]:
     status, progress = run.status, run.status.progress
-    yield f"# {_text(run.name)}"
+    yield f"# {text_of(run.name)}"
     yield ""
-    message = f" ({_text(status.message)})" if status.message else ""
+    message = f" ({text_of(status.message)})" if status.message else ""
     yield f"- phase: {status.phase or 'Pending'}{message}"
-    yield f"- model: {_text(run.spec.model.name)}"
+    yield f"- model: {text_of(run.spec.model.name)}"
     if progress is not None:
         made = steps(progress.step, progress.total_steps, progress.total_steps_estimated)
         yield f"- steps: {made}, attempt {progress.attempt}"
@@ -54,7 +54,7 @@ def _evaluation(run: ReportedRun) -> Iterator[str]:
     yield ""
     yield f"{result.rows} rows. {verdict(result)}"
     yield ""
-    yield from _table(
+    yield from table_lines(
         ("score", "base", "tuned", "difference", "95 % interval"), list(sections.scores(result))
     )
 
@@ -78,7 +78,7 @@ def _advice(run: ReportedRun) -> Iterator[str]:
     yield ""
     for advice in found:
         about = f"{_path(advice.parameter)}: " if advice.parameter else ""
-        yield f"- {about}{_text(advice.message)} ({_text(advice.rule)})"
+        yield f"- {about}{text_of(advice.message)} ({text_of(advice.rule)})"
 
 
 def _parameters(run: ReportedRun) -> Iterator[str]:
@@ -88,7 +88,7 @@ def _parameters(run: ReportedRun) -> Iterator[str]:
         (each.name, each.value, each.default, "changed" if each.changed else "")
         for each in sections.parameters(run)
     ]
-    yield from _table(("parameter", "value", "default", ""), rows)
+    yield from table_lines(("parameter", "value", "default", ""), rows)
 
 
 def _plan_and_use(run: ReportedRun) -> Iterator[str]:
@@ -97,7 +97,7 @@ def _plan_and_use(run: ReportedRun) -> Iterator[str]:
         return
     yield "## Plan against use"
     yield ""
-    yield from _table(("amount", "planned", "used"), rows)
+    yield from table_lines(("amount", "planned", "used"), rows)
 
 
 def _phases(run: ReportedRun) -> Iterator[str]:
@@ -107,23 +107,24 @@ def _phases(run: ReportedRun) -> Iterator[str]:
     yield "## Time by phase"
     yield ""
     rows = [(each.name, duration(each.seconds), f"{each.share:.0%}") for each in found]
-    yield from _table(("phase", "all steps", "share"), rows)
+    yield from table_lines(("phase", "all steps", "share"), rows)
 
 
 def _listed(heading: str, lines: Iterator[str]) -> Iterator[str]:
-    items = [f"- {_text(line)}" for line in lines]
+    items = [f"- {text_of(line)}" for line in lines]
     if items:
         yield f"## {heading}"
         yield ""
         yield from items
 
 
-def _table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    for cells in (heading, ["---"] * len(heading), *(map(_text, row) for row in rows)):
+def table_lines(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yield the lines of a table. The cells of ``rows`` may have any text."""
+    for cells in (list(map(text_of, heading)), ["---"] * len(heading), *(map(text_of, row) for row in rows)):
         yield "| " + " | ".join(cells) + " |"
 
 
-def _text(text: str) -> str:
+def text_of(text: str) -> str:
     """Return a text for the page, which people pass on: with neither secrets nor marks of Markdown."""
     return escaped(cluster_text(text))
 

@@ -33,16 +33,27 @@ def write_png(
     Raises:
         UserError: if there is nothing to draw, or the file cannot be written.
     """
+    if not points_of_steps(steps):
+        raise UserError(f"{path}: no step has a reward yet; nothing to draw")
+    _write(list(_lines(steps, held_out or HeldOutReward())), path, title)
+
+
+def write_comparison_png(curves: Sequence[tuple[str, Sequence[Point]]], path: Path) -> None:
+    """Write an image of the curves of several runs, each with its name. Raises UserError as ``write_png``."""
+    if not curves:
+        raise UserError(f"{path}: no run has a reward yet; nothing to draw")
+    lines = [_Line(name, points, {"linewidth": 2}) for name, points in curves]
+    _write(lines, path, "reward, centred mean")
+
+
+def _write(lines: Sequence[_Line], path: Path, title: str) -> None:
     # Imported here, because it takes half a second.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    if not points_of_steps(steps):
-        raise UserError(f"{path}: no step has a reward yet; nothing to draw")
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    lines = list(_lines(steps, held_out or HeldOutReward()))
     handles = [
         axes.plot([x for x, _ in line.points], [y for _, y in line.points], **line.look)[0] for line in lines
     ]
