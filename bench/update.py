@@ -39,7 +39,7 @@ from rft_run.errors import MemoryExhausted
 from rft_trainer.data import Prompt, Row
 from rft_trainer.engines import model_dtype
 from rft_trainer.learn.optimizer import make_optimizer
-from rft_trainer.learn.packing import PackedRow, completions_of, rows_of_group
+from rft_trainer.learn.packing import PackedRow, completions_by_prompt, rows_of_group
 from rft_trainer.learn.policy import Policy, PolicyOptions
 from rft_trainer.learn.ranks import Followers
 from rft_trainer.learn.update import update
@@ -233,12 +233,13 @@ def measure(case: Case, model: Path, accelerator: str | None, updates: int) -> O
     optimizer = make_optimizer(policy.trainable(), training)
     settings = update_settings(config, sampling_parameters(config.spec.sampling, policy.tokenizer))
     group = group_of(case, shape.vocabulary)
-    rows = rows_of_group(
-        group.prompt.token_ids,
-        completions_of(group, settings.mask_truncated),
-        policy.hidden_size_for_packing,
-        settings.longest_shared_row,
-    )
+    rows = [
+        row
+        for prompt, completions in completions_by_prompt(group, settings.mask_truncated).items()
+        for row in rows_of_group(
+            prompt, completions, policy.hidden_size_for_packing, settings.longest_shared_row
+        )
+    ]
     alone = Followers(1, config.device, None)
     seconds: list[float] = []
     computed = 0

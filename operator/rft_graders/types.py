@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rft_api.graders import Grader
+from rft_graders.client import Graded
 from rft_graders.thought import answer
 
 
@@ -21,6 +22,8 @@ class GradeItem:
     inside_thought: bool = False
     token_ids: Sequence[int] | None = None
     """The token ids of the completion. None: they are not known."""
+    environment: Graded | None = None
+    """The reward of the environment, or its error. None for a job without an environment."""
 
     def read_by(self, grader: Grader) -> str | None:
         """Return the text for a grader: the completion, or only the answer after the thought of the model.

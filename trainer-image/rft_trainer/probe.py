@@ -24,7 +24,7 @@ from rft_trainer.learn.policy import Policy
 from rft_trainer.learn.ranks import Followers
 from rft_trainer.rollout.engine import Request, RolloutEngine, SamplingParameters, rollout_seed
 from rft_trainer.rollout.filter import Filter
-from rft_trainer.rollout.groups import SampledBatch
+from rft_trainer.rollout.groups import Rollout, SampledBatch
 
 TEXT = "The answer is 42. First add both numbers, then check the sum again step by step."
 LONGEST = 24
@@ -117,10 +117,20 @@ class SamplerProbe:
         for group in batch.groups:
             for rollout in group.rollouts:
                 if len(pairs) < PREFLIGHT_TOKENS and rollout.generated.token_ids:
-                    found, drawn = rollout.generated.token_ids, rollout.generated.logprobs
-                    own = self._trainer_of(group.prompt.token_ids, found, settings)
-                    pairs += zip(own, drawn, strict=True)
+                    pairs += self._pairs(group.prompt.token_ids, rollout, settings)
         refuse_mismatch(mismatch_of(pairs), "preflight")
+
+    def _pairs(
+        self, prompt: Sequence[int], rollout: Rollout, settings: Filter
+    ) -> Iterator[tuple[float, float]]:
+        """Yield the log-probs by trainer and sampler of each sampled token of a rollout."""
+        if not rollout.segments:
+            own = self._trainer_of(prompt, rollout.generated.token_ids, settings)
+            yield from zip(own, rollout.generated.logprobs, strict=True)
+        for part in rollout.segments:
+            own = self._trainer_of(part.prompt_ids, part.token_ids, settings)
+            whole = zip(own, part.logprobs, part.sampled, strict=True)
+            yield from ((mine, drawn) for mine, drawn, sampled in whole if sampled)
 
     def _trainer(self) -> list[float]:
         return self._trainer_of(self._text[:1], self._text[1:], _PLAIN)

@@ -172,6 +172,7 @@ def _backward(
             advantages_S=batch.advantages_S,
             sequence_N=batch.sequence_N,
             mask_N=batch.mask_N,
+            share_S=batch.share_S,
         ),
         settings.loss,
         begin.denominators,

@@ -5,6 +5,11 @@ is made on a mini-batch, whose loss is the sum over its micro-batches. Each of t
 denominator of the whole mini-batch, so the loss does not depend on how the mini-batch is divided. Formulas:
 GRPO arXiv 2402.03300, DAPO 2503.14476, GSPO 2507.18071, Dr. GRPO 2503.20783, CISPO 2506.13585, truncated
 importance sampling (the mismatch weight) 2508.03501.
+
+A rollout of several turns is one sequence: the sampled tokens of all its turns, without tool results and
+other context. If it has several segments, their token losses count as if they stood in one sequence. Only the
+sequence ratio of GSPO, and the sequence bounds of the mismatch weight, are taken for each segment, because
+the segments are different texts, each with its own likelihood.
 """
 
 import math
@@ -89,7 +94,8 @@ class LossInputs:
     ``old_logprobs_N`` of the policy before the batch's first update; ``sampler_logprobs_N`` as the sampler
     returned them.
     Two are unfiltered, for the KL penalty: ``policy_logprobs_N`` and ``reference_logprobs_N``. ``mask_N`` is
-    0 for tokens without loss.
+    0 for tokens without loss. ``share_S`` is the part of its rollout's trained tokens that a sequence has;
+    None: all of them.
     """
 
     logprobs_N: Tensor
@@ -100,6 +106,7 @@ class LossInputs:
     advantages_S: Tensor
     sequence_N: Tensor
     mask_N: Tensor
+    share_S: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -188,6 +195,8 @@ def _aggregate(
     if aggregation == "maxTokens":
         return masked_N.sum() / (denominators.sequences * denominators.max_tokens)
     means_S = _sum_by_sequence(masked_N, inputs) / lengths_S.clamp(min=1)
+    if inputs.share_S is not None:
+        means_S = means_S * inputs.share_S
     return means_S.sum() / denominators.sequences
 
 

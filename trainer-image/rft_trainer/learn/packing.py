@@ -12,21 +12,32 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from rft_trainer.rollout.groups import Group
+from rft_trainer.rollout.groups import Group, Rollout
+from rft_trainer.rollout.segments import Segment
 
 
 @dataclass(frozen=True)
 class Completion:
-    """The parts of an accepted rollout that the loss needs.
+    """The parts of an accepted rollout, or of one of its segments, that the loss needs.
 
     ``sampler_logprobs``: the log-prob of each token by the sampler, in nats. ``masked``: whether its tokens
-    are left out of the loss.
+    are left out of the loss. ``sampled``: which tokens are trained, the others are context; None: all of
+    them. ``share``: this segment's part of the trained tokens of its rollout.
     """
 
     ids: tuple[int, ...]
     sampler_logprobs: tuple[float, ...]
     advantage: float
     masked: bool = False
+    sampled: tuple[bool, ...] | None = None
+    share: float = 1.0
+
+    @property
+    def trained(self) -> Sequence[int]:
+        """The places of the trained tokens in ``ids``."""
+        if self.sampled is None:
+            return range(len(self.ids))
+        return [place for place, sampled in enumerate(self.sampled) if sampled]
 
 
 @dataclass(frozen=True)
@@ -48,7 +59,7 @@ class PackedRow:
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Tensors for B rows of T tokens. Together the rows have S completions with N tokens.
+    """Tensors for B rows of T tokens. Together the rows have S completions with N trained tokens.
 
     ``source_N``: for each ``target_N``, the index of the position that predicts it, in the flattened (B·T)
     positions. ``attention_B_1_T_T``: None where plain causal attention is correct.
@@ -63,6 +74,7 @@ class MicroBatch:
     sampler_logprobs_N: Tensor
     mask_N: Tensor
     advantages_S: Tensor
+    share_S: Tensor
 
     def to(self, device: torch.device) -> "MicroBatch":
         """Copy the tensors to a device."""
@@ -73,17 +85,25 @@ class MicroBatch:
         return MicroBatch(**moved)
 
 
-def completions_of(group: Group, mask_truncated: bool) -> list[Completion]:
-    """Return a group's accepted rollouts. ``mask_truncated``: mask those that were cut at ``maxTokens``."""
-    return [
-        Completion(
-            rollout.generated.token_ids,
-            rollout.generated.logprobs,
-            advantage,
-            masked=mask_truncated and rollout.generated.truncated,
-        )
-        for rollout, advantage in zip(group.accepted, group.advantages, strict=True)
-    ]
+def completions_by_prompt(group: Group, mask_truncated: bool) -> dict[tuple[int, ...], list[Completion]]:
+    """Return a group's accepted rollouts, by the prompt that they share. Single answers have only one prompt.
+
+    ``mask_truncated``: mask the rollouts that were cut at ``maxTokens``.
+    """
+    found: dict[tuple[int, ...], list[Completion]] = {}
+    for rollout, advantage in zip(group.accepted, group.advantages, strict=True):
+        masked = mask_truncated and rollout.generated.truncated
+        if not rollout.segments:
+            single = Completion(rollout.generated.token_ids, rollout.generated.logprobs, advantage, masked)
+            found.setdefault(group.prompt.token_ids, []).append(single)
+        for segment in rollout.segments:
+            found.setdefault(segment.prompt_ids, []).append(_of_segment(segment, rollout, advantage, masked))
+    return found
+
+
+def _of_segment(segment: Segment, rollout: Rollout, advantage: float, masked: bool) -> Completion:
+    share = segment.trained / max(1, len(rollout.generated.token_ids))
+    return Completion(segment.token_ids, segment.logprobs, advantage, masked, segment.sampled, share)
 
 
 def rows_of_group(
@@ -98,7 +118,7 @@ def rows_of_group(
     the second one attention. ``hidden_size``: None for a model that accepts no custom mask; then each rollout
     has its own row. ``max_tokens``: maximum length of a shared row; None: no limit.
     """
-    kept = [completion for completion in completions if completion.ids]
+    kept = [completion for completion in completions if completion.trained]
     single = [PackedRow(tuple(prompt_ids), (completion,)) for completion in kept]
     if hidden_size is None or len(kept) < 2:
         return single
@@ -139,6 +159,7 @@ def build(rows: Sequence[PackedRow], pad_id: int = 0) -> MicroBatch:
     sampler: list[float] = []
     mask: list[float] = []
     advantages: list[float] = []
+    shares: list[float] = []
     for index, row in enumerate(rows):
         prompt = len(row.prompt_ids)
         tokens_B_T[index, :prompt] = torch.tensor(row.prompt_ids)
@@ -150,12 +171,15 @@ def build(rows: Sequence[PackedRow], pad_id: int = 0) -> MicroBatch:
             positions_B_T[index, start:stop] = torch.arange(prompt, prompt + seen)
             segments_B_T[index, start:stop] = number
             # The prompt's last token predicts the first token of every completion.
-            source += [index * width + prompt - 1, *range(index * width + start, index * width + stop)]
-            target += completion.ids
-            sequence += [len(advantages)] * (seen + 1)
-            sampler += completion.sampler_logprobs
-            mask += [0.0 if completion.masked else 1.0] * (seen + 1)
+            sources = [index * width + prompt - 1, *range(index * width + start, index * width + stop)]
+            trained = completion.trained
+            source += [sources[place] for place in trained]
+            target += [completion.ids[place] for place in trained]
+            sequence += [len(advantages)] * len(trained)
+            sampler += [completion.sampler_logprobs[place] for place in trained]
+            mask += [0.0 if completion.masked else 1.0] * len(trained)
             advantages.append(completion.advantage)
+            shares.append(completion.share)
             start = stop
     shared = any(len(row.completions) > 1 for row in rows)
     return MicroBatch(
@@ -168,6 +192,7 @@ def build(rows: Sequence[PackedRow], pad_id: int = 0) -> MicroBatch:
         sampler_logprobs_N=torch.tensor(sampler, dtype=torch.float32),
         mask_N=torch.tensor(mask),
         advantages_S=torch.tensor(advantages, dtype=torch.float32),
+        share_S=torch.tensor(shares, dtype=torch.float32),
     )
 
 

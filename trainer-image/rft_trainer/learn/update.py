@@ -21,7 +21,7 @@ from rft_trainer.learn.gradients import (
     UpdateSettings,
 )
 from rft_trainer.learn.objective import whole_batch
-from rft_trainer.learn.packing import PackedRow, completions_of, micro_batches, rows_of_group
+from rft_trainer.learn.packing import PackedRow, completions_by_prompt, micro_batches, rows_of_group
 from rft_trainer.learn.policy import Policy
 from rft_trainer.learn.ranks import Followers
 from rft_trainer.learn.update_metrics import UpdateMetrics, combined
@@ -99,17 +99,18 @@ def _step(
 def _rows(
     policy: Policy, groups: Sequence[Group], settings: UpdateSettings
 ) -> tuple[list[PackedRow], list[int]]:
-    """Return the rows of the groups, and the lengths in tokens of all unmasked completions."""
+    """Return the rows of the groups, and the numbers of trained tokens of all unmasked rollouts."""
     rows: list[PackedRow] = []
     lengths: list[int] = []
     for group in groups:
-        completions = completions_of(group, settings.mask_truncated)
-        lengths += [len(completion.ids) for completion in completions if not completion.masked]
+        generated = [rollout.generated for rollout in group.accepted]
+        lengths += [len(g.token_ids) for g in generated if not (settings.mask_truncated and g.truncated)]
         if group.flat and settings.loss.kl_beta == 0:
             continue  # no gradient: advantages are 0 and there is no KL penalty; its tokens still count
-        rows += rows_of_group(
-            group.prompt.token_ids, completions, policy.hidden_size_for_packing, settings.longest_shared_row
-        )
+        for prompt_ids, completions in completions_by_prompt(group, settings.mask_truncated).items():
+            rows += rows_of_group(
+                prompt_ids, completions, policy.hidden_size_for_packing, settings.longest_shared_row
+            )
     return rows, lengths
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
+from rft_trainer.rollout.segments import Episode
+
 FinishReason = Literal["stop", "length"]
 
 
@@ -57,12 +59,17 @@ class Request:
 
 @dataclass(frozen=True)
 class Generated:
-    """One completion. ``logprobs``: by the sampler, after temperature, top-k and top-p, in nats."""
+    """One completion. ``logprobs``: by the sampler, after temperature, top-k and top-p, in nats.
+
+    ``episode``: how a rollout of several turns went; None for a single answer. Such a completion has the
+    sampled tokens of all turns, and the text of the last one.
+    """
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     text: str
     finish_reason: FinishReason
+    episode: Episode | None = None
 
     @property
     def truncated(self) -> bool:

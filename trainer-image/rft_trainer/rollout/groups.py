@@ -18,6 +18,7 @@ from rft_trainer.rollout.engine import (
     SamplingParameters,
     rollout_seed,
 )
+from rft_trainer.rollout.segments import Segment
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,11 @@ class Rollout:
     generated: Generated
     score: Score
     penalty: float = 0.0
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """The segments of a rollout of several turns. Empty for a single answer, which needs none."""
+        return self.generated.episode.segments if self.generated.episode is not None else ()
 
 
 @dataclass(frozen=True)
@@ -115,20 +121,27 @@ def rollout_requests(
 def grade_items(prompts: Sequence[Prompt], completions: Sequence[Generated]) -> list[GradeItem]:
     """Return what the graders get: each completion with its prompt.
 
+    Of several turns the completion is the last answer, and the messages are all that came before it.
     Each prompt has the same number of completions, and those of one prompt are together.
     """
     count = len(completions) // max(1, len(prompts))
     repeated = [prompt for prompt in prompts for _ in range(count)]
-    return [
-        GradeItem(
+    return [_item(prompt, completion) for prompt, completion in zip(repeated, completions, strict=True)]
+
+
+def _item(prompt: Prompt, completion: Generated) -> GradeItem:
+    episode = completion.episode
+    if episode is None:
+        return GradeItem(
             prompt.row.messages,
             completion.text,
             prompt.row.fields,
             inside_thought=prompt.opens_thought,
             token_ids=completion.token_ids,
         )
-        for prompt, completion in zip(repeated, completions, strict=True)
-    ]
+    answers = [place for place, message in enumerate(episode.messages) if message["role"] == "assistant"]
+    before = episode.messages[: answers[-1]] if answers else episode.messages
+    return GradeItem(before, completion.text, prompt.row.fields, environment=episode.reward)
 
 
 def form_groups(
