@@ -4,6 +4,7 @@ strict      reads one JSON value, and refuses errors that other readers ignore
 messages    checks the messages of a row, and converts them from other formats
 parsing     reads one line: the messages and the fields of a row
 beginning   recognises files of other formats by their first bytes, and says how to convert them
+tool_calls  how tools are shown to a model as text, and how its calls are read
 unpacking   converts gzip and CSV to JSON lines
 """
 

@@ -130,6 +130,10 @@ class ChatTemplate:
         """Return a conversation's token ids. Raises ValueError if the template refuses the conversation."""
         return tuple(self._applied(messages, tools, tokenize=True, return_dict=False))
 
+    def text(self, messages: list[Message], tools: Tools) -> str:
+        """Return a conversation as text. Raises ValueError if the template refuses the conversation."""
+        return str(self._applied(messages, tools, tokenize=False))
+
     def opens_thought(self, ids: Sequence[int]) -> bool:
         """Return whether a prompt's last tokens open the thought of a thinking model."""
         return opens_thought(self._tokenizer.decode(list(ids[-_LAST_TOKENS:])))

@@ -1,0 +1,149 @@
+"""How tools are shown to a model, and how its tool calls are read from its text.
+
+``template``: the chat template shows the tools, and transformers' ``parse_response`` reads the calls by the
+tokenizer's ``response_template``. ``text``: for models without that. The tools are described in the system
+message, a call is JSON between ``<tool_call>`` and ``</tool_call>``, and a result is a user message between
+``<tool_response>`` and ``</tool_response>``.
+"""
+
+import contextlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from rft_run.rows.messages import Message, calls_of
+from rft_run.rows.strict import value_of
+
+ToolStyle = Literal["template", "text"]
+Tools = Sequence[Mapping[str, Any]]
+
+_CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
+_OPEN = "<tool_call>"
+_INTRODUCTION = (
+    "You can call these tools:\n{tools}\n"
+    "To call a tool, answer with one JSON object, like this:\n"
+    '<tool_call>{{"name": "TOOL", "arguments": {{"ARGUMENT": "VALUE"}}}}</tool_call>'
+)
+
+
+class MalformedCall(ValueError):
+    """The model tried to call a tool, but its call cannot be read. The message is for the model."""
+
+
+def style_of(tokenizer: Any, asked: ToolStyle | None) -> ToolStyle:
+    """Return how tools are shown: ``asked``, or by the template if transformers can read its tool calls."""
+    if asked is not None:
+        return asked
+    return "template" if getattr(tokenizer, "response_template", None) is not None else "text"
+
+
+def as_text(messages: Sequence[Message], tools: Tools) -> list[Message]:
+    """Return messages without roles and fields for tools: everything about tools is in the contents.
+
+    Results of tools that follow each other are in one user message, since templates may refuse two of them.
+    """
+    found: list[Message] = []
+    for number, message in enumerate(messages, start=1):
+        role, content = message["role"], message.get("content") or ""
+        if role == "tool":
+            content = f"<tool_response>{content}</tool_response>"
+            if found and found[-1].get("tool"):
+                found[-1]["content"] += f"\n{content}"
+            else:
+                found.append({"role": "user", "content": content, "tool": True})
+            continue
+        calls = [_called(function) for function in calls_of(number, message)]
+        found.append({"role": role, "content": "\n".join(filter(None, [content, *calls]))})
+    found = [{key: one[key] for key in ("role", "content")} for one in found]
+    return _introduced(found, tools) if tools else found
+
+
+def _called(function: Mapping[str, Any]) -> str:
+    arguments = function.get("arguments") or {}
+    given = json.loads(arguments) if isinstance(arguments, str) else arguments
+    call = {"name": function.get("name"), "arguments": given}
+    return f"<tool_call>{json.dumps(call, ensure_ascii=False)}</tool_call>"
+
+
+def _introduced(messages: list[Message], tools: Tools) -> list[Message]:
+    listed = "\n".join(json.dumps(_function(tool), ensure_ascii=False) for tool in tools)
+    said = _INTRODUCTION.format(tools=listed)
+    if messages and messages[0]["role"] in ("system", "developer"):
+        first = {**messages[0], "content": f"{messages[0]['content']}\n\n{said}"}
+        return [first, *messages[1:]]
+    return [{"role": "system", "content": said}, *messages]
+
+
+def _function(tool: Mapping[str, Any]) -> Mapping[str, Any]:
+    inner = tool.get("function")
+    return inner if isinstance(inner, Mapping) else tool
+
+
+def from_text(text: str) -> Message:
+    """Return the assistant's message in a text of the style ``text``. Raises MalformedCall."""
+    calls = [_read(found) for found in _CALL.findall(text)]
+    rest = _CALL.sub("", text)
+    if _OPEN in rest:
+        raise MalformedCall("the tool call does not end with </tool_call>")
+    return _message(rest.strip() if calls else text, calls)
+
+
+def _read(text: str) -> dict[str, Any]:
+    try:
+        call = value_of(text.strip().encode())
+    except ValueError as error:
+        raise MalformedCall(f"the tool call is not valid JSON: {error}") from error
+    if not isinstance(call, dict):
+        raise MalformedCall("the tool call is not a JSON object with name and arguments")
+    return call
+
+
+def from_template(
+    tokenizer: Any, prompt_ids: Sequence[int], token_ids: Sequence[int], tools: Tools
+) -> Message:
+    """Return the assistant's message in sampled tokens, by the tokenizer's format. Raises MalformedCall."""
+    prompt, sampled = tokenizer.decode(list(prompt_ids)), tokenizer.decode(list(token_ids))
+    try:
+        found = tokenizer.parse_response(sampled, prefix=prompt, tools=list(tools) or None)
+    except Exception as error:  # a template is data by the model's authors, and any error may come of it
+        raise MalformedCall(f"the tool call cannot be read: {error}") from error
+    calls = [call.get("function", call) for call in found.get("tool_calls") or []]
+    thought = found.get("reasoning_content") or found.get("thinking")
+    message = _message(found.get("content") or "", calls)
+    return {**message, "reasoning_content": thought} if thought else message
+
+
+def _message(content: str, calls: Sequence[Mapping[str, Any]]) -> Message:
+    if not calls:
+        return {"role": "assistant", "content": content}
+    return {"role": "assistant", "content": content, "tool_calls": [_call(call) for call in calls]}
+
+
+def _call(call: Mapping[str, Any]) -> dict[str, Any]:
+    name, arguments = call.get("name"), call.get("arguments", {})
+    if not isinstance(name, str) or not name:
+        raise MalformedCall("the tool call has no name")
+    if not isinstance(arguments, Mapping):
+        raise MalformedCall(f"the arguments of the tool call {name:.60} are not a JSON object")
+    function = {"name": name, "arguments": json.dumps(arguments, ensure_ascii=False)}
+    return {"type": "function", "function": function}
+
+
+def canonical(messages: Sequence[Message]) -> list[str]:
+    """Return what counts of each message, for comparing the histories that a client sends.
+
+    Clients leave fields out, add others, and write the arguments of calls in another form.
+    """
+    return [_canonical(number, message) for number, message in enumerate(messages, start=1)]
+
+
+def _canonical(number: int, message: Message) -> str:
+    calls = []
+    for function in calls_of(number, message):
+        arguments = function.get("arguments") or {}
+        if isinstance(arguments, str):
+            with contextlib.suppress(ValueError):  # then it is compared as a text
+                arguments = value_of(arguments.encode())
+        calls.append([function.get("name"), arguments])
+    return json.dumps([message["role"], message.get("content") or "", calls], sort_keys=True)

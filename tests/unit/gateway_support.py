@@ -1,0 +1,105 @@
+"""A tokenizer whose tokens are characters and a few special tokens, and sessions that use it."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jinja2
+
+from rft_trainer.rollout.engine import Generated, Request, SamplingParameters
+from rft_trainer.rollout.gateway.dialogue import Dialogue
+from rft_trainer.rollout.gateway.session import Limits, Session
+
+SPECIAL = ("<|im_start|>", "<|im_end|>", "<|eot|>")
+END = 1
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+WITH_TOOLS = (
+    "{% if tools %}<|im_start|>system\n{% for t in tools %}{{ t | tojson }}{% endfor %}"
+    "<|im_end|>\n{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+    "{% if m.tool_calls %}{% for c in m.tool_calls %}"
+    "[{{ c.function.name }} {{ c.function.arguments | tojson }}]{% endfor %}{% endif %}"
+    "<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+DROPS_THOUGHTS = CHATML.replace(
+    "{{ m.content }}",
+    "{{ m.content if loop.last or m.role != 'assistant' else m.content.split('</think>')[-1] }}",
+)
+ADD = {
+    "type": "function",
+    "function": {"name": "add", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}},
+}
+
+
+class Characters:
+    """A tokenizer with a chat template, which is rendered by Jinja as transformers does."""
+
+    def __init__(self, template: str = CHATML) -> None:
+        self.chat_template = template
+
+    def apply_chat_template(self, conversation: list[dict[str, Any]], **options: Any) -> Any:
+        tokenize, _ = options.pop("tokenize"), options.pop("return_dict", None)
+        text = (
+            jinja2.Environment(autoescape=False)
+            .from_string(self.chat_template)
+            .render(messages=conversation, **options)
+        )
+        return self.encode(text) if tokenize else text
+
+    def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
+        pieces = re.findall("|".join(map(re.escape, SPECIAL)) + "|.", text, re.DOTALL)
+        return [SPECIAL.index(p) if p in SPECIAL else ord(p) + len(SPECIAL) for p in pieces]
+
+    def decode(self, token_ids: Sequence[int], skip_special_tokens: bool = False) -> str:
+        return "".join(
+            ("" if skip_special_tokens else SPECIAL[t]) if t < len(SPECIAL) else chr(t - len(SPECIAL))
+            for t in token_ids
+        )
+
+
+class TemplateReader(Characters):
+    """A tokenizer that can parse its own calls, as transformers' tokenizers with a response template do."""
+
+    response_template = "[name {arguments}]"
+
+    def parse_response(self, response: str, *, prefix: str, tools: Any) -> dict[str, Any]:
+        import json
+
+        text = response.removesuffix(SPECIAL[END])
+        calls = [
+            {"type": "function", "function": {"name": name, "arguments": json.loads(arguments)}}
+            for name, arguments in re.findall(r"\[(\w+) (.*?)\]", text)
+        ]
+        return {"role": "assistant", "content": re.sub(r"\[.*\]", "", text), "tool_calls": calls}
+
+
+LIMITS = Limits(turns=8, tokens=1000, context=4000, seconds=60.0)
+PARAMETERS = SamplingParameters(1.0, 1.0, 0, max_tokens=200)
+
+
+def generated(tokenizer: Characters, text: str, *, ends: bool = True) -> Generated:
+    """Return a completion with this text. With ``ends`` its last token is the end token."""
+    ids = (*tokenizer.encode(text), *((END,) if ends else ()))
+    return Generated(ids, tuple(-0.5 for _ in ids), text, "stop" if ends else "length")
+
+
+def session(tokenizer: Characters, limits: Limits = LIMITS, **options: Any) -> Session:
+    """Return a session with the seed 7."""
+    dialogue = Dialogue(tokenizer, None, frozenset({END}))
+    return Session(dialogue, PARAMETERS, limits, 7, **options)
+
+
+class Scripted:
+    """Generates given texts, one after the other, and keeps the requests."""
+
+    def __init__(self, tokenizer: Characters, *texts: str) -> None:
+        self.requests: list[Request] = []
+        self._tokenizer, self._texts = tokenizer, list(texts)
+
+    def __call__(self, requests: Sequence[Request]) -> list[Generated]:
+        self.requests += requests
+        return [generated(self._tokenizer, self._texts.pop(0)) for _ in requests]

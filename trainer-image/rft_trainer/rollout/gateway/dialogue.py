@@ -1,0 +1,120 @@
+"""The token ids of a conversation: of its first prompt, and of what stands between one turn and the next.
+
+The tokens of earlier turns are never rendered again. A later prompt is the earlier prompt, the sampled
+tokens, and the tail: the end of the model's turn, the new messages, and the beginning of its next turn.
+"""
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from typing import Any
+
+from rft_run.rows.messages import Message, calls_of
+from rft_run.rows.tool_calls import (
+    MalformedCall,
+    Tools,
+    ToolStyle,
+    as_text,
+    canonical,
+    from_template,
+    from_text,
+    style_of,
+)
+from rft_trainer.data.template import ChatTemplate
+
+__all__ = ["Dialogue", "MalformedCall", "Unextendable", "canonical"]
+
+_MARKER = "rftturn"
+
+
+class Unextendable(ValueError):
+    """The chat template shows no end of the model's turn, so a conversation cannot be continued."""
+
+
+class Dialogue:
+    """Renders conversations for a tokenizer, and reads the model's turns."""
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        chat_template_args: Mapping[str, Any] | None,
+        ends: frozenset[int],
+        tools: ToolStyle | None = None,
+    ) -> None:
+        """Use a tokenizer's chat template. ``ends``: the tokens with which the model ends its turn."""
+        arguments = {**(chat_template_args or {}), "add_generation_prompt": True}
+        self._template = ChatTemplate(tokenizer, arguments)
+        self._tokenizer = tokenizer
+        self._ends = ends
+        self.style = style_of(tokenizer, tools)
+
+    def first(self, messages: Sequence[Message], tools: Tools) -> tuple[int, ...]:
+        """Return the token ids of a prompt. Raises ValueError where the template refuses the messages."""
+        if self.style == "text":
+            return self._template.ids(as_text(messages, tools), None)
+        return self._template.ids(self._form(messages, tools), _listed(tools))
+
+    def tail(self, messages: Sequence[Message], answered: int, last: int, tools: Tools) -> tuple[int, ...]:
+        """Return the tokens that follow a turn: its end, the messages after it, the beginning of the next.
+
+        ``answered``: the index of the assistant's message of the turn. ``last``: the last sampled token of
+        the turn. An end token that was sampled is not repeated. Raises Unextendable, and ValueError where
+        the template refuses the messages.
+        """
+        marked = [deepcopy(message) for message in messages]
+        markers = _mark(marked[answered])
+        if self.style == "text":
+            text = self._template.text(as_text(marked, tools), None)
+        else:
+            text = self._template.text(self._form(marked, tools), _listed(tools))
+        found = max(text.rfind(marker) + len(marker) for marker in markers)
+        ids = self._tokenizer.encode(text[found:], add_special_tokens=False)
+        place = next((place for place, token in enumerate(ids) if token in self._ends), None)
+        if _MARKER not in text or place is None:
+            raise Unextendable(
+                "the chat template has no end token after the assistant's message, so a conversation of"
+                " several turns cannot be continued token by token; use a model whose template has one"
+            )
+        tail = tuple(ids[place:])
+        return tail[1:] if last == tail[0] else tail
+
+    def message(
+        self, prompt_ids: Sequence[int], token_ids: Sequence[int], text: str, tools: Tools
+    ) -> Message:
+        """Return the assistant's message in a completion. Raises MalformedCall."""
+        if not tools:
+            return {"role": "assistant", "content": text}
+        if self.style == "text":
+            return from_text(text)
+        return from_template(self._tokenizer, prompt_ids, token_ids, tools)
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Return the text of token ids, with special tokens."""
+        return str(self._tokenizer.decode(list(token_ids)))
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Return the token ids of a text, without special tokens around it."""
+        return tuple(self._tokenizer.encode(text, add_special_tokens=False))
+
+    def _form(self, messages: Sequence[Message], tools: Tools) -> list[Message]:
+        """Return the messages in the form that the template needs. Raises ValueError if it drops one."""
+        full = [{**message, "content": message.get("content") or ""} for message in messages]
+        form = self._template.form(full, _listed(tools))
+        if form.lost:
+            raise ValueError(form.lost)
+        if any("tools of a row" in note for note in form.notes):
+            raise ValueError("the chat template drops the tools: set environment.tools: text")
+        return form.applied(full)
+
+
+def _mark(message: Message) -> list[str]:
+    """Put markers in place of a message's content and the names of its calls. Return the markers."""
+    markers = [f"{_MARKER}0x"]
+    message["content"] = markers[0]
+    for place, function in enumerate(calls_of(1, message), start=1):
+        markers.append(f"{_MARKER}{place}x")
+        function["name"] = markers[-1]
+    return markers
+
+
+def _listed(tools: Tools) -> list[dict[str, Any]] | None:
+    return [dict(tool) for tool in tools] or None

@@ -1,0 +1,229 @@
+"""One rollout of several turns: what the model is asked next, and a record of what it sampled.
+
+Nothing here waits or talks to another process: whoever drives a rollout takes a Turn, lets the engine sample
+it, and hands the completion back.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from rft_run.rows.messages import Message
+from rft_run.rows.tool_calls import Tools
+from rft_trainer.rollout.engine import Generated, Request, SamplingParameters, rollout_seed
+from rft_trainer.rollout.gateway.dialogue import Dialogue, MalformedCall, canonical
+from rft_trainer.rollout.segments import Segment
+
+Limit = Literal["maxTurns", "maxTokens", "contextLength", "timeoutSeconds"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The limits of a rollout. ``tokens`` are all sampled tokens of a rollout, ``context`` those of a prompt
+    and its completion. ``seconds`` are of wall time, from its first turn on.
+    """
+
+    turns: int
+    tokens: int
+    context: int
+    seconds: float
+
+
+class Ended(Exception):
+    """The rollout has reached a limit, and ends with the turns that it has."""
+
+    def __init__(self, limit: Limit, message: str) -> None:
+        super().__init__(message)
+        self.limit = limit
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A turn that is to be sampled. ``messages`` is None where the prompt was given as text or tokens."""
+
+    request: Request
+    messages: tuple[Message, ...] | None
+    tools: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A sampled turn. ``adapter_version``: of the policy that sampled it."""
+
+    prompt_ids: tuple[int, ...]
+    generated: Generated
+    seed: int
+    adapter_version: int
+
+
+@dataclass(frozen=True)
+class _State:
+    """A conversation after one of its turns, and its tokens so far."""
+
+    history: tuple[str, ...]
+    tools: tuple[dict[str, Any], ...]
+    ids: tuple[int, ...]
+
+
+@dataclass
+class _Open:
+    """A segment that can grow."""
+
+    prompt_ids: tuple[int, ...]
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    sampled: list[bool] = field(default_factory=list)
+
+    def extends(self, prompt_ids: Sequence[int]) -> bool:
+        own = (*self.prompt_ids, *self.token_ids)
+        return len(own) <= len(prompt_ids) and tuple(prompt_ids[: len(own)]) == own
+
+    def add(self, prompt_ids: Sequence[int], generated: Generated) -> None:
+        context = prompt_ids[len(self.prompt_ids) + len(self.token_ids) :]
+        self.token_ids += [*context, *generated.token_ids]
+        self.logprobs += [*(0.0 for _ in context), *generated.logprobs]
+        self.sampled += [*(False for _ in context), *(True for _ in generated.token_ids)]
+
+    def closed(self) -> Segment:
+        return Segment(self.prompt_ids, tuple(self.token_ids), tuple(self.logprobs), tuple(self.sampled))
+
+
+class Session:
+    """The record of one rollout. Its methods must be called by one thread at a time."""
+
+    def __init__(
+        self,
+        dialogue: Dialogue,
+        parameters: SamplingParameters,
+        limits: Limits,
+        seed: int,
+        adapter_version: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Begin without turns. ``parameters.max_tokens`` is the limit of one turn."""
+        self.turns: list[Recorded] = []
+        self.counts: Counter[str] = Counter()
+        """Numbers of ``malformedCalls``, ``forks`` and ``ignoredParameters``."""
+        self.limit: Limit | None = None
+        """The limit that ended the rollout; None: none did."""
+        self.adapter_version = adapter_version
+        self._dialogue, self._parameters, self._limits, self._seed = dialogue, parameters, limits, seed
+        self._clock = clock
+        self._began: float | None = None
+        self._states: list[_State] = []
+        self._segments: list[_Open] = []
+
+    @property
+    def sampled_tokens(self) -> int:
+        """Number of tokens that were sampled in all turns."""
+        return sum(len(turn.generated.token_ids) for turn in self.turns)
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """The segments of the rollout so far."""
+        return tuple(segment.closed() for segment in self._segments)
+
+    def chat(self, messages: Sequence[Message], tools: Tools) -> Turn:
+        """Return the next turn of a conversation.
+
+        If the messages extend a conversation of this rollout, the prompt extends its tokens. Otherwise it is
+        rendered, and the turn begins a segment. Raises Ended, and ValueError for messages that cannot be
+        rendered.
+        """
+        kept, given = tuple(dict(message) for message in messages), tuple(dict(tool) for tool in tools)
+        return self._turn(self._prompt(kept, given), kept, given)
+
+    def complete(self, prompt: str | Sequence[int]) -> Turn:
+        """Return the next turn for a prompt as text or token ids. Raises Ended."""
+        ids = self._dialogue.encode(prompt) if isinstance(prompt, str) else tuple(prompt)
+        return self._turn(ids, None, ())
+
+    def record(self, turn: Turn, generated: Generated) -> Message:
+        """Record a completion, and return it as the assistant's message.
+
+        Raises MalformedCall if it has a tool call that cannot be read. The completion is recorded even then.
+        """
+        prompt_ids = turn.request.prompt_token_ids
+        self._place(prompt_ids).add(prompt_ids, generated)
+        self.turns.append(Recorded(prompt_ids, generated, turn.request.seed, self.adapter_version))
+        if turn.messages is None:
+            return {"role": "assistant", "content": generated.text}
+        try:
+            message = self._dialogue.message(prompt_ids, generated.token_ids, generated.text, turn.tools)
+        except MalformedCall:
+            self.counts["malformedCalls"] += 1
+            self._remember(turn, {"role": "assistant", "content": generated.text}, generated)
+            raise
+        for number, call in enumerate(message.get("tool_calls", ())):
+            call["id"] = f"call_{len(self.turns)}_{number}"
+        self._remember(turn, message, generated)
+        return message
+
+    def _remember(self, turn: Turn, message: Message, generated: Generated) -> None:
+        history = tuple(canonical([*(turn.messages or ()), message]))
+        ids = (*turn.request.prompt_token_ids, *generated.token_ids)
+        self._states.append(_State(history, turn.tools, ids))
+
+    def _prompt(self, messages: tuple[Message, ...], tools: tuple[dict[str, Any], ...]) -> tuple[int, ...]:
+        history = tuple(canonical(messages))
+        known = [
+            state
+            for state in self._states
+            if state.tools == tools
+            and len(state.history) < len(history)
+            and history[: len(state.history)] == state.history
+        ]
+        if not known:
+            return self._dialogue.first(messages, tools)
+        longest = max(known, key=lambda state: len(state.history))
+        return longest.ids + self._dialogue.tail(messages, len(longest.history) - 1, longest.ids[-1], tools)
+
+    def _turn(
+        self,
+        prompt_ids: tuple[int, ...],
+        messages: tuple[Message, ...] | None,
+        tools: tuple[dict[str, Any], ...],
+    ) -> Turn:
+        most = min(
+            self._parameters.max_tokens,
+            self._limits.tokens - self.sampled_tokens,
+            self._limits.context - len(prompt_ids),
+        )
+        self._refuse_ended(prompt_ids, most)
+        seed = rollout_seed(self._seed, "turn", len(self.turns))
+        # The first turn has the rollout's own seed, as a single answer has.
+        request = Request(
+            prompt_ids, seed if self.turns else self._seed, replace(self._parameters, max_tokens=most)
+        )
+        return Turn(request, messages, tools)
+
+    def _refuse_ended(self, prompt_ids: Sequence[int], most: int) -> None:
+        now = self._clock()
+        self._began = now if self._began is None else self._began
+        limits = self._limits
+        if len(self.turns) >= limits.turns:
+            self._end("maxTurns", f"the rollout has had its {limits.turns} turns")
+        if now - self._began > limits.seconds:
+            self._end("timeoutSeconds", f"the rollout took longer than {limits.seconds:g} s")
+        if self.sampled_tokens >= limits.tokens:
+            self._end("maxTokens", f"the rollout has sampled its {limits.tokens} tokens")
+        if most < 1:
+            self._end(
+                "contextLength", f"the prompt has {len(prompt_ids)} of {limits.context} tokens of context"
+            )
+
+    def _end(self, limit: Limit, message: str) -> None:
+        self.limit = limit
+        raise Ended(limit, message)
+
+    def _place(self, prompt_ids: tuple[int, ...]) -> _Open:
+        """Return the segment that a prompt extends, or a new one."""
+        fitting = [segment for segment in self._segments if segment.extends(prompt_ids)]
+        if fitting:
+            return max(fitting, key=lambda segment: len(segment.token_ids))
+        if self._segments:
+            self.counts["forks"] += 1
+        self._segments.append(_Open(prompt_ids))
+        return self._segments[-1]
