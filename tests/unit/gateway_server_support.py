@@ -1,0 +1,44 @@
+"""A gateway whose model says given texts, and HTTP clients of its rollouts."""
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from rft_trainer.rollout.gateway.sampler import BatchSampler
+from rft_trainer.rollout.gateway.server import Gateway
+from rft_trainer.rollout.gateway.session import Limits, Session
+from tests.unit.gateway_support import Characters, Scripted, session
+
+
+class Open:
+    """A gateway with a script, and clients of its rollouts."""
+
+    def __init__(self, folder: Path, *script: str) -> None:
+        self.tokenizer = Characters()
+        self.script = Scripted(self.tokenizer, *script)
+        self.sampler = BatchSampler(self.script)
+        self.socket = folder / "gateway.sock"
+        self.gateway = Gateway(self.socket, self.sampler, self.tokenizer.decode)
+        self._clients: list[httpx.Client] = []
+
+    def __enter__(self) -> "Open":
+        self.gateway.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        for client in self._clients:
+            client.close()
+        self.gateway.__exit__(None, None, None)
+        self.sampler.close()
+
+    def rollout(self, name: str = "r1", limits: Limits | None = None) -> tuple[Session, httpx.Client]:
+        one = session(self.tokenizer, *([limits] if limits else []))
+        return one, self.client(name, self.gateway.open(name, one))
+
+    def client(self, name: str, token: str) -> httpx.Client:
+        transport = httpx.HTTPTransport(uds=str(self.socket))
+        headers = {"Authorization": f"Bearer {token}"}
+        base = f"http://gateway/rollouts/{name}"
+        self._clients.append(httpx.Client(transport=transport, base_url=base, headers=headers))
+        return self._clients[-1]

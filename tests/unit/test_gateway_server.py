@@ -1,0 +1,191 @@
+"""The HTTP endpoint of rollouts: OpenAI's API, a token for each rollout, and parameters of the spec alone."""
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rft_trainer.rollout.engine import Generated
+from rft_trainer.rollout.gateway.sampler import BatchSampler
+from rft_trainer.rollout.gateway.session import Limits
+from tests.unit.gateway_server_support import Open
+from tests.unit.gateway_support import ADD, END, PARAMETERS, Characters, session
+
+USER = {"role": "user", "content": "1+1?"}
+CALL = '<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>'
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[Open]:
+    with Open(tmp_path, "two", "yes", "more") as one:
+        yield one
+
+
+def test_a_conversation_is_recorded_turn_by_turn(opened: Open) -> None:
+    one, client = opened.rollout()
+    body = {"model": "any", "messages": [USER], "logprobs": True, "return_token_ids": True}
+    answer = client.post("/v1/chat/completions", json=body).json()
+    (choice,) = answer["choices"]
+    assert choice["message"] == {"role": "assistant", "content": "two"}
+    assert choice["finish_reason"] == "stop"
+    assert tuple(choice["token_ids"]) == one.turns[0].generated.token_ids
+    assert tuple(answer["prompt_token_ids"]) == one.turns[0].prompt_ids
+    assert [entry["logprob"] for entry in choice["logprobs"]["content"]] == [-0.5] * 4
+    assert answer["usage"]["completion_tokens"] == 4
+    again = client.post("/v1/chat/completions", json={"messages": [USER, choice["message"], USER]}).json()
+    assert again["choices"][0]["message"]["content"] == "yes"
+    assert len(one.segments) == 1
+    assert client.get("/v1/models").json()["data"][0]["id"] == "policy"
+
+
+def test_parameters_of_a_client_are_ignored_and_counted(opened: Open) -> None:
+    one, client = opened.rollout()
+    client.post(
+        "/v1/chat/completions", json={"messages": [USER], "temperature": 0, "max_tokens": 1, "seed": 1}
+    )
+    (request,) = opened.script.requests
+    assert request.parameters == PARAMETERS
+    assert request.seed == 7
+    assert one.counts["ignoredParameters"] == 3
+
+
+def test_a_streamed_answer_has_the_same_message_in_events(tmp_path: Path) -> None:
+    with Open(tmp_path, CALL) as opened:
+        one, client = opened.rollout()
+        body = {"messages": [USER], "tools": [ADD], "stream": True, "stream_options": {"include_usage": True}}
+        answer = client.post("/v1/chat/completions", json=body)
+        assert answer.headers["content-type"] == "text/event-stream"
+        *events, end = [line.removeprefix("data: ") for line in answer.text.splitlines() if line]
+        assert end == "[DONE]"
+        chunks = [json.loads(event) for event in events]
+        deltas = [choice for chunk in chunks for choice in chunk["choices"]]
+        (called,) = [one["delta"]["tool_calls"] for one in deltas if "tool_calls" in one["delta"]]
+        assert called[0]["function"] == {"name": "add", "arguments": '{"a": 1}'}
+        assert deltas[-1]["finish_reason"] == "tool_calls"
+        assert chunks[-1]["usage"]["completion_tokens"] == len(one.turns[0].generated.token_ids)
+
+
+def test_completions_take_text_and_tokens(opened: Open) -> None:
+    _, client = opened.rollout()
+    first = client.post("/v1/completions", json={"prompt": "a", "return_token_ids": True}).json()
+    assert first["choices"][0]["text"] == "two"
+    ids = [*opened.tokenizer.encode("atwo"), END]
+    second = client.post("/v1/completions", json={"prompt": ids, "stream": True}).text
+    assert '"yes"' in second
+
+
+def test_a_rollout_is_reached_only_with_its_own_token(opened: Open) -> None:
+    opened.rollout("r1")
+    token = opened.gateway.open("r2", session(opened.tokenizer))
+    refused = [
+        opened.client("r1", token).post("/v1/chat/completions", json={"messages": [USER]}),
+        opened.client("r3", token).get("/v1/models"),
+        opened.client("r1", "none").post("/reward", json={"value": 1}),
+    ]
+    assert {answer.status_code for answer in refused} == {401}
+    assert len({answer.text for answer in refused}) == 1
+    assert opened.gateway.counts["unauthorized"] == 3
+    assert opened.script.requests == []
+    opened.gateway.close_rollout("r2")
+    assert opened.client("r2", token).get("/v1/models").status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "robot", "content": ""}]}, "messages"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages"),
+        ({"messages": [{"role": "user", "content": "x"}], "n": 2}, "n"),
+        ({"messages": [{"role": "user", "content": "x"}], "tools": "add"}, "tools"),
+        ({"messages": [{"role": "user", "content": "x"}], "tool_choice": "required"}, "tool_choice"),
+        ({"messages": [{"role": "user", "content": "x"}], "response_format": {"type": "json_object"}},
+         "response_format"),
+    ],
+)  # fmt: skip
+def test_a_request_that_cannot_be_answered_is_refused(opened: Open, body: dict[str, Any], param: str) -> None:
+    one, client = opened.rollout()
+    answer = client.post("/v1/chat/completions", json=body)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == param
+    assert one.turns == []
+
+
+def test_a_body_that_is_no_json_object_is_refused(opened: Open) -> None:
+    _, client = opened.rollout()
+    for body in (b"{", b"[]", b"[" * 100_000):
+        assert client.post("/v1/completions", content=body).status_code == 400
+    assert opened.gateway.counts["badRequests"] == 3
+
+
+def test_a_malformed_call_and_a_limit_are_errors_of_the_api(tmp_path: Path) -> None:
+    with Open(tmp_path, "<tool_call>{") as opened:
+        one, client = opened.rollout(limits=Limits(1, 1000, 4000, 60))
+        body = {"messages": [USER], "tools": [ADD]}
+        malformed = client.post("/v1/chat/completions", json=body)
+        assert (malformed.status_code, malformed.json()["error"]["type"]) == (422, "malformed_tool_call")
+        assert one.counts["malformedCalls"] == 1
+        ended = client.post("/v1/chat/completions", json=body)
+        assert (ended.status_code, ended.json()["error"]["type"]) == (403, "rollout_ended")
+        assert ended.json()["error"]["message"].startswith("maxTurns")
+
+
+def test_a_reward_is_one_finite_number(opened: Open) -> None:
+    _, client = opened.rollout()
+    for body in (b'{"value": NaN}', b'{"value": "1"}', b"{}", b'{"value": 1, "metrics": {"a": Infinity}}'):
+        assert client.post("/reward", content=body).status_code == 400
+    assert client.post("/reward", json={"value": 0.5, "metrics": {"steps": 3}}).status_code == 200
+    assert client.post("/reward", json={"value": 1}).status_code == 409
+    reported = opened.gateway.close_rollout("r1")
+    assert reported is not None
+    assert (reported.value, reported.metrics) == (0.5, {"steps": 3.0})
+
+
+def test_an_agent_may_report_an_error_in_place_of_a_reward(opened: Open) -> None:
+    _, client = opened.rollout()
+    client.post("/reward", json={"error": "the site was down"})
+    reported = opened.gateway.close_rollout("r1")
+    assert reported is not None
+    assert (reported.value, reported.error) == (None, "the site was down")
+
+
+def test_requests_that_wait_are_sampled_as_one_batch() -> None:
+    tokenizer = Characters()
+    sizes: list[int] = []
+    first, go_on = threading.Event(), threading.Event()
+
+    def generate(requests: Any) -> list[Generated]:
+        sizes.append(len(requests))
+        first.set()
+        assert go_on.wait(10)
+        return [Generated((), (), "", "stop") for _ in requests]
+
+    sampler = BatchSampler(generate)
+    request = session(tokenizer).chat([USER], ()).request
+    futures = [sampler.submit(request)]
+    assert first.wait(10)
+    futures += [sampler.submit(request) for _ in range(5)]
+    go_on.set()
+    assert all(future.result(10).text == "" for future in futures)
+    sampler.close()
+    assert sizes == [1, 5]
+
+
+def test_a_sampler_that_fails_fails_the_requests_and_goes_on() -> None:
+    outcomes: list[Any] = [RuntimeError("gone"), [Generated((), (), "", "stop")]]
+
+    def generate(requests: Any) -> list[Generated]:
+        found = outcomes.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return list(found)
+
+    sampler = BatchSampler(generate)
+    request = session(Characters()).chat([USER], ()).request
+    with pytest.raises(RuntimeError, match="gone"):
+        sampler.submit(request).result(10)
+    assert sampler.submit(request).result(10).finish_reason == "stop"
+    sampler.close()

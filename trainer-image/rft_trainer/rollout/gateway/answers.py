@@ -1,0 +1,266 @@
+"""The JSON of OpenAI's API: what is read of a request, and what is answered."""
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rft_run.rows.messages import ROLES, Message, calls_of
+from rft_trainer.rollout.gateway.session import Recorded
+
+MODEL = "policy"
+"""The name of the only model. Any other name in a request is taken for it."""
+
+FORCED = (
+    *("temperature", "top_p", "top_k", "min_p", "seed", "stop", "max_tokens", "max_completion_tokens"),
+    *("frequency_penalty", "presence_penalty", "repetition_penalty", "logit_bias"),
+)
+"""Parameters of a request that the spec sets. Those of a client are ignored, and counted."""
+
+
+class BadRequest(ValueError):
+    """A request that cannot be answered. ``param``: the field that is wrong."""
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a request asks for, besides its prompt."""
+
+    stream: bool = False
+    usage_in_stream: bool = False
+    logprobs: bool = False
+    token_ids: bool = False
+    ignored: tuple[str, ...] = ()
+
+
+def error_body(message: str, kind: str, param: str | None = None) -> dict[str, Any]:
+    """Return the body of an error, in OpenAI's form."""
+    return {"error": {"message": message, "type": kind, "param": param, "code": kind}}
+
+
+def asked_of(body: Mapping[str, Any]) -> Asked:
+    """Return what a request asks for. Raises BadRequest for what is not supported."""
+    if body.get("n") not in (None, 1):
+        raise BadRequest(f"n is {body['n']!r}; a turn has one completion, so leave n out", "n")
+    if body.get("tool_choice") not in (None, "auto", "none"):
+        raise BadRequest(
+            "tool_choice cannot force a call, since tokens are sampled freely; use auto", "tool_choice"
+        )
+    if (body.get("response_format") or {}).get("type") not in (None, "text"):
+        raise BadRequest(
+            "response_format cannot be forced, since tokens are sampled freely", "response_format"
+        )
+    options = body.get("stream_options") or {}
+    return Asked(
+        stream=bool(body.get("stream")),
+        usage_in_stream=bool(options.get("include_usage")),
+        logprobs=body.get("logprobs") not in (None, False),
+        token_ids=bool(body.get("return_token_ids")),
+        ignored=tuple(name for name in FORCED if body.get(name) is not None),
+    )
+
+
+def messages_of(body: Mapping[str, Any]) -> list[Message]:
+    """Return the messages of a chat request, each content as one text. Raises BadRequest."""
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise BadRequest("messages is not a list of at least one message", "messages")
+    found = []
+    for number, message in enumerate(messages, start=1):
+        role = message.get("role") if isinstance(message, dict) else None
+        if role not in ROLES:
+            raise BadRequest(f"message {number}: its role is not one of {', '.join(ROLES)}", "messages")
+        try:
+            calls_of(number, message)
+        except ValueError as error:
+            raise BadRequest(str(error), "messages") from error
+        kept = {key: value for key, value in message.items() if value is not None}
+        found.append({**kept, "content": _text(number, message.get("content"))})
+    return found
+
+
+def _text(number: int, content: object) -> str:
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list) and all(
+        isinstance(p, dict) and isinstance(p.get("text"), str) for p in content
+    ):
+        return "".join(part["text"] for part in content)
+    raise BadRequest(f"message {number}: only contents of text are supported", "messages")
+
+
+def tools_of(body: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the tools of a chat request. Raises BadRequest."""
+    tools = [] if body.get("tool_choice") == "none" else body.get("tools") or []
+    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+        raise BadRequest("tools is not a list of objects", "tools")
+    return tools
+
+
+def prompt_of(body: Mapping[str, Any]) -> str | list[int]:
+    """Return the prompt of a completion request: a text, or token ids. Raises BadRequest."""
+    prompt = body.get("prompt")
+    if isinstance(prompt, list) and prompt and all(type(token) is int and token >= 0 for token in prompt):
+        return prompt
+    if isinstance(prompt, str) and prompt:
+        return prompt
+    raise BadRequest(
+        "prompt is neither a text nor a list of token ids; several prompts are not supported", "prompt"
+    )
+
+
+@dataclass(frozen=True)
+class Reward:
+    """What an agent reports at the end of its rollout: a reward, or the error that it met."""
+
+    value: float | None
+    metrics: dict[str, float] = field(default_factory=dict)
+    error: str | None = None
+
+
+def reward_of(body: Mapping[str, Any]) -> Reward:
+    """Return the reward in a request. Raises BadRequest if it has neither a finite number nor an error."""
+    value, error, metrics = body.get("value"), body.get("error"), body.get("metrics") or {}
+    if error is not None and not isinstance(error, str):
+        raise BadRequest("error is not a text", "error")
+    if not isinstance(metrics, dict) or not all(_finite(number) for number in metrics.values()):
+        raise BadRequest("metrics is not an object of finite numbers", "metrics")
+    if value is not None and not _finite(value):
+        raise BadRequest(f"value is {value!r:.60}, not a finite number", "value")
+    if value is None and error is None:
+        raise BadRequest("value is missing; send a number, or an error", "value")
+    numbers = {str(name): float(number) for name, number in metrics.items()}
+    return Reward(None if value is None else float(value), numbers, error)
+
+
+def _finite(value: object) -> bool:
+    return isinstance(value, bool | int | float) and abs(value) < 1e300 and math.isfinite(value)
+
+
+def usage(turn: Recorded) -> dict[str, int]:
+    """Return the numbers of tokens of a turn."""
+    prompt, completion = len(turn.prompt_ids), len(turn.generated.token_ids)
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+
+def _finish_reason(turn: Recorded, message: Message) -> str:
+    calls = bool(message.get("tool_calls")) and not turn.generated.truncated
+    return "tool_calls" if calls else turn.generated.finish_reason
+
+
+def _extras(turn: Recorded, asked: Asked, decode: Callable[[list[int]], str]) -> dict[str, Any]:
+    """Return log-probs, in nats, and token ids, if the client asked for them."""
+    found: dict[str, Any] = {}
+    if asked.logprobs:
+        pairs = zip(turn.generated.token_ids, turn.generated.logprobs, strict=True)
+        content = [
+            {
+                "token": (text := decode([token])),
+                "logprob": value,
+                "bytes": list(text.encode()),
+                "top_logprobs": [],
+            }
+            for token, value in pairs
+        ]
+        found["logprobs"] = {"content": content, "refusal": None}
+    if asked.token_ids:
+        found["token_ids"] = list(turn.generated.token_ids)
+    return found
+
+
+def _head(name: str, kind: str, turn: Recorded, created: int) -> dict[str, Any]:
+    return {
+        "id": name,
+        "object": kind,
+        "created": created,
+        "model": MODEL,
+        "policy_version": turn.adapter_version,
+    }
+
+
+def chat_answer(
+    name: str,
+    created: int,
+    turn: Recorded,
+    message: Message,
+    asked: Asked,
+    decode: Callable[[list[int]], str],
+) -> dict[str, Any]:
+    """Return the answer to a chat request."""
+    choice = {
+        "index": 0,
+        "message": message,
+        "finish_reason": _finish_reason(turn, message),
+        "logprobs": None,
+        **_extras(turn, asked, decode),
+    }
+    prompt = {"prompt_token_ids": list(turn.prompt_ids)} if asked.token_ids else {}
+    head = _head(name, "chat.completion", turn, created)
+    return {**head, "choices": [choice], "usage": usage(turn), **prompt}
+
+
+def chat_chunks(
+    name: str,
+    created: int,
+    turn: Recorded,
+    message: Message,
+    asked: Asked,
+    decode: Callable[[list[int]], str],
+) -> Iterator[bytes]:
+    """Yield the events of a streamed answer. The whole turn is sampled before the first one."""
+    head = _head(name, "chat.completion.chunk", turn, created)
+
+    def event(choices: list[dict[str, Any]], **more: Any) -> bytes:
+        return f"data: {json.dumps({**head, 'choices': choices, **more})}\n\n".encode()
+
+    def delta(content: dict[str, Any], reason: str | None = None, **more: Any) -> list[dict[str, Any]]:
+        return [{"index": 0, "delta": content, "finish_reason": reason, "logprobs": None, **more}]
+
+    yield event(delta({"role": "assistant", "content": ""}))
+    said = {key: message[key] for key in ("reasoning_content", "content") if message.get(key)}
+    extras = _extras(turn, asked, decode)
+    if said or extras:
+        yield event(delta(said, **extras))
+    for number, call in enumerate(message.get("tool_calls", ())):
+        yield event(delta({"tool_calls": [{"index": number, **call}]}))
+    yield event(delta({}, _finish_reason(turn, message)))
+    if asked.usage_in_stream:
+        yield event([], usage=usage(turn))
+    yield b"data: [DONE]\n\n"
+
+
+def completion_answer(
+    name: str, created: int, turn: Recorded, asked: Asked, decode: Callable[[list[int]], str]
+) -> dict[str, Any]:
+    """Return the answer to a completion request."""
+    tokens = [decode([token]) for token in turn.generated.token_ids]
+    logprobs = {"tokens": tokens, "token_logprobs": list(turn.generated.logprobs)} if asked.logprobs else None
+    choice: dict[str, Any] = {
+        "index": 0,
+        "text": turn.generated.text,
+        "finish_reason": turn.generated.finish_reason,
+        "logprobs": logprobs,
+    }
+    if asked.token_ids:
+        choice |= {"token_ids": list(turn.generated.token_ids), "prompt_token_ids": list(turn.prompt_ids)}
+    return {**_head(name, "text_completion", turn, created), "choices": [choice], "usage": usage(turn)}
+
+
+def completion_chunks(
+    name: str, created: int, turn: Recorded, asked: Asked, decode: Callable[[list[int]], str]
+) -> Iterator[bytes]:
+    """Yield the events of a streamed completion: one with the whole text."""
+    yield f"data: {json.dumps(completion_answer(name, created, turn, asked, decode))}\n\n".encode()
+    yield b"data: [DONE]\n\n"
+
+
+def models_answer() -> dict[str, Any]:
+    """Return the list of models, which has one."""
+    return {"object": "list", "data": [{"id": MODEL, "object": "model", "created": 0, "owned_by": "rft"}]}

@@ -1,0 +1,208 @@
+"""The HTTP endpoint of the rollouts: OpenAI's API, for each rollout under a path and with a token of its own.
+
+GET  /rollouts/<id>/v1/models
+POST /rollouts/<id>/v1/chat/completions   also with "stream": true
+POST /rollouts/<id>/v1/completions        the prompt is a text or a list of token ids
+POST /rollouts/<id>/reward                {"value": 0.5, "metrics": {…}} or {"error": "why"}, once
+
+It decides nothing about a rollout: ``session`` and ``answers`` do.
+"""
+
+import asyncio
+import hmac
+import json
+import secrets
+import threading
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from aiohttp import web
+
+from rft_run.errors import TrainerError
+from rft_trainer.rollout.gateway import answers
+from rft_trainer.rollout.gateway.answers import Asked, BadRequest, Reward
+from rft_trainer.rollout.gateway.dialogue import MalformedCall
+from rft_trainer.rollout.gateway.sampler import BatchSampler
+from rft_trainer.rollout.gateway.session import Ended, Recorded, Session, Turn
+
+MAX_BODY_BYTES = 8 * 1024 * 1024
+_START_SECONDS = 30.0
+
+Decode = Callable[[list[int]], str]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass
+class Rollout:
+    """A rollout that agents can reach, and what its agent has reported."""
+
+    name: str
+    session: Session
+    token: str = field(default_factory=lambda: secrets.token_urlsafe(24))
+    reward: Reward | None = None
+    turn_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Turns of one rollout are sampled one after the other, so that their seeds do not depend on timing."""
+
+
+class Gateway:
+    """Serves rollouts on a Unix socket, in a thread of its own. It is a context manager.
+
+    ``open`` and ``close_rollout`` may be called from any thread.
+    """
+
+    def __init__(self, socket: Path, sampler: BatchSampler, decode: Decode) -> None:
+        """Prepare the server. ``__enter__`` starts it."""
+        self.counts: Counter[str] = Counter()
+        """How many requests were refused: ``unauthorized``, ``badRequests``, ``ended``, ``rewards``."""
+        self._socket, self._sampler, self._decode = socket, sampler, decode
+        self._rollouts: dict[str, Rollout] = {}
+        self._loop = asyncio.new_event_loop()
+        self._stop = asyncio.Event()
+        self._started = threading.Event()
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._serve, name="gateway", daemon=True)
+
+    def __enter__(self) -> Self:
+        """Start the server. Raises TrainerError if it cannot listen on its socket."""
+        self._thread.start()
+        if not self._started.wait(_START_SECONDS) or self._failure is not None:
+            raise TrainerError(f"the endpoint of rollouts does not listen on {self._socket}: {self._failure}")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop the server, and remove its socket."""
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+        self._socket.unlink(missing_ok=True)
+
+    def open(self, name: str, session: Session) -> str:
+        """Make a rollout reachable, and return its token. Raises ValueError for a name that is in use."""
+        if name in self._rollouts:
+            raise ValueError(f"the rollout {name} is open already")
+        rollout = self._rollouts[name] = Rollout(name, session)
+        return rollout.token
+
+    def close_rollout(self, name: str) -> Reward | None:
+        """Make a rollout unreachable. Return what its agent reported, None if it did not report."""
+        return self._rollouts.pop(name).reward
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_until_complete(self._run())
+        except OSError as error:
+            self._failure = error
+            self._started.set()
+        finally:
+            self._loop.close()
+
+    async def _run(self) -> None:
+        app = web.Application(client_max_size=MAX_BODY_BYTES)
+        app.router.add_get("/rollouts/{name}/v1/models", self._checked(self._models))
+        app.router.add_post("/rollouts/{name}/v1/chat/completions", self._checked(self._chat))
+        app.router.add_post("/rollouts/{name}/v1/completions", self._checked(self._complete))
+        app.router.add_post("/rollouts/{name}/reward", self._checked(self._reward))
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        try:
+            await web.UnixSite(runner, str(self._socket)).start()
+            self._socket.chmod(0o660)
+            self._started.set()
+            await self._stop.wait()
+        finally:
+            await runner.cleanup()
+
+    def _checked(self, handle: Callable[[web.Request, Rollout], Awaitable[web.StreamResponse]]) -> Handler:
+        """Return a handler that refuses requests without the rollout's token, and answers errors as JSON."""
+
+        async def checked(request: web.Request) -> web.StreamResponse:
+            rollout = self._rollouts.get(request.match_info["name"])
+            given = request.headers.get("Authorization", "").removeprefix("Bearer ")
+            # The answer is the same for a rollout that does not exist, so that names cannot be guessed.
+            if rollout is None or not hmac.compare_digest(given.encode(), rollout.token.encode()):
+                self.counts["unauthorized"] += 1
+                return _error(401, "the API key is not that of an open rollout", "invalid_api_key")
+            try:
+                return await handle(request, rollout)
+            except BadRequest as error:
+                self.counts["badRequests"] += 1
+                return _error(400, str(error), "invalid_request_error", error.param)
+            except Ended as error:
+                self.counts["ended"] += 1
+                return _error(403, f"{error.limit}: {error}", "rollout_ended")
+            except MalformedCall as error:
+                return _error(422, str(error), "malformed_tool_call")
+
+        return checked
+
+    async def _models(self, _request: web.Request, _rollout: Rollout) -> web.StreamResponse:
+        return web.json_response(answers.models_answer())
+
+    async def _chat(self, request: web.Request, rollout: Rollout) -> web.StreamResponse:
+        body = await _body(request)
+        asked, messages, tools = answers.asked_of(body), answers.messages_of(body), answers.tools_of(body)
+        async with rollout.turn_lock:
+            try:
+                turn = rollout.session.chat(messages, tools)
+            except ValueError as error:
+                raise BadRequest(str(error), "messages") from error
+            recorded, message = await self._sample(rollout, turn, asked)
+        about = (f"chatcmpl-{secrets.token_hex(8)}", int(time.time()), recorded, message, asked, self._decode)
+        if asked.stream:
+            return await _streamed(request, answers.chat_chunks(*about))
+        return web.json_response(answers.chat_answer(*about))
+
+    async def _complete(self, request: web.Request, rollout: Rollout) -> web.StreamResponse:
+        body = await _body(request)
+        asked, prompt = answers.asked_of(body), answers.prompt_of(body)
+        async with rollout.turn_lock:
+            recorded, _ = await self._sample(rollout, rollout.session.complete(prompt), asked)
+        about = (f"cmpl-{secrets.token_hex(8)}", int(time.time()), recorded, asked, self._decode)
+        if asked.stream:
+            return await _streamed(request, answers.completion_chunks(*about))
+        return web.json_response(answers.completion_answer(*about))
+
+    async def _sample(self, rollout: Rollout, turn: Turn, asked: Asked) -> tuple[Recorded, dict[str, Any]]:
+        rollout.session.counts["ignoredParameters"] += len(asked.ignored)
+        generated = await asyncio.wrap_future(self._sampler.submit(turn.request))
+        message = rollout.session.record(turn, generated)
+        return rollout.session.turns[-1], message
+
+    async def _reward(self, request: web.Request, rollout: Rollout) -> web.StreamResponse:
+        reward = answers.reward_of(await _body(request))
+        if rollout.reward is not None:
+            self.counts["rewards"] += 1
+            return _error(409, "the reward of this rollout was already reported", "reward_exists")
+        rollout.reward = reward
+        return web.json_response({"ok": True})
+
+
+async def _body(request: web.Request) -> dict[str, Any]:
+    """Return the JSON object in a request. Raises BadRequest."""
+    try:
+        body = json.loads(await request.read())
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"the body is not JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise BadRequest("the body is not a JSON object")
+    return body
+
+
+def _error(status: int, message: str, kind: str, param: str | None = None) -> web.StreamResponse:
+    return web.json_response(answers.error_body(message, kind, param), status=status)
+
+
+async def _streamed(request: web.Request, events: Iterator[bytes]) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
+    await response.prepare(request)
+    for event in events:
+        await response.write(event)
+    await response.write_eof()
+    return response
