@@ -12,6 +12,7 @@ class Violation(NamedTuple):
 
 
 GRADER = {"name": "right", "numeric": {}}
+ENVIRONMENT = {"python": {"inline": "class Environment: ..."}}
 TWO_PROMPTS = {"uri": "./a", "columns": {"prompt": "question", "messages": "chat"}}
 APPARMOR = "container.apparmor.security.beta.kubernetes.io"
 TWO_SOURCES = {"uri": "./a", "configMap": {"name": "b"}}
@@ -35,6 +36,16 @@ VIOLATIONS: dict[str, tuple[Violation, ...]] = {
         Violation({"graders": [{**GRADER, "scale": {"min": 1, "max": 1}}]}, "spec.graders[0].scale"),
     ),
     "a_grader_makes_the_reward": (Violation({"graders": [{**GRADER, "weight": 0}]}, "spec.graders"),),
+    "environment_has_one_source": (Violation({"environment": {"python": {}}}, "spec.environment.python"),),
+    "environment_scale_rises": (
+        Violation({"environment": {**ENVIRONMENT, "scale": {"min": 1, "max": 1}}}, "spec.environment.scale"),
+    ),
+    "no_grader_has_the_environments_name": (
+        Violation(
+            {"environment": ENVIRONMENT, "graders": [{**GRADER, "name": "environment"}]},
+            "spec.graders[0].name",
+        ),
+    ),
     "held_out_reward_needs_an_evaluation": (
         Violation({"evaluation": {"fraction": 0, "everySteps": 5}}, "spec.evaluation.everySteps"),
         Violation({"evaluation": {"fraction": 0}, "stop": {"targetReward": 0.9}}, "spec.stop.targetReward"),

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 
 from rft_api.base import EMPTY_DEFAULT, Int, Model, map_by
+from rft_api.environment import Environment
 from rft_api.forms import LABEL
 from rft_api.graders import Grader
 from rft_api.lifecycle import Checkpoint, Evaluation, Preflight, Retry, Stop, Tracking
@@ -34,10 +35,16 @@ class RFTJobSpec(Model):
     model: ModelSource = Field(description="The base model.")
     dataset: Dataset = Field(description="The dataset with the training rows. Exactly one source.")
     graders: list[Grader] = Field(
-        min_length=1,
         max_length=64,
         json_schema_extra=map_by("name"),
-        description="The graders, whose scores are combined into the reward.",
+        description=(
+            "The graders, whose scores are combined into the reward. The list may be empty if there is an"
+            " environment."
+        ),
+    )
+    environment: Environment | None = Field(
+        None,
+        description="What the model talks to over several turns. If absent, a rollout is a single answer.",
     )
     evaluation: Evaluation = Field(
         default_factory=Evaluation, json_schema_extra=EMPTY_DEFAULT, description="Held-out evaluation."
@@ -86,6 +93,11 @@ class RFTJobSpec(Model):
         ),
     )
     template: Template | None = Field(None, description="Changes to the trainer's pod.")
+
+    @property
+    def scored_by(self) -> list[Grader]:
+        """The graders, and the environment as the last one, if there is one."""
+        return self.graders if self.environment is None else [*self.graders, self.environment.as_grader()]
 
 
 class Metadata(Model):

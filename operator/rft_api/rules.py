@@ -12,6 +12,7 @@ from typing import NamedTuple
 from rft_api import annotations
 from rft_api.base import Model
 from rft_api.cel import Cel, exactly_one_of
+from rft_api.environment import ENVIRONMENT, EnvironmentPython
 from rft_api.graders import GRADER_KINDS, Grader, Python
 from rft_api.job import RFTJobSpec
 from rft_api.lifecycle import Stop, read_moment
@@ -174,18 +175,61 @@ def grader_scale_rises(spec: RFTJobSpec) -> Iterator[Problem]:
 
 @in_cel(
     Cel(
-        "spec.graders",
-        "self.exists(grader, !has(grader.weight) || grader.weight > 0.0)",
+        "spec",
+        "self.graders.exists(grader, !has(grader.weight) || grader.weight > 0.0)"
+        " || (has(self.environment) && (!has(self.environment.weight) || self.environment.weight > 0.0))",
         "spec.graders: one weight must be above 0, since graders of weight 0 make no reward; raise one",
     )
 )
 def a_grader_makes_the_reward(spec: RFTJobSpec) -> Iterator[Problem]:
-    """At least one grader has a weight above 0. Graders of weight 0 are canaries and give no reward."""
-    if all(grader.is_canary for grader in spec.graders):
+    """A grader or the environment has a weight above 0. Graders of weight 0 are canaries and give no
+    reward.
+    """
+    if all(grader.is_canary for grader in spec.scored_by):
         yield Problem(
             "spec.graders",
-            "every weight is 0, so there is no reward to train on; give one grader a weight such as 1",
+            "every weight is 0, so there is no reward to train on; give one grader a weight such as 1"
+            if spec.scored_by
+            else "is empty, so there is no reward to train on; add a grader, or set spec.environment",
         )
+
+
+@in_cel(exactly_one_of("spec.environment.python", _aliases(EnvironmentPython, CODE_SOURCES)))
+def environment_has_one_source(spec: RFTJobSpec) -> Iterator[Problem]:
+    """The code of an environment has exactly one source."""
+    if spec.environment is not None:
+        yield from _exactly_one("spec.environment.python", spec.environment.python, CODE_SOURCES)
+
+
+@in_cel(
+    Cel(
+        "spec.environment.scale",
+        "self.min < self.max",
+        "spec.environment.scale: min must be below max; raise max or lower min",
+    )
+)
+def environment_scale_rises(spec: RFTJobSpec) -> Iterator[Problem]:
+    """The ``min`` of the environment's scale is less than its ``max``."""
+    scale = spec.environment.scale if spec.environment is not None else None
+    if scale is not None and not scale.min < scale.max:
+        yield Problem("spec.environment.scale", f"min {scale.min:g} must be below max {scale.max:g}")
+
+
+@in_cel(
+    Cel(
+        "spec",
+        f"!has(self.environment) || !self.graders.exists(grader, grader.name == '{ENVIRONMENT}')",
+        f"spec.graders: {ENVIRONMENT} is the name of the environment's reward; give the grader another name",
+    )
+)
+def no_grader_has_the_environments_name(spec: RFTJobSpec) -> Iterator[Problem]:
+    """No grader is called ``environment`` in a job with an environment, whose reward has this name."""
+    for i, grader in enumerate(spec.graders):
+        if spec.environment is not None and grader.name == ENVIRONMENT:
+            yield Problem(
+                f"spec.graders[{i}].name",
+                f"{ENVIRONMENT!r} is the name of the environment's reward; give the grader another name",
+            )
 
 
 @in_cel(
@@ -414,6 +458,9 @@ RULES: tuple[Rule, ...] = (
     grader_names_are_unique,
     grader_scale_rises,
     a_grader_makes_the_reward,
+    environment_has_one_source,
+    environment_scale_rises,
+    no_grader_has_the_environments_name,
     held_out_reward_needs_an_evaluation,
     canary_stop_has_a_canary,
     marker_goes_with_marker_extraction,

@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 
+from rft_api.environment import ENVIRONMENT
 from rft_api.graders import Grader
 from rft_api.job import RFTJobSpec
 from rft_api.problems import Problem
@@ -19,10 +20,18 @@ _DYNAMIC = frozenset(("globals", "exec", "vars", "locals", "setattr", "__import_
 
 
 def problems(spec: RFTJobSpec, code: Mapping[str, str]) -> list[Problem]:
-    """Return the problems of all graders. ``code`` maps a grader's name to its source from a ConfigMap."""
+    """Return the problems of all graders and of the environment. ``code`` maps a grader's name to its source
+    from a ConfigMap.
+    """
     found = [each for i, grader in enumerate(spec.graders) for each in _problems(grader, i, code)]
     formulas = ((i, formula_problem(spec.graders, i)) for i in range(len(spec.graders)))
-    return [*found, *(Problem(f"spec.graders[{i}].formula.expression", said) for i, said in formulas if said)]
+    found += [Problem(f"spec.graders[{i}].formula.expression", said) for i, said in formulas if said]
+    if spec.environment is not None:
+        python = spec.environment.python
+        source = python.inline if python.inline is not None else code.get(ENVIRONMENT)
+        if source is not None and (said := environment_problem(source, python.class_name)):
+            found.append(Problem("spec.environment.python", said))
+    return found
 
 
 def _problems(grader: Grader, index: int, code: Mapping[str, str]) -> Iterator[Problem]:
@@ -106,14 +115,9 @@ def template_problem(text: str) -> str:
 
 def code_problem(source: str, function: str) -> str:
     """Return why a source has no function that works as a grader; "" if it has or may have one."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            tree = ast.parse(source.removeprefix("\ufeff"))
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        line = f" (line {error.lineno})" if isinstance(error, SyntaxError) and error.lineno else ""
-        said = error.msg if isinstance(error, SyntaxError) else error
-        return f"the source is not valid Python{line}: {said}"
+    tree = _parsed(source)
+    if isinstance(tree, str):
+        return tree
     bound = list(_bindings(tree, function))
     if not bound:
         defined = [
@@ -125,6 +129,33 @@ def code_problem(source: str, function: str) -> str:
     if len(bound) > 1 or not isinstance(last, ast.FunctionDef | ast.AsyncFunctionDef) or last.decorator_list:
         return ""  # what it is, only running the code would show
     return _call_problem(last)
+
+
+def environment_problem(source: str, name: str) -> str:
+    """Return why a source has no class that may be an environment; "" if it has or may have one."""
+    tree = _parsed(source)
+    if isinstance(tree, str):
+        return tree
+    bound = list(_bindings(tree, name))
+    if not bound and not _may_define_more(tree):
+        defined = [each.name for each in tree.body if isinstance(each, ast.ClassDef)]
+        names = f"; it defines {', '.join(defined)}: set className to one of them" if defined else ""
+        return f"the source defines no class {name}{names}"
+    if len(bound) == 1 and isinstance(bound[0], ast.FunctionDef | ast.AsyncFunctionDef):
+        return f"{name} is a function, not a class with reset and get_reward"
+    return ""
+
+
+def _parsed(source: str) -> ast.Module | str:
+    """Return the syntax tree of a source, or why it has none."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ast.parse(source.removeprefix("\ufeff"))
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        line = f" (line {error.lineno})" if isinstance(error, SyntaxError) and error.lineno else ""
+        said = error.msg if isinstance(error, SyntaxError) else error
+        return f"the source is not valid Python{line}: {said}"
 
 
 def _call_problem(function: ast.FunctionDef | ast.AsyncFunctionDef) -> str:

@@ -66,6 +66,8 @@ class Graded(NamedTuple):
     printed: str = ""
     forged: int = 0
     """The number of replies that something else than a worker wrote, and that were refused."""
+    value: dict[str, Any] | None = None
+    """What an environment said. None for a grader."""
 
 
 class Listener:
@@ -191,11 +193,12 @@ class GraderClient:
         if number in self._abandoned:
             self._abandoned.remove(number)
             return
-        printed, forged = reply.get("printed"), reply.get("forged")
+        printed, forged, value = reply.get("printed"), reply.get("forged"), reply.get("value")
         outcomes[waiting.pop(number)] = Graded(
             _outcome(reply),
             printed if isinstance(printed, str) else "",
             forged if isinstance(forged, int) and forged > 0 else 0,
+            value if isinstance(value, dict) else None,
         )
 
     def _read(self, should_stop: ShouldStop) -> dict[str, Any]:

@@ -29,3 +29,8 @@ class RequestIds:
     def _made(self, number: int) -> str:
         digest = hashlib.blake2b(str(number).encode(), key=self._key, digest_size=16).hexdigest()
         return f"{number}-{digest}"
+
+
+def slot_name(name: str, slot: int) -> str:
+    """Return the name by which requests reach a slot of an environment."""
+    return f"{name}/{slot}"

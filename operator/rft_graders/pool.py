@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rft_graders.confinement import Level
+from rft_graders.ids import slot_name
 from rft_graders.watchdog import Children
 from rft_graders.workers import Code, Forged, GraderWorker, ScoreFailed, WorkerLost
 from rft_run.config import GraderConfig, PythonGrader
@@ -80,10 +81,15 @@ class Slot:
         return {"id": request["id"], **outcome, **reply, **({"forged": forged} if forged else {})}
 
     def _score(self, asked: dict[str, Any], reply: dict[str, Any]) -> float:
-        """Return the score of the worker. What it printed is put into ``reply``."""
+        """Return the score of the worker. What it printed, and what an environment said, is put into
+        ``reply``.
+        """
         worker = self.start()
         try:
-            return worker.score(asked, self._code.grader.timeout_seconds)
+            score = worker.score(asked, self._code.grader.timeout_seconds)
+            if worker.value is not None:
+                reply["value"] = worker.value
+            return score
         except ScoreFailed as error:
             if isinstance(error, WorkerLost):
                 self._worker = None
@@ -129,17 +135,18 @@ class Pool:
         self._queues: dict[str, queue.SimpleQueue[dict[str, Any]]] = {}
         self._loaded: dict[str, Future[str | None]] = {}
         for grader in config.graders:
-            self._queues[grader.name] = queue.SimpleQueue()
+            names = queue_names(grader, config.workers)
+            self._queues |= {name: queue.SimpleQueue() for name in names}
             loaded = self._loaded[grader.name] = Future()
             try:
                 code = Code(grader, source_of(grader), config.memory_mebibytes * 2**20, home)
             except (OSError, ValueError, SyntaxError) as error:
                 loaded.set_result(f"the source cannot be read: {error}")
                 continue
-            for number in range(config.workers):
+            for number, name in enumerate(names):
                 first = loaded if number == 0 else None
                 slot = Slot(code, children, log)
-                queued = self._queues[grader.name]
+                queued = self._queues[name]
                 threading.Thread(target=self._serve, args=(slot, queued, first), daemon=True).start()
 
     def load(self) -> dict[str, str | None]:
@@ -169,6 +176,17 @@ class Pool:
             loaded.set_result(problem)
         while True:
             self._reply(slot.answer(queued.get()))
+
+
+def queue_names(grader: PythonGrader, workers: int) -> list[str]:
+    """Return for each worker of a grader the name of the queue that it serves.
+
+    The workers of a grader share one. Each slot of an environment has its own, since one worker plays a whole
+    rollout.
+    """
+    if grader.slots is None:
+        return [grader.name] * workers
+    return [slot_name(grader.name, slot) for slot in range(grader.slots)]
 
 
 def source_of(grader: PythonGrader) -> str:

@@ -3,27 +3,39 @@
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from pydantic import ValidationError
 
+from rft_api.environment import ENVIRONMENT
 from rft_api.graders import Grader
 from rft_graders.backends import Backend, ContainerBackend, LocalBackend, max_silence
 from rft_graders.builtin import Builtin, builtin, check_settings
 from rft_graders.client import Graded, GradeRequest, Outcome, ShouldStop
 from rft_graders.combine import combine, normalized
 from rft_graders.formula import formula_problem, with_formulas
+from rft_graders.ids import slot_name
 from rft_graders.remote import RemoteBackend
 from rft_graders.trusted import in_workers
 from rft_graders.types import GradeItem, Score, ScoredBatch
-from rft_run.config import GraderConfig, PythonGrader, RunConfig, python_graders
+from rft_run.config import GraderConfig, PythonGrader, RunConfig, max_processes, python_graders
 from rft_run.errors import ConfigurationError, UserCodeError
 
 
 def _never() -> bool:
     return False
+
+
+@dataclass(frozen=True)
+class Act:
+    """What an environment does next. ``slot``: the process that plays the rollout, from 0 on. ``what``: see
+    ``hosted.Hosted.act``.
+    """
+
+    slot: int
+    what: dict[str, Any]
 
 
 class Scorer:
@@ -40,8 +52,12 @@ class Scorer:
         grader_socket: str | None = None,
         grader_code: Mapping[str, str] | None = None,
         scratch_dir: str | None = None,
+        slots: int | None = None,
     ) -> None:
-        """Check the settings of the graders. Raises ConfigurationError for a grader that cannot run."""
+        """Check the settings of the graders. Raises ConfigurationError for a grader that cannot run.
+
+        ``slots``: number of rollouts at once of the environment, if it is among the graders.
+        """
         for index, grader in enumerate(graders):
             check_settings(grader)
             if said := formula_problem(graders, index):
@@ -52,8 +68,9 @@ class Scorer:
         }
         self._socket = grader_socket
         self._scratch_dir = scratch_dir
+        self._slots = slots
         try:
-            self._python = python_graders(graders, grader_code or {})
+            self._python = python_graders(graders, grader_code or {}, slots)
         except KeyError as error:
             raise ConfigurationError(
                 f"grader {error.args[0]}: the file with its Python source is not mounted"
@@ -69,9 +86,11 @@ class Scorer:
 
     @classmethod
     def from_config(cls, config: RunConfig) -> Self:
-        """Return a scorer with the graders of a run's configuration."""
+        """Return a scorer with the graders, and the environment, of a run's configuration."""
+        environment = config.spec.environment
         return cls(
-            config.spec.graders,
+            config.spec.scored_by,
+            slots=environment.concurrency if environment is not None else None,
             grader_socket=config.grader_socket,
             grader_code=config.grader_code,
             scratch_dir=config.scratch_dir,
@@ -118,6 +137,7 @@ class Scorer:
         with self._lock:
             self._ready(should_stop)
             given = {g.name: [item.read_by(g) for item in items] for g in self._graders if g.formula is None}
+            given.pop(ENVIRONMENT if self._slots is not None else "", None)
             raw: dict[str, list[Graded | None]] = {
                 name: [
                     None if text is None else Graded(_call(function, text, item))
@@ -127,12 +147,26 @@ class Scorer:
             }
             with ThreadPoolExecutor(len(self._backends) or 1, "grading") as threads:
                 for outcomes in threads.map(
-                    lambda pair: _ask(pair[1], pair[0], items, given, should_stop), self._backends
+                    lambda pair: _ask(pair[1], pair[0] & given.keys(), items, given, should_stop),
+                    self._backends,
                 ):
                     raw |= outcomes
+        if self._slots is not None:
+            raw[ENVIRONMENT] = [item.environment for item in items]
         return ScoredBatch(
             self._score({name: graded[i] for name, graded in raw.items()}) for i in range(len(items))
         )
+
+    def act(self, acts: Sequence[Act], should_stop: ShouldStop = _never) -> list[Graded]:
+        """Let environments act at the same time, each in another slot. Return what each says, or its error.
+
+        Raises TrainerError if the grader container is lost, and Preempted if the run should stop.
+        """
+        with self._lock:
+            self._ready(should_stop)
+            backend = next(backend for names, backend in self._backends if ENVIRONMENT in names)
+            requests = [GradeRequest(slot_name(ENVIRONMENT, act.slot), "", act.what) for act in acts]
+            return backend.exchange(requests, should_stop)
 
     def _score(self, graded: Mapping[str, Graded | None]) -> Score:
         """Return the reward of one completion, from the score or the error of each grader."""
@@ -149,7 +183,8 @@ class Scorer:
 
     def _local(self, graders: Sequence[PythonGrader], *, hide: bool) -> LocalBackend:
         silence = max_silence([grader.timeout_seconds for grader in graders])
-        return LocalBackend(GraderConfig(graders=list(graders)), self._scratch_dir, silence, hide=hide)
+        config = GraderConfig(graders=list(graders), max_processes=max_processes(self._slots))
+        return LocalBackend(config, self._scratch_dir, silence, hide=hide)
 
     def _ready(self, should_stop: ShouldStop) -> None:
         if self._is_ready:

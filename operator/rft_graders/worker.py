@@ -55,10 +55,10 @@ def _module(name: str) -> ModuleType:
 
 
 if TYPE_CHECKING:
-    from rft_graders import confinement, guard, shapes, traces
+    from rft_graders import confinement, guard, hosted, shapes, traces
 else:
-    confinement, _, guard, shapes, traces = map(
-        _module, ("confinement", "processes", "guard", "shapes", "traces")
+    confinement, _, guard, hosted, shapes, traces = map(
+        _module, ("confinement", "processes", "guard", "hosted", "shapes", "traces")
     )
 
 
@@ -68,14 +68,27 @@ def load(source: str, function: str, path: str | None = None) -> "shapes.Grade":
     Raises what the source raises. ``path`` is the file of the source, which can import files beside it. It is
     None if the source is not a file.
     """
+    return shapes.adapted(_found(source, function, path), function)
+
+
+def load_environment(source: str, name: str, path: str | None = None) -> "hosted.Hosted":
+    """Execute the user's source. Return its environment class ``name``. Raises what the source raises."""
+    found = _found(source, name, path)
+    if not inspect.isclass(found):
+        raise TypeError(f"{name} is a {type(found).__name__}, not a class")
+    return hosted.Hosted(found)
+
+
+def _found(source: str, name: str, path: str | None) -> Any:
+    """Execute the user's source, and return the function or class ``name`` in it."""
     source = source.removeprefix("\ufeff")  # a BOM, which compile() refuses
     linecache.cache[SOURCE_NAME] = (len(source), None, source.splitlines(True), SOURCE_NAME)
     module = _module_of(path)
     exec(compile(source, SOURCE_NAME, "exec"), module.__dict__)  # noqa: S102 - what this process is for
-    found = getattr(module, function, None)
+    found = getattr(module, name, None)
     if not callable(found):
-        raise NameError(_without(module, function))
-    return shapes.adapted(found, function)
+        raise NameError(_without(module, name))
+    return found
 
 
 def _module_of(path: str | None) -> ModuleType:
@@ -142,6 +155,14 @@ def answer(grade: "shapes.Grade", request: dict[str, Any]) -> dict[str, Any]:
         return {"id": request["id"], "error": explain(error)}
 
 
+def act(environment: "hosted.Hosted", request: dict[str, Any]) -> dict[str, Any]:
+    """Let an environment act. Return what it says, or the exception of the user's code, as a reply."""
+    try:
+        return {"id": request["id"], "score": 0, "value": environment.act(request["row"])}
+    except BaseException as error:  # sys.exit() in users' code must not end the worker
+        return {"id": request["id"], "error": explain(error)}
+
+
 def _keep_from_children(descriptor: int) -> None:
     """Replace the descriptor in processes that are forked from now on. A started program never has it."""
     os.set_inheritable(descriptor, False)
@@ -181,17 +202,25 @@ def main(descriptor: int, parent: int) -> None:
         asked = json.loads(requests.readline())
         home = str(Path.cwd())
         limit(setup["memoryBytes"])
+        environment: hosted.Hosted | None = None
+        code = setup["source"], setup["function"], setup.get("path")
         try:
-            grade = load(setup["source"], setup["function"], setup.get("path"))
+            if setup.get("environment"):
+                environment = load_environment(*code)
+            else:
+                grade = load(*code)
         except BaseException as error:
             send({"id": asked["id"], "error": explain(error)})
             return
         found = traces.Traces(home)
         send({"id": asked["id"], "score": 0})
         for line in requests:
-            found.begin()
-            reply = answer(grade, json.loads(line))
-            if found.left():
+            if environment is None or not environment.playing:
+                found.begin()
+            request = json.loads(line)
+            reply = answer(grade, request) if environment is None else act(environment, request)
+            # What an environment starts and writes belongs to its rollout, until that has a reward.
+            if not (environment is not None and environment.playing) and found.left():
                 reply["left"] = True
             send(reply)
 

@@ -23,7 +23,7 @@ LOAD_SECONDS = 60.0
 """Maximum seconds for loading a user's source. Imports such as sympy take some seconds."""
 
 _WORKER = Path(__file__).with_name("worker.py")
-_MAX_WORKER_REPLY_BYTES = 16 * 1024
+_MAX_WORKER_REPLY_BYTES = 48 * 1024
 _END_SECONDS = 5.0
 _DEATH_SECONDS = 1.0
 
@@ -74,6 +74,8 @@ class GraderWorker:
 
     level: Level
     """How far the kernel separates the process and its programs from others."""
+    value: dict[str, Any] | None = None
+    """What an environment said in its last reply."""
 
     def __init__(self, code: Code, children: Children) -> None:
         """Start the worker process and load the source. Raises WorkerLost if this fails."""
@@ -111,6 +113,7 @@ class GraderWorker:
             "source": code.source,
             "function": code.grader.function,
             "path": code.grader.source_path,
+            "environment": code.grader.slots is not None,
             "memoryBytes": code.memory_bytes,
         }
         try:
@@ -179,6 +182,8 @@ class GraderWorker:
             self.kill()
             raise Forged("more than one reply", earlier=False)
         self._left = bool(reply.get("left"))
+        value = reply.get("value")
+        self.value = value if isinstance(value, dict) else None
         score, failure = reply.get("score"), reply.get("error")
         if isinstance(failure, str):
             raise ScoreFailed(failure[:MAX_ERROR_CHARACTERS])

@@ -113,7 +113,7 @@ def _heading(card: Card) -> Iterator[str]:
     yield ""
     yield (
         f"{kind}, trained by reinforcement with {spec.training.objective} to raise the scores of:"
-        f" {', '.join(grader.name for grader in spec.graders)}."
+        f" {', '.join(grader.name for grader in spec.scored_by)}."
     )
     yield ""
     revision = f", revision {code(card.revision)}" if card.revision else ""
@@ -185,7 +185,7 @@ def _values(spec: RFTJobSpec, effective: Mapping[str, Any]) -> Iterator[tuple[st
         for name, value in values.items():
             if name not in _PRIVATE:
                 yield f"{part}.{name}", json.dumps(value).strip('"')
-    for grader in spec.graders:
+    for grader in spec.scored_by:
         yield f"graders.{grader.name}", f"{grader.kind}, weight {grader.weight:g}"
 
 

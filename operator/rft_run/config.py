@@ -9,7 +9,8 @@ from typing import Literal
 from pydantic import Field, ValidationError, model_validator
 
 from rft_api import rules
-from rft_api.base import Int, Model
+from rft_api.base import Int, Model, known
+from rft_api.environment import ENVIRONMENT
 from rft_api.graders import Grader
 from rft_api.job import RFTJobSpec
 from rft_api.problems import InvalidManifest, from_validation_error
@@ -107,12 +108,41 @@ class PythonGrader(Model):
     inline: str | None = None
     source_path: str | None = Field(None, description="File with the Python source.")
     timeout_seconds: float = Field(gt=0, description="Longest time one score may take, in seconds.")
+    slots: Int | None = Field(
+        None,
+        ge=1,
+        description=(
+            "Number of rollouts at once, each with a process, if the code is an environment class with the"
+            " name in function. If absent, the code is a grader."
+        ),
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> "PythonGrader":
         if (self.inline is None) == (self.source_path is None):
             raise ValueError("set exactly one of inline and sourcePath")
         return self
+
+
+_PROCESSES = 64
+"""Processes of graders and of what they start."""
+_PROCESSES_OF_A_SLOT = 4
+"""Processes of a slot of an environment: the worker, its guard, and what the user's code starts."""
+
+
+def grader_config(spec: RFTJobSpec, code: Mapping[str, str]) -> "GraderConfig":
+    """Return the configuration of the process that runs a job's python graders and its environment.
+
+    Raises KeyError, with the name of a grader whose source is not in ``code``.
+    """
+    slots = spec.environment.concurrency if spec.environment is not None else None
+    graders = python_graders(spec.scored_by, code, slots)
+    return GraderConfig(graders=graders, max_processes=max_processes(slots))
+
+
+def max_processes(slots: int | None) -> int:
+    """Return how many processes users' code may have in all. ``slots``: of the environment, if any."""
+    return _PROCESSES + _PROCESSES_OF_A_SLOT * (slots or 0)
 
 
 class GraderConfig(Model):
@@ -124,13 +154,16 @@ class GraderConfig(Model):
     memory_mebibytes: Int = Field(
         1024, ge=64, description="Memory that all of the users' processes together may hold, in MiB."
     )
-    max_processes: Int = Field(64, ge=1, description="Processes that users' code may have in all.")
+    max_processes: Int = Field(_PROCESSES, ge=1, description="Processes that users' code may have in all.")
 
 
-def python_graders(graders: Sequence[Grader], code: Mapping[str, str]) -> list[PythonGrader]:
+def python_graders(
+    graders: Sequence[Grader], code: Mapping[str, str], slots: int | None = None
+) -> list[PythonGrader]:
     """Return the python graders among ``graders``. ``code`` maps the name of a grader to its source file.
 
-    Raises KeyError, with the grader's name, if a grader has no inline source and is not in ``code``.
+    ``slots``: rollouts at once of the environment, if it is among them. Raises KeyError, with the grader's
+    name, if a grader has no inline source and is not in ``code``.
     """
     found = []
     for grader in graders:
@@ -142,6 +175,7 @@ def python_graders(graders: Sequence[Grader], code: Mapping[str, str]) -> list[P
                     name=grader.name,
                     function=python.function,
                     timeout_seconds=grader.timeout_seconds,
+                    **known(slots=slots if grader.name == ENVIRONMENT else None),
                     **source,
                 )
             )

@@ -484,6 +484,10 @@ def _grader(**fields: Any) -> Object:
     return {"graders": [{"name": "right", **fields}]}
 
 
+def _environment(**fields: Any) -> Object:
+    return {"environment": {"python": {"inline": "x"}, **fields}}
+
+
 def _annotated(key: str, value: str) -> Object:
     return {"template": {"annotations": {key: value}}}
 
@@ -525,7 +529,33 @@ BROKEN: dict[str, list[tuple[str, Object, str]]] = {
         ("flat", _grader(numeric={}, scale={"min": 1, "max": 1}), "spec.graders[0].scale"),
         ("falls", _grader(numeric={}, scale={"min": 1, "max": 0.5}), "spec.graders[0].scale"),
     ],
-    "a_grader_makes_the_reward": [("no weight", _grader(numeric={}, weight=0), "spec.graders")],
+    "a_grader_makes_the_reward": [
+        ("no weight", _grader(numeric={}, weight=0), "spec.graders"),
+        ("none", {"graders": []}, "spec.graders"),
+        (
+            "no weight of the environment",
+            {**_grader(numeric={}, weight=0), **_environment(weight=0)},
+            "spec.graders",
+        ),
+    ],
+    "environment_has_one_source": [
+        ("none", {"environment": {"python": {}}}, "spec.environment.python"),
+        (
+            "two",
+            {"environment": {"python": {"inline": "x", "configMap": {"name": "c"}}}},
+            "spec.environment.python",
+        ),
+    ],
+    "environment_scale_rises": [
+        ("flat", _environment(scale={"min": 1, "max": 1}), "spec.environment.scale"),
+    ],
+    "no_grader_has_the_environments_name": [
+        (
+            "alike",
+            {**_environment(), "graders": [{"name": "environment", "math": {}}]},
+            "spec.graders",
+        ),
+    ],
     "held_out_reward_needs_an_evaluation": [
         ("every step", {"evaluation": {"fraction": 0, "everySteps": 1}}, "spec.evaluation.everySteps"),
         ("target", {"evaluation": {"fraction": 0}, "stop": {"targetReward": 0}}, "spec.stop.targetReward"),
@@ -610,7 +640,16 @@ KEPT: dict[str, list[tuple[str, Object]]] = {
         ("alike", {"graders": [{"name": "a", "math": {}}, {"name": "a1", "numeric": {}}]}),
     ],
     "grader_scale_rises": [("barely", _grader(numeric={}, scale={"min": 1, "max": math.nextafter(1, 2)}))],
-    "a_grader_makes_the_reward": [("least", _grader(numeric={}, weight=math.nextafter(0, 1)))],
+    "a_grader_makes_the_reward": [
+        ("least", _grader(numeric={}, weight=math.nextafter(0, 1))),
+        ("environment alone", {**_environment(), "graders": []}),
+        ("environment and canary", {**_environment(), **_grader(numeric={}, weight=0)}),
+    ],
+    "environment_has_one_source": [("one", {"environment": {"python": {"configMap": {"name": "c"}}}})],
+    "environment_scale_rises": [("barely", _environment(scale={"min": 1, "max": math.nextafter(1, 2)}))],
+    "no_grader_has_the_environments_name": [
+        ("no environment", {"graders": [{"name": "environment", "math": {}}]}),
+    ],
     "held_out_reward_needs_an_evaluation": [
         ("off", {"evaluation": {"fraction": 0}, "stop": {"maxSteps": 5}}),
         ("barely on", {"evaluation": {"fraction": math.nextafter(0, 1)}, "stop": {"targetReward": 0.9}}),

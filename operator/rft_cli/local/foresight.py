@@ -43,12 +43,14 @@ def _code(manifest: Manifest) -> tuple[dict[str, str], list[Problem]]:
     """
     found: dict[str, str] = {}
     problems = []
-    for i, grader in enumerate(manifest.job.spec.graders):
+    spec = manifest.job.spec
+    for i, grader in enumerate(spec.scored_by):
         reference = grader.python.config_map if grader.python is not None else None
         if reference is None or reference.name not in manifest.config_maps:
             continue
         contents = manifest.config_maps[reference.name]
-        path = f"spec.graders[{i}].python.configMap.key"
+        field = f"spec.graders[{i}]" if i < len(spec.graders) else "spec.environment"
+        path = f"{field}.python.configMap.key"
         if reference.key not in contents:
             problems.append(_no_key(path, reference.name, reference.key, contents))
             continue

@@ -76,7 +76,7 @@ def resolve(manifest: Manifest, overrides: Overrides, folder: Path) -> Inputs:
         UserError: if an input is missing. The message names the option that supplies it.
     """
     spec = manifest.job.spec
-    replaceable = {grader.name for grader in spec.graders if grader.python and grader.python.config_map}
+    replaceable = {grader.name for grader in spec.scored_by if grader.python and grader.python.config_map}
     for name in sorted(set(overrides.graders) - replaceable):
         allowed = ", ".join(sorted(replaceable)) or "none here"
         raise UserError(
@@ -139,14 +139,15 @@ def _uri(relative_to: Path, field: str, uri: str) -> Input:
 def located_graders(manifest: Manifest, overrides: Mapping[str, Path], folder: Path) -> dict[str, Input]:
     """Return the file with the code of each python grader whose code is not inline. Raises UserError."""
     found: dict[str, Input] = {}
-    for i, grader in enumerate(manifest.job.spec.graders):
+    spec = manifest.job.spec
+    for i, grader in enumerate(spec.scored_by):
         if grader.name in overrides:
             found[grader.name] = _file(overrides[grader.name].resolve(), f"--grader {grader.name}")
         elif grader.python is not None and grader.python.config_map is not None:
             reference = grader.python.config_map
             content = _from_config_map(
                 manifest,
-                f"spec.graders[{i}].python.configMap",
+                f"{f'spec.graders[{i}]' if i < len(spec.graders) else 'spec.environment'}.python.configMap",
                 reference.name,
                 reference.key,
                 f"--grader {grader.name}=FILE",
@@ -157,7 +158,7 @@ def located_graders(manifest: Manifest, overrides: Mapping[str, Path], folder: P
 
 def _beside(manifest: Manifest, name: str, given: Input) -> list[Input]:
     """Return the files in a grader's ConfigMap other than its code. They get the same folder as the code."""
-    python = next(grader.python for grader in manifest.job.spec.graders if grader.name == name)
+    python = next(grader.python for grader in manifest.job.spec.scored_by if grader.name == name)
     assert python is not None
     assert python.config_map is not None
     code, path = python.config_map, Path(given.location)

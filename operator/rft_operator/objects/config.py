@@ -19,11 +19,10 @@ from rft_run.config import (
     RUNS_DIR,
     SCRATCH_DIR,
     TOKEN_DIR,
-    GraderConfig,
     JobIdentity,
     ReportTarget,
     RunConfig,
-    python_graders,
+    grader_config,
 )
 from rft_run.report import REPORT_PATH
 
@@ -32,8 +31,10 @@ TOKEN_KEY = "token"
 
 
 def has_user_code(spec: RFTJobSpec) -> bool:
-    """Return whether the pod needs a grader container. It does if a grader is Python code of the user."""
-    return any(grader.python is not None for grader in spec.graders)
+    """Return whether the pod needs a grader container. It does if a grader or the environment is Python code
+    of the user.
+    """
+    return any(grader.python is not None for grader in spec.scored_by)
 
 
 def run_config(owner: Owner, spec: RFTJobSpec, plan: Plan, ingest_url: str | None) -> RunConfig:
@@ -42,7 +43,7 @@ def run_config(owner: Owner, spec: RFTJobSpec, plan: Plan, ingest_url: str | Non
         raise ValueError("the plan has no effective parameters, so the run cannot be configured")
     code = {
         grader.name: f"{GRADER_CODE_DIR}/{grader.name}/{grader.python.config_map.key}"
-        for grader in spec.graders
+        for grader in spec.scored_by
         if grader.python is not None and grader.python.config_map is not None
     }
     evaluation = spec.evaluation.dataset
@@ -90,8 +91,7 @@ def config_map(owner: Owner, run: RunConfig) -> dict[str, Any]:
     """
     data = {CONFIG_FILE: _json(run.dump())}
     if has_user_code(run.spec):
-        graders = GraderConfig(graders=python_graders(run.spec.graders, run.grader_code or {}))
-        data[GRADER_CONFIG_FILE] = _json(graders.dump())
+        data[GRADER_CONFIG_FILE] = _json(grader_config(run.spec, run.grader_code or {}).dump())
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",

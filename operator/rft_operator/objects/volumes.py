@@ -174,7 +174,7 @@ def _grader_code(spec: RFTJobSpec) -> list[Mounted]:
     between attempts.
     """
     found = []
-    for i, grader in enumerate(spec.graders):
+    for i, grader in enumerate(spec.scored_by):
         if grader.python is None or grader.python.config_map is None:
             continue
         code = grader.python.config_map

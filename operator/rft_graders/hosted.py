@@ -1,0 +1,208 @@
+"""Runs one instance of a user's environment class: its start, its tools, and its reward.
+
+The class has the form of TRL's environments: ``reset(**row) -> str | None``, public methods that are tools,
+and ``get_reward() -> float``. One more method is known here: ``reply(text) -> str | None`` gets what the
+model says without a tool call, and returns the next message to it; None ends the rollout.
+
+This module imports only the standard library, because it is loaded into the process of the user's code.
+"""
+
+import inspect
+import json
+import re
+import types
+import typing
+from collections.abc import Callable
+from typing import Any
+
+MAX_TEXT_BYTES = 24 * 1024
+"""Maximum size of a text of an environment, as JSON. Of a longer one the rest is left out."""
+OWN = ("reset", "get_reward", "reply")
+"""Public methods that are not tools."""
+
+_NAMES = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
+_ARGUMENT = re.compile(r"^(\w+)\s*(?:\([^)]*\))?\s*:\s*(.*)$")
+_SECTIONS = ("args:", "arguments:", "parameters:", "returns:", "raises:", "example:", "examples:", "note:")
+
+
+def tools_of(environment: type) -> list[dict[str, Any]]:
+    """Return the tools of an environment class, in the form of OpenAI's API. Raises TypeError.
+
+    The schema of the arguments is made of type hints and docstring.
+    """
+    methods = [
+        (name, method)
+        for name, method in inspect.getmembers(environment, inspect.isroutine)
+        if not name.startswith("_") and name not in OWN
+    ]
+    return [{"type": "function", "function": _tool(name, method)} for name, method in methods]
+
+
+def _tool(name: str, method: Callable[..., Any]) -> dict[str, Any]:
+    said, described = documented(inspect.getdoc(method) or "")
+    if not said:
+        raise TypeError(f"the tool {name} has no docstring, which tells the model what it does")
+    hints = typing.get_type_hints(method)
+    properties: dict[str, Any] = {}
+    required = []
+    for parameter in list(inspect.signature(method).parameters.values())[1:]:
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise TypeError(f"the tool {name} takes *{parameter.name}: name each argument")
+        if parameter.name not in hints:
+            raise TypeError(
+                f"the tool {name} has no type hint for {parameter.name}, such as {parameter.name}: str"
+            )
+        schema = json_type(hints[parameter.name])
+        if parameter.name in described:
+            schema["description"] = described[parameter.name]
+        properties[parameter.name] = schema
+        if parameter.default is parameter.empty:
+            required.append(parameter.name)
+    parameters = {"type": "object", "properties": properties, "required": required}
+    return {"name": name, "description": said, "parameters": parameters}
+
+
+def documented(text: str) -> tuple[str, dict[str, str]]:
+    """Return the description in a docstring, and those of the arguments, from a section ``Args:``."""
+    said: list[str] = []
+    arguments: dict[str, str] = {}
+    section, current = "", ""
+    for line in text.splitlines():
+        if line.strip().lower() in _SECTIONS:
+            section, current = line.strip().lower(), ""
+        elif not section:
+            said.append(line.strip())
+        elif section in _SECTIONS[:3] and line.strip():
+            found = _ARGUMENT.match(line.strip())
+            if found and not (current and _indent(line) > _indent_of_arguments(text)):
+                current = found[1]
+                arguments[current] = found[2]
+            elif current:
+                arguments[current] = f"{arguments[current]} {line.strip()}".strip()
+    return " ".join(filter(None, said)), arguments
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
+
+
+def _indent_of_arguments(text: str) -> int:
+    """Return the indentation of the first line after ``Args:``."""
+    lines = iter(text.splitlines())
+    for line in lines:
+        if line.strip().lower() in _SECTIONS[:3]:
+            return _indent(next((after for after in lines if after.strip()), ""))
+    return 0
+
+
+def json_type(hint: Any) -> dict[str, Any]:
+    """Return the JSON schema of a type hint. Raises TypeError for a type that JSON has not."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if hint in _NAMES:
+        return {"type": _NAMES[hint]}
+    if hint is Any:
+        return {}
+    if origin is typing.Literal:
+        return {"enum": list(inner)}
+    if origin in (typing.Union, types.UnionType):
+        kept = [json_type(one) for one in inner if one is not type(None)]
+        return kept[0] if len(kept) == 1 else {"anyOf": kept}
+    if hint in (list, tuple, set) or origin in (list, tuple, set):
+        items = [one for one in inner if one is not ...]
+        return {"type": "array", "items": json_type(items[0])} if items else {"type": "array"}
+    if hint is dict or origin is dict:
+        return {"type": "object"}
+    raise TypeError(
+        f"the type hint {hint!r} has no form in JSON: use str, int, float, bool, list, dict or Literal"
+    )
+
+
+class Hosted:
+    """An environment class, and its instance of the rollout that is played now."""
+
+    def __init__(self, environment: type) -> None:
+        """Read the tools of the class. Raises TypeError for a class that is not an environment."""
+        for method in ("reset", "get_reward"):
+            if not callable(getattr(environment, method, None)):
+                raise TypeError(f"the class {environment.__name__} has no method {method}")
+        self._class = environment
+        self._tools = tools_of(environment)
+        self._instance: Any = None
+
+    @property
+    def playing(self) -> bool:
+        """Whether a rollout has begun and has no reward yet. So long its processes and files are kept."""
+        return self._instance is not None
+
+    def act(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """Do what the trainer asks for, and return the result. Raises what the user's code raises.
+
+        {"do": "describe"}                             -> {"tools": […], "replies": true}
+        {"do": "reset", "row": {…}}                    -> {"text": "…"} or {}
+        {"do": "call", "name": "…", "arguments": {…}}  -> {"text": "…"} or {"failed": "…"}
+        {"do": "reply", "text": "…"}                   -> {"text": "…"} or {}
+        {"do": "reward"}                               -> {"reward": 0.5}
+        """
+        match asked["do"]:
+            case "describe":
+                return {"tools": self._tools, "replies": hasattr(self._class, "reply")}
+            case "reset":
+                self._instance = self._class()
+                return _said(_awaited(self._instance.reset(**asked["row"])))
+            case "call":
+                return self._call(asked["name"], asked["arguments"])
+            case "reply":
+                return _said(_awaited(self._instance.reply(asked["text"])))
+            case "reward":
+                try:
+                    return {"reward": number(_awaited(self._instance.get_reward()))}
+                finally:
+                    self._instance = None
+            case other:
+                raise ValueError(f"nothing to do is called {other!r}")
+
+    def _call(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Call a tool. Its errors are for the model, as in TRL."""
+        if name not in [tool["function"]["name"] for tool in self._tools]:
+            return {"failed": f"there is no tool {name:.60}"}
+        try:
+            return {"text": "", **_said(_awaited(getattr(self._instance, name)(**arguments)))}
+        except Exception as error:
+            return {"failed": f"{type(error).__name__}: {error}"[: MAX_TEXT_BYTES // 8]}
+
+
+def _awaited(result: Any) -> Any:
+    """Return a result, or what it is awaited to be."""
+    if not inspect.isawaitable(result):
+        return result
+    import asyncio  # it takes most of the time in which a worker starts, and few environments need it
+
+    return asyncio.run(_wait(result))
+
+
+async def _wait(result: Any) -> Any:
+    return await result
+
+
+def _said(result: Any) -> dict[str, Any]:
+    """Return a result as a text for the model, {} for None."""
+    if result is None:
+        return {}
+    text = result if isinstance(result, str) else json.dumps(result, default=str, ensure_ascii=False)
+    encoded = json.dumps(text)
+    if len(encoded) <= MAX_TEXT_BYTES:
+        return {"text": text}
+    kept = text[: MAX_TEXT_BYTES // 12]  # a character has at most 12 bytes as JSON
+    return {"text": f"{kept}\n… {len(text) - len(kept)} more characters are left out", "cut": True}
+
+
+def number(value: Any) -> float:
+    """Return a reward as a number. Raises TypeError and ValueError for anything else."""
+    if not isinstance(value, bool | int | float):
+        try:
+            value = float(value)  # a number of numpy or torch
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"get_reward returned a {type(value).__name__}, not a number") from error
+    if not abs(value) < 1e300:
+        raise ValueError(f"get_reward returned {value}, not a finite number")
+    return float(value)

@@ -1,0 +1,192 @@
+"""An environment class: its tools as the model sees them, and what each of its methods may return."""
+
+from typing import Any, Literal
+
+import pytest
+
+from rft_graders.hosted import MAX_TEXT_BYTES, Hosted, documented, json_type, tools_of
+
+
+class Shop:
+    """A class as it is written for TRL."""
+
+    def reset(self, goods: dict[str, int], **row: Any) -> str | None:
+        self.goods, self.asked = goods, 0
+        return f"There are {len(goods)} goods."
+
+    def price(self, name: str, currency: Literal["EUR", "USD"] = "EUR") -> str:
+        """Return the price of one item.
+
+        It is looked up.
+
+        Args:
+            name: The item, such as
+                apple.
+            currency (str): The currency.
+
+        Returns:
+            The price.
+        """
+        self.asked += 1
+        return f"{self.goods[name]} {currency}"
+
+    async def stock(self) -> dict[str, int]:
+        """Return all items."""
+        return self.goods
+
+    def get_reward(self) -> float:
+        return 1 / max(1, self.asked)
+
+    def _private(self) -> None: ...
+
+
+class Game(Shop):
+    def reply(self, text: str) -> str | None:
+        return None if text == "stop" else f"you said {text}"
+
+
+def played(environment: type = Shop) -> Hosted:
+    hosted = Hosted(environment)
+    hosted.act({"do": "reset", "row": {"goods": {"apple": 3}, "messages": []}})
+    return hosted
+
+
+def test_public_methods_are_tools_with_a_schema_of_hints_and_docstring() -> None:
+    price, stock = tools_of(Game)
+    assert price == {
+        "type": "function",
+        "function": {
+            "name": "price",
+            "description": "Return the price of one item. It is looked up.",
+            "parameters": {
+                "type": "object",
+                "properties": {
+                    "name": {"type": "string", "description": "The item, such as apple."},
+                    "currency": {"enum": ["EUR", "USD"], "description": "The currency."},
+                },
+                "required": ["name"],
+            },
+        },
+    }
+    assert stock["function"]["parameters"] == {"type": "object", "properties": {}, "required": []}
+
+
+@pytest.mark.parametrize(
+    ("hint", "schema"),
+    [
+        (int, {"type": "integer"}),
+        (int | None, {"type": "integer"}),
+        (int | str, {"anyOf": [{"type": "integer"}, {"type": "string"}]}),
+        (list[float], {"type": "array", "items": {"type": "number"}}),
+        (list, {"type": "array"}),
+        (dict[str, int], {"type": "object"}),
+        (bool, {"type": "boolean"}),
+        (Any, {}),
+    ],
+)
+def test_a_type_hint_is_a_json_schema(hint: Any, schema: dict[str, Any]) -> None:
+    assert json_type(hint) == schema
+
+
+def test_a_rollout_has_a_start_calls_and_a_reward() -> None:
+    hosted = Hosted(Shop)
+    assert hosted.act({"do": "describe"})["replies"] is False
+    start = {"do": "reset", "row": {"goods": {"apple": 3}, "answer": 1}}
+    assert hosted.act(start) == {"text": "There are 1 goods."}
+    assert hosted.playing
+    assert hosted.act({"do": "call", "name": "price", "arguments": {"name": "apple"}}) == {"text": "3 EUR"}
+    assert hosted.act({"do": "call", "name": "stock", "arguments": {}}) == {"text": '{"apple": 3}'}
+    assert hosted.act({"do": "reward"}) == {"reward": 1.0}
+    assert not hosted.playing
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "said"),
+    [
+        ("price", {"name": "pear"}, "KeyError: 'pear'"),
+        ("price", {"colour": "red"}, "TypeError: "),
+        ("reset", {}, "there is no tool reset"),
+        ("_private", {}, "there is no tool _private"),
+        ("__init__", {}, "there is no tool __init__"),
+    ],
+)
+def test_what_a_call_does_wrong_is_told_to_the_model(name: str, arguments: dict[str, Any], said: str) -> None:
+    found = played().act({"do": "call", "name": name, "arguments": arguments})
+    assert found["failed"].startswith(said)
+
+
+def test_a_game_answers_what_the_model_says_until_it_ends() -> None:
+    hosted = played(Game)
+    assert hosted.act({"do": "describe"})["replies"] is True
+    assert hosted.act({"do": "reply", "text": "hello"}) == {"text": "you said hello"}
+    assert hosted.act({"do": "reply", "text": "stop"}) == {}
+
+
+def test_a_text_that_is_too_long_is_cut() -> None:
+    class Flood(Shop):
+        def reset(self, **row: Any) -> str:
+            return "é" * MAX_TEXT_BYTES
+
+    found = Hosted(Flood).act({"do": "reset", "row": {}})
+    assert found["cut"] is True
+    assert found["text"].endswith("more characters are left out")
+    assert len(found["text"]) < MAX_TEXT_BYTES
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [(float("nan"), ValueError), (float("inf"), ValueError), ("much", TypeError), (None, TypeError)],
+)
+def test_a_reward_is_a_finite_number(value: Any, error: type[Exception]) -> None:
+    class Odd(Shop):
+        def get_reward(self) -> Any:
+            return value
+
+    hosted = played(Odd)
+    with pytest.raises(error, match="get_reward returned"):
+        hosted.act({"do": "reward"})
+    assert not hosted.playing
+
+
+class _NoReward:
+    def reset(self) -> None: ...
+
+
+class _NoDocs(Shop):
+    def buy(self, name: str) -> None: ...
+
+
+class _NoHint(Shop):
+    def buy(self, name) -> None:  # type: ignore[no-untyped-def]
+        """Buy."""
+
+
+class _Many(Shop):
+    def buy(self, *names: str) -> None:
+        """Buy."""
+
+
+class _Odd(Shop):
+    def buy(self, name: Shop) -> None:
+        """Buy."""
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        (_NoReward, "has no method get_reward"),
+        (_NoDocs, "the tool buy has no docstring"),
+        (_NoHint, "no type hint for name"),
+        (_Many, "name each argument"),
+        (_Odd, "has no form in JSON"),
+    ],
+)
+def test_a_class_that_is_no_environment_is_refused(environment: type, said: str) -> None:
+    with pytest.raises(TypeError, match=said):
+        Hosted(environment)
+
+
+def test_a_docstring_without_sections_is_a_description() -> None:
+    assert documented("Do it.\n\nAt once.") == ("Do it. At once.", {})
+    with pytest.raises(ValueError, match="nothing to do"):
+        Hosted(Shop).act({"do": "dance"})
