@@ -174,6 +174,24 @@ def test_requests_that_wait_are_sampled_as_one_batch() -> None:
     assert sizes == [1, 5]
 
 
+def test_several_batches_are_sampled_at_once_where_the_engine_can() -> None:
+    together = threading.Barrier(3, timeout=10)
+
+    def generate(requests: Any) -> list[Generated]:
+        together.wait()
+        return [Generated((), (), "", "stop") for _ in requests]
+
+    sampler = BatchSampler(generate, batches=3)
+    request = session(Characters()).chat([USER], ()).request
+    futures = []
+    for _ in range(3):
+        futures.append(sampler.submit(request))
+        while not futures[-1].running() and not futures[-1].done():
+            threading.Event().wait(0.001)
+    assert all(future.result(10).text == "" for future in futures)
+    sampler.close()
+
+
 def test_a_sampler_that_fails_fails_the_requests_and_goes_on() -> None:
     outcomes: list[Any] = [RuntimeError("gone"), [Generated((), (), "", "stop")]]
 

@@ -1,4 +1,4 @@
-"""Collects the requests of many rollouts into batches, since a rollout engine answers one batch at a time."""
+"""Collects the requests of many rollouts into batches for a rollout engine."""
 
 import queue
 import threading
@@ -12,17 +12,25 @@ _Asked = tuple[Request, "Future[Generated]"]
 
 
 class BatchSampler:
-    """Samples requests from any thread. All requests that wait while a batch is sampled are the next batch.
+    """Samples requests from any thread. The requests that wait together are a batch.
 
     A completion does not depend on the other requests of its batch, since each has its own seed.
     """
 
-    def __init__(self, generate: Generate) -> None:
-        """Start a thread that calls ``generate``, with one batch after the other."""
+    def __init__(self, generate: Generate, batches: int = 1) -> None:
+        """Start threads that call ``generate``. ``batches``: how many may be sampled at the same time.
+
+        An engine that samples one batch after the other needs 1: then all requests that come while a batch is
+        sampled are the next batch. A server with continuous batching can take many.
+        """
         self._generate = generate
         self._waiting: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="sampling", daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=self._run, name=f"sampling-{number}", daemon=True)
+            for number in range(batches)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def submit(self, request: Request) -> "Future[Generated]":
         """Return the future completion of a request. It raises what ``generate`` raised."""
@@ -31,24 +39,21 @@ class BatchSampler:
         return future
 
     def close(self) -> None:
-        """Answer the requests that wait, and end the thread."""
-        self._waiting.put(None)
-        self._thread.join()
+        """Answer the requests that wait, and end the threads."""
+        for _ in self._threads:
+            self._waiting.put(None)
+        for thread in self._threads:
+            thread.join()
 
     def _run(self) -> None:
-        open_ = True
-        while open_:
-            batch: list[_Asked] = []
-            entry = self._waiting.get()
-            while True:
-                if entry is None:
-                    open_ = False
-                else:
-                    batch.append(entry)
-                try:
-                    entry = self._waiting.get_nowait()
-                except queue.Empty:
-                    break
+        while (entry := self._waiting.get()) is not None:
+            batch = [entry]
+            try:
+                while (more := self._waiting.get_nowait()) is not None:
+                    batch.append(more)
+                self._waiting.put(None)  # it ends this thread after the batch, or another one
+            except queue.Empty:
+                pass
             self._answer([one for one in batch if one[1].set_running_or_notify_cancel()])
 
     def _answer(self, batch: Sequence[_Asked]) -> None:

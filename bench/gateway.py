@@ -1,0 +1,132 @@
+"""Measures what the endpoint of rollouts adds to a turn, and the memory of an open rollout.
+
+The sampler is a stand-in that answers each batch after a fixed time. Prompts have about 2,000 tokens, and
+each rollout asks again as soon as it is answered. `make bench-gateway` prints one line of JSON.
+"""
+
+import argparse
+import asyncio
+import json
+import platform
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from rft_trainer.rollout.engine import Generated, Request, SamplingParameters
+from rft_trainer.rollout.gateway.dialogue import Dialogue
+from rft_trainer.rollout.gateway.sampler import BatchSampler
+from rft_trainer.rollout.gateway.server import Gateway
+from rft_trainer.rollout.gateway.session import Limits, Session
+
+END = 3
+"""The token of the character that ends a message."""
+
+
+class Letters:
+    """A tokenizer whose tokens are characters, and whose messages end with one of them."""
+
+    chat_template = ""
+
+    def apply_chat_template(self, conversation: list[dict[str, Any]], **options: Any) -> Any:
+        """Return a conversation as text, or as token ids."""
+        text = "".join(f"{m['role']}: {m['content']}{chr(END)}" for m in conversation) + "assistant: "
+        return self.encode(text) if options["tokenize"] else text
+
+    def encode(self, text: str, **_: Any) -> list[int]:
+        """Return the token ids of a text."""
+        return [ord(character) for character in text]
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Return the text of token ids."""
+        return "".join(map(chr, token_ids))
+
+
+async def _rollout(
+    socket: Path, name: str, token: str, turns: int, prompt: str, seconds: float
+) -> list[float]:
+    """Make turns. Return for each what it took longer than the sampler, in seconds."""
+    added = []
+    transport = httpx.AsyncHTTPTransport(uds=str(socket))
+    headers = {"Authorization": f"Bearer {token}"}
+    async with httpx.AsyncClient(transport=transport, headers=headers, timeout=600) as client:
+        messages = [{"role": "user", "content": prompt}]
+        for _ in range(turns):
+            started = time.monotonic()
+            url = f"http://gateway/rollouts/{name}/v1/chat/completions"
+            answer = await client.post(url, json={"model": "policy", "messages": messages})
+            added.append(time.monotonic() - started - seconds)
+            messages += [answer.json()["choices"][0]["message"], {"role": "user", "content": "go on"}]
+    return added
+
+
+def measured(rollouts: int, turns: int, seconds: float, per_second: float, prompt: int) -> dict[str, Any]:
+    """Return the added time per turn, in milliseconds, and the memory per open rollout, in KiB.
+
+    The rollouts begin spread over time, so that ``per_second`` turns begin in each second.
+    """
+    tokenizer = Letters()
+    dialogue = Dialogue(tokenizer, None, frozenset({END}))
+    parameters = SamplingParameters(1.0, 1.0, 0, 64)
+
+    def generate(requests: Sequence[Request]) -> list[Generated]:
+        time.sleep(seconds)
+        ids = (*tokenizer.encode("an answer"), END)
+        return [Generated(ids, (-1.0,) * len(ids), "an answer", "stop") for _ in requests]
+
+    async def all_rollouts() -> list[float]:
+        async def later(number: int) -> list[float]:
+            await asyncio.sleep(number / per_second)
+            name = f"r{number}"
+            return await _rollout(gateway_socket, name, tokens[name], turns, "x" * prompt, seconds)
+
+        found = await asyncio.gather(*(later(number) for number in range(rollouts)))
+        return [value for values in found for value in values]
+
+    with tempfile.TemporaryDirectory() as folder:
+        gateway_socket = Path(folder, "gateway.sock")
+        sampler = BatchSampler(generate, batches=rollouts)
+        with Gateway(gateway_socket, sampler, tokenizer.decode) as gateway:
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            limits = Limits(turns, 10**6, 10**6, 3600.0)
+            tokens = {
+                name: gateway.open(name, Session(dialogue, parameters, limits, number))
+                for number, name in enumerate(f"r{number}" for number in range(rollouts))
+            }
+            cpu, started = time.process_time(), time.monotonic()
+            added = sorted(asyncio.run(all_rollouts()))
+            wall, cpu = time.monotonic() - started, time.process_time() - cpu
+            memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / rollouts
+        sampler.close()
+    cuts = statistics.quantiles(added, n=100)
+    return {
+        "rollouts": rollouts,
+        "turns": len(added),
+        "turnsPerSecond": round(len(added) / wall, 1),
+        "addedMillisecondsP50": round(1000 * cuts[49], 2),
+        "addedMillisecondsP99": round(1000 * cuts[98], 2),
+        "cpuMillisecondsPerTurn": round(1000 * cpu / len(added), 2),
+        "kibibytesPerRollout": round(memory, 1),
+        "python": platform.python_version(),
+    }
+
+
+def main() -> None:
+    """Measure, and print the result."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rollouts", type=int, default=128, help="open rollouts")
+    parser.add_argument("--turns", type=int, default=5, help="turns of each rollout")
+    parser.add_argument("--seconds", type=float, default=2.0, help="what the sampler takes for a turn")
+    parser.add_argument("--per-second", type=float, default=64.0, help="turns that begin in a second")
+    parser.add_argument("--prompt", type=int, default=2000, help="tokens of the first prompt")
+    given = parser.parse_args()
+    print(json.dumps(measured(given.rollouts, given.turns, given.seconds, given.per_second, given.prompt)))
+
+
+if __name__ == "__main__":
+    main()
