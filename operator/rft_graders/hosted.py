@@ -143,6 +143,8 @@ class Hosted:
         {"do": "reply", "text": "…"}                   -> {"text": "…"} or {}
         {"do": "reward"}                               -> {"reward": 0.5}
         """
+        if asked["do"] in ("call", "reply", "reward") and self._instance is None:
+            raise RuntimeError("the process of the rollout's environment was replaced, so its state is gone")
         match asked["do"]:
             case "describe":
                 return {"tools": self._tools, "replies": hasattr(self._class, "reply")}

@@ -122,6 +122,12 @@ def test_a_game_answers_what_the_model_says_until_it_ends() -> None:
     assert hosted.act({"do": "reply", "text": "stop"}) == {}
 
 
+@pytest.mark.parametrize("what", ["call", "reply", "reward"])
+def test_a_new_process_does_not_go_on_with_a_rollout_that_it_has_not_begun(what: str) -> None:
+    with pytest.raises(RuntimeError, match="its state is gone"):
+        Hosted(Game).act({"do": what, "name": "price", "arguments": {}, "text": ""})
+
+
 def test_a_text_that_is_too_long_is_cut() -> None:
     class Flood(Shop):
         def reset(self, **row: Any) -> str:
