@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 
 from rft_api import ahead
 from rft_api.base import Model
+from rft_api.environment import Environment, EnvironmentPython
 from rft_api.graders import GRADER_KINDS, Grader, Numeric, Python, Scale
 from rft_api.job import MAX_NAME_LENGTH, RFTJobSpec
 from rft_api.parameters import Sampling, Training
@@ -92,6 +93,7 @@ ALTERNATIVES: dict[type[Model], tuple[str, ...]] = {
     Storage: ("persistent_volume_claim", "claim_template", "ephemeral"),
     Grader: GRADER_KINDS,
     Python: ("inline", "config_map"),
+    EnvironmentPython: ("inline", "config_map"),
     ExtraVolume: ("persistent_volume_claim", "config_map"),
 }
 """Fields of which exactly one must be set. Samples set the first one."""
@@ -179,6 +181,8 @@ def _companions(model: type[Model], given: Object) -> Object:
     if model is Scale:
         return {"max": 1.5e308} if "min" in given else {"min": -1.5e308}
     stop = given.get("stop")
+    if model is RFTJobSpec and given.get("graders") == []:
+        return {"environment": sample(Environment)}
     if model is RFTJobSpec and isinstance(stop, dict) and stop.get("canary", ABSENT) is not ABSENT:
         return {"graders": [sample(Grader, {"name": "canary", "weight": 0}), sample(Grader)]}
     if model is Numeric and given.get("extract") == "marker":
