@@ -130,10 +130,10 @@ def test_a_new_process_does_not_go_on_with_a_rollout_that_it_has_not_begun(what:
 
 def test_a_text_that_is_too_long_is_cut() -> None:
     class Flood(Shop):
-        def reset(self, **row: Any) -> str:
+        def reset(self, goods: dict[str, int], **row: Any) -> str | None:
             return "é" * MAX_TEXT_BYTES
 
-    found = Hosted(Flood).act({"do": "reset", "row": {}})
+    found = Hosted(Flood).act({"do": "reset", "row": {"goods": {}}})
     assert found["cut"] is True
     assert found["text"].endswith("more characters are left out")
     assert len(found["text"]) < MAX_TEXT_BYTES
