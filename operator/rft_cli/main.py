@@ -23,6 +23,7 @@ BEFORE = {
     "suggest": "suggest",
     "plan": "plan",
     "grade": "grade",
+    "env": "env",
     "run": "run",
     "submit": "submit",
 }
@@ -61,8 +62,11 @@ class Commands(TyperGroup):
         del ctx
         if cmd_name not in COMMANDS:
             return None
+        found = function(cmd_name)
+        if isinstance(found, typer.Typer):
+            return typer.main.get_command(found)
         single = typer.Typer(add_completion=False, rich_markup_mode=None)
-        single.command(cmd_name, context_settings=HELP_OPTIONS)(function(cmd_name))
+        single.command(cmd_name, context_settings=HELP_OPTIONS)(found)
         return typer.main.get_command(single)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -82,24 +86,28 @@ class Commands(TyperGroup):
             formatter.write_dl([(name, summary(name)) for name in COMMANDS])
 
 
-def function(name: str) -> Callable[..., Any]:
-    """Return the function of a command. This imports its module."""
+def function(name: str) -> Callable[..., Any] | typer.Typer:
+    """Return the function of a command, or the group of its subcommands. This imports its module."""
     module = importlib.import_module(f"rft_cli.commands.{COMMANDS[name]}")
-    found: Callable[..., Any] = getattr(module, f"{name}_" if name == "import" else name)
+    found: Callable[..., Any] | typer.Typer = getattr(module, f"{name}_" if name == "import" else name)
     return found
 
 
 def summary(name: str) -> str:
-    """Return the first sentence of a command's docstring, without importing its module."""
+    """Return the first sentence of a command's docstring, without importing its module.
+
+    A group of subcommands has no function. Its sentence is in the module's docstring, after the colon.
+    """
     spec = importlib.util.find_spec(f"rft_cli.commands.{COMMANDS[name]}")
     assert spec is not None
     assert spec.origin is not None
     tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-    wanted = next(
-        each for each in tree.body if isinstance(each, ast.FunctionDef) and each.name.rstrip("_") == name
-    )
-    text = " ".join((ast.get_docstring(wanted) or "").partition("\n\n")[0].split())
-    return text.partition(". ")[0].rstrip(".")
+    functions = (each for each in tree.body if isinstance(each, ast.FunctionDef))
+    wanted = next((each for each in functions if each.name.rstrip("_") == name), None)
+    docstring = ast.get_docstring(tree if wanted is None else wanted) or ""
+    text = " ".join(docstring.partition("\n\n")[0].split())
+    sentence = text.partition(". ")[0].rstrip(".")
+    return sentence if wanted is not None else sentence.partition(": ")[2].capitalize()
 
 
 class App(typer.Typer):

@@ -41,6 +41,10 @@ class RolloutRecord(Record):
     advantage: float | None = None
     finish_reason: str | None = None
     tokens: Whole | None = None
+    turns: list[dict[str, Any]] | None = None
+    """The messages of a rollout of several turns, from the model's first one on. None: a single answer."""
+    limit: str | None = None
+    """The limit of the environment that ended the rollout, such as ``maxTurns``."""
 
 
 def as_bytes(records: Sequence[RolloutRecord]) -> bytes:

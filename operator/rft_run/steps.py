@@ -57,6 +57,16 @@ class StepRecord(Record):
     """Number of groups that were sampled in place of groups with equal rewards."""
     overlong_penalty: float | None = None
     """Mean penalty that is subtracted from the rewards for long completions. ``reward`` is without it."""
+    turns: float | None = None
+    """Mean number of the model's turns in a rollout with an environment. None: there is no environment."""
+    tool_calls: float | None = None
+    """Mean number of tool calls in a rollout."""
+    tool_errors: Whole | None = None
+    """Number of tool calls in the step that failed, or could not be read."""
+    limited_fraction: float | None = None
+    """Share of the rollouts that a limit of the environment ended."""
+    environment_fraction: float | None = None
+    """Share of the time of sampling in which a rollout, on average, waited for its environment."""
     forward_tokens: Whole | None = None
     """Number of tokens in all forward passes of the update, padding included."""
     learning_rate: float | None = None

@@ -67,6 +67,34 @@ def test_the_newest_step_is_shown_with_everything_that_is_known_of_a_rollout(fol
     assert "-- reward -, right -, advantage -" in result.stdout
 
 
+def test_a_rollout_of_several_turns_is_shown_turn_by_turn(tmp_path: Path) -> None:
+    call = {"type": "function", "function": {"name": "price", "arguments": '{"name": "apple"}'}}
+    turns = [
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "3"},
+        {"role": "assistant", "content": "3 euros"},
+    ]
+    odd = [{"tool_calls": ["x", {"function": 3}]}, {"tool_calls": 7}, {"content": 5}]
+    write(
+        tmp_path,
+        1,
+        [
+            record(7, "3 euros", 1.0, turns=turns, limit="maxTurns"),
+            record(7, "", 0.0, turns=odd),
+        ],
+    )
+    assert samples(tmp_path).stdout.splitlines()[3:] == [
+        "  -- reward 1.000, right 1.000, advantage +0.500, stop after 2 tokens",
+        "     ended by environment.maxTurns",
+        '     assistant calls price with {"name": "apple"}',
+        "     tool: 3",
+        "     assistant: 3 euros",
+        "  -- reward 0.000, right 0.000, advantage +0.500, stop after 2 tokens",
+        "     None: 5",
+        "",
+    ]
+
+
 def test_what_a_graders_code_printed_is_shown_with_its_rollout(tmp_path: Path) -> None:
     printed = {"right": "looked at 8\n\x1b[31mred\n"}
     write(tmp_path, 1, [record(7, "8", 1.0, printed=printed)])

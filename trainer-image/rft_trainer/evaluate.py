@@ -19,10 +19,13 @@ from rft_run.folder import RunFolder
 from rft_run.state import RunState
 from rft_trainer import files
 from rft_trainer.data import Prompt, Row
-from rft_trainer.rollout.engine import RolloutEngine, SamplingParameters
+from rft_trainer.rollout.engine import Generated, Request, SamplingParameters
 from rft_trainer.rollout.groups import Rollout, grade_items, rollout_requests, rollouts_by_prompt
 
 log = logging.getLogger(__name__)
+
+Generate = Callable[[Sequence[Prompt], Sequence[Request], Callable[[], bool]], list[Generated]]
+"""Returns a completion for each request, in order. The requests of one prompt are together."""
 
 REWARD = "reward"
 """Key of the total reward in a mapping whose other keys are graders' names."""
@@ -69,11 +72,11 @@ def evaluate(
     sampling: SamplingParameters,
     seed: int,
     step: int,
-    engine: RolloutEngine,
+    generate: Generate,
     scorer: Scorer,
     should_stop: Callable[[], bool],
 ) -> RowScores:
-    """Generate and grade completions of every held-out prompt with the engine's current adapter.
+    """Generate and grade completions of every held-out prompt with the sampler's current adapter.
 
     ``sampling`` are the parameters of training; only the temperature is the evaluation's own. With greedy
     decoding each prompt gets one sample, and top-k and top-p are off.
@@ -83,7 +86,7 @@ def evaluate(
     parameters = sampling.at(evaluation.temperature)
     # The seeds do not depend on the step, so differences between evaluations come from the policies alone.
     requests = rollout_requests(prompts, samples, parameters, seed, "held-out")
-    completions = engine.generate(requests, should_stop)
+    completions = generate(prompts, requests, should_stop)
     scores = scorer.score(grade_items(prompts, completions), should_stop)
     by_row = rollouts_by_prompt(prompts, completions, scores)
     return RowScores(
@@ -92,7 +95,7 @@ def evaluate(
         reward=[_mean([r.score.reward for r in row]) for row in by_row],
         graders={
             grader.name: [_mean([r.score.per_grader.get(grader.name) for r in row]) for row in by_row]
-            for grader in spec.graders
+            for grader in spec.scored_by
         },
         completions=[row[0].generated.text for row in by_row],
         truncated=_share_truncated([rollout for row in by_row for rollout in row]),

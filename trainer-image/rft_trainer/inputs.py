@@ -105,7 +105,7 @@ def _taken(config: RunConfig, rows: Mapping[str, Path], models: Mapping[str, Pat
             grader.name: grader.model_dump(
                 mode="json", by_alias=True, exclude_defaults=True, exclude={"python": {"inline"}}
             )
-            for grader in config.spec.graders
+            for grader in config.spec.scored_by
         },
         code=_code(config),
         models=digests,
@@ -124,7 +124,7 @@ def _text(file: Path) -> Text:
 def _code(config: RunConfig) -> dict[str, list[str]]:
     """Return the line digests of the graders' Python code. Code that cannot be read here is left out."""
     found = {}
-    for grader in config.spec.graders:
+    for grader in config.spec.scored_by:
         if grader.python is None:
             continue
         try:

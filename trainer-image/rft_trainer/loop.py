@@ -166,7 +166,7 @@ class Run:
         started = time.monotonic()
         version = self.state.adapter_version
         requests = rollout_requests(prompts, self.spec.sampling.num_rollouts, parts.sampling, self.seed, step)
-        completions = parts.engine.generate(requests, self.should_stop)
+        completions = parts.generate(prompts, requests, self.should_stop)
         generated = time.monotonic()
         scores = parts.scorer.score(grade_items(prompts, completions), self.should_stop)
         graded = time.monotonic()
@@ -372,7 +372,7 @@ class Run:
         step = self.state.step
         scores = evaluate(
             parts.heldout, self.spec, parts.sampling, self.seed, step,
-            parts.engine, parts.scorer, self.should_stop,
+            parts.generate, parts.scorer, self.should_stop,
         )  # fmt: skip
         self.state.gpu_seconds += self.config.gpus * (time.monotonic() - started)
         self.fence.check()

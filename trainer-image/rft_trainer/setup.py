@@ -1,7 +1,7 @@
 """Loads and starts everything that a run needs before its first step. The slowest part starts first."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from rft_api.job import RFTJobSpec
 from rft_api.parameters import Sampling
 from rft_api.sizes import parameter_count
 from rft_api.sources import ModelSource
@@ -24,6 +25,7 @@ from rft_run.folder import RunFolder
 from rft_trainer.checkpoint import Checkpoints, Fence
 from rft_trainer.data import Prompt
 from rft_trainer.data.opening import open_rows
+from rft_trainer.data.run_rendering import Rendering
 from rft_trainer.data.source import discard
 from rft_trainer.data.training import TrainingPrompts
 from rft_trainer.engines import model_dtype, roles_apart, sampler_share, start_engine, trainers
@@ -34,9 +36,12 @@ from rft_trainer.learn.optimizer import Schedule, make_optimizer
 from rft_trainer.learn.policy import Policy, PolicyOptions
 from rft_trainer.learn.ranks import Followers
 from rft_trainer.rollout.advantages import Overlong
-from rft_trainer.rollout.engine import RolloutEngine, SamplingParameters
+from rft_trainer.rollout.engine import Generated, Request, RolloutEngine, SamplingParameters
+from rft_trainer.rollout.episodes import Episodes
 from rft_trainer.rollout.filter import Filter
+from rft_trainer.rollout.gateway.dialogue import Dialogue
 from rft_trainer.rollout.stops import split_stops
+from rft_trainer.rollout.transformers_engine import end_tokens
 from rft_trainer.runtime import allocator, machine, models
 from rft_trainer.runtime.device import on_this_machine, set_deterministic
 
@@ -63,6 +68,16 @@ class Parts:
     overlong: Overlong
     overlaps: bool
     """Whether the next batch is sampled while the last one is trained on."""
+    episodes: Episodes | None = None
+    """Plays rollouts of several turns. None for a job without an environment."""
+
+    def generate(
+        self, prompts: Sequence[Prompt], requests: Sequence[Request], should_stop: Callable[[], bool]
+    ) -> list[Generated]:
+        """Return a completion for each request, in order: a single answer, or a rollout of several turns."""
+        if self.episodes is None:
+            return self.engine.generate(requests, should_stop)
+        return self.episodes.generate(prompts, requests, should_stop)
 
 
 def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Callable[[], bool]) -> Parts:
@@ -128,9 +143,43 @@ def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Call
         dropped_prompts=prompts.dropped,
         sampling=sampling,
         update=update_settings(config, sampling),
-        overlong=Overlong(effective.overlong_penalty, spec.sampling.max_tokens),
+        overlong=Overlong(effective.overlong_penalty, _rollout_tokens(spec)),
         overlaps=overlaps(spec, roles_apart(config)),
+        episodes=_episodes(config, folder, policy.tokenizer, engine, scorer, context),
     )
+
+
+def _episodes(
+    config: RunConfig, folder: Path, tokenizer: Any, engine: RolloutEngine, scorer: Scorer, context: int
+) -> Episodes | None:
+    """Return what plays the rollouts of the job's environment, None if it has none."""
+    environment = config.spec.environment
+    if environment is None:
+        return None
+    arguments: dict[str, Any] = dict(config.spec.model.chat_template_args or {})
+    if "strftime_now" in str(tokenizer.chat_template):
+        arguments["strftime_now"] = Rendering.of_run(RunFolder(Path(config.run_dir))).date
+    stops = split_stops(config.spec.sampling.stop, tokenizer).token_ids
+    ends = end_tokens(tokenizer.eos_token_id, _generation_ends(folder)) | set(stops)
+    dialogue = Dialogue(tokenizer, arguments, frozenset(ends), environment.tools)
+    return Episodes(environment, dialogue, engine, scorer, context)
+
+
+def _generation_ends(folder: Path) -> int | list[int] | None:
+    """Return the end tokens in a model's generation configuration, if it has one."""
+    from transformers import GenerationConfig
+
+    try:
+        ends: int | list[int] | None = GenerationConfig.from_pretrained(folder).eos_token_id
+    except OSError:
+        return None
+    return ends
+
+
+def _rollout_tokens(spec: RFTJobSpec) -> int:
+    """Return the largest number of tokens that are sampled in a rollout."""
+    each = spec.sampling.max_tokens
+    return each if spec.environment is None else spec.environment.most_tokens(each)
 
 
 def _cap_trainer_gpu_memory(config: RunConfig) -> None:
@@ -173,7 +222,7 @@ def update_settings(config: RunConfig, sampling: SamplingParameters) -> UpdateSe
             effective.kl_beta,
             effective.loss_aggregation,
         ),
-        max_tokens=sampling.max_tokens,
+        max_tokens=_rollout_tokens(config.spec),
         micro_batch_tokens=planned or MICRO_BATCH_TOKENS[config.device],
         longest_shared_row=planned,
         max_grad_norm=training.max_grad_norm,

@@ -1,7 +1,8 @@
 """Formats rollouts as text for the terminal."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from rft_cli.render.views import NONE, number
 from rft_run.rollouts import RolloutRecord
@@ -36,7 +37,25 @@ def _rollout(record: RolloutRecord) -> Iterator[str]:
     for name, text in record.printed.items():
         yield from indented(f"{name} printed:", "     ")
         yield from indented(text.removesuffix("\n"), "       ")
-    yield from indented(record.completion, "     ")
+    if record.limit is not None:
+        yield f"     ended by environment.{record.limit}"
+    if record.turns is None:
+        yield from indented(record.completion, "     ")
+    for message in record.turns or []:
+        yield from turn(message)
+
+
+def turn(message: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a message of a rollout of several turns: who speaks, the text, and the tools that are called."""
+    content = message.get("content")
+    if content:
+        yield from indented(f"{message.get('role')}: {content}", "     ")
+    calls = message.get("tool_calls")
+    for call in calls if isinstance(calls, list) else []:
+        function = call.get("function") if isinstance(call, dict) else None
+        if isinstance(function, dict):
+            said = f"{message.get('role')} calls {function.get('name')} with {function.get('arguments')}"
+            yield from indented(said, "     ")
 
 
 def _reward(record: RolloutRecord) -> float:

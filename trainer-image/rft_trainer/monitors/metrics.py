@@ -1,13 +1,16 @@
 """Builds the record of one training step for ``metrics.jsonl``."""
 
 import math
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from rft_api.status import PhaseSeconds
 from rft_run.state import RunState
 from rft_run.steps import StepRecord
 from rft_trainer.learn.update_metrics import UpdateMetrics
 from rft_trainer.rollout.groups import SampledBatch, reward
+from rft_trainer.rollout.segments import Episode
 
 
 def step_record(
@@ -52,6 +55,7 @@ def step_record(
         dropped_groups=len(batch.groups) - len(kept),
         refilled_groups=batch.refilled,
         overlong_penalty=_mean([rollout.penalty for rollout in accepted]),
+        **_of_episodes([r.generated.episode for r in rollouts], batch.rollout_seconds),
         forward_tokens=result.forward_tokens,
         learning_rate=learning_rate,
         epoch=state.position.epoch,
@@ -62,6 +66,21 @@ def step_record(
         attempt=attempt,
         time=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     )
+
+
+def _of_episodes(episodes: Sequence[Episode | None], seconds: float) -> dict[str, Any]:
+    """Return the metrics of rollouts of several turns, {} if there are none. ``seconds``: of sampling."""
+    played = [episode for episode in episodes if episode is not None]
+    if not played:
+        return {}
+    waited = _mean([episode.waiting_seconds for episode in played])
+    return {
+        "turns": _mean([float(episode.turns) for episode in played]),
+        "tool_calls": _mean([float(episode.tool_calls) for episode in played]),
+        "tool_errors": sum(episode.tool_errors for episode in played),
+        "limited_fraction": _mean([float(episode.limit is not None) for episode in played]),
+        "environment_fraction": waited / seconds if waited is not None and seconds > 0 else None,
+    }
 
 
 def _mean(values: list[float]) -> float | None:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 from rft_run import atomic, run_files
 from rft_run.errors import VolumeError
@@ -10,6 +11,7 @@ from rft_run.rollouts import RolloutRecord, as_bytes, compressed
 from rft_run.steps import StepRecord, UnreadableSteps, as_lines, read_steps
 from rft_trainer import files
 from rft_trainer.rollout.groups import Group
+from rft_trainer.rollout.segments import Episode
 
 log = logging.getLogger(__name__)
 
@@ -65,9 +67,17 @@ def _records(step: int, group: Group) -> list[RolloutRecord]:
             advantage=advantages.get(id(rollout)),
             finish_reason=rollout.generated.finish_reason,
             tokens=len(rollout.generated.token_ids),
+            **_of_episode(rollout.generated.episode),
         )
         for rollout in group.rollouts
     ]
+
+
+def _of_episode(episode: Episode | None) -> dict[str, Any]:
+    """Return what the record of a rollout of several turns has besides."""
+    if episode is None:
+        return {}
+    return {"turns": [dict(message) for message in episode.messages[episode.given :]], "limit": episode.limit}
 
 
 def remove_later(folder: RunFolder, last_step: int) -> None:

@@ -1,0 +1,70 @@
+"""``rft env``: check a job's environment with a scripted model, without training."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rft_cli.commands.run import by_name
+from rft_cli.errors import INVALID
+from rft_cli.local import environment, grading
+from rft_cli.local.environment import Played
+from rft_cli.local.inputs import Overrides
+from rft_cli.local.manifest import load
+from rft_cli.render.console import out, reports_errors
+from rft_cli.render.rollouts import indented, turn
+
+env = typer.Typer(
+    help="Check a job's environment with a scripted model, without training.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@env.callback()
+def _env() -> None:
+    """Make ``check`` a command below ``env``, also while it is the only one."""
+
+
+@env.command()
+@reports_errors
+def check(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Manifest with one RFTJob.")],
+    say: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT", help="What the model says in a turn; may be repeated.")
+    ] = None,
+    rows: Annotated[int, typer.Option(min=1, help="Rows to play.")] = 3,
+    dataset: Annotated[Path | None, typer.Option(help="Rows in place of the manifest's.")] = None,
+    grader: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=FILE", help="environment=FILE: code in place of the ConfigMap's."),
+    ] = None,
+) -> None:
+    """Show the tools of the job's environment, and play it for a few rows with texts in place of a model.
+
+    Each --say is a turn of the model. A tool is called by
+    <tool_call>{"name": "TOOL", "arguments": {}}</tool_call>. Users' code runs in the same worker as in a
+    local run. Exit code 1: something failed; 2: something cannot be read.
+    """
+    manifest = load(file)
+    lines = grading.rows_of_dataset(manifest, dataset)[:rows]
+    overrides = Overrides(dataset, None, by_name(grader or []))
+    tools, found = environment.played(manifest, overrides, lines, say or [])
+    for tool in tools:
+        out().print(f"tool {json.dumps(tool['function'], ensure_ascii=False)}", markup=False, highlight=False)
+    for one in found:
+        out().print("\n".join(_lines(one)), markup=False, highlight=False)
+    broken = sum(bool(one.error or one.failures) for one in found)
+    out().print(f"{len(found)} rows, {broken} with something that failed", markup=False, highlight=False)
+    raise typer.Exit(INVALID if broken else 0)
+
+
+def _lines(one: Played) -> list[str]:
+    reward = "none" if one.reward is None else f"{one.reward:g}"
+    lines = [f"row {one.line}: reward {reward}, {one.seconds:.2f} s"]
+    for message in one.messages:
+        lines += turn(message)
+    if one.error:
+        lines += indented(f"the environment failed: {one.error}", "     ")
+    return lines

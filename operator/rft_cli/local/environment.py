@@ -1,0 +1,130 @@
+"""Plays a job's environment with a scripted model: given texts, one for each turn, and no model at all."""
+
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rft_cli.errors import INVALID, UserError
+from rft_cli.local.inputs import Overrides, located_graders
+from rft_cli.local.manifest import Manifest
+from rft_cli.local.rows import RowLine
+from rft_run.errors import TrainerError
+from rft_run.rows.messages import Message
+from rft_run.rows.tool_calls import MalformedCall, from_text
+
+if TYPE_CHECKING:
+    from rft_graders.scorer import Scorer
+
+
+@dataclass(frozen=True)
+class Played:
+    """How the environment played with one row. ``seconds``: of wall time, for all its calls."""
+
+    line: int
+    messages: list[Message]
+    seconds: float
+    reward: float | None
+    error: str = ""
+    """Why there is no reward."""
+    failures: tuple[str, ...] = ()
+    """What the model was told of tool calls that failed or could not be read."""
+
+
+def played(
+    manifest: Manifest, overrides: Overrides, rows: Sequence[RowLine], script: Sequence[str]
+) -> tuple[list[dict[str, Any]], list[Played]]:
+    """Return the tools of the environment, and how it played with each row.
+
+    ``script`` is what the model says, one text for each turn. Raises UserError if there is no environment, or
+    it does not load.
+    """
+    try:
+        from rft_graders.scorer import Scorer
+    except ImportError as error:
+        raise UserError(
+            f"environments need the library {error.name}, which is not installed;"
+            " pip install 'rft-operator[trainer]'",
+            INVALID,
+        ) from error
+    environment = manifest.job.spec.environment
+    if environment is None:
+        raise UserError("spec.environment: is not set, so there is nothing to check; add it", INVALID)
+    with tempfile.TemporaryDirectory(prefix="rft-env-") as folder:
+        code = located_graders(manifest, overrides.graders, Path(folder))
+        for source in code.values():
+            source.write()
+        paths = {name: source.location for name, source in code.items()}
+        try:
+            with Scorer([environment.as_grader()], grader_code=paths, scratch_dir=folder, slots=1) as scorer:
+                player = _Player(scorer)
+                return player.tools, [player.play(row, script[: environment.max_turns]) for row in rows]
+        except TrainerError as error:
+            raise UserError(f"spec.environment: {error}", INVALID) from error
+
+
+class _Failed(Exception):
+    """The environment failed. The message says why."""
+
+
+class _Player:
+    def __init__(self, scorer: "Scorer") -> None:
+        self._scorer = scorer
+        described = self._act({"do": "describe"})
+        self.tools: list[dict[str, Any]] = described["tools"]
+        self._replies = bool(described["replies"])
+
+    def play(self, row: RowLine, script: Sequence[str]) -> Played:
+        messages: list[Message] = [dict(message) for message in row.messages]
+        failures: list[str] = []
+        started = time.monotonic()
+        reward, said = None, ""
+        try:
+            begun = self._act({"do": "reset", "row": {**row.fields, "messages": row.messages}})
+            if "text" in begun:
+                messages.append({"role": "user", "content": begun["text"]})
+            for text in script:
+                if not self._turn(text, messages, failures):
+                    break
+            reward = float(self._act({"do": "reward"})["reward"])
+        except _Failed as error:
+            said = str(error)
+        return Played(row.line, messages, time.monotonic() - started, reward, said, tuple(failures))
+
+    def _turn(self, text: str, messages: list[Message], failures: list[str]) -> bool:
+        """Let the model say a text. Return whether the rollout goes on."""
+        try:
+            message = from_text(text)
+        except MalformedCall as error:
+            failures.append(str(error))
+            messages += [
+                {"role": "assistant", "content": text},
+                {"role": "tool", "content": f"error: {error}"},
+            ]
+            return True
+        messages.append(message)
+        for call in message.get("tool_calls", ()):
+            function = call["function"]
+            arguments = json.loads(function["arguments"])
+            found = self._act({"do": "call", "name": function["name"], "arguments": arguments})
+            if "failed" in found:
+                failures.append(f"{function['name']}: {found['failed']}")
+            result = f"error: {found['failed']}" if "failed" in found else found["text"]
+            messages.append({"role": "tool", "content": result})
+        if message.get("tool_calls"):
+            return True
+        answer = self._act({"do": "reply", "text": text}) if self._replies else {}
+        if "text" in answer:
+            messages.append({"role": "user", "content": answer["text"]})
+        return "text" in answer
+
+    def _act(self, what: dict[str, Any]) -> dict[str, Any]:
+        from rft_graders.scorer import Act
+
+        (reply,) = self._scorer.act([Act(0, what)])
+        if reply.value is None:
+            raise _Failed(str(reply.outcome))
+        return reply.value
