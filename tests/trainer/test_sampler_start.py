@@ -78,6 +78,9 @@ def test_on_a_gpu_the_sampler_gets_the_memory_of_the_plan_and_the_trainer_the_re
     # Older plans have no size of the cache; without a plan the trainer is limited all the same.
     older = on_gpu(tmp_path, tmp_path, plan.model_copy(update={"sampler_cache_memory": None}))
     assert "--kv-cache-memory-bytes" not in command(options_of(older, tmp_path), tmp_path / "s")
+    alone = plan.model_copy(update={"gpus": 2})
+    own = options_of(on_gpu(tmp_path, tmp_path, alone, 2), tmp_path)
+    assert own.kv_cache_bytes is None, "on GPUs of its own vLLM measures what it needs"
     unplanned = on_gpu(tmp_path, tmp_path, None)
     assert options_of(unplanned, tmp_path).gpu_memory_share == engines.UNPLANNED_SHARED
     assert trainer_share(unplanned) == pytest.approx(USABLE - engines.UNPLANNED_SHARED)

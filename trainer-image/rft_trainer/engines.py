@@ -164,11 +164,12 @@ def trainers(config: RunConfig) -> int:
 def _cache_bytes(config: RunConfig, shape: Shape) -> int | None:
     """Return the size of the KV cache in bytes: as planned; on the CPU without a plan, enough for a step.
 
-    None, on GPUs without a plan that has it: vLLM derives it from its share of the memory.
+    None, on GPUs of its own or without a plan that has it: vLLM derives it from its share of the memory, for
+    which it measures what else it needs.
     """
     plan = config.plan
     if config.device != "cpu":
-        planned = plan.sampler_cache_memory if plan is not None else None
+        planned = plan.sampler_cache_memory if plan is not None and not roles_apart(config) else None
         return int(quantity(planned)) if planned is not None else None
     tokens = plan.sampler_cache_tokens if plan is not None else None
     run = host.host_run(config.spec, config.effective, model_dtype(config))
