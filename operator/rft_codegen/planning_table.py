@@ -45,6 +45,8 @@ WORKLOADS: dict[str, dict[str, dict[str, int]]] = {
     },
 }
 """Settings of the jobs in the tables of a node's GPUs, by their description."""
+WHOLE_NODE = (8,)
+"""Numbers of GPUs in the tables after the first one."""
 LOW_RANK_RULE = "lora-rank-low-for-large-model"
 
 HEAD = """\
@@ -59,9 +61,9 @@ documentation names for GRPO with LoRA, – where it names none.
 """
 
 NODE_HEAD = """
-## Roles on the GPUs of a node
+## Roles on {counts} GPUs of a node
 
-What 1, 2, 4 and 8 GPUs of a kind do where `spec.resources.gpus` asks for them, with {workload}: GPUs that
+What these numbers of GPUs of a kind do where `spec.resources.gpus` asks for them, with {workload}: GPUs that
 train + samplers × GPUs of each. *Italic*: GPUs do both in turns. After it the share of a step in which GPUs
 have nothing to do, by the planner's estimate, which was not measured. –: the run does not fit, and the plan
 names what makes it fit.
@@ -129,12 +131,13 @@ def node_plan(model: str, kind: str, gpus: int, workload: str) -> Plan:
 
 
 def _node_section(workload: str) -> Iterator[str]:
-    yield NODE_HEAD.format(workload=workload)
-    yield f"| model | GPU | {' | '.join(map(str, NODE_COUNTS))} |"
-    yield "|---" * (2 + len(NODE_COUNTS)) + "|"
+    counts = NODE_COUNTS if workload == next(iter(WORKLOADS)) else WHOLE_NODE
+    yield NODE_HEAD.format(counts=", ".join(map(str, counts)), workload=workload)
+    yield f"| model | GPU | {' | '.join(map(str, counts))} |"
+    yield "|---" * (2 + len(counts)) + "|"
     for model in NODE_MODELS:
         for kind in NODE_KINDS:
-            cells = [_roles(node_plan(model, kind, gpus, workload)) for gpus in NODE_COUNTS]
+            cells = [_roles(node_plan(model, kind, gpus, workload)) for gpus in counts]
             yield f"| {model} | `{kind}` | {' | '.join(cells)} |"
 
 

@@ -32,7 +32,7 @@ def fixes(
     """
 
     def fits(changed: MemoryDemand, size: float = memory, count: int = gpus) -> bool:
-        return any(divisions(number, shape, changed, size) for number in range(count, 0, -1))
+        return any(divisions(count, shape, changed, size))
 
     return [*_lowered(work, max_tokens, fits), *_larger(memory, gpus, resource, lambda *of: fits(work, *of))]
 

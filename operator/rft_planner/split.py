@@ -8,7 +8,7 @@ it divides over its GPUs by tensor parallelism. Prompts are divided over the ser
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -101,7 +101,7 @@ def _unmeasured(split: Split) -> tuple[float, ...]:
     return (split.shared, -split.micro_batch, -split.samplers, split.servers)
 
 
-def _best(found: list[Split], costs: Costs) -> Split | None:
+def _best(found: Iterable[Split], costs: Costs) -> Split | None:
     """Return the division with the shortest step, or an almost equally short one that idles less.
 
     Of several that idle little, it is the one that divides the model over the fewest GPUs to sample, and then
@@ -119,36 +119,35 @@ def _best(found: list[Split], costs: Costs) -> Split | None:
     return min(near, key=order)[0] if near else None
 
 
-def divisions(gpus: int, shape: Shape, work: MemoryDemand, memory: float) -> list[Split]:
-    """Return all divisions of ``gpus`` GPUs on which the run fits."""
+def divisions(gpus: int, shape: Shape, work: MemoryDemand, memory: float) -> Iterator[Split]:
+    """Yield all divisions of ``gpus`` GPUs on which the run fits."""
     # Most numbers of GPUs that are tried are too small for one of the roles alone.
     tokens, usable = micro_batches(work)[-1], USABLE * memory
     trained = min(total(training(shape, work, tokens, count)) for count in (1, gpus))
     sampled = total(sampling(shape, work, tensor_parallel(gpus, shape)))
-    if trained > usable or sampled > usable:
-        return []
-    return [*apart(gpus, shape, work, memory), *shared(gpus, shape, work, memory)]
+    if trained <= usable and sampled <= usable:
+        yield from apart(gpus, shape, work, memory)
+        yield from shared(gpus, shape, work, memory)
 
 
-def apart(gpus: int, shape: Shape, work: MemoryDemand, memory: float) -> list[Split]:
-    """Return the divisions with separate GPUs for each role on which the run fits, most samplers first."""
-    found = []
+def apart(gpus: int, shape: Shape, work: MemoryDemand, memory: float) -> Iterator[Split]:
+    """Yield the divisions with separate GPUs for each role on which the run fits, most samplers first."""
     for samplers in range(gpus - 1, 0, -1):
         for servers in range(1, samplers + 1):
             if samplers % servers == 0 and _splits(samplers // servers, shape):
-                found.append(_placed(gpus, gpus - samplers, samplers, servers, shape, work, memory))
-    return [split for split in found if split is not None]
+                split = _placed(gpus, gpus - samplers, samplers, servers, shape, work, memory)
+                if split is not None:
+                    yield split
 
 
-def shared(gpus: int, shape: Shape, work: MemoryDemand, memory: float) -> list[Split]:
-    """Return the divisions in which all GPUs sample, and some or all of them train between."""
-    found = []
+def shared(gpus: int, shape: Shape, work: MemoryDemand, memory: float) -> Iterator[Split]:
+    """Yield the divisions in which all GPUs sample, and some or all of them train between."""
     for servers in range(1, gpus + 1):
         if gpus % servers == 0 and _splits(gpus // servers, shape):
-            found += [
-                _placed(gpus, trainers, gpus, servers, shape, work, memory) for trainers in range(1, gpus + 1)
-            ]
-    return [split for split in found if split is not None]
+            for trainers in range(gpus, 0, -1):
+                split = _placed(gpus, trainers, gpus, servers, shape, work, memory)
+                if split is not None:
+                    yield split
 
 
 def _placed(
