@@ -1,5 +1,6 @@
 """rft run makes a plan for this machine's CPU, with the same refusals and micro-batch as in a cluster."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from rft_api.job import RFTJob
 from rft_api.validation import parse
 from rft_cli.errors import UserError
 from rft_cli.local import snapshot
-from rft_cli.local.device import Hardware, kind_of_driver
+from rft_cli.local.device import Hardware, gpu_of_this_machine, kind_of_driver
 from rft_planner.container import FORCE_ANNOTATION
 from rft_planner.plan import plan
 from rft_planner.sizes import GIB, mib, quantity
@@ -84,6 +85,19 @@ def test_the_kind_of_the_machines_gpus_is_read_from_the_driver(
     assert kind is not None
     assert kind.name == name
     assert kind.memory == pytest.approx(gibibytes * GIB)
+
+
+def test_the_driver_is_asked_by_its_own_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert gpu_of_this_machine() is None, "without the program the kind is not known"
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 'NVIDIA H200, 143771'\n")
+    program.chmod(0o755)
+    found = gpu_of_this_machine()
+    assert found is not None
+    assert found.name == "nvidia-h200-141gb"
+    program.write_text("#!/bin/sh\nexit 9\n")
+    assert gpu_of_this_machine() is None
 
 
 def test_what_a_driver_says_otherwise_is_no_kind() -> None:
