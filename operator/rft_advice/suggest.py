@@ -232,22 +232,30 @@ def _new_advice(before: RFTJobSpec, after: RFTJobSpec) -> tuple[Advice, ...]:
 
 def _manifest(document: Mapping[str, Any], baseline: str, path: str, value: Any) -> dict[str, Any]:
     """Return the user's document with one value changed and a new name."""
-    found = copy.deepcopy(dict(document))
-    metadata = {key: found["metadata"][key] for key in _KEPT_METADATA if found["metadata"].get(key)}
-    annotations = {k: v for k, v in metadata.get("annotations", {}).items() if k != _LAST_APPLIED}
-    spec = {key: part for key, part in found["spec"].items() if key not in _SWITCHES}
+    spec = copy.deepcopy(dict(document["spec"]))
     _, section, field = path.split(".")
     # An empty section is valid YAML with the value null.
     spec[section] = {**(spec.get(section) or {}), field: value}
+    return variant(document, experiment_name(baseline, field, value), spec)
+
+
+def variant(document: Mapping[str, Any], name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the manifest of a new job with this name and spec, whose baseline is the job in ``document``.
+
+    What suspends or cancels a single run is left out, and so is what the API server added.
+    """
+    found = copy.deepcopy(dict(document["metadata"]))
+    metadata = {key: found[key] for key in _KEPT_METADATA if found.get(key)}
+    annotations = {k: v for k, v in metadata.get("annotations", {}).items() if k != _LAST_APPLIED}
     return {
-        "apiVersion": found["apiVersion"],
-        "kind": found["kind"],
+        "apiVersion": document["apiVersion"],
+        "kind": document["kind"],
         "metadata": {
-            "name": experiment_name(baseline, field, value),
+            "name": name,
             **metadata,
-            "annotations": {**annotations, ANNOTATION: baseline},
+            "annotations": {**annotations, ANNOTATION: str(found["name"])},
         },
-        "spec": spec,
+        "spec": {key: part for key, part in spec.items() if key not in _SWITCHES},
     }
 
 

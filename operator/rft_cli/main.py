@@ -34,6 +34,7 @@ DURING = {
     "suspend": "lifecycle",
     "resume": "lifecycle",
     "cancel": "lifecycle",
+    "rerun": "rerun",
 }
 RESULTS = {
     "curve": "curve",
