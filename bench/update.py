@@ -237,7 +237,11 @@ def measure(case: Case, model: Path, accelerator: str | None, updates: int) -> O
         row
         for prompt, completions in completions_by_prompt(group, settings.mask_truncated).items()
         for row in rows_of_group(
-            prompt, completions, policy.hidden_size_for_packing, settings.longest_shared_row
+            prompt,
+            completions,
+            policy.hidden_size_for_packing,
+            settings.longest_shared_row,
+            flat=policy.forms.flat,
         )
     ]
     alone = Followers(1, config.device, None)

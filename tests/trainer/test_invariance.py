@@ -17,6 +17,8 @@ from rft_run.folder import RunFolder
 from rft_run.state import RunState
 from rft_trainer.checkpoint import Checkpoints, Fence
 from rft_trainer.data import Prompt, Row
+from rft_trainer.learn import attention
+from rft_trainer.learn.attention import Forms
 from rft_trainer.learn.gradients import UpdateSettings
 from rft_trainer.learn.objective import settings_for
 from rft_trainer.learn.optimizer import Schedule, make_optimizer
@@ -27,6 +29,7 @@ from rft_trainer.rollout.advantages import group_advantages
 from rft_trainer.rollout.engine import Generated
 from rft_trainer.rollout.filter import Filter
 from rft_trainer.rollout.groups import Group, Rollout
+from tests.trainer.attention_support import ON_CPU
 
 STEPS = 20
 TOLERANCE = {"float64": 1e-8, "float32": 1e-4}
@@ -55,6 +58,7 @@ class Way:
     micro_batch_tokens: int = 1024
     order: Callable[[Batch, random.Random], Batch] = lambda batch, _: batch
     shares_prompts: bool = True
+    flat: bool = False
     restart_after: int | None = None
 
 
@@ -74,6 +78,7 @@ WAYS = {
     "every row accumulated alone": Way(micro_batch_tokens=1),
     "another order of groups and rollouts": Way(order=shuffled, micro_batch_tokens=96),
     "a prompt for every rollout": Way(shares_prompts=False),
+    "rows one after another, as on a GPU": Way(micro_batch_tokens=96, flat=True),
     "a restart in the middle": Way(restart_after=10),
     "all of it at once": Way(96, shuffled, shares_prompts=False, restart_after=7),
 }
@@ -125,6 +130,9 @@ def trained(
     before = flat(policy)
     for step, batch in enumerate(recorded(STEPS), start=1):
         policy.shares_prompts = policy.shares_prompts and way.shares_prompts
+        if way.flat and not policy.forms.flat:
+            policy._use(Forms("sequences", "blocks"))
+            assert policy.forms.flat
         schedule.set(step, STEPS)
         groups = way.order(batch, draw)
         made = update(policy, optimizer, groups, settings, lambda: False, Followers(1, "cpu", None))
@@ -153,6 +161,7 @@ def test_the_adapter_does_not_depend_on_how_the_steps_are_computed(
     character_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, norm: float
 ) -> None:
     torch.set_num_threads(1)
+    monkeypatch.setattr(attention, "KERNELS", ON_CPU)
     if dtype == "float64":
         monkeypatch.setattr(LlamaRMSNorm, "forward", wide_norm)
     before, expected, norms = trained(character_model, tmp_path / "plain", dtype, norm, Way())

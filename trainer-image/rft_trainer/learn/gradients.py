@@ -16,7 +16,7 @@ from rft_trainer.learn.objective import (
     MismatchBounds,
     compute_loss,
 )
-from rft_trainer.learn.packing import MicroBatch, PackedRow, build
+from rft_trainer.learn.packing import MicroBatch, PackedRow
 from rft_trainer.learn.policy import Policy
 from rft_trainer.learn.ranks import Team
 from rft_trainer.learn.update_metrics import UpdateMetrics
@@ -94,7 +94,7 @@ class OldLogprobs:
     @torch.no_grad()
     def add(self, rows: list[PackedRow]) -> None:
         """Compute the old log-probs of a micro-batch. Raises torch.OutOfMemoryError."""
-        batch = build(rows).to(self._policy.device)
+        batch = self._policy.batch(rows)
         hidden_N_H = self._policy.hidden(batch)
         self._found.append(
             token_logprobs(hidden_N_H, batch.target_N, self._policy.head, self._filter).filtered_N
@@ -122,7 +122,7 @@ class Accumulation:
 
     def add(self, rows: list[PackedRow]) -> None:
         """Add the gradients of a micro-batch. Raises torch.OutOfMemoryError."""
-        batch = build(rows).to(self._policy.device)
+        batch = self._policy.batch(rows)
         old_N = self._old.take() if self._old is not None else None
         _backward(self._policy, batch, old_N, self._begin, self.metrics)
 

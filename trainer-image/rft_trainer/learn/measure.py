@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from rft_trainer.learn.logprobs import TokenLogprobs, token_logprobs
-from rft_trainer.learn.packing import PackedRow, build
+from rft_trainer.learn.packing import PackedRow
 from rft_trainer.learn.policy import Policy
 from rft_trainer.learn.ranks import Followers, Team
 from rft_trainer.rollout.filter import Filter
@@ -37,5 +37,5 @@ def measure(
 def compute(policy: Policy, order: Measure, team: Team) -> TokenLogprobs:
     """Execute the command in this process: the leader and every follower call this."""
     team.broadcast([parameter.data for parameter in policy.trainable()])
-    batch = build(order.rows).to(policy.device)
+    batch = policy.batch(order.rows)
     return token_logprobs(policy.hidden(batch), batch.target_N, policy.head, order.filter)

@@ -12,8 +12,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from rft_trainer.learn.flat import BLOCK, FlatRows, flat_rows, moved
 from rft_trainer.rollout.groups import Group, Rollout
 from rft_trainer.rollout.segments import Segment
+
+HIDDEN_SKIPPED = 1.5
+"""Assumed time for a pair of tokens in the kernel for shared rows, over that in the kernel for plain rows.
+
+It has not been measured."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,8 @@ class MicroBatch:
     """Tensors for B rows of T tokens. Together the rows have S completions with N trained tokens.
 
     ``source_N``: for each ``target_N``, the index of the position that predicts it, in the flattened (B·T)
-    positions. ``attention_B_1_T_T``: None where plain causal attention is correct.
+    positions. ``attention_B_1_T_T``: None where plain causal attention is correct. ``flat``: set where all
+    rows stand one after another in a single row, for kernels that need no mask; then B is 1.
     """
 
     tokens_B_T: Tensor
@@ -75,14 +82,14 @@ class MicroBatch:
     mask_N: Tensor
     advantages_S: Tensor
     share_S: Tensor
+    flat: FlatRows | None = None
 
     def to(self, device: torch.device) -> "MicroBatch":
-        """Copy the tensors to a device."""
-        moved = {
-            name: value.to(device) if isinstance(value, Tensor) else value
-            for name, value in vars(self).items()
+        """Copy the tensors to a device. To a GPU they are copied while it computes."""
+        tensors = {
+            name: moved(value, device) for name, value in vars(self).items() if isinstance(value, Tensor)
         }
-        return MicroBatch(**moved)
+        return replace(self, **tensors, flat=self.flat and self.flat.to(device))
 
 
 def completions_by_prompt(group: Group, mask_truncated: bool) -> dict[tuple[int, ...], list[Completion]]:
@@ -111,12 +118,16 @@ def rows_of_group(
     completions: Sequence[Completion],
     hidden_size: int | None,
     max_tokens: int | None = None,
+    *,
+    flat: bool = False,
 ) -> list[PackedRow]:
     """Return the rows of a group: one row for all rollouts, or one for each, whichever costs less.
 
     The cost of a token is about 1 + row length / (6 · hidden size). The first term is the matrix products,
-    the second one attention. ``hidden_size``: None for a model that accepts no custom mask; then each rollout
-    has its own row. ``max_tokens``: maximum length of a shared row; None: no limit.
+    the second one attention to all tokens of the row, also to those that the mask hides. ``flat``: the kernel
+    skips hidden tokens, so attention costs in proportion to the pairs that attend, ``HIDDEN_SKIPPED`` times
+    as much for a pair of a shared row. ``hidden_size``: None for a model that accepts no custom mask; then
+    each rollout has its own row. ``max_tokens``: maximum length of a shared row; None: no limit.
     """
     kept = [completion for completion in completions if completion.trained]
     single = [PackedRow(tuple(prompt_ids), (completion,)) for completion in kept]
@@ -125,21 +136,38 @@ def rows_of_group(
     shared = PackedRow(tuple(prompt_ids), tuple(kept))
 
     def cost(row: PackedRow) -> float:
-        return row.length * (1 + row.length / (6 * hidden_size))
+        pairs = _visible(row) if flat else row.length * row.length
+        slower = HIDDEN_SKIPPED if flat and row is shared else 1.0
+        return row.length + slower * pairs / (6 * hidden_size)
 
     fits = max_tokens is None or shared.length <= max_tokens
     return [shared] if fits and cost(shared) < sum(map(cost, single)) else single
 
 
-def micro_batches(rows: Sequence[PackedRow], max_tokens: int) -> Iterator[list[PackedRow]]:
+def _visible(row: PackedRow) -> float:
+    """Return the number of pairs of tokens of a row of which one attends to the other."""
+    prompt = len(row.prompt_ids)
+    return prompt * prompt / 2 + sum(
+        seen * (prompt + seen / 2) for seen in (len(one.ids) - 1 for one in row.completions)
+    )
+
+
+def micro_batches(
+    rows: Sequence[PackedRow], max_tokens: int, *, flat: bool = False
+) -> Iterator[list[PackedRow]]:
     """Yield micro-batches of at most ``max_tokens`` tokens, padding included.
 
     Rows are sorted by length, longest first, because rows of similar length need little padding. A row longer
-    than ``max_tokens`` is a micro-batch of its own.
+    than ``max_tokens`` is a micro-batch of its own. ``flat``: rows are not padded to the longest.
     """
     batch: list[PackedRow] = []
     for row in sorted(rows, key=lambda row: -row.length):
-        if batch and batch[0].length * (len(batch) + 1) > max_tokens:
+        tokens = (
+            sum(one.length for one in [*batch, row])
+            if flat
+            else (len(batch) + 1) * (batch or [row])[0].length
+        )
+        if batch and tokens > max_tokens:
             yield batch
             batch = []
         batch.append(row)
@@ -147,8 +175,8 @@ def micro_batches(rows: Sequence[PackedRow], max_tokens: int) -> Iterator[list[P
         yield batch
 
 
-def build(rows: Sequence[PackedRow], pad_id: int = 0) -> MicroBatch:
-    """Return the tensors of a micro-batch, on the CPU."""
+def build(rows: Sequence[PackedRow], pad_id: int = 0, *, flat: bool = False) -> MicroBatch:
+    """Return the tensors of a micro-batch, on the CPU. ``flat``: in a single row, see ``MicroBatch``."""
     width = max(row.length for row in rows)
     tokens_B_T = torch.full((len(rows), width), pad_id, dtype=torch.long)
     positions_B_T = torch.arange(width).repeat(len(rows), 1)
@@ -182,10 +210,10 @@ def build(rows: Sequence[PackedRow], pad_id: int = 0) -> MicroBatch:
             shares.append(completion.share)
             start = stop
     shared = any(len(row.completions) > 1 for row in rows)
-    return MicroBatch(
+    batch = MicroBatch(
         tokens_B_T=tokens_B_T,
         positions_B_T=positions_B_T,
-        attention_B_1_T_T=_siblings_hidden(segments_B_T) if shared else None,
+        attention_B_1_T_T=_siblings_hidden(segments_B_T) if shared and not flat else None,
         source_N=torch.tensor(source),
         target_N=torch.tensor(target),
         sequence_N=torch.tensor(sequence),
@@ -193,6 +221,40 @@ def build(rows: Sequence[PackedRow], pad_id: int = 0) -> MicroBatch:
         mask_N=torch.tensor(mask),
         advantages_S=torch.tensor(advantages, dtype=torch.float32),
         share_S=torch.tensor(shares, dtype=torch.float32),
+    )
+    return _flattened(batch, segments_B_T, [row.length for row in rows], shared, pad_id) if flat else batch
+
+
+def _flattened(
+    batch: MicroBatch, segments_B_T: Tensor, lengths: Sequence[int], shared: bool, pad_id: int
+) -> MicroBatch:
+    """Return the micro-batch with its rows one after another, and padding to whole blocks at the end.
+
+    The padding is a row of its own, to which no other token attends.
+    """
+    width = segments_B_T.shape[1]
+    lengths_B_1 = torch.tensor(lengths)[:, None]
+    used_B_T = torch.arange(width)[None] < lengths_B_1
+    total = sum(lengths)
+    padding = torch.arange(-total % BLOCK)
+    row_B_T = torch.arange(len(lengths))[:, None].expand(-1, width)
+
+    def joined(values_B_T: Tensor, padded: Tensor) -> Tensor:
+        return torch.cat([values_B_T[used_B_T], padded])
+
+    position_T = joined(batch.positions_B_T, padding)
+    shift_B = torch.arange(len(lengths)) * width - (lengths_B_1[:, 0].cumsum(0) - lengths_B_1[:, 0])
+    return replace(
+        batch,
+        tokens_B_T=joined(batch.tokens_B_T, torch.full_like(padding, pad_id))[None],
+        positions_B_T=position_T[None],
+        source_N=batch.source_N - shift_B[batch.source_N // width],
+        flat=flat_rows(
+            joined(row_B_T, torch.full_like(padding, len(lengths))),
+            joined(segments_B_T, torch.zeros_like(padding)),
+            position_T,
+            shared=shared,
+        ),
     )
 
 

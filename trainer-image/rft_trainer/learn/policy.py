@@ -2,8 +2,8 @@
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from rft_api.parameters import Training
 from rft_planner.modelconfig import adapts_attention_only
 from rft_run.errors import ModelError
 from rft_trainer import files
-from rft_trainer.learn import masks, sharding
+from rft_trainer.learn import attention, masks, sharding
 from rft_trainer.learn.packing import Completion, MicroBatch, PackedRow, build
 from rft_trainer.learn.ranks import ALONE, Team
 from rft_trainer.rollout.engine import AdapterVersion
@@ -79,7 +79,9 @@ class Policy:
             self._model.gradient_checkpointing_enable({"use_reentrant": False})
             self._model.enable_input_require_grads()
         self._head_scale = _head_scale(self.config)
+        self.forms = attention.DENSE
         self.shares_prompts = self._check_forward()
+        self._use(attention.choose(self._inner, self.device, self._inner.dtype))
 
     @property
     def context_length(self) -> int | None:
@@ -101,9 +103,13 @@ class Policy:
         named = self._model.named_parameters()
         return [value for name, value in named if value.requires_grad and "lora_B" in name]
 
+    def batch(self, rows: Sequence[PackedRow]) -> MicroBatch:
+        """Return the tensors of these rows on the policy's device, in the form that its attention takes."""
+        return build(rows, flat=self.forms.flat).to(self.device)
+
     def hidden(self, batch: MicroBatch) -> Tensor:
         """Return the hidden states (N, H) at the positions that predict the completion tokens."""
-        with masks.sharing(batch.attention_B_1_T_T, batch.positions_B_T) as attention_mask_B_T:
+        with self._masks(batch) as attention_mask_B_T:
             output = self._inner.base_model(
                 input_ids=batch.tokens_B_T,
                 position_ids=batch.positions_B_T,
@@ -112,6 +118,16 @@ class Policy:
             )
         hidden_N_H: Tensor = output.last_hidden_state.flatten(0, 1)[batch.source_N]
         return hidden_N_H
+
+    @contextmanager
+    def _masks(self, batch: MicroBatch) -> Iterator[Tensor | None]:
+        """In the ``with`` block, use the batch's masks. Yields the ``attention_mask`` for the model."""
+        if batch.flat is None:
+            with masks.sharing(batch.attention_B_1_T_T, batch.positions_B_T) as attention_mask_B_T:
+                yield attention_mask_B_T
+            return
+        with attention.using(batch.flat, self.forms):
+            yield torch.ones_like(batch.positions_B_T)
 
     def head(self, hidden_n_H: Tensor) -> Tensor:
         """Return logits (n, V), not divided by the temperature, in float32 or the model's wider dtype."""
@@ -175,22 +191,53 @@ class Policy:
             names = result.unexpected_keys[:3]
             raise ModelError(f"the checkpoint's adapter does not fit the model: it has no weights {names}")
 
+    def _use(self, forms: attention.Forms) -> None:
+        """Compute attention in these forms, if short texts then have the same logits as with dense masks."""
+        if forms == attention.DENSE:
+            return
+        usual = self._inner.config._attn_implementation
+        self.forms = forms
+        self._inner.set_attn_implementation(attention.NAME)
+        try:
+            if self._check_forward(usual):
+                self._try_backward()
+                self.shares_prompts = True
+                return
+            problem: object = "logits of rows with a shared prompt differ"
+        except (ModelError, RuntimeError, ValueError, TypeError, LookupError, ImportError) as error:
+            problem = error
+        said = (
+            "%s: attention is computed with dense masks, which is slow for long rows, because %s failed: %s"
+        )
+        log.warning(said, self.folder, forms, problem)
+        self.forms = attention.DENSE
+        self._inner.set_attn_implementation(usual)
+
+    def _try_backward(self) -> None:
+        """Compute gradients of short rows, so that a kernel without a backward pass is found now."""
+        for row in (_row(_CHECKED[0]), _row(*_CHECKED)):
+            self._logits(row).sum().backward()  # type: ignore[no-untyped-call]
+        for parameter in self.trainable():
+            parameter.grad = None
+
     @torch.no_grad()
-    def _check_forward(self) -> bool:
+    def _check_forward(self, usual: str | None = None) -> bool:
         """Compare the logits of this class with those of the model's own forward pass, on short fixed texts.
 
         Returns whether rollouts of a prompt may share a row. Raises ModelError where the logits differ: then
-        this class does not support the architecture, and training would be wrong without an error.
+        this class does not support the architecture, and training would be wrong without an error. ``usual``:
+        the attention implementation of the model's own forward pass, if this class uses another one.
         """
         with short_windows(self.config):
-            expected_N_V = torch.cat([self._own_logits(ids) for ids in _CHECKED])
+            with attention.implementation(self._inner, usual) if usual else nullcontext():
+                expected_N_V = torch.cat([self._own_logits(ids) for ids in _CHECKED])
             alone = max(
                 _difference(self._logits(_row(ids)), own_V)
                 for ids, own_V in zip(
                     _CHECKED, torch.split(expected_N_V, [len(ids) for ids in _CHECKED]), strict=True
                 )
             )
-            if not alone <= _TOLERANCE:
+            if not alone <= (self._tolerance if usual else _TOLERANCE):
                 raise ModelError(
                     f"{self.folder}: this architecture is not supported: the trainer's logits differ from the"
                     f" model's own by {alone:.3g}"
@@ -200,13 +247,19 @@ class Policy:
             except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
                 log.warning("%s: rollouts cannot share the computation of a prompt: %s", self.folder, error)
                 return False
-        # In bfloat16 rounding alone exceeds the tolerance of float32. An ignored mask changes logits by 1 or
-        # more.
-        tolerance = _TOLERANCE if self._inner.dtype == torch.float32 else 0.5
-        if not shared <= tolerance:
+        if not shared <= self._tolerance:
             said = "%s: each rollout computes its prompt again: in shared rows, logits would change by %.3g"
             log.warning(said, self.folder, shared)
-        return shared <= tolerance
+        return shared <= self._tolerance
+
+    @property
+    def _tolerance(self) -> float:
+        """Largest difference of logits of other computations of the same text, for ``_difference``.
+
+        In bfloat16 rounding alone exceeds the tolerance of float32. An ignored mask changes logits by 1 or
+        more.
+        """
+        return _TOLERANCE if self._inner.dtype == torch.float32 else 0.5
 
     def _own_logits(self, ids: tuple[int, ...]) -> Tensor:
         """Return the logits of a completion by the model's own forward pass, after the fixed prompt."""
@@ -215,7 +268,7 @@ class Policy:
         return logits_T_V.to(torch.promote_types(logits_T_V.dtype, torch.float32))
 
     def _logits(self, row: PackedRow) -> Tensor:
-        return self.head(self.hidden(build([row]).to(self.device)))
+        return self.head(self.hidden(self.batch([row])))
 
 
 def _fixed(start: int, length: int) -> tuple[int, ...]:

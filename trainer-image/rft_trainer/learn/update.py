@@ -109,7 +109,11 @@ def _rows(
             continue  # no gradient: advantages are 0 and there is no KL penalty; its tokens still count
         for prompt_ids, completions in completions_by_prompt(group, settings.mask_truncated).items():
             rows += rows_of_group(
-                prompt_ids, completions, policy.hidden_size_for_packing, settings.longest_shared_row
+                prompt_ids,
+                completions,
+                policy.hidden_size_for_packing,
+                settings.longest_shared_row,
+                flat=policy.forms.flat,
             )
     return rows, lengths
 
@@ -127,7 +131,8 @@ def old_logprobs(
         followers.tell_all(order)
         old = OldLogprobs(policy, order, followers.team)
         for rows, _ in parts:
-            _compute(old, rows, settings.micro_batch_tokens, followers, should_stop)
+            chunks = _rounds(policy, rows, settings, followers)
+            _compute(old, chunks, followers, should_stop)
         followers.tell_all(Finish())
     return old
 
@@ -144,7 +149,7 @@ def accumulate(
     with followers.watched():
         followers.tell_all(begin)
         work = Accumulation(policy, begin, followers.team, old)
-        _compute(work, rows, begin.settings.micro_batch_tokens, followers, should_stop)
+        _compute(work, _rounds(policy, rows, begin.settings, followers), followers, should_stop)
         followers.tell_all(Finish())
         work.finish()
     return work
@@ -152,26 +157,37 @@ def accumulate(
 
 def _compute(
     work: OldLogprobs | Accumulation,
-    rows: Sequence[PackedRow],
-    max_tokens: int,
+    chunks: Iterator[list[list[PackedRow]]],
     followers: Followers,
     should_stop: Callable[[], bool],
 ) -> None:
-    """Compute all rows, in rounds of one micro-batch per process."""
-    for mine, *theirs in rounds(rows, max_tokens, followers.team.size):
+    """Compute rounds of one micro-batch per process.
+
+    On a GPU nothing here waits for a result. So the next micro-batch is built and copied while the GPU
+    computes this one.
+    """
+    for mine, *theirs in chunks:
         if should_stop():
             raise Preempted("asked to stop during an update")
         followers.tell([Compute(chunk) for chunk in theirs])
         work.add(mine)
 
 
-def rounds(rows: Sequence[PackedRow], max_tokens: int, processes: int) -> Iterator[list[list[PackedRow]]]:
-    """Yield rounds of micro-batches, one per process.
+def _rounds(
+    policy: Policy, rows: Sequence[PackedRow], settings: UpdateSettings, followers: Followers
+) -> Iterator[list[list[PackedRow]]]:
+    return rounds(rows, settings.micro_batch_tokens, followers.team.size, flat=policy.forms.flat)
+
+
+def rounds(
+    rows: Sequence[PackedRow], max_tokens: int, processes: int, *, flat: bool = False
+) -> Iterator[list[list[PackedRow]]]:
+    """Yield rounds of micro-batches, one per process. ``flat``: see ``micro_batches``.
 
     All processes must make the same number of forward passes, because each pass gathers the sharded layers
     from all of them. In the last round, processes without a micro-batch get a fully masked row.
     """
-    chunks = micro_batches(rows, max_tokens)
+    chunks = micro_batches(rows, max_tokens, flat=flat)
     while found := list(islice(chunks, processes)):
         shortest = min(found[-1], key=lambda row: row.length)
         yield found + [[shortest.masked()] for _ in range(processes - len(found))]

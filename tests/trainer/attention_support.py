@@ -1,0 +1,62 @@
+"""Attention kernels that run on a CPU: the same masks as on a GPU, computed without a fast kernel."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._higher_order_ops.flex_attention import flex_attention as flex_operator
+from torch.nn.attention.flex_attention import BlockMask
+from torch.nn.functional import scaled_dot_product_attention
+
+from rft_trainer.learn.attention import Kernels
+
+
+def by_operator(
+    _module: Any, query: Tensor, key: Tensor, value: Tensor, mask: BlockMask,
+    scaling: float | None = None, softcap: float | None = None, **_: Any,
+) -> tuple[Tensor, None]:  # fmt: skip
+    """Compute what ``flex_attention`` computes, by the operator beneath it, which has a backward on a CPU."""
+
+    def score(value: Tensor, *_indices: Tensor) -> Tensor:
+        return value if softcap is None else softcap * torch.tanh(value / softcap)
+
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    found: Tensor = flex_operator(query, key, value, score, mask.as_tuple(), scale, {})[0]
+    return found.transpose(1, 2).contiguous(), None
+
+
+def by_pairs(
+    _module: Any, query: Tensor, key: Tensor, value: Tensor, mask: BlockMask,
+    scaling: float | None = None, softcap: float | None = None, **_: Any,
+) -> tuple[Tensor, None]:  # fmt: skip
+    """Compute the same from the rule for pairs: quicker than the operator, which traces its gradient."""
+    index = torch.arange(query.shape[2])
+    allowed = mask.mask_mod(index, index, index[:, None], index[None, :])
+    key, value = (part.repeat_interleave(query.shape[1] // part.shape[1], dim=1) for part in (key, value))
+    scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    scores = scores if softcap is None else softcap * torch.tanh(scores / softcap)
+    return (scores.masked_fill(~allowed, -torch.inf).softmax(dim=3) @ value).transpose(1, 2), None
+
+
+def by_sequence(
+    query: Tensor, key: Tensor, value: Tensor, starts: Tensor, longest: int, window: int | None,
+    scale: float | None,
+) -> Tensor:  # fmt: skip
+    """Compute causal attention of each sequence alone, from ``starts`` to the start of the next."""
+    parts = []
+    for start, stop in zip(starts.tolist(), starts.tolist()[1:], strict=False):
+        assert stop - start <= longest
+        index = torch.arange(stop - start)
+        distance = index[:, None] - index[None, :]
+        mask = (distance >= 0) & (distance < (window or len(index)))
+        own_query, own_key, own_value = (
+            tensor[start:stop].transpose(0, 1)[None] for tensor in (query, key, value)
+        )
+        found = scaled_dot_product_attention(
+            own_query, own_key, own_value, attn_mask=mask, scale=scale, enable_gqa=True
+        )
+        parts.append(found[0].transpose(0, 1))
+    return torch.cat(parts)
+
+
+ON_CPU = Kernels(blocks=by_pairs, sequences=by_sequence)

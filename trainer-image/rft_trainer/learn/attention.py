@@ -1,0 +1,253 @@
+"""Chooses how attention is computed, by device and architecture, and gives transformers the kernels for it.
+
+On the CPU, rows are padded to the same length and attention takes a dense mask: ``masks.py``. On a GPU the
+rows of a micro-batch stand one after another (``flat.py``), and no dense mask exists. For rows without shared
+prompts a kernel for sequences of different lengths is used. For rows with shared prompts, ``flex_attention``
+skips the blocks of pairs that the mask hides.
+
+transformers looks up both, a mask and the function that takes it, by the name of an attention implementation.
+"""
+
+import importlib
+import inspect
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask
+from transformers.integrations.flex_attention import flex_attention_forward
+from transformers.masking_utils import AttentionMaskInterface
+from transformers.modeling_utils import AttentionInterface
+
+from rft_run.errors import ConfigurationError
+from rft_trainer.learn.flat import FlatRows, block_mask
+
+NAME = "rft_rows"
+"""Name of this module's attention implementation in transformers."""
+VARIABLE = "RFT_ATTENTION"
+"""``dense``: use dense masks on a GPU too. For a GPU whose kernels fail."""
+OLDEST_CAPABILITY = (8, 0)
+"""CUDA compute capability that both kernels need: Ampere."""
+LARGEST_HEAD = 256
+"""Largest head size, in elements, of the kernel for sequences."""
+
+Form = Literal["dense", "sequences", "blocks"]
+SequencesKernel = Callable[[Tensor, Tensor, Tensor, Tensor, int, int | None, float | None], Tensor]
+"""Computes causal attention of several sequences that stand one after another.
+
+Arguments: query (T, heads, D), key and value (T, kv heads, D), the index of each sequence's first token and T
+at the end (int32), tokens of the longest sequence, the window in tokens or None, the scale or None. Returns
+(T, heads, D)."""
+
+
+@dataclass(frozen=True)
+class Forms:
+    """How attention is computed for micro-batches with and without shared prompts."""
+
+    plain: Form
+    shared: Form
+
+    @property
+    def flat(self) -> bool:
+        """Whether the rows of a micro-batch stand one after another."""
+        return self.plain != "dense"
+
+
+DENSE = Forms("dense", "dense")
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """What the kernel for sequences takes in place of a mask. ``window`` is in tokens."""
+
+    starts_R1: Tensor
+    longest: int
+    window: int | None
+
+
+@dataclass
+class _InUse:
+    """The rows of the current forward pass, and the masks that were made for them, by window."""
+
+    rows: FlatRows
+    form: Form
+    masks: dict[int | None, Sequences | BlockMask] = field(default_factory=dict)
+
+    def mask(self, window: int | None) -> Sequences | BlockMask:
+        if window not in self.masks:
+            rows = self.rows
+            self.masks[window] = (
+                block_mask(rows, window)
+                if self.form == "blocks"
+                else Sequences(rows.starts_R1, rows.longest, window)
+            )
+        return self.masks[window]
+
+
+_ROWS: ContextVar[_InUse | None] = ContextVar("flat_rows", default=None)
+
+
+@contextmanager
+def using(rows: FlatRows, forms: Forms) -> Iterator[None]:
+    """In the ``with`` block, models whose attention implementation is ``NAME`` compute these rows."""
+    token = _ROWS.set(_InUse(rows, forms.shared if rows.shared else forms.plain))
+    try:
+        yield
+    finally:
+        _ROWS.reset(token)
+
+
+@contextmanager
+def implementation(model: Any, name: str) -> Iterator[None]:
+    """In the ``with`` block, a model of transformers uses the attention implementation of this name."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation(name)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
+def choose(
+    model: Any, device: torch.device, dtype: torch.dtype, env: Mapping[str, str] = os.environ
+) -> Forms:
+    """Return how a model's attention is computed on this device.
+
+    Raises:
+        ConfigurationError: ``RFT_ATTENTION`` has an invalid value.
+    """
+    asked = env.get(VARIABLE, "")
+    if asked not in ("", "dense"):
+        raise ConfigurationError(f"{VARIABLE}={asked}: the only valid value is dense; remove the variable")
+    if asked or device.type != "cuda" or torch.cuda.get_device_capability(device) < OLDEST_CAPABILITY:
+        return DENSE
+    if find_spec("triton") is None:  # which compiles flex_attention
+        return DENSE
+    return suited(model, dtype, sequences_kernel() is not None)
+
+
+def suited(model: Any, dtype: torch.dtype, has_sequences_kernel: bool) -> Forms:
+    """Return the forms that suit a model's architecture and dtype, on a GPU that has the kernels."""
+    config = model.config
+    text = config.get_text_config()
+    halves = dtype in (torch.bfloat16, torch.float16)
+    takes_both = model._supports_flex_attn and model._supports_attention_backend
+    # In a model for pictures too, and in one with chunks, the mask follows other rules than ``flat.py``.
+    if not halves or not takes_both or text is not config or getattr(text, "attention_chunk_size", None):
+        return DENSE
+    # ``eager`` means soft capping or sinks, which the kernel for sequences lacks.
+    plain = config._attn_implementation == "sdpa" and _head_size(text) <= LARGEST_HEAD
+    return Forms("sequences" if plain and has_sequences_kernel else "blocks", "blocks")
+
+
+def _head_size(config: Any) -> int:
+    own = getattr(config, "head_dim", None)
+    return int(own or config.hidden_size // config.num_attention_heads)
+
+
+def _mask(**arguments: Any) -> Sequences | BlockMask:
+    """Return the mask of the current rows. transformers calls it for layers with and without a window."""
+    current = _ROWS.get()
+    if current is None:
+        raise RuntimeError(f"attention {NAME!r} computes only rows that are named by using()")
+    return current.mask(arguments.get("local_size"))
+
+
+def _attend(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Sequences | BlockMask,
+    scaling: float | None = None,
+    **arguments: Any,
+) -> tuple[Tensor, None]:
+    """Return attention (1, T, heads, D) of query (1, heads, T, D), key and value (1, kv heads, T, D)."""
+    if isinstance(attention_mask, BlockMask):
+        return KERNELS.blocks(module, query, key, value, attention_mask, scaling=scaling, **arguments)[
+            0
+        ], None
+    kernel = KERNELS.sequences or sequences_kernel()
+    assert kernel is not None  # else choose() has not chosen this form
+    rows = attention_mask
+    query_T_H_D, key_T_K_D, value_T_K_D = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    found_T_H_D = kernel(
+        query_T_H_D, key_T_K_D, value_T_K_D, rows.starts_R1, rows.longest, rows.window, scaling
+    )
+    return found_T_H_D[None], None
+
+
+@dataclass
+class Kernels:
+    """The functions that compute attention. ``sequences``: None for the best one that is installed."""
+
+    blocks: Callable[..., tuple[Tensor, Tensor | None]]
+    sequences: SequencesKernel | None = None
+
+
+KERNELS = Kernels(blocks=flex_attention_forward)
+"""What ``NAME`` uses. A check may set functions that run on a CPU."""
+
+PACKAGES = ("flash_attn_interface", "flash_attn")
+"""Packages with a FlashAttention kernel for sequences, the fastest first: its third version, its second."""
+
+
+def sequences_kernel() -> SequencesKernel | None:
+    """Return the kernel for sequences of the first package that is installed, or torch's own, or None."""
+    for package in PACKAGES:
+        if find_spec(package) is not None:
+            return _of_package(package)
+    return _torch_sequences if torch_has_sequences() else None
+
+
+def _of_package(package: str) -> SequencesKernel:
+    compute = importlib.import_module(package).flash_attn_varlen_func
+
+    def attend(
+        query: Tensor, key: Tensor, value: Tensor, starts: Tensor, longest: int, window: int | None,
+        scale: float | None,
+    ) -> Tensor:  # fmt: skip
+        found = compute(
+            query, key, value, starts, starts, longest, longest,
+            softmax_scale=scale, causal=True, window_size=_sizes(window, whole=(-1, -1)),
+        )  # fmt: skip
+        result: Tensor = found[0] if isinstance(found, tuple) else found
+        return result
+
+    return attend
+
+
+def torch_has_sequences() -> bool:
+    """Return whether torch has ``varlen_attn`` with windows and grouped heads: from 2.12 on."""
+    if find_spec("torch.nn.attention.varlen") is None:
+        return False
+    varlen = importlib.import_module("torch.nn.attention.varlen")
+    return {"window_size", "enable_gqa"} <= set(inspect.signature(varlen.varlen_attn).parameters)
+
+
+def _torch_sequences(
+    query: Tensor, key: Tensor, value: Tensor, starts: Tensor, longest: int, window: int | None,
+    scale: float | None,
+) -> Tensor:  # fmt: skip
+    from torch.nn.attention.varlen import varlen_attn
+
+    found: Tensor = varlen_attn(  # type: ignore[assignment]
+        query, key, value, starts, starts, longest, longest,
+        scale=scale, window_size=_sizes(window, whole=(-1, 0)), enable_gqa=True,
+    )  # fmt: skip
+    return found
+
+
+def _sizes(window: int | None, whole: tuple[int, int]) -> tuple[int, int]:
+    """Return how many tokens before and after a query the kernel looks at. Ours counts the query itself."""
+    return whole if window is None else (window - 1, 0)
+
+
+AttentionInterface.register(NAME, _attend)
+AttentionMaskInterface.register(NAME, _mask)

@@ -1,0 +1,169 @@
+"""Rows of a micro-batch one after another in one sequence, and which tokens in it attend to which.
+
+Kernels for GPUs take this form. It has no padding between rows of different lengths, and no mask with an
+entry for each pair of tokens: for a row of 16,384 tokens that mask alone would take 256 MiB. Instead, blocks
+of 128 x 128 pairs are named in which no pair, some pairs, or all pairs of tokens attend. A kernel skips the
+first kind, and applies the rule for pairs only to the second kind.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask
+
+BLOCK = 128
+"""Number of queries, and of keys, of a block: what ``flex_attention`` takes by default."""
+_UNLIMITED = 2**31 - 1
+
+MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""Returns whether a query attends to a key. Arguments: indices of batch, head, query and key."""
+
+
+@dataclass(frozen=True)
+class FlatRows:
+    """T tokens of several rows, one after another. All tensors are int32.
+
+    ``text_T``: a number for each token's text: the prompt of a row, or one of its completions.
+    ``prompt_T``: the number of the prompt that the token's row begins with. ``position_T``: its position in
+    the text, counted from the beginning of the prompt. ``starts_R1``: index of each row's first token, and T
+    at the end. ``longest``: number of tokens of the longest row. ``shared``: whether a prompt has several
+    completions. ``runs_P_4`` stays on the CPU: text, prompt, position and index of the first token of each
+    run of consecutive tokens of one text.
+    """
+
+    text_T: Tensor
+    prompt_T: Tensor
+    position_T: Tensor
+    starts_R1: Tensor
+    longest: int
+    shared: bool
+    runs_P_4: Tensor
+
+    @property
+    def length(self) -> int:
+        """Number of tokens T."""
+        return len(self.text_T)
+
+    def to(self, device: torch.device) -> "FlatRows":
+        """Copy what kernels read to a device."""
+        return replace(
+            self,
+            text_T=moved(self.text_T, device),
+            prompt_T=moved(self.prompt_T, device),
+            position_T=moved(self.position_T, device),
+            starts_R1=moved(self.starts_R1, device),
+        )
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor to a device. The CPU does not wait for work that the GPU has still to do."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    # From other memory than pinned memory a copy waits until the GPU has done all its work.
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def flat_rows(row_T: Tensor, segment_T: Tensor, position_T: Tensor, *, shared: bool) -> FlatRows:
+    """Return the rows whose tokens have these numbers. Segment 0 of a row is its prompt."""
+    width = int(segment_T.max()) + 1
+    text_T = row_T * width + segment_T
+    begins_T = torch.ones_like(text_T, dtype=torch.bool)
+    begins_T[1:] = (text_T[1:] != text_T[:-1]) | (position_T[1:] != position_T[:-1] + 1)
+    first_P = begins_T.nonzero()[:, 0]
+    new_row_T = torch.ones_like(begins_T)
+    new_row_T[1:] = row_T[1:] != row_T[:-1]
+    starts_R1 = torch.cat([new_row_T.nonzero()[:, 0], torch.tensor([len(row_T)])])
+    columns = (text_T[first_P], row_T[first_P] * width, position_T[first_P], first_P)
+    return FlatRows(
+        text_T=text_T.int(),
+        prompt_T=(row_T * width).int(),
+        position_T=position_T.int(),
+        starts_R1=starts_R1.int(),
+        longest=int(starts_R1.diff().max()),
+        shared=shared,
+        runs_P_4=torch.stack(columns, dim=1),
+    )
+
+
+def mask_mod(rows: FlatRows, window: int | None) -> MaskMod:
+    """Return the rule for pairs: a token attends to earlier ones of its text and of its row's prompt.
+
+    ``window``: only to those that are less than this many tokens before it. None: to all of them.
+    """
+    text_T, prompt_T, position_T = rows.text_T, rows.prompt_T, rows.position_T
+
+    def attends(_batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        seen = (text_T[query] == text_T[key]) | (prompt_T[query] == text_T[key])
+        return seen & (query >= key)
+
+    if window is None:
+        return attends
+    limit = window
+
+    def attends_nearby(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return attends(batch, head, query, key) & (position_T[query] - position_T[key] < limit)
+
+    return attends_nearby
+
+
+def covered(rows: FlatRows, window: int | None, block: int = BLOCK) -> tuple[Tensor, Tensor]:
+    """Return two boolean tables (I, J) of blocks of queries and keys.
+
+    The first says whether any pair of tokens of the two blocks attends, the second whether all of them do.
+    Both are exact. They are found from the ends of runs, so no pair of tokens is looked at.
+    """
+    pieces_Q_6 = _pieces(rows, block)
+    text, prompt, position, first, last, number = pieces_Q_6.unbind(dim=1)
+    end = position + last - first
+    own = text[:, None] == text[None, :]
+    other = (prompt[:, None] == text[None, :]) & ~own
+    limit = _UNLIMITED if window is None else window
+    nearest = (position[:, None] - end[None, :]).clamp(min=0)
+    farthest = end[:, None] - position[None, :]
+    some = ((own & (first[None, :] <= last[:, None])) | other) & (nearest < limit)
+    every = ((own & (last[None, :] <= first[:, None])) | other) & (farthest < limit)
+    count = -(-rows.length // block)
+    member_Q_I = torch.nn.functional.one_hot(number, count).float()
+    found = member_Q_I.T @ some.float() @ member_Q_I > 0
+    gaps = member_Q_I.T @ (~every).float() @ member_Q_I > 0
+    return found, ~gaps
+
+
+def _pieces(rows: FlatRows, block: int) -> Tensor:
+    """Return the runs, divided where a block ends: text, prompt, position, first and last index, block."""
+    first_P = rows.runs_P_4[:, 3].contiguous()
+    edges = torch.arange(0, rows.length, block)
+    first_Q = torch.cat([first_P, edges]).unique()  # type: ignore[no-untyped-call]
+    last_Q = torch.cat([first_Q[1:], torch.tensor([rows.length])]) - 1
+    run_Q = torch.searchsorted(first_P, first_Q, right=True) - 1
+    text, prompt, position, start = rows.runs_P_4[run_Q].unbind(dim=1)
+    return torch.stack([text, prompt, position + first_Q - start, first_Q, last_Q, first_Q // block], dim=1)
+
+
+def block_mask(rows: FlatRows, window: int | None, block: int = BLOCK) -> BlockMask:
+    """Return the mask for ``flex_attention`` on the rows' device. Its memory grows with (T / block)²."""
+    found, full = covered(rows, window, block)
+    device = rows.text_T.device
+    some, some_index = (moved(value, device) for value in _ordered(found & ~full))
+    every, every_index = (moved(value, device) for value in _ordered(full))
+    return BlockMask.from_kv_blocks(
+        some, some_index, every, every_index,
+        BLOCK_SIZE=block, mask_mod=mask_mod(rows, window), seq_lengths=(rows.length, rows.length),
+    )  # fmt: skip
+
+
+def _ordered(chosen_I_J: Tensor) -> tuple[Tensor, Tensor]:
+    """Return for each block of queries the number of chosen blocks of keys, and their indices first."""
+    index_I_J = chosen_I_J.int().argsort(dim=1, descending=True, stable=True)
+    return chosen_I_J.sum(dim=1).int()[None, None], index_I_J.int()[None, None].contiguous()
+
+
+def visible_pairs(rows: FlatRows) -> int:
+    """Return the number of pairs of tokens of which one attends to the other, without a window."""
+    text_P, prompt_P, position_P, first_P = rows.runs_P_4.unbind(dim=1)
+    length_P = torch.cat([first_P[1:], torch.tensor([rows.length])]) - first_P
+    own_P = length_P * (length_P + 1) // 2
+    before_P = torch.where(text_P == prompt_P, 0, position_P)
+    return int((own_P + length_P * before_P).sum())
