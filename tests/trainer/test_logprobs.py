@@ -41,7 +41,8 @@ def test_every_filter_agrees_with_the_plain_implementation(
 ) -> None:
     settings = Filter(temperature, top_k, top_p)
     targets = torch.tensor([0, 3, 5, 22, 7, 11, 1])
-    found = token_logprobs(logits_n_v, targets, lambda hidden: hidden, settings)
+    found = token_logprobs(logits_n_v, targets, lambda hidden: hidden, settings, entropy=True)
+    assert found.entropy_N is not None
     for row, target in enumerate(targets.tolist()):
         logprob, entropy, outside = plain(logits_n_v[row].tolist(), target, settings)
         assert float(found.filtered_N[row]) == pytest.approx(logprob, abs=1e-4)
@@ -57,16 +58,28 @@ def test_log_probs_for_the_kl_use_temperature_but_no_filter(logits_n_v: torch.Te
     torch.testing.assert_close(unfiltered_logprobs(logits_n_v, targets, lambda h: h, 0.7), wanted)
 
 
+@pytest.mark.parametrize("settings", [Filter(0.9, 6, 0.8), Filter(0.9, 0, 1.0)])
+@pytest.mark.parametrize("penalized", [True, False])
 def test_chunks_change_neither_values_nor_gradients(
-    logits_n_v: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+    logits_n_v: torch.Tensor, monkeypatch: pytest.MonkeyPatch, settings: Filter, penalized: bool
 ) -> None:
     targets = torch.tensor([0, 3, 5, 22, 7, 11, 1])
     results = []
     for size in (1024, 2):
         monkeypatch.setattr(logprobs, "CHUNK_TOKENS", size)
-        hidden = logits_n_v.clone().requires_grad_()
-        found = token_logprobs(hidden, targets, lambda h: h * 1.5, Filter(0.9, 6, 0.8)).filtered_N
-        (gradient,) = torch.autograd.grad(found.sum(), hidden)
-        results.append((found.detach(), gradient))
-    torch.testing.assert_close(results[0][0], results[1][0])
-    torch.testing.assert_close(results[0][1], results[1][1])
+        hidden = logits_n_v.double().requires_grad_()
+        passes: list[int] = []
+
+        def head(part: torch.Tensor, passes: list[int] = passes) -> torch.Tensor:
+            passes.append(len(part))
+            return part * 1.5
+
+        found = token_logprobs(hidden, targets, head, settings, penalized=penalized)
+        assert found.entropy_N is None
+        loss = (found.filtered_N * torch.arange(7)).sum()
+        loss = loss + found.unfiltered_N.square().sum() if penalized else loss
+        (gradient,) = torch.autograd.grad(loss, hidden)
+        results.append((found.filtered_N.detach(), found.unfiltered_N.detach(), gradient))
+        assert sum(passes) == 7  # the backward pass computes no logits again
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-12, rtol=0)

@@ -152,9 +152,12 @@ def _backward(
     the current log-probs, without gradient, are the old ones.
     """
     settings = begin.settings
-    current = token_logprobs(policy.hidden(batch), batch.target_N, policy.head, settings.filter)
+    penalized = settings.loss.kl_beta > 0
+    current = token_logprobs(
+        policy.hidden(batch), batch.target_N, policy.head, settings.filter, entropy=True, penalized=penalized
+    )
     reference_N = None
-    if settings.loss.kl_beta > 0:
+    if penalized:
         with policy.reference():
             reference_N = unfiltered_logprobs(
                 policy.hidden(batch), batch.target_N, policy.head, settings.filter.temperature
@@ -185,6 +188,7 @@ def _backward(
     metrics.mismatch_kl += outputs.mismatch_kl_sum
     metrics.bounded_fraction += outputs.bounded_tokens
     metrics.mismatch_mean_abs += float(((old_N - batch.sampler_logprobs_N).abs() * batch.mask_N).sum())
+    assert current.entropy_N is not None
     metrics.entropy += float((current.entropy_N * batch.mask_N).sum())
     metrics.outside_filter_tokens += int((current.outside_N * batch.mask_N).sum())
     metrics.forward_tokens += batch.tokens_B_T.numel()

@@ -1,16 +1,16 @@
 """Log-probabilities of sampled tokens under temperature, top-k and top-p, from hidden states.
 
 Logits are computed for completion tokens only, and for one chunk of tokens at a time. For 32k tokens and a
-vocabulary of 152k all logits together would take 20 GB. If gradients are needed, the backward pass computes
-the logits of a chunk again.
+vocabulary of 152k all logits together would take 20 GB. If gradients are needed, those of a chunk's log-probs
+are computed in the forward pass, while its logits are in memory. The backward pass only multiplies them.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from rft_planner.memory import LOGITS_CHUNK_TOKENS
 from rft_trainer.rollout.filter import Filter, filter_set
@@ -21,11 +21,14 @@ CHUNK_TOKENS = LOGITS_CHUNK_TOKENS
 
 @dataclass(frozen=True)
 class TokenLogprobs:
-    """Log-probs of the sampled tokens, in nats. ``outside_N`` marks tokens that the filter would remove."""
+    """Log-probs of the sampled tokens, in nats. ``outside_N`` marks tokens that the filter would remove.
+
+    ``entropy_N``: entropy of the filtered distribution in nats; None if it was not asked for.
+    """
 
     filtered_N: Tensor
     unfiltered_N: Tensor
-    entropy_N: Tensor
+    entropy_N: Tensor | None
     outside_N: Tensor
 
 
@@ -36,44 +39,106 @@ def unfiltered_logprobs(
     parts = []
     with torch.no_grad():
         for start in range(0, len(target_N), CHUNK_TOKENS):
-            scaled_n_V = head(hidden_N_H[start : start + CHUNK_TOKENS]) / temperature
+            scaled_n_V = _scaled(head(hidden_N_H[start : start + CHUNK_TOKENS]), temperature)
             chosen_n = scaled_n_V.gather(1, target_N[start : start + CHUNK_TOKENS, None]).squeeze(1)
             parts.append(chosen_n - scaled_n_V.logsumexp(dim=1))
     return torch.cat(parts)
 
 
+_Chunk = tuple[Tensor, Tensor, Tensor, Tensor | None]
+"""Filtered and unfiltered log-probs of a chunk, which tokens the filter removes, and the entropy if asked."""
+
+
 def token_logprobs(
-    hidden_N_H: Tensor, target_N: Tensor, head: Callable[[Tensor], Tensor], settings: Filter
+    hidden_N_H: Tensor,
+    target_N: Tensor,
+    head: Callable[[Tensor], Tensor],
+    settings: Filter,
+    *,
+    entropy: bool = False,
+    penalized: bool = True,
 ) -> TokenLogprobs:
     """Return log-probs of ``target_N`` given the hidden states that predict them.
 
-    ``head`` maps (n, H) to logits (n, V), in float32 or float64. The set of tokens that the filter keeps is
-    computed from detached logits, and the sampled token is always added to it. Otherwise, if the sampler
-    rounds differently, the sampled token could be outside the set and have a log-prob of minus infinity.
+    ``head`` maps (n, H) to logits (n, V), in float32 or float64, each row by itself. Its own weights get no
+    gradients. The set of tokens that the filter keeps is computed from detached logits, and the sampled token
+    is always added to it. Otherwise, if the sampler rounds differently, the sampled token could be outside
+    the set and have a log-prob of minus infinity. ``penalized``: whether the unfiltered log-probs need
+    gradients, for the KL penalty.
     """
 
-    def one_chunk(hidden_n_H: Tensor, target_n: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return _from_logits(head(hidden_n_H) / settings.temperature, target_n, settings)
+    def one_chunk(hidden_n_H: Tensor, target_n: Tensor) -> _Chunk:
+        scaled_n_V = _scaled(head(hidden_n_H), settings.temperature)
+        return _from_logits(scaled_n_V, target_n, settings, entropy=entropy)
 
-    parts = []
+    parts: list[_Chunk] = []
     for start in range(0, len(target_N), CHUNK_TOKENS):
         chunk = (hidden_N_H[start : start + CHUNK_TOKENS], target_N[start : start + CHUNK_TOKENS])
         if torch.is_grad_enabled() and len(target_N) > CHUNK_TOKENS:
-            parts.append(checkpoint(one_chunk, *chunk, use_reentrant=False))
+            parts.append(_GradientAhead.apply(*chunk, one_chunk, penalized))  # type: ignore[no-untyped-call]
         else:
             parts.append(one_chunk(*chunk))
-    return TokenLogprobs(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    filtered, unfiltered, outside, entropies = zip(*parts, strict=True)
+    return TokenLogprobs(
+        torch.cat(filtered),
+        torch.cat(unfiltered),
+        torch.cat([part for part in entropies if part is not None]) if entropy else None,
+        torch.cat(outside),
+    )
 
 
-def _from_logits(
-    scaled_n_V: Tensor, target_n: Tensor, settings: Filter
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return for each target: filtered and unfiltered log-prob, entropy, whether the filter removes it."""
+def _scaled(logits_n_V: Tensor, temperature: float) -> Tensor:
+    # To divide by 1 changes nothing, and would read and write all logits once more in both passes.
+    return logits_n_V if temperature == 1 else logits_n_V / temperature
+
+
+class _GradientAhead(torch.autograd.Function):
+    """Log-probs of a chunk, whose gradients are computed in the forward pass.
+
+    The log-probs of a token depend on its own hidden state only. So the gradient of their sum has a row for
+    each token, and the backward pass multiplies each row by one number. For that no logits are needed.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_n_H: Tensor,
+        target_n: Tensor,
+        one_chunk: Callable[[Tensor, Tensor], _Chunk],
+        penalized: bool,
+    ) -> _Chunk:
+        with torch.enable_grad():
+            own_n_H = hidden_n_H.detach().requires_grad_()
+            filtered_n, unfiltered_n, outside_n, entropy_n = one_chunk(own_n_H, target_n)
+            both = penalized and unfiltered_n is not filtered_n
+            (slope_n_H,) = torch.autograd.grad(filtered_n.sum(), own_n_H, retain_graph=both)
+            slopes = [slope_n_H]
+            if both:
+                slopes += torch.autograd.grad(unfiltered_n.sum(), own_n_H)
+        ctx.save_for_backward(*slopes)
+        filtered_n, unfiltered_n = filtered_n.detach(), unfiltered_n.detach()
+        ctx.mark_non_differentiable(outside_n, *([] if penalized else [unfiltered_n]))
+        ctx.set_materialize_grads(False)
+        return filtered_n, unfiltered_n, outside_n, entropy_n
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, None, None, None]:
+        slopes = ctx.saved_tensors
+        found: Tensor | None = None
+        for gradient_n, slope_n_H in zip(gradients[:2], (slopes[0], slopes[-1]), strict=True):
+            if gradient_n is not None:
+                part_n_H = gradient_n[:, None].to(slope_n_H.dtype) * slope_n_H
+                found = part_n_H if found is None else found + part_n_H
+        return found, None, None, None
+
+
+def _from_logits(scaled_n_V: Tensor, target_n: Tensor, settings: Filter, *, entropy: bool) -> _Chunk:
+    """Return the log-probs of a chunk's targets from their scaled logits."""
     chosen_n = scaled_n_V.gather(1, target_n[:, None]).squeeze(1)
     unfiltered_n = chosen_n - scaled_n_V.logsumexp(dim=1)
     if settings.top_k == 0 and settings.top_p >= 1:
-        entropy_n = _entropy(scaled_n_V)
-        return unfiltered_n, unfiltered_n, entropy_n, torch.zeros_like(target_n, dtype=torch.bool)
+        entropy_n = _entropy(scaled_n_V) if entropy else None
+        return unfiltered_n, unfiltered_n, torch.zeros_like(target_n, dtype=torch.bool), entropy_n
 
     index_n_K, kept_n_K = filter_set(scaled_n_V.detach(), settings)
     outside_n = ~((index_n_K == target_n[:, None]) & kept_n_K).any(dim=1)
@@ -81,8 +146,7 @@ def _from_logits(
     own_n_1 = chosen_n.masked_fill(~outside_n, -torch.inf)[:, None]
     joined_n_K1 = torch.cat([values_n_K, own_n_1], dim=1)
     filtered_n = chosen_n - joined_n_K1.logsumexp(dim=1)
-    entropy_n = _entropy(joined_n_K1)
-    return filtered_n, unfiltered_n, entropy_n, outside_n
+    return filtered_n, unfiltered_n, outside_n, _entropy(joined_n_K1) if entropy else None
 
 
 @torch.no_grad()
