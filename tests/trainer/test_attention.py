@@ -21,9 +21,13 @@ from rft_run.errors import ConfigurationError
 from rft_trainer.learn import attention
 from rft_trainer.learn.attention import DENSE, Forms, Kernels
 from rft_trainer.learn.flat import FlatRows, block_mask, covered, mask_mod, visible_pairs
+from rft_trainer.learn.gradients import Accumulation, Begin, UpdateSettings
 from rft_trainer.learn.masks import within
+from rft_trainer.learn.objective import settings_for, whole_batch
 from rft_trainer.learn.packing import Completion, PackedRow, build, micro_batches, rows_of_group
 from rft_trainer.learn.policy import Policy, PolicyOptions
+from rft_trainer.learn.ranks import ALONE
+from rft_trainer.rollout.filter import Filter
 from rft_trainer.runtime.loading import attention_implementation
 from tests.trainer.attention_support import ON_CPU, by_operator, by_sequence
 
@@ -283,3 +287,27 @@ def test_a_prompt_is_shared_more_often_where_hidden_pairs_cost_nothing() -> None
     assert len(rows_of_group(prompt, long, hidden_size=16, flat=True)) == 8
     assert len(rows_of_group(prompt, long, hidden_size=256)) == 8
     assert len(rows_of_group(prompt, long, hidden_size=256, flat=True)) == 1
+
+
+def test_nothing_in_the_loop_of_micro_batches_waits_for_a_number(
+    character_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On torch's meta device tensors have no values, so reading a number there is an error."""
+
+    def blocks(_module: Any, query: Tensor, *_: Any, **_arguments: Any) -> tuple[Tensor, None]:
+        return query.transpose(1, 2), None
+
+    monkeypatch.setattr(attention, "KERNELS", Kernels(blocks, lambda query, *_: query))
+    policy = policy_of(character_model)
+    policy.forms = FORMS
+    policy._inner.set_attn_implementation(attention.NAME)
+    policy._model.to("meta")
+    policy.device = torch.device("meta")
+    loss = settings_for("grpo", 0.2, 0.2, 0.05, "token")
+    settings = UpdateSettings(Filter(0.9, 8, 0.95), loss, 16, 1024, None, 1.0, True)
+    begin = Begin(settings, whole_batch([3, 2, 4], 16))
+    work = Accumulation(policy, begin, ALONE)
+    for rows in ([row(4, 3, 2)], [row(4, 4)]):
+        work.add(rows)
+    with pytest.raises(RuntimeError, match=r"meta"):
+        float(work._sums["loss"])

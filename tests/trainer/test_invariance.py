@@ -171,3 +171,15 @@ def test_the_adapter_does_not_depend_on_how_the_steps_are_computed(
         _, found, _ = trained(character_model, tmp_path / name, dtype, norm, WAYS[name])
         difference = float((found - expected).abs().max() / total)
         assert difference < TOLERANCE[dtype], name
+
+
+def test_a_group_with_equal_rewards_costs_no_forward_pass_without_a_kl_penalty(
+    character_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy, optimizer, _ = fresh(character_model, "float32")
+    monkeypatch.setattr(Policy, "hidden", None)
+    settings = replace(SETTINGS, loss=settings_for("grpo", 0.2, 0.2, 0.0, "token"))
+    groups = [batch[1] for batch in recorded(2)]
+    made = update(policy, optimizer, groups, settings, lambda: False, Followers(1, "cpu", None))
+    assert (made.forward_tokens, made.steps) == (0, 0)
+    assert made.entropy is None, "it was not computed; 0 would be a statement about the policy"

@@ -144,6 +144,7 @@ def test_completions_that_are_all_masked_move_nothing(
     (record,) = read_steps(tmp_path / "run" / "metrics.jsonl")
     assert (record.truncated_fraction, record.updates) == (1, 0)
     assert record.forward_tokens, "its groups have advantages"
+    assert record.entropy is None, "no token counts"
 
 
 @pytest.mark.parametrize("moment", ["while the old log-probs are computed", "after the first update"])

@@ -116,18 +116,27 @@ class Accumulation:
         self.metrics = UpdateMetrics(kl=0.0 if begin.settings.loss.kl_beta > 0 else None)
         self._policy, self._begin, self._team = policy, begin, team
         self._old = old if begin.measured else None
+        self._sums: dict[str, Tensor] = {}
         for parameter in policy.trainable():
             parameter.grad = None
         team.broadcast([parameter.data for parameter in policy.trainable()])
 
     def add(self, rows: list[PackedRow]) -> None:
-        """Add the gradients of a micro-batch. Raises torch.OutOfMemoryError."""
+        """Add the gradients of a micro-batch. Raises torch.OutOfMemoryError.
+
+        The sums stay on the device: to read a number there, the CPU would wait for the micro-batch's end.
+        """
         batch = self._policy.batch(rows)
         old_N = self._old.take() if self._old is not None else None
-        _backward(self._policy, batch, old_N, self._begin, self.metrics)
+        for name, value in _backward(self._policy, batch, old_N, self._begin).items():
+            # In float64, so that counts of tokens are exact.
+            self._sums[name] = self._sums.get(name, 0) + value.double()
+        self.metrics.forward_tokens += batch.tokens_B_T.numel()
 
     def finish(self) -> None:
         """Sum the gradients and metrics of all processes into the leader's."""
+        for name, value in self._sums.items():
+            self.metrics.set_sum(name, float(value))
         if self._team.size == 1:
             return
         for parameter in self._policy.trainable():
@@ -139,14 +148,8 @@ class Accumulation:
         self.metrics.set_sums(sums.tolist())
 
 
-def _backward(
-    policy: Policy,
-    batch: MicroBatch,
-    old_N: Tensor | None,
-    begin: Begin,
-    metrics: UpdateMetrics,
-) -> None:
-    """Add a micro-batch's gradients and metric sums.
+def _backward(policy: Policy, batch: MicroBatch, old_N: Tensor | None, begin: Begin) -> dict[str, Tensor]:
+    """Add a micro-batch's gradients. Return its part of the sums of ``UpdateMetrics``, on the device.
 
     ``old_N`` has the log-prob of each token by the old policy. None: the batch had no optimizer step yet, so
     the current log-probs, without gradient, are the old ones.
@@ -181,15 +184,15 @@ def _backward(
         begin.denominators,
     )
     outputs.loss.backward()  # type: ignore[no-untyped-call]
-    metrics.loss += float(outputs.loss.detach())
-    if metrics.kl is not None:
-        metrics.kl += outputs.kl_sum
-    metrics.clip_fraction += outputs.clipped_tokens
-    metrics.mismatch_kl += outputs.mismatch_kl_sum
-    metrics.bounded_fraction += outputs.bounded_tokens
-    metrics.mismatch_mean_abs += float(((old_N - batch.sampler_logprobs_N).abs() * batch.mask_N).sum())
     assert current.entropy_N is not None
-    metrics.entropy += float((current.entropy_N * batch.mask_N).sum())
-    metrics.outside_filter_tokens += int((current.outside_N * batch.mask_N).sum())
-    metrics.forward_tokens += batch.tokens_B_T.numel()
-    metrics.tokens += int(batch.mask_N.sum())
+    sums = {
+        "loss": outputs.loss.detach(),
+        "clip_fraction": outputs.clipped_tokens,
+        "mismatch_kl": outputs.mismatch_kl_sum,
+        "bounded_fraction": outputs.bounded_tokens,
+        "mismatch_mean_abs": ((old_N - batch.sampler_logprobs_N).abs() * batch.mask_N).sum(),
+        "entropy": (current.entropy_N * batch.mask_N).sum(),
+        "outside_filter_tokens": (current.outside_N * batch.mask_N).sum(),
+        "tokens": batch.mask_N.sum(),
+    }
+    return sums if outputs.kl_sum is None else sums | {"kl": outputs.kl_sum}

@@ -113,14 +113,15 @@ class LossInputs:
 class LossOutputs:
     """``loss`` is this micro-batch's part of the mini-batch's loss; sums are over its unmasked tokens.
 
-    ``bounded_tokens``: those whose mismatch weight was truncated, or set to 0 with their sequence.
+    All are tensors of one number. ``kl_sum``: None without a reference. ``bounded_tokens``: those whose
+    mismatch weight was truncated, or set to 0 with their sequence.
     """
 
     loss: Tensor
-    kl_sum: float
-    clipped_tokens: float
-    mismatch_kl_sum: float
-    bounded_tokens: float
+    kl_sum: Tensor | None
+    clipped_tokens: Tensor
+    mismatch_kl_sum: Tensor
+    bounded_tokens: Tensor
 
 
 def compute_loss(inputs: LossInputs, settings: LossSettings, denominators: Denominators) -> LossOutputs:
@@ -144,17 +145,17 @@ def compute_loss(inputs: LossInputs, settings: LossSettings, denominators: Denom
     mismatch_N = (inputs.old_logprobs_N - inputs.sampler_logprobs_N).detach()
     weight_N = _mismatch_weight(mismatch_N, lengths_S, inputs, settings.mismatch)
     loss_N = -gain_N * weight_N
-    kl_sum = 0.0
+    kl_sum = None
     if inputs.reference_logprobs_N is not None:
         kl_N = k3(inputs.policy_logprobs_N, inputs.reference_logprobs_N)
         loss_N = loss_N + settings.kl_beta * kl_N
-        kl_sum = float((kl_N.detach() * inputs.mask_N).sum())
+        kl_sum = (kl_N.detach() * inputs.mask_N).sum()
     return LossOutputs(
         loss=_aggregate(loss_N, lengths_S, inputs, settings.aggregation, denominators),
         kl_sum=kl_sum,
-        clipped_tokens=float((binding_N * inputs.mask_N).sum()),
-        mismatch_kl_sum=float((k3(torch.zeros_like(mismatch_N), mismatch_N) * inputs.mask_N).sum()),
-        bounded_tokens=float(((weight_N != mismatch_N.exp()) * inputs.mask_N).sum()),
+        clipped_tokens=(binding_N * inputs.mask_N).sum(),
+        mismatch_kl_sum=(k3(torch.zeros_like(mismatch_N), mismatch_N) * inputs.mask_N).sum(),
+        bounded_tokens=((weight_N != mismatch_N.exp()) * inputs.mask_N).sum(),
     )
 
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 class UpdateMetrics:
     """Metrics of an update: means over the batch's unmasked completion tokens, log-probs in nats.
 
-    ``loss`` and ``grad_norm`` are means over the mini-batches.
+    ``loss`` and ``grad_norm`` are means over the mini-batches. ``entropy`` is None if no token was computed,
+    as when all groups have equal rewards.
     """
 
     loss: float = 0.0
     kl: float | None = None
-    entropy: float = 0.0
+    entropy: float | None = 0.0
     clip_fraction: float = 0.0
     mismatch_kl: float = 0.0
     mismatch_mean_abs: float = 0.0
@@ -38,8 +39,12 @@ class UpdateMetrics:
     def set_sums(self, values: Sequence[float]) -> None:
         """Set the values to these sums over all processes."""
         for name, value in zip(_SUMS, values, strict=True):
-            if getattr(self, name) is not None:
-                setattr(self, name, type(getattr(self, name))(value))
+            self.set_sum(name, value)
+
+    def set_sum(self, name: str, value: float) -> None:
+        """Set one of the values that are summed, unless it is not measured."""
+        if getattr(self, name) is not None:
+            setattr(self, name, type(getattr(self, name))(value))
 
 
 _SUMS = (
@@ -71,7 +76,7 @@ def combined(parts: Sequence[UpdateMetrics]) -> UpdateMetrics:
 def _to_means(metrics: UpdateMetrics) -> None:
     """Turn sums into means, by dividing by the number of unmasked tokens."""
     tokens = max(1, metrics.tokens)
-    metrics.entropy /= tokens
+    metrics.entropy = metrics.entropy / tokens if metrics.tokens and metrics.entropy is not None else None
     metrics.clip_fraction /= tokens
     metrics.mismatch_kl /= tokens
     metrics.mismatch_mean_abs /= tokens
