@@ -3,7 +3,7 @@
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from rft_api.parameters import Training
 from rft_planner.modelconfig import adapts_attention_only
 from rft_run.errors import ModelError
 from rft_trainer import files
-from rft_trainer.learn import attention, masks, sharding
+from rft_trainer.learn import arithmetic, attention, masks, sharding
 from rft_trainer.learn.packing import Completion, MicroBatch, PackedRow, build
 from rft_trainer.learn.ranks import ALONE, Team
 from rft_trainer.rollout.engine import AdapterVersion
@@ -79,6 +79,9 @@ class Policy:
             self._model.gradient_checkpointing_enable({"use_reentrant": False})
             self._model.enable_input_require_grads()
         self._head_scale = _head_scale(self.config)
+        self._rounds = options.device == "cuda" and self._inner.dtype == torch.bfloat16
+        if self._rounds:
+            arithmetic.keep_input_dtype(self._model)
         self.forms = attention.DENSE
         self.shares_prompts = self._check_forward()
         self._use(attention.choose(self._inner, self.device, self._inner.dtype))
@@ -109,7 +112,7 @@ class Policy:
 
     def hidden(self, batch: MicroBatch) -> Tensor:
         """Return the hidden states (N, H) at the positions that predict the completion tokens."""
-        with self._masks(batch) as attention_mask_B_T:
+        with self._masks(batch) as attention_mask_B_T, self._arithmetic():
             output = self._inner.base_model(
                 input_ids=batch.tokens_B_T,
                 position_ids=batch.positions_B_T,
@@ -118,6 +121,10 @@ class Policy:
             )
         hidden_N_H: Tensor = output.last_hidden_state.flatten(0, 1)[batch.source_N]
         return hidden_N_H
+
+    def _arithmetic(self) -> AbstractContextManager[None]:
+        """Return the context of a forward pass: on a GPU the adapter computes in bfloat16."""
+        return arithmetic.rounded(self.device.type) if self._rounds else nullcontext()
 
     @contextmanager
     def _masks(self, batch: MicroBatch) -> Iterator[Tensor | None]:
@@ -264,7 +271,10 @@ class Policy:
     def _own_logits(self, ids: tuple[int, ...]) -> Tensor:
         """Return the logits of a completion by the model's own forward pass, after the fixed prompt."""
         tokens_1_T = torch.tensor([[*_CHECKED_PROMPT, *ids[:-1]]], device=self.device)
-        logits_T_V: Tensor = self._model(tokens_1_T, use_cache=False).logits[0, len(_CHECKED_PROMPT) - 1 :]
+        with self._arithmetic():
+            logits_T_V: Tensor = self._model(tokens_1_T, use_cache=False).logits[
+                0, len(_CHECKED_PROMPT) - 1 :
+            ]
         return logits_T_V.to(torch.promote_types(logits_T_V.dtype, torch.float32))
 
     def _logits(self, row: PackedRow) -> Tensor:
