@@ -9,6 +9,9 @@ Speed is in tokens per second and as FLOPs utilisation.
 There are two layouts. ``long`` has a short prompt and completions that fill the context, each in its own row.
 ``shared`` has one row: a prompt of half the context, and all completions. There are two settings. ``plain``
 has neither top-k nor a reference policy. ``usual`` has a job's defaults, which include both.
+
+With ``--account`` nothing is measured, and no GPU is needed: the operations and bytes of an update are
+counted by phase, see ``bench/account.py``.
 """
 
 import argparse
@@ -25,6 +28,7 @@ from typing import Any
 
 import torch
 
+from bench import account
 from bench.memory import MIB, save_tokenizer
 from rft_api.job import RFTJobSpec
 from rft_graders.types import Score
@@ -343,6 +347,26 @@ def cases(arguments: argparse.Namespace, accelerator: str | None) -> Iterator[Ca
                 yield Case(model, context, arguments.rank, layout, settings)
 
 
+def accounts(arguments: argparse.Namespace) -> Iterator[str]:
+    """Yield the lines of the table of operations and bytes, and prime-rl's published tokens/s."""
+    name = arguments.accelerator or "nvidia-h100-80gb"
+    context = arguments.context or 16_384
+    yield f"{name}, torch {torch.__version__}, rank {arguments.rank}, context {context:,}\n"
+    yield from account.HEAD
+    for model in arguments.model or list(account.PUBLISHED):
+        layouts = {}
+        for layout in arguments.layout or LAYOUTS:
+            case = Case(model, context, arguments.rank, layout, "plain")
+            rows = account.rows_of(case.prompt, case.completion, ROLLOUTS, shared=layout == "shared")
+            layouts[layout] = (rows, ROLLOUTS * (case.prompt + case.completion))
+        # As prime-rl measures: one sequence that fills the context, and every token is trained on.
+        layouts["prime-rl"] = (account.rows_of(1, context, 1, shared=False), context)
+        shape = config_of(shape_named(model))
+        yield from account.table(model, shape, arguments.rank, layouts, ACCELERATORS[name])
+    for model, tokens in account.PUBLISHED.items():
+        yield f"\nprime-rl publishes {tokens:,} tokens/s for {model}, context 16,384, rank 16, one H100."
+
+
 def main() -> None:
     """Measure the update of each selected case, and print the table."""
     parser = argparse.ArgumentParser(
@@ -368,7 +392,15 @@ def main() -> None:
     parser.add_argument(
         "--accelerator", choices=sorted(ACCELERATORS), help="GPU whose FLOPs per second the data sheet gives"
     )
+    parser.add_argument(
+        "--account", action="store_true",
+        help="count operations and bytes by phase, without a GPU, for --accelerator (default: an H100)",
+    )  # fmt: skip
     arguments = parser.parse_args()
+    if arguments.account:
+        for text in accounts(arguments):
+            print(text, flush=True)
+        return
     accelerator = (arguments.accelerator or accelerator_here()) if torch.cuda.is_available() else None
     torch.set_num_threads(machine.usable_cores())
     print(f"{accelerator or 'cpu'}, torch {torch.__version__}, rank {arguments.rank}\n")

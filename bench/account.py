@@ -1,0 +1,360 @@
+"""Counts the operations and the bytes of one update, without a GPU, and what a data sheet makes of them.
+
+The model is on torch's meta device: every operation of an update is called, with its shapes, and none
+computes anything. Operations of matrix products are counted by the formulas of torch's flop counter. Bytes
+are those that each operation reads and writes, since in eager mode each is a kernel of its own. Attention on
+a GPU is one kernel that cannot be called here, so its operations and bytes are formulas, in ``Attention``.
+
+A bound on the time follows: each operation takes at least its operations over the GPU's rate, and at least
+its bytes over the bandwidth. No GPU reaches that, so a second time assumes the shares in ``REACHED``. Those
+are assumptions, not measurements.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
+from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import flop_registry
+
+from rft_planner.accelerators import Device
+from rft_trainer.learn import arithmetic, attention
+from rft_trainer.learn.attention import Forms, Kernels
+from rft_trainer.learn.flat import FlatRows, visible_pairs
+from rft_trainer.learn.logprobs import CHUNK_TOKENS, token_logprobs
+from rft_trainer.learn.packing import Completion, MicroBatch, PackedRow, build
+from rft_trainer.rollout.filter import Filter
+
+Phase = Literal["attention", "products", "adapter", "element-wise", "head", "optimizer"]
+PHASES: tuple[Phase, ...] = ("attention", "products", "adapter", "element-wise", "head", "optimizer")
+REACHED: dict[Phase, float] = {
+    "attention": 0.40,
+    "products": 0.70,
+    "adapter": 0.70,
+    "element-wise": 0.75,
+    "head": 0.70,
+    "optimizer": 0.75,
+}
+"""Assumed share of a data sheet's rates that kernels of a phase reach. None of them was measured here."""
+PUBLISHED = {"Qwen/Qwen3-0.6B": 13_342, "Qwen/Qwen3-4B": 6_229}
+"""Tokens/s that prime-rl publishes for one H100, a context of 16,384 tokens and rank 16."""
+_PLAIN = Filter(1.0, 0, 1.0)
+_ALLOCATIONS = ("empty", "new_empty", "empty_like", "empty_strided", "new_empty_strided")
+
+
+@dataclass(frozen=True)
+class Way:
+    """How an update is computed.
+
+    ``rounded``: the adapter computes in bfloat16. ``ahead``: gradients of log-probs are computed in the
+    forward pass. ``skips``: attention skips pairs that the mask hides, also in rows with a shared prompt.
+    ``entropy``: whether the entropy is computed.
+    """
+
+    rounded: bool
+    ahead: bool
+    skips: bool
+    entropy: bool = True
+
+
+BEFORE = Way(rounded=False, ahead=False, skips=False)
+AFTER = Way(rounded=True, ahead=True, skips=True)
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Formulas for one layer's attention kernel. All sizes are of one sequence; ``pairs`` are computed.
+
+    A pair of tokens takes two products of a head's size in the forward pass, of 2 operations for each
+    element, and five in the backward pass, which computes the scores again. Both passes read and write their
+    arguments once. A dense mask is read once for each head, in bfloat16.
+    """
+
+    tokens: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    pairs: float
+    masked: bool
+
+    def forward(self) -> tuple[float, float]:
+        """Return operations and bytes of the forward pass."""
+        return 4 * self.heads * self.head_dim * self.pairs, 2 * self._arguments + self._mask
+
+    def backward(self) -> tuple[float, float]:
+        """Return operations and bytes of the backward pass."""
+        return 10 * self.heads * self.head_dim * self.pairs, 4 * self._arguments + self._mask
+
+    @property
+    def _arguments(self) -> float:
+        """Bytes of query and output, or of key and value with what is returned for them: half of all."""
+        return self.tokens * self.head_dim * 2 * (self.heads + self.kv_heads)
+
+    @property
+    def _mask(self) -> float:
+        return 2 * self.heads * self.tokens**2 if self.masked else 0.0
+
+
+@dataclass
+class Count:
+    """Operations, bytes, and two times in seconds: the bound, and with the shares in ``REACHED``."""
+
+    flops: float = 0.0
+    bytes: float = 0.0
+    bound: float = 0.0
+    expected: float = 0.0
+
+    def add(self, other: "Count", times: int = 1) -> None:
+        """Add another count so many times."""
+        self.flops += times * other.flops
+        self.bytes += times * other.bytes
+        self.bound += times * other.bound
+        self.expected += times * other.expected
+
+
+@dataclass
+class Account(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts all operations in a ``with`` block, by phase. Dimensions of size ``rank`` are the adapter's."""
+
+    device: Device
+    rank: int
+    section: Phase | None = None
+    counts: dict[Phase, Count] = field(default_factory=lambda: defaultdict(Count))
+
+    def __post_init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    @contextmanager
+    def during(self, section: Phase) -> Iterator[None]:
+        """In the ``with`` block, all operations belong to this phase."""
+        before, self.section = self.section, section
+        try:
+            yield
+        finally:
+            self.section = before
+
+    def add(self, phase: Phase, flops: float, moved: float) -> None:
+        """Count one kernel."""
+        bound = max(flops / self.device.bf16_flops, moved / self.device.bandwidth)
+        self.counts[phase].add(Count(flops, moved, bound, bound / REACHED[phase]))
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        packet = func._overloadpacket
+        if packet.__name__ in _ALLOCATIONS or _is_view(func):
+            return result
+        read = _bytes(args) + _bytes(kwargs)
+        # An operation in place returns an argument, which it has read already.
+        moved = read + (_bytes(args[0]) if func._schema.is_mutable else _bytes(result))
+        flops = flop_registry[packet](*args, **kwargs, out_val=result) if packet in flop_registry else 0
+        self.add(self.section or self._phase(flops, args), flops, moved)
+        return result
+
+    def _phase(self, flops: float, args: Any) -> Phase:
+        if not flops:
+            return "element-wise"
+        sizes = [size for value in tree_flatten(args)[0] if isinstance(value, Tensor) for size in value.shape]
+        return "adapter" if self.rank in sizes else "products"
+
+
+def _is_view(func: Any) -> bool:
+    infos = [one.alias_info for one in func._schema.returns]
+    return bool(infos) and all(info is not None and not info.is_write for info in infos)
+
+
+def _bytes(values: Any) -> float:
+    return sum(
+        float(value.numel() * value.element_size())
+        for value in tree_flatten(values)[0]
+        if isinstance(value, Tensor)
+    )
+
+
+class _Kernel(torch.autograd.Function):
+    """Attention as a kernel that only counts: its output has the shape of the query, and no values."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, account: Account, kernel: Attention
+    ) -> Tensor:
+        ctx.save_for_backward(query, key, value)
+        ctx.account, ctx.kernel = account, kernel
+        account.add("attention", *kernel.forward())
+        return torch.empty_like(query)
+
+    @staticmethod
+    def backward(ctx: Any, *_gradients: Tensor) -> tuple[Tensor | None, ...]:
+        ctx.account.add("attention", *ctx.kernel.backward())
+        return (*map(torch.empty_like, ctx.saved_tensors), None, None)
+
+
+def kernels(account: Account, rows: FlatRows, row: PackedRow, way: Way) -> Kernels:
+    """Return attention kernels that count the pairs of this row as ``way`` computes them."""
+    masked = rows.shared and not way.skips
+    pairs = float(row.length**2) if masked else float(visible_pairs(rows))
+
+    def kernel_for(query: Tensor, key: Tensor, axis: int) -> Attention:
+        heads, kv_heads = query.shape[axis], key.shape[axis]
+        return Attention(row.length, heads, kv_heads, query.shape[-1], pairs, masked)
+
+    def blocks(
+        _module: Any, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any
+    ) -> tuple[Tensor, None]:
+        found: Tensor = _Kernel.apply(query, key, value, account, kernel_for(query, key, 1))  # type: ignore[no-untyped-call]
+        return found.transpose(1, 2), None
+
+    def sequences(query: Tensor, key: Tensor, value: Tensor, *_: Any) -> Tensor:
+        found: Tensor = _Kernel.apply(query, key, value, account, kernel_for(query, key, 1))  # type: ignore[no-untyped-call]
+        return found
+
+    return Kernels(blocks, sequences)
+
+
+@dataclass
+class Subject:
+    """A model with an adapter on the meta device, prepared as the policy prepares its own on a GPU."""
+
+    model: Any
+    rank: int
+
+    def __post_init__(self) -> None:
+        self.inner = self.model.get_base_model()
+        self.inner.set_attn_implementation(attention.NAME)
+        self.model.train()
+        options = {"use_reentrant": False, "preserve_rng_state": False}  # dropout is off
+        self.model.gradient_checkpointing_enable(options)
+        self.model.enable_input_require_grads()
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Return logits (n, V) in float32."""
+        logits: Tensor = self.inner.get_output_embeddings()(hidden)
+        return logits.float()
+
+    def trainable(self) -> list[torch.nn.Parameter]:
+        """Return the adapter's weights."""
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+
+def counted(subject: Subject, rows: Sequence[PackedRow], way: Way, device: Device) -> dict[Phase, Count]:
+    """Return what one update of these rows takes, one row in each micro-batch, without a KL penalty."""
+    account = Account(device, subject.rank)
+    if way.rounded:
+        arithmetic.keep_input_dtype(subject.model)
+    for row, number in Counter(rows).items():
+        one = Account(device, subject.rank)
+        _forward_and_backward(subject, build([row], flat=True).to(torch.device("meta")), row, way, one)
+        for phase, count in one.counts.items():
+            account.counts[phase].add(count, number)
+    with account, account.during("optimizer"):
+        torch.nn.utils.clip_grad_norm_(subject.trainable(), 1.0)
+        torch.optim.AdamW(subject.trainable(), foreach=True).step()
+    return {phase: account.counts[phase] for phase in PHASES}
+
+
+def _forward_and_backward(
+    subject: Subject, batch: MicroBatch, row: PackedRow, way: Way, account: Account
+) -> None:
+    assert batch.flat is not None
+    before = replace(attention.KERNELS)
+    found = kernels(account, batch.flat, row, way)
+    attention.KERNELS.blocks, attention.KERNELS.sequences = found.blocks, found.sequences
+    context = arithmetic.rounded("cpu") if way.rounded else nullcontext()
+    try:
+        with attention.using(batch.flat, Forms("sequences", "blocks")), context, account:
+            output = subject.inner.base_model(
+                input_ids=batch.tokens_B_T, position_ids=batch.positions_B_T,
+                attention_mask=torch.ones_like(batch.positions_B_T), use_cache=False,
+            ).last_hidden_state  # fmt: skip
+        hidden = output.flatten(0, 1)[batch.source_N].detach().requires_grad_()
+        with account, account.during("head"):
+            _logprobs(hidden, batch.target_N, subject.head, way).sum().backward()  # type: ignore[no-untyped-call]
+        with account:
+            output.backward(torch.empty_like(output))
+    finally:
+        attention.KERNELS.blocks, attention.KERNELS.sequences = before.blocks, before.sequences
+
+
+def _logprobs(hidden: Tensor, target: Tensor, head: Callable[[Tensor], Tensor], way: Way) -> Tensor:
+    def compute(hidden: Tensor, target: Tensor) -> Tensor:
+        # Before, logits were divided by the temperature also where it is 1.
+        logits = head if way.ahead else lambda part: head(part) / _PLAIN.temperature
+        return token_logprobs(hidden, target, logits, _PLAIN, entropy=way.entropy, penalized=False).filtered_N
+
+    if way.ahead:
+        return compute(hidden, target)
+    parts = zip(torch.split(hidden, CHUNK_TOKENS), torch.split(target, CHUNK_TOKENS), strict=True)
+    return torch.cat(
+        [checkpoint(compute, *part, use_reentrant=False, preserve_rng_state=False) for part in parts]
+    )
+
+
+def subject_of(config: Any, rank: int) -> Subject:
+    """Return the model of a configuration, with an adapter of this rank for all linear layers."""
+    from peft import get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    from rft_api.parameters import Training
+    from rft_trainer.learn.policy import lora_config
+
+    kind: Any = AutoModelForCausalLM
+    with torch.device("meta"):
+        base = kind.from_config(config, dtype=torch.bfloat16)
+        base.requires_grad_(False)
+        training = Training.model_validate({"loraRank": rank})
+        return Subject(get_peft_model(base, lora_config(training, base.config)), rank)
+
+
+HEAD = (
+    "| model | rows | phase | TFLOP, before | after | GB, before | after | bound s, before | after"
+    " | assumed s, before | after |",
+    "|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+)
+
+
+def lines(
+    name: str, label: str, tokens: int, before: dict[Phase, Count], after: dict[Phase, Count]
+) -> Iterator[str]:
+    """Yield the lines of the table for one model and layout: each phase, their sum, and tokens/s."""
+    whole = [_sum(counts) for counts in (before, after)]
+    pairs: dict[str, list[Count]] = {phase: [before[phase], after[phase]] for phase in PHASES}
+    for phase, both in (pairs | {"sum": whole}).items():
+        columns = [
+            [f"{one.flops / 1e12:,.2f}" for one in both], [f"{one.bytes / 1e9:,.1f}" for one in both],
+            [f"{one.bound:.3f}" for one in both], [f"{one.expected:.3f}" for one in both],
+        ]  # fmt: skip
+        yield f"| {name} | {label} | {phase} | {' | '.join(cell for pair in columns for cell in pair)} |"
+    bounds = " | ".join(f"{tokens / one.bound:,.0f}" for one in whole)
+    assumed = " | ".join(f"{tokens / one.expected:,.0f}" for one in whole)
+    yield f"| {name} | {label} | **tokens/s** | | | | | {bounds} | {assumed} |"
+
+
+def _sum(counts: dict[Phase, Count]) -> Count:
+    whole = Count()
+    for count in counts.values():
+        whole.add(count)
+    return whole
+
+
+def rows_of(prompt: int, completion: int, rollouts: int, *, shared: bool) -> list[PackedRow]:
+    """Return the rows of a group whose rollouts are of equal length, in tokens."""
+    one = Completion((5,) * completion, (-1.0,) * completion, 1.0)
+    if shared:
+        return [PackedRow((5,) * prompt, (one,) * rollouts)]
+    return [PackedRow((5,) * prompt, (one,))] * rollouts
+
+
+def table(
+    name: str, config: Any, rank: int, layouts: Mapping[str, tuple[Sequence[PackedRow], int]], device: Device
+) -> Iterator[str]:
+    """Yield the lines for a model. ``layouts``: for each label, the rows of an update and its tokens."""
+    for label, (rows, tokens) in layouts.items():
+        # A new model for each way, since its adapter is prepared for one.
+        before, after = (counted(subject_of(config, rank), rows, way, device) for way in (BEFORE, AFTER))
+        yield from lines(name, label, tokens, before, after)
