@@ -130,7 +130,7 @@ class Accumulation:
         old_N = self._old.take() if self._old is not None else None
         for name, value in _backward(self._policy, batch, old_N, self._begin).items():
             # In float64, so that counts of tokens are exact.
-            self._sums[name] = self._sums.get(name, 0) + value.double()
+            self._sums[name] = self._sums.get(name, 0) + value.detach().double()
         self.metrics.forward_tokens += batch.tokens_B_T.numel()
 
     def finish(self) -> None:
