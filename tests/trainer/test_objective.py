@@ -109,6 +109,7 @@ def test_dividing_a_batch_into_micro_batches_changes_neither_loss_nor_gradient(n
             **{
                 name: (value[chosen] if name.endswith("_N") else value[first:last]).detach()
                 for name, value in vars(whole).items()
+                if value is not None
             }
         )
         part = replace(part, sequence_N=part.sequence_N - first)
