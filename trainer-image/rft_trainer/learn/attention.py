@@ -224,7 +224,7 @@ def _of_package(package: str) -> SequencesKernel:
 
 
 def torch_has_sequences() -> bool:
-    """Return whether torch has ``varlen_attn`` with windows and grouped heads: from 2.12 on."""
+    """Return whether torch has ``varlen_attn`` with windows and grouped heads, as torch 2.13 has."""
     if find_spec("torch.nn.attention.varlen") is None:
         return False
     varlen = importlib.import_module("torch.nn.attention.varlen")
