@@ -22,7 +22,7 @@ from rft_trainer.rollout.engine import Generated, Request, SamplingParameters
 from rft_trainer.rollout.gateway.dialogue import Dialogue
 from rft_trainer.rollout.gateway.sampler import BatchSampler
 from rft_trainer.rollout.gateway.server import Gateway
-from rft_trainer.rollout.gateway.session import Limits, Session
+from rft_trainer.rollout.gateway.session import RolloutLimits, Session
 
 END = 3
 """The token of the character that ends a message."""
@@ -93,7 +93,7 @@ def measured(rollouts: int, turns: int, seconds: float, per_second: float, promp
         sampler = BatchSampler(generate, batches=rollouts)
         with Gateway(gateway_socket, sampler, tokenizer.decode) as gateway:
             before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            limits = Limits(turns, 10**6, 10**6, 3600.0)
+            limits = RolloutLimits(turns, 10**6, 10**6, 3600.0)
             tokens = {
                 name: gateway.open(name, Session(dialogue, parameters, limits, number))
                 for number, name in enumerate(f"r{number}" for number in range(rollouts))

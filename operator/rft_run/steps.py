@@ -66,7 +66,7 @@ class StepRecord(Record):
     limited_fraction: float | None = None
     """Share of the rollouts that a limit of the environment ended."""
     environment_fraction: float | None = None
-    """Share of the time of sampling in which a rollout, on average, waited for its environment."""
+    """Share of the time of the rollouts in which they waited for their environments."""
     forward_tokens: Whole | None = None
     """Number of tokens in all forward passes of the update, padding included."""
     learning_rate: float | None = None

@@ -7,7 +7,7 @@ import httpx
 
 from rft_trainer.rollout.gateway.sampler import BatchSampler
 from rft_trainer.rollout.gateway.server import Gateway
-from rft_trainer.rollout.gateway.session import Limits, Session
+from rft_trainer.rollout.gateway.session import RolloutLimits, Session
 from tests.unit.gateway_support import Characters, Scripted, session
 
 
@@ -32,7 +32,7 @@ class Open:
         self.gateway.__exit__(None, None, None)
         self.sampler.close()
 
-    def rollout(self, name: str = "r1", limits: Limits | None = None) -> tuple[Session, httpx.Client]:
+    def rollout(self, name: str = "r1", limits: RolloutLimits | None = None) -> tuple[Session, httpx.Client]:
         one = session(self.tokenizer, *([limits] if limits else []))
         return one, self.client(name, self.gateway.open(name, one))
 

@@ -8,7 +8,7 @@ import jinja2
 
 from rft_trainer.rollout.engine import Generated, Request, SamplingParameters
 from rft_trainer.rollout.gateway.dialogue import Dialogue
-from rft_trainer.rollout.gateway.session import Limits, Session
+from rft_trainer.rollout.gateway.session import RolloutLimits, Session
 
 SPECIAL = ("<|im_start|>", "<|im_end|>", "<|eot|>")
 END = 1
@@ -77,7 +77,7 @@ class TemplateReader(Characters):
         return {"role": "assistant", "content": re.sub(r"\[.*\]", "", text), "tool_calls": calls}
 
 
-LIMITS = Limits(turns=8, tokens=1000, context=4000, seconds=60.0)
+LIMITS = RolloutLimits(turns=8, tokens=1000, context=4000, seconds=60.0)
 PARAMETERS = SamplingParameters(1.0, 1.0, 0, max_tokens=200)
 
 
@@ -87,7 +87,7 @@ def generated(tokenizer: Characters, text: str, *, ends: bool = True) -> Generat
     return Generated(ids, tuple(-0.5 for _ in ids), text, "stop" if ends else "length")
 
 
-def session(tokenizer: Characters, limits: Limits = LIMITS, **options: Any) -> Session:
+def session(tokenizer: Characters, limits: RolloutLimits = LIMITS, **options: Any) -> Session:
     """Return a session with the seed 7."""
     dialogue = Dialogue(tokenizer, None, frozenset({END}))
     return Session(dialogue, PARAMETERS, limits, 7, **options)

@@ -10,7 +10,7 @@ import pytest
 
 from rft_trainer.rollout.engine import Generated
 from rft_trainer.rollout.gateway.sampler import BatchSampler
-from rft_trainer.rollout.gateway.session import Limits
+from rft_trainer.rollout.gateway.session import RolloutLimits
 from tests.unit.gateway_server_support import Open
 from tests.unit.gateway_support import ADD, END, PARAMETERS, Characters, session
 
@@ -123,7 +123,7 @@ def test_a_body_that_is_no_json_object_is_refused(opened: Open) -> None:
 
 def test_a_malformed_call_and_a_limit_are_errors_of_the_api(tmp_path: Path) -> None:
     with Open(tmp_path, "<tool_call>{") as opened:
-        one, client = opened.rollout(limits=Limits(1, 1000, 4000, 60))
+        one, client = opened.rollout(limits=RolloutLimits(1, 1000, 4000, 60))
         body = {"messages": [USER], "tools": [ADD]}
         malformed = client.post("/v1/chat/completions", json=body)
         assert (malformed.status_code, malformed.json()["error"]["type"]) == (422, "malformed_tool_call")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rft_trainer.rollout.gateway.dialogue import MalformedCall, Unextendable
-from rft_trainer.rollout.gateway.session import Ended, Limits, Session
+from rft_trainer.rollout.gateway.session import LimitReached, RolloutLimits, Session
 from tests.unit.gateway_support import (
     ADD,
     CHATML,
@@ -181,24 +181,24 @@ def test_a_call_that_cannot_be_read_is_recorded_and_counted(text: str, said: str
 def test_each_limit_ends_a_rollout() -> None:
     tokenizer = Characters()
     now = [0.0]
-    cases: list[tuple[Limits, str]] = [
-        (Limits(1, 1000, 4000, 60), "maxTurns"),
-        (Limits(8, 4, 4000, 60), "maxTokens"),
-        (Limits(8, 1000, 50, 60), "contextLength"),
-        (Limits(8, 1000, 4000, 5), "timeoutSeconds"),
+    cases: list[tuple[RolloutLimits, str]] = [
+        (RolloutLimits(1, 1000, 4000, 60), "maxTurns"),
+        (RolloutLimits(8, 4, 4000, 60), "maxTokens"),
+        (RolloutLimits(8, 1000, 50, 60), "contextLength"),
+        (RolloutLimits(8, 1000, 4000, 5), "timeoutSeconds"),
     ]
     for limits, name in cases:
         one = session(tokenizer, limits, clock=lambda: now[0])
         messages = turn(one, tokenizer, [USER], "two")
         now[0] += 6
-        with pytest.raises(Ended):
+        with pytest.raises(LimitReached):
             one.chat([*messages, USER], ())
         assert one.limit == name
         assert len(one.segments[0].token_ids) == 4
 
 
 def test_a_turn_may_sample_only_what_the_rollout_has_left() -> None:
-    one = session(Characters(), Limits(8, 150, 4000, 60))
+    one = session(Characters(), RolloutLimits(8, 150, 4000, 60))
     assert one.chat([USER], ()).request.parameters.max_tokens == 150
     assert session(Characters()).chat([USER], ()).request.parameters.max_tokens == 200
 
@@ -232,7 +232,7 @@ def test_the_tokens_that_are_trained_are_those_that_were_sampled(
     turns: list[tuple[str, str, bool, bool]], template: str
 ) -> None:
     tokenizer = Characters(template)
-    one = session(tokenizer, Limits(8, 4000, 9000, 60))
+    one = session(tokenizer, RolloutLimits(8, 4000, 9000, 60))
     messages: list[dict[str, Any]] = []
     for question, answer, ends, rewrites in turns:
         if rewrites:

@@ -55,7 +55,7 @@ def step_record(
         dropped_groups=len(batch.groups) - len(kept),
         refilled_groups=batch.refilled,
         overlong_penalty=_mean([rollout.penalty for rollout in accepted]),
-        **_of_episodes([r.generated.episode for r in rollouts], batch.rollout_seconds),
+        **_of_episodes([rollout.generated.episode for rollout in rollouts]),
         forward_tokens=result.forward_tokens,
         learning_rate=learning_rate,
         epoch=state.position.epoch,
@@ -68,18 +68,19 @@ def step_record(
     )
 
 
-def _of_episodes(episodes: Sequence[Episode | None], seconds: float) -> dict[str, Any]:
-    """Return the metrics of rollouts of several turns, {} if there are none. ``seconds``: of sampling."""
+def _of_episodes(episodes: Sequence[Episode | None]) -> dict[str, Any]:
+    """Return the metrics of rollouts of several turns, {} if there are none."""
     played = [episode for episode in episodes if episode is not None]
     if not played:
         return {}
-    waited = _mean([episode.waiting_seconds for episode in played])
+    seconds = math.fsum(episode.seconds for episode in played)
+    waited = math.fsum(episode.waiting_seconds for episode in played)
     return {
         "turns": _mean([float(episode.turns) for episode in played]),
         "tool_calls": _mean([float(episode.tool_calls) for episode in played]),
         "tool_errors": sum(episode.tool_errors for episode in played),
         "limited_fraction": _mean([float(episode.limit is not None) for episode in played]),
-        "environment_fraction": waited / seconds if waited is not None and seconds > 0 else None,
+        "environment_fraction": waited / seconds if seconds > 0 else None,
     }
 
 

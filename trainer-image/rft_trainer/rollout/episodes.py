@@ -19,7 +19,7 @@ from rft_run.rows.messages import Message
 from rft_trainer.data import Prompt
 from rft_trainer.rollout.engine import Generated, Request, RolloutEngine
 from rft_trainer.rollout.gateway.dialogue import Dialogue, MalformedCall, Unextendable
-from rft_trainer.rollout.gateway.session import Ended, Limits, Session, Turn
+from rft_trainer.rollout.gateway.session import LimitReached, RolloutLimits, Session, Turn
 from rft_trainer.rollout.segments import Episode
 
 ShouldStop = Callable[[], bool]
@@ -40,6 +40,7 @@ class _Playing:
     printed: str = ""
     forged: int = 0
     over: bool = False
+    began: float = field(default_factory=time.monotonic)
     reward: float | ValueError | None = None
     """The reward, or the error that ended the rollout. None: the environment has not said it yet."""
     calls: deque[dict[str, Any]] = field(default_factory=deque)
@@ -62,6 +63,7 @@ class _Playing:
             tool_calls=self.tool_calls,
             tool_errors=self.tool_errors,
             limit=self.session.limit,
+            seconds=time.monotonic() - self.began,
             waiting_seconds=self.waiting_seconds,
         )
         return Generated(
@@ -123,7 +125,7 @@ class Episodes:
 
     def _begin(self, prompt: Prompt, request: Request, slot: int) -> _Playing:
         settings, each = self._settings, request.parameters.max_tokens
-        limits = Limits(
+        limits = RolloutLimits(
             turns=settings.max_turns,
             tokens=settings.most_tokens(each),
             context=self._context,
@@ -166,7 +168,7 @@ class Episodes:
         """Return the next turn of a rollout, None if a limit ends it."""
         try:
             return one.session.chat(one.messages, self._tools or [])
-        except Ended:
+        except LimitReached:
             one.end()
         except Unextendable as error:
             raise ConfigurationError(f"spec.environment: {error}") from error

@@ -36,7 +36,8 @@ class Episode:
 
     ``messages`` is the whole conversation; the first ``given`` of them were there before the model's first
     turn. ``reward`` is that of the environment, or its error; None: not known. ``limit`` is the one that
-    ended the rollout. ``waiting_seconds``: the time in which the rollout waited for its environment.
+    ended the rollout. ``seconds`` is the time that the rollout took, and ``waiting_seconds`` the part in
+    which it waited for its environment.
     """
 
     segments: tuple[Segment, ...]
@@ -47,4 +48,5 @@ class Episode:
     tool_calls: int = 0
     tool_errors: int = 0
     limit: str | None = None
+    seconds: float = 0.0
     waiting_seconds: float = 0.0

@@ -28,7 +28,7 @@ class BadRequest(ValueError):
 
 
 @dataclass(frozen=True)
-class Asked:
+class AnswerOptions:
     """What a request asks for, besides its prompt."""
 
     stream: bool = False
@@ -43,7 +43,7 @@ def error_body(message: str, kind: str, param: str | None = None) -> dict[str, A
     return {"error": {"message": message, "type": kind, "param": param, "code": kind}}
 
 
-def asked_of(body: Mapping[str, Any]) -> Asked:
+def asked_of(body: Mapping[str, Any]) -> AnswerOptions:
     """Return what a request asks for. Raises BadRequest for what is not supported."""
     if body.get("n") not in (None, 1):
         raise BadRequest(f"n is {body['n']!r}; a turn has one completion, so leave n out", "n")
@@ -56,7 +56,7 @@ def asked_of(body: Mapping[str, Any]) -> Asked:
             "response_format cannot be forced, since tokens are sampled freely", "response_format"
         )
     options = body.get("stream_options") or {}
-    return Asked(
+    return AnswerOptions(
         stream=bool(body.get("stream")),
         usage_in_stream=bool(options.get("include_usage")),
         logprobs=body.get("logprobs") not in (None, False),
@@ -117,7 +117,7 @@ def prompt_of(body: Mapping[str, Any]) -> str | list[int]:
 
 
 @dataclass(frozen=True)
-class Reward:
+class ReportedReward:
     """What an agent reports at the end of its rollout: a reward, or the error that it met."""
 
     value: float | None
@@ -125,7 +125,7 @@ class Reward:
     error: str | None = None
 
 
-def reward_of(body: Mapping[str, Any]) -> Reward:
+def reward_of(body: Mapping[str, Any]) -> ReportedReward:
     """Return the reward in a request. Raises BadRequest if it has neither a finite number nor an error."""
     value, error, metrics = body.get("value"), body.get("error"), body.get("metrics") or {}
     if error is not None and not isinstance(error, str):
@@ -137,7 +137,7 @@ def reward_of(body: Mapping[str, Any]) -> Reward:
     if value is None and error is None:
         raise BadRequest("value is missing; send a number, or an error", "value")
     numbers = {str(name): float(number) for name, number in metrics.items()}
-    return Reward(None if value is None else float(value), numbers, error)
+    return ReportedReward(None if value is None else float(value), numbers, error)
 
 
 def _finite(value: object) -> bool:
@@ -155,7 +155,7 @@ def _finish_reason(turn: Recorded, message: Message) -> str:
     return "tool_calls" if calls else turn.generated.finish_reason
 
 
-def _extras(turn: Recorded, asked: Asked, decode: Callable[[list[int]], str]) -> dict[str, Any]:
+def _extras(turn: Recorded, asked: AnswerOptions, decode: Callable[[list[int]], str]) -> dict[str, Any]:
     """Return log-probs, in nats, and token ids, if the client asked for them."""
     found: dict[str, Any] = {}
     if asked.logprobs:
@@ -190,7 +190,7 @@ def chat_answer(
     created: int,
     turn: Recorded,
     message: Message,
-    asked: Asked,
+    asked: AnswerOptions,
     decode: Callable[[list[int]], str],
 ) -> dict[str, Any]:
     """Return the answer to a chat request."""
@@ -211,7 +211,7 @@ def chat_chunks(
     created: int,
     turn: Recorded,
     message: Message,
-    asked: Asked,
+    asked: AnswerOptions,
     decode: Callable[[list[int]], str],
 ) -> Iterator[bytes]:
     """Yield the events of a streamed answer. The whole turn is sampled before the first one."""
@@ -237,7 +237,7 @@ def chat_chunks(
 
 
 def completion_answer(
-    name: str, created: int, turn: Recorded, asked: Asked, decode: Callable[[list[int]], str]
+    name: str, created: int, turn: Recorded, asked: AnswerOptions, decode: Callable[[list[int]], str]
 ) -> dict[str, Any]:
     """Return the answer to a completion request."""
     tokens = [decode([token]) for token in turn.generated.token_ids]
@@ -254,7 +254,7 @@ def completion_answer(
 
 
 def completion_chunks(
-    name: str, created: int, turn: Recorded, asked: Asked, decode: Callable[[list[int]], str]
+    name: str, created: int, turn: Recorded, asked: AnswerOptions, decode: Callable[[list[int]], str]
 ) -> Iterator[bytes]:
     """Yield the events of a streamed completion: one with the whole text."""
     yield f"data: {json.dumps(completion_answer(name, created, turn, asked, decode))}\n\n".encode()

@@ -25,10 +25,10 @@ from aiohttp import web
 
 from rft_run.errors import TrainerError
 from rft_trainer.rollout.gateway import answers
-from rft_trainer.rollout.gateway.answers import Asked, BadRequest, Reward
+from rft_trainer.rollout.gateway.answers import AnswerOptions, BadRequest, ReportedReward
 from rft_trainer.rollout.gateway.dialogue import MalformedCall
 from rft_trainer.rollout.gateway.sampler import BatchSampler
-from rft_trainer.rollout.gateway.session import Ended, Recorded, Session, Turn
+from rft_trainer.rollout.gateway.session import LimitReached, Recorded, Session, Turn
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
 _START_SECONDS = 30.0
@@ -38,13 +38,13 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @dataclass
-class Rollout:
+class OpenRollout:
     """A rollout that agents can reach, and what its agent has reported."""
 
     name: str
     session: Session
     token: str = field(default_factory=lambda: secrets.token_urlsafe(24))
-    reward: Reward | None = None
+    reward: ReportedReward | None = None
     turn_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Turns of one rollout are sampled one after the other, so that their seeds do not depend on timing."""
 
@@ -60,7 +60,7 @@ class Gateway:
         self.counts: Counter[str] = Counter()
         """How many requests were refused: ``unauthorized``, ``badRequests``, ``ended``, ``rewards``."""
         self._socket, self._sampler, self._decode = socket, sampler, decode
-        self._rollouts: dict[str, Rollout] = {}
+        self._rollouts: dict[str, OpenRollout] = {}
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
         self._started = threading.Event()
@@ -86,10 +86,10 @@ class Gateway:
         """Make a rollout reachable, and return its token. Raises ValueError for a name that is in use."""
         if name in self._rollouts:
             raise ValueError(f"the rollout {name} is open already")
-        rollout = self._rollouts[name] = Rollout(name, session)
+        rollout = self._rollouts[name] = OpenRollout(name, session)
         return rollout.token
 
-    def close_rollout(self, name: str) -> Reward | None:
+    def close_rollout(self, name: str) -> ReportedReward | None:
         """Make a rollout unreachable. Return what its agent reported, None if it did not report."""
         return self._rollouts.pop(name).reward
 
@@ -119,7 +119,9 @@ class Gateway:
         finally:
             await runner.cleanup()
 
-    def _checked(self, handle: Callable[[web.Request, Rollout], Awaitable[web.StreamResponse]]) -> Handler:
+    def _checked(
+        self, handle: Callable[[web.Request, OpenRollout], Awaitable[web.StreamResponse]]
+    ) -> Handler:
         """Return a handler that refuses requests without the rollout's token, and answers errors as JSON."""
 
         async def checked(request: web.Request) -> web.StreamResponse:
@@ -134,7 +136,7 @@ class Gateway:
             except BadRequest as error:
                 self.counts["badRequests"] += 1
                 return _error(400, str(error), "invalid_request_error", error.param)
-            except Ended as error:
+            except LimitReached as error:
                 self.counts["ended"] += 1
                 return _error(403, f"{error.limit}: {error}", "rollout_ended")
             except MalformedCall as error:
@@ -142,10 +144,10 @@ class Gateway:
 
         return checked
 
-    async def _models(self, _request: web.Request, _rollout: Rollout) -> web.StreamResponse:
+    async def _models(self, _request: web.Request, _rollout: OpenRollout) -> web.StreamResponse:
         return web.json_response(answers.models_answer())
 
-    async def _chat(self, request: web.Request, rollout: Rollout) -> web.StreamResponse:
+    async def _chat(self, request: web.Request, rollout: OpenRollout) -> web.StreamResponse:
         body = await _body(request)
         asked, messages, tools = answers.asked_of(body), answers.messages_of(body), answers.tools_of(body)
         async with rollout.turn_lock:
@@ -159,7 +161,7 @@ class Gateway:
             return await _streamed(request, answers.chat_chunks(*about))
         return web.json_response(answers.chat_answer(*about))
 
-    async def _complete(self, request: web.Request, rollout: Rollout) -> web.StreamResponse:
+    async def _complete(self, request: web.Request, rollout: OpenRollout) -> web.StreamResponse:
         body = await _body(request)
         asked, prompt = answers.asked_of(body), answers.prompt_of(body)
         async with rollout.turn_lock:
@@ -169,13 +171,15 @@ class Gateway:
             return await _streamed(request, answers.completion_chunks(*about))
         return web.json_response(answers.completion_answer(*about))
 
-    async def _sample(self, rollout: Rollout, turn: Turn, asked: Asked) -> tuple[Recorded, dict[str, Any]]:
+    async def _sample(
+        self, rollout: OpenRollout, turn: Turn, asked: AnswerOptions
+    ) -> tuple[Recorded, dict[str, Any]]:
         rollout.session.counts["ignoredParameters"] += len(asked.ignored)
         generated = await asyncio.wrap_future(self._sampler.submit(turn.request))
         message = rollout.session.record(turn, generated)
         return rollout.session.turns[-1], message
 
-    async def _reward(self, request: web.Request, rollout: Rollout) -> web.StreamResponse:
+    async def _reward(self, request: web.Request, rollout: OpenRollout) -> web.StreamResponse:
         reward = answers.reward_of(await _body(request))
         if rollout.reward is not None:
             self.counts["rewards"] += 1

@@ -20,7 +20,7 @@ Limit = Literal["maxTurns", "maxTokens", "contextLength", "timeoutSeconds"]
 
 
 @dataclass(frozen=True)
-class Limits:
+class RolloutLimits:
     """The limits of a rollout. ``tokens`` are all sampled tokens of a rollout, ``context`` those of a prompt
     and its completion. ``seconds`` are of wall time, from its first turn on.
     """
@@ -31,7 +31,7 @@ class Limits:
     seconds: float
 
 
-class Ended(Exception):
+class LimitReached(Exception):
     """The rollout has reached a limit, and ends with the turns that it has."""
 
     def __init__(self, limit: Limit, message: str) -> None:
@@ -97,7 +97,7 @@ class Session:
         self,
         dialogue: Dialogue,
         parameters: SamplingParameters,
-        limits: Limits,
+        limits: RolloutLimits,
         seed: int,
         adapter_version: int = 0,
         clock: Callable[[], float] = time.monotonic,
@@ -129,14 +129,14 @@ class Session:
         """Return the next turn of a conversation.
 
         If the messages extend a conversation of this rollout, the prompt extends its tokens. Otherwise it is
-        rendered, and the turn begins a segment. Raises Ended, and ValueError for messages that cannot be
-        rendered.
+        rendered, and the turn begins a segment. Raises LimitReached, and ValueError for messages that cannot
+        be rendered.
         """
         kept, given = tuple(dict(message) for message in messages), tuple(dict(tool) for tool in tools)
         return self._turn(self._prompt(kept, given), kept, given)
 
     def complete(self, prompt: str | Sequence[int]) -> Turn:
-        """Return the next turn for a prompt as text or token ids. Raises Ended."""
+        """Return the next turn for a prompt as text or token ids. Raises LimitReached."""
         ids = self._dialogue.encode(prompt) if isinstance(prompt, str) else tuple(prompt)
         return self._turn(ids, None, ())
 
@@ -216,7 +216,7 @@ class Session:
 
     def _end(self, limit: Limit, message: str) -> None:
         self.limit = limit
-        raise Ended(limit, message)
+        raise LimitReached(limit, message)
 
     def _place(self, prompt_ids: tuple[int, ...]) -> _Open:
         """Return the segment that a prompt extends, or a new one."""
