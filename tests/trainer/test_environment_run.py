@@ -1,0 +1,86 @@
+"""A run with an environment: every phase of the loop, its records, and what a resumed run makes of it."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer
+
+from rft_run.config import RunConfig
+from rft_run.folder import RunFolder
+from rft_run.rollouts import read_rollouts
+from rft_run.steps import read_steps
+from tests.trainer.loop_support import COMPARED, config, run, with_spec
+
+ECHO = """
+class Environment:
+    def reset(self, answer, **row):
+        self.said = ""
+        return "+"
+
+    def reply(self, text):
+        self.said += text
+        return None if len(self.said) > 12 else "a" + text[:1]
+
+    def get_reward(self):
+        return sum(c.isdigit() for c in self.said) / max(1, len(self.said))
+"""
+
+
+@pytest.fixture(scope="module")
+def talking_model(character_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model of single characters, with a template that ends each message."""
+    folder = tmp_path_factory.mktemp("talking") / "model"
+    shutil.copytree(character_model, folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}<end>{% endfor %}"
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def environment_run(model: Path, run_dir: Path) -> RunConfig:
+    return with_spec(
+        config(model, run_dir, epochs=2, cpuDtype="float32"),
+        graders=[],
+        environment={"python": {"inline": ECHO}, "maxTurns": 3, "concurrency": 4},
+        preflight="off",
+        sampling={"engine": "transformers", "maxTokens": 16, "temperature": 1.0, "numRollouts": 2},
+        evaluation={"fraction": 0.1},
+        stop={"maxSteps": 2},
+        checkpoint={"everySteps": 1},
+    )
+
+
+def test_a_run_trains_on_all_turns_and_records_them(talking_model: Path, tmp_path: Path) -> None:
+    given = environment_run(talking_model, tmp_path / "run")
+    attempt = run(given)
+    folder = RunFolder(Path(given.run_dir))
+    first, second = read_steps(folder.metrics)
+    assert first.turns is not None
+    assert 1 < first.turns <= 3
+    assert first.tool_calls == 0
+    assert first.environment_fraction is not None
+    assert 0 < first.environment_fraction < 1
+    assert first.mismatch_mean_abs is not None
+    assert first.mismatch_mean_abs < 1e-4
+    assert first.grad_norm
+    rollouts = read_rollouts(folder.rollouts_of(1))
+    assert all(record.graders.keys() == {"environment"} for record in rollouts)
+    talked = next(record for record in rollouts if record.turns is not None and len(record.turns) > 2)
+    assert [message["role"] for message in (talked.turns or [])[:3]] == ["assistant", "user", "assistant"]
+    evaluation = attempt.monitors.status.evaluation
+    assert evaluation is not None
+    assert (evaluation.graders or {}).keys() == {"environment"}
+
+    again = environment_run(talking_model, tmp_path / "again")
+    shutil.copytree(folder.path, again.run_dir, dirs_exist_ok=True)
+    copied = RunFolder(Path(again.run_dir))
+    shutil.rmtree(copied.checkpoint_of(2))
+    run(again)
+    (_, resumed) = read_steps(copied.metrics)
+    for name in COMPARED:
+        assert resumed.dump()[name] == pytest.approx(second.dump()[name], rel=1e-5, abs=1e-7), name
+    assert json.dumps([r.turns for r in read_rollouts(copied.rollouts_of(2))]) == json.dumps(
+        [r.turns for r in read_rollouts(folder.rollouts_of(2))]
+    )
