@@ -45,6 +45,7 @@ def batch(lengths: list[int], seed: int = 0, spread: float = 0.4) -> LossInputs:
         advantages_S=torch.tensor([rng.uniform(-2, 2) for _ in lengths], dtype=torch.float64),
         sequence_N=torch.tensor([s for s, n in enumerate(lengths) for _ in range(n)]),
         mask_N=torch.ones(count, dtype=torch.float64),
+        share_S=torch.ones(len(lengths)),
     )
 
 
