@@ -136,6 +136,7 @@ class Reason:
     USER_CODE = "GraderError"  # a grader with onError: fail failed
     OUT_OF_MEMORY = "OutOfMemory"  # the pod ran out of memory
     SAMPLER_MISMATCH = "SamplerMismatch"  # what samples has other probabilities than what is trained
+    ACTIVE_DEADLINE = "DeadlineExceeded"  # spec.activeDeadlineSeconds have passed
     BACKOFF_LIMIT = "RetryLimitReached"  # failed retry.limit + 1 times
     EVICTED = "Evicted"  # kubelets evicted the pods of the run too often
     INTERRUPTED = "Interrupted"  # too many pods in a row were stopped before they made a step

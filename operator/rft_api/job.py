@@ -84,6 +84,15 @@ class RFTJobSpec(Model):
         False, description="Save a checkpoint and release the GPUs. The run resumes when this is false again."
     )
     cancel: bool = Field(False, description="Save a checkpoint and end the run. It cannot be resumed.")
+    active_deadline_seconds: Int | None = Field(
+        None,
+        ge=1,
+        description=(
+            "Number of seconds for which the child Job may be active, retries included. Then the run fails. A"
+            " suspension starts the time anew. To complete a run at a time instead, use stop.deadline. A"
+            " local run ignores this field."
+        ),
+    )
     ttl_seconds_after_finished: Int | None = Field(
         None,
         ge=0,

@@ -121,6 +121,10 @@ HELP: dict[str, Help] = {
         "What samples has other probabilities than what is trained.",
         "See docs/how-a-run-works.md. Often sampler and trainer have different versions or dtypes.",
     ),
+    Reason.ACTIVE_DEADLINE: Help(
+        "The child Job was active for `spec.activeDeadlineSeconds`, retries included.",
+        "Create another RFTJob with a longer time. The run's folder has the checkpoints.",
+    ),
     Reason.BACKOFF_LIMIT: Help(
         "The run failed more often than `spec.retry.limit` allows.",
         "The message has the last failure. Create the RFTJob again once its cause is gone.",

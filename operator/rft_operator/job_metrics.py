@@ -31,6 +31,7 @@ FAILED_BECAUSE = (
     Reason.USER_CODE,
     Reason.OUT_OF_MEMORY,
     Reason.SAMPLER_MISMATCH,
+    Reason.ACTIVE_DEADLINE,
     Reason.BACKOFF_LIMIT,
     Reason.VOLUME,
     Reason.TRAINER_FAILED,

@@ -108,6 +108,12 @@ def failed(facts: Facts) -> Verdict | None:
     stopped = stopped_too_often([pod for pod in facts.observed.attempts if pod.failed], facts.plan)
     if stopped is not None:
         return _failure(facts, stopped.reason, stopped.message)
+    if child.failed and child.failed_reason == Reason.ACTIVE_DEADLINE:
+        said = (
+            f"The child Job was active for spec.activeDeadlineSeconds, {child.deadline} s. The run's folder"
+            " has its last checkpoint; a new RFTJob needs a longer time"
+        )
+        return _failure(facts, Reason.ACTIVE_DEADLINE, said)
     if child.failed:
         said = f"{child.failed_reason}: {child.failed_message}"
         last_words = f"; the last failure: {failures[-1].message}" if failures else ""

@@ -278,6 +278,11 @@ def test_the_failure_policy_fails_the_job_on_permanent_codes_and_ignores_preempt
     assert manifest["spec"]["backoffLimit"] == 3
 
 
+def test_the_child_job_has_the_deadline_of_the_spec_and_none_by_default() -> None:
+    assert job(activeDeadlineSeconds=600)["spec"]["activeDeadlineSeconds"] == 600
+    assert "activeDeadlineSeconds" not in job()["spec"]
+
+
 def test_gpus_are_requested_as_limits() -> None:
     limits = containers(job(resources={"gpus": 2}))["trainer"]["resources"]["limits"]
     assert limits["nvidia.com/gpu"] == "2"

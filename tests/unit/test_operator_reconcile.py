@@ -345,6 +345,14 @@ def test_the_condition_names_the_line_of_a_data_error() -> None:
     assert decision.notes[-1].warning
 
 
+def test_a_child_that_was_active_for_too_long_fails_the_job_and_the_message_names_the_field() -> None:
+    child = replace(CHILD, failed=True, failed_reason="DeadlineExceeded", deadline=600)
+    decision = once(rftjob(activeDeadlineSeconds=600), observed(child=child))
+    assert decision.status["phase"] == "Failed"
+    assert condition(decision, "Failed")["reason"] == "DeadlineExceeded"
+    assert "spec.activeDeadlineSeconds, 600 s" in condition(decision, "Failed")["message"]
+
+
 def test_an_edit_after_the_end_is_observed_and_changes_nothing_else() -> None:
     ended = once(rftjob(cancel=True), observed(child=None)).status
     edited = rftjob(ended, cancel=True, ttlSecondsAfterFinished=10**6)

@@ -31,11 +31,13 @@ def child_job(
     metadata["labels"] = {**theirs, **dict(owner.queue), **owner.labels}
     if template is not None and template.annotations:
         metadata["annotations"] = dict(template.annotations)
+    seconds = spec.active_deadline_seconds
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": metadata,
         "spec": {
+            **({"activeDeadlineSeconds": seconds} if seconds is not None else {}),
             "completions": 1,
             "parallelism": 1,
             "backoffLimit": own_count_limit(spec.retry.limit) if counts else spec.retry.limit,
