@@ -1,0 +1,61 @@
+"""The chart passes ``helm lint --strict`` with six sets of values, and renders each the same every time."""
+
+import subprocess
+
+import pytest
+
+from tests.unit.chart_support import CHART, template
+
+SETS = {
+    "defaults": (),
+    "single namespaces": (
+        "watch.namespaces={a,b}",
+        "networkPolicy.enabled=true",
+        "networkPolicy.runs.enabled=true",
+    ),
+    "other operators": (
+        "webhook.tls.certManager.enabled=true",
+        "metrics.serviceMonitor.enabled=true",
+        "metrics.prometheusRule.enabled=true",
+        "metrics.dashboard.enabled=true",
+    ),
+    "few rights": (
+        "replicas=1",
+        "webhook.enabled=false",
+        "nodes.read=false",
+        "kueue.read=false",
+        "logs.read=false",
+        "rbac.aggregate=false",
+    ),
+    "a mirror": (
+        "imageRegistry=mirror:5000/x",
+        "commonLabels.team=ml",
+        "ipFamilyPolicy=PreferDualStack",
+        "webhook.hostNetwork=true",
+        "extraEnv[0].name=A",
+    ),
+    "given accounts and certificates": (
+        "webhook.tls.existingSecret=s",
+        "webhook.tls.caBundle=pem",
+        "serviceAccount.create=false",
+        "serviceAccount.name=own",
+        "rbac.create=false",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_helm_finds_nothing_to_complain_about(name: str) -> None:
+    helm = template().args[0]
+    options = [word for value in SETS[name] for word in ("--set", value)]
+    done = subprocess.run(
+        [helm, "lint", "--strict", str(CHART), *options], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_every_rendering_is_the_same(name: str) -> None:
+    first, second = template(*SETS[name]), template.__wrapped__(*SETS[name])
+    assert first.returncode == 0, first.stderr
+    assert first.stdout == second.stdout
