@@ -1,5 +1,6 @@
 """The chart passes ``helm lint --strict`` with six sets of values, and renders each the same every time."""
 
+import re
 import subprocess
 
 import pytest
@@ -59,3 +60,10 @@ def test_every_rendering_is_the_same(name: str) -> None:
     first, second = template(*SETS[name]), template.__wrapped__(*SETS[name])
     assert first.returncode == 0, first.stderr
     assert first.stdout == second.stdout
+
+
+def test_no_template_asks_what_the_cluster_has_but_its_version() -> None:
+    asking = re.compile(r"\.Capabilities[.\w]*|\blookup\b|\bgen\w*Cert\b|\brand\w+")
+    texts = [path.read_text(encoding="utf-8") for path in (CHART / "templates").rglob("*.*")]
+    asked = {word for text in texts for word in asking.findall(text)}
+    assert asked == {".Capabilities.KubeVersion.Version"}
