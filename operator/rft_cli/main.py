@@ -41,6 +41,7 @@ RESULTS = {
     "samples": "samples",
     "report": "report",
     "compare": "compare",
+    "ui": "ui",
     "export": "export",
 }
 OTHERS = {"completion": "completion"}

@@ -1,0 +1,80 @@
+"""``rft ui``: serves the pages of runs on this machine."""
+
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from pydantic import ValidationError
+
+from rft_api.status import RFTJobStatus
+from rft_cli.errors import UNREADABLE, UserError
+from rft_cli.local.listed import Listed, listed, run_folders
+from rft_cli.local.reported import of_folder, of_job
+from rft_cli.options import Context, Namespace, connect
+from rft_cli.render.console import out, reports_errors
+
+if TYPE_CHECKING:
+    from rft_cli.cluster.client import Body, ClusterClient
+    from rft_cli.render.live import Runs
+
+
+@reports_errors
+def ui(
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="DIR", help="A run's folder, or a folder of such folders.")
+    ] = None,
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="The jobs of a namespace, in place of DIR.")
+    ] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="A free one if 0.")] = 0,
+    context: Context = None,
+    namespace: Namespace = None,
+) -> None:
+    """Serve the reports of runs to a browser on this machine, until Ctrl-C.
+
+    The pages load anew by themselves, and nothing can be changed there. The printed address has a token:
+    whoever knows it can read them. Exit code 2: there is no such folder, or the port is not free.
+    """
+    if (folder is not None) == cluster:
+        raise UserError("name a folder with runs, or --cluster for jobs; not both", UNREADABLE)
+    # Imported here, because the templates take a tenth of a second, which other commands do not need.
+    from rft_cli.render.live import Server
+
+    runs = _of_cluster(connect(context, namespace)) if folder is None else _of_folder(folder)
+    try:
+        server = Server(runs, port)
+    except OSError as error:
+        raise UserError(
+            f"--port {port}: {error.strerror}; leave it out for a free one", UNREADABLE
+        ) from error
+    with server, suppress(KeyboardInterrupt):
+        out().print(f"{server.address}\nCtrl-C ends it", markup=False)
+        server.serve_forever()
+
+
+def _of_folder(folder: Path) -> "Runs":
+    from rft_cli.render.live import Runs
+
+    run_folders(folder)  # a folder that is not there is said at once
+    return Runs(
+        str(folder), lambda: listed(run_folders(folder)), lambda name: of_folder(run_folders(folder)[name])
+    )
+
+
+def _of_cluster(client: "ClusterClient") -> "Runs":
+    from rft_cli.render.live import Runs
+
+    return Runs(
+        f"namespace {client.namespace}",
+        lambda: [_listed(job) for job in client.jobs()],
+        lambda name: of_job(name, client.job(name)),
+    )
+
+
+def _listed(job: "Body") -> Listed:
+    name = job["metadata"]["name"]
+    try:
+        return Listed(name, RFTJobStatus.model_validate(job.get("status") or {}))
+    except ValidationError:
+        return Listed(name, RFTJobStatus(), "its status is of another version of the operator")

@@ -1,0 +1,45 @@
+"""Finds the runs in a folder, for the pages that ``rft ui`` serves."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from rft_api.status import RFTJobStatus
+from rft_cli.errors import UNREADABLE, UserError
+from rft_cli.local import records
+from rft_run.folder import RunFolder
+
+
+class Listed(NamedTuple):
+    """A run in the table of runs. ``problem`` says why its status cannot be shown, or is empty."""
+
+    name: str
+    status: RFTJobStatus
+    problem: str = ""
+
+
+def run_folders(folder: Path) -> dict[str, Path]:
+    """Return the folders of runs by name: ``folder`` itself if it holds a run, else those directly in it.
+
+    Links are left out, because they may lead out of the folder.
+
+    Raises:
+        UserError: if there is no such folder.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: there is no such folder", UNREADABLE)
+    if RunFolder(folder).config.is_file():
+        return {folder.resolve().name: folder}
+    inner = sorted(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink())
+    return {path.name: path for path in inner if RunFolder(path).config.is_file()}
+
+
+def listed(folders: Mapping[str, Path]) -> list[Listed]:
+    """Return the runs with their statuses. A status that cannot be read is a problem of its run only."""
+    found = []
+    for name, path in folders.items():
+        try:
+            found.append(Listed(name, records.status(RunFolder(path).status)))
+        except UserError as error:
+            found.append(Listed(name, RFTJobStatus(), str(error)))
+    return found

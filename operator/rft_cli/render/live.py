@@ -1,0 +1,139 @@
+"""Serves the pages of runs on this machine, read-only, for ``rft ui``.
+
+Every address begins with a secret token, so that other users and pages in the browser cannot read them. The
+server takes requests for its own address only, so that no other site can be made to point to it.
+"""
+
+import secrets
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import NamedTuple
+from urllib.parse import quote, unquote, urlsplit
+
+from rft_cli.errors import UserError
+from rft_cli.local.listed import Listed
+from rft_cli.local.reported import ReportedRun
+from rft_cli.render.html import as_html, environment
+from rft_cli.render.views import NONE, number, steps
+
+REFRESH_SECONDS = 5
+"""Seconds after which a browser loads a page again."""
+HEADERS = {
+    "Content-Type": "text/html; charset=utf-8",
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+
+class Runs(NamedTuple):
+    """Where the runs come from. Both functions may raise UserError."""
+
+    place: str
+    """The name of the folder or namespace, for the heading."""
+    list: Callable[[], Sequence[Listed]]
+    run: Callable[[str], ReportedRun]
+    """Returns the data of the run with a name. It is called only with names that ``list`` has returned."""
+
+
+class Row(NamedTuple):
+    """A row of the table of runs, as texts."""
+
+    link: str
+    name: str
+    phase: str
+    steps: str
+    reward: str
+    best: str
+    message: str
+
+
+class Server(ThreadingHTTPServer):
+    """Serves the pages on 127.0.0.1. Port 0 takes a free one."""
+
+    daemon_threads = True
+
+    def __init__(self, runs: Runs, port: int = 0) -> None:
+        """Raises OSError if the port is not free."""
+        self.runs, self.token = runs, secrets.token_urlsafe(24)
+        super().__init__(("127.0.0.1", port), _Handler)
+
+    @property
+    def address(self) -> str:
+        """The address of the table of runs, with the token."""
+        return f"http://127.0.0.1:{self.server_port}/{self.token}/"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Server
+    timeout = 30
+    """Longest time in seconds that a connection may be silent."""
+
+    def do_GET(self) -> None:
+        """Answer with the table of runs or with the page of a run."""
+        if self.headers.get("Host") not in (
+            f"127.0.0.1:{self.server.server_port}",
+            f"localhost:{self.server.server_port}",
+        ):
+            self._answer(HTTPStatus.MISDIRECTED_REQUEST, "")
+            return
+        _, token, *rest = urlsplit(self.path).path.split("/")
+        if not secrets.compare_digest(token.encode(), self.server.token.encode()):
+            self._answer(HTTPStatus.NOT_FOUND, "")
+            return
+        try:
+            page = _page(self.server.runs, [unquote(part) for part in rest])
+        except UserError as error:
+            page = _problem(str(error))
+        self._answer(HTTPStatus.NOT_FOUND if page is None else HTTPStatus.OK, page or "")
+
+    def _answer(self, status: HTTPStatus, page: str) -> None:
+        body = page.encode(errors="replace")
+        self.send_response(status)
+        for name, value in HEADERS.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Log nothing: an address has the token."""
+
+
+def _page(runs: Runs, parts: Sequence[str]) -> str | None:
+    """Return the page at a path below the token, or None if there is none. Raises UserError."""
+    match parts:
+        case [""]:
+            return runs_page(runs.place, runs.list())
+        case ["runs", name] if any(found.name == name for found in runs.list()):
+            return as_html(runs.run(name), refresh=REFRESH_SECONDS)
+        case _:
+            return None
+
+
+def runs_page(place: str, found: Sequence[Listed]) -> str:
+    """Return the page with the table of runs."""
+    rows = [_row(each) for each in found]
+    return environment().get_template("runs.html.j2").render(place=place, rows=rows, refresh=REFRESH_SECONDS)
+
+
+def _problem(message: str) -> str:
+    return runs_page(message, [])
+
+
+def _row(found: Listed) -> Row:
+    status, progress, reward = found.status, found.status.progress, found.status.reward
+    made = NONE
+    if progress is not None:
+        made = steps(progress.step, progress.total_steps, progress.total_steps_estimated)
+    return Row(
+        f"runs/{quote(found.name, safe='')}",
+        found.name,
+        status.phase or "Pending",
+        made,
+        number(reward.latest if reward is not None else None),
+        number(reward.best if reward is not None else None),
+        found.problem or status.message or "",
+    )
