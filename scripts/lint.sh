@@ -14,7 +14,7 @@ check() {
 
 check "ruff check" $bin/ruff check .
 check "ruff format" $bin/ruff format --check .
-check "mypy, products" $bin/mypy operator/rft_* trainer-image/rft_trainer
+check "mypy, products" $bin/mypy operator/rft operator/rft_* trainer-image/rft_trainer
 check "mypy, tests, benchmarks and scripts" $bin/mypy tests bench scripts
 check "import-linter" $bin/lint-imports
 check "references" $bin/python scripts/references.py

@@ -1,0 +1,144 @@
+"""A client for the RFTJobs of one namespace of a cluster. Its methods are named as in Kubeflow's SDK."""
+
+import time
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from rft_api.conditions import TERMINAL_PHASES
+from rft_api.job import RFTJob, RFTJobSpec
+from rft_api.problems import InvalidManifest, join_path
+from rft_api.status import RFTJobStatus
+from rft_api.validation import parse
+from rft_cli.errors import UserError
+
+WAIT_SECONDS = 24 * 3600.0
+POLL_SECONDS = 5.0
+
+
+class Job(NamedTuple):
+    """An RFTJob of the cluster."""
+
+    name: str
+    namespace: str
+    spec: RFTJobSpec
+    status: RFTJobStatus
+    """What the operator has written. All fields are empty at first."""
+
+    @property
+    def phase(self) -> str:
+        """The phase, such as Running. ``Pending`` if the operator has not seen the job yet."""
+        return self.status.phase or "Pending"
+
+
+class Client:
+    """A client for one namespace. Each method raises ``rft.RFTError`` if the API server refuses a request or
+    does not answer.
+    """
+
+    def __init__(self, namespace: str | None = None, context: str | None = None) -> None:
+        """Connect with the kubeconfig, as ``rft`` does; inside a pod with its service account.
+
+        ``namespace`` and ``context`` are those of the kubeconfig if they are None.
+        """
+        # Imported here, because the kubernetes client takes a second, which building a job does not need.
+        from rft_cli.cluster.client import ClusterClient
+
+        self._cluster = ClusterClient(context, namespace)
+
+    @property
+    def namespace(self) -> str:
+        """The namespace of all jobs of this client."""
+        return self._cluster.namespace
+
+    def submit(self, job: RFTJob, *, dry_run: bool = False) -> str:
+        """Apply a job to the cluster, and return ``created``, ``configured`` or ``unchanged``.
+
+        ``dry_run``: the API server checks everything and stores nothing. Raises RFTError also for a job that
+        breaks a rule.
+        """
+        body = {key: value for key, value in job.dump().items() if key != "status"}
+        try:
+            parse(body)
+        except InvalidManifest as error:
+            raise UserError(f"{job.metadata.name}: {error}") from error
+        body["metadata"] = {
+            "name": job.metadata.name,
+            "namespace": self.namespace,
+            "labels": dict(job.metadata.labels),
+            "annotations": dict(job.metadata.annotations),
+        }
+        with self._cluster.applying(dry_run=dry_run) as apply:
+            return apply(body)
+
+    def list_jobs(self) -> list[Job]:
+        """Return all jobs of the namespace."""
+        return [_job(body) for body in self._cluster.jobs()]
+
+    def get_job(self, name: str) -> Job:
+        """Return a job as it is now."""
+        return _job(self._cluster.job(name))
+
+    def get_job_logs(
+        self, name: str, *, follow: bool = False, container: str = "trainer", tail: int | None = None
+    ) -> Iterator[str]:
+        """Yield the lines of the log of the job's newest pod, the last ``tail`` of them if it is given."""
+        pod = self._cluster.newest_pod(self._cluster.job(name))
+        return self._cluster.log_lines(pod["metadata"]["name"], container, follow=follow, tail=tail)
+
+    def watch_job(self, name: str) -> Iterator[Job]:
+        """Yield a job now and after every change, such as each reported step, until it has ended."""
+        for body in self._cluster.changes(name):
+            job = _job(body)
+            yield job
+            if job.phase in TERMINAL_PHASES:
+                return
+
+    def wait_for_job_status(
+        self,
+        name: str,
+        status: Collection[str] = ("Succeeded",),
+        timeout: float = WAIT_SECONDS,
+        polling_interval: float = POLL_SECONDS,
+    ) -> Job:
+        """Wait until a job is in one of the phases ``status``, and return it. Times are in seconds.
+
+        Raises TimeoutError after ``timeout`` seconds, and RFTError if the job ends in another phase.
+        """
+        ends = time.monotonic() + timeout
+        while True:
+            job = self.get_job(name)
+            if job.phase in status:
+                return job
+            if job.phase in TERMINAL_PHASES:
+                raise UserError(f"{name}: ended as {job.phase}: {job.status.message or 'it says no reason'}")
+            if time.monotonic() + polling_interval > ends:
+                wanted = " or ".join(status)
+                raise TimeoutError(f"{name}: is {job.phase} after {timeout:g} s, and not {wanted}")
+            time.sleep(polling_interval)
+
+    def suspend_job(self, name: str) -> None:
+        """Let a job save a checkpoint and release its GPUs."""
+        self._cluster.change_spec(name, {"suspend": True})
+
+    def resume_job(self, name: str) -> None:
+        """Let a suspended job go on from its checkpoint."""
+        self._cluster.change_spec(name, {"suspend": False})
+
+    def cancel_job(self, name: str) -> None:
+        """Let a job save a checkpoint and end for good."""
+        self._cluster.change_spec(name, {"cancel": True})
+
+
+def _job(body: Mapping[str, Any]) -> Job:
+    name = str(body["metadata"]["name"])
+    try:
+        spec = RFTJobSpec.model_validate(body["spec"])
+        status = RFTJobStatus.model_validate(body.get("status") or {})
+    except ValidationError as error:
+        field = join_path(error.errors()[0]["loc"])
+        raise UserError(
+            f"{name}: {field} is not known to this client; use the version that the operator has"
+        ) from error
+    return Job(name, str(body["metadata"].get("namespace", "default")), spec, status)
