@@ -100,6 +100,81 @@ class ExtraVolume(Model):
     config_map: str | None = Field(None, description="Name of a ConfigMap.")
 
 
+class LabelSelectorRequirement(Model):
+    """One condition of a Kubernetes label selector."""
+
+    key: str = Field(min_length=1, description="Key of the label.")
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"] = Field(
+        description="How the label is compared with the values."
+    )
+    values: list[str] | None = Field(
+        None,
+        max_length=64,
+        description="Values that the label may have with In, and may not have with NotIn.",
+    )
+
+
+class LabelSelector(Model):
+    """A Kubernetes label selector. A pod must meet all of it."""
+
+    match_labels: dict[str, str] | None = Field(None, description="Labels that a pod must have.")
+    match_expressions: list[LabelSelectorRequirement] | None = Field(
+        None, max_length=16, description="Conditions on labels that a pod must meet."
+    )
+
+
+class TopologySpreadConstraint(Model):
+    """A Kubernetes topology spread constraint."""
+
+    max_skew: Int = Field(
+        ge=1,
+        le=2**31 - 1,
+        description=(
+            "How many more matching pods one topology domain may have than the domain with the fewest."
+        ),
+    )
+    topology_key: str = Field(
+        min_length=1,
+        description=(
+            "Key of the node label whose values are the topology domains, such as"
+            " topology.kubernetes.io/zone."
+        ),
+    )
+    when_unsatisfiable: Literal["DoNotSchedule", "ScheduleAnyway"] = Field(
+        description=(
+            "What happens if no node meets the constraint: the pod waits (DoNotSchedule), or the constraint"
+            " is only a preference (ScheduleAnyway)."
+        )
+    )
+    label_selector: LabelSelector | None = Field(
+        None,
+        description=(
+            "The pods that are counted. Without it no pod is counted. All pods of runs have the label"
+            " app.kubernetes.io/name: rft-trainer."
+        ),
+    )
+    match_label_keys: list[str] | None = Field(
+        None,
+        max_length=16,
+        description="Keys of labels whose values must be those of this pod, for a pod to be counted.",
+    )
+    min_domains: Int | None = Field(
+        None,
+        ge=1,
+        le=2**31 - 1,
+        description=(
+            "Minimum number of topology domains with nodes that the pod may use. While there are fewer, the"
+            " fewest pods of a domain count as 0. Only with DoNotSchedule."
+        ),
+    )
+    node_affinity_policy: Literal["Honor", "Ignore"] | None = Field(
+        None, description="Whether only nodes are counted that the pod's node selector and affinity allow."
+    )
+    node_taints_policy: Literal["Honor", "Ignore"] | None = Field(
+        None, description="Whether only nodes are counted whose taints the pod tolerates."
+    )
+
+
 class Template(Model):
     """Changes to the trainer's pod. hostPath, hostNetwork and security contexts are not offered."""
 
@@ -143,7 +218,17 @@ class Template(Model):
     affinity: dict[str, Any] | None = Field(
         None, description="Affinity of the pod, in the form of a Kubernetes pod."
     )
+    topology_spread_constraints: list[TopologySpreadConstraint] | None = Field(
+        None, max_length=16, description="How pods are spread over zones, nodes or other topology domains."
+    )
     priority_class_name: str | None = Field(None, description="PriorityClass of the pod.")
+    runtime_class_name: str | None = Field(
+        None,
+        description="RuntimeClass of the pod, such as nvidia. If absent, the node's default runtime is used.",
+    )
+    scheduler_name: str | None = Field(
+        None, description="Scheduler of the pod. If absent, it is the cluster's default scheduler."
+    )
     volumes: Annotated[list[ExtraVolume], unique_by("name")] | None = Field(
         None,
         max_length=32,

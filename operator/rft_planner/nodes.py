@@ -14,6 +14,8 @@ from rft_api.resources import Toleration
 from rft_planner.accelerators import ACCELERATORS, AMD, NVIDIA
 from rft_planner.sizes import GIB
 
+OS_LABEL, LINUX = "kubernetes.io/os", "linux"
+"""The node label, with its value, that every pod of a run selects. The kubelet sets it."""
 CPU = "cpu"
 MEMORY = "memory"
 VISIBLE = 0.97
@@ -144,7 +146,7 @@ def usable(
     tolerations: Sequence[Toleration],
     resource: str | None = None,
 ) -> list[Node]:
-    """Return the ready nodes whose labels and taints allow a pod. Affinity is ignored.
+    """Return the ready Linux nodes whose labels and taints allow a pod. Affinity is ignored.
 
     ``resource`` is the extended resource that the pod requests. A taint with this name as key is tolerated.
     """
@@ -152,6 +154,7 @@ def usable(
         node
         for node in nodes
         if node.schedulable
+        and node.labels.get(OS_LABEL, LINUX) == LINUX
         and all(node.labels.get(key) == value for key, value in selector.items())
         and all(taint.key == resource or _tolerated(taint, tolerations) for taint in node.taints)
     ]

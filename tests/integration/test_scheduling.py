@@ -163,7 +163,7 @@ def test_with_several_kinds_of_gpu_the_pod_selects_the_planned_one(
         run = submit(**ANYWHERE)
         spec = scheduled(run)
         assert run.status["plan"]["accelerator"] == "nvidia-l40s-48gb"
-        assert spec["nodeSelector"] == {PRODUCT: L40S}
+        assert spec["nodeSelector"] == {PRODUCT: L40S, "kubernetes.io/os": "linux"}
         assert spec["nodeName"] != "rft-fake-h200"
 
 

@@ -55,7 +55,6 @@ def test_every_row_of_a_table_with_the_column_held_by_has_a_test_if_it_forbids_o
     ]
     assert without == [
         "whoever installs the chart",
-        "`template.priorityClassName`, `template.affinity`, `resources`",
         "`template.imagePullPolicy`, `template.imagePullSecrets`",
     ]
 

@@ -396,3 +396,35 @@ def test_a_malformed_affinity_is_passed_on_to_the_api_server(broken: Any) -> Non
 def test_if_the_operator_counts_failures_the_jobs_limit_is_raised_at_creation() -> None:
     assert job(retry={"limit": 2})["spec"]["backoffLimit"] == 2
     assert job(counts=True, retry={"limit": 2})["spec"]["backoffLimit"] == 102
+
+
+def test_placement_fields_reach_the_pod_as_they_are() -> None:
+    spread = {
+        "maxSkew": 1,
+        "topologyKey": "topology.kubernetes.io/zone",
+        "whenUnsatisfiable": "DoNotSchedule",
+        "labelSelector": {
+            "matchLabels": {"app.kubernetes.io/name": "rft-trainer"},
+            "matchExpressions": [{"key": "team", "operator": "In", "values": ["a"]}],
+        },
+        "matchLabelKeys": ["team"],
+        "minDomains": 2,
+        "nodeAffinityPolicy": "Honor",
+        "nodeTaintsPolicy": "Ignore",
+    }
+    given = {
+        "runtimeClassName": "nvidia",
+        "schedulerName": "volcano",
+        "topologySpreadConstraints": [spread],
+    }
+    pod = job(template=given)["spec"]["template"]["spec"]
+    assert {name: pod[name] for name in given} == given
+    assert not set(given) & set(job()["spec"]["template"]["spec"])
+
+
+def test_a_pod_always_selects_linux_nodes() -> None:
+    linux = {"kubernetes.io/os": "linux"}
+    assert job()["spec"]["template"]["spec"]["nodeSelector"] == linux
+    theirs = {"accelerator": {"name": "cpu"}, "nodeSelector": {"kubernetes.io/os": "windows", "pool": "a"}}
+    selector = job(resources=theirs)["spec"]["template"]["spec"]["nodeSelector"]
+    assert selector == {"pool": "a", **linux}

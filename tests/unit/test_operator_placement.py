@@ -107,7 +107,7 @@ def test_the_pod_selects_nodes_of_the_chosen_kind() -> None:
     spec, image = parse(document).spec, Image("trainer:1", "IfNotPresent")
     job = child_job(owner_of(document), spec, made, image, reports=False)
     pod = job["spec"]["template"]["spec"]
-    assert pod["nodeSelector"] == {PRODUCT: "NVIDIA-L40S", "pool": "train"}
+    assert pod["nodeSelector"] == {PRODUCT: "NVIDIA-L40S", "pool": "train", "kubernetes.io/os": "linux"}
     assert pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
     # GPU nodes often have a taint named after the resource. The pod must tolerate it.
     assert pod["tolerations"] == [
@@ -122,7 +122,7 @@ def test_the_users_node_selector_takes_precedence() -> None:
     image = Image("trainer:1", "IfNotPresent")
     job = child_job(owner_of(document), parse(document).spec, made, image, reports=False)
     pod = job["spec"]["template"]["spec"]
-    assert pod["nodeSelector"] == {PRODUCT: "Tesla-T4"}
+    assert pod["nodeSelector"] == {PRODUCT: "Tesla-T4", "kubernetes.io/os": "linux"}
     assert pod["containers"][0]["resources"]["limits"]["nvidia.com/mig-1g.10gb"] == "1"
 
 

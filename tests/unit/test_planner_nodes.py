@@ -207,6 +207,12 @@ def test_nodes_that_the_job_may_not_use_are_ignored() -> None:
     )
 
 
+def test_nodes_with_another_operating_system_are_ignored() -> None:
+    other = replace(node("a", H100), labels={PRODUCT: H100, "kubernetes.io/os": "windows"})
+    linux = replace(node("b", L40S), labels={PRODUCT: L40S, "kubernetes.io/os": "linux"})
+    assert on(other, linux).accelerator == "nvidia-l40s-48gb"
+
+
 def test_no_kind_is_chosen_if_the_spec_sets_accelerator_memory_or_the_cpu() -> None:
     named = on(node(product=L40S), resources={"accelerator": {"name": "nvidia-h100-80gb"}})
     assert (named.accelerator, named.node_selector) == ("nvidia-h100-80gb", None)

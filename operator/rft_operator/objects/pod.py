@@ -12,6 +12,7 @@ from rft_operator.objects.config import has_user_code
 from rft_operator.objects.names import LABEL_JOB_UID, Owner
 from rft_operator.objects.volumes import Mounted, volumes
 from rft_planner.accelerators import resource_of
+from rft_planner.nodes import LINUX, OS_LABEL
 from rft_run.config import (
     CONFIG_DIR,
     CONFIG_FILE,
@@ -29,9 +30,9 @@ SHARED_GROUP = 10000
 GRACE_SECONDS = 120
 GRADER_CPU, GRADER_MEMORY = "100m", "256Mi"
 """What the grader's container requests."""
-ANYWHERE = "kubernetes.io/os"
-"""The key of a node label that has the same value on every node, so that all nodes are one topology
-domain."""
+ANYWHERE = OS_LABEL
+"""The key of a node label that has the same value on every node that a pod may use, so that all these nodes
+are one topology domain."""
 GRADER_MEMORY_LIMIT = "1536Mi"
 """Memory limit of the grader container.
 
@@ -98,8 +99,18 @@ def _placement(owner: Owner, template: Template, resources: Resources, plan: Pla
         "serviceAccountName": template.service_account_name,
         "imagePullSecrets": [ref.dump() for ref in template.image_pull_secrets or []],
         "affinity": pod_anti_affinity(template.affinity, owner.uid),
+        "topologySpreadConstraints": [
+            constraint.dump() for constraint in template.topology_spread_constraints or []
+        ],
         "priorityClassName": template.priority_class_name,
-        "nodeSelector": {**(plan.node_selector or {}), **(resources.node_selector or {})},
+        "runtimeClassName": template.runtime_class_name,
+        "schedulerName": template.scheduler_name,
+        # The image is for Linux, so no value of the user replaces this label.
+        "nodeSelector": {
+            **(plan.node_selector or {}),
+            **(resources.node_selector or {}),
+            OS_LABEL: LINUX,
+        },
         "tolerations": tolerations,
     }
     return {key: value for key, value in wanted.items() if value}
