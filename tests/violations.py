@@ -78,6 +78,9 @@ VIOLATIONS: dict[str, tuple[Violation, ...]] = {
             "spec.template.env[0]",
         ),
     ),
+    "variable_has_one_source": (
+        Violation({"template": {"env": [{"name": "A", "valueFrom": {}}]}}, "spec.template.env[0].valueFrom"),
+    ),
     "annotations_widen_no_rights": (
         Violation(
             {"template": {"annotations": {f"{APPARMOR}/trainer": "unconfined"}}},

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from rft_api.cel import words
 from rft_api.job import RFTJobSpec
 from rft_api.problems import Problem
+from rft_api.resources import OPERATOR_VARIABLES, TRAINER_VARIABLES
 
 Check = Callable[[RFTJobSpec], Iterator[Problem]]
 
@@ -149,6 +150,22 @@ _TAKEN = words(
 """Paths in the trainer's container that belong to its image or to its own volumes."""
 
 
+def variables_are_not_the_operators(spec: RFTJobSpec) -> Iterator[Problem]:
+    """A job must not set an environment variable that the operator or the trainer keeps for itself."""
+    for i, variable in enumerate((spec.template.env if spec.template is not None else None) or []):
+        path, name = f"spec.template.env[{i}].name", variable.name
+        if name in OPERATOR_VARIABLES:
+            yield Problem(
+                path, f"{name} is set by the operator, which ignores this value; remove the variable"
+            )
+        elif name.startswith("RFT_") and name not in TRAINER_VARIABLES:
+            yield Problem(
+                path,
+                f"{name} is reserved: of the names that begin with RFT_ a job may set"
+                f" {' and '.join(TRAINER_VARIABLES)}; write {name.removeprefix('RFT_') or 'another name'}",
+            )
+
+
 def objects_have_names(spec: RFTJobSpec) -> Iterator[Problem]:
     """The Kubernetes objects that a spec refers to must have names that Kubernetes allows."""
     for path, name in _references(spec.dump(), "spec"):
@@ -161,8 +178,10 @@ def objects_have_names(spec: RFTJobSpec) -> Iterator[Problem]:
             )
 
 
-_NAMED = ("configMap", "secretRef")
-_NAMES = ("claimName", "serviceAccountName", "priorityClassName", "storageClassName")
+_NAMED = ("configMap", "secretRef", "secretKeyRef", "configMapKeyRef")
+_NAMES = (
+    "claimName", "serviceAccountName", "priorityClassName", "runtimeClassName", "storageClassName",
+)  # fmt: skip
 
 
 def _references(value: object, path: str, parent: str = "") -> Iterator[tuple[str, str]]:
@@ -187,6 +206,7 @@ CHECKS: tuple[Check, ...] = (
     memory_is_whole_bytes,
     labels_are_kubernetes_own,
     mounts_do_not_collide,
+    variables_are_not_the_operators,
     objects_have_names,
 )
 

@@ -167,6 +167,13 @@ QUANTITY = Form(
     32,
 )
 COUNT = Form(r"^[0-9]+(\.[0-9]+)?[MBT]$", "a count such as 135M, 7B or 1.5T", _as_count, 16)
+FIELD_PATH = Form(
+    r"^(metadata\.(name|namespace|uid|(labels|annotations)\['[^']+'\])"
+    r"|spec\.(nodeName|serviceAccountName)|status\.(hostIPs?|podIPs?))$",
+    "a field of the pod: metadata.name, metadata.namespace, metadata.uid, metadata.labels['KEY'],"
+    " metadata.annotations['KEY'], spec.nodeName, spec.serviceAccountName, status.hostIP, status.hostIPs,"
+    " status.podIP or status.podIPs",
+)
 MOMENT = Form(
     r"^2[0-9]{3}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$",
     "a moment in UTC such as 2027-01-31T18:00:00Z",
@@ -177,7 +184,8 @@ MOMENT = Form(
 FORMS = {
     form.pattern: form
     for form in (
-        LABEL, IDENTIFIER, ADDRESS, ABSOLUTE_PATH, RELATIVE_PATH, URI, SIZE, QUANTITY, COUNT, MOMENT,
+        LABEL, IDENTIFIER, ADDRESS, ABSOLUTE_PATH, RELATIVE_PATH, URI, SIZE, QUANTITY, COUNT, FIELD_PATH,
+        MOMENT,
     )
 }  # fmt: skip
 """Every form that the API uses, by its regular expression."""

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from rft_api.base import Int, Model, map_by, unique_by
-from rft_api.forms import ABSOLUTE_PATH, IDENTIFIER, LABEL, QUANTITY
+from rft_api.forms import ABSOLUTE_PATH, FIELD_PATH, IDENTIFIER, LABEL, QUANTITY
 from rft_api.sources import SecretKeyRef
 
 
@@ -72,14 +72,80 @@ class Resources(Model):
     )
 
 
+class SecretKeySelector(Model):
+    """A key of a Secret in the job's namespace, in the form of a Kubernetes container."""
+
+    name: str = Field(min_length=1, description="Name of the Secret.")
+    key: str = Field(min_length=1, description="Key in the Secret.")
+    optional: bool | None = Field(
+        None, description="Whether the pod also starts without the Secret or the key."
+    )
+
+
+class ConfigMapKeySelector(Model):
+    """A key of a ConfigMap in the job's namespace, in the form of a Kubernetes container."""
+
+    name: str = Field(min_length=1, description="Name of the ConfigMap.")
+    key: str = Field(min_length=1, description="Key in the ConfigMap.")
+    optional: bool | None = Field(
+        None, description="Whether the pod also starts without the ConfigMap or the key."
+    )
+
+
+class ObjectFieldSelector(Model):
+    """A field of the pod."""
+
+    api_version: Literal["v1"] | None = Field(None, description="API version of the field's path.")
+    field_path: str = Field(**FIELD_PATH.limits(), description="Path of the field in the pod.")
+
+
+class ResourceFieldSelector(Model):
+    """A resource of the trainer's container."""
+
+    resource: Literal[
+        "limits.cpu",
+        "limits.memory",
+        "limits.ephemeral-storage",
+        "requests.cpu",
+        "requests.memory",
+        "requests.ephemeral-storage",
+    ] = Field(description="The limit or request whose amount is the value.")
+    divisor: str | None = Field(
+        None, **QUANTITY.limits(), description="Unit of the value, such as 1Mi. If absent, it is 1."
+    )
+
+
+class EnvVarSource(Model):
+    """The source of a variable's value, in the form of a Kubernetes container. Exactly one is set."""
+
+    secret_key_ref: SecretKeySelector | None = Field(None, description="Key of a Secret.")
+    config_map_key_ref: ConfigMapKeySelector | None = Field(None, description="Key of a ConfigMap.")
+    field_ref: ObjectFieldSelector | None = Field(None, description="Field of the pod.")
+    resource_field_ref: ResourceFieldSelector | None = Field(
+        None, description="Limit or request of the trainer's container."
+    )
+
+
 class EnvVar(Model):
     """An environment variable of the trainer container."""
 
     name: str = Field(**IDENTIFIER.limits(), description="Name of the environment variable.")
     value: str | None = Field(
-        None, description="Value of the variable. If absent, it is empty. Use secretRef for a secret value."
+        None,
+        description="Value of the variable. If absent, it is empty. Use valueFrom for a secret value.",
     )
-    secret_ref: SecretKeyRef | None = Field(None, description="Secret with the value.")
+    value_from: EnvVarSource | None = Field(
+        None, description="Source of the value, as in a Kubernetes container."
+    )
+    secret_ref: SecretKeyRef | None = Field(
+        None, description="Secret with the value, in short for valueFrom.secretKeyRef."
+    )
+
+
+OPERATOR_VARIABLES = ("RFT_POD_UID", "RFT_POD_NAME", "HOME", "TMPDIR")
+"""Environment variables that the operator sets in the trainer's container in every job."""
+TRAINER_VARIABLES = ("RFT_DEVICE", "RFT_CPU_DTYPE")
+"""Environment variables whose name begins with RFT_ and that a job may set."""
 
 
 class LocalObjectRef(Model):

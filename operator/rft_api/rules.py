@@ -17,7 +17,7 @@ from rft_api.graders import GRADER_KINDS, Grader, Python
 from rft_api.job import RFTJobSpec
 from rft_api.lifecycle import Stop, read_moment
 from rft_api.problems import EXAMPLES, Problem
-from rft_api.resources import ExtraVolume
+from rft_api.resources import EnvVar, EnvVarSource, ExtraVolume
 from rft_api.sources import Dataset, Storage
 
 Check = Callable[[RFTJobSpec], Iterator[Problem]]
@@ -26,6 +26,8 @@ DATASET_SOURCES = ("config_map", "persistent_volume_claim", "uri")
 STORAGE_KINDS = ("persistent_volume_claim", "claim_template", "ephemeral")
 CODE_SOURCES = ("inline", "config_map")
 VOLUME_SOURCES = ("persistent_volume_claim", "config_map")
+VALUE_FIELDS = ("value", "value_from", "secret_ref")
+VARIABLE_SOURCES = ("secret_key_ref", "config_map_key_ref", "field_ref", "resource_field_ref")
 
 
 class Rule(NamedTuple):
@@ -310,16 +312,34 @@ def completion_fits_default_context(spec: RFTJobSpec) -> Iterator[Problem]:
 @in_cel(
     Cel(
         "spec.template.env[]",
-        "!has(self.value) || !has(self.secretRef)",
-        "spec.template.env[] takes its value from value or from secretRef; remove one of them",
+        "[has(self.value), has(self.valueFrom), has(self.secretRef)].filter(given, given).size() <= 1",
+        "spec.template.env[] takes its value from one of value, valueFrom and secretRef; remove the others",
     )
 )
 def variable_has_one_value(spec: RFTJobSpec) -> Iterator[Problem]:
-    """An environment variable has either a value or a Secret as source, not both."""
-    variables = (spec.template.env if spec.template is not None else None) or []
-    for i, variable in enumerate(variables):
-        if variable.secret_ref is not None and variable.value is not None:
-            yield Problem(f"spec.template.env[{i}]", "has both value and secretRef; remove one of them")
+    """An environment variable has at most one of value, valueFrom and secretRef."""
+    for i, variable in enumerate(_variables(spec)):
+        given = [
+            name
+            for name, field in zip(_aliases(EnvVar, VALUE_FIELDS), VALUE_FIELDS, strict=True)
+            if getattr(variable, field) is not None
+        ]
+        if len(given) > 1:
+            yield Problem(f"spec.template.env[{i}]", f"has {' and '.join(given)}; keep one of them")
+
+
+def _variables(spec: RFTJobSpec) -> Sequence[EnvVar]:
+    return (spec.template.env if spec.template is not None else None) or []
+
+
+@in_cel(exactly_one_of("spec.template.env[].valueFrom", _aliases(EnvVarSource, VARIABLE_SOURCES)))
+def variable_has_one_source(spec: RFTJobSpec) -> Iterator[Problem]:
+    """The ``valueFrom`` of an environment variable has exactly one source."""
+    for i, variable in enumerate(_variables(spec)):
+        if variable.value_from is not None:
+            yield from _exactly_one(
+                f"spec.template.env[{i}].valueFrom", variable.value_from, VARIABLE_SOURCES
+            )
 
 
 @in_cel(annotations.cel())
@@ -468,6 +488,7 @@ RULES: tuple[Rule, ...] = (
     context_fits_batch,
     completion_fits_default_context,
     variable_has_one_value,
+    variable_has_one_source,
     annotations_widen_no_rights,
     extra_volume_has_one_source,
     suspending_needs_storage,

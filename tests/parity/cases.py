@@ -19,10 +19,11 @@ from pydantic.fields import FieldInfo
 from rft_api import ahead
 from rft_api.base import Model
 from rft_api.environment import Environment, EnvironmentPython
+from rft_api.forms import FIELD_PATH
 from rft_api.graders import GRADER_KINDS, Grader, Numeric, Python, Scale
 from rft_api.job import MAX_NAME_LENGTH, RFTJobSpec
 from rft_api.parameters import Sampling, Training
-from rft_api.resources import ExtraVolume
+from rft_api.resources import EnvVarSource, ExtraVolume
 from rft_api.sources import Dataset, Storage
 from rft_graders import ahead as graders_ahead
 
@@ -95,6 +96,7 @@ ALTERNATIVES: dict[type[Model], tuple[str, ...]] = {
     Python: ("inline", "config_map"),
     EnvironmentPython: ("inline", "config_map"),
     ExtraVolume: ("persistent_volume_claim", "config_map"),
+    EnvVarSource: ("secret_key_ref", "config_map_key_ref", "field_ref", "resource_field_ref"),
 }
 """Fields of which exactly one must be set. Samples set the first one."""
 
@@ -114,6 +116,16 @@ PATTERNS: dict[str, tuple[list[str], list[str]]] = {
     r"^[A-Za-z_][A-Za-z0-9_]*$": (["grade", "_g1", "G"], ["1a", "a-b", "gräde", "a\n", "a٣", ""]),
     r"^https?://.+": (["http://h", "https://h/p"], ["ftp://h", "http://", "HTTP://h", " http://h"]),
     r"^/.+": (["/data"], ["data", "/", ""]),
+    FIELD_PATH.pattern: (
+        [
+            "metadata.name",
+            "metadata.labels['team']",
+            "metadata.annotations['a.b/c']",
+            "spec.nodeName",
+            "status.podIPs",
+        ],
+        ["metadata", "name", "metadata.labels", "metadata.labels['']", "spec.containers", "status.podIP\n"],
+    ),
     r"^2[0-9]{3}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$": (
         ["2027-01-31T18:00:00Z"],
         [
@@ -482,6 +494,8 @@ def _beside(value: Any) -> list[Any]:
 
 _VOLUME = {"name": "m", "mountPath": "/m"}
 _SECRET_VARIABLE = {"name": "A", "secretRef": {"name": "s", "key": "k"}}
+_POD_NAME = {"fieldRef": {"fieldPath": "metadata.name"}}
+_FIELD_VARIABLE = {"name": "A", "valueFrom": _POD_NAME}
 
 
 def _grader(**fields: Any) -> Object:
@@ -586,6 +600,29 @@ BROKEN: dict[str, list[tuple[str, Object, str]]] = {
     "variable_has_one_value": [
         (what, {"template": {"env": [{**_SECRET_VARIABLE, "value": value}]}}, "spec.template.env[0]")
         for what, value in (("both", "b"), ("both, one empty", ""))
+    ]
+    + [
+        (
+            "value and source",
+            {"template": {"env": [{**_FIELD_VARIABLE, "value": "b"}]}},
+            "spec.template.env[0]",
+        ),
+        (
+            "source and secret",
+            {"template": {"env": [{**_SECRET_VARIABLE, **_FIELD_VARIABLE}]}},
+            "spec.template.env[0]",
+        ),
+    ],
+    "variable_has_one_source": [
+        (
+            what,
+            {"template": {"env": [{"name": "A", "valueFrom": sources}]}},
+            "spec.template.env[0].valueFrom",
+        )
+        for what, sources in (
+            ("none", {}),
+            ("two", {**_POD_NAME, "secretKeyRef": {"name": "s", "key": "k"}}),
+        )
     ],
     "annotations_widen_no_rights": [
         (f"{key}: {value}", _annotated(key, value), "spec.template.annotations")
@@ -686,6 +723,15 @@ KEPT: dict[str, list[tuple[str, Object]]] = {
         ("told", {"template": {"env": [{"name": "A", "value": "b"}]}}),
         ("secret", {"template": {"env": [_SECRET_VARIABLE]}}),
         ("empty", {"template": {"env": [{"name": "A"}]}}),
+    ],
+    "variable_has_one_source": [
+        (next(iter(source)), {"template": {"env": [{"name": "A", "valueFrom": source}]}})
+        for source in (
+            _POD_NAME,
+            {"secretKeyRef": {"name": "s", "key": "k", "optional": True}},
+            {"configMapKeyRef": {"name": "c", "key": "k"}},
+            {"resourceFieldRef": {"resource": "limits.memory", "divisor": "1Mi"}},
+        )
     ],
     "annotations_widen_no_rights": [
         (f"{key}: {value}", _annotated(key, value))

@@ -128,6 +128,18 @@ def test_a_model_is_a_hub_id_with_weights_or_an_absolute_path(name: str, is_one:
         ({"template": {"volumes": [{"name": "m", "mountPath": "/runs/", "configMap": "c"}]}}, "/mnt/m"),
         ({"template": {"volumes": [{"name": "m", "mountPath": "/m", "configMap": "C_1"}]}}, "write c-1"),
         ({"dataset": {"configMap": {"name": "My Rows"}}}, "write my-rows"),
+        ({"template": {"runtimeClassName": "GVisor"}}, "write gvisor"),
+        (
+            {
+                "template": {
+                    "env": [{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "My_Map", "key": "k"}}}]
+                }
+            },
+            "write my-map",
+        ),
+        ({"template": {"env": [{"name": "RFT_POD_UID", "value": "x"}]}}, "spec.template.env[0].name"),
+        ({"template": {"env": [{"name": "HOME", "value": "/x"}]}}, "HOME is set by the operator"),
+        ({"template": {"env": [{"name": "RFT_MINE", "value": "x"}]}}, "write MINE"),
     ],
 )
 def test_what_kubernetes_or_the_hub_does_not_take_is_said(fields: dict[str, Any], said: str) -> None:
@@ -139,7 +151,11 @@ def test_what_they_take_is_left_alone() -> None:
     assert found(
         model={"name": "a/b", "revision": "main"},
         resources={"cpu": "500m", "memory": "16Gi", "nodeSelector": {"example.com/gpu": ""}},
-        template={"labels": {"team": "a_b.c"}, "annotations": {"example.com/note": "any text, at all"}},
+        template={
+            "labels": {"team": "a_b.c"},
+            "annotations": {"example.com/note": "any text, at all"},
+            "env": [{"name": "RFT_DEVICE", "value": "cpu"}, {"name": "WANDB_MODE", "value": "offline"}],
+        },
     ) == []  # fmt: skip
 
 

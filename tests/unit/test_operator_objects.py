@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from rft_api.resources import OPERATOR_VARIABLES
 from rft_api.validation import parse
 from rft_operator.objects.config import ca_config_map, claim, config_map, run_config
 from rft_operator.objects.job import child_job
@@ -428,3 +429,22 @@ def test_a_pod_always_selects_linux_nodes() -> None:
     theirs = {"accelerator": {"name": "cpu"}, "nodeSelector": {"kubernetes.io/os": "windows", "pool": "a"}}
     selector = job(resources=theirs)["spec"]["template"]["spec"]["nodeSelector"]
     assert selector == {"pool": "a", **linux}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"secretKeyRef": {"name": "bucket", "key": "secret", "optional": True}},
+        {"configMapKeyRef": {"name": "proxy", "key": "https"}},
+        {"fieldRef": {"fieldPath": "status.hostIP"}},
+        {"resourceFieldRef": {"resource": "limits.memory", "divisor": "1Mi"}},
+    ],
+)
+def test_a_variable_takes_its_value_from_where_the_job_says(source: dict[str, Any]) -> None:
+    given = {"name": "MINE", "valueFrom": source}
+    assert given in containers(job(template={"env": [given]}))["trainer"]["env"]
+
+
+def test_the_reserved_variables_are_those_that_the_operator_sets() -> None:
+    made = job(model={"name": "/models/SmolLM2-135M"}, template={})
+    assert sorted(v["name"] for v in containers(made)["trainer"]["env"]) == sorted(OPERATOR_VARIABLES)

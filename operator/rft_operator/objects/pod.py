@@ -206,6 +206,8 @@ def _environment(spec: RFTJobSpec) -> list[dict[str, Any]]:
 
 
 def _theirs(variable: EnvVar) -> dict[str, Any]:
+    if variable.value_from is not None:
+        return {"name": variable.name, "valueFrom": variable.value_from.dump()}
     secret = _from_secret(variable.name, variable.secret_ref)
     return secret[0] if secret else _variable(variable.name, variable.value or "")
 
