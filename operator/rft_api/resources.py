@@ -57,6 +57,14 @@ class Resources(Model):
         ),
     )
     cpu: str | None = Field(None, **QUANTITY.limits(), description="CPU request of the trainer.")
+    cpu_limit: str | None = Field(
+        None,
+        **QUANTITY.limits(),
+        description=(
+            "CPU limit of the trainer. If absent, it is the CPU request where a ResourceQuota or LimitRange"
+            " of the namespace asks for a limit. Elsewhere there is none."
+        ),
+    )
     memory: str | None = Field(
         None, **QUANTITY.limits(), description="Memory request and limit of the trainer."
     )

@@ -94,6 +94,9 @@ class Plan(Model):
         None, description="Node labels that the plan adds to the pod, so that it runs on this kind of GPU."
     )
     cpu: str | None = Field(None, description="CPU request of the trainer.")
+    cpu_limit: str | None = Field(
+        None, description="CPU limit of the trainer, if spec.resources.cpuLimit sets one."
+    )
     memory: str | None = Field(None, description="Memory request and limit of the trainer.")
     least_memory: str | None = Field(
         None, description="Minimum memory of the run, with the smallest micro-batch."

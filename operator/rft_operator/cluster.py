@@ -42,6 +42,8 @@ _RESOURCES = {
     "PersistentVolumeClaim": "api/v1/namespaces/{}/persistentvolumeclaims",
     "Pod": "api/v1/namespaces/{}/pods",
     "Event": "api/v1/namespaces/{}/events",
+    "ResourceQuota": "api/v1/namespaces/{}/resourcequotas",
+    "LimitRange": "api/v1/namespaces/{}/limitranges",
     "Secret": "api/v1/namespaces/{}/secrets",
     "Lease": "apis/coordination.k8s.io/v1/namespaces/{}/leases",
     "ValidatingWebhookConfiguration": "apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations",
@@ -178,6 +180,14 @@ class Cluster:
         yield from self._stream(
             path, {"fieldSelector": "involvedObject.kind=PersistentVolumeClaim,type=Normal"}
         )
+
+    def quotas(self, namespace: str) -> Iterator[Json]:
+        """Yield the ResourceQuotas of a namespace, one at a time."""
+        return self._stream(self._path("ResourceQuota", namespace))
+
+    def limit_ranges(self, namespace: str) -> Iterator[Json]:
+        """Yield the LimitRanges of a namespace, one at a time."""
+        return self._stream(self._path("LimitRange", namespace))
 
     def workloads(self, namespace: str) -> Iterator[Json]:
         """Yield Kueue's Workloads in a namespace, one at a time. The chart must grant the right to list them.

@@ -15,6 +15,7 @@ from rft_api.validation import CheckResult, check
 from rft_operator import metrics
 from rft_operator.clock import rfc3339
 from rft_operator.cluster import Cluster, ClusterError, Conflict, NotFound, NotLeading
+from rft_operator.cpu_limits import CpuLimits
 from rft_operator.decision import ChildKind, Decision, Note
 from rft_operator.events import WarningEvents
 from rft_operator.informer import InformerCache
@@ -69,6 +70,7 @@ class Controller:
         kueue = (cluster.workloads, cluster.pending_workloads) if settings.read_kueue else (None, None)
         self._workloads = Workloads(*kueue)
         self._events = WarningEvents(cluster.obstacles)
+        self._cpu_limits = CpuLimits(cluster.quotas, cluster.limit_ranges)
         self._refused: dict[Key, str] = {}
         """The text of the API server's last refusal to create a child object, by the key of the RFTJob."""
         self._nodes = Nodes(cluster.nodes if settings.read_nodes else None)
@@ -356,7 +358,8 @@ class Controller:
             return ca_config_map(owner, self.ca_bundle or "")
         image = Image(settings.trainer_image, settings.image_pull_policy)
         reports = settings.ingest_url is not None
-        return child_job(owner, spec, plan, image, reports=reports, counts=self._counts)
+        asked_for = self._cpu_limits.asked_for(owner.namespace)
+        return child_job(owner, spec, plan, image, reports=reports, counts=self._counts, cpu_limit=asked_for)
 
     def _post(self, owner: Owner, note: Note) -> None:
         """Post an Event. If this fails, it is only logged, because the status has the same message."""

@@ -121,6 +121,7 @@ def advised(message: str, spec: RFTJobSpec | None) -> str:
 _FIELDS = {
     "memory": "spec.resources.memory",
     "cpu": "spec.resources.cpu",
+    "limits.cpu": "spec.resources.cpuLimit",
     "ephemeral-storage": "spec.storage",
     "storage": "spec.storage.claimTemplate.size",
 }
@@ -128,7 +129,9 @@ _FIELDS = {
 
 def _field_of(resource: str) -> str:
     name = resource.removeprefix("requests.").removeprefix("limits.")
-    return "spec.resources.gpus" if "/" in name and "gpu" in name else _FIELDS.get(name, "")
+    if "/" in name and "gpu" in name:
+        return "spec.resources.gpus"
+    return _FIELDS.get(resource) or _FIELDS.get(name, "")
 
 
 def _quota(message: str, _spec: RFTJobSpec | None) -> str:
@@ -144,21 +147,22 @@ def _must_specify(message: str, _spec: RFTJobSpec | None) -> str:
     found = re.search(r"failed quota: (\S+): must specify (\S+)", message)
     if found is None:
         return ""
+    set_field = "set spec.resources.cpuLimit, or " if "limits.cpu" in found[2] else ""
     return (
-        f"The ResourceQuota {found[1]} wants {found[2]} on every container: give the namespace a LimitRange"
-        " with a default for it"
+        f"The ResourceQuota {found[1]} wants {found[2]} on every container: {set_field}give the namespace a"
+        " LimitRange with a default for it"
     )
 
 
 def _limit_range(message: str, _spec: RFTJobSpec | None) -> str:
     found = re.search(
-        r"(maximum|minimum) (\S+) usage per (?:Container|Pod) is (\S+), but (?:limit|request) is ([^\s.,]+)",
+        r"(maximum|minimum) (\S+) usage per (?:Container|Pod) is (\S+), but (limit|request) is ([^\s.,]+)",
         message,
     )
     if found is None:
         return ""
     # The message names no container. The amounts of the grader's container are fixed.
-    field = "" if found[4] in GRADER_AMOUNTS else _field_of(found[2])
+    field = "" if found[5] in GRADER_AMOUNTS else _field_of(f"{found[4]}s.{found[2]}")
     verb = "lower" if found[1] == "maximum" else "raise"
     change = f"{verb} {field} to {found[3].rstrip('.,')}, or " if field else ""
     return _sentence(f"{change}change the namespace's LimitRange")

@@ -80,6 +80,8 @@ def plan(
     idle = _idle(spec, derived, gpus.split, costs)
     # The models accept an absent field, but no null.
     optional: dict[str, Any] = {}
+    if resources.cpu_limit is not None:
+        optional["cpu_limit"] = resources.cpu_limit
     if gpus.number and resources.accelerator is not None and resources.accelerator.name is not None:
         optional["accelerator"] = resources.accelerator.name
     if gpus.split is not None:
@@ -109,7 +111,7 @@ def plan(
         gpus=gpus.number,
         device=device,
         dtype=dtype,
-        cpu=resources.cpu or held.cpu,
+        cpu=_cpu(resources, held.cpu),
         memory=held.memory,
         forced=held.forced,
         estimate=expected.estimate,
@@ -121,6 +123,26 @@ def plan(
         ],
         **optional,
     )
+
+
+def _cpu(resources: Resources, planned: str) -> str:
+    """Return the CPU request: that of the spec, or the planned one, which is at most the CPU limit.
+
+    Raises:
+        Unplannable: the request of the spec is above its limit.
+    """
+    limit = resources.cpu_limit
+    if limit is None:
+        return resources.cpu or planned
+    if resources.cpu is None:
+        return min(planned, limit, key=quantity)
+    if quantity(resources.cpu) > quantity(limit):
+        raise Unplannable(
+            Reason.DOES_NOT_FIT,
+            f"spec.resources.cpu: {resources.cpu} is above spec.resources.cpuLimit {limit}; write at most"
+            f" {limit}, or raise the limit",
+        )
+    return resources.cpu
 
 
 def _check_trainable(name: str) -> None:

@@ -70,7 +70,7 @@ LATE = {"stop": {"deadline": "2026-01-01T00:00:00Z"}}
 
 CASES = (
     _refused("quota on memory", ("few", "spec.resources.memory"), *_quota(limits__memory="1Mi")),
-    _refused("quota on CPU limits", ("few", "limits.cpu", "LimitRange"), *_quota(limits__cpu="8")),
+    _refused("quota on CPU limits", ("few", "spec.resources.cpuLimit"), *_quota(limits__cpu="1m")),
     _refused("quota on CPU requests", ("few", "spec.resources.cpu"), *_quota(requests__cpu="1m")),
     _refused("quota on pods", ("few", "pods=1", "ResourceQuota few"), *_quota(pods="0")),
     _refused(

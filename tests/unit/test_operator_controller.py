@@ -67,6 +67,12 @@ class FakeCluster:
         self.reads.append(f"RFTJob {name}")
         return self.jobs.get(name)
 
+    def quotas(self, namespace: str) -> list[Json]:
+        return []
+
+    def limit_ranges(self, namespace: str) -> list[Json]:
+        return []
+
     def state(self, owner: Owner, baseline: str | None, pods_version: str) -> RawState:
         self.reads.append("everything")
         self._interrupt()

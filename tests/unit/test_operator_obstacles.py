@@ -68,7 +68,7 @@ QUOTA = (
         (
             'Error creating: pods "sums-x-a" is forbidden: failed quota: cpus: must specify limits.cpu for:'
             " grader,trainer",
-            "give the namespace a LimitRange with a default for it.",
+            "set spec.resources.cpuLimit, or give the namespace a LimitRange with a default for it.",
         ),
         (
             'Error creating: pods "sums-x-a" is forbidden: error looking up service account team/reader:'

@@ -118,6 +118,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | quote }}
 - apiGroups: [""]
   resources: [events]
   verbs: [create, list]
+# Whether the namespace wants a CPU limit on every container.
+- apiGroups: [""]
+  resources: [resourcequotas, limitranges]
+  verbs: [list]
 {{- end -}}
 
 {{/* Where operator and webhook go: to the API server, and to DNS for its name. A Service's address is replaced by that of

@@ -18,7 +18,7 @@ WHY_NOT = "WHY NOT"
 def text(made: Plan) -> Iterator[str]:
     """Yield the lines of a plan as text."""
     yield f"GPUs    {made.gpus}" + (f" × {made.accelerator}" if made.accelerator else "")
-    yield f"CPU     {made.cpu}"
+    yield f"CPU     {made.cpu}" + (f", limit {made.cpu_limit}" if made.cpu_limit else "")
     yield f"memory  {made.memory}"
     if made.estimate is not None:
         yield from expected(made.estimate)

@@ -17,13 +17,21 @@ fails the Job, and the operator counts the failures instead."""
 
 
 def child_job(
-    owner: Owner, spec: RFTJobSpec, plan: Plan, image: Image, *, reports: bool, counts: bool = False
+    owner: Owner,
+    spec: RFTJobSpec,
+    plan: Plan,
+    image: Image,
+    *,
+    reports: bool,
+    counts: bool = False,
+    cpu_limit: bool = False,
 ) -> dict[str, Any]:
     """Return the manifest of the child Job of an RFTJob.
 
     ``counts`` is true if the API server silently drops the failure policy, as old versions do. Then the Job
-    has a higher ``backoffLimit`` from the start, and the operator counts the failures. ``suspend`` is not
-    set, because a queue such as Kueue sets it when the Job is created.
+    has a higher ``backoffLimit`` from the start, and the operator counts the failures. ``cpu_limit`` is true
+    if the namespace refuses containers without a CPU limit. ``suspend`` is not set, because a queue such as
+    Kueue sets it when the Job is created.
     """
     metadata = owner.metadata(owner.child)
     template = spec.template
@@ -53,7 +61,7 @@ def child_job(
                     _on_exit("FailJob", PERMANENT),
                 ]
             },
-            "template": pod_template(owner, spec, plan, image, reports=reports),
+            "template": pod_template(owner, spec, plan, image, reports=reports, cpu_limit=cpu_limit),
         },
     }
 

@@ -33,11 +33,13 @@ GRADER_CPU, GRADER_MEMORY = "100m", "256Mi"
 ANYWHERE = OS_LABEL
 """The key of a node label that has the same value on every node that a pod may use, so that all these nodes
 are one topology domain."""
+GRADER_CPU_LIMIT = "1"
+"""CPU limit of the grader container, in jobs whose trainer has a CPU limit."""
 GRADER_MEMORY_LIMIT = "1536Mi"
 """Memory limit of the grader container.
 
 It is above the limit of the grader's own watchdog, so the watchdog ends a process before the kernel does."""
-GRADER_AMOUNTS = frozenset((GRADER_CPU, GRADER_MEMORY, GRADER_MEMORY_LIMIT))
+GRADER_AMOUNTS = frozenset((GRADER_CPU, GRADER_CPU_LIMIT, GRADER_MEMORY, GRADER_MEMORY_LIMIT))
 """The amounts of resources that the grader's container has in every job."""
 
 
@@ -50,19 +52,23 @@ class Image:
 
 
 def pod_template(
-    owner: Owner, spec: RFTJobSpec, plan: Plan, image: Image, *, reports: bool
+    owner: Owner, spec: RFTJobSpec, plan: Plan, image: Image, *, reports: bool, cpu_limit: bool = False
 ) -> dict[str, Any]:
-    """Return the pod template of the child Job."""
+    """Return the pod template of the child Job.
+
+    With ``cpu_limit`` every container has a CPU limit, also if the plan has none.
+    """
+    trainer_limit = plan.cpu_limit or (plan.cpu if cpu_limit else None)
     template = spec.template or Template()
     mounted = volumes(owner, spec, reports=reports)
     chosen = {
         "image": template.image or image.name,
         "imagePullPolicy": template.image_pull_policy or image.pull_policy,
     }
-    containers = [chosen | _trainer(spec, plan, mounted)]
+    containers = [chosen | _trainer(spec, plan, mounted, trainer_limit)]
     annotations = dict(template.annotations or {})
     if has_user_code(spec):
-        containers.append(chosen | _grader(mounted))
+        containers.append(chosen | _grader(mounted, GRADER_CPU_LIMIT if trainer_limit else None))
         annotations = without_identity(annotations, GRADER_CONTAINER)
     metadata: dict[str, Any] = {"labels": {**(template.labels or {}), **owner.labels}}
     if annotations:
@@ -145,9 +151,9 @@ def _security(uid: int) -> dict[str, Any]:
     }
 
 
-def _trainer(spec: RFTJobSpec, plan: Plan, mounted: list[Mounted]) -> dict[str, Any]:
+def _trainer(spec: RFTJobSpec, plan: Plan, mounted: list[Mounted], cpu_limit: str | None) -> dict[str, Any]:
     requests = {"cpu": plan.cpu, "memory": plan.memory}
-    limits = {"memory": plan.memory}
+    limits = {"memory": plan.memory, "cpu": cpu_limit}
     if plan.gpus:
         limits[_resource(plan)] = str(plan.gpus)
     return {
@@ -166,7 +172,7 @@ def _resource(plan: Plan) -> str:
     return plan.gpu_resource or resource_of(plan.accelerator)
 
 
-def _grader(mounted: list[Mounted]) -> dict[str, Any]:
+def _grader(mounted: list[Mounted], cpu_limit: str | None) -> dict[str, Any]:
     config = f"{GRADER_CONFIG_DIR}/{GRADER_CONFIG_FILE}"
     return {
         "name": GRADER_CONTAINER,
@@ -175,7 +181,7 @@ def _grader(mounted: list[Mounted]) -> dict[str, Any]:
         "env": [_variable("HOME", "/tmp"), _variable("TMPDIR", "/tmp")],  # noqa: S108
         "resources": {
             "requests": {"cpu": GRADER_CPU, "memory": GRADER_MEMORY},
-            "limits": {"memory": GRADER_MEMORY_LIMIT},
+            "limits": _given({"memory": GRADER_MEMORY_LIMIT, "cpu": cpu_limit}),
         },
         "securityContext": _security(GRADER_UID),
         "terminationMessagePolicy": "File",

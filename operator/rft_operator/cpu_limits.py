@@ -1,0 +1,73 @@
+"""Reads whether a namespace asks for a CPU limit on every container, by its quotas and limit ranges."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from rft_operator.cluster import ClusterError
+
+Raw = Mapping[str, Any]
+Read = Callable[[str], Iterable[Raw]]
+
+CACHED_SECONDS = 30.0
+"""Seconds for which the answer about a namespace is used again."""
+_log = logging.getLogger(__name__)
+
+
+def asks_for_cpu_limit(quotas: Iterable[Raw], ranges: Iterable[Raw]) -> bool:
+    """Return whether a container without a CPU limit is refused in a namespace.
+
+    A ResourceQuota on ``limits.cpu`` refuses it, and so does a LimitRange with a ratio of limit to request,
+    or with a maximum for whole pods. With a maximum or a default for containers the API server sets a limit
+    itself.
+    """
+    return any(map(_quota_asks, quotas)) or _ranges_ask(ranges)
+
+
+def _quota_asks(quota: Raw) -> bool:
+    return "limits.cpu" in ((quota.get("spec") or {}).get("hard") or {})
+
+
+def _ranges_ask(ranges: Iterable[Raw]) -> bool:
+    items = [item for found in ranges for item in (found.get("spec") or {}).get("limits") or []]
+    if any("cpu" in (item.get("default") or {}) for item in items):
+        return False
+    return any(
+        "cpu" in (item.get("maxLimitRequestRatio") or {})
+        or (item.get("type") == "Pod" and "cpu" in (item.get("max") or {}))
+        for item in items
+    )
+
+
+class CpuLimits:
+    """A cache of the answers for namespaces. Thread-safe."""
+
+    def __init__(self, quotas: Read, ranges: Read, clock: Callable[[], float] = time.monotonic) -> None:
+        """``quotas`` and ``ranges`` list the ResourceQuotas and the LimitRanges of a namespace."""
+        self._quotas = quotas
+        self._ranges = ranges
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._known: dict[str, tuple[float, bool]] = {}
+
+    def asked_for(self, namespace: str) -> bool:
+        """Return whether containers in a namespace need a CPU limit.
+
+        If this cannot be read, the answer is false: the pod is then perhaps refused, and the message of the
+        refusal names the field.
+        """
+        now = self._clock()
+        with self._lock:
+            self._known = {name: kept for name, kept in self._known.items() if now - kept[0] < CACHED_SECONDS}
+            if namespace in self._known:
+                return self._known[namespace][1]
+        try:
+            answer = asks_for_cpu_limit(self._quotas(namespace), self._ranges(namespace))
+        except ClusterError as error:
+            _log.info("%s: the ResourceQuotas and LimitRanges cannot be read: %s", namespace, error)
+            return False
+        with self._lock:
+            self._known[namespace] = now, answer
+        return answer
