@@ -76,6 +76,21 @@ class Estimate(Model):
     cost: float | None = Field(None, ge=0, description="Cost of gpuHours, if the spec gives a price.")
 
 
+class NodeLabel(Model):
+    """A node label, and the values that it may have."""
+
+    key: str = Field(description="Key of the label.")
+    values: list[str] = Field(
+        description="Values that the label may have. If there are none, the node must not have the label."
+    )
+
+
+class NodeTerm(Model):
+    """A set of node labels, all of which a node must have."""
+
+    labels: list[NodeLabel] = Field(description="The labels.")
+
+
 class Plan(Model):
     """The plan of a run: values that were derived before the run."""
 
@@ -92,6 +107,13 @@ class Plan(Model):
     )
     node_selector: dict[str, str] | None = Field(
         None, description="Node labels that the plan adds to the pod, so that it runs on this kind of GPU."
+    )
+    node_terms: list[NodeTerm] | None = Field(
+        None,
+        description=(
+            "Sets of node labels by which nodes with this kind of GPU are known. The pod runs only on a node"
+            " that has one of the sets."
+        ),
     )
     cpu: str | None = Field(None, description="CPU request of the trainer.")
     cpu_limit: str | None = Field(

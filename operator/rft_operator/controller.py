@@ -35,6 +35,7 @@ from rft_operator.reconcile import baseline_to_read, reconcile
 from rft_operator.settings import Settings
 from rft_operator.status import merge_patch
 from rft_operator.workloads import Workloads
+from rft_planner.kind_labels import extended
 from rft_run.cluster_text import ClusterObject
 from rft_run.config import TRAINER_CONTAINER
 from rft_run.report import ReportAnswer
@@ -73,7 +74,8 @@ class Controller:
         self._cpu_limits = CpuLimits(cluster.quotas, cluster.limit_ranges)
         self._refused: dict[Key, str] = {}
         """The text of the API server's last refusal to create a child object, by the key of the RFTJob."""
-        self._nodes = Nodes(cluster.nodes if settings.read_nodes else None)
+        table = extended(settings.accelerator_labels)
+        self._nodes = Nodes(cluster.nodes if settings.read_nodes else None, table=table)
         self._nodes_of_pods = Nodes(cluster.nodes if settings.read_nodes else None)
         """A cache of the nodes, used to find out whether the node of a running pod still answers. It is
         separate from ``_nodes``, the cache for plans."""

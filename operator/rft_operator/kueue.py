@@ -13,7 +13,8 @@ from typing import Any
 from rft_api.conditions import Reason
 from rft_api.status import Plan
 from rft_planner.accelerators import resource_of
-from rft_planner.nodes import catalogued, product_key
+from rft_planner.kind_labels import product_key
+from rft_planner.nodes import catalogued
 
 Raw = Mapping[str, Any]
 

@@ -9,6 +9,7 @@ from typing import Any
 from rft_operator.cluster import ClusterError
 from rft_operator.observe import node
 from rft_planner.inventory import Inventory
+from rft_planner.kind_labels import TABLE, Table
 
 PLANNING_SECONDS = 60.0
 """Maximum age in seconds of the cached nodes that are used for a plan."""
@@ -22,10 +23,17 @@ class Nodes:
     """A cache of the nodes that were read last. Thread-safe; only one thread at a time reads the cluster."""
 
     def __init__(
-        self, read: Callable[[], Iterable[Any]] | None, clock: Callable[[], float] = time.monotonic
+        self,
+        read: Callable[[], Iterable[Any]] | None,
+        clock: Callable[[], float] = time.monotonic,
+        table: Table = TABLE,
     ) -> None:
-        """``read`` lists the nodes of the cluster. If ``read`` is ``None``, the cache is always empty."""
+        """``read`` lists the nodes of the cluster. If ``read`` is ``None``, the cache is always empty.
+
+        ``table`` has the node labels by which kinds of GPU are known.
+        """
         self._read = read
+        self._table = table
         self._clock = clock
         self._lock = threading.Lock()
         self._nodes = Inventory()
@@ -57,7 +65,7 @@ class Nodes:
         # Set before the read, so that a failed read is not repeated sooner than a successful one.
         self._read_at = self._clock()
         try:
-            self._nodes = Inventory(map(node, read()))
+            self._nodes = Inventory(map(node, read()), self._table)
         except ClusterError as error:
             self._say(f"the nodes cannot be read, so plans are made without them: {error}")
         else:

@@ -1,11 +1,14 @@
 """Reads the settings of the operator from the environment, once at start."""
 
 import ipaddress
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from rft_operator.listening import EVERYWHERE
+from rft_planner.accelerators import ACCELERATORS
+from rft_planner.kind_labels import Table
 
 MIN_LEASE_SECONDS = 3
 MAX_LEASE_SECONDS = 100
@@ -54,6 +57,8 @@ class Settings:
     evaluations."""
     read_nodes: bool = True
     """Whether nodes are read, to choose the kind of GPU and to explain unschedulable pods."""
+    accelerator_labels: Table = field(default_factory=dict)
+    """Further node labels by which accelerators of the catalogue are known."""
     read_kueue: bool = True
     """Whether Kueue's Workloads are read, to explain why a job is queued."""
     read_logs: bool = True
@@ -113,6 +118,7 @@ def from_env(env: Mapping[str, str]) -> Settings:
         workers=number(env, "RFT_WORKERS", Settings.workers),
         no_progress_seconds=float(number(env, "RFT_NO_PROGRESS_SECONDS", int(Settings.no_progress_seconds))),
         read_nodes=switch(env, "RFT_READ_NODES", Settings.read_nodes),
+        accelerator_labels=table(env, "RFT_ACCELERATOR_LABELS"),
         read_kueue=switch(env, "RFT_READ_KUEUE", Settings.read_kueue),
         read_logs=switch(env, "RFT_READ_LOGS", Settings.read_logs),
     )
@@ -139,6 +145,35 @@ def switch(env: Mapping[str, str], name: str, default: bool) -> bool:
     if text not in ("true", "false"):
         raise BadSettings(f"{name} {text} is neither true nor false")
     return text == "true"
+
+
+def table(env: Mapping[str, str], name: str) -> Table:
+    """Return the node labels of accelerators in an environment variable, which has them as JSON.
+
+    The JSON has for each accelerator a list of objects, and each object has for a label key the list of its
+    values: ``{"nvidia-l4-24gb": [{"example.com/gpu": ["l4"]}]}``. Raises BadSettings if it is malformed.
+    """
+    try:
+        given = json.loads(env.get(name) or "{}")
+        found = {
+            accelerator: tuple({key: _texts(values) for key, values in one.items()} for one in sets)
+            for accelerator, sets in given.items()
+        }
+    except (ValueError, AttributeError, TypeError) as error:
+        raise BadSettings(f"{name} is not a JSON object of accelerators and their node labels") from error
+    for accelerator, sets in found.items():
+        if accelerator not in ACCELERATORS:
+            raise BadSettings(f"{name} {accelerator} is not in the catalogue: {', '.join(ACCELERATORS)}")
+        if not all(sets):
+            raise BadSettings(f"{name} {accelerator}: each entry needs a label with a list of values")
+    return found
+
+
+def _texts(values: object) -> tuple[str, ...]:
+    """Return the texts in a list. Raises TypeError for anything else."""
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise TypeError(f"{values!r} is not a list of texts")
+    return tuple(values)
 
 
 def address(env: Mapping[str, str], name: str, default: str) -> str:

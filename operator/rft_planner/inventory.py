@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 
 from rft_api.resources import Toleration
+from rft_planner import kind_labels
+from rft_planner.kind_labels import Table
 from rft_planner.nodes import Kind, Node, kinds_of, usable
 
 MAX_ANSWERS = 64
@@ -18,18 +20,20 @@ _Question = tuple[frozenset[tuple[str, str]], tuple[str, ...]]
 class Inventory(tuple[Node, ...]):
     """The nodes of a cluster at one time. Threads may share it: at worst two compute the same result."""
 
+    table: Table
+    """The node labels by which kinds of GPU are known."""
     _offered: dict[_Question, dict[Kind, list[Node]]]
     _mixed: dict[Kind, bool]
 
-    def __new__(cls, nodes: Iterable[Node] = ()) -> "Inventory":
+    def __new__(cls, nodes: Iterable[Node] = (), table: Table = kind_labels.TABLE) -> "Inventory":
         """Create an inventory of ``nodes`` with an empty cache."""
         made = super().__new__(cls, nodes)
-        made._offered, made._mixed = {}, {}
+        made.table, made._offered, made._mixed = table, {}, {}
         return made
 
     @cached_property
     def _kinds(self) -> list[tuple[Node, list[Kind]]]:
-        return [(node, kinds) for node in self if (kinds := kinds_of(node))]
+        return [(node, kinds) for node in self if (kinds := kinds_of(node, self.table))]
 
     @property
     def has_gpus(self) -> bool:
@@ -62,8 +66,13 @@ class Inventory(tuple[Node, ...]):
         """Return whether other kinds of GPU in the cluster have the same extended resource as ``kind``."""
         if kind not in self._mixed:
             offering = (node for node in self if node.allocatable.get(kind.resource, 0) >= 1)
-            self._mixed[kind] = any(kind not in kinds_of(node) for node in offering)
+            self._mixed[kind] = any(kind not in kinds_of(node, self.table) for node in offering)
         return self._mixed[kind]
+
+    def is_unlabelled(self, resource: str) -> bool:
+        """Return whether nodes have this extended resource, and no label says the kind of any of them."""
+        offering = [node for node in self if node.allocatable.get(resource, 0) >= 1]
+        return bool(offering) and not any(kinds_of(node, self.table) for node in offering)
 
 
 def inventory(nodes: Sequence[Node]) -> Inventory:

@@ -1,6 +1,7 @@
 """Reads from nodes which pods may use them, which resources they have, and the kind of their GPUs.
 
-The labels are those of NVIDIA's gpu-feature-discovery and AMD's node labeller. NVIDIA's labels are
+The kind of a GPU is known by the labels in ``kind_labels``. Those of NVIDIA's gpu-feature-discovery and AMD's
+node labeller also say the memory of an unknown GPU. NVIDIA's labels are
 ``nvidia.com/gpu.product`` and ``nvidia.com/gpu.memory`` in MiB. With MIG strategy ``mixed`` there are also
 labels such as ``nvidia.com/mig-1g.10gb.memory``. AMD's labels are ``amd.com/gpu.product-name`` and
 ``amd.com/gpu.vram``, for example ``192G``.
@@ -11,7 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rft_api.resources import Toleration
+from rft_api.status import NodeTerm
+from rft_planner import kind_labels
 from rft_planner.accelerators import ACCELERATORS, AMD, NVIDIA
+from rft_planner.kind_labels import GKE_SHARING, Table, product_key
 from rft_planner.sizes import GIB
 
 OS_LABEL, LINUX = "kubernetes.io/os", "linux"
@@ -70,10 +74,10 @@ class Kind:
         return self.name or (self.label[1] if self.label is not None else self.resource)
 
 
-def kinds_of(node: Node) -> list[Kind]:
+def kinds_of(node: Node, table: Table = kind_labels.TABLE) -> list[Kind]:
     """Return the kinds of GPU of a node whose memory is known. GPUs that several pods share are left out."""
     offered = sorted(name for name, amount in node.allocatable.items() if amount >= 1 and is_gpu(name))
-    return [kind for name in offered if (kind := _kind(node, name)) is not None]
+    return [kind for name in offered if (kind := _kind(node, name, table)) is not None]
 
 
 def is_gpu(resource: str) -> bool:
@@ -81,20 +85,26 @@ def is_gpu(resource: str) -> bool:
     return resource in (NVIDIA, AMD) or _MIG.match(resource) is not None
 
 
-def _kind(node: Node, resource: str) -> Kind | None:
+def _kind(node: Node, resource: str, table: Table) -> Kind | None:
     label = _product_label(node.labels, resource)
     if _is_shared(node, resource, label):
         return None
     name = _catalogued(label[1], resource) if label is not None else None
     if name is not None:
         return Kind(resource, ACCELERATORS[name].memory, name, label)
+    if label is None and (known := _by_cloud(node.labels, resource, table)) is not None:
+        return Kind(resource, ACCELERATORS[known[0]].memory, *known)
     memory = _labelled_memory(node, resource)
     return Kind(resource, memory, None, label) if memory is not None else None
 
 
-def product_key(resource: str) -> str:
-    """Return the key of the node label that has the product name of a resource's devices."""
-    return f"{AMD}.product-name" if resource == AMD else f"{resource}.product"
+def _by_cloud(labels: Mapping[str, str], resource: str, table: Table) -> tuple[str, tuple[str, str]] | None:
+    """Return the name of a node's devices by the labels of its cloud, and the label that says it.
+
+    A node with slices of GPUs is not known by them: its labels are those of the whole GPU.
+    """
+    found = kind_labels.known_by(labels, table)
+    return found if found is not None and ACCELERATORS[found[0]].resource == resource else None
 
 
 def catalogued(labels: Mapping[str, str], resource: str) -> str | None:
@@ -115,6 +125,8 @@ def _product_label(labels: Mapping[str, str], resource: str) -> tuple[str, str] 
 
 def _is_shared(node: Node, resource: str, label: tuple[str, str] | None) -> bool:
     replicas = node.labels.get(f"{resource}.replicas", "")
+    if GKE_SHARING in node.labels:
+        return True
     return (label is not None and label[1].endswith("-SHARED")) or (replicas.isdigit() and int(replicas) > 1)
 
 
@@ -145,10 +157,12 @@ def usable(
     selector: Mapping[str, str],
     tolerations: Sequence[Toleration],
     resource: str | None = None,
+    terms: Sequence[NodeTerm] = (),
 ) -> list[Node]:
-    """Return the ready Linux nodes whose labels and taints allow a pod. Affinity is ignored.
+    """Return the ready Linux nodes whose labels and taints allow a pod. The user's affinity is ignored.
 
     ``resource`` is the extended resource that the pod requests. A taint with this name as key is tolerated.
+    ``terms`` are those of the plan.
     """
     return [
         node
@@ -156,6 +170,7 @@ def usable(
         if node.schedulable
         and node.labels.get(OS_LABEL, LINUX) == LINUX
         and all(node.labels.get(key) == value for key, value in selector.items())
+        and kind_labels.meets(node.labels, list(terms))
         and all(taint.key == resource or _tolerated(taint, tolerations) for taint in node.taints)
     ]
 

@@ -13,15 +13,17 @@ from typing import Any, NamedTuple
 from rft_api.conditions import Reason
 from rft_api.job import RFTJobSpec
 from rft_api.resources import Accelerator, Resources
-from rft_api.status import Plan
-from rft_planner import accelerators
+from rft_api.status import NodeTerm, Plan
+from rft_planner import accelerators, kind_labels
 from rft_planner.accelerators import ACCELERATORS, resource_of
 from rft_planner.inventory import Inventory, inventory
-from rft_planner.nodes import CPU, MEMORY, Kind, Node, holds, product_key
+from rft_planner.kind_labels import INSTANCE, product_key
+from rft_planner.nodes import CPU, MEMORY, Kind, Node, holds
 from rft_planner.plan import CPU_NAME, Unplannable, plan
 from rft_planner.sizes import quantity
 
 _ELSEWHERE = "no node that the job may use has a label for this accelerator: the pod may run on another kind"
+_LATER = "no node that the job may use has this accelerator now: the pod waits until there is one"
 
 
 class _Offer(NamedTuple):
@@ -59,8 +61,8 @@ def placed(
         kind = _named(resources.accelerator.name, offered)
         made = made_for(spec)
         if kind is not None:
-            return _landing_on(kind, made, spec, known, before)
-        return _noted(made, _ELSEWHERE) if offered and resources.accelerator.name is not None else made
+            return _landing_on(kind, made, spec, known, before, named=True)
+        return _not_there(made, spec, known, offered) if resources.accelerator.name is not None else made
     earlier = recorded(before)
     if not offered and earlier is not None:
         offered = {earlier: []}
@@ -156,14 +158,47 @@ def _best(offers: list[_Offer], earlier: Kind | None) -> _Offer:
     return min(offers, key=order)
 
 
-def _landing_on(kind: Kind, made: Plan, spec: RFTJobSpec, nodes: Inventory, before: Plan | None) -> Plan:
-    """Return the plan for this kind of GPU, with a node selector if other kinds have the same resource.
+def _not_there(made: Plan, spec: RFTJobSpec, nodes: Inventory, offered: Mapping[Kind, list[Node]]) -> Plan:
+    """Return the plan for an accelerator that the spec names and that no node has now.
 
-    A node selector of the user for the same label takes precedence.
+    The pod waits for a node of this kind, such as one that an autoscaler adds. Where the nodes have GPUs and
+    no labels that say their kind, no node would ever do, so the pod may run on any of them.
+    """
+    terms = _terms(made.accelerator, spec, nodes)
+    if not terms or not nodes or nodes.is_unlabelled(resource_of(made.accelerator)):
+        return _noted(made, _ELSEWHERE) if offered else made
+    return _noted(made.model_copy(update={"node_terms": terms}), _LATER)
+
+
+def _terms(name: str | None, spec: RFTJobSpec, nodes: Inventory) -> list[NodeTerm]:
+    """Return the sets of node labels of an accelerator. Empty if the user's node selector has one of them."""
+    theirs = (spec.resources.node_selector if spec.resources is not None else None) or {}
+    terms = kind_labels.terms(name, nodes.table)
+    return [] if any(label.key in theirs for term in terms for label in term.labels) else terms
+
+
+def _landing_on(
+    kind: Kind,
+    made: Plan,
+    spec: RFTJobSpec,
+    nodes: Inventory,
+    before: Plan | None,
+    *,
+    named: bool = False,
+) -> Plan:
+    """Return the plan for this kind of GPU, which the pod's node must have.
+
+    If the kind was chosen and not ``named`` by the spec, this is required only if other kinds have the same
+    resource. A node selector of the user for the same label takes precedence. The plan has sets of labels,
+    which autoscalers understand, and one label, which queues compare with that of a flavor.
     """
     update: dict[str, Any] = {"accelerator": kind.title, "gpu_resource": kind.resource}
     theirs = (spec.resources.node_selector if spec.resources is not None else None) or {}
-    if kind.label is not None and kind.label[0] not in theirs:
+    terms = _terms(kind.name, spec, nodes)
+    if terms and (named or (before is not None and before.node_terms) or nodes.has_others(kind)):
+        update["node_terms"] = terms
+    # One instance type would leave out the other sizes with the same GPU.
+    if kind.label is not None and kind.label[0] != INSTANCE and kind.label[0] not in theirs:
         selector = dict([kind.label])
         bound = before is not None and before.node_selector == selector
         if bound or nodes.has_others(kind):

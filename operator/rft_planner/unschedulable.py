@@ -95,9 +95,12 @@ def _room(spec: RFTJobSpec, made: Plan, nodes: Sequence[Node], wanted: Amounts) 
     own = needs(made)
     resource = next((name for name in own if name not in (CPU, MEMORY)), None)
     resources = spec.resources or Resources()
-    selector = {**(made.node_selector or {}), **(resources.node_selector or {})}
+    kind = (made.node_selector or {}) if not made.node_terms else {}
+    selector = {**kind, **(resources.node_selector or {})}
     aside = {name: max(0.0, amount - own.get(name, 0.0)) for name, amount in wanted.items()}
-    return NodeSpace(usable(nodes, selector, resources.tolerations or [], resource), resource, aside)
+    return NodeSpace(
+        usable(nodes, selector, resources.tolerations or [], resource, made.node_terms or []), resource, aside
+    )
 
 
 def _amounts(amounts: Amounts) -> str:

@@ -163,7 +163,10 @@ def test_with_several_kinds_of_gpu_the_pod_selects_the_planned_one(
         run = submit(**ANYWHERE)
         spec = scheduled(run)
         assert run.status["plan"]["accelerator"] == "nvidia-l40s-48gb"
-        assert spec["nodeSelector"] == {PRODUCT: L40S, "kubernetes.io/os": "linux"}
+        assert spec["nodeSelector"] == {"kubernetes.io/os": "linux"}
+        required = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+        expressions = [one for term in required["nodeSelectorTerms"] for one in term["matchExpressions"]]
+        assert {"key": PRODUCT, "operator": "In", "values": [L40S]} in expressions
         assert spec["nodeName"] != "rft-fake-h200"
 
 

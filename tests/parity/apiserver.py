@@ -110,7 +110,9 @@ def re2(pattern: str) -> re.Pattern[str]:
     In RE2 character classes are ASCII, and ``$`` matches only at the very end.
     """
     if "$" in pattern[:-1] or re.search(r"\\[^.\[\]]", pattern):
-        raise NotImplementedError(f"{pattern}: only $ at the end and the escapes \\. \\[ \\] can be translated")
+        raise NotImplementedError(
+            f"{pattern}: only $ at the end and the escapes \\. \\[ \\] can be translated"
+        )
     return re.compile(re.sub(r"\$$", r"\\Z", pattern), re.ASCII)
 
 

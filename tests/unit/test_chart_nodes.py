@@ -35,6 +35,13 @@ def test_the_right_to_list_nodes_can_be_turned_off(values: tuple[str, ...]) -> N
     assert of_nodes(rendered(*values)) == []
 
 
+def test_node_labels_of_the_charts_values_reach_the_operator() -> None:
+    documents = rendered("nodes.acceleratorLabels.nvidia-l4-24gb[0].example\\.com/gpu={l4}")
+    (container,) = one(documents, "Deployment", NAME)["spec"]["template"]["spec"]["containers"]
+    settings = from_env({e["name"]: e["value"] for e in container["env"] if "value" in e})
+    assert settings.accelerator_labels == {"nvidia-l4-24gb": ({"example.com/gpu": ("l4",)},)}
+
+
 @pytest.mark.parametrize("read", [True, False])
 def test_the_operators_setting_says_whether_it_may_list_nodes(read: bool) -> None:
     documents = rendered() if read else rendered(OFF)

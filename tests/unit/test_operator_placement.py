@@ -5,6 +5,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+
 from rft_api.conditions import CONDITION_TYPES
 from rft_api.status import Plan, RFTJobStatus
 from rft_api.validation import parse
@@ -107,13 +109,81 @@ def test_the_pod_selects_nodes_of_the_chosen_kind() -> None:
     spec, image = parse(document).spec, Image("trainer:1", "IfNotPresent")
     job = child_job(owner_of(document), spec, made, image, reports=False)
     pod = job["spec"]["template"]["spec"]
-    assert pod["nodeSelector"] == {PRODUCT: "NVIDIA-L40S", "pool": "train", "kubernetes.io/os": "linux"}
+    assert pod["nodeSelector"] == {"pool": "train", "kubernetes.io/os": "linux"}
+    assert {"key": PRODUCT, "operator": "In", "values": ["NVIDIA-L40S"]} in expressions(pod)[0]
     assert pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
     # GPU nodes often have a taint named after the resource. The pod must tolerate it.
     assert pod["tolerations"] == [
         {"key": "team", "operator": "Equal", "value": "a"},
         {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"},
     ]
+
+
+def expressions(pod: dict[str, Any]) -> list[list[dict[str, Any]]]:
+    """Return the expressions of each term of a pod's required node affinity."""
+    node = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    return [term["matchExpressions"] for term in node["nodeSelectorTerms"]]
+
+
+def placed_pod(document: dict[str, Any], made: Plan) -> dict[str, Any]:
+    image = Image("trainer:1", "IfNotPresent")
+    job = child_job(owner_of(document), parse(document).spec, made, image, reports=False)
+    pod: dict[str, Any] = job["spec"]["template"]["spec"]
+    return pod
+
+
+L4: dict[str, Any] = {
+    "resources": {"accelerator": {"name": "nvidia-l4-24gb"}},
+    "model": {"name": "Qwen/Qwen2.5-0.5B"},
+}
+
+
+def test_the_kind_is_required_also_while_its_pool_has_no_node() -> None:
+    document = rftjob(**L4)
+    other = Node("cpu-1", {"cloud.google.com/gke-nodepool": "default"}, {"cpu": 8.0})
+    terms = expressions(placed_pod(document, plan_of(decided(document, other))))
+    gke = {"key": "cloud.google.com/gke-accelerator", "operator": "In", "values": ["nvidia-l4"]}
+    whole = [
+        {"key": f"cloud.google.com/gke-gpu-{name}", "operator": "DoesNotExist"}
+        for name in ("partition-size", "sharing-strategy")
+    ]
+    assert [gke, *whole] in terms
+    assert [{"key": "karpenter.k8s.aws/instance-gpu-name", "operator": "In", "values": ["l4"]}] in terms
+
+
+def test_each_term_of_the_users_node_affinity_is_joined_with_each_set_of_labels() -> None:
+    zones = [{"key": "topology.kubernetes.io/zone", "operator": "In", "values": [zone]} for zone in "ab"]
+    required = {"nodeSelectorTerms": [{"matchExpressions": [zone]} for zone in zones]}
+    theirs = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}
+    document = rftjob(**L4, template={"affinity": theirs})
+    made = plan_of(decided(document, Node("cpu-1")))
+    assert made.node_terms is not None
+    found = expressions(placed_pod(document, made))
+    assert len(found) == 2 * len(made.node_terms)
+    assert {term[0]["values"][0] for term in found} == {"a", "b"}
+    assert all(len(term) > 1 for term in found)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"nodeAffinity": "no"},
+        {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": "no"}},
+        {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": ["no"]}}},
+    ],
+)
+def test_a_malformed_node_affinity_is_passed_on_to_the_api_server(broken: dict[str, Any]) -> None:
+    document = rftjob(**L4, template={"affinity": broken})
+    pod = placed_pod(document, plan_of(decided(document, Node("cpu-1"))))
+    assert pod["affinity"]["nodeAffinity"] == broken["nodeAffinity"]
+
+
+def test_a_job_in_a_queue_has_one_label_which_the_queue_compares_with_its_flavors() -> None:
+    document = rftjob(model={"name": "Qwen/Qwen2.5-0.5B"})
+    document["metadata"]["labels"] = {"kueue.x-k8s.io/queue-name": "gpus"}
+    pod = placed_pod(document, plan_of(decided(document, node(), node("b", "Tesla-T4"))))
+    assert pod["nodeSelector"] == {PRODUCT: "NVIDIA-L40S", "kubernetes.io/os": "linux"}
+    assert "nodeAffinity" not in pod["affinity"]
 
 
 def test_the_users_node_selector_takes_precedence() -> None:

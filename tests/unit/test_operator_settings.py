@@ -18,6 +18,13 @@ def test_nodes_are_read_by_default() -> None:
     assert from_env({**image, "RFT_READ_NODES": "false"}).read_nodes is False
 
 
+def test_node_labels_of_accelerators_are_read_as_json() -> None:
+    given = '{"nvidia-l4-24gb": [{"example.com/gpu": ["l4", "L4"], "example.com/shared": []}]}'
+    read = from_env({"RFT_TRAINER_IMAGE": "t", "RFT_ACCELERATOR_LABELS": given}).accelerator_labels
+    assert read == {"nvidia-l4-24gb": ({"example.com/gpu": ("l4", "L4"), "example.com/shared": ()},)}
+    assert from_env({"RFT_TRAINER_IMAGE": "t"}).accelerator_labels == {}
+
+
 def test_the_host_of_the_url_is_in_the_certificate() -> None:
     settings = from_env(
         {
@@ -40,6 +47,12 @@ def test_the_host_of_the_url_is_in_the_certificate() -> None:
         {"RFT_INGEST_PORT": "many"},
         {"RFT_INGEST_BIND": "everywhere"},
         {"RFT_READ_NODES": "perhaps"},
+        {"RFT_ACCELERATOR_LABELS": "nvidia-l4-24gb"},
+        {"RFT_ACCELERATOR_LABELS": '["nvidia-l4-24gb"]'},
+        {"RFT_ACCELERATOR_LABELS": '{"nvidia-l5": []}'},
+        {"RFT_ACCELERATOR_LABELS": '{"nvidia-l4-24gb": [{}]}'},
+        {"RFT_ACCELERATOR_LABELS": '{"nvidia-l4-24gb": [{"a": [1]}]}'},
+        {"RFT_ACCELERATOR_LABELS": '{"nvidia-l4-24gb": [{"a": "l4"}]}'},
         {"RFT_LEASE_SECONDS": "2"},
         {"RFT_WATCH_SECONDS": "180", "RFT_STALE_SECONDS": "190"},
     ],

@@ -216,7 +216,7 @@ def test_nodes_with_another_operating_system_are_ignored() -> None:
 def test_no_kind_is_chosen_if_the_spec_sets_accelerator_memory_or_the_cpu() -> None:
     named = on(node(product=L40S), resources={"accelerator": {"name": "nvidia-h100-80gb"}})
     assert (named.accelerator, named.node_selector) == ("nvidia-h100-80gb", None)
-    assert "the pod may run on another kind" in first_note(named)
+    assert "the pod waits until there is one" in first_note(named)
     assert on(node(product=L40S), resources={"accelerator": {"memory": "80Gi"}}).accelerator is None
     for resources in ({"gpus": 0}, {"accelerator": {"name": "cpu"}}):
         assert on(node(), resources=resources).device == "cpu"

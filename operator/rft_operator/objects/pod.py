@@ -1,12 +1,13 @@
 """Builds the trainer's pod. It has the trainer and the grader container, which share only a socket."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rft_api.job import RFTJobSpec
 from rft_api.resources import EnvVar, Resources, Template
 from rft_api.sources import SecretKeyRef
-from rft_api.status import Plan
+from rft_api.status import NodeLabel, NodeTerm, Plan
 from rft_operator.objects.annotations import without_identity
 from rft_operator.objects.config import has_user_code
 from rft_operator.objects.names import LABEL_JOB_UID, Owner
@@ -28,6 +29,8 @@ TRAINER_UID = 10001
 GRADER_UID = 10002
 SHARED_GROUP = 10000
 GRACE_SECONDS = 120
+REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
+"""The field of an affinity with what a node must have."""
 GRADER_CPU, GRADER_MEMORY = "100m", "256Mi"
 """What the grader's container requests."""
 ANYWHERE = OS_LABEL
@@ -97,6 +100,12 @@ def pod_template(
 
 
 def _placement(owner: Owner, template: Template, resources: Resources, plan: Plan) -> dict[str, Any]:
+    selector, terms = plan.node_selector or {}, plan.node_terms or []
+    if owner.queue and selector:
+        # Kueue compares the node selector with a flavor's labels, and ignores alternatives that it lacks.
+        terms = []
+    elif terms:
+        selector = {}
     tolerations = [toleration.dump() for toleration in resources.tolerations or []]
     if plan.gpus:
         # GPU nodes often have a taint named after the resource; some API servers add this toleration.
@@ -104,7 +113,7 @@ def _placement(owner: Owner, template: Template, resources: Resources, plan: Pla
     wanted = {
         "serviceAccountName": template.service_account_name,
         "imagePullSecrets": [ref.dump() for ref in template.image_pull_secrets or []],
-        "affinity": pod_anti_affinity(template.affinity, owner.uid),
+        "affinity": pod_anti_affinity(on_kind(template.affinity, terms), owner.uid),
         "topologySpreadConstraints": [
             constraint.dump() for constraint in template.topology_spread_constraints or []
         ],
@@ -113,13 +122,47 @@ def _placement(owner: Owner, template: Template, resources: Resources, plan: Pla
         "schedulerName": template.scheduler_name,
         # The image is for Linux, so no value of the user replaces this label.
         "nodeSelector": {
-            **(plan.node_selector or {}),
+            **selector,
             **(resources.node_selector or {}),
             OS_LABEL: LINUX,
         },
         "tolerations": tolerations,
     }
     return {key: value for key, value in wanted.items() if value}
+
+
+def on_kind(affinity: dict[str, Any] | None, terms: Sequence[NodeTerm]) -> dict[str, Any] | None:
+    """Return the affinity of the pod, so that its node also has one of the plan's sets of node labels.
+
+    The terms of a node affinity are alternatives, so each term of the user is joined with each set. A
+    malformed affinity is returned unchanged, so that the API server refuses it.
+    """
+    if not terms:
+        return affinity
+    affinity = affinity or {}
+    node = affinity.get("nodeAffinity") or {}
+    required = node.get(REQUIRED) or {} if isinstance(node, dict) else None
+    theirs = required.get("nodeSelectorTerms", [{}]) if isinstance(required, dict) else None
+    if not isinstance(node, dict) or not isinstance(required, dict) or not _are_terms(theirs):
+        return affinity
+    both = [
+        {**one, "matchExpressions": [*(one.get("matchExpressions") or []), *map(_expression, term.labels)]}
+        for one in theirs or []
+        for term in terms
+    ]
+    return {**affinity, "nodeAffinity": {**node, REQUIRED: {**required, "nodeSelectorTerms": both}}}
+
+
+def _are_terms(theirs: Any) -> bool:
+    return isinstance(theirs, list) and all(
+        isinstance(one, dict) and isinstance(one.get("matchExpressions") or [], list) for one in theirs
+    )
+
+
+def _expression(label: NodeLabel) -> dict[str, Any]:
+    if not label.values:
+        return {"key": label.key, "operator": "DoesNotExist"}
+    return {"key": label.key, "operator": "In", "values": list(label.values)}
 
 
 def pod_anti_affinity(affinity: dict[str, Any] | None, uid: str) -> dict[str, Any]:
@@ -132,11 +175,10 @@ def pod_anti_affinity(affinity: dict[str, Any] | None, uid: str) -> dict[str, An
     """
     affinity = affinity or {}
     apart = affinity.get("podAntiAffinity") or {}
-    required = "requiredDuringSchedulingIgnoredDuringExecution"
-    if not isinstance(apart, dict) or not isinstance(apart.get(required) or [], list):
+    if not isinstance(apart, dict) or not isinstance(apart.get(REQUIRED) or [], list):
         return affinity
     own = {"labelSelector": {"matchLabels": {LABEL_JOB_UID: uid}}, "topologyKey": ANYWHERE}
-    return {**affinity, "podAntiAffinity": {**apart, required: [*(apart.get(required) or []), own]}}
+    return {**affinity, "podAntiAffinity": {**apart, REQUIRED: [*(apart.get(REQUIRED) or []), own]}}
 
 
 def _security(uid: int) -> dict[str, Any]:

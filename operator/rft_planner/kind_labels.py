@@ -1,0 +1,154 @@
+"""The node labels by which a kind of GPU is known: those of GPU Feature Discovery, AMD, and the clouds.
+
+The plan requires one of these sets of labels of a node, so the pod runs on the planned kind. Autoscalers know
+the clouds' labels also while a pool has no node. GPU Feature Discovery labels only nodes that run.
+
+GKE labels nodes with ``cloud.google.com/gke-accelerator``, Karpenter and EKS Auto Mode with the name of the
+GPU. Where a cloud's label does not tell two kinds apart, or where it has none, as on AKS and in EKS node
+groups, the kind follows from the instance type. The labels and instance types are those of the clouds' public
+documentation as of November 2026; none was tried in a cloud.
+"""
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+
+from rft_api.status import NodeLabel, NodeTerm
+from rft_planner.accelerators import ACCELERATORS, AMD, NVIDIA
+
+Labels = Mapping[str, tuple[str, ...]]
+"""Node labels, each with the values that it may have. No values: a node must not have the label."""
+Table = Mapping[str, tuple[Labels, ...]]
+"""For each accelerator of the catalogue, sets of node labels. A node with all labels of one set has it."""
+
+GKE = "cloud.google.com/gke-accelerator"
+KARPENTER = "karpenter.k8s.aws/instance-gpu-name"
+EKS_AUTO = "eks.amazonaws.com/instance-gpu-name"
+INSTANCE = "node.kubernetes.io/instance-type"
+GKE_PARTITION = "cloud.google.com/gke-gpu-partition-size"
+"""The label of a GKE node whose GPUs are divided into slices: the profile of the slices."""
+GKE_SHARING = "cloud.google.com/gke-gpu-sharing-strategy"
+"""The label of a GKE node whose GPUs several pods share."""
+
+
+def _gke(*values: str) -> Labels:
+    return {GKE: values, GKE_PARTITION: (), GKE_SHARING: ()}
+
+
+def _eks(name: str) -> tuple[Labels, ...]:
+    return {KARPENTER: (name,)}, {EKS_AUTO: (name,)}
+
+
+def _types(*values: str) -> Labels:
+    return {INSTANCE: values}
+
+
+def _sizes(family: str, sizes: str) -> tuple[str, ...]:
+    return tuple(f"{family}.{size}" for size in sizes.split())
+
+
+_G5 = "xlarge 2xlarge 4xlarge 8xlarge 12xlarge 16xlarge 24xlarge 48xlarge"
+
+_CLOUDS: Table = {
+    "nvidia-t4-16gb": (
+        _gke("nvidia-tesla-t4"),
+        *_eks("t4"),
+        _types(
+            *_sizes("g4dn", "xlarge 2xlarge 4xlarge 8xlarge 12xlarge 16xlarge metal"),
+            *(f"Standard_NC{cores}as_T4_v3" for cores in (4, 8, 16, 64)),
+        ),
+    ),
+    "nvidia-v100-16gb": (
+        _gke("nvidia-tesla-v100"),
+        _types(
+            *_sizes("p3", "2xlarge 8xlarge 16xlarge"),
+            *(f"Standard_NC{size}_v3" for size in ("6s", "12s", "24s", "24rs")),
+        ),
+    ),
+    "nvidia-v100-32gb": (_types("p3dn.24xlarge", "Standard_ND40rs_v2"),),
+    # Smaller sizes of this family have a part of a GPU.
+    "nvidia-a10-24gb": (_types("Standard_NV36ads_A10_v5", "Standard_NV72ads_A10_v5"),),
+    "nvidia-a10g-24gb": (*_eks("a10g"), _types(*_sizes("g5", _G5))),
+    "nvidia-l4-24gb": (
+        _gke("nvidia-l4"),
+        *_eks("l4"),
+        _types(*_sizes("g6", _G5), *_sizes("gr6", "4xlarge 8xlarge")),
+    ),
+    "nvidia-l40s-48gb": (*_eks("l40s"), _types(*_sizes("g6e", _G5))),
+    "nvidia-a100-40gb": (_gke("nvidia-tesla-a100"), _types("p4d.24xlarge", "Standard_ND96asr_v4")),
+    "nvidia-a100-80gb": (
+        _gke("nvidia-a100-80gb"),
+        _types(
+            "p4de.24xlarge",
+            "Standard_ND96amsr_A100_v4",
+            *(f"Standard_NC{cores}ads_A100_v4" for cores in (24, 48, 96)),
+        ),
+    ),
+    "nvidia-h100-80gb": (
+        _gke("nvidia-h100-80gb", "nvidia-h100-mega-80gb"),
+        *_eks("h100"),
+        _types("p5.4xlarge", "p5.48xlarge", "Standard_ND96isr_H100_v5"),
+    ),
+    "nvidia-h100-nvl-94gb": (_types("Standard_NC40ads_H100_v5", "Standard_NC80adis_H100_v5"),),
+    "nvidia-h200-141gb": (
+        _gke("nvidia-h200-141gb"),
+        *_eks("h200"),
+        _types("p5e.48xlarge", "p5en.48xlarge", "Standard_ND96isr_H200_v5"),
+    ),
+    "nvidia-b200-180gb": (_gke("nvidia-b200"), *_eks("b200"), _types("p6-b200.48xlarge")),
+    "nvidia-rtx-pro-6000-96gb": (_gke("nvidia-rtx-pro-6000"),),
+    "amd-mi300x-192gb": (_types("Standard_ND96isr_MI300X_v5"),),
+}
+
+
+def product_key(resource: str) -> str:
+    """Return the key of the node label that has the product name of a resource's devices."""
+    return f"{AMD}.product-name" if resource == AMD else f"{resource}.product"
+
+
+def _discovered() -> Iterator[tuple[str, Labels]]:
+    """Yield each accelerator with the label of GPU Feature Discovery, or of AMD's node labeller."""
+    for name, device in ACCELERATORS.items():
+        if device.products:
+            yield name, {product_key(AMD if device.resource == AMD else NVIDIA): device.products}
+
+
+TABLE: Table = MappingProxyType(
+    {name: (labels, *_CLOUDS.get(name, ())) for name, labels in _discovered()}
+    | {name: sets for name, sets in _CLOUDS.items() if not ACCELERATORS[name].products}
+)
+"""The node labels of each accelerator of the catalogue. A slice has none: its resource names its size."""
+
+
+def extended(more: Table) -> Table:
+    """Return ``TABLE`` with further sets of labels for some accelerators."""
+    return MappingProxyType({name: (*TABLE.get(name, ()), *more.get(name, ())) for name in (*TABLE, *more)})
+
+
+def matches(labels: Mapping[str, str], wanted: Labels) -> bool:
+    """Return whether a node with ``labels`` has a set of node labels."""
+    return all(labels.get(key) in values if values else key not in labels for key, values in wanted.items())
+
+
+def known_by(labels: Mapping[str, str], table: Table) -> tuple[str, tuple[str, str]] | None:
+    """Return the accelerator of a node by its labels, and the label that says it, or ``None``."""
+    for name, sets in table.items():
+        for wanted in sets:
+            if matches(labels, wanted):
+                key = next((key for key, values in wanted.items() if values), "")
+                return name, (key, labels.get(key, ""))
+    return None
+
+
+def terms(name: str | None, table: Table) -> list[NodeTerm]:
+    """Return the sets of node labels of an accelerator as terms of a plan. Empty if none are known."""
+    return [
+        NodeTerm(labels=[NodeLabel(key=key, values=list(values)) for key, values in wanted.items()])
+        for wanted in table.get(name or "", ())
+    ]
+
+
+def meets(labels: Mapping[str, str], wanted: list[NodeTerm]) -> bool:
+    """Return whether a node with ``labels`` meets one of the terms. Without terms every node does."""
+    return not wanted or any(
+        matches(labels, {each.key: tuple(each.values) for each in term.labels}) for term in wanted
+    )
