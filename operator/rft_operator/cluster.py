@@ -211,6 +211,18 @@ class Cluster:
             return False
         return any(each.get("name") == PLURAL for each in answer.get("resources") or [])
 
+    def server_version(self) -> Json:
+        """Return the version of the API server, with the texts ``major`` and ``minor``."""
+        return self._call("GET", "version")
+
+    def has_group(self, group: str) -> bool:
+        """Return whether the API server has an API group, such as one of OpenShift."""
+        try:
+            self._call("GET", f"apis/{group}")
+        except NotFound:
+            return False
+        return True
+
     # Writes.
 
     def create(self, manifest: Json) -> Json:

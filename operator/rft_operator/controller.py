@@ -27,11 +27,13 @@ from rft_operator.nodes import PLACING_SECONDS, Nodes
 from rft_operator.objects.config import CA_KEY, ca_config_map, claim, config_map, run_config
 from rft_operator.objects.job import child_job
 from rft_operator.objects.names import OPERATOR_NAME, Owner, owner_of
+from rft_operator.objects.platform import Platform
 from rft_operator.objects.pod import Image
 from rft_operator.observe import Observed, RawState, observe, refreshed
 from rft_operator.obstacles import needed
 from rft_operator.queue import Key
 from rft_operator.reconcile import baseline_to_read, reconcile
+from rft_operator.server import Servers
 from rft_operator.settings import Settings
 from rft_operator.status import merge_patch
 from rft_operator.workloads import Workloads
@@ -72,6 +74,7 @@ class Controller:
         self._workloads = Workloads(*kueue)
         self._events = WarningEvents(cluster.obstacles)
         self._cpu_limits = CpuLimits(cluster.quotas, cluster.limit_ranges)
+        self._servers = Servers(cluster.server_version, cluster.has_group, settings.assigns_users)
         self._refused: dict[Key, str] = {}
         """The text of the API server's last refusal to create a child object, by the key of the RFTJob."""
         table = extended(settings.accelerator_labels)
@@ -360,8 +363,13 @@ class Controller:
             return ca_config_map(owner, self.ca_bundle or "")
         image = Image(settings.trainer_image, settings.image_pull_policy)
         reports = settings.ingest_url is not None
-        asked_for = self._cpu_limits.asked_for(owner.namespace)
-        return child_job(owner, spec, plan, image, reports=reports, counts=self._counts, cpu_limit=asked_for)
+        server = self._servers.get()
+        platform = Platform(
+            cpu_limit=self._cpu_limits.asked_for(owner.namespace),
+            sidecars=server.sidecars,
+            assigns_users=server.assigns_users,
+        )
+        return child_job(owner, spec, plan, image, reports=reports, counts=self._counts, platform=platform)
 
     def _post(self, owner: Owner, note: Note) -> None:
         """Post an Event. If this fails, it is only logged, because the status has the same message."""

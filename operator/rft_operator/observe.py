@@ -34,6 +34,8 @@ class Terminated:
     exit_code: int
     reason: str = ""
     message: str = ""
+    at: str = ""
+    """The time when it ended, RFC 3339. Empty if it is not known."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,14 @@ class Pod:
     answer."""
     unschedulable: str = ""
     requests: Mapping[str, float] = field(default_factory=dict)
-    """The sum of the resource requests of all containers of the pod, by resource: in CPUs, bytes or
-    devices."""
+    """The sum of the resource requests of all containers of the pod that run at a time, by resource: in CPUs,
+    bytes or devices."""
     waiting: Waiting | None = None
     trainer: Terminated | None = None
     grader: Terminated | None = None
+    """How the grader container ended. ``None`` also for a native sidecar, which the kubelet ends."""
+    beside: tuple[str, ...] = ()
+    """Names of running containers that others have added to the pod, such as istio-proxy."""
     report: ProgressReport | None = None
 
     @property
@@ -335,7 +340,7 @@ def _claims(pod_spec: Raw) -> tuple[str, ...]:
 def pod(raw: Raw) -> Pod:
     """Parse a pod."""
     metadata, status = raw["metadata"], raw.get("status", {})
-    states = {c["name"]: c.get("state", {}) for c in status.get("containerStatuses") or []}
+    states = _states(status.get("containerStatuses"))
     trainer = _terminated(states.get(TRAINER_CONTAINER, {}))
     unscheduled = _condition(status, "PodScheduled", "False") or {}
     return Pod(
@@ -354,16 +359,27 @@ def pod(raw: Raw) -> Pod:
         ready=_condition(status, "Ready", "False") is None,
         unschedulable=unscheduled.get("message", "") if unscheduled.get("reason") == "Unschedulable" else "",
         requests=_requests(raw.get("spec", {})),
-        waiting=_waiting(states.values()),
+        waiting=_waiting([*_states(status.get("initContainerStatuses")).values(), *states.values()]),
         trainer=trainer,
         grader=_terminated(states.get(GRADER_CONTAINER, {})),
+        beside=tuple(
+            sorted(name for name, state in states.items() if name not in _OWN and "running" in state)
+        ),
         report=_report(trainer),
     )
 
 
+_OWN = (TRAINER_CONTAINER, GRADER_CONTAINER)
+
+
+def _states(statuses: Iterable[Raw] | None) -> dict[str, Raw]:
+    return {each["name"]: each.get("state", {}) for each in statuses or []}
+
+
 def _requests(spec: Raw) -> dict[str, float]:
     found: dict[str, float] = {}
-    for container in spec.get("containers") or []:
+    sidecars = [each for each in spec.get("initContainers") or [] if each.get("restartPolicy") == "Always"]
+    for container in [*sidecars, *(spec.get("containers") or [])]:
         asked = (container.get("resources") or {}).get("requests") or {}
         for name, amount in asked.items():
             found[name] = found.get(name, 0.0) + _amount(amount)
@@ -413,7 +429,12 @@ def _terminated(state: Raw) -> Terminated | None:
     found = state.get("terminated")
     if not found:
         return None
-    return Terminated(found.get("exitCode", 0), found.get("reason", ""), found.get("message", ""))
+    return Terminated(
+        found.get("exitCode", 0),
+        found.get("reason", ""),
+        found.get("message", ""),
+        found.get("finishedAt") or "",
+    )
 
 
 def _waiting(states: Iterable[Raw]) -> Waiting | None:

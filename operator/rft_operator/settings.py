@@ -4,9 +4,11 @@ import ipaddress
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import cast, get_args
 from urllib.parse import urlsplit
 
 from rft_operator.listening import EVERYWHERE
+from rft_operator.objects.platform import AssignsUsers
 from rft_planner.accelerators import ACCELERATORS
 from rft_planner.kind_labels import Table
 
@@ -59,6 +61,9 @@ class Settings:
     """Whether nodes are read, to choose the kind of GPU and to explain unschedulable pods."""
     accelerator_labels: Table = field(default_factory=dict)
     """Further node labels by which accelerators of the catalogue are known."""
+    assigns_users: AssignsUsers = "auto"
+    """Whether the cluster assigns user and group IDs to pods and refuses others. ``auto``: if it is an
+    OpenShift."""
     read_kueue: bool = True
     """Whether Kueue's Workloads are read, to explain why a job is queued."""
     read_logs: bool = True
@@ -119,6 +124,7 @@ def from_env(env: Mapping[str, str]) -> Settings:
         no_progress_seconds=float(number(env, "RFT_NO_PROGRESS_SECONDS", int(Settings.no_progress_seconds))),
         read_nodes=switch(env, "RFT_READ_NODES", Settings.read_nodes),
         accelerator_labels=table(env, "RFT_ACCELERATOR_LABELS"),
+        assigns_users=assigns_users(env, "RFT_ASSIGNS_USERS"),
         read_kueue=switch(env, "RFT_READ_KUEUE", Settings.read_kueue),
         read_logs=switch(env, "RFT_READ_LOGS", Settings.read_logs),
     )
@@ -145,6 +151,15 @@ def switch(env: Mapping[str, str], name: str, default: bool) -> bool:
     if text not in ("true", "false"):
         raise BadSettings(f"{name} {text} is neither true nor false")
     return text == "true"
+
+
+def assigns_users(env: Mapping[str, str], name: str) -> AssignsUsers:
+    """Return auto, true or false from an environment variable. Raises BadSettings for anything else."""
+    text = env.get(name) or Settings.assigns_users
+    for allowed in get_args(AssignsUsers):
+        if text == allowed:
+            return cast(AssignsUsers, allowed)
+    raise BadSettings(f"{name} {text} is none of auto, true and false")
 
 
 def table(env: Mapping[str, str], name: str) -> Table:

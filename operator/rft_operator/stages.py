@@ -5,6 +5,7 @@ to bottom, is the specification.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -26,6 +27,9 @@ from rft_planner.unschedulable import explain_unschedulable
 CONFLICT_RECHECK_SECONDS = 60.0
 LOST_RECHECK_SECONDS = 30.0
 """Seconds until a job with a pod on a lost node is checked again, because nodes are not watched."""
+SIDECAR_SECONDS = 15.0
+"""Seconds that containers added by others, such as istio-proxy, have to end after the trainer. Then the job
+is complete, and its pod is ended."""
 NODES_RECHECK_SECONDS = 300.0
 """Seconds until a job with an unschedulable pod is checked again, because nodes are not watched."""
 
@@ -81,8 +85,10 @@ def name_taken(facts: Facts) -> Verdict | None:
 def succeeded(facts: Facts) -> Verdict | None:
     """The child Job is complete: the job is Succeeded."""
     child = facts.observed.child
-    if child is None or not child.complete:
-        return None
+    return _completed(facts) if child is not None and child.complete else None
+
+
+def _completed(facts: Facts) -> Verdict:
     ending = facts.report.ending if facts.report is not None else None
     reason = ending.reason if ending is not None and ending.reason in COMPLETED_BECAUSE else Reason.COMPLETED
     message = (ending.message if ending is not None else "") or COMPLETED_BECAUSE[reason]
@@ -221,7 +227,30 @@ def completing(facts: Facts) -> Verdict | None:
     if newest is None or newest.failed or not _succeeded(newest):
         return None
     said = "The trainer has ended successfully; the Job is about to complete."
-    return Verdict("Running", Reason.TRAINING, said)
+    if not newest.beside or newest.phase != "Running":
+        return Verdict("Running", Reason.TRAINING, said)
+    left = _sidecar_time_left(facts, newest)
+    if left > 0:
+        return Verdict("Running", Reason.TRAINING, said, requeue_after=left)
+    # Containers that others have added would keep the pod and its GPUs for ever.
+    return replace(_completed(facts), patch_child=end_now(facts))
+
+
+def _sidecar_time_left(facts: Facts, pod: Pod) -> float:
+    """Return the seconds that containers added by others still have to end after the trainer."""
+    ended = clock.parse(pod.trainer.at) if pod.trainer is not None else None
+    return SIDECAR_SECONDS - (facts.now - ended).total_seconds() if ended is not None else 0.0
+
+
+def _held_open(pod: Pod | None) -> str:
+    """Return a message if containers that others have added keep a failed pod running, else ""."""
+    if pod is None or not pod.failed or pod.phase != "Running" or not pod.beside:
+        return ""
+    return (
+        f"The next attempt starts when pod {pod.name} has ended, but it still has running containers that"
+        f" were added to it: {', '.join(pod.beside)}. Make them native sidecars, or keep them out by"
+        ' spec.template.annotations, such as sidecar.istio.io/inject: "false".'
+    )
 
 
 def node_lost(facts: Facts) -> Verdict | None:
@@ -278,7 +307,8 @@ def waiting(facts: Facts) -> Verdict | None:
         said = _and(held.message, elsewhere)
         return Verdict(phase, held.reason, said, ensure=ensure, patch_child=patch, requeue_after=again)
     if failures:
-        said = _of_attempt(len(failures), failures[-1])
+        newest = facts.observed.attempts[-1]
+        said = _and(_of_attempt(len(failures), failures[-1]), _held_open(newest))
         return Verdict("Starting", Reason.RETRYING, said, ensure=ensure, patch_child=patch)
     message = _and("The pod starts." if phase == "Starting" else "Waiting for the pod.", elsewhere)
     return Verdict(phase, Reason.WAITING_FOR_POD, message, ensure=ensure, patch_child=patch)

@@ -61,7 +61,8 @@ def test_a_new_job_gets_a_child_job_a_snapshot_and_a_ca(submit: Submit, api: Api
     assert RunConfig.model_validate_json(snapshot["data"][CONFIG_FILE]).job.uid == run.uid
     assert "BEGIN CERTIFICATE" in api.get(CONFIG_MAPS, f"{run.child_name}-ca")["data"]["ca.crt"]
     pod = run.pod()
-    assert {c["name"] for c in pod["spec"]["containers"]} == {"trainer", "grader"}
+    of_pod = [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
+    assert {c["name"] for c in of_pod} == {"trainer", "grader"}
     assert pod["metadata"]["labels"]["rft.dev/job-uid"] == run.uid
     assert not any("kube-api-access" in v["name"] or "secret" in v for v in pod["spec"]["volumes"])
     status = wait_until(

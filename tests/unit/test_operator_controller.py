@@ -67,6 +67,12 @@ class FakeCluster:
         self.reads.append(f"RFTJob {name}")
         return self.jobs.get(name)
 
+    def server_version(self) -> Json:
+        return {"major": "1", "minor": "36"}
+
+    def has_group(self, group: str) -> bool:
+        return False
+
     def quotas(self, namespace: str) -> list[Json]:
         return []
 

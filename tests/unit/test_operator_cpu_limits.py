@@ -10,6 +10,7 @@ from rft_operator.cluster import ClusterError
 from rft_operator.cpu_limits import CACHED_SECONDS, CpuLimits, asks_for_cpu_limit
 from rft_operator.objects.job import child_job
 from rft_operator.objects.names import Owner
+from rft_operator.objects.platform import Platform
 from rft_operator.objects.pod import Image
 from rft_planner.plan import Unplannable, plan
 from tests.manifests import manifest
@@ -23,7 +24,9 @@ def limits(*, asked_for: bool = False, **resources: Any) -> dict[str, tuple[Any,
     given = {"accelerator": {"name": "cpu"}, **resources}
     spec = parse(manifest(model={"name": "SmolLM2-135M"}, graders=GRADERS, resources=given)).spec
     image = Image("trainer:1", "Always")
-    job = child_job(OWNER, spec, plan(spec, "uid"), image, reports=False, cpu_limit=asked_for)
+    job = child_job(
+        OWNER, spec, plan(spec, "uid"), image, reports=False, platform=Platform(cpu_limit=asked_for)
+    )
     return {
         each["name"]: (each["resources"]["requests"]["cpu"], each["resources"]["limits"].get("cpu"))
         for each in job["spec"]["template"]["spec"]["containers"]

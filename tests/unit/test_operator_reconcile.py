@@ -18,7 +18,7 @@ from rft_operator.failures import EVICTIONS
 from rft_operator.kueue import Workload
 from rft_operator.observe import Child, Observed, Pod, Received, Terminated, Waiting
 from rft_operator.reconcile import baseline_to_read, reconcile
-from rft_operator.stages import LOST_RECHECK_SECONDS
+from rft_operator.stages import LOST_RECHECK_SECONDS, SIDECAR_SECONDS
 from rft_planner.nodes import Node
 from rft_planner.plan import plan
 from rft_run.cluster_text import cluster_object
@@ -823,3 +823,37 @@ def test_without_an_ingest_a_silent_trainer_is_not_stalled() -> None:
     assert STARTED.snapshot is not None
     assert STARTED.snapshot.report is None
     assert condition(once(rftjob(), observed(quiet)), "Stalled")["status"] == "False"
+
+
+def held_open(code: int, ended: datetime = NOW, *beside: str) -> Pod:
+    """Return a running pod whose trainer has ended, and to which others have added containers."""
+    trainer = Terminated(code, at=rfc3339(ended))
+    return replace(POD, trainer=trainer, beside=beside or ("istio-proxy",))
+
+
+def test_a_container_that_others_added_does_not_keep_a_finished_job_running() -> None:
+    ended = NOW - timedelta(seconds=SIDECAR_SECONDS)
+    decision = once(rftjob(), observed(held_open(0, ended), received=report(step=12)))
+    assert decision.status["phase"] == "Succeeded"
+    assert decision.patch_child == {"spec": {"activeDeadlineSeconds": 1}}
+
+
+def test_a_container_that_others_added_has_some_seconds_to_end_by_itself() -> None:
+    decision = once(rftjob(), observed(held_open(0), received=report(step=12)))
+    assert decision.status["phase"] == "Running"
+    assert decision.patch_child is None
+    assert decision.requeue_after == SIDECAR_SECONDS
+
+
+def test_a_pod_without_other_containers_is_left_to_the_job_controller() -> None:
+    pod = replace(held_open(0, NOW - timedelta(hours=1)), beside=())
+    decision = once(rftjob(), observed(pod, received=report(step=12)))
+    assert decision.status["phase"] == "Running"
+    assert decision.patch_child is None
+
+
+def test_a_container_that_holds_up_the_next_attempt_is_named_with_what_helps() -> None:
+    decision = once(rftjob(), observed(held_open(1, NOW, "istio-proxy", "logger")))
+    ready = next(c for c in decision.status["conditions"] if c["type"] == "Ready")
+    assert "still has running containers that were added to it: istio-proxy, logger" in ready["message"]
+    assert "spec.template.annotations" in ready["message"]

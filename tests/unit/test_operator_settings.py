@@ -47,6 +47,7 @@ def test_the_host_of_the_url_is_in_the_certificate() -> None:
         {"RFT_INGEST_PORT": "many"},
         {"RFT_INGEST_BIND": "everywhere"},
         {"RFT_READ_NODES": "perhaps"},
+        {"RFT_ASSIGNS_USERS": "perhaps"},
         {"RFT_ACCELERATOR_LABELS": "nvidia-l4-24gb"},
         {"RFT_ACCELERATOR_LABELS": '["nvidia-l4-24gb"]'},
         {"RFT_ACCELERATOR_LABELS": '{"nvidia-l5": []}'},

@@ -77,6 +77,15 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | quote }}
 {{- end }}
 {{- end -}}
 
+{{/* Security context of the operator's and the webhook's pods. */}}
+{{- define "rft.podSecurity" -}}
+{{- if eq (toString .Values.assignsUsers) "true" -}}
+{{- toYaml (omit .Values.podSecurityContext "runAsUser" "runAsGroup" "fsGroup") -}}
+{{- else -}}
+{{- toYaml .Values.podSecurityContext -}}
+{{- end -}}
+{{- end -}}
+
 {{/* Rights in the namespaces of the jobs. They mirror rft_operator/cluster.py. */}}
 {{- define "rft.rules" -}}
 - apiGroups: [rft.dev]

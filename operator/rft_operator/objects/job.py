@@ -5,6 +5,7 @@ from typing import Any
 from rft_api.job import RFTJobSpec
 from rft_api.status import Plan
 from rft_operator.objects.names import Owner
+from rft_operator.objects.platform import Platform
 from rft_operator.objects.pod import Image, pod_template
 from rft_run.config import TRAINER_CONTAINER
 from rft_run.exit_codes import PERMANENT, UNCOUNTED
@@ -24,14 +25,13 @@ def child_job(
     *,
     reports: bool,
     counts: bool = False,
-    cpu_limit: bool = False,
+    platform: Platform = Platform(),  # noqa: B008 - immutable
 ) -> dict[str, Any]:
     """Return the manifest of the child Job of an RFTJob.
 
     ``counts`` is true if the API server silently drops the failure policy, as old versions do. Then the Job
-    has a higher ``backoffLimit`` from the start, and the operator counts the failures. ``cpu_limit`` is true
-    if the namespace refuses containers without a CPU limit. ``suspend`` is not set, because a queue such as
-    Kueue sets it when the Job is created.
+    has a higher ``backoffLimit`` from the start, and the operator counts the failures. ``suspend`` is
+    not set, because a queue such as Kueue sets it when the Job is created.
     """
     metadata = owner.metadata(owner.child)
     template = spec.template
@@ -61,7 +61,7 @@ def child_job(
                     _on_exit("FailJob", PERMANENT),
                 ]
             },
-            "template": pod_template(owner, spec, plan, image, reports=reports, cpu_limit=cpu_limit),
+            "template": pod_template(owner, spec, plan, image, reports=reports, platform=platform),
         },
     }
 

@@ -11,6 +11,7 @@ from rft_api.status import NodeLabel, NodeTerm, Plan
 from rft_operator.objects.annotations import without_identity
 from rft_operator.objects.config import has_user_code
 from rft_operator.objects.names import LABEL_JOB_UID, Owner
+from rft_operator.objects.platform import Platform
 from rft_operator.objects.volumes import Mounted, volumes
 from rft_planner.accelerators import resource_of
 from rft_planner.nodes import LINUX, OS_LABEL
@@ -55,23 +56,28 @@ class Image:
 
 
 def pod_template(
-    owner: Owner, spec: RFTJobSpec, plan: Plan, image: Image, *, reports: bool, cpu_limit: bool = False
+    owner: Owner,
+    spec: RFTJobSpec,
+    plan: Plan,
+    image: Image,
+    *,
+    reports: bool,
+    platform: Platform = Platform(),  # noqa: B008 - immutable
 ) -> dict[str, Any]:
-    """Return the pod template of the child Job.
-
-    With ``cpu_limit`` every container has a CPU limit, also if the plan has none.
-    """
-    trainer_limit = plan.cpu_limit or (plan.cpu if cpu_limit else None)
+    """Return the pod template of the child Job."""
+    trainer_limit = plan.cpu_limit or (plan.cpu if platform.cpu_limit else None)
+    assigned = platform.assigns_users
     template = spec.template or Template()
     mounted = volumes(owner, spec, reports=reports)
     chosen = {
         "image": template.image or image.name,
         "imagePullPolicy": template.image_pull_policy or image.pull_policy,
     }
-    containers = [chosen | _trainer(spec, plan, mounted, trainer_limit)]
+    trainer = chosen | _trainer(spec, plan, mounted, trainer_limit, assigned)
+    beside: list[dict[str, Any]] = []
     annotations = dict(template.annotations or {})
     if has_user_code(spec):
-        containers.append(chosen | _grader(mounted, GRADER_CPU_LIMIT if trainer_limit else None))
+        beside = [chosen | _grader(mounted, GRADER_CPU_LIMIT if trainer_limit else None, assigned)]
         annotations = without_identity(annotations, GRADER_CONTAINER)
     metadata: dict[str, Any] = {"labels": {**(template.labels or {}), **owner.labels}}
     if annotations:
@@ -82,30 +88,57 @@ def pod_template(
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "shareProcessNamespace": False,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "fsGroup": SHARED_GROUP,
-            "supplementalGroups": [SHARED_GROUP],
-            # Without this the kubelet checks the group of all files on the volume at every start.
-            "fsGroupChangePolicy": "OnRootMismatch",
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        "containers": containers,
+        "securityContext": _pod_security(assigned),
+        **_containers(trainer, beside, sidecars=platform.sidecars),
         "volumes": [m.volume for m in mounted],
     }
     return {
         "metadata": metadata,
-        "spec": pod | _placement(owner, template, spec.resources or Resources(), plan),
+        "spec": pod | _placement(owner, template, spec.resources or Resources(), plan, platform),
     }
 
 
-def _placement(owner: Owner, template: Template, resources: Resources, plan: Plan) -> dict[str, Any]:
+def _containers(trainer: dict[str, Any], beside: list[dict[str, Any]], *, sidecars: bool) -> dict[str, Any]:
+    """Return the fields of a pod with its containers.
+
+    A native sidecar is an init container that is never done. The kubelet ends it after the trainer, so it
+    does not keep the pod running.
+    """
+    if not sidecars or not beside:
+        return {"containers": [trainer, *beside]}
+    return {
+        "initContainers": [{**each, "restartPolicy": "Always"} for each in beside],
+        "containers": [trainer],
+    }
+
+
+def _pod_security(assigned: bool) -> dict[str, Any]:
+    """Return the security context of the pod.
+
+    ``assigned``: the cluster assigns the user and the group of volumes, and refuses fixed ones.
+    """
+    groups = {} if assigned else {"fsGroup": SHARED_GROUP, "supplementalGroups": [SHARED_GROUP]}
+    return {
+        "runAsNonRoot": True,
+        **groups,
+        # Without this the kubelet checks the group of all files on the volume at every start.
+        "fsGroupChangePolicy": "OnRootMismatch",
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def _placement(
+    owner: Owner, template: Template, resources: Resources, plan: Plan, platform: Platform
+) -> dict[str, Any]:
     selector, terms = plan.node_selector or {}, plan.node_terms or []
     if owner.queue and selector:
         # Kueue compares the node selector with a flavor's labels, and ignores alternatives that it lacks.
         terms = []
     elif terms:
         selector = {}
+    affinity = on_kind(template.affinity, terms)
+    if not platform.sidecars:
+        affinity = pod_anti_affinity(affinity, owner.uid)
     tolerations = [toleration.dump() for toleration in resources.tolerations or []]
     if plan.gpus:
         # GPU nodes often have a taint named after the resource; some API servers add this toleration.
@@ -113,7 +146,7 @@ def _placement(owner: Owner, template: Template, resources: Resources, plan: Pla
     wanted = {
         "serviceAccountName": template.service_account_name,
         "imagePullSecrets": [ref.dump() for ref in template.image_pull_secrets or []],
-        "affinity": pod_anti_affinity(on_kind(template.affinity, terms), owner.uid),
+        "affinity": affinity,
         "topologySpreadConstraints": [
             constraint.dump() for constraint in template.topology_spread_constraints or []
         ],
@@ -169,9 +202,9 @@ def pod_anti_affinity(affinity: dict[str, Any] | None, uid: str) -> dict[str, An
     """Return the affinity of the pod, with a required anti-affinity between all pods of this RFTJob.
 
     So the scheduler starts no second pod while the first one is assigned to a node. The first pod may
-    still be in its grace period, or its node may not answer. ``podReplacementPolicy`` does the same, but
-    only on newer API servers. A malformed affinity is returned unchanged, so that the API server refuses
-    it.
+    still be in its grace period, or its node may not answer. Newer API servers need no anti-affinity,
+    because they have ``podReplacementPolicy``, which does the same. A malformed affinity is returned
+    unchanged, so that the API server refuses it.
     """
     affinity = affinity or {}
     apart = affinity.get("podAntiAffinity") or {}
@@ -181,10 +214,10 @@ def pod_anti_affinity(affinity: dict[str, Any] | None, uid: str) -> dict[str, An
     return {**affinity, "podAntiAffinity": {**apart, REQUIRED: [*(apart.get(REQUIRED) or []), own]}}
 
 
-def _security(uid: int) -> dict[str, Any]:
+def _security(uid: int, assigned: bool) -> dict[str, Any]:
+    user = {} if assigned else {"runAsUser": uid, "runAsGroup": uid}
     return {
-        "runAsUser": uid,
-        "runAsGroup": uid,
+        **user,
         "runAsNonRoot": True,
         "readOnlyRootFilesystem": True,
         "allowPrivilegeEscalation": False,
@@ -193,7 +226,9 @@ def _security(uid: int) -> dict[str, Any]:
     }
 
 
-def _trainer(spec: RFTJobSpec, plan: Plan, mounted: list[Mounted], cpu_limit: str | None) -> dict[str, Any]:
+def _trainer(
+    spec: RFTJobSpec, plan: Plan, mounted: list[Mounted], cpu_limit: str | None, assigned: bool
+) -> dict[str, Any]:
     requests = {"cpu": plan.cpu, "memory": plan.memory}
     limits = {"memory": plan.memory, "cpu": cpu_limit}
     if plan.gpus:
@@ -202,9 +237,9 @@ def _trainer(spec: RFTJobSpec, plan: Plan, mounted: list[Mounted], cpu_limit: st
         "name": TRAINER_CONTAINER,
         "command": ["python", "-m", "rft_trainer"],
         "args": ["--config", f"{CONFIG_DIR}/{CONFIG_FILE}"],
-        "env": _environment(spec),
+        "env": _environment(spec, assigned),
         "resources": {"requests": _given(requests), "limits": _given(limits)},
-        "securityContext": _security(TRAINER_UID),
+        "securityContext": _security(TRAINER_UID, assigned),
         "terminationMessagePolicy": "File",
         "volumeMounts": [m.mount(m.trainer) for m in mounted if m.trainer is not None],
     }
@@ -214,7 +249,7 @@ def _resource(plan: Plan) -> str:
     return plan.gpu_resource or resource_of(plan.accelerator)
 
 
-def _grader(mounted: list[Mounted], cpu_limit: str | None) -> dict[str, Any]:
+def _grader(mounted: list[Mounted], cpu_limit: str | None, assigned: bool) -> dict[str, Any]:
     config = f"{GRADER_CONFIG_DIR}/{GRADER_CONFIG_FILE}"
     return {
         "name": GRADER_CONTAINER,
@@ -225,15 +260,17 @@ def _grader(mounted: list[Mounted], cpu_limit: str | None) -> dict[str, Any]:
             "requests": {"cpu": GRADER_CPU, "memory": GRADER_MEMORY},
             "limits": _given({"memory": GRADER_MEMORY_LIMIT, "cpu": cpu_limit}),
         },
-        "securityContext": _security(GRADER_UID),
+        "securityContext": _security(GRADER_UID, assigned),
         "terminationMessagePolicy": "File",
         "volumeMounts": [m.mount(m.grader) for m in mounted if m.grader is not None],
     }
 
 
-def _environment(spec: RFTJobSpec) -> list[dict[str, Any]]:
+def _environment(spec: RFTJobSpec, assigned: bool) -> list[dict[str, Any]]:
     """Return the environment variables of the trainer. Those of the operator come last, and so override
     the user's.
+
+    A user ID that the cluster ``assigned`` has no name in the image, but torch and others ask for one.
     """
     template = spec.template or Template()
     tracking = spec.tracking
@@ -244,6 +281,7 @@ def _environment(spec: RFTJobSpec) -> list[dict[str, Any]]:
         _from_field("RFT_POD_NAME", "metadata.name"),
         _variable("HOME", SCRATCH_DIR),
         _variable("TMPDIR", "/tmp"),  # noqa: S108 - a volume of its own
+        *([_variable("USER", "trainer")] if assigned else []),
         *_from_secret("HF_TOKEN", spec.model.secret_ref),
         *_from_secret("WANDB_API_KEY", wandb),
         *_from_secret("MLFLOW_TRACKING_TOKEN", mlflow),

@@ -1,0 +1,31 @@
+"""What the manifests of child objects need to know about the cluster and the namespace of a job."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+NATIVE_SIDECARS = (1, 29)
+"""The first version of Kubernetes whose pods may have native sidecars, and whose Jobs wait for the end of a
+pod before they create the next one."""
+AssignsUsers = Literal["auto", "true", "false"]
+"""The setting whether a cluster assigns user IDs. ``auto``: if it is an OpenShift."""
+
+
+@dataclass(frozen=True)
+class Platform:
+    """What a cluster offers, and what it and the namespace of a job ask for."""
+
+    cpu_limit: bool = False
+    """Whether the namespace refuses containers without a CPU limit."""
+    sidecars: bool = False
+    """Whether the API server is of ``NATIVE_SIDECARS`` or newer."""
+    assigns_users: bool = False
+    """Whether the cluster assigns user and group IDs to pods, and refuses others, as OpenShift does."""
+
+
+def is_at_least(version: dict[str, str], wanted: tuple[int, int]) -> bool:
+    """Return whether an API server's answer about its version is ``wanted`` or newer.
+
+    Clouds add a sign to the minor version, such as ``29+``. A version that cannot be read is old.
+    """
+    major, minor = version.get("major", ""), version.get("minor", "").rstrip("+")
+    return major.isdigit() and minor.isdigit() and (int(major), int(minor)) >= wanted

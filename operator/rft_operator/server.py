@@ -1,0 +1,60 @@
+"""A cache of what the API server is: its version, and whether it assigns user IDs to pods."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from rft_operator.cluster import ClusterError
+from rft_operator.objects.platform import NATIVE_SIDECARS, AssignsUsers, is_at_least
+
+OPENSHIFT = "security.openshift.io"
+"""The API group of OpenShift's security context constraints."""
+CACHED_SECONDS = 300.0
+"""Seconds after which the server is asked again, because it may have been upgraded."""
+_log = logging.getLogger(__name__)
+
+
+class Server(NamedTuple):
+    """The features of an API server that the pods of runs depend on."""
+
+    sidecars: bool = False
+    assigns_users: bool = False
+
+
+class Servers:
+    """A cache of the API server's features. Thread-safe."""
+
+    def __init__(
+        self,
+        version: Callable[[], dict[str, Any]],
+        has_group: Callable[[str], bool],
+        assigns_users: AssignsUsers = "auto",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``version`` and ``has_group`` ask the API server. ``assigns_users`` is the setting."""
+        self._version = version
+        self._has_group = has_group
+        self._assigns_users = assigns_users
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._known = Server()
+        self._read_at = float("-inf")
+
+    def get(self) -> Server:
+        """Return the features of the API server. If it does not answer, they are those of the last answer."""
+        with self._lock:
+            if self._clock() - self._read_at > CACHED_SECONDS:
+                try:
+                    self._known = self._read()
+                except ClusterError as error:
+                    _log.warning("the version of the API server cannot be read: %s", error)
+                else:
+                    self._read_at = self._clock()
+            return self._known
+
+    def _read(self) -> Server:
+        chosen = self._assigns_users
+        assigns = self._has_group(OPENSHIFT) if chosen == "auto" else chosen == "true"
+        return Server(is_at_least(self._version(), NATIVE_SIDECARS), assigns)
