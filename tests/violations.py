@@ -27,6 +27,9 @@ VIOLATIONS: dict[str, tuple[Violation, ...]] = {
         Violation({"evaluation": {"dataset": TWO_PROMPTS}}, "spec.evaluation.dataset.columns"),
     ),
     "storage_has_one_kind": (Violation({"storage": {}}, "spec.storage"),),
+    "model_cache_has_one_claim": (
+        Violation({"model": {"name": "org/model", "cache": {}}}, "spec.model.cache"),
+    ),
     "grader_has_one_kind": (Violation({"graders": [{"name": "right"}]}, "spec.graders[0]"),),
     "python_grader_has_one_source": (
         Violation({"graders": [{"name": "right", "python": {}}]}, "spec.graders[0].python"),

@@ -145,7 +145,7 @@ def mounts_do_not_collide(spec: RFTJobSpec) -> Iterator[Problem]:
 
 _TAKEN = words(
     "/bin /data/evaluation /data/train /dev /dev/shm /etc /etc/rft /lib /opt /opt/rft /proc /run /runs"
-    " /scratch /sys /tmp /usr /var /var/run"
+    " /scratch /sys /tmp /usr /var /var/cache/rft /var/run"
 )
 """Paths in the trainer's container that belong to its image or to its own volumes."""
 

@@ -18,12 +18,13 @@ from rft_api.job import RFTJobSpec
 from rft_api.lifecycle import Stop, read_moment
 from rft_api.problems import EXAMPLES, Problem
 from rft_api.resources import EnvVar, EnvVarSource, ExtraVolume
-from rft_api.sources import Dataset, Storage
+from rft_api.sources import Dataset, ModelCache, Storage
 
 Check = Callable[[RFTJobSpec], Iterator[Problem]]
 
 DATASET_SOURCES = ("config_map", "persistent_volume_claim", "uri")
 STORAGE_KINDS = ("persistent_volume_claim", "claim_template", "ephemeral")
+CACHE_CLAIMS = ("persistent_volume_claim", "claim_template")
 CODE_SOURCES = ("inline", "config_map")
 VOLUME_SOURCES = ("persistent_volume_claim", "config_map")
 VALUE_FIELDS = ("value", "value_from", "secret_ref")
@@ -124,6 +125,13 @@ def columns_name_one_prompt(spec: RFTJobSpec) -> Iterator[Problem]:
 def storage_has_one_kind(spec: RFTJobSpec) -> Iterator[Problem]:
     """The storage of a run has exactly one kind."""
     yield from _exactly_one("spec.storage", spec.storage, STORAGE_KINDS)
+
+
+@in_cel(exactly_one_of("spec.model.cache", _aliases(ModelCache, CACHE_CLAIMS)))
+def model_cache_has_one_claim(spec: RFTJobSpec) -> Iterator[Problem]:
+    """The cache of models has exactly one claim."""
+    if spec.model.cache is not None:
+        yield from _exactly_one("spec.model.cache", spec.model.cache, CACHE_CLAIMS)
 
 
 @in_cel(exactly_one_of("spec.graders[]", _aliases(Grader, GRADER_KINDS)))
@@ -473,6 +481,7 @@ RULES: tuple[Rule, ...] = (
     dataset_has_one_source,
     columns_name_one_prompt,
     storage_has_one_kind,
+    model_cache_has_one_claim,
     grader_has_one_kind,
     python_grader_has_one_source,
     grader_names_are_unique,

@@ -30,6 +30,36 @@ class SecretKeyRef(Model):
     key: str = Field(min_length=1, description="Key in the Secret.")
 
 
+class VolumeClaim(Model):
+    """An existing PersistentVolumeClaim."""
+
+    claim_name: str = Field(min_length=1, description="Name of the PersistentVolumeClaim.")
+
+
+class ClaimTemplate(Model):
+    """A PersistentVolumeClaim the operator makes for this job."""
+
+    size: str = Field(**SIZE.limits(), description="Requested size, such as 20Gi.")
+    storage_class_name: str | None = Field(
+        None, description="StorageClass of the claim. If absent, the cluster's default is used."
+    )
+    access_modes: list[Literal["ReadWriteOnce", "ReadWriteMany", "ReadWriteOncePod"]] | None = Field(
+        None, max_length=3, description="Access modes of the claim. If absent, ReadWriteOnce."
+    )
+    retain: bool = Field(True, description="Keep the PersistentVolumeClaim when the RFTJob is deleted.")
+
+
+class ModelCache(Model):
+    """Where models that are downloaded from the hub are kept. Exactly one claim is set."""
+
+    persistent_volume_claim: VolumeClaim | None = Field(
+        None, description="An existing PersistentVolumeClaim, which several jobs may share."
+    )
+    claim_template: ClaimTemplate | None = Field(
+        None, description="A PersistentVolumeClaim that the operator makes for this job."
+    )
+
+
 class AdapterSource(Model):
     """An adapter from which the training starts."""
 
@@ -45,6 +75,13 @@ class ModelSource(Model):
     )
     revision: str | None = Field(None, description="Branch, tag or commit of the model on the hub.")
     secret_ref: SecretKeyRef | None = Field(None, description="Secret with the hub token, for gated models.")
+    cache: ModelCache | None = Field(
+        None,
+        description=(
+            "Volume for models from the hub, so that a retry, or with a shared claim the next job, does not"
+            " download them again. If absent, each pod downloads the model to its node."
+        ),
+    )
     chat_template_args: dict[str, Scalar] | None = Field(
         None, description="Additional arguments for the model's chat template."
     )
@@ -122,25 +159,6 @@ class Dataset(Model):
             " the text of the user's message. The field messages is a whole conversation."
         ),
     )
-
-
-class VolumeClaim(Model):
-    """An existing PersistentVolumeClaim."""
-
-    claim_name: str = Field(min_length=1, description="Name of the PersistentVolumeClaim.")
-
-
-class ClaimTemplate(Model):
-    """A PersistentVolumeClaim the operator makes for this job."""
-
-    size: str = Field(**SIZE.limits(), description="Requested size, such as 20Gi.")
-    storage_class_name: str | None = Field(
-        None, description="StorageClass of the claim. If absent, the cluster's default is used."
-    )
-    access_modes: list[Literal["ReadWriteOnce", "ReadWriteMany", "ReadWriteOncePod"]] | None = Field(
-        None, max_length=3, description="Access modes of the claim. If absent, ReadWriteOnce."
-    )
-    retain: bool = Field(True, description="Keep the PersistentVolumeClaim when the RFTJob is deleted.")
 
 
 class Ephemeral(Model):

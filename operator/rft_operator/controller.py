@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from rft_api.job import RFTJob
+from rft_api.job import RFTJob, RFTJobSpec
 from rft_api.lifecycle import Stop
 from rft_api.validation import CheckResult, check
 from rft_operator import metrics
@@ -337,9 +337,30 @@ class Controller:
             # is used.
             with suppress(NotFound):
                 self._cluster.delete_config(owner.namespace, owner.child, raw.config["metadata"]["uid"])
-        manifest = self._manifest(owner, decision, part)
+        if part is ChildKind.JOB:
+            self._ensure_cache(owner, decision.spec)
+        made = self._create(self._manifest(owner, decision, part))
+        if part is ChildKind.JOB:
+            self._counts = "podFailurePolicy" not in made.get("spec", {})
+
+    def _ensure_cache(self, owner: Owner, spec: RFTJobSpec | None) -> None:
+        """Create the claim for models from the hub, unless it is there.
+
+        It is needed only by pods, so it is made with the child Job and not read in each round.
+        """
+        cache = spec.model.cache if spec is not None else None
+        if cache is None or cache.claim_template is None:
+            return
         try:
-            made = self._cluster.create(manifest)
+            self._create(claim(owner, cache.claim_template, owner.cache))
+        except Conflict as error:
+            if "already exists" not in str(error):
+                raise
+
+    def _create(self, manifest: dict[str, Any]) -> dict[str, Any]:
+        """Create an object, and return it. Raises NotMade if the API server refuses it."""
+        try:
+            return self._cluster.create(manifest)
         except Conflict:
             raise
         except ClusterError as error:
@@ -348,8 +369,6 @@ class Controller:
             # A quota, a policy, or an admission webhook that does not answer. The status must report it.
             what = f"{manifest['kind']} {manifest['metadata']['name']}"
             raise NotMade(f"{what} cannot be created: {error}.", error) from error
-        if part is ChildKind.JOB:
-            self._counts = "podFailurePolicy" not in made.get("spec", {})
 
     def _manifest(self, owner: Owner, decision: Decision, part: ChildKind) -> dict[str, Any]:
         spec, plan, settings = decision.spec, decision.plan, self._settings

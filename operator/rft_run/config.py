@@ -32,6 +32,8 @@ GRADER_CODE_DIR = "/etc/rft/graders"
 """Folder with the code of python graders whose source is a ConfigMap. Each file is ``<name>/<key>``."""
 SECRETS_DIR = "/etc/rft/secrets"
 SCRATCH_DIR = "/scratch"
+CACHE_DIR = "/var/cache/rft"
+"""Folder with models from the hub, if the job has a volume for them."""
 
 TRAINER_CONTAINER = "trainer"
 GRADER_CONTAINER = "grader"

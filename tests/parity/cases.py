@@ -24,7 +24,7 @@ from rft_api.graders import GRADER_KINDS, Grader, Numeric, Python, Scale
 from rft_api.job import MAX_NAME_LENGTH, RFTJobSpec
 from rft_api.parameters import Sampling, Training
 from rft_api.resources import EnvVarSource, ExtraVolume
-from rft_api.sources import Dataset, Storage
+from rft_api.sources import Dataset, ModelCache, Storage
 from rft_graders import ahead as graders_ahead
 
 Object = dict[str, Any]
@@ -92,6 +92,7 @@ ABSENT = _Absent()
 ALTERNATIVES: dict[type[Model], tuple[str, ...]] = {
     Dataset: ("config_map", "persistent_volume_claim", "uri"),
     Storage: ("persistent_volume_claim", "claim_template", "ephemeral"),
+    ModelCache: ("persistent_volume_claim", "claim_template"),
     Grader: GRADER_KINDS,
     Python: ("inline", "config_map"),
     EnvironmentPython: ("inline", "config_map"),
@@ -532,6 +533,22 @@ BROKEN: dict[str, list[tuple[str, Object, str]]] = {
         ("none", {"storage": {}}, "spec.storage"),
         ("two", {"storage": {"ephemeral": {}, "claimTemplate": {"size": "1Gi"}}}, "spec.storage"),
     ],
+    "model_cache_has_one_claim": [
+        ("none", {"model": {"name": "a/b", "cache": {}}}, "spec.model.cache"),
+        (
+            "two",
+            {
+                "model": {
+                    "name": "a/b",
+                    "cache": {
+                        "persistentVolumeClaim": {"claimName": "c"},
+                        "claimTemplate": {"size": "1Gi"},
+                    },
+                }
+            },
+            "spec.model.cache",
+        ),
+    ],
     "grader_has_one_kind": [
         ("none", _grader(), "spec.graders[0]"),
         ("two", _grader(numeric={}, math={}), "spec.graders[0]"),
@@ -675,6 +692,10 @@ KEPT: dict[str, list[tuple[str, Object]]] = {
         ("one", {"dataset": {"uri": "./a", "columns": {"prompt": "question", "answer": "solution"}}}),
     ],
     "storage_has_one_kind": [("one", {"storage": {"ephemeral": {}}})],
+    "model_cache_has_one_claim": [
+        ("made", {"model": {"name": "a/b", "cache": {"claimTemplate": {"size": "1Gi"}}}}),
+        ("none", {"model": {"name": "a/b"}}),
+    ],
     "grader_has_one_kind": [("one", _grader(math={}))],
     "python_grader_has_one_source": [("one", _grader(python={"configMap": {"name": "c"}}))],
     "grader_names_are_unique": [

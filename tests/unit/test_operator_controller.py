@@ -3,8 +3,11 @@
 from collections.abc import Callable
 from typing import Any, cast
 
+import pytest
+
 from rft_advice.baseline import ANNOTATION
 from rft_api.validation import parse
+from rft_operator.cluster import Conflict
 from rft_operator.controller import Controller
 from rft_operator.ingest.cache import Chains
 from rft_operator.ingest.reports import Reports
@@ -189,3 +192,37 @@ def test_a_baseline_created_after_the_start_is_compared_at_the_next_event_of_a_p
     assert cluster.reads == ["everything", "Job and pods at 7"], (
         "after the comparison the baseline is not read again"
     )
+
+
+class NewCluster(FakeCluster):
+    """A fake cluster with an RFTJob that has no children yet. It records what is created."""
+
+    def __init__(self, document: Json) -> None:
+        super().__init__(document)
+        self.made: list[Json] = []
+        self.taken = ""
+        """Name of an object that exists already."""
+
+    def state(self, owner: Owner, baseline: str | None, pods_version: str) -> RawState:
+        return RawState()
+
+    def create(self, manifest: Json) -> Json:
+        if manifest["metadata"]["name"] == self.taken:
+            raise Conflict(409, "already exists")
+        self.made.append(manifest)
+        return manifest
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_the_claim_for_models_is_made_before_the_child_job_and_may_exist(exists: bool) -> None:
+    cache = {"claimTemplate": {"size": "40Gi"}}
+    document = rftjob(model={"name": "SmolLM2-135M", "cache": cache})
+    cluster = NewCluster(document)
+    claim_name = owner_of(document).cache
+    cluster.taken = claim_name if exists else ""
+    controller = Controller(cast(Any, cluster), Reports(), SETTINGS, Chains(lambda: 0.0))
+    controller.process(KEY)
+    made = [(each["kind"], each["metadata"]["name"]) for each in cluster.made if each["kind"] != "Event"]
+    child = owner_of(document).child
+    claims = [] if exists else [("PersistentVolumeClaim", claim_name)]
+    assert made == [("ConfigMap", child), *claims, ("Job", child)]

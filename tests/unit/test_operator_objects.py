@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from rft_api.resources import OPERATOR_VARIABLES
+from rft_api.sources import ClaimTemplate
 from rft_api.validation import parse
 from rft_operator.objects.config import ca_config_map, claim, config_map, run_config
 from rft_operator.objects.job import child_job
@@ -448,3 +449,29 @@ def test_a_variable_takes_its_value_from_where_the_job_says(source: dict[str, An
 def test_the_reserved_variables_are_those_that_the_operator_sets() -> None:
     made = job(model={"name": "/models/SmolLM2-135M"}, template={})
     assert sorted(v["name"] for v in containers(made)["trainer"]["env"]) == sorted(OPERATOR_VARIABLES)
+
+
+@pytest.mark.parametrize(
+    ("cache", "claim_name"),
+    [
+        ({"persistentVolumeClaim": {"claimName": "models"}}, "models"),
+        ({"claimTemplate": {"size": "40Gi"}}, f"{OWNER.child}-hub"),
+    ],
+)
+def test_only_the_trainer_mounts_the_cache_of_models(cache: dict[str, Any], claim_name: str) -> None:
+    made = job(model={**SPEC["model"], "cache": cache})
+    trainer, grader = containers(made)["trainer"], containers(made)["grader"]
+    assert volume(made, "hub")["persistentVolumeClaim"] == {"claimName": claim_name}
+    (path,) = [path for path, name in mounts(trainer).items() if name == "hub"]
+    assert {"name": "HF_HUB_CACHE", "value": path} in trainer["env"]
+    assert "hub" not in mounts(grader).values()
+    assert "HF_HUB_CACHE" not in [variable["name"] for variable in grader["env"]]
+    assert "hub" not in mounts(containers(job())["trainer"]).values()
+
+
+def test_the_claim_for_models_is_named_by_the_uid() -> None:
+    template = ClaimTemplate(size="40Gi", retain=False)
+    made = claim(OWNER, template, OWNER.cache)
+    assert made["metadata"]["name"] == f"sums-{uid8(OWNER.uid)}-hub"
+    assert made["metadata"]["ownerReferences"][0]["uid"] == OWNER.uid
+    assert made["spec"]["resources"]["requests"]["storage"] == "40Gi"

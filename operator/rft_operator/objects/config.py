@@ -114,9 +114,9 @@ def ca_config_map(owner: Owner, bundle: str) -> dict[str, Any]:
     }
 
 
-def claim(owner: Owner, template: ClaimTemplate) -> dict[str, Any]:
-    """Return the PersistentVolumeClaim of a run. With ``retain`` it has no owner reference, so it outlives
-    the RFTJob.
+def claim(owner: Owner, template: ClaimTemplate, name: str | None = None) -> dict[str, Any]:
+    """Return a PersistentVolumeClaim of a run. With ``retain`` it has no owner reference, so it outlives
+    the RFTJob. Without a ``name`` it is the claim of the run's folder.
     """
     spec: dict[str, Any] = {
         "accessModes": list(template.access_modes or ["ReadWriteOnce"]),
@@ -127,7 +127,7 @@ def claim(owner: Owner, template: ClaimTemplate) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
-        "metadata": owner.metadata(owner.child, owned=not template.retain),
+        "metadata": owner.metadata(name or owner.child, owned=not template.retain),
         "spec": spec,
     }
 

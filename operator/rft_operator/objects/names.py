@@ -41,6 +41,11 @@ class Owner:
         return f"{self.name}-{uid8(self.uid)}"
 
     @property
+    def cache(self) -> str:
+        """Name of the PersistentVolumeClaim for models from the hub, where the operator makes one."""
+        return f"{self.child}-hub"
+
+    @property
     def ca(self) -> str:
         """Name of the ConfigMap with the CA certificates of the ingest."""
         return f"{self.child}-ca"

@@ -16,6 +16,7 @@ from rft_operator.objects.volumes import Mounted, volumes
 from rft_planner.accelerators import resource_of
 from rft_planner.nodes import LINUX, OS_LABEL
 from rft_run.config import (
+    CACHE_DIR,
     CONFIG_DIR,
     CONFIG_FILE,
     GRADER_CONFIG_DIR,
@@ -282,6 +283,7 @@ def _environment(spec: RFTJobSpec, assigned: bool) -> list[dict[str, Any]]:
         _variable("HOME", SCRATCH_DIR),
         _variable("TMPDIR", "/tmp"),  # noqa: S108 - a volume of its own
         *([_variable("USER", "trainer")] if assigned else []),
+        *([_variable("HF_HUB_CACHE", CACHE_DIR)] if spec.model.cache is not None else []),
         *_from_secret("HF_TOKEN", spec.model.secret_ref),
         *_from_secret("WANDB_API_KEY", wandb),
         *_from_secret("MLFLOW_TRACKING_TOKEN", mlflow),

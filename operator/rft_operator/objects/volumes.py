@@ -13,6 +13,7 @@ from rft_operator.objects.config import TOKEN_KEY, has_user_code
 from rft_operator.objects.names import Owner
 from rft_run.config import (
     CA_DIR,
+    CACHE_DIR,
     CONFIG_DIR,
     CONFIG_FILE,
     DATASET_DIR,
@@ -64,6 +65,7 @@ def volumes(owner: Owner, spec: RFTJobSpec, *, reports: bool) -> list[Mounted]:
         _empty("trainer-tmp", trainer="/tmp"),  # noqa: S108 - a volume of its own
         _empty("scratch", trainer=SCRATCH_DIR),
         _shared_memory(spec),
+        *_cache(owner, spec),
         *_dataset("dataset", spec.dataset, DATASET_DIR),
         *_secrets(spec),
         *_extra(spec),
@@ -105,6 +107,15 @@ def _runs(owner: Owner, spec: RFTJobSpec) -> Mounted:
     if storage.claim_template is not None:
         return Mounted("runs", _claim(owner.child), trainer=RUNS_DIR)
     return _empty("runs", trainer=RUNS_DIR)
+
+
+def _cache(owner: Owner, spec: RFTJobSpec) -> list[Mounted]:
+    """A volume for models from the hub. The grader container does not mount it."""
+    cache = spec.model.cache
+    if cache is None:
+        return []
+    shared = cache.persistent_volume_claim
+    return [Mounted("hub", _claim(shared.claim_name if shared else owner.cache), trainer=CACHE_DIR)]
 
 
 def _claim(name: str) -> dict[str, Any]:
