@@ -74,14 +74,20 @@ def revision_is_whole(spec: RFTJobSpec) -> Iterator[Problem]:
 
 
 def memory_is_whole_bytes(spec: RFTJobSpec) -> Iterator[Problem]:
-    """An amount of memory must not end with ``m``, which means thousandths of a byte: ``512m`` is half a
-    byte.
+    """An amount of memory or storage must not end with ``m``, which means thousandths of a byte: ``512m`` is
+    half a byte.
     """
     resources = spec.resources
     if resources is None:
         return
     accelerator = resources.accelerator.memory if resources.accelerator is not None else None
-    given = {"memory": resources.memory, "shm": resources.shm, "accelerator.memory": accelerator}
+    storage = resources.ephemeral_storage
+    given = {
+        "memory": resources.memory,
+        "ephemeralStorage": storage,
+        "shm": resources.shm,
+        "accelerator.memory": accelerator,
+    }
     for field, value in given.items():
         if value is not None and value.endswith("m"):
             yield Problem(

@@ -140,7 +140,7 @@ class Reason:
     BACKOFF_LIMIT = "RetryLimitReached"  # failed retry.limit + 1 times
     EVICTED = "Evicted"  # kubelets evicted the pods of the run too often
     INTERRUPTED = "Interrupted"  # too many pods in a row were stopped before they made a step
-    VOLUME = "VolumeError"  # the run's folder cannot be written
+    VOLUME = "VolumeError"  # the run's folder cannot be written, or the limit for the node's disk was reached
     TRAINER_FAILED = "TrainerFailed"  # anything else, with the last message
     NOT_YET = "NotYet"  # the condition has never been True
 

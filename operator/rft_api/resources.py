@@ -68,6 +68,14 @@ class Resources(Model):
     memory: str | None = Field(
         None, **QUANTITY.limits(), description="Memory request and limit of the trainer."
     )
+    ephemeral_storage: str | None = Field(
+        None,
+        **QUANTITY.limits(),
+        description=(
+            "Ephemeral storage request and limit of the trainer: what it writes to its node, such as a"
+            " downloaded model. If absent, both follow from the plan."
+        ),
+    )
     shm: str | None = Field(None, **QUANTITY.limits(), description="Size of /dev/shm.")
     node_selector: dict[str, str] | None = Field(
         None, description="Labels that a node must have to run the pod."

@@ -120,6 +120,12 @@ class Plan(Model):
         None, description="CPU limit of the trainer, if spec.resources.cpuLimit sets one."
     )
     memory: str | None = Field(None, description="Memory request and limit of the trainer.")
+    ephemeral_storage: str | None = Field(
+        None, description="Ephemeral storage request of the trainer, for what it writes to its node."
+    )
+    ephemeral_storage_limit: str | None = Field(
+        None, description="Ephemeral storage limit of the trainer. A pod that exceeds it is ended."
+    )
     least_memory: str | None = Field(
         None, description="Minimum memory of the run, with the smallest micro-batch."
     )

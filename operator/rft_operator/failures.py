@@ -118,6 +118,19 @@ def out_of_memory(case: Case) -> Failure | None:
     return Failure(Reason.OUT_OF_MEMORY, said if "spec." in said else f"{said}; {advice}")
 
 
+def disk_exceeded(case: Case) -> Failure | None:
+    """The pod wrote more to its node than its limit allows. It counts: the node was not short of disk."""
+    pod, plan = case
+    if pod.reason != "Evicted" or "ephemeral" not in pod.message or "exceed" not in pod.message:
+        return None
+    limit = f" of {plan.ephemeral_storage_limit}" if plan is not None and plan.ephemeral_storage_limit else ""
+    return Failure(
+        Reason.VOLUME,
+        f"{pod.message.strip().rstrip('.')}: the trainer's limit{limit} is too low. Raise"
+        " spec.resources.ephemeralStorage, or give spec.model.cache a claim for the model",
+    )
+
+
 def preempted_or_lost(case: Case) -> Failure | None:
     """The pod was preempted, evicted or lost with its node. This does not count as a retry."""
     pod = case.pod
@@ -201,6 +214,7 @@ CHAIN: tuple[Check, ...] = (
     user_code,
     sampler_mismatch,
     out_of_memory,
+    disk_exceeded,
     preempted_or_lost,
     volume,
     grader_container,

@@ -122,7 +122,7 @@ _FIELDS = {
     "memory": "spec.resources.memory",
     "cpu": "spec.resources.cpu",
     "limits.cpu": "spec.resources.cpuLimit",
-    "ephemeral-storage": "spec.storage",
+    "ephemeral-storage": "spec.resources.ephemeralStorage",
     "storage": "spec.storage.claimTemplate.size",
 }
 

@@ -10,7 +10,7 @@ from rft_api.parameters import Dtype
 from rft_api.resources import Accelerator, Resources
 from rft_api.sizes import parameter_count
 from rft_api.status import Device, Effective, MemoryPart, Plan
-from rft_planner import accelerators, container
+from rft_planner import accelerators, container, ephemeral
 from rft_planner.accelerators import ACCELERATORS, NODE_GPUS, NVIDIA
 from rft_planner.accelerators import Device as Gpu
 from rft_planner.architectures import Untrainable, check_name
@@ -80,6 +80,9 @@ def plan(
     idle = _idle(spec, derived, gpus.split, costs)
     # The models accept an absent field, but no null.
     optional: dict[str, Any] = {}
+    storage = ephemeral.on_node(spec, shape, gpus.number)
+    if storage is not None:
+        optional |= {"ephemeral_storage": storage.request, "ephemeral_storage_limit": storage.limit}
     if resources.cpu_limit is not None:
         optional["cpu_limit"] = resources.cpu_limit
     if gpus.number and resources.accelerator is not None and resources.accelerator.name is not None:

@@ -18,6 +18,7 @@ from rft_planner.remedies import (
 )
 from rft_planner.sizes import GIB
 
+STORAGE = "ephemeral-storage"
 _SHORT = "Insufficient"
 """Word in the scheduler's message when nodes do not have enough free CPUs, memory or GPUs."""
 
@@ -31,6 +32,9 @@ def explain_unschedulable(
     the message says only what the pod needs and what the scheduler says.
     """
     wanted = dict(requests) or needs(made)
+    if STORAGE not in said:
+        # It is not what keeps the pod from a node, and nodes need not say how much they have.
+        wanted.pop(STORAGE, None)
     asks = f"The pod needs {_amounts(wanted)}"
     if nodes:
         room = _room(spec, made, nodes, wanted)
@@ -82,7 +86,12 @@ def _larger(spec: RFTJobSpec, made: Plan, room: NodeSpace, wanted: Amounts) -> s
     ways = [f"GPUs of the kind {accelerator}"] if accelerator is not None else []
     ways += [f"a model of up to {size:g}B parameters"] if size is not None else []
     would = " or ".join(ways) or _short_of(room, wanted)
-    return f"No value of {names}, alone or in pairs, makes the pod fit; {would} would"
+    found = f"No value of {names}, alone or in pairs, makes the pod fit; {would} would"
+    if wanted.get(STORAGE, 0) <= (room.largest.allocatable.get(STORAGE, 0) if room.largest else 0):
+        return found
+    return (
+        f"{found}. spec.resources.ephemeralStorage can be lower if spec.model.cache has a claim for the model"
+    )
 
 
 def _short_of(room: NodeSpace, wanted: Amounts) -> str:
@@ -110,6 +119,7 @@ def _amounts(amounts: Amounts) -> str:
 
 
 def _amount(name: str, amount: float) -> str:
-    if name == MEMORY:
-        return f"{amount / GIB:.4g}Gi" if amount >= GIB else f"{amount / 2**20:.4g}Mi"
+    if name in (MEMORY, STORAGE):
+        size = f"{amount / GIB:.4g}Gi" if amount >= GIB else f"{amount / 2**20:.4g}Mi"
+        return size if name == MEMORY else f"{size} of {STORAGE}"
     return f"{amount:g} {'CPU' if name == CPU else name}"

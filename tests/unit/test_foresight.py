@@ -116,6 +116,7 @@ def test_a_model_is_a_hub_id_with_weights_or_an_absolute_path(name: str, is_one:
         ({"model": {"name": "a/b", "revision": "7ae557604adf"}}, "shortened commit of 12 characters"),
         ({"resources": {"memory": "512m"}}, "write 512Mi"),
         ({"resources": {"shm": "1m"}}, "spec.resources.shm"),
+        ({"resources": {"ephemeralStorage": "10m"}}, "write 10Mi"),
         ({"resources": {"accelerator": {"memory": "80m"}}}, "spec.resources.accelerator.memory"),
         ({"template": {"labels": {"team": "my team"}}}, "write 'my-team'"),
         ({"template": {"labels": {"a b": "x"}}}, "write a-b"),

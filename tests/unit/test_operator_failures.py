@@ -44,6 +44,14 @@ def ended(code: int, reason: str = "Error", message: str = "") -> Pod:
         (replace(POD, deleting=True), "Retrying", False, False),
         (replace(ended(1), deleting=True), "TrainerFailed", True, False),
         (replace(POD, reason="Evicted", message="low on memory"), "Retrying", False, False),
+        (
+            replace(
+                POD, reason="Evicted", message="Pod ephemeral local storage usage exceeds the total limit."
+            ),
+            "VolumeError",
+            True,
+            False,
+        ),
         (replace(POD, reason="NodeLost"), "Retrying", False, False),
         (replace(ended(0), grader=Terminated(137, "OOMKilled")), "GraderError", True, False),
         (POD, "TrainerFailed", True, False),
@@ -62,6 +70,7 @@ def test_the_checks_are_tried_in_the_specified_order() -> None:
         "user_code",
         "sampler_mismatch",
         "out_of_memory",
+        "disk_exceeded",
         "preempted_or_lost",
         "volume",
         "grader_container",

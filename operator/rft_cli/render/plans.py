@@ -20,6 +20,8 @@ def text(made: Plan) -> Iterator[str]:
     yield f"GPUs    {made.gpus}" + (f" × {made.accelerator}" if made.accelerator else "")
     yield f"CPU     {made.cpu}" + (f", limit {made.cpu_limit}" if made.cpu_limit else "")
     yield f"memory  {made.memory}"
+    if made.ephemeral_storage is not None:
+        yield f"disk    {made.ephemeral_storage} of the node, limit {made.ephemeral_storage_limit}"
     if made.estimate is not None:
         yield from expected(made.estimate)
     yield from (f"- {note}" for note in made.notes or [])

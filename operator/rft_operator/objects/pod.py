@@ -44,6 +44,9 @@ GRADER_MEMORY_LIMIT = "1536Mi"
 """Memory limit of the grader container.
 
 It is above the limit of the grader's own watchdog, so the watchdog ends a process before the kernel does."""
+GRADER_STORAGE, GRADER_STORAGE_LIMIT = "64Mi", "4Gi"
+"""Ephemeral storage of the grader container, in jobs whose trainer has a limit, for the files of users'
+code."""
 GRADER_AMOUNTS = frozenset((GRADER_CPU, GRADER_CPU_LIMIT, GRADER_MEMORY, GRADER_MEMORY_LIMIT))
 """The amounts of resources that the grader's container has in every job."""
 
@@ -78,7 +81,9 @@ def pod_template(
     beside: list[dict[str, Any]] = []
     annotations = dict(template.annotations or {})
     if has_user_code(spec):
-        beside = [chosen | _grader(mounted, GRADER_CPU_LIMIT if trainer_limit else None, assigned)]
+        limit = GRADER_CPU_LIMIT if trainer_limit else None
+        limited = plan.ephemeral_storage_limit is not None
+        beside = [chosen | _grader(mounted, limit, assigned, storage=limited)]
         annotations = without_identity(annotations, GRADER_CONTAINER)
     metadata: dict[str, Any] = {"labels": {**(template.labels or {}), **owner.labels}}
     if annotations:
@@ -230,8 +235,10 @@ def _security(uid: int, assigned: bool) -> dict[str, Any]:
 def _trainer(
     spec: RFTJobSpec, plan: Plan, mounted: list[Mounted], cpu_limit: str | None, assigned: bool
 ) -> dict[str, Any]:
-    requests = {"cpu": plan.cpu, "memory": plan.memory}
-    limits = {"memory": plan.memory, "cpu": cpu_limit}
+    requests = {"cpu": plan.cpu, "memory": plan.memory, "ephemeral-storage": plan.ephemeral_storage}
+    limits = {
+        "memory": plan.memory, "cpu": cpu_limit, "ephemeral-storage": plan.ephemeral_storage_limit,
+    }  # fmt: skip
     if plan.gpus:
         limits[_resource(plan)] = str(plan.gpus)
     return {
@@ -250,7 +257,9 @@ def _resource(plan: Plan) -> str:
     return plan.gpu_resource or resource_of(plan.accelerator)
 
 
-def _grader(mounted: list[Mounted], cpu_limit: str | None, assigned: bool) -> dict[str, Any]:
+def _grader(
+    mounted: list[Mounted], cpu_limit: str | None, assigned: bool, *, storage: bool
+) -> dict[str, Any]:
     config = f"{GRADER_CONFIG_DIR}/{GRADER_CONFIG_FILE}"
     return {
         "name": GRADER_CONTAINER,
@@ -258,8 +267,20 @@ def _grader(mounted: list[Mounted], cpu_limit: str | None, assigned: bool) -> di
         "args": ["--socket", GRADER_SOCKET, "--config", config],
         "env": [_variable("HOME", "/tmp"), _variable("TMPDIR", "/tmp")],  # noqa: S108
         "resources": {
-            "requests": {"cpu": GRADER_CPU, "memory": GRADER_MEMORY},
-            "limits": _given({"memory": GRADER_MEMORY_LIMIT, "cpu": cpu_limit}),
+            "requests": _given(
+                {
+                    "cpu": GRADER_CPU,
+                    "memory": GRADER_MEMORY,
+                    "ephemeral-storage": GRADER_STORAGE if storage else None,
+                }
+            ),
+            "limits": _given(
+                {
+                    "memory": GRADER_MEMORY_LIMIT,
+                    "cpu": cpu_limit,
+                    "ephemeral-storage": GRADER_STORAGE_LIMIT if storage else None,
+                }
+            ),
         },
         "securityContext": _security(GRADER_UID, assigned),
         "terminationMessagePolicy": "File",
