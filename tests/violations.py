@@ -84,6 +84,12 @@ VIOLATIONS: dict[str, tuple[Violation, ...]] = {
     "variable_has_one_source": (
         Violation({"template": {"env": [{"name": "A", "valueFrom": {}}]}}, "spec.template.env[0].valueFrom"),
     ),
+    "resource_claim_has_one_source": (
+        Violation({"template": {"resourceClaims": [{"name": "gpus"}]}}, "spec.template.resourceClaims[0]"),
+    ),
+    "gpu_claim_is_a_claim_of_the_pod": (
+        Violation({"resources": {"gpuClaim": "gpus"}}, "spec.resources.gpuClaim"),
+    ),
     "annotations_widen_no_rights": (
         Violation(
             {"template": {"annotations": {f"{APPARMOR}/trainer": "unconfined"}}},

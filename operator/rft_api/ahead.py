@@ -185,9 +185,10 @@ def objects_have_names(spec: RFTJobSpec) -> Iterator[Problem]:
 
 
 _NAMED = ("configMap", "secretRef", "secretKeyRef", "configMapKeyRef")
-_NAMES = (
-    "claimName", "serviceAccountName", "priorityClassName", "runtimeClassName", "storageClassName",
-)  # fmt: skip
+_NAMES = words(
+    "claimName priorityClassName resourceClaimName resourceClaimTemplateName runtimeClassName"
+    " serviceAccountName storageClassName"
+)
 
 
 def _references(value: object, path: str, parent: str = "") -> Iterator[tuple[str, str]]:

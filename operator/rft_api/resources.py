@@ -83,6 +83,14 @@ class Resources(Model):
     tolerations: list[Toleration] | None = Field(
         None, max_length=64, description="Taints of nodes that the pod tolerates."
     )
+    gpu_claim: str | None = Field(
+        None,
+        **LABEL.limits(),
+        description=(
+            "Name of the claim in spec.template.resourceClaims that has the GPUs. Then the pod requests no"
+            " extended resource such as nvidia.com/gpu."
+        ),
+    )
     price_per_gpu_hour: float | None = Field(
         None, ge=0, description="Price of one GPU-hour in your currency, for the cost estimate."
     )
@@ -257,6 +265,16 @@ class TopologySpreadConstraint(Model):
     )
 
 
+class PodResourceClaim(Model):
+    """A Kubernetes resource claim of the pod, by dynamic resource allocation. Exactly one source is set."""
+
+    name: str = Field(**LABEL.limits(), description="Name of the claim in the pod.")
+    resource_claim_name: str | None = Field(None, description="Name of a ResourceClaim.")
+    resource_claim_template_name: str | None = Field(
+        None, description="Name of a ResourceClaimTemplate, from which each pod gets a claim of its own."
+    )
+
+
 class Template(Model):
     """Changes to the trainer's pod. hostPath, hostNetwork and security contexts are not offered."""
 
@@ -310,6 +328,12 @@ class Template(Model):
     )
     scheduler_name: str | None = Field(
         None, description="Scheduler of the pod. If absent, it is the cluster's default scheduler."
+    )
+    resource_claims: Annotated[list[PodResourceClaim], unique_by("name")] | None = Field(
+        None,
+        max_length=32,
+        json_schema_extra=map_by("name"),
+        description="Resource claims that the trainer uses, such as one for GPUs or network devices.",
     )
     volumes: Annotated[list[ExtraVolume], unique_by("name")] | None = Field(
         None,

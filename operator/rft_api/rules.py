@@ -17,7 +17,7 @@ from rft_api.graders import GRADER_KINDS, Grader, Python
 from rft_api.job import RFTJobSpec
 from rft_api.lifecycle import Stop, read_moment
 from rft_api.problems import EXAMPLES, Problem
-from rft_api.resources import EnvVar, EnvVarSource, ExtraVolume
+from rft_api.resources import EnvVar, EnvVarSource, ExtraVolume, PodResourceClaim
 from rft_api.sources import Dataset, ModelCache, Storage
 
 Check = Callable[[RFTJobSpec], Iterator[Problem]]
@@ -27,6 +27,7 @@ STORAGE_KINDS = ("persistent_volume_claim", "claim_template", "ephemeral")
 CACHE_CLAIMS = ("persistent_volume_claim", "claim_template")
 CODE_SOURCES = ("inline", "config_map")
 VOLUME_SOURCES = ("persistent_volume_claim", "config_map")
+CLAIM_SOURCES = ("resource_claim_name", "resource_claim_template_name")
 VALUE_FIELDS = ("value", "value_from", "secret_ref")
 VARIABLE_SOURCES = ("secret_key_ref", "config_map_key_ref", "field_ref", "resource_field_ref")
 
@@ -350,6 +351,40 @@ def variable_has_one_source(spec: RFTJobSpec) -> Iterator[Problem]:
             )
 
 
+@in_cel(exactly_one_of("spec.template.resourceClaims[]", _aliases(PodResourceClaim, CLAIM_SOURCES)))
+def resource_claim_has_one_source(spec: RFTJobSpec) -> Iterator[Problem]:
+    """A resource claim of the pod has exactly one source."""
+    for i, found in enumerate(_resource_claims(spec)):
+        yield from _exactly_one(f"spec.template.resourceClaims[{i}]", found, CLAIM_SOURCES)
+
+
+@in_cel(
+    Cel(
+        "spec",
+        "!has(self.resources) || !has(self.resources.gpuClaim)"
+        " || (has(self.template) && has(self.template.resourceClaims)"
+        " && self.template.resourceClaims.exists(claim, claim.name == self.resources.gpuClaim))",
+        "spec.resources.gpuClaim must be the name of a claim in spec.template.resourceClaims; add the claim,"
+        " or leave the field out",
+    )
+)
+def gpu_claim_is_a_claim_of_the_pod(spec: RFTJobSpec) -> Iterator[Problem]:
+    """``resources.gpuClaim`` is the name of one of the pod's resource claims."""
+    name = spec.resources.gpu_claim if spec.resources is not None else None
+    names = [claim.name for claim in _resource_claims(spec)]
+    if name is not None and name not in names:
+        known = f"the claims there are {', '.join(names)}" if names else "there is no claim"
+        yield Problem(
+            "spec.resources.gpuClaim",
+            f"{name!r} is no claim in spec.template.resourceClaims: {known}; add the claim, or leave this"
+            " field out",
+        )
+
+
+def _resource_claims(spec: RFTJobSpec) -> Sequence[PodResourceClaim]:
+    return (spec.template.resource_claims if spec.template is not None else None) or []
+
+
 @in_cel(annotations.cel())
 def annotations_widen_no_rights(spec: RFTJobSpec) -> Iterator[Problem]:
     """Annotations of the pod give it no rights whose fields, such as security contexts, are not offered."""
@@ -498,6 +533,8 @@ RULES: tuple[Rule, ...] = (
     completion_fits_default_context,
     variable_has_one_value,
     variable_has_one_source,
+    resource_claim_has_one_source,
+    gpu_claim_is_a_claim_of_the_pod,
     annotations_widen_no_rights,
     extra_volume_has_one_source,
     suspending_needs_storage,

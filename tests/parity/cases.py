@@ -19,11 +19,11 @@ from pydantic.fields import FieldInfo
 from rft_api import ahead
 from rft_api.base import Model
 from rft_api.environment import Environment, EnvironmentPython
-from rft_api.forms import FIELD_PATH
+from rft_api.forms import FIELD_PATH, LABEL
 from rft_api.graders import GRADER_KINDS, Grader, Numeric, Python, Scale
 from rft_api.job import MAX_NAME_LENGTH, RFTJobSpec
 from rft_api.parameters import Sampling, Training
-from rft_api.resources import EnvVarSource, ExtraVolume
+from rft_api.resources import EnvVarSource, ExtraVolume, PodResourceClaim
 from rft_api.sources import Dataset, ModelCache, Storage
 from rft_graders import ahead as graders_ahead
 
@@ -97,6 +97,7 @@ ALTERNATIVES: dict[type[Model], tuple[str, ...]] = {
     Python: ("inline", "config_map"),
     EnvironmentPython: ("inline", "config_map"),
     ExtraVolume: ("persistent_volume_claim", "config_map"),
+    PodResourceClaim: ("resource_claim_name", "resource_claim_template_name"),
     EnvVarSource: ("secret_key_ref", "config_map_key_ref", "field_ref", "resource_field_ref"),
 }
 """Fields of which exactly one must be set. Samples set the first one."""
@@ -198,6 +199,10 @@ def _companions(model: type[Model], given: Object) -> Object:
         return {"environment": sample(Environment)}
     if model is RFTJobSpec and isinstance(stop, dict) and stop.get("canary", ABSENT) is not ABSENT:
         return {"graders": [sample(Grader, {"name": "canary", "weight": 0}), sample(Grader)]}
+    resources = given.get("resources")
+    claim = resources.get("gpuClaim") if isinstance(resources, dict) else None
+    if model is RFTJobSpec and isinstance(claim, str) and LABEL.has(claim):
+        return {"template": {"resourceClaims": [{"name": claim, "resourceClaimName": "c"}]}}
     if model is Numeric and given.get("extract") == "marker":
         return {"marker": "####"}
     if model is Numeric and isinstance(given.get("marker"), str):
@@ -495,6 +500,7 @@ def _beside(value: Any) -> list[Any]:
 
 _VOLUME = {"name": "m", "mountPath": "/m"}
 _SECRET_VARIABLE = {"name": "A", "secretRef": {"name": "s", "key": "k"}}
+_CLAIM = {"name": "a", "resourceClaimName": "c"}
 _POD_NAME = {"fieldRef": {"fieldPath": "metadata.name"}}
 _FIELD_VARIABLE = {"name": "A", "valueFrom": _POD_NAME}
 
@@ -641,6 +647,22 @@ BROKEN: dict[str, list[tuple[str, Object, str]]] = {
             ("two", {**_POD_NAME, "secretKeyRef": {"name": "s", "key": "k"}}),
         )
     ],
+    "resource_claim_has_one_source": [
+        ("none", {"template": {"resourceClaims": [{"name": "a"}]}}, "spec.template.resourceClaims[0]"),
+        (
+            "two",
+            {"template": {"resourceClaims": [{**_CLAIM, "resourceClaimTemplateName": "t"}]}},
+            "spec.template.resourceClaims[0]",
+        ),
+    ],
+    "gpu_claim_is_a_claim_of_the_pod": [
+        ("no claim", {"resources": {"gpuClaim": "a"}}, "spec.resources.gpuClaim"),
+        (
+            "another",
+            {"resources": {"gpuClaim": "b"}, "template": {"resourceClaims": [_CLAIM]}},
+            "spec.resources.gpuClaim",
+        ),
+    ],
     "annotations_widen_no_rights": [
         (f"{key}: {value}", _annotated(key, value), "spec.template.annotations")
         for key, value in (
@@ -753,6 +775,10 @@ KEPT: dict[str, list[tuple[str, Object]]] = {
             {"configMapKeyRef": {"name": "c", "key": "k"}},
             {"resourceFieldRef": {"resource": "limits.memory", "divisor": "1Mi"}},
         )
+    ],
+    "resource_claim_has_one_source": [("one", {"template": {"resourceClaims": [_CLAIM]}})],
+    "gpu_claim_is_a_claim_of_the_pod": [
+        ("its", {"resources": {"gpuClaim": "a"}, "template": {"resourceClaims": [_CLAIM]}}),
     ],
     "annotations_widen_no_rights": [
         (f"{key}: {value}", _annotated(key, value))

@@ -475,3 +475,22 @@ def test_the_claim_for_models_is_named_by_the_uid() -> None:
     assert made["metadata"]["name"] == f"sums-{uid8(OWNER.uid)}-hub"
     assert made["metadata"]["ownerReferences"][0]["uid"] == OWNER.uid
     assert made["spec"]["resources"]["requests"]["storage"] == "40Gi"
+
+
+def test_gpus_of_a_claim_are_not_requested_as_an_extended_resource() -> None:
+    claims = [
+        {"name": "gpus", "resourceClaimTemplateName": "two-h100"},
+        {"name": "net", "resourceClaimName": "rdma"},
+    ]
+    resources = {"accelerator": {"name": "nvidia-h100-80gb"}, "gpus": 2, "gpuClaim": "gpus"}
+    made = job(resources=resources, template={"resourceClaims": claims})
+    pod = made["spec"]["template"]["spec"]
+    assert pod["resourceClaims"] == claims
+    assert "tolerations" not in pod
+    trainer, grader = containers(made)["trainer"]["resources"], containers(made)["grader"]["resources"]
+    assert trainer["claims"] == [{"name": "gpus"}, {"name": "net"}]
+    assert "nvidia.com/gpu" not in trainer["limits"]
+    assert "claims" not in grader
+    beside = job(resources={"gpus": 2}, template={"resourceClaims": claims[1:]})
+    assert containers(beside)["trainer"]["resources"]["limits"]["nvidia.com/gpu"] == "2"
+    assert "claims" not in containers(job())["trainer"]["resources"]

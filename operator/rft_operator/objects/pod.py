@@ -146,7 +146,7 @@ def _placement(
     if not platform.sidecars:
         affinity = pod_anti_affinity(affinity, owner.uid)
     tolerations = [toleration.dump() for toleration in resources.tolerations or []]
-    if plan.gpus:
+    if plan.gpus and resources.gpu_claim is None:
         # GPU nodes often have a taint named after the resource; some API servers add this toleration.
         tolerations.append({"key": _resource(plan), "operator": "Exists", "effect": "NoSchedule"})
     wanted = {
@@ -156,6 +156,7 @@ def _placement(
         "topologySpreadConstraints": [
             constraint.dump() for constraint in template.topology_spread_constraints or []
         ],
+        "resourceClaims": [claim.dump() for claim in template.resource_claims or []],
         "priorityClassName": template.priority_class_name,
         "runtimeClassName": template.runtime_class_name,
         "schedulerName": template.scheduler_name,
@@ -239,18 +240,27 @@ def _trainer(
     limits = {
         "memory": plan.memory, "cpu": cpu_limit, "ephemeral-storage": plan.ephemeral_storage_limit,
     }  # fmt: skip
-    if plan.gpus:
+    if plan.gpus and not _gpu_claim(spec):
         limits[_resource(plan)] = str(plan.gpus)
+    claims = [{"name": claim.name} for claim in (spec.template or Template()).resource_claims or []]
     return {
         "name": TRAINER_CONTAINER,
         "command": ["python", "-m", "rft_trainer"],
         "args": ["--config", f"{CONFIG_DIR}/{CONFIG_FILE}"],
         "env": _environment(spec, assigned),
-        "resources": {"requests": _given(requests), "limits": _given(limits)},
+        "resources": {
+            "requests": _given(requests),
+            "limits": _given(limits),
+            **({"claims": claims} if claims else {}),
+        },
         "securityContext": _security(TRAINER_UID, assigned),
         "terminationMessagePolicy": "File",
         "volumeMounts": [m.mount(m.trainer) for m in mounted if m.trainer is not None],
     }
+
+
+def _gpu_claim(spec: RFTJobSpec) -> str | None:
+    return spec.resources.gpu_claim if spec.resources is not None else None
 
 
 def _resource(plan: Plan) -> str:
