@@ -113,7 +113,9 @@ class LocalBackend:
         self._config = config
         self._silence = silence
         self._folder = Path(tempfile.mkdtemp(prefix="rft-grader-", dir=scratch_dir))
-        (self._folder / GRADER_CONFIG_FILE).write_text(config.model_dump_json(by_alias=True, exclude_none=True))
+        (self._folder / GRADER_CONFIG_FILE).write_text(
+            config.model_dump_json(by_alias=True, exclude_none=True)
+        )
         self._process: subprocess.Popen[bytes] | None = None
         self._client: GraderClient | None = None
         self._hide = hide

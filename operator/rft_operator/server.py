@@ -16,7 +16,7 @@ CACHED_SECONDS = 300.0
 _log = logging.getLogger(__name__)
 
 
-class Server(NamedTuple):
+class ServerFeatures(NamedTuple):
     """The features of an API server that the pods of runs depend on."""
 
     sidecars: bool = False
@@ -39,10 +39,10 @@ class Servers:
         self._assigns_users = assigns_users
         self._clock = clock
         self._lock = threading.Lock()
-        self._known = Server()
+        self._known = ServerFeatures()
         self._read_at = float("-inf")
 
-    def get(self) -> Server:
+    def get(self) -> ServerFeatures:
         """Return the features of the API server. If it does not answer, they are those of the last answer."""
         with self._lock:
             if self._clock() - self._read_at > CACHED_SECONDS:
@@ -54,7 +54,7 @@ class Servers:
                     self._read_at = self._clock()
             return self._known
 
-    def _read(self) -> Server:
+    def _read(self) -> ServerFeatures:
         chosen = self._assigns_users
         assigns = self._has_group(OPENSHIFT) if chosen == "auto" else chosen == "true"
-        return Server(is_at_least(self._version(), NATIVE_SIDECARS), assigns)
+        return ServerFeatures(is_at_least(self._version(), NATIVE_SIDECARS), assigns)

@@ -21,25 +21,25 @@ SPARE = 8 * GIB
 """Bytes that the limit has beyond twice the request."""
 
 
-class Ephemeral(NamedTuple):
+class NodeDisk(NamedTuple):
     """The request and the limit of a container for ephemeral storage, as Kubernetes quantities."""
 
     request: str
     limit: str
 
 
-def on_node(spec: RFTJobSpec, shape: Shape | None, gpus: int) -> Ephemeral | None:
+def on_node(spec: RFTJobSpec, shape: Shape | None, gpus: int) -> NodeDisk | None:
     """Return the ephemeral storage of a run, or ``None`` if the size of the model is not known.
 
     A value of the spec is both the request and the limit.
     """
     asked = spec.resources.ephemeral_storage if spec.resources is not None else None
     if asked is not None:
-        return Ephemeral(asked, asked)
+        return NodeDisk(asked, asked)
     if shape is None:
         return None
     size = BASE + (COMPILED if gpus else 0.0) + _download(spec, shape) + _folder(spec, shape)
-    return Ephemeral(mib(size), mib(2 * size + SPARE))
+    return NodeDisk(mib(size), mib(2 * size + SPARE))
 
 
 def _download(spec: RFTJobSpec, shape: Shape) -> float:

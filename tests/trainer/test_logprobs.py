@@ -74,8 +74,11 @@ def test_chunks_change_neither_values_nor_gradients(
             passes.append(len(part))
             return part * 1.5
 
-        found = token_logprobs(hidden, targets, head, settings, penalized=penalized)
-        assert found.entropy_N is None
+        assert token_logprobs(hidden, targets, head, settings).entropy_N is None
+        passes.clear()
+        found = token_logprobs(hidden, targets, head, settings, entropy=True, penalized=penalized)
+        assert found.entropy_N is not None
+        assert not found.entropy_N.requires_grad
         loss = (found.filtered_N * torch.arange(7)).sum()
         loss = loss + found.unfiltered_N.square().sum() if penalized else loss
         (gradient,) = torch.autograd.grad(loss, hidden)

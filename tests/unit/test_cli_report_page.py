@@ -170,7 +170,7 @@ def test_the_answers_are_those_that_changed_the_most() -> None:
     tuned = evaluation(9, [1.0, 0.5, 0.9, 0.0, 0.8, 1.0, 0.4])
     found = sections.answers(base, tuned)
     assert [each.line for each in found] == [1, 5, 3, 4, 7]
-    assert found[0] == sections.Answer(1, "0.1", "9.1", 0.0, 1.0)
+    assert found[0] == sections.HeldOutAnswer(1, "0.1", "9.1", 0.0, 1.0)
 
 
 def test_answers_to_other_rows_are_not_compared() -> None:

@@ -15,15 +15,15 @@ from rft_cli.cluster.client import ClusterClient
 from rft_cli.commands.ui import _of_cluster, _of_folder
 from rft_cli.local.listed import Listed
 from rft_cli.main import app
-from rft_cli.render.live import Runs, Server, runs_page
+from rft_cli.render.live import PageServer, Runs, runs_page
 from rft_run.folder import RunFolder
 from tests.api_server import job, served
 from tests.manifests import manifest
 
 
 @contextmanager
-def serving(runs: Runs) -> Iterator[Server]:
-    with Server(runs) as server:
+def serving(runs: Runs) -> Iterator[PageServer]:
+    with PageServer(runs) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield server
@@ -31,7 +31,7 @@ def serving(runs: Runs) -> Iterator[Server]:
         thread.join()
 
 
-def get(server: Server, path: str, host: str | None = None, method: str = "GET") -> tuple[int, str]:
+def get(server: PageServer, path: str, host: str | None = None, method: str = "GET") -> tuple[int, str]:
     """Return status and body of a path. ``TOKEN`` in it stands for the server's token."""
     connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=20)
     headers = {} if host is None else {"Host": host}
@@ -52,12 +52,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def server(folder: Path) -> Iterator[Server]:
+def server(folder: Path) -> Iterator[PageServer]:
     with serving(_of_folder(folder)) as server:
         yield server
 
 
-def test_the_table_leads_to_the_page_of_each_run(server: Server) -> None:
+def test_the_table_leads_to_the_page_of_each_run(server: PageServer) -> None:
     status, table = get(server, "/TOKEN/")
     assert status == 200
     assert '<a href="runs/one">one</a>' in table
@@ -82,21 +82,21 @@ def test_a_run_that_goes_on_is_shown_as_it_is_now(folder: Path, tmp_path: Path) 
     "path",
     ["/", "/wrong/", "/TOKENx/", "/TOKEN", "/TOKEN/runs/none", "/TOKEN/runs/..%2Fone", "/TOKEN/one/run.json"],
 )
-def test_anything_else_is_not_found(server: Server, path: str) -> None:
+def test_anything_else_is_not_found(server: PageServer, path: str) -> None:
     assert get(server, path) == (404, "")
 
 
-def test_another_site_cannot_point_to_it(server: Server) -> None:
+def test_another_site_cannot_point_to_it(server: PageServer) -> None:
     assert get(server, "/TOKEN/", "evil.example") == (421, "")
     assert get(server, "/TOKEN/", f"localhost:{server.server_port}")[0] == 200
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
-def test_nothing_can_be_changed(server: Server, method: str) -> None:
+def test_nothing_can_be_changed(server: PageServer, method: str) -> None:
     assert get(server, "/TOKEN/runs/one", method=method)[0] == 501
 
 
-def test_it_listens_on_this_machine_only(server: Server) -> None:
+def test_it_listens_on_this_machine_only(server: PageServer) -> None:
     assert server.server_address[0] == "127.0.0.1"
 
 
@@ -134,7 +134,7 @@ def test_a_command_line_that_names_no_runs_is_refused(arguments: list[str]) -> N
     assert CliRunner().invoke(app, ["ui", *arguments]).exit_code == 2
 
 
-def test_a_port_that_is_taken_is_named(folder: Path, server: Server) -> None:
+def test_a_port_that_is_taken_is_named(folder: Path, server: PageServer) -> None:
     result = CliRunner().invoke(app, ["ui", str(folder), "--port", str(server.server_port)])
     assert result.exit_code == 2
     assert f"--port {server.server_port}" in result.stderr

@@ -11,7 +11,7 @@ from rft_operator.objects.names import Owner
 from rft_operator.objects.platform import Platform, is_at_least
 from rft_operator.objects.pod import Image
 from rft_operator.observe import pod
-from rft_operator.server import CACHED_SECONDS, OPENSHIFT, Server, Servers
+from rft_operator.server import CACHED_SECONDS, OPENSHIFT, ServerFeatures, Servers
 from rft_planner.plan import plan
 from tests.manifests import manifest
 
@@ -137,12 +137,12 @@ def test_the_server_is_asked_again_after_a_while_and_its_last_answer_is_kept() -
         return True
 
     servers = Servers(version, has_group, "auto", lambda: now)
-    assert servers.get() == servers.get() == Server(sidecars=False, assigns_users=True)
+    assert servers.get() == servers.get() == ServerFeatures(sidecars=False, assigns_users=True)
     assert groups == [OPENSHIFT]
     now = CACHED_SECONDS + 1
-    assert servers.get() == Server(sidecars=True, assigns_users=True)
+    assert servers.get() == ServerFeatures(sidecars=True, assigns_users=True)
     now, fails = 3 * CACHED_SECONDS, True
-    assert servers.get() == Server(sidecars=True, assigns_users=True)
+    assert servers.get() == ServerFeatures(sidecars=True, assigns_users=True)
 
 
 @pytest.mark.parametrize("setting", ["true", "false"])

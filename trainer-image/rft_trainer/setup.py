@@ -170,7 +170,9 @@ def _generation_ends(folder: Path) -> int | list[int] | None:
     from transformers import GenerationConfig
 
     try:
-        ends: int | list[int] | None = GenerationConfig.from_pretrained(folder).eos_token_id
+        ends: int | list[int] | None = GenerationConfig.from_pretrained(
+            folder, trust_remote_code=False
+        ).eos_token_id
     except OSError:
         return None
     return ends

@@ -39,11 +39,11 @@ def ui(
     if (folder is not None) == cluster:
         raise UserError("name a folder with runs, or --cluster for jobs; not both", UNREADABLE)
     # Imported here, because the templates take a tenth of a second, which other commands do not need.
-    from rft_cli.render.live import Server
+    from rft_cli.render.live import PageServer
 
     runs = _of_cluster(connect(context, namespace)) if folder is None else _of_folder(folder)
     try:
-        server = Server(runs, port)
+        server = PageServer(runs, port)
     except OSError as error:
         raise UserError(
             f"--port {port}: {error.strerror}; leave it out for a free one", UNREADABLE

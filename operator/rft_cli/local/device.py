@@ -10,7 +10,8 @@ from typing import NamedTuple
 from rft_api.resources import Resources
 from rft_api.status import Device
 from rft_planner.accelerators import NVIDIA
-from rft_planner.nodes import Kind, Node, kinds_of, product_key
+from rft_planner.kind_labels import product_key
+from rft_planner.nodes import Kind, Node, kinds_of
 
 _DRIVER_SECONDS = 30
 

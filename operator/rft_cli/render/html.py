@@ -28,7 +28,7 @@ ROLLOUTS = 2
 """Number of rollouts that are shown of a prompt: the best and the worst."""
 
 
-class Measure(NamedTuple):
+class Measurement(NamedTuple):
     """A metric that gets a small chart: its title with the unit, and its value in the record of a step."""
 
     title: str
@@ -36,18 +36,18 @@ class Measure(NamedTuple):
 
 
 MEASURES = (
-    Measure("Entropy, nats per token", lambda step: step.entropy),
-    Measure("KL to the reference, nats per token", lambda step: step.kl),
-    Measure("Length of completions, tokens", lambda step: step.completion_tokens),
-    Measure("Completions cut at maxTokens, share", lambda step: step.truncated_fraction),
-    Measure("Groups with equal rewards, share", lambda step: step.zero_variance_fraction),
-    Measure("Norm of the gradient", lambda step: step.grad_norm),
-    Measure("KL of trainer and sampler, nats per token", lambda step: step.mismatch_kl),
-    Measure("Time of a step, seconds", lambda step: step.step_seconds),
+    Measurement("Entropy, nats per token", lambda step: step.entropy),
+    Measurement("KL to the reference, nats per token", lambda step: step.kl),
+    Measurement("Length of completions, tokens", lambda step: step.completion_tokens),
+    Measurement("Completions cut at maxTokens, share", lambda step: step.truncated_fraction),
+    Measurement("Groups with equal rewards, share", lambda step: step.zero_variance_fraction),
+    Measurement("Norm of the gradient", lambda step: step.grad_norm),
+    Measurement("KL of trainer and sampler, nats per token", lambda step: step.mismatch_kl),
+    Measurement("Time of a step, seconds", lambda step: step.step_seconds),
 )
 
 
-class Turn(NamedTuple):
+class ShownTurn(NamedTuple):
     """A message of a conversation, as texts."""
 
     role: str
@@ -64,12 +64,12 @@ class Answered(NamedTuple):
     errors: Sequence[tuple[str, str]]
 
 
-class Asked(NamedTuple):
+class ShownPrompt(NamedTuple):
     """A prompt of a step, turn by turn, with its best and its worst rollout."""
 
     line: int
     rollouts: int
-    turns: Sequence[Turn]
+    turns: Sequence[ShownTurn]
     answers: Sequence[Answered]
 
 
@@ -188,11 +188,11 @@ def _made(run: ReportedRun) -> str:
     return f"step {made}, attempt {progress.attempt}"
 
 
-def _asked(group: Sequence[RolloutRecord]) -> Asked:
+def _asked(group: Sequence[RolloutRecord]) -> ShownPrompt:
     by_reward = sorted(group, key=lambda each: -1.0 if each.reward is None else each.reward, reverse=True)
     chosen = by_reward if len(by_reward) <= ROLLOUTS else [by_reward[0], by_reward[-1]]
-    turns = [Turn(str(message.get("role", "")), _content(message)) for message in group[0].messages]
-    return Asked(group[0].line, len(group), turns, [_answered(record) for record in chosen])
+    turns = [ShownTurn(str(message.get("role", "")), _content(message)) for message in group[0].messages]
+    return ShownPrompt(group[0].line, len(group), turns, [_answered(record) for record in chosen])
 
 
 def _content(message: dict[str, Any]) -> str:

@@ -38,7 +38,7 @@ class Runs(NamedTuple):
     """Returns the data of the run with a name. It is called only with names that ``list`` has returned."""
 
 
-class Row(NamedTuple):
+class TableRow(NamedTuple):
     """A row of the table of runs, as texts."""
 
     link: str
@@ -50,7 +50,7 @@ class Row(NamedTuple):
     message: str
 
 
-class Server(ThreadingHTTPServer):
+class PageServer(ThreadingHTTPServer):
     """Serves the pages on 127.0.0.1. Port 0 takes a free one."""
 
     daemon_threads = True
@@ -67,7 +67,7 @@ class Server(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: Server
+    server: PageServer
     timeout = 30
     """Longest time in seconds that a connection may be silent."""
 
@@ -123,12 +123,12 @@ def _problem(message: str) -> str:
     return runs_page(message, [])
 
 
-def _row(found: Listed) -> Row:
+def _row(found: Listed) -> TableRow:
     status, progress, reward = found.status, found.status.progress, found.status.reward
     made = NONE
     if progress is not None:
         made = steps(progress.step, progress.total_steps, progress.total_steps_estimated)
-    return Row(
+    return TableRow(
         f"runs/{quote(found.name, safe='')}",
         found.name,
         status.phase or "Pending",

@@ -27,7 +27,7 @@ class Parameter(NamedTuple):
     """Whether the manifest sets a value other than the default."""
 
 
-class Advice(NamedTuple):
+class GivenAdvice(NamedTuple):
     """A piece of advice, with when its rule applies and what the tuning guide says."""
 
     rule: str
@@ -54,7 +54,7 @@ class Used(NamedTuple):
     used: str
 
 
-class Answer(NamedTuple):
+class HeldOutAnswer(NamedTuple):
     """What the first and the last evaluated policy answered to one held-out row."""
 
     line: int
@@ -114,11 +114,11 @@ def as_text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def advice(run: ReportedRun) -> list[Advice]:
+def advice(run: ReportedRun) -> list[GivenAdvice]:
     """Return the advice from the numbers of the run. The message of each piece has these numbers."""
     rules = {rule.id: rule for rule in RUN_RULES}
     return [
-        Advice(
+        GivenAdvice(
             found.rule,
             found.parameter or "",
             found.message,
@@ -206,7 +206,7 @@ def usage_lines(run: ReportedRun) -> Iterator[str]:
         yield f"last step: {duration(metrics.step_seconds)}"
 
 
-def answers(base: EvaluationRecord | None, tuned: EvaluationRecord | None) -> list[Answer]:
+def answers(base: EvaluationRecord | None, tuned: EvaluationRecord | None) -> list[HeldOutAnswer]:
     """Return held-out rows with both answers: those that improved the most, then those that got worse.
 
     Return none if the two evaluations were not on the same rows, or have no completions.
@@ -215,7 +215,7 @@ def answers(base: EvaluationRecord | None, tuned: EvaluationRecord | None) -> li
         return []
     answered = zip(base.lines, base.completions, tuned.completions, base.reward, tuned.reward, strict=False)
     rows = [
-        Answer(line, first, last, before, after)
+        HeldOutAnswer(line, first, last, before, after)
         for line, first, last, before, after in answered
         if before is not None and after is not None
     ]

@@ -117,7 +117,8 @@ class _GradientAhead(torch.autograd.Function):
                 slopes += torch.autograd.grad(unfiltered_n.sum(), own_n_H)
         ctx.save_for_backward(*slopes)
         filtered_n, unfiltered_n = filtered_n.detach(), unfiltered_n.detach()
-        ctx.mark_non_differentiable(outside_n, *([] if penalized else [unfiltered_n]))
+        without = [outside_n, entropy_n, None if penalized else unfiltered_n]
+        ctx.mark_non_differentiable(*(one for one in without if one is not None))
         ctx.set_materialize_grads(False)
         return filtered_n, unfiltered_n, outside_n, entropy_n
 
