@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 from rft_api import foreign, meant
 from rft_api.base import Model
 from rft_api.controls import one_line
-from rft_api.forms import FORMS, SIZE
+from rft_api.forms import FORMS, LABEL, SIZE
 
 
 class Problem(NamedTuple):
@@ -349,6 +349,8 @@ def _as_object(value: object, loc: Sequence[int | str], root: type[Model]) -> st
         for name, each in fields.items()
         if isinstance(value, str) and str in _types(each.annotation)
         if required <= {name} and _has_form(value, _constraint(each, "pattern"))
+        # An optional name of another object is hardly what was meant: nearly every text has its form.
+        if name in required or _constraint(each, "pattern") != LABEL.pattern
     ]
     if fitting:
         return f"; write {{{fitting[0]}: {value}}}"

@@ -145,7 +145,6 @@ def evicted(message: str) -> Pod:
     [
         ("The node was low on resource: memory.", "spec.resources.memory"),
         ("The node was low on resource: ephemeral-storage.", "spec.storage"),
-        ("Pod ephemeral local storage usage exceeds the total limit of containers 1Gi.", "spec.storage"),
         ("The node had condition: [DiskPressure].", "spec.resources.nodeSelector"),
     ],
 )

@@ -176,7 +176,7 @@ PACKAGES = sorted(
     {
         "/".join(path.relative_to(ROOT).parts[:2])
         for name in PROGRAMS[:2]
-        for path in (ROOT / name).glob("rft_*")
+        for path in (ROOT / name).glob("rft*")
     }
     | set(PROGRAMS[2:])
 )
