@@ -160,7 +160,11 @@ def test_nan_and_infinity_are_refused(trainer: Trainer, number: str) -> None:
 def test_a_body_that_is_not_a_report_is_refused(trainer: Trainer) -> None:
     assert trainer.push(b"{}") == 400
     assert trainer.push(b"not json") == 400
-    assert trainer.push(body(trainer.pod).replace(b'"version"', b'"surprise": 1, "version"')) == 400
+    assert trainer.push(body(trainer.pod).replace(b'"version": 1', b'"version": 2')) == 400
+
+
+def test_a_field_of_a_newer_trainer_is_ignored(trainer: Trainer) -> None:
+    assert trainer.push(body(trainer.pod).replace(b'"version"', b'"surprise": 1, "version"')) == 200
 
 
 def test_a_report_that_is_too_large_is_refused(trainer: Trainer) -> None:
