@@ -59,6 +59,7 @@ def differences(options: ServerOptions, engine: object) -> dict[str, tuple[objec
         "max_model_len": options.context_length,
         "tensor_parallel_size": options.tensor_parallel,
         "gpu_memory_utilization": options.gpu_memory_share,
+        "kv_cache_memory_bytes": options.kv_cache_bytes,
         "enable_lora": True,
         "logprobs_mode": "processed_logprobs",
         "generation_config": "vllm",

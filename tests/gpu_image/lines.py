@@ -11,12 +11,14 @@ from rft_trainer.rollout.vllm_server import ServerOptions, command
 GPUS = (1, 2, 4, 8)
 DTYPES = ("bfloat16", "float16", "float32")
 CONTEXTS = (512, 16_384, 131_072)
+CACHE_BYTES = (None, 3 * 2**30)
+"""None: the sampler's GPUs are its own, and vLLM measures what is free."""
 
 
 def server_options() -> Iterator[ServerOptions]:
     """Yield options with every combination of what plan and job decide."""
-    choices = product(DTYPES, GPUS, SLOT_RANKS, ((), ATTENTION_LAYERS), (False, True), CONTEXTS)
-    for dtype, gpus, rank, adapted, deterministic, context in choices:
+    choices = product(DTYPES, GPUS, SLOT_RANKS, ((), ATTENTION_LAYERS), (False, True), CONTEXTS, CACHE_BYTES)
+    for dtype, gpus, rank, adapted, deterministic, context, cache_bytes in choices:
         yield ServerOptions(
             model=Path("/models/base"),
             context_length=context,
@@ -24,6 +26,7 @@ def server_options() -> Iterator[ServerOptions]:
             run_dir=Path("/runs/job"),
             device="cuda",
             dtype=dtype,
+            kv_cache_bytes=cache_bytes,
             tensor_parallel=gpus,
             gpu_memory_share=0.45 if gpus == 1 else 0.9,
             visible_devices=",".join(map(str, range(gpus))),
