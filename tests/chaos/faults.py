@@ -167,7 +167,7 @@ def away_until_the_end(target: Target) -> None:
     try:
         wait_until("the child Jobs end", lambda: _jobs_ended(target), 300, poll=1.0)
     finally:
-        target.operator.run("scale", OPERATOR, "--replicas=1")
+        target.operator.run("scale", OPERATOR, "--replicas=2")
 
 
 def _jobs_ended(target: Target) -> bool:
@@ -176,12 +176,12 @@ def _jobs_ended(target: Target) -> bool:
 
 
 def second_operator(target: Target) -> None:
-    """Scale the operator to 2 replicas for 15 seconds."""
-    target.operator.run("scale", OPERATOR, "--replicas=2")
+    """Scale the operator to 4 replicas, two more than the chart's, for 15 seconds."""
+    target.operator.run("scale", OPERATOR, "--replicas=4")
     try:
         time.sleep(15)
     finally:
-        target.operator.run("scale", OPERATOR, "--replicas=1")
+        target.operator.run("scale", OPERATOR, "--replicas=2")
 
 
 def full_volume(target: Target) -> None:

@@ -45,7 +45,7 @@ def operator(kubectl: Kubectl) -> Iterator[Kubectl]:
     """kubectl in the operator's namespace. The operator is started again after the test."""
     system = in_namespace(kubectl, "rft-system")
     yield system
-    system.run("scale", OPERATOR, "--replicas=1")
+    system.run("scale", OPERATOR, "--replicas=2")
     system.run("rollout", "status", OPERATOR, "--timeout=100s")
 
 
