@@ -30,7 +30,7 @@ from tests.ports import free_port
 
 OPERATOR = "rft-operator"
 ENDS_PER_SECOND = 40.0
-"""Mean number of pods that succeed per second, in the parts in which pods end."""
+"""How many pods per second the benchmark lets succeed, on average, while it measures the end of jobs."""
 FURTHER = Further(
     server=(
         # As on GKE: a pod that requests GPUs gets a toleration for the taint of GPU nodes.

@@ -207,7 +207,7 @@ def _nearest_option(value: object, loc: Sequence[int | str], root: type[Model]) 
 
 
 def _choices(info: FieldInfo) -> tuple[Any, ...]:
-    """Return the values of a field that is one of a list, perhaps or None."""
+    """Return the allowed values of a field with a Literal type, and nothing for other fields."""
     found = [each for each in _types(info.annotation) if get_origin(each) is Literal]
     return tuple(get_args(found[0])) if found else ()
 

@@ -114,10 +114,17 @@ def saved_activations(shape: Shape, tokens: int) -> float:
 def layer_peak(shape: Shape, tokens: int) -> float:
     """Return the peak bytes of a layer in recomputation and backward pass: M · (46 H + 14 Q + 20 I).
 
-    In bf16 there are outputs of two norms, inputs and outputs of the projections, queries, keys and values
-    after rotation and repetition, and gate, up, their product and its gradient: 2 · (5 H + 5 Q + 4 I). In
-    float32 there are the norms, and the inputs that peft converts for the float32 weights of each adapted
-    matrix: 4 · (9 H + Q + 3 I).
+    In bf16, 2 · (5 H + 5 Q + 4 I):
+
+    - the outputs of the two norms
+    - the inputs and outputs of the projections
+    - queries, keys and values after rotation and repetition
+    - gate, up, the product of both, and the product's gradient
+
+    In float32, 4 · (9 H + Q + 3 I):
+
+    - the norms
+    - for each adapted matrix, the copy of its input that peft makes, since the adapter is in float32
     """
     hidden, query, wide = shape.hidden, shape.heads * shape.head_dim, columns(shape)
     in_bf16 = BF16 * (5 * hidden + 5 * query + 4 * wide)

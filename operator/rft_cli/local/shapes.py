@@ -25,12 +25,15 @@ class UntrainableModel(UserError):
 
 
 def shape_for(model: ModelSource, config: Path | None, *, hub: bool) -> Read | None:
-    """Return the shape of a model, from the first source that exists: ``config``, folder, hub cache, hub.
+    """Return the shape of a model from its ``config.json``.
 
-    ``None`` means that there is no such file, or that ``spec.model.parameters`` is set, which is then used.
+    The file is ``config`` if that is given. Else, with ``hub``, it is downloaded from the hub. Else it is
+    looked for in the model's folder or in this machine's cache of the hub. The result is ``None`` if there is
+    no file, or if ``spec.model.parameters`` is set and neither ``config`` nor ``hub`` is given.
 
     Raises:
-        UntrainableModel: if the file says that the model cannot be trained, even if the spec sets its size.
+        UntrainableModel: if the file says that the model cannot be trained, also if the result would be
+            ``None`` because ``spec.model.parameters`` is set.
         UserError: if a file cannot be read or describes no shape, or the download from the hub fails.
     """
     path = _file(model, config, hub=hub)

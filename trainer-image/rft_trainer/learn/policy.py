@@ -193,10 +193,16 @@ class Policy:
         try:
             result: Any = set_peft_model_state_dict(self._model, state, adapter_name="default")
         except RuntimeError as error:
-            raise ModelError(f"the checkpoint's adapter does not fit the model: {error}") from error
+            raise ModelError(
+                f"the checkpoint's adapter does not fit the model: {error}; continue with the base model,"
+                " loraRank and loraTargets that it was made with, or start a new run"
+            ) from error
         if result.unexpected_keys:
             names = result.unexpected_keys[:3]
-            raise ModelError(f"the checkpoint's adapter does not fit the model: it has no weights {names}")
+            raise ModelError(
+                f"the checkpoint's adapter does not fit the model, which has no weights {names}; continue with"
+                " the base model and loraTargets that it was made with, or start a new run"
+            )
 
     def _use(self, forms: attention.Forms) -> None:
         """Compute attention in these forms, if short texts then have the same logits as with dense masks."""
