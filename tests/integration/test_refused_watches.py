@@ -23,7 +23,7 @@ BROKEN_WATCH = answer(200, {"type": "ERROR", "object": {"kind": "Status", "code"
 
 @pytest.fixture(scope="module")
 def namespaces(api: Api) -> Iterator[tuple[str, str]]:
-    """Two namespaces that the operator watches. The tests let a proxy refuse the watches of the second one."""
+    """Two namespaces that the operator watches. The tests let a proxy refuse those of the second."""
     names = f"rft-home-{uuid4().hex[:8]}", f"rft-lost-{uuid4().hex[:8]}"
     for name in names:
         made = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}

@@ -200,8 +200,8 @@ class Policy:
         if result.unexpected_keys:
             names = result.unexpected_keys[:3]
             raise ModelError(
-                f"the checkpoint's adapter does not fit the model, which has no weights {names}; continue with"
-                " the base model and loraTargets that it was made with, or start a new run"
+                f"the checkpoint's adapter does not fit the model, which has no weights {names}; continue"
+                " with the base model and loraTargets that it was made with, or start a new run"
             )
 
     def _use(self, forms: attention.Forms) -> None:
