@@ -24,7 +24,12 @@ _ALL = (
         ("namespace", "phase"),
         "RFTJobs, by phase, for namespaces that have any.",
     ),
-    Metric("rft_jobs_stalled", "gauge", ("namespace",), "RFTJobs whose condition Stalled is True."),
+    Metric(
+        "rft_jobs_stalled",
+        "gauge",
+        ("namespace",),
+        "RFTJobs that have not ended and whose condition Stalled is True.",
+    ),
     Metric(
         "rft_jobs_longest_wait_seconds",
         "gauge",

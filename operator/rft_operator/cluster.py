@@ -150,6 +150,10 @@ class Cluster:
         """Return the Job with this name."""
         return self._find("Job", namespace, name)
 
+    def claim(self, namespace: str, name: str) -> Json | None:
+        """Return the PersistentVolumeClaim with this name."""
+        return self._find("PersistentVolumeClaim", namespace, name)
+
     def secret(self, namespace: str, name: str) -> Json | None:
         """Return the Secret with this name. The chart allows to read only one Secret."""
         return self._find("Secret", namespace, name)

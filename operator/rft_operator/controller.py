@@ -287,7 +287,8 @@ class Controller:
         try:
             written = self._cluster.patch_status(document, patch)
         except NotFound:
-            # The RFTJob was deleted in between; the watch event follows.
+            # The RFTJob was deleted in between. Its watch event may be lost in a gap of the watch.
+            metrics.JOBS.forget(key)
             self._cache.invalidate(key)
             return False
         self._written[key] = written["metadata"]["resourceVersion"]
@@ -356,6 +357,10 @@ class Controller:
         except Conflict as error:
             if "already exists" not in str(error):
                 raise
+        except NotMade:
+            # When a run resumes, a full quota refuses the claim before the API server sees that it exists.
+            if self._cluster.claim(owner.namespace, owner.cache) is None:
+                raise
 
     def _create(self, manifest: dict[str, Any]) -> dict[str, Any]:
         """Create an object, and return it. Raises NotMade if the API server refuses it."""
@@ -386,6 +391,7 @@ class Controller:
         platform = Platform(
             cpu_limit=self._cpu_limits.asked_for(owner.namespace),
             sidecars=server.sidecars,
+            replaces_pods=server.replaces_pods,
             assigns_users=server.assigns_users,
         )
         return child_job(owner, spec, plan, image, reports=reports, counts=self._counts, platform=platform)

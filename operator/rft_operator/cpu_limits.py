@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from rft_operator.cluster import ClusterError
+from rft_operator.cluster import ClusterError, Unavailable
 
 Raw = Mapping[str, Any]
 Read = Callable[[str], Iterable[Raw]]
@@ -55,8 +55,9 @@ class CpuLimits:
     def asked_for(self, namespace: str) -> bool:
         """Return whether containers in a namespace need a CPU limit.
 
-        If this cannot be read, the answer is false: the pod is then perhaps refused, and the message of the
-        refusal names the field.
+        If this may not be read, the answer is false: the pod is then perhaps refused, and the message of the
+        refusal names the field. Raises Unavailable if the API server does not answer: a Job's pod template
+        cannot be changed, so it must not be made by a guess.
         """
         now = self._clock()
         with self._lock:
@@ -65,6 +66,8 @@ class CpuLimits:
                 return self._known[namespace][1]
         try:
             answer = asks_for_cpu_limit(self._quotas(namespace), self._ranges(namespace))
+        except Unavailable:
+            raise
         except ClusterError as error:
             _log.info("%s: the ResourceQuotas and LimitRanges cannot be read: %s", namespace, error)
             return False

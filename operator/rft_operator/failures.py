@@ -121,7 +121,7 @@ def out_of_memory(case: Case) -> Failure | None:
 def disk_exceeded(case: Case) -> Failure | None:
     """The pod wrote more to its node than its limit allows. It counts: the node was not short of disk."""
     pod, plan = case
-    if pod.reason != "Evicted" or "ephemeral" not in pod.message or "exceed" not in pod.message:
+    if pod.reason != "Evicted" or "ephemeral" not in pod.message or "limit" not in pod.message:
         return None
     limit = f" of {plan.ephemeral_storage_limit}" if plan is not None and plan.ephemeral_storage_limit else ""
     return Failure(

@@ -67,7 +67,8 @@ def figures(document: Mapping[str, Any]) -> JobFigures:
         version=int(version) if version.isdigit() else 0,
         phase=status.get("phase") or "",
         reason=(conditions.get("Ready") or {}).get("reason") or "",
-        stalled=(conditions.get("Stalled") or {}).get("status") == "True",
+        stalled=(conditions.get("Stalled") or {}).get("status") == "True"
+        and status.get("phase") not in TERMINAL_PHASES,
         waits_since=since.timestamp() if since is not None else None,
         step=(status.get("progress") or {}).get("step") or 0,
         reward=(status.get("reward") or {}).get("latest"),

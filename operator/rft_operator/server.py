@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from rft_operator.cluster import ClusterError
-from rft_operator.objects.platform import NATIVE_SIDECARS, AssignsUsers, is_at_least
+from rft_operator.cluster import ClusterError, Unavailable
+from rft_operator.objects.platform import NATIVE_SIDECARS, REPLACES_PODS, AssignsUsers, is_at_least
 
 OPENSHIFT = "security.openshift.io"
 """The API group of OpenShift's security context constraints."""
@@ -20,6 +20,7 @@ class ServerFeatures(NamedTuple):
     """The features of an API server that the pods of runs depend on."""
 
     sidecars: bool = False
+    replaces_pods: bool = False
     assigns_users: bool = False
 
 
@@ -43,12 +44,18 @@ class Servers:
         self._read_at = float("-inf")
 
     def get(self) -> ServerFeatures:
-        """Return the features of the API server. If it does not answer, they are those of the last answer."""
+        """Return the features of the API server. If it does not answer, they are those of the last answer.
+
+        Raises Unavailable if it does not answer and there was no answer yet. A Job's pod template cannot be
+        changed, so it must not be made by a guess.
+        """
         with self._lock:
             if self._clock() - self._read_at > CACHED_SECONDS:
                 try:
                     self._known = self._read()
                 except ClusterError as error:
+                    if isinstance(error, Unavailable) and self._read_at == float("-inf"):
+                        raise
                     _log.warning("the version of the API server cannot be read: %s", error)
                 else:
                     self._read_at = self._clock()
@@ -57,4 +64,7 @@ class Servers:
     def _read(self) -> ServerFeatures:
         chosen = self._assigns_users
         assigns = self._has_group(OPENSHIFT) if chosen == "auto" else chosen == "true"
-        return ServerFeatures(is_at_least(self._version(), NATIVE_SIDECARS), assigns)
+        version = self._version()
+        return ServerFeatures(
+            is_at_least(version, NATIVE_SIDECARS), is_at_least(version, REPLACES_PODS), assigns
+        )

@@ -111,7 +111,11 @@ def failed(facts: Facts) -> Verdict | None:
         reason = last.reason if known else Reason.BACKOFF_LIMIT
         times = "once" if len(counted) == 1 else f"{len(counted)} times; the last failure"
         return _failure(facts, reason, f"Failed {times}: {last.message}")
-    stopped = stopped_too_often([pod for pod in facts.observed.attempts if pod.failed], facts.plan)
+    current = _current(facts)
+    # A run that trains is not ended for earlier stops, which an older release did not limit.
+    trains = current is not None and current.phase == "Running"
+    over = [pod for pod in facts.observed.attempts if pod.failed]
+    stopped = None if trains else stopped_too_often(over, facts.plan)
     if stopped is not None:
         return _failure(facts, stopped.reason, stopped.message)
     if child.failed and child.failed_reason == Reason.ACTIVE_DEADLINE:
@@ -293,7 +297,8 @@ def waiting(facts: Facts) -> Verdict | None:
     says why.
     """
     pod = _current(facts)
-    if pod is not None and pod.phase == "Running" and pod.waiting is None:
+    # A native sidecar may wait to be started again while the trainer runs.
+    if pod is not None and pod.phase == "Running" and (pod.waiting is None or pod.started):
         return None
     ensure, patch = _missing(facts), _own_count(facts)
     failures = failures_of(facts)

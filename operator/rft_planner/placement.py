@@ -18,7 +18,7 @@ from rft_planner import accelerators, kind_labels
 from rft_planner.accelerators import ACCELERATORS, resource_of
 from rft_planner.inventory import Inventory, inventory
 from rft_planner.kind_labels import INSTANCE, product_key
-from rft_planner.nodes import CPU, MEMORY, Kind, Node, holds
+from rft_planner.nodes import CPU, MEMORY, Kind, Node, holds, usable
 from rft_planner.plan import CPU_NAME, Unplannable, plan
 from rft_planner.sizes import quantity
 
@@ -165,7 +165,9 @@ def _not_there(made: Plan, spec: RFTJobSpec, nodes: Inventory, offered: Mapping[
     no labels that say their kind, no node would ever do, so the pod may run on any of them.
     """
     terms = _terms(made.accelerator, spec, nodes)
-    if not terms or not nodes or nodes.is_unlabelled(resource_of(made.accelerator)):
+    resources, resource = spec.resources or Resources(), resource_of(made.accelerator)
+    allowed = usable(nodes, resources.node_selector or {}, resources.tolerations or [], resource)
+    if not terms or not nodes or Inventory(allowed, nodes.table).is_unlabelled(resource):
         return _noted(made, _ELSEWHERE) if offered else made
     return _noted(made.model_copy(update={"node_terms": terms}), _LATER)
 

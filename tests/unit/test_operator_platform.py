@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from rft_api.validation import parse
-from rft_operator.cluster import ClusterError
+from rft_operator.cluster import ClusterError, Unavailable
 from rft_operator.objects.job import child_job
 from rft_operator.objects.names import Owner
 from rft_operator.objects.platform import Platform, is_at_least
@@ -58,8 +58,8 @@ def test_the_grader_is_a_native_sidecar_where_the_server_has_them() -> None:
 
 def test_a_server_whose_jobs_wait_for_the_last_pod_needs_no_anti_affinity() -> None:
     assert "podAntiAffinity" in made(Platform())["affinity"]
-    assert "affinity" not in made(Platform(sidecars=True))
-    assert made(Platform(sidecars=True), template={"affinity": ZONE})["affinity"] == ZONE
+    assert "affinity" not in made(Platform(replaces_pods=True))
+    assert made(Platform(replaces_pods=True), template={"affinity": ZONE})["affinity"] == ZONE
 
 
 def test_where_the_cluster_assigns_users_the_pod_names_none() -> None:
@@ -137,12 +137,26 @@ def test_the_server_is_asked_again_after_a_while_and_its_last_answer_is_kept() -
         return True
 
     servers = Servers(version, has_group, "auto", lambda: now)
-    assert servers.get() == servers.get() == ServerFeatures(sidecars=False, assigns_users=True)
+    assert servers.get() == servers.get() == ServerFeatures(assigns_users=True)
     assert groups == [OPENSHIFT]
     now = CACHED_SECONDS + 1
-    assert servers.get() == ServerFeatures(sidecars=True, assigns_users=True)
+    newest = ServerFeatures(sidecars=True, replaces_pods=True, assigns_users=True)
+    assert servers.get() == newest
     now, fails = 3 * CACHED_SECONDS, True
-    assert servers.get() == ServerFeatures(sidecars=True, assigns_users=True)
+    assert servers.get() == newest
+
+
+def test_without_any_answer_of_the_server_no_job_is_made_by_a_guess() -> None:
+    def version() -> dict[str, str]:
+        raise Unavailable(503, "unavailable")
+
+    with pytest.raises(Unavailable):
+        Servers(version, lambda _group: True, "auto").get()
+
+
+def test_nodes_of_older_releases_get_no_native_sidecar() -> None:
+    servers = Servers(lambda: {"major": "1", "minor": "30"}, lambda _group: False, "auto")
+    assert servers.get() == ServerFeatures(replaces_pods=True)
 
 
 @pytest.mark.parametrize("setting", ["true", "false"])

@@ -735,6 +735,20 @@ def test_a_run_that_is_evicted_again_and_again_fails_and_its_job_is_ended() -> N
     assert decision.patch_child == {"spec": {"activeDeadlineSeconds": 1}}
 
 
+def test_a_run_that_trains_is_not_ended_for_evictions_that_an_older_release_allowed() -> None:
+    full = "The node was low on resource: memory."
+    pods = [
+        replace(POD, uid=f"u-{i}", phase="Failed", reason="Evicted", message=full) for i in range(EVICTIONS)
+    ]
+    assert once(rftjob(), observed(*pods, POD)).status["phase"] != "Failed"
+
+
+def test_a_native_sidecar_that_waits_to_be_started_again_does_not_hide_that_the_run_trains() -> None:
+    crashed = replace(POD, waiting=Waiting("CrashLoopBackOff", "back-off 10s"), started=POD.created)
+    state = replace(observed(crashed), received=report())
+    assert once(rftjob(), state).status["phase"] == "Running"
+
+
 def test_a_checked_document_is_not_checked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted, checked = once(rftjob(), STARTED), check(rftjob())
     monkeypatch.setattr("rft_operator.reconcile.check", None)

@@ -67,6 +67,17 @@ def test_every_container_requests_and_limits_what_it_writes() -> None:
     assert made.ephemeral_storage is not None
 
 
+def test_in_a_queue_only_what_the_job_asks_for_is_requested() -> None:
+    """Kueue admits no pod that requests a resource which the ClusterQueue lacks."""
+    for asked in (None, "50Gi"):
+        resources = CPU | ({"ephemeralStorage": asked} if asked else {})
+        given = spec(model={"name": "SmolLM2-135M"}, resources=resources)
+        owner = Owner("a", "b", "uid", queue=(("kueue.x-k8s.io/queue-name", "team"),))
+        job = child_job(owner, given, plan(given, "uid"), Image("t", "Always"), reports=False)
+        (container,) = job["spec"]["template"]["spec"]["containers"]
+        assert container["resources"]["requests"].get("ephemeral-storage") == asked
+
+
 def test_a_plan_of_an_older_release_has_no_limit() -> None:
     given = spec(
         model={"name": "SmolLM2-135M"},

@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal
 
-NATIVE_SIDECARS = (1, 29)
-"""The first version of Kubernetes whose pods may have native sidecars, and whose Jobs wait for the end of a
-pod before they create the next one."""
+REPLACES_PODS = (1, 29)
+"""The first version of Kubernetes whose Jobs wait for the end of a pod before they create the next one."""
+NATIVE_SIDECARS = (1, 32)
+"""The first version of Kubernetes all of whose nodes have native sidecars. Nodes have them from 1.29 on, and
+may be three minor versions older than the API server."""
 AssignsUsers = Literal["auto", "true", "false"]
 """The setting whether a cluster assigns user IDs. ``auto``: if it is an OpenShift."""
 
@@ -18,6 +20,8 @@ class Platform:
     """Whether the namespace refuses containers without a CPU limit."""
     sidecars: bool = False
     """Whether the API server is of ``NATIVE_SIDECARS`` or newer."""
+    replaces_pods: bool = False
+    """Whether the API server is of ``REPLACES_PODS`` or newer."""
     assigns_users: bool = False
     """Whether the cluster assigns user and group IDs to pods, and refuses others, as OpenShift does."""
 

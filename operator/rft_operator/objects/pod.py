@@ -69,6 +69,10 @@ def pod_template(
     platform: Platform = Platform(),  # noqa: B008 - immutable
 ) -> dict[str, Any]:
     """Return the pod template of the child Job."""
+    asked = spec.resources is not None and spec.resources.ephemeral_storage is not None
+    if owner.queue and not asked:
+        # Kueue admits no pod that requests a resource which its ClusterQueue lacks, and few queues have this.
+        plan = plan.model_copy(update={"ephemeral_storage": None, "ephemeral_storage_limit": None})
     trainer_limit = plan.cpu_limit or (plan.cpu if platform.cpu_limit else None)
     assigned = platform.assigns_users
     template = spec.template or Template()
@@ -143,7 +147,7 @@ def _placement(
     elif terms:
         selector = {}
     affinity = on_kind(template.affinity, terms)
-    if not platform.sidecars:
+    if not platform.replaces_pods:
         affinity = pod_anti_affinity(affinity, owner.uid)
     tolerations = [toleration.dump() for toleration in resources.tolerations or []]
     if plan.gpus and resources.gpu_claim is None:
