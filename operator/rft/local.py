@@ -9,7 +9,7 @@ from rft_api.dumper import dump
 from rft_api.job import RFTJob
 from rft_api.status import Plan
 from rft_api.validation import check
-from rft_cli.errors import UserError
+from rft_cli.errors import INVALID, UserError
 from rft_cli.local import manifest, reported
 from rft_cli.local.reported import ReportedRun
 from rft_cli.local.shapes import shape_for
@@ -19,8 +19,17 @@ from rft_planner.plan import plan as planned
 
 
 def load(path: str | Path) -> RFTJob:
-    """Return the RFTJob in a file that has exactly one. Raises RFTError if it is missing or not valid."""
-    return manifest.load(Path(path)).job
+    """Return the RFTJob in a file that has exactly one, as a cluster takes it.
+
+    ConfigMaps in the same file are not part of it, and ``python.file`` is a field of ``rft`` alone. Raises
+    RFTError if the job is missing or not valid.
+    """
+    document = manifest.the_job(Path(path))
+    job, problems = check(document.body)
+    if job is None:
+        lines = "\n".join(f"  {problem}" for problem in problems)
+        raise UserError(f"{document.source}: is not valid:\n{lines}", INVALID)
+    return job
 
 
 def validate(job: RFTJob) -> list[str]:

@@ -63,7 +63,7 @@ OPENAI: tuple[Counterpart, ...] = (
         "the sampler is not held to a schema; a jsonSchema grader of weight 0 measures how often it is kept",
     ),
     _none("metadata", "use metadata.labels and metadata.annotations"),
-    _none("tools", "tools are not offered to the model; write them into the rows' system message"),
+    _none("tools", "tools are methods of an environment: spec.environment.python"),
 )
 
 OPENAI_GRADERS: tuple[Counterpart, ...] = (
@@ -143,7 +143,7 @@ FIREWORKS: tuple[Counterpart, ...] = (
     _none("batch-size-samples", _BATCH),
     _none("chunk-size", "the rows of a step follow from batchSizeTokens"),
     _none("extra-body", "the sampler takes only the fields of spec.sampling"),
-    _none("mcp-server", "tools are not offered to the model"),
+    _none("mcp-server", "tools are methods of an environment: spec.environment.python"),
     _none("node-count", _HARDWARE),
     _none("accelerator-count", _HARDWARE),
     _none("region", "the cluster's nodes decide; see spec.template.nodeSelector"),
@@ -225,10 +225,10 @@ TRL: tuple[Counterpart, ...] = (
     _none("bias", "biases are not trained"),
     _none("processing_class", "the tokenizer is the model's own"),
     _none("callbacks", "see spec.stop and spec.tracking"),
-    _none("tools", "tools are not offered to the model"),
+    _none("tools", "tools are methods of an environment: spec.environment.python"),
     _none("rollout_func", "the sampler is spec.sampling.engine"),
     _none("reward_processing_classes", "there are no reward models"),
-    _none("environment_factory", "tools and environments are not offered"),
+    _none("environment_factory", "write its class as spec.environment.python"),
 )
 
 TABLES: dict[Origin, tuple[Counterpart, ...]] = {"openai": OPENAI, "fireworks": FIREWORKS, "trl": TRL}

@@ -253,6 +253,16 @@ GRPOTrainer(model='a/b', reward_funcs=length)
     assert (reward(graders, "ab", {}), reward(graders, "abc", {})) == (1, 0.5)
 
 
+def test_rows_that_a_script_changes_or_names_again_are_noted() -> None:
+    script = "GRPOTrainer(model='a/b', reward_funcs=think_format_reward, train_dataset=rows)"
+    again = imported(f"rows = load_dataset('openai/gsm8k')\nrows = rows.map(f)\n{script}", model=None)
+    assert "--rows FILE" in notes_of(again)["train_dataset"]
+    loaded = "load_dataset('csv', data_files='rows.csv')"
+    changed = imported(f"rows = {loaded}.select(range(9))\n{script}", model=None)
+    assert changed.spec["dataset"]["format"] == "csv"
+    assert "without what these methods make of them" in notes_of(changed)["train_dataset"]
+
+
 def test_a_ready_made_format_reward_matches_as_trls_does() -> None:
     draft = imported("GRPOTrainer(model='a/b', reward_funcs=think_format_reward)", model=None)
     assert draft.graders[0]["regex"]["fullMatch"] is True

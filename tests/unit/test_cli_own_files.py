@@ -182,6 +182,19 @@ def test_code_outside_of_the_folder_is_not_sent_either(folder: Path, cluster: Cl
     assert "is not sent to the cluster" in run("submit", str(written(folder / "project", body))).stderr
 
 
+def test_a_link_to_a_module_outside_of_the_folder_is_not_sent(folder: Path, cluster: Cluster) -> None:
+    """A stranger's folder may have a link to a private key, named as a module that the code imports."""
+    project = folder / "project"
+    project.mkdir()
+    (project / "reward.py").write_text(REWARD)
+    (project / "helper.py").symlink_to(folder / "helper.py")
+    (project / "rows.jsonl").write_text(ROWS)
+    refused = run("submit", str(written(project, job(storage=STORED))))
+    assert refused.exit_code == 1
+    assert "is not sent to the cluster" in refused.stderr
+    assert cluster.applied == []
+
+
 def test_a_path_on_a_volume_of_the_job_stays_as_it_is(folder: Path, cluster: Cluster) -> None:
     volumes = [{"name": "rows", "mountPath": str(folder), "persistentVolumeClaim": "claim"}]
     spec = job(storage=STORED, dataset={"uri": f"{folder}/rows.jsonl"}, template={"volumes": volumes})

@@ -39,6 +39,14 @@ def test_a_job_is_built_checked_and_read_back(tmp_path: Path) -> None:
     assert load(tmp_path / "job.yaml").spec == made.spec
 
 
+def test_a_file_is_read_as_a_cluster_takes_it(tmp_path: Path) -> None:
+    body = manifest()
+    del body["spec"]["storage"]
+    (tmp_path / "job.yaml").write_text(dump(body))
+    with pytest.raises(RFTError, match=r"spec\.storage"):
+        load(tmp_path / "job.yaml")
+
+
 def test_a_field_out_of_range_and_a_broken_rule_are_refused() -> None:
     with pytest.raises(ValidationError, match="loraRank"):
         built(training={"loraRank": 5})

@@ -61,7 +61,7 @@ def new(
     found = surveyed(rows.expanduser(), prompt)
     model = model or asked("Model to train, by its hub id", "--model", SMALL_MODEL)
     field = _answer(found, answer)
-    kind = grader or FieldGrader(asked("Kind of the grader", "--grader", _likely(found, field)))
+    kind = grader or _kind(asked("Kind of the grader", "--grader", _likely(found, field)))
     body = manifest(_name(name, output), _model(model), found, _uri(rows, output), kind, field, max_tokens)
     files = {output: dump(body)}
     if kind is FieldGrader.PYTHON and not (code := output.with_name("reward.py")).exists():
@@ -93,7 +93,18 @@ def _answer(found: Survey, answer: str | None) -> str:
             ' add one, such as "answer", or write a python or model grader by hand',
             INVALID,
         )
-    return likely or asked(f"Field with the right answer ({', '.join(names)})", "--answer", None)
+    return likely or _answer(
+        found, asked(f"Field with the right answer ({', '.join(names)})", "--answer", None)
+    )
+
+
+def _kind(text: str) -> FieldGrader:
+    try:
+        return FieldGrader(text)
+    except ValueError:
+        raise UserError(
+            f"--grader: {text!r} is no kind; name one of {', '.join(FieldGrader)}", INVALID
+        ) from None
 
 
 def _likely(found: Survey, field: str) -> str:

@@ -96,7 +96,7 @@ def with_overrides(job: RFTJob, seed: int | None, max_steps: int | None) -> RFTJ
 def _announced(contacted: list[Contact], job: RFTJob) -> list[str]:
     """Return lines that say what the run contacts and sends, and whose code it runs."""
     lines = [f"contacts {contact}" for contact in contacted] or ["contacts no server"]
-    code = [grader.name for grader in job.spec.graders if grader.python is not None]
+    code = [grader.name for grader in job.spec.scored_by if grader.python is not None]
     if code:
         lines.append(f"runs code of the manifest as you, with your files: grader {', '.join(code)}")
     return lines

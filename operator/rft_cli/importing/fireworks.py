@@ -11,7 +11,7 @@ from rft_api.ahead import model_problem
 from rft_api.cel import words
 from rft_api.meant import boolean, fold, number
 from rft_cli.importing.openai import add_rows
-from rft_cli.importing.result import Draft, ImportProblem, Options, label, put
+from rft_cli.importing.result import Draft, ImportProblem, Options, label, put, rows_of
 
 _COMMAND = re.compile(r"^\s*(?:\$\s*)?(?:firectl|ep|eval-protocol)\s", re.MULTILINE)
 _SWITCHES = words("yes y force dryrun quiet wait o output a accountid apikey profile skipvalidation")
@@ -134,7 +134,7 @@ def _carry(draft: Draft, key: str, name: str, value: Any, options: Options) -> N
 
 def _add_evaluation(draft: Draft, value: Any, options: Options) -> None:
     if options.evaluation_rows is not None:
-        put(draft.spec, "evaluation.dataset", {"uri": options.evaluation_rows})
+        put(draft.spec, "evaluation.dataset", rows_of(options.evaluation_rows))
     else:
         done = "a part of the rows is held out; --evaluation-rows names the file"
         draft.note("evaluation-dataset", value, done)

@@ -7,7 +7,7 @@ from rft_api import fields
 from rft_api.ahead import model_problem
 from rft_api.cel import words
 from rft_cli.importing import openai_graders
-from rft_cli.importing.result import DIGITS, Draft, ImportProblem, Options, label, put
+from rft_cli.importing.result import DIGITS, Draft, ImportProblem, Options, label, put, rows_of
 
 JUDGE_NOTE = (
     "the token of the judge is read from the Secret judge, key api-key; for rft run set RFT_SECRET_{}_API_KEY"
@@ -134,7 +134,7 @@ def _add_sources(draft: Draft, body: Mapping[str, Any], options: Options) -> Non
     if options.evaluation_rows is not None:
         draft.spec["evaluation"] = {
             **draft.spec.get("evaluation", {}),
-            "dataset": {"uri": options.evaluation_rows},
+            "dataset": rows_of(options.evaluation_rows),
         }
     elif body.get("validation_file"):
         done = "a part of the rows is held out; --evaluation-rows names the file"
@@ -143,7 +143,7 @@ def _add_sources(draft: Draft, body: Mapping[str, Any], options: Options) -> Non
 
 def add_rows(draft: Draft, theirs: object, field: str, rows: str | None) -> None:
     """Set the dataset: the file of ``--rows``, or a name to put it under."""
-    draft.spec["dataset"] = {"uri": rows or "./rows.jsonl"}
+    draft.spec["dataset"] = rows_of(rows or "./rows.jsonl")
     if rows is None:
         given = theirs if theirs is not None else "is not set"
         draft.note(field, given, "put the rows at rows.jsonl beside the manifest, or add --rows FILE")

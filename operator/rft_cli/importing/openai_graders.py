@@ -205,15 +205,17 @@ def _add_multi(draft: Draft, body: Body, options: Options) -> None:
     }
     low, high = _bounds(parsed(written))
     if low < 0 or high > 1:
-        if low == high or max(abs(low), abs(high)) > 1e6:
+        unbounded = low == high or max(abs(low), abs(high)) > 1e6
+        if unbounded:
             low, high = 0.0, 1.0
         grader["scale"] = {"min": _plain(low), "max": _plain(high), "clip": True}
-        draft.note(
-            "calculate_output",
-            expression,
-            f"may be from {low:g} to {high:g}, so scale maps this range onto 0 to 1, which changes no"
-            " advantage",
+        done = (
+            "its range is not known, so values below 0 and above 1 are cut; set the scale of this grader"
+            if unbounded
+            else f"may be from {low:g} to {high:g}, so scale maps this range onto 0 to 1, which changes no"
+            " advantage"
         )
+        draft.note("calculate_output", expression, done)
     draft.graders.append(grader)
 
 

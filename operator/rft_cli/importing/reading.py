@@ -29,10 +29,10 @@ def read(text: str, options: Options) -> Draft:
         if fireworks.is_job(body):
             return fireworks.read(fireworks.flattened(body), options)
         raise ImportProblem(f"the JSON has the fields {', '.join(map(str, list(body)[:6]))}; {KNOWN}")
+    if trl.is_script(text):  # first, since a script may have a line that looks like a command
+        return trl.read(text, options)
     if fireworks.is_command(text):
         return fireworks.read_command(text, options)
-    if trl.is_script(text):
-        return trl.read(text, options)
     raise ImportProblem(f"whose file this is cannot be told; {KNOWN}")
 
 

@@ -14,6 +14,11 @@ DIGITS = 3
 """Significant digits of numbers that are computed here, such as a scaled learning rate."""
 
 
+def rows_of(file: str) -> dict[str, str]:
+    """Return a dataset with the rows of a file."""
+    return {"uri": file} | ({"format": "csv"} if file.lower().endswith(".csv") else {})
+
+
 class Deviation(NamedTuple):
     """A field of another program that was not carried over as it is."""
 

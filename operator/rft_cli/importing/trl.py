@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from rft_api.ahead import model_problem
-from rft_cli.importing.result import Draft, ImportProblem, Options, label, put
+from rft_cli.importing.result import Draft, ImportProblem, Options, label, put, rows_of
 
 DEFAULTS: Mapping[str, Any] = {
     "num_generations": 8,
@@ -138,13 +138,16 @@ def _add_rows(draft: Draft, script: Script, trainer: Mapping[str, ast.expr], opt
     call = script.resolved(trainer.get("train_dataset"))
     named = _data_file(script, call)
     file = options.rows or (options.path(named) if named is not None else None)
-    draft.spec["dataset"] = {"uri": file or "./rows.jsonl"}
+    draft.spec["dataset"] = rows_of(file or "./rows.jsonl")
     if file is None:
         given = ast.unparse(call) if call is not None else "is not set"
         done = "put the rows at rows.jsonl beside the manifest, or add --rows FILE; columns keep their names"
         draft.note("train_dataset", given, done)
+    elif options.rows is None and isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute):
+        done = "the rows are those of the file, without what these methods make of them; --rows names others"
+        draft.note("train_dataset", ast.unparse(call), done)
     if options.evaluation_rows is not None:
-        put(draft.spec, "evaluation.dataset", {"uri": options.evaluation_rows})
+        put(draft.spec, "evaluation.dataset", rows_of(options.evaluation_rows))
     elif "eval_dataset" in trainer:
         draft.note(
             "eval_dataset",
@@ -155,7 +158,9 @@ def _add_rows(draft: Draft, script: Script, trainer: Mapping[str, ast.expr], opt
 
 def _data_file(script: Script, node: ast.expr | None) -> str | None:
     """Return the file of ``load_dataset("json", data_files=...)``, or None for other datasets."""
-    while isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+    seen: list[ast.expr] = []
+    while isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node not in seen:
+        seen.append(node)  # dataset = dataset.map(f) names itself
         node = script.resolved(node.func.value)  # a method such as map: its receiver
     if not isinstance(node, ast.Call) or ast.unparse(node.func).rpartition(".")[2] != "load_dataset":
         return None
@@ -214,10 +219,13 @@ def _add_setting(draft: Draft, name: str, value: Any) -> None:
 
 
 def _add_lora(draft: Draft, script: Script, name: str, node: ast.expr) -> None:
+    """Carry over a field of LoraConfig. One that is None has no effect."""
     try:
         value = script.literal(node)
     except (ValueError, TypeError, SyntaxError):
         draft.note(name, ast.unparse(node), "only running the script would tell its value; left out")
+        return
+    if value is None:
         return
     if name != "target_modules" or value == "all-linear":
         draft.carry(name, value)

@@ -109,4 +109,7 @@ def _is_here(manifest: Manifest, source: Dataset) -> bool:
     if source.config_map is not None:
         return source.config_map.name in manifest.config_maps
     uri = source.uri or ""
-    return uri.startswith(".") or (uri.startswith("/") and Path(uri).exists())
+    path = uri.removeprefix("file://")
+    if path.startswith("/"):
+        return Path(path).exists()
+    return uri.startswith(".") or path != uri

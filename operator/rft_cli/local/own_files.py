@@ -100,7 +100,9 @@ def _code_maps(
             )
         code = Local(f"{field}.file", path_of(name, folder))
         code.refuse_outside(allowed)
-        contents = {path.name: Local(code.field, path).read() for path in [code.path, *_imported(code)]}
+        contents = {
+            path.name: Local(code.field, path).read() for path in [code.path, *_imported(code, allowed)]
+        }
         made = config_map(body, f"{grader.get('name', i)}-code", contents, code.field)
         python["configMap"] = {"name": made["metadata"]["name"], "key": code.path.name}
         yield Document(f"{source}, {field}.file", made)
@@ -124,8 +126,11 @@ def model_name(name: str) -> str:
     return str(folder.resolve()) if is_path and folder.is_dir() else name
 
 
-def _imported(code: Local) -> list[Path]:
-    """Return the modules beside a file that its code imports, directly or by another one. Nothing is run."""
+def _imported(code: Local, allowed: Folders | None) -> list[Path]:
+    """Return the modules beside a file that its code imports, directly or by another one. Nothing is run.
+
+    Raises UserError if one is a link to a file in none of the folders ``allowed``.
+    """
     found: list[Path] = []
     pending = [code.path]
     while pending:
@@ -133,6 +138,7 @@ def _imported(code: Local) -> list[Path]:
         for name in _module_names(Local(code.field, path).read()):
             beside = code.path.with_name(f"{name}.py")
             if beside != code.path and beside not in found and beside.is_file():
+                Local(code.field, beside.resolve()).refuse_outside(allowed)
                 found.append(beside)
                 pending.append(beside)
     return sorted(found)

@@ -87,12 +87,13 @@ def build(
     made = planned(job, hardware, _cpu_dtype(before))
     if made is not None:
         optional["plan"] = made
+    asked = job.spec.resources.gpus if job.spec.resources is not None else None
     return RunConfig(
         job=JobIdentity(name=job.metadata.name, namespace=job.metadata.namespace, uid=uid),
         spec=job.spec,
         effective=derived or effective(job.spec, uid, model_context_length(job.spec)),
         device=hardware.device,
-        gpus=made.gpus if made is not None and hardware.gpus else hardware.gpus,
+        gpus=made.gpus if made is not None and hardware.gpus else min(hardware.gpus, asked or 1),
         run_dir=str(folder),
         dataset_path=inputs.dataset.location,
         **optional,

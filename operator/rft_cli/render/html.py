@@ -12,6 +12,7 @@ from rft_cli.render import sections
 from rft_cli.render.curve import points_of_steps
 from rft_cli.render.evaluation import verdict
 from rft_cli.render.plot import Point
+from rft_cli.render.rollouts import turn
 from rft_cli.render.smoothing import centred_mean, smoothed, thinned, window_of
 from rft_cli.render.svg import Band, Chart, Series, chart
 from rft_cli.render.views import duration, number, steps
@@ -206,6 +207,8 @@ def _answered(record: RolloutRecord) -> Answered:
         number(record.reward),
         [(name, number(score)) for name, score in record.graders.items()],
         f"{advantage}{record.finish_reason or 'ended'} after {record.tokens} tokens",
-        record.completion,
+        record.completion
+        if record.turns is None
+        else "\n".join(line for message in record.turns for line in turn(message)),
         list(record.errors.items()),
     )

@@ -152,22 +152,26 @@ class RoutedEngine:
         def send(member: _Member, share: dict[int, Request]) -> Future[None]:
             return member.thread.submit(member.replica.attempt, share, done, stop)
 
-        running = {send(member, shares[member.number]): member for member in live if shares[member.number]}
+        running = {
+            send(member, shares[member.number]): (member, shares[member.number])
+            for member in live
+            if shares[member.number]
+        }
         error: BaseException | None = None
         while running:
             ended, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in ended:
-                member, found = running.pop(future), future.exception()
+                (member, given), found = running.pop(future), future.exception()
                 if isinstance(found, ConnectionLost):
-                    member.restart(found)
-                    left = {key: one for key, one in shares[member.number].items() if key not in done}
+                    if member.restarting is None:  # else this share waited for its turn when the sampler died
+                        member.restart(found)
+                    left = {key: one for key, one in given.items() if key not in done}
                     others = [other for other in live if other is not member and other.ready]
                     if left and others and error is None:
                         for number, share in route(left, [other.number for other in others]).items():
-                            other = next(one for one in others if one.number == number)
-                            shares[number] = shares[number] | share
                             if share:
-                                running[send(other, share)] = other
+                                other = next(one for one in others if one.number == number)
+                                running[send(other, share)] = (other, share)
                 elif found is not None:
                     error = error or found
                     failed.set()

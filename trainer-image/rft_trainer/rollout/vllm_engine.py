@@ -40,6 +40,8 @@ class VllmEngine:
                     self._load(self._adapter)
                 self._ready = True
                 self._start_errors.clear()
+                # Until now others were killed: another sampler, or a grader in the same container.
+                self._kills = machine.out_of_memory_kills()
             except ConnectionLost as error:
                 self._restart(error)
             except StartFailed as error:
