@@ -7,6 +7,7 @@ model says without a tool call, and returns the next message to it; None ends th
 This module imports only the standard library, because it is loaded into the process of the user's code.
 """
 
+import bisect
 import inspect
 import json
 import re
@@ -35,17 +36,26 @@ def tools_of(environment: type) -> list[dict[str, Any]]:
         for name, method in inspect.getmembers(environment, inspect.isroutine)
         if not name.startswith("_") and name not in OWN
     ]
-    return [{"type": "function", "function": _tool(name, method)} for name, method in methods]
+    return [
+        {"type": "function", "function": _tool(name, method, _own_parameters(environment, name))}
+        for name, method in methods
+    ]
 
 
-def _tool(name: str, method: Callable[..., Any]) -> dict[str, Any]:
+def _own_parameters(environment: type, name: str) -> int:
+    """Return how many parameters of a method are not the model's: ``self``, unless it is static or bound."""
+    static = inspect.getattr_static(environment, name)
+    return 0 if isinstance(static, staticmethod | classmethod) else 1
+
+
+def _tool(name: str, method: Callable[..., Any], skipped: int) -> dict[str, Any]:
     said, described = documented(inspect.getdoc(method) or "")
     if not said:
         raise TypeError(f"the tool {name} has no docstring, which tells the model what it does")
     hints = typing.get_type_hints(method)
     properties: dict[str, Any] = {}
     required = []
-    for parameter in list(inspect.signature(method).parameters.values())[1:]:
+    for parameter in list(inspect.signature(method).parameters.values())[skipped:]:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             raise TypeError(f"the tool {name} takes *{parameter.name}: name each argument")
         if parameter.name not in hints:
@@ -142,6 +152,7 @@ class Hosted:
         {"do": "call", "name": "…", "arguments": {…}}  -> {"text": "…"} or {"failed": "…"}
         {"do": "reply", "text": "…"}                   -> {"text": "…"} or {}
         {"do": "reward"}                               -> {"reward": 0.5}
+        {"do": "end"}                                  -> {}, for a rollout that gets no reward
         """
         if asked["do"] in ("call", "reply", "reward") and self._instance is None:
             raise RuntimeError("the process of the rollout's environment was replaced, so its state is gone")
@@ -160,6 +171,9 @@ class Hosted:
                     return {"reward": number(_awaited(self._instance.get_reward()))}
                 finally:
                     self._instance = None
+            case "end":
+                self._instance = None
+                return {}
             case other:
                 raise ValueError(f"nothing to do is called {other!r}")
 
@@ -194,7 +208,9 @@ def _said(result: Any) -> dict[str, Any]:
     encoded = json.dumps(text)
     if len(encoded) <= MAX_TEXT_BYTES:
         return {"text": text}
-    kept = text[: MAX_TEXT_BYTES // 12]  # a character has at most 12 bytes as JSON
+    room = MAX_TEXT_BYTES - 64  # without the line that says what is left out
+    fitting = bisect.bisect_right(range(MAX_TEXT_BYTES), room, key=lambda end: len(json.dumps(text[:end])))
+    kept = text[: fitting - 1]
     return {"text": f"{kept}\n… {len(text) - len(kept)} more characters are left out", "cut": True}
 
 

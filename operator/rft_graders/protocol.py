@@ -20,7 +20,7 @@ import time
 from typing import Any
 
 MAX_REQUEST_BYTES = 8 * 1024 * 1024
-MAX_REPLY_BYTES = 64 * 1024
+MAX_REPLY_BYTES = 96 * 1024
 MAX_ERROR_CHARACTERS = 500
 
 

@@ -185,7 +185,7 @@ def test_each_limit_ends_a_rollout() -> None:
         (RolloutLimits(1, 1000, 4000, 60), "maxTurns"),
         (RolloutLimits(8, 4, 4000, 60), "maxTokens"),
         (RolloutLimits(8, 1000, 50, 60), "contextLength"),
-        (RolloutLimits(8, 1000, 4000, 5), "timeoutSeconds"),
+        (RolloutLimits(8, 1000, 4000, 5), "maxSeconds"),
     ]
     for limits, name in cases:
         one = session(tokenizer, limits, clock=lambda: now[0])

@@ -192,6 +192,40 @@ def test_a_class_that_is_no_environment_is_refused(environment: type, said: str)
         Hosted(environment)
 
 
+class _Static(Shop):
+    @staticmethod
+    def add(a: int, b: int) -> int:
+        """Return a sum."""
+        return a + b
+
+    @classmethod
+    def twice(cls, a: int) -> int:
+        """Return the double."""
+        return 2 * a
+
+
+def test_static_and_class_methods_keep_all_of_their_arguments() -> None:
+    found = {tool["function"]["name"]: tool["function"]["parameters"] for tool in tools_of(_Static)}
+    assert [found[name]["required"] for name in ("add", "twice")] == [["a", "b"], ["a"]]
+
+
+def test_a_rollout_without_a_reward_can_be_ended_so_that_nothing_of_it_is_kept() -> None:
+    shop = played()
+    assert shop.playing
+    assert shop.act({"do": "end"}) == {}
+    assert not shop.playing
+
+
+def test_of_a_text_that_is_too_long_all_that_fits_is_kept() -> None:
+    class Long(Shop):
+        def price(self, name: str) -> str:
+            """Return a long text."""
+            return "x" * (MAX_TEXT_BYTES + 1)
+
+    said = played(Long).act({"do": "call", "name": "price", "arguments": {"name": "a"}})
+    assert said["text"].count("x") > MAX_TEXT_BYTES - 100
+
+
 def test_a_docstring_without_sections_is_a_description() -> None:
     assert documented("Do it.\n\nAt once.") == ("Do it. At once.", {})
     with pytest.raises(ValueError, match="nothing to do"):

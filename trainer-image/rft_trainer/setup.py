@@ -156,6 +156,11 @@ def _episodes(
     environment = config.spec.environment
     if environment is None:
         return None
+    if environment.tools == "template" and getattr(tokenizer, "response_template", None) is None:
+        raise ConfigurationError(
+            "spec.environment.tools: template reads tool calls by the response_template of the model's"
+            " tokenizer, and it has none; allowed here is text: write tools: text, or leave it out"
+        )
     arguments: dict[str, Any] = dict(config.spec.model.chat_template_args or {})
     if "strftime_now" in str(tokenizer.chat_template):
         arguments["strftime_now"] = Rendering.of_run(RunFolder(Path(config.run_dir))).date

@@ -92,6 +92,7 @@ class _Player:
             reward = float(self._act({"do": "reward"})["reward"])
         except _Failed as error:
             said = str(error)
+            self._act({"do": "end"})
         return Played(row.line, messages, time.monotonic() - started, reward, said, tuple(failures))
 
     def _turn(self, text: str, messages: list[Message], failures: list[str]) -> bool:

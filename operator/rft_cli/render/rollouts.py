@@ -38,7 +38,8 @@ def _rollout(record: RolloutRecord) -> Iterator[str]:
         yield from indented(f"{name} printed:", "     ")
         yield from indented(text.removesuffix("\n"), "       ")
     if record.limit is not None:
-        yield f"     ended by environment.{record.limit}"
+        context = record.limit == "contextLength"
+        yield f"     ended by {'training.maxContextLength' if context else f'environment.{record.limit}'}"
     if record.turns is None:
         yield from indented(record.completion, "     ")
     for message in record.turns or []:

@@ -108,26 +108,37 @@ def from_template(
         found = tokenizer.parse_response(sampled, prefix=prompt, tools=list(tools) or None)
     except Exception as error:  # a template is data by the model's authors, and any error may come of it
         raise MalformedCall(f"the tool call cannot be read: {error}") from error
-    calls = [call.get("function", call) for call in found.get("tool_calls") or []]
+    given = found.get("tool_calls") or []
+    calls = [
+        call.get("function", call) if isinstance(call, Mapping) else call
+        for call in (given if isinstance(given, list) else [given])
+    ]
     thought = found.get("reasoning_content") or found.get("thinking")
     message = _message(found.get("content") or "", calls)
     return {**message, "reasoning_content": thought} if thought else message
 
 
-def _message(content: str, calls: Sequence[Mapping[str, Any]]) -> Message:
+def _message(content: str, calls: Sequence[object]) -> Message:
     if not calls:
         return {"role": "assistant", "content": content}
     return {"role": "assistant", "content": content, "tool_calls": [_call(call) for call in calls]}
 
 
-def _call(call: Mapping[str, Any]) -> dict[str, Any]:
+def _call(call: object) -> dict[str, Any]:
+    if not isinstance(call, Mapping):
+        raise MalformedCall("the tool call is not a JSON object with name and arguments")
     name, arguments = call.get("name"), call.get("arguments", {})
     if not isinstance(name, str) or not name:
         raise MalformedCall("the tool call has no name")
     if not isinstance(arguments, Mapping):
         raise MalformedCall(f"the arguments of the tool call {name:.60} are not a JSON object")
-    function = {"name": name, "arguments": json.dumps(arguments, ensure_ascii=False)}
-    return {"type": "function", "function": function}
+    try:
+        name.encode()
+        text = json.dumps(arguments, ensure_ascii=False)
+        value_of(text.encode())  # refuses NaN and lone surrogates, which no record can hold
+    except (ValueError, RecursionError) as error:
+        raise MalformedCall(f"the tool call is not valid JSON: {error}") from error
+    return {"type": "function", "function": {"name": name, "arguments": text}}
 
 
 def canonical(messages: Sequence[Message]) -> list[str]:

@@ -10,7 +10,7 @@ from rft_run.folder import RunFolder
 from rft_run.rollouts import RolloutRecord, as_bytes, compressed
 from rft_run.steps import StepRecord, UnreadableSteps, as_lines, read_steps
 from rft_trainer import files
-from rft_trainer.rollout.groups import Group
+from rft_trainer.rollout.groups import Group, Rollout
 from rft_trainer.rollout.segments import Episode
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def _records(step: int, group: Group) -> list[RolloutRecord]:
         RolloutRecord(
             step=step,
             line=group.prompt.row.line,
-            messages=list(group.prompt.row.messages),
+            messages=_given(group, rollout),
             fields=group.prompt.row.fields,
             completion=rollout.generated.text,
             reward=rollout.score.reward,
@@ -71,6 +71,13 @@ def _records(step: int, group: Group) -> list[RolloutRecord]:
         )
         for rollout in group.rollouts
     ]
+
+
+def _given(group: Group, rollout: Rollout) -> list[dict[str, Any]]:
+    """Return the messages before the model's first turn, with the text of an environment's ``reset``."""
+    episode = rollout.generated.episode
+    given = group.prompt.row.messages if episode is None else episode.messages[: episode.given]
+    return [dict(message) for message in given]
 
 
 def _of_episode(episode: Episode | None) -> dict[str, Any]:

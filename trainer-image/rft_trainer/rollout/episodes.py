@@ -13,6 +13,7 @@ from typing import Any
 
 from rft_api.environment import Environment
 from rft_graders.client import Graded
+from rft_graders.printed import MAX_PRINTED_BYTES
 from rft_graders.scorer import Act, Scorer
 from rft_run.errors import ConfigurationError
 from rft_run.rows.messages import Message
@@ -162,7 +163,11 @@ class Episodes:
                 silent.append(one)
         self._reply(silent, should_stop)
         while calling := [one for one, _ in asked if one.calls and not one.over]:
-            self._call(calling, should_stop)
+            for one in calling:
+                if one.session.late:
+                    one.session.limit = "maxSeconds"
+                    one.end()
+            self._call([one for one in calling if not one.over], should_stop)
 
     def _asked(self, one: _Playing) -> Turn | None:
         """Return the next turn of a rollout, None if a limit ends it."""
@@ -212,6 +217,10 @@ class Episodes:
     def _score(self, over: Sequence[_Playing], should_stop: ShouldStop) -> None:
         """Ask for the rewards of rollouts that ended without an error."""
         ended = [one for one in over if one.reward is None]
+        # The next rollout in the slot must not see files and processes of one that gets no reward.
+        failed = [Act(one.slot, {"do": "end"}) for one in over if one.reward is not None]
+        if failed:
+            self._scorer.act(failed, should_stop)
         for one, said in zip(
             ended, self._act(ended, [{"do": "reward"}] * len(ended), should_stop), strict=True
         ):
@@ -227,13 +236,34 @@ class Episodes:
         started = time.monotonic()
         replies = self._scorer.act([Act(o.slot, a) for o, a in zip(playing, acts, strict=True)], should_stop)
         seconds = time.monotonic() - started
-        for one, reply in zip(playing, replies, strict=True):
+        found: list[dict[str, Any] | None] = []
+        for one, act, reply in zip(playing, acts, replies, strict=True):
             one.waiting_seconds += seconds
-            one.printed += reply.printed
+            one.printed = (one.printed + reply.printed)[:MAX_PRINTED_BYTES]
             one.forged += reply.forged
-            if isinstance(reply.outcome, ValueError):
-                one.end(reply.outcome)
-        return [reply.value for reply in replies]
+            try:
+                if isinstance(reply.outcome, ValueError):
+                    raise reply.outcome
+                found.append(_checked(act["do"], reply.value or {}))
+            except ValueError as error:
+                one.end(error)
+                found.append(None)
+        return found
+
+
+def _checked(asked: str, said: dict[str, Any]) -> dict[str, Any]:
+    """Return what an environment said, without lone surrogates, which no tokenizer takes.
+
+    Raises ValueError for another form: users' code can change what its process writes.
+    """
+    texts = {name: said[name] for name in ("text", "failed") if name in said}
+    reward = said.get("reward")
+    fits = all(isinstance(text, str) for text in texts.values())
+    fits = fits and (asked != "call" or bool(texts))
+    fits = fits and (asked != "reward" or (isinstance(reward, int | float) and abs(reward) < 1e300))
+    if not fits:
+        raise ValueError(f"the environment's process answered {asked} in a form that is not its own")
+    return said | {name: text.encode(errors="replace").decode() for name, text in texts.items()}
 
 
 def _append(messages: list[Message], text: str) -> None:

@@ -141,7 +141,13 @@ def _item(prompt: Prompt, completion: Generated) -> GradeItem:
         )
     answers = [place for place, message in enumerate(episode.messages) if message["role"] == "assistant"]
     before = episode.messages[: answers[-1]] if answers else episode.messages
-    return GradeItem(before, completion.text, prompt.row.fields, environment=episode.reward)
+    return GradeItem(
+        before,
+        completion.text,
+        prompt.row.fields,
+        inside_thought=prompt.opens_thought,
+        environment=episode.reward,
+    )
 
 
 def form_groups(

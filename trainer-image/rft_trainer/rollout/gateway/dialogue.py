@@ -50,7 +50,7 @@ class Dialogue:
     def first(self, messages: Sequence[Message], tools: Tools) -> tuple[int, ...]:
         """Return the token ids of a prompt. Raises ValueError where the template refuses the messages."""
         if self.style == "text":
-            return self._template.ids(as_text(messages, tools), None)
+            return self._template.ids(self._form(as_text(messages, tools), ()), None)
         return self._template.ids(self._form(messages, tools), _listed(tools))
 
     def tail(self, messages: Sequence[Message], answered: int, last: int, tools: Tools) -> tuple[int, ...]:
@@ -63,7 +63,7 @@ class Dialogue:
         marked = [deepcopy(message) for message in messages]
         markers = _mark(marked[answered])
         if self.style == "text":
-            text = self._template.text(as_text(marked, tools), None)
+            text = self._template.text(self._form(as_text(marked, tools), ()), None)
         else:
             text = self._template.text(self._form(marked, tools), _listed(tools))
         found = max(text.rfind(marker) + len(marker) for marker in markers)

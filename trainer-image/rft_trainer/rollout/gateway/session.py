@@ -16,7 +16,7 @@ from rft_trainer.rollout.engine import Generated, Request, SamplingParameters, r
 from rft_trainer.rollout.gateway.dialogue import Dialogue, MalformedCall, canonical
 from rft_trainer.rollout.segments import Segment
 
-Limit = Literal["maxTurns", "maxTokens", "contextLength", "timeoutSeconds"]
+Limit = Literal["maxTurns", "maxTokens", "contextLength", "maxSeconds"]
 
 
 @dataclass(frozen=True)
@@ -133,6 +133,7 @@ class Session:
         be rendered.
         """
         kept, given = tuple(dict(message) for message in messages), tuple(dict(tool) for tool in tools)
+        self._refuse_ended((), 1)  # before anything is rendered, which a template may refuse
         return self._turn(self._prompt(kept, given), kept, given)
 
     def complete(self, prompt: str | Sequence[int]) -> Turn:
@@ -199,6 +200,11 @@ class Session:
         )
         return Turn(request, messages, tools)
 
+    @property
+    def late(self) -> bool:
+        """Whether the rollout has taken longer than its time limit."""
+        return self._began is not None and self._clock() - self._began > self._limits.seconds
+
     def _refuse_ended(self, prompt_ids: Sequence[int], most: int) -> None:
         now = self._clock()
         self._began = now if self._began is None else self._began
@@ -206,7 +212,7 @@ class Session:
         if len(self.turns) >= limits.turns:
             self._end("maxTurns", f"the rollout has had its {limits.turns} turns")
         if now - self._began > limits.seconds:
-            self._end("timeoutSeconds", f"the rollout took longer than {limits.seconds:g} s")
+            self._end("maxSeconds", f"the rollout took longer than {limits.seconds:g} s")
         if self.sampled_tokens >= limits.tokens:
             self._end("maxTokens", f"the rollout has sampled its {limits.tokens} tokens")
         if most < 1:

@@ -1,0 +1,45 @@
+"""Tool calls that a model's own format reads, and that are none."""
+
+from typing import Any
+
+import pytest
+
+from rft_run.rows.tool_calls import MalformedCall, from_template
+
+
+class Tokenizer:
+    """A tokenizer whose format reads the same calls from every text."""
+
+    def __init__(self, calls: Any) -> None:
+        self._calls = calls
+
+    def decode(self, _ids: list[int]) -> str:
+        return ""
+
+    def parse_response(self, _text: str, **_options: Any) -> dict[str, Any]:
+        return {"content": "", "tool_calls": self._calls}
+
+
+@pytest.mark.parametrize(
+    "calls",
+    [
+        [["price"]],
+        ["price"],
+        "price",
+        [{"function": "price"}],
+        [{"name": "price", "arguments": {"share": float("nan")}}],
+        [{"name": "price", "arguments": {"name": "\ud83d"}}],
+        [{"name": "\ud83d", "arguments": {}}],
+        [{"arguments": {}}],
+    ],
+)
+def test_a_call_that_is_no_object_of_json_is_malformed_and_ends_nothing(calls: Any) -> None:
+    with pytest.raises(MalformedCall):
+        from_template(Tokenizer(calls), (), (), ())
+
+
+def test_a_call_is_read_with_and_without_its_wrapper() -> None:
+    call = {"name": "price", "arguments": {"name": "apple"}}
+    for given in ([call], call, [{"type": "function", "function": call}]):
+        message = from_template(Tokenizer(given), (), (), ())
+        assert message["tool_calls"][0]["function"] == {"name": "price", "arguments": '{"name": "apple"}'}
