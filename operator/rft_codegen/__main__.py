@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import sys
+from functools import cache
 from pathlib import Path
 
 from rft_codegen.advice_doc import advice_markdown
@@ -16,6 +17,7 @@ from rft_codegen.troubleshooting import troubleshooting_markdown
 from rft_codegen.validations import all_texts
 
 
+@cache
 def generated_files() -> dict[str, str]:
     """Return the text of every generated file, by the file's path in the repository."""
     crd = crd_yaml()
