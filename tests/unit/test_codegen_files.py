@@ -9,10 +9,16 @@ from pydantic import Field
 from rft_api.base import Model
 from rft_api.job import RFTJobSpec
 from rft_api.schema import CannotLower, structural
-from rft_codegen.__main__ import drift, main
+from rft_codegen.__main__ import drift, generated_files, main
 from rft_codegen.crd import crd
 
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def generated() -> None:
+    """Generate the files before the tests, which may take 2 s of CPU time each."""
+    generated_files()
 
 
 def test_the_committed_files_are_up_to_date() -> None:
