@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rft_operator.leadership import LEADER_LABEL
 from rft_run.exit_codes import ExitCode
 from tests.chaos.faults import pids
 from tests.chaos.jobs import STEPS, job
@@ -90,7 +91,7 @@ class Stage:
 
 
 def placed(operator: Kubectl) -> tuple[str, str]:
-    """Return the worker that runs the operator, then the other worker.
+    """Return the worker that runs the operator that acts, then the other worker.
 
     Raises:
         ClusterError: the cluster does not have two workers.
@@ -99,7 +100,8 @@ def placed(operator: Kubectl) -> tuple[str, str]:
     workers = described.get("nodes_for_pods", "").split(",")
     if described["provider"] != "kind" or len(workers) < 2:
         raise ClusterError("this test needs a kind cluster with two workers: set RFT_TEST_CLUSTER=kind")
-    wanted = ("get", "pods", "-l", "app.kubernetes.io/name=rft-operator", "-o", "json")
+    acting = f"app.kubernetes.io/name=rft-operator,{LEADER_LABEL}=true"
+    wanted = ("get", "pods", "-l", acting, "-o", "json")
     pods = json.loads(operator.run(*wanted).stdout)["items"]
     near = next(str(pod["spec"]["nodeName"]) for pod in pods if "deletionTimestamp" not in pod["metadata"])
     return near, next(worker for worker in workers if worker != near)

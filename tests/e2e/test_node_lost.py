@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from rft_operator.leadership import LEADER_LABEL
 from tests.cluster.layout import default_layout
 from tests.cluster.provider import choose_provider
 from tests.e2e.conftest import variant
@@ -20,12 +21,13 @@ NAME = "cut-off"
 
 @pytest.fixture
 def far_node(kubectl: Kubectl) -> str:
-    """Name of a worker node of kind on which the operator does not run."""
+    """Name of a worker of kind on which the acting operator does not run. The spare one waits there."""
     described = choose_provider(default_layout()).describe()
     nodes = described.get("nodes_for_pods", "").split(",")
     if len(nodes) < 2:
-        pytest.skip("needs kind with two workers: one is disconnected, the other runs the operator")
-    everywhere = ("get", "pods", "--all-namespaces", "-l", "app.kubernetes.io/name=rft-operator")
+        pytest.skip("needs kind with two workers: one is disconnected, on the other the operator acts")
+    acting = f"app.kubernetes.io/name=rft-operator,{LEADER_LABEL}=true"
+    everywhere = ("get", "pods", "--all-namespaces", "-l", acting)
     taken = kubectl.run(*everywhere, "-o", "jsonpath={.items[*].spec.nodeName}").stdout.split()
     return next(node for node in nodes if node not in taken)
 
