@@ -17,7 +17,7 @@ from uuid import uuid4
 import pytest
 import urllib3
 
-from rft_advice import advise
+from rft_advice import advise_job
 from rft_api.validation import check
 from rft_operator.webhook.server import VALIDATE_PATH
 from rft_operator.webhook.warnings import fitted
@@ -277,7 +277,7 @@ def test_advice_is_printed_as_warnings(webhook: Webhook) -> None:
     made = job(sampling={"topK": 100})
     valid = check(made).job
     assert valid is not None
-    expected = [str(said) for said in advise(valid.spec)]
+    expected = [str(said) for said in advise_job(valid)]
     assert expected
     answer = webhook.send("POST", f"{RFTJOBS}?dryRun=All", made)
     assert answer.status == 201
