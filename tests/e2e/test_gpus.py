@@ -17,9 +17,12 @@ PRODUCT = "nvidia.com/gpu.product"
 
 @pytest.fixture(scope="module", autouse=True)
 def two_gpus(kubectl: Kubectl) -> Iterator[None]:
-    """Let every node advertise two L40S during the test."""
-    cluster("set-gpus", "2")
+    """Let every node advertise two L40S during the test.
+
+    The label comes first: the operator keeps what it reads for a while, and must not see GPUs without it.
+    """
     kubectl.run("label", "nodes", "--all", f"{PRODUCT}=NVIDIA-L40S", "--overwrite")
+    cluster("set-gpus", "2")
     yield
     kubectl.run("label", "nodes", "--all", f"{PRODUCT}-")
     cluster("set-gpus", "0")

@@ -98,6 +98,12 @@ def test_a_message_is_one_line() -> None:
     assert "one line" in lint(Cel("", "self.count > 1", ""), OBJECT)[0]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def generated() -> None:
+    """Generate the files before the tests, which may take 2 s of CPU time each."""
+    export.generated_files()
+
+
 def test_the_check_of_the_generated_files_runs_the_lint(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
