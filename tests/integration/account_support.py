@@ -133,9 +133,12 @@ class Audit:
 
     def requests(self, user: str) -> list[Request]:
         """Return the requests of ``user``, the oldest first."""
-        with self._path.open("rb") as log:
-            # The last line may be incomplete.
-            events = [json.loads(line) for line in log if user.encode() in line and line.endswith(b"\n")]
+        events: list[dict[str, Any]] = []
+        # The API server begins a new file after 100 MB, and gives the full one a name with the time.
+        for path in sorted(self._path.parent.glob(f"{self._path.stem}*{self._path.suffix}")):
+            with path.open("rb") as log:
+                # The last line may be incomplete.
+                events += [json.loads(line) for line in log if user.encode() in line and line.endswith(b"\n")]
         found = {
             e["auditID"]: _request(e) for e in events if e["user"]["username"] == user and "objectRef" in e
         }
