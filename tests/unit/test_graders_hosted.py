@@ -218,11 +218,11 @@ def test_a_rollout_without_a_reward_can_be_ended_so_that_nothing_of_it_is_kept()
 
 def test_of_a_text_that_is_too_long_all_that_fits_is_kept() -> None:
     class Long(Shop):
-        def price(self, name: str) -> str:
+        def long(self) -> str:
             """Return a long text."""
             return "x" * (MAX_TEXT_BYTES + 1)
 
-    said = played(Long).act({"do": "call", "name": "price", "arguments": {"name": "a"}})
+    said = played(Long).act({"do": "call", "name": "long", "arguments": {}})
     assert said["text"].count("x") > MAX_TEXT_BYTES - 100
 
 
