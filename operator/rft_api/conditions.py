@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from pydantic import Field
 
@@ -35,17 +35,7 @@ ConditionType = Literal[
     "Failed",
     "Cancelled",
 ]
-CONDITION_TYPES: tuple[ConditionType, ...] = (
-    "Accepted",
-    "Planned",
-    "Reconciling",
-    "Ready",
-    "Stalled",
-    "Suspended",
-    "Complete",
-    "Failed",
-    "Cancelled",
-)
+CONDITION_TYPES: tuple[ConditionType, ...] = get_args(ConditionType)
 TERMINAL_CONDITIONS: tuple[ConditionType, ...] = ("Complete", "Failed", "Cancelled")
 """Conditions of which one is True once a job has ended. It then stays True, and the others stay False."""
 PHASE_CONDITIONS: Mapping[Phase, tuple[ConditionType, ...]] = MappingProxyType(

@@ -19,11 +19,11 @@ def evaluation_table(result: EvaluationResult) -> Table:
     for heading in ("base", "tuned", "difference", "95 % interval"):
         table.add_column(heading, justify="right")
     if result.reward is not None:
-        table.add_row(*_cells("reward", result.reward))
+        table.add_row(*cells("reward", result.reward))
     for name, scores in (result.graders or {}).items():
-        table.add_row(*_cells(f"  {name}", scores))
+        table.add_row(*cells(f"  {name}", scores))
     if result.best is not None and result.best.step != result.step:
-        table.add_row(*_cells(f"reward of the best, step {result.best.step}", result.best.reward))
+        table.add_row(*cells(f"reward of the best, step {result.best.step}", result.best.reward))
     return table
 
 
@@ -42,7 +42,8 @@ def verdict(result: EvaluationResult) -> str:
     return sentence
 
 
-def _cells(name: str, scores: GraderEvaluation) -> tuple[str, ...]:
+def cells(name: str, scores: GraderEvaluation) -> tuple[str, ...]:
+    """Return the row of a score: name, base, tuned, difference, 95 % interval."""
     difference = scores.difference
     return (
         name,

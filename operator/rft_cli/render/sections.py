@@ -8,7 +8,8 @@ from rft_advice.run import RUN_RULES
 from rft_api.fields import UnknownField, find
 from rft_api.status import EvaluationResult, GraderEvaluation
 from rft_cli.local.reported import ReportedRun
-from rft_cli.render.views import NONE, duration, number
+from rft_cli.render.evaluation import cells
+from rft_cli.render.views import NONE, duration
 from rft_run.evaluation import EvaluationRecord
 
 DERIVED = "derived"
@@ -68,14 +69,7 @@ def scores(result: EvaluationResult) -> Iterator[tuple[str, ...]]:
     """Yield a row for the reward and for each grader: name, base, tuned, difference, 95 % interval."""
     named: dict[str, GraderEvaluation] = {} if result.reward is None else {"reward": result.reward}
     for name, found in (*named.items(), *(result.graders or {}).items()):
-        between = found.difference
-        yield (
-            name,
-            number(found.base),
-            number(found.tuned),
-            NONE if between is None else f"{between.mean:+.3f}",
-            NONE if between is None else f"{between.low:+.3f} to {between.high:+.3f}",
-        )
+        yield cells(name, found)
 
 
 def parameters(run: ReportedRun) -> list[Parameter]:

@@ -206,12 +206,11 @@ class Session:
         return self._began is not None and self._clock() - self._began > self._limits.seconds
 
     def _refuse_ended(self, prompt_ids: Sequence[int], most: int) -> None:
-        now = self._clock()
-        self._began = now if self._began is None else self._began
+        self._began = self._clock() if self._began is None else self._began
         limits = self._limits
         if len(self.turns) >= limits.turns:
             self._end("maxTurns", f"the rollout has had its {limits.turns} turns")
-        if now - self._began > limits.seconds:
+        if self.late:
             self._end("maxSeconds", f"the rollout took longer than {limits.seconds:g} s")
         if self.sampled_tokens >= limits.tokens:
             self._end("maxTokens", f"the rollout has sampled its {limits.tokens} tokens")
