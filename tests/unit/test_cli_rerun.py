@@ -8,10 +8,11 @@ from typer.testing import CliRunner, Result
 
 from rft_advice.baseline import ANNOTATION
 from rft_api.loader import load_file
-from rft_cli.cluster.client import Body, ClusterClient
+from rft_cli.cluster.client import Body
 from rft_cli.main import app
 from tests.api_server import Server, job, served
 from tests.manifests import manifest
+from tests.unit.apply_support import record_applied
 
 
 def rerun(*arguments: object) -> Result:
@@ -29,25 +30,8 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 @pytest.fixture
 def applied(monkeypatch: pytest.MonkeyPatch) -> list[Body]:
-    """What would be applied: the API server of these tests knows no server-side apply."""
-    bodies: list[Body] = []
-
-    class Applying:
-        def __init__(self, *_: object, **__: object) -> None:
-            pass
-
-        def __enter__(self) -> object:
-            return self.apply
-
-        def apply(self, body: Body) -> str:
-            bodies.append(body)
-            return "created"
-
-        def __exit__(self, *_: object) -> None:
-            pass
-
-    monkeypatch.setattr(ClusterClient, "applying", Applying)
-    return bodies
+    """What would be applied."""
+    return record_applied(monkeypatch)
 
 
 def test_the_changed_job_is_applied_with_its_baseline(server: Server, applied: list[Body]) -> None:

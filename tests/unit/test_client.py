@@ -11,9 +11,9 @@ from pydantic import ValidationError
 
 from rft import Client, Metadata, RFTError, RFTJob, RFTJobSpec, load, plan, run_locally, validate
 from rft_api.dumper import dump
-from rft_cli.cluster.client import Body, ClusterClient
 from tests.api_server import Server, job, pod, served
 from tests.manifests import manifest
+from tests.unit.apply_support import record_applied
 from tests.unit.trainer_support import fake_trainer
 
 OPERATOR = Path(__file__).parents[2] / "operator"
@@ -69,25 +69,7 @@ def test_what_cannot_be_planned_is_an_error_that_says_why() -> None:
 def test_a_job_is_submitted_into_the_clients_namespace(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    applied: list[Body] = []
-
-    class Applying:
-        """In place of server-side apply, which the API server of these tests does not have."""
-
-        def __init__(self, *_: object, **__: object) -> None:
-            pass
-
-        def __enter__(self) -> object:
-            return self.apply
-
-        def apply(self, body: Body) -> str:
-            applied.append(body)
-            return "created"
-
-        def __exit__(self, *_: object) -> None:
-            pass
-
-    monkeypatch.setattr(ClusterClient, "applying", Applying)
+    applied = record_applied(monkeypatch)
     assert Client().submit(built()) == "created"
     assert applied[0]["metadata"] == {"name": "job", "namespace": "team", "labels": {}, "annotations": {}}
     assert applied[0]["spec"]["model"] == {"name": "org/model"}
