@@ -1,4 +1,4 @@
-"""A stand-in for server-side apply, which the API server of the unit tests does not have."""
+"""Replaces server-side apply, which the fake API server of the unit tests does not support."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from rft_cli.cluster.client import Body, ClusterClient
 
 
 def record_applied(monkeypatch: pytest.MonkeyPatch) -> list[Body]:
-    """Let ``ClusterClient.applying`` keep what it is given. Return the list that it is added to."""
+    """Let ``ClusterClient.applying`` record objects and send nothing. Return the list of these objects."""
     bodies: list[Body] = []
 
     class Applying:

@@ -20,19 +20,19 @@ Json = dict[str, Any]
 def template(*values: str) -> subprocess.CompletedProcess[str]:
     helm = shutil.which("helm") or shutil.which("helm", path=default_layout().tools)
     if helm is None:
-        pytest.skip("no helm: `python3 -m tests.cluster tools` downloads it")
+        pytest.skip("helm is not installed: `python3 -m tests.cluster tools` downloads it")
     options = [word for value in values for word in ("--set", value)]
     program = [helm, "template", "rft", str(CHART), "--namespace", "sys", *options]
     return subprocess.run(program, capture_output=True, text=True, check=False)
 
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""A safe loader, and a quick one where libyaml is there: the CRD is long."""
+"""A safe YAML loader: the fast one of libyaml if it is installed, because the CRD is long."""
 
 
 @cache
 def rendered(*values: str) -> list[Json]:
-    """Return the documents that the chart renders. They are shared by all tests, so do not change them."""
+    """Return the objects that the chart renders with these values. Tests share them: do not change them."""
     done = template(*values)
     assert done.returncode == 0, done.stderr
     return [document for document in yaml.load_all(done.stdout, Loader=LOADER) if document]

@@ -1,4 +1,4 @@
-"""Writes complete adapters and checkpoints, without torch."""
+"""Writes complete adapters and checkpoints for tests that run without torch."""
 
 import json
 import zipfile
@@ -32,7 +32,7 @@ def write_checkpoint(folder: RunFolder, step: int, state: RunState | None = None
 
 
 def as_old_release(checkpoint: Path) -> None:
-    """Replace the training state in a checkpoint by a file as older releases wrote it."""
+    """Replace the training state in a checkpoint by the kind of file that older releases wrote."""
     tensors_of(checkpoint).unlink()
     values_of(checkpoint).unlink()
     with zipfile.ZipFile(pickle_of(checkpoint), "w") as archive:

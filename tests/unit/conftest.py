@@ -1,4 +1,4 @@
-"""Fails each unit test that takes too long, so that all unit tests can run after every change."""
+"""Fails each unit test that uses more than 2 s of CPU time, so that all can run after every change."""
 
 import os
 from collections.abc import Generator
@@ -7,17 +7,18 @@ import pytest
 from hypothesis import given, strategies
 
 LIMIT_SECONDS = 2.0
-"""Limit for the CPU time of a test, including its threads and child processes.
+"""Limit for the CPU time of a test in seconds, including its threads and child processes.
 
-CPU time depends less than elapsed time on what else the machine does.
+CPU time depends less than elapsed time on the other programs that the machine runs.
 """
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _constants_collected() -> None:
-    """Let Hypothesis collect the constants of all modules. In a fresh clone this takes some seconds, once.
+    """Let Hypothesis collect the constants of all modules before the first test.
 
-    Otherwise the first test that draws a value would need this time.
+    In a fresh clone this takes some seconds, once. Otherwise the first test that draws a value would exceed
+    its time limit.
     """
 
     @given(strategies.integers(), strategies.text(), strategies.floats())
@@ -34,7 +35,7 @@ def _cpu_seconds() -> float:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
-    """Measure the CPU time of the test itself, without its fixtures."""
+    """Fail the test if it uses too much CPU time. The time of its fixtures does not count."""
     before = _cpu_seconds()
     yield
     seconds = _cpu_seconds() - before

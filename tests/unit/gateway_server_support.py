@@ -1,4 +1,4 @@
-"""A gateway whose model says given texts, and HTTP clients of its rollouts."""
+"""Runs a gateway of rollouts whose model returns given texts, and HTTP clients of these rollouts."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from tests.unit.gateway_support import Characters, Scripted, session
 
 
 class Open:
-    """A gateway with a script, and clients of its rollouts."""
+    """Runs a gateway during the ``with`` block. The model's answers are the texts of ``script``, in order."""
 
     def __init__(self, folder: Path, *script: str) -> None:
         self.tokenizer = Characters()

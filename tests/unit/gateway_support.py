@@ -1,4 +1,4 @@
-"""A tokenizer whose tokens are characters and a few special tokens, and sessions that use it."""
+"""A tokenizer with one token per character and some special tokens, and sessions that use it."""
 
 import re
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ ADD = {
 
 
 class Characters:
-    """A tokenizer with a chat template, which is rendered by Jinja as transformers does."""
+    """A tokenizer with one token per character. Jinja renders its chat template, as in transformers."""
 
     def __init__(self, template: str = CHATML) -> None:
         self.chat_template = template
@@ -62,7 +62,7 @@ class Characters:
 
 
 class TemplateReader(Characters):
-    """A tokenizer that can parse its own calls, as transformers' tokenizers with a response template do."""
+    """A tokenizer that finds tool calls itself, as those of transformers with a ``response_template`` do."""
 
     response_template = "[name {arguments}]"
 
@@ -82,19 +82,19 @@ PARAMETERS = SamplingParameters(1.0, 1.0, 0, max_tokens=200)
 
 
 def generated(tokenizer: Characters, text: str, *, ends: bool = True) -> Generated:
-    """Return a completion with this text. With ``ends`` its last token is the end token."""
+    """Return a completion with this text. If ``ends`` is true, its last token is the end token."""
     ids = (*tokenizer.encode(text), *((END,) if ends else ()))
     return Generated(ids, tuple(-0.5 for _ in ids), text, "stop" if ends else "length")
 
 
 def session(tokenizer: Characters, limits: RolloutLimits = LIMITS, **options: Any) -> Session:
-    """Return a session with the seed 7."""
+    """Return the session of a rollout whose seed is 7."""
     dialogue = Dialogue(tokenizer, None, frozenset({END}))
     return Session(dialogue, PARAMETERS, limits, 7, **options)
 
 
 class Scripted:
-    """Generates given texts, one after the other, and keeps the requests."""
+    """A fake sampler: it answers each request with the next of the given texts, and keeps the requests."""
 
     def __init__(self, tokenizer: Characters, *texts: str) -> None:
         self.requests: list[Request] = []

@@ -1,6 +1,6 @@
-"""Texts that must not be shown as they are: secrets, and characters that terminals obey. And ordinary texts.
+"""Texts with secrets or control characters, which must not be shown unchanged, and ordinary texts.
 
-The secrets are put together from parts, so that no scanner of source code takes this file for a leak.
+Each secret is put together from parts, so that scanners for leaked secrets do not report this file.
 """
 
 import base64
@@ -17,7 +17,7 @@ class Sample(NamedTuple):
     name: str
     text: str
     hidden: tuple[str, ...]
-    """The parts of the text that may not be shown anywhere."""
+    """The parts of the text that must never be shown."""
 
 
 WORD = "Kq7" + "Zt2mVw9Xc4Rb6" + "Np1Ls8Dy3Gf5Hj0" + "Aa"
@@ -160,7 +160,7 @@ ESCAPES: tuple[Sample, ...] = (
 
 
 def texts_of(value: Any) -> Iterator[str]:
-    """Yield every text of a JSON value, names of fields included."""
+    """Yield every text in a JSON value, including the names of fields."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""The differences between two specs, compared by the values that a run uses, including defaults."""
+"""The differences between two specs. A field that is not set counts with the default that a run uses."""
 
 from typing import Any
 

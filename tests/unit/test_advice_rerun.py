@@ -1,4 +1,4 @@
-"""A rerun is a new job with some values changed, whose baseline is the earlier job."""
+"""A rerun is a new job that differs from an earlier job in some values, and names it as its baseline."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from tests.manifests import manifest
 
 
 def stored(**spec: Any) -> dict[str, Any]:
-    """A job as the API server returns it."""
+    """Return a job with the metadata and the status that an API server adds."""
     found = manifest(**spec)
     found["metadata"] |= {"uid": "u", "resourceVersion": "7", "namespace": "team", "labels": {"a": "b"}}
     found["status"] = {"phase": "Succeeded"}

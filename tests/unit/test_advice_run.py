@@ -1,4 +1,4 @@
-"""Advice on a run: which curves and metrics trigger a rule, and which numbers its message has."""
+"""Advice on a run: which reward curves and metrics trigger a rule, and which numbers the advice names."""
 
 import random
 from typing import Any
@@ -55,7 +55,7 @@ def held_out(mean: float) -> EvaluationResult:
 
 
 def with_canary(rewards: list[float], scores: list[float]) -> RunStatus:
-    """Return a run whose steps have these rewards and scores of the canary grader, plus a little noise."""
+    """Return a run whose steps have these rewards. The canary grader's scores get a little noise."""
     noise = random.Random(0)
     history = [
         RewardPoint(step=i + 1, reward=value, graders={"watched": score + noise.gauss(0, 0.01)})

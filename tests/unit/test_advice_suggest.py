@@ -1,4 +1,4 @@
-"""Suggested experiments: each changes one parameter, stays within its range, and can be applied directly."""
+"""A suggested experiment changes one parameter within its range, and can be applied directly."""
 
 import copy
 from typing import Any

@@ -1,4 +1,4 @@
-"""Annotations that widen the rights of a pod are refused as security contexts are. All others are kept."""
+"""An annotation that widens the rights of a pod is refused. All other annotations are kept."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Dumped YAML has the same values when it is read by kubectl's rules."""
+"""Values that are dumped as YAML and read again by kubectl's rules stay the same."""
 
 from typing import Any
 

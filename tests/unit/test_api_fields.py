@@ -1,4 +1,4 @@
-"""A field is found by its path, with the description that it has in the model."""
+"""A field of the API is found by its path, together with its description in the model."""
 
 import pytest
 

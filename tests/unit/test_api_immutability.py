@@ -1,4 +1,4 @@
-"""Which fields of a spec may change after a job has started. One function decides this everywhere."""
+"""Which fields of a spec may change after a job has started. One function decides this for all programs."""
 
 from typing import Any
 
@@ -65,12 +65,16 @@ def test_resources_and_template_may_change_only_while_no_pod_runs() -> None:
     new, suspended = spec(**PLACEMENT), spec(**PLACEMENT, suspend=True)
     assert paths(spec(), new, RUNNING) == ["spec.resources", "spec.template"]
     assert {problem.message for problem in problems(spec(), new, RUNNING)} == {ONLY_SUSPENDED}
-    assert paths(spec(suspend=True), suspended, RUNNING), "the job is to be suspended, but its pod still runs"
+    assert paths(spec(suspend=True), suspended, RUNNING), (
+        "the change must be refused: spec.suspend is true, but the pod still runs"
+    )
     assert problems(spec(suspend=True), suspended, SUSPENDED) == []
     assert problems(spec(suspend=True), new, SUSPENDED) == [], (
-        "the change that resumes the job may change other fields too"
+        "an update that sets spec.suspend to false may change resources and template too"
     )
-    assert paths(spec(), new, SUSPENDED), "the job is resumed, but its phase is still Suspended"
+    assert paths(spec(), new, SUSPENDED), (
+        "the change must be refused: spec.suspend is false, only the phase is still Suspended"
+    )
 
 
 def test_every_immutable_field_has_a_rule_in_cel() -> None:

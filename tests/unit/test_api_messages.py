@@ -21,7 +21,7 @@ SPEC: dict[str, Any] = {
 
 
 def job(name: str = "job", **fields: Any) -> dict[str, Any]:
-    """Return a valid RFTJob in which these fields of the spec are replaced."""
+    """Return a valid RFTJob in which ``fields`` replace fields of the spec."""
     return {
         "apiVersion": "rft.dev/v1alpha1",
         "kind": "RFTJob",
@@ -31,7 +31,7 @@ def job(name: str = "job", **fields: Any) -> dict[str, Any]:
 
 
 def problem(document: dict[str, Any]) -> str:
-    """Return the only problem of a document."""
+    """Return the text of the only problem in a document."""
     (found,) = check(document).problems
     return str(found)
 

@@ -1,4 +1,4 @@
-"""Each rule across fields refuses a spec that breaks it, names the field, and accepts valid specs."""
+"""Each rule across fields accepts valid specs. It refuses a spec that breaks it, and names the field."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The benchmark of the KL term: its manifests, and its tables from recorded runs."""
+"""The benchmark of the KL penalty: the manifests of its runs, and the tables that it makes of the results."""
 
 from pathlib import Path
 

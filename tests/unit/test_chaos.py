@@ -1,4 +1,4 @@
-"""The checks of the fault injection find every kind of error."""
+"""The checks in tests/chaos, which follow injected faults, find every kind of error."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

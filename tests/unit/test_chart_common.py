@@ -1,4 +1,4 @@
-"""Values for every object or pod: labels, registry, digests, environment, users, network."""
+"""Chart values that apply to every object or pod: labels, registry, digests, environment, users, network."""
 
 import pytest
 
@@ -21,7 +21,7 @@ def test_common_labels_are_on_every_object_and_in_no_selector() -> None:
     without = [
         d["metadata"]["name"] for d in documents if d["metadata"].get("labels", {}).get("team") != "ml"
     ]
-    assert without == ["rftjobs.rft.dev"], "the CRD belongs to no release"
+    assert without == ["rftjobs.rft.dev"], "all objects but the CRD have the label"
     for deployment in (d for d in documents if d["kind"] == "Deployment"):
         assert "team" not in deployment["spec"]["selector"]["matchLabels"]
 
@@ -73,4 +73,6 @@ def test_the_webhook_can_listen_on_the_nodes_network_at_free_ports() -> None:
     ports = [port["containerPort"] for port in container["ports"]]
     assert ports == [settings.port, settings.health_port] == [9443, 9081]
     update = one(rendered(ON, *values), "Deployment", WEBHOOK)["spec"]["strategy"]["rollingUpdate"]
-    assert update == {"maxSurge": 0, "maxUnavailable": 1}, "two pods of one node cannot have the same port"
+    assert update == {"maxSurge": 0, "maxUnavailable": 1}, (
+        "two pods on the network of one node cannot listen on the same port"
+    )

@@ -1,4 +1,4 @@
-"""The operator writes only ConfigMaps that an RFTJob controls, where the API server can check this."""
+"""An admission policy of the chart lets the operator write only ConfigMaps that an RFTJob controls."""
 
 import subprocess
 

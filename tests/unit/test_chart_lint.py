@@ -1,4 +1,4 @@
-"""The chart passes ``helm lint --strict`` with six sets of values, and renders each the same every time."""
+"""With each of six sets of values the chart passes ``helm lint --strict`` and always renders the same."""
 
 import re
 import subprocess

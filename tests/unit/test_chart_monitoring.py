@@ -1,4 +1,4 @@
-"""Monitoring in the chart: a Service for metrics, and on request a ServiceMonitor, alerts and a dashboard."""
+"""The chart's monitoring: a Service for metrics, and optionally a ServiceMonitor, alerts and a dashboard."""
 
 import json
 import shutil
@@ -28,7 +28,9 @@ def test_only_the_service_is_rendered_by_default() -> None:
     service = one(rendered("metrics.port=9191"), "Service", f"{OPERATOR}-metrics")["spec"]
     assert [(p["port"], p["targetPort"]) for p in service["ports"]] == [(9191, "metrics")]
     labels = one(rendered(), "Deployment", OPERATOR)["spec"]["template"]["metadata"]["labels"]
-    assert service["selector"].items() <= labels.items(), "those that wait for the Lease have metrics too"
+    assert service["selector"].items() <= labels.items(), (
+        "the Service must also select the operator that waits for the Lease"
+    )
 
 
 def test_the_monitor_selects_the_service_of_the_metrics_only_and_keeps_the_namespace_of_jobs() -> None:
@@ -64,7 +66,7 @@ def test_helm_test_asks_the_service_of_the_metrics_for_the_holder_of_the_lease()
     compile(program, "the test", "exec")
     assert f"http://{OPERATOR}-metrics.sys.svc:9191/metrics" in program
     operator = one(rendered(), "Deployment", OPERATOR)["spec"]["selector"]["matchLabels"]
-    assert not operator.items() <= pod["metadata"]["labels"].items(), "no Service may lead to it"
+    assert not operator.items() <= pod["metadata"]["labels"].items(), "no Service may select the test's pod"
 
 
 def test_there_is_a_case_in_which_each_alert_fires_and_one_in_which_it_clears() -> None:
@@ -78,6 +80,6 @@ def test_there_is_a_case_in_which_each_alert_fires_and_one_in_which_it_clears() 
 def test_promtool_agrees_with_every_case() -> None:
     promtool = shutil.which("promtool")
     if promtool is None:
-        pytest.skip("no promtool: Debian's package `prometheus` has it")
+        pytest.skip("promtool is not installed: Debian's package `prometheus` has it")
     done = subprocess.run([promtool, "test", "rules", CASES], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout

@@ -1,4 +1,4 @@
-"""The chart's NetworkPolicies: off by default; on, each pod reaches and is reached by what it needs only."""
+"""The chart's NetworkPolicies are off by default. When on, they allow only traffic that each pod needs."""
 
 from pathlib import Path
 

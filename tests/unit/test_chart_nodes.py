@@ -1,4 +1,4 @@
-"""The chart's RBAC rule for nodes: the operator may only list them, and the rule can be turned off."""
+"""The chart's RBAC rule for nodes lets the operator list nodes and nothing else. It can be turned off."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ OFF = "nodes.read=false"
 
 
 def of_nodes(documents: list[Json]) -> list[tuple[str, Json]]:
-    """Return each rule about nodes, and the kind of the role that contains it."""
+    """Return each rule about nodes, with the kind of its role: ``Role`` or ``ClusterRole``."""
     return [
         (d["kind"], rule)
         for d in documents

@@ -1,4 +1,4 @@
-"""The chart starts two operators, spread over nodes, and the ingest's Service leads to the one that acts."""
+"""The chart starts two operators, spread over nodes. The ingest's Service selects only the leader."""
 
 import pytest
 
@@ -27,7 +27,7 @@ def test_the_ingests_service_selects_only_the_pod_that_has_the_leaders_label() -
     assert selector.pop(LEADER_LABEL) == "true"
     labels = pod()["metadata"]["labels"]
     assert selector.items() <= labels.items()
-    assert LEADER_LABEL not in labels, "the operator sets it itself"
+    assert LEADER_LABEL not in labels, "the leader itself adds this label to its pod"
 
 
 def test_the_operator_knows_its_pod_and_may_label_it() -> None:

@@ -1,4 +1,4 @@
-"""The chart's roles grant the same rights in both scopes, and few outside the served namespaces."""
+"""A namespaced operator has the same rights as a cluster-wide one, and few rights at cluster scope."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The chart adds RFTJobs to the built-in roles of users, as far as each role goes for pods."""
+"""The chart adds rights for RFTJobs to Kubernetes' roles view, edit and admin, but none to write a status."""
 
 from tests.unit.chart_support import Json, rendered
 
@@ -7,7 +7,7 @@ WRITE = {("rftjobs", verb) for verb in ("create", "update", "patch", "delete", "
 
 
 def granted(role: str, documents: list[Json]) -> set[tuple[str, str]]:
-    """Return what the built-in ClusterRole ``role`` gets: resources of rft.dev, with verbs."""
+    """Return the rights that the chart adds to the ClusterRole ``role``: pairs of resource and verb."""
     label = f"rbac.authorization.k8s.io/aggregate-to-{role}"
     return {
         (resource, verb)

@@ -1,4 +1,4 @@
-"""The chart's values are closed: a value that the chart does not have is refused, at every level."""
+"""The schema of the chart's values refuses a value that the chart does not have, at every level."""
 
 import json
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from tests.unit.chart_support import CHART, template
 SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
 VALUES: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
 FREE = {"webhook.namespaceSelector", "affinity", "podSecurityContext", "securityContext"}
-"""Values that are parts of Kubernetes' own objects, which the API server checks."""
+"""Values that the chart copies into Kubernetes objects. The API server checks their fields."""
 
 
 def resolved(schema: dict[str, Any]) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def resolved(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def objects(values: dict[str, Any], schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yield path, values and schema of every object among the values. A missing schema is ``None``."""
+    """Yield the path, the values and the schema of each object in the values. A missing schema is ``{}``."""
     yield path, values, schema
     for name, value in values.items():
         if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""The chart on clusters that assign user IDs, such as OpenShift."""
+"""What the chart renders for clusters that assign user IDs to pods, such as OpenShift."""
 
 from typing import Any
 

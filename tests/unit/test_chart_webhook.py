@@ -1,4 +1,4 @@
-"""What the chart renders for the webhook: it is on by default, and has only the rights that it needs."""
+"""What the chart renders for the webhook, which is on by default and has only the rights that it needs."""
 
 import base64
 from pathlib import Path
@@ -33,7 +33,7 @@ def test_the_webhook_is_called_only_for_creations_and_updates_of_rftjobs() -> No
     assert webhook["namespaceSelector"] == {}
     assert webhook["clientConfig"]["service"]["path"] == VALIDATE_PATH
     assert "caBundle" not in webhook["clientConfig"], (
-        "the chart must not set caBundle, or an upgrade would remove the webhook's"
+        "the chart must not set caBundle, because each upgrade would replace the webhook's own CA"
     )
 
 
@@ -61,7 +61,9 @@ def test_with_a_cert_manager_secret_it_has_no_rights_and_no_token() -> None:
 
 def test_cert_manager_makes_the_certificate_with_an_issuer_of_the_chart_or_a_given_one() -> None:
     documents = of_webhook(rendered(MANAGED))
-    assert not [d for d in documents if "Role" in d["kind"]], "there is nothing left that it must write"
+    assert not [d for d in documents if "Role" in d["kind"]], (
+        "with cert-manager the webhook writes no object, so it needs no rights"
+    )
     certificate = one(documents, "Certificate")["spec"]
     assert certificate["dnsNames"] == [f"{NAME}.sys.svc"]
     assert certificate["issuerRef"] == {

@@ -1,4 +1,4 @@
-"""rft get, watch, curve and logs with a fake API server."""
+"""The commands rft get, watch, curve and logs, with a fake API server."""
 
 from collections.abc import Iterator
 from pathlib import Path

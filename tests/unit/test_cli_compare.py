@@ -1,4 +1,4 @@
-"""rft compare: runs side by side, from folders and from jobs in the cluster."""
+"""rft compare shows runs side by side. It reads them from folders or from jobs in the cluster."""
 
 import json
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ def command(*arguments: object) -> Result:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two runs of different rank. The second scores 0.1 lower on each held-out row."""
+    """Return the folders of two runs with different ranks. The second scores 0.1 less on held-out rows."""
     folder = tmp_path_factory.mktemp("runs")
     paths = [folder / "first", folder / "second"]
     for path in paths:

@@ -1,4 +1,4 @@
-"""A stranger's manifest on a laptop: which servers it contacts, and which of them get credentials."""
+"""Which servers rft contacts for a manifest that a stranger wrote, and which of them get credentials."""
 
 import os
 import subprocess
@@ -33,7 +33,7 @@ def shell(home: Path = Path("/nowhere"), /, **environment: str) -> Shell:
 def found(
     shell: Shell, dataset: str = "/rows.jsonl", evaluation: str | None = None, **spec: Any
 ) -> list[str]:
-    """Return what ``rft run`` says that it contacts."""
+    """Return what ``rft run`` prints about each server that it contacts."""
     return [str(contact) for contact in _contacts(shell, dataset, evaluation, **spec)]
 
 
@@ -44,7 +44,7 @@ def _contacts(shell: Shell, dataset: str = "/rows.jsonl", evaluation: str | None
 
 
 def refused(shell: Shell, *allowed: str, **spec: Any) -> str:
-    """Return the refusal of a run, or "" if it may start."""
+    """Return the message that refuses a run, or "" if the run may start."""
     try:
         refuse_untrusted(_contacts(shell, **spec), permissions(allowed))
     except UserError as error:
@@ -318,7 +318,7 @@ spec:
 
 @pytest.fixture
 def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The path of a stranger's manifest. The trainer that ``rft run`` starts ends at once."""
+    """Return the path of a stranger's manifest. ``rft run`` starts a fake trainer, which ends at once."""
     fake_trainer(tmp_path, monkeypatch)
     monkeypatch.setenv(VARIABLE, SECRET)
     monkeypatch.setenv("HF_TOKEN", SECRET)
@@ -443,7 +443,7 @@ def test_validate_and_plan_contact_nobody_and_open_only_what_the_manifest_names(
 
 
 def _is_expected(path: str, named: set[str]) -> bool:
-    """Whether a file is one that the manifest names, or belongs to Python and its libraries."""
+    """Return whether a command may open a file: the manifest names it, or Python or a library has it."""
     libraries = [Path(place).resolve() for place in sys.path if place]
     inside = any(Path(path).resolve().is_relative_to(place) for place in libraries)
     return path in named or inside or path == "/proc/sys/kernel/random/boot_id"

@@ -1,4 +1,4 @@
-"""rft curve, and the line charts that it draws."""
+"""rft curve and the line charts that it draws in a terminal."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""rft import: graders of OpenAI give the documented scores, and whole jobs become valid RFTJobs.
+"""rft import: OpenAI's graders give their documented scores, and jobs of other programs become valid RFTJobs.
 
 The cases of ``import_graders.yaml`` and the files in ``imports/`` follow the vendors' documentation.
 """
@@ -37,7 +37,7 @@ def imported(text: str, **options: Any) -> Draft:
 
 
 def graders_of(draft: Draft) -> list[Grader]:
-    """Return the graders of a draft, with the code of its files inline."""
+    """Return the graders of an imported draft. The code of their files is inline."""
     made = []
     for grader in draft.graders:
         if "python" in grader:
@@ -49,7 +49,10 @@ def graders_of(draft: Draft) -> list[Grader]:
 
 
 def raw_score(grader: Grader, completion: str, row: dict[str, Any], judge: str | None) -> float:
-    """Return the raw score of a grader in this process: the judge's reply is given, and code is trusted."""
+    """Return the raw score of a grader. Its code runs in this process.
+
+    ``judge`` is the reply of a judge's model.
+    """
     if (function := builtin(grader)) is not None:
         return function(completion, row)
     if grader.model is not None:

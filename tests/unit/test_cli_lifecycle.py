@@ -1,4 +1,4 @@
-"""rft suspend, resume and cancel with a fake API server."""
+"""The commands rft suspend, resume and cancel, with a fake API server."""
 
 from collections.abc import Iterator
 from pathlib import Path

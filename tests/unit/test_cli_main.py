@@ -1,4 +1,4 @@
-"""The command line as a whole: start, version, help, completion, and what -o means."""
+"""What all commands of rft share: a quick start, version, help, completion, and the meaning of -o."""
 
 import os
 import subprocess

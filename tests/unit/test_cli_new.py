@@ -1,4 +1,4 @@
-"""rft new: from rows and flags to a manifest that is valid, with what the rows are."""
+"""rft new writes a valid manifest from rows and options, and prints what it found in the rows."""
 
 import json
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""A manifest names the user's own files: code by ``python.file``, rows by any path. Each command takes it."""
+"""Every command accepts manifests that name files of the user: code by ``python.file``, rows by any path."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ ROWS = "".join(json.dumps({"prompt": f"What is {i} + 1?", "answer": i + 1}) + "\
 
 
 def job(**spec: object) -> dict[str, Any]:
-    """Return a manifest as a user writes it on a laptop: no storage, and files by their names."""
+    """Return a manifest as a user writes it on a laptop: without storage, and with names of files."""
     return {
         "apiVersion": "rft.dev/v1alpha1",
         "kind": "RFTJob",
@@ -38,7 +38,7 @@ def job(**spec: object) -> dict[str, Any]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a folder with the user's files. It is also the user's home, and there is no cluster."""
+    """Return the folder of the user's files, which is also the user's home. There is no cluster."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     (tmp_path / "reward.py").write_text(REWARD)
@@ -108,7 +108,7 @@ def test_suggested_experiments_name_the_files_as_the_manifest_does(folder: Path)
 
 
 class Cluster:
-    """Takes the place of a cluster, and keeps what is applied."""
+    """A fake cluster, which keeps the objects that are applied."""
 
     namespace = "default"
 
@@ -183,7 +183,7 @@ def test_code_outside_of_the_folder_is_not_sent_either(folder: Path, cluster: Cl
 
 
 def test_a_link_to_a_module_outside_of_the_folder_is_not_sent(folder: Path, cluster: Cluster) -> None:
-    """A stranger's folder may have a link to a private key, named as a module that the code imports."""
+    """In a stranger's folder, a module that the code imports may be a link to a private key."""
     project = folder / "project"
     project.mkdir()
     (project / "reward.py").write_text(REWARD)

@@ -1,4 +1,4 @@
-"""The page of HTML that rft report writes: what it shows, and that no text of a run acts in a browser."""
+"""The HTML page of rft report: what it shows, and that browsers never execute a text of the run."""
 
 import re
 from html.parser import HTMLParser
@@ -23,7 +23,7 @@ from tests.unit.shown_support import PASSWORD
 
 
 class Parsed(HTMLParser):
-    """The tags, the attributes and the texts of a page."""
+    """Parses an HTML page, and keeps its tags, attributes and texts."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

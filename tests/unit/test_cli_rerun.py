@@ -1,4 +1,4 @@
-"""rft rerun: a job of the cluster anew, with some values changed."""
+"""rft rerun starts a job of the cluster again as a new job, with some values changed."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +30,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 @pytest.fixture
 def applied(monkeypatch: pytest.MonkeyPatch) -> list[Body]:
-    """What would be applied."""
+    """Return the list of objects that commands apply. No object is sent."""
     return record_applied(monkeypatch)
 
 

@@ -1,7 +1,6 @@
 """rft run: how it starts the trainer, resumes a run, refuses a manifest and stops.
 
-A fake trainer that sends the same events takes the trainer's place. The trainer itself is tested in
-tests/trainer.
+A fake trainer, which sends the same events, replaces the trainer. tests/trainer tests the trainer itself.
 """
 
 import fcntl
@@ -81,7 +80,7 @@ spec:
 
 @pytest.fixture
 def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The path of a manifest. The child process of ``rft run`` imports a fake ``rft_trainer``."""
+    """Return the path of a manifest. The child process of ``rft run`` imports a fake ``rft_trainer``."""
     fake_trainer(tmp_path, monkeypatch, TRAINER)
     path = tmp_path / "job.yaml"
     path.write_text(JOB)
@@ -249,7 +248,7 @@ def test_what_is_suspended_or_cancelled_is_not_run(job: Path, field: str) -> Non
 
 
 def press_ctrl_c_at(monkeypatch: pytest.MonkeyPatch, *events: str, times: int = 1) -> None:
-    """Interrupt this process each time after one of ``events`` was shown."""
+    """Send SIGINT to this process, ``times`` times, after each event in ``events`` was shown."""
     show = ProgressView.show
 
     def shown(self: ProgressView, event: ProgressEvent) -> None:

@@ -149,7 +149,7 @@ def test_gpus_are_used_as_far_as_manifest_and_machine_have_them(
     assert device.detect(Resources(gpus=1), tmp_path / "none") == ("cpu", 0, None)
     known = Kind(NVIDIA, 80e9, "nvidia-h100-80gb")
     monkeypatch.setattr(device, "gpu_of_this_machine", lambda: known)
-    assert device.detect(None, tmp_path) == ("cuda", 2, known), "the plan takes what it needs of them"
+    assert device.detect(None, tmp_path) == ("cuda", 2, known), "the plan decides how many GPUs are used"
     assert device.detect(Resources(gpus=1), tmp_path) == ("cuda", 1, known)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert device.detect(None, tmp_path) == ("cpu", 0, None)

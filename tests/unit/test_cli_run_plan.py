@@ -1,4 +1,4 @@
-"""rft run makes a plan for this machine's CPU, with the same refusals and micro-batch as in a cluster."""
+"""rft run makes a plan for this machine. It refuses runs and chooses the micro-batch as the operator does."""
 
 from pathlib import Path
 from typing import Any
@@ -89,7 +89,7 @@ def test_the_kind_of_the_machines_gpus_is_read_from_the_driver(
 
 def test_the_driver_is_asked_by_its_own_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert gpu_of_this_machine() is None, "without the program the kind is not known"
+    assert gpu_of_this_machine() is None, "without nvidia-smi the kind of GPU is not known"
     program = tmp_path / "nvidia-smi"
     program.write_text("#!/bin/sh\necho 'NVIDIA H200, 143771'\n")
     program.chmod(0o755)

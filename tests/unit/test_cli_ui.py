@@ -1,4 +1,4 @@
-"""rft ui serves the pages of runs, to whoever knows the token, and changes nothing."""
+"""rft ui serves the pages of runs only to browsers that send the token. It changes nothing."""
 
 import http.client
 import threading
@@ -32,7 +32,7 @@ def serving(runs: Runs) -> Iterator[PageServer]:
 
 
 def get(server: PageServer, path: str, host: str | None = None, method: str = "GET") -> tuple[int, str]:
-    """Return status and body of a path. ``TOKEN`` in it stands for the server's token."""
+    """Return the HTTP status and the body for a path. ``TOKEN`` in the path becomes the server's token."""
     connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=20)
     headers = {} if host is None else {"Host": host}
     connection.request(method, path.replace("TOKEN", server.token), headers=headers)

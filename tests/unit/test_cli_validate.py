@@ -1,4 +1,4 @@
-"""rft validate reports every problem: field, value, range and correction."""
+"""rft validate reports every problem with its field, value, allowed range and correction."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The Python client: jobs are built, checked, planned and followed with types."""
+"""The Python client builds, checks, plans, submits and follows jobs, with typed objects."""
 
 import subprocess
 import sys

@@ -16,7 +16,7 @@ from tests.cluster.shell import ClusterError
 
 @pytest.fixture
 def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
-    """The layout of a machine without any provider. Each test adds what its provider needs."""
+    """Return the layout of a machine without any test cluster. Each test adds what one provider needs."""
     for name in ("RFT_TEST_KUBECONFIG", "KUBEBUILDER_ASSETS", WANTED, NODE_IMAGE):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "bin").mkdir()

@@ -1,4 +1,4 @@
-"""The rules in CEL use only features of Kubernetes 1.25. The lint finds other features."""
+"""The rules in CEL use only features of Kubernetes 1.25. The lint reports each other feature."""
 
 from typing import Any
 
@@ -100,7 +100,7 @@ def test_a_message_is_one_line() -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def generated() -> None:
-    """Generate the files before the tests, which may take 2 s of CPU time each."""
+    """Generate the files once before the tests, because each test may use only 2 s of CPU time."""
     export.generated_files()
 
 

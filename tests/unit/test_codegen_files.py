@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module", autouse=True)
 def generated() -> None:
-    """Generate the files before the tests, which may take 2 s of CPU time each."""
+    """Generate the files once before the tests, because each test may use only 2 s of CPU time."""
     generated_files()
 
 

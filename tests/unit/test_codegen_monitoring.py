@@ -1,4 +1,4 @@
-"""Alerts, panels and the page of reasons: they name only what exists, and leave nothing out."""
+"""Alerts, dashboard panels and the page of reasons name only what exists, and leave nothing out."""
 
 import json
 from pathlib import Path

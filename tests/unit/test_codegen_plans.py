@@ -1,4 +1,4 @@
-"""The table of plans in the documentation is made by the planner."""
+"""The planner makes the table of plans in the documentation."""
 
 import pytest
 

@@ -13,13 +13,13 @@ PAGE = reference()
 
 
 def sections() -> dict[str, str]:
-    """Return the text of each section, by the first path in its heading."""
+    """Return the text of each section of the page. The key is the first path in its heading."""
     parts = re.split(r"(?m)^## <code>(.*)</code>$", PAGE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
 def objects(schema: dict[str, Any], path: str) -> dict[str, dict[str, Any]]:
-    """Return the schema of each object, by the path that the page uses for it."""
+    """Return the schema of each object at or below ``path``. The key is the object's path on the page."""
     found = {path: schema} if "properties" in schema else {}
     for name, child in schema.get("properties", {}).items():
         found |= objects(child, f"{path}.{name}")

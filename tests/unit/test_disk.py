@@ -1,4 +1,4 @@
-"""Scripts that write gigabytes say before the work that the disk has too little space."""
+"""A script that writes gigabytes first checks the free disk space, and names a folder with too little."""
 
 import subprocess
 from pathlib import Path

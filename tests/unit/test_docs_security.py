@@ -1,4 +1,4 @@
-"""docs/security.md names the test that holds each statement, and its tables agree with code and chart."""
+"""docs/security.md names a test for each statement. Its tables agree with the code and the chart."""
 
 import ast
 import re
@@ -28,7 +28,7 @@ def functions(module: str) -> set[str]:
 
 
 def tables() -> list[list[Row]]:
-    """Return the rows of each table, headers first and without the line below them."""
+    """Return the rows of each table, beginning with its headers. The line below the headers is left out."""
     blocks = re.findall(r"(?:^\|.*\n)+", DOCS, re.MULTILINE)
     split = [
         [[cell.strip() for cell in line.strip("|").split(" |")] for line in b.splitlines()] for b in blocks
@@ -81,7 +81,7 @@ def test_every_annotation_that_is_refused_is_in_the_table() -> None:
 
 
 def names(schema: Any) -> list[str]:
-    """Return the names of all fields in a schema."""
+    """Return the names of all fields in a schema, at every level."""
     if not isinstance(schema, dict):
         return []
     own = list(schema.get("properties", {}))
@@ -90,7 +90,7 @@ def names(schema: Any) -> list[str]:
 
 
 def documented(heading: str) -> set[tuple[str, frozenset[str]]]:
-    """Return the rights in the first table of resources after a text: resource and verbs."""
+    """Return the rights in the first table after ``heading``: pairs of a resource and its verbs."""
     after = DOCS[DOCS.index(heading) :]
     rows = re.findall(
         r"^\| `([\w/]+)` \| ([a-z, ]+) \| ", after[: after.index("\n\n", after.index("| why |"))], re.M

@@ -1,4 +1,4 @@
-"""Mistakes in the source of an environment are found before a run, without running it."""
+"""Mistakes in the source of an environment are found before a run. The source is not executed."""
 
 from typing import Any
 

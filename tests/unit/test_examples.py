@@ -1,4 +1,4 @@
-"""The code of the examples does what the manifests and pages of the examples say."""
+"""The code of each example does what the example's manifest and page say."""
 
 import json
 import re
@@ -37,7 +37,7 @@ def test_gsm8ks_grader_accepts_only_the_number_of_the_published_solution(
     assert numeric(line["answer"], row, settings) == 1
     assert numeric(SOLUTION.format("7"), row, settings) == 0
     assert numeric(f"It is {published}.", row, settings) == 0, (
-        "a correct number counts only in the place that the prompt asks for"
+        "a correct number scores 1 only where the prompt asks for it"
     )
 
 
@@ -71,7 +71,7 @@ def test_only_the_right_answer_of_a_row_gets_the_full_reward(name: str) -> None:
 
 
 def right_completion(name: str, row: dict[str, Any], answer: object) -> str:
-    """Return a completion that has the form that the example's prompt asks for, with this answer."""
+    """Return a completion with this answer, in the form that the example's prompt asks for."""
     if name == "retrieval":
         return str(answer)
     a, b = re.findall(r"\d+", row["messages"][-1]["content"])

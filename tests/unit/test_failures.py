@@ -1,4 +1,4 @@
-"""`make test` prints the failed tests at its end. It reads them from a file that pytest writes."""
+"""`make test` prints the failed tests at its end. It reads their names from a file that pytest writes."""
 
 import os
 import subprocess
@@ -45,7 +45,7 @@ def pytest_terminal_summary(terminalreporter):
 
 
 def failed(folder: Path, *arguments: str) -> list[str]:
-    """Run pytest in a folder, and return the lines of the file of failed tests."""
+    """Run pytest in a folder. Return the lines of the file in which pytest lists the failed tests."""
     left = folder / "failed"
     environment = os.environ | {"RFT_FAILED_TESTS": str(left), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(folder)]

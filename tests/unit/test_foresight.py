@@ -1,6 +1,6 @@
 """rft validate finds errors in graders, names, quantities and rows that would make the job fail later.
 
-It never runs users' code.
+The command never runs users' code.
 """
 
 import json

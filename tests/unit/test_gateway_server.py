@@ -1,4 +1,4 @@
-"""The HTTP endpoint of rollouts: OpenAI's API, a token for each rollout, and parameters of the spec alone."""
+"""The HTTP endpoint for rollouts: OpenAI's API, a token per rollout, sampling parameters from the spec."""
 
 import json
 import threading

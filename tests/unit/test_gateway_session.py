@@ -1,4 +1,4 @@
-"""Rollouts of several turns: later prompts extend the sampled tokens, and a rewritten history forks."""
+"""Rollouts of several turns: a prompt extends the earlier tokens. If it changes them, a segment begins."""
 
 import json
 from typing import Any
@@ -34,13 +34,13 @@ def turn(
     *tools: Any,
     ends: bool = True,
 ) -> list[dict[str, Any]]:
-    """Make a turn, and return the messages with the answer."""
+    """Make a turn in which the model answers ``text``. Return the messages with this answer."""
     asked = one.chat(messages, tools)
     return [*messages, one.record(asked, generated(tokenizer, text, ends=ends))]
 
 
 def texts(one: Session, tokenizer: Characters) -> list[list[str]]:
-    """Return the text of each span of equal tokens, sampled or context, by segment; sampled ones in <>."""
+    """Return the texts of each segment: one for each span of sampled tokens, in <>, or context tokens."""
     found = []
     for segment in one.segments:
         spans: list[tuple[bool, list[int]]] = [(False, list(segment.prompt_ids))]

@@ -1,4 +1,4 @@
-"""Formulas over graders, templates with paths, labels of judges, and clipped scales."""
+"""Formulas that combine graders, templates with paths into rows, labels of judges, and clipped scales."""
 
 import pytest
 

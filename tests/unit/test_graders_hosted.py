@@ -1,4 +1,4 @@
-"""An environment class: its tools as the model sees them, and what each of its methods may return."""
+"""Environment classes: the tools that the model sees, and what each method of a class may return."""
 
 from typing import Any, Literal
 
@@ -8,7 +8,7 @@ from rft_graders.hosted import MAX_TEXT_BYTES, Hosted, documented, json_type, to
 
 
 class Shop:
-    """A class as it is written for TRL."""
+    """An environment class as users write it for TRL."""
 
     def reset(self, goods: dict[str, int], **row: Any) -> str | None:
         self.goods, self.asked = goods, 0

@@ -1,4 +1,4 @@
-"""Mistakes that people make: a message names the field, the value, what is allowed, the corrected value."""
+"""For each common mistake the message names the field, the value, what is allowed and the corrected value."""
 
 import copy
 import json
@@ -35,7 +35,7 @@ def steps(path: str) -> list[str | int]:
 
 
 def broken(path: str, value: Any) -> dict[str, Any]:
-    """Return the valid manifest in which the field at ``path`` is replaced or removed."""
+    """Return the valid manifest, but with ``value`` in the field at ``path``, or without this field."""
     body: Any = copy.deepcopy(VALID)
     found = body
     *parents, last = steps(path)
@@ -59,7 +59,7 @@ def said(manifest: dict[str, Any]) -> str:
 
 
 def shown(value: object) -> str:
-    """Return a value as messages show it: numbers and texts. Of an object its message names a part."""
+    """Return a number or a text as messages show it, and "" for any other value."""
     return repr(value) if isinstance(value, str) else str(value) if isinstance(value, int | float) else ""
 
 

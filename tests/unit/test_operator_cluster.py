@@ -1,4 +1,4 @@
-"""How the operator's client handles long, refused and truncated responses of the API server."""
+"""How the operator's client of the API server handles long, refused and truncated responses."""
 
 import threading
 from collections.abc import Iterator
@@ -22,10 +22,10 @@ def in_chunks(body: bytes, size: int) -> bytes:
 def answering(
     status: int, body: bytes, *, missing: int = 0, chunk: int = 0, connections: list[object] | None = None
 ) -> Iterator[Cluster]:
-    """Serve one response. Close the connection before the last ``missing`` bytes are sent.
+    """Serve this response to every request. If ``missing`` is not 0, its last ``missing`` bytes are not sent.
 
-    With ``chunk`` the response is sent in chunks of this many bytes. Each new connection is appended to
-    ``connections``.
+    If ``chunk`` is not 0, the response is sent in chunks of ``chunk`` bytes. Each new connection is appended
+    to ``connections``.
     """
 
     class Handler(BaseHTTPRequestHandler):

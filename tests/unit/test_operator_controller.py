@@ -1,4 +1,4 @@
-"""What a reconciliation reads after each kind of event, also if an event arrives during a read."""
+"""What the controller reads from the API server after each kind of event, also one during a read."""
 
 from collections.abc import Callable
 from typing import Any, cast
@@ -27,7 +27,7 @@ SETTINGS = Settings("trainer:1", read_nodes=False, read_kueue=False)
 
 
 def children(document: Json) -> tuple[Json, Json, Json]:
-    """Return the Job, the ConfigMap and a running pod of an RFTJob."""
+    """Return the Job, the ConfigMap and a running pod of an RFTJob, as an API server returns them."""
     owner, spec = owner_of(document), parse(document).spec
     planned = plan(spec, UID)
     job = child_job(owner, spec, planned, Image("trainer:1", "Always"), reports=False, counts=False)
@@ -48,7 +48,7 @@ def children(document: Json) -> tuple[Json, Json, Json]:
 
 
 def merged(target: Any, patch: Any) -> Any:
-    """Return ``target`` with a merge patch applied."""
+    """Return ``target`` with a JSON merge patch applied."""
     if not isinstance(patch, dict):
         return patch
     old = target if isinstance(target, dict) else {}
@@ -57,14 +57,14 @@ def merged(target: Any, patch: Any) -> Any:
 
 
 class FakeCluster:
-    """A fake cluster with one RFTJob and its children. It records what is read."""
+    """A fake cluster with one RFTJob and its children. It records what the controller reads."""
 
     def __init__(self, document: Json) -> None:
         self.jobs: dict[str, Json] = {"sums": document}
         self.child, self.config, self.pod = children(document)
         self.reads: list[str] = []
         self.during: Callable[[], None] = lambda: None
-        """A function of the test. It is called once, during the next read of the children."""
+        """A function that a test sets. It is called once, during the next read of the children."""
 
     def job(self, namespace: str, name: str) -> Json | None:
         self.reads.append(f"RFTJob {name}")
@@ -102,7 +102,7 @@ class FakeCluster:
         return self.jobs["sums"]
 
     def obstacles(self, namespace: str) -> list[Json]:
-        raise AssertionError("Events are read for jobs that wait for a pod, and this pod runs")
+        raise AssertionError("the pod runs, so the controller must not read Events")
 
     def create(self, manifest: Json) -> Json:
         assert manifest["kind"] == "Event", "the controller may create only Events here"
@@ -114,14 +114,14 @@ class FakeCluster:
 
 
 def settled(document: Json | None = None) -> tuple[FakeCluster, Controller]:
-    """Return a running RFTJob whose state the controller has cached, and the controller."""
+    """Return a fake cluster with a running RFTJob, and a controller that has cached the job's state."""
     cluster = FakeCluster(document or rftjob({"phase": "Running", "startTime": "2026-11-22T10:00:00Z"}))
     controller = Controller(cast(Any, cluster), Reports(), SETTINGS, Chains(lambda: 0.0))
     controller.on_update(KEY, cluster.jobs["sums"])
     controller.process(KEY)
     cluster.reads.clear()
     controller.process(KEY)
-    assert cluster.reads == [], "without a change nothing is read"
+    assert cluster.reads == [], "without a change the controller must read nothing"
     return cluster, controller
 
 
@@ -190,18 +190,18 @@ def test_a_baseline_created_after_the_start_is_compared_at_the_next_event_of_a_p
         controller.process(KEY)
     assert cluster.jobs["sums"]["status"]["baseline"]["changes"]
     assert cluster.reads == ["everything", "Job and pods at 7"], (
-        "after the comparison the baseline is not read again"
+        "the controller must not read the baseline again after it compared the specs"
     )
 
 
 class NewCluster(FakeCluster):
-    """A fake cluster with an RFTJob that has no children yet. It records what is created."""
+    """A fake cluster with an RFTJob that has no children yet. It records what the controller creates."""
 
     def __init__(self, document: Json) -> None:
         super().__init__(document)
         self.made: list[Json] = []
         self.taken = ""
-        """Name of an object that exists already."""
+        """Name of an object that already exists, so that creating it fails."""
 
     def state(self, owner: Owner, baseline: str | None, pods_version: str) -> RawState:
         return RawState()

@@ -1,4 +1,4 @@
-"""CPU limits of the pod: those of the spec, and those that a namespace asks for."""
+"""CPU limits of the pod's containers: the spec's, or those that a quota of the namespace requires."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -20,7 +20,7 @@ GRADERS = [{"name": "mine", "python": {"inline": "def grade(): return 1"}}]
 
 
 def limits(*, asked_for: bool = False, **resources: Any) -> dict[str, tuple[Any, Any]]:
-    """Return the CPU request and limit of each container."""
+    """Return the CPU request and the CPU limit (or None) of each container."""
     given = {"accelerator": {"name": "cpu"}, **resources}
     spec = parse(manifest(model={"name": "SmolLM2-135M"}, graders=GRADERS, resources=given)).spec
     image = Image("trainer:1", "Always")

@@ -1,5 +1,6 @@
-"""The liveness probe finds a dead watch and a blocked event loop. A watch without events is alive, and so is
-one that the API server refuses.
+"""The liveness probe finds a dead watch and a blocked event loop.
+
+A watch without events is not dead, and a watch that the API server refuses is not dead either.
 """
 
 import logging
@@ -17,7 +18,7 @@ PATH = "/api/v1/pods"
 
 
 class Time:
-    """A clock that the test advances."""
+    """A clock in seconds. The test sets its time."""
 
     now = 100.0
 

@@ -1,4 +1,4 @@
-"""The informer cache: an entry is valid until an event or the resync. The operator reads before it acts."""
+"""The informer cache: an event or the resync makes an entry stale. The operator reads before it acts."""
 
 from dataclasses import replace
 from typing import Any
@@ -38,7 +38,7 @@ def test_a_cached_state_is_valid_until_the_resync() -> None:
     stored(cache)
     assert cache.snapshot(KEY) == (rftjob_at(), SEEN, False)
     stored(cache, STARTED)
-    assert cache.snapshot(KEY) == (rftjob_at(), STARTED, False), "the cached state includes the snapshot"
+    assert cache.snapshot(KEY) == (rftjob_at(), STARTED, False), "the new state must replace the old one"
     clock.now += RESYNC_SECONDS + 1
     assert cache.snapshot(KEY) is None
 
@@ -98,13 +98,13 @@ def test_a_decision_acts_if_it_creates_deletes_or_ends_an_object() -> None:
     assert once(rftjob(), Observed(ca_current=True), NOW).acts, "this decision creates the child"
     assert once(rftjob(cancel=True), SEEN, NOW).acts, "this decision deletes the child"
     assert not once(rftjob(sampling={"topK": 500}), Observed(), NOW).acts, (
-        "an invalid spec only changes the status"
+        "for an invalid spec this decision only changes the status"
     )
 
 
 def test_pods_are_read_at_least_as_new_as_the_newest_event() -> None:
     cache = InformerCache(Clock())
-    assert cache.pods_version(KEY) == "0", "version 0 means that any version may be read"
+    assert cache.pods_version(KEY) == "0", "resource version 0 lets the API server return any version"
     for version in ("99", "", "1000", "998"):
         cache.invalidate_children(KEY, version)
     assert cache.pods_version(KEY) == "1000"
@@ -125,7 +125,7 @@ def test_an_event_of_the_job_or_a_pod_makes_only_job_and_pods_stale() -> None:
     assert cache.snapshot(KEY) == (rftjob_at(), newer, False)
     cache.invalidate_children(KEY, job_or_pod=True)
     cache.invalidate_children(KEY)
-    assert cache.snapshot(KEY) is None, "after an event of another child the whole state is stale"
+    assert cache.snapshot(KEY) is None, "an event of another kind of child makes the whole state stale"
 
 
 def test_a_refresh_of_job_and_pods_does_not_delay_the_resync() -> None:
@@ -148,7 +148,7 @@ def test_a_refresh_is_discarded_if_another_event_came_during_the_read() -> None:
     revision = cache.revision(KEY)
     cache.invalidate_children(KEY, job_or_pod=True)
     cache.refresh(KEY, revision, STARTED)
-    assert cache.snapshot(KEY) == (rftjob_at(), SEEN, True), "a pod changed during the read"
+    assert cache.snapshot(KEY) == (rftjob_at(), SEEN, True), "a pod changed, so the read must be discarded"
     revision = cache.revision(KEY)
     cache.remove(KEY)
     cache.refresh(KEY, revision, STARTED)

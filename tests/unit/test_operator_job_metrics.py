@@ -1,4 +1,4 @@
-"""Metrics of RFTJobs: by phase, reward, GPU-seconds, queue time and reasons, with bounded labels."""
+"""Metrics of RFTJobs: phases, rewards, GPU-seconds, queue times, reasons. The number of series is limited."""
 
 from typing import Any
 
@@ -23,14 +23,14 @@ class Clock:
 
 
 class Jobs:
-    """The metrics of RFTJobs in a registry of their own."""
+    """The metrics of RFTJobs, in a Prometheus registry for one test."""
 
     def __init__(self) -> None:
         self.registry, self.clock, self.version = CollectorRegistry(), Clock(), 0
         self.metrics = JobMetrics(self.registry, self.clock)
 
     def see(self, phase: str = "", reason: str = "R", name: str = "job", **status: Any) -> None:
-        """Show an RFTJob with this status, newer than all before."""
+        """Let the metrics observe an RFTJob with this status. Each call has a higher resource version."""
         self.version += 1
         self.metrics.observe(("ns", name), document(phase, reason, str(self.version), **status))
 
@@ -54,7 +54,7 @@ def jobs() -> Jobs:
 
 def test_jobs_are_counted_by_phase_until_they_are_deleted(jobs: Jobs) -> None:
     jobs.see()
-    assert jobs.value("rft_jobs", namespace="ns", phase="Pending") == 1, "no status yet"
+    assert jobs.value("rft_jobs", namespace="ns", phase="Pending") == 1, "a job without a status is Pending"
     jobs.see("Running")
     assert jobs.value("rft_jobs", namespace="ns", phase="Pending") == 0
     assert jobs.value("rft_jobs", namespace="ns", phase="Running") == 1
@@ -64,13 +64,15 @@ def test_jobs_are_counted_by_phase_until_they_are_deleted(jobs: Jobs) -> None:
 
 def test_an_end_is_counted_once_by_its_reason(jobs: Jobs) -> None:
     count = {"phase": "Failed", "reason": "DataError"}
-    assert jobs.value("rft_jobs_finished_total", **count) == 0, "it must exist before it increases"
+    assert jobs.value("rft_jobs_finished_total", **count) == 0, "the counter must exist before a job ends"
     jobs.see("Running")
     jobs.see("Failed", "DataError")
     jobs.see("Failed", "DataError")
     assert jobs.value("rft_jobs_finished_total", **count) == 1
     jobs.see("Failed", "OfALaterVersion", name="other")
-    assert jobs.value("rft_jobs_finished_total", phase="Failed", reason=OTHER) is None, "it had ended before"
+    assert jobs.value("rft_jobs_finished_total", phase="Failed", reason=OTHER) is None, (
+        "a job that had ended before this process saw it does not count"
+    )
     jobs.see("Pending", name="third")
     jobs.see("Failed", "OfALaterVersion", name="third")
     assert jobs.value("rft_jobs_finished_total", phase="Failed", reason=OTHER) == 1
@@ -86,7 +88,9 @@ def test_an_older_version_that_arrives_late_changes_nothing(jobs: Jobs) -> None:
 
 def test_gpu_seconds_count_what_is_used_while_the_process_looks(jobs: Jobs) -> None:
     jobs.see("Running", usage={"gpuSeconds": 100.0})
-    assert jobs.value("rft_gpu_seconds_total", namespace="ns") is None, "another process has counted these"
+    assert jobs.value("rft_gpu_seconds_total", namespace="ns") is None, (
+        "an earlier process has counted the first 100 GPU-seconds"
+    )
     jobs.see("Running", usage={"gpuSeconds": 130.0})
     jobs.see("Running")
     jobs.see("Running", usage={"gpuSeconds": 5.0})

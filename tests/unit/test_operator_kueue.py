@@ -1,4 +1,4 @@
-"""Why a child Job waits, by the status of its Kueue Workload. The messages are copied from Kueue 0.17."""
+"""The status of a Kueue Workload tells why a child Job waits. The messages are copied from Kueue 0.17."""
 
 import logging
 from collections.abc import Iterator
@@ -150,7 +150,7 @@ def test_a_kueue_without_the_visibility_api_is_no_error() -> None:
 
 
 class Server:
-    """A fake API server for Workloads. It can also raise errors."""
+    """A fake API server that lists Workloads, or raises the error that a test sets."""
 
     def __init__(self) -> None:
         self.items: list[Json] = [raw(WAITS)]

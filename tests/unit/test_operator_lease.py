@@ -1,4 +1,4 @@
-"""The Lease never has two holders, for any order of reads, renewals, pauses and lost responses."""
+"""The Lease never has two holders, whatever the order of reads, renewals, pauses and lost responses."""
 
 import copy
 from collections.abc import Mapping
@@ -80,7 +80,7 @@ def test_deadline_and_retry_keep_the_proportions_of_the_defaults() -> None:
 
 
 class Server(Cluster):
-    """A fake API server for one Lease. It can be unreachable, or store a write but lose the response."""
+    """A fake API server for one Lease. Tests make it unreachable, or let it lose the response to a write."""
 
     def __init__(self) -> None:
         self.there: dict[str, Any] | None = None
@@ -114,7 +114,7 @@ class Server(Cluster):
 
 
 class Machine:
-    """A process with its own clock. The clock has any offset and runs slightly fast or slow."""
+    """A process that wants the Lease. Its own clock shows ``offset + rate * time`` seconds."""
 
     def __init__(self, server: Server, name: str, offset: float = 0.0, rate: float = 1.0) -> None:
         self.time = 0.0

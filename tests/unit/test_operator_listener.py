@@ -1,4 +1,4 @@
-"""The listener of ingest and webhook with clients that send nothing or little, or open many connections."""
+"""The listener of ingest and webhook, tested with clients that send too little or open many connections."""
 
 import asyncio
 import http.client
@@ -28,7 +28,7 @@ QUICK = Limits(connections=8, per_address=4, handshake=0.15, headers=0.15, idle=
 async def listening(
     limits: Limits, *, slow: asyncio.Event | None = None
 ) -> AsyncIterator[tuple[BoundedListener, int]]:
-    """Yield a listener with TLS, and its port. With ``slow`` it responds only after this event is set."""
+    """Yield a TLS listener and its port. If ``slow`` is given, it responds only after this event is set."""
 
     async def answer(_: web.Request) -> web.Response:
         if slow is not None:
@@ -47,7 +47,7 @@ async def listening(
 
 
 class Client:
-    """A client's connection, from any address of this machine."""
+    """A client's connection to the listener. Its address may be any loopback address of this machine."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
@@ -65,7 +65,7 @@ class Client:
         )
 
     async def get(self) -> bytes:
-        """Return the first line of the response."""
+        """Send a request. Return the first line of the response."""
         self.writer.write(GET)
         return await self.reader.readline()
 

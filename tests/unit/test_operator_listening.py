@@ -1,4 +1,4 @@
-"""The servers listen on IPv4 and IPv6, and name the setting of a port that they cannot have."""
+"""The operator's servers listen on IPv4 and IPv6. If a port is in use, the error names the port's setting."""
 
 import socket
 

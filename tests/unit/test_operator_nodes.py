@@ -1,4 +1,4 @@
-"""The cache of the cluster's nodes: it reads rarely, and an error of a read does not stop the operator."""
+"""The cache of the cluster's nodes: it reads them rarely, and a failed read does not stop the operator."""
 
 import logging
 from typing import Any
@@ -21,7 +21,7 @@ RAW: dict[str, Any] = {
 
 
 class Server:
-    """A fake API server for nodes, with a clock that the test sets. It can also raise errors."""
+    """A fake API server that lists nodes, or raises the error that a test sets. ``now`` is the time in s."""
 
     def __init__(self) -> None:
         self.items: list[dict[str, Any]] = [RAW]
@@ -96,7 +96,7 @@ def test_a_plan_sees_the_first_node_with_a_gpu_within_seconds() -> None:
     assert server.reads == 2
     server.now = 70
     server.nodes.for_a_plan()
-    assert server.reads == 2, "while there are GPUs the nodes are read once a minute"
+    assert server.reads == 2, "with GPUs, nodes are read at most once a minute"
 
 
 def test_nodes_that_cannot_be_read_are_empty_and_the_error_is_logged_once(
@@ -107,7 +107,7 @@ def test_nodes_that_cannot_be_read_are_empty_and_the_error_is_logged_once(
     with caplog.at_level(logging.WARNING):
         for server.now in (0, 1, 100, 200):
             assert server.names() == []
-    assert server.reads == 3, "after a failed read the next one is delayed"
+    assert server.reads == 3, "after a failed read the next read must be delayed"
     assert [record.message for record in caplog.records] == [
         "the nodes cannot be read, so plans are made without them: 403: nodes is forbidden"
     ]

@@ -1,4 +1,4 @@
-"""The child objects of an RFTJob: permissions, volumes and resource requests of the trainer's pod."""
+"""The child objects of an RFTJob: security contexts, volumes and resource requests of the trainer's pod."""
 
 import csv
 import re
@@ -144,7 +144,7 @@ def test_no_cloud_webhook_gives_users_code_the_identity_of_the_service_account()
 
 
 def skipped_by_eks(text: str) -> list[str]:
-    """Read the annotation as the webhook of EKS does: the first record of strict CSV, spaces kept."""
+    """Return the containers in an annotation as EKS reads it: the first record of strict CSV, with spaces."""
     (first, *_) = csv.reader([text], strict=True)
     return first
 
@@ -199,7 +199,7 @@ def test_the_documented_network_policy_selects_the_pods_of_runs_and_excludes_met
         assert term["operator"] == "Exists"
         assert term["key"] in labels
     peers = [peer for rule in policy["spec"]["egress"] for peer in rule["to"]]
-    assert {"namespaceSelector": {}} in peers, "some plugins do not take pods for addresses"
+    assert {"namespaceSelector": {}} in peers, "some network plugins match no pod by its address"
     blocks = [peer["ipBlock"] for peer in peers if "ipBlock" in peer]
     for address in ("169.254.169.254", "fd00:ec2::254", "100.100.100.200", "168.63.129.16"):
         assert not any(allows(block, ip_address(address)) for block in blocks)

@@ -1,4 +1,4 @@
-"""Why a pod does not start is read from the Events of Kubernetes, and the field to change is named."""
+"""The Events of Kubernetes tell why a pod does not start. The message names the field to change."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -25,7 +25,7 @@ CLAIMED = replace(CHILD, claims=("runs",))
 
 
 def raw(message: str, kind: str = "Pod", reason: str = "FailedMount", **times: Any) -> dict[str, Any]:
-    """Return an Event as an API server returns it."""
+    """Return an Event about an object of kind ``kind``, as an API server returns it."""
     about = {
         "Pod": ("sums-x-1", "pod-1"),
         "Job": ("sums-x", "job-1"),
@@ -42,7 +42,7 @@ def raw(message: str, kind: str = "Pod", reason: str = "FailedMount", **times: A
 
 
 def said(event: dict[str, Any], pod: Pod | None = WAITS) -> str:
-    """Return why the pod does not start, as the only Event says."""
+    """Return the message about a pod that does not start, if this Event is the only one."""
     found = blocked(SPEC, CLAIMED, pod, [obstacle(event)])
     assert found is not None
     return found.message
@@ -99,7 +99,7 @@ def test_a_job_that_cannot_create_its_pod_says_why_and_what_to_change(message: s
     assert found is not None
     assert found.reason == "FailedCreate"
     assert wanted in found.message
-    assert "sums-x-" not in found.message, "the name of the refused pod is new for each attempt"
+    assert "sums-x-" not in found.message, "the pod's name changes with each attempt"
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_namespaces_in_which_jobs_wait_for_long_are_read_seldom() -> None:
     assert len(reads) == 14
     cache.of(KEY, frozenset({"pod-2"}))
     cache.poll()
-    assert len(reads) == 15, "what another pod waits for is read at once"
+    assert len(reads) == 15, "the Events of another pod must be read at once"
 
 
 def test_the_newest_event_counts() -> None:
@@ -275,7 +275,7 @@ def test_the_status_says_what_an_event_says_until_the_pod_runs() -> None:
 
 
 class Server:
-    """A fake API server with the Events of one namespace."""
+    """A fake API server that lists the same Events for every namespace, or refuses to."""
 
     def __init__(self) -> None:
         self.events: list[dict[str, Any]] = []
@@ -310,10 +310,10 @@ def test_a_job_is_decided_again_when_its_events_change() -> None:
     server.cache.of(other, frozenset({"pod-2"}))
     server.events = [current("no such ConfigMap")]
     assert server.cache.poll() == [KEY]
-    assert server.reads == ["team"], "one request for all jobs of a namespace"
+    assert server.reads == ["team"], "all jobs of a namespace must share one request"
     assert [each.message for each in server.cache.of(KEY, frozenset({"pod-1"}))] == ["no such ConfigMap"]
     server.events = [current("no such ConfigMap")]
-    assert server.cache.poll() == [], "an Event that is only repeated changes nothing"
+    assert server.cache.poll() == [], "a repeated Event must not requeue the job"
     server.events = []
     assert server.cache.poll() == [KEY]
     assert server.cache.of(KEY, frozenset({"pod-1"})) == ()

@@ -1,4 +1,4 @@
-"""Placement: the plan's kind of GPU, the pod's node, and the message if no node fits."""
+"""Placement of a job: the kind of GPU in its plan, the nodes for its pod, and the message if no node fits."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What the pods of runs are made of on the server and the platform that a cluster has."""
+"""How the pod of a run depends on the version of the API server, and on the platform, such as OpenShift."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ ZONE: dict[str, Any] = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuring
 
 
 def made(platform: Platform, **spec: Any) -> dict[str, Any]:
-    """Return the spec of the pod of a run."""
+    """Return the spec of a run's pod for this platform."""
     given = {"resources": {"accelerator": {"name": "cpu"}}, "graders": GRADERS, **spec}
     parsed = parse(manifest(model={"name": "SmolLM2-135M"}, **given)).spec
     image = Image("trainer:1", "Always")

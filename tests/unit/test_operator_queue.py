@@ -185,7 +185,7 @@ def test_a_key_is_requeued_after_the_returned_delay() -> None:
 @pytest.mark.parametrize("turns", range(5))
 @pytest.mark.parametrize("delay", [0.0, 60.0])
 def test_a_worker_that_is_cancelled_while_a_key_arrives_ends(delay: float, turns: int) -> None:
-    """When the operator stops, it waits for its workers. A worker that never ends would block it forever."""
+    """The operator waits for its workers before it stops. A worker that never ends would block it."""
 
     async def main() -> None:
         queue = WorkQueue(Clock())

@@ -274,7 +274,7 @@ def test_exclusive_conditions_never_hold_together() -> None:
 def test_a_new_jobs_children_are_created_in_order() -> None:
     decision = once(rftjob(storage={"claimTemplate": {"size": "1Gi"}}), Observed())
     assert decision.ensure == (ChildKind.CLAIM, ChildKind.CONFIG, ChildKind.CA, ChildKind.JOB)
-    assert "startTime" not in decision.status, "the run starts when its Job exists, which may be refused"
+    assert "startTime" not in decision.status, "the run has no start time before its Job exists"
     assert [note.reason for note in decision.notes] == ["Planned", "WaitingForPod"]
 
 
@@ -781,7 +781,7 @@ def test_a_run_that_made_no_step_before_its_deadline_is_invalid_until_the_deadli
     assert early.requeue_after == 90
     late = once(rftjob(early.status, **DEADLINE), state)
     assert (late.status["phase"], condition(late, "Ready")["reason"]) == ("Invalid", "DeadlineReached")
-    assert condition(late, "Failed")["status"] == "False", "a person can still move the deadline"
+    assert condition(late, "Failed")["status"] == "False", "a user can still move the deadline"
     assert late.delete_child == (state.child is not None)
     moved = once(rftjob(late.status, stop={"deadline": "2027-01-01T00:00:00Z"}), Observed(ca_current=True))
     assert ChildKind.JOB in moved.ensure
@@ -840,7 +840,7 @@ def test_without_an_ingest_a_silent_trainer_is_not_stalled() -> None:
 
 
 def held_open(code: int, ended: datetime = NOW, *beside: str) -> Pod:
-    """Return a running pod whose trainer has ended, and to which others have added containers."""
+    """Return a running pod whose trainer has ended, while containers that others added still run."""
     trainer = Terminated(code, at=rfc3339(ended))
     return replace(POD, trainer=trainer, beside=beside or ("istio-proxy",))
 

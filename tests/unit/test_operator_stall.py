@@ -81,7 +81,7 @@ def test_after_a_restart_the_status_stands_in_for_the_last_report() -> None:
     assert allowed(known) == 600.0
     newer = replace(POD, created="2026-11-22T18:00:01Z")
     assert last_word(None, newer, run(60.0).dump()) is None, (
-        "the status is ignored, because it is of an earlier pod"
+        "the status must be ignored, because an earlier pod reported it"
     )
     assert last_word(None, POD, {}) is None
     assert last_word(None, POD, {"progress": {"step": "many"}}) is None

@@ -1,4 +1,4 @@
-"""Reports in the status: the reward curve, its repair after lost reports, and transition times."""
+"""What reports change in a status: the reward curve, points after lost reports, times of conditions."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

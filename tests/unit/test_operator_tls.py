@@ -1,4 +1,4 @@
-"""Serving certificates are created, kept and renewed. The old and the new CA are valid at the same time."""
+"""Serving certificates are created, kept and renewed. When a CA is renewed, the old one stays valid."""
 
 import socket
 import ssl
@@ -15,7 +15,7 @@ NAMES = ("ingest.rft.svc", "127.0.0.1")
 
 
 def shake_hands(identity: tls.Identity, bundle: str, name: str) -> None:
-    """Connect to a server with this ``identity``, as a client that trusts the CAs in ``bundle``."""
+    """Connect to a server with ``identity`` by its ``name``. The client trusts the CAs in ``bundle``."""
     here, there = socket.socketpair()
     context = tls.server_context(identity)
 

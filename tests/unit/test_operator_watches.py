@@ -1,4 +1,4 @@
-"""What kopf is told of each answer to a list or watch: it tries again for ever. The signs say what it was."""
+"""kopf repeats lists and watches for ever, whatever the answer is. ``Signs`` record what was answered."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -16,7 +16,7 @@ Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Recorded(Signs):
-    """Signs that keep what they were told."""
+    """``Signs`` that keep each call: the path, and "connected" or the reason of a refusal."""
 
     def __init__(self) -> None:
         super().__init__(300)
@@ -31,7 +31,7 @@ class Recorded(Signs):
 
 def test_the_delay_grows_to_its_limit_and_the_attempts_never_end() -> None:
     assert list(islice(Backoff(), 7)) == [1, 2, 4, 8, 16, 30, 30]
-    assert not hasattr(Backoff(), "__len__"), "kopf counts the attempts of what has a length"
+    assert not hasattr(Backoff(), "__len__"), "the delays never end, so they have no length"
 
 
 @pytest.mark.parametrize(
@@ -107,9 +107,9 @@ def ask(
     clock: Callable[[], float] = lambda: 50.0,
     seconds: float = 30.0,
 ) -> list[tuple[str, str]]:
-    """Send a request to a server that gives ``answer``. Return what the signs were told.
+    """Send a request to a server that responds with ``answer``. Return what ``signs`` recorded.
 
-    ``seconds`` is the longest time to wait for the answer.
+    The request is sent ``times`` times. It fails if an answer takes longer than ``seconds`` s.
     """
     signs = signs or Recorded()
     asyncio.run(_ask(answer, query, signs, times, clock, seconds))

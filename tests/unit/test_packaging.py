@@ -1,4 +1,4 @@
-"""The wheel contains every package except ``rft_codegen``, each marked as typed."""
+"""The wheel contains every package except ``rft_codegen``. Each package is marked as typed."""
 
 import tomllib
 from pathlib import Path

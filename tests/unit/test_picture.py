@@ -1,4 +1,4 @@
-"""The committed picture matches its source. A source that cannot be drawn well is refused."""
+"""The committed picture in the documentation matches its source. A source that cannot be drawn is refused."""
 
 import copy
 import tomllib

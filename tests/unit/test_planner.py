@@ -1,4 +1,4 @@
-"""The plan: how many GPUs a job gets, by the model's size and the accelerator's memory."""
+"""The plan of a job: the number of GPUs follows from the model's size and the accelerator's memory."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The catalogue of accelerators is consistent: names, labels, slices, and plausible numbers."""
+"""The catalogue of accelerators has consistent names, labels and slices, and plausible numbers."""
 
 import re
 
@@ -28,7 +28,7 @@ def test_the_visible_memory_is_near_the_size_in_the_name(name: str) -> None:
 
 @pytest.mark.parametrize("name", ACCELERATORS)
 def test_a_device_computes_many_operations_per_byte_that_it_reads(name: str) -> None:
-    """FLOPs per byte range from 37 (H20, which is slowed down for export) to 500 (L4)."""
+    """Bfloat16 FLOPs per byte of memory bandwidth: from 37 (H20, slowed down for export) to 500 (L4)."""
     device = ACCELERATORS[name]
     assert 30 < device.bf16_flops / device.bandwidth < 600
 

@@ -1,4 +1,4 @@
-"""The number of GPUs for which sampling and training take the same time."""
+"""The number of GPUs with which sampling takes as long as training, and the division of these GPUs."""
 
 import pytest
 
@@ -16,7 +16,7 @@ MEMORY = ACCELERATORS["nvidia-h100-80gb"].memory
 
 
 def balanced_for(sampling: float, update: float) -> Split:
-    """Return the balanced split, if one GPU needs these seconds for sampling and for the update."""
+    """Return the balanced split if one GPU needs ``sampling`` s to sample and ``update`` s for the update."""
     found = balanced(
         SHAPE, WORK, MEMORY, lambda split: StepSeconds(sampling / split.samplers, update / split.trainers)
     )

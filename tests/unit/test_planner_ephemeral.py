@@ -1,4 +1,4 @@
-"""The ephemeral storage of a run: what it writes to its node."""
+"""The ephemeral storage that a run requests, for the files that it writes to the disk of its node."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ def spec(**fields: Any) -> RFTJobSpec:
 
 
 def gib(gpus: int = 0, parameters: float = 1e9, **fields: Any) -> float:
-    """Return the request in GiB."""
+    """Return the requested ephemeral storage in GiB."""
     found = on_node(spec(**fields), estimated(parameters), gpus)
     assert found is not None
     return quantity(found.request) / GIB
@@ -68,7 +68,7 @@ def test_every_container_requests_and_limits_what_it_writes() -> None:
 
 
 def test_in_a_queue_only_what_the_job_asks_for_is_requested() -> None:
-    """Kueue admits no pod that requests a resource which the ClusterQueue lacks."""
+    """Kueue does not admit a pod that requests a resource which its ClusterQueue does not have."""
     for asked in (None, "50Gi"):
         resources = CPU | ({"ephemeralStorage": asked} if asked else {})
         given = spec(model={"name": "SmolLM2-135M"}, resources=resources)

@@ -1,4 +1,4 @@
-"""The estimate before a run: steps, tokens, hours and cost."""
+"""The estimate before a run starts: its steps, tokens, GPU-hours and cost."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -147,7 +147,7 @@ SIZES = st.sampled_from(sorted(CATALOGUE))
 TOKENS = ("prompt_tokens", "completion_tokens")
 HOURS = ("gpu_hours", "gpu_hours_if_longest", "cost")
 ROUNDED = 1.1
-"""Results are rounded to two digits. So two almost equal numbers may differ by up to this factor."""
+"""Estimates are rounded to two digits, so two almost equal estimates may differ by up to this factor."""
 
 
 def never_less(few: Estimate, many: Estimate) -> None:
@@ -156,10 +156,10 @@ def never_less(few: Estimate, many: Estimate) -> None:
 
 
 def almost_not_less(few: Estimate, many: Estimate) -> None:
-    """Check that more work needs at least as many tokens, and at least the hours without one step's time.
+    """Check that more work never needs fewer tokens, and never fewer hours, up to the hours of one step.
 
-    The first batch is sampled before any training, so it does not overlap with training. If more work is done
-    in smaller steps, this first part is shorter.
+    The first batch is sampled before any training, so it does not overlap with training. If the steps of the
+    larger run are smaller, its first batch takes less time.
     """
     assert few.steps is not None
     for name in TOKENS:
@@ -265,7 +265,7 @@ def test_refills_sample_up_to_their_rounds_and_never_more_than_the_epochs_rows()
     assert most(0, 20) < most(1, 20) < most(3, 20)
     usual = found(spec(training={"refillRounds": 3}), RowCounts(1000, 100, 100))
     plain = found(spec(), RowCounts(1000, 100, 100))
-    assert usual.estimate == plain.estimate, "all rows are sampled once per epoch, with refills or without"
+    assert usual.estimate == plain.estimate, "each row is sampled once per epoch, with or without refills"
     assert any("refillRounds 3" in note and "4 times" in note for note in usual.notes)
     assert not any("refill" in note for note in plain.notes)
 

@@ -1,4 +1,4 @@
-"""The memory of a run on the CPU: the sum, the least that is needed, and what is refused."""
+"""The memory of a run on a CPU: the recommended sum, the minimum, and which requests are refused."""
 
 from typing import Any
 

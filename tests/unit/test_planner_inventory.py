@@ -1,4 +1,4 @@
-"""The inventory caches what the planner looks up about a cluster's nodes."""
+"""The inventory caches the answers to the planner's questions about a cluster's nodes."""
 
 from rft_api.resources import Toleration
 from rft_planner.inventory import MAX_ANSWERS, Inventory, inventory

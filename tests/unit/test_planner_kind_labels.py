@@ -1,4 +1,4 @@
-"""The kind of a GPU by the labels of clouds, and what the plan requires of the pod's node."""
+"""Node labels of clouds name the kind of a GPU. The plan requires such labels of the pod's node."""
 
 from typing import Any
 

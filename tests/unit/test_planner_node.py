@@ -1,4 +1,4 @@
-"""Plans for the GPUs of a node: what must hold for every model, kind and number of the published tables."""
+"""Plans for one node: what must be true for every model, kind and number of GPUs in the published tables."""
 
 from itertools import product
 
@@ -16,7 +16,10 @@ from tests.manifests import manifest
 
 
 def held(made: Plan, device: Device) -> tuple[float, float]:
-    """Return the bytes on a GPU that trains and on one that samples. One that does both has the sum."""
+    """Return the bytes on a GPU that trains and on a GPU that samples.
+
+    If GPUs do both in turns, both numbers are the sum.
+    """
     parts = made.memory_parts or []
     trained, sampled = (
         sum(part.mebibytes for part in parts if part.name.startswith(role)) * 2**20

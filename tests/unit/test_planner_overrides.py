@@ -1,4 +1,4 @@
-"""The number of GPUs in the spec is used. A warning says so if the plan has another number."""
+"""A number of GPUs in the spec is always used. If the plan has another number, there is a warning."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The dtype of a run: set by the job, by deterministic mode or by this machine, else a safe default."""
+"""On GPUs a run's dtype is bfloat16. On a CPU it follows from the job, deterministic mode and the machine."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Shapes have the published numbers of parameters. An estimate is higher for a larger stated size."""
+"""A model's shape has its published number of parameters. A larger stated size gives no smaller estimate."""
 
 from typing import Any
 
@@ -92,7 +92,7 @@ ACTIVE = {
 
 
 def published(name: str) -> float:
-    """Return the published number of parameters, in billions. A fine-tuned model has its base's number."""
+    """Return the published number of parameters, in billions. A fine-tuned model has that of its base."""
     for ending in ("-Instruct-2507", "-Instruct", "-Base"):
         name = name if name in PUBLISHED else name.removesuffix(ending)
     return PUBLISHED[name.replace("-Coder-", "-").replace("-Math-", "-") if name not in PUBLISHED else name]

@@ -81,7 +81,7 @@ def test_a_division_that_fits_has_parts_within_the_memory(model: str, kind: str)
 
 
 def costs_of(sampling_seconds: float, update_seconds: float) -> Costs:
-    """Return costs if one GPU needs these seconds for each role, and the work can be divided freely."""
+    """Return the costs if one GPU needs these seconds for each role, and GPUs share the work equally."""
 
     def costs(split: Split) -> Cost:
         sampled, updated = sampling_seconds / split.samplers, update_seconds / split.trainers
@@ -111,7 +111,7 @@ def test_a_batch_is_divided_so_that_every_trainer_has_a_micro_batch() -> None:
     asked = MemoryDemand(8, 2048, 4, batch=16_384)
     assert micro_batches(asked)[0] == 16_384
     assert micro_batches(asked, 4)[0] == 4096
-    assert micro_batches(asked, 100) == [2048], "it must hold the longest sequence"
+    assert micro_batches(asked, 100) == [2048], "a micro-batch must have room for the longest sequence"
 
 
 def test_training_is_divided_if_it_does_not_fit_on_one_gpu() -> None:

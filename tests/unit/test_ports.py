@@ -1,4 +1,4 @@
-"""A port that a test gets for its server cannot be taken by a client of this machine in the meantime."""
+"""No client on this machine can get the port that a test chose for its server, before the server listens."""
 
 import socket
 

@@ -1,4 +1,4 @@
-"""The check of references finds every file or name that does not exist, and reports nothing else."""
+"""The check of references finds every mention of a file or name that does not exist, and nothing else."""
 
 import pytest
 from scripts.references import Repository, Text, broken_links, broken_names, read, tracked

@@ -1,4 +1,4 @@
-"""Files that must survive a crash are either complete or absent. A single module writes them."""
+"""Files that must survive a crash are either complete or absent. Only ``rft_run.atomic`` writes them."""
 
 import ast
 import os
@@ -82,7 +82,7 @@ def test_temporary_files_of_a_killed_process_are_removed(tmp_path: Path) -> None
 
 
 def _renames(source: Path) -> list[int]:
-    """Return the lines that rename a file: ``a.rename(b)``, ``os.replace(a, b)`` or ``path.replace(b)``."""
+    """Return the numbers of the lines that rename a file, such as ``a.rename(b)`` or ``os.replace(a, b)``."""
     calls = (node for node in ast.walk(ast.parse(source.read_text())) if isinstance(node, ast.Call))
     found = []
     for call in calls:

@@ -1,4 +1,4 @@
-"""The model card says what was trained, with which result, and how to load it. It has no private data."""
+"""The model card says what was trained, with which result, and how to load it. Private data is left out."""
 
 import json
 from pathlib import Path

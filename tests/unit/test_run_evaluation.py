@@ -1,4 +1,4 @@
-"""Held-out evaluations are read from a run's folder, those of older releases too."""
+"""Held-out evaluations are read from a run's folder, also if an older release wrote them."""
 
 import json
 from pathlib import Path

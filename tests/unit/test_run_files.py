@@ -1,4 +1,4 @@
-"""Files that a run left are read within bounds: packed bombs, long lines, deep JSON, links and FIFOs."""
+"""Hostile files in a run's folder are read within limits, such as packed bombs, long lines and FIFOs."""
 
 import gzip
 import io
@@ -39,7 +39,7 @@ GRADED = {"line": 1, "completion": "2", "graders": {"right": 1.0}}
 
 @pytest.fixture(autouse=True)
 def little_memory() -> Iterator[None]:
-    """Let an allocation of much more than the bounds fail."""
+    """Let this process allocate at most 1 GiB more, so that a reader without limits fails."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limits = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 1024 * MIB, limits[1]))
@@ -48,7 +48,7 @@ def little_memory() -> Iterator[None]:
 
 
 def packed(path: Path, pieces: Iterator[bytes]) -> Path:
-    """Write a zstd file from pieces that together need not fit into memory."""
+    """Write a zstd file piece by piece, so that its content is never in memory as a whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file, zstandard.ZstdCompressor(level=1).stream_writer(file) as stream:
         for piece in pieces:

@@ -1,4 +1,4 @@
-"""A fingerprint changes when rows, settings, code or models change, and only then."""
+"""The fingerprint of a run's inputs changes exactly when rows, settings, code or models change."""
 
 import io
 from pathlib import Path

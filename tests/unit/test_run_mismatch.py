@@ -1,4 +1,4 @@
-"""A run stops if the log-probs of sampler and trainer differ by more than the limits of the mismatch."""
+"""A run stops if both measures of the mismatch between sampler and trainer exceed their limits."""
 
 from rft_run.mismatch import LEAST_TOKENS, STOP_KL, STOP_MEAN_ABS, Mismatch
 

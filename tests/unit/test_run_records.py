@@ -1,4 +1,4 @@
-"""Records of a run have the same values after they were written and read, also by another release."""
+"""Records of a run keep their values when they are written and read again, also by another release."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Secrets are redacted in every form in which scanners of source code know them. Ordinary texts stay."""
+"""Secrets of every form that scanners of source code know are redacted. Ordinary texts are not changed."""
 
 import pytest
 from hypothesis import example, given, strategies
@@ -52,7 +52,7 @@ def test_control_characters_are_removed(sample: Sample) -> None:
 
 def test_an_escape_sequence_is_removed_whole() -> None:
     assert cluster_text("a\x1b[31mred\x1b[0m\x1b]52;c;aGk=\x07b") == "aredb"
-    assert cluster_text("a\x1b]52;c;aGk= b") == "a52;c;aGk= b", "no text is swallowed without an end"
+    assert cluster_text("a\x1b]52;c;aGk= b") == "a52;c;aGk= b", "the text after an open sequence is kept"
 
 
 @pytest.mark.parametrize("text", ORDINARY)
@@ -104,7 +104,7 @@ def test_a_text_without_end_is_read_up_to_a_limit() -> None:
     assert cluster_text("a b " * MAX_READ, 2 * MAX_READ).endswith(" …")
     assert len(cluster_text("a b " * MAX_READ, 2 * MAX_READ)) <= MAX_READ + 2
     half = "x " * (MAX_READ // 2 - 10) + "ghp" + "_" + WORD
-    assert "ghp_" not in cluster_text(half, 2 * MAX_READ), "the word at the limit may be half a secret"
+    assert "ghp_" not in cluster_text(half, 2 * MAX_READ), "a word cut by the limit may be a secret"
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_a_text_without_end_is_read_up_to_a_limit() -> None:
     ],
 )  # fmt: skip
 def test_the_time_for_a_long_text_is_bounded(piece: str) -> None:
-    """The limit of CPU time of each unit test would be missed by a pattern that tries each beginning anew."""
+    """A pattern that starts again at each character needs more CPU time than a unit test may use."""
     cluster_text((piece * MAX_READ)[:MAX_READ])
 
 

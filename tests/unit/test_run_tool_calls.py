@@ -1,4 +1,4 @@
-"""Tool calls that a model's own format reads, and that are none."""
+"""Tool calls that the tokenizer's own format finds in a text, and which of them are malformed."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from rft_run.rows.tool_calls import MalformedCall, from_template
 
 
 class Tokenizer:
-    """A tokenizer whose format reads the same calls from every text."""
+    """A fake tokenizer whose format finds the given calls in every text."""
 
     def __init__(self, calls: Any) -> None:
         self._calls = calls

@@ -1,4 +1,4 @@
-"""No text is written around the one place of each program that makes texts fit to be shown."""
+"""In each program only one module writes texts: the one that first removes what must not be shown."""
 
 import ast
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import pytest
 
 OPERATOR = Path(__file__).parents[2] / "operator"
 PLACES = {"rft_cli": "render/console.py", "rft_operator": "log_lines.py"}
-"""For each package the module that writes."""
+"""For each package, the only module that may write to a terminal or a log."""
 _STREAMS = ("stdout", "stderr", "__stdout__", "__stderr__")
 _MODULES = ("sys", "typer", "click", "rich", "logging", "builtins")
 _WRITERS = (
@@ -25,7 +25,7 @@ _WRITERS = (
 
 
 def written(source: str) -> Iterator[str]:
-    """Yield what a module uses to write to the terminal, each with its line."""
+    """Yield each name that a module uses to write to a terminal or a log, with its line number."""
     for node in ast.walk(ast.parse(source)):
         name = ""
         if isinstance(node, ast.Attribute) and node.attr in _STREAMS and _is_module(node.value):

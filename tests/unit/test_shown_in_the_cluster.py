@@ -1,6 +1,6 @@
-"""No secret or control character of a run, a pod or another program gets into a status, an Event or a log.
+"""Secrets and control characters of a run or a pod never get into a status, an Event or the operator's log.
 
-Each path is that of the operator: from what the API server or a trainer sends to what the operator writes.
+The tests begin with what the API server or a trainer sends, and check what the operator then writes.
 """
 
 import json
@@ -35,12 +35,12 @@ def written(decision: Decision) -> str:
     """Return everything that the operator writes for a decision: the status and the Events."""
     owner = owner_of(rftjob())
     events = [event(owner, note, NOW) for note in decision.notes]
-    assert events, "the reason is new, so there is an Event"
+    assert events, "a new reason must give an Event"
     return "\n".join(texts_of([decision.status, events]))
 
 
 def leaked(write: Callable[[str], str], samples: tuple[Sample, ...] = SAMPLES) -> dict[str, list[str]]:
-    """Return what of the samples is written, by the name of the sample."""
+    """Return the hidden parts of each sample that ``write`` did not remove, by the sample's name."""
     found = {}
     for sample in samples:
         said = write(sample.text)
@@ -73,7 +73,7 @@ def waits(reason: str, message: str) -> Json:
 
 
 def report(text: str, **ending: Any) -> Json:
-    """Return a report with a text wherever it may have one, the names of graders included."""
+    """Return a trainer's report that has ``text`` in each field of text, and as the name of a grader."""
     advice = {"rule": text, "parameter": text, "message": text}
     return {
         "attempt": POD.uid,
@@ -94,7 +94,7 @@ def report(text: str, **ending: Any) -> Json:
 
 
 def pushed(text: str, state: Observed, **ending: Any) -> Observed:
-    """Return ``state`` with a report that a trainer has pushed to the ingest."""
+    """Return ``state`` after a trainer has pushed a report with ``text`` to the ingest."""
     reports = Reports()
     caller = Caller("team", "sums", "uid", POD.uid, POD.created)
     body = json.dumps(report(text, **ending))
@@ -116,7 +116,7 @@ def condition(kind: str, status: str, reason: str, message: str) -> Json:
 
 
 def refused(text: str) -> Observed:
-    """Return the state after the API server has refused a child object, as the controller stores it."""
+    """Return the state that the controller stores after the API server has refused to create a child."""
     answer = json.dumps({"kind": "Status", "message": f"admission webhook denied: {text}"}).encode()
     error = _error(403, f"POST apis/batch/v1: {_said(answer)}")
     return Observed(config_exists=True, refused=str(NotMade(f"Job sums cannot be created: {error}.", error)))
@@ -171,7 +171,7 @@ def test_nothing_of_it_gets_into_status_or_events(path: str) -> None:
     def write(text: str) -> str:
         return written(once(rftjob(), PATHS[path](text)))
 
-    assert "Step 3 of 12" in write("Step 3 of 12"), "the path shows the text at all"
+    assert "Step 3 of 12" in write("Step 3 of 12"), "an ordinary text must be shown"
     assert leaked(write) == {}
 
 
@@ -197,7 +197,7 @@ def test_what_an_older_version_has_written_is_mended() -> None:
     }
     status = once(rftjob(old), Observed()).status
     assert PASSWORD not in "".join(texts_of(status))
-    assert once(rftjob(dict(status)), Observed()).status == status, "it is not written again and again"
+    assert once(rftjob(dict(status)), Observed()).status == status, "a cleaned status must not change again"
 
 
 @pytest.mark.parametrize("path", PATHS)

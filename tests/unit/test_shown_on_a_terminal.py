@@ -1,4 +1,4 @@
-"""No text acts on the terminal of a person who runs rft: manifests, jobs of other teams, logs, models."""
+"""No text of a manifest, a job, a log or a model can control the terminal of a person who runs rft."""
 
 import io
 import json
@@ -30,10 +30,10 @@ from tests.unit.shown_support import CLIPBOARD, ESCAPES, OF_ESCAPES, PASSWORD, S
 
 Json = dict[str, Any]
 EVERY = " ".join(sample.text for sample in ESCAPES)
-"""All escapes in one text, since each command is run once."""
+"""All escape sequences in one text, so that each command runs only once."""
 HIDDEN = sorted({part for sample in ESCAPES for part in sample.hidden})
 OF_RICH = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-"""What rich itself writes to a terminal: colours, and where the cursor goes."""
+"""The escape sequences that rich itself writes to a terminal: colours and moves of the cursor."""
 
 
 def leaked(output: str) -> list[str]:
@@ -43,7 +43,7 @@ def leaked(output: str) -> list[str]:
 def rft(*arguments: object, **environment: str) -> str:
     result = CliRunner().invoke(app, list(map(str, arguments)), env=environment)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    assert result.output, "the command says something"
+    assert result.output, "the command must print something"
     return result.output
 
 
@@ -71,7 +71,7 @@ def hostile_job(text: str = EVERY, phase: str = "Running") -> Json:
 
 
 def written(folder: Path, body: Json) -> Path:
-    """Write a manifest in which control characters are escapes, as a stranger would."""
+    """Write a manifest with control characters as escapes of YAML, as a stranger would. Return its path."""
     path = folder / "job.yaml"
     path.write_text(yaml.safe_dump(body))
     return path
@@ -170,7 +170,7 @@ def test_nor_does_it_act_where_rich_draws(server: Server, command: tuple[str, ..
 
     output = drawn(EVERY)
     assert leaked(OF_RICH.sub("", output).replace("\r", "")) == []
-    assert output.count("\x1b") == drawn(visible(EVERY)).count("\x1b"), "only rich's own sequences"
+    assert output.count("\x1b") == drawn(visible(EVERY)).count("\x1b"), "only rich's own escapes may stay"
 
 
 def test_a_message_is_not_read_as_markup(server: Server) -> None:

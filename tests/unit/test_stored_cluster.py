@@ -1,4 +1,4 @@
-"""This operator reads, resumes and reports a job that an earlier operator started.
+"""The operator reads and resumes a job that an earlier release started, and writes its status.
 
 ``tests/stored/c5ea54e/cluster`` has the objects that the operator of that commit created on an API server of
 Kubernetes 1.36, and the reports that the trainer of that commit sent. The objects belong to one job, the
@@ -42,8 +42,9 @@ NOVELTY = {"novelty": {"ofANewer": ["release"]}}
 
 
 def of_a_newer_release(value: dict[str, Any], *paths: str) -> str:
-    """Return an object as JSON, with a field that no release has: at its top, and in the objects at
-    ``paths``, such as ``spec.training``.
+    """Return an object as JSON, with an unknown field, as a newer release might write it.
+
+    The field is added to the object itself and to the objects at ``paths``, such as ``spec.training``.
     """
     newer = deepcopy(value) | NOVELTY
     for path in paths:
@@ -55,13 +56,13 @@ def of_a_newer_release(value: dict[str, Any], *paths: str) -> str:
 
 
 def with_snapshot(text: str, config: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return a ConfigMap, the stored one if None, with another snapshot."""
+    """Return ``config``, or if None the stored ConfigMap, with ``text`` as its snapshot."""
     config = config or stored("configmap")
     return config | {"data": config["data"] | {CONFIG_FILE: text}}
 
 
 def at_rest(config: dict[str, Any]) -> tuple[dict[str, Any], Observed]:
-    """Return the stored RFTJob and its state while it is suspended: it has only this ConfigMap."""
+    """Return the stored RFTJob while it is suspended, and its state: the only child is this ConfigMap."""
     document = stored("rftjob")
     document["status"]["phase"] = "Suspended"
     return document, observe(owner_of(document), RawState(config=config), None, None)
@@ -70,7 +71,10 @@ def at_rest(config: dict[str, Any]) -> tuple[dict[str, Any], Observed]:
 def state(
     *, suspended: bool = False, phase: str = "Pending", received: ProgressReport | None = None
 ) -> tuple[dict[str, Any], Observed]:
-    """Return the stored RFTJob and its state: with a pod of this phase, or ``suspended`` without a pod."""
+    """Return the stored RFTJob and its state, with a pod of this phase.
+
+    If ``suspended`` is true, the state has neither the Job nor the pod.
+    """
     document, job, pod = stored("rftjob"), stored("job"), stored("pod")
     pod["status"]["phase"] = phase
     if phase == "Running":
@@ -151,7 +155,7 @@ def test_a_snapshot_of_a_newer_release_is_read_without_what_is_not_known() -> No
         assert read_run_config(newer) == read_run_config(json.dumps(body))
         owned = with_snapshot(newer, config)
         decision = decided(*at_rest(owned))
-        assert decision.ensure == (ChildKind.JOB,), "the run is resumed with the snapshot that it has"
+        assert decision.ensure == (ChildKind.JOB,), "the run must keep its snapshot"
 
 
 @pytest.mark.parametrize("name", ["report-training", "report-ended", "termination"])
@@ -183,7 +187,7 @@ def test_a_snapshot_that_cannot_be_read_is_made_anew_before_the_next_job() -> No
 
 
 def test_a_snapshot_that_breaks_a_rule_of_this_release_is_made_anew_too() -> None:
-    """The trainer of this release would refuse it, and that would be the end of the run."""
+    """The trainer of this release would refuse such a snapshot, and the run would end."""
     body = json.loads(stored("configmap")["data"][CONFIG_FILE])
     body["spec"]["graders"] = [body["spec"]["graders"][0], body["spec"]["graders"][0]]
     document, observed = at_rest(with_snapshot(json.dumps(body)))
@@ -206,4 +210,4 @@ def test_without_a_readable_snapshot_an_invalid_spec_is_refused_before_a_job_is_
     conditions = {each["type"]: each for each in decision.status["conditions"]}
     assert conditions["Accepted"]["reason"] == Reason.INVALID_SPEC
     assert "loraRank" in conditions["Accepted"]["message"]
-    assert "completionTime" not in decision.status, "it starts once the spec is corrected"
+    assert "completionTime" not in decision.status, "the job starts once its spec is corrected"

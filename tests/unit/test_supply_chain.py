@@ -1,4 +1,4 @@
-"""What is installed is pinned with hashes, and the base image has one place where it is moved."""
+"""Installed packages except torch are pinned with hashes. A single file pins the base image."""
 
 import hashlib
 import http.server
@@ -42,7 +42,7 @@ def test_the_image_for_gpus_has_the_versions_that_are_tested_on_the_cpu() -> Non
     on_gpus = dict(locked(GPU_LOCK))
     assert {(name, pinned[name]) for name in ("vllm", "torch", "transformers", "peft")} <= on_gpus.keys()
     others = {name for name, version in on_gpus if pinned.get(name, version) != version}
-    assert others <= {"apache-tvm-ffi"}, "vLLM's GPU build pins this package to another version"
+    assert others <= {"apache-tvm-ffi"}, "only this package may have another version on GPUs"
 
 
 def test_the_image_for_gpus_takes_only_files_with_the_hashes_of_its_lock() -> None:
@@ -107,7 +107,7 @@ def test_the_installer_takes_a_file_only_with_the_hash_of_the_lock(tmp_path: Pat
     )
     assert (ran.returncode != 0) == wrong, ran.stderr
     assert ("Hash mismatch" in ran.stderr) == wrong
-    assert '-c "$pins" ${hashes:+-c "$hashes"} "$@"' in INSTALLER, "the script gives the lock to uv"
+    assert '-c "$pins" ${hashes:+-c "$hashes"} "$@"' in INSTALLER, "the script must pass the lock to uv"
 
 
 def test_both_dockerfiles_have_the_base_image_of_the_one_file() -> None:
@@ -129,7 +129,7 @@ def test_every_file_that_the_images_copy_is_sent_to_the_build_and_counts_as_an_i
 
 
 class Registry(http.server.BaseHTTPRequestHandler):
-    """A registry that wants an anonymous token, as Docker Hub does."""
+    """A fake image registry that asks for an anonymous token, as Docker Hub does."""
 
     sent = MANIFEST
 

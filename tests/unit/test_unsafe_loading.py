@@ -1,4 +1,4 @@
-"""No program here loads what could run code, or reads a file of a run around ``rft_run.run_files``."""
+"""No program loads data that could run code. Files of a run are opened only by ``rft_run.run_files``."""
 
 import ast
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ UNPICKLERS = frozenset({
     "pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "dbm", "tarfile",
     "multiprocessing", "jsonpickle", "imp", "runpy",
 })  # fmt: skip
-"""Modules that load code or pickles, or that unpack archives, whose members may be links and paths."""
+"""Modules that can load code or pickles, or unpack archives, whose members may be links or unsafe paths."""
 CALLS = frozenset({
     "eval", "exec", "compile", "__import__", "torch.jit.load", "torch.hub.load",
     "torch.package.PackageImporter",
@@ -56,31 +56,31 @@ READERS = frozenset({
     # the token of the pod
     "trainer-image/rft_trainer/monitors/report.py",
 })  # fmt: skip
-"""Modules that open other files than those of a run's folder."""
+"""Modules that may open files by their path: they check each file, or open only files outside of runs."""
 
 
 @cache
 def programs() -> dict[str, ast.Module]:
-    """Return the modules of all programs by their paths."""
+    """Return the syntax tree of each module of all programs. The key is the module's path."""
     paths = [path for folder in PROGRAMS for path in sorted((ROOT / folder).rglob("*.py"))]
     return {str(path.relative_to(ROOT)): ast.parse(path.read_text(encoding="utf-8")) for path in paths}
 
 
 @pytest.fixture(scope="module", autouse=True)
 def parsed() -> None:
-    """Parse all programs before the tests, which may take 2 s of CPU time each."""
+    """Parse all programs once before the tests, because each test may use only 2 s of CPU time."""
     programs()
 
 
 def dotted(node: ast.expr) -> str:
-    """Return a name such as ``torch.load``; the empty string for anything else."""
+    """Return the dotted name that an expression is, such as ``torch.load``, or "" if it is no name."""
     if isinstance(node, ast.Name):
         return node.id
     return f"{dotted(node.value)}.{node.attr}" if isinstance(node, ast.Attribute) else ""
 
 
 def full_names(tree: ast.Module) -> dict[str, str]:
-    """Return what each imported name stands for: ``np`` for ``numpy``, ``load`` for ``torch.load``."""
+    """Return the full name of each imported name, such as ``numpy`` for ``np``."""
     found: dict[str, str] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -99,7 +99,7 @@ def imported(tree: ast.Module) -> Iterator[str]:
 
 
 def keyword(call: ast.Call, name: str) -> object:
-    """Return the constant that a call passes by keyword; None if there is none, "?" if it is no constant."""
+    """Return the value of a call's keyword argument: None if it is absent, "?" if it is not a constant."""
     given = next((each.value for each in call.keywords if each.arg == name), None)
     if given is None:
         return None
@@ -107,7 +107,7 @@ def keyword(call: ast.Call, name: str) -> object:
 
 
 def problem_of_call(call: ast.Call, names: dict[str, str]) -> str | None:
-    """Return what is wrong with a call, or None."""
+    """Return what is unsafe in a call, or None if the call is safe."""
     said = dotted(call.func)
     first, _, rest = said.partition(".")
     name = names.get(first, first) + (f".{rest}" if rest else "")
@@ -129,7 +129,7 @@ def problem_of_call(call: ast.Call, names: dict[str, str]) -> str | None:
 
 
 def loader_of(call: ast.Call) -> str:
-    """Return the name of the class that a call of ``yaml.load`` uses."""
+    """Return the name of the loader class in a call of ``yaml.load``, or "" if there is none."""
     given = [*call.args[1:2], *(each.value for each in call.keywords if each.arg == "Loader")]
     return dotted(given[0]) if given else ""
 
@@ -154,7 +154,7 @@ def problem_of_model(call: ast.Call, owner: str, method: str) -> str | None:
 
 
 def problems(tree: ast.Module) -> Iterator[str]:
-    """Yield what could load code or a pickle in a module."""
+    """Yield each import and each call in a module that could load code or a pickle."""
     yield from (name for name in imported(tree) if name in UNPICKLERS)
     names = full_names(tree)
     for node in ast.walk(tree):
@@ -199,7 +199,7 @@ def test_no_program_loads_what_could_run_code(package: str) -> None:
 
 
 def of_a_benchmark(place: str) -> set[str]:
-    """Return what benchmarks may do with the models that they have made themselves."""
+    """Return the unsafe calls that a benchmark may make, because it loads only models that it made itself."""
     if not place.startswith("bench/"):
         return set()
     kinds = ("AutoTokenizer", "AutoModelForCausalLM", "kind")

@@ -1,4 +1,4 @@
-"""The webhook's certificates: the API server has the CA before the webhook uses a certificate of this CA."""
+"""The webhook uses a certificate only after the API server has got the certificate's CA."""
 
 import base64
 from pathlib import Path
@@ -90,7 +90,7 @@ def test_a_removed_ca_bundle_is_set_again() -> None:
 
 
 def test_an_older_ca_never_replaces_a_newer_one() -> None:
-    """The configuration is read before the Secret. If another replica writes a CA in between, it is kept."""
+    """A replica reads the configuration, then the Secret. A CA that another one writes in between is kept."""
     server = ApiServer()
 
     class Slow(ApiServer):

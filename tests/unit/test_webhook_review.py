@@ -1,4 +1,4 @@
-"""The webhook reports all problems at once and advice as warnings. Stored jobs can still be changed."""
+"""The webhook reports all problems of a spec at once, and advice as warnings. Stored jobs stay changeable."""
 
 import copy
 from datetime import UTC, datetime

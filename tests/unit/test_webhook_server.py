@@ -62,7 +62,7 @@ class Running:
                 return None
 
     async def readiness(self, status: int) -> str:
-        """Wait until the readiness probe responds with this HTTP status. Return its text."""
+        """Wait at most 10 s until the readiness probe responds with this HTTP status. Return its text."""
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             assert not self.task.done() or self.task.result() is None
@@ -164,7 +164,7 @@ def serial(pem: str) -> str:
 
 
 async def served(hook: Running) -> str:
-    """Return the certificate that the server presents to a new connection."""
+    """Return the certificate that the server presents to a new connection, as hexadecimal text."""
     context = ssl.create_default_context(cadata=FIRST.ca_bundle)
     port = httpx.URL(hook.url).port
     _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
@@ -183,7 +183,7 @@ def test_a_renewed_certificate_is_served_without_a_restart() -> None:
             pairs.append(SECOND)
             deadline = time.monotonic() + 5
             while await served(hook) != serial(SECOND.certificate):
-                assert time.monotonic() < deadline, "the old certificate is used until the refresh"
+                assert time.monotonic() < deadline, "the new certificate was not used within 5 s"
 
     asyncio.run(scene())
 

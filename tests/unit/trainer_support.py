@@ -1,4 +1,4 @@
-"""A fake trainer for tests of ``rft run``."""
+"""A fake package ``rft_trainer``, which tests of ``rft run`` start in place of the trainer."""
 
 from pathlib import Path
 
