@@ -1,4 +1,4 @@
-"""Attention kernels that run on a CPU: the same masks as on a GPU, computed without a fast kernel."""
+"""Attention for tests on a CPU: it has the masks that GPUs use, but no fast kernel."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ def by_operator(
     _module: Any, query: Tensor, key: Tensor, value: Tensor, mask: BlockMask,
     scaling: float | None = None, softcap: float | None = None, **_: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
-    """Compute what ``flex_attention`` computes, by the operator beneath it, which has a backward on a CPU."""
+    """Compute ``flex_attention`` by calling torch's operator directly, which has gradients also on a CPU."""
 
     def score(value: Tensor, *_indices: Tensor) -> Tensor:
         return value if softcap is None else softcap * torch.tanh(value / softcap)
@@ -29,7 +29,7 @@ def by_pairs(
     _module: Any, query: Tensor, key: Tensor, value: Tensor, mask: BlockMask,
     scaling: float | None = None, softcap: float | None = None, **_: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
-    """Compute the same from the rule for pairs: quicker than the operator, which traces its gradient."""
+    """Compute ``flex_attention`` with a dense mask from the rule for pairs, faster than the operator."""
     index = torch.arange(query.shape[2])
     allowed = mask.mask_mod(index, index, index[:, None], index[None, :])
     key, value = (part.repeat_interleave(query.shape[1] // part.shape[1], dim=1) for part in (key, value))
@@ -42,7 +42,7 @@ def by_sequence(
     query: Tensor, key: Tensor, value: Tensor, starts: Tensor, longest: int, window: int | None,
     scale: float | None,
 ) -> Tensor:  # fmt: skip
-    """Compute causal attention of each sequence alone, from ``starts`` to the start of the next."""
+    """Compute causal attention within each sequence. ``starts`` has the index of each start, and the end."""
     parts = []
     for start, stop in zip(starts.tolist(), starts.tolist()[1:], strict=False):
         assert stop - start <= longest

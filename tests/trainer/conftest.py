@@ -24,9 +24,9 @@ def torch_as_before() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def character_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The path of a random two-layer model whose tokens are characters.
+    """Return the path of a random two-layer model whose tokens are characters.
 
-    About one token in 14 is the end token.
+    About one of 14 sampled tokens is the end token.
     """
     folder = tmp_path_factory.mktemp("model")
     words = ["<end>", "?", *"0123456789+ab"]

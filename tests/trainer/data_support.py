@@ -4,7 +4,7 @@ from typing import Any
 
 
 class WordTokenizer:
-    """A tokenizer with one token for each word, and one for the generation prompt."""
+    """A tokenizer with one token for each word, and one more token for the generation prompt."""
 
     chat_template: str | None = "words"
 

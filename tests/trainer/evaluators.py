@@ -1,6 +1,6 @@
-"""Sources of evaluators in the shapes that trl, OpenAI, eval-protocol, reward-kit and verl publish.
+"""Sources of evaluators with the interfaces of trl, OpenAI, eval-protocol, reward-kit and verl.
 
-None of these packages is installed for the tests. The sources were written for them.
+The sources were written for these tests. None of the named packages is installed.
 """
 
 TRL = """

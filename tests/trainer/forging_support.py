@@ -12,10 +12,10 @@ def grade(completion, row):
         raise ValueError(done.stdout[-200:] + done.stderr[-200:])
     return row["score"]
 """
-"""Gives 1 to a program that reached something, and its right score to one that did what it should."""
+"""A grader that runs the completion as a program. A successful attack gets 1, others the row's score."""
 
 HONEST = "import json, time; time.sleep(0.25); print(json.dumps('TRIED'))"
-"""The program of a completion that does not attack. It runs while another one attacks it."""
+"""The program of a completion that does not attack. It runs while another completion attacks it."""
 
 PRELUDE = """
 import ctypes, os, signal, socket, subprocess, sys, time
@@ -108,7 +108,7 @@ attempt(lambda pid: libc.ptrace(0x4206, pid, 0, 0) == 0, victims)
 attempt(lambda pid: open(f"/proc/{pid}/environ", "rb").read(), victims)
 """,
 }
-"""Attacks on memory, descriptors and environment of other processes."""
+"""Attacks that read memory, file descriptors or the environment of other processes."""
 
 SIGNALS = {
     "signal KILL": "attempt(lambda pid: os.kill(pid, signal.SIGKILL) is None, others)",
@@ -122,7 +122,7 @@ def attack(pid):
 attempt(attack, others)
 """,
 }
-"""Attacks by signals on processes of other completions."""
+"""Attacks that send signals to the processes of other completions."""
 
 _DETACHED = """
 def detached(work):
@@ -203,7 +203,7 @@ os.symlink("..", "up")
 print("TRIED")
 """,
 }
-"""Attacks by sockets, output, files and processes that outlive their score."""
+"""Attacks by sockets, output, files, and processes that still run after their completion got its score."""
 
 FLOODS = {
     "fork flood": """
@@ -227,7 +227,7 @@ while time.monotonic() < end:
         os._exit(0)
 """,
 }
-"""Attacks by many processes, and by processes that each live too shortly to be found."""
+"""Attacks that start many processes, or processes that end before they can be found."""
 
 FORGER = """
 import os
@@ -239,4 +239,4 @@ def grade(completion, row):
                 os.write(int(name), b'{"id": 1, "score": 1}' + bytes([10]))
     return 0.5
 """
-"""Code in a worker that forges a reply at each score."""
+"""Code of a grader that writes a forged reply to its worker's sockets each time it grades."""

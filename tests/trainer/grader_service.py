@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclass
 class Answer:
-    """A response. ``body`` is a JSON value, bytes, or an iterator of parts that are sent one by one."""
+    """A response of the service. ``body`` is a JSON value, bytes, or an iterator of parts to send."""
 
     body: Any = b""
     status: int = 200
@@ -32,7 +32,7 @@ Respond = Callable[[Asked], Answer]
 
 
 class Service:
-    """The grading service. A handler may wait for ``released``, as if it hung; ``close`` sets it."""
+    """The grading service. A handler can hang until the event ``released``, which ``close`` sets."""
 
     def __init__(self, respond: Respond, context: ssl.SSLContext | None = None) -> None:
         self.asked: list[Asked] = []

@@ -1,4 +1,4 @@
-"""Runs the whole training loop with a small model, for tests that compare runs with each other."""
+"""Runs the whole training loop with a small model, for tests that compare one run with another."""
 
 import io
 import json
@@ -46,13 +46,13 @@ def config(model: Path, run_dir: Path, **training: Any) -> RunConfig:
 
 
 def with_spec(config: RunConfig, **parts: Any) -> RunConfig:
-    """Return the configuration with these parts of the spec in place of its own."""
+    """Return the configuration, in which ``parts`` replace parts of the spec."""
     spec = RFTJobSpec.model_validate({**config.spec.model_dump(by_alias=True, exclude_none=True), **parts})
     return config.model_copy(update={"spec": spec, "effective": effective(spec, "uid", 128)})
 
 
 def rewarded(model: Path, run_dir: Path, **training: Any) -> RunConfig:
-    """Return a configuration whose rewards differ: 1 where a completion begins with a digit."""
+    """Return a configuration in which rewards differ: 1 for each completion that begins with a digit."""
     return with_spec(
         config(model, run_dir, **training), graders=[{"name": "digit", "regex": {"pattern": "^[0-9]"}}]
     )

@@ -1,8 +1,8 @@
 """``python -m tests.trainer.random_user UID GROUP CONFIG``: one attempt as a user that the cluster assigned.
 
-As on OpenShift the user has no name, its group is 0, and it has one further group, that of the volumes. The
-process may read every file, because the Python of a developer may lie in a home folder. It may write only
-where its user and groups may.
+As on OpenShift the user has no name. Its group is 0, and its second group is that of the volumes. The
+process may read every file, because a developer's Python may be in a home folder. It may write only where
+the user and its groups may write.
 """
 
 import ctypes
@@ -16,7 +16,7 @@ CAPABILITY_VERSION_3 = 0x20080522
 
 
 def become(uid: int, group: int) -> None:
-    """Give up root for a user without a name. Raises OSError if the process is not root."""
+    """Change this process from root to the user ``uid``. Raises OSError if the process is not root."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0)
     os.setgroups([group])

@@ -1,4 +1,4 @@
-"""ASGI middleware for vLLM's server: it records the requests that the server receives."""
+"""ASGI middleware for vLLM's server, which records the requests that the server receives."""
 
 import json
 import os
@@ -22,7 +22,7 @@ class RecordRequests:
         self._file = Path(os.environ[RECORD_FILE])
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Pass a request to the server, and record it when its body is complete."""
+        """Pass a request to the server. Record a POST when its whole body has arrived."""
         if scope["type"] != "http" or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
@@ -44,5 +44,5 @@ class RecordRequests:
 
 
 def _is_probe(body: dict[str, Any]) -> bool:
-    """Return whether the trainer's probe sent the request: for a probe adapter or for prompt log-probs."""
+    """Return whether the trainer's probe sent the request, for its adapter or for prompt log-probs."""
     return str(body.get("model", "")).startswith("probe") or body.get("prompt_logprobs") is not None

@@ -1,7 +1,7 @@
 """``python -m tests.trainer.recorded_run --config FILE``: runs the trainer and records requests to vLLM.
 
-It is a separate process, as in a pod. The trainer must set how OpenMP threads wait before torch is imported,
-and the pytest process has imported torch already.
+The trainer runs in a process of its own, as in a pod. It must set how OpenMP threads wait before torch is
+imported, but the pytest process has already imported torch.
 """
 
 import sys

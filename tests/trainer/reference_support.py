@@ -1,4 +1,4 @@
-"""Computes reference gradients in float64: one completion at a time, by the model's own forward pass."""
+"""Computes reference gradients in float64, one completion at a time, by the forward pass of transformers."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +24,7 @@ Weights = list[Tensor]
 
 @dataclass
 class Trained:
-    """One batch as the loop trained it: weights before each optimizer step, and the gradients of each."""
+    """A batch on which the loop trained. ``weights`` and ``gradients`` are those of each optimizer step."""
 
     groups: Sequence[Group]
     settings: UpdateSettings
@@ -35,7 +35,7 @@ class Trained:
 
 @pytest.fixture
 def batches(monkeypatch: pytest.MonkeyPatch) -> list[Trained]:
-    """The batches that the loop trains on in a test, in their order."""
+    """Return a list to which the loop adds each batch on which it trains, in order."""
     found: list[Trained] = []
 
     def watched(policy: Any, optimizer: Any, groups: Any, settings: Any, *others: Any) -> UpdateMetrics:
@@ -55,14 +55,14 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[Trained]:
 
 
 def wide_norm(layer: Any, hidden: Tensor) -> Tensor:
-    """Compute the norm in the tensor's own dtype; transformers computes it in float32."""
+    """Compute the RMS norm in the dtype of ``hidden``. transformers would compute it in float32."""
     mean = hidden.pow(2).mean(-1, keepdim=True)
     found: Tensor = layer.weight * (hidden * torch.rsqrt(mean + layer.variance_epsilon))
     return found
 
 
 class Reference:
-    """The model in float64, with an adapter whose weights are set."""
+    """The model and an adapter in float64. ``using`` sets the adapter's weights."""
 
     def __init__(self, model: Path, adapter: Path) -> None:
         base: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float64)
@@ -81,7 +81,7 @@ class Reference:
                 yield
 
     def logprobs(self, prompt: Sequence[int], ids: Sequence[int]) -> Tensor:
-        """Return the log-probs of a completion at temperature 1, without filters."""
+        """Return the log-prob of each token of a completion, at temperature 1, without top-k and top-p."""
         logits = self._model(torch.tensor([[*prompt, *ids[:-1]]])).logits[0, len(prompt) - 1 :]
         return logits.log_softmax(1).gather(1, torch.tensor(ids)[:, None]).squeeze(1)
 
@@ -90,14 +90,14 @@ class Reference:
             return [self.logprobs(prompt, ids) for prompt, ids, _, _ in completions(groups)]
 
     def gradients(self, weights: Weights, loss: Any, groups: Sequence[Group]) -> Weights:
-        """Return the gradients of ``loss``, a function of the log-probs of each completion."""
+        """Return the gradients of ``loss``, a function of a list with the log-probs of each completion."""
         with self.using(weights):
             found = [self.logprobs(prompt, ids) for prompt, ids, _, _ in completions(groups)]
             return list(torch.autograd.grad(loss(found), self.trainable()))
 
 
 def completions(groups: Sequence[Group]) -> list[tuple[Sequence[int], Sequence[int], Tensor, float]]:
-    """Return prompt, tokens, the sampler's log-probs and the advantage of each accepted rollout."""
+    """Return for each accepted rollout: prompt tokens, completion tokens, sampler's log-probs, advantage."""
     return [
         (
             group.prompt.token_ids,
@@ -111,6 +111,6 @@ def completions(groups: Sequence[Group]) -> list[tuple[Sequence[int], Sequence[i
 
 
 def apart(found: Weights, expected: Weights) -> float:
-    """Return the largest difference of two gradients, relative to the largest value of the second."""
+    """Return the largest difference of two gradients, divided by the maximum of ``abs(expected)``."""
     largest = max(float(one.abs().max()) for one in expected)
     return max(float((a - b).abs().max()) for a, b in zip(found, expected, strict=True)) / largest

@@ -1,4 +1,4 @@
-"""The advantages of the rollouts in a group."""
+"""The advantages of a group's rollouts follow from the rewards in this group."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The trainer's process starts itself again with tcmalloc. It keeps its arguments and stop signals."""
+"""The trainer's process restarts itself with tcmalloc. Arguments and stop signals are not lost."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The trainer's log-probs equal those of transformers, also with sliding windows and shared prompts."""
+"""For each type of model, the trainer's log-probs equal those of transformers, also with shared prompts."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""The adapter computes in bfloat16 where a GPU will, and its weights and their gradients stay float32."""
+"""The adapter multiplies in bfloat16, as on a GPU. Its weights and their gradients stay float32."""
 
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ def test_rounded_products_have_the_gradients_of_float32_within_rounding(characte
     with torch.no_grad():
         for factor in policy.output_factors():  # which are zero at first, so that the adapter does nothing
             factor.normal_(std=0.1, generator=torch.Generator().manual_seed(4))
-    assert not policy._rounds, "the CPU computes as before"
+    assert not policy._rounds, "on a CPU the adapter computes in float32"
     expected = gradients(policy)
     dtypes: set[torch.dtype] = set()
 

@@ -1,4 +1,4 @@
-"""Attention in the forms that GPUs take equals attention with dense masks, computed on the CPU."""
+"""Attention in the two forms for GPUs equals attention with dense masks. All are computed on the CPU."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,13 +61,13 @@ def flat(rows: Sequence[PackedRow]) -> FlatRows:
 
 
 def pairs(rows: FlatRows, window: int | None) -> Tensor:
-    """Return whether a token attends to another one (T, T), by the rule for pairs."""
+    """Return (T, T): whether a token attends to another token, computed by the rule for pairs."""
     index = torch.arange(rows.length)
     return mask_mod(rows, window)(index, index, index[:, None], index[None, :])
 
 
 def dense(rows: Sequence[PackedRow], window: int | None) -> Tensor:
-    """Return the same (T, T), from the dense mask of each row, without the padding at the end."""
+    """Return (T, T): whether a token attends to another token, by the dense masks of rows without padding."""
     rule: Any = causal_mask_function if window is None else sliding_window_causal_mask_function(window)
     blocks = []
     for one in rows:
@@ -113,7 +113,7 @@ def test_the_rule_for_pairs_is_the_dense_mask_and_its_blocks_are_exact(
 
 
 def random_parts(length: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return query (1, 4, T, 8), key and value (1, 2, T, 8) in float64, which take gradients."""
+    """Return random query (1, 4, T, 8), key and value (1, 2, T, 8) in float64, which require gradients."""
     draw = torch.Generator().manual_seed(1)
     shapes = ((1, 4, length, 8), (1, 2, length, 8), (1, 2, length, 8))
     return tuple(
@@ -157,7 +157,7 @@ def test_rows_by_their_starts_and_positions_equal_separate_sequences(window: int
 
 
 class _Made(TorchDispatchMode):
-    """Adds up the bytes of all tensors that operations return, whether they are kept or not."""
+    """Adds up the bytes of all tensors that operations return, also of tensors that are soon deleted."""
 
     total = 0
 
@@ -193,7 +193,7 @@ def policy_of(folder: Path) -> Policy:
 
 
 def results(policy: Policy, rows: list[PackedRow]) -> list[Tensor]:
-    """Return hidden states, and the gradients of the adapter."""
+    """Return the hidden states of the rows, and the gradients of the adapter's output factors."""
     hidden_N_H = policy.hidden(policy.batch(rows))
     draw = torch.Generator().manual_seed(3)
     loss = (hidden_N_H * torch.randn(hidden_N_H.shape, generator=draw)).sum()
@@ -292,7 +292,7 @@ def test_a_prompt_is_shared_more_often_where_hidden_pairs_cost_nothing() -> None
 def test_nothing_in_the_loop_of_micro_batches_waits_for_a_number(
     character_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On torch's meta device tensors have no values, so reading a number there is an error."""
+    """Tensors on torch's meta device have no values, so the loop would fail if it read a number from one."""
 
     def blocks(_module: Any, query: Tensor, *_: Any, **_arguments: Any) -> tuple[Tensor, None]:
         return query.transpose(1, 2), None

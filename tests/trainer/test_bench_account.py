@@ -1,4 +1,4 @@
-"""The account of an update counts operations by the formulas, and the bytes that fewer conversions save."""
+"""The account of an update counts its FLOPs, and the bytes that it moves before and after an optimization."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The benchmark against TRL has the same settings on all sides, and does not measure the first step."""
+"""The benchmark against TRL gives both trainers the same settings, and does not measure the first step."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A grader of weight 0 is recorded and evaluated, but not trained on. It can end the run."""
+"""A grader of weight 0 is a canary: its scores are recorded, do not change rewards, and can end the run."""
 
 from pathlib import Path
 from typing import Any

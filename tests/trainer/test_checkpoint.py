@@ -28,7 +28,7 @@ from rft_trainer.training_state import TrainingState
 
 
 class TinyPolicy:
-    """Takes the place of ``Policy``, with a single weight."""
+    """A fake ``Policy`` with a single weight."""
 
     def __init__(self, value: float = 0.0) -> None:
         self.weight = torch.nn.Parameter(torch.tensor([value]))
@@ -80,7 +80,7 @@ def test_a_resumed_run_goes_on_as_if_it_had_never_stopped(tmp_path: Path) -> Non
 
 
 def saved(folder: Path, *steps: int) -> Checkpoints:
-    """Save a checkpoint of each step. Its single weight is the step's number."""
+    """Save a checkpoint of each step in ``steps``. The policy's single weight is the step's number."""
     checkpoints = Checkpoints(RunFolder(folder), 3, Fence(RunFolder(folder)))
     for number in steps:
         policy: Any = TinyPolicy(float(number))
@@ -89,7 +89,7 @@ def saved(folder: Path, *steps: int) -> Checkpoints:
 
 
 def damage_within(file: Path) -> None:
-    """Change bytes in the middle of an archive. Its directory, at the end, is unchanged."""
+    """Change bytes in the middle of a zip archive. The archive's directory, at its end, is unchanged."""
     content = bytearray(file.read_bytes())
     begin = content.index(b"adapter")
     content[begin - 20 : begin + 20] = b"\xff" * 40
@@ -106,7 +106,7 @@ def as_pickle(folder: Path, **changes: Any) -> Path:
 
 
 def older(damage: Callable[[Path], object]) -> Callable[[Path], object]:
-    """Return a damage to the pickle of an older release, which is written first."""
+    """Return a function that writes the pickle of an older release, and then damages the pickle."""
     return lambda file: damage(as_pickle(file.parent))
 
 
@@ -119,7 +119,7 @@ def cut(file: Path) -> None:
 
 
 def changed(**changes: Any) -> Callable[[Path], object]:
-    """Return a change of the values in ``training.json``."""
+    """Return a function that changes these values in ``training.json``."""
     return lambda file: file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
@@ -128,7 +128,7 @@ def other_tensors(file: Path) -> None:
 
 
 def shared(file: Path) -> None:
-    """Let a thousand tensors have the same data of 4 MiB."""
+    """Write a file in which a thousand tensors have the same data of 4 MiB."""
     entry = {"dtype": "F32", "shape": [1 << 20], "data_offsets": [0, 4 << 20]}
     header = json.dumps({f"adapter.{number}": entry for number in range(1000)}).encode()
     file.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4 << 20))
@@ -216,7 +216,7 @@ def test_every_part_is_read_to_the_bit_as_it_was_written(tmp_path: Path) -> None
 
 
 def flat(value: Any) -> Any:
-    """Return a state with the bytes of each tensor in its place."""
+    """Return a state in which dtype, shape and bytes replace each tensor, so that states can be compared."""
     if isinstance(value, torch.Tensor):
         return str(value.dtype), value.shape, bytes(value.contiguous().reshape(-1).view(torch.uint8).tolist())
     if isinstance(value, dict):
@@ -244,7 +244,7 @@ def test_a_checkpoint_of_an_older_release_is_resumed_as_if_the_run_had_never_sto
 
 
 class Runs:
-    """Runs code when it is unpickled: it writes a file."""
+    """An object that runs code when it is unpickled: the code creates ``file``."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -271,12 +271,12 @@ def test_code_in_the_pickle_of_a_checkpoint_does_not_run_and_the_error_says_what
 
 
 def of_no_archive(file: Path, content: Any) -> None:
-    """Write a pickle alone, as torch.save did before it wrote archives."""
+    """Write a plain pickle, without the zip archive that torch.save writes today."""
     torch.save(content, file, _use_new_zipfile_serialization=False)
 
 
 def behind_an_archive(file: Path, content: Any) -> None:
-    """Write a pickle that ends with a zip archive, so that it also counts as one."""
+    """Write a pickle followed by a zip archive, so that the file also counts as an archive."""
     file.write_bytes(pickle.dumps(content) + file.read_bytes())
 
 
@@ -293,7 +293,7 @@ def test_code_in_another_kind_of_file_does_not_run_either(
 
 
 def packed(file: Path) -> None:
-    """Pack the entries of an archive. One of them unpacks to 16 MiB."""
+    """Compress the entries of an archive. One small entry unpacks to 16 MiB."""
     with zipfile.ZipFile(file) as archive:
         entries = {name: archive.read(name) for name in archive.namelist()}
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -307,7 +307,7 @@ def packed(file: Path) -> None:
 
 
 def expanded(file: Path) -> None:
-    """Save a weight of 4 TiB that has the data of one number."""
+    """Save a weight with the shape of 4 TiB, but with the data of one number."""
     torch.save(
         torch.load(file, weights_only=True) | {"adapter": {"weight": torch.zeros(1).expand(1 << 40)}}, file
     )
@@ -399,7 +399,7 @@ def test_a_full_volume_is_named(tmp_path: Path) -> None:
 
 @contextmanager
 def files_of_at_most(size: int) -> Iterator[None]:
-    """Let a write fail when a file reaches ``size`` bytes, as it does on a full volume."""
+    """Let a write fail when a file reaches ``size`` bytes, as on a full volume."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     try:

@@ -1,4 +1,4 @@
-"""rft env check plays an environment with given texts, in the worker of a local run."""
+"""rft env check plays rollouts of an environment in a worker. Given texts replace the model's answers."""
 
 import json
 import re

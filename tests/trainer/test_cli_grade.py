@@ -1,6 +1,6 @@
 """rft grade runs a job's graders on the rows' answers, on given completions and on recorded rollouts.
 
-It runs them in the same workers as a local run.
+The graders run in workers, as in a local run.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""All rows are checked, split by prompt, and rendered within the token budget."""
+"""All rows of a dataset are checked, split by prompt into training and held-out rows, and rendered."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Each format of a dataset gives the same rows, whether it is read whole, by line, or by ``rft plan``."""
+"""Each format of a dataset gives the same rows to all readers: whole file, line by line, and ``rft plan``."""
 
 import csv
 import gzip

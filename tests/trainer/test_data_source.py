@@ -1,4 +1,4 @@
-"""A dataset at a remote address is copied once, through fsspec. The servers run on this machine."""
+"""A dataset at a remote address is copied once, by fsspec. The tests' servers run on this machine."""
 
 import functools
 import http.server
@@ -21,7 +21,7 @@ ROWS = b'{"messages": [{"role": "user", "content": "1+1"}]}\n' * 20_000
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
-    """Serves the files in a folder. ``/denied`` and ``/broken`` return errors."""
+    """Serves the files in a folder. ``/denied``, ``/broken`` and ``/status/401`` return errors."""
 
     seen: list[str]
 

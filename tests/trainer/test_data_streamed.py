@@ -1,4 +1,4 @@
-"""Large files: an epoch has every row once, a resumed run continues exactly, rows are checked when read."""
+"""Large files: an epoch has every row once, a resumed run gets the same batches, broken rows are reported."""
 
 import itertools
 import json
@@ -26,9 +26,9 @@ from tests.trainer.data_support import WordTokenizer
 from tests.trainer.loop_support import config
 
 BUDGET = 6
-"""Largest number of tokens in a prompt."""
+"""Largest allowed number of tokens in a prompt."""
 ROOM = (1, 2, 5.0, 100)
-"""Number of epochs, rollouts of a prompt, expected tokens of a completion, and tokens of a step."""
+"""In this order: epochs, rollouts of each prompt, expected tokens of a completion, tokens of a step."""
 
 
 def text(number: int, prompt: str = "what is row") -> str:
@@ -48,7 +48,7 @@ def stack() -> Iterator[ExitStack]:
 
 
 def opened(folder: Path, texts: list[str], stack: ExitStack, **changes: Any) -> Prompts:
-    """Open the rows as a run does, and render them with one token per word."""
+    """Write ``texts`` as the lines of a dataset. Open it as a run does, rendered with one token per word."""
     asked = config(Path("model"), folder).model_copy(update=changes)
     Path(asked.dataset_path).write_text("\n".join(texts))
     return open_rows(asked, stack, lambda: False).rendered(WordTokenizer(), None, BUDGET)
@@ -252,7 +252,7 @@ def test_a_large_file_takes_little_memory(
 
 
 def most_resident(reset: bool = False) -> int:
-    """Return the peak memory of this process in bytes, since its start or the last reset."""
+    """Return the peak memory of this process in bytes, since its start or the last call with ``reset``."""
     if reset:
         Path("/proc/self/clear_refs").write_text("5")
     lines = Path("/proc/self/status").read_text().splitlines()

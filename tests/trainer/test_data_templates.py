@@ -1,4 +1,4 @@
-"""If a chat template drops a message, there is an error. A run renders the same date in every attempt."""
+"""A chat template that drops a message is an error. All attempts of a run render the same date."""
 
 import json
 from pathlib import Path
@@ -50,7 +50,7 @@ TOOLS = [{"type": "function", "function": {"name": "add", "parameters": {}}}]
 
 
 class Characters:
-    """Renders a chat template as transformers does. Each character is a token."""
+    """A tokenizer that renders its chat template as transformers does. Each character is a token."""
 
     def __init__(self, template: str) -> None:
         self.chat_template = template

@@ -1,6 +1,6 @@
-"""The device of a run, and reproducible results.
+"""The device on which a run computes, and reproducible gradients in deterministic mode.
 
-The device is the GPUs of the plan. It is the CPU if the GPUs are simulated or the plan has none.
+A run uses the GPUs of its plan. It uses the CPU if the GPUs are simulated or the plan has no GPUs.
 """
 
 from pathlib import Path
@@ -68,7 +68,7 @@ def test_an_unknown_device_is_refused(tmp_path: Path) -> None:
 
 
 def test_gradients_of_a_repeated_index_are_reproducible_in_deterministic_mode() -> None:
-    """If rollouts share a prompt, they all use its last hidden state. So its index occurs many times."""
+    """Rollouts with one prompt all read the prompt's last hidden state, so its index occurs many times."""
     torch.set_num_threads(4)
     draw = torch.Generator().manual_seed(0)
     index_N = torch.randint(0, 4, (4096,), generator=draw)
@@ -86,5 +86,5 @@ def test_gradients_of_a_repeated_index_are_reproducible_in_deterministic_mode() 
     assert len({gradient().numpy().tobytes() for _ in range(30)}) == 1
     if machine.affine_cores() > 1:  # with one core a thread ends before the next begins
         assert len(loose) > 1, (
-            "without set_deterministic torch gave equal results too, so this test shows nothing"
+            "torch gave equal results even without deterministic mode, so this test proves nothing"
         )

@@ -1,4 +1,4 @@
-"""The blocks in docs/environments.md run, and the manifest in it is valid."""
+"""The code examples in docs/environments.md work, and its manifest is valid."""
 
 import re
 from pathlib import Path

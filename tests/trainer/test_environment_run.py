@@ -1,4 +1,4 @@
-"""A run with an environment: every phase of the loop, its records, and what a resumed run makes of it."""
+"""A whole run with an environment: its steps, its records, and the results after it is resumed."""
 
 import json
 import shutil
@@ -30,7 +30,7 @@ class Environment:
 
 @pytest.fixture(scope="module")
 def talking_model(character_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The model of single characters, with a template that ends each message."""
+    """Return the path of a model whose tokens are characters. Its template ends each message with <end>."""
     folder = tmp_path_factory.mktemp("talking") / "model"
     shutil.copytree(character_model, folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)

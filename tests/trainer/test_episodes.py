@@ -1,4 +1,4 @@
-"""Rollouts of several turns with an environment in its worker process, and what goes wrong with one."""
+"""Rollouts of several turns with an environment in its own worker process, and how errors end them."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -52,7 +52,7 @@ TOKENIZER = Characters()
 
 
 class Speaker:
-    """An engine that says what a function makes of the prompt's text."""
+    """An engine whose completions are what the function ``say`` returns for the prompt's text."""
 
     restarts = 0
 
@@ -69,7 +69,7 @@ def prompt(line: int = 1, **fields: Any) -> Prompt:
 
 
 class Played:
-    """Plays rollouts, and scores them with the environment alone."""
+    """Plays rollouts of an environment. The environment alone gives their rewards."""
 
     def __init__(
         self, source: str, say: Callable[[str], str], template: str | None = None, **settings: Any

@@ -1,4 +1,4 @@
-"""Evaluators of published shapes run unchanged through the command ``rft run``."""
+"""Evaluators written for other libraries are graders of ``rft run`` without a change."""
 
 import json
 import os
@@ -22,7 +22,7 @@ EVALUATORS = {
     "verl-options": (evaluators.VERL_OPTIONS, "compute_score"),
     "verl-batch": (evaluators.VERL_BATCH, "compute_score_batched"),
 }
-"""Source and function of each grader. Each pays 1 for a completion that ends with the answer, else 0."""
+"""The source and the function of each grader. The score is 1 if a completion ends with the answer, else 0."""
 
 
 def row(a: int, b: int) -> dict[str, object]:

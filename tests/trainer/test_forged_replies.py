@@ -1,4 +1,4 @@
-"""Forged replies are counted in the metrics and in the status."""
+"""Replies that users' code forges are counted in the metrics and in the status."""
 
 import io
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""An agent that is written for OpenAI's client runs with another base URL and key, and no other change."""
+"""An agent written for OpenAI's client needs only another base URL and API key to run in a rollout."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ CALL = '<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>'
 
 
 def agent(client: Any, *, stream: bool) -> str:
-    """Ask, call the tool that the model names, and return its last answer: a usual loop of an agent."""
+    """Run an agent's loop: ask the model and call the tool that it names, until it gives a last answer."""
     messages: list[Any] = [{"role": "user", "content": "1 + 1?"}]
     while True:
         if stream:

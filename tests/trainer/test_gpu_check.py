@@ -1,4 +1,4 @@
-"""The checks for GPUs pass with right kernels and fail with wrong ones; here on a CPU, on short rows."""
+"""The checks of ``bench.gpu_check`` pass with right kernels and fail with wrong ones. They run on a CPU."""
 
 from dataclasses import replace
 from typing import Any

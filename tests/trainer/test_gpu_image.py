@@ -1,4 +1,4 @@
-"""What `make gpu-image` compares: the command lines of the trainer, and what vLLM made of them."""
+"""`make gpu-image` compares the options that the trainer gives to vLLM with the settings that vLLM uses."""
 
 import dataclasses
 from types import SimpleNamespace
@@ -13,7 +13,7 @@ FIRST = next(server_options())
 
 
 def taken(**changes: object) -> SimpleNamespace:
-    """What an engine has that took every setting of FIRST as it is meant."""
+    """Return the settings of an engine that uses every option of FIRST. ``changes`` replace some settings."""
     same = {
         "model": str(FIRST.model),
         "dtype": FIRST.dtype,
@@ -46,7 +46,7 @@ def test_the_command_lines_differ_where_the_options_do() -> None:
     lines = {tuple(arguments(each)) for each in options}
     assert len(lines) == len(options) == len(set(options)) > 1000
     own = [line for line in lines if "--kv-cache-memory-bytes" not in line]
-    assert len(own) == len(lines) / 2, "the others share their GPU with the trainer"
+    assert len(own) == len(lines) / 2, "half of the samplers have a GPU of their own, half share one"
     deterministic = dataclasses.replace(FIRST, deterministic=True)
     assert "--no-enable-prefix-caching" in arguments(deterministic)
 

@@ -1,4 +1,4 @@
-"""Each text in graded_texts.txt gets the score in its line. The top of the file explains the columns."""
+"""Each text in graded_texts.txt gets the score that its line names. The file's top explains the columns."""
 
 from pathlib import Path
 
@@ -15,7 +15,10 @@ LINES = [line for line in TABLE if line and not line.startswith("# ")]
 
 
 def graded(grader: str, text: str, gold: str) -> float:
-    """Return the score that a grader gives to a text. Raises ValueError for an unreadable reply or answer."""
+    """Return the score that a grader gives to a text.
+
+    Raises ValueError if the reply of a judge or the gold answer cannot be read.
+    """
     kind, _, setting = grader.partition(" ")
     if kind == "judge":
         low, _, high = gold.rpartition("-")

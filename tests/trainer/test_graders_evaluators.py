@@ -1,6 +1,6 @@
-"""Users' existing evaluators run unchanged, whatever they take as arguments, return, import and print.
+"""Evaluators that users already have run unchanged, whatever they take, return, import and print.
 
-test_evaluators_run runs them with the command ``rft run``.
+test_evaluators_run tests such evaluators with the command ``rft run``.
 """
 
 import math
@@ -172,7 +172,7 @@ class Scored:
 
 
 class Array:
-    """Like an array of numpy or torch: ``tolist()`` returns its content as a list or a number."""
+    """A fake array, as of numpy or torch: ``tolist()`` returns its content as a list or a number."""
 
     def __init__(self, value: object) -> None:
         self._value = value

@@ -1,6 +1,6 @@
-"""Programs that a python grader starts try to forge scores. No other score changes.
+"""Programs that a python grader starts try to forge scores. They change no score of another completion.
 
-Grader process and programs have the same UID and no capabilities, as in the grader container.
+The grader process and these programs have the same UID and no capabilities, as in the grader container.
 """
 
 import ctypes
@@ -27,23 +27,23 @@ from tests.trainer.forging_support import FLOODS, GRADER, HONEST, MEMORY, OTHERS
 
 OTHER = "def grade(completion, row): return row['other']"
 needs_landlock = pytest.mark.skipif(landlock_version() < 2, reason="the kernel has no Landlock")
-needs_scopes = pytest.mark.skipif(landlock_version() < 6, reason="Linux 6.12 or newer confines signals")
+needs_scopes = pytest.mark.skipif(landlock_version() < 6, reason="Linux before 6.12 cannot confine signals")
 
 
 def without_capabilities() -> None:
-    """Make a program that root starts have no capabilities."""
+    """Drop all capabilities, so that programs which this process starts as root have none."""
     for capability in range(64):
         ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP
 
 
 class Graders(NamedTuple):
-    """A grader process as in the grader container, and the scorer of the trainer that it serves."""
+    """A grader process like that of the grader container (PID ``server``), and the scorer that uses it."""
 
     scorer: Scorer
     server: int
 
     def attacked(self, program: str) -> tuple[Score, ScoredBatch]:
-        """Return the score of an attack, and the scores of completions graded beside and after it."""
+        """Return the score of an attack, and the scores of completions graded during and after the attack."""
         texts = [HONEST, program, *[HONEST] * 2]
         rows = [{"score": 0.25, "other": i / 8} for i in range(len(texts))]
         rows[1]["score"] = 0.0

@@ -1,4 +1,4 @@
-"""Graders math, jsonSchema and textSimilarity: the results of their libraries, in real workers."""
+"""The graders math, jsonSchema and textSimilarity, with their real libraries in real workers."""
 
 import json
 from collections.abc import Iterator

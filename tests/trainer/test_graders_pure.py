@@ -1,4 +1,4 @@
-"""Graders as pure functions: numbers found in a text, built-in graders, scales, the weighted mean."""
+"""Grading without processes: numbers found in a text, built-in graders, scales, the weighted mean."""
 
 import math
 import time

@@ -1,4 +1,4 @@
-"""Graders http and model with real servers: an error of a service affects only its own scores."""
+"""The graders http and model, with real servers. A failed request changes only its own scores."""
 
 import datetime
 import ipaddress
@@ -60,12 +60,12 @@ def scored(one: Grader, *completions: str) -> ScoredBatch:
 
 
 def each(score: object) -> Respond:
-    """Answer a grading request: every item gets the same score."""
+    """Return a handler that gives every item of a grading request this score."""
     return lambda asked: Answer({"scores": [score] * len(asked.body["items"])})
 
 
 def one_by_one(*answers: Answer) -> Respond:
-    """Return a handler that gives these responses in order, and correct responses afterwards."""
+    """Return a handler that gives these responses in order, and afterwards the score 1 to every item."""
     left = iter(answers)
     return lambda asked: next(left, None) or each(1)(asked)
 

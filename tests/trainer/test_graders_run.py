@@ -1,4 +1,4 @@
-"""A complete run of a tiny model, with rewards from all nine kinds of graders."""
+"""A whole run of a tiny model, with rewards from nine kinds of graders."""
 
 import io
 import json
@@ -23,7 +23,11 @@ STEPS = 1
 
 
 def respond(asked: Asked) -> Answer:
-    """Score items by length; the first fails. As a judge, give no score to texts that begin with 0 to 4."""
+    """Answer as a grading service or as a judge.
+
+    The service scores items by their length, except the first, which is an error. The judge gives no score to
+    texts that begin with 0 to 4.
+    """
     if "items" in asked.body:
         scores = [{"id": one["id"], "score": len(one["completion"]) / 100} for one in asked.body["items"]]
         return Answer({"scores": [{"id": 0, "error": "not this one"}, *scores[1:]]})

@@ -1,4 +1,4 @@
-"""Users' code in real processes: an error or attack affects only its own score."""
+"""Users' code in real processes: an error or an attack changes only the score of its own completion."""
 
 import contextlib
 import ctypes
@@ -79,7 +79,7 @@ def item(completion: str, **fields: object) -> GradeItem:
 def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "the condition did not become true in time"
+        assert time.monotonic() < deadline, f"the condition was not true within {seconds:g} s"
         time.sleep(0.02)
 
 

@@ -1,4 +1,4 @@
-"""If a completion has a thought, each grader gets only the answer after it, or the whole completion."""
+"""If a completion begins with a thought, a grader reads only the answer after it, or the whole completion."""
 
 from typing import Any
 
@@ -82,7 +82,10 @@ def test_graders_of_formats_and_of_users_read_the_whole_and_others_the_answer() 
 
 
 def scores(completion: str, *, inside: bool = False, **row: object) -> dict[str, float]:
-    """Return the scores of all graders that need no server and no other grader, by both ``reads``."""
+    """Return the score of each kind of grader that needs neither a server nor other graders.
+
+    Each kind is run with both values of ``reads``: ``answer`` and ``whole``.
+    """
     kinds = {**SETTINGS, "regex": {"pattern": "42", "fullMatch": True}, "jsonSchema": {"schema": "true"}}
     graders = [
         Grader.model_validate({"name": f"{kind.lower()}-{reads}", kind: settings, "reads": reads})

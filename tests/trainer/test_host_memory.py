@@ -1,6 +1,6 @@
-"""The memory that a run's processes use, compared with the planner's prediction.
+"""The memory that a run's processes use is compared with the memory that the planner predicts.
 
-tests/e2e/test_memory_limit.py tests the least memory as the limit of a pod.
+tests/e2e/test_memory_limit.py tests a run in a pod whose limit is the planned minimum.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Training on the same rollouts gives the same adapter, however batches are divided or interrupted."""
+"""Training on equal rollouts gives the same adapter, however batches are divided or runs interrupted."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -33,9 +33,9 @@ from tests.trainer.attention_support import ON_CPU
 
 STEPS = 20
 TOLERANCE = {"float64": 1e-8, "float32": 1e-4}
-"""Largest allowed difference of an adapter weight, relative to the largest change during training."""
+"""Largest allowed difference of an adapter weight, divided by the largest change of a weight in training."""
 CLIPPED, UNCLIPPED = 0.05, 1e9
-"""Two limits of the gradient norm: the first is exceeded in every step, the second in none."""
+"""Two limits for the gradient norm. The norm exceeds the first limit in every step, the second in none."""
 
 SETTINGS = UpdateSettings(
     filter=Filter(0.9, 8, 0.95),
@@ -86,7 +86,7 @@ WITHOUT_CLIPPING = ("a restart in the middle", "all of it at once")
 
 
 def recorded(steps: int) -> list[Batch]:
-    """Return ``steps`` batches of artificial rollouts with different lengths.
+    """Return ``steps`` batches of made-up rollouts with different lengths.
 
     Some rollouts are truncated, and one group of each batch has equal rewards.
     """
@@ -149,7 +149,7 @@ def flat(policy: Policy) -> Tensor:
 
 
 def wide_norm(layer: Any, hidden: Tensor) -> Tensor:
-    """Compute the norm in the tensor's dtype. In transformers it is float32, which rounds the gradient."""
+    """Compute the RMS norm in the dtype of ``hidden``. The float32 of transformers is not exact enough."""
     mean = hidden.pow(2).mean(-1, keepdim=True)
     found: Tensor = layer.weight * (hidden * torch.rsqrt(mean + layer.variance_epsilon))
     return found
@@ -182,4 +182,4 @@ def test_a_group_with_equal_rewards_costs_no_forward_pass_without_a_kl_penalty(
     groups = [batch[1] for batch in recorded(2)]
     made = update(policy, optimizer, groups, settings, lambda: False, Followers(1, "cpu", None))
     assert (made.forward_tokens, made.steps) == (0, 0)
-    assert made.entropy is None, "it was not computed; 0 would be a statement about the policy"
+    assert made.entropy is None, "the entropy was not computed, and 0 would be a wrong value"

@@ -1,4 +1,4 @@
-"""The trainer never waits for, follows or runs what lies in a run's folder in place of a file of its own."""
+"""The trainer replaces or refuses a FIFO, a link or a huge file that is in the place of a run's file."""
 
 import gzip
 import os

@@ -1,4 +1,4 @@
-"""The container's memory limit: read from cgroup v1 or v2, compared with the plan, and exceeded by a run."""
+"""The memory limit of a container: read from cgroup v1 or v2, compared with the plan, exceeded by a run."""
 
 import os
 import subprocess
@@ -142,7 +142,7 @@ def test_a_sampler_without_memory_for_its_cache_is_out_of_memory_too(tmp_path: P
 
 @pytest.fixture
 def group() -> Iterator[Path]:
-    """A cgroup with a memory limit of 96 MiB."""
+    """Return the folder of a new cgroup with a memory limit of 96 MiB."""
     top = machine.CGROUPS / "memory"
     folder = (top if top.is_dir() else machine.CGROUPS) / f"rft-{uuid.uuid4().hex[:8]}"
     try:

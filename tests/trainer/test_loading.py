@@ -1,4 +1,4 @@
-"""Models and adapters are loaded without code of their own, and from safetensors alone."""
+"""Models and adapters are loaded only from safetensors. Code that comes with them is never executed."""
 
 import json
 import os
@@ -26,7 +26,7 @@ TRAINING = Training(lora_rank=4, lora_alpha=8)
 
 
 class Runs:
-    """Runs code when it is unpickled: it writes a file."""
+    """An object that runs code when it is unpickled: the code creates ``file``."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -37,19 +37,19 @@ class Runs:
 
 @pytest.fixture
 def ran(tmp_path: Path) -> Path:
-    """The file that code writes if it runs."""
+    """Return the path of the file that hostile code creates if it runs."""
     return tmp_path / "ran"
 
 
 @pytest.fixture
 def model(character_model: Path, tmp_path: Path) -> Path:
-    """A copy of the model, to be changed."""
+    """Return the path of a copy of the model, which a test may change."""
     return Path(shutil.copytree(character_model, tmp_path / "model"))
 
 
 @pytest.fixture
 def adapter(character_model: Path, tmp_path: Path) -> Path:
-    """An adapter that the trainer wrote."""
+    """Return the path of an adapter that the trainer wrote."""
     policy = Policy(PolicyOptions(character_model, TRAINING, "cpu", "float32", 1))
     return policy.save_version(tmp_path, 1).path
 
@@ -59,7 +59,7 @@ def change(file: Path, **values: Any) -> None:
 
 
 def names_a_module(adapter: Path, ran: Path) -> None:
-    """Name a module of the search path as the one that PEFT takes layers from."""
+    """Write an adapter's configuration that makes PEFT import layers from a hostile module."""
     (adapter.parent / "evil_layers.py").write_text(f"open({str(ran)!r}, 'w').close()\n")
     megatron = {"model_parallel_size": 1}
     change(adapter / "adapter_config.json", megatron_core="evil_layers", megatron_config=megatron)
@@ -130,7 +130,7 @@ def test_the_adapters_of_the_trainer_and_of_peft_are_loaded(character_model: Pat
 
 
 def code_of_a_class(model: Path, ran: Path) -> None:
-    """Let the model name a class in a file beside it."""
+    """Let the model's config.json name a class in a Python file of the model's folder."""
     (model / "modeling_mine.py").write_text(f"open({str(ran)!r}, 'w').close()\nclass Config: ...\n")
     kinds = {"AutoConfig": "modeling_mine.Config", "AutoModelForCausalLM": "modeling_mine.Model"}
     change(model / "config.json", model_type="mine", architectures=["Mine"], auto_map=kinds)

@@ -1,4 +1,4 @@
-"""Log-probs after temperature, top-k and top-p, compared with a simple implementation in plain Python."""
+"""Log-probs after temperature, top-k and top-p equal those of a simple implementation in plain Python."""
 
 import math
 
@@ -18,7 +18,7 @@ def logits_n_v() -> torch.Tensor:
 
 
 def plain(logits: list[float], token: int, settings: Filter) -> tuple[float, float, bool]:
-    """Return the log-prob, the entropy, and whether the sampled token was added to the filtered set."""
+    """Return the token's log-prob, the entropy, and whether the filters had removed the token."""
     weights = {i: math.exp(value / settings.temperature) for i, value in enumerate(logits)}
     ranked = sorted(weights, key=lambda i: -weights[i])[: settings.top_k or len(logits)]
     total, mass = sum(weights[i] for i in ranked), 0.0

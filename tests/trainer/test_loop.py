@@ -1,4 +1,4 @@
-"""A whole run with a small model and the engine ``transformers``. Killed and resumed, it ends the same."""
+"""Whole runs with a small model and the engine ``transformers``. A resumed run ends like an unstopped run."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ from tests.trainer.report_support import Server
 
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Use one thread, because a model this small is slower with several threads."""
+    """Use one CPU thread, because such a small model is slower with several threads."""
     monkeypatch.setattr(machine, "usable_cores", lambda: 1)
 
 

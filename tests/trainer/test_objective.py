@@ -1,4 +1,4 @@
-"""The loss, compared with a simple implementation of the papers' formulas, one token at a time."""
+"""The loss equals that of a simple implementation, which computes the papers' formulas token by token."""
 
 import math
 import random
@@ -50,7 +50,7 @@ def batch(lengths: list[int], seed: int = 0, spread: float = 0.4) -> LossInputs:
 
 
 def plain_loss(x: LossInputs, s: LossSettings, tokens: int, sequences: int, max_tokens: int) -> float:
-    """Return the loss, computed in plain Python."""
+    """Return the loss by the papers' formulas, computed token by token."""
     total = 0.0
     for sequence in range(len(x.advantages_S)):
         index = [i for i in range(len(x.sequence_N)) if x.sequence_N[i] == sequence and x.mask_N[i] > 0]

@@ -1,4 +1,4 @@
-"""Rollouts that share a prompt in a row have the same results as in separate rows, at a lower cost."""
+"""Rollouts in one row, with a shared prompt, give the same results as in rows of their own, at less cost."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The planner's numbers of parameters equal those of ``transformers`` models and peft adapters."""
+"""The planner's numbers of parameters equal those of real ``transformers`` models and peft adapters."""
 
 from typing import Any, Literal
 

@@ -1,4 +1,4 @@
-"""Prefetch: the next batch is sampled during an update, but not while an adapter is published."""
+"""Prefetch samples the next batch during an update, but not while an adapter is published."""
 
 import json
 import threading
@@ -21,13 +21,13 @@ from tests.trainer.loop_support import config, run, with_spec
 
 
 class Watched:
-    """A sampler that records its calls. Like vLLM, it has a model of its own."""
+    """A sampler that records its calls. Like vLLM, it has its own copy of the model."""
 
     def __init__(self, engine: Any) -> None:
         self._engine = engine
         self._current = "base"
         self.calls: list[tuple[str, str, bool]] = []
-        """For each call: what was called, with which adapter, and whether by the main thread."""
+        """For each call its name, the adapter in use, and whether the main thread called."""
         self.restarts = 0
         self.close = engine.close
         self.fail_at = 0
@@ -56,7 +56,7 @@ class Watched:
 
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> list[Watched]:
-    """Records the samplers of a test's runs. The runs prefetch, although they are on the CPU."""
+    """Return the list of samplers that a test's runs start. The runs prefetch, although they use the CPU."""
     monkeypatch.setattr(machine, "usable_cores", lambda: 1)
     monkeypatch.setattr(Run, "_probe_sampler", lambda _self, _parts: None)
     monkeypatch.setattr(setup, "overlaps", lambda spec, gpus: True)
@@ -79,7 +79,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[Watched]:
 
 
 def lines(folder: Path) -> list[list[int]]:
-    """Return the rows of each step, as line numbers, in their order."""
+    """Return for each step the line numbers of its rows, in order."""
     paths = sorted((folder / "rollouts").glob("step-*.zst"))
     return [list(dict.fromkeys(one.line for one in read_rollouts(path))) for path in paths]
 
@@ -175,6 +175,6 @@ def test_a_batch_that_was_sampled_ahead_is_compared_with_a_policy_that_has_not_m
     monkeypatch.setattr(loop, "refuse_mismatch", lambda _found, when: compared.append(when))
     never = [{"name": "never", "regex": {"pattern": "[a-z]{99}"}}]
     run(with_spec(config(character_model, tmp_path, klBeta=0), graders=never, preflight="off"))
-    assert [row["updates"] for row in _metrics(tmp_path)] == [0, 0, 0], "equal rewards change nothing"
+    assert [row["updates"] for row in _metrics(tmp_path)] == [0, 0, 0], "equal rewards make no optimizer step"
     assert any(what == "begin" and not main for what, _, main in watched[0].calls)
     assert compared == ["step 1", "step 2", "step 3"]

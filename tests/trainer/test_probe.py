@@ -1,4 +1,4 @@
-"""A run ends, with its reason, if the sampler's log-probs are not those of the policy."""
+"""A run ends if the sampler's log-probs are not those of the policy. The error names the likely cause."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The GPU-hours and the cost in the status: the expected total during a run, and the real one at its end."""
+"""The GPU-hours and the cost in the status: an expected total during a run, the real total at its end."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A run needs no user of its own: OpenShift assigns any, with group 0 and the group of the volumes."""
+"""A run works as any user that OpenShift may assign, with group 0 and the group of the volumes."""
 
 import json
 import os
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.timeout(300)
 
 @pytest.fixture
 def volumes() -> Iterator[Path]:
-    """A folder that everybody may enter, in which the kubelet would mount the volumes of a pod."""
+    """Yield a folder that every user may enter. The test makes a pod's volumes in this folder."""
     folder = Path(tempfile.mkdtemp(prefix="rft-random-user-"))
     folder.chmod(0o755)
     yield folder
@@ -28,7 +28,7 @@ def volumes() -> Iterator[Path]:
 
 
 def volume(path: Path) -> Path:
-    """Make a folder as the kubelet makes a volume with an ``fsGroup``: root's, and the group may write."""
+    """Make a folder like a volume with ``fsGroup``, owned by root. The group may write. Return its path."""
     path.mkdir()
     os.chown(path, 0, GROUP)
     path.chmod(0o2775)

@@ -1,4 +1,4 @@
-"""Groups without variance are replaced by the epoch's next rows, and long completions lose reward."""
+"""Refills replace groups with equal rewards by groups of the next rows. Long completions get a penalty."""
 
 import json
 from pathlib import Path
@@ -30,7 +30,7 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def asked(model: Path, folder: Path, steps: int = 99, **training: Any) -> Any:
-    """A run in which about half of the groups have equal rewards; a batch takes about a third of the rows."""
+    """Return a configuration in which half of the groups have equal rewards. A batch has 1/3 of the rows."""
     wanted = config(model, folder, deterministic=True, klBeta=0, **training)
     return with_spec(wanted, graders=SELDOM, stop={"maxSteps": steps}, preflight="off")
 
@@ -65,7 +65,9 @@ def test_refills_use_each_row_once_per_epoch_and_never_cross_its_end(
     assert sorted(first) == sorted(second)
     assert len(set(first)) == training_rows
     assert rest == []
-    assert not any(group.flat for batch in batches for group in batch.groups), "only groups with variance"
+    assert not any(group.flat for batch in batches for group in batch.groups), (
+        "no group with equal rewards may be trained on"
+    )
     for batch, record in zip(batches, made, strict=True):
         assert record.groups is not None
         assert record.refilled_groups is not None
@@ -82,7 +84,7 @@ def test_refills_end_after_their_rounds_where_no_group_has_variance(
     (without,), (once,) = records(tmp_path / "0"), records(tmp_path / "1")
     assert (without.refilled_groups, once.refilled_groups) == (0, without.groups)
     assert once.groups == 2 * (without.groups or 0)
-    assert once.updates == 0, "nothing is trained where all rewards are equal"
+    assert once.updates == 0, "a step with only equal rewards must make no update"
     assert rows(tmp_path / "1")[0][: len(rows(tmp_path / "0")[0])] == rows(tmp_path / "0")[0]
 
 
@@ -157,7 +159,9 @@ def test_further_prompts_end_with_the_epoch() -> None:
     assert lines(Position(1, 3), 2) == (order[3:], Position(1, 5))
     assert lines(Position(1, 3), 9) == (order[3:], Position(2, 0))
     assert lines(Position(1, 5), 1) == ([], Position(2, 0))
-    assert lines(Position(2, 0), 3) == ([], Position(2, 0)), "the epoch before has ended"
+    assert lines(Position(2, 0), 3) == ([], Position(2, 0)), (
+        "the epoch has ended, so there are no further prompts"
+    )
 
 
 @pytest.mark.parametrize(

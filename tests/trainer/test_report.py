@@ -1,4 +1,4 @@
-"""Reports are sent to a real HTTPS server, again if it does not answer. They never delay training."""
+"""Reports are sent to a real HTTPS server, and repeated if it does not answer. They never delay training."""
 
 import json
 import math
@@ -86,7 +86,7 @@ def at(step: int, **given: Any) -> RunStatus:
 def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "the condition did not become true in time"
+        assert time.monotonic() < deadline, f"the condition was not true within {seconds:g} s"
         time.sleep(0.01)
 
 
@@ -256,7 +256,7 @@ def test_the_termination_message_is_the_newest_snapshot_within_its_limit(
 
 
 def everywhere(text: str) -> RunStatus:
-    """Return a status with a text wherever a run may have one."""
+    """Return a status with ``text`` in each field that can have a text of a run."""
     return RunStatus(
         progress=Progress(step=3, stage="training"),
         reward=Reward(graders={text: 0.5}, history=[RewardPoint(step=1, reward=0.5, graders={text: 0.5})]),
@@ -267,7 +267,7 @@ def everywhere(text: str) -> RunStatus:
 
 
 def test_no_secret_or_control_character_leaves_the_trainer(tmp_path: Path, termination: Path) -> None:
-    """Neither by the termination message, nor by a report, nor by the status of a local run."""
+    """Secrets must be absent from termination messages, reports and the status of a local run."""
     made = config(tmp_path)
     (tmp_path / "run").mkdir()
     for sample in (*SECRETS, *ESCAPES):

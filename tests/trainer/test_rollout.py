@@ -1,4 +1,4 @@
-"""Requests to the sampler, the parsing of its responses, and the start and end of its process."""
+"""The sampler: requests to it, the parsing of its responses, the start and the end of its process."""
 
 import os
 import signal

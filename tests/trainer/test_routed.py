@@ -1,4 +1,4 @@
-"""Several samplers behind one run: routing by prompt, a death of one, and adapters for all of them."""
+"""Several samplers of one run: the prompt decides which one is asked, one may die, all get each adapter."""
 
 import json
 import threading
@@ -35,7 +35,7 @@ DRAWN = SamplingParameters(1.0, 1.0, 0, 12)
 
 
 def asked(groups: int, rollouts: int = 3) -> list[Request]:
-    """Return the requests of groups with prompts of different lengths."""
+    """Return the requests of ``groups`` groups of ``rollouts`` rollouts. Prompts have different lengths."""
     return [
         Request((*range(2, 4 + group % 9), group % 11 + 2), rollout_seed(0, group, number), DRAWN)
         for group in range(groups)
@@ -44,11 +44,11 @@ def asked(groups: int, rollouts: int = 3) -> list[Request]:
 
 
 class Mortal(TransformersEngine):
-    """A sampler that dies once, as vLLM does: with some requests answered, and the connection lost."""
+    """A sampler that dies once as vLLM would: after ``dies_after`` answers the connection is lost."""
 
     dies_after: int | None = None
     gone = False
-    """Whether it cannot be restarted."""
+    """Whether this sampler cannot be restarted after it died."""
 
     def attempt(
         self, requests: dict[int, Request], done: dict[int, Generated], should_stop: Callable[[], bool]
@@ -68,7 +68,7 @@ class Mortal(TransformersEngine):
 
 
 class Recorded(dict[int, Generated]):
-    """Answers that may be set only once."""
+    """Completions by the number of their request. A request may be answered only once."""
 
     def __ior__(self, other: object) -> "Recorded":  # type: ignore[override, misc]
         found = dict(other)  # type: ignore[call-overload]
@@ -79,7 +79,7 @@ class Recorded(dict[int, Generated]):
 
 @pytest.fixture(autouse=True)
 def one_thread_for_each_sampler() -> None:
-    """Several samplers compute at the same time, and their threads would wait for each other."""
+    """Use one CPU thread per sampler. The threads of several samplers would otherwise wait for each other."""
     torch.set_num_threads(1)
 
 
@@ -104,7 +104,7 @@ def test_groups_stay_whole_and_no_sampler_gets_more_than_its_share(
         Counter(request.prompt_token_ids for request in share.values()).keys() for share in shares.values()
     ]
     prompts = {request.prompt_token_ids for request in requests.values()}
-    assert sum(map(len, homes)) == len(prompts), "a group must not be divided"
+    assert sum(map(len, homes)) == len(prompts), "one sampler must get the whole group"
     assert max(map(len, homes)) <= -(-len(prompts) // count)
 
 
@@ -232,6 +232,8 @@ def test_a_plan_gives_each_sampler_its_gpus(
 
     assert devices(1, trainer_gpus=5, sampler_gpus=3, sampler_servers=3) == (True, ["5", "6", "7"])
     assert devices(4, trainer_gpus=2, sampler_gpus=8, sampler_servers=2) == (False, ["0,1,2,3", "4,5,6,7"])
-    assert devices(4, trainer_gpus=4, sampler_gpus=4) == (True, ["4,5,6,7"]), "a plan of an older release"
+    assert devices(4, trainer_gpus=4, sampler_gpus=4) == (True, ["4,5,6,7"]), (
+        "a plan of an older release, without a number of samplers, means one sampler"
+    )
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "9,8,7,6,5,4,3,2")
     assert devices(1, trainer_gpus=6, sampler_gpus=2, sampler_servers=2) == (True, ["3", "2"])

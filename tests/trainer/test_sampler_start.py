@@ -1,4 +1,4 @@
-"""The start of a sampler: its memory on a GPU, its time limit, the reason of a failure, and further tries."""
+"""The start of a sampler: its GPU memory, its time limit, the reason why it failed, and repeated starts."""
 
 import sys
 from contextlib import closing
@@ -80,7 +80,7 @@ def test_on_a_gpu_the_sampler_gets_the_memory_of_the_plan_and_the_trainer_the_re
     assert "--kv-cache-memory-bytes" not in command(options_of(older, tmp_path), tmp_path / "s")
     alone = plan.model_copy(update={"gpus": 2})
     own = options_of(on_gpu(tmp_path, tmp_path, alone, 2), tmp_path)
-    assert own.kv_cache_bytes is None, "on GPUs of its own vLLM measures what it needs"
+    assert own.kv_cache_bytes is None, "on its own GPUs vLLM chooses the size of its cache"
     unplanned = on_gpu(tmp_path, tmp_path, None)
     assert options_of(unplanned, tmp_path).gpu_memory_share == engines.UNPLANNED_SHARED
     assert trainer_share(unplanned) == pytest.approx(USABLE - engines.UNPLANNED_SHARED)
@@ -111,7 +111,7 @@ def test_the_time_limit_of_a_start_follows_from_the_models_size_or_the_spec(
 
 
 def dying(monkeypatch: pytest.MonkeyPatch, said: str) -> None:
-    """Let the server's command be a program that logs an error of vLLM's engine and ends."""
+    """Replace vLLM's server by a program that prints ``said``, an error of vLLM, and exits with code 1."""
     program = f"import os, sys; print({said!r}.format(pid=os.getpid())); sys.exit(1)"
     monkeypatch.setattr(vllm_server, "command", lambda _options, _uds: [sys.executable, "-c", program])
 
@@ -157,7 +157,7 @@ def test_each_of_several_samplers_has_its_own_log_and_only_its_own_processes_are
         assert servers[0].alive()
         servers[1].start()
         assert servers[0].alive()
-        assert reap(tmp_path), "a new attempt ends all of them, whatever their numbers"
+        assert reap(tmp_path), "a new attempt must end all samplers of the last one"
     finally:
         for server in servers:
             server.close()

@@ -1,4 +1,4 @@
-"""Rollouts of several turns: context has no loss, and segments count as one sequence for every objective."""
+"""Rollouts of several turns: context tokens have no loss, and all segments of a rollout are one sequence."""
 
 import math
 
@@ -98,7 +98,10 @@ def loss_of(
 
 
 def reference_loss(model: LlamaForCausalLM, group: Group, aggregation: LossAggregation) -> Tensor:
-    """Minus the advantage times log pi, one whole segment at a time, without our packing and objective."""
+    """Return the sum of -advantage * log-prob / divisor over the sampled tokens.
+
+    Each segment is computed alone, without the trainer's packing and objective.
+    """
     total = torch.zeros((), dtype=torch.float64)
     all_tokens = sum(len(one.generated.token_ids) for one in group.accepted)
     for one, advantage in zip(group.accepted, group.advantages, strict=True):

@@ -1,4 +1,4 @@
-"""In a run, a batch that older weights have sampled has mismatch weights with a lower and an upper bound."""
+"""For a batch that older weights have sampled, the mismatch weights have a lower and an upper bound."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -21,14 +21,14 @@ from tests.trainer.reference_support import Reference, Trained, apart, batches, 
 __all__ = ["batches"]
 BOUNDS = {"staleTokenLow": 0.6, "staleTokenHigh": 1.5, "staleSequenceLow": 0.2, "staleSequenceHigh": 5.0}
 SHIFTS = (0.8, -0.8, 2.2, -2.2)
-"""Numbers of nats that are added to the sampler's log-probs of the first four rollouts. The first two stay
-within the bounds for a sequence, the others do not. With larger numbers the run would end, because sampler
-and trainer differ too much."""
+"""Nats that are added to the sampler's log-probs of the first four rollouts. The first two rollouts stay
+within the bounds for a sequence, the other two do not. With larger numbers the run would end, because the
+log-probs of sampler and trainer would differ too much."""
 
 
 @pytest.fixture
 def falsified(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sampler that overlaps with training, and whose log-probs are far from the trainer's."""
+    """Let the sampler run during training, with false log-probs in the first four rollouts of each batch."""
     monkeypatch.setattr(machine, "usable_cores", lambda: 1)
     monkeypatch.setattr("rft_trainer.loop.Run._probe_sampler", lambda _self, _parts: None)
     monkeypatch.setattr(setup, "overlaps", lambda spec, gpus: True)
@@ -47,7 +47,7 @@ def falsified(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def weight_of(was: Tensor, drawn: Tensor, *, stale: bool) -> list[float]:
-    """Return the mismatch weight of each token, as the descriptions of the spec's fields define it."""
+    """Return the mismatch weight of each token of a rollout, as the descriptions of the spec's fields say."""
     ratios = (was - drawn).exp().tolist()
     if not stale:
         return [min(ratio, 2.0) for ratio in ratios]
@@ -85,10 +85,10 @@ def test_only_a_stale_batch_has_the_bounds_of_the_spec_and_its_gradient_is_the_f
             for a, b in zip(one, other, strict=True)
         ]
         assert record.mismatch_bounded_fraction == pytest.approx(sum(bounded) / batch.metrics.tokens)
-        assert not batch.groups[0].flat, "its tokens are computed, and it has the falsified ones"
+        assert not batch.groups[0].flat, "the group with false log-probs must have unequal rewards"
         if stale:
             flat = [weight for one in weights for weight in one]
-            assert {0.0, 0.6, 1.5} <= set(flat), "both bounds of both kinds are reached"
+            assert {0.0, 0.6, 1.5} <= set(flat), "some tokens must reach each bound"
 
         def loss(found: list[Tensor], weights: Any = weights, rows: Any = rows) -> Tensor:
             parts = [

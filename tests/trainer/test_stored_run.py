@@ -1,8 +1,8 @@
-"""Folders of runs of an earlier release can be read, reported and resumed.
+"""Runs of an earlier release can be read, shown in reports and resumed.
 
-``rft run`` of the commit c5ea54e wrote ``tests/stored/c5ea54e``, on a CPU with bfloat16 instructions. It has
-a run that ended, and a run that was stopped after two of four steps. ``@FOLDER@`` stands for the folder's
-path.
+``rft run`` of the commit c5ea54e wrote ``tests/stored/c5ea54e``, on a CPU with bfloat16 instructions. This
+folder has a run that ended, and a run that was stopped after two of four steps. In the files, ``@FOLDER@``
+replaces the folder's path.
 """
 
 import json
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.timeout(300)
 
 @pytest.fixture(params=STORED, ids=lambda path: path.name)
 def stored(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A copy of the stored runs in a temporary folder. In it, the folder's path replaces ``@FOLDER@``."""
+    """Return the path of a copy of the stored runs. In the copy its own path replaces ``@FOLDER@``."""
     folder = tmp_path / "stored"
     shutil.copytree(request.param, folder)
     for path in folder.rglob("*"):
@@ -39,7 +39,7 @@ def stored(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def command(*words: str | Path) -> str:
-    """Run ``rft`` in this process. Return its output."""
+    """Run ``rft`` in this process, and check that it succeeds. Return its output."""
     result = CliRunner().invoke(app, [str(word) for word in words])
     assert result.exit_code == 0, result.output
     return result.output

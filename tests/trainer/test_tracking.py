@@ -1,4 +1,4 @@
-"""Tracking with the real libraries, offline. The tests read what the libraries wrote."""
+"""Tracking with the real libraries, without their servers. The tests read the files that they write."""
 
 import json
 import os
@@ -97,7 +97,7 @@ def attempt(
     before: dict[int, float] | None = None,
     adapter: Path | None = None,
 ) -> None:
-    """Log one attempt: its steps with their rewards. The first attempt also logs the base's evaluation."""
+    """Log one attempt with the rewards of its steps. The first attempt also logs the base's evaluation."""
     with Trackers(asked) as trackers:
         known = [record(step, reward) for step, reward in (before or {}).items()]
         trackers.start(len(known), attempt=1, records=known)
@@ -111,7 +111,7 @@ def attempt(
 
 
 def two_attempts(asked: RunConfig) -> None:
-    """Log two attempts. The first makes three steps. The second resumes after step 2 and makes 3 and 4."""
+    """Log two attempts. The first makes steps 1 to 3, the second resumes after step 2 and makes 3 and 4."""
     folder = Path(asked.run_dir)
     folder.mkdir(parents=True)
     adapter = folder / "adapter"
@@ -136,7 +136,7 @@ WANDB_HEADER, WANDB_BLOCK = 7, 32768
 
 
 def wandb_chunks(data: bytes) -> Iterator[bytes]:
-    """Yield the records in LevelDB's log format: blocks of chunks with checksum, length and kind."""
+    """Yield the records of a file in LevelDB's log format: chunks with checksum, length and kind."""
     position, record = WANDB_HEADER, b""
     while position < len(data):
         left = WANDB_BLOCK - position % WANDB_BLOCK
@@ -152,7 +152,7 @@ def wandb_chunks(data: bytes) -> Iterator[bytes]:
 
 
 def wandb_records(folder: Path) -> Iterator[Any]:
-    """Return the records of all attempts that `wandb sync` would send, in their order."""
+    """Yield the records of all attempts, in the order in which `wandb sync` would send them."""
     messages: Any = import_module("wandb.proto.wandb_internal_pb2")
 
     for path in sorted((folder / "tracking" / "wandb").glob("offline-run-*/run-*.wandb")):
@@ -400,7 +400,7 @@ def test_a_process_that_dies_is_told_once_and_its_calls_are_counted(caplog: pyte
 
 
 class Unreliable:
-    """A tracker whose server does not answer the first calls."""
+    """A tracker whose server does not answer the first ``failures`` calls."""
 
     def __init__(self, failures: int) -> None:
         self.failures = failures

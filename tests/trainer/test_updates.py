@@ -1,4 +1,4 @@
-"""Runs with several optimizer steps per batch, compared with a plain implementation in float64."""
+"""Runs with several optimizer steps per batch agree with a simple implementation in float64."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -43,7 +43,7 @@ def one_step(model: Path, folder: Path, maximum: int = 1, **training: Any) -> No
 def plain_loss(
     objective: Objective, groups: Sequence[Any], old: list[Tensor], found: list[Tensor]
 ) -> tuple[Tensor, int]:
-    """Return the loss of a mini-batch by the papers' formulas, and the number of clipped tokens."""
+    """Return the loss of a mini-batch by the papers' formulas, and the number of tokens that were clipped."""
     low, high = {"grpo": (0.8, 1.2), "dapo": (0.8, 1.28), "cispo": (0.0, 1.28)}[objective]
     losses: list[Tensor] = []
     clipped_tokens = 0
@@ -92,7 +92,9 @@ def test_each_objective_has_its_own_gradient_in_the_second_update_and_it_is_the_
         assert clipped > 0
     for one, other in (("grpo", "dapo"), ("grpo", "cispo"), ("dapo", "cispo")):
         assert apart(second[one], second[other]) > 0.01, (one, other)
-    assert apart(batches[0].gradients[0], batches[1].gradients[0]) == 0, "in the first all ratios are 1"
+    assert apart(batches[0].gradients[0], batches[1].gradients[0]) == 0, (
+        "in the first update all ratios are 1, so the objectives have the same gradient"
+    )
 
 
 def test_one_update_clips_nothing_and_the_objectives_have_the_same_gradient(
@@ -115,7 +117,7 @@ def test_a_batch_is_cut_into_whole_groups_of_nearly_equal_number() -> None:
     assert cut(1) == [groups]
     assert cut(3) == [[0, 1], [2, 3], [4, 5, 6]]
     assert list(chain(*cut(4))) == groups
-    assert cut(4, groups[:2]) == [[0], [1]], "fewer groups mean fewer updates"
+    assert cut(4, groups[:2]) == [[0], [1]], "each mini-batch needs at least one group"
     assert cut(4, []) == [[]]
 
 
@@ -143,8 +145,8 @@ def test_completions_that_are_all_masked_move_nothing(
     run(with_spec(asked, stop={"maxSteps": 1}, preflight="off"))
     (record,) = read_steps(tmp_path / "run" / "metrics.jsonl")
     assert (record.truncated_fraction, record.updates) == (1, 0)
-    assert record.forward_tokens, "its groups have advantages"
-    assert record.entropy is None, "no token counts"
+    assert record.forward_tokens, "rewards differ, so tokens are computed"
+    assert record.entropy is None, "all tokens are masked"
 
 
 @pytest.mark.parametrize("moment", ["while the old log-probs are computed", "after the first update"])

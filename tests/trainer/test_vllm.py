@@ -1,4 +1,4 @@
-"""The engine ``vllm``, which is the default, with a real vLLM server and the example model."""
+"""The engine ``vllm``, which is the default engine, with a real vLLM server and the model of the example."""
 
 import os
 import signal
@@ -65,7 +65,7 @@ def _engine(folder: Path, run_dir: Path, dtype: Dtype) -> Iterator[VllmEngine]:
 
 
 def sampler_processes(run_dir: Path) -> list[int]:
-    """Return the processes of this run's sampler that still run. Zombies do not count."""
+    """Return the PIDs of this run's samplers that are still alive. Zombies do not count."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
@@ -144,7 +144,7 @@ def test_the_sampler_follows_two_probe_adapters(engine: VllmEngine, folder: Path
 def trainer_logprobs(
     folder: Path, dtype: str, requests: list[Request], completions: list[Generated]
 ) -> list[float]:
-    """Return the trainer's log-prob of each sampled token, in order. All adapter weights are still zero."""
+    """Return the trainer's log-prob of each sampled token, in order. The adapter's weights are still zero."""
     policy = Policy(PolicyOptions(folder, Training(), "cpu", dtype, 0))
     found: list[float] = []
     for request, completion in zip(requests, completions, strict=True):
@@ -191,7 +191,7 @@ def greedy(folder: Path) -> list[Request]:
 
 
 def answers(model: Any, prompts: list[list[int]]) -> list[list[int]]:
-    """Return the greedy completion of each prompt. Like vLLM's, it includes the end token."""
+    """Return the token ids of each prompt's greedy completion, with the end token, as vLLM returns them."""
     made = []
     for prompt in prompts:
         written = model.generate(torch.tensor([prompt]), max_new_tokens=16, do_sample=False)
