@@ -1,5 +1,5 @@
-"""Runs ``python -m rft_operator`` in a cluster, with settings from the environment, or outside with a
-kubeconfig.
+"""Starts the operator: ``python -m rft_operator``. It runs as a pod of the cluster, or outside of the cluster
+with a kubeconfig. Its settings are environment variables.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from rft_operator.running import run
 from rft_operator.settings import BadSettings, Settings, from_env
 
 CRD_SECONDS = 2.0
-"""Seconds between two looks for the CRD at the start."""
+"""Seconds between two checks whether the CRD is installed. The operator waits for it at the start."""
 _log = logging.getLogger(__name__)
 
 
@@ -103,14 +103,14 @@ def _act(cluster: Cluster, settings: Settings, signs: Signs, leadership: Leaders
             settings.namespaces,
         )
     except Exception:
-        _log.critical("a part of this process has failed, so the process ends", exc_info=True)
+        _log.critical("a task or kopf has failed, so this process ends with exit code 1", exc_info=True)
         code = 1
     if operator.is_idle:
         leadership.release()
         return code
     # A write may still reach the API server, so the next operator has to wait until the Lease expires. Python
     # would wait for the thread that sent it.
-    _log.warning("requests have not been answered, so the Lease is not released")
+    _log.warning("the API server has not answered all requests, so the Lease is not released")
     logging.shutdown()
     os._exit(code)
 
@@ -131,9 +131,9 @@ def _collect_seldom() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m rft_operator", description=__doc__)
     parser.add_argument("--kubeconfig", help="run outside the cluster with this kubeconfig")
-    parser.add_argument("--context", help="context of the kubeconfig; its current one if absent")
+    parser.add_argument("--context", help="context of the kubeconfig; if absent, its current context")
     parser.add_argument(
-        "--namespace", action="append", help="serve this namespace only; may be given more than once"
+        "--namespace", action="append", help="watch only this namespace; may be given more than once"
     )
     parser.add_argument("--verbose", action="store_true", help="log every call")
     return parser

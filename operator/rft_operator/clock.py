@@ -11,7 +11,7 @@ def rfc3339(moment: datetime) -> str:
 
 
 def parse(text: str | None) -> datetime | None:
-    """Return the time that a timestamp means, or ``None`` if the text is empty or cannot be parsed."""
+    """Parse a timestamp of Kubernetes. Return ``None`` if the text is empty or is not a timestamp."""
     if not text:
         return None
     try:

@@ -137,7 +137,7 @@ class Cluster:
         return job, tuple(self._list("Pod", owner.namespace, selector, pods_version))
 
     def pod(self, namespace: str, name: str) -> Json | None:
-        """Return the pod with this name."""
+        """Return the pod with this name, or ``None`` if it does not exist."""
         return self._find("Pod", namespace, name)
 
     def log(self, namespace: str, name: str, container: str, lines: int) -> str:
@@ -147,19 +147,21 @@ class Cluster:
         return answer.decode(errors="replace")
 
     def child(self, namespace: str, name: str) -> Json | None:
-        """Return the Job with this name."""
+        """Return the Job with this name, or ``None`` if it does not exist."""
         return self._find("Job", namespace, name)
 
     def claim(self, namespace: str, name: str) -> Json | None:
-        """Return the PersistentVolumeClaim with this name."""
+        """Return the PersistentVolumeClaim with this name, or ``None`` if there is none."""
         return self._find("PersistentVolumeClaim", namespace, name)
 
     def secret(self, namespace: str, name: str) -> Json | None:
-        """Return the Secret with this name. The chart allows to read only one Secret."""
+        """Return the Secret with this name, or ``None`` if it does not exist. The chart allows the operator
+        to read only one Secret.
+        """
         return self._find("Secret", namespace, name)
 
     def lease(self, namespace: str, name: str) -> Json:
-        """Return the Lease with this name. The chart allows to read only one Lease."""
+        """Return the Lease with this name. The chart allows the operator to read only one Lease."""
         return self._call("GET", self._path("Lease", namespace, name))
 
     def webhook_configuration(self, name: str) -> Json:
@@ -170,7 +172,7 @@ class Cluster:
         """Yield the nodes, one at a time, from the API server's cache. The chart must grant the right to list
         nodes.
 
-        As dictionaries, all nodes of a large cluster would take hundreds of megabytes of memory.
+        A list of all nodes of a large cluster would take hundreds of megabytes of memory.
         """
         return self._stream("api/v1/nodes")
 
@@ -425,7 +427,9 @@ def _error(status: int, message: str) -> ClusterError:
 
 
 def _said(data: bytes) -> ClusterText:
-    """Return the reason of a refusal. An admission webhook or a policy may have written it."""
+    """Return the message in the body of a refusal. An admission webhook or a policy may have written the
+    message.
+    """
     try:
         return cluster_text(str(json.loads(data).get("message", "")), 500)
     except (ValueError, AttributeError):

@@ -76,7 +76,8 @@ class Controller:
         self._cpu_limits = CpuLimits(cluster.quotas, cluster.limit_ranges)
         self._servers = Servers(cluster.server_version, cluster.has_group, settings.assigns_users)
         self._refused: dict[Key, str] = {}
-        """The text of the API server's last refusal to create a child object, by the key of the RFTJob."""
+        """For the key of an RFTJob: the text with which the API server last refused to create a child
+        object."""
         table = extended(settings.accelerator_labels)
         self._nodes = Nodes(cluster.nodes if settings.read_nodes else None, table=table)
         self._nodes_of_pods = Nodes(cluster.nodes if settings.read_nodes else None)
@@ -257,7 +258,9 @@ class Controller:
         return replace(observed, workload=self._workloads.of(key, uid))
 
     def _completed(self, key: Key, observed: Observed) -> Observed:
-        """Return ``observed`` with the nodes, the Kueue Workload and the Events that explain it."""
+        """Return ``observed`` with what explains the state of the pods: the nodes, the Kueue Workload and
+        the Events.
+        """
         return self._with_events(key, self._with_workload(key, self._with_nodes(observed)))
 
     def poll_events(self) -> list[Key]:
@@ -345,9 +348,10 @@ class Controller:
             self._counts = "podFailurePolicy" not in made.get("spec", {})
 
     def _ensure_cache(self, owner: Owner, spec: RFTJobSpec | None) -> None:
-        """Create the claim for models from the hub, unless it is there.
+        """Create the PersistentVolumeClaim in which models from the hub are cached, unless it exists.
 
-        It is needed only by pods, so it is made with the child Job and not read in each round.
+        Only the pods need this claim. So it is created together with the child Job, and it is not read in
+        every reconciliation.
         """
         cache = spec.model.cache if spec is not None else None
         if cache is None or cache.claim_template is None:
@@ -397,7 +401,7 @@ class Controller:
         return child_job(owner, spec, plan, image, reports=reports, counts=self._counts, platform=platform)
 
     def _post(self, owner: Owner, note: Note) -> None:
-        """Post an Event. If this fails, it is only logged, because the status has the same message."""
+        """Post an Event. A failure is only logged, because users also find the message in the status."""
         try:
             self._cluster.create(event(owner, note, datetime.now(UTC)))
         except Conflict:

@@ -1,4 +1,6 @@
-"""Reads whether a namespace asks for a CPU limit on every container, by its quotas and limit ranges."""
+"""Finds whether every container in a namespace must have a CPU limit, as its ResourceQuotas and LimitRanges
+say.
+"""
 
 import logging
 import threading
@@ -12,16 +14,16 @@ Raw = Mapping[str, Any]
 Read = Callable[[str], Iterable[Raw]]
 
 CACHED_SECONDS = 30.0
-"""Seconds for which the answer about a namespace is used again."""
+"""Seconds for which the answer about a namespace stays in the cache."""
 _log = logging.getLogger(__name__)
 
 
 def asks_for_cpu_limit(quotas: Iterable[Raw], ranges: Iterable[Raw]) -> bool:
-    """Return whether a container without a CPU limit is refused in a namespace.
+    """Return whether the API server refuses a container without a CPU limit in a namespace.
 
     A ResourceQuota on ``limits.cpu`` refuses it, and so does a LimitRange with a ratio of limit to request,
-    or with a maximum for whole pods. With a maximum or a default for containers the API server sets a limit
-    itself.
+    or with a maximum for whole pods. If a LimitRange has a maximum or a default for containers, the API
+    server sets the limit itself.
     """
     return any(map(_quota_asks, quotas)) or _ranges_ask(ranges)
 
@@ -42,7 +44,7 @@ def _ranges_ask(ranges: Iterable[Raw]) -> bool:
 
 
 class CpuLimits:
-    """A cache of the answers for namespaces. Thread-safe."""
+    """A cache that says for each namespace whether its containers need a CPU limit. Thread-safe."""
 
     def __init__(self, quotas: Read, ranges: Read, clock: Callable[[], float] = time.monotonic) -> None:
         """``quotas`` and ``ranges`` list the ResourceQuotas and the LimitRanges of a namespace."""
@@ -55,9 +57,10 @@ class CpuLimits:
     def asked_for(self, namespace: str) -> bool:
         """Return whether containers in a namespace need a CPU limit.
 
-        If this may not be read, the answer is false: the pod is then perhaps refused, and the message of the
-        refusal names the field. Raises Unavailable if the API server does not answer: a Job's pod template
-        cannot be changed, so it must not be made by a guess.
+        If the operator has no right to read the ResourceQuotas and LimitRanges, the answer is false. If the
+        API server then refuses the pod, its message names the missing field. Raises Unavailable if the API
+        server does not answer: the pod template of a Job cannot be changed later, so a guess would be wrong
+        for the whole run.
         """
         now = self._clock()
         with self._lock:

@@ -98,7 +98,7 @@ class Facts:
 
     @property
     def status(self) -> Mapping[str, Any]:
-        """The status that the RFTJob has now."""
+        """The status that the RFTJob had when it was read."""
         return self.document.get("status") or {}
 
     def wants(self, switch: str) -> bool:

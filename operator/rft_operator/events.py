@@ -1,6 +1,7 @@
 """Reads the Warning Events of a namespace every few seconds while a job there waits for its pod.
 
-They are polled and not watched: most Events are about other objects, and only waiting jobs need them.
+The Events are polled and not watched, because only waiting jobs need them, and most Events are about other
+objects.
 """
 
 import logging
@@ -42,8 +43,8 @@ class WarningEvents:
     def of(self, key: Key, needed: frozenset[str]) -> tuple[Obstacle, ...]:
         """Return the cached Events about the objects ``needed`` by a job.
 
-        From now on these Events are polled. Without objects the job does not wait, and its Events are
-        forgotten.
+        From now on these Events are polled. If ``needed`` is empty, the job does not wait, and its cached
+        Events are dropped.
         """
         with self._lock:
             if not needed:
@@ -80,7 +81,7 @@ class WarningEvents:
             found = [each for each in read if each.about in wanted and is_current(each, now)]
         except ClusterError as error:
             self._say(
-                namespace, f"{namespace}: Events cannot be read, so no status says why jobs wait: {error}"
+                namespace, f"{namespace}: Events cannot be read, so no status says why pods wait: {error}"
             )
             return None
         self._said.pop(namespace, None)
@@ -99,12 +100,12 @@ class WarningEvents:
         return changed
 
     def _say(self, namespace: str, what: str) -> None:
-        """Log a message about a namespace, unless it repeats the last one."""
+        """Log a message about a namespace, unless the last message about this namespace was equal."""
         if self._said.get(namespace) != what:
             _log.warning(what)
         self._said[namespace] = what
 
 
 def _content(found: tuple[Obstacle, ...]) -> set[tuple[str, str, str]]:
-    """Return what Events say, without the time: an Event that is only repeated is no change."""
+    """Return the content of Events without their times, so that a repeated Event counts as unchanged."""
     return {(each.about, each.reason, each.message) for each in found}

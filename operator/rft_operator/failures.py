@@ -88,7 +88,7 @@ def user_code(case: Case) -> Failure | None:
 
 
 def sampler_mismatch(case: Case) -> Failure | None:
-    """The sampler's log-probs are not those of the policy that is trained."""
+    """The sampler gives tokens other probabilities than the policy that is trained."""
     return _permanent(case.pod, ExitCode.SAMPLER_MISMATCH, "the sampler does not sample from the policy")
 
 
@@ -119,7 +119,9 @@ def out_of_memory(case: Case) -> Failure | None:
 
 
 def disk_exceeded(case: Case) -> Failure | None:
-    """The pod wrote more to its node than its limit allows. It counts: the node was not short of disk."""
+    """The pod wrote more bytes to its node's disk than its limit allows. This counts as a retry, since the
+    run itself caused it.
+    """
     pod, plan = case
     if pod.reason != "Evicted" or "ephemeral" not in pod.message or "limit" not in pod.message:
         return None
@@ -168,7 +170,7 @@ def unknown(case: Case) -> Failure | None:
 
 
 def stopped_too_often(pods: Sequence[Pod], plan: Plan | None) -> Failure | None:
-    """Return why a run fails although none of its failures counts, or ``None`` if it goes on.
+    """Return why a run fails after many stops that do not count as retries, or ``None`` if the run goes on.
 
     ``pods`` are the failed pods of the present child Job, oldest first.
     """

@@ -22,7 +22,8 @@ LIST_CHUNK = 100
 IDLE_SECONDS = 0.2
 """Seconds for which kopf keeps an object in memory after its last event."""
 RELIST_SECONDS = 1.0
-"""Seconds before kopf lists all objects again, after the API server has forgotten where a watch was."""
+"""Seconds before kopf lists all objects again, after the API server has refused the resource version of a
+watch as too old."""
 _JOBS = (GROUP, VERSION, PLURAL)
 _CHILDREN = (("batch", "v1", "jobs"), ("", "v1", "pods"), ("", "v1", "configmaps"))
 
@@ -96,8 +97,8 @@ def watched_paths(namespaces: Sequence[str]) -> list[str]:
 class NoDifferences(kopf.DiffBaseStorage):
     """Turns off kopf's computation of differences between two versions of an object.
 
-    Only change handlers need the differences, and the operator has none. For the differences kopf would copy
-    the object of every event, in the event loop that also answers reports.
+    Only kopf's change handlers need the differences, and the operator has no such handler. To compute them,
+    kopf would copy the object of every event, in the event loop that also answers the trainers' reports.
     """
 
     def build(self, **_: Any) -> kopf.BodyEssence:

@@ -1,7 +1,7 @@
 """The liveness probe and the readiness probe, answered in a thread of their own.
 
 A process is ready while it waits for the Lease, and again once it holds the Lease and serves the ingest. So
-a Deployment with a spare operator is available.
+a Deployment with a second operator, which waits for the Lease, counts as available.
 
 The API server ends every watch after ``watch_seconds``, and kopf connects again. A watch that has got no
 answer for ``stale_seconds`` is dead, even if its resource has few events. A watch that the API server refuses
@@ -97,12 +97,12 @@ class Signs:
 
 
 def serve(signs: Signs, port: int) -> ThreadingHTTPServer:
-    """Answer the probes on ``port``: 200 if all is well, 500 with a text about what is not."""
+    """Answer the probes on ``port``, with the status 200, or with 500 and a text that says what is wrong."""
 
     class Probe(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             if self.path == READY_PATH:
-                complaints = [] if signs.ready else ["starting: neither waiting for the Lease nor serving"]
+                complaints = [] if signs.ready else ["starting: this process does not yet wait for the Lease"]
             else:
                 complaints = signs.complaints()
                 for complaint in complaints:

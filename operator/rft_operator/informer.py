@@ -37,8 +37,8 @@ COMPRESSION_LEVEL = 1
 class _Job:
     version: str
     document: bytes
-    """The RFTJob as compressed JSON. This takes a thirtieth of the memory of a dictionary, and there may be
-    thousands of jobs."""
+    """The RFTJob as compressed JSON. A dictionary would take thirty times the memory, and there may be
+    thousands of RFTJobs."""
     at: float
 
 
@@ -50,7 +50,7 @@ class _Children:
     snapshot: bytes | None
     """The run's snapshot as compressed JSON, to save memory."""
     at: float
-    """The time in seconds when all children were last read."""
+    """When all children were last read: seconds of a monotonic clock."""
     stale: bool = False
     """Whether the Job or a pod has changed since all children were read."""
 
@@ -106,8 +106,8 @@ class InformerCache:
         return decompressed(job.document) if job is not None and self._is_fresh(job.at) else None
 
     def snapshot(self, key: Key) -> Snapshot | None:
-        """Return the cached RFTJob with the state of its children. Return ``None`` if any of them must be
-        read again.
+        """Return the cached RFTJob with the state of its children. Return ``None`` if the RFTJob or its
+        children must be read again.
         """
         with self._lock:
             children = self._children.get(key)
@@ -125,9 +125,9 @@ class InformerCache:
     def invalidate_children(self, key: Key, pods_version: str = "", *, job_or_pod: bool = False) -> None:
         """Drop the cached children of an RFTJob, because one of them changed.
 
-        The result of a read that has already begun is not stored either. If ``job_or_pod`` is true, only the
-        Job or a pod changed: then the cached children are marked as stale, and not dropped. ``pods_version``
-        is the resource version of a pod that changed.
+        If a read of the children has already begun, its result will not be stored. If ``job_or_pod`` is true,
+        only the Job or a pod changed: then the cached children are marked as stale, and not dropped.
+        ``pods_version`` is the resource version of a pod that changed.
         """
         with self._lock:
             children = self._children.pop(key, None)

@@ -1,8 +1,9 @@
 """Metrics of RFTJobs, from the statuses that the operator reads and writes.
 
-Their labels are bounded. Series of single RFTJobs exist only while these run, and only for a limited number
-of them. A counter counts what changes while this process observes it: what a status already had when it was
-first seen is not counted, because the process before has counted it.
+The labels have a limited number of values. A time series of a single RFTJob exists only while this RFTJob
+runs, and only a limited number of RFTJobs have one. Counters count only the changes that this process
+observes. What is already in a status when this process first reads it is not counted, because the previous
+process has counted it.
 """
 
 import threading
@@ -40,22 +41,22 @@ FAILED_BECAUSE = (
 
 
 class JobFigures(NamedTuple):
-    """What the metrics need of one RFTJob."""
+    """The values of one RFTJob that the metrics are computed from."""
 
     version: int
     phase: str = ""
     reason: str = ""
     stalled: bool = False
     waits_since: float | None = None
-    """Time since which the job is not running as its spec asks, in seconds since 1970."""
+    """When the job began to wait: the start of its condition ``Reconciling``, in seconds since 1970."""
     step: int = 0
     reward: float | None = None
     gpu_seconds: float = 0.0
 
 
 def figures(document: Mapping[str, Any]) -> JobFigures:
-    """Return what the metrics need of an RFTJob. A status without a field, or with an unknown one, is read
-    as far as possible.
+    """Return the values of an RFTJob that the metrics are computed from. Fields of the status may be missing
+    or unknown.
     """
     metadata, status = document["metadata"], document.get("status") or {}
     conditions = {c.get("type"): c for c in status.get("conditions") or []}
@@ -101,7 +102,9 @@ class JobMetrics(Collector):
         registry.register(self)
 
     def observe(self, key: Key, document: Mapping[str, Any]) -> None:
-        """Take over the present status of an RFTJob, unless a newer one is known."""
+        """Store the values of an RFTJob, and count what has changed. An older version than the stored one is
+        ignored.
+        """
         new = figures(document)
         with self._lock:
             old = self._jobs.get(key)

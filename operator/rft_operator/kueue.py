@@ -1,6 +1,6 @@
-"""Finds why Kueue keeps a child Job suspended: parses its Workload, and makes a message for the user.
+"""Finds why Kueue keeps a child Job suspended: parses the Job's Workload, and makes a message for the user.
 
-A Workload is Kueue's own object for a Job. ``workloads`` polls it while the Job is suspended.
+A Workload is Kueue's own object for a Job. ``workloads`` polls the Workload while the Job is suspended.
 
 Source of the conditions and their reasons: ``Workload`` in Kueue's API reference, kueue.x-k8s.io/v1beta1 and
 v1beta2.
@@ -37,8 +37,8 @@ class Workload:
     active: bool = True
     admitted: bool = False
     reserved: bool = False
-    """Whether Kueue has reserved quota for the Workload. Kueue admits it once its admission checks are
-    ready too."""
+    """Whether Kueue has reserved quota for the Workload. When its admission checks are ready too, Kueue
+    admits the Workload."""
     pending_reason: str = ""
     """Kueue's reason why the Workload has no quota: ``Pending`` or ``Inadmissible``. Empty before Kueue
     gives one."""
@@ -50,18 +50,19 @@ class Workload:
     """The time (RFC 3339) when Kueue considers the Workload again after an eviction."""
     checks: tuple[Check, ...] = ()
     place: int = 0
-    """The position of the Workload in the LocalQueue, counted from 1, after ``rounded``. 0: not known."""
+    """The position of the Workload in the LocalQueue, counted from 1, as ``rounded`` returns it. 0 if it is
+    unknown."""
 
 
 PLACES = (20, 50, 100, 200, 500, 1000, 2000, 5000)
 
 
 def rounded(place: int) -> int:
-    """Return a position in a queue. Up to 10 it is unchanged, a larger one is rounded up to one of
-    ``PLACES``.
+    """Round a position in a queue. A position up to 10 is returned unchanged, and a larger one is rounded up
+    to one of ``PLACES``.
 
-    When Kueue admits a job, the position of every job behind it changes. Each changed position is written
-    into a status, and rounding makes these changes rare.
+    When Kueue admits a job, the position of every later job changes. The operator writes each changed
+    position into a status, and rounding makes these writes rare.
     """
     return place if place <= 10 else next((most for most in PLACES if place <= most), PLACES[-1])
 
@@ -113,7 +114,8 @@ def held(found: Workload | None, queue: str) -> Held:
         said = (
             f"The child Job is suspended until LocalQueue {queue} admits it."
             if queue
-            else "Somebody has suspended the child Job, which names no queue: whoever did has to resume it."
+            else "Somebody has suspended the child Job, which names no queue. To let it run, set its"
+            " spec.suspend to false."
         )
         return Held(Reason.QUEUED, said)
     if not found.active:

@@ -1,4 +1,4 @@
-"""Leader election: acquire the Lease, renew it, end the process when it is lost, release it.
+"""Leader election: acquires the Lease, renews it, ends the process when the Lease is lost, and releases it.
 
 Renewals and the check of the deadline run in threads of their own, so that neither a busy event loop nor a
 request that hangs can delay them.
@@ -21,10 +21,10 @@ LEADER_LABEL = "rft.dev/leader"
 GUARD_SECONDS = 1.0
 """Longest time in seconds between two checks of the deadline of the Lease.
 
-A single sleep until the deadline would be too long, because a sleep does not count time in which the
+A single sleep until the deadline could end too late, because the time of a sleep does not go on while the
 machine is suspended."""
 RELEASE_SECONDS = 2.0
-"""Longest time in seconds for which the end of the operator waits for a renewal of the Lease."""
+"""Longest time in seconds that the ending operator waits for the answer to a renewal of the Lease."""
 
 
 def end_process(why: str) -> None:
@@ -93,7 +93,8 @@ class Leadership:
         """Release the Lease, so that the next operator need not wait. Before this call, all writes must have
         stopped.
 
-        Do nothing if a renewal has not been answered yet: it could take the Lease again.
+        Do nothing if the API server has not answered a renewal yet, because this renewal could take the Lease
+        again after the release.
         """
         self._stopping.set()
         for thread in self._threads:
@@ -110,8 +111,8 @@ class Leadership:
             )
 
     def turn(self) -> LeaseStep:
-        """Do the next step of the leader election. First read the Lease if another process may have changed
-        it. Raises ClusterError.
+        """Do the next step of the leader election, and return it. If another process may have changed the
+        Lease, read it first. Raises ClusterError.
         """
         if self._renewed is None or self._outdated:
             self._look()
@@ -133,7 +134,9 @@ class Leadership:
         return f"this process waits: {holder} holds the Lease {self.namespace}/{self.name}"
 
     def _stand_by(self) -> None:
-        """Remove the leader's label from the pod, once: a container that was started again may have it."""
+        """Remove the leader's label from the pod, if this was not done yet. The pod of a restarted container
+        may still have the label.
+        """
         if not self._unlabelled:
             self._label(None)
             self._unlabelled = True

@@ -1,9 +1,9 @@
 """Decides, without I/O, who may hold the Lease of the leader election, and until when.
 
-``leadership`` does the I/O. The protocol is client-go's. Clocks of different machines are never compared:
-the record in the Lease has a duration, and a candidate measures it on its own clock from the moment when
-it first read that record. The holder starts to measure before it sends its write. So it stops before any
-candidate can take over.
+``leadership`` does the I/O. The protocol is that of client-go. Clocks of different machines are never
+compared. The record in the Lease has a duration. A candidate, a process that waits for the Lease, measures
+this duration with its own clock, from the time when it first read the record. The holder measures from the
+time before it sent its write, so it stops before any candidate can take over.
 """
 
 import time
@@ -23,8 +23,8 @@ def clock() -> float:
 
 @dataclass(frozen=True)
 class Terms:
-    """The durations of the leader election in seconds. By default they are 15, 10 and 2, as in client-go; for
-    another ``duration`` they keep these proportions.
+    """The durations of the leader election in seconds. By default, ``duration``, ``deadline`` and ``retry``
+    are 15, 10 and 2, as in client-go. They keep these proportions if ``duration`` is set.
     """
 
     duration: float = 15.0
@@ -103,8 +103,8 @@ def decide(seen: Seen | None, me: str, renewed: float | None, now: float, terms:
 
 
 def written(lease: Json | None, holder: str, terms: Terms, now: datetime) -> Json:
-    """Return the ``spec`` of a Lease that ``holder`` holds. Its timestamps are only for readers: no decision
-    uses them.
+    """Return the ``spec`` of a Lease that ``holder`` holds. People read its timestamps, and no decision uses
+    them.
     """
     before: Json = dict((lease or {}).get("spec") or {})
     moment = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

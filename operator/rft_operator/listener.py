@@ -1,4 +1,4 @@
-"""A listener for the ingest and the webhook, which silent or slow clients cannot block.
+"""A listener for the ingest and the webhook, which clients that are silent or slow cannot block.
 
 A TLS connection takes about 300 KiB as soon as it is accepted, and anyone in the cluster can open one. So the
 number of connections is bounded, and each step of a connection has a deadline. At the limit, the listener
@@ -41,22 +41,22 @@ class Limits:
     handshake: float = 5.0
     """Longest time from the accepted connection to the end of the TLS handshake."""
     headers: float = 10.0
-    """Longest time for the headers of a request. It begins at the end of the TLS handshake for the first
-    request of a connection, and at the first byte for later requests."""
+    """Longest time until the headers of a request have arrived. For the first request of a connection it is
+    measured from the end of the TLS handshake, for later requests from their first byte."""
     idle: float = 75.0
     """Longest time from the end of a response to the first byte of the next request."""
 
 
 class Connection(asyncio.Protocol):
-    """One client connection. It passes all data on to aiohttp's protocol, and is closed if a request does not
-    arrive in time.
+    """One client connection. It passes all data on to the HTTP protocol of aiohttp, and closes if the headers
+    of a request do not arrive in time.
     """
 
     def __init__(self, peer: str, listener: "BoundedListener") -> None:
         self.peer = peer
         """The address of the client, without the port."""
         self.answering = False
-        """Whether a whole request has been received and is being answered."""
+        """Whether the headers of a request have arrived, and its response is not complete yet."""
         self._listener = listener
         self._inner: asyncio.Protocol | None = None
         self._transport: asyncio.Transport | None = None
@@ -125,17 +125,17 @@ class Connection(asyncio.Protocol):
             self._deadline = None
 
     def _late(self) -> None:
-        self._listener.count(f"no whole request within {self._listener.limits.headers:g} s")
+        self._listener.count(f"no whole request headers within {self._listener.limits.headers:g} s")
         self.end()
 
 
 def displaced(held: Collection[Connection], peer: str, limits: Limits) -> Connection | None:
     """Return the open connection to close so that one more connection of ``peer`` can be accepted.
 
-    ``held`` are the open connections, oldest first. If ``peer`` has as many connections as one address may
-    have, the result is the oldest connection of ``peer``. Otherwise the total number has reached its limit,
-    and the result is the oldest connection of the address with the most connections. A connection whose
-    request is being answered is never returned. ``None`` means that no connection can be closed.
+    ``held`` are the open connections, oldest first. If the address ``peer`` has its largest allowed number of
+    connections, the result is its oldest one. Otherwise the total number has reached its limit, and the
+    result is the oldest connection of the address with the most connections. A connection whose request is
+    being answered is never returned. ``None`` means that no connection can be closed.
     """
     waiting = [one for one in held if not one.answering]
     if sum(one.peer == peer for one in held) >= limits.per_address:
@@ -147,7 +147,9 @@ def displaced(held: Collection[Connection], peer: str, limits: Limits) -> Connec
 
 
 class BoundedListener:
-    """Serves a web application, with a bounded number of connections. Only one event loop may use it."""
+    """Serves a web application with a limited number of connections. All calls must come from one event
+    loop.
+    """
 
     def __init__(self, application: web.Application, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
@@ -177,7 +179,9 @@ class BoundedListener:
         self._accepting.append(asyncio.create_task(self._accept(made, context)))
 
     async def close(self) -> None:
-        """Stop listening, and end the connections once their requests are answered, or soon after."""
+        """Stop listening, and end every connection when its request is answered, or after
+        ``CLOSE_SECONDS``.
+        """
         for task in self._accepting:
             task.cancel()
         handshakes = [task for task in self._held.values() if task is not None]
@@ -245,8 +249,8 @@ class BoundedListener:
             await asyncio.sleep(0)
 
     def _has_place(self, peer: str) -> bool:
-        """Return whether one more connection of ``peer`` can be accepted. To make this possible, an older
-        connection may be closed.
+        """Return whether one more connection of the address ``peer`` can be accepted. If needed, close an
+        older connection.
         """
         limits = self.limits
         of_peer = sum(one.peer == peer for one in self._held)

@@ -6,7 +6,7 @@ from contextlib import suppress
 from ipaddress import IPv6Address, ip_address
 
 EVERYWHERE = "::"
-"""Every address of this machine: of IPv6, and of IPv4."""
+"""An IP address to listen on: it stands for all IPv6 and IPv4 addresses of this machine."""
 BACKLOG = 128
 
 
@@ -17,11 +17,12 @@ class CannotListen(OSError):
 def listening(host: str, port: int, setting: str = "the port", backlog: int = BACKLOG) -> socket.socket:
     """Return a socket that listens on an IP address and a port.
 
-    ``EVERYWHERE`` also takes connections over IPv4. On a machine without IPv6 it means every address of IPv4.
+    With ``EVERYWHERE`` it also accepts connections over IPv4. On a machine without IPv6, it then listens on
+    all IPv4 addresses.
     ``setting`` is the name of the setting with the port.
 
     Raises:
-        CannotListen: if another program has the port, or this machine does not have the address.
+        CannotListen: if another program listens on the port, or this machine does not have the address.
     """
     try:
         if host == EVERYWHERE:
@@ -47,7 +48,9 @@ def _everywhere(port: int, backlog: int) -> socket.socket:
 
 
 def peer_of(address: str) -> str:
-    """Return the IP address of a client. An IPv4 address that IPv6 carries is returned as IPv4."""
+    """Return the IP address of a client. An IPv4 address in IPv6 form, such as ``::ffff:10.0.0.1``, is
+    returned in IPv4 form.
+    """
     with suppress(ValueError):
         found = ip_address(address)
         if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:

@@ -1,4 +1,4 @@
-"""Writes log records to standard error. Their texts may come from users, pods and the API server."""
+"""Writes log records to standard error. Parts of their texts come from users, pods and the API server."""
 
 import logging
 import sys
@@ -13,7 +13,7 @@ _INDENT = "    "
 class LineFormatter(logging.Formatter):
     """Formats a log record without secrets and control characters.
 
-    All its lines but the first are indented, so that no text in it looks like a record of its own.
+    Every line after the first is indented, so that no line within a record looks like another record.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class LineFormatter(logging.Formatter):
 
 
 def write_error(error: Exception) -> None:
-    """Write why this process cannot start."""
+    """Write to standard error why this process cannot start."""
     print(f"error: {cluster_text(str(error))}", file=sys.stderr)
 
 

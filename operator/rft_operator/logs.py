@@ -6,7 +6,7 @@ LINES = 10
 """Number of log lines that are requested from the API server."""
 MAX_LINE = 200
 MAX_TOTAL = 700
-"""Largest number of characters of all lines together. The kubelet's limit for an Event's message is 1,024."""
+"""Largest number of characters of all lines together. Kubernetes allows 1,024 for the message of an Event."""
 
 
 def last_lines(text: str) -> tuple[str, ...]:

@@ -15,12 +15,12 @@ PLANNING_SECONDS = 60.0
 """Maximum age in seconds of the cached nodes that are used for a plan."""
 PLACING_SECONDS = 10.0
 """Maximum age in seconds of the cached nodes that are used to explain an unschedulable pod, or for a plan if
-none has a GPU."""
+no cached node has a GPU."""
 _log = logging.getLogger(__name__)
 
 
 class Nodes:
-    """A cache of the nodes that were read last. Thread-safe; only one thread at a time reads the cluster."""
+    """A cache of the cluster's nodes. Thread-safe: one thread at a time reads them from the API server."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class Nodes:
     ) -> None:
         """``read`` lists the nodes of the cluster. If ``read`` is ``None``, the cache is always empty.
 
-        ``table`` has the node labels by which kinds of GPU are known.
+        ``table`` says which node labels name which kind of GPU.
         """
         self._read = read
         self._table = table
@@ -55,8 +55,8 @@ class Nodes:
     def for_a_plan(self) -> Inventory:
         """Return the nodes for a plan.
 
-        Where no node has a GPU, one may have joined the cluster a moment ago: then nodes of the last seconds
-        are returned.
+        They are at most ``PLANNING_SECONDS`` old. If none of them has a GPU, they are at most
+        ``PLACING_SECONDS`` old, because a node with a GPU may have joined the cluster a moment ago.
         """
         found = self.get(PLANNING_SECONDS)
         return found if found.has_gpus else self.get(PLACING_SECONDS)

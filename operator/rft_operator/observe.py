@@ -1,6 +1,4 @@
-"""Parses raw objects of the API server into small typed values. Pure functions: nothing here talks to a
-cluster.
-"""
+"""Parses raw objects of the API server into small typed values, with pure functions."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -24,7 +22,8 @@ from rft_run.report import ProgressReport
 Raw = Mapping[str, Any]
 CLAIM = "PersistentVolumeClaim"
 _REFUSED_POD = re.compile(r'Error creating: (?:pods "[^"]*" is forbidden: )?')
-"""The begin of a Job's FailedCreate Event. The name in it is new for each attempt."""
+"""Matches the beginning of the message of a Job's FailedCreate Event. It has the name of the pod, which is
+another one for each attempt."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Terminated:
     reason: str = ""
     message: str = ""
     at: str = ""
-    """The time when it ended, RFC 3339. Empty if it is not known."""
+    """The time when the container ended, in RFC 3339 form. Empty if the time is not known."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,8 @@ class Pod:
     reason: str = ""
     message: str = ""
     started: str = ""
-    """The time when the trainer's container started, RFC 3339. Empty if it does not run."""
+    """The time when the trainer's container started, in RFC 3339 form. Empty if the container does not
+    run."""
     scheduled: bool = False
     node: str = ""
     ready: bool = True
@@ -68,14 +68,14 @@ class Pod:
     answer."""
     unschedulable: str = ""
     requests: Mapping[str, float] = field(default_factory=dict)
-    """The sum of the resource requests of all containers of the pod that run at a time, by resource: in CPUs,
+    """For each resource, the sum of the requests of the pod's containers, native sidecars included: in CPUs,
     bytes or devices."""
     waiting: Waiting | None = None
     trainer: Terminated | None = None
     grader: Terminated | None = None
-    """How the grader container ended. ``None`` also for a native sidecar, which the kubelet ends."""
+    """How the grader container ended. ``None`` if it has not ended, or is a native sidecar."""
     beside: tuple[str, ...] = ()
-    """Names of running containers that others have added to the pod, such as istio-proxy."""
+    """Names of the running containers that other programs have added to the pod, such as istio-proxy."""
     report: ProgressReport | None = None
 
     @property
@@ -114,8 +114,8 @@ class Child:
     suspended: bool = False
     """Whether ``spec.suspend`` of the Job is true. A queue or a person sets it, never the operator."""
     node_labels: tuple[tuple[str, str], ...] = ()
-    """Node labels that the Job's pods need: the plan's, the user's, and those of the flavor that Kueue
-    chose."""
+    """The labels that the node of the Job's pods must have: those of the plan, of the user, and of the flavor
+    that Kueue chose."""
     claims: tuple[str, ...] = ()
     """Names of the PersistentVolumeClaims that the pods mount."""
 
@@ -137,12 +137,11 @@ class Obstacle:
     at: datetime | None = None
     """The last time when the Event was reported."""
     hinders: bool = True
-    """Whether the Event says that something does not work. An Event about a claim may also say that it
-    does."""
+    """Whether the Event reports a problem. Some Events about a PersistentVolumeClaim report a success."""
 
     @property
     def about(self) -> str:
-        """The key of the object: the UID of a Job or pod, or the name of a claim."""
+        """The key of the object that the Event is about: the UID of a Job or pod, or the name of a claim."""
         return f"{CLAIM} {self.name}" if self.kind == CLAIM else self.uid
 
 
@@ -181,7 +180,7 @@ class Observed:
     workload: Workload | None = None
     """The Kueue Workload of a suspended child Job, or ``None`` if there is none."""
     obstacles: tuple[Obstacle, ...] = ()
-    """What current Events say about the objects that a pod waits for. Empty if no pod waits."""
+    """The current Events about the objects that a pod waits for. Empty if no pod waits."""
     refused: str = ""
     """Why the API server last refused to create a child object. Empty if it did not refuse."""
     last_lines: tuple[str, ...] = ()
@@ -194,7 +193,7 @@ class Observed:
 
     @property
     def attempts(self) -> tuple[Pod, ...]:
-        """The pods of the present child Job, oldest first."""
+        """The pods of the current child Job, oldest first. Each pod is one attempt of the run."""
         if self.child is None:
             return ()
         return tuple(pod for pod in self.pods if pod.controller == self.child.uid)
@@ -247,10 +246,11 @@ def observe(owner: Owner, raw: RawState, ca_bundle: str | None, received: Receiv
 
 
 def refreshed(owner: Owner, cached: Observed, job: Raw | None, pods: Iterable[Raw]) -> Observed | None:
-    """Return the cached state with the present Job and pods, or ``None`` if all children must be read again.
+    """Return the cached state, with the Job and the pods that were just read. Return ``None`` if all children
+    must be read again.
 
-    ConfigMaps are watched, PersistentVolumeClaims are not. A pod may wait for its claim, so all children must
-    be read again while a pod is not scheduled.
+    All children must be read again while a pod is not scheduled. Such a pod may wait for its
+    PersistentVolumeClaim, and the operator does not watch claims.
     """
     if job is None or not _is_ours(job, owner) or cached.conflicts:
         return None
@@ -438,8 +438,8 @@ def _terminated(state: Raw) -> Terminated | None:
 
 
 def _waiting(states: Iterable[Raw]) -> Waiting | None:
-    """Return the reason why a container waits to start. Return None if it does not wait, or is just being
-    created.
+    """Return why the first waiting container does not start. Return None if no container waits, or if it only
+    waits to be created.
     """
     for state in states:
         found = state.get("waiting") or {}

@@ -1,7 +1,7 @@
-"""Reads from Warning Events why the pod of a job does not start. Pure.
+"""Finds in Events why the pod of a job does not start, with pure functions.
 
-Kubernetes reports such causes on other objects than the RFTJob: on the child Job if the API server refuses
-the pod, on the pod if a node cannot start it, and on a claim if it gets no volume.
+Kubernetes posts such an Event about the child Job if the API server refuses the pod, about the pod if a node
+cannot start it, and about a PersistentVolumeClaim if it gets no volume.
 """
 
 import re
@@ -16,8 +16,8 @@ from rft_operator.objects.pod import GRADER_AMOUNTS
 from rft_operator.observe import CLAIM, Child, Obstacle, Pod
 
 FRESH_SECONDS = 150.0
-"""An Event about a pod counts for this many seconds. The kubelet repeats it at least every 122 s while its
-cause lasts."""
+"""For this many seconds an Event about a pod counts as current. While its cause lasts, the kubelet repeats
+the Event at least every 122 s."""
 OF_PODS = frozenset(
     (
         "FailedMount",
@@ -28,7 +28,8 @@ OF_PODS = frozenset(
         "FailedPrepareDynamicResources",
     )
 )
-"""Reasons of Events that keep a pod from starting. Other Warnings about a pod, such as of DNS, do not."""
+"""Reasons of the Events that say why a pod cannot start. A pod can start in spite of other Warnings, such as
+those about DNS."""
 
 
 def needed(child: Child | None, pods: Iterable[Pod]) -> frozenset[str]:
@@ -45,10 +46,10 @@ def needed(child: Child | None, pods: Iterable[Pod]) -> frozenset[str]:
 
 
 def is_current(found: Obstacle, now: datetime) -> bool:
-    """Return whether the cause of an Event may still hold.
+    """Return whether the cause of an Event may still exist.
 
-    The Job controller waits longer and longer between two attempts to create a pod, so an Event of a Job
-    counts until there is a pod. An Event of a claim counts until there is a newer one.
+    The Job controller waits longer and longer between two attempts to create a pod. So an Event about a Job
+    counts until the Job has a pod, and an Event about a claim counts until there is a newer one.
     """
     if found.kind in ("Job", CLAIM) or found.at is None:
         return True
@@ -62,10 +63,10 @@ def blocked(
     obstacles: Iterable[Obstacle],
     last_created: datetime | None = None,
 ) -> Hindrance | None:
-    """Return why the pod of a job does not start, as Events say, or ``None`` if none says so.
+    """Return why the pod of a job does not start, as its Events say, or ``None`` if no Event says why.
 
     ``pod`` is the newest pod of the job that has not ended, or ``None`` if there is none. ``last_created`` is
-    when the last pod was created: what kept an earlier pod from being created is over.
+    the time when the last pod was created. Earlier Events about the creation of pods no longer count.
     """
     if child is None:
         return None
@@ -105,13 +106,13 @@ def _newest(found: Iterable[Obstacle]) -> Obstacle | None:
 
 
 def explained(what: str, message: str, spec: RFTJobSpec | None) -> str:
-    """Return a message with its cause, and with the field to change or the action that helps, if known."""
+    """Return ``what`` with the cause in Kubernetes' ``message`` and, if known, what to do about it."""
     said, advice = f"{what}: {message.rstrip('.')}.", advised(message, spec)
     return f"{said} {advice}" if advice else said
 
 
 def advised(message: str, spec: RFTJobSpec | None) -> str:
-    """Return the sentence that says what to do about a message of Kubernetes. Empty if none is known."""
+    """Return a sentence that says what to do about a message of Kubernetes, or "" if this is not known."""
     advice = next((text for remedy in _REMEDIES if (text := remedy(message, spec))), "")
     return f"{advice}." if advice else ""
 
@@ -247,7 +248,9 @@ def _sentence(text: str) -> str:
 
 
 def _or_correct(text: str, spec: RFTJobSpec | None) -> str:
-    """Return the end of a sentence that names the fields with this text. Empty if no field has it."""
+    """Return the end of a sentence that tells the user to correct the fields of the spec whose value is
+    ``text``. Empty if there is no such field.
+    """
     paths = list(paths_of(spec.dump(), text)) if spec is not None else []
     return f", or correct {' or '.join(paths)}" if paths else ""
 

@@ -1,4 +1,4 @@
-"""Runs the operator: work queue, workers, ingest and certificates in one event loop."""
+"""Runs the work queue, its workers, the ingest and the renewal of its certificates in one event loop."""
 
 import asyncio
 import logging
@@ -23,7 +23,7 @@ from rft_operator.tls_secret import current_identity
 
 REVIEW_THREADS = 8
 REPORT_DEBOUNCE_SECONDS = 2.0
-"""Shortest time in seconds between two reconciliations of one job because of its reports. It limits the
+"""Shortest time in seconds between two reconciliations of one job because of its reports. This limits the
 number of status writes."""
 CHILD_DEBOUNCE_SECONDS = 0.5
 """Shortest time in seconds between two reconciliations of one job because of events of its children."""
@@ -36,16 +36,18 @@ early."""
 HEARTBEAT_SECONDS = 2.0
 CERTIFICATE_CHECK_SECONDS = 12 * 3600.0
 START_RETRY_SECONDS = 2.0
-"""Seconds between two attempts to read the certificates at the start."""
+"""Seconds between two attempts to read the certificates of the ingest, when the operator starts."""
 STOP_SECONDS = 4.0
-"""Longest time in seconds to wait for the current reconciliations when the operator stops. A request that is
-not answered would take longer."""
+"""Longest time in seconds that the stopping operator waits for the current reconciliations. They may wait for
+longer for an API server that does not answer."""
 STOP_CHECK_SECONDS = 0.05
 _log = logging.getLogger(__name__)
 
 
 class Operator:
-    """The work queue, its workers and the ingest. ``start`` and ``stop`` are called in the event loop."""
+    """Runs the work queue, its workers and the ingest. ``start`` and ``stop`` must be called in the event
+    loop.
+    """
 
     def __init__(self, cluster: Cluster, settings: Settings, signs: Signs) -> None:
         self._cluster = cluster
@@ -92,7 +94,8 @@ class Operator:
         self._enqueue(key, delay=-NEW_JOB_PRIORITY_SECONDS if is_new else 0.0)
 
     def child_changed(self, key: Key, pods_version: str = "", *, job_or_pod: bool) -> None:
-        """Queue an RFTJob of which a child changed: the Job or a pod (``job_or_pod``), or a ConfigMap.
+        """Queue an RFTJob, because one of its children changed: the Job or a pod (``job_or_pod``), or a
+        ConfigMap.
 
         One change by the operator leads to several such events, so they are debounced.
         """
@@ -115,7 +118,7 @@ class Operator:
     async def start(self) -> None:
         """Start the workers and the ingest. Wait until the certificates of the ingest can be read.
 
-        Then the process is ready. Raises CannotListen.
+        After this, the process counts as ready. Raises CannotListen.
         """
         self.is_idle = False
         self._tasks.append(asyncio.create_task(self._heartbeat()))
@@ -135,7 +138,8 @@ class Operator:
     async def stop(self) -> None:
         """Stop taking keys from the queue, and wait until the current reconciliations have ended.
 
-        If they take longer than ``STOP_SECONDS``, ``is_idle`` stays false. A second call does nothing more.
+        If the reconciliations take longer than ``STOP_SECONDS``, ``is_idle`` stays false. A second call
+        changes nothing.
         """
         for task in self._tasks:
             task.cancel()
@@ -167,7 +171,8 @@ class Operator:
     async def _poll(self, what: str, poll: Callable[[], list[Key]], seconds: float) -> None:
         """Call ``poll`` again and again, and queue the RFTJobs that it returns.
 
-        A poll that takes long is called less often, so that it never takes more than a fifth of the time.
+        After each call, wait at least four times as long as it took, so that polling never takes more than a
+        fifth of the time.
         """
         loop = asyncio.get_running_loop()
         took = 0.0

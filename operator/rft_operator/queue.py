@@ -1,4 +1,4 @@
-"""A work queue with delays, like client-go's. No key is processed twice at the same time.
+"""A work queue with delays, like that of client-go. No key is processed twice at the same time.
 
 Only one event loop may use the queue, and it is not thread-safe.
 """
@@ -38,8 +38,8 @@ class WorkQueue:
     def add(self, key: Key, delay: float = 0.0, apart: float = 0.0) -> None:
         """Make ``key`` due in ``delay`` seconds, but at least ``apart`` seconds after it was last processed.
 
-        A negative ``delay`` makes the key due in the past. Due keys are processed in the order of these
-        times, so it comes before keys that became due later.
+        Keys are processed in the order of the times when they become due. With a negative ``delay``, this
+        time is in the past, so the key is processed before keys that became due later.
         """
         due = max(self.clock() + delay, self._finished.get(key, float("-inf")) + apart)
         if key in self._due and self._due[key] <= due:

@@ -1,7 +1,7 @@
-"""Decides what happens to one RFTJob. A pure function of the RFTJob, of the observed cluster, and of the
+"""Decides what happens to one RFTJob, with pure functions of the RFTJob, of the observed cluster, and of the
 time.
 
-It is level-triggered: the decision depends on the present state, not on the order and number of events.
+The decision is level-triggered: it depends on the present state, not on the order and number of events.
 """
 
 from collections.abc import Mapping
@@ -94,7 +94,9 @@ def reconcile(
 
 
 def _again(facts: Facts, verdict: Verdict) -> float | None:
-    """Return the seconds until the next decision: those of the verdict, or until the deadline passes."""
+    """Return the seconds until the next decision: those of the verdict, or fewer if the deadline of the run
+    passes before. ``None`` if neither is set.
+    """
     deadline = deadline_of(facts)
     left = (deadline - facts.now).total_seconds() if deadline is not None else -1.0
     return min(
@@ -109,8 +111,8 @@ def gather(
     no_progress_seconds: float,
     checked: CheckResult,
 ) -> Facts:
-    """Return the facts that the stages need. This makes or reuses the plan of a checked document, and chooses
-    the newest report.
+    """Return the facts that the stages need, with the plan and the newest report. The plan comes from the
+    snapshot if there is one. Otherwise it is made from the spec.
     """
     job, problems = checked
     snapshot = observed.snapshot
@@ -142,8 +144,8 @@ def gather(
 
 
 def _replaces(snapshot: RunConfig | None, spec: RFTJobSpec, *, never_ran: bool) -> bool:
-    """Return whether the snapshot of a run is replaced by the present spec: when a field changed that may
-    change, or when this release cannot use the snapshot (None).
+    """Return whether the present spec replaces the snapshot of a run. It does if it changed in fields that
+    may change now, or if this release cannot read the snapshot (``None``).
     """
     if snapshot is None:
         return True
@@ -182,7 +184,9 @@ def _after_the_end(facts: Facts, status: ClusterObject) -> Decision:
 
 
 def _removable(observed: Observed) -> tuple[ChildKind, ...]:
-    """Return the kinds of children to delete after the TTL. The volume claim stays: it has the results."""
+    """Return the kinds of children to delete after the TTL. The PersistentVolumeClaim stays, because it has
+    the results of the run.
+    """
     there = {
         ChildKind.JOB: observed.child is not None and not observed.child.deleting,
         ChildKind.CONFIG: observed.config_exists,
@@ -226,7 +230,7 @@ def _planned(facts: Facts) -> Gate:
 
 
 def _of_child(facts: Facts, verdict: Verdict) -> dict[str, Any]:
-    """Return the fields of the status about the plan and the child Job, by the Python names of the fields."""
+    """Return the fields of the status about the plan and the child Job. Their keys are Python names."""
     counted = sum(failure.counted for failure in failures_of(facts))
     fields: dict[str, Any] = {"failed_pods": max(facts.status.get("failedPods", 0), counted)}
     if facts.plan is not None:
@@ -242,7 +246,8 @@ def _of_child(facts: Facts, verdict: Verdict) -> dict[str, Any]:
 def baseline_to_read(document: Mapping[str, Any]) -> str | None:
     """Return the name of the baseline if the baseline must be read, else None.
 
-    The baseline is read until the job has started and has been compared with it.
+    The operator reads the baseline until the job has started and its spec has been compared with that of the
+    baseline.
     """
     name, status = baseline.named_in(document), document.get("status") or {}
     known = status.get("baseline") or {}
@@ -268,8 +273,8 @@ def _without_old_baseline(facts: Facts) -> Mapping[str, Any]:
 
 
 def _notes(facts: Facts, summary: Summary) -> tuple[Note, ...]:
-    """Return the Events to post: on a new plan, on changes of the spec that the run ignores, and on a new
-    reason.
+    """Return the Events to post: about a new plan, about a change of the spec that the run ignores, and about
+    a new reason of the condition Ready.
     """
     old = {c.get("type"): c for c in facts.status.get("conditions") or []}
     notes: list[Note] = []

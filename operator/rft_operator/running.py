@@ -1,4 +1,6 @@
-"""Runs kopf until a stop signal, or until one of its root tasks ends. In both cases the process ends soon."""
+"""Runs kopf until a stop signal, or until one of kopf's root tasks ends. After either of them, the process
+ends within seconds.
+"""
 
 import asyncio
 import logging
@@ -12,7 +14,8 @@ import kopf
 from rft_operator.operator import Operator
 
 END_SECONDS = 8.0
-"""Longest time in seconds from the first sign of the end to the end of the process. A pod gets 30 s."""
+"""Longest time in seconds from the end of the first root task of kopf to the end of the process. Kubernetes
+kills a pod 30 s after the stop signal."""
 _log = logging.getLogger(__name__)
 
 
@@ -28,10 +31,11 @@ def run(
 ) -> None:
     """Run kopf and ``operator`` until SIGTERM or SIGINT. The watches are cluster-wide without ``namespaces``.
 
-    If it then takes longer than ``END_SECONDS`` until the process has ended, the process is ended at once.
+    If the process has not ended ``END_SECONDS`` later, it is ended at once.
 
     Raises:
-        Exception: that of kopf's root task, if one ended without a signal; KopfEnded, if it has none.
+        Exception: the error of a root task of kopf that failed.
+        KopfEnded: if a root task ended without an error, and there was no signal.
     """
     asyncio.run(_run(operator, registry, settings, namespaces))
 

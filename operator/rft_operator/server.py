@@ -1,4 +1,4 @@
-"""A cache of what the API server is: its version, and whether it assigns user IDs to pods."""
+"""A cache of features of the API server: those of its version, and whether it assigns user IDs to pods."""
 
 import logging
 import threading
@@ -12,7 +12,7 @@ from rft_operator.objects.platform import NATIVE_SIDECARS, REPLACES_PODS, Assign
 OPENSHIFT = "security.openshift.io"
 """The API group of OpenShift's security context constraints."""
 CACHED_SECONDS = 300.0
-"""Seconds after which the server is asked again, because it may have been upgraded."""
+"""Seconds after which the features are read again, because the API server may have been upgraded."""
 _log = logging.getLogger(__name__)
 
 
@@ -34,7 +34,9 @@ class Servers:
         assigns_users: AssignsUsers = "auto",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``version`` and ``has_group`` ask the API server. ``assigns_users`` is the setting."""
+        """``version`` and ``has_group`` send a request to the API server. ``assigns_users`` is the setting of
+        the operator.
+        """
         self._version = version
         self._has_group = has_group
         self._assigns_users = assigns_users
@@ -44,10 +46,10 @@ class Servers:
         self._read_at = float("-inf")
 
     def get(self) -> ServerFeatures:
-        """Return the features of the API server. If it does not answer, they are those of the last answer.
+        """Return the features of the API server. If it does not answer, return those of its last answer.
 
-        Raises Unavailable if it does not answer and there was no answer yet. A Job's pod template cannot be
-        changed, so it must not be made by a guess.
+        Raises Unavailable if it has never answered. The pod template of a Job cannot be changed later, so a
+        guess would be wrong for the whole run.
         """
         with self._lock:
             if self._clock() - self._read_at > CACHED_SECONDS:

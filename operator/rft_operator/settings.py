@@ -1,4 +1,4 @@
-"""Reads the settings of the operator from the environment, once at start."""
+"""Reads the settings of the operator from environment variables, once at the start."""
 
 import ipaddress
 import json
@@ -34,14 +34,12 @@ class Settings:
     """Name of the Lease that one operator at a time holds."""
     pod: str | None = None
     """Name of the pod of this process, which gets a label while the process holds the Lease. ``None``
-    outside a cluster.
-    """
+    outside a cluster."""
     lease_seconds: int = 15
     """Seconds after which another operator may take a Lease that was not renewed."""
     ingest_url: str | None = None
-    """Base URL by which pods reach the ingest. ``None``: reports come only from termination messages of
-    pods.
-    """
+    """Base URL by which pods reach the ingest. ``None`` means that there is no ingest: then the operator
+    reads reports from the termination messages of pods."""
     ingest_bind: str = EVERYWHERE
     ingest_port: int = 8443
     tls_secret: str = "rft-operator-ingest-tls"
@@ -52,26 +50,28 @@ class Settings:
     watch_seconds: int = 180
     """Seconds after which the API server ends a watch, which then connects again."""
     stale_seconds: int = 300
-    """Seconds after which a watch that was not connected fails the liveness probe."""
+    """Seconds without an answer to a watch, after which the liveness probe fails."""
     workers: int = 8
     no_progress_seconds: float = 1800.0
     """Seconds without a report after which a run counts as stalled, before its first step and in
     evaluations."""
     read_nodes: bool = True
-    """Whether nodes are read, to choose the kind of GPU and to explain unschedulable pods."""
+    """Whether the operator reads nodes, to choose the kind of GPU and to explain unschedulable pods."""
     accelerator_labels: Table = field(default_factory=dict)
-    """Further node labels by which accelerators of the catalogue are known."""
+    """Further node labels that say that a node has an accelerator of the catalogue."""
     assigns_users: AssignsUsers = "auto"
-    """Whether the cluster assigns user and group IDs to pods and refuses others. ``auto``: if it is an
+    """Whether the cluster assigns user and group IDs to pods and refuses others. ``auto`` means: if it is
     OpenShift."""
     read_kueue: bool = True
-    """Whether Kueue's Workloads are read, to explain why a job is queued."""
+    """Whether the operator reads Kueue's Workloads, to explain why a job is queued."""
     read_logs: bool = True
-    """Whether the last log lines of a stalled trainer are read and shown."""
+    """Whether the operator reads the last log lines of a stalled trainer, and shows them in the status."""
 
     @property
     def certificate_names(self) -> tuple[str, ...]:
-        """Names and addresses that the serving certificate must have. The host of the URL is the first."""
+        """Names and addresses that the serving certificate of the ingest must have. The host of the URL
+        is the first.
+        """
         host = urlsplit(self.ingest_url).hostname if self.ingest_url else None
         return tuple(dict.fromkeys([*([host] if host else []), *self.tls_names]))
 
@@ -84,7 +84,7 @@ def from_env(env: Mapping[str, str]) -> Settings:
     """
     image = env.get("RFT_TRAINER_IMAGE")
     if not image:
-        raise BadSettings("RFT_TRAINER_IMAGE is not set; it names the image of the trainer")
+        raise BadSettings("RFT_TRAINER_IMAGE is not set; set it to the container image of the trainer")
     url = env.get("RFT_INGEST_URL") or None
     if url is not None and not url.startswith("https://"):
         raise BadSettings(f"RFT_INGEST_URL {url} must start with https://, because pods send tokens to it")
@@ -136,7 +136,9 @@ def words(env: Mapping[str, str], name: str) -> tuple[str, ...]:
 
 
 def number(env: Mapping[str, str], name: str, default: int) -> int:
-    """Return the whole number in an environment variable. Raises BadSettings if it has none."""
+    """Return the whole number in an environment variable, or ``default`` if the variable is not set. Raises
+    BadSettings if its value is not a whole number.
+    """
     text = env.get(name)
     if not text:
         return default
@@ -146,27 +148,31 @@ def number(env: Mapping[str, str], name: str, default: int) -> int:
 
 
 def switch(env: Mapping[str, str], name: str, default: bool) -> bool:
-    """Return the boolean in an environment variable. Raises BadSettings if it is neither true nor false."""
+    """Return the boolean in an environment variable, or ``default`` if the variable is not set. Raises
+    BadSettings if its value is not ``true`` or ``false``.
+    """
     text = env.get(name) or str(default).lower()
     if text not in ("true", "false"):
-        raise BadSettings(f"{name} {text} is neither true nor false")
+        raise BadSettings(f"{name} is {text}; it must be true or false")
     return text == "true"
 
 
 def assigns_users(env: Mapping[str, str], name: str) -> AssignsUsers:
-    """Return auto, true or false from an environment variable. Raises BadSettings for anything else."""
+    """Return the value of an environment variable, which must be ``auto``, ``true`` or ``false``. Raises
+    BadSettings for any other value.
+    """
     text = env.get(name) or Settings.assigns_users
     for allowed in get_args(AssignsUsers):
         if text == allowed:
             return cast(AssignsUsers, allowed)
-    raise BadSettings(f"{name} {text} is none of auto, true and false")
+    raise BadSettings(f"{name} is {text}; it must be auto, true or false")
 
 
 def table(env: Mapping[str, str], name: str) -> Table:
     """Return the node labels of accelerators in an environment variable, which has them as JSON.
 
-    The JSON has for each accelerator a list of objects, and each object has for a label key the list of its
-    values: ``{"nvidia-l4-24gb": [{"example.com/gpu": ["l4"]}]}``. Raises BadSettings if it is malformed.
+    The JSON maps each accelerator to a list of objects, and each object maps label keys to lists of values:
+    ``{"nvidia-l4-24gb": [{"example.com/gpu": ["l4"]}]}``. Raises BadSettings if the JSON is malformed.
     """
     try:
         given = json.loads(env.get(name) or "{}")
@@ -185,14 +191,16 @@ def table(env: Mapping[str, str], name: str) -> Table:
 
 
 def _texts(values: object) -> tuple[str, ...]:
-    """Return the texts in a list. Raises TypeError for anything else."""
+    """Return a list of texts as a tuple. Raises TypeError if ``values`` is anything else."""
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise TypeError(f"{values!r} is not a list of texts")
     return tuple(values)
 
 
 def address(env: Mapping[str, str], name: str, default: str) -> str:
-    """Return the IP address in an environment variable. Raises BadSettings if it has none."""
+    """Return the IP address in an environment variable, or ``default`` if the variable is not set. Raises
+    BadSettings if its value is not an IP address.
+    """
     text = env.get(name) or default
     try:
         ipaddress.ip_address(text)

@@ -1,7 +1,7 @@
 """The stages of a decision about an RFTJob: pure functions, tried in the order of ``STAGES``.
 
-The first stage that applies decides. A stage returns ``None`` if it does not apply. ``STAGES``, read top
-to bottom, is the specification.
+A stage returns ``None`` if it does not apply. The first stage that applies decides. So the list ``STAGES``,
+read from top to bottom, is the specification.
 """
 
 from collections.abc import Callable
@@ -28,14 +28,15 @@ CONFLICT_RECHECK_SECONDS = 60.0
 LOST_RECHECK_SECONDS = 30.0
 """Seconds until a job with a pod on a lost node is checked again, because nodes are not watched."""
 SIDECAR_SECONDS = 15.0
-"""Seconds that containers added by others, such as istio-proxy, have to end after the trainer. Then the job
-is complete, and its pod is ended."""
+"""Seconds that containers added by other programs, such as istio-proxy, may run after the end of the trainer.
+Then the operator counts the job as complete, and ends its pod."""
 NODES_RECHECK_SECONDS = 300.0
 """Seconds until a job with an unschedulable pod is checked again, because nodes are not watched."""
 
 
 def cancelled(facts: Facts) -> Verdict | None:
-    """``spec.cancel`` is set: the child Job is deleted, and the job is Cancelled once no pod is left.
+    """``spec.cancel`` is true: the operator deletes the child Job. When no pod exists any more, the job is
+    Cancelled.
 
     On SIGTERM the trainer saves a checkpoint.
     """
@@ -47,7 +48,9 @@ def cancelled(facts: Facts) -> Verdict | None:
 
 
 def _until_gone(facts: Facts, reason: str, doing: str) -> Verdict | None:
-    """Delete the child Job, and wait until no pod is left. Return ``None`` once both are gone."""
+    """Delete the child Job, and wait until none of its pods exists. Return ``None`` once the Job and its pods
+    are gone.
+    """
     child = facts.observed.child
     if child is None and not facts.observed.any_alive:
         return None
@@ -68,8 +71,8 @@ def invalid(facts: Facts) -> Verdict | None:
 
 
 def name_taken(facts: Facts) -> Verdict | None:
-    """An object that this RFTJob does not own has the name of a child: the job stays Pending while this
-    object exists. The operator never changes this object.
+    """An object of another owner already has the name of a child object of this RFTJob. The job stays Pending
+    while this object exists. The operator never changes it.
     """
     if not facts.observed.conflicts:
         return None
@@ -136,7 +139,9 @@ def _failure(facts: Facts, reason: str, message: str) -> Verdict:
 
 
 def suspended(facts: Facts) -> Verdict | None:
-    """``spec.suspend`` is set: the child Job is deleted, and the job is Suspended once no pod is left."""
+    """``spec.suspend`` is true: the operator deletes the child Job. When no pod exists any more, the job is
+    Suspended.
+    """
     if not facts.wants("suspend"):
         return None
     return _until_gone(facts, Reason.SUSPENDED, "Suspending") or Verdict(
@@ -145,9 +150,10 @@ def suspended(facts: Facts) -> Verdict | None:
 
 
 def leaving(facts: Facts) -> Verdict | None:
-    """The previous child Job or its pod still exists: no new Job is created before both are gone.
+    """The previous child Job or one of its pods still exists: the operator waits until all of them are gone
+    before it creates a new Job.
 
-    Two trainers must never write to the same folder.
+    Two trainers must never write to one run's folder at the same time.
     """
     child = facts.observed.child
     gone = child is None and not facts.observed.any_alive
@@ -158,9 +164,10 @@ def leaving(facts: Facts) -> Verdict | None:
 
 
 def too_late(facts: Facts) -> Verdict | None:
-    """``stop.deadline`` has passed, and no step was made: the child Job is deleted.
+    """``stop.deadline`` has passed before the first step: the operator deletes the child Job.
 
-    The run starts after all if the deadline is moved. After the first step the trainer ends the run itself.
+    If the user then sets a later deadline, the run starts. After the first step the trainer itself ends the
+    run at the deadline.
     """
     deadline = deadline_of(facts)
     made = (facts.status.get("progress") or {}).get("step") or 0
@@ -178,7 +185,9 @@ def too_late(facts: Facts) -> Verdict | None:
 
 
 def deadline_of(facts: Facts) -> datetime | None:
-    """Return ``stop.deadline`` as the RFTJob has it now, because it may change during a run."""
+    """Return ``stop.deadline`` of the current spec, because it may change during a run. Return ``None`` if
+    the spec has no deadline.
+    """
     spec = facts.job.spec if facts.job is not None else facts.spec
     stop = spec.stop if spec is not None else None
     return read_moment(stop.deadline) if stop is not None and stop.deadline is not None else None
@@ -192,7 +201,7 @@ def unplannable(facts: Facts) -> Verdict | None:
 
 
 def to_create(facts: Facts) -> Verdict | None:
-    """No child Job exists: it is created, with the other child objects that it needs."""
+    """No child Job exists: the operator creates it, and the other child objects that it needs."""
     if facts.observed.child is not None:
         return None
     if facts.observed.refused:
@@ -204,7 +213,7 @@ def to_create(facts: Facts) -> Verdict | None:
 
 
 def queued(facts: Facts) -> Verdict | None:
-    """A queue such as Kueue has suspended the child Job: it is not admitted yet, or it was preempted.
+    """The child Job is suspended, because a queue such as Kueue has not admitted it yet or has preempted it.
 
     When a queue suspends a Job, the Job controller deletes its pods, and the trainer saves a checkpoint.
     Only the queue resumes the Job.
@@ -226,7 +235,7 @@ def _succeeded(pod: Pod) -> bool:
 
 
 def completing(facts: Facts) -> Verdict | None:
-    """The trainer has ended successfully. Until the child Job is complete, the job is still Running."""
+    """The trainer has ended successfully, but the child Job is not complete yet: the job is still Running."""
     newest = facts.observed.attempts[-1] if facts.observed.attempts else None
     if newest is None or newest.failed or not _succeeded(newest):
         return None
@@ -241,7 +250,7 @@ def completing(facts: Facts) -> Verdict | None:
 
 
 def _sidecar_time_left(facts: Facts, pod: Pod) -> float:
-    """Return the seconds that containers added by others still have to end after the trainer."""
+    """Return for how many more seconds containers that other programs added may run after the trainer."""
     ended = clock.parse(pod.trainer.at) if pod.trainer is not None else None
     return SIDECAR_SECONDS - (facts.now - ended).total_seconds() if ended is not None else 0.0
 
@@ -258,7 +267,7 @@ def _held_open(pod: Pod | None) -> str:
 
 
 def node_lost(facts: Facts) -> Verdict | None:
-    """The node of a pod does not answer. The pod may still run there, so no other pod of the job may
+    """The node of a pod does not answer. The pod may still run on this node, so no other pod of the job may
     start.
     """
     said = _lost(facts)
@@ -272,7 +281,7 @@ def node_lost(facts: Facts) -> Verdict | None:
 
 
 def _lost(facts: Facts) -> list[str]:
-    """Return a message for each pod on a lost node. It has commands that a person can run to end the pod."""
+    """Return a message for each pod whose node does not answer. It names commands that end such a pod."""
     silent = {node.name: node.silent_since for node in facts.observed.nodes if node.silent_since}
     pods = [pod for pod in facts.observed.pods if pod.alive and pod.node in silent]
     return [
@@ -293,8 +302,8 @@ def _nodes_again(facts: Facts) -> float | None:
 
 
 def waiting(facts: Facts) -> Verdict | None:
-    """The pod of the job does not run: it does not exist yet, is not scheduled, or cannot start. The status
-    says why.
+    """The pod of the job does not run: it does not exist yet, has no node yet, or cannot start. The message
+    says which, and why.
     """
     pod = _current(facts)
     # A native sidecar may wait to be started again while the trainer runs.
@@ -338,7 +347,7 @@ def _elsewhere(facts: Facts) -> str:
 
 
 def _and(message: str, other: str) -> str:
-    """Return two messages as two sentences in one text. ``other`` may be empty."""
+    """Join two messages to one text of two sentences. ``other`` may be empty."""
     return f"{message.rstrip('.')}. {other}" if other else message
 
 
@@ -359,7 +368,7 @@ def _held(facts: Facts, pod: Pod) -> Hindrance | None:
 
 
 def running(facts: Facts) -> Verdict | None:
-    """A pod of the job runs: it prepares, trains, or makes no progress. The status says which."""
+    """A pod of the job runs. The message says whether its trainer prepares, trains, or makes no progress."""
     ensure, patch = _missing(facts), _own_count(facts)
     pod = _current(facts)
     run = last_word(facts.report, pod, facts.status) if pod is not None else None
@@ -377,7 +386,7 @@ def running(facts: Facts) -> Verdict | None:
 
 
 def _preparing(facts: Facts, pod: Pod | None, run: RunStatus | None) -> Verdict:
-    """The trainer has made no step yet. If it says nothing for too long, the run has stalled."""
+    """The trainer has made no step yet. If it sends no report for too long, the run counts as stalled."""
     ensure, patch = _missing(facts), _own_count(facts)
     said = "The trainer prepares its model and data."
     since = clock.parse(
@@ -448,8 +457,8 @@ def _retry_limit(facts: Facts) -> int:
 def _own_count(facts: Facts) -> dict[str, Any] | None:
     """Return the patch that corrects the ``backoffLimit`` of the child Job, or None if the limit is right.
 
-    A Job without a failure policy also counts failures that must not count, such as preemptions. So its limit
-    is raised, and the operator counts the failures itself.
+    If the API server dropped the Job's ``podFailurePolicy``, the Job also counts preemptions as failures.
+    Then the limit is raised, and the operator counts the failures itself.
     """
     child = facts.observed.child
     if child is None or facts.spec is None:
@@ -487,7 +496,9 @@ def joined(problems: tuple[Problem, ...]) -> str:
 
 
 def end_now(facts: Facts) -> dict[str, Any] | None:
-    """Return the patch that ends the child Job by a deadline. Its failed pods and their logs are kept."""
+    """Return the patch that ends the child Job by a deadline of one second, or ``None`` if it has ended. The
+    Job's pods and their logs stay.
+    """
     child = facts.observed.child
     if child is None or child.finished or child.deadline == 1:
         return None

@@ -1,8 +1,8 @@
-"""Decides when a training run has stalled. Pure; ``stages.running`` uses it.
+"""Decides when a training run has stalled, with pure functions for ``stages.running``.
 
-A trainer reports after every step, so the time allowed without a report is a multiple of the step time.
-Between two steps there may be other work, which may take as long as several steps: a held-out evaluation, a
-checkpoint, or a restart of the sampler.
+A trainer reports after every step. So the allowed time without a report is a multiple of the step time.
+Between two steps, a held-out evaluation, a checkpoint or a restart of the sampler may take as long as several
+steps.
 """
 
 from collections.abc import Mapping
@@ -21,19 +21,19 @@ from rft_run.report import ProgressReport
 STEPS = 10.0
 """Time allowed without a report, as a multiple of the step time."""
 LEAST_SECONDS = 300.0
-"""Minimum number of seconds allowed without a report, because a restarted sampler has to load and compile
-the model."""
+"""Shortest allowed time in seconds without a report: a restarted sampler has to load and compile the
+model."""
 
 
 @dataclass(frozen=True)
 class Silence:
-    """Since when a trainer has not reported, and how long it may go without a report."""
+    """The time of a trainer's last report, and the allowed time without a further report."""
 
     since: datetime
     allowed: float
     """The number of seconds that are allowed without a report."""
     step: float | None
-    """Seconds of one training step, if the allowed time is derived from the step time."""
+    """The duration of one training step in seconds, or ``None`` if the allowed time does not depend on it."""
 
     def left(self, now: datetime) -> float:
         """Return the seconds until the run counts as stalled. Zero or less means that it has stalled."""
@@ -46,7 +46,7 @@ class Silence:
 
 
 def silence(run: RunStatus, now: datetime, otherwise: float) -> Silence:
-    """Return since when the trainer of ``run`` has not reported, and the time allowed without a report.
+    """Return the time of the last report about ``run``, and the allowed time without a further report.
 
     ``otherwise`` is the allowed time, in seconds, before the first step and while only evaluations run.
     """
@@ -61,8 +61,8 @@ def silence(run: RunStatus, now: datetime, otherwise: float) -> Silence:
 
 
 def step_seconds(run: RunStatus) -> float | None:
-    """Return the seconds of one step: the longer of the last step and the expected mean of the remaining
-    steps.
+    """Return the expected duration of one step in seconds: that of the last step, or the mean that the
+    trainer expects for the remaining steps, if this is longer. Return ``None`` if both are unknown.
     """
     progress = run.progress
     found = [run.metrics.step_seconds if run.metrics is not None else None]
@@ -74,8 +74,8 @@ def step_seconds(run: RunStatus) -> float | None:
 def last_word(report: ProgressReport | None, pod: Pod, status: Mapping[str, Any]) -> RunStatus | None:
     """Return the last report of the trainer in ``pod``, or ``None`` if there is none.
 
-    Reports are kept in memory only. After a restart of the operator, the status is used instead of the last
-    report. So the operator notices a trainer that hangs even after a restart.
+    The operator keeps reports in memory only. After its restart, the status of the RFTJob replaces the lost
+    report. So the operator then also notices a trainer that hangs.
     """
     if report is not None:
         return report.run if report.attempt == pod.uid else None

@@ -1,4 +1,6 @@
-"""Makes the status of an RFTJob from a stage's decision and the trainer's report. Pure and idempotent."""
+"""Makes the status of an RFTJob from the decision of a stage and the report of the trainer, with pure
+functions.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ from rft_run.report import ProgressReport
 
 @dataclass(frozen=True)
 class Summary:
-    """The part of the status that the operator decides, and that does not come from the trainer."""
+    """The part of the status that the operator decides. The other part comes from the trainer's report."""
 
     phase: Phase
     reason: str
@@ -26,13 +28,11 @@ class Summary:
     planned: Gate
     stalled: bool = False
     ended: bool = False
-    """Whether the run has ended for good, in a terminal phase."""
+    """Whether the run has ended, in a phase that never changes again."""
 
 
 def is_over(status: Mapping[str, Any]) -> bool:
-    """Return whether a terminal condition is True in ``status``. Older versions set Failed on a cancelled
-    job.
-    """
+    """Return whether the run has ended: whether one of ``TERMINAL_CONDITIONS`` is True in ``status``."""
     return any(
         c.get("type") in TERMINAL_CONDITIONS and c.get("status") == "True"
         for c in status.get("conditions") or []
@@ -42,8 +42,8 @@ def is_over(status: Mapping[str, Any]) -> bool:
 def conditions(
     summary: Summary, old: Sequence[Mapping[str, Any]], generation: int, now: datetime
 ) -> list[Condition]:
-    """Return all conditions of an RFTJob. A condition with the same status as in ``old`` keeps its
-    transition time.
+    """Return all conditions of an RFTJob. A condition whose status has not changed since ``old`` keeps its
+    ``lastTransitionTime``.
     """
     wanted = conditions_of(
         summary.phase, summary.reason, summary.message, accepted=summary.accepted, planned=summary.planned,
@@ -53,7 +53,7 @@ def conditions(
 
 
 def decided(summary: Summary, old: Mapping[str, Any], generation: int, now: datetime) -> dict[str, Any]:
-    """Return the fields of ``RFTJobStatus`` that ``summary`` sets, by their Python names."""
+    """Return the fields of ``RFTJobStatus`` that ``summary`` sets. The keys are their Python names."""
     fields: dict[str, Any] = {
         "observed_generation": generation,
         "phase": summary.phase,
@@ -66,7 +66,7 @@ def decided(summary: Summary, old: Mapping[str, Any], generation: int, now: date
 
 
 def overlaid(old: Mapping[str, Any], new: RFTJobStatus) -> dict[str, Any]:
-    """Return the status to write: ``old``, with the value of every field that is set in ``new``.
+    """Return the status to write: ``old``, in which the fields that are set in ``new`` are replaced.
 
     ``old`` is the status as the API server returned it. It may have fields of another version of the
     operator, which this version does not know. These fields are kept.
@@ -79,9 +79,9 @@ def overlaid(old: Mapping[str, Any], new: RFTJobStatus) -> dict[str, Any]:
 def newest_report(observed: Observed) -> ProgressReport | None:
     """Return the last report of the newest attempt.
 
-    The last report that an attempt sends may be lost, so the report in its termination message is used too.
-    It is not used once a newer attempt runs: the newer attempt's reports may be unknown after a restart of
-    the operator.
+    The last report that an attempt sends may be lost. So the report in the pod's termination message is used
+    too, but not if a newer attempt runs. After a restart of the operator, the reports of the newer attempt
+    may not be known yet.
     """
     candidates: list[Received] = [observed.received] if observed.received is not None else []
     started = [pod for pod in observed.pods if pod.trainer is not None or pod.phase == "Running"]
@@ -95,14 +95,14 @@ def newest_report(observed: Observed) -> ProgressReport | None:
 
 
 def with_report(status: Mapping[str, Any], report: ProgressReport | None) -> dict[str, Any]:
-    """Return ``status`` with the fields of the report. If the report is older than the status, nothing
-    changes.
+    """Return ``status`` with the fields of the report. If the report is older than ``status``, return it
+    unchanged.
     """
     return overlaid(status, RFTJobStatus(**reported(status, report)))
 
 
 def reported(old: Mapping[str, Any], report: ProgressReport | None) -> dict[str, Any]:
-    """Return the fields of ``RFTJobStatus`` that ``report`` sets, by their Python names.
+    """Return the fields of ``RFTJobStatus`` that ``report`` sets. The keys are their Python names.
 
     The result is empty if there is no report, or if the report is older than the status ``old``.
     """
@@ -121,8 +121,8 @@ _MADE = ("step", "totalSteps", "totalStepsEstimated", "epoch", "percent")
 
 
 def _progress(old: Mapping[str, Any], new: Progress) -> Progress:
-    """Return the progress to show. While a new attempt prepares, it does not know how far the run is: then
-    the steps of the attempt before are shown.
+    """Return the progress for the status. While a new attempt prepares, it does not know how far the run is.
+    Then the steps of the previous attempt stay in the status.
     """
     known = old.get("progress") or {}
     if new.stage != "preparing" or new.step >= int(known.get("step", 0)):
@@ -143,10 +143,10 @@ def is_behind(status: Mapping[str, Any], report: ProgressReport) -> bool:
 
 
 def merge_reward(status: Mapping[str, Any], report: ProgressReport) -> Reward | None:
-    """Return the reward curve: the points of the status that are still valid, then the points of the report.
+    """Return the reward curve: the valid points of the status, followed by the points of the report.
 
-    Points of an earlier attempt are valid up to ``resumedFromStep``. The new attempt repeats the later
-    steps.
+    Points of an earlier attempt are valid up to the step from which the new attempt resumed. The new attempt
+    repeats all later steps.
     """
     old = _reward(status)
     new = report.run.reward
@@ -169,7 +169,7 @@ def _reward(status: Mapping[str, Any]) -> Reward | None:
 
 
 def merge_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the JSON merge patch from ``old`` to ``new``. It is empty if they are equal."""
+    """Return the JSON merge patch that makes ``new`` out of ``old``. It is empty if both are equal."""
     patch: dict[str, Any] = {key: None for key in old if key not in new}
     for key, value in new.items():
         before = old.get(key)

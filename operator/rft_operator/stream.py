@@ -1,4 +1,4 @@
-"""Parses a list in JSON from the API server, one item at a time as the bytes arrive."""
+"""Parses the API server's JSON list of objects, one object at a time while the bytes arrive."""
 
 import codecs
 import json
@@ -15,9 +15,11 @@ class BrokenOff(Exception):
 
 
 def items(chunks: Iterable[bytes]) -> Iterator[dict[str, Any]]:
-    """Yield the items of a list in JSON that arrives in ``chunks``, which may end anywhere in the text.
+    """Yield the objects in the field ``items`` of a JSON list. The list arrives in ``chunks``, which may be
+    cut anywhere.
 
-    At most one item and one chunk are in memory. Kind and metadata of the list are not returned.
+    At most one object and one chunk are in memory. The other fields of the list, such as its metadata, are
+    not returned.
 
     Raises:
         BrokenOff: if the chunks end before the list is complete.

@@ -1,6 +1,6 @@
-"""An HTTP server for the liveness probe and the metrics, with a thread for each of a few connections.
+"""An HTTP server for the probes and the metrics, with one thread for each connection.
 
-Probe and metrics must also be answered while the event loop is blocked, so they do not run in it.
+It must answer even while the event loop is blocked, so it does not run in the event loop.
 """
 
 import socket
@@ -13,14 +13,14 @@ from typing import Any
 from rft_operator.listening import EVERYWHERE, listening
 
 CONNECTIONS = 32
-"""Largest number of open connections. If one more opens, the oldest is closed: a probe or scrape takes only
-milliseconds."""
+"""Largest number of open connections. If one more is opened, the server closes the oldest one. A probe or a
+scrape of the metrics takes only milliseconds, so an old connection is of no use."""
 SILENCE_SECONDS = 10.0
 """Seconds without a received byte after which a connection is closed."""
 
 
 class FewConnections(ThreadingHTTPServer):
-    """An HTTP server with a thread for each connection, whose number of connections is bounded."""
+    """An HTTP server with a thread for each connection, and at most ``CONNECTIONS`` connections."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -35,7 +35,7 @@ class FewConnections(ThreadingHTTPServer):
         self.server_port = self.server_address[1]
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Answer a connection in a thread. If there are too many connections, close the oldest."""
+        """Answer a connection in a thread. If too many connections are open, close the oldest one."""
         request.settimeout(SILENCE_SECONDS)
         with self._lock:
             self._open[request] = None
@@ -55,7 +55,7 @@ class FewConnections(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Log why a request failed, unless the client only went away or was silent."""
+        """Log why a request failed. Do not log it if the client closed the connection or sent nothing."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 

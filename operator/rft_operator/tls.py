@@ -1,7 +1,8 @@
 """Creates and renews the CA and the serving certificate of the ingest and of the webhook.
 
-The operator and the webhook create and renew their certificates themselves, and keep each in one Secret. A
-chart that creates certificates would create new ones at every rendering. This module talks to no cluster.
+The operator and the webhook create and renew their certificates themselves, and store them in a Secret each.
+If the Helm chart created certificates, it would create new ones at every rendering. This module does not talk
+to the API server.
 """
 
 import base64
@@ -39,9 +40,9 @@ class KeyPair:
 
 @dataclass(frozen=True)
 class Identity(KeyPair):
-    """A serving certificate with the CA that signed it.
+    """A serving certificate, and the CA that signed it.
 
-    The first certificate of ``ca_bundle`` is the current CA; older ones follow.
+    The first certificate in ``ca_bundle`` is the current CA, and older CAs follow.
     """
 
     ca_bundle: str
@@ -63,11 +64,11 @@ def from_secret(secret: Mapping[str, Any]) -> Identity | None:
 
 
 def renewed(current: Identity | None, names: Sequence[str], now: datetime, server: str = INGEST) -> Identity:
-    """Return certificates that are valid for ``names``: ``current`` if they do not expire soon, else new
-    ones.
+    """Return certificates that are valid for ``names``. These are ``current``, or new ones if the current
+    ones expire soon.
 
-    A new CA is put before the old one in the bundle. The old one stays there while it is valid, so clients
-    that read the bundle for each connection accept both. ``server`` is the name of the server in new
+    A new CA is put before the old CA in the bundle. The old CA stays in the bundle while it is valid, so
+    clients that read the bundle for each connection accept both. ``server`` is the name of the server in new
     certificates.
     """
     if current is None:
@@ -104,7 +105,7 @@ def bare_context() -> ssl.SSLContext:
 
 
 def load_into(context: ssl.SSLContext, pair: KeyPair) -> None:
-    """Use the serving certificate for new connections of the SSL ``context``."""
+    """Load the serving certificate into the SSL ``context``, which then uses it for new connections."""
     # The ssl module reads certificates from files only. The folder is private and removed at once.
     with tempfile.TemporaryDirectory(prefix="rft-tls-") as folder:
         certificate, key = Path(folder, "tls.crt"), Path(folder, "tls.key")

@@ -11,8 +11,8 @@ from rft_operator.objects.names import MANAGED_BY, OPERATOR_NAME
 def current_identity(
     cluster: Cluster, namespace: str, name: str, names: Sequence[str], server: str = tls.INGEST
 ) -> tls.Identity:
-    """Return the certificates in a server's Secret. If they are missing or expire soon, first create new
-    ones.
+    """Return the certificates in the Secret of a server. If they are missing or expire soon, create new ones
+    and store them in the Secret first. Raises ClusterError.
     """
     for _ in range(3):
         secret = cluster.secret(namespace, name)

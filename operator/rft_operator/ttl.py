@@ -12,10 +12,10 @@ from rft_operator import clock
 
 
 def seconds_left(document: Mapping[str, Any], status: Mapping[str, Any], now: datetime) -> float | None:
-    """Return the seconds until the children of a finished job are deleted, or ``None`` if they are kept.
+    """Return the seconds until the children of a finished job must be deleted, or ``None`` if they stay.
 
-    The result is 0 once the time has passed. The TTL of the current spec is used, because it may change
-    after the end. ``status`` is the new status.
+    The result is 0 once the TTL has passed. The TTL comes from the current spec, because it may change after
+    the end of the run. ``status`` is the new status.
     """
     ttl = (document.get("spec") or {}).get("ttlSecondsAfterFinished")
     ended = clock.parse(status.get("completionTime"))

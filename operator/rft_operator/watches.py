@@ -1,8 +1,8 @@
-"""kopf's requests: each that the API server refuses is sent again, with a growing delay and without end.
+"""Makes kopf repeat every list and watch that the API server refuses, with growing delays and without end.
 
-By itself kopf gives up after ten attempts, or after one if the answer is 404. Then all watches end, although
-only one of them was refused: because a namespace or its RoleBinding was deleted, or the CRD, or because the
-API server is overloaded.
+kopf itself would give up after ten attempts, or after one attempt if the answer is 404. Then all watches end,
+although the API server may have refused only one of them. It refuses a watch if it is overloaded, or if
+somebody has deleted the CRD, the namespace or the RoleBinding.
 """
 
 import asyncio
@@ -15,8 +15,8 @@ from rft_operator.health import Signs
 from rft_run.cluster_text import cluster_text
 
 FIRST_SECONDS, LAST_SECONDS = 1.0, 30.0
-"""The delays in seconds before the first and before every late attempt to repeat a request. The delays
-between them double."""
+"""The first and the longest delay in seconds before a request is repeated. Each delay is twice the one
+before, up to the longest."""
 PACE_SECONDS = 1.0
 """Shortest time in seconds between two requests for one watch. Without it, kopf connects again at once when
 the API server accepts a watch and then closes it."""
@@ -24,9 +24,9 @@ MAX_REASON = 300
 
 
 class Backoff:
-    """The delays in seconds before attempts to repeat a request, without end.
+    """An endless sequence of the delays in seconds before a request is repeated.
 
-    It has no length, and therefore kopf never gives up.
+    kopf gives up at the end of such a sequence, so with this one it never gives up.
     """
 
     def __iter__(self) -> Iterator[float]:
@@ -37,15 +37,21 @@ class Backoff:
 
 
 class NotThere(aiohttp.ClientConnectionError):
-    """The answer was 404. kopf repeats a request after a connection error, but not after this answer."""
+    """The API server answered 404. It is raised as a connection error, because kopf repeats a request after
+    such an error, but not after a 404.
+    """
 
 
 class OutOfDate(aiohttp.ClientPayloadError):
-    """The answer was 410: the list took too long. After an error of this type kopf begins the list anew."""
+    """The API server answered 410: kopf took too long to read a list in pages. After an error of this type,
+    kopf reads the list again from its first page.
+    """
 
 
 def middleware(signs: Signs, clock: Callable[[], float] = time.monotonic) -> aiohttp.ClientMiddlewareType:
-    """Return a middleware for kopf's session. It records in ``signs`` how each watch is answered."""
+    """Return a middleware for kopf's HTTP session. It records in ``signs`` how the API server answers each
+    watch.
+    """
     free: dict[str, float] = {}
 
     async def send(
@@ -81,7 +87,7 @@ def middleware(signs: Signs, clock: Callable[[], float] = time.monotonic) -> aio
 
 
 async def _said(response: aiohttp.ClientResponse) -> str:
-    """Return the status of a refusal, and its reason if it has one. The body can still be read afterwards."""
+    """Return the HTTP status of a refusal, with its message. After this call, the body can still be read."""
     try:
         body = await response.json(content_type=None)
         reason = str(body["message"])

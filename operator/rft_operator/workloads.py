@@ -1,7 +1,7 @@
-"""Reads Kueue's Workloads every few seconds while a child Job is suspended, and otherwise not at all.
+"""Reads Kueue's Workloads every few seconds, but only while a child Job is suspended.
 
-Workloads are polled and not watched, because Kueue may be missing, or be installed later. Without Kueue the
-API server does not know the kind Workload, and that must not be an error.
+Workloads are polled and not watched, because Kueue may be missing, or may be installed later. Without Kueue
+the API server does not know the kind Workload, and this must not count as an error.
 """
 
 import logging
@@ -28,7 +28,7 @@ class Workloads:
         read: Callable[[str], Iterable[Any]] | None,
         read_places: Callable[[str, str], list[Any]] | None = None,
     ) -> None:
-        """``read`` returns the Workloads of a namespace. With ``None`` no Workload is ever read.
+        """``read`` returns the Workloads of a namespace. If it is ``None``, Workloads are never read.
 
         ``read_places`` returns the pending Workloads of a LocalQueue with their positions.
         """
@@ -40,7 +40,9 @@ class Workloads:
         self._said = ""
 
     def of(self, key: Key, job_uid: str | None) -> Workload | None:
-        """Return the cached Workload of a suspended child Job. From now on this Workload is polled."""
+        """Return the cached Workload of the suspended child Job with the UID ``job_uid``, and poll it from
+        now on. If ``job_uid`` is ``None``, stop polling for this RFTJob, and return ``None``.
+        """
         with self._lock:
             if job_uid is None or self._read is None:
                 self._known.pop(self._waiting.pop(key, ""), None)
@@ -49,7 +51,7 @@ class Workloads:
             return self._known.get(job_uid)
 
     def poll(self) -> list[Key]:
-        """Read the Workloads of all suspended Jobs, a namespace at a time. Return the RFTJobs whose
+        """Read the Workloads of all suspended Jobs, one namespace after another. Return the RFTJobs whose
         Workload changed.
         """
         with self._lock:
@@ -104,7 +106,7 @@ class Workloads:
 
 
 def _job_of(item: Any) -> str:
-    """Return the UID of the Job that a Workload belongs to. Empty if the labels of the Workload do not
-    name it.
+    """Return the UID of the Job that a Workload belongs to, from a label of the Workload. Empty if the label
+    is missing.
     """
     return str((item["metadata"].get("labels") or {}).get(JOB_UID) or "")

@@ -209,5 +209,8 @@ def test_a_warning_is_one_line_without_control_characters(text: str) -> None:
 def test_warnings_that_do_not_fit_are_counted() -> None:
     warnings = fitted(["x" * 300] * 20)
     assert warnings[0] == "x" * (MAX_WARNING - 1) + "…"
-    assert warnings[-1] == f"more warnings than the API server passes on: {20 - len(warnings) + 1} left out"
+    assert (
+        warnings[-1]
+        == f"{20 - len(warnings) + 1} more warnings are left out, because of the API server's limit"
+    )
     assert fitted(["x" * 256] * 16) == ["x" * 256] * 16

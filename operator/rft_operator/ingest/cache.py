@@ -1,4 +1,6 @@
-"""Caches of the reviews of tokens and of the RFTJobs of pods. Tokens are stored only as hashes."""
+"""The caches of the ingest: the reviews of tokens, and the RFTJob of each pod that sends reports. Tokens are
+stored only as hashes.
+"""
 
 import hashlib
 import threading
@@ -93,7 +95,9 @@ class Chains:
         self._callers: OrderedDict[str, tuple[float, Caller]] = OrderedDict()
 
     def get(self, claimed: Claims) -> Caller | None:
-        """Return the sender to whom a reviewed token belongs, or ``None`` if its pod is not cached."""
+        """Return the pod and RFTJob to which a reviewed token belongs, or ``None`` if the pod is not
+        cached.
+        """
         with self._lock:
             until, caller = self._callers.get(claimed.pod_uid, (0.0, None))
         holds = caller is not None and until > self._clock() and caller.namespace == claimed.namespace

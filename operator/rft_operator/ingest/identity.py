@@ -22,7 +22,9 @@ Raw = Mapping[str, Any]
 
 
 class Refused(Exception):
-    """A report is refused. ``status`` is the HTTP status of the response. The message is for the sender."""
+    """The ingest refuses a report. ``status`` is the HTTP status of the response, and the message is its
+    text.
+    """
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -95,7 +97,9 @@ def live_pod(claimed: Claims, pod: Raw | None) -> dict[str, Any]:
 
 
 def live_child(reference: Raw, child: Raw | None) -> dict[str, Any]:
-    """Return the Job's owner reference to its RFTJob. Raises Refused if one of them is missing."""
+    """Return the Job's owner reference to its RFTJob. Raises Refused if the Job or this reference is
+    missing.
+    """
     if child is None or child["metadata"]["uid"] != reference["uid"]:
         raise Refused(GONE, "the Job of the pod does not exist any more")
     return _controller(child, GROUP, KIND, f"the Job is not controlled by an {KIND}")
@@ -116,7 +120,9 @@ def _controller(raw: Raw, group: str, kind: str, otherwise: str) -> dict[str, An
 
 
 def caller(claimed: Claims, pod: Raw, job: Raw) -> Caller:
-    """Return the sender of a report. Its token, pod and owners must have been checked before."""
+    """Return the sender of a report. The caller must have checked the token, its pod and the owners of the
+    pod.
+    """
     return _caller(job, claimed.pod_uid, pod["metadata"].get("creationTimestamp", ""))
 
 

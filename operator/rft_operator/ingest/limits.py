@@ -18,8 +18,8 @@ SAID_AGAIN_SECONDS = 10.0
 
 
 class SourceLimiter:
-    """A limit on the requests of each source. A source is a pod whose token was reviewed before, else an
-    address.
+    """A limit on the requests per second of each source. A source is the UID of a pod whose token was
+    reviewed before, else an IP address.
 
     Each source has a token bucket.
     """
@@ -79,8 +79,8 @@ class ReviewGate:
 
     @asynccontextmanager
     async def enter(self) -> AsyncIterator[None]:
-        """Hold one of the slots for token reviews. Raises Refused (429) if none becomes free in time, or
-        too many wait.
+        """Wait for one of the slots for token reviews, and keep it during the ``async with`` block. Raises
+        Refused (429) if no slot becomes free in time, or if too many requests wait already.
         """
         if self._room <= 0:
             raise Refused(429, "too many token reviews are under way; send the report again later")

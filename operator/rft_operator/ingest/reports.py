@@ -1,5 +1,5 @@
-"""Keeps the newest report of every job in memory. A report has the whole state, so only the last one is
-needed.
+"""Keeps the newest report of every RFTJob in memory. A report has the whole state of a run, so older reports
+are not needed.
 """
 
 from rft_operator.ingest.identity import Caller, Refused
@@ -11,8 +11,8 @@ def check_position(known: Received | None, caller: Caller, report: ProgressRepor
     """Return whether a report is new. ``False`` means that it repeats the last report.
 
     Raises:
-        Refused: 403 if the report names another attempt than its sender, 409 if the report is older than the
-            last one.
+        Refused: 403 if the attempt in the report is not the pod that sent the report, 409 if the report is
+            older than the last accepted one.
     """
     if report.attempt != caller.pod_uid:
         raise Refused(403, "the report and the token are of different attempts")
@@ -37,8 +37,8 @@ def check_position(known: Received | None, caller: Caller, report: ProgressRepor
 
 
 class Reports:
-    """The newest reports, by the UID of the RFTJob. The event loop writes them, and worker threads read
-    them.
+    """The newest report of each RFTJob, by the UID of the RFTJob. The event loop writes the reports, and
+    worker threads read them.
     """
 
     def __init__(self) -> None:
@@ -50,8 +50,8 @@ class Reports:
         return self._newest.get(job_uid)
 
     def accept(self, caller: Caller, report: ProgressReport) -> bool:
-        """Store a report, and return whether it was new. Raises Refused if the report is too old, or is not
-        of the attempt that sends it.
+        """Store a report, and return whether it was new. Raises Refused if the report is older than the last
+        one, or names another attempt than the pod that sent it.
         """
         new = check_position(self.get(caller.job_uid), caller, report)
         if new:
@@ -63,8 +63,8 @@ class Reports:
         self._answers[job_uid] = answer
 
     def answer(self, job_uid: str) -> ReportAnswer:
-        """Return the answer to the trainers of an RFTJob. It is empty before the first reconciliation of
-        the RFTJob.
+        """Return the answer that the trainers of an RFTJob get to their reports. Before the first
+        reconciliation of the RFTJob, the answer is empty.
         """
         return self._answers.get(job_uid) or ReportAnswer()
 

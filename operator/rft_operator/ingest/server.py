@@ -27,7 +27,9 @@ _log = logging.getLogger(__name__)
 
 
 class Ingest:
-    """Authenticates reports, and keeps the newest one of each RFTJob. Only one event loop may use it."""
+    """Authenticates reports, and keeps the newest report of each RFTJob. All calls must come from one event
+    loop.
+    """
 
     def __init__(
         self,
@@ -168,7 +170,7 @@ async def _body(request: web.Request) -> bytes:
     except web.HTTPRequestEntityTooLarge as error:
         raise Refused(413, f"the report is too large: at most {MAX_REPORT_BYTES} bytes") from error
     except TimeoutError as error:
-        raise Refused(408, "the request's body did not arrive in time") from error
+        raise Refused(408, "the request's body did not arrive in time; send the report again") from error
 
 
 def _parse(body: bytes) -> ProgressReport:

@@ -1,4 +1,6 @@
-"""The annotations of the trainer's pod. They keep the grader container out of what cloud webhooks inject."""
+"""The annotations of the trainer's pod. With them, the webhooks of clouds give the grader container no
+credentials of the cloud.
+"""
 
 import re
 from collections.abc import Mapping
@@ -8,19 +10,20 @@ SKIP_CONTAINERS = {
     "azure.workload.identity/skip-containers": ";",
     "pod-identity.alibabacloud.com/skip-containers": ",",
 }
-"""Annotations with the containers that get no cloud identity, each with the separator of its list.
+"""Annotations that list the containers without a cloud identity. The value is the separator of the list.
 
 The webhooks of EKS (IAM roles for service accounts, and EKS Pod Identity), of Azure and of Alibaba Cloud
-read them. Without them these webhooks mount a token of the pod's service account into every container."""
+read these annotations. Without them, the webhooks mount a token of the pod's service account into every
+container."""
 
 _NAME = re.compile(r'[^\s,;"]+')
 
 
 def without_identity(annotations: Mapping[str, str], container: str) -> dict[str, str]:
-    """Return a pod's annotations so that no cloud webhook gives ``container`` an identity.
+    """Return a pod's annotations, changed so that no cloud webhook gives ``container`` an identity.
 
-    Names of further containers in ``annotations`` are kept. They are written anew, because the webhook of
-    EKS ignores the whole list if it is not valid CSV, and does not remove spaces.
+    Containers that the lists in ``annotations`` name already stay in them. The lists are written anew,
+    because the webhook of EKS does not remove spaces, and ignores a whole list that is not valid CSV.
     """
     skipped = {
         key: separator.join(dict.fromkeys([container, *_NAME.findall(annotations.get(key, ""))]))

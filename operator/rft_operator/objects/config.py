@@ -1,4 +1,6 @@
-"""Builds the immutable ConfigMap of the run, the ConfigMap of the CA, and the PersistentVolumeClaim."""
+"""Builds three manifests: the immutable ConfigMap of the run, the ConfigMap with the CA certificates, and the
+PersistentVolumeClaim.
+"""
 
 import json
 from pathlib import PurePosixPath
@@ -31,8 +33,8 @@ TOKEN_KEY = "token"
 
 
 def has_user_code(spec: RFTJobSpec) -> bool:
-    """Return whether the pod needs a grader container. It does if a grader or the environment is Python code
-    of the user.
+    """Return whether the pod needs a grader container: whether a grader or the environment is Python code of
+    the user.
     """
     return any(grader.python is not None for grader in spec.scored_by)
 
@@ -86,8 +88,8 @@ def dataset_path(dataset: Dataset, folder: str) -> str:
 
 
 def config_map(owner: Owner, run: RunConfig) -> dict[str, Any]:
-    """Return the ConfigMap with the configuration of the run. If users' code runs, a second key has the
-    configuration of the grader container.
+    """Return the ConfigMap with the configuration of the run. If the run has Python code of the user, a
+    second key has the configuration of the grader container.
     """
     data = {CONFIG_FILE: _json(run.dump())}
     if has_user_code(run.spec):
@@ -115,8 +117,8 @@ def ca_config_map(owner: Owner, bundle: str) -> dict[str, Any]:
 
 
 def claim(owner: Owner, template: ClaimTemplate, name: str | None = None) -> dict[str, Any]:
-    """Return a PersistentVolumeClaim of a run. With ``retain`` it has no owner reference, so it outlives
-    the RFTJob. Without a ``name`` it is the claim of the run's folder.
+    """Return a PersistentVolumeClaim of a run. If ``template.retain`` is true, it has no owner reference, so
+    Kubernetes does not delete it with the RFTJob. Without a ``name`` it is the claim of the run's folder.
     """
     spec: dict[str, Any] = {
         "accessModes": list(template.access_modes or ["ReadWriteOnce"]),

@@ -11,7 +11,7 @@ from rft_run.config import TRAINER_CONTAINER
 from rft_run.exit_codes import PERMANENT, UNCOUNTED
 
 OWN_COUNT_MARGIN = 100
-"""Number that is added to ``backoffLimit`` if the API server does not support ``podFailurePolicy``.
+"""The operator adds this number to ``backoffLimit`` if the API server does not support ``podFailurePolicy``.
 
 Without this policy the Job controller counts preemptions as failures too. With the higher limit it never
 fails the Job, and the operator counts the failures instead."""

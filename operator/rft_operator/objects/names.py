@@ -19,8 +19,8 @@ SELECTOR = f"{MANAGED_BY}={OPERATOR_NAME},{LABEL_JOB_UID}"
 
 
 def uid8(uid: str) -> str:
-    """Return eight hexadecimal digits from a hash of an RFTJob's UID. They distinguish this run from others
-    of the same name.
+    """Return eight hexadecimal digits from a hash of an RFTJob's UID. With them, the names of its child
+    objects differ from those of an earlier RFTJob with an equal name.
     """
     return hashlib.sha256(uid.encode()).hexdigest()[:8]
 
@@ -42,7 +42,7 @@ class Owner:
 
     @property
     def cache(self) -> str:
-        """Name of the PersistentVolumeClaim for models from the hub, where the operator makes one."""
+        """Name of the PersistentVolumeClaim for models from the hub, if the operator creates one."""
         return f"{self.child}-hub"
 
     @property
@@ -52,7 +52,7 @@ class Owner:
 
     @property
     def folder(self) -> str:
-        """The path of the run's folder on its volume."""
+        """The path of the run's folder within its volume."""
         return f"{self.namespace}/{self.child}"
 
     @property
@@ -78,7 +78,9 @@ class Owner:
         }
 
     def metadata(self, name: str, *, owned: bool = True) -> dict[str, Any]:
-        """Return the metadata of a child object with this name."""
+        """Return the metadata of a child object with this name. If ``owned`` is false, it has no owner
+        reference.
+        """
         metadata: dict[str, Any] = {"name": name, "namespace": self.namespace, "labels": self.labels}
         if owned:
             metadata["ownerReferences"] = [self.reference]

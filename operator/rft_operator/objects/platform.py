@@ -6,15 +6,15 @@ from typing import Literal
 REPLACES_PODS = (1, 29)
 """The first version of Kubernetes whose Jobs wait for the end of a pod before they create the next one."""
 NATIVE_SIDECARS = (1, 32)
-"""The first version of Kubernetes all of whose nodes have native sidecars. Nodes have them from 1.29 on, and
-may be three minor versions older than the API server."""
+"""The first version of the API server with which all nodes support native sidecars. Nodes support them from
+Kubernetes 1.29 on, and may be three minor versions older than the API server."""
 AssignsUsers = Literal["auto", "true", "false"]
-"""The setting whether a cluster assigns user IDs. ``auto``: if it is an OpenShift."""
+"""The setting that says whether the cluster assigns user IDs to pods. ``auto`` means: if it is OpenShift."""
 
 
 @dataclass(frozen=True)
 class Platform:
-    """What a cluster offers, and what it and the namespace of a job ask for."""
+    """What the cluster supports, and what the cluster and a job's namespace require of pods."""
 
     cpu_limit: bool = False
     """Whether the namespace refuses containers without a CPU limit."""
@@ -29,7 +29,7 @@ class Platform:
 def is_at_least(version: dict[str, str], wanted: tuple[int, int]) -> bool:
     """Return whether an API server's answer about its version is ``wanted`` or newer.
 
-    Clouds add a sign to the minor version, such as ``29+``. A version that cannot be read is old.
+    Clouds add a sign to the minor version, such as ``29+``. A version that is not a number counts as older.
     """
     major, minor = version.get("major", ""), version.get("minor", "").rstrip("+")
     return major.isdigit() and minor.isdigit() and (int(major), int(minor)) >= wanted

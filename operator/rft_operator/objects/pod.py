@@ -1,4 +1,4 @@
-"""Builds the trainer's pod. It has the trainer and the grader container, which share only a socket."""
+"""Builds the trainer's pod. Its two containers, the trainer and the grader container, share only a socket."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,28 +32,28 @@ GRADER_UID = 10002
 SHARED_GROUP = 10000
 GRACE_SECONDS = 120
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
-"""The field of an affinity with what a node must have."""
+"""The field of an affinity whose terms the scheduler must satisfy, and not only prefers."""
 GRADER_CPU, GRADER_MEMORY = "100m", "256Mi"
-"""What the grader's container requests."""
+"""The CPU and the memory that the grader container requests."""
 ANYWHERE = OS_LABEL
 """The key of a node label that has the same value on every node that a pod may use, so that all these nodes
 are one topology domain."""
 GRADER_CPU_LIMIT = "1"
-"""CPU limit of the grader container, in jobs whose trainer has a CPU limit."""
+"""CPU limit of the grader container. It has this limit only if the trainer has a CPU limit."""
 GRADER_MEMORY_LIMIT = "1536Mi"
 """Memory limit of the grader container.
 
-It is above the limit of the grader's own watchdog, so the watchdog ends a process before the kernel does."""
+The watchdog of the graders has a lower limit, so it ends a process of users' code before the kernel does."""
 GRADER_STORAGE, GRADER_STORAGE_LIMIT = "64Mi", "4Gi"
-"""Ephemeral storage of the grader container, in jobs whose trainer has a limit, for the files of users'
-code."""
+"""Request and limit of the grader container for ephemeral storage, where users' code writes files. They are
+set only if the trainer has a limit for it."""
 GRADER_AMOUNTS = frozenset((GRADER_CPU, GRADER_CPU_LIMIT, GRADER_MEMORY, GRADER_MEMORY_LIMIT))
-"""The amounts of resources that the grader's container has in every job."""
+"""The fixed amounts of CPU and memory of the grader container, which no field of the spec changes."""
 
 
 @dataclass(frozen=True)
 class Image:
-    """The trainer image of jobs that do not name one, and when this image is pulled."""
+    """The trainer image of jobs whose spec names no image, and when the kubelet pulls this image."""
 
     name: str
     pull_policy: str
@@ -68,7 +68,9 @@ def pod_template(
     reports: bool,
     platform: Platform = Platform(),  # noqa: B008 - immutable
 ) -> dict[str, Any]:
-    """Return the pod template of the child Job."""
+    """Return the pod template of the child Job. If ``reports`` is true, the pod gets what it needs to send
+    reports to the ingest.
+    """
     asked = spec.resources is not None and spec.resources.ephemeral_storage is not None
     if owner.queue and not asked:
         # Kueue admits no pod that requests a resource which its ClusterQueue lacks, and few queues have this.
@@ -109,10 +111,10 @@ def pod_template(
 
 
 def _containers(trainer: dict[str, Any], beside: list[dict[str, Any]], *, sidecars: bool) -> dict[str, Any]:
-    """Return the fields of a pod with its containers.
+    """Return the fields of a pod's spec that list its containers: the trainer, and those ``beside`` it.
 
-    A native sidecar is an init container that is never done. The kubelet ends it after the trainer, so it
-    does not keep the pod running.
+    With ``sidecars``, the containers in ``beside`` become native sidecars: init containers that run as long
+    as the trainer. The kubelet ends them after the trainer, so they do not keep the pod running.
     """
     if not sidecars or not beside:
         return {"containers": [trainer, *beside]}
@@ -125,7 +127,8 @@ def _containers(trainer: dict[str, Any], beside: list[dict[str, Any]], *, sideca
 def _pod_security(assigned: bool) -> dict[str, Any]:
     """Return the security context of the pod.
 
-    ``assigned``: the cluster assigns the user and the group of volumes, and refuses fixed ones.
+    ``assigned`` says that the cluster assigns the user and the group of volumes, and refuses a pod that sets
+    them.
     """
     groups = {} if assigned else {"fsGroup": SHARED_GROUP, "supplementalGroups": [SHARED_GROUP]}
     return {
@@ -176,10 +179,11 @@ def _placement(
 
 
 def on_kind(affinity: dict[str, Any] | None, terms: Sequence[NodeTerm]) -> dict[str, Any] | None:
-    """Return the affinity of the pod, so that its node also has one of the plan's sets of node labels.
+    """Return the affinity of the pod, changed so that the pod's node also has the labels of one of ``terms``,
+    the plan's alternatives.
 
-    The terms of a node affinity are alternatives, so each term of the user is joined with each set. A
-    malformed affinity is returned unchanged, so that the API server refuses it.
+    The user's terms in ``affinity`` are alternatives too, so each of them is combined with each of the plan.
+    A malformed affinity is returned unchanged, so that the API server refuses it.
     """
     if not terms:
         return affinity
@@ -212,10 +216,10 @@ def _expression(label: NodeLabel) -> dict[str, Any]:
 def pod_anti_affinity(affinity: dict[str, Any] | None, uid: str) -> dict[str, Any]:
     """Return the affinity of the pod, with a required anti-affinity between all pods of this RFTJob.
 
-    So the scheduler starts no second pod while the first one is assigned to a node. The first pod may
-    still be in its grace period, or its node may not answer. Newer API servers need no anti-affinity,
-    because they have ``podReplacementPolicy``, which does the same. A malformed affinity is returned
-    unchanged, so that the API server refuses it.
+    With it, the scheduler starts no second pod of the RFTJob while the first pod is assigned to a node. The
+    first pod may still be in its grace period, or its node may not answer. Newer API servers need no
+    anti-affinity, because their ``podReplacementPolicy`` also delays the second pod. A malformed affinity is
+    returned unchanged, so that the API server refuses it.
     """
     affinity = affinity or {}
     apart = affinity.get("podAntiAffinity") or {}
@@ -303,10 +307,11 @@ def _grader(
 
 
 def _environment(spec: RFTJobSpec, assigned: bool) -> list[dict[str, Any]]:
-    """Return the environment variables of the trainer. Those of the operator come last, and so override
-    the user's.
+    """Return the environment variables of the trainer. The operator's own variables replace those of the
+    user with an equal name.
 
-    A user ID that the cluster ``assigned`` has no name in the image, but torch and others ask for one.
+    If the cluster ``assigned`` the user ID, the image has no user name for it. Then ``USER`` is set, because
+    torch and other libraries ask for a name.
     """
     template = spec.template or Template()
     tracking = spec.tracking

@@ -1,7 +1,7 @@
 """Volumes of the trainer's pod, and where each container mounts them.
 
-The grader container runs users' code. It has only its socket, its code and a scratch folder. It has no access
-to the token, the run's configuration, the rows or the checkpoints.
+The grader container runs users' code. It mounts only its socket, its configuration, its code and a scratch
+folder. It has no access to the token, the run's configuration, the rows or the checkpoints.
 """
 
 from dataclasses import dataclass
@@ -36,7 +36,9 @@ _READ_BY_GROUP = 0o440
 
 @dataclass(frozen=True)
 class Mounted:
-    """A volume, and the path where each container mounts it. ``None``: the container does not mount it."""
+    """A volume of the pod, and the path where each container mounts it. The path is ``None`` if the container
+    does not mount the volume.
+    """
 
     name: str
     source: dict[str, Any]
@@ -58,7 +60,7 @@ class Mounted:
 
 
 def volumes(owner: Owner, spec: RFTJobSpec, *, reports: bool) -> list[Mounted]:
-    """Return every volume of the pod."""
+    """Return every volume of the pod. If ``reports`` is true, the trainer can send reports to the ingest."""
     found = [
         _config(owner),
         _runs(owner, spec),
@@ -110,7 +112,7 @@ def _runs(owner: Owner, spec: RFTJobSpec) -> Mounted:
 
 
 def _cache(owner: Owner, spec: RFTJobSpec) -> list[Mounted]:
-    """A volume for models from the hub. The grader container does not mount it."""
+    """Return the volume for models from the hub, if the spec has one. Only the trainer mounts it."""
     cache = spec.model.cache
     if cache is None:
         return []
@@ -166,7 +168,9 @@ def _dataset(name: str, dataset: Dataset, path: str) -> list[Mounted]:
 
 
 def _secrets(spec: RFTJobSpec) -> list[Mounted]:
-    """A volume with the Secrets of http and model graders, one file each: ``<secrets>/<grader>/<key>``."""
+    """Return a volume for each http or model grader with a Secret. It has one file:
+    ``<secrets>/<grader>/<key>``.
+    """
     found = []
     for i, grader in enumerate(spec.graders):
         kind = grader.http or grader.model
@@ -181,8 +185,8 @@ def _secrets(spec: RFTJobSpec) -> list[Mounted]:
 
 
 def _grader_code(spec: RFTJobSpec) -> list[Mounted]:
-    """A volume with the users' code. The trainer never runs the code. It reads it to notice changes
-    between attempts.
+    """Return a volume for each grader or environment with users' code. The trainer never runs this code. It
+    reads the code to notice changes between attempts.
     """
     found = []
     for i, grader in enumerate(spec.scored_by):

@@ -1,5 +1,5 @@
-"""Runs ``python -m rft_operator.webhook``, which answers admission reviews, with settings from the
-environment.
+"""Starts the webhook: ``python -m rft_operator.webhook``. It answers admission reviews, and its settings are
+environment variables.
 """
 
 import argparse
@@ -49,7 +49,7 @@ async def _serve(settings: WebhookSettings, source: Source) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m rft_operator.webhook", description=__doc__)
     parser.add_argument("--kubeconfig", help="run outside the cluster with this kubeconfig")
-    parser.add_argument("--context", help="context of the kubeconfig; its current one if absent")
+    parser.add_argument("--context", help="context of the kubeconfig; if absent, its current context")
     parser.add_argument("--verbose", action="store_true", help="log every call")
     return parser
 

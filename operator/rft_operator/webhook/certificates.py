@@ -1,4 +1,6 @@
-"""Provides the serving certificate of the webhook, and the ``caBundle`` by which the API server trusts it."""
+"""Provides the serving certificate of the webhook, and the ``caBundle`` with which the API server verifies
+it.
+"""
 
 import base64
 from collections.abc import Callable
@@ -11,7 +13,7 @@ from rft_operator.tls_secret import current_identity
 from rft_operator.webhook.settings import WebhookSettings
 
 Source = Callable[[], tls.KeyPair]
-"""A function that returns the key pair that the server must use now. It may block.
+"""A function that returns the key pair that the webhook must use now. It may block its thread.
 
 It raises ClusterError, OSError or ValueError."""
 
@@ -22,8 +24,8 @@ def mounted(folder: Path) -> tls.KeyPair:
 
 
 def own(cluster: Cluster, settings: WebhookSettings) -> tls.KeyPair:
-    """Return the key pair in the webhook's own Secret, after its CA was written into the webhook
-    configuration.
+    """Return the key pair in the webhook's own Secret. Before this, write its CA into the
+    ValidatingWebhookConfiguration.
     """
     name = settings.configuration
     # Read before the Secret, so that the patch conflicts where another replica renews the CA in between.
@@ -38,8 +40,8 @@ def own(cluster: Cluster, settings: WebhookSettings) -> tls.KeyPair:
 
 
 def ca_patch(configuration: dict[str, Any], bundle: str) -> dict[str, Any]:
-    """Return the strategic merge patch that sets ``caBundle``. It is empty if all webhooks have this
-    ``caBundle``.
+    """Return the strategic merge patch that sets ``caBundle`` to ``bundle``. It is empty if all webhooks of
+    ``configuration`` have this bundle already.
     """
     wanted = base64.b64encode(bundle.encode()).decode()
     behind = [

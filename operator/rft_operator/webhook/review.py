@@ -1,4 +1,6 @@
-"""Answers one AdmissionReview. Pure, without side effects: a dry run is answered like any other request."""
+"""Answers one AdmissionReview, with pure functions. They have no side effects, so a dry run is answered like
+any other request.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -21,11 +23,15 @@ OPERATIONS = ("CREATE", "UPDATE")
 
 
 class Malformed(ValueError):
-    """The request is not an AdmissionReview of the creation or update of an RFTJob."""
+    """The webhook cannot answer the request, because it is not an AdmissionReview of the creation or update
+    of an RFTJob.
+    """
 
 
 class Findings(NamedTuple):
-    """The result of a review. Problems refuse the request; kubectl only prints the warnings."""
+    """The result of a review. If it has problems, the API server refuses the request. kubectl only prints the
+    warnings.
+    """
 
     problems: tuple[Problem, ...] = ()
     warnings: tuple[str, ...] = ()

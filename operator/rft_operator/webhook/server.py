@@ -19,14 +19,16 @@ from rft_operator.webhook.settings import WebhookSettings
 
 VALIDATE_PATH = "/validate"
 MAX_REVIEW_BYTES = 3 * 2**20
-"""Maximum size of a review in bytes. An object has at most about 1.5 MB; an update has two objects."""
+"""Maximum size of a review in bytes. An object has at most about 1.5 MB, and the review of an update has two
+objects.
+"""
 BODY_SECONDS = 5.0
-"""Longest time in seconds to receive the body of a request. It is the API server's timeout for the
-webhook."""
+"""Longest time in seconds until the body of a request must have arrived. The API server waits equally long
+for the webhook's answer."""
 RETRY_SECONDS = 2.0
 LIMITS = Limits(connections=128)
-"""Limits of the listener. Few connections are needed: only API servers call the webhook, and they reuse
-connections."""
+"""Limits of the listener. Few connections are enough, because only API servers call the webhook, and they
+reuse connections."""
 _log = logging.getLogger(__name__)
 
 
@@ -45,7 +47,7 @@ async def _respond(request: web.Request) -> web.Response:
     except web.HTTPRequestEntityTooLarge:
         return _error(request, 413, f"the review is too large: at most {MAX_REVIEW_BYTES} bytes")
     except TimeoutError:
-        return _error(request, 408, "the body did not come in time")
+        return _error(request, 408, "the body of the review did not arrive in time")
     except Malformed as error:
         return _error(request, 400, str(error))
     fields = {**_summary(document["request"], answer["response"])}
@@ -71,8 +73,8 @@ def _error(request: web.Request, status: int, message: str) -> web.Response:
 
 
 def _summary(request: dict[str, Any], response: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields of the log record of a review: the job, the answer, and the spec's fields with
-    problems.
+    """Return the fields of the log record of a review: the RFTJob, the answer, and the fields of the spec
+    that have problems.
     """
     causes = response["status"]["details"]["causes"] if "status" in response else []
     return {
@@ -87,7 +89,9 @@ def _summary(request: dict[str, Any], response: dict[str, Any]) -> dict[str, Any
 
 
 class Readiness:
-    """The readiness of the webhook. ``reason`` says why it is not ready, and is empty if it is."""
+    """The readiness of the webhook. ``reason`` says why the webhook is not ready. It is empty if the webhook
+    is ready.
+    """
 
     def __init__(self) -> None:
         self.reason = "the webhook has no certificate yet"
@@ -107,7 +111,9 @@ class Readiness:
 
 
 async def run(settings: WebhookSettings, source: Source, stop: asyncio.Event) -> None:
-    """Serve until ``stop`` is set. Reviews are answered once the API server can trust the certificate."""
+    """Serve until ``stop`` is set. The webhook answers reviews once it has a certificate that the API server
+    can verify.
+    """
     certificate = _Certificate(source)
     readiness = Readiness()
     probes, reviews = BoundedListener(readiness.application(), LIMITS), BoundedListener(application(), LIMITS)
@@ -129,7 +135,7 @@ async def run(settings: WebhookSettings, source: Source, stop: asyncio.Event) ->
 
 
 class _Certificate:
-    """The serving certificate of the webhook in a context of the ssl module."""
+    """The serving certificate of the webhook, loaded into an ``ssl.SSLContext``."""
 
     def __init__(self, source: Source) -> None:
         self.context = tls.bare_context()

@@ -1,4 +1,4 @@
-"""Reads the settings of the webhook from the environment, once at start."""
+"""Reads the settings of the webhook from environment variables, once at the start."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,18 +16,21 @@ class WebhookSettings:
     port: int = 8443
     health_port: int = 8080
     tls_folder: Path | None = None
-    """Folder of a mounted Secret with ``tls.crt`` and ``tls.key``; ``None``: the webhook creates its own."""
+    """Folder of a mounted Secret with ``tls.crt`` and ``tls.key``. ``None`` means that the webhook creates
+    its own certificate."""
     own_namespace: str = "default"
     """Namespace of the webhook's own TLS Secret."""
     tls_secret: str = "rft-operator-webhook-tls"
     tls_names: tuple[str, ...] = ()
     """DNS names and IP addresses that the serving certificate must have."""
     configuration: str = ""
-    """Name of the ValidatingWebhookConfiguration whose ``caBundle`` the webhook sets. Empty: it sets none."""
+    """Name of the ValidatingWebhookConfiguration whose ``caBundle`` the webhook sets. If it is empty, the
+    webhook sets none."""
     check_seconds: float = 60.0
-    """Seconds between two checks of the certificate."""
+    """Seconds between two checks whether the certificate has changed or must be renewed."""
     drain_seconds: float = 5.0
-    """Seconds for which reviews are still answered after SIGTERM, since the Service may still send some."""
+    """Seconds for which the webhook still answers reviews after SIGTERM, because the Service may still send
+    some."""
 
 
 def from_env(env: Mapping[str, str]) -> WebhookSettings:
@@ -38,7 +41,7 @@ def from_env(env: Mapping[str, str]) -> WebhookSettings:
     """
     folder, names = env.get("RFT_TLS_FOLDER"), words(env, "RFT_TLS_NAMES")
     if not folder and not names:
-        raise BadSettings("RFT_TLS_NAMES is not set; it names the hosts of the serving certificate")
+        raise BadSettings("RFT_TLS_NAMES is not set; set it to the DNS names for the webhook's certificate")
     return WebhookSettings(
         bind=address(env, "RFT_WEBHOOK_BIND", WebhookSettings.bind),
         port=number(env, "RFT_WEBHOOK_PORT", WebhookSettings.port),

@@ -1,5 +1,5 @@
-"""Shortens the warnings of the webhook to the API server's limits. The API server truncates or drops
-longer ones.
+"""Shortens the warnings of the webhook to the API server's limits. The API server truncates longer warnings,
+or drops them.
 """
 
 from collections.abc import Sequence
@@ -8,11 +8,13 @@ MAX_WARNING = 256
 """Maximum number of characters of one warning."""
 MAX_WARNINGS = 4096
 """Maximum number of characters of all warnings together in the answer to one request."""
-_NOTE = "more warnings than the API server passes on: {} left out"
+_NOTE = "{} more warnings are left out, because of the API server's limit"
 
 
 def fitted(texts: Sequence[str]) -> list[str]:
-    """Return the warnings that fit into the limits, one per line. A last line says how many are left out."""
+    """Return as many warnings as fit into the limits, each in one line. If some are left out, a last warning
+    says how many.
+    """
     lines = [_cut(_one_line(text)) for text in texts]
     if sum(map(len, lines)) <= MAX_WARNINGS:
         return lines
